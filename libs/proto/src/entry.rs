@@ -1,0 +1,161 @@
+//! The input log: everything that may change state.
+//!
+//! Source: docs/semantics.md, entries.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::action::PlanAction;
+use crate::event::HostEvent;
+use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
+
+/// Place of an entry in its partition's input log.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Position {
+    /// Sequence of the message in the input stream; the first is 1.
+    pub seq: u64,
+    /// Zero-based place in the frame.
+    pub index: u32,
+}
+
+/// One item of the input log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Layout version, [`crate::LAYOUT_VERSION`].
+    pub v: u32,
+    /// Stamped once, at append.
+    pub received_at: Timestamp,
+    /// W3C trace context of the request that caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// What it says.
+    pub body: EntryBody,
+}
+
+/// Who made a host event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Producer {
+    /// The host's own agent; counts in `lastEventSeq`.
+    Agent,
+    /// The partition owner, from a heartbeat; counts in `recoverySeq`.
+    Recovery,
+}
+
+/// The kinds of entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all_fields = "camelCase")]
+#[expect(missing_docs, reason = "docs/semantics.md, entries, gives each field")]
+pub enum EntryBody {
+    HostEvent {
+        rollout_id: RolloutId,
+        hostname: Hostname,
+        producer: Producer,
+        event: HostEvent,
+    },
+    /// A Pending host was seen running its target; the planner decides.
+    RecoveryCandidate {
+        rollout_id: RolloutId,
+        hostname: Hostname,
+        current_closure: ClosureHash,
+    },
+    /// A decision of the planner leader of `epoch`.
+    Plan { epoch: u64, action: PlanAction },
+    /// A command of a person.
+    Operator { command: OperatorCommand },
+}
+
+/// What an operator may append.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all_fields = "camelCase")]
+#[expect(missing_docs, reason = "docs/semantics.md, entries, gives each field")]
+pub enum OperatorCommand {
+    /// Lets a halted rollout go on, with hosts excused.
+    OperatorClearance {
+        rollout_id: RolloutId,
+        operator: String,
+        reason: String,
+        #[serde(default)]
+        waived_hosts: BTreeSet<Hostname>,
+    },
+    /// Allows a closure on a channel again.
+    ClearQuarantine {
+        channel: ChannelName,
+        closure_hash: ClosureHash,
+        operator: String,
+        reason: String,
+    },
+}
+
+impl Entry {
+    /// An entry of the current layout.
+    pub fn new(received_at: Timestamp, body: EntryBody) -> Self {
+        Self {
+            v: crate::LAYOUT_VERSION,
+            received_at,
+            traceparent: None,
+            body,
+        }
+    }
+}
+
+impl EntryBody {
+    /// Name of the kind, as logged and counted: the action's or command's own name where it has one.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::HostEvent { .. } => "HostEvent",
+            Self::RecoveryCandidate { .. } => "RecoveryCandidate",
+            Self::Plan { action, .. } => action.name(),
+            Self::Operator { command } => match command {
+                OperatorCommand::OperatorClearance { .. } => "OperatorClearance",
+                OperatorCommand::ClearQuarantine { .. } => "ClearQuarantine",
+            },
+        }
+    }
+
+    /// The rollout it is about, when it is about one.
+    pub fn rollout_id(&self) -> Option<&RolloutId> {
+        match self {
+            Self::HostEvent { rollout_id, .. } | Self::RecoveryCandidate { rollout_id, .. } => {
+                Some(rollout_id)
+            }
+            Self::Plan { action, .. } => action.rollout_id(),
+            Self::Operator { command } => match command {
+                OperatorCommand::OperatorClearance { rollout_id, .. } => Some(rollout_id),
+                OperatorCommand::ClearQuarantine { .. } => None,
+            },
+        }
+    }
+
+    /// The host it is about, when it is about one.
+    pub fn hostname(&self) -> Option<&Hostname> {
+        match self {
+            Self::HostEvent { hostname, .. } | Self::RecoveryCandidate { hostname, .. } => {
+                Some(hostname)
+            }
+            Self::Plan { action, .. } => action.hostname(),
+            Self::Operator { .. } => None,
+        }
+    }
+
+    /// The channel whose partition holds it; a barrier goes to every partition.
+    pub fn channel(&self) -> Option<ChannelName> {
+        match self {
+            Self::Operator {
+                command: OperatorCommand::ClearQuarantine { channel, .. },
+            } => Some(channel.clone()),
+            Self::HostEvent { .. }
+            | Self::RecoveryCandidate { .. }
+            | Self::Plan { .. }
+            | Self::Operator {
+                command: OperatorCommand::OperatorClearance { .. },
+            } => self.rollout_id().map(RolloutId::channel),
+        }
+    }
+}

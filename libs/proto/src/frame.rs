@@ -1,0 +1,75 @@
+//! Frames: several entries or outcomes in one JetStream message.
+//!
+//! Source: docs/wire-protocol.md, frames.
+
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{Entry, Position};
+use crate::outcome::Outcome;
+
+/// Most entries in one frame: bounds what one message can make a reducer do at once.
+pub const MAX_FRAME_ENTRIES: usize = 512;
+
+/// Most bytes of one frame: half the server's default message limit.
+pub const MAX_FRAME_BYTES: usize = 512 * 1024;
+
+/// A message of an input stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputFrame {
+    /// Layout version.
+    pub v: u32,
+    /// In order; a position's index counts from the first.
+    pub entries: Vec<Entry>,
+}
+
+/// Where a run ends: the last entry folded and how many its message holds, so that a reader knows
+/// whether to go on inside that message or after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputMark {
+    /// Sequence of the message.
+    pub seq: u64,
+    /// Place of the last folded entry in it.
+    pub index: u32,
+    /// Entries in that message; an undecodable message counts as one.
+    pub of: u32,
+}
+
+impl InputMark {
+    /// The first position that is not folded yet.
+    pub fn next(self) -> Position {
+        if self.index + 1 < self.of {
+            Position {
+                seq: self.seq,
+                index: self.index + 1,
+            }
+        } else {
+            Position {
+                seq: self.seq + 1,
+                index: 0,
+            }
+        }
+    }
+}
+
+/// A message of an output stream: the outcomes of one turn of one owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputFrame {
+    /// Layout version.
+    pub v: u32,
+    /// Epoch of the owner; a takeover raises it by one.
+    pub epoch: u64,
+    /// First entry of the run; absent on a takeover barrier, which folds nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_input: Option<Position>,
+    /// Everything up to here is folded; absent before the first entry of the partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_input: Option<InputMark>,
+    /// Hash of the whole partition state after this frame, from time to time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_hash: Option<String>,
+    /// One per entry, in order.
+    pub outcomes: Vec<Outcome>,
+}

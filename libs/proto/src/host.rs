@@ -1,0 +1,272 @@
+//! The state of one host in one rollout.
+//!
+//! Source: docs/semantics.md, host machine.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::id::{ChannelName, ClosureHash, Hostname, ProbeName, RolloutId};
+use crate::json;
+use crate::rollout::OnHealthFailure;
+
+/// Where a host stands in a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum HostState {
+    /// Created with the rollout; no dispatch acknowledged.
+    Pending,
+    /// The agent acknowledged; the switch runs or is unconfirmed.
+    Activating,
+    /// Staged for the next boot; the live switch was skipped.
+    Deferred,
+    /// Activated; probes run and the soak window is open.
+    Soaking,
+    /// Soak elapsed, probes pass, on the target closure.
+    Converged,
+    /// Activation failed or an enforce probe kept failing.
+    Failed,
+    /// Back on the closure from before the dispatch.
+    Reverted,
+}
+
+impl HostState {
+    /// Every state, in the order of a host's life.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Activating,
+        Self::Deferred,
+        Self::Soaking,
+        Self::Converged,
+        Self::Failed,
+        Self::Reverted,
+    ];
+
+    /// The name as stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Activating => "Activating",
+            Self::Deferred => "Deferred",
+            Self::Soaking => "Soaking",
+            Self::Converged => "Converged",
+            Self::Failed => "Failed",
+            Self::Reverted => "Reverted",
+        }
+    }
+
+    /// True while the host occupies a slot of its disruption budgets.
+    pub fn is_in_flight(self) -> bool {
+        matches!(self, Self::Activating | Self::Soaking)
+    }
+
+    /// True when nothing of the wave is left to do on the host.
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Converged | Self::Deferred)
+    }
+
+    /// True in the states that heartbeats may recover and snapshots carry.
+    pub fn is_open(self) -> bool {
+        matches!(
+            self,
+            Self::Pending | Self::Activating | Self::Deferred | Self::Soaking | Self::Failed
+        )
+    }
+}
+
+/// How much a probe's result counts.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeMode {
+    /// Must pass for convergence; failing for long fails the host.
+    #[default]
+    Enforce,
+    /// Reported only.
+    Observe,
+    /// Not run.
+    Disabled,
+}
+
+/// Result of one probe run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeStatus {
+    /// The probe found what it expects.
+    Pass,
+    /// It did not, or it could not run.
+    Fail,
+}
+
+/// One probe as the host declared it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeDeclaration {
+    /// Name, unique on the host.
+    pub probe_name: ProbeName,
+    /// `http`, `tcp`, `exec` or `evidence`; carried, not interpreted.
+    pub kind: String,
+    /// The mode that decides for convergence.
+    #[serde(default, deserialize_with = "json::null_as_default")]
+    pub mode: ProbeMode,
+}
+
+/// Last known result of one probe since activation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeRecord {
+    /// Status of the last result.
+    pub status: ProbeStatus,
+    /// Mode the last result was reported under.
+    #[serde(default, deserialize_with = "json::null_as_default")]
+    pub mode: ProbeMode,
+    /// Time of the last result.
+    pub last_observed_at: Timestamp,
+    /// Time of the last pass, kept through failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_pass_at: Option<Timestamp>,
+    /// Why the last result failed; cleared by a pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_reason: Option<String>,
+}
+
+/// A `Converged` report that could not complete yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConvergenceClaim {
+    /// When the host says it converged.
+    pub converged_at: Timestamp,
+    /// The closure it says it runs; always the target.
+    pub current_closure: ClosureHash,
+}
+
+/// One control, or a probe without controls, that failed under enforce.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedControl {
+    /// The control; absent for a probe without controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_id: Option<String>,
+    /// Its framework; absent for a probe without controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framework: Option<String>,
+}
+
+/// The record of one host in one rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(
+    missing_docs,
+    reason = "the stamps are named after the events that set them"
+)]
+pub struct HostRecord {
+    pub rollout_id: RolloutId,
+    pub hostname: Hostname,
+    pub channel: ChannelName,
+    pub state: HostState,
+    /// From the rollout manifest; no transition changes it.
+    pub target_closure: ClosureHash,
+    /// Minutes, of the host's wave, pinned when the rollout opened.
+    pub soak_minutes: u32,
+    /// When the record was created, which is when the rollout opened.
+    pub dispatched_at: Timestamp,
+    /// The closure a rollback goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_closure_at_dispatch: Option<ClosureHash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_closure: Option<ClosureHash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverted_to: Option<ClosureHash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatch_acked_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_started_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_completed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_failed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_observed_first_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_failure_first_at: Option<Timestamp>,
+    /// Set when activation completes: completion time (clamped) plus the soak minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak_due_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub converged_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_applied: Option<OnHealthFailure>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverted_at: Option<Timestamp>,
+    /// Results since the last activation.
+    #[serde(default, deserialize_with = "json::null_as_default")]
+    pub probes: BTreeMap<ProbeName, ProbeRecord>,
+    /// Absent: the topology was not declared since activation. An empty list is a declaration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared_probes: Option<Vec<ProbeDeclaration>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convergence_claim: Option<ConvergenceClaim>,
+    /// True when the host converged without a switch because it already ran its target.
+    #[serde(
+        default,
+        deserialize_with = "json::null_as_default",
+        skip_serializing_if = "json::is_false"
+    )]
+    pub unchanged: bool,
+    /// Sequence of the last accepted agent event.
+    #[serde(default, deserialize_with = "json::null_as_default")]
+    pub last_event_seq: u64,
+    /// Sequence of the last accepted recovery event.
+    #[serde(default, deserialize_with = "json::null_as_default")]
+    pub recovery_seq: u64,
+}
+
+/// What a new record starts from.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "same names and meanings as in `HostRecord`")]
+pub struct NewHost {
+    pub rollout_id: RolloutId,
+    pub hostname: Hostname,
+    pub channel: ChannelName,
+    pub target_closure: ClosureHash,
+    pub soak_minutes: u32,
+    pub dispatched_at: Timestamp,
+}
+
+impl HostRecord {
+    /// A fresh record in `Pending`.
+    pub fn pending(new: NewHost) -> Self {
+        Self {
+            rollout_id: new.rollout_id,
+            hostname: new.hostname,
+            channel: new.channel,
+            state: HostState::Pending,
+            target_closure: new.target_closure,
+            soak_minutes: new.soak_minutes,
+            dispatched_at: new.dispatched_at,
+            current_closure_at_dispatch: None,
+            current_closure: None,
+            reverted_to: None,
+            dispatch_acked_at: None,
+            activation_started_at: None,
+            activation_completed_at: None,
+            activation_failed_at: None,
+            probe_observed_first_at: None,
+            probe_failure_first_at: None,
+            soak_due_at: None,
+            converged_at: None,
+            failed_at: None,
+            policy_applied: None,
+            reverted_at: None,
+            probes: BTreeMap::new(),
+            declared_probes: None,
+            convergence_claim: None,
+            unchanged: false,
+            last_event_seq: 0,
+            recovery_seq: 0,
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The shared vocabulary: ids, wire types, host events, records, log entries, outcomes, frames and
+//! subjects, each with its JSON form.
+//!
+//! Knows no one: no clock, no IO, no signatures, no decisions. Start reading at [`entry`] (what goes
+//! into the input log) and [`outcome`] (what the fold makes of it).
+
+pub mod action;
+pub mod entry;
+pub mod event;
+pub mod fleet;
+pub mod frame;
+pub mod host;
+pub mod id;
+pub mod outcome;
+pub mod rejection;
+pub mod rollout;
+pub mod snapshot;
+pub mod subject;
+pub mod wire;
+
+mod json;
+
+pub use action::{Gate, Hold, PlanAction};
+pub use entry::{Entry, EntryBody, OperatorCommand, Position, Producer};
+pub use event::{HostEvent, HostEventBody};
+pub use frame::{InputFrame, InputMark, OutputFrame};
+pub use host::{HostRecord, HostState, ProbeMode, ProbeStatus};
+pub use id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
+pub use outcome::{Accepted, Effect, Outcome, Verdict};
+pub use rejection::{Reason, Rejection};
+pub use rollout::{OnHealthFailure, Pinned, RolloutEvent, RolloutRecord, RolloutState};
+
+/// An instant; every stored or transmitted time is UTC and comes from an entry or a host, never
+/// from the code that reads it.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;
+
+/// Version of the frame and entry layout, written in each of them.
+pub const LAYOUT_VERSION: u32 = 1;

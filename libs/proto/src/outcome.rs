@@ -1,0 +1,178 @@
+//! What the fold made of an entry.
+//!
+//! An outcome carries the next record of everything it touched, so that whoever follows the output
+//! log never computes domain state. Opening a rollout is the exception: it names the manifest, and
+//! the records of its hosts are [`crate::Pinned::pending_hosts`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::action::{Gate, Hold};
+use crate::entry::{Position, Producer};
+use crate::host::{FailedControl, HostRecord, HostState};
+use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
+use crate::rejection::Rejection;
+use crate::rollout::{RolloutEvent, RolloutRecord, RolloutState};
+
+/// The result of one entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The entry's position in the input log of the partition.
+    pub position: Position,
+    /// Fold time: the largest `receivedAt` of the partition so far.
+    pub at: Timestamp,
+    /// What the entry was about.
+    pub subject: OutcomeSubject,
+    /// Trace context of the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Accepted or rejected.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// What an entry was about, for people, archives and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "names of docs/semantics.md, entries")]
+pub struct OutcomeSubject {
+    /// [`crate::EntryBody::name`].
+    pub entry: String,
+    /// Kind of the host event, when the entry is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producer: Option<Producer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout_id: Option<RolloutId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Hostname>,
+}
+
+/// Accepted or rejected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// The entry was legal; this follows.
+    Accepted(Box<Accepted>),
+    /// The entry changed nothing.
+    Rejected(Rejection),
+}
+
+impl Verdict {
+    /// `accepted`, or the reason of the rejection.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Rejected(rejection) => rejection.reason.name(),
+        }
+    }
+}
+
+/// What an accepted entry changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Accepted {
+    /// The rollout this entry opened; its hosts come from the manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Opened>,
+    /// Next records of the hosts touched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostRecord>,
+    /// Next records of the rollouts touched, the opened one included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rollouts: Vec<RolloutRecord>,
+    /// Rollout events the entry caused, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<RolloutEvent>,
+    /// What else follows, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<Effect>,
+    /// The leader epoch that counts from here on, after a barrier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_epoch: Option<u64>,
+}
+
+/// A rollout that came into being.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Opened {
+    /// Its id.
+    pub rollout_id: RolloutId,
+    /// The manifest with its hosts, in the object store.
+    pub manifest_hash: ManifestHash,
+}
+
+/// What a transition asks the world to do, with everything needed to do it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all_fields = "camelCase")]
+#[expect(missing_docs, reason = "docs/storage.md, effects, gives each field")]
+pub enum Effect {
+    /// Replaces all outstanding failures of one probe of one host.
+    ReplaceProbeFailures {
+        rollout_id: RolloutId,
+        hostname: Hostname,
+        probe_name: ProbeName,
+        failures: Vec<FailedControl>,
+        observed_at: Timestamp,
+    },
+    InsertQuarantine {
+        channel: ChannelName,
+        closure_hash: ClosureHash,
+    },
+    RemoveQuarantine {
+        channel: ChannelName,
+        closure_hash: ClosureHash,
+    },
+    /// Puts a dispatch in the queue.
+    InsertDispatch {
+        rollout_id: RolloutId,
+        hostname: Hostname,
+        target_closure: ClosureHash,
+        soak_minutes: u32,
+    },
+    /// The host left Pending: its dispatch has done its work.
+    RemoveDispatch {
+        rollout_id: RolloutId,
+        hostname: Hostname,
+    },
+    /// The rollout is over: no dispatch of it may be delivered any more.
+    CancelDispatches {
+        rollout_id: RolloutId,
+    },
+    /// A Pending host was seen on its target; absent once it left Pending.
+    SetRecoveryCandidate {
+        rollout_id: RolloutId,
+        hostname: Hostname,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        current_closure: Option<ClosureHash>,
+    },
+    RecordTransition {
+        rollout_id: RolloutId,
+        hostname: Hostname,
+        from: HostState,
+        to: HostState,
+        at: Timestamp,
+    },
+    RecordRolloutTransition {
+        rollout_id: RolloutId,
+        from: RolloutState,
+        to: RolloutState,
+        at: Timestamp,
+    },
+    UpdateCurrentWave {
+        rollout_id: RolloutId,
+        wave: u32,
+    },
+    HaltLifted {
+        channel: ChannelName,
+    },
+    /// Replaces the holds of one gate in one wave of a rollout.
+    ReplaceBlocks {
+        rollout_id: RolloutId,
+        wave: u32,
+        gate: Gate,
+        holds: Vec<Hold>,
+    },
+}

@@ -1,0 +1,289 @@
+//! The state of one rollout and what is pinned into it when it opens.
+//!
+//! Source: docs/semantics.md, rollout machine.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::fleet::ResolvedBudget;
+use crate::host::{HostRecord, HostState, NewHost};
+use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, RolloutId};
+use crate::json;
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RolloutState {
+    /// Created, no host joined yet.
+    Opening,
+    /// A wave is being worked on.
+    Active,
+    /// The current wave is done, later waves remain.
+    Converging,
+    /// Every host converged or is waived.
+    Terminal,
+    /// A host went back to its previous closure.
+    Reverted,
+    /// A host failed and no rollback is coming.
+    Failed,
+    /// A newer rollout opened on the channel.
+    Superseded,
+    /// Retention elapsed.
+    Pruned,
+}
+
+impl RolloutState {
+    /// Every state.
+    pub const ALL: [Self; 8] = [
+        Self::Opening,
+        Self::Active,
+        Self::Converging,
+        Self::Terminal,
+        Self::Reverted,
+        Self::Failed,
+        Self::Superseded,
+        Self::Pruned,
+    ];
+
+    /// The name as stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "Opening",
+            Self::Active => "Active",
+            Self::Converging => "Converging",
+            Self::Terminal => "Terminal",
+            Self::Reverted => "Reverted",
+            Self::Failed => "Failed",
+            Self::Superseded => "Superseded",
+            Self::Pruned => "Pruned",
+        }
+    }
+
+    /// True in the end states: nothing is dispatched any more.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::Terminal | Self::Failed | Self::Reverted | Self::Superseded | Self::Pruned
+        )
+    }
+
+    /// True while the rollout is worked on.
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Active | Self::Converging)
+    }
+}
+
+/// What happens on a host that fails: stop, or stop and go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnHealthFailure {
+    /// Stay on the failed closure and stop.
+    Halt,
+    /// Go back to the closure from before the dispatch and stop.
+    RollbackAndHalt,
+}
+
+impl OnHealthFailure {
+    /// The name as in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Halt => "halt",
+            Self::RollbackAndHalt => "rollback-and-halt",
+        }
+    }
+}
+
+/// Whether a host that became `Failed` will report a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rollback {
+    /// The applied policy rolls back and a closure to go back to is known.
+    Expected,
+    /// Nothing more will come.
+    None,
+}
+
+/// The record of one rollout. What never changes after opening is in [`Pinned`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "stamps and keys say what they are")]
+pub struct RolloutRecord {
+    pub rollout_id: RolloutId,
+    pub channel: ChannelName,
+    pub target_ref: ChannelRef,
+    pub state: RolloutState,
+    /// Zero-based; never decreases.
+    pub current_wave: u32,
+    pub opened_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<RolloutId>,
+    /// Hosts an operator excused; they count as done and hold nothing back.
+    #[serde(
+        default,
+        deserialize_with = "json::null_as_default",
+        skip_serializing_if = "BTreeSet::is_empty"
+    )]
+    pub waived_hosts: BTreeSet<Hostname>,
+}
+
+/// What a rollout was opened with, unchanged for its whole life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pinned {
+    /// What a failing host does.
+    pub on_health_failure: OnHealthFailure,
+    /// The waves in order.
+    pub waves: Vec<PinnedWave>,
+    /// The hosts, sorted by name.
+    pub host_set: Vec<PinnedHost>,
+    /// Budgets with their resolved hosts.
+    #[serde(default, deserialize_with = "json::null_as_default")]
+    pub disruption_budgets: Vec<ResolvedBudget>,
+}
+
+/// One wave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PinnedWave {
+    /// Minutes a host of this wave soaks after activation.
+    pub soak_minutes: u32,
+}
+
+/// One host of the set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PinnedHost {
+    /// Its name.
+    pub hostname: Hostname,
+    /// Zero-based wave.
+    pub wave_index: u32,
+    /// The closure it shall run.
+    pub target_closure: ClosureHash,
+    /// False for a host in no wave of a channel that declares waves: it is never dispatched and
+    /// belongs to no wave.
+    #[serde(default = "yes")]
+    pub staged: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Pinned {
+    /// Soak minutes of a wave; 0 beyond the declared waves, which admission refuses.
+    pub fn soak_minutes(&self, wave_index: u32) -> u32 {
+        self.waves
+            .get(wave_index as usize)
+            .map_or(0, |wave| wave.soak_minutes)
+    }
+
+    /// The fresh records of all hosts of a rollout that opened at `at`.
+    pub fn pending_hosts<'a>(
+        &'a self,
+        rollout_id: &'a RolloutId,
+        at: Timestamp,
+    ) -> impl Iterator<Item = HostRecord> + 'a {
+        let channel = rollout_id.channel();
+        self.host_set.iter().map(move |host| {
+            HostRecord::pending(NewHost {
+                rollout_id: rollout_id.clone(),
+                hostname: host.hostname.clone(),
+                channel: channel.clone(),
+                target_closure: host.target_closure.clone(),
+                soak_minutes: self.soak_minutes(host.wave_index),
+                dispatched_at: at,
+            })
+        })
+    }
+}
+
+/// What happened to a rollout, in the past tense.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all_fields = "camelCase")]
+#[expect(
+    missing_docs,
+    reason = "docs/semantics.md, rollout events, gives each field"
+)]
+pub enum RolloutEvent {
+    RolloutOpened {
+        rollout_id: RolloutId,
+        channel: ChannelName,
+        target_ref: ChannelRef,
+        at: Timestamp,
+    },
+    /// All hosts of the set joined at once.
+    HostJoined {
+        rollout_id: RolloutId,
+        at: Timestamp,
+    },
+    HostStateChanged {
+        rollout_id: RolloutId,
+        hostname: Hostname,
+        from: HostState,
+        to: HostState,
+        /// Present when `to` is `Failed`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rollback: Option<Rollback>,
+        at: Timestamp,
+    },
+    WaveAdvanced {
+        rollout_id: RolloutId,
+        from_wave: u32,
+        to_wave: u32,
+        at: Timestamp,
+    },
+    RolloutTerminal {
+        rollout_id: RolloutId,
+        at: Timestamp,
+    },
+    SuccessorOpened {
+        superseded_rollout_id: RolloutId,
+        successor_rollout_id: RolloutId,
+        at: Timestamp,
+    },
+    RetentionExpired {
+        rollout_id: RolloutId,
+        at: Timestamp,
+    },
+    OperatorClearance {
+        rollout_id: RolloutId,
+        operator: String,
+        reason: String,
+        #[serde(default, deserialize_with = "json::null_as_default")]
+        waived_hosts: BTreeSet<Hostname>,
+        at: Timestamp,
+    },
+}
+
+impl RolloutEvent {
+    /// Every kind, in the order of the documentation.
+    pub const KINDS: [&'static str; 8] = [
+        "RolloutOpened",
+        "HostJoined",
+        "HostStateChanged",
+        "WaveAdvanced",
+        "RolloutTerminal",
+        "SuccessorOpened",
+        "RetentionExpired",
+        "OperatorClearance",
+    ];
+
+    /// Name of the kind, as logged.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RolloutOpened { .. } => "RolloutOpened",
+            Self::HostJoined { .. } => "HostJoined",
+            Self::HostStateChanged { .. } => "HostStateChanged",
+            Self::WaveAdvanced { .. } => "WaveAdvanced",
+            Self::RolloutTerminal { .. } => "RolloutTerminal",
+            Self::SuccessorOpened { .. } => "SuccessorOpened",
+            Self::RetentionExpired { .. } => "RetentionExpired",
+            Self::OperatorClearance { .. } => "OperatorClearance",
+        }
+    }
+}

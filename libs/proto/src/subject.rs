@@ -1,0 +1,237 @@
+//! Names on the bus: partitions, streams and subjects.
+//!
+//! Source: docs/wire-protocol.md, subjects.
+
+use std::fmt::Write as _;
+
+use crate::entry::EntryBody;
+use crate::entry::Producer;
+use crate::event::HostEvent;
+use crate::id::{ChannelName, RolloutId};
+
+/// Largest number of partitions a fleet may have.
+pub const MAX_PARTITIONS: u16 = 256;
+
+/// One of the fleet's partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(u16);
+
+impl Partition {
+    /// The partition with this number, from 0.
+    pub fn new(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// The partition of a channel: FNV-1a 32 of its name modulo the count, as in NATS' own
+    /// `partition()`.
+    ///
+    /// # Panics
+    /// When `count` is 0.
+    pub fn of(channel: &ChannelName, count: u16) -> Self {
+        assert!(count > 0, "a fleet has at least one partition");
+        let hash = channel
+            .as_str()
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| {
+                (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+            });
+        Self((hash % u32::from(count)) as u16)
+    }
+
+    /// All partitions of a fleet.
+    pub fn all(count: u16) -> impl Iterator<Item = Self> {
+        (0..count).map(Self)
+    }
+
+    /// The number, from 0.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:02}", self.0)
+    }
+}
+
+/// Every name on the bus, below one prefix (`fleet` in production, another one per test).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// Names below `prefix`, which must be one lower-case subject token.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self {
+            prefix: prefix.into(),
+        }
+    }
+
+    /// The prefix itself.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn upper(&self) -> String {
+        self.prefix.to_ascii_uppercase().replace('-', "_")
+    }
+
+    /// Input stream of a partition.
+    pub fn input_stream(&self, partition: Partition) -> String {
+        format!("{}_IN_{partition}", self.upper())
+    }
+
+    /// Output stream of a partition.
+    pub fn output_stream(&self, partition: Partition) -> String {
+        format!("{}_OUT_{partition}", self.upper())
+    }
+
+    /// Stream of manifest announcements.
+    pub fn manifest_stream(&self) -> String {
+        format!("{}_MANIFEST", self.upper())
+    }
+
+    /// Stream of dead letters.
+    pub fn dead_stream(&self) -> String {
+        format!("{}_DEAD", self.upper())
+    }
+
+    /// Everything of a partition's input stream.
+    pub fn input_wildcard(&self, partition: Partition) -> String {
+        format!("{}.in.{partition}.>", self.prefix)
+    }
+
+    /// The subject an entry is published on.
+    pub fn input(&self, partition: Partition, body: &EntryBody) -> String {
+        let base = format!("{}.in.{partition}", self.prefix);
+        let of_rollout = |kind: &str, rollout_id: &RolloutId| {
+            let (channel, target_ref) = (rollout_id.channel(), rollout_id.target_ref());
+            format!(
+                "{base}.{kind}.{}.{}",
+                escape(channel.as_str()),
+                escape(target_ref.as_str())
+            )
+        };
+        match body {
+            EntryBody::HostEvent {
+                rollout_id,
+                producer,
+                event: HostEvent { .. },
+                ..
+            } => match producer {
+                Producer::Agent => of_rollout("event", rollout_id),
+                Producer::Recovery => of_rollout("recovery", rollout_id),
+            },
+            EntryBody::RecoveryCandidate { rollout_id, .. } => of_rollout("recovery", rollout_id),
+            EntryBody::Plan { action, .. } => match action.rollout_id() {
+                Some(rollout_id) => of_rollout("plan", rollout_id),
+                // A lone `%` never comes out of escaping, so no channel can take this name.
+                None => format!("{base}.plan.%.%"),
+            },
+            EntryBody::Operator { .. } => {
+                let channel = body
+                    .channel()
+                    .expect("every operator command names a channel");
+                format!("{base}.operator.{}", escape(channel.as_str()))
+            }
+        }
+    }
+
+    /// The one subject of a partition's output stream.
+    pub fn output(&self, partition: Partition) -> String {
+        format!("{}.out.{partition}", self.prefix)
+    }
+
+    /// Heartbeat requests to a partition's owner.
+    pub fn heartbeat(&self, partition: Partition) -> String {
+        format!("{}.hb.{partition}", self.prefix)
+    }
+
+    /// Bulk last-seen times.
+    pub fn liveness(&self) -> String {
+        format!("{}.liveness", self.prefix)
+    }
+
+    /// Everything of the manifest stream.
+    pub fn manifest_wildcard(&self) -> String {
+        format!("{}.manifest.>", self.prefix)
+    }
+
+    /// The current release.
+    pub fn manifest_fleet(&self) -> String {
+        format!("{}.manifest.fleet", self.prefix)
+    }
+
+    /// One rollout manifest.
+    pub fn manifest_rollout(&self, rollout_id: &RolloutId) -> String {
+        let (channel, target_ref) = (rollout_id.channel(), rollout_id.target_ref());
+        let (channel, target_ref) = (escape(channel.as_str()), escape(target_ref.as_str()));
+        format!("{}.manifest.rollout.{channel}.{target_ref}", self.prefix)
+    }
+
+    /// Dead letters of a service.
+    pub fn dead(&self, service: &str) -> String {
+        format!("{}.dead.{}", self.prefix, escape(service))
+    }
+
+    /// Everything of the dead-letter stream.
+    pub fn dead_wildcard(&self) -> String {
+        format!("{}.dead.>", self.prefix)
+    }
+
+    /// Key-value bucket of the fleet's constants.
+    pub fn meta_bucket(&self) -> String {
+        format!("{}-meta", self.prefix)
+    }
+
+    /// Key-value bucket of leases.
+    pub fn lease_bucket(&self) -> String {
+        format!("{}-leases", self.prefix)
+    }
+
+    /// Object store of manifest bytes.
+    pub fn manifest_bucket(&self) -> String {
+        format!("{}-manifests", self.prefix)
+    }
+}
+
+/// Makes a text a legal subject token: `.`, `*`, `>`, white space, control characters, non-ASCII
+/// bytes and `%` become `%XX`; an empty text becomes `%00`.
+pub fn escape(text: &str) -> String {
+    if text.is_empty() {
+        return "%00".to_owned();
+    }
+    let mut token = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && !matches!(byte, b'.' | b'*' | b'>' | b'%') {
+            token.push(char::from(byte));
+        } else {
+            write!(token, "%{byte:02X}").expect("writing to a String cannot fail");
+        }
+    }
+    token
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_tokens_hold_no_subject_syntax() {
+        assert_eq!(escape("stable"), "stable");
+        assert_eq!(escape("a.b *>%"), "a%2Eb%20%2A%3E%25");
+        assert_eq!(escape(""), "%00");
+    }
+
+    #[test]
+    fn partitions_follow_fnv_1a_32() {
+        // Reference values of FNV-1a 32: "" 0x811c9dc5, "a" 0xe40c292c, "foobar" 0xbf9cf968.
+        assert_eq!(Partition::of(&ChannelName::from("a"), 256).number(), 0x2c);
+        assert_eq!(
+            Partition::of(&ChannelName::from("foobar"), 256).number(),
+            0x68
+        );
+    }
+}
