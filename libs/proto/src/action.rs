@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::Position;
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
+use crate::minutes::Minutes;
 
 /// One decision of the planner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ pub enum PlanAction {
         hostname: Hostname,
         rollout_id: RolloutId,
         target_closure: ClosureHash,
-        soak_minutes: u32,
+        soak_minutes: Minutes,
     },
     /// Opens the rollout of a verified manifest; the hash names the manifest, which names the fleet.
     OpenRollout {

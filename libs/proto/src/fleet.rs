@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
+use crate::minutes::Minutes;
 use crate::rollout::OnHealthFailure;
 
 /// The one schema version understood.
@@ -100,7 +101,7 @@ pub struct PolicyWave {
     pub selector: Selector,
     /// Minutes of soak; absent is a fault at admission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub soak_minutes: Option<u64>,
+    pub soak_minutes: Option<Minutes>,
 }
 
 /// One resolved wave of a channel.
@@ -110,7 +111,7 @@ pub struct Wave {
     /// Hostnames.
     pub hosts: Vec<Hostname>,
     /// Minutes; informational, the policy's value counts.
-    pub soak_minutes: u64,
+    pub soak_minutes: Minutes,
 }
 
 /// `gated` waits for `gates`, both hosts.

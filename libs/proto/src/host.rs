@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::id::{ChannelName, ClosureHash, Hostname, ProbeName, RolloutId};
 use crate::json;
+use crate::minutes::Minutes;
 use crate::rollout::OnHealthFailure;
 
 /// Where a host stands in a rollout.
@@ -168,7 +169,7 @@ pub struct HostRecord {
     /// From the rollout manifest; no transition changes it.
     pub target_closure: ClosureHash,
     /// Minutes, of the host's wave, pinned when the rollout opened.
-    pub soak_minutes: u32,
+    pub soak_minutes: Minutes,
     /// When the record was created, which is when the rollout opened.
     pub dispatched_at: Timestamp,
     /// The closure a rollback goes back to.
@@ -232,7 +233,7 @@ pub struct NewHost {
     pub hostname: Hostname,
     pub channel: ChannelName,
     pub target_closure: ClosureHash,
-    pub soak_minutes: u32,
+    pub soak_minutes: Minutes,
     pub dispatched_at: Timestamp,
 }
 

@@ -11,6 +11,7 @@ use crate::action::{Gate, Hold};
 use crate::entry::{Position, Producer};
 use crate::host::{FailedControl, HostRecord, HostState};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
+use crate::minutes::Minutes;
 use crate::rejection::Rejection;
 use crate::rollout::{RolloutEvent, RolloutRecord, RolloutState};
 
@@ -130,7 +131,7 @@ pub enum Effect {
         rollout_id: RolloutId,
         hostname: Hostname,
         target_closure: ClosureHash,
-        soak_minutes: u32,
+        soak_minutes: Minutes,
     },
     /// The host left Pending: its dispatch has done its work.
     RemoveDispatch {

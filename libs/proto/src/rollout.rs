@@ -11,6 +11,7 @@ use crate::fleet::ResolvedBudget;
 use crate::host::{HostRecord, HostState, NewHost};
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, RolloutId};
 use crate::json;
+use crate::minutes::Minutes;
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -151,7 +152,7 @@ pub struct Pinned {
 #[serde(rename_all = "camelCase")]
 pub struct PinnedWave {
     /// Minutes a host of this wave soaks after activation.
-    pub soak_minutes: u32,
+    pub soak_minutes: Minutes,
 }
 
 /// One host of the set.
@@ -176,10 +177,10 @@ fn yes() -> bool {
 
 impl Pinned {
     /// Soak minutes of a wave; 0 beyond the declared waves, which admission refuses.
-    pub fn soak_minutes(&self, wave_index: u32) -> u32 {
+    pub fn soak_minutes(&self, wave_index: u32) -> Minutes {
         self.waves
             .get(wave_index as usize)
-            .map_or(0, |wave| wave.soak_minutes)
+            .map_or(Minutes::ZERO, |wave| wave.soak_minutes)
     }
 
     /// The fresh records of all hosts of a rollout that opened at `at`.

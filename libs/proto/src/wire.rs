@@ -8,6 +8,7 @@ use crate::Timestamp;
 use crate::event::{HostEvent, HostEventBody};
 use crate::host::{HostRecord, HostState};
 use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
+use crate::minutes::Minutes;
 
 /// Header that carries the protocol version.
 pub const PROTOCOL_HEADER: &str = "x-nixfleet-protocol";
@@ -151,7 +152,7 @@ pub struct Dispatch {
     /// Advisory: time of delivery plus the soak minutes.
     pub soak_due_at: Timestamp,
     /// Minutes of soak after activation.
-    pub soak_minutes: u32,
+    pub soak_minutes: Minutes,
     /// When the planner queued it.
     pub enqueued_at: Timestamp,
 }
