@@ -1,1 +1,24 @@
-//! stub
+//! What every service process needs and none should write twice: layered configuration, telemetry,
+//! health, supervised tasks and an orderly end.
+//!
+//! Must never know what the services are about: no domain words, no bus, no database. Start reading
+//! at [`run()`]; it is the whole life of a process on one screen.
+
+pub mod admin;
+pub mod config;
+pub mod health;
+pub mod metrics;
+pub mod panic;
+pub mod run;
+pub mod shutdown;
+pub mod tasks;
+pub mod telemetry;
+pub mod trace;
+
+pub use admin::AdminConfig;
+pub use config::{Faults, ServiceConfig};
+pub use health::Health;
+pub use run::{Context, ServiceInfo, run};
+pub use tasks::Tasks;
+pub use telemetry::{LogFormat, TelemetryConfig};
+pub use tokio_util::sync::CancellationToken;

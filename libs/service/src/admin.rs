@@ -1,0 +1,141 @@
+//! The plain-HTTP listener for probes and metrics, apart from whatever the service serves.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Faults;
+use crate::health::Health;
+
+/// How often histograms are folded, so that memory does not grow between scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// The administration of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminConfig {
+    /// Address of `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Seconds the process may take to stop after the first signal.
+    pub drain_seconds: u64,
+}
+
+impl AdminConfig {
+    /// All interfaces on this port, 25 s to stop: less than the 30 s after which supervisors kill.
+    pub fn on_port(port: u16) -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+            drain_seconds: 25,
+        }
+    }
+
+    /// Adds the faults of this section, whose dotted key is `section`.
+    pub fn validate(&self, section: &str, faults: &mut Faults) {
+        if !(1..=600).contains(&self.drain_seconds) {
+            faults.add(
+                format!("{section}.drain_seconds"),
+                "must be between 1 and 600",
+            );
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Admin {
+    version: &'static str,
+    started: Instant,
+    health: Health,
+    metrics: PrometheusHandle,
+}
+
+/// A bound listener that does not serve yet.
+pub(crate) struct Listener {
+    listener: TcpListener,
+    state: Admin,
+}
+
+/// Binds the listener.
+pub(crate) async fn bind(
+    config: &AdminConfig,
+    version: &'static str,
+    health: Health,
+    metrics: PrometheusHandle,
+) -> anyhow::Result<Listener> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("binding the health listener to {}", config.listen))?;
+    let address = listener.local_addr().context("reading the bound address")?;
+    tracing::info!(%address, "health and metrics listener");
+    let state = Admin {
+        version,
+        started: Instant::now(),
+        health,
+        metrics,
+    };
+    Ok(Listener { listener, state })
+}
+
+impl Listener {
+    /// Serves until `stop`, which comes after the work of the process has drained: probes must see
+    /// a stopping process as alive.
+    pub(crate) async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let metrics = self.state.metrics.clone();
+        let server = axum::serve(self.listener, router(self.state))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let upkeep = async {
+            let mut tick = tokio::time::interval(UPKEEP);
+            loop {
+                tick.tick().await;
+                metrics.run_upkeep();
+            }
+        };
+        tokio::select! {
+            served = server => served.context("serving health and metrics"),
+            () = upkeep => Ok(()),
+        }
+    }
+}
+
+fn router(state: Admin) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(state)
+}
+
+async fn healthz(State(admin): State<Admin>) -> Json<serde_json::Value> {
+    Json(serde_json::json!({
+        "ok": true,
+        "version": admin.version,
+        "uptimeSeconds": admin.started.elapsed().as_secs(),
+    }))
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let readiness = admin.health.readiness();
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(readiness)).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    (
+        [(header::CONTENT_TYPE, content_type)],
+        admin.metrics.render(),
+    )
+        .into_response()
+}

@@ -1,0 +1,97 @@
+//! Layered configuration: defaults, then a TOML file, then the environment, then `--set` flags; a
+//! later layer wins key by key.
+//!
+//! A configuration is a plain serde struct. Do not put `deny_unknown_fields` or `flatten` on it:
+//! unknown keys are found here, all of them, and the two attributes would hide them.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin::AdminConfig;
+use crate::telemetry::TelemetryConfig;
+
+mod load;
+mod print;
+
+pub use load::{Sources, load};
+pub use print::{redacted, to_toml};
+
+/// The configuration of one service.
+///
+/// `Default` gives the lowest layer, so each key a service knows has a value (or `None`) there.
+pub trait ServiceConfig: Serialize + DeserializeOwned + Default + Send + Sync + 'static {
+    /// Adds every violated rule to `faults`; types are already right.
+    fn validate(&self, faults: &mut Faults);
+
+    /// Logs and traces.
+    fn telemetry(&self) -> &TelemetryConfig;
+
+    /// The listener for health and metrics, and the time to stop.
+    fn admin(&self) -> &AdminConfig;
+
+    /// Name of this instance; `None` takes the machine's.
+    fn instance(&self) -> Option<&str> {
+        None
+    }
+
+    /// Dotted keys whose values must never be printed. Keys that end in `password`, `secret` or
+    /// `token` and passwords inside URLs are always hidden.
+    fn secret_keys() -> &'static [&'static str] {
+        &[]
+    }
+}
+
+/// Everything wrong with a configuration, collected before anything is reported.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+/// One thing wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// Dotted key.
+    pub key: String,
+    /// What is wrong and, when known, which layer said so.
+    pub message: String,
+}
+
+impl Faults {
+    /// Adds a fault of the dotted `key`.
+    pub fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Fault {
+            key: key.into(),
+            message: message.into(),
+        });
+    }
+
+    /// Adds a fault of `key` unless the rule holds.
+    pub fn require(&mut self, holds: bool, key: &str, message: &str) {
+        if !holds {
+            self.add(key, message);
+        }
+    }
+
+    /// True while nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The faults, in the order found.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.0.iter()
+    }
+}
+
+impl std::fmt::Display for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} fault(s) in the configuration:", self.0.len())?;
+        for fault in &self.0 {
+            writeln!(f, "  {}: {}", fault.key, fault.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+#[cfg(test)]
+mod tests;

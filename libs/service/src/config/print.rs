@@ -1,0 +1,93 @@
+//! The effective configuration as people may see it.
+
+use serde_json::Value;
+
+use super::ServiceConfig;
+
+const HIDDEN: &str = "[redacted]";
+
+/// The configuration as JSON, without secrets.
+///
+/// # Panics
+/// When the configuration has no JSON form, for example a map with keys that are no text.
+pub fn redacted<C: ServiceConfig>(config: &C) -> Value {
+    let mut value = serde_json::to_value(config).expect("a configuration is plain data");
+    hide(&mut value, &mut Vec::new(), C::secret_keys());
+    value
+}
+
+/// The configuration as a TOML file that could be loaded again, without secrets and without the
+/// keys that have no value.
+///
+/// # Panics
+/// As [`redacted`].
+pub fn to_toml<C: ServiceConfig>(config: &C) -> String {
+    let mut value = redacted(config);
+    drop_nulls(&mut value);
+    toml::to_string(&value).expect("a configuration is plain data")
+}
+
+fn hide(value: &mut Value, path: &mut Vec<String>, secret_keys: &[&str]) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                path.push(key.clone());
+                hide(value, path, secret_keys);
+                path.pop();
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                hide(item, path, secret_keys);
+            }
+        }
+        Value::String(text) => {
+            let last = path.last().map_or("", String::as_str);
+            let named = ["password", "secret", "token"]
+                .iter()
+                .any(|word| last.ends_with(word));
+            if named || secret_keys.contains(&path.join(".").as_str()) {
+                if !text.is_empty() {
+                    HIDDEN.clone_into(text);
+                }
+            } else if let Some(masked) = mask_password(text) {
+                *text = masked;
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Masks the password of `scheme://user:password@host` and of `password=…` connection strings.
+fn mask_password(text: &str) -> Option<String> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (userinfo, _) = rest[..authority_end].rsplit_once('@')?;
+        let host = &rest[userinfo.len()..];
+        let user = userinfo.split_once(':').map(|(user, _)| user)?;
+        return Some(format!("{scheme}://{user}:{HIDDEN}{host}"));
+    }
+    text.contains("password=").then(|| {
+        text.split(' ')
+            .map(|part| {
+                if part.starts_with("password=") {
+                    format!("password={HIDDEN}")
+                } else {
+                    part.to_owned()
+                }
+            })
+            .collect::<Vec<_>>()
+            .join(" ")
+    })
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

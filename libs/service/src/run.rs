@@ -1,0 +1,353 @@
+//! The life of a service process: flags, configuration, telemetry, work, drain, exit code.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Arg, ArgAction, Command};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Faults, ServiceConfig, Sources};
+use crate::health::Health;
+use crate::shutdown::Signals;
+use crate::tasks::Tasks;
+use crate::{admin, metrics, panic, telemetry};
+
+/// Exit code for a configuration that cannot be used, and for wrong flags.
+const EXIT_CONFIGURATION: u8 = 2;
+
+/// What a service says about itself.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceInfo {
+    /// One lower-case word; names the environment variables and the binary `nixfleet-<name>`.
+    pub name: &'static str,
+    /// Version of the build, usually `env!("CARGO_PKG_VERSION")`.
+    pub version: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+}
+
+impl ServiceInfo {
+    /// Prefix of the environment variables: `NIXFLEET_<NAME>__`.
+    pub fn env_prefix(&self) -> String {
+        format!("{}__", self.env_stem())
+    }
+
+    fn env_stem(&self) -> String {
+        format!("NIXFLEET_{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// What the work of a service gets.
+#[derive(Debug)]
+pub struct Context<C> {
+    /// The valid configuration.
+    pub config: Arc<C>,
+    /// Cancelled when the process shall stop: return soon after.
+    pub shutdown: CancellationToken,
+    /// For everything that runs beside the work.
+    pub tasks: Tasks,
+    /// To state what works.
+    pub health: Health,
+    /// Unique per start of a process: the configured or machine name, a dash, 16 hexadecimal digits.
+    pub instance: String,
+}
+
+impl<C> Clone for Context<C> {
+    fn clone(&self) -> Self {
+        Self {
+            config: Arc::clone(&self.config),
+            shutdown: self.shutdown.clone(),
+            tasks: self.tasks.clone(),
+            health: self.health.clone(),
+            instance: self.instance.clone(),
+        }
+    }
+}
+
+/// Runs a service from its flags to its exit code.
+///
+/// The work returns when it is done or soon after [`Context::shutdown`]; then the tasks are joined.
+/// Exit codes: 0 clean, 1 failure (the work or a task failed or panicked, or did not stop in time),
+/// 2 configuration or flags.
+pub fn run<C, F>(info: ServiceInfo, work: F) -> ExitCode
+where
+    C: ServiceConfig,
+    F: AsyncFnOnce(Context<C>) -> anyhow::Result<()>,
+{
+    let invocation = match Invocation::parse(&info, std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(error) => error.exit(),
+    };
+    let config = match config::load::<C>(&invocation.sources).and_then(check_sections) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprint!("nixfleet-{}: {faults}", info.name);
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    match invocation.mode {
+        Mode::Check => {
+            println!("the configuration is valid");
+            ExitCode::SUCCESS
+        }
+        Mode::Print => {
+            print!("{}", config::to_toml(&config));
+            ExitCode::SUCCESS
+        }
+        Mode::Run => match start(info, config, work) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Standard error is the last resort: telemetry may be what failed.
+                eprintln!("nixfleet-{}: {error:#}", info.name);
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// The rules of the sections every service has.
+fn check_sections<C: ServiceConfig>(config: C) -> Result<C, Faults> {
+    let mut faults = Faults::default();
+    config.telemetry().validate("telemetry", &mut faults);
+    config.admin().validate("admin", &mut faults);
+    if let Some(instance) = config.instance() {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        faults.require(
+            !instance.is_empty() && instance.len() <= 64 && instance.bytes().all(legal),
+            "instance",
+            "must be 1 to 64 of a-z, A-Z, 0-9, '-' and '_'",
+        );
+    }
+    if faults.is_empty() {
+        Ok(config)
+    } else {
+        Err(faults)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Run,
+    Check,
+    Print,
+}
+
+#[derive(Debug)]
+struct Invocation {
+    sources: Sources,
+    mode: Mode,
+}
+
+impl Invocation {
+    fn parse(
+        info: &ServiceInfo,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        let stem = info.env_stem();
+        let mut matches = Self::command(info, &stem).try_get_matches_from(args)?;
+        let file = matches
+            .remove_one::<PathBuf>("config")
+            .or_else(|| std::env::var_os(format!("{stem}_CONFIG")).map(PathBuf::from));
+        let mode = match (matches.get_flag("check"), matches.get_flag("print")) {
+            (true, _) => Mode::Check,
+            (false, true) => Mode::Print,
+            (false, false) => Mode::Run,
+        };
+        let sources = Sources {
+            file,
+            env_prefix: info.env_prefix(),
+            // Other variables may hold any bytes; ours must be text, or they are not recognised.
+            env: std::env::vars_os()
+                .filter_map(|(name, text)| {
+                    Some((name.into_string().ok()?, text.into_string().ok()?))
+                })
+                .collect(),
+            set: matches
+                .remove_many::<String>("set")
+                .map(Iterator::collect)
+                .unwrap_or_default(),
+        };
+        Ok(Self { sources, mode })
+    }
+
+    fn command(info: &ServiceInfo, stem: &str) -> Command {
+        let about = format!(
+            "{}\n\nConfiguration: defaults, then the TOML file, then variables \
+             {stem}__SECTION__KEY, then --set.\n\
+             Exit codes: 0 clean, 1 failure, 2 configuration.",
+            info.about
+        );
+        Command::new(info.name)
+            .bin_name(format!("nixfleet-{}", info.name))
+            .display_name(format!("nixfleet-{}", info.name))
+            .version(info.version)
+            .about(info.about)
+            .long_about(about)
+            .arg(
+                Arg::new("config")
+                    .long("config")
+                    .value_name("FILE")
+                    .value_parser(clap::value_parser!(PathBuf))
+                    .help(format!("TOML file to read [env: {stem}_CONFIG]")),
+            )
+            .arg(
+                Arg::new("set")
+                    .long("set")
+                    .value_name("KEY=VALUE")
+                    .action(ArgAction::Append)
+                    .help("Sets one key, for example bus.partitions=4"),
+            )
+            .arg(
+                Arg::new("check")
+                    .long("check-config")
+                    .action(ArgAction::SetTrue)
+                    .help("Checks the configuration, lists all faults and ends"),
+            )
+            .arg(
+                Arg::new("print")
+                    .long("print-config")
+                    .action(ArgAction::SetTrue)
+                    .help("Prints the effective configuration without secrets and ends"),
+            )
+    }
+}
+
+fn start<C, F>(info: ServiceInfo, config: C, work: F) -> anyhow::Result<()>
+where
+    C: ServiceConfig,
+    F: AsyncFnOnce(Context<C>) -> anyhow::Result<()>,
+{
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        anyhow::bail!("another TLS provider is installed already");
+    }
+    let instance = unique_instance(config.instance());
+    let telemetry = telemetry::init(config.telemetry(), info.name, info.version, &instance)
+        .context("starting telemetry")?;
+    let recorder = metrics::install(info.name, info.version).context("starting metrics")?;
+    let printed = config::redacted(&config);
+    tracing::info!(version = info.version, instance, config = %printed, "starting");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?;
+    let ended = runtime.block_on(live(info, config, instance, recorder, work));
+    // What did not stop in time must not keep the process either.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match &ended {
+        Ok(()) => tracing::info!("ended"),
+        Err(error) => tracing::error!(error = format!("{error:#}"), "ended with a failure"),
+    }
+    telemetry.close();
+    ended
+}
+
+async fn live<C, F>(
+    info: ServiceInfo,
+    config: C,
+    instance: String,
+    recorder: metrics_exporter_prometheus::PrometheusHandle,
+    work: F,
+) -> anyhow::Result<()>
+where
+    C: ServiceConfig,
+    F: AsyncFnOnce(Context<C>) -> anyhow::Result<()>,
+{
+    let shutdown = CancellationToken::new();
+    panic::install(shutdown.clone());
+    let drain = Duration::from_secs(config.admin().drain_seconds);
+    let health = Health::default();
+    let listener = admin::bind(config.admin(), info.version, health.clone(), recorder).await?;
+    let stop_admin = CancellationToken::new();
+    let admin = tokio::spawn(listener.serve(stop_admin.clone()));
+    let signals = tokio::spawn(Signals::catch()?.watch(shutdown.clone()));
+    let tasks = Tasks::new(shutdown.clone());
+    let context = Context {
+        config: Arc::new(config),
+        shutdown: shutdown.clone(),
+        tasks: tasks.clone(),
+        health,
+        instance,
+    };
+    let ended = drained(work(context), &tasks, &shutdown, drain).await;
+    stop_admin.cancel();
+    signals.abort();
+    let admin = tokio::time::timeout(Duration::from_secs(1), admin).await;
+    ended?;
+    if panic::happened() {
+        anyhow::bail!("a panic ended the process");
+    }
+    match admin {
+        Ok(Ok(served)) => served,
+        Ok(Err(error)) => Err(error).context("serving health and metrics"),
+        // A scrape that hangs is no reason to call the whole run a failure.
+        Err(_elapsed) => Ok(()),
+    }
+}
+
+/// Awaits the work, and after the shutdown began both the work and the tasks, for `limit` at most.
+async fn drained(
+    work: impl Future<Output = anyhow::Result<()>>,
+    tasks: &Tasks,
+    shutdown: &CancellationToken,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    tokio::pin!(work);
+    let early = tokio::select! {
+        ended = &mut work => Some(ended),
+        () = shutdown.cancelled() => None,
+    };
+    shutdown.cancel();
+    let deadline = tokio::time::Instant::now() + limit;
+    let ended = match early {
+        Some(ended) => ended,
+        None => match tokio::time::timeout_at(deadline, &mut work).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => Err(anyhow::anyhow!("the work did not stop within {limit:?}")),
+        },
+    };
+    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+    let joined = tasks.join(left).await;
+    ended?;
+    if let Some(failure) = tasks.failures().into_iter().next() {
+        anyhow::bail!("task {failure}");
+    }
+    if !joined {
+        let names = tasks.running().join(", ");
+        anyhow::bail!("these tasks did not stop within {limit:?}: {names}");
+    }
+    Ok(())
+}
+
+/// A name no other start of any process has, in characters every name on a network allows.
+fn unique_instance(configured: Option<&str>) -> String {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let base = configured.map_or_else(machine_name, ToOwned::to_owned);
+    // The standard library seeds this from the operating system's random numbers.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    format!("{base}-{random:016x}")
+}
+
+fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name
+        .trim()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    if name.is_empty() {
+        "machine".to_owned()
+    } else {
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Signals: the first asks to stop, the second stops.
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Exit code of a process that was told twice to stop.
+const IMPATIENT: i32 = 1;
+
+/// SIGTERM and SIGINT, caught from the moment this exists.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes over both signals.
+    pub(crate) fn catch() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+        Ok(Self {
+            terminate,
+            interrupt,
+        })
+    }
+
+    /// Cancels `shutdown` on the first signal and ends the process on the second.
+    pub(crate) async fn watch(mut self, shutdown: CancellationToken) {
+        let name = self.next().await;
+        tracing::info!(signal = name, "stopping");
+        shutdown.cancel();
+        let name = self.next().await;
+        tracing::warn!(signal = name, "told twice, ending without draining");
+        std::process::exit(IMPATIENT);
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
