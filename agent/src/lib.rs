@@ -1,1 +1,8 @@
-//! stub
+//! The agent: what runs on a host, and the swarm that runs many of them in one process.
+//!
+//! [`core`] decides: a plain synchronous value, inputs in, commands out, time as an argument, on the
+//! same host machine as the control plane. [`shell`] does what the core says over mTLS. [`swarm`]
+//! simulates the machines under N such agents. Must never know: streams, tables, the planner.
+//! Start reading at [`core::AgentCore`].
+
+pub mod swarm;
