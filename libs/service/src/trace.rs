@@ -17,8 +17,14 @@ pub const TRACEPARENT: &str = "traceparent";
 /// Most links on one span: a turn may have hundreds of parents, a few dozen already tell the story.
 pub const MAX_LINKS: usize = 64;
 
+/// Length of a `traceparent` of version 00.
+const LENGTH: usize = 55;
+
 /// Reads a `traceparent`; `None` when it is malformed or all zero.
 pub fn parse(traceparent: &str) -> Option<SpanContext> {
+    if traceparent.len() != LENGTH || !traceparent.starts_with("00-") {
+        return None;
+    }
     let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
     let span = context.span().span_context().clone();

@@ -25,6 +25,7 @@ struct Queue {
 struct Database {
     url: String,
     password: String,
+    handle: String,
     url_file: Option<String>,
 }
 
@@ -60,7 +61,7 @@ impl ServiceConfig for Config {
     }
 
     fn secret_keys() -> &'static [&'static str] {
-        &["queue.name"]
+        &["database.handle"]
     }
 }
 
@@ -191,11 +192,8 @@ fn secrets_are_not_printed() {
         database: Database {
             url: "postgres://fleet:hunter2@db:5432/fleet".into(),
             password: "hunter2".into(),
+            handle: "hunter2".into(),
             url_file: Some("/run/secret".into()),
-        },
-        queue: Queue {
-            name: "hunter2".into(),
-            ..Config::default().queue
         },
         ..Config::default()
     };
