@@ -1,8 +1,8 @@
 //! Layered configuration: defaults, then a TOML file, then the environment, then `--set` flags; a
 //! later layer wins key by key.
 //!
-//! A configuration is a plain serde struct. Do not put `deny_unknown_fields` or `flatten` on it:
-//! unknown keys are found here, all of them, and the two attributes would hide them.
+//! A configuration is a plain serde struct. Unknown keys are found here, all of them; `flatten` would
+//! hide them, and `deny_unknown_fields` adds nothing.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,6 +67,17 @@ impl Faults {
     pub fn require(&mut self, holds: bool, key: &str, message: &str) {
         if !holds {
             self.add(key, message);
+        }
+    }
+
+    /// Adds the faults of a section that lists its own, as pairs of key and message.
+    pub fn add_section<K, M>(&mut self, section: &str, faults: impl IntoIterator<Item = (K, M)>)
+    where
+        K: std::fmt::Display,
+        M: Into<String>,
+    {
+        for (key, message) in faults {
+            self.add(format!("{section}.{key}"), message);
         }
     }
 

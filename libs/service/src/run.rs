@@ -1,20 +1,23 @@
 //! The life of a service process: flags, configuration, telemetry, work, drain, exit code.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Arg, ArgAction, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Faults, ServiceConfig, Sources};
+use crate::config::{self, Faults, ServiceConfig};
 use crate::health::Health;
 use crate::shutdown::Signals;
 use crate::tasks::Tasks;
 use crate::{admin, metrics, panic, telemetry};
+
+mod instance;
+mod invocation;
+
+use instance::unique_instance;
+use invocation::{Invocation, Mode};
 
 /// Exit code for a configuration that cannot be used, and for wrong flags.
 const EXIT_CONFIGURATION: u8 = 2;
@@ -129,93 +132,6 @@ fn check_sections<C: ServiceConfig>(config: C) -> Result<C, Faults> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Run,
-    Check,
-    Print,
-}
-
-#[derive(Debug)]
-struct Invocation {
-    sources: Sources,
-    mode: Mode,
-}
-
-impl Invocation {
-    fn parse(
-        info: &ServiceInfo,
-        args: impl IntoIterator<Item = OsString>,
-    ) -> Result<Self, clap::Error> {
-        let stem = info.env_stem();
-        let mut matches = Self::command(info, &stem).try_get_matches_from(args)?;
-        let file = matches
-            .remove_one::<PathBuf>("config")
-            .or_else(|| std::env::var_os(format!("{stem}_CONFIG")).map(PathBuf::from));
-        let mode = match (matches.get_flag("check"), matches.get_flag("print")) {
-            (true, _) => Mode::Check,
-            (false, true) => Mode::Print,
-            (false, false) => Mode::Run,
-        };
-        let sources = Sources {
-            file,
-            env_prefix: info.env_prefix(),
-            // Other variables may hold any bytes; ours must be text, or they are not recognised.
-            env: std::env::vars_os()
-                .filter_map(|(name, text)| {
-                    Some((name.into_string().ok()?, text.into_string().ok()?))
-                })
-                .collect(),
-            set: matches
-                .remove_many::<String>("set")
-                .map(Iterator::collect)
-                .unwrap_or_default(),
-        };
-        Ok(Self { sources, mode })
-    }
-
-    fn command(info: &ServiceInfo, stem: &str) -> Command {
-        let about = format!(
-            "{}\n\nConfiguration: defaults, then the TOML file, then variables \
-             {stem}__SECTION__KEY, then --set.\n\
-             Exit codes: 0 clean, 1 failure, 2 configuration.",
-            info.about
-        );
-        Command::new(info.name)
-            .bin_name(format!("nixfleet-{}", info.name))
-            .display_name(format!("nixfleet-{}", info.name))
-            .version(info.version)
-            .about(info.about)
-            .long_about(about)
-            .arg(
-                Arg::new("config")
-                    .long("config")
-                    .value_name("FILE")
-                    .value_parser(clap::value_parser!(PathBuf))
-                    .help(format!("TOML file to read [env: {stem}_CONFIG]")),
-            )
-            .arg(
-                Arg::new("set")
-                    .long("set")
-                    .value_name("KEY=VALUE")
-                    .action(ArgAction::Append)
-                    .help("Sets one key, for example bus.partitions=4"),
-            )
-            .arg(
-                Arg::new("check")
-                    .long("check-config")
-                    .action(ArgAction::SetTrue)
-                    .help("Checks the configuration, lists all faults and ends"),
-            )
-            .arg(
-                Arg::new("print")
-                    .long("print-config")
-                    .action(ArgAction::SetTrue)
-                    .help("Prints the effective configuration without secrets and ends"),
-            )
-    }
-}
-
 fn start<C, F>(info: ServiceInfo, config: C, work: F) -> anyhow::Result<()>
 where
     C: ServiceConfig,
@@ -323,30 +239,6 @@ async fn drained(
         anyhow::bail!("these tasks did not stop within {limit:?}: {names}");
     }
     Ok(())
-}
-
-/// A name no other start of any process has, in characters every name on a network allows.
-fn unique_instance(configured: Option<&str>) -> String {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let base = configured.map_or_else(machine_name, ToOwned::to_owned);
-    // The standard library seeds this from the operating system's random numbers.
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    format!("{base}-{random:016x}")
-}
-
-fn machine_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name
-        .trim()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(63)
-        .collect();
-    if name.is_empty() {
-        "machine".to_owned()
-    } else {
-        name
-    }
 }
 
 #[cfg(test)]

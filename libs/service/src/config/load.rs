@@ -154,7 +154,9 @@ impl Layers<'_> {
                 Err(error) => error.to_string(),
             };
             let path: Vec<String> = track.path().iter().map(ToString::to_string).collect();
-            if self.retry_as_text(&path, &mut merged) {
+            if self.retry_as_text(&path, &mut merged)
+                || self.drop_unknown(&path, &mut merged, faults)
+            {
                 continue;
             }
             let key = path.join(".");
@@ -180,6 +182,36 @@ impl Layers<'_> {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// Sections with `deny_unknown_fields` stop at their first unknown key: reports all unknown keys
+    /// around `path` and takes them out. True when there were any.
+    fn drop_unknown(&self, path: &[String], merged: &mut Value, faults: &mut Faults) -> bool {
+        let mut template = self.template.clone();
+        for depth in (0..=path.len()).rev() {
+            let section = &path[..depth];
+            let known = lookup(&mut template, section).and_then(|value| value.as_object());
+            let given = lookup(merged, section).and_then(Value::as_object_mut);
+            let (Some(known), Some(given)) = (known, given) else {
+                continue;
+            };
+            // A section whose default is empty may take any key.
+            if known.is_empty() {
+                return false;
+            }
+            let unknown: Vec<String> = given
+                .keys()
+                .filter(|key| !known.contains_key(*key))
+                .cloned()
+                .collect();
+            for key in &unknown {
+                given.remove(key);
+                let key = [section, std::slice::from_ref(key)].concat().join(".");
+                faults.add(key.clone(), format!("unknown key{}", self.origin(&key)));
+            }
+            return !unknown.is_empty();
+        }
+        false
     }
 
     /// Puts the default back at the nearest level that has one.

@@ -8,10 +8,18 @@ use super::*;
 struct Config {
     instance: Option<String>,
     queue: Queue,
+    strict: Strict,
     database: Database,
     limits: BTreeMap<String, u32>,
     telemetry: TelemetryConfig,
     admin: AdminConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Strict {
+    size: u32,
+    name: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +45,10 @@ impl Default for Config {
                 depth: 8,
                 name: "main".into(),
                 hosts: vec!["a".into()],
+            },
+            strict: Strict {
+                size: 1,
+                name: "s".into(),
             },
             database: Database::default(),
             limits: BTreeMap::new(),
@@ -147,6 +159,17 @@ fn unknown_keys_are_faults_in_every_layer() {
     let env = [("NIXFLEET_TEST__QUEUE__DETPH", "2")];
     let found = faults(file, &env, &["databse.url=x"]);
     assert_eq!(found, ["databse", "queue.deep", "queue.detph", "top"]);
+}
+
+#[test]
+fn a_section_that_denies_unknown_keys_hides_no_other_fault() {
+    let file = "[strict]\nsise = 1\nnmae = 2\nsize = \"x\"\n[queue]\ndepth = 0\n";
+    let mut found = faults(file, &[], &[]);
+    found.sort();
+    assert_eq!(
+        found,
+        ["queue.depth", "strict.nmae", "strict.sise", "strict.size"]
+    );
 }
 
 #[test]

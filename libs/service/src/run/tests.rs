@@ -1,3 +1,6 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use super::*;
 
 const INFO: ServiceInfo = ServiceInfo {

@@ -1,0 +1,25 @@
+//! The name of one start of a process.
+
+/// A name no other start of any process has, in characters every name on a network allows.
+pub(super) fn unique_instance(configured: Option<&str>) -> String {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let base = configured.map_or_else(machine_name, ToOwned::to_owned);
+    // The standard library seeds this from the operating system's random numbers.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    format!("{base}-{random:016x}")
+}
+
+fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name
+        .trim()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    if name.is_empty() {
+        "machine".to_owned()
+    } else {
+        name
+    }
+}
