@@ -1,1 +1,23 @@
-//! stub
+//! Real servers and real service processes for tests and the demo.
+//!
+//! Everything here either works or fails with the remedy in its message; nothing is skipped. It knows
+//! how to start, watch, kill and restart processes and how to make keys, certificates and signed
+//! releases. It must never know what a rollout decides: assertions belong to the tests.
+//!
+//! Start reading at [`scope`]; processes are in [`process`], servers in [`nats`] and [`postgres`].
+
+pub mod dev;
+pub mod monitor;
+pub mod nats;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod scope;
+pub mod scratch;
+pub mod wait;
+pub mod watchdog;
+
+pub use nats::Nats;
+pub use postgres::{Database, Postgres};
+pub use scope::{Scope, scope, shared_nats, shared_postgres};
+pub use wait::wait_for;

@@ -1,1 +1,1 @@
-//! stub
+//! Holds only tests; see `tests/main.rs`.

@@ -1,0 +1,72 @@
+//! One plain HTTP GET, for monitors and health listeners on the loopback address.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::ports;
+
+/// Longest wait for a connection, a read or a write.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Largest answer read; monitors answer with a few kilobytes, metrics with some hundred.
+const MAX_ANSWER: u64 = 16 << 20;
+
+/// Status and body of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Body as text.
+    pub body: String,
+}
+
+/// Asks `http://127.0.0.1:port/path`.
+///
+/// HTTP/1.0, so the answer ends with the connection and is never chunked.
+///
+/// # Errors
+/// When nobody answers in time or the answer is no HTTP.
+pub fn get(port: u16, path: &str) -> Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&ports::local(port), PATIENCE)
+        .with_context(|| format!("connecting to port {port}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
+    let mut bytes = Vec::new();
+    stream
+        .take(MAX_ANSWER)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("reading {path} from port {port}"))?;
+    parse(&String::from_utf8_lossy(&bytes)).with_context(|| format!("{path} on port {port}"))
+}
+
+fn parse(text: &str) -> Result<Answer> {
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .context("the answer is no HTTP")?;
+    let status = head
+        .split_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .context("the answer has no status")?;
+    Ok(Answer {
+        status,
+        body: body.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_and_body_are_read() {
+        let answer = parse("HTTP/1.1 503 Busy\r\nA: b\r\n\r\nnot yet\r\n").unwrap();
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.body, "not yet\r\n");
+        assert!(parse("SSH-2.0").is_err());
+    }
+}

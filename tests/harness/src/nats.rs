@@ -1,0 +1,163 @@
+//! A nats-server of our own.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::dev::Servers;
+use crate::process::{Process, Recipe};
+use crate::wait::wait_blocking;
+use crate::{monitor, ports, scratch};
+
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often another free port is tried when somebody takes ours.
+const PORT_ATTEMPTS: u32 = 5;
+
+/// A nats-server with JetStream, synced on every append as in production.
+#[derive(Debug)]
+pub struct Nats {
+    name: String,
+    dir: PathBuf,
+    port: u16,
+    monitor_port: u16,
+    process: Option<Process>,
+}
+
+impl Nats {
+    /// Starts one on free ports with an empty store.
+    ///
+    /// # Errors
+    /// When the binary is missing or does not start.
+    pub fn start(name: &str) -> Result<Self> {
+        let dir = scratch::dir(&format!("nats-{name}"))?;
+        let mut last = None;
+        for _ in 0..PORT_ATTEMPTS {
+            let mut nats = Self {
+                // The name is what proves that the server answering on our port is ours.
+                name: format!("nixfleet-{}-{}", std::process::id(), dir_name(&dir)),
+                dir: dir.clone(),
+                port: ports::free()?,
+                monitor_port: ports::free()?,
+                process: None,
+            };
+            match nats.restart() {
+                Ok(()) => return Ok(nats),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last
+            .expect("at least one attempt was made")
+            .context("nats-server did not start"))
+    }
+
+    /// Starts it again on the same ports and the same store.
+    ///
+    /// # Errors
+    /// When it does not get ready, or another server answers on its port.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        let config = self.write_config()?;
+        let servers = Servers::find()?;
+        let mut recipe = Recipe::new("nats-server", servers.nats_server, self.log());
+        recipe.args = vec!["-c".to_owned(), config.display().to_string()];
+        let mut process = Process::start(recipe)?;
+        wait_blocking("nats-server ready", START_PATIENCE, || {
+            process.check_alive()?;
+            Ok(monitor::get(self.monitor_port, "/healthz")
+                .ok()
+                .filter(|answer| answer.status == 200))
+        })?;
+        let varz = monitor::get(self.monitor_port, "/varz")?;
+        let varz: serde_json::Value =
+            serde_json::from_str(&varz.body).context("reading /varz of nats-server")?;
+        ensure!(
+            varz["server_name"] == self.name.as_str() && varz["port"] == self.port,
+            "another nats-server ({}) answers on port {}",
+            varz["server_name"],
+            self.monitor_port
+        );
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn write_config(&self) -> Result<PathBuf> {
+        let path = self.dir.join("nats.conf");
+        let text = format!(
+            "server_name: {name}\nhost: 127.0.0.1\nport: {port}\nhttp: 127.0.0.1:{monitor}\n\
+             max_payload: 8MB\n\
+             jetstream {{\n  store_dir: \"{store}\"\n  max_memory_store: 256MB\n  \
+             max_file_store: 4TB\n  sync_interval: always\n}}\n",
+            name = self.name,
+            port = self.port,
+            monitor = self.monitor_port,
+            store = self.dir.join("js").display(),
+        );
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("nats.log")
+    }
+
+    /// `nats://…` for clients.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Port of the HTTP monitor (`/varz`, `/jsz`).
+    pub fn monitor_port(&self) -> u16 {
+        self.monitor_port
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// An orderly stop.
+    ///
+    /// # Errors
+    /// When it has to be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.stop(Signal::TERM, STOP_PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Throws the store away; only while stopped.
+    ///
+    /// # Errors
+    /// When it runs or the files cannot be removed.
+    pub fn erase(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "nats-server still runs");
+        let store = self.dir.join("js");
+        if store.exists() {
+            std::fs::remove_dir_all(&store)
+                .with_context(|| format!("removing {}", store.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn dir_name(dir: &std::path::Path) -> String {
+    dir.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,280 @@
+//! A Postgres server of our own.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use tokio_postgres::NoTls;
+
+use crate::dev::Servers;
+use crate::process::{Process, Recipe};
+use crate::wait::wait_blocking;
+use crate::watchdog::Ending;
+use crate::{ports, scratch};
+
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+const PORT_ATTEMPTS: u32 = 5;
+
+/// The unprivileged user and group (`nobody`) that Postgres runs as when we are root.
+const NOBODY: (u32, u32) = (65_534, 65_534);
+
+/// Password of the superuser; the server listens on the loopback address only and dies with us.
+const PASSWORD: &str = "nixfleet-development";
+
+/// A Postgres server with an empty cluster.
+#[derive(Debug)]
+pub struct Postgres {
+    servers: Servers,
+    dir: PathBuf,
+    port: u16,
+    user: Option<(u32, u32)>,
+    process: Option<Process>,
+}
+
+/// One database on a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// `postgres://…` with password.
+    pub url: String,
+}
+
+impl Postgres {
+    /// Starts one on a free port.
+    ///
+    /// # Errors
+    /// When the binaries are missing, cannot be reached by the unprivileged user, or do not start.
+    pub fn start(name: &str) -> Result<Self> {
+        let servers = Servers::find()?;
+        let user = unprivileged()?;
+        if user.is_some() {
+            check_reachable(&servers.postgres_bin.join("postgres"))?;
+        }
+        let dir = scratch::dir(&format!("postgres-{name}"))?;
+        let mut postgres = Self {
+            servers,
+            dir,
+            port: 0,
+            user,
+            process: None,
+        };
+        postgres.init_cluster()?;
+        let mut last = None;
+        for _ in 0..PORT_ATTEMPTS {
+            postgres.port = ports::free()?;
+            match postgres.restart() {
+                Ok(()) => return Ok(postgres),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last
+            .expect("at least one attempt was made")
+            .context("Postgres did not start"))
+    }
+
+    fn init_cluster(&self) -> Result<()> {
+        let password = self.dir.join("password");
+        std::fs::write(&password, PASSWORD)?;
+        if let Some((uid, gid)) = self.user {
+            chown(&self.dir, Some(uid), Some(gid)).context("giving a directory to Postgres")?;
+            chown(&password, Some(uid), Some(gid))?;
+        }
+        let mut command = Command::new(self.servers.postgres_bin.join("initdb"));
+        command
+            .envs(self.servers.postgres_env())
+            .current_dir(&self.dir)
+            .args(["--username=postgres", "--auth=scram-sha-256", "--no-sync"])
+            .args(["--encoding=UTF8", "--locale=C"])
+            .arg(format!("--pwfile={}", password.display()))
+            .arg(format!("--pgdata={}", self.data().display()));
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        let output = command.output().context("running initdb")?;
+        if !output.status.success() {
+            bail!(
+                "initdb ended with {}:\n{}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    }
+
+    /// Starts it again on the same port and the same cluster.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        let mut recipe = Recipe::new(
+            "postgres",
+            self.servers.postgres_bin.join("postgres"),
+            self.dir.join("postgres.log"),
+        );
+        recipe.args = self.arguments();
+        recipe.env = self.servers.postgres_env();
+        recipe.dir = Some(self.dir.clone());
+        recipe.user = self.user;
+        recipe.ending = Ending::Quit;
+        let mut process = Process::start(recipe)?;
+        let expected = (process.pid().to_string(), self.port.to_string());
+        let pid_file = self.data().join("postmaster.pid");
+        wait_blocking("Postgres ready", START_PATIENCE, || {
+            process.check_alive()?;
+            Ok(is_ready(&pid_file, &expected).then_some(()))
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["-D".to_owned(), self.data().display().to_string()];
+        let settings = [
+            ("listen_addresses", "127.0.0.1".to_owned()),
+            ("port", self.port.to_string()),
+            ("unix_socket_directories", self.dir.display().to_string()),
+            ("max_connections", "300".to_owned()),
+            ("shared_buffers", "64MB".to_owned()),
+            ("max_wal_size", "1GB".to_owned()),
+            ("log_min_messages", "warning".to_owned()),
+            // The tests kill processes, not the machine: what the kernel holds is not lost.
+            ("fsync", "off".to_owned()),
+        ];
+        for (key, value) in settings {
+            arguments.push("-c".to_owned());
+            arguments.push(format!("{key}={value}"));
+        }
+        arguments
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// URL of a database on it.
+    pub fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}",
+            self.port
+        )
+    }
+
+    /// A new empty database whose name starts with `name`.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn create_database(&self, name: &str) -> Result<Database> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let clean: String = name
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .take(40)
+            .collect();
+        let name = format!("{clean}_{number}").to_ascii_lowercase();
+        execute(&self.url("postgres"), &format!("CREATE DATABASE {name}")).await?;
+        Ok(Database {
+            url: self.url(&name),
+            name,
+        })
+    }
+
+    /// `kill -9` of the postmaster; its children notice and end.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// An orderly stop that does not wait for clients.
+    ///
+    /// # Errors
+    /// When it has to be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.stop(Signal::INT, STOP_PATIENCE)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs statements on a connection of its own.
+///
+/// # Errors
+/// When the server cannot be reached or refuses.
+pub async fn execute(url: &str, statements: &str) -> Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .context("connecting to Postgres")?;
+    let driver = tokio::spawn(connection);
+    let done = client
+        .batch_execute(statements)
+        .await
+        .with_context(|| format!("running {statements:?}"));
+    drop(client);
+    driver.await.context("the connection task")??;
+    done
+}
+
+/// The pid file names the process, and on its eighth line whether it takes connections.
+fn is_ready(pid_file: &Path, expected: &(String, String)) -> bool {
+    let text = std::fs::read_to_string(pid_file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.first() == Some(&expected.0.as_str())
+        && lines.get(3) == Some(&expected.1.as_str())
+        && lines.get(7) == Some(&"ready")
+}
+
+fn unprivileged() -> Result<Option<(u32, u32)>> {
+    let own = std::fs::metadata("/proc/self").context("asking who runs this")?;
+    Ok((own.uid() == 0).then_some(NOBODY))
+}
+
+fn check_reachable(program: &Path) -> Result<()> {
+    let blocked = program.ancestors().skip(1).find(|dir| {
+        dir.metadata()
+            .is_ok_and(|metadata| metadata.mode() & 0o001 == 0)
+    });
+    if let Some(dir) = blocked {
+        bail!(
+            "Postgres does not run as root, and the unprivileged user cannot enter {}; run \
+             `cargo xtask setup`, which puts a copy where it can",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// Environment for `psql` and friends on this machine.
+///
+/// # Errors
+/// When no servers are set up.
+pub fn client_env() -> Result<BTreeMap<String, String>> {
+    let servers = Servers::find()?;
+    ensure!(servers.postgres_bin.is_dir(), "no Postgres programs");
+    Ok(servers.postgres_env())
+}

@@ -1,0 +1,223 @@
+//! A child process that never outlives us.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::watchdog::{self, Ending};
+
+/// How much of a log a failure shows.
+const TAIL_BYTES: i64 = 4_000;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// For messages.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Added to the environment.
+    pub env: BTreeMap<String, String>,
+    /// Standard output and standard error are appended here.
+    pub log: PathBuf,
+    /// User and group to run as; needs root.
+    pub user: Option<(u32, u32)>,
+    /// Directory to run in; absent means ours.
+    pub dir: Option<PathBuf>,
+    /// How the watchdog ends it.
+    pub ending: Ending,
+}
+
+impl Recipe {
+    /// A recipe without arguments, environment or user.
+    pub fn new(name: impl Into<String>, program: PathBuf, log: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            program,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            log,
+            user: None,
+            dir: None,
+            ending: Ending::Kill,
+        }
+    }
+}
+
+/// A running child in a process group of its own, killed on drop.
+#[derive(Debug)]
+pub struct Process {
+    recipe: Recipe,
+    child: Child,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the program or its log file cannot be opened.
+    pub fn start(recipe: Recipe) -> Result<Self> {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&recipe.log)
+            .with_context(|| format!("opening {}", recipe.log.display()))?;
+        let mut command = Command::new(&recipe.program);
+        command
+            .args(&recipe.args)
+            .envs(&recipe.env)
+            .stdin(Stdio::null())
+            .stderr(log.try_clone()?)
+            .stdout(log)
+            .process_group(0);
+        if let Some((uid, gid)) = recipe.user {
+            command.uid(uid).gid(gid);
+        }
+        if let Some(dir) = &recipe.dir {
+            command.current_dir(dir);
+        }
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {} ({})", recipe.name, recipe.program.display()))?;
+        watchdog::guard(child.id(), recipe.ending)?;
+        Ok(Self {
+            recipe,
+            child,
+            status: None,
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What was started.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The exit status, when it has ended.
+    ///
+    /// # Errors
+    /// When the operating system cannot tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        if self.status.is_none()
+            && let Some(status) = self.child.try_wait()?
+        {
+            self.status = Some(status);
+            watchdog::release(self.child.id())?;
+        }
+        Ok(self.status)
+    }
+
+    /// Fails with the end of its log when it has ended.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        if let Some(status) = self.ended()? {
+            bail!("{} ended with {status}:\n{}", self.recipe.name, self.tail());
+        }
+        Ok(())
+    }
+
+    /// Sends a signal; nothing happens when it has ended.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.ended()?.is_some() {
+            return Ok(());
+        }
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("the process id is out of range")?;
+        kill_process(pid, signal).with_context(|| format!("signalling {}", self.recipe.name))
+    }
+
+    /// Sends `signal` and waits for the end; after `patience` it is killed, which is an error.
+    ///
+    /// # Errors
+    /// When it does not end by itself.
+    pub fn stop(&mut self, signal: Signal, patience: Duration) -> Result<ExitStatus> {
+        self.signal(signal)?;
+        let start = Instant::now();
+        while start.elapsed() < patience {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            std::thread::sleep(crate::wait::POLL);
+        }
+        self.kill()?;
+        bail!(
+            "{} did not stop within {} s and was killed:\n{}",
+            self.recipe.name,
+            patience.as_secs(),
+            self.tail()
+        )
+    }
+
+    /// `kill -9`, and waits for the end.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.ended()? {
+            return Ok(status);
+        }
+        self.child.kill()?;
+        let status = self.child.wait()?;
+        self.status = Some(status);
+        watchdog::release(self.child.id())?;
+        Ok(status)
+    }
+
+    /// The last lines of its log.
+    pub fn tail(&self) -> String {
+        tail(&self.recipe.log)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let ended = match self.recipe.ending {
+            Ending::Kill => self.kill(),
+            Ending::Quit => self.stop(Signal::QUIT, Duration::from_secs(10)),
+        };
+        if let Err(error) = ended {
+            eprintln!("{error:#}");
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "--- end of the log of {}:\n{}",
+                self.recipe.name,
+                self.tail()
+            );
+        }
+    }
+}
+
+/// The last lines of a file.
+pub fn tail(path: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let length = i64::try_from(file.metadata()?.len()).unwrap_or(i64::MAX);
+        file.seek(SeekFrom::End(-length.min(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    read().unwrap_or_else(|error| format!("(no log at {}: {error})", path.display()))
+}

@@ -1,0 +1,54 @@
+//! One scratch directory per program, removed when the program is gone.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::watchdog;
+
+/// Keeps the scratch directory when set, for looking at logs.
+pub const KEEP_VARIABLE: &str = "NIXFLEET_KEEP";
+
+/// The program's scratch directory.
+///
+/// Others may enter it (mode 0755), because Postgres runs as another user when we are root.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn base() -> Result<&'static Path> {
+    static BASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BASE.get_or_init(|| make().map_err(|error| format!("{error:#}")))
+        .as_deref()
+        .map_err(|error| anyhow!("{error}"))
+}
+
+/// A new directory below the base, named after what it is for.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn dir(name: &str) -> Result<PathBuf> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let path = base()?.join(format!("{number:03}-{name}"));
+    std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+fn make() -> Result<PathBuf> {
+    let path = tempfile::Builder::new()
+        .prefix("nixfleet-")
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .context("making a scratch directory")?
+        .keep();
+    if std::env::var_os(KEEP_VARIABLE).is_none() {
+        watchdog::remove_at_end(&path)?;
+    } else {
+        eprintln!("{KEEP_VARIABLE} is set: {} stays", path.display());
+    }
+    Ok(path)
+}

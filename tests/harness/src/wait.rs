@@ -1,0 +1,61 @@
+//! Waiting for a condition with a deadline.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How often a condition is asked.
+pub const POLL: Duration = Duration::from_millis(25);
+
+/// Asks `condition` until it gives a value or the deadline passes.
+///
+/// `condition` answers `Ok(Some(value))` when it holds, `Ok(None)` or an error when not yet; the last
+/// error is part of the failure.
+///
+/// # Errors
+/// When the deadline passes.
+pub async fn wait_for<T, F, Fut>(what: &str, deadline: Duration, mut condition: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<Option<T>>>,
+{
+    let start = Instant::now();
+    loop {
+        let last = match condition().await {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        if start.elapsed() > deadline {
+            let waited = start.elapsed().as_secs_f64();
+            match last {
+                Some(error) => {
+                    return Err(error.context(format!("{what}: not after {waited:.1} s")));
+                }
+                None => bail!("{what}: not after {waited:.1} s"),
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The same without a runtime, for starting servers.
+///
+/// # Errors
+/// When the deadline passes.
+pub fn wait_blocking<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition()? {
+            return Ok(value);
+        }
+        if start.elapsed() > deadline {
+            bail!("{what}: not after {:.1} s", start.elapsed().as_secs_f64());
+        }
+        std::thread::sleep(POLL);
+    }
+}

@@ -1,0 +1,85 @@
+//! Ends every child when this program ends, however it ends.
+//!
+//! Destructors do not run on SIGKILL, on `process::exit` or for statics. So one small shell per
+//! program reads a pipe whose only writing end is ours: when we are gone it reads the end of the file
+//! and kills what is still registered. It runs in a process group of its own, so that Ctrl-C on a
+//! terminal does not reach it first.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context, Result};
+
+const SCRIPT: &str = include_str!("watchdog.sh");
+
+/// How a registered process is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// SIGKILL.
+    Kill,
+    /// SIGQUIT, which Postgres needs to take its own children and shared memory along.
+    Quit,
+}
+
+impl Ending {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "KILL",
+            Self::Quit => "QUIT",
+        }
+    }
+}
+
+/// Registers a child.
+///
+/// # Errors
+/// When no shell can be started.
+pub fn guard(pid: u32, ending: Ending) -> Result<()> {
+    tell(&format!("+ {pid} {}\n", ending.name()))
+}
+
+/// Tells that a registered child has ended and was waited for.
+///
+/// # Errors
+/// When the watchdog is gone.
+pub fn release(pid: u32) -> Result<()> {
+    tell(&format!("- {pid}\n"))
+}
+
+/// Registers a directory to remove.
+///
+/// # Errors
+/// When no shell can be started.
+pub fn remove_at_end(dir: &Path) -> Result<()> {
+    tell(&format!("d {}\n", dir.display()))
+}
+
+fn tell(line: &str) -> Result<()> {
+    let mut pipe = pipe()?.lock().unwrap_or_else(PoisonError::into_inner);
+    pipe.write_all(line.as_bytes())
+        .and_then(|()| pipe.flush())
+        .context("the watchdog of the test processes is gone")
+}
+
+fn pipe() -> Result<&'static Mutex<ChildStdin>> {
+    static PIPE: OnceLock<Result<Mutex<ChildStdin>, String>> = OnceLock::new();
+    PIPE.get_or_init(|| start().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn start() -> Result<Mutex<ChildStdin>> {
+    let mut shell = Command::new("/bin/sh")
+        .args(["-c", SCRIPT, "nixfleet-watchdog"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("starting /bin/sh as a watchdog")?;
+    let stdin = shell.stdin.take().context("the watchdog has no pipe")?;
+    Ok(Mutex::new(stdin))
+}

@@ -1,0 +1,1 @@
+//! The compose file against the binaries' own configuration.

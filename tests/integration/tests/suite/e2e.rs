@@ -1,0 +1,1 @@
+//! A release through the whole system: real servers, real processes, real TLS.

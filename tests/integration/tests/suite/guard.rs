@@ -1,0 +1,1 @@
+//! Who may depend on whom, and how large a file may get.
