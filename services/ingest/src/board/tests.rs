@@ -1,0 +1,143 @@
+use nixfleet_proto::Position;
+use nixfleet_proto::outcome::{Accepted, OutcomeSubject};
+use nixfleet_proto::{Reason, Rejection};
+
+use super::*;
+
+const P: fn() -> Partition = || Partition::new(3);
+
+fn at(minute: i64) -> Timestamp {
+    Timestamp::from_timestamp(1_800_000_000 + minute * 60, 0).unwrap()
+}
+
+fn row(host: &str, rollout: &str, minute: i64) -> QueuedDispatch {
+    QueuedDispatch {
+        rollout_id: rollout.parse().unwrap(),
+        hostname: host.into(),
+        target_closure: "closure".into(),
+        soak_minutes: Minutes::from_minutes(5),
+        enqueued_at: at(minute),
+    }
+}
+
+fn outcome(minute: i64, effects: Vec<Effect>) -> Outcome {
+    let accepted = Accepted {
+        effects,
+        ..Accepted::default()
+    };
+    Outcome {
+        position: Position { seq: 1, index: 0 },
+        at: at(minute),
+        subject: OutcomeSubject {
+            entry: "QueueDispatch".into(),
+            event: None,
+            producer: None,
+            rollout_id: None,
+            hostname: None,
+        },
+        traceparent: None,
+        verdict: Verdict::Accepted(Box::new(accepted)),
+    }
+}
+
+fn insert(host: &str, rollout: &str) -> Effect {
+    Effect::InsertDispatch {
+        rollout_id: rollout.parse().unwrap(),
+        hostname: host.into(),
+        target_closure: "closure".into(),
+        soak_minutes: Minutes::from_minutes(5),
+    }
+}
+
+#[test]
+fn an_accepted_dispatch_is_offered_to_its_host_only() {
+    let (mut board, now) = (DispatchBoard::default(), Instant::now());
+    let queued = outcome(7, vec![insert("a", "stable@1")]);
+    let wake = board.follow(P(), &queued, now);
+    assert_eq!(wake, [Hostname::from("a")]);
+    assert_eq!(board.fetch(&"b".into(), now), Offer::Nothing);
+    let offer = board.fetch(&"a".into(), now);
+    assert_eq!(offer, Offer::Now(row("a", "stable@1", 7)));
+}
+
+#[test]
+fn a_rejected_entry_queues_nothing() {
+    let (mut board, now) = (DispatchBoard::default(), Instant::now());
+    let rejected = Outcome {
+        verdict: Verdict::Rejected(Rejection::new(Reason::Fenced, "older epoch")),
+        ..outcome(7, vec![])
+    };
+    assert!(board.follow(P(), &rejected, now).is_empty());
+    assert_eq!(board.len(), 0);
+}
+
+#[test]
+fn the_same_row_comes_again_after_a_pause_that_doubles_to_ten_minutes() {
+    let (mut board, mut now) = (DispatchBoard::default(), Instant::now());
+    board.load(P(), vec![row("a", "stable@1", 0)], now);
+    for pause in [60, 120, 240, 480, 600, 600] {
+        assert!(matches!(board.fetch(&"a".into(), now), Offer::Now(_)));
+        let due = now + Duration::from_secs(pause);
+        assert_eq!(board.fetch(&"a".into(), now), Offer::At(due));
+        now = due;
+    }
+}
+
+#[test]
+fn a_delivery_that_did_not_arrive_does_not_count() {
+    let (mut board, now) = (DispatchBoard::default(), Instant::now());
+    board.load(P(), vec![row("a", "stable@1", 0)], now);
+    let Offer::Now(dispatch) = board.fetch(&"a".into(), now) else {
+        panic!("nothing was offered");
+    };
+    board.return_undelivered(&dispatch, now);
+    assert!(matches!(board.fetch(&"a".into(), now), Offer::Now(_)));
+    let due = now + Duration::from_secs(60);
+    assert_eq!(board.fetch(&"a".into(), now), Offer::At(due));
+}
+
+#[test]
+fn the_newest_dispatch_of_a_host_comes_first() {
+    let (mut board, now) = (DispatchBoard::default(), Instant::now());
+    let rows = vec![row("a", "stable@1", 0), row("a", "stable@2", 1)];
+    board.load(P(), rows, now);
+    let offer = board.fetch(&"a".into(), now);
+    assert_eq!(offer, Offer::Now(row("a", "stable@2", 1)));
+}
+
+#[test]
+fn rows_go_when_the_host_leaves_pending_or_the_rollout_ends() {
+    let (mut board, now) = (DispatchBoard::default(), Instant::now());
+    let rows = ["a", "b", "c"].map(|host| row(host, "stable@1", 0));
+    board.load(P(), rows.to_vec(), now);
+    let left = Effect::RemoveDispatch {
+        rollout_id: "stable@1".parse().unwrap(),
+        hostname: "a".into(),
+    };
+    board.follow(P(), &outcome(1, vec![left]), now);
+    assert_eq!(board.fetch(&"a".into(), now), Offer::Nothing);
+    assert_eq!(board.len(), 2);
+    let over = Effect::CancelDispatches {
+        rollout_id: "stable@1".parse().unwrap(),
+    };
+    board.follow(P(), &outcome(2, vec![over]), now);
+    assert_eq!(board.fetch(&"b".into(), now), Offer::Nothing);
+    assert_eq!(board.len(), 0);
+}
+
+#[test]
+fn loading_again_replaces_one_partition_and_keeps_the_pauses() {
+    let (mut board, now) = (DispatchBoard::default(), Instant::now());
+    let other = Partition::new(4);
+    board.load(
+        P(),
+        vec![row("a", "stable@1", 0), row("b", "stable@1", 0)],
+        now,
+    );
+    board.load(other, vec![row("c", "edge@1", 0)], now);
+    assert!(matches!(board.fetch(&"a".into(), now), Offer::Now(_)));
+    board.load(P(), vec![row("a", "stable@1", 0)], now);
+    assert!(matches!(board.fetch(&"a".into(), now), Offer::At(_)));
+    assert_eq!(board.fetch(&"b".into(), now), Offer::Nothing);
+    assert!(matches!(board.fetch(&"c".into(), now), Offer::Now(_)));
+}

@@ -1,0 +1,295 @@
+//! Reading request bodies within bounds of size, time and memory, and saying what is wrong with them.
+
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use nixfleet_proto::HostEventBody;
+use nixfleet_proto::wire::EventRequest;
+
+use crate::error::ApiError;
+
+/// A body that is too large is read to its end, within these bounds, and thrown away: a client that
+/// is still writing would otherwise see a broken connection instead of the answer.
+const DISCARD_BYTES: usize = 32 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// How a body may look.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimit {
+    /// Largest size.
+    pub bytes: usize,
+    /// Longest time from the first to the last byte.
+    pub time: Duration,
+}
+
+/// Reads a whole JSON body.
+///
+/// # Errors
+/// 415 when it says it is something else, 413 when it is too large, 408 when it takes too long,
+/// 400 when the client broke off.
+pub async fn read_json_body(
+    headers: &HeaderMap,
+    body: Body,
+    limit: BodyLimit,
+) -> Result<Bytes, ApiError> {
+    check_content_type(headers)?;
+    let declared = declared_length(headers);
+    let mut stream = body.into_data_stream();
+    let read = if declared.is_some_and(|length| length > limit.bytes) {
+        None
+    } else {
+        let collected = collect(&mut stream, declared.unwrap_or(1024), limit.bytes);
+        match tokio::time::timeout(limit.time, collected).await {
+            Ok(read) => read?,
+            Err(_elapsed) => {
+                let message = format!("the body took longer than {:?}", limit.time);
+                let status = StatusCode::REQUEST_TIMEOUT;
+                return Err(ApiError::refused(status, "body-timeout", message));
+            }
+        }
+    };
+    if let Some(bytes) = read {
+        return Ok(bytes);
+    }
+    // Not read to its end in time: the client gets the answer or a broken connection, its choice.
+    let _elapsed = tokio::time::timeout(DISCARD_TIME, discard(&mut stream)).await;
+    let message = format!("the body is larger than {} bytes", limit.bytes);
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    Err(ApiError::refused(status, "body-too-large", message))
+}
+
+/// The whole body, or `None` when it has more than `max` bytes.
+async fn collect(
+    stream: &mut BodyDataStream,
+    expected: usize,
+    max: usize,
+) -> Result<Option<Bytes>, ApiError> {
+    let mut collected = BytesMut::with_capacity(expected.min(max));
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| {
+            let message = format!("the body broke off: {error}");
+            ApiError::refused(StatusCode::BAD_REQUEST, "body-incomplete", message)
+        })?;
+        if collected.len() + chunk.len() > max {
+            return Ok(None);
+        }
+        collected.extend_from_slice(&chunk);
+    }
+    Ok(Some(collected.freeze()))
+}
+
+async fn discard(stream: &mut BodyDataStream) {
+    let mut discarded = 0;
+    while let Some(Ok(chunk)) = stream.next().await {
+        discarded += chunk.len();
+        if discarded > DISCARD_BYTES {
+            return;
+        }
+    }
+}
+
+/// The length the client declared, when it did.
+pub fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse().ok())
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let content_type = content_type.to_str().unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::refused(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported-media-type",
+        "the body must be application/json",
+    ))
+}
+
+/// Parses a JSON body.
+///
+/// # Errors
+/// 400 `invalid-json` when it is no JSON, 400 `invalid-field` with the field otherwise.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
+}
+
+/// Parses the body of an event.
+///
+/// # Errors
+/// As [`parse`], and 400 `unknown-event-kind`.
+pub fn parse_event(bytes: &[u8]) -> Result<EventRequest, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| explain_event(bytes, &error))
+}
+
+fn as_json(bytes: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let message = format!("the body is not JSON: {error}");
+        ApiError::refused(StatusCode::BAD_REQUEST, "invalid-json", message)
+    })
+}
+
+fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiError {
+    match as_json(bytes) {
+        Ok(value) => {
+            let field = culprit::<T>(&value, error);
+            let field = field.unwrap_or_else(|| "(body)".to_owned());
+            ApiError::field("invalid-field", field, plain(error))
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+fn explain_event(bytes: &[u8], error: &serde_json::Error) -> ApiError {
+    let value = match as_json(bytes) {
+        Ok(value) => value,
+        Err(refusal) => return refusal,
+    };
+    let Some(event) = value.get("event").filter(|event| event.is_object()) else {
+        return explain::<EventRequest>(bytes, error);
+    };
+    match event.get("kind") {
+        Some(Value::String(kind)) if HostEventBody::KINDS.contains(&kind.as_str()) => {}
+        Some(kind) => {
+            let kind: String = kind.to_string().chars().take(80).collect();
+            let message = format!("{kind} is none of {}", HostEventBody::KINDS.join(", "));
+            return ApiError::field("unknown-event-kind", "event.kind", message);
+        }
+        None => return ApiError::field("invalid-field", "event.kind", "missing"),
+    }
+    if !event.get("seq").is_some_and(Value::is_u64) {
+        return ApiError::field("invalid-field", "event.seq", "must be a number from 1 up");
+    }
+    match serde_json::from_value::<HostEventBody>(event.clone()) {
+        Err(error) => {
+            let field = culprit::<HostEventBody>(event, &error)
+                .map_or_else(|| "event".to_owned(), |field| format!("event.{field}"));
+            ApiError::field("invalid-field", field, plain(&error))
+        }
+        Ok(_) => explain::<EventRequest>(bytes, error),
+    }
+}
+
+/// The top-level field that causes an error: the one named as missing, or the one whose removal
+/// changes the error. Tagged and flattened types lose the path, so it is found by trying; the number
+/// of tries is bounded. The tag `kind` was checked before.
+fn culprit<T: DeserializeOwned>(value: &Value, error: &serde_json::Error) -> Option<String> {
+    const MAX_TRIES: usize = 64;
+    let original = plain(error);
+    if let Some(rest) = original.strip_prefix("missing field `") {
+        return rest.strip_suffix('`').map(ToOwned::to_owned);
+    }
+    let object = value.as_object()?;
+    let keys = object.keys().filter(|key| *key != "kind");
+    keys.take(MAX_TRIES).find_map(|key| {
+        let mut without = object.clone();
+        without.remove(key);
+        let changed = match serde_json::from_value::<T>(Value::Object(without)) {
+            Ok(_) => true,
+            Err(error) => plain(&error) != original,
+        };
+        changed.then(|| key.clone())
+    })
+}
+
+/// The error without its place in the text, which says little about a body of one line.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" at line ") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(body: &str, code: &str, field: Option<&str>) {
+        let error = parse_event(body.as_bytes()).unwrap_err();
+        assert_eq!((error.code(), error.at_field()), (code, field), "{error:?}");
+        assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+    }
+
+    fn with_event(event: &str) -> String {
+        format!(r#"{{"hostname":"a","rolloutId":"stable@4f","event":{event}}}"#)
+    }
+
+    #[test]
+    fn a_good_event_passes_and_unknown_keys_are_ignored() {
+        let event = r#"{"kind":"Converged","seq":1,"convergedAt":"2026-01-01T00:00:00Z",
+            "currentClosure":"c","extra":1}"#;
+        assert!(parse_event(with_event(event).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        check("", "invalid-json", None);
+        check("{\"hostname\":", "invalid-json", None);
+        check("[]", "invalid-field", Some("(body)"));
+        check("{}", "invalid-field", Some("hostname"));
+        let missing = r#"{"hostname":"a","rolloutId":"stable@4f"}"#;
+        check(missing, "invalid-field", Some("event"));
+        let wrong = r#"{"hostname":7,"rolloutId":"stable@4f","event":{"kind":"Converged","seq":1,
+            "convergedAt":"2026-01-01T00:00:00Z","currentClosure":"c"}}"#;
+        check(wrong, "invalid-field", Some("hostname"));
+        let rollout = r#"{"hostname":"a","rolloutId":"stable","event":{"kind":"Converged","seq":1,
+            "convergedAt":"2026-01-01T00:00:00Z","currentClosure":"c"}}"#;
+        check(rollout, "invalid-field", Some("rolloutId"));
+    }
+
+    #[test]
+    fn events_name_the_field_at_fault() {
+        let check = |event: &str, code: &str, field: &str| {
+            check(&with_event(event), code, Some(field));
+        };
+        check(r#"{"seq":1}"#, "invalid-field", "event.kind");
+        check(
+            r#"{"kind":"Exploded","seq":1}"#,
+            "unknown-event-kind",
+            "event.kind",
+        );
+        check(r#"{"kind":7,"seq":1}"#, "unknown-event-kind", "event.kind");
+        check(r#"{"kind":"Converged"}"#, "invalid-field", "event.seq");
+        check(
+            r#"{"kind":"Converged","seq":-1}"#,
+            "invalid-field",
+            "event.seq",
+        );
+        check(
+            r#"{"kind":"Converged","seq":1,"currentClosure":"c"}"#,
+            "invalid-field",
+            "event.convergedAt",
+        );
+        check(
+            r#"{"kind":"Converged","seq":1,"convergedAt":"soon","currentClosure":"c"}"#,
+            "invalid-field",
+            "event.convergedAt",
+        );
+        check(
+            r#"{"kind":"ActivationFailed","seq":1,"exitCode":"1","stderrTail":"",
+                "failedAt":"2026-01-01T00:00:00Z"}"#,
+            "invalid-field",
+            "event.exitCode",
+        );
+        check(
+            r#"{"kind":"ProbeResult","seq":1,"probeName":"p","mode":"maybe","status":"pass",
+                "observedAt":"2026-01-01T00:00:00Z"}"#,
+            "invalid-field",
+            "event.mode",
+        );
+    }
+}
