@@ -1,0 +1,273 @@
+//! Configuration of the bus, each bound with its reason.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
+use nixfleet_proto::subject::MAX_PARTITIONS;
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1024 * 1024;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Section `bus` of every service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BusConfig {
+    /// Servers, comma separated: `nats://host:4222,nats://other:4222`.
+    pub url: String,
+    /// First token of every subject and, in upper case, of every stream; one fleet, one prefix.
+    pub prefix: String,
+    /// Partitions of the fleet, fixed when the streams are first created.
+    pub partitions: u16,
+    /// Copies of every stream: 1 on a single server, 3 on a cluster.
+    pub replicas: usize,
+    /// NATS credentials file (user JWT and seed).
+    pub credentials_file: Option<PathBuf>,
+    /// Certificate authority of the servers; setting it makes TLS mandatory.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate, for servers that ask for one.
+    pub cert_file: Option<PathBuf>,
+    /// Private key of the client certificate.
+    pub key_file: Option<PathBuf>,
+    /// How long a starting service waits for the first connection before it gives up.
+    pub connect_deadline_seconds: u64,
+    /// Longest wait for one answer of the JetStream API; a leader election takes about a second.
+    pub request_timeout_seconds: u64,
+    /// Longest wait for one publish acknowledgement before the same message is sent again.
+    pub ack_timeout_ms: u64,
+    /// Longest time an entry may wait for its acknowledgement, retries included; shorter than the
+    /// clients' own timeouts, so that they get an answer and not silence.
+    pub append_deadline_ms: u64,
+    /// Entries one process may have waiting per partition: bounds memory when the log stalls.
+    pub input_queue_entries: usize,
+    /// Most entries of one input frame: bounds what one message can make a reducer do.
+    pub frame_max_entries: usize,
+    /// Most bytes of one input frame: half the server's default message limit.
+    pub frame_max_bytes: usize,
+    /// How long the server recognises a repeated message id; must outlast every retry.
+    pub duplicate_window_seconds: u64,
+    /// Size of one partition's input log; a full log refuses entries, it never drops them.
+    pub input_max_bytes: u64,
+    /// Age at which input messages go; nothing that is not applied by then can be recovered.
+    pub input_max_age_days: u64,
+    /// Size of one partition's output log; a full log stops the reducer, it never drops frames.
+    pub output_max_bytes: u64,
+    /// Age at which output frames go.
+    pub output_max_age_days: u64,
+    /// Age at which announcements go: long after any freshness window.
+    pub manifest_max_age_days: u64,
+    /// Announcements kept per subject: the last one counts, the others wait for the archive.
+    pub manifest_history: u64,
+    /// Largest artifact that is loaded into memory: a fleet of a million hosts fits.
+    pub manifest_max_object_bytes: u64,
+    /// Size of the dead-letter stream; beyond it the oldest go, so poison cannot stop the fleet.
+    pub dead_max_bytes: u64,
+    /// Age at which dead letters go.
+    pub dead_max_age_days: u64,
+    /// Messages a reader asks for at once.
+    pub reader_batch_messages: usize,
+    /// Bytes a reader asks for at once: bounds its memory when frames are large.
+    pub reader_batch_bytes: usize,
+    /// After this long without a message a reader asks whether the stream is ahead of it.
+    pub reader_stall_seconds: u64,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self {
+            url: "nats://127.0.0.1:4222".to_owned(),
+            prefix: "fleet".to_owned(),
+            partitions: 8,
+            replicas: 1,
+            credentials_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            connect_deadline_seconds: 60,
+            request_timeout_seconds: 5,
+            ack_timeout_ms: 2_000,
+            append_deadline_ms: 10_000,
+            input_queue_entries: 16_384,
+            frame_max_entries: MAX_FRAME_ENTRIES,
+            frame_max_bytes: MAX_FRAME_BYTES,
+            duplicate_window_seconds: 120,
+            input_max_bytes: 512 * MIB,
+            input_max_age_days: 7,
+            output_max_bytes: 512 * MIB,
+            output_max_age_days: 7,
+            manifest_max_age_days: 365,
+            manifest_history: 64,
+            manifest_max_object_bytes: 256 * MIB,
+            dead_max_bytes: 128 * MIB,
+            dead_max_age_days: 30,
+            reader_batch_messages: 512,
+            reader_batch_bytes: (16 * MIB) as usize,
+            reader_stall_seconds: 5,
+        }
+    }
+}
+
+/// One thing wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct ConfigFault {
+    /// Key inside the section.
+    pub key: &'static str,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl BusConfig {
+    /// Everything that is wrong with the values; empty when they can be used.
+    pub fn faults(&self) -> Vec<ConfigFault> {
+        let mut faults = Vec::new();
+        let mut check = |holds: bool, key: &'static str, message: &str| {
+            if !holds {
+                let message = message.to_owned();
+                faults.push(ConfigFault { key, message });
+            }
+        };
+        let legal_prefix = !self.prefix.is_empty()
+            && self
+                .prefix
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        check(!self.url.trim().is_empty(), "url", "must name a server");
+        check(
+            legal_prefix,
+            "prefix",
+            "must be one or more of a-z, 0-9 and '-'",
+        );
+        check(
+            (1..=MAX_PARTITIONS).contains(&self.partitions),
+            "partitions",
+            "must be between 1 and 256",
+        );
+        check(
+            matches!(self.replicas, 1 | 3 | 5),
+            "replicas",
+            "must be 1, 3 or 5",
+        );
+        check(
+            self.cert_file.is_some() == self.key_file.is_some(),
+            "cert_file",
+            "needs key_file, and the other way round",
+        );
+        check(
+            (1..=MAX_FRAME_ENTRIES).contains(&self.frame_max_entries),
+            "frame_max_entries",
+            "must be between 1 and 512, the limit of every reader",
+        );
+        check(
+            (1024..=MAX_FRAME_BYTES).contains(&self.frame_max_bytes),
+            "frame_max_bytes",
+            "must be between 1024 and 524288, the limit of every reader",
+        );
+        check(
+            self.input_queue_entries >= self.frame_max_entries,
+            "input_queue_entries",
+            "must hold at least one full frame",
+        );
+        check(
+            self.append_deadline_ms >= self.ack_timeout_ms,
+            "append_deadline_ms",
+            "must not be shorter than ack_timeout_ms",
+        );
+        check(
+            self.duplicate_window_seconds * 1_000 > 2 * self.append_deadline_ms,
+            "duplicate_window_seconds",
+            "must be more than twice append_deadline_ms, or a late retry is stored twice",
+        );
+        self.check_positive(&mut check);
+        faults
+    }
+
+    fn check_positive(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        for (value, key) in [
+            (self.connect_deadline_seconds, "connect_deadline_seconds"),
+            (self.request_timeout_seconds, "request_timeout_seconds"),
+            (self.ack_timeout_ms, "ack_timeout_ms"),
+            (self.input_max_age_days, "input_max_age_days"),
+            (self.output_max_age_days, "output_max_age_days"),
+            (self.manifest_max_age_days, "manifest_max_age_days"),
+            (self.manifest_history, "manifest_history"),
+            (self.manifest_max_object_bytes, "manifest_max_object_bytes"),
+            (self.dead_max_age_days, "dead_max_age_days"),
+            (self.reader_stall_seconds, "reader_stall_seconds"),
+            (self.reader_batch_messages as u64, "reader_batch_messages"),
+        ] {
+            check(value > 0, key, "must be above 0");
+        }
+        for (value, key) in [
+            (self.input_max_bytes, "input_max_bytes"),
+            (self.output_max_bytes, "output_max_bytes"),
+            (self.dead_max_bytes, "dead_max_bytes"),
+            (self.reader_batch_bytes as u64, "reader_batch_bytes"),
+        ] {
+            check(
+                value >= 2 * MIB && i64::try_from(value).is_ok(),
+                key,
+                "must be at least 2097152, room for one message of the largest size",
+            );
+        }
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_seconds)
+    }
+
+    pub(crate) fn ack_timeout(&self) -> Duration {
+        Duration::from_millis(self.ack_timeout_ms)
+    }
+
+    pub(crate) fn append_deadline(&self) -> Duration {
+        Duration::from_millis(self.append_deadline_ms)
+    }
+
+    pub(crate) fn reader_stall(&self) -> Duration {
+        Duration::from_secs(self.reader_stall_seconds)
+    }
+}
+
+/// A span of whole days.
+pub(crate) fn days(count: u64) -> Duration {
+    DAY.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_faults() {
+        assert_eq!(BusConfig::default().faults(), Vec::new());
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let config = BusConfig {
+            prefix: "Fleet.x".to_owned(),
+            partitions: 0,
+            replicas: 2,
+            frame_max_entries: 513,
+            duplicate_window_seconds: 1,
+            input_max_bytes: 0,
+            key_file: Some("key.pem".into()),
+            ..BusConfig::default()
+        };
+        let keys: Vec<_> = config.faults().into_iter().map(|fault| fault.key).collect();
+        assert_eq!(
+            keys,
+            [
+                "prefix",
+                "partitions",
+                "replicas",
+                "cert_file",
+                "frame_max_entries",
+                "duplicate_window_seconds",
+                "input_max_bytes"
+            ]
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! The connections of one process: publishing, consuming and leases never wait for each other.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, ConnectOptions, Event};
+use tokio::time::Instant;
+
+use crate::config::BusConfig;
+
+/// A dead peer is found within two of these; the default of the client is a minute.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest pause between two attempts to reconnect.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Messages a subscription may hold before the client drops some: heartbeats time out and are
+/// repeated, readers never ask for that many.
+const SUBSCRIPTION_CAPACITY: usize = 16 * 1024;
+/// Publishes that may wait for their acknowledgement at once, over all partitions.
+const ACKS_IN_FLIGHT: usize = 4_096;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The configuration cannot be used.
+    #[error("the bus configuration is wrong: {0}")]
+    Config(String),
+    /// A file named in the configuration cannot be read.
+    #[error("cannot read the NATS credentials at {path}")]
+    Credentials {
+        /// The path.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No server answered in time.
+    #[error("no NATS server answered at {url} within {seconds} s")]
+    Unreachable {
+        /// The servers tried.
+        url: String,
+        /// The deadline.
+        seconds: u64,
+        /// The last failure.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+}
+
+/// The clients with their JetStream contexts.
+pub(crate) struct Connections {
+    /// Publishes and requests.
+    pub(crate) publish: Client,
+    /// Readers and subscriptions.
+    pub(crate) consume: Client,
+    /// Leases: a long read or a full log must not delay a renewal.
+    pub(crate) lease: Client,
+    /// Publishing with the acknowledgement timeout.
+    pub(crate) publish_js: Context,
+    /// Reads and administration with the request timeout.
+    pub(crate) consume_js: Context,
+    /// Leases with the acknowledgement timeout.
+    pub(crate) lease_js: Context,
+}
+
+impl Connections {
+    /// Opens all connections, waiting for a server until the configured deadline.
+    pub(crate) async fn open(config: &BusConfig, name: &str) -> Result<Self, ConnectError> {
+        let publish = connect(config, name, "publish").await?;
+        let consume = connect(config, name, "consume").await?;
+        let lease = connect(config, name, "lease").await?;
+        Ok(Self {
+            publish_js: context(&publish, config.ack_timeout()),
+            consume_js: context(&consume, config.request_timeout()),
+            lease_js: context(&lease, config.ack_timeout()),
+            publish,
+            consume,
+            lease,
+        })
+    }
+
+    /// Says which connection is down, if any is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (client, role) in [
+            (&self.publish, "publish"),
+            (&self.consume, "consume"),
+            (&self.lease, "lease"),
+        ] {
+            if client.connection_state() != async_nats::connection::State::Connected {
+                return Err(format!("the {role} connection to NATS is down"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes and ends all connections.
+    pub(crate) async fn close(&self) {
+        for client in [&self.publish, &self.consume, &self.lease] {
+            if let Err(error) = client.drain().await {
+                tracing::debug!(%error, "a connection was already closed");
+            }
+        }
+    }
+}
+
+fn context(client: &Client, timeout: Duration) -> Context {
+    ContextBuilder::new()
+        .timeout(timeout)
+        .max_ack_inflight(ACKS_IN_FLIGHT)
+        .backpressure_on_inflight(true)
+        .build(client.clone())
+}
+
+async fn connect(
+    config: &BusConfig,
+    name: &str,
+    role: &'static str,
+) -> Result<Client, ConnectError> {
+    let deadline = Instant::now() + Duration::from_secs(config.connect_deadline_seconds);
+    let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
+    let mut attempt = 0;
+    loop {
+        let options = options(config, name, role).await?;
+        let source = match options.connect(&servers[..]).await {
+            Ok(client) => return Ok(client),
+            Err(source) => source,
+        };
+        if Instant::now() >= deadline {
+            return Err(ConnectError::Unreachable {
+                url: config.url.clone(),
+                seconds: config.connect_deadline_seconds,
+                source,
+            });
+        }
+        if attempt == 0 {
+            tracing::warn!(url = %config.url, error = %source, "waiting for NATS");
+        }
+        attempt += 1;
+        tokio::time::sleep(reconnect_pause(attempt)).await;
+    }
+}
+
+async fn options(
+    config: &BusConfig,
+    name: &str,
+    role: &'static str,
+) -> Result<ConnectOptions, ConnectError> {
+    let mut options = ConnectOptions::new()
+        .name(format!("{name}/{role}"))
+        .ping_interval(PING_INTERVAL)
+        .max_reconnects(None)
+        .reconnect_delay_callback(reconnect_pause)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .request_timeout(Some(config.request_timeout()))
+        .event_callback(move |event| async move { observe(role, &event) });
+    if let Some(path) = &config.credentials_file {
+        options =
+            options
+                .credentials_file(path)
+                .await
+                .map_err(|source| ConnectError::Credentials {
+                    path: path.display().to_string(),
+                    source,
+                })?;
+    }
+    if let Some(path) = &config.ca_file {
+        options = options
+            .add_root_certificates(path.clone())
+            .require_tls(true);
+    }
+    if let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    Ok(options)
+}
+
+fn reconnect_pause(attempt: usize) -> Duration {
+    let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+    Duration::from_millis(100)
+        .saturating_mul(attempt)
+        .min(RECONNECT_PAUSE_MAX)
+}
+
+fn observe(role: &'static str, event: &Event) {
+    let name = match event {
+        Event::Connected => "connected",
+        Event::Disconnected => "disconnected",
+        Event::LameDuckMode => "lame_duck",
+        Event::Draining => "draining",
+        Event::Closed => "closed",
+        Event::SlowConsumer(_) => "slow_consumer",
+        Event::ServerError(_) => "server_error",
+        Event::ClientError(_) => "client_error",
+    };
+    metrics::counter!("nixfleet_bus_connection_events_total", "role" => role, "event" => name)
+        .increment(1);
+    match event {
+        Event::Connected | Event::Draining | Event::Closed => {
+            tracing::info!(role, %event, "NATS connection");
+        }
+        Event::Disconnected
+        | Event::LameDuckMode
+        | Event::SlowConsumer(_)
+        | Event::ServerError(_)
+        | Event::ClientError(_) => tracing::warn!(role, %event, "NATS connection"),
+    }
+}

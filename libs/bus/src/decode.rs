@@ -1,0 +1,181 @@
+//! Reading frames that anyone may have written: bounded first, then by version, then in full.
+
+use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
+use nixfleet_proto::{InputFrame, LAYOUT_VERSION, OutputFrame};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::message::Message;
+
+/// Most bytes of one output frame: what the server's default limit of 1 MiB leaves after headers.
+pub const MAX_OUTPUT_FRAME_BYTES: usize = 960 * 1024;
+
+/// Why a message is not what its stream should hold.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// More bytes than any writer may send.
+    #[error("{bytes} bytes are over the limit of {max}")]
+    TooLarge {
+        /// Size of the message.
+        bytes: usize,
+        /// Largest size.
+        max: usize,
+    },
+    /// A layout this release does not know.
+    #[error("layout version {0} is unknown")]
+    Version(u32),
+    /// More entries than any writer may send.
+    #[error("{entries} entries are over the limit of {max}")]
+    TooMany {
+        /// Entries of the frame.
+        entries: usize,
+        /// Most entries.
+        max: usize,
+    },
+    /// A frame without entries: no writer sends one.
+    #[error("the frame is empty")]
+    Empty,
+    /// Not the JSON it should be.
+    #[error("the payload is malformed")]
+    Malformed(#[source] serde_json::Error),
+}
+
+impl DecodeError {
+    /// Name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too-large",
+            Self::Version(_) => "version",
+            Self::TooMany { .. } => "too-many",
+            Self::Empty => "empty",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    v: u32,
+}
+
+/// Reads a message of an input stream.
+///
+/// # Errors
+/// [`DecodeError`]; such a message is a dead letter and counts as one entry.
+pub fn decode_input(message: &Message) -> Result<InputFrame, DecodeError> {
+    let frame: InputFrame = decode(&message.payload, MAX_FRAME_BYTES)?;
+    let (entries, max) = (frame.entries.len(), MAX_FRAME_ENTRIES);
+    if entries == 0 {
+        return Err(DecodeError::Empty);
+    }
+    if entries > max {
+        return Err(DecodeError::TooMany { entries, max });
+    }
+    match frame.entries.iter().find(|entry| entry.v != LAYOUT_VERSION) {
+        Some(entry) => Err(DecodeError::Version(entry.v)),
+        None => Ok(frame),
+    }
+}
+
+/// Reads a message of an output stream. A frame without outcomes is a takeover.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode_output(message: &Message) -> Result<OutputFrame, DecodeError> {
+    decode(&message.payload, MAX_OUTPUT_FRAME_BYTES)
+}
+
+/// Reads a payload within a size limit whose layout version is known.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], max: usize) -> Result<T, DecodeError> {
+    let bytes = payload.len();
+    if bytes > max {
+        return Err(DecodeError::TooLarge { bytes, max });
+    }
+    // The version comes first: another layout need not parse as this one.
+    let version: Versioned = serde_json::from_slice(payload).map_err(DecodeError::Malformed)?;
+    if version.v != LAYOUT_VERSION {
+        return Err(DecodeError::Version(version.v));
+    }
+    serde_json::from_slice(payload).map_err(DecodeError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use nixfleet_proto::Timestamp;
+
+    use super::*;
+
+    fn message(payload: impl Into<Bytes>) -> Message {
+        Message {
+            seq: 1,
+            subject: "fleet.in.00.event.stable.4f".to_owned(),
+            msg_id: None,
+            traceparent: None,
+            time: Timestamp::UNIX_EPOCH,
+            payload: payload.into(),
+        }
+    }
+
+    fn entry(v: u32) -> String {
+        format!(
+            r#"{{"v":{v},"receivedAt":"2026-01-01T00:00:00Z","body":{{"entry":"RecoveryCandidate",
+            "rolloutId":"stable@4f","hostname":"h","currentClosure":"c"}}}}"#
+        )
+    }
+
+    fn check(payload: impl Into<Bytes>, expected: &str) {
+        let name = match decode_input(&message(payload)) {
+            Ok(frame) => format!("{} entries", frame.entries.len()),
+            Err(error) => error.name().to_owned(),
+        };
+        assert_eq!(name, expected);
+    }
+
+    #[test]
+    fn a_frame_is_read_and_unknown_fields_are_ignored() {
+        check(
+            format!(r#"{{"v":1,"entries":[{}]}}"#, entry(1)),
+            "1 entries",
+        );
+        check(
+            format!(r#"{{"v":1,"later":true,"entries":[{}]}}"#, entry(1)),
+            "1 entries",
+        );
+    }
+
+    #[test]
+    fn hostile_frames_are_refused_by_name() {
+        let whole = format!(r#"{{"v":1,"entries":[{}]}}"#, entry(1));
+        check(whole[..whole.len() - 3].to_owned(), "malformed");
+        check("", "malformed");
+        check("[]", "malformed");
+        check("\u{0}\u{1}", "malformed");
+        check(Bytes::from_static(b"\xff\xfe"), "malformed");
+        check(r#"{"v":"1","entries":[]}"#, "malformed");
+        check(r#"{"v":-1,"entries":[]}"#, "malformed");
+        check(r#"{"v":1,"entries":{}}"#, "malformed");
+        check(r#"{"v":1,"entries":[7]}"#, "malformed");
+        check(r#"{"v":1}"#, "malformed");
+        check(r#"{"v":2,"anything":[]}"#, "version");
+        check(format!(r#"{{"v":1,"entries":[{}]}}"#, entry(9)), "version");
+        check(r#"{"v":1,"entries":[]}"#, "empty");
+    }
+
+    #[test]
+    fn bounds_come_before_parsing() {
+        check(vec![b'x'; MAX_FRAME_BYTES + 1], "too-large");
+        let many = vec![entry(1); MAX_FRAME_ENTRIES + 1].join(",");
+        check(format!(r#"{{"v":1,"entries":[{many}]}}"#), "too-many");
+        check("[".repeat(100_000), "malformed");
+    }
+
+    #[test]
+    fn a_takeover_frame_has_no_outcomes() {
+        let frame = decode_output(&message(r#"{"v":1,"epoch":3,"outcomes":[]}"#)).unwrap();
+        assert_eq!(frame.epoch, 3);
+        assert!(decode_output(&message(r#"{"v":1,"epoch":3}"#)).is_err());
+        let large = vec![b' '; MAX_OUTPUT_FRAME_BYTES + 1];
+        assert!(decode_output(&message(large)).is_err());
+    }
+}

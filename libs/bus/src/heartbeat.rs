@@ -1,0 +1,148 @@
+//! Heartbeats: core requests from ingest to whoever owns the partition; nothing is stored.
+
+use std::time::Duration;
+
+use async_nats::client::{Request, RequestErrorKind};
+use async_nats::{Client, Subject, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
+
+use crate::Bus;
+
+/// Largest request: a heartbeat is a few names and times.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a heartbeat has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeartbeatError {
+    /// Nobody owns the partition at the moment.
+    #[error("partition {0} has no owner at the moment")]
+    NoOwner(Partition),
+    /// The owner did not answer in time.
+    #[error("the owner of partition {0} did not answer in time")]
+    TimedOut(Partition),
+    /// The bus cannot be reached, or the answer is malformed.
+    #[error("the heartbeat was not answered: {0}")]
+    Failed(String),
+}
+
+impl Bus {
+    /// Asks the owner of a partition.
+    ///
+    /// # Errors
+    /// [`HeartbeatError`]; all may go away by themselves.
+    pub async fn request_heartbeat(
+        &self,
+        partition: Partition,
+        heartbeat: &OwnerHeartbeat,
+        deadline: Duration,
+    ) -> Result<OwnerReply, HeartbeatError> {
+        let failed = |error: &dyn std::fmt::Display| HeartbeatError::Failed(error.to_string());
+        let payload = serde_json::to_vec(heartbeat).map_err(|error| failed(&error))?;
+        let request = Request::new()
+            .payload(Bytes::from(payload))
+            .timeout(Some(deadline));
+        let subject = self.names().heartbeat(partition);
+        let sent = self.connections().publish.send_request(subject, request);
+        // The client's own timeout starts when the request is on its way; this one covers a
+        // connection that is down.
+        let answer = tokio::time::timeout(deadline, sent)
+            .await
+            .map_err(|_| HeartbeatError::TimedOut(partition))?
+            .map_err(|error| match error.kind() {
+                RequestErrorKind::NoResponders => HeartbeatError::NoOwner(partition),
+                RequestErrorKind::TimedOut => HeartbeatError::TimedOut(partition),
+                RequestErrorKind::InvalidSubject
+                | RequestErrorKind::MaxPayloadExceeded
+                | RequestErrorKind::Other => failed(&error),
+            })?;
+        serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))
+    }
+
+    /// Takes the heartbeats of a partition; only its owner may.
+    ///
+    /// # Errors
+    /// [`HeartbeatError::Failed`] when the subscription cannot be made.
+    pub async fn serve_heartbeats(
+        &self,
+        partition: Partition,
+    ) -> Result<Heartbeats, HeartbeatError> {
+        let client = self.connections().consume.clone();
+        let failed = |error: &dyn std::fmt::Display| HeartbeatError::Failed(error.to_string());
+        let subscriber = client
+            .subscribe(self.names().heartbeat(partition))
+            .await
+            .map_err(|error| failed(&error))?;
+        // The subscription is known to the server before this returns.
+        client.flush().await.map_err(|error| failed(&error))?;
+        Ok(Heartbeats { client, subscriber })
+    }
+}
+
+/// Heartbeats of one partition; dropping it ends the subscription.
+pub struct Heartbeats {
+    client: Client,
+    subscriber: Subscriber,
+}
+
+impl Heartbeats {
+    /// The next heartbeat with the way to answer it; absent when the connection was closed.
+    /// Malformed requests are counted and left without an answer.
+    pub async fn next(&mut self) -> Option<(OwnerHeartbeat, Responder)> {
+        loop {
+            let message = self.subscriber.next().await?;
+            let Some(reply) = message.reply else {
+                continue;
+            };
+            if let Some(heartbeat) = read(&message.payload) {
+                let client = self.client.clone();
+                return Some((heartbeat, Responder { client, reply }));
+            }
+            metrics::counter!("nixfleet_hostile_input_total", "kind" => "heartbeat").increment(1);
+            tracing::warn!("a malformed heartbeat request was ignored");
+        }
+    }
+}
+
+fn read(payload: &[u8]) -> Option<OwnerHeartbeat> {
+    if payload.len() > REQUEST_BYTES_MAX {
+        return None;
+    }
+    serde_json::from_slice(payload).ok()
+}
+
+/// Answers one heartbeat.
+pub struct Responder {
+    client: Client,
+    reply: Subject,
+}
+
+impl Responder {
+    /// Sends the answer; whether it arrives is the asker's concern.
+    ///
+    /// # Errors
+    /// [`HeartbeatError::Failed`] when it cannot be sent.
+    pub async fn reply(self, reply: &OwnerReply) -> Result<(), HeartbeatError> {
+        let failed = |error: &dyn std::fmt::Display| HeartbeatError::Failed(error.to_string());
+        let payload = serde_json::to_vec(reply).map_err(|error| failed(&error))?;
+        self.client
+            .publish(self.reply, Bytes::from(payload))
+            .await
+            .map_err(|error| failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_requests_are_not_read() {
+        assert!(read(b"").is_none());
+        assert!(read(b"{}").is_none());
+        assert!(read(&vec![b'['; REQUEST_BYTES_MAX]).is_none());
+        assert!(read(&vec![b' '; REQUEST_BYTES_MAX + 1]).is_none());
+    }
+}

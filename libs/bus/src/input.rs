@@ -1,0 +1,330 @@
+//! Appending to the input logs: one publisher per partition, one message of it in flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, Position};
+use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Bus;
+use crate::framing::{Frame, FrameBuffer, FrameLimits};
+use crate::publish::{Outgoing, Refusal, pauses};
+
+/// Why an entry has no position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The log is at its size limit. Nothing was stored.
+    #[error("the input log of partition {0} is full")]
+    Full(String),
+    /// No acknowledgement in time. The entry may still be stored; whoever sends it again relies on
+    /// sequences to be recognised.
+    #[error("the input log cannot be reached: {0}")]
+    Unavailable(String),
+    /// The entry does not fit in a frame. Nothing was stored.
+    #[error("an entry of {bytes} bytes is over the limit of {max}")]
+    TooLarge {
+        /// Size of the entry.
+        bytes: usize,
+        /// Largest size.
+        max: usize,
+    },
+}
+
+/// Appends entries; cheap to clone, all clones share the publishers of the process.
+#[derive(Clone)]
+pub struct InputPublisher {
+    shared: Arc<Shared>,
+}
+
+/// The publishers of all partitions.
+pub(crate) struct Shared {
+    bus: Bus,
+    lanes: Vec<Lane>,
+    limits: FrameLimits,
+}
+
+/// The way to one partition's publisher.
+struct Lane {
+    queue: mpsc::Sender<Queued>,
+    /// One permit per entry from acceptance to answer.
+    room: Arc<Semaphore>,
+}
+
+struct Queued {
+    subject: String,
+    entry: Box<RawValue>,
+    waiter: Waiter,
+}
+
+struct Waiter {
+    answer: oneshot::Sender<Result<Position, AppendError>>,
+    traceparent: Option<String>,
+    since: Instant,
+    _room: OwnedSemaphorePermit,
+}
+
+type Answer = oneshot::Receiver<Result<Position, AppendError>>;
+
+impl Shared {
+    /// Starts one publisher per partition on the bus' task tracker.
+    pub(crate) fn start(bus: Bus, closing: &CancellationToken) -> Self {
+        let config = bus.config();
+        let limits = FrameLimits {
+            entries: config.frame_max_entries,
+            bytes: config.frame_max_bytes,
+        };
+        let capacity = config.input_queue_entries;
+        let lanes = Partition::all(config.partitions)
+            .map(|partition| {
+                let (queue, queued) = mpsc::channel(capacity);
+                let publisher = Publisher {
+                    partition,
+                    sink: Sink::new(&bus, partition),
+                    queued,
+                    buffer: FrameBuffer::new(limits),
+                };
+                bus.tracker().spawn(publisher.run(closing.clone()));
+                Lane {
+                    queue,
+                    room: Arc::new(Semaphore::new(capacity)),
+                }
+            })
+            .collect();
+        Self { bus, lanes, limits }
+    }
+}
+
+impl InputPublisher {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Appends one entry and returns its position once it is durable.
+    ///
+    /// # Errors
+    /// [`AppendError`]; a queue without room is `Unavailable` at once.
+    pub async fn append(
+        &self,
+        partition: Partition,
+        entry: Entry,
+    ) -> Result<Position, AppendError> {
+        let lane = self.lane(partition)?;
+        let room = lane
+            .room
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| AppendError::Unavailable("too many entries are waiting".to_owned()))?;
+        let answer = self.enqueue(lane, partition, &entry, room)?;
+        received(answer).await
+    }
+
+    /// Appends entries in order and returns their positions once all are durable. Waits for room in
+    /// the queue.
+    ///
+    /// # Errors
+    /// The first [`AppendError`]; the other entries may be stored all the same.
+    pub async fn append_all(
+        &self,
+        partition: Partition,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Position>, AppendError> {
+        let lane = self.lane(partition)?;
+        let patience = self.shared.bus.config().append_deadline();
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let room = tokio::time::timeout(patience, lane.room.clone().acquire_owned())
+                .await
+                .map_err(|_| AppendError::Unavailable("the queue does not move".to_owned()))?
+                .map_err(|_| closed())?;
+            answers.push(self.enqueue(lane, partition, entry, room)?);
+        }
+        let mut positions = Vec::with_capacity(answers.len());
+        for answer in answers {
+            positions.push(received(answer).await?);
+        }
+        Ok(positions)
+    }
+
+    fn lane(&self, partition: Partition) -> Result<&Lane, AppendError> {
+        self.shared
+            .lanes
+            .get(usize::from(partition.number()))
+            .ok_or_else(|| AppendError::Unavailable(format!("there is no partition {partition}")))
+    }
+
+    fn enqueue(
+        &self,
+        lane: &Lane,
+        partition: Partition,
+        entry: &Entry,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Answer, AppendError> {
+        let subject = self.shared.bus.names().input(partition, &entry.body);
+        let traceparent = entry.traceparent.clone();
+        let entry = serde_json::value::to_raw_value(entry)
+            .map_err(|error| AppendError::Unavailable(format!("not serialisable: {error}")))?;
+        let (bytes, max) = (entry.get().len(), self.shared.limits.entry_bytes());
+        if bytes >= max {
+            return Err(AppendError::TooLarge { bytes, max });
+        }
+        let (answer, received) = oneshot::channel();
+        let waiter = Waiter {
+            answer,
+            traceparent,
+            since: Instant::now(),
+            _room: room,
+        };
+        let queued = Queued {
+            subject,
+            entry,
+            waiter,
+        };
+        lane.queue.try_send(queued).map_err(|_| closed())?;
+        Ok(received)
+    }
+}
+
+async fn received(answer: Answer) -> Result<Position, AppendError> {
+    answer.await.unwrap_or_else(|_| Err(closed()))
+}
+
+fn closed() -> AppendError {
+    AppendError::Unavailable("the service is shutting down".to_owned())
+}
+
+/// Where frames of one partition go.
+#[derive(Clone)]
+struct Sink {
+    bus: Bus,
+    context: Context,
+    stream: String,
+    partition: String,
+    deadline: Duration,
+}
+
+impl Sink {
+    fn new(bus: &Bus, partition: Partition) -> Self {
+        Self {
+            context: bus.connections().publish_js.clone(),
+            stream: bus.names().input_stream(partition),
+            partition: partition.to_string(),
+            deadline: bus.config().append_deadline(),
+            bus: bus.clone(),
+        }
+    }
+
+    /// Publishes one frame, again and again with the same id, and answers everyone who waits.
+    async fn publish(self, frame: Frame<Waiter>) {
+        let started = Instant::now();
+        let oldest = frame.waiters.iter().map(|waiter| waiter.since).min();
+        let deadline = oldest.unwrap_or(started) + self.deadline;
+        let entries = frame.len();
+        let result = self.store(&frame, deadline).await;
+        metrics::histogram!("nixfleet_bus_publish_seconds", "log" => "input")
+            .record(started.elapsed());
+        metrics::histogram!("nixfleet_bus_frame_entries", "log" => "input").record(entries as f64);
+        if let Err(error) = &result {
+            tracing::warn!(partition = %self.partition, entries, %error, "a frame was not stored");
+        }
+        for (index, waiter) in (0_u32..).zip(frame.waiters) {
+            let answer = result.clone().map(|seq| Position { seq, index });
+            if waiter.answer.send(answer).is_err() {
+                tracing::debug!(partition = %self.partition, "nobody waits for the answer any more");
+            }
+        }
+    }
+
+    async fn store(&self, frame: &Frame<Waiter>, deadline: Instant) -> Result<u64, AppendError> {
+        if Instant::now() >= deadline {
+            let reason = "the frames before took all the time".to_owned();
+            return Err(AppendError::Unavailable(reason));
+        }
+        let body: Bytes = frame.body();
+        let bytes = body.len();
+        let traceparent = frame.waiters.iter().find_map(|w| w.traceparent.as_deref());
+        let id = self.bus.ids().next();
+        let message =
+            Outgoing::new(&self.stream, frame.subject.clone(), &id, body).traced(traceparent);
+        let mut pauses = pauses();
+        loop {
+            let reason = match message.send(&self.context).await {
+                Ok(ack) => return Ok(ack.sequence),
+                Err(Refusal::Full) => return Err(AppendError::Full(self.partition.clone())),
+                Err(Refusal::TooLarge) => {
+                    let max = self.bus.connections().publish.max_payload();
+                    return Err(AppendError::TooLarge { bytes, max });
+                }
+                Err(Refusal::Hopeless(reason)) => return Err(AppendError::Unavailable(reason)),
+                Err(refusal @ (Refusal::Fence | Refusal::Unknown(_))) => refusal.to_string(),
+            };
+            metrics::counter!("nixfleet_bus_publish_retries_total", "log" => "input").increment(1);
+            let pause = pauses.next().unwrap_or(Duration::from_secs(1));
+            if Instant::now() + pause >= deadline {
+                return Err(AppendError::Unavailable(reason));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// The task of one partition.
+struct Publisher {
+    partition: Partition,
+    sink: Sink,
+    queued: mpsc::Receiver<Queued>,
+    buffer: FrameBuffer<Waiter>,
+}
+
+impl Publisher {
+    /// Publishes until the bus closes and everything accepted is answered. An entry that finds the
+    /// publisher idle is sent at once; those that come while a frame is in flight share the next.
+    async fn run(mut self, closing: CancellationToken) {
+        let mut in_flight: Option<BoxFuture<'static, ()>> = None;
+        let mut open = true;
+        loop {
+            if in_flight.is_none() {
+                self.gather();
+                in_flight = self
+                    .buffer
+                    .take()
+                    .map(|frame| self.sink.clone().publish(frame).boxed());
+            }
+            if in_flight.is_none() && !open {
+                break;
+            }
+            tokio::select! {
+                () = closing.cancelled(), if !self.queued.is_closed() => self.queued.close(),
+                queued = self.queued.recv(), if open => match queued {
+                    Some(queued) => self.buffer.push(queued.subject, queued.entry, queued.waiter),
+                    None => open = false,
+                },
+                () = maybe(&mut in_flight) => in_flight = None,
+            }
+        }
+        tracing::debug!(partition = %self.partition, "the input publisher ended");
+    }
+
+    /// Takes everything that is ready without waiting.
+    fn gather(&mut self) {
+        while let Ok(queued) = self.queued.try_recv() {
+            self.buffer
+                .push(queued.subject, queued.entry, queued.waiter);
+        }
+    }
+}
+
+/// Waits for the message in flight, or for ever when there is none.
+async fn maybe(in_flight: &mut Option<BoxFuture<'static, ()>>) {
+    match in_flight {
+        Some(publish) => publish.await,
+        None => std::future::pending().await,
+    }
+}

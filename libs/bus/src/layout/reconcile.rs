@@ -1,0 +1,134 @@
+//! What to do about a stream that exists already: adopt it, widen it, or refuse it.
+
+use async_nats::jetstream::stream::Config;
+
+/// What the wanted configuration asks of an existing stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// This update, which takes nothing away.
+    Update(Box<Config>),
+}
+
+/// Compares an existing stream with the wanted one. Limits that would shrink stay as they are and
+/// are reported: data must not vanish because a service started with another file.
+///
+/// # Errors
+/// Names the property that cannot be changed on a stream with data.
+pub(crate) fn reconcile(
+    existing: &Config,
+    wanted: &Config,
+) -> Result<(Change, Vec<String>), String> {
+    for (property, same) in [
+        ("subjects", existing.subjects == wanted.subjects),
+        ("retention", existing.retention == wanted.retention),
+        ("storage", existing.storage == wanted.storage),
+    ] {
+        if !same {
+            return Err(format!("its {property} are not those of this layout"));
+        }
+    }
+    let mut kept = Vec::new();
+    let mut widen = |name: &str, old: i64, new: i64| {
+        let unlimited = |limit: i64| if limit <= 0 { i64::MAX } else { limit };
+        if unlimited(new) < unlimited(old) {
+            kept.push(format!("{name} stays at {old} instead of {new}"));
+            return old;
+        }
+        if unlimited(new) == unlimited(old) {
+            old
+        } else {
+            new
+        }
+    };
+    let mut update = existing.clone();
+    update.max_bytes = widen("max_bytes", existing.max_bytes, wanted.max_bytes);
+    update.max_messages_per_subject = widen(
+        "max_msgs_per_subject",
+        existing.max_messages_per_subject,
+        wanted.max_messages_per_subject,
+    );
+    if wanted.max_age < existing.max_age {
+        let (old, new) = (existing.max_age.as_secs(), wanted.max_age.as_secs());
+        kept.push(format!("max_age stays at {old} s instead of {new} s"));
+    }
+    update.max_age = existing.max_age.max(wanted.max_age);
+    update.duplicate_window = existing.duplicate_window.max(wanted.duplicate_window);
+    if wanted.num_replicas < existing.num_replicas {
+        let (old, new) = (existing.num_replicas, wanted.num_replicas);
+        kept.push(format!("num_replicas stays at {old} instead of {new}"));
+    }
+    update.num_replicas = existing.num_replicas.max(wanted.num_replicas);
+    update.discard = wanted.discard;
+    update.deny_delete |= wanted.deny_delete;
+    update.deny_purge |= wanted.deny_purge;
+    update.allow_direct |= wanted.allow_direct;
+    let change = if update == *existing {
+        Change::None
+    } else {
+        Change::Update(Box::new(update))
+    };
+    Ok((change, kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nixfleet_proto::subject::Names;
+
+    use super::*;
+    use crate::config::BusConfig;
+    use crate::layout::wanted::streams;
+
+    fn input() -> Config {
+        streams(&BusConfig::default(), &Names::new("fleet")).remove(0)
+    }
+
+    #[test]
+    fn an_equal_stream_is_adopted() {
+        assert_eq!(reconcile(&input(), &input()), Ok((Change::None, vec![])));
+    }
+
+    #[test]
+    fn limits_grow_and_never_shrink() {
+        let wanted = Config {
+            max_bytes: input().max_bytes * 2,
+            max_age: Duration::from_secs(60),
+            ..input()
+        };
+        let (change, kept) = reconcile(&input(), &wanted).unwrap();
+        let expected = Config {
+            max_bytes: input().max_bytes * 2,
+            ..input()
+        };
+        assert_eq!(change, Change::Update(Box::new(expected)));
+        assert_eq!(kept, ["max_age stays at 604800 s instead of 60 s"]);
+        let small = Config {
+            max_bytes: 1,
+            ..input()
+        };
+        let (change, kept) = reconcile(&input(), &small).unwrap();
+        assert_eq!((change, kept.len()), (Change::None, 1));
+    }
+
+    #[test]
+    fn protection_is_put_back() {
+        let open = Config {
+            deny_delete: false,
+            ..input()
+        };
+        let (change, _) = reconcile(&open, &input()).unwrap();
+        assert_eq!(change, Change::Update(Box::new(input())));
+    }
+
+    #[test]
+    fn a_stream_of_another_layout_is_refused() {
+        let other = Config {
+            subjects: vec!["else.>".to_owned()],
+            ..input()
+        };
+        assert!(reconcile(&other, &input()).is_err());
+    }
+}

@@ -1,0 +1,211 @@
+//! Reads that only the stream's leader answers: a follower may be behind, and recovery must not.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageError};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::jetstream::{message::StreamMessage, stream::Info};
+use nixfleet_proto::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::Bus;
+use crate::message::{Message, timestamp};
+use crate::publish::pauses;
+
+/// How long a read is repeated while the server does not answer: longer than an election.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a read failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaderError {
+    /// There is no such stream.
+    #[error("there is no stream {0}")]
+    Missing(String),
+    /// No answer within 15 seconds.
+    #[error("stream {stream} does not answer: {reason}")]
+    Unavailable {
+        /// The stream.
+        stream: String,
+        /// The last failure.
+        reason: String,
+    },
+}
+
+/// What tells a stream from another one with the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamIdentity {
+    /// When it was created.
+    pub created: Timestamp,
+    /// First sequence it still holds; one above `last_seq` when it is empty.
+    pub first_seq: u64,
+    /// Last sequence ever stored; 0 when nothing was.
+    pub last_seq: u64,
+}
+
+impl StreamIdentity {
+    pub(crate) fn new(info: &Info) -> Self {
+        let state = &info.state;
+        let first_seq = match state.messages {
+            0 => state.last_sequence + 1,
+            _ => state.first_sequence,
+        };
+        Self {
+            created: timestamp(info.created),
+            first_seq,
+            last_seq: state.last_sequence,
+        }
+    }
+}
+
+/// One failed attempt.
+pub(crate) enum Attempt {
+    /// The answer is definite.
+    Missing,
+    /// Ask again.
+    Retry(String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Err { error: jetstream::Error },
+    Ok(Box<Info>),
+}
+
+/// Asks the leader once for a stream's state.
+pub(crate) async fn stream_info(context: &Context, stream: &str) -> Result<Info, Attempt> {
+    let answer: Answer = context
+        .request(format!("STREAM.INFO.{stream}"), &json!({}))
+        .await
+        .map_err(|error| Attempt::Retry(error.to_string()))?;
+    match answer {
+        Answer::Ok(info) => Ok(*info),
+        Answer::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            Err(Attempt::Missing)
+        }
+        Answer::Err { error } => Err(Attempt::Retry(error.to_string())),
+    }
+}
+
+impl Bus {
+    /// The identity of a stream and the range it holds.
+    ///
+    /// # Errors
+    /// [`LeaderError`].
+    pub async fn stream_identity(&self, stream: &str) -> Result<StreamIdentity, LeaderError> {
+        let context = &self.connections().consume_js;
+        let info = patiently(stream, || stream_info(context, stream)).await?;
+        Ok(StreamIdentity::new(&info))
+    }
+
+    /// The message at a sequence; absent when the stream does not hold it.
+    ///
+    /// # Errors
+    /// [`LeaderError`].
+    pub async fn message_at(&self, stream: &str, seq: u64) -> Result<Option<Message>, LeaderError> {
+        let handle = self.connections().consume_js.get_stream_no_info(stream);
+        let handle = handle.await.map_err(|error| illegal(stream, &error))?;
+        patiently(stream, || async {
+            found(handle.get_raw_message(seq).await)
+        })
+        .await
+    }
+
+    /// The id of the message at a sequence; absent when the stream does not hold it or its
+    /// publisher gave none.
+    ///
+    /// # Errors
+    /// [`LeaderError`].
+    pub async fn message_id_at(
+        &self,
+        stream: &str,
+        seq: u64,
+    ) -> Result<Option<String>, LeaderError> {
+        let message = self.message_at(stream, seq).await?;
+        Ok(message.and_then(|message| message.msg_id))
+    }
+
+    /// The last message of a stream.
+    ///
+    /// # Errors
+    /// [`LeaderError`].
+    pub async fn last_message(&self, stream: &str) -> Result<Option<Message>, LeaderError> {
+        self.last_by_subject(stream, ">").await
+    }
+
+    /// The last message of a subject, which may hold wildcards.
+    pub(crate) async fn last_by_subject(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<Message>, LeaderError> {
+        let handle = self.connections().consume_js.get_stream_no_info(stream);
+        let handle = handle.await.map_err(|error| illegal(stream, &error))?;
+        patiently(stream, || async {
+            found(handle.get_last_raw_message_by_subject(subject).await)
+        })
+        .await
+    }
+}
+
+/// Turns one answer into a message, nothing, or a reason to ask again.
+pub(crate) fn found(
+    answer: Result<StreamMessage, RawMessageError>,
+) -> Result<Option<Message>, Attempt> {
+    let error = match answer {
+        Ok(raw) => {
+            let headers = Some(&raw.headers);
+            let message = Message::new(
+                raw.sequence,
+                raw.subject.as_str(),
+                headers,
+                raw.time,
+                raw.payload.clone(),
+            );
+            return Ok(Some(message));
+        }
+        Err(error) => error,
+    };
+    match error.kind() {
+        LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        LastRawMessageErrorKind::JetStream(answer)
+            if answer.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+        {
+            Err(Attempt::Missing)
+        }
+        LastRawMessageErrorKind::JetStream(answer) => Err(Attempt::Retry(answer.to_string())),
+        LastRawMessageErrorKind::InvalidSubject | LastRawMessageErrorKind::Other => {
+            Err(Attempt::Retry(error.to_string()))
+        }
+    }
+}
+
+fn illegal(stream: &str, error: &impl std::fmt::Display) -> LeaderError {
+    LeaderError::Unavailable {
+        stream: stream.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// Repeats a read until it is answered or the patience ends.
+async fn patiently<T, F>(stream: &str, mut read: impl FnMut() -> F) -> Result<T, LeaderError>
+where
+    F: Future<Output = Result<T, Attempt>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut pauses = pauses();
+    loop {
+        let reason = match read().await {
+            Ok(value) => return Ok(value),
+            Err(Attempt::Missing) => return Err(LeaderError::Missing(stream.to_owned())),
+            Err(Attempt::Retry(reason)) => reason,
+        };
+        if Instant::now() >= deadline {
+            let stream = stream.to_owned();
+            return Err(LeaderError::Unavailable { stream, reason });
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
+    }
+}

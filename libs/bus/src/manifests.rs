@@ -1,0 +1,288 @@
+//! Artifacts in the object store and their announcements.
+
+use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind, ObjectStore};
+use bytes::Bytes;
+use nixfleet_proto::ManifestHash;
+use nixfleet_proto::fleet::ReleaseAnnouncement;
+use tokio::io::AsyncReadExt as _;
+
+use crate::Bus;
+use crate::decode::{DecodeError, decode};
+use crate::leader::LeaderError;
+use crate::message::Message;
+use crate::output::{Fenced, PublishError};
+use crate::publish::{Outgoing, pauses};
+use crate::reader::{ReadError, Reader};
+
+/// Largest announcement: some 300 bytes per channel leave room for thousands of them.
+const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
+/// Attempts to read one object while another writer replaces it or the server is away.
+const READ_ATTEMPTS: usize = 5;
+
+/// Why an artifact cannot be stored or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It is over the configured limit.
+    #[error("artifact {hash} has {bytes} bytes, the limit is {max}")]
+    TooLarge {
+        /// The artifact.
+        hash: ManifestHash,
+        /// Its size.
+        bytes: u64,
+        /// `bus.manifest_max_object_bytes`.
+        max: u64,
+    },
+    /// The object store does not answer, or what it holds is damaged.
+    #[error("artifact {hash} cannot be {verb}: {reason}")]
+    Unavailable {
+        /// The artifact.
+        hash: ManifestHash,
+        /// What was tried.
+        verb: &'static str,
+        /// The last failure.
+        reason: String,
+    },
+}
+
+/// Why the announced release is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnouncementsError {
+    /// The leader did not answer.
+    #[error(transparent)]
+    Leader(#[from] LeaderError),
+    /// The stream cannot be followed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It is there and cannot be read.
+    #[error("the release announcement at sequence {seq} cannot be read")]
+    Undecodable {
+        /// Its sequence.
+        seq: u64,
+        /// What is wrong with it.
+        #[source]
+        source: DecodeError,
+    },
+}
+
+/// Access to artifacts and announcements; cheap to clone.
+#[derive(Clone)]
+pub struct ManifestStore {
+    bus: Bus,
+}
+
+impl ManifestStore {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// Stores the bytes of an artifact under its hash. Storing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub async fn put(&self, hash: &ManifestHash, bytes: Bytes) -> Result<(), ManifestError> {
+        self.bound(hash, bytes.len() as u64)?;
+        let fail = |error: &dyn std::fmt::Display| ManifestError::Unavailable {
+            hash: hash.clone(),
+            verb: "stored",
+            reason: error.to_string(),
+        };
+        let store = self.store().await.map_err(|error| fail(&error))?;
+        match store.info(hash.as_str()).await {
+            // Content-addressed: what is there is the same, unless writing it was interrupted, and
+            // then the size would differ.
+            Ok(info) if !info.deleted && info.size == bytes.len() => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == InfoErrorKind::NotFound => {}
+            Err(error) => return Err(fail(&error)),
+        }
+        store
+            .put(hash.as_str(), &mut bytes.as_ref())
+            .await
+            .map_err(|error| fail(&error))?;
+        Ok(())
+    }
+
+    /// The bytes of an artifact as they were received; absent when nobody stored it. The transport
+    /// digest is verified here, the content hash is the caller's to check.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub async fn get(&self, hash: &ManifestHash) -> Result<Option<Bytes>, ManifestError> {
+        let mut reason = String::new();
+        let mut pauses = pauses();
+        for _ in 0..READ_ATTEMPTS {
+            match self.try_get(hash).await? {
+                Ok(found) => return Ok(found),
+                Err(text) => reason = text,
+            }
+            tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+        }
+        Err(ManifestError::Unavailable {
+            hash: hash.clone(),
+            verb: "loaded",
+            reason,
+        })
+    }
+
+    /// One attempt; the inner error may go away.
+    async fn try_get(
+        &self,
+        hash: &ManifestHash,
+    ) -> Result<Result<Option<Bytes>, String>, ManifestError> {
+        let store = match self.store().await {
+            Ok(store) => store,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let mut object = match store.get(hash.as_str()).await {
+            Ok(object) => object,
+            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(Ok(None)),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let size = object.info().size;
+        self.bound(hash, size as u64)?;
+        let mut bytes = Vec::with_capacity(size);
+        // One byte more than promised shows an object that is longer than its own record says.
+        let mut bounded = (&mut object).take(size as u64 + 1);
+        match bounded.read_to_end(&mut bytes).await {
+            Ok(_) if bytes.len() == size => Ok(Ok(Some(Bytes::from(bytes)))),
+            Ok(read) => Ok(Err(format!("it has {read} bytes instead of {size}"))),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    /// Announces a release whose bytes are stored: each rollout manifest on its own subject, then
+    /// the release, which is the commit point. `expected_seq` is the sequence of the current
+    /// release, 0 when there is none. Returns the new sequence.
+    ///
+    /// # Errors
+    /// [`PublishError`]; `Fenced` when another release was announced meanwhile.
+    pub async fn announce(
+        &self,
+        release: &ReleaseAnnouncement,
+        expected_seq: u64,
+    ) -> Result<u64, PublishError> {
+        for rollout in release.rollouts.values() {
+            let subject = self.bus.names().manifest_rollout(&rollout.rollout_id);
+            let message = self.message(subject, &self.bus.ids().next(), rollout)?;
+            self.bus.publish_plain(message).await?;
+        }
+        let id = self.bus.ids().next();
+        let message = self
+            .message(self.bus.names().manifest_fleet(), &id, release)?
+            .fenced(expected_seq);
+        let fenced = Fenced {
+            bus: &self.bus,
+            stream: &self.bus.names().manifest_stream(),
+            id: &id,
+            expected: expected_seq,
+        };
+        fenced.publish(&message).await
+    }
+
+    fn message(
+        &self,
+        subject: String,
+        id: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<Outgoing, PublishError> {
+        let payload = serde_json::to_vec(body)
+            .map_err(|error| PublishError::Unavailable(format!("not serialisable: {error}")))?;
+        let (bytes, max) = (payload.len(), ANNOUNCEMENT_BYTES_MAX);
+        if bytes > max {
+            return Err(PublishError::TooLarge { bytes, max });
+        }
+        let stream = self.bus.names().manifest_stream();
+        Ok(Outgoing::new(&stream, subject, id, Bytes::from(payload)))
+    }
+
+    /// The current release with its sequence, read through the leader.
+    ///
+    /// # Errors
+    /// [`AnnouncementsError`].
+    pub async fn current(&self) -> Result<Option<(u64, ReleaseAnnouncement)>, AnnouncementsError> {
+        let stream = self.bus.names().manifest_stream();
+        let subject = self.bus.names().manifest_fleet();
+        let message = self.bus.last_by_subject(&stream, &subject).await?;
+        message.map(|message| read(&message)).transpose()
+    }
+
+    /// Follows the releases, beginning with the current one.
+    pub fn follow(&self) -> Announcements {
+        Announcements {
+            store: self.clone(),
+            reader: None,
+        }
+    }
+
+    async fn store(&self) -> Result<ObjectStore, String> {
+        let bucket = self.bus.names().manifest_bucket();
+        self.bus
+            .connections()
+            .consume_js
+            .get_object_store(bucket)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    fn bound(&self, hash: &ManifestHash, bytes: u64) -> Result<(), ManifestError> {
+        let max = self.bus.config().manifest_max_object_bytes;
+        if bytes <= max {
+            return Ok(());
+        }
+        Err(ManifestError::TooLarge {
+            hash: hash.clone(),
+            bytes,
+            max,
+        })
+    }
+}
+
+fn read(message: &Message) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
+    let seq = message.seq;
+    let release = decode(&message.payload, ANNOUNCEMENT_BYTES_MAX)
+        .map_err(|source| AnnouncementsError::Undecodable { seq, source })?;
+    Ok((seq, release))
+}
+
+/// Releases in the order in which they were announced.
+pub struct Announcements {
+    store: ManifestStore,
+    reader: Option<Reader>,
+}
+
+impl Announcements {
+    /// The current release at first, then each newer one when it is announced. When several came at
+    /// once only the last is returned. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`AnnouncementsError`]; after `Undecodable` the next call goes on behind it.
+    pub async fn next(&mut self) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
+        let names = self.store.bus.names().clone();
+        let stream = names.manifest_stream();
+        if self.reader.is_none() {
+            let current = self.store.current().await?;
+            let from = current.as_ref().map_or(1, |(seq, _)| seq + 1);
+            self.reader = Some(self.store.bus.reader(&stream, from));
+            if let Some(current) = current {
+                return Ok(current);
+            }
+        }
+        let subject = names.manifest_fleet();
+        loop {
+            let reader = self
+                .reader
+                .get_or_insert_with(|| self.store.bus.reader(&stream, 1));
+            let batch = match reader.next_batch(64).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    // The next call starts over from the current release.
+                    self.reader = None;
+                    return Err(error.into());
+                }
+            };
+            if let Some(last) = batch.iter().rev().find(|m| m.subject == subject) {
+                return read(last);
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One publish: its headers, its identity, and what the server's refusals mean.
+
+use std::error::Error as _;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::header::{
+    NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID,
+};
+use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{HeaderMap, HeaderValue};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use nixfleet_proto::LAYOUT_VERSION;
+
+use crate::message::{TRACEPARENT, VERSION};
+
+/// Message ids of this process: a retried publish keeps its id, two processes never share one.
+#[derive(Debug)]
+pub(crate) struct MessageIds {
+    process: String,
+    counter: AtomicU64,
+}
+
+impl MessageIds {
+    /// Ids that start with a name and a part that is unique to this process.
+    pub(crate) fn new(name: &str, unique: &str) -> Self {
+        Self {
+            process: format!("{name}/{unique}"),
+            counter: AtomicU64::new(0),
+        }
+    }
+
+    /// The next id.
+    pub(crate) fn next(&self) -> String {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        format!("{}/{number}", self.process)
+    }
+
+    /// The part all ids of this process share.
+    pub(crate) fn process(&self) -> &str {
+        &self.process
+    }
+}
+
+/// A message ready to be sent any number of times.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) subject: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+impl Outgoing {
+    /// A message for one stream.
+    pub(crate) fn new(stream: &str, subject: String, msg_id: &str, payload: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_STREAM, HeaderValue::from(stream));
+        headers.insert(NATS_MESSAGE_ID, HeaderValue::from(msg_id));
+        headers.insert(VERSION, HeaderValue::from(u64::from(LAYOUT_VERSION)));
+        Self {
+            subject,
+            headers,
+            payload,
+        }
+    }
+
+    /// Stored only while the last message of the subject has this sequence.
+    pub(crate) fn fenced(mut self, expected: u64) -> Self {
+        self.headers.insert(
+            NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+            HeaderValue::from(expected),
+        );
+        self
+    }
+
+    /// Carries a trace context. A value that is no legal header is left out: it is only a hint.
+    pub(crate) fn traced(mut self, traceparent: Option<&str>) -> Self {
+        if let Some(value) = traceparent.and_then(|text| text.parse::<HeaderValue>().ok()) {
+            self.headers.insert(TRACEPARENT, value);
+        }
+        self
+    }
+
+    /// Sends it once and waits for the acknowledgement.
+    pub(crate) async fn send(&self, context: &Context) -> Result<PublishAck, Refusal> {
+        let ack = context
+            .publish_with_headers(
+                self.subject.clone(),
+                self.headers.clone(),
+                self.payload.clone(),
+            )
+            .await
+            .map_err(Refusal::from)?;
+        ack.await.map_err(Refusal::from)
+    }
+}
+
+/// Why a publish was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The stream is at its size limit; nothing was stored.
+    Full,
+    /// The message is over the server's limit; nothing was stored.
+    TooLarge,
+    /// The expected sequence is not the last one, or this very message is already stored.
+    Fence,
+    /// It will never succeed as it is; nothing was stored.
+    Hopeless(String),
+    /// It may have been stored or not; the same message may be sent again.
+    Unknown(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the stream is full"),
+            Self::TooLarge => f.write_str("the message is too large"),
+            Self::Fence => f.write_str("the last sequence is another one"),
+            Self::Hopeless(text) | Self::Unknown(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Self {
+        match error.kind() {
+            PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
+                Self::Fence
+            }
+            PublishErrorKind::MaxPayloadExceeded => Self::TooLarge,
+            // No responders: the stream's leader is being elected or the server is starting.
+            PublishErrorKind::StreamNotFound
+            | PublishErrorKind::TimedOut
+            | PublishErrorKind::BrokenPipe
+            | PublishErrorKind::MaxAckPending => Self::Unknown(error.to_string()),
+            PublishErrorKind::Other => {
+                let answer = error
+                    .source()
+                    .and_then(|source| source.downcast_ref::<jetstream::Error>());
+                answer.map_or_else(|| Self::Unknown(error.to_string()), classify)
+            }
+        }
+    }
+}
+
+/// Sorts an error answer of the server.
+fn classify(answer: &jetstream::Error) -> Refusal {
+    let text = answer.to_string();
+    match answer.error_code() {
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE => Refusal::Fence,
+        // The store refuses a message for its limits or because writing failed; only the text
+        // tells which.
+        ErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => Refusal::Full,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::INSUFFICIENT_RESOURCES
+        | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Refusal::Full,
+        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+            Refusal::TooLarge
+        }
+        ErrorCode::STREAM_NOT_MATCH | ErrorCode::STREAM_SEALED => Refusal::Hopeless(text),
+        _ => Refusal::Unknown(text),
+    }
+}
+
+/// Pauses between attempts: from 50 ms doubling to 1 s, with jitter, without end; the caller has
+/// the deadline.
+pub(crate) fn pauses() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(1))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_one_process_differ() {
+        let ids = MessageIds::new("ingest/a", "x7");
+        assert_eq!(ids.next(), "ingest/a/x7/0");
+        assert_eq!(ids.next(), "ingest/a/x7/1");
+    }
+
+    #[test]
+    fn a_hostile_traceparent_is_left_out() {
+        let message = Outgoing::new("S", "s".to_owned(), "id", Bytes::new());
+        let message = message.traced(Some("00-ab\r\nNats-Rollup: all"));
+        assert!(message.headers.get(TRACEPARENT).is_none());
+    }
+}

@@ -1,0 +1,344 @@
+//! The one reader: every message of a stream from a position on, once and in order.
+//!
+//! It keeps its position itself and treats the broker's consumer as disposable: whenever something
+//! looks wrong it makes a new one that starts at the position.
+
+mod track;
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::{self, Context};
+use futures::{FutureExt as _, StreamExt as _};
+use nixfleet_proto::Timestamp;
+
+use crate::Bus;
+use crate::leader::{Attempt, StreamIdentity, stream_info};
+use crate::message::Message;
+use crate::publish::pauses;
+use track::{Seen, Track};
+
+pub(crate) use track::Gaps;
+
+/// The server says it is alive this often while there is nothing to deliver.
+const IDLE_HEARTBEAT: Duration = Duration::from_secs(5);
+/// A pull request is renewed at least this often.
+const PULL_EXPIRES: Duration = Duration::from_secs(10);
+/// The server forgets a consumer nobody pulls from after this long.
+const CONSUMER_LIFE: Duration = Duration::from_secs(30);
+/// Consumers that may show the same hole before it counts as real.
+const GAP_ATTEMPTS: u32 = 3;
+/// Consecutive answers "no such stream" before it counts as gone.
+const MISSING_ATTEMPTS: u32 = 3;
+
+/// Why a reader cannot go on. Everything that a new consumer can cure is cured inside.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The next message is not in the stream any more.
+    #[error("{stream} was trimmed: wanted sequence {wanted}, the first one held is {first}")]
+    Trimmed {
+        /// The stream.
+        stream: String,
+        /// The next sequence of the reader.
+        wanted: u64,
+        /// The first sequence held.
+        first: u64,
+    },
+    /// The stream has a hole where none can be.
+    #[error("{stream} has a hole: wanted sequence {wanted}, got {found}")]
+    Gap {
+        /// The stream.
+        stream: String,
+        /// The next sequence of the reader.
+        wanted: u64,
+        /// The sequence that came.
+        found: u64,
+    },
+    /// The stream ends before the reader's position: acknowledged messages were lost.
+    #[error("{stream} lost its end: wanted sequence {wanted}, the last one is {last}")]
+    Regressed {
+        /// The stream.
+        stream: String,
+        /// The next sequence of the reader.
+        wanted: u64,
+        /// The last sequence held.
+        last: u64,
+    },
+    /// The stream was deleted and created again while it was read.
+    #[error("{stream} was replaced by another stream of the same name")]
+    Replaced {
+        /// The stream.
+        stream: String,
+    },
+    /// There is no such stream.
+    #[error("there is no stream {stream}")]
+    Missing {
+        /// The stream.
+        stream: String,
+    },
+}
+
+/// Delivers the messages of one stream.
+pub struct Reader {
+    bus: Bus,
+    stream: String,
+    track: Track,
+    source: Option<pull::Stream>,
+    created: Option<Timestamp>,
+    /// Messages the server still has for this reader, as of the last one delivered.
+    pending: u64,
+    /// Holes seen since the last message taken.
+    gaps_seen: u32,
+    /// The stream was ahead at the last idle check.
+    suspicious: bool,
+    /// Consumers lost in a row, for the pause before the next.
+    losses: u32,
+}
+
+impl Reader {
+    pub(crate) fn new(bus: Bus, stream: String, from_seq: u64, gaps: Gaps) -> Self {
+        Self {
+            bus,
+            stream,
+            track: Track::new(from_seq, gaps),
+            source: None,
+            created: None,
+            pending: 0,
+            gaps_seen: 0,
+            suspicious: false,
+            losses: 0,
+        }
+    }
+
+    /// Name of the stream.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// The first sequence not delivered yet.
+    pub fn next_seq(&self) -> u64 {
+        self.track.next()
+    }
+
+    /// Messages that were waiting in the stream behind the last one delivered: the reader's lag.
+    pub fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// Waits for a message and returns it with whatever else is ready, at most `max`; never empty.
+    /// Dropping the future loses nothing: the position moves only when messages are returned.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the reader must then be thrown away.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
+        let stall = self.bus.config().reader_stall();
+        loop {
+            let Some(source) = &mut self.source else {
+                self.open().await?;
+                continue;
+            };
+            match tokio::time::timeout(stall, source.next()).await {
+                Ok(Some(Ok(first))) => {
+                    let batch = self.collect(&first, max.max(1))?;
+                    if !batch.is_empty() {
+                        return Ok(batch);
+                    }
+                }
+                Ok(Some(Err(error))) => self.lose("error", &error.to_string()),
+                Ok(None) => self.lose("ended", "the consumer ended"),
+                Err(_) => self.check_stall().await,
+            }
+        }
+    }
+
+    /// Takes the first message and everything that is ready behind it, without waiting.
+    fn collect(
+        &mut self,
+        first: &jetstream::Message,
+        max: usize,
+    ) -> Result<Vec<Message>, ReadError> {
+        let mut batch = Vec::new();
+        self.accept(first, &mut batch)?;
+        while batch.len() < max {
+            let Some(ready) = self.source.as_mut().and_then(|s| s.next().now_or_never()) else {
+                break;
+            };
+            match ready {
+                Some(Ok(message)) => self.accept(&message, &mut batch)?,
+                Some(Err(error)) => self.lose("error", &error.to_string()),
+                None => self.lose("ended", "the consumer ended"),
+            }
+        }
+        if !batch.is_empty() {
+            (self.gaps_seen, self.losses, self.suspicious) = (0, 0, false);
+        }
+        Ok(batch)
+    }
+
+    fn accept(
+        &mut self,
+        raw: &jetstream::Message,
+        batch: &mut Vec<Message>,
+    ) -> Result<(), ReadError> {
+        let info = match raw.info() {
+            Ok(info) => info,
+            Err(error) => {
+                self.lose("error", &error.to_string());
+                return Ok(());
+            }
+        };
+        let wanted = self.track.next();
+        let found = info.stream_sequence;
+        match self.track.see(found) {
+            Seen::Take => {
+                self.pending = info.pending;
+                let headers = raw.headers.as_ref();
+                let message = Message::new(
+                    found,
+                    raw.subject.as_str(),
+                    headers,
+                    info.published,
+                    raw.payload.clone(),
+                );
+                batch.push(message);
+            }
+            Seen::Repeated => {}
+            Seen::Gap if self.gaps_seen >= GAP_ATTEMPTS && batch.is_empty() => {
+                let stream = self.stream.clone();
+                return Err(ReadError::Gap {
+                    stream,
+                    wanted,
+                    found,
+                });
+            }
+            Seen::Gap => {
+                self.gaps_seen += 1;
+                self.lose("gap", "a message is missing");
+            }
+        }
+        Ok(())
+    }
+
+    /// Throws the consumer away; the next call makes a new one.
+    fn lose(&mut self, reason: &'static str, detail: &str) {
+        if self.source.take().is_some() {
+            self.losses += 1;
+            tracing::info!(stream = %self.stream, next = self.track.next(), reason, detail,
+                "making a new consumer");
+            metrics::counter!("nixfleet_bus_reader_resets_total",
+                "stream" => self.stream.clone(), "reason" => reason)
+            .increment(1);
+        }
+    }
+
+    /// After a silence: a stream that is ahead twice in a row means that the consumer is dead.
+    async fn check_stall(&mut self) {
+        let context = &self.bus.connections().consume_js;
+        let ahead = match stream_info(context, &self.stream).await {
+            Ok(info) => info.state.last_sequence >= self.track.next(),
+            Err(Attempt::Missing) => true,
+            // The server is away; the missing heartbeat will tell.
+            Err(Attempt::Retry(_)) => return,
+        };
+        if ahead && self.suspicious {
+            self.suspicious = false;
+            self.lose("stall", "the stream is ahead and nothing comes");
+        } else {
+            self.suspicious = ahead;
+        }
+    }
+
+    /// Makes a consumer at the position, as often as it takes.
+    async fn open(&mut self) -> Result<(), ReadError> {
+        let mut missing = 0;
+        let mut pauses = pauses();
+        if self.losses > 1 {
+            let step = Duration::from_millis(100) * self.losses.min(20);
+            tokio::time::sleep(step).await;
+        }
+        loop {
+            let context = self.bus.connections().consume_js.clone();
+            let reason = match stream_info(&context, &self.stream).await {
+                Ok(info) => {
+                    self.check(StreamIdentity::new(&info))?;
+                    match self.consumer(&context).await {
+                        Ok(source) => {
+                            self.source = Some(source);
+                            return Ok(());
+                        }
+                        Err(reason) => reason,
+                    }
+                }
+                Err(Attempt::Missing) => {
+                    missing += 1;
+                    if missing >= MISSING_ATTEMPTS {
+                        let stream = self.stream.clone();
+                        return Err(ReadError::Missing { stream });
+                    }
+                    "there is no such stream".to_owned()
+                }
+                Err(Attempt::Retry(reason)) => reason,
+            };
+            tracing::debug!(stream = %self.stream, reason, "no consumer yet");
+            tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
+        }
+    }
+
+    /// Holds the stream against what was read of it.
+    fn check(&mut self, identity: StreamIdentity) -> Result<(), ReadError> {
+        let stream = self.stream.clone();
+        let wanted = self.track.next();
+        if self
+            .created
+            .is_some_and(|created| created != identity.created)
+        {
+            return Err(ReadError::Replaced { stream });
+        }
+        self.created = Some(identity.created);
+        if self.track.is_trimmed(identity.first_seq) {
+            let first = identity.first_seq;
+            return Err(ReadError::Trimmed {
+                stream,
+                wanted,
+                first,
+            });
+        }
+        if self.track.is_ahead_of(identity.last_seq) {
+            let last = identity.last_seq;
+            return Err(ReadError::Regressed {
+                stream,
+                wanted,
+                last,
+            });
+        }
+        Ok(())
+    }
+
+    async fn consumer(&self, context: &Context) -> Result<pull::Stream, String> {
+        let config = pull::Config {
+            description: Some(self.bus.name().to_owned()),
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: self.track.next(),
+            },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: CONSUMER_LIFE,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let consumer = context
+            .create_consumer_on_stream(config, self.stream.as_str())
+            .await
+            .map_err(|error| error.to_string())?;
+        let limits = self.bus.config();
+        consumer
+            .stream()
+            .max_messages_per_batch(limits.reader_batch_messages)
+            .max_bytes_per_batch(limits.reader_batch_bytes)
+            .expires(PULL_EXPIRES)
+            .heartbeat(IDLE_HEARTBEAT)
+            .messages()
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
