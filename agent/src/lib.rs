@@ -5,4 +5,10 @@
 //! simulates the machines under N such agents. Must never know: streams, tables, the planner.
 //! Start reading at [`core::AgentCore`].
 
+pub mod activator;
+pub mod core;
+pub mod release;
+pub mod shell;
+pub mod spool;
 pub mod swarm;
+pub mod verifier;

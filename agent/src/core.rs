@@ -1,0 +1,397 @@
+//! The agent's decisions, without IO: [`Input`]s and the time go in, [`Command`]s come out.
+//!
+//! The state of a host in a rollout changes through `nixfleet_core::host::step_agent` alone, the
+//! machine of the control plane; this module adds what only a host knows: what runs, which
+//! manifests it verified, when probes are due, what is still to be sent. A closure is switched to
+//! only after [`SignedRelease::admit`](crate::release::SignedRelease::admit) said so.
+//!
+//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health` and `heartbeat` hold the
+//! rules of one topic each.
+
+mod activation;
+pub mod config;
+mod dispatch;
+mod health;
+mod heartbeat;
+pub mod input;
+pub mod outbox;
+pub mod probes;
+pub mod rollout;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use nixfleet_core::host::{self, AgentEffect, HostInput, StepCtx};
+use nixfleet_proto::wire::EventRequest;
+use nixfleet_proto::{
+    ClosureHash, HostEvent, HostEventBody, HostState, Hostname, Producer, RolloutId, RolloutState,
+    Timestamp,
+};
+
+pub use config::AgentConfig;
+pub use input::{
+    Answer, Command, Input, Note, ProbeReading, ReleaseFault, RollbackOutcome, SwitchOutcome,
+};
+pub use rollout::{Journal, LocalRollout, Work};
+
+use dispatch::Incoming;
+use heartbeat::Heartbeat;
+
+/// One agent.
+#[derive(Debug, Clone)]
+pub struct AgentCore {
+    hostname: Hostname,
+    config: AgentConfig,
+    salt: u64,
+    phase: Phase,
+    current_closure: ClosureHash,
+    rollouts: BTreeMap<RolloutId, LocalRollout>,
+    incoming: BTreeMap<RolloutId, Incoming>,
+    held: VecDeque<RolloutId>,
+    heartbeat: Heartbeat,
+    commands: Vec<Command>,
+}
+
+/// How far the start has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Before [`Input::Started`].
+    New,
+    /// The first heartbeat is out; its answer may correct what the agent remembers.
+    Greeting,
+    /// At work.
+    Running,
+}
+
+impl AgentCore {
+    /// An agent with what its spool kept from before.
+    pub fn new(hostname: Hostname, config: AgentConfig, journals: Vec<Journal>) -> Self {
+        let rollouts = journals
+            .into_iter()
+            .map(|journal| (journal.record.rollout_id.clone(), journal))
+            .map(|(id, journal)| (id, LocalRollout::restored(journal)))
+            .collect();
+        Self {
+            salt: config::salt(hostname.as_str()),
+            hostname,
+            config,
+            phase: Phase::New,
+            current_closure: ClosureHash::from(""),
+            rollouts,
+            incoming: BTreeMap::new(),
+            held: VecDeque::new(),
+            heartbeat: Heartbeat::default(),
+            commands: Vec::new(),
+        }
+    }
+
+    /// Takes one input and says what to do, in order.
+    pub fn step(&mut self, input: Input, now: Timestamp) -> Vec<Command> {
+        match input {
+            Input::Started { current_closure } => self.start(current_closure, now),
+            Input::DispatchReceived(dispatch) => self.take_dispatch(dispatch, now),
+            Input::ReleaseVerified {
+                rollout_id,
+                release,
+            } => self.take_release(&rollout_id, &release, now),
+            Input::ReleaseRefused { rollout_id, fault } => {
+                self.refuse_release(&rollout_id, fault, now);
+            }
+            Input::SwitchStarted { rollout_id, method } => {
+                self.switch_started(&rollout_id, method, now);
+            }
+            Input::SwitchEnded {
+                rollout_id,
+                outcome,
+            } => self.switch_ended(&rollout_id, outcome, now),
+            Input::RollbackEnded {
+                rollout_id,
+                outcome,
+            } => self.rollback_ended(&rollout_id, outcome, now),
+            Input::ProbesListed {
+                rollout_id,
+                generation,
+                probes,
+            } => self.probes_listed(&rollout_id, generation, probes, now),
+            Input::ProbeRan {
+                rollout_id,
+                generation,
+                probe_name,
+                reading,
+            } => self.probe_ran(&rollout_id, generation, (&probe_name, reading), now),
+            Input::Answered {
+                rollout_id,
+                seq,
+                answer,
+            } => self.event_answered(&rollout_id, seq, answer, now),
+            Input::HeartbeatAnswered(reply) => self.heartbeat_answered(&reply, now),
+            Input::HeartbeatFailed => self.heartbeat_failed(now),
+            Input::ReplayRequested { rollout_id, after } => self.replay(&rollout_id, after),
+            Input::Tick => {}
+        }
+        if self.phase == Phase::Running {
+            self.let_time_pass(now);
+        }
+        self.take_commands(now)
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let heartbeat = self.heartbeat.next_due();
+        if self.phase != Phase::Running {
+            return heartbeat;
+        }
+        let outboxes = self.rollouts.values().filter_map(|r| r.outbox.next_due());
+        let work = self.rollouts.values().filter_map(|r| self.work_due(r));
+        let incoming = self.incoming.values().filter_map(Incoming::next_due);
+        outboxes.chain(work).chain(incoming).chain(heartbeat).min()
+    }
+
+    /// The host.
+    pub fn hostname(&self) -> &Hostname {
+        &self.hostname
+    }
+
+    /// What the host runs.
+    pub fn current_closure(&self) -> &ClosureHash {
+        &self.current_closure
+    }
+
+    /// What the agent knows of its rollouts.
+    pub fn rollouts(&self) -> &BTreeMap<RolloutId, LocalRollout> {
+        &self.rollouts
+    }
+
+    fn start(&mut self, current_closure: ClosureHash, now: Timestamp) {
+        if self.phase == Phase::New {
+            self.current_closure = current_closure;
+            self.phase = Phase::Greeting;
+            self.send_heartbeat(now);
+        }
+    }
+
+    /// The first heartbeat was answered or given up: from here on the agent acts.
+    fn enter_running(&mut self) {
+        if self.phase == Phase::Greeting {
+            self.phase = Phase::Running;
+            for id in self.rollout_ids() {
+                self.resume(&id);
+            }
+            self.commands.push(Command::Listen);
+        }
+    }
+
+    fn let_time_pass(&mut self, now: Timestamp) {
+        self.fetch_again(now);
+        for id in self.rollout_ids() {
+            self.work_again(&id, now);
+            self.check_health(&id, now);
+        }
+        if self.heartbeat.is_due(now) {
+            self.send_heartbeat(now);
+        }
+    }
+
+    fn work_due(&self, rollout: &LocalRollout) -> Option<Timestamp> {
+        if rollout.replaced {
+            return None;
+        }
+        let again = match rollout.work {
+            Work::RollbackAgain { due } => Some(due),
+            Work::Idle | Work::SwitchAgain | Work::Switching | Work::RollingBack => None,
+        };
+        again
+            .into_iter()
+            .chain(rollout.probes.next_due())
+            .chain(self.health_due(rollout))
+            .min()
+    }
+
+    /// Puts what must be durable first and what is sent last.
+    fn take_commands(&mut self, now: Timestamp) -> Vec<Command> {
+        self.forget_old_rollouts();
+        let mut commands: Vec<Command> = self
+            .rollouts
+            .values_mut()
+            .filter_map(LocalRollout::take_journal)
+            .map(|journal| Command::Save(Box::new(journal)))
+            .collect();
+        commands.append(&mut self.commands);
+        if self.phase == Phase::Running {
+            for (id, rollout) in &mut self.rollouts {
+                if let Some(event) = rollout.outbox.take_next(now) {
+                    commands.push(Command::Send(EventRequest {
+                        hostname: self.hostname.clone(),
+                        rollout_id: id.clone(),
+                        event,
+                    }));
+                }
+            }
+        }
+        commands
+    }
+
+    /// Reports what happened, if the machine agrees; returns whether it did.
+    fn observe(&mut self, id: &RolloutId, body: HostEventBody, now: Timestamp) -> bool {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return false;
+        };
+        let event = HostEvent {
+            seq: rollout.next_seq(),
+            body,
+        };
+        let ctx = StepCtx {
+            on_health_failure: rollout.on_health_failure,
+            rollout_state: RolloutState::Active,
+            received_at: now,
+        };
+        let input = HostInput::Event {
+            producer: Producer::Agent,
+            event: &event,
+        };
+        match host::step_agent(&rollout.record, &input, &ctx) {
+            Ok(step) => {
+                rollout.record = step.next;
+                for effect in step.effects {
+                    self.perform(id, effect);
+                }
+                true
+            }
+            Err(rejection) => {
+                self.note(Note::Unexpected {
+                    rollout_id: id.clone(),
+                    kind: event.body.name(),
+                    rejection,
+                });
+                false
+            }
+        }
+    }
+
+    fn perform(&mut self, id: &RolloutId, effect: AgentEffect) {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        let rollout_id = id.clone();
+        match effect {
+            AgentEffect::ResetProbeCache => self.list_probes(id),
+            AgentEffect::EmitEvent { event, durable } => {
+                rollout.cover(event.seq, durable);
+                let waiting_max = self.config.events_waiting_max;
+                if let Some(seq) = rollout.outbox.push(event, durable, waiting_max) {
+                    self.note(Note::Dropped { rollout_id, seq });
+                }
+            }
+            AgentEffect::RecordTransition { from, to, at } => {
+                if matches!(to, HostState::Failed | HostState::Reverted) {
+                    rollout.probes.stop();
+                }
+                self.note(Note::Transition {
+                    rollout_id,
+                    from,
+                    to,
+                    at,
+                });
+            }
+            AgentEffect::FireSwitch { closure_hash } => {
+                rollout.work = Work::Switching;
+                self.commands.push(Command::Switch {
+                    rollout_id,
+                    closure_hash,
+                });
+            }
+            AgentEffect::FireRollbackTo { closure_hash } => {
+                rollout.work = Work::RollingBack;
+                self.commands.push(Command::Rollback {
+                    rollout_id,
+                    closure_hash,
+                });
+            }
+        }
+    }
+
+    fn event_answered(&mut self, id: &RolloutId, seq: u64, answer: Answer, now: Timestamp) {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        let rollout_id = id.clone();
+        let kept_max = self.config.events_kept_max;
+        match answer {
+            Answer::Delivered => {
+                let Some(sent) = rollout.outbox.settle(seq) else {
+                    return;
+                };
+                let kind = sent.event.body.name();
+                if sent.durable {
+                    rollout.touch();
+                    rollout.outbox.keep(sent.event, kept_max);
+                }
+                self.note(Note::Delivered {
+                    rollout_id,
+                    seq,
+                    kind,
+                });
+                self.heartbeat_after_answer(now);
+            }
+            Answer::Refused {
+                status,
+                code,
+                message,
+            } => {
+                let Some(sent) = rollout.outbox.settle(seq) else {
+                    return;
+                };
+                rollout.touch();
+                let kind = sent.event.body.name();
+                self.note(Note::DeadLetter {
+                    rollout_id,
+                    seq,
+                    kind,
+                    status,
+                    code,
+                    message,
+                });
+                self.heartbeat_after_answer(now);
+            }
+            Answer::Unavailable { .. } => {
+                if let Some(attempts) = rollout.outbox.postpone(seq) {
+                    let pause = self.config.backoff(attempts, self.salt ^ seq);
+                    rollout.outbox.wait_until(now + pause);
+                }
+            }
+        }
+    }
+
+    fn replay(&mut self, id: &RolloutId, after: u64) {
+        if let Some(rollout) = self.rollouts.get_mut(id) {
+            rollout.outbox.replay(after);
+            rollout.touch();
+        }
+    }
+
+    fn forget_old_rollouts(&mut self) {
+        while self.rollouts.len() > self.config.rollouts_max {
+            let oldest = self
+                .rollouts
+                .values()
+                .filter(|rollout| rollout.replaced && rollout.outbox.is_empty())
+                .min_by_key(|rollout| (rollout.signed_at, rollout.id().clone()));
+            let Some(rollout_id) = oldest.map(|rollout| rollout.id().clone()) else {
+                return;
+            };
+            self.rollouts.remove(&rollout_id);
+            self.commands.push(Command::Forget { rollout_id });
+        }
+    }
+
+    fn rollout_ids(&self) -> Vec<RolloutId> {
+        let followed = self.rollouts.iter().filter(|(_, r)| !r.replaced);
+        followed.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn note(&mut self, note: Note) {
+        self.commands.push(Command::Note(note));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,312 @@
+//! Heartbeats, and agreeing with the control plane about what happened while nobody watched.
+//!
+//! The control plane infers missed transitions from the running closure. So a heartbeat names it
+//! only when nothing the agent knows is still on its way; otherwise inference and report would race.
+//!
+//! Source: docs/recovery.md.
+
+use nixfleet_core::host::{self, HostInput, StepCtx};
+use nixfleet_proto::wire::{HeartbeatReply, HeartbeatRequest, HostSnapshot};
+use nixfleet_proto::{
+    HostEvent, HostEventBody, HostState, Producer, RolloutId, RolloutState, Timestamp,
+};
+
+use super::{AgentCore, Command, LocalRollout, Note, Work};
+
+/// Replies in a row that must disagree before the agent acts on it: one may have crossed an event.
+const DISAGREEMENTS: u32 = 2;
+
+/// The schedule of heartbeats.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heartbeat {
+    due: Option<Timestamp>,
+    in_flight: Option<Sent>,
+    failures: u32,
+    answered_at: Option<Timestamp>,
+}
+
+/// What a heartbeat under way said.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    names_closure: bool,
+}
+
+impl Heartbeat {
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.next_due().is_some_and(|due| due <= now)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        self.due
+    }
+}
+
+impl AgentCore {
+    pub(super) fn send_heartbeat(&mut self, now: Timestamp) {
+        let names_closure = self.is_quiet(now);
+        self.heartbeat.in_flight = Some(Sent { names_closure });
+        self.heartbeat.due = Some(now + self.config.heartbeat_interval);
+        self.commands.push(Command::Heartbeat(HeartbeatRequest {
+            hostname: self.hostname.clone(),
+            rollout_id: None,
+            current_closure: names_closure.then(|| self.current_closure.clone()),
+            at: now,
+        }));
+    }
+
+    /// True when everything the agent knows was answered a while ago.
+    fn is_quiet(&self, now: Timestamp) -> bool {
+        let settled = self
+            .heartbeat
+            .answered_at
+            .is_none_or(|at| now - at >= self.config.heartbeat_settle);
+        settled
+            && self.rollouts.values().all(|rollout| {
+                rollout.outbox.is_empty()
+                    && !matches!(rollout.work, Work::Switching | Work::RollingBack)
+            })
+    }
+
+    /// An event was answered. When that was the last one and only the control plane can tell what
+    /// happened meanwhile, it is asked soon.
+    pub(super) fn heartbeat_after_answer(&mut self, now: Timestamp) {
+        self.heartbeat.answered_at = Some(now);
+        let drained = self.rollouts.values().all(|r| r.outbox.is_empty());
+        if drained && self.rollouts.values().any(|r| self.awaits_recovery(r)) {
+            let soon = now + self.config.heartbeat_settle;
+            self.heartbeat.due = self.heartbeat.due.map(|due| due.min(soon));
+        }
+    }
+
+    /// The running closure shows that a switch or rollback took, and nobody reported it.
+    fn awaits_recovery(&self, rollout: &LocalRollout) -> bool {
+        if rollout.replaced || rollout.work != Work::Idle {
+            return false;
+        }
+        match rollout.record.state {
+            HostState::Activating | HostState::Deferred => {
+                rollout.record.target_closure == self.current_closure
+            }
+            HostState::Failed => rollout.rollback_target() == Some(&self.current_closure),
+            HostState::Pending
+            | HostState::Soaking
+            | HostState::Converged
+            | HostState::Reverted => false,
+        }
+    }
+
+    pub(super) fn heartbeat_failed(&mut self, now: Timestamp) {
+        if self.heartbeat.in_flight.take().is_none() {
+            return;
+        }
+        self.heartbeat.failures = self.heartbeat.failures.saturating_add(1);
+        let pause = self.config.backoff(self.heartbeat.failures, self.salt);
+        self.heartbeat.due = Some(now + pause.min(self.config.heartbeat_interval));
+        self.enter_running();
+    }
+
+    pub(super) fn heartbeat_answered(&mut self, reply: &HeartbeatReply, now: Timestamp) {
+        let Some(sent) = self.heartbeat.in_flight.take() else {
+            return;
+        };
+        self.heartbeat.failures = 0;
+        for snapshot in &reply.bootstrap_rollouts {
+            if snapshot.hostname == self.hostname {
+                self.merge(snapshot);
+            }
+        }
+        if sent.names_closure && self.is_quiet(now) {
+            for id in self.rollout_ids() {
+                let snapshot = reply.bootstrap_rollouts.iter().find(|s| s.rollout_id == id);
+                self.settle_recovery(&id, snapshot, now);
+            }
+        }
+        self.enter_running();
+    }
+
+    /// Takes over what the control plane knows, unless it is older than what the agent knows.
+    fn merge(&mut self, snapshot: &HostSnapshot) {
+        let Some(rollout) = self.rollouts.get_mut(&snapshot.rollout_id) else {
+            return self.adopt(snapshot);
+        };
+        if rollout.replaced || rollout.work != Work::Idle {
+            return;
+        }
+        let own = rollout.record.last_event_seq;
+        let is_older = snapshot.last_event_seq < own;
+        // At the same sequence a converged host whose claim still waits is not pulled back.
+        let is_behind = snapshot.last_event_seq == own
+            && rollout.record.state == HostState::Converged
+            && snapshot.state == HostState::Soaking;
+        if !is_older && !is_behind {
+            rollout.disagreements = 0;
+            return self.apply_snapshot(snapshot);
+        }
+        if !rollout.outbox.is_empty() {
+            return;
+        }
+        rollout.disagreements += 1;
+        if rollout.disagreements < DISAGREEMENTS {
+            return;
+        }
+        rollout.disagreements = 0;
+        if is_behind {
+            self.apply_snapshot(snapshot);
+        } else if rollout.replayed_after != Some(snapshot.last_event_seq) {
+            rollout.replayed_after = Some(snapshot.last_event_seq);
+            self.replay(&snapshot.rollout_id, snapshot.last_event_seq);
+        }
+    }
+
+    /// Overwrites what the control plane is the authority for; probes stay the agent's.
+    pub(super) fn apply_snapshot(&mut self, snapshot: &HostSnapshot) {
+        let Some(rollout) = self.rollouts.get_mut(&snapshot.rollout_id) else {
+            return;
+        };
+        let before = rollout.record.clone();
+        let record = &mut rollout.record;
+        record.state = snapshot.state;
+        record.last_event_seq = snapshot.last_event_seq.max(record.last_event_seq);
+        let keep = |theirs: &Option<_>, own: &mut Option<_>| {
+            if theirs.is_some() {
+                own.clone_from(theirs);
+            }
+        };
+        keep(&snapshot.dispatch_acked_at, &mut record.dispatch_acked_at);
+        keep(
+            &snapshot.activation_started_at,
+            &mut record.activation_started_at,
+        );
+        keep(
+            &snapshot.activation_completed_at,
+            &mut record.activation_completed_at,
+        );
+        keep(&snapshot.soak_due_at, &mut record.soak_due_at);
+        if snapshot.current_closure_at_dispatch.is_some() {
+            record
+                .current_closure_at_dispatch
+                .clone_from(&snapshot.current_closure_at_dispatch);
+        }
+        if snapshot.current_closure.is_some() {
+            record.current_closure.clone_from(&snapshot.current_closure);
+        }
+        if record.state == HostState::Failed && record.policy_applied.is_none() {
+            record.policy_applied = Some(rollout.on_health_failure);
+        }
+        if before.state == record.state {
+            if before != *record {
+                rollout.touch();
+            }
+            return;
+        }
+        if record.state == HostState::Soaking {
+            record.probes.clear();
+            record.declared_probes = None;
+            record.converged_at = None;
+        }
+        let to = record.state;
+        rollout.touch();
+        self.note(Note::Recovered {
+            rollout_id: snapshot.rollout_id.clone(),
+            from: before.state,
+            to,
+        });
+        if self.phase == super::Phase::Running {
+            self.resume(&snapshot.rollout_id);
+        }
+    }
+
+    /// The control plane saw the running closure and answered. What it concluded is in the snapshot,
+    /// or shows in its absence: only open records have one.
+    fn settle_recovery(
+        &mut self,
+        id: &RolloutId,
+        snapshot: Option<&HostSnapshot>,
+        now: Timestamp,
+    ) {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        let own = rollout.record.last_event_seq;
+        let rolled_back = rollout.record.state == HostState::Failed;
+        let answered = snapshot.is_none_or(|snapshot| snapshot.last_event_seq >= own);
+        let rollout = &self.rollouts[id];
+        if !answered || !self.awaits_recovery(rollout) {
+            return;
+        }
+        let closure = self.current_closure.clone();
+        match (snapshot.is_some(), rolled_back) {
+            (true, true) => {
+                self.observe(id, rollback_complete(closure, now), now);
+            }
+            (true, false) => {
+                let body = HostEventBody::ActivationCompleted {
+                    observed_current_closure: closure,
+                    exit_code: 0,
+                    completed_at: now,
+                };
+                self.observe(id, body, now);
+            }
+            (false, true) => self.recover(id, rollback_complete(closure, now), now),
+            (false, false) => self.stop_following(id),
+        }
+    }
+
+    /// The control plane closed the record by itself; the same event closes the agent's, unreported.
+    fn recover(&mut self, id: &RolloutId, body: HostEventBody, now: Timestamp) {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        let from = rollout.record.state;
+        let event = HostEvent {
+            seq: rollout.record.recovery_seq + 1,
+            body,
+        };
+        let ctx = StepCtx {
+            on_health_failure: rollout.on_health_failure,
+            rollout_state: RolloutState::Active,
+            received_at: now,
+        };
+        let input = HostInput::Event {
+            producer: Producer::Recovery,
+            event: &event,
+        };
+        match host::step_agent(&rollout.record, &input, &ctx) {
+            Ok(step) => {
+                rollout.record = step.next;
+                rollout.touch();
+                let to = rollout.record.state;
+                self.note(Note::Recovered {
+                    rollout_id: id.clone(),
+                    from,
+                    to,
+                });
+            }
+            Err(rejection) => self.note(Note::Unexpected {
+                rollout_id: id.clone(),
+                kind: event.body.name(),
+                rejection,
+            }),
+        }
+    }
+
+    /// The control plane has no open record of a rollout whose target runs: nothing is left to say.
+    fn stop_following(&mut self, id: &RolloutId) {
+        if let Some(rollout) = self.rollouts.get_mut(id) {
+            rollout.replaced = true;
+            rollout.probes.stop();
+            rollout.touch();
+        }
+    }
+}
+
+fn rollback_complete(closure: nixfleet_proto::ClosureHash, now: Timestamp) -> HostEventBody {
+    HostEventBody::RollbackComplete {
+        reverted_to_closure: closure,
+        exit_code: 0,
+        completed_at: now,
+    }
+}

@@ -1,0 +1,191 @@
+//! What a signed release says to one host.
+//!
+//! Signatures are the business of `nixfleet_trust`; a [`SignedRelease`] cannot be built without
+//! them. Here the host compares: is it listed, is it this rollout, this target, recent enough.
+//!
+//! Source: docs/manifests.md, checks of the agent.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use nixfleet_proto::fleet::{Fleet, RolloutManifest};
+use nixfleet_proto::minutes::Minutes;
+use nixfleet_proto::{ClosureHash, Hostname, OnHealthFailure, RolloutId, Timestamp};
+use nixfleet_trust::Verified;
+
+/// Clocks may differ by this much.
+const CLOCK_SLACK: TimeDelta = TimeDelta::seconds(60);
+
+/// A rollout manifest and the fleet it names, both with valid signatures.
+#[derive(Clone)]
+pub struct SignedRelease {
+    /// The rollout manifest.
+    pub manifest: Arc<Verified<RolloutManifest>>,
+    /// The fleet.
+    pub fleet: Arc<Verified<Fleet>>,
+}
+
+impl std::fmt::Debug for SignedRelease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignedRelease")
+            .field("rollout_id", &self.manifest.payload().rollout_id())
+            .field("signed_at", &self.manifest.signed_at())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a host is to compare a release with.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The host.
+    pub hostname: &'a Hostname,
+    /// The rollout it was told of.
+    pub rollout_id: &'a RolloutId,
+    /// The target it was told of.
+    pub target_closure: &'a ClosureHash,
+    /// The host's clock.
+    pub now: Timestamp,
+    /// Oldest manifest it acts on.
+    pub age_max: TimeDelta,
+}
+
+/// What the host may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// What it may switch to.
+    pub target_closure: ClosureHash,
+    /// Soak of its wave.
+    pub soak_minutes: Minutes,
+    /// What it does when it fails.
+    pub on_health_failure: OnHealthFailure,
+    /// When the manifest was signed.
+    pub signed_at: Timestamp,
+}
+
+/// Why a host does not follow a dispatch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another rollout's manifest.
+    #[error("the manifest is of rollout {found}")]
+    OtherRollout {
+        /// What it is of.
+        found: RolloutId,
+    },
+    /// The manifest names another fleet than the one at hand.
+    #[error("the manifest was made from fleet {expected}, the fleet at hand is {found}")]
+    OtherFleet {
+        /// In the manifest.
+        expected: String,
+        /// Hash of the fleet at hand.
+        found: String,
+    },
+    /// The host is not in the manifest.
+    #[error("the manifest does not list this host")]
+    NotListed,
+    /// The dispatch names another closure than the manifest.
+    #[error("the manifest says {expected}, the dispatch says {found}")]
+    OtherTarget {
+        /// In the manifest.
+        expected: ClosureHash,
+        /// In the dispatch.
+        found: ClosureHash,
+    },
+    /// The manifest is too old to act on.
+    #[error("the manifest is {age_seconds} s old")]
+    TooOld {
+        /// Its age.
+        age_seconds: i64,
+    },
+    /// A newer manifest was already followed on this host.
+    #[error("a manifest signed at {newest} was already followed")]
+    Outdated {
+        /// When that was signed.
+        newest: Timestamp,
+    },
+    /// The fleet has no policy for the channel or no soak for the wave.
+    #[error("the fleet does not say how channel {channel} rolls out")]
+    NoPolicy {
+        /// The channel.
+        channel: String,
+    },
+}
+
+impl Refusal {
+    /// Kebab-case name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OtherRollout { .. } => "other-rollout",
+            Self::OtherFleet { .. } => "other-fleet",
+            Self::NotListed => "not-listed",
+            Self::OtherTarget { .. } => "other-target",
+            Self::TooOld { .. } => "too-old",
+            Self::Outdated { .. } => "outdated",
+            Self::NoPolicy { .. } => "no-policy",
+        }
+    }
+}
+
+impl SignedRelease {
+    /// Compares the release with what the host was told.
+    ///
+    /// # Errors
+    /// The first difference, in the order of [`Refusal`].
+    pub fn admit(&self, asked: Asked<'_>) -> Result<Admitted, Refusal> {
+        let manifest = self.manifest.payload();
+        let found = manifest.rollout_id();
+        if found != *asked.rollout_id {
+            return Err(Refusal::OtherRollout { found });
+        }
+        if manifest.fleet_resolved_hash != *self.fleet.hash() {
+            return Err(Refusal::OtherFleet {
+                expected: manifest.fleet_resolved_hash.to_string(),
+                found: self.fleet.hash().to_string(),
+            });
+        }
+        // The producer sorts hosts, but a signature does not prove that it did.
+        let listed = manifest
+            .host_set
+            .iter()
+            .find(|host| host.hostname == *asked.hostname)
+            .ok_or(Refusal::NotListed)?;
+        if listed.target_closure != *asked.target_closure {
+            return Err(Refusal::OtherTarget {
+                expected: listed.target_closure.clone(),
+                found: asked.target_closure.clone(),
+            });
+        }
+        let signed_at = self.manifest.signed_at();
+        let age = asked.now - signed_at;
+        if age > asked.age_max + CLOCK_SLACK {
+            return Err(Refusal::TooOld {
+                age_seconds: age.num_seconds(),
+            });
+        }
+        let (on_health_failure, soak_minutes) = self.policy_of(listed.wave_index)?;
+        Ok(Admitted {
+            target_closure: listed.target_closure.clone(),
+            soak_minutes,
+            on_health_failure,
+            signed_at,
+        })
+    }
+
+    fn policy_of(&self, wave_index: u32) -> Result<(OnHealthFailure, Minutes), Refusal> {
+        let channel = &self.manifest.payload().channel;
+        let fleet = self.fleet.payload();
+        let refusal = || Refusal::NoPolicy {
+            channel: channel.to_string(),
+        };
+        let policy = fleet
+            .channels
+            .get(channel)
+            .and_then(|entry| fleet.rollout_policies.get(&entry.rollout_policy))
+            .ok_or_else(refusal)?;
+        let soak = policy
+            .waves
+            .get(wave_index as usize)
+            .and_then(|wave| wave.soak_minutes)
+            .ok_or_else(refusal)?;
+        Ok((policy.on_health_failure, soak))
+    }
+}

@@ -1,0 +1,10 @@
+//! Does what the core says: files, connections, clocks, pauses.
+//!
+//! Start reading at [`Agent::run`].
+
+pub mod client;
+pub mod run;
+pub mod tls;
+
+pub use client::{Client, ClientError, Link};
+pub use run::{Agent, AgentError, Counted, Observer, Parts, Shared};

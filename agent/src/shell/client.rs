@@ -1,0 +1,297 @@
+//! The agent protocol over one connection.
+//!
+//! Source: docs/wire-protocol.md, agent endpoints.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nixfleet_proto::wire::{
+    Dispatch, ErrorBody, EventRequest, HeartbeatReply, HeartbeatRequest, PROTOCOL_HEADER,
+    PROTOCOL_VERSION, REPLAY_HEADER,
+};
+use nixfleet_proto::RolloutId;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use rustls::ClientConfig;
+use tokio::sync::watch;
+
+use crate::core::Answer;
+use crate::core::config::{mix, salt};
+
+/// Time for an event or an artifact.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a heartbeat; the control plane gives up after 5 s.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait of a long-poll that the protocol knows.
+const DISPATCH_WAIT: Duration = Duration::from_secs(60);
+/// Time for a long-poll: its wait and a margin.
+const DISPATCH_TIMEOUT: Duration = Duration::from_secs(65);
+/// Time for a whole fleet artifact on a slow link.
+const ARTIFACT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest artifact read: a fleet of a million hosts.
+const ARTIFACT_BYTES_MAX: usize = 512 << 20;
+/// Largest other answer read.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Receive window of the connection; the default of hyper is 5 MB for each of them.
+const WINDOW_BYTES: u32 = 256 << 10;
+
+/// Whether the host has a network; `false` makes every request fail, also those under way.
+pub type Link = watch::Receiver<bool>;
+
+/// One agent's connection to the control plane.
+#[derive(Debug)]
+pub struct Client {
+    base_url: String,
+    http: reqwest::Client,
+    link: Link,
+    trace_salt: u64,
+    requests: AtomicU64,
+}
+
+/// A request that brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No answer.
+    #[error("no answer from the control plane")]
+    Network(#[source] reqwest::Error),
+    /// The host has no network.
+    #[error("the host has no network")]
+    Offline,
+    /// An answer that is no success.
+    #[error("the control plane answered {status}: {} {}", body.code, body.message)]
+    Status {
+        /// HTTP status.
+        status: StatusCode,
+        /// What it said.
+        body: ErrorBody,
+    },
+    /// An answer outside the protocol.
+    #[error("the answer is not understood: {0}")]
+    Protocol(String),
+}
+
+impl ClientError {
+    /// True when the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Network(_) | Self::Offline | Self::Protocol(_) => true,
+            Self::Status { status, body } => {
+                body.retryable
+                    || status.is_server_error()
+                    || *status == StatusCode::REQUEST_TIMEOUT
+                    || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+        }
+    }
+}
+
+/// What a heartbeat brought.
+#[derive(Debug)]
+pub struct HeartbeatAnswer {
+    /// The body.
+    pub reply: HeartbeatReply,
+    /// Send everything above this sequence again.
+    pub replay_after: Option<u64>,
+}
+
+/// Signed bytes as received.
+#[derive(Debug)]
+pub struct SignedBytes {
+    /// The artifact.
+    pub bytes: Vec<u8>,
+    /// Its detached signature.
+    pub signature: Vec<u8>,
+}
+
+impl Client {
+    /// A client for `base_url` (scheme, host and port). Connects with the first request.
+    ///
+    /// # Errors
+    /// The TLS configuration cannot be used.
+    pub fn new(
+        base_url: &str,
+        name: &str,
+        tls: ClientConfig,
+        link: Link,
+    ) -> Result<Self, ClientError> {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .http2_prior_knowledge()
+            .http2_initial_stream_window_size(WINDOW_BYTES)
+            .http2_initial_connection_window_size(WINDOW_BYTES)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .http2_keep_alive_timeout(Duration::from_secs(10))
+            .pool_max_idle_per_host(1)
+            .connect_timeout(REQUEST_TIMEOUT)
+            .no_proxy()
+            .build()
+            .map_err(ClientError::Network)?;
+        let started = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |elapsed| elapsed.as_nanos() as u64);
+        Ok(Self {
+            base_url: base_url.trim_end_matches('/').to_owned(),
+            http,
+            link,
+            trace_salt: salt(name) ^ mix(started),
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    /// Sends an event.
+    pub async fn send_event(&self, event: &EventRequest) -> Answer {
+        let request = self
+            .request(Method::POST, "/v1/agent/events", REQUEST_TIMEOUT)
+            .json(event);
+        match self.exchange(request).await {
+            Ok(_) => Answer::Delivered,
+            Err(error) if error.is_retryable() => Answer::Unavailable {
+                message: error.to_string(),
+            },
+            Err(ClientError::Status { status, body }) => Answer::Refused {
+                status: status.as_u16(),
+                code: body.code,
+                message: body.message,
+            },
+            Err(error) => Answer::Unavailable {
+                message: error.to_string(),
+            },
+        }
+    }
+
+    /// Sends a heartbeat.
+    ///
+    /// # Errors
+    /// No answer, or none that is a success.
+    pub async fn heartbeat(
+        &self,
+        heartbeat: &HeartbeatRequest,
+        timeout: Option<Duration>,
+    ) -> Result<HeartbeatAnswer, ClientError> {
+        let timeout = timeout.unwrap_or(HEARTBEAT_TIMEOUT);
+        let request = self
+            .request(Method::POST, "/v1/agent/heartbeat", timeout)
+            .json(heartbeat);
+        let response = self.exchange(request).await?;
+        let replay_after = response
+            .headers()
+            .get(REPLAY_HEADER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.parse().ok());
+        let bytes = self.read(response, ANSWER_BYTES_MAX).await?;
+        let reply = serde_json::from_slice(&bytes)
+            .map_err(|error| ClientError::Protocol(error.to_string()))?;
+        Ok(HeartbeatAnswer {
+            reply,
+            replay_after,
+        })
+    }
+
+    /// Waits for a dispatch; `None` when there was none in time.
+    ///
+    /// # Errors
+    /// No answer, or none that is a success.
+    pub async fn dispatch(&self) -> Result<Option<Dispatch>, ClientError> {
+        let path = format!("/v1/agent/dispatch?wait={}", DISPATCH_WAIT.as_secs());
+        let request = self.request(Method::GET, &path, DISPATCH_TIMEOUT);
+        let response = self.exchange(request).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        let bytes = self.read(response, ANSWER_BYTES_MAX).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
+    /// Fetches a rollout manifest.
+    ///
+    /// # Errors
+    /// No answer, or none that is a success.
+    pub async fn rollout_manifest(&self, id: &RolloutId) -> Result<SignedBytes, ClientError> {
+        self.artifact(&format!("/v1/rollouts/{id}")).await
+    }
+
+    /// Fetches the fleet.
+    ///
+    /// # Errors
+    /// No answer, or none that is a success.
+    pub async fn fleet(&self) -> Result<SignedBytes, ClientError> {
+        self.artifact("/v1/fleet.resolved").await
+    }
+
+    async fn artifact(&self, path: &str) -> Result<SignedBytes, ClientError> {
+        let request = self.request(Method::GET, path, ARTIFACT_TIMEOUT);
+        let response = self.exchange(request).await?;
+        let bytes = self.read(response, ARTIFACT_BYTES_MAX).await?;
+        let request = self.request(Method::GET, &format!("{path}/sig"), REQUEST_TIMEOUT);
+        let response = self.exchange(request).await?;
+        let signature = self.read(response, ANSWER_BYTES_MAX).await?;
+        Ok(SignedBytes { bytes, signature })
+    }
+
+    fn request(&self, method: Method, path: &str, timeout: Duration) -> RequestBuilder {
+        self.http
+            .request(method, format!("{}{path}", self.base_url))
+            .timeout(timeout)
+            .header(PROTOCOL_HEADER, PROTOCOL_VERSION)
+            .header("traceparent", self.traceparent())
+    }
+
+    /// A new trace per request: the agent's report is where a trace begins.
+    fn traceparent(&self) -> String {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        let high = mix(self.trace_salt.wrapping_add(count));
+        let low = mix(high ^ self.trace_salt.rotate_left(17));
+        let span = mix(low).max(1);
+        format!("00-{high:016x}{low:016x}-{span:016x}-01")
+    }
+
+    async fn exchange(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = self
+            .while_online(async { request.send().await.map_err(ClientError::Network) })
+            .await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = self.read(response, ANSWER_BYTES_MAX).await?;
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| ErrorBody {
+            code: format!("http-{}", status.as_u16()),
+            message: String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).into_owned(),
+            retryable: status.is_server_error(),
+        });
+        Err(ClientError::Status { status, body })
+    }
+
+    async fn read(
+        &self,
+        mut response: Response,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, ClientError> {
+        self.while_online(async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(ClientError::Network)? {
+                if bytes.len() + chunk.len() > bytes_max {
+                    let message = format!("more than {bytes_max} bytes");
+                    return Err(ClientError::Protocol(message));
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        })
+        .await
+    }
+
+    async fn while_online<T>(
+        &self,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let mut link = self.link.clone();
+        tokio::select! {
+            biased;
+            Ok(_) = link.wait_for(|up| !up) => Err(ClientError::Offline),
+            result = work => result,
+        }
+    }
+}

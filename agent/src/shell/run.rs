@@ -1,0 +1,458 @@
+//! The loop of one agent: one task, everything it starts ends with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatRequest};
+use nixfleet_proto::{Hostname, RolloutId, Timestamp};
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Client, ClientError, HeartbeatAnswer};
+use crate::activator::Activator;
+use crate::core::{AgentConfig, AgentCore, Command, Input, Note, ReleaseFault};
+use crate::release::SignedRelease;
+use crate::spool::{Spool, SpoolError};
+use crate::verifier::Verifier;
+
+/// Time for the heartbeat at the start; without an answer the agent starts all the same.
+const FIRST_HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Shortest pause before a timer fires: a deadline in the past must not make the loop spin.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Longest sleep; the wall clock may be set while the agent waits.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Pause between long-polls that came back at once.
+const POLL_PAUSE: Duration = Duration::from_secs(1);
+
+/// What agents of one process share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Verifies artifacts and remembers those it verified.
+    pub verifier: Verifier,
+    /// Artifacts being read at the same time; bounds memory.
+    pub downloads: Semaphore,
+    /// One agent fetches the fleet, the others find it verified.
+    fleet: Mutex<()>,
+}
+
+impl Shared {
+    /// With room for `downloads_max` artifacts at a time.
+    pub fn new(verifier: Verifier, downloads_max: usize) -> Self {
+        Self {
+            verifier,
+            downloads: Semaphore::new(downloads_max),
+            fleet: Mutex::new(()),
+        }
+    }
+}
+
+/// Sees what an agent does; must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// Something an operator wants to know.
+    fn note(&self, note: &Note, now: Timestamp);
+    /// The core took an input.
+    fn observe(&self, core: &AgentCore);
+    /// Something to count.
+    fn count(&self, counted: Counted);
+}
+
+/// What is counted beside notes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// A heartbeat was answered.
+    Heartbeat,
+    /// A request brought nothing.
+    NetworkError,
+}
+
+/// What an agent is made of.
+pub struct Parts {
+    /// The host's name.
+    pub hostname: Hostname,
+    /// Limits.
+    pub config: AgentConfig,
+    /// The machine.
+    pub activator: Arc<dyn Activator>,
+    /// Durable storage.
+    pub spool: Arc<dyn Spool>,
+    /// The connection.
+    pub client: Arc<Client>,
+    /// What agents of the process share.
+    pub shared: Arc<Shared>,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// An agent stopped because it cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Without its spool an agent could use a sequence number twice.
+    #[error("the spool failed")]
+    Spool(#[from] SpoolError),
+}
+
+/// An agent ready to run.
+pub struct Agent {
+    parts: Parts,
+    core: AgentCore,
+    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+    greeted: bool,
+    poll_failures: u32,
+}
+
+/// A job that ended.
+enum Done {
+    /// Something for the core.
+    Input(Box<Input>),
+    /// A heartbeat ended.
+    Heartbeat(Result<HeartbeatAnswer, ClientError>),
+    /// A long-poll ended, after this long.
+    Polled(Result<Option<Dispatch>, ClientError>, Duration),
+    /// The pause after a long-poll ended.
+    PollAgain,
+}
+
+impl Agent {
+    /// Loads what the spool kept.
+    ///
+    /// # Errors
+    /// The spool cannot be read.
+    pub fn new(parts: Parts) -> Result<Self, AgentError> {
+        let journals = parts.spool.load()?;
+        let core = AgentCore::new(parts.hostname.clone(), parts.config.clone(), journals);
+        Ok(Self {
+            parts,
+            core,
+            jobs: FuturesUnordered::new(),
+            greeted: false,
+            poll_failures: 0,
+        })
+    }
+
+    /// Runs until `shutdown`; whatever is under way then is dropped, as in a crash.
+    ///
+    /// # Errors
+    /// The spool failed.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AgentError> {
+        let current_closure = self.parts.activator.current_closure().await;
+        self.feed(Input::Started { current_closure })?;
+        loop {
+            let pause = self.pause();
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                Some(done) = self.jobs.next() => self.take(done)?,
+                () = tokio::time::sleep(pause) => self.feed(Input::Tick)?,
+            }
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        self.core.next_deadline().map_or(PAUSE_MAX, |deadline| {
+            (deadline - chrono::Utc::now())
+                .to_std()
+                .unwrap_or(Duration::ZERO)
+                .clamp(PAUSE_MIN, PAUSE_MAX)
+        })
+    }
+
+    fn take(&mut self, done: Done) -> Result<(), AgentError> {
+        match done {
+            Done::Input(input) => self.feed(*input),
+            Done::Heartbeat(Ok(answer)) => {
+                self.parts.observer.count(Counted::Heartbeat);
+                if let Some(after) = answer.replay_after {
+                    // The core asks for every rollout at once and never names one, so this value
+                    // belongs to none in particular; the snapshots say the same per rollout.
+                    tracing::debug!(after, "replay value without a rollout");
+                }
+                self.feed(Input::HeartbeatAnswered(answer.reply))
+            }
+            Done::Heartbeat(Err(error)) => {
+                self.count_failure("heartbeat", &error);
+                self.feed(Input::HeartbeatFailed)
+            }
+            Done::Polled(result, lasted) => self.take_poll(result, lasted),
+            Done::PollAgain => {
+                self.poll();
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the core an input and does what it says.
+    fn feed(&mut self, input: Input) -> Result<(), AgentError> {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let now = chrono::Utc::now();
+            for command in self.core.step(input, now) {
+                if let Command::Switch { rollout_id, .. } = &command {
+                    next = Some(Input::SwitchStarted {
+                        rollout_id: rollout_id.clone(),
+                        method: self.parts.activator.switch_method().to_owned(),
+                    });
+                }
+                self.execute(command, now)?;
+            }
+        }
+        self.parts.observer.observe(&self.core);
+        Ok(())
+    }
+
+    fn execute(&mut self, command: Command, now: Timestamp) -> Result<(), AgentError> {
+        match command {
+            Command::Save(journal) => self.parts.spool.save(&journal)?,
+            Command::Forget { rollout_id } => self.parts.spool.remove(&rollout_id)?,
+            Command::Listen => self.poll(),
+            Command::FetchRelease { rollout_id } => self.fetch(rollout_id),
+            Command::Switch {
+                rollout_id,
+                closure_hash,
+            } => self.start(move |activator| async move {
+                let outcome = activator.switch(&closure_hash).await;
+                Input::SwitchEnded {
+                    rollout_id,
+                    outcome,
+                }
+            }),
+            Command::Rollback {
+                rollout_id,
+                closure_hash,
+            } => self.start(move |activator| async move {
+                let outcome = activator.roll_back(&closure_hash).await;
+                Input::RollbackEnded {
+                    rollout_id,
+                    outcome,
+                }
+            }),
+            Command::ListProbes {
+                rollout_id,
+                generation,
+            } => self.start(move |activator| async move {
+                Input::ProbesListed {
+                    rollout_id,
+                    generation,
+                    probes: activator.probes().await,
+                }
+            }),
+            Command::RunProbe {
+                rollout_id,
+                generation,
+                probe_name,
+            } => self.start(move |activator| async move {
+                let reading = activator.probe(&probe_name).await;
+                Input::ProbeRan {
+                    rollout_id,
+                    generation,
+                    probe_name,
+                    reading,
+                }
+            }),
+            Command::Send(request) => self.send(request),
+            Command::Heartbeat(request) => self.heartbeat(request),
+            Command::Note(note) => self.note(&note, now),
+        }
+        Ok(())
+    }
+
+    fn start<F>(&self, job: impl FnOnce(Arc<dyn Activator>) -> F)
+    where
+        F: Future<Output = Input> + Send + 'static,
+    {
+        let work = job(Arc::clone(&self.parts.activator));
+        self.jobs
+            .push(Box::pin(async { Done::Input(Box::new(work.await)) }));
+    }
+
+    fn send(&self, request: EventRequest) {
+        let client = Arc::clone(&self.parts.client);
+        self.jobs.push(Box::pin(async move {
+            let answer = client.send_event(&request).await;
+            Done::Input(Box::new(Input::Answered {
+                rollout_id: request.rollout_id,
+                seq: request.event.seq,
+                answer,
+            }))
+        }));
+    }
+
+    fn heartbeat(&mut self, request: HeartbeatRequest) {
+        let timeout = (!self.greeted).then_some(FIRST_HEARTBEAT_TIMEOUT);
+        self.greeted = true;
+        let client = Arc::clone(&self.parts.client);
+        self.jobs.push(Box::pin(async move {
+            Done::Heartbeat(client.heartbeat(&request, timeout).await)
+        }));
+    }
+
+    fn fetch(&self, rollout_id: RolloutId) {
+        let client = Arc::clone(&self.parts.client);
+        let shared = Arc::clone(&self.parts.shared);
+        self.jobs.push(Box::pin(async move {
+            let fetched = fetch_release(&client, &shared, &rollout_id).await;
+            Done::Input(Box::new(match fetched {
+                Ok(release) => Input::ReleaseVerified {
+                    rollout_id,
+                    release,
+                },
+                Err(fault) => Input::ReleaseRefused { rollout_id, fault },
+            }))
+        }));
+    }
+
+    fn poll(&self) {
+        let client = Arc::clone(&self.parts.client);
+        self.jobs.push(Box::pin(async move {
+            let started = tokio::time::Instant::now();
+            let result = client.dispatch().await;
+            Done::Polled(result, started.elapsed())
+        }));
+    }
+
+    fn take_poll(
+        &mut self,
+        result: Result<Option<Dispatch>, ClientError>,
+        lasted: Duration,
+    ) -> Result<(), AgentError> {
+        let pause = match &result {
+            Ok(_) => {
+                self.poll_failures = 0;
+                POLL_PAUSE.saturating_sub(lasted)
+            }
+            Err(error) => {
+                self.count_failure("dispatch", error);
+                self.poll_failures = self.poll_failures.saturating_add(1);
+                let salt = crate::core::config::salt(self.core.hostname().as_str());
+                let pause = self.parts.config.backoff(self.poll_failures, salt);
+                pause.to_std().unwrap_or(POLL_PAUSE)
+            }
+        };
+        self.jobs.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            Done::PollAgain
+        }));
+        match result {
+            Ok(Some(dispatch)) => self.feed(Input::DispatchReceived(dispatch)),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    fn count_failure(&self, what: &'static str, error: &ClientError) {
+        self.parts.observer.count(Counted::NetworkError);
+        tracing::debug!(
+            host = %self.core.hostname(),
+            what,
+            error = error as &dyn std::error::Error,
+            "request failed"
+        );
+    }
+
+    fn note(&self, note: &Note, now: Timestamp) {
+        self.parts.observer.note(note, now);
+        let host = self.core.hostname();
+        match note {
+            Note::Transition {
+                rollout_id,
+                from,
+                to,
+                ..
+            }
+            | Note::Recovered {
+                rollout_id,
+                from,
+                to,
+            } => tracing::debug!(%host, rollout = %rollout_id, ?from, ?to, "host state changed"),
+            Note::Refused { .. }
+            | Note::DeadLetter { .. }
+            | Note::Dropped { .. }
+            | Note::RollbackFailed { .. }
+            | Note::Unexpected { .. } => tracing::warn!(%host, ?note, "not as it should be"),
+            Note::DispatchHeld { .. } | Note::Delivered { .. } => {
+                tracing::debug!(%host, ?note, "control plane");
+            }
+        }
+    }
+}
+
+/// Fetches and verifies what a rollout consists of.
+async fn fetch_release(
+    client: &Client,
+    shared: &Shared,
+    rollout_id: &RolloutId,
+) -> Result<SignedRelease, ReleaseFault> {
+    let _permit = shared.downloads.acquire().await.map_err(|_| ReleaseFault {
+        reason: "stopping".to_owned(),
+        message: "the process stops".to_owned(),
+        retryable: true,
+    })?;
+    let signed = client.rollout_manifest(rollout_id).await.map_err(fetching)?;
+    let manifest = shared
+        .verifier
+        .manifest(&signed.bytes, &signed.signature, chrono::Utc::now())
+        .map_err(verifying)?;
+    let hash = &manifest.payload().fleet_resolved_hash;
+    let _turn = shared.fleet.lock().await;
+    let fleet = match shared.verifier.known_fleet(hash, chrono::Utc::now()) {
+        Some(fleet) => fleet,
+        None => {
+            let signed = client.fleet().await.map_err(fetching)?;
+            shared
+                .verifier
+                .fleet(&signed.bytes, &signed.signature, chrono::Utc::now())
+                .map_err(verifying)?
+        }
+    };
+    Ok(SignedRelease { manifest, fleet })
+}
+
+fn fetching(error: ClientError) -> ReleaseFault {
+    ReleaseFault {
+        reason: "not-fetched".to_owned(),
+        retryable: error.is_retryable(),
+        message: chain(&error),
+    }
+}
+
+fn verifying(error: nixfleet_trust::VerifyError) -> ReleaseFault {
+    ReleaseFault {
+        reason: kebab(error.name()),
+        message: chain(&error),
+        retryable: false,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// `BadSignature` as `bad-signature`.
+fn kebab(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    for (at, letter) in name.chars().enumerate() {
+        if letter.is_ascii_uppercase() && at > 0 {
+            out.push('-');
+        }
+        out.push(letter.to_ascii_lowercase());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_kebab_case() {
+        assert_eq!(kebab("BadSignature"), "bad-signature");
+        assert_eq!(kebab("Stale"), "stale");
+    }
+}

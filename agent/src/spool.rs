@@ -1,0 +1,49 @@
+//! What an agent keeps across restarts: one document per rollout, with the events that wait.
+
+mod file;
+mod memory;
+
+use nixfleet_proto::RolloutId;
+
+use crate::core::Journal;
+
+pub use file::FileSpool;
+pub use memory::MemorySpool;
+
+/// Durable storage of one agent. A save that returned is there after a crash.
+pub trait Spool: Send + Sync + 'static {
+    /// Everything saved and not removed.
+    ///
+    /// # Errors
+    /// The storage cannot be read.
+    fn load(&self) -> Result<Vec<Journal>, SpoolError>;
+
+    /// Replaces the document of a rollout.
+    ///
+    /// # Errors
+    /// The document is not durable; the previous one still is.
+    fn save(&self, journal: &Journal) -> Result<(), SpoolError>;
+
+    /// Removes the document of a rollout, if there is one.
+    ///
+    /// # Errors
+    /// The storage cannot be written.
+    fn remove(&self, rollout_id: &RolloutId) -> Result<(), SpoolError>;
+}
+
+/// The storage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Reading or writing a file failed.
+    #[error("cannot access {path}")]
+    Io {
+        /// The file or directory.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A journal has no JSON form.
+    #[error("cannot write a journal as JSON")]
+    Encode(#[source] serde_json::Error),
+}

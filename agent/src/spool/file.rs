@@ -1,0 +1,163 @@
+//! A spool on disk: each document is written beside the old one, synced and renamed over it.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use nixfleet_proto::RolloutId;
+
+use super::{Spool, SpoolError};
+use crate::core::Journal;
+
+const SUFFIX: &str = ".journal.json";
+
+/// The documents of one agent in a directory of its own.
+#[derive(Debug)]
+pub struct FileSpool {
+    directory: PathBuf,
+}
+
+impl FileSpool {
+    /// Uses a directory, made if it is not there.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Self, SpoolError> {
+        let directory = directory.into();
+        fs::create_dir_all(&directory).map_err(at(&directory))?;
+        Ok(Self { directory })
+    }
+
+    fn path_of(&self, rollout_id: &RolloutId) -> PathBuf {
+        self.directory.join(format!("{}{SUFFIX}", escape(rollout_id.as_str())))
+    }
+
+    /// A rename is durable once its directory is.
+    fn sync_directory(&self) -> Result<(), SpoolError> {
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(at(&self.directory))
+    }
+}
+
+impl Spool for FileSpool {
+    /// A document that cannot be read is set aside, not fatal: the control plane still knows most of
+    /// what it said, and an agent that does not start helps nobody.
+    fn load(&self) -> Result<Vec<Journal>, SpoolError> {
+        let mut journals = Vec::new();
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(at(&self.directory))? {
+            paths.push(entry.map_err(at(&self.directory))?.path());
+        }
+        paths.sort();
+        for path in paths {
+            if !path.to_string_lossy().ends_with(SUFFIX) {
+                continue;
+            }
+            let bytes = fs::read(&path).map_err(at(&path))?;
+            match serde_json::from_slice(&bytes) {
+                Ok(journal) => journals.push(journal),
+                Err(error) => {
+                    let aside = path.with_extension("unreadable");
+                    tracing::error!(path = %path.display(), %error, "journal set aside");
+                    fs::rename(&path, &aside).map_err(at(&path))?;
+                }
+            }
+        }
+        Ok(journals)
+    }
+
+    fn save(&self, journal: &Journal) -> Result<(), SpoolError> {
+        let path = self.path_of(&journal.record.rollout_id);
+        let temporary = path.with_extension("new");
+        let bytes = serde_json::to_vec(journal).map_err(SpoolError::Encode)?;
+        let mut file = File::create(&temporary).map_err(at(&temporary))?;
+        file.write_all(&bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(at(&temporary))?;
+        fs::rename(&temporary, &path).map_err(at(&path))?;
+        self.sync_directory()
+    }
+
+    fn remove(&self, rollout_id: &RolloutId) -> Result<(), SpoolError> {
+        let path = self.path_of(rollout_id);
+        match fs::remove_file(&path) {
+            Ok(()) => self.sync_directory(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(at(&path)(source)),
+        }
+    }
+}
+
+fn at(path: &Path) -> impl Fn(std::io::Error) -> SpoolError + use<> {
+    let path = path.display().to_string();
+    move |source| SpoolError::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// A file name without separators: everything but letters, digits, `-`, `_` and `@` as `%XX`.
+fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'@' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use nixfleet_proto::host::NewHost;
+    use nixfleet_proto::{HostRecord, Minutes, OnHealthFailure, Timestamp};
+
+    use super::*;
+
+    fn journal(rollout: &str, seq_floor: u64) -> Journal {
+        let rollout_id: RolloutId = rollout.parse().unwrap();
+        Journal {
+            v: 1,
+            record: HostRecord::pending(NewHost {
+                channel: rollout_id.channel(),
+                rollout_id,
+                hostname: "web-01".into(),
+                target_closure: "b".into(),
+                soak_minutes: Minutes::ZERO,
+                dispatched_at: Timestamp::UNIX_EPOCH,
+            }),
+            on_health_failure: OnHealthFailure::Halt,
+            signed_at: Timestamp::UNIX_EPOCH,
+            replaced: false,
+            seq_floor,
+            waiting: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_there_after_a_restart() {
+        let scratch = tempfile::tempdir().unwrap();
+        let spool = FileSpool::open(scratch.path().join("spool")).unwrap();
+        spool.save(&journal("stable@4f", 1)).unwrap();
+        spool.save(&journal("stable@4f", 2)).unwrap();
+        spool.save(&journal("edge@../../x", 3)).unwrap();
+        spool.remove(&"stable@ff".parse().unwrap()).unwrap();
+        let again = FileSpool::open(scratch.path().join("spool")).unwrap();
+        let floors: Vec<u64> = again.load().unwrap().iter().map(|j| j.seq_floor).collect();
+        assert_eq!(floors, [3, 2]);
+        again.remove(&"stable@4f".parse().unwrap()).unwrap();
+        assert_eq!(again.load().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_torn_document_is_set_aside() {
+        let scratch = tempfile::tempdir().unwrap();
+        let spool = FileSpool::open(scratch.path()).unwrap();
+        spool.save(&journal("stable@4f", 1)).unwrap();
+        fs::write(scratch.path().join(format!("edge@1{SUFFIX}")), b"{\"v\":1").unwrap();
+        assert_eq!(spool.load().unwrap().len(), 1);
+        assert_eq!(spool.load().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,34 @@
+//! A spool that outlives the agent, not the process: crashes of simulated agents leave it alone.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use nixfleet_proto::RolloutId;
+
+use super::{Spool, SpoolError};
+use crate::core::Journal;
+
+/// The documents in memory.
+#[derive(Debug, Default)]
+pub struct MemorySpool {
+    journals: Mutex<BTreeMap<RolloutId, Journal>>,
+}
+
+impl Spool for MemorySpool {
+    fn load(&self) -> Result<Vec<Journal>, SpoolError> {
+        let journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(journals.values().cloned().collect())
+    }
+
+    fn save(&self, journal: &Journal) -> Result<(), SpoolError> {
+        let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.insert(journal.record.rollout_id.clone(), journal.clone());
+        Ok(())
+    }
+
+    fn remove(&self, rollout_id: &RolloutId) -> Result<(), SpoolError> {
+        let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.remove(rollout_id);
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! What happens to a host with a closure: a function of seed, hostname and closure.
+
+use std::time::Duration;
+
+use nixfleet_proto::{ClosureHash, Hostname};
+
+use super::profile::{CrashPoint, Failure, Profile, Range, closure_matches};
+use crate::core::config::{mix, salt};
+
+/// Everything a host will meet with one closure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    /// Time a switch takes.
+    pub switch_time: Duration,
+    /// Time a rollback from the closure takes.
+    pub rollback_time: Duration,
+    /// What goes wrong.
+    pub failure: Option<Failure>,
+    /// The switch is deferred and the host reboots after this time.
+    pub reboots_after: Option<Duration>,
+    /// The agent dies there and starts again after this time.
+    pub crash: Option<(CrashPoint, Duration)>,
+    /// The network goes after the first time, for the second.
+    pub outage: Option<(Duration, Duration)>,
+}
+
+/// Independent draws for one (seed, hostname, closure).
+struct Lot(u64);
+
+impl Lot {
+    fn draw(&self, topic: &str) -> u64 {
+        mix(self.0 ^ salt(topic))
+    }
+
+    fn within(&self, topic: &str, range: Range) -> Duration {
+        range.pick(self.draw(topic))
+    }
+
+    /// True for about `share` of all hosts.
+    fn hits(&self, topic: &str, share: f64) -> bool {
+        // 53 bits are what a double holds exactly.
+        let unit = (self.draw(topic) >> 11) as f64 / (1_u64 << 53) as f64;
+        unit < share
+    }
+}
+
+impl Fate {
+    /// What the profile has for this host and closure.
+    pub fn of(profile: &Profile, seed: u64, hostname: &Hostname, closure: &ClosureHash) -> Self {
+        let lot = Lot(mix(mix(seed) ^ salt(hostname.as_str())) ^ salt(closure.as_str()));
+        let applies = |pattern: &str| closure_matches(pattern, closure.as_str());
+        let failure = profile
+            .failures
+            .iter()
+            .enumerate()
+            .find(|(at, rule)| {
+                applies(&rule.closure) && lot.hits(&format!("failure-{at}"), rule.share)
+            })
+            .map(|(_, rule)| rule.fails.clone());
+        let reboots_after = profile
+            .deferral
+            .as_ref()
+            .filter(|rule| applies(&rule.closure) && lot.hits("deferral", rule.share))
+            .map(|rule| lot.within("reboot", rule.reboot_after_ms));
+        let crash = profile
+            .crash
+            .as_ref()
+            .filter(|rule| applies(&rule.closure) && lot.hits("crash", rule.share))
+            .and_then(|rule| {
+                let choices = u64::try_from(rule.points.len()).ok()?;
+                let at = usize::try_from(lot.draw("crash-point").checked_rem(choices)?).ok()?;
+                let point = *rule.points.get(at)?;
+                Some((point, lot.within("restart", rule.restart_after_ms)))
+            });
+        let outage = profile
+            .offline
+            .as_ref()
+            .filter(|rule| applies(&rule.closure) && lot.hits("offline", rule.share))
+            .map(|rule| {
+                (
+                    lot.within("offline-start", rule.starts_after_ms),
+                    lot.within("offline-duration", rule.duration_ms),
+                )
+            });
+        Self {
+            switch_time: lot.within("switch", profile.activation_ms),
+            rollback_time: lot.within("rollback", profile.rollback_ms),
+            failure,
+            reboots_after,
+            crash,
+            outage,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile() -> Profile {
+        Profile::parse(
+            br#"{"failures":[{"closure":"bad*","share":0.2,"fails":{"kind":"probe","probeName":"http"}}]}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_fate() {
+        let profile = profile();
+        let of = |seed, host: &str| Fate::of(&profile, seed, &host.into(), &"bad-1".into());
+        assert_eq!(of(7, "web-01"), of(7, "web-01"));
+        assert_ne!(of(7, "web-01").switch_time, of(8, "web-01").switch_time);
+    }
+
+    #[test]
+    fn a_share_hits_about_that_many_hosts_and_no_other_closure() {
+        let profile = profile();
+        let hit = |closure: &str| {
+            (0..1000)
+                .filter(|n| {
+                    let host = Hostname::from(format!("web-{n:04}"));
+                    Fate::of(&profile, 7, &host, &closure.into()).failure.is_some()
+                })
+                .count()
+        };
+        assert!((150..250).contains(&hit("bad-1")), "{}", hit("bad-1"));
+        assert_eq!(hit("good-1"), 0);
+    }
+}

@@ -1,0 +1,326 @@
+//! Collects what the agents of a swarm know, as [`SwarmState`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nixfleet_proto::{ClosureHash, Hostname, RolloutId, Timestamp};
+
+use super::state::{
+    DeadLetter, HostKnowledge, Percentiles, RefusedDispatch, RolloutKnowledge, SwarmState, Totals,
+};
+use crate::core::{AgentCore, Note};
+use crate::shell::{Counted, Observer};
+
+/// Dead letters and refusals kept per host; the totals count all.
+const KEPT_MAX: usize = 32;
+
+/// The knowledge of all agents.
+#[derive(Debug)]
+pub struct Knowledge {
+    seed: u64,
+    started_at: Timestamp,
+    hosts: BTreeMap<Hostname, Arc<HostWatch>>,
+    sums: Arc<Sums>,
+}
+
+/// Sums over all hosts.
+#[derive(Debug, Default)]
+pub struct Sums {
+    changes: AtomicU64,
+    accepted: AtomicU64,
+    dead_letters: AtomicU64,
+    heartbeats: AtomicU64,
+    dispatches: AtomicU64,
+    refused: AtomicU64,
+    crashes: AtomicU64,
+    reboots: AtomicU64,
+    outages: AtomicU64,
+    network_errors: AtomicU64,
+    by_kind: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// Watches one agent through all its lives.
+#[derive(Debug)]
+pub struct HostWatch {
+    knowledge: Mutex<HostKnowledge>,
+    sums: Arc<Sums>,
+}
+
+/// What happened to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Incident {
+    /// The agent process runs.
+    Started,
+    /// It died.
+    Crashed,
+    /// The machine went down.
+    Rebooted,
+    /// The network went.
+    WentOffline,
+    /// It is back.
+    CameOnline,
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+impl Knowledge {
+    /// Nothing known yet about these hosts.
+    pub fn new(
+        seed: u64,
+        started_at: Timestamp,
+        hosts: impl IntoIterator<Item = (Hostname, ClosureHash)>,
+    ) -> Self {
+        let sums = Arc::new(Sums::default());
+        let hosts = hosts
+            .into_iter()
+            .map(|(hostname, current_closure)| {
+                let watch = HostWatch {
+                    knowledge: Mutex::new(HostKnowledge {
+                        current_closure,
+                        running: false,
+                        online: true,
+                        rollouts: BTreeMap::new(),
+                        dead_letters: Vec::new(),
+                        refused_dispatches: Vec::new(),
+                        dispatch_latency_ms: Vec::new(),
+                    }),
+                    sums: Arc::clone(&sums),
+                };
+                (hostname, Arc::new(watch))
+            })
+            .collect();
+        Self {
+            seed,
+            started_at,
+            hosts,
+            sums,
+        }
+    }
+
+    /// The watch of one host.
+    pub fn watch(&self, hostname: &Hostname) -> Option<Arc<HostWatch>> {
+        self.hosts.get(hostname).cloned()
+    }
+
+    /// Grows with every change; equal numbers mean equal states.
+    pub fn changes(&self) -> u64 {
+        get(&self.sums.changes)
+    }
+
+    /// Everything as of now.
+    pub fn state(&self, at: Timestamp) -> SwarmState {
+        let hosts: BTreeMap<Hostname, HostKnowledge> = self
+            .hosts
+            .iter()
+            .map(|(hostname, watch)| (hostname.clone(), watch.lock().clone()))
+            .collect();
+        let mut totals = self.sums.totals();
+        let mut by_closure: BTreeMap<ClosureHash, u64> = BTreeMap::new();
+        let mut by_state: BTreeMap<RolloutId, BTreeMap<_, u64>> = BTreeMap::new();
+        let mut latencies = Vec::new();
+        for host in hosts.values() {
+            totals.hosts += 1;
+            totals.running += u64::from(host.running);
+            totals.online += u64::from(host.running && host.online);
+            *by_closure.entry(host.current_closure.clone()).or_default() += 1;
+            latencies.extend_from_slice(&host.dispatch_latency_ms);
+            for (id, rollout) in &host.rollouts {
+                totals.pending_events += rollout.pending_events;
+                let states = by_state.entry(id.clone()).or_default();
+                *states.entry(rollout.state).or_default() += 1;
+            }
+        }
+        let by_kind = self.sums.by_kind().clone();
+        SwarmState {
+            v: 1,
+            at,
+            started_at: self.started_at,
+            seed: self.seed,
+            totals,
+            hosts_by_closure: by_closure,
+            hosts_by_state: by_state,
+            accepted_by_kind: by_kind
+                .into_iter()
+                .map(|(kind, count)| (kind.to_owned(), count))
+                .collect(),
+            dispatch_latency_ms: Percentiles::of(&mut latencies),
+            hosts,
+        }
+    }
+}
+
+impl Sums {
+    fn totals(&self) -> Totals {
+        Totals {
+            hosts: 0,
+            running: 0,
+            online: 0,
+            accepted_events: get(&self.accepted),
+            pending_events: 0,
+            dead_letters: get(&self.dead_letters),
+            heartbeats: get(&self.heartbeats),
+            dispatches: get(&self.dispatches),
+            refused_dispatches: get(&self.refused),
+            crashes: get(&self.crashes),
+            reboots: get(&self.reboots),
+            outages: get(&self.outages),
+            network_errors: get(&self.network_errors),
+        }
+    }
+
+    fn by_kind(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.by_kind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HostWatch {
+    fn lock(&self) -> MutexGuard<'_, HostKnowledge> {
+        self.knowledge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what happened to the host.
+    pub fn incident(&self, incident: Incident, current_closure: ClosureHash) {
+        let mut host = self.lock();
+        host.current_closure = current_closure;
+        match incident {
+            Incident::Started => host.running = true,
+            Incident::Crashed => {
+                host.running = false;
+                add(&self.sums.crashes);
+            }
+            Incident::Rebooted => {
+                host.running = false;
+                add(&self.sums.reboots);
+            }
+            Incident::WentOffline => {
+                host.online = false;
+                add(&self.sums.outages);
+            }
+            Incident::CameOnline => host.online = true,
+        }
+        add(&self.sums.changes);
+    }
+
+    fn delivered(&self, rollout_id: &RolloutId, kind: &'static str) {
+        if let Some(rollout) = self.lock().rollouts.get_mut(rollout_id) {
+            rollout.accepted_events += 1;
+        }
+        add(&self.sums.accepted);
+        *self.sums.by_kind().entry(kind).or_default() += 1;
+    }
+
+    fn refused(&self, refused: RefusedDispatch) {
+        add(&self.sums.refused);
+        let mut host = self.lock();
+        let known = host.refused_dispatches.iter_mut().find(|known| {
+            known.rollout_id == refused.rollout_id && known.reason == refused.reason
+        });
+        match known {
+            Some(known) => {
+                known.count += 1;
+                known.at = refused.at;
+                known.message = refused.message;
+            }
+            None => push_bounded(&mut host.refused_dispatches, refused),
+        }
+    }
+}
+
+fn push_bounded<T>(items: &mut Vec<T>, item: T) {
+    if items.len() >= KEPT_MAX {
+        items.remove(0);
+    }
+    items.push(item);
+}
+
+impl Observer for HostWatch {
+    fn note(&self, note: &Note, now: Timestamp) {
+        match note {
+            Note::DispatchHeld { latency_ms, .. } => {
+                add(&self.sums.dispatches);
+                push_bounded(&mut self.lock().dispatch_latency_ms, *latency_ms);
+            }
+            Note::Refused {
+                rollout_id,
+                reason,
+                message,
+            } => self.refused(RefusedDispatch {
+                rollout_id: rollout_id.clone(),
+                reason: reason.clone(),
+                message: message.clone(),
+                at: now,
+                count: 1,
+            }),
+            Note::Delivered {
+                rollout_id, kind, ..
+            } => self.delivered(rollout_id, kind),
+            Note::DeadLetter {
+                rollout_id,
+                seq,
+                kind,
+                status,
+                code,
+                message,
+            } => {
+                add(&self.sums.dead_letters);
+                let letter = DeadLetter {
+                    rollout_id: rollout_id.clone(),
+                    seq: *seq,
+                    kind: (*kind).to_owned(),
+                    status: *status,
+                    code: code.clone(),
+                    message: message.clone(),
+                    at: now,
+                };
+                push_bounded(&mut self.lock().dead_letters, letter);
+            }
+            Note::Transition { .. }
+            | Note::Recovered { .. }
+            | Note::Dropped { .. }
+            | Note::Unexpected { .. }
+            | Note::RollbackFailed { .. } => {}
+        }
+    }
+
+    fn observe(&self, core: &AgentCore) {
+        let mut host = self.lock();
+        let mut changed = false;
+        for (id, local) in core.rollouts() {
+            let before = host.rollouts.get(id);
+            let now = RolloutKnowledge {
+                state: local.record.state,
+                target_closure: local.record.target_closure.clone(),
+                current_closure_at_dispatch: local.record.current_closure_at_dispatch.clone(),
+                last_event_seq: local.record.last_event_seq,
+                accepted_events: before.map_or(0, |known| known.accepted_events),
+                pending_events: u64::try_from(local.outbox.len()).unwrap_or(u64::MAX),
+                replaced: local.replaced,
+            };
+            if before != Some(&now) {
+                host.rollouts.insert(id.clone(), now);
+                changed = true;
+            }
+        }
+        if host.current_closure != *core.current_closure() {
+            host.current_closure = core.current_closure().clone();
+            changed = true;
+        }
+        if changed {
+            add(&self.sums.changes);
+        }
+    }
+
+    fn count(&self, counted: Counted) {
+        match counted {
+            Counted::Heartbeat => add(&self.sums.heartbeats),
+            Counted::NetworkError => add(&self.sums.network_errors),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Starts the hosts of a swarm one after the other and joins them all at the end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nixfleet_proto::Hostname;
+use nixfleet_trust::TrustFile;
+use rustls::RootCertStore;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::admin;
+use super::certs::Certificates;
+use super::host::Host;
+use super::knowledge::Knowledge;
+use super::machine::Machine;
+use super::profile::Profile;
+use super::state;
+use crate::core::AgentConfig;
+use crate::shell::{Client, Shared, tls};
+use crate::verifier::Verifier;
+
+/// Artifacts read at the same time in one process; each may be as large as the fleet.
+const DOWNLOADS_MAX: usize = 16;
+/// How often the state file is looked after.
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an unchanged state file may grow old.
+const STATE_AGE_TICKS_MAX: u32 = 5;
+
+/// Everything a swarm needs.
+pub struct Plan {
+    /// Base URL of the control plane.
+    pub url: String,
+    /// Authorities that servers are believed by, PEM.
+    pub ca_pem: Vec<u8>,
+    /// The agents' certificates.
+    pub certificates: Certificates,
+    /// The trust file each agent holds.
+    pub trust: TrustFile,
+    /// The hosts.
+    pub hostnames: Vec<Hostname>,
+    /// What they do.
+    pub profile: Profile,
+    /// Decides all draws.
+    pub seed: u64,
+    /// Limits of each agent.
+    pub config: AgentConfig,
+    /// Agents started per second.
+    pub starts_per_second: u32,
+    /// Where the state is written.
+    pub state_file: Option<PathBuf>,
+    /// Where the state is served.
+    pub admin: Option<std::net::SocketAddr>,
+    /// Time between two progress lines; `None`: none.
+    pub progress_interval: Option<Duration>,
+}
+
+/// Runs until `shutdown`.
+///
+/// # Errors
+/// Something of the plan cannot be used, the state cannot be written, or an agent cannot go on.
+pub async fn run(plan: Plan, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let profile = Arc::new(plan.profile.clone());
+    let initial = plan
+        .hostnames
+        .iter()
+        .map(|hostname| (hostname.clone(), profile.initial_closure_of(hostname)));
+    let knowledge = Arc::new(Knowledge::new(plan.seed, chrono::Utc::now(), initial));
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    if let Some(address) = plan.admin {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("binding the admin listener to {address}"))?;
+        let local = listener.local_addr().context("reading the admin address")?;
+        tracing::info!(address = %local, "admin listens");
+        let service = admin::serve(listener, Arc::clone(&knowledge), shutdown.clone());
+        tasks.spawn(async { service.await.context("serving the admin listener") });
+    }
+    start_hosts(&plan, &profile, &knowledge, &mut tasks, &shutdown)?;
+    let report = report(&plan, Arc::clone(&knowledge), shutdown.clone());
+    let report = tokio::spawn(report);
+
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let ended = ended.context("a task panicked").and_then(|ended| ended);
+        if ended.is_err() && result.is_ok() {
+            result = ended;
+            shutdown.cancel();
+        }
+    }
+    shutdown.cancel();
+    report.await.context("the reporter panicked")??;
+    result
+}
+
+fn start_hosts(
+    plan: &Plan,
+    profile: &Arc<Profile>,
+    knowledge: &Knowledge,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let roots = tls::roots(&plan.ca_pem).context("reading the server CA")?;
+    let window = plan
+        .config
+        .manifest_age_max
+        .to_std()
+        .context("the largest manifest age is negative")?;
+    let verifier = Verifier::new(plan.trust.clone(), window);
+    let shared = Arc::new(Shared::new(verifier, DOWNLOADS_MAX));
+    for (index, hostname) in plan.hostnames.iter().enumerate() {
+        let host = build_host(plan, hostname, (profile, knowledge, &shared, &roots))
+            .with_context(|| format!("preparing host {hostname}"))?;
+        // Handshakes cost both sides: a swarm that starts at once would only measure them.
+        let delay = Duration::from_secs_f64(index as f64 / f64::from(plan.starts_per_second));
+        let name = hostname.clone();
+        let run = host.run(delay, shutdown.clone());
+        tasks.spawn(async move { run.await.with_context(|| format!("running the agent of {name}")) });
+    }
+    Ok(())
+}
+
+fn build_host(
+    plan: &Plan,
+    hostname: &Hostname,
+    parts: (&Arc<Profile>, &Knowledge, &Arc<Shared>, &Arc<RootCertStore>),
+) -> anyhow::Result<Host> {
+    let (profile, knowledge, shared, roots) = parts;
+    let identity = plan.certificates.identity(hostname)?;
+    let tls = tls::client_config(Arc::clone(roots), &identity)?;
+    let (link, online) = watch::channel(true);
+    let client = Client::new(&plan.url, hostname.as_str(), tls, online)?;
+    let (machine, accidents) = Machine::new(hostname.clone(), plan.seed, Arc::clone(profile));
+    Ok(Host {
+        hostname: hostname.clone(),
+        config: plan.config.clone(),
+        machine: Arc::new(machine),
+        accidents,
+        client: Arc::new(client),
+        link,
+        shared: Arc::clone(shared),
+        watch: knowledge
+            .watch(hostname)
+            .context("every host of the plan is watched")?,
+    })
+}
+
+/// Writes the state file and the progress lines, both once more at the end.
+fn report(
+    plan: &Plan,
+    knowledge: Arc<Knowledge>,
+    shutdown: CancellationToken,
+) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let file = plan.state_file.clone();
+    let progress = plan.progress_interval;
+    async move {
+        let mut ticks = tokio::time::interval(STATE_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut written = None;
+        let mut age: u32 = 0;
+        let mut said_at = tokio::time::Instant::now();
+        loop {
+            let last = tokio::select! {
+                () = shutdown.cancelled() => true,
+                _ = ticks.tick() => false,
+            };
+            let changes = knowledge.changes();
+            age += 1;
+            if let Some(file) = &file
+                && (last || written != Some(changes) || age >= STATE_AGE_TICKS_MAX)
+            {
+                write(file.clone(), Arc::clone(&knowledge)).await?;
+                written = Some(changes);
+                age = 0;
+            }
+            if last || progress.is_some_and(|interval| said_at.elapsed() >= interval) {
+                println!("{}", progress_line(&knowledge.state(chrono::Utc::now())));
+                said_at = tokio::time::Instant::now();
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn write(file: PathBuf, knowledge: Arc<Knowledge>) -> anyhow::Result<()> {
+    let path = file.clone();
+    tokio::task::spawn_blocking(move || {
+        state::write_atomically(&path, &knowledge.state(chrono::Utc::now()))
+    })
+    .await
+    .context("writing the state panicked")?
+    .with_context(|| format!("writing the state to {}", file.display()))
+}
+
+fn progress_line(state: &state::SwarmState) -> String {
+    let totals = &state.totals;
+    let latency = &state.dispatch_latency_ms;
+    let mut line = format!(
+        "swarm: {}/{} online, events {} accepted {} pending {} dead, dispatches {} (p50 {} ms, p99 {} ms), refused {}",
+        totals.online,
+        totals.hosts,
+        totals.accepted_events,
+        totals.pending_events,
+        totals.dead_letters,
+        totals.dispatches,
+        latency.p50,
+        latency.p99,
+        totals.refused_dispatches,
+    );
+    for (rollout, states) in &state.hosts_by_state {
+        line.push_str(&format!("; {rollout}"));
+        for (host_state, count) in states {
+            line.push_str(&format!(" {} {count}", host_state.name()));
+        }
+    }
+    line
+}
