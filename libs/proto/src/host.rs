@@ -2,7 +2,7 @@
 //!
 //! Source: docs/semantics.md, host machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +130,9 @@ pub struct ProbeRecord {
     /// Why the last result failed; cleared by a pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_reason: Option<String>,
+    /// Failing enforce controls of the last result; absent when it had no controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_controls: Option<BTreeSet<FailedControl>>,
 }
 
 /// A `Converged` report that could not complete yet.
