@@ -1,0 +1,272 @@
+//! The machine of one host in one rollout, the same on the agent and in the reducer.
+//!
+//! [`transition`] is the whole table. Both sides take the same next record from it; [`step`] and
+//! [`step_agent`] differ only in the effects they derive.
+//!
+//! Source: docs/semantics.md, host machine.
+
+mod converge;
+mod effect;
+mod probe;
+mod transition;
+mod validate;
+
+use nixfleet_proto::event::HostEventBody;
+use nixfleet_proto::{
+    ClosureHash, HostEvent, HostRecord, HostState, OnHealthFailure, Producer, Reason, Rejection,
+    RolloutState, Timestamp,
+};
+
+pub use converge::convergence_fault;
+pub use effect::{AgentEffect, ControlEffect};
+pub use validate::{Fault, validate};
+
+use transition::Transition;
+
+/// What the machine takes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostInput<'a> {
+    /// A report of the host, or one the partition owner recovered.
+    Event {
+        /// Chooses the sequence counter.
+        producer: Producer,
+        /// The report.
+        event: &'a HostEvent,
+    },
+    /// The planner saw that a claim can be completed.
+    SoakElapsed,
+    /// The planner lets a Pending host that already runs its target converge.
+    ConvergeUnchanged {
+        /// The closure the host runs.
+        current_closure: &'a ClosureHash,
+    },
+}
+
+impl HostInput<'_> {
+    /// Name of the event kind or planner input.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Event { event, .. } => event.body.name(),
+            Self::SoakElapsed => "SoakElapsed",
+            Self::ConvergeUnchanged { .. } => "ConvergeUnchanged",
+        }
+    }
+}
+
+/// What a transition may read besides the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepCtx {
+    /// Pinned policy of the rollout.
+    pub on_health_failure: OnHealthFailure,
+    /// State of the host's rollout.
+    pub rollout_state: RolloutState,
+    /// Fold time; on the agent, the time the event was made.
+    pub received_at: Timestamp,
+}
+
+/// An accepted input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Step<E> {
+    /// The only statement of the new state.
+    pub next: HostRecord,
+    /// What else follows, in order.
+    pub effects: Vec<E>,
+}
+
+/// Folds one input on the control side.
+///
+/// # Errors
+/// `stale`, `illegal` or `invariant`; the record stays as it is.
+pub fn step(
+    record: &HostRecord,
+    input: &HostInput<'_>,
+    ctx: &StepCtx,
+) -> Result<Step<ControlEffect>, Rejection> {
+    let transition = checked(record, input, ctx)?;
+    let effects = effect::control(record, &transition);
+    let next = transition.next;
+    Ok(Step { next, effects })
+}
+
+/// Folds one input on the agent.
+///
+/// # Errors
+/// As [`step`].
+pub fn step_agent(
+    record: &HostRecord,
+    input: &HostInput<'_>,
+    ctx: &StepCtx,
+) -> Result<Step<AgentEffect>, Rejection> {
+    let transition = checked(record, input, ctx)?;
+    let effects = effect::agent(record, input, &transition);
+    let next = transition.next;
+    Ok(Step { next, effects })
+}
+
+/// Sequence first, then the state of the rollout, then the table.
+fn checked(
+    record: &HostRecord,
+    input: &HostInput<'_>,
+    ctx: &StepCtx,
+) -> Result<Transition, Rejection> {
+    match *input {
+        HostInput::Event { producer, event } => {
+            check_sequence(record, producer, event.seq)?;
+            check_rollout(input, ctx.rollout_state)?;
+            let mut transition = transition(record, &event.body, ctx)?;
+            match producer {
+                Producer::Agent => transition.next.last_event_seq = event.seq,
+                Producer::Recovery => transition.next.recovery_seq = event.seq,
+            }
+            Ok(transition)
+        }
+        HostInput::SoakElapsed => {
+            check_rollout(input, ctx.rollout_state)?;
+            converge::soak_elapsed(record, ctx.received_at)
+        }
+        HostInput::ConvergeUnchanged { current_closure } => {
+            check_rollout(input, ctx.rollout_state)?;
+            converge::unchanged(record, current_closure, ctx.received_at)
+        }
+    }
+}
+
+fn check_sequence(record: &HostRecord, producer: Producer, seq: u64) -> Result<(), Rejection> {
+    let last = match producer {
+        Producer::Agent => record.last_event_seq,
+        Producer::Recovery => record.recovery_seq,
+    };
+    if seq > last {
+        Ok(())
+    } else {
+        Err(Rejection::new(
+            Reason::Stale,
+            format!("sequence {seq} is not above {last}"),
+        ))
+    }
+}
+
+fn check_rollout(input: &HostInput<'_>, state: RolloutState) -> Result<(), Rejection> {
+    let legal = match input {
+        HostInput::Event { event, .. } => match state {
+            RolloutState::Pruned => false,
+            RolloutState::Superseded => !matches!(event.body, HostEventBody::DispatchAck { .. }),
+            RolloutState::Opening
+            | RolloutState::Active
+            | RolloutState::Converging
+            | RolloutState::Terminal
+            | RolloutState::Reverted
+            | RolloutState::Failed => true,
+        },
+        HostInput::SoakElapsed => state != RolloutState::Pruned,
+        HostInput::ConvergeUnchanged { .. } => state.is_running(),
+    };
+    if legal {
+        Ok(())
+    } else {
+        let rollout = format!("a rollout in {}", state.name());
+        Err(Rejection::illegal(&rollout, input.name()))
+    }
+}
+
+/// The table of host events.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the table is one match that a reader sees whole"
+)]
+fn transition(
+    record: &HostRecord,
+    body: &HostEventBody,
+    ctx: &StepCtx,
+) -> Result<Transition, Rejection> {
+    use HostEventBody as E;
+    let illegal = || Err(Rejection::illegal(record.state.name(), body.name()));
+    match record.state {
+        HostState::Pending => match body {
+            E::DispatchAck {
+                current_closure_at_dispatch: before,
+                received_at,
+            } => Ok(transition::acknowledge(record, before, *received_at)),
+            E::ActivationStarted { .. } | E::ActivationCompleted { .. } => illegal(),
+            E::ActivationDeferred { .. } | E::ActivationFailed { .. } => illegal(),
+            E::ProbeTopologyDeclared { .. } | E::ProbeObservedFirst { .. } => illegal(),
+            E::ProbeResult { .. } | E::ProbeFailureFirst { .. } => illegal(),
+            E::Failed { .. } | E::RollbackComplete { .. } | E::Converged { .. } => illegal(),
+        },
+        HostState::Activating => match body {
+            E::ActivationStarted { started_at, .. } => Ok(transition::start(record, *started_at)),
+            E::ActivationCompleted {
+                observed_current_closure: observed,
+                completed_at,
+                ..
+            } => Ok(transition::complete(record, observed, *completed_at, ctx)),
+            E::ActivationDeferred { deferred_at, .. } => {
+                Ok(transition::defer(record, *deferred_at))
+            }
+            E::ActivationFailed { failed_at, .. } => {
+                Ok(transition::fail_activation(record, *failed_at, ctx))
+            }
+            E::DispatchAck { .. } => illegal(),
+            E::ProbeTopologyDeclared { .. } | E::ProbeObservedFirst { .. } => illegal(),
+            E::ProbeResult { .. } | E::ProbeFailureFirst { .. } => illegal(),
+            E::Failed { .. } | E::RollbackComplete { .. } | E::Converged { .. } => illegal(),
+        },
+        HostState::Deferred => match body {
+            E::ActivationCompleted {
+                observed_current_closure: observed,
+                completed_at,
+                ..
+            } => Ok(transition::complete(record, observed, *completed_at, ctx)),
+            E::ActivationFailed { failed_at, .. } => {
+                Ok(transition::fail_activation(record, *failed_at, ctx))
+            }
+            E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
+            E::ActivationDeferred { .. } => illegal(),
+            E::ProbeTopologyDeclared { .. } | E::ProbeObservedFirst { .. } => illegal(),
+            E::ProbeResult { .. } | E::ProbeFailureFirst { .. } => illegal(),
+            E::Failed { .. } | E::RollbackComplete { .. } | E::Converged { .. } => illegal(),
+        },
+        HostState::Soaking => match body {
+            E::ProbeTopologyDeclared { .. }
+            | E::ProbeObservedFirst { .. }
+            | E::ProbeResult { .. }
+            | E::ProbeFailureFirst { .. } => probe::keep(record, body),
+            E::Failed {
+                failed_at,
+                policy_applied,
+                ..
+            } => Ok(transition::fail(record, *failed_at, *policy_applied)),
+            E::Converged {
+                converged_at,
+                current_closure,
+            } => converge::report(record, current_closure, *converged_at),
+            E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
+            E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
+            E::ActivationFailed { .. } | E::RollbackComplete { .. } => illegal(),
+        },
+        HostState::Converged => match body {
+            E::ProbeTopologyDeclared { .. }
+            | E::ProbeObservedFirst { .. }
+            | E::ProbeResult { .. }
+            | E::ProbeFailureFirst { .. } => probe::keep(record, body),
+            E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
+            E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
+            E::ActivationFailed { .. } | E::Failed { .. } => illegal(),
+            E::RollbackComplete { .. } | E::Converged { .. } => illegal(),
+        },
+        HostState::Failed => match body {
+            E::RollbackComplete {
+                reverted_to_closure: reverted_to,
+                completed_at,
+                ..
+            } => Ok(transition::roll_back(record, reverted_to, *completed_at)),
+            E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
+            E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
+            E::ActivationFailed { .. } | E::ProbeTopologyDeclared { .. } => illegal(),
+            E::ProbeObservedFirst { .. } | E::ProbeResult { .. } => illegal(),
+            E::ProbeFailureFirst { .. } | E::Failed { .. } | E::Converged { .. } => illegal(),
+        },
+        HostState::Reverted => illegal(),
+    }
+}

@@ -1,0 +1,181 @@
+//! What each event does to a record, except for probes and convergence.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+use nixfleet_proto::host::FailedControl;
+use nixfleet_proto::{
+    ClosureHash, HostRecord, HostState, Minutes, OnHealthFailure, ProbeName, Timestamp,
+};
+
+use super::StepCtx;
+
+/// Clocks of hosts count up to this far from the time of receipt.
+///
+/// Source: docs/semantics.md, host machine, activation completed.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(60);
+
+/// The next record and what caused it, before either side derives its effects.
+pub(super) struct Transition {
+    pub(super) next: HostRecord,
+    /// Time of the event.
+    pub(super) at: Timestamp,
+    pub(super) cause: Cause,
+}
+
+/// What happened, as far as effects depend on it.
+pub(super) enum Cause {
+    Acknowledged,
+    Completed,
+    /// The closure to go back to, when the applied policy says so and it is known.
+    Failed {
+        roll_back_to: Option<ClosureHash>,
+    },
+    RolledBack,
+    /// A first observation or first failure.
+    ProbeSeen {
+        durable: bool,
+    },
+    ProbeJudged {
+        probe_name: ProbeName,
+        failures: Vec<FailedControl>,
+        durable: bool,
+    },
+    /// Nothing follows but the transition itself, if any.
+    Plain,
+}
+
+impl Transition {
+    pub(super) fn plain(next: HostRecord, at: Timestamp) -> Self {
+        let cause = Cause::Plain;
+        Self { next, at, cause }
+    }
+}
+
+pub(super) fn acknowledge(
+    record: &HostRecord,
+    before: &ClosureHash,
+    received_at: Timestamp,
+) -> Transition {
+    let next = HostRecord {
+        state: HostState::Activating,
+        current_closure_at_dispatch: Some(before.clone()),
+        dispatch_acked_at: Some(received_at),
+        ..record.clone()
+    };
+    Transition {
+        next,
+        at: received_at,
+        cause: Cause::Acknowledged,
+    }
+}
+
+pub(super) fn start(record: &HostRecord, started_at: Timestamp) -> Transition {
+    let next = HostRecord {
+        activation_started_at: Some(started_at),
+        ..record.clone()
+    };
+    Transition::plain(next, started_at)
+}
+
+/// The observed closure is not compared with the target here: convergence does that.
+pub(super) fn complete(
+    record: &HostRecord,
+    observed: &ClosureHash,
+    completed_at: Timestamp,
+    ctx: &StepCtx,
+) -> Transition {
+    let next = HostRecord {
+        state: HostState::Soaking,
+        current_closure: Some(observed.clone()),
+        activation_completed_at: Some(completed_at),
+        soak_due_at: Some(soak_due_at(
+            completed_at,
+            ctx.received_at,
+            record.soak_minutes,
+        )),
+        probes: BTreeMap::new(),
+        declared_probes: None,
+        ..record.clone()
+    };
+    Transition {
+        next,
+        at: completed_at,
+        cause: Cause::Completed,
+    }
+}
+
+pub(super) fn defer(record: &HostRecord, deferred_at: Timestamp) -> Transition {
+    let next = HostRecord {
+        state: HostState::Deferred,
+        ..record.clone()
+    };
+    Transition::plain(next, deferred_at)
+}
+
+pub(super) fn fail_activation(
+    record: &HostRecord,
+    failed_at: Timestamp,
+    ctx: &StepCtx,
+) -> Transition {
+    let mut transition = fail(record, failed_at, ctx.on_health_failure);
+    transition.next.activation_failed_at = Some(failed_at);
+    transition
+}
+
+pub(super) fn fail(
+    record: &HostRecord,
+    failed_at: Timestamp,
+    policy: OnHealthFailure,
+) -> Transition {
+    let roll_back_to = match policy {
+        OnHealthFailure::Halt => None,
+        OnHealthFailure::RollbackAndHalt => record.current_closure_at_dispatch.clone(),
+    };
+    let next = HostRecord {
+        state: HostState::Failed,
+        failed_at: Some(failed_at),
+        policy_applied: Some(policy),
+        convergence_claim: None,
+        ..record.clone()
+    };
+    Transition {
+        next,
+        at: failed_at,
+        cause: Cause::Failed { roll_back_to },
+    }
+}
+
+pub(super) fn roll_back(
+    record: &HostRecord,
+    reverted_to: &ClosureHash,
+    completed_at: Timestamp,
+) -> Transition {
+    let next = HostRecord {
+        state: HostState::Reverted,
+        reverted_at: Some(completed_at),
+        reverted_to: Some(reverted_to.clone()),
+        current_closure: Some(reverted_to.clone()),
+        ..record.clone()
+    };
+    Transition {
+        next,
+        at: completed_at,
+        cause: Cause::RolledBack,
+    }
+}
+
+/// When the soak ends: completion, taken no further than the tolerance from receipt, plus the soak.
+/// At the far end of the calendar it saturates.
+fn soak_due_at(completed_at: Timestamp, received_at: Timestamp, soak: Minutes) -> Timestamp {
+    let earliest = received_at
+        .checked_sub_signed(CLOCK_TOLERANCE)
+        .unwrap_or(Timestamp::MIN_UTC);
+    let latest = received_at
+        .checked_add_signed(CLOCK_TOLERANCE)
+        .unwrap_or(Timestamp::MAX_UTC);
+    completed_at
+        .clamp(earliest, latest)
+        .checked_add_signed(soak.delta())
+        .unwrap_or(Timestamp::MAX_UTC)
+}

@@ -1,0 +1,51 @@
+//! What holds for every record that the machine produced.
+
+use nixfleet_proto::{HostRecord, HostState};
+
+/// A record that no sequence of inputs produces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(pub(crate) &'static str);
+
+/// Checks a record that was read back.
+///
+/// # Errors
+/// Names the first invariant that does not hold.
+pub fn validate(record: &HostRecord) -> Result<(), Fault> {
+    let check = |holds: bool, fault| if holds { Ok(()) } else { Err(Fault(fault)) };
+    check(
+        record.channel == record.rollout_id.channel(),
+        "the channel is not the rollout's",
+    )?;
+    let on_target = record.current_closure.as_ref() == Some(&record.target_closure);
+    match record.state {
+        HostState::Pending => check(
+            record.current_closure_at_dispatch.is_none() && record.dispatch_acked_at.is_none(),
+            "Pending with an acknowledged dispatch",
+        ),
+        HostState::Activating | HostState::Deferred => check(
+            record.dispatch_acked_at.is_some(),
+            "an activation without an acknowledged dispatch",
+        ),
+        HostState::Soaking => check(
+            record.soak_due_at.is_some() && record.activation_completed_at.is_some(),
+            "Soaking without a completed activation",
+        ),
+        HostState::Converged => check(
+            on_target && record.converged_at.is_some(),
+            "Converged on another closure or at no time",
+        ),
+        HostState::Failed => check(
+            record.failed_at.is_some()
+                && record.policy_applied.is_some()
+                && record.convergence_claim.is_none(),
+            "Failed at no time, under no policy, or with a claim",
+        ),
+        HostState::Reverted => check(
+            record.reverted_at.is_some()
+                && record.reverted_to.is_some()
+                && record.reverted_to == record.current_closure,
+            "Reverted to no closure or at no time",
+        ),
+    }
+}

@@ -1,0 +1,247 @@
+//! Taking over outcomes: nothing is decided here.
+
+use std::sync::Arc;
+
+use nixfleet_proto::outcome::Opened;
+use nixfleet_proto::{
+    Effect, HostRecord, Hostname, ManifestHash, Outcome, Pinned, Position, RolloutId,
+    RolloutRecord, Verdict,
+};
+
+use super::tally::Tally;
+use super::{HostEntry, PartitionState, PinnedSet, Rollout};
+
+/// An outcome that does not fit the state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AbsorbError {
+    /// What an opened rollout pins is not at hand.
+    #[error("what manifest {0} pins is not at hand")]
+    UnknownManifest(ManifestHash),
+    /// The outcome opens a rollout but carries no record of it.
+    #[error("the outcome opens {0} without its record")]
+    OpenedWithoutRecord(RolloutId),
+    /// The outcome touches a rollout that does not exist.
+    #[error("rollout {0} does not exist")]
+    UnknownRollout(RolloutId),
+    /// The outcome touches a host that does not exist.
+    #[error("host {1} does not exist in rollout {0}")]
+    UnknownHost(RolloutId, Hostname),
+}
+
+pub(super) fn absorb(
+    state: &mut PartitionState,
+    outcome: &Outcome,
+    pinned: &PinnedSet,
+) -> Result<(), AbsorbError> {
+    state.clock = Some(
+        state
+            .clock
+            .map_or(outcome.at, |clock| clock.max(outcome.at)),
+    );
+    let accepted = match &outcome.verdict {
+        Verdict::Rejected(_) => return Ok(()),
+        Verdict::Accepted(accepted) => accepted,
+    };
+    if let Some(opened) = &accepted.opened {
+        let record = accepted
+            .rollouts
+            .iter()
+            .find(|record| record.rollout_id == opened.rollout_id)
+            .ok_or_else(|| AbsorbError::OpenedWithoutRecord(opened.rollout_id.clone()))?;
+        let pinned = pinned
+            .get(&opened.manifest_hash)
+            .ok_or_else(|| AbsorbError::UnknownManifest(opened.manifest_hash.clone()))?;
+        let rollout = opened_rollout(opened, record, pinned, outcome);
+        state.rollouts.insert(opened.rollout_id.clone(), rollout);
+    }
+    for record in &accepted.hosts {
+        absorb_host(state, record, outcome.position)?;
+    }
+    for record in &accepted.rollouts {
+        absorb_rollout(state, record, outcome.position)?;
+    }
+    for effect in &accepted.effects {
+        absorb_effect(state, effect, outcome)?;
+    }
+    if let Some(epoch) = accepted.leader_epoch {
+        state.leader_epoch = epoch;
+    }
+    Ok(())
+}
+
+fn opened_rollout(
+    opened: &Opened,
+    record: &RolloutRecord,
+    pinned: &Arc<Pinned>,
+    outcome: &Outcome,
+) -> Rollout {
+    let hosts = pinned
+        .pending_hosts(&opened.rollout_id, outcome.at)
+        .zip(&pinned.host_set)
+        .map(|(record, host)| {
+            let entry = HostEntry {
+                record,
+                wave: host.wave_index,
+                staged: host.staged,
+                queued_at: None,
+                recovery_candidate: None,
+                position: outcome.position,
+            };
+            (host.hostname.clone(), entry)
+        })
+        .collect();
+    Rollout {
+        tally: Tally::of(&hosts, &record.waived_hosts),
+        record: record.clone(),
+        manifest_hash: opened.manifest_hash.clone(),
+        pinned: Arc::clone(pinned),
+        position: outcome.position,
+        hosts,
+        probe_failures: Default::default(),
+        blocks: Default::default(),
+    }
+}
+
+fn absorb_host(
+    state: &mut PartitionState,
+    record: &HostRecord,
+    position: Position,
+) -> Result<(), AbsorbError> {
+    let rollout = rollout_mut(state, &record.rollout_id)?;
+    let waived = rollout.is_waived(&record.hostname);
+    let Rollout { hosts, tally, .. } = rollout;
+    let host = hosts.get_mut(&record.hostname).ok_or_else(|| {
+        AbsorbError::UnknownHost(record.rollout_id.clone(), record.hostname.clone())
+    })?;
+    if host.record.state == record.state {
+        host.record = record.clone();
+    } else {
+        tally.leave(&record.hostname, host, waived);
+        host.record = record.clone();
+        tally.enter(&record.hostname, host, waived);
+    }
+    host.position = position;
+    Ok(())
+}
+
+fn absorb_rollout(
+    state: &mut PartitionState,
+    record: &RolloutRecord,
+    position: Position,
+) -> Result<(), AbsorbError> {
+    let rollout = rollout_mut(state, &record.rollout_id)?;
+    let waivers_changed = rollout.record.waived_hosts != record.waived_hosts;
+    rollout.record = record.clone();
+    rollout.position = position;
+    if waivers_changed {
+        rollout.tally = Tally::of(&rollout.hosts, &record.waived_hosts);
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_lines, reason = "one arm per effect, read as a whole")]
+fn absorb_effect(
+    state: &mut PartitionState,
+    effect: &Effect,
+    outcome: &Outcome,
+) -> Result<(), AbsorbError> {
+    match effect {
+        Effect::ReplaceProbeFailures {
+            rollout_id,
+            hostname,
+            probe_name,
+            failures,
+            ..
+        } => {
+            let rollout = rollout_mut(state, rollout_id)?;
+            let key = (hostname.clone(), probe_name.clone());
+            if failures.is_empty() {
+                rollout.probe_failures.remove(&key);
+            } else {
+                // One control named twice in a result is one failure.
+                let mut failures = failures.clone();
+                failures.sort();
+                failures.dedup();
+                rollout.probe_failures.insert(key, failures);
+            }
+        }
+        Effect::InsertQuarantine {
+            channel,
+            closure_hash,
+        } => {
+            let closures = state.quarantines.entry(channel.clone()).or_default();
+            closures
+                .entry(closure_hash.clone())
+                .or_insert(outcome.position);
+        }
+        Effect::RemoveQuarantine {
+            channel,
+            closure_hash,
+        } => {
+            if let Some(closures) = state.quarantines.get_mut(channel) {
+                closures.remove(closure_hash);
+            }
+            state.quarantines.retain(|_, closures| !closures.is_empty());
+        }
+        Effect::InsertDispatch {
+            rollout_id,
+            hostname,
+            ..
+        } => host_mut(state, rollout_id, hostname)?.queued_at = Some(outcome.at),
+        Effect::RemoveDispatch {
+            rollout_id,
+            hostname,
+        } => host_mut(state, rollout_id, hostname)?.queued_at = None,
+        Effect::CancelDispatches { rollout_id } => {
+            let rollout = rollout_mut(state, rollout_id)?;
+            rollout
+                .hosts
+                .values_mut()
+                .for_each(|host| host.queued_at = None);
+        }
+        Effect::SetRecoveryCandidate {
+            rollout_id,
+            hostname,
+            current_closure,
+        } => host_mut(state, rollout_id, hostname)?.recovery_candidate = current_closure.clone(),
+        Effect::ReplaceBlocks {
+            rollout_id,
+            wave,
+            gate,
+            holds,
+        } => {
+            let rollout = rollout_mut(state, rollout_id)?;
+            if holds.is_empty() {
+                rollout.blocks.remove(&(*wave, *gate));
+            } else {
+                let held = (outcome.position, holds.clone());
+                rollout.blocks.insert((*wave, *gate), held);
+            }
+        }
+        // The records above already say so.
+        Effect::RecordTransition { .. } | Effect::RecordRolloutTransition { .. } => {}
+        Effect::UpdateCurrentWave { .. } | Effect::HaltLifted { .. } => {}
+    }
+    Ok(())
+}
+
+fn rollout_mut<'a>(
+    state: &'a mut PartitionState,
+    rollout_id: &RolloutId,
+) -> Result<&'a mut Rollout, AbsorbError> {
+    state
+        .rollouts
+        .get_mut(rollout_id)
+        .ok_or_else(|| AbsorbError::UnknownRollout(rollout_id.clone()))
+}
+
+fn host_mut<'a>(
+    state: &'a mut PartitionState,
+    rollout_id: &RolloutId,
+    hostname: &Hostname,
+) -> Result<&'a mut HostEntry, AbsorbError> {
+    rollout_mut(state, rollout_id)?
+        .hosts
+        .get_mut(hostname)
+        .ok_or_else(|| AbsorbError::UnknownHost(rollout_id.clone(), hostname.clone()))
+}

@@ -1,0 +1,65 @@
+//! The state hash: two owners that ever diverge are seen by it.
+
+use std::io::{self, Write};
+
+use nixfleet_proto::Timestamp;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{HostEntry, PartitionState, Rollout};
+
+/// Feeds JSON into SHA-256 without holding it.
+struct Hasher(Sha256);
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Hasher {
+    /// Adds one value and a separator that no JSON text holds.
+    fn add<T: Serialize>(&mut self, value: &T) {
+        serde_json::to_writer(&mut *self, value)
+            .expect("records have text keys only, and a hasher takes every byte");
+        self.0.update([0]);
+    }
+}
+
+pub(super) fn hash(state: &PartitionState) -> String {
+    let mut hasher = Hasher(Sha256::new());
+    let clock: Option<Timestamp> = state.clock;
+    hasher.add(&(state.leader_epoch, clock, state.rollouts.len()));
+    for rollout in state.rollouts.values() {
+        add_rollout(&mut hasher, rollout);
+    }
+    for (channel, closures) in &state.quarantines {
+        hasher.add(&(channel, closures.keys().collect::<Vec<_>>()));
+    }
+    let digest = hasher.0.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn add_rollout(hasher: &mut Hasher, rollout: &Rollout) {
+    hasher.add(&(&rollout.record, &rollout.manifest_hash, rollout.hosts.len()));
+    for host in rollout.hosts.values() {
+        let HostEntry {
+            record,
+            queued_at,
+            recovery_candidate,
+            ..
+        } = host;
+        hasher.add(&(record, queued_at, recovery_candidate));
+    }
+    for (probe, failures) in &rollout.probe_failures {
+        hasher.add(&(probe, failures));
+    }
+    for (gate, (_, holds)) in &rollout.blocks {
+        hasher.add(&(gate, holds));
+    }
+}

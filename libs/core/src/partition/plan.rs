@@ -1,0 +1,223 @@
+//! Entries of the planner: checked again, except for budgets, which rest on the epoch alone.
+
+use nixfleet_proto::{
+    Accepted, ClosureHash, Effect, HostState, PlanAction, Reason, Rejection, RolloutEvent,
+    RolloutState, Timestamp,
+};
+
+use super::decide::{Decision, find_host, find_rollout, invariant, step_host};
+use super::draft::Draft;
+use super::{HostEntry, PartitionState, PinnedSet, Rollout, open};
+use crate::host::HostInput;
+
+#[expect(clippy::too_many_lines, reason = "one arm per action, read as a whole")]
+pub(super) fn decide(
+    state: &PartitionState,
+    at: Timestamp,
+    (epoch, action): (u64, &PlanAction),
+    pinned: &PinnedSet,
+) -> Decision {
+    check_epoch(state, epoch, action)?;
+    match action {
+        PlanAction::Barrier {} => barrier(state, epoch, at),
+        PlanAction::OpenRollout {
+            rollout_id,
+            channel,
+            target_ref,
+            manifest_hash,
+        } => {
+            let opening = open::Opening {
+                rollout_id,
+                channel,
+                target_ref,
+                manifest_hash,
+            };
+            open::decide(state, at, &opening, pinned)
+        }
+        PlanAction::QueueDispatch {
+            rollout_id,
+            hostname,
+            target_closure,
+            ..
+        } => {
+            let target = find_host(state, rollout_id, hostname)?;
+            queue_dispatch(state, target, target_closure)
+        }
+        PlanAction::AdvanceWave {
+            rollout_id,
+            from_wave,
+            to_wave,
+        } => {
+            let rollout = find_rollout(state, rollout_id)?;
+            advance_wave(rollout, (*from_wave, *to_wave), at)
+        }
+        PlanAction::SoakElapsed {
+            rollout_id,
+            hostname,
+        } => {
+            let target = find_host(state, rollout_id, hostname)?;
+            step_host(target, &HostInput::SoakElapsed, at)
+        }
+        PlanAction::ConvergeUnchanged {
+            rollout_id,
+            hostname,
+            current_closure,
+        } => {
+            let target = find_host(state, rollout_id, hostname)?;
+            let decision = step_host(
+                target,
+                &HostInput::ConvergeUnchanged { current_closure },
+                at,
+            )?;
+            check_turn(state, target)?;
+            Ok(decision)
+        }
+        PlanAction::RetentionExpired { rollout_id } => {
+            let rollout = find_rollout(state, rollout_id)?;
+            let mut draft = Draft::of(rollout, at);
+            let rollout_id = rollout_id.clone();
+            draft.fold(RolloutEvent::RetentionExpired { rollout_id, at })?;
+            Ok(draft.finish())
+        }
+        PlanAction::BlocksChanged {
+            rollout_id,
+            wave,
+            gate,
+            holds,
+        } => {
+            let rollout = find_rollout(state, rollout_id)?;
+            if rollout.record.state == RolloutState::Pruned {
+                return Err(illegal_in(rollout, action.name()));
+            }
+            Ok(Accepted {
+                effects: vec![Effect::ReplaceBlocks {
+                    rollout_id: rollout_id.clone(),
+                    wave: *wave,
+                    gate: *gate,
+                    holds: holds.clone(),
+                }],
+                ..Accepted::default()
+            })
+        }
+    }
+}
+
+/// Below the highest epoch seen is an older leader; above it only a barrier may speak.
+fn check_epoch(state: &PartitionState, epoch: u64, action: &PlanAction) -> Result<(), Rejection> {
+    let seen = state.leader_epoch;
+    let is_barrier = matches!(action, PlanAction::Barrier {});
+    if epoch < seen || (is_barrier && epoch == seen) {
+        return Err(Rejection::new(
+            Reason::Fenced,
+            format!("epoch {epoch} of {} is not above {seen}", action.name()),
+        ));
+    }
+    if epoch > seen && !is_barrier {
+        return invariant(format!("epoch {epoch} was not announced by a barrier"));
+    }
+    Ok(())
+}
+
+/// A new leader starts; whatever the counters say and was not said yet is said now.
+fn barrier(state: &PartitionState, epoch: u64, at: Timestamp) -> Decision {
+    let mut accepted = Accepted {
+        leader_epoch: Some(epoch),
+        ..Accepted::default()
+    };
+    for rollout in state.rollouts.values() {
+        if !rollout.record.state.is_running() {
+            continue;
+        }
+        let mut draft = Draft::of(rollout, at);
+        draft.settle()?;
+        let settled = draft.finish();
+        accepted.rollouts.extend(settled.rollouts);
+        accepted.events.extend(settled.events);
+        accepted.effects.extend(settled.effects);
+    }
+    Ok(accepted)
+}
+
+fn queue_dispatch(
+    state: &PartitionState,
+    (rollout, host): (&Rollout, &HostEntry),
+    target_closure: &ClosureHash,
+) -> Decision {
+    let record = &host.record;
+    if !rollout.record.state.is_running() {
+        return Err(illegal_in(rollout, "QueueDispatch"));
+    }
+    if record.state != HostState::Pending {
+        return Err(Rejection::illegal(record.state.name(), "QueueDispatch"));
+    }
+    if host.queued_at.is_some() {
+        let state = "Pending with a queued dispatch";
+        return Err(Rejection::illegal(state, "QueueDispatch"));
+    }
+    if *target_closure != record.target_closure {
+        return invariant("the closure is not the target");
+    }
+    check_turn(state, (rollout, host))?;
+    Ok(Accepted {
+        effects: vec![Effect::InsertDispatch {
+            rollout_id: record.rollout_id.clone(),
+            hostname: record.hostname.clone(),
+            target_closure: record.target_closure.clone(),
+            soak_minutes: record.soak_minutes,
+        }],
+        ..Accepted::default()
+    })
+}
+
+/// Whether it is the host's turn: not halted, its wave has come, its closure is not banned.
+fn check_turn(
+    state: &PartitionState,
+    (rollout, host): (&Rollout, &HostEntry),
+) -> Result<(), Rejection> {
+    if rollout.is_halted() {
+        return invariant("the rollout is halted");
+    }
+    if !host.staged {
+        return invariant("the host is in no wave");
+    }
+    if host.wave > rollout.record.current_wave {
+        return invariant(format!(
+            "wave {} has not come, the rollout is at {}",
+            host.wave, rollout.record.current_wave
+        ));
+    }
+    if state.is_quarantined(&host.record.channel, &host.record.target_closure) {
+        return invariant("the target closure is quarantined");
+    }
+    Ok(())
+}
+
+fn advance_wave(rollout: &Rollout, (from, to): (u32, u32), at: Timestamp) -> Decision {
+    if !rollout.record.state.is_running() {
+        return Err(illegal_in(rollout, "AdvanceWave"));
+    }
+    let current = rollout.record.current_wave;
+    if from != current {
+        return invariant(format!("the current wave is {current}, not {from}"));
+    }
+    if !rollout.is_current_wave_done() {
+        return invariant(format!("wave {current} is not done"));
+    }
+    if rollout.next_wave() != Some(to) {
+        return invariant(format!("{to} is not the next wave with hosts"));
+    }
+    let mut draft = Draft::of(rollout, at);
+    draft.fold(RolloutEvent::WaveAdvanced {
+        rollout_id: rollout.record.rollout_id.clone(),
+        from_wave: from,
+        to_wave: to,
+        at,
+    })?;
+    draft.settle()?;
+    Ok(draft.finish())
+}
+
+fn illegal_in(rollout: &Rollout, entry: &str) -> Rejection {
+    let rollout = format!("a rollout in {}", rollout.record.state.name());
+    Rejection::illegal(&rollout, entry)
+}

@@ -1,0 +1,201 @@
+//! From rows back to the state that wrote them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, RolloutRow};
+use nixfleet_proto::{Hostname, ManifestHash, Pinned, RolloutId};
+
+use super::tally::Tally;
+use super::{HostEntry, PartitionState, PinnedSet, Rollout};
+use crate::host::Fault;
+use crate::{host, rollout};
+
+/// Rows that are not the state of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// What a rollout pins is not at hand.
+    #[error("what manifest {manifest_hash} of rollout {rollout_id} pins is not at hand")]
+    UnknownManifest {
+        /// The rollout.
+        rollout_id: RolloutId,
+        /// Its manifest.
+        manifest_hash: ManifestHash,
+    },
+    /// A row speaks of a rollout that has no row.
+    #[error("a row names rollout {0}, which has none")]
+    UnknownRollout(RolloutId),
+    /// A row speaks of a host that the manifest does not have, or has no row.
+    #[error(
+        "host {hostname} of rollout {rollout_id} is in the rows or in the manifest, not in both"
+    )]
+    UnknownHost {
+        /// The rollout.
+        rollout_id: RolloutId,
+        /// The host.
+        hostname: Hostname,
+    },
+    /// A rollout record that the machine does not produce.
+    #[error("the record of rollout {rollout_id} is broken")]
+    InvalidRollout {
+        /// The rollout.
+        rollout_id: RolloutId,
+        /// What is wrong.
+        #[source]
+        fault: Fault,
+    },
+    /// A host record that the machine does not produce.
+    #[error("the record of host {hostname} in rollout {rollout_id} is broken")]
+    InvalidHost {
+        /// The rollout.
+        rollout_id: RolloutId,
+        /// The host.
+        hostname: Hostname,
+        /// What is wrong.
+        #[source]
+        fault: Fault,
+    },
+}
+
+impl PartitionState {
+    /// The state that the rows were written from.
+    ///
+    /// # Errors
+    /// When a manifest is missing, or the rows contradict it, each other or the machines.
+    pub fn restore(snapshot: PartitionSnapshot, pinned: &PinnedSet) -> Result<Self, RestoreError> {
+        let mut state = Self::new();
+        if let Some(cursor) = &snapshot.cursor {
+            state.leader_epoch = cursor.leader_epoch;
+            state.clock = cursor.clock;
+        }
+        for row in snapshot.rollouts {
+            let rollout = restore_rollout(row, pinned)?;
+            let rollout_id = rollout.record.rollout_id.clone();
+            state.rollouts.insert(rollout_id, rollout);
+        }
+        restore_hosts(&mut state, snapshot.hosts)?;
+        for row in snapshot.quarantines {
+            let closures = state.quarantines.entry(row.channel).or_default();
+            closures.insert(row.closure_hash, row.position);
+        }
+        for row in snapshot.probe_failures {
+            let rollout = rollout_mut(&mut state, &row.rollout_id)?;
+            let key = (row.hostname, row.probe_name);
+            let failures = rollout.probe_failures.entry(key).or_default();
+            failures.push(row.control);
+        }
+        for row in snapshot.blocks {
+            let rollout = rollout_mut(&mut state, &row.rollout_id)?;
+            let held = (row.position, row.holds);
+            rollout.blocks.insert((row.wave, row.gate), held);
+        }
+        for rollout in state.rollouts.values_mut() {
+            rollout.tally = Tally::of(&rollout.hosts, &rollout.record.waived_hosts);
+            // Rows come in any order; the fold keeps failures sorted.
+            rollout
+                .probe_failures
+                .values_mut()
+                .for_each(|controls| controls.sort());
+        }
+        Ok(state)
+    }
+}
+
+fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, RestoreError> {
+    let RolloutRow {
+        record,
+        manifest_hash,
+        position,
+    } = row;
+    let rollout_id = &record.rollout_id;
+    rollout::validate(&record).map_err(|fault| RestoreError::InvalidRollout {
+        rollout_id: rollout_id.clone(),
+        fault,
+    })?;
+    let pinned = pinned
+        .get(&manifest_hash)
+        .ok_or_else(|| RestoreError::UnknownManifest {
+            rollout_id: rollout_id.clone(),
+            manifest_hash: manifest_hash.clone(),
+        })?;
+    Ok(Rollout {
+        record,
+        manifest_hash,
+        pinned: Arc::clone(pinned),
+        position,
+        hosts: BTreeMap::new(),
+        probe_failures: BTreeMap::new(),
+        blocks: BTreeMap::new(),
+        tally: Tally::default(),
+    })
+}
+
+/// Joins host rows with what the manifest says about their waves; both must name the same hosts.
+fn restore_hosts(state: &mut PartitionState, rows: Vec<HostRow>) -> Result<(), RestoreError> {
+    let mut by_rollout: BTreeMap<RolloutId, BTreeMap<Hostname, HostRow>> = BTreeMap::new();
+    for row in rows {
+        let rollout_id = row.record.rollout_id.clone();
+        let hosts = by_rollout.entry(rollout_id).or_default();
+        hosts.insert(row.record.hostname.clone(), row);
+    }
+    for (rollout_id, rows) in by_rollout {
+        let rollout = rollout_mut(state, &rollout_id)?;
+        let pinned = Arc::clone(&rollout.pinned);
+        rollout.hosts = join_hosts(&rollout_id, rows, &pinned)?;
+    }
+    for (rollout_id, rollout) in &state.rollouts {
+        if let (true, Some(host)) = (rollout.hosts.is_empty(), rollout.pinned.host_set.first()) {
+            return Err(unknown_host(rollout_id, &host.hostname));
+        }
+    }
+    Ok(())
+}
+
+fn join_hosts(
+    rollout_id: &RolloutId,
+    mut rows: BTreeMap<Hostname, HostRow>,
+    pinned: &Pinned,
+) -> Result<BTreeMap<Hostname, HostEntry>, RestoreError> {
+    let mut hosts = BTreeMap::new();
+    for host in &pinned.host_set {
+        let hostname = &host.hostname;
+        let row = rows
+            .remove(hostname)
+            .ok_or_else(|| unknown_host(rollout_id, hostname))?;
+        host::validate(&row.record).map_err(|fault| RestoreError::InvalidHost {
+            rollout_id: rollout_id.clone(),
+            hostname: hostname.clone(),
+            fault,
+        })?;
+        let entry = HostEntry {
+            record: row.record,
+            wave: host.wave_index,
+            staged: host.staged,
+            queued_at: row.queued_at,
+            recovery_candidate: row.recovery_candidate,
+            position: row.position,
+        };
+        hosts.insert(hostname.clone(), entry);
+    }
+    match rows.keys().next() {
+        Some(hostname) => Err(unknown_host(rollout_id, hostname)),
+        None => Ok(hosts),
+    }
+}
+
+fn unknown_host(rollout_id: &RolloutId, hostname: &Hostname) -> RestoreError {
+    RestoreError::UnknownHost {
+        rollout_id: rollout_id.clone(),
+        hostname: hostname.clone(),
+    }
+}
+
+fn rollout_mut<'a>(
+    state: &'a mut PartitionState,
+    rollout_id: &RolloutId,
+) -> Result<&'a mut Rollout, RestoreError> {
+    state
+        .rollouts
+        .get_mut(rollout_id)
+        .ok_or_else(|| RestoreError::UnknownRollout(rollout_id.clone()))
+}

@@ -1,0 +1,128 @@
+//! What a heartbeat proves, and what it is answered.
+//!
+//! Source: docs/semantics.md, heartbeats and recovery.
+
+use nixfleet_proto::wire::{HeartbeatReply, HostSnapshot, OwnerHeartbeat, OwnerReply};
+use nixfleet_proto::{
+    ClosureHash, EntryBody, HostEvent, HostEventBody, HostState, Hostname, Producer, RolloutState,
+    Timestamp,
+};
+
+use crate::partition::{HostEntry, PartitionState, Rollout};
+
+/// The entries that make up for transitions the heartbeat proves and the log does not have.
+///
+/// They are legal on `state` as it is: the same heartbeat yields nothing once they are folded.
+pub fn synthesise(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> Vec<EntryBody> {
+    let request = &heartbeat.request;
+    let Some(current_closure) = &request.current_closure else {
+        return Vec::new();
+    };
+    let proof = Proof {
+        current_closure,
+        at: request.at,
+    };
+    records_of(state, &request.hostname)
+        .filter_map(|(rollout, host)| missed(rollout, host, &proof))
+        .collect()
+}
+
+/// The answer to a heartbeat from the state as it is.
+pub fn reply(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> OwnerReply {
+    let request = &heartbeat.request;
+    let bootstrap_rollouts = match &request.rollout_id {
+        Some(_) => Vec::new(),
+        None => records_of(state, &request.hostname)
+            .filter(|(rollout, host)| is_open(rollout, host))
+            .map(|(_, host)| HostSnapshot::from(&host.record))
+            .collect(),
+    };
+    OwnerReply {
+        reply: HeartbeatReply {
+            received_at: request.at,
+            bootstrap_rollouts,
+        },
+        replay_from: replay_from(state, heartbeat),
+    }
+}
+
+/// The last sequence seen, when the record does not know the closure the host runs.
+fn replay_from(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> Option<u64> {
+    let request = &heartbeat.request;
+    let rollout = state.rollout(request.rollout_id.as_ref()?)?;
+    let current_closure = request.current_closure.as_ref()?;
+    let record = &rollout.hosts.get(&request.hostname)?.record;
+    let differs = record.current_closure.as_ref() != Some(current_closure);
+    differs.then_some(record.last_event_seq)
+}
+
+fn records_of<'a>(
+    state: &'a PartitionState,
+    hostname: &'a Hostname,
+) -> impl Iterator<Item = (&'a Rollout, &'a HostEntry)> {
+    state
+        .rollouts()
+        .values()
+        .filter(|rollout| rollout.record.state != RolloutState::Pruned)
+        .filter_map(|rollout| Some((rollout, rollout.hosts.get(hostname)?)))
+}
+
+/// A Pending record of a superseded rollout is closed by definition.
+fn is_open(rollout: &Rollout, host: &HostEntry) -> bool {
+    let closed =
+        rollout.record.state == RolloutState::Superseded && host.record.state == HostState::Pending;
+    host.record.state.is_open() && !closed
+}
+
+struct Proof<'a> {
+    current_closure: &'a ClosureHash,
+    at: Timestamp,
+}
+
+fn missed(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<EntryBody> {
+    let record = &host.record;
+    let on_target = *proof.current_closure == record.target_closure;
+    let body = match record.state {
+        HostState::Activating | HostState::Deferred if on_target => {
+            HostEventBody::ActivationCompleted {
+                observed_current_closure: proof.current_closure.clone(),
+                exit_code: 0,
+                completed_at: proof.at,
+            }
+        }
+        HostState::Failed
+            if !on_target
+                && record.current_closure_at_dispatch.as_ref() == Some(proof.current_closure) =>
+        {
+            HostEventBody::RollbackComplete {
+                reverted_to_closure: proof.current_closure.clone(),
+                exit_code: 0,
+                completed_at: proof.at,
+            }
+        }
+        HostState::Pending => return candidate(rollout, host, proof),
+        HostState::Activating | HostState::Deferred | HostState::Failed => return None,
+        HostState::Soaking | HostState::Converged | HostState::Reverted => return None,
+    };
+    Some(EntryBody::HostEvent {
+        rollout_id: record.rollout_id.clone(),
+        hostname: record.hostname.clone(),
+        producer: Producer::Recovery,
+        event: HostEvent {
+            seq: record.recovery_seq.saturating_add(1),
+            body,
+        },
+    })
+}
+
+/// Says so when a Pending host is seen on its target for the first time, or no longer.
+fn candidate(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<EntryBody> {
+    let record = &host.record;
+    let on_target = *proof.current_closure == record.target_closure;
+    let told = host.recovery_candidate.is_some();
+    (is_open(rollout, host) && on_target != told).then(|| EntryBody::RecoveryCandidate {
+        rollout_id: record.rollout_id.clone(),
+        hostname: record.hostname.clone(),
+        current_closure: proof.current_closure.clone(),
+    })
+}
