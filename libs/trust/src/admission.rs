@@ -1,0 +1,92 @@
+//! Whether a verified release may become the accepted one, with everything that speaks against it.
+//!
+//! Source: docs/semantics.md, admission.
+
+mod cycle;
+mod fault;
+mod rules;
+
+use nixfleet_proto::RolloutId;
+
+pub use fault::{AdmissionError, FAULTS_MAX, Fault, Findings, Notice};
+pub use rules::{
+    FRESHNESS_MINUTES_MAX, HOSTNAME_BYTES_MAX, SOAK_MINUTES_MAX, WAVES_MAX, check_fleet,
+};
+
+use crate::release::{AcceptedRelease, Release};
+
+/// A release that may become the accepted one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// What a person may want to look at; refuses nothing.
+    pub notices: Vec<Notice>,
+    /// True when the release says what the accepted one says: only its freshness is renewed.
+    pub renewed: bool,
+}
+
+/// Compares a verified release with the accepted one and with the rules of a complete fleet.
+///
+/// `is_superseded` answers whether a rollout was superseded at any time.
+///
+/// # Errors
+/// Lists every fault, up to [`FAULTS_MAX`].
+pub fn admit(
+    release: &Release,
+    accepted: Option<&AcceptedRelease>,
+    is_superseded: &dyn Fn(&RolloutId) -> bool,
+) -> Result<Admission, AdmissionError> {
+    let mut findings = Findings::default();
+    let fleet = release.fleet().payload();
+    check_fleet(fleet, &mut findings);
+    for manifest in release.rollouts().values() {
+        rules::check_manifest(fleet, manifest.payload(), &mut findings);
+    }
+    if let Some(accepted) = accepted {
+        compare(release, accepted, &mut findings);
+    }
+    for (rollout_id, _) in release.content().rollouts.values() {
+        if is_superseded(rollout_id) {
+            findings.fault(Fault::Superseded {
+                rollout_id: rollout_id.clone(),
+            });
+        }
+    }
+    let notices = findings.into_result()?;
+    Ok(Admission {
+        notices,
+        renewed: accepted.is_some_and(|accepted| accepted.content == *release.content()),
+    })
+}
+
+/// A release must not go back in time, nor give a commit another meaning.
+fn compare(release: &Release, accepted: &AcceptedRelease, findings: &mut Findings) {
+    if release.signed_at() < accepted.signed_at {
+        findings.fault(Fault::Older {
+            signed_at: release.signed_at(),
+            accepted: accepted.signed_at,
+        });
+    }
+    let content = release.content();
+    for (channel, (rollout_id, hash)) in &content.rollouts {
+        if let Some((accepted_id, accepted_hash)) = accepted.content.rollouts.get(channel)
+            && accepted_id == rollout_id
+            && accepted_hash != hash
+        {
+            findings.fault(Fault::RefReused {
+                artifact: format!("rollout manifest {rollout_id}"),
+            });
+        }
+    }
+    let commit = &release.fleet().payload().meta.ci_commit;
+    if let Some(commit) = commit
+        && accepted.commit.as_ref() == Some(commit)
+        && accepted.content.fleet != content.fleet
+    {
+        findings.fault(Fault::RefReused {
+            artifact: format!("fleet of {commit}"),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! What can speak against a release, and what is only worth a look.
+
+use nixfleet_proto::{ChannelName, Hostname, Minutes, RolloutId, Timestamp};
+use serde::{Serialize, Serializer};
+
+/// Most faults, and most notices, that are kept; more are counted.
+pub const FAULTS_MAX: usize = 1000;
+
+/// One reason to refuse a release. `at` says where in the document, as a path of keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message uses every field")]
+pub enum Fault {
+    /// The fleet source is not JSON, or not a fleet.
+    #[error("the fleet source cannot be read: {message}")]
+    Unreadable { message: String },
+    /// A key that a selector does not have; ignoring it would select other hosts.
+    #[error("{at}: unknown key {key:?}")]
+    UnknownKey { at: String, key: String },
+    /// Another layout.
+    #[error("{at}: schema version {version} is unknown, 1 is expected")]
+    SchemaVersion { at: String, version: u64 },
+    /// A reference to a channel that is not there.
+    #[error("{at}: there is no channel {channel:?}")]
+    UnknownChannel { at: String, channel: ChannelName },
+    /// A reference to a policy that is not there.
+    #[error("{at}: there is no rollout policy {policy:?}")]
+    UnknownPolicy { at: String, policy: String },
+    /// A reference to a host that is not there.
+    #[error("{at}: there is no host {hostname:?}")]
+    UnknownHost { at: String, hostname: Hostname },
+    /// A wave nobody says the soak of.
+    #[error("{at}: the soak minutes are missing")]
+    SoakMissing { at: String },
+    /// A soak that looks like a mistake.
+    #[error("{at}: a soak of {soak} is longer than a year")]
+    SoakTooLong { at: String, soak: Minutes },
+    /// A freshness window that looks like a mistake.
+    #[error("{at}: {minutes} minutes are longer than ten years")]
+    FreshnessTooLong { at: String, minutes: u64 },
+    /// More waves than can be told apart.
+    #[error("{at}: {count} waves are more than the {max} allowed")]
+    TooManyWaves {
+        at: String,
+        count: usize,
+        max: usize,
+    },
+    /// Each of these waits for the next, the last for the first.
+    #[error("{at}: a cycle, nobody can go first: {}", path.join(" waits for "))]
+    Cycle { at: String, path: Vec<String> },
+    /// Without a commit there is no rollout id.
+    #[error("meta.ciCommit: channel {channel} has hosts, so a commit is needed")]
+    RefMissing { channel: ChannelName },
+    /// A commit that routes do not accept.
+    #[error("meta.ciCommit: {reference:?} is not lower-case hexadecimal")]
+    RefIllegal { reference: String },
+    /// A name that routes or certificates do not accept.
+    #[error("{at}: {name:?} {reason}")]
+    NameIllegal {
+        at: String,
+        name: String,
+        reason: &'static str,
+    },
+    /// Nobody has a closure.
+    #[error("hosts: no host has a closure, there is nothing to roll out")]
+    NoHosts,
+    /// The manifest names other hosts, waves or closures than the fleet.
+    #[error("rollout manifest of {channel}: its host set is not the one of the fleet")]
+    HostSetDiffers { channel: ChannelName },
+    /// The same commit with other content.
+    #[error("{artifact} was accepted with other content: publish a new commit")]
+    RefReused { artifact: String },
+    /// An old rollout cannot be opened again.
+    #[error("rollout {rollout_id} was superseded before: publish a new commit")]
+    Superseded { rollout_id: RolloutId },
+    /// Going back in time.
+    #[error("signed at {signed_at}, the accepted release at {accepted}")]
+    Older {
+        signed_at: Timestamp,
+        accepted: Timestamp,
+    },
+}
+
+impl Fault {
+    /// The name that machines count by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "unreadable",
+            Self::UnknownKey { .. } => "unknown-key",
+            Self::SchemaVersion { .. } => "schema-version",
+            Self::UnknownChannel { .. } => "unknown-channel",
+            Self::UnknownPolicy { .. } => "unknown-policy",
+            Self::UnknownHost { .. } => "unknown-host",
+            Self::SoakMissing { .. } => "soak-missing",
+            Self::SoakTooLong { .. } => "soak-too-long",
+            Self::FreshnessTooLong { .. } => "freshness-too-long",
+            Self::TooManyWaves { .. } => "too-many-waves",
+            Self::Cycle { .. } => "cycle",
+            Self::RefMissing { .. } => "ref-missing",
+            Self::RefIllegal { .. } => "ref-illegal",
+            Self::NameIllegal { .. } => "name-illegal",
+            Self::NoHosts => "no-hosts",
+            Self::HostSetDiffers { .. } => "host-set-differs",
+            Self::RefReused { .. } => "ref-reused",
+            Self::Superseded { .. } => "superseded",
+            Self::Older { .. } => "older",
+        }
+    }
+}
+
+/// Something that refuses nothing and that a person may want to know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message uses every field")]
+pub enum Notice {
+    /// A wave lists a host of another channel.
+    #[error("{at}: {hostname} is a host of channel {channel}")]
+    WaveHostElsewhere {
+        at: String,
+        hostname: Hostname,
+        channel: ChannelName,
+    },
+    /// A wave lists a host that has nothing to roll out.
+    #[error("{at}: {hostname} has no closure")]
+    WaveHostWithoutClosure { at: String, hostname: Hostname },
+    /// A host that no wave lists is never dispatched.
+    #[error("hosts.{hostname}: no wave of channel {channel} lists it, so it is never dispatched")]
+    HostUnstaged {
+        hostname: Hostname,
+        channel: ChannelName,
+    },
+    /// The manifest counts other hosts than the fleet's selectors select.
+    #[error("rollout manifest of {channel}: its budgets are not the ones of the fleet")]
+    BudgetsDiffer { channel: ChannelName },
+    /// A pin that no longer holds was left out.
+    #[error("hosts.{hostname}.pin: expired, left out")]
+    PinExpired { hostname: Hostname },
+    /// More of the same.
+    #[error("and {count} more")]
+    Omitted { count: usize },
+}
+
+impl Notice {
+    /// The name that machines count by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::WaveHostElsewhere { .. } => "wave-host-elsewhere",
+            Self::WaveHostWithoutClosure { .. } => "wave-host-without-closure",
+            Self::HostUnstaged { .. } => "host-unstaged",
+            Self::BudgetsDiffer { .. } => "budgets-differ",
+            Self::PinExpired { .. } => "pin-expired",
+            Self::Omitted { .. } => "omitted",
+        }
+    }
+}
+
+/// The JSON form of faults and notices.
+#[derive(Serialize)]
+struct Finding {
+    code: &'static str,
+    message: String,
+}
+
+impl Serialize for Fault {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let finding = Finding {
+            code: self.name(),
+            message: self.to_string(),
+        };
+        finding.serialize(serializer)
+    }
+}
+
+impl Serialize for Notice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let finding = Finding {
+            code: self.name(),
+            message: self.to_string(),
+        };
+        finding.serialize(serializer)
+    }
+}
+
+/// A release that must not be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmissionError {
+    /// What speaks against it, at most [`FAULTS_MAX`].
+    pub faults: Vec<Fault>,
+    /// How many more faults there are.
+    pub omitted: usize,
+}
+
+impl std::fmt::Display for AdmissionError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.faults.len() + self.omitted;
+        write!(
+            f,
+            "the release has {count} fault{}",
+            if count == 1 { "" } else { "s" }
+        )?;
+        for fault in &self.faults {
+            write!(f, "\n  {fault}")?;
+        }
+        if self.omitted > 0 {
+            write!(f, "\n  and {} more", self.omitted)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for AdmissionError {}
+
+/// Collects faults and notices up to the bound.
+#[derive(Debug, Default)]
+pub struct Findings {
+    faults: Vec<Fault>,
+    faults_omitted: usize,
+    notices: Vec<Notice>,
+    notices_omitted: usize,
+}
+
+impl Findings {
+    /// Adds a fault.
+    pub fn fault(&mut self, fault: Fault) {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push(fault);
+        } else {
+            self.faults_omitted += 1;
+        }
+    }
+
+    /// Adds a notice.
+    pub fn notice(&mut self, notice: Notice) {
+        if self.notices.len() < FAULTS_MAX {
+            self.notices.push(notice);
+        } else {
+            self.notices_omitted += 1;
+        }
+    }
+
+    /// True when there is no fault so far.
+    pub fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// The notices, when there is no fault.
+    ///
+    /// # Errors
+    /// All faults, when there is one.
+    pub fn into_result(mut self) -> Result<Vec<Notice>, AdmissionError> {
+        if !self.faults.is_empty() {
+            return Err(AdmissionError {
+                faults: self.faults,
+                omitted: self.faults_omitted,
+            });
+        }
+        if self.notices_omitted > 0 {
+            self.notices.push(Notice::Omitted {
+                count: self.notices_omitted,
+            });
+        }
+        Ok(self.notices)
+    }
+}

@@ -1,0 +1,98 @@
+//! The kinds of signed artifacts.
+
+use nixfleet_proto::Minutes;
+use nixfleet_proto::fleet::{
+    BootstrapNonces, Fleet, Meta, PolicyWave, Revocations, RolloutManifest, Selector,
+};
+use serde::de::DeserializeOwned;
+
+/// The strategy that needs no waves.
+pub const ALL_AT_ONCE: &str = "all-at-once";
+
+mod sealed {
+    /// Only the artifacts of this crate can be verified.
+    pub trait Sealed {}
+}
+
+/// A document that the release key signs.
+pub trait Artifact: DeserializeOwned + sealed::Sealed {
+    /// What people call it.
+    const KIND: &'static str;
+
+    /// The top-level `schemaVersion`.
+    fn schema_version(&self) -> u64;
+
+    /// Who signed when.
+    fn meta(&self) -> &Meta;
+
+    /// Fills in what the format leaves to its readers; signed bytes stay untouched.
+    fn normalise(&mut self) {}
+}
+
+impl sealed::Sealed for Fleet {}
+impl sealed::Sealed for RolloutManifest {}
+impl sealed::Sealed for Revocations {}
+impl sealed::Sealed for BootstrapNonces {}
+
+impl Artifact for Fleet {
+    const KIND: &'static str = "fleet";
+
+    fn schema_version(&self) -> u64 {
+        self.schema_version
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// A policy `all-at-once` without waves gets one match-all wave without soak.
+    fn normalise(&mut self) {
+        for policy in self.rollout_policies.values_mut() {
+            if policy.strategy == ALL_AT_ONCE && policy.waves.is_empty() {
+                policy.waves.push(PolicyWave {
+                    selector: Selector {
+                        all: true,
+                        ..Selector::default()
+                    },
+                    soak_minutes: Some(Minutes::ZERO),
+                });
+            }
+        }
+    }
+}
+
+impl Artifact for RolloutManifest {
+    const KIND: &'static str = "rollout manifest";
+
+    fn schema_version(&self) -> u64 {
+        self.schema_version
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+}
+
+impl Artifact for Revocations {
+    const KIND: &'static str = "revocations";
+
+    fn schema_version(&self) -> u64 {
+        self.schema_version
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+}
+
+impl Artifact for BootstrapNonces {
+    const KIND: &'static str = "bootstrap nonces";
+
+    fn schema_version(&self) -> u64 {
+        self.schema_version
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+}

@@ -1,0 +1,203 @@
+//! A release as it travels: signed bytes that nobody has looked into yet.
+//!
+//! Three forms with one content: a directory or its copy behind HTTP, the body of
+//! `PUT /v1/manifests`, and an announcement with objects in the object store.
+//!
+//! Source: docs/manifests.md, from source to control plane.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
+use nixfleet_proto::{ChannelName, ManifestHash, RolloutId};
+use serde::{Deserialize, Serialize};
+
+/// Path of the fleet inside a release directory.
+pub const FLEET_FILE: &str = "fleet.resolved.json";
+
+/// What a signature's path adds to its artifact's.
+pub const SIGNATURE_SUFFIX: &str = ".sig";
+
+/// Path of a rollout manifest inside a release directory.
+pub fn rollout_file(rollout_id: &RolloutId) -> String {
+    format!("rollouts/{rollout_id}.json")
+}
+
+/// Path of an artifact's detached signature.
+pub fn signature_file(artifact: &str) -> String {
+    format!("{artifact}{SIGNATURE_SUFFIX}")
+}
+
+/// One artifact as received, with its detached signature.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signed {
+    /// The artifact's bytes, in whatever layout they came.
+    pub bytes: Vec<u8>,
+    /// The raw signature over their canonical form.
+    pub signature: Vec<u8>,
+}
+
+/// A fleet with its rollout manifests by channel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReleaseBundle {
+    /// The fleet.
+    pub fleet: Signed,
+    /// One rollout manifest per channel with hosts.
+    pub rollouts: BTreeMap<ChannelName, Signed>,
+}
+
+/// Body of `PUT /v1/manifests`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseUpload {
+    /// The fleet.
+    pub fleet: SignedUpload,
+    /// Rollout manifests by channel.
+    pub rollouts: BTreeMap<ChannelName, SignedUpload>,
+}
+
+/// One artifact in an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedUpload {
+    /// The bytes, standard base64.
+    pub artifact: String,
+    /// The signature, standard base64.
+    pub signature: String,
+}
+
+/// Why a bundle cannot be put together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    /// A part is not base64.
+    #[error("the {part} of {artifact} is not standard base64")]
+    NotBase64 {
+        /// The artifact.
+        artifact: String,
+        /// `artifact` or `signature`.
+        part: &'static str,
+    },
+    /// An announced object is not there.
+    #[error("the object {hash} of {artifact} is missing")]
+    ObjectMissing {
+        /// The artifact.
+        artifact: String,
+        /// Name of the object.
+        hash: ManifestHash,
+    },
+}
+
+impl From<&Signed> for SignedUpload {
+    fn from(signed: &Signed) -> Self {
+        Self {
+            artifact: STANDARD.encode(&signed.bytes),
+            signature: STANDARD.encode(&signed.signature),
+        }
+    }
+}
+
+impl From<&ReleaseBundle> for ReleaseUpload {
+    fn from(bundle: &ReleaseBundle) -> Self {
+        Self {
+            fleet: SignedUpload::from(&bundle.fleet),
+            rollouts: bundle
+                .rollouts
+                .iter()
+                .map(|(channel, signed)| (channel.clone(), SignedUpload::from(signed)))
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<&ReleaseUpload> for ReleaseBundle {
+    type Error = BundleError;
+
+    fn try_from(upload: &ReleaseUpload) -> Result<Self, BundleError> {
+        let decode = |artifact: &str, signed: &SignedUpload| {
+            Ok(Signed {
+                bytes: decode(artifact, "artifact", &signed.artifact)?,
+                signature: decode(artifact, "signature", &signed.signature)?,
+            })
+        };
+        Ok(Self {
+            fleet: decode("fleet", &upload.fleet)?,
+            rollouts: upload
+                .rollouts
+                .iter()
+                .map(|(channel, signed)| Ok((channel.clone(), decode(channel.as_str(), signed)?)))
+                .collect::<Result<_, BundleError>>()?,
+        })
+    }
+}
+
+impl ReleaseBundle {
+    /// Puts an announced release together again from the objects it names.
+    ///
+    /// # Errors
+    /// Names the first object that is missing or signature that is not base64. What comes out still
+    /// has to be verified.
+    pub fn assemble(
+        announcement: &ReleaseAnnouncement,
+        objects: &BTreeMap<ManifestHash, Vec<u8>>,
+    ) -> Result<Self, BundleError> {
+        let fetch = |artifact: &str, reference: &ArtifactRef| {
+            let bytes = objects.get(&reference.hash).cloned().ok_or_else(|| {
+                BundleError::ObjectMissing {
+                    artifact: artifact.to_owned(),
+                    hash: reference.hash.clone(),
+                }
+            })?;
+            Ok(Signed {
+                bytes,
+                signature: decode(artifact, "signature", &reference.signature)?,
+            })
+        };
+        Ok(Self {
+            fleet: fetch("fleet", &announcement.fleet)?,
+            rollouts: announcement
+                .rollouts
+                .iter()
+                .map(|(channel, rollout)| {
+                    Ok((channel.clone(), fetch(channel.as_str(), &rollout.artifact)?))
+                })
+                .collect::<Result<_, BundleError>>()?,
+        })
+    }
+}
+
+fn decode(artifact: &str, part: &'static str, text: &str) -> Result<Vec<u8>, BundleError> {
+    STANDARD.decode(text).map_err(|_| BundleError::NotBase64 {
+        artifact: artifact.to_owned(),
+        part,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_carries_a_bundle_unchanged() {
+        let bundle = ReleaseBundle {
+            fleet: Signed {
+                bytes: b"{}".to_vec(),
+                signature: vec![7; 64],
+            },
+            rollouts: [(ChannelName::from("stable"), Signed::default())].into(),
+        };
+        let json = serde_json::to_string(&ReleaseUpload::from(&bundle)).unwrap();
+        let upload: ReleaseUpload = serde_json::from_str(&json).unwrap();
+        assert_eq!(ReleaseBundle::try_from(&upload).unwrap(), bundle);
+    }
+
+    #[test]
+    fn broken_base64_names_its_part() {
+        let mut upload = ReleaseUpload::from(&ReleaseBundle::default());
+        upload.fleet.signature = "%%".into();
+        assert_eq!(
+            ReleaseBundle::try_from(&upload).unwrap_err().to_string(),
+            "the signature of fleet is not standard base64"
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Public keys and detached signatures.
+//!
+//! The algorithm is a property of the trusted key, never of the artifact.
+//!
+//! Source: docs/manifests.md, signature algorithms.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use nixfleet_proto::Timestamp;
+use p256::ecdsa::signature::Verifier;
+use serde::{Deserialize, Serialize};
+
+/// Length of every detached signature in bytes.
+pub const SIGNATURE_BYTES: usize = 64;
+
+/// The signature schemes understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// Ed25519, verified strictly.
+    #[serde(rename = "ed25519")]
+    Ed25519,
+    /// ECDSA over P-256 with SHA-256.
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+}
+
+impl Algorithm {
+    /// The name in trust files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "ed25519",
+            Self::EcdsaP256 => "ecdsa-p256",
+        }
+    }
+
+    /// The algorithm of that name, when it is understood.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Ed25519, Self::EcdsaP256]
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+    }
+}
+
+/// A public key as trust files write it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustedKey {
+    /// Name of the algorithm; a name nobody knows is no error, the key is skipped.
+    pub algorithm: String,
+    /// The key, standard base64 with padding.
+    pub public: String,
+}
+
+/// Why a trusted key cannot verify anything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The algorithm is not understood.
+    #[error("algorithm {0:?} is not supported")]
+    Unsupported(String),
+    /// The text is not base64.
+    #[error("the public key is not standard base64")]
+    NotBase64,
+    /// The number of bytes is wrong.
+    #[error("the public key has {actual} bytes instead of {expected}")]
+    Length {
+        /// Bytes the algorithm wants.
+        expected: usize,
+        /// Bytes there are.
+        actual: usize,
+    },
+    /// The bytes are no point of the curve, or one of small order.
+    #[error("the public key is not a usable point of its curve")]
+    NoPoint,
+}
+
+/// A key that can verify.
+#[derive(Debug, Clone)]
+pub(crate) enum PublicKey {
+    Ed25519(Box<ed25519_dalek::VerifyingKey>),
+    EcdsaP256(Box<p256::ecdsa::VerifyingKey>),
+}
+
+impl TrustedKey {
+    /// Decodes the key.
+    pub(crate) fn decode(&self) -> Result<PublicKey, KeyError> {
+        let algorithm = Algorithm::from_name(&self.algorithm)
+            .ok_or_else(|| KeyError::Unsupported(self.algorithm.clone()))?;
+        let bytes = STANDARD
+            .decode(&self.public)
+            .map_err(|_| KeyError::NotBase64)?;
+        match algorithm {
+            Algorithm::Ed25519 => {
+                let bytes: [u8; 32] = sized(&bytes)?;
+                let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes)
+                    .map_err(|_| KeyError::NoPoint)?;
+                if key.is_weak() {
+                    return Err(KeyError::NoPoint);
+                }
+                Ok(PublicKey::Ed25519(Box::new(key)))
+            }
+            Algorithm::EcdsaP256 => {
+                let bytes: [u8; 64] = sized(&bytes)?;
+                // SEC1 marks an uncompressed point with a leading 4.
+                let mut sec1 = [4_u8; 65];
+                sec1[1..].copy_from_slice(&bytes);
+                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&sec1)
+                    .map_err(|_| KeyError::NoPoint)?;
+                Ok(PublicKey::EcdsaP256(Box::new(key)))
+            }
+        }
+    }
+
+    /// Checks that the key can verify.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn check(&self) -> Result<Algorithm, KeyError> {
+        Ok(match self.decode()? {
+            PublicKey::Ed25519(_) => Algorithm::Ed25519,
+            PublicKey::EcdsaP256(_) => Algorithm::EcdsaP256,
+        })
+    }
+}
+
+fn sized<const N: usize>(bytes: &[u8]) -> Result<[u8; N], KeyError> {
+    bytes.try_into().map_err(|_| KeyError::Length {
+        expected: N,
+        actual: bytes.len(),
+    })
+}
+
+impl PublicKey {
+    /// True when the signature is this key's over the message.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            // Strict: refuses an S that is not reduced and an R or key of small order.
+            Self::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
+            // TPMs emit either of the two equivalent values of S; both mean the same signature.
+            Self::EcdsaP256(key) => p256::ecdsa::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify(message, &signature.normalize_s()).is_ok()),
+        }
+    }
+}
+
+/// The keys that count at one instant, in the order they are tried, and since when.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ActiveKeys {
+    /// Keys in order.
+    pub keys: Vec<TrustedKey>,
+    /// Artifacts signed earlier are refused, whichever key signed them.
+    pub reject_before: Option<Timestamp>,
+}
+
+/// How trying all keys ended without a match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoMatch {
+    /// No key has an algorithm we know; names that of the first.
+    Unsupported(String),
+    /// Some key has, none verifies.
+    Bad,
+}
+
+impl ActiveKeys {
+    /// Tries the keys in order; malformed keys match nothing.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), NoMatch> {
+        let mut supported = false;
+        for key in &self.keys {
+            match key.decode() {
+                Ok(decoded) if decoded.verifies(message, signature) => return Ok(()),
+                Err(KeyError::Unsupported(_)) => {}
+                Ok(_) | Err(_) => supported = true,
+            }
+        }
+        match self.keys.first() {
+            Some(first) if !supported => Err(NoMatch::Unsupported(first.algorithm.clone())),
+            Some(_) | None => Err(NoMatch::Bad),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! What a fleet means for one channel: its rollout manifest, and what a rollout pins.
+//!
+//! CI and the control plane share these functions.
+//!
+//! Source: docs/manifests.md, rollout manifest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nixfleet_proto::fleet::{
+    Fleet, ManifestHost, ResolvedBudget, RolloutManifest, RolloutPolicy, SCHEMA_VERSION,
+};
+use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
+use nixfleet_proto::{ChannelName, ChannelRef, Hostname, ManifestHash, Pinned};
+
+use crate::artifact::Artifact;
+use crate::canonical::{CanonicalizeError, canonical_hash};
+use crate::selector::resolve;
+
+/// Why a channel has no projection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProjectError {
+    /// The fleet does not name the channel.
+    #[error("the fleet has no channel {0}")]
+    UnknownChannel(ChannelName),
+    /// The channel's policy does not exist.
+    #[error("channel {channel} names the policy {policy:?}, which the fleet does not have")]
+    UnknownPolicy {
+        /// The channel.
+        channel: ChannelName,
+        /// The policy it names.
+        policy: String,
+    },
+    /// `meta.signedAt` is absent, so no rollout of it can be expected.
+    #[error("the fleet does not say when it was signed")]
+    NotSigned,
+}
+
+/// The rollout manifest of a channel; `None` when no host of the channel has a closure.
+///
+/// # Errors
+/// See [`ProjectError`].
+pub fn project(
+    fleet: &Fleet,
+    fleet_hash: &ManifestHash,
+    channel: &ChannelName,
+) -> Result<Option<RolloutManifest>, ProjectError> {
+    let budgets = resolve_budgets(fleet);
+    project_with(fleet, fleet_hash, channel, &budgets)
+}
+
+/// [`project`] for every channel, the budgets resolved once.
+///
+/// # Errors
+/// See [`ProjectError`].
+pub fn project_all(
+    fleet: &Fleet,
+    fleet_hash: &ManifestHash,
+) -> Result<BTreeMap<ChannelName, RolloutManifest>, ProjectError> {
+    let budgets = resolve_budgets(fleet);
+    let mut manifests = BTreeMap::new();
+    for channel in fleet.channels.keys() {
+        if let Some(manifest) = project_with(fleet, fleet_hash, channel, &budgets)? {
+            manifests.insert(channel.clone(), manifest);
+        }
+    }
+    Ok(manifests)
+}
+
+fn project_with(
+    fleet: &Fleet,
+    fleet_hash: &ManifestHash,
+    channel: &ChannelName,
+    budgets: &[ResolvedBudget],
+) -> Result<Option<RolloutManifest>, ProjectError> {
+    let policy = policy_of(fleet, channel)?;
+    if fleet.meta.signed_at.is_none() {
+        return Err(ProjectError::NotSigned);
+    }
+    let host_set = host_set(fleet, channel);
+    if host_set.is_empty() {
+        return Ok(None);
+    }
+    let commit = fleet.meta.ci_commit.as_deref().unwrap_or_default();
+    Ok(Some(RolloutManifest {
+        schema_version: SCHEMA_VERSION,
+        display_name: display_name(channel, commit),
+        channel: channel.clone(),
+        channel_ref: ChannelRef::from(commit),
+        fleet_resolved_hash: fleet_hash.clone(),
+        host_set,
+        health_gate: policy.health_gate.clone(),
+        disruption_budgets: budgets.to_vec(),
+        meta: fleet.meta.clone(),
+    }))
+}
+
+fn display_name(channel: &ChannelName, commit: &str) -> String {
+    let short: String = commit.chars().take(8).collect();
+    let short = if short.is_empty() { "unknown" } else { &short };
+    format!("{channel}@{short}")
+}
+
+fn policy_of<'f>(
+    fleet: &'f Fleet,
+    channel: &ChannelName,
+) -> Result<&'f RolloutPolicy, ProjectError> {
+    let declared = fleet
+        .channels
+        .get(channel)
+        .ok_or_else(|| ProjectError::UnknownChannel(channel.clone()))?;
+    fleet
+        .rollout_policies
+        .get(&declared.rollout_policy)
+        .ok_or_else(|| ProjectError::UnknownPolicy {
+            channel: channel.clone(),
+            policy: declared.rollout_policy.clone(),
+        })
+}
+
+/// The hosts of a channel that have a closure, sorted, each with the first wave that lists it.
+pub(crate) fn host_set(fleet: &Fleet, channel: &ChannelName) -> Vec<ManifestHost> {
+    let mut first_wave: BTreeMap<&Hostname, u32> = BTreeMap::new();
+    for (index, wave) in (0..).zip(fleet.waves.get(channel).into_iter().flatten()) {
+        for hostname in &wave.hosts {
+            first_wave.entry(hostname).or_insert(index);
+        }
+    }
+    fleet
+        .hosts
+        .iter()
+        .filter(|(_, host)| host.channel == *channel)
+        .filter_map(|(hostname, host)| {
+            Some(ManifestHost {
+                hostname: hostname.clone(),
+                wave_index: first_wave.get(hostname).copied().unwrap_or(0),
+                target_closure: host.closure_hash.clone()?,
+            })
+        })
+        .collect()
+}
+
+/// The budgets with their hosts, over the whole fleet.
+pub(crate) fn resolve_budgets(fleet: &Fleet) -> Vec<ResolvedBudget> {
+    fleet
+        .disruption_budgets
+        .iter()
+        .map(|budget| ResolvedBudget {
+            selector: budget.selector.clone(),
+            hosts: resolve(&budget.selector, fleet),
+            max_in_flight: budget.max_in_flight,
+            max_in_flight_pct: budget.max_in_flight_pct,
+        })
+        .collect()
+}
+
+/// Why a rollout cannot be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// An artifact has no canonical form.
+    #[error("the {kind} has no canonical form")]
+    Canonicalize {
+        /// Which artifact.
+        kind: &'static str,
+        /// Why.
+        #[source]
+        source: CanonicalizeError,
+    },
+    /// An artifact is not what was asked for.
+    #[error("the {kind} has the hash {actual} instead of {expected}")]
+    Hash {
+        /// Which artifact.
+        kind: &'static str,
+        /// The hash asked for.
+        expected: ManifestHash,
+        /// The hash of the bytes.
+        actual: ManifestHash,
+    },
+    /// An artifact has another shape.
+    #[error("the document is not a {kind}")]
+    Shape {
+        /// Which artifact.
+        kind: &'static str,
+        /// What is missing or wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The fleet lacks the manifest's channel or its policy.
+    #[error("the fleet does not fit the rollout manifest")]
+    Project(#[source] ProjectError),
+    /// The policy has no soak for a wave that has hosts.
+    #[error("channel {channel} has hosts in wave {wave}, for which its policy gives no soak")]
+    SoakMissing {
+        /// The channel.
+        channel: ChannelName,
+        /// Zero-based wave.
+        wave: u32,
+    },
+}
+
+/// What a rollout of this manifest is opened with.
+///
+/// Checks that the bytes are the ones the hashes name, not who signed them: the fold of a log must
+/// give the same state when keys have rotated since.
+///
+/// # Errors
+/// See [`PinError`].
+///
+/// Source: docs/semantics.md, rollout machine.
+pub fn pin(
+    manifest_bytes: &[u8],
+    fleet_bytes: &[u8],
+    manifest_hash: &ManifestHash,
+) -> Result<Pinned, PinError> {
+    let manifest: RolloutManifest = read(manifest_bytes, manifest_hash)?;
+    let fleet: Fleet = read(fleet_bytes, &manifest.fleet_resolved_hash)?;
+    pin_verified(&manifest, &fleet)
+}
+
+/// The fleet that a rollout manifest names, so that its bytes can be fetched before [`pin`].
+///
+/// # Errors
+/// As [`pin`], of the manifest alone.
+pub fn fleet_hash_of(
+    manifest_bytes: &[u8],
+    manifest_hash: &ManifestHash,
+) -> Result<ManifestHash, PinError> {
+    let manifest: RolloutManifest = read(manifest_bytes, manifest_hash)?;
+    Ok(manifest.fleet_resolved_hash)
+}
+
+/// [`pin`] for documents that are known to belong together.
+///
+/// # Errors
+/// [`PinError::Project`] and [`PinError::SoakMissing`].
+pub fn pin_verified(manifest: &RolloutManifest, fleet: &Fleet) -> Result<Pinned, PinError> {
+    let channel = &manifest.channel;
+    let policy = policy_of(fleet, channel).map_err(PinError::Project)?;
+    let waves = policy
+        .waves
+        .iter()
+        .zip(0_u32..)
+        .map(|(wave, index)| {
+            let soak_minutes = wave.soak_minutes.ok_or_else(|| PinError::SoakMissing {
+                channel: channel.clone(),
+                wave: index,
+            })?;
+            Ok(PinnedWave { soak_minutes })
+        })
+        .collect::<Result<Vec<_>, PinError>>()?;
+    let declared = fleet.waves.get(channel).map_or(&[][..], Vec::as_slice);
+    let staged: BTreeSet<&Hostname> = declared.iter().flat_map(|wave| &wave.hosts).collect();
+    let host_set = manifest
+        .host_set
+        .iter()
+        .map(|host| {
+            if usize::try_from(host.wave_index).map_or(true, |index| index >= waves.len()) {
+                return Err(PinError::SoakMissing {
+                    channel: channel.clone(),
+                    wave: host.wave_index,
+                });
+            }
+            Ok(PinnedHost {
+                hostname: host.hostname.clone(),
+                wave_index: host.wave_index,
+                target_closure: host.target_closure.clone(),
+                staged: declared.is_empty() || staged.contains(&host.hostname),
+            })
+        })
+        .collect::<Result<Vec<_>, PinError>>()?;
+    Ok(Pinned {
+        on_health_failure: policy.on_health_failure,
+        waves,
+        host_set,
+        disruption_budgets: manifest.disruption_budgets.clone(),
+    })
+}
+
+fn read<T: Artifact>(bytes: &[u8], expected: &ManifestHash) -> Result<T, PinError> {
+    let kind = T::KIND;
+    let actual = canonical_hash(bytes).map_err(|source| PinError::Canonicalize { kind, source })?;
+    if actual != *expected {
+        return Err(PinError::Hash {
+            kind,
+            expected: expected.clone(),
+            actual,
+        });
+    }
+    let mut document: T =
+        serde_json::from_slice(bytes).map_err(|source| PinError::Shape { kind, source })?;
+    document.normalise();
+    Ok(document)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! A verified release: a fleet and the rollout manifests that belong to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use nixfleet_proto::fleet::{
+    ArtifactRef, Fleet, ReleaseAnnouncement, RolloutAnnouncement, RolloutManifest,
+};
+use nixfleet_proto::{ChannelName, LAYOUT_VERSION, ManifestHash, RolloutId, Timestamp};
+
+use crate::bundle::{ReleaseBundle, Signed};
+use crate::canonical::content_hash;
+use crate::keys::ActiveKeys;
+use crate::trust_file::TrustFile;
+use crate::verify::{Freshness, Verified, VerifyError, verify};
+
+/// A fleet and one rollout manifest per channel that has hosts, all verified and all of one signing.
+///
+/// [`verify_release`] is the only way to make one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    fleet: Verified<Fleet>,
+    rollouts: BTreeMap<ChannelName, Verified<RolloutManifest>>,
+    content: ReleaseContent,
+    signatures: BTreeMap<ManifestHash, String>,
+}
+
+/// What a release says, apart from when it was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseContent {
+    /// [`content_hash`] of the fleet.
+    pub fleet: ManifestHash,
+    /// Id and [`content_hash`] of each rollout manifest.
+    pub rollouts: BTreeMap<ChannelName, (RolloutId, ManifestHash)>,
+}
+
+/// What [`crate::admit`] compares a new release with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedRelease {
+    /// When it was signed.
+    pub signed_at: Timestamp,
+    /// The commit it was built from.
+    pub commit: Option<String>,
+    /// What it says.
+    pub content: ReleaseContent,
+}
+
+/// Which part of a release is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{artifact} of the release is refused")]
+pub struct ReleaseError {
+    /// `the fleet` or `the rollout manifest of <channel>`.
+    pub artifact: String,
+    /// Why.
+    #[source]
+    pub fault: ReleaseFault,
+}
+
+/// Why a part of a release is refused before anyone looks at what it says.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseFault {
+    /// It does not verify.
+    #[error(transparent)]
+    Verify(VerifyError),
+    /// The manifest is of another rollout than the one asked for.
+    #[error("it is the manifest of {actual}, expected was {expected}")]
+    RolloutId {
+        /// Id asked for.
+        expected: RolloutId,
+        /// Id rebuilt from the manifest.
+        actual: RolloutId,
+    },
+    /// The manifest was projected from another fleet.
+    #[error("it names the fleet {actual}, the release has {expected}")]
+    FleetHash {
+        /// Hash of the fleet that came with it.
+        expected: ManifestHash,
+        /// Hash the manifest names.
+        actual: ManifestHash,
+    },
+    /// A channel with hosts has no manifest.
+    #[error("it is missing")]
+    Missing,
+    /// A channel without hosts, or no channel of the fleet, has a manifest.
+    #[error("the channel has no hosts in the fleet")]
+    Unexpected,
+}
+
+impl ReleaseError {
+    fn new(artifact: String, fault: ReleaseFault) -> Self {
+        Self { artifact, fault }
+    }
+
+    /// The name that machines count by: that of the failed verification step, or of the broken link.
+    pub fn name(&self) -> &'static str {
+        match &self.fault {
+            ReleaseFault::Verify(error) => error.name(),
+            ReleaseFault::RolloutId { .. } => "RolloutIdMismatch",
+            ReleaseFault::FleetHash { .. } => "FleetHashMismatch",
+            ReleaseFault::Missing => "ManifestMissing",
+            ReleaseFault::Unexpected => "ManifestUnexpected",
+        }
+    }
+}
+
+/// Verifies every artifact of a release and that they belong together: rollout ids, and the fleet
+/// hash in each manifest.
+///
+/// # Errors
+/// The first artifact that is refused, the fleet first, then channels in order.
+///
+/// Source: docs/manifests.md, verification.
+pub fn verify_release(
+    bundle: &ReleaseBundle,
+    trust: &TrustFile,
+    now: Timestamp,
+    window: Duration,
+) -> Result<Release, ReleaseError> {
+    let keys = trust.release_keys(now);
+    let freshness = Freshness { now, window };
+    let fleet: Verified<Fleet> = verify(
+        &bundle.fleet.bytes,
+        &bundle.fleet.signature,
+        &keys,
+        freshness,
+    )
+    .map_err(|error| ReleaseError::new("the fleet".to_owned(), ReleaseFault::Verify(error)))?;
+    let with_hosts: BTreeSet<&ChannelName> = fleet
+        .payload()
+        .hosts
+        .values()
+        .filter(|host| host.closure_hash.is_some())
+        .map(|host| &host.channel)
+        .collect();
+    for channel in &with_hosts {
+        if !bundle.rollouts.contains_key(*channel) {
+            return Err(ReleaseError::new(named(channel), ReleaseFault::Missing));
+        }
+    }
+    let mut rollouts = BTreeMap::new();
+    for (channel, signed) in &bundle.rollouts {
+        let refuse = |fault| ReleaseError::new(named(channel), fault);
+        if !with_hosts.contains(channel) {
+            return Err(refuse(ReleaseFault::Unexpected));
+        }
+        let manifest = verify_rollout(&fleet, channel, signed, &keys, freshness).map_err(refuse)?;
+        rollouts.insert(channel.clone(), manifest);
+    }
+    Ok(assemble(bundle, fleet, rollouts))
+}
+
+fn named(channel: &ChannelName) -> String {
+    format!("the rollout manifest of {channel}")
+}
+
+fn verify_rollout(
+    fleet: &Verified<Fleet>,
+    channel: &ChannelName,
+    signed: &Signed,
+    keys: &ActiveKeys,
+    freshness: Freshness,
+) -> Result<Verified<RolloutManifest>, ReleaseFault> {
+    let commit = fleet
+        .payload()
+        .meta
+        .ci_commit
+        .as_deref()
+        .unwrap_or_default();
+    let expected = RolloutId::new(channel, &commit.into());
+    let manifest = verify_manifest(signed, keys, freshness, &expected)?;
+    let actual = &manifest.payload().fleet_resolved_hash;
+    if actual != fleet.hash() {
+        return Err(ReleaseFault::FleetHash {
+            expected: fleet.hash().clone(),
+            actual: actual.clone(),
+        });
+    }
+    Ok(manifest)
+}
+
+/// Verifies one rollout manifest and that it is the one asked for, as agents do.
+///
+/// # Errors
+/// [`ReleaseFault::Verify`] or [`ReleaseFault::RolloutId`].
+///
+/// Source: docs/manifests.md, verification.
+pub fn verify_manifest(
+    signed: &Signed,
+    keys: &ActiveKeys,
+    freshness: Freshness,
+    expected: &RolloutId,
+) -> Result<Verified<RolloutManifest>, ReleaseFault> {
+    let manifest: Verified<RolloutManifest> =
+        verify(&signed.bytes, &signed.signature, keys, freshness).map_err(ReleaseFault::Verify)?;
+    let RolloutManifest {
+        channel,
+        channel_ref,
+        ..
+    } = manifest.payload();
+    // Part by part: a channel with an `@` in it must not pass for another channel's ref.
+    if *channel != expected.channel() || *channel_ref != expected.target_ref() {
+        return Err(ReleaseFault::RolloutId {
+            expected: expected.clone(),
+            actual: manifest.payload().rollout_id(),
+        });
+    }
+    Ok(manifest)
+}
+
+/// Adds what later readers need of the bytes, which are known to be canonicalisable by now.
+fn assemble(
+    bundle: &ReleaseBundle,
+    fleet: Verified<Fleet>,
+    rollouts: BTreeMap<ChannelName, Verified<RolloutManifest>>,
+) -> Release {
+    let content = |signed: &Signed| {
+        content_hash(&signed.bytes).expect("bytes that verified have a canonical form")
+    };
+    let mut signatures = BTreeMap::from([(
+        fleet.hash().clone(),
+        STANDARD.encode(&bundle.fleet.signature),
+    )]);
+    let mut contents = BTreeMap::new();
+    for (channel, signed) in &bundle.rollouts {
+        let manifest = &rollouts[channel];
+        let id = manifest.payload().rollout_id();
+        contents.insert(channel.clone(), (id, content(signed)));
+        signatures.insert(manifest.hash().clone(), STANDARD.encode(&signed.signature));
+    }
+    Release {
+        content: ReleaseContent {
+            fleet: content(&bundle.fleet),
+            rollouts: contents,
+        },
+        fleet,
+        rollouts,
+        signatures,
+    }
+}
+
+impl Release {
+    /// The fleet.
+    pub fn fleet(&self) -> &Verified<Fleet> {
+        &self.fleet
+    }
+
+    /// The rollout manifests by channel.
+    pub fn rollouts(&self) -> &BTreeMap<ChannelName, Verified<RolloutManifest>> {
+        &self.rollouts
+    }
+
+    /// When the fleet was signed.
+    pub fn signed_at(&self) -> Timestamp {
+        self.fleet.signed_at()
+    }
+
+    /// What the release says.
+    pub fn content(&self) -> &ReleaseContent {
+        &self.content
+    }
+
+    /// What later releases are compared with, once this one is accepted.
+    pub fn accepted(&self) -> AcceptedRelease {
+        AcceptedRelease {
+            signed_at: self.signed_at(),
+            commit: self.fleet.payload().meta.ci_commit.clone(),
+            content: self.content.clone(),
+        }
+    }
+
+    /// The message that makes this the accepted release.
+    pub fn announcement(&self) -> ReleaseAnnouncement {
+        ReleaseAnnouncement {
+            v: LAYOUT_VERSION,
+            fleet: self.reference(self.fleet.hash(), self.fleet.signed_at()),
+            rollouts: self
+                .rollouts
+                .iter()
+                .map(|(channel, manifest)| {
+                    let announcement = RolloutAnnouncement {
+                        v: LAYOUT_VERSION,
+                        rollout_id: manifest.payload().rollout_id(),
+                        artifact: self.reference(manifest.hash(), manifest.signed_at()),
+                    };
+                    (channel.clone(), announcement)
+                })
+                .collect(),
+        }
+    }
+
+    fn reference(&self, hash: &ManifestHash, signed_at: Timestamp) -> ArtifactRef {
+        ArtifactRef {
+            hash: hash.clone(),
+            signature: self.signatures[hash].clone(),
+            signed_at,
+        }
+    }
+
+    /// The bytes to store, by object name; `bundle` is the one this release was verified from.
+    pub fn objects<'b>(
+        &'b self,
+        bundle: &'b ReleaseBundle,
+    ) -> impl Iterator<Item = (&'b ManifestHash, &'b [u8])> {
+        let rollouts = self.rollouts.iter().filter_map(|(channel, manifest)| {
+            Some((
+                manifest.hash(),
+                bundle.rollouts.get(channel)?.bytes.as_slice(),
+            ))
+        });
+        std::iter::once((self.fleet.hash(), bundle.fleet.bytes.as_slice())).chain(rollouts)
+    }
+}
+
+#[cfg(test)]
+mod tests;
