@@ -1,1 +1,40 @@
-//! stub
+//! Postgres: migrations, statements, the rows of a turn and their cursor, and what services read.
+//!
+//! Must never know the bus, the machines or the plan: it writes the next records it is given and
+//! gives them back unchanged. Start reading at [`TurnRows`] (what a turn writes), [`Store::apply_turn`]
+//! (the one way domain tables change) and [`Store::load_partition`] (the way back).
+//!
+//! Records restore exactly. Times of records count nanoseconds and `timestamptz` counts microseconds,
+//! so each table the fold restores from keeps the record itself as `jsonb`; its typed columns are
+//! generated from that by Postgres and serve queries only. Postgres text cannot hold NUL, which a
+//! hostile host may well send: see [`mod@text`].
+
+pub mod archive;
+pub mod config;
+pub mod error;
+pub mod read;
+pub mod rows;
+pub mod text;
+
+mod apply;
+mod cursor;
+mod jsonb;
+mod liveness;
+mod load;
+mod migrate;
+mod sql;
+mod store;
+
+pub use archive::{ArchiveCursor, ArchiveMark, ArchiveRow};
+pub use config::DatabaseConfig;
+pub use error::{ApplyError, ArchiveError, ConnectError, DbError, MigrateError, ReadError};
+pub use migrate::MigrationReport;
+pub use read::{
+    Deferral, DispatchBoard, DispatchRow, EventPage, EventView, HostDetail, HostKey, HostView,
+    RolloutFilter, RolloutView, SeenHost,
+};
+pub use rows::{
+    Applied, BlockChange, BlockKey, DispatchChange, FailureSet, HostChange, OpenedRollout,
+    ProbeKey, QuarantineKey, RolloutChange, Stamp, TurnRows,
+};
+pub use store::Store;

@@ -1,0 +1,1 @@
+SELECT sequence, stream_created FROM archive_cursors WHERE stream = $1

@@ -1,0 +1,1 @@
+SELECT ensure_event_log_day($1::date)::text

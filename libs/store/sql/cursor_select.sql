@@ -1,0 +1,1 @@
+SELECT record::text FROM partition_cursors WHERE partition = $1

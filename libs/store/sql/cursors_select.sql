@@ -1,0 +1,1 @@
+SELECT partition, record::text FROM partition_cursors ORDER BY partition

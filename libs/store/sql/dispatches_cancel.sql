@@ -1,0 +1,1 @@
+DELETE FROM dispatch_queue WHERE rollout_id = ANY ($1::text[])

@@ -1,0 +1,3 @@
+COPY host_rollout_records (rollout_id, hostname, partition, wave, staged, record, input_seq,
+                           input_index, traceparent)
+FROM STDIN (FORMAT binary)

@@ -1,0 +1,2 @@
+SELECT channel, closure_hash, input_seq, input_index
+FROM quarantined_closures WHERE partition = $1 ORDER BY channel, closure_hash

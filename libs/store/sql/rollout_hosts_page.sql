@@ -1,0 +1,7 @@
+SELECT hostname, rollout_id, record::text, wave, staged, dispatch::text, recovery_candidate,
+       input_seq, input_index, traceparent, last_seen_at, running_closure, quarantined,
+       compliance_failures, health_failures
+FROM host_views
+WHERE rollout_id = $1 AND hostname > $2
+ORDER BY hostname
+LIMIT $3

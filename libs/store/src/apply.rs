@@ -1,0 +1,84 @@
+//! Writing a turn: all its rows and the cursor in one transaction.
+
+use deadpool_postgres::Transaction;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+use serde::Serialize;
+
+use crate::cursor;
+use crate::error::{ApplyError, DbError};
+use crate::rows::{Applied, TurnRows};
+use crate::store::Store;
+use crate::text::encode_json;
+
+mod aside;
+mod open;
+mod records;
+
+impl Store {
+    /// Writes the rows of one turn and moves the cursor from `previous_out_seq` (0: there is none)
+    /// to `cursor`, all or nothing.
+    ///
+    /// # Errors
+    /// [`ApplyError::Conflict`] when the cursor was not at `previous_out_seq`.
+    pub async fn apply_turn(
+        &self,
+        partition: Partition,
+        previous_out_seq: u64,
+        rows: &TurnRows,
+        cursor: &Cursor,
+    ) -> Result<Applied, ApplyError> {
+        let mut client = self.client().await?;
+        let transaction = client
+            .transaction()
+            .await
+            .map_err(DbError::statement("begin"))?;
+        // First, so that two appliers meet at this row before either writes anything else.
+        cursor::compare_and_swap(&transaction, partition, previous_out_seq, cursor).await?;
+        let mut applied = Applied::default();
+        write_rows(&transaction, partition, rows, &mut applied).await?;
+        transaction
+            .commit()
+            .await
+            .map_err(DbError::statement("commit"))?;
+        Ok(applied)
+    }
+}
+
+async fn write_rows(
+    transaction: &Transaction<'_>,
+    partition: Partition,
+    rows: &TurnRows,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    for opened in &rows.opened {
+        applied.rows += open::insert(transaction, partition, opened).await?;
+    }
+    records::update_rollouts(transaction, &rows.rollouts, applied).await?;
+    records::update_hosts(transaction, &rows.hosts, applied).await?;
+    records::update_candidates(transaction, &rows.recovery_candidates, applied).await?;
+    aside::quarantines(transaction, partition, rows, applied).await?;
+    aside::probe_failures(transaction, &rows.probe_failures, applied).await?;
+    aside::dispatches(transaction, rows, applied).await?;
+    aside::blocks(transaction, &rows.blocks, applied).await
+}
+
+impl Applied {
+    /// Adds the result of a statement that should have touched `expected` rows.
+    fn expect(&mut self, touched: u64, expected: usize) {
+        self.rows += touched;
+        self.orphans += (expected as u64).saturating_sub(touched);
+    }
+}
+
+/// A value as stored in a `jsonb` column.
+pub(crate) fn record_json<T: Serialize>(record: &T) -> Result<String, ApplyError> {
+    serde_json::to_string(record)
+        .map(encode_json)
+        .map_err(ApplyError::Encode)
+}
+
+/// A sequence as a column holds it.
+pub(crate) fn column_seq(field: &'static str, value: u64) -> Result<i64, ApplyError> {
+    i64::try_from(value).map_err(|_| ApplyError::OutOfRange { field, value })
+}

@@ -1,0 +1,123 @@
+//! Next records of rollouts and hosts.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use deadpool_postgres::Transaction;
+use nixfleet_proto::entry::Position;
+use nixfleet_proto::{ClosureHash, RolloutId};
+
+use super::{column_seq, record_json};
+use crate::error::ApplyError;
+use crate::rows::{Applied, HostChange, HostKey, RolloutChange, Stamp};
+use crate::sql::sql;
+use crate::text::encode;
+
+/// The columns every row takes from its entry.
+#[derive(Debug, Default)]
+pub(super) struct StampColumns<'a> {
+    pub(super) seqs: Vec<i64>,
+    pub(super) indexes: Vec<i64>,
+    pub(super) traceparents: Vec<Option<Cow<'a, str>>>,
+}
+
+impl<'a> StampColumns<'a> {
+    pub(super) fn push(&mut self, stamp: &'a Stamp) -> Result<(), ApplyError> {
+        self.push_position(stamp.position)?;
+        self.traceparents
+            .push(stamp.traceparent.as_deref().map(encode));
+        Ok(())
+    }
+
+    pub(super) fn push_position(&mut self, position: Position) -> Result<(), ApplyError> {
+        self.seqs
+            .push(column_seq("the input sequence", position.seq)?);
+        self.indexes.push(i64::from(position.index));
+        Ok(())
+    }
+}
+
+pub(super) async fn update_rollouts(
+    transaction: &Transaction<'_>,
+    changes: &BTreeMap<RolloutId, RolloutChange>,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (mut ids, mut records) = (Vec::new(), Vec::new());
+    let mut stamps = StampColumns::default();
+    for (id, change) in changes {
+        ids.push(encode(id.as_str()));
+        records.push(record_json(&change.record)?);
+        stamps.push(&change.stamp)?;
+    }
+    let touched = sql!("rollouts_update")
+        .execute(
+            transaction,
+            &[
+                &ids,
+                &records,
+                &stamps.seqs,
+                &stamps.indexes,
+                &stamps.traceparents,
+            ],
+        )
+        .await?;
+    applied.expect(touched, changes.len());
+    Ok(())
+}
+
+pub(super) async fn update_hosts(
+    transaction: &Transaction<'_>,
+    changes: &BTreeMap<HostKey, HostChange>,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (mut ids, mut hostnames, mut records) = (Vec::new(), Vec::new(), Vec::new());
+    let mut stamps = StampColumns::default();
+    for ((id, hostname), change) in changes {
+        ids.push(encode(id.as_str()));
+        hostnames.push(encode(hostname.as_str()));
+        records.push(record_json(&change.record)?);
+        stamps.push(&change.stamp)?;
+    }
+    let touched = sql!("hosts_update")
+        .execute(
+            transaction,
+            &[
+                &ids,
+                &hostnames,
+                &records,
+                &stamps.seqs,
+                &stamps.indexes,
+                &stamps.traceparents,
+            ],
+        )
+        .await?;
+    applied.expect(touched, changes.len());
+    Ok(())
+}
+
+pub(super) async fn update_candidates(
+    transaction: &Transaction<'_>,
+    changes: &BTreeMap<HostKey, Option<ClosureHash>>,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (mut ids, mut hostnames, mut closures) = (Vec::new(), Vec::new(), Vec::new());
+    for ((id, hostname), closure) in changes {
+        ids.push(encode(id.as_str()));
+        hostnames.push(encode(hostname.as_str()));
+        closures.push(closure.as_ref().map(|closure| encode(closure.as_str())));
+    }
+    let touched = sql!("candidates_update")
+        .execute(transaction, &[&ids, &hostnames, &closures])
+        .await?;
+    applied.expect(touched, changes.len());
+    Ok(())
+}

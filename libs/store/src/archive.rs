@@ -1,0 +1,240 @@
+//! The archive of every stream.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{Days, NaiveDate};
+use deadpool_postgres::Transaction;
+use nixfleet_proto::entry::Position;
+use nixfleet_proto::{Hostname, RolloutId, Timestamp};
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::Type;
+
+use crate::error::{ArchiveError, DbError, ReadError};
+use crate::jsonb::Jsonb;
+use crate::sql::sql;
+use crate::store::Store;
+use crate::text::{column_time, encode, encode_json};
+
+/// One row of `event_log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveRow {
+    /// Stream of the message.
+    pub stream: String,
+    /// Its sequence.
+    pub sequence: u64,
+    /// Place of the entry or outcome in the frame; 0 for a message that is no frame; -1 for an
+    /// output frame without its outcomes.
+    pub index: i32,
+    /// Its subject.
+    pub subject: String,
+    /// When the stream stored it; decides the partition of the table.
+    pub ts: Timestamp,
+    /// What the row holds.
+    pub kind: String,
+    /// The rollout it is about.
+    pub rollout_id: Option<RolloutId>,
+    /// The host it is about.
+    pub hostname: Option<Hostname>,
+    /// An entry's own position in the input log, or that of the entry an outcome answers; joins the
+    /// two.
+    pub input: Option<Position>,
+    /// The entry, the outcome or the message, as JSON text.
+    pub payload: String,
+    /// Trace context of the entry.
+    pub traceparent: Option<String>,
+}
+
+/// A move of the archive's cursor of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveCursor {
+    /// The stream.
+    pub stream: String,
+    /// Where the batch started: the last sequence archived before it, 0 for none.
+    pub previous_sequence: u64,
+    /// The last sequence the batch covers.
+    pub sequence: u64,
+    /// When the stream was created: tells a stream that was replaced.
+    pub stream_created: Timestamp,
+}
+
+/// How far a stream is archived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveMark {
+    /// Last archived sequence.
+    pub sequence: u64,
+    /// When the stream was created.
+    pub stream_created: Timestamp,
+}
+
+/// Days whose partition of `event_log` this process has seen.
+pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
+
+const COLUMNS: [Type; 12] = [
+    Type::TEXT,
+    Type::INT8,
+    Type::INT4,
+    Type::TEXT,
+    Type::TIMESTAMPTZ,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::INT8,
+    Type::INT8,
+    Type::JSONB,
+    Type::TEXT,
+];
+
+impl Store {
+    /// How far a stream is archived; absent when nothing is.
+    ///
+    /// # Errors
+    /// When the database fails or the row is corrupt.
+    pub async fn archive_cursor(&self, stream: &str) -> Result<Option<ArchiveMark>, ReadError> {
+        let row = sql!("archive_cursor_select")
+            .query_opt(&self.client().await?, &[&encode(stream)])
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| ReadError::Corrupt {
+            table: "archive_cursors",
+            key: stream.to_owned(),
+            source,
+        };
+        let created: &str = row.get(1);
+        Ok(Some(ArchiveMark {
+            sequence: u64::try_from(row.get::<_, i64>(0)).map_err(|f| corrupt(f.into()))?,
+            stream_created: created
+                .parse()
+                .map_err(|f: chrono::ParseError| corrupt(f.into()))?,
+        }))
+    }
+
+    /// Archives a batch of one stream and moves its cursor, all or nothing.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Conflict`] when the cursor was not at `previous_sequence`.
+    pub async fn archive(
+        &self,
+        rows: &[ArchiveRow],
+        cursor: &ArchiveCursor,
+    ) -> Result<(), ArchiveError> {
+        self.ensure_days(rows).await?;
+        let result = self.archive_batch(rows, cursor).await;
+        if let Err(ArchiveError::Db(_)) = &result {
+            // The days may be gone with a dropped schema.
+            self.known_days().clear();
+        }
+        result
+    }
+
+    async fn archive_batch(
+        &self,
+        rows: &[ArchiveRow],
+        cursor: &ArchiveCursor,
+    ) -> Result<(), ArchiveError> {
+        let mut client = self.client().await?;
+        let transaction = client
+            .transaction()
+            .await
+            .map_err(DbError::statement("begin"))?;
+        move_cursor(&transaction, cursor).await?;
+        copy_rows(&transaction, rows).await?;
+        transaction
+            .commit()
+            .await
+            .map_err(DbError::statement("commit"))?;
+        Ok(())
+    }
+
+    /// Creates the partitions of all days of the batch and of the days after them, so that midnight
+    /// finds its partition there.
+    async fn ensure_days(&self, rows: &[ArchiveRow]) -> Result<(), DbError> {
+        let days = rows.iter().map(|row| column_time(row.ts).date_naive());
+        let mut wanted: BTreeSet<NaiveDate> = days.collect();
+        let ahead: Vec<_> = wanted
+            .iter()
+            .filter_map(|day| day.checked_add_days(Days::new(1)))
+            .collect();
+        wanted.extend(ahead);
+        wanted.retain(|day| !self.known_days().contains(day));
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let client = self.client().await?;
+        for day in wanted {
+            sql!("archive_ensure_day").execute(&client, &[&day]).await?;
+            self.known_days().insert(day);
+        }
+        Ok(())
+    }
+
+    fn known_days(&self) -> std::sync::MutexGuard<'_, BTreeSet<NaiveDate>> {
+        self.days.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn column_seq(field: &'static str, value: u64) -> Result<i64, ArchiveError> {
+    i64::try_from(value).map_err(|_| ArchiveError::OutOfRange { field, value })
+}
+
+async fn move_cursor(
+    transaction: &Transaction<'_>,
+    cursor: &ArchiveCursor,
+) -> Result<(), ArchiveError> {
+    let stream = encode(&cursor.stream);
+    let sequence = column_seq("the sequence", cursor.sequence)?;
+    let created = cursor.stream_created.to_rfc3339();
+    let moved = if cursor.previous_sequence == 0 {
+        sql!("archive_cursor_insert")
+            .execute(transaction, &[&stream, &sequence, &created])
+            .await?
+    } else {
+        let previous = column_seq("the previous sequence", cursor.previous_sequence)?;
+        sql!("archive_cursor_update")
+            .execute(transaction, &[&stream, &sequence, &created, &previous])
+            .await?
+    };
+    if moved == 1 {
+        Ok(())
+    } else {
+        Err(ArchiveError::Conflict {
+            stream: cursor.stream.clone(),
+            expected: cursor.previous_sequence,
+        })
+    }
+}
+
+async fn copy_rows(transaction: &Transaction<'_>, rows: &[ArchiveRow]) -> Result<(), ArchiveError> {
+    let copy = sql!("archive_copy");
+    let failed = || DbError::statement(copy.name);
+    let sink = transaction.copy_in(copy.text).await.map_err(failed())?;
+    let mut writer = pin!(BinaryCopyInWriter::new(sink, &COLUMNS));
+    for row in rows {
+        let input_seq = row
+            .input
+            .map(|input| column_seq("the input sequence", input.seq))
+            .transpose()?;
+        let payload = encode_json(row.payload.clone());
+        writer
+            .as_mut()
+            .write(&[
+                &encode(&row.stream),
+                &column_seq("the sequence", row.sequence)?,
+                &row.index,
+                &encode(&row.subject),
+                &column_time(row.ts),
+                &encode(&row.kind),
+                &row.rollout_id.as_ref().map(|id| encode(id.as_str())),
+                &row.hostname.as_ref().map(|name| encode(name.as_str())),
+                &input_seq,
+                &row.input.map(|input| i64::from(input.index)),
+                &Jsonb(&payload),
+                &row.traceparent.as_deref().map(encode),
+            ])
+            .await
+            .map_err(failed())?;
+    }
+    writer.finish().await.map_err(failed())?;
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! What can go wrong, one enum per boundary, and whether trying again may help.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+/// The database did not do what a statement asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// No connection could be had in time.
+    #[error("getting a database connection")]
+    Pool(#[source] PoolError),
+    /// A statement failed.
+    #[error("running the statement {statement}")]
+    Statement {
+        /// Name of the statement, a file in `sql/`.
+        statement: &'static str,
+        /// The server's or the driver's answer.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+impl DbError {
+    pub(crate) fn statement(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |source| Self::Statement { statement, source }
+    }
+
+    /// True when the same call may succeed later: connection trouble, serialization, shutdown,
+    /// exhausted resources, a timeout, or a schema that is not there yet.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Pool(PoolError::Backend(source)) => is_transient(source),
+            Self::Pool(PoolError::Timeout(_)) => true,
+            Self::Pool(
+                PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_),
+            ) => false,
+            Self::Statement { source, .. } => is_transient(source) || is_schema_missing(source),
+        }
+    }
+
+    /// True when tables are missing: nobody migrated yet, or somebody dropped the schema.
+    pub fn schema_missing(&self) -> bool {
+        match self {
+            Self::Pool(_) => false,
+            Self::Statement { source, .. } => is_schema_missing(source),
+        }
+    }
+
+    pub(crate) fn sql_state(&self) -> Option<&SqlState> {
+        match self {
+            Self::Pool(_) => None,
+            Self::Statement { source, .. } => source.code(),
+        }
+    }
+}
+
+/// An error without an SQL state comes from the connection, unless the driver could not encode or
+/// decode a value, which no retry mends.
+fn is_transient(error: &tokio_postgres::Error) -> bool {
+    let Some(state) = error.code() else {
+        return error.is_closed() || is_io(error);
+    };
+    const CODES: [SqlState; 7] = [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::QUERY_CANCELED,
+        SqlState::LOCK_NOT_AVAILABLE,
+    ];
+    CODES.contains(state) || state.code().starts_with("08") || state.code().starts_with("53")
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(current) = cause {
+        if current.is::<std::io::Error>() {
+            return true;
+        }
+        cause = current.source();
+    }
+    // The driver keeps its connect timeout to itself; only its text tells.
+    error.to_string().contains("timed out") || error.to_string().contains("timeout")
+}
+
+/// Dropping a schema under a running statement shows as any of these.
+fn is_schema_missing(error: &tokio_postgres::Error) -> bool {
+    let Some(db) = error.as_db_error() else {
+        return false;
+    };
+    const CODES: [SqlState; 3] = [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::INVALID_SCHEMA_NAME,
+    ];
+    CODES.contains(db.code())
+        || (*db.code() == SqlState::INTERNAL_ERROR
+            && db.message().contains("could not open relation"))
+        || (*db.code() == SqlState::INTERNAL_ERROR && db.message().contains("cache lookup failed"))
+}
+
+/// Opening the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The file with the URL could not be read.
+    #[error("reading the database URL from {path}")]
+    UrlFile {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The URL is none.
+    #[error("parsing the database URL")]
+    Url(#[source] tokio_postgres::Error),
+    /// A key has an impossible value.
+    #[error("database configuration: {0}")]
+    Config(String),
+    /// The pool could not be built.
+    #[error("building the connection pool")]
+    Build(#[source] deadpool_postgres::BuildError),
+}
+
+/// Migrating failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// A migration failed or does not match what was applied before.
+    #[error("applying the migrations")]
+    Refinery(#[source] Box<refinery::Error>),
+}
+
+impl MigrateError {
+    /// True when the same call may succeed later.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Db(error) => error.retryable(),
+            Self::Refinery(error) => {
+                let refinery::error::Kind::Connection(_, source) = error.kind() else {
+                    return false;
+                };
+                source
+                    .downcast_ref::<tokio_postgres::Error>()
+                    .is_some_and(|source| is_transient(source) || is_schema_missing(source))
+            }
+        }
+    }
+}
+
+/// Reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// A row does not hold what it must.
+    #[error("the row {key} of {table} is corrupt")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        key: String,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The schema is older than this binary; the applier migrates it.
+    #[error("the schema is at version {found}, this binary needs {wanted}")]
+    SchemaOutdated {
+        /// Last migration applied.
+        found: i32,
+        /// Last migration known.
+        wanted: i32,
+    },
+}
+
+impl ReadError {
+    /// True when the same call may succeed later.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Db(error) => error.retryable(),
+            Self::Corrupt { .. } => false,
+            Self::SchemaOutdated { .. } => true,
+        }
+    }
+
+    /// True when tables are missing.
+    pub fn schema_missing(&self) -> bool {
+        matches!(self, Self::Db(error) if error.schema_missing())
+    }
+}
+
+/// Applying a turn failed; nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The cursor was not where the turn started: somebody else applied, or the tables were reset.
+    #[error("the cursor of partition {partition} is not at output sequence {expected}")]
+    Conflict {
+        /// The partition.
+        partition: u16,
+        /// Where the turn started.
+        expected: u64,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// A sequence is beyond what a column holds.
+    #[error("{field} {value} is above {max}", max = i64::MAX)]
+    OutOfRange {
+        /// What it is.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// A record has no JSON form.
+    #[error("encoding a record")]
+    Encode(#[source] serde_json::Error),
+}
+
+impl ApplyError {
+    /// True when the same call may succeed later; a conflict wants the cursor read again instead.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Db(error) => error.retryable(),
+            Self::Conflict { .. } | Self::OutOfRange { .. } | Self::Encode(_) => false,
+        }
+    }
+
+    /// True when tables are missing.
+    pub fn schema_missing(&self) -> bool {
+        matches!(self, Self::Db(error) if error.schema_missing())
+    }
+}
+
+/// Archiving failed; nothing of the batch is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The cursor was not where the batch started: somebody else archived, or the tables were reset.
+    #[error("the archive cursor of {stream} is not at sequence {expected}")]
+    Conflict {
+        /// The stream.
+        stream: String,
+        /// Where the batch started.
+        expected: u64,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// A sequence is beyond what a column holds.
+    #[error("{field} {value} is above {max}", max = i64::MAX)]
+    OutOfRange {
+        /// What it is.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+}
+
+impl ArchiveError {
+    /// True when the same call may succeed later; a conflict wants the cursor read again instead.
+    pub fn retryable(&self) -> bool {
+        match self {
+            // A missing day is created by the next attempt.
+            Self::Db(error) => {
+                error.retryable() || error.sql_state() == Some(&SqlState::CHECK_VIOLATION)
+            }
+            Self::Conflict { .. } | Self::OutOfRange { .. } => false,
+        }
+    }
+
+    /// True when tables are missing.
+    pub fn schema_missing(&self) -> bool {
+        matches!(self, Self::Db(error) if error.schema_missing())
+    }
+}

@@ -1,0 +1,31 @@
+//! JSON text for a `jsonb` column, without parsing it into a value first.
+
+use std::error::Error;
+
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+
+/// Version byte of the binary form of `jsonb`.
+const JSONB_VERSION: u8 = 1;
+
+/// A JSON document as text.
+#[derive(Debug)]
+pub(crate) struct Jsonb<'a>(pub(crate) &'a str);
+
+impl ToSql for Jsonb<'_> {
+    fn to_sql(
+        &self,
+        _ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(&[JSONB_VERSION]);
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB
+    }
+
+    to_sql_checked!();
+}

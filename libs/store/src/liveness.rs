@@ -1,0 +1,44 @@
+//! When hosts were last seen.
+
+use std::collections::BTreeMap;
+
+use nixfleet_proto::wire::LivenessReport;
+
+use crate::error::DbError;
+use crate::sql::sql;
+use crate::store::Store;
+use crate::text::{column_time, encode};
+
+impl Store {
+    /// Stores last-seen times; of several about one host the latest counts, and none goes back.
+    /// Returns the number of hosts whose row changed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn upsert_liveness(&self, reports: &[LivenessReport]) -> Result<u64, DbError> {
+        let mut latest: BTreeMap<&str, &LivenessReport> = BTreeMap::new();
+        for report in reports {
+            let kept = latest.entry(report.hostname.as_str()).or_insert(report);
+            if kept.last_seen_at < report.last_seen_at {
+                *kept = report;
+            }
+        }
+        if latest.is_empty() {
+            return Ok(0);
+        }
+        let (mut hostnames, mut channels) = (Vec::new(), Vec::new());
+        let (mut times, mut closures) = (Vec::new(), Vec::new());
+        for report in latest.values() {
+            hostnames.push(encode(report.hostname.as_str()));
+            channels.push(encode(report.channel.as_str()));
+            times.push(column_time(report.last_seen_at));
+            closures.push(report.current_closure.as_ref().map(|c| encode(c.as_str())));
+        }
+        sql!("liveness_upsert")
+            .execute(
+                &self.client().await?,
+                &[&hostnames, &channels, &times, &closures],
+            )
+            .await
+    }
+}

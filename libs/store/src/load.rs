@@ -1,0 +1,238 @@
+//! The way back: a partition's rows as the fold takes them.
+
+use std::error::Error;
+use std::pin::pin;
+
+use deadpool_postgres::{GenericClient, Transaction};
+use futures::StreamExt;
+use nixfleet_proto::entry::Position;
+use nixfleet_proto::host::FailedControl;
+use nixfleet_proto::snapshot::{
+    BlockRow, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
+};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{
+    ChannelName, ClosureHash, Gate, Hostname, ManifestHash, ProbeName, RolloutId,
+};
+use serde::de::DeserializeOwned;
+use tokio_postgres::{IsolationLevel, Row};
+
+use crate::cursor;
+use crate::error::{DbError, ReadError};
+use crate::rows::DispatchRecord;
+use crate::sql::sql;
+use crate::store::Store;
+use crate::text::{decode, decode_json, encode};
+
+impl Store {
+    /// Everything stored of one partition, as of one instant.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn load_partition(
+        &self,
+        partition: Partition,
+    ) -> Result<PartitionSnapshot, ReadError> {
+        let mut client = self.client().await?;
+        let transaction = read_transaction(&mut client).await?;
+        let rollouts = load_rollouts(&transaction, partition).await?;
+        let mut hosts = Vec::new();
+        for rollout in &rollouts {
+            load_hosts(&transaction, &rollout.record.rollout_id, &mut hosts).await?;
+        }
+        let snapshot = PartitionSnapshot {
+            cursor: cursor::select(&transaction, partition).await?,
+            rollouts,
+            hosts,
+            quarantines: load_quarantines(&transaction, partition).await?,
+            probe_failures: load_probe_failures(&transaction, partition).await?,
+            blocks: load_blocks(&transaction, partition).await?,
+        };
+        transaction
+            .commit()
+            .await
+            .map_err(DbError::statement("commit"))?;
+        Ok(snapshot)
+    }
+}
+
+/// A transaction that sees one instant and writes nothing.
+pub(crate) async fn read_transaction(
+    client: &mut deadpool_postgres::Object,
+) -> Result<Transaction<'_>, ReadError> {
+    client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .map_err(DbError::statement("begin"))
+        .map_err(ReadError::Db)
+}
+
+async fn load_rollouts(
+    client: &impl GenericClient,
+    partition: Partition,
+) -> Result<Vec<RolloutRow>, ReadError> {
+    let number = i32::from(partition.number());
+    let rows = sql!("load_rollouts").query(client, &[&number]).await?;
+    rows.iter()
+        .map(|row| {
+            let key = Key::new("rollouts", row, 1);
+            Ok(RolloutRow {
+                record: key.json(row.get(1))?,
+                manifest_hash: ManifestHash::from(&*decode(row.get(2))),
+                position: key.position(row, 3)?,
+            })
+        })
+        .collect()
+}
+
+async fn load_hosts(
+    client: &impl GenericClient,
+    rollout_id: &RolloutId,
+    hosts: &mut Vec<HostRow>,
+) -> Result<(), ReadError> {
+    // Streamed: one rollout may have a million hosts, and rows are larger than records.
+    let load = sql!("load_hosts");
+    let mut rows = pin!(load.stream(client, &encode(rollout_id.as_str())).await?);
+    while let Some(row) = rows.next().await {
+        let row = row.map_err(DbError::statement(load.name))?;
+        let row = &row;
+        let key = Key::new("host_rollout_records", row, 2);
+        let dispatch: Option<DispatchRecord> = row
+            .get::<_, Option<&str>>(3)
+            .map(|record| key.json(record))
+            .transpose()?;
+        hosts.push(HostRow {
+            record: key.json(row.get(2))?,
+            queued_at: dispatch.map(|dispatch| dispatch.enqueued_at),
+            recovery_candidate: text_opt(row, 4).map(ClosureHash::from),
+            position: key.position(row, 5)?,
+        });
+    }
+    Ok(())
+}
+
+async fn load_quarantines(
+    client: &impl GenericClient,
+    partition: Partition,
+) -> Result<Vec<QuarantineRow>, ReadError> {
+    let number = i32::from(partition.number());
+    let rows = sql!("load_quarantines").query(client, &[&number]).await?;
+    rows.iter()
+        .map(|row| {
+            let key = Key::new("quarantined_closures", row, 2);
+            Ok(QuarantineRow {
+                channel: ChannelName::from(&*decode(row.get(0))),
+                closure_hash: ClosureHash::from(&*decode(row.get(1))),
+                position: key.position(row, 2)?,
+            })
+        })
+        .collect()
+}
+
+async fn load_probe_failures(
+    client: &impl GenericClient,
+    partition: Partition,
+) -> Result<Vec<ProbeFailureRow>, ReadError> {
+    let number = i32::from(partition.number());
+    let rows = sql!("load_probe_failures")
+        .query(client, &[&number])
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let key = Key::new("probe_failures", row, 3);
+            Ok(ProbeFailureRow {
+                rollout_id: key.rollout_id(row, 0)?,
+                hostname: Hostname::from(&*decode(row.get(1))),
+                probe_name: ProbeName::from(&*decode(row.get(2))),
+                control: FailedControl {
+                    control_id: text_opt(row, 3),
+                    framework: text_opt(row, 4),
+                },
+                position: key.position(row, 5)?,
+            })
+        })
+        .collect()
+}
+
+async fn load_blocks(
+    client: &impl GenericClient,
+    partition: Partition,
+) -> Result<Vec<BlockRow>, ReadError> {
+    let number = i32::from(partition.number());
+    let rows = sql!("load_blocks").query(client, &[&number]).await?;
+    rows.iter().map(block_row).collect()
+}
+
+/// A row of `gate_blocks`: rollout, wave, gate, holds, sequence, index.
+pub(crate) fn block_row(row: &Row) -> Result<BlockRow, ReadError> {
+    let key = Key::new("gate_blocks", row, 1);
+    let gate: &str = row.get(2);
+    Ok(BlockRow {
+        rollout_id: key.rollout_id(row, 0)?,
+        wave: key.small(row.get::<_, i64>(1))?,
+        gate: Gate::ALL
+            .into_iter()
+            .find(|known| known.name() == gate)
+            .ok_or_else(|| key.corrupt(format!("{gate:?} is not a gate")))?,
+        holds: key.json(row.get(3))?,
+        position: key.position(row, 4)?,
+    })
+}
+
+pub(crate) fn text_opt(row: &Row, column: usize) -> Option<String> {
+    row.get::<_, Option<&str>>(column)
+        .map(|text| decode(text).into_owned())
+}
+
+/// A row's table and key, for errors.
+pub(crate) struct Key<'a> {
+    table: &'static str,
+    row: &'a Row,
+    columns: usize,
+}
+
+impl<'a> Key<'a> {
+    /// The row's first `columns` columns of text are its key.
+    pub(crate) fn new(table: &'static str, row: &'a Row, columns: usize) -> Self {
+        Self {
+            table,
+            row,
+            columns,
+        }
+    }
+
+    pub(crate) fn corrupt(&self, source: impl Into<Box<dyn Error + Send + Sync>>) -> ReadError {
+        let parts: Vec<&str> = (0..self.columns).map(|at| self.row.get(at)).collect();
+        ReadError::Corrupt {
+            table: self.table,
+            key: parts.join(" "),
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn json<T: DeserializeOwned>(&self, record: &str) -> Result<T, ReadError> {
+        serde_json::from_str(&decode_json(record)).map_err(|fault| self.corrupt(fault))
+    }
+
+    pub(crate) fn rollout_id(&self, row: &Row, column: usize) -> Result<RolloutId, ReadError> {
+        decode(row.get(column))
+            .parse()
+            .map_err(|fault: nixfleet_proto::id::RolloutIdError| self.corrupt(fault))
+    }
+
+    pub(crate) fn small(&self, value: i64) -> Result<u32, ReadError> {
+        u32::try_from(value).map_err(|fault| self.corrupt(fault))
+    }
+
+    /// The position in two columns from `column` on.
+    pub(crate) fn position(&self, row: &Row, column: usize) -> Result<Position, ReadError> {
+        let seq: i64 = row.get(column);
+        Ok(Position {
+            seq: u64::try_from(seq).map_err(|fault| self.corrupt(fault))?,
+            index: self.small(row.get(column + 1))?,
+        })
+    }
+}

@@ -1,0 +1,219 @@
+//! What services read for people and for agents. Nothing here is on the path of a turn.
+
+use chrono::{DateTime, Utc};
+use nixfleet_proto::entry::Position;
+use nixfleet_proto::minutes::Minutes;
+use nixfleet_proto::snapshot::{BlockRow, Cursor};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{
+    ChannelName, ClosureHash, Gate, HostRecord, HostState, Hostname, ManifestHash, OnHealthFailure,
+    RolloutId, RolloutRecord, RolloutState, Timestamp,
+};
+
+pub use crate::rows::HostKey;
+
+mod dispatches;
+mod events;
+mod hosts;
+mod rollouts;
+
+/// One host in one rollout with all that is known about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostView {
+    /// The record.
+    pub record: HostRecord,
+    /// Pinned wave, from 0.
+    pub wave: u32,
+    /// False for a host that is never dispatched.
+    pub staged: bool,
+    /// When a dispatch was queued that still waits.
+    pub queued_at: Option<Timestamp>,
+    /// The closure a Pending host was seen running, when that is its target.
+    pub recovery_candidate: Option<ClosureHash>,
+    /// The entry that last changed the record.
+    pub position: Position,
+    /// Trace context of that entry.
+    pub traceparent: Option<String>,
+    /// Time of the last heartbeat, in microseconds.
+    pub last_seen_at: Option<DateTime<Utc>>,
+    /// The closure the last heartbeat named.
+    pub running_closure: Option<ClosureHash>,
+    /// True when the target is quarantined on the channel.
+    pub quarantined: bool,
+    /// Outstanding failures of controls.
+    pub compliance_failures: u64,
+    /// Outstanding failures of probes without controls.
+    pub health_failures: u64,
+}
+
+impl HostView {
+    /// The closure the host is expected to move to, while it is.
+    pub fn pending_closure(&self) -> Option<&ClosureHash> {
+        match self.record.state {
+            HostState::Pending
+            | HostState::Activating
+            | HostState::Deferred
+            | HostState::Soaking => Some(&self.record.target_closure),
+            HostState::Converged | HostState::Failed | HostState::Reverted => None,
+        }
+    }
+
+    /// The target, when it is quarantined.
+    pub fn quarantined_closure(&self) -> Option<&ClosureHash> {
+        self.quarantined.then_some(&self.record.target_closure)
+    }
+
+    /// True when the switch waits for a reboot.
+    pub fn pending_reboot(&self) -> bool {
+        self.record.state == HostState::Deferred
+    }
+}
+
+/// When a host was last seen, and on what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenHost {
+    /// Its name.
+    pub hostname: Hostname,
+    /// Its channel in the verified fleet.
+    pub channel: ChannelName,
+    /// Time of the last heartbeat, in microseconds.
+    pub last_seen_at: DateTime<Utc>,
+    /// The closure it said it runs.
+    pub current_closure: Option<ClosureHash>,
+}
+
+/// Everything about one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostDetail {
+    /// Last heartbeat; absent when there was none.
+    pub seen: Option<SeenHost>,
+    /// Its records, by rollout, in any state.
+    pub records: Vec<HostView>,
+    /// The rollouts of those records, newest first.
+    pub rollouts: Vec<RolloutView>,
+    /// Holds that apply to it, each with those reasons only.
+    pub blocks: Vec<BlockRow>,
+}
+
+/// One rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutView {
+    /// The record.
+    pub record: RolloutRecord,
+    /// The manifest it was opened with.
+    pub manifest_hash: ManifestHash,
+    /// Hosts of the pinned set.
+    pub host_count: u64,
+    /// Waves pinned.
+    pub wave_count: u64,
+    /// What a failing host does.
+    pub on_health_failure: OnHealthFailure,
+    /// The entry that last changed it.
+    pub position: Position,
+    /// Trace context of that entry.
+    pub traceparent: Option<String>,
+}
+
+/// Which rollouts to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolloutFilter {
+    /// All of them.
+    All,
+    /// Neither Superseded nor Pruned.
+    Current,
+    /// Neither Superseded nor Pruned nor Terminal.
+    InFlight,
+}
+
+impl RolloutFilter {
+    /// The states it lets through.
+    pub fn states(self) -> impl Iterator<Item = RolloutState> {
+        RolloutState::ALL
+            .into_iter()
+            .filter(move |state| match self {
+                Self::All => true,
+                Self::Current => !matches!(state, RolloutState::Superseded | RolloutState::Pruned),
+                Self::InFlight => !matches!(
+                    state,
+                    RolloutState::Superseded | RolloutState::Pruned | RolloutState::Terminal
+                ),
+            })
+    }
+}
+
+/// One host held by one gate for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferral {
+    /// The host.
+    pub hostname: Hostname,
+    /// The rollout it is held in.
+    pub rollout_id: RolloutId,
+    /// Its wave.
+    pub wave: u32,
+    /// The gate.
+    pub gate: Gate,
+    /// Text for people.
+    pub reason: String,
+    /// Since when, in microseconds.
+    pub observed_at: DateTime<Utc>,
+    /// The entry that stated it.
+    pub position: Position,
+    /// The entry that caused it, when there is one in the partition.
+    pub cause: Option<Position>,
+}
+
+/// All waiting dispatches, and how far the output logs are reflected in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DispatchBoard {
+    /// Cursors at the instant of reading; follow the logs from there.
+    pub cursors: Vec<(Partition, Cursor)>,
+    /// The dispatches, by rollout and host.
+    pub dispatches: Vec<DispatchRow>,
+}
+
+/// One waiting dispatch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DispatchRow {
+    /// The host it is for.
+    pub hostname: Hostname,
+    /// The rollout.
+    pub rollout_id: RolloutId,
+    /// What to switch to.
+    pub target_closure: ClosureHash,
+    /// Minutes of soak after activation.
+    pub soak_minutes: Minutes,
+    /// When it was queued.
+    pub enqueued_at: Timestamp,
+    /// The entry that queued it.
+    pub position: Position,
+    /// Trace context of that entry.
+    pub traceparent: Option<String>,
+}
+
+/// Entries about one rollout with their verdicts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPage {
+    /// In the order of the log.
+    pub events: Vec<EventView>,
+    /// Where to go on; absent when the page was not full.
+    pub next: Option<Position>,
+}
+
+/// One archived entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventView {
+    /// Its place in the input log.
+    pub position: Position,
+    /// When the stream stored it, in microseconds.
+    pub ts: DateTime<Utc>,
+    /// Kind of the archive row.
+    pub kind: String,
+    /// The host it is about.
+    pub hostname: Option<Hostname>,
+    /// The entry.
+    pub payload: serde_json::Value,
+    /// The outcome; absent until it is archived.
+    pub outcome: Option<serde_json::Value>,
+    /// Trace context of the entry.
+    pub traceparent: Option<String>,
+}

@@ -1,0 +1,46 @@
+//! Waiting dispatches.
+
+use nixfleet_proto::Hostname;
+
+use super::{DispatchBoard, DispatchRow};
+use crate::cursor;
+use crate::error::{DbError, ReadError};
+use crate::load::{Key, read_transaction, text_opt};
+use crate::rows::DispatchRecord;
+use crate::sql::sql;
+use crate::store::Store;
+use crate::text::decode;
+
+impl Store {
+    /// All waiting dispatches with the cursors they belong to, as of one instant.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn dispatches(&self) -> Result<DispatchBoard, ReadError> {
+        let mut client = self.client().await?;
+        let transaction = read_transaction(&mut client).await?;
+        let cursors = cursor::select_all(&transaction).await?;
+        let mut dispatches = Vec::new();
+        for row in &sql!("dispatches_all").query(&transaction, &[]).await? {
+            let key = Key::new("dispatch_queue", row, 2);
+            let record: DispatchRecord = key.json(row.get(2))?;
+            dispatches.push(DispatchRow {
+                hostname: Hostname::from(&*decode(row.get(1))),
+                rollout_id: key.rollout_id(row, 0)?,
+                target_closure: record.target_closure,
+                soak_minutes: record.soak_minutes,
+                enqueued_at: record.enqueued_at,
+                position: key.position(row, 3)?,
+                traceparent: text_opt(row, 5),
+            });
+        }
+        transaction
+            .commit()
+            .await
+            .map_err(DbError::statement("commit"))?;
+        Ok(DispatchBoard {
+            cursors,
+            dispatches,
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! The archived history of a rollout.
+
+use nixfleet_proto::entry::Position;
+use nixfleet_proto::{Hostname, RolloutId};
+use tokio_postgres::Row;
+
+use super::{EventPage, EventView};
+use crate::error::ReadError;
+use crate::load::{Key, text_opt};
+use crate::sql::sql;
+use crate::store::Store;
+use crate::text::encode;
+
+impl Store {
+    /// Entries about one rollout with their outcomes, in the order of the log: at most `limit` of
+    /// them after `after`. Lags behind the log by as much as the archive does.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn rollout_events(
+        &self,
+        rollout_id: &RolloutId,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<EventPage, ReadError> {
+        // A stream's first sequence is 1, so 0 is before everything.
+        let after = after.unwrap_or_default();
+        let seq = i64::try_from(after.seq).unwrap_or(i64::MAX);
+        let rows = sql!("rollout_events_page")
+            .query(
+                &self.client().await?,
+                &[
+                    &encode(rollout_id.as_str()),
+                    &seq,
+                    &i64::from(after.index),
+                    &i64::from(limit),
+                ],
+            )
+            .await?;
+        let events: Vec<EventView> = rows.iter().map(event_view).collect::<Result<_, _>>()?;
+        let full = events.len() == limit as usize;
+        let last = events.last().filter(|_| full);
+        Ok(EventPage {
+            next: last.map(|event| event.position),
+            events,
+        })
+    }
+}
+
+fn event_view(row: &Row) -> Result<EventView, ReadError> {
+    let key = Key::new("event_log", row, 1);
+    Ok(EventView {
+        position: key.position(row, 1)?,
+        ts: row.get(3),
+        kind: text_opt(row, 4).unwrap_or_default(),
+        hostname: text_opt(row, 5).map(Hostname::from),
+        payload: key.json(row.get(6))?,
+        outcome: row
+            .get::<_, Option<&str>>(7)
+            .map(|outcome| key.json(outcome))
+            .transpose()?,
+        traceparent: text_opt(row, 8),
+    })
+}

@@ -1,0 +1,91 @@
+//! Named statements: one file in `sql/` each, prepared once per connection.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, RowStream};
+
+use crate::error::DbError;
+
+/// A statement with the name that errors give it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sql {
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
+}
+
+/// The statement of the file with this name.
+macro_rules! sql {
+    ($name:literal) => {
+        $crate::sql::Sql {
+            name: $name,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/", $name, ".sql")),
+        }
+    };
+}
+pub(crate) use sql;
+
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl Sql {
+    pub(crate) async fn query(
+        self,
+        client: &impl GenericClient,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, DbError> {
+        let statement = client
+            .prepare_cached(self.text)
+            .await
+            .map_err(DbError::statement(self.name))?;
+        client
+            .query(&statement, params)
+            .await
+            .map_err(DbError::statement(self.name))
+    }
+
+    pub(crate) async fn query_opt(
+        self,
+        client: &impl GenericClient,
+        params: Params<'_>,
+    ) -> Result<Option<Row>, DbError> {
+        let statement = client
+            .prepare_cached(self.text)
+            .await
+            .map_err(DbError::statement(self.name))?;
+        client
+            .query_opt(&statement, params)
+            .await
+            .map_err(DbError::statement(self.name))
+    }
+
+    /// Rows as they arrive, of a statement with one text parameter.
+    pub(crate) async fn stream(
+        self,
+        client: &impl GenericClient,
+        param: &str,
+    ) -> Result<RowStream, DbError> {
+        let statement = client
+            .prepare_cached(self.text)
+            .await
+            .map_err(DbError::statement(self.name))?;
+        client
+            .query_raw(&statement, [param])
+            .await
+            .map_err(DbError::statement(self.name))
+    }
+
+    /// Rows affected.
+    pub(crate) async fn execute(
+        self,
+        client: &impl GenericClient,
+        params: Params<'_>,
+    ) -> Result<u64, DbError> {
+        let statement = client
+            .prepare_cached(self.text)
+            .await
+            .map_err(DbError::statement(self.name))?;
+        client
+            .execute(&statement, params)
+            .await
+            .map_err(DbError::statement(self.name))
+    }
+}

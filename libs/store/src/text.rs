@@ -1,0 +1,132 @@
+//! Texts and times as Postgres can hold them.
+//!
+//! Postgres text and `jsonb` refuse NUL, JSON and Rust do not, and some texts come from hosts. Refusing
+//! them at the tables would stop a partition for good, so NUL is stored as U+FFFD `0` and U+FFFD
+//! itself doubled: every text fits, two texts never become one, and reading gives the same text back.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use nixfleet_proto::Timestamp;
+
+const ESCAPE: char = '\u{FFFD}';
+
+/// A text as stored.
+pub fn encode(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\0', ESCAPE]) {
+        return Cow::Borrowed(text);
+    }
+    let mut stored = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\0' => stored.extend([ESCAPE, '0']),
+            ESCAPE => stored.extend([ESCAPE, ESCAPE]),
+            other => stored.push(other),
+        }
+    }
+    Cow::Owned(stored)
+}
+
+/// A stored text as it was.
+pub fn decode(stored: &str) -> Cow<'_, str> {
+    if !stored.contains(ESCAPE) {
+        return Cow::Borrowed(stored);
+    }
+    Cow::Owned(unescape(stored, "\0"))
+}
+
+/// The text of a JSON document as stored: no string in it holds NUL.
+pub fn encode_json(json: String) -> String {
+    if !json.contains("\\u0000") && !json.contains(ESCAPE) {
+        return json;
+    }
+    let mut stored = String::with_capacity(json.len() + 8);
+    let mut rest = json.as_str();
+    while let Some(at) = rest.find(['\\', ESCAPE]) {
+        stored.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix("\\u0000") {
+            stored.extend([ESCAPE, '0']);
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix(ESCAPE) {
+            stored.extend([ESCAPE, ESCAPE]);
+            rest = after;
+        } else {
+            // An escape of two characters, `\\` among them: the second must not start another.
+            let after = rest.chars().take(2).map(char::len_utf8).sum();
+            stored.push_str(&rest[..after]);
+            rest = &rest[after..];
+        }
+    }
+    stored.push_str(rest);
+    stored
+}
+
+/// The text of a stored JSON document as it was.
+pub fn decode_json(stored: &str) -> Cow<'_, str> {
+    if !stored.contains(ESCAPE) {
+        return Cow::Borrowed(stored);
+    }
+    Cow::Owned(unescape(stored, "\\u0000"))
+}
+
+fn unescape(stored: &str, nul: &str) -> String {
+    let mut text = String::with_capacity(stored.len());
+    let mut chars = stored.chars();
+    while let Some(c) = chars.next() {
+        if c != ESCAPE {
+            text.push(c);
+        } else if chars.next() == Some('0') {
+            text.push_str(nul);
+        } else {
+            text.push(ESCAPE);
+        }
+    }
+    text
+}
+
+/// A time for a column that serves people: within the years 1 to 9999, in microseconds.
+pub(crate) fn column_time(at: Timestamp) -> DateTime<Utc> {
+    const FIRST_SECOND: i64 = -62_135_596_800;
+    const LAST_SECOND: i64 = 253_402_300_799;
+    let seconds = at.timestamp().clamp(FIRST_SECOND, LAST_SECOND);
+    if seconds == at.timestamp() {
+        at
+    } else {
+        DateTime::from_timestamp(seconds, 0).expect("both bounds are dates")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nul_is_escaped_and_nothing_else_changes() {
+        assert_eq!(encode("a\0b"), "a\u{FFFD}0b");
+        assert_eq!(encode("a\u{FFFD}0"), "a\u{FFFD}\u{FFFD}0");
+        assert!(matches!(encode("plain"), Cow::Borrowed("plain")));
+        assert_eq!(encode_json(r#""\\u0000""#.to_owned()), r#""\\u0000""#);
+        assert_eq!(encode_json(r#""\\\u0000""#.to_owned()), "\"\\\\\u{FFFD}0\"");
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_comes_back(text in "[\\x00\\\\u0\u{FFFD}a\"\u{1F600}]{0,12}") {
+            let stored = encode(&text);
+            prop_assert!(!stored.contains('\0'));
+            prop_assert_eq!(decode(&stored).into_owned(), text);
+        }
+
+        #[test]
+        fn every_json_string_comes_back(text in "[\\x00\\\\u0\u{FFFD}a\"\u{1F600}]{0,12}") {
+            let json = serde_json::to_string(&text).unwrap();
+            let stored = encode_json(json.clone());
+            let through: String = serde_json::from_str(&stored).unwrap();
+            prop_assert!(!through.contains('\0'));
+            prop_assert_eq!(through, encode(&text).into_owned());
+            prop_assert_eq!(decode_json(&stored), json);
+        }
+    }
+}
