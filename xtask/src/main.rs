@@ -1,2 +1,66 @@
-//! stub
-fn main() {}
+//! `cargo xtask`: the commands a developer needs.
+//!
+//! It knows how to get servers and in which order to call cargo. It must never know what the system
+//! does. Start reading at [`Task`].
+
+mod cargo;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Sets up, checks, tests and shows NixFleet"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find or download nats-server and Postgres into `.dev/`.
+    Setup,
+    /// Build everything and roll a release out to a simulated fleet.
+    Demo {
+        /// Options of the demo; `cargo xtask demo --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Build everything and run all tests.
+    Test {
+        /// Passed on to `cargo test`: a name filter, and `--` with options of the test program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Formatting, lints and the layout guard.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let done = match arguments().task {
+        Task::Setup => setup::run(),
+        Task::Demo { options } => setup::run().and_then(|()| cargo::demo(&options)),
+        Task::Test { options } => setup::run().and_then(|()| cargo::test(&options)),
+        Task::Check => cargo::check(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--help` behind `demo` belongs to the demo, everything else to us.
+fn arguments() -> Arguments {
+    let mut words: Vec<_> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == "demo") {
+        words.insert(2, "--".into());
+    }
+    Arguments::parse_from(words)
+}

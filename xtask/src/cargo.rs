@@ -1,0 +1,85 @@
+//! Calling cargo and what it built.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The root of this checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lives one level below the root")
+}
+
+/// Builds all programs and becomes the demo.
+pub fn demo(options: &[String]) -> Result<()> {
+    build(&["--bins"])?;
+    let program = sibling("nixfleet-demo")?;
+    say(&program, options);
+    let error = Command::new(&program).args(options).exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
+}
+
+/// Builds all programs and tests in one go, so that features are resolved once, and runs the tests.
+pub fn test(options: &[String]) -> Result<()> {
+    build(&["--bins", "--tests"])?;
+    let mut arguments = vec!["test", "--workspace"];
+    arguments.extend(options.iter().map(String::as_str));
+    cargo(&arguments)
+}
+
+/// Formatting, lints, layout.
+pub fn check() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    cargo(&["test", "--workspace", "--test", "main", "suite::guard"])
+}
+
+fn build(targets: &[&str]) -> Result<()> {
+    let mut arguments = vec!["build", "--workspace"];
+    arguments.extend(targets);
+    cargo(&arguments)
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    say(Path::new("cargo"), arguments);
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(root())
+        .status()
+        .context("starting cargo")?;
+    ensure!(
+        status.success(),
+        "`cargo {}` ended with {status}",
+        arguments.join(" ")
+    );
+    Ok(())
+}
+
+/// A program next to this one, which is where cargo puts them all.
+fn sibling(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding the running program")?;
+    let path = own.with_file_name(name);
+    ensure!(path.is_file(), "{} was not built", path.display());
+    Ok(path)
+}
+
+/// Shows a command before it runs.
+pub fn say<S: AsRef<OsStr>>(program: &Path, arguments: &[S]) {
+    let words: Vec<_> = arguments
+        .iter()
+        .map(|word| word.as_ref().to_string_lossy())
+        .collect();
+    eprintln!("xtask: {} {}", program.display(), words.join(" "));
+}
