@@ -1,0 +1,1 @@
+//! The fold: what each entry needs and what it leads to.
