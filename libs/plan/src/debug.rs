@@ -1,0 +1,198 @@
+//! The `debug plan` command: one case as JSON in, the plan and its report as JSON out.
+//!
+//! Fleet and manifests are taken as verified. Rows that name a rollout the case does not list are
+//! left out.
+//!
+//! Source: docs/debug.md, plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use nixfleet_proto::fleet::{Fleet, RolloutManifest};
+use nixfleet_proto::host::FailedControl;
+use nixfleet_proto::snapshot::{
+    HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
+};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{
+    ChannelName, ClosureHash, HostRecord, Hostname, ManifestHash, Pinned, PlanAction, Position,
+    ProbeName, RolloutId, RolloutRecord, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::explain;
+use crate::release::{ChannelManifest, Release};
+use crate::report::HostReport;
+use crate::view::{FleetView, LoadError, PinnedSet};
+
+/// A line that is no case.
+#[derive(Debug, thiserror::Error)]
+pub enum DebugError {
+    /// Not the JSON of a case.
+    #[error("the line is not a planner case")]
+    Input(#[source] serde_json::Error),
+    /// The rows do not fit together.
+    #[error("the case contradicts itself")]
+    Load(#[source] LoadError),
+    /// The plan could not be written.
+    #[error("the plan has no JSON form")]
+    Output(#[source] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Case {
+    fleet: Fleet,
+    manifests: Option<BTreeMap<ChannelName, RolloutManifest>>,
+    rollouts: Option<Vec<Rollout>>,
+    hosts: Option<Vec<HostRecord>>,
+    quarantines: Option<Vec<Quarantine>>,
+    probe_failures: Option<Vec<ProbeFailure>>,
+    dispatches: Option<Vec<Dispatch>>,
+    recovery_candidates: Option<Vec<RecoveryCandidate>>,
+    now: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Rollout {
+    #[serde(flatten)]
+    record: RolloutRecord,
+    pinned: Pinned,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Quarantine {
+    channel: ChannelName,
+    closure_hash: ClosureHash,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProbeFailure {
+    rollout_id: RolloutId,
+    hostname: Hostname,
+    probe_name: ProbeName,
+    #[serde(flatten)]
+    control: FailedControl,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Dispatch {
+    rollout_id: RolloutId,
+    hostname: Hostname,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RecoveryCandidate {
+    rollout_id: RolloutId,
+    hostname: Hostname,
+    current_closure: ClosureHash,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    actions: Vec<PlanAction>,
+    report: Vec<HostReport>,
+}
+
+/// Answers one line.
+///
+/// # Errors
+/// When the line is not a case.
+pub fn plan_line(line: &str) -> Result<String, DebugError> {
+    let mut case: Case = serde_json::from_str(line).map_err(DebugError::Input)?;
+    let release = release_of(&mut case);
+    let now = case.now;
+    let (snapshot, pinned) = rows_of(case);
+    let mut view = FleetView::new();
+    view.set_release(release);
+    view.load(Partition::new(0), snapshot, &pinned)
+        .map_err(DebugError::Load)?;
+    let (plan, report) = explain(&view, now);
+    let mut actions = plan.actions;
+    actions.retain(|action| !matches!(action, PlanAction::BlocksChanged { .. }));
+    serde_json::to_string(&Answer { actions, report }).map_err(DebugError::Output)
+}
+
+fn release_of(case: &mut Case) -> Release {
+    let manifests = case.manifests.take().unwrap_or_default();
+    let manifests = manifests.into_iter().map(|(channel, manifest)| {
+        let of_channel = ChannelManifest {
+            manifest: Arc::new(manifest),
+            // Nothing is loaded by it here.
+            hash: ManifestHash::from(""),
+        };
+        (channel, of_channel)
+    });
+    Release::new(Arc::new(case.fleet.clone()), manifests.collect())
+}
+
+fn rows_of(case: Case) -> (PartitionSnapshot, PinnedSet) {
+    let position = Position::default();
+    let mut pinned = PinnedSet::new();
+    let mut rollouts = Vec::new();
+    let mut known = BTreeSet::new();
+    for (number, rollout) in case.rollouts.unwrap_or_default().into_iter().enumerate() {
+        let manifest_hash = ManifestHash::from(number.to_string());
+        pinned.insert(manifest_hash.clone(), Arc::new(rollout.pinned));
+        known.insert(rollout.record.rollout_id.clone());
+        rollouts.push(RolloutRow {
+            record: rollout.record,
+            manifest_hash,
+            position,
+        });
+    }
+    let queued: BTreeSet<_> = case
+        .dispatches
+        .unwrap_or_default()
+        .into_iter()
+        .map(|row| (row.rollout_id, row.hostname))
+        .collect();
+    let candidates: BTreeMap<_, _> = case
+        .recovery_candidates
+        .unwrap_or_default()
+        .into_iter()
+        .map(|row| ((row.rollout_id, row.hostname), row.current_closure))
+        .collect();
+    let hosts = case.hosts.unwrap_or_default().into_iter();
+    let hosts = hosts
+        .filter(|record| known.contains(&record.rollout_id))
+        .map(|record| {
+            let key = (record.rollout_id.clone(), record.hostname.clone());
+            HostRow {
+                queued_at: queued.contains(&key).then_some(case.now),
+                recovery_candidate: candidates.get(&key).cloned(),
+                record,
+                position,
+            }
+        });
+    let quarantines = case.quarantines.unwrap_or_default().into_iter();
+    let failures = case.probe_failures.unwrap_or_default().into_iter();
+    let failures = failures.filter(|row| known.contains(&row.rollout_id));
+    let snapshot = PartitionSnapshot {
+        cursor: None,
+        hosts: hosts.collect(),
+        rollouts,
+        quarantines: quarantines
+            .map(|row| QuarantineRow {
+                channel: row.channel,
+                closure_hash: row.closure_hash,
+                position,
+            })
+            .collect(),
+        probe_failures: failures
+            .map(|row| ProbeFailureRow {
+                rollout_id: row.rollout_id,
+                hostname: row.hostname,
+                probe_name: row.probe_name,
+                control: row.control,
+                position,
+            })
+            .collect(),
+        blocks: Vec::new(),
+    };
+    (snapshot, pinned)
+}

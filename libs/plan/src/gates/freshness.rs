@@ -1,0 +1,31 @@
+//! A release that nobody has signed for too long may be one that somebody withholds.
+
+use nixfleet_proto::{ChannelName, Gate, Timestamp};
+
+use super::{Block, Candidate};
+use crate::view::FleetView;
+
+/// Holds every host of a channel whose manifest is older than the channel's window and a minute.
+///
+/// # Errors
+/// The block; also when the channel, its manifest or the time of signing is unknown.
+///
+/// Source: docs/semantics.md, gate `freshness`.
+pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
+    check_channel(view, &candidate.rollout.record.channel, candidate.now)
+}
+
+/// The same for a channel as a whole, which also decides whether its rollout opens.
+///
+/// # Errors
+/// The block.
+pub fn check_channel(view: &FleetView, channel: &ChannelName, now: Timestamp) -> Result<(), Block> {
+    let release = view.release();
+    let fresh_until = release.and_then(|release| release.fresh_until(channel));
+    let reason = match fresh_until {
+        Some(until) if now <= until => return Ok(()),
+        Some(until) => format!("freshness: manifest of channel '{channel}' expired at {until}"),
+        None => format!("freshness: unknown age of the manifest of channel '{channel}'"),
+    };
+    Err(Block::new(Gate::Freshness, reason))
+}

@@ -1,0 +1,28 @@
+//! A closure that was rolled back is not offered again on its channel.
+
+use nixfleet_proto::Gate;
+
+use super::{Block, Candidate};
+use crate::view::FleetView;
+
+/// Holds a host whose target closure is quarantined on the rollout's channel.
+///
+/// # Errors
+/// The block.
+///
+/// Source: docs/semantics.md, gate `quarantine`.
+pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
+    let channel = &candidate.rollout.record.channel;
+    let closure = &candidate.host.target_closure;
+    match view.quarantine(channel, closure) {
+        Some(position) => Err(Block::new(
+            Gate::Quarantine,
+            format!(
+                "channel {channel} closure {closure} quarantined (sustained probe failures); push \
+                 a new closure to clear"
+            ),
+        )
+        .caused_by(position)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,26 @@
+//! A host that was forgotten in the waves never starts by accident.
+
+use nixfleet_proto::Gate;
+
+use super::{Block, Candidate};
+use crate::view::FleetView;
+
+/// Holds a host that is in no wave of a channel that declares waves.
+///
+/// # Errors
+/// The block.
+///
+/// Source: docs/semantics.md, gate `wave-promotion-host-unstaged`.
+pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
+    if candidate.host.staged {
+        return Ok(());
+    }
+    let channel = &candidate.rollout.record.channel;
+    Err(Block::new(
+        Gate::WavePromotionHostUnstaged,
+        format!(
+            "wave-promotion: channel '{channel}' declares waves but this host is not assigned to \
+             any of them — fix the fleet declaration or the host's tag/wave selector"
+        ),
+    ))
+}

@@ -1,0 +1,274 @@
+//! Recoveries and dispatches of the current rollouts, host by host only where hosts differ.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, btree_set};
+
+use nixfleet_proto::{Gate, Hostname, PlanAction};
+
+use super::{Admitted, Run};
+use crate::gates::{self, Block, Candidate};
+use crate::report::{BlockReport, HostReport};
+use crate::view::{HostView, RolloutView, WaveIndex};
+
+/// The held hosts of one wave.
+pub(super) struct HeldWave<'a> {
+    pub rollout: &'a RolloutView,
+    pub wave: u32,
+    /// Pending hosts without a dispatch, after this run.
+    pub members: usize,
+    pub held: Vec<Held<'a>>,
+    /// False when the run was full before every host was asked.
+    pub is_complete: bool,
+}
+
+/// Hosts held for the same reasons.
+pub(super) struct Held<'a> {
+    hosts: HeldHosts<'a>,
+    pub blocks: Vec<Block>,
+}
+
+enum HeldHosts<'a> {
+    One(&'a Hostname),
+    /// The hosts of a group from `from` on.
+    Rest {
+        group: &'a BTreeSet<Hostname>,
+        from: &'a Hostname,
+        count: usize,
+    },
+}
+
+impl Held<'_> {
+    pub fn count(&self) -> usize {
+        match &self.hosts {
+            HeldHosts::One(_) => 1,
+            HeldHosts::Rest { count, .. } => *count,
+        }
+    }
+
+    pub fn hostnames(&self) -> Box<dyn Iterator<Item = &Hostname> + '_> {
+        match &self.hosts {
+            HeldHosts::One(hostname) => Box::new(std::iter::once(*hostname)),
+            HeldHosts::Rest { group, from, .. } => Box::new(group.range::<Hostname, _>(*from..)),
+        }
+    }
+}
+
+/// Hosts of a wave in their order: a group of which one is asked for all, or hosts asked one by one.
+struct Queue<'a> {
+    hosts: btree_set::Iter<'a, Hostname>,
+    group: Option<&'a BTreeSet<Hostname>>,
+    passed: usize,
+}
+
+/// Line per held host.
+pub(super) fn reports(waves: &[HeldWave<'_>]) -> Vec<HostReport> {
+    let mut reports = Vec::new();
+    for wave in waves {
+        for held in &wave.held {
+            let blocks: Vec<_> = held.blocks.iter().map(BlockReport::from).collect();
+            reports.extend(held.hostnames().map(|hostname| HostReport {
+                hostname: hostname.clone(),
+                rollout_id: wave.rollout.record.rollout_id.clone(),
+                blocks: blocks.clone(),
+                waiting: Vec::new(),
+            }));
+        }
+    }
+    reports
+}
+
+impl<'a> Run<'a> {
+    /// Asks the gates for everything that waits, in the order of channel, wave and name.
+    pub(super) fn plan_dispatches(&mut self) -> Vec<HeldWave<'a>> {
+        let mut waves = Vec::new();
+        let view = self.view;
+        for rollout in view.current_rollouts() {
+            let state = rollout.record.state;
+            if !rollout.is_open() || (state.is_final() && !is_halted(state)) {
+                continue;
+            }
+            for (wave, index) in &rollout.waves {
+                let mut held = HeldWave {
+                    rollout,
+                    wave: *wave,
+                    members: 0,
+                    held: Vec::new(),
+                    is_complete: true,
+                };
+                self.plan_recoveries(index, &mut held);
+                self.plan_wave(index, &mut held);
+                waves.push(held);
+            }
+        }
+        waves
+    }
+
+    fn candidate<'b>(
+        &'b self,
+        rollout: &'b RolloutView,
+        hostname: &'b Hostname,
+        host: &'b HostView,
+    ) -> Candidate<'b> {
+        Candidate {
+            hostname,
+            host,
+            rollout,
+            cursor: self.cursor(rollout),
+            ledger: &self.ledger,
+            now: self.now,
+        }
+    }
+
+    fn plan_recoveries(&mut self, index: &'a WaveIndex, wave: &mut HeldWave<'a>) {
+        let rollout = wave.rollout;
+        for hostname in &index.candidates {
+            let Some(host) = rollout.hosts.get(hostname) else {
+                continue;
+            };
+            if rollout.overlay.unchanged.contains(hostname) {
+                continue;
+            }
+            let candidate = self.candidate(rollout, hostname, host);
+            let blocks = gates::blocks_of_recovery(self.view, &candidate);
+            if !blocks.is_empty() {
+                if !rollout.is_dispatched(hostname) {
+                    wave.hold(HeldHosts::One(hostname), blocks);
+                }
+                continue;
+            }
+            let action = PlanAction::ConvergeUnchanged {
+                hostname: hostname.clone(),
+                rollout_id: rollout.record.rollout_id.clone(),
+                current_closure: host.target_closure.clone(),
+            };
+            match self.admit(&action) {
+                Admitted::Yes => {
+                    self.taken.insert((&rollout.record.rollout_id, hostname));
+                    self.recoveries.push(action);
+                }
+                Admitted::NotAgain => {}
+                Admitted::NoRoom => {
+                    wave.is_complete = false;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn plan_wave(&mut self, index: &'a WaveIndex, wave: &mut HeldWave<'a>) {
+        let mut queues: Vec<Queue<'a>> = Vec::with_capacity(index.groups.len() + 1);
+        queues.extend(index.groups.values().map(|group| Queue {
+            hosts: group.iter(),
+            group: Some(group),
+            passed: 0,
+        }));
+        queues.push(Queue {
+            hosts: index.singles.iter(),
+            group: None,
+            passed: 0,
+        });
+        let mut next = BinaryHeap::new();
+        for (number, queue) in queues.iter_mut().enumerate() {
+            next.extend(
+                queue
+                    .hosts
+                    .next()
+                    .map(|hostname| Reverse((hostname, number))),
+            );
+        }
+        while let Some(Reverse((hostname, number))) = next.pop() {
+            let queue = &mut queues[number];
+            let blocks = self.blocks_of(wave.rollout, hostname, queue);
+            let goes_on = if blocks.is_empty() {
+                queue.passed += 1;
+                self.plan_dispatch(hostname, wave)
+            } else {
+                wave.hold(queue.held_from(hostname), blocks);
+                queue.group.is_none()
+            };
+            if !wave.is_complete {
+                return;
+            }
+            if goes_on {
+                next.extend(
+                    queue
+                        .hosts
+                        .next()
+                        .map(|hostname| Reverse((hostname, number))),
+                );
+            }
+        }
+    }
+
+    /// Hosts of a group differ in nothing that a gate reads; once the first one passed, only the
+    /// budgets can have changed for the next.
+    fn blocks_of(
+        &self,
+        rollout: &RolloutView,
+        hostname: &Hostname,
+        queue: &Queue<'_>,
+    ) -> Vec<Block> {
+        let Some(host) = rollout.hosts.get(hostname) else {
+            return Vec::new();
+        };
+        let candidate = self.candidate(rollout, hostname, host);
+        if queue.group.is_some() && queue.passed > 0 {
+            let budget = gates::check(Gate::DisruptionBudget, self.view, &candidate);
+            return budget.err().into_iter().collect();
+        }
+        gates::blocks_of_dispatch(self.view, &candidate)
+    }
+
+    /// Plans the dispatch of a host that no gate holds; true when the next host may be asked.
+    fn plan_dispatch(&mut self, hostname: &'a Hostname, wave: &mut HeldWave<'a>) -> bool {
+        let rollout = wave.rollout;
+        let Some(host) = rollout.hosts.get(hostname) else {
+            return true;
+        };
+        let action = PlanAction::QueueDispatch {
+            hostname: hostname.clone(),
+            rollout_id: rollout.record.rollout_id.clone(),
+            target_closure: host.target_closure.clone(),
+            soak_minutes: host.soak_minutes,
+        };
+        match self.admit(&action) {
+            Admitted::Yes => {
+                self.ledger.dispatch(self.view, hostname);
+                self.taken.insert((&rollout.record.rollout_id, hostname));
+                self.dispatches.push(action);
+                true
+            }
+            Admitted::NotAgain => true,
+            Admitted::NoRoom => {
+                wave.is_complete = false;
+                false
+            }
+        }
+    }
+}
+
+impl<'a> Queue<'a> {
+    fn held_from(&self, hostname: &'a Hostname) -> HeldHosts<'a> {
+        match self.group {
+            Some(group) => HeldHosts::Rest {
+                group,
+                from: hostname,
+                count: group.len() - self.passed,
+            },
+            None => HeldHosts::One(hostname),
+        }
+    }
+}
+
+impl<'a> HeldWave<'a> {
+    fn hold(&mut self, hosts: HeldHosts<'a>, blocks: Vec<Block>) {
+        let held = Held { hosts, blocks };
+        self.members += held.count();
+        self.held.push(held);
+    }
+}
+
+pub(super) fn is_halted(state: nixfleet_proto::RolloutState) -> bool {
+    use nixfleet_proto::RolloutState;
+    matches!(state, RolloutState::Failed | RolloutState::Reverted)
+}

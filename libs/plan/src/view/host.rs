@@ -1,0 +1,142 @@
+//! What the planner keeps of one host in one rollout.
+
+use nixfleet_proto::host::ProbeRecord;
+use nixfleet_proto::{
+    ClosureHash, HostRecord, HostState, Minutes, Position, ProbeMode, ProbeStatus, Timestamp,
+};
+
+use crate::report::{self, Waiting};
+
+/// Wave of a host that the rollout's pinned set does not list; no cursor ever reaches it.
+pub const UNKNOWN_WAVE: u32 = u32::MAX;
+
+/// One host in one rollout, without what no decision needs: a fleet of a million hosts stays in
+/// memory.
+#[derive(Debug, Clone)]
+pub struct HostView {
+    /// Where it stands.
+    pub state: HostState,
+    /// Pinned wave.
+    pub wave: u32,
+    /// False: in no wave of a channel that declares waves.
+    pub staged: bool,
+    /// The closure it shall run.
+    pub target_closure: ClosureHash,
+    /// Soak of its wave.
+    pub soak_minutes: Minutes,
+    /// When the record was created.
+    pub created_at: Timestamp,
+    /// A dispatch is queued and not acknowledged.
+    pub queued: bool,
+    /// The closure it was seen running while Pending.
+    pub candidate: Option<ClosureHash>,
+    /// The entry that last changed it.
+    pub position: Position,
+    /// The whole record while a decision or a reason depends on it: Soaking and Failed.
+    pub record: Option<Box<HostRecord>>,
+    /// Which of its rollout's budget lists it is on; an index into the rollout's memberships.
+    pub(crate) membership: u32,
+    /// Where it stands in the indices of its rollout.
+    pub(crate) indexed: Indexed,
+}
+
+/// What the indices of a rollout hold about a host, so that it can be taken out again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Indexed {
+    pub slot: Slot,
+    pub done: bool,
+    pub failed: bool,
+    pub reverted: bool,
+    pub failures: usize,
+    pub due_at: Option<Timestamp>,
+}
+
+/// Where a Pending host waits for a decision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Nothing to decide.
+    #[default]
+    None,
+    /// Treated like every host with the same key.
+    Group(GroupKey),
+    /// Asked on its own: quarantined or behind a host edge.
+    Single,
+    /// Seen on its target.
+    Candidate,
+}
+
+/// What makes hosts of one wave alike for every gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GroupKey {
+    pub membership: u32,
+    pub staged: bool,
+    /// In flight for another rollout: such a host is not counted against itself.
+    pub in_flight: bool,
+}
+
+impl HostView {
+    /// Takes over the next record of the host.
+    pub(crate) fn update(&mut self, record: &HostRecord, position: Position) {
+        self.state = record.state;
+        self.position = position;
+        self.record = match record.state {
+            HostState::Soaking | HostState::Failed => Some(Box::new(record.clone())),
+            HostState::Pending
+            | HostState::Activating
+            | HostState::Deferred
+            | HostState::Converged
+            | HostState::Reverted => None,
+        };
+    }
+
+    /// True when the host was seen on the closure it shall run.
+    pub fn is_candidate(&self) -> bool {
+        self.state == HostState::Pending && self.candidate.as_ref() == Some(&self.target_closure)
+    }
+}
+
+/// The time from which a claim can complete; absent while an invariant other than the soak is
+/// missing.
+///
+/// Source: docs/semantics.md, convergence invariants.
+pub(crate) fn completes_at(record: &HostRecord) -> Option<Timestamp> {
+    if record.state != HostState::Soaking {
+        return None;
+    }
+    let claim = record.convergence_claim.as_ref()?;
+    let complete = claim.current_closure == record.target_closure
+        && record.declared_probes.is_some()
+        && unpassed_probes(record).next().is_none();
+    if complete { record.soak_due_at } else { None }
+}
+
+/// Declared enforce probes whose last result since activation is not a pass.
+pub(crate) fn unpassed_probes(
+    record: &HostRecord,
+) -> impl Iterator<Item = &nixfleet_proto::ProbeName> {
+    let passed = |probe: &ProbeRecord| probe.status == ProbeStatus::Pass;
+    let declared = record.declared_probes.as_deref().unwrap_or_default();
+    declared
+        .iter()
+        .filter(|probe| probe.mode == ProbeMode::Enforce)
+        .filter(move |probe| !record.probes.get(&probe.probe_name).is_some_and(passed))
+        .map(|probe| &probe.probe_name)
+}
+
+impl HostView {
+    /// What the host waits for, when no gate holds it.
+    pub(crate) fn waiting(&self, is_dispatched: bool, now: Timestamp) -> Vec<Waiting> {
+        match self.state {
+            HostState::Pending if is_dispatched => vec![Waiting::Acknowledgement],
+            HostState::Activating => vec![Waiting::Activation],
+            HostState::Deferred => vec![Waiting::Reboot],
+            HostState::Soaking | HostState::Failed => {
+                let record = self.record.as_deref();
+                record.map_or_else(Vec::new, |record| {
+                    report::waiting(record, report::Queued::No, now)
+                })
+            }
+            HostState::Pending | HostState::Converged | HostState::Reverted => Vec::new(),
+        }
+    }
+}

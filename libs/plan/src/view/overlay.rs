@@ -1,0 +1,160 @@
+//! Actions that are in the log, seen as if they had happened, until their outcome comes back.
+//!
+//! Keyed by position: an action is dropped by its own outcome, accepted or rejected, and by nothing
+//! else. A rejected one is not planned again for a while, so that a planner and a fold that disagree
+//! do not fill the log.
+
+use chrono::TimeDelta;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Gate, Hostname, PlanAction, Position, RolloutId, Timestamp};
+
+use super::FleetView;
+
+/// How long a rejected action is left alone.
+pub const REFUSAL_PAUSE: TimeDelta = TimeDelta::seconds(15);
+
+/// What makes two actions the same attempt.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AttemptKey {
+    name: &'static str,
+    rollout_id: Option<RolloutId>,
+    hostname: Option<Hostname>,
+    stated: Option<(u32, Gate)>,
+}
+
+impl AttemptKey {
+    pub fn of(action: &PlanAction) -> Self {
+        let stated = match action {
+            PlanAction::BlocksChanged { wave, gate, .. } => Some((*wave, *gate)),
+            PlanAction::AdvanceWave { .. }
+            | PlanAction::SoakElapsed { .. }
+            | PlanAction::ConvergeUnchanged { .. }
+            | PlanAction::QueueDispatch { .. }
+            | PlanAction::OpenRollout { .. }
+            | PlanAction::RetentionExpired { .. }
+            | PlanAction::Barrier {} => None,
+        };
+        Self {
+            name: action.name(),
+            rollout_id: action.rollout_id().cloned(),
+            hostname: action.hostname().cloned(),
+            stated,
+        }
+    }
+}
+
+impl FleetView {
+    /// Notes an action that the log acknowledged. Its outcome must not have been absorbed before.
+    pub fn published(&mut self, partition: Partition, position: Position, action: PlanAction) {
+        self.mark(&action, Mark::Set);
+        self.in_log.insert((partition, position), action);
+    }
+
+    /// Actions whose outcome has not come back.
+    pub fn in_log_count(&self) -> usize {
+        self.in_log.len()
+    }
+
+    /// Drops the action at a position; `rejected_at` when its entry was rejected.
+    pub(crate) fn returned(
+        &mut self,
+        partition: Partition,
+        position: Position,
+        rejected_at: Option<Timestamp>,
+    ) {
+        let Some(action) = self.in_log.remove(&(partition, position)) else {
+            return;
+        };
+        self.mark(&action, Mark::Clear);
+        if let Some(at) = rejected_at {
+            self.refused.retain(|_, until| *until > at);
+            let until = at + REFUSAL_PAUSE;
+            self.refused.insert(AttemptKey::of(&action), until);
+        }
+    }
+
+    /// When the action may be tried again, if it was rejected a short while ago.
+    pub(crate) fn refused_until(&self, action: &PlanAction, now: Timestamp) -> Option<Timestamp> {
+        if self.refused.is_empty() {
+            return None;
+        }
+        let until = self.refused.get(&AttemptKey::of(action))?;
+        (*until > now).then_some(*until)
+    }
+
+    fn mark(&mut self, action: &PlanAction, mark: Mark) {
+        match action {
+            PlanAction::OpenRollout { rollout_id, .. } => mark.on(&mut self.opening, rollout_id),
+            PlanAction::Barrier {} => {}
+            PlanAction::AdvanceWave { .. }
+            | PlanAction::SoakElapsed { .. }
+            | PlanAction::ConvergeUnchanged { .. }
+            | PlanAction::QueueDispatch { .. }
+            | PlanAction::RetentionExpired { .. }
+            | PlanAction::BlocksChanged { .. } => self.mark_rollout(action, mark),
+        }
+    }
+
+    fn mark_rollout(&mut self, action: &PlanAction, mark: Mark) {
+        let rollout = action.rollout_id().and_then(|id| self.rollouts.get_mut(id));
+        let Some(rollout) = rollout else {
+            return;
+        };
+        let overlay = &mut rollout.overlay;
+        match action {
+            PlanAction::AdvanceWave { to_wave, .. } => {
+                overlay.advance = mark.then(*to_wave);
+            }
+            PlanAction::SoakElapsed { hostname, .. } => mark.on(&mut overlay.soaked, hostname),
+            PlanAction::ConvergeUnchanged { hostname, .. } => {
+                mark.on(&mut overlay.unchanged, hostname);
+            }
+            PlanAction::QueueDispatch {
+                rollout_id,
+                hostname,
+                ..
+            } => {
+                mark.on(&mut overlay.dispatched, hostname);
+                self.refresh_host(rollout_id, hostname);
+            }
+            PlanAction::RetentionExpired { .. } => overlay.expired = mark == Mark::Set,
+            PlanAction::BlocksChanged {
+                wave, gate, holds, ..
+            } => match mark {
+                Mark::Set => {
+                    overlay.blocks.insert((*wave, *gate), holds.clone());
+                }
+                Mark::Clear => {
+                    overlay.blocks.remove(&(*wave, *gate));
+                }
+            },
+            PlanAction::OpenRollout { .. } | PlanAction::Barrier {} => {}
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Set,
+    Clear,
+}
+
+impl Mark {
+    fn on<T: Clone + Ord>(self, set: &mut std::collections::BTreeSet<T>, item: &T) {
+        match self {
+            Self::Set => {
+                set.insert(item.clone());
+            }
+            Self::Clear => {
+                set.remove(item);
+            }
+        }
+    }
+
+    fn then<T>(self, value: T) -> Option<T> {
+        match self {
+            Self::Set => Some(value),
+            Self::Clear => None,
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! What the planner keeps of one rollout, with the indices that make a plan cheap.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use nixfleet_proto::host::FailedControl;
+use nixfleet_proto::{
+    ClosureHash, Gate, Hold, HostState, Hostname, Pinned, Position, ProbeName, RolloutRecord,
+    RolloutState, Timestamp,
+};
+
+use super::budget::BudgetId;
+use super::host::{GroupKey, HostView, Indexed, Slot, completes_at};
+
+/// One rollout.
+#[derive(Debug, Clone)]
+pub struct RolloutView {
+    /// Its record.
+    pub record: RolloutRecord,
+    /// What it was opened with.
+    pub pinned: Arc<Pinned>,
+    pub(crate) hosts: BTreeMap<Hostname, HostView>,
+    /// Outstanding failures with the entry that reported them.
+    pub(crate) failures: BTreeMap<Hostname, BTreeMap<ProbeName, Failures>>,
+    /// Holds as last stated in the log.
+    pub(crate) blocks: BTreeMap<(u32, Gate), Vec<Hold>>,
+    /// Pinned hosts by the closure they shall run, sorted.
+    pub(crate) by_target: Vec<(ClosureHash, Hostname)>,
+    /// Counted lists of the pinned budgets, in pinned order; empty once nothing is dispatched.
+    pub(crate) budgets: Vec<BudgetId>,
+    /// Distinct sets of pinned budgets that hosts are on, as places in the pinned order.
+    pub(crate) memberships: Vec<Vec<usize>>,
+    pub(crate) waves: BTreeMap<u32, WaveIndex>,
+    /// Failed hosts that are not waived.
+    pub(crate) failed: BTreeSet<Hostname>,
+    /// Reverted hosts that are not waived.
+    pub(crate) reverted: BTreeSet<Hostname>,
+    /// Hosts whose claim completes at a time.
+    pub(crate) due: BTreeSet<(Timestamp, Hostname)>,
+    /// Hosts with a queued dispatch.
+    pub(crate) queued: BTreeSet<Hostname>,
+    pub(crate) overlay: RolloutOverlay,
+}
+
+/// Outstanding failing controls of one probe.
+#[derive(Debug, Clone)]
+pub(crate) struct Failures {
+    pub position: Position,
+    pub controls: BTreeSet<FailedControl>,
+}
+
+/// Actions in the log whose outcome has not come back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RolloutOverlay {
+    pub advance: Option<u32>,
+    pub dispatched: BTreeSet<Hostname>,
+    pub unchanged: BTreeSet<Hostname>,
+    pub soaked: BTreeSet<Hostname>,
+    pub expired: bool,
+    pub blocks: BTreeMap<(u32, Gate), Vec<Hold>>,
+}
+
+/// The hosts of one wave that a plan looks at.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WaveIndex {
+    /// Staged hosts of the pinned set.
+    pub staged: usize,
+    /// Those of them that are done.
+    pub done: usize,
+    /// Outstanding failures of staged hosts that are not waived, by host.
+    pub failing: BTreeMap<Hostname, usize>,
+    pub failures: usize,
+    pub groups: BTreeMap<GroupKey, BTreeSet<Hostname>>,
+    pub singles: BTreeSet<Hostname>,
+    pub candidates: BTreeSet<Hostname>,
+}
+
+/// What the indices depend on beside the rollout itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Surroundings {
+    /// The target closure is quarantined on the channel.
+    pub quarantined: bool,
+    /// The current release has a host edge onto it.
+    pub gated: bool,
+    /// It occupies its budgets for another rollout.
+    pub in_flight: bool,
+}
+
+impl RolloutView {
+    /// A rollout without host records.
+    pub(crate) fn new(record: RolloutRecord, pinned: Arc<Pinned>) -> Self {
+        let mut waves: BTreeMap<u32, WaveIndex> = BTreeMap::new();
+        for host in pinned.host_set.iter().filter(|host| host.staged) {
+            waves.entry(host.wave_index).or_default().staged += 1;
+        }
+        let mut by_target: Vec<_> = pinned
+            .host_set
+            .iter()
+            .map(|host| (host.target_closure.clone(), host.hostname.clone()))
+            .collect();
+        by_target.sort_unstable();
+        Self {
+            record,
+            pinned,
+            hosts: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            by_target,
+            budgets: Vec::new(),
+            memberships: Vec::new(),
+            waves,
+            failed: BTreeSet::new(),
+            reverted: BTreeSet::new(),
+            due: BTreeSet::new(),
+            queued: BTreeSet::new(),
+            overlay: RolloutOverlay::default(),
+        }
+    }
+
+    /// The hosts with a record.
+    pub fn hosts(&self) -> &BTreeMap<Hostname, HostView> {
+        &self.hosts
+    }
+
+    /// The wave that may be dispatched, counting an advance on its way.
+    pub fn cursor(&self) -> u32 {
+        let advanced = self.overlay.advance.unwrap_or(0);
+        self.record.current_wave.max(advanced)
+    }
+
+    /// Holds as stated, counting those on their way.
+    pub fn stated_holds(&self, wave: u32, gate: Gate) -> &[Hold] {
+        let key = (wave, gate);
+        let stated = self.overlay.blocks.get(&key).or(self.blocks.get(&key));
+        stated.map_or(&[], Vec::as_slice)
+    }
+
+    /// True while hosts may be planned or held: neither replaced nor gone.
+    pub fn is_open(&self) -> bool {
+        match self.record.state {
+            RolloutState::Opening
+            | RolloutState::Active
+            | RolloutState::Converging
+            | RolloutState::Terminal
+            | RolloutState::Failed
+            | RolloutState::Reverted => true,
+            RolloutState::Superseded | RolloutState::Pruned => false,
+        }
+    }
+
+    /// True when a dispatch of the host is in the queue or on its way there.
+    pub fn is_dispatched(&self, hostname: &Hostname) -> bool {
+        self.is_open()
+            && (self.overlay.dispatched.contains(hostname)
+                || self.hosts.get(hostname).is_some_and(|host| host.queued))
+    }
+
+    /// True when nothing of its wave is left to do on the host.
+    pub fn is_done(&self, hostname: &Hostname) -> bool {
+        let record = self.hosts.get(hostname);
+        record.is_some_and(|host| host.state.is_done()) || self.is_waived(hostname)
+    }
+
+    /// True when an operator excused the host.
+    pub fn is_waived(&self, hostname: &Hostname) -> bool {
+        self.record.waived_hosts.contains(hostname)
+    }
+
+    /// True while nothing of the rollout may start: a host that is not waived is Failed, or the
+    /// rollout itself failed or went back. A host that went back stops the rollout through the
+    /// rollout's own state, which an operator's clearance lifts.
+    pub fn is_halted(&self) -> bool {
+        let state = self.record.state;
+        !self.failed.is_empty() || matches!(state, RolloutState::Failed | RolloutState::Reverted)
+    }
+
+    /// The first host by name that failed or went back and is not waived.
+    pub fn first_broken(&self) -> Option<(&Hostname, &HostView)> {
+        let candidates = [self.failed.first(), self.reverted.first()];
+        let hostname = candidates.into_iter().flatten().min()?;
+        self.hosts.get_key_value(hostname)
+    }
+
+    /// The first non-empty wave after `wave`.
+    pub(crate) fn wave_after(&self, wave: u32) -> Option<u32> {
+        let after = wave.checked_add(1)?;
+        let mut later = self.waves.range(after..);
+        later.find(|(_, index)| index.staged > 0).map(|(n, _)| *n)
+    }
+
+    /// True when every staged host of the wave is done; an empty wave has nothing to wait for.
+    pub(crate) fn is_wave_done(&self, wave: u32) -> bool {
+        let index = self.waves.get(&wave);
+        index.is_none_or(|index| index.done >= index.staged)
+    }
+
+    /// The budgets that list the host, as places in the pinned order.
+    pub(crate) fn budgets_of(&self, host: &HostView) -> &[usize] {
+        let places = self.memberships.get(host.membership as usize);
+        places.map_or(&[], Vec::as_slice)
+    }
+
+    /// Hosts that shall run the closure.
+    pub(crate) fn targeting(&self, closure: &ClosureHash) -> Vec<Hostname> {
+        let from = self.by_target.partition_point(|(other, _)| other < closure);
+        let same = self.by_target[from..].iter();
+        same.take_while(|(other, _)| other == closure)
+            .map(|(_, hostname)| hostname.clone())
+            .collect()
+    }
+
+    /// Puts the host where it belongs in every index.
+    pub(crate) fn reindex(&mut self, hostname: &Hostname, around: Surroundings) {
+        let Some(host) = self.hosts.get(hostname) else {
+            return;
+        };
+        let next = self.placement(hostname, host, around);
+        if next == host.indexed {
+            return;
+        }
+        let wave = host.wave;
+        let before = std::mem::take(
+            &mut self
+                .hosts
+                .get_mut(hostname)
+                .expect("it was found above")
+                .indexed,
+        );
+        self.unplace(hostname, wave, &before);
+        self.place(hostname, wave, &next);
+        if let Some(host) = self.hosts.get_mut(hostname) {
+            host.indexed = next;
+        }
+    }
+
+    fn placement(&self, hostname: &Hostname, host: &HostView, around: Surroundings) -> Indexed {
+        let waived = self.is_waived(hostname);
+        let failures = if host.staged && !waived {
+            let probes = self.failures.get(hostname);
+            probes.map_or(0, |probes| probes.values().map(|f| f.controls.len()).sum())
+        } else {
+            0
+        };
+        Indexed {
+            slot: self.slot(hostname, host, around),
+            done: host.staged && (waived || host.state.is_done()),
+            failed: host.state == HostState::Failed && !waived,
+            reverted: host.state == HostState::Reverted && !waived,
+            failures,
+            due_at: host.record.as_deref().and_then(completes_at),
+        }
+    }
+
+    fn slot(&self, hostname: &Hostname, host: &HostView, around: Surroundings) -> Slot {
+        if host.state != HostState::Pending || !self.is_open() {
+            Slot::None
+        } else if host.is_candidate() {
+            Slot::Candidate
+        } else if self.is_dispatched(hostname) {
+            Slot::None
+        } else if around.quarantined || around.gated {
+            Slot::Single
+        } else {
+            Slot::Group(GroupKey {
+                membership: host.membership,
+                staged: host.staged,
+                in_flight: around.in_flight,
+            })
+        }
+    }
+
+    fn unplace(&mut self, hostname: &Hostname, wave: u32, indexed: &Indexed) {
+        let index = self.waves.entry(wave).or_default();
+        match indexed.slot {
+            Slot::None => {}
+            Slot::Group(key) => {
+                if let Some(group) = index.groups.get_mut(&key) {
+                    group.remove(hostname);
+                    if group.is_empty() {
+                        index.groups.remove(&key);
+                    }
+                }
+            }
+            Slot::Single => {
+                index.singles.remove(hostname);
+            }
+            Slot::Candidate => {
+                index.candidates.remove(hostname);
+            }
+        }
+        index.done -= usize::from(indexed.done);
+        if indexed.failures > 0 {
+            index.failing.remove(hostname);
+            index.failures -= indexed.failures;
+        }
+        if indexed.failed {
+            self.failed.remove(hostname);
+        }
+        if indexed.reverted {
+            self.reverted.remove(hostname);
+        }
+        if let Some(due_at) = indexed.due_at {
+            self.due.remove(&(due_at, hostname.clone()));
+        }
+    }
+
+    fn place(&mut self, hostname: &Hostname, wave: u32, indexed: &Indexed) {
+        let index = self.waves.entry(wave).or_default();
+        match indexed.slot {
+            Slot::None => {}
+            Slot::Group(key) => {
+                let group = index.groups.entry(key).or_default();
+                group.insert(hostname.clone());
+            }
+            Slot::Single => {
+                index.singles.insert(hostname.clone());
+            }
+            Slot::Candidate => {
+                index.candidates.insert(hostname.clone());
+            }
+        }
+        index.done += usize::from(indexed.done);
+        if indexed.failures > 0 {
+            index.failing.insert(hostname.clone(), indexed.failures);
+            index.failures += indexed.failures;
+        }
+        if indexed.failed {
+            self.failed.insert(hostname.clone());
+        }
+        if indexed.reverted {
+            self.reverted.insert(hostname.clone());
+        }
+        if let Some(due_at) = indexed.due_at {
+            self.due.insert((due_at, hostname.clone()));
+        }
+    }
+}
