@@ -4,9 +4,7 @@
 
 use nixfleet_proto::host::NewHost;
 use nixfleet_proto::wire::{Dispatch, HostSnapshot};
-use nixfleet_proto::{
-    ClosureHash, HostEventBody, HostRecord, HostState, RolloutId, Timestamp,
-};
+use nixfleet_proto::{ClosureHash, HostEventBody, HostRecord, HostState, RolloutId, Timestamp};
 
 use super::{AgentCore, Command, LocalRollout, Note, ReleaseFault, Work};
 use crate::release::{Admitted, Asked, Refusal, SignedRelease};

@@ -221,12 +221,7 @@ impl AgentCore {
 
     /// The control plane saw the running closure and answered. What it concluded is in the snapshot,
     /// or shows in its absence: only open records have one.
-    fn settle_recovery(
-        &mut self,
-        id: &RolloutId,
-        snapshot: Option<&HostSnapshot>,
-        now: Timestamp,
-    ) {
+    fn settle_recovery(&mut self, id: &RolloutId, snapshot: Option<&HostSnapshot>, now: Timestamp) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };

@@ -5,11 +5,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nixfleet_proto::RolloutId;
 use nixfleet_proto::wire::{
     Dispatch, ErrorBody, EventRequest, HeartbeatReply, HeartbeatRequest, PROTOCOL_HEADER,
     PROTOCOL_VERSION, REPLAY_HEADER,
 };
-use nixfleet_proto::RolloutId;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use rustls::ClientConfig;
 use tokio::sync::watch;
@@ -264,11 +264,7 @@ impl Client {
         Err(ClientError::Status { status, body })
     }
 
-    async fn read(
-        &self,
-        mut response: Response,
-        bytes_max: usize,
-    ) -> Result<Vec<u8>, ClientError> {
+    async fn read(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, ClientError> {
         self.while_online(async {
             let mut bytes = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(ClientError::Network)? {

@@ -387,7 +387,10 @@ async fn fetch_release(
         message: "the process stops".to_owned(),
         retryable: true,
     })?;
-    let signed = client.rollout_manifest(rollout_id).await.map_err(fetching)?;
+    let signed = client
+        .rollout_manifest(rollout_id)
+        .await
+        .map_err(fetching)?;
     let manifest = shared
         .verifier
         .manifest(&signed.bytes, &signed.signature, chrono::Utc::now())

@@ -49,10 +49,12 @@ pub fn roots(ca_pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
             what: "CA certificate",
             source,
         })?;
-        store.add(certificate).map_err(|source| TlsError::Unusable {
-            what: "CA certificate",
-            source,
-        })?;
+        store
+            .add(certificate)
+            .map_err(|source| TlsError::Unusable {
+                what: "CA certificate",
+                source,
+            })?;
     }
     Ok(Arc::new(store))
 }
@@ -72,11 +74,10 @@ pub fn client_config(
             what: "client certificate",
             source,
         })?;
-    let key =
-        PrivateKeyDer::from_pem_slice(&identity.key_pem).map_err(|source| TlsError::Pem {
-            what: "client key",
-            source,
-        })?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem).map_err(|source| TlsError::Pem {
+        what: "client key",
+        source,
+    })?;
     let mut config = ClientConfig::builder()
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)

@@ -29,7 +29,8 @@ impl FileSpool {
     }
 
     fn path_of(&self, rollout_id: &RolloutId) -> PathBuf {
-        self.directory.join(format!("{}{SUFFIX}", escape(rollout_id.as_str())))
+        self.directory
+            .join(format!("{}{SUFFIX}", escape(rollout_id.as_str())))
     }
 
     /// A rename is durable once its directory is.

@@ -119,7 +119,9 @@ mod tests {
             (0..1000)
                 .filter(|n| {
                     let host = Hostname::from(format!("web-{n:04}"));
-                    Fate::of(&profile, 7, &host, &closure.into()).failure.is_some()
+                    Fate::of(&profile, 7, &host, &closure.into())
+                        .failure
+                        .is_some()
                 })
                 .count()
         };

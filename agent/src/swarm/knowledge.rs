@@ -182,7 +182,9 @@ impl Sums {
 
 impl HostWatch {
     fn lock(&self) -> MutexGuard<'_, HostKnowledge> {
-        self.knowledge.lock().unwrap_or_else(PoisonError::into_inner)
+        self.knowledge
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what happened to the host.
@@ -219,9 +221,10 @@ impl HostWatch {
     fn refused(&self, refused: RefusedDispatch) {
         add(&self.sums.refused);
         let mut host = self.lock();
-        let known = host.refused_dispatches.iter_mut().find(|known| {
-            known.rollout_id == refused.rollout_id && known.reason == refused.reason
-        });
+        let known = host
+            .refused_dispatches
+            .iter_mut()
+            .find(|known| known.rollout_id == refused.rollout_id && known.reason == refused.reason);
         match known {
             Some(known) => {
                 known.count += 1;

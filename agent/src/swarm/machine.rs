@@ -150,7 +150,8 @@ impl Machine {
     async fn switch_to(&self, closure: &ClosureHash) -> SwitchOutcome {
         let fate = self.fate(closure);
         self.lose_network(&fate, closure);
-        self.crash_at(CrashPoint::BeforeSwitch, &fate, closure).await;
+        self.crash_at(CrashPoint::BeforeSwitch, &fate, closure)
+            .await;
         tokio::time::sleep(fate.switch_time).await;
         if let Some(Failure::Activation { exit_code }) = fate.failure {
             return SwitchOutcome::Failed {
@@ -185,7 +186,8 @@ impl Machine {
         let fate = self.fate(&left);
         tokio::time::sleep(fate.rollback_time).await;
         self.state().run(closure.clone());
-        self.crash_at(CrashPoint::DuringRollback, &fate, &left).await;
+        self.crash_at(CrashPoint::DuringRollback, &fate, &left)
+            .await;
         RollbackOutcome::Completed {
             observed_closure: closure.clone(),
             exit_code: 0,

@@ -118,7 +118,10 @@ fn start_hosts(
         let delay = Duration::from_secs_f64(index as f64 / f64::from(plan.starts_per_second));
         let name = hostname.clone();
         let run = host.run(delay, shutdown.clone());
-        tasks.spawn(async move { run.await.with_context(|| format!("running the agent of {name}")) });
+        tasks.spawn(async move {
+            run.await
+                .with_context(|| format!("running the agent of {name}"))
+        });
     }
     Ok(())
 }

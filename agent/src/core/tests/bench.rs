@@ -1,0 +1,283 @@
+//! An agent core, a clock and signed releases for tests.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use nixfleet_proto::host::ProbeDeclaration;
+use nixfleet_proto::wire::{Dispatch, HeartbeatReply, HostSnapshot};
+use nixfleet_proto::{Minutes, ProbeMode, ProbeStatus, RolloutId, Timestamp};
+use nixfleet_trust::sign::SigningKey;
+use nixfleet_trust::{Algorithm, Stamp, TrustFile, build_release};
+
+use crate::core::{
+    AgentConfig, AgentCore, Answer, Command, Input, Journal, Note, ProbeReading, SwitchOutcome,
+};
+use crate::release::SignedRelease;
+use crate::verifier::Verifier;
+
+/// A core with what survives its crashes.
+pub struct Bench {
+    pub core: AgentCore,
+    pub now: Timestamp,
+    pub saved: BTreeMap<RolloutId, Journal>,
+    /// What the machine runs.
+    pub running: String,
+}
+
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_timestamp(1_777_629_600 + seconds, 0).unwrap()
+}
+
+/// The key every test release is signed with.
+pub static KEY: LazyLock<SigningKey> =
+    LazyLock::new(|| SigningKey::from_secret(Algorithm::Ed25519, &[7; 32]).unwrap());
+
+static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
+    let trust = TrustFile::of(KEY.public());
+    Verifier::new(trust, Duration::from_secs(100_000))
+});
+
+pub fn rollout(target_ref: &str) -> RolloutId {
+    format!("stable@{target_ref}").parse().unwrap()
+}
+
+/// A release of commit `target_ref` that puts `closure` on `web-01`, signed at `seconds`.
+pub fn release(target_ref: &str, closure: &str, seconds: i64) -> SignedRelease {
+    release_for("web-01", target_ref, closure, seconds)
+}
+
+/// The same for another host.
+pub fn release_for(host: &str, target_ref: &str, closure: &str, seconds: i64) -> SignedRelease {
+    let fleet = serde_json::json!({
+        "schemaVersion": 1,
+        "hosts": { host: { "system": "x86_64-linux", "tags": [], "channel": "stable",
+                               "closureHash": closure, "pubkey": null } },
+        "channels": { "stable": { "rolloutPolicy": "p", "reconcileIntervalMinutes": 30,
+                                  "freshnessWindow": 1440, "signingIntervalMinutes": 30 } },
+        "rolloutPolicies": { "p": { "strategy": "waves", "onHealthFailure": "rollback-and-halt",
+                                    "waves": [ { "selector": { "all": true }, "soakMinutes": 1 } ] } },
+    });
+    let stamp = Stamp {
+        signed_at: at(seconds),
+        commit: Some(target_ref.to_owned()),
+    };
+    let built = build_release(fleet.to_string().as_bytes(), &stamp, &KEY)
+        .map_err(|error| error.faults)
+        .unwrap();
+    let manifest = built.bundle.rollouts.values().next().unwrap();
+    let now = at(seconds);
+    let fleet = &built.bundle.fleet;
+    SignedRelease {
+        manifest: VERIFIER
+            .manifest(&manifest.bytes, &manifest.signature, now)
+            .unwrap(),
+        fleet: VERIFIER.fleet(&fleet.bytes, &fleet.signature, now).unwrap(),
+    }
+}
+
+pub fn dispatch(target_ref: &str, closure: &str, seconds: i64) -> Dispatch {
+    Dispatch {
+        hostname: "web-01".into(),
+        rollout_id: rollout(target_ref),
+        target_closure: closure.into(),
+        soak_due_at: at(seconds),
+        soak_minutes: Minutes::from_minutes(1),
+        enqueued_at: at(seconds),
+    }
+}
+
+pub fn probe(mode: ProbeMode) -> ProbeDeclaration {
+    ProbeDeclaration {
+        probe_name: "http".into(),
+        kind: "http".to_owned(),
+        mode,
+    }
+}
+
+pub fn completed(closure: &str) -> SwitchOutcome {
+    SwitchOutcome::Completed {
+        observed_closure: closure.into(),
+        exit_code: 0,
+    }
+}
+
+/// Every wait is short and exact: no settling, and the spread of retries stays below a second.
+pub fn config() -> AgentConfig {
+    AgentConfig {
+        heartbeat_settle: TimeDelta::zero(),
+        heartbeat_interval: TimeDelta::seconds(1_000),
+        probe_interval: TimeDelta::seconds(10),
+        sustained_failure: TimeDelta::seconds(30),
+        ..AgentConfig::default()
+    }
+}
+
+impl Bench {
+    /// An agent that was started and greeted, running closure `a`.
+    pub fn running() -> Self {
+        let mut bench = Self::crashed(BTreeMap::new(), "a");
+        bench.give(Input::HeartbeatAnswered(reply(Vec::new())));
+        bench
+    }
+
+    /// An agent that just started with what an earlier one saved.
+    pub fn crashed(saved: BTreeMap<RolloutId, Journal>, running: &str) -> Self {
+        let journals = saved.values().cloned().collect();
+        let core = AgentCore::new("web-01".into(), config(), journals);
+        let mut bench = Self {
+            core,
+            now: at(0),
+            saved,
+            running: running.to_owned(),
+        };
+        bench.give(Input::Started {
+            current_closure: running.into(),
+        });
+        bench
+    }
+
+    /// The same host after a crash.
+    pub fn crash(self, running: &str) -> Self {
+        let now = self.now;
+        let journals = self.saved.values().cloned().collect();
+        Self {
+            core: AgentCore::new("web-01".into(), config(), journals),
+            now,
+            saved: self.saved,
+            running: running.to_owned(),
+        }
+    }
+
+    /// Gives an input and names the commands, in order.
+    pub fn give(&mut self, input: Input) -> Vec<String> {
+        let commands = self.core.step(input, self.now);
+        for command in &commands {
+            if let Command::Save(journal) = command {
+                let id = journal.record.rollout_id.clone();
+                self.saved.insert(id, (**journal).clone());
+            }
+        }
+        commands.iter().map(name).collect()
+    }
+
+    /// Lets seconds pass and names the commands of the tick.
+    pub fn after(&mut self, seconds: i64) -> Vec<String> {
+        self.now += TimeDelta::seconds(seconds);
+        self.give(Input::Tick)
+    }
+
+    pub fn answer(&mut self, target_ref: &str, seq: u64) -> Vec<String> {
+        self.give(Input::Answered {
+            rollout_id: rollout(target_ref),
+            seq,
+            answer: Answer::Delivered,
+        })
+    }
+
+    pub fn verified(&mut self, target_ref: &str, closure: &str, signed: i64) -> Vec<String> {
+        self.give(Input::ReleaseVerified {
+            rollout_id: rollout(target_ref),
+            release: release(target_ref, closure, signed),
+        })
+    }
+
+    pub fn list(&mut self, target_ref: &str, probes: Option<Vec<ProbeDeclaration>>) -> Vec<String> {
+        let generation = self.core.rollouts()[&rollout(target_ref)]
+            .probes
+            .generation();
+        self.give(Input::ProbesListed {
+            rollout_id: rollout(target_ref),
+            generation,
+            probes,
+        })
+    }
+
+    pub fn probed(&mut self, target_ref: &str, status: ProbeStatus) -> Vec<String> {
+        let generation = self.core.rollouts()[&rollout(target_ref)]
+            .probes
+            .generation();
+        self.give(Input::ProbeRan {
+            rollout_id: rollout(target_ref),
+            generation,
+            probe_name: "http".into(),
+            reading: ProbeReading {
+                status,
+                failure_reason: None,
+                sub_results: None,
+            },
+        })
+    }
+
+    /// Answers everything that is sent until nothing is.
+    pub fn drain(&mut self, target_ref: &str) {
+        for seq in 1..200 {
+            self.answer(target_ref, seq);
+        }
+    }
+
+    /// Dispatched to closure `b` by commit `1`, acknowledged and switching.
+    pub fn switching(&mut self) {
+        self.give(Input::DispatchReceived(dispatch("1", "b", 0)));
+        self.verified("1", "b", 0);
+        self.give(Input::SwitchStarted {
+            rollout_id: rollout("1"),
+            method: "switch".to_owned(),
+        });
+    }
+
+    /// The switch took; probes as declared, everything answered.
+    pub fn soaking(&mut self, probes: Vec<ProbeDeclaration>) {
+        self.switching();
+        self.give(Input::SwitchEnded {
+            rollout_id: rollout("1"),
+            outcome: completed("b"),
+        });
+        self.running = "b".to_owned();
+        self.list("1", Some(probes));
+        self.drain("1");
+    }
+}
+
+pub fn reply(snapshots: Vec<HostSnapshot>) -> HeartbeatReply {
+    HeartbeatReply {
+        received_at: at(0),
+        bootstrap_rollouts: snapshots,
+    }
+}
+
+fn name(command: &Command) -> String {
+    match command {
+        Command::Save(journal) => format!(
+            "Save {} waiting {}",
+            journal.record.state.name(),
+            journal.waiting.len()
+        ),
+        Command::Forget { rollout_id } => format!("Forget {rollout_id}"),
+        Command::Listen => "Listen".to_owned(),
+        Command::FetchRelease { rollout_id } => format!("Fetch {rollout_id}"),
+        Command::Switch { closure_hash, .. } => format!("Switch {closure_hash}"),
+        Command::Rollback { closure_hash, .. } => format!("Rollback {closure_hash}"),
+        Command::ListProbes { .. } => "ListProbes".to_owned(),
+        Command::RunProbe { probe_name, .. } => format!("RunProbe {probe_name}"),
+        Command::Send(request) => {
+            format!("Send {} {}", request.event.seq, request.event.body.name())
+        }
+        Command::Heartbeat(request) => match &request.current_closure {
+            Some(closure) => format!("Heartbeat {closure}"),
+            None => "Heartbeat".to_owned(),
+        },
+        Command::Note(note) => match note {
+            Note::DispatchHeld { latency_ms, .. } => format!("held after {latency_ms} ms"),
+            Note::Refused { reason, .. } => format!("refused {reason}"),
+            Note::Transition { from, to, .. } => format!("{} > {}", from.name(), to.name()),
+            Note::Recovered { from, to, .. } => format!("{} >> {}", from.name(), to.name()),
+            Note::Delivered { seq, .. } => format!("delivered {seq}"),
+            Note::DeadLetter { seq, status, .. } => format!("dead {seq} {status}"),
+            Note::Dropped { seq, .. } => format!("dropped {seq}"),
+            Note::Unexpected { kind, .. } => format!("unexpected {kind}"),
+            Note::RollbackFailed { .. } => "rollback failed".to_owned(),
+        },
+    }
+}

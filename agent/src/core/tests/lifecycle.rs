@@ -1,0 +1,328 @@
+//! From the dispatch to convergence, failure or rollback.
+
+use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
+
+use super::bench::*;
+use crate::core::{Answer, Input, RollbackOutcome, SwitchOutcome};
+
+fn ended(outcome: SwitchOutcome) -> Input {
+    Input::SwitchEnded {
+        rollout_id: rollout("1"),
+        outcome,
+    }
+}
+
+fn state(bench: &Bench) -> HostState {
+    bench.core.rollouts()[&rollout("1")].record.state
+}
+
+#[test]
+fn a_start_greets_before_it_listens() {
+    let mut bench = Bench::crashed(Default::default(), "a").crash("a");
+    let started = Input::Started {
+        current_closure: "a".into(),
+    };
+    assert_eq!(bench.give(started), ["Heartbeat a"]);
+    assert!(bench.give(Input::Tick).is_empty());
+    assert_eq!(bench.give(Input::HeartbeatFailed), ["Listen"]);
+}
+
+#[test]
+fn an_acknowledgement_names_the_closure_that_ran_before() {
+    let mut bench = Bench::running();
+    assert_eq!(
+        bench.give(Input::DispatchReceived(dispatch("1", "b", -1))),
+        ["held after 1000 ms", "Fetch stable@1"]
+    );
+    assert_eq!(
+        bench.verified("1", "b", 0),
+        [
+            "Save Activating waiting 1",
+            "Pending > Activating",
+            "Switch b",
+            "Send 1 DispatchAck"
+        ]
+    );
+    let record = &bench.core.rollouts()[&rollout("1")].record;
+    assert_eq!(record.current_closure_at_dispatch, Some("a".into()));
+}
+
+#[test]
+fn events_of_a_rollout_wait_for_the_one_before() {
+    let mut bench = Bench::running();
+    bench.switching();
+    assert_eq!(
+        bench.give(ended(completed("b"))),
+        [
+            "Save Soaking waiting 3",
+            "ListProbes",
+            "Activating > Soaking"
+        ]
+    );
+    assert_eq!(
+        bench.answer("1", 1),
+        [
+            "Save Soaking waiting 2",
+            "delivered 1",
+            "Send 2 ActivationStarted"
+        ]
+    );
+    assert!(bench.answer("1", 1).is_empty(), "answered already");
+    assert_eq!(
+        bench.answer("1", 2),
+        [
+            "Save Soaking waiting 1",
+            "delivered 2",
+            "Send 3 ActivationCompleted"
+        ]
+    );
+}
+
+#[test]
+fn a_host_converges_when_soak_and_probes_are_through() {
+    let mut bench = Bench::running();
+    bench.soaking(vec![probe(ProbeMode::Enforce)]);
+    assert_eq!(
+        bench.probed("1", ProbeStatus::Pass),
+        ["Save Soaking waiting 2", "Send 5 ProbeObservedFirst"]
+    );
+    bench.drain("1");
+    assert_eq!(bench.core.next_deadline(), Some(at(10)), "the next probe");
+    assert_eq!(bench.after(10), ["RunProbe http"]);
+    assert_eq!(
+        bench.probed("1", ProbeStatus::Pass),
+        ["Save Soaking waiting 0", "Send 7 ProbeResult"],
+        "a repeated result is not durable; its number is"
+    );
+    bench.drain("1");
+    assert_eq!(
+        bench.after(50),
+        [
+            "Save Converged waiting 1",
+            "RunProbe http",
+            "Soaking > Converged",
+            "Send 8 Converged"
+        ]
+    );
+}
+
+#[test]
+fn a_host_without_probes_declares_that_and_converges_after_its_soak() {
+    let mut bench = Bench::running();
+    bench.switching();
+    bench.give(ended(completed("b")));
+    assert_eq!(
+        bench.list("1", Some(Vec::new())),
+        ["Save Soaking waiting 4"]
+    );
+    bench.drain("1");
+    assert_eq!(bench.core.next_deadline(), Some(at(60)));
+    assert_eq!(
+        bench.after(60),
+        [
+            "Save Converged waiting 1",
+            "Soaking > Converged",
+            "Send 5 Converged"
+        ]
+    );
+}
+
+#[test]
+fn unreadable_probes_are_not_declared_and_hold_convergence() {
+    let mut bench = Bench::running();
+    bench.switching();
+    bench.give(ended(completed("b")));
+    bench.drain("1");
+    assert!(bench.list("1", None).is_empty());
+    assert_eq!(bench.after(100), ["ListProbes"]);
+    assert_eq!(state(&bench), HostState::Soaking);
+}
+
+#[test]
+fn a_disabled_probe_is_declared_and_not_run() {
+    let mut bench = Bench::running();
+    bench.soaking(vec![probe(ProbeMode::Disabled)]);
+    let record = &bench.core.rollouts()[&rollout("1")].record;
+    assert_eq!(record.declared_probes.as_ref().map(Vec::len), Some(1));
+    assert_eq!(bench.after(30), Vec::<String>::new());
+    assert_eq!(bench.after(30).last().unwrap(), "Send 5 Converged");
+}
+
+#[test]
+fn a_sustained_failure_rolls_back_as_the_signed_policy_says() {
+    let mut bench = Bench::running();
+    bench.soaking(vec![probe(ProbeMode::Enforce)]);
+    assert_eq!(
+        bench.probed("1", ProbeStatus::Fail),
+        ["Save Soaking waiting 3", "Send 5 ProbeObservedFirst"]
+    );
+    bench.drain("1");
+    assert_eq!(bench.after(29), ["RunProbe http"]);
+    assert_eq!(
+        bench.after(1),
+        [
+            "Save Failed waiting 1",
+            "Soaking > Failed",
+            "Rollback a",
+            "Send 8 Failed"
+        ]
+    );
+    bench.drain("1");
+    let outcome = RollbackOutcome::Completed {
+        observed_closure: "a".into(),
+        exit_code: 0,
+    };
+    assert_eq!(
+        bench.give(Input::RollbackEnded {
+            rollout_id: rollout("1"),
+            outcome
+        }),
+        [
+            "Save Reverted waiting 1",
+            "Failed > Reverted",
+            "Send 9 RollbackComplete"
+        ]
+    );
+    assert_eq!(bench.core.current_closure(), &"a".into());
+}
+
+#[test]
+fn a_pass_clears_the_timer_of_a_sustained_failure() {
+    let mut bench = Bench::running();
+    bench.soaking(vec![probe(ProbeMode::Enforce)]);
+    for (seconds, status) in [
+        (10, ProbeStatus::Fail),
+        (10, ProbeStatus::Pass),
+        (10, ProbeStatus::Fail),
+        (10, ProbeStatus::Fail),
+    ] {
+        bench.probed("1", status);
+        bench.after(seconds);
+    }
+    assert_eq!(state(&bench), HostState::Soaking);
+}
+
+#[test]
+fn an_observed_probe_fails_nobody() {
+    let mut bench = Bench::running();
+    bench.soaking(vec![probe(ProbeMode::Observe)]);
+    bench.probed("1", ProbeStatus::Fail);
+    bench.after(59);
+    assert_eq!(state(&bench), HostState::Soaking);
+    bench.after(1);
+    assert_eq!(state(&bench), HostState::Converged);
+}
+
+#[test]
+fn a_failed_switch_goes_back_to_what_ran() {
+    let mut bench = Bench::running();
+    bench.switching();
+    let failed = SwitchOutcome::Failed {
+        exit_code: 4,
+        stderr_tail: "no".to_owned(),
+    };
+    assert_eq!(
+        bench.give(ended(failed)),
+        ["Save Failed waiting 3", "Activating > Failed", "Rollback a"]
+    );
+}
+
+#[test]
+fn a_failed_rollback_is_tried_again() {
+    let mut bench = Bench::running();
+    bench.switching();
+    bench.give(ended(SwitchOutcome::Failed {
+        exit_code: 4,
+        stderr_tail: String::new(),
+    }));
+    let outcome = RollbackOutcome::Failed {
+        message: "busy".to_owned(),
+    };
+    assert_eq!(
+        bench.give(Input::RollbackEnded {
+            rollout_id: rollout("1"),
+            outcome
+        }),
+        ["rollback failed"]
+    );
+    assert_eq!(bench.after(2), ["Rollback a"]);
+}
+
+#[test]
+fn a_deferral_has_a_sequence_number_of_its_own() {
+    let mut bench = Bench::running();
+    bench.switching();
+    let deferred = SwitchOutcome::Deferred {
+        component: "kernel".to_owned(),
+    };
+    assert_eq!(
+        bench.give(ended(deferred)),
+        ["Save Deferred waiting 3", "Activating > Deferred"]
+    );
+    bench.answer("1", 1);
+    bench.answer("1", 2);
+    assert!(
+        bench.saved[&rollout("1")]
+            .waiting
+            .iter()
+            .any(|e| e.seq == 3)
+    );
+}
+
+#[test]
+fn a_refused_event_becomes_a_dead_letter_and_the_next_goes_out() {
+    let mut bench = Bench::running();
+    bench.switching();
+    let refused = Input::Answered {
+        rollout_id: rollout("1"),
+        seq: 1,
+        answer: Answer::Refused {
+            status: 404,
+            code: "unknown-rollout".to_owned(),
+            message: String::new(),
+        },
+    };
+    assert_eq!(
+        bench.give(refused),
+        [
+            "Save Activating waiting 1",
+            "dead 1 404",
+            "Send 2 ActivationStarted"
+        ]
+    );
+}
+
+#[test]
+fn an_unanswered_event_is_sent_again_after_a_pause() {
+    let mut bench = Bench::running();
+    bench.switching();
+    let unavailable = Input::Answered {
+        rollout_id: rollout("1"),
+        seq: 1,
+        answer: Answer::Unavailable {
+            message: String::new(),
+        },
+    };
+    assert!(bench.give(unavailable).is_empty());
+    let due = bench.core.next_deadline().unwrap();
+    assert!(due > at(0) && due <= at(1), "{due}");
+    assert_eq!(bench.after(1), ["Send 1 DispatchAck"]);
+}
+
+#[test]
+fn a_converged_host_reports_only_changes() {
+    let mut bench = Bench::running();
+    bench.soaking(vec![probe(ProbeMode::Enforce)]);
+    bench.probed("1", ProbeStatus::Pass);
+    bench.after(60);
+    bench.drain("1");
+    assert_eq!(state(&bench), HostState::Converged);
+    assert!(bench.probed("1", ProbeStatus::Pass).is_empty());
+    bench.after(10);
+    assert_eq!(
+        bench.probed("1", ProbeStatus::Fail).last().unwrap(),
+        "Send 8 ProbeFailureFirst"
+    );
+    bench.after(1_000);
+    assert_eq!(state(&bench), HostState::Converged);
+}

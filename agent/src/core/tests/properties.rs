@@ -1,0 +1,320 @@
+//! Whatever arrives, in whatever order and however often.
+
+use std::collections::BTreeSet;
+
+use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
+use proptest::prelude::*;
+
+use super::bench::*;
+use crate::core::{
+    AgentCore, Answer, Command, Input, ProbeReading, ReleaseFault, RollbackOutcome, SwitchOutcome,
+};
+
+/// The verified targets: one per release.
+const TARGETS: [(&str, &str); 3] = [("1", "b"), ("2", "c"), ("3", "b")];
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Give(Input),
+    Pass(i64),
+    Crash(&'static str),
+}
+
+fn target() -> impl Strategy<Value = (&'static str, &'static str)> {
+    prop::sample::select(TARGETS.to_vec())
+}
+
+fn closure() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["a", "b", "c", "evil"])
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        4 => Just(Answer::Delivered),
+        1 => Just(Answer::Unavailable { message: String::new() }),
+        1 => Just(Answer::Refused {
+            status: 409,
+            code: String::new(),
+            message: String::new()
+        }),
+    ]
+}
+
+fn switch_outcome() -> impl Strategy<Value = SwitchOutcome> {
+    prop_oneof![
+        3 => closure().prop_map(completed),
+        1 => Just(SwitchOutcome::Deferred { component: "kernel".to_owned() }),
+        1 => Just(SwitchOutcome::Failed { exit_code: 1, stderr_tail: String::new() }),
+    ]
+}
+
+fn host_state() -> impl Strategy<Value = HostState> {
+    prop::sample::select(HostState::ALL.to_vec())
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    prop_oneof![4 => of_dispatches(), 4 => of_the_machine(), 4 => of_the_control_plane()]
+}
+
+fn of_dispatches() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        (target(), closure(), 0..100_i64).prop_map(|((target_ref, _), closure, seconds)| {
+            Input::DispatchReceived(dispatch(target_ref, closure, seconds))
+        }),
+        target().prop_map(|(target_ref, closure)| {
+            Input::DispatchReceived(dispatch(target_ref, closure, 0))
+        }),
+        (target(), target(), 0..50_i64).prop_map(|((asked, _), (target_ref, closure), signed)| {
+            Input::ReleaseVerified {
+                rollout_id: rollout(asked),
+                release: release(target_ref, closure, signed),
+            }
+        }),
+        target().prop_map(|(target_ref, closure)| Input::ReleaseVerified {
+            rollout_id: rollout(target_ref),
+            release: release(target_ref, closure, 0),
+        }),
+        (target(), any::<bool>()).prop_map(|((target_ref, _), retryable)| {
+            Input::ReleaseRefused {
+                rollout_id: rollout(target_ref),
+                fault: ReleaseFault {
+                    reason: "not-fetched".to_owned(),
+                    message: String::new(),
+                    retryable,
+                },
+            }
+        }),
+    ]
+}
+
+fn of_the_machine() -> impl Strategy<Value = Input> {
+    let generations = 0..6_u64;
+    prop_oneof![
+        target().prop_map(|(target_ref, _)| Input::SwitchStarted {
+            rollout_id: rollout(target_ref),
+            method: "switch".to_owned(),
+        }),
+        (target(), switch_outcome()).prop_map(|((target_ref, _), outcome)| Input::SwitchEnded {
+            rollout_id: rollout(target_ref),
+            outcome,
+        }),
+        (target(), closure(), any::<bool>()).prop_map(|((target_ref, _), closure, took)| {
+            Input::RollbackEnded {
+                rollout_id: rollout(target_ref),
+                outcome: if took {
+                    RollbackOutcome::Completed {
+                        observed_closure: closure.into(),
+                        exit_code: 0,
+                    }
+                } else {
+                    RollbackOutcome::Failed {
+                        message: String::new(),
+                    }
+                },
+            }
+        }),
+        (target(), generations.clone(), any::<bool>()).prop_map(
+            |((target_ref, _), generation, readable)| Input::ProbesListed {
+                rollout_id: rollout(target_ref),
+                generation,
+                probes: readable.then(|| vec![probe(ProbeMode::Enforce)]),
+            }
+        ),
+        (target(), generations, any::<bool>()).prop_map(|((target_ref, _), generation, pass)| {
+            Input::ProbeRan {
+                rollout_id: rollout(target_ref),
+                generation,
+                probe_name: "http".into(),
+                reading: ProbeReading {
+                    status: if pass {
+                        ProbeStatus::Pass
+                    } else {
+                        ProbeStatus::Fail
+                    },
+                    failure_reason: None,
+                    sub_results: None,
+                },
+            }
+        }),
+    ]
+}
+
+fn of_the_control_plane() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        (target(), 1..30_u64, answer()).prop_map(|((target_ref, _), seq, answer)| {
+            Input::Answered {
+                rollout_id: rollout(target_ref),
+                seq,
+                answer,
+            }
+        }),
+        (target(), 0..30_u64, host_state(), closure()).prop_map(
+            |((target_ref, target), seq, state, closure)| {
+                Input::HeartbeatAnswered(reply(vec![foreign_snapshot(
+                    (target_ref, target),
+                    (seq, state, closure),
+                )]))
+            }
+        ),
+        Just(Input::HeartbeatFailed),
+        (target(), 0..30_u64).prop_map(|((target_ref, _), after)| Input::ReplayRequested {
+            rollout_id: rollout(target_ref),
+            after,
+        }),
+    ]
+}
+
+fn foreign_snapshot(
+    (target_ref, target): (&str, &str),
+    (seq, state, closure): (u64, HostState, &str),
+) -> nixfleet_proto::wire::HostSnapshot {
+    nixfleet_proto::wire::HostSnapshot {
+        rollout_id: rollout(target_ref),
+        hostname: "web-01".into(),
+        channel: "stable".into(),
+        state,
+        target_closure: target.into(),
+        current_closure_at_dispatch: Some(closure.into()),
+        current_closure: Some(closure.into()),
+        dispatched_at: at(0),
+        dispatch_acked_at: None,
+        activation_started_at: None,
+        activation_completed_at: None,
+        soak_due_at: Some(at(60)),
+        last_event_seq: seq,
+    }
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        12 => input().prop_map(Happening::Give),
+        3 => (1..200_i64).prop_map(Happening::Pass),
+        1 => closure().prop_map(Happening::Crash),
+    ]
+}
+
+/// Follows one core and checks every command it gives.
+struct Watcher {
+    bench: Bench,
+    highest: std::collections::BTreeMap<nixfleet_proto::RolloutId, u64>,
+    sent: BTreeSet<(nixfleet_proto::RolloutId, u64, String)>,
+    backlog: Vec<Input>,
+}
+
+impl Watcher {
+    fn new() -> Self {
+        Self {
+            bench: Bench::running(),
+            highest: Default::default(),
+            sent: BTreeSet::new(),
+            backlog: Vec::new(),
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        let commands = self.bench.core.step(input, self.bench.now);
+        for command in commands {
+            self.check(command);
+        }
+        for (id, rollout) in self.bench.core.rollouts() {
+            let highest = self.highest.entry(id.clone()).or_default();
+            let seq = rollout.record.last_event_seq;
+            assert!(seq >= *highest, "{id} went back from {highest} to {seq}");
+            *highest = seq;
+        }
+    }
+
+    fn check(&mut self, command: Command) {
+        match command {
+            Command::Switch {
+                rollout_id,
+                closure_hash,
+            } => {
+                let listed = TARGETS.iter().any(|(target_ref, target)| {
+                    rollout(target_ref) == rollout_id && closure_hash.as_str() == *target
+                });
+                assert!(listed, "{rollout_id} never names {closure_hash}");
+                // Sometimes the switch goes on as it should.
+                self.backlog.push(Input::SwitchStarted {
+                    rollout_id: rollout_id.clone(),
+                    method: "switch".to_owned(),
+                });
+                self.backlog.push(Input::SwitchEnded {
+                    rollout_id,
+                    outcome: completed(closure_hash.as_str()),
+                });
+            }
+            Command::Save(journal) => {
+                let id = journal.record.rollout_id.clone();
+                self.bench.saved.insert(id, *journal);
+            }
+            Command::Forget { rollout_id } => {
+                self.bench.saved.remove(&rollout_id);
+            }
+            Command::Send(request) => {
+                let seq = request.event.seq;
+                let text = serde_json::to_string(&request.event).unwrap();
+                let key = (request.rollout_id.clone(), seq);
+                let other = self
+                    .sent
+                    .iter()
+                    .find(|(id, sent, body)| (id, sent) == (&key.0, &key.1) && *body != text);
+                assert!(other.is_none(), "{seq} was given to {other:?} and {text}");
+                self.sent.insert((key.0, seq, text));
+                self.backlog.push(Input::Answered {
+                    rollout_id: request.rollout_id,
+                    seq,
+                    answer: Answer::Delivered,
+                });
+            }
+            Command::Listen
+            | Command::FetchRelease { .. }
+            | Command::Rollback { .. }
+            | Command::ListProbes { .. }
+            | Command::RunProbe { .. }
+            | Command::Heartbeat(_)
+            | Command::Note(_) => {}
+        }
+    }
+
+    fn crash(&mut self, running: &str) {
+        let journals = self.bench.saved.values().cloned().collect();
+        self.bench.core = AgentCore::new("web-01".into(), config(), journals);
+        // A crash may forget events that were not durable, never a number that was used.
+        self.highest.clear();
+        self.backlog.clear();
+        self.give(Input::Started {
+            current_closure: running.into(),
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_order_of_inputs_moves_a_sequence_back_or_activates_what_no_manifest_names(
+        happenings in prop::collection::vec((happening(), any::<bool>()), 1..60)
+    ) {
+        let mut watcher = Watcher::new();
+        for (happening, goes_on) in happenings {
+            match happening {
+                Happening::Give(input) => {
+                    watcher.give(input.clone());
+                    if goes_on {
+                        watcher.give(input);
+                    }
+                }
+                Happening::Pass(seconds) => {
+                    watcher.bench.now += chrono::TimeDelta::seconds(seconds);
+                    watcher.give(Input::Tick);
+                }
+                Happening::Crash(running) => watcher.crash(running),
+            }
+            if goes_on && !watcher.backlog.is_empty() {
+                let next = watcher.backlog.remove(0);
+                watcher.give(next);
+            }
+        }
+    }
+}
