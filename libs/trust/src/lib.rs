@@ -10,6 +10,8 @@ mod artifact;
 mod build;
 pub mod bundle;
 mod canonical;
+#[cfg(test)]
+mod fixtures;
 mod keys;
 mod projection;
 mod release;

@@ -1,1 +1,166 @@
+use serde_json::{Value, json};
 
+use super::*;
+use crate::fixtures::{at, build_from, key, source, source_with, stamp, verified};
+
+fn faults(source: &Value) -> Vec<String> {
+    match build_release(
+        source.to_string().as_bytes(),
+        &stamp("2026-05-01T11:59:00Z"),
+        &key(1),
+    ) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.faults.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn a_source_becomes_a_release_that_verifies_and_is_admitted() {
+    let built = build_from(&source(), &stamp("2026-05-01T11:59:00Z"));
+    let ids: Vec<&str> = built.rollouts.values().map(RolloutId::as_str).collect();
+    assert_eq!(ids, ["edge@4f1c2d9a00", "stable@4f1c2d9a00"]);
+    let release = verified(&built.bundle);
+    crate::admit(&release, None, &|_| false).unwrap();
+    let again = build_from(&source(), &stamp("2026-05-01T11:59:00Z"));
+    assert_eq!(
+        again.bundle, built.bundle,
+        "the same input gives the same bytes"
+    );
+}
+
+#[test]
+fn waves_come_from_the_selectors_of_the_policy() {
+    let built = build_from(&source(), &stamp("2026-05-01T11:59:00Z"));
+    let fleet: Value = serde_json::from_slice(&built.bundle.fleet.bytes).unwrap();
+    assert_eq!(
+        fleet["waves"],
+        json!({
+            "edge": [{"hosts": ["lab-01"], "soakMinutes": 0}],
+            "empty": [{"hosts": [], "soakMinutes": 0}],
+            "stable": [
+                {"hosts": ["web-01"], "soakMinutes": 10},
+                {"hosts": ["web-02"], "soakMinutes": 30},
+                {"hosts": ["db-01"], "soakMinutes": 60},
+            ],
+        })
+    );
+    // Optional values are explicit, as other producers of the format write them.
+    assert_eq!(fleet["hosts"]["web-01"]["pubkey"], Value::Null);
+    assert!(
+        fleet["disruptionBudgets"][0]
+            .as_object()
+            .unwrap()
+            .contains_key("maxInFlightPct")
+    );
+    assert_eq!(fleet["meta"]["signatureAlgorithm"], "ed25519");
+}
+
+#[test]
+fn resolved_waves_of_a_source_are_kept() {
+    let waves = json!({"stable": [{"hosts": ["db-01"], "soakMinutes": 1}]});
+    let built = build_from(
+        &source_with("/waves", waves.clone()),
+        &stamp("2026-05-01T11:59:00Z"),
+    );
+    let fleet: Value = serde_json::from_slice(&built.bundle.fleet.bytes).unwrap();
+    assert_eq!(fleet["waves"]["stable"], waves["stable"]);
+    assert_eq!(fleet["waves"]["edge"][0]["hosts"], json!(["lab-01"]));
+    let names: Vec<&str> = built.notices.iter().map(Notice::name).collect();
+    assert_eq!(names, ["host-unstaged", "host-unstaged"]);
+}
+
+#[test]
+fn a_selector_with_an_unknown_key_or_name_is_a_fault() {
+    let selector =
+        |selector: Value| faults(&source_with("/disruptionBudgets/0/selector", selector));
+    assert_eq!(
+        selector(json!({"tag": ["web"]})),
+        ["disruptionBudgets[0].selector: unknown key \"tag\""]
+    );
+    assert_eq!(
+        selector(json!({"and": [{"all": true}, {"not": {"host": ["x"]}}]})),
+        ["disruptionBudgets[0].selector.and[1].not: unknown key \"host\""]
+    );
+    assert_eq!(
+        selector(json!({"hosts": ["gone"], "channel": "gone"})),
+        [
+            "disruptionBudgets[0].selector.channel: there is no channel \"gone\"",
+            "disruptionBudgets[0].selector.hosts: there is no host \"gone\"",
+        ]
+    );
+    let policy = source_with(
+        "/rolloutPolicies/careful/waves/0/selector",
+        json!({"tagsall": []}),
+    );
+    assert_eq!(
+        faults(&policy),
+        ["rolloutPolicies.careful.waves[0].selector: unknown key \"tagsall\""]
+    );
+}
+
+#[test]
+fn an_incomplete_fleet_is_refused_with_every_fault() {
+    let mut broken = source();
+    broken["channels"]["stable"]["rolloutPolicy"] = json!("gone");
+    broken["hosts"]["lab-01"]["channel"] = json!("nowhere");
+    broken["rolloutPolicies"]["careful"]["waves"][1] = json!({"selector": {"all": true, "odd": 1}});
+    let faults = faults(&broken);
+    let expected = [
+        "rolloutPolicies.careful.waves[1].selector: unknown key \"odd\"",
+        "hosts.lab-01.channel: there is no channel \"nowhere\"",
+        "rolloutPolicies.careful.waves[1].soakMinutes: the soak minutes are missing",
+        "channels.stable.rolloutPolicy: there is no rollout policy \"gone\"",
+    ];
+    assert_eq!(faults, expected);
+}
+
+#[test]
+fn a_release_needs_a_commit() {
+    let mut no_commit = stamp("2026-05-01T11:59:00Z");
+    no_commit.commit = None;
+    let build = |source: &Value| build_release(source.to_string().as_bytes(), &no_commit, &key(1));
+    let error = build(&source()).unwrap_err();
+    assert!(error.to_string().contains("a commit is needed"), "{error}");
+    let built = build(&source_with("/meta", json!({"ciCommit": "abc1"}))).unwrap();
+    assert_eq!(built.rollouts["edge"].as_str(), "edge@abc1");
+}
+
+#[test]
+fn broken_sources_say_what_is_wrong() {
+    let check = |text: &str, expected: &str| {
+        let error =
+            build_release(text.as_bytes(), &stamp("2026-05-01T11:59:00Z"), &key(1)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{text}: {error}");
+    };
+    check("", "not JSON");
+    check("[]", "cannot be read");
+    check("{\"hosts\":{}}", "missing field `channels`");
+    check("{\"hosts\":{},\"hosts\":{}}", "duplicate key \"hosts\"");
+    check("{\"hosts\":{},\"channels\":{}}", "nothing to roll out");
+    check(
+        &source_with("/rolloutPolicies/fast/onHealthFailure", json!("halt-only")).to_string(),
+        "halt-only",
+    );
+}
+
+#[test]
+fn an_expired_pin_is_left_out() {
+    let pin = |expires_at: &str| json!({"commit": "aa", "reason": "test", "expiresAt": expires_at});
+    let built = |expires_at: &str| {
+        let built = build_from(
+            &source_with("/hosts/web-01/pin", pin(expires_at)),
+            &stamp("2026-05-01T11:59:00Z"),
+        );
+        let fleet: Value = serde_json::from_slice(&built.bundle.fleet.bytes).unwrap();
+        (
+            fleet["hosts"]["web-01"].get("pin").is_some(),
+            built.notices.len(),
+        )
+    };
+    assert_eq!(built("2026-05-01T11:59:00Z"), (false, 1));
+    assert_eq!(built("2026-05-01T11:59:01Z"), (true, 0));
+    assert_eq!(
+        stamp("2026-05-01T11:59:00Z").signed_at,
+        at("2026-05-01T11:59:00Z")
+    );
+}

@@ -1,1 +1,238 @@
+use serde_json::json;
 
+use super::*;
+use crate::fixtures::{build_from, bundle, source, source_with, stamp, verified};
+use nixfleet_proto::{Minutes, OnHealthFailure};
+
+fn fleet() -> Fleet {
+    verified(&bundle()).fleet().payload().clone()
+}
+
+fn hash(text: &str) -> ManifestHash {
+    ManifestHash::from(text)
+}
+
+#[test]
+fn a_channel_projects_its_hosts_with_closures() {
+    let manifest = project(&fleet(), &hash("f"), &"stable".into())
+        .unwrap()
+        .unwrap();
+    let hosts: Vec<_> = manifest
+        .host_set
+        .iter()
+        .map(|host| {
+            (
+                host.hostname.as_str(),
+                host.wave_index,
+                host.target_closure.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            ("db-01", 2, "ccc-nixos-db-01"),
+            ("web-01", 0, "aaa-nixos-web-01"),
+            ("web-02", 1, "bbb-nixos-web-02"),
+        ]
+    );
+    assert_eq!(manifest.display_name, "stable@4f1c2d9a");
+    assert_eq!(manifest.rollout_id().as_str(), "stable@4f1c2d9a00");
+    assert_eq!(manifest.fleet_resolved_hash, hash("f"));
+    assert_eq!(
+        manifest.health_gate["systemdFailedUnits"],
+        json!({"max": 0})
+    );
+    assert_eq!(manifest.meta, fleet().meta);
+    // Budgets are resolved over the whole fleet: lab-01 is on another channel.
+    let budget = &manifest.disruption_budgets[0];
+    let names: Vec<&str> = budget.hosts.iter().map(Hostname::as_str).collect();
+    assert_eq!(names, ["lab-01", "web-01", "web-02"]);
+    assert_eq!(
+        (budget.max_in_flight, budget.max_in_flight_pct),
+        (Some(1), None)
+    );
+}
+
+#[test]
+fn a_host_is_in_its_first_wave_or_in_wave_0() {
+    let mut fleet = fleet();
+    let waves = fleet.waves.get_mut("stable").unwrap();
+    waves[2].hosts.push("web-01".into());
+    waves[2].hosts.retain(|name| name.as_str() != "db-01");
+    let set = host_set(&fleet, &"stable".into());
+    let waves: Vec<u32> = set.iter().map(|host| host.wave_index).collect();
+    assert_eq!(waves, [0, 0, 1]);
+}
+
+#[test]
+fn what_cannot_be_projected_says_why() {
+    let mut fleet = fleet();
+    assert_eq!(project(&fleet, &hash("f"), &"empty".into()), Ok(None));
+    assert_eq!(
+        project(&fleet, &hash("f"), &"none".into()),
+        Err(ProjectError::UnknownChannel("none".into()))
+    );
+    fleet.meta.ci_commit = None;
+    let manifest = project(&fleet, &hash("f"), &"edge".into())
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (
+            manifest.display_name.as_str(),
+            manifest.channel_ref.as_str()
+        ),
+        ("edge@unknown", "")
+    );
+    fleet.meta.signed_at = None;
+    assert_eq!(
+        project(&fleet, &hash("f"), &"edge".into()),
+        Err(ProjectError::NotSigned)
+    );
+    fleet.rollout_policies.clear();
+    assert!(matches!(
+        project(&fleet, &hash("f"), &"edge".into()),
+        Err(ProjectError::UnknownPolicy { .. })
+    ));
+}
+
+#[test]
+fn all_channels_project_as_each_does() {
+    let fleet = fleet();
+    let all = project_all(&fleet, &hash("f")).unwrap();
+    assert_eq!(
+        all.keys().map(ChannelName::as_str).collect::<Vec<_>>(),
+        ["edge", "stable"]
+    );
+    for (channel, manifest) in all {
+        assert_eq!(
+            project(&fleet, &hash("f"), &channel).unwrap(),
+            Some(manifest)
+        );
+    }
+}
+
+#[test]
+fn a_rollout_pins_policy_waves_hosts_and_budgets() {
+    let bundle = bundle();
+    let signed = &bundle.rollouts["stable"];
+    let hash = canonical_hash(&signed.bytes).unwrap();
+    assert_eq!(
+        fleet_hash_of(&signed.bytes, &hash).unwrap(),
+        canonical_hash(&bundle.fleet.bytes).unwrap()
+    );
+    let pinned = pin(&signed.bytes, &bundle.fleet.bytes, &hash).unwrap();
+    assert_eq!(pinned.on_health_failure, OnHealthFailure::RollbackAndHalt);
+    let soaks: Vec<u64> = pinned
+        .waves
+        .iter()
+        .map(|wave| wave.soak_minutes.seconds() / 60)
+        .collect();
+    assert_eq!(soaks, [10, 30, 60]);
+    assert!(pinned.host_set.iter().all(|host| host.staged));
+    assert_eq!(pinned.host_set.len(), 3);
+    assert_eq!(pinned.disruption_budgets.len(), 1);
+
+    let edge = &bundle.rollouts["edge"];
+    let pinned = pin(
+        &edge.bytes,
+        &bundle.fleet.bytes,
+        &canonical_hash(&edge.bytes).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(pinned.waves.len(), 1);
+    assert_eq!(pinned.waves[0].soak_minutes, Minutes::ZERO);
+}
+
+#[test]
+fn soak_comes_from_the_policy_and_not_from_the_resolved_wave() {
+    let waves = json!({"stable": [{"hosts": ["web-01", "web-02", "db-01"], "soakMinutes": 999}]});
+    let built = build_from(
+        &source_with("/waves", waves),
+        &stamp("2026-05-01T11:59:00Z"),
+    );
+    let signed = &built.bundle.rollouts["stable"];
+    let hash = canonical_hash(&signed.bytes).unwrap();
+    let pinned = pin(&signed.bytes, &built.bundle.fleet.bytes, &hash).unwrap();
+    assert_eq!(pinned.soak_minutes(0), Minutes::from_minutes(10));
+}
+
+#[test]
+fn a_host_in_no_wave_is_unstaged_only_where_waves_are_declared() {
+    let pinned_with = |waves: serde_json::Value| {
+        let built = build_from(
+            &source_with("/waves", waves),
+            &stamp("2026-05-01T11:59:00Z"),
+        );
+        let signed = &built.bundle.rollouts["stable"];
+        let hash = canonical_hash(&signed.bytes).unwrap();
+        pin(&signed.bytes, &built.bundle.fleet.bytes, &hash).unwrap()
+    };
+    let staged = |pinned: &Pinned| -> Vec<(u32, bool)> {
+        pinned
+            .host_set
+            .iter()
+            .map(|host| (host.wave_index, host.staged))
+            .collect()
+    };
+    let some = pinned_with(
+        json!({"stable": [{"hosts": [], "soakMinutes": 0}, {"hosts": ["web-01"], "soakMinutes": 0}]}),
+    );
+    assert_eq!(staged(&some), [(0, false), (1, true), (0, false)]);
+    let none = pinned_with(json!({"stable": []}));
+    assert_eq!(staged(&none), [(0, true), (0, true), (0, true)]);
+}
+
+#[test]
+fn pin_refuses_other_bytes_than_the_hashes_name() {
+    let bundle = bundle();
+    let signed = &bundle.rollouts["stable"];
+    let good = canonical_hash(&signed.bytes).unwrap();
+    let check = |manifest: &[u8], fleet: &[u8], hash: &ManifestHash, expected: &str| {
+        let error = pin(manifest, fleet, hash).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    check(
+        &signed.bytes,
+        &bundle.fleet.bytes,
+        &hash("00"),
+        "rollout manifest has the hash",
+    );
+    let other = build_from(&source(), &stamp("2026-05-01T11:58:00Z"))
+        .bundle
+        .fleet;
+    check(&signed.bytes, &other.bytes, &good, "fleet has the hash");
+    check(b"{", &bundle.fleet.bytes, &good, "no canonical form");
+    let no_manifest = canonical_hash(b"{}").unwrap();
+    check(
+        b"{}",
+        &bundle.fleet.bytes,
+        &no_manifest,
+        "not a rollout manifest",
+    );
+}
+
+#[test]
+fn a_wave_without_soak_cannot_be_pinned() {
+    let mut fleet = fleet();
+    let manifest = project(&fleet, &hash("f"), &"stable".into())
+        .unwrap()
+        .unwrap();
+    fleet
+        .rollout_policies
+        .get_mut("careful")
+        .unwrap()
+        .waves
+        .truncate(2);
+    let error = pin_verified(&manifest, &fleet).unwrap_err();
+    assert!(
+        matches!(error, PinError::SoakMissing { wave: 2, .. }),
+        "{error}"
+    );
+    fleet.rollout_policies.get_mut("careful").unwrap().waves[1].soak_minutes = None;
+    let error = pin_verified(&manifest, &fleet).unwrap_err();
+    assert!(
+        matches!(error, PinError::SoakMissing { wave: 1, .. }),
+        "{error}"
+    );
+}
