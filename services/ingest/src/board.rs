@@ -158,18 +158,6 @@ impl DispatchBoard {
         }
     }
 
-    /// Takes back a delivery that did not reach the host.
-    pub fn return_undelivered(&mut self, dispatch: &QueuedDispatch, now: Instant) {
-        let row = self
-            .hosts
-            .get_mut(&dispatch.hostname)
-            .and_then(|rows| rows.get_mut(&dispatch.rollout_id));
-        if let Some(row) = row.filter(|row| row.dispatch == *dispatch) {
-            row.due = now;
-            row.deliveries = row.deliveries.saturating_sub(1);
-        }
-    }
-
     /// Rows in all.
     pub fn len(&self) -> usize {
         self.rollouts

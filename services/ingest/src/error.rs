@@ -90,21 +90,6 @@ impl ApiError {
         self.faults = faults;
         self
     }
-
-    /// What machines branch on.
-    pub fn code(&self) -> &'static str {
-        self.code
-    }
-
-    /// The status it is answered with.
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// The field at fault, when one is.
-    pub fn at_field(&self) -> Option<&str> {
-        self.field.as_deref()
-    }
 }
 
 impl IntoResponse for ApiError {
@@ -127,5 +112,38 @@ impl IntoResponse for ApiError {
         }
         response.extensions_mut().insert(Refusal(self.code));
         response
+    }
+}
+
+impl From<nixfleet_store::ReadError> for ApiError {
+    fn from(error: nixfleet_store::ReadError) -> Self {
+        use nixfleet_store::ReadError;
+        match &error {
+            ReadError::Db(_) | ReadError::SchemaOutdated { .. } => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(error, "the database cannot be read");
+                let message = "the database cannot be read at the moment";
+                Self::unavailable("database-unavailable", message, 5)
+            }
+            ReadError::Corrupt { .. } => Self::internal("reading the database", &error),
+        }
+    }
+}
+
+#[cfg(test)]
+impl ApiError {
+    /// What machines branch on.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The field at fault, when one is.
+    pub fn at_field(&self) -> Option<&str> {
+        self.field.as_deref()
     }
 }

@@ -1,8 +1,36 @@
+//! The gateway: what agents report goes into the input log, what people ask is answered.
+//!
+//! Authenticates every client by certificate, validates and bounds what it sends, and answers 2xx
+//! only when the entry is durable. Decides nothing: never folds, never plans, writes no table.
+//! Start reading at `routes.rs` (what it serves), then `access.rs` (what every request passes).
+
+use std::process::ExitCode;
+
+use nixfleet_service::ServiceInfo;
+
+mod access;
 mod board;
 mod body;
 mod bounds;
+mod config;
+mod dispatches;
 mod error;
+mod follow;
 mod identity;
 mod protocol;
+mod push;
+mod releases;
+mod revocations;
+mod routes;
+mod run;
+mod state;
 mod tls;
-fn main() {}
+
+fn main() -> ExitCode {
+    let info = ServiceInfo {
+        name: "ingest",
+        version: env!("CARGO_PKG_VERSION"),
+        about: "Takes what agents report, answers what they and operators ask.",
+    };
+    nixfleet_service::run(info, run::run)
+}

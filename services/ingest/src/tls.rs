@@ -211,7 +211,14 @@ impl<S: Send + 'static> Accept<TcpStream, S> for MutualTls {
             })?;
             let peer = Peer::of(stream.get_ref().1.peer_certificates());
             let open = Arc::new(OpenConnection::new(permit));
-            Ok((stream, WithPeer { inner, peer, open }))
+            Ok((
+                stream,
+                WithPeer {
+                    inner,
+                    peer,
+                    _open: open,
+                },
+            ))
         })
     }
 }
@@ -261,7 +268,7 @@ impl Drop for OpenConnection {
 pub struct WithPeer<S> {
     inner: S,
     peer: Peer,
-    open: Arc<OpenConnection>,
+    _open: Arc<OpenConnection>,
 }
 
 impl<S, B> tower::Service<http::Request<B>> for WithPeer<S>

@@ -155,7 +155,8 @@ impl Layers<'_> {
             };
             let path: Vec<String> = track.path().iter().map(ToString::to_string).collect();
             if self.retry_as_text(&path, &mut merged)
-                || self.drop_unknown(&path, &mut merged, faults)
+                || (error.contains("unknown field")
+                    && self.drop_unknown(&path, &mut merged, faults))
             {
                 continue;
             }

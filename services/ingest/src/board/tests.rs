@@ -84,19 +84,6 @@ fn the_same_row_comes_again_after_a_pause_that_doubles_to_ten_minutes() {
 }
 
 #[test]
-fn a_delivery_that_did_not_arrive_does_not_count() {
-    let (mut board, now) = (DispatchBoard::default(), Instant::now());
-    board.load(P(), vec![row("a", "stable@1", 0)], now);
-    let Offer::Now(dispatch) = board.fetch(&"a".into(), now) else {
-        panic!("nothing was offered");
-    };
-    board.return_undelivered(&dispatch, now);
-    assert!(matches!(board.fetch(&"a".into(), now), Offer::Now(_)));
-    let due = now + Duration::from_secs(60);
-    assert_eq!(board.fetch(&"a".into(), now), Offer::At(due));
-}
-
-#[test]
 fn the_newest_dispatch_of_a_host_comes_first() {
     let (mut board, now) = (DispatchBoard::default(), Instant::now());
     let rows = vec![row("a", "stable@1", 0), row("a", "stable@2", 1)];

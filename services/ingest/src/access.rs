@@ -1,0 +1,205 @@
+//! What every request passes through: identity, protocol, room, span, metrics, and the catch for
+//! panics.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use http::StatusCode;
+use nixfleet_proto::Timestamp;
+use nixfleet_service::trace;
+use tracing::Instrument as _;
+
+use crate::error::{ApiError, Refusal};
+use crate::identity::{Identity, Role};
+use crate::protocol;
+use crate::state::{App, now};
+use crate::tls::Peer;
+
+/// The long-poll holds a request open for a minute; it has no share of the room for work.
+pub const DISPATCH_ROUTE: &str = "/v1/agent/dispatch";
+
+/// Lets a request of a known client through to its handler.
+pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "(unknown)".to_owned(), |path| path.as_str().to_owned());
+    let method = request.method().clone();
+    let span = tracing::info_span!("request", %method, route, client = tracing::field::Empty);
+    if let Some(parent) = request.headers().get(trace::TRACEPARENT) {
+        trace::set_parent(&span, parent.to_str().unwrap_or_default());
+    }
+    let admitted = span.in_scope(|| admit(&app, &mut request, &route));
+    let response = match admitted {
+        Ok(room) => {
+            let answered = nixfleet_service::panic::contained(next.run(request));
+            let answered = AssertUnwindSafe(answered).catch_unwind();
+            let response = answered.instrument(span.clone()).await;
+            drop(room);
+            response.unwrap_or_else(|_panic| {
+                // The panic hook has logged what and where.
+                ApiError::internal("answering a request", &"a panic").into_response()
+            })
+        }
+        Err(refused) => refused.into_response(),
+    };
+    span.in_scope(|| observe(&response, &route, started));
+    response
+}
+
+/// Room that a request holds until it is answered; none for long-polls.
+type Room = Option<tokio::sync::OwnedSemaphorePermit>;
+
+fn admit(app: &App, request: &mut Request, route: &str) -> Result<Room, ApiError> {
+    let peer = request.extensions_mut().remove::<Peer>();
+    let identity = identify(peer, now())?;
+    tracing::Span::current().record("client", identity.common_name.as_str());
+    app.revoked.check(&identity)?;
+    protocol::check(request.headers(), app.config.http.absent_protocol())?;
+    request.extensions_mut().insert(identity);
+    if route == DISPATCH_ROUTE {
+        return Ok(None);
+    }
+    let room = Arc::clone(&app.requests).try_acquire_owned();
+    room.map(Some)
+        .map_err(|_| ApiError::unavailable("too-busy", "too many requests are in flight", 1))
+}
+
+fn identify(peer: Option<Peer>, now: Timestamp) -> Result<Arc<Identity>, ApiError> {
+    let refused =
+        |code, message: String| ApiError::refused(StatusCode::UNAUTHORIZED, code, message);
+    match peer {
+        Some(Peer::Known(identity)) if identity.not_after < now => Err(refused(
+            "client-certificate-expired",
+            format!("the client certificate ended at {}", identity.not_after),
+        )),
+        Some(Peer::Known(identity)) => Ok(identity),
+        Some(Peer::Unusable(error)) => {
+            Err(refused("client-certificate-unusable", error.to_string()))
+        }
+        Some(Peer::Anonymous) | None => Err(refused(
+            "client-certificate-required",
+            "a client certificate is required".to_owned(),
+        )),
+    }
+}
+
+fn observe(response: &Response, route: &str, started: Instant) {
+    let status = response.status();
+    let refusal = response
+        .extensions()
+        .get::<Refusal>()
+        .map(|refusal| refusal.0);
+    let elapsed = started.elapsed();
+    metrics::counter!(
+        "nixfleet_http_requests_total",
+        "route" => route.to_owned(), "status" => status.as_str().to_owned()
+    )
+    .increment(1);
+    if route != DISPATCH_ROUTE {
+        let seconds = elapsed.as_secs_f64();
+        metrics::histogram!("nixfleet_http_request_seconds", "route" => route.to_owned())
+            .record(seconds);
+    }
+    if status.is_client_error() {
+        let kind = refusal.unwrap_or("other");
+        metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);
+    }
+    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    tracing::debug!(status = status.as_u16(), refusal, elapsed_ms, "answered");
+}
+
+/// Refuses every role but these.
+///
+/// # Errors
+/// 403 with the roles that may.
+pub fn require(identity: &Identity, roles: &[Role]) -> Result<(), ApiError> {
+    if roles.contains(&identity.role) {
+        return Ok(());
+    }
+    let allowed: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+    Err(ApiError::refused(
+        StatusCode::FORBIDDEN,
+        "role-not-allowed",
+        format!(
+            "this needs a certificate of role {}, not {}",
+            allowed.join(" or "),
+            identity.role.name()
+        ),
+    ))
+}
+
+/// Middleware of agent routes.
+pub async fn agents_only(request: Request, next: Next) -> Response {
+    role_gate(request, next, &[Role::Agent]).await
+}
+
+/// Middleware of the routes for people.
+pub async fn operators_only(request: Request, next: Next) -> Response {
+    role_gate(request, next, &[Role::Operator]).await
+}
+
+/// Middleware of the routes that take releases.
+pub async fn publishers_only(request: Request, next: Next) -> Response {
+    role_gate(request, next, &[Role::Operator, Role::Ci]).await
+}
+
+async fn role_gate(request: Request, next: Next, roles: &[Role]) -> Response {
+    let allowed = match request.extensions().get::<Arc<Identity>>() {
+        Some(identity) => require(identity, roles),
+        None => Err(ApiError::internal("reading the identity", &"it is missing")),
+    };
+    match allowed {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(role: Role) -> Identity {
+        let at = |seconds| Timestamp::from_timestamp(seconds, 0).unwrap();
+        Identity {
+            role,
+            name: "a".into(),
+            common_name: "a".into(),
+            not_before: at(1_000),
+            not_after: at(2_000),
+        }
+    }
+
+    #[test]
+    fn clients_without_a_valid_certificate_are_strangers() {
+        let at = |seconds| Timestamp::from_timestamp(seconds, 0).unwrap();
+        let known = || Some(Peer::Known(Arc::new(identity(Role::Agent))));
+        let code = |peer, now| identify(peer, now).err().map(|error| error.code());
+        assert_eq!(code(known(), at(2_000)), None);
+        assert_eq!(code(known(), at(2_001)), Some("client-certificate-expired"));
+        let anonymous = Some("client-certificate-required");
+        assert_eq!(code(Some(Peer::Anonymous), at(1)), anonymous);
+        assert_eq!(code(None, at(1)), anonymous);
+        let unusable = Peer::Unusable(crate::identity::IdentityError::Unreadable);
+        assert_eq!(
+            code(Some(unusable), at(1)),
+            Some("client-certificate-unusable")
+        );
+    }
+
+    #[test]
+    fn roles_do_not_stand_in_for_each_other() {
+        let check = |role, allowed: &[Role]| require(&identity(role), allowed).is_ok();
+        assert!(check(Role::Agent, &[Role::Agent]));
+        assert!(!check(Role::Operator, &[Role::Agent]));
+        assert!(!check(Role::Agent, &[Role::Operator]));
+        assert!(check(Role::Ci, &[Role::Operator, Role::Ci]));
+        assert!(!check(Role::Ci, &[Role::Operator]));
+    }
+}

@@ -1,0 +1,206 @@
+//! The dispatch board of the process: kept current from the output logs, asked by long-polls.
+
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Hostname, Outcome};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::board::{DispatchBoard, Offer, QueuedDispatch};
+
+/// The board and who waits at it.
+#[derive(Debug, Default)]
+pub struct Dispatches {
+    board: Mutex<DispatchBoard>,
+    waiting: Mutex<HashMap<Hostname, Waiter>>,
+    /// Partitions that were never loaded; `None` before the first word about them.
+    missing: Mutex<Option<BTreeSet<Partition>>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiter {
+    wake: Arc<Notify>,
+    /// Requests of this host that wait now; usually one.
+    requests: usize,
+}
+
+impl Dispatches {
+    /// Nothing is known of any of these partitions.
+    pub fn expect(&self, partitions: impl Iterator<Item = Partition>) {
+        *lock(&self.missing) = Some(partitions.collect());
+    }
+
+    /// True when every partition was loaded once, so that "nothing is queued" can be believed.
+    pub fn is_loaded(&self) -> bool {
+        lock(&self.missing).as_ref().is_some_and(BTreeSet::is_empty)
+    }
+
+    /// Replaces what is known of a partition, and wakes everyone: most find nothing.
+    pub fn load(&self, partition: Partition, rows: Vec<QueuedDispatch>) {
+        let size = {
+            let mut board = lock(&self.board);
+            board.load(partition, rows, Instant::now());
+            board.len()
+        };
+        gauge(size);
+        if let Some(missing) = lock(&self.missing).as_mut() {
+            missing.remove(&partition);
+        }
+        for waiter in lock(&self.waiting).values() {
+            waiter.wake.notify_waiters();
+        }
+    }
+
+    /// Follows outcomes of a partition and wakes the hosts they are for.
+    pub fn follow(&self, partition: Partition, outcomes: &[Outcome]) {
+        let (wake, size) = {
+            let mut board = lock(&self.board);
+            let now = Instant::now();
+            let wake: Vec<Hostname> = outcomes
+                .iter()
+                .flat_map(|outcome| board.follow(partition, outcome, now))
+                .collect();
+            (wake, board.len())
+        };
+        gauge(size);
+        let waiting = lock(&self.waiting);
+        for hostname in &wake {
+            if let Some(waiter) = waiting.get(hostname) {
+                waiter.wake.notify_waiters();
+            }
+        }
+    }
+
+    /// Waits until `deadline` for something `hostname` may fetch.
+    pub async fn next(&self, hostname: &Hostname, deadline: Instant) -> Option<QueuedDispatch> {
+        let seat = self.sit(hostname);
+        loop {
+            // Listening begins before the board is read, so nothing falls in between.
+            let woken = seat.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            let until = match lock(&self.board).fetch(hostname, Instant::now()) {
+                Offer::Now(dispatch) => return Some(dispatch),
+                Offer::At(due) => due.min(deadline),
+                Offer::Nothing => deadline,
+            };
+            tokio::select! {
+                () = woken => {}
+                () = tokio::time::sleep_until(until) => {
+                    if until == deadline {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn sit(&self, hostname: &Hostname) -> Seat<'_> {
+        let mut waiting = lock(&self.waiting);
+        let waiter = waiting.entry(hostname.clone()).or_default();
+        waiter.requests += 1;
+        Seat {
+            dispatches: self,
+            hostname: hostname.clone(),
+            wake: Arc::clone(&waiter.wake),
+        }
+    }
+}
+
+/// One waiting request; leaves when dropped, also when the client went away.
+struct Seat<'d> {
+    dispatches: &'d Dispatches,
+    hostname: Hostname,
+    wake: Arc<Notify>,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.dispatches.waiting);
+        if let Slot::Occupied(mut slot) = waiting.entry(self.hostname.clone()) {
+            slot.get_mut().requests -= 1;
+            if slot.get().requests == 0 {
+                slot.remove();
+            }
+        }
+    }
+}
+
+fn gauge(size: usize) {
+    metrics::gauge!("nixfleet_dispatches_queued").set(size as f64);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No panic can happen half-way through a change of these maps.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nixfleet_proto::Minutes;
+
+    use super::*;
+
+    fn row(host: &str) -> QueuedDispatch {
+        QueuedDispatch {
+            rollout_id: "stable@1".parse().unwrap(),
+            hostname: host.into(),
+            target_closure: "closure".into(),
+            soak_minutes: Minutes::from_minutes(5),
+            enqueued_at: nixfleet_proto::Timestamp::from_timestamp(1_800_000_000, 0).unwrap(),
+        }
+    }
+
+    fn deadline(seconds: u64) -> Instant {
+        Instant::now() + Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_host_is_woken_by_its_dispatch() {
+        let dispatches = Arc::new(Dispatches::default());
+        let waits = {
+            let dispatches = Arc::clone(&dispatches);
+            tokio::spawn(async move { dispatches.next(&"a".into(), deadline(60)).await })
+        };
+        tokio::task::yield_now().await;
+        dispatches.load(Partition::new(0), vec![row("a")]);
+        assert_eq!(waits.await.unwrap(), Some(row("a")));
+        assert!(lock(&dispatches.waiting).is_empty(), "the seat is given up");
+    }
+
+    #[test]
+    fn the_queue_is_loaded_when_every_partition_is() {
+        let dispatches = Dispatches::default();
+        assert!(!dispatches.is_loaded());
+        dispatches.expect(Partition::all(2));
+        dispatches.load(Partition::new(0), Vec::new());
+        assert!(!dispatches.is_loaded());
+        dispatches.load(Partition::new(1), Vec::new());
+        assert!(dispatches.is_loaded());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_board_answers_at_the_deadline() {
+        let dispatches = Dispatches::default();
+        let start = Instant::now();
+        assert_eq!(dispatches.next(&"a".into(), deadline(30)).await, None);
+        assert_eq!(start.elapsed().as_secs(), 30);
+        assert_eq!(dispatches.next(&"a".into(), Instant::now()).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_comes_again_within_a_poll_that_outlasts_its_pause() {
+        let dispatches = Dispatches::default();
+        dispatches.load(Partition::new(0), vec![row("a")]);
+        assert!(dispatches.next(&"a".into(), deadline(1)).await.is_some());
+        assert_eq!(dispatches.next(&"a".into(), deadline(30)).await, None);
+        let start = Instant::now();
+        assert!(dispatches.next(&"a".into(), deadline(60)).await.is_some());
+        assert_eq!(start.elapsed().as_secs(), 30);
+    }
+}

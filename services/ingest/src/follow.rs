@@ -1,0 +1,181 @@
+//! The tasks that keep the process current from the bus.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_bus::{Floors, LayoutError, ReadError, decode_output};
+use nixfleet_proto::fleet::RolloutAnnouncement;
+use nixfleet_proto::subject::Partition;
+use nixfleet_service::{CancellationToken, Health};
+
+use crate::board::QueuedDispatch;
+use crate::state::App;
+
+/// Pause before a failed source is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// Messages taken at once.
+const BATCH: usize = 256;
+/// How often the database and the bus are asked whether they are there.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// Makes sure that the streams are there and are those of this configuration. What the database
+/// remembers decides where new streams begin, so without it nothing is created.
+///
+/// # Errors
+/// When the fleet was set up otherwise: going on would put entries into wrong partitions.
+pub async fn layout(app: Arc<App>, stop: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        match ensure_layout(&app).await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_transient(&error) => {
+                tracing::debug!(
+                    error = format!("{error:#}"),
+                    "the layout is not checked yet"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+async fn ensure_layout(app: &App) -> anyhow::Result<()> {
+    app.store.schema_ready().await?;
+    let mut floors = Floors::default();
+    for (partition, cursor) in app.store.cursors().await? {
+        let names = app.bus.names();
+        floors.raise(names.output_stream(partition), cursor.out_seq);
+        let input = cursor.input.map_or(0, |mark| mark.seq);
+        floors.raise(names.input_stream(partition), input);
+    }
+    Ok(app.bus.ensure_layout(&floors).await?)
+}
+
+fn is_transient(error: &anyhow::Error) -> bool {
+    error.is::<nixfleet_store::ReadError>()
+        || matches!(
+            error.downcast_ref::<LayoutError>(),
+            Some(LayoutError::Unavailable { .. })
+        )
+}
+
+/// Keeps the queued dispatches of one partition current: rows from the database at its cursor, then
+/// outcomes from the log behind it, so that nothing falls in between.
+pub async fn dispatches(app: Arc<App>, partition: Partition, stop: CancellationToken) {
+    loop {
+        let followed = tokio::select! {
+            () = stop.cancelled() => return,
+            followed = follow_dispatches(&app, partition) => followed,
+        };
+        if let Err(error) = followed {
+            tracing::warn!(%partition, error = format!("{error:#}"), "dispatches start over");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+async fn follow_dispatches(app: &App, partition: Partition) -> anyhow::Result<()> {
+    let board = app.store.dispatches().await?;
+    let cursor = board
+        .cursors
+        .iter()
+        .find(|(number, _)| *number == partition);
+    let out_seq = cursor.map_or(0, |(_, cursor)| cursor.out_seq);
+    let rows = board.dispatches.into_iter();
+    let rows = rows.filter(|row| app.partition(&row.rollout_id.channel()) == partition);
+    app.dispatches.load(partition, rows.map(queued).collect());
+    let stream = app.bus.names().output_stream(partition);
+    let mut reader = app.bus.reader(&stream, out_seq + 1);
+    loop {
+        let batch = match reader.next_batch(BATCH).await {
+            Ok(batch) => batch,
+            // Nothing was ever applied, so the log's own beginning is as far back as anyone knows.
+            Err(ReadError::Trimmed { first, .. }) if out_seq == 0 => {
+                reader = app.bus.reader(&stream, first);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for message in batch {
+            match decode_output(&message) {
+                Ok(frame) => app.dispatches.follow(partition, &frame.outcomes),
+                // The reducer and the applier stop loudly on it; a gateway that stops too helps nobody.
+                Err(error) => {
+                    tracing::warn!(%partition, seq = message.seq, %error, "frame skipped")
+                }
+            }
+        }
+    }
+}
+
+/// Remembers every announced rollout manifest, so that older ones can be fetched too.
+pub async fn rollouts(app: Arc<App>, stop: CancellationToken) {
+    let names = app.bus.names().clone();
+    let fleet = names.manifest_fleet();
+    let mut from = 1;
+    loop {
+        let mut reader = app.bus.reader(&names.manifest_stream(), from);
+        let error = loop {
+            let batch = tokio::select! {
+                () = stop.cancelled() => return,
+                batch = reader.next_batch(BATCH) => batch,
+            };
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => break error,
+            };
+            for message in batch.iter().filter(|message| message.subject != fleet) {
+                match serde_json::from_slice::<RolloutAnnouncement>(&message.payload) {
+                    Ok(rollout) => app.releases.remember(rollout.rollout_id, rollout.artifact),
+                    Err(error) => tracing::warn!(seq = message.seq, %error, "announcement skipped"),
+                }
+            }
+        };
+        if let ReadError::Trimmed { first, .. } = error {
+            from = first;
+            continue;
+        }
+        tracing::warn!(%error, "rollout announcements start over");
+        from = 1;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+/// States whether bus, database and dispatch queue are there.
+pub async fn health(app: Arc<App>, health: Health, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(CHECK);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        health.set_ready("bus", app.bus.check());
+        let database = app.store.schema_ready().await;
+        health.set_ready("database", database.map_err(|error| error.to_string()));
+        let loaded = app.dispatches.is_loaded();
+        let dispatches = loaded
+            .then_some(())
+            .ok_or("the queue is not loaded yet".to_owned());
+        health.set_ready("dispatches", dispatches);
+    }
+}
+
+/// The database's row type stays out of the board.
+fn queued(row: nixfleet_store::DispatchRow) -> QueuedDispatch {
+    QueuedDispatch {
+        rollout_id: row.rollout_id,
+        hostname: row.hostname,
+        target_closure: row.target_closure,
+        soak_minutes: row.soak_minutes,
+        enqueued_at: row.enqueued_at,
+    }
+}

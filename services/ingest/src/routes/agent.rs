@@ -1,0 +1,179 @@
+//! What agents call: events, heartbeats, dispatches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router, middleware};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use nixfleet_proto::wire::{Dispatch, HeartbeatRequest, OwnerHeartbeat, REPLAY_HEADER};
+use nixfleet_proto::{EntryBody, Hostname, Producer, RolloutId};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::access::{DISPATCH_ROUTE, agents_only};
+use crate::board::QueuedDispatch;
+use crate::body::{parse, parse_event, read_json_body};
+use crate::bounds::{check_event, check_text, check_time};
+use crate::error::ApiError;
+use crate::identity::Identity;
+use crate::state::{App, now};
+
+/// Largest closure name in a heartbeat.
+const MAX_CLOSURE_BYTES: usize = 1024;
+
+/// The routes, for agent certificates only.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/agent/events", post(take_event))
+        .route("/v1/agent/heartbeat", post(answer_heartbeat))
+        .route(DISPATCH_ROUTE, get(deliver_dispatch))
+        .route_layer(middleware::from_fn(agents_only))
+}
+
+/// 204 once the event is in the log.
+async fn take_event(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Arc<Identity>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let limit = app.config.event_body();
+    let _room = app.room_for_body(&headers, limit)?;
+    let bytes = read_json_body(&headers, body, limit).await?;
+    let request = parse_event(&bytes)?;
+    require_own_host(&identity, &request.hostname)?;
+    require_strict_id(&request.rollout_id)?;
+    check_event(&request)?;
+    let channel = request.rollout_id.channel();
+    let body = EntryBody::HostEvent {
+        rollout_id: request.rollout_id,
+        hostname: request.hostname,
+        producer: Producer::Agent,
+        event: request.event.into(),
+    };
+    app.append(&channel, body).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Asks the owner of the host's partition and passes its answer on.
+async fn answer_heartbeat(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Arc<Identity>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let limit = app.config.event_body();
+    let room = app.room_for_body(&headers, limit)?;
+    let bytes = read_json_body(&headers, body, limit).await?;
+    let request: HeartbeatRequest = parse(&bytes)?;
+    drop((bytes, room));
+    require_own_host(&identity, &request.hostname)?;
+    if let Some(rollout_id) = &request.rollout_id {
+        require_strict_id(rollout_id)?;
+    }
+    check_time("at", request.at)?;
+    if let Some(closure) = &request.current_closure {
+        check_text("current_closure", closure.as_str(), MAX_CLOSURE_BYTES)?;
+    }
+    let release = app.releases.current()?;
+    let Some(host) = release.fleet().hosts.get(&request.hostname) else {
+        return Err(ApiError::refused(
+            StatusCode::NOT_FOUND,
+            "unknown-host",
+            format!("{} is not a host of the current release", request.hostname),
+        ));
+    };
+    let heartbeat = OwnerHeartbeat {
+        channel: host.channel.clone(),
+        received_at: now(),
+        request,
+    };
+    let partition = app.partition(&heartbeat.channel);
+    let deadline = Duration::from_secs(app.config.http.heartbeat_timeout_seconds);
+    let answer = app
+        .bus
+        .request_heartbeat(partition, &heartbeat, deadline)
+        .await;
+    let answer = answer.map_err(|error| {
+        tracing::debug!(%error, "a heartbeat was not answered");
+        ApiError::unavailable("owner-unavailable", error.to_string(), 5)
+    })?;
+    let mut response = Json(answer.reply).into_response();
+    if let Some(seq) = answer.replay_from {
+        let value = HeaderValue::from(seq);
+        response.headers_mut().insert(REPLAY_HEADER, value);
+    }
+    Ok(response)
+}
+
+#[derive(Debug, Deserialize)]
+struct Wait {
+    /// Seconds.
+    wait: Option<u64>,
+}
+
+/// Holds the request until there is something to do, or the time is over.
+async fn deliver_dispatch(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Arc<Identity>>,
+    query: Result<Query<Wait>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(query) = query
+        .map_err(|_| ApiError::field("invalid-parameter", "wait", "must be a number of seconds"))?;
+    let wait = query.wait.map_or(app.poll_max(), Duration::from_secs);
+    let deadline = Instant::now() + wait.min(app.poll_max());
+    let hostname = Hostname::from(identity.name.as_str());
+    let found = tokio::select! {
+        found = app.dispatches.next(&hostname, deadline) => found,
+        () = app.shutdown.cancelled() => None,
+    };
+    match found {
+        Some(dispatch) => {
+            metrics::counter!("nixfleet_dispatches_delivered_total").increment(1);
+            tracing::debug!(rollout = %dispatch.rollout_id, "dispatch delivered");
+            Ok(Json(delivered(dispatch)).into_response())
+        }
+        None if app.dispatches.is_loaded() => Ok(StatusCode::NO_CONTENT.into_response()),
+        None => Err(ApiError::unavailable(
+            "not-ready",
+            "the dispatch queue is not loaded yet",
+            5,
+        )),
+    }
+}
+
+fn delivered(dispatch: QueuedDispatch) -> Dispatch {
+    Dispatch {
+        soak_due_at: now() + dispatch.soak_minutes.delta(),
+        hostname: dispatch.hostname,
+        rollout_id: dispatch.rollout_id,
+        target_closure: dispatch.target_closure,
+        soak_minutes: dispatch.soak_minutes,
+        enqueued_at: dispatch.enqueued_at,
+    }
+}
+
+fn require_own_host(identity: &Identity, hostname: &Hostname) -> Result<(), ApiError> {
+    if identity.name == hostname.as_str() {
+        return Ok(());
+    }
+    Err(ApiError::refused(
+        StatusCode::FORBIDDEN,
+        "hostname-mismatch",
+        format!(
+            "the certificate is that of {}, not of the host in the body",
+            identity.name
+        ),
+    ))
+}
+
+fn require_strict_id(rollout_id: &RolloutId) -> Result<(), ApiError> {
+    RolloutId::parse_strict(rollout_id.as_str())
+        .map(drop)
+        .map_err(|error| ApiError::field("invalid-rollout-id", "rolloutId", error))
+}

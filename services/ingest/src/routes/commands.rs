@@ -1,0 +1,138 @@
+//! What operators command: entries in the log, decided by the fold like everything else.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::routing::{delete, post};
+use axum::{Extension, Json, Router, middleware};
+use http::{HeaderMap, StatusCode};
+use nixfleet_proto::{
+    ChannelName, EntryBody, Hostname, OperatorCommand, Position, RolloutId, id::is_channel_name,
+};
+use serde::{Deserialize, Serialize};
+
+use super::rollout_id;
+use crate::access::operators_only;
+use crate::body::{parse, read_json_body};
+use crate::bounds::check_text;
+use crate::error::ApiError;
+use crate::identity::Identity;
+use crate::state::App;
+
+/// Longest reason: people write sentences, not files.
+const MAX_REASON_BYTES: usize = 4 * 1024;
+/// Longest name of a closure or host.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// The routes, for operator certificates only.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/rollouts/{id}/clearance", post(clear_rollout))
+        .route(
+            "/v1/quarantines/{channel}/{closure}",
+            delete(clear_quarantine),
+        )
+        .route_layer(middleware::from_fn(operators_only))
+}
+
+/// Where a command is in the log; its outcome is among the events of the rollout.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Appended {
+    partition: u16,
+    position: Position,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Clearance {
+    reason: String,
+    #[serde(default)]
+    waived_hosts: BTreeSet<Hostname>,
+}
+
+async fn clear_rollout(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Arc<Identity>>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Appended>), ApiError> {
+    let rollout_id: RolloutId = rollout_id(id)?;
+    let limit = app.config.event_body();
+    let _room = app.room_for_body(&headers, limit)?;
+    let bytes = read_json_body(&headers, body, limit).await?;
+    let clearance: Clearance = parse(&bytes)?;
+    check_reason(&clearance.reason)?;
+    for hostname in &clearance.waived_hosts {
+        check_text("waivedHosts", hostname.as_str(), MAX_NAME_BYTES)?;
+    }
+    let command = OperatorCommand::OperatorClearance {
+        rollout_id: rollout_id.clone(),
+        operator: identity.name.clone(),
+        reason: clearance.reason,
+        waived_hosts: clearance.waived_hosts,
+    };
+    append(&app, &rollout_id.channel(), command).await
+}
+
+#[derive(Debug, Deserialize)]
+struct Reason {
+    reason: Option<String>,
+}
+
+/// The reason comes in the query, because not everything on the way passes the body of a DELETE on.
+async fn clear_quarantine(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Arc<Identity>>,
+    path: Result<Path<(ChannelName, String)>, PathRejection>,
+    query: Result<Query<Reason>, QueryRejection>,
+) -> Result<(StatusCode, Json<Appended>), ApiError> {
+    let unreadable = |name: &str, error: String| ApiError::field("invalid-parameter", name, error);
+    let Path((channel, closure)) = path.map_err(|error| unreadable("path", error.to_string()))?;
+    let Query(query) = query.map_err(|error| unreadable("reason", error.to_string()))?;
+    if !is_channel_name(channel.as_str()) {
+        let message = "must be one or more of a-z, 0-9, '_' and '-'";
+        return Err(ApiError::field("invalid-parameter", "channel", message));
+    }
+    check_text("closure", &closure, MAX_NAME_BYTES)?;
+    let reason = query.reason.unwrap_or_default();
+    check_reason(&reason)?;
+    let command = OperatorCommand::ClearQuarantine {
+        channel: channel.clone(),
+        closure_hash: closure.into(),
+        operator: identity.name.clone(),
+        reason,
+    };
+    append(&app, &channel, command).await
+}
+
+fn check_reason(reason: &str) -> Result<(), ApiError> {
+    if reason.trim().is_empty() {
+        let message = "a reason is required, it goes into the record";
+        return Err(ApiError::field("invalid-field", "reason", message));
+    }
+    check_text("reason", reason, MAX_REASON_BYTES)
+}
+
+async fn append(
+    app: &App,
+    channel: &ChannelName,
+    command: OperatorCommand,
+) -> Result<(StatusCode, Json<Appended>), ApiError> {
+    let body = EntryBody::Operator { command };
+    let name = body.name();
+    let (partition, position) = app.append(channel, body).await?;
+    tracing::info!(command = name, %partition, seq = position.seq, "operator command appended");
+    let partition = partition.number();
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(Appended {
+            partition,
+            position,
+        }),
+    ))
+}

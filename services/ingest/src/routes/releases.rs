@@ -1,0 +1,43 @@
+//! Pushing releases.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::put;
+use axum::{Json, Router, middleware};
+use http::{HeaderMap, StatusCode};
+use nixfleet_trust::{ReleaseBundle, ReleaseUpload};
+
+use crate::access::publishers_only;
+use crate::body::{parse, read_json_body};
+use crate::error::ApiError;
+use crate::push::{Accepted, push};
+use crate::state::App;
+
+/// The route, for operator and pipeline certificates.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/manifests", put(take_release))
+        .route_layer(middleware::from_fn(publishers_only))
+}
+
+async fn take_release(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Accepted>, ApiError> {
+    let one_at_a_time = Arc::clone(&app.pushing).try_acquire_owned();
+    let _turn = one_at_a_time
+        .map_err(|_| ApiError::unavailable("too-busy", "another release is being pushed", 5))?;
+    let limit = app.config.release_body();
+    let _room = app.room_for_body(&headers, limit)?;
+    let bytes = read_json_body(&headers, body, limit).await?;
+    let upload: ReleaseUpload = parse(&bytes)?;
+    drop(bytes);
+    let bundle = ReleaseBundle::try_from(&upload).map_err(|error| {
+        ApiError::refused(StatusCode::BAD_REQUEST, "invalid-field", error.to_string())
+    })?;
+    drop(upload);
+    push(&app, bundle).await.map(Json)
+}

@@ -1,0 +1,126 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use nixfleet_bus::{Bus, InputPublisher};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{ChannelName, Entry, EntryBody, Position, Timestamp};
+use nixfleet_service::CancellationToken;
+use nixfleet_store::Store;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::body::{BodyLimit, declared_length};
+use crate::config::Config;
+use crate::dispatches::Dispatches;
+use crate::error::ApiError;
+use crate::releases::Releases;
+use crate::revocations::Revoked;
+
+/// Granularity of the memory bound: a semaphore counts no more than `u32` permits.
+const MEMORY_UNIT_BYTES: usize = 1024;
+
+/// Everything a request may need.
+pub struct App {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The bus.
+    pub bus: Bus,
+    /// The one publisher of this process.
+    pub input: InputPublisher,
+    /// Reads for people; agents' reports never wait for it.
+    pub store: Store,
+    /// Verified artifacts.
+    pub releases: Releases,
+    /// Queued dispatches.
+    pub dispatches: Dispatches,
+    /// Refused certificates.
+    pub revoked: Revoked,
+    /// Room for requests.
+    pub requests: Arc<Semaphore>,
+    /// Room for bodies, in units of 1 KiB.
+    pub memory: Arc<Semaphore>,
+    /// Room for one pushed release at a time: verifying one is work.
+    pub pushing: Arc<Semaphore>,
+    /// The process is stopping.
+    pub shutdown: CancellationToken,
+}
+
+impl App {
+    /// Takes room for a body of the declared length, or of the limit when none is declared.
+    ///
+    /// # Errors
+    /// 503 when too many bodies are in memory.
+    pub fn room_for_body(
+        &self,
+        headers: &HeaderMap,
+        limit: BodyLimit,
+    ) -> Result<OwnedSemaphorePermit, ApiError> {
+        let bytes = declared_length(headers)
+            .unwrap_or(limit.bytes)
+            .min(limit.bytes);
+        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.memory).try_acquire_many_owned(units);
+        room.map_err(|_| ApiError::unavailable("too-busy", "too many bodies are being read", 1))
+    }
+
+    /// A semaphore that bounds `bytes` for [`App::room_for_body`].
+    pub fn memory_bound(bytes: usize) -> Arc<Semaphore> {
+        let units = (bytes / MEMORY_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
+        Arc::new(Semaphore::new(units))
+    }
+
+    /// The partition of a channel.
+    pub fn partition(&self, channel: &ChannelName) -> Partition {
+        Partition::of(channel, self.bus.partitions())
+    }
+
+    /// Appends an entry and returns its place once it is durable.
+    ///
+    /// # Errors
+    /// 503 when the log is full or away, 413 when no frame can hold the entry.
+    pub async fn append(
+        &self,
+        channel: &ChannelName,
+        body: EntryBody,
+    ) -> Result<(Partition, Position), ApiError> {
+        use nixfleet_bus::AppendError;
+        let mut entry = Entry::new(now(), body);
+        entry.traceparent = nixfleet_service::trace::current_traceparent();
+        let partition = self.partition(channel);
+        match self.input.append(partition, entry).await {
+            Ok(position) => {
+                tracing::debug!(%partition, seq = position.seq, index = position.index, "appended");
+                Ok((partition, position))
+            }
+            Err(error @ AppendError::Full(_)) => {
+                tracing::warn!(%error, "an entry was refused");
+                Err(ApiError::unavailable("log-full", error.to_string(), 30))
+            }
+            Err(error @ AppendError::Unavailable(_)) => {
+                tracing::debug!(%error, "an entry was refused");
+                Err(ApiError::unavailable(
+                    "log-unavailable",
+                    error.to_string(),
+                    2,
+                ))
+            }
+            Err(error @ AppendError::TooLarge { .. }) => Err(ApiError::refused(
+                http::StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                error.to_string(),
+            )),
+        }
+    }
+
+    /// Longest time a dispatch request is held open.
+    pub fn poll_max(&self) -> Duration {
+        Duration::from_secs(self.config.http.poll_max_seconds)
+    }
+}
+
+/// The clock of the gateway: the one place where entries get their time.
+pub fn now() -> Timestamp {
+    chrono::Utc::now()
+}
