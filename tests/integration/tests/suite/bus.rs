@@ -1,1 +1,96 @@
-//! Integration tests of the bus room.
+//! The bus against a real server: what is acknowledged is there once, in order, and only the owner
+//! writes.
+
+mod exchange;
+mod fence;
+mod framing;
+mod layout;
+mod lease;
+mod proxy;
+mod reader;
+
+use std::time::Duration;
+
+use chrono::Utc;
+use nixfleet_bus::{Bus, BusConfig, Floors, Message, Reader};
+use nixfleet_harness::scope::unique_prefix;
+use nixfleet_harness::shared_nats;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, EntryBody, OutputFrame};
+
+/// Patience of everything that should happen soon.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Two small partitions below a prefix.
+fn config(url: &str, prefix: &str) -> BusConfig {
+    BusConfig {
+        url: url.to_owned(),
+        prefix: prefix.to_owned(),
+        partitions: 2,
+        ack_timeout_ms: 500,
+        append_deadline_ms: 20_000,
+        input_max_bytes: 64 * 1024 * 1024,
+        output_max_bytes: 64 * 1024 * 1024,
+        dead_max_bytes: 2 * 1024 * 1024,
+        ..BusConfig::default()
+    }
+}
+
+/// A connected bus with its layout on the shared server.
+async fn bus(name: &str) -> Bus {
+    ready(config(&shared_nats().unwrap().url(), &unique_prefix(name))).await
+}
+
+async fn ready(config: BusConfig) -> Bus {
+    let bus = Bus::connect(config, "test/one").await.unwrap();
+    bus.ensure_layout(&Floors::default()).await.unwrap();
+    bus
+}
+
+/// Another process on the same fleet.
+async fn second(bus: &Bus) -> Bus {
+    Bus::connect(bus.config().clone(), "test/two")
+        .await
+        .unwrap()
+}
+
+fn p0() -> Partition {
+    Partition::new(0)
+}
+
+/// An entry that can be recognised: the closure is the number.
+fn entry(rollout: &str, host: &str, number: usize) -> Entry {
+    Entry::new(
+        Utc::now(),
+        EntryBody::RecoveryCandidate {
+            rollout_id: rollout.parse().unwrap(),
+            hostname: host.into(),
+            current_closure: number.to_string().into(),
+        },
+    )
+}
+
+fn frame(epoch: u64) -> OutputFrame {
+    OutputFrame {
+        v: 1,
+        epoch,
+        first_input: None,
+        last_input: None,
+        state_hash: None,
+        outcomes: Vec::new(),
+    }
+}
+
+/// Reads until `count` messages came.
+async fn read(reader: &mut Reader, count: usize) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let all = async {
+        while messages.len() < count {
+            messages.extend(reader.next_batch(512).await.unwrap());
+        }
+    };
+    tokio::time::timeout(SOON, all)
+        .await
+        .expect("the messages come soon");
+    messages
+}

@@ -1,0 +1,200 @@
+//! Manifests, dead letters, heartbeats and liveness.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::Utc;
+use nixfleet_bus::{DeadLetter, DeadRecord, HeartbeatError, ManifestError, PublishError};
+use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
+use nixfleet_proto::wire::{
+    HeartbeatReply, HeartbeatRequest, LivenessReport, OwnerHeartbeat, OwnerReply,
+};
+use nixfleet_proto::{ManifestHash, RolloutId};
+
+use super::{SOON, bus, p0, read, second};
+
+fn artifact(hash: &str) -> ArtifactRef {
+    ArtifactRef {
+        hash: hash.into(),
+        signature: "c2ln".to_owned(),
+        signed_at: Utc::now(),
+    }
+}
+
+fn release(hash: &str) -> ReleaseAnnouncement {
+    let rollout_id: RolloutId = "stable@aa".parse().unwrap();
+    let rollout = RolloutAnnouncement {
+        v: 1,
+        rollout_id: rollout_id.clone(),
+        artifact: artifact("rollout"),
+    };
+    ReleaseAnnouncement {
+        v: 1,
+        fleet: artifact(hash),
+        rollouts: BTreeMap::from([(rollout_id.channel(), rollout)]),
+    }
+}
+
+#[tokio::test]
+async fn artifacts_are_stored_once_under_their_hash() {
+    let one = bus("objects").await;
+    let two = second(&one).await;
+    let hash = ManifestHash::from("0a1b");
+    assert_eq!(two.manifests().get(&hash).await.unwrap(), None);
+    let bytes = bytes::Bytes::from(vec![7; 700 * 1024]);
+    for bus in [&one, &two, &one] {
+        bus.manifests().put(&hash, bytes.clone()).await.unwrap();
+    }
+    assert_eq!(two.manifests().get(&hash).await.unwrap(), Some(bytes));
+    one.close().await;
+
+    let config = nixfleet_bus::BusConfig {
+        manifest_max_object_bytes: 1_000,
+        ..two.config().clone()
+    };
+    let small = nixfleet_bus::Bus::connect(config, "test/small")
+        .await
+        .unwrap();
+    let error = small.manifests().get(&hash).await.unwrap_err();
+    assert!(matches!(error, ManifestError::TooLarge { .. }), "{error}");
+    two.close().await;
+    small.close().await;
+}
+
+#[tokio::test]
+async fn announcements_are_compared_and_swapped_and_followed() {
+    let one = bus("announce").await;
+    let two = second(&one).await;
+    let mut follow = two.manifests().follow();
+    assert!(one.manifests().current().await.unwrap().is_none());
+    let first = one.manifests().announce(&release("one"), 0).await.unwrap();
+    let (seq, seen) = tokio::time::timeout(SOON, follow.next())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((seq, seen.fleet.hash.as_str()), (first, "one"));
+
+    let crossed = two.manifests().announce(&release("crossed"), 0).await;
+    assert!(matches!(crossed, Err(PublishError::Fenced { .. })));
+    let second = two
+        .manifests()
+        .announce(&release("two"), first)
+        .await
+        .unwrap();
+    let (seq, seen) = tokio::time::timeout(SOON, follow.next())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((seq, seen.fleet.hash.as_str()), (second, "two"));
+    // A late follower begins with the current one.
+    let (seq, _) = one.manifests().follow().next().await.unwrap();
+    assert_eq!(seq, second);
+    one.close().await;
+    two.close().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_reason_and_origin_and_is_stored_once() {
+    let one = bus("dead").await;
+    let letter = DeadLetter {
+        stream: one.names().input_stream(p0()),
+        seq: 42,
+        subject: "s".to_owned(),
+        reason: "the frame is empty".to_owned(),
+        payload: bytes::Bytes::from_static(b"\xff{"),
+    };
+    let seq = one.dead_letter("reducer", letter.clone()).await.unwrap();
+    // The same reducer after a restart.
+    let again = second(&one).await.dead_letter("reducer", letter).await;
+    assert_eq!(again, Ok(seq));
+    let messages = read(&mut one.reader(&one.names().dead_stream(), 1), 1).await;
+    assert_eq!(messages[0].subject, one.names().dead("reducer"));
+    let record: DeadRecord = serde_json::from_slice(&messages[0].payload).unwrap();
+    assert_eq!((record.sequence, record.payload.as_str()), (42, "/3s="));
+    let identity = one.stream_identity(&one.names().dead_stream()).await;
+    assert_eq!(identity.unwrap().last_seq, 1);
+    one.close().await;
+}
+
+#[tokio::test]
+async fn heartbeats_are_answered_by_the_owner_or_not_at_all() {
+    let one = bus("heartbeat").await;
+    let two = second(&one).await;
+    let at = Utc::now();
+    let heartbeat = OwnerHeartbeat {
+        channel: "stable".into(),
+        received_at: at,
+        request: HeartbeatRequest {
+            hostname: "h".into(),
+            rollout_id: None,
+            current_closure: None,
+            at,
+        },
+    };
+    let patience = Duration::from_secs(2);
+    let nobody = one.request_heartbeat(p0(), &heartbeat, patience).await;
+    assert_eq!(nobody, Err(HeartbeatError::NoOwner(p0())));
+
+    let mut served = two.serve_heartbeats(p0()).await.unwrap();
+    let reply = OwnerReply {
+        reply: HeartbeatReply {
+            received_at: at,
+            bootstrap_rollouts: Vec::new(),
+        },
+        replay_from: Some(3),
+    };
+    let owner = {
+        let reply = reply.clone();
+        tokio::spawn(async move {
+            let (asked, responder) = served.next().await.unwrap();
+            responder.reply(&reply).await.unwrap();
+            (asked, served)
+        })
+    };
+    let client = async_nats::connect(&one.config().url).await.unwrap();
+    // Hostile requests are passed over.
+    let subject = one.names().heartbeat(p0());
+    client
+        .publish_with_reply(subject, "nowhere", "{".into())
+        .await
+        .unwrap();
+    client.flush().await.unwrap();
+    let answer = one.request_heartbeat(p0(), &heartbeat, patience).await;
+    assert_eq!(answer, Ok(reply));
+    let (asked, _served) = owner.await.unwrap();
+    assert_eq!(asked, heartbeat);
+    // Served, but nobody takes it.
+    let silence = one.request_heartbeat(p0(), &heartbeat, patience).await;
+    assert_eq!(silence, Err(HeartbeatError::TimedOut(p0())));
+    one.close().await;
+    two.close().await;
+}
+
+#[tokio::test]
+async fn liveness_reaches_one_member_of_the_group() {
+    let one = bus("liveness").await;
+    let mut first = one.subscribe_liveness("applier").await.unwrap();
+    let mut second = one.subscribe_liveness("applier").await.unwrap();
+    let hosts: Vec<_> = (0..2_500)
+        .map(|number| LivenessReport {
+            hostname: format!("h{number}").into(),
+            channel: "stable".into(),
+            last_seen_at: Utc::now(),
+            current_closure: None,
+        })
+        .collect();
+    one.publish_liveness(&hosts).await.unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < hosts.len() {
+        let flush = tokio::time::timeout(SOON, async {
+            tokio::select! {
+                flush = first.next() => flush,
+                flush = second.next() => flush,
+            }
+        });
+        for report in flush.await.unwrap().unwrap().hosts {
+            assert!(seen.insert(report.hostname), "each host once");
+        }
+    }
+    one.close().await;
+}

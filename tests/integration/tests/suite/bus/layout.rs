@@ -1,0 +1,118 @@
+//! Streams and constants of a fleet.
+
+use nixfleet_bus::{Bus, BusConfig, Floors, LayoutError};
+use nixfleet_harness::scope::unique_prefix;
+use nixfleet_harness::shared_nats;
+
+use super::{bus, config, entry, p0, read, second};
+
+#[tokio::test]
+async fn another_partition_count_is_refused() {
+    let one = bus("mismatch").await;
+    let other = BusConfig {
+        partitions: 3,
+        ..one.config().clone()
+    };
+    let other = Bus::connect(other, "test/other").await.unwrap();
+    let error = other.ensure_layout(&Floors::default()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("with 2 partitions"),
+        "the message names the fleet's value: {error}"
+    );
+    one.close().await;
+    other.close().await;
+}
+
+#[tokio::test]
+async fn many_services_may_create_the_layout_at_once() {
+    let config = config(&shared_nats().unwrap().url(), &unique_prefix("together"));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..6_u64 {
+        let config = config.clone();
+        tasks.spawn(async move {
+            let bus = Bus::connect(config, &format!("test/{number}"))
+                .await
+                .unwrap();
+            let mut floors = Floors::default();
+            // Their cursors stand at different positions of the log that is gone.
+            floors.raise(bus.names().input_stream(p0()), 1_000 + number);
+            bus.ensure_layout(&floors).await.unwrap();
+            bus
+        });
+    }
+    let buses = tasks.join_all().await;
+    let appended = buses[0].input().append(p0(), entry("a@aa", "h", 0)).await;
+    appended.unwrap();
+    for bus in buses {
+        bus.close().await;
+    }
+}
+
+#[tokio::test]
+async fn streams_are_created_above_what_is_remembered() {
+    let config = config(&shared_nats().unwrap().url(), &unique_prefix("floors"));
+    let bus = Bus::connect(config, "test/one").await.unwrap();
+    let stream = bus.names().input_stream(p0());
+    let mut floors = Floors::default();
+    floors.raise(&stream, 500);
+    bus.ensure_layout(&floors).await.unwrap();
+    let first = bus.stream_identity(&stream).await.unwrap().first_seq;
+    assert!(first > 500);
+    let position = bus.input().append(p0(), entry("a@aa", "h", 0)).await;
+    assert_eq!(position.unwrap().seq, first);
+    assert_eq!(read(&mut bus.reader(&stream, first), 1).await[0].seq, first);
+
+    // A log that ends before a cursor was lost or restored.
+    floors.raise(&stream, first + 1);
+    let error = bus.ensure_layout(&floors).await.unwrap_err();
+    assert!(matches!(error, LayoutError::Regressed { .. }), "{error}");
+    bus.close().await;
+}
+
+#[tokio::test]
+async fn limits_of_existing_streams_grow_and_never_shrink() {
+    let one = bus("limits").await;
+    let client = async_nats::connect(&one.config().url).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let stream = one.names().input_stream(p0());
+    let bytes = async || {
+        let stream = context.get_stream(&stream).await.unwrap();
+        stream.cached_info().config.max_bytes
+    };
+    for (configured, expected) in [(128, 128), (8, 128)] {
+        let changed = BusConfig {
+            input_max_bytes: configured * 1024 * 1024,
+            ..one.config().clone()
+        };
+        let other = Bus::connect(changed, "test/other").await.unwrap();
+        other.ensure_layout(&Floors::default()).await.unwrap();
+        assert_eq!(bytes().await, expected * 1024 * 1024);
+        other.close().await;
+    }
+    let stream = context.get_stream(&stream).await.unwrap();
+    assert!(stream.purge().await.is_err(), "nobody empties a log");
+    one.close().await;
+}
+
+#[tokio::test]
+async fn leader_reads_tell_ids_and_identity() {
+    let one = bus("identity").await;
+    let two = second(&one).await;
+    let stream = one.names().input_stream(p0());
+    assert_eq!(one.last_message(&stream).await.unwrap(), None);
+    let empty = one.stream_identity(&stream).await.unwrap();
+    assert_eq!((empty.first_seq, empty.last_seq), (1, 0));
+    let input = one.input();
+    input.append(p0(), entry("a@aa", "h", 0)).await.unwrap();
+    let id = two.message_id_at(&stream, 1).await.unwrap().unwrap();
+    assert!(id.starts_with("test/one/"), "{id}");
+    assert_eq!(two.message_id_at(&stream, 2).await.unwrap(), None);
+    let last = two.last_message(&stream).await.unwrap().unwrap();
+    assert_eq!((last.seq, last.msg_id), (1, Some(id)));
+    assert_eq!(
+        two.stream_identity(&stream).await.unwrap().created,
+        empty.created
+    );
+    one.close().await;
+    two.close().await;
+}

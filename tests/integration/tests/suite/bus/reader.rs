@@ -1,0 +1,141 @@
+//! Every message once, whatever happens to consumers and servers.
+
+use async_nats::jetstream;
+use futures::TryStreamExt as _;
+use nixfleet_bus::{DeadLetter, Floors, ReadError};
+use nixfleet_harness::scope::unique_prefix;
+use nixfleet_harness::{Nats, shared_nats};
+
+use super::{SOON, bus, config, entry, p0, read, ready};
+
+/// Appends one message at a time.
+async fn append(bus: &nixfleet_bus::Bus, count: usize) {
+    let input = bus.input();
+    for number in 0..count {
+        let appended = input.append(p0(), entry("stable@aa", "h", number)).await;
+        appended.unwrap();
+    }
+}
+
+fn sequences(messages: &[nixfleet_bus::Message]) -> Vec<u64> {
+    messages.iter().map(|message| message.seq).collect()
+}
+
+#[tokio::test]
+async fn a_server_restart_loses_and_repeats_nothing() {
+    let mut nats = Nats::start("reader").unwrap();
+    let bus = ready(config(&nats.url(), &unique_prefix("restart"))).await;
+    let stream = bus.names().input_stream(p0());
+    let mut reader = bus.reader(&stream, 1);
+    let writing = {
+        let bus = bus.clone();
+        tokio::spawn(async move { append(&bus, 400).await })
+    };
+    let mut seen = read(&mut reader, 50).await;
+    nats.kill().unwrap();
+    nats.restart().unwrap();
+    let missing = 400 - seen.len();
+    seen.extend(read(&mut reader, missing).await);
+    writing.await.unwrap();
+    assert_eq!(sequences(&seen), (1..=400).collect::<Vec<_>>());
+    bus.close().await;
+}
+
+#[tokio::test]
+async fn deleted_consumers_are_replaced_without_loss_or_repetition() {
+    let bus = bus("consumers").await;
+    let name = bus.names().input_stream(p0());
+    let client = async_nats::connect(&bus.config().url).await.unwrap();
+    let stream = jetstream::new(client).get_stream(&name).await.unwrap();
+    let writing = {
+        let bus = bus.clone();
+        tokio::spawn(async move { append(&bus, 600).await })
+    };
+    let mut reader = bus.reader(&name, 1);
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.extend(read(&mut reader, 60).await);
+        let consumers: Vec<_> = stream.consumer_names().try_collect().await.unwrap();
+        for consumer in consumers {
+            stream.delete_consumer(&consumer).await.unwrap();
+        }
+    }
+    let missing = 600 - seen.len();
+    seen.extend(read(&mut reader, missing).await);
+    writing.await.unwrap();
+    assert_eq!(sequences(&seen), (1..=600).collect::<Vec<_>>());
+    assert_eq!(reader.next_seq(), 601);
+    bus.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_starts_where_it_is_told_and_can_be_dropped_while_waiting() {
+    let bus = bus("start").await;
+    append(&bus, 10).await;
+    let stream = bus.names().input_stream(p0());
+    let mut reader = bus.reader(&stream, 8);
+    assert_eq!(sequences(&read(&mut reader, 3).await), [8, 9, 10]);
+    let waiting = reader.next_batch(10);
+    let timed_out = tokio::time::timeout(std::time::Duration::from_millis(50), waiting).await;
+    assert!(timed_out.is_err());
+    append(&bus, 2).await;
+    assert_eq!(sequences(&read(&mut reader, 2).await), [11, 12]);
+    assert_eq!(reader.pending(), 0);
+    bus.close().await;
+}
+
+#[tokio::test]
+async fn a_trimmed_stream_is_an_error_and_not_a_jump() {
+    let bus = bus("trimmed").await;
+    for seq in 0..12 {
+        let letter = DeadLetter {
+            stream: "S".to_owned(),
+            seq,
+            subject: "s".to_owned(),
+            reason: "test".to_owned(),
+            payload: vec![0; 200 * 1024].into(),
+        };
+        bus.dead_letter("test", letter).await.unwrap();
+    }
+    let stream = bus.names().dead_stream();
+    let first = bus.stream_identity(&stream).await.unwrap().first_seq;
+    assert!(first > 1);
+    let error = bus.reader(&stream, 1).next_batch(1).await.unwrap_err();
+    let expected = ReadError::Trimmed {
+        stream: stream.clone(),
+        wanted: 1,
+        first,
+    };
+    assert_eq!(error, expected);
+    let kept = bus.reader(&stream, first).next_batch(1).await.unwrap();
+    assert_eq!(kept[0].seq, first);
+    bus.close().await;
+}
+
+#[tokio::test]
+async fn a_shortened_a_missing_and_a_replaced_stream_stop_the_reader() {
+    let bus = ready(config(
+        &shared_nats().unwrap().url(),
+        &unique_prefix("shortened"),
+    ))
+    .await;
+    append(&bus, 3).await;
+    let stream = bus.names().input_stream(p0());
+    let error = bus.reader(&stream, 9).next_batch(1).await.unwrap_err();
+    assert!(matches!(error, ReadError::Regressed { last: 3, .. }));
+    let error = bus.reader("NO_SUCH", 1).next_batch(1).await.unwrap_err();
+    assert!(matches!(error, ReadError::Missing { .. }));
+
+    let mut reader = bus.reader(&stream, 1);
+    read(&mut reader, 3).await;
+    let client = async_nats::connect(&bus.config().url).await.unwrap();
+    let context = jetstream::new(client);
+    context.delete_stream(&stream).await.unwrap();
+    let mut floors = Floors::default();
+    floors.raise(&stream, 3);
+    bus.ensure_layout(&floors).await.unwrap();
+    let noticed = tokio::time::timeout(SOON, reader.next_batch(1)).await;
+    let error = noticed.unwrap().unwrap_err();
+    assert!(matches!(error, ReadError::Replaced { .. }), "{error}");
+    bus.close().await;
+}
