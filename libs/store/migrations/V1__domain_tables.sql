@@ -9,10 +9,11 @@ CREATE FUNCTION record_time(text) RETURNS timestamptz
     RETURN CASE
         WHEN $1 LIKE '-%' OR $1 LIKE '0000-%' THEN '-infinity'::timestamptz
         WHEN $1 LIKE '+%' THEN 'infinity'::timestamptz
+        WHEN substr($1, 18, 2) = '60' THEN overlay($1 PLACING '59' FROM 18 FOR 2)::timestamptz
         ELSE $1::timestamptz
     END;
 COMMENT ON FUNCTION record_time(text) IS
-    'An RFC 3339 time of a record in UTC; years outside 1 to 9999 become infinities, because a host may report any. Immutable, as the text carries its offset.';
+    'An RFC 3339 time of a record in UTC; years outside 1 to 9999 become infinities and leap seconds the second before, because a host may report any. Immutable, as the text carries its offset.';
 
 CREATE TABLE partition_cursors (
     partition      integer PRIMARY KEY CHECK (partition >= 0),
