@@ -43,7 +43,9 @@
 //! ```
 //!
 //! * `acceptedEvents` counts answers 2xx: events the control plane holds durably. Each of them has
-//!   an entry in the archive.
+//!   an entry in the archive. An event whose answer was lost (a crash, an outage, a restarted
+//!   service) is sent again: its second entry is rejected as `stale`, no other rejection of an agent's
+//!   event is normal.
 //! * A host that converges without a dispatch (it already ran its target) has no entry under
 //!   `rollouts`; compare its `currentClosure`.
 //! * `state` is the agent's own. It ends equal to the control plane's record, except in a rollout

@@ -1,0 +1,266 @@
+//! Agents with real connections, certificates and signatures against a small control plane.
+
+#[path = "shell/control.rs"]
+mod control;
+#[path = "shell/tls.rs"]
+mod tls;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Once;
+
+use chrono::TimeDelta;
+use nixfleet_agent::core::AgentConfig;
+use nixfleet_agent::swarm::certs::Certificates;
+use nixfleet_agent::swarm::profile::Profile;
+use nixfleet_agent::swarm::run::{Plan, run};
+use nixfleet_agent::swarm::state::SwarmState;
+use nixfleet_proto::{ClosureHash, HostState, Hostname};
+use nixfleet_trust::sign::SigningKey;
+use nixfleet_trust::{Algorithm, ReleaseBundle, Stamp, TrustFile, build_release};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use control::Control;
+use tls::Authority;
+
+static PROVIDER: Once = Once::new();
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_secret(Algorithm::Ed25519, &[seed; 32]).unwrap()
+}
+
+fn targets(count: usize, closure: &str) -> BTreeMap<Hostname, ClosureHash> {
+    (1..=count)
+        .map(|n| (Hostname::from(format!("web-{n:02}")), closure.into()))
+        .collect()
+}
+
+fn release(targets: &BTreeMap<Hostname, ClosureHash>, key: &SigningKey) -> ReleaseBundle {
+    let hosts: serde_json::Map<_, _> = targets
+        .iter()
+        .map(|(hostname, closure)| {
+            let host = serde_json::json!({ "system": "x86_64-linux", "tags": [],
+                "channel": "stable", "closureHash": closure, "pubkey": null });
+            (hostname.to_string(), host)
+        })
+        .collect();
+    let fleet = serde_json::json!({
+        "schemaVersion": 1, "hosts": hosts,
+        "channels": { "stable": { "rolloutPolicy": "p", "reconcileIntervalMinutes": 30,
+                                  "freshnessWindow": 1440, "signingIntervalMinutes": 30 } },
+        "rolloutPolicies": { "p": { "strategy": "waves", "onHealthFailure": "rollback-and-halt",
+                                    "waves": [ { "selector": { "all": true }, "soakMinutes": 0 } ] } },
+    });
+    let stamp = Stamp {
+        signed_at: chrono::Utc::now(),
+        commit: Some("4f1c".to_owned()),
+    };
+    build_release(fleet.to_string().as_bytes(), &stamp, key)
+        .map_err(|error| error.faults)
+        .unwrap()
+        .bundle
+}
+
+/// A running swarm against a control plane.
+struct Swarm {
+    control: Control,
+    shutdown: CancellationToken,
+    running: JoinHandle<anyhow::Result<()>>,
+    state_file: PathBuf,
+    _scratch: tempfile::TempDir,
+}
+
+impl Swarm {
+    async fn start(count: usize, profile: &str) -> Self {
+        PROVIDER.call_once(|| {
+            rustls::crypto::ring::default_provider()
+                .install_default()
+                .unwrap();
+        });
+        let authority = Authority::new();
+        let scratch = tempfile::tempdir().unwrap();
+        let (certificate, key_file) = authority.write(scratch.path());
+        let control = Control::start(&authority).await;
+        let state_file = scratch.path().join("state.json");
+        let plan = Plan {
+            url: format!("https://{}", control.address),
+            ca_pem: authority.certificate_pem.clone().into_bytes(),
+            certificates: Certificates::authority(&certificate, &key_file).unwrap(),
+            trust: TrustFile::of(key(7).public()),
+            hostnames: targets(count, "b").into_keys().collect(),
+            profile: Profile::parse(profile.as_bytes()).unwrap(),
+            seed: 7,
+            config: AgentConfig {
+                heartbeat_interval: TimeDelta::milliseconds(500),
+                heartbeat_settle: TimeDelta::milliseconds(50),
+                probe_interval: TimeDelta::milliseconds(200),
+                sustained_failure: TimeDelta::milliseconds(600),
+                retry_first: TimeDelta::milliseconds(50),
+                retry_max: TimeDelta::milliseconds(200),
+                ..AgentConfig::default()
+            },
+            starts_per_second: 1_000,
+            state_file: Some(state_file.clone()),
+            admin: None,
+            progress_interval: None,
+        };
+        let shutdown = CancellationToken::new();
+        Self {
+            control,
+            running: tokio::spawn(run(plan, shutdown.clone())),
+            shutdown,
+            state_file,
+            _scratch: scratch,
+        }
+    }
+
+    /// Stops everything and reads what the swarm left.
+    async fn stop(self) -> SwarmState {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+        self.control.stop().await;
+        serde_json::from_slice(&std::fs::read(&self.state_file).unwrap()).unwrap()
+    }
+}
+
+const QUICK: &str = r#""activationMs":{"min":20,"max":80},"rollbackMs":{"min":20,"max":80}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_release_converges_in_order_over_mutual_tls() {
+    let swarm = Swarm::start(5, &format!("{{{QUICK}}}")).await;
+    let targets = targets(5, "b");
+    swarm.control.publish(&release(&targets, &key(7)), &targets);
+    let all = |k: &control::Knowledge| k.all_are(HostState::Converged);
+    swarm.control.until("every host converged", all).await;
+    {
+        let knowledge = swarm.control.knowledge();
+        assert_eq!(knowledge.rejected, Vec::<String>::new());
+        assert_eq!(knowledge.traces.len() as u64, knowledge.requests);
+        for kinds in knowledge.events.values() {
+            assert_eq!(
+                kinds.join(" "),
+                "DispatchAck ActivationStarted ActivationCompleted ProbeTopologyDeclared \
+                 ProbeObservedFirst ProbeResult Converged"
+            );
+        }
+    }
+    let state = swarm.stop().await;
+    assert_eq!(state.totals.accepted_events, 35);
+    assert_eq!(state.totals.dead_letters, 0);
+    assert_eq!(state.dispatch_latency_ms.count, 5);
+    assert!(
+        state
+            .hosts
+            .values()
+            .all(|host| host.current_closure.as_str() == "b")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_signed_by_another_key_is_not_activated() {
+    let swarm = Swarm::start(2, &format!("{{{QUICK}}}")).await;
+    let targets = targets(2, "b");
+    swarm.control.publish(&release(&targets, &key(8)), &targets);
+    swarm
+        .control
+        .until("both fetched the manifest", |k| {
+            k.queued.is_empty() && k.requests > 10
+        })
+        .await;
+    assert!(swarm.control.knowledge().events.is_empty());
+    let state = swarm.stop().await;
+    for host in state.hosts.values() {
+        assert_eq!(host.refused_dispatches[0].reason, "bad-signature");
+        assert_eq!(
+            host.current_closure.as_str().split('-').next(),
+            Some("initial")
+        );
+        assert!(host.rollouts.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_die_after_the_switch_are_recovered_by_their_heartbeat() {
+    let crash =
+        r#""crash":{"share":1,"points":["after-switch"],"restartAfterMs":{"min":50,"max":200}}"#;
+    let swarm = Swarm::start(5, &format!("{{{QUICK},{crash}}}")).await;
+    let targets = targets(5, "b");
+    swarm.control.publish(&release(&targets, &key(7)), &targets);
+    let all = |k: &control::Knowledge| k.all_are(HostState::Converged);
+    swarm.control.until("every host converged", all).await;
+    {
+        let knowledge = swarm.control.knowledge();
+        assert_eq!(knowledge.rejected, Vec::<String>::new());
+        assert!(
+            knowledge
+                .records
+                .values()
+                .all(|record| record.recovery_seq == 1)
+        );
+    }
+    assert_eq!(swarm.stop().await.totals.crashes, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_accident_together_ends_where_both_sides_agree() {
+    let accidents = r#""failures":[{"closure":"b","share":0.3,"fails":{"kind":"probe","probeName":"http"}},
+          {"closure":"b","share":0.2,"fails":{"kind":"activation","exitCode":3}}],
+        "deferral":{"share":0.2,"rebootAfterMs":{"min":100,"max":300}},
+        "crash":{"share":0.5,"points":["before-switch","after-switch","during-rollback"],
+                 "restartAfterMs":{"min":50,"max":200}},
+        "offline":{"share":0.3,"startsAfterMs":{"min":0,"max":200},"durationMs":{"min":100,"max":500}}"#;
+    let swarm = Swarm::start(40, &format!("{{{QUICK},{accidents}}}")).await;
+    let targets = targets(40, "b");
+    swarm.control.knowledge().unavailable = 20;
+    swarm.control.publish(&release(&targets, &key(7)), &targets);
+    swarm
+        .control
+        .until("every host converged or went back", |k| {
+            let mut states = k.records.values().map(|record| record.state);
+            states.all(|state| matches!(state, HostState::Converged | HostState::Reverted))
+        })
+        .await;
+    // What the agents know may trail by one heartbeat.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    let (states, rejected) = {
+        let knowledge = swarm.control.knowledge();
+        (knowledge.states(), knowledge.rejected.clone())
+    };
+    let state = swarm.stop().await;
+    // An event whose answer was lost is sent again, and nothing else is ever refused.
+    assert!(
+        rejected.iter().all(|text| text.contains("stale")),
+        "{rejected:?}"
+    );
+    assert!(states.values().any(|state| *state == HostState::Reverted));
+    for (hostname, expected) in &states {
+        let host = &state.hosts[hostname];
+        let rollout = host.rollouts.values().next().unwrap();
+        assert_eq!(rollout.state, *expected, "{hostname}: {host:?}");
+        let initial = host.current_closure.as_str().starts_with("initial");
+        assert_eq!(initial, *expected == HostState::Reverted, "{hostname}");
+    }
+    assert!(state.totals.crashes > 0 && state.totals.reboots > 0 && state.totals.outages > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_refused_for_good_does_not_hold_the_ones_behind_it() {
+    let swarm = Swarm::start(1, &format!("{{{QUICK}}}")).await;
+    let targets = targets(1, "b");
+    swarm
+        .control
+        .knowledge()
+        .refused_kinds
+        .insert("ActivationStarted");
+    swarm.control.publish(&release(&targets, &key(7)), &targets);
+    let all = |k: &control::Knowledge| k.all_are(HostState::Converged);
+    swarm.control.until("the host converged", all).await;
+    let state = swarm.stop().await;
+    let letters = &state.hosts["web-01"].dead_letters;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(
+        (letters[0].status, letters[0].code.as_str()),
+        (409, "refused")
+    );
+}

@@ -1,0 +1,340 @@
+//! A control plane for one channel in one process: real TLS and signatures, the real host machine,
+//! no log behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use axum_server::Handle;
+use nixfleet_core::host::{self, HostInput, StepCtx};
+use nixfleet_proto::host::NewHost;
+use nixfleet_proto::wire::{
+    Dispatch, ErrorBody, EventRequest, HeartbeatReply, HeartbeatRequest, HostSnapshot,
+    PROTOCOL_HEADER,
+};
+use nixfleet_proto::{
+    ClosureHash, HostEvent, HostEventBody, HostRecord, HostState, Hostname, Minutes,
+    OnHealthFailure, Producer, RolloutId, RolloutState,
+};
+use nixfleet_trust::{ReleaseBundle, Signed};
+use tokio::sync::Notify;
+
+use super::tls::{Authority, PeerName, WithPeerName};
+
+/// What the control plane knows and was told.
+#[derive(Default)]
+pub struct Knowledge {
+    pub records: BTreeMap<(RolloutId, Hostname), HostRecord>,
+    pub queued: BTreeMap<Hostname, Dispatch>,
+    /// Kinds in the order of their arrival.
+    pub events: BTreeMap<Hostname, Vec<String>>,
+    /// Refusals of the machine.
+    pub rejected: Vec<String>,
+    pub traces: BTreeSet<String>,
+    pub requests: u64,
+    /// Event requests still to be answered with 503.
+    pub unavailable: u32,
+    /// Kinds that are refused for good.
+    pub refused_kinds: BTreeSet<&'static str>,
+    manifest: Option<Signed>,
+    fleet: Option<Signed>,
+}
+
+pub struct Control {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    handle: Handle<SocketAddr>,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+struct Shared {
+    knowledge: Mutex<Knowledge>,
+    queue_changed: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Knowledge> {
+        self.knowledge.lock().unwrap()
+    }
+}
+
+impl Control {
+    pub async fn start(authority: &Authority) -> Self {
+        let shared = Arc::new(Shared {
+            knowledge: Mutex::default(),
+            queue_changed: Notify::new(),
+        });
+        let router = Router::new()
+            .route("/v1/agent/events", post(take_event))
+            .route("/v1/agent/heartbeat", post(heartbeat))
+            .route("/v1/agent/dispatch", get(dispatch))
+            .route("/v1/rollouts/{id}", get(manifest))
+            .route("/v1/rollouts/{id}/sig", get(manifest_signature))
+            .route("/v1/fleet.resolved", get(fleet))
+            .route("/v1/fleet.resolved/sig", get(fleet_signature))
+            .with_state(Arc::clone(&shared));
+        let handle = Handle::new();
+        let server = axum_server::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap())
+            .acceptor(WithPeerName::new(authority.server_config()))
+            .handle(handle.clone());
+        let server = tokio::spawn(server.serve(router.into_make_service()));
+        let address = handle.listening().await.unwrap();
+        Self {
+            address,
+            shared,
+            handle,
+            server,
+        }
+    }
+
+    pub fn knowledge(&self) -> MutexGuard<'_, Knowledge> {
+        self.shared.lock()
+    }
+
+    pub async fn stop(self) {
+        self.handle.shutdown();
+        self.server.await.unwrap().unwrap();
+    }
+
+    /// Publishes a release, opens its only rollout and queues every host.
+    pub fn publish(&self, bundle: &ReleaseBundle, targets: &BTreeMap<Hostname, ClosureHash>) {
+        let signed = bundle.rollouts.values().next().unwrap();
+        let manifest: nixfleet_proto::fleet::RolloutManifest =
+            serde_json::from_slice(&signed.bytes).unwrap();
+        let mut knowledge = self.shared.lock();
+        for (hostname, target) in targets {
+            let id = manifest.rollout_id();
+            let record = HostRecord::pending(NewHost {
+                rollout_id: id.clone(),
+                hostname: hostname.clone(),
+                channel: id.channel(),
+                target_closure: target.clone(),
+                soak_minutes: Minutes::ZERO,
+                dispatched_at: chrono::Utc::now(),
+            });
+            let dispatch = Dispatch {
+                hostname: hostname.clone(),
+                rollout_id: id.clone(),
+                target_closure: target.clone(),
+                soak_due_at: chrono::Utc::now(),
+                soak_minutes: Minutes::ZERO,
+                enqueued_at: chrono::Utc::now(),
+            };
+            knowledge.records.insert((id, hostname.clone()), record);
+            knowledge.queued.insert(hostname.clone(), dispatch);
+        }
+        knowledge.manifest = Some(signed.clone());
+        knowledge.fleet = Some(bundle.fleet.clone());
+        drop(knowledge);
+        self.shared.queue_changed.notify_waiters();
+    }
+
+    /// Waits until `reached` says so; fails after 30 s.
+    pub async fn until(&self, what: &str, reached: impl Fn(&Knowledge) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while !reached(&self.shared.lock()) {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "not reached in time: {what}; events {:?}",
+                self.shared.lock().events
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Knowledge {
+    pub fn states(&self) -> BTreeMap<Hostname, HostState> {
+        self.records
+            .iter()
+            .map(|((_, hostname), record)| (hostname.clone(), record.state))
+            .collect()
+    }
+
+    pub fn all_are(&self, state: HostState) -> bool {
+        self.records.values().all(|record| record.state == state)
+    }
+
+    fn fold(&mut self, key: &(RolloutId, Hostname), producer: Producer, event: HostEvent) {
+        let Some(record) = self.records.get_mut(key) else {
+            return self.rejected.push(format!("unknown {key:?}"));
+        };
+        let ctx = StepCtx {
+            on_health_failure: OnHealthFailure::RollbackAndHalt,
+            rollout_state: RolloutState::Active,
+            received_at: chrono::Utc::now(),
+        };
+        let input = HostInput::Event {
+            producer,
+            event: &event,
+        };
+        match host::step(record, &input, &ctx) {
+            Ok(step) => *record = step.next,
+            Err(rejection) => {
+                let kind = event.body.name();
+                self.rejected
+                    .push(format!("{} {kind} {} {rejection}", key.1, event.seq));
+            }
+        }
+    }
+
+    /// Recovery as a partition owner does it: what the running closure proves.
+    fn recover(&mut self, key: &(RolloutId, Hostname), request: &HeartbeatRequest) {
+        let Some(closure) = request.current_closure.clone() else {
+            return;
+        };
+        let record = &self.records[key];
+        let on_target = record.target_closure == closure;
+        let body = match record.state {
+            HostState::Activating | HostState::Deferred if on_target => {
+                HostEventBody::ActivationCompleted {
+                    observed_current_closure: closure,
+                    exit_code: 0,
+                    completed_at: request.at,
+                }
+            }
+            HostState::Failed
+                if !on_target && record.current_closure_at_dispatch.as_ref() == Some(&closure) =>
+            {
+                HostEventBody::RollbackComplete {
+                    reverted_to_closure: closure,
+                    exit_code: 0,
+                    completed_at: request.at,
+                }
+            }
+            _ => return,
+        };
+        let seq = record.recovery_seq + 1;
+        self.fold(key, Producer::Recovery, HostEvent { seq, body });
+    }
+}
+
+fn check(knowledge: &mut Knowledge, headers: &HeaderMap) {
+    knowledge.requests += 1;
+    assert_eq!(headers.get(PROTOCOL_HEADER).unwrap(), "1");
+    let trace = headers.get("traceparent").unwrap().to_str().unwrap();
+    assert_eq!(trace.len(), 55, "{trace}");
+    knowledge.traces.insert(trace.to_owned());
+}
+
+fn error(status: StatusCode, code: &str, retryable: bool) -> Response {
+    let body = ErrorBody {
+        code: code.to_owned(),
+        message: String::new(),
+        retryable,
+    };
+    (status, Json(body)).into_response()
+}
+
+async fn take_event(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<PeerName>,
+    headers: HeaderMap,
+    Json(request): Json<EventRequest>,
+) -> Response {
+    let mut knowledge = shared.lock();
+    check(&mut knowledge, &headers);
+    if peer.0 != request.hostname.as_str() {
+        return error(StatusCode::FORBIDDEN, "foreign-host", false);
+    }
+    if knowledge.unavailable > 0 {
+        knowledge.unavailable -= 1;
+        return error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", true);
+    }
+    let kind = request.event.body.name();
+    if knowledge.refused_kinds.contains(kind) {
+        return error(StatusCode::CONFLICT, "refused", false);
+    }
+    let kinds = knowledge.events.entry(request.hostname.clone());
+    kinds.or_default().push(kind.to_owned());
+    let key = (request.rollout_id, request.hostname.clone());
+    knowledge.fold(&key, Producer::Agent, request.event.into());
+    if kind == "DispatchAck" {
+        knowledge.queued.remove(&request.hostname);
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn heartbeat(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(request): Json<HeartbeatRequest>,
+) -> Json<HeartbeatReply> {
+    let mut knowledge = shared.lock();
+    check(&mut knowledge, &headers);
+    let keys: Vec<_> = knowledge.records.keys().cloned().collect();
+    let own = keys.into_iter().filter(|key| key.1 == request.hostname);
+    let mut snapshots = Vec::new();
+    for key in own {
+        knowledge.recover(&key, &request);
+        let record = &knowledge.records[&key];
+        if record.state.is_open() {
+            snapshots.push(HostSnapshot::from(record));
+        }
+    }
+    Json(HeartbeatReply {
+        received_at: request.at,
+        bootstrap_rollouts: snapshots,
+    })
+}
+
+async fn dispatch(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<PeerName>,
+    Query(query): Query<BTreeMap<String, u64>>,
+    headers: HeaderMap,
+) -> Response {
+    check(&mut shared.lock(), &headers);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(query["wait"]);
+    loop {
+        let changed = shared.queue_changed.notified();
+        let queued = shared.lock().queued.remove(peer.0.as_str());
+        if let Some(dispatch) = queued {
+            return Json(dispatch).into_response();
+        }
+        if tokio::time::timeout_at(deadline, changed).await.is_err() {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+    }
+}
+
+type Choice = fn(&Knowledge) -> Option<Vec<u8>>;
+
+fn artifact(shared: &Shared, headers: &HeaderMap, choice: Choice) -> Response {
+    let mut knowledge = shared.lock();
+    check(&mut knowledge, headers);
+    match choice(&knowledge) {
+        Some(bytes) => bytes.into_response(),
+        None => error(StatusCode::NOT_FOUND, "not-found", false),
+    }
+}
+
+async fn manifest(
+    State(shared): State<Arc<Shared>>,
+    Path(_id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    artifact(&shared, &headers, |k| Some(k.manifest.clone()?.bytes))
+}
+
+async fn manifest_signature(
+    State(shared): State<Arc<Shared>>,
+    Path(_id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    artifact(&shared, &headers, |k| Some(k.manifest.clone()?.signature))
+}
+
+async fn fleet(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    artifact(&shared, &headers, |k| Some(k.fleet.clone()?.bytes))
+}
+
+async fn fleet_signature(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    artifact(&shared, &headers, |k| Some(k.fleet.clone()?.signature))
+}
