@@ -12,15 +12,16 @@ mod overlay;
 mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ChannelName, ClosureHash, HostState, Hostname, ManifestHash, Pinned, PlanAction, Position,
-    RolloutId, RolloutState, Timestamp,
+    ChannelName, ClosureHash, HostState, Hostname, PlanAction, Position, RolloutId, RolloutState,
+    Timestamp,
 };
 
 use crate::release::Release;
+
+pub use nixfleet_core::partition::PinnedSet;
 
 pub use absorb::AbsorbError;
 pub(crate) use budget::{BudgetId, limit};
@@ -34,9 +35,6 @@ pub(crate) use rollout::WaveIndex;
 use budget::{BudgetBook, Presence};
 use overlay::AttemptKey;
 use rollout::Surroundings;
-
-/// Manifests by hash, as far as rollouts were opened with them.
-pub type PinnedSet = BTreeMap<ManifestHash, Arc<Pinned>>;
 
 /// Everything a plan depends on, beside the time.
 #[derive(Debug, Clone, Default)]

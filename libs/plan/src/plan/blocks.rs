@@ -11,9 +11,9 @@ use super::dispatch::{Held, HeldWave};
 use super::{Admitted, Run};
 use crate::view::RolloutView;
 
-/// Most hosts one action names, so that it fits a frame. When more are held for different reasons,
+/// Most hosts one action names, so that it fits a frame with names of the greatest length. When more are held for different reasons,
 /// the rest is named once half of these are gone.
-pub const NAMED_HOSTS_MAX: usize = 4_096;
+pub const NAMED_HOSTS_MAX: usize = 1_500;
 
 /// Hosts held by one gate for one reason.
 struct Group<'w, 'a> {

@@ -50,6 +50,11 @@ impl FleetView {
         self.in_log.insert((partition, position), action);
     }
 
+    /// True when the entry at a position is an action whose outcome has not come back.
+    pub fn is_in_log(&self, partition: Partition, position: Position) -> bool {
+        self.in_log.contains_key(&(partition, position))
+    }
+
     /// Actions whose outcome has not come back.
     pub fn in_log_count(&self) -> usize {
         self.in_log.len()

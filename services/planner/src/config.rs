@@ -1,0 +1,219 @@
+//! Configuration of the planner, each bound with its reason.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nixfleet_bus::{BusConfig, LeaseConfig};
+use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
+use nixfleet_store::DatabaseConfig;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of this instance; the machine's name when absent.
+    pub instance: Option<String>,
+    /// The bus.
+    pub bus: BusConfig,
+    /// The database, for loading the view.
+    pub database: DatabaseConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Health and metrics.
+    pub admin: AdminConfig,
+    /// The lease of the leader.
+    pub lease: LeaseConfig,
+    /// Where signed releases come from; without one they come through the gateway.
+    pub source: SourceConfig,
+    /// Which releases are believed.
+    pub trust: TrustConfig,
+    /// When plans are made.
+    pub planning: PlanningConfig,
+}
+
+/// Where signed releases come from: a directory or an HTTP server, not both.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Release directory, as `nixfleet release --out` writes it.
+    pub directory: Option<PathBuf>,
+    /// Base URL of the same layout.
+    pub url: Option<String>,
+    /// File with a bearer token for the URL, read at every poll.
+    pub bearer_token_file: Option<PathBuf>,
+    /// Certificate authority of the URL beside the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Pause between polls in seconds; fractions are allowed.
+    pub poll_seconds: f64,
+    /// Longest time for one whole poll in seconds.
+    pub timeout_seconds: u64,
+    /// Longest pause after failed polls in seconds.
+    pub backoff_max_seconds: u64,
+    /// Largest artifact read from the source; more than a fleet of a million hosts needs.
+    pub artifact_max_bytes: usize,
+}
+
+/// Which releases are believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrustConfig {
+    /// `trust.json`; read again whenever it is needed, so a rotation needs no restart.
+    pub trust_file: PathBuf,
+    /// Oldest release that a poll accepts, in minutes since its signing.
+    pub freshness_minutes: u64,
+}
+
+/// When plans are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlanningConfig {
+    /// Pause after a change during which further changes join the same plan.
+    pub debounce_ms: u64,
+    /// A plan is made at least this often, whatever woke nobody.
+    pub safety_tick_seconds: u64,
+    /// Output messages taken from one log at once.
+    pub batch_messages: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            instance: None,
+            bus: BusConfig::default(),
+            database: DatabaseConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            admin: AdminConfig::on_port(9103),
+            lease: LeaseConfig::default(),
+            source: SourceConfig::default(),
+            trust: TrustConfig::default(),
+            planning: PlanningConfig::default(),
+        }
+    }
+}
+
+impl Default for SourceConfig {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            url: None,
+            bearer_token_file: None,
+            ca_file: None,
+            poll_seconds: 30.0,
+            timeout_seconds: 15,
+            backoff_max_seconds: 300,
+            artifact_max_bytes: 512 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for TrustConfig {
+    fn default() -> Self {
+        Self {
+            trust_file: "/etc/nixfleet/trust.json".into(),
+            freshness_minutes: 24 * 60,
+        }
+    }
+}
+
+impl Default for PlanningConfig {
+    fn default() -> Self {
+        Self {
+            debounce_ms: 20,
+            safety_tick_seconds: 15,
+            batch_messages: 64,
+        }
+    }
+}
+
+impl SourceConfig {
+    /// Pause between polls.
+    pub fn poll(&self) -> Duration {
+        Duration::from_secs_f64(self.poll_seconds)
+    }
+
+    /// Longest time for one poll.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+
+    fn validate(&self, faults: &mut Faults) {
+        faults.require(
+            self.directory.is_none() || self.url.is_none(),
+            "source.url",
+            "must not be given together with source.directory",
+        );
+        faults.require(
+            self.url
+                .as_deref()
+                .is_none_or(|url| url.starts_with("http://") || url.starts_with("https://")),
+            "source.url",
+            "must start with http:// or https://",
+        );
+        faults.require(
+            (0.1..=86_400.0).contains(&self.poll_seconds),
+            "source.poll_seconds",
+            "must be 0.1 to 86400",
+        );
+        for (value, key) in [
+            (self.timeout_seconds, "source.timeout_seconds"),
+            (self.backoff_max_seconds, "source.backoff_max_seconds"),
+        ] {
+            faults.require((1..=86_400).contains(&value), key, "must be 1 to 86400");
+        }
+        faults.require(
+            self.artifact_max_bytes > 0,
+            "source.artifact_max_bytes",
+            "must be above 0",
+        );
+    }
+}
+
+impl PlanningConfig {
+    fn validate(&self, faults: &mut Faults) {
+        faults.require(
+            self.debounce_ms <= 10_000,
+            "planning.debounce_ms",
+            "must be 0 to 10000",
+        );
+        faults.require(
+            (1..=3_600).contains(&self.safety_tick_seconds),
+            "planning.safety_tick_seconds",
+            "must be 1 to 3600",
+        );
+        faults.require(
+            (1..=4_096).contains(&self.batch_messages),
+            "planning.batch_messages",
+            "must be 1 to 4096",
+        );
+    }
+}
+
+impl ServiceConfig for Config {
+    fn validate(&self, faults: &mut Faults) {
+        let bus = self.bus.faults().into_iter();
+        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
+        let lease = self.lease.faults().into_iter();
+        faults.add_section("lease", lease.map(|fault| (fault.key, fault.message)));
+        faults.add_section("database", self.database.faults());
+        self.source.validate(faults);
+        self.planning.validate(faults);
+        faults.require(
+            (1..=5_256_000).contains(&self.trust.freshness_minutes),
+            "trust.freshness_minutes",
+            "must be 1 to 5256000, which is ten years",
+        );
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn admin(&self) -> &AdminConfig {
+        &self.admin
+    }
+
+    fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+}

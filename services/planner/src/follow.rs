@@ -1,0 +1,109 @@
+//! Following the output logs: one task per partition, one queue to the plan.
+
+use anyhow::Context as _;
+use nixfleet_bus::{Bus, decode_output};
+use nixfleet_proto::OutputFrame;
+use nixfleet_proto::subject::Partition;
+use nixfleet_service::CancellationToken;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Batches between readers and plan: readers wait when the plan is behind.
+const QUEUE_BATCHES: usize = 32;
+
+/// News of one partition.
+#[derive(Debug)]
+pub struct News {
+    /// The partition.
+    pub partition: Partition,
+    /// Frames in order.
+    pub frames: Vec<OutputFrame>,
+    /// Messages that are waiting behind these.
+    pub lag: u64,
+}
+
+/// The followers of one term; they end with it.
+pub struct Followers {
+    queue: mpsc::Receiver<anyhow::Result<News>>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Followers {
+    /// Starts following every partition from its position.
+    pub fn start(bus: &Bus, positions: &[(Partition, u64)], batch_messages: usize) -> Self {
+        let (sender, queue) = mpsc::channel(QUEUE_BATCHES);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for (partition, next) in positions {
+            let follower = Follower {
+                bus: bus.clone(),
+                partition: *partition,
+                next: *next,
+                batch_messages,
+                queue: sender.clone(),
+            };
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = follower.run() => {}
+                }
+            });
+        }
+        Self { queue, tasks, stop }
+    }
+
+    /// Waits for news.
+    ///
+    /// # Errors
+    /// When a log cannot be followed any more; the view must be loaded again.
+    pub async fn next(&mut self) -> anyhow::Result<News> {
+        let news = self.queue.recv().await;
+        news.context("every follower has ended")?
+    }
+
+    /// Ends all followers and waits for them.
+    pub async fn join(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+struct Follower {
+    bus: Bus,
+    partition: Partition,
+    next: u64,
+    batch_messages: usize,
+    queue: mpsc::Sender<anyhow::Result<News>>,
+}
+
+impl Follower {
+    async fn run(self) {
+        let stream = self.bus.names().output_stream(self.partition);
+        let mut reader = self.bus.reader(&stream, self.next);
+        loop {
+            let news = self.read(&mut reader).await;
+            let is_over = news.is_err();
+            if self.queue.send(news).await.is_err() || is_over {
+                return;
+            }
+        }
+    }
+
+    async fn read(&self, reader: &mut nixfleet_bus::Reader) -> anyhow::Result<News> {
+        let batch = reader.next_batch(self.batch_messages).await?;
+        let mut frames = Vec::with_capacity(batch.len());
+        for message in &batch {
+            let frame = decode_output(message).with_context(|| {
+                format!("reading output {} of {}", message.seq, reader.stream())
+            })?;
+            frames.push(frame);
+        }
+        Ok(News {
+            partition: self.partition,
+            frames,
+            lag: reader.pending(),
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Loading the view at the cursors of the database.
+
+use anyhow::{Context as _, ensure};
+use nixfleet_bus::{Bus, Floors};
+use nixfleet_plan::FleetView;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+use nixfleet_store::Store;
+
+use crate::pins::Pins;
+
+/// The view as of the rows, and where each output log goes on.
+pub struct Loaded {
+    /// The view.
+    pub view: FleetView,
+    /// The first output sequence that is not in the view, by partition.
+    pub next_output: Vec<(Partition, u64)>,
+}
+
+/// Waits for nothing: every partition is read in one transaction of its own and brought to the same
+/// moment by following its log from there.
+///
+/// # Errors
+/// When the database or the bus fails, an artifact is missing, or a log is not the one that the rows
+/// were derived from.
+pub async fn load(bus: &Bus, store: &Store, pins: &mut Pins) -> anyhow::Result<Loaded> {
+    store
+        .schema_ready()
+        .await
+        .context("checking the database schema")?;
+    ensure_layout(bus, store).await?;
+    let mut loaded = Loaded {
+        view: FleetView::new(),
+        next_output: Vec::new(),
+    };
+    for partition in Partition::all(bus.partitions()) {
+        let next = load_partition(bus, store, pins, (partition, &mut loaded.view))
+            .await
+            .with_context(|| format!("loading partition {partition}"))?;
+        loaded.next_output.push((partition, next));
+    }
+    Ok(loaded)
+}
+
+async fn load_partition(
+    bus: &Bus,
+    store: &Store,
+    pins: &mut Pins,
+    (partition, view): (Partition, &mut FleetView),
+) -> anyhow::Result<u64> {
+    let snapshot = store.load_partition(partition).await?;
+    for rollout in &snapshot.rollouts {
+        pins.fetch(&rollout.manifest_hash).await?;
+    }
+    let next = match &snapshot.cursor {
+        Some(cursor) => {
+            check_log(bus, partition, cursor).await?;
+            cursor.out_seq + 1
+        }
+        // An empty database is rebuilt from whatever the log still holds.
+        None => {
+            let stream = bus.names().output_stream(partition);
+            bus.stream_identity(&stream).await?.first_seq
+        }
+    };
+    view.load(partition, snapshot, pins.set())?;
+    Ok(next)
+}
+
+/// Refuses a log that was replaced or lost its end: its sequences mean other messages.
+async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::Result<()> {
+    let stream = bus.names().input_stream(partition);
+    let identity = bus.stream_identity(&stream).await?;
+    ensure!(
+        identity.created == cursor.stream_created,
+        "{stream} was created at {}, the rows were derived from one created at {}",
+        identity.created,
+        cursor.stream_created,
+    );
+    let stream = bus.names().output_stream(partition);
+    let identity = bus.stream_identity(&stream).await?;
+    ensure!(
+        identity.last_seq >= cursor.out_seq,
+        "{stream} ends at {}, the rows are at {}: its end was lost",
+        identity.last_seq,
+        cursor.out_seq,
+    );
+    Ok(())
+}
+
+/// Streams that have to be created start above everything the rows remember.
+async fn ensure_layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
+    let mut floors = Floors::default();
+    for (partition, cursor) in store.cursors().await.context("reading the cursors")? {
+        floors.raise(bus.names().output_stream(partition), cursor.out_seq);
+        if let Some(input) = cursor.input {
+            floors.raise(bus.names().input_stream(partition), input.seq);
+        }
+    }
+    bus.ensure_layout(&floors)
+        .await
+        .context("checking the layout of the bus")
+}
