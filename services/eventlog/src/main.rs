@@ -1,2 +1,25 @@
-//! stub
-fn main() {}
+//! The archive: every message of every stream becomes rows of `event_log`, each once.
+//!
+//! Reads streams and writes the archive with its own cursor; decides nothing, changes no domain
+//! table, publishes nothing. Start reading at `run.rs` (who archives what), then `turn.rs` (one
+//! batch) and `rows.rs` (what a message becomes).
+
+use std::process::ExitCode;
+
+use nixfleet_service::ServiceInfo;
+
+mod config;
+mod resume;
+mod rows;
+mod run;
+mod stream;
+mod turn;
+
+fn main() -> ExitCode {
+    let info = ServiceInfo {
+        name: "eventlog",
+        version: env!("CARGO_PKG_VERSION"),
+        about: "Archives every message of every stream in Postgres.",
+    };
+    nixfleet_service::run(info, run::run)
+}

@@ -1,0 +1,104 @@
+//! Configuration of the archive, each bound with its reason.
+
+use nixfleet_bus::{BusConfig, LeaseConfig};
+use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
+use nixfleet_store::DatabaseConfig;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    /// Name of this instance; the machine's name when absent.
+    pub instance: Option<String>,
+    /// The bus.
+    pub bus: BusConfig,
+    /// The database.
+    pub database: DatabaseConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Health and metrics.
+    pub admin: AdminConfig,
+    /// Who archives which partition.
+    pub lease: LeaseConfig,
+    /// Sizes of the work.
+    pub archive: ArchiveConfig,
+}
+
+/// Sizes of the work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveConfig {
+    /// Messages taken from a stream at once: bounds memory, a message has at most 960 KiB.
+    pub batch_messages: usize,
+    /// Rows after which a transaction is closed: longer ones are not faster, and lose more work
+    /// when they fail. One message is never split.
+    pub batch_rows: usize,
+    /// Seconds after which a stream that was stopped for a hole is looked at again.
+    pub recheck_seconds: u64,
+}
+
+impl Default for ArchiveConfig {
+    fn default() -> Self {
+        Self {
+            batch_messages: 256,
+            batch_rows: 5_000,
+            recheck_seconds: 30,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            instance: None,
+            bus: BusConfig::default(),
+            database: DatabaseConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            admin: AdminConfig::on_port(9105),
+            lease: LeaseConfig::default(),
+            archive: ArchiveConfig::default(),
+        }
+    }
+}
+
+impl ServiceConfig for Config {
+    fn validate(&self, faults: &mut Faults) {
+        let pairs = |found: Vec<nixfleet_bus::ConfigFault>| {
+            found.into_iter().map(|fault| (fault.key, fault.message))
+        };
+        faults.add_section("bus", pairs(self.bus.faults()));
+        faults.add_section("lease", pairs(self.lease.faults()));
+        faults.add_section("database", self.database.faults());
+        let archive = &self.archive;
+        faults.require(
+            (1..=4_096).contains(&archive.batch_messages),
+            "archive.batch_messages",
+            "must be between 1 and 4096",
+        );
+        faults.require(
+            (1..=100_000).contains(&archive.batch_rows),
+            "archive.batch_rows",
+            "must be between 1 and 100000",
+        );
+        faults.require(
+            archive.recheck_seconds > 0,
+            "archive.recheck_seconds",
+            "must be above 0",
+        );
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn admin(&self) -> &AdminConfig {
+        &self.admin
+    }
+
+    fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+
+    fn secret_keys() -> &'static [&'static str] {
+        &["database.url"]
+    }
+}

@@ -1,0 +1,258 @@
+//! Who archives what: one lease per partition and one for the shared streams, each stream followed
+//! by a task of its own while the lease is held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::join_all;
+use nixfleet_bus::{Bus, Floors, LeaderError, Leases, ReadError};
+use nixfleet_service::{CancellationToken, Context, Health};
+use nixfleet_store::{ArchiveError, Store};
+
+use crate::config::Config;
+use crate::resume::resume;
+use crate::stream::{Stream, Unit, units};
+use crate::turn::Archive;
+
+/// Name of the service in leases and metrics.
+const SERVICE: &str = "eventlog";
+/// How often bus and database are asked for their state.
+const CHECK: Duration = Duration::from_secs(2);
+/// Pause before something that failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What every task needs.
+struct Shared {
+    config: Arc<Config>,
+    bus: Bus,
+    store: Store,
+    leases: Leases,
+    health: Health,
+}
+
+/// Runs the archive.
+///
+/// # Errors
+/// When the bus or the database cannot be used at start.
+pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
+    let config = Arc::clone(&context.config);
+    context.health.expect(&["bus", "database"]);
+    let store = Store::connect(&config.database).context("opening the database")?;
+    let name = format!("{SERVICE}/{}", context.instance);
+    let bus = tokio::select! {
+        bus = Bus::connect(config.bus.clone(), &name) => bus.context("connecting to the bus")?,
+        () = context.shutdown.cancelled() => return Ok(()),
+    };
+    let shared = Arc::new(Shared {
+        leases: bus.leases(SERVICE, &context.instance, config.lease),
+        health: context.health.clone(),
+        config,
+        bus,
+        store,
+    });
+    let worked = tokio::select! {
+        worked = work(&shared, &context.shutdown) => worked,
+        () = watch(&shared) => Ok(()),
+    };
+    shared.bus.close().await;
+    shared.store.close();
+    worked
+}
+
+/// Archives everything this instance has a lease for, until the shutdown.
+async fn work(shared: &Arc<Shared>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let prepared = tokio::select! {
+        prepared = prepare(shared) => prepared,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    prepared?;
+    let units = units(shared.bus.names(), shared.bus.partitions());
+    // One task: archiving waits for the network and the database, hardly for the processor.
+    join_all(units.iter().map(|unit| hold(shared, unit, shutdown))).await;
+    Ok(())
+}
+
+/// Waits for the tables, then makes sure of the streams.
+async fn prepare(shared: &Shared) -> anyhow::Result<()> {
+    let floors = loop {
+        match floors(shared).await {
+            Ok(floors) => break floors,
+            Err(error) if error.retryable() || error.schema_missing() => {
+                tracing::info!(%error, "waiting for the database");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            Err(error) => return Err(error).context("reading the cursors"),
+        }
+    };
+    shared
+        .bus
+        .ensure_layout(&floors)
+        .await
+        .context("checking the streams")
+}
+
+/// Everything the database remembers of the streams.
+async fn floors(shared: &Shared) -> Result<Floors, nixfleet_store::ReadError> {
+    shared.store.schema_ready().await?;
+    let names = shared.bus.names();
+    let mut floors = Floors::default();
+    for (partition, cursor) in shared.store.cursors().await? {
+        floors.raise(names.output_stream(partition), cursor.out_seq);
+        if let Some(input) = cursor.input {
+            floors.raise(names.input_stream(partition), input.seq);
+        }
+    }
+    for unit in units(names, shared.bus.partitions()) {
+        for stream in unit.streams {
+            if let Some(mark) = shared.store.archive_cursor(&stream.name).await? {
+                floors.raise(stream.name, mark.sequence);
+            }
+        }
+    }
+    Ok(floors)
+}
+
+/// States whether bus and database are there, for ever.
+async fn watch(shared: &Shared) {
+    let mut tick = tokio::time::interval(CHECK);
+    loop {
+        tick.tick().await;
+        shared.health.set_ready("bus", shared.bus.check());
+        let database = shared.store.schema_ready().await;
+        let database = database.map_err(|error| error.to_string());
+        shared.health.set_ready("database", database);
+    }
+}
+
+/// Archives one unit whenever its lease is held; otherwise stands by.
+async fn hold(shared: &Shared, unit: &Unit, shutdown: &CancellationToken) {
+    while !shutdown.is_cancelled() {
+        let lease = tokio::select! {
+            lease = shared.leases.acquire(&unit.key) => lease,
+            () = shutdown.cancelled() => return,
+        };
+        let following = join_all(unit.streams.iter().map(|stream| follow(shared, stream)));
+        tokio::select! {
+            _ = following => {}
+            () = lease.lost() => {}
+            () = shutdown.cancelled() => {}
+        }
+        // A transaction that was cut off here either happened or did not; its cursor tells.
+        lease.release().await;
+    }
+}
+
+/// Archives one stream for ever, starting over at the cursor after every failure.
+async fn follow(shared: &Shared, stream: &Stream) {
+    let component = format!("archive {}", stream.name);
+    loop {
+        let failure = match archive(shared, stream).await {
+            Failure::Again(reason) => {
+                tracing::info!(stream = %stream.name, reason, "starting over at the cursor");
+                tokio::time::sleep(RETRY_AFTER).await;
+                continue;
+            }
+            Failure::Stopped(reason) => reason,
+        };
+        tracing::error!(stream = %stream.name, reason = failure, "archiving stopped");
+        metrics::gauge!("nixfleet_archive_stopped", "stream" => stream.name.clone()).set(1.0);
+        shared.health.set_ready(&component, Err(failure));
+        // Somebody may have decided meanwhile; taking it up again needs no restart.
+        let pause = Duration::from_secs(shared.config.archive.recheck_seconds);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Why a stream is not being archived.
+enum Failure {
+    /// Reading the cursor again cures it.
+    Again(String),
+    /// Somebody has to decide.
+    Stopped(String),
+}
+
+/// Archives one stream until something fails.
+async fn archive(shared: &Shared, stream: &Stream) -> Failure {
+    match try_archive(shared, stream).await {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    }
+}
+
+async fn try_archive(
+    shared: &Shared,
+    stream: &Stream,
+) -> Result<std::convert::Infallible, Failure> {
+    let again = |error: &dyn std::fmt::Display| Failure::Again(error.to_string());
+    let mark = shared.store.archive_cursor(&stream.name).await;
+    let mark = mark.map_err(|error| again(&error))?;
+    let identity = match shared.bus.stream_identity(&stream.name).await {
+        Ok(identity) => identity,
+        // The log is gone as a whole: it is created again above everything that is remembered.
+        Err(LeaderError::Missing(_)) => {
+            prepare(shared)
+                .await
+                .map_err(|error| again(&format!("{error:#}")))?;
+            return Err(Failure::Again("the stream was missing".to_owned()));
+        }
+        Err(error) => return Err(again(&error)),
+    };
+    let start = resume(
+        &stream.name,
+        mark.as_ref(),
+        identity,
+        stream.is_contiguous(),
+    )
+    .map_err(|stop| Failure::Stopped(stop.to_string()))?;
+    if let Some(notice) = start.notice {
+        tracing::warn!(stream = %stream.name, archived = start.archived, next = start.next, notice);
+    }
+    let mut archive = Archive {
+        store: shared.store.clone(),
+        stream: stream.clone(),
+        created: identity.created,
+        archived: start.archived,
+        batch_rows: shared.config.archive.batch_rows,
+    };
+    metrics::gauge!("nixfleet_archive_stopped", "stream" => stream.name.clone()).set(0.0);
+    shared
+        .health
+        .set_ready(&format!("archive {}", stream.name), Ok(()));
+    let mut reader = shared.bus.reader(&stream.name, start.next);
+    let lag = metrics::gauge!("nixfleet_archive_lag_messages", "stream" => stream.name.clone());
+    lag.set((identity.last_seq + 1).saturating_sub(start.next) as f64);
+    loop {
+        let batch = reader
+            .next_batch(shared.config.archive.batch_messages)
+            .await
+            .map_err(|error| unreadable(&error))?;
+        archive
+            .turn(&batch)
+            .await
+            .map_err(|error| refused(&error))?;
+        lag.set(reader.pending() as f64);
+    }
+}
+
+/// A reader's failure: holding the stream against the cursor again names the hole and its remedy.
+fn unreadable(error: &ReadError) -> Failure {
+    match error {
+        ReadError::Gap { .. } => Failure::Stopped(format!(
+            "{error}. Remedy: check the server's storage; a hole in the middle cannot be archived"
+        )),
+        ReadError::Trimmed { .. }
+        | ReadError::Regressed { .. }
+        | ReadError::Replaced { .. }
+        | ReadError::Missing { .. } => Failure::Again(error.to_string()),
+    }
+}
+
+fn refused(error: &ArchiveError) -> Failure {
+    match error {
+        ArchiveError::Conflict { .. } => Failure::Again(error.to_string()),
+        ArchiveError::Db(_) | ArchiveError::OutOfRange { .. } => Failure::Stopped(format!(
+            "{error}. Remedy: the database refuses what it must be able to store; look at its log"
+        )),
+    }
+}

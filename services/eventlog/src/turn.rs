@@ -1,0 +1,196 @@
+//! One turn: a batch of messages becomes rows and a cursor, in one transaction.
+
+use std::time::{Duration, Instant};
+
+use nixfleet_bus::Message;
+use nixfleet_proto::Timestamp;
+use nixfleet_service::trace;
+use nixfleet_store::{ArchiveCursor, ArchiveError, ArchiveRow, Store};
+use tracing::Instrument as _;
+
+use crate::rows::{rows, undecodable};
+use crate::stream::Stream;
+
+/// Pause before a transaction is tried again; the database is restarting or busy.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The archive of one stream.
+pub struct Archive {
+    /// Where to.
+    pub store: Store,
+    /// The stream.
+    pub stream: Stream,
+    /// When the stream was created.
+    pub created: Timestamp,
+    /// Last archived sequence.
+    pub archived: u64,
+    /// Rows after which a transaction is closed.
+    pub batch_rows: usize,
+}
+
+/// Rows of consecutive messages for one transaction.
+struct Chunk<'a> {
+    messages: &'a [Message],
+    rows: Vec<ArchiveRow>,
+}
+
+impl Archive {
+    /// Archives messages in order. Waits while the database is away.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] that waiting cannot cure; after a conflict the cursor must be read again.
+    /// The messages before the failed transaction are archived.
+    pub async fn turn(&mut self, messages: &[Message]) -> Result<(), ArchiveError> {
+        let started = Instant::now();
+        let mut total = 0;
+        for chunk in chunks(&self.stream, messages, self.batch_rows) {
+            let span = tracing::info_span!("archive", stream = %self.stream.name,
+                messages = chunk.messages.len(), rows = chunk.rows.len());
+            let parents = chunk
+                .rows
+                .iter()
+                .filter_map(|row| row.traceparent.as_deref());
+            trace::link_all(&span, parents);
+            total += chunk.rows.len();
+            self.archive(chunk).instrument(span).await?;
+        }
+        metrics::histogram!("nixfleet_turn_seconds", "service" => "eventlog")
+            .record(started.elapsed());
+        metrics::histogram!("nixfleet_turn_entries", "service" => "eventlog").record(total as f64);
+        Ok(())
+    }
+
+    async fn archive(&mut self, chunk: Chunk<'_>) -> Result<(), ArchiveError> {
+        match self.write(&chunk).await {
+            Err(ArchiveError::Db(error)) => {
+                tracing::warn!(stream = %self.stream.name, error = %error_chain(&error),
+                    "the database refuses a batch, trying its messages one by one");
+            }
+            written => return written,
+        }
+        for message in chunk.messages {
+            let one = std::slice::from_ref(message);
+            let chunk = Chunk {
+                messages: one,
+                rows: rows(&self.stream, message),
+            };
+            let reason = match self.write(&chunk).await {
+                Err(ArchiveError::Db(error)) => error_chain(&error),
+                written => {
+                    written?;
+                    continue;
+                }
+            };
+            tracing::error!(stream = %self.stream.name, seq = message.seq, reason,
+                "the database refuses a message, it is archived as bytes");
+            let chunk = Chunk {
+                messages: one,
+                rows: vec![undecodable(&self.stream, message, &reason)],
+            };
+            self.write(&chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// One transaction, tried until the database answers.
+    async fn write(&mut self, chunk: &Chunk<'_>) -> Result<(), ArchiveError> {
+        let Some(last) = chunk.messages.last() else {
+            return Ok(());
+        };
+        let cursor = ArchiveCursor {
+            stream: self.stream.name.clone(),
+            previous_sequence: self.archived,
+            sequence: last.seq,
+            stream_created: self.created,
+        };
+        let mut reported = false;
+        loop {
+            match self.store.archive(&chunk.rows, &cursor).await {
+                Ok(()) => {
+                    self.archived = last.seq;
+                    count(&chunk.rows);
+                    return Ok(());
+                }
+                Err(error) if error.retryable() => {
+                    if !reported {
+                        tracing::warn!(stream = %self.stream.name, error = %error_chain(&error),
+                            "waiting for the database");
+                    }
+                    reported = true;
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Cuts a batch where its rows are enough for a transaction; a message stays whole.
+fn chunks<'a>(stream: &Stream, messages: &'a [Message], batch_rows: usize) -> Vec<Chunk<'a>> {
+    let mut chunks = Vec::new();
+    let mut start = 0;
+    let mut pending = Vec::new();
+    for (index, message) in messages.iter().enumerate() {
+        pending.extend(rows(stream, message));
+        if pending.len() >= batch_rows || index + 1 == messages.len() {
+            chunks.push(Chunk {
+                messages: &messages[start..=index],
+                rows: std::mem::take(&mut pending),
+            });
+            start = index + 1;
+        }
+    }
+    chunks
+}
+
+fn count(rows: &[ArchiveRow]) {
+    metrics::counter!("nixfleet_archived_rows_total").increment(rows.len() as u64);
+    let unread = rows
+        .iter()
+        .filter(|row| row.kind == crate::rows::UNDECODABLE)
+        .count();
+    if unread > 0 {
+        metrics::counter!("nixfleet_hostile_input_total", "kind" => "undecodable-message")
+            .increment(unread as u64);
+    }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Content;
+
+    #[test]
+    fn a_batch_is_cut_between_messages_and_keeps_all_of_them() {
+        let stream = Stream {
+            name: "S".to_owned(),
+            content: Content::Dead,
+        };
+        let messages: Vec<_> = (1..=7)
+            .map(|seq| Message {
+                seq,
+                subject: "s".to_owned(),
+                msg_id: None,
+                traceparent: None,
+                time: Timestamp::UNIX_EPOCH,
+                payload: "{}".into(),
+            })
+            .collect();
+        let cut: Vec<Vec<u64>> = chunks(&stream, &messages, 3)
+            .iter()
+            .map(|chunk| chunk.rows.iter().map(|row| row.sequence).collect())
+            .collect();
+        assert_eq!(cut, [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
+        assert!(chunks(&stream, &[], 3).is_empty());
+    }
+}
