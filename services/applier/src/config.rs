@@ -1,0 +1,142 @@
+//! Configuration of the applier, each bound with its reason.
+
+use std::time::Duration;
+
+use nixfleet_bus::{BusConfig, LeaseConfig};
+use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
+use nixfleet_store::DatabaseConfig;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    /// Name of this instance; the machine's name when absent.
+    pub instance: Option<String>,
+    /// The bus.
+    pub bus: BusConfig,
+    /// The database.
+    pub database: DatabaseConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Health and metrics.
+    pub admin: AdminConfig,
+    /// Ownership of partitions.
+    pub lease: LeaseConfig,
+    /// Bounds of the work.
+    pub turn: TurnConfig,
+}
+
+/// Bounds of the work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnConfig {
+    /// Output frames read at once: bounds memory, a frame may have 512 outcomes.
+    pub frames_max: usize,
+    /// Outcomes written in one transaction, rounded up to whole frames: beyond some thousand rows a
+    /// transaction gets longer but not cheaper per row.
+    pub outcomes_max: usize,
+    /// Longest pause between two attempts while the database or the bus fails.
+    pub retry_max_ms: u64,
+    /// How often an idle partition checks that its cursor is still in the database, and a stopped
+    /// one whether somebody mended it.
+    pub check_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            instance: None,
+            bus: BusConfig::default(),
+            database: DatabaseConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            admin: AdminConfig::on_port(9104),
+            lease: LeaseConfig::default(),
+            turn: TurnConfig::default(),
+        }
+    }
+}
+
+impl Default for TurnConfig {
+    fn default() -> Self {
+        Self {
+            frames_max: 64,
+            outcomes_max: 5_000,
+            retry_max_ms: 5_000,
+            check_seconds: 5,
+        }
+    }
+}
+
+impl TurnConfig {
+    /// Pause between two looks at a partition where nothing happens.
+    pub fn check(&self) -> Duration {
+        Duration::from_secs(self.check_seconds)
+    }
+
+    /// Longest pause between two attempts.
+    pub fn retry_max(&self) -> Duration {
+        Duration::from_millis(self.retry_max_ms)
+    }
+}
+
+impl ServiceConfig for Config {
+    fn validate(&self, faults: &mut Faults) {
+        let bus = self.bus.faults().into_iter();
+        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
+        faults.add_section("database", self.database.faults());
+        let lease = self.lease.faults().into_iter();
+        faults.add_section("lease", lease.map(|fault| (fault.key, fault.message)));
+        let turn = &self.turn;
+        for (holds, key, rule) in [
+            (
+                (1..=4_096).contains(&turn.frames_max),
+                "turn.frames_max",
+                "must be 1 to 4096",
+            ),
+            (
+                (1..=100_000).contains(&turn.outcomes_max),
+                "turn.outcomes_max",
+                "must be 1 to 100000",
+            ),
+            (
+                (100..=60_000).contains(&turn.retry_max_ms),
+                "turn.retry_max_ms",
+                "must be 100 to 60000",
+            ),
+            (
+                (1..=300).contains(&turn.check_seconds),
+                "turn.check_seconds",
+                "must be 1 to 300",
+            ),
+        ] {
+            faults.require(holds, key, rule);
+        }
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn admin(&self) -> &AdminConfig {
+        &self.admin
+    }
+
+    fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+
+    fn secret_keys() -> &'static [&'static str] {
+        &["database.url"]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_configuration_is_valid() {
+        let mut faults = Faults::default();
+        Config::default().validate(&mut faults);
+        assert!(faults.is_empty(), "{faults}");
+    }
+}

@@ -1,0 +1,280 @@
+//! The life of one partition: stand by, own, read, apply, until the lease is lost or the process
+//! stops.
+
+use std::convert::Infallible;
+
+use anyhow::Context as _;
+use nixfleet_bus::{LeaderError, Leases, ManifestError, ReadError};
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::{Timestamp, subject::Partition};
+use nixfleet_service::{CancellationToken, Health};
+use nixfleet_store::{ApplyError, ReadError as StoreReadError};
+
+use crate::position::{Logs, Start, start};
+use crate::retry::Pauses;
+use crate::run::{floors, migrate};
+use crate::turn::{Batch, Turns, batches};
+
+/// Works on one partition whenever its lease can be had, until shutdown.
+pub async fn run(
+    turns: Turns,
+    leases: Leases,
+    health: Health,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let key = turns.partition.to_string();
+    let part = format!("partition-{key}");
+    loop {
+        // A standby is as ready as it can be.
+        health.set_ready(&part, Ok(()));
+        let lease = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            lease = leases.acquire(&key) => lease,
+        };
+        tracing::info!(partition = key, "owns the partition");
+        tokio::select! {
+            () = shutdown.cancelled() => {
+                lease.release().await;
+                return Ok(());
+            }
+            () = lease.lost() => {
+                tracing::warn!(partition = key, "lost the partition");
+            }
+            never = own(&turns, &health, &part) => match never {},
+        }
+    }
+}
+
+/// Follows the log for ever. Whatever goes wrong is reported and tried again from the cursor in the
+/// database: the tables are right at every moment, so beginning again is always safe.
+async fn own(turns: &Turns, health: &Health, part: &str) -> Infallible {
+    let mut pauses = Pauses::new(turns.config.retry_max());
+    loop {
+        let mut progress = Progress {
+            health,
+            part,
+            pauses: &mut pauses,
+        };
+        match follow(turns, &mut progress).await {
+            Again::Reload => {}
+            Again::Later(error) => {
+                let reason = format!("{error:#}");
+                tracing::warn!(partition = %turns.partition, error = reason, "trying again");
+                health.set_ready(part, Err(reason));
+                pauses.sleep().await;
+            }
+            Again::Stopped(error) => {
+                let reason = format!("{error:#}");
+                tracing::error!(partition = %turns.partition, error = reason, "partition stopped");
+                health.set_ready(part, Err(reason));
+                tokio::time::sleep(turns.config.check()).await;
+            }
+        }
+    }
+}
+
+/// Why following ended.
+enum Again {
+    /// The cursor in the database is not ours any more: read it again, at once.
+    Reload,
+    /// Something is down; it comes back by itself.
+    Later(anyhow::Error),
+    /// Somebody has to mend it; the error names the remedy.
+    Stopped(anyhow::Error),
+}
+
+/// Where success is noted.
+struct Progress<'a> {
+    health: &'a Health,
+    part: &'a str,
+    pauses: &'a mut Pauses,
+}
+
+impl Progress<'_> {
+    fn good(&mut self) {
+        self.health.set_ready(self.part, Ok(()));
+        self.pauses.reset();
+    }
+}
+
+/// Reads and applies from the cursor on; returns only when that cannot go on.
+async fn follow(turns: &Turns, progress: &mut Progress<'_>) -> Again {
+    match try_follow(turns, progress).await {
+        Ok(never) => match never {},
+        Err(again) => again,
+    }
+}
+
+async fn try_follow(turns: &Turns, progress: &mut Progress<'_>) -> Result<Infallible, Again> {
+    let mut cursor = load_cursor(turns).await?;
+    let (start, stream_created) = locate(turns, cursor.as_ref()).await?;
+    announce(turns.partition, start);
+    let stream = turns.bus.names().output_stream(turns.partition);
+    let mut reader = turns.bus.reader(&stream, start.seq());
+    progress.good();
+    loop {
+        let batch = reader.next_batch(turns.config.frames_max);
+        let messages = match tokio::time::timeout(turns.config.check(), batch).await {
+            Ok(Ok(messages)) => messages,
+            Ok(Err(error)) => return Err(read_failed(turns, error).await),
+            Err(_) => {
+                // Nothing to apply: see that what was applied is still there.
+                if load_cursor(turns).await? != cursor {
+                    return Err(Again::Reload);
+                }
+                lag(turns.partition, 0);
+                progress.good();
+                continue;
+            }
+        };
+        let cut = batches(messages, turns.config.outcomes_max).map_err(Again::Stopped)?;
+        for batch in &cut {
+            cursor = Some(apply(turns, batch, cursor.as_ref(), stream_created).await?);
+            progress.good();
+        }
+        lag(turns.partition, reader.pending());
+    }
+}
+
+async fn apply(
+    turns: &Turns,
+    batch: &Batch,
+    previous: Option<&Cursor>,
+    stream_created: Timestamp,
+) -> Result<Cursor, Again> {
+    let (rows, next) = turns
+        .prepare(batch, previous, stream_created)
+        .await
+        .map_err(prepare_failed)?;
+    match turns.write(batch, &rows, previous, &next).await {
+        Ok(()) => Ok(next),
+        Err(error @ ApplyError::Conflict { .. }) => {
+            metrics::counter!("nixfleet_fence_rejections_total", "service" => "applier")
+                .increment(1);
+            tracing::info!(%error, "another applier was here, reading its cursor");
+            Err(Again::Reload)
+        }
+        Err(error) if error.schema_missing() => Err(restore_schema(turns, error.into()).await),
+        Err(error) if error.retryable() => Err(Again::Later(error.into())),
+        Err(error) => Err(Again::Stopped(error.into())),
+    }
+}
+
+/// A bus that does not answer comes back; bytes nobody stored do not.
+fn prepare_failed(error: anyhow::Error) -> Again {
+    let is_transient = error.chain().any(|cause| {
+        cause.is::<LeaderError>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(ManifestError::Unavailable { .. })
+            )
+    });
+    if is_transient {
+        Again::Later(error)
+    } else {
+        Again::Stopped(error)
+    }
+}
+
+async fn load_cursor(turns: &Turns) -> Result<Option<Cursor>, Again> {
+    match turns.store.cursor(turns.partition).await {
+        Ok(cursor) => Ok(cursor),
+        Err(error) if error.schema_missing() => Err(restore_schema(turns, error.into()).await),
+        Err(error @ StoreReadError::Corrupt { .. }) => Err(Again::Stopped(error.into())),
+        Err(error) => Err(Again::Later(error.into())),
+    }
+}
+
+/// Somebody dropped the schema: create it again and rebuild from the log.
+async fn restore_schema(turns: &Turns, cause: anyhow::Error) -> Again {
+    tracing::warn!(
+        partition = %turns.partition,
+        cause = format!("{cause:#}"),
+        "the schema is gone, migrating and rebuilding from the log"
+    );
+    match migrate(&turns.store).await {
+        Ok(()) => Again::Reload,
+        Err(error) => Again::Later(error),
+    }
+}
+
+/// Compares the cursor with the logs and says where to start.
+async fn locate(turns: &Turns, cursor: Option<&Cursor>) -> Result<(Start, Timestamp), Again> {
+    let names = turns.bus.names();
+    let (input, output) = (
+        names.input_stream(turns.partition),
+        names.output_stream(turns.partition),
+    );
+    let ask = async {
+        let msg_id = match cursor.and_then(|cursor| cursor.input) {
+            Some(mark) => turns.bus.message_id_at(&input, mark.seq).await?,
+            None => None,
+        };
+        anyhow::Ok(Logs {
+            input: turns.bus.stream_identity(&input).await?,
+            output: turns.bus.stream_identity(&output).await?,
+            msg_id,
+        })
+    };
+    let logs = match ask.await {
+        Ok(logs) => logs,
+        Err(error) => {
+            restore_layout(turns).await?;
+            return Err(Again::Later(
+                error.context("asking for the state of the logs"),
+            ));
+        }
+    };
+    let start = start(cursor, &logs).map_err(|error| Again::Stopped(error.into()))?;
+    Ok((start, logs.input.created))
+}
+
+async fn read_failed(turns: &Turns, error: ReadError) -> Again {
+    match error {
+        // Where to go on is for the guard to say.
+        ReadError::Trimmed { .. } | ReadError::Regressed { .. } | ReadError::Replaced { .. } => {
+            Again::Later(error.into())
+        }
+        ReadError::Missing { .. } => match restore_layout(turns).await {
+            Ok(()) => Again::Later(error.into()),
+            Err(again) => again,
+        },
+        ReadError::Gap { .. } => Again::Stopped(anyhow::Error::from(error).context(
+            "the output log is damaged; drop the database schema to rebuild once it is mended",
+        )),
+    }
+}
+
+/// Creates streams that are gone, above the cursors.
+async fn restore_layout(turns: &Turns) -> Result<(), Again> {
+    let floors = floors(&turns.store, turns.bus.names())
+        .await
+        .map_err(|error| Again::Later(error.into()))?;
+    turns
+        .bus
+        .ensure_layout(&floors)
+        .await
+        .context("creating the streams again")
+        .map_err(Again::Later)
+}
+
+fn announce(partition: Partition, start: Start) {
+    match start {
+        Start::Continue(seq) => tracing::info!(%partition, seq, "continues"),
+        Start::FromFirst(seq) => tracing::info!(%partition, seq, "builds from the whole log"),
+        Start::FromTrimmed(seq) => {
+            tracing::warn!(%partition, seq, "rebuilds from a log whose beginning is gone");
+        }
+        Start::AfterLoss(seq) => {
+            tracing::warn!(%partition, seq, "the log was lost; goes on above the cursor");
+        }
+    }
+}
+
+fn lag(partition: Partition, frames: u64) {
+    let labels = [
+        ("service", "applier".to_owned()),
+        ("partition", partition.to_string()),
+    ];
+    metrics::gauge!("nixfleet_partition_lag_entries", &labels).set(frames as f64);
+}

@@ -1,0 +1,43 @@
+//! Fetching what opened rollouts pin.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use nixfleet_bus::{Bus, ManifestStore};
+use nixfleet_proto::{ManifestHash, Pinned};
+
+use crate::coalesce::PinnedSet;
+
+/// Adds what these manifests pin, unless it is there already.
+///
+/// # Errors
+/// When bytes are missing or are not what their hash says; somebody has to put them there.
+pub async fn fetch(
+    bus: &Bus,
+    wanted: impl Iterator<Item = &ManifestHash>,
+    pinned: &mut PinnedSet,
+) -> anyhow::Result<()> {
+    let store = bus.manifests();
+    for hash in wanted {
+        if !pinned.contains_key(hash) {
+            let found = fetch_one(&store, hash)
+                .await
+                .with_context(|| format!("expanding the hosts of manifest {hash}"))?;
+            pinned.insert(hash.clone(), found);
+        }
+    }
+    Ok(())
+}
+
+async fn fetch_one(store: &ManifestStore, hash: &ManifestHash) -> anyhow::Result<Arc<Pinned>> {
+    let absent = |what, hash| anyhow!("the {what} {hash} is not in the object store; put it back");
+    let manifest = store.get(hash).await?;
+    let manifest = manifest.ok_or_else(|| absent("manifest", hash.clone()))?;
+    let fleet_hash = nixfleet_trust::fleet_hash_of(&manifest, hash)?;
+    let fleet = store.get(&fleet_hash).await?;
+    let fleet = fleet.ok_or_else(|| absent("fleet", fleet_hash))?;
+    let hash = hash.clone();
+    // Parsing and hashing a large fleet takes seconds of computing.
+    let pinned = tokio::task::spawn_blocking(move || nixfleet_trust::pin(&manifest, &fleet, &hash));
+    Ok(Arc::new(pinned.await.context("pinning")??))
+}

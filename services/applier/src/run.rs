@@ -1,0 +1,160 @@
+//! Starting the service and everything that runs in it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nixfleet_bus::{Bus, Floors};
+use nixfleet_proto::subject::{Names, Partition};
+use nixfleet_service::{CancellationToken, Context, Health};
+use nixfleet_store::{ReadError, Store};
+
+use crate::config::Config;
+use crate::retry::Pauses;
+use crate::turn::Turns;
+use crate::{liveness, partition};
+
+/// How often readiness is looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// The work of the process.
+pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
+    ctx.health.expect(&["bus", "database"]);
+    describe_metrics();
+    let store = Store::connect(&ctx.config.database).context("opening the database")?;
+    if !prepare_database(&ctx, &store).await? {
+        return Ok(());
+    }
+    let client_name = format!("applier-{}", ctx.instance);
+    let bus = tokio::select! {
+        () = ctx.shutdown.cancelled() => return Ok(()),
+        bus = Bus::connect(ctx.config.bus.clone(), &client_name) => {
+            bus.context("connecting to the bus")?
+        }
+    };
+    let floors = floors(&store, bus.names())
+        .await
+        .context("reading the cursors")?;
+    bus.ensure_layout(&floors)
+        .await
+        .context("creating the streams")?;
+    ctx.health.set_ready("bus", Ok(()));
+    spawn(&ctx, &bus, &store);
+    ctx.shutdown.cancelled().await;
+    // Partitions give their leases back themselves, while the bus is still there.
+    ctx.tasks.join(Duration::from_secs(10)).await;
+    bus.close().await;
+    store.close();
+    Ok(())
+}
+
+fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
+    let leases = bus.leases("applier", &ctx.instance, ctx.config.lease);
+    for partition in Partition::all(bus.partitions()) {
+        let turns = Turns {
+            partition,
+            bus: bus.clone(),
+            store: store.clone(),
+            config: ctx.config.turn.clone(),
+        };
+        let work = partition::run(
+            turns,
+            leases.clone(),
+            ctx.health.clone(),
+            ctx.shutdown.clone(),
+        );
+        ctx.tasks.spawn(format!("partition {partition}"), work);
+    }
+    let follow = liveness::follow(bus.clone(), store.clone(), ctx.shutdown.clone());
+    ctx.tasks.spawn("liveness", follow);
+    let watch = watch(
+        bus.clone(),
+        store.clone(),
+        ctx.health.clone(),
+        ctx.shutdown.clone(),
+    );
+    ctx.tasks.spawn("watch", watch);
+}
+
+/// Migrates as soon as the database answers. False when the process shall stop before.
+async fn prepare_database(ctx: &Context<Config>, store: &Store) -> anyhow::Result<bool> {
+    let mut pauses = Pauses::new(ctx.config.turn.retry_max());
+    loop {
+        match store.migrate().await {
+            Ok(report) => {
+                tracing::info!(applied = ?report.applied, "the schema is current");
+                ctx.health.set_ready("database", Ok(()));
+                return Ok(true);
+            }
+            Err(error) if error.retryable() => {
+                let reason = format!("{:#}", anyhow::Error::from(error));
+                ctx.health.set_ready("database", Err(reason));
+            }
+            Err(error) => return Err(error).context("migrating the database"),
+        }
+        tokio::select! {
+            () = ctx.shutdown.cancelled() => return Ok(false),
+            () = pauses.sleep() => {}
+        }
+    }
+}
+
+/// Brings the schema up again while running.
+///
+/// # Errors
+/// When the database fails.
+pub async fn migrate(store: &Store) -> anyhow::Result<()> {
+    let report = store.migrate().await.context("migrating the database")?;
+    if !report.applied.is_empty() {
+        tracing::warn!(applied = ?report.applied, "the schema was created again");
+    }
+    Ok(())
+}
+
+/// The positions the tables remember, so that lost streams are created above them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn floors(store: &Store, names: &Names) -> Result<Floors, ReadError> {
+    let mut floors = Floors::default();
+    for (partition, cursor) in store.cursors().await? {
+        floors.raise(names.output_stream(partition), cursor.out_seq);
+        if let Some(mark) = cursor.input {
+            floors.raise(names.input_stream(partition), mark.seq);
+        }
+    }
+    Ok(floors)
+}
+
+async fn watch(
+    bus: Bus,
+    store: Store,
+    health: Health,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+        }
+        health.set_ready("bus", bus.check());
+        let database = store.schema_ready().await;
+        let database = database.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+        health.set_ready("database", database);
+    }
+}
+
+fn describe_metrics() {
+    metrics::describe_gauge!(
+        "nixfleet_partition_lag_entries",
+        "Output frames the applier has not applied yet"
+    );
+    metrics::describe_counter!("nixfleet_rows_written_total", "Rows written by turns");
+    metrics::describe_counter!(
+        "nixfleet_orphan_rows_total",
+        "Changes passed over because the opening of their rollout is not in the log"
+    );
+    metrics::describe_counter!(
+        "nixfleet_liveness_reports_total",
+        "Last-seen times by what became of them"
+    );
+}
