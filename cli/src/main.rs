@@ -1,2 +1,81 @@
-//! stub
-fn main() {}
+//! `nixfleet`: what operators and CI type.
+//!
+//! Decides nothing itself: artifacts are the business of `nixfleet_trust`, the machines that of
+//! `nixfleet_core` and `nixfleet_plan`, everything else is asked of ingest over mutual TLS. Start
+//! reading at [`Command`]; each command is a file under `commands`.
+
+mod api;
+mod client;
+mod commands;
+mod failure;
+mod files;
+mod output;
+mod table;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Releases NixOS fleets and shows where they stand.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nixfleet",
+    version,
+    after_help = "Exit codes: 0 done; 1 refused, or the answer is no; 2 the arguments or a file are \
+                  at fault; 3 the server cannot be reached or cannot answer now."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Keygen(commands::keygen::Arguments),
+    Release(commands::release::Arguments),
+    Certs(commands::certs::Arguments),
+    Status(commands::status::Arguments),
+    Rollouts(commands::rollouts::Arguments),
+    Hosts(commands::hosts::Arguments),
+    Events(commands::events::Arguments),
+    Explain(commands::explain::Arguments),
+    Deferrals(commands::deferrals::Arguments),
+    Clear(commands::clear::Arguments),
+    Unquarantine(commands::unquarantine::Arguments),
+    Verify(commands::verify::Arguments),
+    Debug(commands::debug::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough: `nixfleet hosts | head` is no failure.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Keygen(arguments) => commands::keygen::run(&arguments),
+        Command::Release(arguments) => commands::release::run(&arguments),
+        Command::Certs(arguments) => commands::certs::run(&arguments),
+        Command::Status(arguments) => commands::status::run(&arguments),
+        Command::Rollouts(arguments) => commands::rollouts::run(&arguments),
+        Command::Hosts(arguments) => commands::hosts::run(&arguments),
+        Command::Events(arguments) => commands::events::run(&arguments),
+        Command::Explain(arguments) => commands::explain::run(&arguments),
+        Command::Deferrals(arguments) => commands::deferrals::run(&arguments),
+        Command::Clear(arguments) => commands::clear::run(&arguments),
+        Command::Unquarantine(arguments) => commands::unquarantine::run(&arguments),
+        Command::Verify(arguments) => commands::verify::run(&arguments),
+        Command::Debug(arguments) => commands::debug::run(&arguments),
+    }
+}

@@ -1,0 +1,262 @@
+//! Asking ingest, over mutual TLS.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use nixfleet_proto::wire::{ErrorBody, PROTOCOL_HEADER, PROTOCOL_VERSION};
+use reqwest::{Certificate, Identity, Method, Response, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::failure::{Classify, Failure};
+use crate::files;
+
+/// A server that does not take a connection in this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer to a question; pages are bounded by the server.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest push: a release of a million hosts is some hundred megabytes.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(600);
+/// Most faults that are printed one by one.
+const FAULTS_SHOWN: usize = 100;
+
+/// Where ingest is and who asks.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// Base URL of ingest, for example https://ingest.example.org:8443
+    #[arg(long, env = "NIXFLEET_URL")]
+    pub url: String,
+    /// Certificate authority of the server, PEM
+    #[arg(long, env = "NIXFLEET_CA")]
+    pub ca: PathBuf,
+    /// Your certificate, PEM
+    #[arg(long, env = "NIXFLEET_CERT")]
+    pub cert: PathBuf,
+    /// The key of your certificate, PEM
+    #[arg(long, env = "NIXFLEET_KEY")]
+    pub key: PathBuf,
+}
+
+/// A connection to ingest; its methods block.
+pub struct Client {
+    base: Url,
+    http: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// A path below the base, its segments still unescaped, with a query.
+#[derive(Debug, Default)]
+pub struct Request<'a> {
+    /// Segments of the path.
+    pub path: &'a [&'a str],
+    /// Query parameters.
+    pub query: Vec<(&'static str, String)>,
+}
+
+impl<'a> Request<'a> {
+    /// A path without a query.
+    pub fn path(path: &'a [&'a str]) -> Self {
+        Self {
+            path,
+            query: Vec::new(),
+        }
+    }
+}
+
+impl Client {
+    /// Reads the files and prepares the connection; nothing is sent yet.
+    ///
+    /// # Errors
+    /// Exit code 2: a file or the URL is at fault.
+    pub fn new(connection: &Connection) -> Result<Self, Failure> {
+        let base: Url = connection
+            .url
+            .parse()
+            .or_input(|| format!("{:?} is not a URL", connection.url))?;
+        if base.scheme() != "https" || base.cannot_be_a_base() {
+            return Err(Failure::input(anyhow!(
+                "the URL must begin with https://, ingest speaks nothing else"
+            )));
+        }
+        // Two providers may be linked in; without a choice rustls panics. A second call in one
+        // process finds the choice made.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            rustls::crypto::ring::default_provider()
+                .install_default()
+                .map_err(|_| Failure::input(anyhow!("no TLS provider can be installed")))?;
+        }
+        let ca = files::read(&connection.ca)?;
+        let authorities = Certificate::from_pem_bundle(&ca)
+            .or_input(|| format!("{} has no certificates", connection.ca.display()))?;
+        let identity = identity(&connection.cert, &connection.key)?;
+        let http = reqwest::Client::builder()
+            .tls_certs_only(authorities)
+            .identity(identity)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .https_only(true)
+            // The proxy of the environment could not present our certificate.
+            .no_proxy()
+            .build()
+            .or_input(|| "cannot set up TLS with these certificates".to_owned())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .or_input(|| "cannot start".to_owned())?;
+        Ok(Self {
+            base,
+            http,
+            runtime,
+        })
+    }
+
+    /// Asks a question.
+    ///
+    /// # Errors
+    /// Exit code 1 when it is refused, 3 when there is no answer.
+    pub fn get(&self, request: &Request<'_>) -> Result<Value, Failure> {
+        self.send(Method::GET, request, None::<&()>, READ_TIMEOUT)
+    }
+
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn command(
+        &self,
+        method: Method,
+        request: &Request<'_>,
+        body: Option<&impl Serialize>,
+    ) -> Result<Value, Failure> {
+        self.send(method, request, body, READ_TIMEOUT)
+    }
+
+    /// Sends a release.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn push(&self, request: &Request<'_>, body: &impl Serialize) -> Result<Value, Failure> {
+        self.send(Method::PUT, request, Some(body), PUSH_TIMEOUT)
+    }
+
+    /// Waits, with the runtime at rest.
+    pub fn pause(&self, duration: Duration) {
+        self.runtime.block_on(tokio::time::sleep(duration));
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        request: &Request<'_>,
+        body: Option<&impl Serialize>,
+        timeout: Duration,
+    ) -> Result<Value, Failure> {
+        let url = self.url(request);
+        let mut builder = self
+            .http
+            .request(method, url.clone())
+            .header(PROTOCOL_HEADER, PROTOCOL_VERSION)
+            .query(&request.query)
+            .timeout(timeout);
+        if let Some(body) = body {
+            builder = builder.json(body);
+        }
+        self.runtime.block_on(async {
+            let response = builder.send().await.map_err(|error| lost(&url, error))?;
+            answer(&url, response).await
+        })
+    }
+
+    fn url(&self, request: &Request<'_>) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(request.path);
+        }
+        url
+    }
+}
+
+fn identity(cert: &Path, key: &Path) -> Result<Identity, Failure> {
+    let mut pem = files::read(cert)?;
+    pem.push(b'\n');
+    pem.extend(files::read(key)?);
+    Identity::from_pem(&pem).or_input(|| {
+        format!(
+            "{} and {} are not a certificate with its key",
+            cert.display(),
+            key.display()
+        )
+    })
+}
+
+fn lost(url: &Url, error: reqwest::Error) -> Failure {
+    Failure::unreachable(
+        anyhow::Error::new(error.without_url()).context(format!("no answer from {url}")),
+    )
+}
+
+async fn answer(url: &Url, response: Response) -> Result<Value, Failure> {
+    let status = response.status();
+    let bytes = response.bytes().await.map_err(|error| lost(url, error))?;
+    if status.is_success() {
+        return serde_json::from_slice(&bytes)
+            .with_context(|| format!("{url} answered with something else than JSON"))
+            .map_err(Failure::unreachable);
+    }
+    let message = refusal(status, &bytes);
+    if status.is_server_error() {
+        Err(Failure::unreachable(anyhow!(message)))
+    } else {
+        Err(Failure::refused(anyhow!(message)))
+    }
+}
+
+/// What a refusal says, with the faults of a release.
+fn refusal(status: StatusCode, bytes: &[u8]) -> String {
+    let Ok(body) = serde_json::from_slice::<ErrorBody>(bytes) else {
+        return format!("the server answered {status}");
+    };
+    let mut message = format!("{} ({}, {status})", body.message, body.code);
+    let document: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let faults = document["faults"].as_array().map_or(&[][..], Vec::as_slice);
+    for fault in faults.iter().take(FAULTS_SHOWN) {
+        let text = fault["message"].as_str().or(fault.as_str()).unwrap_or("?");
+        message.push_str("\n  ");
+        message.push_str(text);
+    }
+    if faults.len() > FAULTS_SHOWN {
+        message.push_str(&format!("\n  and {} more", faults.len() - FAULTS_SHOWN));
+    }
+    message
+}
+
+/// Reads the part of an answer that a table needs.
+///
+/// # Errors
+/// Exit code 3: a server of another version.
+pub fn read<T: DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
+    T::deserialize(answer)
+        .context("the answer has another shape than this program knows, use --json")
+        .map_err(Failure::unreachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_lists_the_faults() {
+        let body = br#"{"code":"release-refused","message":"no","retryable":false,
+            "faults":[{"code":"cycle","message":"edges: a cycle"},"plain"]}"#;
+        assert_eq!(
+            refusal(StatusCode::UNPROCESSABLE_ENTITY, body),
+            "no (release-refused, 422 Unprocessable Entity)\n  edges: a cycle\n  plain"
+        );
+        assert_eq!(
+            refusal(StatusCode::BAD_GATEWAY, b"<html>"),
+            "the server answered 502 Bad Gateway"
+        );
+    }
+}

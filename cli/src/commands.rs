@@ -1,0 +1,15 @@
+//! One file per command.
+
+pub mod certs;
+pub mod clear;
+pub mod debug;
+pub mod deferrals;
+pub mod events;
+pub mod explain;
+pub mod hosts;
+pub mod keygen;
+pub mod release;
+pub mod rollouts;
+pub mod status;
+pub mod unquarantine;
+pub mod verify;

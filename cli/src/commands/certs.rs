@@ -1,0 +1,190 @@
+//! `nixfleet certs`.
+
+mod authority;
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use nixfleet_proto::Hostname;
+
+use crate::failure::Failure;
+use crate::files;
+use crate::output;
+use authority::{Authority, Leaf, Purpose, Role};
+
+/// Most certificates of one call.
+const COUNT_MAX: u32 = 1_000_000;
+
+/// A certificate authority for development, and certificates of it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For development and tests: the authority's key lies in a file. Keys are readable by you alone.\n\
+Files below DIR: ca.crt, ca.key; server.crt, server.key; agents/HOST.crt, agents/HOST.key;\n\
+operators/NAME.crt, operators/NAME.key; ci/NAME.crt, ci/NAME.key.")]
+pub struct Arguments {
+    /// The directory of the authority and its certificates
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Makes the authority; keeps the one that is there
+    Ca {
+        /// Its common name
+        #[arg(long, default_value = "NixFleet development CA")]
+        name: String,
+        /// Days it is valid
+        #[arg(long, default_value_t = 3650)]
+        days: u32,
+    },
+    /// Makes the certificate of ingest
+    Server {
+        /// A DNS name or IP address clients reach it by; may be given several times
+        #[arg(long = "name", default_values = ["localhost", "127.0.0.1", "::1"])]
+        names: Vec<String>,
+        /// Days it is valid
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+    /// Makes certificates of agents; the name is the host's
+    Agent {
+        /// Hostnames
+        #[arg(value_name = "HOST", required_unless_present_any = ["count", "hosts"])]
+        names: Vec<String>,
+        /// A file with one hostname per line; empty lines and lines with # are skipped
+        #[arg(long, value_name = "FILE")]
+        hosts: Option<PathBuf>,
+        /// As many hosts, named PREFIX-0001 and so on
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
+        count: Option<u32>,
+        /// The prefix for --count
+        #[arg(long, default_value = "host")]
+        prefix: String,
+        /// Days they are valid
+        #[arg(long, default_value_t = 30)]
+        days: u32,
+    },
+    /// Makes certificates of people: organisational unit nixfleet-operator
+    Operator {
+        /// Names of the operators
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Days they are valid
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+    /// Makes certificates of pipelines, which may push releases: organisational unit nixfleet-ci
+    Ci {
+        /// Names of the pipelines
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Days they are valid
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let dir = &arguments.dir;
+    match &arguments.what {
+        What::Ca { name, days } => {
+            if authority::exists(dir) {
+                return output::line(&format!("{} is kept", dir.join("ca.crt").display()));
+            }
+            authority::create(dir, name, *days)?;
+            output::line(&dir.join("ca.crt").display().to_string())
+        }
+        What::Server { names, days } => {
+            let leaf = Leaf {
+                common_name: names.first().map_or("localhost", String::as_str),
+                purpose: Purpose::Server { names },
+                days: *days,
+            };
+            Authority::open(dir)?.issue(&leaf, &dir.join("server"))?;
+            output::line(&dir.join("server.crt").display().to_string())
+        }
+        What::Agent {
+            names,
+            hosts,
+            count,
+            prefix,
+            days,
+        } => {
+            let mut all = names.clone();
+            if let Some(file) = hosts {
+                all.extend(names_of(&files::read(file)?)?);
+            }
+            all.extend((1..=count.unwrap_or(0)).map(|number| format!("{prefix}-{number:04}")));
+            issue_clients(arguments, Role::Agent, &all, *days)
+        }
+        What::Operator { names, days } => issue_clients(arguments, Role::Operator, names, *days),
+        What::Ci { names, days } => issue_clients(arguments, Role::Ci, names, *days),
+    }
+}
+
+fn names_of(bytes: &[u8]) -> Result<Vec<String>, Failure> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Failure::input(anyhow!("the file of hostnames is not UTF-8")))?;
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect())
+}
+
+fn issue_clients(
+    arguments: &Arguments,
+    role: Role,
+    names: &[String],
+    days: u32,
+) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Err(Failure::input(anyhow!("there are no names")));
+    }
+    for name in names {
+        check_name(name)?;
+    }
+    let authority = Authority::open(&arguments.dir)?;
+    let directory = arguments.dir.join(role.directory());
+    for name in names {
+        let leaf = Leaf {
+            common_name: name,
+            purpose: Purpose::Client(role),
+            days,
+        };
+        authority.issue(
+            &leaf,
+            &directory.join(Hostname::from(name.as_str()).as_str()),
+        )?;
+    }
+    output::line(&format!(
+        "{} in {}",
+        match names {
+            [name] => format!("{name}.crt"),
+            names => format!("{} certificates", names.len()),
+        },
+        directory.display()
+    ))
+}
+
+/// A name becomes a file name and a common name.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let legal = |b: u8| b.is_ascii_graphic() && b != b'/';
+    if name.is_empty()
+        || name.len() > nixfleet_trust::HOSTNAME_BYTES_MAX
+        || name.starts_with('.')
+        || !name.bytes().all(legal)
+    {
+        return Err(Failure::input(anyhow!(
+            "{name:?} must be 1 to 253 printable ASCII characters without spaces and slashes, and \
+             must not begin with a dot"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The development authority and what it issues.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
+};
+
+use crate::failure::{Classify, Failure};
+use crate::files::{self, Access, Existing};
+use crate::time;
+
+/// Certificates begin a little early, for hosts whose clocks are behind.
+const BACKDATED: Duration = Duration::from_secs(60);
+/// Longest validity, a hundred years.
+const DAYS_MAX: u32 = 36_500;
+
+/// Who a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A host.
+    Agent,
+    /// A person.
+    Operator,
+    /// A pipeline.
+    Ci,
+}
+
+impl Role {
+    /// The directory of its certificates.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Agent => "agents",
+            Self::Operator => "operators",
+            Self::Ci => "ci",
+        }
+    }
+
+    /// The organisational unit that gives it its rights.
+    ///
+    /// Source: docs/operations/running.md, certificates.
+    fn unit(self) -> Option<&'static str> {
+        match self {
+            Self::Agent => None,
+            Self::Operator => Some("nixfleet-operator"),
+            Self::Ci => Some("nixfleet-ci"),
+        }
+    }
+}
+
+/// What a certificate is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose<'a> {
+    /// Serving under these names and addresses.
+    Server { names: &'a [String] },
+    /// Asking a server.
+    Client(Role),
+}
+
+/// A certificate to issue.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaf<'a> {
+    /// Its common name.
+    pub common_name: &'a str,
+    /// What it is for.
+    pub purpose: Purpose<'a>,
+    /// Days it is valid.
+    pub days: u32,
+}
+
+/// An authority that can issue.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// True when there is an authority in the directory, or part of one.
+pub fn exists(dir: &Path) -> bool {
+    dir.join("ca.crt").exists() || dir.join("ca.key").exists()
+}
+
+/// Makes an authority.
+///
+/// # Errors
+/// Exit code 2.
+pub fn create(dir: &Path, name: &str, days: u32) -> Result<(), Failure> {
+    let key = new_key()?;
+    let mut params = params(name, days)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = params
+        .self_signed(&key)
+        .or_input(|| "cannot make the authority".to_owned())?;
+    store(&dir.join("ca"), &certificate.pem(), &key, Existing::Keep)
+}
+
+impl Authority {
+    /// Reads the authority of a directory.
+    ///
+    /// # Errors
+    /// Exit code 2: there is none, or it is broken.
+    pub fn open(dir: &Path) -> Result<Self, Failure> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read_to_string(&path).or_input(|| {
+                format!(
+                    "cannot read {}; `nixfleet certs --dir {} ca` makes an authority",
+                    path.display(),
+                    dir.display()
+                )
+            })
+        };
+        let context = || format!("the authority in {} cannot be used", dir.display());
+        let key = KeyPair::from_pem(&read("ca.key")?).or_input(context)?;
+        let issuer = Issuer::from_ca_cert_pem(&read("ca.crt")?, key).or_input(context)?;
+        Ok(Self { issuer })
+    }
+
+    /// Issues a certificate with a new key, as `<path>.crt` and `<path>.key`.
+    ///
+    /// # Errors
+    /// Exit code 2.
+    pub fn issue(&self, leaf: &Leaf<'_>, path: &Path) -> Result<(), Failure> {
+        let key = new_key()?;
+        let mut params = params(leaf.common_name, leaf.days)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        match leaf.purpose {
+            Purpose::Server { names } => {
+                let named = CertificateParams::new(names.to_vec())
+                    .or_input(|| format!("{names:?} are not DNS names or addresses"))?;
+                params.subject_alt_names = named.subject_alt_names;
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            }
+            Purpose::Client(role) => {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+                if let Some(unit) = role.unit() {
+                    params
+                        .distinguished_name
+                        .push(DnType::OrganizationalUnitName, unit);
+                }
+            }
+        }
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .or_input(|| format!("cannot issue a certificate for {}", leaf.common_name))?;
+        store(path, &certificate.pem(), &key, Existing::Replace)
+    }
+}
+
+fn new_key() -> Result<KeyPair, Failure> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).or_input(|| "cannot make a key".to_owned())
+}
+
+fn params(common_name: &str, days: u32) -> Result<CertificateParams, Failure> {
+    if days == 0 || days > DAYS_MAX {
+        return Err(Failure::input(anyhow!(
+            "--days must be between 1 and {DAYS_MAX}"
+        )));
+    }
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    // Seconds count: a revocation refuses what was issued before it, and a certificate that is
+    // renewed on the same day must pass.
+    let now = u64::try_from(time::now().timestamp())
+        .or_input(|| "the clock stands before 1970".to_owned())?;
+    let begin = date_time_ymd(1970, 1, 1) + Duration::from_secs(now);
+    params.not_before = begin - BACKDATED;
+    params.not_after = begin + Duration::from_secs(u64::from(days) * 86_400);
+    Ok(params)
+}
+
+fn store(path: &Path, pem: &str, key: &KeyPair, existing: Existing) -> Result<(), Failure> {
+    let with = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let key = key.serialize_pem();
+    files::write(&with(".key"), key.as_bytes(), Access::Secret, existing)?;
+    files::write(&with(".crt"), pem.as_bytes(), Access::Public, existing)
+}

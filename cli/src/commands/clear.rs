@@ -1,0 +1,50 @@
+//! `nixfleet clear`.
+
+use clap::Args;
+use nixfleet_proto::RolloutId;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::api::Appended;
+use crate::client::{self, Client, Connection, Request};
+use crate::failure::Failure;
+use crate::output;
+
+/// Lets a failed or reverted rollout go on, with your name and reason in its log
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// Id of the rollout, channel@ref
+    rollout: String,
+    /// Why; goes into the record
+    #[arg(long)]
+    reason: String,
+    /// A host to excuse from this rollout; may be given several times
+    #[arg(long = "waive", value_name = "HOST")]
+    waived: Vec<String>,
+    /// Print the server's answer as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let rollout = RolloutId::parse_strict(&arguments.rollout).map_err(Failure::input)?;
+    let body = json!({ "reason": arguments.reason, "waivedHosts": arguments.waived });
+    let path = ["v1", "rollouts", rollout.as_str(), "clearance"];
+    let client = Client::new(&arguments.connection)?;
+    let answer = client.command(Method::POST, &Request::path(&path), Some(&body))?;
+    if arguments.json {
+        return output::json(&answer);
+    }
+    let Appended {
+        partition,
+        position,
+    } = client::read(&answer)?;
+    output::line(&format!(
+        "appended as entry {}.{} of partition {partition}; `nixfleet events {rollout}` shows what \
+         was made of it",
+        position.seq, position.index
+    ))
+}

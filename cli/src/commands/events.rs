@@ -1,0 +1,176 @@
+//! `nixfleet events`.
+
+use std::time::Duration;
+
+use clap::Args;
+use nixfleet_proto::RolloutId;
+use serde_json::Value;
+
+use crate::api::Event;
+use crate::client::{self, Client, Connection, Request};
+use crate::failure::Failure;
+use crate::output;
+use crate::table::{clean, or_dash};
+use crate::time::short;
+
+/// Entries that are asked for per request.
+const PAGE: u32 = 1000;
+/// Pause between two looks when the log has nothing new.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+/// Looks without an answer after which following ends: about a minute.
+const FOLLOW_ATTEMPTS: u32 = 60;
+
+/// The log of one rollout: every entry, and what was made of it
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// Id of the rollout, channel@ref
+    rollout: String,
+    /// Wait for more until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// Begin after this position, seq or seq.index
+    #[arg(long)]
+    after: Option<String>,
+    /// Stop after this many
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Print each entry as one JSON object on a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let rollout = RolloutId::parse_strict(&arguments.rollout).map_err(Failure::input)?;
+    let client = Client::new(&arguments.connection)?;
+    let mut left = arguments.limit.unwrap_or(usize::MAX);
+    let mut after = arguments.after.clone();
+    let mut failed = 0;
+    while left > 0 {
+        match page(&client, &rollout, after.as_deref()) {
+            Ok(events) => {
+                failed = 0;
+                let full = events.len() >= PAGE as usize;
+                for event in events.into_iter().take(left) {
+                    after = Some(print(&event, arguments.json)?);
+                    left -= 1;
+                }
+                if full {
+                    continue;
+                }
+                if !arguments.follow {
+                    break;
+                }
+            }
+            // A follower outlives a restart of the server, but not its own mistakes.
+            Err(failure)
+                if arguments.follow && failure.is_unreachable() && failed < FOLLOW_ATTEMPTS =>
+            {
+                if failed == 0 {
+                    failure.report();
+                }
+                failed += 1;
+            }
+            Err(failure) => return Err(failure),
+        }
+        client.pause(FOLLOW_PAUSE);
+    }
+    Ok(())
+}
+
+fn page(client: &Client, rollout: &RolloutId, after: Option<&str>) -> Result<Vec<Value>, Failure> {
+    let mut query = vec![("limit", PAGE.to_string())];
+    query.extend(after.map(|after| ("after", after.to_owned())));
+    let mut answer = client.get(&Request {
+        path: &["v1", "rollouts", rollout.as_str(), "events"],
+        query,
+    })?;
+    client::read(&answer["events"].take())
+}
+
+/// Prints one entry and returns its position.
+fn print(value: &Value, json: bool) -> Result<String, Failure> {
+    let event: Event = client::read(value)?;
+    if json {
+        output::json(value)?;
+    } else {
+        output::line(&text(&event))?;
+    }
+    Ok(format!("{}.{}", event.seq, event.index))
+}
+
+fn text(event: &Event) -> String {
+    let position = format!("{}.{}", event.seq, event.index);
+    let line = format!(
+        "{}  {position:<10}  {:<24}  {:<20}  {}",
+        short(event.ts),
+        event.kind,
+        or_dash(event.host.as_ref()),
+        verdict(event.outcome.as_ref())
+    );
+    clean(line.trim_end())
+}
+
+/// What the fold made of the entry: transitions, or why it was rejected.
+fn verdict(outcome: Option<&Value>) -> String {
+    let Some(outcome) = outcome.filter(|outcome| !outcome.is_null()) else {
+        return "(outcome not archived yet)".to_owned();
+    };
+    if let Some(rejected) = outcome.get("rejected") {
+        let text = |key: &str| rejected[key].as_str().unwrap_or("?");
+        return format!("rejected, {}: {}", text("reason"), text("message"));
+    }
+    let transitions: Vec<String> = outcome["accepted"]["effects"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|effect| {
+            let what = match effect["effect"].as_str()? {
+                "RecordTransition" => "host",
+                "RecordRolloutTransition" => "rollout",
+                _ => return None,
+            };
+            Some(format!(
+                "{what} {} -> {}",
+                effect["from"].as_str()?,
+                effect["to"].as_str()?
+            ))
+        })
+        .collect();
+    transitions.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn entries_show_what_was_made_of_them() {
+        let check = |outcome: Value| {
+            let event = json!({"seq": 7, "index": 3, "ts": "2026-05-01T11:01:00Z", "kind": "ActivationCompleted",
+                "host": "web-01", "payload": {}, "outcome": outcome});
+            text(&client::read(&event).unwrap())
+        };
+        let lines = [
+            check(json!(null)),
+            check(json!({"accepted": {"effects": [
+                {"effect": "RecordTransition", "from": "Activating", "to": "Soaking"},
+                {"effect": "RemoveDispatch"},
+                {"effect": "RecordRolloutTransition", "from": "Active", "to": "Converging"}]}})),
+            check(
+                json!({"rejected": {"reason": "stale", "message": "seq 3 is not above 3\u{1b}[2J"}}),
+            ),
+            check(json!({"accepted": {}})),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        2026-05-01 11:01:00  7.3         ActivationCompleted       web-01                (outcome not archived yet)
+        2026-05-01 11:01:00  7.3         ActivationCompleted       web-01                host Activating -> Soaking, rollout Active -> Converging
+        2026-05-01 11:01:00  7.3         ActivationCompleted       web-01                rejected, stale: seq 3 is not above 3�[2J
+        2026-05-01 11:01:00  7.3         ActivationCompleted       web-01
+        "#);
+    }
+}

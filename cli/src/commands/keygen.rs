@@ -1,0 +1,103 @@
+//! `nixfleet keygen`.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+use nixfleet_trust::sign::SigningKey;
+use nixfleet_trust::{Algorithm, TrustFile};
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use serde::Serialize;
+
+use crate::failure::{Classify, Failure};
+use crate::files::{self, Access, Existing};
+use crate::output;
+
+/// Draws that P-256 may refuse in a row before something is wrong with the source.
+const DRAWS_MAX: u32 = 16;
+
+/// Makes a signing key; prints its public half as trust files have it
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Scheme of the key
+    #[arg(long, value_enum, default_value_t = Scheme::Ed25519)]
+    algorithm: Scheme,
+    /// Where the private key goes, readable by you alone
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Also write a trust file that believes this key and no other
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+    /// Replace files that are there already; an old private key is lost then
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Scheme {
+    /// Ed25519
+    Ed25519,
+    /// ECDSA over P-256 with SHA-256
+    EcdsaP256,
+}
+
+impl From<Scheme> for Algorithm {
+    fn from(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Ed25519 => Self::Ed25519,
+            Scheme::EcdsaP256 => Self::EcdsaP256,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let existing = if arguments.force {
+        Existing::Replace
+    } else {
+        Existing::Keep
+    };
+    if let Some(trust) = arguments.trust.as_ref().filter(|path| path.exists())
+        && !arguments.force
+    {
+        return Err(Failure::input(anyhow!(
+            "{} is there already; --force replaces it",
+            trust.display()
+        )));
+    }
+    let key = generate(arguments.algorithm.into())?;
+    files::write(
+        &arguments.out,
+        &document(&key.to_file())?,
+        Access::Secret,
+        existing,
+    )?;
+    if let Some(trust) = &arguments.trust {
+        let file = TrustFile::of(key.public());
+        files::write(trust, &document(&file)?, Access::Public, existing)?;
+    }
+    output::json(&key.public())
+}
+
+fn generate(algorithm: Algorithm) -> Result<SigningKey, Failure> {
+    for _ in 0..DRAWS_MAX {
+        let mut secret = [0_u8; 32];
+        OsRng
+            .try_fill_bytes(&mut secret)
+            .or_input(|| "the system has no randomness".to_owned())?;
+        if let Ok(key) = SigningKey::from_secret(algorithm, &secret) {
+            return Ok(key);
+        }
+    }
+    Err(Failure::input(anyhow!(
+        "the system's randomness makes no {} key",
+        algorithm.name()
+    )))
+}
+
+fn document(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    let mut bytes = serde_json::to_vec_pretty(value).or_input(|| "cannot write JSON".to_owned())?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

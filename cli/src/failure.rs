@@ -1,0 +1,104 @@
+//! How a command ends when it does not end well.
+
+use std::fmt;
+use std::io;
+
+/// The class of a failure; each has its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Refused,
+    Input,
+    Unreachable,
+}
+
+/// A failure with its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    class: Class,
+    /// Absent when the answer itself has been printed and says it all.
+    error: Option<anyhow::Error>,
+}
+
+impl Failure {
+    /// Something was understood and refused, or the answer is no: exit code 1.
+    pub fn refused(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            class: Class::Refused,
+            error: Some(error.into()),
+        }
+    }
+
+    /// The answer is no, and it is printed already: exit code 1.
+    pub fn negative() -> Self {
+        Self {
+            class: Class::Refused,
+            error: None,
+        }
+    }
+
+    /// The arguments or a file are at fault: exit code 2.
+    pub fn input(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            class: Class::Input,
+            error: Some(error.into()),
+        }
+    }
+
+    /// The server cannot be reached or cannot answer now: exit code 3.
+    pub fn unreachable(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            class: Class::Unreachable,
+            error: Some(error.into()),
+        }
+    }
+
+    /// True when the same command may succeed a moment later.
+    pub fn is_unreachable(&self) -> bool {
+        self.class == Class::Unreachable
+    }
+
+    /// The exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self.class {
+            Class::Refused => 1,
+            Class::Input => 2,
+            Class::Unreachable => 3,
+        }
+    }
+
+    /// True when standard output was closed by its reader.
+    pub fn is_closed_pipe(&self) -> bool {
+        self.error
+            .as_ref()
+            .and_then(|error| error.root_cause().downcast_ref::<io::Error>())
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Says on standard error what went wrong, causes included.
+    pub fn report(&self) {
+        if let Some(error) = &self.error {
+            eprintln!("nixfleet: {error:#}");
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            Some(error) => write!(f, "{error:#}"),
+            None => f.write_str("the answer is no"),
+        }
+    }
+}
+
+/// Gives an error its class and says what was being done.
+pub trait Classify<T> {
+    /// Exit code 2.
+    fn or_input(self, context: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<anyhow::Error>> Classify<T> for Result<T, E> {
+    fn or_input(self, context: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| Failure::input(error.into().context(context())))
+    }
+}

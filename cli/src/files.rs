@@ -1,0 +1,104 @@
+//! Files that are there in full or not at all, and secrets that only their owner reads.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Classify, Failure};
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody, as the umask allows.
+    Public,
+    /// The owner alone.
+    Secret,
+}
+
+/// What to do with a file that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Put the new one in its place.
+    Replace,
+    /// Refuse.
+    Keep,
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// Exit code 2, names the file.
+pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).or_input(|| format!("cannot read {}", path.display()))
+}
+
+/// Writes a file through a temporary one beside it, directories included.
+///
+/// # Errors
+/// Exit code 2, names the file.
+pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> Result<(), Failure> {
+    try_write(path, bytes, access, existing).or_input(|| format!("cannot write {}", path.display()))
+}
+
+fn try_write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> io::Result<()> {
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        fs::create_dir_all(parent)?;
+    }
+    let temporary = beside(path, "new");
+    let written = write_new(&temporary, bytes, access).and_then(|()| match existing {
+        Existing::Replace => fs::rename(&temporary, path),
+        // A link is made or fails; a rename would silently win over another writer.
+        Existing::Keep => {
+            fs::hard_link(&temporary, path).and_then(|()| fs::remove_file(&temporary))
+        }
+    });
+    if written.is_err() && temporary.exists() {
+        fs::remove_file(&temporary)?;
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let mode = match access {
+        Access::Public => 0o644,
+        Access::Secret => 0o600,
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// A name in the same directory that nobody else uses: of this process.
+pub fn beside(path: &Path, what: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{what}-{}", std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_for_their_owner_and_nothing_is_left_behind() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("deep/er/key");
+        write(&path, b"one", Access::Secret, Existing::Keep).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let refused = write(&path, b"two", Access::Secret, Existing::Keep).unwrap_err();
+        assert!(refused.to_string().contains("cannot write"), "{refused}");
+        assert_eq!(read(&path).unwrap(), b"one");
+        write(&path, b"two", Access::Secret, Existing::Replace).unwrap();
+        assert_eq!(read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}

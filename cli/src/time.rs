@@ -1,0 +1,19 @@
+//! The only place that reads a clock, and how times are shown.
+
+use chrono::{SubsecRound, Utc};
+use nixfleet_proto::Timestamp;
+
+/// Now, in whole seconds.
+pub fn now() -> Timestamp {
+    Utc::now().trunc_subsecs(0)
+}
+
+/// A time as tables show it.
+pub fn short(at: Timestamp) -> String {
+    at.format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A time that may be absent.
+pub fn short_or_dash(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "-".to_owned(), short)
+}
