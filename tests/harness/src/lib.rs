@@ -9,15 +9,25 @@
 pub mod dev;
 pub mod monitor;
 pub mod nats;
+pub mod operator;
+pub mod pki;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod release;
 pub mod scope;
 pub mod scratch;
+pub mod service;
+pub mod stack;
+pub mod swarm;
 pub mod wait;
 pub mod watchdog;
 
 pub use nats::Nats;
+pub use operator::Operator;
 pub use postgres::{Database, Postgres};
 pub use scope::{Scope, scope, shared_nats, shared_postgres};
+pub use service::Service;
+pub use stack::{Stack, StackConfig};
+pub use swarm::{Swarm, SwarmConfig};
 pub use wait::wait_for;

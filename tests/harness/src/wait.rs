@@ -14,11 +14,11 @@ pub const POLL: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// When the deadline passes.
-pub async fn wait_for<T, F, Fut>(what: &str, deadline: Duration, mut condition: F) -> Result<T>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<Option<T>>>,
-{
+pub async fn wait_for<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         let last = match condition().await {

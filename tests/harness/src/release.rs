@@ -1,0 +1,91 @@
+//! Signing releases as CI does.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nixfleet_proto::Timestamp;
+use nixfleet_trust::bundle::{FLEET_FILE, SIGNATURE_SUFFIX, rollout_file};
+use nixfleet_trust::sign::SigningKey;
+use nixfleet_trust::{Algorithm, BuiltRelease, Signed, Stamp, TrustFile, build_release};
+use serde_json::Value;
+
+/// The secret of the development release key. It guards nothing: the trust file that believes it
+/// lives in a scratch directory.
+const SECRET: [u8; 32] = [42; 32];
+
+/// A release key.
+#[derive(Debug)]
+pub struct Signer {
+    key: SigningKey,
+}
+
+impl Signer {
+    /// The development key.
+    ///
+    /// # Errors
+    /// Never, in practice: the secret is a constant.
+    pub fn development() -> Result<Self> {
+        let key = SigningKey::from_secret(Algorithm::Ed25519, &SECRET)?;
+        Ok(Self { key })
+    }
+
+    /// Writes a trust file that believes this key.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_trust(&self, dir: &Path) -> Result<PathBuf> {
+        let path = dir.join("trust.json");
+        let trust = TrustFile::of(self.key.public());
+        std::fs::write(&path, serde_json::to_vec_pretty(&trust)?)
+            .with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Resolves, checks, projects and signs a fleet source.
+    ///
+    /// # Errors
+    /// Every fault of the source.
+    pub fn release(
+        &self,
+        source: &Value,
+        commit: &str,
+        signed_at: Timestamp,
+    ) -> Result<BuiltRelease> {
+        let stamp = Stamp {
+            signed_at,
+            commit: Some(commit.to_owned()),
+        };
+        build_release(source.to_string().as_bytes(), &stamp, &self.key)
+            .with_context(|| format!("building the release {commit}"))
+    }
+}
+
+/// Writes a release as a directory that planners poll; the fleet last, because it names the rest.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_directory(release: &BuiltRelease, dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir.join("rollouts"))?;
+    for (channel, signed) in &release.bundle.rollouts {
+        let rollout = release
+            .rollouts
+            .get(channel)
+            .with_context(|| format!("channel {channel} has no rollout id"))?;
+        write_signed(signed, &dir.join(rollout_file(rollout)))?;
+    }
+    write_signed(&release.bundle.fleet, &dir.join(FLEET_FILE))
+}
+
+fn write_signed(signed: &Signed, path: &Path) -> Result<()> {
+    let signature = PathBuf::from(format!("{}{SIGNATURE_SUFFIX}", path.display()));
+    for (path, bytes) in [
+        (&signature, &signed.signature),
+        (&path.to_owned(), &signed.bytes),
+    ] {
+        let temporary = path.with_extension("new");
+        std::fs::write(&temporary, bytes)
+            .and_then(|()| std::fs::rename(&temporary, path))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

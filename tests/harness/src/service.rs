@@ -1,0 +1,96 @@
+//! The five services, by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::bail;
+
+/// One of the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// HTTPS gateway.
+    Ingest,
+    /// Folds the log.
+    Reducer,
+    /// Decides.
+    Planner,
+    /// Writes the tables.
+    Applier,
+    /// Archives the streams.
+    Eventlog,
+}
+
+impl Service {
+    /// Every service; the applier first, because it brings the schema.
+    pub const ALL: [Self; 5] = [
+        Self::Applier,
+        Self::Eventlog,
+        Self::Reducer,
+        Self::Planner,
+        Self::Ingest,
+    ];
+
+    /// Its name, as in `nixfleet-<name>`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Reducer => "reducer",
+            Self::Planner => "planner",
+            Self::Applier => "applier",
+            Self::Eventlog => "eventlog",
+        }
+    }
+
+    /// Name of its program.
+    pub fn program(self) -> String {
+        format!("nixfleet-{}", self.name())
+    }
+
+    /// The environment variable of a dotted key.
+    pub fn variable(self, key: &str) -> String {
+        let key = key.replace('.', "__");
+        format!("NIXFLEET_{}__{key}", self.name()).to_ascii_uppercase()
+    }
+
+    /// True for the services that hold leases.
+    pub fn has_lease(self) -> bool {
+        match self {
+            Self::Ingest => false,
+            Self::Reducer | Self::Planner | Self::Applier | Self::Eventlog => true,
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Service {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        for service in Self::ALL {
+            if service.name() == text {
+                return Ok(service);
+            }
+        }
+        bail!("{text:?} is none of ingest, reducer, planner, applier, eventlog")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_named_as_services_read_them() {
+        assert_eq!(
+            Service::Ingest.variable("tls.cert_file"),
+            "NIXFLEET_INGEST__TLS__CERT_FILE"
+        );
+        assert_eq!("planner".parse::<Service>().unwrap(), Service::Planner);
+        assert!("nats".parse::<Service>().is_err());
+    }
+}

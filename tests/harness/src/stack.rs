@@ -1,0 +1,233 @@
+//! A whole control plane: the five services as processes, any number of each.
+
+mod instance;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+pub use instance::Instance;
+
+use crate::operator::Operator;
+use crate::pki::{Pair, Pki};
+use crate::service::Service;
+use crate::wait_for;
+
+/// Longest time until a started service is ready.
+const READY_PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a control plane needs.
+#[derive(Debug, Clone)]
+pub struct StackConfig {
+    /// Directory for logs.
+    pub dir: PathBuf,
+    /// `nats://…`.
+    pub nats_url: String,
+    /// Prefix on the bus.
+    pub prefix: String,
+    /// `postgres://…`.
+    pub database_url: String,
+    /// Partitions of the fleet.
+    pub partitions: u16,
+    /// Processes of each service.
+    pub instances: usize,
+    /// Release trust file.
+    pub trust: PathBuf,
+    /// The gateway's certificate.
+    pub server: Pair,
+    /// Authority of everybody's certificates.
+    pub authority: Pair,
+    /// The operator's certificate.
+    pub operator: Pair,
+    /// Further settings: dotted keys of single services.
+    pub settings: BTreeMap<(Service, String), String>,
+}
+
+impl StackConfig {
+    /// A configuration with one instance of each service, four partitions and fresh certificates.
+    ///
+    /// # Errors
+    /// When the certificates cannot be written.
+    pub fn new(dir: PathBuf, trust: PathBuf) -> Result<Self> {
+        let pki = Pki::create(&dir.join("pki"))?;
+        Ok(Self {
+            nats_url: String::new(),
+            prefix: "fleet".to_owned(),
+            database_url: String::new(),
+            partitions: 4,
+            instances: 1,
+            trust,
+            server: pki.server()?,
+            authority: pki.authority(),
+            operator: pki.operator("demo-operator")?,
+            settings: BTreeMap::new(),
+            dir,
+        })
+    }
+
+    /// Sets a dotted key of a service.
+    pub fn set(&mut self, service: Service, key: &str, value: impl Into<String>) {
+        self.settings
+            .insert((service, key.to_owned()), value.into());
+    }
+
+    fn environment(&self, service: Service) -> BTreeMap<String, String> {
+        let mut settings = vec![
+            ("bus.url", self.nats_url.clone()),
+            ("bus.prefix", self.prefix.clone()),
+            ("bus.partitions", self.partitions.to_string()),
+            ("database.url", self.database_url.clone()),
+        ];
+        if service.has_lease() {
+            // Short, so that a takeover does not dominate a short run.
+            settings.push(("lease.ttl_seconds", "5".to_owned()));
+            settings.push(("lease.renew_seconds", "1".to_owned()));
+        }
+        if matches!(service, Service::Ingest | Service::Planner) {
+            settings.push(("trust.trust_file", self.trust.display().to_string()));
+        }
+        if service == Service::Ingest {
+            let path = |path: &PathBuf| path.display().to_string();
+            settings.push(("tls.cert_file", path(&self.server.cert)));
+            settings.push(("tls.key_file", path(&self.server.key)));
+            settings.push(("tls.client_ca_file", path(&self.authority.cert)));
+        }
+        let mut environment: BTreeMap<String, String> = settings
+            .into_iter()
+            .map(|(key, value)| (service.variable(key), value))
+            .collect();
+        for ((of, key), value) in &self.settings {
+            if *of == service {
+                environment.insert(service.variable(key), value.clone());
+            }
+        }
+        environment
+    }
+}
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct Stack {
+    config: StackConfig,
+    instances: Vec<Instance>,
+}
+
+impl Stack {
+    /// Starts every service at once and waits until all are ready, the first release apart.
+    ///
+    /// # Errors
+    /// When a program is missing or does not get ready; the message has the end of its log.
+    pub async fn start(config: StackConfig) -> Result<Self> {
+        let mut instances = Vec::new();
+        for service in Service::ALL {
+            for number in 0..config.instances {
+                let environment = config.environment(service);
+                instances.push(Instance::start(service, number, &config.dir, environment)?);
+            }
+        }
+        let mut stack = Self { config, instances };
+        stack.wait_ready().await?;
+        Ok(stack)
+    }
+
+    /// Waits until every service is ready, the first release apart.
+    ///
+    /// # Errors
+    /// When one ends or takes too long.
+    pub async fn wait_ready(&mut self) -> Result<()> {
+        for instance in &mut self.instances {
+            let name = instance.name();
+            let what = format!("{name} ready");
+            let ready = wait_for(&what, READY_PATIENCE, async || {
+                instance.ready_but_for_a_release()
+            });
+            if let Err(error) = ready.await {
+                return Err(
+                    error.context(format!("end of the log of {name}:\n{}", instance.tail()))
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &StackConfig {
+        &self.config
+    }
+
+    /// All instances.
+    pub fn instances(&mut self) -> &mut [Instance] {
+        &mut self.instances
+    }
+
+    /// One instance of a service.
+    ///
+    /// # Errors
+    /// When there is none with this number.
+    pub fn instance(&mut self, service: Service, number: usize) -> Result<&mut Instance> {
+        self.instances
+            .iter_mut()
+            .find(|instance| instance.service() == service && instance.number() == number)
+            .with_context(|| format!("no instance {number} of {service}"))
+    }
+
+    /// `https://…` of one gateway.
+    ///
+    /// # Errors
+    /// When there is none with this number.
+    pub fn url(&self, number: usize) -> Result<String> {
+        self.instances
+            .iter()
+            .filter(|instance| instance.number() == number)
+            .find_map(Instance::url)
+            .with_context(|| format!("no gateway {number}"))
+    }
+
+    /// An operator of one gateway.
+    ///
+    /// # Errors
+    /// When the certificates cannot be used.
+    pub fn operator(&self, number: usize) -> Result<Operator> {
+        Operator::new(
+            &self.url(number)?,
+            &self.config.authority,
+            &self.config.operator,
+        )
+    }
+
+    /// `kill -9` of every process.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn kill_all(&mut self) -> Result<()> {
+        self.instances.iter_mut().try_for_each(Instance::kill)
+    }
+
+    /// Starts every process that does not run.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start_all(&mut self) -> Result<()> {
+        self.instances.iter_mut().try_for_each(Instance::restart)
+    }
+
+    /// Asks every process to stop, all at once, and waits for each.
+    ///
+    /// # Errors
+    /// When one does not stop in time or ends with a failure.
+    pub fn stop(&mut self) -> Result<()> {
+        for instance in &mut self.instances {
+            instance.ask_to_stop()?;
+        }
+        let mut failed = Vec::new();
+        for instance in &mut self.instances {
+            if let Err(error) = instance.stop() {
+                failed.push(format!("{error:#}"));
+            }
+        }
+        anyhow::ensure!(failed.is_empty(), "{}", failed.join("\n"));
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! One process of one service.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::process::{Process, Recipe, tail};
+use crate::service::Service;
+use crate::{dev, monitor, ports};
+
+/// Services drain for at most 25 s.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// One process of one service; it keeps its ports when it is started again.
+#[derive(Debug)]
+pub struct Instance {
+    service: Service,
+    number: usize,
+    admin_port: u16,
+    https_port: Option<u16>,
+    recipe: Recipe,
+    process: Option<Process>,
+}
+
+impl Instance {
+    /// Starts it; the environment is completed with its listeners.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub(super) fn start(
+        service: Service,
+        number: usize,
+        dir: &Path,
+        mut environment: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let admin_port = ports::free()?;
+        let listen = |port| ports::local(port).to_string();
+        environment.insert(service.variable("admin.listen"), listen(admin_port));
+        let https_port = match service {
+            Service::Ingest => {
+                let port = ports::free()?;
+                environment.insert(service.variable("http.listen"), listen(port));
+                Some(port)
+            }
+            Service::Reducer | Service::Planner | Service::Applier | Service::Eventlog => None,
+        };
+        let name = format!("{service}-{number}");
+        let log = dir.join(format!("{name}.log"));
+        let mut recipe = Recipe::new(name, dev::binary(&service.program())?, log);
+        recipe.env = environment;
+        let mut instance = Self {
+            service,
+            number,
+            admin_port,
+            https_port,
+            recipe,
+            process: None,
+        };
+        instance.restart()?;
+        Ok(instance)
+    }
+
+    /// Which service it is.
+    pub fn service(&self) -> Service {
+        self.service
+    }
+
+    /// Which of the service's processes it is, from 0.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// `<service>-<number>`.
+    pub fn name(&self) -> String {
+        self.recipe.name.clone()
+    }
+
+    /// Port of health and metrics.
+    pub fn admin_port(&self) -> u16 {
+        self.admin_port
+    }
+
+    /// `https://…` of a gateway.
+    pub fn url(&self) -> Option<String> {
+        self.https_port
+            .map(|port| format!("https://127.0.0.1:{port}"))
+    }
+
+    /// Starts it unless it runs.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.is_running()? {
+            return Ok(());
+        }
+        self.process = Some(Process::start(self.recipe.clone())?);
+        Ok(())
+    }
+
+    /// True while the process runs.
+    ///
+    /// # Errors
+    /// When the operating system cannot tell.
+    pub fn is_running(&mut self) -> Result<bool> {
+        match &mut self.process {
+            Some(process) => Ok(process.ended()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Sends SIGTERM without waiting.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn ask_to_stop(&mut self) -> Result<()> {
+        match &mut self.process {
+            Some(process) => process.signal(Signal::TERM),
+            None => Ok(()),
+        }
+    }
+
+    /// An orderly stop.
+    ///
+    /// # Errors
+    /// When it has to be killed, or ends with a failure.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            let status = process.stop(Signal::TERM, STOP_PATIENCE)?;
+            ensure!(
+                status.success(),
+                "{} ended with {status}:\n{}",
+                self.recipe.name,
+                process.tail()
+            );
+        }
+        Ok(())
+    }
+
+    /// The end of its log.
+    pub fn tail(&self) -> String {
+        tail(&self.recipe.log)
+    }
+
+    /// `/metrics`, as text.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        Ok(monitor::get(self.admin_port, "/metrics")?.body)
+    }
+
+    /// `Some` once everything but the first release is there; a gateway needs one to be ready.
+    pub(super) fn ready_but_for_a_release(&mut self) -> Result<Option<()>> {
+        if let Some(process) = &mut self.process {
+            process.check_alive()?;
+        }
+        let answer = monitor::get(self.admin_port, "/readyz")?;
+        if answer.status == 200 {
+            return Ok(Some(()));
+        }
+        let ready: Value = serde_json::from_str(&answer.body).context("reading /readyz")?;
+        let waiting: Vec<&String> = ready["components"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, component)| component["ready"] != true)
+            .map(|(name, _)| name)
+            .collect();
+        ensure!(
+            self.service == Service::Ingest && waiting == ["release"],
+            "{} is not ready: {}",
+            self.recipe.name,
+            answer.body
+        );
+        Ok(Some(()))
+    }
+}
