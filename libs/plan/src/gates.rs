@@ -16,7 +16,7 @@ pub mod wave_promotion;
 pub mod wave_promotion_host_unstaged;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
 

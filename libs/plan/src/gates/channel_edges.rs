@@ -57,3 +57,41 @@ fn unfinished(view: &FleetView, release: &Release, predecessor: &ChannelName) ->
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_predecessor_releases() {
+        for state in RolloutState::ALL {
+            let fixture = Fixture::new()
+                .channel_edge("edge")
+                .rollout("edge@b2", |rollout| rollout.state = state);
+            let wanted = (state != RolloutState::Terminal)
+                .then(|| "channelEdges predecessor channel 'edge' not converged".to_owned());
+            let reason = fixture.reason(Gate::ChannelEdges, "a");
+            assert_eq!(reason, wanted, "{}", state.name());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_holds_and_what_is_empty_does_not() {
+        let edge = |channel| Fixture::new().channel_edge(channel);
+        for (fixture, wanted) in [
+            (edge("empty"), None),
+            (
+                edge("gone"),
+                Some("channelEdges unknown predecessor channel 'gone'"),
+            ),
+            (
+                edge("edge").without_manifest("edge"),
+                Some("channelEdges unknown manifest of predecessor channel 'edge'"),
+            ),
+        ] {
+            let reason = fixture.reason(Gate::ChannelEdges, "a");
+            assert_eq!(reason.as_deref(), wanted);
+        }
+    }
+}

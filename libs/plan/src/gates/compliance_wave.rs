@@ -33,3 +33,37 @@ pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> 
         None => block,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{CURRENT, Fixture};
+    use super::*;
+
+    #[test]
+    fn failures_hold_later_waves_only() {
+        let fixture = Fixture::new()
+            .failure("a", Some("x"))
+            .failure("a", Some("y"))
+            .failure("a", Some("y"))
+            .failure("b", None);
+        assert_eq!(fixture.reason(Gate::ComplianceWave, "a"), None);
+        let block = fixture.block(Gate::ComplianceWave, "b").unwrap();
+        assert_eq!(
+            block.reason,
+            "compliance-wave: 2 outstanding failure(s) on hosts in wave < 1"
+        );
+        assert_eq!(block.cause, Some(Fixture::position(8)));
+    }
+
+    #[test]
+    fn waived_and_unstaged_hosts_hold_nothing_back() {
+        let waived = Fixture::new()
+            .failure("a", None)
+            .rollout(CURRENT, |rollout| {
+                rollout.waived_hosts.insert("a".into());
+            });
+        for fixture in [waived, Fixture::new().failure("u", None)] {
+            assert_eq!(fixture.reason(Gate::ComplianceWave, "b"), None);
+        }
+    }
+}

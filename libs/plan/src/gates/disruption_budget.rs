@@ -37,3 +37,90 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use nixfleet_proto::HostState;
+
+    use super::super::fixture::{CURRENT, Fixture, OLD};
+    use super::*;
+
+    const ALL: [&str; 3] = ["a", "b", "e"];
+
+    fn reason(fixture: &Fixture) -> Option<String> {
+        fixture.reason(Gate::DisruptionBudget, "a")
+    }
+
+    fn used(used: u32, max: u32) -> Option<String> {
+        Some(format!(
+            "disruption-budget: {used}/{max} in flight (tags:web)"
+        ))
+    }
+
+    #[test]
+    fn only_activating_and_soaking_hosts_are_in_flight() {
+        for state in HostState::ALL {
+            let fixture = Fixture::new().budget(&ALL, (Some(1), None));
+            let fixture = fixture.host("edge@b2", "e", state);
+            let wanted = if state.is_in_flight() {
+                used(1, 1)
+            } else {
+                None
+            };
+            assert_eq!(reason(&fixture), wanted, "{}", state.name());
+        }
+    }
+
+    #[test]
+    fn queued_hosts_count_and_the_newest_record_decides() {
+        let budget = || Fixture::new().budget(&ALL, (Some(1), None));
+        for (fixture, wanted) in [
+            (budget().queued(CURRENT, "b"), used(1, 1)),
+            (budget().host(OLD, "b", HostState::Soaking), used(1, 1)),
+            (
+                budget().host(OLD, "b", HostState::Soaking).host(
+                    CURRENT,
+                    "b",
+                    HostState::Converged,
+                ),
+                None,
+            ),
+            // Never against itself.
+            (budget().host(OLD, "a", HostState::Soaking), None),
+        ] {
+            assert_eq!(reason(&fixture), wanted);
+        }
+    }
+
+    #[test]
+    fn the_stricter_limit_counts() {
+        for (limits, max) in [
+            ((Some(0), None), Some(0)),
+            ((None, Some(67)), None),
+            ((None, Some(1)), Some(1)),
+            ((None, Some(0)), Some(1)),
+            ((Some(1), Some(100)), Some(1)),
+            ((Some(5), Some(34)), Some(1)),
+            ((None, None), None),
+        ] {
+            let fixture = Fixture::new().budget(&ALL, limits).queued(CURRENT, "b");
+            let wanted = max.and_then(|max| used(1, max));
+            assert_eq!(reason(&fixture), wanted, "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_no_budget_lists_is_free() {
+        let fixture = Fixture::new().budget(&["b", "e"], (Some(0), None));
+        assert_eq!(reason(&fixture), None);
+    }
+
+    #[test]
+    fn every_budget_must_have_room() {
+        let fixture = Fixture::new()
+            .budget(&ALL, (Some(3), None))
+            .budget(&["a", "b"], (Some(1), None))
+            .queued(CURRENT, "b");
+        assert_eq!(reason(&fixture), used(1, 1));
+    }
+}

@@ -29,3 +29,33 @@ pub fn check_channel(view: &FleetView, channel: &ChannelName, now: Timestamp) ->
     };
     Err(Block::new(Gate::Freshness, reason))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_fresh_for_its_window_and_a_minute() {
+        for (minutes, seconds, held) in [(0, 0, false), (61, 0, false), (61, 1, true)] {
+            let reason = Fixture::new()
+                .at(minutes, seconds)
+                .reason(Gate::Freshness, "a");
+            assert_eq!(reason.is_some(), held, "{minutes} min {seconds} s");
+        }
+    }
+
+    #[test]
+    fn an_unknown_age_holds() {
+        for fixture in [
+            Fixture::new().without_manifest("stable"),
+            Fixture::new().without_channel("stable"),
+        ] {
+            let reason = fixture.reason(Gate::Freshness, "a").unwrap();
+            assert_eq!(
+                reason,
+                "freshness: unknown age of the manifest of channel 'stable'"
+            );
+        }
+    }
+}

@@ -27,3 +27,51 @@ pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> 
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use nixfleet_proto::{HostState, RolloutState};
+
+    use super::super::fixture::{CURRENT, Fixture, OLD};
+    use super::*;
+
+    fn waive(fixture: Fixture, hostname: &str) -> Fixture {
+        fixture.rollout(CURRENT, |rollout| {
+            rollout.waived_hosts.insert(hostname.into());
+        })
+    }
+
+    #[test]
+    fn a_failed_host_halts_until_it_is_waived() {
+        let failed = || Fixture::new().host(CURRENT, "b", HostState::Failed);
+        let block = failed().block(Gate::Halt, "a").unwrap();
+        assert_eq!(block.reason, "halt: host 'b' is Failed");
+        assert_eq!(block.cause, Some(Fixture::position(7)));
+        assert_eq!(waive(failed(), "b").reason(Gate::Halt, "a"), None);
+    }
+
+    #[test]
+    fn a_failed_host_of_an_older_rollout_halts_nothing() {
+        let fixture = Fixture::new().host(OLD, "b", HostState::Failed);
+        assert_eq!(fixture.reason(Gate::Halt, "a"), None);
+    }
+
+    #[test]
+    fn a_final_rollout_is_halted_whatever_is_waived() {
+        for state in [RolloutState::Failed, RolloutState::Reverted] {
+            let fixture = Fixture::new()
+                .host(CURRENT, "b", HostState::Reverted)
+                .rollout(CURRENT, |rollout| rollout.state = state);
+            let reason = fixture.reason(Gate::Halt, "a");
+            assert_eq!(reason.as_deref(), Some("halt: host 'b' is Reverted"));
+            let reason = waive(fixture, "b").reason(Gate::Halt, "a");
+            assert_eq!(reason, Some(format!("halt: rollout is {}", state.name())));
+        }
+    }
+
+    #[test]
+    fn a_clearance_lifts_what_a_reverted_host_stopped() {
+        let fixture = Fixture::new().host(CURRENT, "b", HostState::Reverted);
+        assert_eq!(fixture.reason(Gate::Halt, "a"), None);
+    }
+}

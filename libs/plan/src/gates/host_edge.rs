@@ -28,3 +28,44 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nixfleet_proto::HostState;
+
+    use super::super::fixture::{CURRENT, Fixture, OLD};
+    use super::*;
+
+    #[test]
+    fn a_gating_host_releases_when_it_is_done() {
+        for state in HostState::ALL {
+            let fixture = Fixture::new().edge("b", "a").host(CURRENT, "b", state);
+            let reason = fixture.reason(Gate::HostEdge, "a");
+            let wanted = (!state.is_done())
+                .then(|| "host-edge: gating host 'b' not yet Converged".to_owned());
+            assert_eq!(reason, wanted, "{}", state.name());
+        }
+    }
+
+    #[test]
+    fn waived_hosts_and_other_channels_hold_nobody() {
+        let waived = Fixture::new().edge("b", "a").rollout(CURRENT, |rollout| {
+            rollout.waived_hosts.insert("b".into());
+        });
+        for fixture in [
+            waived,
+            Fixture::new().edge("e", "a"),
+            Fixture::new().edge("a", "b"),
+        ] {
+            assert_eq!(fixture.reason(Gate::HostEdge, "a"), None);
+        }
+    }
+
+    #[test]
+    fn an_older_rollout_does_not_count() {
+        let fixture = Fixture::new()
+            .edge("b", "a")
+            .host(OLD, "b", HostState::Converged);
+        assert!(fixture.reason(Gate::HostEdge, "a").is_some());
+    }
+}

@@ -26,3 +26,30 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+
+    #[test]
+    fn a_closure_is_banned_on_its_channel_only() {
+        for (channel, closure, held) in [
+            ("stable", "a-closure", true),
+            ("stable", "b-closure", false),
+            ("edge", "a-closure", false),
+        ] {
+            let fixture = Fixture::new().quarantine(channel, closure);
+            let block = fixture.block(Gate::Quarantine, "a");
+            assert_eq!(block.is_some(), held, "{channel} {closure}");
+            if let Some(block) = block {
+                assert_eq!(block.cause, Some(Fixture::position(9)));
+                assert_eq!(
+                    block.reason,
+                    "channel stable closure a-closure quarantined (sustained probe failures); \
+                     push a new closure to clear"
+                );
+            }
+        }
+    }
+}

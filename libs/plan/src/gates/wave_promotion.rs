@@ -24,3 +24,24 @@ pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{CURRENT, Fixture};
+    use super::*;
+
+    #[test]
+    fn a_host_waits_for_its_wave() {
+        for (hostname, cursor, wanted) in [
+            ("a", 0, None),
+            ("b", 0, Some("wave-promotion: host_wave=1 > current_wave=0")),
+            ("b", 1, None),
+            ("a", 1, None),
+            ("u", 0, None),
+        ] {
+            let fixture = Fixture::new().rollout(CURRENT, |r| r.current_wave = cursor);
+            let reason = fixture.reason(Gate::WavePromotion, hostname);
+            assert_eq!(reason.as_deref(), wanted, "{hostname} at {cursor}");
+        }
+    }
+}

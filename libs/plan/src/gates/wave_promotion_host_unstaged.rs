@@ -24,3 +24,17 @@ pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> 
         ),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+
+    #[test]
+    fn only_a_host_without_a_wave_is_held() {
+        for (hostname, held) in [("a", false), ("b", false), ("u", true)] {
+            let reason = Fixture::new().reason(Gate::WavePromotionHostUnstaged, hostname);
+            assert_eq!(reason.is_some(), held, "{hostname}");
+        }
+    }
+}
