@@ -209,7 +209,7 @@ pub fn states(counts: &BTreeMap<HostState, u64>) -> String {
     }
 }
 
-/// `2/3`: the second of three waves, counted from one as people do.
+/// `1 of 3`: waves are counted from 0, as in the reasons of gates.
 pub fn wave_of(current_wave: u32, waves: u64) -> String {
-    format!("{}/{waves}", u64::from(current_wave) + 1)
+    format!("{current_wave} of {waves}")
 }

@@ -25,7 +25,8 @@ use crate::failure::Failure;
     name = "nixfleet",
     version,
     after_help = "Exit codes: 0 done; 1 refused, or the answer is no; 2 the arguments or a file are \
-                  at fault; 3 the server cannot be reached or cannot answer now."
+                  at fault; 3 the server cannot be reached or cannot answer now.\n\
+                  Waves are counted from 0, times are UTC."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -36,7 +36,7 @@ fn text(list: &Deferrals) -> String {
             [
                 deferral.host.to_string(),
                 deferral.rollout.to_string(),
-                (deferral.wave + 1).to_string(),
+                deferral.wave.to_string(),
                 deferral.blocked_by.name().to_owned(),
                 short(deferral.observed_at),
                 deferral.reason.clone(),
@@ -64,7 +64,7 @@ mod tests {
              "position": {"seq": 1, "index": 0}}]});
         insta::assert_snapshot!(text(&client::read(&answer).unwrap()), @r#"
         HOST    ROLLOUT      WAVE  GATE               SINCE                REASON
-        web-01  stable@4f1c     1  disruption-budget  2026-05-01 11:01:00  disruption-budget: 1/1 in flight (tags:web)
+        web-01  stable@4f1c     0  disruption-budget  2026-05-01 11:01:00  disruption-budget: 1/1 in flight (tags:web)
         and more, which the server did not list
         "#);
     }

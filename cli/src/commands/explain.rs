@@ -82,9 +82,9 @@ fn explain(explained: &RecordExplanation, lines: &mut Vec<String>) {
         "{} ({}, at wave {}): {} in wave {}{staged}{waived}",
         record.rollout_id,
         explained.rollout_state.name(),
-        explained.current_wave + 1,
+        explained.current_wave,
         record.state.name(),
-        explained.wave + 1,
+        explained.wave,
     ));
     lines.push(format!("  target   {}", record.target_closure));
     for block in &explained.blocks {
@@ -194,13 +194,13 @@ mod tests {
         web-01  runs aaa-nixos, last seen 2026-05-01 12:00:00
           declared on channel stable with bbb-nixos
 
-        stable@4f1c (Active, at wave 1): Pending in wave 2
+        stable@4f1c (Active, at wave 0): Pending in wave 1
           target   bbb-nixos
           held by  quarantine: bbb-nixos  [entry 12.0]
           held by  wave-promotion: wave 1 of 3
           changed  by entry 17.2
 
-        stable@4f1c (Active, at wave 1): Soaking in wave 2
+        stable@4f1c (Active, at wave 0): Soaking in wave 1
           target   bbb-nixos
           waits    for the agent to take its dispatch
           waits    for the switch to finish
@@ -243,7 +243,7 @@ mod tests {
         web-01  runs -, last seen -
           the accepted release does not know it
 
-        stable@4f1c (Active, at wave 1): Converged in wave 2
+        stable@4f1c (Active, at wave 0): Converged in wave 1
           target   bbb-nixos
           done     converged 2026-05-01 11:00:00
           changed  by entry 17.2
@@ -251,7 +251,7 @@ mod tests {
         web-01  runs -, last seen -
           declared on channel stable without a closure: it is in no rollout
 
-        stable@4f1c (Active, at wave 1): Reverted in wave 2
+        stable@4f1c (Active, at wave 0): Reverted in wave 1
           target   bbb-nixos
           stopped  went back - to -
           changed  by entry 17.2
@@ -259,12 +259,12 @@ mod tests {
         web-01  runs -, last seen -
           declared on channel stable with bbb; it is not in stable@4f1c, which may not be open yet
 
-        stable@4f1c (Active, at wave 1): Failed in wave 2
+        stable@4f1c (Active, at wave 0): Failed in wave 1
           target   bbb-nixos
           stopped  failed -, no rollback is coming
           changed  by entry 17.2
 
-        stable@4f1c (Active, at wave 1): Pending in wave 2
+        stable@4f1c (Active, at wave 0): Pending in wave 1
           target   bbb-nixos
           free     nothing holds it, the planner decides next
           changed  by entry 17.2

@@ -91,7 +91,7 @@ fn text(hosts: &[HostEntry]) -> String {
             [
                 host.hostname.to_string(),
                 host.last_rollout_id.to_string(),
-                (host.wave + 1).to_string(),
+                host.wave.to_string(),
                 host.rollout_state.name().to_owned(),
                 or_dash(host.current_closure_hash.as_ref()),
                 short_or_dash(host.last_checkin_at),
@@ -140,8 +140,8 @@ mod tests {
         ]);
         insta::assert_snapshot!(text(&client::read::<Vec<HostEntry>>(&answer).unwrap()), @r#"
         HOST    ROLLOUT      WAVE  STATE      RUNS       LAST SEEN            REMARKS
-        web-01  stable@4f1c     1  Converged  aaa-nixos  2026-05-01 11:01:00
-        web-02  stable@4f1c     2  Deferred   -          -                    needs a reboot, closure quarantined, 1 probes fail, 2 controls fail
+        web-01  stable@4f1c     0  Converged  aaa-nixos  2026-05-01 11:01:00
+        web-02  stable@4f1c     1  Deferred   -          -                    needs a reboot, closure quarantined, 1 probes fail, 2 controls fail
         "#);
     }
 }

@@ -94,8 +94,8 @@ mod tests {
              "stateCounts": {"Pending": 118, "Failed": 2, "Soaking": 0}},
         ]});
         insta::assert_snapshot!(text(&client::read(&answer).unwrap()), @r#"
-        ROLLOUT      STATE   WAVE  HOSTS  HOSTS BY STATE         OPENED
-        stable@4f1c  Failed   1/2    120  118 Pending, 2 Failed  2026-05-01 11:01:00
+        ROLLOUT      STATE     WAVE  HOSTS  HOSTS BY STATE         OPENED
+        stable@4f1c  Failed  0 of 2    120  118 Pending, 2 Failed  2026-05-01 11:01:00
         "#);
     }
 }

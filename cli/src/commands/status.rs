@@ -134,11 +134,11 @@ mod tests {
         2026-05-01 12:00:00   release 4f1c signed 2026-05-01 11:00:00 for 5 hosts
         messages not applied yet by partition: 1: 7
 
-        CHANNEL  ROLLOUT      STATE       WAVE  HOSTS  HOSTS BY STATE                     OPENED
-        edge     edge@4f1c    Active       2/3      4  1 Pending, 1 Soaking, 2 Converged  2026-05-01 11:01:00
-        empty    -            no hosts       -      -  -                                  -
-        stable   stable@4f1c  not opened     -      -  -                                  -
-        stable   stable@0a    Terminal     1/1      1  1 Converged                        2026-04-01 11:01:00
+        CHANNEL  ROLLOUT      STATE         WAVE  HOSTS  HOSTS BY STATE                     OPENED
+        edge     edge@4f1c    Active      1 of 3      4  1 Pending, 1 Soaking, 2 Converged  2026-05-01 11:01:00
+        empty    -            no hosts         -      -  -                                  -
+        stable   stable@4f1c  not opened       -      -  -                                  -
+        stable   stable@0a    Terminal    0 of 1      1  1 Converged                        2026-04-01 11:01:00
         "#);
         let empty = json!({"at": "2026-05-01T12:00:00Z", "release": null, "channels": [], "partitions": []});
         insta::assert_snapshot!(text(&client::read(&empty).unwrap()), @r#"
