@@ -1,1 +1,4 @@
-//! Integration tests of the applier room.
+//! The applier as a process, fed by a fold in the test.
+
+mod fixture;
+mod turns;
