@@ -208,7 +208,13 @@ impl Knowledge {
                     completed_at: request.at,
                 }
             }
-            _ => return,
+            HostState::Pending
+            | HostState::Activating
+            | HostState::Deferred
+            | HostState::Soaking
+            | HostState::Converged
+            | HostState::Failed
+            | HostState::Reverted => return,
         };
         let seq = record.recovery_seq + 1;
         self.fold(key, Producer::Recovery, HostEvent { seq, body });
