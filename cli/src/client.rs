@@ -143,7 +143,8 @@ impl Client {
 
     /// Waits, with the runtime at rest.
     pub fn pause(&self, duration: Duration) {
-        self.runtime.block_on(tokio::time::sleep(duration));
+        self.runtime
+            .block_on(async { tokio::time::sleep(duration).await });
     }
 
     fn send(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use nixfleet_proto::RolloutId;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::Event;
@@ -50,17 +51,17 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut failed = 0;
     while left > 0 {
         match page(&client, &rollout, after.as_deref()) {
-            Ok(events) => {
+            Ok(page) => {
                 failed = 0;
-                let full = events.len() >= PAGE as usize;
-                for event in events.into_iter().take(left) {
-                    after = Some(print(&event, arguments.json)?);
+                for event in page.events.iter().take(left) {
+                    after = Some(print(event, arguments.json)?);
                     left -= 1;
                 }
-                if full {
+                if let Some(next) = page.next {
+                    after = Some(next);
                     continue;
                 }
-                if !arguments.follow {
+                if !arguments.follow || left == 0 {
                     break;
                 }
             }
@@ -80,14 +81,21 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn page(client: &Client, rollout: &RolloutId, after: Option<&str>) -> Result<Vec<Value>, Failure> {
+/// Entries, and where the next page begins when there is one already.
+#[derive(Deserialize)]
+struct Page {
+    events: Vec<Value>,
+    next: Option<String>,
+}
+
+fn page(client: &Client, rollout: &RolloutId, after: Option<&str>) -> Result<Page, Failure> {
     let mut query = vec![("limit", PAGE.to_string())];
     query.extend(after.map(|after| ("after", after.to_owned())));
-    let mut answer = client.get(&Request {
+    let answer = client.get(&Request {
         path: &["v1", "rollouts", rollout.as_str(), "events"],
         query,
     })?;
-    client::read(&answer["events"].take())
+    client::read(&answer)
 }
 
 /// Prints one entry and returns its position.

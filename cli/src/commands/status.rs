@@ -1,8 +1,10 @@
 //! `nixfleet status`.
 
 use clap::Args;
+use comfy_table::Table;
+use nixfleet_proto::RolloutId;
 
-use crate::api::{self, Status};
+use crate::api::{self, ChannelStatus, PartitionStatus, Status};
 use crate::client::{self, Client, Connection, Request};
 use crate::failure::Failure;
 use crate::output;
@@ -38,20 +40,6 @@ fn text(status: &Status) -> String {
         ),
         None => "no release accepted yet".to_owned(),
     };
-    let behind: Vec<String> = status
-        .partitions
-        .iter()
-        .filter(|partition| partition.lag_messages > 0)
-        .map(|partition| format!("{}: {}", partition.partition, partition.lag_messages))
-        .collect();
-    let lag = if behind.is_empty() {
-        format!("all {} partitions applied", status.partitions.len())
-    } else {
-        format!(
-            "messages not applied yet by partition: {}",
-            behind.join(", ")
-        )
-    };
     let mut table = table(&[
         "CHANNEL",
         "ROLLOUT",
@@ -62,48 +50,66 @@ fn text(status: &Status) -> String {
         "OPENED",
     ]);
     for channel in &status.channels {
-        let expected = channel.expected_rollout_id.as_ref();
-        let missing = expected.filter(|id| {
-            !channel
-                .rollouts
-                .iter()
-                .any(|rollout| rollout.rollout_id == **id)
-        });
-        if channel.rollouts.is_empty() || missing.is_some() {
-            let state = if expected.is_some() {
-                "not opened"
-            } else {
-                "no hosts"
-            };
-            let dash = || "-".to_owned();
-            let cells = [dash(), dash(), dash(), dash()];
-            let [wave, hosts, states, opened] = cells;
-            let (name, id) = (channel.channel.to_string(), or_dash(expected));
-            add_row(
-                &mut table,
-                [name, id, state.to_owned(), wave, hosts, states, opened],
-            );
-        }
-        for rollout in &channel.rollouts {
-            add_row(
-                &mut table,
-                [
-                    channel.channel.to_string(),
-                    rollout.rollout_id.to_string(),
-                    rollout.state.name().to_owned(),
-                    api::wave_of(rollout.current_wave, rollout.waves),
-                    rollout.hosts.to_string(),
-                    api::states(&rollout.hosts_by_state),
-                    short(rollout.opened_at),
-                ],
-            );
-        }
+        add_channel(&mut table, channel);
     }
     format!(
-        "{}   {release}\n{lag}\n\n{}",
+        "{}   {release}\n{}\n\n{}",
         short(status.at),
+        lag(&status.partitions),
         render(&table)
     )
+}
+
+fn lag(partitions: &[PartitionStatus]) -> String {
+    let behind: Vec<String> = partitions
+        .iter()
+        .filter(|partition| partition.lag_messages > 0)
+        .map(|partition| format!("{}: {}", partition.partition, partition.lag_messages))
+        .collect();
+    if behind.is_empty() {
+        format!("all {} partitions applied", partitions.len())
+    } else {
+        format!(
+            "messages not applied yet by partition: {}",
+            behind.join(", ")
+        )
+    }
+}
+
+/// One row per rollout, and one for what is missing.
+fn add_channel(table: &mut Table, channel: &ChannelStatus) {
+    let name = channel.channel.to_string();
+    let expected = channel.expected_rollout_id.as_ref();
+    let is_open = |id: &RolloutId| {
+        let mut rollouts = channel.rollouts.iter();
+        rollouts.any(|rollout| rollout.rollout_id == *id)
+    };
+    if expected.map_or(channel.rollouts.is_empty(), |id| !is_open(id)) {
+        let state = match expected {
+            Some(_) => "not opened",
+            None => "no hosts",
+        };
+        let [wave, hosts, states, opened] = ["-"; 4].map(str::to_owned);
+        let (id, state) = (or_dash(expected), state.to_owned());
+        add_row(
+            table,
+            [name.clone(), id, state, wave, hosts, states, opened],
+        );
+    }
+    for rollout in &channel.rollouts {
+        add_row(
+            table,
+            [
+                name.clone(),
+                rollout.rollout_id.to_string(),
+                rollout.state.name().to_owned(),
+                api::wave_of(rollout.current_wave, rollout.waves),
+                rollout.hosts.to_string(),
+                api::states(&rollout.hosts_by_state),
+                short(rollout.opened_at),
+            ],
+        );
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,345 @@
+//! The commands that ask a server, through the real binary and real mutual TLS.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/server.rs"]
+mod server;
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use server::Server;
+use support::{Run, nixfleet};
+
+/// Certificates of a development authority.
+struct Certs {
+    scratch: tempfile::TempDir,
+}
+
+impl Certs {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().to_str().unwrap();
+        for what in [&["ca"][..], &["server"], &["operator", "ada"]] {
+            let made = nixfleet(&[&["certs", "--dir", dir], what].concat(), b"");
+            assert_eq!(made.code, 0, "{}", made.stderr);
+        }
+        Self { scratch }
+    }
+
+    fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    fn ask(&self, url: &str, command: &[&str]) -> Run {
+        let path = |name: &str| self.dir().join(name).to_str().unwrap().to_owned();
+        let (ca, cert, key) = (
+            path("ca.crt"),
+            path("operators/ada.crt"),
+            path("operators/ada.key"),
+        );
+        let connection = ["--url", url, "--ca", &ca, "--cert", &cert, "--key", &key];
+        nixfleet(&[command, &connection].concat(), b"")
+    }
+}
+
+fn ok(body: Value) -> (u16, String) {
+    (200, body.to_string())
+}
+
+fn refusal(status: u16, code: &str) -> (u16, String) {
+    let body = json!({"code": code, "message": "because", "retryable": false});
+    (status, body.to_string())
+}
+
+fn event(seq: u64) -> Value {
+    json!({"seq": seq, "index": 0, "ts": "2026-05-01T12:00:00Z", "kind": "Converged", "host": "web-01",
+        "payload": {}, "outcome": {"accepted": {}}})
+}
+
+#[test]
+fn answers_are_shown_as_table_and_passed_on_as_json() {
+    let certs = Certs::new();
+    let answer = json!({"rollouts": [], "hostStatesTruncated": false, "future": 1});
+    let server = Server::start(certs.dir(), vec![ok(answer.clone()), ok(answer.clone())]);
+    let table = certs.ask(&server.url(), &["rollouts"]);
+    assert_eq!((table.code, table.stderr.as_str()), (0, ""));
+    assert!(
+        table.stdout.starts_with("ROLLOUT  STATE"),
+        "{}",
+        table.stdout
+    );
+    let json = certs.ask(&server.url(), &["rollouts", "--filter", "all", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap(), answer);
+    let asked = server.asked();
+    assert!(
+        asked[0]
+            .0
+            .starts_with("GET /v1/rollouts?filter=current HTTP/1.1"),
+        "{}",
+        asked[0].0
+    );
+    assert!(
+        asked[0].0.contains("x-nixfleet-protocol: 1"),
+        "{}",
+        asked[0].0
+    );
+    assert!(
+        asked[1].0.starts_with("GET /v1/rollouts?filter=all "),
+        "{}",
+        asked[1].0
+    );
+}
+
+#[test]
+fn exit_codes_tell_no_from_not_now() {
+    let certs = Certs::new();
+    let answers = vec![
+        refusal(404, "unknown-host"),
+        refusal(403, "role-not-allowed"),
+        refusal(503, "database-unavailable"),
+        (502, "<html>".to_owned()),
+        (200, "<html>".to_owned()),
+        ok(json!({"surprise": true})),
+    ];
+    let server = Server::start(certs.dir(), answers);
+    let check = |code: i32, said: &str| {
+        let run = certs.ask(&server.url(), &["explain", "web-01"]);
+        assert_eq!(
+            (run.code, run.stdout.as_str()),
+            (code, ""),
+            "{}",
+            run.stderr
+        );
+        assert!(run.stderr.contains(said), "{said}: {}", run.stderr);
+    };
+    check(1, "because (unknown-host, 404 Not Found)");
+    check(1, "role-not-allowed");
+    check(3, "database-unavailable");
+    check(3, "502");
+    check(3, "something else than JSON");
+    check(3, "another shape");
+}
+
+#[test]
+fn strangers_and_absent_servers_are_told_apart_from_bad_arguments() {
+    let certs = Certs::new();
+    let strangers = Certs::new();
+    let server = Server::start(certs.dir(), vec![ok(json!({}))]);
+    assert_eq!(
+        strangers.ask(&server.url(), &["status"]).code,
+        3,
+        "an unknown authority"
+    );
+    // Nobody listens on the discard port.
+    let nobody = certs.ask("https://127.0.0.1:9", &["status"]);
+    assert_eq!(nobody.code, 3);
+    assert!(
+        nobody.stderr.contains("no answer from https://127.0.0.1:9"),
+        "{}",
+        nobody.stderr
+    );
+    assert_eq!(certs.ask("http://127.0.0.1:9", &["status"]).code, 2);
+    assert_eq!(certs.ask("nonsense", &["status"]).code, 2);
+    assert_eq!(
+        certs.ask(&server.url(), &["events", "no-rollout-id"]).code,
+        2
+    );
+    fs::write(certs.dir().join("operators/ada.key"), "nonsense").unwrap();
+    assert_eq!(certs.ask(&server.url(), &["status"]).code, 2);
+    assert!(server.asked().is_empty(), "nobody got through");
+}
+
+#[test]
+fn names_are_escaped_in_paths() {
+    let certs = Certs::new();
+    let server = Server::start(certs.dir(), vec![refusal(404, "unknown-host")]);
+    certs.ask(&server.url(), &["explain", "rack/../web 1?x"]);
+    let asked = server.asked();
+    assert!(
+        asked[0]
+            .0
+            .starts_with("GET /v1/hosts/rack%2F..%2Fweb%201%3Fx "),
+        "{}",
+        asked[0].0
+    );
+}
+
+#[test]
+fn all_pages_of_hosts_are_read_and_filtered() {
+    let certs = Certs::new();
+    let host = |name: &str, state: &str| {
+        json!({"hostname": name, "channel": "stable", "lastRolloutId": "stable@4f", "rolloutState": state, "wave": 0,
+            "currentClosureHash": null, "lastCheckinAt": null, "quarantinedClosure": null})
+    };
+    let answers = vec![
+        ok(json!({"hosts": [host("a", "Failed"), host("b", "Pending")], "next": "b/stable@4f"})),
+        ok(json!({"hosts": [host("c", "Failed")]})),
+    ];
+    let server = Server::start(certs.dir(), answers);
+    let run = certs.ask(&server.url(), &["hosts", "--state", "Failed", "--json"]);
+    let found: Value = serde_json::from_str(&run.stdout).unwrap();
+    let names: Vec<&str> = found["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|host| host["hostname"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["a", "c"]);
+    assert!(
+        server.asked()[1].0.contains("after=b%2Fstable%404f"),
+        "{}",
+        server.asked()[1].0
+    );
+}
+
+#[test]
+fn following_goes_on_where_it_stopped_and_outlives_a_restart() {
+    let certs = Certs::new();
+    let page = |events: Vec<Value>| ok(json!({"rollout_id": "stable@4f", "events": events}));
+    let answers = vec![
+        ok(json!({"rollout_id": "stable@4f", "events": [event(1)], "next": "1.0"})),
+        refusal(503, "log-unavailable"),
+        page(vec![]),
+        page(vec![event(2), event(3)]),
+    ];
+    let server = Server::start(certs.dir(), answers);
+    let run = certs.ask(
+        &server.url(),
+        &["events", "stable@4f", "--follow", "--limit", "3", "--json"],
+    );
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let seqs: Vec<u64> = run
+        .stdout
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["seq"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(seqs, [1, 2, 3]);
+    assert!(run.stderr.contains("log-unavailable"));
+    let asked = server.asked();
+    assert!(!asked[0].0.contains("after="), "{}", asked[0].0);
+    for (head, _) in &asked[1..] {
+        assert!(head.contains("after=1.0"), "{head}");
+    }
+}
+
+#[test]
+fn commands_carry_their_reason() {
+    let certs = Certs::new();
+    let appended = || {
+        (
+            202,
+            json!({"partition": 3, "position": {"seq": 8, "index": 0}}).to_string(),
+        )
+    };
+    let server = Server::start(certs.dir(), vec![appended(), appended()]);
+    let clear = [
+        "clear",
+        "stable@4f",
+        "--reason",
+        "repaired",
+        "--waive",
+        "web-01",
+    ];
+    let run = certs.ask(&server.url(), &clear);
+    assert!(
+        run.stdout
+            .starts_with("appended as entry 8.0 of partition 3"),
+        "{}",
+        run.stderr
+    );
+    let lift = [
+        "unquarantine",
+        "stable",
+        "aaa-nixos",
+        "--reason",
+        "false alarm",
+    ];
+    assert_eq!(certs.ask(&server.url(), &lift).code, 0);
+    let asked = server.asked();
+    assert!(
+        asked[0]
+            .0
+            .starts_with("POST /v1/rollouts/stable@4f/clearance "),
+        "{}",
+        asked[0].0
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(&asked[0].1).unwrap(),
+        json!({"reason": "repaired", "waivedHosts": ["web-01"]})
+    );
+    assert!(
+        asked[1]
+            .0
+            .starts_with("DELETE /v1/quarantines/stable/aaa-nixos?reason=false"),
+        "{}",
+        asked[1].0
+    );
+}
+
+#[test]
+fn a_refused_push_writes_nothing_and_lists_the_faults() {
+    let certs = Certs::new();
+    let path = |name: &str| certs.dir().join(name).to_str().unwrap().to_owned();
+    let source = json!({
+        "hosts": {"web-01": {"system": "x", "channel": "stable", "closureHash": "aaa", "pubkey": null}},
+        "channels": {"stable": {"rolloutPolicy": "p", "reconcileIntervalMinutes": 1, "freshnessWindow": 60, "signingIntervalMinutes": 1}},
+        "rolloutPolicies": {"p": {"strategy": "all-at-once", "onHealthFailure": "halt"}},
+    });
+    fs::write(certs.dir().join("fleet.json"), source.to_string()).unwrap();
+    assert_eq!(nixfleet(&["keygen", "--out", &path("key")], b"").code, 0);
+    let fault = json!({"code": "release-refused", "message": "no", "retryable": false,
+        "faults": [{"code": "older", "message": "signed before the accepted one"}]});
+    let accepted = json!({"accepted": true, "renewed": false, "notices": []});
+    let server = Server::start(certs.dir(), vec![(422, fault.to_string()), ok(accepted)]);
+    let push = || {
+        let (fleet, key, out) = (path("fleet.json"), path("key"), path("out"));
+        let (ca, cert, client_key) = (
+            path("ca.crt"),
+            path("operators/ada.crt"),
+            path("operators/ada.key"),
+        );
+        let arguments = [
+            "release",
+            &fleet,
+            "--key",
+            &key,
+            "--commit",
+            "4f",
+            "--out",
+            &out,
+            "--push",
+            &server.url(),
+            "--ca",
+            &ca,
+            "--client-cert",
+            &cert,
+            "--client-key",
+            &client_key,
+        ];
+        nixfleet(&arguments, b"")
+    };
+    let refused = push();
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("signed before the accepted one"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!certs.dir().join("out").exists());
+    let taken = push();
+    assert_eq!(taken.code, 0, "{}", taken.stderr);
+    assert!(taken.stdout.ends_with("accepted\n"), "{}", taken.stdout);
+    assert!(certs.dir().join("out/fleet.resolved.json").exists());
+    let body: Value = serde_json::from_str(&server.asked()[1].1).unwrap();
+    assert!(
+        body["fleet"]["artifact"].is_string()
+            && body["rollouts"]["stable"]["signature"].is_string()
+    );
+}
