@@ -1,6 +1,9 @@
 //! The bus against a real server: what is acknowledged is there once, in order, and only the owner
 //! writes.
 
+// Helpers of tests may panic like the tests themselves.
+#![cfg(test)]
+
 mod exchange;
 mod fence;
 mod framing;

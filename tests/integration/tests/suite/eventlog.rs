@@ -1,5 +1,8 @@
 //! The archive as a process of its own, against real servers.
 
+// Helpers of tests may panic like the tests themselves.
+#![cfg(test)]
+
 mod fleet;
 
 use nixfleet_bus::DeadLetter;
