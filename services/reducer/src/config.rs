@@ -1,0 +1,174 @@
+//! Configuration of the reducer, each bound with its reason.
+
+use nixfleet_bus::{BusConfig, LeaseConfig};
+use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
+use nixfleet_store::DatabaseConfig;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    /// Name of this instance; the machine's name when absent.
+    pub instance: Option<String>,
+    /// The bus.
+    pub bus: BusConfig,
+    /// The database, for reads only.
+    pub database: DatabaseConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Health and metrics.
+    pub admin: AdminConfig,
+    /// Ownership of partitions.
+    pub lease: LeaseConfig,
+    /// Bounds of a turn.
+    pub fold: FoldConfig,
+    /// Answering hosts.
+    pub heartbeat: HeartbeatConfig,
+}
+
+/// Bounds of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldConfig {
+    /// Most input messages read at once: what is read must be folded before heartbeats are looked
+    /// at again.
+    pub batch_messages: usize,
+    /// Most entries of one turn: the same reason, for frames that are full.
+    pub turn_entries: usize,
+    /// Entries between two state hashes; a hash walks the whole state.
+    pub hash_every_entries: u64,
+    /// Pause before a partition is tried again that stopped because its logs, rows or manifests
+    /// contradict each other: an operator has to act, and the log should not fill with it.
+    pub halted_pause_seconds: u64,
+}
+
+/// Answering hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatConfig {
+    /// Most heartbeats of a partition that wait for a recovery; more get no answer and come again.
+    pub waiting_max: usize,
+    /// A heartbeat that waited longer has nobody left to answer.
+    pub patience_seconds: u64,
+    /// How often last-seen times are published.
+    pub flush_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            instance: None,
+            bus: BusConfig::default(),
+            database: DatabaseConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            admin: AdminConfig::on_port(9102),
+            lease: LeaseConfig::default(),
+            fold: FoldConfig::default(),
+            heartbeat: HeartbeatConfig::default(),
+        }
+    }
+}
+
+impl Default for FoldConfig {
+    fn default() -> Self {
+        Self {
+            batch_messages: 512,
+            turn_entries: 4_096,
+            hash_every_entries: 10_000,
+            halted_pause_seconds: 30,
+        }
+    }
+}
+
+impl Default for HeartbeatConfig {
+    fn default() -> Self {
+        Self {
+            waiting_max: 10_000,
+            patience_seconds: 5,
+            flush_seconds: 15,
+        }
+    }
+}
+
+impl FoldConfig {
+    fn validate(&self, faults: &mut Faults) {
+        let messages = (1..=512).contains(&self.batch_messages);
+        faults.require(messages, "fold.batch_messages", "must be between 1 and 512");
+        let entries = (1..=100_000).contains(&self.turn_entries);
+        faults.require(entries, "fold.turn_entries", "must be between 1 and 100000");
+        let hash = self.hash_every_entries > 0;
+        faults.require(hash, "fold.hash_every_entries", "must be above 0");
+        let pause = (1..=3_600).contains(&self.halted_pause_seconds);
+        let key = "fold.halted_pause_seconds";
+        faults.require(pause, key, "must be between 1 and 3600");
+    }
+}
+
+impl HeartbeatConfig {
+    fn validate(&self, faults: &mut Faults) {
+        let waiting = (1..=1_000_000).contains(&self.waiting_max);
+        let key = "heartbeat.waiting_max";
+        faults.require(waiting, key, "must be between 1 and 1000000");
+        for (seconds, key) in [
+            (self.patience_seconds, "heartbeat.patience_seconds"),
+            (self.flush_seconds, "heartbeat.flush_seconds"),
+        ] {
+            let legal = (1..=300).contains(&seconds);
+            faults.require(legal, key, "must be between 1 and 300");
+        }
+    }
+}
+
+impl ServiceConfig for Config {
+    fn validate(&self, faults: &mut Faults) {
+        let bus = self.bus.faults().into_iter();
+        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
+        faults.add_section("database", self.database.faults());
+        let lease = self.lease.faults().into_iter();
+        faults.add_section("lease", lease.map(|fault| (fault.key, fault.message)));
+        self.fold.validate(faults);
+        self.heartbeat.validate(faults);
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn admin(&self) -> &AdminConfig {
+        &self.admin
+    }
+
+    fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+
+    fn secret_keys() -> &'static [&'static str] {
+        &["database.url"]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_faults_and_every_bound_is_checked() {
+        let mut faults = Faults::default();
+        Config::default().validate(&mut faults);
+        assert!(faults.is_empty(), "{faults}");
+        let config = Config {
+            fold: FoldConfig {
+                batch_messages: 0,
+                turn_entries: 0,
+                hash_every_entries: 0,
+                halted_pause_seconds: 0,
+            },
+            heartbeat: HeartbeatConfig {
+                waiting_max: 0,
+                patience_seconds: 0,
+                flush_seconds: 0,
+            },
+            ..Config::default()
+        };
+        config.validate(&mut faults);
+        assert_eq!(faults.iter().count(), 7, "{faults}");
+    }
+}

@@ -1,0 +1,122 @@
+//! The life of one partition in this process: stand by, own, start over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_bus::{Bus, Lease, Leases};
+use nixfleet_proto::subject::Partition;
+use nixfleet_service::{CancellationToken, Context};
+use nixfleet_store::Store;
+
+use crate::config::Config;
+use crate::ended::Ended;
+use crate::owner::Owner;
+use crate::report;
+use crate::takeover::Takeover;
+
+/// Pause after a failure, so that a server that is away is not hammered.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+
+/// One partition and what its ownership needs.
+pub struct Worker {
+    /// The bus.
+    pub bus: Bus,
+    /// The rows.
+    pub store: Arc<Store>,
+    /// The leases of this instance.
+    pub leases: Leases,
+    /// The partition.
+    pub partition: Partition,
+    /// Configuration, health and shutdown.
+    pub context: Context<Config>,
+}
+
+impl Worker {
+    /// Name of the partition in readiness.
+    pub fn component(partition: Partition) -> String {
+        format!("partition-{partition}")
+    }
+
+    /// Runs until the process stops.
+    ///
+    /// # Errors
+    /// Never; the signature is that of a task.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let stop = &self.context.shutdown;
+        let key = self.partition.to_string();
+        loop {
+            self.say(Ok(()));
+            let lease = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                lease = self.leases.acquire(&key) => lease,
+            };
+            let ended = self.own(&lease).await;
+            report::owned(self.partition, false);
+            report::ended(self.partition, &ended);
+            lease.release().await;
+            let pause = match &ended {
+                Ended::Released | Ended::Fenced => Duration::ZERO,
+                Ended::Failed(error) => {
+                    self.say(Err(format!("{error:#}")));
+                    FAILED_PAUSE
+                }
+                Ended::Halted(error) => {
+                    self.say(Err(format!("{error:#}")));
+                    Duration::from_secs(self.context.config.fold.halted_pause_seconds)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Takes the partition over and works on it while the lease holds.
+    async fn own(&self, lease: &Lease) -> Ended {
+        let stop = CancellationToken::new();
+        let watch = async {
+            tokio::select! {
+                () = lease.lost() => {}
+                () = self.context.shutdown.cancelled() => {}
+            }
+            stop.cancel();
+            // The work below ends by itself then.
+            std::future::pending::<Ended>().await
+        };
+        tokio::select! {
+            ended = watch => ended,
+            ended = self.work(&stop) => ended,
+        }
+    }
+
+    async fn work(&self, stop: &CancellationToken) -> Ended {
+        self.say(Err("taking over".to_owned()));
+        let takeover = Takeover {
+            bus: self.bus.clone(),
+            store: Arc::clone(&self.store),
+            partition: self.partition,
+        };
+        let taken = tokio::select! {
+            () = stop.cancelled() => return Ended::Released,
+            taken = takeover.run() => taken,
+        };
+        let owner = match taken {
+            Ok(taken) => Owner::new(&self.bus, self.partition, &self.context.config, taken).await,
+            Err(ended) => return ended,
+        };
+        match owner {
+            Ok(owner) => {
+                self.say(Ok(()));
+                report::owned(self.partition, true);
+                owner.live(stop).await
+            }
+            Err(ended) => ended,
+        }
+    }
+
+    fn say(&self, state: Result<(), String>) {
+        let component = Self::component(self.partition);
+        self.context.health.set_ready(&component, state);
+    }
+}

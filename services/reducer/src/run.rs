@@ -1,0 +1,125 @@
+//! Wires the service and keeps one worker per partition running until the process shall stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nixfleet_bus::{Bus, Floors, LayoutError};
+use nixfleet_proto::subject::Partition;
+use nixfleet_service::{Context, Health};
+use nixfleet_store::{ReadError, Store};
+
+use crate::config::Config;
+use crate::partition::Worker;
+use crate::turn::SERVICE;
+
+/// Pause between two attempts at the start.
+const START_PAUSE: Duration = Duration::from_millis(500);
+/// How often the connections are looked at.
+const HEALTH_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs the reducer.
+///
+/// # Errors
+/// When the configuration does not fit the fleet, or the bus cannot be reached in time.
+pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
+    let config = Arc::clone(&context.config);
+    context.health.expect(&["bus", "database"]);
+    let store = Store::connect(&config.database).context("opening the database")?;
+    let store = Arc::new(store);
+    let name = format!("{SERVICE}-{}", context.instance);
+    let bus = tokio::select! {
+        () = context.shutdown.cancelled() => return Ok(()),
+        bus = Bus::connect(config.bus.clone(), &name) => bus.context("connecting to the bus")?,
+    };
+    let prepared = tokio::select! {
+        () = context.shutdown.cancelled() => Ok(()),
+        prepared = prepare(&bus, &store, &context.health) => prepared,
+    };
+    if prepared.is_ok() && !context.shutdown.is_cancelled() {
+        work(&context, &bus, &store).await;
+    }
+    bus.close().await;
+    store.close();
+    prepared
+}
+
+/// Workers are joined here, before the bus closes under them.
+async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
+    let leases = bus.leases(SERVICE, &context.instance, context.config.lease);
+    let workers = Partition::all(bus.partitions()).map(|partition| {
+        let worker = Worker {
+            bus: bus.clone(),
+            store: Arc::clone(store),
+            leases: leases.clone(),
+            partition,
+            context: context.clone(),
+        };
+        let (sender, joined) = tokio::sync::oneshot::channel::<()>();
+        context
+            .tasks
+            .spawn(Worker::component(partition), async move {
+                // Dropped with the task, however it ends.
+                let _sender = sender;
+                worker.run().await
+            });
+        joined
+    });
+    let workers: Vec<_> = workers.collect();
+    watch(context, bus, store).await;
+    for joined in workers {
+        // The other end is dropped, never used: either answer means that the worker ended.
+        drop(joined.await);
+    }
+}
+
+/// States whether the servers answer until the process shall stop.
+async fn watch(context: &Context<Config>, bus: &Bus, store: &Store) {
+    loop {
+        context.health.set_ready("bus", bus.check());
+        let answered = store.ping().await;
+        let state = answered.map_err(|error| format!("{:#}", anyhow::Error::new(error)));
+        context.health.set_ready("database", state);
+        tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            () = tokio::time::sleep(HEALTH_EVERY) => {}
+        }
+    }
+}
+
+/// Waits for the schema, then makes sure of the streams, above every cursor.
+async fn prepare(bus: &Bus, store: &Store, health: &Health) -> anyhow::Result<()> {
+    loop {
+        match layout(bus, store).await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_transient(&error) => {
+                health.set_ready("database", Err(format!("{error:#}")));
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(START_PAUSE).await;
+    }
+}
+
+async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
+    store.schema_ready().await?;
+    let mut floors = Floors::default();
+    for (partition, cursor) in store.cursors().await? {
+        let names = bus.names();
+        floors.raise(names.output_stream(partition), cursor.out_seq);
+        let input = cursor.input.map_or(0, |mark| mark.seq);
+        floors.raise(names.input_stream(partition), input);
+    }
+    bus.ensure_layout(&floors).await?;
+    Ok(())
+}
+
+fn is_transient(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<ReadError>()
+        .is_some_and(ReadError::retryable)
+        || matches!(
+            error.downcast_ref::<LayoutError>(),
+            Some(LayoutError::Unavailable { .. })
+        )
+}
