@@ -11,6 +11,9 @@ use nixfleet_service::{CancellationToken, Health};
 use crate::board::QueuedDispatch;
 use crate::state::App;
 
+/// Name of the part in health reports.
+pub const LAYOUT: &str = "layout";
+
 /// Pause before a failed source is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Messages taken at once.
@@ -23,15 +26,15 @@ const CHECK: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the fleet was set up otherwise: going on would put entries into wrong partitions.
-pub async fn layout(app: Arc<App>, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn layout(app: Arc<App>, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
         match ensure_layout(&app).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                health.set_ready(LAYOUT, Ok(()));
+                return Ok(());
+            }
             Err(error) if is_transient(&error) => {
-                tracing::debug!(
-                    error = format!("{error:#}"),
-                    "the layout is not checked yet"
-                );
+                health.set_ready(LAYOUT, Err(format!("{error:#}")));
             }
             Err(error) => return Err(error),
         }

@@ -32,9 +32,13 @@ const DRAIN_SHARE: f64 = 0.6;
 /// When a file, the bus or the listener cannot be used at start, or the listener fails later.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
-    context
-        .health
-        .expect(&["bus", "database", "dispatches", releases::PART]);
+    context.health.expect(&[
+        "bus",
+        "database",
+        "dispatches",
+        follow::LAYOUT,
+        releases::PART,
+    ]);
     let certificates = RustlsConfig::from_config(tls::load(&config.tls)?);
     let listener = TcpListener::bind(config.http.listen)
         .await
@@ -84,7 +88,10 @@ fn spawn_followers(
             Ok(())
         });
     }
-    tasks.spawn("layout", follow::layout(Arc::clone(app), stop.clone()));
+    tasks.spawn(
+        "layout",
+        follow::layout(Arc::clone(app), context.health.clone(), stop.clone()),
+    );
     let (following, health, stopping) = (Arc::clone(app), context.health.clone(), stop.clone());
     tasks.spawn("releases", async move {
         following.releases.follow(health, stopping).await;

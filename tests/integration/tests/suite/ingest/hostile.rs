@@ -1,0 +1,188 @@
+//! Hostile input: each gets the documented answer, changes nothing and is counted.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::gateway::{Answer, Client, Gateway, event};
+use super::pki::{Authority, Validity};
+
+const EVENTS: &str = "/v1/agent/events";
+
+async fn post_text(client: &Client, text: String) -> Answer {
+    let request = client.request(Method::POST, EVENTS);
+    let request = request.header("content-type", "application/json");
+    client.send(request.body(text)).await
+}
+
+#[tokio::test]
+async fn malformed_events_change_nothing_and_are_counted() {
+    let gateway = Gateway::start("hostile", &[]).await;
+    let agent = gateway.agent("web-1");
+    let changed = |pointer: &str, value: Value| {
+        let mut event = event("web-1", 1);
+        *event.pointer_mut(pointer).unwrap() = value;
+        event
+    };
+    let cases = [
+        (event("web-2", 1), 403, "hostname-mismatch"),
+        (
+            changed("/event/kind", json!("Exploded")),
+            400,
+            "unknown-event-kind",
+        ),
+        (changed("/event/seq", json!("1")), 400, "invalid-field"),
+        (changed("/event/seq", json!(0)), 400, "out-of-bounds"),
+        (changed("/rolloutId", json!("stable")), 400, "invalid-field"),
+        (
+            changed("/rolloutId", json!("Stable@4F")),
+            400,
+            "invalid-rollout-id",
+        ),
+        (
+            changed("/event/receivedAt", json!("1970-01-01T00:00:00Z")),
+            400,
+            "out-of-bounds",
+        ),
+        (
+            changed("/event/currentClosureAtDispatch", json!("a\u{0}b")),
+            400,
+            "out-of-bounds",
+        ),
+        (json!({}), 400, "invalid-field"),
+    ];
+    for (body, status, code) in cases {
+        let answer = agent.post(EVENTS, &body).await;
+        assert_eq!(answer.refusal(), (status, code.to_owned()), "{body}");
+        assert!(gateway.hostile(code).await >= 1.0, "{code}");
+    }
+    let answer = post_text(&agent, "{\"hostname\":".to_owned()).await;
+    assert_eq!(answer.refusal(), (400, "invalid-json".to_owned()));
+    let request = agent
+        .request(Method::POST, EVENTS)
+        .header("content-type", "text/plain");
+    let answer = agent.send(request.body("{}")).await;
+    assert_eq!(answer.refusal(), (415, "unsupported-media-type".to_owned()));
+    assert_eq!(gateway.logged().await, Vec::new());
+}
+
+#[tokio::test]
+async fn a_body_of_ten_mebibytes_is_answered_with_413() {
+    let gateway = Gateway::start("large", &[]).await;
+    let agent = gateway.agent("web-1");
+    let mut huge = event("web-1", 1);
+    huge["event"]["currentClosureAtDispatch"] = "x".repeat(10 * 1024 * 1024).into();
+    let answer = agent.post(EVENTS, &huge).await;
+    assert_eq!(answer.refusal(), (413, "body-too-large".to_owned()));
+    // The same without a declared length.
+    let chunk = |_| Ok::<_, std::io::Error>(vec![b' '; 64 * 1024]);
+    let body = reqwest::Body::wrap_stream(futures::stream::iter((0..160).map(chunk)));
+    let request = agent
+        .request(Method::POST, EVENTS)
+        .header("content-type", "application/json");
+    let answer = agent.send(request.body(body)).await;
+    assert_eq!(answer.refusal(), (413, "body-too-large".to_owned()));
+    assert_eq!(gateway.hostile("body-too-large").await, 2.0);
+    assert_eq!(gateway.logged().await, Vec::new());
+    // The connection and the gateway are as good as before.
+    assert_eq!(agent.post(EVENTS, &event("web-1", 1)).await.status, 204);
+}
+
+#[tokio::test]
+async fn only_certificates_of_the_authority_get_an_answer() {
+    let gateway = Gateway::start("strangers", &[]).await;
+    let nobody = gateway.client_with(None);
+    for path in ["/v1/fleet.resolved", "/v1/hosts", "/nonsense"] {
+        let answer = nobody.get(path).await;
+        assert_eq!(
+            answer.refusal(),
+            (401, "client-certificate-required".to_owned())
+        );
+    }
+    assert_eq!(gateway.hostile("client-certificate-required").await, 3.0);
+    let foreign =
+        Authority::new("someone else").client("agent-web-1.fleet.test", None, Validity::Now);
+    gateway
+        .client_with(Some(&foreign))
+        .refused("/v1/fleet.resolved")
+        .await;
+    assert_eq!(gateway.hostile("client-certificate-foreign").await, 1.0);
+    let expired = gateway
+        .authority
+        .client("agent-web-1.fleet.test", None, Validity::Over);
+    gateway
+        .client_with(Some(&expired))
+        .refused("/v1/fleet.resolved")
+        .await;
+    assert_eq!(gateway.hostile("client-certificate-expired").await, 1.0);
+}
+
+#[tokio::test]
+async fn roles_do_not_stand_in_for_each_other() {
+    let gateway = Gateway::start("roles", &[]).await;
+    let (agent, operator) = (gateway.agent("web-1"), gateway.operator());
+    let pipeline = gateway.client("pipeline", Some("nixfleet-ci"));
+    let denied = (403, "role-not-allowed".to_owned());
+    for path in [
+        "/v1/hosts",
+        "/v1/hosts/web-1",
+        "/v1/rollouts",
+        "/v1/status",
+        "/v1/deferrals",
+    ] {
+        assert_eq!(agent.get(path).await.refusal(), denied, "{path}");
+        assert_eq!(pipeline.get(path).await.refusal(), denied, "{path}");
+    }
+    let clearance = json!({ "reason": "I say so" });
+    let answer = agent
+        .post("/v1/rollouts/stable@4f1c/clearance", &clearance)
+        .await;
+    assert_eq!(answer.refusal(), denied);
+    assert_eq!(
+        agent.put("/v1/manifests", &json!({})).await.refusal(),
+        denied
+    );
+    assert_eq!(
+        operator.post(EVENTS, &event("ada", 1)).await.refusal(),
+        denied
+    );
+    assert_eq!(
+        operator.get("/v1/agent/dispatch?wait=0").await.refusal(),
+        denied
+    );
+    assert_eq!(gateway.hostile("role-not-allowed").await, 14.0);
+    assert_eq!(gateway.logged().await, Vec::new());
+}
+
+#[tokio::test]
+async fn the_protocol_header_has_one_value() {
+    let gateway = Gateway::start("protocol", &["http.strict_protocol=true"]).await;
+    let operator = gateway.operator();
+    let with = async |value: Option<&str>| {
+        let mut request = operator.request(Method::GET, "/v1/whoami");
+        if let Some(value) = value {
+            request = request.header("X-Nixfleet-Protocol", value);
+        }
+        operator.send(request).await
+    };
+    assert_eq!(with(Some("1")).await.status, 200);
+    let refusal = async |value| with(value).await.refusal();
+    let unsupported = (426, "protocol-version-unsupported".to_owned());
+    assert_eq!(refusal(Some("2")).await, unsupported);
+    let invalid = (400, "protocol-version-invalid".to_owned());
+    assert_eq!(refusal(Some("one")).await, invalid);
+    let required = (400, "protocol-version-required".to_owned());
+    assert_eq!(refusal(None).await, required);
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_have_error_bodies() {
+    let gateway = Gateway::start("paths", &[]).await;
+    let operator = gateway.operator();
+    let unknown = (404, "unknown-path".to_owned());
+    assert_eq!(operator.get("/v2/nothing").await.refusal(), unknown);
+    let method = (405, "method-not-allowed".to_owned());
+    assert_eq!(
+        operator.post("/v1/whoami", &json!({})).await.refusal(),
+        method
+    );
+}
