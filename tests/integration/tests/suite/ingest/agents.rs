@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use nixfleet_harness::wait_for;
+use nixfleet_harness::{Postgres, wait_for};
 use nixfleet_proto::outcome::{Accepted, Effect, OutcomeSubject};
 use nixfleet_proto::wire::{HeartbeatReply, OwnerReply};
 use nixfleet_proto::{EntryBody, Minutes, Outcome, OutputFrame, Position, Producer, Verdict};
@@ -222,4 +222,27 @@ async fn a_stopping_gateway_lets_waiting_agents_go_and_ends_clean() {
         "{:?}",
         start.elapsed()
     );
+}
+
+#[tokio::test]
+async fn events_and_dispatches_do_not_need_the_database() {
+    let mut postgres = Postgres::start("ingest").unwrap();
+    let database = postgres.create_database("ingest").await.unwrap();
+    let gateway = Gateway::start_on(database, "nodb", &["database.wait_timeout_ms=1000"]).await;
+    let (agent, operator) = (gateway.agent("web-1"), gateway.operator());
+    assert_eq!(operator.get("/v1/hosts").await.status, 200);
+    postgres.kill().unwrap();
+    let answer = agent.post("/v1/agent/events", &event("web-1", 1)).await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(gateway.logged().await.len(), 1);
+    assert_eq!(agent.get("/v1/agent/dispatch?wait=0").await.status, 204);
+    let hosts = operator.get("/v1/hosts").await;
+    assert_eq!(hosts.refusal(), (503, "database-unavailable".to_owned()));
+    assert_eq!(hosts.headers["retry-after"], "5");
+    postgres.restart().unwrap();
+    wait_for("reads are back", SOON, async || {
+        Ok((operator.get("/v1/hosts").await.status == 200).then_some(()))
+    })
+    .await
+    .unwrap();
 }

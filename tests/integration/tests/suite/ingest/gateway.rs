@@ -7,7 +7,8 @@ use std::time::Duration;
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, Message};
 use nixfleet_harness::process::{Process, Recipe};
-use nixfleet_harness::{dev, ports, scope, scratch, wait_for};
+use nixfleet_harness::scope::unique_prefix;
+use nixfleet_harness::{Database, dev, ports, scope, scratch, shared_nats, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, Timestamp};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -62,16 +63,22 @@ impl Answer {
 impl Gateway {
     /// Starts one with further `--set` flags.
     pub async fn start(name: &str, set: &[&str]) -> Self {
+        let database = scope(name).await.unwrap().database;
+        Self::start_on(database, name, set).await
+    }
+
+    /// Starts one on this database.
+    pub async fn start_on(database: Database, name: &str, set: &[&str]) -> Self {
         // The process of the tests talks TLS too; another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let scope = scope(name).await.unwrap();
-        let database = DatabaseConfig {
-            url: scope.database.url.clone(),
+        let (nats_url, prefix) = (shared_nats().unwrap().url(), unique_prefix(name));
+        let store = DatabaseConfig {
+            url: database.url.clone(),
             ..DatabaseConfig::default()
         };
-        let store = Store::connect(&database).unwrap();
+        let store = Store::connect(&store).unwrap();
         store.migrate().await.unwrap();
-        let dir = scratch::dir(&format!("ingest-{}", scope.prefix)).unwrap();
+        let dir = scratch::dir(&format!("ingest-{}", prefix)).unwrap();
         let authority = Authority::new("test authority");
         let key = SigningKey::from_secret(Algorithm::Ed25519, &[7; 32]).unwrap();
         write_files(&dir, &authority, &key);
@@ -83,8 +90,8 @@ impl Gateway {
             format!("tls.key_file={}", dir.join("server-key.pem").display()),
             format!("tls.client_ca_file={}", dir.join("ca.pem").display()),
             format!("trust.trust_file={}", dir.join("trust.json").display()),
-            format!("bus.url={}", scope.nats_url),
-            format!("bus.prefix={}", scope.prefix),
+            format!("bus.url={nats_url}"),
+            format!("bus.prefix={prefix}"),
             format!("bus.partitions={PARTITIONS}"),
             "bus.input_max_bytes=67108864".to_owned(),
             "bus.output_max_bytes=67108864".to_owned(),
@@ -104,12 +111,12 @@ impl Gateway {
             .into_iter()
             .flat_map(|pair| ["--set".to_owned(), pair])
             .collect();
-        let url = scope.database.url.clone();
-        recipe.env = BTreeMap::from([("NIXFLEET_INGEST__DATABASE__URL".to_owned(), url)]);
+        let variable = "NIXFLEET_INGEST__DATABASE__URL".to_owned();
+        recipe.env = BTreeMap::from([(variable, database.url)]);
         let process = Process::start(recipe).unwrap();
         let config = BusConfig {
-            url: scope.nats_url,
-            prefix: scope.prefix,
+            url: nats_url,
+            prefix,
             partitions: PARTITIONS,
             ..BusConfig::default()
         };
