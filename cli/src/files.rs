@@ -16,6 +16,15 @@ pub enum Access {
     Secret,
 }
 
+/// When a file has to be safe from a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the command ends.
+    Now,
+    /// Whenever the system likes: it can be made again, and thousands are made at once.
+    Later,
+}
+
 /// What to do with a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
@@ -38,10 +47,25 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 /// # Errors
 /// Exit code 2, names the file.
 pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> Result<(), Failure> {
-    try_write(path, bytes, access, existing).or_input(|| format!("cannot write {}", path.display()))
+    try_write(path, bytes, (access, Durability::Now), existing)
+        .or_input(|| format!("cannot write {}", path.display()))
 }
 
-fn try_write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> io::Result<()> {
+/// [`write`] in place of whatever is there, for files that are made in bulk.
+///
+/// # Errors
+/// Exit code 2, names the file.
+pub fn write_later(path: &Path, bytes: &[u8], access: Access) -> Result<(), Failure> {
+    try_write(path, bytes, (access, Durability::Later), Existing::Replace)
+        .or_input(|| format!("cannot write {}", path.display()))
+}
+
+fn try_write(
+    path: &Path,
+    bytes: &[u8],
+    how: (Access, Durability),
+    existing: Existing,
+) -> io::Result<()> {
     if let Some(parent) = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -49,7 +73,7 @@ fn try_write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> i
         fs::create_dir_all(parent)?;
     }
     let temporary = beside(path, "new");
-    let written = write_new(&temporary, bytes, access).and_then(|()| match existing {
+    let written = write_new(&temporary, bytes, how).and_then(|()| match existing {
         Existing::Replace => fs::rename(&temporary, path),
         // A link is made or fails; a rename would silently win over another writer.
         Existing::Keep => {
@@ -62,7 +86,11 @@ fn try_write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> i
     written
 }
 
-fn write_new(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+fn write_new(
+    path: &Path,
+    bytes: &[u8],
+    (access, durability): (Access, Durability),
+) -> io::Result<()> {
     let mode = match access {
         Access::Public => 0o644,
         Access::Secret => 0o600,
@@ -73,7 +101,10 @@ fn write_new(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
         .mode(mode)
         .open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    match durability {
+        Durability::Now => file.sync_all(),
+        Durability::Later => Ok(()),
+    }
 }
 
 /// A name in the same directory that nobody else uses: of this process.

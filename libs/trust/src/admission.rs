@@ -4,6 +4,7 @@
 
 mod cycle;
 mod fault;
+mod manifests;
 mod rules;
 
 use nixfleet_proto::RolloutId;
@@ -14,6 +15,7 @@ pub use rules::{
 };
 
 use crate::release::{AcceptedRelease, Release};
+use crate::verify::Verified;
 
 /// A release that may become the accepted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +40,8 @@ pub fn admit(
     let mut findings = Findings::default();
     let fleet = release.fleet().payload();
     check_fleet(fleet, &mut findings);
-    for manifest in release.rollouts().values() {
-        rules::check_manifest(fleet, manifest.payload(), &mut findings);
-    }
+    let rollouts = release.rollouts().values();
+    manifests::check_manifests(fleet, rollouts.map(Verified::payload), &mut findings);
     if let Some(accepted) = accepted {
         compare(release, accepted, &mut findings);
     }

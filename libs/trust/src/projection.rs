@@ -44,11 +44,11 @@ pub fn project(
     fleet_hash: &ManifestHash,
     channel: &ChannelName,
 ) -> Result<Option<RolloutManifest>, ProjectError> {
-    let budgets = resolve_budgets(fleet);
-    project_with(fleet, fleet_hash, channel, &budgets)
+    let hosts = host_sets(fleet).remove(channel).unwrap_or_default();
+    manifest(fleet, fleet_hash, channel, hosts, &resolve_budgets(fleet))
 }
 
-/// [`project`] for every channel, the budgets resolved once.
+/// [`project`] for every channel, in one pass over the hosts.
 ///
 /// # Errors
 /// See [`ProjectError`].
@@ -57,26 +57,28 @@ pub fn project_all(
     fleet_hash: &ManifestHash,
 ) -> Result<BTreeMap<ChannelName, RolloutManifest>, ProjectError> {
     let budgets = resolve_budgets(fleet);
+    let mut host_sets = host_sets(fleet);
     let mut manifests = BTreeMap::new();
     for channel in fleet.channels.keys() {
-        if let Some(manifest) = project_with(fleet, fleet_hash, channel, &budgets)? {
+        let hosts = host_sets.remove(channel).unwrap_or_default();
+        if let Some(manifest) = manifest(fleet, fleet_hash, channel, hosts, &budgets)? {
             manifests.insert(channel.clone(), manifest);
         }
     }
     Ok(manifests)
 }
 
-fn project_with(
+fn manifest(
     fleet: &Fleet,
     fleet_hash: &ManifestHash,
     channel: &ChannelName,
+    host_set: Vec<ManifestHost>,
     budgets: &[ResolvedBudget],
 ) -> Result<Option<RolloutManifest>, ProjectError> {
     let policy = policy_of(fleet, channel)?;
     if fleet.meta.signed_at.is_none() {
         return Err(ProjectError::NotSigned);
     }
-    let host_set = host_set(fleet, channel);
     if host_set.is_empty() {
         return Ok(None);
     }
@@ -117,26 +119,32 @@ fn policy_of<'f>(
         })
 }
 
-/// The hosts of a channel that have a closure, sorted, each with the first wave that lists it.
-pub(crate) fn host_set(fleet: &Fleet, channel: &ChannelName) -> Vec<ManifestHost> {
-    let mut first_wave: BTreeMap<&Hostname, u32> = BTreeMap::new();
-    for (index, wave) in (0..).zip(fleet.waves.get(channel).into_iter().flatten()) {
-        for hostname in &wave.hosts {
-            first_wave.entry(hostname).or_insert(index);
+/// By channel the hosts that have a closure, sorted, each with the first wave that lists it; a
+/// channel without such hosts is absent.
+pub(crate) fn host_sets(fleet: &Fleet) -> BTreeMap<ChannelName, Vec<ManifestHost>> {
+    let mut first_wave: BTreeMap<(&ChannelName, &Hostname), u32> = BTreeMap::new();
+    for (channel, waves) in &fleet.waves {
+        for (index, wave) in (0..).zip(waves) {
+            for hostname in &wave.hosts {
+                first_wave.entry((channel, hostname)).or_insert(index);
+            }
         }
     }
-    fleet
-        .hosts
-        .iter()
-        .filter(|(_, host)| host.channel == *channel)
-        .filter_map(|(hostname, host)| {
-            Some(ManifestHost {
+    let mut sets: BTreeMap<ChannelName, Vec<ManifestHost>> = BTreeMap::new();
+    for (hostname, host) in &fleet.hosts {
+        let Some(target_closure) = &host.closure_hash else {
+            continue;
+        };
+        let wave_index = first_wave.get(&(&host.channel, hostname)).copied();
+        sets.entry(host.channel.clone())
+            .or_default()
+            .push(ManifestHost {
                 hostname: hostname.clone(),
-                wave_index: first_wave.get(hostname).copied().unwrap_or(0),
-                target_closure: host.closure_hash.clone()?,
-            })
-        })
-        .collect()
+                wave_index: wave_index.unwrap_or(0),
+                target_closure: target_closure.clone(),
+            });
+    }
+    sets
 }
 
 /// The budgets with their hosts, over the whole fleet.

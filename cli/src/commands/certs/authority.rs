@@ -93,7 +93,16 @@ pub fn create(dir: &Path, name: &str, days: u32) -> Result<(), Failure> {
     let certificate = params
         .self_signed(&key)
         .or_input(|| "cannot make the authority".to_owned())?;
-    store(&dir.join("ca"), &certificate.pem(), &key, Existing::Keep)
+    let secret = key.serialize_pem();
+    let keep = Existing::Keep;
+    files::write(&dir.join("ca.key"), secret.as_bytes(), Access::Secret, keep)?;
+    let certificate = certificate.pem();
+    files::write(
+        &dir.join("ca.crt"),
+        certificate.as_bytes(),
+        Access::Public,
+        keep,
+    )
 }
 
 impl Authority {
@@ -146,7 +155,7 @@ impl Authority {
         let certificate = params
             .signed_by(&key, &self.issuer)
             .or_input(|| format!("cannot issue a certificate for {}", leaf.common_name))?;
-        store(path, &certificate.pem(), &key, Existing::Replace)
+        store(path, &certificate.pem(), &key)
     }
 }
 
@@ -175,13 +184,13 @@ fn params(common_name: &str, days: u32) -> Result<CertificateParams, Failure> {
     Ok(params)
 }
 
-fn store(path: &Path, pem: &str, key: &KeyPair, existing: Existing) -> Result<(), Failure> {
+fn store(path: &Path, pem: &str, key: &KeyPair) -> Result<(), Failure> {
     let with = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
     let key = key.serialize_pem();
-    files::write(&with(".key"), key.as_bytes(), Access::Secret, existing)?;
-    files::write(&with(".crt"), pem.as_bytes(), Access::Public, existing)
+    files::write_later(&with(".key"), key.as_bytes(), Access::Secret)?;
+    files::write_later(&with(".crt"), pem.as_bytes(), Access::Public)
 }

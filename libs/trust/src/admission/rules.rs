@@ -1,12 +1,14 @@
 //! What a complete fleet looks like.
 
-use nixfleet_proto::fleet::{Channel, Fleet, RolloutManifest, RolloutPolicy, SCHEMA_VERSION};
+use std::collections::BTreeMap;
+
+use nixfleet_proto::fleet::{Channel, Fleet, ManifestHost, RolloutPolicy, SCHEMA_VERSION};
 use nixfleet_proto::id::{is_channel_name, is_channel_ref};
 use nixfleet_proto::{ChannelName, Hostname, Minutes};
 
 use super::cycle::cycles;
 use super::fault::{Fault, Findings, Notice};
-use crate::projection::{host_set, resolve_budgets};
+use crate::projection::host_sets;
 
 /// Longest soak in minutes: a year.
 pub const SOAK_MINUTES_MAX: u64 = 525_600;
@@ -19,6 +21,9 @@ pub const HOSTNAME_BYTES_MAX: usize = 253;
 
 /// Most waves of a channel or policy: blocks are kept per wave.
 pub const WAVES_MAX: usize = 256;
+
+/// Hosts to roll out to by channel.
+type HostSets = BTreeMap<ChannelName, Vec<ManifestHost>>;
 
 /// Finds everything that is wrong with a fleet on its own; the fleet is normalised.
 ///
@@ -34,15 +39,17 @@ pub fn check_fleet(fleet: &Fleet, findings: &mut Findings) {
     for (name, policy) in &fleet.rollout_policies {
         check_policy(name, policy, findings);
     }
+    let host_sets = host_sets(fleet);
     for (name, channel) in &fleet.channels {
-        check_channel(fleet, name, channel, findings);
+        let has_hosts = HasHosts(host_sets.contains_key(name));
+        check_channel(fleet, (name, channel), has_hosts, findings);
     }
     check_waves(fleet, findings);
     check_edges(fleet, findings);
-    check_ref(fleet, findings);
+    check_ref(fleet, &host_sets, findings);
 }
 
-fn check_schema(at: String, version: u64, findings: &mut Findings) {
+pub(super) fn check_schema(at: String, version: u64, findings: &mut Findings) {
     if version != SCHEMA_VERSION {
         findings.fault(Fault::SchemaVersion { at, version });
     }
@@ -121,7 +128,16 @@ fn check_wave_count(at: String, count: usize, findings: &mut Findings) {
     }
 }
 
-fn check_channel(fleet: &Fleet, name: &ChannelName, channel: &Channel, findings: &mut Findings) {
+/// Whether a channel has hosts to roll out to.
+#[derive(Clone, Copy)]
+struct HasHosts(bool);
+
+fn check_channel(
+    fleet: &Fleet,
+    (name, channel): (&ChannelName, &Channel),
+    HasHosts(has_hosts): HasHosts,
+    findings: &mut Findings,
+) {
     if !is_channel_name(name.as_str()) {
         findings.fault(Fault::NameIllegal {
             at: "channels".to_owned(),
@@ -144,7 +160,7 @@ fn check_channel(fleet: &Fleet, name: &ChannelName, channel: &Channel, findings:
     };
     // Hosts of a channel without waves are all in wave 0.
     let declared = fleet.waves.get(name).map_or(0, Vec::len);
-    let needed = if declared == 0 && !host_set(fleet, name).is_empty() {
+    let needed = if declared == 0 && has_hosts {
         1
     } else {
         declared.min(WAVES_MAX)
@@ -250,49 +266,17 @@ fn check_edges(fleet: &Fleet, findings: &mut Findings) {
     }
 }
 
-fn check_ref(fleet: &Fleet, findings: &mut Findings) {
+fn check_ref(fleet: &Fleet, host_sets: &HostSets, findings: &mut Findings) {
     let commit = fleet.meta.ci_commit.as_deref().unwrap_or_default();
     if commit.is_empty() {
-        for channel in fleet.channels.keys() {
-            if !host_set(fleet, channel).is_empty() {
-                findings.fault(Fault::RefMissing {
-                    channel: channel.clone(),
-                });
-            }
+        for channel in host_sets.keys() {
+            findings.fault(Fault::RefMissing {
+                channel: channel.clone(),
+            });
         }
     } else if !is_channel_ref(commit) {
         findings.fault(Fault::RefIllegal {
             reference: commit.chars().take(80).collect(),
-        });
-    }
-}
-
-/// Finds what is wrong with a rollout manifest beside its fleet.
-pub(super) fn check_manifest(fleet: &Fleet, manifest: &RolloutManifest, findings: &mut Findings) {
-    let channel = &manifest.channel;
-    check_schema(
-        format!("rollout manifest of {channel}: meta.schemaVersion"),
-        manifest.meta.schema_version,
-        findings,
-    );
-    if manifest.host_set != host_set(fleet, channel) {
-        findings.fault(Fault::HostSetDiffers {
-            channel: channel.clone(),
-        });
-    }
-    for (index, budget) in manifest.disruption_budgets.iter().enumerate() {
-        for hostname in &budget.hosts {
-            if !fleet.hosts.contains_key(hostname) {
-                findings.fault(Fault::UnknownHost {
-                    at: format!("rollout manifest of {channel}: disruptionBudgets[{index}].hosts"),
-                    hostname: hostname.clone(),
-                });
-            }
-        }
-    }
-    if manifest.disruption_budgets != resolve_budgets(fleet) {
-        findings.notice(Notice::BudgetsDiffer {
-            channel: channel.clone(),
         });
     }
 }

@@ -60,7 +60,7 @@ fn a_host_is_in_its_first_wave_or_in_wave_0() {
     let waves = fleet.waves.get_mut("stable").unwrap();
     waves[2].hosts.push("web-01".into());
     waves[2].hosts.retain(|name| name.as_str() != "db-01");
-    let set = host_set(&fleet, &"stable".into());
+    let set = host_sets(&fleet).remove("stable").unwrap();
     let waves: Vec<u32> = set.iter().map(|host| host.wave_index).collect();
     assert_eq!(waves, [0, 0, 1]);
 }
