@@ -213,3 +213,36 @@ async fn names_with_nul_stay_apart_and_come_back() {
     let detail = store.host_detail(&"a\0".into()).await.unwrap();
     assert_eq!(detail.records.len(), 1);
 }
+
+#[tokio::test]
+async fn names_a_host_chooses_may_be_longer_than_an_index_entry() {
+    let (store, _database) = store("store_long").await;
+    let id = rollout_id("stable@4f");
+    let mut rows = opening(&id, 1);
+    // Random text, because Postgres compresses before it measures.
+    let long: String = (0_u64..9_000)
+        .map(|n| char::from(b'!' + (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 57) as u8 % 94))
+        .collect();
+    let probe = ProbeName::from(long.as_str());
+    let control = FailedControl {
+        control_id: Some(long.clone()),
+        framework: Some(long.clone()),
+    };
+    let set = FailureSet {
+        failures: vec![control.clone()],
+        observed_at: at(1),
+        stamp: stamp(1),
+    };
+    rows.probe_failures
+        .insert((id.clone(), hostname(0), probe), set);
+    let candidate = Some(ClosureHash::from(long));
+    rows.recovery_candidates
+        .insert((id.clone(), hostname(0)), candidate.clone());
+    store
+        .apply_turn(partition(), 0, &rows, &cursor(1))
+        .await
+        .unwrap();
+    let snapshot = store.load_partition(partition()).await.unwrap();
+    assert_eq!(snapshot.probe_failures[0].control, control);
+    assert_eq!(snapshot.hosts[0].recovery_candidate, candidate);
+}
