@@ -1,5 +1,8 @@
 //! The store on a real Postgres.
 
+// Helpers of tests may panic like the tests themselves.
+#![cfg(test)]
+
 mod archive;
 mod fixtures;
 mod reads;
