@@ -61,7 +61,10 @@ async fn hosts_are_paged_by_key_over_current_rollouts() {
         .await
         .unwrap();
     assert_eq!(counts[&new][&HostState::Pending], 3);
-    let states = store.host_states(&[new.clone()], 2).await.unwrap();
+    let states = store
+        .host_states(std::slice::from_ref(&new), 2)
+        .await
+        .unwrap();
     assert_eq!(states[&new].len(), 2);
 }
 

@@ -146,40 +146,42 @@ async fn any_record_comes_back_unchanged() {
     });
     let handle = tokio::runtime::Handle::current();
     let outcome = tokio::task::block_in_place(|| {
-        runner.run(
-            &(record(), text(), time()),
-            |(record, hostile, observed_at)| {
-                let previous = position.get();
-                let mut rows = host_change(record.clone(), previous);
-                let control = FailedControl {
-                    control_id: Some(hostile.clone()),
-                    framework: None,
-                };
-                let failures = FailureSet {
-                    failures: vec![control.clone()],
-                    observed_at,
-                    stamp: stamp(previous),
-                };
-                rows.probe_failures =
-                    BTreeMap::from([((id.clone(), hostname(0), "p".into()), failures)]);
-                let candidate = Some(ClosureHash::from(hostile));
-                rows.recovery_candidates
-                    .insert((id.clone(), hostname(0)), candidate.clone());
-                let snapshot = handle.block_on(async {
-                    let next = cursor(previous + 1);
-                    let turn = store.apply_turn(partition(), previous, &rows, &next);
-                    turn.await
-                        .map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
-                    position.set(previous + 1);
-                    let loaded = store.load_partition(partition()).await;
-                    loaded.map_err(|error| TestCaseError::fail(format!("{error:?}")))
-                })?;
-                prop_assert_eq!(&snapshot.hosts[0].record, &record);
-                prop_assert_eq!(&snapshot.hosts[0].recovery_candidate, &candidate);
-                prop_assert_eq!(&snapshot.probe_failures[0].control, &control);
-                Ok(())
-            },
-        )
+        runner
+            .run(
+                &(record(), text(), time()),
+                |(record, hostile, observed_at)| {
+                    let previous = position.get();
+                    let mut rows = host_change(record.clone(), previous);
+                    let control = FailedControl {
+                        control_id: Some(hostile.clone()),
+                        framework: None,
+                    };
+                    let failures = FailureSet {
+                        failures: vec![control.clone()],
+                        observed_at,
+                        stamp: stamp(previous),
+                    };
+                    rows.probe_failures =
+                        BTreeMap::from([((id.clone(), hostname(0), "p".into()), failures)]);
+                    let candidate = Some(ClosureHash::from(hostile));
+                    rows.recovery_candidates
+                        .insert((id.clone(), hostname(0)), candidate.clone());
+                    let snapshot = handle.block_on(async {
+                        let next = cursor(previous + 1);
+                        let turn = store.apply_turn(partition(), previous, &rows, &next);
+                        turn.await
+                            .map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
+                        position.set(previous + 1);
+                        let loaded = store.load_partition(partition()).await;
+                        loaded.map_err(|error| TestCaseError::fail(format!("{error:?}")))
+                    })?;
+                    prop_assert_eq!(&snapshot.hosts[0].record, &record);
+                    prop_assert_eq!(&snapshot.hosts[0].recovery_candidate, &candidate);
+                    prop_assert_eq!(&snapshot.probe_failures[0].control, &control);
+                    Ok(())
+                },
+            )
+            .map_err(|error| error.to_string())
     });
     outcome.unwrap();
 }

@@ -1,7 +1,10 @@
 //! Turns: rows and cursor together, once.
 
 use nixfleet_proto::snapshot::{BlockRow, PartitionSnapshot, QuarantineRow, RolloutRow};
-use nixfleet_proto::{ChannelName, ClosureHash, Gate, Hold, HostState, Position, RolloutState};
+use nixfleet_proto::{
+    ChannelName, ClosureHash, Gate, Hold, HostRecord, HostState, Position, RolloutId,
+    RolloutRecord, RolloutState,
+};
 use nixfleet_store::{
     ApplyError, BlockChange, DispatchChange, FailureSet, RolloutChange, Store, TurnRows,
 };
@@ -19,6 +22,42 @@ async fn a_partition_nobody_applied_to_is_empty() {
     assert_eq!(store.cursor(partition()).await.unwrap(), None);
 }
 
+/// A change of every table.
+fn change_of_every_table(id: &RolloutId, host: &HostRecord, record: &RolloutRecord) -> TurnRows {
+    let mut rows = host_change(host.clone(), 5);
+    let quarantine = (ChannelName::from("stable"), ClosureHash::from("bad"));
+    rows.quarantines_inserted.insert(quarantine, stamp(5));
+    let dispatch = DispatchChange {
+        target_closure: ClosureHash::from("new"),
+        soak_minutes: host.soak_minutes,
+        stamp: stamp(6),
+    };
+    rows.dispatches
+        .insert((id.clone(), hostname(0)), Some(dispatch));
+    let candidate = Some(ClosureHash::from("new"));
+    rows.recovery_candidates
+        .insert((id.clone(), hostname(2)), candidate);
+    let block = BlockChange {
+        holds: holds(),
+        stamp: stamp(7),
+    };
+    rows.blocks.insert((id.clone(), 0, Gate::HostEdge), block);
+    let change = RolloutChange {
+        record: record.clone(),
+        stamp: stamp(8),
+    };
+    rows.rollouts.insert(id.clone(), change);
+    rows
+}
+
+fn holds() -> Vec<Hold> {
+    vec![Hold {
+        reason: "no\0".to_owned(),
+        hosts: Some(vec![hostname(2)]),
+        cause: None,
+    }]
+}
+
 #[tokio::test]
 async fn what_was_applied_is_what_is_loaded() {
     let (store, _database) = store("store_load").await;
@@ -33,37 +72,9 @@ async fn what_was_applied_is_what_is_loaded() {
     host.state = HostState::Soaking;
     host.last_event_seq = u64::MAX;
     host.soak_due_at = Some(at(99));
-    let mut rows = host_change(host.clone(), 5);
-    let channel = ChannelName::from("stable");
-    let closure = ClosureHash::from("bad");
-    rows.quarantines_inserted
-        .insert((channel.clone(), closure.clone()), stamp(5));
-    let key = (id.clone(), hostname(0));
-    let dispatch = DispatchChange {
-        target_closure: ClosureHash::from("new"),
-        soak_minutes: host.soak_minutes,
-        stamp: stamp(6),
-    };
-    rows.dispatches.insert(key.clone(), Some(dispatch));
-    rows.recovery_candidates
-        .insert((id.clone(), hostname(2)), Some(ClosureHash::from("new")));
-    let holds = vec![Hold {
-        reason: "no\0".to_owned(),
-        hosts: Some(vec![hostname(2)]),
-        cause: None,
-    }];
-    let block = BlockChange {
-        holds: holds.clone(),
-        stamp: stamp(7),
-    };
-    rows.blocks.insert((id.clone(), 0, Gate::HostEdge), block);
     let mut record = rollout_record(&id);
     record.state = RolloutState::Converging;
-    let change = RolloutChange {
-        record: record.clone(),
-        stamp: stamp(8),
-    };
-    rows.rollouts.insert(id.clone(), change);
+    let rows = change_of_every_table(&id, &host, &record);
     let applied = store
         .apply_turn(partition(), 1, &rows, &cursor(2))
         .await
@@ -93,8 +104,8 @@ async fn what_was_applied_is_what_is_loaded() {
     assert_eq!(
         snapshot.quarantines,
         [QuarantineRow {
-            channel,
-            closure_hash: closure,
+            channel: "stable".into(),
+            closure_hash: "bad".into(),
             position
         }]
     );
@@ -103,7 +114,7 @@ async fn what_was_applied_is_what_is_loaded() {
         rollout_id: id.clone(),
         wave: 0,
         gate: Gate::HostEdge,
-        holds,
+        holds: holds(),
         position,
     };
     assert_eq!(snapshot.blocks, [block]);
