@@ -164,7 +164,8 @@ impl Gate {
 pub struct Hold {
     /// Text for people.
     pub reason: String,
-    /// The hosts; absent means every Pending host of the wave.
+    /// The hosts; absent means every Pending host of the wave. Either way it speaks only of hosts
+    /// that are Pending without a queued dispatch: what it says of others means nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Vec<Hostname>>,
     /// The entry that caused it, when there is one in this partition.
