@@ -39,6 +39,9 @@ struct Term<'a> {
     epoch: u64,
     /// Barriers that have not come back.
     barriers: BTreeMap<Partition, Position>,
+    /// Partitions that accepted this leader's own barrier. That a partition is at this epoch is not
+    /// enough: an older leader may have chosen the same number.
+    fenced: BTreeSet<Partition>,
 }
 
 /// Leads until `stop` is cancelled or something goes wrong; whatever runs beside it has ended when it
@@ -60,6 +63,7 @@ pub async fn lead(parts: &Parts<'_>, stop: &CancellationToken) -> anyhow::Result
         followers: Followers::start(parts.bus, &loaded.next_output, batch),
         epoch: 0,
         barriers: BTreeMap::new(),
+        fenced: BTreeSet::new(),
     };
     let ended = term.work(stop).await;
     measure::leading(None);
@@ -97,19 +101,17 @@ impl Term<'_> {
                 let news = self.followers.next().await?;
                 self.absorb(news).await?;
             }
-            let count = self.parts.bus.partitions();
-            let is_leader = Partition::all(count)
-                .all(|partition| self.view.leader_epoch(partition) == self.epoch);
-            if is_leader {
+            if self.fenced.len() == usize::from(self.parts.bus.partitions()) {
                 return Ok(());
             }
-            // Another leader of an unseen, higher epoch was there before.
+            // An earlier leader that the rows did not show was at this epoch or above.
             tracing::info!(epoch = self.epoch, "barrier refused, trying a higher epoch");
         }
     }
 
     async fn append_barriers(&mut self) -> anyhow::Result<()> {
         let input = self.parts.bus.input();
+        self.fenced.clear();
         for partition in Partition::all(self.parts.bus.partitions()) {
             let barrier = turn::entry(self.epoch, PlanAction::Barrier {}, Utc::now());
             let position = input.append(partition, barrier).await;
@@ -183,6 +185,9 @@ impl Term<'_> {
         let is_barrier = self.barriers.get(&partition) == Some(&outcome.position);
         if is_barrier {
             self.barriers.remove(&partition);
+            if matches!(outcome.verdict, Verdict::Accepted(_)) {
+                self.fenced.insert(partition);
+            }
         }
         let is_ours = self.view.is_in_log(partition, outcome.position);
         self.view.absorb(partition, outcome, self.pins.set())?;
