@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::ended::Ended;
 use crate::owner::Owner;
 use crate::report;
+use crate::run::{is_transient, layout};
 use crate::takeover::Takeover;
 
 /// Pause after a failure, so that a server that is away is not hammered.
@@ -44,13 +45,15 @@ impl Worker {
     pub async fn run(self) -> anyhow::Result<()> {
         let stop = &self.context.shutdown;
         let key = self.partition.to_string();
+        let mut suspicious = false;
         loop {
             self.say(Ok(()));
             let lease = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 lease = self.leases.acquire(&key) => lease,
             };
-            let ended = self.own(&lease).await;
+            let ended = self.own(&lease, suspicious).await;
+            suspicious = matches!(ended, Ended::Failed(_));
             report::owned(self.partition, false);
             report::ended(self.partition, &ended);
             lease.release().await;
@@ -72,8 +75,9 @@ impl Worker {
         }
     }
 
-    /// Takes the partition over and works on it while the lease holds.
-    async fn own(&self, lease: &Lease) -> Ended {
+    /// Takes the partition over and works on it while the lease holds. After a failure the streams
+    /// are looked at first: a bus that lost its data gets them back above the cursors.
+    async fn own(&self, lease: &Lease, suspicious: bool) -> Ended {
         let stop = CancellationToken::new();
         let watch = async {
             tokio::select! {
@@ -86,12 +90,19 @@ impl Worker {
         };
         tokio::select! {
             ended = watch => ended,
-            ended = self.work(&stop) => ended,
+            ended = self.work(&stop, suspicious) => ended,
         }
     }
 
-    async fn work(&self, stop: &CancellationToken) -> Ended {
+    async fn work(&self, stop: &CancellationToken, suspicious: bool) -> Ended {
         self.say(Err("taking over".to_owned()));
+        if suspicious && let Err(error) = layout(&self.bus, &self.store).await {
+            return if is_transient(&error) {
+                Ended::Failed(error)
+            } else {
+                Ended::Halted(error)
+            };
+        }
         let takeover = Takeover {
             bus: self.bus.clone(),
             store: Arc::clone(&self.store),

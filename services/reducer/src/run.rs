@@ -101,7 +101,11 @@ async fn prepare(bus: &Bus, store: &Store, health: &Health) -> anyhow::Result<()
     }
 }
 
-async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
+/// Creates what is missing on the bus, above everything the rows cover.
+///
+/// # Errors
+/// Those of the database and of the layout.
+pub async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
     store.schema_ready().await?;
     let mut floors = Floors::default();
     for (partition, cursor) in store.cursors().await? {
@@ -114,7 +118,8 @@ async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_transient(error: &anyhow::Error) -> bool {
+/// True when [`layout`] may succeed later.
+pub fn is_transient(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<ReadError>()
         .is_some_and(ReadError::retryable)
