@@ -1,0 +1,291 @@
+//! An input log written by the test, reducers as processes, and the pure fold to hold them against.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use chrono::Utc;
+use nixfleet_bus::{Bus, BusConfig, Floors, decode_input, decode_output};
+use nixfleet_core::partition::{PartitionState, PinnedSet};
+use nixfleet_harness::process::{Process, Recipe};
+use nixfleet_harness::release::Signer;
+use nixfleet_harness::{Scope, dev, ports, scratch, wait_for};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat, OwnerReply};
+use nixfleet_proto::{
+    ChannelName, Entry, EntryBody, HostEvent, HostEventBody, HostState, ManifestHash, Outcome,
+    OutputFrame, PlanAction, Position, Producer, RolloutId,
+};
+use nixfleet_store::{DatabaseConfig, Store};
+use serde_json::{Value, json};
+
+/// Long enough for a lease to expire and a process to start on a busy machine.
+pub const SOON: Duration = Duration::from_secs(60);
+pub const HOSTS: usize = 6;
+
+/// One partition with everything but a reducer.
+pub struct Log {
+    pub scope: Scope,
+    pub bus: Bus,
+    pub store: Store,
+    pub partition: Partition,
+    pub rollout: RolloutId,
+    pub pinned: PinnedSet,
+    manifest: ManifestHash,
+    dir: PathBuf,
+}
+
+impl Log {
+    /// An empty log; the release of one channel is in the object store.
+    pub async fn new(name: &str) -> Self {
+        let scope = nixfleet_harness::scope(name).await.unwrap();
+        let config = BusConfig {
+            url: scope.nats_url.clone(),
+            prefix: scope.prefix.clone(),
+            partitions: 1,
+            ..BusConfig::default()
+        };
+        let bus = Bus::connect(config, "test").await.unwrap();
+        bus.ensure_layout(&Floors::default()).await.unwrap();
+        let store = Store::connect(&DatabaseConfig {
+            url: scope.database.url.clone(),
+            pool_size: 2,
+            ..DatabaseConfig::default()
+        })
+        .unwrap();
+        store.migrate().await.unwrap();
+        let channel = ChannelName::from("stable");
+        let signer = Signer::development().unwrap();
+        let release = signer.release(&fleet(), "4f1c", Utc::now()).unwrap();
+        let (fleet, rollout) = (&release.bundle.fleet, &release.bundle.rollouts[&channel]);
+        let hash = |bytes: &[u8]| nixfleet_trust::canonical_hash(bytes).unwrap();
+        let manifest = hash(&rollout.bytes);
+        for signed in [fleet, rollout] {
+            let bytes = Bytes::from(signed.bytes.clone());
+            let stored = bus.manifests().put(&hash(&signed.bytes), bytes).await;
+            stored.unwrap();
+        }
+        let pinned = nixfleet_trust::pin(&rollout.bytes, &fleet.bytes, &manifest).unwrap();
+        Self {
+            partition: Partition::of(&channel, 1),
+            rollout: release.rollouts[&channel].clone(),
+            pinned: PinnedSet::from([(manifest.clone(), Arc::new(pinned))]),
+            dir: scratch::dir(name).unwrap(),
+            manifest,
+            store,
+            scope,
+            bus,
+        }
+    }
+
+    /// Starts a reducer that hashes its state after every frame.
+    pub fn reducer(&self, number: usize) -> Process {
+        self.service("reducer", number, &[("FOLD__HASH_EVERY_ENTRIES", "1")])
+    }
+
+    /// Starts an applier.
+    pub fn applier(&self) -> Process {
+        self.service("applier", 0, &[("TURN__CHECK_SECONDS", "1")])
+    }
+
+    fn service(&self, service: &str, number: usize, own: &[(&str, &str)]) -> Process {
+        let name = format!("{service}-{number}");
+        let program = dev::binary(&format!("nixfleet-{service}")).unwrap();
+        let mut recipe = Recipe::new(&name, program, self.dir.join(format!("{name}.log")));
+        let listen = format!("127.0.0.1:{}", ports::free().unwrap());
+        let settings = [
+            ("INSTANCE", name.as_str()),
+            ("BUS__URL", &self.scope.nats_url),
+            ("BUS__PREFIX", &self.scope.prefix),
+            ("BUS__PARTITIONS", "1"),
+            ("DATABASE__URL", &self.scope.database.url),
+            ("DATABASE__POOL_SIZE", "3"),
+            ("ADMIN__LISTEN", &listen),
+            ("LEASE__TTL_SECONDS", "4"),
+            ("LEASE__RENEW_SECONDS", "1"),
+        ];
+        let prefix = format!("NIXFLEET_{}__", service.to_ascii_uppercase());
+        for (key, value) in settings.iter().chain(own) {
+            recipe
+                .env
+                .insert(format!("{prefix}{key}"), (*value).to_owned());
+        }
+        Process::start(recipe).unwrap()
+    }
+
+    pub async fn append(&self, bodies: Vec<EntryBody>) -> Vec<Position> {
+        let entries = bodies
+            .into_iter()
+            .map(|body| Entry::new(Utc::now(), body))
+            .collect();
+        let input = self.bus.input();
+        input.append_all(self.partition, entries).await.unwrap()
+    }
+
+    pub async fn open(&self) {
+        let open = PlanAction::OpenRollout {
+            channel: self.rollout.channel(),
+            target_ref: self.rollout.target_ref(),
+            rollout_id: self.rollout.clone(),
+            manifest_hash: self.manifest.clone(),
+        };
+        let queue = (0..HOSTS).map(|number| PlanAction::QueueDispatch {
+            hostname: host(number).into(),
+            rollout_id: self.rollout.clone(),
+            target_closure: closure(number).into(),
+            soak_minutes: Default::default(),
+        });
+        let actions = std::iter::once(open).chain(queue);
+        let plan = |action| EntryBody::Plan { epoch: 0, action };
+        self.append(actions.map(plan).collect()).await;
+    }
+
+    /// Every host tells the same, as event `seq`.
+    pub async fn tell(&self, seq: u64, body: impl Fn(usize) -> HostEventBody) {
+        let events = (0..HOSTS).map(|number| EntryBody::HostEvent {
+            rollout_id: self.rollout.clone(),
+            hostname: host(number).into(),
+            producer: Producer::Agent,
+            event: HostEvent {
+                seq,
+                body: body(number),
+            },
+        });
+        self.append(events.collect()).await;
+    }
+
+    /// Everything the outputs say so far, held to be one unbroken chain.
+    pub async fn frames(&self) -> Vec<(u64, OutputFrame)> {
+        let stream = self.bus.names().output_stream(self.partition);
+        let last = self.bus.stream_identity(&stream).await.unwrap().last_seq;
+        let mut reader = self.bus.reader(&stream, 1);
+        let mut frames = Vec::new();
+        while reader.next_seq() <= last {
+            for message in reader.next_batch(64).await.unwrap() {
+                frames.push((message.seq, decode_output(&message).unwrap()));
+            }
+        }
+        frames
+    }
+
+    /// The whole input log; a message that cannot be read has no entries.
+    async fn inputs(&self) -> Vec<(Position, Entry)> {
+        let stream = self.bus.names().input_stream(self.partition);
+        let last = self.bus.stream_identity(&stream).await.unwrap().last_seq;
+        let mut reader = self.bus.reader(&stream, 1);
+        let mut inputs = Vec::new();
+        while reader.next_seq() <= last {
+            for message in reader.next_batch(64).await.unwrap() {
+                let entries = decode_input(&message).map(|frame| frame.entries);
+                let seq = message.seq;
+                let entries = (0..).zip(entries.unwrap_or_default());
+                inputs.extend(entries.map(|(index, entry)| (Position { seq, index }, entry)));
+            }
+        }
+        inputs
+    }
+
+    /// Waits until everything appended is folded, and holds each outcome and state hash against the
+    /// pure fold of the same log. Returns the state.
+    pub async fn wait_folded(&self, reducer: &Process) -> PartitionState {
+        let folded = wait_for("the log is folded", SOON, async || {
+            let (inputs, frames) = (self.inputs().await, self.frames().await);
+            self.compare(&inputs, &frames).map(Some)
+        });
+        let folded = folded.await;
+        folded.unwrap_or_else(|error| panic!("{error:#}\n{}", reducer.tail()))
+    }
+
+    fn compare(
+        &self,
+        inputs: &[(Position, Entry)],
+        frames: &[(u64, OutputFrame)],
+    ) -> Result<PartitionState> {
+        let mut state = PartitionState::new();
+        let mut inputs = inputs.iter();
+        for (seq, frame) in frames {
+            for outcome in &frame.outcomes {
+                let (position, entry) = inputs.next().context("an outcome too many")?;
+                let expected: Outcome = state.apply(*position, entry, &self.pinned);
+                ensure!(*outcome == expected, "{outcome:#?}\n{expected:#?}");
+            }
+            if let Some(hash) = &frame.state_hash {
+                ensure!(*hash == state.hash(), "the hash of frame {seq} differs");
+            }
+        }
+        ensure!(inputs.next().is_none(), "an entry has no outcome");
+        Ok(state)
+    }
+
+    /// Asks the owner, until there is one.
+    pub async fn beat(&self, number: usize, current_closure: &str) -> OwnerReply {
+        let heartbeat = OwnerHeartbeat {
+            channel: self.rollout.channel(),
+            received_at: Utc::now(),
+            request: HeartbeatRequest {
+                hostname: host(number).into(),
+                rollout_id: None,
+                current_closure: Some(current_closure.into()),
+                at: Utc::now(),
+            },
+        };
+        let deadline = Duration::from_secs(5);
+        wait_for("the owner answers", SOON, async || {
+            let asked = self
+                .bus
+                .request_heartbeat(self.partition, &heartbeat, deadline);
+            Ok(Some(asked.await?))
+        })
+        .await
+        .unwrap()
+    }
+}
+
+pub fn host(number: usize) -> String {
+    format!("web-{number}")
+}
+
+pub fn closure(number: usize) -> String {
+    format!("new-web-{number}")
+}
+
+pub fn acknowledged(_: usize) -> HostEventBody {
+    HostEventBody::DispatchAck {
+        current_closure_at_dispatch: "old".into(),
+        received_at: Utc::now(),
+    }
+}
+
+pub fn completed(number: usize) -> HostEventBody {
+    HostEventBody::ActivationCompleted {
+        observed_current_closure: closure(number).into(),
+        exit_code: 0,
+        completed_at: Utc::now(),
+    }
+}
+
+/// Hosts by state in the one rollout of the log.
+pub fn count(log: &Log, state: &PartitionState, wanted: HostState) -> u64 {
+    let rollout = state.rollout(&log.rollout).unwrap();
+    rollout.tally.by_state().get(&wanted).copied().unwrap_or(0)
+}
+
+fn fleet() -> Value {
+    let hosts: serde_json::Map<String, Value> = (0..HOSTS)
+        .map(|number| {
+            let host = json!({ "system": "x86_64-linux", "tags": [], "channel": "stable",
+                               "closureHash": closure(number), "pubkey": null });
+            (self::host(number), host)
+        })
+        .collect();
+    json!({
+        "schemaVersion": 1,
+        "hosts": hosts,
+        "channels": { "stable": { "rolloutPolicy": "all", "reconcileIntervalMinutes": 30,
+                                  "freshnessWindow": 1440, "signingIntervalMinutes": 30 } },
+        "rolloutPolicies": { "all": { "strategy": "all-at-once",
+                                      "onHealthFailure": "rollback-and-halt" } },
+    })
+}
