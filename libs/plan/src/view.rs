@@ -46,7 +46,7 @@ pub struct FleetView {
     pub(crate) budgets: BudgetBook,
     /// Superseded rollouts by the time it happened.
     pub(crate) superseded: BTreeSet<(Timestamp, RolloutId)>,
-    /// Rollouts with a claim that completes some day, by the earliest time.
+    /// Rollouts whose opening is on its way through the log.
     pub(crate) opening: BTreeSet<RolloutId>,
     pub(crate) in_log: BTreeMap<(Partition, Position), PlanAction>,
     pub(crate) refused: BTreeMap<AttemptKey, Timestamp>,
