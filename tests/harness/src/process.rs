@@ -59,6 +59,8 @@ pub struct Process {
     recipe: Recipe,
     child: Child,
     status: Option<ExitStatus>,
+    /// The last signal sent: asking a service twice to stop means "at once".
+    asked: Option<Signal>,
 }
 
 impl Process {
@@ -94,6 +96,7 @@ impl Process {
             recipe,
             child,
             status: None,
+            asked: None,
         })
     }
 
@@ -144,15 +147,19 @@ impl Process {
             .ok()
             .and_then(Pid::from_raw)
             .context("the process id is out of range")?;
+        self.asked = Some(signal);
         kill_process(pid, signal).with_context(|| format!("signalling {}", self.recipe.name))
     }
 
-    /// Sends `signal` and waits for the end; after `patience` it is killed, which is an error.
+    /// Sends `signal`, unless it was the last one sent, and waits for the end; after `patience` it
+    /// is killed, which is an error.
     ///
     /// # Errors
     /// When it does not end by itself.
     pub fn stop(&mut self, signal: Signal, patience: Duration) -> Result<ExitStatus> {
-        self.signal(signal)?;
+        if self.asked != Some(signal) {
+            self.signal(signal)?;
+        }
         let start = Instant::now();
         while start.elapsed() < patience {
             if let Some(status) = self.ended()? {
