@@ -1,0 +1,71 @@
+//! The options.
+
+use std::time::Duration;
+
+use clap::Parser;
+use nixfleet_harness::Service;
+
+/// Fewer hosts do not fill every wave of every channel.
+const HOSTS_MIN: usize = 20;
+
+/// Rolls a bad and a good release out to a simulated fleet, on real servers.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "nixfleet-demo", version, bin_name = "cargo xtask demo")]
+pub struct Args {
+    /// Hosts of the fleet, at least 20.
+    #[arg(long, default_value_t = 300, value_parser = hosts)]
+    pub hosts: usize,
+    /// Decides what happens to each host.
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// Print the result as JSON on standard output; everything else goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+    /// Leave everything running at the end, print where, and wait for Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+    /// Processes of each service.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub instances: u8,
+    /// `kill -9` of one service in the middle; the supervisor starts it again.
+    #[arg(long, value_name = "SERVICE")]
+    pub kill: Option<Service>,
+    /// Drop the schema of the database in the middle and restart all services.
+    #[arg(long)]
+    pub wipe_postgres: bool,
+    /// Seconds after which the demo gives up; absent: 240 and one per five hosts.
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline_seconds: Option<u64>,
+}
+
+impl Args {
+    /// Longest time for the whole story.
+    pub fn deadline(&self) -> Duration {
+        let default = 240 + self.hosts as u64 / 5;
+        Duration::from_secs(self.deadline_seconds.unwrap_or(default))
+    }
+}
+
+fn hosts(text: &str) -> Result<usize, String> {
+    let hosts: usize = text.parse().map_err(|error| format!("{error}"))?;
+    if hosts < HOSTS_MIN {
+        return Err(format!("at least {HOSTS_MIN} hosts fill every wave"));
+    }
+    Ok(hosts)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Args::command().debug_assert();
+        assert!(Args::try_parse_from(["demo", "--hosts", "5"]).is_err());
+        assert!(Args::try_parse_from(["demo", "--kill", "nats"]).is_err());
+        let args = Args::try_parse_from(["demo", "--kill", "applier"]).unwrap();
+        assert_eq!(args.kill, Some(Service::Applier));
+    }
+}

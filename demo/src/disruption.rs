@@ -1,0 +1,57 @@
+//! Breaking things in the middle.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nixfleet_harness::{Service, postgres};
+
+use crate::args::Args;
+use crate::database::SCHEMA;
+use crate::say::Say;
+use crate::stage::Stage;
+
+/// How long the services stay away while the database is wiped.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// What is broken.
+#[derive(Debug, Clone, Copy)]
+pub struct Disruption {
+    kill: Option<Service>,
+    wipe: bool,
+}
+
+impl Disruption {
+    /// What the options ask for.
+    pub fn wanted(args: &Args) -> Option<Self> {
+        let disruption = Self {
+            kill: args.kill,
+            wipe: args.wipe_postgres,
+        };
+        (disruption.kill.is_some() || disruption.wipe).then_some(disruption)
+    }
+
+    /// Breaks it, and starts again what was stopped.
+    ///
+    /// # Errors
+    /// When something cannot be started again.
+    pub async fn strike(self, stage: &mut Stage, say: &Say) -> Result<()> {
+        if let Some(service) = self.kill {
+            say.line(&format!(
+                "kill -9 {service}-0; the supervisor starts it again"
+            ));
+            stage.kill(service)?;
+        }
+        if self.wipe {
+            say.line("the services are killed, the database schema is dropped");
+            stage.stack.kill_all()?;
+            let drop_schema = format!("DROP SCHEMA {SCHEMA} CASCADE");
+            postgres::execute(&stage.database.url, &drop_schema)
+                .await
+                .context("wiping the database")?;
+            tokio::time::sleep(AWAY).await;
+            say.line("the services are started again");
+            stage.stack.start_all()?;
+        }
+        Ok(())
+    }
+}

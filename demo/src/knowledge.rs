@@ -1,0 +1,138 @@
+//! What everybody knows at one moment: the hosts, the tables, the archive.
+
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use nixfleet_agent::swarm::state::SwarmState;
+
+pub use tables::{ArchiveFacts, HostRow, RolloutRow};
+
+use crate::database;
+use crate::stage::Stage;
+
+/// Everything, gathered in one go.
+#[derive(Debug)]
+pub struct Facts {
+    /// The hosts' own view.
+    pub swarm: SwarmState,
+    /// Host records by rollout and host.
+    pub hosts: BTreeMap<(String, String), HostRow>,
+    /// Rollouts by id.
+    pub rollouts: BTreeMap<String, RolloutRow>,
+    /// Quarantined closures, as `channel closure`.
+    pub quarantines: Vec<String>,
+    /// Dispatches still queued.
+    pub queued: i64,
+    /// The archive.
+    pub archive: ArchiveFacts,
+    /// Messages that nobody could read.
+    pub dead_letters: i64,
+    /// Services that ended by themselves.
+    pub deaths: Vec<String>,
+}
+
+/// Asks everybody.
+///
+/// # Errors
+/// When somebody does not answer.
+pub async fn gather(stage: &mut Stage) -> Result<Facts> {
+    // The hosts first: whatever they got a 2xx for before is in the log, and soon in the tables.
+    let swarm = stage.swarm_state()?;
+    let url = stage.database.url.clone();
+    Ok(Facts {
+        swarm,
+        hosts: tables::hosts(&url).await?,
+        rollouts: tables::rollouts(&url).await?,
+        quarantines: database::quarantines(&url).await?,
+        queued: tables::count(&url, "SELECT count(*) FROM dispatch_queue").await?,
+        archive: tables::archive(&url).await?,
+        dead_letters: tables::count(
+            &url,
+            "SELECT count(*) FROM event_log WHERE kind IN ('dead-letter', 'undecodable')",
+        )
+        .await?,
+        deaths: stage.deaths.clone(),
+    })
+}
+
+impl Facts {
+    /// True when nothing is under way between the hosts, the tables and the archive.
+    pub fn is_quiet(&self) -> bool {
+        self.swarm.totals.pending_events == 0
+            && self.archive.entries == self.archive.outcomes
+            && self.missing_in_archive().is_empty()
+            && self.differences().is_empty()
+    }
+
+    /// Rollouts that are neither superseded nor pruned.
+    pub fn current_rollouts(&self) -> BTreeSet<&str> {
+        self.rollouts
+            .iter()
+            .filter(|(_, row)| !matches!(row.state.as_str(), "Superseded" | "Pruned"))
+            .map(|(rollout_id, _)| rollout_id.as_str())
+            .collect()
+    }
+
+    /// Where the hosts and the tables differ, one line each.
+    pub fn differences(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (hostname, knowledge) in &self.swarm.hosts {
+            for (rollout_id, own) in &knowledge.rollouts {
+                let key = (rollout_id.to_string(), hostname.to_string());
+                match self.hosts.get(&key) {
+                    None => lines.push(format!("{hostname} in {rollout_id}: no row")),
+                    // The host stopped looking at a rollout that a newer dispatch replaced.
+                    Some(_) if own.replaced => {}
+                    Some(row) => {
+                        if row.state != own.state.name() {
+                            lines.push(format!(
+                                "{hostname} in {rollout_id}: the host says {}, the row {}",
+                                own.state.name(),
+                                row.state
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        let current = self.current_rollouts();
+        for ((rollout_id, hostname), row) in &self.hosts {
+            if !current.contains(rollout_id.as_str()) {
+                continue;
+            }
+            let runs = self
+                .swarm
+                .hosts
+                .iter()
+                .find(|(name, _)| name.as_str() == hostname)
+                .map(|(_, knowledge)| knowledge.current_closure.to_string());
+            if runs.as_ref() != Some(&row.target_closure) || row.current_closure != runs {
+                lines.push(format!(
+                    "{hostname} in {rollout_id}: runs {runs:?}, the row has {:?}, its target is {}",
+                    row.current_closure, row.target_closure
+                ));
+            }
+        }
+        lines
+    }
+
+    /// Events the hosts got a 2xx for that the archive does not hold, one line per host.
+    pub fn missing_in_archive(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (hostname, knowledge) in &self.swarm.hosts {
+            for (rollout_id, own) in &knowledge.rollouts {
+                let key = (rollout_id.to_string(), hostname.to_string());
+                let archived = self.archive.events.get(&key).copied().unwrap_or(0);
+                if archived < own.accepted_events {
+                    lines.push(format!(
+                        "{hostname} in {rollout_id}: {} accepted, {archived} archived",
+                        own.accepted_events
+                    ));
+                }
+            }
+        }
+        lines
+    }
+}

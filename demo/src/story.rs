@@ -1,0 +1,263 @@
+//! The play in four acts: a bad release, why it stopped, its fix, and whether everybody agrees.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::args::Args;
+use crate::checks::{self, Check};
+use crate::database::{self, WaveCount};
+use crate::disruption::Disruption;
+use crate::explain;
+use crate::fleet::{CHANNELS, Release};
+use crate::knowledge::{self, Facts};
+use crate::progress::Progress;
+use crate::say::Say;
+use crate::stage::Stage;
+
+/// Between two looks at everything.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Looks in a row that must find the same before a halt counts as settled.
+const SETTLED_TICKS: u32 = 3;
+
+/// Longest time for the last events to reach the database and the archive.
+const CATCH_UP: Duration = Duration::from_secs(60);
+
+/// Part of the hosts that has the fixed release before things are broken on purpose, in percent.
+const DISRUPT_AT_PERCENT: i64 = 30;
+
+/// What is known at the end.
+#[derive(Debug)]
+pub struct Ending {
+    /// What everybody knows.
+    pub facts: Facts,
+    /// What must hold.
+    pub checks: Vec<Check>,
+    /// From the first publication to the last convergence.
+    pub rollout_time: Duration,
+    /// Whole time of the play.
+    pub total_time: Duration,
+}
+
+impl Ending {
+    /// True when every check holds.
+    pub fn holds(&self) -> bool {
+        self.checks.iter().all(|check| check.fault.is_none())
+    }
+}
+
+/// The play.
+pub struct Story<'a> {
+    say: &'a Say,
+    disruption: Option<Disruption>,
+}
+
+impl<'a> Story<'a> {
+    /// The play with the disruptions that were asked for.
+    pub fn new(args: &Args, say: &'a Say) -> Self {
+        Self {
+            say,
+            disruption: Disruption::wanted(args),
+        }
+    }
+
+    /// Plays it to its end.
+    ///
+    /// # Errors
+    /// When something breaks that should not; what must hold at the end is part of the ending.
+    pub async fn play(&self, stage: &mut Stage) -> Result<Ending> {
+        let start = Instant::now();
+        self.bad_release(stage).await?;
+        self.reasons(stage).await?;
+        self.fixed_release(stage).await?;
+        let rollout_time = start.elapsed();
+        self.say
+            .title("Waiting for the last events to be applied and archived");
+        let facts = self.catch_up(stage).await?;
+        let checks = checks::all(&facts);
+        Ok(Ending {
+            facts,
+            checks,
+            rollout_time,
+            total_time: start.elapsed(),
+        })
+    }
+
+    async fn bad_release(&self, stage: &mut Stage) -> Result<()> {
+        self.say
+            .title("A release whose closure fails its probe on some hosts");
+        let release = stage.publish(Release::Bad).await?;
+        for rollout_id in release.rollouts.values() {
+            self.say.line(&format!("signed and published {rollout_id}"));
+        }
+        stage.start_swarm()?;
+        let mut progress = Progress::new(self.say);
+        let mut settled = 0;
+        while settled < SETTLED_TICKS {
+            let waves = self.look(stage, &mut progress).await?;
+            settled = if is_halted(&waves) { settled + 1 } else { 0 };
+            tokio::time::sleep(TICK).await;
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    /// The hosts rolled back, the closure is quarantined, the gated channels were not touched.
+    async fn reasons(&self, stage: &mut Stage) -> Result<()> {
+        let waves = database::waves(&stage.database.url).await?;
+        let quarantines = database::quarantines(&stage.database.url).await?;
+        self.say.title("The rollout has halted");
+        for quarantine in &quarantines {
+            self.say.line(&format!("quarantined: {quarantine}"));
+        }
+        ensure!(!quarantines.is_empty(), "no closure is quarantined");
+        for wave in waves.iter().filter(|wave| wave.channel != CHANNELS[0]) {
+            let untouched = wave.hosts.keys().all(|state| state == "Pending");
+            ensure!(
+                untouched,
+                "{} is gated, yet its hosts are {:?}",
+                wave.rollout_id,
+                wave.hosts
+            );
+        }
+        explain::why_it_halted(stage, self.say).await
+    }
+
+    async fn fixed_release(&self, stage: &mut Stage) -> Result<()> {
+        self.say.title("The fixed release");
+        let release = stage.publish(Release::Fixed).await?;
+        let wanted: Vec<String> = release.rollouts.values().map(ToString::to_string).collect();
+        for rollout_id in &wanted {
+            self.say.line(&format!("signed and published {rollout_id}"));
+        }
+        let mut progress = Progress::new(self.say);
+        let mut disruption = self.disruption;
+        loop {
+            let waves = self.look(stage, &mut progress).await?;
+            if let Some(now) = disruption
+                && converged_percent(&waves, &wanted) >= DISRUPT_AT_PERCENT
+            {
+                disruption = None;
+                progress.pause();
+                now.strike(stage, self.say).await?;
+            }
+            if is_complete(&waves, &wanted) {
+                break;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        ensure!(
+            disruption.is_none(),
+            "everything was over before it could be broken"
+        );
+        progress.finish();
+        Ok(())
+    }
+
+    /// Asks until nothing is under way any more, or until the patience is over.
+    async fn catch_up(&self, stage: &mut Stage) -> Result<Facts> {
+        let start = Instant::now();
+        loop {
+            stage.supervise(self.say)?;
+            let facts = knowledge::gather(stage).await?;
+            if facts.is_quiet() || start.elapsed() > CATCH_UP {
+                return Ok(facts);
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// One look: who lives, and where every wave stands. Nothing is known while the schema is gone.
+    async fn look(&self, stage: &mut Stage, progress: &mut Progress<'_>) -> Result<Vec<WaveCount>> {
+        stage.supervise(self.say)?;
+        let waves = database::waves(&stage.database.url)
+            .await
+            .unwrap_or_default();
+        progress.show(&waves);
+        Ok(waves)
+    }
+}
+
+/// The first channel stopped with a reverted host and nothing in it is under way.
+fn is_halted(waves: &[WaveCount]) -> bool {
+    let mut edge = waves
+        .iter()
+        .filter(|wave| wave.channel == CHANNELS[0])
+        .peekable();
+    edge.peek().is_some()
+        && edge.all(|wave| {
+            wave.rollout_state == "Reverted"
+                && wave
+                    .hosts
+                    .keys()
+                    .all(|state| matches!(state.as_str(), "Pending" | "Converged" | "Reverted"))
+        })
+}
+
+fn is_complete(waves: &[WaveCount], wanted: &[String]) -> bool {
+    wanted.iter().all(|rollout_id| {
+        let mut found = waves
+            .iter()
+            .filter(|wave| wave.rollout_id == *rollout_id)
+            .peekable();
+        found.peek().is_some() && found.all(|wave| wave.rollout_state == "Terminal")
+    })
+}
+
+fn converged_percent(waves: &[WaveCount], wanted: &[String]) -> i64 {
+    let of_wanted = waves
+        .iter()
+        .filter(|wave| wanted.contains(&wave.rollout_id));
+    let (mut hosts, mut converged) = (0, 0);
+    for wave in of_wanted {
+        hosts += wave.hosts.values().sum::<i64>();
+        converged += wave.hosts.get("Converged").copied().unwrap_or(0);
+    }
+    if hosts == 0 {
+        0
+    } else {
+        converged * 100 / hosts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(rollout_id: &str, rollout_state: &str, hosts: &[(&str, i64)]) -> WaveCount {
+        WaveCount {
+            channel: rollout_id.split('@').next().unwrap().to_owned(),
+            rollout_id: rollout_id.to_owned(),
+            rollout_state: rollout_state.to_owned(),
+            wave: 0,
+            hosts: hosts.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_halt_is_settled_when_nothing_of_the_channel_is_under_way() {
+        for (state, hosts, expected) in [
+            ("Reverted", [("Pending", 3), ("Reverted", 1)], true),
+            ("Reverted", [("Soaking", 3), ("Reverted", 1)], false),
+            ("Active", [("Pending", 3), ("Converged", 1)], false),
+        ] {
+            assert_eq!(
+                is_halted(&[wave("edge@1", state, &hosts)]),
+                expected,
+                "{state}"
+            );
+        }
+        assert!(!is_halted(&[]));
+    }
+
+    #[test]
+    fn all_wanted_rollouts_must_be_there_and_over() {
+        let wanted = ["edge@2".to_owned(), "stable@2".to_owned()];
+        let edge = wave("edge@2", "Terminal", &[("Converged", 3)]);
+        assert!(!is_complete(std::slice::from_ref(&edge), &wanted));
+        let stable = wave("stable@2", "Active", &[("Pending", 1)]);
+        assert!(!is_complete(&[edge.clone(), stable.clone()], &wanted));
+        assert_eq!(converged_percent(&[edge, stable], &wanted), 75);
+    }
+}
