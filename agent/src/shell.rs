@@ -3,8 +3,10 @@
 //! Start reading at [`Agent::run`].
 
 pub mod client;
+pub mod fetch;
 pub mod run;
 pub mod tls;
 
 pub use client::{Client, ClientError, Link};
-pub use run::{Agent, AgentError, Counted, Observer, Parts, Shared};
+pub use fetch::Shared;
+pub use run::{Agent, AgentError, Counted, Observer, Parts};

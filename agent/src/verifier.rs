@@ -1,8 +1,8 @@
-//! Signatures of artifacts against the trust file, with a memory for bytes that were seen before.
+//! Signatures of artifacts against the trust file, with a memory for what was verified.
 //!
-//! Agents of one process share a verifier: what was verified once, byte for byte and under the same
-//! active keys, is not parsed and verified again. Everything that depends on the host or on the time
-//! is still compared by each agent.
+//! Agents of one process share a verifier: what was verified once under the active keys is not
+//! parsed and verified again. Everything that depends on the host or on the time is still compared
+//! by each agent.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,19 +21,8 @@ const REMEMBERED_MAX: usize = 32;
 pub struct Verifier {
     trust: TrustFile,
     window: Duration,
-    manifests: Mutex<Memory<RolloutManifest>>,
-    fleets: Mutex<Memory<Fleet>>,
-}
-
-#[derive(Debug)]
-struct Memory<T>(VecDeque<Seen<T>>);
-
-#[derive(Debug)]
-struct Seen<T> {
-    bytes: Box<[u8]>,
-    signature: Box<[u8]>,
-    keys: ActiveKeys,
-    verified: Arc<Verified<T>>,
+    manifests: Memory<RolloutManifest>,
+    fleets: Memory<Fleet>,
 }
 
 impl Verifier {
@@ -42,8 +31,8 @@ impl Verifier {
         Self {
             trust,
             window,
-            manifests: Mutex::new(Memory(VecDeque::new())),
-            fleets: Mutex::new(Memory(VecDeque::new())),
+            manifests: Memory::default(),
+            fleets: Memory::default(),
         }
     }
 
@@ -57,7 +46,7 @@ impl Verifier {
         signature: &[u8],
         now: Timestamp,
     ) -> Result<Arc<Verified<RolloutManifest>>, VerifyError> {
-        self.check(&self.manifests, bytes, signature, now)
+        self.check(&self.manifests, (bytes, signature), now)
     }
 
     /// Verifies a fleet.
@@ -70,58 +59,93 @@ impl Verifier {
         signature: &[u8],
         now: Timestamp,
     ) -> Result<Arc<Verified<Fleet>>, VerifyError> {
-        self.check(&self.fleets, bytes, signature, now)
+        self.check(&self.fleets, (bytes, signature), now)
     }
 
-    /// A fleet that was verified under the keys active now, by the hash a signed manifest names.
+    /// The rollout manifest that was verified with this signature, under the keys active now.
+    pub fn known_manifest(
+        &self,
+        signature: &[u8],
+        now: Timestamp,
+    ) -> Option<Arc<Verified<RolloutManifest>>> {
+        let keys = self.trust.release_keys(now);
+        let known = self
+            .manifests
+            .find(|seen| *seen.signature == *signature && seen.keys == keys)?;
+        self.is_fresh(&known, now).then_some(known)
+    }
+
+    /// The fleet that was verified and has the hash a signed manifest names, under the keys active
+    /// now.
     pub fn known_fleet(&self, hash: &ManifestHash, now: Timestamp) -> Option<Arc<Verified<Fleet>>> {
         let keys = self.trust.release_keys(now);
-        let memory = self.fleets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut seen = memory.0.iter();
-        let known = seen.find(|seen| seen.keys == keys && seen.verified.hash() == hash)?;
-        self.is_fresh(&known.verified, now)
-            .then(|| Arc::clone(&known.verified))
+        let known = self
+            .fleets
+            .find(|seen| seen.verified.hash() == hash && seen.keys == keys)?;
+        self.is_fresh(&known, now).then_some(known)
     }
 
     fn check<T: Artifact>(
         &self,
-        memory: &Mutex<Memory<T>>,
-        bytes: &[u8],
-        signature: &[u8],
+        memory: &Memory<T>,
+        (bytes, signature): (&[u8], &[u8]),
         now: Timestamp,
     ) -> Result<Arc<Verified<T>>, VerifyError> {
         let keys = self.trust.release_keys(now);
-        {
-            let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = memory.0.iter().find(|seen| {
-                *seen.bytes == *bytes && *seen.signature == *signature && seen.keys == keys
-            });
-            if let Some(known) = known
-                && self.is_fresh(&known.verified, now)
-            {
-                return Ok(Arc::clone(&known.verified));
-            }
-        }
         let freshness = Freshness {
             now,
             window: self.window,
         };
         let verified = Arc::new(verify(bytes, signature, &keys, freshness)?);
-        let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.0.push_back(Seen {
-            bytes: bytes.into(),
+        memory.keep(Seen {
             signature: signature.into(),
             keys,
             verified: Arc::clone(&verified),
         });
-        if memory.0.len() > REMEMBERED_MAX {
-            memory.0.pop_front();
-        }
         Ok(verified)
     }
 
     fn is_fresh<T>(&self, verified: &Verified<T>, now: Timestamp) -> bool {
         let window = TimeDelta::from_std(self.window).unwrap_or(TimeDelta::MAX);
         now - verified.signed_at() <= window
+    }
+}
+
+/// What was verified, newest last.
+#[derive(Debug)]
+struct Memory<T>(Mutex<VecDeque<Seen<T>>>);
+
+#[derive(Debug)]
+struct Seen<T> {
+    signature: Box<[u8]>,
+    keys: ActiveKeys,
+    verified: Arc<Verified<T>>,
+}
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self(Mutex::new(VecDeque::new()))
+    }
+}
+
+impl<T> Memory<T> {
+    fn find(&self, is_it: impl Fn(&Seen<T>) -> bool) -> Option<Arc<Verified<T>>> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = seen.iter().rev().find(|seen| is_it(seen))?;
+        Some(Arc::clone(&known.verified))
+    }
+
+    fn keep(&self, new: Seen<T>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen
+            .iter()
+            .any(|known| known.signature == new.signature && known.keys == new.keys)
+        {
+            return;
+        }
+        seen.push_back(new);
+        if seen.len() > REMEMBERED_MAX {
+            seen.pop_front();
+        }
     }
 }

@@ -204,30 +204,37 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| ClientError::Protocol(error.to_string()))
     }
 
-    /// Fetches a rollout manifest.
+    /// Fetches a rollout manifest, unverified.
     ///
     /// # Errors
     /// No answer, or none that is a success.
-    pub async fn rollout_manifest(&self, id: &RolloutId) -> Result<SignedBytes, ClientError> {
+    pub async fn rollout_manifest(&self, id: &RolloutId) -> Result<Vec<u8>, ClientError> {
         self.artifact(&format!("/v1/rollouts/{id}")).await
     }
 
-    /// Fetches the fleet.
+    /// Fetches the detached signature of a rollout manifest.
+    ///
+    /// # Errors
+    /// No answer, or none that is a success.
+    pub async fn rollout_signature(&self, id: &RolloutId) -> Result<Vec<u8>, ClientError> {
+        self.artifact(&format!("/v1/rollouts/{id}/sig")).await
+    }
+
+    /// Fetches the fleet, unverified.
     ///
     /// # Errors
     /// No answer, or none that is a success.
     pub async fn fleet(&self) -> Result<SignedBytes, ClientError> {
-        self.artifact("/v1/fleet.resolved").await
+        Ok(SignedBytes {
+            signature: self.artifact("/v1/fleet.resolved/sig").await?,
+            bytes: self.artifact("/v1/fleet.resolved").await?,
+        })
     }
 
-    async fn artifact(&self, path: &str) -> Result<SignedBytes, ClientError> {
+    async fn artifact(&self, path: &str) -> Result<Vec<u8>, ClientError> {
         let request = self.request(Method::GET, path, ARTIFACT_TIMEOUT);
         let response = self.exchange(request).await?;
-        let bytes = self.read(response, ARTIFACT_BYTES_MAX).await?;
-        let request = self.request(Method::GET, &format!("{path}/sig"), REQUEST_TIMEOUT);
-        let response = self.exchange(request).await?;
-        let signature = self.read(response, ANSWER_BYTES_MAX).await?;
-        Ok(SignedBytes { bytes, signature })
+        self.read(response, ARTIFACT_BYTES_MAX).await
     }
 
     fn request(&self, method: Method, path: &str, timeout: Duration) -> RequestBuilder {

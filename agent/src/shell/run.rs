@@ -8,15 +8,13 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatRequest};
 use nixfleet_proto::{Hostname, RolloutId, Timestamp};
-use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, ClientError, HeartbeatAnswer};
+use super::fetch::Shared;
 use crate::activator::Activator;
-use crate::core::{AgentConfig, AgentCore, Command, Input, Note, ReleaseFault};
-use crate::release::SignedRelease;
+use crate::core::{AgentConfig, AgentCore, Command, Input, Note};
 use crate::spool::{Spool, SpoolError};
-use crate::verifier::Verifier;
 
 /// Time for the heartbeat at the start; without an answer the agent starts all the same.
 const FIRST_HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,28 +24,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Pause between long-polls that came back at once.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
-
-/// What agents of one process share.
-#[derive(Debug)]
-pub struct Shared {
-    /// Verifies artifacts and remembers those it verified.
-    pub verifier: Verifier,
-    /// Artifacts being read at the same time; bounds memory.
-    pub downloads: Semaphore,
-    /// One agent fetches the fleet, the others find it verified.
-    fleet: Mutex<()>,
-}
-
-impl Shared {
-    /// With room for `downloads_max` artifacts at a time.
-    pub fn new(verifier: Verifier, downloads_max: usize) -> Self {
-        Self {
-            verifier,
-            downloads: Semaphore::new(downloads_max),
-            fleet: Mutex::new(()),
-        }
-    }
-}
 
 /// Sees what an agent does; must not block.
 pub trait Observer: Send + Sync + 'static {
@@ -291,7 +267,7 @@ impl Agent {
         let client = Arc::clone(&self.parts.client);
         let shared = Arc::clone(&self.parts.shared);
         self.jobs.push(Box::pin(async move {
-            let fetched = fetch_release(&client, &shared, &rollout_id).await;
+            let fetched = shared.fetch_release(&client, &rollout_id).await;
             Done::Input(Box::new(match fetched {
                 Ok(release) => Input::ReleaseVerified {
                     rollout_id,
@@ -373,89 +349,5 @@ impl Agent {
                 tracing::debug!(%host, ?note, "control plane");
             }
         }
-    }
-}
-
-/// Fetches and verifies what a rollout consists of.
-async fn fetch_release(
-    client: &Client,
-    shared: &Shared,
-    rollout_id: &RolloutId,
-) -> Result<SignedRelease, ReleaseFault> {
-    let _permit = shared.downloads.acquire().await.map_err(|_| ReleaseFault {
-        reason: "stopping".to_owned(),
-        message: "the process stops".to_owned(),
-        retryable: true,
-    })?;
-    let signed = client
-        .rollout_manifest(rollout_id)
-        .await
-        .map_err(fetching)?;
-    let manifest = shared
-        .verifier
-        .manifest(&signed.bytes, &signed.signature, chrono::Utc::now())
-        .map_err(verifying)?;
-    let hash = &manifest.payload().fleet_resolved_hash;
-    let _turn = shared.fleet.lock().await;
-    let fleet = match shared.verifier.known_fleet(hash, chrono::Utc::now()) {
-        Some(fleet) => fleet,
-        None => {
-            let signed = client.fleet().await.map_err(fetching)?;
-            shared
-                .verifier
-                .fleet(&signed.bytes, &signed.signature, chrono::Utc::now())
-                .map_err(verifying)?
-        }
-    };
-    Ok(SignedRelease { manifest, fleet })
-}
-
-fn fetching(error: ClientError) -> ReleaseFault {
-    ReleaseFault {
-        reason: "not-fetched".to_owned(),
-        retryable: error.is_retryable(),
-        message: chain(&error),
-    }
-}
-
-fn verifying(error: nixfleet_trust::VerifyError) -> ReleaseFault {
-    ReleaseFault {
-        reason: kebab(error.name()),
-        message: chain(&error),
-        retryable: false,
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-/// `BadSignature` as `bad-signature`.
-fn kebab(name: &str) -> String {
-    let mut out = String::with_capacity(name.len() + 4);
-    for (at, letter) in name.chars().enumerate() {
-        if letter.is_ascii_uppercase() && at > 0 {
-            out.push('-');
-        }
-        out.push(letter.to_ascii_lowercase());
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_are_kebab_case() {
-        assert_eq!(kebab("BadSignature"), "bad-signature");
-        assert_eq!(kebab("Stale"), "stale");
     }
 }

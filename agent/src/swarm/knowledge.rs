@@ -116,16 +116,22 @@ impl Knowledge {
 
     /// Everything as of now.
     pub fn state(&self, at: Timestamp) -> SwarmState {
-        let hosts: BTreeMap<Hostname, HostKnowledge> = self
-            .hosts
-            .iter()
+        let mut state = self.summary(at);
+        let hosts = self.hosts.iter();
+        state.hosts = hosts
             .map(|(hostname, watch)| (hostname.clone(), watch.lock().clone()))
             .collect();
+        state
+    }
+
+    /// Everything as of now without the single hosts, which are most of the work.
+    pub fn summary(&self, at: Timestamp) -> SwarmState {
         let mut totals = self.sums.totals();
         let mut by_closure: BTreeMap<ClosureHash, u64> = BTreeMap::new();
         let mut by_state: BTreeMap<RolloutId, BTreeMap<_, u64>> = BTreeMap::new();
         let mut latencies = Vec::new();
-        for host in hosts.values() {
+        for watch in self.hosts.values() {
+            let host = watch.lock();
             totals.hosts += 1;
             totals.running += u64::from(host.running);
             totals.online += u64::from(host.running && host.online);
@@ -151,7 +157,7 @@ impl Knowledge {
                 .map(|(kind, count)| (kind.to_owned(), count))
                 .collect(),
             dispatch_latency_ms: Percentiles::of(&mut latencies),
-            hosts,
+            hosts: BTreeMap::new(),
         }
     }
 }

@@ -23,12 +23,14 @@ use crate::core::AgentConfig;
 use crate::shell::{Client, Shared, tls};
 use crate::verifier::Verifier;
 
-/// Artifacts read at the same time in one process; each may be as large as the fleet.
-const DOWNLOADS_MAX: usize = 16;
+/// Artifacts read and verified at the same time in one process; each may be as large as the fleet.
+const DOWNLOADS_MAX: usize = 4;
 /// How often the state file is looked after.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an unchanged state file may grow old.
-const STATE_AGE_TICKS_MAX: u32 = 5;
+const STATE_AGE_MAX: Duration = Duration::from_secs(5);
+/// Writing the state of thousands of hosts takes its time; it may take one part in this many.
+const STATE_SHARE: u32 = 10;
 
 /// Everything a swarm needs.
 pub struct Plan {
@@ -162,8 +164,7 @@ fn report(
     async move {
         let mut ticks = tokio::time::interval(STATE_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut written = None;
-        let mut age: u32 = 0;
+        let mut written: Option<Written> = None;
         let mut said_at = tokio::time::Instant::now();
         loop {
             let last = tokio::select! {
@@ -171,22 +172,43 @@ fn report(
                 _ = ticks.tick() => false,
             };
             let changes = knowledge.changes();
-            age += 1;
             if let Some(file) = &file
-                && (last || written != Some(changes) || age >= STATE_AGE_TICKS_MAX)
+                && (last
+                    || written
+                        .as_ref()
+                        .is_none_or(|written| written.is_old(changes)))
             {
+                let started = tokio::time::Instant::now();
                 write(file.clone(), Arc::clone(&knowledge)).await?;
-                written = Some(changes);
-                age = 0;
+                written = Some(Written {
+                    changes,
+                    at: tokio::time::Instant::now(),
+                    took: started.elapsed(),
+                });
             }
             if last || progress.is_some_and(|interval| said_at.elapsed() >= interval) {
-                println!("{}", progress_line(&knowledge.state(chrono::Utc::now())));
+                println!("{}", progress_line(&knowledge.summary(chrono::Utc::now())));
                 said_at = tokio::time::Instant::now();
             }
             if last {
                 return Ok(());
             }
         }
+    }
+}
+
+/// A state file as it was last written.
+struct Written {
+    changes: u64,
+    at: tokio::time::Instant,
+    took: Duration,
+}
+
+impl Written {
+    fn is_old(&self, changes: u64) -> bool {
+        let age = self.at.elapsed();
+        let changed = self.changes != changes || age >= STATE_AGE_MAX;
+        changed && age >= self.took * STATE_SHARE
     }
 }
 
