@@ -1,0 +1,201 @@
+//! One control plane with its hosts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::Utc;
+use nixfleet_harness::release::{Signer, write_directory};
+use nixfleet_harness::{
+    Database, Nats, Operator, Service, Stack, StackConfig, Swarm, SwarmConfig, scope, scratch,
+    shared_nats, shared_postgres, wait_for,
+};
+use serde_json::{Value, json};
+use tokio_postgres::NoTls;
+
+use super::fleet::{HOSTS, source};
+
+/// A rollout of twenty hosts takes some ten seconds; a busy machine may be many times slower.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+pub struct World {
+    swarm: Option<Swarm>,
+    pub stack: Stack,
+    pub operator: Operator,
+    pub database: Database,
+    signer: Signer,
+    dir: PathBuf,
+    progress: i64,
+}
+
+impl World {
+    /// On the shared servers, releases are published to the gateway.
+    pub async fn shared(name: &str, instances: usize) -> Self {
+        let prefix = scope::unique_prefix(name);
+        let nats_url = shared_nats().unwrap().url();
+        Self::start(name, instances, (nats_url, prefix), |_, _| {}).await
+    }
+
+    /// On a NATS server of its own, releases are polled from a directory.
+    pub async fn polling(name: &str, nats: &Nats) -> Self {
+        let bus = (nats.url(), "fleet".to_owned());
+        Self::start(name, 1, bus, |config, dir| {
+            let releases = dir.join("releases").display().to_string();
+            config.set(Service::Planner, "source.directory", releases);
+            config.set(Service::Planner, "source.poll_seconds", "0.5");
+        })
+        .await
+    }
+
+    async fn start(
+        name: &str,
+        instances: usize,
+        (nats_url, prefix): (String, String),
+        adjust: impl FnOnce(&mut StackConfig, &PathBuf),
+    ) -> Self {
+        let dir = scratch::dir(name).unwrap();
+        let signer = Signer::development().unwrap();
+        let trust = signer.write_trust(&dir).unwrap();
+        let postgres = shared_postgres().unwrap();
+        let database = postgres.create_database(name).await.unwrap();
+        let mut config = StackConfig::new(dir.clone(), trust).unwrap();
+        config.nats_url = nats_url;
+        config.prefix = prefix;
+        config.database_url = database.url.clone();
+        config.instances = instances;
+        config.partitions = 2;
+        adjust(&mut config, &dir);
+        let stack = Stack::start(config).await.unwrap();
+        Self {
+            swarm: None,
+            operator: stack.operator(instances - 1).unwrap(),
+            stack,
+            database,
+            signer,
+            dir,
+            progress: 0,
+        }
+    }
+
+    pub async fn publish(&self, commit: &str) {
+        let release = self.signer.release(&source(commit), commit, Utc::now());
+        self.operator.publish(&release.unwrap()).await.unwrap();
+    }
+
+    pub fn write_release(&self, commit: &str) {
+        let release = self.signer.release(&source(commit), commit, Utc::now());
+        write_directory(&release.unwrap(), &self.dir.join("releases")).unwrap();
+    }
+
+    pub fn start_swarm(&mut self, profile: &Value) {
+        let config = self.stack.config();
+        let swarm = SwarmConfig {
+            dir: self.dir.clone(),
+            url: self.stack.url(0).unwrap(),
+            authority: config.authority.clone(),
+            trust: config.trust.clone(),
+            hostnames: HOSTS.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            profile: profile.clone(),
+            seed: 7,
+            heartbeat: Duration::from_secs(2),
+            probe_interval: Duration::from_millis(300),
+            sustained: Duration::from_secs(1),
+        };
+        self.swarm = Some(Swarm::start(&swarm).unwrap());
+    }
+
+    /// The number a statement gives; 0 while the table is not there.
+    pub async fn count(&self, sql: &str) -> i64 {
+        let (client, connection) = tokio_postgres::connect(&self.database.url, NoTls)
+            .await
+            .unwrap();
+        let driver = tokio::spawn(connection);
+        let rows = client.query(sql, &[]).await;
+        drop(client);
+        driver.await.unwrap().unwrap();
+        rows.map_or(0, |rows| rows[0].get(0))
+    }
+
+    /// Waits until some hosts more have moved on than at the last call.
+    pub async fn wait_for_progress(&mut self) {
+        let wanted = self.progress + 3;
+        let moved = "SELECT count(*) FROM nixfleet.host_rollout_records WHERE state <> 'Pending'";
+        self.wait("hosts move on", async |world| {
+            (world.count(moved).await >= wanted).then_some(())
+        })
+        .await;
+        self.progress = wanted;
+    }
+
+    pub async fn state_of(&self, rollout_id: &str) -> String {
+        let path = format!("/v1/rollouts/{rollout_id}/lifecycle");
+        let lifecycle = self.operator.get(&path).await;
+        lifecycle.map_or_else(
+            |error| format!("{error:#}"),
+            |lifecycle| lifecycle["state"].as_str().unwrap_or_default().to_owned(),
+        )
+    }
+
+    pub async fn wait_until_state(&self, rollout_id: &str, state: &str) {
+        self.wait(&format!("{rollout_id} {state}"), async |world| {
+            (world.state_of(rollout_id).await == state).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn wait_until_terminal(&self, commit: &str) {
+        for channel in ["edge", "stable"] {
+            self.wait_until_state(&format!("{channel}@{commit}"), "Terminal")
+                .await;
+        }
+    }
+
+    /// Waits; a failure says where everything stands.
+    async fn wait(&self, what: &str, mut condition: impl AsyncFnMut(&Self) -> Option<()>) {
+        let waited = wait_for(what, PATIENCE, async || Ok(condition(self).await)).await;
+        if let Err(error) = waited {
+            let status = self.operator.get("/v1/status").await;
+            panic!("{error:#}\nstatus: {status:?}");
+        }
+    }
+
+    /// Hosts, tables and archive say the same about a finished release.
+    pub async fn check_agreement(&mut self, commit: &str) {
+        let swarm = self.quiet_swarm().await;
+        let hosts = swarm["hosts"].as_object().unwrap();
+        assert_eq!(hosts.len(), HOSTS.len());
+        for (hostname, channel) in HOSTS {
+            let closure = format!("{channel}-{commit}-nixos-system");
+            assert_eq!(hosts[hostname]["currentClosure"], closure.as_str());
+            assert_eq!(hosts[hostname]["deadLetters"], json!([]), "{hostname}");
+        }
+        let converged = format!(
+            "SELECT count(*) FROM nixfleet.host_rollout_records WHERE state = 'Converged'
+             AND rollout_id LIKE '%@{commit}' AND current_closure = target_closure"
+        );
+        assert_eq!(self.count(&converged).await, HOSTS.len() as i64);
+        let accepted = swarm["totals"]["acceptedEvents"].as_i64().unwrap();
+        let archived = "SELECT count(*) FROM (SELECT DISTINCT rollout_id, hostname,
+             payload #>> '{body,event,seq}' FROM nixfleet.event_log
+             WHERE payload #>> '{body,producer}' = 'agent') AS events";
+        self.wait("accepted events archived", async |world| {
+            (world.count(archived).await >= accepted).then_some(())
+        })
+        .await;
+    }
+
+    async fn quiet_swarm(&mut self) -> Value {
+        let swarm = self.swarm.as_mut().expect("the swarm runs");
+        wait_for("no host has events to send", PATIENCE, async || {
+            let state = swarm.state()?;
+            Ok((state["totals"]["pendingEvents"] == 0).then_some(state))
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Everything stops by itself and without a failure.
+    pub fn stop(mut self) {
+        self.swarm.take().expect("the swarm runs").stop().unwrap();
+        self.stack.stop().unwrap();
+    }
+}
