@@ -95,7 +95,8 @@ impl Rollout {
         self.record.waived_hosts.contains(hostname)
     }
 
-    /// Nothing may be dispatched: the rollout or a host that is not waived failed or went back.
+    /// Nothing may be dispatched: the rollout is Failed or Reverted, or a host that is not waived is
+    /// Failed.
     pub fn is_halted(&self) -> bool {
         crate::rollout::is_halt(self.record.state) || self.first_halting().is_some()
     }

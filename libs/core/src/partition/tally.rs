@@ -92,7 +92,8 @@ impl Tally {
         &self.progress
     }
 
-    /// Failed and Reverted hosts that are not waived.
+    /// Failed hosts that are not waived. A Reverted host halts through the rollout's own state,
+    /// which a clearance lifts.
     pub fn halting(&self) -> &BTreeSet<Hostname> {
         &self.halting
     }
@@ -108,7 +109,7 @@ impl Tally {
             return;
         }
         self.progress.count(host, state, Change::Enter);
-        if matches!(state, HostState::Failed | HostState::Reverted) {
+        if state == HostState::Failed {
             self.halting.insert(hostname.clone());
         }
     }
