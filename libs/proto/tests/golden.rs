@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 fn check<T: Serialize + DeserializeOwned>(golden: &Value) -> T {
     let value: T = serde_json::from_value(golden.clone())
         .unwrap_or_else(|fault| panic!("{fault} in {golden}"));
-    assert_eq!(&serde_json::to_value(&value).expect("wire types serialise"), golden);
+    assert_eq!(
+        &serde_json::to_value(&value).expect("wire types serialise"),
+        golden
+    );
     value
 }
 
