@@ -1,7 +1,6 @@
 //! Every test that needs real servers, in one program, so that they share one NATS and one Postgres.
 
 mod suite {
-    mod agent;
     mod applier;
     mod bus;
     mod compose;
