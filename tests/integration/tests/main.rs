@@ -1,5 +1,7 @@
 //! Every test that needs real servers, in one program, so that they share one NATS and one Postgres.
 
+// Says that helpers are tests too, which the lint on `unwrap` wants to know.
+#[cfg(test)]
 mod suite {
     mod applier;
     mod bus;

@@ -1,6 +1,13 @@
 //! The servers under the tests.
 
-use nixfleet_harness::{Nats, Postgres, monitor, scope, shared_nats};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use nixfleet_harness::process::{Process, Recipe};
+use nixfleet_harness::{
+    Nats, Postgres, dev, monitor, ports, scope, scratch, shared_nats, wait_for,
+};
+use rustix::process::Signal;
 
 #[tokio::test]
 async fn a_scope_has_its_own_prefix_and_database() {
@@ -40,4 +47,72 @@ async fn private_servers_come_back_on_the_same_port_with_their_data() {
     nixfleet_harness::postgres::execute(&database.url, "INSERT INTO kept VALUES (1)")
         .await
         .unwrap();
+}
+
+/// Longest time for the servers of a demo to start, or to be gone.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[tokio::test]
+async fn an_interrupted_demo_leaves_nothing_behind() {
+    let (mut demo, ports) = started_demo("interrupted").await;
+    demo.signal(Signal::INT).unwrap();
+    wait_until_closed(&ports).await;
+    let ended = wait_for("the demo ends", PATIENCE, async || demo.ended()).await;
+    assert_eq!(ended.unwrap().code(), Some(130));
+}
+
+#[tokio::test]
+async fn a_killed_demo_leaves_nothing_behind() {
+    let (mut demo, ports) = started_demo("killed").await;
+    demo.kill().unwrap();
+    wait_until_closed(&ports).await;
+}
+
+/// A demo in the middle of its first act, and the ports of its NATS, Postgres and gateway.
+async fn started_demo(name: &str) -> (Process, Vec<u16>) {
+    let log = scratch::dir(name).unwrap().join("demo.log");
+    let mut recipe = Recipe::new("demo", dev::binary("nixfleet-demo").unwrap(), log.clone());
+    recipe.args = vec!["--hosts".to_owned(), "20".to_owned()];
+    let mut demo = Process::start(recipe).unwrap();
+    let text = wait_for("the demo publishes a release", PATIENCE, async || {
+        demo.check_alive()?;
+        let text = std::fs::read_to_string(&log)?;
+        Ok(text.contains("published edge@").then_some(text))
+    })
+    .await
+    .unwrap();
+    let ports: Vec<u16> = text
+        .lines()
+        .filter(|line| {
+            ["NATS", "Postgres", "gateway"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        })
+        .map(port_of)
+        .collect();
+    assert_eq!(ports.len(), 3, "{text}");
+    (demo, ports)
+}
+
+/// The port in `… scheme://…127.0.0.1:PORT…`.
+fn port_of(line: &str) -> u16 {
+    let (_, rest) = line.split_once("127.0.0.1:").unwrap();
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+async fn wait_until_closed(open: &[u16]) {
+    for port in open {
+        wait_for(
+            &format!("nobody listens on port {port}"),
+            PATIENCE,
+            async || {
+                Ok(TcpStream::connect(ports::local(*port))
+                    .is_err()
+                    .then_some(()))
+            },
+        )
+        .await
+        .unwrap();
+    }
 }

@@ -214,9 +214,12 @@ pub fn count(outcomes: &[Outcome], entry: &str) -> usize {
 
 /// True when some hold was stated with this reason.
 pub fn states_hold(outcomes: &[Outcome], reason: &str) -> bool {
-    effects(outcomes).any(|effect| match effect {
-        Effect::ReplaceBlocks { holds, .. } => holds.iter().any(|hold| hold.reason == reason),
-        _other => false,
+    effects(outcomes).any(|effect| {
+        if let Effect::ReplaceBlocks { holds, .. } = effect {
+            holds.iter().any(|hold| hold.reason == reason)
+        } else {
+            false
+        }
     })
 }
 
