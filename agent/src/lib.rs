@@ -2,13 +2,18 @@
 //!
 //! [`core`] decides: a plain synchronous value, inputs in, commands out, time as an argument, on the
 //! same host machine as the control plane. [`shell`] does what the core says over mTLS. [`swarm`]
-//! simulates the machines under N such agents. Must never know: streams, tables, the planner.
+//! simulates the machines under N such agents. Without the feature `shell` only the core and what
+//! judges a signed release are here. Must never know: streams, tables, the planner.
 //! Start reading at [`core::AgentCore`].
 
+#[cfg(feature = "shell")]
 pub mod activator;
 pub mod core;
 pub mod release;
+#[cfg(feature = "shell")]
 pub mod shell;
+#[cfg(feature = "shell")]
 pub mod spool;
+#[cfg(feature = "shell")]
 pub mod swarm;
 pub mod verifier;
