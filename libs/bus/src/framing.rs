@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use nixfleet_proto::LAYOUT_VERSION;
-use serde::Serialize;
-use serde_json::value::RawValue;
+use nixfleet_proto::{Entry, LAYOUT_VERSION};
 
 /// Bytes of a frame around its entries, rounded up.
 const ENVELOPE_BYTES: usize = 64;
@@ -27,59 +25,86 @@ impl FrameLimits {
     pub(crate) fn entry_bytes(self) -> usize {
         self.bytes.saturating_sub(ENVELOPE_BYTES)
     }
-}
 
-/// Entries of one subject on their way to one message, each with whoever waits for it.
-#[derive(Debug)]
-pub(crate) struct Frame<W> {
-    /// Where it is published.
-    pub(crate) subject: String,
-    entries: Vec<Box<RawValue>>,
-    /// In the order of the entries.
-    pub(crate) waiters: Vec<W>,
-    bytes: usize,
-}
-
-#[derive(Serialize)]
-struct FrameBody<'a> {
-    v: u32,
-    entries: &'a [Box<RawValue>],
-}
-
-impl<W> Frame<W> {
-    fn new(subject: String) -> Self {
-        Self {
-            subject,
-            entries: Vec::new(),
-            waiters: Vec::new(),
-            bytes: ENVELOPE_BYTES,
-        }
-    }
-
-    fn has_room(&self, entry: &RawValue, limits: FrameLimits) -> bool {
-        self.entries.len() < limits.entries && self.bytes + entry.get().len() < limits.bytes
-    }
-
-    fn push(&mut self, entry: Box<RawValue>, waiter: W) {
+    /// True when one frame can hold both, the second behind the first.
+    pub(crate) fn hold(self, run: &Run, next: &Run) -> bool {
         // One more for the comma.
-        self.bytes += entry.get().len() + 1;
-        self.entries.push(entry);
-        self.waiters.push(waiter);
+        let bytes = run.bytes() + 1 + next.bytes();
+        run.len() + next.len() <= self.entries && bytes < self.entry_bytes()
+    }
+}
+
+/// Entries of one subject that are stored together, in their order, or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// The entries as JSON, separated by commas: copied into a frame as they are.
+    json: Vec<u8>,
+    entries: usize,
+}
+
+impl Run {
+    /// A run of one entry.
+    ///
+    /// # Errors
+    /// When the entry cannot be written as JSON.
+    pub(crate) fn of(entry: &Entry) -> serde_json::Result<Self> {
+        Ok(Self {
+            json: serde_json::to_vec(entry)?,
+            entries: 1,
+        })
+    }
+
+    /// Adds another one behind.
+    pub(crate) fn append(&mut self, other: &Self) {
+        if self.entries > 0 {
+            self.json.push(b',');
+        }
+        self.json.extend_from_slice(&other.json);
+        self.entries += other.entries;
     }
 
     /// Entries in it.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries
+    }
+
+    /// Bytes of all entries with the commas between them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.json.len()
+    }
+}
+
+/// Entries of one subject on their way to one message, each run with whoever waits for it.
+#[derive(Debug)]
+pub(crate) struct Frame<W> {
+    /// Where it is published.
+    pub(crate) subject: String,
+    run: Run,
+    /// In the order of the runs, each with the place of its first entry.
+    pub(crate) waiters: Vec<(u32, W)>,
+}
+
+impl<W> Frame<W> {
+    fn push(&mut self, run: &Run, waiter: W) {
+        let first = u32::try_from(self.run.len()).unwrap_or(u32::MAX);
+        self.run.append(run);
+        self.waiters.push((first, waiter));
+    }
+
+    /// Entries in it.
+    pub(crate) fn len(&self) -> usize {
+        self.run.len()
     }
 
     /// The message body.
     pub(crate) fn body(&self) -> Bytes {
-        let body = FrameBody {
-            v: LAYOUT_VERSION,
-            entries: &self.entries,
-        };
-        let bytes = serde_json::to_vec(&body).expect("raw JSON always serialises");
-        Bytes::from(bytes)
+        let mut body = Vec::with_capacity(ENVELOPE_BYTES + self.run.bytes());
+        body.extend_from_slice(br#"{"v":"#);
+        body.extend_from_slice(LAYOUT_VERSION.to_string().as_bytes());
+        body.extend_from_slice(br#","entries":["#);
+        body.extend_from_slice(&self.run.json);
+        body.extend_from_slice(b"]}");
+        Bytes::from(body)
     }
 }
 
@@ -105,23 +130,26 @@ impl<W> FrameBuffer<W> {
         }
     }
 
-    /// Adds an entry to the newest frame of its subject, or opens one behind all others.
-    pub(crate) fn push(&mut self, subject: String, entry: Box<RawValue>, waiter: W) {
+    /// Adds a run to the newest frame of its subject, or opens one behind all others. A run must
+    /// fit into one frame.
+    pub(crate) fn push(&mut self, subject: String, run: Run, waiter: W) {
         let open = self
             .newest
             .get(&subject)
             .and_then(|number| usize::try_from(number - self.front).ok())
             .and_then(|index| self.frames.get_mut(index))
-            .filter(|frame| frame.has_room(&entry, self.limits));
+            .filter(|frame| self.limits.hold(&frame.run, &run));
         if let Some(frame) = open {
-            frame.push(entry, waiter);
+            frame.push(&run, waiter);
             return;
         }
         let number = self.front + self.frames.len() as u64;
         self.newest.insert(subject.clone(), number);
-        let mut frame = Frame::new(subject);
-        frame.push(entry, waiter);
-        self.frames.push_back(frame);
+        self.frames.push_back(Frame {
+            subject,
+            run,
+            waiters: vec![(0, waiter)],
+        });
     }
 
     /// The frame that has waited longest.
@@ -144,11 +172,18 @@ mod tests {
         bytes: 200,
     };
 
-    fn entry(text: &str) -> Box<RawValue> {
-        serde_json::value::to_raw_value(text).unwrap()
+    fn run(texts: &[&str]) -> Run {
+        let mut run = Run::default();
+        for text in texts {
+            run.append(&Run {
+                json: serde_json::to_vec(text).unwrap(),
+                entries: 1,
+            });
+        }
+        run
     }
 
-    fn drain(buffer: &mut FrameBuffer<u32>) -> Vec<(String, Vec<u32>)> {
+    fn drain(buffer: &mut FrameBuffer<u32>) -> Vec<(String, Vec<(u32, u32)>)> {
         std::iter::from_fn(|| buffer.take().map(|frame| (frame.subject, frame.waiters))).collect()
     }
 
@@ -156,11 +191,11 @@ mod tests {
     fn entries_of_a_subject_share_a_frame_and_keep_their_order() {
         let mut buffer = FrameBuffer::new(LIMITS);
         for (number, subject) in ["a", "b", "a", "b", "a"].into_iter().enumerate() {
-            buffer.push(subject.to_owned(), entry("x"), number as u32);
+            buffer.push(subject.to_owned(), run(&["x"]), number as u32);
         }
         let expected = vec![
-            ("a".to_owned(), vec![0, 2, 4]),
-            ("b".to_owned(), vec![1, 3]),
+            ("a".to_owned(), vec![(0, 0), (1, 2), (2, 4)]),
+            ("b".to_owned(), vec![(0, 1), (1, 3)]),
         ];
         assert_eq!(drain(&mut buffer), expected);
     }
@@ -169,17 +204,30 @@ mod tests {
     fn a_full_frame_is_followed_by_another_of_its_subject() {
         let mut buffer = FrameBuffer::new(LIMITS);
         for number in 0..7 {
-            buffer.push("a".to_owned(), entry("x"), number);
+            buffer.push("a".to_owned(), run(&["x"]), number);
         }
-        let sizes: Vec<_> = drain(&mut buffer).into_iter().map(|(_, w)| w).collect();
-        assert_eq!(sizes, [vec![0, 1, 2], vec![3, 4, 5], vec![6]]);
+        let waiters = drain(&mut buffer).into_iter().map(|(_, waiters)| waiters);
+        let sizes: Vec<usize> = waiters.map(|waiters| waiters.len()).collect();
+        assert_eq!(sizes, [3, 3, 1]);
+    }
+
+    #[test]
+    fn a_run_is_never_divided() {
+        let mut buffer = FrameBuffer::new(LIMITS);
+        buffer.push("a".to_owned(), run(&["x", "x"]), 0);
+        buffer.push("a".to_owned(), run(&["y", "y"]), 1);
+        buffer.push("a".to_owned(), run(&["z"]), 2);
+        let bodies: Vec<Bytes> = std::iter::from_fn(|| Some(buffer.take()?.body())).collect();
+        assert_eq!(bodies[0], br#"{"v":1,"entries":["x","x"]}"#[..]);
+        assert_eq!(bodies[1], br#"{"v":1,"entries":["y","y","z"]}"#[..]);
     }
 
     #[test]
     fn no_body_is_over_the_byte_limit() {
         let mut buffer = FrameBuffer::new(LIMITS);
+        let text = "y".repeat(60);
         for number in 0..9 {
-            buffer.push("a".to_owned(), entry(&"y".repeat(60)), number);
+            buffer.push("a".to_owned(), run(&[&text]), number);
         }
         let mut seen = 0;
         while let Some(frame) = buffer.take() {
@@ -190,22 +238,27 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_can_be_opened_again_after_its_frame_left() {
-        let mut buffer = FrameBuffer::new(LIMITS);
-        buffer.push("a".to_owned(), entry("x"), 0);
-        buffer.push("b".to_owned(), entry("x"), 1);
-        assert_eq!(buffer.take().unwrap().waiters, [0]);
-        buffer.push("a".to_owned(), entry("x"), 2);
-        let expected = vec![("b".to_owned(), vec![1]), ("a".to_owned(), vec![2])];
-        assert_eq!(drain(&mut buffer), expected);
-        assert!(buffer.newest.is_empty());
+    fn what_no_frame_can_hold_is_known_before() {
+        let text = |bytes: usize| "y".repeat(bytes - 2);
+        let check = |one: &[&str], two: &[&str]| LIMITS.hold(&run(one), &run(two));
+        assert!(check(&["x", "x"], &["x"]));
+        assert!(!check(&["x", "x"], &["x", "x"]));
+        assert!(check(&[&text(100)], &[&text(34)]));
+        assert!(!check(&[&text(100)], &[&text(35)]));
     }
 
     #[test]
-    fn a_body_reads_back_as_an_input_frame_envelope() {
+    fn a_subject_can_be_opened_again_after_its_frame_left() {
         let mut buffer = FrameBuffer::new(LIMITS);
-        buffer.push("a".to_owned(), entry("x"), 0);
-        let body = buffer.take().unwrap().body();
-        assert_eq!(&body[..], br#"{"v":1,"entries":["x"]}"#);
+        buffer.push("a".to_owned(), run(&["x"]), 0);
+        buffer.push("b".to_owned(), run(&["x"]), 1);
+        assert_eq!(buffer.take().unwrap().waiters, [(0, 0)]);
+        buffer.push("a".to_owned(), run(&["x"]), 2);
+        let expected = vec![
+            ("b".to_owned(), vec![(0, 1)]),
+            ("a".to_owned(), vec![(0, 2)]),
+        ];
+        assert_eq!(drain(&mut buffer), expected);
+        assert!(buffer.newest.is_empty());
     }
 }

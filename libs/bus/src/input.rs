@@ -9,13 +9,12 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, Position};
-use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Bus;
-use crate::framing::{Frame, FrameBuffer, FrameLimits};
+use crate::framing::{Frame, FrameBuffer, FrameLimits, Run};
 use crate::publish::{Outgoing, Refusal, pauses};
 
 /// Why an entry has no position.
@@ -54,16 +53,17 @@ pub(crate) struct Shared {
 /// The way to one partition's publisher.
 struct Lane {
     queue: mpsc::Sender<Queued>,
-    /// One permit per entry from acceptance to answer.
+    /// One permit per entry, from acceptance to answer.
     room: Arc<Semaphore>,
 }
 
 struct Queued {
     subject: String,
-    entry: Box<RawValue>,
+    run: Run,
     waiter: Waiter,
 }
 
+/// Whoever waits for a run, to be told the position of its first entry.
 struct Waiter {
     answer: oneshot::Sender<Result<Position, AppendError>>,
     traceparent: Option<String>,
@@ -117,13 +117,66 @@ impl InputPublisher {
         entry: Entry,
     ) -> Result<Position, AppendError> {
         let lane = self.lane(partition)?;
-        let room = lane
-            .room
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| AppendError::Unavailable("too many entries are waiting".to_owned()))?;
-        let answer = self.enqueue(lane, partition, &entry, room)?;
+        let run = self.write(&entry)?;
+        let room = room_now(lane, &run)?;
+        let answer = self.enqueue(lane, (partition, &entry), run, room)?;
         received(answer).await
+    }
+
+    /// Appends entries of one subject so that none is stored before those ahead of it are: in one
+    /// message where they fit into one, else each message after the acknowledgement of the one
+    /// before. A queue without room is `Unavailable` at once.
+    pub async fn append_run(&self, partition: Partition, entries: &[Entry]) -> Appended {
+        let mut appended = Appended::default();
+        while let Some(rest) = entries.get(appended.positions.len()..) {
+            let stored = match self.longest_run(rest) {
+                Ok(run) if run.len() == 0 => break,
+                Ok(run) => self.append_together(partition, &rest[0], run).await,
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(positions) => appended.positions.extend(positions),
+                Err(error) => {
+                    appended.stopped = Some(error);
+                    break;
+                }
+            }
+        }
+        appended
+    }
+
+    /// As many of the first entries as fit into one frame.
+    fn longest_run(&self, entries: &[Entry]) -> Result<Run, AppendError> {
+        let mut run = Run::default();
+        for entry in entries {
+            let single = match self.write(entry) {
+                Ok(single) => single,
+                // What is before it comes first.
+                Err(_) if run.len() > 0 => break,
+                Err(error) => return Err(error),
+            };
+            if run.len() > 0 && !self.shared.limits.hold(&run, &single) {
+                break;
+            }
+            run.append(&single);
+        }
+        Ok(run)
+    }
+
+    async fn append_together(
+        &self,
+        partition: Partition,
+        first: &Entry,
+        run: Run,
+    ) -> Result<impl Iterator<Item = Position> + use<>, AppendError> {
+        let lane = self.lane(partition)?;
+        let (entries, room) = (run.len() as u32, room_now(lane, &run)?);
+        let answer = self.enqueue(lane, (partition, first), run, room)?;
+        let first = received(answer).await?;
+        Ok((0..entries).map(move |offset| Position {
+            seq: first.seq,
+            index: first.index + offset,
+        }))
     }
 
     /// Appends entries in order and returns their positions once all are durable. Waits for room in
@@ -144,7 +197,8 @@ impl InputPublisher {
                 .await
                 .map_err(|_| AppendError::Unavailable("the queue does not move".to_owned()))?
                 .map_err(|_| closed())?;
-            answers.push(self.enqueue(lane, partition, entry, room)?);
+            let run = self.write(entry)?;
+            answers.push(self.enqueue(lane, (partition, entry), run, room)?);
         }
         let mut positions = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -160,36 +214,58 @@ impl InputPublisher {
             .ok_or_else(|| AppendError::Unavailable(format!("there is no partition {partition}")))
     }
 
-    fn enqueue(
-        &self,
-        lane: &Lane,
-        partition: Partition,
-        entry: &Entry,
-        room: OwnedSemaphorePermit,
-    ) -> Result<Answer, AppendError> {
-        let subject = self.shared.bus.names().input(partition, &entry.body);
-        let traceparent = entry.traceparent.clone();
-        let entry = serde_json::value::to_raw_value(entry)
+    /// The entry as it will be in its frame.
+    fn write(&self, entry: &Entry) -> Result<Run, AppendError> {
+        let run = Run::of(entry)
             .map_err(|error| AppendError::Unavailable(format!("not serialisable: {error}")))?;
-        let (bytes, max) = (entry.get().len(), self.shared.limits.entry_bytes());
+        let (bytes, max) = (run.bytes(), self.shared.limits.entry_bytes());
         if bytes >= max {
             return Err(AppendError::TooLarge { bytes, max });
         }
+        Ok(run)
+    }
+
+    /// Queues a run; `first` stands for its entries, which share subject and trace.
+    fn enqueue(
+        &self,
+        lane: &Lane,
+        (partition, first): (Partition, &Entry),
+        run: Run,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Answer, AppendError> {
+        let subject = self.shared.bus.names().input(partition, &first.body);
         let (answer, received) = oneshot::channel();
         let waiter = Waiter {
             answer,
-            traceparent,
+            traceparent: first.traceparent.clone(),
             since: Instant::now(),
             _room: room,
         };
         let queued = Queued {
             subject,
-            entry,
+            run,
             waiter,
         };
         lane.queue.try_send(queued).map_err(|_| closed())?;
         Ok(received)
     }
+}
+
+/// What became of a run of entries.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Appended {
+    /// Positions of the first entries, which are durable.
+    pub positions: Vec<Position>,
+    /// Why the entry behind them has none; those behind it were not tried. `None` when all are
+    /// durable.
+    pub stopped: Option<AppendError>,
+}
+
+fn room_now(lane: &Lane, run: &Run) -> Result<OwnedSemaphorePermit, AppendError> {
+    let entries = u32::try_from(run.len()).unwrap_or(u32::MAX);
+    let room = lane.room.clone().try_acquire_many_owned(entries);
+    room.map_err(|_| AppendError::Unavailable("too many entries are waiting".to_owned()))
 }
 
 async fn received(answer: Answer) -> Result<Position, AppendError> {
@@ -224,7 +300,7 @@ impl Sink {
     /// Publishes one frame, again and again with the same id, and answers everyone who waits.
     async fn publish(self, frame: Frame<Waiter>) {
         let started = Instant::now();
-        let oldest = frame.waiters.iter().map(|waiter| waiter.since).min();
+        let oldest = frame.waiters.iter().map(|(_, waiter)| waiter.since).min();
         let deadline = oldest.unwrap_or(started) + self.deadline;
         let entries = frame.len();
         let result = self.store(&frame, deadline).await;
@@ -234,7 +310,7 @@ impl Sink {
         if let Err(error) = &result {
             tracing::warn!(partition = %self.partition, entries, %error, "a frame was not stored");
         }
-        for (index, waiter) in (0_u32..).zip(frame.waiters) {
+        for (index, waiter) in frame.waiters {
             let answer = result.clone().map(|seq| Position { seq, index });
             if waiter.answer.send(answer).is_err() {
                 tracing::debug!(partition = %self.partition, "nobody waits for the answer any more");
@@ -249,7 +325,8 @@ impl Sink {
         }
         let body: Bytes = frame.body();
         let bytes = body.len();
-        let traceparent = frame.waiters.iter().find_map(|w| w.traceparent.as_deref());
+        let mut waiters = frame.waiters.iter();
+        let traceparent = waiters.find_map(|(_, waiter)| waiter.traceparent.as_deref());
         let id = self.bus.ids().next();
         let message =
             Outgoing::new(&self.stream, frame.subject.clone(), &id, body).traced(traceparent);
@@ -303,7 +380,7 @@ impl Publisher {
             tokio::select! {
                 () = closing.cancelled(), if !self.queued.is_closed() => self.queued.close(),
                 queued = self.queued.recv(), if open => match queued {
-                    Some(queued) => self.buffer.push(queued.subject, queued.entry, queued.waiter),
+                    Some(queued) => self.buffer.push(queued.subject, queued.run, queued.waiter),
                     None => open = false,
                 },
                 () = maybe(&mut in_flight) => in_flight = None,
@@ -315,8 +392,7 @@ impl Publisher {
     /// Takes everything that is ready without waiting.
     fn gather(&mut self) {
         while let Ok(queued) = self.queued.try_recv() {
-            self.buffer
-                .push(queued.subject, queued.entry, queued.waiter);
+            self.buffer.push(queued.subject, queued.run, queued.waiter);
         }
     }
 }

@@ -37,7 +37,7 @@ pub use connect::ConnectError;
 pub use dead::{DeadLetter, DeadRecord};
 pub use decode::{DecodeError, MAX_OUTPUT_FRAME_BYTES, decode_input, decode_output};
 pub use heartbeat::{HeartbeatError, Heartbeats, Responder};
-pub use input::{AppendError, InputPublisher};
+pub use input::{AppendError, Appended, InputPublisher};
 pub use layout::{Floors, LayoutError};
 pub use leader::{LeaderError, StreamIdentity};
 pub use lease::{Lease, LeaseConfig, Leases};
