@@ -198,7 +198,8 @@ impl Releases {
         Ok(ReleaseBundle::assemble(announcement, &objects)?)
     }
 
-    /// Takes a verified release over unless a later one is in place.
+    /// Takes a verified release over unless a later one is in place. Its manifests stay available when
+    /// the next one comes, also while the follower of rollout announcements is behind.
     pub fn install(&self, current: Current) {
         let mut slot = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if slot.as_ref().is_some_and(|held| held.seq >= current.seq) {
@@ -207,6 +208,9 @@ impl Releases {
         let signed_at = current.release.signed_at();
         tracing::info!(seq = current.seq, %signed_at, rollouts = current.rollouts.len(), "release");
         metrics::gauge!("nixfleet_release_signed_at_seconds").set(signed_at.timestamp() as f64);
+        for rollout in current.release.announcement().rollouts.into_values() {
+            self.remember(rollout.rollout_id, rollout.artifact);
+        }
         *slot = Some(Arc::new(current));
     }
 
