@@ -1,0 +1,2 @@
+//! `nixfleet-sim`.
+fn main() {}

@@ -1,0 +1,242 @@
+//! The model of a JetStream stream: sequences, fences, both orders of a retried publish, loss.
+//!
+//! Source: docs/simulation.md, the model log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use nixfleet_proto::Timestamp;
+
+/// A stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its sequence.
+    pub seq: u64,
+    /// Its id, for deduplication and recognition.
+    pub msg_id: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its body.
+    pub payload: Rc<[u8]>,
+}
+
+/// Something to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// Its id.
+    pub msg_id: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its body.
+    pub payload: Rc<[u8]>,
+    /// The last sequence the writer expects, when it fences.
+    pub expected_last: Option<u64>,
+}
+
+/// What is checked first when a message comes a second time: this is where one replica and three
+/// differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// The fence: the second time is refused, as on one replica.
+    FenceFirst,
+    /// The id: the second time is acknowledged as a duplicate, as on three replicas.
+    IdFirst,
+}
+
+/// A positive acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Sequence of the message.
+    pub seq: u64,
+    /// True when it was stored before.
+    pub duplicate: bool,
+}
+
+/// The fence refused a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongLast {
+    /// The last sequence that is there.
+    pub last: u64,
+}
+
+/// One stream, with one subject space and no deletions from its middle.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    created: Timestamp,
+    first_seq: u64,
+    messages: VecDeque<Rc<Stored>>,
+    ids: BTreeMap<String, u64>,
+}
+
+impl Stream {
+    /// An empty stream whose first message gets `first_seq`.
+    pub fn new(created: Timestamp, first_seq: u64) -> Self {
+        Self {
+            created,
+            first_seq: first_seq.max(1),
+            messages: VecDeque::new(),
+            ids: BTreeMap::new(),
+        }
+    }
+
+    /// Stores a message, unless it is there or its fence does not hold.
+    ///
+    /// # Errors
+    /// The fence.
+    pub fn publish(&mut self, message: Publish, retried: Retried) -> Result<Ack, WrongLast> {
+        let known = self.ids.get(&message.msg_id).copied();
+        let last = self.last_seq();
+        let fenced = message.expected_last.is_some_and(|seq| seq != last);
+        match (known, fenced, retried) {
+            (Some(seq), false, _) | (Some(seq), true, Retried::IdFirst) => {
+                return Ok(Ack {
+                    seq,
+                    duplicate: true,
+                });
+            }
+            (Some(_), true, Retried::FenceFirst) | (None, true, _) => {
+                return Err(WrongLast { last });
+            }
+            (None, false, _) => {}
+        }
+        let seq = last + 1;
+        self.ids.insert(message.msg_id.clone(), seq);
+        self.messages.push_back(Rc::new(Stored {
+            seq,
+            msg_id: message.msg_id,
+            subject: message.subject,
+            payload: message.payload,
+        }));
+        Ok(Ack {
+            seq,
+            duplicate: false,
+        })
+    }
+
+    /// When it was created.
+    pub fn created(&self) -> Timestamp {
+        self.created
+    }
+
+    /// Sequence of the first message it holds, or of the next one when it holds none.
+    pub fn first_seq(&self) -> u64 {
+        self.first_seq
+    }
+
+    /// Sequence of the last message it ever stored, as far as it remembers.
+    pub fn last_seq(&self) -> u64 {
+        self.first_seq + self.messages.len() as u64 - 1
+    }
+
+    /// The message with that sequence.
+    pub fn get(&self, seq: u64) -> Option<&Rc<Stored>> {
+        let index = seq.checked_sub(self.first_seq)?;
+        self.messages.get(usize::try_from(index).ok()?)
+    }
+
+    /// The last message.
+    pub fn last(&self) -> Option<&Rc<Stored>> {
+        self.messages.back()
+    }
+
+    /// Messages from a sequence on, at most so many.
+    pub fn from(&self, seq: u64, max: usize) -> impl Iterator<Item = &Rc<Stored>> {
+        let skip = usize::try_from(seq.saturating_sub(self.first_seq)).unwrap_or(usize::MAX);
+        self.messages.iter().skip(skip).take(max)
+    }
+
+    /// Forgets ids, as the end of the deduplication window does.
+    pub fn forget_ids(&mut self) {
+        self.ids.clear();
+    }
+
+    /// Loses the last messages, although they were acknowledged: their sequences are used again.
+    pub fn lose_tail(&mut self, count: usize) {
+        for _ in 0..count {
+            if let Some(lost) = self.messages.pop_back() {
+                self.ids.remove(&lost.msg_id);
+            }
+        }
+    }
+
+    /// Drops messages below a sequence, as limits of age and size do.
+    pub fn trim(&mut self, below: u64) {
+        while self.first_seq < below && self.messages.pop_front().is_some() {
+            self.first_seq += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(id: &str, expected_last: Option<u64>) -> Publish {
+        Publish {
+            msg_id: id.to_owned(),
+            subject: "s".to_owned(),
+            payload: Rc::from(id.as_bytes()),
+            expected_last,
+        }
+    }
+
+    fn stream() -> Stream {
+        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 1);
+        for (id, expected) in [("a", 0), ("b", 1)] {
+            let done = stream.publish(message(id, Some(expected)), Retried::FenceFirst);
+            assert!(done.is_ok());
+        }
+        stream
+    }
+
+    #[test]
+    fn sequences_rise_by_one_and_fences_hold() {
+        let mut stream = stream();
+        let refused = stream.publish(message("c", Some(1)), Retried::IdFirst);
+        assert_eq!(refused, Err(WrongLast { last: 2 }));
+        let unfenced = stream.publish(message("c", None), Retried::IdFirst);
+        assert_eq!(unfenced.unwrap().seq, 3);
+        assert_eq!(stream.get(3).unwrap().msg_id, "c");
+        assert!(stream.get(0).is_none() && stream.get(4).is_none());
+        assert_eq!(stream.from(2, 1).count(), 1);
+    }
+
+    #[test]
+    fn a_retry_of_a_stored_message_is_refused_or_called_a_duplicate() {
+        let mut stream = stream();
+        let retry = || message("b", Some(1));
+        let one = stream.publish(retry(), Retried::FenceFirst);
+        assert_eq!(one, Err(WrongLast { last: 2 }));
+        let three = stream.publish(retry(), Retried::IdFirst);
+        let duplicate = Ack {
+            seq: 2,
+            duplicate: true,
+        };
+        assert_eq!(three, Ok(duplicate));
+        let unfenced = stream.publish(message("a", None), Retried::FenceFirst);
+        assert_eq!(unfenced.unwrap().seq, 1);
+        assert_eq!(stream.last_seq(), 2);
+    }
+
+    #[test]
+    fn a_lost_tail_is_written_again_with_the_same_sequences() {
+        let mut stream = stream();
+        stream.lose_tail(1);
+        assert_eq!(stream.last_seq(), 1);
+        let other = stream.publish(message("x", Some(1)), Retried::FenceFirst);
+        assert_eq!(other.unwrap().seq, 2);
+        assert_eq!(stream.get(2).unwrap().msg_id, "x");
+    }
+
+    #[test]
+    fn a_trimmed_stream_keeps_its_sequences() {
+        let mut stream = stream();
+        stream.trim(2);
+        assert_eq!((stream.first_seq(), stream.last_seq()), (2, 2));
+        assert!(stream.get(1).is_none());
+        stream.trim(9);
+        assert_eq!((stream.first_seq(), stream.last_seq()), (3, 2));
+        let anew = Stream::new(Timestamp::UNIX_EPOCH, 50);
+        assert_eq!((anew.first_seq(), anew.last_seq()), (50, 49));
+    }
+}
