@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod fetch;
+mod gateways;
 pub mod run;
 pub mod tls;
 

@@ -28,7 +28,8 @@ use tracing_subscriber::EnvFilter;
 #[command(group = ArgGroup::new("names").required(true).args(["hosts", "count"]))]
 #[command(group = ArgGroup::new("identities").required(true).args(["certs", "ca_key"]))]
 struct Arguments {
-    /// Base URL of the control plane, for example https://127.0.0.1:8443.
+    /// Base URL of the control plane, for example https://127.0.0.1:8443; several gateways are
+    /// separated by commas, and an agent whose gateway fails goes to the next one.
     #[arg(long)]
     url: String,
     /// Certificate authorities the server is believed by, PEM.

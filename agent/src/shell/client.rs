@@ -12,8 +12,10 @@ use nixfleet_proto::wire::{
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use rustls::ClientConfig;
+use serde::Serialize;
 use tokio::sync::watch;
 
+use super::gateways::Gateways;
 use crate::core::Answer;
 use crate::core::config::{mix, salt};
 
@@ -37,10 +39,10 @@ const WINDOW_BYTES: u32 = 256 << 10;
 /// Whether the host has a network; `false` makes every request fail, also those under way.
 pub type Link = watch::Receiver<bool>;
 
-/// One agent's connection to the control plane.
+/// One agent's connection to the control plane: one gateway at a time, the next one after a failure.
 #[derive(Debug)]
 pub struct Client {
-    base_url: String,
+    gateways: Gateways,
     http: reqwest::Client,
     link: Link,
     trace_salt: u64,
@@ -93,6 +95,21 @@ pub struct HeartbeatAnswer {
     pub replay_after: Option<u64>,
 }
 
+/// A request and the gateway it goes to.
+struct Request {
+    gateway: usize,
+    builder: RequestBuilder,
+}
+
+impl Request {
+    fn json(self, body: &impl Serialize) -> Self {
+        Self {
+            builder: self.builder.json(body),
+            ..self
+        }
+    }
+}
+
 /// Signed bytes as received.
 #[derive(Debug)]
 pub struct SignedBytes {
@@ -103,12 +120,13 @@ pub struct SignedBytes {
 }
 
 impl Client {
-    /// A client for `base_url` (scheme, host and port). Connects with the first request.
+    /// A client for `base_urls`: scheme, host and port, comma separated when there are several
+    /// gateways. Connects with the first request; agents spread over the gateways by their names.
     ///
     /// # Errors
     /// The TLS configuration cannot be used.
     pub fn new(
-        base_url: &str,
+        base_urls: &str,
         name: &str,
         tls: ClientConfig,
         link: Link,
@@ -129,7 +147,7 @@ impl Client {
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_nanos() as u64);
         Ok(Self {
-            base_url: base_url.trim_end_matches('/').to_owned(),
+            gateways: Gateways::new(base_urls, salt(name)),
             http,
             link,
             trace_salt: salt(name) ^ mix(started),
@@ -237,12 +255,15 @@ impl Client {
         self.read(response, ARTIFACT_BYTES_MAX).await
     }
 
-    fn request(&self, method: Method, path: &str, timeout: Duration) -> RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.base_url))
+    fn request(&self, method: Method, path: &str, timeout: Duration) -> Request {
+        let (gateway, base_url) = self.gateways.current();
+        let builder = self
+            .http
+            .request(method, format!("{base_url}{path}"))
             .timeout(timeout)
             .header(PROTOCOL_HEADER, PROTOCOL_VERSION)
-            .header("traceparent", self.traceparent())
+            .header("traceparent", self.traceparent());
+        Request { gateway, builder }
     }
 
     /// A new trace per request: the agent's report is where a trace begins.
@@ -254,10 +275,19 @@ impl Client {
         format!("00-{high:016x}{low:016x}-{span:016x}-01")
     }
 
-    async fn exchange(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let response = self
-            .while_online(async { request.send().await.map_err(ClientError::Network) })
-            .await?;
+    async fn exchange(&self, request: Request) -> Result<Response, ClientError> {
+        let Request { gateway, builder } = request;
+        let sent = self
+            .while_online(async { builder.send().await.map_err(ClientError::Network) })
+            .await;
+        let failed = match &sent {
+            Ok(response) => response.status().is_server_error(),
+            Err(error) => matches!(error, ClientError::Network(_)),
+        };
+        if failed {
+            self.gateways.failed(gateway);
+        }
+        let response = sent?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

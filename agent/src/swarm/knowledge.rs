@@ -216,9 +216,9 @@ impl HostWatch {
         add(&self.sums.changes);
     }
 
-    fn delivered(&self, rollout_id: &RolloutId, kind: &'static str) {
+    fn delivered(&self, rollout_id: &RolloutId, seq: u64, kind: &'static str) {
         if let Some(rollout) = self.lock().rollouts.get_mut(rollout_id) {
-            rollout.accepted_events += 1;
+            rollout.accept(seq);
         }
         add(&self.sums.accepted);
         *self.sums.by_kind().entry(kind).or_default() += 1;
@@ -268,8 +268,10 @@ impl Observer for HostWatch {
                 count: 1,
             }),
             Note::Delivered {
-                rollout_id, kind, ..
-            } => self.delivered(rollout_id, kind),
+                rollout_id,
+                seq,
+                kind,
+            } => self.delivered(rollout_id, *seq, kind),
             Note::DeadLetter {
                 rollout_id,
                 seq,
@@ -309,6 +311,7 @@ impl Observer for HostWatch {
                 current_closure_at_dispatch: local.record.current_closure_at_dispatch.clone(),
                 last_event_seq: local.record.last_event_seq,
                 accepted_events: before.map_or(0, |known| known.accepted_events),
+                accepted_seqs: before.map_or_else(Vec::new, |known| known.accepted_seqs.clone()),
                 pending_events: u64::try_from(local.outbox.len()).unwrap_or(u64::MAX),
                 replaced: local.replaced,
             };

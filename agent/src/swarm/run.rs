@@ -34,7 +34,7 @@ const STATE_SHARE: u32 = 10;
 
 /// Everything a swarm needs.
 pub struct Plan {
-    /// Base URL of the control plane.
+    /// Base URLs of the control plane, comma separated.
     pub url: String,
     /// Authorities that servers are believed by, PEM.
     pub ca_pem: Vec<u8>,

@@ -28,6 +28,7 @@
 //!           "currentClosureAtDispatch": "a…-nixos-system-web-01",
 //!           "lastEventSeq": 7,
 //!           "acceptedEvents": 7,
+//!           "acceptedSeqs": [[1, 7]],
 //!           "pendingEvents": 0
 //!         }
 //!       },
@@ -43,7 +44,7 @@
 //! ```
 //!
 //! * `acceptedEvents` counts answers 2xx: events the control plane holds durably. Each of them has
-//!   an entry in the archive. An event whose answer was lost (a crash, an outage, a restarted
+//!   an entry in the archive; `acceptedSeqs` are their sequences, as ranges. An event whose answer was lost (a crash, an outage, a restarted
 //!   service) is sent again: its second entry is rejected as `stale`, no other rejection of an agent's
 //!   event is normal.
 //! * A host that converges without a dispatch (it already ran its target) has no entry under
@@ -146,6 +147,9 @@ pub struct RolloutKnowledge {
     pub last_event_seq: u64,
     /// Events answered with 2xx.
     pub accepted_events: u64,
+    /// Their sequences, as ranges from first to last, ascending.
+    #[serde(default)]
+    pub accepted_seqs: Vec<(u64, u64)>,
     /// Events not answered yet.
     pub pending_events: u64,
     /// True once a newer dispatch took over on this host.
@@ -181,6 +185,30 @@ pub struct RefusedDispatch {
     pub at: Timestamp,
     /// How often.
     pub count: u64,
+}
+
+impl RolloutKnowledge {
+    /// Notes that the event with this sequence was answered with 2xx.
+    pub fn accept(&mut self, seq: u64) {
+        self.accepted_events += 1;
+        let ranges = &mut self.accepted_seqs;
+        let at = ranges.partition_point(|(_, last)| last.saturating_add(1) < seq);
+        match ranges.get_mut(at) {
+            Some((first, last)) if *first <= seq.saturating_add(1) => {
+                *first = seq.min(*first);
+                *last = seq.max(*last);
+            }
+            Some(_) | None => ranges.insert(at, (seq, seq)),
+        }
+        // Filling a hole of one joins two ranges.
+        if let (Some((_, last)), Some((first, end))) =
+            (ranges.get(at).copied(), ranges.get(at + 1).copied())
+            && first <= last.saturating_add(1)
+        {
+            ranges[at].1 = end.max(last);
+            ranges.remove(at + 1);
+        }
+    }
 }
 
 impl Percentiles {
@@ -224,6 +252,32 @@ pub fn write_atomically(path: &Path, state: &SwarmState) -> std::io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accepted_sequences_are_kept_as_ranges() {
+        let mut rollout = RolloutKnowledge {
+            state: HostState::Pending,
+            target_closure: ClosureHash::from("b"),
+            current_closure_at_dispatch: None,
+            last_event_seq: 0,
+            accepted_events: 0,
+            accepted_seqs: Vec::new(),
+            pending_events: 0,
+            replaced: false,
+        };
+        let mut check = |seq: u64, expected: &[(u64, u64)]| {
+            rollout.accept(seq);
+            assert_eq!(rollout.accepted_seqs, expected, "after {seq}");
+        };
+        check(2, &[(2, 2)]);
+        check(3, &[(2, 3)]);
+        check(7, &[(2, 3), (7, 7)]);
+        check(5, &[(2, 3), (5, 5), (7, 7)]);
+        check(6, &[(2, 3), (5, 7)]);
+        check(6, &[(2, 3), (5, 7)]);
+        check(1, &[(1, 3), (5, 7)]);
+        check(4, &[(1, 7)]);
+    }
 
     #[test]
     fn percentiles_are_nearest_rank() {

@@ -1,0 +1,72 @@
+//! Which of several gateways an agent talks to.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The gateways of a control plane, one of them in use.
+#[derive(Debug)]
+pub struct Gateways {
+    urls: Vec<String>,
+    current: AtomicUsize,
+}
+
+impl Gateways {
+    /// Base URLs, comma separated; `salt` spreads agents over them.
+    pub fn new(urls: &str, salt: u64) -> Self {
+        let urls: Vec<String> = urls
+            .split(',')
+            .map(|url| url.trim().trim_end_matches('/').to_owned())
+            .collect();
+        // A text always splits into one part at least.
+        let first = salt % urls.len() as u64;
+        Self {
+            current: AtomicUsize::new(usize::try_from(first).unwrap_or(0)),
+            urls,
+        }
+    }
+
+    /// The gateway in use, with its number.
+    pub fn current(&self) -> (usize, &str) {
+        let number = self.current.load(Ordering::Relaxed) % self.urls.len();
+        (number, &self.urls[number])
+    }
+
+    /// Moves on from gateway `number`, unless another request has done so already.
+    pub fn failed(&self, number: usize) {
+        let next = (number + 1) % self.urls.len();
+        // Losing this race means that somebody else moved on.
+        let moved =
+            self.current
+                .compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed);
+        if moved.is_ok() && next != number {
+            tracing::debug!(
+                from = self.urls[number],
+                to = self.urls[next],
+                "next gateway"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_gateway_stays_whatever_fails() {
+        let gateways = Gateways::new("https://a:1/", 77);
+        assert_eq!(gateways.current(), (0, "https://a:1"));
+        gateways.failed(0);
+        assert_eq!(gateways.current(), (0, "https://a:1"));
+    }
+
+    #[test]
+    fn requests_that_fail_together_move_on_once() {
+        let gateways = Gateways::new("https://a,https://b, https://c/", 1);
+        assert_eq!(gateways.current(), (1, "https://b"));
+        gateways.failed(1);
+        gateways.failed(1);
+        assert_eq!(gateways.current(), (2, "https://c"));
+        gateways.failed(2);
+        assert_eq!(gateways.current(), (0, "https://a"));
+    }
+}
