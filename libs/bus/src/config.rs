@@ -8,7 +8,6 @@ use nixfleet_proto::subject::MAX_PARTITIONS;
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1024 * 1024;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Section `bus` of every service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,26 +212,25 @@ impl BusConfig {
         }
     }
 
-    pub(crate) fn request_timeout(&self) -> Duration {
+    /// Longest wait for one answer of the JetStream API.
+    pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
     }
 
-    pub(crate) fn ack_timeout(&self) -> Duration {
+    /// Longest wait for one publish acknowledgement.
+    pub fn ack_timeout(&self) -> Duration {
         Duration::from_millis(self.ack_timeout_ms)
     }
 
-    pub(crate) fn append_deadline(&self) -> Duration {
+    /// Longest time from an append to its answer.
+    pub fn append_deadline(&self) -> Duration {
         Duration::from_millis(self.append_deadline_ms)
     }
 
-    pub(crate) fn reader_stall(&self) -> Duration {
+    /// Silence after which a reader asks whether the stream is ahead of it.
+    pub fn reader_stall(&self) -> Duration {
         Duration::from_secs(self.reader_stall_seconds)
     }
-}
-
-/// A span of whole days.
-pub(crate) fn days(count: u64) -> Duration {
-    DAY.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

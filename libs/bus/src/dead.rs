@@ -1,15 +1,13 @@
 //! Dead letters: messages nobody could read, kept with the reason and where they came from.
 
+#[cfg(feature = "shell")]
+mod store;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use nixfleet_proto::LAYOUT_VERSION;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-
-use crate::Bus;
-use crate::output::PublishError;
-use crate::publish::{Outgoing, Refusal, pauses};
 
 /// Most bytes of the original that are kept: it stays in its own stream, too.
 const KEPT_BYTES: usize = 256 * 1024;
@@ -52,7 +50,8 @@ pub struct DeadRecord {
 }
 
 impl DeadRecord {
-    fn new(service: &str, letter: &DeadLetter) -> Self {
+    /// What a service stores of a message.
+    pub fn new(service: &str, letter: &DeadLetter) -> Self {
         let kept = &letter.payload[..letter.payload.len().min(KEPT_BYTES)];
         Self {
             v: LAYOUT_VERSION,
@@ -63,63 +62,6 @@ impl DeadRecord {
             reason: letter.reason.clone(),
             payload: STANDARD.encode(kept),
             payload_bytes: letter.payload.len(),
-        }
-    }
-}
-
-impl Bus {
-    /// Stores a dead letter and returns its sequence. The same message reported twice by a service
-    /// within the duplicate window is stored once.
-    ///
-    /// # Errors
-    /// [`PublishError`], never `Fenced`.
-    pub async fn dead_letter(
-        &self,
-        service: &str,
-        letter: DeadLetter,
-    ) -> Result<u64, PublishError> {
-        let record = serde_json::to_vec(&DeadRecord::new(service, &letter))
-            .map_err(|error| PublishError::Unavailable(format!("not serialisable: {error}")))?;
-        let id = format!("dead/{service}/{}/{}", letter.stream, letter.seq);
-        let stream = self.names().dead_stream();
-        let subject = self.names().dead(service);
-        let seq = self
-            .publish_plain(Outgoing::new(&stream, subject, &id, Bytes::from(record)))
-            .await?;
-        metrics::counter!("nixfleet_dead_letters_total", "service" => service.to_owned())
-            .increment(1);
-        tracing::warn!(
-            stream = letter.stream,
-            seq = letter.seq,
-            reason = letter.reason,
-            "a message could not be read"
-        );
-        Ok(seq)
-    }
-
-    /// Publishes without a fence until it is acknowledged or the deadline passed.
-    pub(crate) async fn publish_plain(&self, message: Outgoing) -> Result<u64, PublishError> {
-        let deadline = Instant::now() + self.config().append_deadline();
-        let mut pauses = pauses();
-        loop {
-            let reason = match message.send(&self.connections().publish_js).await {
-                Ok(ack) => return Ok(ack.sequence),
-                Err(Refusal::TooLarge) => {
-                    return Err(PublishError::TooLarge {
-                        bytes: message.payload.len(),
-                        max: self.connections().publish.max_payload(),
-                    });
-                }
-                Err(refusal @ (Refusal::Hopeless(_) | Refusal::Full)) => {
-                    return Err(PublishError::Unavailable(refusal.to_string()));
-                }
-                Err(refusal @ (Refusal::Fence | Refusal::Unknown(_))) => refusal.to_string(),
-            };
-            let pause = pauses.next().unwrap_or_default();
-            if Instant::now() + pause >= deadline {
-                return Err(PublishError::Unavailable(reason));
-            }
-            tokio::time::sleep(pause).await;
         }
     }
 }

@@ -1,14 +1,12 @@
 //! Reading frames that anyone may have written: bounded first, then by version, then in full.
 
+pub use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
 use nixfleet_proto::{InputFrame, LAYOUT_VERSION, OutputFrame};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::message::Message;
-
-/// Most bytes of one output frame: what the server's default limit of 1 MiB leaves after headers.
-pub const MAX_OUTPUT_FRAME_BYTES: usize = 960 * 1024;
 
 /// Why a message is not what its stream should hold.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +61,15 @@ struct Versioned {
 /// # Errors
 /// [`DecodeError`]; such a message is a dead letter and counts as one entry.
 pub fn decode_input(message: &Message) -> Result<InputFrame, DecodeError> {
-    let frame: InputFrame = decode(&message.payload, MAX_FRAME_BYTES)?;
+    read_input(&message.payload)
+}
+
+/// As [`decode_input`], from the payload alone.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn read_input(payload: &[u8]) -> Result<InputFrame, DecodeError> {
+    let frame: InputFrame = decode(payload, MAX_FRAME_BYTES)?;
     let (entries, max) = (frame.entries.len(), MAX_FRAME_ENTRIES);
     if entries == 0 {
         return Err(DecodeError::Empty);
@@ -82,7 +88,15 @@ pub fn decode_input(message: &Message) -> Result<InputFrame, DecodeError> {
 /// # Errors
 /// [`DecodeError`].
 pub fn decode_output(message: &Message) -> Result<OutputFrame, DecodeError> {
-    decode(&message.payload, MAX_OUTPUT_FRAME_BYTES)
+    read_output(&message.payload)
+}
+
+/// As [`decode_output`], from the payload alone.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn read_output(payload: &[u8]) -> Result<OutputFrame, DecodeError> {
+    decode(payload, MAX_OUTPUT_FRAME_BYTES)
 }
 
 /// Reads a payload within a size limit whose layout version is known.

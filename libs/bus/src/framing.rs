@@ -1,33 +1,43 @@
-//! Group commit, the pure part: entries wait in frames, one open frame per subject, and leave in
-//! the order in which their frames were opened.
+//! Group commit: entries wait in frames, one open frame per subject, and leave in the order in which
+//! their frames were opened, one at a time.
 //!
 //! Source: docs/wire-protocol.md, frames.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use nixfleet_proto::{Entry, LAYOUT_VERSION};
+use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
+use nixfleet_proto::{Entry, LAYOUT_VERSION, Position};
 
 /// Bytes of a frame around its entries, rounded up.
 const ENVELOPE_BYTES: usize = 64;
 
 /// Bounds of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FrameLimits {
+pub struct FrameLimits {
     /// Most entries.
-    pub(crate) entries: usize,
+    pub entries: usize,
     /// Most bytes of the whole message body.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
+}
+
+impl Default for FrameLimits {
+    fn default() -> Self {
+        Self {
+            entries: MAX_FRAME_ENTRIES,
+            bytes: MAX_FRAME_BYTES,
+        }
+    }
 }
 
 impl FrameLimits {
     /// Most bytes one entry may have.
-    pub(crate) fn entry_bytes(self) -> usize {
+    pub fn entry_bytes(self) -> usize {
         self.bytes.saturating_sub(ENVELOPE_BYTES)
     }
 
     /// True when one frame can hold both, the second behind the first.
-    pub(crate) fn hold(self, run: &Run, next: &Run) -> bool {
+    pub fn hold(self, run: &Run, next: &Run) -> bool {
         // One more for the comma.
         let bytes = run.bytes() + 1 + next.bytes();
         run.len() + next.len() <= self.entries && bytes < self.entry_bytes()
@@ -36,7 +46,7 @@ impl FrameLimits {
 
 /// Entries of one subject that are stored together, in their order, or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Run {
+pub struct Run {
     /// The entries as JSON, separated by commas: copied into a frame as they are.
     json: Vec<u8>,
     entries: usize,
@@ -47,7 +57,7 @@ impl Run {
     ///
     /// # Errors
     /// When the entry cannot be written as JSON.
-    pub(crate) fn of(entry: &Entry) -> serde_json::Result<Self> {
+    pub fn of(entry: &Entry) -> serde_json::Result<Self> {
         Ok(Self {
             json: serde_json::to_vec(entry)?,
             entries: 1,
@@ -55,7 +65,7 @@ impl Run {
     }
 
     /// Adds another one behind.
-    pub(crate) fn append(&mut self, other: &Self) {
+    pub fn append(&mut self, other: &Self) {
         if self.entries > 0 {
             self.json.push(b',');
         }
@@ -64,24 +74,29 @@ impl Run {
     }
 
     /// Entries in it.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.entries
     }
 
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
     /// Bytes of all entries with the commas between them.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.json.len()
     }
 }
 
 /// Entries of one subject on their way to one message, each run with whoever waits for it.
 #[derive(Debug)]
-pub(crate) struct Frame<W> {
+pub struct Frame<W> {
     /// Where it is published.
-    pub(crate) subject: String,
+    pub subject: String,
     run: Run,
     /// In the order of the runs, each with the place of its first entry.
-    pub(crate) waiters: Vec<(u32, W)>,
+    pub waiters: Vec<(u32, W)>,
 }
 
 impl<W> Frame<W> {
@@ -91,13 +106,29 @@ impl<W> Frame<W> {
         self.waiters.push((first, waiter));
     }
 
-    /// Entries in it.
-    pub(crate) fn len(&self) -> usize {
+    /// Entries in it; never 0.
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a frame is opened by its first run"
+    )]
+    pub fn len(&self) -> usize {
         self.run.len()
     }
 
+    /// What everyone who waits is told, in the order of the runs: the place of his first entry, or
+    /// the error of all.
+    pub fn answers<E: Clone>(
+        self,
+        result: Result<u64, E>,
+    ) -> impl Iterator<Item = (W, Result<Position, E>)> {
+        self.waiters.into_iter().map(move |(index, waiter)| {
+            let answer = result.clone().map(|seq| Position { seq, index });
+            (waiter, answer)
+        })
+    }
+
     /// The message body.
-    pub(crate) fn body(&self) -> Bytes {
+    pub fn body(&self) -> Bytes {
         let mut body = Vec::with_capacity(ENVELOPE_BYTES + self.run.bytes());
         body.extend_from_slice(br#"{"v":"#);
         body.extend_from_slice(LAYOUT_VERSION.to_string().as_bytes());
@@ -110,29 +141,32 @@ impl<W> Frame<W> {
 
 /// Frames of one partition that wait for the acknowledgement of the frame before them.
 #[derive(Debug)]
-pub(crate) struct FrameBuffer<W> {
+pub struct FrameBuffer<W> {
     limits: FrameLimits,
     frames: VecDeque<Frame<W>>,
     /// Number of the newest frame of each subject, counted from the first frame ever opened.
     newest: BTreeMap<String, u64>,
     /// Number of the frame at the front.
     front: u64,
+    /// A frame left and is not known to be stored.
+    in_flight: bool,
 }
 
 impl<W> FrameBuffer<W> {
     /// An empty buffer.
-    pub(crate) fn new(limits: FrameLimits) -> Self {
+    pub fn new(limits: FrameLimits) -> Self {
         Self {
             limits,
             frames: VecDeque::new(),
             newest: BTreeMap::new(),
             front: 0,
+            in_flight: false,
         }
     }
 
     /// Adds a run to the newest frame of its subject, or opens one behind all others. A run must
     /// fit into one frame.
-    pub(crate) fn push(&mut self, subject: String, run: Run, waiter: W) {
+    pub fn push(&mut self, subject: String, run: Run, waiter: W) {
         let open = self
             .newest
             .get(&subject)
@@ -152,14 +186,24 @@ impl<W> FrameBuffer<W> {
         });
     }
 
-    /// The frame that has waited longest.
-    pub(crate) fn take(&mut self) -> Option<Frame<W>> {
+    /// The frame that has waited longest, unless one is in flight: two at once could be stored in
+    /// the wrong order.
+    pub fn take(&mut self) -> Option<Frame<W>> {
+        if self.in_flight {
+            return None;
+        }
         let frame = self.frames.pop_front()?;
         if self.newest.get(&frame.subject) == Some(&self.front) {
             self.newest.remove(&frame.subject);
         }
         self.front += 1;
+        self.in_flight = true;
         Some(frame)
+    }
+
+    /// Nothing more will be heard of the frame in flight: the next may leave.
+    pub fn landed(&mut self) {
+        self.in_flight = false;
     }
 }
 
@@ -184,7 +228,16 @@ mod tests {
     }
 
     fn drain(buffer: &mut FrameBuffer<u32>) -> Vec<(String, Vec<(u32, u32)>)> {
-        std::iter::from_fn(|| buffer.take().map(|frame| (frame.subject, frame.waiters))).collect()
+        let frames = frames(buffer).into_iter();
+        frames.map(|frame| (frame.subject, frame.waiters)).collect()
+    }
+
+    fn frames(buffer: &mut FrameBuffer<u32>) -> Vec<Frame<u32>> {
+        let next = || {
+            buffer.landed();
+            buffer.take()
+        };
+        std::iter::from_fn(next).collect()
     }
 
     #[test]
@@ -217,7 +270,7 @@ mod tests {
         buffer.push("a".to_owned(), run(&["x", "x"]), 0);
         buffer.push("a".to_owned(), run(&["y", "y"]), 1);
         buffer.push("a".to_owned(), run(&["z"]), 2);
-        let bodies: Vec<Bytes> = std::iter::from_fn(|| Some(buffer.take()?.body())).collect();
+        let bodies: Vec<Bytes> = frames(&mut buffer).iter().map(Frame::body).collect();
         assert_eq!(bodies[0], br#"{"v":1,"entries":["x","x"]}"#[..]);
         assert_eq!(bodies[1], br#"{"v":1,"entries":["y","y","z"]}"#[..]);
     }
@@ -230,7 +283,7 @@ mod tests {
             buffer.push("a".to_owned(), run(&[&text]), number);
         }
         let mut seen = 0;
-        while let Some(frame) = buffer.take() {
+        for frame in frames(&mut buffer) {
             assert!(frame.body().len() <= LIMITS.bytes);
             seen += frame.len();
         }
@@ -254,11 +307,27 @@ mod tests {
         buffer.push("b".to_owned(), run(&["x"]), 1);
         assert_eq!(buffer.take().unwrap().waiters, [(0, 0)]);
         buffer.push("a".to_owned(), run(&["x"]), 2);
+        assert!(buffer.take().is_none(), "one frame at a time");
         let expected = vec![
             ("b".to_owned(), vec![(0, 1)]),
             ("a".to_owned(), vec![(0, 2)]),
         ];
         assert_eq!(drain(&mut buffer), expected);
         assert!(buffer.newest.is_empty());
+    }
+
+    #[test]
+    fn everyone_in_a_frame_gets_his_place_in_it_or_the_error_of_all() {
+        let frame = || {
+            let mut buffer = FrameBuffer::new(LIMITS);
+            buffer.push("a".to_owned(), run(&["x", "x"]), 'p');
+            buffer.push("a".to_owned(), run(&["x"]), 'q');
+            buffer.take().unwrap()
+        };
+        let stored: Vec<_> = frame().answers(Ok::<_, ()>(9)).collect();
+        let at = |index| Ok(Position { seq: 9, index });
+        assert_eq!(stored, [('p', at(0)), ('q', at(2))]);
+        let lost: Vec<_> = frame().answers(Err("gone")).collect();
+        assert_eq!(lost, [('p', Err("gone")), ('q', Err("gone"))]);
     }
 }

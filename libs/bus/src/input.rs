@@ -14,28 +14,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Bus;
+use crate::fate::{AppendError, Attempt, Refusal};
 use crate::framing::{Frame, FrameBuffer, FrameLimits, Run};
-use crate::publish::{Outgoing, Refusal, pauses};
-
-/// Why an entry has no position.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The log is at its size limit. Nothing was stored.
-    #[error("the input log of partition {0} is full")]
-    Full(String),
-    /// No acknowledgement in time. The entry may still be stored; whoever sends it again relies on
-    /// sequences to be recognised.
-    #[error("the input log cannot be reached: {0}")]
-    Unavailable(String),
-    /// The entry does not fit in a frame. Nothing was stored.
-    #[error("an entry of {bytes} bytes is over the limit of {max}")]
-    TooLarge {
-        /// Size of the entry.
-        bytes: usize,
-        /// Largest size.
-        max: usize,
-    },
-}
+use crate::publish::{Outgoing, pauses};
 
 /// Appends entries; cheap to clone, all clones share the publishers of the process.
 #[derive(Clone)]
@@ -130,7 +111,7 @@ impl InputPublisher {
         let mut appended = Appended::default();
         while let Some(rest) = entries.get(appended.positions.len()..) {
             let stored = match self.longest_run(rest) {
-                Ok(run) if run.len() == 0 => break,
+                Ok(run) if run.is_empty() => break,
                 Ok(run) => self.append_together(partition, &rest[0], run).await,
                 Err(error) => Err(error),
             };
@@ -152,10 +133,10 @@ impl InputPublisher {
             let single = match self.write(entry) {
                 Ok(single) => single,
                 // What is before it comes first.
-                Err(_) if run.len() > 0 => break,
+                Err(_) if !run.is_empty() => break,
                 Err(error) => return Err(error),
             };
-            if run.len() > 0 && !self.shared.limits.hold(&run, &single) {
+            if !run.is_empty() && !self.shared.limits.hold(&run, &single) {
                 break;
             }
             run.append(&single);
@@ -310,8 +291,7 @@ impl Sink {
         if let Err(error) = &result {
             tracing::warn!(partition = %self.partition, entries, %error, "a frame was not stored");
         }
-        for (index, waiter) in frame.waiters {
-            let answer = result.clone().map(|seq| Position { seq, index });
+        for (waiter, answer) in frame.answers(result) {
             if waiter.answer.send(answer).is_err() {
                 tracing::debug!(partition = %self.partition, "nobody waits for the answer any more");
             }
@@ -332,15 +312,10 @@ impl Sink {
             Outgoing::new(&self.stream, frame.subject.clone(), &id, body).traced(traceparent);
         let mut pauses = pauses();
         loop {
-            let reason = match message.send(&self.context).await {
-                Ok(ack) => return Ok(ack.sequence),
-                Err(Refusal::Full) => return Err(AppendError::Full(self.partition.clone())),
-                Err(Refusal::TooLarge) => {
-                    let max = self.bus.connections().publish.max_payload();
-                    return Err(AppendError::TooLarge { bytes, max });
-                }
-                Err(Refusal::Hopeless(reason)) => return Err(AppendError::Unavailable(reason)),
-                Err(refusal @ (Refusal::Fence | Refusal::Unknown(_))) => refusal.to_string(),
+            let reason = match Attempt::of(message.attempt(&self.context).await) {
+                Attempt::Stored(seq) => return Ok(seq),
+                Attempt::Refused(refusal) => return Err(self.refused(&refusal, bytes)),
+                Attempt::Again(reason) => reason,
             };
             metrics::counter!("nixfleet_bus_publish_retries_total", "log" => "input").increment(1);
             let pause = pauses.next().unwrap_or(Duration::from_secs(1));
@@ -348,6 +323,19 @@ impl Sink {
                 return Err(AppendError::Unavailable(reason));
             }
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal, bytes: usize) -> AppendError {
+        match refusal {
+            Refusal::Full => AppendError::Full(self.partition.clone()),
+            Refusal::TooLarge => {
+                let max = self.bus.connections().publish.max_payload();
+                AppendError::TooLarge { bytes, max }
+            }
+            Refusal::Fence | Refusal::Hopeless(_) | Refusal::Unknown(_) => {
+                AppendError::Unavailable(refusal.to_string())
+            }
         }
     }
 }
@@ -383,7 +371,10 @@ impl Publisher {
                     Some(queued) => self.buffer.push(queued.subject, queued.run, queued.waiter),
                     None => open = false,
                 },
-                () = maybe(&mut in_flight) => in_flight = None,
+                () = maybe(&mut in_flight) => {
+                    in_flight = None;
+                    self.buffer.landed();
+                }
             }
         }
         tracing::debug!(partition = %self.partition, "the input publisher ended");

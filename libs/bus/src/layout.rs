@@ -3,7 +3,6 @@
 mod reconcile;
 mod wanted;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::context::CreateStreamErrorKind;
@@ -15,33 +14,15 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::Bus;
+use crate::floors::Floors;
 use crate::leader::{Attempt, LeaderError, stream_info};
 use crate::publish::pauses;
 use reconcile::{Change, reconcile};
 
 /// Key of the fleet's constants.
 const LAYOUT_KEY: &str = "layout";
-/// Distance between the highest position anyone remembers and a stream created anew: positions that
-/// were acknowledged but not yet applied anywhere are not used twice.
-const FLOOR_MARGIN: u64 = 1_000_000;
 /// How long one step is repeated while the server is starting or electing.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The highest sequence anyone remembers, by stream: a stream that has to be created starts above.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Floors(BTreeMap<String, u64>);
-
-impl Floors {
-    /// Notes that messages up to this sequence were seen.
-    pub fn raise(&mut self, stream: impl Into<String>, seq: u64) {
-        let floor = self.0.entry(stream.into()).or_default();
-        *floor = (*floor).max(seq);
-    }
-
-    fn of(&self, stream: &str) -> u64 {
-        self.0.get(stream).copied().unwrap_or(0)
-    }
-}
 
 /// Why the layout cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -229,9 +210,7 @@ async fn ensure_stream(
             Err(Attempt::Missing) => {}
         }
         let mut config = wanted.clone();
-        if floor > 0 {
-            config.first_sequence = Some(floor + FLOOR_MARGIN);
-        }
+        config.first_sequence = floors.first_sequence(&stream).or(config.first_sequence);
         match context.create_stream(config).await {
             Ok(created) => {
                 tracing::info!(stream, floor, "stream created");

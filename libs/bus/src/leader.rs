@@ -5,13 +5,12 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageError};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::jetstream::{message::StreamMessage, stream::Info};
-use nixfleet_proto::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::Bus;
-use crate::message::{Message, timestamp};
+use crate::message::{Message, StreamIdentity, timestamp};
 use crate::publish::pauses;
 
 /// How long a read is repeated while the server does not answer: longer than an election.
@@ -31,17 +30,6 @@ pub enum LeaderError {
         /// The last failure.
         reason: String,
     },
-}
-
-/// What tells a stream from another one with the same name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamIdentity {
-    /// When it was created.
-    pub created: Timestamp,
-    /// First sequence it still holds; one above `last_seq` when it is empty.
-    pub first_seq: u64,
-    /// Last sequence ever stored; 0 when nothing was.
-    pub last_seq: u64,
 }
 
 impl StreamIdentity {

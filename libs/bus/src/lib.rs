@@ -1,201 +1,72 @@
 //! The message bus: streams and their layout, group-committed input logs, fenced output logs, the
 //! one reader, manifests, dead letters, leases, heartbeats and liveness.
 //!
-//! Knows NATS and nothing of what entries mean: it never decides, folds or plans. Start reading at
-//! [`Bus`], then [`Reader`], [`InputPublisher`] and [`OutputLog`].
+//! Knows NATS and nothing of what entries mean: it never decides, folds or plans. What frames hold,
+//! how they are read and what becomes of a publish are plain values, always built; feature `shell`
+//! adds the client. Start reading at [`FrameBuffer`] and [`FencedPublish`], then at `Bus`, `Reader`,
+//! `InputPublisher` and `OutputLog`.
 
 mod config;
-mod connect;
 mod dead;
 mod decode;
+mod fate;
+mod floors;
 mod framing;
-mod heartbeat;
-mod input;
-mod layout;
-mod leader;
-mod lease;
-mod liveness;
-mod manifests;
+mod ids;
 mod message;
+mod track;
+
+#[cfg(feature = "shell")]
+mod bus;
+#[cfg(feature = "shell")]
+mod connect;
+#[cfg(feature = "shell")]
+mod heartbeat;
+#[cfg(feature = "shell")]
+mod input;
+#[cfg(feature = "shell")]
+mod layout;
+#[cfg(feature = "shell")]
+mod leader;
+#[cfg(feature = "shell")]
+mod lease;
+#[cfg(feature = "shell")]
+mod liveness;
+#[cfg(feature = "shell")]
+mod manifests;
+#[cfg(feature = "shell")]
 mod output;
+#[cfg(feature = "shell")]
 mod publish;
+#[cfg(feature = "shell")]
 mod reader;
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
-
-use nixfleet_proto::subject::{Names, Partition};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use connect::Connections;
-use publish::MessageIds;
-use reader::Gaps;
-
 pub use config::{BusConfig, ConfigFault};
-pub use connect::ConnectError;
 pub use dead::{DeadLetter, DeadRecord};
-pub use decode::{DecodeError, MAX_OUTPUT_FRAME_BYTES, decode_input, decode_output};
-pub use heartbeat::{HeartbeatError, Heartbeats, Responder};
-pub use input::{AppendError, Appended, InputPublisher};
-pub use layout::{Floors, LayoutError};
-pub use leader::{LeaderError, StreamIdentity};
-pub use lease::{Lease, LeaseConfig, Leases};
-pub use liveness::{Liveness, LivenessError};
-pub use manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore};
-pub use message::Message;
-pub use output::{LastFrame, LastFrameError, OutputLog, PublishError};
-pub use reader::{ReadError, Reader};
+pub use decode::{
+    DecodeError, MAX_OUTPUT_FRAME_BYTES, decode_input, decode_output, read_input, read_output,
+};
+pub use fate::{
+    AppendError, Attempt, FencedAttempt, FencedPublish, LastMessage, PublishError, Refusal, Reply,
+    Settled,
+};
+pub use floors::Floors;
+pub use framing::{Frame, FrameBuffer, FrameLimits, Run};
+pub use ids::MessageIds;
+pub use message::{LastFrame, Message, StreamIdentity};
+pub use track::{Gaps, Seen, Track};
 
-/// Longest wait for publishers and leases at shutdown; above the append deadline, below the time a
-/// supervisor gives before it kills.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
-
-/// The connections of one process to its fleet's bus; cheap to clone.
-#[derive(Clone)]
-pub struct Bus {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    config: BusConfig,
-    name: String,
-    names: Names,
-    connections: Connections,
-    ids: MessageIds,
-    tracker: TaskTracker,
-    closing: CancellationToken,
-    /// The publishers of this process while somebody holds them.
-    input: Mutex<Weak<input::Shared>>,
-}
-
-impl Bus {
-    /// Connects, waiting for a server until the configured deadline; afterwards connections come
-    /// back by themselves for ever.
-    ///
-    /// `client_name` is the service and instance, for the server's listings and message ids.
-    ///
-    /// # Errors
-    /// [`ConnectError`].
-    pub async fn connect(config: BusConfig, client_name: &str) -> Result<Self, ConnectError> {
-        let faults: Vec<_> = config.faults().iter().map(ToString::to_string).collect();
-        if !faults.is_empty() {
-            return Err(ConnectError::Config(faults.join("; ")));
-        }
-        let connections = Connections::open(&config, client_name).await?;
-        // The client library makes inbox names unique; the same part serves our message ids.
-        let inbox = connections.publish.new_inbox();
-        let unique = inbox.rsplit('.').next().unwrap_or(&inbox);
-        let inner = Inner {
-            names: Names::new(config.prefix.clone()),
-            ids: MessageIds::new(client_name, unique),
-            name: client_name.to_owned(),
-            connections,
-            config,
-            tracker: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            input: Mutex::new(Weak::new()),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
-    }
-
-    /// Names of streams and subjects.
-    pub fn names(&self) -> &Names {
-        &self.inner.names
-    }
-
-    /// Number of partitions of the fleet.
-    pub fn partitions(&self) -> u16 {
-        self.inner.config.partitions
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &BusConfig {
-        &self.inner.config
-    }
-
-    /// Says which connection is down, for readiness.
-    ///
-    /// # Errors
-    /// Names the connection.
-    pub fn check(&self) -> Result<(), String> {
-        self.inner.connections.check()
-    }
-
-    /// A reader whose first message is the one with `from_seq`; 0 and 1 both mean the first message
-    /// ever. Nothing is sent before the first batch is asked for.
-    pub fn reader(&self, stream: &str, from_seq: u64) -> Reader {
-        let gaps = if stream == self.names().manifest_stream() {
-            Gaps::Normal
-        } else {
-            Gaps::Never
-        };
-        Reader::new(self.clone(), stream.to_owned(), from_seq, gaps)
-    }
-
-    /// The input publishers of this process; they run while a clone of them is held.
-    pub fn input(&self) -> InputPublisher {
-        let mut running = self
-            .inner
-            .input
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let shared = running.upgrade().unwrap_or_else(|| {
-            let shared = Arc::new(input::Shared::start(self.clone(), &self.inner.closing));
-            *running = Arc::downgrade(&shared);
-            shared
-        });
-        InputPublisher::new(shared)
-    }
-
-    /// The output log of a partition.
-    pub fn output(&self, partition: Partition) -> OutputLog {
-        OutputLog::new(self.clone(), partition)
-    }
-
-    /// Artifacts and their announcements.
-    pub fn manifests(&self) -> ManifestStore {
-        ManifestStore::new(self.clone())
-    }
-
-    /// Leases of one service, held in the name of one instance.
-    pub fn leases(&self, service: &str, instance: &str, config: LeaseConfig) -> Leases {
-        Leases::new(self.clone(), service, instance, config)
-    }
-
-    /// Ends orderly: no new entries, everything accepted is answered, leases are given back,
-    /// connections are flushed.
-    pub async fn close(&self) {
-        self.inner.closing.cancel();
-        self.inner.tracker.close();
-        if tokio::time::timeout(CLOSE_PATIENCE, self.inner.tracker.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("publishers or leases did not end in time");
-        }
-        self.inner.connections.close().await;
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.inner.name
-    }
-
-    pub(crate) fn connections(&self) -> &Connections {
-        &self.inner.connections
-    }
-
-    pub(crate) fn ids(&self) -> &MessageIds {
-        &self.inner.ids
-    }
-
-    pub(crate) fn tracker(&self) -> &TaskTracker {
-        &self.inner.tracker
-    }
-
-    pub(crate) fn closing(&self) -> &CancellationToken {
-        &self.inner.closing
-    }
-}
+#[cfg(feature = "shell")]
+pub use {
+    bus::Bus,
+    connect::ConnectError,
+    heartbeat::{HeartbeatError, Heartbeats, Responder},
+    input::{Appended, InputPublisher},
+    layout::LayoutError,
+    leader::LeaderError,
+    lease::{Lease, LeaseConfig, Leases},
+    liveness::{Liveness, LivenessError},
+    manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore},
+    output::{LastFrameError, OutputLog},
+    reader::{ReadError, Reader},
+};

@@ -8,9 +8,10 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::Bus;
 use crate::decode::{DecodeError, decode};
+use crate::fate::PublishError;
 use crate::leader::LeaderError;
 use crate::message::Message;
-use crate::output::{Fenced, PublishError};
+use crate::output::Fenced;
 use crate::publish::{Outgoing, pauses};
 use crate::reader::{ReadError, Reader};
 

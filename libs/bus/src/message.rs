@@ -1,14 +1,13 @@
 //! A message of a stream, as every reader sees it.
 
-use async_nats::HeaderMap;
-use async_nats::header::NATS_MESSAGE_ID;
-use bytes::Bytes;
-use nixfleet_proto::Timestamp;
+#[cfg(feature = "shell")]
+mod client;
 
-/// Header with the W3C trace context of whoever published.
-pub(crate) const TRACEPARENT: &str = "traceparent";
-/// Header with the layout version of the payload.
-pub(crate) const VERSION: &str = "nixfleet-v";
+use bytes::Bytes;
+use nixfleet_proto::{OutputFrame, Timestamp};
+
+#[cfg(feature = "shell")]
+pub(crate) use client::{TRACEPARENT, VERSION, timestamp};
 
 /// One stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,35 +26,24 @@ pub struct Message {
     pub payload: Bytes,
 }
 
-impl Message {
-    /// Builds a message from what the client library delivers.
-    pub(crate) fn new(
-        seq: u64,
-        subject: &str,
-        headers: Option<&HeaderMap>,
-        time: async_nats::datetime::DateTime,
-        payload: Bytes,
-    ) -> Self {
-        let header = |name: &str| {
-            headers
-                .and_then(|headers| headers.get(name))
-                .map(|value| value.as_str().to_owned())
-        };
-        Self {
-            seq,
-            subject: subject.to_owned(),
-            msg_id: headers
-                .and_then(|headers| headers.get(NATS_MESSAGE_ID))
-                .map(|value| value.as_str().to_owned()),
-            traceparent: header(TRACEPARENT),
-            time: timestamp(time),
-            payload,
-        }
-    }
+/// The newest frame of an output log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastFrame {
+    /// Its sequence, the fence of the next one.
+    pub seq: u64,
+    /// Its message id.
+    pub msg_id: Option<String>,
+    /// The frame.
+    pub frame: OutputFrame,
 }
 
-/// The server's time in our own type; a time outside the range of 584 years cannot come from it.
-pub(crate) fn timestamp(time: async_nats::datetime::DateTime) -> Timestamp {
-    let nanos = i64::try_from(time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-    Timestamp::from_timestamp_nanos(nanos)
+/// What tells a stream from another one with the same name, and the range it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamIdentity {
+    /// When it was created.
+    pub created: Timestamp,
+    /// First sequence it still holds; one above `last_seq` when it is empty.
+    pub first_seq: u64,
+    /// Last sequence ever stored; 0 when nothing was.
+    pub last_seq: u64,
 }

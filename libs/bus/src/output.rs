@@ -9,32 +9,10 @@ use tokio::time::Instant;
 
 use crate::Bus;
 use crate::decode::{DecodeError, MAX_OUTPUT_FRAME_BYTES, decode_output};
+use crate::fate::{FencedAttempt, FencedPublish, LastMessage, PublishError, Settled};
 use crate::leader::LeaderError;
-use crate::publish::{Outgoing, Refusal, pauses};
-
-/// Why a frame was not appended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// Somebody else appended after the expected sequence: this writer is not the owner any more.
-    #[error("another writer appended: the last sequence is {last}, expected {expected}")]
-    Fenced {
-        /// The sequence this writer expected.
-        expected: u64,
-        /// The one that is there.
-        last: u64,
-    },
-    /// The message is over the limit. Nothing was stored; split the run.
-    #[error("a message of {bytes} bytes is over the limit of {max}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// Largest size.
-        max: usize,
-    },
-    /// No answer in time. The message may be stored or not: read the last one before going on.
-    #[error("the log cannot be reached: {0}")]
-    Unavailable(String),
-}
+use crate::message::LastFrame;
+use crate::publish::{Outgoing, pauses};
 
 /// Why the last frame is not known.
 #[derive(Debug, thiserror::Error)]
@@ -51,17 +29,6 @@ pub enum LastFrameError {
         #[source]
         source: DecodeError,
     },
-}
-
-/// The newest frame of an output log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastFrame {
-    /// Its sequence, the fence of the next one.
-    pub seq: u64,
-    /// Its message id.
-    pub msg_id: Option<String>,
-    /// The frame.
-    pub frame: OutputFrame,
 }
 
 /// The one writer's access to an output log.
@@ -169,28 +136,28 @@ pub(crate) struct Fenced<'a> {
 
 impl Fenced<'_> {
     /// Sends, and on anything but a plain acknowledgement asks the leader whose the last message
-    /// is. A retry of a stored message is answered by error 10071 on one replica and by `duplicate`
-    /// on three, so neither answer decides by itself.
+    /// is.
     pub(crate) async fn publish(&self, message: &Outgoing) -> Result<u64, PublishError> {
+        let fate = FencedPublish {
+            id: self.id,
+            expected: self.expected,
+        };
         let deadline = Instant::now() + self.bus.config().append_deadline();
         let mut pauses = pauses();
         loop {
-            let reason = match message.send(&self.bus.connections().publish_js).await {
-                Ok(ack) if !ack.duplicate => return Ok(ack.sequence),
-                Ok(_) => "the server knows this message already".to_owned(),
-                Err(Refusal::TooLarge) => {
-                    return Err(PublishError::TooLarge {
-                        bytes: message.payload.len(),
-                        max: self.bus.connections().publish.max_payload(),
-                    });
-                }
-                Err(Refusal::Hopeless(reason)) => return Err(PublishError::Unavailable(reason)),
-                Err(refusal @ (Refusal::Fence | Refusal::Full | Refusal::Unknown(_))) => {
-                    refusal.to_string()
-                }
+            let reply = message.attempt(&self.bus.connections().publish_js).await;
+            let reason = match fate.answered(reply) {
+                FencedAttempt::Stored(seq) => return Ok(seq),
+                FencedAttempt::Refused(refusal) => return Err(self.bus.refused(message, &refusal)),
+                FencedAttempt::Ask(reason) => reason,
             };
-            if let Some(seq) = self.settled(&message.subject).await? {
-                return Ok(seq);
+            match self.settled(&fate, &message.subject).await? {
+                Settled::Mine(seq) => return Ok(seq),
+                Settled::Again => {}
+                Settled::Fenced(last) => {
+                    let expected = self.expected;
+                    return Err(PublishError::Fenced { expected, last });
+                }
             }
             let log = if self.stream.contains("_OUT_") {
                 "output"
@@ -206,23 +173,20 @@ impl Fenced<'_> {
         }
     }
 
-    /// The sequence when the last message is this one; nothing when the log still stands where it
-    /// was expected, so that the same message may be sent again.
-    async fn settled(&self, subject: &str) -> Result<Option<u64>, PublishError> {
+    async fn settled(
+        &self,
+        fate: &FencedPublish<'_>,
+        subject: &str,
+    ) -> Result<Settled, PublishError> {
         let last = self
             .bus
             .last_by_subject(self.stream, subject)
             .await
             .map_err(|error| PublishError::Unavailable(error.to_string()))?;
-        let expected = self.expected;
-        match last {
-            Some(last) if last.msg_id.as_deref() == Some(self.id) => Ok(Some(last.seq)),
-            Some(last) if last.seq == expected => Ok(None),
-            None if expected == 0 => Ok(None),
-            other => Err(PublishError::Fenced {
-                expected,
-                last: other.map_or(0, |message| message.seq),
-            }),
-        }
+        let last = last.as_ref().map(|last| LastMessage {
+            seq: last.seq,
+            msg_id: last.msg_id.as_deref(),
+        });
+        Ok(fate.settled(last))
     }
 }

@@ -1,8 +1,6 @@
 //! One publish: its headers, its identity, and what the server's refusals mean.
 
 use std::error::Error as _;
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::header::{
@@ -16,35 +14,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use nixfleet_proto::LAYOUT_VERSION;
 
+pub(crate) use crate::fate::Refusal;
+use crate::fate::Reply;
 use crate::message::{TRACEPARENT, VERSION};
-
-/// Message ids of this process: a retried publish keeps its id, two processes never share one.
-#[derive(Debug)]
-pub(crate) struct MessageIds {
-    process: String,
-    counter: AtomicU64,
-}
-
-impl MessageIds {
-    /// Ids that start with a name and a part that is unique to this process.
-    pub(crate) fn new(name: &str, unique: &str) -> Self {
-        Self {
-            process: format!("{name}/{unique}"),
-            counter: AtomicU64::new(0),
-        }
-    }
-
-    /// The next id.
-    pub(crate) fn next(&self) -> String {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        format!("{}/{number}", self.process)
-    }
-
-    /// The part all ids of this process share.
-    pub(crate) fn process(&self) -> &str {
-        &self.process
-    }
-}
 
 /// A message ready to be sent any number of times.
 #[derive(Debug, Clone)]
@@ -97,30 +69,15 @@ impl Outgoing {
             .map_err(Refusal::from)?;
         ack.await.map_err(Refusal::from)
     }
-}
 
-/// Why a publish was not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The stream is at its size limit; nothing was stored.
-    Full,
-    /// The message is over the server's limit; nothing was stored.
-    TooLarge,
-    /// The expected sequence is not the last one, or this very message is already stored.
-    Fence,
-    /// It will never succeed as it is; nothing was stored.
-    Hopeless(String),
-    /// It may have been stored or not; the same message may be sent again.
-    Unknown(String),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => f.write_str("the stream is full"),
-            Self::TooLarge => f.write_str("the message is too large"),
-            Self::Fence => f.write_str("the last sequence is another one"),
-            Self::Hopeless(text) | Self::Unknown(text) => f.write_str(text),
+    /// As [`Outgoing::send`], for those who decide what the answer means.
+    pub(crate) async fn attempt(&self, context: &Context) -> Reply {
+        match self.send(context).await {
+            Ok(ack) => Reply::Stored {
+                seq: ack.sequence,
+                duplicate: ack.duplicate,
+            },
+            Err(refusal) => Reply::Refused(refusal),
         }
     }
 }
@@ -180,13 +137,6 @@ pub(crate) fn pauses() -> impl Iterator<Item = Duration> + Send {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_of_one_process_differ() {
-        let ids = MessageIds::new("ingest/a", "x7");
-        assert_eq!(ids.next(), "ingest/a/x7/0");
-        assert_eq!(ids.next(), "ingest/a/x7/1");
-    }
 
     #[test]
     fn a_hostile_traceparent_is_left_out() {

@@ -3,8 +3,6 @@
 //! It keeps its position itself and treats the broker's consumer as disposable: whenever something
 //! looks wrong it makes a new one that starts at the position.
 
-mod track;
-
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -13,12 +11,10 @@ use futures::{FutureExt as _, StreamExt as _};
 use nixfleet_proto::Timestamp;
 
 use crate::Bus;
-use crate::leader::{Attempt, StreamIdentity, stream_info};
-use crate::message::Message;
+use crate::leader::{Attempt, stream_info};
+use crate::message::{Message, StreamIdentity};
 use crate::publish::pauses;
-use track::{Seen, Track};
-
-pub(crate) use track::Gaps;
+use crate::track::{Gaps, Seen, Track};
 
 /// The server says it is alive this often while there is nothing to deliver.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(5);

@@ -13,6 +13,9 @@ pub const MAX_FRAME_ENTRIES: usize = 512;
 /// Most bytes of one frame: half the server's default message limit.
 pub const MAX_FRAME_BYTES: usize = 512 * 1024;
 
+/// Most bytes of one output frame: what the server's default limit of 1 MiB leaves after headers.
+pub const MAX_OUTPUT_FRAME_BYTES: usize = 960 * 1024;
+
 /// A message of an input stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use nixfleet_proto::subject::{Names, Partition};
 
-use crate::config::{BusConfig, days};
+use crate::config::BusConfig;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Every stream of the layout.
 pub(crate) fn streams(config: &BusConfig, names: &Names) -> Vec<Config> {
@@ -68,4 +70,9 @@ fn log(config: &BusConfig, name: String, subject: String) -> Config {
 
 fn bytes(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A span of whole days.
+fn days(count: u64) -> Duration {
+    DAY.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -1,8 +1,8 @@
-//! Position keeping, the pure part of a reader.
+//! Position keeping of a reader.
 
 /// Whether sequences of a stream follow each other without holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gaps {
+pub enum Gaps {
     /// Nothing is deleted from the middle: a hole means messages were missed.
     Never,
     /// A per-subject limit removes messages from the middle.
@@ -11,7 +11,7 @@ pub(crate) enum Gaps {
 
 /// What to do with a message that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub enum Seen {
     /// It is the next one.
     Take,
     /// It was delivered before.
@@ -22,14 +22,14 @@ pub(crate) enum Seen {
 
 /// Where a reader stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Track {
+pub struct Track {
     next: u64,
     gaps: Gaps,
 }
 
 impl Track {
     /// A reader that has not seen `next` yet.
-    pub(crate) fn new(next: u64, gaps: Gaps) -> Self {
+    pub fn new(next: u64, gaps: Gaps) -> Self {
         Self {
             next: next.max(1),
             gaps,
@@ -37,12 +37,12 @@ impl Track {
     }
 
     /// The first sequence not delivered yet.
-    pub(crate) fn next(self) -> u64 {
+    pub fn next(self) -> u64 {
         self.next
     }
 
     /// Judges a message and moves on when it is taken.
-    pub(crate) fn see(&mut self, seq: u64) -> Seen {
+    pub fn see(&mut self, seq: u64) -> Seen {
         if seq < self.next {
             return Seen::Repeated;
         }
@@ -54,12 +54,12 @@ impl Track {
     }
 
     /// True when the stream no longer holds the next message.
-    pub(crate) fn is_trimmed(self, first_seq: u64) -> bool {
+    pub fn is_trimmed(self, first_seq: u64) -> bool {
         self.gaps == Gaps::Never && first_seq > self.next
     }
 
     /// True when the stream ends before what was already read.
-    pub(crate) fn is_ahead_of(self, last_seq: u64) -> bool {
+    pub fn is_ahead_of(self, last_seq: u64) -> bool {
         self.next > last_seq + 1
     }
 }

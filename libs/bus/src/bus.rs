@@ -1,0 +1,171 @@
+//! The connections of one process and what it reaches through them.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use nixfleet_proto::subject::{Names, Partition};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::BusConfig;
+use crate::connect::{ConnectError, Connections};
+use crate::ids::MessageIds;
+use crate::input::{self, InputPublisher};
+use crate::lease::{LeaseConfig, Leases};
+use crate::manifests::ManifestStore;
+use crate::output::OutputLog;
+use crate::reader::Reader;
+use crate::track::Gaps;
+
+/// Longest wait for publishers and leases at shutdown; above the append deadline, below the time a
+/// supervisor gives before it kills.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The connections of one process to its fleet's bus; cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: BusConfig,
+    name: String,
+    names: Names,
+    connections: Connections,
+    ids: MessageIds,
+    tracker: TaskTracker,
+    closing: CancellationToken,
+    /// The publishers of this process while somebody holds them.
+    input: Mutex<Weak<input::Shared>>,
+}
+
+impl Bus {
+    /// Connects, waiting for a server until the configured deadline; afterwards connections come
+    /// back by themselves for ever.
+    ///
+    /// `client_name` is the service and instance, for the server's listings and message ids.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(config: BusConfig, client_name: &str) -> Result<Self, ConnectError> {
+        let faults: Vec<_> = config.faults().iter().map(ToString::to_string).collect();
+        if !faults.is_empty() {
+            return Err(ConnectError::Config(faults.join("; ")));
+        }
+        let connections = Connections::open(&config, client_name).await?;
+        // The client library makes inbox names unique; the same part serves our message ids.
+        let inbox = connections.publish.new_inbox();
+        let unique = inbox.rsplit('.').next().unwrap_or(&inbox);
+        let inner = Inner {
+            names: Names::new(config.prefix.clone()),
+            ids: MessageIds::new(client_name, unique),
+            name: client_name.to_owned(),
+            connections,
+            config,
+            tracker: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            input: Mutex::new(Weak::new()),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Names of streams and subjects.
+    pub fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    /// Number of partitions of the fleet.
+    pub fn partitions(&self) -> u16 {
+        self.inner.config.partitions
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &BusConfig {
+        &self.inner.config
+    }
+
+    /// Says which connection is down, for readiness.
+    ///
+    /// # Errors
+    /// Names the connection.
+    pub fn check(&self) -> Result<(), String> {
+        self.inner.connections.check()
+    }
+
+    /// A reader whose first message is the one with `from_seq`; 0 and 1 both mean the first message
+    /// ever. Nothing is sent before the first batch is asked for.
+    pub fn reader(&self, stream: &str, from_seq: u64) -> Reader {
+        let gaps = if stream == self.names().manifest_stream() {
+            Gaps::Normal
+        } else {
+            Gaps::Never
+        };
+        Reader::new(self.clone(), stream.to_owned(), from_seq, gaps)
+    }
+
+    /// The input publishers of this process; they run while a clone of them is held.
+    pub fn input(&self) -> InputPublisher {
+        let mut running = self
+            .inner
+            .input
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let shared = running.upgrade().unwrap_or_else(|| {
+            let shared = Arc::new(input::Shared::start(self.clone(), &self.inner.closing));
+            *running = Arc::downgrade(&shared);
+            shared
+        });
+        InputPublisher::new(shared)
+    }
+
+    /// The output log of a partition.
+    pub fn output(&self, partition: Partition) -> OutputLog {
+        OutputLog::new(self.clone(), partition)
+    }
+
+    /// Artifacts and their announcements.
+    pub fn manifests(&self) -> ManifestStore {
+        ManifestStore::new(self.clone())
+    }
+
+    /// Leases of one service, held in the name of one instance.
+    pub fn leases(&self, service: &str, instance: &str, config: LeaseConfig) -> Leases {
+        Leases::new(self.clone(), service, instance, config)
+    }
+
+    /// Ends orderly: no new entries, everything accepted is answered, leases are given back,
+    /// connections are flushed.
+    pub async fn close(&self) {
+        self.inner.closing.cancel();
+        self.inner.tracker.close();
+        if tokio::time::timeout(CLOSE_PATIENCE, self.inner.tracker.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("publishers or leases did not end in time");
+        }
+        self.inner.connections.close().await;
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.inner.connections
+    }
+
+    pub(crate) fn ids(&self) -> &MessageIds {
+        &self.inner.ids
+    }
+
+    pub(crate) fn tracker(&self) -> &TaskTracker {
+        &self.inner.tracker
+    }
+
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.inner.closing
+    }
+}
