@@ -1,9 +1,8 @@
 //! One value for the final state, so that two runs can be compared.
 
+use nixfleet_audit::Facts;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-use crate::knowledge::Facts;
 
 /// The part of the state that must not depend on timing: every rollout, the records of the current
 /// ones, what each host runs, and the quarantined closures. Which hosts of the bad release had been

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nixfleet_audit::database::SCHEMA;
 use nixfleet_harness::{Service, postgres};
 
 use crate::args::Args;
-use crate::database::SCHEMA;
 use crate::say::Say;
 use crate::stage::Stage;
 

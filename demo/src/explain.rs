@@ -1,10 +1,10 @@
 //! Why hosts are where they are: what `nixfleet explain` says.
 
 use anyhow::{Context, Result, ensure};
+use nixfleet_audit::database;
 use nixfleet_harness::dev;
 use tokio::process::Command;
 
-use crate::database;
 use crate::fleet::CHANNELS;
 use crate::say::Say;
 use crate::stage::Stage;

@@ -8,12 +8,10 @@
 
 mod args;
 mod checks;
-mod database;
 mod digest;
 mod disruption;
 mod explain;
 mod fleet;
-mod knowledge;
 mod progress;
 mod say;
 mod stage;

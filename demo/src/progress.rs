@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use nixfleet_audit::database::WaveCount;
 
-use crate::database::WaveCount;
 use crate::say::Say;
 
 /// Between two plain lines, unless something finished.

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use nixfleet_audit::database::{self, WaveCount};
+use nixfleet_audit::{Check, Facts};
 
 use crate::args::Args;
-use crate::checks::{self, Check};
-use crate::database::{self, WaveCount};
+use crate::checks;
 use crate::disruption::Disruption;
 use crate::explain;
 use crate::fleet::{CHANNELS, Release};
-use crate::knowledge::{self, Facts};
 use crate::progress::Progress;
 use crate::say::Say;
 use crate::stage::Stage;
@@ -75,7 +75,7 @@ impl<'a> Story<'a> {
         self.say
             .title("Waiting for the last events to be applied and archived");
         let facts = self.catch_up(stage).await?;
-        let checks = checks::all(&facts);
+        let checks = checks::all(&facts, &stage.deaths);
         Ok(Ending {
             facts,
             checks,
@@ -160,7 +160,8 @@ impl<'a> Story<'a> {
         let start = Instant::now();
         loop {
             stage.supervise(self.say)?;
-            let facts = knowledge::gather(stage).await?;
+            let swarm = stage.swarm_state()?;
+            let facts = nixfleet_audit::gather(&stage.database.url, swarm).await?;
             if facts.is_quiet() || start.elapsed() > CATCH_UP {
                 return Ok(facts);
             }

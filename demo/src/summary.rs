@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use comfy_table::Table;
+use nixfleet_audit::Facts;
 use serde_json::{Map, Value, json};
 
 use crate::args::Args;
 use crate::digest;
-use crate::knowledge::Facts;
 use crate::say::Say;
 use crate::story::Ending;
 

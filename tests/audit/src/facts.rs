@@ -10,7 +10,6 @@ use nixfleet_agent::swarm::state::SwarmState;
 pub use tables::{ArchiveFacts, HostRow, RolloutRow};
 
 use crate::database;
-use crate::stage::Stage;
 
 /// Everything, gathered in one go.
 #[derive(Debug)]
@@ -29,31 +28,23 @@ pub struct Facts {
     pub archive: ArchiveFacts,
     /// Messages that nobody could read.
     pub dead_letters: i64,
-    /// Services that ended by themselves.
-    pub deaths: Vec<String>,
 }
 
-/// Asks everybody.
+/// Reads the database at `url` for what the hosts know: asked before, because whatever they got a 2xx
+/// for by then is in the log, and soon in the tables.
 ///
 /// # Errors
-/// When somebody does not answer.
-pub async fn gather(stage: &mut Stage) -> Result<Facts> {
-    // The hosts first: whatever they got a 2xx for before is in the log, and soon in the tables.
-    let swarm = stage.swarm_state()?;
-    let url = stage.database.url.clone();
+/// When the database does not answer.
+pub async fn gather(url: &str, swarm: SwarmState) -> Result<Facts> {
+    let undecodable = "SELECT count(*) FROM event_log WHERE kind IN ('dead-letter', 'undecodable')";
     Ok(Facts {
         swarm,
-        hosts: tables::hosts(&url).await?,
-        rollouts: tables::rollouts(&url).await?,
-        quarantines: database::quarantines(&url).await?,
-        queued: tables::count(&url, "SELECT count(*) FROM dispatch_queue").await?,
-        archive: tables::archive(&url).await?,
-        dead_letters: tables::count(
-            &url,
-            "SELECT count(*) FROM event_log WHERE kind IN ('dead-letter', 'undecodable')",
-        )
-        .await?,
-        deaths: stage.deaths.clone(),
+        hosts: tables::hosts(url).await?,
+        rollouts: tables::rollouts(url).await?,
+        quarantines: database::quarantines(url).await?,
+        queued: tables::count(url, "SELECT count(*) FROM dispatch_queue").await?,
+        archive: tables::archive(url).await?,
+        dead_letters: tables::count(url, undecodable).await?,
     })
 }
 

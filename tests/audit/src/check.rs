@@ -1,0 +1,169 @@
+//! What must hold once everything is quiet, whatever was rolled out.
+
+use crate::Facts;
+
+/// How many faults of one check are shown.
+const SHOWN: usize = 5;
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What must hold.
+    pub name: &'static str,
+    /// What is wrong; `None` when it holds.
+    pub fault: Option<String>,
+}
+
+impl Check {
+    /// Holds when there are no faults; of many the first are shown.
+    pub fn new(name: &'static str, faults: Vec<String>) -> Self {
+        let fault = (!faults.is_empty()).then(|| {
+            let more = faults.len().saturating_sub(SHOWN);
+            let mut text = faults
+                .iter()
+                .take(SHOWN)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join("; ");
+            if more > 0 {
+                text.push_str(&format!("; and {more} more"));
+            }
+            text
+        });
+        Self { name, fault }
+    }
+}
+
+/// The tables say of every host what it says itself.
+pub fn tables_equal_hosts(facts: &Facts) -> Check {
+    Check::new("Postgres equals what the hosts know", facts.differences())
+}
+
+/// The archive holds every event a host got a 2xx for, and as many outcomes as entries.
+pub fn archived(facts: &Facts) -> Check {
+    Check::new("every accepted event is archived", unarchived(facts))
+}
+
+/// No host waits for an answer.
+pub fn nothing_waits(facts: &Facts) -> Check {
+    Check::new("no event waits on a host", pending(facts))
+}
+
+/// Entries were rejected for reasons only that follow from crashes, outages and repetitions.
+pub fn rejections(facts: &Facts) -> Check {
+    Check::new("no rejection of an unexpected kind", unexpected(facts))
+}
+
+/// Nothing became a dead letter.
+pub fn readable(facts: &Facts) -> Check {
+    Check::new("no message was unreadable", dead_letters(facts))
+}
+
+/// No host was told that an event of its own is wrong, and none refused a dispatch.
+pub fn nothing_refused(facts: &Facts) -> Check {
+    Check::new("no host event was refused for good", refused(facts))
+}
+
+fn unarchived(facts: &Facts) -> Vec<String> {
+    let mut faults = facts.missing_in_archive();
+    if facts.archive.entries != facts.archive.outcomes {
+        faults.push(format!(
+            "{} entries and {} outcomes are archived",
+            facts.archive.entries, facts.archive.outcomes
+        ));
+    }
+    faults
+}
+
+fn pending(facts: &Facts) -> Vec<String> {
+    match facts.swarm.totals.pending_events {
+        0 => Vec::new(),
+        pending => vec![format!("{pending} events were never answered")],
+    }
+}
+
+/// A rejection is expected when it follows from what happens to hosts and services:
+/// repeated or overtaken reports, and plans that the log had already moved past.
+fn unexpected(facts: &Facts) -> Vec<String> {
+    facts
+        .archive
+        .rejections
+        .iter()
+        .filter(|(key, _)| !is_expected(key))
+        .map(|(key, count)| {
+            let (event, producer, reason) = key;
+            let example = facts.archive.examples.get(key).cloned().unwrap_or_default();
+            format!("{count} × {event} of {producer}: {reason}, such as {example}")
+        })
+        .collect()
+}
+
+fn is_expected((_, producer, reason): &(String, String, String)) -> bool {
+    match (producer.as_str(), reason.as_str()) {
+        // Sent again after a crash, an outage or a lost answer.
+        ("agent", "stale") => true,
+        // The report of the host and its recovery from a heartbeat crossed in the log.
+        ("agent" | "recovery", "illegal") => true,
+        // A host moved, or the leader changed, while the plan was on its way.
+        ("plan", "illegal" | "fenced") => true,
+        _ => false,
+    }
+}
+
+fn dead_letters(facts: &Facts) -> Vec<String> {
+    match facts.dead_letters {
+        0 => Vec::new(),
+        count => vec![format!("{count} messages")],
+    }
+}
+
+fn refused(facts: &Facts) -> Vec<String> {
+    facts
+        .swarm
+        .hosts
+        .iter()
+        .flat_map(|(hostname, knowledge)| {
+            let events = knowledge.dead_letters.iter().map(move |letter| {
+                format!(
+                    "{hostname}: {} {} of {} was answered {} {}",
+                    letter.kind, letter.seq, letter.rollout_id, letter.status, letter.code
+                )
+            });
+            let dispatches = knowledge.refused_dispatches.iter().map(move |refusal| {
+                format!(
+                    "{hostname}: refused {}: {}",
+                    refusal.rollout_id, refusal.message
+                )
+            });
+            events.chain(dispatches)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_cut() {
+        let faults = (0..8).map(|n| n.to_string()).collect();
+        let text = Check::new("x", faults).fault.unwrap();
+        assert_eq!(text, "0; 1; 2; 3; 4; and 3 more");
+        assert_eq!(Check::new("x", Vec::new()).fault, None);
+    }
+
+    #[test]
+    fn an_unknown_rollout_is_never_expected() {
+        let key = |producer: &str, reason: &str| {
+            (
+                "DispatchAck".to_owned(),
+                producer.to_owned(),
+                reason.to_owned(),
+            )
+        };
+        assert!(is_expected(&key("agent", "stale")));
+        assert!(!is_expected(&key("agent", "unknown")));
+        assert!(!is_expected(&key("agent", "invariant")));
+        assert!(!is_expected(&key("plan", "invariant")));
+    }
+}
