@@ -9,6 +9,18 @@ pub enum DbError {
     /// No connection could be had in time.
     #[error("getting a database connection")]
     Pool(#[source] PoolError),
+    /// The user may not do this.
+    #[error(
+        "the database user may not run the statement {statement}; the owner of the schema grants \
+         each service what it needs with `nixfleet db migrate`"
+    )]
+    Forbidden {
+        /// Name of the statement, a file in `sql/`.
+        statement: &'static str,
+        /// The server's answer.
+        #[source]
+        source: tokio_postgres::Error,
+    },
     /// A statement failed.
     #[error("running the statement {statement}")]
     Statement {
@@ -22,14 +34,19 @@ pub enum DbError {
 
 impl DbError {
     pub(crate) fn statement(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
-        move |source| Self::Statement { statement, source }
+        move |source| match source.code() {
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Self::Forbidden { statement, source },
+            _ => Self::Statement { statement, source },
+        }
     }
 
     /// True when the same call may succeed later: connection trouble, serialization, shutdown,
-    /// exhausted resources, a timeout, or a schema that is not there yet.
+    /// exhausted resources, a timeout, or a schema, a database, a user or a grant that is not there
+    /// yet.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Pool(PoolError::Backend(source)) => is_transient(source),
+            Self::Pool(PoolError::Backend(source)) => is_transient(source) || is_absent(source),
+            Self::Forbidden { .. } => true,
             Self::Pool(PoolError::Timeout(_)) => true,
             Self::Pool(
                 PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_),
@@ -41,7 +58,7 @@ impl DbError {
     /// True when tables are missing: nobody migrated yet, or somebody dropped the schema.
     pub fn schema_missing(&self) -> bool {
         match self {
-            Self::Pool(_) => false,
+            Self::Pool(_) | Self::Forbidden { .. } => false,
             Self::Statement { source, .. } => is_schema_missing(source),
         }
     }
@@ -49,7 +66,7 @@ impl DbError {
     pub(crate) fn sql_state(&self) -> Option<&SqlState> {
         match self {
             Self::Pool(_) => None,
-            Self::Statement { source, .. } => source.code(),
+            Self::Forbidden { source, .. } | Self::Statement { source, .. } => source.code(),
         }
     }
 }
@@ -70,6 +87,16 @@ fn is_transient(error: &tokio_postgres::Error) -> bool {
         SqlState::LOCK_NOT_AVAILABLE,
     ];
     CODES.contains(state) || state.code().starts_with("08") || state.code().starts_with("53")
+}
+
+/// A server that was set up anew gets its users and databases a moment after it answers.
+fn is_absent(error: &tokio_postgres::Error) -> bool {
+    const CODES: [SqlState; 3] = [
+        SqlState::INVALID_CATALOG_NAME,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        SqlState::INVALID_PASSWORD,
+    ];
+    error.code().is_some_and(|code| CODES.contains(code))
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {
@@ -115,6 +142,14 @@ pub enum ConnectError {
     /// The URL is none.
     #[error("parsing the database URL")]
     Url(#[source] tokio_postgres::Error),
+    /// The file with the server's authorities cannot be used.
+    #[error("reading the authorities of the database server from {path}: {reason}")]
+    Authority {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// A key has an impossible value.
     #[error("database configuration: {0}")]
     Config(String),

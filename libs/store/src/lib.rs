@@ -22,17 +22,20 @@ mod jsonb;
 mod liveness;
 mod load;
 mod migrate;
+mod roles;
 mod sql;
 mod store;
+mod tls;
 
 pub use archive::{ArchiveCursor, ArchiveMark, ArchiveRow};
-pub use config::DatabaseConfig;
+pub use config::{DatabaseConfig, SslMode};
 pub use error::{ApplyError, ArchiveError, ConnectError, DbError, MigrateError, ReadError};
 pub use migrate::MigrationReport;
 pub use read::{
     Deferral, DispatchBoard, DispatchRow, EventPage, EventView, HostDetail, HostKey, HostView,
     RolloutFilter, RolloutView, SeenHost,
 };
+pub use roles::{Existing, Role};
 pub use rows::{
     Applied, BlockChange, BlockKey, DispatchChange, FailureSet, HostChange, OpenedRollout,
     ProbeKey, QuarantineKey, RolloutChange, Stamp, TurnRows,

@@ -23,14 +23,23 @@ pub struct MigrationReport {
 }
 
 impl Store {
-    /// Creates the schema when it is missing and applies the migrations it lacks. Callers that
-    /// migrate at once wait for each other.
+    /// Creates the schema when it is missing, applies the migrations it lacks, and grants each
+    /// service's user what it needs, all as the owner when one is configured. Callers that migrate at
+    /// once wait for each other. Without an owner a schema that is current is left as it is.
     ///
     /// # Errors
     /// When the database fails, or when it holds migrations this binary does not know.
     pub async fn migrate(&self) -> Result<MigrationReport, MigrateError> {
+        let client = match &self.owner {
+            Some(owner) => owner.get().await.map_err(DbError::Pool)?,
+            // The user of a service may not migrate, and has no need to.
+            None if self.schema_ready().await.is_ok() && !self.owns_schema().await? => {
+                return Ok(MigrationReport::default());
+            }
+            None => self.client().await?,
+        };
         // Taken out of the pool: the lock and the timeout belong to the session and end with it.
-        let mut client = Object::take(self.client().await?);
+        let mut client = Object::take(client);
         let settings = format!(
             "SET statement_timeout = {}; SET client_min_messages = warning",
             LOCK_PATIENCE.as_millis()
@@ -52,6 +61,11 @@ impl Store {
             .run_async(&mut *client)
             .await
             .map_err(|error| MigrateError::Refinery(Box::new(error)))?;
+        let grants = sql!("grants");
+        client
+            .batch_execute(grants.text)
+            .await
+            .map_err(DbError::statement(grants.name))?;
         Ok(MigrationReport {
             applied: report
                 .applied_migrations()
@@ -59,6 +73,14 @@ impl Store {
                 .map(ToString::to_string)
                 .collect(),
         })
+    }
+
+    async fn owns_schema(&self) -> Result<bool, DbError> {
+        let client = self.client().await?;
+        let row = sql!("schema_owned")
+            .query_opt(&client, &[&self.schema])
+            .await?;
+        Ok(row.is_some_and(|row| row.get(0)))
     }
 
     /// Succeeds when the schema is at least at the version of this binary.

@@ -57,6 +57,21 @@ impl Sql {
             .map_err(DbError::statement(self.name))
     }
 
+    pub(crate) async fn query_one(
+        self,
+        client: &impl GenericClient,
+        params: Params<'_>,
+    ) -> Result<Row, DbError> {
+        let statement = client
+            .prepare_cached(self.text)
+            .await
+            .map_err(DbError::statement(self.name))?;
+        client
+            .query_one(&statement, params)
+            .await
+            .map_err(DbError::statement(self.name))
+    }
+
     /// Rows as they arrive, of a statement with one text parameter.
     pub(crate) async fn stream(
         self,

@@ -4,15 +4,20 @@ use std::sync::Arc;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
+use tokio_postgres::config::Host;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::archive::KnownDays;
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, SslMode};
 use crate::error::{ConnectError, DbError};
+use crate::tls;
 
 /// The database; cheap to clone, all clones share one pool.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: Pool,
+    /// Connections of the schema's owner, when this process may migrate as such.
+    pub(crate) owner: Option<Pool>,
     pub(crate) schema: String,
     pub(crate) days: Arc<KnownDays>,
 }
@@ -24,20 +29,10 @@ impl Store {
     /// # Errors
     /// When the configuration is wrong.
     pub fn connect(config: &DatabaseConfig) -> Result<Self, ConnectError> {
-        let recycling = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let manager = Manager::from_config(config.driver()?, NoTls, recycling);
-        let pool = Pool::builder(manager)
-            .max_size(config.pool_size)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(config.wait_timeout()))
-            .create_timeout(Some(config.connect_timeout()))
-            .recycle_timeout(Some(config.connect_timeout()))
-            .build()
-            .map_err(ConnectError::Build)?;
+        let owner = config.as_owner().map(|owner| pool(&owner)).transpose()?;
         Ok(Self {
-            pool,
+            pool: pool(config)?,
+            owner,
             schema: config.schema.clone(),
             days: Arc::default(),
         })
@@ -59,9 +54,52 @@ impl Store {
     /// Closes all connections; later calls fail.
     pub fn close(&self) {
         self.pool.close();
+        if let Some(owner) = &self.owner {
+            owner.close();
+        }
     }
 
     pub(crate) async fn client(&self) -> Result<Object, DbError> {
         self.pool.get().await.map_err(DbError::Pool)
+    }
+}
+
+fn pool(config: &DatabaseConfig) -> Result<Pool, ConnectError> {
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let driver = config.driver()?;
+    let manager = match config.sslmode {
+        SslMode::Disable => {
+            warn_of_clear_text(&driver);
+            Manager::from_config(driver, NoTls, recycling)
+        }
+        SslMode::VerifyFull => {
+            let tls = MakeRustlsConnect::new(tls::client(config.ca_file.as_deref())?);
+            Manager::from_config(driver, tls, recycling)
+        }
+    };
+    Pool::builder(manager)
+        .max_size(config.pool_size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(config.wait_timeout()))
+        .create_timeout(Some(config.connect_timeout()))
+        .recycle_timeout(Some(config.connect_timeout()))
+        .build()
+        .map_err(ConnectError::Build)
+}
+
+fn warn_of_clear_text(driver: &tokio_postgres::Config) {
+    let is_near = |host: &Host| match host {
+        Host::Tcp(name) => {
+            let address = name.parse::<std::net::IpAddr>();
+            name == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        }
+        Host::Unix(_) => true,
+    };
+    if !driver.get_hosts().iter().all(is_near) {
+        tracing::warn!(
+            "the connection to Postgres is not encrypted; set database.sslmode to \"verify-full\""
+        );
     }
 }

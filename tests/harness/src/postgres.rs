@@ -1,10 +1,12 @@
 //! A Postgres server of our own.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -13,7 +15,9 @@ use rustix::process::Signal;
 use tokio_postgres::NoTls;
 
 use crate::dev::Servers;
+use crate::pki::Pair;
 use crate::process::{Process, Recipe};
+use crate::service::Service;
 use crate::wait::wait_blocking;
 use crate::watchdog::Ending;
 use crate::{ports, scratch};
@@ -28,13 +32,17 @@ const NOBODY: (u32, u32) = (65_534, 65_534);
 /// Password of the superuser; the server listens on the loopback address only and dies with us.
 const PASSWORD: &str = "nixfleet-development";
 
-/// A Postgres server with an empty cluster.
+/// Who owns the databases; not a superuser, as in production.
+const OWNER: &str = "nixfleet_owner";
+
+/// A Postgres server with an empty cluster, the owner of all databases and a user per service.
 #[derive(Debug)]
 pub struct Postgres {
     servers: Servers,
     dir: PathBuf,
     port: u16,
     user: Option<(u32, u32)>,
+    tls: bool,
     process: Option<Process>,
 }
 
@@ -43,8 +51,21 @@ pub struct Postgres {
 pub struct Database {
     /// Its name.
     pub name: String,
-    /// `postgres://…` with password.
+    /// `postgres://…` of its owner, with password.
     pub url: String,
+}
+
+impl Database {
+    /// The same database as the user of a service.
+    pub fn url_of(&self, service: Service) -> String {
+        url_of(&self.url, service)
+    }
+}
+
+/// The URL of a database as the user of a service; one that is not from this harness stays as it is.
+pub fn url_of(url: &str, service: Service) -> String {
+    let owner = format!("//{OWNER}:");
+    url.replacen(&owner, &format!("//nixfleet_{service}:"), 1)
 }
 
 impl Postgres {
@@ -53,6 +74,18 @@ impl Postgres {
     /// # Errors
     /// When the binaries are missing, cannot be reached by the unprivileged user, or do not start.
     pub fn start(name: &str) -> Result<Self> {
+        Self::start_cluster(name, None)
+    }
+
+    /// Starts one that shows this certificate and serves nobody but its superuser in the clear.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`], and when the certificate cannot be read.
+    pub fn start_with_tls(name: &str, certificate: &Pair) -> Result<Self> {
+        Self::start_cluster(name, Some(certificate))
+    }
+
+    fn start_cluster(name: &str, certificate: Option<&Pair>) -> Result<Self> {
         let servers = Servers::find()?;
         let user = unprivileged()?;
         if user.is_some() {
@@ -64,9 +97,14 @@ impl Postgres {
             dir,
             port: 0,
             user,
+            tls: certificate.is_some(),
             process: None,
         };
         postgres.init_cluster()?;
+        postgres.create_users()?;
+        if let Some(certificate) = certificate {
+            postgres.install(certificate)?;
+        }
         let mut last = None;
         for _ in 0..PORT_ATTEMPTS {
             postgres.port = ports::free()?;
@@ -110,6 +148,62 @@ impl Postgres {
         Ok(())
     }
 
+    fn install(&self, certificate: &Pair) -> Result<()> {
+        let files = [
+            (&certificate.cert, self.dir.join("server.crt")),
+            (&certificate.key, self.dir.join("server.key")),
+        ];
+        for (from, to) in files {
+            let bytes = std::fs::read(from);
+            let bytes = bytes.with_context(|| format!("reading {}", from.display()))?;
+            std::fs::write(&to, bytes)?;
+            std::fs::set_permissions(&to, Permissions::from_mode(0o600))?;
+            if let Some((uid, gid)) = self.user {
+                chown(&to, Some(uid), Some(gid))?;
+            }
+        }
+        let access = "host all postgres 127.0.0.1/32 scram-sha-256\n\
+                      hostssl all all 127.0.0.0/8 scram-sha-256\n";
+        std::fs::write(self.data().join("pg_hba.conf"), access).context("writing pg_hba.conf")
+    }
+
+    /// Users belong to the cluster, so they are made before it serves anybody.
+    fn create_users(&self) -> Result<()> {
+        let mut statements = format!("CREATE ROLE {OWNER} LOGIN PASSWORD '{PASSWORD}';\n");
+        for service in Service::ALL {
+            let user = format!("CREATE ROLE nixfleet_{service} LOGIN PASSWORD '{PASSWORD}';\n");
+            statements.push_str(&user);
+        }
+        let mut command = Command::new(self.servers.postgres_bin.join("postgres"));
+        command
+            .envs(self.servers.postgres_env())
+            .current_dir(&self.dir)
+            .args(["--single", "-j", "-c", "log_statement=none", "-D"])
+            .arg(self.data())
+            .arg("postgres")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        let mut child = command
+            .spawn()
+            .context("starting Postgres to make its users")?;
+        let mut input = child.stdin.take().context("Postgres reads statements")?;
+        // With -j a statement ends at a semicolon followed by an empty line.
+        input.write_all(statements.replace(";\n", ";\n\n").as_bytes())?;
+        drop(input);
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && !said.contains("ERROR"),
+            "making the users of Postgres ended with {}:\n{said}",
+            output.status
+        );
+        Ok(())
+    }
+
     /// Starts it again on the same port and the same cluster.
     ///
     /// # Errors
@@ -139,7 +233,7 @@ impl Postgres {
 
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["-D".to_owned(), self.data().display().to_string()];
-        let settings = [
+        let mut settings = vec![
             ("listen_addresses", "127.0.0.1".to_owned()),
             ("port", self.port.to_string()),
             ("unix_socket_directories", self.dir.display().to_string()),
@@ -150,6 +244,16 @@ impl Postgres {
             // The tests kill processes, not the machine: what the kernel holds is not lost.
             ("fsync", "off".to_owned()),
         ];
+        if self.tls {
+            // A second address, which the certificate does not name.
+            settings[0].1.push_str(",127.0.0.2");
+            let path = |name| self.dir.join(name).display().to_string();
+            settings.extend([
+                ("ssl", "on".to_owned()),
+                ("ssl_cert_file", path("server.crt")),
+                ("ssl_key_file", path("server.key")),
+            ]);
+        }
         for (key, value) in settings {
             arguments.push("-c".to_owned());
             arguments.push(format!("{key}={value}"));
@@ -171,10 +275,19 @@ impl Postgres {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// URL of a database on it.
+    /// URL of a database on it, as its owner.
     pub fn url(&self, database: &str) -> String {
+        self.url_as(OWNER, database)
+    }
+
+    /// URL of a database on it, as the superuser.
+    pub fn superuser_url(&self, database: &str) -> String {
+        self.url_as("postgres", database)
+    }
+
+    fn url_as(&self, user: &str, database: &str) -> String {
         format!(
-            "postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}",
+            "postgres://{user}:{PASSWORD}@127.0.0.1:{}/{database}",
             self.port
         )
     }
@@ -192,7 +305,8 @@ impl Postgres {
             .take(40)
             .collect();
         let name = format!("{clean}_{number}").to_ascii_lowercase();
-        execute(&self.url("postgres"), &format!("CREATE DATABASE {name}")).await?;
+        let create = format!("CREATE DATABASE {name} OWNER {OWNER}");
+        execute(&self.superuser_url("postgres"), &create).await?;
         Ok(Database {
             url: self.url(&name),
             name,

@@ -13,7 +13,7 @@ pub use instance::Instance;
 use crate::operator::Operator;
 use crate::pki::{Pair, Pki};
 use crate::service::Service;
-use crate::wait_for;
+use crate::{postgres, wait_for};
 
 /// Longest time until a started service is ready.
 const READY_PATIENCE: Duration = Duration::from_secs(90);
@@ -27,7 +27,7 @@ pub struct StackConfig {
     pub nats_url: String,
     /// Prefix on the bus.
     pub prefix: String,
-    /// `postgres://…`.
+    /// `postgres://…` of the owner; each service gets that of its own user.
     pub database_url: String,
     /// Partitions of the fleet.
     pub partitions: u16,
@@ -78,8 +78,14 @@ impl StackConfig {
             ("bus.url", self.nats_url.clone()),
             ("bus.prefix", self.prefix.clone()),
             ("bus.partitions", self.partitions.to_string()),
-            ("database.url", self.database_url.clone()),
+            (
+                "database.url",
+                postgres::url_of(&self.database_url, service),
+            ),
         ];
+        if service == Service::Applier {
+            settings.push(("database.owner_url", self.database_url.clone()));
+        }
         if service.has_lease() {
             // Short, so that a takeover does not dominate a short run.
             settings.push(("lease.ttl_seconds", "5".to_owned()));

@@ -98,6 +98,26 @@ fn every_variable_is_one_the_binary_knows_and_takes_effect() {
 }
 
 #[test]
+fn each_service_is_its_own_user_of_the_database() {
+    let compose = compose();
+    let of_postgres = texts(&compose["services"]["postgres"]["secrets"]);
+    for service in SERVICES {
+        let config = printed_config(service, &compose["services"][service]["environment"]);
+        let user = format!("database_{service}");
+        assert_eq!(
+            key(&config, "database.url_file"),
+            format!("/run/secrets/{user}")
+        );
+        assert!(
+            of_postgres.contains(&user),
+            "nobody makes the user of {service}"
+        );
+        let owns = config["database"].get("owner_url_file").is_some();
+        assert_eq!(owns, service == "applier", "only the applier migrates");
+    }
+}
+
+#[test]
 fn published_ports_and_health_checks_are_those_the_binary_listens_on() {
     let compose = compose();
     for service in SERVICES {

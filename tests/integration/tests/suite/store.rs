@@ -6,6 +6,8 @@
 mod archive;
 mod fixtures;
 mod reads;
+mod roles;
 mod round_trip;
 mod schema;
+mod tls;
 mod turns;

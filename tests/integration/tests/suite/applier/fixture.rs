@@ -11,7 +11,7 @@ use nixfleet_bus::{Bus, BusConfig, Floors};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_harness::process::{Process, Recipe};
 use nixfleet_harness::release::Signer;
-use nixfleet_harness::{Database, Scope, dev, ports, scratch, wait_for};
+use nixfleet_harness::{Database, Scope, Service, dev, ports, scratch, wait_for};
 use nixfleet_proto::event::{HostEvent, HostEventBody};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
@@ -192,7 +192,8 @@ impl Fold {
             ("BUS__URL", self.scope.nats_url.clone()),
             ("BUS__PREFIX", self.scope.prefix.clone()),
             ("BUS__PARTITIONS", "2".to_owned()),
-            ("DATABASE__URL", self.database().url.clone()),
+            ("DATABASE__URL", self.database().url_of(Service::Applier)),
+            ("DATABASE__OWNER_URL", self.database().url.clone()),
             ("DATABASE__POOL_SIZE", "3".to_owned()),
             ("ADMIN__LISTEN", format!("127.0.0.1:{port}")),
             ("LEASE__TTL_SECONDS", "4".to_owned()),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, DeadLetter, Floors, Message, decode_input, decode_output};
 use nixfleet_harness::process::{Process, Recipe};
-use nixfleet_harness::{Database, dev, monitor, ports, scope, scratch, shared_nats, wait_for};
+use nixfleet_harness::{
+    Database, Service, dev, monitor, ports, scope, scratch, shared_nats, wait_for,
+};
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
 use nixfleet_proto::outcome::{Outcome, OutcomeSubject, Verdict};
 use nixfleet_proto::subject::{Names, Partition};
@@ -92,7 +94,7 @@ impl Fleet {
             .into_iter()
             .flat_map(|pair| ["--set".to_owned(), pair])
             .collect();
-        let url = self.database.url.clone();
+        let url = self.database.url_of(Service::Eventlog);
         recipe.env = BTreeMap::from([("NIXFLEET_EVENTLOG__DATABASE__URL".to_owned(), url)]);
         Eventlog {
             process: Process::start(recipe).unwrap(),

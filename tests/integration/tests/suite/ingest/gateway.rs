@@ -8,7 +8,7 @@ use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, Message};
 use nixfleet_harness::process::{Process, Recipe};
 use nixfleet_harness::scope::unique_prefix;
-use nixfleet_harness::{Database, dev, ports, scope, scratch, shared_nats, wait_for};
+use nixfleet_harness::{Database, Service, dev, ports, scope, scratch, shared_nats, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, Timestamp};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -112,7 +112,7 @@ impl Gateway {
             .flat_map(|pair| ["--set".to_owned(), pair])
             .collect();
         let variable = "NIXFLEET_INGEST__DATABASE__URL".to_owned();
-        recipe.env = BTreeMap::from([(variable, database.url)]);
+        recipe.env = BTreeMap::from([(variable, database.url_of(Service::Ingest))]);
         let process = Process::start(recipe).unwrap();
         let config = BusConfig {
             url: nats_url,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use nixfleet_bus::{Bus, BusConfig, Floors, decode_output};
 use nixfleet_harness::process::{Process, Recipe};
 use nixfleet_harness::release::{Signer, write_directory};
-use nixfleet_harness::{Scope, dev, monitor, ports, scratch, wait_for};
+use nixfleet_harness::{Scope, Service, dev, monitor, ports, scratch, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Effect, Outcome, Timestamp, Verdict};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -65,12 +65,14 @@ impl Fleet {
         let program = dev::binary(&format!("nixfleet-{service}")).unwrap();
         let mut recipe = Recipe::new(&name, program, self.dir.join(format!("{name}.log")));
         let port = ports::free().unwrap();
+        let user: Service = service.parse().unwrap();
+        let url = self.scope.database.url_of(user);
         let common = [
             ("INSTANCE", name),
             ("BUS__URL", self.scope.nats_url.clone()),
             ("BUS__PREFIX", self.scope.prefix.clone()),
             ("BUS__PARTITIONS", PARTITIONS.to_string()),
-            ("DATABASE__URL", self.scope.database.url.clone()),
+            ("DATABASE__URL", url),
             ("DATABASE__POOL_SIZE", "3".to_owned()),
             ("ADMIN__LISTEN", format!("127.0.0.1:{port}")),
             ("LEASE__TTL_SECONDS", "4".to_owned()),

@@ -11,7 +11,7 @@ use nixfleet_bus::{Bus, BusConfig, Floors, decode_input, decode_output};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_harness::process::{Process, Recipe};
 use nixfleet_harness::release::Signer;
-use nixfleet_harness::{Scope, dev, ports, scratch, wait_for};
+use nixfleet_harness::{Scope, Service, dev, ports, scratch, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{
@@ -87,7 +87,9 @@ impl Log {
 
     /// Starts an applier.
     pub fn applier(&self) -> Process {
-        self.service("applier", 0, &[("TURN__CHECK_SECONDS", "1")])
+        let owner = &self.scope.database.url;
+        let own = [("TURN__CHECK_SECONDS", "1"), ("DATABASE__OWNER_URL", owner)];
+        self.service("applier", 0, &own)
     }
 
     fn service(&self, service: &str, number: usize, own: &[(&str, &str)]) -> Process {
@@ -95,12 +97,14 @@ impl Log {
         let program = dev::binary(&format!("nixfleet-{service}")).unwrap();
         let mut recipe = Recipe::new(&name, program, self.dir.join(format!("{name}.log")));
         let listen = format!("127.0.0.1:{}", ports::free().unwrap());
+        let user: Service = service.parse().unwrap();
+        let url = self.scope.database.url_of(user);
         let settings = [
             ("INSTANCE", name.as_str()),
             ("BUS__URL", &self.scope.nats_url),
             ("BUS__PREFIX", &self.scope.prefix),
             ("BUS__PARTITIONS", "1"),
-            ("DATABASE__URL", &self.scope.database.url),
+            ("DATABASE__URL", &url),
             ("DATABASE__POOL_SIZE", "3"),
             ("ADMIN__LISTEN", &listen),
             ("LEASE__TTL_SECONDS", "4"),

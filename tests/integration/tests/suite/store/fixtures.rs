@@ -40,7 +40,11 @@ pub fn connect(database: &Database) -> Store {
 }
 
 pub async fn raw(database: &Database) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(&database.url, tokio_postgres::NoTls)
+    raw_at(&database.url).await
+}
+
+pub async fn raw_at(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
         .await
         .unwrap();
     tokio::spawn(connection);

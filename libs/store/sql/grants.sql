@@ -1,0 +1,83 @@
+-- Makes the rights of the services' users what this list says, for those users that exist.
+-- Nothing is touched that is right already. The schema comes last: a user who cannot see it yet finds
+-- no tables, which every service waits for.
+DO $$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN
+        WITH granted (service, object, rights) AS (VALUES
+            ('applier', 'partition_cursors', 'INSERT SELECT UPDATE'),
+            ('applier', 'rollouts', 'INSERT SELECT UPDATE'),
+            ('applier', 'host_rollout_records', 'INSERT SELECT UPDATE'),
+            ('applier', 'hosts', 'INSERT SELECT UPDATE'),
+            ('applier', 'quarantined_closures', 'DELETE INSERT SELECT'),
+            ('applier', 'probe_failures', 'DELETE INSERT SELECT'),
+            ('applier', 'dispatch_queue', 'DELETE INSERT SELECT UPDATE'),
+            ('applier', 'gate_blocks', 'DELETE INSERT SELECT UPDATE'),
+            ('applier', 'refinery_schema_history', 'SELECT'),
+            ('eventlog', 'event_log', 'INSERT'),
+            ('eventlog', 'archive_cursors', 'INSERT SELECT UPDATE'),
+            ('eventlog', 'partition_cursors', 'SELECT'),
+            ('eventlog', 'refinery_schema_history', 'SELECT'),
+            ('reducer', 'partition_cursors', 'SELECT'),
+            ('reducer', 'rollouts', 'SELECT'),
+            ('reducer', 'host_rollout_records', 'SELECT'),
+            ('reducer', 'quarantined_closures', 'SELECT'),
+            ('reducer', 'probe_failures', 'SELECT'),
+            ('reducer', 'dispatch_queue', 'SELECT'),
+            ('reducer', 'gate_blocks', 'SELECT'),
+            ('reducer', 'refinery_schema_history', 'SELECT'),
+            ('planner', 'partition_cursors', 'SELECT'),
+            ('planner', 'rollouts', 'SELECT'),
+            ('planner', 'host_rollout_records', 'SELECT'),
+            ('planner', 'quarantined_closures', 'SELECT'),
+            ('planner', 'probe_failures', 'SELECT'),
+            ('planner', 'dispatch_queue', 'SELECT'),
+            ('planner', 'gate_blocks', 'SELECT'),
+            ('planner', 'refinery_schema_history', 'SELECT'),
+            ('ingest', 'partition_cursors', 'SELECT'),
+            ('ingest', 'rollouts', 'SELECT'),
+            ('ingest', 'host_rollout_records', 'SELECT'),
+            ('ingest', 'hosts', 'SELECT'),
+            ('ingest', 'dispatch_queue', 'SELECT'),
+            ('ingest', 'gate_blocks', 'SELECT'),
+            ('ingest', 'host_views', 'SELECT'),
+            ('ingest', 'event_log', 'SELECT'),
+            ('ingest', 'refinery_schema_history', 'SELECT')
+        )
+        SELECT c.relname, r.rolname, coalesce(g.rights, '') AS rights,
+               coalesce((SELECT string_agg(a.privilege_type, ' ' ORDER BY a.privilege_type)
+                         FROM aclexplode(c.relacl) AS a WHERE a.grantee = r.oid), '') AS has
+        FROM pg_class AS c
+        CROSS JOIN (VALUES ('applier'), ('eventlog'), ('ingest'), ('planner'), ('reducer'))
+            AS s (service)
+        JOIN pg_roles AS r ON r.rolname = current_schema() || '_' || s.service
+        LEFT JOIN granted AS g ON g.service = s.service AND g.object = c.relname
+        WHERE c.relnamespace = current_schema()::regnamespace
+          AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
+    LOOP
+        CONTINUE WHEN wanted.rights = wanted.has;
+        EXECUTE format('REVOKE ALL ON TABLE %I FROM %I', wanted.relname, wanted.rolname);
+        CONTINUE WHEN wanted.rights = '';
+        EXECUTE format('GRANT %s ON TABLE %I TO %I', replace(wanted.rights, ' ', ', '),
+                       wanted.relname, wanted.rolname);
+    END LOOP;
+
+    FOR wanted IN
+        SELECT r.rolname, r.rolname = current_schema() || '_eventlog' AS archives
+        FROM pg_roles AS r
+        JOIN (VALUES ('applier'), ('eventlog'), ('ingest'), ('planner'), ('reducer'))
+            AS s (service) ON r.rolname = current_schema() || '_' || s.service
+    LOOP
+        IF wanted.archives
+           AND NOT has_function_privilege(wanted.rolname, 'ensure_event_log_day(date)', 'EXECUTE') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION ensure_event_log_day(date) TO %I',
+                           wanted.rolname);
+        END IF;
+        IF NOT has_schema_privilege(wanted.rolname, current_schema(), 'USAGE') THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), wanted.rolname);
+        END IF;
+    END LOOP;
+END
+$$
