@@ -119,6 +119,16 @@ impl Nats {
         self.process.as_ref().map(Process::pid)
     }
 
+    /// Lets no file of the server grow beyond `bytes`, as a full disk would; `None` ends that. The
+    /// server does not write to a stream again after such a failure until it is restarted.
+    ///
+    /// # Errors
+    /// When it does not run or the operating system refuses.
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        let process = self.process.as_ref().context("nats-server does not run")?;
+        process.limit_files(bytes)
+    }
+
     /// `kill -9`.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
@@ -18,7 +18,7 @@ use crate::dev::Servers;
 use crate::pki::Pair;
 use crate::process::{Process, Recipe};
 use crate::service::Service;
-use crate::wait::wait_blocking;
+use crate::wait::{POLL, wait_blocking};
 use crate::watchdog::Ending;
 use crate::{ports, scratch};
 
@@ -108,7 +108,7 @@ impl Postgres {
         let mut last = None;
         for _ in 0..PORT_ATTEMPTS {
             postgres.port = ports::free()?;
-            match postgres.restart() {
+            match postgres.launch() {
                 Ok(()) => return Ok(postgres),
                 Err(error) => last = Some(error),
             }
@@ -204,11 +204,25 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts it again on the same port and the same cluster.
+    /// Starts it again on the same port and the same cluster. After [`Self::kill`] its orphaned
+    /// children hold the shared memory for a moment, and a new server refuses to start so long.
     ///
     /// # Errors
     /// When it does not get ready.
     pub fn restart(&mut self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            match self.launch() {
+                Err(error) if start.elapsed() < START_PATIENCE => {
+                    drop(error);
+                    std::thread::sleep(POLL);
+                }
+                launched => return launched,
+            }
+        }
+    }
+
+    fn launch(&mut self) -> Result<()> {
         self.kill()?;
         let mut recipe = Recipe::new(
             "postgres",
@@ -320,6 +334,17 @@ impl Postgres {
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut process) = self.process.take() {
             process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// An immediate shutdown: clients are cut off, nothing is written, the next start recovers.
+    ///
+    /// # Errors
+    /// When it has to be killed.
+    pub fn quit(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.stop(Signal::QUIT, STOP_PATIENCE)?;
         }
         Ok(())
     }

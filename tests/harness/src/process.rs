@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::watchdog::{self, Ending};
 
@@ -143,12 +143,29 @@ impl Process {
         if self.ended()?.is_some() {
             return Ok(());
         }
-        let pid = i32::try_from(self.child.id())
+        self.asked = Some(signal);
+        kill_process(self.id()?, signal).with_context(|| format!("signalling {}", self.recipe.name))
+    }
+
+    /// Sets the largest size of files it may write; `None` removes the limit.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(Some(self.id()?), Resource::Fsize, limit)
+            .with_context(|| format!("limiting the files of {}", self.recipe.name))?;
+        Ok(())
+    }
+
+    fn id(&self) -> Result<Pid> {
+        i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
-            .context("the process id is out of range")?;
-        self.asked = Some(signal);
-        kill_process(pid, signal).with_context(|| format!("signalling {}", self.recipe.name))
+            .context("the process id is out of range")
     }
 
     /// Sends `signal`, unless it was the last one sent, and waits for the end; after `patience` it

@@ -43,6 +43,8 @@ pub struct StackConfig {
     pub operator: Pair,
     /// Further settings: dotted keys of single services.
     pub settings: BTreeMap<(Service, String), String>,
+    /// Dotted keys of single processes, which win over everything else.
+    pub overrides: BTreeMap<(Service, usize, String), String>,
 }
 
 impl StackConfig {
@@ -63,6 +65,7 @@ impl StackConfig {
             authority: pki.authority(),
             operator: pki.operator("demo-operator")?,
             settings: BTreeMap::new(),
+            overrides: BTreeMap::new(),
             dir,
         })
     }
@@ -73,8 +76,21 @@ impl StackConfig {
             .insert((service, key.to_owned()), value.into());
     }
 
-    fn environment(&self, service: Service) -> BTreeMap<String, String> {
+    /// Sets a dotted key of one process of a service.
+    pub fn set_for(
+        &mut self,
+        (service, number): (Service, usize),
+        key: &str,
+        value: impl Into<String>,
+    ) {
+        self.overrides
+            .insert((service, number, key.to_owned()), value.into());
+    }
+
+    fn environment(&self, service: Service, number: usize) -> BTreeMap<String, String> {
         let mut settings = vec![
+            // Processes of one machine would all take its name.
+            ("instance", format!("{service}-{number}")),
             ("bus.url", self.nats_url.clone()),
             ("bus.prefix", self.prefix.clone()),
             ("bus.partitions", self.partitions.to_string()),
@@ -109,6 +125,11 @@ impl StackConfig {
                 environment.insert(service.variable(key), value.clone());
             }
         }
+        for ((of, process, key), value) in &self.overrides {
+            if (*of, *process) == (service, number) {
+                environment.insert(service.variable(key), value.clone());
+            }
+        }
         environment
     }
 }
@@ -129,7 +150,7 @@ impl Stack {
         let mut instances = Vec::new();
         for service in Service::ALL {
             for number in 0..config.instances {
-                let environment = config.environment(service);
+                let environment = config.environment(service, number);
                 instances.push(Instance::start(service, number, &config.dir, environment)?);
             }
         }
@@ -189,6 +210,12 @@ impl Stack {
             .filter(|instance| instance.number() == number)
             .find_map(Instance::url)
             .with_context(|| format!("no gateway {number}"))
+    }
+
+    /// `https://…` of every gateway, comma separated.
+    pub fn urls(&self) -> String {
+        let urls: Vec<String> = self.instances.iter().filter_map(Instance::url).collect();
+        urls.join(",")
     }
 
     /// An operator of one gateway.

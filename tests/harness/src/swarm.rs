@@ -19,7 +19,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 pub struct SwarmConfig {
     /// Directory for its files.
     pub dir: PathBuf,
-    /// The gateway.
+    /// The gateway, or several separated by commas.
     pub url: String,
     /// Authority of the gateway, and of the agents' certificates.
     pub authority: Pair,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -124,15 +125,46 @@ impl Instance {
         Ok(())
     }
 
+    /// Freezes the process (SIGSTOP): it keeps its connections and says nothing.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen process go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        match &mut self.process {
+            Some(process) => process.signal(signal),
+            None => Ok(()),
+        }
+    }
+
+    /// How the process ended, when it has.
+    ///
+    /// # Errors
+    /// When the operating system cannot tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        match &mut self.process {
+            Some(process) => process.ended(),
+            None => Ok(None),
+        }
+    }
+
     /// Sends SIGTERM without waiting.
     ///
     /// # Errors
     /// When the operating system refuses.
     pub fn ask_to_stop(&mut self) -> Result<()> {
-        match &mut self.process {
-            Some(process) => process.signal(Signal::TERM),
-            None => Ok(()),
-        }
+        self.signal(Signal::TERM)
     }
 
     /// An orderly stop.

@@ -1,0 +1,235 @@
+//! A way to a server that can be slow, fall silent or break.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::ports;
+
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// What happens to traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything passes.
+    Pass,
+    /// Everything passes after a pause, piece by piece.
+    Slow(Duration),
+    /// The server hears the client, the client hears nothing.
+    Deaf,
+    /// Connections stay, nothing passes in either direction.
+    Stalled,
+    /// Connections end and new ones end at once.
+    Cut,
+}
+
+/// The two directions of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+impl Mode {
+    /// How long a piece waits; `None` while it is held.
+    fn pause(self, direction: Direction) -> Option<Duration> {
+        match (self, direction) {
+            (Self::Pass, _) | (Self::Deaf, Direction::ToServer) => Some(Duration::ZERO),
+            (Self::Slow(pause), _) => Some(pause),
+            (Self::Deaf, Direction::ToClient) | (Self::Stalled | Self::Cut, _) => None,
+        }
+    }
+}
+
+/// A proxy in front of one server; connections end with it.
+#[derive(Debug)]
+pub struct Proxy {
+    server: SocketAddr,
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens on a free port in front of `server`, which need not run yet.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn start(server: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(ports::local(0))
+            .await
+            .context("binding a proxy")?;
+        let address = listener.local_addr()?;
+        let (mode, modes) = watch::channel(Mode::Pass);
+        Ok(Self {
+            server,
+            address,
+            mode,
+            task: tokio::spawn(accept(listener, server, modes)),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A URL of the server with the proxy in its place.
+    pub fn through(&self, url: &str) -> String {
+        url.replace(&self.server.to_string(), &self.address.to_string())
+    }
+
+    /// Changes what happens to traffic, that of open connections included.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, server: SocketAddr, mode: watch::Receiver<Mode>) {
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((client, _)) = accepted else { return };
+                if *mode.borrow() != Mode::Cut {
+                    open.spawn(join(client, server, mode.clone()));
+                }
+            }
+            Some(_) = open.join_next() => {}
+        }
+    }
+}
+
+/// Carries one connection until either end or the proxy ends it.
+async fn join(client: TcpStream, server: SocketAddr, mode: watch::Receiver<Mode>) {
+    let Ok(server) = TcpStream::connect(server).await else {
+        return;
+    };
+    // A pause of the proxy's own would look like a slow server.
+    if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
+        return;
+    }
+    let (client_read, client_write) = client.into_split();
+    let (server_read, server_write) = server.into_split();
+    let mut cut = mode.clone();
+    tokio::select! {
+        () = pump(client_read, server_write, (mode.clone(), Direction::ToServer)) => {}
+        () = pump(server_read, client_write, (mode, Direction::ToClient)) => {}
+        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+    }
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    (mut mode, direction): (watch::Receiver<Mode>, Direction),
+) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => read,
+        };
+        let mut pause = Duration::ZERO;
+        let passes = |mode: &Mode| match mode.pause(direction) {
+            Some(given) => {
+                pause = given;
+                true
+            }
+            None => false,
+        };
+        if mode.wait_for(passes).await.is_err() {
+            return;
+        }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Echoes whatever it gets.
+    async fn echo() -> SocketAddr {
+        let listener = TcpListener::bind(ports::local(0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut read, mut write) = stream.into_split();
+                    tokio::io::copy(&mut read, &mut write).await
+                });
+            }
+        });
+        address
+    }
+
+    async fn ask(stream: &mut TcpStream, word: &[u8; 4]) -> std::io::Result<[u8; 4]> {
+        stream.write_all(word).await?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn traffic_passes_waits_and_breaks() {
+        let proxy = Proxy::start(echo().await).await.unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ask(&mut stream, b"pass").await.unwrap(), *b"pass");
+
+        proxy.set(Mode::Slow(Duration::from_millis(60)));
+        let start = Instant::now();
+        assert_eq!(ask(&mut stream, b"slow").await.unwrap(), *b"slow");
+        assert!(start.elapsed() >= Duration::from_millis(120), "both ways");
+
+        for mode in [Mode::Stalled, Mode::Deaf] {
+            proxy.set(mode);
+            let held = tokio::time::timeout(Duration::from_millis(100), ask(&mut stream, b"held"));
+            assert!(held.await.is_err(), "{mode:?}");
+            proxy.set(Mode::Pass);
+            let mut answer = [0; 4];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, *b"held", "nothing is lost by {mode:?}");
+        }
+
+        proxy.set(Mode::Cut);
+        assert!(ask(&mut stream, b"gone").await.is_err());
+        let mut again = TcpStream::connect(proxy.address()).await.unwrap();
+        assert!(ask(&mut again, b"gone").await.is_err());
+        proxy.set(Mode::Pass);
+        let mut back = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ask(&mut back, b"back").await.unwrap(), *b"back");
+    }
+
+    #[test]
+    fn urls_lead_through_the_proxy() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let server = SocketAddr::from(([127, 0, 0, 1], 5432));
+        let proxy = runtime.block_on(Proxy::start(server)).unwrap();
+        let expected = format!("postgres://u:p@{}/db", proxy.address());
+        assert_eq!(proxy.through("postgres://u:p@127.0.0.1:5432/db"), expected);
+    }
+}
