@@ -2,7 +2,8 @@
 //!
 //! One instance leads, the others stand by. Decides nothing itself: `nixfleet-plan` does; folds
 //! nothing: it follows the output logs. Writes no table. Start reading at `run.rs` (leading and
-//! standing by), then `term.rs` (one leadership) and `turn.rs` (one plan).
+//! standing by), then `term.rs` (one leadership), `turn.rs` (one plan) and the library beside this
+//! program, which is the leader as a plain value.
 
 use std::process::ExitCode;
 

@@ -1,0 +1,255 @@
+//! The leader: fences older leaders out, follows every partition, plans, and stands down as soon as
+//! somebody newer is seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nixfleet_plan::view::AbsorbError;
+use nixfleet_plan::{FleetView, PinnedSet, Plan, Release, plan};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{
+    Entry, EntryBody, Outcome, PlanAction, Position, Reason, RolloutId, RolloutState, Timestamp,
+    Verdict,
+};
+
+/// What goes into the logs: by partition, in this order.
+pub type Appends = BTreeMap<Partition, Vec<PlanAction>>;
+
+/// How far a leadership is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// [`Leader::fence`] comes next.
+    Unfenced,
+    /// Barriers are on their way; outcomes are absorbed until all are back.
+    Fencing,
+    /// The view holds everything that any earlier leader published: plans may be made.
+    Leading,
+}
+
+/// What an outcome meant to the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// It is what became of an action of this leader.
+    pub is_ours: bool,
+    /// A rollout opened, so others may have been superseded.
+    pub opens: bool,
+}
+
+/// Why a leadership ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StandDown {
+    /// The fold refused an action, because a newer leader's barrier came before it.
+    #[error("a newer leader took over partition {0}")]
+    Fenced(Partition),
+    /// A newer leader's barrier came by.
+    #[error("leader {highest} took over partition {partition} from leader {epoch}")]
+    Outranked {
+        /// Where.
+        partition: Partition,
+        /// The newer leader.
+        highest: u64,
+        /// This one.
+        epoch: u64,
+    },
+    /// An outcome does not fit the view: it has to be loaded again.
+    #[error("following partition {partition}")]
+    View {
+        /// Where.
+        partition: Partition,
+        /// Why.
+        #[source]
+        source: AbsorbError,
+    },
+}
+
+/// A plan that was made and is not in the logs yet.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan without its actions.
+    pub plan: Plan,
+    /// The actions of the plan, by partition.
+    pub appends: Appends,
+}
+
+/// One leadership, from its loaded view to its end.
+#[derive(Debug)]
+pub struct Leader {
+    view: FleetView,
+    partitions: u16,
+    stage: Stage,
+    /// 0 before the first barrier.
+    epoch: u64,
+    /// Barriers that have not come back.
+    barriers: BTreeMap<Partition, Position>,
+    /// Partitions that accepted this leader's own barrier. That a partition is at this epoch is not
+    /// enough: an older leader may have chosen the same number.
+    fenced: BTreeSet<Partition>,
+}
+
+impl Leader {
+    /// A leader with the view as of the rows. The outcomes after the rows' cursors come through
+    /// [`Leader::absorb`], from the first fence on.
+    pub fn new(view: FleetView, partitions: u16) -> Self {
+        Self {
+            view,
+            partitions,
+            stage: Stage::Unfenced,
+            epoch: 0,
+            barriers: BTreeMap::new(),
+            fenced: BTreeSet::new(),
+        }
+    }
+
+    /// How far it is.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The epoch; 0 before the first fence.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What is known of the fleet.
+    pub fn view(&self) -> &FleetView {
+        &self.view
+    }
+
+    /// Plans for another release from now on.
+    pub fn set_release(&mut self, release: Release) {
+        self.view.set_release(release);
+    }
+
+    /// Chooses a higher epoch and says which barriers announce it. All of them must be appended and
+    /// told with [`Leader::barrier_appended`] before the next outcome is absorbed; when the fate of
+    /// one is unknown, the leadership is over.
+    pub fn fence(&mut self) -> Appends {
+        self.epoch = self.epoch.max(self.view.highest_leader_epoch()) + 1;
+        self.fenced.clear();
+        self.barriers.clear();
+        self.stage = Stage::Fencing;
+        let barrier = |partition| (partition, vec![PlanAction::Barrier {}]);
+        Partition::all(self.partitions).map(barrier).collect()
+    }
+
+    /// Notes where a barrier is.
+    pub fn barrier_appended(&mut self, partition: Partition, position: Position) {
+        self.barriers.insert(partition, position);
+    }
+
+    /// Takes an outcome over, in the order of its log.
+    ///
+    /// # Errors
+    /// [`StandDown`] ends the leadership.
+    pub fn absorb(
+        &mut self,
+        partition: Partition,
+        outcome: &Outcome,
+        pinned: &PinnedSet,
+    ) -> Result<Heard, StandDown> {
+        self.see_barrier(partition, outcome);
+        let is_ours = self.view.is_in_log(partition, outcome.position);
+        self.view
+            .absorb(partition, outcome, pinned)
+            .map_err(|source| StandDown::View { partition, source })?;
+        if is_ours {
+            is_not_fenced(partition, outcome)?;
+        } else {
+            self.is_not_outranked(partition)?;
+        }
+        let opens = opens(outcome);
+        Ok(Heard { is_ours, opens })
+    }
+
+    /// Plans, once it leads. The actions must be appended and told with [`Leader::appended`] before
+    /// the next outcome is absorbed; when the fate of one is unknown, the leadership is over: the
+    /// view would count too little, and only a new barrier tells what is in the log.
+    pub fn plan(&self, now: Timestamp) -> Planned {
+        if self.stage != Stage::Leading {
+            let (plan, appends) = (Plan::default(), Appends::new());
+            return Planned { plan, appends };
+        }
+        let plan = plan(&self.view, now);
+        let mut appends = Appends::new();
+        for action in &plan.actions {
+            if let Some(rollout_id) = action.rollout_id() {
+                let partition = Partition::of(&rollout_id.channel(), self.partitions);
+                appends.entry(partition).or_default().push(action.clone());
+            }
+        }
+        Planned { plan, appends }
+    }
+
+    /// Notes an action that is in the log, so that it counts until its outcome is back.
+    pub fn appended(&mut self, partition: Partition, position: Position, action: PlanAction) {
+        self.view.published(partition, position, action);
+    }
+
+    /// A decision of this leader as it goes into the log.
+    pub fn entry(&self, action: PlanAction, now: Timestamp) -> Entry {
+        let epoch = self.epoch;
+        Entry::new(now, EntryBody::Plan { epoch, action })
+    }
+
+    /// Rollouts whose refs must not come back.
+    pub fn superseded(&self) -> BTreeSet<RolloutId> {
+        let rollouts = self.view.rollouts().iter();
+        rollouts
+            .filter(|(_, rollout)| {
+                matches!(
+                    rollout.record.state,
+                    RolloutState::Superseded | RolloutState::Pruned
+                )
+            })
+            .map(|(rollout_id, _)| rollout_id.clone())
+            .collect()
+    }
+
+    /// Notes a barrier of this leader that came back.
+    fn see_barrier(&mut self, partition: Partition, outcome: &Outcome) {
+        if self.barriers.get(&partition) != Some(&outcome.position) {
+            return;
+        }
+        self.barriers.remove(&partition);
+        if matches!(outcome.verdict, Verdict::Accepted(_)) {
+            self.fenced.insert(partition);
+        }
+        if self.barriers.is_empty() {
+            let is_fenced = self.fenced.len() == usize::from(self.partitions);
+            // Refused somewhere: an earlier leader that the rows did not show had this epoch or more.
+            self.stage = if is_fenced {
+                Stage::Leading
+            } else {
+                Stage::Unfenced
+            };
+        }
+    }
+
+    fn is_not_outranked(&self, partition: Partition) -> Result<(), StandDown> {
+        let highest = self.view.leader_epoch(partition);
+        if self.stage == Stage::Leading && highest > self.epoch {
+            return Err(StandDown::Outranked {
+                partition,
+                highest,
+                epoch: self.epoch,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn is_not_fenced(partition: Partition, outcome: &Outcome) -> Result<(), StandDown> {
+    match &outcome.verdict {
+        Verdict::Rejected(rejection) if rejection.reason == Reason::Fenced => {
+            Err(StandDown::Fenced(partition))
+        }
+        Verdict::Accepted(_) | Verdict::Rejected(_) => Ok(()),
+    }
+}
+
+/// Opening a rollout supersedes the ones before it.
+fn opens(outcome: &Outcome) -> bool {
+    match &outcome.verdict {
+        Verdict::Accepted(accepted) => accepted.opened.is_some(),
+        Verdict::Rejected(_) => false,
+    }
+}

@@ -1,0 +1,163 @@
+//! What ends a leadership, and when it may plan.
+
+use nixfleet_plan::{FleetView, PinnedSet};
+use nixfleet_planner::{Heard, Leader, Stage, StandDown};
+use nixfleet_proto::outcome::OutcomeSubject;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{
+    Accepted, EntryBody, Outcome, PlanAction, Position, Reason, Rejection, Timestamp, Verdict,
+};
+
+const PARTITIONS: u16 = 2;
+
+fn partitions() -> Vec<Partition> {
+    Partition::all(PARTITIONS).collect()
+}
+
+fn at(seq: u64) -> Position {
+    Position { seq, index: 0 }
+}
+
+fn outcome(seq: u64, verdict: Verdict) -> Outcome {
+    Outcome {
+        position: at(seq),
+        at: Timestamp::UNIX_EPOCH,
+        subject: OutcomeSubject {
+            entry: "Barrier".to_owned(),
+            event: None,
+            producer: None,
+            rollout_id: None,
+            hostname: None,
+        },
+        traceparent: None,
+        verdict,
+    }
+}
+
+fn accepted(epoch: u64) -> Verdict {
+    Verdict::Accepted(Box::new(Accepted {
+        leader_epoch: Some(epoch),
+        ..Accepted::default()
+    }))
+}
+
+fn refused() -> Verdict {
+    Verdict::Rejected(Rejection::new(Reason::Fenced, "a newer leader was here"))
+}
+
+/// A leader whose barriers are at `seq` of every partition.
+fn fencing(seq: u64) -> Leader {
+    let mut leader = Leader::new(FleetView::new(), PARTITIONS);
+    append_barriers(&mut leader, seq);
+    leader
+}
+
+fn append_barriers(leader: &mut Leader, seq: u64) {
+    let barriers = leader.fence();
+    assert_eq!(barriers.keys().copied().collect::<Vec<_>>(), partitions());
+    for (partition, actions) in barriers {
+        assert_eq!(actions, [PlanAction::Barrier {}]);
+        leader.barrier_appended(partition, at(seq));
+    }
+}
+
+fn hear(
+    leader: &mut Leader,
+    partition: usize,
+    seq: u64,
+    verdict: Verdict,
+) -> Result<Heard, StandDown> {
+    let partition = partitions()[partition];
+    leader.absorb(partition, &outcome(seq, verdict), &PinnedSet::new())
+}
+
+fn leading() -> Leader {
+    let mut leader = fencing(5);
+    hear(&mut leader, 0, 5, accepted(1)).unwrap();
+    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    assert_eq!(leader.stage(), Stage::Leading);
+    leader
+}
+
+#[test]
+fn it_leads_when_every_partition_accepted_its_barrier() {
+    let mut leader = fencing(5);
+    assert_eq!((leader.stage(), leader.epoch()), (Stage::Fencing, 1));
+    hear(&mut leader, 0, 5, accepted(1)).unwrap();
+    assert_eq!(leader.stage(), Stage::Fencing);
+    assert!(leader.plan(Timestamp::UNIX_EPOCH).appends.is_empty());
+    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    assert_eq!(leader.stage(), Stage::Leading);
+}
+
+#[test]
+fn the_barrier_of_another_leader_with_the_same_epoch_is_not_its_own() {
+    let mut leader = fencing(5);
+    hear(&mut leader, 0, 4, accepted(1)).unwrap();
+    hear(&mut leader, 0, 5, refused()).unwrap();
+    assert_eq!(leader.stage(), Stage::Fencing);
+    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    assert_eq!(leader.stage(), Stage::Unfenced);
+    append_barriers(&mut leader, 9);
+    assert_eq!((leader.stage(), leader.epoch()), (Stage::Fencing, 2));
+}
+
+#[test]
+fn a_refused_barrier_is_followed_by_one_above_the_highest_epoch() {
+    let mut leader = fencing(5);
+    hear(&mut leader, 0, 3, accepted(7)).unwrap();
+    hear(&mut leader, 0, 5, refused()).unwrap();
+    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    append_barriers(&mut leader, 9);
+    assert_eq!(leader.epoch(), 8);
+    hear(&mut leader, 0, 9, accepted(8)).unwrap();
+    hear(&mut leader, 1, 9, accepted(8)).unwrap();
+    assert_eq!(leader.stage(), Stage::Leading);
+}
+
+#[test]
+fn a_newer_leader_ends_the_leadership() {
+    let mut leader = leading();
+    let ended = hear(&mut leader, 1, 8, accepted(2)).unwrap_err();
+    let expected = StandDown::Outranked {
+        partition: partitions()[1],
+        highest: 2,
+        epoch: 1,
+    };
+    assert_eq!(ended, expected);
+}
+
+#[test]
+fn an_action_that_was_fenced_ends_the_leadership() {
+    let mut leader = leading();
+    let partition = partitions()[0];
+    let action = PlanAction::RetentionExpired {
+        rollout_id: "stable@4f".parse().unwrap(),
+    };
+    leader.appended(partition, at(6), action);
+    let ended = hear(&mut leader, 0, 6, refused()).unwrap_err();
+    assert_eq!(ended, StandDown::Fenced(partition));
+}
+
+#[test]
+fn a_refusal_of_its_own_action_for_another_reason_goes_on() {
+    let mut leader = leading();
+    let action = PlanAction::RetentionExpired {
+        rollout_id: "stable@4f".parse().unwrap(),
+    };
+    leader.appended(partitions()[0], at(6), action);
+    let verdict = Verdict::Rejected(Rejection::new(Reason::Illegal, "not superseded"));
+    let heard = hear(&mut leader, 0, 6, verdict).unwrap();
+    assert!(heard.is_ours && !heard.opens);
+    assert_eq!(leader.stage(), Stage::Leading);
+}
+
+#[test]
+fn its_entries_carry_its_epoch() {
+    let leader = leading();
+    let entry = leader.entry(PlanAction::Barrier {}, Timestamp::UNIX_EPOCH);
+    let EntryBody::Plan { epoch, .. } = entry.body else {
+        panic!("an action is a plan entry");
+    };
+    assert_eq!(epoch, 1);
+}
