@@ -1,0 +1,100 @@
+//! `nixfleet-bench`: every stage against the bare work it cannot go below, in one run on one machine.
+//!
+//! It must never judge by absolute time alone: a stage and its limit are measured alternately, and
+//! the ratio is what counts. Start reading at [`Stage`].
+
+mod clock;
+mod fleet;
+mod life;
+mod memory;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+
+use report::Report;
+
+/// Measures stages and their limits.
+#[derive(Debug, Parser)]
+#[command(name = "nixfleet-bench")]
+struct Arguments {
+    /// Stages to measure; all of them when absent.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    stage: Vec<Stage>,
+    /// Where to write the figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Sizes of fleets for the stages that grow with them.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]
+    hosts: Vec<usize>,
+    /// How often a stage and its limit are measured.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Folds the lives of that many hosts and prints the memory it took; used by the stage `growth`.
+    #[arg(long, hide = true)]
+    probe_memory: Option<usize>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// Entries in memory, one core, against decoding alone.
+    Fold,
+    /// Plans in memory, against one pass over the records.
+    Planner,
+    /// Costs of fleets of growing size.
+    Growth,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nixfleet-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(hosts) = arguments.probe_memory {
+        return memory::growth::probe(hosts);
+    }
+    let mut report = Report {
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        machine: machine(),
+        figures: Vec::new(),
+    };
+    for stage in Stage::value_variants() {
+        if !arguments.stage.is_empty() && !arguments.stage.contains(stage) {
+            continue;
+        }
+        let figures = match stage {
+            Stage::Fold => memory::fold::run(20_000, arguments.rounds),
+            Stage::Planner => memory::planner::run(&arguments.hosts, arguments.rounds),
+            Stage::Growth => memory::growth::run(&arguments.hosts, arguments.rounds.min(3)),
+        };
+        let figures = figures.with_context(|| format!("measuring {stage:?}"))?;
+        for figure in &figures {
+            println!("{}", figure.line());
+        }
+        report.figures.extend(figures);
+    }
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report).context("writing the figures")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Processor and cores, so that a figure is not read without them.
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |line| line.trim_start_matches([' ', '\t', ':']));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{model}, {cores} cores")
+}

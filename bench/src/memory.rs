@@ -1,0 +1,6 @@
+//! Stages that need no server: one thread, its processor time.
+
+pub mod fold;
+pub mod growth;
+pub mod planner;
+mod rows;
