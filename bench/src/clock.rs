@@ -7,7 +7,10 @@ use rustix::time::{ClockId, clock_gettime};
 /// What the calling thread has computed for so far.
 pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
 }
 
 /// Runs `work` and says how long this thread computed for it.

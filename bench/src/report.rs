@@ -63,8 +63,6 @@ pub enum Target {
     AtLeast(f64),
     /// The value is at most this.
     AtMost(f64),
-    /// The ratio to the limit is at least this.
-    RatioAtLeast(f64),
 }
 
 /// Whether a figure reaches its target.
@@ -112,7 +110,12 @@ impl Figure {
     /// Adds the limit, sampled in the same rounds in the same unit; both are rates.
     #[must_use]
     pub fn against(mut self, name: impl Into<String>, samples: Vec<f64>) -> Self {
-        let ratios: Vec<f64> = self.samples.iter().zip(&samples).map(|(a, b)| a / b).collect();
+        let ratios: Vec<f64> = self
+            .samples
+            .iter()
+            .zip(&samples)
+            .map(|(a, b)| a / b)
+            .collect();
         self.limit = Some(Limit {
             name: name.into(),
             value: median(&samples),
@@ -125,30 +128,43 @@ impl Figure {
     /// Judges the figure.
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
-        let ratio = self.limit.as_ref().map_or(0.0, |limit| limit.ratio);
         let reached = match target {
             Target::AtLeast(bound) => self.value >= bound,
             Target::AtMost(bound) => self.value <= bound,
-            Target::RatioAtLeast(bound) => ratio >= bound,
         };
         self.target = Some(target);
-        self.verdict = Some(if reached { Verdict::Pass } else { Verdict::Short });
+        self.verdict = Some(if reached {
+            Verdict::Pass
+        } else {
+            Verdict::Short
+        });
         self
     }
 
     /// One line for people.
     pub fn line(&self) -> String {
-        let mut line = format!("{:<11} {:<46} {:>13} {}", self.stage, self.name, number(self.value), self.unit);
+        let mut line = format!(
+            "{:<11} {:<46} {:>13} {}",
+            self.stage,
+            self.name,
+            number(self.value),
+            self.unit
+        );
         // Writing to a String cannot fail.
         if let Some(limit) = &self.limit {
-            write!(line, "; {} {} (ratio {:.2})", limit.name, number(limit.value), limit.ratio)
-                .expect("a String takes everything");
+            write!(
+                line,
+                "; {} {} (ratio {:.2})",
+                limit.name,
+                number(limit.value),
+                limit.ratio
+            )
+            .expect("a String takes everything");
         }
         if let Some(target) = self.target {
             let wanted = match target {
                 Target::AtLeast(bound) => format!(">= {}", number(bound)),
                 Target::AtMost(bound) => format!("<= {}", number(bound)),
-                Target::RatioAtLeast(bound) => format!("ratio >= {bound:.2}"),
             };
             let verdict = match self.verdict {
                 Some(Verdict::Pass) => "pass",

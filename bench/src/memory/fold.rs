@@ -102,7 +102,11 @@ pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
     for _ in 0..rounds {
         let mut partition = Partition::open(&fleet);
         let (accepted, took) = timed(|| partition.fold(&entries));
-        ensure!(accepted == entries.len(), "{accepted} of {} accepted", entries.len());
+        ensure!(
+            accepted == entries.len(),
+            "{accepted} of {} accepted",
+            entries.len()
+        );
         folds.push(count / took.as_secs_f64());
         let (decoded, took) = timed(|| decode(&frames));
         decoded?;

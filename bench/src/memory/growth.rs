@@ -40,7 +40,10 @@ pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
     if let (Some(small), Some(large)) = (costs.first(), costs.last())
         && costs.len() > 1
     {
-        for (name, small, large) in [("fold", &small.0, &large.0), ("decode, fold, encode", &small.1, &large.1)] {
+        for (name, small, large) in [
+            ("fold", &small.0, &large.0),
+            ("decode, fold, encode", &small.1, &large.1),
+        ] {
             let ratio = median(large) / median(small);
             let name = format!("{name}: largest fleet / smallest, per event");
             let figure = Figure::new("growth", name, "", vec![ratio]);
@@ -121,7 +124,12 @@ fn start(fleet: &Fleet, rounds: usize) -> Result<Vec<Figure>> {
         Figure::new("growth", named("open the rollout"), "ms", opens),
         Figure::new("growth", named("restore from rows"), "ms", restores),
         Figure::new("growth", named("first state hash"), "ms", whole),
-        Figure::new("growth", named("state hash after 10,000 entries"), "ms", after),
+        Figure::new(
+            "growth",
+            named("state hash after 10,000 entries"),
+            "ms",
+            after,
+        ),
     ])
 }
 
@@ -132,7 +140,11 @@ fn memory(hosts: usize) -> Result<Figure> {
         .args(["--probe-memory", &hosts.to_string()])
         .output()
         .context("starting the memory probe")?;
-    ensure!(output.status.success(), "the memory probe ended with {}", output.status);
+    ensure!(
+        output.status.success(),
+        "the memory probe ended with {}",
+        output.status
+    );
     let text = String::from_utf8(output.stdout).context("reading the memory probe")?;
     let bytes: f64 = text.trim().parse().context("reading the memory probe")?;
     let name = format!("reducer memory per host, {hosts} hosts");

@@ -8,13 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_plan::release::ChannelManifest;
 use nixfleet_plan::{FleetView, Release, plan};
-use nixfleet_proto::fleet::{
-    Channel, Fleet as FleetDocument, ManifestHost, Meta, RolloutManifest,
-};
+use nixfleet_proto::fleet::{Channel, Fleet as FleetDocument, ManifestHost, Meta, RolloutManifest};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{
-    Entry, EntryBody, HostState, Outcome, PlanAction, Position, Timestamp,
-};
+use nixfleet_proto::{Entry, EntryBody, HostState, Outcome, PlanAction, Position, Timestamp};
 
 use super::rows::rows;
 use crate::clock::timed;
@@ -34,7 +30,11 @@ const TICK_TARGET: f64 = 1.0;
 pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for hosts in sizes {
-        let rounds = if *hosts > 200_000 { rounds.min(3) } else { rounds };
+        let rounds = if *hosts > 200_000 {
+            rounds.min(3)
+        } else {
+            rounds
+        };
         figures.extend(of(*hosts, rounds)?);
     }
     Ok(figures)
@@ -59,18 +59,46 @@ fn of(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
         sample(&fleet, &mut samples)?;
     }
     let named = |name: &str| format!("{name}, {hosts} hosts");
-    let per_second = |samples: &[f64]| samples.iter().map(|ms| hosts as f64 / ms * 1e3).collect::<Vec<_>>();
-    let release = Figure::new("planner", named("release a wave"), "ms", samples.release.clone());
-    let release = if hosts == 100_000 { release.target(Target::AtMost(RELEASE_TARGET)) } else { release };
+    let per_second = |samples: &[f64]| {
+        samples
+            .iter()
+            .map(|ms| hosts as f64 / ms * 1e3)
+            .collect::<Vec<_>>()
+    };
+    let release = Figure::new(
+        "planner",
+        named("release a wave"),
+        "ms",
+        samples.release.clone(),
+    );
+    let release = if hosts == 100_000 {
+        release.target(Target::AtMost(RELEASE_TARGET))
+    } else {
+        release
+    };
     let steady = |name: &str, samples: Vec<f64>| {
         let figure = Figure::new("planner", named(name), "ms", samples);
-        if hosts >= 1_000_000 { figure.target(Target::AtMost(TICK_TARGET)) } else { figure }
+        if hosts >= 1_000_000 {
+            figure.target(Target::AtMost(TICK_TARGET))
+        } else {
+            figure
+        }
     };
     Ok(vec![
         release,
-        Figure::new("planner", named("release a wave"), "hosts/s", per_second(&samples.release))
-            .against("one pass over the records", per_second(&samples.pass)),
-        Figure::new("planner", named("follow the outcomes of the release"), "ms", samples.follow),
+        Figure::new(
+            "planner",
+            named("release a wave"),
+            "hosts/s",
+            per_second(&samples.release),
+        )
+        .against("one pass over the records", per_second(&samples.pass)),
+        Figure::new(
+            "planner",
+            named("follow the outcomes of the release"),
+            "ms",
+            samples.follow,
+        ),
         Figure::new("planner", named("load the view"), "ms", samples.load),
         steady("steady tick, a wave held", samples.held),
         steady("steady tick, a wave at work", samples.steady),
@@ -89,7 +117,12 @@ fn sample(fleet: &Fleet, samples: &mut Samples) -> Result<()> {
     for entry in &Life::beginning(fleet) {
         apply(&mut state, entry);
     }
-    let first = fleet.pinned.host_set.iter().filter(|host| host.wave_index == 0).count();
+    let first = fleet
+        .pinned
+        .host_set
+        .iter()
+        .filter(|host| host.wave_index == 0)
+        .count();
     let mut now = at(0);
     for entry in Life::new(fleet).take(first * crate::life::STEPS) {
         now = entry.received_at;
@@ -106,19 +139,38 @@ fn sample(fleet: &Fleet, samples: &mut Samples) -> Result<()> {
     samples.pass.push(milliseconds(took));
 
     let (outcomes, took) = release_wave(&mut view, now, |action| {
-        let entry = Entry::new(now, EntryBody::Plan { epoch: EPOCH, action });
+        let entry = Entry::new(
+            now,
+            EntryBody::Plan {
+                epoch: EPOCH,
+                action,
+            },
+        );
         apply(&mut state, &entry)
     })?;
     samples.release.push(milliseconds(took));
     let (followed, took) = timed(|| {
-        outcomes.iter().try_for_each(|outcome| view.absorb(partition(), outcome, &pinned))
+        outcomes
+            .iter()
+            .try_for_each(|outcome| view.absorb(partition(), outcome, &pinned))
     });
     followed.context("following the outcomes")?;
     samples.follow.push(milliseconds(took));
-    settle(&mut view, now, |action| {
-        let entry = Entry::new(now, EntryBody::Plan { epoch: EPOCH, action });
-        apply(&mut state, &entry)
-    }, &pinned)?;
+    settle(
+        &mut view,
+        now,
+        |action| {
+            let entry = Entry::new(
+                now,
+                EntryBody::Plan {
+                    epoch: EPOCH,
+                    action,
+                },
+            );
+            apply(&mut state, &entry)
+        },
+        &pinned,
+    )?;
     samples.held.push(tick(&view, now)?);
     samples.steady.push(tick(&view, now)?);
     Ok(())
@@ -130,8 +182,13 @@ fn partition() -> Partition {
 
 /// One pass over the records: what any plan would cost that looked at every host.
 fn pass(view: &FleetView) -> usize {
-    let hosts = view.rollouts().values().flat_map(|rollout| rollout.hosts().values());
-    hosts.filter(|host| black_box(host.state) == HostState::Converged).count()
+    let hosts = view
+        .rollouts()
+        .values()
+        .flat_map(|rollout| rollout.hosts().values());
+    hosts
+        .filter(|host| black_box(host.state) == HostState::Converged)
+        .count()
 }
 
 /// Plans and publishes until the wave is out; folding, which is the reducer's work, is not counted.
@@ -178,7 +235,8 @@ fn settle(
         for action in actions {
             let (position, outcome) = fold(action.clone());
             view.published(partition(), position, action);
-            view.absorb(partition(), &outcome, pinned).context("following")?;
+            view.absorb(partition(), &outcome, pinned)
+                .context("following")?;
         }
     }
     anyhow::bail!("the planner does not come to rest")
@@ -189,7 +247,11 @@ fn tick(view: &FleetView, now: Timestamp) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..20 {
         let (planned, took) = timed(|| plan(view, now));
-        ensure!(planned.actions.is_empty(), "a tick plans {} actions", planned.actions.len());
+        ensure!(
+            planned.actions.is_empty(),
+            "a tick plans {} actions",
+            planned.actions.len()
+        );
         best = best.min(took.as_secs_f64() * 1e3);
     }
     Ok(best)

@@ -25,12 +25,13 @@ pub fn rows(state: &PartitionState) -> PartitionSnapshot {
             manifest_hash: rollout.manifest_hash.clone(),
             position: rollout.position,
         });
-        rows.hosts.extend(rollout.hosts.values().map(|host| HostRow {
-            record: host.record.clone(),
-            queued_at: host.queued_at,
-            recovery_candidate: host.recovery_candidate.clone(),
-            position: host.position,
-        }));
+        rows.hosts
+            .extend(rollout.hosts.values().map(|host| HostRow {
+                record: host.record.clone(),
+                queued_at: host.queued_at,
+                recovery_candidate: host.recovery_candidate.clone(),
+                position: host.position,
+            }));
     }
     rows
 }

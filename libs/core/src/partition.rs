@@ -9,6 +9,7 @@ mod absorb;
 mod decide;
 mod draft;
 mod hash;
+mod hosts;
 mod open;
 mod operator;
 mod plan;
@@ -27,6 +28,7 @@ use nixfleet_proto::{
 };
 
 pub use absorb::AbsorbError;
+pub use hosts::Hosts;
 pub use restore::RestoreError;
 pub use tally::Tally;
 
@@ -54,7 +56,7 @@ pub struct Rollout {
     /// The entry that last changed the record.
     pub position: Position,
     /// The hosts.
-    pub hosts: BTreeMap<Hostname, HostEntry>,
+    pub hosts: Hosts,
     /// Outstanding failures; a probe without any is absent.
     pub probe_failures: BTreeMap<(Hostname, ProbeName), Vec<FailedControl>>,
     /// Current holds by wave and gate; a gate that holds nobody is absent.

@@ -78,16 +78,13 @@ fn opened_rollout(
     let hosts = pinned
         .pending_hosts(&opened.rollout_id, outcome.at)
         .zip(&pinned.host_set)
-        .map(|(record, host)| {
-            let entry = HostEntry {
-                record,
-                wave: host.wave_index,
-                staged: host.staged,
-                queued_at: None,
-                recovery_candidate: None,
-                position: outcome.position,
-            };
-            (host.hostname.clone(), entry)
+        .map(|(record, host)| HostEntry {
+            record,
+            wave: host.wave_index,
+            staged: host.staged,
+            queued_at: None,
+            recovery_candidate: None,
+            position: outcome.position,
         })
         .collect();
     Rollout {

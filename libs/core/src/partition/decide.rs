@@ -9,7 +9,7 @@ use nixfleet_proto::{
 
 use super::draft::Draft;
 use super::{HostEntry, PartitionState, PinnedSet, Rollout, operator, plan};
-use crate::host::{self, HostInput, StepCtx};
+use crate::host::{self, ControlEffect, HostInput, StepCtx};
 
 pub(super) type Decision = Result<Accepted, Rejection>;
 
@@ -56,13 +56,24 @@ pub(super) fn step_host(
         received_at: at,
     };
     let step = host::step(&host.record, input, &ctx)?;
-    let mut draft = Draft::of(rollout, at);
-    let moved = step.next.state != host.record.state;
-    draft.host(host, step)?;
-    if moved {
-        draft.settle()?;
+    if step.next.state == host.record.state {
+        // Most entries: nothing that the rollout looks at has changed.
+        return Ok(Accepted {
+            effects: about(host, step.effects),
+            hosts: vec![step.next],
+            ..Accepted::default()
+        });
     }
+    let mut draft = Draft::of(rollout, at);
+    draft.host(host, step)?;
+    draft.settle()?;
     Ok(draft.finish())
+}
+
+/// The effects of a step with the host they are about.
+pub(super) fn about(host: &HostEntry, effects: Vec<ControlEffect>) -> Vec<Effect> {
+    let effects = effects.into_iter();
+    effects.map(|effect| effect.about(&host.record)).collect()
 }
 
 /// A Pending host was seen running its target; seen elsewhere again, it is no candidate any more.

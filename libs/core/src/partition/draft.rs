@@ -6,6 +6,7 @@ use nixfleet_proto::{
     RolloutRecord, RolloutState, Timestamp,
 };
 
+use super::decide::about;
 use super::tally::Progress;
 use super::{HostEntry, Rollout};
 use crate::host::{ControlEffect, Step};
@@ -53,7 +54,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Takes the step of one host and what it means for the rollout.
+    /// Takes a step that changed the state of one host, and what it means for the rollout.
     pub(super) fn host(
         &mut self,
         host: &HostEntry,
@@ -61,19 +62,13 @@ impl Draft {
     ) -> Result<(), Rejection> {
         let from = host.record.state;
         let to = step.next.state;
-        let effects = step.effects.into_iter();
         let accepted = &mut self.accepted;
-        accepted
-            .effects
-            .extend(effects.map(|effect| effect.about(&host.record)));
-        if from == HostState::Pending && to != HostState::Pending {
+        accepted.effects.extend(about(host, step.effects));
+        if from == HostState::Pending {
             accepted.effects.extend(leave_pending(host));
         }
         let rollback = expected_rollback(&step.next);
         accepted.hosts.push(step.next);
-        if from == to {
-            return Ok(());
-        }
         let hostname = host.record.hostname.clone();
         if !self.record.waived_hosts.contains(&hostname) {
             self.progress = self.progress.after(host, to);

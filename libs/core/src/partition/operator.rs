@@ -60,10 +60,7 @@ fn clear(
 ) -> Decision {
     let mut draft = Draft::of(rollout, at);
     draft.fold(event)?;
-    if let Some(stranger) = waived
-        .iter()
-        .find(|name| !rollout.hosts.contains_key(*name))
-    {
+    if let Some(stranger) = waived.iter().find(|name| !rollout.hosts.contains(*name)) {
         return Err(Rejection::new(
             Reason::Unknown,
             format!("host {stranger} is not in the rollout"),

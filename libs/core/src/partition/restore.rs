@@ -7,7 +7,7 @@ use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, RolloutRow};
 use nixfleet_proto::{Hostname, ManifestHash, Pinned, RolloutId};
 
 use super::tally::Tally;
-use super::{HostEntry, PartitionState, PinnedSet, Rollout};
+use super::{HostEntry, Hosts, PartitionState, PinnedSet, Rollout};
 use crate::host::Fault;
 use crate::{host, rollout};
 
@@ -123,7 +123,7 @@ fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, Resto
         manifest_hash,
         pinned: Arc::clone(pinned),
         position,
-        hosts: BTreeMap::new(),
+        hosts: Hosts::default(),
         probe_failures: BTreeMap::new(),
         blocks: BTreeMap::new(),
         tally: Tally::default(),
@@ -155,8 +155,8 @@ fn join_hosts(
     rollout_id: &RolloutId,
     mut rows: BTreeMap<Hostname, HostRow>,
     pinned: &Pinned,
-) -> Result<BTreeMap<Hostname, HostEntry>, RestoreError> {
-    let mut hosts = BTreeMap::new();
+) -> Result<Hosts, RestoreError> {
+    let mut hosts = Vec::with_capacity(rows.len());
     for host in &pinned.host_set {
         let hostname = &host.hostname;
         let row = rows
@@ -167,19 +167,18 @@ fn join_hosts(
             hostname: hostname.clone(),
             fault,
         })?;
-        let entry = HostEntry {
+        hosts.push(HostEntry {
             record: row.record,
             wave: host.wave_index,
             staged: host.staged,
             queued_at: row.queued_at,
             recovery_candidate: row.recovery_candidate,
             position: row.position,
-        };
-        hosts.insert(hostname.clone(), entry);
+        });
     }
     match rows.keys().next() {
         Some(hostname) => Err(unknown_host(rollout_id, hostname)),
-        None => Ok(hosts),
+        None => Ok(hosts.into_iter().collect()),
     }
 }
 

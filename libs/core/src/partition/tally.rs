@@ -1,15 +1,15 @@
 //! Counters over the hosts of a rollout, so that waves, halts and the end are known without a walk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use nixfleet_proto::{HostState, Hostname, Pinned};
 
-use super::HostEntry;
+use super::{HostEntry, Hosts};
 
 /// Derived from the hosts and the waivers of a rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    by_state: BTreeMap<HostState, u64>,
+    by_state: [u64; HostState::ALL.len()],
     progress: Progress,
     halting: BTreeSet<Hostname>,
 }
@@ -19,8 +19,8 @@ pub struct Tally {
 pub struct Progress {
     /// Staged hosts that are neither Converged nor waived.
     unconverged: u64,
-    /// Hosts that are not done, for every wave that has hosts.
-    unfinished: BTreeMap<u32, u64>,
+    /// Hosts that are not done, for every wave that has hosts, in the order of waves.
+    unfinished: Vec<(u32, u64)>,
 }
 
 impl Progress {
@@ -31,13 +31,14 @@ impl Progress {
 
     /// True when every host of the wave is done; a wave without hosts is.
     pub fn is_wave_done(&self, wave: u32) -> bool {
-        self.unfinished.get(&wave).is_none_or(|left| *left == 0)
+        let place = self.unfinished.binary_search_by_key(&wave, |of| of.0);
+        place.map_or(true, |place| self.unfinished[place].1 == 0)
     }
 
     /// The first wave with hosts above `wave`.
     pub fn next_wave(&self, wave: u32) -> Option<u32> {
-        let above = wave.checked_add(1)?;
-        self.unfinished.range(above..).next().map(|(next, _)| *next)
+        let above = self.unfinished.partition_point(|of| of.0 <= wave);
+        self.unfinished.get(above).map(|of| of.0)
     }
 
     /// Where a rollout starts: every host is Pending.
@@ -45,7 +46,7 @@ impl Progress {
         let mut progress = Self::default();
         for host in pinned.host_set.iter().filter(|host| host.staged) {
             progress.unconverged += 1;
-            *progress.unfinished.entry(host.wave_index).or_default() += 1;
+            *progress.unfinished_of(host.wave_index) += 1;
         }
         progress
     }
@@ -65,26 +66,36 @@ impl Progress {
         if state != HostState::Converged {
             change.apply(&mut self.unconverged);
         }
-        let unfinished = self.unfinished.entry(host.wave).or_default();
+        let unfinished = self.unfinished_of(host.wave);
         if !state.is_done() {
             change.apply(unfinished);
         }
+    }
+
+    fn unfinished_of(&mut self, wave: u32) -> &mut u64 {
+        let place = self.unfinished.binary_search_by_key(&wave, |of| of.0);
+        let place = place.unwrap_or_else(|place| {
+            self.unfinished.insert(place, (wave, 0));
+            place
+        });
+        &mut self.unfinished[place].1
     }
 }
 
 impl Tally {
     /// Counts from scratch.
-    pub(super) fn of(hosts: &BTreeMap<Hostname, HostEntry>, waived: &BTreeSet<Hostname>) -> Self {
+    pub(super) fn of(hosts: &Hosts, waived: &BTreeSet<Hostname>) -> Self {
         let mut tally = Self::default();
-        for (hostname, host) in hosts {
+        for host in hosts.values() {
+            let hostname = &host.record.hostname;
             tally.enter(hostname, host, waived.contains(hostname));
         }
         tally
     }
 
-    /// How many hosts are in each state; a state without hosts may be absent.
-    pub fn by_state(&self) -> &BTreeMap<HostState, u64> {
-        &self.by_state
+    /// How many hosts are in a state.
+    pub fn in_state(&self, state: HostState) -> u64 {
+        self.by_state[state as usize]
     }
 
     /// What is left to do.
@@ -100,11 +111,11 @@ impl Tally {
 
     pub(super) fn enter(&mut self, hostname: &Hostname, host: &HostEntry, waived: bool) {
         let state = host.record.state;
-        Change::Enter.apply(self.by_state.entry(state).or_default());
+        Change::Enter.apply(&mut self.by_state[state as usize]);
         if waived {
             // The wave still has hosts, although nothing of them is left to do.
             if host.staged {
-                self.progress.unfinished.entry(host.wave).or_default();
+                self.progress.unfinished_of(host.wave);
             }
             return;
         }
@@ -116,8 +127,7 @@ impl Tally {
 
     pub(super) fn leave(&mut self, hostname: &Hostname, host: &HostEntry, waived: bool) {
         let state = host.record.state;
-        Change::Leave.apply(self.by_state.entry(state).or_default());
-        self.by_state.retain(|_, count| *count > 0);
+        Change::Leave.apply(&mut self.by_state[state as usize]);
         if waived {
             return;
         }

@@ -273,7 +273,7 @@ pub fn completed(number: usize) -> HostEventBody {
 /// Hosts by state in the one rollout of the log.
 pub fn count(log: &Log, state: &PartitionState, wanted: HostState) -> u64 {
     let rollout = state.rollout(&log.rollout).unwrap();
-    rollout.tally.by_state().get(&wanted).copied().unwrap_or(0)
+    rollout.tally.in_state(wanted)
 }
 
 fn fleet() -> Value {
