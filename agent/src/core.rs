@@ -35,6 +35,7 @@ pub use rollout::{Journal, LocalRollout, Work};
 
 use dispatch::Incoming;
 use heartbeat::Heartbeat;
+use outbox::{Landing, Outbox};
 
 /// One agent.
 #[derive(Debug, Clone)]
@@ -120,9 +121,8 @@ impl AgentCore {
             } => self.probe_ran(&rollout_id, generation, (&probe_name, reading), now),
             Input::Answered {
                 rollout_id,
-                seq,
-                answer,
-            } => self.event_answered(&rollout_id, seq, answer, now),
+                answers,
+            } => self.events_answered(&rollout_id, answers, now),
             Input::HeartbeatAnswered(reply) => self.heartbeat_answered(&reply, now),
             Input::HeartbeatFailed => self.heartbeat_failed(now),
             Input::ReplayRequested { rollout_id, after } => self.replay(&rollout_id, after),
@@ -217,13 +217,18 @@ impl AgentCore {
             .collect();
         commands.append(&mut self.commands);
         if self.phase == Phase::Running {
+            let limits = self.config.request_limits();
             for (id, rollout) in &mut self.rollouts {
-                if let Some(event) = rollout.outbox.take_next(now) {
-                    commands.push(Command::Send(EventRequest {
+                let events = rollout.outbox.take_next(now, limits).into_iter();
+                let requests: Vec<_> = events
+                    .map(|event| EventRequest {
                         hostname: self.hostname.clone(),
                         rollout_id: id.clone(),
                         event,
-                    }));
+                    })
+                    .collect();
+                if !requests.is_empty() {
+                    commands.push(Command::Send(requests));
                 }
             }
         }
@@ -309,56 +314,92 @@ impl AgentCore {
         }
     }
 
-    fn event_answered(&mut self, id: &RolloutId, seq: u64, answer: Answer, now: Timestamp) {
+    fn events_answered(&mut self, id: &RolloutId, answers: Vec<(u64, Answer)>, now: Timestamp) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };
-        let rollout_id = id.clone();
-        let kept_max = self.config.events_kept_max;
-        match answer {
-            Answer::Delivered => {
-                let Some(sent) = rollout.outbox.settle(seq) else {
-                    return;
-                };
-                let kind = sent.event.body.name();
-                if sent.durable {
-                    rollout.touch();
-                    rollout.outbox.keep(sent.event, kept_max);
-                }
-                self.note(Note::Delivered {
-                    rollout_id,
-                    seq,
-                    kind,
-                });
-                self.heartbeat_after_answer(now);
-            }
-            Answer::Refused {
-                status,
-                code,
-                message,
-            } => {
-                let Some(sent) = rollout.outbox.settle(seq) else {
-                    return;
-                };
-                rollout.touch();
-                let kind = sent.event.body.name();
-                self.note(Note::DeadLetter {
-                    rollout_id,
-                    seq,
-                    kind,
+        let flying = |seq: &u64| rollout.outbox.is_in_flight(*seq);
+        if !answers.iter().any(|(seq, _)| flying(seq)) {
+            return;
+        }
+        let mut settled = false;
+        for (seq, answer) in answers {
+            match answer {
+                Answer::Delivered => settled |= self.event_delivered(id, seq),
+                Answer::Refused {
                     status,
                     code,
                     message,
-                });
-                self.heartbeat_after_answer(now);
-            }
-            Answer::Unavailable { .. } => {
-                if let Some(attempts) = rollout.outbox.postpone(seq) {
-                    let pause = self.config.backoff(attempts, self.salt ^ seq);
-                    rollout.outbox.wait_until(now + pause);
+                } => settled |= self.event_refused(id, seq, (status, code, message)),
+                Answer::Unavailable { .. } => {}
+                Answer::NotTogether => {
+                    let outbox = self.rollouts.get_mut(id).map(|rollout| &mut rollout.outbox);
+                    if outbox.is_some_and(Outbox::separate) {
+                        return;
+                    }
                 }
             }
         }
+        self.land(id, now);
+        if settled {
+            self.heartbeat_after_answer(now);
+        }
+    }
+
+    /// Ends the request; what was not settled is sent again after a pause.
+    fn land(&mut self, id: &RolloutId, now: Timestamp) {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        if let Landing::Unsettled { attempts } = rollout.outbox.land() {
+            let salt = self.salt ^ rollout.outbox.first_waiting();
+            let pause = self.config.backoff(attempts, salt);
+            rollout.outbox.wait_until(now + pause);
+        }
+    }
+
+    fn event_delivered(&mut self, id: &RolloutId, seq: u64) -> bool {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return false;
+        };
+        let Some(sent) = rollout.outbox.settle(seq) else {
+            return false;
+        };
+        let kind = sent.event.body.name();
+        if sent.durable {
+            rollout.touch();
+            rollout.outbox.keep(sent.event, self.config.events_kept_max);
+        }
+        self.note(Note::Delivered {
+            rollout_id: id.clone(),
+            seq,
+            kind,
+        });
+        true
+    }
+
+    fn event_refused(
+        &mut self,
+        id: &RolloutId,
+        seq: u64,
+        (status, code, message): (u16, String, String),
+    ) -> bool {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return false;
+        };
+        let Some(sent) = rollout.outbox.settle(seq) else {
+            return false;
+        };
+        rollout.touch();
+        self.note(Note::DeadLetter {
+            rollout_id: id.clone(),
+            seq,
+            kind: sent.event.body.name(),
+            status,
+            code,
+            message,
+        });
+        true
     }
 
     fn replay(&mut self, id: &RolloutId, after: u64) {

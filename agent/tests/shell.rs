@@ -274,3 +274,28 @@ async fn an_event_refused_for_good_does_not_hold_the_ones_behind_it() {
         (409, "refused")
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_waited_go_together_or_one_by_one_where_arrays_are_unknown() {
+    for arrays_refused in [false, true] {
+        let swarm = Swarm::start(3, &format!("{{{QUICK}}}")).await;
+        let targets = targets(3, "b");
+        {
+            let mut knowledge = swarm.control.knowledge();
+            // Events pile up behind the first refusals.
+            knowledge.unavailable = 9;
+            knowledge.arrays_refused = arrays_refused;
+        }
+        swarm.control.publish(&release(&targets, &key(7)), &targets);
+        let all = |k: &control::Knowledge| k.all_are(HostState::Converged);
+        swarm.control.until("every host converged", all).await;
+        let (arrays, rejected) = {
+            let knowledge = swarm.control.knowledge();
+            (knowledge.arrays, knowledge.rejected.clone())
+        };
+        assert_eq!(rejected, Vec::<String>::new());
+        assert_eq!(arrays == 0, arrays_refused, "{arrays} arrays");
+        let state = swarm.stop().await;
+        assert_eq!(state.totals.dead_letters, 0);
+    }
+}

@@ -1,6 +1,9 @@
 //! The agent's own limits. None of them comes from the control plane.
 
 use chrono::TimeDelta;
+use nixfleet_proto::wire::EVENTS_PER_REQUEST_MAX;
+
+use super::outbox::RequestLimits;
 
 /// Intervals, windows and bounds of one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub struct AgentConfig {
     pub events_kept_max: usize,
     /// Events waiting per rollout above which undurable ones are dropped, oldest first.
     pub events_waiting_max: usize,
+    /// Events sent in one request; the protocol knows no more.
+    pub events_per_request_max: usize,
+    /// About the size of a request with several events: well below what the gateway takes.
+    pub request_bytes_max: usize,
     /// Rollouts remembered per host; the oldest replaced one is forgotten first.
     pub rollouts_max: usize,
     /// Dispatches held while their manifests are fetched.
@@ -42,6 +49,8 @@ impl Default for AgentConfig {
             retry_max: TimeDelta::seconds(60),
             events_kept_max: 64,
             events_waiting_max: 256,
+            events_per_request_max: EVENTS_PER_REQUEST_MAX,
+            request_bytes_max: 192 * 1024,
             rollouts_max: 16,
             dispatches_max: 8,
         }
@@ -49,6 +58,14 @@ impl Default for AgentConfig {
 }
 
 impl AgentConfig {
+    /// Bounds of one request with events.
+    pub(super) fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            events: self.events_per_request_max.clamp(1, EVENTS_PER_REQUEST_MAX),
+            bytes: self.request_bytes_max,
+        }
+    }
+
     /// The pause before attempt `attempts + 1`, spread over 50 to 100 % by `salt`: agents that
     /// failed together do not come back together.
     pub fn backoff(&self, attempts: u32, salt: u64) -> TimeDelta {

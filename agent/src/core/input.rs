@@ -75,14 +75,12 @@ pub enum Input {
         /// What it found.
         reading: ProbeReading,
     },
-    /// The control plane answered an event, or could not be asked.
+    /// The control plane answered a request with events, or could not be asked.
     Answered {
-        /// The rollout of the event.
+        /// The rollout of the events.
         rollout_id: RolloutId,
-        /// The event.
-        seq: u64,
-        /// The answer.
-        answer: Answer,
+        /// What became of each event, by its sequence.
+        answers: Vec<(u64, Answer)>,
     },
     /// The control plane answered a heartbeat.
     HeartbeatAnswered(HeartbeatReply),
@@ -181,6 +179,8 @@ pub enum Answer {
         /// For people.
         message: String,
     },
+    /// The request with several events was refused as a whole; each may be taken on its own.
+    NotTogether,
 }
 
 /// What the shell shall do, in order. `Save` and `Forget` are done before the next command begins.
@@ -230,8 +230,8 @@ pub enum Command {
         /// The probe.
         probe_name: ProbeName,
     },
-    /// Send an event.
-    Send(EventRequest),
+    /// Send events of one rollout in one request, in this order; one or more.
+    Send(Vec<EventRequest>),
     /// Send a heartbeat.
     Heartbeat(HeartbeatRequest),
     /// Nothing to do: something an operator wants to know.

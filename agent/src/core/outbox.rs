@@ -1,18 +1,42 @@
-//! Events on their way out, of one rollout: in order, one in flight, until answered.
+//! Events on their way out, of one rollout: in order, one request in flight, until answered.
 
 use std::collections::VecDeque;
 
-use nixfleet_proto::Timestamp;
 use nixfleet_proto::wire::WireEvent;
+use nixfleet_proto::{HostEventBody, Timestamp};
 
 /// The queue of one rollout; events are keyed by their sequence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outbox {
     waiting: VecDeque<Outgoing>,
-    in_flight: Option<u64>,
+    /// How many events at the front of the queue are in flight together.
+    in_flight: usize,
+    /// How many events at the front are sent one at a time.
+    alone: usize,
     attempts: u32,
     not_before: Option<Timestamp>,
     kept: VecDeque<WireEvent>,
+}
+
+/// Bounds of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Most events.
+    pub events: usize,
+    /// Most bytes of all events together, by [`size`]; a single event may be larger.
+    pub bytes: usize,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landing {
+    /// Every event of it was settled.
+    Settled,
+    /// Some were not, so many requests in a row.
+    Unsettled {
+        /// This one included.
+        attempts: u32,
+    },
 }
 
 /// One event in the queue.
@@ -49,30 +73,75 @@ impl Outbox {
         let victim = self
             .waiting
             .iter()
-            .position(|item| !item.durable && self.in_flight != Some(item.event.seq))?;
-        self.waiting.remove(victim).map(|item| item.event.seq)
+            .skip(self.in_flight)
+            .position(|item| !item.durable)?;
+        self.waiting
+            .remove(self.in_flight + victim)
+            .map(|item| item.event.seq)
     }
 
-    /// The event to send now, which then is in flight.
-    pub fn take_next(&mut self, now: Timestamp) -> Option<WireEvent> {
-        if self.in_flight.is_some() || self.not_before.is_some_and(|due| now < due) {
-            return None;
+    /// The events to send now in one request, in order, which then are in flight; empty while
+    /// others are.
+    pub fn take_next(&mut self, now: Timestamp, limits: RequestLimits) -> Vec<WireEvent> {
+        if self.in_flight > 0 || self.not_before.is_some_and(|due| now < due) {
+            return Vec::new();
         }
-        let next = self.waiting.front()?;
-        self.in_flight = Some(next.event.seq);
-        Some(next.event.clone())
+        let most = if self.alone > 0 { 1 } else { limits.events };
+        let mut bytes = 0;
+        let together = self.waiting.iter().take(most).take_while(|item| {
+            let is_first = bytes == 0;
+            bytes += size(&item.event.body);
+            is_first || bytes <= limits.bytes
+        });
+        let events: Vec<_> = together.map(|item| item.event.clone()).collect();
+        self.in_flight = events.len();
+        events
     }
 
-    /// Ends the flight of `seq` and takes the event out of the queue; `None` when another event or
-    /// none is in flight.
+    /// Sequences of the events in flight, in order.
+    pub fn flight(&self) -> impl Iterator<Item = u64> {
+        let flight = self.waiting.iter().take(self.in_flight);
+        flight.map(|item| item.event.seq)
+    }
+
+    /// True while the event with this sequence is in flight.
+    pub fn is_in_flight(&self, seq: u64) -> bool {
+        self.place_in_flight(seq).is_some()
+    }
+
+    fn place_in_flight(&self, seq: u64) -> Option<usize> {
+        self.flight().position(|flying| flying == seq)
+    }
+
+    /// Takes an answered event out of the queue; `None` when it is not in flight.
     pub fn settle(&mut self, seq: u64) -> Option<Outgoing> {
-        if self.in_flight != Some(seq) {
-            return None;
-        }
-        self.in_flight = None;
+        let place = self.place_in_flight(seq)?;
+        self.in_flight -= 1;
+        self.alone = self.alone.saturating_sub(1);
         self.attempts = 0;
         self.not_before = None;
-        self.waiting.pop_front()
+        self.waiting.remove(place)
+    }
+
+    /// Ends the flight; what was not settled is still the front of the queue.
+    pub fn land(&mut self) -> Landing {
+        if std::mem::take(&mut self.in_flight) == 0 {
+            return Landing::Settled;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        Landing::Unsettled {
+            attempts: self.attempts,
+        }
+    }
+
+    /// Ends the flight of several events whose request as a whole was refused: from now on each of
+    /// them goes alone, so that one cannot hold the others. False when only one was in flight.
+    pub fn separate(&mut self) -> bool {
+        if self.in_flight < 2 {
+            return false;
+        }
+        self.alone = std::mem::take(&mut self.in_flight);
+        true
     }
 
     /// Keeps an answered event for a replay, dropping the oldest above `kept_max`.
@@ -84,17 +153,6 @@ impl Outbox {
         while self.kept.len() > kept_max {
             self.kept.pop_front();
         }
-    }
-
-    /// Ends the flight of `seq` without an answer and says how often that happened in a row; `None`
-    /// when it was not in flight.
-    pub fn postpone(&mut self, seq: u64) -> Option<u32> {
-        if self.in_flight != Some(seq) {
-            return None;
-        }
-        self.in_flight = None;
-        self.attempts = self.attempts.saturating_add(1);
-        Some(self.attempts)
     }
 
     /// Nothing is sent before `due`.
@@ -112,10 +170,9 @@ impl Outbox {
             if self.waiting.iter().any(|item| item.event.seq == event.seq) {
                 continue;
             }
-            // The head may be in flight; it stays the head until it is answered.
-            let at = usize::from(self.in_flight.is_some());
+            // What is in flight stays the front until it is answered.
             self.waiting.insert(
-                at,
+                self.in_flight,
                 Outgoing {
                     event,
                     durable: true,
@@ -133,9 +190,14 @@ impl Outbox {
             .collect()
     }
 
-    /// How many events wait, the one in flight included.
+    /// How many events wait, those in flight included.
     pub fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Sequence of the first event that waits, 0 when none does.
+    pub fn first_waiting(&self) -> u64 {
+        self.waiting.front().map_or(0, |item| item.event.seq)
     }
 
     /// True when nothing waits.
@@ -146,99 +208,46 @@ impl Outbox {
     /// When [`Self::take_next`] will have something; `None` while an event is in flight or none
     /// waits.
     pub fn next_due(&self) -> Option<Timestamp> {
-        if self.in_flight.is_some() || self.waiting.is_empty() {
+        if self.in_flight > 0 || self.waiting.is_empty() {
             return None;
         }
         Some(self.not_before.unwrap_or(Timestamp::MIN_UTC))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use nixfleet_proto::HostEventBody;
-
-    use super::*;
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_timestamp(seconds, 0).unwrap()
-    }
-
-    fn event(seq: u64) -> WireEvent {
-        WireEvent {
-            seq,
-            body: HostEventBody::ActivationDeferred {
-                component: "kernel".to_owned(),
-                deferred_at: at(0),
-            },
+/// About how many bytes an event takes in a request.
+fn size(body: &HostEventBody) -> usize {
+    /// Names, times and keys of an event.
+    const FIXED_BYTES: usize = 512;
+    /// The same of an item of a list.
+    const ITEM_BYTES: usize = 256;
+    let texts = match body {
+        HostEventBody::ActivationFailed { stderr_tail, .. } => stderr_tail.len(),
+        HostEventBody::ProbeTopologyDeclared { probes, .. } => probes.len() * ITEM_BYTES,
+        HostEventBody::ProbeResult {
+            failure_reason,
+            sub_results,
+            ..
+        } => {
+            let results = sub_results
+                .iter()
+                .flatten()
+                .map(|result| ITEM_BYTES + result.override_reason.as_ref().map_or(0, String::len));
+            failure_reason.as_ref().map_or(0, String::len) + results.sum::<usize>()
         }
-    }
-
-    #[test]
-    fn one_event_is_in_flight_and_order_is_kept() {
-        let mut outbox = Outbox::default();
-        outbox.push(event(1), true, 10);
-        outbox.push(event(2), true, 10);
-        assert_eq!(outbox.take_next(at(0)).map(|e| e.seq), Some(1));
-        assert_eq!(outbox.take_next(at(0)), None);
-        assert_eq!(outbox.settle(2), None, "not in flight");
-        assert!(outbox.settle(1).is_some());
-        assert_eq!(outbox.take_next(at(0)).map(|e| e.seq), Some(2));
-    }
-
-    #[test]
-    fn a_postponed_event_is_sent_again_when_due() {
-        let mut outbox = Outbox::default();
-        outbox.push(event(1), true, 10);
-        outbox.take_next(at(0));
-        assert_eq!(outbox.postpone(1), Some(1));
-        outbox.wait_until(at(5));
-        assert_eq!(outbox.take_next(at(4)), None);
-        assert_eq!(outbox.next_due(), Some(at(5)));
-        assert_eq!(outbox.take_next(at(5)).map(|e| e.seq), Some(1));
-        assert_eq!(outbox.postpone(1), Some(2));
-    }
-
-    #[test]
-    fn only_undurable_events_are_dropped_when_too_many_wait() {
-        let mut outbox = Outbox::default();
-        assert_eq!(outbox.push(event(1), true, 1), None);
-        assert_eq!(outbox.push(event(2), true, 1), None);
-        assert_eq!(outbox.push(event(3), false, 1), Some(3));
-        assert_eq!(outbox.len(), 2);
-    }
-
-    #[test]
-    fn a_replay_sends_everything_above_the_value_in_order() {
-        let mut outbox = Outbox::default();
-        for seq in 1..=4 {
-            outbox.push(event(seq), true, 10);
-            outbox.take_next(at(0));
-            let sent = outbox.settle(seq).unwrap();
-            outbox.keep(sent.event, 10);
-        }
-        outbox.push(event(5), true, 10);
-        outbox.replay(2);
-        let mut sent = Vec::new();
-        while let Some(event) = outbox.take_next(at(0)) {
-            sent.push(event.seq);
-            outbox.settle(event.seq);
-        }
-        assert_eq!(sent, [3, 4, 5]);
-    }
-
-    #[test]
-    fn a_replay_leaves_the_event_in_flight_alone() {
-        let mut outbox = Outbox::default();
-        for seq in 1..=2 {
-            outbox.push(event(seq), true, 10);
-            outbox.take_next(at(0));
-            let sent = outbox.settle(seq).unwrap();
-            outbox.keep(sent.event, 10);
-        }
-        outbox.push(event(3), true, 10);
-        outbox.take_next(at(0));
-        outbox.replay(0);
-        assert_eq!(outbox.settle(3).map(|item| item.event.seq), Some(3));
-        assert_eq!(outbox.take_next(at(0)).map(|e| e.seq), Some(1));
-    }
+        HostEventBody::Failed { failing_probes, .. } => failing_probes.len() * ITEM_BYTES,
+        HostEventBody::DispatchAck { .. }
+        | HostEventBody::ActivationStarted { .. }
+        | HostEventBody::ActivationCompleted { .. }
+        | HostEventBody::ActivationDeferred { .. }
+        | HostEventBody::ProbeObservedFirst { .. }
+        | HostEventBody::ProbeFailureFirst { .. }
+        | HostEventBody::RollbackComplete { .. }
+        | HostEventBody::Converged { .. } => 0,
+    };
+    // Some characters take more in JSON.
+    FIXED_BYTES + 2 * texts
 }
+
+#[cfg(test)]
+mod tests;

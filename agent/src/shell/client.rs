@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nixfleet_proto::RolloutId;
 use nixfleet_proto::wire::{
-    Dispatch, ErrorBody, EventRequest, HeartbeatReply, HeartbeatRequest, PROTOCOL_HEADER,
-    PROTOCOL_VERSION, REPLAY_HEADER,
+    Dispatch, ErrorBody, EventAnswer, EventRequest, HeartbeatReply, HeartbeatRequest,
+    PROTOCOL_HEADER, PROTOCOL_VERSION, REPLAY_HEADER,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use rustls::ClientConfig;
@@ -155,25 +155,30 @@ impl Client {
         })
     }
 
-    /// Sends an event.
-    pub async fn send_event(&self, event: &EventRequest) -> Answer {
-        let request = self
-            .request(Method::POST, "/v1/agent/events", REQUEST_TIMEOUT)
-            .json(event);
-        match self.exchange(request).await {
-            Ok(_) => Answer::Delivered,
-            Err(error) if error.is_retryable() => Answer::Unavailable {
-                message: error.to_string(),
-            },
-            Err(ClientError::Status { status, body }) => Answer::Refused {
-                status: status.as_u16(),
-                code: body.code,
-                message: body.message,
-            },
-            Err(error) => Answer::Unavailable {
-                message: error.to_string(),
-            },
+    /// Sends events in one request, in their order, and gives the answer to each.
+    pub async fn send_events(&self, events: &[EventRequest]) -> Vec<Answer> {
+        let request = self.request(Method::POST, "/v1/agent/events", REQUEST_TIMEOUT);
+        let sent = match events {
+            [event] => self.exchange(request.json(event)).await.map(|_| None),
+            events => self.send_array(request.json(events)).await.map(Some),
+        };
+        match sent {
+            Ok(None) => vec![Answer::Delivered],
+            Ok(Some(answers)) if answers.len() == events.len() => {
+                answers.into_iter().map(of_array).collect()
+            }
+            Ok(Some(answers)) => {
+                let message = format!("{} answers to {} events", answers.len(), events.len());
+                vec![Answer::Unavailable { message }; events.len()]
+            }
+            Err(error) => vec![of_request(error, events.len()); events.len()],
         }
+    }
+
+    async fn send_array(&self, request: RequestBuilder) -> Result<Vec<EventAnswer>, ClientError> {
+        let response = self.exchange(request).await?;
+        let bytes = self.read(response, ANSWER_BYTES_MAX).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::Protocol(error.to_string()))
     }
 
     /// Sends a heartbeat.
@@ -326,5 +331,40 @@ impl Client {
             Ok(_) = link.wait_for(|up| !up) => Err(ClientError::Offline),
             result = work => result,
         }
+    }
+}
+
+/// What the answer to a whole request means for each of its events.
+fn of_request(error: ClientError, events: usize) -> Answer {
+    if error.is_retryable() {
+        let message = error.to_string();
+        return Answer::Unavailable { message };
+    }
+    match error {
+        // One of them may be at fault, or the control plane takes no arrays.
+        ClientError::Status { .. } if events > 1 => Answer::NotTogether,
+        ClientError::Status { status, body } => refused(status.as_u16(), body),
+        ClientError::Network(_) | ClientError::Offline | ClientError::Protocol(_) => {
+            let message = error.to_string();
+            Answer::Unavailable { message }
+        }
+    }
+}
+
+fn of_array(answer: EventAnswer) -> Answer {
+    match (answer.status, answer.error) {
+        (200..=299, _) => Answer::Delivered,
+        (400..=499, Some(body)) if !body.retryable => refused(answer.status, body),
+        (status, body) => Answer::Unavailable {
+            message: body.map_or_else(|| format!("status {status}"), |body| body.message),
+        },
+    }
+}
+
+fn refused(status: u16, body: ErrorBody) -> Answer {
+    Answer::Refused {
+        status,
+        code: body.code,
+        message: body.message,
     }
 }

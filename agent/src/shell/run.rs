@@ -226,7 +226,7 @@ impl Agent {
                     reading,
                 }
             }),
-            Command::Send(request) => self.send(request),
+            Command::Send(requests) => self.send(requests),
             Command::Heartbeat(request) => self.heartbeat(request),
             Command::Note(note) => self.note(&note, now),
         }
@@ -242,14 +242,18 @@ impl Agent {
             .push(Box::pin(async { Done::Input(Box::new(work.await)) }));
     }
 
-    fn send(&self, request: EventRequest) {
+    /// All of one rollout.
+    fn send(&self, requests: Vec<EventRequest>) {
+        let Some(rollout_id) = requests.first().map(|request| request.rollout_id.clone()) else {
+            return;
+        };
         let client = Arc::clone(&self.parts.client);
         self.jobs.push(Box::pin(async move {
-            let answer = client.send_event(&request).await;
+            let answers = client.send_events(&requests).await;
+            let seqs = requests.iter().map(|request| request.event.seq);
             Done::Input(Box::new(Input::Answered {
-                rollout_id: request.rollout_id,
-                seq: request.event.seq,
-                answer,
+                rollout_id,
+                answers: seqs.zip(answers).collect(),
             }))
         }));
     }

@@ -15,7 +15,7 @@ use axum_server::Handle;
 use nixfleet_core::host::{self, HostInput, StepCtx};
 use nixfleet_proto::host::NewHost;
 use nixfleet_proto::wire::{
-    Dispatch, ErrorBody, EventRequest, HeartbeatReply, HeartbeatRequest, HostSnapshot,
+    Dispatch, ErrorBody, EventAnswer, EventRequest, HeartbeatReply, HeartbeatRequest, HostSnapshot,
     PROTOCOL_HEADER,
 };
 use nixfleet_proto::{
@@ -40,6 +40,10 @@ pub struct Knowledge {
     pub requests: u64,
     /// Event requests still to be answered with 503.
     pub unavailable: u32,
+    /// Arrays of events that were taken.
+    pub arrays: u64,
+    /// Arrays are answered as by a gateway that knows none.
+    pub arrays_refused: bool,
     /// Kinds that are refused for good.
     pub refused_kinds: BTreeSet<&'static str>,
     manifest: Option<Signed>,
@@ -230,32 +234,61 @@ fn check(knowledge: &mut Knowledge, headers: &HeaderMap) {
 }
 
 fn error(status: StatusCode, code: &str, retryable: bool) -> Response {
-    let body = ErrorBody {
+    (status, Json(error_body(code, retryable))).into_response()
+}
+
+fn error_body(code: &str, retryable: bool) -> ErrorBody {
+    ErrorBody {
         code: code.to_owned(),
         message: String::new(),
         retryable,
-    };
-    (status, Json(body)).into_response()
+    }
 }
 
 async fn take_event(
     State(shared): State<Arc<Shared>>,
     Extension(peer): Extension<PeerName>,
     headers: HeaderMap,
-    Json(request): Json<EventRequest>,
+    Json(body): Json<serde_json::Value>,
 ) -> Response {
     let mut knowledge = shared.lock();
     check(&mut knowledge, &headers);
-    if peer.0 != request.hostname.as_str() {
-        return error(StatusCode::FORBIDDEN, "foreign-host", false);
-    }
     if knowledge.unavailable > 0 {
         knowledge.unavailable -= 1;
         return error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", true);
     }
+    if !body.is_array() {
+        let (status, body) = fold_event(&mut knowledge, &peer, body);
+        return body.map_or_else(
+            || status.into_response(),
+            |body| (status, Json(body)).into_response(),
+        );
+    }
+    if knowledge.arrays_refused {
+        return error(StatusCode::BAD_REQUEST, "invalid-field", false);
+    }
+    let events: Vec<serde_json::Value> = serde_json::from_value(body).unwrap();
+    assert!((2..=100).contains(&events.len()), "{}", events.len());
+    knowledge.arrays += 1;
+    let answers = events.into_iter().map(|event| {
+        let (status, error) = fold_event(&mut knowledge, &peer, event);
+        let status = status.as_u16();
+        EventAnswer { status, error }
+    });
+    Json(answers.collect::<Vec<_>>()).into_response()
+}
+
+fn fold_event(
+    knowledge: &mut Knowledge,
+    peer: &PeerName,
+    event: serde_json::Value,
+) -> (StatusCode, Option<ErrorBody>) {
+    let request: EventRequest = serde_json::from_value(event).unwrap();
+    assert_eq!(peer.0, request.hostname.as_str());
     let kind = request.event.body.name();
     if knowledge.refused_kinds.contains(kind) {
-        return error(StatusCode::CONFLICT, "refused", false);
+        let body = error_body("refused", false);
+        return (StatusCode::CONFLICT, Some(body));
     }
     let kinds = knowledge.events.entry(request.hostname.clone());
     kinds.or_default().push(kind.to_owned());
@@ -264,7 +297,7 @@ async fn take_event(
     if kind == "DispatchAck" {
         knowledge.queued.remove(&request.hostname);
     }
-    StatusCode::NO_CONTENT.into_response()
+    (StatusCode::NO_CONTENT, None)
 }
 
 async fn heartbeat(

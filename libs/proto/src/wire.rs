@@ -46,7 +46,10 @@ impl From<HostEvent> for WireEvent {
     }
 }
 
-/// Body of `POST /v1/agent/events`.
+/// Most events of one request.
+pub const EVENTS_PER_REQUEST_MAX: usize = 100;
+
+/// Body of `POST /v1/agent/events`: one, or an array of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventRequest {
@@ -56,6 +59,16 @@ pub struct EventRequest {
     pub rollout_id: RolloutId,
     /// The event.
     pub event: WireEvent,
+}
+
+/// Answer to one event of an array.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventAnswer {
+    /// What the event alone would have been answered with.
+    pub status: u16,
+    /// Of a refusal.
+    #[serde(flatten)]
+    pub error: Option<ErrorBody>,
 }
 
 /// Body of `POST /v1/agent/heartbeat`; snake case on the wire.

@@ -21,8 +21,9 @@ pub struct ApiError {
 #[derive(Debug, Clone, Copy)]
 pub struct Refusal(pub &'static str);
 
-#[derive(Serialize)]
-struct Document {
+/// The body of a refusal.
+#[derive(Debug, Serialize)]
+pub struct Document {
     #[serde(flatten)]
     body: ErrorBody,
     /// The offending field of the request body.
@@ -85,6 +86,34 @@ impl ApiError {
         }
     }
 
+    /// What machines branch on.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// When the same request may succeed, for a 503.
+    pub fn retry_after_seconds(&self) -> Option<u32> {
+        self.retry_after_seconds
+    }
+
+    /// The body.
+    pub fn into_document(self) -> Document {
+        Document {
+            body: ErrorBody {
+                code: self.code.to_owned(),
+                message: self.message,
+                retryable: self.retry_after_seconds.is_some(),
+            },
+            field: self.field,
+            faults: self.faults,
+        }
+    }
+
     /// The same refusal with a list of faults.
     pub fn with_faults(mut self, faults: Vec<serde_json::Value>) -> Self {
         self.faults = faults;
@@ -94,23 +123,16 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let document = Document {
-            body: ErrorBody {
-                code: self.code.to_owned(),
-                message: self.message,
-                retryable: self.retry_after_seconds.is_some(),
-            },
-            field: self.field,
-            faults: self.faults,
-        };
-        let mut response = (self.status, Json(document)).into_response();
-        if let Some(seconds) = self.retry_after_seconds
-            && self.status == StatusCode::SERVICE_UNAVAILABLE
+        let (status, refusal) = (self.status, Refusal(self.code));
+        let retry_after = self.retry_after_seconds;
+        let mut response = (status, Json(self.into_document())).into_response();
+        if let Some(seconds) = retry_after
+            && status == StatusCode::SERVICE_UNAVAILABLE
         {
             let seconds = HeaderValue::from(seconds);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
-        response.extensions_mut().insert(Refusal(self.code));
+        response.extensions_mut().insert(refusal);
         response
     }
 }
@@ -132,16 +154,6 @@ impl From<nixfleet_store::ReadError> for ApiError {
 
 #[cfg(test)]
 impl ApiError {
-    /// What machines branch on.
-    pub fn code(&self) -> &'static str {
-        self.code
-    }
-
-    /// The status it is answered with.
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// The field at fault, when one is.
     pub fn at_field(&self) -> Option<&str> {
         self.field.as_deref()

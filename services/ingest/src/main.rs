@@ -15,6 +15,7 @@ mod bounds;
 mod config;
 mod dispatches;
 mod error;
+mod events;
 mod follow;
 mod identity;
 mod protocol;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use nixfleet_bus::{Bus, InputPublisher};
+use nixfleet_bus::{AppendError, Bus, InputPublisher};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, EntryBody, Position, Timestamp};
 use nixfleet_service::CancellationToken;
@@ -85,7 +85,6 @@ impl App {
         channel: &ChannelName,
         body: EntryBody,
     ) -> Result<(Partition, Position), ApiError> {
-        use nixfleet_bus::AppendError;
         let mut entry = Entry::new(now(), body);
         entry.traceparent = nixfleet_service::trace::current_traceparent();
         let partition = self.partition(channel);
@@ -94,29 +93,32 @@ impl App {
                 tracing::debug!(%partition, seq = position.seq, index = position.index, "appended");
                 Ok((partition, position))
             }
-            Err(error @ AppendError::Full(_)) => {
-                tracing::warn!(%error, "an entry was refused");
-                Err(ApiError::unavailable("log-full", error.to_string(), 30))
-            }
-            Err(error @ AppendError::Unavailable(_)) => {
-                tracing::debug!(%error, "an entry was refused");
-                Err(ApiError::unavailable(
-                    "log-unavailable",
-                    error.to_string(),
-                    2,
-                ))
-            }
-            Err(error @ AppendError::TooLarge { .. }) => Err(ApiError::refused(
-                http::StatusCode::PAYLOAD_TOO_LARGE,
-                "body-too-large",
-                error.to_string(),
-            )),
+            Err(error) => Err(not_appended(&error)),
         }
     }
 
     /// Longest time a dispatch request is held open.
     pub fn poll_max(&self) -> Duration {
         Duration::from_secs(self.config.http.poll_max_seconds)
+    }
+}
+
+/// Why an entry is not in the log.
+pub fn not_appended(error: &AppendError) -> ApiError {
+    match error {
+        AppendError::Full(_) => {
+            tracing::warn!(%error, "an entry was refused");
+            ApiError::unavailable("log-full", error.to_string(), 30)
+        }
+        AppendError::Unavailable(_) => {
+            tracing::debug!(%error, "an entry was refused");
+            ApiError::unavailable("log-unavailable", error.to_string(), 2)
+        }
+        AppendError::TooLarge { .. } => ApiError::refused(
+            http::StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            error.to_string(),
+        ),
     }
 }
 

@@ -168,12 +168,23 @@ impl Bench {
         self.give(Input::Tick)
     }
 
+    /// Delivers the request that begins with this event.
     pub fn answer(&mut self, target_ref: &str, seq: u64) -> Vec<String> {
+        let flight = self.flight(target_ref);
+        let flight = if flight.first() == Some(&seq) {
+            flight
+        } else {
+            vec![seq]
+        };
         self.give(Input::Answered {
             rollout_id: rollout(target_ref),
-            seq,
-            answer: Answer::Delivered,
+            answers: flight.iter().map(|seq| (*seq, Answer::Delivered)).collect(),
         })
+    }
+
+    fn flight(&self, target_ref: &str) -> Vec<u64> {
+        let rollout = self.core.rollouts().get(&rollout(target_ref));
+        rollout.map_or_else(Vec::new, |rollout| rollout.outbox.flight().collect())
     }
 
     pub fn verified(&mut self, target_ref: &str, closure: &str, signed: i64) -> Vec<String> {
@@ -212,8 +223,8 @@ impl Bench {
 
     /// Answers everything that is sent until nothing is.
     pub fn drain(&mut self, target_ref: &str) {
-        for seq in 1..200 {
-            self.answer(target_ref, seq);
+        while let Some(seq) = self.flight(target_ref).first() {
+            self.answer(target_ref, *seq);
         }
     }
 
@@ -261,8 +272,10 @@ fn name(command: &Command) -> String {
         Command::Rollback { closure_hash, .. } => format!("Rollback {closure_hash}"),
         Command::ListProbes { .. } => "ListProbes".to_owned(),
         Command::RunProbe { probe_name, .. } => format!("RunProbe {probe_name}"),
-        Command::Send(request) => {
-            format!("Send {} {}", request.event.seq, request.event.body.name())
+        Command::Send(requests) => {
+            let events = requests.iter().map(|request| &request.event);
+            let names = events.map(|event| format!("{} {}", event.seq, event.body.name()));
+            format!("Send {}", names.collect::<Vec<_>>().join(", "))
         }
         Command::Heartbeat(request) => match &request.current_closure {
             Some(closure) => format!("Heartbeat {closure}"),

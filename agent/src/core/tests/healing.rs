@@ -80,12 +80,16 @@ fn unsent_events_go_first_and_then_the_closure_is_named() {
     assert_eq!(started(&mut bench), ["Heartbeat"], "no closure");
     assert_eq!(
         bench.give(Input::HeartbeatAnswered(reply(Vec::new()))),
-        ["Listen", "Send 1 DispatchAck"]
+        ["Listen", "Send 1 DispatchAck, 2 ActivationStarted"]
     );
-    bench.answer("1", 1);
     assert_eq!(
-        bench.answer("1", 2),
-        ["Save Activating waiting 0", "delivered 2", "Heartbeat b"]
+        bench.answer("1", 1),
+        [
+            "Save Activating waiting 0",
+            "delivered 1",
+            "delivered 2",
+            "Heartbeat b"
+        ]
     );
 }
 
@@ -215,7 +219,7 @@ fn what_the_control_plane_lost_is_sent_again_once() {
     let resent = sent
         .iter()
         .flatten()
-        .filter(|name| *name == "Send 3 ActivationCompleted");
+        .filter(|name| name.starts_with("Send 3 ActivationCompleted"));
     assert_eq!(resent.count(), 1, "{sent:?}");
 }
 

@@ -64,17 +64,13 @@ fn events_of_a_rollout_wait_for_the_one_before() {
         [
             "Save Soaking waiting 2",
             "delivered 1",
-            "Send 2 ActivationStarted"
+            "Send 2 ActivationStarted, 3 ActivationCompleted"
         ]
     );
     assert!(bench.answer("1", 1).is_empty(), "answered already");
     assert_eq!(
         bench.answer("1", 2),
-        [
-            "Save Soaking waiting 1",
-            "delivered 2",
-            "Send 3 ActivationCompleted"
-        ]
+        ["Save Soaking waiting 0", "delivered 2", "delivered 3"]
     );
 }
 
@@ -84,7 +80,10 @@ fn a_host_converges_when_soak_and_probes_are_through() {
     bench.soaking(vec![probe(ProbeMode::Enforce)]);
     assert_eq!(
         bench.probed("1", ProbeStatus::Pass),
-        ["Save Soaking waiting 2", "Send 5 ProbeObservedFirst"]
+        [
+            "Save Soaking waiting 2",
+            "Send 5 ProbeObservedFirst, 6 ProbeResult"
+        ]
     );
     bench.drain("1");
     assert_eq!(bench.core.next_deadline(), Some(at(10)), "the next probe");
@@ -154,7 +153,10 @@ fn a_sustained_failure_rolls_back_as_the_signed_policy_says() {
     bench.soaking(vec![probe(ProbeMode::Enforce)]);
     assert_eq!(
         bench.probed("1", ProbeStatus::Fail),
-        ["Save Soaking waiting 3", "Send 5 ProbeObservedFirst"]
+        [
+            "Save Soaking waiting 3",
+            "Send 5 ProbeObservedFirst, 6 ProbeFailureFirst, 7 ProbeResult"
+        ]
     );
     bench.drain("1");
     assert_eq!(bench.after(29), ["RunProbe http"]);
@@ -259,14 +261,24 @@ fn a_deferral_has_a_sequence_number_of_its_own() {
         bench.give(ended(deferred)),
         ["Save Deferred waiting 3", "Activating > Deferred"]
     );
-    bench.answer("1", 1);
-    bench.answer("1", 2);
-    assert!(
-        bench.saved[&rollout("1")]
-            .waiting
-            .iter()
-            .any(|e| e.seq == 3)
+    assert_eq!(
+        bench.answer("1", 1).last().unwrap(),
+        "Send 2 ActivationStarted, 3 ActivationDeferred"
     );
+}
+
+fn refused() -> Answer {
+    Answer::Refused {
+        status: 404,
+        code: "unknown-rollout".to_owned(),
+        message: String::new(),
+    }
+}
+
+fn unavailable() -> Answer {
+    Answer::Unavailable {
+        message: String::new(),
+    }
 }
 
 #[test]
@@ -275,12 +287,7 @@ fn a_refused_event_becomes_a_dead_letter_and_the_next_goes_out() {
     bench.switching();
     let refused = Input::Answered {
         rollout_id: rollout("1"),
-        seq: 1,
-        answer: Answer::Refused {
-            status: 404,
-            code: "unknown-rollout".to_owned(),
-            message: String::new(),
-        },
+        answers: vec![(1, refused())],
     };
     assert_eq!(
         bench.give(refused),
@@ -298,15 +305,42 @@ fn an_unanswered_event_is_sent_again_after_a_pause() {
     bench.switching();
     let unavailable = Input::Answered {
         rollout_id: rollout("1"),
-        seq: 1,
-        answer: Answer::Unavailable {
-            message: String::new(),
-        },
+        answers: vec![(1, unavailable())],
     };
     assert!(bench.give(unavailable).is_empty());
     let due = bench.core.next_deadline().unwrap();
     assert!(due > at(0) && due <= at(1), "{due}");
-    assert_eq!(bench.after(1), ["Send 1 DispatchAck"]);
+    assert_eq!(bench.after(1), ["Send 1 DispatchAck, 2 ActivationStarted"]);
+}
+
+#[test]
+fn what_an_array_leaves_unsettled_is_sent_again_and_refused_arrays_are_divided() {
+    let mut bench = Bench::running();
+    bench.switching();
+    bench.give(ended(completed("b")));
+    bench.list("1", Some(Vec::new()));
+    bench.answer("1", 1);
+    let answers = |answers: Vec<(u64, Answer)>| Input::Answered {
+        rollout_id: rollout("1"),
+        answers,
+    };
+    let mixed = vec![(2, refused()), (3, unavailable()), (4, unavailable())];
+    assert_eq!(
+        bench.give(answers(mixed)),
+        ["Save Soaking waiting 2", "dead 2 404"]
+    );
+    let both = "Send 3 ActivationCompleted, 4 ProbeTopologyDeclared";
+    assert_eq!(bench.after(1), [both]);
+    let refused = vec![(3, Answer::NotTogether), (4, Answer::NotTogether)];
+    assert_eq!(
+        bench.give(answers(refused)),
+        ["Send 3 ActivationCompleted"],
+        "at once, and alone"
+    );
+    assert_eq!(
+        bench.answer("1", 3).last().unwrap(),
+        "Send 4 ProbeTopologyDeclared"
+    );
 }
 
 #[test]
@@ -321,7 +355,7 @@ fn a_converged_host_reports_only_changes() {
     bench.after(10);
     assert_eq!(
         bench.probed("1", ProbeStatus::Fail).last().unwrap(),
-        "Send 8 ProbeFailureFirst"
+        "Send 8 ProbeFailureFirst, 9 ProbeResult"
     );
     bench.after(1_000);
     assert_eq!(state(&bench), HostState::Converged);

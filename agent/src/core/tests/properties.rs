@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use nixfleet_proto::wire::EventRequest;
 use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
 use proptest::prelude::*;
 
@@ -32,12 +33,17 @@ fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         4 => Just(Answer::Delivered),
         1 => Just(Answer::Unavailable { message: String::new() }),
+        1 => Just(Answer::NotTogether),
         1 => Just(Answer::Refused {
             status: 409,
             code: String::new(),
             message: String::new()
         }),
     ]
+}
+
+fn answers() -> impl Strategy<Value = Vec<(u64, Answer)>> {
+    prop::collection::vec((1..30_u64, answer()), 1..4)
 }
 
 fn switch_outcome() -> impl Strategy<Value = SwitchOutcome> {
@@ -141,12 +147,9 @@ fn of_the_machine() -> impl Strategy<Value = Input> {
 
 fn of_the_control_plane() -> impl Strategy<Value = Input> {
     prop_oneof![
-        (target(), 1..30_u64, answer()).prop_map(|((target_ref, _), seq, answer)| {
-            Input::Answered {
-                rollout_id: rollout(target_ref),
-                seq,
-                answer,
-            }
+        (target(), answers()).prop_map(|((target_ref, _), answers)| Input::Answered {
+            rollout_id: rollout(target_ref),
+            answers,
         }),
         (target(), 0..30_u64, host_state(), closure()).prop_map(
             |((target_ref, target), seq, state, closure)| {
@@ -251,22 +254,7 @@ impl Watcher {
             Command::Forget { rollout_id } => {
                 self.bench.saved.remove(&rollout_id);
             }
-            Command::Send(request) => {
-                let seq = request.event.seq;
-                let text = serde_json::to_string(&request.event).unwrap();
-                let key = (request.rollout_id.clone(), seq);
-                let other = self
-                    .sent
-                    .iter()
-                    .find(|(id, sent, body)| (id, sent) == (&key.0, &key.1) && *body != text);
-                assert!(other.is_none(), "{seq} was given to {other:?} and {text}");
-                self.sent.insert((key.0, seq, text));
-                self.backlog.push(Input::Answered {
-                    rollout_id: request.rollout_id,
-                    seq,
-                    answer: Answer::Delivered,
-                });
-            }
+            Command::Send(requests) => self.check_request(&requests),
             Command::Listen
             | Command::FetchRelease { .. }
             | Command::Rollback { .. }
@@ -275,6 +263,27 @@ impl Watcher {
             | Command::Heartbeat(_)
             | Command::Note(_) => {}
         }
+    }
+
+    fn check_request(&mut self, requests: &[EventRequest]) {
+        let rollout_id = requests[0].rollout_id.clone();
+        let seqs: Vec<u64> = requests.iter().map(|request| request.event.seq).collect();
+        assert!(seqs.is_sorted(), "{seqs:?}");
+        for request in requests {
+            assert_eq!(request.rollout_id, rollout_id);
+            let seq = request.event.seq;
+            let text = serde_json::to_string(&request.event).unwrap();
+            let other = self
+                .sent
+                .iter()
+                .find(|(id, sent, body)| (id, sent) == (&rollout_id, &seq) && *body != text);
+            assert!(other.is_none(), "{seq} was given to {other:?} and {text}");
+            self.sent.insert((rollout_id.clone(), seq, text));
+        }
+        self.backlog.push(Input::Answered {
+            rollout_id,
+            answers: seqs.iter().map(|seq| (*seq, Answer::Delivered)).collect(),
+        });
     }
 
     fn crash(&mut self, running: &str) {

@@ -10,16 +10,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use nixfleet_proto::Hostname;
 use nixfleet_proto::wire::{Dispatch, HeartbeatRequest, OwnerHeartbeat, REPLAY_HEADER};
-use nixfleet_proto::{EntryBody, Hostname, Producer, RolloutId};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::access::{DISPATCH_ROUTE, agents_only};
 use crate::board::QueuedDispatch;
-use crate::body::{parse, parse_event, read_json_body};
-use crate::bounds::{check_event, check_text, check_time};
+use crate::body::{parse, read_json_body};
+use crate::bounds::{check_text, check_time};
 use crate::error::ApiError;
+use crate::events::{self, Events, require_own_host, require_strict_id};
 use crate::identity::Identity;
 use crate::state::{App, now};
 
@@ -29,35 +30,25 @@ const MAX_CLOSURE_BYTES: usize = 1024;
 /// The routes, for agent certificates only.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/agent/events", post(take_event))
+        .route("/v1/agent/events", post(take_events))
         .route("/v1/agent/heartbeat", post(answer_heartbeat))
         .route(DISPATCH_ROUTE, get(deliver_dispatch))
         .route_layer(middleware::from_fn(agents_only))
 }
 
-/// 204 once the event is in the log.
-async fn take_event(
+/// 204 once the event is in the log; 200 with an answer per event for an array.
+async fn take_events(
     State(app): State<Arc<App>>,
     Extension(identity): Extension<Arc<Identity>>,
     headers: HeaderMap,
     body: Body,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let limit = app.config.event_body();
     let _room = app.room_for_body(&headers, limit)?;
     let bytes = read_json_body(&headers, body, limit).await?;
-    let request = parse_event(&bytes)?;
-    require_own_host(&identity, &request.hostname)?;
-    require_strict_id(&request.rollout_id)?;
-    check_event(&request)?;
-    let channel = request.rollout_id.channel();
-    let body = EntryBody::HostEvent {
-        rollout_id: request.rollout_id,
-        hostname: request.hostname,
-        producer: Producer::Agent,
-        event: request.event.into(),
-    };
-    app.append(&channel, body).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let events = Events::read(&bytes)?;
+    drop(bytes);
+    events::take(&app, &identity, events).await
 }
 
 /// Asks the owner of the host's partition and passes its answer on.
@@ -156,24 +147,4 @@ fn delivered(dispatch: QueuedDispatch) -> Dispatch {
         soak_minutes: dispatch.soak_minutes,
         enqueued_at: dispatch.enqueued_at,
     }
-}
-
-fn require_own_host(identity: &Identity, hostname: &Hostname) -> Result<(), ApiError> {
-    if identity.name == hostname.as_str() {
-        return Ok(());
-    }
-    Err(ApiError::refused(
-        StatusCode::FORBIDDEN,
-        "hostname-mismatch",
-        format!(
-            "the certificate is that of {}, not of the host in the body",
-            identity.name
-        ),
-    ))
-}
-
-fn require_strict_id(rollout_id: &RolloutId) -> Result<(), ApiError> {
-    RolloutId::parse_strict(rollout_id.as_str())
-        .map(drop)
-        .map_err(|error| ApiError::field("invalid-rollout-id", "rolloutId", error))
 }

@@ -1,0 +1,168 @@
+use nixfleet_proto::HostEventBody;
+
+use super::*;
+
+const LIMITS: RequestLimits = RequestLimits {
+    events: 3,
+    bytes: 4_000,
+};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_timestamp(seconds, 0).unwrap()
+}
+
+fn event(seq: u64) -> WireEvent {
+    WireEvent {
+        seq,
+        body: HostEventBody::ActivationDeferred {
+            component: "kernel".to_owned(),
+            deferred_at: at(0),
+        },
+    }
+}
+
+fn failed(seq: u64, bytes: usize) -> WireEvent {
+    WireEvent {
+        seq,
+        body: HostEventBody::ActivationFailed {
+            exit_code: 1,
+            stderr_tail: "x".repeat(bytes),
+            failed_at: at(0),
+        },
+    }
+}
+
+fn filled(seqs: std::ops::RangeInclusive<u64>) -> Outbox {
+    let mut outbox = Outbox::default();
+    for seq in seqs {
+        outbox.push(event(seq), true, 10);
+    }
+    outbox
+}
+
+fn take(outbox: &mut Outbox, seconds: i64) -> Vec<u64> {
+    let events = outbox.take_next(at(seconds), LIMITS);
+    events.iter().map(|event| event.seq).collect()
+}
+
+/// The next request, all of it settled.
+fn deliver(outbox: &mut Outbox) -> Vec<u64> {
+    let seqs = take(outbox, 0);
+    for seq in &seqs {
+        assert!(outbox.settle(*seq).is_some());
+    }
+    assert_eq!(outbox.land(), Landing::Settled);
+    seqs
+}
+
+#[test]
+fn one_request_is_in_flight_and_order_is_kept() {
+    let mut outbox = filled(1..=4);
+    assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
+    assert!(take(&mut outbox, 0).is_empty());
+    assert_eq!(outbox.settle(4), None, "not in flight");
+    for seq in 1..=3 {
+        assert!(outbox.settle(seq).is_some());
+    }
+    assert_eq!(outbox.land(), Landing::Settled);
+    assert_eq!(take(&mut outbox, 0), [4]);
+}
+
+#[test]
+fn what_was_not_settled_is_sent_again_when_due() {
+    let mut outbox = filled(1..=3);
+    take(&mut outbox, 0);
+    assert!(outbox.settle(1).is_some());
+    assert_eq!(outbox.land(), Landing::Unsettled { attempts: 1 });
+    outbox.wait_until(at(5));
+    assert!(take(&mut outbox, 4).is_empty());
+    assert_eq!(outbox.next_due(), Some(at(5)));
+    assert_eq!(take(&mut outbox, 5), [2, 3]);
+    assert_eq!(outbox.land(), Landing::Unsettled { attempts: 2 });
+}
+
+#[test]
+fn a_request_is_bounded_in_bytes_but_never_empty() {
+    let mut outbox = Outbox::default();
+    for seq in 1..=2 {
+        outbox.push(failed(seq, 100_000), true, 10);
+    }
+    for seq in 3..=4 {
+        outbox.push(failed(seq, 700), true, 10);
+    }
+    assert_eq!(deliver(&mut outbox), [1]);
+    assert_eq!(deliver(&mut outbox), [2]);
+    assert_eq!(deliver(&mut outbox), [3, 4]);
+}
+
+#[test]
+fn events_refused_together_go_one_by_one() {
+    let mut outbox = filled(1..=4);
+    assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
+    assert!(outbox.separate());
+    for seq in 1..=3 {
+        assert_eq!(deliver(&mut outbox), [seq]);
+    }
+    outbox.push(event(5), true, 10);
+    assert_eq!(take(&mut outbox, 0), [4, 5]);
+}
+
+#[test]
+fn one_event_cannot_be_separated() {
+    let mut outbox = filled(1..=1);
+    take(&mut outbox, 0);
+    assert!(!outbox.separate());
+    assert!(outbox.is_in_flight(1));
+}
+
+#[test]
+fn only_undurable_events_are_dropped_when_too_many_wait() {
+    let mut outbox = Outbox::default();
+    assert_eq!(outbox.push(event(1), true, 1), None);
+    assert_eq!(outbox.push(event(2), true, 1), None);
+    assert_eq!(outbox.push(event(3), false, 1), Some(3));
+    assert_eq!(outbox.len(), 2);
+}
+
+#[test]
+fn what_is_in_flight_is_not_dropped() {
+    let mut outbox = Outbox::default();
+    for seq in 1..=3 {
+        outbox.push(event(seq), false, 10);
+    }
+    assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
+    assert_eq!(outbox.push(event(4), false, 3), Some(4));
+    assert_eq!(outbox.push(event(5), true, 3), None);
+    assert_eq!(outbox.len(), 4);
+}
+
+#[test]
+fn a_replay_sends_everything_above_the_value_in_order() {
+    let mut outbox = Outbox::default();
+    for seq in 1..=4 {
+        outbox.push(event(seq), true, 10);
+        assert_eq!(deliver(&mut outbox), [seq]);
+        outbox.keep(event(seq), 10);
+    }
+    outbox.push(event(5), true, 10);
+    outbox.replay(2);
+    assert_eq!(deliver(&mut outbox), [3, 4, 5]);
+}
+
+#[test]
+fn a_replay_leaves_the_events_in_flight_alone() {
+    let mut outbox = Outbox::default();
+    for seq in 1..=2 {
+        outbox.push(event(seq), true, 10);
+        deliver(&mut outbox);
+        outbox.keep(event(seq), 10);
+    }
+    outbox.push(event(3), true, 10);
+    outbox.push(event(4), true, 10);
+    assert_eq!(take(&mut outbox, 0), [3, 4]);
+    outbox.replay(0);
+    assert!(outbox.settle(3).is_some());
+    assert!(outbox.settle(4).is_some());
+    assert_eq!(outbox.land(), Landing::Settled);
+    assert_eq!(take(&mut outbox, 0), [1, 2]);
+}

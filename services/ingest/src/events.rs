@@ -1,0 +1,345 @@
+//! Taking events: one, or an array of them whose items are answered one by one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use futures::future::join_all;
+use http::{HeaderValue, StatusCode, header};
+use nixfleet_proto::wire::{EVENTS_PER_REQUEST_MAX, EventRequest};
+use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::body::parse_event;
+use crate::bounds::check_event;
+use crate::error::{ApiError, Document};
+use crate::identity::Identity;
+use crate::state::{App, not_appended, now};
+
+/// What a client sent.
+#[derive(Debug)]
+pub enum Events {
+    /// One event.
+    One(Box<EventRequest>),
+    /// An array, with what is wrong with those items that are no events.
+    Many(Vec<Result<EventRequest, ApiError>>),
+}
+
+impl Events {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// As [`parse_event`] for a single event. An array is refused as a whole when it is no JSON, has
+    /// no items (400), or more than [`EVENTS_PER_REQUEST_MAX`] (413).
+    pub fn read(bytes: &[u8]) -> Result<Self, ApiError> {
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first != Some(&b'[') {
+            return Ok(Self::One(Box::new(parse_event(bytes)?)));
+        }
+        let events = match serde_json::from_slice::<Items<EventRequest>>(bytes) {
+            Ok(Items::All(events)) => events.into_iter().map(Ok).collect(),
+            Ok(Items::TooMany) => return Err(too_many()),
+            // Some item is at fault; only now is it worth to look at each alone.
+            Err(_) => one_by_one(bytes)?,
+        };
+        if events.is_empty() {
+            let message = "an array holds at least one event";
+            return Err(ApiError::field("invalid-field", "(body)", message));
+        }
+        Ok(Self::Many(events))
+    }
+}
+
+fn one_by_one(bytes: &[u8]) -> Result<Vec<Result<EventRequest, ApiError>>, ApiError> {
+    match serde_json::from_slice::<Items<&RawValue>>(bytes) {
+        Ok(Items::All(items)) => Ok(items
+            .into_iter()
+            .map(|item| parse_event(item.get().as_bytes()))
+            .collect()),
+        Ok(Items::TooMany) => Err(too_many()),
+        Err(error) => {
+            let message = format!("the body is not JSON: {error}");
+            let status = StatusCode::BAD_REQUEST;
+            Err(ApiError::refused(status, "invalid-json", message))
+        }
+    }
+}
+
+fn too_many() -> ApiError {
+    ApiError::refused(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too-many-events",
+        format!("an array holds at most {EVENTS_PER_REQUEST_MAX} events"),
+    )
+}
+
+/// The items of an array, read no further than they may be many.
+#[derive(Debug)]
+enum Items<T> {
+    All(Vec<T>),
+    TooMany,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ItemsVisitor(std::marker::PhantomData))
+    }
+}
+
+struct ItemsVisitor<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsVisitor<T> {
+    type Value = Items<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element()? {
+            if all.len() == EVENTS_PER_REQUEST_MAX {
+                while items.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+                return Ok(Items::TooMany);
+            }
+            all.push(item);
+        }
+        Ok(Items::All(all))
+    }
+}
+
+/// Appends what may be appended and answers: 204 for an event that is durable, 200 with one answer
+/// per item for an array.
+///
+/// # Errors
+/// The refusal of a single event.
+pub async fn take(app: &App, identity: &Identity, events: Events) -> Result<Response, ApiError> {
+    match events {
+        Events::One(request) => {
+            let (rollout_id, body) = admit(identity, *request)?;
+            app.append(&rollout_id.channel(), body).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Events::Many(events) => Ok(take_many(app, identity, events).await),
+    }
+}
+
+async fn take_many(
+    app: &App,
+    identity: &Identity,
+    events: Vec<Result<EventRequest, ApiError>>,
+) -> Response {
+    let received_at = now();
+    let traceparent = nixfleet_service::trace::current_traceparent();
+    let mut refusals = vec![None; events.len()];
+    let mut rollouts: BTreeMap<RolloutId, (Vec<usize>, Vec<Entry>)> = BTreeMap::new();
+    for (place, event) in events.into_iter().enumerate() {
+        match event.and_then(|request| admit(identity, request)) {
+            Ok((rollout_id, body)) => {
+                let mut entry = Entry::new(received_at, body);
+                entry.traceparent.clone_from(&traceparent);
+                let (places, entries) = rollouts.entry(rollout_id).or_default();
+                places.push(place);
+                entries.push(entry);
+            }
+            Err(refusal) => refusals[place] = Some(refusal),
+        }
+    }
+    let appended = join_all(
+        rollouts
+            .iter()
+            .map(async |(rollout_id, (places, entries))| {
+                let refusals = append_in_order(app, rollout_id, entries).await;
+                places.iter().copied().zip(refusals)
+            }),
+    );
+    for (place, refusal) in appended.await.into_iter().flatten() {
+        refusals[place] = refusal;
+    }
+    answer(refusals)
+}
+
+/// Appends the events of one rollout. An event is stored only when those before it are, or were
+/// refused for good: a later one would make an earlier one stale.
+async fn append_in_order(
+    app: &App,
+    rollout_id: &RolloutId,
+    entries: &[Entry],
+) -> Vec<Option<ApiError>> {
+    let partition = app.partition(&rollout_id.channel());
+    let mut refusals = Vec::with_capacity(entries.len());
+    while let Some(rest @ [_, ..]) = entries.get(refusals.len()..) {
+        let appended = app.input.append_run(partition, rest).await;
+        refusals.extend(appended.positions.iter().map(|_| None));
+        let Some(error) = appended.stopped else {
+            break;
+        };
+        let refusal = not_appended(&error);
+        if refusal.retry_after_seconds().is_some() {
+            refusals.resize(entries.len(), Some(refusal));
+        } else {
+            refusals.push(Some(refusal));
+        }
+    }
+    refusals
+}
+
+/// Checks an event and makes it an entry.
+fn admit(identity: &Identity, request: EventRequest) -> Result<(RolloutId, EntryBody), ApiError> {
+    require_own_host(identity, &request.hostname)?;
+    require_strict_id(&request.rollout_id)?;
+    check_event(&request)?;
+    let body = EntryBody::HostEvent {
+        rollout_id: request.rollout_id.clone(),
+        hostname: request.hostname,
+        producer: Producer::Agent,
+        event: request.event.into(),
+    };
+    Ok((request.rollout_id, body))
+}
+
+/// A host speaks for itself alone.
+///
+/// # Errors
+/// 403.
+pub fn require_own_host(identity: &Identity, hostname: &Hostname) -> Result<(), ApiError> {
+    if identity.name == hostname.as_str() {
+        return Ok(());
+    }
+    Err(ApiError::refused(
+        StatusCode::FORBIDDEN,
+        "hostname-mismatch",
+        format!(
+            "the certificate is that of {}, not of the host in the body",
+            identity.name
+        ),
+    ))
+}
+
+/// Ids of a body may be sloppier than what is a legal id here.
+///
+/// # Errors
+/// 400.
+pub fn require_strict_id(rollout_id: &RolloutId) -> Result<(), ApiError> {
+    RolloutId::parse_strict(rollout_id.as_str())
+        .map(drop)
+        .map_err(|error| ApiError::field("invalid-rollout-id", "rolloutId", error))
+}
+
+/// The answer to one item of an array.
+#[derive(serde::Serialize)]
+struct ItemAnswer {
+    status: u16,
+    #[serde(flatten)]
+    refusal: Option<Document>,
+}
+
+fn answer(refusals: Vec<Option<ApiError>>) -> Response {
+    let pauses = refusals.iter().flatten();
+    let pause = pauses.filter_map(ApiError::retry_after_seconds).max();
+    let answers: Vec<ItemAnswer> = refusals
+        .into_iter()
+        .map(|refusal| match refusal {
+            None => ItemAnswer {
+                status: StatusCode::NO_CONTENT.as_u16(),
+                refusal: None,
+            },
+            Some(refusal) => {
+                count(&refusal);
+                ItemAnswer {
+                    status: refusal.status().as_u16(),
+                    refusal: Some(refusal.into_document()),
+                }
+            }
+        })
+        .collect();
+    let mut response = Json(answers).into_response();
+    if let Some(seconds) = pause {
+        let seconds = HeaderValue::from(seconds);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
+/// Items are counted like requests; the answer as a whole is a success.
+fn count(refusal: &ApiError) {
+    if refusal.status().is_client_error() {
+        let kind = refusal.code();
+        metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(seq: u64) -> String {
+        format!(
+            r#"{{"hostname":"a","rolloutId":"stable@4f","event":{{"kind":"Converged","seq":{seq},
+            "convergedAt":"2026-01-01T00:00:00Z","currentClosure":"c"}}}}"#
+        )
+    }
+
+    #[track_caller]
+    fn check(body: &str, expected: &[&str]) {
+        let names: Vec<String> = match Events::read(body.as_bytes()) {
+            Ok(Events::One(request)) => vec![format!("one {}", request.event.seq)],
+            Ok(Events::Many(events)) => events
+                .into_iter()
+                .map(|event| match event {
+                    Ok(request) => request.event.seq.to_string(),
+                    Err(refusal) => refusal.code().to_owned(),
+                })
+                .collect(),
+            Err(refusal) => vec![format!("{} {}", refusal.status().as_u16(), refusal.code())],
+        };
+        assert_eq!(names, expected);
+    }
+
+    fn array(items: &[&str]) -> String {
+        format!(" [{}]\n", items.join(","))
+    }
+
+    #[test]
+    fn one_event_or_an_array_of_them() {
+        check(&event(1), &["one 1"]);
+        check(&array(&[&event(1)]), &["1"]);
+        check(&array(&[&event(1), &event(2)]), &["1", "2"]);
+    }
+
+    #[test]
+    fn bad_items_do_not_spoil_the_others() {
+        let unknown = event(2).replace("Converged", "Exploded");
+        let items = [&event(1), "7", &unknown, "null", "{}", &event(3)];
+        let names = [
+            "1",
+            "invalid-field",
+            "unknown-event-kind",
+            "invalid-field",
+            "invalid-field",
+            "3",
+        ];
+        check(&array(&items), &names);
+    }
+
+    #[test]
+    fn what_is_no_array_of_events_is_refused_as_a_whole() {
+        check("[]", &["400 invalid-field"]);
+        check("[", &["400 invalid-json"]);
+        check(&format!("[{}", event(1)), &["400 invalid-json"]);
+        check(&format!("[{}] x", event(1)), &["400 invalid-json"]);
+        check(&"[".repeat(200_000), &["400 invalid-json"]);
+        check("", &["400 invalid-json"]);
+    }
+
+    #[test]
+    fn an_array_has_a_hundred_items_at_most() {
+        let event = event(1);
+        let many = |count| array(&vec![event.as_str(); count]);
+        check(&many(100), &["1"; 100]);
+        check(&many(101), &["413 too-many-events"]);
+        check(&array(&["1"; 100_000]), &["413 too-many-events"]);
+    }
+}
