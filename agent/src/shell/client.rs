@@ -102,7 +102,7 @@ struct Request {
 }
 
 impl Request {
-    fn json(self, body: &impl Serialize) -> Self {
+    fn json(self, body: &(impl Serialize + ?Sized)) -> Self {
         Self {
             builder: self.builder.json(body),
             ..self
@@ -175,7 +175,7 @@ impl Client {
         }
     }
 
-    async fn send_array(&self, request: RequestBuilder) -> Result<Vec<EventAnswer>, ClientError> {
+    async fn send_array(&self, request: Request) -> Result<Vec<EventAnswer>, ClientError> {
         let response = self.exchange(request).await?;
         let bytes = self.read(response, ANSWER_BYTES_MAX).await?;
         serde_json::from_slice(&bytes).map_err(|error| ClientError::Protocol(error.to_string()))
