@@ -7,8 +7,8 @@ use nixfleet_core::partition::PinnedSet;
 use nixfleet_proto::fleet::{ResolvedBudget, Selector};
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{
-    ChannelName, ClosureHash, Hostname, ManifestHash, Minutes, OnHealthFailure, Pinned, PlanAction,
-    RolloutId, Timestamp,
+    ChannelName, ClosureHash, Hostname, ManifestHash, Minutes, OnHealthFailure, Pinned,
+    PinnedManifest, PlanAction, RolloutId, Timestamp,
 };
 
 /// Minutes that every host soaks.
@@ -96,7 +96,11 @@ impl Fleet {
 
     /// What the fold needs to open the rollout.
     pub fn pinned_set(&self) -> PinnedSet {
-        PinnedSet::from([(self.manifest_hash.clone(), Arc::clone(&self.pinned))])
+        let manifest = PinnedManifest {
+            rollout_id: self.rollout_id.clone(),
+            pinned: Arc::clone(&self.pinned),
+        };
+        PinnedSet::from([(self.manifest_hash.clone(), manifest)])
     }
 
     /// The action that opens the rollout.

@@ -1,7 +1,7 @@
 //! The rows that an applier would have written for a state.
 
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::snapshot::{Cursor, HostRow, PartitionSnapshot, RolloutRow};
+use nixfleet_proto::snapshot::{Cursor, HostRow, Origin, PartitionSnapshot, RolloutRow};
 
 use crate::fleet::epoch;
 
@@ -16,6 +16,7 @@ pub fn rows(state: &PartitionState) -> PartitionSnapshot {
             epoch: 1,
             leader_epoch: state.leader_epoch(),
             clock: state.clock(),
+            origin: Origin::default(),
         }),
         ..PartitionSnapshot::default()
     };
@@ -23,6 +24,7 @@ pub fn rows(state: &PartitionState) -> PartitionSnapshot {
         rows.rollouts.push(RolloutRow {
             record: rollout.record.clone(),
             manifest_hash: rollout.manifest_hash.clone(),
+            pinned: Some(std::sync::Arc::clone(&rollout.pinned)),
             position: rollout.position,
         });
         rows.hosts

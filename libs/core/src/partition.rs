@@ -14,11 +14,13 @@ mod open;
 mod operator;
 mod plan;
 mod restore;
+mod size;
 mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::outcome::OutcomeSubject;
 use nixfleet_proto::{
@@ -27,13 +29,17 @@ use nixfleet_proto::{
     Verdict,
 };
 
+pub use nixfleet_proto::PinnedSet;
+
 pub use absorb::AbsorbError;
 pub use hosts::Hosts;
 pub use restore::RestoreError;
 pub use tally::Tally;
 
-/// What manifests pin, by manifest hash.
-pub type PinnedSet = BTreeMap<ManifestHash, Arc<Pinned>>;
+use absorb::Strangers;
+
+/// Most bytes of one outcome as JSON, the comma behind it included: a frame holds at least one.
+pub const MAX_OUTCOME_BYTES: usize = MAX_OUTPUT_FRAME_BYTES - 16 * 1024;
 
 /// Everything the log of one partition has led to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,6 +141,20 @@ impl PartitionState {
     /// # Panics
     /// Never: an outcome decided on this state applies to it.
     pub fn apply(&mut self, position: Position, entry: &Entry, pinned: &PinnedSet) -> Outcome {
+        self.apply_measured(position, entry, pinned).0
+    }
+
+    /// As [`PartitionState::apply`], with the bytes that the outcome takes in a frame. One that no
+    /// frame could hold is a rejection.
+    ///
+    /// # Panics
+    /// Never, as above.
+    pub fn apply_measured(
+        &mut self,
+        position: Position,
+        entry: &Entry,
+        pinned: &PinnedSet,
+    ) -> (Outcome, usize) {
         let at = self
             .clock
             .map_or(entry.received_at, |clock| clock.max(entry.received_at));
@@ -142,16 +162,17 @@ impl PartitionState {
             Ok(accepted) => Verdict::Accepted(Box::new(accepted)),
             Err(rejection) => Verdict::Rejected(rejection),
         };
-        let outcome = Outcome {
+        let mut outcome = Outcome {
             position,
             at,
             subject: subject(&entry.body),
             traceparent: entry.traceparent.clone(),
             verdict,
         };
+        let bytes = size::fit(&mut outcome);
         self.absorb(&outcome, pinned)
             .expect("an outcome decided on this state applies to it");
-        outcome
+        (outcome, bytes)
     }
 
     /// Takes over an outcome that was decided elsewhere on the same state.
@@ -160,7 +181,20 @@ impl PartitionState {
     /// When the outcome speaks of something this state or `pinned` does not have; the state must
     /// then be dropped, it may hold half of the outcome.
     pub fn absorb(&mut self, outcome: &Outcome, pinned: &PinnedSet) -> Result<(), AbsorbError> {
-        absorb::absorb(self, outcome, pinned)
+        absorb::absorb(self, outcome, pinned, Strangers::Refused)
+    }
+
+    /// As [`PartitionState::absorb`], of an outcome that was decided on a state that knew more
+    /// rollouts: what it says of those is passed over, everything else is taken.
+    ///
+    /// # Errors
+    /// As [`PartitionState::absorb`], but for rollouts that do not exist.
+    pub fn absorb_known(
+        &mut self,
+        outcome: &Outcome,
+        pinned: &PinnedSet,
+    ) -> Result<(), AbsorbError> {
+        absorb::absorb(self, outcome, pinned, Strangers::PassedOver)
     }
 
     /// SHA-256 of the whole state in canonical order, in lower-case hexadecimal digits.

@@ -106,10 +106,10 @@ pub fn plan_line(line: &str) -> Result<String, DebugError> {
     let mut case: Case = serde_json::from_str(line).map_err(DebugError::Input)?;
     let release = release_of(&mut case);
     let now = case.now;
-    let (snapshot, pinned) = rows_of(case);
+    let snapshot = rows_of(case);
     let mut view = FleetView::new();
     view.set_release(release);
-    view.load(Partition::new(0), snapshot, &pinned)
+    view.load(Partition::new(0), snapshot, &PinnedSet::new())
         .map_err(DebugError::Load)?;
     let (plan, report) = explain(&view, now);
     let mut actions = plan.actions;
@@ -130,18 +130,17 @@ fn release_of(case: &mut Case) -> Release {
     Release::new(Arc::new(case.fleet.clone()), manifests.collect())
 }
 
-fn rows_of(case: Case) -> (PartitionSnapshot, PinnedSet) {
+fn rows_of(case: Case) -> PartitionSnapshot {
     let position = Position::default();
-    let mut pinned = PinnedSet::new();
     let mut rollouts = Vec::new();
     let mut known = BTreeSet::new();
     for (number, rollout) in case.rollouts.unwrap_or_default().into_iter().enumerate() {
         let manifest_hash = ManifestHash::from(number.to_string());
-        pinned.insert(manifest_hash.clone(), Arc::new(rollout.pinned));
         known.insert(rollout.record.rollout_id.clone());
         rollouts.push(RolloutRow {
             record: rollout.record,
             manifest_hash,
+            pinned: Some(Arc::new(rollout.pinned)),
             position,
         });
     }
@@ -172,7 +171,7 @@ fn rows_of(case: Case) -> (PartitionSnapshot, PinnedSet) {
     let quarantines = case.quarantines.unwrap_or_default().into_iter();
     let failures = case.probe_failures.unwrap_or_default().into_iter();
     let failures = failures.filter(|row| known.contains(&row.rollout_id));
-    let snapshot = PartitionSnapshot {
+    PartitionSnapshot {
         cursor: None,
         hosts: hosts.collect(),
         rollouts,
@@ -193,6 +192,5 @@ fn rows_of(case: Case) -> (PartitionSnapshot, PinnedSet) {
             })
             .collect(),
         blocks: Vec::new(),
-    };
-    (snapshot, pinned)
+    }
 }

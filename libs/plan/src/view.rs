@@ -21,7 +21,7 @@ use nixfleet_proto::{
 
 use crate::release::Release;
 
-pub use nixfleet_core::partition::PinnedSet;
+pub use nixfleet_proto::PinnedSet;
 
 pub use absorb::AbsorbError;
 pub(crate) use budget::{BudgetId, limit};

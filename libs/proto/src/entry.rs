@@ -93,6 +93,14 @@ pub enum OperatorCommand {
     },
 }
 
+impl OperatorCommand {
+    /// Most bytes of all names that one rollout excuses together: each next record of the rollout
+    /// carries them.
+    pub const WAIVED_BYTES_MAX: usize = 64 * 1024;
+    /// Most bytes of a reason, and of the name of an operator.
+    pub const TEXT_BYTES_MAX: usize = 8 * 1024;
+}
+
 impl Entry {
     /// An entry of the current layout.
     pub fn new(received_at: Timestamp, body: EntryBody) -> Self {

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::LAYOUT_VERSION;
 use crate::entry::{Entry, Position};
 use crate::outcome::Outcome;
 
@@ -70,9 +71,34 @@ pub struct OutputFrame {
     /// Everything up to here is folded; absent before the first entry of the partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_input: Option<InputMark>,
+    /// Message id of the message at `lastInput`, when its publisher gave one: an input log that holds
+    /// another message there is not the one that was folded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_input_id: Option<String>,
+    /// On a takeover barrier: the output sequence whose frame was the first that this owner's state
+    /// was built from, beginning with nothing. Absent while nothing is missing; 1 says that nothing
+    /// is missing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilt_from: Option<u64>,
     /// Hash of the whole partition state after this frame, from time to time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_hash: Option<String>,
     /// One per entry, in order.
     pub outcomes: Vec<Outcome>,
+}
+
+impl OutputFrame {
+    /// A frame of an owner's epoch that says nothing yet.
+    pub fn new(epoch: u64) -> Self {
+        Self {
+            v: LAYOUT_VERSION,
+            epoch,
+            first_input: None,
+            last_input: None,
+            last_input_id: None,
+            rebuilt_from: None,
+            state_hash: None,
+            outcomes: Vec::new(),
+        }
+    }
 }

@@ -12,9 +12,11 @@ pub mod frame;
 pub mod host;
 pub mod id;
 pub mod minutes;
+pub mod mutant;
 pub mod outcome;
 pub mod rejection;
 pub mod rollout;
+pub mod rows;
 pub mod snapshot;
 pub mod subject;
 pub mod wire;
@@ -30,7 +32,9 @@ pub use id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, Probe
 pub use minutes::Minutes;
 pub use outcome::{Accepted, Effect, Outcome, Verdict};
 pub use rejection::{Reason, Rejection};
-pub use rollout::{OnHealthFailure, Pinned, RolloutEvent, RolloutRecord, RolloutState};
+pub use rollout::{
+    OnHealthFailure, Pinned, PinnedManifest, PinnedSet, RolloutEvent, RolloutRecord, RolloutState,
+};
 
 /// An instant; every stored or transmitted time is UTC and comes from an entry or a host, never
 /// from the code that reads it.

@@ -2,14 +2,15 @@
 //!
 //! Source: docs/semantics.md, rollout machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::fleet::ResolvedBudget;
 use crate::host::{HostRecord, HostState, NewHost};
-use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, RolloutId};
+use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::json;
 use crate::minutes::Minutes;
 
@@ -146,6 +147,18 @@ pub struct Pinned {
     #[serde(default, deserialize_with = "json::null_as_default")]
     pub disruption_budgets: Vec<ResolvedBudget>,
 }
+
+/// What a manifest pins and for which rollout: the fold opens no other one with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedManifest {
+    /// The channel and ref that the manifest names.
+    pub rollout_id: RolloutId,
+    /// What it pins.
+    pub pinned: Arc<Pinned>,
+}
+
+/// What manifests pin, by manifest hash.
+pub type PinnedSet = BTreeMap<ManifestHash, PinnedManifest>;
 
 /// One wave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

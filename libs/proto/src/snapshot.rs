@@ -1,12 +1,16 @@
 //! The state of one partition as rows: what the store loads and the fold starts from.
 
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
 use crate::Timestamp;
 use crate::action::{Gate, Hold};
 use crate::entry::Position;
-use crate::frame::InputMark;
+use crate::frame::{InputMark, OutputFrame};
 use crate::host::{FailedControl, HostRecord};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
-use crate::rollout::RolloutRecord;
+use crate::rollout::{Pinned, RolloutRecord};
 
 /// Everything the applier has written for one partition, read in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +46,77 @@ pub struct Cursor {
     pub leader_epoch: u64,
     /// Fold time after the last entry; absent before the first entry.
     pub clock: Option<Timestamp>,
+    /// What the rows were built from.
+    pub origin: Origin,
+}
+
+/// What two states of a partition were built from: the one at hand, and that of whoever wrote the
+/// log. They differ when a log without a beginning is followed from nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Origin {
+    /// First output sequence that the state at hand was built from, beginning with nothing; 1 when
+    /// nothing is missing.
+    pub own: u64,
+    /// The same of the owner's state, as its last frame with `rebuiltFrom` said.
+    pub owner: u64,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self { own: 1, owner: 1 }
+    }
+}
+
+/// The log was written from less than the state at hand: its frames do not continue this state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the log goes on from a state that was rebuilt from output sequence {owner} on, the state at \
+     hand goes back to {own} and knows more: drop the database schema, so that it is rebuilt from \
+     the log as well"
+)]
+pub struct KnowsMore {
+    /// First output sequence of the state at hand.
+    pub own: u64,
+    /// First output sequence of the owner's state.
+    pub owner: u64,
+}
+
+impl Origin {
+    /// A state that is built from what a log still holds, from its first sequence on.
+    pub fn of_log(first_seq: u64) -> Self {
+        Self {
+            own: first_seq.max(1),
+            owner: 1,
+        }
+    }
+
+    /// Takes the next frame of the log in. Afterwards [`Origin::is_partial`] speaks of that frame's
+    /// outcomes.
+    ///
+    /// # Errors
+    /// [`KnowsMore`] when the frame has outcomes that do not continue this state.
+    pub fn follow(&mut self, frame: &OutputFrame) -> Result<(), KnowsMore> {
+        if let Some(from) = frame.rebuilt_from {
+            self.owner = from;
+        }
+        if frame.outcomes.is_empty() || self.owner <= self.own {
+            return Ok(());
+        }
+        let Self { own, owner } = *self;
+        Err(KnowsMore { own, owner })
+    }
+
+    /// True when the owner knew rollouts that this state does not: what outcomes say about those is
+    /// passed over, and state hashes differ.
+    pub fn is_partial(self) -> bool {
+        self.own > self.owner
+    }
+
+    /// What the barrier of a takeover with this state says.
+    pub fn marker(self) -> Option<u64> {
+        (self.own > 1 || self.owner > 1).then_some(self.own)
+    }
 }
 
 /// One rollout.
@@ -51,6 +126,8 @@ pub struct RolloutRow {
     pub record: RolloutRecord,
     /// The manifest it was opened with.
     pub manifest_hash: ManifestHash,
+    /// What that manifest pinned, when the rows hold it: the artifact is not needed then.
+    pub pinned: Option<Arc<Pinned>>,
     /// The entry that last changed it.
     pub position: Position,
 }
@@ -107,4 +184,66 @@ pub struct BlockRow {
     pub holds: Vec<Hold>,
     /// The entry that stated it.
     pub position: Position,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Outcome, OutcomeSubject, Verdict};
+    use crate::{Reason, Rejection};
+
+    fn marker(from: Option<u64>) -> OutputFrame {
+        OutputFrame {
+            rebuilt_from: from,
+            ..OutputFrame::new(1)
+        }
+    }
+
+    fn outcomes() -> OutputFrame {
+        let outcome = Outcome {
+            position: Position::default(),
+            at: Timestamp::UNIX_EPOCH,
+            subject: OutcomeSubject {
+                entry: "Barrier".to_owned(),
+                event: None,
+                producer: None,
+                rollout_id: None,
+                hostname: None,
+            },
+            traceparent: None,
+            verdict: Verdict::Rejected(Rejection::new(Reason::Fenced, "old")),
+        };
+        OutputFrame {
+            outcomes: vec![outcome],
+            ..OutputFrame::new(1)
+        }
+    }
+
+    #[test]
+    fn a_rebuilt_state_is_partial_until_an_owner_goes_on_from_it() {
+        let mut origin = Origin::of_log(5);
+        assert_eq!(origin.follow(&outcomes()), Ok(()));
+        assert!(origin.is_partial());
+        // Another rebuild, from further back.
+        assert_eq!(origin.follow(&marker(Some(3))), Ok(()));
+        assert!(origin.is_partial());
+        assert_eq!(origin.follow(&marker(origin.marker())), Ok(()));
+        assert!(!origin.is_partial());
+        assert_eq!(origin.marker(), Some(5));
+    }
+
+    #[test]
+    fn a_whole_state_has_no_marker_and_does_not_go_on_from_a_rebuilt_one() {
+        let mut origin = Origin::default();
+        assert_eq!(origin.marker(), None);
+        assert_eq!(origin.follow(&marker(Some(5))), Ok(()));
+        assert_eq!(
+            origin.follow(&outcomes()),
+            Err(KnowsMore { own: 1, owner: 5 })
+        );
+        // A takeover from the whole state puts it right.
+        assert_eq!(origin.marker(), Some(1));
+        assert_eq!(origin.follow(&marker(Some(1))), Ok(()));
+        assert_eq!(origin.follow(&outcomes()), Ok(()));
+    }
 }

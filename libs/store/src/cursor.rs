@@ -3,7 +3,7 @@
 use deadpool_postgres::{GenericClient, Transaction};
 use nixfleet_proto::Timestamp;
 use nixfleet_proto::frame::InputMark;
-use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::subject::Partition;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,8 @@ struct CursorRecord {
     leader_epoch: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     clock: Option<Timestamp>,
+    #[serde(default)]
+    origin: Origin,
 }
 
 impl From<&Cursor> for CursorRecord {
@@ -39,6 +41,7 @@ impl From<&Cursor> for CursorRecord {
             epoch: cursor.epoch,
             leader_epoch: cursor.leader_epoch,
             clock: cursor.clock,
+            origin: cursor.origin,
         }
     }
 }
@@ -53,6 +56,7 @@ impl From<CursorRecord> for Cursor {
             epoch: record.epoch,
             leader_epoch: record.leader_epoch,
             clock: record.clock,
+            origin: record.origin,
         }
     }
 }

@@ -2,24 +2,27 @@
 
 use std::error::Error;
 use std::pin::pin;
+use std::sync::Arc;
 
 use deadpool_postgres::{GenericClient, Transaction};
 use futures::StreamExt;
 use nixfleet_proto::entry::Position;
 use nixfleet_proto::host::FailedControl;
+use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::snapshot::{
     BlockRow, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ChannelName, ClosureHash, Gate, Hostname, ManifestHash, ProbeName, RolloutId,
+    ChannelName, ClosureHash, Gate, HostRecord, Hostname, ManifestHash, Pinned, ProbeName,
+    RolloutId,
 };
 use serde::de::DeserializeOwned;
 use tokio_postgres::{IsolationLevel, Row};
 
 use crate::cursor;
 use crate::error::{DbError, ReadError};
-use crate::rows::DispatchRecord;
+use crate::rows::{DispatchRecord, PinnedTerms};
 use crate::sql::sql;
 use crate::store::Store;
 use crate::text::{decode, decode_json, encode};
@@ -35,14 +38,20 @@ impl Store {
     ) -> Result<PartitionSnapshot, ReadError> {
         let mut client = self.client().await?;
         let transaction = read_transaction(&mut client).await?;
-        let rollouts = load_rollouts(&transaction, partition).await?;
+        let mut rollouts = load_rollouts(&transaction, partition).await?;
         let mut hosts = Vec::new();
-        for rollout in &rollouts {
-            load_hosts(&transaction, &rollout.record.rollout_id, &mut hosts).await?;
+        for (rollout, terms) in &mut rollouts {
+            let rollout_id = &rollout.record.rollout_id;
+            let host_set = load_hosts(&transaction, rollout_id, &mut hosts).await?;
+            rollout.pinned = terms
+                .take()
+                .map(|terms| terms.with_hosts(host_set).map(Arc::new))
+                .transpose()
+                .map_err(|fault| corrupt_rollout(rollout_id, fault))?;
         }
         let snapshot = PartitionSnapshot {
             cursor: cursor::select(&transaction, partition).await?,
-            rollouts,
+            rollouts: rollouts.into_iter().map(|(rollout, _)| rollout).collect(),
             hosts,
             quarantines: load_quarantines(&transaction, partition).await?,
             probe_failures: load_probe_failures(&transaction, partition).await?,
@@ -73,28 +82,62 @@ pub(crate) async fn read_transaction(
 async fn load_rollouts(
     client: &impl GenericClient,
     partition: Partition,
-) -> Result<Vec<RolloutRow>, ReadError> {
+) -> Result<Vec<(RolloutRow, Option<Terms>)>, ReadError> {
     let number = i32::from(partition.number());
     let rows = sql!("load_rollouts").query(client, &[&number]).await?;
     rows.iter()
         .map(|row| {
             let key = Key::new("rollouts", row, 1);
-            Ok(RolloutRow {
+            let rollout = RolloutRow {
                 record: key.json(row.get(1))?,
                 manifest_hash: ManifestHash::from(&*decode(row.get(2))),
+                pinned: None,
                 position: key.position(row, 3)?,
-            })
+            };
+            let pinned: Option<&str> = row.get(5);
+            let pinned: Option<PinnedTerms> = pinned.map(|json| key.json(json)).transpose()?;
+            let host_count: i64 = row.get(6);
+            let terms = pinned.map(|pinned| Terms { pinned, host_count });
+            Ok((rollout, terms))
         })
         .collect()
 }
 
+/// What a rollout pins but for its hosts.
+struct Terms {
+    pinned: PinnedTerms,
+    host_count: i64,
+}
+
+impl Terms {
+    /// The pinned set is made of the host rows, so a row that is gone shows in their number only.
+    fn with_hosts(self, host_set: Vec<PinnedHost>) -> Result<Pinned, String> {
+        let found = host_set.len();
+        if i64::try_from(found) != Ok(self.host_count) {
+            let pinned = self.host_count;
+            return Err(format!("it pins {pinned} hosts, but {found} have a row"));
+        }
+        Ok(self.pinned.with_hosts(host_set))
+    }
+}
+
+fn corrupt_rollout(rollout_id: &RolloutId, fault: String) -> ReadError {
+    ReadError::Corrupt {
+        table: "rollouts",
+        key: rollout_id.to_string(),
+        source: fault.into(),
+    }
+}
+
+/// Adds the host rows of a rollout and gives what they say about its pinned set.
 async fn load_hosts(
     client: &impl GenericClient,
     rollout_id: &RolloutId,
     hosts: &mut Vec<HostRow>,
-) -> Result<(), ReadError> {
+) -> Result<Vec<PinnedHost>, ReadError> {
     // Streamed: one rollout may have a million hosts, and rows are larger than records.
     let load = sql!("load_hosts");
+    let mut host_set = Vec::new();
     let mut rows = pin!(load.stream(client, &encode(rollout_id.as_str())).await?);
     while let Some(row) = rows.next().await {
         let row = row.map_err(DbError::statement(load.name))?;
@@ -104,14 +147,21 @@ async fn load_hosts(
             .get::<_, Option<&str>>(3)
             .map(|record| key.json(record))
             .transpose()?;
+        let record: HostRecord = key.json(row.get(2))?;
+        host_set.push(PinnedHost {
+            hostname: record.hostname.clone(),
+            wave_index: key.small(row.get(7))?,
+            target_closure: record.target_closure.clone(),
+            staged: row.get(8),
+        });
         hosts.push(HostRow {
-            record: key.json(row.get(2))?,
+            record,
             queued_at: dispatch.map(|dispatch| dispatch.enqueued_at),
             recovery_candidate: text_opt(row, 4).map(ClosureHash::from),
             position: key.position(row, 5)?,
         });
     }
-    Ok(())
+    Ok(host_set)
 }
 
 async fn load_quarantines(

@@ -5,12 +5,13 @@
 //! Source: docs/manifests.md, rollout manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use nixfleet_proto::fleet::{
     Fleet, ManifestHost, ResolvedBudget, RolloutManifest, RolloutPolicy, SCHEMA_VERSION,
 };
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
-use nixfleet_proto::{ChannelName, ChannelRef, Hostname, ManifestHash, Pinned};
+use nixfleet_proto::{ChannelName, ChannelRef, Hostname, ManifestHash, Pinned, PinnedManifest};
 
 use crate::artifact::Artifact;
 use crate::canonical::{CanonicalizeError, canonical_hash};
@@ -218,10 +219,13 @@ pub fn pin(
     manifest_bytes: &[u8],
     fleet_bytes: &[u8],
     manifest_hash: &ManifestHash,
-) -> Result<Pinned, PinError> {
+) -> Result<PinnedManifest, PinError> {
     let manifest: RolloutManifest = read(manifest_bytes, manifest_hash)?;
     let fleet: Fleet = read(fleet_bytes, &manifest.fleet_resolved_hash)?;
-    pin_verified(&manifest, &fleet)
+    Ok(PinnedManifest {
+        rollout_id: manifest.rollout_id(),
+        pinned: Arc::new(pin_verified(&manifest, &fleet)?),
+    })
 }
 
 /// The fleet that a rollout manifest names, so that its bytes can be fetched before [`pin`].

@@ -1,16 +1,12 @@
 //! Outcomes to rows: one row per record, whatever happened to it within the turn.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nixfleet_proto::{Accepted, Effect, ManifestHash, Outcome, Pinned, RolloutId, Verdict};
-use nixfleet_store::{
+use nixfleet_proto::rows::{
     BlockChange, DispatchChange, FailureSet, HostChange, OpenedRollout, RolloutChange, Stamp,
     TurnRows,
 };
-
-/// What manifests pin, by manifest hash.
-pub type PinnedSet = BTreeMap<ManifestHash, Arc<Pinned>>;
+use nixfleet_proto::{Accepted, Effect, ManifestHash, Outcome, PinnedSet, RolloutId, Verdict};
 
 /// An outcome that cannot become rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,13 +90,13 @@ fn open(
         .iter()
         .find(|record| record.rollout_id == opened.rollout_id)
         .ok_or_else(|| CoalesceError::OpenedWithoutRecord(opened.rollout_id.clone()))?;
-    let pinned = pinned
+    let manifest = pinned
         .get(&opened.manifest_hash)
         .ok_or_else(|| CoalesceError::UnknownManifest(opened.manifest_hash.clone()))?;
     rows.opened.push(OpenedRollout {
         record: record.clone(),
         manifest_hash: opened.manifest_hash.clone(),
-        pinned: Arc::clone(pinned),
+        pinned: Arc::clone(&manifest.pinned),
         stamp: stamp.clone(),
     });
     Ok(())

@@ -1,6 +1,6 @@
 //! Where a turn leaves the cursor.
 
-use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::{OutputFrame, Timestamp, Verdict};
 
 /// The cursor after these frames, given with their sequences; `None` when there are none. The
@@ -25,6 +25,7 @@ pub fn advance(
         epoch: last.epoch,
         leader_epoch: previous.map_or(0, |cursor| cursor.leader_epoch),
         clock: previous.and_then(|cursor| cursor.clock),
+        origin: previous.map_or_else(Origin::default, |cursor| cursor.origin),
     };
     for outcome in frames.iter().flat_map(|(_, frame)| &frame.outcomes) {
         cursor.clock = cursor.clock.max(Some(outcome.at));
@@ -67,16 +68,13 @@ mod tests {
 
     fn frame(epoch: u64, mark: Option<u64>, outcomes: Vec<Outcome>) -> OutputFrame {
         OutputFrame {
-            v: 1,
-            epoch,
-            first_input: None,
             last_input: mark.map(|seq| InputMark {
                 seq,
                 index: 0,
                 of: 1,
             }),
-            state_hash: None,
             outcomes,
+            ..OutputFrame::new(epoch)
         }
     }
 

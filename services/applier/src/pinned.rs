@@ -1,12 +1,8 @@
 //! Fetching what opened rollouts pin.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, anyhow};
 use nixfleet_bus::{Bus, ManifestStore};
-use nixfleet_proto::{ManifestHash, Pinned};
-
-use crate::coalesce::PinnedSet;
+use nixfleet_proto::{ManifestHash, PinnedManifest, PinnedSet};
 
 /// Adds what these manifests pin, unless it is there already.
 ///
@@ -29,7 +25,7 @@ pub async fn fetch(
     Ok(())
 }
 
-async fn fetch_one(store: &ManifestStore, hash: &ManifestHash) -> anyhow::Result<Arc<Pinned>> {
+async fn fetch_one(store: &ManifestStore, hash: &ManifestHash) -> anyhow::Result<PinnedManifest> {
     let absent = |what, hash| anyhow!("the {what} {hash} is not in the object store; put it back");
     let manifest = store.get(hash).await?;
     let manifest = manifest.ok_or_else(|| absent("manifest", hash.clone()))?;
@@ -39,5 +35,5 @@ async fn fetch_one(store: &ManifestStore, hash: &ManifestHash) -> anyhow::Result
     let hash = hash.clone();
     // Parsing and hashing a large fleet takes seconds of computing.
     let pinned = tokio::task::spawn_blocking(move || nixfleet_trust::pin(&manifest, &fleet, &hash));
-    Ok(Arc::new(pinned.await.context("pinning")??))
+    Ok(pinned.await.context("pinning")??)
 }

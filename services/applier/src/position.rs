@@ -139,6 +139,7 @@ pub fn start(cursor: Option<&Cursor>, logs: &Logs) -> Result<Start, GuardError> 
 #[cfg(test)]
 mod tests {
     use chrono::{TimeDelta, Utc};
+    use nixfleet_proto::snapshot::Origin;
     use nixfleet_proto::{InputMark, Timestamp};
 
     use super::*;
@@ -160,6 +161,7 @@ mod tests {
             epoch: 1,
             leader_epoch: 0,
             clock: None,
+            origin: Origin::default(),
         }
     }
 

@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use nixfleet_bus::{Bus, Message, decode_output};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Outcome, OutputFrame, Timestamp};
+use nixfleet_proto::{Outcome, OutputFrame, PinnedSet, Timestamp};
 use nixfleet_service::trace;
 use nixfleet_store::{ApplyError, Store, TurnRows};
 use tracing::Instrument as _;
 
-use crate::coalesce::{PinnedSet, coalesce, manifests_named};
+use crate::coalesce::{coalesce, manifests_named};
 use crate::config::TurnConfig;
 use crate::cursor::advance;
 use crate::pinned;

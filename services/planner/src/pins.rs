@@ -1,7 +1,5 @@
 //! What rollouts were opened with, fetched from the object store once.
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
 use nixfleet_bus::ManifestStore;
 use nixfleet_plan::PinnedSet;
@@ -60,7 +58,7 @@ impl Pins {
         // Canonicalising a large fleet takes long enough to make the lease renewals wait.
         let pinned = tokio::task::spawn_blocking(move || pin(&manifest, &fleet, &name)).await?;
         let pinned = pinned.with_context(|| format!("pinning manifest {hash}"))?;
-        self.set.insert(hash.clone(), Arc::new(pinned));
+        self.set.insert(hash.clone(), pinned);
         Ok(())
     }
 

@@ -1,12 +1,10 @@
 //! Entries in, frames out: a run ends where its frame is full, wherever that is in the input.
 
 use std::collections::VecDeque;
-use std::io;
 
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{
-    Entry, EntryBody, InputMark, LAYOUT_VERSION, ManifestHash, Outcome, OutputFrame, PlanAction,
-    Position,
+    Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, PlanAction, Position,
 };
 
 /// Bytes of a frame besides its outcomes, generously.
@@ -118,12 +116,8 @@ impl Folder {
     /// Folds until the frame is full or nothing waits. `None` when there was nothing.
     pub fn run(&mut self, pinned: &PinnedSet) -> Option<OutputFrame> {
         let mut frame = OutputFrame {
-            v: LAYOUT_VERSION,
-            epoch: self.epoch,
-            first_input: None,
             last_input: self.last_input,
-            state_hash: None,
-            outcomes: Vec::new(),
+            ..OutputFrame::new(self.epoch)
         };
         let mut bytes = FRAME_OVERHEAD_BYTES;
         if let Some(carried) = self.carried.take() {
@@ -140,8 +134,7 @@ impl Folder {
                 extend(&mut frame, item.mark, None);
                 continue;
             };
-            let outcome = self.state.apply(position, entry, pinned);
-            let size = json_bytes(&outcome);
+            let (outcome, size) = self.state.apply_measured(position, entry, pinned);
             if bytes + size > self.limits.bytes && !frame.outcomes.is_empty() {
                 self.carried = Some(Carried {
                     mark: item.mark,
@@ -170,27 +163,6 @@ fn extend(frame: &mut OutputFrame, mark: InputMark, outcome: Option<Outcome>) {
     });
     frame.last_input = Some(mark);
     frame.outcomes.extend(outcome);
-}
-
-/// Size of the JSON of an outcome with the comma behind it.
-fn json_bytes(outcome: &Outcome) -> usize {
-    struct Count(usize);
-
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let mut count = Count(1);
-    serde_json::to_writer(&mut count, outcome)
-        .expect("an outcome has text keys only, and a counter takes every byte");
-    count.0
 }
 
 #[cfg(test)]

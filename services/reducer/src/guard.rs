@@ -129,6 +129,7 @@ pub fn check(cursor: Option<&Cursor>, logs: &Logs) -> Result<Passed, Mismatch> {
 
 #[cfg(test)]
 mod tests {
+    use nixfleet_proto::snapshot::Origin;
     use nixfleet_proto::{InputMark, Timestamp};
 
     use super::*;
@@ -158,6 +159,7 @@ mod tests {
             epoch: 1,
             leader_epoch: 0,
             clock: None,
+            origin: Origin::default(),
         }
     }
 

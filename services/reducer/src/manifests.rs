@@ -1,13 +1,12 @@
 //! What manifests pin, fetched from the object store by hash.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use nixfleet_bus::ManifestStore;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::{ManifestHash, Pinned};
+use nixfleet_proto::{ManifestHash, PinnedManifest};
 use nixfleet_trust::pin;
 
 use crate::ended::Ended;
@@ -48,7 +47,7 @@ impl Manifests {
         }
         match self.fetch(hash).await? {
             Some(pinned) => {
-                self.pinned.insert(hash.clone(), Arc::new(pinned));
+                self.pinned.insert(hash.clone(), pinned);
             }
             None => {
                 self.useless.insert(hash.clone());
@@ -71,7 +70,7 @@ impl Manifests {
         self.useless.clear();
     }
 
-    async fn fetch(&self, hash: &ManifestHash) -> Result<Option<Pinned>, Ended> {
+    async fn fetch(&self, hash: &ManifestHash) -> Result<Option<PinnedManifest>, Ended> {
         let manifest = self.bytes(hash).await?;
         let fleet_hash = match pin_fault(hash, nixfleet_trust::fleet_hash_of(&manifest, hash)) {
             Some(fleet_hash) => fleet_hash,

@@ -9,7 +9,7 @@ use nixfleet_bus::{
 use nixfleet_core::partition::{AbsorbError, PartitionState};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{InputMark, LAYOUT_VERSION, OutputFrame, Position, Verdict};
+use nixfleet_proto::{InputMark, OutputFrame, Position, Verdict};
 use nixfleet_store::{ReadError as RowError, Store};
 
 use crate::ended::Ended;
@@ -110,12 +110,8 @@ impl Takeover {
             ),
         };
         let frame = OutputFrame {
-            v: LAYOUT_VERSION,
-            epoch: epoch + 1,
-            first_input: None,
             last_input,
-            state_hash: None,
-            outcomes: Vec::new(),
+            ..OutputFrame::new(epoch + 1)
         };
         let seq = log
             .publish(&frame, expected)

@@ -28,10 +28,29 @@ pub enum AbsorbError {
     UnknownHost(RolloutId, Hostname),
 }
 
+/// What becomes of the parts of an outcome that speak of rollouts which do not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strangers {
+    /// They are an error.
+    Refused,
+    /// Whoever decided knew more rollouts.
+    PassedOver,
+}
+
+impl Strangers {
+    fn judge(self, absorbed: Result<(), AbsorbError>) -> Result<(), AbsorbError> {
+        match (self, absorbed) {
+            (Self::PassedOver, Err(AbsorbError::UnknownRollout(_))) => Ok(()),
+            (Self::PassedOver | Self::Refused, absorbed) => absorbed,
+        }
+    }
+}
+
 pub(super) fn absorb(
     state: &mut PartitionState,
     outcome: &Outcome,
     pinned: &PinnedSet,
+    strangers: Strangers,
 ) -> Result<(), AbsorbError> {
     state.clock = Some(
         state
@@ -48,20 +67,20 @@ pub(super) fn absorb(
             .iter()
             .find(|record| record.rollout_id == opened.rollout_id)
             .ok_or_else(|| AbsorbError::OpenedWithoutRecord(opened.rollout_id.clone()))?;
-        let pinned = pinned
+        let manifest = pinned
             .get(&opened.manifest_hash)
             .ok_or_else(|| AbsorbError::UnknownManifest(opened.manifest_hash.clone()))?;
-        let rollout = opened_rollout(opened, record, pinned, outcome);
+        let rollout = opened_rollout(opened, record, &manifest.pinned, outcome);
         state.rollouts.insert(opened.rollout_id.clone(), rollout);
     }
     for record in &accepted.hosts {
-        absorb_host(state, record, outcome.position)?;
+        strangers.judge(absorb_host(state, record, outcome.position))?;
     }
     for record in &accepted.rollouts {
-        absorb_rollout(state, record, outcome.position)?;
+        strangers.judge(absorb_rollout(state, record, outcome.position))?;
     }
     for effect in &accepted.effects {
-        absorb_effect(state, effect, outcome)?;
+        strangers.judge(absorb_effect(state, effect, outcome))?;
     }
     if let Some(epoch) = accepted.leader_epoch {
         state.leader_epoch = epoch;

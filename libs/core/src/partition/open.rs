@@ -34,9 +34,13 @@ pub(super) fn decide(
     if *rollout_id != RolloutId::new(opening.channel, opening.target_ref) {
         return invariant("the rollout id is not made of the channel and the ref");
     }
-    let Some(pinned) = pinned.get(opening.manifest_hash) else {
+    let Some(manifest) = pinned.get(opening.manifest_hash) else {
         return invariant("the manifest does not verify against its hash");
     };
+    if manifest.rollout_id != *rollout_id {
+        return invariant("the manifest is that of another rollout");
+    }
+    let pinned = &manifest.pinned;
     let record = rollout::open(
         NewRollout {
             rollout_id: rollout_id.clone(),

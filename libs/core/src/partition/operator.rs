@@ -6,7 +6,7 @@ use nixfleet_proto::{
     Accepted, Effect, Hostname, OperatorCommand, Reason, Rejection, RolloutEvent, Timestamp,
 };
 
-use super::decide::{Decision, find_rollout};
+use super::decide::{Decision, find_rollout, invariant};
 use super::draft::Draft;
 use super::tally::Tally;
 use super::{PartitionState, Rollout};
@@ -20,6 +20,7 @@ pub(super) fn decide(state: &PartitionState, at: Timestamp, command: &OperatorCo
             waived_hosts,
         } => {
             let rollout = find_rollout(state, rollout_id)?;
+            check_texts(&[operator, reason])?;
             let event = RolloutEvent::OperatorClearance {
                 rollout_id: rollout_id.clone(),
                 operator: operator.clone(),
@@ -51,6 +52,17 @@ pub(super) fn decide(state: &PartitionState, at: Timestamp, command: &OperatorCo
     }
 }
 
+/// What goes into the outcome must leave room for the rest of it.
+fn check_texts(texts: &[&str]) -> Result<(), Rejection> {
+    let max = OperatorCommand::TEXT_BYTES_MAX;
+    if texts.iter().any(|text| text.len() > max) {
+        return invariant(format!(
+            "the operator and the reason may have {max} bytes each"
+        ));
+    }
+    Ok(())
+}
+
 /// A waiver may finish a wave or the whole rollout.
 fn clear(
     rollout: &Rollout,
@@ -66,7 +78,14 @@ fn clear(
             format!("host {stranger} is not in the rollout"),
         ));
     }
-    let all_waived = rollout.record.waived_hosts.union(waived).cloned().collect();
+    let all_waived: BTreeSet<_> = rollout.record.waived_hosts.union(waived).cloned().collect();
+    let bytes: usize = all_waived.iter().map(|name| name.as_str().len()).sum();
+    if bytes > OperatorCommand::WAIVED_BYTES_MAX {
+        return invariant(format!(
+            "the names of all hosts waived so far would take {bytes} bytes, more than {}",
+            OperatorCommand::WAIVED_BYTES_MAX
+        ));
+    }
     draft.progress(Tally::of(&rollout.hosts, &all_waived).progress().clone());
     draft.settle()?;
     Ok(draft.finish())

@@ -118,6 +118,10 @@ fn check_epoch(state: &PartitionState, epoch: u64, action: &PlanAction) -> Resul
     Ok(())
 }
 
+/// Most rollouts that one barrier settles: its outcome must fit into a frame, and the counters say
+/// the same to the next.
+const SETTLED_MAX: usize = 8;
+
 /// A new leader starts; whatever the counters say and was not said yet is said now.
 fn barrier(state: &PartitionState, epoch: u64, at: Timestamp) -> Decision {
     let mut accepted = Accepted {
@@ -134,6 +138,9 @@ fn barrier(state: &PartitionState, epoch: u64, at: Timestamp) -> Decision {
         accepted.rollouts.extend(settled.rollouts);
         accepted.events.extend(settled.events);
         accepted.effects.extend(settled.effects);
+        if accepted.rollouts.len() == SETTLED_MAX {
+            break;
+        }
     }
     Ok(accepted)
 }

@@ -58,7 +58,8 @@ pub enum RestoreError {
 }
 
 impl PartitionState {
-    /// The state that the rows were written from.
+    /// The state that the rows were written from. `pinned` is asked for what rows do not hold
+    /// themselves.
     ///
     /// # Errors
     /// When a manifest is missing, or the rows contradict it, each other or the machines.
@@ -105,6 +106,7 @@ fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, Resto
     let RolloutRow {
         record,
         manifest_hash,
+        pinned: kept,
         position,
     } = row;
     let rollout_id = &record.rollout_id;
@@ -112,8 +114,9 @@ fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, Resto
         rollout_id: rollout_id.clone(),
         fault,
     })?;
-    let pinned = pinned
-        .get(&manifest_hash)
+    let named = || pinned.get(&manifest_hash).map(|m| Arc::clone(&m.pinned));
+    let pinned = kept
+        .or_else(named)
         .ok_or_else(|| RestoreError::UnknownManifest {
             rollout_id: rollout_id.clone(),
             manifest_hash: manifest_hash.clone(),
@@ -121,7 +124,7 @@ fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, Resto
     Ok(Rollout {
         record,
         manifest_hash,
-        pinned: Arc::clone(pinned),
+        pinned,
         position,
         hosts: Hosts::default(),
         probe_failures: BTreeMap::new(),

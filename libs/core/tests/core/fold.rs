@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{
-    Accepted, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, Hostname, ManifestHash,
-    OnHealthFailure, OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutEvent,
-    RolloutState, Verdict,
+    Accepted, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, Hostname, OnHealthFailure,
+    OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutEvent, RolloutState, Verdict,
 };
 
-use crate::samples::{at, event, id, open, pinned, planned, set, told};
+use crate::samples::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
 
 /// A partition under test; minutes are those of the tests' time.
 struct Fold {
@@ -201,7 +200,7 @@ fn opening_is_one_outcome_that_names_the_manifest() {
     let accepted = fold.plan(open("stable@5b", "m1"));
     let opened = Opened {
         rollout_id: id("stable@5b"),
-        manifest_hash: ManifestHash::from("m1"),
+        manifest_hash: manifest_of("stable@5b", "m1"),
     };
     assert_eq!(accepted.opened, Some(opened));
     assert_eq!(accepted.hosts, []);
@@ -234,7 +233,7 @@ fn other_channels_are_not_superseded() {
 fn a_rollout_without_hosts_is_refused() {
     let mut fold = Fold::new(OnHealthFailure::Halt);
     let empty = pinned(OnHealthFailure::Halt, &[]);
-    fold.pinned.insert("m2".into(), empty);
+    add(&mut fold.pinned, "m2", empty);
     assert_eq!(fold.refuse_plan(open("stable@5b", "m2")), Reason::Invariant);
     let mut mixed = open("stable@5b", "m1");
     if let PlanAction::OpenRollout { channel, .. } = &mut mixed {

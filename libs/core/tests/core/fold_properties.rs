@@ -3,7 +3,8 @@
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_core::{host, rollout};
 use nixfleet_proto::snapshot::{
-    BlockRow, Cursor, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
+    BlockRow, Cursor, HostRow, Origin, PartitionSnapshot, ProbeFailureRow, QuarantineRow,
+    RolloutRow,
 };
 use nixfleet_proto::{
     Entry, EntryBody, Gate, Hold, HostEvent, HostState, OnHealthFailure, OperatorCommand, Outcome,
@@ -11,9 +12,8 @@ use nixfleet_proto::{
 };
 use proptest::prelude::*;
 
-use crate::samples::{at, events, id, open, pinned, set};
+use crate::samples::{ROLLOUTS, add, at, events, id, open, pinned, set};
 
-const ROLLOUTS: [&str; 4] = ["stable@4f", "stable@5b", "stable@6c", "edge@4f"];
 const HOSTS: [&str; 5] = ["a", "b", "c", "x", "nobody"];
 
 fn manifests() -> PinnedSet {
@@ -24,8 +24,8 @@ fn manifests() -> PinnedSet {
         ("x", 0, false),
     ];
     let mut all = set(pinned(OnHealthFailure::RollbackAndHalt, &hosts));
-    all.insert("m2".into(), pinned(OnHealthFailure::Halt, &hosts[..1]));
-    all.insert("m3".into(), pinned(OnHealthFailure::Halt, &[]));
+    add(&mut all, "m2", pinned(OnHealthFailure::Halt, &hosts[..1]));
+    add(&mut all, "m3", pinned(OnHealthFailure::Halt, &[]));
     all
 }
 
@@ -174,6 +174,7 @@ fn rows(state: &PartitionState) -> PartitionSnapshot {
             epoch: 1,
             leader_epoch: state.leader_epoch(),
             clock: state.clock(),
+            origin: Origin::default(),
         }),
         ..PartitionSnapshot::default()
     };
@@ -181,6 +182,7 @@ fn rows(state: &PartitionState) -> PartitionSnapshot {
         rows.rollouts.push(RolloutRow {
             record: rollout.record.clone(),
             manifest_hash: rollout.manifest_hash.clone(),
+            pinned: None,
             position: rollout.position,
         });
         rows.hosts

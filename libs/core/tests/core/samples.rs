@@ -1,6 +1,6 @@
 //! One record per state and one event per kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -10,8 +10,9 @@ use nixfleet_proto::host::{NewHost, ProbeDeclaration, ProbeRecord};
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave, Rollback};
 use nixfleet_proto::{
     ClosureHash, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState, Hostname,
-    ManifestHash, Minutes, OnHealthFailure, Pinned, PlanAction, ProbeMode, ProbeName, ProbeStatus,
-    Producer, RolloutEvent, RolloutId, RolloutRecord, RolloutState, Timestamp,
+    ManifestHash, Minutes, OnHealthFailure, Pinned, PinnedManifest, PlanAction, ProbeMode,
+    ProbeName, ProbeStatus, Producer, RolloutEvent, RolloutId, RolloutRecord, RolloutState,
+    Timestamp,
 };
 
 /// `minutes` after the start of the tests' time.
@@ -312,9 +313,36 @@ pub fn pinned(policy: OnHealthFailure, hosts: &[(&str, u32, bool)]) -> Arc<Pinne
     })
 }
 
-/// What manifest `m1` pins.
+/// Rollouts that have manifests.
+pub const ROLLOUTS: [&str; 5] = [
+    "stable@4f",
+    "stable@5b",
+    "stable@6c",
+    "edge@4f",
+    "stable-2@5b",
+];
+
+/// What the manifests called `m1` pin: each rollout has its own.
 pub fn set(pinned: Arc<Pinned>) -> PinnedSet {
-    BTreeMap::from([(ManifestHash::from("m1"), pinned)])
+    let mut set = PinnedSet::new();
+    add(&mut set, "m1", pinned);
+    set
+}
+
+/// Adds what the manifests of a name pin.
+pub fn add(set: &mut PinnedSet, name: &str, pinned: Arc<Pinned>) {
+    for rollout in ROLLOUTS {
+        let manifest = PinnedManifest {
+            rollout_id: id(rollout),
+            pinned: Arc::clone(&pinned),
+        };
+        set.insert(manifest_of(rollout, name), manifest);
+    }
+}
+
+/// The manifest of a name for a rollout.
+pub fn manifest_of(rollout: &str, name: &str) -> ManifestHash {
+    ManifestHash::from(format!("{name} of {rollout}"))
 }
 
 pub fn open(rollout: &str, manifest: &str) -> PlanAction {
@@ -323,7 +351,7 @@ pub fn open(rollout: &str, manifest: &str) -> PlanAction {
         channel: rollout_id.channel(),
         target_ref: rollout_id.target_ref(),
         rollout_id,
-        manifest_hash: manifest.into(),
+        manifest_hash: manifest_of(rollout, manifest),
     }
 }
 

@@ -13,8 +13,8 @@ use nixfleet_proto::snapshot::{
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ChannelName, Gate, HostRecord, HostState, Hostname, ManifestHash, Minutes, Pinned, Position,
-    RolloutId, RolloutRecord, RolloutState, Timestamp,
+    ChannelName, Gate, HostRecord, HostState, Hostname, ManifestHash, Minutes, Pinned,
+    PinnedManifest, Position, RolloutId, RolloutRecord, RolloutState, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -111,6 +111,7 @@ impl Fixture {
                 waived_hosts: [].into(),
             },
             manifest_hash: ManifestHash::from(id),
+            pinned: None,
             position: position(1),
         });
     }
@@ -222,10 +223,14 @@ impl Fixture {
         ]);
         let edge = json!([{"hostname": "e", "waveIndex": 0, "targetClosure": "e-closure"}]);
         let pins: PinnedSet = [
-            (OLD.into(), pinned(stable.clone())),
-            (CURRENT.into(), pinned(stable)),
-            (EDGE.into(), pinned(edge)),
+            (OLD, pinned(stable.clone())),
+            (CURRENT, pinned(stable)),
+            (EDGE, pinned(edge)),
         ]
+        .map(|(id, pinned)| {
+            let rollout_id = id.parse().unwrap();
+            (id.into(), PinnedManifest { rollout_id, pinned })
+        })
         .into();
         view.load(Partition::new(0), self.snapshot.clone(), &pins)
             .unwrap();

@@ -49,9 +49,36 @@ impl FleetView {
         outcome: &Outcome,
         pinned: &PinnedSet,
     ) -> Result<(), AbsorbError> {
+        self.take(partition, outcome, pinned, Strangers::Refused)
+    }
+
+    /// As [`FleetView::absorb`], of an outcome that was decided on a state that knew more rollouts:
+    /// what it says of those is passed over, everything else is taken.
+    ///
+    /// # Errors
+    /// As [`FleetView::absorb`], but for rollouts that are not known.
+    pub fn absorb_known(
+        &mut self,
+        partition: Partition,
+        outcome: &Outcome,
+        pinned: &PinnedSet,
+    ) -> Result<(), AbsorbError> {
+        self.take(partition, outcome, pinned, Strangers::PassedOver)
+    }
+
+    fn take(
+        &mut self,
+        partition: Partition,
+        outcome: &Outcome,
+        pinned: &PinnedSet,
+        strangers: Strangers,
+    ) -> Result<(), AbsorbError> {
         match &outcome.verdict {
             Verdict::Accepted(accepted) => {
-                self.accept(partition, outcome.position, accepted, pinned)?;
+                if let Some(epoch) = accepted.leader_epoch {
+                    self.leader_epochs.insert(partition, epoch);
+                }
+                self.accept(outcome.position, accepted, pinned, strangers)?;
                 self.returned(partition, outcome.position, None);
             }
             Verdict::Rejected(_) => {
@@ -63,25 +90,22 @@ impl FleetView {
 
     fn accept(
         &mut self,
-        partition: Partition,
         position: Position,
         accepted: &Accepted,
         pinned: &PinnedSet,
+        strangers: Strangers,
     ) -> Result<(), AbsorbError> {
-        if let Some(epoch) = accepted.leader_epoch {
-            self.leader_epochs.insert(partition, epoch);
-        }
         if let Some(opened) = &accepted.opened {
             self.open(opened, accepted, position, pinned)?;
         }
         for record in &accepted.rollouts {
-            self.take_rollout(record)?;
+            strangers.judge(self.take_rollout(record))?;
         }
         for record in &accepted.hosts {
-            self.take_host(record, position)?;
+            strangers.judge(self.take_host(record, position))?;
         }
         for effect in &accepted.effects {
-            self.take_effect(effect, position)?;
+            strangers.judge(self.take_effect(effect, position))?;
         }
         Ok(())
     }
@@ -94,8 +118,8 @@ impl FleetView {
         pinned: &PinnedSet,
     ) -> Result<(), AbsorbError> {
         let rollout_id = &opened.rollout_id;
-        let pinned = pinned.get(&opened.manifest_hash);
-        let pinned = pinned.ok_or_else(|| AbsorbError::ManifestMissing {
+        let manifest = pinned.get(&opened.manifest_hash);
+        let manifest = manifest.ok_or_else(|| AbsorbError::ManifestMissing {
             rollout_id: rollout_id.clone(),
             manifest_hash: opened.manifest_hash.clone(),
         })?;
@@ -104,7 +128,7 @@ impl FleetView {
         let record = record.ok_or_else(|| AbsorbError::RecordMissing {
             rollout_id: rollout_id.clone(),
         })?;
-        self.insert_rollout(record.clone(), Arc::clone(pinned));
+        self.insert_rollout(record.clone(), Arc::clone(&manifest.pinned));
         self.open_hosts(rollout_id, position);
         Ok(())
     }
@@ -307,6 +331,24 @@ impl FleetView {
         rollout.ok_or_else(|| AbsorbError::RolloutUnknown {
             rollout_id: rollout_id.clone(),
         })
+    }
+}
+
+/// What becomes of the parts of an outcome that speak of rollouts which are not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strangers {
+    /// They are an error.
+    Refused,
+    /// Whoever decided knew more rollouts.
+    PassedOver,
+}
+
+impl Strangers {
+    fn judge(self, absorbed: Result<(), AbsorbError>) -> Result<(), AbsorbError> {
+        match (self, absorbed) {
+            (Self::PassedOver, Err(AbsorbError::RolloutUnknown { .. })) => Ok(()),
+            (Self::PassedOver | Self::Refused, absorbed) => absorbed,
+        }
     }
 }
 

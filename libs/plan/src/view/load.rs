@@ -31,7 +31,8 @@ pub enum LoadError {
 }
 
 impl FleetView {
-    /// Adds everything one partition holds. Each partition may be loaded once.
+    /// Adds everything one partition holds; `pinned` is asked for what rows do not hold themselves.
+    /// Each partition may be loaded once.
     ///
     /// # Errors
     /// When a manifest is missing or a row names an unknown rollout.
@@ -49,13 +50,18 @@ impl FleetView {
             closures.insert(row.closure_hash, row.position);
         }
         for row in snapshot.rollouts {
-            let Some(pinned) = pinned.get(&row.manifest_hash) else {
+            let named = || {
+                pinned
+                    .get(&row.manifest_hash)
+                    .map(|m| Arc::clone(&m.pinned))
+            };
+            let Some(pinned) = row.pinned.or_else(named) else {
                 return Err(LoadError::ManifestMissing {
                     rollout_id: row.record.rollout_id,
                     manifest_hash: row.manifest_hash,
                 });
             };
-            self.insert_rollout(row.record, Arc::clone(pinned));
+            self.insert_rollout(row.record, pinned);
         }
         for row in snapshot.probe_failures {
             self.load_failure(row)?;

@@ -16,8 +16,9 @@ use nixfleet_proto::snapshot::{
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     ChannelName, Effect, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState,
-    Hostname, ManifestHash, Minutes, OnHealthFailure, OperatorCommand, Outcome, Pinned, PlanAction,
-    Position, ProbeMode, ProbeName, ProbeStatus, Producer, RolloutId, Timestamp, Verdict,
+    Hostname, ManifestHash, Minutes, OnHealthFailure, OperatorCommand, Outcome, Pinned,
+    PinnedManifest, PlanAction, Position, ProbeMode, ProbeName, ProbeStatus, Producer, RolloutId,
+    Timestamp, Verdict,
 };
 use serde_json::json;
 
@@ -395,6 +396,7 @@ impl World {
             snapshot.rollouts.push(RolloutRow {
                 record: rollout.record.clone(),
                 manifest_hash: rollout.manifest_hash.clone(),
+                pinned: Some(Arc::clone(&rollout.pinned)),
                 position: rollout.position,
             });
             snapshot
@@ -492,17 +494,20 @@ fn release(number: u32, at: Timestamp) -> (Release, PinnedSet) {
         };
         pinned.insert(
             hash.clone(),
-            Arc::new(Pinned {
-                on_health_failure: OnHealthFailure::RollbackAndHalt,
-                waves: vec![
-                    PinnedWave {
-                        soak_minutes: Minutes::from_minutes(1)
-                    };
-                    3
-                ],
-                host_set: hosts.collect(),
-                disruption_budgets: vec![budget],
-            }),
+            PinnedManifest {
+                rollout_id: manifest.rollout_id(),
+                pinned: Arc::new(Pinned {
+                    on_health_failure: OnHealthFailure::RollbackAndHalt,
+                    waves: vec![
+                        PinnedWave {
+                            soak_minutes: Minutes::from_minutes(1)
+                        };
+                        3
+                    ],
+                    host_set: hosts.collect(),
+                    disruption_budgets: vec![budget],
+                }),
+            },
         );
         manifests.insert(
             ChannelName::from(name),

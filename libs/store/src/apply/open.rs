@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 use super::{column_seq, record_json};
 use crate::error::{ApplyError, DbError};
 use crate::jsonb::Jsonb;
-use crate::rows::OpenedRollout;
+use crate::rows::{OpenedRollout, PinnedTerms};
 use crate::sql::sql;
 use crate::text::encode;
 
@@ -52,6 +52,7 @@ pub(super) async fn insert(
                 &column_seq("the input sequence", position.seq)?,
                 &i64::from(position.index),
                 &opened.stamp.traceparent.as_deref().map(encode),
+                &record_json(&PinnedTerms::from(&**pinned))?,
             ],
         )
         .await?;

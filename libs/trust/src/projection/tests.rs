@@ -121,7 +121,9 @@ fn a_rollout_pins_policy_waves_hosts_and_budgets() {
         fleet_hash_of(&signed.bytes, &hash).unwrap(),
         canonical_hash(&bundle.fleet.bytes).unwrap()
     );
-    let pinned = pin(&signed.bytes, &bundle.fleet.bytes, &hash).unwrap();
+    let manifest = pin(&signed.bytes, &bundle.fleet.bytes, &hash).unwrap();
+    assert_eq!(manifest.rollout_id.channel(), ChannelName::from("stable"));
+    let pinned = manifest.pinned;
     assert_eq!(pinned.on_health_failure, OnHealthFailure::RollbackAndHalt);
     let soaks: Vec<u64> = pinned
         .waves
@@ -139,7 +141,8 @@ fn a_rollout_pins_policy_waves_hosts_and_budgets() {
         &bundle.fleet.bytes,
         &canonical_hash(&edge.bytes).unwrap(),
     )
-    .unwrap();
+    .unwrap()
+    .pinned;
     assert_eq!(pinned.waves.len(), 1);
     assert_eq!(pinned.waves[0].soak_minutes, Minutes::ZERO);
 }
@@ -153,7 +156,8 @@ fn soak_comes_from_the_policy_and_not_from_the_resolved_wave() {
     );
     let signed = &built.bundle.rollouts["stable"];
     let hash = canonical_hash(&signed.bytes).unwrap();
-    let pinned = pin(&signed.bytes, &built.bundle.fleet.bytes, &hash).unwrap();
+    let manifest = pin(&signed.bytes, &built.bundle.fleet.bytes, &hash).unwrap();
+    let pinned = manifest.pinned;
     assert_eq!(pinned.soak_minutes(0), Minutes::from_minutes(10));
 }
 
@@ -166,7 +170,8 @@ fn a_host_in_no_wave_is_unstaged_only_where_waves_are_declared() {
         );
         let signed = &built.bundle.rollouts["stable"];
         let hash = canonical_hash(&signed.bytes).unwrap();
-        pin(&signed.bytes, &built.bundle.fleet.bytes, &hash).unwrap()
+        let manifest = pin(&signed.bytes, &built.bundle.fleet.bytes, &hash).unwrap();
+        manifest.pinned
     };
     let staged = |pinned: &Pinned| -> Vec<(u32, bool)> {
         pinned

@@ -1,14 +1,14 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{TimeDelta, Utc};
 use nixfleet_proto::host::{FailedControl, NewHost};
 use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::outcome::{Opened, OutcomeSubject};
+use nixfleet_proto::rows::{BlockKey, HostKey, ProbeKey, QuarantineKey};
 use nixfleet_proto::{
-    ClosureHash, Gate, Hold, HostRecord, Hostname, OnHealthFailure, Position, Rejection,
-    RolloutRecord, RolloutState, Timestamp, rejection::Reason,
+    ClosureHash, Gate, Hold, HostRecord, Hostname, OnHealthFailure, Pinned, PinnedManifest,
+    Position, Rejection, RolloutRecord, RolloutState, Timestamp, rejection::Reason,
 };
-use nixfleet_store::rows::{BlockKey, HostKey, ProbeKey, QuarantineKey};
 use proptest::prelude::*;
 
 use super::*;
@@ -136,7 +136,11 @@ fn pinned() -> PinnedSet {
         host_set,
         disruption_budgets: Vec::new(),
     };
-    BTreeMap::from([("m".into(), Arc::new(pinned))])
+    let manifest = PinnedManifest {
+        rollout_id: rollout(0),
+        pinned: Arc::new(pinned),
+    };
+    PinnedSet::from([("m".into(), manifest)])
 }
 
 fn accepted(number: u64, accepted: Accepted) -> Outcome {

@@ -67,9 +67,7 @@ async fn clear_rollout(
     let bytes = read_json_body(&headers, body, limit).await?;
     let clearance: Clearance = parse(&bytes)?;
     check_reason(&clearance.reason)?;
-    for hostname in &clearance.waived_hosts {
-        check_text("waivedHosts", hostname.as_str(), MAX_NAME_BYTES)?;
-    }
+    check_waived(&clearance.waived_hosts)?;
     let command = OperatorCommand::OperatorClearance {
         rollout_id: rollout_id.clone(),
         operator: identity.name.clone(),
@@ -77,6 +75,20 @@ async fn clear_rollout(
         waived_hosts: clearance.waived_hosts,
     };
     append(&app, &rollout_id.channel(), command).await
+}
+
+/// The fold refuses more than this over all clearances of a rollout; one request can say so at once.
+fn check_waived(hosts: &BTreeSet<Hostname>) -> Result<(), ApiError> {
+    for hostname in hosts {
+        check_text("waivedHosts", hostname.as_str(), MAX_NAME_BYTES)?;
+    }
+    let bytes: usize = hosts.iter().map(|name| name.as_str().len()).sum();
+    let max = OperatorCommand::WAIVED_BYTES_MAX;
+    if bytes > max {
+        let message = format!("the names take {bytes} bytes together, more than {max}");
+        return Err(ApiError::field("out-of-bounds", "waivedHosts", message));
+    }
+    Ok(())
 }
 
 #[derive(Debug, Deserialize)]

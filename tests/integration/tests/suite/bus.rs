@@ -19,7 +19,7 @@ use nixfleet_bus::{Bus, BusConfig, Floors, Message, Reader};
 use nixfleet_harness::scope::unique_prefix;
 use nixfleet_harness::shared_nats;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, EntryBody, OutputFrame};
+use nixfleet_proto::{Entry, EntryBody};
 
 /// Patience of everything that should happen soon.
 const SOON: Duration = Duration::from_secs(30);
@@ -71,17 +71,6 @@ fn entry(rollout: &str, host: &str, number: usize) -> Entry {
             current_closure: number.to_string().into(),
         },
     )
-}
-
-fn frame(epoch: u64) -> OutputFrame {
-    OutputFrame {
-        v: 1,
-        epoch,
-        first_input: None,
-        last_input: None,
-        state_hash: None,
-        outcomes: Vec::new(),
-    }
 }
 
 /// Reads until `count` messages came.

@@ -1,7 +1,6 @@
 //! A partition folded in the test, and appliers as processes.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -74,7 +73,7 @@ impl Fold {
         Self {
             partition: Partition::of(&channel, 2),
             state: PartitionState::new(),
-            pinned: PinnedSet::from([(manifest.clone(), Arc::new(pinned))]),
+            pinned: PinnedSet::from([(manifest.clone(), pinned)]),
             rollout: release.rollouts[&channel].clone(),
             store: store.unwrap(),
             dir: scratch::dir(name).unwrap(),
@@ -166,16 +165,14 @@ impl Fold {
         }
         let last = positions.last().unwrap();
         let frame = OutputFrame {
-            v: 1,
-            epoch: 1,
             first_input: positions.first().copied(),
             last_input: Some(InputMark {
                 seq: last.seq,
                 index: last.index,
                 of: last.index + 1,
             }),
-            state_hash: None,
             outcomes,
+            ..OutputFrame::new(1)
         };
         let output = self.bus.output(self.partition);
         self.out_seq = output.publish(&frame, self.out_seq).await.unwrap();

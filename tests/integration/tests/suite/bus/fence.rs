@@ -2,21 +2,28 @@
 
 use nixfleet_bus::{Bus, BusConfig, PublishError};
 use nixfleet_harness::{shared_nats, wait_for};
+use nixfleet_proto::OutputFrame;
 
 use super::proxy::{Mode, Proxy};
-use super::{SOON, bus, frame, p0, second};
+use super::{SOON, bus, p0, second};
 
 #[tokio::test]
 async fn the_second_writer_is_fenced() {
     let one = bus("fence").await;
     let two = second(&one).await;
     assert_eq!(one.output(p0()).last().await.unwrap(), None);
-    assert_eq!(one.output(p0()).publish(&frame(1), 0).await, Ok(1));
+    assert_eq!(
+        one.output(p0()).publish(&OutputFrame::new(1), 0).await,
+        Ok(1)
+    );
     let last = two.output(p0()).last().await.unwrap().unwrap();
     assert_eq!((last.seq, last.frame.epoch), (1, 1));
-    assert_eq!(two.output(p0()).publish(&frame(2), 1).await, Ok(2));
+    assert_eq!(
+        two.output(p0()).publish(&OutputFrame::new(2), 1).await,
+        Ok(2)
+    );
     // The first one does not know yet.
-    let fenced = one.output(p0()).publish(&frame(1), 1).await;
+    let fenced = one.output(p0()).publish(&OutputFrame::new(1), 1).await;
     let expected = PublishError::Fenced {
         expected: 1,
         last: 2,
@@ -34,7 +41,7 @@ async fn of_many_writers_at_once_exactly_one_gets_in() {
     let mut tasks = tokio::task::JoinSet::new();
     for epoch in 0..8 {
         let log = one.output(p0());
-        tasks.spawn(async move { log.publish(&frame(epoch), 0).await });
+        tasks.spawn(async move { log.publish(&OutputFrame::new(epoch), 0).await });
     }
     let answers = tasks.join_all().await;
     let won = answers.iter().filter(|answer| answer.is_ok()).count();
@@ -56,10 +63,10 @@ async fn a_frame_whose_acknowledgement_is_lost_is_recognised_as_mine() {
     };
     let owner = Bus::connect(through, "test/owner").await.unwrap();
     let log = owner.output(p0());
-    assert_eq!(log.publish(&frame(1), 0).await, Ok(1));
+    assert_eq!(log.publish(&OutputFrame::new(1), 0).await, Ok(1));
 
     proxy.set(Mode::Deaf);
-    let publish = tokio::spawn(async move { log.publish(&frame(1), 1).await });
+    let publish = tokio::spawn(async move { log.publish(&OutputFrame::new(1), 1).await });
     let stream = direct.names().output_stream(p0());
     wait_for("the frame to be stored", SOON, || async {
         let identity = direct.stream_identity(&stream).await?;
@@ -87,8 +94,11 @@ async fn a_lost_acknowledgement_and_another_writer_is_fenced() {
     let owner = Bus::connect(through, "test/owner").await.unwrap();
     proxy.set(Mode::Cut);
     let log = owner.output(p0());
-    let publish = tokio::spawn(async move { log.publish(&frame(1), 0).await });
-    assert_eq!(direct.output(p0()).publish(&frame(2), 0).await, Ok(1));
+    let publish = tokio::spawn(async move { log.publish(&OutputFrame::new(1), 0).await });
+    assert_eq!(
+        direct.output(p0()).publish(&OutputFrame::new(2), 0).await,
+        Ok(1)
+    );
     proxy.set(Mode::Pass);
     let fenced = PublishError::Fenced {
         expected: 0,
@@ -102,7 +112,7 @@ async fn a_lost_acknowledgement_and_another_writer_is_fenced() {
 #[tokio::test]
 async fn a_frame_over_the_limit_is_too_large() {
     let one = bus("large").await;
-    let mut large = frame(1);
+    let mut large = OutputFrame::new(1);
     large.state_hash = Some("x".repeat(nixfleet_bus::MAX_OUTPUT_FRAME_BYTES));
     let refused = one.output(p0()).publish(&large, 0).await;
     assert!(matches!(refused, Err(PublishError::TooLarge { .. })));

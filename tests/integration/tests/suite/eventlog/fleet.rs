@@ -294,12 +294,9 @@ async fn write_round(bus: &Bus, partition: Partition, round: usize) {
     let log = bus.output(partition);
     let last = bus.last_message(log.stream()).await.unwrap();
     let frame = OutputFrame {
-        v: 1,
-        epoch: round as u64,
         first_input: positions.first().copied(),
-        last_input: None,
-        state_hash: None,
         outcomes: positions.into_iter().map(outcome).collect(),
+        ..OutputFrame::new(round as u64)
     };
     log.publish(&frame, last.map_or(0, |last| last.seq))
         .await

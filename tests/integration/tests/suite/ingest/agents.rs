@@ -132,11 +132,6 @@ fn queued(gateway_seq: u64, effects: Vec<Effect>) -> OutputFrame {
         ..Accepted::default()
     };
     OutputFrame {
-        v: 1,
-        epoch: 1,
-        first_input: None,
-        last_input: None,
-        state_hash: None,
         outcomes: vec![Outcome {
             position: Position {
                 seq: gateway_seq,
@@ -153,6 +148,7 @@ fn queued(gateway_seq: u64, effects: Vec<Effect>) -> OutputFrame {
             traceparent: None,
             verdict: Verdict::Accepted(Box::new(accepted)),
         }],
+        ..OutputFrame::new(1)
     }
 }
 

@@ -1,7 +1,6 @@
 //! An input log written by the test, reducers as processes, and the pure fold to hold them against.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -71,7 +70,7 @@ impl Log {
         Self {
             partition: Partition::of(&channel, 1),
             rollout: release.rollouts[&channel].clone(),
-            pinned: PinnedSet::from([(manifest.clone(), Arc::new(pinned))]),
+            pinned: PinnedSet::from([(manifest.clone(), pinned)]),
             dir: scratch::dir(name).unwrap(),
             manifest,
             store,

@@ -13,14 +13,7 @@ use super::fixture::{Log, SOON, acknowledged, completed, count};
 async fn a_takeover_fences_the_older_owner_out() {
     let log = Log::new("reducer_fence").await;
     let output = log.bus.output(log.partition);
-    let old = |epoch| OutputFrame {
-        v: 1,
-        epoch,
-        first_input: None,
-        last_input: None,
-        state_hash: None,
-        outcomes: Vec::new(),
-    };
+    let old = OutputFrame::new;
     let mine = output.publish(&old(1), 0).await.unwrap();
     let reducer = log.reducer(0);
     log.open().await;

@@ -6,7 +6,7 @@ use chrono::{TimeDelta, TimeZone, Utc};
 use nixfleet_harness::Database;
 use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
-use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     ClosureHash, HostRecord, Hostname, InputMark, ManifestHash, OnHealthFailure, Pinned, Position,
@@ -81,6 +81,10 @@ pub fn cursor(out_seq: u64) -> Cursor {
         epoch: u64::MAX,
         leader_epoch: u64::MAX - 1,
         clock: Some(at(out_seq as i64)),
+        origin: Origin {
+            own: out_seq,
+            owner: 1,
+        },
     }
 }
 

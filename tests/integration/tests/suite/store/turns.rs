@@ -88,6 +88,7 @@ async fn what_was_applied_is_what_is_loaded() {
         [RolloutRow {
             record,
             manifest_hash: "00ff".into(),
+            pinned: Some(opened(&id, 3).pinned),
             position: stamp(8).position
         }]
     );

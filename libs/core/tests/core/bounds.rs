@@ -1,0 +1,193 @@
+//! What one outcome may hold, and what a state that knows less makes of it.
+
+use nixfleet_core::partition::{AbsorbError, MAX_OUTCOME_BYTES, PartitionState, PinnedSet};
+use nixfleet_proto::host::{ProbeDeclaration, ProbeMode};
+use nixfleet_proto::{
+    Effect, Entry, EntryBody, HostEventBody, HostState, Hostname, OnHealthFailure, OperatorCommand,
+    Outcome, PlanAction, Position, Reason, RolloutState, Verdict,
+};
+
+use crate::samples::{at, event, id, manifest_of, open, pinned, planned, set, told};
+
+struct Log {
+    state: PartitionState,
+    pinned: PinnedSet,
+    outcomes: Vec<Outcome>,
+}
+
+impl Log {
+    /// A log that opened one rollout with these hosts, all in one wave.
+    fn of(hosts: &[&str]) -> Self {
+        let hosts: Vec<_> = hosts.iter().map(|name| (*name, 0, true)).collect();
+        let mut log = Self {
+            state: PartitionState::new(),
+            pinned: set(pinned(OnHealthFailure::RollbackAndHalt, &hosts)),
+            outcomes: Vec::new(),
+        };
+        log.add(planned(0, 1, PlanAction::Barrier {}));
+        log.add(planned(0, 1, open("stable@4f", "m1")));
+        log
+    }
+
+    fn add(&mut self, entry: Entry) -> Verdict {
+        let seq = self.outcomes.len() as u64 + 1;
+        let position = Position { seq, index: 0 };
+        let (outcome, bytes) = self.state.apply_measured(position, &entry, &self.pinned);
+        assert_eq!(bytes, serde_json::to_vec(&outcome).unwrap().len() + 1);
+        assert!(bytes <= MAX_OUTCOME_BYTES);
+        self.outcomes.push(outcome.clone());
+        outcome.verdict
+    }
+
+    fn tell(&mut self, seq: u64, body: HostEventBody) -> Verdict {
+        self.add(told(1, "stable@4f", "a", event(seq, body)))
+    }
+}
+
+fn reason(verdict: &Verdict) -> Option<Reason> {
+    match verdict {
+        Verdict::Accepted(_) => None,
+        Verdict::Rejected(rejection) => Some(rejection.reason),
+    }
+}
+
+fn clearance(reason: &str, waived: &[String]) -> Entry {
+    let command = OperatorCommand::OperatorClearance {
+        rollout_id: id("stable@4f"),
+        operator: "ops".to_owned(),
+        reason: reason.to_owned(),
+        waived_hosts: waived.iter().map(|name| name.as_str().into()).collect(),
+    };
+    Entry::new(at(2), EntryBody::Operator { command })
+}
+
+#[test]
+fn a_rollout_is_opened_with_its_own_manifest_only() {
+    let mut log = Log::of(&["a"]);
+    let mut foreign = open("stable@5b", "m1");
+    if let PlanAction::OpenRollout { manifest_hash, .. } = &mut foreign {
+        *manifest_hash = manifest_of("edge@4f", "m1");
+    }
+    let verdict = log.add(planned(1, 1, foreign));
+    assert_eq!(reason(&verdict), Some(Reason::Invariant));
+    assert_eq!(
+        reason(&log.add(planned(1, 1, open("stable@5b", "m1")))),
+        None
+    );
+}
+
+#[test]
+fn the_names_of_excused_hosts_are_bounded_over_all_clearances() {
+    let names: Vec<String> = (0..80).map(|n| format!("{n:0>1000}")).collect();
+    let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut log = Log::of(&hosts);
+    assert_eq!(reason(&log.add(clearance("broken", &names[..60]))), None);
+    let more = log.add(clearance("broken, too", &names[60..]));
+    assert_eq!(reason(&more), Some(Reason::Invariant));
+    // Those who are excused already take no room twice.
+    assert_eq!(reason(&log.add(clearance("again", &names[..65]))), None);
+}
+
+#[test]
+fn a_reason_has_the_length_of_a_text() {
+    let mut log = Log::of(&["a"]);
+    let long = "x".repeat(OperatorCommand::TEXT_BYTES_MAX + 1);
+    let verdict = log.add(clearance(&long, &[]));
+    assert_eq!(reason(&verdict), Some(Reason::Invariant));
+    assert_eq!(reason(&log.add(clearance(&long[1..], &[]))), None);
+}
+
+/// Its record would not fit into a frame any more; whoever reports so much must not stop others.
+#[test]
+fn what_no_frame_can_hold_is_a_rejection_and_changes_nothing() {
+    let mut log = Log::of(&["a"]);
+    log.tell(
+        1,
+        HostEventBody::DispatchAck {
+            current_closure_at_dispatch: "before-a".into(),
+            received_at: at(1),
+        },
+    );
+    log.tell(
+        2,
+        HostEventBody::ActivationCompleted {
+            observed_current_closure: "target-a".into(),
+            exit_code: 0,
+            completed_at: at(1),
+        },
+    );
+    let declared = |count: usize| {
+        let probes = (0..count).map(|number| ProbeDeclaration {
+            probe_name: format!("{number:0>1000}").into(),
+            kind: "exec".to_owned(),
+            mode: ProbeMode::Enforce,
+        });
+        HostEventBody::ProbeTopologyDeclared {
+            probes: probes.collect(),
+            declared_at: at(1),
+        }
+    };
+    let before = log.state.rollouts().clone();
+    let verdict = log.tell(3, declared(1_000));
+    assert_eq!(reason(&verdict), Some(Reason::Invariant));
+    assert_eq!(*log.state.rollouts(), before);
+    assert_eq!(reason(&log.tell(3, declared(100))), None);
+}
+
+#[test]
+fn a_state_that_knows_less_takes_everything_but_what_it_does_not_know() {
+    let mut log = Log::of(&["a", "b"]);
+    log.tell(
+        1,
+        HostEventBody::DispatchAck {
+            current_closure_at_dispatch: "before-a".into(),
+            received_at: at(1),
+        },
+    );
+    let failed = HostEventBody::ActivationFailed {
+        exit_code: 1,
+        stderr_tail: String::new(),
+        failed_at: at(1),
+    };
+    log.tell(2, failed);
+    let rolled_back = HostEventBody::RollbackComplete {
+        reverted_to_closure: "before-a".into(),
+        exit_code: 0,
+        completed_at: at(1),
+    };
+    log.tell(3, rolled_back);
+    let quarantined = |effect: &Effect| matches!(effect, Effect::InsertQuarantine { .. });
+    let last = log.outcomes.last().unwrap();
+    assert!(matches!(&last.verdict, Verdict::Accepted(a) if a.effects.iter().any(quarantined)));
+    log.add(planned(3, 1, open("stable@5b", "m1")));
+    assert_eq!(
+        log.state.rollouts()[&id("stable@4f")].record.state,
+        RolloutState::Superseded
+    );
+
+    let mut late = PartitionState::new();
+    for outcome in &log.outcomes[2..] {
+        late.absorb_known(outcome, &log.pinned).unwrap();
+    }
+    assert_eq!(late.quarantines(), log.state.quarantines());
+    let newer = id("stable@5b");
+    assert_eq!(late.rollouts().keys().collect::<Vec<_>>(), [&newer]);
+    assert_eq!(late.rollouts()[&newer], log.state.rollouts()[&newer]);
+
+    let mut strict = PartitionState::new();
+    let refused = strict.absorb(&log.outcomes[2], &log.pinned);
+    assert_eq!(refused, Err(AbsorbError::UnknownRollout(id("stable@4f"))));
+    let stranger = {
+        let mut outcome = log.outcomes[2].clone();
+        if let Verdict::Accepted(accepted) = &mut outcome.verdict {
+            accepted.hosts[0].rollout_id = newer.clone();
+            accepted.hosts[0].hostname = Hostname::from("nobody");
+            accepted.hosts[0].state = HostState::Pending;
+        }
+        outcome
+    };
+    assert!(
+        late.absorb_known(&stranger, &log.pinned).is_err(),
+        "a rollout that is known has all its hosts"
+    );
+}
