@@ -1,6 +1,7 @@
 //! The connections of one process and what it reaches through them.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use nixfleet_proto::subject::{Names, Partition};
@@ -11,7 +12,7 @@ use crate::config::BusConfig;
 use crate::connect::{ConnectError, Connections};
 use crate::ids::MessageIds;
 use crate::input::{self, InputPublisher};
-use crate::lease::{LeaseConfig, Leases};
+use crate::lease::{self, Leases, Membership};
 use crate::manifests::ManifestStore;
 use crate::output::OutputLog;
 use crate::reader::Reader;
@@ -37,6 +38,8 @@ struct Inner {
     closing: CancellationToken,
     /// The publishers of this process while somebody holds them.
     input: Mutex<Weak<input::Shared>>,
+    /// Services that are refused membership here, with the reason.
+    refusals: Mutex<BTreeMap<String, String>>,
 }
 
 impl Bus {
@@ -65,6 +68,7 @@ impl Bus {
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
             input: Mutex::new(Weak::new()),
+            refusals: Mutex::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -81,17 +85,28 @@ impl Bus {
         self.inner.config.partitions
     }
 
+    /// The keys of a service that shares out the partitions.
+    pub fn partition_keys(&self) -> Vec<String> {
+        let partitions = Partition::all(self.partitions());
+        partitions.map(|partition| partition.to_string()).collect()
+    }
+
     /// The configuration.
     pub fn config(&self) -> &BusConfig {
         &self.inner.config
     }
 
-    /// Says which connection is down, for readiness.
+    /// Says which connection is down, or that another process has the name of this instance; for
+    /// readiness.
     ///
     /// # Errors
-    /// Names the connection.
+    /// Names the fault.
     pub fn check(&self) -> Result<(), String> {
-        self.inner.connections.check()
+        self.inner.connections.check()?;
+        match self.refusals().values().next() {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(()),
+        }
     }
 
     /// A reader whose first message is the one with `from_seq`; 0 and 1 both mean the first message
@@ -130,9 +145,13 @@ impl Bus {
         ManifestStore::new(self.clone())
     }
 
-    /// Leases of one service, held in the name of one instance.
-    pub fn leases(&self, service: &str, instance: &str, config: LeaseConfig) -> Leases {
-        Leases::new(self.clone(), service, instance, config)
+    /// Makes this instance a member of a service that shares out keys. When `stop` is cancelled it
+    /// leaves at once, and every lease is asked back.
+    ///
+    /// # Panics
+    /// Outside a runtime: a task keeps the membership alive.
+    pub fn leases(&self, member: Membership<'_>, stop: &CancellationToken) -> Leases {
+        lease::join(self.clone(), member, stop.clone())
     }
 
     /// Ends orderly: no new entries, everything accepted is answered, leases are given back,
@@ -147,6 +166,20 @@ impl Bus {
             tracing::warn!("publishers or leases did not end in time");
         }
         self.inner.connections.close().await;
+    }
+
+    /// Notes whether a service is refused membership in the name of this instance.
+    pub(crate) fn set_refusal(&self, service: &str, reason: Option<String>) {
+        match reason {
+            Some(reason) => self.refusals().insert(service.to_owned(), reason),
+            None => self.refusals().remove(service),
+        };
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        // Every change is one insert or removal: a panic elsewhere leaves nothing half done.
+        let refusals = &self.inner.refusals;
+        refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn name(&self) -> &str {

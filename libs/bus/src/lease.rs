@@ -1,33 +1,59 @@
 //! Leases keep two workers from doing the same work. They are never what makes the work correct:
 //! every log has its own fence.
 //!
-//! A lease is a key with a time to live, renewed by its holder. The holder counts its own time on
-//! the monotonic clock and stops two seconds before the server would give the key away.
+//! Members of a service and the keys they hold are records with a time to live in one bucket,
+//! renewed by their writers. Every member sees the same bucket and works out the same assignment
+//! ([`assign`]); it takes the keys of its share that are free and hands over what is not its share.
+//! A holder counts its own time on the monotonic clock and stops two seconds before the server
+//! would give the key away.
+//!
+//! All of that is [`LeaseCore`], a plain value without clock, socket or task. Start reading there,
+//! then at `holding.rs` (one key) and `assign.rs` (the shares).
 
-mod keeper;
+mod assign;
+mod core;
+mod holding;
 mod record;
+mod roster;
+#[cfg(feature = "shell")]
+mod shell;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Subscriber;
-use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::Bus;
 use crate::config::ConfigFault;
-use keeper::Keeper;
-use record::{Current, Holder, Record, Written};
+
+pub use self::assign::{Members, Placement, assign};
+pub use self::core::{Answer, Command, Identity, LeaseCore, Signal};
+pub use self::holding::Loss;
+pub use self::record::{
+    Content, LeaseRecord, MemberRecord, Record, RecordKey, Sighting, Writer, Written,
+};
+#[cfg(feature = "shell")]
+pub use self::shell::{Lease, Leases, Membership, RecordView};
+
+#[cfg(feature = "shell")]
+pub(crate) use self::shell::join;
 
 /// How long before its expiry a holder stops: more than the pauses of a loaded machine.
 const MARGIN: Duration = Duration::from_secs(2);
-/// A standby looks this often; an expiry is not announced on the bus.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After an announcement the store may be a moment behind it.
-const SETTLE: Duration = Duration::from_millis(20);
+/// Pause after a write or look that nobody answered.
+const RETRY: Duration = Duration::from_millis(300);
+/// Longest time giving back may take; afterwards the time to live does it.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+/// A worker may take this long between two turns before others are told to take its key.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
+/// A watch that shows nothing of what is there for this long is opened anew.
+const WATCH_PATIENCE: Duration = Duration::from_secs(3);
+/// How long an instance stands behind others after the first failure under a key.
+const BACK_FIRST: Duration = Duration::from_secs(2);
+/// The longest it stands behind.
+const BACK_MAX: Duration = Duration::from_secs(120);
+/// More failures in a row make it no longer.
+const FAILURES_MAX: u32 = 10;
+/// Work that lasted this long has not failed in a row.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// Section `lease` of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +63,9 @@ pub struct LeaseConfig {
     pub ttl_seconds: u64,
     /// How often the holder renews: two renewals may fail before it has to stop.
     pub renew_seconds: u64,
+    /// Longest time work may take to end after its lease was asked back, because another instance
+    /// shall have it or the process stops.
+    pub hand_over_seconds: u64,
 }
 
 impl Default for LeaseConfig {
@@ -44,6 +73,7 @@ impl Default for LeaseConfig {
         Self {
             ttl_seconds: 10,
             renew_seconds: 3,
+            hand_over_seconds: 20,
         }
     }
 }
@@ -65,218 +95,51 @@ impl LeaseConfig {
                 "must be above 0 and leave more than 2 s before ttl_seconds",
             );
         }
+        if !(1..=3_600).contains(&self.hand_over_seconds) {
+            fault("hand_over_seconds", "must be between 1 and 3600");
+        }
         faults
     }
-
-    fn ttl(self) -> Duration {
-        Duration::from_secs(self.ttl_seconds)
-    }
-
-    fn renew(self) -> Duration {
-        Duration::from_secs(self.renew_seconds)
-    }
 }
 
-/// The leases of one service, taken in the name of one instance.
-#[derive(Clone)]
-pub struct Leases {
-    bus: Bus,
-    service: Arc<str>,
-    instance: Arc<str>,
-    config: LeaseConfig,
+/// The times a [`LeaseCore`] works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Time to live of every record.
+    pub ttl: Duration,
+    /// How often records are renewed.
+    pub renew: Duration,
+    /// How long before its expiry a holder stops.
+    pub margin: Duration,
+    /// Pause after a write or look that nobody answered.
+    pub retry: Duration,
+    /// Longest time giving back may take.
+    pub release_patience: Duration,
+    /// Longest time work may take to end after its key was asked back.
+    pub hand_over: Duration,
 }
 
-impl Leases {
-    pub(crate) fn new(bus: Bus, service: &str, instance: &str, config: LeaseConfig) -> Self {
+impl From<LeaseConfig> for Timing {
+    fn from(config: LeaseConfig) -> Self {
         Self {
-            bus,
-            service: service.into(),
-            instance: instance.into(),
-            config,
-        }
-    }
-
-    /// Waits until the key is free and takes it: at once when its holder gives it back, within the
-    /// time to live when its holder died. Failures of the bus are waited out.
-    ///
-    /// Dropping the future stands back; a key taken in that very moment is free again after its
-    /// time to live.
-    pub async fn acquire(&self, key: &str) -> Lease {
-        let record = Record::new(self.bus.clone(), &self.service, key, self.config.ttl());
-        let mut candidate = Candidate {
-            holder: Holder {
-                instance: self.instance.to_string(),
-                process: self.bus.ids().process().to_owned(),
-                renewal: 0,
-            },
-            record,
-            ttl: self.config.ttl(),
-            asked_at: None,
-        };
-        let mut news = None;
-        let mut reported = false;
-        loop {
-            // Listening comes first, so that nothing given back after the look is missed.
-            if news.is_none() {
-                news = self.listen(candidate.record.subject()).await;
-            }
-            match candidate.look().await {
-                Ok(Some(taken)) => return self.hold(key, candidate, taken),
-                Ok(None) => {}
-                Err(reason) => {
-                    if !reported {
-                        tracing::warn!(service = %self.service, key, reason, "lease not reachable");
-                    }
-                    reported = true;
-                }
-            }
-            wait(&mut news).await;
-        }
-    }
-
-    async fn listen(&self, subject: &str) -> Option<Subscriber> {
-        match self
-            .bus
-            .connections()
-            .lease
-            .subscribe(subject.to_owned())
-            .await
-        {
-            Ok(subscriber) => Some(subscriber),
-            Err(error) => {
-                tracing::warn!(%error, "lease changes are polled only");
-                None
-            }
-        }
-    }
-
-    fn hold(&self, key: &str, candidate: Candidate, taken: Taken) -> Lease {
-        let lost = CancellationToken::new();
-        let release = self.bus.closing().child_token();
-        let done = TaskTracker::new();
-        let keeper = Keeper {
-            service: self.service.clone(),
-            key: key.to_owned(),
-            record: candidate.record,
-            holder: candidate.holder,
-            revision: taken.revision,
-            valid_until: taken.asked_at + self.config.ttl() - MARGIN,
-            config: self.config,
-            lost: lost.clone(),
-            release: release.clone(),
-        };
-        keeper.note("acquired");
-        tracing::info!(service = %self.service, key, "lease acquired");
-        self.bus.tracker().spawn(done.track_future(keeper.run()));
-        done.close();
-        Lease {
-            key: key.to_owned(),
-            lost,
-            release,
-            done,
+            ttl: Duration::from_secs(config.ttl_seconds),
+            renew: Duration::from_secs(config.renew_seconds),
+            margin: MARGIN,
+            retry: RETRY,
+            release_patience: RELEASE_PATIENCE,
+            hand_over: Duration::from_secs(config.hand_over_seconds),
         }
     }
 }
 
-/// Waits for news about a key or for the next look.
-async fn wait(news: &mut Option<Subscriber>) {
-    let Some(subscriber) = news else {
-        tokio::time::sleep(LOOK_EVERY).await;
-        return;
-    };
-    match tokio::time::timeout(LOOK_EVERY, subscriber.next()).await {
-        Ok(Some(_)) => tokio::time::sleep(SETTLE).await,
-        Ok(None) => *news = None,
-        Err(_) => {}
-    }
+/// Seeded fault: a holder never stops by itself.
+fn mutant_never_expires() -> bool {
+    false
 }
 
-/// Somebody who wants a key.
-struct Candidate {
-    record: Record,
-    holder: Holder,
-    ttl: Duration,
-    /// When the last attempt was sent whose fate is unknown.
-    asked_at: Option<Instant>,
-}
-
-/// A key that was taken.
-struct Taken {
-    revision: u64,
-    asked_at: Instant,
-}
-
-impl Candidate {
-    /// Looks once and takes the key if it is free. An earlier attempt that succeeded without an
-    /// answer is recognised by its holder.
-    async fn look(&mut self) -> Result<Option<Taken>, String> {
-        let expected = match self.record.read().await? {
-            Current::Free(revision) => revision,
-            Current::Held(revision, holder) => {
-                let Some(asked_at) = self
-                    .asked_at
-                    .filter(|_| holder.as_ref() == Some(&self.holder))
-                else {
-                    return Ok(None);
-                };
-                if asked_at.elapsed() + MARGIN < self.ttl {
-                    return Ok(Some(Taken { revision, asked_at }));
-                }
-                revision
-            }
-        };
-        let asked_at = Instant::now();
-        self.holder.renewal += 1;
-        self.asked_at = Some(asked_at);
-        match self.record.write(&self.holder, expected).await {
-            Written::Stored(revision) => Ok(Some(Taken { revision, asked_at })),
-            Written::Conflict => Ok(None),
-            Written::Unknown(reason) => Err(reason),
-        }
-    }
-}
-
-/// A key that is held. Dropping it gives it back.
-pub struct Lease {
-    key: String,
-    lost: CancellationToken,
-    release: CancellationToken,
-    done: TaskTracker,
-}
-
-impl Lease {
-    /// The key.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// True until the lease is lost.
-    pub fn is_held(&self) -> bool {
-        !self.lost.is_cancelled()
-    }
-
-    /// Completes when the lease is lost: another holder was seen, or it could not be renewed in
-    /// time. Work under it must stop then.
-    pub async fn lost(&self) {
-        self.lost.cancelled().await;
-    }
-
-    /// The same as a token, for the parts of the work.
-    pub fn lost_token(&self) -> CancellationToken {
-        self.lost.clone()
-    }
-
-    /// Gives the key back, so that the next holder takes it at once.
-    pub async fn release(self) {
-        self.release.cancel();
-        self.done.wait().await;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.release.cancel();
-    }
+/// Seeded fault: a key is taken whoever holds it.
+fn mutant_takes_held() -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -289,7 +152,8 @@ mod tests {
         let tight = LeaseConfig {
             ttl_seconds: 5,
             renew_seconds: 3,
+            hand_over_seconds: 0,
         };
-        assert_eq!(tight.faults().len(), 1);
+        assert_eq!(tight.faults().len(), 2);
     }
 }

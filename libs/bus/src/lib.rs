@@ -3,7 +3,7 @@
 //!
 //! Knows NATS and nothing of what entries mean: it never decides, folds or plans. What frames hold,
 //! how they are read and what becomes of a publish are plain values, always built; feature `shell`
-//! adds the client. Start reading at [`FrameBuffer`] and [`FencedPublish`], then at `Bus`, `Reader`,
+//! adds the client. Start reading at [`FrameBuffer`], [`FencedPublish`] and [`LeaseCore`], then at `Bus`, `Reader`,
 //! `InputPublisher` and `OutputLog`.
 
 mod config;
@@ -13,6 +13,7 @@ mod fate;
 mod floors;
 mod framing;
 mod ids;
+pub mod lease;
 mod message;
 mod track;
 
@@ -28,8 +29,6 @@ mod input;
 mod layout;
 #[cfg(feature = "shell")]
 mod leader;
-#[cfg(feature = "shell")]
-mod lease;
 #[cfg(feature = "shell")]
 mod liveness;
 #[cfg(feature = "shell")]
@@ -53,6 +52,7 @@ pub use fate::{
 pub use floors::Floors;
 pub use framing::{Frame, FrameBuffer, FrameLimits, Run};
 pub use ids::MessageIds;
+pub use lease::{LeaseConfig, LeaseCore};
 pub use message::{LastFrame, Message, StreamIdentity};
 pub use track::{Gaps, Seen, Track};
 
@@ -64,7 +64,7 @@ pub use {
     input::{Appended, InputPublisher},
     layout::LayoutError,
     leader::LeaderError,
-    lease::{Lease, LeaseConfig, Leases},
+    lease::{Lease, Leases, Membership},
     liveness::{Liveness, LivenessError},
     manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore},
     output::{LastFrameError, OutputLog},

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use anyhow::Context as _;
-use nixfleet_bus::{LeaderError, Leases, ManifestError, ReadError};
+use nixfleet_bus::{LeaderError, Lease, Leases, ManifestError, ReadError};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::{Timestamp, subject::Partition};
 use nixfleet_service::{CancellationToken, Health};
@@ -32,49 +32,73 @@ pub async fn run(
             lease = leases.acquire(&key) => lease,
         };
         tracing::info!(partition = key, "owns the partition");
+        let stop = CancellationToken::new();
         tokio::select! {
-            () = shutdown.cancelled() => {
-                lease.release().await;
-                return Ok(());
-            }
             () = lease.lost() => {
                 tracing::warn!(partition = key, "lost the partition");
             }
-            never = own(&turns, &health, &part) => match never {},
+            never = ask_to_stop(&lease, &shutdown, &stop) => match never {},
+            () = own(&turns, &health, &part, &stop) => {}
         }
+        lease.release().await;
     }
 }
 
-/// Follows the log for ever. Whatever goes wrong is reported and tried again from the cursor in the
-/// database: the tables are right at every moment, so beginning again is always safe.
-async fn own(turns: &Turns, health: &Health, part: &str) -> Infallible {
+/// Ends the work in good order when the lease is asked back or the process stops.
+async fn ask_to_stop(
+    lease: &Lease,
+    shutdown: &CancellationToken,
+    stop: &CancellationToken,
+) -> Infallible {
+    tokio::select! {
+        () = lease.recalled() => {}
+        () = shutdown.cancelled() => {}
+    }
+    stop.cancel();
+    // The turn that is being written ends by itself.
+    std::future::pending().await
+}
+
+/// Follows the log until it shall stop. Whatever goes wrong is reported and tried again from the
+/// cursor in the database: the tables are right at every moment, so beginning again is always safe.
+async fn own(turns: &Turns, health: &Health, part: &str, stop: &CancellationToken) {
     let mut pauses = Pauses::new(turns.config.retry_max());
-    loop {
+    while !stop.is_cancelled() {
         let mut progress = Progress {
             health,
             part,
             pauses: &mut pauses,
         };
-        match follow(turns, &mut progress).await {
-            Again::Reload => {}
+        match follow(turns, &mut progress, stop).await {
+            Again::Reload | Again::Never => {}
             Again::Later(error) => {
                 let reason = format!("{error:#}");
                 tracing::warn!(partition = %turns.partition, error = reason, "trying again");
                 health.set_ready(part, Err(reason));
-                pauses.sleep().await;
+                unless(stop, pauses.sleep()).await;
             }
             Again::Stopped(error) => {
                 let reason = format!("{error:#}");
                 tracing::error!(partition = %turns.partition, error = reason, "partition stopped");
                 health.set_ready(part, Err(reason));
-                tokio::time::sleep(turns.config.check()).await;
+                unless(stop, tokio::time::sleep(turns.config.check())).await;
             }
         }
     }
 }
 
+/// Waits, but not when it shall stop. Nothing when it does.
+async fn unless<T>(stop: &CancellationToken, wait: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        () = stop.cancelled() => None,
+        waited = wait => Some(waited),
+    }
+}
+
 /// Why following ended.
 enum Again {
+    /// It shall stop, and everything begun has ended.
+    Never,
     /// The cursor in the database is not ours any more: read it again, at once.
     Reload,
     /// Something is down; it comes back by itself.
@@ -98,23 +122,28 @@ impl Progress<'_> {
 }
 
 /// Reads and applies from the cursor on; returns only when that cannot go on.
-async fn follow(turns: &Turns, progress: &mut Progress<'_>) -> Again {
-    match try_follow(turns, progress).await {
+async fn follow(turns: &Turns, progress: &mut Progress<'_>, stop: &CancellationToken) -> Again {
+    match try_follow(turns, progress, stop).await {
         Ok(never) => match never {},
         Err(again) => again,
     }
 }
 
-async fn try_follow(turns: &Turns, progress: &mut Progress<'_>) -> Result<Infallible, Again> {
-    let mut cursor = load_cursor(turns).await?;
-    let (start, stream_created) = locate(turns, cursor.as_ref()).await?;
+async fn try_follow(
+    turns: &Turns,
+    progress: &mut Progress<'_>,
+    stop: &CancellationToken,
+) -> Result<Infallible, Again> {
+    let begun = unless(stop, begin(turns)).await.ok_or(Again::Never)?;
+    let (mut cursor, start, stream_created) = begun?;
     announce(turns.partition, start);
     let stream = turns.bus.names().output_stream(turns.partition);
     let mut reader = turns.bus.reader(&stream, start.seq());
     progress.good();
     loop {
         let batch = reader.next_batch(turns.config.frames_max);
-        let messages = match tokio::time::timeout(turns.config.check(), batch).await {
+        let batch = unless(stop, tokio::time::timeout(turns.config.check(), batch)).await;
+        let messages = match batch.ok_or(Again::Never)? {
             Ok(Ok(messages)) => messages,
             Ok(Err(error)) => return Err(read_failed(turns, error).await),
             Err(_) => {
@@ -129,11 +158,21 @@ async fn try_follow(turns: &Turns, progress: &mut Progress<'_>) -> Result<Infall
         };
         let cut = batches(messages, turns.config.outcomes_max).map_err(Again::Stopped)?;
         for batch in &cut {
+            if stop.is_cancelled() {
+                return Err(Again::Never);
+            }
             cursor = Some(apply(turns, batch, cursor.as_ref(), stream_created).await?);
             progress.good();
         }
         lag(turns.partition, reader.pending());
     }
+}
+
+/// The cursor, and where it says to start.
+async fn begin(turns: &Turns) -> Result<(Option<Cursor>, Start, Timestamp), Again> {
+    let cursor = load_cursor(turns).await?;
+    let (start, stream_created) = locate(turns, cursor.as_ref()).await?;
+    Ok((cursor, start, stream_created))
 }
 
 async fn apply(

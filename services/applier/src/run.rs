@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Floors};
+use nixfleet_bus::{Bus, Floors, Membership};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_service::{CancellationToken, Context, Health};
 use nixfleet_store::{ReadError, Store};
@@ -48,7 +48,13 @@ pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
 }
 
 fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
-    let leases = bus.leases("applier", &ctx.instance, ctx.config.lease);
+    let member = Membership {
+        service: "applier",
+        instance: &ctx.instance,
+        keys: &bus.partition_keys(),
+        config: ctx.config.lease,
+    };
+    let leases = bus.leases(member, &ctx.shutdown);
     for partition in Partition::all(bus.partitions()) {
         let turns = Turns {
             partition,

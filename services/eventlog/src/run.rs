@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::join_all;
-use nixfleet_bus::{Bus, Floors, LeaderError, Leases, ReadError};
+use nixfleet_bus::{Bus, Floors, LeaderError, Leases, Membership, ReadError};
 use nixfleet_service::{CancellationToken, Context, Health};
 use nixfleet_store::{ArchiveError, Store};
 
@@ -27,7 +27,6 @@ struct Shared {
     config: Arc<Config>,
     bus: Bus,
     store: Store,
-    leases: Leases,
     health: Health,
 }
 
@@ -45,14 +44,13 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         () = context.shutdown.cancelled() => return Ok(()),
     };
     let shared = Arc::new(Shared {
-        leases: bus.leases(SERVICE, &context.instance, config.lease),
         health: context.health.clone(),
         config,
         bus,
         store,
     });
     let worked = tokio::select! {
-        worked = work(&shared, &context.shutdown) => worked,
+        worked = work(&shared, &context) => worked,
         () = watch(&shared) => Ok(()),
     };
     shared.bus.close().await;
@@ -61,15 +59,27 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
 }
 
 /// Archives everything this instance has a lease for, until the shutdown.
-async fn work(shared: &Arc<Shared>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+async fn work(shared: &Arc<Shared>, context: &Context<Config>) -> anyhow::Result<()> {
+    let shutdown = &context.shutdown;
     let prepared = tokio::select! {
         prepared = prepare(shared) => prepared,
         () = shutdown.cancelled() => return Ok(()),
     };
     prepared?;
     let units = units(shared.bus.names(), shared.bus.partitions());
+    let keys: Vec<String> = units.iter().map(|unit| unit.key.clone()).collect();
+    let member = Membership {
+        service: SERVICE,
+        instance: &context.instance,
+        keys: &keys,
+        config: shared.config.lease,
+    };
+    let leases = shared.bus.leases(member, shutdown);
     // One task: archiving waits for the network and the database, hardly for the processor.
-    join_all(units.iter().map(|unit| hold(shared, unit, shutdown))).await;
+    let holds = units
+        .iter()
+        .map(|unit| hold(shared, &leases, unit, shutdown));
+    join_all(holds).await;
     Ok(())
 }
 
@@ -126,46 +136,68 @@ async fn watch(shared: &Shared) {
 }
 
 /// Archives one unit whenever its lease is held; otherwise stands by.
-async fn hold(shared: &Shared, unit: &Unit, shutdown: &CancellationToken) {
+async fn hold(shared: &Shared, leases: &Leases, unit: &Unit, shutdown: &CancellationToken) {
     while !shutdown.is_cancelled() {
         let lease = tokio::select! {
-            lease = shared.leases.acquire(&unit.key) => lease,
+            lease = leases.acquire(&unit.key) => lease,
             () = shutdown.cancelled() => return,
         };
-        let following = join_all(unit.streams.iter().map(|stream| follow(shared, stream)));
+        let stop = CancellationToken::new();
+        let streams = unit.streams.iter();
+        let following = join_all(streams.map(|stream| follow(shared, stream, &stop)));
+        let asked = async {
+            tokio::select! {
+                () = lease.recalled() => {}
+                () = shutdown.cancelled() => {}
+            }
+            stop.cancel();
+            // What is being written ends by itself.
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             _ = following => {}
+            () = asked => {}
+            // A transaction that is cut off here either happened or did not; its cursor tells.
             () = lease.lost() => {}
-            () = shutdown.cancelled() => {}
         }
-        // A transaction that was cut off here either happened or did not; its cursor tells.
         lease.release().await;
     }
 }
 
-/// Archives one stream for ever, starting over at the cursor after every failure.
-async fn follow(shared: &Shared, stream: &Stream) {
+/// Archives one stream until it shall stop, starting over at the cursor after every failure.
+async fn follow(shared: &Shared, stream: &Stream, stop: &CancellationToken) {
     let component = format!("archive {}", stream.name);
-    loop {
-        let failure = match archive(shared, stream).await {
+    while !stop.is_cancelled() {
+        let failure = match archive(shared, stream, stop).await {
             Failure::Again(reason) => {
                 tracing::info!(stream = %stream.name, reason, "starting over at the cursor");
-                tokio::time::sleep(RETRY_AFTER).await;
+                pause(stop, RETRY_AFTER).await;
                 continue;
             }
+            Failure::None => return,
             Failure::Stopped(reason) => reason,
         };
         tracing::error!(stream = %stream.name, reason = failure, "archiving stopped");
         metrics::gauge!("nixfleet_archive_stopped", "stream" => stream.name.clone()).set(1.0);
         shared.health.set_ready(&component, Err(failure));
         // Somebody may have decided meanwhile; taking it up again needs no restart.
-        let pause = Duration::from_secs(shared.config.archive.recheck_seconds);
-        tokio::time::sleep(pause).await;
+        let recheck = Duration::from_secs(shared.config.archive.recheck_seconds);
+        pause(stop, recheck).await;
+    }
+}
+
+/// Waits, but not when it shall stop.
+async fn pause(stop: &CancellationToken, time: Duration) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(time) => {}
     }
 }
 
 /// Why a stream is not being archived.
 enum Failure {
+    /// It shall stop.
+    None,
     /// Reading the cursor again cures it.
     Again(String),
     /// Somebody has to decide.
@@ -173,8 +205,8 @@ enum Failure {
 }
 
 /// Archives one stream until something fails.
-async fn archive(shared: &Shared, stream: &Stream) -> Failure {
-    match try_archive(shared, stream).await {
+async fn archive(shared: &Shared, stream: &Stream, stop: &CancellationToken) -> Failure {
+    match try_archive(shared, stream, stop).await {
         Ok(never) => match never {},
         Err(failure) => failure,
     }
@@ -183,6 +215,7 @@ async fn archive(shared: &Shared, stream: &Stream) -> Failure {
 async fn try_archive(
     shared: &Shared,
     stream: &Stream,
+    stop: &CancellationToken,
 ) -> Result<std::convert::Infallible, Failure> {
     let again = |error: &dyn std::fmt::Display| Failure::Again(error.to_string());
     let mark = shared.store.archive_cursor(&stream.name).await;
@@ -223,10 +256,11 @@ async fn try_archive(
     let lag = metrics::gauge!("nixfleet_archive_lag_messages", "stream" => stream.name.clone());
     lag.set((identity.last_seq + 1).saturating_sub(start.next) as f64);
     loop {
-        let batch = reader
-            .next_batch(shared.config.archive.batch_messages)
-            .await
-            .map_err(|error| unreadable(&error))?;
+        let batch = tokio::select! {
+            () = stop.cancelled() => return Err(Failure::None),
+            batch = reader.next_batch(shared.config.archive.batch_messages) => batch,
+        };
+        let batch = batch.map_err(|error| unreadable(&error))?;
         archive
             .turn(&batch)
             .await

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::Bus;
+use nixfleet_bus::{Bus, Lease, Membership};
 use nixfleet_service::{CancellationToken, Context, Health};
 use nixfleet_store::Store;
 
@@ -53,9 +53,13 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
 }
 
 async fn lead_on(context: &Context<Config>, parts: &Parts<'_>) {
-    let leases = parts
-        .bus
-        .leases("planner", &context.instance, parts.config.lease);
+    let member = Membership {
+        service: "planner",
+        instance: &context.instance,
+        keys: &[LEADER.to_owned()],
+        config: parts.config.lease,
+    };
+    let leases = parts.bus.leases(member, &context.shutdown);
     let mut last_failure = None;
     while !context.shutdown.is_cancelled() {
         let acquired = tokio::select! {
@@ -69,11 +73,12 @@ async fn lead_on(context: &Context<Config>, parts: &Parts<'_>) {
             last_failure = None;
             continue;
         };
-        let ended = lead(context, parts, &lease.lost_token()).await;
-        lease.release().await;
-        let Err(error) = ended else {
+        let Err(error) = lead(context, parts, &lease).await else {
+            lease.release().await;
             continue;
         };
+        // What fails here may succeed elsewhere.
+        lease.give_up().await;
         let reason = format!("{error:#}");
         if last_failure.as_ref() != Some(&reason) {
             tracing::warn!(error = reason, "term ended, starting over");
@@ -88,22 +93,19 @@ async fn lead_on(context: &Context<Config>, parts: &Parts<'_>) {
     }
 }
 
-/// Leads until the lease is lost, the process shall stop, or the term fails.
-async fn lead(
-    context: &Context<Config>,
-    parts: &Parts<'_>,
-    lost: &CancellationToken,
-) -> anyhow::Result<()> {
-    let stop = lost.child_token();
-    let mut term = std::pin::pin!(term::lead(parts, &stop));
+/// Leads until the lease is asked back or lost, the process shall stop, or the term fails.
+async fn lead(context: &Context<Config>, parts: &Parts<'_>, lease: &Lease) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut term = std::pin::pin!(term::lead(parts, lease, &stop));
     tokio::select! {
-        ended = &mut term => ended,
-        () = context.shutdown.cancelled() => {
-            // Asked to end and waited for, not dropped: its tasks are joined.
-            stop.cancel();
-            term.await
-        }
+        ended = &mut term => return ended,
+        () = context.shutdown.cancelled() => {}
+        () = lease.recalled() => {}
     }
+    // Asked to end and waited for, not dropped: its tasks are joined, and the plan that is being
+    // appended lands.
+    stop.cancel();
+    term.await
 }
 
 async fn watch_bus(bus: Bus, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {

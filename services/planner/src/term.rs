@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::Bus;
+use nixfleet_bus::{Bus, Lease};
 use nixfleet_planner::{Agenda, Leader, Pace, Stage, StandDown};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Outcome, Verdict};
@@ -41,7 +41,11 @@ struct Term<'a> {
 ///
 /// # Errors
 /// The reason, after which a new term may start.
-pub async fn lead(parts: &Parts<'_>, stop: &CancellationToken) -> anyhow::Result<()> {
+pub async fn lead(
+    parts: &Parts<'_>,
+    lease: &Lease,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut pins = Pins::new(parts.bus.manifests());
     let loaded = tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -55,29 +59,27 @@ pub async fn lead(parts: &Parts<'_>, stop: &CancellationToken) -> anyhow::Result
         turns: Turns::new(parts.bus.input()),
         followers: Followers::start(parts.bus, &loaded.next_output, batch),
     };
-    let ended = term.work(stop).await;
+    let ended = term.work(lease, stop).await;
     measure::leading(None);
     term.followers.join().await;
     ended
 }
 
 impl Term<'_> {
-    async fn work(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+    async fn work(&mut self, lease: &Lease, stop: &CancellationToken) -> anyhow::Result<()> {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             fenced = self.fence() => fenced?,
         }
         let epoch = self.leader.epoch();
+        lease.set_epoch(epoch);
         measure::leading(Some(epoch));
         self.parts.health.set_ready("planner", Ok(()));
         tracing::info!(epoch, "leading");
         // Only now is it known which refs were superseded.
         let mut releases = Releases::start(self.parts.bus, self.parts.config)?;
         releases.set_superseded(self.leader.superseded());
-        let ended = tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            ended = self.plan_on(&mut releases) => ended,
-        };
+        let ended = self.plan_on(&mut releases, stop).await;
         releases.join().await;
         ended
     }
@@ -100,14 +102,22 @@ impl Term<'_> {
         }
     }
 
-    /// Plans after every change, at every deadline, and from time to time.
-    async fn plan_on(&mut self, releases: &mut Releases) -> anyhow::Result<()> {
+    /// Plans after every change, at every deadline, and from time to time, until it shall stop. A
+    /// plan that is being appended then lands first.
+    async fn plan_on(
+        &mut self,
+        releases: &mut Releases,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let clocks = Clocks::start();
         let mut agenda = Agenda::new(Pace {
             debounce: Duration::from_millis(self.parts.config.planning.debounce_ms),
             safety: Duration::from_secs(self.parts.config.planning.safety_tick_seconds),
         });
         loop {
+            if stop.is_cancelled() {
+                return Ok(());
+            }
             // Asked here and not in the select, so that steady news cannot put a plan off for ever.
             if clocks.now().monotonic >= agenda.due() {
                 let done = self.turns.take(&mut self.leader).await;
@@ -128,6 +138,7 @@ impl Term<'_> {
                     }
                 }
                 () = clocks.wait_until(agenda.due()) => {}
+                () = stop.cancelled() => {}
             }
         }
     }

@@ -56,7 +56,11 @@ impl Worker {
             suspicious = matches!(ended, Ended::Failed(_));
             report::owned(self.partition, false);
             report::ended(self.partition, &ended);
-            lease.release().await;
+            match &ended {
+                Ended::Released | Ended::Fenced => lease.release().await,
+                // What fails here may succeed elsewhere.
+                Ended::Failed(_) | Ended::Halted(_) => lease.give_up().await,
+            }
             let pause = match &ended {
                 Ended::Released | Ended::Fenced => Duration::ZERO,
                 Ended::Failed(error) => {
@@ -81,7 +85,7 @@ impl Worker {
         let stop = CancellationToken::new();
         let watch = async {
             tokio::select! {
-                () = lease.lost() => {}
+                () = lease.recalled() => {}
                 () = self.context.shutdown.cancelled() => {}
             }
             stop.cancel();
@@ -90,11 +94,11 @@ impl Worker {
         };
         tokio::select! {
             ended = watch => ended,
-            ended = self.work(&stop, suspicious) => ended,
+            ended = self.work(lease, &stop, suspicious) => ended,
         }
     }
 
-    async fn work(&self, stop: &CancellationToken, suspicious: bool) -> Ended {
+    async fn work(&self, lease: &Lease, stop: &CancellationToken, suspicious: bool) -> Ended {
         self.say(Err("taking over".to_owned()));
         if suspicious && let Err(error) = layout(&self.bus, &self.store).await {
             return if is_transient(&error) {
@@ -113,7 +117,10 @@ impl Worker {
             taken = takeover.run() => taken,
         };
         let owner = match taken {
-            Ok(taken) => Owner::new(&self.bus, self.partition, &self.context.config, taken).await,
+            Ok(taken) => {
+                lease.set_epoch(taken.epoch);
+                Owner::new(&self.bus, self.partition, &self.context.config, taken).await
+            }
             Err(ended) => return ended,
         };
         match owner {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Floors, LayoutError};
+use nixfleet_bus::{Bus, Floors, LayoutError, Membership};
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::{Context, Health};
 use nixfleet_store::{ReadError, Store};
@@ -46,7 +46,13 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
 
 /// Workers are joined here, before the bus closes under them.
 async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
-    let leases = bus.leases(SERVICE, &context.instance, context.config.lease);
+    let member = Membership {
+        service: SERVICE,
+        instance: &context.instance,
+        keys: &bus.partition_keys(),
+        config: context.config.lease,
+    };
+    let leases = bus.leases(member, &context.shutdown);
     let workers = Partition::all(bus.partitions()).map(|partition| {
         let worker = Worker {
             bus: bus.clone(),

@@ -1,118 +1,248 @@
-//! Leases change hands at once when given back, and in time when their holder is gone.
+//! Leases on a real server: even shares, quick hand-over, nobody twice.
+
+mod member;
 
 use std::time::{Duration, Instant};
 
-use nixfleet_bus::{Bus, BusConfig, LeaseConfig};
+use nixfleet_bus::BusConfig;
 use nixfleet_harness::shared_nats;
 
+use self::member::{Board, CONFIG, Member, Observer, TTL};
 use super::proxy::{Mode, Proxy};
-use super::{SOON, bus, second};
+use super::{SOON, bus};
 
-const CONFIG: LeaseConfig = LeaseConfig {
-    ttl_seconds: 5,
-    renew_seconds: 1,
-};
+/// A takeover that waits for no expiry.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
-#[tokio::test]
-async fn a_lease_given_back_is_taken_at_once() {
-    let one = bus("release").await;
-    let two = second(&one).await;
-    let held = one.leases("reducer", "one", CONFIG).acquire("00").await;
-    assert!(held.is_held());
-    let waiting = {
-        let leases = two.leases("reducer", "two", CONFIG);
-        tokio::spawn(async move { (leases.acquire("00").await, Instant::now()) })
-    };
-    // Held through more than a time to live, so renewals work.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    assert!(held.is_held() && !waiting.is_finished());
-    // Another key and another service are not concerned.
-    let other = two.leases("reducer", "two", CONFIG).acquire("01").await;
-    let applier = two.leases("applier", "two", CONFIG).acquire("00").await;
-    let released = Instant::now();
-    held.release().await;
-    let (taken, at) = waiting.await.unwrap();
-    assert!(
-        at - released < Duration::from_millis(900),
-        "{:?}",
-        at - released
-    );
-    assert!(taken.is_held() && other.is_held() && applier.is_held());
-    one.close().await;
-    two.close().await;
+#[tokio::test(flavor = "multi_thread")]
+async fn members_share_evenly_and_a_fourth_takes_only_its_share() {
+    let base = bus("shares").await;
+    let board = Board::new(8);
+    let config = base.config();
+    let mut members = Vec::new();
+    for name in ["a", "b", "c"] {
+        members.push(Member::join(config, name, &board));
+    }
+    let before = board.balanced(3, SOON).await;
+    members.push(Member::join(config, "d", &board));
+    let after = board.balanced(4, SOON).await;
+    let moved: Vec<_> = after
+        .iter()
+        .filter(|(key, who)| before[*key] != **who)
+        .collect();
+    assert_eq!(moved.len(), 2, "{before:?} {after:?}");
+    assert!(moved.iter().all(|(_, who)| *who == "d"), "{moved:?}");
+    board.assert_no_violation();
+    drop(members);
+    base.close().await;
 }
 
-#[tokio::test]
-async fn a_dropped_lease_and_a_closed_bus_give_back() {
-    let one = bus("dropped").await;
-    let two = second(&one).await;
-    drop(one.leases("planner", "one", CONFIG).acquire("leader").await);
-    let start = Instant::now();
-    let held = two.leases("planner", "two", CONFIG).acquire("leader").await;
-    two.close().await;
-    held.lost().await;
-    one.leases("planner", "one", CONFIG).acquire("leader").await;
-    assert!(
-        start.elapsed() < Duration::from_secs(4),
-        "no expiry was waited for"
-    );
-    one.close().await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graceful_stop_hands_over_at_once() {
+    let base = bus("stop").await;
+    let board = Board::new(8);
+    let stopping = Member::join(base.config(), "a", &board);
+    let _staying = Member::join(base.config(), "b", &board);
+    let before = board.balanced(2, SOON).await;
+    let stopped = Instant::now();
+    let closing = stopping.stop();
+    let after = board.balanced(1, AT_ONCE).await;
+    assert!(stopped.elapsed() < AT_ONCE, "{:?}", stopped.elapsed());
+    let moved = after.iter().filter(|(key, who)| before[*key] != **who);
+    assert_eq!(moved.count(), 4);
+    closing.join().unwrap();
+    board.assert_no_violation();
+    base.close().await;
 }
 
-#[tokio::test]
-async fn a_holder_that_is_cut_off_stops_before_another_starts() {
-    let direct = bus("cutoff").await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_member_is_replaced_within_the_time_to_live() {
+    let base = bus("kill").await;
+    let board = Board::new(8);
+    let killed = Member::join(base.config(), "a", &board);
+    let _staying = Member::join(base.config(), "b", &board);
+    board.balanced(2, SOON).await;
+    killed.kill();
+    let from = Instant::now();
+    board.forget("a");
+    board.balanced(1, TTL + Duration::from_secs(2)).await;
+    assert!(from.elapsed() > AT_ONCE, "its records were still there");
+    board.assert_no_violation();
+    base.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_member_stops_before_another_starts_and_comes_back() {
+    let base = bus("stall").await;
     let proxy = Proxy::start(&shared_nats().unwrap().url()).await;
     let through = BusConfig {
         url: proxy.url(),
-        ..direct.config().clone()
+        ..base.config().clone()
     };
-    let holder = Bus::connect(through, "test/holder").await.unwrap();
-    let held = holder.leases("reducer", "one", CONFIG).acquire("00").await;
-    proxy.set(Mode::Cut);
-    let cut = Instant::now();
-    let stopped = tokio::spawn(async move {
-        held.lost().await;
-        Instant::now()
-    });
-    let leases = direct.leases("reducer", "two", CONFIG);
-    let taken = tokio::time::timeout(SOON, leases.acquire("00"))
-        .await
-        .unwrap();
-    let taken_at = Instant::now();
-    let stopped = stopped.await.unwrap();
-    assert!(stopped < taken_at, "one holder at a time");
+    let board = Board::new(4);
+    let _stalled = Member::join(&through, "a", &board);
+    let _other = Member::join(base.config(), "b", &board);
+    board.balanced(2, SOON).await;
+    proxy.set(Mode::Stall);
+    let from = Instant::now();
+    board
+        .until(SOON, |held| held.values().all(|who| who != "a"))
+        .await;
     assert!(
-        taken_at - cut < Duration::from_secs(8),
+        from.elapsed() < TTL - Duration::from_secs(1),
         "{:?}",
-        taken_at - cut
+        from.elapsed()
     );
-    assert!(taken.is_held());
-    drop(proxy);
-    direct.close().await;
-}
-
-#[tokio::test]
-async fn a_short_interruption_does_not_cost_the_lease() {
-    let direct = bus("blip").await;
-    let proxy = Proxy::start(&shared_nats().unwrap().url()).await;
-    let through = BusConfig {
-        url: proxy.url(),
-        ..direct.config().clone()
-    };
-    let holder = Bus::connect(through, "test/holder").await.unwrap();
-    let config = LeaseConfig {
-        ttl_seconds: 10,
-        renew_seconds: 1,
-    };
-    let held = holder.leases("reducer", "one", config).acquire("00").await;
-    // A renewal is stored and its acknowledgement lost.
-    proxy.set(Mode::Deaf);
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    board.balanced(1, TTL + Duration::from_secs(2)).await;
     proxy.set(Mode::Cut);
     proxy.set(Mode::Pass);
-    let lost = tokio::time::timeout(Duration::from_secs(11), held.lost()).await;
-    assert!(lost.is_err(), "still held after a whole time to live");
-    holder.close().await;
-    direct.close().await;
+    board.balanced(2, SOON).await;
+    board.assert_no_violation();
+    drop(proxy);
+    base.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_acknowledgement_does_not_cost_the_lease() {
+    let base = bus("blip").await;
+    let proxy = Proxy::start(&shared_nats().unwrap().url()).await;
+    let through = BusConfig {
+        url: proxy.url(),
+        ..base.config().clone()
+    };
+    let board = Board::new(4);
+    let _member = Member::join(&through, "a", &board);
+    board.balanced(1, SOON).await;
+    let taken = board.taken();
+    let mut observer = Observer::start(base.config()).await;
+    observer.renewals(4).await;
+    // Renewals are stored and their acknowledgements lost.
+    proxy.set(Mode::Deaf);
+    proxy.holds_up_an_ack().await;
+    proxy.set(Mode::Cut);
+    proxy.set(Mode::Pass);
+    // Longer than a time to live.
+    observer.forget();
+    observer.renewals(4 * 6).await;
+    assert_eq!(board.taken(), taken, "nothing was taken again");
+    drop(proxy);
+    base.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_with_the_same_name_is_refused_and_says_so() {
+    let base = bus("name").await;
+    let board = Board::new(4);
+    let first = Member::join(base.config(), "a", &board);
+    board.balanced(1, SOON).await;
+    let second = Member::join(base.config(), "a", &board);
+    let reason = second.refusal().await;
+    assert!(reason.contains("the instance name a is taken"), "{reason}");
+    board.assert_no_violation();
+    let closing = first.stop();
+    second.accepted().await;
+    board.balanced(1, AT_ONCE).await;
+    closing.join().unwrap();
+    base.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leader_leads_and_the_next_follows_at_once() {
+    let base = bus("leader").await;
+    let board = Board::with_keys(["leader".to_owned()]);
+    let first = Member::join(base.config(), "a", &board);
+    board.until(SOON, |held| held.values().eq(["a"])).await;
+    let _second = Member::join(base.config(), "b", &board);
+    let _third = Member::join(base.config(), "c", &board);
+    let mut observer = Observer::start(base.config()).await;
+    observer.renewals(6).await;
+    assert_eq!(
+        board.taken(),
+        1,
+        "newcomers do not move a leader that works"
+    );
+    let closing = first.stop();
+    board
+        .until(AT_ONCE, |held| held.len() == 1 && held["leader"] != "a")
+        .await;
+    closing.join().unwrap();
+    board.assert_no_violation();
+    base.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_work_goes_to_another_member() {
+    let base = bus("fails").await;
+    let board = Board::with_keys(["leader".to_owned()]);
+    let failing = Member::join(base.config(), "a", &board);
+    board.until(SOON, |held| held.values().eq(["a"])).await;
+    let _other = Member::join(base.config(), "b", &board);
+    failing.fail_from_now_on();
+    board.until(SOON, |held| held.values().eq(["b"])).await;
+    let mut observer = Observer::start(base.config()).await;
+    observer.renewals(6).await;
+    board.until(AT_ONCE, |held| held.values().eq(["b"])).await;
+    board.assert_no_violation();
+    base.close().await;
+}
+
+/// Connections that stall, break and lose answers, members that die, stop and come: whoever looks,
+/// from inside or at the bucket, sees one holder at most; afterwards everything is shared evenly.
+#[tokio::test(flavor = "multi_thread")]
+async fn flapping_members_never_hold_a_key_at_once() {
+    let base = bus("flaps").await;
+    let board = Board::new(6);
+    let observer = Observer::start(base.config()).await;
+    let url = shared_nats().unwrap().url();
+    let mut members = Vec::new();
+    let mut dice = member::Dice(20_260_501);
+    for number in 0..24 {
+        if members.len() < 2 || (members.len() < 4 && dice.below(3) == 0) {
+            let proxy = Proxy::start(&url).await;
+            let through = BusConfig {
+                url: proxy.url(),
+                ..base.config().clone()
+            };
+            members.push((Member::join(&through, &format!("m{number}"), &board), proxy));
+        }
+        let one = dice.below(members.len() as u64) as usize;
+        match dice.below(6) {
+            0 if members.len() > 2 => {
+                let (member, _proxy) = members.swap_remove(one);
+                let name = member.kill();
+                board.forget(&name);
+            }
+            1 if members.len() > 2 => {
+                let (member, _proxy) = members.swap_remove(one);
+                member.stop().join().unwrap();
+            }
+            2 => members[one].1.set(Mode::Stall),
+            3 => members[one].1.set(Mode::Deaf),
+            4 => members[one].1.set(Mode::Cut),
+            _ => {}
+        }
+        let pause = Duration::from_millis(300 + dice.below(3_000));
+        board.until_or_else(pause, |_| false).await;
+        for (_, proxy) in &members {
+            if dice.below(2) == 0 {
+                proxy.set(Mode::Cut);
+                proxy.set(Mode::Pass);
+            }
+        }
+    }
+    for (_, proxy) in &members {
+        proxy.set(Mode::Cut);
+        proxy.set(Mode::Pass);
+    }
+    board.balanced(members.len(), SOON).await;
+    board.assert_no_violation();
+    assert!(board.taken() > 12, "keys changed hands: {}", board.taken());
+    observer.assert_no_violation();
+    drop(members);
+    base.close().await;
+}
+
+#[test]
+fn the_times_of_these_tests_are_legal() {
+    assert_eq!(CONFIG.faults(), Vec::new());
 }

@@ -1,6 +1,7 @@
 //! A way to the server that can fall silent or break, to lose acknowledgements on purpose.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,6 +16,8 @@ pub enum Mode {
     Pass,
     /// The server hears the client, the client hears nothing.
     Deaf,
+    /// Nothing passes either way, connections stay open.
+    Stall,
     /// Connections end and new ones are refused.
     Cut,
 }
@@ -23,6 +26,8 @@ pub enum Mode {
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    /// Publish acknowledgements that did not pass.
+    acks_held_up: Arc<watch::Sender<usize>>,
     task: JoinHandle<()>,
 }
 
@@ -34,6 +39,8 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (mode, _) = watch::channel(Mode::Pass);
         let modes = mode.clone();
+        let acks_held_up = Arc::new(watch::Sender::new(0));
+        let acks = Arc::clone(&acks_held_up);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *modes.borrow() == Mode::Cut {
@@ -42,12 +49,14 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(&server).await else {
                     continue;
                 };
-                tokio::spawn(join(client, server, modes.subscribe()));
+                let acks = Arc::clone(&acks);
+                tokio::spawn(join(client, server, modes.subscribe(), acks));
             }
         });
         Self {
             address,
             mode,
+            acks_held_up,
             task,
         }
     }
@@ -55,6 +64,13 @@ impl Proxy {
     /// `nats://…` of the proxy.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
+    }
+
+    /// Waits until another publish acknowledgement is held up.
+    pub async fn holds_up_an_ack(&self) {
+        let mut acks = self.acks_held_up.subscribe();
+        let more = *acks.borrow_and_update() + 1;
+        acks.wait_for(|count| *count >= more).await.unwrap();
     }
 
     /// Changes what happens to traffic.
@@ -70,13 +86,24 @@ impl Drop for Proxy {
     }
 }
 
-async fn join(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<Mode>) {
+async fn join(
+    client: TcpStream,
+    server: TcpStream,
+    mut mode: watch::Receiver<Mode>,
+    acks: Arc<watch::Sender<usize>>,
+) {
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let answers = mode.clone();
+    let (requests, answers) = (mode.clone(), mode.clone());
     tokio::select! {
-        () = pump(client_read, server_write, None) => {}
-        () = pump(server_read, client_write, Some(answers)) => {}
+        () = pump(client_read, server_write, requests, |mode, _| mode == Mode::Stall) => {}
+        () = pump(server_read, client_write, answers, |mode, answer| {
+            let is_held_up = matches!(mode, Mode::Stall | Mode::Deaf);
+            if is_held_up && answer.windows(6).any(|text| text == b"\"seq\":") {
+                acks.send_modify(|count| *count += 1);
+            }
+            is_held_up
+        }) => {}
         _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
     }
 }
@@ -84,7 +111,8 @@ async fn join(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<Mo
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut mode: Option<watch::Receiver<Mode>>,
+    mut mode: watch::Receiver<Mode>,
+    holds_up: impl Fn(Mode, &[u8]) -> bool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -92,9 +120,8 @@ async fn pump(
             Ok(0) | Err(_) => return,
             Ok(read) => read,
         };
-        if let Some(mode) = &mut mode
-            && mode.wait_for(|mode| *mode != Mode::Deaf).await.is_err()
-        {
+        let passes = |mode: &Mode| !holds_up(*mode, &buffer[..read]);
+        if mode.wait_for(passes).await.is_err() {
             return;
         }
         if to.write_all(&buffer[..read]).await.is_err() {

@@ -1,0 +1,178 @@
+//! Who should hold which key: one answer for everyone who sees the same bucket.
+//!
+//! Rendezvous hashing gives every key an order of members that no other member influences. Alone it
+//! spreads few keys unevenly; capped, a function of the members alone has to move keys between
+//! members that stay (docs/adr/0007-leases-stay-where-they-are.md). So who holds a key now counts
+//! too: a key stays where it is until its holder is gone or holds more than its share.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest as _, Sha256};
+
+/// The live members of a service, each with the keys it does not want at present.
+pub type Members = BTreeMap<String, BTreeSet<String>>;
+/// Key and member.
+pub type Placement = BTreeMap<String, String>;
+
+/// Gives every key a member: none when there are no members, at most ceil(P / N) keys each unless
+/// members decline keys. Keys are distinct; holders that are no members do not count.
+///
+/// Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998), for
+/// the weights.
+pub fn assign(keys: &[String], members: &Members, holders: &Placement) -> Placement {
+    let mut draft = Draft::new(keys, members, holders);
+    draft.keep();
+    draft.spread();
+    draft.overflow();
+    draft.placed
+}
+
+/// Weight of a member for a key: the same on every machine and in every release.
+fn weight(key: &str, member: &str) -> u64 {
+    let mut hasher = Sha256::new();
+    hasher.update(key.as_bytes());
+    hasher.update([0]);
+    hasher.update(member.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize()[..8]);
+    u64::from_be_bytes(first)
+}
+
+struct Draft<'a> {
+    keys: &'a [String],
+    members: &'a Members,
+    /// Holders that are members, of keys that exist.
+    holders: BTreeMap<&'a str, &'a str>,
+    /// Most keys of each member.
+    quotas: BTreeMap<&'a str, usize>,
+    loads: BTreeMap<&'a str, usize>,
+    placed: Placement,
+}
+
+impl<'a> Draft<'a> {
+    fn new(keys: &'a [String], members: &'a Members, holders: &'a Placement) -> Self {
+        let holders: BTreeMap<&str, &str> = keys
+            .iter()
+            .filter_map(|key| {
+                let (member, _) = members.get_key_value(holders.get(key)?)?;
+                Some((key.as_str(), member.as_str()))
+            })
+            .collect();
+        Self {
+            keys,
+            members,
+            quotas: quotas(keys.len(), members, &holders),
+            holders,
+            loads: members.keys().map(|member| (member.as_str(), 0)).collect(),
+            placed: Placement::new(),
+        }
+    }
+
+    fn place(&mut self, key: &str, member: &'a str) {
+        *self.loads.entry(member).or_default() += 1;
+        self.placed.insert(key.to_owned(), member.to_owned());
+    }
+
+    fn load(&self, member: &str) -> usize {
+        self.loads.get(member).copied().unwrap_or(0)
+    }
+
+    fn has_room(&self, member: &str) -> bool {
+        self.load(member) < self.quotas.get(member).copied().unwrap_or(0)
+    }
+
+    fn wants(&self, member: &str, key: &str) -> bool {
+        self.members
+            .get(member)
+            .is_some_and(|declines| !declines.contains(key))
+    }
+
+    /// Everyone keeps what it holds, up to its quota, the keys it is weighed highest for first.
+    fn keep(&mut self) {
+        let mut held: Vec<_> = self
+            .holders
+            .iter()
+            .map(|(key, member)| (weight(key, member), *key, *member))
+            .collect();
+        held.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, key, member) in held {
+            if self.has_room(member) && self.wants(member, key) {
+                self.place(key, member);
+            }
+        }
+    }
+
+    /// Keys without a place go to the members that want them and have room, highest weight first.
+    fn spread(&mut self) {
+        let mut pairs = Vec::new();
+        for key in self.unplaced() {
+            for member in self.members.keys() {
+                if self.has_room(member) && self.wants(member, key) {
+                    pairs.push((weight(key, member), key, member.as_str()));
+                }
+            }
+        }
+        pairs.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, key, member) in pairs {
+            if self.has_room(member) && !self.placed.contains_key(key) {
+                self.place(key, member);
+            }
+        }
+    }
+
+    /// What is left is declined by everyone with room. A key without a worker is worse than an
+    /// uneven share, so the least loaded member that wants it takes it, or any when nobody does. On
+    /// a tie its holder keeps it: it must not wander.
+    fn overflow(&mut self) {
+        for key in self.unplaced() {
+            let holder = self.holders.get(key).copied();
+            let wanted_somewhere = self.members.keys().any(|member| self.wants(member, key));
+            let best = self
+                .members
+                .keys()
+                .map(String::as_str)
+                .filter(|member| !wanted_somewhere || self.wants(member, key))
+                .min_by_key(|member| {
+                    let stays = holder != Some(*member);
+                    (self.load(member), stays, u64::MAX - weight(key, member))
+                });
+            if let Some(member) = best {
+                self.place(key, member);
+            }
+        }
+    }
+
+    fn unplaced(&self) -> Vec<&'a str> {
+        let keys = self.keys.iter().map(String::as_str);
+        keys.filter(|key| !self.placed.contains_key(*key)).collect()
+    }
+}
+
+/// floor(P / N) for everyone and one more for the P mod N members that hold most: whoever has the
+/// larger share keeps it.
+fn quotas<'a>(
+    keys: usize,
+    members: &'a Members,
+    holders: &BTreeMap<&str, &str>,
+) -> BTreeMap<&'a str, usize> {
+    if members.is_empty() {
+        return BTreeMap::new();
+    }
+    let (share, larger) = (keys / members.len(), keys % members.len());
+    let mut order: Vec<_> = members
+        .keys()
+        .map(|member| {
+            let held = holders.values().filter(|holder| *holder == member).count();
+            (held, weight("", member), member.as_str())
+        })
+        .collect();
+    order.sort_unstable_by(|a, b| b.cmp(a));
+    order
+        .iter()
+        .enumerate()
+        .map(|(rank, (_, _, member))| (*member, share + usize::from(rank < larger)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

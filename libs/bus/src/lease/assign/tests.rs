@@ -1,0 +1,175 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{number:02}")).collect()
+}
+
+fn members<'a>(names: impl IntoIterator<Item = &'a String>) -> Members {
+    let none = BTreeSet::new;
+    names
+        .into_iter()
+        .map(|name| (name.clone(), none()))
+        .collect()
+}
+
+fn loads(placed: &Placement, members: &Members) -> Vec<usize> {
+    let count = |name| placed.values().filter(|member| *member == name).count();
+    members.keys().map(count).collect()
+}
+
+fn moved(before: &Placement, after: &Placement) -> Vec<String> {
+    let differs = |key: &&String| before.get(*key) != after.get(*key);
+    after.keys().filter(differs).cloned().collect()
+}
+
+#[test]
+fn without_holders_the_weights_decide() {
+    let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).into();
+    let placed = assign(&keys(8), &members(&names), &Placement::new());
+    let text: Vec<_> = placed
+        .iter()
+        .map(|(key, member)| format!("{key}{member}"))
+        .collect();
+    // Pinned: another answer would make releases disagree with each other.
+    insta::assert_snapshot!(text.join(" "), @"00b 01a 02b 03a 04c 05c 06b 07c");
+}
+
+#[test]
+fn nobody_gets_nothing() {
+    assert!(assign(&keys(8), &Members::new(), &Placement::new()).is_empty());
+    assert!(assign(&[], &members(&["a".to_owned()]), &Placement::new()).is_empty());
+}
+
+#[test]
+fn one_leader_stays_when_candidates_come() {
+    let holders = Placement::from([("leader".to_owned(), "b".to_owned())]);
+    let names: Vec<String> = ('a'..'j').map(String::from).collect();
+    let placed = assign(&["leader".to_owned()], &members(&names), &holders);
+    assert_eq!(placed, holders);
+}
+
+#[test]
+fn a_declined_key_goes_to_whoever_wants_it() {
+    let mut all = members(&["a".to_owned(), "b".to_owned()]);
+    all.insert("a".to_owned(), keys(8).into_iter().collect());
+    let placed = assign(&keys(8), &all, &Placement::new());
+    assert!(placed.values().all(|member| member == "b"), "{placed:?}");
+    // When everyone declines, it is as if nobody did.
+    all.insert("b".to_owned(), keys(8).into_iter().collect());
+    assert_eq!(
+        loads(&assign(&keys(8), &all, &Placement::new()), &all),
+        [4, 4]
+    );
+}
+
+/// Any holders.
+fn scattered<'a>(count: usize, names: impl Iterator<Item = &'a String>, seed: u64) -> Placement {
+    let names: Vec<_> = names.collect();
+    let pick = |key: &str| names[(weight(key, &seed.to_string()) % names.len() as u64) as usize];
+    let held = keys(count).into_iter().map(|key| (pick(&key).clone(), key));
+    held.map(|(member, key)| (key, member)).collect()
+}
+
+fn names() -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::btree_set("[a-z]{1,6}-[0-9a-f]{4}", 1..9)
+        .prop_map(|names| names.into_iter().collect())
+}
+
+fn declining() -> impl Strategy<Value = Members> {
+    let declines =
+        proptest::collection::btree_set((0..12usize).prop_map(|key| format!("{key:02}")), 0..6);
+    proptest::collection::btree_map("[a-z]{1,6}", declines, 1..7)
+}
+
+proptest! {
+    #[test]
+    fn every_key_has_one_member_within_the_cap(names in names(), count in 1..40usize) {
+        let members = members(&names);
+        let placed = assign(&keys(count), &members, &Placement::new());
+        prop_assert_eq!(placed.len(), count);
+        let loads = loads(&placed, &members);
+        let cap = count.div_ceil(names.len());
+        prop_assert!(loads.iter().all(|load| *load <= cap && *load >= count / names.len()));
+        // The order in which the arguments were put together does not matter.
+        prop_assert_eq!(placed, assign(&keys(count), &members, &Placement::new()));
+    }
+
+    #[test]
+    fn what_is_assigned_stays(names in names(), strangers in names(), count in 1..13usize, seed: u64) {
+        let members = members(&names);
+        let holders = scattered(count, names.iter().chain(&strangers), seed);
+        let placed = assign(&keys(count), &members, &holders);
+        prop_assert_eq!(&placed, &assign(&keys(count), &members, &placed));
+    }
+
+    #[test]
+    fn declined_keys_wander_until_they_are_wanted_and_no_longer(
+        members in declining(), count in 1..13usize, seed: u64,
+    ) {
+        let mut placed = scattered(count, members.keys(), seed);
+        let mut rounds = 0;
+        loop {
+            let next = assign(&keys(count), &members, &placed);
+            if next == placed { break; }
+            placed = next;
+            rounds += 1;
+            prop_assert!(rounds <= count, "{:?}", placed);
+        }
+        let wants = |member: &String, key: &String| !members[member].contains(key);
+        for (key, member) in &placed {
+            let nobody = members.keys().all(|member| !wants(member, key));
+            prop_assert!(nobody || wants(member, key), "{key} at {member} of {members:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_member_takes_only_its_share(names in names(), count in 1..40usize) {
+        let (new, old) = names.split_last().unwrap();
+        let keys = keys(count);
+        let before = assign(&keys, &members(old), &Placement::new());
+        let after = assign(&keys, &members(&names), &before);
+        let moved = moved(&before, &after);
+        if !old.is_empty() {
+            prop_assert!(moved.len() <= count.div_ceil(names.len()));
+            prop_assert!(moved.len() >= count / names.len());
+        }
+        prop_assert!(moved.iter().all(|key| after[key] == *new));
+    }
+
+    #[test]
+    fn only_the_keys_of_a_lost_member_move(names in names(), count in 1..40usize) {
+        let (gone, left) = names.split_last().unwrap();
+        let keys = keys(count);
+        let before = assign(&keys, &members(&names), &Placement::new());
+        let after = assign(&keys, &members(left), &before);
+        prop_assert!(moved(&before, &after).iter().all(|key| before[key] == *gone));
+    }
+
+    /// Members hand over and take in any order, each move seen by all: every key moves once at most
+    /// and it ends balanced.
+    #[test]
+    fn moving_key_by_key_ends_balanced(names in names(), count in 1..20usize, joins in 0..4usize, seed: u64) {
+        let keys = keys(count);
+        let first = names.len().saturating_sub(joins).max(1);
+        let members_now = members(&names);
+        let mut holders = assign(&keys, &members(&names[..first]), &Placement::new());
+        let before = holders.clone();
+        for round in 0..=2 * count {
+            let target = assign(&keys, &members_now, &holders);
+            // Hand-overs first become free keys, free keys become held ones.
+            let open: Vec<_> = keys.iter().filter(|key| holders.get(*key) != target.get(*key)).collect();
+            if open.is_empty() { break; }
+            let key = open[(weight(&round.to_string(), &seed.to_string()) % open.len() as u64) as usize];
+            if holders.remove(key).is_none() {
+                holders.insert(key.clone(), target[key].clone());
+            }
+        }
+        prop_assert_eq!(&holders, &assign(&keys, &members_now, &holders));
+        let loads = loads(&holders, &members_now);
+        prop_assert!(loads.iter().all(|load| *load <= count.div_ceil(names.len())));
+        let new = |key: &String| names[first..].contains(&holders[key]);
+        prop_assert!(moved(&before, &holders).iter().all(new));
+    }
+}

@@ -1,0 +1,166 @@
+//! The lease bucket: writing, reading and watching, each one round trip.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::header::{
+    NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MARKER_REASON, NATS_MESSAGE_TTL,
+};
+use async_nats::jetstream::kv;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use bytes::Bytes;
+use nixfleet_proto::Timestamp;
+use nixfleet_proto::subject::escape;
+
+use super::super::record::{Content, Record, RecordKey, Sighting, Written};
+use crate::Bus;
+use crate::publish::{Outgoing, Refusal};
+
+/// Header that marks a deleted key.
+const KV_OPERATION: &str = "KV-Operation";
+/// A mark of a deleted key is of no use once every watch has seen it; members come under new names
+/// at every start, so without an end they would pile up.
+const MARK_SECONDS: &str = "60";
+
+/// The keys of one service.
+#[derive(Clone)]
+pub(super) struct Bucket {
+    bus: Bus,
+    service: String,
+    ttl: Duration,
+}
+
+impl Bucket {
+    pub(super) fn new(bus: Bus, service: String, ttl: Duration) -> Self {
+        Self { bus, service, ttl }
+    }
+
+    /// Writes a value with the time to live, if the revision is the expected one.
+    pub(super) async fn put(&self, key: &RecordKey, record: &Record, expected: u64) -> Written {
+        let payload = match record.to_bytes() {
+            Ok(payload) => Bytes::from(payload),
+            Err(error) => {
+                tracing::error!(%error, "a lease record cannot be written");
+                return Written::Unknown;
+            }
+        };
+        let mut message = self.message(key, payload, expected);
+        let seconds = self.ttl.as_secs().to_string();
+        message.headers.insert(NATS_MESSAGE_TTL, seconds.as_str());
+        self.send(&message).await
+    }
+
+    /// Deletes the key, if the revision is the expected one.
+    pub(super) async fn delete(&self, key: &RecordKey, expected: u64) -> Written {
+        let mut message = self.message(key, Bytes::new(), expected);
+        message.headers.insert(KV_OPERATION, "DEL");
+        message.headers.insert(NATS_MESSAGE_TTL, MARK_SECONDS);
+        self.send(&message).await
+    }
+
+    /// Reads the key through the leader; nothing when it does not answer.
+    pub(super) async fn read(&self, key: &RecordKey) -> Option<Sighting> {
+        let context = &self.bus.connections().lease_js;
+        let stream = format!("KV_{}", self.bus.names().lease_bucket());
+        let stream = context.get_stream_no_info(&stream).await.ok()?;
+        let message = match stream
+            .get_last_raw_message_by_subject(&self.subject(key))
+            .await
+        {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                return Some(Sighting {
+                    revision: 0,
+                    content: Content::Gone,
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a lease cannot be read");
+                return None;
+            }
+        };
+        Some(Sighting {
+            revision: message.sequence,
+            content: content(key, &message.headers, &message.payload),
+        })
+    }
+
+    /// Opens a watch that begins with the last value of every key.
+    pub(super) async fn watch(&self) -> Result<kv::Watch, String> {
+        let service = escape(&self.service);
+        let keys = [format!("member.{service}.>"), format!("lease.{service}.>")];
+        let bucket = self.bus.names().lease_bucket();
+        let context = &self.bus.connections().lease_js;
+        let store = context.get_key_value(bucket).await;
+        let store = store.map_err(|error| error.to_string())?;
+        let watch = store.watch_many_with_history(keys).await;
+        watch.map_err(|error| error.to_string())
+    }
+
+    /// What an entry of the watch says; nothing about keys that are no leases.
+    pub(super) fn sighting(entry: &kv::Entry) -> Option<(RecordKey, Sighting)> {
+        let (_, key) = RecordKey::parse(&entry.key)?;
+        let content = match entry.operation {
+            kv::Operation::Delete | kv::Operation::Purge => Content::Gone,
+            kv::Operation::Put => value(&key, &entry.value),
+        };
+        let revision = entry.revision;
+        Some((key, Sighting { revision, content }))
+    }
+
+    fn subject(&self, key: &RecordKey) -> String {
+        let bucket = self.bus.names().lease_bucket();
+        format!("$KV.{bucket}.{}", key.path(&self.service))
+    }
+
+    fn message(&self, key: &RecordKey, payload: Bytes, expected: u64) -> Outgoing {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+            async_nats::HeaderValue::from(expected),
+        );
+        Outgoing {
+            subject: self.subject(key),
+            headers,
+            payload,
+        }
+    }
+
+    async fn send(&self, message: &Outgoing) -> Written {
+        match message.send(&self.bus.connections().lease_js).await {
+            Ok(ack) => Written::Stored(ack.sequence),
+            Err(Refusal::Fence) => Written::Conflict,
+            Err(refusal) => {
+                tracing::debug!(subject = message.subject, %refusal, "lease write not acknowledged");
+                Written::Unknown
+            }
+        }
+    }
+}
+
+/// Giving back leaves an operation header, expiry a marker.
+fn content(key: &RecordKey, headers: &HeaderMap, payload: &[u8]) -> Content {
+    let is_gone = headers.get(KV_OPERATION).is_some() || headers.get(NATS_MARKER_REASON).is_some();
+    if is_gone {
+        Content::Gone
+    } else {
+        value(key, payload)
+    }
+}
+
+fn value(key: &RecordKey, payload: &[u8]) -> Content {
+    Record::read(key, payload).map_or(Content::Unreadable, Content::Is)
+}
+
+/// A record of the bucket, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordView {
+    /// The service, as a subject token.
+    pub service: String,
+    /// The key.
+    pub key: RecordKey,
+    /// The value; nothing when another release wrote it.
+    pub record: Option<Record>,
+    /// When it was stored, on the server's clock.
+    pub written_at: Timestamp,
+}

@@ -1,0 +1,438 @@
+//! The task behind the leases of one service: gives the core what comes in, does what it says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use async_nats::jetstream::kv;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
+use nixfleet_proto::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::super::core::{Answer, Command, Identity, LeaseCore, Signal};
+use super::super::record::Writer;
+use super::super::{Loss, Timing};
+use super::bucket::Bucket;
+use super::{Lease, Membership};
+use crate::Bus;
+
+/// Inputs taken before the core is asked again: a burst costs one look at the whole, not many.
+const BURST: usize = 256;
+
+/// What workers ask for. Each worker has one request about a key on its way at most, and one for
+/// its end, so the queue is bounded by their number.
+pub(super) enum Request {
+    Want {
+        key: String,
+        sender: oneshot::Sender<Lease>,
+    },
+    StandBack {
+        key: String,
+    },
+    Release {
+        key: String,
+        number: u64,
+        end: End,
+    },
+    Epoch {
+        key: String,
+        number: u64,
+        epoch: u64,
+    },
+}
+
+/// How work under a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Done,
+    Failed,
+}
+
+/// The workers of a key.
+#[derive(Default)]
+struct Desk {
+    waiting: VecDeque<oneshot::Sender<Lease>>,
+    held: Option<Held>,
+}
+
+/// The other end of a [`Lease`].
+struct Held {
+    number: u64,
+    lost: CancellationToken,
+    recalled: CancellationToken,
+    /// Ends the wait of whoever releases, however this ends.
+    _done: DropGuard,
+}
+
+/// What connects the task with the workers and the process.
+pub(super) struct Wires {
+    pub(super) sender: mpsc::UnboundedSender<Request>,
+    pub(super) requests: mpsc::UnboundedReceiver<Request>,
+    pub(super) stop: CancellationToken,
+}
+
+enum Watch {
+    Closed,
+    Opening(BoxFuture<'static, Result<Box<kv::Watch>, String>>),
+    Open(Box<kv::Watch>),
+}
+
+pub(super) struct Steward {
+    bus: Bus,
+    service: String,
+    writer: Writer,
+    core: LeaseCore,
+    bucket: Bucket,
+    origin: Instant,
+    requests: mpsc::UnboundedReceiver<Request>,
+    sender: mpsc::UnboundedSender<Request>,
+    answers: FuturesUnordered<BoxFuture<'static, (u64, Answer)>>,
+    watch: Watch,
+    desks: BTreeMap<String, Desk>,
+    stop: CancellationToken,
+    numbers: u64,
+}
+
+/// One input.
+enum Event {
+    Request(Request),
+    Answer(u64, Answer),
+    Opened(Result<Box<kv::Watch>, String>),
+    Entry(Option<Result<kv::Entry, kv::WatcherError>>),
+    Stop,
+    Close,
+    Due,
+}
+
+impl Steward {
+    pub(super) fn new(bus: Bus, member: Membership<'_>, wires: Wires) -> Self {
+        let writer = Writer {
+            instance: member.instance.to_owned(),
+            // Two memberships of one process are two writers as well.
+            process: bus.ids().next(),
+        };
+        let me = Identity {
+            writer: writer.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: Timestamp::from(std::time::SystemTime::now()),
+        };
+        let timing = Timing::from(member.config);
+        let service = member.service.to_owned();
+        let desks = member.keys.iter().map(|key| (key.clone(), Desk::default()));
+        Self {
+            core: LeaseCore::new(me, member.keys, timing, Duration::ZERO),
+            bucket: Bucket::new(bus.clone(), service.clone(), timing.ttl),
+            origin: Instant::now(),
+            requests: wires.requests,
+            sender: wires.sender,
+            answers: FuturesUnordered::new(),
+            watch: Watch::Closed,
+            desks: desks.collect(),
+            stop: wires.stop,
+            numbers: 0,
+            writer,
+            service,
+            bus,
+        }
+    }
+
+    /// Works until the process stops and everything is given back.
+    pub(super) async fn run(mut self) {
+        let mut stopping = false;
+        let mut closing = false;
+        loop {
+            let now = self.now();
+            for command in self.core.poll(now) {
+                self.execute(command);
+            }
+            self.seat_workers();
+            if self.core.is_ended() {
+                break;
+            }
+            let event = self.next(stopping, closing).await;
+            stopping |= matches!(event, Event::Stop);
+            closing |= matches!(event, Event::Close);
+            self.take(event);
+            for _ in 0..BURST {
+                let Some(event) = self.ready() else { break };
+                self.take(event);
+            }
+        }
+        self.bus.set_refusal(&self.service, None);
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Waits for something to happen.
+    async fn next(&mut self, stopping: bool, closing: bool) -> Event {
+        let due = self.core.due().map(|due| self.origin + due);
+        let sleep = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(request) = self.requests.recv() => Event::Request(request),
+            Some((ticket, answer)) = self.answers.next() => Event::Answer(ticket, answer),
+            event = next_of(&mut self.watch) => event,
+            () = self.stop.cancelled(), if !stopping => Event::Stop,
+            () = self.bus.closing().cancelled(), if !closing => Event::Close,
+            () = sleep => Event::Due,
+        }
+    }
+
+    /// What has happened already.
+    fn ready(&mut self) -> Option<Event> {
+        if let Ok(request) = self.requests.try_recv() {
+            return Some(Event::Request(request));
+        }
+        if let Some(Some((ticket, answer))) = self.answers.next().now_or_never() {
+            return Some(Event::Answer(ticket, answer));
+        }
+        next_of(&mut self.watch).now_or_never()
+    }
+
+    fn take(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Request(request) => self.take_request(now, request),
+            Event::Answer(ticket, answer) => self.core.answered(now, ticket, answer),
+            Event::Opened(Ok(watch)) => self.watch = Watch::Open(watch),
+            Event::Opened(Err(reason)) => {
+                tracing::debug!(service = self.service, reason, "leases cannot be watched");
+                self.end_watch(now);
+            }
+            Event::Entry(Some(Ok(entry))) => {
+                if let Some((key, sighting)) = Bucket::sighting(&entry) {
+                    self.core.watched(now, &key, sighting);
+                }
+                if entry.seen_current {
+                    self.core.caught_up(now);
+                }
+            }
+            Event::Entry(Some(Err(error))) => {
+                tracing::debug!(service = self.service, %error, "the watch over leases failed");
+                self.end_watch(now);
+            }
+            Event::Entry(None) => self.end_watch(now),
+            Event::Stop => self.core.stop(now),
+            Event::Close => self.core.close(now),
+            Event::Due => {}
+        }
+    }
+
+    fn end_watch(&mut self, now: Duration) {
+        self.watch = Watch::Closed;
+        self.core.watch_ended(now);
+    }
+
+    fn take_request(&mut self, now: Duration, request: Request) {
+        match request {
+            Request::Want { key, sender } => {
+                if let Some(desk) = self.desks.get_mut(&key) {
+                    desk.waiting.push_back(sender);
+                }
+            }
+            Request::StandBack { key } => {
+                let Some(desk) = self.desks.get_mut(&key) else {
+                    return;
+                };
+                desk.waiting.retain(|waiting| !waiting.is_closed());
+                if desk.waiting.is_empty() {
+                    self.core.stand_back(now, &key);
+                }
+            }
+            Request::Release { key, number, end } => {
+                let Some(held) = self.held(&key, number) else {
+                    return;
+                };
+                held.lost.cancel();
+                match end {
+                    End::Done => self.core.release(now, &key),
+                    End::Failed => self.core.give_up(now, &key),
+                }
+            }
+            Request::Epoch { key, number, epoch } => {
+                if self.held(&key, number).is_some() {
+                    self.core.set_epoch(now, &key, epoch);
+                }
+            }
+        }
+    }
+
+    /// The holding with this number, unless it is over.
+    fn held(&mut self, key: &str, number: u64) -> Option<&Held> {
+        let held = self.desks.get(key)?.held.as_ref()?;
+        (held.number == number).then_some(held)
+    }
+
+    /// Tells the core which keys somebody waits for.
+    fn seat_workers(&mut self) {
+        for (key, desk) in &self.desks {
+            if desk.held.is_none() && !desk.waiting.is_empty() {
+                self.core.want(key);
+            }
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        let bucket = self.bucket.clone();
+        match command {
+            Command::Watch => {
+                self.watch = Watch::Opening(async move { bucket.watch().await.map(Box::new) }.boxed());
+            }
+            Command::Put {
+                ticket,
+                key,
+                record,
+                expected,
+            } => {
+                let put = async move {
+                    let written = bucket.put(&key, &record, expected).await;
+                    (ticket, Answer::Written(written))
+                };
+                self.answers.push(put.boxed());
+            }
+            Command::Delete {
+                ticket,
+                key,
+                expected,
+            } => {
+                let delete = async move {
+                    let written = bucket.delete(&key, expected).await;
+                    (ticket, Answer::Written(written))
+                };
+                self.answers.push(delete.boxed());
+            }
+            Command::Read { ticket, key } => {
+                let read = async move {
+                    let found = bucket.read(&key).await;
+                    (ticket, found.map_or(Answer::Silence, Answer::Found))
+                };
+                self.answers.push(read.boxed());
+            }
+            Command::Tell(signal) => self.tell(signal),
+        }
+    }
+
+    fn tell(&mut self, signal: Signal) {
+        let service = self.service.as_str();
+        match signal {
+            Signal::Gained(key) => self.gained(&key),
+            Signal::Recalled(key) => {
+                self.note("recalled");
+                tracing::info!(service, key, "lease asked back");
+                if let Some(held) = self.desks.get(&key).and_then(|desk| desk.held.as_ref()) {
+                    held.recalled.cancel();
+                }
+            }
+            Signal::Lost(key, loss) => {
+                self.note("lost");
+                let reason = reason(loss);
+                tracing::warn!(service, key, reason, "lease lost");
+                self.end(&key);
+            }
+            Signal::Released(key) => {
+                self.note("released");
+                tracing::info!(service, key, "lease released");
+                self.end(&key);
+            }
+            Signal::Joined => {
+                tracing::info!(
+                    service,
+                    instance = self.writer.instance,
+                    "member of the service"
+                );
+                self.bus.set_refusal(service, None);
+            }
+            Signal::Refused(other) => self.refused(other),
+        }
+    }
+
+    fn gained(&mut self, key: &str) {
+        self.note("acquired");
+        tracing::info!(service = self.service, key, "lease acquired");
+        self.numbers += 1;
+        let number = self.numbers;
+        let (lost, recalled) = (CancellationToken::new(), CancellationToken::new());
+        let done = CancellationToken::new();
+        let mut lease = Lease {
+            key: key.to_owned(),
+            number,
+            lost: lost.clone(),
+            recalled: recalled.clone(),
+            done: done.clone(),
+            requests: self.sender.clone(),
+        };
+        let Some(desk) = self.desks.get_mut(key) else {
+            return;
+        };
+        let _done = done.drop_guard();
+        desk.held = Some(Held {
+            number,
+            lost,
+            recalled,
+            _done,
+        });
+        // A lease that nobody waits for any more gives itself back when it is dropped.
+        while let Some(waiting) = desk.waiting.pop_front() {
+            match waiting.send(lease) {
+                Ok(()) => return,
+                Err(back) => lease = back,
+            }
+        }
+    }
+
+    fn end(&mut self, key: &str) {
+        if let Some(held) = self.desks.get_mut(key).and_then(|desk| desk.held.take()) {
+            held.lost.cancel();
+        }
+    }
+
+    fn refused(&self, other: Option<Writer>) {
+        let process = other.map_or_else(|| "unknown".to_owned(), |other| other.process);
+        let instance = &self.writer.instance;
+        tracing::error!(
+            service = self.service,
+            instance,
+            other = process,
+            "another process lives under the name of this instance; this one takes no work until \
+             that one is gone. Give every instance a name of its own"
+        );
+        let reason = format!(
+            "the instance name {instance} is taken by the process {process}; give every instance a \
+             name of its own"
+        );
+        self.bus.set_refusal(&self.service, Some(reason));
+    }
+
+    /// Counts a change of hands.
+    fn note(&self, change: &'static str) {
+        metrics::counter!("nixfleet_lease_changes_total",
+            "service" => self.service.clone(), "change" => change)
+        .increment(1);
+    }
+}
+
+fn reason(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Late => "it could not be renewed in time",
+        Loss::Taken => "another instance holds it",
+        Loss::Gone => "its record is gone",
+        Loss::Overdue => "the work did not end in time after it was asked back",
+    }
+}
+
+async fn next_of(watch: &mut Watch) -> Event {
+    match watch {
+        Watch::Closed => std::future::pending().await,
+        Watch::Opening(opening) => Event::Opened(opening.await),
+        Watch::Open(open) => Event::Entry(open.next().await),
+    }
+}
