@@ -285,7 +285,8 @@ impl Steward {
         let bucket = self.bucket.clone();
         match command {
             Command::Watch => {
-                self.watch = Watch::Opening(async move { bucket.watch().await.map(Box::new) }.boxed());
+                self.watch =
+                    Watch::Opening(async move { bucket.watch().await.map(Box::new) }.boxed());
             }
             Command::Put {
                 ticket,
