@@ -1,4 +1,6 @@
-use super::world::{MS, World};
+mod world;
+
+use self::world::{MS, World};
 use super::*;
 
 const TTL: Duration = Duration::from_secs(10);

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
-use crate::lease::LeaseConfig;
+use nixfleet_proto::Timestamp;
+
+use super::super::*;
+use crate::lease::{LeaseConfig, Writer};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
