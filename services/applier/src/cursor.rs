@@ -3,31 +3,43 @@
 use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::{OutputFrame, Timestamp, Verdict};
 
-/// The cursor after these frames, given with their sequences; `None` when there are none. The
-/// message id at the new input mark is looked up by the caller, so it is absent here unless the
-/// mark did not move.
-pub fn advance(
+/// The cursor after these frames, given with their sequences. The message id at the new input mark is
+/// the one that the owner noted; without a note it is absent unless the mark did not move.
+///
+/// # Panics
+/// When there are no frames.
+pub fn advance<'a>(
     previous: Option<&Cursor>,
-    frames: &[(u64, OutputFrame)],
+    frames: impl IntoIterator<Item = (u64, &'a OutputFrame)>,
     stream_created: Timestamp,
-) -> Option<Cursor> {
-    let (out_seq, last) = frames.last()?;
-    let before = previous.and_then(|cursor| cursor.input);
-    let marks = frames.iter().rev().map(|(_, frame)| frame.last_input);
-    let input = marks.flatten().next().or(before);
-    let mut cursor = Cursor {
-        out_seq: *out_seq,
-        input,
-        input_msg_id: previous
-            .filter(|_| input == before)
-            .and_then(|cursor| cursor.input_msg_id.clone()),
+) -> Cursor {
+    let mut frames = frames.into_iter();
+    let first = frames.next().expect("a turn has at least one frame");
+    let mut cursor = previous.cloned().unwrap_or(Cursor {
+        out_seq: 0,
+        input: None,
+        input_msg_id: None,
         stream_created,
-        epoch: last.epoch,
-        leader_epoch: previous.map_or(0, |cursor| cursor.leader_epoch),
-        clock: previous.and_then(|cursor| cursor.clock),
-        origin: previous.map_or_else(Origin::default, |cursor| cursor.origin),
-    };
-    for outcome in frames.iter().flat_map(|(_, frame)| &frame.outcomes) {
+        epoch: 0,
+        leader_epoch: 0,
+        clock: None,
+        origin: Origin::default(),
+    });
+    cursor.stream_created = stream_created;
+    for (seq, frame) in std::iter::once(first).chain(frames) {
+        take(&mut cursor, seq, frame);
+    }
+    cursor
+}
+
+fn take(cursor: &mut Cursor, seq: u64, frame: &OutputFrame) {
+    cursor.out_seq = seq;
+    cursor.epoch = frame.epoch;
+    if frame.last_input.is_some() && frame.last_input != cursor.input {
+        cursor.input = frame.last_input;
+        cursor.input_msg_id.clone_from(&frame.last_input_id);
+    }
+    for outcome in &frame.outcomes {
         cursor.clock = cursor.clock.max(Some(outcome.at));
         if let Verdict::Accepted(accepted) = &outcome.verdict
             && let Some(epoch) = accepted.leader_epoch
@@ -35,11 +47,10 @@ pub fn advance(
             cursor.leader_epoch = epoch;
         }
     }
-    Some(cursor)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use chrono::{TimeDelta, Utc};
     use nixfleet_proto::outcome::OutcomeSubject;
     use nixfleet_proto::{Accepted, InputMark, Outcome, Position, Rejection, rejection::Reason};
@@ -78,9 +89,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn no_frame_moves_no_cursor() {
-        assert_eq!(advance(None, &[], at(0)), None);
+    /// An outcome that changes nothing.
+    pub(crate) fn rejected(seconds: i64) -> Outcome {
+        let rejection = Rejection::new(Reason::Stale, "seen before");
+        outcome(seconds, Verdict::Rejected(rejection))
+    }
+
+    fn after(previous: Option<&Cursor>, frames: &[(u64, OutputFrame)]) -> Cursor {
+        let frames = frames.iter().map(|(seq, frame)| (*seq, frame));
+        advance(previous, frames, at(1))
     }
 
     #[test]
@@ -101,7 +118,7 @@ mod tests {
             ),
             (5, frame(2, Some(11), vec![outcome(6, rejected)])),
         ];
-        let cursor = advance(None, &frames, at(1)).unwrap();
+        let cursor = after(None, &frames);
         assert_eq!(
             (cursor.out_seq, cursor.epoch, cursor.leader_epoch),
             (5, 2, 7)
@@ -113,14 +130,14 @@ mod tests {
 
     #[test]
     fn a_takeover_without_entries_keeps_what_was_known() {
-        let first = advance(None, &[(1, frame(1, Some(3), vec![]))], at(1)).unwrap();
+        let first = after(None, &[(1, frame(1, Some(3), vec![]))]);
         let first = Cursor {
             input_msg_id: Some("a-1".to_owned()),
             clock: Some(at(9)),
             leader_epoch: 4,
             ..first
         };
-        let second = advance(Some(&first), &[(2, frame(2, Some(3), vec![]))], at(1)).unwrap();
+        let second = after(Some(&first), &[(2, frame(2, Some(3), vec![]))]);
         let expected = Cursor {
             out_seq: 2,
             epoch: 2,

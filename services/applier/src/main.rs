@@ -3,19 +3,16 @@
 //! Follows the output log of each partition it owns and writes what the outcomes say, one row per
 //! record and turn, with the cursor in the same transaction. Computes no domain state: an outcome
 //! carries the next records. Start reading at `partition.rs` (the life of one partition), then
-//! `turn.rs` (one batch) and `coalesce.rs` (outcomes to rows).
+//! `turn.rs` (one batch) and the library beside this program (what a turn writes).
 
 use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
-mod coalesce;
 mod config;
-mod cursor;
 mod liveness;
 mod partition;
 mod pinned;
-mod position;
 mod retry;
 mod run;
 mod turn;

@@ -4,16 +4,16 @@
 use std::convert::Infallible;
 
 use anyhow::Context as _;
+use nixfleet_applier::{Batch, Follower, Logs, Start, batches};
 use nixfleet_bus::{LeaderError, Lease, Leases, ManifestError, ReadError};
 use nixfleet_proto::snapshot::Cursor;
-use nixfleet_proto::{Timestamp, subject::Partition};
+use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Health};
 use nixfleet_store::{ApplyError, ReadError as StoreReadError};
 
-use crate::position::{Logs, Start, start};
 use crate::retry::Pauses;
 use crate::run::{floors, migrate};
-use crate::turn::{Batch, Turns, batches};
+use crate::turn::{Turns, decode};
 
 /// Works on one partition whenever its lease can be had, until shutdown.
 pub async fn run(
@@ -135,10 +135,9 @@ async fn try_follow(
     stop: &CancellationToken,
 ) -> Result<Infallible, Again> {
     let begun = unless(stop, begin(turns)).await.ok_or(Again::Never)?;
-    let (mut cursor, start, stream_created) = begun?;
-    announce(turns.partition, start);
+    let mut follower = begun?;
     let stream = turns.bus.names().output_stream(turns.partition);
-    let mut reader = turns.bus.reader(&stream, start.seq());
+    let mut reader = turns.bus.reader(&stream, follower.next());
     progress.good();
     loop {
         let batch = reader.next_batch(turns.config.frames_max);
@@ -148,7 +147,7 @@ async fn try_follow(
             Ok(Err(error)) => return Err(read_failed(turns, error).await),
             Err(_) => {
                 // Nothing to apply: see that what was applied is still there.
-                if load_cursor(turns).await? != cursor {
+                if load_cursor(turns).await?.as_ref() != follower.cursor() {
                     return Err(Again::Reload);
                 }
                 lag(turns.partition, 0);
@@ -156,37 +155,30 @@ async fn try_follow(
                 continue;
             }
         };
-        let cut = batches(messages, turns.config.outcomes_max).map_err(Again::Stopped)?;
-        for batch in &cut {
+        let frames = decode(messages).map_err(Again::Stopped)?;
+        for batch in batches(frames, turns.config.outcomes_max) {
             if stop.is_cancelled() {
                 return Err(Again::Never);
             }
-            cursor = Some(apply(turns, batch, cursor.as_ref(), stream_created).await?);
+            let cursor = apply(turns, &batch, &follower).await?;
+            follower.written(cursor);
             progress.good();
         }
         lag(turns.partition, reader.pending());
     }
 }
 
-/// The cursor, and where it says to start.
-async fn begin(turns: &Turns) -> Result<(Option<Cursor>, Start, Timestamp), Again> {
+/// Begins behind the stored cursor.
+async fn begin(turns: &Turns) -> Result<Follower, Again> {
     let cursor = load_cursor(turns).await?;
-    let (start, stream_created) = locate(turns, cursor.as_ref()).await?;
-    Ok((cursor, start, stream_created))
+    locate(turns, cursor).await
 }
 
-async fn apply(
-    turns: &Turns,
-    batch: &Batch,
-    previous: Option<&Cursor>,
-    stream_created: Timestamp,
-) -> Result<Cursor, Again> {
-    let (rows, next) = turns
-        .prepare(batch, previous, stream_created)
-        .await
-        .map_err(prepare_failed)?;
-    match turns.write(batch, &rows, previous, &next).await {
-        Ok(()) => Ok(next),
+async fn apply(turns: &Turns, batch: &Batch, follower: &Follower) -> Result<Cursor, Again> {
+    let prepared = turns.prepare(follower, batch).await;
+    let turn = prepared.map_err(prepare_failed)?;
+    match turns.write(batch, &turn).await {
+        Ok(()) => Ok(turn.cursor),
         Err(error @ ApplyError::Conflict { .. }) => {
             metrics::counter!("nixfleet_fence_rejections_total", "service" => "applier")
                 .increment(1);
@@ -237,15 +229,15 @@ async fn restore_schema(turns: &Turns, cause: anyhow::Error) -> Again {
     }
 }
 
-/// Compares the cursor with the logs and says where to start.
-async fn locate(turns: &Turns, cursor: Option<&Cursor>) -> Result<(Start, Timestamp), Again> {
+/// Compares the cursor with the logs and starts behind it.
+async fn locate(turns: &Turns, cursor: Option<Cursor>) -> Result<Follower, Again> {
     let names = turns.bus.names();
     let (input, output) = (
         names.input_stream(turns.partition),
         names.output_stream(turns.partition),
     );
     let ask = async {
-        let msg_id = match cursor.and_then(|cursor| cursor.input) {
+        let msg_id = match cursor.as_ref().and_then(|cursor| cursor.input) {
             Some(mark) => turns.bus.message_id_at(&input, mark.seq).await?,
             None => None,
         };
@@ -264,8 +256,10 @@ async fn locate(turns: &Turns, cursor: Option<&Cursor>) -> Result<(Start, Timest
             ));
         }
     };
-    let start = start(cursor, &logs).map_err(|error| Again::Stopped(error.into()))?;
-    Ok((start, logs.input.created))
+    let started = Follower::start(cursor, &logs);
+    let (follower, start) = started.map_err(|error| Again::Stopped(error.into()))?;
+    announce(turns.partition, start);
+    Ok(follower)
 }
 
 async fn read_failed(turns: &Turns, error: ReadError) -> Again {
