@@ -132,16 +132,6 @@ impl From<LeaseConfig> for Timing {
     }
 }
 
-/// Seeded fault: a holder never stops by itself.
-fn mutant_never_expires() -> bool {
-    false
-}
-
-/// Seeded fault: a key is taken whoever holds it.
-fn mutant_takes_held() -> bool {
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

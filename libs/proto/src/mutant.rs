@@ -4,7 +4,11 @@
 //! one fault that [`set`] chose for the process is there. No service is ever built with it.
 
 /// Every fault, by the crate that has it.
-pub const NAMES: [&str; 0] = [];
+pub const NAMES: [&str; 2] = [
+    // bus
+    "lease-never-expires",
+    "lease-takes-held",
+];
 
 /// True when this fault is to be made.
 #[cfg(not(feature = "mutants"))]

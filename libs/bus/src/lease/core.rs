@@ -5,8 +5,6 @@
 
 mod decide;
 mod exchange;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -482,3 +480,6 @@ impl Desk {
         self.epoch = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nixfleet_proto::mutant;
+
 use super::Timing;
 use super::record::Written;
 
@@ -120,7 +122,7 @@ impl Holding {
     /// True while the key is ours: strictly before the time to stop.
     pub(super) fn is_held(&self, now: Duration) -> bool {
         match &self.state {
-            State::Held(term) => now < term.valid_until || super::mutant_never_expires(),
+            State::Held(term) => now < term.valid_until || mutant::is("lease-never-expires"),
             State::Away | State::Taking { .. } | State::Leaving { .. } => false,
         }
     }
@@ -203,7 +205,7 @@ impl Holding {
     pub(super) fn step(&mut self, now: Duration, ticket: u64, count: u64) -> Option<Step> {
         match self.state {
             State::Away => return None,
-            State::Held(term) if now >= term.valid_until && !super::mutant_never_expires() => {
+            State::Held(term) if now >= term.valid_until && !mutant::is("lease-never-expires") => {
                 return Some(self.lose(Loss::Late));
             }
             State::Leaving {

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use nixfleet_proto::mutant;
+
 use super::super::assign::{Placement, assign};
 use super::super::holding::Seen;
 use super::super::record::RecordKey;
@@ -198,7 +200,7 @@ impl LeaseCore {
                 }
             }
             Work::Waiting if is_mine && is_member => {
-                let is_free = seen == Seen::Gone || super::super::mutant_takes_held();
+                let is_free = seen == Seen::Gone || mutant::is("lease-takes-held");
                 if is_free {
                     desk.holding.take(revision);
                 }
