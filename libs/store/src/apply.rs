@@ -13,6 +13,7 @@ use crate::text::encode_json;
 
 mod aside;
 mod open;
+pub(crate) mod rebuild;
 mod records;
 
 impl Store {

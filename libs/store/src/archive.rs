@@ -1,11 +1,14 @@
 //! The archive of every stream.
 
+pub mod artifacts;
+pub mod history;
+
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{Days, NaiveDate};
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{GenericClient, Transaction};
 use nixfleet_proto::entry::Position;
 use nixfleet_proto::{Hostname, RolloutId, Timestamp};
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
@@ -44,6 +47,8 @@ pub struct ArchiveRow {
     pub payload: String,
     /// Trace context of the entry.
     pub traceparent: Option<String>,
+    /// Message id its publisher gave; on the first row of an input message only.
+    pub msg_id: Option<String>,
 }
 
 /// A move of the archive's cursor of one stream.
@@ -71,7 +76,7 @@ pub struct ArchiveMark {
 /// Days whose partition of `event_log` this process has seen.
 pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
 
-const COLUMNS: [Type; 12] = [
+const COLUMNS: [Type; 13] = [
     Type::TEXT,
     Type::INT8,
     Type::INT4,
@@ -84,6 +89,7 @@ const COLUMNS: [Type; 12] = [
     Type::INT8,
     Type::JSONB,
     Type::TEXT,
+    Type::TEXT,
 ];
 
 impl Store {
@@ -92,22 +98,7 @@ impl Store {
     /// # Errors
     /// When the database fails or the row is corrupt.
     pub async fn archive_cursor(&self, stream: &str) -> Result<Option<ArchiveMark>, ReadError> {
-        let row = sql!("archive_cursor_select")
-            .query_opt(&self.client().await?, &[&encode(stream)])
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| ReadError::Corrupt {
-            table: "archive_cursors",
-            key: stream.to_owned(),
-            source,
-        };
-        let created: &str = row.get(1);
-        Ok(Some(ArchiveMark {
-            sequence: u64::try_from(row.get::<_, i64>(0)).map_err(|f| corrupt(f.into()))?,
-            stream_created: created
-                .parse()
-                .map_err(|f: chrono::ParseError| corrupt(f.into()))?,
-        }))
+        select_mark(&self.client().await?, stream).await
     }
 
     /// Archives a batch of one stream and moves its cursor, all or nothing.
@@ -138,7 +129,8 @@ impl Store {
             .transaction()
             .await
             .map_err(DbError::statement("begin"))?;
-        move_cursor(&transaction, cursor).await?;
+        let first = rows.first().map_or(cursor.sequence, |row| row.sequence);
+        move_cursor(&transaction, cursor, first).await?;
         copy_rows(&transaction, rows).await?;
         transaction
             .commit()
@@ -174,6 +166,36 @@ impl Store {
     }
 }
 
+pub(crate) async fn select_mark(
+    client: &impl GenericClient,
+    stream: &str,
+) -> Result<Option<ArchiveMark>, ReadError> {
+    let row = sql!("archive_cursor_select")
+        .query_opt(client, &[&encode(stream)])
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let sequence = u64::try_from(row.get::<_, i64>(0));
+    Ok(Some(ArchiveMark {
+        sequence: sequence.map_err(|fault| corrupt(stream, fault))?,
+        stream_created: parse_created(stream, row.get(1))?,
+    }))
+}
+
+/// The creation time of a stream as it is stored.
+pub(crate) fn parse_created(stream: &str, created: &str) -> Result<Timestamp, ReadError> {
+    created
+        .parse()
+        .map_err(|fault: chrono::ParseError| corrupt(stream, fault))
+}
+
+fn corrupt(stream: &str, source: impl std::error::Error + Send + Sync + 'static) -> ReadError {
+    ReadError::Corrupt {
+        table: "archive_cursors",
+        key: stream.to_owned(),
+        source: Box::new(source),
+    }
+}
+
 fn column_seq(field: &'static str, value: u64) -> Result<i64, ArchiveError> {
     i64::try_from(value).map_err(|_| ArchiveError::OutOfRange { field, value })
 }
@@ -181,18 +203,23 @@ fn column_seq(field: &'static str, value: u64) -> Result<i64, ArchiveError> {
 async fn move_cursor(
     transaction: &Transaction<'_>,
     cursor: &ArchiveCursor,
+    first_sequence: u64,
 ) -> Result<(), ArchiveError> {
+    let first = column_seq("the first sequence", first_sequence)?;
     let stream = encode(&cursor.stream);
     let sequence = column_seq("the sequence", cursor.sequence)?;
     let created = cursor.stream_created.to_rfc3339();
     let moved = if cursor.previous_sequence == 0 {
         sql!("archive_cursor_insert")
-            .execute(transaction, &[&stream, &sequence, &created])
+            .execute(transaction, &[&stream, &sequence, &created, &first])
             .await?
     } else {
         let previous = column_seq("the previous sequence", cursor.previous_sequence)?;
         sql!("archive_cursor_update")
-            .execute(transaction, &[&stream, &sequence, &created, &previous])
+            .execute(
+                transaction,
+                &[&stream, &sequence, &created, &previous, &first],
+            )
             .await?
     };
     if moved == 1 {
@@ -231,6 +258,7 @@ async fn copy_rows(transaction: &Transaction<'_>, rows: &[ArchiveRow]) -> Result
                 &row.input.map(|input| i64::from(input.index)),
                 &Jsonb(&payload),
                 &row.traceparent.as_deref().map(encode),
+                &row.msg_id.as_deref().map(encode),
             ])
             .await
             .map_err(failed())?;

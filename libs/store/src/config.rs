@@ -166,6 +166,9 @@ impl DatabaseConfig {
                 .to_owned(),
         };
         let mut driver: tokio_postgres::Config = url.parse().map_err(ConnectError::Url)?;
+        if driver.get_application_name().is_none() {
+            driver.application_name(&program());
+        }
         driver.connect_timeout(self.connect_timeout());
         driver.keepalives_idle(Duration::from_secs(15));
         // The URL cannot ask for less, and what it could ask for is not verified.
@@ -190,6 +193,15 @@ impl DatabaseConfig {
     pub(crate) fn wait_timeout(&self) -> Duration {
         Duration::from_millis(self.wait_timeout_ms)
     }
+}
+
+/// Name of the running program, by which the server lists its connections.
+fn program() -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn is_identifier(text: &str) -> bool {

@@ -271,6 +271,20 @@ impl ApplyError {
     }
 }
 
+/// A rebuild cannot begin; nothing is changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// An applier would write into the tables.
+    #[error("an applier has {connections} connections to this database; stop all appliers first")]
+    InUse {
+        /// Its connections.
+        connections: i64,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
 /// Archiving failed; nothing of the batch is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {

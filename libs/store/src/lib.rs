@@ -27,9 +27,16 @@ mod sql;
 mod store;
 mod tls;
 
+pub use apply::rebuild::{Rebuild, RebuildSession};
+pub use archive::history::{
+    ArchivedMessage, ArchivedStream, Audit, AuditScope, AuditSession, Generation, MessageReader,
+    MessageRow, TableReader, TableRow,
+};
 pub use archive::{ArchiveCursor, ArchiveMark, ArchiveRow};
 pub use config::{DatabaseConfig, SslMode};
-pub use error::{ApplyError, ArchiveError, ConnectError, DbError, MigrateError, ReadError};
+pub use error::{
+    ApplyError, ArchiveError, ConnectError, DbError, MigrateError, ReadError, RebuildError,
+};
 pub use migrate::MigrationReport;
 pub use read::{
     Deferral, DispatchBoard, DispatchRow, EventPage, EventView, HostDetail, HostKey, HostView,

@@ -59,6 +59,14 @@ impl Store {
         }
     }
 
+    /// A connection as the owner of the schema, when one is configured.
+    pub(crate) async fn owner_client(&self) -> Result<Object, DbError> {
+        match &self.owner {
+            Some(owner) => owner.get().await.map_err(DbError::Pool),
+            None => self.client().await,
+        }
+    }
+
     pub(crate) async fn client(&self) -> Result<Object, DbError> {
         self.pool.get().await.map_err(DbError::Pool)
     }

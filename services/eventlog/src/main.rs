@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
+mod artifacts;
 mod config;
 mod resume;
 mod rows;

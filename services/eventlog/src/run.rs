@@ -10,9 +10,10 @@ use nixfleet_bus::{Bus, Floors, LeaderError, Leases, Membership, ReadError};
 use nixfleet_service::{CancellationToken, Context, Health};
 use nixfleet_store::{ArchiveError, Store};
 
+use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::resume::resume;
-use crate::stream::{Stream, Unit, units};
+use crate::stream::{Content, Stream, Unit, units};
 use crate::turn::Archive;
 
 /// Name of the service in leases and metrics.
@@ -247,6 +248,8 @@ async fn try_archive(
         created: identity.created,
         archived: start.archived,
         batch_rows: shared.config.archive.batch_rows,
+        artifacts: (stream.content == Content::Manifest)
+            .then(|| Artifacts::new(shared.bus.clone(), shared.store.clone())),
     };
     metrics::gauge!("nixfleet_archive_stopped", "stream" => stream.name.clone()).set(0.0);
     shared

@@ -8,6 +8,7 @@ use nixfleet_service::trace;
 use nixfleet_store::{ArchiveCursor, ArchiveError, ArchiveRow, Store};
 use tracing::Instrument as _;
 
+use crate::artifacts::{ArtifactError, Artifacts};
 use crate::rows::{rows, undecodable};
 use crate::stream::Stream;
 
@@ -26,6 +27,8 @@ pub struct Archive {
     pub archived: u64,
     /// Rows after which a transaction is closed.
     pub batch_rows: usize,
+    /// The bytes that announcements name; for the stream that holds them.
+    pub artifacts: Option<Artifacts>,
 }
 
 /// Rows of consecutive messages for one transaction.
@@ -43,6 +46,7 @@ impl Archive {
     pub async fn turn(&mut self, messages: &[Message]) -> Result<(), ArchiveError> {
         let started = Instant::now();
         let mut total = 0;
+        self.copy_artifacts(messages).await?;
         for chunk in chunks(&self.stream, messages, self.batch_rows) {
             let span = tracing::info_span!("archive", stream = %self.stream.name,
                 messages = chunk.messages.len(), rows = chunk.rows.len());
@@ -58,6 +62,23 @@ impl Archive {
             .record(started.elapsed());
         metrics::histogram!("nixfleet_turn_entries", "service" => "eventlog").record(total as f64);
         Ok(())
+    }
+
+    /// Before the rows that name them, so that the archive is complete at every moment.
+    async fn copy_artifacts(&mut self, messages: &[Message]) -> Result<(), ArchiveError> {
+        let Some(artifacts) = &mut self.artifacts else {
+            return Ok(());
+        };
+        loop {
+            match artifacts.archive(messages).await {
+                Ok(()) => return Ok(()),
+                Err(ArtifactError::Archive(error)) if !error.retryable() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(error = %error_chain(&error), "waiting to archive artifacts");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
     }
 
     async fn archive(&mut self, chunk: Chunk<'_>) -> Result<(), ArchiveError> {

@@ -44,9 +44,16 @@ fn expected(service: Service) -> BTreeMap<&'static str, &'static str> {
         Service::Eventlog => rights.extend([
             ("event_log", "i"),
             ("archive_cursors", "isu"),
+            ("archive_generations", "is"),
+            ("archive_artifacts", "is"),
             ("partition_cursors", "s"),
         ]),
-        Service::Reducer | Service::Planner => rights.extend(state.map(|table| (table, "s"))),
+        Service::Reducer | Service::Planner => {
+            rights.extend(state.map(|table| (table, "s")));
+            if service == Service::Planner {
+                rights.extend([("event_log", "s"), ("archive_artifacts", "s")]);
+            }
+        }
         Service::Ingest => rights.extend(
             [
                 "partition_cursors",

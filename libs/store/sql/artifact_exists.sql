@@ -1,0 +1,1 @@
+SELECT 1 FROM archive_artifacts WHERE hash = $1 AND part = 0

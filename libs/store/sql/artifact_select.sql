@@ -1,0 +1,1 @@
+SELECT bytes FROM archive_artifacts WHERE hash = $1 ORDER BY part

@@ -1,0 +1,101 @@
+//! Writing the domain tables anew: all of it becomes visible at once, or nothing changes.
+
+use deadpool_postgres::{Object, Transaction};
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+
+use super::write_rows;
+use crate::cursor;
+use crate::error::{ApplyError, DbError, RebuildError};
+use crate::rows::{Applied, TurnRows};
+use crate::sql::sql;
+use crate::store::Store;
+
+/// Nothing holds the tables longer than a service's statement may run, unless it hangs.
+const LOCK_PATIENCE: &str = "90s";
+
+/// A connection for a rebuild.
+pub struct RebuildSession(Object);
+
+/// Domain tables that are being written anew; dropped without [`Rebuild::commit`] they stay as they
+/// were. Readers wait meanwhile.
+pub struct Rebuild<'a> {
+    transaction: Transaction<'a>,
+}
+
+impl Store {
+    /// A connection for a rebuild, as the owner of the schema when one is configured.
+    ///
+    /// # Errors
+    /// When none can be had.
+    pub async fn rebuild_session(&self) -> Result<RebuildSession, DbError> {
+        Ok(RebuildSession(self.owner_client().await?))
+    }
+}
+
+impl RebuildSession {
+    /// Empties the tables that follow from the log. `hosts` follows from heartbeats and stays.
+    ///
+    /// # Errors
+    /// [`RebuildError::InUse`] while an applier is connected: it would write what it remembers.
+    pub async fn begin(&mut self) -> Result<Rebuild<'_>, RebuildError> {
+        let transaction = self.0.transaction().await;
+        let transaction = transaction.map_err(DbError::statement("begin"))?;
+        let settings =
+            format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_PATIENCE}'");
+        transaction
+            .batch_execute(&settings)
+            .await
+            .map_err(DbError::statement("rebuild settings"))?;
+        let row = sql!("appliers_connected")
+            .query_one(&transaction, &[])
+            .await?;
+        let connections: i64 = row.get(0);
+        if connections > 0 {
+            return Err(RebuildError::InUse { connections });
+        }
+        let truncate = sql!("rebuild_truncate");
+        transaction
+            .batch_execute(truncate.text)
+            .await
+            .map_err(DbError::statement(truncate.name))?;
+        Ok(Rebuild { transaction })
+    }
+}
+
+impl Rebuild<'_> {
+    /// Writes the rows of one turn, as [`Store::apply_turn`] does.
+    ///
+    /// # Errors
+    /// When the database fails; the rebuild must be dropped then.
+    pub async fn write(
+        &self,
+        partition: Partition,
+        rows: &TurnRows,
+    ) -> Result<Applied, ApplyError> {
+        let mut applied = Applied::default();
+        write_rows(&self.transaction, partition, rows, &mut applied).await?;
+        Ok(applied)
+    }
+
+    /// Sets the cursor of a partition whose rows are all written.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_cursor(
+        &self,
+        partition: Partition,
+        cursor: &Cursor,
+    ) -> Result<(), ApplyError> {
+        cursor::compare_and_swap(&self.transaction, partition, 0, cursor).await
+    }
+
+    /// Makes it visible.
+    ///
+    /// # Errors
+    /// When the database fails; then the tables are as they were.
+    pub async fn commit(self) -> Result<(), DbError> {
+        let committed = self.transaction.commit().await;
+        committed.map_err(DbError::statement("commit"))
+    }
+}

@@ -1,0 +1,78 @@
+//! The signed artifacts of archived releases: the copy that outlives the object store.
+
+use nixfleet_proto::ManifestHash;
+
+use crate::error::{ArchiveError, DbError, ReadError};
+use crate::sql::sql;
+use crate::store::Store;
+use crate::text::{decode_json, encode};
+
+/// Largest part: a value of a column may have 1 GiB, a message should have much less.
+const PART_BYTES: usize = 8 * 1024 * 1024;
+
+impl Store {
+    /// Archives the bytes of an artifact under its hash. Archiving it again changes nothing.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn archive_artifact(
+        &self,
+        hash: &ManifestHash,
+        bytes: &[u8],
+    ) -> Result<(), ArchiveError> {
+        let mut client = self.client().await?;
+        let transaction = client
+            .transaction()
+            .await
+            .map_err(DbError::statement("begin"))?;
+        // An artifact without bytes is one, too: its absence means something else.
+        let parts = bytes
+            .chunks(PART_BYTES)
+            .chain(bytes.is_empty().then_some(bytes));
+        for (number, part) in (0_i32..).zip(parts) {
+            sql!("artifact_insert")
+                .execute(&transaction, &[&encode(hash.as_str()), &number, &part])
+                .await?;
+        }
+        transaction
+            .commit()
+            .await
+            .map_err(DbError::statement("commit"))?;
+        Ok(())
+    }
+
+    /// True when the artifact is archived.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_artifact_archived(&self, hash: &ManifestHash) -> Result<bool, DbError> {
+        let row = sql!("artifact_exists")
+            .query_opt(&self.client().await?, &[&encode(hash.as_str())])
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// The archived bytes of an artifact; absent when nobody archived it. The content hash is the
+    /// caller's to check.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn artifact(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, DbError> {
+        let rows = sql!("artifact_select")
+            .query(&self.client().await?, &[&encode(hash.as_str())])
+            .await?;
+        let parts: Vec<&[u8]> = rows.iter().map(|row| row.get(0)).collect();
+        Ok((!parts.is_empty()).then(|| parts.concat()))
+    }
+
+    /// The last release announced on this stream, as JSON; absent when none is archived.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn last_archived_release(&self, stream: &str) -> Result<Option<String>, ReadError> {
+        let row = sql!("archive_last_release")
+            .query_opt(&self.client().await?, &[&encode(stream)])
+            .await?;
+        Ok(row.map(|row| decode_json(row.get(0)).into_owned()))
+    }
+}

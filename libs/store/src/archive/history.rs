@@ -1,0 +1,399 @@
+//! Reading the archive back, and the tables beside it, as of one instant and a piece at a time: either
+//! may be far larger than memory.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use chrono::{DateTime, Utc};
+use deadpool_postgres::{Object, Transaction};
+use nixfleet_proto::frame::InputMark;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{RolloutId, Timestamp};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Portal, Row};
+
+use super::ArchiveMark;
+use crate::cursor;
+use crate::error::{DbError, ReadError};
+use crate::load::read_transaction;
+use crate::sql::{Sql, sql};
+use crate::store::Store;
+use crate::text::{decode, decode_json, encode};
+
+/// Rows fetched at once.
+const FETCH_ROWS: i32 = 2_000;
+
+/// A connection for an audit.
+pub struct AuditSession(Object);
+
+/// Archive and tables as of one instant.
+pub struct Audit<'a> {
+    transaction: Transaction<'a>,
+}
+
+/// A stream of a name, between its creation and its loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    /// When it was created.
+    pub created: Timestamp,
+    /// First sequence archived of it.
+    pub first_sequence: u64,
+}
+
+/// What of a stream is archived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedStream {
+    /// Its name.
+    pub stream: String,
+    /// First sequence that `event_log` holds.
+    pub first: u64,
+    /// How far it is archived.
+    pub mark: ArchiveMark,
+    /// The streams that had the name, in the order in which they were archived; never empty.
+    pub generations: Vec<Generation>,
+}
+
+/// One archived message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedMessage {
+    /// Its sequence.
+    pub sequence: u64,
+    /// When the stream stored it, in microseconds.
+    pub ts: DateTime<Utc>,
+    /// Message id its publisher gave.
+    pub msg_id: Option<String>,
+    /// Its rows by index.
+    pub rows: Vec<MessageRow>,
+}
+
+/// One row of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageRow {
+    /// Place in the message; -1 for an output frame without its outcomes.
+    pub index: i32,
+    /// What it holds.
+    pub kind: String,
+    /// JSON text.
+    pub payload: String,
+}
+
+/// One row of a domain table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRow {
+    /// Its primary key.
+    pub key: Vec<String>,
+    /// The columns that follow from the log, as a JSON object.
+    pub columns: String,
+}
+
+/// A domain table and the part of it to read.
+#[derive(Debug, Clone, Copy)]
+pub enum AuditScope<'a> {
+    /// The cursor of a partition.
+    Cursor(Partition),
+    /// The rollouts of a partition.
+    Rollouts(Partition),
+    /// The quarantines of a partition.
+    Quarantines(Partition),
+    /// The hosts of a rollout.
+    Hosts(&'a RolloutId),
+    /// The outstanding failures of a rollout, by probe as the database orders texts.
+    ProbeFailures(&'a RolloutId),
+    /// The dispatches of a rollout.
+    Dispatches(&'a RolloutId),
+    /// The holds of a rollout.
+    Blocks(&'a RolloutId),
+}
+
+impl AuditScope<'_> {
+    /// Name of the table.
+    pub fn table(&self) -> &'static str {
+        match self {
+            Self::Cursor(_) => "partition_cursors",
+            Self::Rollouts(_) => "rollouts",
+            Self::Quarantines(_) => "quarantined_closures",
+            Self::Hosts(_) => "host_rollout_records",
+            Self::ProbeFailures(_) => "probe_failures",
+            Self::Dispatches(_) => "dispatch_queue",
+            Self::Blocks(_) => "gate_blocks",
+        }
+    }
+
+    fn statement(&self) -> Sql {
+        match self {
+            Self::Cursor(_) => sql!("audit_partition_cursors"),
+            Self::Rollouts(_) => sql!("audit_rollouts"),
+            Self::Quarantines(_) => sql!("audit_quarantined_closures"),
+            Self::Hosts(_) => sql!("audit_host_rollout_records"),
+            Self::ProbeFailures(_) => sql!("audit_probe_failures"),
+            Self::Dispatches(_) => sql!("audit_dispatch_queue"),
+            Self::Blocks(_) => sql!("audit_gate_blocks"),
+        }
+    }
+
+    fn parameter(&self) -> String {
+        match self {
+            Self::Cursor(partition) | Self::Rollouts(partition) | Self::Quarantines(partition) => {
+                partition.number().to_string()
+            }
+            Self::Hosts(id) | Self::ProbeFailures(id) | Self::Dispatches(id) | Self::Blocks(id) => {
+                encode(id.as_str()).into_owned()
+            }
+        }
+    }
+}
+
+impl Store {
+    /// A connection for an audit, as the owner of the schema when one is configured.
+    ///
+    /// # Errors
+    /// When none can be had.
+    pub async fn audit_session(&self) -> Result<AuditSession, DbError> {
+        Ok(AuditSession(self.owner_client().await?))
+    }
+}
+
+impl AuditSession {
+    /// Fixes the instant.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin(&mut self) -> Result<Audit<'_>, ReadError> {
+        let transaction = read_transaction(&mut self.0).await?;
+        // Reading all of a large table is one statement.
+        transaction
+            .batch_execute("SET LOCAL statement_timeout = 0")
+            .await
+            .map_err(DbError::statement("audit settings"))?;
+        Ok(Audit { transaction })
+    }
+}
+
+impl Audit<'_> {
+    /// The cursors of all partitions that have one.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn cursors(&self) -> Result<Vec<(Partition, Cursor)>, ReadError> {
+        cursor::select_all(&self.transaction).await
+    }
+
+    /// What of a stream is archived; absent when nothing is.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn archived(&self, stream: &str) -> Result<Option<ArchivedStream>, ReadError> {
+        let name = encode(stream);
+        let Some(mark) = super::select_mark(&self.transaction, stream).await? else {
+            return Ok(None);
+        };
+        let first = sql!("archive_first")
+            .query_opt(&self.transaction, &[&name])
+            .await?;
+        let rows = sql!("archive_generations_select")
+            .query(&self.transaction, &[&name])
+            .await?;
+        let generation = |row: &Row| {
+            Ok::<_, ReadError>(Generation {
+                created: super::parse_created(stream, row.get(0))?,
+                first_sequence: unsigned(stream, row.get(1))?,
+            })
+        };
+        let generations: Vec<Generation> = rows.iter().map(generation).collect::<Result<_, _>>()?;
+        Ok(Some(ArchivedStream {
+            stream: stream.to_owned(),
+            first: match first {
+                Some(row) => unsigned(stream, row.get(0))?,
+                None => mark.sequence + 1,
+            },
+            mark,
+            generations,
+        }))
+    }
+
+    /// The last archived output frame below `before` that covers the input up to `mark`.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn frame_covering(
+        &self,
+        stream: &str,
+        before: u64,
+        mark: Option<InputMark>,
+    ) -> Result<Option<u64>, ReadError> {
+        let mark = mark.map(|mark| {
+            let (seq, index, of) = (mark.seq, mark.index, mark.of);
+            format!("{{\"seq\":{seq},\"index\":{index},\"of\":{of}}}")
+        });
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        let row = sql!("archive_frame_at")
+            .query_opt(&self.transaction, &[&encode(stream), &before, &mark])
+            .await?;
+        row.map(|row| unsigned(stream, row.get(0))).transpose()
+    }
+
+    /// The archived messages of a stream from one sequence to another, both included.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn messages(
+        &self,
+        stream: &str,
+        from: u64,
+        to: u64,
+    ) -> Result<MessageReader<'_>, ReadError> {
+        let signed = |seq| i64::try_from(seq).unwrap_or(i64::MAX);
+        let params: [&(dyn ToSql + Sync); 3] = [&encode(stream), &signed(from), &signed(to)];
+        Ok(MessageReader {
+            stream: stream.to_owned(),
+            rows: Pages::open(&self.transaction, sql!("archive_read"), &params).await?,
+        })
+    }
+
+    /// The rows of a part of a domain table, in the order of their keys.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn rows(&self, scope: AuditScope<'_>) -> Result<TableReader<'_>, ReadError> {
+        let parameter = scope.parameter();
+        let rows = Pages::open(&self.transaction, scope.statement(), &[&parameter]).await?;
+        Ok(TableReader { rows })
+    }
+
+    /// Rows of every domain table.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn row_counts(&self) -> Result<BTreeMap<String, u64>, ReadError> {
+        let rows = sql!("audit_counts").query(&self.transaction, &[]).await?;
+        let count = |row: &Row| (row.get(0), u64::try_from(row.get::<_, i64>(1)).unwrap_or(0));
+        Ok(rows.iter().map(count).collect())
+    }
+}
+
+/// Archived messages in order.
+pub struct MessageReader<'a> {
+    stream: String,
+    rows: Pages<'a>,
+}
+
+impl MessageReader<'_> {
+    /// The next message; absent at the end.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn next(&mut self) -> Result<Option<ArchivedMessage>, ReadError> {
+        let mut message: Option<ArchivedMessage> = None;
+        while let Some(row) = self.rows.peek().await? {
+            let sequence = unsigned(&self.stream, row.get(0))?;
+            if message
+                .as_ref()
+                .is_some_and(|message| message.sequence != sequence)
+            {
+                break;
+            }
+            let message = message.get_or_insert_with(|| ArchivedMessage {
+                sequence,
+                ts: row.get(2),
+                msg_id: None,
+                rows: Vec::new(),
+            });
+            if let Some(id) = row.get::<_, Option<&str>>(5) {
+                message.msg_id = Some(decode(id).into_owned());
+            }
+            message.rows.push(MessageRow {
+                index: row.get(1),
+                kind: decode(row.get(3)).into_owned(),
+                payload: decode_json(row.get(4)).into_owned(),
+            });
+            self.rows.pop();
+        }
+        Ok(message)
+    }
+}
+
+/// Rows of a domain table in order.
+pub struct TableReader<'a> {
+    rows: Pages<'a>,
+}
+
+impl TableReader<'_> {
+    /// The next row; absent at the end.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn next(&mut self) -> Result<Option<TableRow>, ReadError> {
+        let Some(row) = self.rows.peek().await? else {
+            return Ok(None);
+        };
+        let key: Vec<&str> = row.get(0);
+        let found = TableRow {
+            key: key
+                .into_iter()
+                .map(|part| decode(part).into_owned())
+                .collect(),
+            columns: decode_json(row.get(1)).into_owned(),
+        };
+        self.rows.pop();
+        Ok(Some(found))
+    }
+}
+
+/// The rows of one statement, some thousand at a time.
+struct Pages<'a> {
+    transaction: &'a Transaction<'a>,
+    name: &'static str,
+    portal: Portal,
+    page: VecDeque<Row>,
+    is_last: bool,
+}
+
+impl<'a> Pages<'a> {
+    async fn open(
+        transaction: &'a Transaction<'_>,
+        statement: Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Self, ReadError> {
+        let failed = || DbError::statement(statement.name);
+        let prepared = transaction
+            .prepare_cached(statement.text)
+            .await
+            .map_err(failed())?;
+        let portal = transaction
+            .bind(&prepared, params)
+            .await
+            .map_err(failed())?;
+        Ok(Self {
+            transaction,
+            name: statement.name,
+            portal,
+            page: VecDeque::new(),
+            is_last: false,
+        })
+    }
+
+    async fn peek(&mut self) -> Result<Option<&Row>, ReadError> {
+        if self.page.is_empty() && !self.is_last {
+            let rows = self
+                .transaction
+                .query_portal(&self.portal, FETCH_ROWS)
+                .await;
+            let rows = rows.map_err(DbError::statement(self.name))?;
+            self.is_last = rows.len() < FETCH_ROWS as usize;
+            self.page.extend(rows);
+        }
+        Ok(self.page.front())
+    }
+
+    fn pop(&mut self) {
+        self.page.pop_front();
+    }
+}
+
+fn unsigned(stream: &str, value: i64) -> Result<u64, ReadError> {
+    u64::try_from(value).map_err(|fault| ReadError::Corrupt {
+        table: "event_log",
+        key: stream.to_owned(),
+        source: Box::new(fault),
+    })
+}
