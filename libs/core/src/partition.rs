@@ -155,6 +155,23 @@ impl PartitionState {
         entry: &Entry,
         pinned: &PinnedSet,
     ) -> (Outcome, usize) {
+        let (outcome, bytes) = self.measured(position, entry, pinned);
+        self.absorb(&outcome, pinned)
+            .expect("an outcome decided on this state applies to it");
+        (outcome, bytes)
+    }
+
+    /// What [`PartitionState::apply`] would make of an entry; the state stays as it is.
+    pub fn decide(&self, position: Position, entry: &Entry, pinned: &PinnedSet) -> Outcome {
+        self.measured(position, entry, pinned).0
+    }
+
+    fn measured(
+        &self,
+        position: Position,
+        entry: &Entry,
+        pinned: &PinnedSet,
+    ) -> (Outcome, usize) {
         let at = self
             .clock
             .map_or(entry.received_at, |clock| clock.max(entry.received_at));
@@ -170,8 +187,6 @@ impl PartitionState {
             verdict,
         };
         let bytes = size::fit(&mut outcome);
-        self.absorb(&outcome, pinned)
-            .expect("an outcome decided on this state applies to it");
         (outcome, bytes)
     }
 

@@ -1,0 +1,339 @@
+//! Following the archive of one partition, and deciding each entry again beside it.
+
+use std::sync::Arc;
+
+use nixfleet_core::partition::{AbsorbError, PartitionState, PinnedSet};
+use nixfleet_proto::{
+    Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, Pinned, PlanAction, Position,
+    RolloutId, Timestamp, Verdict,
+};
+
+use crate::beside::Beside;
+use crate::compare::Difference;
+
+/// One item of the archived input: an entry, or a message that nobody could read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputItem {
+    /// Where it is.
+    pub mark: InputMark,
+    /// Absent for a message that nobody could read.
+    pub entry: Option<Entry>,
+}
+
+impl InputItem {
+    /// Its position.
+    pub fn position(&self) -> Position {
+        Position {
+            seq: self.mark.seq,
+            index: self.mark.index,
+        }
+    }
+}
+
+/// How much of the partition's history the archive holds, and how much of it was checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// The archive begins with the first frame of the partition.
+    pub is_whole: bool,
+    /// Output frames replayed.
+    pub frames: u64,
+    /// Outcomes followed.
+    pub outcomes: u64,
+    /// Entries decided again and compared with their outcome.
+    pub decided: u64,
+    /// Outcomes that could not be decided again: their entry is not archived, or they speak of what
+    /// lies before the archive.
+    pub unchecked: u64,
+    /// State hashes of owners compared with the state here.
+    pub hashes: u64,
+}
+
+/// An archive that cannot be followed any further.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Frames are missing in the middle.
+    Hole {
+        /// The frame behind the hole.
+        out_seq: u64,
+        /// Last input covered before it.
+        covered: Option<InputMark>,
+        /// Where the frame behind it goes on.
+        next: Option<Position>,
+    },
+    /// An outcome does not fit the state.
+    Absorb {
+        /// The frame.
+        out_seq: u64,
+        /// What does not fit.
+        fault: AbsorbError,
+    },
+}
+
+impl std::error::Error for Unreadable {}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hole { out_seq, .. } => write!(
+                f,
+                "the archive has a hole before output frame {out_seq}: what happened in it is not \
+                 known; restore the database from a backup that has it"
+            ),
+            Self::Absorb { out_seq, fault } => {
+                write!(
+                    f,
+                    "output frame {out_seq} does not fit what is before it: {fault}"
+                )
+            }
+        }
+    }
+}
+
+/// The state of a partition on its way through the archive.
+#[derive(Debug, Default)]
+pub struct Replay {
+    state: PartitionState,
+    pinned: PinnedSet,
+    pub(crate) beside: Beside,
+    coverage: Coverage,
+    last_input: Option<InputMark>,
+    out_seq: u64,
+    epoch: u64,
+    /// A planner epoch was seen: before that it is not known whom the fold fences.
+    knows_leader: bool,
+    differences: Vec<Difference>,
+}
+
+impl Replay {
+    /// A replay that has read nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The manifests that must be [pinned](Self::pin) before this frame is taken.
+    pub fn manifests_named(frame: &OutputFrame) -> impl Iterator<Item = &ManifestHash> {
+        frame
+            .outcomes
+            .iter()
+            .filter_map(|outcome| match &outcome.verdict {
+                Verdict::Accepted(accepted) => Some(&accepted.opened.as_ref()?.manifest_hash),
+                Verdict::Rejected(_) => None,
+            })
+    }
+
+    /// True when what this manifest pins is at hand.
+    pub fn is_pinned(&self, hash: &ManifestHash) -> bool {
+        self.pinned.contains_key(hash)
+    }
+
+    /// Gives what a manifest pins.
+    pub fn pin(&mut self, hash: ManifestHash, pinned: Arc<Pinned>) {
+        self.pinned.insert(hash, pinned);
+    }
+
+    /// The positions this frame folds, first and last; absent for a takeover.
+    pub fn folded(frame: &OutputFrame) -> Option<(Position, InputMark)> {
+        Some((frame.first_input?, frame.last_input?))
+    }
+
+    /// Takes the next frame with the archived input it folds: each entry is decided again on the
+    /// state before it, then the published outcome is followed, whatever the decision was.
+    ///
+    /// `input` is what the archive holds of the positions the frame covers, in order.
+    ///
+    /// # Errors
+    /// [`Unreadable`]; the replay must be dropped then.
+    pub fn take(
+        &mut self,
+        out_seq: u64,
+        frame: &OutputFrame,
+        input: &[InputItem],
+    ) -> Result<(), Unreadable> {
+        self.check_chain(out_seq, frame)?;
+        self.find_dropped(out_seq, frame, input);
+        let mut items = input.iter().peekable();
+        for outcome in &frame.outcomes {
+            while items
+                .next_if(|item| item.position() < outcome.position)
+                .is_some()
+            {}
+            let item = items.next_if(|item| item.position() == outcome.position);
+            self.check_outcome(outcome, item.and_then(|item| item.entry.as_ref()));
+            self.follow(out_seq, outcome)?;
+        }
+        self.check_hash(out_seq, frame);
+        self.coverage.frames += 1;
+        self.last_input = frame.last_input.or(self.last_input);
+        (self.out_seq, self.epoch) = (out_seq, frame.epoch);
+        Ok(())
+    }
+
+    /// The state after the last frame.
+    pub fn state(&self) -> &PartitionState {
+        &self.state
+    }
+
+    /// The last output frame taken; 0 when there is none.
+    pub fn out_seq(&self) -> u64 {
+        self.out_seq
+    }
+
+    /// Epoch of the owner that wrote it.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The last input covered.
+    pub fn last_input(&self) -> Option<InputMark> {
+        self.last_input
+    }
+
+    /// Fold time after the last entry.
+    pub fn clock(&self) -> Option<Timestamp> {
+        self.state.clock()
+    }
+
+    /// What was replayed and checked.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// The manifests of rollouts that are still in the state.
+    pub fn manifests_used(&self) -> impl Iterator<Item = &ManifestHash> {
+        let rollouts = self.state.rollouts().values();
+        rollouts.map(|rollout| &rollout.manifest_hash)
+    }
+
+    /// Where published outcomes differ from what the fold makes of their entries; each is given once.
+    pub fn differences(&mut self) -> Vec<Difference> {
+        std::mem::take(&mut self.differences)
+    }
+
+    /// True when the state knows this rollout as completely as its owner did.
+    pub fn knows(&self, rollout_id: &RolloutId) -> bool {
+        self.coverage.is_whole || self.state.rollout(rollout_id).is_some()
+    }
+
+    /// Each frame goes on where the one before ended; a takeover says where that was.
+    fn check_chain(&mut self, out_seq: u64, frame: &OutputFrame) -> Result<(), Unreadable> {
+        if self.coverage.frames == 0 {
+            self.coverage.is_whole =
+                frame.epoch == 1 && frame.first_input.is_none() && frame.last_input.is_none();
+            self.last_input = match frame.first_input {
+                Some(_) => None,
+                None => frame.last_input,
+            };
+            return Ok(());
+        }
+        let goes_on = match frame.first_input {
+            None => frame.last_input == self.last_input,
+            // A log created anew goes on above.
+            Some(first) => self.last_input.is_none_or(|last| first >= last.next()),
+        };
+        if goes_on {
+            return Ok(());
+        }
+        Err(Unreadable::Hole {
+            out_seq,
+            covered: self.last_input,
+            next: frame.first_input.or(frame.last_input.map(InputMark::next)),
+        })
+    }
+
+    /// Every entry that a frame covers has its outcome in it.
+    fn find_dropped(&mut self, out_seq: u64, frame: &OutputFrame, input: &[InputItem]) {
+        let mut outcomes = frame
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.position)
+            .peekable();
+        for item in input {
+            let position = item.position();
+            while outcomes.next_if(|at| *at < position).is_some() {}
+            let is_answered = outcomes.next_if_eq(&position).is_some();
+            if item.entry.is_some() && !is_answered {
+                self.differences.push(Difference {
+                    table: "outcomes",
+                    key: vec![position.seq.to_string(), position.index.to_string()],
+                    column: String::new(),
+                    expected: Some("an outcome".into()),
+                    found: Some(format!("none in output frame {out_seq}").into()),
+                });
+            }
+        }
+    }
+
+    fn check_outcome(&mut self, outcome: &Outcome, entry: Option<&Entry>) {
+        self.coverage.outcomes += 1;
+        let Some(entry) = entry.filter(|entry| self.is_decidable(&entry.body)) else {
+            self.coverage.unchecked += 1;
+            return;
+        };
+        self.coverage.decided += 1;
+        let decided = self.state.decide(outcome.position, entry, &self.pinned);
+        if decided == *outcome {
+            return;
+        }
+        let position = outcome.position;
+        self.differences.push(Difference {
+            table: "outcomes",
+            key: vec![position.seq.to_string(), position.index.to_string()],
+            column: outcome.subject.entry.clone(),
+            expected: serde_json::to_value(&decided).ok(),
+            found: serde_json::to_value(outcome).ok(),
+        });
+    }
+
+    /// Whether this state decides as the owner's did: one that lacks its beginning decides nothing
+    /// that depends on what it lacks.
+    fn is_decidable(&self, body: &EntryBody) -> bool {
+        if self.coverage.is_whole {
+            return true;
+        }
+        let opens_or_fences = match body {
+            EntryBody::Plan { action, .. } => matches!(
+                action,
+                PlanAction::OpenRollout { .. } | PlanAction::Barrier {}
+            ),
+            EntryBody::HostEvent { .. }
+            | EntryBody::RecoveryCandidate { .. }
+            | EntryBody::Operator { .. } => false,
+        };
+        let knows_rollout = body
+            .rollout_id()
+            .is_some_and(|rollout_id| self.state.rollout(rollout_id).is_some());
+        let is_planned = matches!(body, EntryBody::Plan { .. });
+        knows_rollout && !opens_or_fences && (self.knows_leader || !is_planned)
+    }
+
+    fn follow(&mut self, out_seq: u64, outcome: &Outcome) -> Result<(), Unreadable> {
+        if let Verdict::Accepted(accepted) = &outcome.verdict {
+            self.knows_leader |= accepted.leader_epoch.is_some();
+        }
+        match self.state.absorb(outcome, &self.pinned) {
+            Ok(()) => {}
+            // It was opened before the archive begins.
+            Err(AbsorbError::UnknownRollout(_)) if !self.coverage.is_whole => return Ok(()),
+            Err(fault) => return Err(Unreadable::Absorb { out_seq, fault }),
+        }
+        self.beside.follow(outcome);
+        Ok(())
+    }
+
+    fn check_hash(&mut self, out_seq: u64, frame: &OutputFrame) {
+        let (Some(expected), true) = (&frame.state_hash, self.coverage.is_whole) else {
+            return;
+        };
+        self.coverage.hashes += 1;
+        let actual = self.state.hash();
+        if actual != *expected {
+            self.differences.push(Difference {
+                table: "state",
+                key: vec![out_seq.to_string()],
+                column: "stateHash".to_owned(),
+                expected: Some(actual.into()),
+                found: Some(expected.clone().into()),
+            });
+        }
+    }
+}

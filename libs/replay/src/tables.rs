@@ -1,0 +1,158 @@
+//! The rows that follow from a replayed state, table by table, in the order of their keys.
+
+use nixfleet_core::partition::Rollout;
+use nixfleet_proto::host::FailedControl;
+use nixfleet_proto::{Hostname, Position, RolloutId};
+use serde::Serialize;
+
+use crate::replay::Replay;
+use crate::row::{Row, column_micros};
+
+/// The tables that follow from the log, in the order in which they are compared; `hosts` follows from
+/// heartbeats, which are not in the log.
+pub const TABLES: [&str; 7] = [
+    "partition_cursors",
+    "rollouts",
+    "host_rollout_records",
+    "quarantined_closures",
+    "probe_failures",
+    "dispatch_queue",
+    "gate_blocks",
+];
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DispatchColumn<'a> {
+    target_closure: &'a nixfleet_proto::ClosureHash,
+    soak_minutes: nixfleet_proto::minutes::Minutes,
+    enqueued_at: nixfleet_proto::Timestamp,
+}
+
+/// The cursor of the partition, without what only the applier knew: the message id and the creation
+/// time of the stream.
+pub fn cursor(replay: &Replay, partition: u16) -> impl Iterator<Item = Row> {
+    let row = (replay.out_seq() > 0).then(|| {
+        Row::new([&partition.to_string()])
+            .with("outSeq", replay.out_seq())
+            .with("input", replay.last_input())
+            .with("epoch", replay.epoch())
+            .with("leaderEpoch", replay.state().leader_epoch())
+            .with("clock", replay.clock())
+    });
+    row.into_iter()
+}
+
+/// Rows of `rollouts`.
+pub fn rollouts(replay: &Replay) -> impl Iterator<Item = Row> {
+    replay.state().rollouts().iter().map(|(id, rollout)| {
+        Row::new([id.as_str()])
+            .with("record", &rollout.record)
+            .with("manifestHash", &rollout.manifest_hash)
+            .with("hostCount", rollout.pinned.host_set.len())
+            .with("waveCount", rollout.pinned.waves.len())
+            .with("onHealthFailure", rollout.pinned.on_health_failure)
+            .at(rollout.position)
+    })
+}
+
+/// Rows of `host_rollout_records` of one rollout; none for a rollout the state does not know.
+pub fn hosts<'a>(
+    replay: &'a Replay,
+    rollout_id: &'a RolloutId,
+) -> impl Iterator<Item = Row> + use<'a> {
+    let rollout: Option<&Rollout> = replay.state().rollout(rollout_id);
+    let hosts = rollout.into_iter().flat_map(|rollout| rollout.hosts.iter());
+    hosts.map(|(hostname, host)| {
+        Row::new([rollout_id.as_str(), hostname.as_str()])
+            .with("record", &host.record)
+            .with("wave", host.wave)
+            .with("staged", host.staged)
+            .with("recoveryCandidate", &host.recovery_candidate)
+            .at(host.position)
+    })
+}
+
+/// Rows of `quarantined_closures`.
+pub fn quarantines(replay: &Replay) -> impl Iterator<Item = Row> {
+    let all = replay.state().quarantines().iter();
+    let all = all.flat_map(|(channel, closures)| closures.iter().map(move |c| (channel, c)));
+    all.map(|(channel, (closure, position))| {
+        let key = (channel.clone(), closure.clone());
+        let at = replay.beside.quarantined_at.get(&key);
+        Row::new([channel.as_str(), closure.as_str()])
+            .with("quarantinedAt", at.map(|at| column_micros(*at)))
+            .at(*position)
+    })
+}
+
+/// Rows of `probe_failures` of one rollout.
+pub fn probe_failures<'a>(
+    replay: &'a Replay,
+    rollout_id: &'a RolloutId,
+) -> impl Iterator<Item = Row> + use<'a> {
+    let rollout = replay.state().rollout(rollout_id).into_iter();
+    let probes = rollout.flat_map(|rollout| rollout.probe_failures.iter());
+    probes.flat_map(move |((hostname, probe), failures)| {
+        let key = (rollout_id.clone(), hostname.clone(), probe.clone());
+        let observed = replay.beside.failures.get(&key).copied();
+        let numbered = failures.iter().enumerate();
+        numbered.map(move |(ordinal, control)| {
+            let FailedControl {
+                control_id,
+                framework,
+            } = control;
+            let ordinal = format!("{ordinal:010}");
+            Row::new([
+                rollout_id.as_str(),
+                hostname.as_str(),
+                probe.as_str(),
+                &ordinal,
+            ])
+            .with("controlId", control_id)
+            .with("framework", framework)
+            .with("observedAt", observed.map(|seen| column_micros(seen.at)))
+            .at(observed.map_or(Position::default(), |seen| seen.position))
+        })
+    })
+}
+
+/// Rows of `dispatch_queue` of one rollout.
+pub fn dispatches<'a>(
+    replay: &'a Replay,
+    rollout_id: &'a RolloutId,
+) -> impl Iterator<Item = Row> + use<'a> {
+    let from = (rollout_id.clone(), Hostname::from(""));
+    let all = replay.beside.dispatches.range(from..);
+    let of_rollout = all.take_while(move |((id, _), _)| id == rollout_id);
+    of_rollout.map(move |((_, hostname), dispatch)| {
+        let record = DispatchColumn {
+            target_closure: &dispatch.target_closure,
+            soak_minutes: dispatch.soak_minutes,
+            enqueued_at: dispatch.enqueued_at,
+        };
+        Row::new([rollout_id.as_str(), hostname.as_str()])
+            .with("record", &record)
+            .at(dispatch.position)
+    })
+}
+
+/// Rows of `gate_blocks` of one rollout, by wave and the name of the gate.
+pub fn blocks(replay: &Replay, rollout_id: &RolloutId) -> Vec<Row> {
+    let Some(rollout) = replay.state().rollout(rollout_id) else {
+        return Vec::new();
+    };
+    let mut blocks: Vec<_> = rollout.blocks.iter().collect();
+    // The fold keeps gates in the order in which they are asked, the index in that of their names.
+    blocks.sort_by_key(|((wave, gate), _)| (*wave, gate.name()));
+    let row =
+        |((wave, gate), (position, holds)): (&(u32, nixfleet_proto::Gate), &(Position, _))| {
+            let key = (rollout_id.clone(), *wave, *gate);
+            let at = replay.beside.blocked_at.get(&key);
+            let holds: &Vec<nixfleet_proto::Hold> = holds;
+            Row::new([rollout_id.as_str(), &format!("{wave:010}"), gate.name()])
+                .with("holds", holds)
+                .with("observedAt", at.map(|at| column_micros(*at)))
+                .at(*position)
+        };
+    blocks.into_iter().map(row).collect()
+}
