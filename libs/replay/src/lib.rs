@@ -4,6 +4,7 @@
 //! larger than memory, only the state of the partition lies in it. Must never know where an archive
 //! or a table is kept. Start reading at [`Replay::take`], then [`tables`] and [`Comparison`].
 
+pub mod archived;
 pub mod compare;
 pub mod replay;
 pub mod row;
@@ -11,6 +12,7 @@ pub mod tables;
 
 mod beside;
 
+pub use archived::{Archived, BadRow};
 pub use compare::{Comparison, Difference};
 pub use replay::{Coverage, InputItem, Replay, Unreadable};
 pub use row::Row;

@@ -61,9 +61,11 @@ pub fn hosts<'a>(
     rollout_id: &'a RolloutId,
 ) -> impl Iterator<Item = Row> + use<'a> {
     let rollout: Option<&Rollout> = replay.state().rollout(rollout_id);
-    let hosts = rollout.into_iter().flat_map(|rollout| rollout.hosts.iter());
-    hosts.map(|(hostname, host)| {
-        Row::new([rollout_id.as_str(), hostname.as_str()])
+    let hosts = rollout
+        .into_iter()
+        .flat_map(|rollout| rollout.hosts.values());
+    hosts.map(|host| {
+        Row::new([rollout_id.as_str(), host.record.hostname.as_str()])
             .with("record", &host.record)
             .with("wave", host.wave)
             .with("staged", host.staged)

@@ -7,7 +7,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
 /// Crates that decide; they act on nothing.
-const PURE: [&str; 4] = ["proto", "core", "plan", "trust"];
+const PURE: [&str; 5] = ["proto", "core", "plan", "trust", "replay"];
 /// What a deciding crate must not reach, at any depth.
 const IMPURE: [&str; 11] = [
     "tokio",
@@ -23,7 +23,7 @@ const IMPURE: [&str; 11] = [
     "opentelemetry",
 ];
 /// Which of our crates each of our crates may use.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("proto", &[]),
     ("core", &["proto"]),
     ("plan", &["proto", "core"]),
@@ -31,6 +31,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("bus", &["proto"]),
     ("store", &["proto"]),
     ("service", &[]),
+    ("replay", &["proto", "core"]),
     (
         "ingest",
         &["proto", "plan", "trust", "bus", "store", "service"],
