@@ -1,8 +1,8 @@
 //! `nixfleet`: what operators and CI type.
 //!
 //! Decides nothing itself: artifacts are the business of `nixfleet_trust`, the machines that of
-//! `nixfleet_core` and `nixfleet_plan`, everything else is asked of ingest over mutual TLS. Start
-//! reading at [`Command`]; each command is a file under `commands`.
+//! `nixfleet_core` and `nixfleet_plan`, everything else is asked of ingest over mutual TLS; only
+//! `nixfleet db` talks to the database, which is for whoever operates it. Start reading at [`Command`]; each command is a file under `commands`.
 
 mod api;
 mod client;
@@ -47,6 +47,7 @@ enum Command {
     Clear(commands::clear::Arguments),
     Unquarantine(commands::unquarantine::Arguments),
     Verify(commands::verify::Arguments),
+    Db(commands::db::Arguments),
     Debug(commands::debug::Arguments),
 }
 
@@ -77,6 +78,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Clear(arguments) => commands::clear::run(&arguments),
         Command::Unquarantine(arguments) => commands::unquarantine::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
+        Command::Db(arguments) => commands::db::run(&arguments),
         Command::Debug(arguments) => commands::debug::run(&arguments),
     }
 }

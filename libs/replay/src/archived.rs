@@ -59,6 +59,10 @@ struct Frame {
     #[serde(default)]
     last_input: Option<InputMark>,
     #[serde(default)]
+    last_input_id: Option<String>,
+    #[serde(default)]
+    rebuilt_from: Option<u64>,
+    #[serde(default)]
     state_hash: Option<String>,
 }
 
@@ -99,6 +103,8 @@ pub fn output_frame(sequence: u64, rows: &[Archived<'_>]) -> Result<OutputFrame,
         epoch: frame.epoch,
         first_input: frame.first_input,
         last_input: frame.last_input,
+        last_input_id: frame.last_input_id,
+        rebuilt_from: frame.rebuilt_from,
         state_hash: frame.state_hash,
         outcomes: outcomes.collect::<Result<_, _>>()?,
     })

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::{
     ChannelName, ClosureHash, Effect, Gate, Hostname, Outcome, Position, ProbeName, RolloutId,
@@ -29,6 +30,7 @@ type HostKey = (RolloutId, Hostname);
 
 #[derive(Debug, Default)]
 pub(crate) struct Beside {
+    pub(crate) opened_by: BTreeMap<RolloutId, Position>,
     pub(crate) quarantined_at: BTreeMap<(ChannelName, ClosureHash), Timestamp>,
     pub(crate) failures: BTreeMap<(RolloutId, Hostname, ProbeName), Observed>,
     pub(crate) dispatches: BTreeMap<HostKey, Dispatch>,
@@ -37,12 +39,20 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// Follows an outcome that the state has absorbed.
-    pub(crate) fn follow(&mut self, outcome: &Outcome) {
+    pub(crate) fn follow(&mut self, outcome: &Outcome, state: &PartitionState) {
         let Verdict::Accepted(accepted) = &outcome.verdict else {
             return;
         };
+        if let Some(opened) = &accepted.opened {
+            let position = outcome.position;
+            self.opened_by.insert(opened.rollout_id.clone(), position);
+        }
         for effect in &accepted.effects {
-            self.take(effect, outcome);
+            // A rollout that the state does not know has no rows.
+            let is_known = rollout_of(effect).is_none_or(|id| state.rollout(id).is_some());
+            if is_known {
+                self.take(effect, outcome);
+            }
         }
     }
 
@@ -124,5 +134,22 @@ impl Beside {
             Effect::RecordRolloutTransition { .. } | Effect::UpdateCurrentWave { .. } => {}
             Effect::HaltLifted { .. } => {}
         }
+    }
+}
+
+/// The rollout whose rows an effect changes.
+fn rollout_of(effect: &Effect) -> Option<&RolloutId> {
+    match effect {
+        Effect::ReplaceProbeFailures { rollout_id, .. }
+        | Effect::InsertDispatch { rollout_id, .. }
+        | Effect::RemoveDispatch { rollout_id, .. }
+        | Effect::CancelDispatches { rollout_id }
+        | Effect::SetRecoveryCandidate { rollout_id, .. }
+        | Effect::RecordTransition { rollout_id, .. }
+        | Effect::RecordRolloutTransition { rollout_id, .. }
+        | Effect::UpdateCurrentWave { rollout_id, .. }
+        | Effect::ReplaceBlocks { rollout_id, .. } => Some(rollout_id),
+        Effect::InsertQuarantine { .. } | Effect::RemoveQuarantine { .. } => None,
+        Effect::HaltLifted { .. } => None,
     }
 }

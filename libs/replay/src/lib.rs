@@ -8,6 +8,7 @@ pub mod archived;
 pub mod compare;
 pub mod replay;
 pub mod row;
+pub mod rows;
 pub mod tables;
 
 mod beside;

@@ -1,11 +1,10 @@
 //! Following the archive of one partition, and deciding each entry again beside it.
 
-use std::sync::Arc;
-
-use nixfleet_core::partition::{AbsorbError, PartitionState, PinnedSet};
+use nixfleet_core::partition::{AbsorbError, PartitionState};
+use nixfleet_proto::snapshot::{KnowsMore, Origin};
 use nixfleet_proto::{
-    Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, Pinned, PlanAction, Position,
-    RolloutId, Timestamp, Verdict,
+    Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, PinnedManifest, PinnedSet,
+    PlanAction, Position, RolloutId, Timestamp, Verdict,
 };
 
 use crate::beside::Beside;
@@ -60,6 +59,8 @@ pub enum Unreadable {
         /// Where the frame behind it goes on.
         next: Option<Position>,
     },
+    /// The owner's state was rebuilt from later frames only: the replay must begin with those.
+    KnowsMore(KnowsMore),
     /// An outcome does not fit the state.
     Absorb {
         /// The frame.
@@ -79,6 +80,7 @@ impl std::fmt::Display for Unreadable {
                 "the archive has a hole before output frame {out_seq}: what happened in it is not \
                  known; restore the database from a backup that has it"
             ),
+            Self::KnowsMore(fault) => fault.fmt(f),
             Self::Absorb { out_seq, fault } => {
                 write!(
                     f,
@@ -96,7 +98,10 @@ pub struct Replay {
     pinned: PinnedSet,
     pub(crate) beside: Beside,
     coverage: Coverage,
+    origin: Origin,
     last_input: Option<InputMark>,
+    last_input_id: Option<String>,
+    begins_at: Option<Position>,
     out_seq: u64,
     epoch: u64,
     /// A planner epoch was seen: before that it is not known whom the fold fences.
@@ -127,7 +132,7 @@ impl Replay {
     }
 
     /// Gives what a manifest pins.
-    pub fn pin(&mut self, hash: ManifestHash, pinned: Arc<Pinned>) {
+    pub fn pin(&mut self, hash: ManifestHash, pinned: PinnedManifest) {
         self.pinned.insert(hash, pinned);
     }
 
@@ -150,6 +155,7 @@ impl Replay {
         input: &[InputItem],
     ) -> Result<(), Unreadable> {
         self.check_chain(out_seq, frame)?;
+        self.origin.follow(frame).map_err(Unreadable::KnowsMore)?;
         self.find_dropped(out_seq, frame, input);
         let mut items = input.iter().peekable();
         for outcome in &frame.outcomes {
@@ -162,8 +168,13 @@ impl Replay {
             self.follow(out_seq, outcome)?;
         }
         self.check_hash(out_seq, frame);
+        let before = self.last_input.map(InputMark::next);
+        self.begins_at = self.begins_at.or(before).or(frame.first_input);
         self.coverage.frames += 1;
         self.last_input = frame.last_input.or(self.last_input);
+        if frame.first_input.is_some() {
+            self.last_input_id.clone_from(&frame.last_input_id);
+        }
         (self.out_seq, self.epoch) = (out_seq, frame.epoch);
         Ok(())
     }
@@ -186,6 +197,21 @@ impl Replay {
     /// The last input covered.
     pub fn last_input(&self) -> Option<InputMark> {
         self.last_input
+    }
+
+    /// Message id of the message it is in, when its owner gave one.
+    pub fn last_input_id(&self) -> Option<&str> {
+        self.last_input_id.as_deref()
+    }
+
+    /// What the state was built from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The first position the archive covers; absent before any.
+    pub fn begins_at(&self) -> Option<Position> {
+        self.begins_at
     }
 
     /// Fold time after the last entry.
@@ -217,8 +243,8 @@ impl Replay {
     /// Each frame goes on where the one before ended; a takeover says where that was.
     fn check_chain(&mut self, out_seq: u64, frame: &OutputFrame) -> Result<(), Unreadable> {
         if self.coverage.frames == 0 {
-            self.coverage.is_whole =
-                frame.epoch == 1 && frame.first_input.is_none() && frame.last_input.is_none();
+            self.origin = Origin::of_log(out_seq);
+            self.coverage.is_whole = out_seq == 1;
             self.last_input = match frame.first_input {
                 Some(_) => None,
                 None => frame.last_input,
@@ -287,7 +313,15 @@ impl Replay {
     /// Whether this state decides as the owner's did: one that lacks its beginning decides nothing
     /// that depends on what it lacks.
     fn is_decidable(&self, body: &EntryBody) -> bool {
-        if self.coverage.is_whole {
+        if let EntryBody::Plan {
+            action: PlanAction::OpenRollout { manifest_hash, .. },
+            ..
+        } = body
+            && !self.is_pinned(manifest_hash)
+        {
+            return false;
+        }
+        if !self.origin.is_partial() {
             return true;
         }
         let opens_or_fences = match body {
@@ -310,18 +344,18 @@ impl Replay {
         if let Verdict::Accepted(accepted) = &outcome.verdict {
             self.knows_leader |= accepted.leader_epoch.is_some();
         }
-        match self.state.absorb(outcome, &self.pinned) {
-            Ok(()) => {}
-            // It was opened before the archive begins.
-            Err(AbsorbError::UnknownRollout(_)) if !self.coverage.is_whole => return Ok(()),
-            Err(fault) => return Err(Unreadable::Absorb { out_seq, fault }),
-        }
-        self.beside.follow(outcome);
+        let followed = if self.origin.is_partial() {
+            self.state.absorb_known(outcome, &self.pinned)
+        } else {
+            self.state.absorb(outcome, &self.pinned)
+        };
+        followed.map_err(|fault| Unreadable::Absorb { out_seq, fault })?;
+        self.beside.follow(outcome, &self.state);
         Ok(())
     }
 
     fn check_hash(&mut self, out_seq: u64, frame: &OutputFrame) {
-        let (Some(expected), true) = (&frame.state_hash, self.coverage.is_whole) else {
+        let (Some(expected), false) = (&frame.state_hash, self.origin.is_partial()) else {
             return;
         };
         self.coverage.hashes += 1;

@@ -1,8 +1,10 @@
 //! The rows that follow from a replayed state, table by table, in the order of their keys.
 
 use nixfleet_core::partition::Rollout;
+use nixfleet_proto::fleet::ResolvedBudget;
 use nixfleet_proto::host::FailedControl;
-use nixfleet_proto::{Hostname, Position, RolloutId};
+use nixfleet_proto::rollout::PinnedWave;
+use nixfleet_proto::{Hostname, OnHealthFailure, Pinned, Position, RolloutId};
 use serde::Serialize;
 
 use crate::replay::Replay;
@@ -19,6 +21,14 @@ pub const TABLES: [&str; 7] = [
     "dispatch_queue",
     "gate_blocks",
 ];
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Terms<'a> {
+    on_health_failure: OnHealthFailure,
+    waves: &'a [PinnedWave],
+    disruption_budgets: &'a [ResolvedBudget],
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,8 +61,18 @@ pub fn rollouts(replay: &Replay) -> impl Iterator<Item = Row> {
             .with("hostCount", rollout.pinned.host_set.len())
             .with("waveCount", rollout.pinned.waves.len())
             .with("onHealthFailure", rollout.pinned.on_health_failure)
+            .with("pinned", terms(&rollout.pinned))
             .at(rollout.position)
     })
+}
+
+/// What is pinned, but for the hosts.
+fn terms(pinned: &Pinned) -> Terms<'_> {
+    Terms {
+        on_health_failure: pinned.on_health_failure,
+        waves: &pinned.waves,
+        disruption_budgets: &pinned.disruption_budgets,
+    }
 }
 
 /// Rows of `host_rollout_records` of one rollout; none for a rollout the state does not know.

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
-use nixfleet_core::partition::{PartitionState, PinnedSet};
+use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{
-    Entry, EntryBody, Gate, Hold, HostEvent, HostEventBody, HostState, InputMark, LAYOUT_VERSION,
-    Minutes, OnHealthFailure, OutputFrame, Pinned, PlanAction, Position, ProbeStatus, Producer,
-    Timestamp, Verdict,
+    Entry, EntryBody, Gate, Hold, HostEvent, HostEventBody, HostState, InputMark, Minutes,
+    OnHealthFailure, OutputFrame, Pinned, PinnedManifest, PinnedSet, PlanAction, Position,
+    ProbeStatus, Producer, Timestamp, Verdict,
 };
 use nixfleet_replay::{Comparison, InputItem, Replay, Row, Unreadable, tables};
 
@@ -35,7 +35,11 @@ fn pins() -> PinnedSet {
         host_set: hosts.to_vec(),
         disruption_budgets: Vec::new(),
     };
-    PinnedSet::from([("m1".into(), Arc::new(pinned))])
+    let manifest = PinnedManifest {
+        rollout_id: ROLLOUT.parse().unwrap(),
+        pinned: Arc::new(pinned),
+    };
+    PinnedSet::from([("m1".into(), manifest)])
 }
 
 fn plan(action: PlanAction) -> EntryBody {
@@ -112,14 +116,7 @@ struct Archive {
 impl Archive {
     fn new() -> Self {
         let mut state = PartitionState::new();
-        let mut frame = OutputFrame {
-            v: LAYOUT_VERSION,
-            epoch: 1,
-            first_input: None,
-            last_input: None,
-            state_hash: None,
-            outcomes: Vec::new(),
-        };
+        let mut frame = OutputFrame::new(1);
         let mut archive = Self {
             frames: vec![(1, frame.clone())],
             input: vec![Vec::new()],

@@ -1,8 +1,5 @@
--- What it takes to replay the archive without the bus: which message an entry came in, which stream
--- its sequence counts in, and the artifacts that rollouts were opened with.
-
-ALTER TABLE event_log ADD COLUMN msg_id text;
-COMMENT ON COLUMN event_log.msg_id IS 'Message id the publisher gave, on the first row of an input message: the guard against a log that was replaced.';
+-- What it takes to replay the archive without the bus: which stream a sequence counts in, and the
+-- artifacts that rollouts were opened with.
 
 CREATE TABLE archive_generations (
     stream         text COLLATE "C" NOT NULL,

@@ -47,8 +47,6 @@ pub struct ArchiveRow {
     pub payload: String,
     /// Trace context of the entry.
     pub traceparent: Option<String>,
-    /// Message id its publisher gave; on the first row of an input message only.
-    pub msg_id: Option<String>,
 }
 
 /// A move of the archive's cursor of one stream.
@@ -76,7 +74,7 @@ pub struct ArchiveMark {
 /// Days whose partition of `event_log` this process has seen.
 pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
 
-const COLUMNS: [Type; 13] = [
+const COLUMNS: [Type; 12] = [
     Type::TEXT,
     Type::INT8,
     Type::INT4,
@@ -88,7 +86,6 @@ const COLUMNS: [Type; 13] = [
     Type::INT8,
     Type::INT8,
     Type::JSONB,
-    Type::TEXT,
     Type::TEXT,
 ];
 
@@ -258,7 +255,6 @@ async fn copy_rows(transaction: &Transaction<'_>, rows: &[ArchiveRow]) -> Result
                 &row.input.map(|input| i64::from(input.index)),
                 &Jsonb(&payload),
                 &row.traceparent.as_deref().map(encode),
-                &row.msg_id.as_deref().map(encode),
             ])
             .await
             .map_err(failed())?;

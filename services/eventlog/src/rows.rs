@@ -64,7 +64,6 @@ pub fn undecodable(stream: &Stream, message: &Message, reason: &str) -> ArchiveR
             seq: message.seq,
             index: 0,
         });
-        row.msg_id.clone_from(&message.msg_id);
     }
     row
 }
@@ -82,7 +81,6 @@ fn row(stream: &Stream, message: &Message, kind: &str, payload: String) -> Archi
         input: None,
         payload,
         traceparent: message.traceparent.clone(),
-        msg_id: None,
     }
 }
 
@@ -110,8 +108,6 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
                 index,
             }),
             traceparent: entry.traceparent.clone(),
-            // Once per message: it is the guard of the message, not of its entries.
-            msg_id: message.msg_id.clone().filter(|_| index == 0),
             ..row(stream, message, entry.body.name(), payload.to_string())
         })
         .collect())
@@ -218,23 +214,6 @@ mod tests {
         rows.iter()
             .map(|row| (row.index, row.kind.as_str(), shape(row)))
             .collect()
-    }
-
-    #[test]
-    fn the_id_of_an_input_message_is_kept_once() {
-        let frame = format!(r#"{{"v":1,"entries":[{ENTRY},{ENTRY}]}}"#);
-        let with_id = |payload: String| Message {
-            msg_id: Some("one-1".to_owned()),
-            ..message(payload)
-        };
-        let ids = |content, payload: String| -> Vec<Option<String>> {
-            let rows = rows(&stream(content), &with_id(payload));
-            rows.into_iter().map(|row| row.msg_id).collect()
-        };
-        let id = Some("one-1".to_owned());
-        assert_eq!(ids(Content::Input, frame), [id.clone(), None]);
-        assert_eq!(ids(Content::Input, "{".to_owned()), [id]);
-        assert_eq!(ids(Content::Dead, "{}".to_owned()), [None]);
     }
 
     #[test]

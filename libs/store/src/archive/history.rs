@@ -60,8 +60,6 @@ pub struct ArchivedMessage {
     pub sequence: u64,
     /// When the stream stored it, in microseconds.
     pub ts: DateTime<Utc>,
-    /// Message id its publisher gave.
-    pub msg_id: Option<String>,
     /// Its rows by index.
     pub rows: Vec<MessageRow>,
 }
@@ -295,12 +293,8 @@ impl MessageReader<'_> {
             let message = message.get_or_insert_with(|| ArchivedMessage {
                 sequence,
                 ts: row.get(2),
-                msg_id: None,
                 rows: Vec::new(),
             });
-            if let Some(id) = row.get::<_, Option<&str>>(5) {
-                message.msg_id = Some(decode(id).into_owned());
-            }
             message.rows.push(MessageRow {
                 index: row.get(1),
                 kind: decode(row.get(3)).into_owned(),

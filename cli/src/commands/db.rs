@@ -1,0 +1,47 @@
+//! `nixfleet db`: the one command that talks to Postgres itself, as the owner of the schema: to make
+//! it, to hold its tables against the archive, and to write them anew.
+
+use clap::{Args, Subcommand};
+
+use crate::failure::{Classify, Failure};
+
+mod archive;
+mod artifacts;
+mod connection;
+mod migrate;
+mod rebuild;
+mod replay;
+mod report;
+mod roles;
+mod verify;
+
+/// Makes, verifies and rebuilds the database
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    work: Work,
+}
+
+#[derive(Debug, Subcommand)]
+enum Work {
+    Migrate(migrate::Arguments),
+    Roles(roles::Arguments),
+    Verify(verify::Arguments),
+    Rebuild(rebuild::Arguments),
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .or_input(|| "cannot start".to_owned())?;
+    runtime.block_on(async {
+        match &arguments.work {
+            Work::Migrate(arguments) => migrate::run(arguments).await,
+            Work::Roles(arguments) => roles::run(arguments).await,
+            Work::Verify(arguments) => verify::run(arguments).await,
+            Work::Rebuild(arguments) => rebuild::run(arguments).await,
+        }
+    })
+}

@@ -1,0 +1,101 @@
+//! What rollouts were opened with: from the archive, or from the files of the releases.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use nixfleet_proto::{ManifestHash, PinnedManifest, PinnedSet};
+use nixfleet_store::Store;
+use nixfleet_trust::{canonical_hash, fleet_hash_of, pin};
+
+use super::connection::Database;
+use crate::failure::{Classify, Failure};
+use crate::files;
+
+/// Artifacts by hash.
+pub struct Artifacts<'a> {
+    store: &'a Store,
+    files: BTreeMap<ManifestHash, PathBuf>,
+    pinned: PinnedSet,
+}
+
+impl<'a> Artifacts<'a> {
+    /// Those of the archive, and those below a directory.
+    ///
+    /// # Errors
+    /// Exit code 2 when the directory cannot be read.
+    pub fn new(store: &'a Store, directory: Option<&Path>) -> Result<Self, Failure> {
+        let mut found = BTreeMap::new();
+        if let Some(directory) = directory {
+            list(directory, &mut found)
+                .or_input(|| format!("cannot read {}", directory.display()))?;
+        }
+        Ok(Self {
+            store,
+            files: found,
+            pinned: PinnedSet::new(),
+        })
+    }
+
+    /// What a manifest pins; absent when it is nowhere, or pins nothing.
+    ///
+    /// # Errors
+    /// When the archive or a file cannot be read.
+    pub async fn find(&mut self, hash: &ManifestHash) -> Result<Option<PinnedManifest>, Failure> {
+        if let Some(pinned) = self.pinned.get(hash) {
+            return Ok(Some(pinned.clone()));
+        }
+        let Some(manifest) = self.bytes(hash).await? else {
+            return Ok(None);
+        };
+        let Ok(fleet_hash) = fleet_hash_of(&manifest, hash) else {
+            return Ok(None);
+        };
+        let Some(fleet) = self.bytes(&fleet_hash).await? else {
+            return Ok(None);
+        };
+        let Ok(pinned) = pin(&manifest, &fleet, hash) else {
+            return Ok(None);
+        };
+        self.pinned.insert(hash.clone(), pinned.clone());
+        Ok(Some(pinned))
+    }
+
+    /// The same for a rollout that was opened: without it nothing can go on.
+    ///
+    /// # Errors
+    /// Exit code 1 when it is nowhere.
+    pub async fn get(&mut self, hash: &ManifestHash) -> Result<PinnedManifest, Failure> {
+        let found = self.find(hash).await?;
+        found.ok_or_else(|| {
+            Failure::refused(anyhow!(
+                "the artifact {hash} or the fleet it names is not in the archive: name the \
+                 directory of its release with --manifests"
+            ))
+        })
+    }
+
+    async fn bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, Failure> {
+        match self.files.get(hash) {
+            Some(path) => files::read(path).map(Some),
+            None => self.store.artifact(hash).await.or_database(),
+        }
+    }
+}
+
+/// Every JSON file below a directory, by the hash of its canonical form.
+fn list(directory: &Path, found: &mut BTreeMap<ManifestHash, PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list(&path, found)?;
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+            && let Ok(hash) = canonical_hash(&std::fs::read(&path)?)
+        {
+            found.insert(hash, path);
+        }
+    }
+    Ok(())
+}

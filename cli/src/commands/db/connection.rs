@@ -1,0 +1,95 @@
+//! Which database, and as whom.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use nixfleet_store::{DatabaseConfig, DbError, SslMode, Store};
+
+use crate::failure::{Classify, Failure};
+
+/// The options every `db` command has.
+#[derive(Debug, Args)]
+pub struct Connection {
+    /// `postgres://user:password@host:port/database` of the user that owns the schema
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "NIXFLEET_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://nixfleet@127.0.0.1:5432/nixfleet"
+    )]
+    database_url: String,
+    /// File that holds the URL, so that the password is in no process list; wins over the URL
+    #[arg(long, value_name = "FILE", env = "NIXFLEET_DATABASE_URL_FILE")]
+    database_url_file: Option<PathBuf>,
+    /// Schema of the tables
+    #[arg(long, value_name = "NAME", default_value = "nixfleet")]
+    schema: String,
+    /// Whether the connection is encrypted
+    #[arg(long, value_enum, default_value_t = Encryption::Disable)]
+    sslmode: Encryption,
+    /// Authorities of the server's certificate, with --sslmode verify-full
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Encryption {
+    /// In the clear, for a server on this machine
+    Disable,
+    /// TLS to a server whose certificate is verified
+    VerifyFull,
+}
+
+impl Connection {
+    /// Opens the store; nothing is sent yet.
+    ///
+    /// # Errors
+    /// Exit code 2: an option is at fault.
+    pub fn open(&self) -> Result<Store, Failure> {
+        let config = DatabaseConfig {
+            url: self.database_url.clone(),
+            url_file: self.database_url_file.clone(),
+            schema: self.schema.clone(),
+            sslmode: match self.sslmode {
+                Encryption::Disable => SslMode::Disable,
+                Encryption::VerifyFull => SslMode::VerifyFull,
+            },
+            ca_file: self.ca_file.clone(),
+            pool_size: 4,
+            ..DatabaseConfig::default()
+        };
+        Store::connect(&config).or_input(|| "cannot use this database".to_owned())
+    }
+
+    /// Schema of the tables.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+}
+
+/// A failure of the database: exit code 3, the same command may succeed later.
+pub fn unreachable(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::unreachable(error.into().context("the database failed"))
+}
+
+/// Gives errors of the database their exit code.
+pub trait Database<T> {
+    /// Exit code 3.
+    ///
+    /// # Errors
+    /// The failure.
+    fn or_database(self) -> Result<T, Failure>;
+}
+
+impl<T> Database<T> for Result<T, DbError> {
+    fn or_database(self) -> Result<T, Failure> {
+        self.map_err(unreachable)
+    }
+}
+
+impl<T> Database<T> for Result<T, nixfleet_store::ReadError> {
+    fn or_database(self) -> Result<T, Failure> {
+        self.map_err(unreachable)
+    }
+}

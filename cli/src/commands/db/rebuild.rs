@@ -1,0 +1,258 @@
+//! `nixfleet db rebuild`.
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::{MAX_PARTITIONS, Names, Partition};
+use nixfleet_replay::{Difference, Replay};
+use nixfleet_store::{ArchivedStream, Audit, Rebuild, RebuildError, Store};
+use serde::Serialize;
+
+use super::archive::input_created;
+use super::artifacts::Artifacts;
+use super::connection::{Connection, Database, unreachable};
+use super::replay::{Replayed, Source};
+use crate::failure::{Classify, Failure};
+use crate::output;
+use crate::table::{add_row, or_dash, render, table};
+
+/// Writes the domain tables anew from the archive
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For a log that was trimmed before it was applied, and for tables that nixfleet db verify finds wrong.\n\
+Stop every applier first; leave eventlog running, so that the archive reaches the end of the log. All\n\
+tables change in one transaction: readers wait, and what fails changes nothing. Afterwards appliers\n\
+and reducers go on exactly behind what was rebuilt. `hosts` comes from heartbeats and stays.\n\
+Exit code 1: refused, nothing is changed. 3: the database cannot be reached.")]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// Prefix of the streams, bus.prefix of the services
+    #[arg(long, value_name = "NAME", default_value = "fleet")]
+    prefix: String,
+    /// Directory with the releases, for artifacts that are not in the archive
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Rebuild although the archive does not reach back to the beginning: older rollouts are lost
+    #[arg(long)]
+    accept_loss: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Print one JSON object; needs --yes
+    #[arg(long)]
+    json: bool,
+}
+
+/// One partition that will be rebuilt.
+struct Planned {
+    partition: Partition,
+    archived: ArchivedStream,
+    /// Where the tables stand now.
+    covered: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Done {
+    partition: u16,
+    /// Where the tables stand now, in the output stream.
+    out_seq: u64,
+    rollouts: usize,
+    rows: u64,
+    /// Published outcomes that the fold contradicts; they were followed all the same.
+    contradicted: usize,
+}
+
+/// Runs the command.
+pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.json && !arguments.yes {
+        return Err(Failure::input(anyhow!(
+            "--json needs --yes: nobody could be asked"
+        )));
+    }
+    let store = arguments.connection.open()?;
+    let names = Names::new(arguments.prefix.as_str());
+    let mut session = store.audit_session().await.or_database()?;
+    let audit = session.begin().await.or_database()?;
+    let plan = plan(&store, &audit, &names).await?;
+    check(&plan, arguments.accept_loss)?;
+    if !arguments.yes {
+        confirm(&plan)?;
+    }
+    let artifacts = Artifacts::new(&store, arguments.manifests.as_deref())?;
+    let mut source = Source::new(&audit, &names, artifacts);
+    let mut writing = store.rebuild_session().await.or_database()?;
+    let rebuild = writing.begin().await.map_err(|error| match error {
+        RebuildError::InUse { .. } => Failure::refused(error),
+        RebuildError::Db(error) => unreachable(error),
+    })?;
+    let mut done = Vec::new();
+    for planned in &plan {
+        done.push(rebuild_one(&mut source, &rebuild, planned).await?);
+    }
+    rebuild.commit().await.or_database()?;
+    report(&done, arguments.json)
+}
+
+/// What is archived. The cursors are read on another connection: a lock that the audit held would
+/// keep the rebuild out.
+async fn plan(store: &Store, audit: &Audit<'_>, names: &Names) -> Result<Vec<Planned>, Failure> {
+    let cursors = store.cursors().await.or_database()?;
+    let mut plan = Vec::new();
+    for partition in Partition::all(MAX_PARTITIONS) {
+        let stream = names.output_stream(partition);
+        let archived = audit.archived(&stream).await.or_database()?;
+        let cursor = cursors.iter().find(|(number, _)| *number == partition);
+        let covered = cursor.map(|(_, cursor)| cursor.out_seq);
+        match (archived, covered) {
+            (Some(archived), covered) => plan.push(Planned {
+                partition,
+                archived,
+                covered,
+            }),
+            (None, Some(_)) => {
+                return Err(Failure::refused(anyhow!(
+                    "nothing of {stream} is archived, and partition {partition} has rows that \
+                     would be lost; is --prefix right?"
+                )));
+            }
+            (None, None) => {}
+        }
+    }
+    if plan.is_empty() {
+        return Err(Failure::refused(anyhow!(
+            "no output stream with the prefix {} is archived",
+            names.prefix()
+        )));
+    }
+    Ok(plan)
+}
+
+fn check(plan: &[Planned], accepts_loss: bool) -> Result<(), Failure> {
+    let cut = plan.iter().find(|planned| planned.archived.first > 1);
+    match cut {
+        Some(planned) if !accepts_loss => Err(Failure::refused(anyhow!(
+            "the archive of {} begins at {}, not with the first frame: rollouts that were opened \
+             before would be lost. Restore a backup of the database instead, or accept that with \
+             --accept-loss",
+            planned.archived.stream,
+            planned.archived.first
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn confirm(plan: &[Planned]) -> Result<(), Failure> {
+    let mut shown = table(&[">PARTITION", ">TABLES AT", ">ARCHIVE FROM", ">REBUILT TO"]);
+    for planned in plan {
+        let cells = [
+            planned.partition.to_string(),
+            or_dash(planned.covered),
+            planned.archived.first.to_string(),
+            planned.archived.mark.sequence.to_string(),
+        ];
+        add_row(&mut shown, cells);
+    }
+    eprintln!("{}", render(&shown));
+    if plan
+        .iter()
+        .any(|p| p.covered > Some(p.archived.mark.sequence))
+    {
+        eprintln!("The archive is behind the tables: appliers will need the log from there on.");
+    }
+    eprint!("Replace the domain tables with what the archive says? Type yes: ");
+    std::io::stderr().flush().or_input(|| "asking".to_owned())?;
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.or_input(|| "reading the answer".to_owned())?;
+    if answer.trim() == "yes" {
+        return Ok(());
+    }
+    Err(Failure::refused(anyhow!(
+        "not confirmed, nothing is changed"
+    )))
+}
+
+async fn rebuild_one(
+    source: &mut Source<'_>,
+    rebuild: &Rebuild<'_>,
+    planned: &Planned,
+) -> Result<Done, Failure> {
+    let partition = planned.partition;
+    let last = planned.archived.mark.sequence;
+    let mut replay = Replay::new();
+    let replayed = source.replay(&mut replay, partition, last).await?;
+    let Replayed { ts } = replayed.map_err(|fault| {
+        let what = format!("partition {partition} cannot be rebuilt: {fault}");
+        Failure::refused(anyhow!(what))
+    })?;
+    let contradicted = replay.differences();
+    for difference in &contradicted {
+        warn(partition, difference);
+    }
+    let input = source.archived_input(partition).await?;
+    let input =
+        input.with_context(|| format!("the input of partition {partition} is not archived"));
+    let cursor = cursor(&replay, &input.map_err(Failure::refused)?, ts);
+    let mut written = 0;
+    for rows in nixfleet_replay::rows::rows(&replay) {
+        let applied = rebuild.write(partition, &rows).await.map_err(unreachable)?;
+        written += applied.rows;
+    }
+    rebuild
+        .set_cursor(partition, &cursor)
+        .await
+        .map_err(unreachable)?;
+    Ok(Done {
+        partition: partition.number(),
+        out_seq: cursor.out_seq,
+        rollouts: replay.state().rollouts().len(),
+        rows: written,
+        contradicted: contradicted.len(),
+    })
+}
+
+/// Where an applier goes on, as it would have left the cursor itself.
+fn cursor(replay: &Replay, input: &ArchivedStream, ts: chrono::DateTime<chrono::Utc>) -> Cursor {
+    Cursor {
+        out_seq: replay.out_seq(),
+        input: replay.last_input(),
+        input_msg_id: replay.last_input_id().map(str::to_owned),
+        stream_created: input_created(input, ts),
+        epoch: replay.epoch(),
+        leader_epoch: replay.state().leader_epoch(),
+        clock: replay.clock(),
+        origin: replay.origin(),
+    }
+}
+
+fn warn(partition: Partition, difference: &Difference) {
+    eprintln!(
+        "nixfleet: partition {partition}: the fold contradicts {} {} {}",
+        difference.table,
+        difference.key.join(" "),
+        difference.column
+    );
+}
+
+fn report(done: &[Done], json: bool) -> Result<(), Failure> {
+    if json {
+        return output::json(&done);
+    }
+    let mut shown = table(&[">PARTITION", ">TABLES AT", ">ROLLOUTS", ">ROWS"]);
+    for done in done {
+        let cells = [
+            done.partition.to_string(),
+            done.out_seq.to_string(),
+            done.rollouts.to_string(),
+            done.rows.to_string(),
+        ];
+        add_row(&mut shown, cells);
+    }
+    output::line(&render(&shown))?;
+    output::line("rebuilt; start the appliers, then check with: nixfleet db verify")
+}

@@ -1,0 +1,149 @@
+//! Driving a replay with what the archive holds.
+
+use chrono::{DateTime, Utc};
+use indicatif::ProgressBar;
+use nixfleet_proto::subject::{Names, Partition};
+use nixfleet_proto::{EntryBody, ManifestHash, OutputFrame, PlanAction};
+use nixfleet_replay::{InputItem, Replay, Unreadable};
+use nixfleet_store::{ArchivedStream, Audit};
+
+use super::archive::{Frames, Inputs};
+use super::artifacts::Artifacts;
+use super::connection::Database;
+use crate::failure::Failure;
+
+/// An archive as of one instant.
+pub struct Source<'a> {
+    audit: &'a Audit<'a>,
+    names: &'a Names,
+    artifacts: Artifacts<'a>,
+}
+
+/// A replay that went to its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Replayed {
+    /// When the last frame was stored.
+    pub ts: DateTime<Utc>,
+}
+
+impl<'a> Source<'a> {
+    /// What an audit sees.
+    pub fn new(audit: &'a Audit<'a>, names: &'a Names, artifacts: Artifacts<'a>) -> Self {
+        Self {
+            audit,
+            names,
+            artifacts,
+        }
+    }
+
+    /// Replays a partition up to this output sequence. The inner error is an archive that ends or
+    /// breaks before it.
+    ///
+    /// # Errors
+    /// Those of the database; exit code 1 when an artifact is missing or the archive is damaged.
+    pub async fn replay(
+        &mut self,
+        replay: &mut Replay,
+        partition: Partition,
+        to: u64,
+    ) -> Result<Result<Replayed, String>, Failure> {
+        let stream = self.names.output_stream(partition);
+        let Some(output) = self.audit.archived(&stream).await.or_database()? else {
+            return Ok(Err("nothing is archived".to_owned()));
+        };
+        let mut from = output.first;
+        let followed = loop {
+            *replay = Replay::new();
+            match self.follow(replay, partition, &output, (from, to)).await? {
+                // The tables were lost once and built again from later frames only.
+                Err(Unreadable::KnowsMore(fault)) if fault.owner > from => from = fault.owner,
+                followed => break followed,
+            }
+        };
+        let last = replay.out_seq();
+        Ok(match followed {
+            Ok(Some(ts)) if last == to => Ok(Replayed { ts }),
+            Ok(_) => Err(format!("the archived frames end at {last} instead of {to}")),
+            Err(fault) => Err(fault.to_string()),
+        })
+    }
+
+    /// What of the input of a partition is archived.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn archived_input(
+        &self,
+        partition: Partition,
+    ) -> Result<Option<ArchivedStream>, Failure> {
+        let stream = self.names.input_stream(partition);
+        self.audit.archived(&stream).await.or_database()
+    }
+
+    async fn follow(
+        &mut self,
+        replay: &mut Replay,
+        partition: Partition,
+        output: &ArchivedStream,
+        (from, to): (u64, u64),
+    ) -> Result<Result<Option<DateTime<Utc>>, Unreadable>, Failure> {
+        let input = self.archived_input(partition).await?;
+        let mut inputs = Inputs::open(self.audit, input.as_ref()).await?;
+        let mut frames = Frames::open(self.audit, output, (from, to)).await?;
+        let progress = ProgressBar::new((to + 1).saturating_sub(from));
+        progress.set_prefix(format!("partition {partition}"));
+        let mut last = None;
+        while let Some(next) = frames.next().await? {
+            let items = match Replay::folded(&next.frame) {
+                Some((first, last)) => inputs.take(first, last).await?,
+                None => Vec::new(),
+            };
+            self.pin(replay, &next.frame, &items).await?;
+            if let Err(fault) = replay.take(next.out_seq, &next.frame, &items) {
+                progress.abandon();
+                return Ok(Err(fault));
+            }
+            progress.set_position(next.out_seq.saturating_sub(from) + 1);
+            last = Some(next.ts);
+        }
+        progress.finish_and_clear();
+        Ok(Ok(last))
+    }
+
+    /// What the frame opens must be at hand; what an entry merely wants to open may be missing.
+    async fn pin(
+        &mut self,
+        replay: &mut Replay,
+        frame: &OutputFrame,
+        items: &[InputItem],
+    ) -> Result<(), Failure> {
+        for hash in Replay::manifests_named(frame) {
+            if !replay.is_pinned(hash) {
+                let pinned = self.artifacts.get(hash).await?;
+                replay.pin(hash.clone(), pinned);
+            }
+        }
+        for hash in items.iter().filter_map(opens) {
+            if !replay.is_pinned(hash)
+                && let Some(pinned) = self.artifacts.find(hash).await?
+            {
+                replay.pin(hash.clone(), pinned);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The manifest that an entry wants to open a rollout with.
+fn opens(item: &InputItem) -> Option<&ManifestHash> {
+    match &item.entry.as_ref()?.body {
+        EntryBody::Plan {
+            action: PlanAction::OpenRollout { manifest_hash, .. },
+            ..
+        } => Some(manifest_hash),
+        EntryBody::Plan { .. }
+        | EntryBody::HostEvent { .. }
+        | EntryBody::RecoveryCandidate { .. }
+        | EntryBody::Operator { .. } => None,
+    }
+}

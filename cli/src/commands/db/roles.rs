@@ -1,0 +1,104 @@
+//! `nixfleet db roles`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use nixfleet_store::{Existing, Role};
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use serde::Serialize;
+
+use super::connection::{Connection, Database, unreachable};
+use crate::failure::{Classify, Failure};
+use crate::files::{self, Access};
+use crate::output;
+
+/// Bytes of a password, before they are written as digits: beyond guessing.
+const PASSWORD_BYTES: usize = 24;
+
+/// Makes the users of the services, each with the rights of its work
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The user of --database-url must be allowed to make others (CREATEROLE); the schema should belong to\n\
+it or be migrated afterwards by its owner. A user that is there keeps its password unless\n\
+--change-passwords is given. Each URL goes into a file of its own, readable by you alone:\n\
+database.url_file of the service.")]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// Where the URLs go: DIR/applier, DIR/eventlog, DIR/ingest, DIR/planner, DIR/reducer
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Host, port and database as the services see them
+    #[arg(
+        long,
+        value_name = "HOST:PORT/DATABASE",
+        default_value = "127.0.0.1:5432/nixfleet"
+    )]
+    server: String,
+    /// Give users that are there new passwords
+    #[arg(long)]
+    change_passwords: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Made {
+    user: String,
+    /// Absent when the user was there and keeps its password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url_file: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let store = arguments.connection.open()?;
+    let existing = if arguments.change_passwords {
+        Existing::ChangePassword
+    } else {
+        Existing::Keep
+    };
+    let mut made = Vec::new();
+    for role in Role::ALL {
+        let user = role.user(arguments.connection.schema());
+        let password = password()?;
+        let is_new = store.create_role(role, &password, existing).await;
+        let url_file = if is_new.or_database()? {
+            let path = arguments.out.join(role.name());
+            let url = format!("postgres://{user}:{password}@{}", arguments.server);
+            files::write(
+                &path,
+                url.as_bytes(),
+                Access::Secret,
+                files::Existing::Replace,
+            )?;
+            Some(path)
+        } else {
+            None
+        };
+        made.push(Made { user, url_file });
+    }
+    store.migrate().await.map_err(unreachable)?;
+    if arguments.json {
+        return output::json(&made);
+    }
+    for Made { user, url_file } in made {
+        match url_file {
+            Some(path) => output::line(&format!("{user}: {}", path.display()))?,
+            None => output::line(&format!("{user}: is there and keeps its password"))?,
+        }
+    }
+    Ok(())
+}
+
+fn password() -> Result<String, Failure> {
+    let mut bytes = [0; PASSWORD_BYTES];
+    OsRng
+        .try_fill_bytes(&mut bytes)
+        .context("the system gives no random bytes")
+        .or_input(|| "making a password".to_owned())?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,334 @@
+//! `nixfleet db verify`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use nixfleet_proto::RolloutId;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::{MAX_PARTITIONS, Names, Partition};
+use nixfleet_replay::{Comparison, Difference, Replay, Row, tables};
+use nixfleet_store::{Audit, AuditScope, Store, TableRow};
+
+use super::artifacts::Artifacts;
+use super::connection::{Connection, Database};
+use super::replay::Source;
+use super::report::{PartitionReport, Report};
+use crate::failure::Failure;
+use crate::output;
+
+/// How often an archive that is behind is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Replays the archive and compares every domain table with what follows from it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each archived entry is decided again, each published outcome is followed, and the tables are held\n\
+against the state at their cursor, all as of one instant; services may go on meanwhile. One partition\n\
+at a time is in memory, as in a reducer. Exit code 0: no difference. 1: differences, or the archive\n\
+is damaged. 3: the database cannot be reached, or the archive is behind the tables.")]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// Prefix of the streams, bus.prefix of the services
+    #[arg(long, value_name = "NAME", default_value = "fleet")]
+    prefix: String,
+    /// Only this partition
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<u16>,
+    /// Directory with the releases, for artifacts that are not in the archive
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Longest wait for an archive that is behind the tables, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    wait: u64,
+    /// Most differences shown
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    limit: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let store = arguments.connection.open()?;
+    let names = Names::new(arguments.prefix.as_str());
+    let only = arguments.partition.map(Partition::new);
+    await_archive(&store, &names, only, Duration::from_secs(arguments.wait)).await?;
+    let mut session = store.audit_session().await.or_database()?;
+    let audit = session.begin().await.or_database()?;
+    let artifacts = Artifacts::new(&store, arguments.manifests.as_deref())?;
+    let mut verification = Verification {
+        audit: &audit,
+        names: &names,
+        source: Source::new(&audit, &names, artifacts),
+        report: Report::new(arguments.limit),
+    };
+    verification.partitions(only).await?;
+    let report = verification.report;
+    if arguments.json {
+        output::json(&report)?;
+    } else {
+        report.print()?;
+    }
+    if report.difference_count == 0 {
+        Ok(())
+    } else {
+        Err(Failure::negative())
+    }
+}
+
+/// Waits until the archive holds everything that the tables cover now.
+async fn await_archive(
+    store: &Store,
+    names: &Names,
+    only: Option<Partition>,
+    patience: Duration,
+) -> Result<(), Failure> {
+    let wanted = store.cursors().await.or_database()?;
+    let wanted = wanted
+        .into_iter()
+        .filter(|(partition, _)| only.is_none_or(|only| only == *partition));
+    let started = tokio::time::Instant::now();
+    for (partition, cursor) in wanted {
+        let stream = names.output_stream(partition);
+        loop {
+            let mark = store.archive_cursor(&stream).await.or_database()?;
+            let archived = mark.map_or(0, |mark| mark.sequence);
+            if archived >= cursor.out_seq {
+                break;
+            }
+            if started.elapsed() >= patience {
+                let covered = cursor.out_seq;
+                return Err(Failure::unreachable(anyhow!(
+                    "{stream} is archived up to {archived} and the tables cover {covered}: is an \
+                     eventlog running? --wait gives it more time, --prefix names other streams"
+                )));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+    Ok(())
+}
+
+struct Verification<'a> {
+    audit: &'a Audit<'a>,
+    names: &'a Names,
+    source: Source<'a>,
+    report: Report,
+}
+
+impl<'a> Verification<'a> {
+    async fn partitions(&mut self, only: Option<Partition>) -> Result<(), Failure> {
+        let cursors = self.audit.cursors().await.or_database()?;
+        for partition in Partition::all(MAX_PARTITIONS) {
+            let cursor = cursors.iter().find(|(number, _)| *number == partition);
+            if only.is_some_and(|only| only != partition) {
+                continue;
+            }
+            self.partition(partition, cursor.map(|(_, cursor)| cursor))
+                .await?;
+        }
+        self.report.rows = self.audit.row_counts().await.or_database()?;
+        if only.is_none() {
+            self.leftovers();
+        }
+        Ok(())
+    }
+
+    /// Replays up to the cursor, then compares. A partition without a cursor has no rows.
+    async fn partition(
+        &mut self,
+        partition: Partition,
+        cursor: Option<&Cursor>,
+    ) -> Result<(), Failure> {
+        let number = partition.number();
+        let mut summary = PartitionReport::new(number);
+        let mut replay = Replay::new();
+        if let Some(cursor) = cursor {
+            let stream = self.names.output_stream(partition);
+            let archived = self.audit.archived(&stream).await.or_database()?;
+            summary.first = archived.map(|archived| archived.first);
+            summary.last = Some(cursor.out_seq);
+            let covered = cursor.out_seq;
+            let replayed = self.source.replay(&mut replay, partition, covered).await?;
+            if let Err(fault) = replayed {
+                summary.cover(replay.coverage());
+                self.report.partitions.push(summary);
+                let broken = Difference {
+                    table: "archive",
+                    key: vec![stream],
+                    column: String::new(),
+                    expected: Some(format!("frames up to {covered}").into()),
+                    found: Some(fault.into()),
+                };
+                self.report.add(Some(number), vec![broken]);
+                return Ok(());
+            }
+        }
+        summary.cover(replay.coverage());
+        self.report.add(Some(number), replay.differences());
+        self.compare(&replay, partition, &mut summary).await?;
+        if cursor.is_some() || summary.rows > 0 {
+            self.report.partitions.push(summary);
+        }
+        Ok(())
+    }
+
+    async fn compare(
+        &mut self,
+        replay: &Replay,
+        partition: Partition,
+        summary: &mut PartitionReport,
+    ) -> Result<(), Failure> {
+        let number = partition.number();
+        let known = |row: &Row| is_known(replay, row);
+        if replay.coverage().is_whole {
+            let cursor = tables::cursor(replay, number);
+            self.table(AuditScope::Cursor(partition), cursor, summary, known)
+                .await?;
+        }
+        let found = self
+            .table(
+                AuditScope::Rollouts(partition),
+                tables::rollouts(replay),
+                summary,
+                known,
+            )
+            .await?;
+        let quarantined = tables::quarantines(replay);
+        let covered = |row: &Row| is_covered(replay, row);
+        self.table(
+            AuditScope::Quarantines(partition),
+            quarantined,
+            summary,
+            covered,
+        )
+        .await?;
+        let mut ids: BTreeSet<RolloutId> = replay.state().rollouts().keys().cloned().collect();
+        ids.extend(
+            found
+                .into_iter()
+                .filter_map(|key| key.first()?.parse().ok()),
+        );
+        for id in &ids {
+            self.rollout(replay, id, summary).await?;
+        }
+        Ok(())
+    }
+
+    async fn rollout(
+        &mut self,
+        replay: &Replay,
+        id: &RolloutId,
+        summary: &mut PartitionReport,
+    ) -> Result<(), Failure> {
+        let known = |row: &Row| is_known(replay, row);
+        let hosts = tables::hosts(replay, id);
+        self.table(AuditScope::Hosts(id), hosts, summary, known)
+            .await?;
+        let failures = tables::probe_failures(replay, id);
+        self.table(AuditScope::ProbeFailures(id), failures, summary, known)
+            .await?;
+        let dispatches = tables::dispatches(replay, id);
+        self.table(AuditScope::Dispatches(id), dispatches, summary, known)
+            .await?;
+        let blocks = tables::blocks(replay, id).into_iter();
+        self.table(AuditScope::Blocks(id), blocks, summary, known)
+            .await?;
+        Ok(())
+    }
+
+    /// Compares one part of one table and returns the keys it holds, for rollouts.
+    async fn table(
+        &mut self,
+        scope: AuditScope<'_>,
+        expected: impl Iterator<Item = Row>,
+        summary: &mut PartitionReport,
+        covered: impl Fn(&Row) -> bool,
+    ) -> Result<Vec<Vec<String>>, Failure> {
+        let keeps_keys = matches!(scope, AuditScope::Rollouts(_));
+        // Hosts name their probes, and the database orders what it had to escape otherwise.
+        let sorts = matches!(scope, AuditScope::ProbeFailures(_));
+        let mut comparison = Comparison::new(scope.table(), expected);
+        let mut keys = Vec::new();
+        let mut unsorted = Vec::new();
+        let mut rows = self.audit.rows(scope).await.or_database()?;
+        while let Some(row) = rows.next().await.or_database()? {
+            let row = parse(row)?;
+            if keeps_keys {
+                keys.push(row.key.clone());
+            }
+            if !covered(&row) {
+                summary.uncovered += 1;
+            } else if sorts {
+                unsorted.push(row);
+            } else {
+                comparison.found(row);
+                self.report
+                    .add(Some(summary.partition), comparison.differences());
+            }
+        }
+        unsorted.sort_by(|a, b| a.key.cmp(&b.key));
+        unsorted.into_iter().for_each(|row| comparison.found(row));
+        let (rows, differences) = comparison.finish();
+        summary.rows += rows;
+        self.report.add(Some(summary.partition), differences);
+        Ok(keys)
+    }
+
+    /// Rows that no partition and no rollout claims.
+    fn leftovers(&mut self) {
+        let compared: u64 = self
+            .report
+            .partitions
+            .iter()
+            .map(|p| p.rows + p.uncovered)
+            .sum();
+        let there: u64 = tables::TABLES
+            .iter()
+            .filter_map(|table| self.report.rows.get(*table))
+            .sum();
+        let is_whole = self.report.partitions.iter().all(|p| p.is_whole);
+        if is_whole && there > compared && self.report.difference_count == 0 {
+            let surplus = Difference {
+                table: "any",
+                key: Vec::new(),
+                column: String::new(),
+                expected: Some(compared.into()),
+                found: Some(format!("{there} rows: some belong to no rollout").into()),
+            };
+            self.report.add(None, vec![surplus]);
+        }
+    }
+}
+
+fn is_known(replay: &Replay, row: &Row) -> bool {
+    let id = row.key.first().and_then(|id| id.parse().ok());
+    id.is_none_or(|id| replay.knows(&id))
+}
+
+/// A quarantine from before the archive is in nobody's reach.
+fn is_covered(replay: &Replay, row: &Row) -> bool {
+    let begins = replay.begins_at().map_or(0, |position| position.seq);
+    let seq = row
+        .columns
+        .get("inputSeq")
+        .and_then(serde_json::Value::as_u64);
+    replay.coverage().is_whole || seq.is_none_or(|seq| seq >= begins)
+}
+
+fn parse(row: TableRow) -> Result<Row, Failure> {
+    let columns = serde_json::from_str(&row.columns);
+    let columns = columns.map_err(|fault| {
+        let key = row.key.join(" ");
+        Failure::refused(anyhow!(fault).context(format!("the row {key} cannot be read")))
+    })?;
+    Ok(Row {
+        key: row.key,
+        columns,
+    })
+}
