@@ -73,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             continue;
         }
         let figures = match stage {
-            Stage::Fold => memory::fold::run(20_000, arguments.rounds),
+            Stage::Fold => memory::fold::run(10_000, arguments.rounds),
             Stage::Planner => memory::planner::run(&arguments.hosts, arguments.rounds),
             Stage::Growth => memory::growth::run(&arguments.hosts, arguments.rounds.min(3)),
         };

@@ -1,6 +1,7 @@
 //! The fold by itself: entries that are decoded already, one core, nothing else.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
@@ -13,6 +14,8 @@ use crate::report::{Figure, Target};
 
 /// Entries of a frame: what a busy gateway sends.
 pub const FRAME_ENTRIES: usize = 64;
+/// Entries of a batch: what one read of a busy log brings.
+const BATCH: usize = 4_096;
 /// Least entries per second of one core.
 const TARGET: f64 = 1_000_000.0;
 
@@ -95,26 +98,34 @@ pub fn frames_of(entries: Vec<Entry>) -> Result<Vec<Vec<u8>>> {
 /// When an entry of the made-up log is refused.
 pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
     let fleet = Fleet::of(hosts);
-    let entries: Vec<Entry> = Life::new(&fleet).collect();
-    let frames = frames_of(entries.clone())?;
-    let count = entries.len() as f64;
     let (mut folds, mut decodes, mut turns) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let mut partition = Partition::open(&fleet);
-        let (accepted, took) = timed(|| partition.fold(&entries));
-        ensure!(
-            accepted == entries.len(),
-            "{accepted} of {} accepted",
-            entries.len()
-        );
-        folds.push(count / took.as_secs_f64());
-        let (decoded, took) = timed(|| decode(&frames));
-        decoded?;
-        decodes.push(count / took.as_secs_f64());
-        let mut partition = Partition::open(&fleet);
-        let (turned, took) = timed(|| partition.turn(&frames));
-        turned?;
-        turns.push(count / took.as_secs_f64());
+        let mut spent = [Duration::ZERO; 3];
+        let mut count = 0.0;
+        let (mut folded, mut turned) = (Partition::open(&fleet), Partition::open(&fleet));
+        let mut life = Life::new(&fleet);
+        loop {
+            // A reducer folds what it has just decoded: a few thousand entries at a time.
+            let entries: Vec<Entry> = life.by_ref().take(BATCH).collect();
+            if entries.is_empty() {
+                break;
+            }
+            count += entries.len() as f64;
+            let (accepted, took) = timed(|| folded.fold(&entries));
+            ensure!(accepted == entries.len(), "an entry was refused");
+            spent[0] += took;
+            let frames = frames_of(entries)?;
+            let (decoded, took) = timed(|| decode(&frames));
+            decoded?;
+            spent[1] += took;
+            let (made, took) = timed(|| turned.turn(&frames));
+            made?;
+            spent[2] += took;
+        }
+        let [fold, decode, turn] = spent.map(|spent| count / spent.as_secs_f64());
+        folds.push(fold);
+        decodes.push(decode);
+        turns.push(turn);
     }
     let per_host = format!("fold ({hosts} hosts, {STEPS} entries each)");
     Ok(vec![

@@ -1,6 +1,7 @@
 //! The rows that an applier would have written for a state.
 
 use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::HostRecord;
 use nixfleet_proto::snapshot::{Cursor, HostRow, Origin, PartitionSnapshot, RolloutRow};
 
 use crate::fleet::epoch;
@@ -29,7 +30,7 @@ pub fn rows(state: &PartitionState) -> PartitionSnapshot {
         });
         rows.hosts
             .extend(rollout.hosts.values().map(|host| HostRow {
-                record: host.record.clone(),
+                record: HostRecord::clone(&host.record),
                 queued_at: host.queued_at,
                 recovery_candidate: host.recovery_candidate.clone(),
                 position: host.position,

@@ -14,6 +14,7 @@ mod open;
 mod operator;
 mod plan;
 mod restore;
+mod share;
 mod size;
 mod tally;
 
@@ -37,6 +38,7 @@ pub use restore::RestoreError;
 pub use tally::Tally;
 
 use absorb::Strangers;
+use share::Topologies;
 
 /// Most bytes of one outcome as JSON, the comma behind it included: a frame holds at least one.
 pub const MAX_OUTCOME_BYTES: usize = MAX_OUTPUT_FRAME_BYTES - 16 * 1024;
@@ -69,13 +71,14 @@ pub struct Rollout {
     pub blocks: BTreeMap<(u32, Gate), (Position, Vec<Hold>)>,
     /// Counters over `hosts`, derived.
     pub tally: Tally,
+    topologies: Topologies,
 }
 
 /// One host of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostEntry {
     /// The record.
-    pub record: HostRecord,
+    pub record: Arc<HostRecord>,
     /// Zero-based wave, meaningless when unstaged.
     pub wave: u32,
     /// False for a host in no wave of a channel that declares waves.
@@ -256,13 +259,13 @@ fn subject(body: &EntryBody) -> OutcomeSubject {
     let (event, producer) = match body {
         EntryBody::HostEvent {
             event, producer, ..
-        } => (Some(event.body.name().to_owned()), Some(*producer)),
+        } => (Some(event.body.name().into()), Some(*producer)),
         EntryBody::RecoveryCandidate { .. }
         | EntryBody::Plan { .. }
         | EntryBody::Operator { .. } => (None, None),
     };
     OutcomeSubject {
-        entry: body.name().to_owned(),
+        entry: body.name().into(),
         event,
         producer,
         rollout_id: body.rollout_id().cloned(),

@@ -34,7 +34,7 @@ pub fn reply(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> OwnerReply {
         Some(_) => Vec::new(),
         None => records_of(state, &request.hostname)
             .filter(|(rollout, host)| is_open(rollout, host))
-            .map(|(_, host)| HostSnapshot::from(&host.record))
+            .map(|(_, host)| HostSnapshot::from(&*host.record))
             .collect(),
     };
     OwnerReply {

@@ -2,7 +2,10 @@
 //!
 //! Source: docs/semantics.md, host machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod probes;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +14,8 @@ use crate::id::{ChannelName, ClosureHash, Hostname, ProbeName, RolloutId};
 use crate::json;
 use crate::minutes::Minutes;
 use crate::rollout::OnHealthFailure;
+
+pub use probes::Probes;
 
 /// Where a host stands in a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,10 +134,10 @@ pub struct ProbeRecord {
     pub last_pass_at: Option<Timestamp>,
     /// Why the last result failed; cleared by a pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure_reason: Option<String>,
+    pub failure_reason: Option<Arc<str>>,
     /// Failing enforce controls of the last result; absent when it had no controls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failing_controls: Option<BTreeSet<FailedControl>>,
+    pub failing_controls: Option<Arc<BTreeSet<FailedControl>>>,
 }
 
 /// A `Converged` report that could not complete yet.
@@ -207,12 +212,12 @@ pub struct HostRecord {
     pub reverted_at: Option<Timestamp>,
     /// Results since the last activation.
     #[serde(default, deserialize_with = "json::null_as_default")]
-    pub probes: BTreeMap<ProbeName, ProbeRecord>,
+    pub probes: Probes,
     /// Absent: the topology was not declared since activation. An empty list is a declaration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub declared_probes: Option<Vec<ProbeDeclaration>>,
+    pub declared_probes: Option<Arc<[ProbeDeclaration]>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub convergence_claim: Option<ConvergenceClaim>,
+    pub convergence_claim: Option<Box<ConvergenceClaim>>,
     /// True when the host converged without a switch because it already ran its target.
     #[serde(
         default,
@@ -265,7 +270,7 @@ impl HostRecord {
             failed_at: None,
             policy_applied: None,
             reverted_at: None,
-            probes: BTreeMap::new(),
+            probes: Probes::default(),
             declared_probes: None,
             convergence_claim: None,
             unchanged: false,

@@ -4,6 +4,9 @@
 //! log never computes domain state. Opening a rollout is the exception: it names the manifest, and
 //! the records of its hosts are [`crate::Pinned::pending_hosts`].
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
@@ -39,10 +42,10 @@ pub struct Outcome {
 #[expect(missing_docs, reason = "names of docs/semantics.md, entries")]
 pub struct OutcomeSubject {
     /// [`crate::EntryBody::name`].
-    pub entry: String,
+    pub entry: Cow<'static, str>,
     /// Kind of the host event, when the entry is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<String>,
+    pub event: Option<Cow<'static, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub producer: Option<Producer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,9 +81,9 @@ pub struct Accepted {
     /// The rollout this entry opened; its hosts come from the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opened: Option<Opened>,
-    /// Next records of the hosts touched.
+    /// Next records of the hosts touched, shared with the state that made them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<HostRecord>,
+    pub hosts: Vec<Arc<HostRecord>>,
     /// Next records of the rollouts touched, the opened one included.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rollouts: Vec<RolloutRecord>,

@@ -88,7 +88,7 @@ pub struct RolloutChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostChange {
     /// The record.
-    pub record: HostRecord,
+    pub record: Arc<HostRecord>,
     /// The entry that changed it.
     pub stamp: Stamp,
 }

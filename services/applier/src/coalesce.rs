@@ -53,7 +53,7 @@ pub fn coalesce<'a>(
         for record in &accepted.hosts {
             let key = (record.rollout_id.clone(), record.hostname.clone());
             let change = HostChange {
-                record: record.clone(),
+                record: Arc::clone(record),
                 stamp: stamp.clone(),
             };
             rows.hosts.insert(key, change);

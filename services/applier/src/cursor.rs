@@ -66,7 +66,7 @@ pub(crate) mod tests {
             position: Position { seq: 1, index: 0 },
             at: at(seconds),
             subject: OutcomeSubject {
-                entry: "Barrier".to_owned(),
+                entry: "Barrier".into(),
                 event: None,
                 producer: None,
                 rollout_id: None,

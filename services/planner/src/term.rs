@@ -167,7 +167,7 @@ impl Term<'_> {
             measure::outcome(outcome);
             if let Verdict::Rejected(rejection) = &outcome.verdict {
                 tracing::info!(%partition, seq = outcome.position.seq, index = outcome.position.index,
-                    entry = outcome.subject.entry, reason = rejection.reason.name(),
+                    entry = &*outcome.subject.entry, reason = rejection.reason.name(),
                     message = rejection.message, "action rejected");
             }
         }

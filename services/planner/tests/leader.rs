@@ -23,7 +23,7 @@ fn outcome(seq: u64, verdict: Verdict) -> Outcome {
         position: at(seq),
         at: Timestamp::UNIX_EPOCH,
         subject: OutcomeSubject {
-            entry: "Barrier".to_owned(),
+            entry: "Barrier".into(),
             event: None,
             producer: None,
             rollout_id: None,

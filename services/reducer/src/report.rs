@@ -26,7 +26,7 @@ pub fn published(frame: &OutputFrame, took: Duration) {
         let Position { seq, index } = outcome.position;
         let subject = &outcome.subject;
         let (rollout, host) = (&subject.rollout_id, &subject.hostname);
-        let (entry, event) = (&subject.entry, subject.event.as_deref());
+        let (entry, event) = (&*subject.entry, subject.event.as_deref());
         match rejection.reason {
             // Agents repeat what they are not sure of, and planners are replaced.
             Reason::Stale | Reason::Fenced => {

@@ -142,7 +142,10 @@ fn a_disabled_probe_is_declared_and_not_run() {
     let mut bench = Bench::running();
     bench.soaking(vec![probe(ProbeMode::Disabled)]);
     let record = &bench.core.rollouts()[&rollout("1")].record;
-    assert_eq!(record.declared_probes.as_ref().map(Vec::len), Some(1));
+    assert_eq!(
+        record.declared_probes.as_ref().map(|list| list.len()),
+        Some(1)
+    );
     assert_eq!(bench.after(30), Vec::<String>::new());
     assert_eq!(bench.after(30).last().unwrap(), "Send 5 Converged");
 }

@@ -7,7 +7,7 @@ use nixfleet_proto::{
     ClosureHash, HostRecord, HostState, ProbeMode, ProbeStatus, Reason, Rejection, Timestamp,
 };
 
-use super::transition::Transition;
+use super::transition::{Transition, shared};
 
 /// The first convergence invariant that does not hold, in their order; `None` when all hold.
 ///
@@ -50,10 +50,11 @@ pub(super) fn report(
         None => converged(record, current_closure, converged_at),
         Some(fault) if *current_closure != record.target_closure => return broken(fault),
         Some(_) => HostRecord {
-            convergence_claim: Some(ConvergenceClaim {
+            // It is the target: see the arm above.
+            convergence_claim: Some(Box::new(ConvergenceClaim {
                 converged_at,
-                current_closure: current_closure.clone(),
-            }),
+                current_closure: record.target_closure.clone(),
+            })),
             ..record.clone()
         },
     };
@@ -120,7 +121,7 @@ fn converged(
     HostRecord {
         state: HostState::Converged,
         converged_at: Some(converged_at),
-        current_closure: Some(current_closure.clone()),
+        current_closure: Some(shared(current_closure, record)),
         ..record.clone()
     }
 }

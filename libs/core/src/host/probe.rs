@@ -1,6 +1,7 @@
 //! Bookkeeping of probes in Soaking and Converged; it never changes the state.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use nixfleet_proto::event::SubResult;
 use nixfleet_proto::host::{FailedControl, ProbeRecord};
@@ -29,7 +30,7 @@ pub(super) fn keep(record: &HostRecord, body: &HostEventBody) -> Result<Transiti
             declared_at,
         } => {
             let next = HostRecord {
-                declared_probes: Some(probes.clone()),
+                declared_probes: Some(probes.as_slice().into()),
                 ..record.clone()
             };
             Ok(Transition::plain(next, *declared_at))
@@ -92,7 +93,7 @@ fn seen(next: HostRecord, mode: ProbeMode, at: Timestamp) -> Transition {
 fn judge(record: &HostRecord, result: &ProbeResult<'_>) -> Transition {
     let before = record.probes.get(result.probe_name);
     let failing_controls = (!result.controls.is_empty())
-        .then(|| failing(result.controls).collect::<BTreeSet<FailedControl>>());
+        .then(|| Arc::new(failing(result.controls).collect::<BTreeSet<FailedControl>>()));
     let after = ProbeRecord {
         status: result.status,
         mode: result.mode,
@@ -103,24 +104,25 @@ fn judge(record: &HostRecord, result: &ProbeResult<'_>) -> Transition {
         },
         failure_reason: match result.status {
             ProbeStatus::Pass => None,
-            ProbeStatus::Fail => result.failure_reason.cloned(),
+            ProbeStatus::Fail => result.failure_reason.map(|reason| reason.as_str().into()),
         },
         failing_controls,
     };
     let failures = if result.controls.is_empty() {
-        outstanding(&after).into_iter().collect()
+        outstanding(&after).cloned().collect()
     } else {
         failing(result.controls).collect()
     };
     let repeated = before.is_some_and(|before| is_repeated(before, &after));
     let durable = result.mode != ProbeMode::Observe && !repeated;
+    let probe_name = declared_name(record, result.probe_name);
     let mut next = record.clone();
-    next.probes.insert(result.probe_name.clone(), after);
+    next.probes.insert(probe_name.clone(), after);
     Transition {
         next,
         at: result.observed_at,
         cause: Cause::ProbeJudged {
-            probe_name: result.probe_name.clone(),
+            probe_name,
             failures,
             durable,
         },
@@ -140,15 +142,25 @@ fn failing(controls: &[SubResult]) -> impl Iterator<Item = FailedControl> {
         })
 }
 
-/// What a result leaves outstanding; a probe without controls stands for itself.
-fn outstanding(probe: &ProbeRecord) -> BTreeSet<FailedControl> {
-    match &probe.failing_controls {
-        Some(controls) => controls.clone(),
-        None if probe.status == ProbeStatus::Fail && probe.mode == ProbeMode::Enforce => {
-            BTreeSet::from([FailedControl::default()])
-        }
-        None => BTreeSet::new(),
-    }
+/// The name as the host declared it, so that both are one text.
+fn declared_name(record: &HostRecord, name: &ProbeName) -> ProbeName {
+    let declared = record.declared_probes.as_deref().unwrap_or_default();
+    let same = declared.iter().find(|probe| probe.probe_name == *name);
+    same.map_or(name, |probe| &probe.probe_name).clone()
+}
+
+/// A probe without controls, as a failure.
+static ITSELF: FailedControl = FailedControl {
+    control_id: None,
+    framework: None,
+};
+
+/// What a result leaves outstanding, in order; a probe without controls stands for itself.
+fn outstanding(probe: &ProbeRecord) -> impl Iterator<Item = &FailedControl> {
+    let fails = probe.status == ProbeStatus::Fail && probe.mode == ProbeMode::Enforce;
+    let itself = (fails && probe.failing_controls.is_none()).then_some(&ITSELF);
+    let controls = probe.failing_controls.as_deref();
+    controls.into_iter().flatten().chain(itself)
 }
 
 /// Same status and same failing enforce controls as the result before.
@@ -157,6 +169,6 @@ fn outstanding(probe: &ProbeRecord) -> BTreeSet<FailedControl> {
 fn is_repeated(before: &ProbeRecord, after: &ProbeRecord) -> bool {
     let first_enforced_pass = after.mode == ProbeMode::Enforce && before.mode != ProbeMode::Enforce;
     before.status == after.status
-        && outstanding(before) == outstanding(after)
+        && outstanding(before).eq(outstanding(after))
         && !(after.status == ProbeStatus::Pass && first_enforced_pass)
 }

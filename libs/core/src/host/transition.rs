@@ -1,9 +1,7 @@
 //! What each event does to a record, except for probes and convergence.
 
-use std::collections::BTreeMap;
-
 use chrono::TimeDelta;
-use nixfleet_proto::host::FailedControl;
+use nixfleet_proto::host::{FailedControl, Probes};
 use nixfleet_proto::{
     ClosureHash, HostRecord, HostState, Minutes, OnHealthFailure, ProbeName, Timestamp,
 };
@@ -87,14 +85,14 @@ pub(super) fn complete(
 ) -> Transition {
     let next = HostRecord {
         state: HostState::Soaking,
-        current_closure: Some(observed.clone()),
+        current_closure: Some(shared(observed, record)),
         activation_completed_at: Some(completed_at),
         soak_due_at: Some(soak_due_at(
             completed_at,
             ctx.received_at,
             record.soak_minutes,
         )),
-        probes: BTreeMap::new(),
+        probes: Probes::default(),
         declared_probes: None,
         ..record.clone()
     };
@@ -151,11 +149,12 @@ pub(super) fn roll_back(
     reverted_to: &ClosureHash,
     completed_at: Timestamp,
 ) -> Transition {
+    let reverted_to = shared(reverted_to, record);
     let next = HostRecord {
         state: HostState::Reverted,
         reverted_at: Some(completed_at),
-        reverted_to: Some(reverted_to.clone()),
         current_closure: Some(reverted_to.clone()),
+        reverted_to: Some(reverted_to),
         ..record.clone()
     };
     Transition {
@@ -163,6 +162,17 @@ pub(super) fn roll_back(
         at: completed_at,
         cause: Cause::RolledBack,
     }
+}
+
+/// The closure as the record has it already, when it does: a fleet of a million hosts names each
+/// closure many times.
+pub(super) fn shared(closure: &ClosureHash, record: &HostRecord) -> ClosureHash {
+    let known = [
+        Some(&record.target_closure),
+        record.current_closure_at_dispatch.as_ref(),
+    ];
+    let same = known.into_iter().flatten().find(|known| *known == closure);
+    same.unwrap_or(closure).clone()
 }
 
 /// When the soak ends: completion, taken no further than the tolerance from receipt, plus the soak.

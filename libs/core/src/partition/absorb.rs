@@ -8,6 +8,7 @@ use nixfleet_proto::{
     RolloutRecord, Verdict,
 };
 
+use super::share::Topologies;
 use super::tally::Tally;
 use super::{HostEntry, PartitionState, PinnedSet, Rollout};
 
@@ -98,7 +99,7 @@ fn opened_rollout(
         .pending_hosts(&opened.rollout_id, outcome.at)
         .zip(&pinned.host_set)
         .map(|(record, host)| HostEntry {
-            record,
+            record: Arc::new(record),
             wave: host.wave_index,
             staged: host.staged,
             queued_at: None,
@@ -115,25 +116,32 @@ fn opened_rollout(
         hosts,
         probe_failures: Default::default(),
         blocks: Default::default(),
+        topologies: Topologies::default(),
     }
 }
 
 fn absorb_host(
     state: &mut PartitionState,
-    record: &HostRecord,
+    record: &Arc<HostRecord>,
     position: Position,
 ) -> Result<(), AbsorbError> {
     let rollout = rollout_mut(state, &record.rollout_id)?;
     let waived = rollout.is_waived(&record.hostname);
-    let Rollout { hosts, tally, .. } = rollout;
+    let Rollout {
+        hosts,
+        tally,
+        topologies,
+        ..
+    } = rollout;
     let host = hosts.get_mut(&record.hostname).ok_or_else(|| {
         AbsorbError::UnknownHost(record.rollout_id.clone(), record.hostname.clone())
     })?;
-    if host.record.state == record.state {
-        host.record = record.clone();
+    let next = topologies.adopt(record, &host.record);
+    if host.record.state == next.state {
+        host.record = next;
     } else {
         tally.leave(&record.hostname, host, waived);
-        host.record = record.clone();
+        host.record = next;
         tally.enter(&record.hostname, host, waived);
     }
     host.position = position;

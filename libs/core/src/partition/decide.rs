@@ -2,6 +2,8 @@
 //!
 //! Source: docs/semantics.md, legality.
 
+use std::sync::Arc;
+
 use nixfleet_proto::{
     Accepted, ClosureHash, Effect, EntryBody, HostState, Hostname, Reason, Rejection, RolloutId,
     RolloutState, Timestamp,
@@ -55,12 +57,13 @@ pub(super) fn step_host(
         rollout_state: rollout.record.state,
         received_at: at,
     };
-    let step = host::step(&host.record, input, &ctx)?;
+    let mut step = host::step(&host.record, input, &ctx)?;
+    rollout.topologies.share(&mut step.next);
     if step.next.state == host.record.state {
         // Most entries: nothing that the rollout looks at has changed.
         return Ok(Accepted {
             effects: about(host, step.effects),
-            hosts: vec![step.next],
+            hosts: vec![Arc::new(step.next)],
             ..Accepted::default()
         });
     }

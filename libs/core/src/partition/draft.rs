@@ -1,5 +1,7 @@
 //! The changes of one rollout while an entry is being decided.
 
+use std::sync::Arc;
+
 use nixfleet_proto::rollout::Rollback;
 use nixfleet_proto::{
     Accepted, Effect, HostRecord, HostState, OnHealthFailure, Rejection, RolloutEvent,
@@ -68,7 +70,7 @@ impl Draft {
             accepted.effects.extend(leave_pending(host));
         }
         let rollback = expected_rollback(&step.next);
-        accepted.hosts.push(step.next);
+        accepted.hosts.push(Arc::new(step.next));
         let hostname = host.record.hostname.clone();
         if !self.record.waived_hosts.contains(&hostname) {
             self.progress = self.progress.after(host, to);

@@ -127,7 +127,7 @@ mod tests {
             dispatched_at: Timestamp::UNIX_EPOCH,
         });
         HostEntry {
-            record,
+            record: record.into(),
             wave,
             staged: true,
             queued_at: None,

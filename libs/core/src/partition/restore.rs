@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, RolloutRow};
-use nixfleet_proto::{Hostname, ManifestHash, Pinned, RolloutId};
+use nixfleet_proto::{Hostname, ManifestHash, RolloutId};
 
+use super::share::Topologies;
 use super::tally::Tally;
 use super::{HostEntry, Hosts, PartitionState, PinnedSet, Rollout};
 use crate::host::Fault;
@@ -129,6 +130,7 @@ fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, Resto
         hosts: Hosts::default(),
         probe_failures: BTreeMap::new(),
         blocks: BTreeMap::new(),
+        topologies: Topologies::default(),
         tally: Tally::default(),
     })
 }
@@ -143,8 +145,7 @@ fn restore_hosts(state: &mut PartitionState, rows: Vec<HostRow>) -> Result<(), R
     }
     for (rollout_id, rows) in by_rollout {
         let rollout = rollout_mut(state, &rollout_id)?;
-        let pinned = Arc::clone(&rollout.pinned);
-        rollout.hosts = join_hosts(&rollout_id, rows, &pinned)?;
+        rollout.hosts = join_hosts(rollout, rows)?;
     }
     for (rollout_id, rollout) in &state.rollouts {
         if let (true, Some(host)) = (rollout.hosts.is_empty(), rollout.pinned.host_set.first()) {
@@ -155,12 +156,12 @@ fn restore_hosts(state: &mut PartitionState, rows: Vec<HostRow>) -> Result<(), R
 }
 
 fn join_hosts(
-    rollout_id: &RolloutId,
+    rollout: &mut Rollout,
     mut rows: BTreeMap<Hostname, HostRow>,
-    pinned: &Pinned,
 ) -> Result<Hosts, RestoreError> {
+    let rollout_id = &rollout.record.rollout_id;
     let mut hosts = Vec::with_capacity(rows.len());
-    for host in &pinned.host_set {
+    for host in &rollout.pinned.host_set {
         let hostname = &host.hostname;
         let row = rows
             .remove(hostname)
@@ -170,8 +171,16 @@ fn join_hosts(
             hostname: hostname.clone(),
             fault,
         })?;
+        let mut record = row.record;
+        record.hostname = hostname.clone();
+        record.rollout_id = rollout.record.rollout_id.clone();
+        record.channel = rollout.record.channel.clone();
+        if record.target_closure == host.target_closure {
+            record.target_closure = host.target_closure.clone();
+        }
+        rollout.topologies.settle(&mut record);
         hosts.push(HostEntry {
-            record: row.record,
+            record: Arc::new(record),
             wave: host.wave_index,
             staged: host.staged,
             queued_at: row.queued_at,

@@ -180,9 +180,10 @@ fn a_state_that_knows_less_takes_everything_but_what_it_does_not_know() {
     let stranger = {
         let mut outcome = log.outcomes[2].clone();
         if let Verdict::Accepted(accepted) = &mut outcome.verdict {
-            accepted.hosts[0].rollout_id = newer.clone();
-            accepted.hosts[0].hostname = Hostname::from("nobody");
-            accepted.hosts[0].state = HostState::Pending;
+            let host = std::sync::Arc::make_mut(&mut accepted.hosts[0]);
+            host.rollout_id = newer.clone();
+            host.hostname = Hostname::from("nobody");
+            host.state = HostState::Pending;
         }
         outcome
     };

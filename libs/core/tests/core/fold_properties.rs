@@ -187,7 +187,7 @@ fn rows(state: &PartitionState) -> PartitionSnapshot {
         });
         rows.hosts
             .extend(rollout.hosts.values().map(|host| HostRow {
-                record: host.record.clone(),
+                record: nixfleet_proto::HostRecord::clone(&host.record),
                 queued_at: host.queued_at,
                 recovery_candidate: host.recovery_candidate.clone(),
                 position: host.position,

@@ -103,7 +103,7 @@ fn completion_starts_the_soak_and_forgets_probes() {
     let mut activating = record(HostState::Activating);
     let old = probe(ProbeStatus::Pass, ProbeMode::Enforce);
     activating.probes.insert("http".into(), old);
-    activating.declared_probes = Some(vec![]);
+    activating.declared_probes = Some([].into());
     let (next, effects) = control(&activating, completed(at(40)), OnHealthFailure::Halt);
     let expected = HostRecord {
         state: HostState::Soaking,
@@ -189,7 +189,7 @@ fn failing_rolls_back_only_when_told_to_a_known_closure() {
 #[test]
 fn sustained_failure_keeps_the_policy_it_was_told_and_drops_the_claim() {
     let mut soaking = record(HostState::Soaking);
-    soaking.convergence_claim = Some(claim(20));
+    soaking.convergence_claim = Some(claim(20).into());
     let (next, effects) = control(&soaking, events().remove(9), OnHealthFailure::Halt);
     assert_eq!(next.policy_applied, Some(OnHealthFailure::RollbackAndHalt));
     assert_eq!(next.convergence_claim, None);
@@ -233,13 +233,13 @@ fn a_report_that_cannot_complete_is_kept_as_a_claim() {
         ..soaking.clone()
     };
     let unreported = HostRecord {
-        declared_probes: Some(vec![declared("http", ProbeMode::Enforce)]),
+        declared_probes: Some([declared("http", ProbeMode::Enforce)].into()),
         ..soaking.clone()
     };
     for (sample, minutes) in [(soaking, 34), (undeclared, 40), (unreported, 40)] {
         let (next, effects) = control(&sample, converged(minutes), OnHealthFailure::Halt);
         let expected = HostRecord {
-            convergence_claim: Some(claim(minutes)),
+            convergence_claim: Some(claim(minutes).into()),
             last_event_seq: 11,
             ..sample
         };
@@ -279,7 +279,7 @@ fn a_wrong_closure_is_no_claim() {
 #[test]
 fn soak_elapsed_completes_a_claim_at_its_own_time_and_keeps_it() {
     let mut soaking = record(HostState::Soaking);
-    soaking.convergence_claim = Some(claim(20));
+    soaking.convergence_claim = Some(claim(20).into());
     let step = host::step(
         &soaking,
         &HostInput::SoakElapsed,
@@ -302,7 +302,7 @@ fn soak_elapsed_completes_a_claim_at_its_own_time_and_keeps_it() {
 #[test]
 fn soak_elapsed_needs_everything() {
     let claimed = HostRecord {
-        convergence_claim: Some(claim(20)),
+        convergence_claim: Some(claim(20).into()),
         ..record(HostState::Soaking)
     };
     let cases = [
@@ -320,7 +320,7 @@ fn soak_elapsed_needs_everything() {
             ..claimed.clone()
         },
         HostRecord {
-            declared_probes: Some(vec![declared("http", ProbeMode::Enforce)]),
+            declared_probes: Some([declared("http", ProbeMode::Enforce)].into()),
             ..claimed
         },
     ];
@@ -364,7 +364,7 @@ fn the_declared_mode_decides_and_any_pass_counts() {
     ];
     for (mode, status, reported, expected) in cases {
         let mut soaking = record(HostState::Soaking);
-        soaking.declared_probes = Some(vec![declared("http", mode)]);
+        soaking.declared_probes = Some([declared("http", mode)].into());
         soaking
             .probes
             .insert("http".into(), probe(status, reported));
@@ -468,7 +468,8 @@ fn only_news_is_durable() {
                     control_id: Some((*id).to_owned()),
                     framework: Some("cis".to_owned()),
                 })
-                .collect::<BTreeSet<_>>(),
+                .collect::<BTreeSet<_>>()
+                .into(),
         ),
         ..probe
     };
@@ -516,9 +517,9 @@ fn only_news_is_durable() {
     ];
     for (before, mode, status, controls, expected) in cases {
         let mut soaking = record(HostState::Soaking);
-        soaking
-            .probes
-            .extend(before.clone().map(|probe| ("http".into(), probe)));
+        if let Some(probe) = before.clone() {
+            soaking.probes.insert("http".into(), probe);
+        }
         let body = result(mode, status, controls);
         let (_, effects) = agent(&soaking, body.clone(), OnHealthFailure::Halt);
         let AgentEffect::EmitEvent { durable, .. } = &effects[0] else {

@@ -53,7 +53,7 @@ pub fn record(state: HostState) -> HostRecord {
         record.current_closure = Some(target());
         record.activation_completed_at = Some(at(5));
         record.soak_due_at = Some(at(35));
-        record.declared_probes = Some(vec![]);
+        record.declared_probes = Some([].into());
     }
     if state == HostState::Converged {
         record.converged_at = Some(at(36));

@@ -143,10 +143,11 @@ fn by_rollout_state() -> Vec<(&'static str, HostState, Option<HostEventBody>)> {
 fn record_for(state: HostState) -> nixfleet_proto::HostRecord {
     let mut sample = record(state);
     if state == HostState::Soaking {
-        sample.convergence_claim = Some(nixfleet_proto::host::ConvergenceClaim {
+        let claim = nixfleet_proto::host::ConvergenceClaim {
             converged_at: at(20),
             current_closure: target(),
-        });
+        };
+        sample.convergence_claim = Some(claim.into());
     }
     sample
 }

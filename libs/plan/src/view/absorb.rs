@@ -133,7 +133,11 @@ impl FleetView {
         Ok(())
     }
 
-    fn take_host(&mut self, record: &HostRecord, position: Position) -> Result<(), AbsorbError> {
+    fn take_host(
+        &mut self,
+        record: &Arc<HostRecord>,
+        position: Position,
+    ) -> Result<(), AbsorbError> {
         let rollout = self.known_rollout(&record.rollout_id)?;
         if let Some(host) = rollout.hosts.get_mut(&record.hostname) {
             host.update(record, position);

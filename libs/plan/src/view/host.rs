@@ -1,5 +1,7 @@
 //! What the planner keeps of one host in one rollout.
 
+use std::sync::Arc;
+
 use nixfleet_proto::host::ProbeRecord;
 use nixfleet_proto::{
     ClosureHash, HostRecord, HostState, Minutes, Position, ProbeMode, ProbeStatus, Timestamp,
@@ -33,7 +35,7 @@ pub struct HostView {
     /// The entry that last changed it.
     pub position: Position,
     /// The whole record while a decision or a reason depends on it: Soaking and Failed.
-    pub record: Option<Box<HostRecord>>,
+    pub record: Option<Arc<HostRecord>>,
     /// Which of its rollout's budget lists it is on; an index into the rollout's memberships.
     pub(crate) membership: u32,
     /// Where it stands in the indices of its rollout.
@@ -76,11 +78,11 @@ pub(crate) struct GroupKey {
 
 impl HostView {
     /// Takes over the next record of the host.
-    pub(crate) fn update(&mut self, record: &HostRecord, position: Position) {
+    pub(crate) fn update(&mut self, record: &Arc<HostRecord>, position: Position) {
         self.state = record.state;
         self.position = position;
         self.record = match record.state {
-            HostState::Soaking | HostState::Failed => Some(Box::new(record.clone())),
+            HostState::Soaking | HostState::Failed => Some(Arc::clone(record)),
             HostState::Pending
             | HostState::Activating
             | HostState::Deferred

@@ -233,7 +233,7 @@ impl RolloutView {
             membership: place.membership,
             indexed: Indexed::default(),
         };
-        host.update(&row.record, row.position);
+        host.update(&Arc::new(row.record), row.position);
         if host.queued {
             self.queued.insert(hostname.clone());
         }

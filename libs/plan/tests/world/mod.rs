@@ -272,7 +272,7 @@ impl World {
     }
 
     fn host_acts(&mut self, choice: u32) {
-        let hosts: Vec<(HostRecord, bool)> = self
+        let hosts: Vec<(Arc<HostRecord>, bool)> = self
             .state
             .rollouts()
             .values()
@@ -402,7 +402,7 @@ impl World {
             snapshot
                 .hosts
                 .extend(rollout.hosts.values().map(|host| HostRow {
-                    record: host.record.clone(),
+                    record: HostRecord::clone(&host.record),
                     queued_at: host.queued_at,
                     recovery_candidate: host.recovery_candidate.clone(),
                     position: host.position,

@@ -41,7 +41,7 @@ impl Tables {
             self.rollouts.insert(id.clone(), record);
         }
         for (key, change) in &rows.hosts {
-            let record = (change.record.clone(), change.stamp.position);
+            let record = (HostRecord::clone(&change.record), change.stamp.position);
             self.hosts.insert(key.clone(), record);
         }
         for (key, candidate) in &rows.recovery_candidates {
@@ -155,7 +155,7 @@ fn outcome(number: u64, verdict: Verdict) -> Outcome {
         },
         at: at(number),
         subject: OutcomeSubject {
-            entry: "HostEvent".to_owned(),
+            entry: "HostEvent".into(),
             event: None,
             producer: None,
             rollout_id: None,
@@ -252,7 +252,7 @@ fn turn() -> impl Strategy<Value = Vec<Outcome>> {
             let rollouts = rollouts.into_iter();
             let change = Accepted {
                 hosts: hosts
-                    .map(|(r, h)| host_record(&rollout(r), host(h), number))
+                    .map(|(r, h)| host_record(&rollout(r), host(h), number).into())
                     .collect(),
                 rollouts: rollouts
                     .map(|r| record(&rollout(r), number as u32))
@@ -317,7 +317,7 @@ fn an_opening_needs_its_manifest_and_its_record() {
 fn the_trace_of_the_last_change_stays_with_the_row() {
     let id = rollout(0);
     let change = |number| {
-        let hosts = vec![host_record(&id, host(1), number)];
+        let hosts = vec![host_record(&id, host(1), number).into()];
         accepted(
             number,
             Accepted {

@@ -308,7 +308,7 @@ fn outcome(position: Position) -> Outcome {
         position,
         at: Utc::now(),
         subject: OutcomeSubject {
-            entry: "RecoveryCandidate".to_owned(),
+            entry: "RecoveryCandidate".into(),
             event: None,
             producer: None,
             rollout_id: Some(rollout()),

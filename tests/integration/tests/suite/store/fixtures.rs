@@ -151,7 +151,7 @@ pub fn opening(id: &RolloutId, host_count: u32) -> TurnRows {
 pub fn host_change(record: HostRecord, seq: u64) -> TurnRows {
     let key = (record.rollout_id.clone(), record.hostname.clone());
     let change = HostChange {
-        record,
+        record: record.into(),
         stamp: stamp(seq),
     };
     TurnRows {

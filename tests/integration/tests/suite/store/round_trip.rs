@@ -63,8 +63,8 @@ fn probe() -> impl Strategy<Value = ProbeRecord> {
                     mode: ProbeMode::Observe,
                     last_observed_at,
                     last_pass_at,
-                    failure_reason,
-                    failing_controls,
+                    failure_reason: failure_reason.map(Into::into),
+                    failing_controls: failing_controls.map(Into::into),
                 }
             },
         )
@@ -117,11 +117,13 @@ fn record() -> impl Strategy<Value = HostRecord> {
                     true => OnHealthFailure::Halt,
                     false => OnHealthFailure::RollbackAndHalt,
                 }),
-                probes,
-                declared_probes,
-                convergence_claim: claim.map(|(converged_at, closure)| ConvergenceClaim {
-                    converged_at,
-                    current_closure: ClosureHash::from(closure),
+                probes: probes.into(),
+                declared_probes: declared_probes.map(Into::into),
+                convergence_claim: claim.map(|(converged_at, closure)| {
+                    Box::new(ConvergenceClaim {
+                        converged_at,
+                        current_closure: ClosureHash::from(closure),
+                    })
                 }),
                 unchanged: flags.0,
                 last_event_seq: seqs.0,

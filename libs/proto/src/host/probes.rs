@@ -1,0 +1,112 @@
+//! The last results of a host's probes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::ProbeRecord;
+use crate::id::ProbeName;
+
+/// Results by probe name, in the order of names.
+///
+/// A host has a handful of probes, every version of its record carries all of them, and few versions
+/// change one: so copies of a record share one allocation, which is replaced when a result comes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "BTreeMap<ProbeName, ProbeRecord>")]
+pub struct Probes(Option<Arc<[(ProbeName, ProbeRecord)]>>);
+
+impl Probes {
+    /// The last result of a probe.
+    pub fn get(&self, name: &ProbeName) -> Option<&ProbeRecord> {
+        let (_, record) = self.as_slice().iter().find(|(other, _)| other == name)?;
+        Some(record)
+    }
+
+    /// Replaces or adds the result of a probe.
+    pub fn insert(&mut self, name: ProbeName, record: ProbeRecord) {
+        let probes = self.as_slice();
+        let place = probes.partition_point(|(other, _)| *other < name);
+        let known = probes.get(place).is_some_and(|(other, _)| *other == name);
+        let (before, after) = (&probes[..place], &probes[place + usize::from(known)..]);
+        let next = before.iter().cloned();
+        let next = next.chain([(name, record)]).chain(after.iter().cloned());
+        self.0 = Some(next.collect());
+    }
+
+    /// Forgets every result.
+    pub fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    /// True without any result.
+    pub fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    /// Results in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&ProbeName, &ProbeRecord)> {
+        self.as_slice().iter().map(|(name, record)| (name, record))
+    }
+
+    fn as_slice(&self) -> &[(ProbeName, ProbeRecord)] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl From<BTreeMap<ProbeName, ProbeRecord>> for Probes {
+    fn from(probes: BTreeMap<ProbeName, ProbeRecord>) -> Self {
+        Self((!probes.is_empty()).then(|| probes.into_iter().collect()))
+    }
+}
+
+impl Serialize for Probes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ProbeMode, ProbeStatus, Timestamp};
+
+    fn record(status: ProbeStatus) -> ProbeRecord {
+        ProbeRecord {
+            status,
+            mode: ProbeMode::Enforce,
+            last_observed_at: Timestamp::UNIX_EPOCH,
+            last_pass_at: None,
+            failure_reason: None,
+            failing_controls: None,
+        }
+    }
+
+    #[test]
+    fn results_are_kept_by_name_whatever_order_they_come_in() {
+        let mut probes = Probes::default();
+        for name in ["m", "z", "a", "m"] {
+            probes.insert(name.into(), record(ProbeStatus::Fail));
+        }
+        let copy = probes.clone();
+        probes.insert("m".into(), record(ProbeStatus::Pass));
+        let names: Vec<_> = probes.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a", "m", "z"]);
+        let status = |probes: &Probes| probes.get(&"m".into()).unwrap().status;
+        assert_eq!(
+            (status(&probes), status(&copy)),
+            (ProbeStatus::Pass, ProbeStatus::Fail)
+        );
+        let text = serde_json::to_string(&probes).unwrap();
+        assert_eq!(serde_json::from_str::<Probes>(&text).unwrap(), probes);
+    }
+
+    #[test]
+    fn no_result_is_the_same_however_it_came_about() {
+        let mut cleared = Probes::default();
+        cleared.insert("a".into(), record(ProbeStatus::Pass));
+        cleared.clear();
+        assert_eq!(cleared, serde_json::from_str("{}").unwrap());
+        assert_eq!(cleared, Probes::default());
+    }
+}
