@@ -12,15 +12,17 @@ use futures::FutureExt as _;
 use http::StatusCode;
 use nixfleet_proto::Timestamp;
 use nixfleet_service::trace;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
+use crate::clients::Client;
+use crate::connections::Peer;
 use crate::error::{ApiError, Refusal};
 use crate::identity::{Identity, Role};
 use crate::protocol;
 use crate::state::{App, now};
-use crate::tls::Peer;
 
-/// The long-poll holds a request open for a minute; it has no share of the room for work.
+/// The long-poll, which holds a request open for a minute.
 pub const DISPATCH_ROUTE: &str = "/v1/agent/dispatch";
 
 /// Lets a request of a known client through to its handler.
@@ -53,33 +55,54 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     response
 }
 
-/// Room that a request holds until it is answered; none for long-polls.
-type Room = Option<tokio::sync::OwnedSemaphorePermit>;
+/// Room that a request holds until it is answered: of all clients and of its own.
+struct Room {
+    _all: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
+}
+
+impl Room {
+    fn for_request(app: &App, client: &Client, route: &str) -> Result<Self, ApiError> {
+        let (all, own) = match route {
+            // A waiting request is no work; these have room of their own.
+            DISPATCH_ROUTE => (&app.polls, &client.polls),
+            _other => (&app.requests, &client.requests),
+        };
+        let own = Arc::clone(own).try_acquire_owned().map_err(|_| {
+            ApiError::too_many("too-many-requests", "this client has too many open", 1)
+        })?;
+        let all = Arc::clone(all)
+            .try_acquire_owned()
+            .map_err(|_| ApiError::unavailable("too-busy", "too many requests are in flight", 1))?;
+        Ok(Self {
+            _all: all,
+            _own: own,
+        })
+    }
+}
 
 fn admit(app: &App, request: &mut Request, route: &str) -> Result<Room, ApiError> {
     let peer = request.extensions_mut().remove::<Peer>();
-    let identity = identify(peer, now())?;
+    let (identity, client) = identify(peer, now())?;
     tracing::Span::current().record("client", identity.common_name.as_str());
     app.revoked.check(&identity)?;
     protocol::check(request.headers(), app.config.http.absent_protocol())?;
-    request.extensions_mut().insert(identity);
-    if route == DISPATCH_ROUTE {
-        return Ok(None);
+    if identity.role == Role::Agent {
+        app.rates.take(&identity.name, 1)?;
     }
-    let room = Arc::clone(&app.requests).try_acquire_owned();
-    room.map(Some)
-        .map_err(|_| ApiError::unavailable("too-busy", "too many requests are in flight", 1))
+    request.extensions_mut().insert(identity);
+    Room::for_request(app, &client, route)
 }
 
-fn identify(peer: Option<Peer>, now: Timestamp) -> Result<Arc<Identity>, ApiError> {
+fn identify(peer: Option<Peer>, now: Timestamp) -> Result<(Arc<Identity>, Arc<Client>), ApiError> {
     let refused =
         |code, message: String| ApiError::refused(StatusCode::UNAUTHORIZED, code, message);
     match peer {
-        Some(Peer::Known(identity)) if identity.not_after < now => Err(refused(
+        Some(Peer::Known(identity, _)) if identity.not_after < now => Err(refused(
             "client-certificate-expired",
             format!("the client certificate ended at {}", identity.not_after),
         )),
-        Some(Peer::Known(identity)) => Ok(identity),
+        Some(Peer::Known(identity, client)) => Ok((identity, client)),
         Some(Peer::Unusable(error)) => {
             Err(refused("client-certificate-unusable", error.to_string()))
         }
@@ -179,7 +202,8 @@ mod tests {
     #[test]
     fn clients_without_a_valid_certificate_are_strangers() {
         let at = |seconds| Timestamp::from_timestamp(seconds, 0).unwrap();
-        let known = || Some(Peer::Known(Arc::new(identity(Role::Agent))));
+        let client = || Arc::new(Client::new(&crate::config::LimitsConfig::default()));
+        let known = || Some(Peer::Known(Arc::new(identity(Role::Agent)), client()));
         let code = |peer, now| identify(peer, now).err().map(|error| error.code());
         assert_eq!(code(known(), at(2_000)), None);
         assert_eq!(code(known(), at(2_001)), Some("client-certificate-expired"));

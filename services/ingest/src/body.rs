@@ -19,6 +19,10 @@ use crate::error::ApiError;
 const DISCARD_BYTES: usize = 32 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
+/// Largest body whose faulty field is looked for: each try copies and reads the whole of it, and a
+/// client could ask for that often.
+const EXPLAINED_BYTES: usize = 16 * 1024;
+
 /// How a body may look.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimit {
@@ -144,7 +148,8 @@ fn as_json(bytes: &[u8]) -> Result<Value, ApiError> {
 fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiError {
     match as_json(bytes) {
         Ok(value) => {
-            let field = culprit::<T>(&value, error);
+            let worthwhile = bytes.len() <= EXPLAINED_BYTES;
+            let field = worthwhile.then(|| culprit::<T>(&value, error)).flatten();
             let field = field.unwrap_or_else(|| "(body)".to_owned());
             ApiError::field("invalid-field", field, plain(error))
         }
@@ -171,6 +176,9 @@ fn explain_event(bytes: &[u8], error: &serde_json::Error) -> ApiError {
     }
     if !event.get("seq").is_some_and(Value::is_u64) {
         return ApiError::field("invalid-field", "event.seq", "must be a number from 1 up");
+    }
+    if bytes.len() > EXPLAINED_BYTES {
+        return ApiError::field("invalid-field", "event", plain(error));
     }
     match serde_json::from_value::<HostEventBody>(event.clone()) {
         Err(error) => {

@@ -102,6 +102,7 @@ impl Dispatches {
         let mut waiting = lock(&self.waiting);
         let waiter = waiting.entry(hostname.clone()).or_default();
         waiter.requests += 1;
+        metrics::gauge!("nixfleet_dispatch_polls_open").increment(1.0);
         Seat {
             dispatches: self,
             hostname: hostname.clone(),
@@ -119,6 +120,7 @@ struct Seat<'d> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        metrics::gauge!("nixfleet_dispatch_polls_open").decrement(1.0);
         let mut waiting = lock(&self.dispatches.waiting);
         if let Slot::Occupied(mut slot) = waiting.entry(self.hostname.clone()) {
             slot.get_mut().requests -= 1;

@@ -53,23 +53,30 @@ impl ApiError {
         message: impl Into<String>,
         retry_after_seconds: u32,
     ) -> Self {
-        Self {
-            retry_after_seconds: Some(retry_after_seconds),
-            ..Self::refused(StatusCode::SERVICE_UNAVAILABLE, code, message)
-        }
+        Self::refused(StatusCode::SERVICE_UNAVAILABLE, code, message).after(retry_after_seconds)
+    }
+
+    /// A 429: this client asked for too much, and may ask again after this many seconds.
+    pub fn too_many(
+        code: &'static str,
+        message: impl Into<String>,
+        retry_after_seconds: u32,
+    ) -> Self {
+        Self::refused(StatusCode::TOO_MANY_REQUESTS, code, message).after(retry_after_seconds)
+    }
+
+    /// The same refusal, to be retried after this many seconds.
+    pub fn after(mut self, seconds: u32) -> Self {
+        self.retry_after_seconds = Some(seconds);
+        self
     }
 
     /// A 500; what went wrong is logged here and not told to the client.
     pub fn internal(context: &str, error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, context, "request failed");
-        Self {
-            retry_after_seconds: Some(5),
-            ..Self::refused(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "the request failed here, see the log of the service",
-            )
-        }
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        let message = "the request failed here, see the log of the service";
+        Self::refused(status, "internal", message).after(5)
     }
 
     /// A 400 that names a field of the body.
@@ -96,7 +103,7 @@ impl ApiError {
         self.status
     }
 
-    /// When the same request may succeed, for a 503.
+    /// After how many seconds the same request may succeed.
     pub fn retry_after_seconds(&self) -> Option<u32> {
         self.retry_after_seconds
     }
@@ -127,7 +134,7 @@ impl IntoResponse for ApiError {
         let retry_after = self.retry_after_seconds;
         let mut response = (status, Json(self.into_document())).into_response();
         if let Some(seconds) = retry_after
-            && status == StatusCode::SERVICE_UNAVAILABLE
+            && status != StatusCode::INTERNAL_SERVER_ERROR
         {
             let seconds = HeaderValue::from(seconds);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -50,6 +50,14 @@ impl Events {
         }
         Ok(Self::Many(events))
     }
+
+    /// How many there are, at least one.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(events) => events.len(),
+        }
+    }
 }
 
 fn one_by_one(bytes: &[u8]) -> Result<Vec<Result<EventRequest, ApiError>>, ApiError> {
@@ -205,7 +213,7 @@ fn admit(identity: &Identity, request: EventRequest) -> Result<(RolloutId, Entry
 /// # Errors
 /// 403.
 pub fn require_own_host(identity: &Identity, hostname: &Hostname) -> Result<(), ApiError> {
-    if identity.name == hostname.as_str() {
+    if &*identity.name == hostname.as_str() {
         return Ok(());
     }
     Err(ApiError::refused(

@@ -1,5 +1,7 @@
 //! Who a client is, from its certificate alone.
 
+use std::sync::Arc;
+
 use nixfleet_proto::Timestamp;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -12,7 +14,7 @@ pub const CI_UNIT: &str = "nixfleet-ci";
 const MAX_NAME_BYTES: usize = 253;
 
 /// What a certificate allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// One host of the fleet: the agent endpoints, for itself.
     Agent,
@@ -39,7 +41,7 @@ pub struct Identity {
     /// What it may do.
     pub role: Role,
     /// Hostname of an agent, name of anyone else.
-    pub name: String,
+    pub name: Arc<str>,
     /// The certificate's common name as it is.
     pub common_name: String,
     /// Start of the certificate's validity; revocations compare with it.
@@ -109,7 +111,7 @@ impl Identity {
         let validity = certificate.validity();
         Ok(Self {
             role,
-            name: name.to_owned(),
+            name: name.into(),
             common_name: common_name.to_owned(),
             not_before: instant(validity.not_before.timestamp()),
             not_after: instant(validity.not_after.timestamp()),
@@ -152,7 +154,7 @@ mod tests {
         let mut names = vec![(DnType::CommonName, common_name)];
         names.extend(unit.map(|unit| (DnType::OrganizationalUnitName, unit)));
         let identity = Identity::from_certificate(&certificate(&names)).unwrap();
-        assert_eq!((identity.role, identity.name.as_str()), (role, name));
+        assert_eq!((identity.role, &*identity.name), (role, name));
         assert!(identity.not_before < identity.not_after);
     }
 

@@ -33,7 +33,7 @@ impl Revoked {
     /// 401.
     pub fn check(&self, identity: &Identity) -> Result<(), ApiError> {
         let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
-        match by_name.get(&identity.name) {
+        match by_name.get(&*identity.name) {
             Some(not_before) if identity.not_before < *not_before => Err(ApiError::refused(
                 StatusCode::UNAUTHORIZED,
                 "client-certificate-revoked",

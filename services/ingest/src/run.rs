@@ -15,11 +15,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::connections::MutualTls;
 use crate::dispatches::Dispatches;
+use crate::rates::Rates;
 use crate::releases::Releases;
 use crate::revocations::{Revoked, Source};
 use crate::state::App;
-use crate::tls::MutualTls;
 use crate::{follow, releases, routes, tls};
 
 /// Share of the drain that open requests get before their connections are closed; the rest is for
@@ -56,6 +57,8 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         dispatches: Dispatches::default(),
         revoked: Revoked::default(),
         requests: Arc::new(Semaphore::new(config.limits.requests_in_flight)),
+        polls: Arc::new(Semaphore::new(config.limits.polls)),
+        rates: Rates::new(&config.limits),
         memory: App::memory_bound(config.limits.bodies_in_flight_bytes),
         pushing: Arc::new(Semaphore::new(1)),
         shutdown: context.shutdown.clone(),
@@ -107,6 +110,11 @@ fn spawn_followers(
         health.await;
         Ok(())
     });
+    let (limited, stopping) = (Arc::clone(app), stop.clone());
+    tasks.spawn("rates", async move {
+        limited.rates.keep_small(stopping).await;
+        Ok(())
+    });
     let reload = tls::reload(app.config.tls.clone(), certificates, stop.clone());
     tasks.spawn("tls", async {
         reload.await;
@@ -131,8 +139,7 @@ async fn serve(
     certificates: RustlsConfig,
 ) -> anyhow::Result<()> {
     let config = &app.config;
-    let handshake = Duration::from_secs(config.tls.handshake_timeout_seconds);
-    let acceptor = MutualTls::new(certificates, handshake, config.limits.connections);
+    let acceptor = MutualTls::new(certificates, config);
     let handle = Handle::<std::net::SocketAddr>::new();
     let mut server = Server::from_listener(listener)
         .acceptor(acceptor)
@@ -150,6 +157,8 @@ async fn serve(
         .keep_alive_interval(Duration::from_secs(config.http.keep_alive_seconds))
         .keep_alive_timeout(Duration::from_secs(config.http.keep_alive_seconds))
         .max_concurrent_streams(config.limits.streams_per_connection)
+        .initial_connection_window_size(config.limits.http2_window_bytes)
+        .initial_stream_window_size(config.limits.http2_window_bytes)
         .max_header_list_size(header_bytes);
     let drain = Duration::from_secs(config.admin.drain_seconds).mul_f64(DRAIN_SHARE);
     let service = routes::router(Arc::clone(app)).into_make_service();

@@ -15,6 +15,7 @@ use crate::body::{BodyLimit, declared_length};
 use crate::config::Config;
 use crate::dispatches::Dispatches;
 use crate::error::ApiError;
+use crate::rates::Rates;
 use crate::releases::Releases;
 use crate::revocations::Revoked;
 
@@ -39,6 +40,10 @@ pub struct App {
     pub revoked: Revoked,
     /// Room for requests.
     pub requests: Arc<Semaphore>,
+    /// Room for dispatch requests that wait.
+    pub polls: Arc<Semaphore>,
+    /// How often each host may ask.
+    pub rates: Rates,
     /// Room for bodies, in units of 1 KiB.
     pub memory: Arc<Semaphore>,
     /// Room for one pushed release at a time: verifying one is work.

@@ -1,24 +1,16 @@
-//! TLS with client certificates: the server's files, the listener's acceptor, and who the peer is.
+//! TLS with client certificates: the files of the listener.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum_server::accept::Accept;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use futures::future::BoxFuture;
+use axum_server::tls_rustls::RustlsConfig;
 use rustls::ServerConfig;
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::identity::{Identity, IdentityError};
 
 /// Sessions kept for resumption: a fleet that reconnects after a restart of the network need not
 /// repeat full handshakes. About 1 KiB each.
@@ -149,144 +141,6 @@ fn modified(config: &TlsConfig) -> [Option<std::time::SystemTime>; 3] {
             .and_then(|file| file.modified())
             .ok()
     })
-}
-
-/// Who is at the other end of a connection; part of every request on it.
-#[derive(Debug, Clone)]
-pub enum Peer {
-    /// No certificate was presented.
-    Anonymous,
-    /// A verified certificate that names nobody.
-    Unusable(IdentityError),
-    /// A verified certificate.
-    Known(Arc<Identity>),
-}
-
-impl Peer {
-    fn of(certificates: Option<&[CertificateDer<'_>]>) -> Self {
-        match certificates.and_then(<[_]>::first) {
-            None => Self::Anonymous,
-            Some(leaf) => match Identity::from_certificate(leaf) {
-                Ok(identity) => Self::Known(Arc::new(identity)),
-                Err(error) => Self::Unusable(error),
-            },
-        }
-    }
-}
-
-/// Accepts TLS connections within a bound, and reads the peer's certificate once per connection.
-#[derive(Clone)]
-pub struct MutualTls {
-    inner: RustlsAcceptor,
-    connections: Arc<Semaphore>,
-}
-
-impl MutualTls {
-    /// At most `connections` at once; further ones are closed without a handshake.
-    pub fn new(server: RustlsConfig, handshake: Duration, connections: usize) -> Self {
-        Self {
-            inner: RustlsAcceptor::new(server).handshake_timeout(handshake),
-            connections: Arc::new(Semaphore::new(connections)),
-        }
-    }
-}
-
-impl<S: Send + 'static> Accept<TcpStream, S> for MutualTls {
-    type Stream = <RustlsAcceptor as Accept<TcpStream, S>>::Stream;
-    type Service = WithPeer<S>;
-    type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let (inner, connections) = (self.inner.clone(), Arc::clone(&self.connections));
-        Box::pin(async move {
-            let Ok(permit) = connections.try_acquire_owned() else {
-                metrics::counter!("nixfleet_connections_refused_total").increment(1);
-                return Err(io::Error::other("too many connections"));
-            };
-            stream.set_nodelay(true)?;
-            let (stream, inner) = inner.accept(stream, service).await.inspect_err(|error| {
-                let kind = handshake_fault(error);
-                tracing::debug!(%error, kind, "TLS handshake failed");
-                metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);
-            })?;
-            let peer = Peer::of(stream.get_ref().1.peer_certificates());
-            let open = Arc::new(OpenConnection::new(permit));
-            Ok((
-                stream,
-                WithPeer {
-                    inner,
-                    peer,
-                    _open: open,
-                },
-            ))
-        })
-    }
-}
-
-/// What broke a handshake, for the metric.
-fn handshake_fault(error: &io::Error) -> &'static str {
-    use rustls::CertificateError as Fault;
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(rustls::Error::InvalidCertificate(fault)) => {
-            if matches!(fault, Fault::Expired | Fault::ExpiredContext { .. }) {
-                "client-certificate-expired"
-            } else if matches!(fault, Fault::UnknownIssuer) {
-                "client-certificate-foreign"
-            } else {
-                "client-certificate-invalid"
-            }
-        }
-        Some(_) => "tls-handshake",
-        None => "tls-connection",
-    }
-}
-
-/// Counts an open connection for as long as anything of it lives.
-#[derive(Debug)]
-struct OpenConnection {
-    _permit: OwnedSemaphorePermit,
-}
-
-impl OpenConnection {
-    fn new(permit: OwnedSemaphorePermit) -> Self {
-        metrics::gauge!("nixfleet_connections_open").increment(1.0);
-        Self { _permit: permit }
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        metrics::gauge!("nixfleet_connections_open").decrement(1.0);
-    }
-}
-
-/// Puts the peer into every request of a connection.
-#[derive(Debug, Clone)]
-pub struct WithPeer<S> {
-    inner: S,
-    peer: Peer,
-    _open: Arc<OpenConnection>,
-}
-
-impl<S, B> tower::Service<http::Request<B>> for WithPeer<S>
-where
-    S: tower::Service<http::Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        request.extensions_mut().insert(self.peer.clone());
-        self.inner.call(request)
-    }
 }
 
 #[cfg(test)]

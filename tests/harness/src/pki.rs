@@ -47,6 +47,23 @@ impl Pki {
         })
     }
 
+    /// The authority that wrote these files, to issue more beside them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn open(authority: &Pair) -> Result<Self> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+        };
+        let key = KeyPair::from_pem(&read(&authority.key)?)?;
+        let issuer = Issuer::from_ca_cert_pem(&read(&authority.cert)?, key)?;
+        let dir = authority.cert.parent().unwrap_or(Path::new("."));
+        Ok(Self {
+            dir: dir.to_owned(),
+            issuer,
+        })
+    }
+
     /// The authority's own files.
     pub fn authority(&self) -> Pair {
         pair(&self.dir, "ca")

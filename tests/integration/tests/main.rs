@@ -10,6 +10,7 @@ mod suite {
     mod eventlog;
     mod guard;
     mod harness;
+    mod hostile;
     mod ingest;
     mod planner;
     mod reducer;

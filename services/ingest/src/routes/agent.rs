@@ -48,6 +48,8 @@ async fn take_events(
     let bytes = read_json_body(&headers, body, limit).await?;
     let events = Events::read(&bytes)?;
     drop(bytes);
+    // The request itself was counted before.
+    app.rates.take(&identity.name, events.len() - 1)?;
     events::take(&app, &identity, events).await
 }
 
@@ -118,7 +120,7 @@ async fn deliver_dispatch(
         .map_err(|_| ApiError::field("invalid-parameter", "wait", "must be a number of seconds"))?;
     let wait = query.wait.map_or(app.poll_max(), Duration::from_secs);
     let deadline = Instant::now() + wait.min(app.poll_max());
-    let hostname = Hostname::from(identity.name.as_str());
+    let hostname = Hostname::from(&*identity.name);
     let found = tokio::select! {
         found = app.dispatches.next(&hostname, deadline) => found,
         () = app.shutdown.cancelled() => None,

@@ -70,7 +70,7 @@ async fn clear_rollout(
     check_waived(&clearance.waived_hosts)?;
     let command = OperatorCommand::OperatorClearance {
         rollout_id: rollout_id.clone(),
-        operator: identity.name.clone(),
+        operator: identity.name.to_string(),
         reason: clearance.reason,
         waived_hosts: clearance.waived_hosts,
     };
@@ -116,7 +116,7 @@ async fn clear_quarantine(
     let command = OperatorCommand::ClearQuarantine {
         channel: channel.clone(),
         closure_hash: closure.into(),
-        operator: identity.name.clone(),
+        operator: identity.name.to_string(),
         reason,
     };
     append(&app, &channel, command).await

@@ -50,7 +50,7 @@ async fn whoami(Extension(identity): Extension<Arc<Identity>>) -> Json<WhoAmI> {
         cn: identity.common_name.clone(),
         issued_at: now(),
         role: identity.role.name(),
-        name: identity.name.clone(),
+        name: identity.name.to_string(),
         certificate_ends_at: identity.not_after,
     })
 }

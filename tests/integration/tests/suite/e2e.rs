@@ -1,7 +1,7 @@
 //! A release through the whole system: real servers, real processes, real TLS.
 
 mod fleet;
-mod world;
+pub mod world;
 
 use nixfleet_harness::{Nats, Service, postgres};
 use serde_json::json;

@@ -1,9 +1,9 @@
 //! The gateway as a process: who gets in, what is taken, what is refused, and that a 2xx means durable.
 
-mod agents;
+pub mod agents;
 mod arrays;
-mod gateway;
+pub mod gateway;
 mod hostile;
 mod operators;
-mod pki;
+pub mod pki;
 mod releases;

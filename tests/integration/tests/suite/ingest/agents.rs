@@ -62,7 +62,7 @@ async fn a_204_means_that_the_event_is_in_the_log() {
 
 #[tokio::test]
 async fn many_events_at_once_are_all_in_the_log() {
-    let gateway = Gateway::start("burst", &[]).await;
+    let gateway = Gateway::start("burst", &["limits.requests_per_client=400"]).await;
     let agent = gateway.agent("web-1");
     let sent =
         (1..=400).map(async |seq| agent.post("/v1/agent/events", &event("web-1", seq)).await);
@@ -126,7 +126,8 @@ async fn heartbeats_are_answered_by_the_owner_of_the_hosts_channel() {
     assert_eq!(answer.refusal(), (404, "unknown-host".to_owned()));
 }
 
-fn queued(gateway_seq: u64, effects: Vec<Effect>) -> OutputFrame {
+/// An output frame with these effects.
+pub fn queued(gateway_seq: u64, effects: Vec<Effect>) -> OutputFrame {
     let accepted = Accepted {
         effects,
         ..Accepted::default()

@@ -1,5 +1,7 @@
 //! A certificate authority of one test.
 
+use std::time::Duration;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     date_time_ymd,
@@ -25,6 +27,8 @@ pub enum Validity {
     Now,
     /// Years ago.
     Over,
+    /// From long ago until so many seconds from now.
+    Seconds(u64),
 }
 
 impl Authority {
@@ -50,6 +54,12 @@ impl Authority {
         params.distinguished_name = distinguished(name, unit);
         (params.not_before, params.not_after) = match validity {
             Validity::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2090, 1, 1)),
+            Validity::Seconds(seconds) => {
+                let now = std::time::SystemTime::now();
+                let now = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+                let end = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(seconds);
+                (date_time_ymd(2020, 1, 1), end)
+            }
             Validity::Over => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
         };
         self.issue(params)

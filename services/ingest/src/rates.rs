@@ -1,0 +1,149 @@
+//! How often a host may ask: one token bucket per host.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use nixfleet_service::CancellationToken;
+
+use crate::config::LimitsConfig;
+use crate::error::ApiError;
+
+/// How often hosts that have their whole burst again are forgotten.
+const FORGET: Duration = Duration::from_secs(30);
+
+type Buckets<C> =
+    RateLimiter<Arc<str>, HashMapStateStore<Arc<str>>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
+/// The buckets of all hosts that asked lately.
+#[derive(Debug)]
+pub struct Rates<C: Clock = DefaultClock> {
+    buckets: Buckets<C>,
+    clock: C,
+    hosts_max: usize,
+}
+
+impl Rates {
+    /// Full buckets for everyone.
+    pub fn new(limits: &LimitsConfig) -> Self {
+        Self::with_clock(limits, DefaultClock::default())
+    }
+}
+
+impl<C: Clock + Clone> Rates<C> {
+    fn with_clock(limits: &LimitsConfig, clock: C) -> Self {
+        let at_least_one = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(limits.host_requests_per_second))
+            .allow_burst(at_least_one(limits.host_requests_burst));
+        Self {
+            buckets: RateLimiter::hashmap_with_clock(quota, clock.clone()),
+            clock,
+            hosts_max: limits.rated_hosts,
+        }
+    }
+
+    /// Takes `count` requests out of the bucket of `host`, or none of them.
+    ///
+    /// # Errors
+    /// 429 with the pause after which there is room, 503 when too many hosts asked lately.
+    pub fn take(&self, host: &Arc<str>, count: usize) -> Result<(), ApiError> {
+        let Some(count) = u32::try_from(count).ok().and_then(NonZeroU32::new) else {
+            return Ok(());
+        };
+        if self.buckets.len() >= self.hosts_max {
+            self.forget_idle();
+            if self.buckets.len() >= self.hosts_max {
+                let message = "too many hosts are asking at once";
+                return Err(ApiError::unavailable("too-busy", message, 5));
+            }
+        }
+        let pause = match self.buckets.check_key_n(host, count) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(not_until)) => not_until.wait_time_from(self.clock.now()),
+            // More than the burst at once; no configuration makes one request as large.
+            Err(_) => Duration::from_secs(60),
+        };
+        let seconds = u32::try_from(pause.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
+        Err(ApiError::too_many(
+            "rate-limited",
+            "this host asks more often than a host may",
+            seconds.max(1),
+        ))
+    }
+
+    /// Forgets every host whose bucket is full again.
+    fn forget_idle(&self) {
+        self.buckets.retain_recent();
+        self.buckets.shrink_to_fit();
+    }
+
+    /// Forgets idle hosts from time to time until stopped.
+    pub async fn keep_small(&self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(FORGET);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            self.forget_idle();
+            metrics::gauge!("nixfleet_rated_hosts").set(self.buckets.len() as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    fn rates(hosts: usize) -> (Rates<FakeRelativeClock>, FakeRelativeClock) {
+        let limits = LimitsConfig {
+            host_requests_per_second: 10,
+            host_requests_burst: 100,
+            rated_hosts: hosts,
+            ..LimitsConfig::default()
+        };
+        let clock = FakeRelativeClock::default();
+        (Rates::with_clock(&limits, clock.clone()), clock)
+    }
+
+    fn refusal(taken: Result<(), ApiError>) -> Option<(&'static str, Option<u32>)> {
+        let refusal = taken.err()?;
+        Some((refusal.code(), refusal.retry_after_seconds()))
+    }
+
+    #[test]
+    fn a_host_has_a_burst_and_then_its_rate_and_others_have_their_own() {
+        let (rates, clock) = rates(10);
+        let (a, b) = ("a".into(), "b".into());
+        assert_eq!(refusal(rates.take(&a, 100)), None);
+        assert_eq!(refusal(rates.take(&a, 1)), Some(("rate-limited", Some(1))));
+        assert_eq!(refusal(rates.take(&b, 1)), None);
+        clock.advance(Duration::from_millis(100));
+        assert_eq!(refusal(rates.take(&a, 1)), None);
+        assert_eq!(refusal(rates.take(&a, 50)), Some(("rate-limited", Some(5))));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(refusal(rates.take(&a, 50)), None);
+        assert_eq!(refusal(rates.take(&a, 0)), None);
+    }
+
+    #[test]
+    fn only_so_many_hosts_are_remembered_and_quiet_ones_make_room() {
+        let (rates, clock) = rates(2);
+        let host = |number: u32| Arc::from(number.to_string());
+        assert_eq!(refusal(rates.take(&host(1), 10)), None);
+        assert_eq!(refusal(rates.take(&host(2), 10)), None);
+        assert_eq!(
+            refusal(rates.take(&host(3), 1)),
+            Some(("too-busy", Some(5)))
+        );
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(refusal(rates.take(&host(3), 1)), None);
+        assert_eq!(rates.buckets.len(), 1);
+    }
+}

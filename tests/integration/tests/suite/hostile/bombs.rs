@@ -1,0 +1,94 @@
+//! JSON that is small to send and dear to read.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+
+use super::super::ingest::gateway::{Client, Gateway};
+use super::{EVENTS, serves};
+
+/// The most a body may have, a little less.
+const BYTES: usize = 255 * 1024;
+
+/// As many copies of `item` as fit, between `open` and `close`.
+fn filled(open: &str, item: &str, close: &str) -> String {
+    let count = (BYTES - open.len() - close.len()) / item.len();
+    format!("{open}{}{close}", item.repeat(count))
+}
+
+fn event_with(field: &str) -> String {
+    format!(
+        r#"{{"hostname":"web-1","rolloutId":"stable@4f1c","event":{{"kind":"DispatchAck","seq":1,
+        "currentClosureAtDispatch":"old","receivedAt":"2026-01-01T00:00:00Z"{field}}}}}"#
+    )
+}
+
+fn bombs() -> Vec<String> {
+    let huge = "9".repeat(100_000);
+    let nested = "[".repeat(BYTES / 2);
+    vec![
+        filled("[", "1,", "1]"),
+        filled("[", "[],", "[]]"),
+        filled("[", "{},", "{}]"),
+        filled("{", r#""":0,"#, r#""":0}"#),
+        filled("{", r#""a":{},"#, r#""a":{}}"#),
+        filled("", "[", ""),
+        filled("", r#"{"a":"#, ""),
+        filled("", r#"[{"#, ""),
+        filled("\"", "\\u0000", "\""),
+        filled("", " ", ""),
+        filled("", "\u{feff}", ""),
+        event_with(&format!(r#","seq":{huge}"#)),
+        event_with(r#","seq":1e400"#),
+        event_with(r#","seq":2"#),
+        event_with(r#","kind":"Converged""#),
+        event_with(&filled(r#","x":"#, "[", "")),
+        event_with(&format!(r#","x":{nested}"#)),
+        event_with(&filled(r#","receivedAt":["#, "1,", "1]")),
+        event_with(&filled(r#","seq":{"#, r#""b":1,"#, r#""b":1}"#)),
+        event_with(r#","currentClosureAtDispatch":"\ud800""#),
+    ]
+}
+
+async fn post(client: &Client, body: String) -> (u16, String) {
+    let request = client.request(Method::POST, EVENTS);
+    let request = request.header("content-type", "application/json");
+    let answer = client.send(request.body(body)).await;
+    if answer.status == 200 {
+        // An array: every item of it was refused.
+        let items = answer.json();
+        let items = items.as_array().unwrap();
+        assert!(items.iter().all(|item| item["status"] != 204), "{items:?}");
+        return (200, String::new());
+    }
+    answer.refusal()
+}
+
+#[tokio::test]
+async fn bombs_are_refused_cheaply_and_nothing_else_notices() {
+    let gateway = Gateway::start("bombs", &[]).await;
+    let (agent, honest) = (gateway.agent("web-1"), gateway.agent("lab-1"));
+    serves(&gateway, &honest, 1).await;
+    let before = gateway.resident_kib();
+    for (number, bomb) in bombs().into_iter().enumerate() {
+        let begins: String = bomb.chars().take(40).collect();
+        let started = Instant::now();
+        let (refusal, ()) = futures::join!(
+            post(&agent, bomb),
+            serves(&gateway, &honest, number as u64 + 2)
+        );
+        let took = started.elapsed();
+        println!("{begins}: {refusal:?} in {took:?}");
+        assert!(
+            matches!(refusal.0, 200 | 400 | 413),
+            "{begins}: {refusal:?}"
+        );
+        // Unoptimised, on a busy machine.
+        assert!(took < Duration::from_secs(5), "{begins}: {took:?}");
+    }
+    let grown = gateway.resident_kib().saturating_sub(before);
+    println!("{grown} KiB more");
+    assert!(grown < 128 * 1024, "{grown} KiB more");
+    let of_honest = gateway.logged().await.len();
+    assert_eq!(of_honest, bombs().len() + 1, "nothing else is in the log");
+}

@@ -1,0 +1,162 @@
+//! Certificates that are good for something else, or no more.
+
+use chrono::Utc;
+use nixfleet_harness::wait_for;
+use reqwest::Method;
+use serde_json::json;
+
+use super::super::ingest::gateway::{Gateway, SOON, event};
+use super::super::ingest::pki::Validity;
+use super::raw::Raw;
+use super::{EVENTS, serves};
+
+/// Everything that is for operators alone.
+const OPERATOR_ROUTES: [(&str, &str); 13] = [
+    ("GET", "/v1/channels"),
+    ("GET", "/v1/channels/stable"),
+    ("GET", "/v1/hosts"),
+    ("GET", "/v1/hosts/web-1"),
+    ("GET", "/v1/rollouts"),
+    ("GET", "/v1/rollouts/stable@4f1c/lifecycle"),
+    ("GET", "/v1/rollouts/stable@4f1c/hosts"),
+    ("GET", "/v1/rollouts/stable@4f1c/events"),
+    ("GET", "/v1/deferrals"),
+    ("GET", "/v1/status"),
+    ("POST", "/v1/rollouts/stable@4f1c/clearance"),
+    ("DELETE", "/v1/quarantines/stable/closure?reason=x"),
+    ("PUT", "/v1/manifests"),
+];
+
+const AGENT_ROUTES: [(&str, &str); 3] = [
+    ("POST", EVENTS),
+    ("POST", "/v1/agent/heartbeat"),
+    ("GET", "/v1/agent/dispatch?wait=0"),
+];
+
+#[tokio::test]
+async fn no_role_reaches_a_route_of_another() {
+    let gateway = Gateway::start("everyroute", &[]).await;
+    let operator = gateway.operator();
+    let pipeline = gateway.client("pipeline", Some("nixfleet-ci"));
+    // Hosts whose names look like something else, too.
+    let agents = ["web-1", "ada", "nixfleet-operator"].map(|host| gateway.client(host, None));
+    let odd = gateway.client("agent-web-1.fleet.test", Some("nixfleet-operators"));
+    let denied = (403, "role-not-allowed".to_owned());
+    for (method, path) in OPERATOR_ROUTES {
+        let method: Method = method.parse().unwrap();
+        for agent in agents.iter().chain([&odd]) {
+            let request = agent.request(method.clone(), path).json(&json!({}));
+            assert_eq!(agent.send(request).await.refusal(), denied, "{path}");
+        }
+        if path != "/v1/manifests" {
+            let request = pipeline.request(method, path).json(&json!({}));
+            assert_eq!(pipeline.send(request).await.refusal(), denied, "{path}");
+        }
+    }
+    for (method, path) in AGENT_ROUTES {
+        for client in [&operator, &pipeline] {
+            let request = client.request(method.parse().unwrap(), path);
+            let request = request.json(&event("ada", 1));
+            assert_eq!(client.send(request).await.refusal(), denied, "{path}");
+        }
+    }
+    assert_eq!(gateway.logged().await, Vec::new());
+}
+
+#[tokio::test]
+async fn a_host_speaks_for_itself_alone() {
+    let gateway = Gateway::start("otherhost", &[]).await;
+    gateway.publish("4f1c").await;
+    let (agent, honest) = (gateway.agent("web-1"), gateway.agent("lab-1"));
+    let mismatch = (403, "hostname-mismatch".to_owned());
+    for host in [
+        "lab-1",
+        "WEB-1",
+        "web-1 ",
+        "web-1.fleet.test",
+        "agent-web-1.fleet.test",
+        "",
+    ] {
+        assert_eq!(
+            agent.post(EVENTS, &event(host, 1)).await.refusal(),
+            mismatch,
+            "{host}"
+        );
+        let heartbeat = json!({ "hostname": host, "at": Utc::now() });
+        let answer = agent.post("/v1/agent/heartbeat", &heartbeat).await;
+        assert_eq!(answer.refusal(), mismatch, "{host}");
+    }
+    serves(&gateway, &honest, 1).await;
+    assert_eq!(gateway.logged().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_ends_its_connection() {
+    let gateway = Gateway::start("ending", &[]).await;
+    let name = "agent-web-1.fleet.test";
+    let issued = gateway.authority.client(name, None, Validity::Seconds(8));
+    let agent = gateway.client_with(Some(&issued));
+    assert_eq!(agent.post(EVENTS, &event("web-1", 1)).await.status, 204);
+    let refused = wait_for("the certificate has ended", SOON, async || {
+        let answer = agent.get("/v1/whoami").await;
+        Ok((answer.status == 401).then_some(answer))
+    });
+    let expected = (401, "client-certificate-expired".to_owned());
+    assert_eq!(refused.await.unwrap().refusal(), expected);
+    // Nor does it open another one, from the next second on.
+    wait_for("the handshake is refused", SOON, async || {
+        let Ok(mut raw) = Raw::open(&gateway, Some(&issued), b"http/1.1").await else {
+            return Ok(Some(()));
+        };
+        let request = "GET /v1/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        raw.send(request.as_bytes()).await;
+        let answer = raw.answer().await;
+        assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+        Ok(answer.is_empty().then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(gateway.hostile("client-certificate-expired").await >= 2.0);
+    assert_eq!(gateway.logged().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_revoked_operator_commands_nothing_and_a_new_certificate_does() {
+    let list = "trust.revocations_file={dir}/revocations.json";
+    let gateway = Gateway::start("revokedop", &[list, "trust.revocations_seconds=1"]).await;
+    let operator = gateway.operator();
+    assert_eq!(operator.get("/v1/status").await.status, 200);
+    let document = json!({
+        "schemaVersion": 1,
+        "revocations": [{ "hostname": "ada", "notBefore": "2021-01-01T00:00:00Z" }],
+        "meta": { "schemaVersion": 1, "signedAt": Utc::now(), "ciCommit": null },
+    });
+    let (bytes, signature) = gateway.sign(&document);
+    let write = |bytes: &[u8], signature: &[u8]| {
+        std::fs::write(gateway.dir.join("revocations.json.sig"), signature).unwrap();
+        std::fs::write(gateway.dir.join("revocations.json"), bytes).unwrap();
+    };
+    // Signed by nobody: changes nothing.
+    write(&bytes, &[7; 64]);
+    let path = "/v1/rollouts/stable@4f1c/clearance";
+    let clearance = json!({ "reason": "before" });
+    wait_for("the list was read", SOON, async || {
+        Ok(gateway
+            .process
+            .tail()
+            .contains("revocations not loaded")
+            .then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(operator.post(path, &clearance).await.status, 202);
+    write(&bytes, &signature);
+    let refused = wait_for("the list is in force", SOON, async || {
+        let answer = operator.get("/v1/whoami").await;
+        Ok((answer.status == 401).then_some(()))
+    });
+    refused.await.unwrap();
+    let revoked = (401, "client-certificate-revoked".to_owned());
+    assert_eq!(operator.post(path, &clearance).await.refusal(), revoked);
+    assert_eq!(gateway.logged().await.len(), 1);
+}
