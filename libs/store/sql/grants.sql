@@ -48,6 +48,7 @@ BEGIN
             ('ingest', 'gate_blocks', 'SELECT'),
             ('ingest', 'host_views', 'SELECT'),
             ('ingest', 'event_log', 'SELECT'),
+            ('ingest', 'archive_cursors', 'SELECT'),
             ('ingest', 'refinery_schema_history', 'SELECT')
         )
         SELECT c.relname, r.rolname, coalesce(g.rights, '') AS rights,

@@ -3,7 +3,7 @@
 pub mod artifacts;
 pub mod history;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ use crate::error::{ArchiveError, DbError, ReadError};
 use crate::jsonb::Jsonb;
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::{column_time, encode, encode_json};
+use crate::text::{column_time, decode, encode, encode_json};
 
 /// One row of `event_log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +98,22 @@ impl Store {
         select_mark(&self.client().await?, stream).await
     }
 
+    /// How far each stream is archived, by name.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn archive_cursors(&self) -> Result<BTreeMap<String, ArchiveMark>, ReadError> {
+        let rows = sql!("archive_cursors_select")
+            .query(&self.client().await?, &[])
+            .await?;
+        let marks = rows.iter().map(|row| {
+            let stream = decode(row.get(0)).into_owned();
+            let mark = parse_mark(&stream, row.get(1), row.get(2))?;
+            Ok((stream, mark))
+        });
+        marks.collect()
+    }
+
     /// Archives a batch of one stream and moves its cursor, all or nothing.
     ///
     /// # Errors
@@ -170,12 +186,15 @@ pub(crate) async fn select_mark(
     let row = sql!("archive_cursor_select")
         .query_opt(client, &[&encode(stream)])
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let sequence = u64::try_from(row.get::<_, i64>(0));
-    Ok(Some(ArchiveMark {
-        sequence: sequence.map_err(|fault| corrupt(stream, fault))?,
-        stream_created: parse_created(stream, row.get(1))?,
-    }))
+    row.map(|row| parse_mark(stream, row.get(0), row.get(1)))
+        .transpose()
+}
+
+fn parse_mark(stream: &str, sequence: i64, created: &str) -> Result<ArchiveMark, ReadError> {
+    Ok(ArchiveMark {
+        sequence: u64::try_from(sequence).map_err(|fault| corrupt(stream, fault))?,
+        stream_created: parse_created(stream, created)?,
+    })
 }
 
 /// The creation time of a stream as it is stored.

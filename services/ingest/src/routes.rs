@@ -14,6 +14,7 @@ use crate::state::App;
 
 mod agent;
 mod artifacts;
+mod cluster;
 mod commands;
 mod hosts;
 mod overview;
@@ -30,6 +31,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(hosts::routes())
         .merge(rollouts::routes())
         .merge(overview::routes())
+        .merge(cluster::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))

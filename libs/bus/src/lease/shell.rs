@@ -1,6 +1,7 @@
 //! Leases as services see them; one task per service and process does the work.
 
 mod bucket;
+mod roll;
 mod steward;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use self::steward::{End, Request, Steward, Wires};
 use super::LeaseConfig;
 use crate::Bus;
 
-pub use self::bucket::RecordView;
+pub use self::roll::RecordView;
 
 /// The leases of one service, taken in the name of one instance. Clones are the same member.
 #[derive(Clone)]

@@ -9,7 +9,6 @@ use async_nats::header::{
 use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
-use nixfleet_proto::Timestamp;
 use nixfleet_proto::subject::escape;
 
 use super::super::record::{Content, Record, RecordKey, Sighting, Written};
@@ -139,7 +138,7 @@ impl Bucket {
 }
 
 /// Giving back leaves an operation header, expiry a marker.
-fn content(key: &RecordKey, headers: &HeaderMap, payload: &[u8]) -> Content {
+pub(super) fn content(key: &RecordKey, headers: &HeaderMap, payload: &[u8]) -> Content {
     let is_gone = headers.get(KV_OPERATION).is_some() || headers.get(NATS_MARKER_REASON).is_some();
     if is_gone {
         Content::Gone
@@ -150,17 +149,4 @@ fn content(key: &RecordKey, headers: &HeaderMap, payload: &[u8]) -> Content {
 
 fn value(key: &RecordKey, payload: &[u8]) -> Content {
     Record::read(key, payload).map_or(Content::Unreadable, Content::Is)
-}
-
-/// A record of the bucket, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordView {
-    /// The service, as a subject token.
-    pub service: String,
-    /// The key.
-    pub key: RecordKey,
-    /// The value; nothing when another release wrote it.
-    pub record: Option<Record>,
-    /// When it was stored, on the server's clock.
-    pub written_at: Timestamp,
 }

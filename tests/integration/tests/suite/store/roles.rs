@@ -64,6 +64,7 @@ fn expected(service: Service) -> BTreeMap<&'static str, &'static str> {
                 "gate_blocks",
                 "host_views",
                 "event_log",
+                "archive_cursors",
             ]
             .map(|table| (table, "s")),
         ),

@@ -1,0 +1,115 @@
+//! Everything in the lease bucket at one moment, for people.
+
+use std::time::Duration;
+
+use async_nats::header::{NATS_SUBJECT, NATS_TIME_STAMP};
+use async_nats::{Client, Message, StatusCode};
+use futures::StreamExt as _;
+use nixfleet_proto::Timestamp;
+use serde_json::json;
+
+use super::super::record::{Content, Record, RecordKey};
+use super::bucket::content;
+use crate::{Bus, LeaderError};
+
+/// Most keys of one answer; the server gives no more to one request.
+const KEYS_MAX: usize = 1_024;
+/// Status behind the last message.
+const END: u16 = 204;
+
+/// A record of the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordView {
+    /// The service, as a subject token.
+    pub service: String,
+    /// The key.
+    pub key: RecordKey,
+    /// The value; nothing when another release wrote it.
+    pub record: Option<Record>,
+    /// When it was stored, on the server's clock.
+    pub written_at: Timestamp,
+}
+
+impl Bus {
+    /// Every member and every lease of all services. Two requests, answered by any server that has
+    /// the bucket: it may be a moment behind.
+    ///
+    /// # Errors
+    /// [`LeaderError`].
+    pub async fn lease_records(&self) -> Result<Vec<RecordView>, LeaderError> {
+        let bucket = self.names().lease_bucket();
+        let prefix = format!("$KV.{bucket}.");
+        let mut views = Vec::new();
+        for kind in ["member", "lease"] {
+            let filter = format!("{prefix}{kind}.>");
+            let read = last_of_each(&self.connections().consume, &bucket, &filter);
+            let patience = Duration::from_secs(self.config().request_timeout_seconds);
+            let messages = match tokio::time::timeout(patience, read).await {
+                Ok(Ok(messages)) => messages,
+                Ok(Err(reason)) => return Err(unavailable(&bucket, reason)),
+                Err(_) => return Err(unavailable(&bucket, "no answer in time".to_owned())),
+            };
+            views.extend(messages.iter().filter_map(|message| view(&prefix, message)));
+        }
+        Ok(views)
+    }
+}
+
+fn unavailable(bucket: &str, reason: String) -> LeaderError {
+    LeaderError::Unavailable {
+        stream: format!("KV_{bucket}"),
+        reason,
+    }
+}
+
+/// The last message of every subject that matches.
+async fn last_of_each(client: &Client, bucket: &str, filter: &str) -> Result<Vec<Message>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let inbox = client.new_inbox();
+    let mut answers = client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(|error| text(&error))?;
+    let request = json!({ "multi_last": [filter], "batch": KEYS_MAX }).to_string();
+    client
+        .publish_with_reply(
+            format!("$JS.API.DIRECT.GET.KV_{bucket}"),
+            inbox,
+            request.into(),
+        )
+        .await
+        .map_err(|error| text(&error))?;
+    let mut messages = Vec::new();
+    while let Some(message) = answers.next().await {
+        match message.status {
+            None => messages.push(message),
+            // The end, or nothing at all.
+            Some(status) if status == StatusCode::NOT_FOUND || status.as_u16() == END => {
+                return Ok(messages);
+            }
+            Some(status) => {
+                let why = message.description.unwrap_or_default();
+                return Err(format!("the server answers {status} {why}"));
+            }
+        }
+    }
+    Err("the connection ended".to_owned())
+}
+
+/// A record, unless the key is gone or no lease at all.
+fn view(prefix: &str, message: &Message) -> Option<RecordView> {
+    let headers = message.headers.as_ref()?;
+    let path = headers.get(NATS_SUBJECT)?.as_str().strip_prefix(prefix)?;
+    let (service, key) = RecordKey::parse(path)?;
+    let record = match content(&key, headers, &message.payload) {
+        Content::Gone => return None,
+        Content::Is(record) => Some(record),
+        Content::Unreadable => None,
+    };
+    Some(RecordView {
+        service: service.to_owned(),
+        key,
+        record,
+        written_at: headers.get(NATS_TIME_STAMP)?.as_str().parse().ok()?,
+    })
+}

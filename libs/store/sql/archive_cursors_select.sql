@@ -1,0 +1,1 @@
+SELECT stream, sequence, stream_created FROM archive_cursors ORDER BY stream

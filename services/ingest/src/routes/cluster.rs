@@ -1,0 +1,94 @@
+//! Who works on what: members, owners, epochs, lags. What cannot be read is absent, never guessed.
+
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use futures::{StreamExt as _, stream};
+use nixfleet_bus::StreamIdentity;
+use nixfleet_bus::lease::RecordView;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+use nixfleet_store::ArchiveMark;
+
+use self::view::{Archive, Cluster, Log, Roll};
+use crate::access::operators_only;
+use crate::error::ApiError;
+use crate::state::{App, now};
+
+/// Reads of the bus under way at once: a fleet of many partitions must not crowd out its entries.
+const READS_AT_ONCE: usize = 16;
+/// Longest wait for one read; what does not answer is unknown.
+const READ_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The route, for operator certificates.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/cluster", get(cluster))
+        .route_layer(middleware::from_fn(operators_only))
+}
+
+/// Two reads of the lease bucket, three per partition, two for the shared streams, two of the
+/// database.
+async fn cluster(State(app): State<Arc<App>>) -> Result<Json<Cluster>, ApiError> {
+    let records: Vec<RecordView> = app
+        .bus
+        .lease_records()
+        .await
+        .map_err(|error| ApiError::unavailable("leases-unavailable", error.to_string(), 2))?;
+    let partitions = Partition::all(app.bus.partitions());
+    let logs = stream::iter(partitions.map(|partition| log(&app, partition)));
+    let logs: Vec<Log> = logs.buffered(READS_AT_ONCE).collect().await;
+    let names = app.bus.names();
+    let mut shared = Vec::new();
+    for name in [names.manifest_stream(), names.dead_stream()] {
+        shared.push((name.clone(), identity(&app, &name).await));
+    }
+    let cursors = known(app.store.cursors()).await;
+    let cursors: Option<BTreeMap<Partition, Cursor>> = cursors.map(|all| all.into_iter().collect());
+    let archived: Option<BTreeMap<String, ArchiveMark>> = known(app.store.archive_cursors()).await;
+    let roll = Roll::new(now(), &app.bus.partition_keys(), records);
+    let archive = Archive { archived, shared };
+    Ok(Json(roll.cluster(logs, cursors, archive)))
+}
+
+async fn log(app: &App, partition: Partition) -> Log {
+    let names = app.bus.names();
+    let (input, output) = (
+        names.input_stream(partition),
+        names.output_stream(partition),
+    );
+    let reader = app.bus.output(partition);
+    let (input_identity, output_identity, last) = tokio::join!(
+        identity(app, &input),
+        identity(app, &output),
+        known(reader.last()),
+    );
+    Log {
+        partition,
+        input: (input, input_identity),
+        output: (output, output_identity),
+        last,
+    }
+}
+
+async fn identity(app: &App, stream: &str) -> Option<StreamIdentity> {
+    known(app.bus.stream_identity(stream)).await
+}
+
+/// What was read in time; a failure is for the log of the service, the operator sees "unknown".
+async fn known<T, E: std::error::Error>(read: impl Future<Output = Result<T, E>>) -> Option<T> {
+    match tokio::time::timeout(READ_PATIENCE, read).await {
+        Ok(Ok(value)) => Some(value),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a part of the cluster's state cannot be read");
+            None
+        }
+        Err(_) => None,
+    }
+}
