@@ -139,16 +139,19 @@ impl PartitionState {
     /// Folds one entry: decides, absorbs the decision, returns it.
     ///
     /// `pinned` must hold what the manifest of an `OpenRollout` pins; one that is absent could not
-    /// be pinned and is refused. Positions must rise from call to call.
+    /// be pinned and is refused. Positions must rise from call to call. What no frame could hold is a
+    /// rejection.
     ///
     /// # Panics
     /// Never: an outcome decided on this state applies to it.
     pub fn apply(&mut self, position: Position, entry: &Entry, pinned: &PinnedSet) -> Outcome {
-        self.apply_measured(position, entry, pinned).0
+        let outcome = self.decide(position, entry, pinned);
+        self.absorb(&outcome, pinned)
+            .expect("an outcome decided on this state applies to it");
+        outcome
     }
 
-    /// As [`PartitionState::apply`], with the bytes that the outcome takes in a frame. One that no
-    /// frame could hold is a rejection.
+    /// As [`PartitionState::apply`], with the bytes that the outcome takes in a frame.
     ///
     /// # Panics
     /// Never, as above.
@@ -158,23 +161,14 @@ impl PartitionState {
         entry: &Entry,
         pinned: &PinnedSet,
     ) -> (Outcome, usize) {
-        let (outcome, bytes) = self.measured(position, entry, pinned);
-        self.absorb(&outcome, pinned)
-            .expect("an outcome decided on this state applies to it");
+        let outcome = self.apply(position, entry, pinned);
+        let bytes = size::json_bytes(&outcome);
+        debug_assert!(bytes <= size::bound(&outcome), "a bound is no bound");
         (outcome, bytes)
     }
 
     /// What [`PartitionState::apply`] would make of an entry; the state stays as it is.
     pub fn decide(&self, position: Position, entry: &Entry, pinned: &PinnedSet) -> Outcome {
-        self.measured(position, entry, pinned).0
-    }
-
-    fn measured(
-        &self,
-        position: Position,
-        entry: &Entry,
-        pinned: &PinnedSet,
-    ) -> (Outcome, usize) {
         let at = self
             .clock
             .map_or(entry.received_at, |clock| clock.max(entry.received_at));
@@ -189,8 +183,8 @@ impl PartitionState {
             traceparent: entry.traceparent.clone(),
             verdict,
         };
-        let bytes = size::fit(&mut outcome);
-        (outcome, bytes)
+        size::fit(&mut outcome);
+        outcome
     }
 
     /// Takes over an outcome that was decided elsewhere on the same state.

@@ -158,7 +158,10 @@ fn fold(log: &[Entry], pinned: &PinnedSet) -> (PartitionState, Vec<Outcome>) {
     let outcomes = log
         .iter()
         .zip(1..)
-        .map(|(entry, seq)| state.apply(Position { seq, index: 0 }, entry, pinned))
+        .map(|(entry, seq)| {
+            let position = Position { seq, index: 0 };
+            state.apply_measured(position, entry, pinned).0
+        })
         .collect();
     (state, outcomes)
 }
