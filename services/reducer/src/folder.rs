@@ -1,6 +1,7 @@
 //! Entries in, frames out: a run ends where its frame is full, wherever that is in the input.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{
@@ -15,6 +16,8 @@ const FRAME_OVERHEAD_BYTES: usize = 1_024;
 pub struct Item {
     /// Where it is.
     pub mark: InputMark,
+    /// Message id of its message.
+    pub msg_id: Option<Arc<str>>,
     /// Absent for an undecodable message.
     pub entry: Option<Entry>,
 }
@@ -53,22 +56,26 @@ pub struct Limits {
 }
 
 /// Where an owner begins.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Start {
     /// Last input that is folded.
     pub last_input: Option<InputMark>,
+    /// Message id of its message.
+    pub last_input_id: Option<Arc<str>>,
     /// First input to fold.
     pub next: Position,
 }
 
 /// An outcome that did not fit into the frame before.
+#[derive(Debug)]
 struct Carried {
-    mark: InputMark,
+    item: Item,
     outcome: Outcome,
     bytes: usize,
 }
 
 /// The state of a partition with what waits to be folded into it.
+#[derive(Debug)]
 pub struct Folder {
     state: PartitionState,
     epoch: u64,
@@ -76,6 +83,7 @@ pub struct Folder {
     backlog: VecDeque<Item>,
     carried: Option<Carried>,
     last_input: Option<InputMark>,
+    last_input_id: Option<Arc<str>>,
     next: Position,
 }
 
@@ -89,6 +97,7 @@ impl Folder {
             backlog: VecDeque::new(),
             carried: None,
             last_input: start.last_input,
+            last_input_id: start.last_input_id,
             next: start.next,
         }
     }
@@ -122,47 +131,48 @@ impl Folder {
         let mut bytes = FRAME_OVERHEAD_BYTES;
         if let Some(carried) = self.carried.take() {
             bytes += carried.bytes;
-            extend(&mut frame, carried.mark, Some(carried.outcome));
+            self.extend(&mut frame, &carried.item, Some(carried.outcome));
         }
         while frame.outcomes.len() < self.limits.entries {
             let Some(item) = self.backlog.pop_front() else {
                 break;
             };
-            let position = item.position();
             self.next = item.mark.next();
             let Some(entry) = &item.entry else {
-                extend(&mut frame, item.mark, None);
+                self.extend(&mut frame, &item, None);
                 continue;
             };
+            let position = item.position();
             let (outcome, size) = self.state.apply_measured(position, entry, pinned);
             if bytes + size > self.limits.bytes && !frame.outcomes.is_empty() {
                 self.carried = Some(Carried {
-                    mark: item.mark,
+                    item,
                     outcome,
                     bytes: size,
                 });
                 break;
             }
             bytes += size;
-            extend(&mut frame, item.mark, Some(outcome));
+            self.extend(&mut frame, &item, Some(outcome));
         }
-        self.last_input = frame.last_input;
+        frame.last_input_id = self.last_input_id.as_deref().map(str::to_owned);
         frame.first_input.is_some().then_some(frame)
+    }
+
+    fn extend(&mut self, frame: &mut OutputFrame, item: &Item, outcome: Option<Outcome>) {
+        frame.first_input.get_or_insert(item.position());
+        frame.last_input = Some(item.mark);
+        frame.outcomes.extend(outcome);
+        self.last_input = frame.last_input;
+        if self.last_input_id != item.msg_id {
+            self.last_input_id.clone_from(&item.msg_id);
+        }
     }
 
     /// True when the state is exactly what the last frame ends with, so that its hash may go along.
     pub fn is_at_frame_end(&self) -> bool {
         self.carried.is_none()
     }
-}
-
-fn extend(frame: &mut OutputFrame, mark: InputMark, outcome: Option<Outcome>) {
-    frame.first_input.get_or_insert(Position {
-        seq: mark.seq,
-        index: mark.index,
-    });
-    frame.last_input = Some(mark);
-    frame.outcomes.extend(outcome);
 }
 
 #[cfg(test)]
@@ -179,6 +189,7 @@ mod tests {
         };
         Item {
             mark: InputMark { seq, index, of },
+            msg_id: Some(format!("id-{seq}").into()),
             entry: Some(Entry::new(Timestamp::UNIX_EPOCH, body)),
         }
     }
@@ -187,6 +198,7 @@ mod tests {
         let limits = Limits { entries, bytes };
         let start = Start {
             last_input: None,
+            last_input_id: None,
             next: Position { seq: 1, index: 0 },
         };
         Folder::new(PartitionState::new(), 3, start, limits)
@@ -205,7 +217,9 @@ mod tests {
         let mut next = frames[0].first_input.unwrap();
         for frame in frames {
             assert_eq!(frame.first_input, Some(next));
-            next = frame.last_input.unwrap().next();
+            let last = frame.last_input.unwrap();
+            assert_eq!(frame.last_input_id, Some(format!("id-{}", last.seq)));
+            next = last.next();
         }
         let positions: Vec<_> = frames
             .iter()

@@ -2,25 +2,20 @@
 //!
 //! The only service that calls `step()`. Reads Postgres to hydrate and never writes there; reads no
 //! clock for anything that ends in state. Start reading at `partition.rs` (the life of one
-//! ownership), then `takeover.rs` and `owner.rs`.
+//! ownership), then `acquire.rs` and `live.rs`; what they drive is the library beside this program.
 
 use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
+mod acquire;
+mod answers;
+mod artifacts;
 mod config;
-mod ended;
-mod folder;
-mod guard;
-mod heartbeat;
-mod liveness;
-mod manifests;
-mod owner;
+mod live;
 mod partition;
 mod report;
 mod run;
-mod takeover;
-mod turn;
 
 fn main() -> ExitCode {
     let info = ServiceInfo {

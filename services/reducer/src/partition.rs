@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use nixfleet_bus::{Bus, Lease, Leases};
 use nixfleet_proto::subject::Partition;
+use nixfleet_reducer::Ended;
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 
+use crate::acquire::Acquire;
 use crate::config::Config;
-use crate::ended::Ended;
-use crate::owner::Owner;
+use crate::live::Live;
 use crate::report;
 use crate::run::{is_transient, layout};
-use crate::takeover::Takeover;
 
 /// Pause after a failure, so that a server that is away is not hammered.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
@@ -107,27 +107,27 @@ impl Worker {
                 Ended::Halted(error)
             };
         }
-        let takeover = Takeover {
+        let acquire = Acquire {
             bus: self.bus.clone(),
             store: Arc::clone(&self.store),
             partition: self.partition,
         };
         let taken = tokio::select! {
             () = stop.cancelled() => return Ended::Released,
-            taken = takeover.run() => taken,
+            taken = acquire.run() => taken,
         };
-        let owner = match taken {
+        let live = match taken {
             Ok(taken) => {
                 lease.set_epoch(taken.epoch);
-                Owner::new(&self.bus, self.partition, &self.context.config, taken).await
+                Live::new(&self.bus, self.partition, &self.context.config, taken).await
             }
             Err(ended) => return ended,
         };
-        match owner {
-            Ok(owner) => {
+        match live {
+            Ok(live) => {
                 self.say(Ok(()));
                 report::owned(self.partition, true);
-                owner.live(stop).await
+                live.live(stop).await
             }
             Err(ended) => ended,
         }

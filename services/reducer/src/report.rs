@@ -6,10 +6,9 @@ use metrics::{counter, gauge, histogram};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, HostEventBody, OutputFrame, Position, Reason, Verdict};
+use nixfleet_reducer::Ended;
 
-use crate::ended::Ended;
-
-const SERVICE: &str = "reducer";
+use crate::run::SERVICE;
 
 /// Counts a published frame.
 pub fn published(frame: &OutputFrame, took: Duration) {

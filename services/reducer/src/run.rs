@@ -11,8 +11,9 @@ use nixfleet_store::{ReadError, Store};
 
 use crate::config::Config;
 use crate::partition::Worker;
-use crate::turn::SERVICE;
 
+/// Name of the service on the bus.
+pub const SERVICE: &str = "reducer";
 /// Pause between two attempts at the start.
 const START_PAUSE: Duration = Duration::from_millis(500);
 /// How often the connections are looked at.
@@ -113,13 +114,7 @@ async fn prepare(bus: &Bus, store: &Store, health: &Health) -> anyhow::Result<()
 /// Those of the database and of the layout.
 pub async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
     store.schema_ready().await?;
-    let mut floors = Floors::default();
-    for (partition, cursor) in store.cursors().await? {
-        let names = bus.names();
-        floors.raise(names.output_stream(partition), cursor.out_seq);
-        let input = cursor.input.map_or(0, |mark| mark.seq);
-        floors.raise(names.input_stream(partition), input);
-    }
+    let floors = Floors::of_cursors(bus.names(), &store.cursors().await?);
     bus.ensure_layout(&floors).await?;
     Ok(())
 }

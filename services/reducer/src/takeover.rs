@@ -1,288 +1,329 @@
-//! Becoming the owner: shut older owners out, then build the state.
+//! Becoming the owner: make sure of the logs, shut older owners out, then build the state.
+//!
+//! [`Takeover::need`] says what is wanted next and [`Takeover::give`] takes it, until nothing is
+//! wanted any more. The barrier comes before the rows: whatever is read behind it is final.
 
+mod hydration;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use nixfleet_bus::{
-    Bus, LastFrameError, OutputLog, PublishError, ReadError, StreamIdentity, decode_output,
-};
-use nixfleet_core::partition::{AbsorbError, PartitionState};
-use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
-use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{InputMark, OutputFrame, Position, Verdict};
-use nixfleet_store::{ReadError as RowError, Store};
+use nixfleet_bus::{LastFrame, Message, PublishError};
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
+use nixfleet_proto::{InputMark, ManifestHash, OutputFrame, Position};
 
 use crate::ended::Ended;
 use crate::folder::Start;
 use crate::guard::{self, Logs, Passed};
-use crate::manifests::Manifests;
+use crate::pins::{Fetched, Pins};
 
-/// What a takeover needs.
-#[derive(Clone)]
-pub struct Takeover {
-    /// The bus.
-    pub bus: Bus,
-    /// The rows.
-    pub store: Arc<Store>,
-    /// The partition.
-    pub partition: Partition,
+use hydration::Hydration;
+
+/// What a takeover waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// The cursor of the partition's rows.
+    Cursor,
+    /// The last output frame, read through the leader.
+    LastFrame,
+    /// Both logs, read through the leader, with the input's message ids at these sequences.
+    Logs(BTreeSet<u64>),
+    /// The fate of this frame, published behind this output sequence or not at all.
+    Barrier {
+        /// The frame.
+        frame: OutputFrame,
+        /// The sequence it must follow.
+        expected: u64,
+    },
+    /// All rows of the partition, of one instant.
+    Snapshot,
+    /// What this manifest pins.
+    Manifest(ManifestHash),
+    /// The output messages of these sequences, or the first few of them.
+    Frames {
+        /// The first.
+        from: u64,
+        /// The last.
+        to: u64,
+    },
+    /// Nothing: [`Takeover::finish`].
+    Nothing,
+}
+
+/// What was asked for, in the same order as [`Need`].
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the needs say what is what")]
+pub enum Answer {
+    Cursor(Option<Cursor>),
+    LastFrame(Option<LastFrame>),
+    Logs(Logs),
+    Barrier(Result<u64, PublishError>),
+    Snapshot(PartitionSnapshot),
+    Manifest(Fetched),
+    Frames(Vec<Message>),
 }
 
 /// A partition that is owned and hydrated.
+#[derive(Debug)]
 pub struct Taken {
     /// The state at the barrier.
     pub state: PartitionState,
-    /// What its rollouts pin.
-    pub manifests: Manifests,
+    /// What its rollouts pin, as far as it had to be fetched.
+    pub pins: Pins,
     /// This owner's epoch.
     pub epoch: u64,
     /// Sequence of the barrier: the fence of the next frame.
     pub out_seq: u64,
     /// Where to go on.
     pub start: Start,
+    /// What the state was built from.
+    pub origin: Origin,
 }
 
-impl Takeover {
-    /// Publishes the barrier, loads the rows and absorbs the frames behind them.
-    ///
-    /// # Errors
-    /// [`Ended`].
-    pub async fn run(&self) -> Result<Taken, Ended> {
-        let log = self.bus.output(self.partition);
-        let cursor = self.cursor().await?;
-        let barrier = self.shut_out(&log, cursor.as_ref()).await?;
-        let snapshot = self
-            .store
-            .load_partition(self.partition)
-            .await
-            .map_err(|error| row_fault(error, "loading the rows"))?;
-        let passed = self.guard(snapshot.cursor.as_ref()).await?;
-        if passed.truncated {
-            tracing::warn!(partition = %self.partition, from = passed.output_from,
-                "rebuilt: the rows are gone and the log does not reach back to its beginning");
-        }
-        let mut manifests = Manifests::new(self.bus.manifests());
-        let state = restore(snapshot, &mut manifests).await?;
-        let mut hydration = Hydration {
-            state,
-            manifests,
-            truncated: passed.truncated,
-        };
-        self.absorb(&mut hydration, passed.output_from, barrier.seq)
-            .await?;
-        let next = self.next(barrier.last_input, passed).await?;
-        Ok(Taken {
-            state: hydration.state,
-            manifests: hydration.manifests,
-            epoch: barrier.epoch,
-            out_seq: barrier.seq,
-            start: Start {
-                last_input: barrier.last_input,
-                next,
-            },
-        })
-    }
+/// A takeover on its way.
+#[derive(Debug)]
+pub struct Takeover(Stage);
 
-    async fn cursor(&self) -> Result<Option<Cursor>, Ended> {
-        self.store
-            .schema_ready()
-            .await
-            .map_err(|error| row_fault(error, "checking the schema"))?;
-        self.store
-            .cursor(self.partition)
-            .await
-            .map_err(|error| row_fault(error, "reading the cursor"))
-    }
+#[derive(Debug)]
+enum Stage {
+    Cursor,
+    LastFrame {
+        cursor: Option<Cursor>,
+    },
+    Logs(Outset),
+    Barrier(Barrier),
+    Snapshot(Barrier),
+    Guard {
+        barrier: Barrier,
+        snapshot: Box<PartitionSnapshot>,
+    },
+    Hydrate {
+        barrier: Barrier,
+        hydration: Box<Hydration>,
+    },
+    /// An answer was refused.
+    Ended,
+}
 
-    /// From the barrier on, no older owner can append.
-    async fn shut_out(&self, log: &OutputLog, cursor: Option<&Cursor>) -> Result<Barrier, Ended> {
-        let last = log.last().await.map_err(|error| match error {
-            LastFrameError::Leader(_) => Ended::failed(error),
-            LastFrameError::Undecodable { .. } => Ended::halted(error),
-        })?;
-        let (expected, epoch, last_input) = match last {
-            Some(last) => (last.seq, last.frame.epoch, last.frame.last_input),
-            // An output log that was created anew knows less than the rows.
-            None => (
-                0,
-                cursor.map_or(0, |cursor| cursor.epoch),
-                cursor.and_then(|cursor| cursor.input),
-            ),
-        };
-        let frame = OutputFrame {
-            last_input,
-            ..OutputFrame::new(epoch + 1)
-        };
-        let seq = log
-            .publish(&frame, expected)
-            .await
-            .map_err(|error| match error {
-                PublishError::Fenced { .. } => Ended::Fenced,
-                PublishError::TooLarge { .. } | PublishError::Unavailable(_) => {
-                    Ended::failed(error)
-                }
-            })?;
-        tracing::info!(partition = %self.partition, epoch = frame.epoch, seq, "took over");
-        Ok(Barrier {
-            seq,
-            epoch: frame.epoch,
-            last_input,
-        })
-    }
-
-    async fn guard(&self, cursor: Option<&Cursor>) -> Result<Passed, Ended> {
-        let input = self.bus.names().input_stream(self.partition);
-        let output = self.bus.names().output_stream(self.partition);
-        let id_at_cursor = match cursor.and_then(|cursor| cursor.input) {
-            None => None,
-            Some(mark) => self
-                .bus
-                .message_id_at(&input, mark.seq)
-                .await
-                .context("reading the message at the cursor")
-                .map_err(Ended::Failed)?,
-        };
-        let logs = Logs {
-            input: self.identity(&input).await?,
-            output: self.identity(&output).await?,
-            id_at_cursor,
-        };
-        guard::check(cursor, &logs).map_err(Ended::halted)
-    }
-
-    async fn identity(&self, stream: &str) -> Result<StreamIdentity, Ended> {
-        self.bus
-            .stream_identity(stream)
-            .await
-            .with_context(|| format!("looking at {stream}"))
-            .map_err(Ended::Failed)
-    }
-
-    /// Absorbs the frames from `from` up to the barrier.
-    async fn absorb(
-        &self,
-        hydration: &mut Hydration,
-        from: u64,
-        barrier: u64,
-    ) -> Result<(), Ended> {
-        let stream = self.bus.names().output_stream(self.partition);
-        let mut reader = self.bus.reader(&stream, from);
-        let mut next = from;
-        while next <= barrier {
-            let messages = reader.next_batch(64).await.map_err(read_fault)?;
-            for message in messages {
-                let frame = decode_output(&message)
-                    .with_context(|| format!("reading output frame {}", message.seq))
-                    .map_err(Ended::Halted)?;
-                next = message.seq + 1;
-                hydration
-                    .absorb(&frame)
-                    .await
-                    .map_err(|ended| at_frame(ended, message.seq))?;
-            }
-        }
-        tracing::info!(partition = %self.partition, from, to = barrier,
-            rollouts = hydration.state.rollouts().len(), "hydrated");
-        Ok(())
-    }
-
-    /// The first input that no frame covers.
-    async fn next(&self, last: Option<InputMark>, passed: Passed) -> Result<Position, Ended> {
-        let after = last.map_or(Position { seq: 1, index: 0 }, InputMark::next);
-        if !passed.replaced {
-            // What was trimmed unread is found by the reader.
-            return Ok(after);
-        }
-        let stream = self.bus.names().input_stream(self.partition);
-        let identity = self.identity(&stream).await?;
-        let first = Position {
-            seq: identity.first_seq,
-            index: 0,
-        };
-        Ok(after.max(first))
-    }
+/// What there is before anything is published.
+#[derive(Debug)]
+struct Outset {
+    cursor: Option<Cursor>,
+    last: Option<LastFrame>,
 }
 
 /// The frame that shuts older owners out.
+#[derive(Debug)]
 struct Barrier {
+    frame: OutputFrame,
+    /// The sequence it must follow.
+    expected: u64,
+    /// Its own; 0 until it is published.
     seq: u64,
-    epoch: u64,
-    last_input: Option<InputMark>,
+    /// First output sequence that the state is built from.
+    own: u64,
+    /// The input stream was created anew.
+    replaced: bool,
 }
 
-/// A state on its way to the barrier.
-struct Hydration {
-    state: PartitionState,
-    manifests: Manifests,
-    /// The log has no beginning: outcomes of rollouts that were opened before it are passed over.
-    truncated: bool,
+impl Default for Takeover {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
-impl Hydration {
-    async fn absorb(&mut self, frame: &OutputFrame) -> Result<(), Ended> {
-        for outcome in &frame.outcomes {
-            if let Verdict::Accepted(accepted) = &outcome.verdict
-                && let Some(opened) = &accepted.opened
-            {
-                self.manifests.ensure(&opened.manifest_hash).await?;
+impl Takeover {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        Self(Stage::Cursor)
+    }
+
+    /// What to give next.
+    pub fn need(&self) -> Need {
+        match &self.0 {
+            Stage::Cursor => Need::Cursor,
+            Stage::LastFrame { .. } => Need::LastFrame,
+            Stage::Logs(Outset { cursor, last }) => {
+                Need::Logs(guard::sequences(cursor.as_ref(), last.as_ref()))
             }
-            match self.state.absorb(outcome, self.manifests.pinned()) {
-                Ok(()) => {}
-                Err(AbsorbError::UnknownRollout(_)) if self.truncated => {}
-                Err(error) => return Err(Ended::halted(error)),
+            Stage::Barrier(barrier) => Need::Barrier {
+                frame: barrier.frame.clone(),
+                expected: barrier.expected,
+            },
+            Stage::Snapshot(_) => Need::Snapshot,
+            Stage::Guard { snapshot, .. } => {
+                Need::Logs(guard::sequences(snapshot.cursor.as_ref(), None))
             }
+            Stage::Hydrate { barrier, hydration } => hydration.need(barrier.seq),
+            Stage::Ended => Need::Nothing,
         }
-        // A state that lacks what came before the log cannot have the hash of one that does not.
-        if let (Some(expected), false) = (&frame.state_hash, self.truncated) {
-            let actual = self.state.hash();
-            if actual != *expected {
-                return Err(Ended::Halted(anyhow!(
-                    "the rows and frames give the state {actual}, its owner had {expected}: drop \
-                     the schema, so that the rows are written again from the log"
-                )));
+    }
+
+    /// Takes what [`Takeover::need`] asked for.
+    ///
+    /// # Errors
+    /// [`Ended`]; the takeover is over then.
+    pub fn give(&mut self, answer: Answer) -> Result<(), Ended> {
+        let stage = std::mem::replace(&mut self.0, Stage::Ended);
+        self.0 = match (stage, answer) {
+            (Stage::Cursor, Answer::Cursor(cursor)) => Stage::LastFrame { cursor },
+            (Stage::LastFrame { cursor }, Answer::LastFrame(last)) => {
+                Stage::Logs(Outset { cursor, last })
             }
-        }
+            (Stage::Logs(outset), Answer::Logs(logs)) => Stage::Barrier(outset.barrier(&logs)?),
+            (Stage::Barrier(barrier), Answer::Barrier(published)) => {
+                Stage::Snapshot(barrier.published(published)?)
+            }
+            (Stage::Snapshot(barrier), Answer::Snapshot(snapshot)) => Stage::Guard {
+                barrier,
+                snapshot: Box::new(snapshot),
+            },
+            (Stage::Guard { barrier, snapshot }, Answer::Logs(logs)) => {
+                let hydration = Box::new(barrier.hydrate(*snapshot, &logs)?);
+                Stage::Hydrate { barrier, hydration }
+            }
+            (
+                Stage::Hydrate {
+                    barrier,
+                    mut hydration,
+                },
+                answer,
+            ) => {
+                hydration.give(answer)?;
+                Stage::Hydrate { barrier, hydration }
+            }
+            (stage, answer) => {
+                let fault = anyhow!("{answer:?} is not the answer to {:?}", Self(stage).need());
+                return Err(Ended::Failed(fault));
+            }
+        };
         Ok(())
     }
-}
 
-fn at_frame(ended: Ended, seq: u64) -> Ended {
-    match ended {
-        Ended::Halted(error) => Ended::Halted(error.context(format!("absorbing frame {seq}"))),
-        Ended::Failed(error) => Ended::Failed(error.context(format!("absorbing frame {seq}"))),
-        Ended::Released | Ended::Fenced => ended,
+    /// The owned partition, once nothing is needed any more.
+    pub fn finish(self) -> Option<Taken> {
+        if self.need() != Need::Nothing {
+            return None;
+        }
+        let Stage::Hydrate { barrier, hydration } = self.0 else {
+            return None;
+        };
+        let frame = barrier.frame;
+        let last_input = frame.last_input;
+        let (state, pins, origin) = hydration.finish()?;
+        Some(Taken {
+            state,
+            pins,
+            epoch: frame.epoch,
+            out_seq: barrier.seq,
+            start: Start {
+                last_input,
+                last_input_id: frame.last_input_id.map(Arc::from),
+                next: last_input.map_or(Position { seq: 1, index: 0 }, InputMark::next),
+            },
+            origin,
+        })
     }
 }
 
-async fn restore(
-    snapshot: PartitionSnapshot,
-    manifests: &mut Manifests,
-) -> Result<PartitionState, Ended> {
-    for row in &snapshot.rollouts {
-        manifests.ensure(&row.manifest_hash).await?;
+impl Outset {
+    /// Nothing is published on logs that are not those of the rows: barriers would fill the gap that
+    /// shows the loss.
+    fn barrier(self, logs: &Logs) -> Result<Barrier, Ended> {
+        let (cursor, last) = (self.cursor.as_ref(), self.last.as_ref());
+        let passed = guard::check(cursor, last, logs).map_err(Ended::halted)?;
+        let origin = origin_of(cursor, &passed);
+        let epochs = [
+            cursor.map(|cursor| cursor.epoch),
+            last.map(|last| last.frame.epoch),
+        ];
+        let epoch = epochs.into_iter().flatten().max().unwrap_or(0) + 1;
+        let (last_input, last_input_id) = match last {
+            Some(last) => (last.frame.last_input, last.frame.last_input_id.clone()),
+            // An output log that was created anew knows less than the rows.
+            None => (
+                cursor.and_then(|cursor| cursor.input),
+                cursor.and_then(|cursor| cursor.input_msg_id.clone()),
+            ),
+        };
+        let mut frame = OutputFrame {
+            last_input,
+            last_input_id,
+            rebuilt_from: origin.marker(),
+            ..OutputFrame::new(epoch)
+        };
+        if passed.replaced {
+            skip_to(&mut frame, logs.input.first_seq);
+        }
+        Ok(Barrier {
+            frame,
+            expected: last.map_or(0, |last| last.seq),
+            seq: 0,
+            own: origin.own,
+            replaced: passed.replaced,
+        })
     }
-    PartitionState::restore(snapshot, manifests.pinned())
-        .context("restoring the state from the rows")
-        .map_err(Ended::Halted)
 }
 
-/// A schema that is not there yet comes with the applier; rows that cannot be read do not mend.
-fn row_fault(error: RowError, doing: &'static str) -> Ended {
-    if error.retryable() {
-        Ended::Failed(anyhow::Error::new(error).context(doing))
-    } else {
-        Ended::Halted(anyhow::Error::new(error).context(doing))
+/// What lies before a log that was created anew will never come; the barrier says that it is covered,
+/// so that the next owner and the rows go on in the new log.
+fn skip_to(frame: &mut OutputFrame, first_seq: u64) {
+    let skipped = InputMark {
+        seq: first_seq.saturating_sub(1),
+        index: 0,
+        of: 1,
+    };
+    if frame.last_input.is_none_or(|mark| mark.seq < skipped.seq) {
+        frame.last_input = Some(skipped);
+        frame.last_input_id = None;
     }
 }
 
-/// A reader that cannot go on: streams that appear or leaders that move are waited for elsewhere.
-pub fn read_fault(error: ReadError) -> Ended {
-    match error {
-        ReadError::Missing { .. } | ReadError::Replaced { .. } => Ended::failed(error),
-        ReadError::Trimmed { .. } => Ended::Halted(anyhow::Error::new(error).context(
-            "entries were trimmed before they were folded; delete the streams, so that they are \
-             created above the cursors, and let agents send again",
-        )),
-        ReadError::Gap { .. } | ReadError::Regressed { .. } => Ended::halted(error),
+fn origin_of(cursor: Option<&Cursor>, passed: &Passed) -> Origin {
+    cursor.map_or_else(
+        || Origin::of_log(passed.output_from),
+        |cursor| cursor.origin,
+    )
+}
+
+impl Barrier {
+    fn published(self, published: Result<u64, PublishError>) -> Result<Self, Ended> {
+        match published {
+            Ok(seq) => Ok(Self { seq, ..self }),
+            Err(PublishError::Fenced { .. }) => Err(Ended::Fenced),
+            Err(error @ (PublishError::TooLarge { .. } | PublishError::Unavailable(_))) => {
+                Err(Ended::failed(error))
+            }
+        }
+    }
+
+    /// The rows may have moved since the cursor was read, but not on to another log or beginning.
+    fn hydrate(&self, snapshot: PartitionSnapshot, logs: &Logs) -> Result<Hydration, Ended> {
+        let cursor = snapshot.cursor.as_ref();
+        let passed = guard::check(cursor, None, logs).map_err(Ended::halted)?;
+        let origin = origin_of(cursor, &passed);
+        if origin.own != self.own || (passed.replaced && !self.replaced) {
+            let fault = anyhow!("the rows or the logs were exchanged during the takeover");
+            return Err(Ended::Failed(fault));
+        }
+        Hydration::new(snapshot, origin, passed.output_from).context_if_halted("reading the rows")
+    }
+}
+
+/// Says where a contradiction was found.
+trait ContextIfHalted<T> {
+    fn context_if_halted(self, doing: &str) -> Result<T, Ended>;
+}
+
+impl<T> ContextIfHalted<T> for Result<T, Ended> {
+    fn context_if_halted(self, doing: &str) -> Result<T, Ended> {
+        match self {
+            Err(Ended::Halted(error)) => Err(error)
+                .with_context(|| doing.to_owned())
+                .map_err(Ended::Halted),
+            other => other,
+        }
     }
 }

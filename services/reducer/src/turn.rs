@@ -1,73 +1,123 @@
-//! One batch of messages on its way into the fold: decode, set aside what cannot be read, fetch
-//! what the entries name.
+//! One batch of messages on its way into the fold: decode, set aside what cannot be read.
 
-use anyhow::Context as _;
-use nixfleet_bus::{Bus, DeadLetter, Message, decode_input};
+use std::sync::Arc;
+
+use nixfleet_bus::{DeadLetter, Message, decode_input};
 use nixfleet_proto::{InputMark, Position};
 
-use crate::ended::Ended;
 use crate::folder::Item;
-use crate::manifests::Manifests;
 
-/// Name of the service on the bus.
-pub const SERVICE: &str = "reducer";
+/// Longest message id that is remembered; ours are far shorter, and a frame has to hold it.
+const MSG_ID_BYTES_MAX: usize = 512;
 
-/// Turns messages into items, from `next` on; an undecodable message becomes a dead letter and one
-/// item without an entry.
-///
-/// # Errors
-/// Fails when a dead letter cannot be stored: its message must not be passed over unseen.
-pub async fn decode(
-    bus: &Bus,
-    stream: &str,
-    messages: Vec<Message>,
-    next: Position,
-) -> Result<Vec<Item>, Ended> {
-    let mut items = Vec::new();
+/// What messages hold.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// Entries in their order, undecodable messages among them.
+    pub items: Vec<Item>,
+    /// Messages that could not be read. They must be stored before the items are folded: nobody
+    /// looks at them again.
+    pub dead: Vec<DeadLetter>,
+}
+
+/// Turns the messages of a stream into items, from `next` on; an undecodable message becomes a dead
+/// letter and one item without an entry.
+pub fn decode(stream: &str, messages: Vec<Message>, next: Position) -> Decoded {
+    let mut decoded = Decoded::default();
     for message in messages {
+        decoded.add(stream, message);
+    }
+    // The owner before may have ended a frame inside the first message.
+    decoded.items.retain(|item| item.position() >= next);
+    decoded
+}
+
+impl Decoded {
+    fn add(&mut self, stream: &str, message: Message) {
         let seq = message.seq;
+        let msg_id = message.msg_id.as_deref();
+        let msg_id: Option<Arc<str>> = msg_id
+            .filter(|id| id.len() <= MSG_ID_BYTES_MAX)
+            .map(Arc::from);
         match decode_input(&message) {
             Ok(frame) => {
                 let of = u32::try_from(frame.entries.len()).unwrap_or(u32::MAX);
-                items.extend((0..).zip(frame.entries).map(|(index, entry)| Item {
+                let entries = (0..).zip(frame.entries);
+                self.items.extend(entries.map(|(index, entry)| Item {
                     mark: InputMark { seq, index, of },
+                    msg_id: msg_id.clone(),
                     entry: Some(entry),
                 }));
             }
             Err(error) => {
-                let letter = DeadLetter {
+                self.dead.push(DeadLetter {
                     stream: stream.to_owned(),
                     seq,
                     subject: message.subject,
                     reason: format!("{:#}", anyhow::Error::new(error)),
                     payload: message.payload,
-                };
-                bus.dead_letter(SERVICE, letter)
-                    .await
-                    .context("storing a dead letter")
-                    .map_err(Ended::Failed)?;
-                let (index, of) = (0, 1);
-                items.push(Item {
-                    mark: InputMark { seq, index, of },
+                });
+                self.items.push(Item {
+                    mark: InputMark {
+                        seq,
+                        index: 0,
+                        of: 1,
+                    },
+                    msg_id,
                     entry: None,
                 });
             }
         }
     }
-    // The owner before may have ended a frame inside the first message.
-    items.retain(|item| item.position() >= next);
-    Ok(items)
 }
 
-/// Fetches what the manifests of the items pin.
-///
-/// # Errors
-/// As [`Manifests::ensure`].
-pub async fn prepare(manifests: &mut Manifests, items: &[Item]) -> Result<(), Ended> {
-    for item in items {
-        if let Some(hash) = item.manifest() {
-            manifests.ensure(hash).await?;
+#[cfg(test)]
+mod tests {
+    use nixfleet_proto::{Entry, EntryBody, InputFrame, LAYOUT_VERSION, Timestamp};
+
+    use super::*;
+
+    fn message(seq: u64, payload: Vec<u8>) -> Message {
+        Message {
+            seq,
+            subject: "fleet.in.00.event.stable.4f".to_owned(),
+            msg_id: Some(format!("id-{seq}")),
+            traceparent: None,
+            time: Timestamp::UNIX_EPOCH,
+            payload: payload.into(),
         }
     }
-    Ok(())
+
+    fn frame(entries: usize) -> Vec<u8> {
+        let body = EntryBody::RecoveryCandidate {
+            rollout_id: "stable@4f".parse().unwrap(),
+            hostname: "web-01".into(),
+            current_closure: "c".into(),
+        };
+        let entry = Entry::new(Timestamp::UNIX_EPOCH, body);
+        let frame = InputFrame {
+            v: LAYOUT_VERSION,
+            entries: vec![entry; entries],
+        };
+        serde_json::to_vec(&frame).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_set_aside_and_keeps_its_place() {
+        let messages = vec![
+            message(4, frame(3)),
+            message(5, b"poison".to_vec()),
+            message(6, frame(1)),
+        ];
+        let decoded = decode("S", messages, Position { seq: 4, index: 2 });
+        let items = decoded.items.iter();
+        let places: Vec<_> = items
+            .map(|item| (item.mark.seq, item.mark.index, item.entry.is_some()))
+            .collect();
+        assert_eq!(places, [(4, 2, true), (5, 0, false), (6, 0, true)]);
+        assert_eq!(decoded.items[0].mark.of, 3);
+        assert_eq!(decoded.items[1].msg_id.as_deref(), Some("id-5"));
+        let dead: Vec<_> = decoded.dead.iter().map(|dead| dead.seq).collect();
+        assert_eq!(dead, [5]);
+    }
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_bus::Bus;
 use nixfleet_proto::Hostname;
 use nixfleet_proto::wire::{LivenessReport, OwnerHeartbeat};
 
 /// One report per host, the newest.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Seen {
     hosts: BTreeMap<Hostname, LivenessReport>,
 }
@@ -25,15 +24,13 @@ impl Seen {
         self.hosts.insert(hostname, report);
     }
 
-    /// Publishes what was noted; a failure keeps it for the next flush.
-    pub async fn flush(&mut self, bus: &Bus) {
-        if self.hosts.is_empty() {
-            return;
-        }
-        let reports: Vec<_> = self.hosts.values().cloned().collect();
-        match bus.publish_liveness(&reports).await {
-            Ok(()) => self.hosts.clear(),
-            Err(error) => tracing::warn!(%error, "last-seen times are kept for the next flush"),
-        }
+    /// What is to be flushed, one report per host.
+    pub fn reports(&self) -> Vec<LivenessReport> {
+        self.hosts.values().cloned().collect()
+    }
+
+    /// What was noted is told; a flush that failed keeps it for the next.
+    pub fn flushed(&mut self) {
+        self.hosts.clear();
     }
 }

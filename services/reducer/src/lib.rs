@@ -1,0 +1,25 @@
+//! The owner of a partition as a plain value: taking it over, folding its input log, fencing what it
+//! publishes, recovering what heartbeats prove.
+//!
+//! Waits for nothing and reads no clock: the shell (the program beside this library) and the
+//! simulation drive it. What entries mean is decided in `nixfleet-core`. Start reading at
+//! [`takeover::Takeover`] (becoming the owner), then [`owner::Owner`] (being it).
+
+pub mod ended;
+pub mod folder;
+pub mod guard;
+pub mod owner;
+pub mod pins;
+pub mod recovery;
+pub mod seen;
+pub mod takeover;
+pub mod turn;
+
+pub use ended::Ended;
+pub use folder::{Item, Limits};
+pub use guard::Logs;
+pub use owner::{Owner, OwnerConfig, Publish};
+pub use pins::{Fetched, Pins};
+pub use recovery::{Asked, Progress, Recovery, Step};
+pub use seen::Seen;
+pub use takeover::{Answer, Need, Taken, Takeover};

@@ -1,0 +1,273 @@
+//! The live loop of an owner: read, fold, publish, answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use nixfleet_bus::{Bus, Heartbeats, Message, OutputLog, PublishError, Reader};
+use nixfleet_proto::OutputFrame;
+use nixfleet_proto::subject::Partition;
+use nixfleet_reducer::turn::decode;
+use nixfleet_reducer::{Ended, Owner, OwnerConfig, Seen, Taken};
+use nixfleet_service::CancellationToken;
+use nixfleet_service::trace::{link_all, traceparent_of};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tracing::Span;
+
+use crate::acquire::read_fault;
+use crate::answers::{Answers, Patience};
+use crate::artifacts;
+use crate::config::Config;
+use crate::report;
+use crate::run::SERVICE;
+
+/// A hash may take this share of the time at most: the state of a large fleet takes seconds.
+const HASH_TIME_SHARE: u32 = 20;
+
+/// Of a folded frame: its span, and when it was begun.
+struct Run {
+    span: Span,
+    started: Instant,
+}
+
+/// What became of a published frame.
+struct Published {
+    frame: Arc<OutputFrame>,
+    run: Run,
+    result: Result<u64, PublishError>,
+}
+
+/// An owner with everything it works on.
+pub struct Live {
+    bus: Bus,
+    partition: Partition,
+    owner: Owner,
+    log: OutputLog,
+    reader: Reader,
+    answers: Answers,
+    heartbeats: Heartbeats,
+    seen: Seen,
+    flush: Interval,
+    /// Of the frame that waits.
+    ready: Option<Run>,
+    publishing: Option<BoxFuture<'static, Published>>,
+    batch_messages: usize,
+    hash_not_before: Instant,
+}
+
+impl Live {
+    /// Goes live behind a takeover.
+    ///
+    /// # Errors
+    /// Fails when heartbeats cannot be subscribed.
+    pub async fn new(
+        bus: &Bus,
+        partition: Partition,
+        config: &Config,
+        taken: Taken,
+    ) -> Result<Self, Ended> {
+        let bounds = OwnerConfig {
+            turn_entries: config.fold.turn_entries,
+            hash_every_entries: config.fold.hash_every_entries,
+        };
+        let patience = Patience {
+            time: Duration::from_secs(config.heartbeat.patience_seconds),
+            waiting_max: config.heartbeat.waiting_max,
+        };
+        let mut flush = tokio::time::interval(Duration::from_secs(config.heartbeat.flush_seconds));
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let owner = Owner::new(taken, bounds);
+        let stream = bus.names().input_stream(partition);
+        Ok(Self {
+            log: bus.output(partition),
+            reader: bus.reader(&stream, owner.next().seq),
+            answers: Answers::new(bus.clone(), partition, patience),
+            heartbeats: bus
+                .serve_heartbeats(partition)
+                .await
+                .map_err(Ended::failed)?,
+            seen: Seen::default(),
+            flush,
+            ready: None,
+            publishing: None,
+            batch_messages: config.fold.batch_messages,
+            hash_not_before: Instant::now(),
+            bus: bus.clone(),
+            partition,
+            owner,
+        })
+    }
+
+    /// Works until something ends the ownership.
+    pub async fn live(mut self, stop: &CancellationToken) -> Ended {
+        let ended = loop {
+            if let Err(ended) = self.turn(stop).await {
+                break ended;
+            }
+        };
+        if matches!(ended, Ended::Released) {
+            self.drain().await;
+        }
+        ended
+    }
+
+    /// Folds and publishes what can be, then waits for one thing to happen.
+    async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
+        self.fold();
+        self.publish();
+        self.answers
+            .folded(self.owner.state(), self.owner.next())
+            .await;
+        let (may_read, may_fold) = (self.owner.may_read(), self.owner.may_fold());
+        if may_fold {
+            // Something folds while the frame before is in flight; heartbeats get a word in between.
+            tokio::task::yield_now().await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => Err(Ended::Released),
+            published = maybe(&mut self.publishing) => self.published(published),
+            messages = self.reader.next_batch(self.batch_messages), if may_read => {
+                let messages = messages.map_err(read_fault)?;
+                report::lag(self.partition, self.reader.pending());
+                self.take(messages).await
+            }
+            heartbeat = self.heartbeats.next() => match heartbeat {
+                Some((heartbeat, responder)) => {
+                    self.seen.note(&heartbeat);
+                    self.answers.ask(self.owner.state(), heartbeat, responder).await;
+                    Ok(())
+                }
+                None => Err(Ended::Failed(anyhow::anyhow!("the heartbeat subscription ended"))),
+            },
+            progress = self.answers.step() => {
+                self.answers.proceed(progress);
+                Ok(())
+            }
+            _ = self.flush.tick() => {
+                self.tell_seen().await;
+                Ok(())
+            }
+            () = std::future::ready(()), if may_fold => Ok(()),
+        }
+    }
+
+    /// Decodes a batch, stores what cannot be read, and fetches what the rest names.
+    async fn take(&mut self, messages: Vec<Message>) -> Result<(), Ended> {
+        let decoded = decode(self.reader.stream(), messages, self.owner.next());
+        for letter in decoded.dead {
+            self.bus
+                .dead_letter(SERVICE, letter)
+                .await
+                .context("storing a dead letter")
+                .map_err(Ended::Failed)?;
+        }
+        for entry in decoded.items.iter().filter_map(|item| item.entry.as_ref()) {
+            report::policy_mismatch(self.owner.state(), entry);
+        }
+        self.owner.take(decoded.items);
+        while let Some(hash) = self.owner.lacking().cloned() {
+            let fetched = artifacts::fetch(&self.bus.manifests(), &hash).await?;
+            self.owner.give(hash, fetched)?;
+        }
+        Ok(())
+    }
+
+    /// Folds the next frame unless one waits already.
+    fn fold(&mut self) {
+        let started = Instant::now();
+        let Some(frame) = self.owner.fold() else {
+            return;
+        };
+        let span = tracing::info_span!(
+            "turn",
+            partition = %self.partition,
+            first = frame.first_input.map(|position| position.seq),
+            last = frame.last_input.map(|mark| mark.seq),
+            outcomes = frame.outcomes.len(),
+        );
+        let parents = frame.outcomes.iter();
+        link_all(
+            &span,
+            parents.filter_map(|outcome| outcome.traceparent.as_deref()),
+        );
+        self.hash();
+        self.ready = Some(Run { span, started });
+    }
+
+    /// Adds the state hash when it is due and hashing does not take too much of the time.
+    fn hash(&mut self) {
+        let now = Instant::now();
+        if !self.owner.is_hash_due() || now < self.hash_not_before {
+            return;
+        }
+        self.owner.add_hash();
+        let took = now.elapsed();
+        metrics::histogram!("nixfleet_state_hash_seconds").record(took);
+        self.hash_not_before = Instant::now() + took * HASH_TIME_SHARE;
+    }
+
+    /// Sends the frame that waits unless one is in flight.
+    fn publish(&mut self) {
+        let Some(publish) = self.owner.publish() else {
+            return;
+        };
+        let run = self.ready.take().unwrap_or_else(|| Run {
+            span: Span::current(),
+            started: Instant::now(),
+        });
+        let log = self.log.clone();
+        self.publishing = Some(
+            async move {
+                let (frame, expected) = (publish.frame, publish.expected);
+                let traceparent = traceparent_of(&run.span);
+                let result = log
+                    .publish_traced(&frame, expected, traceparent.as_deref())
+                    .await;
+                Published { frame, run, result }
+            }
+            .boxed(),
+        );
+    }
+
+    fn published(&mut self, published: Published) -> Result<(), Ended> {
+        self.publishing = None;
+        let Published { frame, run, result } = published;
+        let _entered = run.span.enter();
+        self.owner.published(result)?;
+        report::published(&frame, run.started.elapsed());
+        Ok(())
+    }
+
+    /// Says who was seen; a failure keeps it for the next flush.
+    async fn tell_seen(&mut self) {
+        let reports = self.seen.reports();
+        if reports.is_empty() {
+            return;
+        }
+        match self.bus.publish_liveness(&reports).await {
+            Ok(()) => self.seen.flushed(),
+            Err(error) => tracing::warn!(%error, "last-seen times are kept for the next flush"),
+        }
+    }
+
+    /// Lets the frame in flight arrive, so that the next owner finds it, and says who was seen.
+    async fn drain(&mut self) {
+        if self.publishing.is_some() {
+            let published = maybe(&mut self.publishing).await;
+            if let Err(ended) = self.published(published) {
+                tracing::info!(partition = %self.partition, %ended, "the last frame is left open");
+            }
+        }
+        self.tell_seen().await;
+    }
+}
+
+/// Waits for the frame in flight, or for ever when there is none.
+async fn maybe(publishing: &mut Option<BoxFuture<'static, Published>>) -> Published {
+    match publishing {
+        Some(publishing) => publishing.await,
+        None => std::future::pending().await,
+    }
+}

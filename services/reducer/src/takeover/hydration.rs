@@ -1,0 +1,162 @@
+//! Rows and the frames behind them, on the way to the state at the barrier.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use anyhow::{Context as _, anyhow};
+use nixfleet_bus::{Message, decode_output};
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::snapshot::{Origin, PartitionSnapshot};
+use nixfleet_proto::{ManifestHash, OutputFrame, Verdict};
+
+use super::{Answer, ContextIfHalted as _, Need};
+use crate::ended::Ended;
+use crate::pins::Pins;
+
+/// A state in the making.
+#[derive(Debug)]
+pub(super) struct Hydration {
+    /// Until what they pin is at hand.
+    rows: Option<PartitionSnapshot>,
+    state: PartitionState,
+    pins: Pins,
+    origin: Origin,
+    /// First output sequence that was not read.
+    next: u64,
+    /// Frames that were read and wait for what they open.
+    read: VecDeque<(u64, OutputFrame)>,
+}
+
+impl Hydration {
+    /// Begins with the rows; frames follow from `output_from` on.
+    pub fn new(rows: PartitionSnapshot, origin: Origin, output_from: u64) -> Result<Self, Ended> {
+        let mut hydration = Self {
+            rows: Some(rows),
+            state: PartitionState::new(),
+            pins: Pins::new(),
+            origin,
+            next: output_from,
+            read: VecDeque::new(),
+        };
+        hydration.go_on()?;
+        Ok(hydration)
+    }
+
+    /// What is lacking to be at the frame `to`.
+    pub fn need(&self, to: u64) -> Need {
+        if let Some(hash) = self.lacking() {
+            return Need::Manifest(hash.clone());
+        }
+        let from = self.next;
+        if from <= to {
+            return Need::Frames { from, to };
+        }
+        Need::Nothing
+    }
+
+    /// Takes what was lacking.
+    pub fn give(&mut self, answer: Answer) -> Result<(), Ended> {
+        match (self.lacking().cloned(), answer) {
+            (Some(hash), Answer::Manifest(fetched)) => self.pins.give(hash, fetched)?,
+            (None, Answer::Frames(messages)) => {
+                for message in &messages {
+                    self.read(message)?;
+                }
+            }
+            (_, answer) => {
+                let fault = anyhow!("{answer:?} is not what the hydration lacks");
+                return Err(Ended::Failed(fault));
+            }
+        }
+        self.go_on()
+    }
+
+    /// The state, unless something is lacking.
+    pub fn finish(self) -> Option<(PartitionState, Pins, Origin)> {
+        let whole = self.rows.is_none() && self.read.is_empty();
+        whole.then_some((self.state, self.pins, self.origin))
+    }
+
+    /// The first manifest that has to be fetched.
+    fn lacking(&self) -> Option<&ManifestHash> {
+        if let Some(rows) = &self.rows {
+            let bare = rows.rollouts.iter().filter(|row| row.pinned.is_none());
+            let mut named = bare.map(|row| &row.manifest_hash);
+            return named.find(|hash| self.pins.lacks(hash));
+        }
+        let (_, frame) = self.read.front()?;
+        opened(frame).find(|hash| self.pins.lacks(hash))
+    }
+
+    fn read(&mut self, message: &Message) -> Result<(), Ended> {
+        let (seq, wanted) = (message.seq, self.next);
+        if seq < wanted {
+            return Ok(());
+        }
+        if seq > wanted {
+            let fault = anyhow!("the output log has a hole: wanted {wanted}, got {seq}");
+            return Err(Ended::Halted(fault));
+        }
+        let frame = decode_output(message)
+            .with_context(|| format!("reading output frame {seq}"))
+            .map_err(Ended::Halted)?;
+        self.next = seq + 1;
+        self.read.push_back((seq, frame));
+        Ok(())
+    }
+
+    /// Does everything for which nothing is lacking.
+    fn go_on(&mut self) -> Result<(), Ended> {
+        if self.lacking().is_none()
+            && let Some(rows) = self.rows.take()
+        {
+            self.state = PartitionState::restore(rows, self.pins.set())
+                .context("restoring the state from the rows")
+                .map_err(Ended::Halted)?;
+        }
+        while self.rows.is_none() && self.lacking().is_none() {
+            let Some((seq, frame)) = self.read.pop_front() else {
+                break;
+            };
+            self.absorb(&frame)
+                .context_if_halted(&format!("absorbing frame {seq}"))?;
+        }
+        Ok(())
+    }
+
+    fn absorb(&mut self, frame: &OutputFrame) -> Result<(), Ended> {
+        self.origin.follow(frame).map_err(Ended::halted)?;
+        let is_partial = self.origin.is_partial();
+        for outcome in &frame.outcomes {
+            let absorbed = if is_partial {
+                self.state.absorb_known(outcome, self.pins.set())
+            } else {
+                self.state.absorb(outcome, self.pins.set())
+            };
+            absorbed.map_err(Ended::halted)?;
+        }
+        // A state that lacks what came before the log cannot have the hash of one that does not.
+        if let (Some(expected), false) = (&frame.state_hash, is_partial) {
+            let actual = self.state.hash();
+            if actual != *expected {
+                return Err(Ended::Halted(anyhow!(
+                    "the rows and frames give the state {actual}, its owner had {expected}: drop \
+                     the schema, so that the rows are written again from the log"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Manifests that a frame opens rollouts with, each once.
+fn opened(frame: &OutputFrame) -> impl Iterator<Item = &ManifestHash> {
+    let opened: BTreeSet<_> = frame
+        .outcomes
+        .iter()
+        .filter_map(|outcome| match &outcome.verdict {
+            Verdict::Accepted(accepted) => Some(&accepted.opened.as_ref()?.manifest_hash),
+            Verdict::Rejected(_) => None,
+        })
+        .collect();
+    opened.into_iter()
+}

@@ -1,0 +1,12 @@
+//! The plain values of the reducer, driven as the shell drives them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "cores/owner.rs"]
+mod owner;
+#[path = "cores/recovery.rs"]
+mod recovery;
+#[path = "cores/takeover.rs"]
+mod takeover;
+#[path = "cores/world.rs"]
+mod world;

@@ -1,0 +1,97 @@
+//! Being the owner.
+
+use nixfleet_bus::PublishError;
+use nixfleet_reducer::{Ended, Fetched, Owner, OwnerConfig};
+
+use crate::world::{CONFIG, World, acknowledged, fetched, opening};
+
+fn world() -> World {
+    World::of([opening("stable@4f"), acknowledged("stable@4f", "a")])
+}
+
+#[test]
+fn one_frame_is_in_flight_and_the_next_follows_it() {
+    let mut world = world();
+    let mut owner = Owner::new(world.take_over().unwrap(), CONFIG);
+    assert!(owner.may_read());
+    let barrier = world.item(1, world.input[0].clone());
+    owner.take(vec![barrier]);
+    assert!(owner.may_fold() && !owner.may_read());
+    owner.fold().unwrap();
+    let first = owner.publish().unwrap();
+    assert_eq!(first.expected, 1);
+
+    let opening = world.item(2, world.input[1].clone());
+    owner.take(vec![opening]);
+    assert!(!owner.may_fold(), "what it opens is not at hand");
+    let hash = owner.lacking().unwrap().clone();
+    owner.give(hash.clone(), fetched(&hash)).unwrap();
+    owner.fold().unwrap();
+    assert!(owner.publish().is_none(), "one at a time");
+    assert!(owner.fold().is_none(), "one waits");
+    owner.published(Ok(2)).unwrap();
+    assert_eq!(owner.publish().unwrap().expected, 2);
+    assert!(owner.is_publishing());
+}
+
+#[test]
+fn whatever_is_not_stored_ends_the_ownership() {
+    let ended = |error| {
+        let mut world = world();
+        let mut owner = Owner::new(world.take_over().unwrap(), CONFIG);
+        let item = world.item(1, world.input[0].clone());
+        owner.take(vec![item]);
+        owner.fold().unwrap();
+        owner.publish().unwrap();
+        owner.published(Err(error)).unwrap_err()
+    };
+    let fenced = ended(PublishError::Fenced {
+        expected: 1,
+        last: 2,
+    });
+    assert!(matches!(fenced, Ended::Fenced));
+    let unknown = ended(PublishError::Unavailable("no answer".to_owned()));
+    assert!(matches!(unknown, Ended::Failed(_)));
+    let large = ended(PublishError::TooLarge { bytes: 2, max: 1 });
+    assert!(matches!(large, Ended::Halted(_)));
+}
+
+#[test]
+fn an_entry_whose_manifest_is_lost_stops_the_partition() {
+    let mut world = world();
+    let mut owner = Owner::new(world.take_over().unwrap(), CONFIG);
+    let items = (1..).zip(&world.input);
+    let items = items.map(|(seq, entry)| world.item(seq, entry.clone()));
+    owner.take(items.collect());
+    let hash = owner.lacking().unwrap().clone();
+    let ended = owner.give(hash.clone(), Fetched::Missing(hash));
+    assert!(matches!(ended, Err(Ended::Halted(_))));
+}
+
+#[test]
+fn a_hash_is_due_after_so_many_entries_and_fits_its_frame() {
+    let mut world = world();
+    let config = OwnerConfig {
+        hash_every_entries: 2,
+        ..CONFIG
+    };
+    let mut owner = Owner::new(world.take_over().unwrap(), config);
+    let mut hashed = Vec::new();
+    for seq in 1..=3 {
+        let item = world.item(seq, world.input[seq as usize - 1].clone());
+        owner.take(vec![item]);
+        while let Some(hash) = owner.lacking().cloned() {
+            owner.give(hash.clone(), fetched(&hash)).unwrap();
+        }
+        owner.fold().unwrap();
+        owner.add_hash();
+        let publish = owner.publish().unwrap();
+        if let Some(hash) = &publish.frame.state_hash {
+            assert_eq!(*hash, owner.state().hash());
+            hashed.push(seq);
+        }
+        let published = world.publish(&publish.frame, publish.expected);
+        owner.published(published).unwrap();
+    }
+    assert_eq!(hashed, [2]);
+}

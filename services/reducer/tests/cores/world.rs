@@ -1,0 +1,327 @@
+//! One partition: both logs, the rows, and a way to be its owner.
+
+use chrono::TimeDelta;
+use nixfleet_bus::{LastFrame, Message, PublishError, StreamIdentity};
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
+use nixfleet_proto::snapshot::{Cursor, HostRow, Origin, PartitionSnapshot, RolloutRow};
+use nixfleet_proto::{
+    Entry, EntryBody, HostEvent, HostEventBody, InputMark, ManifestHash, Minutes, OnHealthFailure,
+    OutputFrame, Pinned, PinnedManifest, PinnedSet, PlanAction, Producer, RolloutId, Timestamp,
+};
+use nixfleet_reducer::{
+    Answer, Ended, Fetched, Item, Logs, Need, Owner, OwnerConfig, Taken, Takeover,
+};
+
+pub const CONFIG: OwnerConfig = OwnerConfig {
+    turn_entries: 100,
+    hash_every_entries: 1,
+};
+
+pub fn at(minutes: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + TimeDelta::minutes(minutes)
+}
+
+pub fn id(text: &str) -> RolloutId {
+    text.parse().unwrap()
+}
+
+/// What the manifest of a rollout pins; its hash is the rollout's id.
+pub fn manifest(rollout: &str) -> PinnedManifest {
+    let host = |name: &str| PinnedHost {
+        hostname: name.into(),
+        wave_index: 0,
+        target_closure: format!("target-{name}").into(),
+        staged: true,
+    };
+    PinnedManifest {
+        rollout_id: id(rollout),
+        pinned: std::sync::Arc::new(Pinned {
+            on_health_failure: OnHealthFailure::Halt,
+            waves: vec![PinnedWave {
+                soak_minutes: Minutes::ZERO,
+            }],
+            host_set: vec![host("a"), host("b")],
+            disruption_budgets: Vec::new(),
+        }),
+    }
+}
+
+pub fn planned(action: PlanAction) -> Entry {
+    Entry::new(at(1), EntryBody::Plan { epoch: 1, action })
+}
+
+pub fn opening(rollout: &str) -> Entry {
+    let rollout_id = id(rollout);
+    planned(PlanAction::OpenRollout {
+        channel: rollout_id.channel(),
+        target_ref: rollout_id.target_ref(),
+        manifest_hash: rollout.into(),
+        rollout_id,
+    })
+}
+
+pub fn acknowledged(rollout: &str, host: &str) -> Entry {
+    Entry::new(
+        at(2),
+        EntryBody::HostEvent {
+            rollout_id: id(rollout),
+            hostname: host.into(),
+            producer: Producer::Agent,
+            event: HostEvent {
+                seq: 1,
+                body: HostEventBody::DispatchAck {
+                    current_closure_at_dispatch: "before".into(),
+                    received_at: at(2),
+                },
+            },
+        },
+    )
+}
+
+/// A partition whose input log holds one entry per message, from sequence `input_first` on.
+pub struct World {
+    pub input: Vec<Entry>,
+    pub input_first: u64,
+    pub created: Timestamp,
+    /// Another run of the log: its messages have other ids.
+    pub generation: u32,
+    pub output: Vec<OutputFrame>,
+    pub output_first: u64,
+    pub rows: PartitionSnapshot,
+    /// Needs of the last takeover, by name.
+    pub needs: Vec<&'static str>,
+}
+
+impl World {
+    /// A log that is told these entries behind a barrier of the planner.
+    pub fn of(entries: impl IntoIterator<Item = Entry>) -> Self {
+        let barrier = planned(PlanAction::Barrier {});
+        Self {
+            input: std::iter::once(barrier).chain(entries).collect(),
+            input_first: 1,
+            created: at(0),
+            generation: 0,
+            output: Vec::new(),
+            output_first: 1,
+            rows: PartitionSnapshot::default(),
+            needs: Vec::new(),
+        }
+    }
+
+    pub fn out_seq(&self) -> u64 {
+        self.output_first + self.output.len() as u64 - 1
+    }
+
+    /// Appends a frame when the log stands where it was expected.
+    pub fn publish(&mut self, frame: &OutputFrame, expected: u64) -> Result<u64, PublishError> {
+        let last = if self.output.is_empty() {
+            0
+        } else {
+            self.out_seq()
+        };
+        if last != expected {
+            return Err(PublishError::Fenced { expected, last });
+        }
+        self.output.push(frame.clone());
+        Ok(self.out_seq())
+    }
+
+    pub fn take_over(&mut self) -> Result<Taken, Ended> {
+        let mut takeover = Takeover::new();
+        self.needs.clear();
+        loop {
+            let answer = match takeover.need() {
+                Need::Cursor => Answer::Cursor(self.rows.cursor.clone()),
+                Need::LastFrame => Answer::LastFrame(self.last_frame()),
+                Need::Logs(at) => Answer::Logs(self.logs(at.iter().copied())),
+                Need::Barrier { frame, expected } => {
+                    Answer::Barrier(self.publish(&frame, expected))
+                }
+                Need::Snapshot => Answer::Snapshot(self.rows.clone()),
+                Need::Manifest(hash) => Answer::Manifest(fetched(&hash)),
+                Need::Frames { from, to } => Answer::Frames(self.frames(from, to)),
+                Need::Nothing => return Ok(takeover.finish().unwrap()),
+            };
+            self.needs.push(name(&takeover.need()));
+            takeover.give(answer)?;
+        }
+    }
+
+    /// Takes over, folds everything and publishes it, a frame per entry.
+    pub fn work(&mut self) -> Owner {
+        let mut owner = Owner::new(self.take_over().unwrap(), CONFIG);
+        self.go_on(&mut owner);
+        owner
+    }
+
+    pub fn go_on(&mut self, owner: &mut Owner) {
+        loop {
+            let next = owner.next();
+            let place = usize::try_from(next.seq - self.input_first).unwrap();
+            let Some(entry) = self.input.get(place) else {
+                return;
+            };
+            let item = self.item(next.seq, entry.clone());
+            owner.take(vec![item]);
+            while let Some(hash) = owner.lacking().cloned() {
+                owner.give(hash.clone(), fetched(&hash)).unwrap();
+            }
+            owner.fold().unwrap();
+            owner.add_hash();
+            let publish = owner.publish().unwrap();
+            let published = self.publish(&publish.frame, publish.expected);
+            owner.published(published).unwrap();
+        }
+    }
+
+    pub fn item(&self, seq: u64, entry: Entry) -> Item {
+        Item {
+            mark: InputMark {
+                seq,
+                index: 0,
+                of: 1,
+            },
+            msg_id: Some(self.msg_id(seq).into()),
+            entry: Some(entry),
+        }
+    }
+
+    /// Writes the rows that an applier has at an output sequence.
+    pub fn apply(&mut self, out_seq: u64) {
+        let before = self.rows.cursor.take();
+        let mut origin = before
+            .as_ref()
+            .map_or(Origin::of_log(self.output_first), |cursor| cursor.origin);
+        let mut state = restored(std::mem::take(&mut self.rows));
+        let from = before.as_ref().map_or(self.output_first, |c| c.out_seq + 1);
+        let from = from.max(self.output_first);
+        let mut cursor = before.unwrap_or(Cursor {
+            out_seq: 0,
+            input: None,
+            input_msg_id: None,
+            stream_created: self.created,
+            epoch: 0,
+            leader_epoch: 0,
+            clock: None,
+            origin,
+        });
+        for seq in from..=out_seq {
+            let frame = self.frame(seq).clone();
+            origin.follow(&frame).unwrap();
+            for outcome in &frame.outcomes {
+                state.absorb_known(outcome, &pinned()).unwrap();
+            }
+            cursor.input = frame.last_input.or(cursor.input);
+            cursor.input_msg_id = frame.last_input_id.clone();
+            cursor.epoch = frame.epoch;
+        }
+        cursor.out_seq = out_seq;
+        cursor.stream_created = self.created;
+        cursor.leader_epoch = state.leader_epoch();
+        cursor.clock = state.clock();
+        cursor.origin = origin;
+        self.rows = rows(&state, cursor);
+    }
+
+    pub fn frame(&self, seq: u64) -> &OutputFrame {
+        &self.output[usize::try_from(seq - self.output_first).unwrap()]
+    }
+
+    fn msg_id(&self, seq: u64) -> String {
+        format!("{}/{seq}", self.generation)
+    }
+
+    fn last_frame(&self) -> Option<LastFrame> {
+        let frame = self.output.last()?.clone();
+        let (seq, msg_id) = (self.out_seq(), None);
+        Some(LastFrame { seq, msg_id, frame })
+    }
+
+    fn logs(&self, at: impl Iterator<Item = u64>) -> Logs {
+        let input_last = self.input_first + self.input.len() as u64 - 1;
+        let held = at.filter(|seq| (self.input_first..=input_last).contains(seq));
+        Logs {
+            input: StreamIdentity {
+                created: self.created,
+                first_seq: self.input_first,
+                last_seq: input_last,
+            },
+            output: StreamIdentity {
+                created: self.created,
+                first_seq: self.output_first,
+                last_seq: self.out_seq(),
+            },
+            ids: held.map(|seq| (seq, self.msg_id(seq))).collect(),
+        }
+    }
+
+    fn frames(&self, from: u64, to: u64) -> Vec<Message> {
+        // A few at a time, as readers give them.
+        let some = (from..=to).take(2);
+        some.map(|seq| Message {
+            seq,
+            subject: "fleet.out.00".to_owned(),
+            msg_id: None,
+            traceparent: None,
+            time: at(0),
+            payload: serde_json::to_vec(self.frame(seq)).unwrap().into(),
+        })
+        .collect()
+    }
+}
+
+pub fn fetched(hash: &ManifestHash) -> Fetched {
+    Fetched::Pins(manifest(hash.as_str()))
+}
+
+fn pinned() -> PinnedSet {
+    let ids = ["stable@4f", "stable@5b"];
+    ids.map(|id| (ManifestHash::from(id), manifest(id))).into()
+}
+
+fn restored(rows: PartitionSnapshot) -> PartitionState {
+    PartitionState::restore(rows, &pinned()).unwrap()
+}
+
+/// The rows of a state; these tests make neither quarantines nor failures nor holds.
+fn rows(state: &PartitionState, cursor: Cursor) -> PartitionSnapshot {
+    let mut rows = PartitionSnapshot {
+        cursor: Some(cursor),
+        ..PartitionSnapshot::default()
+    };
+    for rollout in state.rollouts().values() {
+        rows.rollouts.push(RolloutRow {
+            record: rollout.record.clone(),
+            manifest_hash: rollout.manifest_hash.clone(),
+            pinned: Some(rollout.pinned.clone()),
+            position: rollout.position,
+        });
+        let hosts = rollout.hosts.values().map(|host| HostRow {
+            record: (*host.record).clone(),
+            queued_at: host.queued_at,
+            recovery_candidate: host.recovery_candidate.clone(),
+            position: host.position,
+        });
+        rows.hosts.extend(hosts);
+    }
+    rows
+}
+
+fn name(need: &Need) -> &'static str {
+    match need {
+        Need::Cursor => "cursor",
+        Need::LastFrame => "last frame",
+        Need::Logs(_) => "logs",
+        Need::Barrier { .. } => "barrier",
+        Need::Snapshot => "snapshot",
+        Need::Manifest(_) => "manifest",
+        Need::Frames { .. } => "frames",
+        Need::Nothing => "nothing",
+    }
+}
+
+/// Ids of the rollouts that a state knows.
+pub fn known(state: &PartitionState) -> Vec<String> {
+    state.rollouts().keys().map(ToString::to_string).collect()
+}
