@@ -304,7 +304,7 @@ impl Replay {
         self.differences.push(Difference {
             table: "outcomes",
             key: vec![position.seq.to_string(), position.index.to_string()],
-            column: outcome.subject.entry.clone(),
+            column: outcome.subject.entry.to_string(),
             expected: serde_json::to_value(&decided).ok(),
             found: serde_json::to_value(outcome).ok(),
         });

@@ -220,7 +220,7 @@ fn an_outcome_that_the_fold_contradicts_is_found_and_followed_all_the_same() {
     let Verdict::Accepted(accepted) = &mut outcome.verdict else {
         panic!("{outcome:?}");
     };
-    accepted.hosts[0].last_event_seq = 7;
+    Arc::make_mut(&mut accepted.hosts[0]).last_event_seq = 7;
     archive.frames[2].1.state_hash = None;
     archive.frames[3].1 = Archive::new().frames[3].1.clone();
     let mut replay = archive.replay().unwrap();
