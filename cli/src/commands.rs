@@ -2,6 +2,7 @@
 
 pub mod certs;
 pub mod clear;
+pub mod cluster;
 pub mod db;
 pub mod debug;
 pub mod deferrals;
