@@ -18,11 +18,11 @@ pub mod wave_promotion_host_unstaged;
 #[cfg(test)]
 pub(crate) mod fixture;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nixfleet_proto::{Gate, Hostname, Position, Timestamp};
 
-use crate::view::{BudgetId, FleetView, HostView, RolloutView};
+use crate::view::{BudgetId, FleetView, HostSet, HostView, RolloutView};
 
 /// A host that asks to start.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +75,7 @@ impl Block {
 /// Hosts that this run puts in flight, by budget list.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    dispatched: BTreeSet<Hostname>,
+    dispatched: HostSet,
     added: BTreeMap<BudgetId, usize>,
 }
 

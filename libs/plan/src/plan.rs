@@ -10,7 +10,7 @@ mod open;
 mod retention;
 mod soak;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nixfleet_proto::{Gate, Hostname, PlanAction, RolloutId, Timestamp};
 
@@ -60,8 +60,8 @@ struct Run<'a> {
     /// Wave cursors that this run moves.
     advanced: BTreeMap<&'a RolloutId, u32>,
     ledger: Ledger,
-    /// Hosts that this run dispatches or recovers.
-    taken: BTreeSet<(&'a RolloutId, &'a Hostname)>,
+    /// Hosts that this run dispatches or recovers; sorted once all of them are in.
+    taken: Vec<(&'a RolloutId, &'a Hostname)>,
     held: BTreeMap<Gate, usize>,
     next_deadline: Option<Timestamp>,
     is_capped: bool,
@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
             now,
             advanced: BTreeMap::new(),
             ledger: Ledger::default(),
-            taken: BTreeSet::new(),
+            taken: Vec::new(),
             held: BTreeMap::new(),
             next_deadline: None,
             is_capped: false,
@@ -100,6 +100,7 @@ impl<'a> Run<'a> {
         let waves = run.plan_dispatches();
         run.plan_expiries();
         run.plan_opens();
+        run.taken.sort_unstable();
         run.plan_block_changes(&waves);
         run.note_freshness();
         (run, waves)

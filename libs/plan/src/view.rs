@@ -10,6 +10,7 @@ mod host;
 mod load;
 mod overlay;
 mod rollout;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,8 @@ pub use load::LoadError;
 pub use overlay::REFUSAL_PAUSE;
 pub use rollout::RolloutView;
 pub(crate) use rollout::WaveIndex;
+pub use table::Hosts;
+pub(crate) use table::{ByHost, HostSet};
 
 use budget::{BudgetBook, Presence};
 use overlay::AttemptKey;
@@ -42,7 +45,7 @@ pub struct FleetView {
     pub(crate) release: Option<Release>,
     pub(crate) rollouts: BTreeMap<RolloutId, RolloutView>,
     pub(crate) quarantines: BTreeMap<ChannelName, BTreeMap<ClosureHash, Position>>,
-    pub(crate) presences: BTreeMap<Hostname, Presence>,
+    pub(crate) presences: ByHost<Presence>,
     pub(crate) budgets: BudgetBook,
     /// Superseded rollouts by the time it happened.
     pub(crate) superseded: BTreeSet<(Timestamp, RolloutId)>,

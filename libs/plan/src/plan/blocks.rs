@@ -134,7 +134,10 @@ impl<'a> Run<'a> {
         let host = rollout.hosts.get(hostname);
         host.is_some_and(|host| host.state == nixfleet_proto::HostState::Pending)
             && !rollout.is_dispatched(hostname)
-            && !self.taken.contains(&(&rollout.record.rollout_id, hostname))
+            && self
+                .taken
+                .binary_search(&(&rollout.record.rollout_id, hostname))
+                .is_err()
     }
 }
 

@@ -143,7 +143,7 @@ impl<'a> Run<'a> {
             };
             match self.admit(&action) {
                 Admitted::Yes => {
-                    self.taken.insert((&rollout.record.rollout_id, hostname));
+                    self.taken.push((&rollout.record.rollout_id, hostname));
                     self.recoveries.push(action);
                 }
                 Admitted::NotAgain => {}
@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
         match self.admit(&action) {
             Admitted::Yes => {
                 self.ledger.dispatch(self.view, hostname);
-                self.taken.insert((&rollout.record.rollout_id, hostname));
+                self.taken.push((&rollout.record.rollout_id, hostname));
                 self.dispatches.push(action);
                 true
             }

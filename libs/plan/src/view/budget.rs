@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nixfleet_proto::fleet::ResolvedBudget;
-use nixfleet_proto::{Hostname, Pinned, RolloutId};
+use nixfleet_proto::{Pinned, RolloutId};
+
+use super::ByHost;
 
 /// A host list that is counted.
 pub(crate) type BudgetId = u32;
@@ -54,7 +56,7 @@ impl BudgetBook {
         &mut self,
         pinned: &Arc<Pinned>,
         place: usize,
-        presences: &mut BTreeMap<Hostname, Presence>,
+        presences: &mut ByHost<Presence>,
     ) -> BudgetId {
         let hosts = &pinned.disruption_budgets[place].hosts;
         let known = self
@@ -86,7 +88,7 @@ impl BudgetBook {
     }
 
     /// Ends the use of a list by one rollout.
-    pub fn release(&mut self, id: BudgetId, presences: &mut BTreeMap<Hostname, Presence>) {
+    pub fn release(&mut self, id: BudgetId, presences: &mut ByHost<Presence>) {
         let Some(list) = self.lists.get_mut(&id) else {
             return;
         };

@@ -11,6 +11,7 @@ use nixfleet_proto::{
 
 use super::budget::BudgetId;
 use super::host::{GroupKey, HostView, Indexed, Slot, completes_at};
+use super::table::Hosts;
 
 /// One rollout.
 #[derive(Debug, Clone)]
@@ -19,7 +20,7 @@ pub struct RolloutView {
     pub record: RolloutRecord,
     /// What it was opened with.
     pub pinned: Arc<Pinned>,
-    pub(crate) hosts: BTreeMap<Hostname, HostView>,
+    pub(crate) hosts: Hosts,
     /// Outstanding failures with the entry that reported them.
     pub(crate) failures: BTreeMap<Hostname, BTreeMap<ProbeName, Failures>>,
     /// Holds as last stated in the log.
@@ -102,7 +103,7 @@ impl RolloutView {
         Self {
             record,
             pinned,
-            hosts: BTreeMap::new(),
+            hosts: Hosts::default(),
             failures: BTreeMap::new(),
             blocks: BTreeMap::new(),
             by_target,
@@ -117,8 +118,8 @@ impl RolloutView {
         }
     }
 
-    /// The hosts with a record.
-    pub fn hosts(&self) -> &BTreeMap<Hostname, HostView> {
+    /// The hosts with a record, in no particular order.
+    pub fn hosts(&self) -> &Hosts {
         &self.hosts
     }
 
