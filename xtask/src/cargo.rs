@@ -14,10 +14,10 @@ pub fn root() -> &'static Path {
         .expect("xtask lives one level below the root")
 }
 
-/// Builds all programs and becomes the demo.
-pub fn demo(options: &[String]) -> Result<()> {
+/// Builds all programs and becomes one of them.
+pub fn run(program: &str, options: &[String]) -> Result<()> {
     build(&["--bins"])?;
-    let program = sibling("nixfleet-demo")?;
+    let program = sibling(program)?;
     say(&program, options);
     let error = Command::new(&program).args(options).exec();
     Err(error).with_context(|| format!("starting {}", program.display()))

@@ -30,6 +30,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Build everything and break a running control plane under load.
+    Chaos {
+        /// Options of the run; `cargo xtask chaos --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Build everything and run all tests.
     Test {
         /// Passed on to `cargo test`: a name filter, and `--` with options of the test program.
@@ -43,7 +49,10 @@ enum Task {
 fn main() -> ExitCode {
     let done = match arguments().task {
         Task::Setup => setup::run(),
-        Task::Demo { options } => setup::run().and_then(|()| cargo::demo(&options)),
+        Task::Demo { options } => setup::run().and_then(|()| cargo::run("nixfleet-demo", &options)),
+        Task::Chaos { options } => {
+            setup::run().and_then(|()| cargo::run("nixfleet-chaos", &options))
+        }
         Task::Test { options } => setup::run().and_then(|()| cargo::test(&options)),
         Task::Check => cargo::check(),
     };
@@ -56,10 +65,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--help` behind `demo` belongs to the demo, everything else to us.
+/// `--help` behind `demo` or `chaos` belongs to those, everything else to us.
 fn arguments() -> Arguments {
     let mut words: Vec<_> = std::env::args_os().collect();
-    if words.get(1).is_some_and(|word| word == "demo") {
+    if words
+        .get(1)
+        .is_some_and(|word| word == "demo" || word == "chaos")
+    {
         words.insert(2, "--".into());
     }
     Arguments::parse_from(words)

@@ -1,6 +1,6 @@
 //! A nats-server of our own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -109,6 +109,19 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Port for clients.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Size of the largest file with messages.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn largest_block(&self) -> Result<u64> {
+        largest(&self.dir.join("js"))
+    }
+
     /// Port of the HTTP monitor (`/varz`, `/jsz`).
     pub fn monitor_port(&self) -> u16 {
         self.monitor_port
@@ -166,7 +179,21 @@ impl Nats {
     }
 }
 
-fn dir_name(dir: &std::path::Path) -> String {
+fn largest(dir: &Path) -> Result<u64> {
+    let mut most = 0;
+    let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            most = most.max(largest(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "blk") {
+            most = most.max(path.metadata()?.len());
+        }
+    }
+    Ok(most)
+}
+
+fn dir_name(dir: &Path) -> String {
     dir.file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()

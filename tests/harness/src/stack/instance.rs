@@ -197,6 +197,11 @@ impl Instance {
         Ok(monitor::get(self.admin_port, "/metrics")?.body)
     }
 
+    /// True when it says that it can do its work, the first release apart.
+    pub fn is_ready(&mut self) -> bool {
+        matches!(self.ready_but_for_a_release(), Ok(Some(())))
+    }
+
     /// `Some` once everything but the first release is there; a gateway needs one to be ready.
     pub(super) fn ready_but_for_a_release(&mut self) -> Result<Option<()>> {
         if let Some(process) = &mut self.process {

@@ -1,0 +1,75 @@
+//! The options.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Fewer hosts do not fill both waves of every channel.
+const HOSTS_MIN: usize = 16;
+
+/// Breaks a control plane under load, over and over, and checks that nothing is lost or done twice.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "nixfleet-chaos", version, bin_name = "cargo xtask chaos")]
+pub struct Args {
+    /// Minutes under fire; every kind of fault happens at least once, however few they are.
+    #[arg(long, default_value_t = 2.0, value_parser = minutes)]
+    pub minutes: f64,
+    /// Decides faults, releases and what happens to each host.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Hosts of the fleet, at least 16.
+    #[arg(long, default_value_t = 48, value_parser = hosts)]
+    pub hosts: usize,
+    /// Only faults whose name contains this text; several are separated by commas.
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Print the result as JSON on standard output; everything else goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+    /// Leave everything running at the end, print where, and wait for Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+impl Args {
+    /// Time under fire.
+    pub fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0)
+    }
+}
+
+fn hosts(text: &str) -> Result<usize, String> {
+    let hosts: usize = text.parse().map_err(|error| format!("{error}"))?;
+    if hosts < HOSTS_MIN {
+        return Err(format!(
+            "at least {HOSTS_MIN} hosts fill every wave of every channel"
+        ));
+    }
+    Ok(hosts)
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if !(0.1..=10_080.0).contains(&minutes) {
+        return Err("must be between 0.1 and 10080".to_owned());
+    }
+    Ok(minutes)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Args::command().debug_assert();
+        assert!(Args::try_parse_from(["chaos", "--hosts", "5"]).is_err());
+        assert!(Args::try_parse_from(["chaos", "--minutes", "0"]).is_err());
+        let args = Args::try_parse_from(["chaos", "--minutes", "0.5", "--only", "nats,disk"]);
+        let args = args.unwrap();
+        assert_eq!(args.duration(), Duration::from_secs(30));
+        assert_eq!(args.only, ["nats", "disk"]);
+    }
+}

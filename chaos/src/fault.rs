@@ -1,0 +1,217 @@
+//! What can be broken.
+
+use std::fmt;
+use std::time::Duration;
+
+use nixfleet_harness::Service;
+
+/// Processes that are hit together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// One process of every service, as when a machine dies.
+    Node,
+    /// One process of one service.
+    One(Service),
+}
+
+/// A server the services talk to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Server {
+    /// nats-server.
+    Nats,
+    /// Postgres.
+    Postgres,
+}
+
+/// How a connection breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Break {
+    /// It ends, and new ones do.
+    Cut,
+    /// Nothing passes and nobody is told.
+    Stall,
+    /// Requests pass, answers do not.
+    Deaf,
+}
+
+/// One kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `kill -9`, started again later.
+    Kill(Target),
+    /// SIGTERM, started again later.
+    Stop(Target),
+    /// SIGSTOP for longer than leases live, then SIGCONT.
+    Pause(Target),
+    /// `kill -9` of nats-server.
+    KillNats,
+    /// `kill -9` of the postmaster.
+    KillPostgres,
+    /// Immediate shutdown of Postgres.
+    QuitPostgres,
+    /// The input logs are at their byte limit.
+    FullInput,
+    /// The output logs are at their byte limit.
+    FullOutput,
+    /// The disk of nats-server takes no more bytes.
+    FullDisk,
+    /// Every answer of Postgres comes late.
+    SlowPostgres,
+    /// The connections to a server break.
+    Sever(Server, Break),
+}
+
+/// Who feels a broken connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every service.
+    All,
+    /// The processes with the fault's number.
+    Node,
+}
+
+/// One fault of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// What breaks.
+    pub kind: Kind,
+    /// Which of two: the busier process or the other one; the node that is cut off; the severity.
+    pub number: usize,
+    /// Who feels it, when it is a connection.
+    pub scope: Scope,
+    /// How long it stays broken.
+    pub hold: Duration,
+}
+
+impl Kind {
+    /// The kinds that every run must have.
+    pub fn essential() -> Vec<Self> {
+        use Break::{Cut, Stall};
+        vec![
+            Self::Kill(Target::Node),
+            Self::Stop(Target::Node),
+            Self::Pause(Target::Node),
+            Self::KillNats,
+            Self::KillPostgres,
+            Self::QuitPostgres,
+            Self::FullInput,
+            Self::FullDisk,
+            Self::SlowPostgres,
+            Self::Sever(Server::Nats, Cut),
+            Self::Sever(Server::Nats, Stall),
+            Self::Sever(Server::Postgres, Cut),
+            Self::Sever(Server::Postgres, Stall),
+        ]
+    }
+
+    /// All kinds, each service alone included.
+    pub fn all() -> Vec<Self> {
+        let mut kinds = Self::essential();
+        for service in Service::ALL {
+            kinds.push(Self::Kill(Target::One(service)));
+            kinds.push(Self::Stop(Target::One(service)));
+            kinds.push(Self::Pause(Target::One(service)));
+        }
+        kinds.push(Self::FullOutput);
+        kinds.push(Self::Sever(Server::Nats, Break::Deaf));
+        kinds.push(Self::Sever(Server::Postgres, Break::Deaf));
+        kinds
+    }
+
+    /// True for faults of our own processes.
+    pub fn is_process(self) -> bool {
+        match self {
+            Self::Kill(_) | Self::Stop(_) | Self::Pause(_) => true,
+            Self::KillNats
+            | Self::KillPostgres
+            | Self::QuitPostgres
+            | Self::FullInput
+            | Self::FullOutput
+            | Self::FullDisk
+            | Self::SlowPostgres
+            | Self::Sever(..) => false,
+        }
+    }
+
+    /// True for faults that may strike while a process is down: what they need is not down then.
+    pub fn may_join(self) -> bool {
+        match self {
+            Self::KillNats | Self::KillPostgres | Self::QuitPostgres | Self::Sever(..) => true,
+            Self::Kill(_)
+            | Self::Stop(_)
+            | Self::Pause(_)
+            | Self::FullInput
+            | Self::FullOutput
+            | Self::FullDisk
+            | Self::SlowPostgres => false,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node => f.write_str("node"),
+            Self::One(service) => service.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nats => "nats",
+            Self::Postgres => "postgres",
+        })
+    }
+}
+
+impl fmt::Display for Break {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cut => "cut",
+            Self::Stall => "stall",
+            Self::Deaf => "deafen",
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill(target) => write!(f, "kill {target}"),
+            Self::Stop(target) => write!(f, "stop {target}"),
+            Self::Pause(target) => write!(f, "pause {target}"),
+            Self::KillNats => f.write_str("kill nats"),
+            Self::KillPostgres => f.write_str("kill postgres"),
+            Self::QuitPostgres => f.write_str("quit postgres"),
+            Self::FullInput => f.write_str("full input log"),
+            Self::FullOutput => f.write_str("full output log"),
+            Self::FullDisk => f.write_str("full disk"),
+            Self::SlowPostgres => f.write_str("slow postgres"),
+            Self::Sever(server, how) => write!(f, "{how} {server}"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        match (self.kind, self.scope) {
+            (Kind::Kill(_) | Kind::Stop(_) | Kind::Pause(_), _)
+            | (Kind::Sever(..), Scope::Node) => write!(f, " {}", self.number)?,
+            (
+                Kind::KillNats
+                | Kind::KillPostgres
+                | Kind::QuitPostgres
+                | Kind::FullInput
+                | Kind::FullOutput
+                | Kind::FullDisk
+                | Kind::SlowPostgres
+                | Kind::Sever(..),
+                _,
+            ) => {}
+        }
+        write!(f, " for {:.1} s", self.hold.as_secs_f64())
+    }
+}

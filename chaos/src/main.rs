@@ -1,0 +1,133 @@
+//! `nixfleet-chaos`: breaks real servers and services under load, and checks that nothing is lost or
+//! done twice.
+//!
+//! It starts everything itself, breaks it by a schedule that follows from a seed, and at the end holds
+//! the hosts, the logs, a replay of them, the tables and the archive against each other. It must never
+//! mend anything by means that an operator or a supervisor would not have. Start reading at
+//! [`schedule`], [`strike`] and [`verdict`].
+//!
+//! Exit codes: 0 everything holds, 1 something does not, 2 wrong options, 130 interrupted.
+
+mod accounts;
+mod archive;
+mod args;
+mod conduct;
+mod fault;
+mod fleet;
+mod incident;
+mod logs;
+mod publisher;
+mod replay;
+mod report;
+mod sampler;
+mod say;
+mod schedule;
+mod settle;
+mod strike;
+mod verdict;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::Args;
+use fleet::Hosts;
+use publisher::Publisher;
+use sampler::{Sampler, Windows};
+use say::Say;
+use verdict::Evidence;
+use world::World;
+
+/// As shells report a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("chaos: starting the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(args)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("chaos: failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<ExitCode> {
+    let say = Say::new(args.json);
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    // Whatever happens, dropping the world stops all that it started; the watchdog of the harness
+    // does so when even that is not reached.
+    tokio::select! {
+        ran = chaos(&args, say) => ran,
+        _ = interrupt.recv() => Ok(interrupted(say)),
+        _ = terminate.recv() => Ok(interrupted(say)),
+    }
+}
+
+fn interrupted(say: Say) -> ExitCode {
+    say.line("interrupted: stopping everything");
+    ExitCode::from(EXIT_INTERRUPTED)
+}
+
+async fn chaos(args: &Args, say: Say) -> Result<ExitCode> {
+    let hosts = Hosts::new(args.hosts);
+    let mut world = World::start(args, &hosts, say).await?;
+    for line in world.addresses() {
+        say.line(&line);
+    }
+    let ran = under_fire(args, hosts, &mut world, say).await;
+    if args.keep {
+        if let Err(error) = &ran {
+            say.line(&format!("failed: {error:#}"));
+        }
+        say.line("everything keeps running until Ctrl-C");
+        std::future::pending::<()>().await;
+    }
+    let holds = ran?;
+    world.stop().context("stopping everything")?;
+    Ok(if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The run and its judgement; false when something does not hold.
+async fn under_fire(args: &Args, hosts: Hosts, world: &mut World, say: Say) -> Result<bool> {
+    let publisher = Publisher::start(hosts, world.operators()?, args.seed)?;
+    let sampler = Sampler::start(Windows {
+        swarm_port: world.swarm_port(),
+        nats_port: world.nats.monitor_port(),
+        database_url: world.database.url.clone(),
+    });
+    let course = conduct::run(world, &sampler, (args, say)).await?;
+    say.now("the last release");
+    let published = publisher.finish().await?;
+    let (facts, open) = settle::settle(world, say).await?;
+    let samples = sampler.finish().await?;
+    say.now("comparing hosts, logs, replay, tables and archive");
+    let evidence = Evidence {
+        facts,
+        open,
+        incidents: course.incidents,
+        faults: course.faults,
+        samples,
+    };
+    let verdict = verdict::judge(world, evidence).await?;
+    report::print(&verdict, &published, (args, say))?;
+    Ok(verdict.holds())
+}

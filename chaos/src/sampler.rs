@@ -1,0 +1,189 @@
+//! Looks at the hosts, the logs and the tables several times a second, whatever is broken.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use chrono::Utc;
+use nixfleet_audit::database::SCHEMA;
+use nixfleet_harness::monitor;
+use nixfleet_proto::Timestamp;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// A database that does not answer by then is away.
+const DATABASE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What one look saw; what did not answer is absent.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// When.
+    pub at: Timestamp,
+    /// Events the hosts got a 2xx for, and events that wait for one.
+    pub events: Option<(u64, u64)>,
+    /// Last sequence of each stream.
+    pub heads: Option<BTreeMap<String, u64>>,
+    /// Positions in the database.
+    pub reached: Option<Reached>,
+}
+
+/// How far the tables and the archive are.
+#[derive(Debug, Clone, Default)]
+pub struct Reached {
+    /// Last applied output sequence by partition.
+    pub applied: BTreeMap<u16, u64>,
+    /// Last archived sequence by stream.
+    pub archived: BTreeMap<String, u64>,
+}
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Windows {
+    /// Port of the swarm's listener.
+    pub swarm_port: u16,
+    /// Port of nats-server's monitor.
+    pub nats_port: u16,
+    /// The database, not through a proxy.
+    pub database_url: String,
+}
+
+/// The looking task.
+pub struct Sampler {
+    samples: Arc<Mutex<Vec<Sample>>>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Sampler {
+    /// Starts looking.
+    pub fn start(windows: Windows) -> Self {
+        let samples = Arc::new(Mutex::new(Vec::new()));
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(look(windows, Arc::clone(&samples), stopped));
+        Self {
+            samples,
+            stop,
+            task,
+        }
+    }
+
+    /// The newest sample.
+    pub fn last(&self) -> Option<Sample> {
+        lock(&self.samples).last().cloned()
+    }
+
+    /// Everything seen; ends the task.
+    ///
+    /// # Errors
+    /// When the task panicked.
+    pub async fn finish(self) -> Result<Vec<Sample>> {
+        self.stop.send_replace(true);
+        self.task.await.context("the sampler panicked")?;
+        let samples = std::mem::take(&mut *lock(&self.samples));
+        Ok(samples)
+    }
+}
+
+fn lock(samples: &Mutex<Vec<Sample>>) -> MutexGuard<'_, Vec<Sample>> {
+    samples.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn look(windows: Windows, samples: Arc<Mutex<Vec<Sample>>>, stopped: watch::Receiver<bool>) {
+    let mut database = Database {
+        url: windows.database_url.clone(),
+        client: None,
+    };
+    let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !*stopped.borrow() {
+        tick.tick().await;
+        let (swarm, nats) = (windows.swarm_port, windows.nats_port);
+        // The monitors are asked with blocking calls.
+        let (events, heads, reached) = tokio::join!(
+            tokio::task::spawn_blocking(move || events(swarm)),
+            tokio::task::spawn_blocking(move || heads(nats)),
+            database.reached(),
+        );
+        let sample = Sample {
+            at: Utc::now(),
+            events: events.ok().and_then(Result::ok),
+            heads: heads.ok().and_then(Result::ok),
+            reached,
+        };
+        lock(&samples).push(sample);
+    }
+}
+
+fn events(port: u16) -> Result<(u64, u64)> {
+    let summary: Value = serde_json::from_str(&monitor::get(port, "/summary")?.body)?;
+    let count = |key: &str| {
+        summary["totals"][key]
+            .as_u64()
+            .with_context(|| format!("the swarm says nothing of {key}"))
+    };
+    Ok((count("acceptedEvents")?, count("pendingEvents")?))
+}
+
+fn heads(port: u16) -> Result<BTreeMap<String, u64>> {
+    let jsz: Value = serde_json::from_str(&monitor::get(port, "/jsz?streams=true")?.body)?;
+    let accounts = jsz["account_details"].as_array();
+    let streams = accounts
+        .into_iter()
+        .flatten()
+        .filter_map(|account| account["stream_detail"].as_array())
+        .flatten();
+    let heads: BTreeMap<String, u64> = streams
+        .filter_map(|stream| {
+            let name = stream["name"].as_str()?;
+            Some((name.to_owned(), stream["state"]["last_seq"].as_u64()?))
+        })
+        .collect();
+    anyhow::ensure!(!heads.is_empty(), "nats-server lists no streams");
+    Ok(heads)
+}
+
+/// A connection that is made again when it broke.
+struct Database {
+    url: String,
+    client: Option<Client>,
+}
+
+impl Database {
+    async fn reached(&mut self) -> Option<Reached> {
+        let asked = tokio::time::timeout(DATABASE_PATIENCE, self.ask()).await;
+        let reached = asked.ok().and_then(Result::ok);
+        if reached.is_none() {
+            self.client = None;
+        }
+        reached
+    }
+
+    async fn ask(&mut self) -> Result<Reached> {
+        if self.client.is_none() {
+            let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
+            // It ends when the client is dropped or the server goes.
+            tokio::spawn(async move { drop(connection.await) });
+            self.client = Some(client);
+        }
+        let client = self.client.as_ref().context("just connected")?;
+        let applied = format!("SELECT partition, out_seq FROM {SCHEMA}.partition_cursors");
+        let archived = format!("SELECT stream, sequence FROM {SCHEMA}.archive_cursors");
+        let mut reached = Reached::default();
+        for row in client.query(&applied, &[]).await? {
+            let (partition, seq): (i32, i64) = (row.get(0), row.get(1));
+            reached
+                .applied
+                .insert(u16::try_from(partition)?, u64::try_from(seq)?);
+        }
+        for row in client.query(&archived, &[]).await? {
+            let (stream, seq): (String, i64) = (row.get(0), row.get(1));
+            reached.archived.insert(stream, u64::try_from(seq)?);
+        }
+        Ok(reached)
+    }
+}
