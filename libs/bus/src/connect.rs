@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, Event};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::BusConfig;
@@ -53,6 +54,9 @@ pub(crate) struct Connections {
     pub(crate) publish: Client,
     /// Readers and subscriptions.
     pub(crate) consume: Client,
+    /// How often the connection of the readers was made; a server that came back may have forgotten
+    /// their consumers.
+    pub(crate) consume_made: watch::Receiver<u64>,
     /// Leases: a long read or a full log must not delay a renewal.
     pub(crate) lease: Client,
     /// Publishing with the acknowledgement timeout.
@@ -66,15 +70,16 @@ pub(crate) struct Connections {
 impl Connections {
     /// Opens all connections, waiting for a server until the configured deadline.
     pub(crate) async fn open(config: &BusConfig, name: &str) -> Result<Self, ConnectError> {
-        let publish = connect(config, name, "publish").await?;
-        let consume = connect(config, name, "consume").await?;
-        let lease = connect(config, name, "lease").await?;
+        let (publish, _) = connect(config, name, "publish").await?;
+        let (consume, consume_made) = connect(config, name, "consume").await?;
+        let (lease, _) = connect(config, name, "lease").await?;
         Ok(Self {
             publish_js: context(&publish, config.ack_timeout()),
             consume_js: context(&consume, config.request_timeout()),
             lease_js: context(&lease, config.ack_timeout()),
             publish,
             consume,
+            consume_made,
             lease,
         })
     }
@@ -115,14 +120,15 @@ async fn connect(
     config: &BusConfig,
     name: &str,
     role: &'static str,
-) -> Result<Client, ConnectError> {
+) -> Result<(Client, watch::Receiver<u64>), ConnectError> {
     let deadline = Instant::now() + Duration::from_secs(config.connect_deadline_seconds);
     let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
     let mut attempt = 0;
     loop {
-        let options = options(config, name, role).await?;
+        let (count, made) = watch::channel(0);
+        let options = options(config, name, (role, count)).await?;
         let source = match options.connect(&servers[..]).await {
-            Ok(client) => return Ok(client),
+            Ok(client) => return Ok((client, made)),
             Err(source) => source,
         };
         if Instant::now() >= deadline {
@@ -143,7 +149,7 @@ async fn connect(
 async fn options(
     config: &BusConfig,
     name: &str,
-    role: &'static str,
+    (role, made): (&'static str, watch::Sender<u64>),
 ) -> Result<ConnectOptions, ConnectError> {
     let mut options = ConnectOptions::new()
         .name(format!("{name}/{role}"))
@@ -152,7 +158,13 @@ async fn options(
         .reconnect_delay_callback(reconnect_pause)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .request_timeout(Some(config.request_timeout()))
-        .event_callback(move |event| async move { observe(role, &event) });
+        .event_callback(move |event| {
+            observe(role, &event);
+            if event == Event::Connected {
+                made.send_modify(|count| *count += 1);
+            }
+            std::future::ready(())
+        });
     if let Some(path) = &config.credentials_file {
         options =
             options

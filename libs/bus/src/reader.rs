@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::{self, Context};
 use futures::{FutureExt as _, StreamExt as _};
 use nixfleet_proto::Timestamp;
+use tokio::sync::watch;
 
 use crate::Bus;
 use crate::leader::{Attempt, stream_info};
@@ -80,6 +81,8 @@ pub struct Reader {
     stream: String,
     track: Track,
     source: Option<pull::Stream>,
+    /// Changes when the connection was made again.
+    connected: watch::Receiver<u64>,
     created: Option<Timestamp>,
     /// Messages the server still has for this reader, as of the last one delivered.
     pending: u64,
@@ -94,6 +97,7 @@ pub struct Reader {
 impl Reader {
     pub(crate) fn new(bus: Bus, stream: String, from_seq: u64, gaps: Gaps) -> Self {
         Self {
+            connected: bus.connections().consume_made.clone(),
             bus,
             stream,
             track: Track::new(from_seq, gaps),
@@ -133,7 +137,16 @@ impl Reader {
                 self.open().await?;
                 continue;
             };
-            match tokio::time::timeout(stall, source.next()).await {
+            let next = tokio::select! {
+                next = tokio::time::timeout(stall, source.next()) => next,
+                // A server that started again has forgotten the consumer; nobody else says so before
+                // a heartbeat is missed.
+                Ok(()) = self.connected.changed() => {
+                    self.lose("reconnected", "the connection was made again");
+                    continue;
+                }
+            };
+            match next {
                 Ok(Some(Ok(first))) => {
                     let batch = self.collect(&first, max.max(1))?;
                     if !batch.is_empty() {
@@ -254,6 +267,7 @@ impl Reader {
         }
         loop {
             let context = self.bus.connections().consume_js.clone();
+            self.connected.mark_unchanged();
             let reason = match stream_info(&context, &self.stream).await {
                 Ok(info) => {
                     self.check(StreamIdentity::new(&info))?;

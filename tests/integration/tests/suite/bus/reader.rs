@@ -42,6 +42,25 @@ async fn a_server_restart_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
+async fn a_waiting_reader_goes_on_as_soon_as_the_server_is_back() {
+    let mut nats = Nats::start("reader").unwrap();
+    let bus = ready(config(&nats.url(), &unique_prefix("back"))).await;
+    let stream = bus.names().input_stream(p0());
+    let mut reader = bus.reader(&stream, 1);
+    append(&bus, 1).await;
+    read(&mut reader, 1).await;
+    let waiting = tokio::spawn(async move { reader.next_batch(1).await });
+    nats.kill().unwrap();
+    nats.restart().unwrap();
+    append(&bus, 1).await;
+    // The server has forgotten the consumer; a missed heartbeat would tell after five seconds.
+    let soon = std::time::Duration::from_secs(3);
+    let batch = tokio::time::timeout(soon, waiting).await.unwrap().unwrap();
+    assert_eq!(sequences(&batch.unwrap()), [2]);
+    bus.close().await;
+}
+
+#[tokio::test]
 async fn deleted_consumers_are_replaced_without_loss_or_repetition() {
     let bus = bus("consumers").await;
     let name = bus.names().input_stream(p0());
