@@ -163,14 +163,16 @@ impl FleetView {
         let Some(rollout) = self.rollouts.get_mut(rollout_id) else {
             return;
         };
-        let Some(host) = rollout.hosts.get(hostname) else {
-            return;
-        };
         let closures = self.quarantines.get(&rollout.record.channel);
+        let closures = closures.filter(|closures| !closures.is_empty());
+        let target = closures.and(rollout.hosts.get(hostname));
+        let target = target.map(|host| &host.target_closure);
         let release = self.release.as_ref();
         let presence = self.presences.get(hostname);
         let around = Surroundings {
-            quarantined: closures.is_some_and(|set| set.contains_key(&host.target_closure)),
+            quarantined: closures
+                .zip(target)
+                .is_some_and(|(closures, target)| closures.contains_key(target)),
             gated: release.is_some_and(|release| !release.gating_hosts(hostname).is_empty()),
             in_flight: presence.is_some_and(|presence| presence.in_flight),
         };
@@ -194,7 +196,7 @@ impl FleetView {
                 continue;
             };
             if host.state == HostState::Pending {
-                if rollout.is_dispatched(hostname) {
+                if rollout.has_dispatch(hostname, host) {
                     return true;
                 }
                 continue;

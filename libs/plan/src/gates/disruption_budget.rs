@@ -15,7 +15,7 @@ use crate::view::{FleetView, limit};
 pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
     let rollout = candidate.rollout;
     let hostname = candidate.hostname;
-    let counts_itself = view.is_in_flight(hostname) || candidate.ledger.is_dispatched(hostname);
+    let counts_itself = || view.is_in_flight(hostname) || candidate.ledger.is_dispatched(hostname);
     for place in rollout.budgets_of(candidate.host) {
         let budget = &rollout.pinned.disruption_budgets[*place];
         let Some(max) = limit(budget) else {
@@ -28,7 +28,10 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
             ));
         };
         let all = view.budget_in_flight(id) + candidate.ledger.added(id);
-        let others = all.saturating_sub(usize::from(counts_itself));
+        if (all as u64) < max {
+            continue;
+        }
+        let others = all.saturating_sub(usize::from(counts_itself()));
         if others as u64 >= max {
             let summary = budget.selector.summary();
             let reason = format!("disruption-budget: {others}/{max} in flight ({summary})");

@@ -178,10 +178,13 @@ impl<'a> Run<'a> {
         }
         while let Some(Reverse((hostname, number))) = next.pop() {
             let queue = &mut queues[number];
-            let blocks = self.blocks_of(wave.rollout, hostname, queue);
+            let host = wave.rollout.hosts.get(hostname);
+            let blocks = host.map_or_else(Vec::new, |host| {
+                self.blocks_of(wave.rollout, (hostname, host), queue)
+            });
             let goes_on = if blocks.is_empty() {
                 queue.passed += 1;
-                self.plan_dispatch(hostname, wave)
+                host.is_none_or(|host| self.plan_dispatch((hostname, host), wave))
             } else {
                 wave.hold(queue.held_from(hostname), blocks);
                 queue.group.is_none()
@@ -205,12 +208,9 @@ impl<'a> Run<'a> {
     fn blocks_of(
         &self,
         rollout: &RolloutView,
-        hostname: &Hostname,
+        (hostname, host): (&Hostname, &HostView),
         queue: &Queue<'_>,
     ) -> Vec<Block> {
-        let Some(host) = rollout.hosts.get(hostname) else {
-            return Vec::new();
-        };
         let candidate = self.candidate(rollout, hostname, host);
         if queue.group.is_some() && queue.passed > 0 {
             let budget = gates::check(Gate::DisruptionBudget, self.view, &candidate);
@@ -220,11 +220,12 @@ impl<'a> Run<'a> {
     }
 
     /// Plans the dispatch of a host that no gate holds; true when the next host may be asked.
-    fn plan_dispatch(&mut self, hostname: &'a Hostname, wave: &mut HeldWave<'a>) -> bool {
+    fn plan_dispatch(
+        &mut self,
+        (hostname, host): (&'a Hostname, &HostView),
+        wave: &mut HeldWave<'a>,
+    ) -> bool {
         let rollout = wave.rollout;
-        let Some(host) = rollout.hosts.get(hostname) else {
-            return true;
-        };
         let action = PlanAction::QueueDispatch {
             hostname: hostname.clone(),
             rollout_id: rollout.record.rollout_id.clone(),

@@ -119,7 +119,10 @@ impl FleetView {
                 hostname,
                 ..
             } => {
-                mark.on(&mut overlay.dispatched, hostname);
+                match mark {
+                    Mark::Set => overlay.dispatched.insert(hostname.clone()),
+                    Mark::Clear => overlay.dispatched.swap_remove(hostname),
+                };
                 self.refresh_host(rollout_id, hostname);
             }
             PlanAction::RetentionExpired { .. } => overlay.expired = mark == Mark::Set,

@@ -11,7 +11,7 @@ use nixfleet_proto::{
 
 use super::budget::BudgetId;
 use super::host::{GroupKey, HostView, Indexed, Slot, completes_at};
-use super::table::Hosts;
+use super::table::{HostList, Hosts};
 
 /// One rollout.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub(crate) struct Failures {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RolloutOverlay {
     pub advance: Option<u32>,
-    pub dispatched: BTreeSet<Hostname>,
+    pub dispatched: HostList,
     pub unchanged: BTreeSet<Hostname>,
     pub soaked: BTreeSet<Hostname>,
     pub expired: bool,
@@ -151,9 +151,13 @@ impl RolloutView {
 
     /// True when a dispatch of the host is in the queue or on its way there.
     pub fn is_dispatched(&self, hostname: &Hostname) -> bool {
-        self.is_open()
-            && (self.overlay.dispatched.contains(hostname)
-                || self.hosts.get(hostname).is_some_and(|host| host.queued))
+        let host = self.hosts.get(hostname);
+        host.is_some_and(|host| self.has_dispatch(hostname, host))
+    }
+
+    /// As [`RolloutView::is_dispatched`], of a host that is at hand.
+    pub(crate) fn has_dispatch(&self, hostname: &Hostname, host: &HostView) -> bool {
+        self.is_open() && (host.queued || self.overlay.dispatched.contains(hostname))
     }
 
     /// True when nothing of its wave is left to do on the host.
@@ -212,26 +216,17 @@ impl RolloutView {
 
     /// Puts the host where it belongs in every index.
     pub(crate) fn reindex(&mut self, hostname: &Hostname, around: Surroundings) {
-        let Some(host) = self.hosts.get(hostname) else {
+        let Some((place, _, host)) = self.hosts.get_full(hostname) else {
             return;
         };
         let next = self.placement(hostname, host, around);
         if next == host.indexed {
             return;
         }
-        let wave = host.wave;
-        let before = std::mem::take(
-            &mut self
-                .hosts
-                .get_mut(hostname)
-                .expect("it was found above")
-                .indexed,
-        );
+        let (wave, before) = (host.wave, host.indexed.clone());
         self.unplace(hostname, wave, &before);
         self.place(hostname, wave, &next);
-        if let Some(host) = self.hosts.get_mut(hostname) {
-            host.indexed = next;
-        }
+        self.hosts[place].indexed = next;
     }
 
     fn placement(&self, hostname: &Hostname, host: &HostView, around: Surroundings) -> Indexed {
@@ -257,7 +252,7 @@ impl RolloutView {
             Slot::None
         } else if host.is_candidate() {
             Slot::Candidate
-        } else if self.is_dispatched(hostname) {
+        } else if self.has_dispatch(hostname, host) {
             Slot::None
         } else if around.quarantined || around.gated {
             Slot::Single

@@ -13,5 +13,7 @@ use super::host::HostView;
 pub(crate) type ByHost<T> = hashbrown::HashMap<Hostname, T, FixedState>;
 /// Some hosts, for lookups only.
 pub(crate) type HostSet = hashbrown::HashSet<Hostname, FixedState>;
+/// Some hosts, in the order in which they were added as long as none is taken out.
+pub(crate) type HostList = indexmap::IndexSet<Hostname, FixedState>;
 /// The hosts of a rollout, in the order in which they were added.
 pub type Hosts = indexmap::IndexMap<Hostname, HostView, FixedState>;
