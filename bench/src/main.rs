@@ -7,6 +7,7 @@ mod clock;
 mod fleet;
 mod life;
 mod memory;
+mod plot;
 mod report;
 
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ struct Arguments {
     /// Where to write the figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where to draw costs over sizes of fleets, as SVG.
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// Sizes of fleets for the stages that grow with them.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]
     hosts: Vec<usize>,
@@ -82,6 +86,9 @@ fn run(arguments: &Arguments) -> Result<()> {
             println!("{}", figure.line());
         }
         report.figures.extend(figures);
+    }
+    if let Some(path) = &arguments.plot {
+        plot::draw(&report, path)?;
     }
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report).context("writing the figures")?;

@@ -24,6 +24,9 @@ pub struct Figure {
     pub stage: &'static str,
     /// What was measured.
     pub name: String,
+    /// Size of the fleet, where it matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<usize>,
     /// Unit of the value.
     pub unit: &'static str,
     /// Median of the samples.
@@ -98,6 +101,7 @@ impl Figure {
         Self {
             stage,
             name: name.into(),
+            hosts: None,
             unit,
             value: median(&samples),
             samples,
@@ -105,6 +109,13 @@ impl Figure {
             target: None,
             verdict: None,
         }
+    }
+
+    /// Says how large the fleet was.
+    #[must_use]
+    pub fn of(self, hosts: usize) -> Self {
+        let hosts = Some(hosts);
+        Self { hosts, ..self }
     }
 
     /// Adds the limit, sampled in the same rounds in the same unit; both are rates.
@@ -143,9 +154,13 @@ impl Figure {
 
     /// One line for people.
     pub fn line(&self) -> String {
+        let hosts = self
+            .hosts
+            .map_or_else(String::new, |hosts| hosts.to_string());
         let mut line = format!(
-            "{:<11} {:<46} {:>13} {}",
+            "{:<8} {:>8} {:<44} {:>12} {}",
             self.stage,
+            hosts,
             self.name,
             number(self.value),
             self.unit

@@ -31,6 +31,16 @@ pub fn test(options: &[String]) -> Result<()> {
     cargo(&arguments)
 }
 
+/// Builds the measurements in release and becomes them.
+pub fn bench(options: &[String]) -> Result<()> {
+    cargo(&["build", "--release", "--package", "nixfleet-bench"])?;
+    let target = sibling_folder()?.with_file_name("release");
+    let program = target.join("nixfleet-bench");
+    say(&program, options);
+    let error = Command::new(&program).args(options).exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
+}
+
 /// Formatting, lints, layout.
 pub fn check() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
@@ -65,6 +75,13 @@ fn cargo(arguments: &[&str]) -> Result<()> {
         arguments.join(" ")
     );
     Ok(())
+}
+
+/// The folder of this program: one of cargo's, with those of other profiles beside it.
+fn sibling_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding the running program")?;
+    let folder = own.parent().context("a program is in a folder")?;
+    Ok(folder.to_owned())
 }
 
 /// A program next to this one, which is where cargo puts them all.

@@ -42,6 +42,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Build in release and measure stages against their limits.
+    Bench {
+        /// Options of the measurement; `cargo xtask bench --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Formatting, lints and the layout guard.
     Check,
 }
@@ -54,6 +60,7 @@ fn main() -> ExitCode {
             setup::run().and_then(|()| cargo::run("nixfleet-chaos", &options))
         }
         Task::Test { options } => setup::run().and_then(|()| cargo::test(&options)),
+        Task::Bench { options } => cargo::bench(&options),
         Task::Check => cargo::check(),
     };
     match done {
@@ -65,12 +72,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--help` behind `demo` or `chaos` belongs to those, everything else to us.
+/// `--help` behind `demo`, `chaos` or `bench` belongs to those, everything else to us.
 fn arguments() -> Arguments {
     let mut words: Vec<_> = std::env::args_os().collect();
     if words
         .get(1)
-        .is_some_and(|word| word == "demo" || word == "chaos")
+        .is_some_and(|word| word == "demo" || word == "chaos" || word == "bench")
     {
         words.insert(2, "--".into());
     }

@@ -9,7 +9,7 @@ use nixfleet_proto::{Entry, InputFrame, LAYOUT_VERSION, Position, Verdict};
 
 use crate::clock::timed;
 use crate::fleet::Fleet;
-use crate::life::{Life, STEPS};
+use crate::life::Life;
 use crate::report::{Figure, Target};
 
 /// Entries of a frame: what a busy gateway sends.
@@ -127,12 +127,13 @@ pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
         decodes.push(decode);
         turns.push(turn);
     }
-    let per_host = format!("fold ({hosts} hosts, {STEPS} entries each)");
     Ok(vec![
-        Figure::new("fold", per_host, "entries/s", folds)
+        Figure::new("fold", "fold", "entries/s", folds)
+            .of(hosts)
             .against("decoding alone", decodes.clone())
             .target(Target::AtLeast(TARGET)),
         Figure::new("fold", "decode, fold and encode", "entries/s", turns)
+            .of(hosts)
             .against("decoding alone", decodes),
     ])
 }

@@ -30,8 +30,8 @@ pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
         let fleet = Fleet::of(*hosts);
         let cost = costs_of(&fleet, rounds)?;
         for (name, samples) in [("fold", &cost.0), ("decode, fold, encode", &cost.1)] {
-            let name = format!("{name}, per event, {hosts} hosts");
-            figures.push(Figure::new("growth", name, "ns", samples.clone()));
+            let name = format!("{name}, per event");
+            figures.push(Figure::new("growth", name, "ns", samples.clone()).of(*hosts));
         }
         costs.push(cost);
         figures.extend(start(&fleet, rounds)?);
@@ -118,19 +118,14 @@ fn start(fleet: &Fleet, rounds: usize) -> Result<Vec<Figure>> {
         let (_, took) = timed(|| partition.state.hash());
         after.push(took.as_secs_f64() * 1e3);
     }
-    let hosts = fleet.len();
-    let named = |name: &str| format!("{name}, {hosts} hosts");
-    Ok(vec![
-        Figure::new("growth", named("open the rollout"), "ms", opens),
-        Figure::new("growth", named("restore from rows"), "ms", restores),
-        Figure::new("growth", named("first state hash"), "ms", whole),
-        Figure::new(
-            "growth",
-            named("state hash after 10,000 entries"),
-            "ms",
-            after,
-        ),
-    ])
+    let figures = [
+        ("open the rollout", opens),
+        ("restore from rows", restores),
+        ("first state hash", whole),
+        ("state hash after 10,000 entries", after),
+    ];
+    let figure = |(name, samples)| Figure::new("growth", name, "ms", samples).of(fleet.len());
+    Ok(figures.into_iter().map(figure).collect())
 }
 
 /// Memory of a process of its own, in which every host has lived its life.
@@ -147,8 +142,8 @@ fn memory(hosts: usize) -> Result<Figure> {
     );
     let text = String::from_utf8(output.stdout).context("reading the memory probe")?;
     let bytes: f64 = text.trim().parse().context("reading the memory probe")?;
-    let name = format!("reducer memory per host, {hosts} hosts");
-    let figure = Figure::new("growth", name, "bytes", vec![bytes / hosts as f64]);
+    let per_host = vec![bytes / hosts as f64];
+    let figure = Figure::new("growth", "reducer memory per host", "bytes", per_host).of(hosts);
     // A small fleet is smaller than the steps in which memory is taken.
     Ok(if hosts >= 100_000 {
         figure.target(Target::AtMost(MEMORY_TARGET))

@@ -58,50 +58,36 @@ fn of(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
     for _ in 0..rounds {
         sample(&fleet, &mut samples)?;
     }
-    let named = |name: &str| format!("{name}, {hosts} hosts");
     let per_second = |samples: &[f64]| {
-        samples
-            .iter()
-            .map(|ms| hosts as f64 / ms * 1e3)
-            .collect::<Vec<_>>()
+        let rates = samples.iter().map(|ms| hosts as f64 / ms * 1e3);
+        rates.collect::<Vec<_>>()
     };
-    let release = Figure::new(
-        "planner",
-        named("release a wave"),
-        "ms",
-        samples.release.clone(),
-    );
-    let release = if hosts == 100_000 {
-        release.target(Target::AtMost(RELEASE_TARGET))
-    } else {
-        release
-    };
-    let steady = |name: &str, samples: Vec<f64>| {
-        let figure = Figure::new("planner", named(name), "ms", samples);
-        if hosts >= 1_000_000 {
-            figure.target(Target::AtMost(TICK_TARGET))
+    let figure = |name: &str, samples| Figure::new("planner", name, "ms", samples).of(hosts);
+    let released = figure("release a wave", samples.release.clone());
+    let is_judged = |least: usize, figure: Figure, target| {
+        if hosts >= least {
+            figure.target(target)
         } else {
             figure
         }
     };
+    let tick = Target::AtMost(TICK_TARGET);
+    let held = figure("steady tick, a wave held", samples.held);
+    let steady = figure("steady tick, a wave at work", samples.steady);
+    let rate = per_second(&samples.release);
     Ok(vec![
-        release,
-        Figure::new(
-            "planner",
-            named("release a wave"),
-            "hosts/s",
-            per_second(&samples.release),
-        )
-        .against("one pass over the records", per_second(&samples.pass)),
-        Figure::new(
-            "planner",
-            named("follow the outcomes of the release"),
-            "ms",
-            samples.follow,
-        ),
-        Figure::new("planner", named("load the view"), "ms", samples.load),
-        steady("steady tick, a wave held", samples.held),
-        steady("steady tick, a wave at work", samples.steady),
+        if hosts == 100_000 {
+            released.target(Target::AtMost(RELEASE_TARGET))
+        } else {
+            released
+        },
+        Figure::new("planner", "release a wave", "hosts/s", rate)
+            .of(hosts)
+            .against("one pass over the records", per_second(&samples.pass)),
+        figure("follow the outcomes of the release", samples.follow),
+        figure("load the view", samples.load),
+        is_judged(1_000_000, held, tick),
+        is_judged(1_000_000, steady, tick),
     ])
 }
 
