@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use nixfleet_proto::mutant;
+
 /// Why an entry has no position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -107,6 +109,7 @@ impl Attempt {
     pub fn of(reply: Reply) -> Self {
         match reply {
             Reply::Stored { seq, .. } => Self::Stored(seq),
+            Reply::Refused(Refusal::Unknown(_)) if mutant::is("bus-ack-unknown") => Self::Stored(0),
             Reply::Refused(
                 refusal @ (Refusal::Full | Refusal::TooLarge | Refusal::Hopeless(_)),
             ) => Self::Refused(refusal),
@@ -181,6 +184,7 @@ impl FencedPublish<'_> {
     pub fn settled(&self, last: Option<LastMessage<'_>>) -> Settled {
         match last {
             Some(last) if last.msg_id == Some(self.id) => Settled::Mine(last.seq),
+            Some(last) if mutant::is("bus-any-last-is-mine") => Settled::Mine(last.seq),
             Some(last) if last.seq == self.expected => Settled::Again,
             None if self.expected == 0 => Settled::Again,
             other => Settled::Fenced(other.map_or(0, |last| last.seq)),

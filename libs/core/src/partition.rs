@@ -27,7 +27,7 @@ use nixfleet_proto::outcome::OutcomeSubject;
 use nixfleet_proto::{
     ChannelName, ClosureHash, Entry, EntryBody, Gate, Hold, HostRecord, HostState, Hostname,
     ManifestHash, Outcome, Pinned, Position, ProbeName, RolloutId, RolloutRecord, Timestamp,
-    Verdict,
+    Verdict, mutant,
 };
 
 pub use nixfleet_proto::PinnedSet;
@@ -172,6 +172,11 @@ impl PartitionState {
         let at = self
             .clock
             .map_or(entry.received_at, |clock| clock.max(entry.received_at));
+        let at = if mutant::is("fold-order-clock") {
+            at + chrono::TimeDelta::milliseconds(mutant::count())
+        } else {
+            at
+        };
         let verdict = match decide::decide(self, at, &entry.body, pinned) {
             Ok(accepted) => Verdict::Accepted(Box::new(accepted)),
             Err(rejection) => Verdict::Rejected(rejection),

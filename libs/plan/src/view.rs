@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     ChannelName, ClosureHash, HostState, Hostname, PlanAction, Position, RolloutId, RolloutState,
-    Timestamp,
+    Timestamp, mutant,
 };
 
 use crate::release::Release;
@@ -196,7 +196,7 @@ impl FleetView {
                 continue;
             };
             if host.state == HostState::Pending {
-                if rollout.has_dispatch(hostname, host) {
+                if rollout.has_dispatch(hostname, host) && !mutant::is("plan-forget-queued") {
                     return true;
                 }
                 continue;

@@ -3,11 +3,33 @@
 //! Without feature `mutants` the question is a constant and every fault is compiled away; with it, the
 //! one fault that [`set`] chose for the process is there. No service is ever built with it.
 
-/// Every fault, by the crate that has it.
-pub const NAMES: [&str; 2] = [
+/// Every fault. `applier-no-compare` is made by whatever stands for the database, which then writes
+/// whatever its cursor is.
+pub const NAMES: [&str; 19] = [
     // bus
+    "bus-ack-unknown",
+    "bus-any-last-is-mine",
     "lease-never-expires",
     "lease-takes-held",
+    // core and plan
+    "fold-order-clock",
+    "fold-accept-stale",
+    "fold-ignore-epoch",
+    "halt-ignored",
+    "plan-forget-queued",
+    "plan-forget-overlay",
+    // reducer
+    "reducer-drop-fence",
+    "takeover-skip-barrier",
+    "takeover-from-cursor",
+    "owner-drop-at-split",
+    "recovery-twice",
+    "recovery-no-look",
+    // applier
+    "applier-no-compare",
+    "applier-cursor-without-rows",
+    // planner
+    "planner-skip-barrier",
 ];
 
 /// True when this fault is to be made.
@@ -16,9 +38,15 @@ pub const fn is(_name: &str) -> bool {
     false
 }
 
+/// A number that depends on how often it was asked for, in this process: what no fold may use.
+#[cfg(not(feature = "mutants"))]
+pub const fn count() -> i64 {
+    0
+}
+
 #[cfg(feature = "mutants")]
 mod chosen {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
     use super::NAMES;
 
@@ -28,6 +56,12 @@ mod chosen {
     /// True when this fault is to be made.
     pub fn is(name: &str) -> bool {
         NAMES.get(CHOSEN.load(Ordering::Relaxed)) == Some(&name)
+    }
+
+    /// A number that depends on how often it was asked for, in this process: what no fold may use.
+    pub fn count() -> i64 {
+        static COUNT: AtomicI64 = AtomicI64::new(0);
+        COUNT.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Chooses the fault of this process, or none.
@@ -44,4 +78,4 @@ mod chosen {
 }
 
 #[cfg(feature = "mutants")]
-pub use chosen::{is, set};
+pub use chosen::{count, is, set};

@@ -204,7 +204,7 @@ mod tests {
             position: Position::default(),
             at: Timestamp::UNIX_EPOCH,
             subject: OutcomeSubject {
-                entry: "Barrier".to_owned(),
+                entry: "Barrier".into(),
                 event: None,
                 producer: None,
                 rollout_id: None,

@@ -1,7 +1,7 @@
 //! Following an output log into tables, one turn after the other.
 
 use nixfleet_proto::snapshot::{Cursor, KnowsMore, Origin};
-use nixfleet_proto::{Outcome, OutputFrame, PinnedSet, Timestamp};
+use nixfleet_proto::{Outcome, OutputFrame, PinnedSet, Timestamp, mutant};
 
 use crate::coalesce::{CoalesceError, coalesce};
 use crate::cursor::advance;
@@ -146,7 +146,11 @@ impl Follower {
             }
             origin.follow(&frame.frame)?;
         }
-        let rows = coalesce(batch.outcomes(), pinned)?;
+        let rows = if mutant::is("applier-cursor-without-rows") {
+            TurnRows::default()
+        } else {
+            coalesce(batch.outcomes(), pinned)?
+        };
         let frames = batch.frames.iter().map(|frame| (frame.seq, &frame.frame));
         let mut cursor = advance(self.cursor.as_ref(), frames, self.stream_created);
         cursor.origin = origin;

@@ -8,7 +8,7 @@ use nixfleet_plan::{FleetView, PinnedSet, Plan, Release, plan};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     Entry, EntryBody, Outcome, PlanAction, Position, Reason, RolloutId, RolloutState, Timestamp,
-    Verdict,
+    Verdict, mutant,
 };
 
 /// What goes into the logs: by partition, in this order.
@@ -126,7 +126,11 @@ impl Leader {
         self.epoch = self.epoch.max(self.view.highest_leader_epoch()) + 1;
         self.fenced.clear();
         self.barriers.clear();
-        self.stage = Stage::Fencing;
+        self.stage = if mutant::is("planner-skip-barrier") {
+            Stage::Leading
+        } else {
+            Stage::Fencing
+        };
         let barrier = |partition| (partition, vec![PlanAction::Barrier {}]);
         Partition::all(self.partitions).map(barrier).collect()
     }

@@ -49,7 +49,7 @@ async fn load_partition(
     (partition, view): (Partition, &mut FleetView),
 ) -> anyhow::Result<u64> {
     let snapshot = store.load_partition(partition).await?;
-    for rollout in &snapshot.rollouts {
+    for rollout in snapshot.rollouts.iter().filter(|row| row.pinned.is_none()) {
         pins.fetch(&rollout.manifest_hash).await?;
     }
     let next = match &snapshot.cursor {
@@ -90,13 +90,8 @@ async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::
 
 /// Streams that have to be created start above everything the rows remember.
 async fn ensure_layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
-    let mut floors = Floors::default();
-    for (partition, cursor) in store.cursors().await.context("reading the cursors")? {
-        floors.raise(bus.names().output_stream(partition), cursor.out_seq);
-        if let Some(input) = cursor.input {
-            floors.raise(bus.names().input_stream(partition), input.seq);
-        }
-    }
+    let cursors = store.cursors().await.context("reading the cursors")?;
+    let floors = Floors::of_cursors(bus.names(), &cursors);
     bus.ensure_layout(&floors)
         .await
         .context("checking the layout of the bus")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{
-    Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, PlanAction, Position,
+    Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, PlanAction, Position, mutant,
 };
 
 /// Bytes of a frame besides its outcomes, generously.
@@ -145,6 +145,9 @@ impl Folder {
             let position = item.position();
             let (outcome, size) = self.state.apply_measured(position, entry, pinned);
             if bytes + size > self.limits.bytes && !frame.outcomes.is_empty() {
+                if mutant::is("owner-drop-at-split") {
+                    break;
+                }
                 self.carried = Some(Carried {
                     item,
                     outcome,

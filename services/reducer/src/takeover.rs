@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use nixfleet_bus::{LastFrame, Message, PublishError};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
-use nixfleet_proto::{InputMark, ManifestHash, OutputFrame, Position};
+use nixfleet_proto::{InputMark, ManifestHash, OutputFrame, Position, mutant};
 
 use crate::ended::Ended;
 use crate::folder::Start;
@@ -172,7 +172,15 @@ impl Takeover {
             (Stage::LastFrame { cursor }, Answer::LastFrame(last)) => {
                 Stage::Logs(Outset { cursor, last })
             }
-            (Stage::Logs(outset), Answer::Logs(logs)) => Stage::Barrier(outset.barrier(&logs)?),
+            (Stage::Logs(outset), Answer::Logs(logs)) => {
+                let barrier = outset.barrier(&logs)?;
+                if mutant::is("takeover-skip-barrier") {
+                    let seq = barrier.expected;
+                    Stage::Snapshot(Barrier { seq, ..barrier })
+                } else {
+                    Stage::Barrier(barrier)
+                }
+            }
             (Stage::Barrier(barrier), Answer::Barrier(published)) => {
                 Stage::Snapshot(barrier.published(published)?)
             }
@@ -241,9 +249,11 @@ impl Outset {
         ];
         let epoch = epochs.into_iter().flatten().max().unwrap_or(0) + 1;
         let (last_input, last_input_id) = match last {
-            Some(last) => (last.frame.last_input, last.frame.last_input_id.clone()),
+            Some(last) if !mutant::is("takeover-from-cursor") => {
+                (last.frame.last_input, last.frame.last_input_id.clone())
+            }
             // An output log that was created anew knows less than the rows.
-            None => (
+            Some(_) | None => (
                 cursor.and_then(|cursor| cursor.input),
                 cursor.and_then(|cursor| cursor.input_msg_id.clone()),
             ),

@@ -2,7 +2,7 @@
 
 use nixfleet_proto::{
     Accepted, ClosureHash, Effect, HostState, PlanAction, Reason, Rejection, RolloutEvent,
-    RolloutState, Timestamp,
+    RolloutState, Timestamp, mutant,
 };
 
 use super::decide::{Decision, find_host, find_rollout, invariant, step_host};
@@ -104,6 +104,9 @@ pub(super) fn decide(
 
 /// Below the highest epoch seen is an older leader; above it only a barrier may speak.
 fn check_epoch(state: &PartitionState, epoch: u64, action: &PlanAction) -> Result<(), Rejection> {
+    if mutant::is("fold-ignore-epoch") {
+        return Ok(());
+    }
     let seen = state.leader_epoch;
     let is_barrier = matches!(action, PlanAction::Barrier {});
     if epoch < seen || (is_barrier && epoch == seen) {
@@ -181,7 +184,7 @@ fn check_turn(
     state: &PartitionState,
     (rollout, host): (&Rollout, &HostEntry),
 ) -> Result<(), Rejection> {
-    if rollout.is_halted() {
+    if rollout.is_halted() && !mutant::is("halt-ignored") {
         return invariant("the rollout is halted");
     }
     if !host.staged {
