@@ -5,6 +5,7 @@
 mod suite {
     mod applier;
     mod bus;
+    mod cluster;
     mod compose;
     mod e2e;
     mod eventlog;
