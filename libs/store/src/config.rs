@@ -167,7 +167,7 @@ impl DatabaseConfig {
         };
         let mut driver: tokio_postgres::Config = url.parse().map_err(ConnectError::Url)?;
         if driver.get_application_name().is_none() {
-            driver.application_name(&program());
+            driver.application_name(program());
         }
         driver.connect_timeout(self.connect_timeout());
         driver.keepalives_idle(Duration::from_secs(15));
