@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_plan::view::AbsorbError;
 use nixfleet_plan::{FleetView, PinnedSet, Plan, Release, plan};
+use nixfleet_proto::snapshot::{KnowsMore, Origin};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    Entry, EntryBody, Outcome, PlanAction, Position, Reason, RolloutId, RolloutState, Timestamp,
-    Verdict, mutant,
+    Entry, EntryBody, Outcome, OutputFrame, PlanAction, Position, Reason, RolloutId, RolloutState,
+    Timestamp, Verdict, mutant,
 };
 
 /// What goes into the logs: by partition, in this order.
@@ -50,6 +51,15 @@ pub enum StandDown {
         /// This one.
         epoch: u64,
     },
+    /// The log goes on from less than the view knows: it has to be loaded again.
+    #[error("following partition {partition}")]
+    Origin {
+        /// Where.
+        partition: Partition,
+        /// Why.
+        #[source]
+        source: KnowsMore,
+    },
     /// An outcome does not fit the view: it has to be loaded again.
     #[error("following partition {partition}")]
     View {
@@ -83,6 +93,8 @@ pub struct Leader {
     /// Partitions that accepted this leader's own barrier. That a partition is at this epoch is not
     /// enough: an older leader may have chosen the same number.
     fenced: BTreeSet<Partition>,
+    /// What the view of each partition was built from; whole where nothing is said.
+    origins: BTreeMap<Partition, Origin>,
 }
 
 impl Leader {
@@ -96,7 +108,24 @@ impl Leader {
             epoch: 0,
             barriers: BTreeMap::new(),
             fenced: BTreeSet::new(),
+            origins: BTreeMap::new(),
         }
+    }
+
+    /// Says what the rows of a partition were built from, before its first frame.
+    pub fn set_origin(&mut self, partition: Partition, origin: Origin) {
+        self.origins.insert(partition, origin);
+    }
+
+    /// Takes the next frame of a log in, before the outcomes it holds are absorbed.
+    ///
+    /// # Errors
+    /// [`StandDown::Origin`] when the frame does not go on from the view.
+    pub fn follow(&mut self, partition: Partition, frame: &OutputFrame) -> Result<(), StandDown> {
+        let origin = self.origins.entry(partition).or_default();
+        origin
+            .follow(frame)
+            .map_err(|source| StandDown::Origin { partition, source })
     }
 
     /// How far it is.
@@ -152,9 +181,13 @@ impl Leader {
     ) -> Result<Heard, StandDown> {
         self.see_barrier(partition, outcome);
         let is_ours = self.view.is_in_log(partition, outcome.position);
-        self.view
-            .absorb(partition, outcome, pinned)
-            .map_err(|source| StandDown::View { partition, source })?;
+        let origin = self.origins.get(&partition).copied().unwrap_or_default();
+        let absorbed = if origin.is_partial() {
+            self.view.absorb_known(partition, outcome, pinned)
+        } else {
+            self.view.absorb(partition, outcome, pinned)
+        };
+        absorbed.map_err(|source| StandDown::View { partition, source })?;
         if is_ours {
             is_not_fenced(partition, outcome)?;
         } else {

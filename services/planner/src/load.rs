@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use nixfleet_bus::{Bus, Floors};
 use nixfleet_plan::FleetView;
-use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::subject::Partition;
 use nixfleet_store::Store;
 
@@ -15,6 +15,8 @@ pub struct Loaded {
     pub view: FleetView,
     /// The first output sequence that is not in the view, by partition.
     pub next_output: Vec<(Partition, u64)>,
+    /// What the rows were built from, by partition.
+    pub origins: Vec<(Partition, Origin)>,
 }
 
 /// Waits for nothing: every partition is read in one transaction of its own and brought to the same
@@ -32,12 +34,14 @@ pub async fn load(bus: &Bus, store: &Store, pins: &mut Pins) -> anyhow::Result<L
     let mut loaded = Loaded {
         view: FleetView::new(),
         next_output: Vec::new(),
+        origins: Vec::new(),
     };
     for partition in Partition::all(bus.partitions()) {
-        let next = load_partition(bus, store, pins, (partition, &mut loaded.view))
+        let (next, origin) = load_partition(bus, store, pins, (partition, &mut loaded.view))
             .await
             .with_context(|| format!("loading partition {partition}"))?;
         loaded.next_output.push((partition, next));
+        loaded.origins.push((partition, origin));
     }
     Ok(loaded)
 }
@@ -47,7 +51,7 @@ async fn load_partition(
     store: &Store,
     pins: &mut Pins,
     (partition, view): (Partition, &mut FleetView),
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<(u64, Origin)> {
     let snapshot = store.load_partition(partition).await?;
     for rollout in snapshot.rollouts.iter().filter(|row| row.pinned.is_none()) {
         pins.fetch(&rollout.manifest_hash).await?;
@@ -55,12 +59,13 @@ async fn load_partition(
     let next = match &snapshot.cursor {
         Some(cursor) => {
             check_log(bus, partition, cursor).await?;
-            cursor.out_seq + 1
+            (cursor.out_seq + 1, cursor.origin)
         }
         // An empty database is rebuilt from whatever the log still holds.
         None => {
             let stream = bus.names().output_stream(partition);
-            bus.stream_identity(&stream).await?.first_seq
+            let first_seq = bus.stream_identity(&stream).await?.first_seq;
+            (first_seq, Origin::of_log(first_seq))
         }
     };
     view.load(partition, snapshot, pins.set())?;

@@ -52,10 +52,14 @@ pub async fn lead(
         loaded = load::load(parts.bus, parts.store, &mut pins) => loaded?,
     };
     let batch = parts.config.planning.batch_messages;
+    let mut leader = Leader::new(loaded.view, parts.bus.partitions());
+    for (partition, origin) in loaded.origins {
+        leader.set_origin(partition, origin);
+    }
     let mut term = Term {
         parts,
         pins,
-        leader: Leader::new(loaded.view, parts.bus.partitions()),
+        leader,
         turns: Turns::new(parts.bus.input()),
         followers: Followers::start(parts.bus, &loaded.next_output, batch),
     };
@@ -149,6 +153,7 @@ impl Term<'_> {
         let mut opens = false;
         measure::lag(partition, news.lag);
         for frame in &news.frames {
+            self.leader.follow(partition, frame)?;
             self.pins.fetch_opened(&frame.outcomes).await?;
             for outcome in &frame.outcomes {
                 opens |= self.take(partition, outcome)?;
@@ -161,7 +166,7 @@ impl Term<'_> {
         let heard = self.leader.absorb(partition, outcome, self.pins.set());
         let heard = heard.inspect_err(|why| match why {
             StandDown::Fenced(_) | StandDown::Outranked { .. } => measure::fenced(),
-            StandDown::View { .. } => {}
+            StandDown::View { .. } | StandDown::Origin { .. } => {}
         })?;
         if heard.is_ours {
             measure::outcome(outcome);

@@ -3,9 +3,11 @@
 use nixfleet_plan::{FleetView, PinnedSet};
 use nixfleet_planner::{Heard, Leader, Stage, StandDown};
 use nixfleet_proto::outcome::OutcomeSubject;
+use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    Accepted, EntryBody, Outcome, PlanAction, Position, Reason, Rejection, Timestamp, Verdict,
+    Accepted, Effect, EntryBody, Outcome, OutputFrame, PlanAction, Position, Reason, Rejection,
+    Timestamp, Verdict,
 };
 
 const PARTITIONS: u16 = 2;
@@ -160,4 +162,41 @@ fn its_entries_carry_its_epoch() {
         panic!("an action is a plan entry");
     };
     assert_eq!(epoch, 1);
+}
+
+/// A rollout whose opening is not in the log any more.
+fn about_a_stranger(seq: u64) -> Outcome {
+    let effect = Effect::CancelDispatches {
+        rollout_id: "stable@4f".parse().unwrap(),
+    };
+    let accepted = Accepted {
+        effects: vec![effect],
+        ..Accepted::default()
+    };
+    outcome(seq, Verdict::Accepted(Box::new(accepted)))
+}
+
+#[test]
+fn a_view_of_a_trimmed_log_passes_strangers_over_until_an_owner_goes_on_from_it() {
+    let partition = partitions()[0];
+    let pinned = PinnedSet::new();
+    let mut leader = Leader::new(FleetView::new(), PARTITIONS);
+    leader.set_origin(partition, Origin::of_log(5));
+    let mut frame = OutputFrame {
+        outcomes: vec![about_a_stranger(1)],
+        ..OutputFrame::new(1)
+    };
+    leader.follow(partition, &frame).unwrap();
+    leader
+        .absorb(partition, &frame.outcomes[0], &pinned)
+        .unwrap();
+
+    frame.rebuilt_from = Some(5);
+    leader.follow(partition, &frame).unwrap();
+    let ended = leader.absorb(partition, &frame.outcomes[0], &pinned);
+    assert!(matches!(ended, Err(StandDown::View { .. })), "{ended:?}");
+
+    frame.rebuilt_from = Some(9);
+    let ended = leader.follow(partition, &frame);
+    assert!(matches!(ended, Err(StandDown::Origin { .. })), "{ended:?}");
 }
