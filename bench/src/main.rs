@@ -42,6 +42,9 @@ struct Arguments {
     probe_memory: Option<usize>,
 }
 
+/// Hosts of the stage `fold`, unless every size asked for is smaller.
+const FOLD_HOSTS: usize = 10_000;
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
@@ -72,12 +75,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         machine: machine(),
         figures: Vec::new(),
     };
+    let largest = arguments.hosts.iter().copied().max().unwrap_or(FOLD_HOSTS);
     for stage in Stage::value_variants() {
         if !arguments.stage.is_empty() && !arguments.stage.contains(stage) {
             continue;
         }
         let figures = match stage {
-            Stage::Fold => memory::fold::run(10_000, arguments.rounds),
+            Stage::Fold => memory::fold::run(largest.min(FOLD_HOSTS), arguments.rounds),
             Stage::Planner => memory::planner::run(&arguments.hosts, arguments.rounds),
             Stage::Growth => memory::growth::run(&arguments.hosts, arguments.rounds.min(3)),
         };

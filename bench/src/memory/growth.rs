@@ -14,6 +14,8 @@ use crate::report::{Figure, Target, median};
 
 /// Most entries that one measurement folds.
 const ENTRIES: usize = 200_000;
+/// Entries per host of small fleets: each lives twenty lives.
+const ENTRIES_PER_HOST: usize = 200;
 /// Largest cost of an event in the largest fleet, as a multiple of that in the smallest.
 const COST_TARGET: f64 = 1.3;
 /// Most bytes per host.
@@ -56,14 +58,15 @@ pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
 /// Nanoseconds per event, of the fold and of a whole turn.
 fn costs_of(fleet: &Fleet, rounds: usize) -> Result<(Vec<f64>, Vec<f64>)> {
     let (mut folds, mut turns) = (Vec::new(), Vec::new());
+    let wanted = ENTRIES.min(fleet.len() * ENTRIES_PER_HOST);
     for _ in 0..rounds {
         let (mut nanoseconds, mut count) = (0.0, 0);
-        while count < ENTRIES {
+        while count < wanted {
             let mut partition = Partition::open(fleet);
             let mut life = Life::new(fleet);
             loop {
                 let entries: Vec<_> = life.by_ref().take(20_000).collect();
-                if entries.is_empty() || count >= ENTRIES {
+                if entries.is_empty() || count >= wanted {
                     break;
                 }
                 let (accepted, took) = timed(|| partition.fold(&entries));
@@ -74,12 +77,12 @@ fn costs_of(fleet: &Fleet, rounds: usize) -> Result<(Vec<f64>, Vec<f64>)> {
         }
         folds.push(nanoseconds / count as f64);
         let (mut nanoseconds, mut count) = (0.0, 0);
-        while count < ENTRIES {
+        while count < wanted {
             let mut partition = Partition::open(fleet);
             let mut life = Life::new(fleet);
             loop {
                 let entries: Vec<_> = life.by_ref().take(20_000).collect();
-                if entries.is_empty() || count >= ENTRIES {
+                if entries.is_empty() || count >= wanted {
                     break;
                 }
                 count += entries.len();
