@@ -75,8 +75,8 @@ fn hear(
 
 fn leading() -> Leader {
     let mut leader = fencing(5);
-    hear(&mut leader, 0, 5, accepted(1)).unwrap();
-    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    hear(&mut leader, 0, 5, accepted(1)).expect("a barrier of its own comes back");
+    hear(&mut leader, 1, 5, accepted(1)).expect("a barrier of its own comes back");
     assert_eq!(leader.stage(), Stage::Leading);
     leader
 }
@@ -167,7 +167,7 @@ fn its_entries_carry_its_epoch() {
 /// A rollout whose opening is not in the log any more.
 fn about_a_stranger(seq: u64) -> Outcome {
     let effect = Effect::CancelDispatches {
-        rollout_id: "stable@4f".parse().unwrap(),
+        rollout_id: "stable@4f".parse().expect("a rollout id"),
     };
     let accepted = Accepted {
         effects: vec![effect],
