@@ -133,13 +133,13 @@ async fn connect(
         };
         if Instant::now() >= deadline {
             return Err(ConnectError::Unreachable {
-                url: config.url.clone(),
+                url: shown(&config.url),
                 seconds: config.connect_deadline_seconds,
                 source,
             });
         }
         if attempt == 0 {
-            tracing::warn!(url = %config.url, error = %source, "waiting for NATS");
+            tracing::warn!(url = shown(&config.url), error = %source, "waiting for NATS");
         }
         attempt += 1;
         tokio::time::sleep(reconnect_pause(attempt)).await;
@@ -215,5 +215,27 @@ fn observe(role: &'static str, event: &Event) {
         | Event::SlowConsumer(_)
         | Event::ServerError(_)
         | Event::ClientError(_) => tracing::warn!(role, %event, "NATS connection"),
+    }
+}
+
+/// The servers without what proves us to them.
+fn shown(urls: &str) -> String {
+    let host = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        (_, None) => url.to_owned(),
+    };
+    let urls: Vec<String> = urls.split(',').map(|url| host(url.trim())).collect();
+    urls.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_shown_without_their_secrets() {
+        let urls = "nats://user:secret@one:4222, nats://token@two:4222,three:4222";
+        assert_eq!(shown(urls), "nats://one:4222,nats://two:4222,three:4222");
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod config;
+mod harden;
 pub mod health;
 pub mod metrics;
 pub mod panic;

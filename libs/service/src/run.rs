@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Faults, ServiceConfig};
+use crate::harden::harden;
 use crate::health::Health;
 use crate::shutdown::Signals;
 use crate::tasks::Tasks;
@@ -85,6 +86,14 @@ where
         Ok(invocation) => invocation,
         Err(error) => error.exit(),
     };
+    // Before the first secret is read.
+    if let Err(error) = harden() {
+        eprintln!(
+            "nixfleet-{}: giving up core dumps failed: {error}",
+            info.name
+        );
+        return ExitCode::FAILURE;
+    }
     let config = match config::load::<C>(&invocation.sources).and_then(check_sections) {
         Ok(config) => config,
         Err(faults) => {

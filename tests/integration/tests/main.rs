@@ -9,6 +9,7 @@ mod suite {
     mod compose;
     mod e2e;
     mod eventlog;
+    mod fuzz;
     mod guard;
     mod harness;
     mod hostile;

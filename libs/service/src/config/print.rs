@@ -58,14 +58,18 @@ fn hide(value: &mut Value, path: &mut Vec<String>, secret_keys: &[&str]) {
     }
 }
 
-/// Masks the password of `scheme://user:password@host` and of `password=…` connection strings.
+/// Masks the passwords of `scheme://user:password@host`, one or several with commas between them, and
+/// of `password=…` connection strings.
 fn mask_password(text: &str) -> Option<String> {
-    if let Some((scheme, rest)) = text.split_once("://") {
-        let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (userinfo, _) = rest[..authority_end].rsplit_once('@')?;
-        let host = &rest[userinfo.len()..];
-        let user = userinfo.split_once(':').map(|(user, _)| user)?;
-        return Some(format!("{scheme}://{user}:{HIDDEN}{host}"));
+    if text.contains("://") {
+        let urls: Vec<&str> = text.split(',').collect();
+        let masked: Vec<Option<String>> = urls.iter().map(|url| mask_url(url)).collect();
+        let any = masked.iter().any(Option::is_some);
+        let shown = masked.into_iter().zip(urls);
+        let shown: Vec<String> = shown
+            .map(|(masked, url)| masked.unwrap_or_else(|| url.to_owned()))
+            .collect();
+        return any.then(|| shown.join(","));
     }
     text.contains("password=").then(|| {
         text.split(' ')
@@ -79,6 +83,21 @@ fn mask_password(text: &str) -> Option<String> {
             .collect::<Vec<_>>()
             .join(" ")
     })
+}
+
+fn mask_url(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (userinfo, _) = rest[..authority_end].rsplit_once('@')?;
+    let host = &rest[userinfo.len()..];
+    match userinfo.split_once(':') {
+        Some((user, _)) => Some(format!("{scheme}://{user}:{HIDDEN}{host}")),
+        // NATS takes a token there.
+        None if matches!(scheme.trim(), "nats" | "tls" | "ws" | "wss") => {
+            Some(format!("{scheme}://{HIDDEN}{host}"))
+        }
+        None => None,
+    }
 }
 
 fn drop_nulls(value: &mut Value) {

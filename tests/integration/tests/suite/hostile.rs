@@ -9,6 +9,7 @@ mod flood;
 mod polls;
 mod raw;
 mod replay;
+mod secrets;
 mod slow;
 mod smuggling;
 

@@ -1,0 +1,4 @@
+//! Client certificates and the names in them.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nixfleet_fuzz::certificate(data));

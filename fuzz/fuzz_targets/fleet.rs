@@ -1,0 +1,4 @@
+//! Fleets: reading, admission, building, signing.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nixfleet_fuzz::fleet(data));
