@@ -54,8 +54,7 @@ pub enum LayoutError {
     /// The stream ends before a position that was already applied.
     #[error(
         "stream {stream} ends at sequence {last}, but {floor} was already applied: the log was \
-         lost or restored; delete the stream so that it is created above the cursors, or rebuild \
-         the database from this log"
+         lost or restored; empty the store of NATS, so that its streams are created above that"
     )]
     Regressed {
         /// The stream.

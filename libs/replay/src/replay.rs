@@ -252,7 +252,8 @@ impl Replay {
             return Ok(());
         }
         let goes_on = match frame.first_input {
-            None => frame.last_input == self.last_input,
+            // A takeover says where it goes on: in a log created anew that is above what was lost.
+            None => frame.last_input.map(InputMark::next) >= self.last_input.map(InputMark::next),
             // A log created anew goes on above.
             Some(first) => self.last_input.is_none_or(|last| first >= last.next()),
         };

@@ -264,9 +264,9 @@ fn a_hole_ends_the_replay() {
     archive.input.push(Vec::new());
     archive.replay().unwrap();
     archive.frames[4].1.last_input = Some(InputMark {
-        seq: 9,
+        seq: 1,
         index: 0,
-        of: 1,
+        of: 2,
     });
     assert!(matches!(
         archive.replay(),

@@ -44,9 +44,8 @@ impl Start {
 pub enum GuardError {
     /// The stream was created anew at or below the cursor.
     #[error(
-        "the input log was created anew at sequence {first}, but the tables cover {covered}; \
-         delete both streams of the partition so that they are created above the cursor, or drop \
-         the database schema to rebuild from this log"
+        "the input log was created anew at sequence {first}, but the tables cover {covered}: empty \
+         the store of NATS, so that its streams are created above the tables"
     )]
     Replaced {
         /// First sequence of the new stream.
@@ -57,8 +56,8 @@ pub enum GuardError {
     /// Another message is at the cursor's position.
     #[error(
         "the message at input sequence {seq} is {found:?}, the tables were written from \
-         {expected:?}: the log was restored from a backup; drop the database schema to rebuild \
-         from this log"
+         {expected:?}: the log was restored from a backup; empty the store of NATS, so that its \
+         streams are created above the tables"
     )]
     OtherMessage {
         /// The position.
@@ -71,7 +70,7 @@ pub enum GuardError {
     /// The log ends before the cursor.
     #[error(
         "the output log ends at sequence {last}, but the tables cover {covered}: its end was lost; \
-         drop the database schema to rebuild from this log"
+         empty the store of NATS, so that its streams are created above the tables"
     )]
     Regressed {
         /// Last sequence of the log.
@@ -82,7 +81,7 @@ pub enum GuardError {
     /// Frames that were never applied are gone.
     #[error(
         "the output log starts at sequence {first}, but {wanted} was not applied yet: it was \
-         trimmed; drop the database schema to rebuild from what the log holds, and raise \
+         trimmed; write the tables from the archive with `nixfleet db rebuild`, and raise \
          bus.output_max_age_days"
     )]
     Trimmed {

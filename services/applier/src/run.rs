@@ -128,6 +128,9 @@ pub async fn floors(store: &Store, names: &Names) -> Result<Floors, ReadError> {
             floors.raise(names.input_stream(partition), mark.seq);
         }
     }
+    for (stream, mark) in store.archive_cursors().await? {
+        floors.raise(stream, mark.sequence);
+    }
     Ok(floors)
 }
 

@@ -34,8 +34,7 @@ pub enum Stop {
     /// The stream ends before what was archived of it.
     #[error(
         "{stream} ends at {last} but {archived} is archived: the log lost its end or was restored \
-         from a copy. Remedy: stop all services and delete the stream; they create it again above \
-         their cursors"
+         from a copy. Remedy: empty the store of NATS, so that its streams are created above that"
     )]
     Shortened {
         /// The stream.
@@ -48,8 +47,7 @@ pub enum Stop {
     /// Another stream of the same name uses sequences that are archived.
     #[error(
         "{stream} is another stream than the one archived up to {archived}, and it uses the same \
-         sequences. Remedy: stop all services and delete the stream; they create it again above \
-         their cursors"
+         sequences. Remedy: empty the store of NATS, so that its streams are created above that"
     )]
     Replaced {
         /// The stream.

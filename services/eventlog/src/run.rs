@@ -20,6 +20,9 @@ use crate::turn::Archive;
 const SERVICE: &str = "eventlog";
 /// How often bus and database are asked for their state.
 const CHECK: Duration = Duration::from_secs(2);
+/// How long a stream may be quiet before the archive is held against its cursor: longer than a reader
+/// needs to find that its consumer is dead.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
 /// Pause before something that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -114,12 +117,8 @@ async fn floors(shared: &Shared) -> Result<Floors, nixfleet_store::ReadError> {
             floors.raise(names.input_stream(partition), input.seq);
         }
     }
-    for unit in units(names, shared.bus.partitions()) {
-        for stream in unit.streams {
-            if let Some(mark) = shared.store.archive_cursor(&stream.name).await? {
-                floors.raise(stream.name, mark.sequence);
-            }
-        }
+    for (stream, mark) in shared.store.archive_cursors().await? {
+        floors.raise(stream, mark.sequence);
     }
     Ok(floors)
 }
@@ -262,6 +261,11 @@ async fn try_archive(
         let batch = tokio::select! {
             () = stop.cancelled() => return Err(Failure::None),
             batch = reader.next_batch(shared.config.archive.batch_messages) => batch,
+            () = tokio::time::sleep(LOOK_AGAIN) => {
+                // Nothing comes: see that what came is still there.
+                still_archived(shared, stream, archive.archived).await?;
+                continue;
+            }
         };
         let batch = batch.map_err(|error| unreadable(&error))?;
         archive
@@ -270,6 +274,18 @@ async fn try_archive(
             .map_err(|error| refused(&error))?;
         lag.set(reader.pending() as f64);
     }
+}
+
+/// A database that was lost or restored has another cursor, or none.
+async fn still_archived(shared: &Shared, stream: &Stream, archived: u64) -> Result<(), Failure> {
+    let mark = shared.store.archive_cursor(&stream.name).await;
+    let mark = mark.map_err(|error| Failure::Again(error.to_string()))?;
+    if mark.map_or(0, |mark| mark.sequence) == archived {
+        return Ok(());
+    }
+    Err(Failure::Again(
+        "the archive was lost or restored".to_owned(),
+    ))
 }
 
 /// A reader's failure: holding the stream against the cursor again names the hole and its remedy.

@@ -54,6 +54,9 @@ async fn ensure_layout(app: &App) -> anyhow::Result<()> {
         let input = cursor.input.map_or(0, |mark| mark.seq);
         floors.raise(names.input_stream(partition), input);
     }
+    for (stream, mark) in app.store.archive_cursors().await? {
+        floors.raise(stream, mark.sequence);
+    }
     Ok(app.bus.ensure_layout(&floors).await?)
 }
 

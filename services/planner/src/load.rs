@@ -57,10 +57,7 @@ async fn load_partition(
         pins.fetch(&rollout.manifest_hash).await?;
     }
     let next = match &snapshot.cursor {
-        Some(cursor) => {
-            check_log(bus, partition, cursor).await?;
-            (cursor.out_seq + 1, cursor.origin)
-        }
+        Some(cursor) => (check_log(bus, partition, cursor).await?, cursor.origin),
         // An empty database is rebuilt from whatever the log still holds.
         None => {
             let stream = bus.names().output_stream(partition);
@@ -72,31 +69,46 @@ async fn load_partition(
     Ok(next)
 }
 
-/// Refuses a log that was replaced or lost its end: its sequences mean other messages.
-async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::Result<()> {
-    let stream = bus.names().input_stream(partition);
-    let identity = bus.stream_identity(&stream).await?;
-    ensure!(
-        identity.created == cursor.stream_created,
-        "{stream} was created at {}, the rows were derived from one created at {}",
-        identity.created,
-        cursor.stream_created,
+/// The first output sequence behind the rows. Refuses a log whose sequences mean other messages; one
+/// that was lost and created anew above the rows goes on there.
+async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::Result<u64> {
+    let names = (
+        bus.names().input_stream(partition),
+        bus.names().output_stream(partition),
     );
-    let stream = bus.names().output_stream(partition);
-    let identity = bus.stream_identity(&stream).await?;
+    let input = bus.stream_identity(&names.0).await?;
+    let output = bus.stream_identity(&names.1).await?;
+    let covered = cursor.input.map_or(0, |mark| mark.seq);
+    let next = cursor.out_seq + 1;
+    if input.created != cursor.stream_created {
+        ensure!(
+            input.first_seq > covered && output.first_seq >= next,
+            "{} was created anew at {} and the rows cover {covered}: empty the store of NATS, so \
+             that its streams are created above the rows",
+            names.0,
+            input.first_seq,
+        );
+        return Ok(output.first_seq);
+    }
     ensure!(
-        identity.last_seq >= cursor.out_seq,
-        "{stream} ends at {}, the rows are at {}: its end was lost",
-        identity.last_seq,
+        output.last_seq >= cursor.out_seq,
+        "{} ends at {}, the rows are at {}: its end was lost; empty the store of NATS, so that its \
+         streams are created above the rows",
+        names.1,
+        output.last_seq,
         cursor.out_seq,
     );
-    Ok(())
+    Ok(next)
 }
 
 /// Streams that have to be created start above everything the rows remember.
 async fn ensure_layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
     let cursors = store.cursors().await.context("reading the cursors")?;
-    let floors = Floors::of_cursors(bus.names(), &cursors);
+    let mut floors = Floors::of_cursors(bus.names(), &cursors);
+    let archived = store.archive_cursors().await;
+    for (stream, mark) in archived.context("reading how far the archive is")? {
+        floors.raise(stream, mark.sequence);
+    }
     bus.ensure_layout(&floors)
         .await
         .context("checking the layout of the bus")

@@ -6,6 +6,7 @@
 
 mod announced;
 mod poll;
+mod restore;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::measure;
 use crate::source::Source;
+
+pub use restore::restore;
 
 /// The announced release, as far as this process believes it.
 #[derive(Debug, Clone, Default)]

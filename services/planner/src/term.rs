@@ -16,7 +16,7 @@ use crate::follow::{Followers, News};
 use crate::load;
 use crate::measure;
 use crate::pins::Pins;
-use crate::releases::Releases;
+use crate::releases::{Releases, restore};
 use crate::turn::{Clocks, Turns};
 
 /// What a term works with.
@@ -51,6 +51,7 @@ pub async fn lead(
         () = stop.cancelled() => return Ok(()),
         loaded = load::load(parts.bus, parts.store, &mut pins) => loaded?,
     };
+    restore(parts.bus, parts.store).await?;
     let batch = parts.config.planning.batch_messages;
     let mut leader = Leader::new(loaded.view, parts.bus.partitions());
     for (partition, origin) in loaded.origins {

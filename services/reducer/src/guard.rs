@@ -34,8 +34,8 @@ pub struct Passed {
 pub enum Mismatch {
     /// The log is shorter than the rows know.
     #[error(
-        "the {log} log ends at sequence {last}, but {covered} was there before: it lost its end; {}",
-        remedy(log)
+        "the {log} log ends at sequence {last}, but {covered} was there before: it lost its end; \
+         {REMEDY}"
     )]
     LostEnd {
         /// Which log.
@@ -48,8 +48,7 @@ pub enum Mismatch {
     /// Another message has the sequence of one that was folded.
     #[error(
         "the input log holds another message at sequence {seq} than the one that was folded: it lost \
-         its end and went on; {}",
-        remedy("input")
+         its end and went on; {REMEDY}"
     )]
     Rewritten {
         /// The sequence.
@@ -58,8 +57,7 @@ pub enum Mismatch {
     /// Another stream with the same name holds the cursor's sequence.
     #[error(
         "the input log was created anew or restored and starts at sequence {first}, which is not \
-         above the {covered} that the rows cover: delete the streams so that they are created above \
-         the cursors, or rebuild the database from the log"
+         above the {covered} that the rows cover: {REMEDY}"
     )]
     Restored {
         /// First sequence of the log.
@@ -70,8 +68,7 @@ pub enum Mismatch {
     /// Frames between the rows and the log are gone.
     #[error(
         "the output log starts at sequence {first}, the rows cover {covered}: what lies between was \
-         trimmed before it was applied; drop the schema, so that everything is rebuilt from what the \
-         logs still hold"
+         trimmed before it was applied; write the rows from the archive with `nixfleet db rebuild`"
     )]
     Trimmed {
         /// First sequence of the log.
@@ -81,14 +78,8 @@ pub enum Mismatch {
     },
 }
 
-fn remedy(log: &str) -> &'static str {
-    if log == "output" {
-        "drop the database schema, so that it is rebuilt from the log"
-    } else {
-        "delete both streams of the partition once the applier has caught up, so that they are \
-         created above the cursors; agents send again what was not acknowledged"
-    }
-}
+/// The tables and the archive are kept; agents send again what was not acknowledged.
+const REMEDY: &str = "empty the store of NATS, so that its streams are created above the rows";
 
 /// The sequences of the input stream whose message ids [`check`] compares.
 pub fn sequences(cursor: Option<&Cursor>, last: Option<&LastFrame>) -> BTreeSet<u64> {

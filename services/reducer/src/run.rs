@@ -114,7 +114,10 @@ async fn prepare(bus: &Bus, store: &Store, health: &Health) -> anyhow::Result<()
 /// Those of the database and of the layout.
 pub async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
     store.schema_ready().await?;
-    let floors = Floors::of_cursors(bus.names(), &store.cursors().await?);
+    let mut floors = Floors::of_cursors(bus.names(), &store.cursors().await?);
+    for (stream, mark) in store.archive_cursors().await? {
+        floors.raise(stream, mark.sequence);
+    }
     bus.ensure_layout(&floors).await?;
     Ok(())
 }

@@ -164,6 +164,24 @@ impl Nats {
         Ok(())
     }
 
+    /// Copies the store; only while stopped.
+    ///
+    /// # Errors
+    /// When it runs, or the files cannot be copied.
+    pub fn back_up(&self) -> Result<()> {
+        ensure!(self.process.is_none(), "nats-server still runs");
+        scratch::copy(&self.dir.join("js"), &self.dir.join("backup"))
+    }
+
+    /// Puts the copy in the place of the store; only while stopped.
+    ///
+    /// # Errors
+    /// When it runs, or the files cannot be copied.
+    pub fn restore(&self) -> Result<()> {
+        ensure!(self.process.is_none(), "nats-server still runs");
+        scratch::copy(&self.dir.join("backup"), &self.dir.join("js"))
+    }
+
     /// Throws the store away; only while stopped.
     ///
     /// # Errors

@@ -327,6 +327,45 @@ impl Postgres {
         })
     }
 
+    /// Throws all databases away and makes an empty cluster with the same users; only while stopped.
+    ///
+    /// # Errors
+    /// When it runs, or the files cannot be replaced.
+    pub fn erase(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "Postgres still runs");
+        let data = self.data();
+        std::fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
+        self.init_cluster()?;
+        self.create_users()
+    }
+
+    /// Copies the whole cluster; only while stopped.
+    ///
+    /// # Errors
+    /// When it runs, or the files cannot be copied.
+    pub fn back_up(&self) -> Result<()> {
+        ensure!(self.process.is_none(), "Postgres still runs");
+        scratch::copy(&self.data(), &self.dir.join("backup"))
+    }
+
+    /// Puts the copy in the place of the cluster; only while stopped.
+    ///
+    /// # Errors
+    /// When it runs, or the files cannot be copied.
+    pub fn restore(&self) -> Result<()> {
+        ensure!(self.process.is_none(), "Postgres still runs");
+        scratch::copy(&self.dir.join("backup"), &self.data())
+    }
+
+    /// Creates a database that was lost, empty.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn create_again(&self, database: &Database) -> Result<()> {
+        let create = format!("CREATE DATABASE {} OWNER {OWNER}", database.name);
+        execute(&self.superuser_url("postgres"), &create).await
+    }
+
     /// `kill -9` of the postmaster; its children notice and end.
     ///
     /// # Errors

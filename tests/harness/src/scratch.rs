@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::watchdog;
 
@@ -51,4 +51,25 @@ fn make() -> Result<PathBuf> {
         eprintln!("{KEEP_VARIABLE} is set: {} stays", path.display());
     }
     Ok(path)
+}
+
+/// Copies a directory with owners and modes, in place of whatever is there.
+///
+/// # Errors
+/// When it cannot be copied.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to).with_context(|| format!("removing {}", to.display()))?;
+    }
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .context("starting cp")?;
+    ensure!(
+        status.success(),
+        "cp {} ended with {status}",
+        from.display()
+    );
+    Ok(())
 }

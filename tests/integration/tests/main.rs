@@ -15,6 +15,7 @@ mod suite {
     mod hostile;
     mod ingest;
     mod planner;
+    mod recovery;
     mod reducer;
     mod store;
 }

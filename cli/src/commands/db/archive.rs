@@ -32,6 +32,8 @@ pub struct Frames<'a> {
     stream: String,
     ranges: VecDeque<RangeInclusive<u64>>,
     reader: Option<MessageReader<'a>>,
+    /// The sequence that must come next within a range.
+    expected: Option<u64>,
 }
 
 impl<'a> Frames<'a> {
@@ -77,6 +79,7 @@ impl<'a> Frames<'a> {
             stream: archived.stream.clone(),
             ranges,
             reader: None,
+            expected: None,
         })
     }
 
@@ -94,12 +97,22 @@ impl<'a> Frames<'a> {
                     .audit
                     .messages(&self.stream, *range.start(), *range.end());
                 self.reader = Some(reader.await.or_database()?);
+                self.expected = None;
             }
             let Some(reader) = &mut self.reader else {
                 continue;
             };
             match reader.next().await.or_database()? {
                 Some(message) => {
+                    let sequence = message.sequence;
+                    if self.expected.is_some_and(|expected| expected != sequence) {
+                        return Err(Failure::refused(anyhow!(
+                            "the archive of {} has a hole before {sequence}: what happened in it is \
+                             not known; restore the database from a backup that has it",
+                            self.stream
+                        )));
+                    }
+                    self.expected = Some(sequence + 1);
                     return Ok(Some(Frame {
                         out_seq: message.sequence,
                         ts: message.ts,

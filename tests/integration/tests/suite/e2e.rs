@@ -1,6 +1,6 @@
 //! A release through the whole system: real servers, real processes, real TLS.
 
-mod fleet;
+pub mod fleet;
 pub mod world;
 
 use nixfleet_harness::{Nats, Service, postgres};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::Utc;
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::{
-    Database, Nats, Operator, Service, Stack, StackConfig, Swarm, SwarmConfig, scope, scratch,
-    shared_nats, shared_postgres, wait_for,
+    Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scope,
+    scratch, shared_nats, shared_postgres, wait_for,
 };
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
@@ -32,13 +32,26 @@ impl World {
     pub async fn shared(name: &str, instances: usize) -> Self {
         let prefix = scope::unique_prefix(name);
         let nats_url = shared_nats().unwrap().url();
-        Self::start(name, instances, (nats_url, prefix), |_, _| {}).await
+        let postgres = shared_postgres().unwrap();
+        let servers = (nats_url, prefix, postgres);
+        Self::start(name, instances, servers, |_, _| {}).await
+    }
+
+    /// On servers of its own, releases are published to the gateway.
+    pub async fn pushed(name: &str, nats: &Nats, postgres: &Postgres) -> Self {
+        let servers = (nats.url(), "fleet".to_owned(), postgres);
+        Self::start(name, 1, servers, |_, _| {}).await
     }
 
     /// On a NATS server of its own, releases are polled from a directory.
     pub async fn polling(name: &str, nats: &Nats) -> Self {
-        let bus = (nats.url(), "fleet".to_owned());
-        Self::start(name, 1, bus, |config, dir| {
+        Self::polled(name, nats, shared_postgres().unwrap()).await
+    }
+
+    /// On servers of its own, releases are polled from a directory.
+    pub async fn polled(name: &str, nats: &Nats, postgres: &Postgres) -> Self {
+        let servers = (nats.url(), "fleet".to_owned(), postgres);
+        Self::start(name, 1, servers, |config, dir| {
             let releases = dir.join("releases").display().to_string();
             config.set(Service::Planner, "source.directory", releases);
             config.set(Service::Planner, "source.poll_seconds", "0.5");
@@ -49,13 +62,12 @@ impl World {
     async fn start(
         name: &str,
         instances: usize,
-        (nats_url, prefix): (String, String),
+        (nats_url, prefix, postgres): (String, String, &Postgres),
         adjust: impl FnOnce(&mut StackConfig, &PathBuf),
     ) -> Self {
         let dir = scratch::dir(name).unwrap();
         let signer = Signer::development().unwrap();
         let trust = signer.write_trust(&dir).unwrap();
-        let postgres = shared_postgres().unwrap();
         let database = postgres.create_database(name).await.unwrap();
         let mut config = StackConfig::new(dir.clone(), trust).unwrap();
         config.nats_url = nats_url;
@@ -79,6 +91,28 @@ impl World {
     pub async fn publish(&self, commit: &str) {
         let release = self.signer.release(&source(commit), commit, Utc::now());
         self.operator.publish(&release.unwrap()).await.unwrap();
+    }
+
+    /// Publishes as soon as the gateway takes it.
+    pub async fn publish_when_possible(&self, commit: &str) {
+        let release = self.signer.release(&source(commit), commit, Utc::now());
+        let release = release.unwrap();
+        let published = wait_for("the release is taken", PATIENCE, async || {
+            self.operator.publish(&release).await.map(Some)
+        });
+        published.await.unwrap();
+    }
+
+    /// Waits until a host has left Pending in the rollouts of a release.
+    pub async fn wait_for_dispatch(&self, commit: &str) {
+        let moved = format!(
+            "SELECT count(*) FROM nixfleet.host_rollout_records
+             WHERE state <> 'Pending' AND rollout_id LIKE '%@{commit}'"
+        );
+        self.wait("a host moves on", async |world| {
+            (world.count(&moved).await > 0).then_some(())
+        })
+        .await;
     }
 
     pub fn write_release(&self, commit: &str) {
@@ -150,7 +184,7 @@ impl World {
     }
 
     /// Waits; a failure says where everything stands.
-    async fn wait(&self, what: &str, mut condition: impl AsyncFnMut(&Self) -> Option<()>) {
+    pub async fn wait(&self, what: &str, mut condition: impl AsyncFnMut(&Self) -> Option<()>) {
         let waited = wait_for(what, PATIENCE, async || Ok(condition(self).await)).await;
         if let Err(error) = waited {
             let status = self.operator.get("/v1/status").await;

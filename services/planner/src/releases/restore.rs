@@ -1,0 +1,51 @@
+//! The announced release after the bus has lost its data: the archive has it, bytes and all.
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use nixfleet_bus::{Bus, PublishError};
+use nixfleet_proto::fleet::ReleaseAnnouncement;
+use nixfleet_store::Store;
+
+/// Announces the last archived release again when none is announced, so that nobody has to push it a
+/// second time. It is verified by whoever takes it over, as every announcement is.
+///
+/// # Errors
+/// When a server does not answer.
+pub async fn restore(bus: &Bus, store: &Store) -> anyhow::Result<()> {
+    let manifests = bus.manifests();
+    let current = manifests.current().await;
+    if current.context("reading the announced release")?.is_some() {
+        return Ok(());
+    }
+    let stream = bus.names().manifest_stream();
+    let archived = store.last_archived_release(&stream).await;
+    let Some(json) = archived.context("reading the archived release")? else {
+        return Ok(());
+    };
+    let Ok(release) = serde_json::from_str::<ReleaseAnnouncement>(&json) else {
+        tracing::warn!("the last archived release cannot be read; publish it again");
+        return Ok(());
+    };
+    let rollouts = release.rollouts.values();
+    let rollouts = rollouts.map(|rollout| &rollout.artifact.hash);
+    for hash in std::iter::once(&release.fleet.hash).chain(rollouts) {
+        let found = store.artifact(hash).await;
+        let Some(bytes) = found.context("reading an archived artifact")? else {
+            tracing::warn!(%hash, "an artifact of the last release is not archived; publish it again");
+            return Ok(());
+        };
+        manifests.put(hash, Bytes::from(bytes)).await?;
+    }
+    match manifests.announce(&release, 0).await {
+        Ok(seq) => {
+            tracing::warn!(
+                seq,
+                "the announced release was lost; announced from the archive"
+            );
+            Ok(())
+        }
+        // Somebody has published meanwhile.
+        Err(PublishError::Fenced { .. }) => Ok(()),
+        Err(error) => Err(error).context("announcing the archived release"),
+    }
+}

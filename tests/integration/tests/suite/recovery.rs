@@ -1,0 +1,12 @@
+//! What is lost and comes back: each page of docs/operations/recovery as a test, on real servers and
+//! with all services running.
+
+// Helpers of tests may panic like the tests themselves.
+#![cfg(test)]
+
+mod db;
+mod log_trimmed;
+mod nats_gone;
+mod postgres_gone;
+mod restored;
+mod verified;

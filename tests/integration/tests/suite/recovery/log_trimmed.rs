@@ -1,0 +1,82 @@
+//! docs/operations/recovery-log-trimmed.md: the applier slept longer than the log remembers.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::stream::DiscardPolicy;
+use nixfleet_harness::{Nats, Postgres, Service, monitor, wait_for};
+use nixfleet_proto::subject::Partition;
+use serde_json::json;
+
+use super::db::{run, verify_whole};
+use super::verified::stop_applier;
+use crate::suite::e2e::world::World;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
+    let nats = Nats::start("trimmed").unwrap();
+    let postgres = Postgres::start("trimmed").unwrap();
+    let mut world = World::pushed("trimmed", &nats, &postgres).await;
+    world.publish("aa01").await;
+    world.start_swarm(&json!({}));
+    world.wait_for_progress().await;
+    stop_applier(&mut world).await;
+
+    // The hosts go on without it, and so does the archive.
+    let archived = "SELECT count(*) FROM nixfleet.event_log WHERE kind = 'accepted'";
+    let before = world.count(archived).await;
+    world
+        .wait("the archive goes on", async |world| {
+            (world.count(archived).await >= before + 20).then_some(())
+        })
+        .await;
+    let partition = Partition::of(&"edge".into(), 2);
+    trim(&nats, &format!("FLEET_OUT_{partition}")).await;
+
+    let applier = world.stack.instance(Service::Applier, 0).unwrap();
+    applier.restart().unwrap();
+    let port = applier.admin_port();
+    let stopped = wait_for("the applier says what to do", PATIENCE, async || {
+        let answer = monitor::get(port, "/readyz")?;
+        let trimmed = answer.body.contains("trimmed") && answer.body.contains("db rebuild");
+        anyhow::ensure!(trimmed, "{}", answer.body);
+        Ok(Some(()))
+    });
+    stopped.await.unwrap();
+
+    stop_applier(&mut world).await;
+    let rebuilt = run(&world, &["rebuild", "--yes", "--json"]).await;
+    assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
+    let applier = world.stack.instance(Service::Applier, 0).unwrap();
+    applier.restart().unwrap();
+    world.wait_until_terminal("aa01").await;
+    world.check_agreement("aa01").await;
+    verify_whole(&world).await;
+
+    // A reducer that starts now finds rows and log in agreement, too.
+    let reducer = world.stack.instance(Service::Reducer, 0).unwrap();
+    reducer.kill().unwrap();
+    reducer.restart().unwrap();
+    world.publish("aa02").await;
+    world.wait_until_terminal("aa02").await;
+    verify_whole(&world).await;
+    world.stop();
+}
+
+/// Leaves the last message of a stream only, as its age limit would.
+async fn trim(nats: &Nats, stream: &str) {
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let context = jetstream::new(client);
+    let stream = context.get_stream(stream).await.unwrap();
+    let kept = stream.cached_info().config.clone();
+    let mut short = kept.clone();
+    short.max_messages = 1;
+    short.discard = DiscardPolicy::Old;
+    context.update_stream(&short).await.unwrap();
+    context.update_stream(&kept).await.unwrap();
+    let mut stream = context.get_stream(&kept.name).await.unwrap();
+    let state = &stream.info().await.unwrap().state;
+    assert!(state.first_sequence > 2, "{}: {state:?}", kept.name);
+}
