@@ -8,11 +8,12 @@ use comfy_table::Table;
 use serde_json::{Value, json};
 
 use crate::args::Args;
-use crate::incident::{Incident, LEADER, Takeover, Waits};
+use crate::incident::{Incident, LEADER, Takeover};
 use crate::publisher::Published;
 use crate::say::Say;
 use crate::strike::How;
 use crate::verdict::Verdict;
+use crate::waits::Waits;
 
 /// All strikes of one name.
 #[derive(Debug, Clone, Copy, Default)]

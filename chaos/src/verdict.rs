@@ -8,11 +8,12 @@ use nixfleet_audit::check::{self, Check};
 use tokio::process::Command;
 
 use crate::accounts::Accounts;
-use crate::incident::{Incident, LEADER, Takeover, Waits, takeovers, waits};
+use crate::incident::{Incident, LEADER, Takeover, takeovers};
 use crate::logs;
 use crate::sampler::Sample;
 use crate::schedule::LEASE_TTL;
 use crate::strike::How;
+use crate::waits::{Waits, waits};
 use crate::world::World;
 use crate::{archive, replay};
 
@@ -21,7 +22,7 @@ const KILLED_MAX: Duration = LEASE_TTL.saturating_add(Duration::from_secs(2));
 /// A stopped owner gives its lease back.
 const STOPPED_MAX: Duration = Duration::from_secs(1);
 /// The next leader loads the whole fleet before, and its barriers need the owners of all partitions.
-const LEADER_EXTRA: Duration = Duration::from_secs(2);
+const LEADER_EXTRA: Duration = Duration::from_secs(5);
 
 /// Everything that was found.
 pub struct Verdict {
