@@ -199,8 +199,8 @@ impl World {
 
     /// True when every process answers that it is ready.
     pub fn is_ready(&mut self) -> bool {
-        let instances = self.stack.instances().iter_mut();
-        instances.fold(true, |ready, instance| ready && instance.is_ready())
+        let mut instances = self.stack.instances().iter_mut();
+        instances.all(|instance| instance.is_ready())
     }
 
     /// Stops everything in order.

@@ -242,7 +242,7 @@ impl LeaseCore {
         {
             self.watch.unseen = None;
         }
-        if self.roster.watched(now, key, sighting) {
+        if self.roster.watched((now, self.timing.ttl), key, sighting) {
             self.tell_holding(now, key);
         }
     }
@@ -263,7 +263,7 @@ impl LeaseCore {
                     revision: 0,
                     content: Content::Gone,
                 };
-                self.roster.set(now, &key, gone);
+                self.roster.set((now, self.timing.ttl), &key, gone);
             }
         }
     }
@@ -293,7 +293,7 @@ impl LeaseCore {
                 // A later value may have been seen while this answer was on its way.
                 let current = self.roster.revision(&key);
                 if current == known || sighting.revision > current {
-                    self.roster.set(now, &key, sighting);
+                    self.roster.set((now, self.timing.ttl), &key, sighting);
                     self.dirty = true;
                 }
                 let (revision, seen) = self.view(&key);
@@ -320,7 +320,8 @@ impl LeaseCore {
         if is_member && self.watch.unseen.is_none() {
             self.watch.unseen = Some((revision, now));
         }
-        self.roster.set(now, key, Sighting { revision, content });
+        self.roster
+            .set((now, self.timing.ttl), key, Sighting { revision, content });
         self.dirty = true;
     }
 

@@ -18,6 +18,12 @@ struct Slot {
     revision: u64,
     content: Content,
     seen_at: Duration,
+    /// When this very revision was seen first.
+    since: Duration,
+    /// Its writer promised to renew it and did not, and the leader says that it is still the last
+    /// value. A server that started again after a crash may bring back what had ended, and forget
+    /// that it ends.
+    is_ghost: bool,
     /// The watch, an answer or an acknowledgement spoke of it since the watch was opened.
     confirmed: bool,
 }
@@ -48,8 +54,13 @@ impl Roster {
         match self.slots.get(key).map(|slot| &slot.content) {
             None | Some(Content::Gone) => Seen::Gone,
             Some(Content::Is(record)) if record.writer() == writer => Seen::Mine(record.renewal()),
+            Some(Content::Is(_) | Content::Unreadable) if self.is_ghost(key) => Seen::Gone,
             Some(Content::Is(_) | Content::Unreadable) => Seen::Other,
         }
+    }
+
+    fn is_ghost(&self, key: &RecordKey) -> bool {
+        self.slots.get(key).is_some_and(|slot| slot.is_ghost)
     }
 
     /// Who wrote the key; nothing when it is gone or unreadable.
@@ -60,31 +71,48 @@ impl Roster {
         }
     }
 
-    /// Takes a value for the last one, whatever its revision.
-    pub(super) fn set(&mut self, now: Duration, key: &RecordKey, sighting: Sighting) {
+    /// Takes a value for the last one, whatever its revision; `ttl` is the configured time to live.
+    pub(super) fn set(
+        &mut self,
+        (now, ttl): (Duration, Duration),
+        key: &RecordKey,
+        sighting: Sighting,
+    ) {
         let is_other_member = matches!(key, RecordKey::Member(_)) && *key != self.own;
         if is_other_member && sighting.content == Content::Gone {
             // They come and go under new names; only their absence counts.
             self.slots.remove(key);
             return;
         }
+        // A watch that starts over, as after an outage, gives everybody time to renew.
+        let known = self.slots.get(key).filter(|slot| {
+            slot.confirmed && slot.revision == sighting.revision && slot.content == sighting.content
+        });
+        let since = known.map_or(now, |slot| slot.since);
         let slot = Slot {
             revision: sighting.revision,
+            is_ghost: now >= since + ttl_of(&sighting.content, ttl) + GRACE,
             content: sighting.content,
             seen_at: now,
+            since,
             confirmed: true,
         };
         self.slots.insert(key.clone(), slot);
     }
 
     /// Takes a value from the watch, unless a later one is known. True when it counts.
-    pub(super) fn watched(&mut self, now: Duration, key: &RecordKey, sighting: Sighting) -> bool {
+    pub(super) fn watched(
+        &mut self,
+        at: (Duration, Duration),
+        key: &RecordKey,
+        sighting: Sighting,
+    ) -> bool {
         let is_news = self
             .slots
             .get(key)
             .is_none_or(|slot| !slot.confirmed || sighting.revision > slot.revision);
         if is_news {
-            self.set(now, key, sighting);
+            self.set(at, key, sighting);
         }
         is_news
     }
@@ -129,7 +157,7 @@ impl Roster {
 
     /// Members that are there, with what they decline.
     pub(super) fn members(&self) -> Members {
-        let slots = self.slots.iter();
+        let slots = self.slots.iter().filter(|(_, slot)| !slot.is_ghost);
         slots
             .filter_map(|(key, slot)| match (key, &slot.content) {
                 (RecordKey::Member(token), Content::Is(Record::Member(record))) => {
@@ -146,7 +174,7 @@ impl Roster {
 
     /// Who holds which key.
     pub(super) fn holders(&self) -> Placement {
-        let slots = self.slots.iter();
+        let slots = self.slots.iter().filter(|(_, slot)| !slot.is_ghost);
         slots
             .filter_map(|(key, slot)| match (key, &slot.content) {
                 (RecordKey::Lease(token), Content::Is(record)) => {

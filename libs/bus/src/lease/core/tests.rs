@@ -149,6 +149,26 @@ fn a_key_that_fails_here_goes_elsewhere_and_comes_back_later() {
 }
 
 #[test]
+fn records_that_outlive_their_time_hold_nothing_up() {
+    for seed in 0..10 {
+        let mut world = world(seed, 8, &["a", "b", "c"]);
+        world.kill(1);
+        world.forget_ends(1);
+        assert!(
+            world.run(LONG, |world| is_balanced(world, 2)),
+            "seed {seed}"
+        );
+        assert_eq!(world.members().len(), 3, "the record is still there");
+        // Nor does it when somebody looks at the bucket for the first time.
+        world.start("d");
+        assert!(
+            world.run(LONG, |world| is_balanced(world, 3)),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
 fn a_lost_bucket_loses_the_leases_and_they_are_taken_again() {
     let mut world = world(7, 8, &["a", "b", "c"]);
     world.lose_bucket();

@@ -163,6 +163,21 @@ impl World {
         self.nodes[node].alive = false;
     }
 
+    /// The server forgets that the records of an instance end.
+    pub(super) fn forget_ends(&mut self, node: usize) {
+        let suffix = format!("/{node}");
+        let bucket = &self.bucket;
+        self.queue.retain(|_, event| {
+            let Event::Expire { key, .. } = event else {
+                return true;
+            };
+            let content = bucket.get(key).map(|sighting| &sighting.content);
+            let is_theirs = matches!(content, Some(Content::Is(record))
+                if record.writer().process.ends_with(&suffix));
+            !is_theirs
+        });
+    }
+
     pub(super) fn pause(&mut self, node: usize, time: Duration) {
         self.nodes[node].paused = true;
         self.at(time, Event::Wake(node));
