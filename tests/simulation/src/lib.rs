@@ -2,12 +2,17 @@
 //! virtual time, on a model log and a model database, with faults from a seed.
 //!
 //! Knows every core and no shell: no runtime, no socket, no clock, no random source but its own.
-//! Start reading at [`engine`] (what makes a run repeatable).
+//! Start reading at [`scenario`] (what a seed stands for), then [`world`] (what happens),
+//! [`invariants`] (what must hold) and [`engine`] (what makes a run repeatable).
 
-#![cfg_attr(
-    test,
-    expect(clippy::unwrap_used, reason = "a test fails by panicking")
-)]
-
+pub mod campaign;
+pub mod checks;
 pub mod engine;
+pub mod invariants;
 pub mod model;
+pub mod process;
+pub mod reference;
+pub mod run;
+pub mod scenario;
+pub mod shrink;
+pub mod world;

@@ -1,2 +1,257 @@
-//! `nixfleet-sim`.
-fn main() {}
+//! `nixfleet-sim`: runs seeds of the simulation.
+
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use nixfleet_simulation::campaign::{Campaign, Failure, Summary};
+use nixfleet_simulation::engine::trace::Output;
+use nixfleet_simulation::run::{command, run};
+use nixfleet_simulation::scenario::{Caps, Cut, Scenario};
+use nixfleet_simulation::shrink::shrink;
+use serde_json::json;
+
+/// Runs the real cores of every service and of the agents in virtual time, on a model log and a model
+/// database, with faults from a seed. Exit code 1: an invariant was broken.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask sim")]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Run this one seed only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print everything that happens; with --seed.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Threads; as many as there are cores by default.
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+    /// Stop after so many failing seeds.
+    #[arg(long, default_value_t = 10)]
+    failures: usize,
+    /// Seconds to spend on making the first failing seed smaller; 0: not at all.
+    #[arg(long, default_value_t = 30)]
+    shrink_seconds: u64,
+    /// One JSON document on standard output, for machines.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    cut: CutArguments,
+}
+
+/// What a shrunk run leaves out.
+#[derive(Debug, clap::Args)]
+struct CutArguments {
+    /// Most hosts.
+    #[arg(long)]
+    hosts: Option<usize>,
+    /// Most instances of each service.
+    #[arg(long)]
+    instances: Option<usize>,
+    /// Most releases.
+    #[arg(long)]
+    releases: Option<usize>,
+    /// Only these faults of the seed's schedule, by number; `none` for no fault at all.
+    #[arg(long, value_name = "N,N,…")]
+    faults: Option<String>,
+    /// No losses, delays and crashes beside the schedule.
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl CutArguments {
+    fn cut(&self) -> Result<Cut, String> {
+        let caps = Caps::default();
+        let faults = match self.faults.as_deref() {
+            None => None,
+            Some("none") => Some(Vec::new()),
+            Some(list) => Some(
+                list.split(',')
+                    .map(|number| {
+                        number
+                            .parse()
+                            .map_err(|_| format!("--faults {list}: {number:?} is no number"))
+                    })
+                    .collect::<Result<_, _>>()?,
+            ),
+        };
+        Ok(Cut {
+            caps: Caps {
+                hosts: self.hosts.unwrap_or(caps.hosts),
+                instances: self.instances.unwrap_or(caps.instances),
+                releases: self.releases.unwrap_or(caps.releases),
+            },
+            faults,
+            quiet: self.quiet,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let cut = match arguments.cut.cut() {
+        Ok(cut) => cut,
+        Err(fault) => {
+            eprintln!("nixfleet-sim: {fault}");
+            return ExitCode::from(2);
+        }
+    };
+    // A panic of a core is reported as what it is, once, with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    match arguments.seed {
+        Some(seed) => one(&arguments, seed, &cut),
+        None => many(&arguments, cut),
+    }
+}
+
+fn one(arguments: &Arguments, seed: u64, cut: &Cut) -> ExitCode {
+    let output = if arguments.trace {
+        let scenario = Scenario::of(seed, cut);
+        println!("{:#?}", scenario.shape);
+        for (index, fault) in scenario.faults.iter().enumerate() {
+            println!("fault {index}: {fault}");
+        }
+        println!("{:?}", scenario.noise);
+        Output::Printed
+    } else {
+        Output::Nowhere
+    };
+    let outcome = run(seed, cut, output);
+    if arguments.json {
+        println!(
+            "{}",
+            json!({
+                "seed": seed,
+                "passed": outcome.violation.is_none(),
+                "violation": outcome.violation.as_ref().map(|v| json!({
+                    "invariant": v.invariant, "message": v.message,
+                })),
+                "virtualSeconds": outcome.ended_at.since_start().as_secs_f64(),
+                "events": outcome.events,
+                "entries": outcome.entries,
+                "acknowledged": outcome.acknowledged,
+                "traceHash": format!("{:016x}", outcome.trace_hash),
+                "traceLines": outcome.trace_lines,
+            })
+        );
+    } else {
+        println!(
+            "seed {seed}: {} entries, {} acknowledged events in {:.0} virtual seconds; trace {:016x}",
+            outcome.entries,
+            outcome.acknowledged,
+            outcome.ended_at.since_start().as_secs_f64(),
+            outcome.trace_hash,
+        );
+        if let Some(violation) = &outcome.violation {
+            println!("BROKEN {}: {}", violation.invariant, violation.message);
+        }
+    }
+    exit_code(outcome.violation.is_none())
+}
+
+fn many(arguments: &Arguments, cut: Cut) -> ExitCode {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let campaign = Campaign {
+        first: arguments.first,
+        seeds: arguments.seeds,
+        jobs: arguments.jobs.map_or(cores, NonZeroUsize::get),
+        cut: cut.clone(),
+        failures_max: arguments.failures.max(1),
+    };
+    let summary = campaign.run(|so_far| tell(so_far, campaign.seeds));
+    if arguments.json {
+        println!("{}", summary_json(&campaign, &summary));
+    } else {
+        print_summary(&summary);
+        print_failures(arguments, &summary, &cut);
+    }
+    exit_code(summary.failures.is_empty())
+}
+
+fn tell(so_far: &Summary, seeds: u64) {
+    let failed = so_far.failures.len();
+    let line = format!(
+        "{} of {seeds} seeds, {failed} failed, {:.1} ms each, {:.0} s",
+        so_far.seeds,
+        millis_each(so_far),
+        so_far.took.as_secs_f64()
+    );
+    // A closed standard error is no reason to stop.
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+fn millis_each(summary: &Summary) -> f64 {
+    summary.worked.as_secs_f64() * 1_000.0 / summary.seeds.max(1) as f64
+}
+
+fn print_summary(summary: &Summary) {
+    println!(
+        "{} seeds, {} failed; {:.1} s, {:.1} ms of a thread each; {} events, {} entries, {} \
+         acknowledged host events in {:.0} virtual hours",
+        summary.seeds,
+        summary.failures.len(),
+        summary.took.as_secs_f64(),
+        millis_each(summary),
+        summary.events,
+        summary.entries,
+        summary.acknowledged,
+        summary.virtual_time.as_secs_f64() / 3_600.0,
+    );
+}
+
+fn print_failures(arguments: &Arguments, summary: &Summary, cut: &Cut) {
+    for Failure { seed, violation } in &summary.failures {
+        println!(
+            "seed {seed} broke {}: {}",
+            violation.invariant, violation.message
+        );
+        println!("  repeat: {}", command(*seed, cut));
+    }
+    let patience = Duration::from_secs(arguments.shrink_seconds);
+    if let (Some(first), false) = (summary.failures.first(), patience.is_zero()) {
+        let invariant = first.violation.invariant;
+        let smaller = shrink(first.seed, cut.clone(), invariant, patience);
+        if smaller != *cut {
+            println!("seed {} made smaller:", first.seed);
+            println!("  repeat: {}", command(first.seed, &smaller));
+        }
+    }
+}
+
+fn summary_json(campaign: &Campaign, summary: &Summary) -> serde_json::Value {
+    let failures = summary.failures.iter().map(|failure| {
+        json!({
+            "seed": failure.seed,
+            "invariant": failure.violation.invariant,
+            "message": failure.violation.message,
+            "repeat": command(failure.seed, &campaign.cut),
+        })
+    });
+    json!({
+        "first": campaign.first,
+        "seeds": summary.seeds,
+        "jobs": campaign.jobs,
+        "failures": failures.collect::<Vec<_>>(),
+        "seconds": summary.took.as_secs_f64(),
+        "threadMillisEach": millis_each(summary),
+        "events": summary.events,
+        "entries": summary.entries,
+        "acknowledged": summary.acknowledged,
+        "virtualHours": summary.virtual_time.as_secs_f64() / 3_600.0,
+    })
+}
+
+fn exit_code(passed: bool) -> ExitCode {
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,3 +1,11 @@
 //! The servers as models: what they promise, and what they do when they break.
 
+pub mod broker;
+pub mod database;
+pub mod kv;
 pub mod log;
+pub mod op;
+
+pub use broker::Broker;
+pub use database::{Backup, Database, DispatchRow, Turn};
+pub use op::{Log, Op, Reply, Server};

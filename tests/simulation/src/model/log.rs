@@ -2,13 +2,16 @@
 //!
 //! Source: docs/simulation.md, the model log.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use nixfleet_proto::Timestamp;
+use bytes::Bytes;
+use nixfleet_bus::{Message, read_input, read_output};
+use nixfleet_proto::{InputFrame, OutputFrame, Timestamp};
 
 /// A stored message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Stored {
     /// Its sequence.
     pub seq: u64,
@@ -16,8 +19,42 @@ pub struct Stored {
     pub msg_id: String,
     /// Its subject.
     pub subject: String,
+    /// When it was stored.
+    pub time: Timestamp,
     /// Its body.
-    pub payload: Rc<[u8]>,
+    pub payload: Bytes,
+    input: OnceCell<Option<Rc<InputFrame>>>,
+    output: OnceCell<Option<Rc<OutputFrame>>>,
+}
+
+impl Stored {
+    /// The body as an input frame, as every reader decodes it; nothing when it is none.
+    pub fn input(&self) -> Option<&Rc<InputFrame>> {
+        let decoded = self
+            .input
+            .get_or_init(|| read_input(&self.payload).ok().map(Rc::new));
+        decoded.as_ref()
+    }
+
+    /// The same as an output frame.
+    pub fn output(&self) -> Option<&Rc<OutputFrame>> {
+        let decoded = self
+            .output
+            .get_or_init(|| read_output(&self.payload).ok().map(Rc::new));
+        decoded.as_ref()
+    }
+
+    /// The message as the bus hands it out.
+    pub fn message(&self) -> Message {
+        Message {
+            seq: self.seq,
+            subject: self.subject.clone(),
+            msg_id: Some(self.msg_id.clone()),
+            traceparent: None,
+            time: self.time,
+            payload: self.payload.clone(),
+        }
+    }
 }
 
 /// Something to be stored.
@@ -28,7 +65,7 @@ pub struct Publish {
     /// Its subject.
     pub subject: String,
     /// Its body.
-    pub payload: Rc<[u8]>,
+    pub payload: Bytes,
     /// The last sequence the writer expects, when it fences.
     pub expected_last: Option<u64>,
 }
@@ -83,7 +120,12 @@ impl Stream {
     ///
     /// # Errors
     /// The fence.
-    pub fn publish(&mut self, message: Publish, retried: Retried) -> Result<Ack, WrongLast> {
+    pub fn publish(
+        &mut self,
+        message: Publish,
+        retried: Retried,
+        time: Timestamp,
+    ) -> Result<Ack, WrongLast> {
         let known = self.ids.get(&message.msg_id).copied();
         let last = self.last_seq();
         let fenced = message.expected_last.is_some_and(|seq| seq != last);
@@ -105,7 +147,10 @@ impl Stream {
             seq,
             msg_id: message.msg_id,
             subject: message.subject,
+            time,
             payload: message.payload,
+            input: OnceCell::new(),
+            output: OnceCell::new(),
         }));
         Ok(Ack {
             seq,
@@ -175,15 +220,23 @@ mod tests {
         Publish {
             msg_id: id.to_owned(),
             subject: "s".to_owned(),
-            payload: Rc::from(id.as_bytes()),
+            payload: Bytes::copy_from_slice(id.as_bytes()),
             expected_last,
         }
+    }
+
+    fn store(stream: &mut Stream, message: Publish, retried: Retried) -> Result<Ack, WrongLast> {
+        stream.publish(message, retried, Timestamp::UNIX_EPOCH)
     }
 
     fn stream() -> Stream {
         let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 1);
         for (id, expected) in [("a", 0), ("b", 1)] {
-            let done = stream.publish(message(id, Some(expected)), Retried::FenceFirst);
+            let done = store(
+                &mut stream,
+                message(id, Some(expected)),
+                Retried::FenceFirst,
+            );
             assert!(done.is_ok());
         }
         stream
@@ -192,9 +245,9 @@ mod tests {
     #[test]
     fn sequences_rise_by_one_and_fences_hold() {
         let mut stream = stream();
-        let refused = stream.publish(message("c", Some(1)), Retried::IdFirst);
+        let refused = store(&mut stream, message("c", Some(1)), Retried::IdFirst);
         assert_eq!(refused, Err(WrongLast { last: 2 }));
-        let unfenced = stream.publish(message("c", None), Retried::IdFirst);
+        let unfenced = store(&mut stream, message("c", None), Retried::IdFirst);
         assert_eq!(unfenced.unwrap().seq, 3);
         assert_eq!(stream.get(3).unwrap().msg_id, "c");
         assert!(stream.get(0).is_none() && stream.get(4).is_none());
@@ -205,15 +258,15 @@ mod tests {
     fn a_retry_of_a_stored_message_is_refused_or_called_a_duplicate() {
         let mut stream = stream();
         let retry = || message("b", Some(1));
-        let one = stream.publish(retry(), Retried::FenceFirst);
+        let one = store(&mut stream, retry(), Retried::FenceFirst);
         assert_eq!(one, Err(WrongLast { last: 2 }));
-        let three = stream.publish(retry(), Retried::IdFirst);
+        let three = store(&mut stream, retry(), Retried::IdFirst);
         let duplicate = Ack {
             seq: 2,
             duplicate: true,
         };
         assert_eq!(three, Ok(duplicate));
-        let unfenced = stream.publish(message("a", None), Retried::FenceFirst);
+        let unfenced = store(&mut stream, message("a", None), Retried::FenceFirst);
         assert_eq!(unfenced.unwrap().seq, 1);
         assert_eq!(stream.last_seq(), 2);
     }
@@ -223,7 +276,7 @@ mod tests {
         let mut stream = stream();
         stream.lose_tail(1);
         assert_eq!(stream.last_seq(), 1);
-        let other = stream.publish(message("x", Some(1)), Retried::FenceFirst);
+        let other = store(&mut stream, message("x", Some(1)), Retried::FenceFirst);
         assert_eq!(other.unwrap().seq, 2);
         assert_eq!(stream.get(2).unwrap().msg_id, "x");
     }

@@ -1,0 +1,210 @@
+//! Tells every invariant what happened, and keeps the first one that is broken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::Dispatch;
+use nixfleet_proto::{ClosureHash, Hostname, PlanAction, Position, RolloutId};
+
+use crate::invariants::acknowledged::Acknowledged;
+use crate::invariants::budgets::Budgets;
+use crate::invariants::edges::Edges;
+use crate::invariants::epochs::Epochs;
+use crate::invariants::fact::{Fact, Found};
+use crate::invariants::halts::Halts;
+use crate::invariants::once::Once;
+use crate::invariants::rows::Rows;
+use crate::invariants::waves::Waves;
+use crate::invariants::{cursors, freshness, stands};
+use crate::model::Broker;
+use crate::model::log::Stored;
+use crate::reference::Reference;
+use crate::scenario::Shape;
+use crate::world::release::Release;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: &'static str,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// All invariants with what they remember.
+#[derive(Debug)]
+pub struct Checks {
+    /// The folded logs.
+    pub reference: Reference,
+    /// Published releases.
+    pub releases: Vec<Rc<Release>>,
+    /// The first violation.
+    pub found: Option<Violation>,
+    /// Input entries folded.
+    pub entries: u64,
+    budgets: Budgets,
+    halts: Halts,
+    waves: Waves,
+    edges: Edges,
+    once: Once,
+    epochs: Epochs,
+    rows: Rows,
+    acknowledged: Acknowledged,
+    dispatched: BTreeMap<(RolloutId, Hostname), ClosureHash>,
+    stopped: BTreeSet<Partition>,
+}
+
+impl Checks {
+    /// Nothing happened yet.
+    pub fn new(shape: &Shape) -> Self {
+        Self {
+            reference: Reference::default(),
+            releases: Vec::new(),
+            found: None,
+            entries: 0,
+            budgets: Budgets::default(),
+            halts: Halts::default(),
+            waves: Waves::default(),
+            edges: Edges::new(shape.partitions),
+            once: Once::default(),
+            epochs: Epochs::default(),
+            rows: Rows::default(),
+            acknowledged: Acknowledged::default(),
+            dispatched: BTreeMap::new(),
+            stopped: BTreeSet::new(),
+        }
+    }
+
+    /// A release was published.
+    pub fn published(&mut self, release: &Rc<Release>) {
+        self.reference.pinned.extend(release.pinned.clone());
+        self.releases.push(Rc::clone(release));
+    }
+
+    /// A message was stored in an input log.
+    pub fn input_stored(&mut self, partition: Partition, message: &Stored) {
+        let Some(frame) = message.input().cloned() else {
+            return;
+        };
+        for (entry, index) in frame.entries.iter().zip(0_u32..) {
+            self.entries += 1;
+            let seq = message.seq;
+            let position = Position { seq, index };
+            let outcome = self.reference.fold(partition, position, entry).clone();
+            let fact = Fact {
+                partition,
+                entry,
+                outcome: &outcome,
+                reference: &self.reference,
+                releases: &self.releases,
+            };
+            self.acknowledged.note(fact);
+            note_dispatch(&mut self.dispatched, fact);
+            let results = [
+                ("once", self.once.check(fact)),
+                ("budgets", self.budgets.check(fact)),
+                ("halts", self.halts.check(fact)),
+                ("waves", self.waves.check(fact)),
+                ("edges", self.edges.check(fact)),
+                ("freshness", freshness::check(fact)),
+            ];
+            for (invariant, result) in results {
+                self.hold(invariant, result);
+            }
+        }
+    }
+
+    /// A message was stored in an output log.
+    pub fn output_stored(&mut self, partition: Partition, message: &Stored) {
+        let Some(frame) = message.output().cloned() else {
+            let unreadable = format!("output {} of {partition} cannot be read", message.seq);
+            return self.hold("stands", Err(unreadable));
+        };
+        let epochs = self.epochs.check(partition, &frame);
+        self.hold("epochs", epochs);
+        let stands = stands::check(partition, &frame, &self.reference);
+        self.hold("stands", stands);
+    }
+
+    /// A turn was committed.
+    pub fn committed(
+        &mut self,
+        partition: Partition,
+        (before, after): (Option<&Cursor>, &Cursor),
+        snapshot: impl FnOnce() -> PartitionSnapshot,
+        broker: &Broker,
+    ) {
+        self.hold("cursors", cursors::check(before, after));
+        let pinned = &self.reference.pinned;
+        let at = (after.out_seq, broker);
+        let rows = self.rows.committed(partition, snapshot, at, pinned);
+        self.hold("rows", rows);
+    }
+
+    /// An agent was told that its event is durable.
+    pub fn acknowledged(&mut self, hostname: &Hostname, rollout_id: &RolloutId, seq: u64) {
+        let acknowledged = self.acknowledged.check(hostname, rollout_id, seq);
+        self.hold("acknowledged", acknowledged);
+    }
+
+    /// A dispatch reached its host.
+    pub fn delivered(&mut self, dispatch: &Dispatch) {
+        let key = (dispatch.rollout_id.clone(), dispatch.hostname.clone());
+        let result = if self.dispatched.get(&key) == Some(&dispatch.target_closure) {
+            Ok(())
+        } else {
+            Err(format!(
+                "{} was offered {}, which nobody decided",
+                key.1, key.0
+            ))
+        };
+        self.hold("dispatches", result);
+    }
+
+    /// A reducer took a partition over with this state, which ends before `next`.
+    pub fn took_over(&mut self, partition: Partition, state: &PartitionState, next: Position) {
+        let _ = (partition, state, next);
+    }
+
+    /// A service stopped a partition and says why.
+    pub fn stopped_loudly(&mut self, partition: Partition) {
+        self.stopped.insert(partition);
+    }
+
+    /// Notes what an invariant found; the first one stays.
+    pub fn hold(&mut self, invariant: &'static str, result: Found) {
+        if let (Err(message), None) = (result, &self.found) {
+            self.found = Some(Violation { invariant, message });
+        }
+    }
+
+    /// Events acknowledged so far.
+    pub fn acknowledged_count(&self) -> u64 {
+        self.acknowledged.count()
+    }
+
+    /// The rows of a partition, compared now.
+    pub fn compare_rows(&mut self, partition: Partition, snapshot: PartitionSnapshot) {
+        let rows = self
+            .rows
+            .compare(partition, snapshot, &self.reference.pinned);
+        self.hold("rows", rows);
+    }
+}
+
+/// Everything ever queued: only that may be offered.
+fn note_dispatch(dispatched: &mut BTreeMap<(RolloutId, Hostname), ClosureHash>, fact: Fact<'_>) {
+    if let Some(PlanAction::QueueDispatch {
+        rollout_id,
+        hostname,
+        target_closure,
+        ..
+    }) = fact.action()
+    {
+        let key = (rollout_id.clone(), hostname.clone());
+        dispatched.insert(key, target_closure.clone());
+    }
+}

@@ -1,0 +1,14 @@
+//! What must hold, one file each; written from docs/semantics.md and not from the code it judges.
+
+pub mod acknowledged;
+pub mod budgets;
+pub mod cursors;
+pub mod edges;
+pub mod epochs;
+pub mod fact;
+pub mod freshness;
+pub mod halts;
+pub mod once;
+pub mod rows;
+pub mod stands;
+pub mod waves;

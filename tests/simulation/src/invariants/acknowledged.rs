@@ -1,0 +1,51 @@
+//! Nothing acknowledged is lost: an event that was answered with 2xx is in the log.
+
+use std::collections::BTreeSet;
+
+use nixfleet_proto::{EntryBody, Hostname, Producer, RolloutId};
+
+use super::fact::{Fact, Found};
+
+/// Events in the log.
+#[derive(Debug, Default)]
+pub struct Acknowledged {
+    logged: BTreeSet<(Hostname, RolloutId, u64)>,
+    count: u64,
+}
+
+impl Acknowledged {
+    /// Notes an entry.
+    pub fn note(&mut self, fact: Fact<'_>) {
+        if let EntryBody::HostEvent {
+            rollout_id,
+            hostname,
+            producer: Producer::Agent,
+            event,
+        } = &fact.entry.body
+        {
+            let key = (hostname.clone(), rollout_id.clone(), event.seq);
+            self.logged.insert(key);
+        }
+    }
+
+    /// An agent was told that its event is durable.
+    ///
+    /// # Errors
+    /// Names the event.
+    pub fn check(&mut self, hostname: &Hostname, rollout_id: &RolloutId, seq: u64) -> Found {
+        self.count += 1;
+        let key = (hostname.clone(), rollout_id.clone(), seq);
+        if self.logged.contains(&key) {
+            Ok(())
+        } else {
+            Err(format!(
+                "event {seq} of {hostname} in {rollout_id} was acknowledged and is in no log"
+            ))
+        }
+    }
+
+    /// Events acknowledged so far.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}

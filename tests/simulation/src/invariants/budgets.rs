@@ -1,0 +1,116 @@
+//! No disruption budget is exceeded: whenever a dispatch is accepted, the hosts of each budget that
+//! dispatches set in motion are at most as many as it allows.
+//!
+//! Hosts that came into flight without a dispatch (a deferred host that rebooted, one that
+//! acknowledged a dispatch that was withdrawn) are not counted: no planner can keep them from it.
+//!
+//! Source: docs/semantics.md, disruption-budget.
+
+use std::collections::BTreeMap;
+
+use nixfleet_proto::fleet::ResolvedBudget;
+use nixfleet_proto::{Effect, HostState, Hostname, RolloutState};
+
+use super::fact::{Fact, Found};
+use crate::reference::Reference;
+
+/// Hosts in flight, and whether a dispatch set them in motion.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    in_flight: BTreeMap<Hostname, bool>,
+}
+
+impl Budgets {
+    /// Looks at an entry.
+    ///
+    /// # Errors
+    /// Names the budget.
+    pub fn check(&mut self, fact: Fact<'_>) -> Found {
+        let Some(accepted) = fact.accepted() else {
+            return Ok(());
+        };
+        for record in &accepted.hosts {
+            self.refresh(&record.hostname, fact.reference, false);
+        }
+        for effect in &accepted.effects {
+            if let Effect::RemoveDispatch { hostname, .. } = effect {
+                self.refresh(hostname, fact.reference, false);
+            }
+            if let Effect::CancelDispatches { rollout_id } = effect {
+                let rollout = fact.rollout(rollout_id);
+                for hostname in rollout.iter().flat_map(|rollout| rollout.hosts.keys()) {
+                    self.refresh(hostname, fact.reference, false);
+                }
+            }
+        }
+        let Some(motion) = fact.set_in_motion().filter(|motion| motion.is_dispatch) else {
+            return Ok(());
+        };
+        let hostname = &motion.host.record.hostname;
+        self.refresh(hostname, fact.reference, true);
+        let budgets = &motion.rollout.pinned.disruption_budgets;
+        for budget in budgets
+            .iter()
+            .filter(|budget| budget.hosts.contains(hostname))
+        {
+            self.hold(budget, hostname)?;
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self, hostname: &Hostname, reference: &Reference, by_dispatch: bool) {
+        if is_in_flight(hostname, reference) {
+            self.in_flight
+                .entry(hostname.clone())
+                .or_insert(by_dispatch);
+        } else {
+            self.in_flight.remove(hostname);
+        }
+    }
+
+    fn hold(&self, budget: &ResolvedBudget, newest: &Hostname) -> Found {
+        let others = budget
+            .hosts
+            .iter()
+            .filter(|hostname| *hostname != newest && self.in_flight.get(*hostname) == Some(&true));
+        let count = others.count() as u64 + 1;
+        match allowed(budget) {
+            Some(most) if count > most => Err(format!(
+                "{newest} is dispatched as number {count} of a budget that allows {most}"
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The stricter of the two limits; a share is rounded down and allows at least one.
+fn allowed(budget: &ResolvedBudget) -> Option<u64> {
+    let share = budget
+        .max_in_flight_pct
+        .map(|percent| (budget.hosts.len() as u64 * percent / 100).max(1));
+    budget.max_in_flight.into_iter().chain(share).min()
+}
+
+/// A dispatch waits for the host, or its newest record that left Pending is Activating or Soaking.
+fn is_in_flight(hostname: &Hostname, reference: &Reference) -> bool {
+    let mut newest = None;
+    for (_, state) in reference.states() {
+        for rollout in state.rollouts().values() {
+            let Some(host) = rollout.hosts.get(hostname) else {
+                continue;
+            };
+            if host.record.state == HostState::Pending {
+                if host.queued_at.is_some() {
+                    return true;
+                }
+                continue;
+            }
+            let is_current = rollout.record.state != RolloutState::Superseded;
+            let age = (rollout.record.opened_at, is_current);
+            if newest.is_none_or(|(known, _)| age > known) {
+                newest = Some((age, host.record.state));
+            }
+        }
+    }
+    newest.is_some_and(|(_, state)| matches!(state, HostState::Activating | HostState::Soaking))
+}

@@ -1,0 +1,103 @@
+//! No edge is bypassed: a host is set in motion only when every channel that goes before its own has
+//! finished the same release, and every host that goes before it is done.
+//!
+//! Source: docs/semantics.md, channel-edges and host-edge.
+
+use std::collections::BTreeSet;
+
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{ChannelName, Hostname, RolloutId};
+
+use super::fact::{Fact, Found, is_done};
+
+/// Who was done in which rollout, at any time.
+#[derive(Debug)]
+pub struct Edges {
+    partitions: u16,
+    done: BTreeSet<(RolloutId, Hostname)>,
+}
+
+impl Edges {
+    /// Nobody was done yet.
+    pub fn new(partitions: u16) -> Self {
+        Self {
+            partitions,
+            done: BTreeSet::new(),
+        }
+    }
+
+    /// Looks at an entry.
+    ///
+    /// # Errors
+    /// Names the edge.
+    pub fn check(&mut self, fact: Fact<'_>) -> Found {
+        self.note(fact);
+        let Some(motion) = fact.set_in_motion() else {
+            return Ok(());
+        };
+        let record = &motion.host.record;
+        let Some(release) = fact.release_of(&record.rollout_id) else {
+            return Err(format!("{} is of no release", record.rollout_id));
+        };
+        let fleet = release.plan.fleet();
+        for edge in fleet
+            .channel_edges
+            .iter()
+            .filter(|e| e.gated == record.channel)
+        {
+            if let Some(before) = release.rollouts.get(&edge.gates)
+                && !self.is_finished(fact, &edge.gates, before)
+            {
+                return Err(format!(
+                    "{} in {} is set in motion before {before} is through",
+                    record.hostname, record.rollout_id
+                ));
+            }
+        }
+        for edge in fleet.edges.iter().filter(|e| e.gated == record.hostname) {
+            let same_channel = fleet
+                .hosts
+                .get(&edge.gates)
+                .is_some_and(|host| host.channel == record.channel);
+            let done = (record.rollout_id.clone(), edge.gates.clone());
+            if same_channel && !self.done.contains(&done) {
+                return Err(format!(
+                    "{} in {} is set in motion before {} is done",
+                    record.hostname, record.rollout_id, edge.gates
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, fact: Fact<'_>) {
+        let Some(accepted) = fact.accepted() else {
+            return;
+        };
+        for record in &accepted.rollouts {
+            if let Some(rollout) = fact.rollout(&record.rollout_id) {
+                for hostname in &record.waived_hosts {
+                    self.insert(rollout.record.rollout_id.clone(), hostname);
+                }
+            }
+        }
+        for record in &accepted.hosts {
+            let rollout = fact.rollout(&record.rollout_id);
+            if rollout.is_some_and(|rollout| is_done(rollout, &record.hostname)) {
+                self.insert(record.rollout_id.clone(), &record.hostname);
+            }
+        }
+    }
+
+    fn insert(&mut self, rollout_id: RolloutId, hostname: &Hostname) {
+        self.done.insert((rollout_id, hostname.clone()));
+    }
+
+    /// It was Terminal; whatever came after does not take that back.
+    fn is_finished(&self, fact: Fact<'_>, channel: &ChannelName, rollout_id: &RolloutId) -> bool {
+        let partition = Partition::of(channel, self.partitions);
+        let state = fact.reference.state(partition);
+        let rollout = state.and_then(|state| state.rollout(rollout_id));
+        rollout.is_some_and(|rollout| rollout.record.terminal_at.is_some())
+    }
+}

@@ -1,0 +1,69 @@
+//! Each input is answered by one owner, once: output frames cover the input log without holes and
+//! without overlap, and epochs only rise, by barriers.
+//!
+//! Source: docs/wire-protocol.md, frames.
+
+use std::collections::BTreeMap;
+
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{InputMark, OutputFrame, Position};
+
+use super::fact::Found;
+
+/// Where each output log stands.
+#[derive(Debug, Default)]
+pub struct Epochs {
+    last: BTreeMap<Partition, (u64, Option<InputMark>)>,
+}
+
+impl Epochs {
+    /// Looks at a frame.
+    ///
+    /// # Errors
+    /// Says what does not follow.
+    pub fn check(&mut self, partition: Partition, frame: &OutputFrame) -> Found {
+        let (epoch, mark) = self.last.get(&partition).copied().unwrap_or_default();
+        let Some(first) = frame.first_input else {
+            if frame.epoch <= epoch {
+                return Err(format!(
+                    "a barrier of epoch {} follows {epoch}",
+                    frame.epoch
+                ));
+            }
+            if !frame.outcomes.is_empty() || frame.last_input != mark {
+                return Err("a barrier covers inputs".to_owned());
+            }
+            self.last.insert(partition, (frame.epoch, mark));
+            return Ok(());
+        };
+        if frame.epoch != epoch {
+            return Err(format!("epoch {} publishes in epoch {epoch}", frame.epoch));
+        }
+        let wanted = mark.map_or(Position { seq: 1, index: 0 }, InputMark::next);
+        if first != wanted {
+            return Err(format!(
+                "a frame begins at {first:?}, the log is answered to {wanted:?}"
+            ));
+        }
+        let rising = frame.outcomes.iter().map(|outcome| outcome.position);
+        let within = |position: Position| {
+            let last = frame.last_input.map(|mark| (mark.seq, mark.index));
+            position >= first && last.is_some_and(|last| (position.seq, position.index) <= last)
+        };
+        if !rising.clone().is_sorted_by(|a, b| a < b) || !rising.clone().all(within) {
+            return Err(format!("the outcomes behind {first:?} are out of order"));
+        }
+        self.last.insert(partition, (epoch, frame.last_input));
+        Ok(())
+    }
+
+    /// The logs of a partition begin anew behind these positions.
+    pub fn restart(&mut self, partition: Partition, epoch: u64, mark: Option<InputMark>) {
+        self.last.insert(partition, (epoch, mark));
+    }
+
+    /// How far the inputs of a partition are answered.
+    pub fn answered(&self, partition: Partition) -> Option<InputMark> {
+        self.last.get(&partition)?.1
+    }
+}

@@ -1,0 +1,48 @@
+//! Nothing is opened or set in motion by a manifest that is too old by the planner's own clock.
+//!
+//! Source: docs/semantics.md, freshness.
+
+use chrono::TimeDelta;
+use nixfleet_proto::{PlanAction, RolloutId};
+
+use super::fact::{Fact, Found};
+
+/// Clocks may differ by this much.
+const SLACK: TimeDelta = TimeDelta::seconds(60);
+
+/// Looks at an entry.
+///
+/// # Errors
+/// Names the rollout.
+pub fn check(fact: Fact<'_>) -> Found {
+    let rollout_id: &RolloutId = match fact.action() {
+        Some(
+            PlanAction::QueueDispatch { rollout_id, .. }
+            | PlanAction::ConvergeUnchanged { rollout_id, .. }
+            | PlanAction::OpenRollout { rollout_id, .. },
+        ) => rollout_id,
+        Some(
+            PlanAction::AdvanceWave { .. }
+            | PlanAction::SoakElapsed { .. }
+            | PlanAction::RetentionExpired { .. }
+            | PlanAction::BlocksChanged { .. }
+            | PlanAction::Barrier {},
+        )
+        | None => return Ok(()),
+    };
+    let Some(release) = fact.release_of(rollout_id) else {
+        return Err(format!("{rollout_id} is of no release"));
+    };
+    let channel = release.plan.fleet().channels.get(&rollout_id.channel());
+    let Some(minutes) = channel.and_then(|c| i64::try_from(c.freshness_window).ok()) else {
+        return Err(format!("{rollout_id} is of no channel"));
+    };
+    let until = release.signed_at + TimeDelta::minutes(minutes) + SLACK;
+    if fact.entry.received_at > until {
+        return Err(format!(
+            "{rollout_id} moves at {}, its manifest was fresh until {until}",
+            fact.entry.received_at
+        ));
+    }
+    Ok(())
+}

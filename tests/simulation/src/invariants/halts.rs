@@ -1,0 +1,88 @@
+//! Nobody is dispatched, or found converged, while his rollout is halted or over, or his closure is
+//! quarantined on his channel.
+//!
+//! Source: docs/semantics.md, legality.
+
+use std::collections::BTreeSet;
+
+use nixfleet_proto::{
+    ChannelName, ClosureHash, EntryBody, HostEventBody, HostState, OperatorCommand,
+};
+
+use super::fact::{Fact, Found, is_running};
+
+/// Closures that hosts went back from.
+#[derive(Debug, Default)]
+pub struct Halts {
+    quarantined: BTreeSet<(ChannelName, ClosureHash)>,
+}
+
+impl Halts {
+    /// Looks at an entry.
+    ///
+    /// # Errors
+    /// Says what held the host.
+    pub fn check(&mut self, fact: Fact<'_>) -> Found {
+        self.note(fact);
+        let Some(motion) = fact.set_in_motion() else {
+            return Ok(());
+        };
+        let (rollout, record) = (motion.rollout, &motion.host.record);
+        let who = format!("{} in {}", record.hostname, record.rollout_id);
+        // One that is found converged may be the last of its rollout.
+        if motion.is_dispatch && !is_running(rollout) {
+            return Err(format!("{who} is dispatched in {:?}", rollout.record.state));
+        }
+        let failed = rollout.hosts.values().find(|host| {
+            let hostname = &host.record.hostname;
+            host.record.state == HostState::Failed
+                && !rollout.record.waived_hosts.contains(hostname)
+        });
+        if let Some(failed) = failed {
+            let hostname = &failed.record.hostname;
+            return Err(format!("{who} is set in motion although {hostname} failed"));
+        }
+        let closure = (record.channel.clone(), record.target_closure.clone());
+        if self.quarantined.contains(&closure) {
+            return Err(format!(
+                "{who} is set in motion towards a quarantined closure"
+            ));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, fact: Fact<'_>) {
+        if fact.accepted().is_none() {
+            return;
+        }
+        match &fact.entry.body {
+            EntryBody::HostEvent {
+                rollout_id,
+                hostname,
+                event,
+                ..
+            } if matches!(event.body, HostEventBody::RollbackComplete { .. }) => {
+                let rollout = fact.rollout(rollout_id);
+                if let Some(host) = rollout.and_then(|rollout| rollout.hosts.get(hostname)) {
+                    let closure = host.record.target_closure.clone();
+                    self.quarantined.insert((rollout_id.channel(), closure));
+                }
+            }
+            EntryBody::Operator {
+                command:
+                    OperatorCommand::ClearQuarantine {
+                        channel,
+                        closure_hash,
+                        ..
+                    },
+            } => {
+                let closure = (channel.clone(), closure_hash.clone());
+                self.quarantined.remove(&closure);
+            }
+            EntryBody::HostEvent { .. }
+            | EntryBody::RecoveryCandidate { .. }
+            | EntryBody::Plan { .. }
+            | EntryBody::Operator { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! No wave is bypassed: a wave begins when every host of the one before is done, and no host of a
+//! later wave, or of none, is set in motion.
+//!
+//! Source: docs/semantics.md, legality and rollout machine.
+
+use std::collections::BTreeMap;
+
+use nixfleet_core::partition::Rollout;
+use nixfleet_proto::{PlanAction, RolloutId};
+
+use super::fact::{Fact, Found, is_done};
+
+/// The wave of each rollout, followed by the log alone.
+#[derive(Debug, Default)]
+pub struct Waves {
+    reached: BTreeMap<RolloutId, u32>,
+}
+
+impl Waves {
+    /// Looks at an entry.
+    ///
+    /// # Errors
+    /// Names the wave.
+    pub fn check(&mut self, fact: Fact<'_>) -> Found {
+        if let Some(opened) = fact
+            .accepted()
+            .and_then(|accepted| accepted.opened.as_ref())
+        {
+            let rollout = fact.rollout(&opened.rollout_id);
+            let first = rollout
+                .and_then(|rollout| waves(rollout).min())
+                .unwrap_or(0);
+            self.reached.insert(opened.rollout_id.clone(), first);
+        }
+        if let Some(PlanAction::AdvanceWave {
+            rollout_id,
+            from_wave,
+            to_wave,
+        }) = fact.action()
+        {
+            return self.advance(fact, rollout_id, (*from_wave, *to_wave));
+        }
+        let Some(motion) = fact.set_in_motion() else {
+            return Ok(());
+        };
+        let record = &motion.host.record;
+        let reached = self.reached.get(&record.rollout_id).copied();
+        if !motion.host.staged {
+            return Err(format!(
+                "{} is in no wave and set in motion",
+                record.hostname
+            ));
+        }
+        if reached.is_none_or(|reached| motion.host.wave > reached) {
+            return Err(format!(
+                "{} of wave {} is set in motion, {} has reached {reached:?}",
+                record.hostname, motion.host.wave, record.rollout_id
+            ));
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, fact: Fact<'_>, id: &RolloutId, (from, to): (u32, u32)) -> Found {
+        let Some(rollout) = fact.rollout(id) else {
+            return Err(format!("{id} advances and does not exist"));
+        };
+        if self.reached.get(id) != Some(&from) {
+            return Err(format!("{id} leaves wave {from}, which it was not at"));
+        }
+        let unfinished = rollout.hosts.values().find(|host| {
+            host.staged && host.wave == from && !is_done(rollout, &host.record.hostname)
+        });
+        if let Some(host) = unfinished {
+            let hostname = &host.record.hostname;
+            return Err(format!("{id} leaves wave {from} before {hostname} is done"));
+        }
+        if waves(rollout).filter(|wave| *wave > from).min() != Some(to) {
+            return Err(format!("{id} goes from wave {from} to {to}"));
+        }
+        self.reached.insert(id.clone(), to);
+        Ok(())
+    }
+}
+
+/// Waves that have hosts.
+fn waves(rollout: &Rollout) -> impl Iterator<Item = u32> {
+    rollout
+        .hosts
+        .values()
+        .filter(|host| host.staged)
+        .map(|host| host.wave)
+}

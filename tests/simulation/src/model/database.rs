@@ -1,0 +1,259 @@
+//! The model of the database: one transaction writes the rows of a turn and moves the cursor from
+//! where the writer believes it to be, or nothing happens.
+//!
+//! Mirrors what the statements in `libs/store/sql` do to the tables of one partition.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use nixfleet_proto::host::FailedControl;
+use nixfleet_proto::rows::{BlockKey, HostKey, ProbeKey, QuarantineKey, TurnRows};
+use nixfleet_proto::snapshot::{
+    BlockRow, Cursor, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
+};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{ClosureHash, HostRecord, Hostname, Minutes, Position, RolloutId, Timestamp};
+
+/// What an applier asks to be written.
+#[derive(Debug)]
+pub struct Turn {
+    /// The partition.
+    pub partition: Partition,
+    /// Output sequence that the cursor is expected at; 0 when there is none.
+    pub previous: u64,
+    /// The rows.
+    pub rows: TurnRows,
+    /// The new cursor.
+    pub cursor: Cursor,
+}
+
+/// A dispatch that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DispatchRow {
+    /// The rollout.
+    pub rollout_id: RolloutId,
+    /// The host.
+    pub hostname: Hostname,
+    /// What it shall run.
+    pub target_closure: ClosureHash,
+    /// Soak of its wave.
+    pub soak_minutes: Minutes,
+    /// When it was queued.
+    pub enqueued_at: Timestamp,
+}
+
+/// The tables of one partition.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    cursor: Option<Cursor>,
+    rollouts: BTreeMap<RolloutId, RolloutRow>,
+    hosts: BTreeMap<HostKey, HostRow>,
+    quarantines: BTreeMap<QuarantineKey, Position>,
+    failures: BTreeMap<ProbeKey, (BTreeSet<FailedControl>, Position)>,
+    dispatches: BTreeMap<HostKey, DispatchRow>,
+    blocks: BTreeMap<BlockKey, BlockRow>,
+}
+
+/// The database.
+#[derive(Debug, Default)]
+pub struct Database {
+    partitions: BTreeMap<Partition, Rc<Tables>>,
+}
+
+/// A copy of the database, as a backup is.
+#[derive(Debug, Clone, Default)]
+pub struct Backup(BTreeMap<Partition, Rc<Tables>>);
+
+impl Database {
+    /// An empty database.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes a turn; false when the cursor is elsewhere, and then nothing was written.
+    pub fn apply(&mut self, turn: &Turn) -> bool {
+        let tables = self.partitions.entry(turn.partition).or_default();
+        let stands_at = tables.cursor.as_ref().map_or(0, |cursor| cursor.out_seq);
+        if stands_at != turn.previous {
+            return false;
+        }
+        let tables = Rc::make_mut(tables);
+        tables.write(&turn.rows);
+        tables.cursor = Some(turn.cursor.clone());
+        true
+    }
+
+    /// The cursor of a partition.
+    pub fn cursor(&self, partition: Partition) -> Option<&Cursor> {
+        self.partitions.get(&partition)?.cursor.as_ref()
+    }
+
+    /// All cursors.
+    pub fn cursors(&self) -> Vec<(Partition, Cursor)> {
+        let with = self.partitions.iter();
+        with.filter_map(|(partition, tables)| Some((*partition, tables.cursor.clone()?)))
+            .collect()
+    }
+
+    /// Everything of a partition, as one transaction reads it.
+    pub fn load(&self, partition: Partition) -> PartitionSnapshot {
+        let tables = self.partitions.get(&partition);
+        tables.map_or_else(PartitionSnapshot::default, |tables| tables.snapshot())
+    }
+
+    /// All waiting dispatches.
+    pub fn dispatches(&self) -> Vec<DispatchRow> {
+        let tables = self.partitions.values();
+        tables
+            .flat_map(|tables| tables.dispatches.values().cloned())
+            .collect()
+    }
+
+    /// Copies everything.
+    pub fn back_up(&self) -> Backup {
+        Backup(self.partitions.clone())
+    }
+
+    /// Puts a copy in the place of everything; the default copy is an empty database.
+    pub fn restore(&mut self, backup: &Backup) {
+        self.partitions = backup.0.clone();
+    }
+}
+
+impl Tables {
+    fn write(&mut self, rows: &TurnRows) {
+        self.open(rows);
+        for (rollout_id, change) in &rows.rollouts {
+            if let Some(row) = self.rollouts.get_mut(rollout_id) {
+                row.record = change.record.clone();
+                row.position = change.stamp.position;
+            }
+        }
+        for (key, change) in &rows.hosts {
+            if let Some(row) = self.hosts.get_mut(key) {
+                row.record = HostRecord::clone(&change.record);
+                row.position = change.stamp.position;
+            }
+        }
+        for (key, candidate) in &rows.recovery_candidates {
+            if let Some(row) = self.hosts.get_mut(key) {
+                row.recovery_candidate.clone_from(candidate);
+            }
+        }
+        for key in &rows.quarantines_removed {
+            self.quarantines.remove(key);
+        }
+        for (key, stamp) in &rows.quarantines_inserted {
+            self.quarantines
+                .entry(key.clone())
+                .or_insert(stamp.position);
+        }
+        self.write_aside(rows);
+    }
+
+    fn open(&mut self, rows: &TurnRows) {
+        for opened in &rows.opened {
+            let rollout_id = &opened.record.rollout_id;
+            let row = RolloutRow {
+                record: opened.record.clone(),
+                manifest_hash: opened.manifest_hash.clone(),
+                pinned: Some(Arc::clone(&opened.pinned)),
+                position: opened.stamp.position,
+            };
+            self.rollouts.insert(rollout_id.clone(), row);
+            for record in opened.pinned.pending_hosts(rollout_id, opened.stamp.at) {
+                let key = (rollout_id.clone(), record.hostname.clone());
+                let row = HostRow {
+                    record,
+                    queued_at: None,
+                    recovery_candidate: None,
+                    position: opened.stamp.position,
+                };
+                self.hosts.insert(key, row);
+            }
+        }
+    }
+
+    fn write_aside(&mut self, rows: &TurnRows) {
+        for (key, set) in &rows.probe_failures {
+            self.failures.remove(key);
+            let host = (key.0.clone(), key.1.clone());
+            if !set.failures.is_empty() && self.hosts.contains_key(&host) {
+                let controls = set.failures.iter().cloned().collect();
+                self.failures
+                    .insert(key.clone(), (controls, set.stamp.position));
+            }
+        }
+        self.dispatches
+            .retain(|(rollout_id, _), _| !rows.dispatches_cancelled.contains(rollout_id));
+        for (key, change) in &rows.dispatches {
+            match change {
+                Some(change) if self.hosts.contains_key(key) => {
+                    let row = DispatchRow {
+                        rollout_id: key.0.clone(),
+                        hostname: key.1.clone(),
+                        target_closure: change.target_closure.clone(),
+                        soak_minutes: change.soak_minutes,
+                        enqueued_at: change.stamp.at,
+                    };
+                    self.dispatches.insert(key.clone(), row);
+                }
+                Some(_) => {}
+                None => {
+                    self.dispatches.remove(key);
+                }
+            }
+        }
+        for (key, change) in &rows.blocks {
+            if change.holds.is_empty() {
+                self.blocks.remove(key);
+            } else if self.rollouts.contains_key(&key.0) {
+                let row = BlockRow {
+                    rollout_id: key.0.clone(),
+                    wave: key.1,
+                    gate: key.2,
+                    holds: change.holds.clone(),
+                    position: change.stamp.position,
+                };
+                self.blocks.insert(key.clone(), row);
+            }
+        }
+    }
+
+    fn snapshot(&self) -> PartitionSnapshot {
+        let hosts = self.hosts.iter().map(|(key, row)| HostRow {
+            queued_at: self
+                .dispatches
+                .get(key)
+                .map(|dispatch| dispatch.enqueued_at),
+            ..row.clone()
+        });
+        let quarantines = self.quarantines.iter();
+        let quarantines = quarantines.map(|((channel, closure_hash), position)| QuarantineRow {
+            channel: channel.clone(),
+            closure_hash: closure_hash.clone(),
+            position: *position,
+        });
+        let failures = self
+            .failures
+            .iter()
+            .flat_map(|(key, (controls, position))| {
+                controls.iter().map(|control| ProbeFailureRow {
+                    rollout_id: key.0.clone(),
+                    hostname: key.1.clone(),
+                    probe_name: key.2.clone(),
+                    control: control.clone(),
+                    position: *position,
+                })
+            });
+        PartitionSnapshot {
+            cursor: self.cursor.clone(),
+            rollouts: self.rollouts.values().cloned().collect(),
+            hosts: hosts.collect(),
+            quarantines: quarantines.collect(),
+            probe_failures: failures.collect(),
+            blocks: self.blocks.values().cloned().collect(),
+        }
+    }
+}

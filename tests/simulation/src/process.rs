@@ -1,0 +1,110 @@
+//! The processes of the services: real cores, and around them what their shells do.
+
+pub mod applier;
+pub mod board;
+pub mod fenced;
+pub mod ingest;
+pub mod lease;
+pub mod planner;
+pub mod publisher;
+pub mod reader;
+pub mod reducer;
+
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::OwnerHeartbeat;
+
+use crate::model::Reply;
+use crate::world::env::Env;
+use crate::world::event::{Alive, Caller, Request, Route};
+use crate::world::status::Service;
+use applier::Applier;
+use ingest::Ingest;
+use planner::Planner;
+use reducer::Reducer;
+
+/// A running process.
+#[derive(Debug)]
+pub enum Process {
+    /// A gateway.
+    Ingest(Box<Ingest>),
+    /// A reducer.
+    Reducer(Box<Reducer>),
+    /// An applier.
+    Applier(Box<Applier>),
+    /// A planner.
+    Planner(Box<Planner>),
+}
+
+impl Process {
+    /// Starts a process.
+    pub fn start(service: Service, me: Alive, env: &mut Env) -> Option<Self> {
+        match service {
+            Service::Ingest => Some(Self::Ingest(Box::new(Ingest::start(me, env)))),
+            Service::Planner => Some(Self::Planner(Box::new(Planner::start(me, env)))),
+            Service::Reducer => Some(Self::Reducer(Box::new(Reducer::start(me, env)))),
+            Service::Applier => Some(Self::Applier(Box::new(Applier::start(me, env)))),
+        }
+    }
+
+    /// Takes an answer of a server, or that none came, or a timer.
+    pub fn take(&mut self, route: Route, answer: (u64, Option<Reply>), env: &mut Env) {
+        match self {
+            Self::Ingest(ingest) => ingest.take(route, answer, env),
+            Self::Planner(planner) => planner.take(route, answer, env),
+            Self::Reducer(reducer) => reducer.take(route, answer, env),
+            Self::Applier(applier) => applier.take(route, answer, env),
+        }
+    }
+
+    /// Takes a request of an agent or an operator.
+    pub fn request(&mut self, request: Request, env: &mut Env) {
+        match self {
+            Self::Ingest(ingest) => ingest.request(request, env),
+            Self::Planner(_) | Self::Reducer(_) | Self::Applier(_) => {}
+        }
+    }
+
+    /// Takes a heartbeat that a gateway passed on.
+    pub fn heartbeat(
+        &mut self,
+        partition: Partition,
+        heartbeat: OwnerHeartbeat,
+        asked: Caller,
+        env: &mut Env,
+    ) {
+        match self {
+            Self::Reducer(reducer) => reducer.heartbeat(partition, heartbeat, asked, env),
+            Self::Ingest(_) | Self::Planner(_) | Self::Applier(_) => {}
+        }
+    }
+
+    /// The leases it takes part in.
+    pub fn leases(&self) -> Option<&lease::Leases> {
+        match self {
+            Self::Ingest(_) => None,
+            Self::Planner(planner) => Some(planner.leases()),
+            Self::Reducer(reducer) => Some(reducer.leases()),
+            Self::Applier(applier) => Some(applier.leases()),
+        }
+    }
+
+    /// Ends orderly; true when nothing is left to do.
+    pub fn stop(&mut self, env: &mut Env) -> bool {
+        match self {
+            Self::Ingest(ingest) => ingest.stop(env),
+            Self::Planner(planner) => planner.stop(env),
+            Self::Reducer(reducer) => reducer.stop(env),
+            Self::Applier(applier) => applier.stop(env),
+        }
+    }
+}
+
+/// The lease keys of services that work by partition.
+fn all_keys(partitions: u16) -> Vec<String> {
+    Partition::all(partitions).map(|p| p.to_string()).collect()
+}
+
+/// The partition that a lease key names.
+fn partition_of(key: &str) -> Partition {
+    Partition::new(key.parse().expect("keys are numbers of partitions"))
+}

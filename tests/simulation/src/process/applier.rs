@@ -1,0 +1,359 @@
+//! The applier: one real follower per partition, and around it what its shell does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nixfleet_applier::{Batch, Follower, Frame, Logs, batches};
+use nixfleet_bus::StreamIdentity;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+
+use super::lease::{Change, Leases};
+use super::reader::{ReadFault, Reader};
+use super::{all_keys, partition_of};
+use crate::model::log::Stored;
+use crate::model::{Log, Op, Reply, Turn};
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+use crate::world::status::Service;
+
+/// How often an idle partition looks whether its cursor is still there.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Most outcomes of a turn; small, so that turns are many.
+const OUTCOMES_MAX: usize = 24;
+
+/// An applier process.
+#[derive(Debug)]
+pub struct Applier {
+    me: Alive,
+    leases: Leases,
+    work: BTreeMap<Partition, Work>,
+}
+
+/// Where the work on a partition is.
+#[derive(Debug)]
+enum Work {
+    Idle,
+    Resting(u64),
+    /// Reads all cursors, to create what is missing above them.
+    Floors(u64),
+    Layout(u64),
+    Cursor(u64),
+    Locating(u64, Box<Located>),
+    Following(Box<Following>),
+}
+
+/// What the broker says about the logs.
+#[derive(Debug, Default)]
+struct Located {
+    cursor: Option<Cursor>,
+    msg_id: Option<String>,
+    input: Option<StreamIdentity>,
+}
+
+#[derive(Debug)]
+struct Following {
+    follower: Follower,
+    reader: Reader,
+    waiting: VecDeque<Batch>,
+    step: Option<(u64, Step)>,
+    check: u64,
+}
+
+/// What a turn waits for.
+#[derive(Debug)]
+enum Step {
+    /// The message id at the new input position.
+    Id(Box<nixfleet_applier::Turn>),
+    /// The commit.
+    Commit(Cursor),
+    /// The cursor, to see that it is still there.
+    Check,
+}
+
+impl Applier {
+    /// An applier that just started.
+    pub fn start(me: Alive, env: &mut Env) -> Self {
+        let partitions = env.shape.partitions;
+        Self {
+            me,
+            leases: Leases::start(me, Service::Applier, all_keys(partitions), env),
+            work: Partition::all(partitions)
+                .map(|p| (p, Work::Idle))
+                .collect(),
+        }
+    }
+
+    /// Its leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Ends orderly; true when nothing is held any more.
+    pub fn stop(&mut self, env: &mut Env) -> bool {
+        let (changes, is_ended) = self.leases.stop(env);
+        self.change(changes, env);
+        is_ended
+    }
+
+    /// Takes an answer of a server, or that none came, or a timer.
+    pub fn take(&mut self, route: Route, (call, reply): (u64, Option<Reply>), env: &mut Env) {
+        match route {
+            Route::Lease => {
+                let changes = self.leases.take(call, reply, env);
+                self.change(changes, env);
+            }
+            Route::Reader(partition) => self.read(partition, (call, reply), env),
+            Route::Work(partition) => self.go_on(partition, (call, reply), env),
+            Route::Lane(_) | Route::Aside(_) | Route::Whole => {}
+        }
+    }
+
+    fn change(&mut self, changes: Vec<Change>, env: &mut Env) {
+        for change in changes {
+            match change {
+                Change::Gained(key) => self.begin(partition_of(&key), env),
+                // The turn in flight is left alone: whoever comes next meets it at the cursor.
+                Change::Lost(key) | Change::Recalled(key) => {
+                    self.work.insert(partition_of(&key), Work::Idle);
+                    let mut changes = self.leases.release(&key, env);
+                    changes.extend(self.leases.want(&key, env));
+                    self.change(changes, env);
+                }
+            }
+        }
+    }
+
+    fn ask(&self, partition: Partition, op: Op, env: &mut Env) -> u64 {
+        env.call(self.me, Route::Work(partition), op)
+    }
+
+    fn begin(&mut self, partition: Partition, env: &mut Env) {
+        let call = self.ask(partition, Op::Cursor(partition), env);
+        self.work.insert(partition, Work::Cursor(call));
+    }
+
+    fn rest(&mut self, partition: Partition, why: &str, env: &mut Env) {
+        let name = env.processes[self.me.id].name();
+        env.trace(format_args!("{name} {partition} starts over: {why}"));
+        let timer = env.timer(self.me, Route::Work(partition), PAUSE);
+        self.work.insert(partition, Work::Resting(timer));
+    }
+
+    /// Somebody has to mend it.
+    fn stop_loudly(&mut self, partition: Partition, why: &str, env: &mut Env) {
+        env.checks.stopped_loudly(partition);
+        let name = env.processes[self.me.id].name();
+        env.trace(format_args!("{name} {partition} stops: {why}"));
+        let timer = env.timer(self.me, Route::Work(partition), CHECK_EVERY);
+        self.work.insert(partition, Work::Resting(timer));
+    }
+
+    /// Streams may be gone: they are created again above the cursors.
+    fn restore_layout(&mut self, partition: Partition, env: &mut Env) {
+        let call = self.ask(partition, Op::Cursors, env);
+        self.work.insert(partition, Work::Floors(call));
+    }
+
+    fn go_on(&mut self, partition: Partition, (call, reply): (u64, Option<Reply>), env: &mut Env) {
+        let Some(work) = self.work.get_mut(&partition) else {
+            return;
+        };
+        match work {
+            Work::Resting(timer) if *timer == call => self.begin(partition, env),
+            Work::Floors(asked) if *asked == call => match reply {
+                Some(Reply::Cursors(cursors)) => {
+                    let call = self.ask(partition, Op::EnsureLayout(cursors), env);
+                    self.work.insert(partition, Work::Layout(call));
+                }
+                _ => self.rest(partition, "no cursors", env),
+            },
+            Work::Layout(asked) if *asked == call => self.rest(partition, "layout", env),
+            Work::Cursor(asked) if *asked == call => match reply {
+                Some(Reply::Cursor(cursor)) => self.locate(partition, cursor, env),
+                _ => self.rest(partition, "no cursor", env),
+            },
+            Work::Locating(asked, _) if *asked == call => self.located(partition, reply, env),
+            Work::Following(_) => self.step(partition, (call, reply), env),
+            Work::Idle
+            | Work::Resting(_)
+            | Work::Floors(_)
+            | Work::Layout(_)
+            | Work::Cursor(_)
+            | Work::Locating(..) => {}
+        }
+    }
+
+    fn locate(&mut self, partition: Partition, cursor: Option<Cursor>, env: &mut Env) {
+        let input = Log::Input(partition);
+        let op = match cursor.as_ref().and_then(|cursor| cursor.input) {
+            Some(mark) => Op::IdAt(input, mark.seq),
+            None => Op::Identity(input),
+        };
+        let located = Located {
+            cursor,
+            ..Located::default()
+        };
+        let call = self.ask(partition, op, env);
+        self.work
+            .insert(partition, Work::Locating(call, Box::new(located)));
+    }
+
+    fn located(&mut self, partition: Partition, reply: Option<Reply>, env: &mut Env) {
+        let (me, route) = (self.me, Route::Work(partition));
+        let Some(Work::Locating(call, located)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        match (reply, located.input) {
+            (Some(Reply::IdAt(msg_id)), _) => {
+                located.msg_id = msg_id;
+                *call = env.call(me, route, Op::Identity(Log::Input(partition)));
+            }
+            (Some(Reply::Identity(input)), None) => {
+                located.input = Some(input);
+                *call = env.call(me, route, Op::Identity(Log::Output(partition)));
+            }
+            (Some(Reply::Identity(output)), Some(input)) => {
+                let logs = Logs {
+                    input,
+                    output,
+                    msg_id: located.msg_id.take(),
+                };
+                let cursor = located.cursor.take();
+                match Follower::start(cursor, &logs) {
+                    Ok((follower, _)) => self.follow(partition, follower, env),
+                    Err(error) => self.stop_loudly(partition, &error.to_string(), env),
+                }
+            }
+            _ => self.restore_layout(partition, env),
+        }
+    }
+
+    fn follow(&mut self, partition: Partition, follower: Follower, env: &mut Env) {
+        let log = Log::Output(partition);
+        let mut reader = Reader::new(log, Route::Reader(partition), follower.next());
+        reader.ask(self.me, env);
+        let following = Following {
+            follower,
+            reader,
+            waiting: VecDeque::new(),
+            step: None,
+            check: env.timer(self.me, Route::Work(partition), CHECK_EVERY),
+        };
+        self.work
+            .insert(partition, Work::Following(Box::new(following)));
+    }
+
+    fn read(&mut self, partition: Partition, (call, reply): (u64, Option<Reply>), env: &mut Env) {
+        let Some(Work::Following(following)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        match following.reader.take(call, reply) {
+            Ok(messages) => {
+                following.reader.ask(self.me, env);
+                let Some(frames) = frames(&messages) else {
+                    return self.stop_loudly(partition, "a frame cannot be read", env);
+                };
+                following.waiting.extend(batches(frames, OUTCOMES_MAX));
+                self.next_turn(partition, env);
+            }
+            Err(ReadFault::Missing) => self.restore_layout(partition, env),
+            Err(ReadFault::Gap) => self.stop_loudly(partition, "the log has a hole", env),
+            Err(fault) => self.rest(partition, &format!("{fault:?}"), env),
+        }
+    }
+
+    fn next_turn(&mut self, partition: Partition, env: &mut Env) {
+        let (me, route) = (self.me, Route::Work(partition));
+        let Some(Work::Following(following)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        if following.step.is_some() {
+            return;
+        }
+        let Some(batch) = following.waiting.pop_front() else {
+            return;
+        };
+        let turn = match following.follower.turn(&batch, &env.pinned) {
+            Ok(turn) => turn,
+            Err(error) => return self.stop_loudly(partition, &error.to_string(), env),
+        };
+        following.step = Some(match (turn.cursor.input, &turn.cursor.input_msg_id) {
+            (Some(mark), None) => {
+                let call = env.call(me, route, Op::IdAt(Log::Input(partition), mark.seq));
+                (call, Step::Id(Box::new(turn)))
+            }
+            _ => commit(partition, turn, (me, route), env),
+        });
+    }
+
+    fn step(&mut self, partition: Partition, (call, reply): (u64, Option<Reply>), env: &mut Env) {
+        let (me, route) = (self.me, Route::Work(partition));
+        let Some(Work::Following(following)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        if following.check == call {
+            following.check = env.timer(me, route, CHECK_EVERY);
+            if following.step.is_none() {
+                let call = env.call(me, route, Op::Cursor(partition));
+                following.step = Some((call, Step::Check));
+            }
+            return;
+        }
+        let Some((_, step)) = following.step.take_if(|(asked, _)| *asked == call) else {
+            return;
+        };
+        match (step, reply) {
+            (Step::Id(mut turn), Some(Reply::IdAt(msg_id))) => {
+                turn.cursor.input_msg_id = msg_id;
+                following.step = Some(commit(partition, *turn, (me, route), env));
+            }
+            (Step::Commit(cursor), Some(Reply::Applied(true))) => {
+                following.follower.written(cursor);
+                self.next_turn(partition, env);
+            }
+            // Somebody else was here: his cursor is read at once.
+            (Step::Commit(_), Some(Reply::Applied(false))) => self.begin(partition, env),
+            (Step::Check, Some(Reply::Cursor(cursor))) => {
+                if cursor.as_ref() == following.follower.cursor() {
+                    self.next_turn(partition, env);
+                } else {
+                    self.begin(partition, env);
+                }
+            }
+            (Step::Id(_) | Step::Commit(_) | Step::Check, _) => {
+                self.rest(partition, "no answer", env);
+            }
+        }
+    }
+}
+
+fn commit(
+    partition: Partition,
+    turn: nixfleet_applier::Turn,
+    (me, route): (Alive, Route),
+    env: &mut Env,
+) -> (u64, Step) {
+    let cursor = turn.cursor.clone();
+    let op = Op::Apply(Box::new(Turn {
+        partition,
+        previous: turn.expected,
+        rows: turn.rows,
+        cursor: turn.cursor,
+    }));
+    (env.call(me, route, op), Step::Commit(cursor))
+}
+
+fn frames(messages: &[Rc<Stored>]) -> Option<Vec<Frame>> {
+    let frame = |message: &Rc<Stored>| {
+        Some(Frame {
+            seq: message.seq,
+            traceparent: None,
+            frame: message.output()?.as_ref().clone(),
+        })
+    };
+    messages.iter().map(frame).collect()
+}

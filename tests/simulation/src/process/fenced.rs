@@ -1,0 +1,149 @@
+//! One fenced publish as the shell of the bus has it: sent until its fate is known.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nixfleet_bus::{FencedAttempt, FencedPublish, LastMessage, PublishError, Refusal, Settled};
+use nixfleet_proto::OutputFrame;
+use nixfleet_proto::subject::Partition;
+
+use super::publisher::answered;
+use crate::engine::Time;
+use crate::model::log::Publish;
+use crate::model::{Log, Op, Reply};
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+
+/// How long a message is sent again and again.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// First pause before it is sent again; doubles.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A publish on its way.
+#[derive(Debug)]
+pub struct Fenced {
+    partition: Partition,
+    publish: Publish,
+    expected: u64,
+    call: u64,
+    stage: Stage,
+    pause: Duration,
+    deadline: Time,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The message was sent.
+    Sent,
+    /// The last message is asked for.
+    Asking(String),
+    /// The next attempt waits for its time.
+    Resting,
+}
+
+/// A fate.
+pub type Fate = Result<u64, PublishError>;
+
+impl Fenced {
+    /// Sends a frame that must follow a sequence.
+    pub fn start(
+        partition: Partition,
+        frame: &OutputFrame,
+        (expected, msg_id): (u64, String),
+        me: Alive,
+        env: &mut Env,
+    ) -> Self {
+        let payload = serde_json::to_vec(frame).expect("a frame has text keys only");
+        let publish = Publish {
+            msg_id,
+            subject: env.broker.names().output(partition),
+            payload: Bytes::from(payload),
+            expected_last: Some(expected),
+        };
+        let mut fenced = Self {
+            partition,
+            publish,
+            expected,
+            call: 0,
+            stage: Stage::Sent,
+            pause: PAUSE,
+            deadline: env.now + DEADLINE,
+        };
+        fenced.send(me, env);
+        fenced
+    }
+
+    fn send(&mut self, me: Alive, env: &mut Env) {
+        self.stage = Stage::Sent;
+        let op = Op::Publish(Log::Output(self.partition), self.publish.clone());
+        self.call = env.call(me, Route::Work(self.partition), op);
+    }
+
+    /// Takes an answer or a timer; the fate, once it is known.
+    pub fn take(
+        &mut self,
+        (call, reply): (u64, Option<Reply>),
+        me: Alive,
+        env: &mut Env,
+    ) -> Option<Fate> {
+        if self.call != call {
+            return None;
+        }
+        match std::mem::replace(&mut self.stage, Stage::Resting) {
+            Stage::Resting => {
+                self.send(me, env);
+                None
+            }
+            Stage::Sent => match self.fence().answered(answered(reply)) {
+                FencedAttempt::Stored(seq) => Some(Ok(seq)),
+                FencedAttempt::Refused(refusal) => Some(Err(unavailable(&refusal))),
+                FencedAttempt::Ask(reason) => {
+                    self.stage = Stage::Asking(reason);
+                    let op = Op::Last(Log::Output(self.partition));
+                    self.call = env.call(me, Route::Work(self.partition), op);
+                    None
+                }
+            },
+            Stage::Asking(reason) => {
+                let Some(Reply::Last(last)) = reply else {
+                    let reason = "nobody knows the last message".to_owned();
+                    return Some(Err(PublishError::Unavailable(reason)));
+                };
+                let last = last.as_ref().map(|message| LastMessage {
+                    seq: message.seq,
+                    msg_id: Some(&message.msg_id),
+                });
+                match self.fence().settled(last) {
+                    Settled::Mine(seq) => Some(Ok(seq)),
+                    Settled::Fenced(last) => Some(Err(PublishError::Fenced {
+                        expected: self.expected,
+                        last,
+                    })),
+                    Settled::Again => self.again(reason, me, env),
+                }
+            }
+        }
+    }
+
+    fn again(&mut self, reason: String, me: Alive, env: &mut Env) -> Option<Fate> {
+        if env.now + self.pause >= self.deadline {
+            return Some(Err(PublishError::Unavailable(reason)));
+        }
+        self.call = env.timer(me, Route::Work(self.partition), self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        None
+    }
+
+    fn fence(&self) -> FencedPublish<'_> {
+        FencedPublish {
+            id: &self.publish.msg_id,
+            expected: self.expected,
+        }
+    }
+}
+
+fn unavailable(refusal: &Refusal) -> PublishError {
+    PublishError::Unavailable(refusal.to_string())
+}

@@ -1,0 +1,228 @@
+//! Leases: the real core against the model bucket.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nixfleet_bus::LeaseConfig;
+use nixfleet_bus::lease::{Answer, Command, Identity, LeaseCore, Signal, Timing, Writer, Written};
+
+use crate::model::{Op, Reply};
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+use crate::world::status::Service;
+
+/// A change of what is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Work under this key may begin.
+    Gained(String),
+    /// Work under this key shall end in good order.
+    Recalled(String),
+    /// Work under this key is over.
+    Lost(String),
+}
+
+/// The leases of a process.
+#[derive(Debug)]
+pub struct Leases {
+    me: Alive,
+    service: Service,
+    keys: Vec<String>,
+    core: LeaseCore,
+    watch: Option<u64>,
+    asked: BTreeMap<u64, (u64, Asked)>,
+    timer: Option<(u64, Duration)>,
+    /// Keys that are worked on against the core's word.
+    defied: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Write,
+    Read,
+}
+
+impl Leases {
+    /// Wants all keys of the service.
+    pub fn start(me: Alive, service: Service, keys: Vec<String>, env: &mut Env) -> Self {
+        let instance = env.processes[me.id].name();
+        let identity = Identity {
+            writer: Writer {
+                process: format!("{instance}/{}", me.life),
+                instance,
+            },
+            version: "simulated".to_owned(),
+            since: env.wall(me),
+        };
+        let timing = Timing::from(LeaseConfig::default());
+        let now = env.now.since_start();
+        let mut core = LeaseCore::new(identity, &keys, timing, now);
+        for key in &keys {
+            core.want(key);
+        }
+        let mut leases = Self {
+            me,
+            service,
+            keys,
+            core,
+            watch: None,
+            asked: BTreeMap::new(),
+            timer: None,
+            defied: BTreeSet::new(),
+        };
+        let changes = leases.pump(env);
+        debug_assert!(changes.is_empty(), "nothing is held without an answer");
+        leases
+    }
+
+    /// The core of it.
+    pub fn core(&self) -> &LeaseCore {
+        &self.core
+    }
+
+    /// The process shall end; true when nothing is held any more.
+    pub fn stop(&mut self, env: &mut Env) -> (Vec<Change>, bool) {
+        self.core.stop(env.now.since_start());
+        let changes = self.pump(env);
+        (changes, self.core.is_ended())
+    }
+
+    /// A worker waits for a key.
+    pub fn want(&mut self, key: &str, env: &mut Env) -> Vec<Change> {
+        self.defied.remove(key);
+        self.core.want(key);
+        self.pump(env)
+    }
+
+    /// Work under a key ended.
+    pub fn release(&mut self, key: &str, env: &mut Env) -> Vec<Change> {
+        self.core.release(env.now.since_start(), key);
+        self.pump(env)
+    }
+
+    /// Work under a key failed: others may go first.
+    pub fn give_up(&mut self, key: &str, env: &mut Env) -> Vec<Change> {
+        self.core.give_up(env.now.since_start(), key);
+        self.pump(env)
+    }
+
+    /// Takes an answer or a timer.
+    pub fn take(&mut self, call: u64, reply: Option<Reply>, env: &mut Env) -> Vec<Change> {
+        let now = env.now.since_start();
+        if self.timer.is_some_and(|(timer, _)| timer == call) {
+            self.timer = None;
+        }
+        match reply {
+            Some(Reply::LeaseSeen(key, sighting)) if self.watch == Some(call) => {
+                self.core.watched(now, &key, sighting);
+            }
+            Some(Reply::LeasesCaughtUp) if self.watch == Some(call) => self.core.caught_up(now),
+            reply => {
+                if let Some((ticket, asked)) = self.asked.remove(&call) {
+                    let answer = match (asked, reply) {
+                        (_, Some(Reply::LeaseWritten(written))) => Answer::Written(written),
+                        (_, Some(Reply::LeaseFound(sighting))) => Answer::Found(sighting),
+                        (Asked::Write, _) => Answer::Written(Written::Unknown),
+                        (Asked::Read, _) => Answer::Silence,
+                    };
+                    self.core.answered(now, ticket, answer);
+                }
+            }
+        }
+        self.pump(env)
+    }
+
+    /// Does what the core says until it says nothing more.
+    fn pump(&mut self, env: &mut Env) -> Vec<Change> {
+        let now = env.now.since_start();
+        let mut changes = Vec::new();
+        loop {
+            let commands = self.core.poll(now);
+            if commands.is_empty() {
+                break;
+            }
+            for command in commands {
+                self.perform(command, &mut changes, env);
+            }
+        }
+        self.defy(&mut changes, env);
+        if let Some(due) = self.core.due()
+            && self.timer.is_none_or(|(_, planned)| due < planned)
+        {
+            // A moment later than due, so that rounding never makes it early.
+            let pause = due.saturating_sub(now) + Duration::from_micros(1);
+            self.timer = Some((env.timer(self.me, Route::Lease, pause), due));
+        }
+        changes
+    }
+
+    fn perform(&mut self, command: Command, changes: &mut Vec<Change>, env: &mut Env) {
+        let service = self.service;
+        let (ticket, asked, op) = match command {
+            Command::Watch => {
+                let op = Op::WatchLeases(service);
+                self.watch = Some(env.open(self.me, Route::Lease, op));
+                return;
+            }
+            Command::Tell(signal) => return self.tell(signal, changes),
+            Command::Put {
+                ticket,
+                key,
+                record,
+                expected,
+            } => {
+                let op = Op::PutLease(service, key, record, expected);
+                (ticket, Asked::Write, op)
+            }
+            Command::Delete {
+                ticket,
+                key,
+                expected,
+            } => {
+                let op = Op::DeleteLease(service, key, expected);
+                (ticket, Asked::Write, op)
+            }
+            Command::Read { ticket, key } => (ticket, Asked::Read, Op::ReadLease(service, key)),
+        };
+        let call = env.call(self.me, Route::Lease, op);
+        self.asked.insert(call, (ticket, asked));
+    }
+
+    fn tell(&mut self, signal: Signal, changes: &mut Vec<Change>) {
+        match signal {
+            Signal::Gained(key) => {
+                if !self.defied.remove(&key) {
+                    changes.push(Change::Gained(key));
+                }
+            }
+            Signal::Recalled(key) => changes.push(Change::Recalled(key)),
+            Signal::Lost(key, _) => changes.push(Change::Lost(key)),
+            Signal::Released(_) | Signal::Joined | Signal::Refused(_) => {}
+        }
+    }
+
+    /// Under this fault the process works on everything, whoever holds it.
+    fn defy(&mut self, changes: &mut Vec<Change>, env: &Env) {
+        let now = env.now.since_start();
+        if env.now < env.processes[self.me.id].defies_leases_until {
+            changes.retain(|change| match change {
+                Change::Gained(_) => true,
+                Change::Recalled(key) | Change::Lost(key) => {
+                    self.defied.insert(key.clone());
+                    false
+                }
+            });
+            for key in &self.keys {
+                if !self.core.is_held(now, key) && self.defied.insert(key.clone()) {
+                    changes.push(Change::Gained(key.clone()));
+                }
+            }
+        } else {
+            let over = std::mem::take(&mut self.defied).into_iter();
+            changes.extend(
+                over.filter(|key| !self.core.is_held(now, key))
+                    .map(Change::Lost),
+            );
+        }
+    }
+}

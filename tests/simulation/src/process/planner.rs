@@ -1,0 +1,478 @@
+//! The planner: a term loads the view, follows the output logs, fences older leaders out and plans.
+//! What anything means is for the real [`Leader`] to say.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nixfleet_bus::MessageIds;
+use nixfleet_plan::FleetView;
+use nixfleet_planner::{Agenda, Appends, Leader, Now, Pace, Stage};
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{OutputFrame, PlanAction};
+
+use super::lease::{Change, Leases};
+use super::publisher::Publisher;
+use super::reader::Reader;
+use crate::model::{Log, Op, Reply};
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+use crate::world::status::Service;
+
+/// The one key of the planner's leases.
+const LEADER: &str = "leader";
+/// Pause after a term that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often the source of releases is looked at.
+const POLL_EVERY: Duration = Duration::from_secs(12);
+/// As in production.
+const PACE: Pace = Pace {
+    debounce: Duration::from_millis(50),
+    safety: Duration::from_secs(15),
+};
+
+/// A planner process.
+#[derive(Debug)]
+pub struct Planner {
+    me: Alive,
+    leases: Leases,
+    publisher: Publisher<Ticket>,
+    stage: Term,
+    /// Counts terms: what an earlier one appended means nothing to a later one.
+    term: u64,
+}
+
+/// What an append was for.
+#[derive(Debug, Clone)]
+struct Ticket {
+    term: u64,
+    partition: Partition,
+    action: PlanAction,
+}
+
+/// Where a planner is.
+#[derive(Debug)]
+enum Term {
+    Standby,
+    /// Waits before the next attempt.
+    Resting(u64),
+    Loading(Box<Loading>),
+    Working(Box<Working>),
+}
+
+/// A view on its way from the rows.
+#[derive(Debug)]
+struct Loading {
+    call: u64,
+    step: Step,
+    view: FleetView,
+    next: BTreeMap<Partition, u64>,
+}
+
+/// What was asked last.
+#[derive(Debug)]
+enum Step {
+    Cursors,
+    Layout,
+    Rows(Partition),
+    Input(Partition, Cursor),
+    Output(Partition, Option<Cursor>),
+}
+
+/// A term that follows the logs.
+#[derive(Debug)]
+struct Working {
+    leader: Leader,
+    agenda: Agenda,
+    readers: BTreeMap<Partition, Reader>,
+    /// Frames that wait until everything appended is noted.
+    inbox: VecDeque<(Partition, Rc<OutputFrame>)>,
+    /// Appends whose fate is not known yet.
+    appending: usize,
+    /// Deadline and cap of the plan that is being appended.
+    planned: Option<(Option<nixfleet_proto::Timestamp>, bool)>,
+    /// The timer of the next plan.
+    wake: Option<(u64, Duration)>,
+    polls: Option<u64>,
+    release: usize,
+}
+
+/// Why a term ended.
+type Ended = String;
+
+impl Planner {
+    /// A planner that just started.
+    pub fn start(me: Alive, env: &mut Env) -> Self {
+        let name = env.processes[me.id].name();
+        let ids = Rc::new(MessageIds::new(&name, &me.life.to_string()));
+        let leases = Leases::start(me, Service::Planner, vec![LEADER.to_owned()], env);
+        Self {
+            me,
+            leases,
+            publisher: Publisher::new(env.shape.partitions, ids),
+            stage: Term::Standby,
+            term: 0,
+        }
+    }
+
+    /// Ends orderly.
+    pub fn stop(&mut self, env: &mut Env) -> bool {
+        let (changes, is_ended) = self.leases.stop(env);
+        self.change(changes, env);
+        is_ended
+    }
+
+    /// Its leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    fn change(&mut self, changes: Vec<Change>, env: &mut Env) {
+        for change in changes {
+            match change {
+                Change::Gained(_) => self.load(env),
+                Change::Lost(key) | Change::Recalled(key) => {
+                    env.trace(format_args!("{} leads no more", self.name(env)));
+                    self.stand_by();
+                    let mut changes = self.leases.release(&key, env);
+                    changes.extend(self.leases.want(&key, env));
+                    self.change(changes, env);
+                }
+            }
+        }
+    }
+
+    /// Takes an answer of a server, or that none came, or a timer.
+    pub fn take(&mut self, route: Route, (call, reply): (u64, Option<Reply>), env: &mut Env) {
+        match route {
+            Route::Lease => {
+                let changes = self.leases.take(call, reply, env);
+                self.change(changes, env);
+            }
+            Route::Lane(partition) => {
+                let answers = self.publisher.take(partition, (call, reply), self.me, env);
+                for (ticket, result) in answers {
+                    let result = result.map_err(|error| error.to_string());
+                    self.appended(ticket, result, env);
+                }
+            }
+            Route::Reader(partition) => self.read(partition, (call, reply), env),
+            Route::Whole => self.timer_or_load(call, reply, env),
+            Route::Work(_) | Route::Aside(_) => {}
+        }
+    }
+
+    fn name(&self, env: &Env) -> String {
+        env.processes[self.me.id].name()
+    }
+
+    fn stand_by(&mut self) {
+        self.term += 1;
+        self.stage = Term::Standby;
+    }
+
+    /// A term is over; the next one begins after a pause.
+    fn fail(&mut self, why: &str, env: &mut Env) {
+        env.trace(format_args!("{} ends its term: {why}", self.name(env)));
+        self.term += 1;
+        self.stage = Term::Resting(env.timer(self.me, Route::Whole, PAUSE));
+    }
+
+    fn load(&mut self, env: &mut Env) {
+        self.term += 1;
+        let call = env.call(self.me, Route::Whole, Op::Cursors);
+        self.stage = Term::Loading(Box::new(Loading {
+            call,
+            step: Step::Cursors,
+            view: FleetView::new(),
+            next: BTreeMap::new(),
+        }));
+    }
+
+    fn timer_or_load(&mut self, call: u64, reply: Option<Reply>, env: &mut Env) {
+        match &mut self.stage {
+            Term::Resting(timer) if *timer == call => self.load(env),
+            Term::Loading(loading) if loading.call == call => self.loaded(reply, env),
+            Term::Working(working) if working.polls == Some(call) => {
+                working.hear(self.me, env);
+                self.go_on(env);
+            }
+            Term::Working(working) if working.wake.is_some_and(|(timer, _)| timer == call) => {
+                working.wake = None;
+                self.go_on(env);
+            }
+            Term::Standby | Term::Resting(_) | Term::Loading(_) | Term::Working(_) => {}
+        }
+    }
+
+    fn loaded(&mut self, reply: Option<Reply>, env: &mut Env) {
+        let Term::Loading(loading) = &mut self.stage else {
+            return;
+        };
+        match loading.take(reply, env) {
+            Ok(Some(op)) => loading.call = env.call(self.me, Route::Whole, op),
+            Ok(None) => {
+                let Term::Loading(loading) = std::mem::replace(&mut self.stage, Term::Standby)
+                else {
+                    return;
+                };
+                let working = Working::start(*loading, self.me, env);
+                self.stage = Term::Working(Box::new(working));
+                self.go_on(env);
+            }
+            Err(why) => self.fail(&why, env),
+        }
+    }
+
+    fn read(&mut self, partition: Partition, (call, reply): (u64, Option<Reply>), env: &mut Env) {
+        let Term::Working(working) = &mut self.stage else {
+            return;
+        };
+        let Some(reader) = working.readers.get_mut(&partition) else {
+            return;
+        };
+        match reader.take(call, reply) {
+            Ok(messages) => {
+                reader.ask(self.me, env);
+                for message in messages {
+                    match message.output() {
+                        Some(frame) => working.inbox.push_back((partition, Rc::clone(frame))),
+                        None => return self.fail("an output frame cannot be read", env),
+                    }
+                }
+                self.go_on(env);
+            }
+            Err(fault) => self.fail(&format!("{fault:?}"), env),
+        }
+    }
+
+    fn appended(
+        &mut self,
+        ticket: Ticket,
+        result: Result<nixfleet_proto::Position, String>,
+        env: &mut Env,
+    ) {
+        if ticket.term != self.term {
+            return;
+        }
+        let Term::Working(working) = &mut self.stage else {
+            return;
+        };
+        let position = match result {
+            Ok(position) => position,
+            Err(why) => return self.fail(&why, env),
+        };
+        working.appending -= 1;
+        let (leader, partition) = (&mut working.leader, ticket.partition);
+        if matches!(ticket.action, PlanAction::Barrier {}) {
+            leader.barrier_appended(partition, position);
+        } else {
+            leader.appended(partition, position, ticket.action);
+        }
+        if working.appending == 0
+            && let Some((deadline, is_capped)) = working.planned.take()
+        {
+            let now = now(self.me, env);
+            working.agenda.planned(now, deadline, is_capped);
+        }
+        self.go_on(env);
+    }
+
+    /// Absorbs what waits, fences, plans: whatever is next.
+    fn go_on(&mut self, env: &mut Env) {
+        loop {
+            let Term::Working(working) = &mut self.stage else {
+                return;
+            };
+            if working.appending > 0 {
+                return;
+            }
+            if let Err(why) = working.absorb(self.me, env) {
+                return self.fail(&why, env);
+            }
+            let now = now(self.me, env);
+            let appends = match working.leader.stage() {
+                Stage::Unfenced => {
+                    let appends = working.leader.fence();
+                    let epoch = working.leader.epoch();
+                    let name = env.processes[self.me.id].name();
+                    env.trace(format_args!("{name} fences with epoch {epoch}"));
+                    appends
+                }
+                Stage::Fencing => return,
+                Stage::Leading => {
+                    if working.polls.is_none() {
+                        working.hear(self.me, env);
+                    }
+                    if now.monotonic < working.agenda.due() {
+                        return working.plan_wake(self.me, env);
+                    }
+                    let planned = working.leader.plan(now.wall);
+                    let (deadline, is_capped) =
+                        (planned.plan.next_deadline, planned.plan.is_capped);
+                    if planned.appends.is_empty() {
+                        working.agenda.planned(now, deadline, is_capped);
+                    } else {
+                        working.planned = Some((deadline, is_capped));
+                    }
+                    planned.appends
+                }
+            };
+            self.append(appends, env);
+        }
+    }
+
+    fn append(&mut self, appends: Appends, env: &mut Env) {
+        let Term::Working(working) = &mut self.stage else {
+            return;
+        };
+        let wall = env.wall(self.me);
+        for (partition, actions) in appends {
+            for action in actions {
+                let entry = working.leader.entry(action.clone(), wall);
+                let ticket = Ticket {
+                    term: self.term,
+                    partition,
+                    action,
+                };
+                working.appending += 1;
+                self.publisher.push(
+                    partition,
+                    (std::slice::from_ref(&entry), ticket),
+                    self.me,
+                    env,
+                );
+            }
+        }
+    }
+
+    /// The leader, while there is one.
+    pub fn leader(&self) -> Option<&Leader> {
+        match &self.stage {
+            Term::Working(working) => Some(&working.leader),
+            Term::Standby | Term::Resting(_) | Term::Loading(_) => None,
+        }
+    }
+}
+
+impl Loading {
+    /// Takes an answer and says what to ask next; nothing when everything is there.
+    fn take(&mut self, reply: Option<Reply>, env: &Env) -> Result<Option<Op>, Ended> {
+        let Some(reply) = reply else {
+            return Err("a server does not answer".to_owned());
+        };
+        match (&self.step, reply) {
+            (Step::Cursors, Reply::Cursors(cursors)) => {
+                self.step = Step::Layout;
+                Ok(Some(Op::EnsureLayout(cursors)))
+            }
+            (Step::Layout, Reply::LayoutReady) => Ok(self.rows(Partition::new(0), env)),
+            (Step::Rows(partition), Reply::Snapshot(snapshot)) => {
+                let partition = *partition;
+                let cursor = snapshot.cursor.clone();
+                self.view
+                    .load(partition, *snapshot, &env.pinned)
+                    .map_err(|error| error.to_string())?;
+                match cursor {
+                    Some(cursor) => {
+                        self.step = Step::Input(partition, cursor);
+                        Ok(Some(Op::Identity(Log::Input(partition))))
+                    }
+                    None => {
+                        self.step = Step::Output(partition, None);
+                        Ok(Some(Op::Identity(Log::Output(partition))))
+                    }
+                }
+            }
+            (Step::Input(partition, cursor), Reply::Identity(identity)) => {
+                if identity.created != cursor.stream_created {
+                    return Err(format!("the input log of {partition} is another one"));
+                }
+                let partition = *partition;
+                self.step = Step::Output(partition, Some(cursor.clone()));
+                Ok(Some(Op::Identity(Log::Output(partition))))
+            }
+            (Step::Output(partition, cursor), Reply::Identity(identity)) => {
+                let partition = *partition;
+                let next = match cursor {
+                    Some(cursor) if identity.last_seq < cursor.out_seq => {
+                        return Err(format!("the output log of {partition} lost its end"));
+                    }
+                    Some(cursor) => cursor.out_seq + 1,
+                    None => identity.first_seq,
+                };
+                self.next.insert(partition, next);
+                Ok(self.rows(Partition::new(partition.number() + 1), env))
+            }
+            (_, reply) => Err(format!("{:?} was answered with {reply:?}", self.step)),
+        }
+    }
+
+    fn rows(&mut self, partition: Partition, env: &Env) -> Option<Op> {
+        (partition.number() < env.shape.partitions).then(|| {
+            self.step = Step::Rows(partition);
+            Op::Load(partition)
+        })
+    }
+}
+
+impl Working {
+    fn start(loading: Loading, me: Alive, env: &mut Env) -> Self {
+        let readers = loading.next.into_iter().map(|(partition, next)| {
+            let mut reader = Reader::new(Log::Output(partition), Route::Reader(partition), next);
+            reader.ask(me, env);
+            (partition, reader)
+        });
+        Self {
+            readers: readers.collect(),
+            leader: Leader::new(loading.view, env.shape.partitions),
+            agenda: Agenda::new(PACE),
+            inbox: VecDeque::new(),
+            appending: 0,
+            planned: None,
+            wake: None,
+            polls: None,
+            release: 0,
+        }
+    }
+
+    /// Looks whether there is a newer release.
+    fn hear(&mut self, me: Alive, env: &mut Env) {
+        self.polls = Some(env.timer(me, Route::Whole, POLL_EVERY));
+        if self.release < env.releases.len() {
+            self.release = env.releases.len();
+            let release = env.releases[self.release - 1].plan.clone();
+            self.leader.set_release(release);
+            self.agenda.released(now(me, env));
+        }
+    }
+
+    fn absorb(&mut self, me: Alive, env: &Env) -> Result<(), Ended> {
+        while let Some((partition, frame)) = self.inbox.pop_front() {
+            for outcome in &frame.outcomes {
+                self.leader
+                    .absorb(partition, outcome, &env.pinned)
+                    .map_err(|error| format!("{error}"))?;
+            }
+            self.agenda.changed(now(me, env));
+        }
+        Ok(())
+    }
+
+    fn plan_wake(&mut self, me: Alive, env: &mut Env) {
+        let due = self.agenda.due();
+        if self.wake.is_some_and(|(_, planned)| planned <= due) {
+            return;
+        }
+        let pause = due.saturating_sub(env.now.since_start());
+        self.wake = Some((env.timer(me, Route::Whole, pause), due));
+    }
+}
+
+fn now(me: Alive, env: &Env) -> Now {
+    Now {
+        monotonic: env.now.since_start(),
+        wall: env.wall(me),
+    }
+}

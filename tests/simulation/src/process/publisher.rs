@@ -1,0 +1,199 @@
+//! The input publishers of a process as the shell of the bus has them: one message per partition in
+//! flight, sent again with the same id until its fate is known or time is over.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nixfleet_bus::{
+    AppendError, Attempt, Frame, FrameBuffer, FrameLimits, MessageIds, Refusal, Reply as Answered,
+    Run,
+};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, Position};
+
+use crate::engine::Time;
+use crate::model::log::Publish;
+use crate::model::{Log, Op, Reply};
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+
+/// How long a message is sent again and again.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// First pause before it is sent again; doubles.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// An answer to whoever waits for an entry.
+pub type Answer<W> = (W, Result<Position, AppendError>);
+
+/// The publishers of a process, one per partition.
+#[derive(Debug)]
+pub struct Publisher<W> {
+    lanes: BTreeMap<Partition, Lane<W>>,
+    ids: Rc<MessageIds>,
+}
+
+#[derive(Debug)]
+struct Lane<W> {
+    partition: Partition,
+    buffer: FrameBuffer<W>,
+    flight: Option<Flight<W>>,
+}
+
+#[derive(Debug)]
+struct Flight<W> {
+    frame: Frame<W>,
+    publish: Publish,
+    call: u64,
+    /// True while the next attempt waits for its time.
+    resting: bool,
+    pause: Duration,
+    deadline: Time,
+}
+
+impl<W> Publisher<W> {
+    /// Publishers that send nothing yet.
+    pub fn new(partitions: u16, ids: Rc<MessageIds>) -> Self {
+        let lanes = Partition::all(partitions).map(|partition| {
+            let lane = Lane {
+                partition,
+                buffer: FrameBuffer::new(FrameLimits::default()),
+                flight: None,
+            };
+            (partition, lane)
+        });
+        Self {
+            lanes: lanes.collect(),
+            ids,
+        }
+    }
+
+    /// Appends entries of one subject in one message.
+    pub fn push(
+        &mut self,
+        partition: Partition,
+        (entries, waiter): (&[Entry], W),
+        me: Alive,
+        env: &mut Env,
+    ) {
+        let Some(first) = entries.first() else {
+            return;
+        };
+        let subject = env.broker.names().input(partition, &first.body);
+        let mut run = Run::default();
+        for entry in entries {
+            run.append(&Run::of(entry).expect("an entry has text keys only"));
+        }
+        let lane = self.lanes.get_mut(&partition);
+        let lane = lane.expect("entries go to partitions of the fleet");
+        lane.buffer.push(subject, run, waiter);
+        lane.start(&self.ids, me, env);
+    }
+
+    /// Takes an answer or a timer of a lane.
+    pub fn take(
+        &mut self,
+        partition: Partition,
+        (call, reply): (u64, Option<Reply>),
+        me: Alive,
+        env: &mut Env,
+    ) -> Vec<Answer<W>> {
+        let Some(lane) = self.lanes.get_mut(&partition) else {
+            return Vec::new();
+        };
+        let answers = lane.take(call, reply, me, env);
+        lane.start(&self.ids, me, env);
+        answers
+    }
+
+    /// True when nothing waits and nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.values().all(|lane| lane.flight.is_none())
+    }
+}
+
+impl<W> Lane<W> {
+    fn start(&mut self, ids: &MessageIds, me: Alive, env: &mut Env) {
+        if self.flight.is_some() {
+            return;
+        }
+        let Some(frame) = self.buffer.take() else {
+            return;
+        };
+        let publish = Publish {
+            msg_id: ids.next(),
+            subject: frame.subject.clone(),
+            payload: frame.body(),
+            expected_last: None,
+        };
+        let mut flight = Flight {
+            frame,
+            publish,
+            call: 0,
+            resting: false,
+            pause: PAUSE,
+            deadline: env.now + DEADLINE,
+        };
+        flight.send(self.partition, me, env);
+        self.flight = Some(flight);
+    }
+
+    fn take(
+        &mut self,
+        call: u64,
+        reply: Option<Reply>,
+        me: Alive,
+        env: &mut Env,
+    ) -> Vec<Answer<W>> {
+        let Some(flight) = self.flight.as_mut().filter(|flight| flight.call == call) else {
+            return Vec::new();
+        };
+        if flight.resting {
+            flight.send(self.partition, me, env);
+            return Vec::new();
+        }
+        let error = match Attempt::of(answered(reply)) {
+            Attempt::Stored(seq) => return self.land(Ok(seq)),
+            Attempt::Refused(refusal) => AppendError::Unavailable(refusal.to_string()),
+            Attempt::Again(reason) => {
+                if env.now + flight.pause < flight.deadline {
+                    flight.resting = true;
+                    flight.call = env.timer(me, Route::Lane(self.partition), flight.pause);
+                    flight.pause = (flight.pause * 2).min(PAUSE_MAX);
+                    return Vec::new();
+                }
+                AppendError::Unavailable(reason)
+            }
+        };
+        self.land(Err(error))
+    }
+
+    fn land(&mut self, result: Result<u64, AppendError>) -> Vec<Answer<W>> {
+        self.buffer.landed();
+        let flight = self.flight.take();
+        flight.map_or_else(Vec::new, |flight| flight.frame.answers(result).collect())
+    }
+}
+
+impl<W> Flight<W> {
+    fn send(&mut self, partition: Partition, me: Alive, env: &mut Env) {
+        self.resting = false;
+        let op = Op::Publish(Log::Input(partition), self.publish.clone());
+        self.call = env.call(me, Route::Lane(partition), op);
+    }
+}
+
+/// What the client library makes of an answer, or of the lack of one.
+pub fn answered(reply: Option<Reply>) -> Answered {
+    match reply {
+        Some(Reply::Published(Ok(ack))) => Answered::Stored {
+            seq: ack.seq,
+            duplicate: ack.duplicate,
+        },
+        Some(Reply::Published(Err(_))) => Answered::Refused(Refusal::Fence),
+        Some(Reply::Missing) => Answered::Refused(Refusal::Unknown("no stream answers".to_owned())),
+        _ => Answered::Refused(Refusal::Unknown("timed out".to_owned())),
+    }
+}

@@ -1,0 +1,138 @@
+//! A reader as the shell of the bus has it: its own position, fetches that wait, new attempts.
+
+use std::rc::Rc;
+
+use nixfleet_bus::{Gaps, Seen, StreamIdentity, Track};
+use nixfleet_proto::Timestamp;
+
+use crate::model::log::Stored;
+use crate::model::{Log, Op, Reply};
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+
+/// Messages that one fetch brings.
+const BATCH: usize = 64;
+/// Answers "no such stream" before it counts as gone.
+const MISSING_MAX: u32 = 3;
+/// Deliveries that may show the same hole before it counts as real.
+const GAPS_MAX: u32 = 3;
+
+/// Why a reader cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFault {
+    /// There is no such stream.
+    Missing,
+    /// Another stream of the same name is there.
+    Replaced,
+    /// The next message is not held any more; the first one is this.
+    Trimmed(u64),
+    /// The stream ends before what was read.
+    Regressed,
+    /// There is a hole.
+    Gap,
+}
+
+/// A reader.
+#[derive(Debug)]
+pub struct Reader {
+    log: Log,
+    route: Route,
+    track: Track,
+    created: Option<Timestamp>,
+    call: Option<u64>,
+    missing: u32,
+    gaps: u32,
+    /// The message before the next one, as it was read.
+    last: Option<Rc<Stored>>,
+}
+
+impl Reader {
+    /// A reader whose first message is the one with `from`.
+    pub fn new(log: Log, route: Route, from: u64) -> Self {
+        Self {
+            log,
+            route,
+            track: Track::new(from, Gaps::Never),
+            created: None,
+            call: None,
+            missing: 0,
+            gaps: 0,
+            last: None,
+        }
+    }
+
+    /// The first sequence not delivered yet.
+    pub fn next_seq(&self) -> u64 {
+        self.track.next()
+    }
+
+    /// Asks for more, unless it is asking.
+    pub fn ask(&mut self, me: Alive, env: &mut Env) {
+        if self.call.is_none() {
+            let op = Op::Fetch(self.log, self.track.next(), BATCH);
+            self.call = Some(env.call(me, self.route, op));
+        }
+    }
+
+    /// Takes an answer, or that none came; what it brings may be nothing.
+    ///
+    /// # Errors
+    /// [`ReadFault`]; the reader must then be thrown away.
+    pub fn take(&mut self, call: u64, reply: Option<Reply>) -> Result<Vec<Rc<Stored>>, ReadFault> {
+        if self.call != Some(call) {
+            return Ok(Vec::new());
+        }
+        self.call = None;
+        match reply {
+            Some(Reply::Messages(messages, identity)) => {
+                self.missing = 0;
+                self.check(&identity)?;
+                self.accept(messages)
+            }
+            Some(Reply::Missing) => {
+                self.missing += 1;
+                if self.missing >= MISSING_MAX {
+                    return Err(ReadFault::Missing);
+                }
+                Ok(Vec::new())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn check(&mut self, identity: &StreamIdentity) -> Result<(), ReadFault> {
+        let created = *self.created.get_or_insert(identity.created);
+        if created != identity.created {
+            return Err(ReadFault::Replaced);
+        }
+        if self.track.is_trimmed(identity.first_seq) {
+            return Err(ReadFault::Trimmed(identity.first_seq));
+        }
+        if self.track.is_ahead_of(identity.last_seq) {
+            return Err(ReadFault::Regressed);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, messages: Vec<Rc<Stored>>) -> Result<Vec<Rc<Stored>>, ReadFault> {
+        let mut taken = Vec::new();
+        for message in messages {
+            match self.track.see(message.seq) {
+                Seen::Take => {
+                    self.gaps = 0;
+                    self.last = Some(Rc::clone(&message));
+                    taken.push(message);
+                }
+                Seen::Repeated => {}
+                Seen::Gap => {
+                    self.gaps += 1;
+                    if self.gaps > GAPS_MAX {
+                        return Err(ReadFault::Gap);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(taken)
+    }
+}

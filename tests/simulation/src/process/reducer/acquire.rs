@@ -1,0 +1,248 @@
+//! Driving a takeover: asks for what the real [`Takeover`] needs, as often as it needs something.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nixfleet_bus::{LastFrame, Message, MessageIds, StreamIdentity};
+use nixfleet_proto::subject::Partition;
+use nixfleet_reducer::{Answer, Ended, Fetched, Logs, Need, Taken, Takeover};
+
+use super::read_fault;
+use crate::model::{Log, Op, Reply};
+use crate::process::fenced::Fenced;
+use crate::process::reader::Reader;
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+
+/// A takeover on its way.
+#[derive(Debug)]
+pub struct Acquire {
+    partition: Partition,
+    takeover: Takeover,
+    asking: Asking,
+    reader: Option<Reader>,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+enum Asking {
+    Call(u64),
+    Logs {
+        call: u64,
+        wanted: BTreeSet<u64>,
+        ids: BTreeMap<u64, String>,
+        input: Option<StreamIdentity>,
+    },
+    Barrier(Box<Fenced>),
+    Frames,
+}
+
+/// How far it is.
+pub enum Progress {
+    /// Something is being asked for.
+    Waits,
+    /// The partition is owned.
+    Done(Box<Taken>),
+}
+
+fn failed(what: &str) -> Ended {
+    Ended::failed(std::io::Error::other(format!("{what} did not answer")))
+}
+
+impl Acquire {
+    /// Begins.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub fn start(
+        partition: Partition,
+        ids: &MessageIds,
+        me: Alive,
+        env: &mut Env,
+    ) -> Result<Self, Ended> {
+        let mut acquire = Self {
+            partition,
+            takeover: Takeover::new(),
+            asking: Asking::Frames,
+            reader: None,
+        };
+        acquire.ask(ids, me, env)?;
+        Ok(acquire)
+    }
+
+    /// Asks for what is needed next.
+    fn ask(&mut self, ids: &MessageIds, me: Alive, env: &mut Env) -> Result<bool, Ended> {
+        let (partition, route) = (self.partition, Route::Work(self.partition));
+        loop {
+            self.asking = match self.takeover.need() {
+                Need::Cursor => Asking::Call(env.call(me, route, Op::Cursor(partition))),
+                Need::LastFrame => {
+                    Asking::Call(env.call(me, route, Op::Last(Log::Output(partition))))
+                }
+                Need::Logs(wanted) => self.ask_logs(wanted, me, env),
+                Need::Barrier { frame, expected } => {
+                    let place = (expected, ids.next());
+                    let fenced = Fenced::start(partition, &frame, place, me, env);
+                    Asking::Barrier(Box::new(fenced))
+                }
+                Need::Snapshot => Asking::Call(env.call(me, route, Op::Load(partition))),
+                Need::Manifest(hash) => {
+                    let fetched = match env.pinned.get(&hash) {
+                        Some(pinned) => Fetched::Pins(pinned.clone()),
+                        None => Fetched::Missing(hash),
+                    };
+                    self.takeover.give(Answer::Manifest(fetched))?;
+                    continue;
+                }
+                Need::Frames { from, .. } => {
+                    let reader = self.reader.get_or_insert_with(|| {
+                        Reader::new(Log::Output(partition), Route::Reader(partition), from)
+                    });
+                    reader.ask(me, env);
+                    Asking::Frames
+                }
+                Need::Nothing => return Ok(true),
+            };
+            return Ok(false);
+        }
+    }
+
+    fn ask_logs(&self, wanted: BTreeSet<u64>, me: Alive, env: &mut Env) -> Asking {
+        let input = Log::Input(self.partition);
+        let op = match wanted.first() {
+            Some(seq) => Op::IdAt(input, *seq),
+            None => Op::Identity(input),
+        };
+        Asking::Logs {
+            call: env.call(me, Route::Work(self.partition), op),
+            wanted,
+            ids: BTreeMap::new(),
+            input: None,
+        }
+    }
+
+    /// Takes an answer, or that none came.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub fn take(
+        mut self,
+        (call, reply): (u64, Option<Reply>),
+        ids: &MessageIds,
+        me: Alive,
+        env: &mut Env,
+    ) -> Result<(Self, Progress), Ended> {
+        let answer = match &mut self.asking {
+            Asking::Call(asked) if *asked == call => Some(simple(reply)?),
+            Asking::Logs { call: asked, .. } if *asked == call => self.logs(reply, me, env)?,
+            Asking::Barrier(fenced) => fenced.take((call, reply), me, env).map(Answer::Barrier),
+            Asking::Call(_) | Asking::Logs { .. } | Asking::Frames => None,
+        };
+        self.give(answer, ids, (me, env))
+    }
+
+    /// Takes what the reader brought.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub fn read(
+        mut self,
+        (call, reply): (u64, Option<Reply>),
+        ids: &MessageIds,
+        me: Alive,
+        env: &mut Env,
+    ) -> Result<(Self, Progress), Ended> {
+        let Some(reader) = &mut self.reader else {
+            return Ok((self, Progress::Waits));
+        };
+        let messages = reader.take(call, reply).map_err(read_fault)?;
+        if messages.is_empty() {
+            reader.ask(me, env);
+            return Ok((self, Progress::Waits));
+        }
+        let messages: Vec<Message> = messages.iter().map(|message| message.message()).collect();
+        self.give(Some(Answer::Frames(messages)), ids, (me, env))
+    }
+
+    fn give(
+        mut self,
+        answer: Option<Answer>,
+        ids: &MessageIds,
+        (me, env): (Alive, &mut Env),
+    ) -> Result<(Self, Progress), Ended> {
+        let Some(answer) = answer else {
+            return Ok((self, Progress::Waits));
+        };
+        self.takeover.give(answer)?;
+        if !self.ask(ids, me, env)? {
+            return Ok((self, Progress::Waits));
+        }
+        let takeover = std::mem::take(&mut self.takeover);
+        let taken = takeover.finish().ok_or_else(|| failed("the takeover"))?;
+        Ok((self, Progress::Done(Box::new(taken))))
+    }
+
+    fn logs(
+        &mut self,
+        reply: Option<Reply>,
+        me: Alive,
+        env: &mut Env,
+    ) -> Result<Option<Answer>, Ended> {
+        let (partition, route) = (self.partition, Route::Work(self.partition));
+        let Asking::Logs {
+            call,
+            wanted,
+            ids,
+            input,
+        } = &mut self.asking
+        else {
+            return Ok(None);
+        };
+        let op = match reply {
+            Some(Reply::IdAt(id)) => {
+                if let (Some(seq), Some(id)) = (wanted.pop_first(), id) {
+                    ids.insert(seq, id);
+                }
+                match wanted.first() {
+                    Some(seq) => Op::IdAt(Log::Input(partition), *seq),
+                    None => Op::Identity(Log::Input(partition)),
+                }
+            }
+            Some(Reply::Identity(identity)) => match input {
+                None => {
+                    *input = Some(identity);
+                    Op::Identity(Log::Output(partition))
+                }
+                Some(input) => {
+                    return Ok(Some(Answer::Logs(Logs {
+                        input: *input,
+                        output: identity,
+                        ids: std::mem::take(ids),
+                    })));
+                }
+            },
+            _ => return Err(failed("the broker")),
+        };
+        *call = env.call(me, route, op);
+        Ok(None)
+    }
+}
+
+fn simple(reply: Option<Reply>) -> Result<Answer, Ended> {
+    match reply {
+        Some(Reply::Cursor(cursor)) => Ok(Answer::Cursor(cursor)),
+        Some(Reply::Snapshot(snapshot)) => Ok(Answer::Snapshot(*snapshot)),
+        Some(Reply::Last(None)) => Ok(Answer::LastFrame(None)),
+        Some(Reply::Last(Some(message))) => {
+            let frame = message.output().ok_or_else(|| {
+                let fault = format!("output {} cannot be read", message.seq);
+                Ended::halted(std::io::Error::other(fault))
+            })?;
+            Ok(Answer::LastFrame(Some(LastFrame {
+                seq: message.seq,
+                msg_id: Some(message.msg_id.clone()),
+                frame: frame.as_ref().clone(),
+            })))
+        }
+        _ => Err(failed("a server")),
+    }
+}

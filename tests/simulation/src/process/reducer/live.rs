@@ -1,0 +1,248 @@
+//! The live loop of an owner: read, fold, publish, answer, around the real [`Owner`] and
+//! [`Recovery`].
+
+use std::time::Duration;
+
+use nixfleet_bus::MessageIds;
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::Position;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
+use nixfleet_reducer::turn::decode;
+use nixfleet_reducer::{
+    Asked, Ended, Fetched, Owner, OwnerConfig, Progress, Recovery, Step, Taken,
+};
+
+use super::{Ticket, read_fault};
+use crate::engine::Time;
+use crate::model::{Log, Op, Reply};
+use crate::process::fenced::Fenced;
+use crate::process::publisher::Publisher;
+use crate::process::reader::Reader;
+use crate::world::env::Env;
+use crate::world::event::{Alive, Caller, Route};
+
+/// How long a heartbeat may wait.
+const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+/// Small bounds, so that runs split and hashes are frequent.
+const BOUNDS: OwnerConfig = OwnerConfig {
+    turn_entries: 5,
+    hash_every_entries: 40,
+};
+
+/// Whoever is to be answered, while he listens.
+type Waiter = (Caller, Time);
+
+/// An owner at work.
+#[derive(Debug)]
+pub struct Live {
+    partition: Partition,
+    /// Tells this ownership from others of the process.
+    number: u64,
+    owner: Owner,
+    reader: Reader,
+    recovery: Recovery<Waiter>,
+    publishing: Option<Fenced>,
+    looking: Option<u64>,
+    /// Entries of a recovery that are being appended, and where the others are.
+    appending: Option<(usize, Vec<Position>)>,
+    is_stopping: bool,
+}
+
+/// What a live owner works with.
+pub struct With<'a> {
+    /// The process.
+    pub me: Alive,
+    /// Its publishers.
+    pub publisher: &'a mut Publisher<Ticket>,
+    /// Its message ids.
+    pub ids: &'a MessageIds,
+    /// Everything else.
+    pub env: &'a mut Env,
+}
+
+impl Live {
+    /// Goes live behind a takeover.
+    pub fn start(partition: Partition, number: u64, taken: Taken, with: &mut With<'_>) -> Self {
+        let owner = Owner::new(taken, BOUNDS);
+        let from = owner.next().seq;
+        let mut live = Self {
+            partition,
+            number,
+            owner,
+            reader: Reader::new(Log::Input(partition), Route::Reader(partition), from),
+            recovery: Recovery::new(64),
+            publishing: None,
+            looking: None,
+            appending: None,
+            is_stopping: false,
+        };
+        live.reader.ask(with.me, with.env);
+        live
+    }
+
+    /// The state, with everything folded so far.
+    pub fn state(&self) -> &PartitionState {
+        self.owner.state()
+    }
+
+    /// The first position that is not folded.
+    pub fn next(&self) -> Position {
+        self.owner.next()
+    }
+
+    /// True when everything read is folded and published.
+    pub fn is_idle(&self) -> bool {
+        self.owner.may_read() && !self.owner.is_publishing()
+    }
+
+    /// The ownership shall end; true when it may at once.
+    pub fn stop(&mut self) -> bool {
+        self.is_stopping = true;
+        self.publishing.is_none()
+    }
+
+    /// Takes what the reader brought.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub fn read(&mut self, answer: (u64, Option<Reply>), with: &mut With<'_>) -> Result<(), Ended> {
+        let messages = self.reader.take(answer.0, answer.1).map_err(read_fault)?;
+        if self.is_stopping {
+            return Ok(());
+        }
+        if !messages.is_empty() {
+            let messages = messages.iter().map(|message| message.message()).collect();
+            let stream = with.env.broker.names().input_stream(self.partition);
+            let decoded = decode(&stream, messages, self.owner.next());
+            for dead in &decoded.dead {
+                let (partition, seq) = (self.partition, dead.seq);
+                with.env
+                    .trace(format_args!("dead letter {seq} of {partition}"));
+            }
+            self.owner.take(decoded.items);
+            while let Some(hash) = self.owner.lacking().cloned() {
+                let fetched = match with.env.pinned.get(&hash) {
+                    Some(pinned) => Fetched::Pins(pinned.clone()),
+                    None => Fetched::Missing(hash.clone()),
+                };
+                self.owner.give(hash, fetched)?;
+            }
+        }
+        self.go_on(with);
+        Ok(())
+    }
+
+    /// Takes an answer about the frame in flight, or about the end of the input log.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub fn take(&mut self, answer: (u64, Option<Reply>), with: &mut With<'_>) -> Result<(), Ended> {
+        if self.looking == Some(answer.0) {
+            self.looking = None;
+            let progress = match answer.1 {
+                Some(Reply::Identity(identity)) => Progress::Tail(identity.last_seq),
+                _ => Progress::Failed,
+            };
+            self.recovery.proceed(progress);
+            self.go_on(with);
+            return Ok(());
+        }
+        let Some(publishing) = &mut self.publishing else {
+            return Ok(());
+        };
+        if let Some(fate) = publishing.take(answer, with.me, with.env) {
+            self.publishing = None;
+            self.owner.published(fate)?;
+            if self.is_stopping {
+                return Err(Ended::Released);
+            }
+            self.go_on(with);
+        }
+        Ok(())
+    }
+
+    /// Takes a heartbeat.
+    pub fn heartbeat(&mut self, heartbeat: OwnerHeartbeat, asked: Caller, with: &mut With<'_>) {
+        let waiter = (asked, with.env.now + HEARTBEAT_PATIENCE);
+        match self.recovery.ask(self.owner.state(), heartbeat, waiter) {
+            Asked::Answer(reply, waiter) => answer(reply, waiter, with),
+            Asked::Waits => self.go_on(with),
+            Asked::NoRoom(_) => {}
+        }
+    }
+
+    /// Takes the fate of an entry of a recovery.
+    pub fn appended(&mut self, ticket: Ticket, position: Option<Position>, with: &mut With<'_>) {
+        if ticket.ownership != self.number {
+            return;
+        }
+        let Some((left, positions)) = &mut self.appending else {
+            return;
+        };
+        let progress = match position {
+            None => Progress::Failed,
+            Some(position) => {
+                *left -= 1;
+                positions.push(position);
+                if *left > 0 {
+                    return;
+                }
+                Progress::Appended(std::mem::take(positions))
+            }
+        };
+        self.appending = None;
+        self.recovery.proceed(progress);
+        self.go_on(with);
+    }
+
+    /// Folds, publishes, answers and reads whatever can be.
+    fn go_on(&mut self, with: &mut With<'_>) {
+        while self.owner.fold().is_some() {
+            self.owner.add_hash();
+            self.publish(with);
+        }
+        self.publish(with);
+        for (reply, waiter) in self.recovery.folded(self.owner.state(), self.owner.next()) {
+            answer(reply, waiter, with);
+        }
+        match self.recovery.step() {
+            Some(Step::Look) => {
+                let op = Op::Identity(Log::Input(self.partition));
+                let call = with.env.call(with.me, Route::Work(self.partition), op);
+                self.looking = Some(call);
+            }
+            Some(Step::Append(entries)) => {
+                self.appending = Some((entries.len(), Vec::new()));
+                for entry in entries {
+                    let ticket = Ticket {
+                        ownership: self.number,
+                    };
+                    let entry = (std::slice::from_ref(&entry), ticket);
+                    with.publisher
+                        .push(self.partition, entry, with.me, with.env);
+                }
+            }
+            None => {}
+        }
+        if self.owner.may_read() && !self.is_stopping {
+            self.reader.ask(with.me, with.env);
+        }
+    }
+
+    fn publish(&mut self, with: &mut With<'_>) {
+        if let Some(publish) = self.owner.publish() {
+            let place = (publish.expected, with.ids.next());
+            let frame = &publish.frame;
+            let fenced = Fenced::start(self.partition, frame, place, with.me, with.env);
+            self.publishing = Some(fenced);
+        }
+    }
+}
+
+fn answer(reply: OwnerReply, (asked, deadline): Waiter, with: &mut With<'_>) {
+    if with.env.now <= deadline {
+        let op = Op::AnswerOwner(asked, Box::new(reply));
+        with.env.cast(with.me, op);
+    }
+}

@@ -1,0 +1,49 @@
+//! One seed, from beginning to end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::checks::Violation;
+use crate::engine::Time;
+use crate::engine::trace::{Output, Trace};
+use crate::scenario::{Cut, Scenario};
+use crate::world::{Outcome, World};
+
+/// Runs a seed, cut down as told. A panic counts as a broken invariant.
+pub fn run(seed: u64, cut: &Cut, output: Output) -> Outcome {
+    let scenario = Scenario::of(seed, cut);
+    let run = || World::new(scenario, Trace::new(output)).run();
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| {
+            payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+        });
+        Outcome {
+            violation: Some(Violation {
+                invariant: "panics",
+                message: text.unwrap_or_else(|| "a panic without words".to_owned()),
+            }),
+            ended_at: Time::ZERO,
+            trace_hash: 0,
+            trace_lines: 0,
+            events: 0,
+            entries: 0,
+            acknowledged: 0,
+            lines: Vec::new(),
+        }
+    })
+}
+
+/// The command that repeats a run.
+pub fn command(seed: u64, cut: &Cut) -> String {
+    let mut command = format!("cargo xtask sim --seed {seed}");
+    for (option, value) in cut.options() {
+        command.push_str(&format!(" --{option}"));
+        if !value.is_empty() {
+            command.push_str(&format!(" {value}"));
+        }
+    }
+    command.push_str(" --trace");
+    command
+}

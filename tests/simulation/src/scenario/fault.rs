@@ -1,0 +1,170 @@
+//! What goes wrong at certain times.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::engine::Rng;
+use crate::world::status::CrashPoint;
+
+use super::shape::Shape;
+
+/// A fault with its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// When it begins.
+    pub at: Duration,
+    /// How long it lasts, when it lasts.
+    pub lasts: Duration,
+    /// What it is.
+    pub kind: FaultKind,
+}
+
+/// The faults of the schedule. Processes and hosts are numbers modulo how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A process is killed and started again at the end.
+    Kill(usize),
+    /// A process ends gracefully and is started again at the end.
+    Stop(usize),
+    /// A process is frozen, as by SIGSTOP.
+    Freeze(usize),
+    /// A process dies at its next such occasion but so many, and is started again at the end.
+    CrashAt(usize, CrashPoint, u32),
+    /// A process cannot reach the broker.
+    CutBroker(usize),
+    /// A process cannot reach the database.
+    CutDatabase(usize),
+    /// The broker restarts.
+    BrokerDown,
+    /// The database restarts.
+    DatabaseDown,
+    /// A process works as if it held every lease: two owners at once.
+    DefyLeases(usize),
+    /// Every lease is deleted.
+    DropLeases,
+    /// The wall clock of a process jumps by so many milliseconds and comes back at the end.
+    SkewProcess(usize, i64),
+    /// The same for a host.
+    SkewHost(usize, i64),
+    /// An agent dies and starts at the end.
+    CrashHost(usize),
+    /// A host loses its network.
+    OfflineHost(usize),
+    /// A host names closures it does not run.
+    LyingHost(usize),
+    /// An agent loses what it saved.
+    ForgetfulHost(usize),
+    /// The broker forgets the ids of stored messages.
+    ForgetIds,
+    /// A message that nobody can read is in an input log.
+    Poison(u16),
+    /// An operator clears what is halted.
+    Operator,
+    /// A disaster; there is at most one of these in a run.
+    Disaster(Disaster),
+}
+
+/// Loss of data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Disaster {
+    /// The database is as it was some time ago.
+    DatabaseRestored,
+    /// The database is empty.
+    DatabaseLost,
+    /// The broker is empty.
+    BrokerLost,
+    /// Both are empty.
+    BothLost,
+    /// A log lost its last messages, which had been acknowledged and applied.
+    TailLost(u16),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, lasts) = (self.at.as_secs_f64(), self.lasts.as_secs_f64());
+        write!(f, "{:?} at {at:.3} s for {lasts:.3} s", self.kind)
+    }
+}
+
+/// The schedule of a seed.
+pub fn schedule(seed: u64, shape: &Shape) -> Vec<Fault> {
+    let mut rng = Rng::new(seed, "faults");
+    let minutes = shape.safety.as_secs() / 60;
+    let rate = *rng.pick(&[0_u64, 1, 2, 3, 5]);
+    let count = rng.below(minutes * rate + 1);
+    let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut rng, shape)).collect();
+    if let Some(disaster) = disaster(&mut rng) {
+        faults.push(disaster_fault(&mut rng, shape, disaster));
+    }
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
+    let at = Duration::from_millis(rng.below(shape.safety.as_millis() as u64));
+    let lasts = Duration::from_millis(*rng.pick(&[500_u64, 3_000, 8_000, 15_000, 40_000]));
+    let lasts = lasts + Duration::from_millis(rng.below(2_000));
+    let processes: usize = shape.instances.iter().sum();
+    let process = rng.index(processes);
+    let host = rng.index(shape.hosts.len());
+    let kind = match rng.below(100) {
+        0..=11 => FaultKind::Kill(process),
+        12..=15 => FaultKind::Stop(process),
+        16..=24 => FaultKind::Freeze(process),
+        25..=42 => FaultKind::CrashAt(process, crash_point(rng), rng.below(12) as u32),
+        43..=48 => FaultKind::CutBroker(process),
+        49..=52 => FaultKind::CutDatabase(process),
+        53..=56 => FaultKind::BrokerDown,
+        57..=60 => FaultKind::DatabaseDown,
+        61..=68 => FaultKind::DefyLeases(process),
+        69..=70 => FaultKind::DropLeases,
+        71..=74 => FaultKind::SkewProcess(process, skew(rng)),
+        75..=77 => FaultKind::SkewHost(host, skew(rng)),
+        78..=84 => FaultKind::CrashHost(host),
+        85..=89 => FaultKind::OfflineHost(host),
+        90..=91 => FaultKind::LyingHost(host),
+        92 => FaultKind::ForgetfulHost(host),
+        93..=94 => FaultKind::ForgetIds,
+        95 => FaultKind::Poison(rng.below(4) as u16),
+        _ => FaultKind::Operator,
+    };
+    Fault { at, lasts, kind }
+}
+
+fn crash_point(rng: &mut Rng) -> CrashPoint {
+    *rng.pick(&[
+        CrashPoint::BeforePublish,
+        CrashPoint::AfterPublish,
+        CrashPoint::AfterPublish,
+        CrashPoint::BeforeCommit,
+        CrashPoint::AfterCommit,
+    ])
+}
+
+fn skew(rng: &mut Rng) -> i64 {
+    let millis = *rng.pick(&[50_i64, 2_000, 30_000, 300_000]);
+    if rng.chance(500) { millis } else { -millis }
+}
+
+/// In one run of eight.
+fn disaster(rng: &mut Rng) -> Option<Disaster> {
+    let roll = rng.below(64);
+    let partition = rng.below(4) as u16;
+    match roll {
+        0..=2 => Some(Disaster::DatabaseRestored),
+        3..=4 => Some(Disaster::DatabaseLost),
+        5 => Some(Disaster::BrokerLost),
+        6 => Some(Disaster::BothLost),
+        7 => Some(Disaster::TailLost(partition)),
+        _ => None,
+    }
+}
+
+fn disaster_fault(rng: &mut Rng, shape: &Shape, disaster: Disaster) -> Fault {
+    let millis = shape.safety.as_millis() as u64;
+    Fault {
+        at: Duration::from_millis(rng.range(millis / 3, millis)),
+        lasts: Duration::from_millis(rng.range(500, 10_000)),
+        kind: FaultKind::Disaster(disaster),
+    }
+}

@@ -1,0 +1,163 @@
+//! The faults of the schedule as they begin and end.
+
+use nixfleet_proto::subject::Partition;
+
+use super::World;
+use super::event::{AtHost, Event, HostId, ProcessId};
+use super::serve::stored;
+use crate::model::log::Publish;
+use crate::model::{Log, Server};
+use crate::scenario::{Disaster, FaultKind};
+
+impl World {
+    fn process(&self, number: usize) -> ProcessId {
+        number % self.processes.len()
+    }
+
+    fn host(&self, number: usize) -> HostId {
+        number % self.hosts.len()
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm per fault, read as a whole")]
+    pub(super) fn fault(&mut self, index: usize) {
+        if self.healing.is_some() {
+            return;
+        }
+        let fault = self.scenario.faults[index].clone();
+        self.env.trace(format_args!("fault {index}: {fault}"));
+        self.env.plan(fault.lasts, Event::FaultOver(index));
+        let until = self.env.now + fault.lasts;
+        match fault.kind {
+            FaultKind::Kill(number) => {
+                let id = self.process(number);
+                let alive = self.env.processes[id].alive(id);
+                self.kill(alive);
+            }
+            FaultKind::Stop(number) => self.stop(self.process(number)),
+            FaultKind::Freeze(number) => {
+                let id = self.process(number);
+                self.env.processes[id].frozen_until = until;
+            }
+            FaultKind::CrashAt(number, point, after) => {
+                let id = self.process(number);
+                self.env.processes[id].crash_at = Some((point, after));
+            }
+            FaultKind::CutBroker(number) => {
+                let id = self.process(number);
+                for server in [Server::Publishing, Server::Reading, Server::Leasing] {
+                    self.env.processes[id].cut(server, until);
+                }
+            }
+            FaultKind::CutDatabase(number) => {
+                let id = self.process(number);
+                self.env.processes[id].cut(Server::Database, until);
+            }
+            FaultKind::BrokerDown => {
+                self.env.broker_back_at = until;
+                self.env.broker.disconnect();
+            }
+            FaultKind::DatabaseDown => self.env.database_back_at = until,
+            FaultKind::DefyLeases(number) => {
+                let id = self.process(number);
+                self.env.processes[id].defies_leases_until = until;
+            }
+            FaultKind::DropLeases => self.env.broker.leases.lose_everything(),
+            FaultKind::SkewProcess(number, millis) => {
+                let id = self.process(number);
+                self.env.processes[id].skew_ms = millis;
+            }
+            FaultKind::ForgetIds => self.env.broker.forget_ids(),
+            FaultKind::Poison(number) => self.poison(number),
+            FaultKind::Operator => self.operate(),
+            FaultKind::SkewHost(number, millis) => {
+                let id = self.host(number);
+                self.hosts[id].skew_ms = millis;
+            }
+            FaultKind::CrashHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].crash(&mut self.env);
+            }
+            FaultKind::OfflineHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].online = false;
+            }
+            FaultKind::LyingHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].lies_until = until + fault.lasts;
+            }
+            FaultKind::ForgetfulHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].crash(&mut self.env);
+                self.hosts[id].forget();
+            }
+            FaultKind::Disaster(disaster) => self.disaster(disaster),
+        }
+    }
+
+    pub(super) fn fault_over(&mut self, index: usize) {
+        if self.healing.is_some() {
+            return;
+        }
+        match self.scenario.faults[index].kind {
+            FaultKind::Kill(number) | FaultKind::Stop(number) | FaultKind::CrashAt(number, ..) => {
+                let id = self.process(number);
+                self.start(id);
+            }
+            FaultKind::SkewProcess(number, _) => {
+                let id = self.process(number);
+                self.env.processes[id].skew_ms = 0;
+            }
+            FaultKind::SkewHost(number, _) => {
+                let id = self.host(number);
+                self.hosts[id].skew_ms = 0;
+            }
+            FaultKind::CrashHost(number) | FaultKind::ForgetfulHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].take(AtHost::Start { reboot: false }, &mut self.env);
+            }
+            FaultKind::OfflineHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].online = true;
+            }
+            FaultKind::Freeze(_)
+            | FaultKind::CutBroker(_)
+            | FaultKind::CutDatabase(_)
+            | FaultKind::BrokerDown
+            | FaultKind::DatabaseDown
+            | FaultKind::DefyLeases(_)
+            | FaultKind::DropLeases
+            | FaultKind::LyingHost(_)
+            | FaultKind::ForgetIds
+            | FaultKind::Poison(_)
+            | FaultKind::Operator
+            | FaultKind::Disaster(_) => {}
+        }
+    }
+
+    /// Somebody publishes what no service writes.
+    fn poison(&mut self, number: u16) {
+        let partition = Partition::new(number % self.scenario.shape.partitions);
+        let log = Log::Input(partition);
+        let message = Publish {
+            msg_id: format!("poison-{}", self.env.now.micros()),
+            subject: "fleet.in.poison".to_owned(),
+            payload: bytes::Bytes::from_static(b"{\"v\":1,\"entries\":[17]}"),
+            expected_last: None,
+        };
+        let now = self.env.now.wall(0);
+        if let Some(Ok(ack)) = self.env.broker.publish(log, message, now) {
+            stored(&mut self.env, log, ack.seq);
+        }
+    }
+
+    fn disaster(&mut self, disaster: Disaster) {
+        match disaster {
+            Disaster::DatabaseRestored => {
+                let backup = self.backups.first().cloned().unwrap_or_default();
+                self.env.database.restore(&backup);
+            }
+            Disaster::DatabaseLost => self.env.database.restore(&Default::default()),
+            Disaster::BrokerLost | Disaster::BothLost | Disaster::TailLost(_) => {}
+        }
+    }
+}

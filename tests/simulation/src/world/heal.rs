@@ -1,0 +1,150 @@
+//! The second phase: faults stop, and everything that can finish must.
+
+use std::time::Duration;
+
+use nixfleet_proto::RolloutState;
+use nixfleet_proto::subject::Partition;
+
+use super::event::Event;
+use super::{BACKUP_EVERY, LOOK_EVERY, World};
+use crate::engine::{Rng, Time};
+use crate::model::Log;
+use crate::scenario::Noise;
+
+/// Longest time until everything is finished.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+/// How often the operator looks after what is halted.
+const OPERATE_EVERY: Duration = Duration::from_secs(40);
+
+/// How a run is healed.
+#[derive(Debug, Clone, Copy)]
+pub struct Healing {
+    until: Time,
+    operated_at: Option<Time>,
+}
+
+impl World {
+    /// Looks whether the phase is over.
+    pub(super) fn look(&mut self) {
+        self.env.plan(LOOK_EVERY, Event::Look);
+        let Some(healing) = self.healing else {
+            let safety = Time::ZERO + self.scenario.shape.safety;
+            let seconds = self.env.now.micros() / 1_000_000;
+            if seconds % BACKUP_EVERY.as_secs() < LOOK_EVERY.as_secs() {
+                self.backups.push(self.env.database.back_up());
+            }
+            if self.env.now >= safety {
+                self.heal();
+            }
+            return;
+        };
+        if let Some(at) = healing.operated_at
+            && self.env.now >= at + OPERATE_EVERY
+        {
+            self.operate();
+            self.healing = Some(Healing {
+                operated_at: Some(self.env.now),
+                ..healing
+            });
+        }
+        match self.unfinished() {
+            None => self.finish(),
+            Some(what) if self.env.now >= healing.until => {
+                self.env.checks.hold("finishes", Err(what));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Ends all faults. Then either a release on which nothing goes wrong is published, or an
+    /// operator clears whatever is halted.
+    fn heal(&mut self) {
+        self.env.trace(format_args!("healing begins"));
+        self.env.noise = Noise {
+            retried: self.env.noise.retried,
+            ..Noise::NONE
+        };
+        self.env.broker_back_at = self.env.now;
+        self.env.database_back_at = self.env.now;
+        for status in &mut self.env.processes {
+            status.heal();
+        }
+        let mut rng = Rng::new(self.scenario.seed, "heal");
+        let shape = &self.scenario.shape;
+        let goes_stale = shape
+            .channels
+            .iter()
+            .any(|channel| channel.freshness < 1_440);
+        let by_release = goes_stale || rng.chance(700);
+        self.healing = Some(Healing {
+            until: self.env.now + PATIENCE,
+            operated_at: (!by_release).then_some(self.env.now),
+        });
+        self.start_everything();
+        if by_release || self.env.releases.is_empty() {
+            self.publish_calm();
+        } else {
+            self.operate();
+        }
+    }
+
+    /// What keeps the run from being over.
+    fn unfinished(&self) -> Option<String> {
+        let release = self.env.releases.last()?;
+        let reference = &self.env.checks.reference;
+        for (channel, rollout_id) in &release.rollouts {
+            let partition = Partition::of(channel, self.scenario.shape.partitions);
+            let state = reference.state(partition);
+            let Some(rollout) = state.and_then(|state| state.rollout(rollout_id)) else {
+                return Some(format!("{rollout_id} was never opened"));
+            };
+            if rollout.record.state != RolloutState::Terminal {
+                let hosts = rollout.hosts.values().map(|host| &host.record);
+                let states: Vec<_> = hosts
+                    .map(|record| format!("{} {:?}", record.hostname, record.state))
+                    .collect();
+                return Some(format!(
+                    "{rollout_id} stays {:?} at wave {}: {}",
+                    rollout.record.state,
+                    rollout.record.current_wave,
+                    states.join(", ")
+                ));
+            }
+        }
+        self.behind()
+    }
+
+    /// Whoever follows a log has come to its end.
+    fn behind(&self) -> Option<String> {
+        for partition in Partition::all(self.scenario.shape.partitions) {
+            let input = self.env.broker.identity(Log::Input(partition))?;
+            let output = self.env.broker.identity(Log::Output(partition))?;
+            let cursor = self.env.database.cursor(partition);
+            let applied = cursor.map_or(0, |cursor| cursor.out_seq);
+            if applied < output.last_seq {
+                return Some(format!(
+                    "rows of {partition} are at {applied} of {}",
+                    output.last_seq
+                ));
+            }
+            let covered = cursor.and_then(|cursor| cursor.input);
+            if covered.map_or(0, |mark| mark.next().seq - 1) < input.last_seq {
+                return Some(format!(
+                    "{partition} is answered to {covered:?} of {}",
+                    input.last_seq
+                ));
+            }
+        }
+        None
+    }
+
+    /// Compares everything once more.
+    fn finish(&mut self) {
+        for partition in Partition::all(self.scenario.shape.partitions) {
+            let snapshot = self.env.database.load(partition);
+            self.env.checks.compare_rows(partition, snapshot);
+        }
+        self.env.trace(format_args!("everything is finished"));
+        self.is_over = true;
+    }
+}

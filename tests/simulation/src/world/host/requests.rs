@@ -1,0 +1,188 @@
+//! What an agent asks the gateways for.
+
+use std::time::Duration;
+
+use nixfleet_agent::core::{Answer as EventAnswer, Input, ReleaseFault};
+use nixfleet_proto::RolloutId;
+use nixfleet_proto::wire::{EventRequest, HeartbeatRequest};
+
+use super::super::env::Env;
+use super::super::event::{Answer, AtHost, Event, Request, RequestBody, Requester};
+use super::Host;
+
+/// How long an agent waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for a long-poll, above the gateway's own limit.
+const POLL_PATIENCE: Duration = Duration::from_secs(70);
+/// Shortest time between two long-polls.
+const POLL_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after one that failed.
+const POLL_RETRY: Duration = Duration::from_secs(3);
+
+/// A request that waits for its answer.
+#[derive(Debug, Clone)]
+pub(super) enum Asked {
+    Events(RolloutId, Vec<u64>),
+    Heartbeat,
+    Poll,
+    Artifacts(RolloutId),
+}
+
+impl Host {
+    pub(super) fn send(&mut self, requests: Vec<EventRequest>, env: &mut Env) {
+        let Some(first) = requests.first() else {
+            return;
+        };
+        let seqs = requests.iter().map(|request| request.event.seq).collect();
+        let asked = Asked::Events(first.rollout_id.clone(), seqs);
+        self.ask(asked, RequestBody::Events(requests), env);
+    }
+
+    /// A host that lies names a closure it does not run.
+    pub(super) fn heartbeat(&mut self, mut request: HeartbeatRequest, env: &mut Env) {
+        if env.now < self.lies_until && request.current_closure.is_some() {
+            let closures = env.known_closures();
+            request.current_closure = Some(env.net.pick(&closures).clone());
+            env.trace(format_args!(
+                "{} lies: {:?}",
+                self.name, request.current_closure
+            ));
+        }
+        self.ask(Asked::Heartbeat, RequestBody::Heartbeat(request), env);
+    }
+
+    pub(super) fn poll(&mut self, env: &mut Env) {
+        self.ask(Asked::Poll, RequestBody::Poll, env);
+    }
+
+    pub(super) fn fetch(&mut self, rollout_id: RolloutId, env: &mut Env) {
+        let asked = Asked::Artifacts(rollout_id.clone());
+        self.ask(asked, RequestBody::Artifacts(rollout_id), env);
+    }
+
+    fn ask(&mut self, asked: Asked, body: RequestBody, env: &mut Env) {
+        let number = self.next_request;
+        self.next_request += 1;
+        let patience = match asked {
+            Asked::Poll => POLL_PATIENCE,
+            Asked::Events(..) | Asked::Heartbeat | Asked::Artifacts(_) => PATIENCE,
+        };
+        self.asked.insert(number, asked);
+        let expired = AtHost::Expired(self.life, number);
+        env.plan(patience, Event::Host(self.id, expired));
+        if self.online {
+            let from = Requester::Agent(self.id, self.life, number);
+            env.request(Request { from, body });
+        }
+    }
+
+    pub(super) fn request_expired(&mut self, number: u64, env: &mut Env) {
+        self.answered(number, Answer::Unavailable, env);
+    }
+
+    pub(super) fn answered(&mut self, number: u64, answer: Answer, env: &mut Env) {
+        // Whoever stopped waiting hears no late answer, and an answer ends the waiting.
+        let Some(asked) = self.asked.remove(&number) else {
+            return;
+        };
+        match asked {
+            Asked::Events(rollout_id, seqs) => self.events_answered(rollout_id, seqs, answer, env),
+            Asked::Heartbeat => {
+                let input = match answer {
+                    Answer::Heartbeat(reply) => Input::HeartbeatAnswered(reply.reply),
+                    Answer::Stored(_)
+                    | Answer::Unavailable
+                    | Answer::NotFound
+                    | Answer::Dispatch(_)
+                    | Answer::Artifacts(_) => Input::HeartbeatFailed,
+                };
+                self.feed(input, env);
+            }
+            Asked::Poll => self.polled(answer, env),
+            Asked::Artifacts(rollout_id) => self.fetched(rollout_id, answer, env),
+        }
+    }
+
+    /// The first events are durable, the others are not or may not be.
+    fn events_answered(
+        &mut self,
+        rollout_id: RolloutId,
+        seqs: Vec<u64>,
+        answer: Answer,
+        env: &mut Env,
+    ) {
+        let durable = match answer {
+            Answer::Stored(count) => count,
+            Answer::Unavailable
+            | Answer::NotFound
+            | Answer::Heartbeat(_)
+            | Answer::Dispatch(_)
+            | Answer::Artifacts(_) => 0,
+        };
+        let answers = seqs.into_iter().zip(0..).map(|(seq, place)| {
+            if place < durable {
+                env.checks.acknowledged(&self.name, &rollout_id, seq);
+                return (seq, EventAnswer::Delivered);
+            }
+            let message = String::new();
+            (seq, EventAnswer::Unavailable { message })
+        });
+        let answers = answers.collect();
+        let input = Input::Answered {
+            rollout_id,
+            answers,
+        };
+        self.feed(input, env);
+    }
+
+    fn polled(&mut self, answer: Answer, env: &mut Env) {
+        let again = AtHost::Poll(self.life);
+        match answer {
+            Answer::Dispatch(dispatch) => {
+                self.poll_failures = 0;
+                env.plan(POLL_PAUSE, Event::Host(self.id, again));
+                if let Some(dispatch) = dispatch {
+                    env.trace(format_args!(
+                        "{} is offered {}",
+                        self.name, dispatch.rollout_id
+                    ));
+                    env.checks.delivered(&dispatch);
+                    self.feed(Input::DispatchReceived(*dispatch), env);
+                }
+            }
+            Answer::Stored(_)
+            | Answer::Unavailable
+            | Answer::NotFound
+            | Answer::Heartbeat(_)
+            | Answer::Artifacts(_) => {
+                self.poll_failures = self.poll_failures.saturating_add(1);
+                env.plan(
+                    POLL_RETRY * self.poll_failures.min(4),
+                    Event::Host(self.id, again),
+                );
+            }
+        }
+    }
+
+    fn fetched(&mut self, rollout_id: RolloutId, answer: Answer, env: &mut Env) {
+        let input = match answer {
+            Answer::Artifacts(release) => Input::ReleaseVerified {
+                rollout_id,
+                release: *release,
+            },
+            Answer::Stored(_)
+            | Answer::Unavailable
+            | Answer::NotFound
+            | Answer::Heartbeat(_)
+            | Answer::Dispatch(_) => Input::ReleaseRefused {
+                rollout_id,
+                fault: ReleaseFault {
+                    reason: "not-fetched".to_owned(),
+                    message: String::new(),
+                    retryable: true,
+                },
+            },
+        };
+        self.feed(input, env);
+    }
+}
