@@ -33,9 +33,18 @@ pub fn test(options: &[String]) -> Result<()> {
 
 /// Builds the measurements in release and becomes them.
 pub fn bench(options: &[String]) -> Result<()> {
-    cargo(&["build", "--release", "--package", "nixfleet-bench"])?;
+    release("nixfleet-bench", "nixfleet-bench", options)
+}
+
+/// Builds the simulation in release and becomes it.
+pub fn sim(options: &[String]) -> Result<()> {
+    release("nixfleet-simulation", "nixfleet-sim", options)
+}
+
+fn release(package: &str, program: &str, options: &[String]) -> Result<()> {
+    cargo(&["build", "--release", "--package", package])?;
     let target = sibling_folder()?.with_file_name("release");
-    let program = target.join("nixfleet-bench");
+    let program = target.join(program);
     say(&program, options);
     let error = Command::new(&program).args(options).exec();
     Err(error).with_context(|| format!("starting {}", program.display()))

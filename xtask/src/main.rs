@@ -36,6 +36,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Run the services' cores in virtual time, with faults from seeds.
+    Sim {
+        /// Options of the simulation; `cargo xtask sim --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Build everything and run all tests.
     Test {
         /// Passed on to `cargo test`: a name filter, and `--` with options of the test program.
@@ -59,6 +65,7 @@ fn main() -> ExitCode {
         Task::Chaos { options } => {
             setup::run().and_then(|()| cargo::run("nixfleet-chaos", &options))
         }
+        Task::Sim { options } => cargo::sim(&options),
         Task::Test { options } => setup::run().and_then(|()| cargo::test(&options)),
         Task::Bench { options } => cargo::bench(&options),
         Task::Check => cargo::check(),
@@ -72,12 +79,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--help` behind `demo`, `chaos` or `bench` belongs to those, everything else to us.
+/// `--help` behind `demo`, `chaos`, `sim` or `bench` belongs to those, everything else to us.
 fn arguments() -> Arguments {
     let mut words: Vec<_> = std::env::args_os().collect();
     if words
         .get(1)
-        .is_some_and(|word| word == "demo" || word == "chaos" || word == "bench")
+        .is_some_and(|word| word == "demo" || word == "chaos" || word == "sim" || word == "bench")
     {
         words.insert(2, "--".into());
     }
