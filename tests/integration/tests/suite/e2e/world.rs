@@ -93,16 +93,6 @@ impl World {
         self.operator.publish(&release.unwrap()).await.unwrap();
     }
 
-    /// Publishes as soon as the gateway takes it.
-    pub async fn publish_when_possible(&self, commit: &str) {
-        let release = self.signer.release(&source(commit), commit, Utc::now());
-        let release = release.unwrap();
-        let published = wait_for("the release is taken", PATIENCE, async || {
-            self.operator.publish(&release).await.map(Some)
-        });
-        published.await.unwrap();
-    }
-
     /// Waits until a host has left Pending in the rollouts of a release.
     pub async fn wait_for_dispatch(&self, commit: &str) {
         let moved = format!(
