@@ -19,8 +19,11 @@ use nixfleet_trust::{
 #[path = "../../services/ingest/src/identity.rs"]
 mod identity;
 
+/// A target: its name, and what takes the bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// Every target with the name of its seeds.
-pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+pub const TARGETS: [Target; 10] = [
     ("input_frame", input_frame),
     ("output_frame", output_frame),
     ("wire_event", wire_event),
@@ -227,7 +230,7 @@ pub fn subject(data: &[u8]) {
 /// The bytes a token stands for.
 fn unescape(token: &str) -> Vec<u8> {
     let bytes = token.as_bytes();
-    if token == "%00" {
+    if token == "%" {
         // An empty text.
         return Vec::new();
     }

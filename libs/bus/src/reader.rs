@@ -10,6 +10,7 @@ use async_nats::jetstream::{self, Context};
 use futures::{FutureExt as _, StreamExt as _};
 use nixfleet_proto::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Bus;
 use crate::leader::{Attempt, stream_info};
@@ -88,6 +89,9 @@ pub struct Reader {
     pending: u64,
     /// Holes seen since the last message taken.
     gaps_seen: u32,
+    /// When a silence is looked into. Kept here, so that callers who wait less than that and ask again
+    /// do not put it off for ever.
+    check_at: Instant,
     /// The stream was ahead at the last idle check.
     suspicious: bool,
     /// Consumers lost in a row, for the pause before the next.
@@ -105,6 +109,7 @@ impl Reader {
             created: None,
             pending: 0,
             gaps_seen: 0,
+            check_at: Instant::now(),
             suspicious: false,
             losses: 0,
         }
@@ -131,14 +136,14 @@ impl Reader {
     /// # Errors
     /// [`ReadError`]; the reader must then be thrown away.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
-        let stall = self.bus.config().reader_stall();
         loop {
             let Some(source) = &mut self.source else {
                 self.open().await?;
+                self.put_check_off();
                 continue;
             };
             let next = tokio::select! {
-                next = tokio::time::timeout(stall, source.next()) => next,
+                next = tokio::time::timeout_at(self.check_at, source.next()) => next,
                 // A server that started again has forgotten the consumer; nobody else says so before
                 // a heartbeat is missed.
                 Ok(()) = self.connected.changed() => {
@@ -149,15 +154,24 @@ impl Reader {
             match next {
                 Ok(Some(Ok(first))) => {
                     let batch = self.collect(&first, max.max(1))?;
+                    self.put_check_off();
                     if !batch.is_empty() {
                         return Ok(batch);
                     }
                 }
                 Ok(Some(Err(error))) => self.lose("error", &error.to_string()),
                 Ok(None) => self.lose("ended", "the consumer ended"),
-                Err(_) => self.check_stall().await,
+                Err(_) => {
+                    self.check_stall().await;
+                    self.put_check_off();
+                }
             }
         }
+    }
+
+    /// Gives the stream its time to be silent again.
+    fn put_check_off(&mut self) {
+        self.check_at = Instant::now() + self.bus.config().reader_stall();
     }
 
     /// Takes the first message and everything that is ready behind it, without waiting.

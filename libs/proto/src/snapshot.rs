@@ -72,8 +72,7 @@ impl Default for Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the log goes on from a state that was rebuilt from output sequence {owner} on, the state at \
-     hand goes back to {own} and knows more: drop the database schema, so that it is rebuilt from \
-     the log as well"
+     hand goes back to {own} and knows more: follow docs/operations/recovery-log-trimmed.md"
 )]
 pub struct KnowsMore {
     /// First output sequence of the state at hand.

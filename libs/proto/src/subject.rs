@@ -198,10 +198,10 @@ impl Names {
 }
 
 /// Makes a text a legal subject token: `.`, `*`, `>`, white space, control characters, non-ASCII
-/// bytes and `%` become `%XX`; an empty text becomes `%00`.
+/// bytes and `%` become `%XX`; an empty text becomes a lone `%`, which nothing else does.
 pub fn escape(text: &str) -> String {
     if text.is_empty() {
-        return "%00".to_owned();
+        return "%".to_owned();
     }
     let mut token = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -222,7 +222,8 @@ mod tests {
     fn escaped_tokens_hold_no_subject_syntax() {
         assert_eq!(escape("stable"), "stable");
         assert_eq!(escape("a.b *>%"), "a%2Eb%20%2A%3E%25");
-        assert_eq!(escape(""), "%00");
+        assert_eq!(escape(""), "%");
+        assert_eq!(escape("\0"), "%00");
     }
 
     #[test]

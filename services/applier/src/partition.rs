@@ -273,7 +273,7 @@ async fn read_failed(turns: &Turns, error: ReadError) -> Again {
             Err(again) => again,
         },
         ReadError::Gap { .. } => Again::Stopped(anyhow::Error::from(error).context(
-            "the output log is damaged; drop the database schema to rebuild once it is mended",
+            "the output log is damaged; once it is mended, `nixfleet db rebuild` writes the tables again",
         )),
     }
 }
