@@ -1,10 +1,11 @@
 //! Artifacts in the object store and their announcements.
 
-use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind, ObjectStore};
+mod chunks;
+
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectStore};
 use bytes::Bytes;
 use nixfleet_proto::ManifestHash;
 use nixfleet_proto::fleet::ReleaseAnnouncement;
-use tokio::io::AsyncReadExt as _;
 
 use crate::Bus;
 use crate::decode::{DecodeError, decode};
@@ -134,21 +135,15 @@ impl ManifestStore {
             Ok(store) => store,
             Err(reason) => return Ok(Err(reason)),
         };
-        let mut object = match store.get(hash.as_str()).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(Ok(None)),
+        let info = match store.info(hash.as_str()).await {
+            Ok(info) if info.deleted => return Ok(Ok(None)),
+            Ok(info) => info,
+            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(Ok(None)),
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let size = object.info().size;
-        self.bound(hash, size as u64)?;
-        let mut bytes = Vec::with_capacity(size);
-        // One byte more than promised shows an object that is longer than its own record says.
-        let mut bounded = (&mut object).take(size as u64 + 1);
-        match bounded.read_to_end(&mut bytes).await {
-            Ok(_) if bytes.len() == size => Ok(Ok(Some(Bytes::from(bytes)))),
-            Ok(read) => Ok(Err(format!("it has {read} bytes instead of {size}"))),
-            Err(error) => Ok(Err(error.to_string())),
-        }
+        self.bound(hash, info.size as u64)?;
+        let read = chunks::read(&self.bus.connections().consume_js, &info).await;
+        Ok(read.map(Some))
     }
 
     /// Announces a release whose bytes are stored: each rollout manifest on its own subject, then

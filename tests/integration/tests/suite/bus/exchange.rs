@@ -36,6 +36,20 @@ fn release(hash: &str) -> ReleaseAnnouncement {
 }
 
 #[tokio::test]
+async fn artifacts_can_be_read_any_number_of_times_in_a_row() {
+    let bus = bus("often").await;
+    let hash = ManifestHash::from("0c1d");
+    let bytes = bytes::Bytes::from(vec![7; 1024]);
+    bus.manifests().put(&hash, bytes.clone()).await.unwrap();
+    // A thousand is what the server allows when each read leaves a consumer behind.
+    for _ in 0..1_100 {
+        let read = bus.manifests().get(&hash).await.unwrap();
+        assert_eq!(read.as_ref(), Some(&bytes));
+    }
+    bus.close().await;
+}
+
+#[tokio::test]
 async fn artifacts_are_stored_once_under_their_hash() {
     let one = bus("objects").await;
     let two = second(&one).await;
