@@ -33,16 +33,24 @@ pub fn test(options: &[String]) -> Result<()> {
 
 /// Builds the measurements in release and becomes them.
 pub fn bench(options: &[String]) -> Result<()> {
-    release("nixfleet-bench", "nixfleet-bench", options)
+    release(&["nixfleet-bench"], "nixfleet-bench", options)
 }
 
 /// Builds the simulation in release and becomes it.
 pub fn sim(options: &[String]) -> Result<()> {
-    release("nixfleet-simulation", "nixfleet-sim", options)
+    // Faults are compiled in for those who look for them, and for nobody else.
+    let features = if options.iter().any(|option| option == "--mutants") {
+        "mutants"
+    } else {
+        ""
+    };
+    let (package, program) = ("nixfleet-simulation", "nixfleet-sim");
+    release(&[package, "--features", features], program, options)
 }
 
-fn release(package: &str, program: &str, options: &[String]) -> Result<()> {
-    cargo(&["build", "--release", "--package", package])?;
+/// Builds one package in release, with what more cargo shall know, and becomes its program.
+fn release(package: &[&str], program: &str, options: &[String]) -> Result<()> {
+    cargo(&[&["build", "--release", "--package"], package].concat())?;
     let target = sibling_folder()?.with_file_name("release");
     let program = target.join(program);
     say(&program, options);

@@ -9,14 +9,16 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::Dispatch;
 use nixfleet_proto::{ClosureHash, Hostname, PlanAction, Position, RolloutId};
 
+use crate::engine::Time;
 use crate::invariants::acknowledged::Acknowledged;
 use crate::invariants::budgets::Budgets;
 use crate::invariants::edges::Edges;
 use crate::invariants::epochs::Epochs;
 use crate::invariants::fact::{Fact, Found};
 use crate::invariants::halts::Halts;
+use crate::invariants::leases::OneHolder;
 use crate::invariants::once::Once;
-use crate::invariants::rows::Rows;
+use crate::invariants::rows::{Rows, difference};
 use crate::invariants::waves::Waves;
 use crate::invariants::{cursors, freshness, stands};
 use crate::model::Broker;
@@ -24,6 +26,7 @@ use crate::model::log::Stored;
 use crate::reference::Reference;
 use crate::scenario::Shape;
 use crate::world::release::Release;
+use crate::world::status::Service;
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,7 @@ pub struct Checks {
     epochs: Epochs,
     rows: Rows,
     acknowledged: Acknowledged,
+    one_holder: OneHolder,
     dispatched: BTreeMap<(RolloutId, Hostname), ClosureHash>,
     stopped: BTreeSet<Partition>,
 }
@@ -73,6 +77,7 @@ impl Checks {
             epochs: Epochs::default(),
             rows: Rows::default(),
             acknowledged: Acknowledged::default(),
+            one_holder: OneHolder::default(),
             dispatched: BTreeMap::new(),
             stopped: BTreeSet::new(),
         }
@@ -164,9 +169,34 @@ impl Checks {
         self.hold("dispatches", result);
     }
 
-    /// A reducer took a partition over with this state, which ends before `next`.
-    pub fn took_over(&mut self, partition: Partition, state: &PartitionState, next: Position) {
-        let _ = (partition, state, next);
+    /// An owner has this state, which ends before `next`.
+    pub fn owned(&mut self, partition: Partition, state: &PartitionState, next: Position) {
+        let expected = self.reference.state_before(partition, next);
+        let result = if *state == expected {
+            Ok(())
+        } else {
+            Err(format!(
+                "an owner of {partition} at {next:?} is not what a replay gives: {}",
+                difference(state, &expected)
+            ))
+        };
+        self.hold("owners", result);
+    }
+
+    /// The lease bucket lost its data.
+    pub fn bucket_lost(&mut self, now: Time) {
+        self.one_holder.bucket_lost(now);
+    }
+
+    /// Who holds which lease of a service.
+    pub fn holders(
+        &mut self,
+        now: Time,
+        service: Service,
+        holders: &BTreeMap<String, Vec<String>>,
+    ) {
+        let result = self.one_holder.check(now, service, holders);
+        self.hold("leases", result);
     }
 
     /// A service stopped a partition and says why.

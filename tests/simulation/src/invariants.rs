@@ -8,6 +8,7 @@ pub mod epochs;
 pub mod fact;
 pub mod freshness;
 pub mod halts;
+pub mod leases;
 pub mod once;
 pub mod rows;
 pub mod stands;

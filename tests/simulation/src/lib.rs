@@ -10,6 +10,8 @@ pub mod checks;
 pub mod engine;
 pub mod invariants;
 pub mod model;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod process;
 pub mod reference;
 pub mod run;

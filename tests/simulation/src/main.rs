@@ -39,6 +39,12 @@ struct Arguments {
     /// Seconds to spend on making the first failing seed smaller; 0: not at all.
     #[arg(long, default_value_t = 30)]
     shrink_seconds: u64,
+    /// Puts one fault after the other into the code and shows that some seed finds each.
+    #[arg(long, conflicts_with_all = ["seed", "trace"])]
+    mutants: bool,
+    /// Only this fault.
+    #[arg(long, requires = "mutants")]
+    mutant: Option<String>,
     /// One JSON document on standard output, for machines.
     #[arg(long)]
     json: bool,
@@ -105,6 +111,9 @@ fn main() -> ExitCode {
     };
     // A panic of a core is reported as what it is, once, with its seed.
     std::panic::set_hook(Box::new(|_| {}));
+    if arguments.mutants {
+        return mutants(&arguments);
+    }
     match arguments.seed {
         Some(seed) => one(&arguments, seed, &cut),
         None => many(&arguments, cut),
@@ -157,11 +166,10 @@ fn one(arguments: &Arguments, seed: u64, cut: &Cut) -> ExitCode {
 }
 
 fn many(arguments: &Arguments, cut: Cut) -> ExitCode {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let campaign = Campaign {
         first: arguments.first,
         seeds: arguments.seeds,
-        jobs: arguments.jobs.map_or(cores, NonZeroUsize::get),
+        jobs: jobs(arguments),
         cut: cut.clone(),
         failures_max: arguments.failures.max(1),
     };
@@ -246,6 +254,55 @@ fn summary_json(campaign: &Campaign, summary: &Summary) -> serde_json::Value {
         "acknowledged": summary.acknowledged,
         "virtualHours": summary.virtual_time.as_secs_f64() / 3_600.0,
     })
+}
+
+#[cfg(not(feature = "mutants"))]
+fn mutants(_: &Arguments) -> ExitCode {
+    eprintln!("nixfleet-sim: built without feature mutants: use `cargo xtask sim --mutants`");
+    ExitCode::from(2)
+}
+
+/// Prints which fault was found by which invariant and after how many seeds.
+#[cfg(feature = "mutants")]
+fn mutants(arguments: &Arguments) -> ExitCode {
+    use nixfleet_simulation::mutants::{Verdict, hunt};
+
+    let line = |verdict: &Verdict| match &verdict.found {
+        Some(failure) => format!(
+            "{:28} found by {:14} in seed {:5} after {:5} seeds",
+            verdict.mutant, failure.violation.invariant, failure.seed, verdict.seeds
+        ),
+        None => format!("{:28} SURVIVED {} seeds", verdict.mutant, verdict.seeds),
+    };
+    let only = arguments.mutant.as_deref();
+    let verdicts = hunt(only, arguments.seeds, jobs(arguments), |verdict| {
+        if !arguments.json {
+            println!("{}", line(verdict));
+        }
+    });
+    let survivors = verdicts.iter().filter(|verdict| verdict.found.is_none());
+    let survivors = survivors.count();
+    if arguments.json {
+        let rows = verdicts.iter().map(|verdict| {
+            let found = verdict.found.as_ref();
+            json!({
+                "mutant": verdict.mutant,
+                "seeds": verdict.seeds,
+                "seed": found.map(|failure| failure.seed),
+                "invariant": found.map(|failure| failure.violation.invariant),
+                "message": found.map(|failure| &failure.violation.message),
+            })
+        });
+        println!("{}", json!({ "mutants": rows.collect::<Vec<_>>() }));
+    } else {
+        println!("{} faults, {survivors} survived", verdicts.len());
+    }
+    exit_code(survivors == 0 && !verdicts.is_empty())
+}
+
+fn jobs(arguments: &Arguments) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    arguments.jobs.map_or(cores, NonZeroUsize::get)
 }
 
 fn exit_code(passed: bool) -> ExitCode {

@@ -40,6 +40,18 @@ impl Reference {
             .map(|(partition, state)| (*partition, state))
     }
 
+    /// The state before a position, built anew from what was folded.
+    pub fn state_before(&self, partition: Partition, next: Position) -> PartitionState {
+        let mut state = PartitionState::new();
+        let outcomes = self.outcomes.get(&partition).into_iter();
+        for (_, outcome) in outcomes.flat_map(|outcomes| outcomes.range(..next)) {
+            state
+                .absorb(outcome, &self.pinned)
+                .expect("an outcome applies to the state it was decided on");
+        }
+        state
+    }
+
     /// What the fold makes of an entry.
     pub fn outcome(&self, partition: Partition, position: Position) -> Option<&Outcome> {
         self.outcomes.get(&partition)?.get(&position)

@@ -13,6 +13,7 @@ mod releases;
 pub mod serve;
 pub mod status;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -198,7 +199,27 @@ impl World {
         }
         if let Some(process) = &mut self.processes[id] {
             process.take(caller.route, (caller.call, reply), &mut self.env);
+            if caller.route == event::Route::Lease {
+                self.check_leases(id);
+            }
         }
+    }
+
+    /// Who holds what in the service of a process.
+    fn check_leases(&mut self, id: ProcessId) {
+        let service = self.env.processes[id].service;
+        let now = self.env.now;
+        let mut holders: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (process, status) in self.processes.iter().zip(&self.env.processes) {
+            let leases = process.as_ref().and_then(Process::leases);
+            let Some(leases) = leases.filter(|leases| leases.service() == service) else {
+                continue;
+            };
+            for key in leases.held(now.since_start()) {
+                holders.entry(key.clone()).or_default().push(status.name());
+            }
+        }
+        self.env.checks.holders(now, service, &holders);
     }
 
     fn requested(&mut self, id: ProcessId, request: Request) {

@@ -75,9 +75,16 @@ impl Leases {
         leases
     }
 
-    /// The core of it.
-    pub fn core(&self) -> &LeaseCore {
-        &self.core
+    /// The service.
+    pub fn service(&self) -> Service {
+        self.service
+    }
+
+    /// Keys that the core holds at this time.
+    pub fn held(&self, now: Duration) -> impl Iterator<Item = &String> {
+        self.keys
+            .iter()
+            .filter(move |key| self.core.is_held(now, key))
     }
 
     /// The process shall end; true when nothing is held any more.

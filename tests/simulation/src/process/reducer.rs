@@ -295,8 +295,7 @@ impl Reducer {
             }
             Ok((_, Progress::Done(taken))) => {
                 self.ownerships += 1;
-                env.checks
-                    .took_over(partition, &taken.state, taken.start.next);
+                env.checks.owned(partition, &taken.state, taken.start.next);
                 let mut with = With {
                     me: self.me,
                     publisher: &mut self.publisher,

@@ -61,7 +61,10 @@ impl World {
                 let id = self.process(number);
                 self.env.processes[id].defies_leases_until = until;
             }
-            FaultKind::DropLeases => self.env.broker.leases.lose_everything(),
+            FaultKind::DropLeases => {
+                self.env.broker.leases.lose_everything();
+                self.env.checks.bucket_lost(self.env.now);
+            }
             FaultKind::SkewProcess(number, millis) => {
                 let id = self.process(number);
                 self.env.processes[id].skew_ms = millis;

@@ -9,6 +9,7 @@ use super::event::Event;
 use super::{BACKUP_EVERY, LOOK_EVERY, World};
 use crate::engine::{Rng, Time};
 use crate::model::Log;
+use crate::process::Process;
 use crate::scenario::Noise;
 
 /// Longest time until everything is finished.
@@ -143,6 +144,14 @@ impl World {
         for partition in Partition::all(self.scenario.shape.partitions) {
             let snapshot = self.env.database.load(partition);
             self.env.checks.compare_rows(partition, snapshot);
+            for process in self.processes.iter().flatten() {
+                if let Process::Reducer(reducer) = process
+                    && let Some(live) = reducer.live(partition).filter(|live| live.is_idle())
+                {
+                    let (state, next) = (live.state(), live.next());
+                    self.env.checks.owned(partition, state, next);
+                }
+            }
         }
         self.env.trace(format_args!("everything is finished"));
         self.is_over = true;
