@@ -199,7 +199,7 @@ impl Takeover {
                 },
                 answer,
             ) => {
-                hydration.give(answer)?;
+                hydration.give(answer, barrier.seq)?;
                 Stage::Hydrate { barrier, hydration }
             }
             (stage, answer) => {
@@ -312,6 +312,10 @@ impl Barrier {
     /// The rows may have moved since the cursor was read, but not on to another log or beginning.
     fn hydrate(&self, snapshot: PartitionSnapshot, logs: &Logs) -> Result<Hydration, Ended> {
         let cursor = snapshot.cursor.as_ref();
+        if cursor.is_some_and(|cursor| cursor.out_seq > self.seq) {
+            // Rows of frames behind the barrier are those of another owner.
+            return Err(Ended::Fenced);
+        }
         let passed = guard::check(cursor, None, logs).map_err(Ended::halted)?;
         let origin = origin_of(cursor, &passed);
         if origin.own != self.own || (passed.replaced && !self.replaced) {

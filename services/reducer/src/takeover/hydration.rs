@@ -53,11 +53,15 @@ impl Hydration {
         Need::Nothing
     }
 
-    /// Takes what was lacking.
-    pub fn give(&mut self, answer: Answer) -> Result<(), Ended> {
+    /// Takes what was lacking to be at the frame `to`.
+    pub fn give(&mut self, answer: Answer, to: u64) -> Result<(), Ended> {
         match (self.lacking().cloned(), answer) {
             (Some(hash), Answer::Manifest(fetched)) => self.pins.give(hash, fetched)?,
             (None, Answer::Frames(messages)) => {
+                // Behind the barrier only another owner publishes.
+                if messages.iter().any(|message| message.seq > to) {
+                    return Err(Ended::Fenced);
+                }
                 for message in &messages {
                     self.read(message)?;
                 }

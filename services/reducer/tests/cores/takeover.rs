@@ -63,6 +63,51 @@ fn an_owner_that_published_meanwhile_wins() {
     assert!(matches!(ended, Ended::Fenced), "{ended}");
 }
 
+/// A takeover that is at its barrier and waits for what `wanted` names.
+fn at_barrier(world: &mut World, wanted: fn(&Need) -> bool) -> Takeover {
+    let mut takeover = Takeover::new();
+    while !wanted(&takeover.need()) {
+        let answer = world.answer(takeover.need());
+        takeover.give(answer).unwrap();
+    }
+    takeover
+}
+
+#[test]
+fn frames_behind_the_barrier_are_another_owners() {
+    let mut world = world();
+    world.work();
+    world.apply(1);
+    let mut slow = at_barrier(&mut world, |need| matches!(need, Need::Frames { .. }));
+    world.work();
+    // A reader gives whatever is there.
+    let to = world.out_seq();
+    let ended = loop {
+        let mut need = slow.need();
+        if let Need::Frames { from, .. } = need {
+            need = Need::Frames { from, to };
+        }
+        let answer = world.answer(need);
+        if let Err(ended) = slow.give(answer) {
+            break ended;
+        }
+    };
+    assert!(matches!(ended, Ended::Fenced), "{ended}");
+}
+
+#[test]
+fn rows_behind_the_barrier_are_another_owners() {
+    let mut world = world();
+    let mut slow = at_barrier(&mut world, |need| matches!(need, Need::Snapshot));
+    world.work();
+    world.apply(world.out_seq());
+    let rows = world.answer(slow.need());
+    slow.give(rows).unwrap();
+    let logs = world.answer(slow.need());
+    let ended = slow.give(logs).unwrap_err();
+    assert!(matches!(ended, Ended::Fenced), "{ended}");
+}
+
 fn identity() -> nixfleet_bus::StreamIdentity {
     nixfleet_bus::StreamIdentity {
         created: at(0),

@@ -131,20 +131,26 @@ impl World {
         let mut takeover = Takeover::new();
         self.needs.clear();
         loop {
-            let answer = match takeover.need() {
-                Need::Cursor => Answer::Cursor(self.rows.cursor.clone()),
-                Need::LastFrame => Answer::LastFrame(self.last_frame()),
-                Need::Logs(at) => Answer::Logs(self.logs(at.iter().copied())),
-                Need::Barrier { frame, expected } => {
-                    Answer::Barrier(self.publish(&frame, expected))
-                }
-                Need::Snapshot => Answer::Snapshot(self.rows.clone()),
-                Need::Manifest(hash) => Answer::Manifest(fetched(&hash)),
-                Need::Frames { from, to } => Answer::Frames(self.frames(from, to)),
-                Need::Nothing => return Ok(takeover.finish().unwrap()),
-            };
+            if takeover.need() == Need::Nothing {
+                return Ok(takeover.finish().unwrap());
+            }
+            let answer = self.answer(takeover.need());
             self.needs.push(name(&takeover.need()));
             takeover.give(answer)?;
+        }
+    }
+
+    /// Gives what a takeover needs.
+    pub fn answer(&mut self, need: Need) -> Answer {
+        match need {
+            Need::Cursor => Answer::Cursor(self.rows.cursor.clone()),
+            Need::LastFrame => Answer::LastFrame(self.last_frame()),
+            Need::Logs(at) => Answer::Logs(self.logs(at.iter().copied())),
+            Need::Barrier { frame, expected } => Answer::Barrier(self.publish(&frame, expected)),
+            Need::Snapshot => Answer::Snapshot(self.rows.clone()),
+            Need::Manifest(hash) => Answer::Manifest(fetched(&hash)),
+            Need::Frames { from, to } => Answer::Frames(self.frames(from, to)),
+            Need::Nothing => panic!("nothing is needed"),
         }
     }
 
