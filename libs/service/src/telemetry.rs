@@ -20,6 +20,9 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::Faults;
 
+/// The NATS client writes server addresses with their passwords into its debug events.
+const NEVER_DEBUGGED: &str = "async_nats=info";
+
 /// Time for one export; a slow collector must not hold spans in memory for longer.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -126,8 +129,9 @@ pub fn init(
             .boxed(),
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
+    let filter = EnvFilter::try_new(&config.log_filter)?.add_directive(NEVER_DEBUGGED.parse()?);
     tracing_subscriber::registry()
-        .with(EnvFilter::try_new(&config.log_filter)?)
+        .with(filter)
         .with(logs)
         .with(traces)
         .try_init()?;
