@@ -22,6 +22,9 @@ impl Run {
     }
 }
 
+/// Longest time until the archive has reached the logs.
+const ARCHIVED: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Runs `nixfleet db` with these arguments on the database and the streams of a world.
 pub async fn run(world: &World, arguments: &[&str]) -> Run {
     let mut command = Command::new(dev::binary("nixfleet").unwrap());
@@ -39,11 +42,19 @@ pub async fn run(world: &World, arguments: &[&str]) -> Run {
     }
 }
 
-/// Replays the archive and compares every table: nothing may differ, everything is decided again.
+/// Replays the archive and compares every table: nothing may differ, everything is decided again. The
+/// archive follows the logs, so it is given its time to reach them.
 pub async fn verify(world: &World) -> Value {
     let prefix = world.stack.config().prefix.clone();
-    let verified = run(world, &["verify", "--json", "--prefix", &prefix]).await;
-    assert_eq!(verified.code, 0, "{verified:?}");
+    let verified = nixfleet_harness::wait_for("the archive to agree", ARCHIVED, async || {
+        let verified = run(world, &["verify", "--json", "--prefix", &prefix]).await;
+        match verified.code {
+            0 => Ok(Some(verified)),
+            _ => Err(anyhow::anyhow!("{verified:?}")),
+        }
+    })
+    .await
+    .unwrap();
     let report = verified.json();
     let partitions = report["partitions"].as_array().unwrap();
     assert!(!partitions.is_empty(), "{report}");
