@@ -5,44 +5,21 @@ use std::collections::BinaryHeap;
 
 use super::clock::Time;
 
-/// Events to come.
+/// Events to come. The heap holds places only, so that ordering it moves little.
 #[derive(Debug)]
 pub struct Queue<E> {
-    heap: BinaryHeap<Reverse<Planned<E>>>,
+    heap: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    events: Vec<Option<E>>,
+    free: Vec<usize>,
     planned: u64,
-}
-
-#[derive(Debug)]
-struct Planned<E> {
-    at: Time,
-    number: u64,
-    event: E,
-}
-
-impl<E> PartialEq for Planned<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl<E> Eq for Planned<E> {}
-
-impl<E> PartialOrd for Planned<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> Ord for Planned<E> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
 }
 
 impl<E> Default for Queue<E> {
     fn default() -> Self {
         Self {
             heap: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
             planned: 0,
         }
     }
@@ -53,18 +30,25 @@ impl<E> Queue<E> {
     pub fn push(&mut self, at: Time, event: E) {
         let number = self.planned;
         self.planned += 1;
-        self.heap.push(Reverse(Planned { at, number, event }));
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.events[place] = Some(event);
+                place
+            }
+            None => {
+                self.events.push(Some(event));
+                self.events.len() - 1
+            }
+        };
+        self.heap.push(Reverse((at, number, place)));
     }
 
     /// Takes the next event with its time.
     pub fn pop(&mut self) -> Option<(Time, E)> {
-        let Reverse(planned) = self.heap.pop()?;
-        Some((planned.at, planned.event))
-    }
-
-    /// When the next event is due.
-    pub fn next_at(&self) -> Option<Time> {
-        self.heap.peek().map(|Reverse(planned)| planned.at)
+        let Reverse((at, _, place)) = self.heap.pop()?;
+        self.free.push(place);
+        let event = self.events[place].take();
+        Some((at, event.expect("a planned event is taken once")))
     }
 }
 

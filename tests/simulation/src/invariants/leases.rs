@@ -10,7 +10,7 @@ use crate::engine::Time;
 use crate::world::status::Service;
 
 /// Longest time until holders of a bucket that was lost have noticed: the time to live.
-const UNSURE: Duration = Duration::from_secs(12);
+const UNSURE: Duration = Duration::from_secs(18);
 
 /// When the bucket was lost last.
 #[derive(Debug, Default)]

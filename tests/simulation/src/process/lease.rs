@@ -54,7 +54,11 @@ impl Leases {
             version: "simulated".to_owned(),
             since: env.wall(me),
         };
-        let timing = Timing::from(LeaseConfig::default());
+        let timing = Timing::from(LeaseConfig {
+            ttl_seconds: 16,
+            renew_seconds: 5,
+            ..LeaseConfig::default()
+        });
         let now = env.now.since_start();
         let mut core = LeaseCore::new(identity, &keys, timing, now);
         for key in &keys {

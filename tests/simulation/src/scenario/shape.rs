@@ -119,7 +119,7 @@ impl Shape {
         let channel_edges = channel_edges(&mut rng, channel_count);
         let mut host_edges = host_edges(&mut rng, &hosts, &channels);
         let budgets = budgets(&mut rng);
-        let safety = Duration::from_secs(rng.range(240, 600));
+        let safety = Duration::from_secs(rng.range(120, 360));
         let mut releases = releases(&mut rng, safety);
         // Cut at the end, so that a cap changes nothing but what it cuts.
         hosts.truncate(caps.hosts.max(1));
