@@ -301,6 +301,7 @@ impl LeaseCore {
                     .holding(&key)
                     .and_then(|it| it.read(now, revision, seen));
                 self.take_step(now, &key, step);
+                self.bury(&key);
             }
             (sent, Answer::Silence | Answer::Written(_) | Answer::Found(_)) => {
                 let (Sent::Put { key, .. } | Sent::Delete { key } | Sent::Read { key, .. }) = sent;
@@ -398,6 +399,22 @@ impl LeaseCore {
                 epoch: self.desks.get(token).and_then(|desk| desk.epoch),
             }),
         }
+    }
+
+    /// Deletes the record of a member that is gone: who comes new would take it for one that lives,
+    /// for as long as it takes to tell.
+    fn bury(&mut self, key: &RecordKey) {
+        let is_other = matches!(key, RecordKey::Member(token) if *token != self.token);
+        if !is_other || !self.roster.is_ghost(key) {
+            return;
+        }
+        let ticket = self.ticket();
+        self.sent.insert(ticket, Sent::Delete { key: key.clone() });
+        self.out.push(Command::Delete {
+            ticket,
+            key: key.clone(),
+            expected: self.roster.revision(key),
+        });
     }
 
     /// Turns a step of a key into commands and signals.

@@ -59,7 +59,8 @@ impl Roster {
         }
     }
 
-    fn is_ghost(&self, key: &RecordKey) -> bool {
+    /// The key has a record that should have ended.
+    pub(super) fn is_ghost(&self, key: &RecordKey) -> bool {
         self.slots.get(key).is_some_and(|slot| slot.is_ghost)
     }
 
