@@ -12,6 +12,7 @@ use crate::store::Store;
 use crate::text::encode_json;
 
 mod aside;
+mod columns;
 mod open;
 pub(crate) mod rebuild;
 mod records;

@@ -1,6 +1,7 @@
 //! JSON text for a `jsonb` column, without parsing it into a value first.
 
 use std::error::Error;
+use std::fmt::Debug;
 
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
@@ -10,16 +11,16 @@ const JSONB_VERSION: u8 = 1;
 
 /// A JSON document as text.
 #[derive(Debug)]
-pub(crate) struct Jsonb<'a>(pub(crate) &'a str);
+pub(crate) struct Jsonb<T>(pub(crate) T);
 
-impl ToSql for Jsonb<'_> {
+impl<T: AsRef<str> + Debug> ToSql for Jsonb<T> {
     fn to_sql(
         &self,
         _ty: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         out.extend_from_slice(&[JSONB_VERSION]);
-        out.extend_from_slice(self.0.as_bytes());
+        out.extend_from_slice(self.0.as_ref().as_bytes());
         Ok(IsNull::No)
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Records restore exactly. Times of records count nanoseconds and `timestamptz` counts microseconds,
 //! so each table the fold restores from keeps the record itself as `jsonb`; its typed columns are
-//! generated from that by Postgres and serve queries only. Postgres text cannot hold NUL, which a
+//! written or generated from that and serve queries only. Postgres text cannot hold NUL, which a
 //! hostile host may well send: see [`mod@text`].
 
 pub mod archive;

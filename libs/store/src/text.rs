@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use nixfleet_proto::Timestamp;
+use nixfleet_proto::minutes::Minutes;
 
 const ESCAPE: char = '\u{FFFD}';
 
@@ -95,6 +96,11 @@ pub(crate) fn column_time(at: Timestamp) -> DateTime<Utc> {
     } else {
         DateTime::from_timestamp(seconds, 0).expect("both bounds are dates")
     }
+}
+
+/// A duration as its column holds it: in minutes.
+pub(crate) fn column_minutes(minutes: Minutes) -> f64 {
+    minutes.seconds() as f64 / 60.0
 }
 
 #[cfg(test)]

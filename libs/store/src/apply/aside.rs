@@ -8,12 +8,13 @@ use nixfleet_proto::subject::Partition;
 use super::record_json;
 use super::records::StampColumns;
 use crate::error::ApplyError;
+use crate::jsonb::Jsonb;
 use crate::rows::{
     Applied, BlockChange, BlockKey, DispatchChange, DispatchRecord, FailureSet, HostKey, ProbeKey,
     TurnRows,
 };
 use crate::sql::sql;
-use crate::text::{column_time, encode};
+use crate::text::{column_minutes, column_time, encode};
 
 pub(super) async fn quarantines(
     transaction: &Transaction<'_>,
@@ -158,15 +159,19 @@ async fn upsert_dispatches(
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
     let (mut ids, mut hostnames, mut records) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut closures, mut soaks, mut times) = (Vec::new(), Vec::new(), Vec::new());
     let mut stamps = StampColumns::default();
     for ((id, hostname), change) in queued {
         ids.push(encode(id.as_str()));
         hostnames.push(encode(hostname.as_str()));
-        records.push(record_json(&DispatchRecord {
+        records.push(Jsonb(record_json(&DispatchRecord {
             target_closure: change.target_closure.clone(),
             soak_minutes: change.soak_minutes,
             enqueued_at: change.stamp.at,
-        })?);
+        })?));
+        closures.push(encode(change.target_closure.as_str()));
+        soaks.push(column_minutes(change.soak_minutes));
+        times.push(column_time(change.stamp.at));
         stamps.push(&change.stamp)?;
     }
     if ids.is_empty() {
@@ -182,6 +187,9 @@ async fn upsert_dispatches(
                 &stamps.seqs,
                 &stamps.indexes,
                 &stamps.traceparents,
+                &closures,
+                &soaks,
+                &times,
             ],
         )
         .await?;

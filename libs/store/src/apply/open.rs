@@ -14,12 +14,12 @@ use crate::error::{ApplyError, DbError};
 use crate::jsonb::Jsonb;
 use crate::rows::{OpenedRollout, PinnedTerms};
 use crate::sql::sql;
-use crate::text::encode;
+use crate::text::{column_minutes, column_time, encode};
 
 /// Hosts per COPY: one statement stays far below the statement timeout.
 const HOSTS_PER_COPY: usize = 20_000;
 
-const HOST_COLUMNS: [Type; 9] = [
+const HOST_COLUMNS: [Type; 13] = [
     Type::TEXT,
     Type::TEXT,
     Type::INT4,
@@ -29,6 +29,10 @@ const HOST_COLUMNS: [Type; 9] = [
     Type::INT8,
     Type::INT8,
     Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::FLOAT8,
+    Type::TIMESTAMPTZ,
 ];
 
 pub(super) async fn insert(
@@ -97,6 +101,10 @@ async fn copy_hosts<'a>(
                 &input_seq,
                 &input_index,
                 &traceparent,
+                &encode(record.channel.as_str()),
+                &encode(record.target_closure.as_str()),
+                &column_minutes(record.soak_minutes),
+                &column_time(record.dispatched_at),
             ])
             .await
             .map_err(failed())?;

@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use deadpool_postgres::Transaction;
 use nixfleet_proto::entry::Position;
 use nixfleet_proto::{ClosureHash, RolloutId};
+use tokio_postgres::types::ToSql;
 
+use super::columns::HostColumns;
 use super::{column_seq, record_json};
 use crate::error::ApplyError;
+use crate::jsonb::Jsonb;
 use crate::rows::{Applied, HostChange, HostKey, RolloutChange, Stamp};
 use crate::sql::sql;
 use crate::text::encode;
@@ -78,25 +81,24 @@ pub(super) async fn update_hosts(
     }
     let (mut ids, mut hostnames, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let mut stamps = StampColumns::default();
+    let mut columns = HostColumns::default();
     for ((id, hostname), change) in changes {
         ids.push(encode(id.as_str()));
         hostnames.push(encode(hostname.as_str()));
-        records.push(record_json(&change.record)?);
+        records.push(Jsonb(record_json(&change.record)?));
         stamps.push(&change.stamp)?;
+        columns.push(&change.record);
     }
-    let touched = sql!("hosts_update")
-        .execute(
-            transaction,
-            &[
-                &ids,
-                &hostnames,
-                &records,
-                &stamps.seqs,
-                &stamps.indexes,
-                &stamps.traceparents,
-            ],
-        )
-        .await?;
+    let mut params: Vec<&(dyn ToSql + Sync)> = vec![
+        &ids,
+        &hostnames,
+        &records,
+        &stamps.seqs,
+        &stamps.indexes,
+        &stamps.traceparents,
+    ];
+    params.extend(columns.params());
+    let touched = sql!("hosts_update").execute(transaction, &params).await?;
     applied.expect(touched, changes.len());
     Ok(())
 }
