@@ -2,6 +2,7 @@ mod world;
 
 use self::world::{MS, World};
 use super::*;
+use crate::lease::holding::Loss;
 
 const TTL: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(60);
