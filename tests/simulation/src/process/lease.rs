@@ -32,8 +32,10 @@ pub struct Leases {
     watch: Option<u64>,
     asked: BTreeMap<u64, (u64, Asked)>,
     timer: Option<(u64, Duration)>,
-    /// Keys that are worked on against the core's word.
-    defied: BTreeSet<String>,
+    /// Keys that a worker waits for.
+    wanted: BTreeSet<String>,
+    /// Keys that are worked on against the core's word; true: it told the work to end.
+    defied: BTreeMap<String, bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,14 +69,15 @@ impl Leases {
         let mut leases = Self {
             me,
             service,
+            wanted: keys.iter().cloned().collect(),
             keys,
             core,
             watch: None,
             asked: BTreeMap::new(),
             timer: None,
-            defied: BTreeSet::new(),
+            defied: BTreeMap::new(),
         };
-        let changes = leases.pump(env);
+        let changes = leases.obey(env);
         debug_assert!(changes.is_empty(), "nothing is held without an answer");
         leases
     }
@@ -100,7 +103,7 @@ impl Leases {
 
     /// A worker waits for a key.
     pub fn want(&mut self, key: &str, env: &mut Env) -> Vec<Change> {
-        self.defied.remove(key);
+        self.wanted.insert(key.to_owned());
         self.core.want(key);
         self.pump(env)
     }
@@ -108,12 +111,19 @@ impl Leases {
     /// Work under a key ended.
     pub fn release(&mut self, key: &str, env: &mut Env) -> Vec<Change> {
         self.core.release(env.now.since_start(), key);
-        self.pump(env)
+        self.leave(key, env)
     }
 
     /// Work under a key failed: others may go first.
     pub fn give_up(&mut self, key: &str, env: &mut Env) -> Vec<Change> {
         self.core.give_up(env.now.since_start(), key);
+        self.leave(key, env)
+    }
+
+    /// Nobody works under a key. When the work was against the core's word, the core still waits.
+    fn leave(&mut self, key: &str, env: &mut Env) -> Vec<Change> {
+        self.core.stand_back(env.now.since_start(), key);
+        self.defied.remove(key);
         self.pump(env)
     }
 
@@ -143,8 +153,15 @@ impl Leases {
         self.pump(env)
     }
 
-    /// Does what the core says until it says nothing more.
+    /// Does what the core says, or not.
     fn pump(&mut self, env: &mut Env) -> Vec<Change> {
+        let mut changes = self.obey(env);
+        self.defy(&mut changes, env);
+        changes
+    }
+
+    /// Does what the core says until it says nothing more.
+    fn obey(&mut self, env: &mut Env) -> Vec<Change> {
         let now = env.now.since_start();
         let mut changes = Vec::new();
         loop {
@@ -156,7 +173,6 @@ impl Leases {
                 self.perform(command, &mut changes, env);
             }
         }
-        self.defy(&mut changes, env);
         if let Some(due) = self.core.due()
             && self.timer.is_none_or(|(_, planned)| due < planned)
         {
@@ -175,7 +191,11 @@ impl Leases {
                 self.watch = Some(env.open(self.me, Route::Lease, op));
                 return;
             }
-            Command::Tell(signal) => return self.tell(signal, changes),
+            Command::Tell(signal) => {
+                let name = env.processes[self.me.id].name();
+                env.trace(format_args!("{name} {signal:?}"));
+                return self.tell(signal, changes);
+            }
             Command::Put {
                 ticket,
                 key,
@@ -201,8 +221,9 @@ impl Leases {
 
     fn tell(&mut self, signal: Signal, changes: &mut Vec<Change>) {
         match signal {
+            // Where nobody waits, the work began against the core's word.
             Signal::Gained(key) => {
-                if !self.defied.remove(&key) {
+                if self.wanted.remove(&key) {
                     changes.push(Change::Gained(key));
                 }
             }
@@ -214,26 +235,25 @@ impl Leases {
 
     /// Under this fault the process works on everything, whoever holds it.
     fn defy(&mut self, changes: &mut Vec<Change>, env: &Env) {
-        let now = env.now.since_start();
         if env.now < env.processes[self.me.id].defies_leases_until {
             changes.retain(|change| match change {
                 Change::Gained(_) => true,
                 Change::Recalled(key) | Change::Lost(key) => {
-                    self.defied.insert(key.clone());
+                    self.defied.insert(key.clone(), true);
                     false
                 }
             });
-            for key in &self.keys {
-                if !self.core.is_held(now, key) && self.defied.insert(key.clone()) {
-                    changes.push(Change::Gained(key.clone()));
-                }
+            for key in std::mem::take(&mut self.wanted) {
+                self.defied.insert(key.clone(), false);
+                changes.push(Change::Gained(key));
             }
-        } else {
-            let over = std::mem::take(&mut self.defied).into_iter();
-            changes.extend(
-                over.filter(|key| !self.core.is_held(now, key))
-                    .map(Change::Lost),
-            );
+            return;
+        }
+        let now = env.now.since_start();
+        for (key, is_told) in std::mem::take(&mut self.defied) {
+            if is_told || !self.core.is_held(now, &key) {
+                changes.push(Change::Lost(key));
+            }
         }
     }
 }

@@ -96,8 +96,8 @@ pub enum AtHost {
         /// A staged closure becomes the running one.
         reboot: bool,
     },
-    /// The agent dies.
-    Crash(u32),
+    /// The machine reboots.
+    Reboot,
     /// The agent asked for this time.
     Tick(u32),
     /// Something for the core of that life.

@@ -18,6 +18,9 @@ use crate::scenario::HostShape;
 pub use machine::Machine;
 use requests::Asked;
 
+/// How long a machine is down when it reboots.
+const REBOOT: Duration = Duration::from_secs(3);
+
 /// A host.
 #[derive(Debug)]
 pub struct Host {
@@ -90,7 +93,7 @@ impl Host {
     pub fn take(&mut self, what: AtHost, env: &mut Env) {
         match what {
             AtHost::Start { reboot } => self.start(reboot, env),
-            AtHost::Crash(life) if life == self.life => self.crash(env),
+            AtHost::Reboot => self.reboot(env),
             AtHost::Tick(life) if life == self.life => {
                 self.tick_at = None;
                 self.feed(Input::Tick, env);
@@ -108,7 +111,7 @@ impl Host {
             AtHost::Expired(life, number) if life == self.life => self.request_expired(number, env),
             AtHost::Poll(life) if life == self.life => self.poll(env),
             // Meant for an agent that is dead.
-            AtHost::Crash(_) | AtHost::Tick(_) | AtHost::Input(..) => {}
+            AtHost::Tick(_) | AtHost::Input(..) => {}
             AtHost::Answered(..) | AtHost::Expired(..) | AtHost::Poll(_) => {}
         }
     }
@@ -137,6 +140,13 @@ impl Host {
         self.life += 1;
         self.asked.clear();
         self.tick_at = None;
+    }
+
+    /// The whole machine goes down and comes back on what was staged, whatever the agent does.
+    fn reboot(&mut self, env: &mut Env) {
+        self.crash(env);
+        self.machine.boot(env.now);
+        self.start_later(REBOOT, false, env);
     }
 
     /// Loses what the agent saved, as a reinstalled machine does.

@@ -1,7 +1,5 @@
 //! The machine under an agent: closures, switches, probes.
 
-use std::time::Duration;
-
 use nixfleet_agent::core::{Input, ProbeReading, RollbackOutcome, SwitchOutcome};
 use nixfleet_proto::event::SubResult;
 use nixfleet_proto::host::ProbeDeclaration;
@@ -130,7 +128,7 @@ impl Host {
             },
             Ending::Deferred(after) if !runs => {
                 self.machine.staged = Some(closure);
-                self.reboot_later(after, env);
+                env.plan(after, Event::Host(self.id, AtHost::Reboot));
                 SwitchOutcome::Deferred {
                     component: "kernel".to_owned(),
                 }
@@ -152,12 +150,6 @@ impl Host {
             };
             self.feed(input, env);
         }
-    }
-
-    fn reboot_later(&self, after: Duration, env: &mut Env) {
-        let down = AtHost::Crash(self.life);
-        env.plan(after, Event::Host(self.id, down));
-        self.start_later(after + Duration::from_secs(3), true, env);
     }
 
     pub(super) fn roll_back(&mut self, rollout_id: RolloutId, closure: ClosureHash, env: &mut Env) {
