@@ -26,7 +26,8 @@ pub fn run(program: &str, options: &[String]) -> Result<()> {
 /// Builds all programs and tests in one go, so that features are resolved once, and runs the tests.
 pub fn test(options: &[String]) -> Result<()> {
     build(&["--bins", "--tests"])?;
-    let mut arguments = vec!["test", "--workspace"];
+    // No documentation holds code that runs.
+    let mut arguments = vec!["test", "--workspace", "--lib", "--bins", "--tests"];
     arguments.extend(options.iter().map(String::as_str));
     cargo(&arguments)
 }
