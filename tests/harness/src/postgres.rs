@@ -43,6 +43,7 @@ pub struct Postgres {
     port: u16,
     user: Option<(u32, u32)>,
     tls: bool,
+    durable: bool,
     process: Option<Process>,
 }
 
@@ -74,7 +75,7 @@ impl Postgres {
     /// # Errors
     /// When the binaries are missing, cannot be reached by the unprivileged user, or do not start.
     pub fn start(name: &str) -> Result<Self> {
-        Self::start_cluster(name, None)
+        Self::start_cluster(name, (None, false))
     }
 
     /// Starts one that shows this certificate and serves nobody but its superuser in the clear.
@@ -82,10 +83,19 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::start`], and when the certificate cannot be read.
     pub fn start_with_tls(name: &str, certificate: &Pair) -> Result<Self> {
-        Self::start_cluster(name, Some(certificate))
+        Self::start_cluster(name, (Some(certificate), false))
     }
 
-    fn start_cluster(name: &str, certificate: Option<&Pair>) -> Result<Self> {
+    /// Starts one that waits for the disk at every commit, with the memory of a small server: for
+    /// measurements.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub fn start_durable(name: &str) -> Result<Self> {
+        Self::start_cluster(name, (None, true))
+    }
+
+    fn start_cluster(name: &str, (certificate, durable): (Option<&Pair>, bool)) -> Result<Self> {
         let servers = Servers::find()?;
         let user = unprivileged()?;
         if user.is_some() {
@@ -98,6 +108,7 @@ impl Postgres {
             port: 0,
             user,
             tls: certificate.is_some(),
+            durable,
             process: None,
         };
         postgres.init_cluster()?;
@@ -252,12 +263,28 @@ impl Postgres {
             ("port", self.port.to_string()),
             ("unix_socket_directories", self.dir.display().to_string()),
             ("max_connections", "300".to_owned()),
-            ("shared_buffers", "64MB".to_owned()),
-            ("max_wal_size", "1GB".to_owned()),
             ("log_min_messages", "warning".to_owned()),
-            // The tests kill processes, not the machine: what the kernel holds is not lost.
-            ("fsync", "off".to_owned()),
         ];
+        let further: &[(&str, &str)] = if self.durable {
+            &[
+                ("shared_buffers", "512MB"),
+                ("max_wal_size", "4GB"),
+                ("fsync", "on"),
+                ("synchronous_commit", "on"),
+            ]
+        } else {
+            // The tests kill processes, not the machine: what the kernel holds is not lost.
+            &[
+                ("shared_buffers", "64MB"),
+                ("max_wal_size", "1GB"),
+                ("fsync", "off"),
+            ]
+        };
+        settings.extend(
+            further
+                .iter()
+                .map(|(key, value)| (*key, (*value).to_owned())),
+        );
         if self.tls {
             // A second address, which the certificate does not name.
             settings[0].1.push_str(",127.0.0.2");

@@ -55,8 +55,16 @@ impl Signer {
             signed_at,
             commit: Some(commit.to_owned()),
         };
-        build_release(source.to_string().as_bytes(), &stamp, &self.key)
+        self.release_of(source.to_string().as_bytes(), &stamp)
             .with_context(|| format!("building the release {commit}"))
+    }
+
+    /// The same of a source that is text already, as large ones are.
+    ///
+    /// # Errors
+    /// Every fault of the source.
+    pub fn release_of(&self, source: &[u8], stamp: &Stamp) -> Result<BuiltRelease> {
+        Ok(build_release(source, stamp, &self.key)?)
     }
 }
 

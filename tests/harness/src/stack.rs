@@ -147,16 +147,24 @@ impl Stack {
     /// # Errors
     /// When a program is missing or does not get ready; the message has the end of its log.
     pub async fn start(config: StackConfig) -> Result<Self> {
+        let mut stack = Self::launch(config, &Service::ALL)?;
+        stack.wait_ready().await?;
+        Ok(stack)
+    }
+
+    /// Starts only these services, and waits for nothing.
+    ///
+    /// # Errors
+    /// When a program is missing.
+    pub fn launch(config: StackConfig, services: &[Service]) -> Result<Self> {
         let mut instances = Vec::new();
-        for service in Service::ALL {
+        for service in services.iter().copied() {
             for number in 0..config.instances {
                 let environment = config.environment(service, number);
                 instances.push(Instance::start(service, number, &config.dir, environment)?);
             }
         }
-        let mut stack = Self { config, instances };
-        stack.wait_ready().await?;
-        Ok(stack)
+        Ok(Self { config, instances })
     }
 
     /// Waits until every service is ready, the first release apart.

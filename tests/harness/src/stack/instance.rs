@@ -91,6 +91,11 @@ impl Instance {
             .map(|port| format!("https://127.0.0.1:{port}"))
     }
 
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// Starts it unless it runs.
     ///
     /// # Errors
