@@ -101,28 +101,38 @@ impl OutputLog {
         if bytes > max {
             return Err(PublishError::TooLarge { bytes, max });
         }
+        let started = Instant::now();
+        let result = self
+            .publish_payload(Bytes::from(payload), expected_seq, traceparent)
+            .await;
+        metrics::histogram!("nixfleet_bus_publish_seconds", "log" => "output")
+            .record(started.elapsed());
+        metrics::histogram!("nixfleet_bus_frame_entries", "log" => "output")
+            .record(frame.outcomes.len() as f64);
+        result
+    }
+
+    /// Like [`OutputLog::publish`], of a frame that is encoded already.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish_payload(
+        &self,
+        payload: Bytes,
+        expected_seq: u64,
+        traceparent: Option<&str>,
+    ) -> Result<u64, PublishError> {
         let id = self.bus.ids().next();
-        let message = Outgoing::new(
-            &self.stream,
-            self.subject.clone(),
-            &id,
-            Bytes::from(payload),
-        )
-        .fenced(expected_seq)
-        .traced(traceparent);
+        let message = Outgoing::new(&self.stream, self.subject.clone(), &id, payload)
+            .fenced(expected_seq)
+            .traced(traceparent);
         let fenced = Fenced {
             bus: &self.bus,
             stream: &self.stream,
             id: &id,
             expected: expected_seq,
         };
-        let started = Instant::now();
-        let result = fenced.publish(&message).await;
-        metrics::histogram!("nixfleet_bus_publish_seconds", "log" => "output")
-            .record(started.elapsed());
-        metrics::histogram!("nixfleet_bus_frame_entries", "log" => "output")
-            .record(frame.outcomes.len() as f64);
-        result
+        fenced.publish(&message).await
     }
 }
 
