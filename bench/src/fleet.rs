@@ -44,6 +44,11 @@ pub fn closure(release: u32, number: usize) -> ClosureHash {
     ))
 }
 
+/// Name of a host.
+pub fn hostname(number: usize) -> Hostname {
+    Hostname::from(format!("host-{number:07}.example"))
+}
+
 impl Fleet {
     /// A fleet whose waves hold the given numbers of hosts.
     pub fn new(waves: &[usize]) -> Self {
@@ -54,7 +59,7 @@ impl Fleet {
             for _ in 0..*count {
                 let number = host_set.len();
                 host_set.push(PinnedHost {
-                    hostname: Hostname::from(format!("host-{number:07}.example")),
+                    hostname: hostname(number),
                     wave_index,
                     target_closure: closure(2, number),
                     staged: true,

@@ -141,7 +141,8 @@ fn shuffle(numbers: &mut [u32]) {
     }
 }
 
-fn report(host: &PinnedHost, number: usize, step: usize, now: Timestamp) -> HostEventBody {
+/// What a host says at steps 1 to 8.
+pub fn report(host: &PinnedHost, number: usize, step: usize, now: Timestamp) -> HostEventBody {
     match step {
         1 => HostEventBody::DispatchAck {
             current_closure_at_dispatch: closure(1, number),

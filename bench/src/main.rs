@@ -9,6 +9,7 @@ mod life;
 mod memory;
 mod plot;
 mod report;
+mod servers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 
 use report::Report;
+use servers::{Options, block_on};
 
 /// Measures stages and their limits.
 #[derive(Debug, Parser)]
@@ -45,6 +47,9 @@ struct Arguments {
 /// Hosts of the stage `fold`, unless every size asked for is smaller.
 const FOLD_HOSTS: usize = 10_000;
 
+/// Hosts of the stages on servers, unless every size asked for is smaller.
+const SERVER_HOSTS: usize = 10_000;
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
@@ -54,6 +59,12 @@ enum Stage {
     Planner,
     /// Costs of fleets of growing size.
     Growth,
+    /// The reducer, log to log, against the same pull and publish without a fold.
+    Reducer,
+    /// The applier, output log to tables, against bare statements with the same rows.
+    Applier,
+    /// The event log, all streams to the archive, against a bare COPY of the same rows.
+    Eventlog,
 }
 
 fn main() -> ExitCode {
@@ -76,6 +87,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         figures: Vec::new(),
     };
     let largest = arguments.hosts.iter().copied().max().unwrap_or(FOLD_HOSTS);
+    let on_servers = Options {
+        hosts: largest.min(SERVER_HOSTS),
+        rounds: arguments.rounds,
+    };
     for stage in Stage::value_variants() {
         if !arguments.stage.is_empty() && !arguments.stage.contains(stage) {
             continue;
@@ -84,6 +99,9 @@ fn run(arguments: &Arguments) -> Result<()> {
             Stage::Fold => memory::fold::run(largest.min(FOLD_HOSTS), arguments.rounds),
             Stage::Planner => memory::planner::run(&arguments.hosts, arguments.rounds),
             Stage::Growth => memory::growth::run(&arguments.hosts, arguments.rounds.min(3)),
+            Stage::Reducer => block_on(servers::reducer::run(on_servers)),
+            Stage::Applier => block_on(servers::applier::run(on_servers)),
+            Stage::Eventlog => block_on(servers::eventlog::run(on_servers)),
         };
         let figures = figures.with_context(|| format!("measuring {stage:?}"))?;
         for figure in &figures {

@@ -42,6 +42,9 @@ pub struct Figure {
     /// Whether it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// What explains it, one per round: who was busy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The bare work that a stage cannot go below, measured in the same rounds.
@@ -66,6 +69,8 @@ pub enum Target {
     AtLeast(f64),
     /// The value is at most this.
     AtMost(f64),
+    /// The ratio to the limit is at least this.
+    RatioAtLeast(f64),
 }
 
 /// Whether a figure reaches its target.
@@ -108,6 +113,7 @@ impl Figure {
             limit: None,
             target: None,
             verdict: None,
+            notes: Vec::new(),
         }
     }
 
@@ -136,12 +142,22 @@ impl Figure {
         self
     }
 
+    /// Adds what explains it.
+    #[must_use]
+    pub fn noting(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
+    }
+
     /// Judges the figure.
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
         let reached = match target {
             Target::AtLeast(bound) => self.value >= bound,
             Target::AtMost(bound) => self.value <= bound,
+            Target::RatioAtLeast(bound) => self
+                .limit
+                .as_ref()
+                .is_some_and(|limit| limit.ratio >= bound),
         };
         self.target = Some(target);
         self.verdict = Some(if reached {
@@ -180,6 +196,7 @@ impl Figure {
             let wanted = match target {
                 Target::AtLeast(bound) => format!(">= {}", number(bound)),
                 Target::AtMost(bound) => format!("<= {}", number(bound)),
+                Target::RatioAtLeast(bound) => format!("ratio >= {bound:.2}"),
             };
             let verdict = match self.verdict {
                 Some(Verdict::Pass) => "pass",

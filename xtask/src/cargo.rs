@@ -32,9 +32,22 @@ pub fn test(options: &[String]) -> Result<()> {
     cargo(&arguments)
 }
 
-/// Builds the measurements in release and becomes them.
+/// Builds the measurements and the programs that they run in release, and becomes them.
 pub fn bench(options: &[String]) -> Result<()> {
-    release(&["nixfleet-bench"], "nixfleet-bench", options)
+    let packages = [
+        "nixfleet-bench",
+        "--package",
+        "nixfleet-ingest",
+        "--package",
+        "nixfleet-reducer",
+        "--package",
+        "nixfleet-planner",
+        "--package",
+        "nixfleet-applier",
+        "--package",
+        "nixfleet-eventlog",
+    ];
+    release(&packages, "nixfleet-bench", options)
 }
 
 /// Builds the simulation in release and becomes it.

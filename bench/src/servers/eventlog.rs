@@ -1,0 +1,213 @@
+//! The event log, all streams to the archive.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use futures::future::try_join_all;
+use futures::{SinkExt as _, TryStreamExt as _};
+use nixfleet_harness::{Database, Service, wait_for};
+use nixfleet_store::Store;
+use tokio_postgres::Client;
+
+use super::log::{LOOK_EVERY, PATIENCE};
+use super::reducer::Folded;
+use super::release::{self, Shape};
+use super::unnest::connect;
+use super::usage::Meter;
+use super::world::{self, postgres};
+use super::{Options, say};
+use crate::report::{Figure, Target};
+
+/// Least part of the limit.
+const TARGET: f64 = 0.70;
+/// Rows after which a transaction is closed, as the event log's `archive.batch_rows`.
+const BATCH_ROWS: i64 = 5_000;
+
+/// Last archived sequences by stream.
+type Marks = BTreeMap<String, u64>;
+
+/// Rows per second from the streams to the archive.
+///
+/// # Errors
+/// When a server or program is missing, or rows are missing in the archive.
+pub async fn run(options: Options) -> Result<Vec<Figure>> {
+    let release = release::build(&Shape::of(options.hosts))?;
+    say!("eventlog: making the logs of {} hosts", options.hosts);
+    let folded = Folded::make(&release).await?;
+    let (mut rates, mut limits, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut copies = None;
+    for round in 1..=options.rounds {
+        let (database, rate, usage) = archive(&folded).await?;
+        rates.push(rate);
+        if copies.is_none() {
+            copies = Some(Copies::take(&database).await?);
+        }
+        let copies = copies.as_ref().context("the archive was not read")?;
+        limits.push(copies.write().await?);
+        say!(
+            "eventlog {round}/{}: {rate:.0} rows/s, limit {:.0}; {usage}",
+            options.rounds,
+            limits[round - 1]
+        );
+        notes.push(usage);
+    }
+    let figure = Figure::new("eventlog", "streams to archive", "rows/s", rates)
+        .of(options.hosts)
+        .against("bare COPY of the same rows", limits)
+        .target(Target::RatioAtLeast(TARGET));
+    Ok(vec![figure.noting(notes)])
+}
+
+/// Runs the service on a new database until everything is archived. Gives the rows per second behind
+/// the first transactions, and who was busy.
+async fn archive(folded: &Folded) -> Result<(Database, f64, String)> {
+    let (database, store) = world::database().await?;
+    let mut stack = folded.world.launch(&[Service::Eventlog], &database)?;
+    let eventlog = stack.instance(Service::Eventlog, 0)?.pid();
+    let names = folded.bus.names();
+    let mut ends = Marks::new();
+    for stream in [
+        names.input_stream(folded.partition),
+        names.output_stream(folded.partition),
+    ] {
+        let last = folded.bus.stream_identity(&stream).await?.last_seq;
+        ends.insert(stream, last);
+    }
+    let (begun, first) = reach(&store, |marks| !marks.is_empty()).await?;
+    let meter = Meter::start([
+        ("eventlog", eventlog),
+        ("postgres", postgres()?.pid()),
+        ("nats", folded.world.nats.pid()),
+    ])?;
+    let (ended, _) = reach(&store, |marks| *marks == ends).await?;
+    let usage = meter.cores()?;
+    stack.stop()?;
+    store.close();
+    let client = connect(&database.url).await?;
+    let all = rows(&client, &ends).await?;
+    let before = rows(&client, &first).await?;
+    let entries: usize = folded.frames.iter().map(|frame| frame.entries).sum();
+    let expected = 2 * entries + folded.frames.len();
+    ensure!(
+        usize::try_from(all)? == expected,
+        "the archive has {all} rows, the streams make {expected}"
+    );
+    ensure!(
+        all > before,
+        "everything went into the first transactions; ask for more hosts"
+    );
+    let rate = (all - before) as f64 / (ended - begun).as_secs_f64();
+    Ok((database, rate, usage))
+}
+
+/// Waits until the cursors are where they shall be; says when that was seen, and where they were.
+async fn reach(store: &Store, arrived: impl Fn(&Marks) -> bool) -> Result<(Instant, Marks)> {
+    wait_for("the archive", PATIENCE, async || {
+        let marks = store.archive_cursors().await?;
+        let marks: Marks = marks
+            .into_iter()
+            .map(|(stream, mark)| (stream, mark.sequence))
+            .collect();
+        if arrived(&marks) {
+            return Ok(Some((Instant::now(), marks)));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        Ok(None)
+    })
+    .await
+}
+
+/// Archived rows up to these sequences.
+async fn rows(client: &Client, marks: &Marks) -> Result<i64> {
+    let query = "SELECT count(*) FROM nixfleet.event_log WHERE stream = $1 AND sequence <= $2";
+    let mut total = 0;
+    for (stream, sequence) in marks {
+        let sequence = i64::try_from(*sequence)?;
+        let row = client.query_one(query, &[stream, &sequence]).await?;
+        total += row.get::<_, i64>(0);
+    }
+    Ok(total)
+}
+
+/// An archive as Postgres itself writes it for a COPY, one piece per transaction, by stream.
+struct Copies {
+    streams: Vec<Vec<Vec<Bytes>>>,
+    rows: i64,
+}
+
+impl Copies {
+    /// Reads an archive.
+    async fn take(database: &Database) -> Result<Self> {
+        let client = connect(&database.url).await?;
+        let query = "SELECT stream, sequence, count(*) FROM nixfleet.event_log
+                     GROUP BY stream, sequence ORDER BY stream, sequence";
+        let mut pieces: Vec<(String, i64, i64, i64)> = Vec::new();
+        let mut total = 0;
+        for row in client.query(query, &[]).await? {
+            let (stream, sequence, rows): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+            total += rows;
+            match pieces.last_mut() {
+                Some(piece) if piece.0 == stream && piece.3 + rows <= BATCH_ROWS => {
+                    (piece.2, piece.3) = (sequence, piece.3 + rows);
+                }
+                Some(_) | None => pieces.push((stream, sequence, sequence, rows)),
+            }
+        }
+        let mut streams: BTreeMap<String, Vec<Vec<Bytes>>> = BTreeMap::new();
+        for (stream, first, last, _) in pieces {
+            // Names of streams have no characters that SQL gives a meaning to.
+            let copy = format!(
+                "COPY (SELECT * FROM nixfleet.event_log WHERE stream = '{stream}'
+                 AND sequence BETWEEN {first} AND {last} ORDER BY sequence, index)
+                 TO STDOUT (FORMAT binary)"
+            );
+            let bytes = client.copy_out(copy.as_str()).await?;
+            let bytes = bytes.try_collect().await?;
+            streams.entry(stream).or_default().push(bytes);
+        }
+        Ok(Self {
+            streams: streams.into_values().collect(),
+            rows: total,
+        })
+    }
+
+    /// Writes it into a new database, every stream on a connection of its own, as the event log does;
+    /// gives rows per second.
+    async fn write(&self) -> Result<f64> {
+        let (database, store) = world::database().await?;
+        store.close();
+        let owner = connect(&database.url).await?;
+        let days = "SELECT nixfleet.ensure_event_log_day(current_date + n)::text
+                    FROM generate_series(-1, 1) AS n";
+        owner.execute(days, &[]).await?;
+        let url = database.url_of(Service::Eventlog);
+        let clients = try_join_all(self.streams.iter().map(|_| connect(&url))).await?;
+        let started = Instant::now();
+        let pairs = clients.iter().zip(&self.streams);
+        let written = try_join_all(pairs.map(|(client, pieces)| copy(client, pieces))).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        let written: u64 = written.iter().sum();
+        ensure!(
+            i64::try_from(written)? == self.rows,
+            "{written} of {} rows were copied",
+            self.rows
+        );
+        Ok(self.rows as f64 / seconds)
+    }
+}
+
+async fn copy(client: &Client, pieces: &[Vec<Bytes>]) -> Result<u64> {
+    let mut rows = 0;
+    for piece in pieces {
+        let copy = "COPY nixfleet.event_log FROM STDIN (FORMAT binary)";
+        let mut sink = pin!(client.copy_in(copy).await?);
+        for bytes in piece {
+            sink.as_mut().feed(bytes.clone()).await?;
+        }
+        rows += sink.as_mut().finish().await?;
+    }
+    Ok(rows)
+}
