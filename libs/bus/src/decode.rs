@@ -1,7 +1,9 @@
 //! Reading frames that anyone may have written: bounded first, then by version, then in full.
 
+use nixfleet_proto::fleet::ReleaseAnnouncement;
 pub use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
+use nixfleet_proto::wire::LivenessFlush;
 use nixfleet_proto::{InputFrame, LAYOUT_VERSION, OutputFrame};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -56,6 +58,35 @@ struct Versioned {
     v: u32,
 }
 
+/// What names the version of its layout.
+pub(crate) trait Layout: DeserializeOwned {
+    fn version(&self) -> u32;
+}
+
+impl Layout for InputFrame {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
+impl Layout for OutputFrame {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
+impl Layout for ReleaseAnnouncement {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
+impl Layout for LivenessFlush {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
 /// Reads a message of an input stream.
 ///
 /// # Errors
@@ -100,17 +131,24 @@ pub fn read_output(payload: &[u8]) -> Result<OutputFrame, DecodeError> {
 }
 
 /// Reads a payload within a size limit whose layout version is known.
-pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8], max: usize) -> Result<T, DecodeError> {
+pub(crate) fn decode<T: Layout>(payload: &[u8], max: usize) -> Result<T, DecodeError> {
     let bytes = payload.len();
     if bytes > max {
         return Err(DecodeError::TooLarge { bytes, max });
     }
-    // The version comes first: another layout need not parse as this one.
-    let version: Versioned = serde_json::from_slice(payload).map_err(DecodeError::Malformed)?;
-    if version.v != LAYOUT_VERSION {
-        return Err(DecodeError::Version(version.v));
+    let decoded = serde_json::from_slice::<T>(payload);
+    // Another layout need not parse as this one, so its version counts whatever the rest is like.
+    let version = match &decoded {
+        Ok(frame) => frame.version(),
+        Err(_) => {
+            let versioned = serde_json::from_slice::<Versioned>(payload);
+            versioned.map_or(LAYOUT_VERSION, |versioned| versioned.v)
+        }
+    };
+    if version != LAYOUT_VERSION {
+        return Err(DecodeError::Version(version));
     }
-    serde_json::from_slice(payload).map_err(DecodeError::Malformed)
+    decoded.map_err(DecodeError::Malformed)
 }
 
 #[cfg(test)]

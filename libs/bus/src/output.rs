@@ -82,34 +82,28 @@ impl OutputLog {
         frame: &OutputFrame,
         expected_seq: u64,
     ) -> Result<u64, PublishError> {
-        self.publish_traced(frame, expected_seq, None).await
+        let payload = serde_json::to_vec(frame).map_err(not_serialisable)?;
+        self.publish_payload(payload.into(), expected_seq, None)
+            .await
     }
 
-    /// Like [`OutputLog::publish`], with the trace context of the turn.
+    /// Like [`OutputLog::publish`], of a frame whose outcomes are written already, with commas
+    /// between them, and with the trace context of the turn.
     ///
     /// # Errors
     /// [`PublishError`].
-    pub async fn publish_traced(
+    pub async fn publish_written(
         &self,
         frame: &OutputFrame,
+        outcomes: &[u8],
         expected_seq: u64,
         traceparent: Option<&str>,
     ) -> Result<u64, PublishError> {
-        let payload = serde_json::to_vec(frame)
-            .map_err(|error| PublishError::Unavailable(format!("not serialisable: {error}")))?;
-        let (bytes, max) = (payload.len(), MAX_OUTPUT_FRAME_BYTES);
-        if bytes > max {
-            return Err(PublishError::TooLarge { bytes, max });
-        }
-        let started = Instant::now();
-        let result = self
-            .publish_payload(Bytes::from(payload), expected_seq, traceparent)
-            .await;
-        metrics::histogram!("nixfleet_bus_publish_seconds", "log" => "output")
-            .record(started.elapsed());
+        let payload = frame.to_json(outcomes).map_err(not_serialisable)?;
         metrics::histogram!("nixfleet_bus_frame_entries", "log" => "output")
             .record(frame.outcomes.len() as f64);
-        result
+        self.publish_payload(payload.into(), expected_seq, traceparent)
+            .await
     }
 
     /// Like [`OutputLog::publish`], of a frame that is encoded already.
@@ -122,6 +116,10 @@ impl OutputLog {
         expected_seq: u64,
         traceparent: Option<&str>,
     ) -> Result<u64, PublishError> {
+        let (bytes, max) = (payload.len(), MAX_OUTPUT_FRAME_BYTES);
+        if bytes > max {
+            return Err(PublishError::TooLarge { bytes, max });
+        }
         let id = self.bus.ids().next();
         let message = Outgoing::new(&self.stream, self.subject.clone(), &id, payload)
             .fenced(expected_seq)
@@ -132,8 +130,16 @@ impl OutputLog {
             id: &id,
             expected: expected_seq,
         };
-        fenced.publish(&message).await
+        let started = Instant::now();
+        let result = fenced.publish(&message).await;
+        metrics::histogram!("nixfleet_bus_publish_seconds", "log" => "output")
+            .record(started.elapsed());
+        result
     }
+}
+
+fn not_serialisable(error: serde_json::Error) -> PublishError {
+    PublishError::Unavailable(format!("not serialisable: {error}"))
 }
 
 /// One fenced publish until its fate is known.

@@ -151,20 +151,24 @@ impl PartitionState {
         outcome
     }
 
-    /// As [`PartitionState::apply`], with the bytes that the outcome takes in a frame.
+    /// As [`PartitionState::apply`], with the outcome written out behind what `json` holds.
     ///
     /// # Panics
     /// Never, as above.
-    pub fn apply_measured(
+    pub fn apply_written(
         &mut self,
         position: Position,
         entry: &Entry,
         pinned: &PinnedSet,
-    ) -> (Outcome, usize) {
+        json: &mut Vec<u8>,
+    ) -> Outcome {
         let outcome = self.apply(position, entry, pinned);
-        let bytes = size::json_bytes(&outcome);
-        debug_assert!(bytes <= size::bound(&outcome), "a bound is no bound");
-        (outcome, bytes)
+        let before = json.len();
+        serde_json::to_writer(&mut *json, &outcome)
+            .expect("an outcome has text keys only, and memory takes every byte");
+        let bytes = json.len() - before;
+        debug_assert!(bytes < size::bound(&outcome), "a bound is no bound");
+        outcome
     }
 
     /// What [`PartitionState::apply`] would make of an entry; the state stays as it is.

@@ -71,7 +71,16 @@ pub struct Start {
 struct Carried {
     item: Item,
     outcome: Outcome,
-    bytes: usize,
+    json: Vec<u8>,
+}
+
+/// A folded frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folded {
+    /// The frame.
+    pub frame: OutputFrame,
+    /// Its outcomes as JSON, with commas between them.
+    pub json: Vec<u8>,
 }
 
 /// The state of a partition with what waits to be folded into it.
@@ -123,14 +132,15 @@ impl Folder {
     }
 
     /// Folds until the frame is full or nothing waits. `None` when there was nothing.
-    pub fn run(&mut self, pinned: &PinnedSet) -> Option<OutputFrame> {
+    pub fn run(&mut self, pinned: &PinnedSet) -> Option<Folded> {
         let mut frame = OutputFrame {
             last_input: self.last_input,
             ..OutputFrame::new(self.epoch)
         };
-        let mut bytes = FRAME_OVERHEAD_BYTES;
+        let bytes_max = self.limits.bytes.saturating_sub(FRAME_OVERHEAD_BYTES);
+        let mut json = Vec::new();
         if let Some(carried) = self.carried.take() {
-            bytes += carried.bytes;
+            json = carried.json;
             self.extend(&mut frame, &carried.item, Some(carried.outcome));
         }
         while frame.outcomes.len() < self.limits.entries {
@@ -143,23 +153,31 @@ impl Folder {
                 continue;
             };
             let position = item.position();
-            let (outcome, size) = self.state.apply_measured(position, entry, pinned);
-            if bytes + size > self.limits.bytes && !frame.outcomes.is_empty() {
+            let end = json.len();
+            if !frame.outcomes.is_empty() {
+                json.push(b',');
+            }
+            let start = json.len();
+            let state = &mut self.state;
+            let outcome = state.apply_written(position, entry, pinned, &mut json);
+            if json.len() > bytes_max && !frame.outcomes.is_empty() {
+                let written = json.split_off(start);
+                json.truncate(end);
                 if mutant::is("owner-drop-at-split") {
                     break;
                 }
                 self.carried = Some(Carried {
                     item,
                     outcome,
-                    bytes: size,
+                    json: written,
                 });
                 break;
             }
-            bytes += size;
             self.extend(&mut frame, &item, Some(outcome));
         }
         frame.last_input_id = self.last_input_id.as_deref().map(str::to_owned);
-        frame.first_input.is_some().then_some(frame)
+        let is_some = frame.first_input.is_some();
+        is_some.then_some(Folded { frame, json })
     }
 
     fn extend(&mut self, frame: &mut OutputFrame, item: &Item, outcome: Option<Outcome>) {
@@ -210,7 +228,12 @@ mod tests {
     fn runs(folder: &mut Folder) -> Vec<OutputFrame> {
         let mut frames = Vec::new();
         while folder.has_work() {
-            frames.extend(folder.run(&PinnedSet::new()));
+            let folded = folder.run(&PinnedSet::new());
+            frames.extend(folded.map(|folded| {
+                let json = folded.frame.to_json(&folded.json).unwrap();
+                assert_eq!(json, serde_json::to_vec(&folded.frame).unwrap());
+                folded.frame
+            }));
         }
         frames
     }

@@ -16,7 +16,7 @@ pub mod takeover;
 pub mod turn;
 
 pub use ended::Ended;
-pub use folder::{Item, Limits};
+pub use folder::{Folded, Item, Limits};
 pub use guard::Logs;
 pub use owner::{Owner, OwnerConfig, Publish};
 pub use pins::{Fetched, Pins};

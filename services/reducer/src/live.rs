@@ -7,10 +7,9 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nixfleet_bus::{Bus, Heartbeats, Message, OutputLog, PublishError, Reader};
-use nixfleet_proto::OutputFrame;
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::turn::decode;
-use nixfleet_reducer::{Ended, Owner, OwnerConfig, Seen, Taken};
+use nixfleet_reducer::{Ended, Folded, Owner, OwnerConfig, Publish, Seen, Taken};
 use nixfleet_service::CancellationToken;
 use nixfleet_service::trace::{link_all, traceparent_of};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -34,7 +33,7 @@ struct Run {
 
 /// What became of a published frame.
 struct Published {
-    frame: Arc<OutputFrame>,
+    folded: Arc<Folded>,
     run: Run,
     result: Result<u64, PublishError>,
 }
@@ -220,12 +219,17 @@ impl Live {
         let log = self.log.clone();
         self.publishing = Some(
             async move {
-                let (frame, expected) = (publish.frame, publish.expected);
+                let Publish { folded, expected } = publish;
+                let Folded { frame, json } = &*folded;
                 let traceparent = traceparent_of(&run.span);
                 let result = log
-                    .publish_traced(&frame, expected, traceparent.as_deref())
+                    .publish_written(frame, json, expected, traceparent.as_deref())
                     .await;
-                Published { frame, run, result }
+                Published {
+                    folded,
+                    run,
+                    result,
+                }
             }
             .boxed(),
         );
@@ -233,10 +237,14 @@ impl Live {
 
     fn published(&mut self, published: Published) -> Result<(), Ended> {
         self.publishing = None;
-        let Published { frame, run, result } = published;
+        let Published {
+            folded,
+            run,
+            result,
+        } = published;
         let _entered = run.span.enter();
         self.owner.published(result)?;
-        report::published(&frame, run.started.elapsed());
+        report::published(&folded.frame, run.started.elapsed());
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::{ManifestHash, OutputFrame, Position, mutant};
 
 use crate::ended::Ended;
-use crate::folder::{Folder, Item, Limits};
+use crate::folder::{Folded, Folder, Item, Limits};
 use crate::pins::{Fetched, Pins};
 use crate::takeover::Taken;
 
@@ -23,8 +23,8 @@ pub struct OwnerConfig {
 /// A frame on its way into the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
-    /// The frame.
-    pub frame: Arc<OutputFrame>,
+    /// The frame, with its outcomes as JSON.
+    pub folded: Arc<Folded>,
     /// The output sequence it must follow.
     pub expected: u64,
 }
@@ -39,9 +39,9 @@ pub struct Owner {
     /// Sequence of the last frame: the fence of the next.
     out_seq: u64,
     /// Folded, and not sent.
-    ready: Option<OutputFrame>,
+    ready: Option<Folded>,
     /// Sent, and its fate is unknown.
-    in_flight: Option<Arc<OutputFrame>>,
+    in_flight: Option<Arc<Folded>>,
     hash_every_entries: u64,
     unhashed_entries: u64,
 }
@@ -113,14 +113,14 @@ impl Owner {
         if !self.may_fold() {
             return None;
         }
-        let frame = self.folder.run(self.pins.set())?;
-        self.unhashed_entries += frame.outcomes.len() as u64;
+        let folded = self.folder.run(self.pins.set())?;
+        self.unhashed_entries += folded.frame.outcomes.len() as u64;
         if self.may_read() {
             // Nothing that waits names a manifest that no rollout uses yet.
             self.pins.sweep(self.folder.state());
         }
-        self.ready = Some(frame);
-        self.ready.as_ref()
+        self.ready = Some(folded);
+        self.ready.as_ref().map(|folded| &folded.frame)
     }
 
     /// True when the frame that waits should carry the hash of the state that it ends with.
@@ -136,8 +136,8 @@ impl Owner {
         if !self.is_hash_due() {
             return;
         }
-        if let Some(frame) = &mut self.ready {
-            frame.state_hash = Some(self.folder.state().hash());
+        if let Some(folded) = &mut self.ready {
+            folded.frame.state_hash = Some(self.folder.state().hash());
             self.unhashed_entries = 0;
         }
     }
@@ -147,10 +147,10 @@ impl Owner {
         if self.in_flight.is_some() {
             return None;
         }
-        let frame = Arc::new(self.ready.take()?);
-        self.in_flight = Some(Arc::clone(&frame));
+        let folded = Arc::new(self.ready.take()?);
+        self.in_flight = Some(Arc::clone(&folded));
         let expected = self.out_seq;
-        Some(Publish { frame, expected })
+        Some(Publish { folded, expected })
     }
 
     /// True while the fate of a frame is unknown.
@@ -164,11 +164,11 @@ impl Owner {
     /// # Errors
     /// [`Ended`].
     pub fn published(&mut self, result: Result<u64, PublishError>) -> Result<(), Ended> {
-        let frame = self.in_flight.take();
+        let folded = self.in_flight.take();
         match result {
             Err(PublishError::Fenced { last, .. }) if mutant::is("reducer-drop-fence") => {
                 self.out_seq = last;
-                self.ready = frame.map(|frame| OutputFrame::clone(&frame));
+                self.ready = folded.map(|folded| Folded::clone(&folded));
                 Ok(())
             }
             Ok(seq) => {

@@ -1,5 +1,6 @@
 //! Metrics and logs of a turn, all derived from its outcomes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
@@ -14,10 +15,8 @@ use crate::run::SERVICE;
 pub fn published(frame: &OutputFrame, took: Duration) {
     histogram!("nixfleet_turn_seconds", "service" => SERVICE).record(took);
     histogram!("nixfleet_turn_entries", "service" => SERVICE).record(frame.outcomes.len() as f64);
+    count(frame);
     for outcome in &frame.outcomes {
-        let entry = outcome.subject.entry.clone();
-        counter!("nixfleet_outcomes_total", "verdict" => outcome.verdict.name(), "entry" => entry)
-            .increment(1);
         let Verdict::Rejected(rejection) = &outcome.verdict else {
             continue;
         };
@@ -35,6 +34,21 @@ pub fn published(frame: &OutputFrame, took: Duration) {
                 tracing::info!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
             }
         }
+    }
+}
+
+/// Looking a counter up costs more than counting.
+fn count(frame: &OutputFrame) {
+    let mut counts = BTreeMap::<_, u64>::new();
+    for outcome in &frame.outcomes {
+        *counts
+            .entry((outcome.verdict.name(), &*outcome.subject.entry))
+            .or_default() += 1;
+    }
+    for ((verdict, entry), count) in counts {
+        let entry = entry.to_owned();
+        counter!("nixfleet_outcomes_total", "verdict" => verdict, "entry" => entry)
+            .increment(count);
     }
 }
 

@@ -160,7 +160,7 @@ fn fold(log: &[Entry], pinned: &PinnedSet) -> (PartitionState, Vec<Outcome>) {
         .zip(1..)
         .map(|(entry, seq)| {
             let position = Position { seq, index: 0 };
-            state.apply_measured(position, entry, pinned).0
+            state.apply(position, entry, pinned)
         })
         .collect();
     (state, outcomes)

@@ -86,11 +86,11 @@ fn a_hash_is_due_after_so_many_entries_and_fits_its_frame() {
         owner.fold().unwrap();
         owner.add_hash();
         let publish = owner.publish().unwrap();
-        if let Some(hash) = &publish.frame.state_hash {
+        if let Some(hash) = &publish.folded.frame.state_hash {
             assert_eq!(*hash, owner.state().hash());
             hashed.push(seq);
         }
-        let published = world.publish(&publish.frame, publish.expected);
+        let published = world.publish(&publish.folded.frame, publish.expected);
         owner.published(published).unwrap();
     }
     assert_eq!(hashed, [2]);

@@ -176,7 +176,7 @@ impl World {
             owner.fold().unwrap();
             owner.add_hash();
             let publish = owner.publish().unwrap();
-            let published = self.publish(&publish.frame, publish.expected);
+            let published = self.publish(&publish.folded.frame, publish.expected);
             owner.published(published).unwrap();
         }
     }

@@ -233,7 +233,7 @@ impl Live {
     fn publish(&mut self, with: &mut With<'_>) {
         if let Some(publish) = self.owner.publish() {
             let place = (publish.expected, with.ids.next());
-            let frame = &publish.frame;
+            let frame = &publish.folded.frame;
             let fenced = Fenced::start(self.partition, frame, place, with.me, with.env);
             self.publishing = Some(fenced);
         }
