@@ -1,9 +1,10 @@
 //! Bounds of what an agent may report: beyond them lie values that the log, the database or a
 //! reader's patience cannot hold.
 
-use nixfleet_proto::Timestamp;
+use nixfleet_proto::event::SubResult;
+use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::EventRequest;
-use serde_json::Value;
+use nixfleet_proto::{HostEventBody, Timestamp};
 
 use crate::error::ApiError;
 
@@ -30,10 +31,143 @@ pub fn check_event(request: &EventRequest) -> Result<(), ApiError> {
     if request.event.seq == 0 {
         return Err(out_of_bounds("event.seq", "the first event is 1"));
     }
+    check_number("event.seq", request.event.seq)?;
     check_time("event", request.event.body.at())?;
-    let value = serde_json::to_value(request)
-        .map_err(|error| ApiError::internal("reading an event back", &error))?;
-    check_value(&mut String::new(), &value)
+    check_name("hostname", &request.hostname)?;
+    check_name("rolloutId", &request.rollout_id)?;
+    check_body(&request.event.body)
+}
+
+/// Every field of every kind is named here, so that a new one cannot be forgotten.
+fn check_body(body: &HostEventBody) -> Result<(), ApiError> {
+    use HostEventBody as E;
+    match body {
+        E::DispatchAck {
+            current_closure_at_dispatch: closure,
+            received_at: _,
+        } => check_name("event.currentClosureAtDispatch", closure),
+        E::ActivationStarted {
+            started_at: _,
+            switch_method,
+        } => check_name("event.switchMethod", switch_method),
+        E::ActivationCompleted {
+            observed_current_closure: closure,
+            exit_code: _,
+            completed_at: _,
+        } => check_name("event.observedCurrentClosure", closure),
+        E::ActivationDeferred {
+            component,
+            deferred_at: _,
+        } => check_name("event.component", component),
+        E::ActivationFailed {
+            exit_code: _,
+            stderr_tail,
+            failed_at: _,
+        } => check_text("event.stderrTail", stderr_tail, MAX_TAIL_BYTES),
+        E::RollbackComplete {
+            reverted_to_closure: closure,
+            exit_code: _,
+            completed_at: _,
+        } => check_name("event.revertedToClosure", closure),
+        E::Converged {
+            converged_at: _,
+            current_closure: closure,
+        } => check_name("event.currentClosure", closure),
+        E::ProbeTopologyDeclared {
+            probes,
+            declared_at: _,
+        } => check_items("event.probes", probes, check_declaration),
+        E::ProbeObservedFirst {
+            probe_name,
+            mode: _,
+            observed_at: _,
+        }
+        | E::ProbeFailureFirst {
+            probe_name,
+            mode: _,
+            first_failed_at: _,
+        } => check_name("event.probeName", probe_name),
+        E::ProbeResult {
+            probe_name,
+            mode: _,
+            status: _,
+            observed_at: _,
+            failure_reason,
+            sub_results,
+        } => {
+            check_name("event.probeName", probe_name)?;
+            check_reason("event.failureReason", failure_reason.as_deref())?;
+            let controls = sub_results.as_deref().unwrap_or_default();
+            check_items("event.subResults", controls, check_control)
+        }
+        E::Failed {
+            failed_at: _,
+            sustained_duration_secs,
+            failing_probes,
+            policy_applied: _,
+        } => {
+            check_number("event.sustainedDurationSecs", *sustained_duration_secs)?;
+            check_items("event.failingProbes", failing_probes, check_name)
+        }
+    }
+}
+
+fn check_declaration(path: &str, probe: &ProbeDeclaration) -> Result<(), ApiError> {
+    let ProbeDeclaration {
+        probe_name,
+        kind,
+        mode: _,
+    } = probe;
+    check_name(&format!("{path}.probeName"), probe_name)?;
+    check_name(&format!("{path}.kind"), kind)
+}
+
+fn check_control(path: &str, control: &SubResult) -> Result<(), ApiError> {
+    let SubResult {
+        control_id,
+        status: _,
+        framework,
+        article,
+        effective_mode: _,
+        override_reason,
+    } = control;
+    check_name(&format!("{path}.controlId"), control_id)?;
+    check_name(&format!("{path}.framework"), framework)?;
+    let article = article.as_deref().unwrap_or_default();
+    check_name(&format!("{path}.article"), article)?;
+    check_reason(
+        &format!("{path}.overrideReason"),
+        override_reason.as_deref(),
+    )
+}
+
+fn check_items<T>(
+    field: &str,
+    items: &[T],
+    check: impl Fn(&str, &T) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
+    if items.len() > MAX_ITEMS {
+        let message = format!("{} items are more than {MAX_ITEMS}", items.len());
+        return Err(out_of_bounds(field, &message));
+    }
+    let mut items = items.iter().enumerate();
+    items.try_for_each(|(index, item)| check(&format!("{field}[{index}]"), item))
+}
+
+fn check_number(field: &str, number: u64) -> Result<(), ApiError> {
+    if number > MAX_INTEGER {
+        return Err(out_of_bounds(field, "is above 9223372036854775807"));
+    }
+    Ok(())
+}
+
+fn check_reason(field: &str, reason: Option<&str>) -> Result<(), ApiError> {
+    check_text(field, reason.unwrap_or_default(), MAX_REASON_BYTES)
+}
+
+/// Checks a name, a closure or an identifier.
+fn check_name(field: &str, text: &(impl AsRef<str> + ?Sized)) -> Result<(), ApiError> {
+    check_text(field, text.as_ref(), MAX_TEXT_BYTES)
 }
 
 /// Checks a time that a client sent.
@@ -65,59 +199,14 @@ pub fn check_text(field: &str, text: &str, max: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_value(path: &mut String, value: &Value) -> Result<(), ApiError> {
-    match value {
-        Value::Null | Value::Bool(_) => Ok(()),
-        Value::Number(number) => match number.as_u64() {
-            Some(number) if number > MAX_INTEGER => {
-                Err(out_of_bounds(path, "is above 9223372036854775807"))
-            }
-            Some(_) | None => Ok(()),
-        },
-        Value::String(text) => {
-            let field = path.rsplit('.').next().unwrap_or(path);
-            let max = match field {
-                "stderrTail" => MAX_TAIL_BYTES,
-                "failureReason" | "overrideReason" => MAX_REASON_BYTES,
-                // Hostnames, rollout ids, closures, probe names and whatever comes next.
-                _other => MAX_TEXT_BYTES,
-            };
-            check_text(path, text, max)
-        }
-        Value::Array(items) => {
-            if items.len() > MAX_ITEMS {
-                let message = format!("{} items are more than {MAX_ITEMS}", items.len());
-                return Err(out_of_bounds(path, &message));
-            }
-            let length = path.len();
-            for (index, item) in items.iter().enumerate() {
-                path.push_str(&format!("[{index}]"));
-                check_value(path, item)?;
-                path.truncate(length);
-            }
-            Ok(())
-        }
-        Value::Object(map) => {
-            let length = path.len();
-            for (key, value) in map {
-                if length > 0 {
-                    path.push('.');
-                }
-                path.push_str(key);
-                check_value(path, value)?;
-                path.truncate(length);
-            }
-            Ok(())
-        }
-    }
-}
-
 fn out_of_bounds(field: &str, message: &str) -> ApiError {
     ApiError::field("out-of-bounds", field, message)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn event(event: Value) -> EventRequest {
