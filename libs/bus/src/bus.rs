@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use nixfleet_proto::subject::{Names, Partition};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +13,7 @@ use crate::config::BusConfig;
 use crate::connect::{ConnectError, Connections};
 use crate::ids::MessageIds;
 use crate::input::{self, InputPublisher};
+use crate::layout::Standing;
 use crate::lease::{self, Leases, Membership};
 use crate::manifests::ManifestStore;
 use crate::output::OutputLog;
@@ -34,6 +36,7 @@ struct Inner {
     names: Names,
     connections: Connections,
     ids: MessageIds,
+    standing: Standing,
     tracker: TaskTracker,
     closing: CancellationToken,
     /// The publishers of this process while somebody holds them.
@@ -64,6 +67,7 @@ impl Bus {
             ids: MessageIds::new(client_name, unique),
             name: client_name.to_owned(),
             connections,
+            standing: Standing::default(),
             config,
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -96,13 +100,14 @@ impl Bus {
         &self.inner.config
     }
 
-    /// Says which connection is down, or that another process has the name of this instance; for
-    /// readiness.
+    /// Says which connection is down, that the streams are not those of this fleet, or that another
+    /// process has the name of this instance; for readiness.
     ///
     /// # Errors
     /// Names the fault.
     pub fn check(&self) -> Result<(), String> {
         self.inner.connections.check()?;
+        self.inner.standing.check()?;
         match self.refusals().values().next() {
             Some(reason) => Err(reason.clone()),
             None => Ok(()),
@@ -188,6 +193,19 @@ impl Bus {
 
     pub(crate) fn connections(&self) -> &Connections {
         &self.inner.connections
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.inner.standing
+    }
+
+    /// Waits until the streams were looked at after the last connection was made.
+    ///
+    /// # Errors
+    /// Says why nothing may be appended now.
+    pub(crate) async fn settled(&self, deadline: Instant) -> Result<(), String> {
+        let connection = *self.connections().publish_made.borrow();
+        self.standing().settled(connection, deadline).await
     }
 
     pub(crate) fn ids(&self) -> &MessageIds {

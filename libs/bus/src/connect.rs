@@ -52,6 +52,9 @@ pub enum ConnectError {
 pub(crate) struct Connections {
     /// Publishes and requests.
     pub(crate) publish: Client,
+    /// How often the connection for publishing was made; a server that came back may have lost its
+    /// data.
+    pub(crate) publish_made: watch::Receiver<u64>,
     /// Readers and subscriptions.
     pub(crate) consume: Client,
     /// How often the connection of the readers was made; a server that came back may have forgotten
@@ -70,7 +73,7 @@ pub(crate) struct Connections {
 impl Connections {
     /// Opens all connections, waiting for a server until the configured deadline.
     pub(crate) async fn open(config: &BusConfig, name: &str) -> Result<Self, ConnectError> {
-        let (publish, _) = connect(config, name, "publish").await?;
+        let (publish, publish_made) = connect(config, name, "publish").await?;
         let (consume, consume_made) = connect(config, name, "consume").await?;
         let (lease, _) = connect(config, name, "lease").await?;
         Ok(Self {
@@ -78,6 +81,7 @@ impl Connections {
             consume_js: context(&consume, config.request_timeout()),
             lease_js: context(&lease, config.ack_timeout()),
             publish,
+            publish_made,
             consume,
             consume_made,
             lease,

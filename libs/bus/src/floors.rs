@@ -29,6 +29,15 @@ impl Floors {
         floors
     }
 
+    /// The same with what the archive remembers, by stream.
+    #[must_use]
+    pub fn and_archived(mut self, marks: impl IntoIterator<Item = (String, u64)>) -> Self {
+        for (stream, seq) in marks {
+            self.raise(stream, seq);
+        }
+        self
+    }
+
     /// Notes that messages up to this sequence were seen.
     pub fn raise(&mut self, stream: impl Into<String>, seq: u64) {
         let floor = self.0.entry(stream.into()).or_default();

@@ -303,6 +303,7 @@ impl Sink {
             let reason = "the frames before took all the time".to_owned();
             return Err(AppendError::Unavailable(reason));
         }
+        self.settled(deadline).await?;
         let body: Bytes = frame.body();
         let bytes = body.len();
         let mut waiters = frame.waiters.iter();
@@ -313,7 +314,7 @@ impl Sink {
         let mut pauses = pauses();
         loop {
             let reason = match Attempt::of(message.attempt(&self.context).await) {
-                Attempt::Stored(seq) => return Ok(seq),
+                Attempt::Stored(seq) => return self.durable(seq, deadline).await,
                 Attempt::Refused(refusal) => return Err(self.refused(&refusal, bytes)),
                 Attempt::Again(reason) => reason,
             };
@@ -324,6 +325,20 @@ impl Sink {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    async fn settled(&self, deadline: Instant) -> Result<(), AppendError> {
+        let settled = self.bus.settled(deadline).await;
+        settled.map_err(AppendError::Unavailable)
+    }
+
+    /// The connection may have been made again while the message was on its way: what a server has
+    /// stored that lost its data, or has older data, is not durable.
+    async fn durable(&self, seq: u64, deadline: Instant) -> Result<u64, AppendError> {
+        self.settled(deadline).await?;
+        let acknowledged = self.bus.standing().acknowledge(&self.stream, seq);
+        acknowledged.map_err(AppendError::Unavailable)?;
+        Ok(seq)
     }
 
     fn refused(&self, refusal: &Refusal, bytes: usize) -> AppendError {

@@ -1,6 +1,8 @@
 //! Making sure that streams, buckets and the fleet's constants are there and agree.
 
+mod keep;
 mod reconcile;
+mod standing;
 mod wanted;
 
 use std::time::Duration;
@@ -16,8 +18,10 @@ use tokio::time::Instant;
 use crate::Bus;
 use crate::floors::Floors;
 use crate::leader::{Attempt, LeaderError, stream_info};
+use crate::message::StreamIdentity;
 use crate::publish::pauses;
 use reconcile::{Change, reconcile};
+pub(crate) use standing::Standing;
 
 /// Key of the fleet's constants.
 const LAYOUT_KEY: &str = "layout";
@@ -119,7 +123,9 @@ impl Bus {
         ensure_bucket(context, leases).await?;
         self.ensure_objects(context).await?;
         for wanted in wanted::streams(self.config(), names) {
-            ensure_stream(context, wanted, floors).await?;
+            let stream = wanted.name.clone();
+            let identity = ensure_stream(context, wanted, floors).await?;
+            self.standing().adopt(&stream, identity, floors.of(&stream));
         }
         Ok(())
     }
@@ -199,7 +205,7 @@ async fn ensure_stream(
     context: &Context,
     wanted: Config,
     floors: &Floors,
-) -> Result<(), LayoutError> {
+) -> Result<StreamIdentity, LayoutError> {
     let stream = wanted.name.clone();
     let floor = floors.of(&stream);
     let info = patiently(&stream, || async {
@@ -246,7 +252,7 @@ async fn ensure_stream(
             floor,
         });
     }
-    Ok(())
+    Ok(StreamIdentity::new(&info))
 }
 
 /// An answer that will not change by asking again, unless a server is short of peers just now.

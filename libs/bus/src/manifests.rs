@@ -4,8 +4,8 @@ mod chunks;
 
 use async_nats::jetstream::object_store::{InfoErrorKind, ObjectStore};
 use bytes::Bytes;
-use nixfleet_proto::ManifestHash;
-use nixfleet_proto::fleet::ReleaseAnnouncement;
+use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
+use nixfleet_proto::{ManifestHash, RolloutId};
 
 use crate::Bus;
 use crate::decode::{DecodeError, decode};
@@ -171,6 +171,7 @@ impl ManifestStore {
             stream: &self.bus.names().manifest_stream(),
             id: &id,
             expected: expected_seq,
+            life: self.bus.standing().life(),
         };
         fenced.publish(&message).await
     }
@@ -200,6 +201,27 @@ impl ManifestStore {
         let subject = self.bus.names().manifest_fleet();
         let message = self.bus.last_by_subject(&stream, &subject).await?;
         message.map(|message| read(&message)).transpose()
+    }
+
+    /// The announcement of one rollout manifest, read through the leader; absent when the stream
+    /// knows none.
+    ///
+    /// # Errors
+    /// [`AnnouncementsError`].
+    pub async fn rollout(
+        &self,
+        rollout_id: &RolloutId,
+    ) -> Result<Option<RolloutAnnouncement>, AnnouncementsError> {
+        let stream = self.bus.names().manifest_stream();
+        let subject = self.bus.names().manifest_rollout(rollout_id);
+        let Some(message) = self.bus.last_by_subject(&stream, &subject).await? else {
+            return Ok(None);
+        };
+        let seq = message.seq;
+        let rollout = decode(&message.payload, ANNOUNCEMENT_BYTES_MAX);
+        rollout
+            .map(Some)
+            .map_err(|source| AnnouncementsError::Undecodable { seq, source })
     }
 
     /// Follows the releases, beginning with the current one.

@@ -37,6 +37,8 @@ pub struct OutputLog {
     bus: Bus,
     stream: String,
     subject: String,
+    /// The life of the streams it was made in: in a later one its sequences mean nothing.
+    life: u64,
 }
 
 impl OutputLog {
@@ -44,6 +46,7 @@ impl OutputLog {
         Self {
             stream: bus.names().output_stream(partition),
             subject: bus.names().output(partition),
+            life: bus.standing().life(),
             bus,
         }
     }
@@ -129,6 +132,7 @@ impl OutputLog {
             stream: &self.stream,
             id: &id,
             expected: expected_seq,
+            life: self.life,
         };
         let started = Instant::now();
         let result = fenced.publish(&message).await;
@@ -148,6 +152,7 @@ pub(crate) struct Fenced<'a> {
     pub(crate) stream: &'a str,
     pub(crate) id: &'a str,
     pub(crate) expected: u64,
+    pub(crate) life: u64,
 }
 
 impl Fenced<'_> {
@@ -161,6 +166,7 @@ impl Fenced<'_> {
         let deadline = Instant::now() + self.bus.config().append_deadline();
         let mut pauses = pauses();
         loop {
+            self.same_life(deadline).await?;
             let reply = message.attempt(&self.bus.connections().publish_js).await;
             let reason = match fate.answered(reply) {
                 FencedAttempt::Stored(seq) => return Ok(seq),
@@ -187,6 +193,18 @@ impl Fenced<'_> {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// A writer that began in streams that are gone is no owner of those that took their place, even
+    /// where the sequences happen to fit.
+    async fn same_life(&self, deadline: Instant) -> Result<(), PublishError> {
+        let settled = self.bus.settled(deadline).await;
+        settled.map_err(PublishError::Unavailable)?;
+        if self.bus.standing().life() == self.life {
+            return Ok(());
+        }
+        let (expected, last) = (self.expected, 0);
+        Err(PublishError::Fenced { expected, last })
     }
 
     async fn settled(

@@ -70,6 +70,18 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
         );
         ctx.tasks.spawn(format!("partition {partition}"), work);
     }
+    let (reading, names) = (store.clone(), bus.names().clone());
+    let remembered = move || {
+        let (store, names) = (reading.clone(), names.clone());
+        async move {
+            let floors = remembered(&store, &names).await;
+            floors.map_err(|error| format!("{error:#}"))
+        }
+    };
+    let keep = bus.keep_layout(remembered, ctx.shutdown.clone());
+    ctx.tasks.spawn("layout", async {
+        keep.await.context("keeping the streams")
+    });
     let follow = liveness::follow(bus.clone(), store.clone(), ctx.shutdown.clone());
     ctx.tasks.spawn("liveness", follow);
     let watch = watch(
@@ -121,17 +133,19 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn floors(store: &Store, names: &Names) -> Result<Floors, ReadError> {
-    let mut floors = Floors::default();
-    for (partition, cursor) in store.cursors().await? {
-        floors.raise(names.output_stream(partition), cursor.out_seq);
-        if let Some(mark) = cursor.input {
-            floors.raise(names.input_stream(partition), mark.seq);
-        }
+    let floors = Floors::of_cursors(names, &store.cursors().await?);
+    let archived = store.archive_cursors().await?.into_iter();
+    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
+}
+
+/// The same while running, for streams that are gone. Nobody works without leases, which are gone
+/// with them, so a schema that is gone as well is made here.
+async fn remembered(store: &Store, names: &Names) -> anyhow::Result<Floors> {
+    if let Err(error) = store.schema_ready().await {
+        tracing::info!(error = %anyhow::Error::from(error), "making sure of the schema");
+        migrate(store).await?;
     }
-    for (stream, mark) in store.archive_cursors().await? {
-        floors.raise(stream, mark.sequence);
-    }
-    Ok(floors)
+    floors(store, names).await.context("reading the cursors")
 }
 
 async fn watch(

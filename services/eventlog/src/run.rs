@@ -70,6 +70,7 @@ async fn work(shared: &Arc<Shared>, context: &Context<Config>) -> anyhow::Result
         () = shutdown.cancelled() => return Ok(()),
     };
     prepared?;
+    keep_layout(shared, context);
     let units = units(shared.bus.names(), shared.bus.partitions());
     let keys: Vec<String> = units.iter().map(|unit| unit.key.clone()).collect();
     let member = Membership {
@@ -110,17 +111,25 @@ async fn prepare(shared: &Shared) -> anyhow::Result<()> {
 async fn floors(shared: &Shared) -> Result<Floors, nixfleet_store::ReadError> {
     shared.store.schema_ready().await?;
     let names = shared.bus.names();
-    let mut floors = Floors::default();
-    for (partition, cursor) in shared.store.cursors().await? {
-        floors.raise(names.output_stream(partition), cursor.out_seq);
-        if let Some(input) = cursor.input {
-            floors.raise(names.input_stream(partition), input.seq);
+    let floors = Floors::of_cursors(names, &shared.store.cursors().await?);
+    let archived = shared.store.archive_cursors().await?.into_iter();
+    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
+}
+
+/// Brings back streams that are gone, for as long as the process works.
+fn keep_layout(shared: &Arc<Shared>, context: &Context<Config>) {
+    let reading = Arc::clone(shared);
+    let remembered = move || {
+        let shared = Arc::clone(&reading);
+        async move {
+            let floors = floors(&shared).await;
+            floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
         }
-    }
-    for (stream, mark) in shared.store.archive_cursors().await? {
-        floors.raise(stream, mark.sequence);
-    }
-    Ok(floors)
+    };
+    let keep = shared.bus.keep_layout(remembered, context.shutdown.clone());
+    context.tasks.spawn("layout", async {
+        keep.await.context("keeping the streams")
+    });
 }
 
 /// States whether bus and database are there, for ever.

@@ -19,53 +19,34 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Messages taken at once.
 const BATCH: usize = 256;
 /// How often the database and the bus are asked whether they are there.
-const CHECK: Duration = Duration::from_secs(5);
+const CHECK: Duration = Duration::from_secs(2);
 
-/// Makes sure that the streams are there and are those of this configuration. What the database
-/// remembers decides where new streams begin, so without it nothing is created.
+/// Keeps the streams there, those of this configuration. What the database remembers decides where
+/// new ones begin, so without it nothing is created.
 ///
 /// # Errors
 /// When the fleet was set up otherwise: going on would put entries into wrong partitions.
-pub async fn layout(app: Arc<App>, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
-    loop {
-        match ensure_layout(&app).await {
-            Ok(()) => {
-                health.set_ready(LAYOUT, Ok(()));
-                return Ok(());
-            }
-            Err(error) if is_transient(&error) => {
-                health.set_ready(LAYOUT, Err(format!("{error:#}")));
-            }
-            Err(error) => return Err(error),
+pub fn layout(
+    app: &Arc<App>,
+    stop: CancellationToken,
+) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {
+    let reading = Arc::clone(app);
+    let remembered = move || {
+        let app = Arc::clone(&reading);
+        async move {
+            let floors = remembered(&app).await;
+            floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
         }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(RETRY) => {}
-        }
-    }
+    };
+    app.bus.keep_layout(remembered, stop)
 }
 
-async fn ensure_layout(app: &App) -> anyhow::Result<()> {
+/// The positions that tables and archive cover.
+async fn remembered(app: &App) -> Result<Floors, nixfleet_store::ReadError> {
     app.store.schema_ready().await?;
-    let mut floors = Floors::default();
-    for (partition, cursor) in app.store.cursors().await? {
-        let names = app.bus.names();
-        floors.raise(names.output_stream(partition), cursor.out_seq);
-        let input = cursor.input.map_or(0, |mark| mark.seq);
-        floors.raise(names.input_stream(partition), input);
-    }
-    for (stream, mark) in app.store.archive_cursors().await? {
-        floors.raise(stream, mark.sequence);
-    }
-    Ok(app.bus.ensure_layout(&floors).await?)
-}
-
-fn is_transient(error: &anyhow::Error) -> bool {
-    error.is::<nixfleet_store::ReadError>()
-        || matches!(
-            error.downcast_ref::<LayoutError>(),
-            Some(LayoutError::Unavailable { .. })
-        )
+    let floors = Floors::of_cursors(app.bus.names(), &app.store.cursors().await?);
+    let archived = app.store.archive_cursors().await?.into_iter();
+    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }
 
 /// Keeps the queued dispatches of one partition current: rows from the database at its cursor, then
@@ -165,6 +146,7 @@ pub async fn health(app: Arc<App>, health: Health, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         health.set_ready("bus", app.bus.check());
+        health.set_ready(LAYOUT, app.bus.layout_state());
         let database = app.store.schema_ready().await;
         health.set_ready("database", database.map_err(|error| error.to_string()));
         let loaded = app.dispatches.is_loaded();

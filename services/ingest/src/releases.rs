@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -114,6 +115,8 @@ pub struct Releases {
     store: ManifestStore,
     trust_file: PathBuf,
     current: RwLock<Option<Arc<Current>>>,
+    /// The announcements are followed anew: the stream may be another one, with other sequences.
+    starts_over: AtomicBool,
     /// Every rollout manifest that was ever announced and is still known to the stream.
     announced: RwLock<BTreeMap<RolloutId, ArtifactRef>>,
     older: RwLock<BTreeMap<RolloutId, Artifact>>,
@@ -126,6 +129,7 @@ impl Releases {
             store,
             trust_file,
             current: RwLock::default(),
+            starts_over: AtomicBool::new(false),
             announced: RwLock::default(),
             older: RwLock::default(),
         }
@@ -202,7 +206,8 @@ impl Releases {
     /// the next one comes, also while the follower of rollout announcements is behind.
     pub fn install(&self, current: Current) {
         let mut slot = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_some_and(|held| held.seq >= current.seq) {
+        let starts_over = self.starts_over.swap(false, Ordering::SeqCst);
+        if !starts_over && slot.as_ref().is_some_and(|held| held.seq >= current.seq) {
             return;
         }
         let signed_at = current.release.signed_at();
@@ -241,6 +246,7 @@ impl Releases {
                 () = tokio::time::sleep(pause) => {}
             }
             // Starts over from what is current by then.
+            self.starts_over.store(true, Ordering::SeqCst);
             announcements = self.store.follow();
         }
     }
@@ -289,23 +295,30 @@ impl Releases {
             let message = format!("no manifest of {rollout_id} is known");
             ApiError::refused(http::StatusCode::NOT_FOUND, "unknown-rollout", message)
         };
-        let Some(reference) = get(&self.announced, rollout_id) else {
-            return Err(unknown());
+        let unavailable = |error: anyhow::Error| {
+            let error = format!("{error:#}");
+            ApiError::unavailable("artifacts-unavailable", error, 5)
         };
-        let artifact = match self.load_rollout(rollout_id, &reference).await {
-            Ok(Some(artifact)) => artifact,
-            Ok(None) => return Err(unknown()),
-            Err(error) => {
-                let error = format!("{error:#}");
-                return Err(ApiError::unavailable("artifacts-unavailable", error, 5));
-            }
-        };
+        let reference = self.reference(rollout_id).await.map_err(unavailable)?;
+        let reference = reference.ok_or_else(unknown)?;
+        let loaded = self.load_rollout(rollout_id, &reference).await;
+        let artifact = loaded.map_err(unavailable)?.ok_or_else(unknown)?;
         let mut held = self.older.write().unwrap_or_else(PoisonError::into_inner);
         if held.len() >= OLDER_MAX {
             held.pop_first();
         }
         held.insert(rollout_id.clone(), artifact.clone());
         Ok(artifact)
+    }
+
+    /// Where a rollout manifest is. A dispatch may be faster than its announcement: what the follower
+    /// has not seen yet is asked for.
+    async fn reference(&self, rollout_id: &RolloutId) -> anyhow::Result<Option<ArtifactRef>> {
+        if let Some(reference) = get(&self.announced, rollout_id) {
+            return Ok(Some(reference));
+        }
+        let announced = self.store.rollout(rollout_id).await?;
+        Ok(announced.map(|announced| announced.artifact))
     }
 
     async fn load_rollout(

@@ -91,10 +91,10 @@ fn spawn_followers(
             Ok(())
         });
     }
-    tasks.spawn(
-        "layout",
-        follow::layout(Arc::clone(app), context.health.clone(), stop.clone()),
-    );
+    let layout = follow::layout(app, stop.clone());
+    tasks.spawn("layout", async {
+        layout.await.context("keeping the streams")
+    });
     let (following, health, stopping) = (Arc::clone(app), context.health.clone(), stop.clone());
     tasks.spawn("releases", async move {
         following.releases.follow(health, stopping).await;

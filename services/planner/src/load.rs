@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use nixfleet_bus::{Bus, Floors};
 use nixfleet_plan::FleetView;
 use nixfleet_proto::snapshot::{Cursor, Origin};
-use nixfleet_proto::subject::Partition;
+use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_store::Store;
 
 use crate::pins::Pins;
@@ -26,10 +26,6 @@ pub struct Loaded {
 /// When the database or the bus fails, an artifact is missing, or a log is not the one that the rows
 /// were derived from.
 pub async fn load(bus: &Bus, store: &Store, pins: &mut Pins) -> anyhow::Result<Loaded> {
-    store
-        .schema_ready()
-        .await
-        .context("checking the database schema")?;
     ensure_layout(bus, store).await?;
     let mut loaded = Loaded {
         view: FleetView::new(),
@@ -103,13 +99,23 @@ async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::
 
 /// Streams that have to be created start above everything the rows remember.
 async fn ensure_layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
-    let cursors = store.cursors().await.context("reading the cursors")?;
-    let mut floors = Floors::of_cursors(bus.names(), &cursors);
-    let archived = store.archive_cursors().await;
-    for (stream, mark) in archived.context("reading how far the archive is")? {
-        floors.raise(stream, mark.sequence);
-    }
+    let floors = remembered(store, bus.names()).await?;
     bus.ensure_layout(&floors)
         .await
         .context("checking the layout of the bus")
+}
+
+/// The positions that tables and archive cover.
+///
+/// # Errors
+/// When the database fails or has no schema.
+pub async fn remembered(store: &Store, names: &Names) -> anyhow::Result<Floors> {
+    let ready = store.schema_ready().await;
+    ready.context("checking the database schema")?;
+    let cursors = store.cursors().await.context("reading the cursors")?;
+    let archived = store.archive_cursors().await;
+    let archived = archived.context("reading how far the archive is")?;
+    let archived = archived.into_iter();
+    let floors = Floors::of_cursors(names, &cursors);
+    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }

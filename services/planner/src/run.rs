@@ -8,6 +8,7 @@ use nixfleet_service::{CancellationToken, Context, Health};
 use nixfleet_store::Store;
 
 use crate::config::Config;
+use crate::load;
 use crate::term::{self, Parts};
 
 /// The one key of the planner's leases.
@@ -39,6 +40,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
             context.shutdown.clone(),
         ),
     );
+    keep_layout(&context, &bus, &store);
     let parts = Parts {
         bus: &bus,
         store: &store,
@@ -50,6 +52,22 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     lead_on(&context, &parts).await;
     bus.close().await;
     Ok(())
+}
+
+/// Brings back streams that are gone, for as long as the process works.
+fn keep_layout(context: &Context<Config>, bus: &Bus, store: &Store) {
+    let (store, names) = (store.clone(), bus.names().clone());
+    let remembered = move || {
+        let (store, names) = (store.clone(), names.clone());
+        async move {
+            let floors = load::remembered(&store, &names).await;
+            floors.map_err(|error| format!("{error:#}"))
+        }
+    };
+    let keep = bus.keep_layout(remembered, context.shutdown.clone());
+    context.tasks.spawn("layout", async {
+        keep.await.context("keeping the streams")
+    });
 }
 
 async fn lead_on(context: &Context<Config>, parts: &Parts<'_>) {

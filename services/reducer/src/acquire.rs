@@ -21,6 +21,8 @@ const FRAMES_AT_ONCE: usize = 64;
 pub struct Acquire {
     /// The bus.
     pub bus: Bus,
+    /// The output log, of the streams as they are before anything is read.
+    pub log: OutputLog,
     /// The rows.
     pub store: Arc<Store>,
     /// The partition.
@@ -33,13 +35,13 @@ impl Acquire {
     /// # Errors
     /// [`Ended`].
     pub async fn run(&self) -> Result<Taken, Ended> {
-        let log = self.bus.output(self.partition);
+        let log = &self.log;
         let mut takeover = Takeover::new();
         let mut reader = None;
         loop {
             let answer = match takeover.need() {
                 Need::Cursor => Answer::Cursor(self.cursor().await?),
-                Need::LastFrame => Answer::LastFrame(last_frame(&log).await?),
+                Need::LastFrame => Answer::LastFrame(last_frame(log).await?),
                 Need::Logs(at) => Answer::Logs(self.logs(&at).await?),
                 Need::Barrier { frame, expected } => {
                     Answer::Barrier(log.publish(&frame, expected).await)

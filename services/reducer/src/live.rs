@@ -63,9 +63,9 @@ impl Live {
     /// Fails when heartbeats cannot be subscribed.
     pub async fn new(
         bus: &Bus,
-        partition: Partition,
+        log: OutputLog,
+        (partition, taken): (Partition, Taken),
         config: &Config,
-        taken: Taken,
     ) -> Result<Self, Ended> {
         let bounds = OwnerConfig {
             turn_entries: config.fold.turn_entries,
@@ -80,7 +80,7 @@ impl Live {
         let owner = Owner::new(taken, bounds);
         let stream = bus.names().input_stream(partition);
         Ok(Self {
-            log: bus.output(partition),
+            log,
             reader: bus.reader(&stream, owner.next().seq),
             answers: Answers::new(bus.clone(), partition, patience),
             heartbeats: bus

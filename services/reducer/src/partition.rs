@@ -107,8 +107,11 @@ impl Worker {
                 Ended::Halted(error)
             };
         }
+        // One for all of the ownership: it must not outlive the streams that the state is of.
+        let log = self.bus.output(self.partition);
         let acquire = Acquire {
             bus: self.bus.clone(),
+            log: log.clone(),
             store: Arc::clone(&self.store),
             partition: self.partition,
         };
@@ -119,7 +122,13 @@ impl Worker {
         let live = match taken {
             Ok(taken) => {
                 lease.set_epoch(taken.epoch);
-                Live::new(&self.bus, self.partition, &self.context.config, taken).await
+                Live::new(
+                    &self.bus,
+                    log,
+                    (self.partition, taken),
+                    &self.context.config,
+                )
+                .await
             }
             Err(ended) => return ended,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, Floors, LayoutError, Membership};
-use nixfleet_proto::subject::Partition;
+use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_service::{Context, Health};
 use nixfleet_store::{ReadError, Store};
 
@@ -47,6 +47,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
 
 /// Workers are joined here, before the bus closes under them.
 async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
+    keep_layout(context, bus, store);
     let member = Membership {
         service: SERVICE,
         instance: &context.instance,
@@ -113,13 +114,33 @@ async fn prepare(bus: &Bus, store: &Store, health: &Health) -> anyhow::Result<()
 /// # Errors
 /// Those of the database and of the layout.
 pub async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
-    store.schema_ready().await?;
-    let mut floors = Floors::of_cursors(bus.names(), &store.cursors().await?);
-    for (stream, mark) in store.archive_cursors().await? {
-        floors.raise(stream, mark.sequence);
-    }
+    let floors = remembered(store, bus.names()).await?;
     bus.ensure_layout(&floors).await?;
     Ok(())
+}
+
+/// The positions that tables and archive cover.
+async fn remembered(store: &Store, names: &Names) -> Result<Floors, ReadError> {
+    store.schema_ready().await?;
+    let floors = Floors::of_cursors(names, &store.cursors().await?);
+    let archived = store.archive_cursors().await?.into_iter();
+    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
+}
+
+/// Brings back streams that are gone, for as long as the process works.
+fn keep_layout(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
+    let (store, names) = (Arc::clone(store), bus.names().clone());
+    let remembered = move || {
+        let (store, names) = (Arc::clone(&store), names.clone());
+        async move {
+            let floors = remembered(&store, &names).await;
+            floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
+        }
+    };
+    let keep = bus.keep_layout(remembered, context.shutdown.clone());
+    context.tasks.spawn("layout", async {
+        keep.await.context("keeping the streams")
+    });
 }
 
 /// True when [`layout`] may succeed later.

@@ -43,6 +43,8 @@ impl Bus {
         let deadline = Instant::now() + self.config().append_deadline();
         let mut pauses = pauses();
         loop {
+            let settled = self.settled(deadline).await;
+            settled.map_err(PublishError::Unavailable)?;
             let reply = message.attempt(&self.connections().publish_js).await;
             let reason = match Attempt::of(reply) {
                 Attempt::Stored(seq) => return Ok(seq),

@@ -4,6 +4,7 @@
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
+mod both_gone;
 mod db;
 mod log_trimmed;
 mod nats_gone;

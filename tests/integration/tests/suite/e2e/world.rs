@@ -9,7 +9,7 @@ use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scope,
     scratch, shared_nats, shared_postgres, wait_for,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_postgres::NoTls;
 
 use super::fleet::{HOSTS, source};
@@ -40,7 +40,12 @@ impl World {
     /// On servers of its own, releases are published to the gateway.
     pub async fn pushed(name: &str, nats: &Nats, postgres: &Postgres) -> Self {
         let servers = (nats.url(), "fleet".to_owned(), postgres);
-        Self::start(name, 1, servers, |_, _| {}).await
+        Self::start(name, 1, servers, |config, _| {
+            // What stands still until somebody has mended it looks again soon.
+            config.set(Service::Reducer, "fold.halted_pause_seconds", "1");
+            config.set(Service::Eventlog, "archive.recheck_seconds", "1");
+        })
+        .await
     }
 
     /// On a NATS server of its own, releases are polled from a directory.
@@ -89,8 +94,23 @@ impl World {
     }
 
     pub async fn publish(&self, commit: &str) {
+        self.try_publish(commit).await.unwrap();
+    }
+
+    /// Publishes, or says how it was refused.
+    pub async fn try_publish(&self, commit: &str) -> anyhow::Result<Value> {
         let release = self.signer.release(&source(commit), commit, Utc::now());
-        self.operator.publish(&release.unwrap()).await.unwrap();
+        self.operator.publish(&release?).await
+    }
+
+    /// Publishes as soon as the gateway takes it.
+    pub async fn publish_when_possible(&self, commit: &str) {
+        let release = self.signer.release(&source(commit), commit, Utc::now());
+        let release = release.unwrap();
+        let published = wait_for("the release is taken", PATIENCE, async || {
+            self.operator.publish(&release).await.map(Some)
+        });
+        published.await.unwrap();
     }
 
     /// Waits until a host has left Pending in the rollouts of a release.
@@ -197,7 +217,7 @@ impl World {
              AND rollout_id LIKE '%@{commit}' AND current_closure = target_closure"
         );
         assert_eq!(self.count(&converged).await, HOSTS.len() as i64);
-        let accepted = swarm["totals"]["acceptedEvents"].as_i64().unwrap();
+        let accepted = accepted(hosts);
         let archived = "SELECT count(*) FROM (SELECT DISTINCT rollout_id, hostname,
              payload #>> '{body,event,seq}' FROM nixfleet.event_log
              WHERE payload #>> '{body,producer}' = 'agent') AS events";
@@ -205,6 +225,12 @@ impl World {
             (world.count(archived).await >= accepted).then_some(())
         })
         .await;
+    }
+
+    /// What the hosts say of themselves.
+    pub fn swarm_state(&mut self) -> Value {
+        let swarm = self.swarm.as_mut().expect("the swarm runs");
+        swarm.state().unwrap()
     }
 
     async fn quiet_swarm(&mut self) -> Value {
@@ -222,4 +248,15 @@ impl World {
         self.swarm.take().expect("the swarm runs").stop().unwrap();
         self.stack.stop().unwrap();
     }
+}
+
+/// How many events got a 2xx, each counted once however often it was sent.
+fn accepted(hosts: &Map<String, Value>) -> i64 {
+    let rollouts = hosts.values().flat_map(|host| {
+        let rollouts = host["rollouts"].as_object().unwrap();
+        rollouts.values()
+    });
+    let ranges = rollouts.flat_map(|rollout| rollout["acceptedSeqs"].as_array().unwrap());
+    let count = |range: &Value| range[1].as_i64().unwrap() - range[0].as_i64().unwrap() + 1;
+    ranges.map(count).sum()
 }

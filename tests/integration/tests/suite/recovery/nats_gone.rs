@@ -4,6 +4,7 @@ use nixfleet_harness::{Nats, Postgres};
 use serde_json::json;
 
 use super::db::verify;
+use crate::suite::e2e::fleet::HOSTS;
 use crate::suite::e2e::world::World;
 
 fn lose(nats: &mut Nats) {
@@ -32,6 +33,39 @@ async fn a_rollout_under_way_is_finished_and_services_may_have_been_down() {
     verify(&world).await;
     world.publish("aa03").await;
     world.wait_until_terminal("aa03").await;
+    verify(&world).await;
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_services_go_on_above_what_the_tables_cover() {
+    let mut nats = Nats::start("natsgone").unwrap();
+    let postgres = Postgres::start("natsgone").unwrap();
+    let mut world = World::pushed("natsgone", &nats, &postgres).await;
+    world.publish("aa01").await;
+    world.start_swarm(&json!({}));
+    world.wait_until_terminal("aa01").await;
+    world.check_agreement("aa01").await;
+    verify(&world).await;
+
+    lose(&mut nats);
+
+    // Nobody restarts or commands anything.
+    let above = "SELECT count(*) FROM nixfleet.partition_cursors WHERE out_seq > 1000000";
+    world
+        .wait("both partitions go on above", async |world| {
+            (world.count(above).await == 2).then_some(())
+        })
+        .await;
+    assert_eq!(world.state_of("edge@aa01").await, "Terminal");
+    // The tables are as they were, and the next release finds them so.
+    world.publish_when_possible("aa02").await;
+    world.wait_until_terminal("aa02").await;
+    assert_eq!(world.state_of("edge@aa01").await, "Superseded");
+    let converged = "SELECT count(*) FROM nixfleet.host_rollout_records
+                     WHERE rollout_id LIKE '%@aa01' AND state = 'Converged'";
+    assert_eq!(world.count(converged).await, HOSTS.len() as i64);
+    world.check_agreement("aa02").await;
     verify(&world).await;
     world.stop();
 }

@@ -1,9 +1,11 @@
 //! docs/operations/recovery-restored-backup.md: one side comes back older than the other.
 
-use nixfleet_harness::{Nats, Postgres};
+use std::time::Duration;
+
+use nixfleet_harness::{Nats, Postgres, Service, monitor, wait_for};
 use serde_json::json;
 
-use super::db::verify_whole;
+use super::db::{verify, verify_whole};
 use crate::suite::e2e::world::World;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,5 +30,67 @@ async fn an_older_postgres_is_brought_up_to_date_from_the_log() {
     world.wait_until_terminal("aa02").await;
     world.check_agreement("aa02").await;
     verify_whole(&world).await;
+    world.stop();
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const REMEDY: &str = "empty the store of NATS";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_nats_is_refused_until_its_store_is_emptied() {
+    let mut nats = Nats::start("natsold").unwrap();
+    let postgres = Postgres::start("natsold").unwrap();
+    let mut world = World::pushed("natsold", &nats, &postgres).await;
+    world.publish("aa01").await;
+    world.start_swarm(&json!({}));
+    world.wait_for_progress().await;
+    nats.stop().unwrap();
+    nats.back_up().unwrap();
+    nats.restart().unwrap();
+    world.wait_until_terminal("aa01").await;
+    world.check_agreement("aa01").await;
+    verify(&world).await;
+
+    nats.stop().unwrap();
+    nats.restore().unwrap();
+    nats.restart().unwrap();
+
+    // Everybody says what to do, and no event is accepted.
+    for service in Service::ALL {
+        let port = world.stack.instance(service, 0).unwrap().admin_port();
+        let refused = wait_for("it says what to do", PATIENCE, async || {
+            let answer = monitor::get(port, "/readyz")?;
+            anyhow::ensure!(answer.body.contains(REMEDY), "{service}: {}", answer.body);
+            Ok(Some(()))
+        });
+        refused.await.unwrap();
+    }
+    let accepted = world.swarm_state()["totals"]["acceptedEvents"].clone();
+    let published = world.try_publish("aa02").await.unwrap_err();
+    assert!(format!("{published:#}").contains("503"), "{published:#}");
+    // Who starts now ends and says the same.
+    let applier = world.stack.instance(Service::Applier, 0).unwrap();
+    applier.kill().unwrap();
+    applier.restart().unwrap();
+    let ended = wait_for("it ends", PATIENCE, async || {
+        let said = applier.tail();
+        let has_ended = applier.ended()?.is_some();
+        anyhow::ensure!(has_ended && said.contains(REMEDY), "{said}");
+        Ok(Some(()))
+    });
+    ended.await.unwrap();
+    assert_eq!(world.swarm_state()["totals"]["acceptedEvents"], accepted);
+
+    // What docs/operations/recovery-restored-backup.md says, and nothing else; who ended is started
+    // again, as everywhere.
+    nats.stop().unwrap();
+    nats.erase().unwrap();
+    nats.restart().unwrap();
+    world.stack.start_all().unwrap();
+
+    world.publish_when_possible("aa02").await;
+    world.wait_until_terminal("aa02").await;
+    world.check_agreement("aa02").await;
+    verify(&world).await;
     world.stop();
 }

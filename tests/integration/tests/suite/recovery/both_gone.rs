@@ -1,0 +1,175 @@
+//! docs/operations/recovery-both-gone.md, the acceptance gate: a fleet of two thousand hosts is visible
+//! again within one heartbeat interval, and nobody does anything.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use nixfleet_harness::release::{Signer, write_directory};
+use nixfleet_harness::{
+    Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scratch,
+    wait_for,
+};
+use nixfleet_proto::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+const HOSTS: usize = 2_000;
+/// Half of what agents do unless they are told otherwise: time enough for two thousand of them, and for
+/// control plane and servers beside them, in a debug build on two cores.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// The first time everything is compiled, connected and handed a certificate.
+const PATIENCE: Duration = Duration::from_secs(300);
+const CLOSURE: &str = "aa01-nixos-system";
+/// Hosts of one answer.
+const PAGE: usize = 500;
+
+/// What `nixfleet hosts` shows of a host.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Seen {
+    last_checkin_at: Option<Timestamp>,
+    current_closure_hash: Option<String>,
+}
+
+fn hostname(number: usize) -> String {
+    format!("host-{number:04}")
+}
+
+/// Three channels that wait for each other, two waves each: a lost fleet has to pass every gate again.
+fn source() -> Value {
+    let channels = ["critical", "edge", "stable"];
+    let hosts: Map<String, Value> = (0..HOSTS)
+        .map(|number| {
+            let canary = number % 20 < 3;
+            let host = json!({
+                "system": "x86_64-linux",
+                "tags": if canary { json!(["canary"]) } else { json!([]) },
+                "channel": channels[number % 3],
+                "closureHash": CLOSURE,
+                "pubkey": null,
+            });
+            (hostname(number), host)
+        })
+        .collect();
+    let channel = json!({
+        "rolloutPolicy": "careful",
+        "reconcileIntervalMinutes": 30,
+        "freshnessWindow": 1440,
+        "signingIntervalMinutes": 30,
+    });
+    json!({
+        "schemaVersion": 1,
+        "hosts": hosts,
+        "channels": { "edge": channel, "stable": channel, "critical": channel },
+        "rolloutPolicies": { "careful": {
+            "strategy": "waves",
+            "healthGate": {},
+            "onHealthFailure": "rollback-and-halt",
+            "waves": [
+                { "selector": { "tags": ["canary"] }, "soakMinutes": 1 },
+                { "selector": { "all": true }, "soakMinutes": 1 },
+            ],
+        } },
+        "edges": [],
+        "channelEdges": [
+            { "gates": "edge", "gated": "stable" },
+            { "gates": "stable", "gated": "critical" },
+        ],
+        "disruptionBudgets": [{ "selector": { "all": true }, "maxInFlight": 10 }],
+    })
+}
+
+fn configuration(nats: &Nats, database: &Database, dir: &PathBuf, trust: PathBuf) -> StackConfig {
+    let mut config = StackConfig::new(dir.clone(), trust).unwrap();
+    config.nats_url = nats.url();
+    config.database_url.clone_from(&database.url);
+    let releases = dir.join("releases").display().to_string();
+    config.set(Service::Planner, "source.directory", releases);
+    config.set(Service::Planner, "source.poll_seconds", "0.5");
+    // Last-seen times reach the tables soon; the default of 15 s would be half of the interval here.
+    config.set(Service::Reducer, "heartbeat.flush_seconds", "2");
+    config
+}
+
+fn swarm(stack: &Stack, dir: &PathBuf) -> Swarm {
+    let config = stack.config();
+    Swarm::start(&SwarmConfig {
+        dir: dir.clone(),
+        url: stack.url(0).unwrap(),
+        authority: config.authority.clone(),
+        trust: config.trust.clone(),
+        hostnames: (0..HOSTS).map(hostname).collect(),
+        // They run the release already: what has to come back is what is known about them.
+        profile: json!({ "initialClosure": CLOSURE }),
+        seed: 7,
+        heartbeat: HEARTBEAT,
+        probe_interval: Duration::from_secs(30),
+        sustained: Duration::from_secs(60),
+    })
+    .unwrap()
+}
+
+/// How many hosts the gateway shows with the closure they run and a sign of life after `since`.
+async fn visible(operator: &Operator, since: Timestamp) -> anyhow::Result<usize> {
+    let mut count = 0;
+    let mut path = format!("/v1/hosts?limit={PAGE}");
+    loop {
+        let page = operator.get(&path).await?;
+        let hosts: Vec<Seen> = serde_json::from_value(page["hosts"].clone())?;
+        count += hosts
+            .iter()
+            .filter(|host| host.last_checkin_at.is_some_and(|at| at > since))
+            .filter(|host| host.current_closure_hash.as_deref() == Some(CLOSURE))
+            .count();
+        match page["next"].as_str() {
+            Some(next) => path = format!("/v1/hosts?limit={PAGE}&after={next}"),
+            None => return Ok(count),
+        }
+    }
+}
+
+async fn wait_until_visible(operator: &Operator, patience: Duration) -> Duration {
+    let since = Utc::now();
+    let start = Instant::now();
+    let seen = wait_for("every host is visible", patience, async || {
+        let count = visible(operator, since).await?;
+        anyhow::ensure!(count == HOSTS, "{count} hosts are visible");
+        Ok(Some(()))
+    });
+    seen.await.unwrap();
+    start.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_hosts_are_visible_again_within_one_heartbeat_interval() {
+    let mut nats = Nats::start("bothgone").unwrap();
+    let mut postgres = Postgres::start("bothgone").unwrap();
+    let database = postgres.create_database("bothgone").await.unwrap();
+    let dir = scratch::dir("bothgone").unwrap();
+    let signer = Signer::development().unwrap();
+    let trust = signer.write_trust(&dir).unwrap();
+    let release = signer.release(&source(), "aa01", Utc::now()).unwrap();
+    write_directory(&release, &dir.join("releases")).unwrap();
+    let config = configuration(&nats, &database, &dir, trust);
+    let mut stack = Stack::start(config).await.unwrap();
+    let mut swarm = swarm(&stack, &dir);
+    let operator = stack.operator(0).unwrap();
+    wait_until_visible(&operator, PATIENCE).await;
+
+    nats.kill().unwrap();
+    postgres.kill().unwrap();
+    nats.erase().unwrap();
+    postgres.erase().unwrap();
+    postgres.restart().unwrap();
+    postgres.create_again(&database).await.unwrap();
+    nats.restart().unwrap();
+
+    let took = wait_until_visible(&operator, HEARTBEAT).await;
+    println!(
+        "{HOSTS} hosts visible {:.1} s after both servers were back empty",
+        took.as_secs_f64()
+    );
+    swarm.stop().unwrap();
+    stack.stop().unwrap();
+}
