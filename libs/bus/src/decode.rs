@@ -1,6 +1,6 @@
 //! Reading frames that anyone may have written: bounded first, then by version, then in full.
 
-use nixfleet_proto::fleet::ReleaseAnnouncement;
+use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
 pub use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
 use nixfleet_proto::wire::LivenessFlush;
@@ -76,6 +76,12 @@ impl Layout for OutputFrame {
 }
 
 impl Layout for ReleaseAnnouncement {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
+impl Layout for RolloutAnnouncement {
     fn version(&self) -> u32 {
         self.v
     }

@@ -1,7 +1,7 @@
 //! docs/operations/recovery-both-gone.md, the acceptance gate: a fleet of two thousand hosts is visible
 //! again within one heartbeat interval, and nobody does anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -80,8 +80,8 @@ fn source() -> Value {
     })
 }
 
-fn configuration(nats: &Nats, database: &Database, dir: &PathBuf, trust: PathBuf) -> StackConfig {
-    let mut config = StackConfig::new(dir.clone(), trust).unwrap();
+fn configuration(nats: &Nats, database: &Database, dir: &Path, trust: PathBuf) -> StackConfig {
+    let mut config = StackConfig::new(dir.to_path_buf(), trust).unwrap();
     config.nats_url = nats.url();
     config.database_url.clone_from(&database.url);
     let releases = dir.join("releases").display().to_string();
@@ -92,10 +92,10 @@ fn configuration(nats: &Nats, database: &Database, dir: &PathBuf, trust: PathBuf
     config
 }
 
-fn swarm(stack: &Stack, dir: &PathBuf) -> Swarm {
+fn swarm(stack: &Stack, dir: &Path) -> Swarm {
     let config = stack.config();
     Swarm::start(&SwarmConfig {
-        dir: dir.clone(),
+        dir: dir.to_path_buf(),
         url: stack.url(0).unwrap(),
         authority: config.authority.clone(),
         trust: config.trust.clone(),
