@@ -25,6 +25,7 @@ mod schedule;
 mod settle;
 mod strike;
 mod verdict;
+mod verified;
 mod waits;
 mod world;
 

@@ -165,6 +165,13 @@ fn sums(verdict: &Verdict, published: &Published) -> Table {
     row("  rejected with a reason", accounts.rejected.to_string());
     row("events lost", accounts.lost.len().to_string());
     row("events applied twice", accounts.twice.len().to_string());
+    let verified = &verdict.verified;
+    row(
+        "outcomes replayed from the archive",
+        verified.outcomes.to_string(),
+    );
+    row("  rows compared", verified.rows.to_string());
+    row("  differences", verified.differences.to_string());
     for ((event, producer, reason), count) in &archive.rejections {
         row(
             &format!("rejected: {event} of {producer}, {reason}"),
@@ -223,6 +230,11 @@ fn document(verdict: &Verdict, published: &Published, args: &Args) -> Value {
             "rejected": accounts.rejected,
             "lost": accounts.lost.len(),
             "appliedTwice": accounts.twice.len(),
+        },
+        "verify": {
+            "outcomes": verdict.verified.outcomes,
+            "rows": verdict.verified.rows,
+            "differences": verdict.verified.differences,
         },
         "faults": faults,
         "takeovers": takeovers,

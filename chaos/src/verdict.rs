@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use nixfleet_audit::Facts;
 use nixfleet_audit::check::{self, Check};
-use tokio::process::Command;
 
 use crate::accounts::Accounts;
 use crate::incident::{Incident, LEADER, Takeover, takeovers};
@@ -13,9 +12,10 @@ use crate::logs;
 use crate::sampler::Sample;
 use crate::schedule::LEASE_TTL;
 use crate::strike::How;
+use crate::verified::Verified;
 use crate::waits::{Waits, waits};
 use crate::world::World;
-use crate::{archive, replay};
+use crate::{archive, replay, verified};
 
 /// A killed owner of a partition is replaced when its lease has ended, and then at once.
 const KILLED_MAX: Duration = LEASE_TTL.saturating_add(Duration::from_secs(2));
@@ -39,6 +39,8 @@ pub struct Verdict {
     pub waits: Vec<Waits>,
     /// Work that changed hands.
     pub takeovers: Vec<Takeover>,
+    /// What the replay of the archive found.
+    pub verified: Verified,
     /// What must hold.
     pub checks: Vec<Check>,
 }
@@ -84,6 +86,7 @@ pub async fn judge(world: &World, evidence: Evidence) -> Result<Verdict> {
     let tables = replay::against_tables(url, &replayed).await?;
     let archived = archive::against_logs(url, &logs).await?;
     let accounts = Accounts::of(&evidence.facts.swarm, &logs);
+    let verified = verified::verify(url).await?;
     let takeovers = takeovers(&evidence.incidents, &logs);
     let facts = evidence.facts;
     let checks = vec![
@@ -111,7 +114,7 @@ pub async fn judge(world: &World, evidence: Evidence) -> Result<Verdict> {
         Check::new("no service ended by itself", world.deaths.clone()),
         Check::new(
             "`nixfleet db verify` finds no difference",
-            verify(world).await?,
+            verified.faults.clone(),
         ),
     ];
     Ok(Verdict {
@@ -120,6 +123,7 @@ pub async fn judge(world: &World, evidence: Evidence) -> Result<Verdict> {
         facts,
         accounts,
         takeovers,
+        verified,
         checks,
     })
 }
@@ -210,26 +214,6 @@ fn late(takeovers: &[Takeover], max: impl Fn(How) -> Option<Duration>) -> Vec<St
             }
         })
         .collect()
-}
-
-/// Runs `nixfleet db verify`, which replays the archive.
-async fn verify(world: &World) -> Result<Vec<String>> {
-    let output = Command::new(nixfleet_harness::dev::binary("nixfleet")?)
-        .args(["db", "verify"])
-        .env("NIXFLEET_DATABASE_URL", &world.database.url)
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context("starting nixfleet")?;
-    if output.status.success() {
-        return Ok(Vec::new());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    Ok(vec![format!(
-        "it ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&said).trim_end()
-    )])
 }
 
 #[cfg(test)]
