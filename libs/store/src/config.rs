@@ -84,6 +84,12 @@ impl fmt::Debug for DatabaseConfig {
     }
 }
 
+/// Silence of the server's machine after which a connection is tried, and the longest time what was sent
+/// may stay without its acknowledgement.
+const PEER_SILENCE: Duration = Duration::from_secs(15);
+/// Between two trials.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+
 impl DatabaseConfig {
     /// Every violated rule as (key within the section, message); empty when all is well.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
@@ -170,7 +176,11 @@ impl DatabaseConfig {
             driver.application_name(program());
         }
         driver.connect_timeout(self.connect_timeout());
-        driver.keepalives_idle(Duration::from_secs(15));
+        // A peer that vanished ends the connection within half a minute, whether it was idle or asked.
+        driver.keepalives_idle(PEER_SILENCE);
+        driver.keepalives_interval(KEEPALIVE_EVERY);
+        driver.keepalives_retries(3);
+        driver.tcp_user_timeout(PEER_SILENCE);
         // The URL cannot ask for less, and what it could ask for is not verified.
         driver.ssl_mode(match self.sslmode {
             SslMode::Disable => tokio_postgres::config::SslMode::Disable,

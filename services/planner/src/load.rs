@@ -1,9 +1,10 @@
 //! Loading the view at the cursors of the database.
 
 use anyhow::{Context as _, ensure};
+use futures::future::try_join_all;
 use nixfleet_bus::{Bus, Floors};
 use nixfleet_plan::FleetView;
-use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_store::Store;
 
@@ -32,27 +33,37 @@ pub async fn load(bus: &Bus, store: &Store, pins: &mut Pins) -> anyhow::Result<L
         next_output: Vec::new(),
         origins: Vec::new(),
     };
-    for partition in Partition::all(bus.partitions()) {
-        let (next, origin) = load_partition(bus, store, pins, (partition, &mut loaded.view))
-            .await
-            .with_context(|| format!("loading partition {partition}"))?;
-        loaded.next_output.push((partition, next));
-        loaded.origins.push((partition, origin));
+    // Read at once, as many as the pool has connections: most of the time is spent waiting.
+    let rows = Partition::all(bus.partitions()).map(|partition| async move {
+        let read = read_partition(bus, store, partition).await;
+        read.with_context(|| format!("loading partition {partition}"))
+    });
+    for rows in try_join_all(rows).await? {
+        for rollout in &rows.snapshot.rollouts {
+            if rollout.pinned.is_none() {
+                pins.fetch(&rollout.manifest_hash).await?;
+            }
+        }
+        loaded.next_output.push((rows.partition, rows.next));
+        loaded.origins.push((rows.partition, rows.origin));
+        loaded
+            .view
+            .load(rows.partition, rows.snapshot, pins.set())?;
     }
     Ok(loaded)
 }
 
-async fn load_partition(
-    bus: &Bus,
-    store: &Store,
-    pins: &mut Pins,
-    (partition, view): (Partition, &mut FleetView),
-) -> anyhow::Result<(u64, Origin)> {
+/// The rows of one partition, and where its log goes on.
+struct Rows {
+    partition: Partition,
+    snapshot: PartitionSnapshot,
+    next: u64,
+    origin: Origin,
+}
+
+async fn read_partition(bus: &Bus, store: &Store, partition: Partition) -> anyhow::Result<Rows> {
     let snapshot = store.load_partition(partition).await?;
-    for rollout in snapshot.rollouts.iter().filter(|row| row.pinned.is_none()) {
-        pins.fetch(&rollout.manifest_hash).await?;
-    }
-    let next = match &snapshot.cursor {
+    let (next, origin) = match &snapshot.cursor {
         Some(cursor) => (check_log(bus, partition, cursor).await?, cursor.origin),
         // An empty database is rebuilt from whatever the log still holds.
         None => {
@@ -61,8 +72,12 @@ async fn load_partition(
             (first_seq, Origin::of_log(first_seq))
         }
     };
-    view.load(partition, snapshot, pins.set())?;
-    Ok(next)
+    Ok(Rows {
+        partition,
+        snapshot,
+        next,
+        origin,
+    })
 }
 
 /// The first output sequence behind the rows. Refuses a log whose sequences mean other messages; one
