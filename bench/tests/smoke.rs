@@ -5,13 +5,14 @@ use std::process::Command;
 use serde_json::Value;
 
 #[test]
-fn every_stage_runs_and_its_figures_parse() {
+fn stages_in_memory_run_and_their_figures_parse() {
     let folder = tempfile::tempdir().unwrap();
     let (json, plot) = (
         folder.path().join("figures.json"),
         folder.path().join("costs.svg"),
     );
     let status = Command::new(env!("CARGO_BIN_EXE_nixfleet-bench"))
+        .args(["--stage", "fold,planner,growth"])
         .args(["--hosts", "20,40", "--rounds", "1", "--json"])
         .arg(&json)
         .arg("--plot")
