@@ -145,7 +145,7 @@ fn host_answer<E: Serialize>(step: Result<Step<E>, Rejection>) -> Result<String,
 /// When the line is not valid input; a rejection is an answer.
 pub fn rollout_line(line: &str) -> Result<String, LineError> {
     let line: RolloutLine = serde_json::from_str(line)?;
-    let event = RolloutEvent::deserialize(&line.event)?;
+    let event = <RolloutEvent as Deserialize>::deserialize(&line.event)?;
     let step = match line.record {
         Some(PinnedRecord { record, pinned }) => rollout::step(&record, &event).map(|step| {
             let record = step.next;

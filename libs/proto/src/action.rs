@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::entry::Position;
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::minutes::Minutes;
+use crate::tagged::tagged_enum;
 
 /// One decision of the planner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "action", rename_all_fields = "camelCase")]
+#[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(
     missing_docs,
     reason = "docs/semantics.md, plan actions, gives each field"
@@ -59,6 +60,7 @@ pub enum PlanAction {
     /// Fences older leaders out of a partition.
     Barrier {},
 }
+tagged_enum!(PlanAction, "action");
 
 impl PlanAction {
     /// Name of the action, as logged and counted.

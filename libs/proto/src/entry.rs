@@ -10,6 +10,7 @@ use crate::Timestamp;
 use crate::action::PlanAction;
 use crate::event::HostEvent;
 use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
+use crate::tagged::tagged_enum;
 
 /// Place of an entry in its partition's input log.
 #[derive(
@@ -50,7 +51,7 @@ pub enum Producer {
 
 /// The kinds of entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "entry", rename_all_fields = "camelCase")]
+#[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "docs/semantics.md, entries, gives each field")]
 pub enum EntryBody {
     HostEvent {
@@ -70,10 +71,11 @@ pub enum EntryBody {
     /// A command of a person.
     Operator { command: OperatorCommand },
 }
+tagged_enum!(EntryBody, "entry");
 
 /// What an operator may append.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all_fields = "camelCase")]
+#[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "docs/semantics.md, entries, gives each field")]
 pub enum OperatorCommand {
     /// Lets a halted rollout go on, with hosts excused.
@@ -92,6 +94,7 @@ pub enum OperatorCommand {
         reason: String,
     },
 }
+tagged_enum!(OperatorCommand, "command");
 
 impl OperatorCommand {
     /// Most bytes of all names that one rollout excuses together: each next record of the rollout

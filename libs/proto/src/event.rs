@@ -9,6 +9,7 @@ use crate::host::{ProbeDeclaration, ProbeMode, ProbeStatus};
 use crate::id::{ClosureHash, ProbeName};
 use crate::json;
 use crate::rollout::OnHealthFailure;
+use crate::tagged::tagged_enum;
 
 /// One report of one host about one rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,7 @@ pub struct HostEvent {
 
 /// The twelve event kinds with their fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all_fields = "camelCase")]
+#[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(
     missing_docs,
     reason = "the field names are those of docs/wire-protocol.md, events"
@@ -90,6 +91,7 @@ pub enum HostEventBody {
         current_closure: ClosureHash,
     },
 }
+tagged_enum!(HostEventBody, "kind");
 
 /// One control of an evidence probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

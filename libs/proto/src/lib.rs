@@ -22,6 +22,7 @@ pub mod subject;
 pub mod wire;
 
 mod json;
+mod tagged;
 
 pub use action::{Gate, Hold, PlanAction};
 pub use entry::{Entry, EntryBody, OperatorCommand, Position, Producer};

@@ -17,10 +17,11 @@ use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, Rol
 use crate::minutes::Minutes;
 use crate::rejection::Rejection;
 use crate::rollout::{RolloutEvent, RolloutRecord, RolloutState};
+use crate::tagged::tagged_enum;
 
 /// The result of one entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", try_from = "Fields")]
 pub struct Outcome {
     /// The entry's position in the input log of the partition.
     pub position: Position,
@@ -34,6 +35,42 @@ pub struct Outcome {
     /// Accepted or rejected.
     #[serde(flatten)]
     pub verdict: Verdict,
+}
+
+/// An outcome as it is read: a flattened enum would be copied first.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields {
+    position: Position,
+    at: Timestamp,
+    subject: OutcomeSubject,
+    #[serde(default)]
+    traceparent: Option<String>,
+    #[serde(default)]
+    accepted: Option<Box<Accepted>>,
+    #[serde(default)]
+    rejected: Option<Rejection>,
+}
+
+impl TryFrom<Fields> for Outcome {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        let verdict = match (fields.accepted, fields.rejected) {
+            (Some(accepted), None) => Verdict::Accepted(accepted),
+            (None, Some(rejection)) => Verdict::Rejected(rejection),
+            (Some(_), Some(_)) | (None, None) => {
+                return Err("an outcome is either `accepted` or `rejected`");
+            }
+        };
+        Ok(Self {
+            position: fields.position,
+            at: fields.at,
+            subject: fields.subject,
+            traceparent: fields.traceparent,
+            verdict,
+        })
+    }
 }
 
 /// What an entry was about, for people, archives and metrics.
@@ -110,7 +147,7 @@ pub struct Opened {
 
 /// What a transition asks the world to do, with everything needed to do it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "effect", rename_all_fields = "camelCase")]
+#[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "docs/storage.md, effects, gives each field")]
 pub enum Effect {
     /// Replaces all outstanding failures of one probe of one host.
@@ -180,3 +217,4 @@ pub enum Effect {
         holds: Vec<Hold>,
     },
 }
+tagged_enum!(Effect, "effect");

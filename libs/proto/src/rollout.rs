@@ -13,6 +13,7 @@ use crate::host::{HostRecord, HostState, NewHost};
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::json;
 use crate::minutes::Minutes;
+use crate::tagged::tagged_enum;
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -218,7 +219,7 @@ impl Pinned {
 
 /// What happened to a rollout, in the past tense.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all_fields = "camelCase")]
+#[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(
     missing_docs,
     reason = "docs/semantics.md, rollout events, gives each field"
@@ -273,6 +274,7 @@ pub enum RolloutEvent {
         at: Timestamp,
     },
 }
+tagged_enum!(RolloutEvent, "kind");
 
 impl RolloutEvent {
     /// Every kind, in the order of the documentation.

@@ -2,13 +2,15 @@
 //!
 //! Source: docs/wire-protocol.md.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Timestamp;
 use crate::event::{HostEvent, HostEventBody};
 use crate::host::{HostRecord, HostState};
 use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
 use crate::minutes::Minutes;
+use crate::tagged::read::Tagged;
 
 /// Header that carries the protocol version.
 pub const PROTOCOL_HEADER: &str = "x-nixfleet-protocol";
@@ -18,14 +20,23 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const REPLAY_HEADER: &str = "x-nixfleet-replay-from";
 
 /// A host event as agents write it: the sequence beside the kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WireEvent {
     /// Number of the event in its (host, rollout) pair.
     pub seq: u64,
     /// Kind and fields.
     #[serde(flatten)]
     pub body: HostEventBody,
+}
+
+impl<'de> Deserialize<'de> for WireEvent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut seq = None;
+        let tagged = Tagged::new("kind", deserializer).with_number("seq", &mut seq);
+        let body = HostEventBody::deserialize(tagged)?;
+        let seq = seq.ok_or_else(|| D::Error::missing_field("seq"))?;
+        Ok(Self { seq, body })
+    }
 }
 
 impl From<WireEvent> for HostEvent {
