@@ -37,9 +37,10 @@ const DAMAGE: [(&str, &str); 7] = [
     ),
     (
         "dispatch_queue",
-        "INSERT INTO nixfleet.dispatch_queue (rollout_id, hostname, record, input_seq, input_index)
+        "INSERT INTO nixfleet.dispatch_queue (rollout_id, hostname, record, input_seq, input_index,
+                target_closure, soak_minutes, enqueued_at)
          SELECT rollout_id, 'edge-00', '{\"targetClosure\": \"c\", \"soakMinutes\": 1,
-                \"enqueuedAt\": \"2026-01-01T00:00:00Z\"}', 1, 0
+                \"enqueuedAt\": \"2026-01-01T00:00:00Z\"}', 1, 0, 'c', 1, '2026-01-01T00:00:00Z'
          FROM nixfleet.rollouts WHERE channel = 'edge'",
     ),
     (
