@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use nixfleet_bus::{Bus, Heartbeats, Message, OutputLog, PublishError, Reader};
+use nixfleet_bus::{
+    Bus, Heartbeats, MAX_OUTPUT_FRAME_BYTES, Message, OutputLog, PublishError, Reader,
+};
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::turn::decode;
 use nixfleet_reducer::{Ended, Folded, Owner, OwnerConfig, Publish, Seen, Taken};
@@ -69,6 +71,7 @@ impl Live {
     ) -> Result<Self, Ended> {
         let bounds = OwnerConfig {
             turn_entries: config.fold.turn_entries,
+            frame_bytes: MAX_OUTPUT_FRAME_BYTES,
             hash_every_entries: config.fold.hash_every_entries,
         };
         let patience = Patience {

@@ -16,6 +16,8 @@ use crate::takeover::Taken;
 pub struct OwnerConfig {
     /// Most entries of one turn.
     pub turn_entries: usize,
+    /// Most bytes of a frame.
+    pub frame_bytes: usize,
     /// Entries between two state hashes; a hash walks the whole state.
     pub hash_every_entries: u64,
 }
@@ -51,7 +53,7 @@ impl Owner {
     pub fn new(taken: Taken, config: OwnerConfig) -> Self {
         let limits = Limits {
             entries: config.turn_entries,
-            bytes: MAX_OUTPUT_FRAME_BYTES,
+            bytes: config.frame_bytes.min(MAX_OUTPUT_FRAME_BYTES),
         };
         Self {
             folder: Folder::new(taken.state, taken.epoch, taken.start, limits),

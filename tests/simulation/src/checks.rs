@@ -7,7 +7,7 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::Dispatch;
-use nixfleet_proto::{ClosureHash, Hostname, PlanAction, Position, RolloutId};
+use nixfleet_proto::{ClosureHash, Entry, Hostname, PlanAction, Position, RolloutId};
 
 use crate::engine::Time;
 use crate::invariants::acknowledged::Acknowledged;
@@ -16,8 +16,10 @@ use crate::invariants::edges::Edges;
 use crate::invariants::epochs::Epochs;
 use crate::invariants::fact::{Fact, Found};
 use crate::invariants::halts::Halts;
+use crate::invariants::leaders::Leaders;
 use crate::invariants::leases::OneHolder;
 use crate::invariants::once::Once;
+use crate::invariants::recoveries::Recoveries;
 use crate::invariants::rows::{Rows, difference};
 use crate::invariants::waves::Waves;
 use crate::invariants::{cursors, freshness, stands};
@@ -55,6 +57,8 @@ pub struct Checks {
     once: Once,
     epochs: Epochs,
     rows: Rows,
+    recoveries: Recoveries,
+    leaders: Leaders,
     acknowledged: Acknowledged,
     one_holder: OneHolder,
     dispatched: BTreeMap<(RolloutId, Hostname), ClosureHash>,
@@ -76,6 +80,8 @@ impl Checks {
             once: Once::default(),
             epochs: Epochs::default(),
             rows: Rows::default(),
+            recoveries: Recoveries::default(),
+            leaders: Leaders::default(),
             acknowledged: Acknowledged::default(),
             one_holder: OneHolder::default(),
             dispatched: BTreeMap::new(),
@@ -94,6 +100,10 @@ impl Checks {
         let Some(frame) = message.input().cloned() else {
             return;
         };
+        let process = message
+            .msg_id
+            .rsplit_once('/')
+            .map_or("", |(process, _)| process);
         for (entry, index) in frame.entries.iter().zip(0_u32..) {
             self.entries += 1;
             let seq = message.seq;
@@ -109,6 +119,8 @@ impl Checks {
             self.acknowledged.note(fact);
             note_dispatch(&mut self.dispatched, fact);
             let results = [
+                ("recoveries", self.recoveries.check(fact, process)),
+                ("leaders", self.leaders.check(fact, process)),
                 ("once", self.once.check(fact)),
                 ("budgets", self.budgets.check(fact)),
                 ("halts", self.halts.check(fact)),
@@ -183,18 +195,27 @@ impl Checks {
         self.hold("owners", result);
     }
 
+    /// An owner is about to append what heartbeats proved, having looked so far.
+    pub fn recovers(
+        &mut self,
+        process: &str,
+        (partition, looked): (Partition, u64),
+        entries: &[Entry],
+    ) {
+        let result = self.recoveries.begins(process, looked, entries);
+        self.hold(
+            "recoveries",
+            result.map_err(|text| format!("{partition}: {text}")),
+        );
+    }
+
     /// The lease bucket lost its data.
     pub fn bucket_lost(&mut self, now: Time) {
         self.one_holder.bucket_lost(now);
     }
 
-    /// Who holds which lease of a service.
-    pub fn holders(
-        &mut self,
-        now: Time,
-        service: Service,
-        holders: &BTreeMap<String, Vec<String>>,
-    ) {
+    /// Who holds a lease of a service.
+    pub fn holders(&mut self, now: Time, service: Service, holders: (&str, &[String])) {
         let result = self.one_holder.check(now, service, holders);
         self.hold("leases", result);
     }

@@ -18,9 +18,10 @@ use serde_json::json;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask sim")]
 struct Arguments {
-    /// How many seeds to run.
-    #[arg(long, default_value_t = 200)]
-    seeds: u64,
+    /// How many seeds to run: 200 by default; with --mutants at most so many for each fault, 1,000
+    /// by default.
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     first: u64,
@@ -168,7 +169,7 @@ fn one(arguments: &Arguments, seed: u64, cut: &Cut) -> ExitCode {
 fn many(arguments: &Arguments, cut: Cut) -> ExitCode {
     let campaign = Campaign {
         first: arguments.first,
-        seeds: arguments.seeds,
+        seeds: arguments.seeds.unwrap_or(200),
         jobs: jobs(arguments),
         cut: cut.clone(),
         failures_max: arguments.failures.max(1),
@@ -267,15 +268,26 @@ fn mutants(_: &Arguments) -> ExitCode {
 fn mutants(arguments: &Arguments) -> ExitCode {
     use nixfleet_simulation::mutants::{Verdict, hunt};
 
-    let line = |verdict: &Verdict| match &verdict.found {
-        Some(failure) => format!(
-            "{:28} found by {:14} in seed {:5} after {:5} seeds",
-            verdict.mutant, failure.violation.invariant, failure.seed, verdict.seeds
-        ),
-        None => format!("{:28} SURVIVED {} seeds", verdict.mutant, verdict.seeds),
+    if !arguments.json {
+        println!(
+            "{:27} {:49} {:12} {:>5} {:>5}",
+            "fault", "what it breaks", "found by", "seed", "tried"
+        );
+    }
+    let line = |verdict: &Verdict| {
+        let (invariant, seed) = match &verdict.found {
+            Some(failure) => (failure.violation.invariant, failure.seed.to_string()),
+            None => ("SURVIVED", "-".to_owned()),
+        };
+        let (name, breaks) = (verdict.mutant, verdict.breaks);
+        format!(
+            "{name:27} {breaks:49} {invariant:12} {seed:>5} {:>5}",
+            verdict.seeds
+        )
     };
     let only = arguments.mutant.as_deref();
-    let verdicts = hunt(only, arguments.seeds, jobs(arguments), |verdict| {
+    let seeds = arguments.seeds.unwrap_or(1_000);
+    let verdicts = hunt(only, seeds, jobs(arguments), |verdict| {
         if !arguments.json {
             println!("{}", line(verdict));
         }
@@ -287,6 +299,7 @@ fn mutants(arguments: &Arguments) -> ExitCode {
             let found = verdict.found.as_ref();
             json!({
                 "mutant": verdict.mutant,
+                "breaks": verdict.breaks,
                 "seeds": verdict.seeds,
                 "seed": found.map(|failure| failure.seed),
                 "invariant": found.map(|failure| failure.violation.invariant),

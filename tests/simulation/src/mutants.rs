@@ -13,10 +13,38 @@ use crate::scenario::Cut;
 pub struct Verdict {
     /// Its name.
     pub mutant: &'static str,
+    /// What it breaks, in words.
+    pub breaks: &'static str,
     /// Seeds that were run.
     pub seeds: u64,
     /// The seed that found it; nothing when it survived.
     pub found: Option<Failure>,
+}
+
+/// What a fault breaks, in words.
+fn breaks(mutant: &str) -> &'static str {
+    match mutant {
+        "bus-ack-unknown" => "a publish whose fate is unknown counts as stored",
+        "bus-any-last-is-mine" => "any last frame counts as the own one",
+        "lease-never-expires" => "a lease that was not renewed in time is still held",
+        "lease-takes-held" => "a lease is taken while somebody holds it",
+        "fold-order-clock" => "the fold depends on more than the log",
+        "fold-accept-stale" => "an event that was seen before is accepted again",
+        "fold-ignore-epoch" => "actions of older leaders are accepted",
+        "halt-ignored" => "a halted rollout goes on",
+        "plan-forget-queued" => "budgets do not count queued dispatches",
+        "plan-forget-overlay" => "budgets do not count what is on its way",
+        "reducer-drop-fence" => "an owner publishes behind another one's frames",
+        "takeover-skip-barrier" => "an owner begins without a barrier",
+        "takeover-from-cursor" => "an owner ignores frames behind the rows",
+        "owner-drop-at-split" => "the outcome at which a frame is full is lost",
+        "recovery-twice" => "two heartbeats recover one transition twice",
+        "recovery-no-look" => "what is in the log already is recovered",
+        "applier-no-compare" => "rows are written wherever the cursor stands",
+        "applier-cursor-without-rows" => "the cursor moves without its rows",
+        "planner-skip-barrier" => "a leader plans before its barriers are back",
+        _ => "not described",
+    }
 }
 
 /// Runs seeds under each fault until one breaks an invariant, at most so many.
@@ -36,6 +64,7 @@ pub fn hunt(only: Option<&str>, seeds: u64, jobs: usize, tell: impl Fn(&Verdict)
         mutant::set(None);
         let verdict = Verdict {
             mutant: name,
+            breaks: breaks(name),
             seeds: summary.seeds,
             found: summary.failures.into_iter().next(),
         };
@@ -43,4 +72,16 @@ pub fn hunt(only: Option<&str>, seeds: u64, jobs: usize, tell: impl Fn(&Verdict)
         verdicts.push(verdict);
     }
     verdicts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_described() {
+        for name in mutant::NAMES {
+            assert_ne!(breaks(name), "not described", "{name}");
+        }
+    }
 }

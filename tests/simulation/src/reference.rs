@@ -56,9 +56,4 @@ impl Reference {
     pub fn outcome(&self, partition: Partition, position: Position) -> Option<&Outcome> {
         self.outcomes.get(&partition)?.get(&position)
     }
-
-    /// Begins again with a state: the log was lost, and this is what is left.
-    pub fn restart(&mut self, partition: Partition, state: PartitionState) {
-        self.states.insert(partition, state);
-    }
 }

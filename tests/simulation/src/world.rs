@@ -13,7 +13,6 @@ mod releases;
 pub mod serve;
 pub mod status;
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -207,19 +206,22 @@ impl World {
 
     /// Who holds what in the service of a process.
     fn check_leases(&mut self, id: ProcessId) {
-        let service = self.env.processes[id].service;
-        let now = self.env.now;
-        let mut holders: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (process, status) in self.processes.iter().zip(&self.env.processes) {
-            let leases = process.as_ref().and_then(Process::leases);
-            let Some(leases) = leases.filter(|leases| leases.service() == service) else {
-                continue;
-            };
-            for key in leases.held(now.since_start()) {
-                holders.entry(key.clone()).or_default().push(status.name());
+        let Some(leases) = self.processes[id].as_ref().and_then(Process::leases) else {
+            return;
+        };
+        let (service, now) = (self.env.processes[id].service, self.env.now);
+        for key in leases.keys() {
+            let others = self.processes.iter().zip(&self.env.processes);
+            let holders = others.filter(|(process, status)| {
+                let leases = process.as_ref().and_then(Process::leases);
+                status.service == service
+                    && leases.is_some_and(|leases| leases.is_held(now.since_start(), key))
+            });
+            if holders.clone().count() > 1 {
+                let names: Vec<_> = holders.map(|(_, status)| status.name()).collect();
+                self.env.checks.holders(now, service, (key, &names));
             }
         }
-        self.env.checks.holders(now, service, &holders);
     }
 
     fn requested(&mut self, id: ProcessId, request: Request) {

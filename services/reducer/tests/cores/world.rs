@@ -15,6 +15,7 @@ use nixfleet_reducer::{
 
 pub const CONFIG: OwnerConfig = OwnerConfig {
     turn_entries: 100,
+    frame_bytes: usize::MAX,
     hash_every_entries: 1,
 };
 

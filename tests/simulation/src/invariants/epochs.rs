@@ -56,14 +56,4 @@ impl Epochs {
         self.last.insert(partition, (epoch, frame.last_input));
         Ok(())
     }
-
-    /// The logs of a partition begin anew behind these positions.
-    pub fn restart(&mut self, partition: Partition, epoch: u64, mark: Option<InputMark>) {
-        self.last.insert(partition, (epoch, mark));
-    }
-
-    /// How far the inputs of a partition are answered.
-    pub fn answered(&self, partition: Partition) -> Option<InputMark> {
-        self.last.get(&partition)?.1
-    }
 }

@@ -2,7 +2,6 @@
 //!
 //! Not asked while the bucket's data is newly gone: its leases are then given out again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fact::Found;
@@ -24,26 +23,15 @@ impl OneHolder {
         self.sure_from = now + UNSURE;
     }
 
-    /// Looks at the holders of the keys of a service.
+    /// Looks at those who hold a key of a service.
     ///
     /// # Errors
     /// Names the key.
-    pub fn check(
-        &self,
-        now: Time,
-        service: Service,
-        holders: &BTreeMap<String, Vec<String>>,
-    ) -> Found {
-        if now < self.sure_from {
+    pub fn check(&self, now: Time, service: Service, (key, holders): (&str, &[String])) -> Found {
+        if now < self.sure_from || holders.len() < 2 {
             return Ok(());
         }
-        match holders.iter().find(|(_, holders)| holders.len() > 1) {
-            Some((key, holders)) => Err(format!(
-                "{} all hold {key} of {}",
-                holders.join(" and "),
-                service.name()
-            )),
-            None => Ok(()),
-        }
+        let holders = holders.join(" and ");
+        Err(format!("{holders} all hold {key} of {}", service.name()))
     }
 }

@@ -67,17 +67,6 @@ impl Rows {
             None => Ok(()),
         }
     }
-
-    /// The rows of a partition were replaced by others that stand elsewhere.
-    pub fn restart(&mut self, partition: Partition, out_seq: u64, state: PartitionState) {
-        let commits = 0;
-        let followed = Followed {
-            out_seq,
-            state,
-            commits,
-        };
-        self.followed.insert(partition, followed);
-    }
 }
 
 impl Followed {

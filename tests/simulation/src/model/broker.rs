@@ -76,11 +76,6 @@ impl Broker {
         self.streams.get(&log)
     }
 
-    /// The same to change; faults do.
-    pub fn stream_mut(&mut self, log: Log) -> Option<&mut Stream> {
-        self.streams.get_mut(&log)
-    }
-
     /// Stores a message; `None` when the stream is not there.
     pub fn publish(
         &mut self,
@@ -127,12 +122,5 @@ impl Broker {
     pub fn disconnect(&mut self) {
         self.waiting.clear();
         self.leases.disconnect();
-    }
-
-    /// Everything is gone.
-    pub fn lose_everything(&mut self) {
-        self.streams.clear();
-        self.waiting.clear();
-        self.leases.lose_everything();
     }
 }

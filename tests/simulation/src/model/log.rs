@@ -1,4 +1,4 @@
-//! The model of a JetStream stream: sequences, fences, both orders of a retried publish, loss.
+//! The model of a JetStream stream: sequences, fences, both orders of a retried publish.
 //!
 //! Source: docs/simulation.md, the model log.
 
@@ -194,22 +194,6 @@ impl Stream {
     pub fn forget_ids(&mut self) {
         self.ids.clear();
     }
-
-    /// Loses the last messages, although they were acknowledged: their sequences are used again.
-    pub fn lose_tail(&mut self, count: usize) {
-        for _ in 0..count {
-            if let Some(lost) = self.messages.pop_back() {
-                self.ids.remove(&lost.msg_id);
-            }
-        }
-    }
-
-    /// Drops messages below a sequence, as limits of age and size do.
-    pub fn trim(&mut self, below: u64) {
-        while self.first_seq < below && self.messages.pop_front().is_some() {
-            self.first_seq += 1;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -272,24 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_tail_is_written_again_with_the_same_sequences() {
-        let mut stream = stream();
-        stream.lose_tail(1);
-        assert_eq!(stream.last_seq(), 1);
-        let other = store(&mut stream, message("x", Some(1)), Retried::FenceFirst);
-        assert_eq!(other.unwrap().seq, 2);
-        assert_eq!(stream.get(2).unwrap().msg_id, "x");
-    }
-
-    #[test]
-    fn a_trimmed_stream_keeps_its_sequences() {
-        let mut stream = stream();
-        stream.trim(2);
-        assert_eq!((stream.first_seq(), stream.last_seq()), (2, 2));
-        assert!(stream.get(1).is_none());
-        stream.trim(9);
-        assert_eq!((stream.first_seq(), stream.last_seq()), (3, 2));
-        let anew = Stream::new(Timestamp::UNIX_EPOCH, 50);
-        assert_eq!((anew.first_seq(), anew.last_seq()), (50, 49));
+    fn a_stream_made_anew_begins_above_what_was_there() {
+        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 50);
+        assert_eq!((stream.first_seq(), stream.last_seq()), (50, 49));
+        let first = store(&mut stream, message("a", Some(49)), Retried::FenceFirst);
+        assert_eq!(first.unwrap().seq, 50);
     }
 }

@@ -22,6 +22,9 @@ pub enum Change {
     Lost(String),
 }
 
+/// The call of a timer that only makes a process look at its leases.
+pub const NUDGE: u64 = 0;
+
 /// The leases of a process.
 #[derive(Debug)]
 pub struct Leases {
@@ -82,16 +85,14 @@ impl Leases {
         leases
     }
 
-    /// The service.
-    pub fn service(&self) -> Service {
-        self.service
+    /// The keys of the service.
+    pub fn keys(&self) -> &[String] {
+        &self.keys
     }
 
-    /// Keys that the core holds at this time.
-    pub fn held(&self, now: Duration) -> impl Iterator<Item = &String> {
-        self.keys
-            .iter()
-            .filter(move |key| self.core.is_held(now, key))
+    /// True when the core holds the key at this time.
+    pub fn is_held(&self, now: Duration, key: &str) -> bool {
+        self.core.is_held(now, key)
     }
 
     /// The process shall end; true when nothing is held any more.
@@ -130,7 +131,12 @@ impl Leases {
     /// Takes an answer or a timer.
     pub fn take(&mut self, call: u64, reply: Option<Reply>, env: &mut Env) -> Vec<Change> {
         let now = env.now.since_start();
-        if self.timer.is_some_and(|(timer, _)| timer == call) {
+        let is_timer = self.timer.is_some_and(|(timer, _)| timer == call);
+        let is_known = is_timer || call == NUDGE || self.asked.contains_key(&call);
+        if !is_known && self.watch != Some(call) {
+            return Vec::new();
+        }
+        if is_timer {
             self.timer = None;
         }
         match reply {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nixfleet_bus::MessageIds;
 use nixfleet_plan::FleetView;
 use nixfleet_planner::{Agenda, Appends, Leader, Now, Pace, Stage};
-use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{OutputFrame, PlanAction};
 
@@ -67,7 +67,7 @@ struct Loading {
     call: u64,
     step: Step,
     view: FleetView,
-    next: BTreeMap<Partition, u64>,
+    next: BTreeMap<Partition, (u64, Origin)>,
 }
 
 /// What was asked last.
@@ -399,8 +399,8 @@ impl Loading {
                     Some(cursor) if identity.last_seq < cursor.out_seq => {
                         return Err(format!("the output log of {partition} lost its end"));
                     }
-                    Some(cursor) => cursor.out_seq + 1,
-                    None => identity.first_seq,
+                    Some(cursor) => (cursor.out_seq + 1, cursor.origin),
+                    None => (identity.first_seq, Origin::of_log(identity.first_seq)),
                 };
                 self.next.insert(partition, next);
                 Ok(self.rows(Partition::new(partition.number() + 1), env))
@@ -419,14 +419,16 @@ impl Loading {
 
 impl Working {
     fn start(loading: Loading, me: Alive, env: &mut Env) -> Self {
-        let readers = loading.next.into_iter().map(|(partition, next)| {
+        let mut leader = Leader::new(loading.view, env.shape.partitions);
+        let readers = loading.next.into_iter().map(|(partition, (next, origin))| {
+            leader.set_origin(partition, origin);
             let mut reader = Reader::new(Log::Output(partition), Route::Reader(partition), next);
             reader.ask(me, env);
             (partition, reader)
         });
         Self {
             readers: readers.collect(),
-            leader: Leader::new(loading.view, env.shape.partitions),
+            leader,
             agenda: Agenda::new(PACE),
             inbox: VecDeque::new(),
             appending: 0,
@@ -450,6 +452,9 @@ impl Working {
 
     fn absorb(&mut self, me: Alive, env: &Env) -> Result<(), Ended> {
         while let Some((partition, frame)) = self.inbox.pop_front() {
+            self.leader
+                .follow(partition, &frame)
+                .map_err(|error| error.to_string())?;
             for outcome in &frame.outcomes {
                 self.leader
                     .absorb(partition, outcome, &env.pinned)

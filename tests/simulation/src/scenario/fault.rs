@@ -40,6 +40,14 @@ pub enum FaultKind {
     DatabaseDown,
     /// A process works as if it held every lease: two owners at once.
     DefyLeases(usize),
+    /// The same, and what it reads of the logs is seconds old.
+    Stale(usize),
+    /// What all processes of a service write takes seconds; the service is that of a process.
+    Lag(usize),
+    /// All planners work as if they led, while no rows are written.
+    Rivals,
+    /// Heartbeats come several times, name any closure, and owners are slow to write.
+    Storm,
     /// Every lease is deleted.
     DropLeases,
     /// The wall clock of a process jumps by so many milliseconds and comes back at the end.
@@ -64,19 +72,13 @@ pub enum FaultKind {
     Disaster(Disaster),
 }
 
-/// Loss of data.
+/// Loss of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Disaster {
     /// The database is as it was some time ago.
     DatabaseRestored,
     /// The database is empty.
     DatabaseLost,
-    /// The broker is empty.
-    BrokerLost,
-    /// Both are empty.
-    BothLost,
-    /// A log lost its last messages, which had been acknowledged and applied.
-    TailLost(u16),
 }
 
 impl fmt::Display for Fault {
@@ -107,7 +109,7 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
     let processes: usize = shape.instances.iter().sum();
     let process = rng.index(processes);
     let host = rng.index(shape.hosts.len());
-    let kind = match rng.below(100) {
+    let kind = match rng.below(110) {
         0..=11 => FaultKind::Kill(process),
         12..=15 => FaultKind::Stop(process),
         16..=24 => FaultKind::Freeze(process),
@@ -116,7 +118,8 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
         49..=52 => FaultKind::CutDatabase(process),
         53..=56 => FaultKind::BrokerDown,
         57..=60 => FaultKind::DatabaseDown,
-        61..=68 => FaultKind::DefyLeases(process),
+        61..=64 => FaultKind::DefyLeases(process),
+        65..=68 => FaultKind::Stale(process),
         69..=70 => FaultKind::DropLeases,
         71..=74 => FaultKind::SkewProcess(process, skew(rng)),
         75..=77 => FaultKind::SkewHost(host, skew(rng)),
@@ -126,7 +129,10 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
         92 => FaultKind::ForgetfulHost(host),
         93..=94 => FaultKind::ForgetIds,
         95 => FaultKind::Poison(rng.below(4) as u16),
-        _ => FaultKind::Operator,
+        96..=99 => FaultKind::Operator,
+        100..=103 => FaultKind::Lag(process),
+        104..=106 => FaultKind::Storm,
+        _ => FaultKind::Rivals,
     };
     Fault { at, lasts, kind }
 }
@@ -146,16 +152,11 @@ fn skew(rng: &mut Rng) -> i64 {
     if rng.chance(500) { millis } else { -millis }
 }
 
-/// In one run of eight.
+/// In one run of thirteen.
 fn disaster(rng: &mut Rng) -> Option<Disaster> {
-    let roll = rng.below(64);
-    let partition = rng.below(4) as u16;
-    match roll {
+    match rng.below(64) {
         0..=2 => Some(Disaster::DatabaseRestored),
         3..=4 => Some(Disaster::DatabaseLost),
-        5 => Some(Disaster::BrokerLost),
-        6 => Some(Disaster::BothLost),
-        7 => Some(Disaster::TailLost(partition)),
         _ => None,
     }
 }

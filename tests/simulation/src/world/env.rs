@@ -9,7 +9,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ClosureHash, Hostname, PinnedSet, Timestamp};
 
 use super::event::{
-    Alive, Answer, AtHost, Caller, Event, HostId, ProcessId, Request, Requester, Route,
+    Alive, Answer, AtHost, Caller, Event, HostId, ProcessId, Request, RequestBody, Requester, Route,
 };
 use super::release::Release;
 use super::status::{CrashPoint, Status};
@@ -50,6 +50,8 @@ pub struct Env {
     pub owners: BTreeMap<Partition, Vec<Alive>>,
     /// What manifests pin: the object store.
     pub pinned: PinnedSet,
+    /// Until when heartbeats come several times and name any closure.
+    pub storm_until: Time,
     /// Until when the broker is down.
     pub broker_back_at: Time,
     /// Until when the database is down.
@@ -77,6 +79,7 @@ impl Env {
             processes: Vec::new(),
             owners: BTreeMap::new(),
             pinned: BTreeMap::new(),
+            storm_until: Time::ZERO,
             broker_back_at: Time::ZERO,
             database_back_at: Time::ZERO,
             queue: Queue::default(),
@@ -228,7 +231,7 @@ impl Env {
     /// The same without losing it: answers on one connection keep their order.
     pub fn deliver(&mut self, caller: Caller, server: Server, reply: Reply) {
         let key = (caller.process.id, server);
-        let delay = self.delay(server);
+        let delay = self.delay_of(caller.process.id, server);
         let before = self.last_answer.get(&key).copied().unwrap_or_default();
         let at = (self.now + delay).max(before);
         self.last_answer.insert(key, at);
@@ -242,7 +245,7 @@ impl Env {
             return;
         }
         let key = (id, server);
-        let delay = self.delay(server);
+        let delay = self.delay_of(id, server);
         let before = self.last_arrival.get(&key).copied().unwrap_or_default();
         let at = (self.now + delay).max(before);
         self.last_arrival.insert(key, at);
@@ -251,6 +254,13 @@ impl Env {
             self.plan_at(at + again, Event::Arrive(caller, Rc::clone(&op)));
         }
         self.plan_at(at, Event::Arrive(caller, op));
+    }
+
+    fn delay_of(&mut self, process: ProcessId, server: Server) -> Duration {
+        if self.processes[process].lags(server, self.now) {
+            return Duration::from_millis(self.net.range(300, 2_400));
+        }
+        self.delay(server)
     }
 
     /// Time of one way between a process and a server.
@@ -279,6 +289,12 @@ impl Env {
         let to = self.net.index(gateways);
         if self.strikes(self.noise.lost_request) {
             return;
+        }
+        if self.now < self.storm_until && matches!(request.body, RequestBody::Heartbeat(_)) {
+            for _ in 0..2 {
+                let again = Duration::from_millis(self.net.below(3_000));
+                self.plan(again, Event::Request(to, request.clone()));
+            }
         }
         let delay = self.far_delay();
         self.plan(delay, Event::Request(to, request));

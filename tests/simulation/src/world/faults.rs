@@ -3,10 +3,13 @@
 use nixfleet_proto::subject::Partition;
 
 use super::World;
-use super::event::{AtHost, Event, HostId, ProcessId};
+use super::event::{AtHost, Caller, Event, HostId, ProcessId, Route};
 use super::serve::stored;
+use super::status::Service;
+use crate::engine::Time;
 use crate::model::log::Publish;
 use crate::model::{Log, Server};
+use crate::process::lease::NUDGE;
 use crate::scenario::{Disaster, FaultKind};
 
 impl World {
@@ -57,9 +60,27 @@ impl World {
                 self.env.broker.disconnect();
             }
             FaultKind::DatabaseDown => self.env.database_back_at = until,
-            FaultKind::DefyLeases(number) => {
+            FaultKind::DefyLeases(number) => self.defy_leases(number, until),
+            FaultKind::Stale(number) => {
                 let id = self.process(number);
-                self.env.processes[id].defies_leases_until = until;
+                self.env.processes[id].lag(Server::Reading, until);
+                self.defy_leases(number, until);
+            }
+            FaultKind::Lag(number) => {
+                let service = self.env.processes[self.process(number)].service;
+                self.lag(service, until);
+            }
+            FaultKind::Rivals => {
+                for id in self.of_service(Service::Applier) {
+                    self.env.processes[id].frozen_until = until;
+                }
+                for id in self.of_service(Service::Planner) {
+                    self.defy_leases(id, until);
+                }
+            }
+            FaultKind::Storm => {
+                self.env.storm_until = until;
+                self.lag(Service::Reducer, until);
             }
             FaultKind::DropLeases => {
                 self.env.broker.leases.lose_everything();
@@ -128,6 +149,10 @@ impl World {
             | FaultKind::BrokerDown
             | FaultKind::DatabaseDown
             | FaultKind::DefyLeases(_)
+            | FaultKind::Stale(_)
+            | FaultKind::Lag(_)
+            | FaultKind::Rivals
+            | FaultKind::Storm
             | FaultKind::DropLeases
             | FaultKind::LyingHost(_)
             | FaultKind::ForgetIds
@@ -135,6 +160,34 @@ impl World {
             | FaultKind::Operator
             | FaultKind::Disaster(_) => {}
         }
+    }
+
+    fn of_service(&self, service: Service) -> Vec<ProcessId> {
+        let statuses = self.env.processes.iter().enumerate();
+        let found = statuses.filter(|(_, status)| status.service == service);
+        found.map(|(id, _)| id).collect()
+    }
+
+    /// Whatever a service writes takes seconds.
+    fn lag(&mut self, service: Service, until: Time) {
+        for id in self.of_service(service) {
+            for server in [Server::Publishing, Server::Database] {
+                self.env.processes[id].lag(server, until);
+            }
+        }
+    }
+
+    /// The process is told at once, and again when it is over.
+    fn defy_leases(&mut self, number: usize, until: Time) {
+        let id = self.process(number);
+        self.env.processes[id].defies_leases_until = until;
+        let caller = Caller {
+            process: self.env.processes[id].alive(id),
+            route: Route::Lease,
+            call: NUDGE,
+        };
+        self.env.plan_at(self.env.now, Event::Expired(caller));
+        self.env.plan_at(until, Event::Expired(caller));
     }
 
     /// Somebody publishes what no service writes.
@@ -160,7 +213,6 @@ impl World {
                 self.env.database.restore(&backup);
             }
             Disaster::DatabaseLost => self.env.database.restore(&Default::default()),
-            Disaster::BrokerLost | Disaster::BothLost | Disaster::TailLost(_) => {}
         }
     }
 }

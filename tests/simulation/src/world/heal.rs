@@ -65,6 +65,7 @@ impl World {
             retried: self.env.noise.retried,
             ..Noise::NONE
         };
+        self.env.storm_until = self.env.now;
         self.env.broker_back_at = self.env.now;
         self.env.database_back_at = self.env.now;
         for status in &mut self.env.processes {

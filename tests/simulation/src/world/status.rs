@@ -67,6 +67,7 @@ pub struct Status {
     /// Until when it works as if it held every lease.
     pub defies_leases_until: Time,
     cut_until: BTreeMap<Server, Time>,
+    lag_until: BTreeMap<Server, Time>,
     calls: u64,
 }
 
@@ -83,6 +84,7 @@ impl Status {
             crash_at: None,
             defies_leases_until: Time::ZERO,
             cut_until: BTreeMap::new(),
+            lag_until: BTreeMap::new(),
             calls: 0,
         }
     }
@@ -119,9 +121,22 @@ impl Status {
             .is_some_and(|until| now < *until)
     }
 
+    /// Makes a way slow.
+    pub fn lag(&mut self, server: Server, until: Time) {
+        self.lag_until.insert(server, until);
+    }
+
+    /// True while everything on the way takes seconds.
+    pub fn lags(&self, server: Server, now: Time) -> bool {
+        self.lag_until
+            .get(&server)
+            .is_some_and(|until| now < *until)
+    }
+
     /// All ways are open again.
     pub fn heal(&mut self) {
         self.cut_until.clear();
+        self.lag_until.clear();
         self.crash_at = None;
         self.defies_leases_until = Time::ZERO;
         self.frozen_until = Time::ZERO;

@@ -27,6 +27,7 @@ const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
 /// Small bounds, so that runs split and hashes are frequent.
 const BOUNDS: OwnerConfig = OwnerConfig {
     turn_entries: 5,
+    frame_bytes: 5_000,
     hash_every_entries: 40,
 };
 
@@ -44,6 +45,8 @@ pub struct Live {
     recovery: Recovery<Waiter>,
     publishing: Option<Fenced>,
     looking: Option<u64>,
+    /// How far the input log reached when the round began.
+    looked: u64,
     /// Entries of a recovery that are being appended, and where the others are.
     appending: Option<(usize, Vec<Position>)>,
     is_stopping: bool,
@@ -74,6 +77,7 @@ impl Live {
             recovery: Recovery::new(64),
             publishing: None,
             looking: None,
+            looked: 0,
             appending: None,
             is_stopping: false,
         };
@@ -141,7 +145,10 @@ impl Live {
         if self.looking == Some(answer.0) {
             self.looking = None;
             let progress = match answer.1 {
-                Some(Reply::Identity(identity)) => Progress::Tail(identity.last_seq),
+                Some(Reply::Identity(identity)) => {
+                    self.looked = identity.last_seq;
+                    Progress::Tail(identity.last_seq)
+                }
                 _ => Progress::Failed,
             };
             self.recovery.proceed(progress);
@@ -213,6 +220,9 @@ impl Live {
                 self.looking = Some(call);
             }
             Some(Step::Append(entries)) => {
+                let name = with.ids.process();
+                let round = (self.partition, self.looked);
+                with.env.checks.recovers(name, round, &entries);
                 self.appending = Some((entries.len(), Vec::new()));
                 for entry in entries {
                     let ticket = Ticket {

@@ -40,7 +40,8 @@ impl Host {
 
     /// A host that lies names a closure it does not run.
     pub(super) fn heartbeat(&mut self, mut request: HeartbeatRequest, env: &mut Env) {
-        if env.now < self.lies_until && request.current_closure.is_some() {
+        let lies = env.now < self.lies_until.max(env.storm_until);
+        if lies && request.current_closure.is_some() {
             let closures = env.known_closures();
             request.current_closure = Some(env.net.pick(&closures).clone());
             env.trace(format_args!(

@@ -1,0 +1,81 @@
+//! An owner recovers what was missed and nothing else: it recovers a transition once, and what it
+//! recovers is only refused when something about the host came into the log after the owner looked.
+//!
+//! Source: docs/semantics.md, heartbeats and recovery.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId};
+
+use super::fact::{Fact, Found};
+
+type Key = (RolloutId, Hostname);
+
+/// Where owners looked, and what the logs hold about each host.
+#[derive(Debug, Default)]
+pub struct Recoveries {
+    /// How far the log reached when a process last recovered something of a host.
+    looked: BTreeMap<(String, Key), u64>,
+    /// Sequence of the last entry about a host.
+    last: BTreeMap<(Partition, Key), u64>,
+    /// The same of the last entry that is about no single host.
+    set_wide: BTreeMap<Partition, u64>,
+}
+
+impl Recoveries {
+    /// An owner is about to append these entries, having looked up to a sequence.
+    ///
+    /// # Errors
+    /// Names what it recovers twice.
+    pub fn begins(&mut self, process: &str, looked: u64, entries: &[Entry]) -> Found {
+        let mut seen = BTreeSet::new();
+        for entry in entries {
+            let Some(key) = key(&entry.body) else {
+                continue;
+            };
+            if !seen.insert(key.clone()) {
+                return Err(format!("{process} recovers {} of {} twice", key.1, key.0));
+            }
+            self.looked.insert((process.to_owned(), key), looked);
+        }
+        Ok(())
+    }
+
+    /// Looks at an entry; `process` wrote it.
+    ///
+    /// # Errors
+    /// Names a recovery that nothing called for.
+    pub fn check(&mut self, fact: Fact<'_>, process: &str) -> Found {
+        let seq = fact.outcome.position.seq;
+        let Some(key) = key(&fact.entry.body) else {
+            self.set_wide.insert(fact.partition, seq);
+            return Ok(());
+        };
+        let of_host = self.last.insert((fact.partition, key.clone()), seq);
+        let before = of_host.max(self.set_wide.get(&fact.partition).copied());
+        if !is_recovery(&fact.entry.body) || fact.accepted().is_some() {
+            return Ok(());
+        }
+        let looked = self.looked.get(&(process.to_owned(), key.clone()));
+        let Some(looked) = looked.copied() else {
+            return Ok(());
+        };
+        if before.is_some_and(|before| before > looked) {
+            return Ok(());
+        }
+        Err(format!(
+            "{process} looked up to {looked} and recovered {} of {} for nothing at {seq}",
+            key.1, key.0
+        ))
+    }
+}
+
+fn key(body: &EntryBody) -> Option<Key> {
+    Some((body.rollout_id()?.clone(), body.hostname()?.clone()))
+}
+
+fn is_recovery(body: &EntryBody) -> bool {
+    let producer = Producer::Recovery;
+    matches!(body, EntryBody::HostEvent { producer: p, .. } if *p == producer)
+}
