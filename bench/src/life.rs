@@ -48,10 +48,13 @@ impl<'a> Life<'a> {
 
     /// What comes before: a leader and the open rollout.
     pub fn beginning(fleet: &Fleet) -> [Entry; 2] {
-        [PlanAction::Barrier {}, fleet.open()].map(|action| {
-            let epoch = EPOCH;
-            Entry::new(at(0), EntryBody::Plan { epoch, action })
-        })
+        [PlanAction::Barrier {}, fleet.open()].map(Self::planned)
+    }
+
+    /// What the planner does before anything else.
+    pub fn planned(action: PlanAction) -> Entry {
+        let epoch = EPOCH;
+        Entry::new(at(0), EntryBody::Plan { epoch, action })
     }
 
     fn plan(&self, action: PlanAction) -> Entry {

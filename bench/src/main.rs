@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 
 use report::Report;
-use servers::{Options, block_on};
+use servers::{Options, block_on, gate};
 
 /// Measures stages and their limits.
 #[derive(Debug, Parser)]
@@ -39,9 +39,15 @@ struct Arguments {
     /// How often a stage and its limit are measured.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Seconds for which a load is kept up.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
     /// Folds the lives of that many hosts and prints the memory it took; used by the stage `growth`.
     #[arg(long, hide = true)]
     probe_memory: Option<usize>,
+    /// Answers every event with 204: port, certificate, key, authority; used by the stages `ingest-…`.
+    #[arg(long, hide = true, value_delimiter = ',')]
+    serve_nothing: Vec<String>,
 }
 
 /// Hosts of the stage `fold`, unless every size asked for is smaller.
@@ -65,6 +71,14 @@ enum Stage {
     Applier,
     /// The event log, all streams to the archive, against a bare COPY of the same rows.
     Eventlog,
+    /// The gateway, one event per request, against a server that answers without a log.
+    IngestSingle,
+    /// The gateway, arrays of events.
+    IngestArray,
+    /// Agents, gateway, reducer, tables and archive together.
+    EndToEnd,
+    /// From the last host of a wave to the agents of the next one.
+    Dispatch,
 }
 
 fn main() -> ExitCode {
@@ -81,6 +95,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(hosts) = arguments.probe_memory {
         return memory::growth::probe(hosts);
     }
+    if !arguments.serve_nothing.is_empty() {
+        return block_on(servers::nothing::serve(&arguments.serve_nothing));
+    }
     let mut report = Report {
         command: std::env::args().collect::<Vec<_>>().join(" "),
         machine: machine(),
@@ -90,6 +107,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let on_servers = Options {
         hosts: largest.min(SERVER_HOSTS),
         rounds: arguments.rounds,
+        seconds: arguments.seconds,
     };
     for stage in Stage::value_variants() {
         if !arguments.stage.is_empty() && !arguments.stage.contains(stage) {
@@ -102,6 +120,10 @@ fn run(arguments: &Arguments) -> Result<()> {
             Stage::Reducer => block_on(servers::reducer::run(on_servers)),
             Stage::Applier => block_on(servers::applier::run(on_servers)),
             Stage::Eventlog => block_on(servers::eventlog::run(on_servers)),
+            Stage::IngestSingle => block_on(gate::run(gate::SINGLE, on_servers)),
+            Stage::IngestArray => block_on(gate::run(gate::ARRAY, on_servers)),
+            Stage::EndToEnd => block_on(servers::whole::run(on_servers)),
+            Stage::Dispatch => block_on(servers::dispatch::run(on_servers)),
         };
         let figures = figures.with_context(|| format!("measuring {stage:?}"))?;
         for figure in &figures {

@@ -4,13 +4,19 @@
 //! those of production. A stage's clock is the one of the server it ends at.
 
 pub mod applier;
+pub mod dispatch;
 pub mod eventlog;
+mod events;
+pub mod gate;
+mod load;
 mod log;
+pub mod nothing;
 pub mod reducer;
 mod release;
 mod replay;
 mod unnest;
 mod usage;
+pub mod whole;
 mod world;
 
 use std::future::Future;
@@ -24,6 +30,8 @@ pub struct Options {
     pub hosts: usize,
     /// How often a stage and its limit are measured.
     pub rounds: usize,
+    /// How long a load is kept up.
+    pub seconds: u64,
 }
 
 /// Runs a stage to its end.

@@ -1,37 +1,42 @@
-//! Every stage runs on a tiny fleet and says what it measured in a form that machines read.
+//! Stages in memory run on small fleets and say what they measured in a form that machines read.
 
 use std::process::Command;
 
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-#[test]
-fn stages_in_memory_run_and_their_figures_parse() {
-    let folder = tempfile::tempdir().unwrap();
-    let (json, plot) = (
-        folder.path().join("figures.json"),
-        folder.path().join("costs.svg"),
-    );
+/// Runs stages and holds that each has figures.
+fn check(stages: &[&str], arguments: &[&str]) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let json = folder.path().join("figures.json");
     let status = Command::new(env!("CARGO_BIN_EXE_nixfleet-bench"))
-        .args(["--stage", "fold,planner,growth"])
-        .args(["--hosts", "20,40", "--rounds", "1", "--json"])
+        .args(["--stage", &stages.join(",")])
+        .args(arguments)
+        .args(["--rounds", "1", "--seconds", "1", "--json"])
         .arg(&json)
-        .arg("--plot")
-        .arg(&plot)
-        .status()
-        .unwrap();
-    assert!(status.success());
-    let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
-    let figures = report["figures"].as_array().unwrap();
-    for stage in ["fold", "planner", "growth"] {
-        let mut of_stage = figures.iter().filter(|figure| figure["stage"] == stage);
-        assert!(
-            of_stage.all(|figure| figure["value"].is_number()),
-            "{stage}"
-        );
-        assert!(
-            figures.iter().any(|figure| figure["stage"] == stage),
-            "{stage}"
-        );
+        .status()?;
+    ensure!(status.success(), "ended with {status}");
+    let report: Value = serde_json::from_slice(&std::fs::read(json)?)?;
+    let figures = report["figures"].as_array().context("no figures")?;
+    for stage in stages {
+        let of_stage: Vec<_> = figures
+            .iter()
+            .filter(|figure| figure["stage"] == *stage)
+            .collect();
+        ensure!(!of_stage.is_empty(), "{stage} has no figures");
+        let numbers = of_stage.iter().all(|figure| figure["value"].is_number());
+        ensure!(numbers, "{stage}: {of_stage:?}");
     }
-    assert!(std::fs::read_to_string(plot).unwrap().starts_with("<svg"));
+    Ok(())
+}
+
+#[test]
+fn stages_in_memory_run_and_their_figures_parse() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let plot = folder.path().join("costs.svg");
+    let plotted = plot.to_str().context("a path that is no text")?;
+    let stages = ["fold", "planner", "growth"];
+    check(&stages, &["--hosts", "20,40", "--plot", plotted])?;
+    ensure!(std::fs::read_to_string(plot)?.starts_with("<svg"));
+    Ok(())
 }

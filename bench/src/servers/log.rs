@@ -67,6 +67,18 @@ pub struct Written {
     pub covers: u64,
 }
 
+/// Waits until the output log answers something.
+///
+/// # Errors
+/// When it does not within minutes.
+pub async fn begun(bus: &Bus, partition: Partition) -> Result<()> {
+    let stream = bus.names().output_stream(partition);
+    wait_for("the first frame", PATIENCE, async || {
+        Ok((bus.stream_identity(&stream).await?.last_seq > 1).then_some(()))
+    })
+    .await
+}
+
 /// Waits until the output log answers the last entry.
 ///
 /// # Errors

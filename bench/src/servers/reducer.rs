@@ -103,6 +103,7 @@ async fn fold(
     let (database, store) = world::database().await?;
     let mut stack = world.launch(&[Service::Reducer], &database)?;
     let reducer = stack.instance(Service::Reducer, 0)?.pid();
+    log::begun(bus, partition).await?;
     let meter = Meter::start([("reducer", reducer), ("nats", world.nats.pid())])?;
     log::folded(bus, partition, last).await?;
     let usage = meter.cores()?;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-/// Processor time of a process and of all its children, as of now; those that ended are not counted.
+/// Processor time of a process and of all its children, as of now; those that ended are not counted,
+/// nor are ours: they are the servers.
 ///
 /// # Errors
 /// When there is no such process.
@@ -19,6 +20,9 @@ pub fn cpu_of(pid: u32) -> Result<Duration> {
     let spent = spent.context("reading the processor time of a process")?;
     let mut total =
         Duration::from_secs_f64(spent as f64 / rustix::param::clock_ticks_per_second() as f64);
+    if pid == std::process::id() {
+        return Ok(total);
+    }
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     for child in children.unwrap_or_default().split_whitespace() {
         // A child may end between the two reads.

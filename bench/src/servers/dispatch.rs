@@ -1,0 +1,132 @@
+//! From the last host of a wave to the agents of the next one.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use async_nats::jetstream;
+use futures::future::try_join_all;
+use nixfleet_harness::{Operator, Service};
+use nixfleet_proto::Minutes;
+use nixfleet_proto::subject::Partition;
+
+use super::events::Events;
+use super::gate::Gate;
+use super::load::Agent;
+use super::release::{self, Release, Shape};
+use super::unnest::connect;
+use super::{Options, say};
+use crate::report::{Figure, Target, median};
+
+/// Agents that wait, at most.
+const HOSTS_MAX: usize = 2_000;
+/// Most milliseconds until all but one of a hundred hold their dispatch.
+const TARGET_MS: f64 = 100.0;
+/// Time for the polls to be waiting before the wave ends.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How often the limit is measured in a round.
+const TRIPS: usize = 100;
+
+/// Milliseconds from the claim of a wave's last host to the dispatches of the next wave.
+///
+/// # Errors
+/// When a server or program is missing, or a dispatch does not come.
+pub async fn run(options: Options) -> Result<Vec<Figure>> {
+    let hosts = options.hosts.min(HOSTS_MAX);
+    let shape = Shape {
+        waves: vec![1, hosts],
+        soak: Minutes::from_minutes(0),
+    };
+    let release = release::build(&shape)?;
+    let (mut halves, mut tails, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
+        let (half, tail, limit) = measure(&release).await?;
+        say!(
+            "dispatch {round}/{}: p50 {half:.1} ms, p99 {tail:.1} ms, one append and one commit \
+             {limit:.1} ms",
+            options.rounds
+        );
+        halves.push(half);
+        tails.push(tail);
+        limits.push(limit);
+    }
+    let name = "one append and one commit";
+    let tail = Figure::new("dispatch", "p99 from claim to dispatch", "ms", tails).of(hosts);
+    let half = Figure::new("dispatch", "p50 from claim to dispatch", "ms", halves).of(hosts);
+    Ok(vec![
+        half.against(name, limits.clone()),
+        tail.against(name, limits).target(Target::AtMost(TARGET_MS)),
+    ])
+}
+
+async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
+    let gate = Gate::start(&[
+        Service::Applier,
+        Service::Eventlog,
+        Service::Reducer,
+        Service::Planner,
+    ])
+    .await?;
+    let limit = round_trip(&gate).await?;
+    let hosts = 0..release.fleet.len();
+    let events = hosts
+        .map(|number| Events::of(&release.fleet, number))
+        .collect();
+    let mut agents = gate.agents(events).await?;
+    let config = &gate.world.config;
+    let operator = Operator::new(&gate.url(), &config.authority, &config.operator)?;
+    operator.publish(&release.built).await?;
+    let mut first = agents.remove(0);
+    first
+        .dispatch()
+        .await
+        .context("dispatching the first wave")?;
+    let waiting = agents.into_iter().map(|agent| tokio::spawn(wait(agent)));
+    let waiting: Vec<_> = waiting.collect();
+    for _ in 1..8 {
+        first.request(1).await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let claimed = Instant::now();
+    first.claim().await?;
+    let mut latencies = Vec::new();
+    for held in try_join_all(waiting).await? {
+        let held = held?.checked_duration_since(claimed);
+        let held = held.context("a dispatch came before its wave")?;
+        latencies.push(held.as_secs_f64() * 1_000.0);
+    }
+    gate.stop()?;
+    latencies.sort_by(f64::total_cmp);
+    let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
+    ensure!(!latencies.is_empty(), "nobody waited");
+    Ok((at(0.50), at(0.99), limit))
+}
+
+/// Waits for the dispatch of an agent, and says when it came.
+async fn wait(mut agent: Agent) -> Result<Instant> {
+    agent.dispatch().await?;
+    Ok(Instant::now())
+}
+
+/// Milliseconds of an append to a stream and a commit, one after the other.
+async fn round_trip(gate: &Gate) -> Result<f64> {
+    let bus = gate.world.other_bus().await?;
+    let wildcard = bus.names().input_wildcard(Partition::new(0));
+    let context = jetstream::new(async_nats::connect(gate.world.nats.url()).await?);
+    let client = connect(&gate.database.url).await?;
+    client
+        .batch_execute("CREATE TABLE nixfleet.trips (n integer)")
+        .await?;
+    let insert = client
+        .prepare("INSERT INTO nixfleet.trips VALUES (1)")
+        .await?;
+    let mut took = Vec::with_capacity(TRIPS);
+    for _ in 0..TRIPS {
+        let started = Instant::now();
+        let ack = context.publish(wildcard.replace('>', "event.a.b"), "{}".into());
+        ack.await?.await?;
+        client.execute(&insert, &[]).await?;
+        took.push(started.elapsed().as_secs_f64() * 1_000.0);
+    }
+    bus.close().await;
+    Ok(median(&took))
+}

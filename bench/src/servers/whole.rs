@@ -1,0 +1,156 @@
+//! The whole way: from agents through gateway and reducer to tables and archive.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use nixfleet_bus::Bus;
+use nixfleet_harness::{Service, wait_for};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, Minutes, PlanAction};
+use nixfleet_store::Store;
+
+use super::events::Events;
+use super::gate::{ARRAY, Gate, Kind, SINGLE};
+use super::load::{self, Plan};
+use super::log::{self, PATIENCE};
+use super::release::{self, Release, Shape};
+use super::{Options, say};
+use crate::fleet::SOAK_MINUTES;
+use crate::life::Life;
+use crate::report::{Figure, Target};
+
+/// Hosts at most: each has a certificate and a connection.
+const HOSTS_MAX: usize = 1_000;
+/// Requests at a time.
+const AT_ONCE: usize = 128;
+/// Least events per second, one per request and in arrays.
+const TARGETS: [(Kind, f64); 2] = [(SINGLE, 10_000.0), (ARRAY, 40_000.0)];
+
+/// Events per second from the first request until the last event is in the tables and in the archive.
+///
+/// # Errors
+/// When a server or program is missing, or an event does not arrive.
+pub async fn run(options: Options) -> Result<Vec<Figure>> {
+    let hosts = options.hosts.min(HOSTS_MAX);
+    let release = release::build(&Shape::of(hosts))?;
+    let mut figures = Vec::new();
+    for (kind, target) in TARGETS {
+        let (mut rates, mut notes) = (Vec::new(), Vec::new());
+        for round in 1..=options.rounds {
+            let (rate, note) = measure(kind, &release, options).await?;
+            say!(
+                "end-to-end, {} per request {round}/{}: {rate:.0} events/s; {note}",
+                kind.events,
+                options.rounds
+            );
+            rates.push(rate);
+            notes.push(note);
+        }
+        let name = format!("{} events per request, to tables and archive", kind.events);
+        let figure = Figure::new("end-to-end", name, "events/s", rates).of(hosts);
+        figures.push(figure.target(Target::AtLeast(target)).noting(notes));
+    }
+    Ok(figures)
+}
+
+async fn measure(kind: Kind, release: &Release, options: Options) -> Result<(f64, String)> {
+    let gate = Gate::start(&[Service::Applier, Service::Eventlog, Service::Reducer]).await?;
+    let bus = gate.world.bus().await?;
+    release::store(&bus, release).await?;
+    dispatch(&bus, release).await?;
+    let store = gate.store()?;
+    arrived(&bus, &store).await?;
+    let hosts = 0..release.fleet.len();
+    let events = hosts
+        .map(|number| Events::of(&release.fleet, number))
+        .collect();
+    let mut agents = gate.agents(events).await?;
+    let plan = Plan {
+        events: kind.events,
+        time: Duration::from_secs(options.seconds),
+        rate: None,
+    };
+    let meter = gate.meter()?;
+    let started = Instant::now();
+    let seen = load::run(&mut agents, AT_ONCE, plan).await?;
+    let answered = started.elapsed();
+    arrived(&bus, &store).await?;
+    let whole = started.elapsed();
+    let note = format!(
+        "answered within {:.1} s, arrived within {:.1} s; {}",
+        answered.as_secs_f64(),
+        whole.as_secs_f64(),
+        meter.cores()?
+    );
+    let sent: u64 = agents.iter().map(|agent| agent.events().sent()).sum();
+    ensure!(
+        sent == (seen.requests * kind.events) as u64,
+        "{sent} events were sent, {} requests answered",
+        seen.requests
+    );
+    check(&gate, &agents).await?;
+    drop(agents);
+    gate.stop()?;
+    store.close();
+    bus.close().await;
+    Ok((sent as f64 / whole.as_secs_f64(), note))
+}
+
+/// Opens the rollout and dispatches every host, as a planner does.
+async fn dispatch(bus: &Bus, release: &Release) -> Result<()> {
+    let fleet = &release.fleet;
+    let partition = Partition::of(&fleet.rollout_id.channel(), bus.partitions());
+    let mut entries: Vec<Entry> = Life::beginning(fleet).into();
+    entries.extend(fleet.pinned.host_set.iter().map(|host| {
+        Life::planned(PlanAction::QueueDispatch {
+            hostname: host.hostname.clone(),
+            rollout_id: fleet.rollout_id.clone(),
+            target_closure: host.target_closure.clone(),
+            soak_minutes: Minutes::from_minutes(SOAK_MINUTES),
+        })
+    }));
+    let appended = bus.input().append_all(partition, entries).await;
+    appended.context("dispatching the hosts")?;
+    Ok(())
+}
+
+/// Waits until tables and archive are at the end of the input log.
+async fn arrived(bus: &Bus, store: &Store) -> Result<()> {
+    let partition = Partition::new(0);
+    let input = bus.names().input_stream(partition);
+    let output = bus.names().output_stream(partition);
+    let end = bus.stream_identity(&input).await?.last_seq;
+    wait_for("tables and archive", PATIENCE, async || {
+        tokio::time::sleep(log::LOOK_EVERY).await;
+        let cursor = store.cursor(partition).await?;
+        let Some(cursor) = cursor.filter(|cursor| cursor.input.is_some_and(|mark| mark.seq >= end))
+        else {
+            return Ok(None);
+        };
+        let marks = store.archive_cursors().await?;
+        let at = |stream: &String| marks.get(stream).map_or(0, |mark| mark.sequence);
+        Ok((at(&input) >= end && at(&output) >= cursor.out_seq).then_some(()))
+    })
+    .await
+}
+
+/// The tables know the last event of every host.
+async fn check(gate: &Gate, agents: &[load::Agent]) -> Result<()> {
+    let client = super::unnest::connect(&gate.database.url).await?;
+    let query = "SELECT hostname, last_event_seq::text FROM nixfleet.host_rollout_records";
+    let mut known = std::collections::BTreeMap::new();
+    for row in client.query(query, &[]).await? {
+        known.insert(row.get::<_, String>(0), row.get::<_, String>(1));
+    }
+    for agent in agents {
+        let events = agent.events();
+        let last = known.get(events.hostname()).map_or("none", String::as_str);
+        ensure!(
+            last == events.sent().to_string(),
+            "{} sent {} events, the tables know {last}",
+            events.hostname(),
+            events.sent()
+        );
+    }
+    Ok(())
+}
