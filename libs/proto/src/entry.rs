@@ -11,6 +11,7 @@ use crate::action::PlanAction;
 use crate::event::HostEvent;
 use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
 use crate::tagged::tagged_enum;
+use crate::time;
 
 /// Place of an entry in its partition's input log.
 #[derive(
@@ -31,6 +32,7 @@ pub struct Entry {
     /// Layout version, [`crate::LAYOUT_VERSION`].
     pub v: u32,
     /// Stamped once, at append.
+    #[serde(with = "time")]
     pub received_at: Timestamp,
     /// W3C trace context of the request that caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@ use crate::id::{ClosureHash, ProbeName};
 use crate::json;
 use crate::rollout::OnHealthFailure;
 use crate::tagged::tagged_enum;
+use crate::time;
 
 /// One report of one host about one rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,39 +32,47 @@ pub struct HostEvent {
 pub enum HostEventBody {
     DispatchAck {
         current_closure_at_dispatch: ClosureHash,
+        #[serde(with = "time")]
         received_at: Timestamp,
     },
     ActivationStarted {
+        #[serde(with = "time")]
         started_at: Timestamp,
         switch_method: String,
     },
     ActivationCompleted {
         observed_current_closure: ClosureHash,
         exit_code: i32,
+        #[serde(with = "time")]
         completed_at: Timestamp,
     },
     ActivationDeferred {
         component: String,
+        #[serde(with = "time")]
         deferred_at: Timestamp,
     },
     ActivationFailed {
         exit_code: i32,
         stderr_tail: String,
+        #[serde(with = "time")]
         failed_at: Timestamp,
     },
     ProbeTopologyDeclared {
         probes: Vec<ProbeDeclaration>,
+        #[serde(with = "time")]
         declared_at: Timestamp,
     },
     ProbeObservedFirst {
         probe_name: ProbeName,
         mode: ProbeMode,
+        #[serde(with = "time")]
         observed_at: Timestamp,
     },
     ProbeResult {
         probe_name: ProbeName,
         mode: ProbeMode,
         status: ProbeStatus,
+        #[serde(with = "time")]
         observed_at: Timestamp,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure_reason: Option<String>,
@@ -73,9 +82,11 @@ pub enum HostEventBody {
     ProbeFailureFirst {
         probe_name: ProbeName,
         mode: ProbeMode,
+        #[serde(with = "time")]
         first_failed_at: Timestamp,
     },
     Failed {
+        #[serde(with = "time")]
         failed_at: Timestamp,
         sustained_duration_secs: u64,
         failing_probes: Vec<ProbeName>,
@@ -84,9 +95,11 @@ pub enum HostEventBody {
     RollbackComplete {
         reverted_to_closure: ClosureHash,
         exit_code: i32,
+        #[serde(with = "time")]
         completed_at: Timestamp,
     },
     Converged {
+        #[serde(with = "time")]
         converged_at: Timestamp,
         current_closure: ClosureHash,
     },

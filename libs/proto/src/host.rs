@@ -14,6 +14,7 @@ use crate::id::{ChannelName, ClosureHash, Hostname, ProbeName, RolloutId};
 use crate::json;
 use crate::minutes::Minutes;
 use crate::rollout::OnHealthFailure;
+use crate::time;
 
 pub use probes::Probes;
 
@@ -128,9 +129,10 @@ pub struct ProbeRecord {
     #[serde(default, deserialize_with = "json::null_as_default")]
     pub mode: ProbeMode,
     /// Time of the last result.
+    #[serde(with = "time")]
     pub last_observed_at: Timestamp,
     /// Time of the last pass, kept through failures.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub last_pass_at: Option<Timestamp>,
     /// Why the last result failed; cleared by a pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +147,7 @@ pub struct ProbeRecord {
 #[serde(rename_all = "camelCase")]
 pub struct ConvergenceClaim {
     /// When the host says it converged.
+    #[serde(with = "time")]
     pub converged_at: Timestamp,
     /// The closure it says it runs; always the target.
     pub current_closure: ClosureHash,
@@ -179,6 +182,7 @@ pub struct HostRecord {
     /// Minutes, of the host's wave, pinned when the rollout opened.
     pub soak_minutes: Minutes,
     /// When the record was created, which is when the rollout opened.
+    #[serde(with = "time")]
     pub dispatched_at: Timestamp,
     /// The closure a rollback goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,28 +191,28 @@ pub struct HostRecord {
     pub current_closure: Option<ClosureHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverted_to: Option<ClosureHash>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub dispatch_acked_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub activation_started_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub activation_completed_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub activation_failed_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub probe_observed_first_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub probe_failure_first_at: Option<Timestamp>,
     /// Set when activation completes: completion time (clamped) plus the soak minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub soak_due_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub converged_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_applied: Option<OnHealthFailure>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub reverted_at: Option<Timestamp>,
     /// Results since the last activation.
     #[serde(default, deserialize_with = "json::null_as_default")]

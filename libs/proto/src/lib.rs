@@ -23,6 +23,7 @@ pub mod wire;
 
 mod json;
 mod tagged;
+mod time;
 
 pub use action::{Gate, Hold, PlanAction};
 pub use entry::{Entry, EntryBody, OperatorCommand, Position, Producer};

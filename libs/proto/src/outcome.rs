@@ -18,6 +18,7 @@ use crate::minutes::Minutes;
 use crate::rejection::Rejection;
 use crate::rollout::{RolloutEvent, RolloutRecord, RolloutState};
 use crate::tagged::tagged_enum;
+use crate::time;
 
 /// The result of one entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,7 @@ pub struct Outcome {
     /// The entry's position in the input log of the partition.
     pub position: Position,
     /// Fold time: the largest `receivedAt` of the partition so far.
+    #[serde(with = "time")]
     pub at: Timestamp,
     /// What the entry was about.
     pub subject: OutcomeSubject,
@@ -42,6 +44,7 @@ pub struct Outcome {
 #[serde(rename_all = "camelCase")]
 struct Fields {
     position: Position,
+    #[serde(with = "time")]
     at: Timestamp,
     subject: OutcomeSubject,
     #[serde(default)]
@@ -156,6 +159,7 @@ pub enum Effect {
         hostname: Hostname,
         probe_name: ProbeName,
         failures: Vec<FailedControl>,
+        #[serde(with = "time")]
         observed_at: Timestamp,
     },
     InsertQuarantine {
@@ -194,12 +198,14 @@ pub enum Effect {
         hostname: Hostname,
         from: HostState,
         to: HostState,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     RecordRolloutTransition {
         rollout_id: RolloutId,
         from: RolloutState,
         to: RolloutState,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     UpdateCurrentWave {

@@ -14,6 +14,7 @@ use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, Ro
 use crate::json;
 use crate::minutes::Minutes;
 use crate::tagged::tagged_enum;
+use crate::time;
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,10 +119,11 @@ pub struct RolloutRecord {
     pub state: RolloutState,
     /// Zero-based; never decreases.
     pub current_wave: u32,
+    #[serde(with = "time")]
     pub opened_at: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub terminal_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub superseded_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded_by: Option<RolloutId>,
@@ -229,11 +231,13 @@ pub enum RolloutEvent {
         rollout_id: RolloutId,
         channel: ChannelName,
         target_ref: ChannelRef,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     /// All hosts of the set joined at once.
     HostJoined {
         rollout_id: RolloutId,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     HostStateChanged {
@@ -244,25 +248,30 @@ pub enum RolloutEvent {
         /// Present when `to` is `Failed`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rollback: Option<Rollback>,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     WaveAdvanced {
         rollout_id: RolloutId,
         from_wave: u32,
         to_wave: u32,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     RolloutTerminal {
         rollout_id: RolloutId,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     SuccessorOpened {
         superseded_rollout_id: RolloutId,
         successor_rollout_id: RolloutId,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     RetentionExpired {
         rollout_id: RolloutId,
+        #[serde(with = "time")]
         at: Timestamp,
     },
     OperatorClearance {
@@ -271,6 +280,7 @@ pub enum RolloutEvent {
         reason: String,
         #[serde(default, deserialize_with = "json::null_as_default")]
         waived_hosts: BTreeSet<Hostname>,
+        #[serde(with = "time")]
         at: Timestamp,
     },
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use nixfleet_service::ServiceInfo;
 
 mod config;
+mod follow;
 mod liveness;
 mod partition;
 mod pinned;
