@@ -36,15 +36,13 @@ impl<'a, D> Tagged<'a, D> {
 struct Beside<'a>(Option<(&'static str, &'a mut Option<u64>)>);
 
 impl Beside<'_> {
-    /// Nobody looks for it, or it was found.
-    fn is_done(&self) -> bool {
-        self.0.as_ref().is_none_or(|(_, number)| number.is_some())
-    }
-
     /// Takes the value of a key if that is the number; true when it was.
     fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
         match &mut self.0 {
-            Some((name, number)) if *name == key && number.is_none() => {
+            Some((name, number)) if *name == key => {
+                if number.is_some() {
+                    return Err(A::Error::duplicate_field(name));
+                }
                 **number = Some(map.next_value()?);
                 Ok(true)
             }
@@ -109,6 +107,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Object<'_, V> {
                 return self.visitor.visit_enum(Variant {
                     variant,
                     fields: Fields {
+                        tag: self.tag,
                         before: before.into_iter(),
                         value: None,
                         beside: self.beside,
@@ -145,6 +144,7 @@ impl<'a, 'de, A: MapAccess<'de>> EnumAccess<'de> for Variant<'a, 'de, A> {
 
 /// The fields beside the tag.
 struct Fields<'a, 'de, A> {
+    tag: &'static str,
     before: std::vec::IntoIter<(Cow<'de, str>, Value)>,
     /// Of the field whose key was given last, when it stood before the tag.
     value: Option<Value>,
@@ -195,10 +195,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'_, 'de, A> {
             self.value = Some(value);
             return seed.deserialize(key.into_deserializer()).map(Some);
         }
-        if self.beside.is_done() {
-            return self.map.next_key_seed(seed);
-        }
         while let Some(Text(key)) = self.map.next_key()? {
+            // Two readers must never take the same text for two events.
+            if key == self.tag {
+                return Err(A::Error::duplicate_field(self.tag));
+            }
             if !self.beside.take(&key, &mut self.map)? {
                 return seed.deserialize(key.into_deserializer()).map(Some);
             }

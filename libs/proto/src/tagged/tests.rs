@@ -69,6 +69,9 @@ fn what_is_read_is_what_the_attribute_of_serde_reads() {
     check(r#"{"kind":"Full","someText":1,"number":1}"#);
     check(r#"{"someText":1,"kind":"Full","number":1}"#);
     check(r#"{"kind":"Full","someText":"a","someText":"b","number":1}"#);
+    check(r#"{"kind":"Plain","kind":"Plain"}"#);
+    check(r#"{"kind":"Plain","k\u0069nd":"Full"}"#);
+    check(r#"{"x":1,"x":2,"kind":"Plain","x":3}"#);
     check(r#"{"kind":"Other"}"#);
     check(r#"{"kind":7}"#);
     check(r#"{"kind":null}"#);
@@ -120,8 +123,15 @@ fn the_number_of_an_event_may_stand_anywhere() {
             .to_string()
             .starts_with("missing field `seq`")
     );
-    let text = format!("{{{}}}", fields.join(",")).replace('7', "\"7\"");
-    assert!(serde_json::from_str::<WireEvent>(&text).is_err());
+    let text = format!("{{{}}}", fields.join(","));
+    for bad in [
+        text.replace('7', "\"7\""),
+        text.replace("\"seq\":7", "\"seq\":7,\"seq\":7"),
+        text.replace('}', ",\"seq\":8}"),
+        text.replace('}', ",\"kind\":\"ActivationDeferred\"}"),
+    ] {
+        assert!(serde_json::from_str::<WireEvent>(&bad).is_err(), "{bad}");
+    }
 }
 
 proptest! {
