@@ -1,10 +1,22 @@
 //! Free ports.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
-/// A port nobody listens on at the moment, on the loopback address.
+/// Below what Linux gives to outgoing connections: those would take a port between its choice and the
+/// start of its server.
+const RANGE: Range<u32> = 10_000..32_768;
+/// Processes begin far apart from each other.
+const STRIDE: u32 = 1_009;
+
+/// Ports given out by this process so far, tried ones included.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+/// A port nobody listens on at the moment, on the loopback address, and no other call of this process
+/// gives out soon.
 ///
 /// Somebody may take it before the server does: whoever starts a server on it checks that the one
 /// answering is its own, and tries again with another port.
@@ -12,9 +24,20 @@ use anyhow::{Context, Result};
 /// # Errors
 /// When the machine has no free port.
 pub fn free() -> Result<u16> {
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-    Ok(listener.local_addr()?.port())
+    let size = RANGE.end - RANGE.start;
+    let first = std::process::id().wrapping_mul(STRIDE);
+    for _ in RANGE {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(RANGE.start + first.wrapping_add(taken) % size)?;
+        if TcpListener::bind(local(port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!(
+        "every port of the loopback address from {} to {} is taken",
+        RANGE.start,
+        RANGE.end
+    )
 }
 
 /// The loopback address with this port.
