@@ -79,6 +79,8 @@ enum Stage {
     EndToEnd,
     /// From the last host of a wave to the agents of the next one.
     Dispatch,
+    /// From a release of a whole fleet to the first dispatch, against a COPY of its records.
+    Open,
 }
 
 fn main() -> ExitCode {
@@ -124,6 +126,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             Stage::IngestArray => block_on(gate::run(gate::ARRAY, on_servers)),
             Stage::EndToEnd => block_on(servers::whole::run(on_servers)),
             Stage::Dispatch => block_on(servers::dispatch::run(on_servers)),
+            Stage::Open => block_on(servers::open::run(&arguments.hosts, arguments.rounds)),
         };
         let figures = figures.with_context(|| format!("measuring {stage:?}"))?;
         for figure in &figures {

@@ -4,6 +4,8 @@
 //! those of production. A stage's clock is the one of the server it ends at.
 
 pub mod applier;
+mod client;
+mod copy;
 pub mod dispatch;
 pub mod eventlog;
 mod events;
@@ -11,6 +13,7 @@ pub mod gate;
 mod load;
 mod log;
 pub mod nothing;
+pub mod open;
 pub mod reducer;
 mod release;
 mod replay;

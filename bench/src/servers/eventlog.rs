@@ -1,17 +1,16 @@
 //! The event log, all streams to the archive.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use futures::future::try_join_all;
-use futures::{SinkExt as _, TryStreamExt as _};
 use nixfleet_harness::{Database, Service, wait_for};
 use nixfleet_store::Store;
 use tokio_postgres::Client;
 
+use super::copy::{copy_in, copy_out};
 use super::log::{LOOK_EVERY, PATIENCE};
 use super::reducer::Folded;
 use super::release::{self, Shape};
@@ -159,13 +158,11 @@ impl Copies {
         let mut streams: BTreeMap<String, Vec<Vec<Bytes>>> = BTreeMap::new();
         for (stream, first, last, _) in pieces {
             // Names of streams have no characters that SQL gives a meaning to.
-            let copy = format!(
-                "COPY (SELECT * FROM nixfleet.event_log WHERE stream = '{stream}'
-                 AND sequence BETWEEN {first} AND {last} ORDER BY sequence, index)
-                 TO STDOUT (FORMAT binary)"
+            let rows = format!(
+                "(SELECT * FROM nixfleet.event_log WHERE stream = '{stream}'
+                 AND sequence BETWEEN {first} AND {last} ORDER BY sequence, index)"
             );
-            let bytes = client.copy_out(copy.as_str()).await?;
-            let bytes = bytes.try_collect().await?;
+            let bytes = copy_out(&client, &rows).await?;
             streams.entry(stream).or_default().push(bytes);
         }
         Ok(Self {
@@ -202,12 +199,7 @@ impl Copies {
 async fn copy(client: &Client, pieces: &[Vec<Bytes>]) -> Result<u64> {
     let mut rows = 0;
     for piece in pieces {
-        let copy = "COPY nixfleet.event_log FROM STDIN (FORMAT binary)";
-        let mut sink = pin!(client.copy_in(copy).await?);
-        for bytes in piece {
-            sink.as_mut().feed(bytes.clone()).await?;
-        }
-        rows += sink.as_mut().finish().await?;
+        rows += copy_in(client, "nixfleet.event_log", piece).await?;
     }
     Ok(rows)
 }

@@ -11,6 +11,7 @@ use nixfleet_harness::{Database, Service, Stack, ports};
 use nixfleet_proto::subject::Partition;
 use nixfleet_store::{DatabaseConfig, Store};
 
+use super::client::{self, Sender};
 use super::events::Events;
 use super::load::{self, Agent, Plan, Seen};
 use super::nothing;
@@ -164,6 +165,9 @@ async fn measure(
     Ok(())
 }
 
+/// A dotted key of a service and its value.
+pub type Setting = (Service, &'static str, &'static str);
+
 /// A running gateway with the servers behind it.
 pub struct Gate {
     /// NATS.
@@ -181,7 +185,18 @@ impl Gate {
     /// # Errors
     /// When a server or program is missing or does not get ready.
     pub async fn start(others: &[Service]) -> Result<Self> {
+        Self::start_with(others, &[]).await
+    }
+
+    /// The same with further settings of single services.
+    ///
+    /// # Errors
+    /// As [`Gate::start`].
+    pub async fn start_with(others: &[Service], settings: &[Setting]) -> Result<Self> {
         let mut world = World::start()?;
+        for (service, key, value) in settings {
+            world.config.set(*service, key, *value);
+        }
         for (key, value) in RAISED {
             world.config.set(Service::Ingest, key, value);
         }
@@ -222,6 +237,15 @@ impl Gate {
     pub async fn agents(&self, events: Vec<Events>) -> Result<Vec<Agent>> {
         let address = ports::local(self.port);
         load::connect(address, &self.world.config.authority, events).await
+    }
+
+    /// An operator with a connection.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub async fn operator(&self) -> Result<Sender> {
+        let config = &self.world.config;
+        client::open(ports::local(self.port), &config.authority, &config.operator).await
     }
 
     /// A connection to the tables, as their owner.

@@ -4,32 +4,24 @@
 //! What they send is made before; a request costs hyper, rustls and a clock.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use futures::future::try_join_all;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use http::{Method, StatusCode};
 use nixfleet_harness::pki::{Pair, Pki};
-use nixfleet_proto::wire::{EventAnswer, PROTOCOL_HEADER, PROTOCOL_VERSION};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use nixfleet_proto::wire::EventAnswer;
 
+use super::client::{Sender, exchange, json, open};
 use super::events::Events;
-use super::say;
 
 /// Path of events.
 pub const PATH: &str = "/v1/agent/events";
 
 /// An agent with its connection.
 pub struct Agent {
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender,
     events: Events,
 }
 
@@ -83,30 +75,10 @@ pub async fn connect(
     let mut agents = Vec::with_capacity(events.len());
     for events in events {
         let pair = pki.agent(events.hostname())?;
-        let tls = TlsConnector::from(Arc::new(tls(authority, &pair)?));
-        let stream = TcpStream::connect(address).await.context("connecting")?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost")?;
-        let stream = tls.connect(name, stream).await.context("shaking hands")?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                say!("a connection broke: {error}");
-            }
-        });
+        let sender = open(address, authority, &pair).await?;
         agents.push(Agent { sender, events });
     }
     Ok(agents)
-}
-
-fn tls(authority: &Pair, identity: &Pair) -> Result<rustls::ClientConfig> {
-    nixfleet_harness::operator::install_tls();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&authority.cert)?)?;
-    let chain = vec![CertificateDer::from_pem_file(&identity.cert)?];
-    let key = PrivateKeyDer::from_pem_file(&identity.key)?;
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-    Ok(config.with_client_auth_cert(chain, key)?)
 }
 
 /// Lets the agents send, at most `at_once` requests at a time: as many tasks share the agents, and go
@@ -178,21 +150,34 @@ impl Agent {
     /// # Errors
     /// When none comes within a minute, or the gateway answers otherwise.
     pub async fn dispatch(&mut self) -> Result<()> {
-        let request = Request::builder()
-            .uri("/v1/agent/dispatch?wait=60")
-            .header(header::HOST, "localhost")
-            .header(PROTOCOL_HEADER, PROTOCOL_VERSION)
-            .body(Full::default())?;
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
+        ensure!(self.poll().await?, "no dispatch came within a minute");
+        Ok(())
+    }
+
+    /// Holds requests open, one after the other, until there is a dispatch.
+    ///
+    /// # Errors
+    /// When the gateway answers otherwise, or none comes in that time.
+    pub async fn dispatch_within(&mut self, patience: Duration) -> Result<()> {
+        let started = Instant::now();
+        while !self.poll().await? {
+            ensure!(started.elapsed() < patience, "no dispatch came");
+        }
+        Ok(())
+    }
+
+    /// Whether there was a dispatch within a minute.
+    async fn poll(&mut self) -> Result<bool> {
+        let path = "/v1/agent/dispatch?wait=60";
+        let request = json(Method::GET, path, Bytes::new())?;
+        let (status, body) = exchange(&mut self.sender, request).await?;
+        let answered = status == StatusCode::OK || status == StatusCode::NO_CONTENT;
         ensure!(
-            status == StatusCode::OK,
+            answered,
             "the answer to a poll is {status}: {}",
             String::from_utf8_lossy(&body)
         );
-        Ok(())
+        Ok(status == StatusCode::OK)
     }
 
     /// Claims convergence.
@@ -214,20 +199,11 @@ impl Agent {
     }
 
     async fn post(&mut self, body: Bytes, events: usize) -> Result<()> {
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(PATH)
-            .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(PROTOCOL_HEADER, PROTOCOL_VERSION)
-            .body(Full::new(body))?;
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
-        let status = response.status();
+        let request = json(Method::POST, PATH, body)?;
+        let (status, body) = exchange(&mut self.sender, request).await?;
         if status == StatusCode::NO_CONTENT {
             return Ok(());
         }
-        let body = response.into_body().collect().await?.to_bytes();
         if status == StatusCode::OK {
             let answers: Vec<EventAnswer> = serde_json::from_slice(&body)?;
             ensure!(answers.len() == events, "an event has no answer");

@@ -12,7 +12,7 @@ use nixfleet_proto::fleet::{
     SCHEMA_VERSION, Selector,
 };
 use nixfleet_proto::{ChannelName, ManifestHash, Minutes, OnHealthFailure};
-use nixfleet_trust::{BuiltRelease, Stamp, canonical_hash, pin};
+use nixfleet_trust::{BuiltRelease, ReleaseUpload, Stamp, canonical_hash, pin};
 
 use crate::fleet::{Fleet, SOAK_MINUTES, closure};
 
@@ -58,10 +58,10 @@ impl Shape {
 /// # Errors
 /// When the made-up fleet has faults.
 pub fn build(shape: &Shape) -> Result<Release> {
-    let source = serde_json::to_value(source(shape))?;
+    // No channel is listed under `waves`, so they are resolved from the selectors.
+    let source = serde_json::to_vec(&source(shape))?;
     let built = Signer::development()?.release_of(
-        // The waves are resolved from the selectors.
-        without_waves(source).as_bytes(),
+        &source,
         &Stamp {
             signed_at: Utc::now(),
             commit: Some(COMMIT.to_owned()),
@@ -81,11 +81,14 @@ pub fn build(shape: &Shape) -> Result<Release> {
     })
 }
 
-fn without_waves(mut source: serde_json::Value) -> String {
-    if let Some(source) = source.as_object_mut() {
-        source.remove("waves");
-    }
-    source.to_string()
+/// The body with which an operator publishes it.
+///
+/// # Errors
+/// When it has no JSON form.
+pub fn upload(release: &Release) -> Result<Bytes> {
+    let upload = ReleaseUpload::from(&release.built.bundle);
+    let body = serde_json::to_vec(&upload).context("encoding a release")?;
+    Ok(Bytes::from(body))
 }
 
 /// Puts the artifacts into the object store.

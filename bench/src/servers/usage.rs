@@ -70,4 +70,27 @@ impl Meter {
         }
         Ok(format!("cores busy: {}", text.join(", ")))
     }
+
+    /// The most memory that each ever held, children not counted, for people.
+    ///
+    /// # Errors
+    /// When one is gone.
+    pub fn memory(&self) -> Result<String> {
+        let mut text = Vec::new();
+        for (name, pid, _) in &self.processes {
+            let mebibytes = peak_kib(*pid)? / 1_024;
+            text.push(format!("{name} {mebibytes}"));
+        }
+        Ok(format!("MiB at most: {}", text.join(", ")))
+    }
+}
+
+fn peak_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.with_context(|| format!("process {pid} is gone"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|text| text.trim().strip_suffix(" kB"));
+    peak.context("the process does not say how much memory it had")?
+        .parse()
+        .context("reading the memory of a process")
 }
