@@ -30,8 +30,9 @@ struct Arguments {
     /// Where to write the figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Where to draw costs over sizes of fleets, as SVG.
-    #[arg(long)]
+    /// Folder for pictures: growth.svg, costs over sizes of fleets, and stages.svg, how near stages come
+    /// to their limits.
+    #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
     /// Sizes of fleets for the stages that grow with them.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]

@@ -1,73 +1,89 @@
-//! The costs that must not grow with the fleet, as a picture.
+//! What was measured, as pictures: one file each.
 
-use std::collections::BTreeMap;
+mod growth;
+mod stages;
+
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use plotters::prelude::*;
+use plotters::prelude::DrawingAreaErrorKind;
 
 use crate::report::Report;
 
-/// Draws nanoseconds per event over hosts; nothing when fewer than two sizes were measured.
+type Painted = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type Draw = fn(&Report, &Path) -> Painted;
+
+/// The pictures by name.
+const PICTURES: [(&str, Draw); 2] = [("growth.svg", growth::draw), ("stages.svg", stages::draw)];
+
+/// Draws every picture for which something was measured into a folder, which is made when missing.
 ///
 /// # Errors
-/// When the file cannot be written.
-pub fn draw(report: &Report, path: &Path) -> Result<()> {
-    let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for figure in report.figures.iter().filter(|figure| figure.unit == "ns") {
-        if let Some(hosts) = figure.hosts {
-            let line = lines.entry(&figure.name).or_default();
-            line.push((hosts as f64, figure.value));
-        }
+/// When a file cannot be written.
+pub fn draw(report: &Report, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    for (name, draw) in PICTURES {
+        let path = folder.join(name);
+        draw(report, &path)
+            .map_err(|error| anyhow!("{error}"))
+            .with_context(|| format!("drawing {}", path.display()))?;
     }
-    let points = || lines.values().flatten();
-    let most = points().map(|(_, cost)| *cost).fold(0.0, f64::max);
-    let last = points().map(|(hosts, _)| *hosts).fold(0.0, f64::max);
-    let first = points().map(|(hosts, _)| *hosts).fold(last, f64::min);
-    if first >= last {
-        return Ok(());
-    }
-    let root = SVGBackend::new(path, (800, 480)).into_drawing_area();
-    paint(&root, &lines, (first..last, most * 1.1), &report.command)
-        .map_err(|error| anyhow!("{error}"))
-        .with_context(|| format!("drawing {}", path.display()))
+    Ok(())
 }
 
-type Painted = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+fn fault<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> String {
+    error.to_string()
+}
 
-fn paint(
-    root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    lines: &BTreeMap<&str, Vec<(f64, f64)>>,
-    (hosts, most): (std::ops::Range<f64>, f64),
-    command: &str,
-) -> Painted {
-    let fault = |error: DrawingAreaErrorKind<_>| error.to_string();
-    root.fill(&WHITE).map_err(fault)?;
-    let mut chart = ChartBuilder::on(root)
-        .margin(16)
-        .caption(command, ("sans-serif", 14))
-        .x_label_area_size(40)
-        .y_label_area_size(70)
-        .build_cartesian_2d(hosts.log_scale(), 0.0..most)
-        .map_err(fault)?;
-    let mut mesh = chart.configure_mesh();
-    mesh.x_desc("hosts")
-        .y_desc("ns per event")
-        .draw()
-        .map_err(fault)?;
-    for (number, (name, points)) in lines.iter().enumerate() {
-        let color = Palette99::pick(number).stroke_width(2);
-        let series = LineSeries::new(points.iter().copied(), color).point_size(4);
-        let drawn = chart.draw_series(series).map_err(fault)?;
-        let key = move |(x, y)| PathElement::new(vec![(x, y), (x + 20, y)], color);
-        drawn.label(*name).legend(key);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Figure, Target};
+
+    fn report() -> Report {
+        let cost = |hosts, ns| Figure::new("growth", "fold, per event", "ns", vec![ns]).of(hosts);
+        let reducer = Figure::new("reducer", "log to log", "entries/s", vec![60.0, 80.0])
+            .against("pull and <publish>", vec![100.0, 100.0])
+            .target(Target::RatioAtLeast(0.65));
+        let dispatch = Figure::new("dispatch", "p99", "ms", vec![40.0])
+            .against("one append and one commit", vec![10.0]);
+        Report {
+            command: "nixfleet-bench --plot folder".to_owned(),
+            machine: "a machine".to_owned(),
+            figures: vec![cost(1_000, 900.0), cost(10_000, 950.0), reducer, dispatch],
+        }
     }
-    let mut labels = chart.configure_series_labels();
-    labels
-        .border_style(BLACK)
-        .background_style(WHITE)
-        .draw()
-        .map_err(fault)?;
-    root.present().map_err(fault)?;
-    Ok(())
+
+    fn read(folder: &Path, name: &str) -> String {
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    }
+
+    #[test]
+    fn every_picture_is_written_and_names_what_it_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("new");
+        draw(&report(), &folder).unwrap();
+        let growth = read(&folder, "growth.svg");
+        assert!(growth.starts_with("<svg"), "{growth}");
+        assert!(growth.contains("fold, per event"), "{growth}");
+        let stages = read(&folder, "stages.svg");
+        assert!(stages.starts_with("<svg"), "{stages}");
+        assert!(stages.contains("reducer: log to log"), "{stages}");
+        assert!(
+            stages.contains("0.70 of pull and &lt;publish&gt;; target 0.65"),
+            "{stages}"
+        );
+        // A time is as good as its limit when it is as short.
+        assert!(
+            stages.contains("0.25 of one append and one commit"),
+            "{stages}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_drawn_of_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        draw(&Report::default(), folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

@@ -33,10 +33,13 @@ fn check(stages: &[&str], arguments: &[&str]) -> Result<()> {
 #[test]
 fn stages_in_memory_run_and_their_figures_parse() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let plot = folder.path().join("costs.svg");
-    let plotted = plot.to_str().context("a path that is no text")?;
+    let pictures = folder.path().join("pictures");
+    let plotted = pictures.to_str().context("a path that is no text")?;
     let stages = ["fold", "planner", "growth"];
     check(&stages, &["--hosts", "20,40", "--plot", plotted])?;
-    ensure!(std::fs::read_to_string(plot)?.starts_with("<svg"));
+    for picture in ["growth.svg", "stages.svg"] {
+        let text = std::fs::read_to_string(pictures.join(picture))?;
+        ensure!(text.starts_with("<svg"), "{picture}: {text}");
+    }
     Ok(())
 }

@@ -1,0 +1,65 @@
+//! The costs that must not grow with the fleet.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use super::{Painted, fault};
+use crate::report::Report;
+
+/// Draws nanoseconds per event over hosts; nothing when fewer than two sizes were measured.
+pub(super) fn draw(report: &Report, path: &Path) -> Painted {
+    let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for figure in report.figures.iter().filter(|figure| figure.unit == "ns") {
+        if let Some(hosts) = figure.hosts {
+            let line = lines.entry(&figure.name).or_default();
+            line.push((hosts as f64, figure.value));
+        }
+    }
+    let points = || lines.values().flatten();
+    let most = points().map(|(_, cost)| *cost).fold(0.0, f64::max);
+    let last = points().map(|(hosts, _)| *hosts).fold(0.0, f64::max);
+    let first = points().map(|(hosts, _)| *hosts).fold(last, f64::min);
+    if first >= last {
+        return Ok(());
+    }
+    let root = SVGBackend::new(path, (800, 480)).into_drawing_area();
+    paint(&root, &lines, (first..last, most * 1.1), &report.command)
+}
+
+fn paint(
+    root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    lines: &BTreeMap<&str, Vec<(f64, f64)>>,
+    (hosts, most): (std::ops::Range<f64>, f64),
+    command: &str,
+) -> Painted {
+    root.fill(&WHITE).map_err(fault)?;
+    let mut chart = ChartBuilder::on(root)
+        .margin(16)
+        .caption(command, ("sans-serif", 14))
+        .x_label_area_size(40)
+        .y_label_area_size(70)
+        .build_cartesian_2d(hosts.log_scale(), 0.0..most)
+        .map_err(fault)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc("hosts")
+        .y_desc("ns per event")
+        .draw()
+        .map_err(fault)?;
+    for (number, (name, points)) in lines.iter().enumerate() {
+        let color = Palette99::pick(number).stroke_width(2);
+        let series = LineSeries::new(points.iter().copied(), color).point_size(4);
+        let drawn = chart.draw_series(series).map_err(fault)?;
+        let key = move |(x, y)| PathElement::new(vec![(x, y), (x + 20, y)], color);
+        drawn.label(*name).legend(key);
+    }
+    let mut labels = chart.configure_series_labels();
+    labels
+        .border_style(BLACK)
+        .background_style(WHITE)
+        .draw()
+        .map_err(fault)?;
+    root.present().map_err(fault)?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! How near every stage comes to its limit.
+
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+
+use super::{Painted, fault};
+use crate::report::{Figure, Limit, Report, Target, Verdict};
+
+/// Pixels of a bar with its text.
+const ROW_HEIGHT: u32 = 44;
+/// Pixels of everything else.
+const FRAME_HEIGHT: u32 = 110;
+
+type Plane<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// A stage beside its limit.
+struct Bar {
+    text: String,
+    /// Part of the limit that is reached.
+    part: f64,
+    /// Part of the limit that shall be reached.
+    target: Option<f64>,
+    color: RGBColor,
+}
+
+impl Bar {
+    fn of(figure: &Figure, limit: &Limit) -> Self {
+        let part = match figure.unit {
+            // Of times the shorter one is the better one.
+            "ms" | "s" => 1.0 / limit.ratio,
+            _ => limit.ratio,
+        };
+        let hosts = figure.hosts.map(|hosts| format!(", {hosts} hosts"));
+        let mut text = format!(
+            "{}: {}{}: {part:.2} of {}",
+            figure.stage,
+            figure.name,
+            hosts.unwrap_or_default(),
+            limit.name
+        );
+        let target = match figure.target {
+            Some(Target::RatioAtLeast(bound)) => Some(bound),
+            Some(Target::AtLeast(_) | Target::AtMost(_)) | None => None,
+        };
+        if let Some(target) = target {
+            text.push_str(&format!("; target {target:.2}"));
+        }
+        // The verdict is about the ratio only where the target is.
+        let color = match figure.verdict.filter(|_| target.is_some()) {
+            Some(Verdict::Pass) => RGBColor(60, 140, 90),
+            Some(Verdict::Short) => RGBColor(200, 80, 60),
+            None => RGBColor(110, 130, 160),
+        };
+        Self {
+            text,
+            part,
+            target,
+            color,
+        }
+    }
+}
+
+/// Draws a bar for every figure that has a limit; nothing when none has.
+pub(super) fn draw(report: &Report, path: &Path) -> Painted {
+    let figures = report.figures.iter();
+    let bars = figures.filter_map(|figure| Some(Bar::of(figure, figure.limit.as_ref()?)));
+    let bars: Vec<Bar> = bars.filter(|bar| bar.part.is_finite()).collect();
+    if bars.is_empty() {
+        return Ok(());
+    }
+    let height = FRAME_HEIGHT + ROW_HEIGHT * bars.len() as u32;
+    let root = SVGBackend::new(path, (800, height)).into_drawing_area();
+    paint(&root, &bars, &report.command)
+}
+
+fn paint(root: &DrawingArea<SVGBackend<'_>, Shift>, bars: &[Bar], command: &str) -> Painted {
+    root.fill(&WHITE).map_err(fault)?;
+    let most = bars.iter().map(|bar| bar.part).fold(1.0, f64::max) * 1.05;
+    let mut chart = ChartBuilder::on(root)
+        .margin(16)
+        .caption(command, ("sans-serif", 14))
+        .x_label_area_size(40)
+        .build_cartesian_2d(0.0..most, 0.0..bars.len() as f64)
+        .map_err(fault)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_y_mesh()
+        .x_desc("part of the limit that is reached; a line marks the target")
+        .draw()
+        .map_err(fault)?;
+    for (row, bar) in bars.iter().rev().enumerate() {
+        paint_bar(&mut chart, bar, row as f64)?;
+    }
+    root.present().map_err(fault)?;
+    Ok(())
+}
+
+/// Text above, bar below, in the row that begins at `low`.
+fn paint_bar(chart: &mut Plane<'_, '_>, bar: &Bar, low: f64) -> Painted {
+    let body = [(0.0, low + 0.1), (bar.part, low + 0.5)];
+    let body = Rectangle::new(body, bar.color.filled());
+    chart.draw_series([body]).map_err(fault)?;
+    let text = Text::new(bar.text.clone(), (0.0, low + 0.92), ("sans-serif", 13));
+    chart.draw_series([text]).map_err(fault)?;
+    if let Some(target) = bar.target {
+        let line = vec![(target, low), (target, low + 0.6)];
+        let line = PathElement::new(line, BLACK.stroke_width(2));
+        chart.draw_series([line]).map_err(fault)?;
+    }
+    Ok(())
+}
