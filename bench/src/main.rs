@@ -37,7 +37,7 @@ struct Arguments {
     /// Sizes of fleets for the stages that grow with them.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]
     hosts: Vec<usize>,
-    /// How often a stage and its limit are measured.
+    /// How often a stage and its limit are measured; a fleet of more than 200,000 hosts is opened once.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds for which a load is kept up.
@@ -76,12 +76,38 @@ enum Stage {
     IngestSingle,
     /// The gateway, arrays of events.
     IngestArray,
-    /// Agents, gateway, reducer, tables and archive together.
+    /// Agents, gateway, reducer, tables and archive together, against the slowest of them alone.
     EndToEnd,
     /// From the last host of a wave to the agents of the next one.
     Dispatch,
     /// From a release of a whole fleet to the first dispatch, against a COPY of its records.
     Open,
+}
+
+/// What an event passes on the whole way.
+const WAY: [Stage; 5] = [
+    Stage::Reducer,
+    Stage::Applier,
+    Stage::Eventlog,
+    Stage::IngestSingle,
+    Stage::IngestArray,
+];
+
+impl Arguments {
+    /// The stages to measure, in their order, with their rounds. The whole way is compared with the
+    /// slowest stage alone, so its stages come before it: in one round when nobody asks for them.
+    fn measured(&self) -> Vec<(Stage, usize)> {
+        let is_asked = |stage| self.stage.is_empty() || self.stage.contains(&stage);
+        let rounds = |stage: Stage| {
+            if is_asked(stage) {
+                return Some((stage, self.rounds));
+            }
+            let is_needed = WAY.contains(&stage) && is_asked(Stage::EndToEnd);
+            is_needed.then_some((stage, 1))
+        };
+        let stages = Stage::value_variants().iter().copied();
+        stages.filter_map(rounds).collect()
+    }
 }
 
 fn main() -> ExitCode {
@@ -112,22 +138,23 @@ fn run(arguments: &Arguments) -> Result<()> {
         rounds: arguments.rounds,
         seconds: arguments.seconds,
     };
-    for stage in Stage::value_variants() {
-        if !arguments.stage.is_empty() && !arguments.stage.contains(stage) {
-            continue;
-        }
+    for (stage, rounds) in arguments.measured() {
+        let on_servers = Options {
+            rounds,
+            ..on_servers
+        };
         let figures = match stage {
-            Stage::Fold => memory::fold::run(largest.min(FOLD_HOSTS), arguments.rounds),
-            Stage::Planner => memory::planner::run(&arguments.hosts, arguments.rounds),
-            Stage::Growth => memory::growth::run(&arguments.hosts, arguments.rounds.min(3)),
+            Stage::Fold => memory::fold::run(largest.min(FOLD_HOSTS), rounds),
+            Stage::Planner => memory::planner::run(&arguments.hosts, rounds),
+            Stage::Growth => memory::growth::run(&arguments.hosts, rounds.min(3)),
             Stage::Reducer => block_on(servers::reducer::run(on_servers)),
             Stage::Applier => block_on(servers::applier::run(on_servers)),
             Stage::Eventlog => block_on(servers::eventlog::run(on_servers)),
             Stage::IngestSingle => block_on(gate::run(gate::SINGLE, on_servers)),
             Stage::IngestArray => block_on(gate::run(gate::ARRAY, on_servers)),
-            Stage::EndToEnd => block_on(servers::whole::run(on_servers)),
+            Stage::EndToEnd => block_on(servers::whole::run(on_servers, &report.figures)),
             Stage::Dispatch => block_on(servers::dispatch::run(on_servers)),
-            Stage::Open => block_on(servers::open::run(&arguments.hosts, arguments.rounds)),
+            Stage::Open => block_on(servers::open::run(&arguments.hosts, rounds)),
         };
         let figures = figures.with_context(|| format!("measuring {stage:?}"))?;
         for figure in &figures {
@@ -154,4 +181,47 @@ fn machine() -> String {
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     format!("{model}, {cores} cores")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Arguments {
+        let words = std::iter::once(&"nixfleet-bench").chain(words);
+        Arguments::try_parse_from(words).unwrap()
+    }
+
+    #[test]
+    fn help_names_every_stage_and_option() {
+        let mut command = Arguments::command();
+        command.clone().debug_assert();
+        let help = command.render_long_help().to_string();
+        for stage in Stage::value_variants() {
+            let name = stage.to_possible_value().unwrap().get_name().to_owned();
+            assert!(help.contains(&format!("- {name}:")), "{name}: {help}");
+            assert_eq!(parse(&["--stage", &name]).stage, [*stage]);
+        }
+        for option in ["--plot <DIR>", "--json", "--hosts", "--rounds", "--seconds"] {
+            assert!(help.contains(option), "{option}: {help}");
+        }
+        assert!(!help.contains("serve-nothing"), "{help}");
+    }
+
+    #[test]
+    fn the_whole_way_is_measured_behind_its_stages() {
+        let all = parse(&["--rounds", "3"]).measured();
+        assert_eq!(all.len(), Stage::value_variants().len());
+        assert!(all.iter().all(|(_, rounds)| *rounds == 3), "{all:?}");
+
+        let alone = parse(&["--stage", "end-to-end", "--rounds", "3"]).measured();
+        let mut expected: Vec<_> = WAY.map(|stage| (stage, 1)).into();
+        expected.push((Stage::EndToEnd, 3));
+        assert_eq!(alone, expected);
+
+        let some = parse(&["--stage", "applier,fold", "--rounds", "2"]).measured();
+        assert_eq!(some, [(Stage::Fold, 2), (Stage::Applier, 2)]);
+    }
 }

@@ -26,15 +26,18 @@ const AT_ONCE: usize = 128;
 /// Least events per second, one per request and in arrays.
 const TARGETS: [(Kind, f64); 2] = [(SINGLE, 10_000.0), (ARRAY, 40_000.0)];
 
-/// Events per second from the first request until the last event is in the tables and in the archive.
+/// Events per second from the first request until the last event is in the tables and in the archive,
+/// beside the slowest stage `alone`.
 ///
 /// # Errors
-/// When a server or program is missing, or an event does not arrive.
-pub async fn run(options: Options) -> Result<Vec<Figure>> {
+/// When a server or program is missing, an event does not arrive, or a stage has no figure.
+pub async fn run(options: Options, alone: &[Figure]) -> Result<Vec<Figure>> {
     let hosts = options.hosts.min(HOSTS_MAX);
     let release = release::build(&Shape::of(hosts))?;
     let mut figures = Vec::new();
     for (kind, target) in TARGETS {
+        let slowest = slowest(kind, alone)?;
+        let limit = format!("the slowest stage alone, {}", slowest.stage);
         let (mut rates, mut notes) = (Vec::new(), Vec::new());
         for round in 1..=options.rounds {
             let (rate, note) = measure(kind, &release, options).await?;
@@ -47,10 +50,42 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
             notes.push(note);
         }
         let name = format!("{} events per request, to tables and archive", kind.events);
+        let slowest = vec![slowest.rate; rates.len()];
         let figure = Figure::new("end-to-end", name, "events/s", rates).of(hosts);
-        figures.push(figure.target(Target::AtLeast(target)).noting(notes));
+        let figure = figure.against(limit, slowest).noting(notes);
+        figures.push(figure.target(Target::AtLeast(target)));
     }
     Ok(figures)
+}
+
+/// A stage that an event passes, by itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Alone {
+    stage: &'static str,
+    /// Events per second.
+    rate: f64,
+}
+
+/// The stage of the way that lets the fewest events through.
+fn slowest(kind: Kind, figures: &[Figure]) -> Result<Alone> {
+    // Stage, unit of its rate, and how much of it an event makes: the archive has its entry and its
+    // outcome, and a row per frame, of which there are few.
+    let way = [
+        (kind.stage, "events/s", 1.0),
+        ("reducer", "entries/s", 1.0),
+        ("applier", "entries/s", 1.0),
+        ("eventlog", "rows/s", 2.0),
+    ];
+    let rates = way.map(|(stage, unit, per_event)| {
+        let mut figures = figures.iter();
+        let figure = figures.find(|figure| figure.stage == stage && figure.unit == unit);
+        let figure = figure.with_context(|| format!("{stage} was not measured in this run"))?;
+        let rate = figure.value / per_event;
+        Ok(Alone { stage, rate })
+    });
+    let rates: Vec<Alone> = rates.into_iter().collect::<Result<_>>()?;
+    let least = rates.into_iter().min_by(|a, b| a.rate.total_cmp(&b.rate));
+    least.context("an event passes no stage")
 }
 
 async fn measure(kind: Kind, release: &Release, options: Options) -> Result<(f64, String)> {
@@ -153,4 +188,49 @@ async fn check(gate: &Gate, agents: &[load::Agent]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(rates: [f64; 5]) -> Vec<Figure> {
+        let figure = |stage, unit, rate| Figure::new(stage, "", unit, vec![rate]);
+        vec![
+            figure("reducer", "entries/s", rates[0]),
+            // Rows of tables are no events.
+            figure("applier", "rows/s", 1.0),
+            figure("applier", "entries/s", rates[1]),
+            figure("eventlog", "rows/s", rates[2]),
+            figure("ingest-single", "events/s", rates[3]),
+            figure("ingest-array", "events/s", rates[4]),
+        ]
+    }
+
+    #[track_caller]
+    fn check(kind: Kind, rates: [f64; 5], stage: &'static str, rate: f64) {
+        let found = slowest(kind, &figures(rates)).unwrap();
+        assert_eq!(found, Alone { stage, rate });
+    }
+
+    #[test]
+    fn the_slowest_stage_is_the_one_that_lets_the_fewest_events_through() {
+        check(
+            SINGLE,
+            [50.0, 40.0, 120.0, 30.0, 90.0],
+            "ingest-single",
+            30.0,
+        );
+        check(ARRAY, [50.0, 40.0, 120.0, 30.0, 90.0], "applier", 40.0);
+        check(ARRAY, [50.0, 40.0, 60.0, 30.0, 90.0], "eventlog", 30.0);
+        check(ARRAY, [20.0, 40.0, 60.0, 30.0, 90.0], "reducer", 20.0);
+    }
+
+    #[test]
+    fn a_stage_that_was_not_measured_is_named() {
+        let mut figures = figures([1.0; 5]);
+        figures.retain(|figure| figure.stage != "eventlog");
+        let error = slowest(SINGLE, &figures).unwrap_err();
+        assert!(error.to_string().contains("eventlog"), "{error}");
+    }
 }
