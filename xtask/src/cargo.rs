@@ -26,8 +26,9 @@ pub fn run(program: &str, options: &[String]) -> Result<()> {
 /// Builds all programs and tests in one go, so that features are resolved once, and runs the tests.
 pub fn test(options: &[String]) -> Result<()> {
     build(&["--bins", "--tests"])?;
-    // No documentation holds code that runs.
-    let mut arguments = vec!["test", "--workspace", "--lib", "--bins", "--tests"];
+    // No documentation holds code that runs. One run shows everything that fails.
+    let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
+    arguments.extend(["--lib", "--bins", "--tests"]);
     arguments.extend(options.iter().map(String::as_str));
     cargo(&arguments)
 }

@@ -18,6 +18,8 @@ mod message;
 mod track;
 
 #[cfg(feature = "shell")]
+mod ahead;
+#[cfg(feature = "shell")]
 mod bus;
 #[cfg(feature = "shell")]
 mod connect;
@@ -58,6 +60,7 @@ pub use track::{Gaps, Seen, Track};
 
 #[cfg(feature = "shell")]
 pub use {
+    ahead::ReadAhead,
     bus::Bus,
     connect::ConnectError,
     heartbeat::{HeartbeatError, Heartbeats, Responder},

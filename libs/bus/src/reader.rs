@@ -96,6 +96,8 @@ pub struct Reader {
     suspicious: bool,
     /// Consumers lost in a row, for the pause before the next.
     losses: u32,
+    /// A batch ends with the message that reaches this size.
+    batch_bytes: usize,
 }
 
 impl Reader {
@@ -112,7 +114,16 @@ impl Reader {
             check_at: Instant::now(),
             suspicious: false,
             losses: 0,
+            batch_bytes: usize::MAX,
         }
+    }
+
+    /// Ends a batch with the message that makes it this large: for those who share work with another
+    /// thread, and want it in small pieces.
+    #[must_use]
+    pub fn in_pieces_of(mut self, bytes: usize) -> Self {
+        self.batch_bytes = bytes;
+        self
     }
 
     /// Name of the stream.
@@ -182,12 +193,16 @@ impl Reader {
     ) -> Result<Vec<Message>, ReadError> {
         let mut batch = Vec::new();
         self.accept(first, &mut batch)?;
-        while batch.len() < max {
+        let mut bytes = first.payload.len();
+        while batch.len() < max && bytes < self.batch_bytes {
             let Some(ready) = self.source.as_mut().and_then(|s| s.next().now_or_never()) else {
                 break;
             };
             match ready {
-                Some(Ok(message)) => self.accept(&message, &mut batch)?,
+                Some(Ok(message)) => {
+                    bytes += message.payload.len();
+                    self.accept(&message, &mut batch)?;
+                }
                 Some(Err(error)) => self.lose("error", &error.to_string()),
                 None => self.lose("ended", "the consumer ended"),
             }

@@ -76,7 +76,7 @@ impl Applied {
 /// A value as stored in a `jsonb` column.
 pub(crate) fn record_json<T: Serialize>(record: &T) -> Result<String, ApplyError> {
     serde_json::to_string(record)
-        .map(encode_json)
+        .map(|json| encode_json(json).into_owned())
         .map_err(ApplyError::Encode)
 }
 

@@ -258,7 +258,7 @@ async fn copy_rows(transaction: &Transaction<'_>, rows: &[ArchiveRow]) -> Result
             .input
             .map(|input| column_seq("the input sequence", input.seq))
             .transpose()?;
-        let payload = encode_json(row.payload.clone());
+        let payload = encode_json(&row.payload);
         writer
             .as_mut()
             .write(&[

@@ -2,11 +2,10 @@
 //! go on.
 
 use std::convert::Infallible;
-use std::pin::pin;
 
 use anyhow::Context as _;
-use nixfleet_applier::{Batch, Follower, Frame, Logs, Start, batches};
-use nixfleet_bus::{LeaderError, ManifestError, ReadError, Reader};
+use nixfleet_applier::{Batch, Follower, Logs, Start, batches};
+use nixfleet_bus::{LeaderError, ManifestError, ReadError};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Health};
@@ -58,66 +57,38 @@ async fn try_follow(
     let begun = unless(stop, begin(turns)).await.ok_or(Again::Never)?;
     let mut follower = begun?;
     let stream = turns.bus.names().output_stream(turns.partition);
-    let mut reader = turns.bus.reader(&stream, follower.next());
-    let mut ahead = None;
+    let reader = turns.bus.reader(&stream, follower.next());
+    let mut reader = reader.ahead(turns.config.frames_max, decode);
     progress.good();
     loop {
-        let frames = match ahead.take() {
-            Some(frames) => frames,
-            None => {
-                let read = read(turns, &mut reader);
-                let read = unless(stop, tokio::time::timeout(turns.config.check(), read)).await;
-                match read.ok_or(Again::Never)? {
-                    Ok(frames) => frames,
-                    Err(_) => {
-                        // Nothing to apply: see that what was applied is still there.
-                        if load_cursor(turns).await?.as_ref() != follower.cursor() {
-                            return Err(Again::Reload);
-                        }
-                        lag(turns.partition, 0);
-                        progress.good();
-                        continue;
-                    }
+        let next = tokio::time::timeout(turns.config.check(), reader.next());
+        let frames = match unless(stop, next).await.ok_or(Again::Never)? {
+            Ok(Ok(Ok(frames))) => frames,
+            Ok(Ok(Err(unread))) => return Err(Again::Stopped(unread)),
+            Ok(Err(error)) => return Err(read_failed(turns, error).await),
+            Err(_) => {
+                // Nothing to apply: see that what was applied is still there.
+                if load_cursor(turns).await?.as_ref() != follower.cursor() {
+                    return Err(Again::Reload);
                 }
+                lag(turns.partition, 0);
+                progress.good();
+                continue;
             }
-        };
-        let frames = match frames {
-            Ok(frames) => frames,
-            Err(Unread::Log(error)) => return Err(read_failed(turns, error).await),
-            Err(Unread::Frame(error)) => return Err(Again::Stopped(error)),
         };
         for batch in batches(frames, turns.config.outcomes_max) {
             if stop.is_cancelled() {
                 return Err(Again::Never);
             }
             // The database writes while the next frames are read and decoded.
-            let cursor = {
-                let mut writing = pin!(apply(turns, &batch, &follower));
-                loop {
-                    tokio::select! {
-                        written = &mut writing => break written?,
-                        frames = read(turns, &mut reader), if ahead.is_none() => ahead = Some(frames),
-                    }
-                }
-            };
+            let cursor = reader.during(apply(turns, &batch, &follower)).await?;
             follower.written(cursor);
             progress.good();
         }
-        let waiting = ahead.iter().flatten().map(Vec::len).sum::<usize>() as u64;
+        let read = reader.ready().and_then(|frames| frames.as_ref().ok());
+        let waiting = read.map_or(0, Vec::len) as u64;
         lag(turns.partition, reader.pending() + waiting);
     }
-}
-
-/// Why frames were not read.
-enum Unread {
-    Log(ReadError),
-    Frame(anyhow::Error),
-}
-
-/// Waits for the next frames. Nothing is lost when it is dropped while it waits.
-async fn read(turns: &Turns, reader: &mut Reader) -> Result<Vec<Frame>, Unread> {
-    let messages = reader.next_batch(turns.config.frames_max).await;
-    decode(messages.map_err(Unread::Log)?).map_err(Unread::Frame)
 }
 
 /// Begins behind the stored cursor.

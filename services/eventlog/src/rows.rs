@@ -1,6 +1,11 @@
 //! What a message becomes in the archive.
 //!
+//! What is archived is the JSON as it came, with fields this release does not know: each frame is read
+//! once in full, and then cut into its pieces.
+//!
 //! Source: docs/storage.md, the archive.
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,8 +13,8 @@ use nixfleet_bus::{Message, decode_input, decode_output};
 use nixfleet_proto::outcome::Verdict;
 use nixfleet_proto::{InputFrame, OutputFrame, Position};
 use nixfleet_store::ArchiveRow;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::stream::{Content, Stream};
 
@@ -86,9 +91,7 @@ fn row(stream: &Stream, message: &Message, kind: &str, payload: String) -> Archi
 
 fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> {
     let frame: InputFrame = decode_input(message).map_err(|error| error.to_string())?;
-    let mut body = parse(message)?;
-    // The JSON is archived as it came, with fields this release does not know.
-    let payloads = take_array(&mut body, "entries")?;
+    let payloads = take_array(&mut fields(message)?, "entries")?;
     let rows = (0_u32..).zip(frame.entries.iter().zip(payloads));
     Ok(rows
         .map(|(index, (entry, payload))| ArchiveRow {
@@ -108,18 +111,19 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
                 index,
             }),
             traceparent: entry.traceparent.clone(),
-            ..row(stream, message, entry.body.name(), payload.to_string())
+            ..row(stream, message, entry.body.name(), payload.get().to_owned())
         })
         .collect())
 }
 
 fn output(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> {
     let frame: OutputFrame = decode_output(message).map_err(|error| error.to_string())?;
-    let mut body = parse(message)?;
-    let payloads = take_array(&mut body, "outcomes")?;
+    let mut around = fields(message)?;
+    let payloads = take_array(&mut around, "outcomes")?;
+    let around = serde_json::to_string(&around).map_err(|error| error.to_string())?;
     let mut rows = vec![ArchiveRow {
         index: FRAME_INDEX,
-        ..row(stream, message, "frame", body.to_string())
+        ..row(stream, message, "frame", around)
     }];
     let outcomes = (0_u32..).zip(frame.outcomes.iter().zip(payloads));
     rows.extend(outcomes.map(|(index, (outcome, payload))| {
@@ -140,15 +144,15 @@ fn output(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String>
                 .filter(|name| name.as_str().len() <= NAME_BYTES_MAX),
             input: Some(outcome.position),
             traceparent: outcome.traceparent.clone(),
-            ..row(stream, message, kind, payload.to_string())
+            ..row(stream, message, kind, payload.get().to_owned())
         }
     }));
     Ok(rows)
 }
 
 fn whole(stream: &Stream, message: &Message, kind: &str) -> Result<Vec<ArchiveRow>, String> {
-    let payload = parse(message)?.to_string();
-    Ok(vec![row(stream, message, kind, payload)])
+    let payload: &RawValue = parse(&message.payload)?;
+    Ok(vec![row(stream, message, kind, payload.get().to_owned())])
 }
 
 /// Announcements of releases and of single rollout manifests have subjects of their own.
@@ -160,16 +164,22 @@ fn manifest_kind(subject: &str) -> &'static str {
     }
 }
 
-fn parse(message: &Message) -> Result<Value, String> {
-    serde_json::from_slice(&message.payload).map_err(|error| error.to_string())
+/// The fields of a frame by name.
+fn fields(message: &Message) -> Result<BTreeMap<String, &RawValue>, String> {
+    parse(&message.payload)
 }
 
-fn take_array(body: &mut Value, key: &str) -> Result<Vec<Value>, String> {
-    let array = body.as_object_mut().and_then(|object| object.remove(key));
-    match array {
-        Some(Value::Array(items)) => Ok(items),
-        _ => Err(format!("there is no array {key}")),
-    }
+fn take_array<'a>(
+    fields: &mut BTreeMap<String, &'a RawValue>,
+    key: &str,
+) -> Result<Vec<&'a RawValue>, String> {
+    let array = fields.remove(key);
+    let array = array.ok_or_else(|| format!("there is no array {key}"))?;
+    parse(array.get().as_bytes())
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(json).map_err(|error| error.to_string())
 }
 
 /// Frames are bounded far below what the column holds.

@@ -14,7 +14,7 @@ use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::resume::resume;
 use crate::stream::{Content, Stream, Unit, units};
-use crate::turn::Archive;
+use crate::turn::{Archive, chunks};
 
 /// Name of the service in leases and metrics.
 const SERVICE: &str = "eventlog";
@@ -255,7 +255,6 @@ async fn try_archive(
         stream: stream.clone(),
         created: identity.created,
         archived: start.archived,
-        batch_rows: shared.config.archive.batch_rows,
         artifacts: (stream.content == Content::Manifest)
             .then(|| Artifacts::new(shared.bus.clone(), shared.store.clone())),
     };
@@ -263,24 +262,29 @@ async fn try_archive(
     shared
         .health
         .set_ready(&format!("archive {}", stream.name), Ok(()));
-    let mut reader = shared.bus.reader(&stream.name, start.next);
+    let reader = shared.bus.reader(&stream.name, start.next);
+    let config = &shared.config.archive;
+    let (of, batch_rows) = (stream.clone(), config.batch_rows);
+    let mut reader = reader.ahead(config.batch_messages, move |messages| {
+        chunks(&of, messages, batch_rows)
+    });
     let lag = metrics::gauge!("nixfleet_archive_lag_messages", "stream" => stream.name.clone());
     lag.set((identity.last_seq + 1).saturating_sub(start.next) as f64);
     loop {
-        let batch = tokio::select! {
+        let chunks = tokio::select! {
+            biased;
             () = stop.cancelled() => return Err(Failure::None),
-            batch = reader.next_batch(shared.config.archive.batch_messages) => batch,
+            chunks = reader.next() => chunks,
             () = tokio::time::sleep(LOOK_AGAIN) => {
                 // Nothing comes: see that what came is still there.
                 still_archived(shared, stream, archive.archived).await?;
                 continue;
             }
         };
-        let batch = batch.map_err(|error| unreadable(&error))?;
-        archive
-            .turn(&batch)
-            .await
-            .map_err(|error| refused(&error))?;
+        let chunks = chunks.map_err(|error| unreadable(&error))?;
+        // The database writes while the rows of the next batch are made.
+        let written = reader.during(archive.turn(chunks)).await;
+        written.map_err(|error| refused(&error))?;
         lag.set(reader.pending() as f64);
     }
 }

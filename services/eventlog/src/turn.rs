@@ -25,29 +25,27 @@ pub struct Archive {
     pub created: Timestamp,
     /// Last archived sequence.
     pub archived: u64,
-    /// Rows after which a transaction is closed.
-    pub batch_rows: usize,
     /// The bytes that announcements name; for the stream that holds them.
     pub artifacts: Option<Artifacts>,
 }
 
 /// Rows of consecutive messages for one transaction.
-struct Chunk<'a> {
-    messages: &'a [Message],
+pub struct Chunk {
+    messages: Vec<Message>,
     rows: Vec<ArchiveRow>,
 }
 
 impl Archive {
-    /// Archives messages in order. Waits while the database is away.
+    /// Archives what was read, in order. Waits while the database is away.
     ///
     /// # Errors
     /// [`ArchiveError`] that waiting cannot cure; after a conflict the cursor must be read again.
     /// The messages before the failed transaction are archived.
-    pub async fn turn(&mut self, messages: &[Message]) -> Result<(), ArchiveError> {
+    pub async fn turn(&mut self, chunks: Vec<Chunk>) -> Result<(), ArchiveError> {
         let started = Instant::now();
         let mut total = 0;
-        self.copy_artifacts(messages).await?;
-        for chunk in chunks(&self.stream, messages, self.batch_rows) {
+        for chunk in chunks {
+            self.copy_artifacts(&chunk.messages).await?;
             let span = tracing::info_span!("archive", stream = %self.stream.name,
                 messages = chunk.messages.len(), rows = chunk.rows.len());
             let parents = chunk
@@ -81,7 +79,7 @@ impl Archive {
         }
     }
 
-    async fn archive(&mut self, chunk: Chunk<'_>) -> Result<(), ArchiveError> {
+    async fn archive(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
         match self.write(&chunk).await {
             Err(ArchiveError::Db(error)) => {
                 tracing::warn!(stream = %self.stream.name, error = %error_chain(&error),
@@ -90,10 +88,9 @@ impl Archive {
             written => return written,
         }
         for message in chunk.messages {
-            let one = std::slice::from_ref(message);
-            let chunk = Chunk {
-                messages: one,
-                rows: rows(&self.stream, message),
+            let mut chunk = Chunk {
+                rows: rows(&self.stream, &message),
+                messages: vec![message.clone()],
             };
             let reason = match self.write(&chunk).await {
                 Err(ArchiveError::Db(error)) => error_chain(&error),
@@ -104,17 +101,14 @@ impl Archive {
             };
             tracing::error!(stream = %self.stream.name, seq = message.seq, reason,
                 "the database refuses a message, it is archived as bytes");
-            let chunk = Chunk {
-                messages: one,
-                rows: vec![undecodable(&self.stream, message, &reason)],
-            };
+            chunk.rows = vec![undecodable(&self.stream, &message, &reason)];
             self.write(&chunk).await?;
         }
         Ok(())
     }
 
     /// One transaction, tried until the database answers.
-    async fn write(&mut self, chunk: &Chunk<'_>) -> Result<(), ArchiveError> {
+    async fn write(&mut self, chunk: &Chunk) -> Result<(), ArchiveError> {
         let Some(last) = chunk.messages.last() else {
             return Ok(());
         };
@@ -146,20 +140,22 @@ impl Archive {
     }
 }
 
-/// Cuts a batch where its rows are enough for a transaction; a message stays whole.
-fn chunks<'a>(stream: &Stream, messages: &'a [Message], batch_rows: usize) -> Vec<Chunk<'a>> {
-    let mut chunks = Vec::new();
-    let mut start = 0;
-    let mut pending = Vec::new();
-    for (index, message) in messages.iter().enumerate() {
-        pending.extend(rows(stream, message));
-        if pending.len() >= batch_rows || index + 1 == messages.len() {
-            chunks.push(Chunk {
-                messages: &messages[start..=index],
-                rows: std::mem::take(&mut pending),
-            });
-            start = index + 1;
+/// Makes the rows of a batch and cuts it where they are enough for a transaction; a message stays whole.
+pub fn chunks(stream: &Stream, messages: Vec<Message>, batch_rows: usize) -> Vec<Chunk> {
+    let empty = || Chunk {
+        messages: Vec::new(),
+        rows: Vec::new(),
+    };
+    let (mut chunks, mut open) = (Vec::new(), empty());
+    for message in messages {
+        open.rows.extend(rows(stream, &message));
+        open.messages.push(message);
+        if open.rows.len() >= batch_rows {
+            chunks.push(std::mem::replace(&mut open, empty()));
         }
+    }
+    if !open.messages.is_empty() {
+        chunks.push(open);
     }
     chunks
 }
@@ -207,11 +203,11 @@ mod tests {
                 payload: "{}".into(),
             })
             .collect();
-        let cut: Vec<Vec<u64>> = chunks(&stream, &messages, 3)
+        let cut: Vec<Vec<u64>> = chunks(&stream, messages, 3)
             .iter()
             .map(|chunk| chunk.rows.iter().map(|row| row.sequence).collect())
             .collect();
         assert_eq!(cut, [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
-        assert!(chunks(&stream, &[], 3).is_empty());
+        assert!(chunks(&stream, Vec::new(), 3).is_empty());
     }
 }

@@ -6,6 +6,7 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
 use nixfleet_service::ServiceInfo;
 
 mod access;
@@ -30,6 +31,9 @@ mod routes;
 mod run;
 mod state;
 mod tls;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let info = ServiceInfo {

@@ -6,11 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use nixfleet_bus::{
-    Bus, Heartbeats, MAX_OUTPUT_FRAME_BYTES, Message, OutputLog, PublishError, Reader,
-};
+use nixfleet_bus::{Bus, Heartbeats, MAX_OUTPUT_FRAME_BYTES, OutputLog, PublishError, ReadAhead};
 use nixfleet_proto::subject::Partition;
-use nixfleet_reducer::turn::decode;
+use nixfleet_reducer::turn::{Decoded, decode};
 use nixfleet_reducer::{Ended, Folded, Owner, OwnerConfig, Publish, Seen, Taken};
 use nixfleet_service::CancellationToken;
 use nixfleet_service::trace::{link_all, traceparent_of};
@@ -24,8 +22,10 @@ use crate::config::Config;
 use crate::report;
 use crate::run::SERVICE;
 
+/// Entries are decoded in pieces of this size: while one is folded, the next is in the making.
+const DECODE_BYTES: usize = 512 * 1024;
 /// A hash may take this share of the time at most: the state of a large fleet takes seconds.
-const HASH_TIME_SHARE: u32 = 20;
+const HASH_TIME_SHARE: u32 = 50;
 
 /// Of a folded frame: its span, and when it was begun.
 struct Run {
@@ -46,7 +46,9 @@ pub struct Live {
     partition: Partition,
     owner: Owner,
     log: OutputLog,
-    reader: Reader,
+    reader: ReadAhead<Decoded>,
+    /// Read while what came before it was folded.
+    decoded: Option<Decoded>,
     answers: Answers,
     heartbeats: Heartbeats,
     seen: Seen,
@@ -54,7 +56,6 @@ pub struct Live {
     /// Of the frame that waits.
     ready: Option<Run>,
     publishing: Option<BoxFuture<'static, Published>>,
-    batch_messages: usize,
     hash_not_before: Instant,
 }
 
@@ -82,9 +83,13 @@ impl Live {
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let owner = Owner::new(taken, bounds);
         let stream = bus.names().input_stream(partition);
+        let next = owner.next();
+        let reader = bus.reader(&stream, next.seq).in_pieces_of(DECODE_BYTES);
+        let batch = config.fold.batch_messages;
         Ok(Self {
             log,
-            reader: bus.reader(&stream, owner.next().seq),
+            reader: reader.ahead(batch, move |messages| decode(&stream, messages, next)),
+            decoded: None,
             answers: Answers::new(bus.clone(), partition, patience),
             heartbeats: bus
                 .serve_heartbeats(partition)
@@ -94,7 +99,6 @@ impl Live {
             flush,
             ready: None,
             publishing: None,
-            batch_messages: config.fold.batch_messages,
             hash_not_before: Instant::now(),
             bus: bus.clone(),
             partition,
@@ -117,23 +121,40 @@ impl Live {
 
     /// Folds and publishes what can be, then waits for one thing to happen.
     async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
+        if self.owner.may_read()
+            && let Some(decoded) = self.decoded.take()
+        {
+            self.take(decoded).await?;
+        }
+        if self.owner.may_fold() {
+            // What was handed to the connection leaves from this thread, before the fold keeps it busy.
+            tokio::task::yield_now().await;
+        }
         self.fold();
         self.publish();
         self.answers
             .folded(self.owner.state(), self.owner.next())
             .await;
-        let (may_read, may_fold) = (self.owner.may_read(), self.owner.may_fold());
-        if may_fold {
-            // Something folds while the frame before is in flight; heartbeats get a word in between.
-            tokio::task::yield_now().await;
-        }
+        let may_take = self.owner.may_read() && self.decoded.is_some();
+        let may_go_on = self.owner.may_fold() || may_take;
+        // In this order: a frame leaves before the next is folded, and whoever asks often keeps neither
+        // the log nor the clock waiting.
         tokio::select! {
+            biased;
             () = stop.cancelled() => Err(Ended::Released),
             published = maybe(&mut self.publishing) => self.published(published),
-            messages = self.reader.next_batch(self.batch_messages), if may_read => {
-                let messages = messages.map_err(read_fault)?;
+            decoded = self.reader.next(), if self.decoded.is_none() => {
+                self.decoded = Some(decoded.map_err(read_fault)?);
                 report::lag(self.partition, self.reader.pending());
-                self.take(messages).await
+                Ok(())
+            }
+            _ = self.flush.tick() => {
+                self.tell_seen().await;
+                Ok(())
+            }
+            progress = self.answers.step() => {
+                self.answers.proceed(progress);
+                Ok(())
             }
             heartbeat = self.heartbeats.next() => match heartbeat {
                 Some((heartbeat, responder)) => {
@@ -143,21 +164,12 @@ impl Live {
                 }
                 None => Err(Ended::Failed(anyhow::anyhow!("the heartbeat subscription ended"))),
             },
-            progress = self.answers.step() => {
-                self.answers.proceed(progress);
-                Ok(())
-            }
-            _ = self.flush.tick() => {
-                self.tell_seen().await;
-                Ok(())
-            }
-            () = std::future::ready(()), if may_fold => Ok(()),
+            () = std::future::ready(()), if may_go_on => Ok(()),
         }
     }
 
-    /// Decodes a batch, stores what cannot be read, and fetches what the rest names.
-    async fn take(&mut self, messages: Vec<Message>) -> Result<(), Ended> {
-        let decoded = decode(self.reader.stream(), messages, self.owner.next());
+    /// Stores what cannot be read, fetches what the rest names, and gives it to the owner.
+    async fn take(&mut self, decoded: Decoded) -> Result<(), Ended> {
         for letter in decoded.dead {
             self.bus
                 .dead_letter(SERVICE, letter)

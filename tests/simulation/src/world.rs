@@ -279,6 +279,10 @@ impl World {
         };
         if process.stop(&mut self.env) {
             self.end(id, "ends");
+            if self.healing.is_some() {
+                // It was to be back before it had ended.
+                self.start(id);
+            }
         } else {
             self.env.plan(Duration::from_millis(50), Event::Stop(id));
         }

@@ -1,7 +1,7 @@
 //! Every message once, whatever happens to consumers and servers.
 
 use async_nats::jetstream;
-use futures::TryStreamExt as _;
+use futures::{FutureExt as _, TryStreamExt as _};
 use nixfleet_bus::{DeadLetter, Floors, ReadError};
 use nixfleet_harness::scope::unique_prefix;
 use nixfleet_harness::{Nats, shared_nats};
@@ -57,6 +57,38 @@ async fn a_waiting_reader_goes_on_as_soon_as_the_server_is_back() {
     let soon = std::time::Duration::from_secs(3);
     let batch = tokio::time::timeout(soon, waiting).await.unwrap().unwrap();
     assert_eq!(sequences(&batch.unwrap()), [2]);
+    bus.close().await;
+}
+
+#[tokio::test]
+async fn reading_ahead_loses_nothing_whoever_stops_waiting() {
+    let bus = bus("ahead").await;
+    let stream = bus.names().input_stream(p0());
+    // Small batches are made at once, those beyond 16 KiB on another thread.
+    for host in ["h".to_owned(), "h".repeat(20_000)] {
+        let next = bus.stream_identity(&stream).await.unwrap().last_seq + 1;
+        let input = bus.input();
+        for number in 0..40 {
+            let appended = input.append(p0(), entry("stable@aa", &host, number)).await;
+            appended.unwrap();
+        }
+        let reader = bus.reader(&stream, next).in_pieces_of(30_000);
+        let mut reader = reader.ahead(7, |messages| sequences(&messages));
+        let mut seen = Vec::new();
+        while seen.len() < 40 {
+            // Who waits is dropped now and then, and somebody works meanwhile.
+            let _dropped = reader
+                .next()
+                .now_or_never()
+                .map(|read| seen.extend(read.unwrap()));
+            let worked = reader.during(tokio::task::yield_now()).await;
+            assert_eq!(worked, ());
+            if seen.len() < 40 {
+                seen.extend(reader.next().await.unwrap());
+            }
+        }
+        assert_eq!(seen, (next..next + 40).collect::<Vec<_>>());
+    }
     bus.close().await;
 }
 
