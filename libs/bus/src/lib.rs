@@ -56,7 +56,7 @@ pub use framing::{Frame, FrameBuffer, FrameLimits, Run};
 pub use ids::MessageIds;
 pub use lease::{LeaseConfig, LeaseCore};
 pub use message::{LastFrame, Message, StreamIdentity};
-pub use track::{Gaps, Seen, Track};
+pub use track::{Gaps, Landmark, Seen, Track};
 
 #[cfg(feature = "shell")]
 pub use {

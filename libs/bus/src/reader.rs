@@ -16,7 +16,7 @@ use crate::Bus;
 use crate::leader::{Attempt, stream_info};
 use crate::message::{Message, StreamIdentity};
 use crate::publish::pauses;
-use crate::track::{Gaps, Seen, Track};
+use crate::track::{Gaps, Landmark, Seen, Track};
 
 /// The server says it is alive this often while there is nothing to deliver.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -62,6 +62,16 @@ pub enum ReadError {
         /// The last sequence held.
         last: u64,
     },
+    /// Another message has the sequence of one that was read: the stream lost its end and went on.
+    #[error(
+        "{stream} lost its end and went on: sequence {seq} is another message than the one read"
+    )]
+    Rewritten {
+        /// The stream.
+        stream: String,
+        /// The sequence.
+        seq: u64,
+    },
     /// The stream was deleted and created again while it was read.
     #[error("{stream} was replaced by another stream of the same name")]
     Replaced {
@@ -85,6 +95,7 @@ pub struct Reader {
     /// Changes when the connection was made again.
     connected: watch::Receiver<u64>,
     created: Option<Timestamp>,
+    landmark: Landmark,
     /// Messages the server still has for this reader, as of the last one delivered.
     pending: u64,
     /// Holes seen since the last message taken.
@@ -109,6 +120,7 @@ impl Reader {
             track: Track::new(from_seq, gaps),
             source: None,
             created: None,
+            landmark: Landmark::default(),
             pending: 0,
             gaps_seen: 0,
             check_at: Instant::now(),
@@ -207,7 +219,10 @@ impl Reader {
                 None => self.lose("ended", "the consumer ended"),
             }
         }
-        if !batch.is_empty() {
+        if let Some(last) = batch.last() {
+            if self.track.is_contiguous() {
+                self.landmark.note(last.seq, last.msg_id.as_deref());
+            }
             (self.gaps_seen, self.losses, self.suspicious) = (0, 0, false);
         }
         Ok(batch)
@@ -298,16 +313,13 @@ impl Reader {
             let context = self.bus.connections().consume_js.clone();
             self.connected.mark_unchanged();
             let reason = match stream_info(&context, &self.stream).await {
-                Ok(info) => {
-                    self.check(StreamIdentity::new(&info))?;
-                    match self.consumer(&context).await {
-                        Ok(source) => {
-                            self.source = Some(source);
-                            return Ok(());
-                        }
-                        Err(reason) => reason,
+                Ok(info) => match self.begin(&context, StreamIdentity::new(&info)).await? {
+                    Ok(source) => {
+                        self.source = Some(source);
+                        return Ok(());
                     }
-                }
+                    Err(reason) => reason,
+                },
                 Err(Attempt::Missing) => {
                     missing += 1;
                     if missing >= MISSING_ATTEMPTS {
@@ -351,6 +363,27 @@ impl Reader {
             });
         }
         Ok(())
+    }
+
+    /// Makes a consumer of a stream that is the one read so far, or gives the reason for another
+    /// attempt.
+    async fn begin(
+        &mut self,
+        context: &Context,
+        identity: StreamIdentity,
+    ) -> Result<Result<pull::Stream, String>, ReadError> {
+        self.check(identity)?;
+        if let Some(seq) = self.landmark.seq(identity.first_seq) {
+            match self.bus.message_id_at(&self.stream, seq).await {
+                Ok(found) if self.landmark.is_gone(found.as_deref()) => {
+                    let stream = self.stream.clone();
+                    return Err(ReadError::Rewritten { stream, seq });
+                }
+                Ok(_) => {}
+                Err(error) => return Ok(Err(error.to_string())),
+            }
+        }
+        Ok(self.consumer(context).await)
     }
 
     async fn consumer(&self, context: &Context) -> Result<pull::Stream, String> {

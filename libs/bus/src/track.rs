@@ -1,5 +1,7 @@
 //! Position keeping of a reader.
 
+use nixfleet_proto::mutant;
+
 /// Whether sequences of a stream follow each other without holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gaps {
@@ -58,15 +60,61 @@ impl Track {
         self.gaps == Gaps::Never && first_seq > self.next
     }
 
+    /// True when nothing is removed from the middle of the stream.
+    pub fn is_contiguous(self) -> bool {
+        self.gaps == Gaps::Never
+    }
+
     /// True when the stream ends before what was already read.
     pub fn is_ahead_of(self, last_seq: u64) -> bool {
         self.next > last_seq + 1
     }
 }
 
+/// The last message that a reader took, to know the stream again by: one that lost its end and was
+/// written again may be as long as before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Landmark {
+    taken: Option<(u64, String)>,
+}
+
+impl Landmark {
+    /// Notes the message that was taken last. One without an id is nothing to go by.
+    pub fn note(&mut self, seq: u64, msg_id: Option<&str>) {
+        self.taken = msg_id.map(|id| (seq, id.to_owned()));
+    }
+
+    /// The sequence whose message id is to be held against [`Landmark::is_gone`] before anything
+    /// behind it is read; absent when nothing was taken, or when it may have been trimmed.
+    pub fn seq(&self, first_seq: u64) -> Option<u64> {
+        let (seq, _) = self.taken.as_ref()?;
+        (*seq >= first_seq).then_some(*seq)
+    }
+
+    /// True when the stream holds another message where the last one was taken. A stream that holds
+    /// none there was trimmed, or is shorter, which [`Track`] tells.
+    pub fn is_gone(&self, found: Option<&str>) -> bool {
+        let taken = self.taken.as_ref().map(|(_, id)| id.as_str());
+        let is_other = taken.is_some_and(|taken| found.is_some_and(|found| found != taken));
+        is_other && !mutant::is("reader-trusts-log")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_is_known_again_by_the_last_message_taken() {
+        let mut landmark = Landmark::default();
+        assert_eq!((landmark.seq(1), landmark.is_gone(None)), (None, false));
+        landmark.note(7, Some("a/7"));
+        assert_eq!((landmark.seq(1), landmark.seq(8)), (Some(7), None));
+        assert!(!landmark.is_gone(Some("a/7")));
+        assert!(landmark.is_gone(Some("b/1")) && !landmark.is_gone(None));
+        landmark.note(8, None);
+        assert_eq!((landmark.seq(1), landmark.is_gone(None)), (None, false));
+    }
 
     #[test]
     fn every_sequence_is_taken_once_and_in_order() {

@@ -188,9 +188,10 @@ async fn locate(turns: &Turns, cursor: Option<Cursor>) -> Result<Follower, Again
 async fn read_failed(turns: &Turns, error: ReadError) -> Again {
     match error {
         // Where to go on is for the guard to say.
-        ReadError::Trimmed { .. } | ReadError::Regressed { .. } | ReadError::Replaced { .. } => {
-            Again::Later(error.into())
-        }
+        ReadError::Trimmed { .. }
+        | ReadError::Regressed { .. }
+        | ReadError::Rewritten { .. }
+        | ReadError::Replaced { .. } => Again::Later(error.into()),
         ReadError::Missing { .. } => match restore_layout(turns).await {
             Ok(()) => Again::Later(error.into()),
             Err(again) => again,

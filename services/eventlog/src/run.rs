@@ -309,6 +309,7 @@ fn unreadable(error: &ReadError) -> Failure {
         )),
         ReadError::Trimmed { .. }
         | ReadError::Regressed { .. }
+        | ReadError::Rewritten { .. }
         | ReadError::Replaced { .. }
         | ReadError::Missing { .. } => Failure::Again(error.to_string()),
     }

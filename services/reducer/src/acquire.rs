@@ -149,6 +149,8 @@ pub fn read_fault(error: ReadError) -> Ended {
             "entries were trimmed before they were folded; delete the streams, so that they are \
              created above the cursors, and let agents send again",
         )),
-        ReadError::Gap { .. } | ReadError::Regressed { .. } => Ended::halted(error),
+        ReadError::Gap { .. } | ReadError::Regressed { .. } | ReadError::Rewritten { .. } => {
+            Ended::halted(error)
+        }
     }
 }
