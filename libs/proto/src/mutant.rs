@@ -5,12 +5,13 @@
 
 /// Every fault. `applier-no-compare` is made by whatever stands for the database, which then writes
 /// whatever its cursor is.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 21] = [
     // bus
     "bus-ack-unknown",
     "bus-any-last-is-mine",
     "lease-never-expires",
     "lease-takes-held",
+    "reader-trusts-log",
     // core and plan
     "fold-order-clock",
     "fold-accept-stale",
@@ -23,6 +24,7 @@ pub const NAMES: [&str; 19] = [
     "takeover-skip-barrier",
     "takeover-from-cursor",
     "owner-drop-at-split",
+    "tail-loss-unseen",
     "recovery-twice",
     "recovery-no-look",
     // applier

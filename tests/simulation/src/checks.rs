@@ -20,11 +20,12 @@ use crate::invariants::leaders::Leaders;
 use crate::invariants::leases::OneHolder;
 use crate::invariants::once::Once;
 use crate::invariants::recoveries::Recoveries;
-use crate::invariants::rows::{Rows, difference};
+use crate::invariants::rows::{Rows, compare_with, difference};
+use crate::invariants::tails::{self, Follow, Tails};
 use crate::invariants::waves::Waves;
 use crate::invariants::{cursors, freshness, stands};
-use crate::model::Broker;
-use crate::model::log::Stored;
+use crate::model::log::{Stored, Stream};
+use crate::model::{Broker, Database, Log};
 use crate::reference::Reference;
 use crate::scenario::Shape;
 use crate::world::release::Release;
@@ -56,6 +57,7 @@ pub struct Checks {
     edges: Edges,
     once: Once,
     epochs: Epochs,
+    tails: Tails,
     rows: Rows,
     recoveries: Recoveries,
     leaders: Leaders,
@@ -63,6 +65,8 @@ pub struct Checks {
     one_holder: OneHolder,
     dispatched: BTreeMap<(RolloutId, Hostname), ClosureHash>,
     stopped: BTreeSet<Partition>,
+    /// Entries were lost and the logs go on without them.
+    is_rewound: bool,
 }
 
 impl Checks {
@@ -79,6 +83,7 @@ impl Checks {
             edges: Edges::new(shape.partitions),
             once: Once::default(),
             epochs: Epochs::default(),
+            tails: Tails::default(),
             rows: Rows::default(),
             recoveries: Recoveries::default(),
             leaders: Leaders::default(),
@@ -86,6 +91,7 @@ impl Checks {
             one_holder: OneHolder::default(),
             dispatched: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            is_rewound: false,
         }
     }
 
@@ -104,8 +110,17 @@ impl Checks {
             .msg_id
             .rsplit_once('/')
             .map_or("", |(process, _)| process);
-        for (entry, index) in frame.entries.iter().zip(0_u32..) {
+        for entry in &frame.entries {
             self.entries += 1;
+            self.acknowledged.note(entry);
+        }
+        let reference = &mut self.reference;
+        match self.tails.input(partition, message, reference) {
+            Follow::Fold => {}
+            Follow::Skip => return,
+            Follow::Back => return self.rewind(partition, message.seq),
+        }
+        for (entry, index) in frame.entries.iter().zip(0_u32..) {
             let seq = message.seq;
             let position = Position { seq, index };
             let outcome = self.reference.fold(partition, position, entry).clone();
@@ -116,20 +131,23 @@ impl Checks {
                 reference: &self.reference,
                 releases: &self.releases,
             };
-            self.acknowledged.note(fact);
             note_dispatch(&mut self.dispatched, fact);
-            let results = [
+            let once = self.once.check(fact);
+            let decided = [
                 ("recoveries", self.recoveries.check(fact, process)),
                 ("leaders", self.leaders.check(fact, process)),
-                ("once", self.once.check(fact)),
                 ("budgets", self.budgets.check(fact)),
                 ("halts", self.halts.check(fact)),
                 ("waves", self.waves.check(fact)),
                 ("edges", self.edges.check(fact)),
                 ("freshness", freshness::check(fact)),
             ];
-            for (invariant, result) in results {
-                self.hold(invariant, result);
+            self.hold("once", once);
+            // What is decided rests on what is lost, until everybody has noticed.
+            for (invariant, result) in decided {
+                if !self.is_rewound {
+                    self.hold(invariant, result);
+                }
             }
         }
     }
@@ -142,6 +160,8 @@ impl Checks {
         };
         let epochs = self.epochs.check(partition, &frame);
         self.hold("epochs", epochs);
+        let tails = self.tails.output(partition, &frame, &mut self.reference);
+        self.hold("tails", tails);
         let stands = stands::check(partition, &frame, &self.reference);
         self.hold("stands", stands);
     }
@@ -155,6 +175,12 @@ impl Checks {
         broker: &Broker,
     ) {
         self.hold("cursors", cursors::check(before, after));
+        let tails = self.tails.applied(partition, after, &mut self.reference);
+        self.hold("tails", tails);
+        if self.tails.touches(partition) {
+            let rows = compare_with(&self.reference, partition, snapshot());
+            return self.hold("rows", rows);
+        }
         let pinned = &self.reference.pinned;
         let at = (after.out_seq, broker);
         let rows = self.rows.committed(partition, snapshot, at, pinned);
@@ -225,6 +251,43 @@ impl Checks {
         self.stopped.insert(partition);
     }
 
+    /// True when a service stopped a partition since the end of one of its logs was lost.
+    pub fn is_stopped(&self, partition: Partition) -> bool {
+        self.stopped.contains(&partition)
+    }
+
+    /// The logs of a partition lost their ends; of the input log these messages.
+    pub fn tail_lost(
+        &mut self,
+        partition: Partition,
+        lost: Vec<Rc<Stored>>,
+        (broker, database): (&Broker, &Database),
+    ) {
+        self.stopped.remove(&partition);
+        let last = broker.stream(Log::Output(partition)).and_then(Stream::last);
+        let frame = last.and_then(|message| message.output());
+        self.epochs.rewind(partition, frame.map(Rc::as_ref));
+        let covered = tails::covered(partition, broker, database);
+        let first = lost.first().map(|message| message.seq);
+        let is_rewound = self
+            .tails
+            .lose(partition, lost, covered, &mut self.reference);
+        if let (true, Some(first)) = (is_rewound, first) {
+            self.rewind(partition, first - 1);
+        }
+    }
+
+    /// The log goes on behind a sequence as if there had been nothing more.
+    fn rewind(&mut self, partition: Partition, last: u64) {
+        self.once.forget(partition, last);
+        self.is_rewound = true;
+    }
+
+    /// True when the end of any log was lost.
+    pub fn is_tail_lost(&self) -> bool {
+        self.tails.is_any()
+    }
+
     /// Notes what an invariant found; the first one stays.
     pub fn hold(&mut self, invariant: &'static str, result: Found) {
         if let (Err(message), None) = (result, &self.found) {
@@ -239,6 +302,10 @@ impl Checks {
 
     /// The rows of a partition, compared now.
     pub fn compare_rows(&mut self, partition: Partition, snapshot: PartitionSnapshot) {
+        if self.tails.touches(partition) {
+            let rows = compare_with(&self.reference, partition, snapshot);
+            return self.hold("rows", rows);
+        }
         let rows = self
             .rows
             .compare(partition, snapshot, &self.reference.pinned);

@@ -14,4 +14,5 @@ pub mod once;
 pub mod recoveries;
 pub mod rows;
 pub mod stands;
+pub mod tails;
 pub mod waves;

@@ -12,39 +12,44 @@ use nixfleet_proto::{Entry, Outcome, PinnedSet, Position};
 /// Folded logs.
 #[derive(Debug, Default)]
 pub struct Reference {
-    states: BTreeMap<Partition, PartitionState>,
-    outcomes: BTreeMap<Partition, BTreeMap<Position, Outcome>>,
+    folded: BTreeMap<Partition, Folded>,
     /// What manifests pin.
     pub pinned: PinnedSet,
+}
+
+/// The folded log of one partition.
+#[derive(Debug, Clone, Default)]
+pub struct Folded {
+    state: PartitionState,
+    outcomes: BTreeMap<Position, Outcome>,
 }
 
 impl Reference {
     /// Folds the next entry of a partition's log.
     pub fn fold(&mut self, partition: Partition, position: Position, entry: &Entry) -> &Outcome {
-        let state = self.states.entry(partition).or_default();
-        let outcome = state.apply(position, entry, &self.pinned);
-        let outcomes = self.outcomes.entry(partition).or_default();
-        outcomes.insert(position, outcome);
-        &outcomes[&position]
+        let folded = self.folded.entry(partition).or_default();
+        let outcome = folded.state.apply(position, entry, &self.pinned);
+        folded.outcomes.insert(position, outcome);
+        &folded.outcomes[&position]
     }
 
     /// The state after everything in the log.
     pub fn state(&self, partition: Partition) -> Option<&PartitionState> {
-        self.states.get(&partition)
+        self.folded.get(&partition).map(|folded| &folded.state)
     }
 
     /// All states.
     pub fn states(&self) -> impl Iterator<Item = (Partition, &PartitionState)> {
-        self.states
+        self.folded
             .iter()
-            .map(|(partition, state)| (*partition, state))
+            .map(|(partition, folded)| (*partition, &folded.state))
     }
 
     /// The state before a position, built anew from what was folded.
     pub fn state_before(&self, partition: Partition, next: Position) -> PartitionState {
         let mut state = PartitionState::new();
-        let outcomes = self.outcomes.get(&partition).into_iter();
-        for (_, outcome) in outcomes.flat_map(|outcomes| outcomes.range(..next)) {
+        let folded = self.folded.get(&partition).into_iter();
+        for (_, outcome) in folded.flat_map(|folded| folded.outcomes.range(..next)) {
             state
                 .absorb(outcome, &self.pinned)
                 .expect("an outcome applies to the state it was decided on");
@@ -54,6 +59,34 @@ impl Reference {
 
     /// What the fold makes of an entry.
     pub fn outcome(&self, partition: Partition, position: Position) -> Option<&Outcome> {
-        self.outcomes.get(&partition)?.get(&position)
+        self.folded.get(&partition)?.outcome(position)
+    }
+
+    /// A copy of what was folded.
+    pub fn folded(&self, partition: Partition) -> Folded {
+        self.folded.get(&partition).cloned().unwrap_or_default()
+    }
+
+    /// Puts a copy in the place of what was folded.
+    pub fn replace(&mut self, partition: Partition, folded: Folded) {
+        self.folded.insert(partition, folded);
+    }
+
+    /// Forgets every entry behind a sequence of the log.
+    pub fn truncate(&mut self, partition: Partition, last: u64) {
+        let (seq, index) = (last + 1, 0);
+        let next = Position { seq, index };
+        let state = self.state_before(partition, next);
+        if let Some(folded) = self.folded.get_mut(&partition) {
+            folded.outcomes.split_off(&next);
+            folded.state = state;
+        }
+    }
+}
+
+impl Folded {
+    /// What the fold makes of an entry.
+    pub fn outcome(&self, position: Position) -> Option<&Outcome> {
+        self.outcomes.get(&position)
     }
 }

@@ -4,7 +4,7 @@ pub mod fault;
 mod noise;
 mod shape;
 
-pub use fault::{Disaster, Fault, FaultKind};
+pub use fault::{Disaster, Fault, FaultKind, Tails};
 pub use noise::Noise;
 pub use shape::{BudgetShape, Caps, ChannelShape, HostShape, Shape, TAGS};
 

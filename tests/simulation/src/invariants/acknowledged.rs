@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use nixfleet_proto::{EntryBody, Hostname, Producer, RolloutId};
+use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId};
 
-use super::fact::{Fact, Found};
+use super::fact::Found;
 
 /// Events in the log.
 #[derive(Debug, Default)]
@@ -15,13 +15,13 @@ pub struct Acknowledged {
 
 impl Acknowledged {
     /// Notes an entry.
-    pub fn note(&mut self, fact: Fact<'_>) {
+    pub fn note(&mut self, entry: &Entry) {
         if let EntryBody::HostEvent {
             rollout_id,
             hostname,
             producer: Producer::Agent,
             event,
-        } = &fact.entry.body
+        } = &entry.body
         {
             let key = (hostname.clone(), rollout_id.clone(), event.seq);
             self.logged.insert(key);

@@ -17,6 +17,12 @@ pub struct Epochs {
 }
 
 impl Epochs {
+    /// The log ends with this frame now.
+    pub fn rewind(&mut self, partition: Partition, frame: Option<&OutputFrame>) {
+        let last = frame.map(|frame| (frame.epoch, frame.last_input));
+        self.last.insert(partition, last.unwrap_or_default());
+    }
+
     /// Looks at a frame.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 //!
 //! Source: docs/semantics.md, host machine, sequence.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
+use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{EntryBody, Hostname, Producer, RolloutId};
 
 use super::fact::{Fact, Found};
@@ -11,7 +12,8 @@ use super::fact::{Fact, Found};
 /// Accepted events.
 #[derive(Debug, Default)]
 pub struct Once {
-    accepted: BTreeSet<(RolloutId, Hostname, Producer, u64)>,
+    /// Where each is.
+    accepted: BTreeMap<(RolloutId, Hostname, Producer, u64), (Partition, u64)>,
 }
 
 impl Once {
@@ -30,12 +32,19 @@ impl Once {
             return Ok(());
         };
         let key = (rollout_id.clone(), hostname.clone(), *producer, event.seq);
-        if fact.accepted().is_some() && !self.accepted.insert(key) {
+        let place = (fact.partition, fact.outcome.position.seq);
+        if fact.accepted().is_some() && self.accepted.insert(key, place).is_some() {
             return Err(format!(
                 "event {} of {hostname} in {rollout_id} ({producer:?}) was accepted twice",
                 event.seq
             ));
         }
         Ok(())
+    }
+
+    /// A log lost everything behind a sequence.
+    pub fn forget(&mut self, partition: Partition, last: u64) {
+        self.accepted
+            .retain(|_, (of, seq)| *of != partition || *seq <= last);
     }
 }

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::PinnedSet;
 use nixfleet_proto::snapshot::PartitionSnapshot;
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{InputMark, PinnedSet, Position};
 
 use super::fact::Found;
 use crate::model::{Broker, Log};
+use crate::reference::Reference;
 
 /// Commits between two comparisons; the last one is always compared.
 const EVERY: u32 = 6;
@@ -67,6 +68,29 @@ impl Rows {
             None => Ok(()),
         }
     }
+}
+
+/// Holds rows against the reference alone: the frames they were written from are lost.
+///
+/// # Errors
+/// Says where they part.
+pub fn compare_with(
+    reference: &Reference,
+    partition: Partition,
+    snapshot: PartitionSnapshot,
+) -> Found {
+    let input = snapshot.cursor.as_ref().and_then(|cursor| cursor.input);
+    let next = input.map_or(Position { seq: 1, index: 0 }, InputMark::next);
+    let restored = PartitionState::restore(snapshot, &reference.pinned)
+        .map_err(|error| format!("the rows of {partition} are no state: {error}"))?;
+    let expected = reference.state_before(partition, next);
+    if restored == expected {
+        return Ok(());
+    }
+    Err(format!(
+        "the rows of {partition} before {next:?} are not what the entries give: {}",
+        difference(&restored, &expected)
+    ))
 }
 
 impl Followed {

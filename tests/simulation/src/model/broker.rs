@@ -113,6 +113,12 @@ impl Broker {
         self.waiting.remove(&log).unwrap_or_default()
     }
 
+    /// A stream loses its last messages, at most so many.
+    pub fn lose_tail(&mut self, log: Log, count: usize) -> Vec<Rc<Stored>> {
+        let stream = self.streams.get_mut(&log);
+        stream.map_or_else(Vec::new, |stream| stream.lose_tail(count))
+    }
+
     /// The deduplication window of every stream ends.
     pub fn forget_ids(&mut self) {
         self.streams.values_mut().for_each(Stream::forget_ids);

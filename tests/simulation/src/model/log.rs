@@ -190,6 +190,15 @@ impl Stream {
         self.messages.iter().skip(skip).take(max)
     }
 
+    /// Loses its last messages, at most so many, and the ids of those.
+    pub fn lose_tail(&mut self, count: usize) -> Vec<Rc<Stored>> {
+        let kept = self.messages.len().saturating_sub(count);
+        let lost: Vec<_> = self.messages.drain(kept..).collect();
+        let last = self.last_seq();
+        self.ids.retain(|_, seq| *seq <= last);
+        lost
+    }
+
     /// Forgets ids, as the end of the deduplication window does.
     pub fn forget_ids(&mut self) {
         self.ids.clear();
@@ -253,6 +262,20 @@ mod tests {
         let unfenced = store(&mut stream, message("a", None), Retried::FenceFirst);
         assert_eq!(unfenced.unwrap().seq, 1);
         assert_eq!(stream.last_seq(), 2);
+    }
+
+    #[test]
+    fn a_stream_that_lost_its_end_uses_sequences_again() {
+        let mut stream = stream();
+        assert_eq!(stream.lose_tail(1).len(), 1);
+        assert_eq!(stream.last_seq(), 1);
+        let other = store(&mut stream, message("c", Some(1)), Retried::IdFirst);
+        assert_eq!(other.unwrap().seq, 2);
+        // What was lost is stored again, and is no duplicate.
+        let again = store(&mut stream, message("b", None), Retried::IdFirst);
+        assert_eq!(again.unwrap().seq, 3);
+        assert_eq!(stream.lose_tail(9).len(), 3);
+        assert_eq!(stream.last_seq(), 0);
     }
 
     #[test]

@@ -120,8 +120,8 @@ pub enum Reply {
     IdAt(Option<String>),
     /// A stream.
     Identity(StreamIdentity),
-    /// Messages, and what the stream holds.
-    Messages(Vec<Rc<Stored>>, StreamIdentity),
+    /// Messages, what the stream holds, and the message in front of those that were asked for.
+    Messages(Vec<Rc<Stored>>, StreamIdentity, Option<Rc<Stored>>),
     /// Streams are there.
     LayoutReady,
     /// To a write of a lease.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use nixfleet_bus::{Gaps, Seen, StreamIdentity, Track};
+use nixfleet_bus::{Gaps, Landmark, Seen, StreamIdentity, Track};
 use nixfleet_proto::Timestamp;
 
 use crate::model::log::Stored;
@@ -28,6 +28,8 @@ pub enum ReadFault {
     Trimmed(u64),
     /// The stream ends before what was read.
     Regressed,
+    /// The stream ended before what was read, and went on with other messages.
+    Rewritten,
     /// There is a hole.
     Gap,
 }
@@ -42,8 +44,7 @@ pub struct Reader {
     call: Option<u64>,
     missing: u32,
     gaps: u32,
-    /// The message before the next one, as it was read.
-    last: Option<Rc<Stored>>,
+    landmark: Landmark,
 }
 
 impl Reader {
@@ -57,7 +58,7 @@ impl Reader {
             call: None,
             missing: 0,
             gaps: 0,
-            last: None,
+            landmark: Landmark::default(),
         }
     }
 
@@ -84,9 +85,9 @@ impl Reader {
         }
         self.call = None;
         match reply {
-            Some(Reply::Messages(messages, identity)) => {
+            Some(Reply::Messages(messages, identity, before)) => {
                 self.missing = 0;
-                self.check(&identity)?;
+                self.check(&identity, before.as_deref())?;
                 self.accept(messages)
             }
             Some(Reply::Missing) => {
@@ -100,7 +101,11 @@ impl Reader {
         }
     }
 
-    fn check(&mut self, identity: &StreamIdentity) -> Result<(), ReadFault> {
+    fn check(
+        &mut self,
+        identity: &StreamIdentity,
+        before: Option<&Stored>,
+    ) -> Result<(), ReadFault> {
         let created = *self.created.get_or_insert(identity.created);
         if created != identity.created {
             return Err(ReadFault::Replaced);
@@ -111,6 +116,13 @@ impl Reader {
         if self.track.is_ahead_of(identity.last_seq) {
             return Err(ReadFault::Regressed);
         }
+        let before = before.filter(|m| Some(m.seq) == self.landmark.seq(identity.first_seq));
+        if self
+            .landmark
+            .is_gone(before.map(|message| message.msg_id.as_str()))
+        {
+            return Err(ReadFault::Rewritten);
+        }
         Ok(())
     }
 
@@ -120,7 +132,7 @@ impl Reader {
             match self.track.see(message.seq) {
                 Seen::Take => {
                     self.gaps = 0;
-                    self.last = Some(Rc::clone(&message));
+                    self.landmark.note(message.seq, Some(&message.msg_id));
                     taken.push(message);
                 }
                 Seen::Repeated => {}

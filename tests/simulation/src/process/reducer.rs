@@ -71,7 +71,9 @@ fn read_fault(fault: ReadFault) -> Ended {
     let error = std::io::Error::other(format!("{fault:?}"));
     match fault {
         ReadFault::Missing | ReadFault::Replaced => Ended::failed(error),
-        ReadFault::Trimmed(_) | ReadFault::Gap | ReadFault::Regressed => Ended::halted(error),
+        ReadFault::Trimmed(_) | ReadFault::Gap | ReadFault::Regressed | ReadFault::Rewritten => {
+            Ended::halted(error)
+        }
     }
 }
 

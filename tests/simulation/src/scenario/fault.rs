@@ -68,8 +68,21 @@ pub enum FaultKind {
     Poison(u16),
     /// An operator clears what is halted.
     Operator,
-    /// A disaster; there is at most one of these in a run.
+    /// A disaster; there is at most one of these or the next in a run.
     Disaster(Disaster),
+    /// The broker comes back without the last messages of its logs.
+    TailLost(Tails),
+}
+
+/// Ends of logs that are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tails {
+    /// The partition, modulo how many there are; absent: all of them.
+    pub partition: Option<u16>,
+    /// Messages of the input log.
+    pub input: usize,
+    /// Messages of the output log.
+    pub output: usize,
 }
 
 /// Loss of rows.
@@ -95,8 +108,8 @@ pub fn schedule(seed: u64, shape: &Shape) -> Vec<Fault> {
     let rate = *rng.pick(&[0_u64, 1, 2, 3, 5]);
     let count = rng.below(minutes * rate + 1);
     let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut rng, shape)).collect();
-    if let Some(disaster) = disaster(&mut rng) {
-        faults.push(disaster_fault(&mut rng, shape, disaster));
+    if let Some(kind) = disaster(&mut rng) {
+        faults.push(disaster_fault(&mut rng, shape, kind));
     }
     faults.sort_by_key(|fault| fault.at);
     faults
@@ -152,20 +165,36 @@ fn skew(rng: &mut Rng) -> i64 {
     if rng.chance(500) { millis } else { -millis }
 }
 
-/// In one run of thirteen.
-fn disaster(rng: &mut Rng) -> Option<Disaster> {
+/// Loss of rows in one run of thirteen, of the ends of logs in another one.
+fn disaster(rng: &mut Rng) -> Option<FaultKind> {
     match rng.below(64) {
-        0..=2 => Some(Disaster::DatabaseRestored),
-        3..=4 => Some(Disaster::DatabaseLost),
+        0..=2 => Some(FaultKind::Disaster(Disaster::DatabaseRestored)),
+        3..=4 => Some(FaultKind::Disaster(Disaster::DatabaseLost)),
+        5..=9 => Some(FaultKind::TailLost(tails(rng))),
         _ => None,
     }
 }
 
-fn disaster_fault(rng: &mut Rng, shape: &Shape, disaster: Disaster) -> Fault {
+fn tails(rng: &mut Rng) -> Tails {
+    let partition = rng.chance(700).then(|| rng.below(4) as u16);
+    let some = |rng: &mut Rng| *rng.pick(&[1_usize, 1, 2, 3, 5, 20]);
+    let (input, output) = match rng.below(3) {
+        0 => (some(rng), 0),
+        1 => (0, some(rng)),
+        _ => (some(rng), some(rng)),
+    };
+    Tails {
+        partition,
+        input,
+        output,
+    }
+}
+
+fn disaster_fault(rng: &mut Rng, shape: &Shape, kind: FaultKind) -> Fault {
     let millis = shape.safety.as_millis() as u64;
     Fault {
         at: Duration::from_millis(rng.range(millis / 3, millis)),
         lasts: Duration::from_millis(rng.range(500, 10_000)),
-        kind: FaultKind::Disaster(disaster),
+        kind,
     }
 }

@@ -10,7 +10,7 @@ use crate::engine::Time;
 use crate::model::log::Publish;
 use crate::model::{Log, Server};
 use crate::process::lease::NUDGE;
-use crate::scenario::{Disaster, FaultKind};
+use crate::scenario::{Disaster, FaultKind, Tails};
 
 impl World {
     fn process(&self, number: usize) -> ProcessId {
@@ -115,6 +115,7 @@ impl World {
                 self.hosts[id].forget();
             }
             FaultKind::Disaster(disaster) => self.disaster(disaster),
+            FaultKind::TailLost(tails) => self.lose_tails(tails, until),
         }
     }
 
@@ -158,7 +159,8 @@ impl World {
             | FaultKind::ForgetIds
             | FaultKind::Poison(_)
             | FaultKind::Operator
-            | FaultKind::Disaster(_) => {}
+            | FaultKind::Disaster(_)
+            | FaultKind::TailLost(_) => {}
         }
     }
 
@@ -213,6 +215,29 @@ impl World {
                 self.env.database.restore(&backup);
             }
             Disaster::DatabaseLost => self.env.database.restore(&Default::default()),
+        }
+    }
+
+    /// The broker restarts without the last messages, and its sequences are used again.
+    fn lose_tails(&mut self, tails: Tails, until: Time) {
+        self.env.broker_back_at = until;
+        self.env.broker.disconnect();
+        let partitions = self.scenario.shape.partitions;
+        let only = tails.partition.map(|number| number % partitions);
+        for partition in Partition::all(partitions) {
+            if only.is_some_and(|only| only != partition.number()) {
+                continue;
+            }
+            let (env, outputs) = (&mut self.env, Log::Output(partition));
+            let input = env.broker.lose_tail(Log::Input(partition), tails.input);
+            let output = env.broker.lose_tail(outputs, tails.output);
+            env.trace(format_args!(
+                "{partition} loses {} inputs and {} outputs",
+                input.len(),
+                output.len()
+            ));
+            env.checks
+                .tail_lost(partition, input, (&env.broker, &env.database));
         }
     }
 }

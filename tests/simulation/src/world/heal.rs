@@ -8,18 +8,22 @@ use nixfleet_proto::subject::Partition;
 use super::event::Event;
 use super::{BACKUP_EVERY, LOOK_EVERY, World};
 use crate::engine::{Rng, Time};
+use crate::invariants::tails::is_torn;
 use crate::model::Log;
 use crate::process::Process;
 use crate::scenario::Noise;
 
 /// Longest time until everything is finished.
 const PATIENCE: Duration = Duration::from_secs(3_600);
+/// How long partitions that cannot go on are looked at.
+const TORN_FOR: Duration = Duration::from_secs(120);
 /// How often the operator looks after what is halted.
 const OPERATE_EVERY: Duration = Duration::from_secs(40);
 
 /// How a run is healed.
 #[derive(Debug, Clone, Copy)]
 pub struct Healing {
+    begun: Time,
     until: Time,
     operated_at: Option<Time>,
 }
@@ -79,6 +83,7 @@ impl World {
             .any(|channel| channel.freshness < 1_440);
         let by_release = goes_stale || rng.chance(700);
         self.healing = Some(Healing {
+            begun: self.env.now,
             until: self.env.now + PATIENCE,
             operated_at: (!by_release).then_some(self.env.now),
         });
@@ -92,6 +97,12 @@ impl World {
 
     /// What keeps the run from being over.
     fn unfinished(&self) -> Option<String> {
+        if self.is_torn_anywhere() {
+            return self
+                .unsaid()
+                .or_else(|| self.waiting())
+                .or_else(|| self.behind());
+        }
         let release = self.env.releases.last()?;
         let reference = &self.env.checks.reference;
         for (channel, rollout_id) in &release.rollouts {
@@ -116,9 +127,35 @@ impl World {
         self.behind()
     }
 
+    fn is_torn(&self, partition: Partition) -> bool {
+        self.env.checks.is_tail_lost() && is_torn(partition, &self.env.broker, &self.env.database)
+    }
+
+    /// The planner leads no partition while one of them stands still.
+    fn is_torn_anywhere(&self) -> bool {
+        Partition::all(self.scenario.shape.partitions).any(|partition| self.is_torn(partition))
+    }
+
+    /// Somebody says that a partition stands still and why.
+    fn unsaid(&self) -> Option<String> {
+        let mut torn = Partition::all(self.scenario.shape.partitions)
+            .filter(|partition| self.is_torn(*partition));
+        let silent = torn.find(|partition| !self.env.checks.is_stopped(*partition))?;
+        Some(format!("{silent} lost the end of a log and nobody says so"))
+    }
+
+    /// The shortened logs grow for a while, as agents and gateways go on.
+    fn waiting(&self) -> Option<String> {
+        let begun = self.healing?.begun;
+        (self.env.now < begun + TORN_FOR).then(|| "the shortened logs are left to grow".to_owned())
+    }
+
     /// Whoever follows a log has come to its end.
     fn behind(&self) -> Option<String> {
         for partition in Partition::all(self.scenario.shape.partitions) {
+            if self.is_torn(partition) {
+                continue;
+            }
             let input = self.env.broker.identity(Log::Input(partition))?;
             let output = self.env.broker.identity(Log::Output(partition))?;
             let cursor = self.env.database.cursor(partition);
@@ -147,6 +184,7 @@ impl World {
             self.env.checks.compare_rows(partition, snapshot);
             for process in self.processes.iter().flatten() {
                 if let Process::Reducer(reducer) = process
+                    && !self.is_torn(partition)
                     && let Some(live) = reducer.live(partition).filter(|live| live.is_idle())
                 {
                     let (state, next) = (live.state(), live.next());

@@ -188,7 +188,9 @@ fn fetch(env: &mut Env, log: Log, (caller, from, max): (Caller, u64, usize)) -> 
     if env.strikes(env.noise.gap) && messages.len() > 1 {
         messages.remove(0);
     }
-    Some(Reply::Messages(messages, identity))
+    let stream = env.broker.stream(log);
+    let before = stream.and_then(|stream| stream.get(from.checked_sub(1)?).cloned());
+    Some(Reply::Messages(messages, identity, before))
 }
 
 fn trace_input(env: &mut Env, log: Log, message: &Rc<Stored>) {
