@@ -32,7 +32,7 @@ pub fn rows(state: &PartitionState) -> PartitionSnapshot {
             .extend(rollout.hosts.values().map(|host| HostRow {
                 record: HostRecord::clone(&host.record),
                 queued_at: host.queued_at,
-                recovery_candidate: host.recovery_candidate.clone(),
+                recovery_candidate: host.recovery_candidate().cloned(),
                 position: host.position,
             }));
     }

@@ -85,10 +85,17 @@ pub struct HostEntry {
     pub staged: bool,
     /// When a dispatch was queued that still waits.
     pub queued_at: Option<Timestamp>,
-    /// The closure a Pending host was seen running, when that is its target.
-    pub recovery_candidate: Option<ClosureHash>,
+    /// True for a Pending host that was seen running its target.
+    pub candidate: bool,
     /// The entry that last changed the record.
     pub position: Position,
+}
+
+impl HostEntry {
+    /// The closure a Pending host was seen running, which is its target.
+    pub fn recovery_candidate(&self) -> Option<&ClosureHash> {
+        self.candidate.then_some(&self.record.target_closure)
+    }
 }
 
 impl Rollout {

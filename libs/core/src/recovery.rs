@@ -119,8 +119,7 @@ fn missed(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<Entr
 fn candidate(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<EntryBody> {
     let record = &host.record;
     let on_target = *proof.current_closure == record.target_closure;
-    let told = host.recovery_candidate.is_some();
-    (is_open(rollout, host) && on_target != told).then(|| EntryBody::RecoveryCandidate {
+    (is_open(rollout, host) && on_target != host.candidate).then(|| EntryBody::RecoveryCandidate {
         rollout_id: record.rollout_id.clone(),
         hostname: record.hostname.clone(),
         current_closure: proof.current_closure.clone(),

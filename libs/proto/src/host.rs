@@ -134,9 +134,9 @@ pub struct ProbeRecord {
     /// Time of the last pass, kept through failures.
     #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub last_pass_at: Option<Timestamp>,
-    /// Why the last result failed; cleared by a pass.
+    /// Why the last result failed; cleared by a pass. Most results have none: a thin pointer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure_reason: Option<Arc<str>>,
+    pub failure_reason: Option<Arc<String>>,
     /// Failing enforce controls of the last result; absent when it had no controls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_controls: Option<Arc<BTreeSet<FailedControl>>>,

@@ -105,7 +105,7 @@ fn changes(replay: &Replay, rollout: &Rollout, hosts: &[HostEntry]) -> TurnRows 
             };
             rows.hosts.insert(key.clone(), change);
         }
-        if let Some(closure) = &host.recovery_candidate {
+        if let Some(closure) = host.recovery_candidate() {
             let candidate = Some(closure.clone());
             rows.recovery_candidates.insert(key.clone(), candidate);
         }

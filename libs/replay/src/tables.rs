@@ -89,7 +89,7 @@ pub fn hosts<'a>(
             .with("record", &host.record)
             .with("wave", host.wave)
             .with("staged", host.staged)
-            .with("recoveryCandidate", &host.recovery_candidate)
+            .with("recoveryCandidate", host.recovery_candidate())
             .at(host.position)
     })
 }

@@ -104,7 +104,7 @@ fn judge(record: &HostRecord, result: &ProbeResult<'_>) -> Transition {
         },
         failure_reason: match result.status {
             ProbeStatus::Pass => None,
-            ProbeStatus::Fail => result.failure_reason.map(|reason| reason.as_str().into()),
+            ProbeStatus::Fail => result.failure_reason.cloned().map(Arc::new),
         },
         failing_controls,
     };

@@ -103,7 +103,7 @@ fn opened_rollout(
             wave: host.wave_index,
             staged: host.staged,
             queued_at: None,
-            recovery_candidate: None,
+            candidate: false,
             position: outcome.position,
         })
         .collect();
@@ -227,7 +227,7 @@ fn absorb_effect(
             rollout_id,
             hostname,
             current_closure,
-        } => host_mut(state, rollout_id, hostname)?.recovery_candidate = current_closure.clone(),
+        } => host_mut(state, rollout_id, hostname)?.candidate = current_closure.is_some(),
         Effect::ReplaceBlocks {
             rollout_id,
             wave,

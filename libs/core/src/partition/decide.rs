@@ -94,7 +94,7 @@ fn recovery_candidate(
         return Err(Rejection::illegal(state, "RecoveryCandidate"));
     }
     let on_target = *current_closure == host.record.target_closure;
-    if !on_target && host.recovery_candidate.is_none() {
+    if !on_target && !host.candidate {
         return invariant("the current closure is not the target");
     }
     Ok(Accepted {

@@ -124,8 +124,7 @@ fn leave_pending(host: &HostEntry) -> Vec<Effect> {
         rollout_id: rollout_id.clone(),
         hostname: hostname.clone(),
     });
-    let candidate = host.recovery_candidate.as_ref();
-    let candidate = candidate.map(|_| Effect::SetRecoveryCandidate {
+    let candidate = host.candidate.then(|| Effect::SetRecoveryCandidate {
         rollout_id: rollout_id.clone(),
         hostname: hostname.clone(),
         current_closure: None,

@@ -6,7 +6,7 @@ use nixfleet_proto::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{HostEntry, PartitionState, Rollout};
+use super::{PartitionState, Rollout};
 
 /// Feeds JSON into SHA-256 without holding it.
 struct Hasher(Sha256);
@@ -48,13 +48,7 @@ pub(super) fn hash(state: &PartitionState) -> String {
 fn add_rollout(hasher: &mut Hasher, rollout: &Rollout) {
     hasher.add(&(&rollout.record, &rollout.manifest_hash, rollout.hosts.len()));
     for host in rollout.hosts.values() {
-        let HostEntry {
-            record,
-            queued_at,
-            recovery_candidate,
-            ..
-        } = host;
-        hasher.add(&(record, queued_at, recovery_candidate));
+        hasher.add(&(&host.record, host.queued_at, host.recovery_candidate()));
     }
     for (probe, failures) in &rollout.probe_failures {
         hasher.add(&(probe, failures));

@@ -131,7 +131,7 @@ mod tests {
             wave,
             staged: true,
             queued_at: None,
-            recovery_candidate: None,
+            candidate: false,
             position: Position::default(),
         }
     }

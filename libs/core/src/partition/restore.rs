@@ -184,7 +184,7 @@ fn join_hosts(
             wave: host.wave_index,
             staged: host.staged,
             queued_at: row.queued_at,
-            recovery_candidate: row.recovery_candidate,
+            candidate: row.recovery_candidate.is_some(),
             position: row.position,
         });
     }

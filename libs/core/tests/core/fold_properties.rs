@@ -192,7 +192,7 @@ fn rows(state: &PartitionState) -> PartitionSnapshot {
             .extend(rollout.hosts.values().map(|host| HostRow {
                 record: nixfleet_proto::HostRecord::clone(&host.record),
                 queued_at: host.queued_at,
-                recovery_candidate: host.recovery_candidate.clone(),
+                recovery_candidate: host.recovery_candidate().cloned(),
                 position: host.position,
             }));
         for ((hostname, probe_name), controls) in &rollout.probe_failures {
@@ -232,7 +232,7 @@ fn check_invariants(state: &PartitionState) {
         for entry in partition_rollout.hosts.values() {
             host::validate(&entry.record).unwrap();
             assert!(entry.queued_at.is_none() || entry.record.state == HostState::Pending);
-            let candidate = entry.recovery_candidate.is_some();
+            let candidate = entry.candidate;
             assert!(!candidate || entry.record.state == HostState::Pending);
         }
         if partition_rollout.record.state.is_final() {

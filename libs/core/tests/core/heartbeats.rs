@@ -204,7 +204,7 @@ fn a_candidate_that_leaves_its_target_is_none() {
     assert_eq!(owner.recover("target-a"), ["RecoveryCandidate"]);
     assert_eq!(owner.recover("before"), ["RecoveryCandidate"]);
     let host = &owner.state.rollouts()[&id("stable@4f")].hosts["a"];
-    assert_eq!(host.recovery_candidate, None);
+    assert_eq!(host.recovery_candidate(), None);
 }
 
 #[test]

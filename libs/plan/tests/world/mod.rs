@@ -404,7 +404,7 @@ impl World {
                 .extend(rollout.hosts.values().map(|host| HostRow {
                     record: HostRecord::clone(&host.record),
                     queued_at: host.queued_at,
-                    recovery_candidate: host.recovery_candidate.clone(),
+                    recovery_candidate: host.recovery_candidate().cloned(),
                     position: host.position,
                 }));
             for ((hostname, probe_name), controls) in &rollout.probe_failures {

@@ -307,7 +307,7 @@ fn rows(state: &PartitionState, cursor: Cursor) -> PartitionSnapshot {
         let hosts = rollout.hosts.values().map(|host| HostRow {
             record: (*host.record).clone(),
             queued_at: host.queued_at,
-            recovery_candidate: host.recovery_candidate.clone(),
+            recovery_candidate: host.recovery_candidate().cloned(),
             position: host.position,
         });
         rows.hosts.extend(hosts);
