@@ -8,6 +8,7 @@ use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{EntryBody, ManifestHash, Outcome, PlanAction, Position};
 use nixfleet_store::{DatabaseConfig, Store};
+use nixfleet_trust::Unpinned;
 
 use crate::logs::Logs;
 
@@ -57,10 +58,9 @@ async fn pin(store: &ManifestStore, pinned: &mut PinnedSet, hash: &ManifestHash)
         return Ok(());
     }
     let manifest = bytes(store, hash).await?;
-    let fleet_hash = nixfleet_trust::fleet_hash_of(&manifest, hash)?;
-    let fleet = bytes(store, &fleet_hash).await?;
-    let found = nixfleet_trust::pin(&manifest, &fleet, hash)?;
-    pinned.insert(hash.clone(), found);
+    let unpinned = Unpinned::read(&manifest, hash)?;
+    let fleet = bytes(store, unpinned.fleet_hash()).await?;
+    pinned.insert(hash.clone(), unpinned.pin(&fleet)?);
     Ok(())
 }
 

@@ -102,7 +102,7 @@ fn resolve_source(
 fn sign<T: Serialize>(document: &T, key: &SigningKey) -> Signed {
     let bytes = serde_json::to_vec(document)
         .ok()
-        .and_then(|bytes| canonicalize(&bytes).ok())
+        .and_then(|bytes| Some(canonicalize(&bytes).ok()?.into_owned()))
         .expect("a document that came from canonical JSON has a canonical form");
     let signature = key.sign(&bytes).to_vec();
     Signed { bytes, signature }

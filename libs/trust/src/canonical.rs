@@ -7,6 +7,9 @@
 
 mod node;
 mod number;
+mod plain;
+
+use std::borrow::Cow;
 
 use nixfleet_proto::ManifestHash;
 use serde::de::IgnoredAny;
@@ -99,7 +102,7 @@ impl CanonicalizeError {
     }
 }
 
-/// The canonical bytes of a JSON text.
+/// The canonical bytes of a JSON text; borrowed when it is canonical already.
 ///
 /// `-0` becomes `0`, as ECMAScript prints it. A fraction is rounded to the nearest double, as the
 /// RFC's own examples require; an integer must keep its value, a number must not become zero or
@@ -110,8 +113,12 @@ impl CanonicalizeError {
 /// without a canonical form.
 ///
 /// Source: RFC 8785, sections 3.1 (I-JSON input) and 3.2.
-pub fn canonicalize(bytes: &[u8]) -> Result<Vec<u8>, CanonicalizeError> {
-    Ok(Node::parse(bytes)?.canonical())
+pub fn canonicalize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CanonicalizeError> {
+    let text = text_of(bytes)?;
+    if plain::is_canonical(text) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    Ok(Cow::Owned(Node::parse(text)?.canonical()))
 }
 
 /// Lower-case hexadecimal SHA-256 of the canonical bytes.
@@ -130,10 +137,57 @@ pub fn canonical_hash(bytes: &[u8]) -> Result<ManifestHash, CanonicalizeError> {
 ///
 /// Source: docs/semantics.md, admission.
 pub fn content_hash(bytes: &[u8]) -> Result<ManifestHash, CanonicalizeError> {
-    let mut node = Node::parse(bytes)?;
-    node.remove("meta");
-    node.remove("fleetResolvedHash");
-    Ok(hash_of(&node.canonical()))
+    let canonical = canonicalize(bytes)?;
+    let mut hash = Sha256::new();
+    match members(&canonical) {
+        None => hash.update(&canonical),
+        Some(members) => {
+            let mut before = "{";
+            for (key, member) in members {
+                if !matches!(key, b"meta" | b"fleetResolvedHash") {
+                    hash.update(before);
+                    hash.update(member);
+                    before = ",";
+                }
+            }
+            hash.update(if before == "{" { "{}" } else { "}" });
+        }
+    }
+    Ok(ManifestHash::from(hex::encode(hash.finalize())))
+}
+
+/// Keys and members of a canonical object, keys as they are written; `None` for any other value.
+fn members(canonical: &[u8]) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+    let mut rest = canonical.strip_prefix(b"{")?;
+    Some(std::iter::from_fn(move || {
+        if !rest.starts_with(b"\"") {
+            return None;
+        }
+        let key = string_end(rest, 0);
+        let (member, behind) = rest.split_at(member_end(rest, key));
+        // A comma, or the brace that closes the object.
+        rest = &behind[1..];
+        Some((&member[1..key - 1], member))
+    }))
+}
+
+/// Index of the comma or brace behind a member whose key ends at `at`.
+fn member_end(bytes: &[u8], mut at: usize) -> usize {
+    let mut depth = 0_usize;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = string_end(bytes, at);
+                continue;
+            }
+            b',' | b'}' if depth == 0 => return at,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    at
 }
 
 /// SHA-256 of bytes that are canonical already.
@@ -141,21 +195,23 @@ pub(crate) fn hash_of(canonical: &[u8]) -> ManifestHash {
     ManifestHash::from(hex::encode(Sha256::digest(canonical)))
 }
 
-/// The text, once it is known to be one JSON value of bounded size and depth with faithful numbers.
-fn checked(bytes: &[u8]) -> Result<&str, CanonicalizeError> {
+fn text_of(bytes: &[u8]) -> Result<&str, CanonicalizeError> {
     if bytes.len() > ARTIFACT_BYTES_MAX {
         return Err(CanonicalizeError::TooLarge { bytes: bytes.len() });
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| CanonicalizeError::NotUtf8 {
+    std::str::from_utf8(bytes).map_err(|error| CanonicalizeError::NotUtf8 {
         valid_up_to: error.valid_up_to(),
-    })?;
+    })
+}
+
+/// Refuses a text that is not one JSON value of bounded depth with faithful numbers.
+fn check(text: &str) -> Result<(), CanonicalizeError> {
     // The grammar first and on its own: it neither recurses nor decodes, so whatever fails later is
     // JSON that has no canonical form.
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| CanonicalizeError::NotJson {
         message: error.to_string(),
     })?;
-    scan(text)?;
-    Ok(text)
+    scan(text)
 }
 
 /// Walks the tokens of a valid JSON text and checks depth and numbers.

@@ -32,9 +32,7 @@ pub use canonical::{
     content_hash,
 };
 pub use keys::{ActiveKeys, Algorithm, KeyError, SIGNATURE_BYTES, TrustedKey};
-pub use projection::{
-    PinError, ProjectError, fleet_hash_of, pin, pin_verified, project, project_all,
-};
+pub use projection::{PinError, ProjectError, Unpinned, pin, pin_verified, project, project_all};
 pub use release::{
     AcceptedRelease, Release, ReleaseContent, ReleaseError, ReleaseFault, verify_manifest,
     verify_release,

@@ -220,31 +220,49 @@ pub fn pin(
     fleet_bytes: &[u8],
     manifest_hash: &ManifestHash,
 ) -> Result<PinnedManifest, PinError> {
-    let manifest: RolloutManifest = read(manifest_bytes, manifest_hash)?;
-    let fleet: Fleet = read(fleet_bytes, &manifest.fleet_resolved_hash)?;
-    Ok(PinnedManifest {
-        rollout_id: manifest.rollout_id(),
-        pinned: Arc::new(pin_verified(&manifest, &fleet)?),
-    })
+    Unpinned::read(manifest_bytes, manifest_hash)?.pin(fleet_bytes)
 }
 
-/// The fleet that a rollout manifest names, so that its bytes can be fetched before [`pin`].
-///
-/// # Errors
-/// As [`pin`], of the manifest alone.
-pub fn fleet_hash_of(
-    manifest_bytes: &[u8],
-    manifest_hash: &ManifestHash,
-) -> Result<ManifestHash, PinError> {
-    let manifest: RolloutManifest = read(manifest_bytes, manifest_hash)?;
-    Ok(manifest.fleet_resolved_hash)
+/// [`pin`] in two steps, for whoever learns from the manifest which fleet to fetch.
+#[derive(Debug)]
+pub struct Unpinned(RolloutManifest);
+
+impl Unpinned {
+    /// Reads the manifest.
+    ///
+    /// # Errors
+    /// As [`pin`], of the manifest alone.
+    pub fn read(bytes: &[u8], hash: &ManifestHash) -> Result<Self, PinError> {
+        Ok(Self(read(bytes, hash)?))
+    }
+
+    /// The fleet it names.
+    pub fn fleet_hash(&self) -> &ManifestHash {
+        &self.0.fleet_resolved_hash
+    }
+
+    /// Reads that fleet and pins.
+    ///
+    /// # Errors
+    /// As [`pin`].
+    pub fn pin(&self, fleet_bytes: &[u8]) -> Result<PinnedManifest, PinError> {
+        let fleet: Fleet = read(fleet_bytes, self.fleet_hash())?;
+        pin_verified(&self.0, &fleet)
+    }
 }
 
 /// [`pin`] for documents that are known to belong together.
 ///
 /// # Errors
 /// [`PinError::Project`] and [`PinError::SoakMissing`].
-pub fn pin_verified(manifest: &RolloutManifest, fleet: &Fleet) -> Result<Pinned, PinError> {
+pub fn pin_verified(manifest: &RolloutManifest, fleet: &Fleet) -> Result<PinnedManifest, PinError> {
+    Ok(PinnedManifest {
+        rollout_id: manifest.rollout_id(),
+        pinned: Arc::new(pinned(manifest, fleet)?),
+    })
+}
+
+fn pinned(manifest: &RolloutManifest, fleet: &Fleet) -> Result<Pinned, PinError> {
     let channel = &manifest.channel;
     let policy = policy_of(fleet, channel).map_err(PinError::Project)?;
     let waves = policy

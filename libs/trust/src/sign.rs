@@ -133,7 +133,7 @@ impl SigningKey {
     ) -> Result<(Vec<u8>, [u8; SIGNATURE_BYTES]), CanonicalizeError> {
         let canonical = canonicalize(document)?;
         let signature = self.sign(&canonical);
-        Ok((canonical, signature))
+        Ok((canonical.into_owned(), signature))
     }
 
     /// Signs bytes that are canonical already. Deterministic: the same bytes give the same signature.

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use nixfleet_bus::{Bus, ManifestStore};
 use nixfleet_proto::{ManifestHash, PinnedManifest, PinnedSet};
+use nixfleet_trust::Unpinned;
 
 /// Adds what these manifests pin, unless it is there already.
 ///
@@ -29,11 +30,12 @@ async fn fetch_one(store: &ManifestStore, hash: &ManifestHash) -> anyhow::Result
     let absent = |what, hash| anyhow!("the {what} {hash} is not in the object store; put it back");
     let manifest = store.get(hash).await?;
     let manifest = manifest.ok_or_else(|| absent("manifest", hash.clone()))?;
-    let fleet_hash = nixfleet_trust::fleet_hash_of(&manifest, hash)?;
-    let fleet = store.get(&fleet_hash).await?;
-    let fleet = fleet.ok_or_else(|| absent("fleet", fleet_hash))?;
     let hash = hash.clone();
     // Parsing and hashing a large fleet takes seconds of computing.
-    let pinned = tokio::task::spawn_blocking(move || nixfleet_trust::pin(&manifest, &fleet, &hash));
+    let unpinned = tokio::task::spawn_blocking(move || Unpinned::read(&manifest, &hash));
+    let unpinned = unpinned.await.context("reading the manifest")??;
+    let fleet = store.get(unpinned.fleet_hash()).await?;
+    let fleet = fleet.ok_or_else(|| absent("fleet", unpinned.fleet_hash().clone()))?;
+    let pinned = tokio::task::spawn_blocking(move || unpinned.pin(&fleet));
     Ok(pinned.await.context("pinning")??)
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use nixfleet_bus::ManifestStore;
 use nixfleet_proto::ManifestHash;
 use nixfleet_reducer::{Ended, Fetched};
-use nixfleet_trust::{PinError, fleet_hash_of, pin};
+use nixfleet_trust::{PinError, Unpinned};
 
 /// Fetches a manifest with its fleet and reads what it pins.
 ///
@@ -15,23 +15,26 @@ pub async fn fetch(store: &ManifestStore, hash: &ManifestHash) -> Result<Fetched
     let Some(manifest) = bytes(store, hash).await? else {
         return Ok(Fetched::Missing(hash.clone()));
     };
-    let fleet_hash = match fleet_hash_of(&manifest, hash) {
-        Ok(fleet_hash) => fleet_hash,
+    let name = hash.clone();
+    let unpinned = match computed(move || Unpinned::read(&manifest, &name)).await? {
+        Ok(unpinned) => unpinned,
         Err(error) => return Ok(useless(hash, &error)),
     };
-    let Some(fleet) = bytes(store, &fleet_hash).await? else {
-        return Ok(Fetched::Missing(fleet_hash));
+    let Some(fleet) = bytes(store, unpinned.fleet_hash()).await? else {
+        return Ok(Fetched::Missing(unpinned.fleet_hash().clone()));
     };
-    let pinning = hash.clone();
-    // The fleet of a million hosts takes seconds to parse.
-    let pinned = tokio::task::spawn_blocking(move || pin(&manifest, &fleet, &pinning))
-        .await
-        .context("pinning a manifest")
-        .map_err(Ended::Failed)?;
-    Ok(match pinned {
+    Ok(match computed(move || unpinned.pin(&fleet)).await? {
         Ok(manifest) => Fetched::Pins(manifest),
         Err(error) => useless(hash, &error),
     })
+}
+
+/// The artifacts of a million hosts take seconds to parse.
+async fn computed<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Ended> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.context("pinning a manifest").map_err(Ended::Failed)
 }
 
 async fn bytes(store: &ManifestStore, hash: &ManifestHash) -> Result<Option<Bytes>, Ended> {

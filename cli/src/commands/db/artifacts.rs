@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use nixfleet_proto::{ManifestHash, PinnedManifest, PinnedSet};
 use nixfleet_store::Store;
-use nixfleet_trust::{canonical_hash, fleet_hash_of, pin};
+use nixfleet_trust::{Unpinned, canonical_hash};
 
 use super::connection::Database;
 use crate::failure::{Classify, Failure};
@@ -48,13 +48,13 @@ impl<'a> Artifacts<'a> {
         let Some(manifest) = self.bytes(hash).await? else {
             return Ok(None);
         };
-        let Ok(fleet_hash) = fleet_hash_of(&manifest, hash) else {
+        let Ok(unpinned) = Unpinned::read(&manifest, hash) else {
             return Ok(None);
         };
-        let Some(fleet) = self.bytes(&fleet_hash).await? else {
+        let Some(fleet) = self.bytes(unpinned.fleet_hash()).await? else {
             return Ok(None);
         };
-        let Ok(pinned) = pin(&manifest, &fleet, hash) else {
+        let Ok(pinned) = unpinned.pin(&fleet) else {
             return Ok(None);
         };
         self.pinned.insert(hash.clone(), pinned.clone());

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{CanonicalizeError, checked, shortened};
+use super::{CanonicalizeError, check, shortened};
 
 /// A JSON value whose objects have no duplicate keys and whose numbers are doubles.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +22,8 @@ pub(crate) enum Node<'a> {
 
 impl<'a> Node<'a> {
     /// Reads a text, refusing what has no canonical form.
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, CanonicalizeError> {
-        let text = checked(bytes)?;
+    pub(crate) fn parse(text: &'a str) -> Result<Self, CanonicalizeError> {
+        check(text)?;
         let duplicate = RefCell::new(None);
         let mut parser = serde_json::Deserializer::from_str(text);
         let seed = NodeSeed {
@@ -47,13 +47,6 @@ impl<'a> Node<'a> {
     pub(crate) fn canonical(&self) -> Vec<u8> {
         serde_json_canonicalizer::to_vec(self)
             .expect("keys are unique texts and numbers are finite, writing to memory cannot fail")
-    }
-
-    /// Drops a key of a top-level object, when it is there.
-    pub(crate) fn remove(&mut self, key: &str) {
-        if let Node::Object(entries) = self {
-            entries.retain(|(name, _)| name != key);
-        }
     }
 }
 

@@ -3,10 +3,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn canonical(input: &str) -> String {
-    String::from_utf8(canonicalize(input.as_bytes()).unwrap_or_else(|error| {
+    let form = canonicalize(input.as_bytes()).unwrap_or_else(|error| {
         panic!("{input}: {error}");
-    }))
-    .unwrap()
+    });
+    String::from_utf8(form.into_owned()).unwrap()
 }
 
 fn refusal(input: &[u8]) -> CanonicalizeError {
@@ -297,6 +297,38 @@ fn content_is_what_is_left_without_the_signing() {
 }
 
 #[test]
+fn what_is_canonical_is_borrowed() {
+    let check = |text: &str, borrowed: bool| {
+        let form = canonicalize(text.as_bytes()).unwrap();
+        assert_eq!(matches!(form, Cow::Borrowed(_)), borrowed, "{text}");
+    };
+    check("{}", true);
+    check(
+        r#"{"":0,"A":[],"a":{"b":[1,-2,0.5,1e+30]},"b":"\u001f\n\"ö"}"#,
+        true,
+    );
+    check(r#"[true,false,null,123456789012345,"\\"]"#, true);
+    for changed in [
+        "{} ",
+        "[1, 2]",
+        "-0",
+        "1.0",
+        "1e3",
+        "0.10",
+        r#"{"b":1,"a":1}"#,
+        r#""\/""#,
+        r#""\u0041""#,
+        r#""\u001F""#,
+        r#""\u0008""#,
+        r#""\u007f""#,
+    ] {
+        check(changed, false);
+    }
+    // Right as it is, and still the tree's: keys beyond ASCII have an order of their own.
+    check(r#"{"ö":1}"#, false);
+}
+
+#[test]
 fn hashes_are_sha256_in_lower_case() {
     assert_eq!(
         canonical_hash(b" {} ").unwrap().as_str(),
@@ -335,18 +367,51 @@ proptest! {
     }
 
     #[test]
+    fn only_canonical_text_passes_for_it(
+        document in documents(),
+        cut in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let tree = |text: &str| Some(Node::parse(text).ok()?.canonical());
+        let mut texts = vec![serde_json::to_string(&document).unwrap()];
+        if let Some(form) = tree(&texts[0]) {
+            let mut damaged = form.clone();
+            damaged[cut.index(form.len())] = byte;
+            let shorter = form[..cut.index(form.len())].to_vec();
+            texts.extend([form, damaged, shorter].into_iter().flat_map(String::from_utf8));
+        }
+        for text in texts {
+            if plain::is_canonical(&text) {
+                prop_assert_eq!(tree(&text), Some(text.into_bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_tree_prints_passes_for_canonical(
+        document in prop::collection::btree_map("[ -!#-\\[\\]-~]{0,5}", documents(), 0..5)
+    ) {
+        let plain_keys = |text: &str| text.is_ascii() && !text.contains('\\');
+        let text = serde_json::to_string(&document).unwrap();
+        if let Ok(node) = Node::parse(&text) && plain_keys(&text) {
+            let form = String::from_utf8(node.canonical()).unwrap();
+            prop_assert!(plain::is_canonical(&form), "{}", form);
+        }
+    }
+
+    #[test]
     fn every_finite_double_survives(value in any::<f64>()) {
         prop_assume!(value.is_finite());
-        let once = canonicalize(format!("{value:e}").as_bytes()).unwrap();
-        let text = std::str::from_utf8(&once).unwrap();
-        prop_assert_eq!(text.parse::<f64>().unwrap(), value);
-        prop_assert_eq!(&canonicalize(&once).unwrap(), &once);
+        let once = canonical(&format!("{value:e}"));
+        prop_assert_eq!(once.parse::<f64>().unwrap(), value);
+        prop_assert_eq!(&canonical(&once), &once);
     }
 
     #[test]
     fn integers_survive_exactly_or_are_refused(value in any::<i64>()) {
-        match canonicalize(value.to_string().as_bytes()) {
-            Ok(bytes) => prop_assert_eq!(bytes, value.to_string().into_bytes()),
+        let text = value.to_string();
+        match canonicalize(text.as_bytes()) {
+            Ok(bytes) => prop_assert_eq!(bytes.as_ref(), text.as_bytes()),
             Err(error) => {
                 prop_assert!(!error.is_parse());
                 prop_assert!(value.unsigned_abs() > 1 << 53);
@@ -365,6 +430,10 @@ proptest! {
     fn almost_json_never_panics(text in "[\\[\\]{}\",:0-9eE.+\\-\\\\ud8nul ]{0,40}") {
         if let Ok(once) = canonicalize(text.as_bytes()) {
             prop_assert_eq!(&canonicalize(&once).unwrap(), &once);
+        }
+        if plain::is_canonical(&text) {
+            let node = Node::parse(&text).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert_eq!(node.canonical(), text.into_bytes());
         }
     }
 }

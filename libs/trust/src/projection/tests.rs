@@ -118,8 +118,8 @@ fn a_rollout_pins_policy_waves_hosts_and_budgets() {
     let signed = &bundle.rollouts["stable"];
     let hash = canonical_hash(&signed.bytes).unwrap();
     assert_eq!(
-        fleet_hash_of(&signed.bytes, &hash).unwrap(),
-        canonical_hash(&bundle.fleet.bytes).unwrap()
+        Unpinned::read(&signed.bytes, &hash).unwrap().fleet_hash(),
+        &canonical_hash(&bundle.fleet.bytes).unwrap()
     );
     let manifest = pin(&signed.bytes, &bundle.fleet.bytes, &hash).unwrap();
     assert_eq!(manifest.rollout_id.channel(), ChannelName::from("stable"));

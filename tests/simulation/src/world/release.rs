@@ -11,8 +11,7 @@ use nixfleet_proto::fleet::{
     Channel, ChannelEdge, DisruptionBudget, HostEdge, PolicyWave, RolloutPolicy, Selector,
 };
 use nixfleet_proto::{
-    ChannelName, ClosureHash, Hostname, Minutes, OnHealthFailure, PinnedManifest, PinnedSet,
-    RolloutId, Timestamp,
+    ChannelName, ClosureHash, Hostname, Minutes, OnHealthFailure, PinnedSet, RolloutId, Timestamp,
 };
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, Stamp, TrustFile, build_release, pin_verified, verify_release};
@@ -80,11 +79,7 @@ impl Release {
         for (channel, manifest) in release.rollouts() {
             let pins = pin_verified(manifest.payload(), fleet.payload())
                 .expect("an admitted manifest pins something");
-            let rollout_id = manifest.payload().rollout_id();
-            let pins = PinnedManifest {
-                rollout_id: rollout_id.clone(),
-                pinned: Arc::new(pins),
-            };
+            let rollout_id = pins.rollout_id.clone();
             pinned.insert(manifest.hash().clone(), pins);
             let of_agents = SignedRelease {
                 manifest: Arc::new(manifest.clone()),
