@@ -89,19 +89,19 @@ impl ManifestStore {
             reason: error.to_string(),
         };
         let store = self.store().await.map_err(|error| fail(&error))?;
-        match store.info(hash.as_str()).await {
-            // Content-addressed: what is there is the same, unless writing it was interrupted, and
+        let before = match store.info(hash.as_str()).await {
+            // Content-addressed: what is there is the same, unless it is laid out in another way, and
             // then the size would differ.
             Ok(info) if !info.deleted && info.size == bytes.len() => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == InfoErrorKind::NotFound => {}
+            Ok(info) => Some(info),
+            Err(error) if error.kind() == InfoErrorKind::NotFound => None,
             Err(error) => return Err(fail(&error)),
-        }
-        store
-            .put(hash.as_str(), &mut bytes.as_ref())
+        };
+        let context = &self.bus.connections().consume_js;
+        let place = (self.bus.names().manifest_bucket(), hash.as_str());
+        chunks::write(context, place, bytes, before)
             .await
-            .map_err(|error| fail(&error))?;
-        Ok(())
+            .map_err(|error| fail(&error))
     }
 
     /// The bytes of an artifact as they were received; absent when nobody stored it. The transport
