@@ -56,7 +56,7 @@ impl Release {
     }
 
     /// The fleet.
-    pub fn fleet(&self) -> &Fleet {
+    pub fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
     }
 

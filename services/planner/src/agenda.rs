@@ -20,7 +20,7 @@ pub struct Now {
 /// How eagerly plans are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// News wait this long for more news.
+    /// News wait until the last plan is this old: what comes meanwhile joins them.
     pub debounce: Duration,
     /// Longest time between two plans.
     pub safety: Duration,
@@ -30,6 +30,8 @@ pub struct Pace {
 #[derive(Debug, Clone)]
 pub struct Agenda {
     pace: Pace,
+    /// When news may cause a plan again.
+    open: Duration,
     due: Duration,
 }
 
@@ -38,6 +40,7 @@ impl Agenda {
     pub fn new(pace: Pace) -> Self {
         Self {
             pace,
+            open: Duration::ZERO,
             due: Duration::ZERO,
         }
     }
@@ -49,7 +52,7 @@ impl Agenda {
 
     /// The view changed.
     pub fn changed(&mut self, now: Now) {
-        self.due = self.due.min(now.monotonic + self.pace.debounce);
+        self.due = self.due.min(now.monotonic.max(self.open));
     }
 
     /// There is another release.
@@ -69,6 +72,7 @@ impl Agenda {
             }
         };
         self.due = now.monotonic + pause;
+        self.open = now.monotonic + self.pace.debounce;
     }
 }
 
@@ -114,11 +118,19 @@ mod tests {
     fn news_are_debounced_and_never_put_a_plan_off() {
         let mut agenda = Agenda::new(PACE);
         agenda.planned(now(1_000), None, false);
+        agenda.changed(now(1_005));
+        agenda.changed(now(1_015));
+        assert_eq!(agenda.due(), Duration::from_millis(1_020));
+        agenda.released(now(1_016));
+        assert_eq!(agenda.due(), Duration::from_millis(1_016));
+    }
+
+    #[test]
+    fn news_after_a_quiet_time_are_planned_at_once() {
+        let mut agenda = Agenda::new(PACE);
+        agenda.planned(now(1_000), None, false);
         agenda.changed(now(2_000));
-        agenda.changed(now(2_015));
-        assert_eq!(agenda.due(), Duration::from_millis(2_020));
-        agenda.released(now(2_016));
-        assert_eq!(agenda.due(), Duration::from_millis(2_016));
+        assert_eq!(agenda.due(), Duration::from_millis(2_000));
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct TrustConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlanningConfig {
-    /// Pause after a change during which further changes join the same plan.
+    /// Least age of the last plan when a change causes the next; what changes meanwhile joins it.
     pub debounce_ms: u64,
     /// A plan is made at least this often, whatever woke nobody.
     pub safety_tick_seconds: u64,

@@ -1,15 +1,20 @@
 //! What rollouts were opened with, fetched from the object store once.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use nixfleet_bus::ManifestStore;
-use nixfleet_plan::PinnedSet;
-use nixfleet_proto::{ManifestHash, Outcome, Verdict};
-use nixfleet_trust::{fleet_hash_of, pin};
+use nixfleet_plan::{PinnedSet, Release};
+use nixfleet_proto::fleet::{Fleet, RolloutManifest};
+use nixfleet_proto::{ManifestHash, Outcome, PinnedManifest, Verdict};
+use nixfleet_trust::{PinError, Unpinned, pin_verified};
 
 /// Pinned manifests by hash.
 pub struct Pins {
     store: ManifestStore,
     set: PinnedSet,
+    /// The release at hand.
+    verified: Option<Release>,
 }
 
 impl Pins {
@@ -18,7 +23,13 @@ impl Pins {
         Self {
             store,
             set: PinnedSet::new(),
+            verified: None,
         }
+    }
+
+    /// What this release verified is not fetched and read once more.
+    pub fn know(&mut self, release: Release) {
+        self.verified = Some(release);
     }
 
     /// What was fetched.
@@ -51,15 +62,35 @@ impl Pins {
         if self.set.contains_key(hash) {
             return Ok(());
         }
-        let manifest = self.object(hash).await?;
-        let fleet_hash = fleet_hash_of(&manifest, hash).context("reading the rollout manifest")?;
-        let fleet = self.object(&fleet_hash).await?;
-        let name = hash.clone();
-        // Canonicalising a large fleet takes long enough to make the lease renewals wait.
-        let pinned = tokio::task::spawn_blocking(move || pin(&manifest, &fleet, &name)).await?;
+        let pinned = match self.verified(hash) {
+            Some((manifest, fleet)) => {
+                tokio::task::spawn_blocking(move || pin_verified(&manifest, &fleet)).await?
+            }
+            None => self.read(hash).await?,
+        };
         let pinned = pinned.with_context(|| format!("pinning manifest {hash}"))?;
         self.set.insert(hash.clone(), pinned);
         Ok(())
+    }
+
+    fn verified(&self, hash: &ManifestHash) -> Option<(Arc<RolloutManifest>, Arc<Fleet>)> {
+        let release = self.verified.as_ref()?;
+        let mut manifests = release.manifests().values();
+        let manifest = manifests.find(|manifest| manifest.hash == *hash)?;
+        Some((Arc::clone(&manifest.manifest), Arc::clone(release.fleet())))
+    }
+
+    async fn read(&self, hash: &ManifestHash) -> anyhow::Result<Result<PinnedManifest, PinError>> {
+        let manifest = self.object(hash).await?;
+        let name = hash.clone();
+        // Parsing and hashing a large fleet takes long enough to make the lease renewals wait.
+        let unpinned = tokio::task::spawn_blocking(move || Unpinned::read(&manifest, &name));
+        let unpinned = match unpinned.await? {
+            Ok(unpinned) => unpinned,
+            Err(error) => return Ok(Err(error)),
+        };
+        let fleet = self.object(unpinned.fleet_hash()).await?;
+        Ok(tokio::task::spawn_blocking(move || unpinned.pin(&fleet)).await?)
     }
 
     async fn object(&self, hash: &ManifestHash) -> anyhow::Result<bytes::Bytes> {

@@ -138,6 +138,7 @@ impl Term<'_> {
                 }
                 release = releases.changed() => {
                     if let Some(current) = release? {
+                        self.pins.know(current.release.clone());
                         self.leader.set_release(current.release.clone());
                         agenda.released(clocks.now());
                     }
