@@ -23,6 +23,11 @@ const CHECK: Duration = Duration::from_secs(2);
 /// How long a stream may be quiet before the archive is held against its cursor: longer than a reader
 /// needs to find that its consumer is dead.
 const LOOK_AGAIN: Duration = Duration::from_secs(20);
+/// Rest after a transaction that was far from full and left nothing to read: the next one covers more. The archive is what is least
+/// in a hurry when a wave is released.
+const REST: Duration = Duration::from_millis(250);
+/// Part of a full transaction that needs no rest.
+const FULL_ENOUGH: usize = 4;
 /// Pause before something that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -284,8 +289,14 @@ async fn try_archive(
         let chunks = chunks.map_err(|error| unreadable(&error))?;
         // The database writes while the rows of the next batch are made.
         let written = reader.during(archive.turn(chunks)).await;
-        written.map_err(|error| refused(&error))?;
+        let rows = written.map_err(|error| refused(&error))?;
         lag.set(reader.pending() as f64);
+        // Releases are few, and the archive is what brings them back when the log is lost.
+        let may_rest = stream.content != Content::Manifest;
+        let is_behind = reader.pending() > 0 || reader.ready().is_some();
+        if may_rest && !is_behind && rows < batch_rows / FULL_ENOUGH {
+            pause(stop, REST).await;
+        }
     }
 }
 

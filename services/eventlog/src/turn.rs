@@ -36,12 +36,12 @@ pub struct Chunk {
 }
 
 impl Archive {
-    /// Archives what was read, in order. Waits while the database is away.
+    /// Archives what was read, in order, and says how many rows it made. Waits while the database is away.
     ///
     /// # Errors
     /// [`ArchiveError`] that waiting cannot cure; after a conflict the cursor must be read again.
     /// The messages before the failed transaction are archived.
-    pub async fn turn(&mut self, chunks: Vec<Chunk>) -> Result<(), ArchiveError> {
+    pub async fn turn(&mut self, chunks: Vec<Chunk>) -> Result<usize, ArchiveError> {
         let started = Instant::now();
         let mut total = 0;
         for chunk in chunks {
@@ -59,7 +59,7 @@ impl Archive {
         metrics::histogram!("nixfleet_turn_seconds", "service" => "eventlog")
             .record(started.elapsed());
         metrics::histogram!("nixfleet_turn_entries", "service" => "eventlog").record(total as f64);
-        Ok(())
+        Ok(total)
     }
 
     /// Before the rows that name them, so that the archive is complete at every moment.
