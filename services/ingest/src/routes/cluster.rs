@@ -15,6 +15,7 @@ use nixfleet_bus::lease::RecordView;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_store::ArchiveMark;
+use tokio::time::{Instant, timeout_at};
 
 use self::view::{Archive, Cluster, Log, Roll};
 use crate::access::operators_only;
@@ -23,8 +24,8 @@ use crate::state::{App, now};
 
 /// Reads of the bus under way at once: a fleet of many partitions must not crowd out its entries.
 const READS_AT_ONCE: usize = 16;
-/// Longest wait for one read; what does not answer is unknown.
-const READ_PATIENCE: Duration = Duration::from_secs(3);
+/// Time for all reads together; what did not answer by then is unknown.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The route, for operator certificates.
 pub fn routes() -> Router<Arc<App>> {
@@ -41,23 +42,25 @@ async fn cluster(State(app): State<Arc<App>>) -> Result<Json<Cluster>, ApiError>
         .lease_records()
         .await
         .map_err(|error| ApiError::unavailable("leases-unavailable", error.to_string(), 2))?;
+    let deadline = Instant::now() + READ_PATIENCE;
     let partitions = Partition::all(app.bus.partitions());
-    let logs = stream::iter(partitions.map(|partition| log(&app, partition)));
+    let logs = stream::iter(partitions.map(|partition| log(&app, partition, deadline)));
     let logs: Vec<Log> = logs.buffered(READS_AT_ONCE).collect().await;
     let names = app.bus.names();
     let mut shared = Vec::new();
     for name in [names.manifest_stream(), names.dead_stream()] {
-        shared.push((name.clone(), identity(&app, &name).await));
+        shared.push((name.clone(), identity(&app, &name, deadline).await));
     }
-    let cursors = known(app.store.cursors()).await;
+    let cursors = known(deadline, app.store.cursors()).await;
     let cursors: Option<BTreeMap<Partition, Cursor>> = cursors.map(|all| all.into_iter().collect());
-    let archived: Option<BTreeMap<String, ArchiveMark>> = known(app.store.archive_cursors()).await;
+    let archived: Option<BTreeMap<String, ArchiveMark>> =
+        known(deadline, app.store.archive_cursors()).await;
     let roll = Roll::new(now(), &app.bus.partition_keys(), records);
     let archive = Archive { archived, shared };
     Ok(Json(roll.cluster(logs, cursors, archive)))
 }
 
-async fn log(app: &App, partition: Partition) -> Log {
+async fn log(app: &App, partition: Partition, deadline: Instant) -> Log {
     let names = app.bus.names();
     let (input, output) = (
         names.input_stream(partition),
@@ -65,9 +68,9 @@ async fn log(app: &App, partition: Partition) -> Log {
     );
     let reader = app.bus.output(partition);
     let (input_identity, output_identity, last) = tokio::join!(
-        identity(app, &input),
-        identity(app, &output),
-        known(reader.last()),
+        identity(app, &input, deadline),
+        identity(app, &output, deadline),
+        known(deadline, reader.last()),
     );
     Log {
         partition,
@@ -77,13 +80,16 @@ async fn log(app: &App, partition: Partition) -> Log {
     }
 }
 
-async fn identity(app: &App, stream: &str) -> Option<StreamIdentity> {
-    known(app.bus.stream_identity(stream)).await
+async fn identity(app: &App, stream: &str, deadline: Instant) -> Option<StreamIdentity> {
+    known(deadline, app.bus.stream_identity(stream)).await
 }
 
 /// What was read in time; a failure is for the log of the service, the operator sees "unknown".
-async fn known<T, E: std::error::Error>(read: impl Future<Output = Result<T, E>>) -> Option<T> {
-    match tokio::time::timeout(READ_PATIENCE, read).await {
+async fn known<T, E: std::error::Error>(
+    deadline: Instant,
+    read: impl Future<Output = Result<T, E>>,
+) -> Option<T> {
+    match timeout_at(deadline, read).await {
         Ok(Ok(value)) => Some(value),
         Ok(Err(error)) => {
             tracing::warn!(%error, "a part of the cluster's state cannot be read");

@@ -11,7 +11,8 @@ use super::raw::Raw;
 use super::{EVENTS, serves};
 
 /// Everything that is for operators alone.
-const OPERATOR_ROUTES: [(&str, &str); 13] = [
+const OPERATOR_ROUTES: [(&str, &str); 14] = [
+    ("GET", "/v1/cluster"),
     ("GET", "/v1/channels"),
     ("GET", "/v1/channels/stable"),
     ("GET", "/v1/hosts"),
