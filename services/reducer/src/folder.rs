@@ -66,6 +66,9 @@ pub struct Start {
     pub next: Position,
 }
 
+/// Bytes of a usual outcome: room is made for as many as wait.
+const OUTCOME_BYTES: usize = 1_024;
+
 /// An outcome that did not fit into the frame before.
 #[derive(Debug)]
 struct Carried {
@@ -138,7 +141,7 @@ impl Folder {
             ..OutputFrame::new(self.epoch)
         };
         let bytes_max = self.limits.bytes.saturating_sub(FRAME_OVERHEAD_BYTES);
-        let mut json = Vec::new();
+        let mut json = Vec::with_capacity(bytes_max.min(self.backlog.len() * OUTCOME_BYTES));
         if let Some(carried) = self.carried.take() {
             json = carried.json;
             self.extend(&mut frame, &carried.item, Some(carried.outcome));
