@@ -186,8 +186,12 @@ fn many(arguments: &Arguments, cut: Cut) -> ExitCode {
 
 fn tell(so_far: &Summary, seeds: u64) {
     let failed = so_far.failures.len();
+    let last = so_far.failures.last();
+    let last = last.map_or_else(String::new, |failure| {
+        format!(", the last {}", failure.seed)
+    });
     let line = format!(
-        "{} of {seeds} seeds, {failed} failed, {:.1} ms each, {:.0} s",
+        "{} of {seeds} seeds, {failed} failed{last}, {:.1} ms each, {:.0} s",
         so_far.seeds,
         millis_each(so_far),
         so_far.took.as_secs_f64()
