@@ -2,6 +2,7 @@
 //! somebody newer is seen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use nixfleet_plan::view::AbsorbError;
 use nixfleet_plan::{FleetView, PinnedSet, Plan, Release, plan};
@@ -11,6 +12,10 @@ use nixfleet_proto::{
     Entry, EntryBody, Outcome, OutputFrame, PlanAction, Position, Reason, RolloutId, RolloutState,
     Timestamp, Verdict, mutant,
 };
+
+/// Longest wait for the outcome of an action. Owners that are away for longer cost a leadership each
+/// time; an action that was lost with the end of its log would be waited for without end.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What goes into the logs: by partition, in this order.
 pub type Appends = BTreeMap<Partition, Vec<PlanAction>>;
@@ -50,6 +55,14 @@ pub enum StandDown {
         highest: u64,
         /// This one.
         epoch: u64,
+    },
+    /// The outcome of an action does not come: nobody folds, or the log lost its end.
+    #[error("partition {partition} has no outcome of the action at {} for {} s", position.seq, PATIENCE.as_secs())]
+    Unanswered {
+        /// Where.
+        partition: Partition,
+        /// Of the first action without outcome.
+        position: Position,
     },
     /// The log goes on from less than the view knows: it has to be loaded again.
     #[error("following partition {partition}")]
@@ -95,6 +108,8 @@ pub struct Leader {
     fenced: BTreeSet<Partition>,
     /// What the view of each partition was built from; whole where nothing is said.
     origins: BTreeMap<Partition, Origin>,
+    /// The first action of each partition without outcome, and since when it is the first.
+    awaited: BTreeMap<Partition, (Position, Duration)>,
 }
 
 impl Leader {
@@ -109,6 +124,7 @@ impl Leader {
             barriers: BTreeMap::new(),
             fenced: BTreeSet::new(),
             origins: BTreeMap::new(),
+            awaited: BTreeMap::new(),
         }
     }
 
@@ -214,6 +230,26 @@ impl Leader {
             }
         }
         Planned { plan, appends }
+    }
+
+    /// Looks whether outcomes come, at a moment of a clock that is never set.
+    ///
+    /// # Errors
+    /// [`StandDown::Unanswered`] after [`PATIENCE`] without the same one.
+    pub fn check_answers(&mut self, now: Duration) -> Result<(), StandDown> {
+        let oldest = self.view.oldest_in_log();
+        self.awaited
+            .retain(|partition, (position, _)| oldest.get(partition) == Some(position));
+        for (partition, position) in oldest {
+            let (_, since) = *self.awaited.entry(partition).or_insert((position, now));
+            if now.saturating_sub(since) > PATIENCE {
+                return Err(StandDown::Unanswered {
+                    partition,
+                    position,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Notes an action that is in the log, so that it counts until its outcome is back.

@@ -9,4 +9,4 @@ pub mod agenda;
 pub mod leader;
 
 pub use agenda::{Agenda, Now, Pace};
-pub use leader::{Appends, Heard, Leader, Planned, Stage, StandDown};
+pub use leader::{Appends, Heard, Leader, PATIENCE, Planned, Stage, StandDown};

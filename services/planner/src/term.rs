@@ -125,6 +125,7 @@ impl Term<'_> {
             }
             // Asked here and not in the select, so that steady news cannot put a plan off for ever.
             if clocks.now().monotonic >= agenda.due() {
+                self.leader.check_answers(clocks.now().monotonic)?;
                 let done = self.turns.take(&mut self.leader).await;
                 let done = done.context("publishing a plan")?;
                 agenda.planned(clocks.now(), done.next_deadline, done.is_capped);
@@ -168,7 +169,7 @@ impl Term<'_> {
         let heard = self.leader.absorb(partition, outcome, self.pins.set());
         let heard = heard.inspect_err(|why| match why {
             StandDown::Fenced(_) | StandDown::Outranked { .. } => measure::fenced(),
-            StandDown::View { .. } | StandDown::Origin { .. } => {}
+            StandDown::View { .. } | StandDown::Origin { .. } | StandDown::Unanswered { .. } => {}
         })?;
         if heard.is_ours {
             measure::outcome(outcome);

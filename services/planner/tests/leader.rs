@@ -1,7 +1,9 @@
 //! What ends a leadership, and when it may plan.
 
+use std::time::Duration;
+
 use nixfleet_plan::{FleetView, PinnedSet};
-use nixfleet_planner::{Heard, Leader, Stage, StandDown};
+use nixfleet_planner::{Heard, Leader, PATIENCE, Stage, StandDown};
 use nixfleet_proto::outcome::OutcomeSubject;
 use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::subject::Partition;
@@ -139,6 +141,33 @@ fn an_action_that_was_fenced_ends_the_leadership() {
     leader.appended(partition, at(6), action);
     let ended = hear(&mut leader, 0, 6, refused()).unwrap_err();
     assert_eq!(ended, StandDown::Fenced(partition));
+}
+
+#[test]
+fn an_action_without_outcome_ends_the_leadership_after_a_while() {
+    let mut leader = leading();
+    let second = Duration::from_secs(1);
+    let retention = |commit: &str| PlanAction::RetentionExpired {
+        rollout_id: format!("stable@{commit}").parse().unwrap(),
+    };
+    let partition = partitions()[0];
+    leader.appended(partition, at(6), retention("4f"));
+    leader.appended(partition, at(7), retention("50"));
+    leader.check_answers(second).unwrap();
+    leader.check_answers(PATIENCE).unwrap();
+    hear(&mut leader, 0, 6, accepted(1)).unwrap();
+    // The next one is the first from here on.
+    leader.check_answers(PATIENCE + second * 2).unwrap();
+    leader.check_answers(PATIENCE * 2 + second * 2).unwrap();
+    let ended = leader.check_answers(PATIENCE * 2 + second * 3).unwrap_err();
+    let position = at(7);
+    assert_eq!(
+        ended,
+        StandDown::Unanswered {
+            partition,
+            position
+        }
+    );
 }
 
 #[test]

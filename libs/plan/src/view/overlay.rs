@@ -4,6 +4,9 @@
 //! else. A rejected one is not planned again for a while, so that a planner and a fold that disagree
 //! do not fill the log.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use chrono::TimeDelta;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Gate, Hostname, PlanAction, Position, RolloutId, Timestamp, mutant};
@@ -61,6 +64,22 @@ impl FleetView {
     /// Actions whose outcome has not come back.
     pub fn in_log_count(&self) -> usize {
         self.in_log.len()
+    }
+
+    /// Of each partition that owes outcomes the first action without one.
+    pub fn oldest_in_log(&self) -> BTreeMap<Partition, Position> {
+        const LAST: Position = Position {
+            seq: u64::MAX,
+            index: u32::MAX,
+        };
+        let mut oldest = BTreeMap::new();
+        let mut from = Bound::Unbounded;
+        while let Some((place, _)) = self.in_log.range((from, Bound::Unbounded)).next() {
+            let (partition, position) = *place;
+            oldest.insert(partition, position);
+            from = Bound::Excluded((partition, LAST));
+        }
+        oldest
     }
 
     /// Drops the action at a position; `rejected_at` when its entry was rejected.

@@ -308,6 +308,9 @@ impl Planner {
                     if now.monotonic < working.agenda.due() {
                         return working.plan_wake(self.me, env);
                     }
+                    if let Err(why) = working.leader.check_answers(now.monotonic) {
+                        return self.fail(&why.to_string(), env);
+                    }
                     let planned = working.leader.plan(now.wall);
                     let (deadline, is_capped) =
                         (planned.plan.next_deadline, planned.plan.is_capped);
