@@ -23,6 +23,14 @@ async fn a_rollout_under_way_is_finished_and_services_may_have_been_down() {
     world.wait_until_terminal("aa01").await;
     world.publish("aa02").await;
     world.wait_for_dispatch("aa02").await;
+    // What is not archived when log and services go has to be pushed again.
+    let archived = "SELECT count(*) FROM nixfleet.event_log
+                    WHERE stream = 'FLEET_MANIFEST' AND payload::text LIKE '%@aa02%'";
+    world
+        .wait("the release is archived", async |world| {
+            (world.count(archived).await == 3).then_some(())
+        })
+        .await;
 
     world.stack.kill_all().unwrap();
     lose(&mut nats);
