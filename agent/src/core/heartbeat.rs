@@ -129,6 +129,7 @@ impl AgentCore {
 
     /// Takes over what the control plane knows, unless it is older than what the agent knows.
     fn merge(&mut self, snapshot: &HostSnapshot) {
+        self.follow_again(&snapshot.rollout_id);
         let Some(rollout) = self.rollouts.get_mut(&snapshot.rollout_id) else {
             return self.adopt(snapshot);
         };
@@ -227,7 +228,12 @@ impl AgentCore {
         };
         let own = rollout.record.last_event_seq;
         let rolled_back = rollout.record.state == HostState::Failed;
-        let answered = snapshot.is_none_or(|snapshot| snapshot.last_event_seq >= own);
+        // What was sent again and is not counted was refused: the control plane lost the events and
+        // went on without them.
+        let answered = snapshot.is_none_or(|snapshot| {
+            let theirs = snapshot.last_event_seq;
+            theirs >= own || rollout.replayed_after == Some(theirs)
+        });
         let rollout = &self.rollouts[id];
         if !answered || !self.awaits_recovery(rollout) {
             return;
@@ -285,6 +291,19 @@ impl AgentCore {
                 kind: event.body.name(),
                 rejection,
             }),
+        }
+    }
+
+    /// Whoever said that a rollout is not open may have been behind: one that is named again is
+    /// followed again, unless a newer one took its place on the host.
+    fn follow_again(&mut self, id: &RolloutId) {
+        let newest = self.rollouts.values().map(|r| r.record.dispatched_at).max();
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        if rollout.replaced && Some(rollout.record.dispatched_at) == newest {
+            rollout.replaced = false;
+            rollout.touch();
         }
     }
 

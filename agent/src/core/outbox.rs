@@ -49,16 +49,17 @@ pub struct Outgoing {
 }
 
 impl Outbox {
-    /// A queue that starts with events from before a restart.
-    pub fn restored(events: Vec<WireEvent>) -> Self {
+    /// A queue that starts with events from before a restart, and what was answered there.
+    pub fn restored(waiting: Vec<WireEvent>, kept: Vec<WireEvent>) -> Self {
         Self {
-            waiting: events
+            waiting: waiting
                 .into_iter()
                 .map(|event| Outgoing {
                     event,
                     durable: true,
                 })
                 .collect(),
+            kept: kept.into(),
             ..Self::default()
         }
     }
@@ -188,6 +189,11 @@ impl Outbox {
             .filter(|item| item.durable)
             .map(|item| item.event.clone())
             .collect()
+    }
+
+    /// The answered events that are kept, for the journal.
+    pub fn kept(&self) -> Vec<WireEvent> {
+        self.kept.iter().cloned().collect()
     }
 
     /// How many events wait, those in flight included.

@@ -78,6 +78,9 @@ pub struct Journal {
     pub seq_floor: u64,
     /// Durable events that wait for their answer, in order.
     pub waiting: Vec<WireEvent>,
+    /// Durable events that were answered last, in order: what a log that loses its end asks for.
+    #[serde(default)]
+    pub kept: Vec<WireEvent>,
 }
 
 impl LocalRollout {
@@ -107,7 +110,7 @@ impl LocalRollout {
             on_health_failure: journal.on_health_failure,
             signed_at: journal.signed_at,
             replaced: journal.replaced,
-            outbox: Outbox::restored(journal.waiting),
+            outbox: Outbox::restored(journal.waiting, journal.kept),
             probes: ProbeBoard::default(),
             work: Work::Idle,
             disagreements: 0,
@@ -156,6 +159,7 @@ impl LocalRollout {
             replaced: self.replaced,
             seq_floor: self.seq_reserved,
             waiting: self.outbox.durable(),
+            kept: self.outbox.kept(),
         })
     }
 

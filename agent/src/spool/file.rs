@@ -134,6 +134,7 @@ mod tests {
             replaced: false,
             seq_floor,
             waiting: Vec::new(),
+            kept: Vec::new(),
         }
     }
 

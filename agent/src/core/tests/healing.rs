@@ -173,6 +173,28 @@ fn a_reboot_ends_a_deferral() {
 }
 
 #[test]
+fn a_rollout_that_somebody_behind_did_not_know_is_followed_again() {
+    let mut bench = Bench::running();
+    bench.switching();
+    bench.give(Input::SwitchEnded {
+        rollout_id: rollout("1"),
+        outcome: SwitchOutcome::Deferred {
+            component: "kernel".to_owned(),
+        },
+    });
+    bench.drain("1");
+    let mut bench = bench.crash("b");
+    started(&mut bench);
+    bench.give(Input::HeartbeatAnswered(reply(Vec::new())));
+    assert!(bench.core.rollouts()[&rollout("1")].replaced);
+    bench.after(1_000);
+    let recovered = snapshot(&bench, HostState::Soaking, 3);
+    let names = bench.give(Input::HeartbeatAnswered(reply(vec![recovered])));
+    assert!(names.contains(&"ListProbes".to_owned()), "{names:?}");
+    assert!(!bench.core.rollouts()[&rollout("1")].replaced);
+}
+
+#[test]
 fn a_restart_while_soaking_probes_anew_and_uses_no_number_twice() {
     let mut bench = Bench::running();
     bench.soaking(vec![probe(ProbeMode::Enforce)]);
@@ -221,6 +243,33 @@ fn what_the_control_plane_lost_is_sent_again_once() {
         .flatten()
         .filter(|name| name.starts_with("Send 3 ActivationCompleted"));
     assert_eq!(resent.count(), 1, "{sent:?}");
+}
+
+#[test]
+fn what_the_control_plane_lost_is_sent_again_after_a_crash_and_not_waited_for() {
+    let mut bench = Bench::running();
+    bench.switching();
+    bench.drain("1");
+    bench.give(Input::SwitchEnded {
+        rollout_id: rollout("1"),
+        outcome: SwitchOutcome::Deferred {
+            component: "kernel".to_owned(),
+        },
+    });
+    bench.drain("1");
+    // The control plane lost the end of its log, and saw only that the target runs.
+    let mut bench = bench.crash("b");
+    started(&mut bench);
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        let ahead = snapshot(&bench, HostState::Soaking, 1);
+        names.extend(bench.give(Input::HeartbeatAnswered(reply(vec![ahead]))));
+        bench.drain("1");
+        bench.after(1_000);
+    }
+    let resent = names.iter().filter(|name| name.starts_with("Send 2 "));
+    assert_eq!(resent.count(), 1, "{names:?}");
+    assert_eq!(state(&bench), HostState::Soaking, "{names:?}");
 }
 
 #[test]
