@@ -138,6 +138,14 @@ impl Reader {
         self
     }
 
+    /// Knows the stream by a message that was taken before: another one in its place is
+    /// [`ReadError::Rewritten`] from the first batch on.
+    #[must_use]
+    pub fn knowing(mut self, landmark: Landmark) -> Self {
+        self.landmark = landmark;
+        self
+    }
+
     /// Name of the stream.
     pub fn stream(&self) -> &str {
         &self.stream

@@ -71,7 +71,7 @@ impl Track {
     }
 }
 
-/// The last message that a reader took, to know the stream again by: one that lost its end and was
+/// The last message that was taken of a stream, to know it again by: one that lost its end and was
 /// written again may be as long as before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Landmark {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use nixfleet_bus::Landmark;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{
     Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, PlanAction, Position, mutant,
@@ -122,6 +123,15 @@ impl Folder {
     /// The first position that is not folded.
     pub fn next(&self) -> Position {
         self.next
+    }
+
+    /// The message of the last input that is folded: what the log is known by.
+    pub fn landmark(&self) -> Landmark {
+        let mut landmark = Landmark::default();
+        if let Some(mark) = self.last_input {
+            landmark.note(mark.seq, self.last_input_id.as_deref());
+        }
+        landmark
     }
 
     /// True when a run can be made.

@@ -84,7 +84,8 @@ impl Live {
         let owner = Owner::new(taken, bounds);
         let stream = bus.names().input_stream(partition);
         let next = owner.next();
-        let reader = bus.reader(&stream, next.seq).in_pieces_of(DECODE_BYTES);
+        let reader = bus.reader(&stream, next.seq);
+        let reader = reader.knowing(owner.landmark()).in_pieces_of(DECODE_BYTES);
         let batch = config.fold.batch_messages;
         Ok(Self {
             log,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nixfleet_bus::{MAX_OUTPUT_FRAME_BYTES, PublishError};
+use nixfleet_bus::{Landmark, MAX_OUTPUT_FRAME_BYTES, PublishError};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::{ManifestHash, OutputFrame, Position, mutant};
 
@@ -76,6 +76,12 @@ impl Owner {
     /// takes.
     pub fn next(&self) -> Position {
         self.folder.next()
+    }
+
+    /// What the input log is known by when reading goes on at [`Owner::next`]. Frames and rows that
+    /// cover a message would hide that it was lost and another one came in its place.
+    pub fn landmark(&self) -> Landmark {
+        self.folder.landmark()
     }
 
     /// True when the next messages may be read: nothing waits to be folded.

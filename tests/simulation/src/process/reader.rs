@@ -62,6 +62,13 @@ impl Reader {
         }
     }
 
+    /// Knows the log by a message that was taken before.
+    #[must_use]
+    pub fn knowing(mut self, landmark: Landmark) -> Self {
+        self.landmark = landmark;
+        self
+    }
+
     /// The first sequence not delivered yet.
     pub fn next_seq(&self) -> u64 {
         self.track.next()

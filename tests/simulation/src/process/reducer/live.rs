@@ -68,12 +68,13 @@ impl Live {
     /// Goes live behind a takeover.
     pub fn start(partition: Partition, number: u64, taken: Taken, with: &mut With<'_>) -> Self {
         let owner = Owner::new(taken, BOUNDS);
-        let from = owner.next().seq;
+        let (log, route) = (Log::Input(partition), Route::Reader(partition));
+        let reader = Reader::new(log, route, owner.next().seq).knowing(owner.landmark());
         let mut live = Self {
             partition,
             number,
             owner,
-            reader: Reader::new(Log::Input(partition), Route::Reader(partition), from),
+            reader,
             recovery: Recovery::new(64),
             publishing: None,
             looking: None,
