@@ -13,8 +13,8 @@ use nixfleet_proto::{
     Timestamp, Verdict, mutant,
 };
 
-/// Longest wait for the outcome of an action. Owners that are away for longer cost a leadership each
-/// time; an action that was lost with the end of its log would be waited for without end.
+/// Longest wait for the outcome of an action or a barrier. Owners that are away for longer cost a
+/// leadership each time; one that was lost with the end of its log would be waited for without end.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What goes into the logs: by partition, in this order.
@@ -56,12 +56,12 @@ pub enum StandDown {
         /// This one.
         epoch: u64,
     },
-    /// The outcome of an action does not come: nobody folds, or the log lost its end.
-    #[error("partition {partition} has no outcome of the action at {} for {} s", position.seq, PATIENCE.as_secs())]
+    /// The outcome of an action or a barrier does not come: nobody folds, or the log lost its end.
+    #[error("partition {partition} has no outcome of what was appended at {} for {} s", position.seq, PATIENCE.as_secs())]
     Unanswered {
         /// Where.
         partition: Partition,
-        /// Of the first action without outcome.
+        /// Of the first without outcome.
         position: Position,
     },
     /// The log goes on from less than the view knows: it has to be loaded again.
@@ -108,7 +108,7 @@ pub struct Leader {
     fenced: BTreeSet<Partition>,
     /// What the view of each partition was built from; whole where nothing is said.
     origins: BTreeMap<Partition, Origin>,
-    /// The first action of each partition without outcome, and since when it is the first.
+    /// The first action or barrier of each partition without outcome, and since when it is the first.
     awaited: BTreeMap<Partition, (Position, Duration)>,
 }
 
@@ -167,8 +167,14 @@ impl Leader {
     /// Chooses a higher epoch and says which barriers announce it. All of them must be appended and
     /// told with [`Leader::barrier_appended`] before the next outcome is absorbed; when the fate of
     /// one is unknown, the leadership is over.
-    pub fn fence(&mut self) -> Appends {
-        self.epoch = self.epoch.max(self.view.highest_leader_epoch()) + 1;
+    ///
+    /// Where logs or rows were lost nobody knows the highest epoch any more, and what an earlier
+    /// leader has on its way may still arrive. So an epoch is the millisecond in which it is chosen,
+    /// and counts only where a clock was set back.
+    pub fn fence(&mut self, now: Timestamp) -> Appends {
+        let highest = self.epoch.max(self.view.highest_leader_epoch());
+        let moment = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        self.epoch = moment.max(highest + 1);
         self.fenced.clear();
         self.barriers.clear();
         self.stage = if mutant::is("planner-skip-barrier") {
@@ -237,7 +243,11 @@ impl Leader {
     /// # Errors
     /// [`StandDown::Unanswered`] after [`PATIENCE`] without the same one.
     pub fn check_answers(&mut self, now: Duration) -> Result<(), StandDown> {
-        let oldest = self.view.oldest_in_log();
+        let mut oldest = self.view.oldest_in_log();
+        for (partition, barrier) in &self.barriers {
+            let first = oldest.entry(*partition).or_insert(*barrier);
+            *first = (*first).min(*barrier);
+        }
         self.awaited
             .retain(|partition, (position, _)| oldest.get(partition) == Some(position));
         for (partition, position) in oldest {
@@ -283,12 +293,14 @@ impl Leader {
             return;
         }
         self.barriers.remove(&partition);
-        if matches!(outcome.verdict, Verdict::Accepted(_)) {
+        // Another entry is in its place where the log lost its end and went on.
+        if announced_by(outcome) == Some(self.epoch) {
             self.fenced.insert(partition);
         }
         if self.barriers.is_empty() {
             let is_fenced = self.fenced.len() == usize::from(self.partitions);
-            // Refused somewhere: an earlier leader that the rows did not show had this epoch or more.
+            // Refused or lost somewhere: an earlier leader that the rows did not show had this epoch
+            // or more, or the log ended before it.
             self.stage = if is_fenced {
                 Stage::Leading
             } else {
@@ -316,6 +328,14 @@ fn is_not_fenced(partition: Partition, outcome: &Outcome) -> Result<(), StandDow
             Err(StandDown::Fenced(partition))
         }
         Verdict::Accepted(_) | Verdict::Rejected(_) => Ok(()),
+    }
+}
+
+/// The epoch that an accepted barrier announced.
+fn announced_by(outcome: &Outcome) -> Option<u64> {
+    match &outcome.verdict {
+        Verdict::Accepted(accepted) => accepted.leader_epoch,
+        Verdict::Rejected(_) => None,
     }
 }
 

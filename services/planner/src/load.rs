@@ -41,7 +41,7 @@ pub async fn load(bus: &Bus, store: &Store, pins: &mut Pins) -> anyhow::Result<L
     for rows in try_join_all(rows).await? {
         for rollout in &rows.snapshot.rollouts {
             if rollout.pinned.is_none() {
-                pins.fetch(&rollout.manifest_hash).await?;
+                pins.fetch(&rollout.manifest_hash, None).await?;
             }
         }
         loaded.next_output.push((rows.partition, rows.next));

@@ -13,8 +13,6 @@ use nixfleet_trust::{PinError, Unpinned, pin_verified};
 pub struct Pins {
     store: ManifestStore,
     set: PinnedSet,
-    /// The release at hand.
-    verified: Option<Release>,
 }
 
 impl Pins {
@@ -23,13 +21,7 @@ impl Pins {
         Self {
             store,
             set: PinnedSet::new(),
-            verified: None,
         }
-    }
-
-    /// What this release verified is not fetched and read once more.
-    pub fn know(&mut self, release: Release) {
-        self.verified = Some(release);
     }
 
     /// What was fetched.
@@ -37,18 +29,23 @@ impl Pins {
         &self.set
     }
 
-    /// Fetches what the outcomes' opened rollouts pin.
+    /// Fetches what the outcomes' opened rollouts pin, unless the release at hand has verified it.
     ///
     /// # Errors
     /// When an artifact is missing, does not fit its hash, or the store does not answer.
-    pub async fn fetch_opened(&mut self, outcomes: &[Outcome]) -> anyhow::Result<()> {
+    pub async fn fetch_opened(
+        &mut self,
+        outcomes: &[Outcome],
+        release: Option<&Release>,
+    ) -> anyhow::Result<()> {
         for outcome in outcomes {
             let Verdict::Accepted(accepted) = &outcome.verdict else {
                 continue;
             };
             if let Some(opened) = &accepted.opened {
                 let opening = format!("opening {}", opened.rollout_id);
-                self.fetch(&opened.manifest_hash).await.context(opening)?;
+                let fetched = self.fetch(&opened.manifest_hash, release).await;
+                fetched.context(opening)?;
             }
         }
         Ok(())
@@ -58,11 +55,15 @@ impl Pins {
     ///
     /// # Errors
     /// As [`Pins::fetch_opened`].
-    pub async fn fetch(&mut self, hash: &ManifestHash) -> anyhow::Result<()> {
+    pub async fn fetch(
+        &mut self,
+        hash: &ManifestHash,
+        release: Option<&Release>,
+    ) -> anyhow::Result<()> {
         if self.set.contains_key(hash) {
             return Ok(());
         }
-        let pinned = match self.verified(hash) {
+        let pinned = match release.and_then(|release| verified(release, hash)) {
             Some((manifest, fleet)) => {
                 tokio::task::spawn_blocking(move || pin_verified(&manifest, &fleet)).await?
             }
@@ -71,13 +72,6 @@ impl Pins {
         let pinned = pinned.with_context(|| format!("pinning manifest {hash}"))?;
         self.set.insert(hash.clone(), pinned);
         Ok(())
-    }
-
-    fn verified(&self, hash: &ManifestHash) -> Option<(Arc<RolloutManifest>, Arc<Fleet>)> {
-        let release = self.verified.as_ref()?;
-        let mut manifests = release.manifests().values();
-        let manifest = manifests.find(|manifest| manifest.hash == *hash)?;
-        Some((Arc::clone(&manifest.manifest), Arc::clone(release.fleet())))
     }
 
     async fn read(&self, hash: &ManifestHash) -> anyhow::Result<Result<PinnedManifest, PinError>> {
@@ -97,4 +91,11 @@ impl Pins {
         let found = self.store.get(hash).await?;
         found.with_context(|| format!("artifact {hash} is not in the object store"))
     }
+}
+
+/// A manifest of this release with its fleet.
+fn verified(release: &Release, hash: &ManifestHash) -> Option<(Arc<RolloutManifest>, Arc<Fleet>)> {
+    let mut manifests = release.manifests().values();
+    let manifest = manifests.find(|manifest| manifest.hash == *hash)?;
+    Some((Arc::clone(&manifest.manifest), Arc::clone(release.fleet())))
 }

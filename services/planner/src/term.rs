@@ -72,9 +72,10 @@ pub async fn lead(
 
 impl Term<'_> {
     async fn work(&mut self, lease: &Lease, stop: &CancellationToken) -> anyhow::Result<()> {
+        let clocks = Clocks::start();
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            fenced = self.fence() => fenced?,
+            fenced = self.fence(clocks) => fenced?,
         }
         let epoch = self.leader.epoch();
         lease.set_epoch(epoch);
@@ -84,13 +85,14 @@ impl Term<'_> {
         // Only now is it known which refs were superseded.
         let mut releases = Releases::start(self.parts.bus, self.parts.config)?;
         releases.set_superseded(self.leader.superseded());
-        let ended = self.plan_on(&mut releases, stop).await;
+        let ended = self.plan_on(&mut releases, clocks, stop).await;
         releases.join().await;
         ended
     }
 
     /// Announces a new epoch in every partition and waits until each has accepted it.
-    async fn fence(&mut self) -> anyhow::Result<()> {
+    async fn fence(&mut self, clocks: Clocks) -> anyhow::Result<()> {
+        let look_again = Duration::from_secs(self.parts.config.planning.safety_tick_seconds);
         loop {
             match self.leader.stage() {
                 Stage::Leading => return Ok(()),
@@ -100,8 +102,11 @@ impl Term<'_> {
                     tracing::info!(epoch = self.leader.epoch(), "barriers appended");
                 }
                 Stage::Fencing => {
-                    let news = self.followers.next().await?;
-                    self.absorb(news).await?;
+                    self.leader.check_answers(clocks.now().monotonic)?;
+                    let news = tokio::time::timeout(look_again, self.followers.next()).await;
+                    if let Ok(news) = news {
+                        self.absorb(news?).await?;
+                    }
                 }
             }
         }
@@ -112,9 +117,9 @@ impl Term<'_> {
     async fn plan_on(
         &mut self,
         releases: &mut Releases,
+        clocks: Clocks,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let clocks = Clocks::start();
         let mut agenda = Agenda::new(Pace {
             debounce: Duration::from_millis(self.parts.config.planning.debounce_ms),
             safety: Duration::from_secs(self.parts.config.planning.safety_tick_seconds),
@@ -139,7 +144,6 @@ impl Term<'_> {
                 }
                 release = releases.changed() => {
                     if let Some(current) = release? {
-                        self.pins.know(current.release.clone());
                         self.leader.set_release(current.release.clone());
                         agenda.released(clocks.now());
                     }
@@ -157,7 +161,8 @@ impl Term<'_> {
         measure::lag(partition, news.lag);
         for frame in &news.frames {
             self.leader.follow(partition, frame)?;
-            self.pins.fetch_opened(&frame.outcomes).await?;
+            let release = self.leader.view().release();
+            self.pins.fetch_opened(&frame.outcomes, release).await?;
             for outcome in &frame.outcomes {
                 opens |= self.take(partition, outcome)?;
             }

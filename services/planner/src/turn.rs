@@ -69,7 +69,7 @@ impl Turns {
     /// # Errors
     /// When a barrier may or may not be in the log.
     pub async fn fence(&self, leader: &mut Leader) -> Result<(), AppendError> {
-        let barriers = leader.fence();
+        let barriers = leader.fence(Utc::now());
         for (partition, position, _) in self.append(leader, barriers).await? {
             leader.barrier_appended(partition, position);
         }

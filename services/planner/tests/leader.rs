@@ -57,7 +57,7 @@ fn fencing(seq: u64) -> Leader {
 }
 
 fn append_barriers(leader: &mut Leader, seq: u64) {
-    let barriers = leader.fence();
+    let barriers = leader.fence(Timestamp::UNIX_EPOCH);
     assert_eq!(barriers.keys().copied().collect::<Vec<_>>(), partitions());
     for (partition, actions) in barriers {
         assert_eq!(actions, [PlanAction::Barrier {}]);
@@ -120,6 +120,24 @@ fn a_refused_barrier_is_followed_by_one_above_the_highest_epoch() {
 }
 
 #[test]
+fn a_barrier_whose_place_another_entry_took_is_announced_again() {
+    let mut leader = fencing(5);
+    let host_event = Verdict::Accepted(Box::default());
+    hear(&mut leader, 0, 5, host_event).unwrap();
+    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    assert_eq!(leader.stage(), Stage::Unfenced);
+}
+
+#[test]
+fn an_epoch_is_a_moment_unless_the_clock_is_behind() {
+    let mut leader = Leader::new(FleetView::new(), PARTITIONS);
+    leader.fence(Timestamp::from_timestamp_millis(1_777_000_000_000).unwrap());
+    assert_eq!(leader.epoch(), 1_777_000_000_000);
+    leader.fence(Timestamp::from_timestamp_millis(-5).unwrap());
+    assert_eq!(leader.epoch(), 1_777_000_000_001);
+}
+
+#[test]
 fn a_newer_leader_ends_the_leadership() {
     let mut leader = leading();
     let ended = hear(&mut leader, 1, 8, accepted(2)).unwrap_err();
@@ -167,6 +185,20 @@ fn an_action_without_outcome_ends_the_leadership_after_a_while() {
             partition,
             position
         }
+    );
+}
+
+#[test]
+fn a_barrier_without_outcome_ends_the_leadership_after_a_while() {
+    let mut leader = fencing(5);
+    hear(&mut leader, 0, 5, accepted(1)).unwrap();
+    assert_eq!(leader.stage(), Stage::Fencing);
+    leader.check_answers(Duration::ZERO).unwrap();
+    leader.check_answers(PATIENCE).unwrap();
+    let ended = leader.check_answers(PATIENCE + Duration::from_secs(1));
+    assert!(
+        matches!(ended, Err(StandDown::Unanswered { .. })),
+        "{ended:?}"
     );
 }
 

@@ -92,7 +92,7 @@ struct Working {
     appending: usize,
     /// Deadline and cap of the plan that is being appended.
     planned: Option<(Option<nixfleet_proto::Timestamp>, bool)>,
-    /// The timer of the next plan.
+    /// The timer of the next look.
     wake: Option<(u64, Duration)>,
     polls: Option<u64>,
     release: usize,
@@ -292,24 +292,26 @@ impl Planner {
                 return self.fail(&why, env);
             }
             let now = now(self.me, env);
+            if let Err(why) = working.leader.check_answers(now.monotonic) {
+                return self.fail(&why.to_string(), env);
+            }
             let appends = match working.leader.stage() {
                 Stage::Unfenced => {
-                    let appends = working.leader.fence();
+                    let appends = working.leader.fence(now.wall);
                     let epoch = working.leader.epoch();
                     let name = env.processes[self.me.id].name();
                     env.trace(format_args!("{name} fences with epoch {epoch}"));
                     appends
                 }
-                Stage::Fencing => return,
+                Stage::Fencing => {
+                    return working.wake_at(now.monotonic + PACE.safety, self.me, env);
+                }
                 Stage::Leading => {
                     if working.polls.is_none() {
                         working.hear(self.me, env);
                     }
                     if now.monotonic < working.agenda.due() {
-                        return working.plan_wake(self.me, env);
-                    }
-                    if let Err(why) = working.leader.check_answers(now.monotonic) {
-                        return self.fail(&why.to_string(), env);
+                        return working.wake_at(working.agenda.due(), self.me, env);
                     }
                     let planned = working.leader.plan(now.wall);
                     let (deadline, is_capped) =
@@ -468,8 +470,7 @@ impl Working {
         Ok(())
     }
 
-    fn plan_wake(&mut self, me: Alive, env: &mut Env) {
-        let due = self.agenda.due();
+    fn wake_at(&mut self, due: Duration, me: Alive, env: &mut Env) {
         if self.wake.is_some_and(|(_, planned)| planned <= due) {
             return;
         }
