@@ -23,8 +23,8 @@ struct Waiting<W> {
 #[derive(Debug)]
 enum Round<W> {
     Idle,
-    /// Asking how far the input log reaches.
-    Looking(Vec<Waiting<W>>),
+    /// Asking how far the input log reaches, which was folded up to this sequence.
+    Looking(Vec<Waiting<W>>, u64),
     /// Folding up to the end of the log as it was.
     CatchingUp(Vec<Waiting<W>>, u64),
     /// Appending what was missed.
@@ -69,6 +69,8 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Recovery<W> {
     waiting_max: usize,
+    /// Sequence of the last message that was folded, as far as is known here.
+    folded: u64,
     asking: Vec<Waiting<W>>,
     round: Round<W>,
     step: Option<Step>,
@@ -79,6 +81,7 @@ impl<W> Recovery<W> {
     pub fn new(waiting_max: usize) -> Self {
         Self {
             waiting_max,
+            folded: 0,
             asking: Vec::new(),
             round: Round::Idle,
             step: None,
@@ -113,12 +116,16 @@ impl<W> Recovery<W> {
         let round = std::mem::replace(&mut self.round, Round::Idle);
         let mut given_up = Vec::new();
         self.round = match (round, progress) {
-            (Round::Looking(waiting), Progress::Tail(tail)) => Round::CatchingUp(waiting, tail),
+            // A log that ends before what was folded is not the one that the state is of.
+            (Round::Looking(waiting, folded), Progress::Tail(tail)) if tail >= folded => {
+                Round::CatchingUp(waiting, tail)
+            }
             (Round::Appending(waiting), Progress::Appended(positions)) => {
                 let last = positions.into_iter().max().unwrap_or_default();
                 Round::Folding(waiting, last)
             }
-            (Round::Looking(waiting) | Round::Appending(waiting), Progress::Failed) => {
+            (Round::Looking(waiting, _), Progress::Tail(_) | Progress::Failed)
+            | (Round::Appending(waiting), Progress::Failed) => {
                 given_up.extend(waiting.into_iter().map(|waiting| waiting.waiter));
                 Round::Idle
             }
@@ -133,6 +140,7 @@ impl<W> Recovery<W> {
     ///
     /// `next` is the first position that is not folded.
     pub fn folded(&mut self, state: &PartitionState, next: Position) -> Vec<(OwnerReply, W)> {
+        self.folded = next.seq.saturating_sub(u64::from(next.index == 0));
         let mut answers = Vec::new();
         match std::mem::replace(&mut self.round, Round::Idle) {
             Round::CatchingUp(waiting, tail)
@@ -144,7 +152,7 @@ impl<W> Recovery<W> {
                 answers.extend(waiting.into_iter().map(|waiting| waiting.answer(state)));
             }
             round @ (Round::Idle
-            | Round::Looking(_)
+            | Round::Looking(..)
             | Round::CatchingUp(..)
             | Round::Appending(_)
             | Round::Folding(..)) => self.round = round,
@@ -187,7 +195,7 @@ impl<W> Recovery<W> {
         if !matches!(self.round, Round::Idle) || self.asking.is_empty() {
             return;
         }
-        self.round = Round::Looking(std::mem::take(&mut self.asking));
+        self.round = Round::Looking(std::mem::take(&mut self.asking), self.folded);
         self.step = Some(Step::Look);
     }
 }

@@ -105,3 +105,19 @@ fn what_proves_nothing_is_answered_at_once_and_too_many_are_not() {
     assert_eq!(recovery.ask(owner.state(), beat("a"), 2), Asked::Waits);
     assert_eq!(recovery.ask(owner.state(), beat("a"), 3), Asked::NoRoom(3));
 }
+
+#[test]
+fn nothing_is_recovered_in_a_log_that_ends_before_what_was_folded() {
+    let (_, owner) = world();
+    let mut recovery = Recovery::new(10);
+    assert!(recovery.folded(owner.state(), owner.next()).is_empty());
+    let folded = owner.next().seq - 1;
+    for (tail, given_up) in [(folded - 1, 1), (folded, 0)] {
+        let _ = recovery.ask(owner.state(), beat("a"), 0);
+        assert_eq!(recovery.step(), Some(Step::Look));
+        assert_eq!(recovery.proceed(Progress::Tail(tail)).len(), given_up);
+        recovery.folded(owner.state(), owner.next());
+        let appends = matches!(recovery.step(), Some(Step::Append(_)));
+        assert_eq!(appends, given_up == 0);
+    }
+}
