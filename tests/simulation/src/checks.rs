@@ -277,6 +277,22 @@ impl Checks {
         }
     }
 
+    /// Logs and rows are gone: what follows is a new book. What agents were told, and what was ever
+    /// decided of them, stays.
+    pub fn everything_lost(&mut self, now: Time) {
+        self.bucket_lost(now);
+        self.reference.forget();
+        self.budgets = Budgets::default();
+        self.halts = Halts::default();
+        self.waves = Waves::default();
+        self.edges = Edges::new(self.edges.partitions());
+        self.once = Once::default();
+        self.epochs = Epochs::default();
+        self.rows = Rows::default();
+        self.recoveries = Recoveries::default();
+        self.leaders = Leaders::default();
+    }
+
     /// The log goes on behind a sequence as if there had been nothing more.
     fn rewind(&mut self, partition: Partition, last: u64) {
         self.once.forget(partition, last);

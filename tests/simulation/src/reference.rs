@@ -72,6 +72,11 @@ impl Reference {
         self.folded.insert(partition, folded);
     }
 
+    /// Forgets every log.
+    pub fn forget(&mut self) {
+        self.folded.clear();
+    }
+
     /// Forgets every entry behind a sequence of the log.
     pub fn truncate(&mut self, partition: Partition, last: u64) {
         let (seq, index) = (last + 1, 0);

@@ -26,6 +26,11 @@ impl Edges {
         }
     }
 
+    /// Partitions of the fleet.
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
     /// Looks at an entry.
     ///
     /// # Errors

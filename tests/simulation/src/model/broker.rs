@@ -119,6 +119,13 @@ impl Broker {
         stream.map_or_else(Vec::new, |stream| stream.lose_tail(count))
     }
 
+    /// The server loses its data.
+    pub fn lose_everything(&mut self) {
+        self.streams.clear();
+        self.leases.lose_everything();
+        self.disconnect();
+    }
+
     /// The deduplication window of every stream ends.
     pub fn forget_ids(&mut self) {
         self.streams.values_mut().for_each(Stream::forget_ids);

@@ -68,8 +68,10 @@ pub enum FaultKind {
     Poison(u16),
     /// An operator clears what is halted.
     Operator,
-    /// A disaster; there is at most one of these or the next in a run.
+    /// A disaster; there is at most one of these or the next two in a run.
     Disaster(Disaster),
+    /// Broker and database come back empty.
+    BothLost,
     /// The broker comes back without the last messages of its logs.
     TailLost(Tails),
 }
@@ -165,12 +167,14 @@ fn skew(rng: &mut Rng) -> i64 {
     if rng.chance(500) { millis } else { -millis }
 }
 
-/// Loss of rows in one run of thirteen, of the ends of logs in another one.
+/// Loss of rows in one run of thirteen, of the ends of logs in another one, of everything in one of
+/// twenty-one.
 fn disaster(rng: &mut Rng) -> Option<FaultKind> {
     match rng.below(64) {
         0..=2 => Some(FaultKind::Disaster(Disaster::DatabaseRestored)),
         3..=4 => Some(FaultKind::Disaster(Disaster::DatabaseLost)),
         5..=9 => Some(FaultKind::TailLost(tails(rng))),
+        10..=12 => Some(FaultKind::BothLost),
         _ => None,
     }
 }

@@ -116,6 +116,7 @@ impl World {
             }
             FaultKind::Disaster(disaster) => self.disaster(disaster),
             FaultKind::TailLost(tails) => self.lose_tails(tails, until),
+            FaultKind::BothLost => self.lose_both(until),
         }
     }
 
@@ -160,7 +161,8 @@ impl World {
             | FaultKind::Poison(_)
             | FaultKind::Operator
             | FaultKind::Disaster(_)
-            | FaultKind::TailLost(_) => {}
+            | FaultKind::TailLost(_)
+            | FaultKind::BothLost => {}
         }
     }
 
@@ -216,6 +218,16 @@ impl World {
             }
             Disaster::DatabaseLost => self.env.database.restore(&Default::default()),
         }
+    }
+
+    /// Both servers are set up anew.
+    fn lose_both(&mut self, until: Time) {
+        self.env.broker_back_at = until;
+        self.env.database_back_at = until;
+        self.env.broker.lose_everything();
+        self.env.database.restore(&Default::default());
+        self.backups.clear();
+        self.env.checks.everything_lost(self.env.now);
     }
 
     /// The broker restarts without the last messages, and its sequences are used again.
