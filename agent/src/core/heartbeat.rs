@@ -3,7 +3,7 @@
 //! The control plane infers missed transitions from the running closure. So a heartbeat names it
 //! only when nothing the agent knows is still on its way; otherwise inference and report would race.
 //!
-//! Source: docs/recovery.md.
+//! Source: docs/semantics.md, heartbeats and recovery.
 
 use nixfleet_core::host::{self, HostInput, StepCtx};
 use nixfleet_proto::wire::{HeartbeatReply, HeartbeatRequest, HostSnapshot};

@@ -94,9 +94,9 @@ impl<T: Send + 'static> ReadAhead<T> {
             .or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Name of the stream.
-    pub fn stream(&self) -> &str {
-        self.reader.stream()
+    /// True when there is more to read already.
+    pub fn is_behind(&self) -> bool {
+        self.ready.is_some() || self.making.is_some() || self.pending() > 0
     }
 
     /// Messages that were waiting in the stream behind the last one read.

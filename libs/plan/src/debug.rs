@@ -3,7 +3,7 @@
 //! Fleet and manifests are taken as verified. Rows that name a rollout the case does not list are
 //! left out.
 //!
-//! Source: docs/debug.md, plan.
+//! Source: docs/debug-commands.md, plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -16,9 +16,9 @@ use crate::retry::Pauses;
 use crate::run::{floors, migrate};
 use crate::turn::{Turns, decode};
 
-/// Rest after a turn that was far from full and left nothing to read: the next one has more to write at once, and rows that change
-/// several times are written once. Nobody waits for rows to go on, and hosts wait for their dispatches
-/// while they are written.
+/// Rest after a turn that was far from full and left nothing to read: the next one has more to write
+/// at once, and rows that change several times are written once. Nobody waits for rows to go on, and
+/// hosts wait for their dispatches while they are written.
 const REST: Duration = Duration::from_millis(200);
 /// Part of a full turn that needs no rest.
 const FULL_ENOUGH: usize = 4;
@@ -97,8 +97,7 @@ async fn try_follow(
         let read = reader.ready().and_then(|frames| frames.as_ref().ok());
         let waiting = read.map_or(0, Vec::len) as u64;
         lag(turns.partition, reader.pending() + waiting);
-        let is_behind = reader.pending() + waiting > 0;
-        if !is_behind && outcomes < turns.config.outcomes_max / FULL_ENOUGH {
+        if !reader.is_behind() && outcomes < turns.config.outcomes_max / FULL_ENOUGH {
             unless(stop, tokio::time::sleep(REST)).await;
         }
     }

@@ -23,8 +23,8 @@ const CHECK: Duration = Duration::from_secs(2);
 /// How long a stream may be quiet before the archive is held against its cursor: longer than a reader
 /// needs to find that its consumer is dead.
 const LOOK_AGAIN: Duration = Duration::from_secs(20);
-/// Rest after a transaction that was far from full and left nothing to read: the next one covers more. The archive is what is least
-/// in a hurry when a wave is released.
+/// Rest after a transaction that was far from full and left nothing to read: the next one covers
+/// more. The archive is what is least in a hurry when a wave is released.
 const REST: Duration = Duration::from_millis(250);
 /// Part of a full transaction that needs no rest.
 const FULL_ENOUGH: usize = 4;
@@ -293,8 +293,7 @@ async fn try_archive(
         lag.set(reader.pending() as f64);
         // Releases are few, and the archive is what brings them back when the log is lost.
         let may_rest = stream.content != Content::Manifest;
-        let is_behind = reader.pending() > 0 || reader.ready().is_some();
-        if may_rest && !is_behind && rows < batch_rows / FULL_ENOUGH {
+        if may_rest && !reader.is_behind() && rows < batch_rows / FULL_ENOUGH {
             pause(stop, REST).await;
         }
     }

@@ -42,12 +42,14 @@ pub(super) async fn write(
         let chunk = rest.split_to(CHUNK_BYTES.min(rest.len()));
         acks.push_back(sent(context.publish(subject.clone(), chunk)).await?);
         chunks += 1;
-        if acks.len() == IN_FLIGHT {
-            stored(acks.pop_front()).await?;
+        if acks.len() == IN_FLIGHT
+            && let Some(first) = acks.pop_front()
+        {
+            stored(first).await?;
         }
     }
     for ack in acks {
-        stored(Some(ack)).await?;
+        stored(ack).await?;
     }
     let info = ObjectInfo {
         name: name.to_owned(),
@@ -84,7 +86,7 @@ async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_ROLLUP, "sub");
     let record = context.publish_with_headers(subject, headers, record.into());
-    stored(Some(sent(record).await?)).await
+    stored(sent(record).await?).await
 }
 
 async fn purge(context: &Context, info: &ObjectInfo) -> Result<(), String> {
@@ -105,11 +107,8 @@ async fn sent<E: std::fmt::Display>(
     publish.await.map_err(|error| error.to_string())
 }
 
-async fn stored(ack: Option<PublishAckFuture>) -> Result<(), String> {
-    match ack {
-        Some(ack) => ack.await.map(drop).map_err(|error| error.to_string()),
-        None => Ok(()),
-    }
+async fn stored(ack: PublishAckFuture) -> Result<(), String> {
+    ack.await.map(drop).map_err(|error| error.to_string())
 }
 
 /// The bytes of an object, held against the size and the digest of its record.
