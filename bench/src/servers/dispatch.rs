@@ -4,14 +4,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream;
+use chrono::Utc;
 use futures::future::try_join_all;
+use nixfleet_bus::decode_input;
 use nixfleet_harness::{Operator, Service};
-use nixfleet_proto::Minutes;
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, EntryBody, Minutes, PlanAction, Timestamp};
 
 use super::events::Events;
 use super::gate::Gate;
 use super::load::Agent;
+use super::log::{frames_of, messages_of};
 use super::release::{self, Release, Shape};
 use super::unnest::connect;
 use super::{Options, say};
@@ -86,7 +89,8 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
         first.request(1).await?;
     }
     tokio::time::sleep(SETTLE).await;
-    let claimed = Instant::now();
+    let meter = gate.meter()?;
+    let (claimed, claimed_at) = (Instant::now(), Utc::now());
     first.claim().await?;
     let mut latencies = Vec::new();
     for held in try_join_all(waiting).await? {
@@ -94,11 +98,51 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
         let held = held.context("a dispatch came before its wave")?;
         latencies.push(held.as_secs_f64() * 1_000.0);
     }
+    say!("dispatch: {}", meter.cores()?);
+    stations(&gate, claimed_at).await?;
     gate.stop()?;
     latencies.sort_by(f64::total_cmp);
     let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
     ensure!(!latencies.is_empty(), "nobody waited");
     Ok((at(0.50), at(0.99), limit))
+}
+
+/// Says when the dispatches were in the input log, and when their outcomes were in the output log.
+async fn stations(gate: &Gate, claimed_at: Timestamp) -> Result<()> {
+    let bus = gate.world.bus().await?;
+    let partition = Partition::new(0);
+    let mut decided = Vec::new();
+    for message in messages_of(&bus, &bus.names().input_stream(partition)).await? {
+        if decode_input(&message)?.entries.iter().any(is_dispatch) {
+            decided.push(message.time);
+        }
+    }
+    let folded = frames_of(&bus, partition).await?.into_iter();
+    let folded = folded.filter(|(_, _, frame)| {
+        let mut outcomes = frame.outcomes.iter();
+        outcomes.any(|outcome| &*outcome.subject.entry == "QueueDispatch")
+    });
+    let span = |times: Vec<Timestamp>| {
+        let since = |at: &Timestamp| (*at - claimed_at).num_microseconds().unwrap_or(0) as f64;
+        let (first, last) = (times.first().map(since), times.last().map(since));
+        let [first, last] = [first, last].map(|micros| micros.unwrap_or(0.0) / 1_000.0);
+        format!("{first:.1} to {last:.1} ms in {} frames", times.len())
+    };
+    let later = |at: &Timestamp| *at > claimed_at;
+    say!(
+        "dispatch: decided {}, folded {}",
+        span(decided.into_iter().filter(later).collect()),
+        span(folded.map(|(at, ..)| at).filter(later).collect())
+    );
+    bus.close().await;
+    Ok(())
+}
+
+fn is_dispatch(entry: &Entry) -> bool {
+    let EntryBody::Plan { action, .. } = &entry.body else {
+        return false;
+    };
+    matches!(action, PlanAction::QueueDispatch { .. })
 }
 
 /// Waits for the dispatch of an agent, and says when it came.

@@ -14,6 +14,7 @@ use nixfleet_store::{DatabaseConfig, Store};
 use super::client::{self, Sender};
 use super::events::Events;
 use super::load::{self, Agent, Plan, Seen};
+use super::log::messages_of;
 use super::nothing;
 use super::usage::Meter;
 use super::world::{self, World};
@@ -290,16 +291,12 @@ struct Frame {
 /// What the gateway made of the events; every one that was answered is there.
 async fn stored(bus: &Bus, answered: usize) -> Result<Vec<Frame>> {
     let stream = bus.names().input_stream(Partition::new(0));
-    let end = bus.stream_identity(&stream).await?.last_seq;
-    let mut reader = bus.reader(&stream, 1);
     let mut frames = Vec::new();
-    while (frames.len() as u64) < end {
-        for message in reader.next_batch(512).await? {
-            frames.push(Frame {
-                entries: decode_input(&message)?.entries.len(),
-                payload: message.payload,
-            });
-        }
+    for message in messages_of(bus, &stream).await? {
+        frames.push(Frame {
+            entries: decode_input(&message)?.entries.len(),
+            payload: message.payload,
+        });
     }
     let entries: usize = frames.iter().map(|frame| frame.entries).sum();
     ensure!(

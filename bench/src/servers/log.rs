@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use nixfleet_bus::{Bus, decode_output};
+use nixfleet_bus::{Bus, Message, decode_output};
 use nixfleet_harness::wait_for;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, OutputFrame, Position, Timestamp, Verdict};
@@ -132,17 +132,26 @@ pub async fn frames_of(
     bus: &Bus,
     partition: Partition,
 ) -> Result<Vec<(Timestamp, Bytes, OutputFrame)>> {
-    let stream = bus.names().output_stream(partition);
-    let end = bus.stream_identity(&stream).await?.last_seq;
-    let mut reader = bus.reader(&stream, 1);
-    let mut frames = Vec::new();
-    while (frames.len() as u64) < end {
-        for message in reader.next_batch(64).await? {
-            let frame = decode_output(&message)?;
-            frames.push((message.time, message.payload, frame));
-        }
+    let messages = messages_of(bus, &bus.names().output_stream(partition)).await?;
+    let frames = messages.into_iter().map(|message| {
+        let frame = decode_output(&message)?;
+        Ok((message.time, message.payload, frame))
+    });
+    frames.collect()
+}
+
+/// Every message of a stream that nothing is deleted from.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn messages_of(bus: &Bus, stream: &str) -> Result<Vec<Message>> {
+    let end = bus.stream_identity(stream).await?.last_seq;
+    let mut reader = bus.reader(stream, 1);
+    let mut messages = Vec::new();
+    while (messages.len() as u64) < end {
+        messages.extend(reader.next_batch(512).await?);
     }
-    Ok(frames)
+    Ok(messages)
 }
 
 /// Seconds from the first frame that answers something to the last one, and the entries answered in
