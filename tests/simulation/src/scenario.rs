@@ -66,6 +66,12 @@ impl Cut {
 }
 
 impl Scenario {
+    /// True when broker and database come back empty at some time.
+    pub fn loses_both(&self) -> bool {
+        let mut faults = self.faults.iter();
+        faults.any(|fault| fault.kind == FaultKind::BothLost)
+    }
+
     /// The scenario of a seed.
     pub fn of(seed: u64, cut: &Cut) -> Self {
         let whole = Shape::of(seed, Caps::default());

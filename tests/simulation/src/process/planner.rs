@@ -1,24 +1,25 @@
 //! The planner: a term loads the view, follows the output logs, fences older leaders out and plans.
 //! What anything means is for the real [`Leader`] to say.
 
-use std::collections::{BTreeMap, VecDeque};
+mod loading;
+mod working;
+
 use std::rc::Rc;
 use std::time::Duration;
 
 use nixfleet_bus::MessageIds;
-use nixfleet_plan::FleetView;
-use nixfleet_planner::{Agenda, Appends, Leader, Now, Pace, Stage};
-use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_planner::{Appends, Leader, Now, Pace, Stage};
+use nixfleet_proto::PlanAction;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{OutputFrame, PlanAction};
 
 use super::lease::{Change, Leases};
 use super::publisher::Publisher;
-use super::reader::Reader;
-use crate::model::{Log, Op, Reply};
+use crate::model::Reply;
 use crate::world::env::Env;
 use crate::world::event::{Alive, Route};
 use crate::world::status::Service;
+use loading::Loading;
+use working::Working;
 
 /// The one key of the planner's leases.
 const LEADER: &str = "leader";
@@ -59,43 +60,6 @@ enum Term {
     Resting(u64),
     Loading(Box<Loading>),
     Working(Box<Working>),
-}
-
-/// A view on its way from the rows.
-#[derive(Debug)]
-struct Loading {
-    call: u64,
-    step: Step,
-    view: FleetView,
-    next: BTreeMap<Partition, (u64, Origin)>,
-}
-
-/// What was asked last.
-#[derive(Debug)]
-enum Step {
-    Cursors,
-    Layout,
-    Rows(Partition),
-    Input(Partition, Cursor),
-    Output(Partition, Option<Cursor>),
-}
-
-/// A term that follows the logs.
-#[derive(Debug)]
-struct Working {
-    leader: Leader,
-    agenda: Agenda,
-    readers: BTreeMap<Partition, Reader>,
-    /// Frames that wait until everything appended is noted.
-    inbox: VecDeque<(Partition, Rc<OutputFrame>)>,
-    /// Appends whose fate is not known yet.
-    appending: usize,
-    /// Deadline and cap of the plan that is being appended.
-    planned: Option<(Option<nixfleet_proto::Timestamp>, bool)>,
-    /// The timer of the next look.
-    wake: Option<(u64, Duration)>,
-    polls: Option<u64>,
-    release: usize,
 }
 
 /// Why a term ended.
@@ -181,13 +145,7 @@ impl Planner {
 
     fn load(&mut self, env: &mut Env) {
         self.term += 1;
-        let call = env.call(self.me, Route::Whole, Op::Cursors);
-        self.stage = Term::Loading(Box::new(Loading {
-            call,
-            step: Step::Cursors,
-            view: FleetView::new(),
-            next: BTreeMap::new(),
-        }));
+        self.stage = Term::Loading(Box::new(Loading::start(self.me, env)));
     }
 
     fn timer_or_load(&mut self, call: u64, reply: Option<Reply>, env: &mut Env) {
@@ -358,124 +316,6 @@ impl Planner {
             Term::Working(working) => Some(&working.leader),
             Term::Standby | Term::Resting(_) | Term::Loading(_) => None,
         }
-    }
-}
-
-impl Loading {
-    /// Takes an answer and says what to ask next; nothing when everything is there.
-    fn take(&mut self, reply: Option<Reply>, env: &Env) -> Result<Option<Op>, Ended> {
-        let Some(reply) = reply else {
-            return Err("a server does not answer".to_owned());
-        };
-        match (&self.step, reply) {
-            (Step::Cursors, Reply::Cursors(cursors)) => {
-                self.step = Step::Layout;
-                Ok(Some(Op::EnsureLayout(cursors)))
-            }
-            (Step::Layout, Reply::LayoutReady) => Ok(self.rows(Partition::new(0), env)),
-            (Step::Rows(partition), Reply::Snapshot(snapshot)) => {
-                let partition = *partition;
-                let cursor = snapshot.cursor.clone();
-                self.view
-                    .load(partition, *snapshot, &env.pinned)
-                    .map_err(|error| error.to_string())?;
-                match cursor {
-                    Some(cursor) => {
-                        self.step = Step::Input(partition, cursor);
-                        Ok(Some(Op::Identity(Log::Input(partition))))
-                    }
-                    None => {
-                        self.step = Step::Output(partition, None);
-                        Ok(Some(Op::Identity(Log::Output(partition))))
-                    }
-                }
-            }
-            (Step::Input(partition, cursor), Reply::Identity(identity)) => {
-                if identity.created != cursor.stream_created {
-                    return Err(format!("the input log of {partition} is another one"));
-                }
-                let partition = *partition;
-                self.step = Step::Output(partition, Some(cursor.clone()));
-                Ok(Some(Op::Identity(Log::Output(partition))))
-            }
-            (Step::Output(partition, cursor), Reply::Identity(identity)) => {
-                let partition = *partition;
-                let next = match cursor {
-                    Some(cursor) if identity.last_seq < cursor.out_seq => {
-                        return Err(format!("the output log of {partition} lost its end"));
-                    }
-                    Some(cursor) => (cursor.out_seq + 1, cursor.origin),
-                    None => (identity.first_seq, Origin::of_log(identity.first_seq)),
-                };
-                self.next.insert(partition, next);
-                Ok(self.rows(Partition::new(partition.number() + 1), env))
-            }
-            (_, reply) => Err(format!("{:?} was answered with {reply:?}", self.step)),
-        }
-    }
-
-    fn rows(&mut self, partition: Partition, env: &Env) -> Option<Op> {
-        (partition.number() < env.shape.partitions).then(|| {
-            self.step = Step::Rows(partition);
-            Op::Load(partition)
-        })
-    }
-}
-
-impl Working {
-    fn start(loading: Loading, me: Alive, env: &mut Env) -> Self {
-        let mut leader = Leader::new(loading.view, env.shape.partitions);
-        let readers = loading.next.into_iter().map(|(partition, (next, origin))| {
-            leader.set_origin(partition, origin);
-            let mut reader = Reader::new(Log::Output(partition), Route::Reader(partition), next);
-            reader.ask(me, env);
-            (partition, reader)
-        });
-        Self {
-            readers: readers.collect(),
-            leader,
-            agenda: Agenda::new(PACE),
-            inbox: VecDeque::new(),
-            appending: 0,
-            planned: None,
-            wake: None,
-            polls: None,
-            release: 0,
-        }
-    }
-
-    /// Looks whether there is a newer release.
-    fn hear(&mut self, me: Alive, env: &mut Env) {
-        self.polls = Some(env.timer(me, Route::Whole, POLL_EVERY));
-        if self.release < env.releases.len() {
-            self.release = env.releases.len();
-            let release = env.releases[self.release - 1].plan.clone();
-            self.leader.set_release(release);
-            self.agenda.released(now(me, env));
-        }
-    }
-
-    fn absorb(&mut self, me: Alive, env: &Env) -> Result<(), Ended> {
-        while let Some((partition, frame)) = self.inbox.pop_front() {
-            self.leader
-                .follow(partition, &frame)
-                .map_err(|error| error.to_string())?;
-            for outcome in &frame.outcomes {
-                self.leader
-                    .absorb(partition, outcome, &env.pinned)
-                    .map_err(|error| format!("{error}"))?;
-            }
-            self.agenda.changed(now(me, env));
-        }
-        Ok(())
-    }
-
-    fn wake_at(&mut self, due: Duration, me: Alive, env: &mut Env) {
-        if self.wake.is_some_and(|(_, planned)| planned <= due) {
-            return;
-        }
-        let pause = due.saturating_sub(env.now.since_start());
-        self.wake = Some((env.timer(me, Route::Whole, pause), due));
     }
 }
 

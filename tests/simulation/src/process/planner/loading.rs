@@ -1,0 +1,102 @@
+//! The view on its way from the rows: what is asked, in which order, and when it is given up.
+
+use std::collections::BTreeMap;
+
+use nixfleet_plan::FleetView;
+use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_proto::subject::Partition;
+
+use super::Ended;
+use crate::model::{Log, Op, Reply};
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+
+/// A view on its way from the rows.
+#[derive(Debug)]
+pub struct Loading {
+    pub call: u64,
+    step: Step,
+    pub view: FleetView,
+    pub next: BTreeMap<Partition, (u64, Origin)>,
+}
+
+/// What was asked last.
+#[derive(Debug)]
+enum Step {
+    Cursors,
+    Layout,
+    Rows(Partition),
+    Input(Partition, Cursor),
+    Output(Partition, Option<Cursor>),
+}
+
+impl Loading {
+    /// Begins with the cursors.
+    pub fn start(me: Alive, env: &mut Env) -> Self {
+        Self {
+            call: env.call(me, Route::Whole, Op::Cursors),
+            step: Step::Cursors,
+            view: FleetView::new(),
+            next: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an answer and says what to ask next; nothing when everything is there.
+    pub fn take(&mut self, reply: Option<Reply>, env: &Env) -> Result<Option<Op>, Ended> {
+        let Some(reply) = reply else {
+            return Err("a server does not answer".to_owned());
+        };
+        match (&self.step, reply) {
+            (Step::Cursors, Reply::Cursors(cursors)) => {
+                self.step = Step::Layout;
+                Ok(Some(Op::EnsureLayout(cursors)))
+            }
+            (Step::Layout, Reply::LayoutReady) => Ok(self.rows(Partition::new(0), env)),
+            (Step::Rows(partition), Reply::Snapshot(snapshot)) => {
+                let partition = *partition;
+                let cursor = snapshot.cursor.clone();
+                self.view
+                    .load(partition, *snapshot, &env.pinned)
+                    .map_err(|error| error.to_string())?;
+                match cursor {
+                    Some(cursor) => {
+                        self.step = Step::Input(partition, cursor);
+                        Ok(Some(Op::Identity(Log::Input(partition))))
+                    }
+                    None => {
+                        self.step = Step::Output(partition, None);
+                        Ok(Some(Op::Identity(Log::Output(partition))))
+                    }
+                }
+            }
+            (Step::Input(partition, cursor), Reply::Identity(identity)) => {
+                if identity.created != cursor.stream_created {
+                    return Err(format!("the input log of {partition} is another one"));
+                }
+                let partition = *partition;
+                self.step = Step::Output(partition, Some(cursor.clone()));
+                Ok(Some(Op::Identity(Log::Output(partition))))
+            }
+            (Step::Output(partition, cursor), Reply::Identity(identity)) => {
+                let partition = *partition;
+                let next = match cursor {
+                    Some(cursor) if identity.last_seq < cursor.out_seq => {
+                        return Err(format!("the output log of {partition} lost its end"));
+                    }
+                    Some(cursor) => (cursor.out_seq + 1, cursor.origin),
+                    None => (identity.first_seq, Origin::of_log(identity.first_seq)),
+                };
+                self.next.insert(partition, next);
+                Ok(self.rows(Partition::new(partition.number() + 1), env))
+            }
+            (_, reply) => Err(format!("{:?} was answered with {reply:?}", self.step)),
+        }
+    }
+
+    fn rows(&mut self, partition: Partition, env: &Env) -> Option<Op> {
+        (partition.number() < env.shape.partitions).then(|| {
+            self.step = Step::Rows(partition);
+            Op::Load(partition)
+        })
+    }
+}

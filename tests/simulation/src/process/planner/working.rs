@@ -1,0 +1,91 @@
+//! A term that follows the logs, hears of releases and knows when to plan.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nixfleet_planner::{Agenda, Leader};
+use nixfleet_proto::OutputFrame;
+use nixfleet_proto::subject::Partition;
+
+use super::loading::Loading;
+use super::{Ended, PACE, POLL_EVERY, now};
+use crate::model::Log;
+use crate::process::reader::Reader;
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+
+/// A term that follows the logs.
+#[derive(Debug)]
+pub struct Working {
+    pub leader: Leader,
+    pub agenda: Agenda,
+    pub readers: BTreeMap<Partition, Reader>,
+    /// Frames that wait until everything appended is noted.
+    pub inbox: VecDeque<(Partition, Rc<OutputFrame>)>,
+    /// Appends whose fate is not known yet.
+    pub appending: usize,
+    /// Deadline and cap of the plan that is being appended.
+    pub planned: Option<(Option<nixfleet_proto::Timestamp>, bool)>,
+    /// The timer of the next look.
+    pub wake: Option<(u64, Duration)>,
+    pub polls: Option<u64>,
+    release: usize,
+}
+
+impl Working {
+    pub fn start(loading: Loading, me: Alive, env: &mut Env) -> Self {
+        let mut leader = Leader::new(loading.view, env.shape.partitions);
+        let readers = loading.next.into_iter().map(|(partition, (next, origin))| {
+            leader.set_origin(partition, origin);
+            let mut reader = Reader::new(Log::Output(partition), Route::Reader(partition), next);
+            reader.ask(me, env);
+            (partition, reader)
+        });
+        Self {
+            readers: readers.collect(),
+            leader,
+            agenda: Agenda::new(PACE),
+            inbox: VecDeque::new(),
+            appending: 0,
+            planned: None,
+            wake: None,
+            polls: None,
+            release: 0,
+        }
+    }
+
+    /// Looks whether there is a newer release.
+    pub fn hear(&mut self, me: Alive, env: &mut Env) {
+        self.polls = Some(env.timer(me, Route::Whole, POLL_EVERY));
+        if self.release < env.releases.len() {
+            self.release = env.releases.len();
+            let release = env.releases[self.release - 1].plan.clone();
+            self.leader.set_release(release);
+            self.agenda.released(now(me, env));
+        }
+    }
+
+    pub fn absorb(&mut self, me: Alive, env: &Env) -> Result<(), Ended> {
+        while let Some((partition, frame)) = self.inbox.pop_front() {
+            self.leader
+                .follow(partition, &frame)
+                .map_err(|error| error.to_string())?;
+            for outcome in &frame.outcomes {
+                self.leader
+                    .absorb(partition, outcome, &env.pinned)
+                    .map_err(|error| format!("{error}"))?;
+            }
+            self.agenda.changed(now(me, env));
+        }
+        Ok(())
+    }
+
+    pub fn wake_at(&mut self, due: Duration, me: Alive, env: &mut Env) {
+        if self.wake.is_some_and(|(_, planned)| planned <= due) {
+            return;
+        }
+        let pause = due.saturating_sub(env.now.since_start());
+        self.wake = Some((env.timer(me, Route::Whole, pause), due));
+    }
+}
