@@ -1,12 +1,9 @@
 //! Appending to the input logs: one publisher per partition, one message of it in flight.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod lane;
 
-use async_nats::jetstream::Context;
-use bytes::Bytes;
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use std::sync::Arc;
+
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, Position};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -14,9 +11,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Bus;
-use crate::fate::{AppendError, Attempt, Refusal};
-use crate::framing::{Frame, FrameBuffer, FrameLimits, Run};
-use crate::publish::{Outgoing, pauses};
+use crate::fate::AppendError;
+use crate::framing::{FrameLimits, Run};
+use lane::Publisher;
 
 /// Appends entries; cheap to clone, all clones share the publishers of the process.
 #[derive(Clone)]
@@ -66,12 +63,7 @@ impl Shared {
         let lanes = Partition::all(config.partitions)
             .map(|partition| {
                 let (queue, queued) = mpsc::channel(capacity);
-                let publisher = Publisher {
-                    partition,
-                    sink: Sink::new(&bus, partition),
-                    queued,
-                    buffer: FrameBuffer::new(limits),
-                };
+                let publisher = Publisher::new(&bus, partition, queued, limits);
                 bus.tracker().spawn(publisher.run(closing.clone()));
                 Lane {
                     queue,
@@ -255,158 +247,4 @@ async fn received(answer: Answer) -> Result<Position, AppendError> {
 
 fn closed() -> AppendError {
     AppendError::Unavailable("the service is shutting down".to_owned())
-}
-
-/// Where frames of one partition go.
-#[derive(Clone)]
-struct Sink {
-    bus: Bus,
-    context: Context,
-    stream: String,
-    partition: String,
-    deadline: Duration,
-}
-
-impl Sink {
-    fn new(bus: &Bus, partition: Partition) -> Self {
-        Self {
-            context: bus.connections().publish_js.clone(),
-            stream: bus.names().input_stream(partition),
-            partition: partition.to_string(),
-            deadline: bus.config().append_deadline(),
-            bus: bus.clone(),
-        }
-    }
-
-    /// Publishes one frame, again and again with the same id, and answers everyone who waits.
-    async fn publish(self, frame: Frame<Waiter>) {
-        let started = Instant::now();
-        let oldest = frame.waiters.iter().map(|(_, waiter)| waiter.since).min();
-        let deadline = oldest.unwrap_or(started) + self.deadline;
-        let entries = frame.len();
-        let result = self.store(&frame, deadline).await;
-        metrics::histogram!("nixfleet_bus_publish_seconds", "log" => "input")
-            .record(started.elapsed());
-        metrics::histogram!("nixfleet_bus_frame_entries", "log" => "input").record(entries as f64);
-        if let Err(error) = &result {
-            tracing::warn!(partition = %self.partition, entries, %error, "a frame was not stored");
-        }
-        for (waiter, answer) in frame.answers(result) {
-            if waiter.answer.send(answer).is_err() {
-                tracing::debug!(partition = %self.partition, "nobody waits for the answer any more");
-            }
-        }
-    }
-
-    async fn store(&self, frame: &Frame<Waiter>, deadline: Instant) -> Result<u64, AppendError> {
-        if Instant::now() >= deadline {
-            let reason = "the frames before took all the time".to_owned();
-            return Err(AppendError::Unavailable(reason));
-        }
-        self.settled(deadline).await?;
-        let body: Bytes = frame.body();
-        let bytes = body.len();
-        let mut waiters = frame.waiters.iter();
-        let traceparent = waiters.find_map(|(_, waiter)| waiter.traceparent.as_deref());
-        let id = self.bus.ids().next();
-        let message =
-            Outgoing::new(&self.stream, frame.subject.clone(), &id, body).traced(traceparent);
-        let mut pauses = pauses();
-        loop {
-            let reason = match Attempt::of(message.attempt(&self.context).await) {
-                Attempt::Stored(seq) => return self.durable(seq, deadline).await,
-                Attempt::Refused(refusal) => return Err(self.refused(&refusal, bytes)),
-                Attempt::Again(reason) => reason,
-            };
-            metrics::counter!("nixfleet_bus_publish_retries_total", "log" => "input").increment(1);
-            let pause = pauses.next().unwrap_or(Duration::from_secs(1));
-            if Instant::now() + pause >= deadline {
-                return Err(AppendError::Unavailable(reason));
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn settled(&self, deadline: Instant) -> Result<(), AppendError> {
-        let settled = self.bus.settled(deadline).await;
-        settled.map_err(AppendError::Unavailable)
-    }
-
-    /// The connection may have been made again while the message was on its way: what a server has
-    /// stored that lost its data, or has older data, is not durable.
-    async fn durable(&self, seq: u64, deadline: Instant) -> Result<u64, AppendError> {
-        self.settled(deadline).await?;
-        let acknowledged = self.bus.standing().acknowledge(&self.stream, seq);
-        acknowledged.map_err(AppendError::Unavailable)?;
-        Ok(seq)
-    }
-
-    fn refused(&self, refusal: &Refusal, bytes: usize) -> AppendError {
-        match refusal {
-            Refusal::Full => AppendError::Full(self.partition.clone()),
-            Refusal::TooLarge => {
-                let max = self.bus.connections().publish.max_payload();
-                AppendError::TooLarge { bytes, max }
-            }
-            Refusal::Fence | Refusal::Hopeless(_) | Refusal::Unknown(_) => {
-                AppendError::Unavailable(refusal.to_string())
-            }
-        }
-    }
-}
-
-/// The task of one partition.
-struct Publisher {
-    partition: Partition,
-    sink: Sink,
-    queued: mpsc::Receiver<Queued>,
-    buffer: FrameBuffer<Waiter>,
-}
-
-impl Publisher {
-    /// Publishes until the bus closes and everything accepted is answered. An entry that finds the
-    /// publisher idle is sent at once; those that come while a frame is in flight share the next.
-    async fn run(mut self, closing: CancellationToken) {
-        let mut in_flight: Option<BoxFuture<'static, ()>> = None;
-        let mut open = true;
-        loop {
-            if in_flight.is_none() {
-                self.gather();
-                in_flight = self
-                    .buffer
-                    .take()
-                    .map(|frame| self.sink.clone().publish(frame).boxed());
-            }
-            if in_flight.is_none() && !open {
-                break;
-            }
-            tokio::select! {
-                () = closing.cancelled(), if !self.queued.is_closed() => self.queued.close(),
-                queued = self.queued.recv(), if open => match queued {
-                    Some(queued) => self.buffer.push(queued.subject, queued.run, queued.waiter),
-                    None => open = false,
-                },
-                () = maybe(&mut in_flight) => {
-                    in_flight = None;
-                    self.buffer.landed();
-                }
-            }
-        }
-        tracing::debug!(partition = %self.partition, "the input publisher ended");
-    }
-
-    /// Takes everything that is ready without waiting.
-    fn gather(&mut self) {
-        while let Ok(queued) = self.queued.try_recv() {
-            self.buffer.push(queued.subject, queued.run, queued.waiter);
-        }
-    }
-}
-
-/// Waits for the message in flight, or for ever when there is none.
-async fn maybe(in_flight: &mut Option<BoxFuture<'static, ()>>) {
-    match in_flight {
-        Some(publish) => publish.await,
-        None => std::future::pending().await,
-    }
 }
