@@ -1,5 +1,8 @@
 //! A nats-server of our own.
 
+mod cluster;
+mod secured;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +14,11 @@ use crate::process::{Process, Recipe};
 use crate::wait::wait_blocking;
 use crate::{monitor, ports, scratch};
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
+pub use cluster::Cluster;
+pub use secured::Secured;
+
+/// Also for a member of a cluster, which catches up with the others before it is ready.
+const START_PATIENCE: Duration = Duration::from_secs(90);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often another free port is tried when somebody takes ours.
@@ -24,6 +31,8 @@ pub struct Nats {
     dir: PathBuf,
     port: u16,
     monitor_port: u16,
+    /// Further lines of its configuration.
+    settings: String,
     process: Option<Process>,
 }
 
@@ -33,17 +42,17 @@ impl Nats {
     /// # Errors
     /// When the binary is missing or does not start.
     pub fn start(name: &str) -> Result<Self> {
-        let dir = scratch::dir(&format!("nats-{name}"))?;
+        Self::start_with(name, "")
+    }
+
+    /// The same with further lines of its configuration.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub fn start_with(name: &str, settings: &str) -> Result<Self> {
         let mut last = None;
         for _ in 0..PORT_ATTEMPTS {
-            let mut nats = Self {
-                // The name is what proves that the server answering on our port is ours.
-                name: format!("nixfleet-{}-{}", std::process::id(), dir_name(&dir)),
-                dir: dir.clone(),
-                port: ports::free()?,
-                monitor_port: ports::free()?,
-                process: None,
-            };
+            let mut nats = Self::new(name, settings)?;
             match nats.restart() {
                 Ok(()) => return Ok(nats),
                 Err(error) => last = Some(error),
@@ -54,17 +63,41 @@ impl Nats {
             .context("nats-server did not start"))
     }
 
+    /// One that does not run yet, with ports and an empty store.
+    fn new(name: &str, settings: &str) -> Result<Self> {
+        let dir = scratch::dir(&format!("nats-{name}"))?;
+        Ok(Self {
+            // The name is what proves that the server answering on our port is ours.
+            name: format!("nixfleet-{}-{}", std::process::id(), dir_name(&dir)),
+            dir,
+            port: ports::free()?,
+            monitor_port: ports::free()?,
+            settings: settings.to_owned(),
+            process: None,
+        })
+    }
+
     /// Starts it again on the same ports and the same store.
     ///
     /// # Errors
     /// When it does not get ready, or another server answers on its port.
     pub fn restart(&mut self) -> Result<()> {
+        self.launch()?;
+        self.wait_ready()
+    }
+
+    fn launch(&mut self) -> Result<()> {
         self.kill()?;
         let config = self.write_config()?;
         let servers = Servers::find()?;
         let mut recipe = Recipe::new("nats-server", servers.nats_server, self.log());
         recipe.args = vec!["-c".to_owned(), config.display().to_string()];
-        let mut process = Process::start(recipe)?;
+        self.process = Some(Process::start(recipe)?);
+        Ok(())
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let process = self.process.as_mut().context("nats-server does not run")?;
         wait_blocking("nats-server ready", START_PATIENCE, || {
             process.check_alive()?;
             Ok(monitor::get(self.monitor_port, "/healthz")
@@ -80,7 +113,6 @@ impl Nats {
             varz["server_name"],
             self.monitor_port
         );
-        self.process = Some(process);
         Ok(())
     }
 
@@ -90,11 +122,12 @@ impl Nats {
             "server_name: {name}\nhost: 127.0.0.1\nport: {port}\nhttp: 127.0.0.1:{monitor}\n\
              max_payload: 8MB\n\
              jetstream {{\n  store_dir: \"{store}\"\n  max_memory_store: 256MB\n  \
-             max_file_store: 4TB\n  sync_interval: always\n}}\n",
+             max_file_store: 4TB\n  sync_interval: always\n}}\n{settings}",
             name = self.name,
             port = self.port,
             monitor = self.monitor_port,
             store = self.dir.join("js").display(),
+            settings = self.settings,
         );
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
@@ -102,6 +135,11 @@ impl Nats {
 
     fn log(&self) -> PathBuf {
         self.dir.join("nats.log")
+    }
+
+    /// The name it tells its clients.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// `nats://…` for clients.

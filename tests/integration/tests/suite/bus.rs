@@ -11,6 +11,8 @@ mod layout;
 mod lease;
 mod proxy;
 mod reader;
+mod replicas;
+mod secured;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 pub mod fleet;
 pub mod world;
 
+use nixfleet_harness::nats::{Cluster, Secured};
 use nixfleet_harness::{Nats, Service, postgres};
 use serde_json::json;
 
@@ -115,5 +116,23 @@ async fn heartbeats_bring_back_what_log_and_database_lost() {
     let unchanged =
         world.count("SELECT count(*) FROM nixfleet.host_rollout_records WHERE state = 'Converged'");
     assert_eq!(unchanged.await, HOSTS.len() as i64);
+    world.stop();
+}
+
+#[tokio::test]
+async fn a_secured_cluster_loses_a_server_under_way() {
+    let secured = Secured::create("e2ecluster").unwrap();
+    let mut cluster = Cluster::start("e2ecluster", secured.settings()).unwrap();
+    let mut world = World::clustered("e2ecluster", &cluster, &secured).await;
+    world.publish("aa01").await;
+    world.start_swarm(&json!({}));
+    world.wait_for_progress().await;
+    let first = cluster.servers().next().unwrap().to_owned();
+    cluster.server(&first).unwrap().kill().unwrap();
+    world.wait_until_terminal("aa01").await;
+    cluster.server(&first).unwrap().restart().unwrap();
+    world.publish_when_possible("aa02").await;
+    world.wait_until_terminal("aa02").await;
+    world.check_agreement("aa02").await;
     world.stop();
 }

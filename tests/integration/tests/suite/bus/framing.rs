@@ -13,7 +13,7 @@ use super::{SOON, config, entry, p0, read, ready};
 const ROLLOUTS: [&str; 3] = ["stable@aa", "stable@bb", "edge@cc"];
 
 /// What the log holds: position, host and number of each entry.
-fn entries(messages: &[Message]) -> Vec<(Position, String, usize)> {
+pub(super) fn entries(messages: &[Message]) -> Vec<(Position, String, usize)> {
     let mut all = Vec::new();
     for message in messages {
         let frame = decode_input(message).unwrap();
@@ -37,7 +37,7 @@ fn entries(messages: &[Message]) -> Vec<(Position, String, usize)> {
     all
 }
 
-async fn whole_log(bus: &Bus) -> Vec<Message> {
+pub(super) async fn whole_log(bus: &Bus) -> Vec<Message> {
     let stream = bus.names().input_stream(p0());
     let last = bus.stream_identity(&stream).await.unwrap().last_seq;
     read(&mut bus.reader(&stream, 1), last as usize).await

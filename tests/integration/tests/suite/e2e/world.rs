@@ -1,9 +1,10 @@
 //! One control plane with its hosts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::Utc;
+use nixfleet_harness::nats::{Cluster, Secured};
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scope,
@@ -44,6 +45,30 @@ impl World {
             // What stands still until somebody has mended it looks again soon.
             config.set(Service::Reducer, "fold.halted_pause_seconds", "1");
             config.set(Service::Eventlog, "archive.recheck_seconds", "1");
+        })
+        .await
+    }
+
+    /// On a secured cluster of NATS servers, releases are published to the gateway.
+    pub async fn clustered(name: &str, cluster: &Cluster, secured: &Secured) -> Self {
+        let servers = (
+            cluster.url(),
+            "fleet".to_owned(),
+            shared_postgres().unwrap(),
+        );
+        Self::start(name, 1, servers, |config, _| {
+            for service in Service::ALL {
+                let client = secured.client(service.name()).unwrap();
+                let user = secured.user(service.name()).unwrap();
+                let mut set = |key: &str, value: &Path| {
+                    config.set(service, key, value.display().to_string());
+                };
+                set("bus.credentials_file", &user);
+                set("bus.ca_file", &secured.authority());
+                set("bus.cert_file", &client.cert);
+                set("bus.key_file", &client.key);
+                config.set(service, "bus.replicas", "3");
+            }
         })
         .await
     }
