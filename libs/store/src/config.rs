@@ -47,7 +47,7 @@ pub struct DatabaseConfig {
     pub pool_size: usize,
     /// Milliseconds to establish a connection.
     pub connect_timeout_ms: u64,
-    /// Milliseconds one call waits for a free connection of the pool.
+    /// Milliseconds one call waits for a free connection of the pool, and a check for a sign of life.
     pub wait_timeout_ms: u64,
     /// Milliseconds one statement may run before the server ends it.
     pub statement_timeout_ms: u64,

@@ -1,5 +1,7 @@
 //! What can go wrong, one enum per boundary, and whether trying again may help.
 
+use std::time::Duration;
+
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
@@ -9,6 +11,12 @@ pub enum DbError {
     /// No connection could be had in time.
     #[error("getting a database connection")]
     Pool(#[source] PoolError),
+    /// The server keeps the connection and does not answer.
+    #[error("the database does not answer within {waited:?}")]
+    Silent {
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The user may not do this.
     #[error(
         "the database user may not run the statement {statement}; the owner of the schema grants \
@@ -46,7 +54,7 @@ impl DbError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Pool(PoolError::Backend(source)) => is_transient(source) || is_absent(source),
-            Self::Forbidden { .. } => true,
+            Self::Forbidden { .. } | Self::Silent { .. } => true,
             Self::Pool(PoolError::Timeout(_)) => true,
             Self::Pool(
                 PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_),
@@ -58,14 +66,14 @@ impl DbError {
     /// True when tables are missing: nobody migrated yet, or somebody dropped the schema.
     pub fn schema_missing(&self) -> bool {
         match self {
-            Self::Pool(_) | Self::Forbidden { .. } => false,
+            Self::Pool(_) | Self::Forbidden { .. } | Self::Silent { .. } => false,
             Self::Statement { source, .. } => is_schema_missing(source),
         }
     }
 
     pub(crate) fn sql_state(&self) -> Option<&SqlState> {
         match self {
-            Self::Pool(_) => None,
+            Self::Pool(_) | Self::Silent { .. } => None,
             Self::Forbidden { source, .. } | Self::Statement { source, .. } => source.code(),
         }
     }

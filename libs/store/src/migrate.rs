@@ -89,8 +89,8 @@ impl Store {
     /// [`ReadError::schema_missing`] when there is none, [`ReadError::SchemaOutdated`] when it is
     /// older; both end when the applier has migrated.
     pub async fn schema_ready(&self) -> Result<(), ReadError> {
-        let client = self.client().await?;
-        let row = sql!("schema_version").query_opt(&client, &[]).await?;
+        let version = async |client: &Object| sql!("schema_version").query_opt(client, &[]).await;
+        let row = self.ask(version).await?;
         let found = row
             .and_then(|row| row.get::<_, Option<i32>>(0))
             .unwrap_or(0);

@@ -1,6 +1,7 @@
 //! The connection pool.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
@@ -19,6 +20,8 @@ pub struct Store {
     /// Connections of the schema's owner, when this process may migrate as such.
     pub(crate) owner: Option<Pool>,
     pub(crate) schema: String,
+    /// Longest wait for a sign of life.
+    patience: Duration,
     pub(crate) days: Arc<KnownDays>,
 }
 
@@ -34,6 +37,7 @@ impl Store {
             pool: pool(config)?,
             owner,
             schema: config.schema.clone(),
+            patience: config.wait_timeout(),
             days: Arc::default(),
         })
     }
@@ -43,12 +47,26 @@ impl Store {
     /// # Errors
     /// When it gives none in time.
     pub async fn ping(&self) -> Result<(), DbError> {
+        let ping = async |client: &Object| {
+            let answer = client.simple_query("SELECT 1").await;
+            answer.map(drop).map_err(DbError::statement("ping"))
+        };
+        self.ask(ping).await
+    }
+
+    /// Asks for something that takes no time. A server that takes it and is silent has a connection
+    /// less afterwards: one that stands still keeps them open for ever.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&Object) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
         let client = self.client().await?;
-        client
-            .simple_query("SELECT 1")
-            .await
-            .map_err(DbError::statement("ping"))?;
-        Ok(())
+        let answer = tokio::time::timeout(self.patience, question(&client)).await;
+        answer.unwrap_or_else(|_| {
+            drop(Object::take(client));
+            let waited = self.patience;
+            Err(DbError::Silent { waited })
+        })
     }
 
     /// Closes all connections; later calls fail.

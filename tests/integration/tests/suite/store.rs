@@ -9,5 +9,6 @@ mod reads;
 mod roles;
 mod round_trip;
 mod schema;
+mod silent;
 mod tls;
 mod turns;

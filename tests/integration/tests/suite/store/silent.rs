@@ -1,0 +1,32 @@
+//! A server that keeps its connections and says nothing, as one that is frozen does.
+
+use nixfleet_harness::{Mode, Proxy, shared_postgres};
+use nixfleet_store::{DatabaseConfig, DbError, Store};
+use tokio_postgres::config::Host;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_told_and_the_connection_given_up() {
+    let postgres = shared_postgres().unwrap();
+    let database = postgres.create_database("silent").await.unwrap();
+    let server: tokio_postgres::Config = database.url.parse().unwrap();
+    let Host::Tcp(host) = &server.get_hosts()[0] else {
+        panic!("the server has no address");
+    };
+    let address = format!("{host}:{}", server.get_ports()[0]);
+    let proxy = Proxy::start(address.parse().unwrap()).await.unwrap();
+    let config = DatabaseConfig {
+        url: proxy.through(&database.url),
+        pool_size: 1,
+        wait_timeout_ms: 300,
+        ..DatabaseConfig::default()
+    };
+    let store = Store::connect(&config).unwrap();
+    store.ping().await.unwrap();
+    proxy.set(Mode::Stalled);
+    let silent = store.ping().await.unwrap_err();
+    assert!(matches!(silent, DbError::Silent { .. }), "{silent:?}");
+    assert!(silent.retryable());
+    proxy.set(Mode::Pass);
+    store.ping().await.unwrap();
+    store.close();
+}
