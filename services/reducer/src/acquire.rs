@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::{
@@ -15,6 +16,8 @@ use crate::artifacts;
 
 /// Most output frames taken from the reader at once.
 const FRAMES_AT_ONCE: usize = 64;
+/// Longest wait for frames that were stored.
+const FRAMES_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a takeover is driven with.
 #[derive(Clone)]
@@ -128,8 +131,11 @@ async fn last_frame(log: &OutputLog) -> Result<Option<LastFrame>, Ended> {
     })
 }
 
+/// All of them are behind a barrier that is stored, so that they come, unless the log lost its end.
 async fn frames(reader: &mut Reader) -> Result<Vec<Message>, Ended> {
-    reader.next_batch(FRAMES_AT_ONCE).await.map_err(read_fault)
+    let batch = tokio::time::timeout(FRAMES_PATIENCE, reader.next_batch(FRAMES_AT_ONCE)).await;
+    let batch = batch.context("the frames before the barrier do not come");
+    batch.map_err(Ended::Failed)?.map_err(read_fault)
 }
 
 /// A schema that is not there yet comes with the applier; rows that cannot be read do not mend.

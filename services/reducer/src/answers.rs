@@ -38,14 +38,14 @@ pub struct Patience {
 }
 
 impl Answers {
-    /// Nobody waits.
-    pub fn new(bus: Bus, partition: Partition, patience: Patience) -> Self {
+    /// Nobody waits; `next` is the first position that is not folded.
+    pub fn new(bus: Bus, (partition, next): (Partition, Position), patience: Patience) -> Self {
         Self {
             input: bus.input(),
             bus,
             partition,
             patience: patience.time,
-            recovery: Recovery::new(patience.waiting_max),
+            recovery: Recovery::new(patience.waiting_max, next),
             step: None,
         }
     }

@@ -91,7 +91,7 @@ impl Live {
             log,
             reader: reader.ahead(batch, move |messages| decode(&stream, messages, next)),
             decoded: None,
-            answers: Answers::new(bus.clone(), partition, patience),
+            answers: Answers::new(bus.clone(), (partition, next), patience),
             heartbeats: bus
                 .serve_heartbeats(partition)
                 .await

@@ -77,11 +77,12 @@ pub struct Recovery<W> {
 }
 
 impl<W> Recovery<W> {
-    /// Nobody waits; at most `waiting_max` may, beside those whose round runs.
-    pub fn new(waiting_max: usize) -> Self {
+    /// Nobody waits; at most `waiting_max` may, beside those whose round runs. `next` is the first
+    /// position that is not folded.
+    pub fn new(waiting_max: usize, next: Position) -> Self {
         Self {
             waiting_max,
-            folded: 0,
+            folded: folded_before(next),
             asking: Vec::new(),
             round: Round::Idle,
             step: None,
@@ -140,7 +141,7 @@ impl<W> Recovery<W> {
     ///
     /// `next` is the first position that is not folded.
     pub fn folded(&mut self, state: &PartitionState, next: Position) -> Vec<(OwnerReply, W)> {
-        self.folded = next.seq.saturating_sub(u64::from(next.index == 0));
+        self.folded = folded_before(next);
         let mut answers = Vec::new();
         match std::mem::replace(&mut self.round, Round::Idle) {
             Round::CatchingUp(waiting, tail)
@@ -198,6 +199,11 @@ impl<W> Recovery<W> {
         self.round = Round::Looking(std::mem::take(&mut self.asking), self.folded);
         self.step = Some(Step::Look);
     }
+}
+
+/// Sequence of the last message of which something is folded.
+fn folded_before(next: Position) -> u64 {
+    next.seq.saturating_sub(u64::from(next.index == 0))
 }
 
 impl<W> Waiting<W> {

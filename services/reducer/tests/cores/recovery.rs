@@ -29,7 +29,7 @@ fn world() -> (World, Owner) {
 #[test]
 fn two_heartbeats_of_a_host_recover_once_and_are_answered_when_it_is_folded() {
     let (mut world, mut owner) = world();
-    let mut recovery = Recovery::new(10);
+    let mut recovery = Recovery::new(10, owner.next());
     for waiter in [1, 2] {
         let asked = recovery.ask(owner.state(), beat("a"), waiter);
         assert_eq!(asked, Asked::Waits);
@@ -71,7 +71,7 @@ fn two_heartbeats_of_a_host_recover_once_and_are_answered_when_it_is_folded() {
 #[test]
 fn heartbeats_of_one_round_prove_the_same_once() {
     let (_, owner) = world();
-    let mut recovery = Recovery::new(10);
+    let mut recovery = Recovery::new(10, owner.next());
     let _ = recovery.ask(owner.state(), beat("a"), 0);
     // Two more come while the first round looks.
     let _ = recovery.ask(owner.state(), beat("a"), 1);
@@ -91,7 +91,7 @@ fn heartbeats_of_one_round_prove_the_same_once() {
 #[test]
 fn what_proves_nothing_is_answered_at_once_and_too_many_are_not() {
     let (_, owner) = world();
-    let mut recovery = Recovery::new(1);
+    let mut recovery = Recovery::new(1, owner.next());
     let calm = OwnerHeartbeat {
         request: HeartbeatRequest {
             current_closure: Some("before".into()),
@@ -109,8 +109,7 @@ fn what_proves_nothing_is_answered_at_once_and_too_many_are_not() {
 #[test]
 fn nothing_is_recovered_in_a_log_that_ends_before_what_was_folded() {
     let (_, owner) = world();
-    let mut recovery = Recovery::new(10);
-    assert!(recovery.folded(owner.state(), owner.next()).is_empty());
+    let mut recovery = Recovery::new(10, owner.next());
     let folded = owner.next().seq - 1;
     for (tail, given_up) in [(folded - 1, 1), (folded, 0)] {
         let _ = recovery.ask(owner.state(), beat("a"), 0);

@@ -1,17 +1,22 @@
 //! Driving a takeover: asks for what the real [`Takeover`] needs, as often as it needs something.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use nixfleet_bus::{LastFrame, Message, MessageIds, StreamIdentity};
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::{Answer, Ended, Fetched, Logs, Need, Taken, Takeover};
 
 use super::read_fault;
+use crate::engine::Time;
 use crate::model::{Log, Op, Reply};
 use crate::process::fenced::Fenced;
 use crate::process::reader::Reader;
 use crate::world::env::Env;
 use crate::world::event::{Alive, Route};
+
+/// Longest wait for frames that were stored.
+const FRAMES_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A takeover on its way.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub struct Acquire {
     takeover: Takeover,
     asking: Asking,
     reader: Option<Reader>,
+    /// When the frames are given up that are being read.
+    frames_by: Time,
 }
 
 /// What was asked for.
@@ -64,6 +71,7 @@ impl Acquire {
             takeover: Takeover::new(),
             asking: Asking::Frames,
             reader: None,
+            frames_by: env.now,
         };
         acquire.ask(ids, me, env)?;
         Ok(acquire)
@@ -94,6 +102,7 @@ impl Acquire {
                     continue;
                 }
                 Need::Frames { from, .. } => {
+                    self.frames_by = env.now + FRAMES_PATIENCE;
                     let reader = self.reader.get_or_insert_with(|| {
                         Reader::new(Log::Output(partition), Route::Reader(partition), from)
                     });
@@ -156,6 +165,9 @@ impl Acquire {
         };
         let messages = reader.take(call, reply).map_err(read_fault)?;
         if messages.is_empty() {
+            if env.now >= self.frames_by {
+                return Err(failed("the log before the barrier"));
+            }
             reader.ask(me, env);
             return Ok((self, Progress::Waits));
         }

@@ -69,13 +69,14 @@ impl Live {
     pub fn start(partition: Partition, number: u64, taken: Taken, with: &mut With<'_>) -> Self {
         let owner = Owner::new(taken, BOUNDS);
         let (log, route) = (Log::Input(partition), Route::Reader(partition));
-        let reader = Reader::new(log, route, owner.next().seq).knowing(owner.landmark());
+        let next = owner.next();
+        let reader = Reader::new(log, route, next.seq).knowing(owner.landmark());
         let mut live = Self {
             partition,
             number,
             owner,
             reader,
-            recovery: Recovery::new(64),
+            recovery: Recovery::new(64, next),
             publishing: None,
             looking: None,
             looked: 0,
