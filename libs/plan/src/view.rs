@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ChannelName, ClosureHash, HostState, Hostname, PlanAction, Position, RolloutId, RolloutState,
-    Timestamp, mutant,
+    ChannelName, ClosureHash, HostState, Hostname, PlanAction, Position, RolloutId, Timestamp,
+    mutant,
 };
 
 use crate::release::Release;
@@ -187,7 +187,7 @@ impl FleetView {
         let Some(presence) = self.presences.get(hostname) else {
             return false;
         };
-        let mut newest: Option<((Timestamp, bool, &RolloutId), HostState)> = None;
+        let mut newest: Option<(Timestamp, &RolloutId, HostState)> = None;
         for rollout_id in &presence.rollouts {
             let Some(rollout) = self.rollouts.get(rollout_id) else {
                 continue;
@@ -201,12 +201,22 @@ impl FleetView {
                 }
                 continue;
             }
-            let superseded = rollout.record.state == RolloutState::Superseded;
-            let age = (host.created_at, !superseded, rollout_id);
-            if newest.is_none_or(|(other, _)| age > other) {
-                newest = Some((age, host.state));
+            let is_newer = |(at, other, _): (Timestamp, &RolloutId, HostState)| {
+                host.created_at > at
+                    || (host.created_at == at && !self.supersedes(other, rollout_id))
+            };
+            if newest.is_none_or(is_newer) {
+                newest = Some((host.created_at, rollout_id, host.state));
             }
         }
-        newest.is_some_and(|(_, state)| state.is_in_flight())
+        newest.is_some_and(|(.., state)| state.is_in_flight())
+    }
+
+    /// True when one rollout came after another of the channel: while a clock is caught up with,
+    /// several open at the same time, and only their order in the log tells.
+    fn supersedes(&self, newer: &RolloutId, older: &RolloutId) -> bool {
+        let next = |id: &RolloutId| self.rollouts.get(id)?.record.superseded_by.as_ref();
+        let mut after = std::iter::successors(next(older), |id| next(id));
+        after.any(|id| id == newer)
     }
 }

@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 
+use nixfleet_core::partition::{PartitionState, Rollout};
 use nixfleet_proto::fleet::ResolvedBudget;
-use nixfleet_proto::{Effect, HostState, Hostname, RolloutState};
+use nixfleet_proto::{Effect, HostState, Hostname, RolloutRecord};
 
 use super::fact::{Fact, Found};
 use crate::reference::Reference;
@@ -93,7 +94,7 @@ fn allowed(budget: &ResolvedBudget) -> Option<u64> {
 
 /// A dispatch waits for the host, or its newest record that left Pending is Activating or Soaking.
 fn is_in_flight(hostname: &Hostname, reference: &Reference) -> bool {
-    let mut newest = None;
+    let mut newest: Option<(&Rollout, HostState)> = None;
     for (_, state) in reference.states() {
         for rollout in state.rollouts().values() {
             let Some(host) = rollout.hosts.get(hostname) else {
@@ -105,12 +106,26 @@ fn is_in_flight(hostname: &Hostname, reference: &Reference) -> bool {
                 }
                 continue;
             }
-            let is_current = rollout.record.state != RolloutState::Superseded;
-            let age = (rollout.record.opened_at, is_current);
-            if newest.is_none_or(|(known, _)| age > known) {
-                newest = Some((age, host.record.state));
+            if newest.is_none_or(|(known, _)| is_newer(&rollout.record, &known.record, state)) {
+                newest = Some((rollout, host.record.state));
             }
         }
     }
     newest.is_some_and(|(_, state)| matches!(state, HostState::Activating | HostState::Soaking))
+}
+
+/// Rollouts that opened at the same time are in the order in which one superseded the other.
+fn is_newer(rollout: &RolloutRecord, known: &RolloutRecord, state: &PartitionState) -> bool {
+    if rollout.opened_at != known.opened_at {
+        return rollout.opened_at > known.opened_at;
+    }
+    let mut older = Some(rollout);
+    while let Some(record) = older {
+        if record.superseded_by.as_ref() == Some(&known.rollout_id) {
+            return false;
+        }
+        let next = record.superseded_by.as_ref();
+        older = next.and_then(|id| Some(&state.rollout(id)?.record));
+    }
+    true
 }
