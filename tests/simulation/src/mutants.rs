@@ -44,7 +44,7 @@ fn breaks(mutant: &str) -> &'static str {
         "recovery-no-look" => "what is in the log already is recovered",
         "applier-no-compare" => "rows are written wherever the cursor stands",
         "applier-cursor-without-rows" => "the cursor moves without its rows",
-        "planner-skip-barrier" => "a leader plans before its barriers are back",
+        "planner-skip-barrier" => "a leader counts on, and waits for no barrier",
         _ => "not described",
     }
 }
