@@ -173,11 +173,11 @@ impl Leader {
     /// and counts only where a clock was set back.
     pub fn fence(&mut self, now: Timestamp) -> Appends {
         let highest = self.epoch.max(self.view.highest_leader_epoch());
-        let moment = match mutant::is("planner-skip-barrier") {
-            true => 0,
-            false => u64::try_from(now.timestamp_millis()).unwrap_or(0),
-        };
-        self.epoch = moment.max(highest + 1);
+        let moment = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        self.epoch = highest + 1;
+        if !mutant::is("planner-skip-barrier") {
+            self.epoch = self.epoch.max(moment);
+        }
         self.fenced.clear();
         self.barriers.clear();
         self.stage = if mutant::is("planner-skip-barrier") {

@@ -22,6 +22,20 @@ fn started(bench: &mut Bench) -> Vec<String> {
     bench.give(Input::Started { current_closure })
 }
 
+/// A host whose switch was deferred, and who told so.
+fn deferred() -> Bench {
+    let mut bench = Bench::running();
+    bench.switching();
+    bench.give(Input::SwitchEnded {
+        rollout_id: rollout("1"),
+        outcome: SwitchOutcome::Deferred {
+            component: "kernel".to_owned(),
+        },
+    });
+    bench.drain("1");
+    bench
+}
+
 fn state(bench: &Bench) -> HostState {
     bench.core.rollouts()[&rollout("1")].record.state
 }
@@ -156,15 +170,7 @@ fn a_crash_before_the_rollback_rolls_back_again() {
 
 #[test]
 fn a_reboot_ends_a_deferral() {
-    let mut bench = Bench::running();
-    bench.switching();
-    bench.give(Input::SwitchEnded {
-        rollout_id: rollout("1"),
-        outcome: SwitchOutcome::Deferred {
-            component: "kernel".to_owned(),
-        },
-    });
-    bench.drain("1");
+    let bench = deferred();
     let mut bench = bench.crash("b");
     assert_eq!(started(&mut bench), ["Heartbeat b"]);
     let recovered = snapshot(&bench, HostState::Soaking, 3);
@@ -174,15 +180,7 @@ fn a_reboot_ends_a_deferral() {
 
 #[test]
 fn a_rollout_that_somebody_behind_did_not_know_is_followed_again() {
-    let mut bench = Bench::running();
-    bench.switching();
-    bench.give(Input::SwitchEnded {
-        rollout_id: rollout("1"),
-        outcome: SwitchOutcome::Deferred {
-            component: "kernel".to_owned(),
-        },
-    });
-    bench.drain("1");
+    let bench = deferred();
     let mut bench = bench.crash("b");
     started(&mut bench);
     bench.give(Input::HeartbeatAnswered(reply(Vec::new())));
@@ -247,16 +245,7 @@ fn what_the_control_plane_lost_is_sent_again_once() {
 
 #[test]
 fn what_the_control_plane_lost_is_sent_again_after_a_crash_and_not_waited_for() {
-    let mut bench = Bench::running();
-    bench.switching();
-    bench.drain("1");
-    bench.give(Input::SwitchEnded {
-        rollout_id: rollout("1"),
-        outcome: SwitchOutcome::Deferred {
-            component: "kernel".to_owned(),
-        },
-    });
-    bench.drain("1");
+    let bench = deferred();
     // The control plane lost the end of its log, and saw only that the target runs.
     let mut bench = bench.crash("b");
     started(&mut bench);

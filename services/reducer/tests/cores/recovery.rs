@@ -112,7 +112,8 @@ fn nothing_is_recovered_in_a_log_that_ends_before_what_was_folded() {
     let mut recovery = Recovery::new(10, owner.next());
     let folded = owner.next().seq - 1;
     for (tail, given_up) in [(folded - 1, 1), (folded, 0)] {
-        let _ = recovery.ask(owner.state(), beat("a"), 0);
+        let asked = recovery.ask(owner.state(), beat("a"), 0);
+        assert_eq!(asked, Asked::Waits);
         assert_eq!(recovery.step(), Some(Step::Look));
         assert_eq!(recovery.proceed(Progress::Tail(tail)).len(), given_up);
         recovery.folded(owner.state(), owner.next());
