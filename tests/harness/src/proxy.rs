@@ -48,12 +48,20 @@ impl Mode {
     }
 }
 
+/// What connections look at.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    mode: Mode,
+    /// How often open connections were ended: a cut may be over before a connection looks.
+    cuts: u64,
+}
+
 /// A proxy in front of one server; connections end with it.
 #[derive(Debug)]
 pub struct Proxy {
     server: SocketAddr,
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    state: watch::Sender<State>,
     task: JoinHandle<()>,
 }
 
@@ -67,12 +75,15 @@ impl Proxy {
             .await
             .context("binding a proxy")?;
         let address = listener.local_addr()?;
-        let (mode, modes) = watch::channel(Mode::Pass);
+        let (state, states) = watch::channel(State {
+            mode: Mode::Pass,
+            cuts: 0,
+        });
         Ok(Self {
             server,
             address,
-            mode,
-            task: tokio::spawn(accept(listener, server, modes)),
+            state,
+            task: tokio::spawn(accept(listener, server, states)),
         })
     }
 
@@ -88,7 +99,16 @@ impl Proxy {
 
     /// Changes what happens to traffic, that of open connections included.
     pub fn set(&self, mode: Mode) {
-        self.mode.send_replace(mode);
+        self.state.send_modify(|state| {
+            state.mode = mode;
+            state.cuts += u64::from(mode == Mode::Cut);
+        });
+    }
+
+    /// Ends the open connections with what they hold back; new ones pass.
+    pub fn reconnect(&self) {
+        self.set(Mode::Cut);
+        self.set(Mode::Pass);
     }
 }
 
@@ -98,14 +118,15 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, mode: watch::Receiver<Mode>) {
+async fn accept(listener: TcpListener, server: SocketAddr, states: watch::Receiver<State>) {
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { return };
-                if *mode.borrow() != Mode::Cut {
-                    open.spawn(join(client, server, mode.clone()));
+                let now = *states.borrow();
+                if now.mode != Mode::Cut {
+                    open.spawn(join(client, server, (states.clone(), now.cuts)));
                 }
             }
             Some(_) = open.join_next() => {}
@@ -114,7 +135,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, mode: watch::Receiver
 }
 
 /// Carries one connection until either end or the proxy ends it.
-async fn join(client: TcpStream, server: SocketAddr, mode: watch::Receiver<Mode>) {
+async fn join(client: TcpStream, server: SocketAddr, (state, cuts): (watch::Receiver<State>, u64)) {
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
@@ -124,18 +145,18 @@ async fn join(client: TcpStream, server: SocketAddr, mode: watch::Receiver<Mode>
     }
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let mut cut = mode.clone();
+    let mut cut = state.clone();
     tokio::select! {
-        () = pump(client_read, server_write, (mode.clone(), Direction::ToServer)) => {}
-        () = pump(server_read, client_write, (mode, Direction::ToClient)) => {}
-        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+        () = pump(client_read, server_write, (state.clone(), Direction::ToServer)) => {}
+        () = pump(server_read, client_write, (state, Direction::ToClient)) => {}
+        _ = cut.wait_for(|state| state.cuts > cuts) => {}
     }
 }
 
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    (mut mode, direction): (watch::Receiver<Mode>, Direction),
+    (mut state, direction): (watch::Receiver<State>, Direction),
 ) {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
@@ -144,14 +165,14 @@ async fn pump(
             Ok(read) => read,
         };
         let mut pause = Duration::ZERO;
-        let passes = |mode: &Mode| match mode.pause(direction) {
+        let passes = |state: &State| match state.mode.pause(direction) {
             Some(given) => {
                 pause = given;
                 true
             }
             None => false,
         };
-        if mode.wait_for(passes).await.is_err() {
+        if state.wait_for(passes).await.is_err() {
             return;
         }
         if !pause.is_zero() {
@@ -219,6 +240,11 @@ mod tests {
         proxy.set(Mode::Pass);
         let mut back = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(ask(&mut back, b"back").await.unwrap(), *b"back");
+
+        proxy.reconnect();
+        assert!(ask(&mut back, b"gone").await.is_err());
+        let mut again = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ask(&mut again, b"once").await.unwrap(), *b"once");
     }
 
     #[test]

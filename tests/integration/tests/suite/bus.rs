@@ -9,7 +9,6 @@ mod fence;
 mod framing;
 mod layout;
 mod lease;
-mod proxy;
 mod reader;
 mod replicas;
 mod secured;
@@ -18,8 +17,9 @@ use std::time::Duration;
 
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, Floors, Message, Reader};
+use nixfleet_harness::proxy::Proxy;
 use nixfleet_harness::scope::unique_prefix;
-use nixfleet_harness::shared_nats;
+use nixfleet_harness::{ports, shared_nats};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody};
 
@@ -50,6 +50,17 @@ async fn ready(config: BusConfig) -> Bus {
     let bus = Bus::connect(config, "test/one").await.unwrap();
     bus.ensure_layout(&Floors::default()).await.unwrap();
     bus
+}
+
+/// A way to the shared server that can fall silent or break, and who takes it.
+async fn through_proxy(config: &BusConfig) -> (BusConfig, Proxy) {
+    let server = ports::local(shared_nats().unwrap().port());
+    let proxy = Proxy::start(server).await.unwrap();
+    let through = BusConfig {
+        url: proxy.through(&config.url),
+        ..config.clone()
+    };
+    (through, proxy)
 }
 
 /// Another process on the same fleet.

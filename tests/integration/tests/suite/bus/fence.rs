@@ -1,11 +1,11 @@
 //! The output log belongs to one writer.
 
-use nixfleet_bus::{Bus, BusConfig, PublishError};
-use nixfleet_harness::{shared_nats, wait_for};
+use nixfleet_bus::{Bus, PublishError};
+use nixfleet_harness::proxy::Mode;
+use nixfleet_harness::wait_for;
 use nixfleet_proto::OutputFrame;
 
-use super::proxy::{Mode, Proxy};
-use super::{SOON, bus, p0, second};
+use super::{SOON, bus, p0, second, through_proxy};
 
 #[tokio::test]
 async fn the_second_writer_is_fenced() {
@@ -56,11 +56,7 @@ async fn of_many_writers_at_once_exactly_one_gets_in() {
 #[tokio::test]
 async fn a_frame_whose_acknowledgement_is_lost_is_recognised_as_mine() {
     let direct = bus("mine").await;
-    let proxy = Proxy::start(&shared_nats().unwrap().url()).await;
-    let through = BusConfig {
-        url: proxy.url(),
-        ..direct.config().clone()
-    };
+    let (through, proxy) = through_proxy(direct.config()).await;
     let owner = Bus::connect(through, "test/owner").await.unwrap();
     let log = owner.output(p0());
     assert_eq!(log.publish(&OutputFrame::new(1), 0).await, Ok(1));
@@ -74,8 +70,7 @@ async fn a_frame_whose_acknowledgement_is_lost_is_recognised_as_mine() {
     })
     .await
     .unwrap();
-    proxy.set(Mode::Cut);
-    proxy.set(Mode::Pass);
+    proxy.reconnect();
     assert_eq!(publish.await.unwrap(), Ok(2));
     let identity = direct.stream_identity(&stream).await.unwrap();
     assert_eq!(identity.last_seq, 2, "stored once");
@@ -86,11 +81,7 @@ async fn a_frame_whose_acknowledgement_is_lost_is_recognised_as_mine() {
 #[tokio::test]
 async fn a_lost_acknowledgement_and_another_writer_is_fenced() {
     let direct = bus("notmine").await;
-    let proxy = Proxy::start(&shared_nats().unwrap().url()).await;
-    let through = BusConfig {
-        url: proxy.url(),
-        ..direct.config().clone()
-    };
+    let (through, proxy) = through_proxy(direct.config()).await;
     let owner = Bus::connect(through, "test/owner").await.unwrap();
     proxy.set(Mode::Cut);
     let log = owner.output(p0());

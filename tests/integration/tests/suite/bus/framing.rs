@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_bus::{AppendError, Bus, BusConfig, Message, decode_input};
+use nixfleet_harness::proxy::Mode;
 use nixfleet_harness::scope::unique_prefix;
 use nixfleet_harness::{Nats, shared_nats, wait_for};
 use nixfleet_proto::{EntryBody, Position};
 
-use super::proxy::{Mode, Proxy};
-use super::{SOON, config, entry, p0, read, ready};
+use super::{SOON, config, entry, p0, read, ready, through_proxy};
 
 const ROLLOUTS: [&str; 3] = ["stable@aa", "stable@bb", "edge@cc"];
 
@@ -109,13 +109,8 @@ async fn many_entries_are_appended_in_order_and_split_into_frames() {
 
 #[tokio::test]
 async fn an_entry_whose_acknowledgement_is_lost_is_stored_once() {
-    let url = shared_nats().unwrap().url();
-    let proxy = Proxy::start(&url).await;
     let direct = super::bus("retryonce").await;
-    let through = BusConfig {
-        url: proxy.url(),
-        ..direct.config().clone()
-    };
+    let (through, proxy) = through_proxy(direct.config()).await;
     let bus = Bus::connect(through, "test/proxied").await.unwrap();
     let stream = bus.names().input_stream(p0());
     let input = bus.input();
@@ -132,8 +127,7 @@ async fn an_entry_whose_acknowledgement_is_lost_is_stored_once() {
     })
     .await
     .unwrap();
-    proxy.set(Mode::Cut);
-    proxy.set(Mode::Pass);
+    proxy.reconnect();
     let position = append.await.unwrap().unwrap();
     assert_eq!(position, Position { seq: 2, index: 0 });
     assert_eq!(entries(&whole_log(&direct).await).len(), 2);
