@@ -23,8 +23,8 @@ const KILLED_MAX: Duration = LEASE_TTL.saturating_add(Duration::from_secs(2));
 const STOPPED_MEDIAN_MAX: Duration = Duration::from_secs(1);
 /// No takeover from a stopped owner may take longer, however busy the machine is.
 const STOPPED_MAX: Duration = Duration::from_secs(3);
-/// The next leader loads the whole fleet with its history before, and its barriers need the owners of
-/// all partitions.
+/// A standby that has just started loads the whole fleet with its history before it leads, and its
+/// barriers need the owners of all partitions.
 const LEADER_EXTRA: Duration = Duration::from_secs(20);
 
 /// Everything that was found.

@@ -1,21 +1,22 @@
 //! Standing by and leading, over and over.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Lease, Membership};
+use nixfleet_bus::{Bus, Lease, Leases, Membership};
 use nixfleet_service::{CancellationToken, Context, Health};
 use nixfleet_store::Store;
 
 use crate::config::Config;
 use crate::load;
-use crate::term::{self, Parts};
+use crate::term::{Parts, Term};
 
 /// The one key of the planner's leases.
 const LEADER: &str = "leader";
 /// Pause after a term that failed: the same fault would fail the next one.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Wait for the lease after which this instance counts as a standby.
+/// Wait for the lease after which this instance counts as a standby: the leader works.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the connection to the bus is looked at for readiness.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         config,
         health: &context.health,
     };
-    // A standby is ready: it has nothing to do until the leader is gone.
+    // Whoever stands by is ready, however long the view takes.
     context.health.set_ready("planner", Ok(()));
     lead_on(&context, &parts).await;
     bus.close().await;
@@ -80,23 +81,10 @@ async fn lead_on(context: &Context<Config>, parts: &Parts<'_>) {
     let leases = parts.bus.leases(member, &context.shutdown);
     let mut last_failure = None;
     while !context.shutdown.is_cancelled() {
-        let acquired = tokio::select! {
-            () = context.shutdown.cancelled() => return,
-            lease = leases.acquire(LEADER) => Some(lease),
-            // Whoever waits this long stands by for a leader that works.
-            () = tokio::time::sleep(PATIENCE), if last_failure.is_some() => None,
-        };
-        let Some(lease) = acquired else {
-            context.health.set_ready("planner", Ok(()));
+        let Err(error) = serve(context, parts, &leases).await else {
             last_failure = None;
             continue;
         };
-        let Err(error) = lead(context, parts, &lease).await else {
-            lease.release().await;
-            continue;
-        };
-        // What fails here may succeed elsewhere.
-        lease.give_up().await;
         let reason = format!("{error:#}");
         if last_failure.as_ref() != Some(&reason) {
             tracing::warn!(error = reason, "term ended, starting over");
@@ -111,19 +99,60 @@ async fn lead_on(context: &Context<Config>, parts: &Parts<'_>) {
     }
 }
 
-/// Leads until the lease is asked back or lost, the process shall stop, or the term fails.
-async fn lead(context: &Context<Config>, parts: &Parts<'_>, lease: &Lease) -> anyhow::Result<()> {
-    let stop = CancellationToken::new();
-    let mut term = std::pin::pin!(term::lead(parts, lease, &stop));
+/// One term: loads, stands by until the lease is there, leads until it is gone.
+async fn serve(
+    context: &Context<Config>,
+    parts: &Parts<'_>,
+    leases: &Leases,
+) -> anyhow::Result<()> {
+    let mut term = tokio::select! {
+        () = context.shutdown.cancelled() => return Ok(()),
+        term = Term::load(parts) => term?,
+    };
+    let ended = match term.stand_by(acquire(context, leases)).await {
+        Err(error) => Err(error),
+        Ok(None) => Ok(()),
+        Ok(Some(lease)) => {
+            let ended = lead(context, &mut term, &lease).await;
+            match &ended {
+                Ok(()) => lease.release().await,
+                // What fails here may succeed elsewhere.
+                Err(_) => lease.give_up().await,
+            }
+            ended
+        }
+    };
+    term.end().await;
+    ended
+}
+
+/// Waits for the lease; `None` when the process shall stop.
+async fn acquire(context: &Context<Config>, leases: &Leases) -> Option<Lease> {
+    let waits = async {
+        tokio::time::sleep(PATIENCE).await;
+        context.health.set_ready("planner", Ok(()));
+        std::future::pending::<Infallible>().await
+    };
     tokio::select! {
-        ended = &mut term => return ended,
+        () = context.shutdown.cancelled() => None,
+        lease = leases.acquire(LEADER) => Some(lease),
+        never = waits => match never {},
+    }
+}
+
+/// Leads until the lease is asked back or lost, the process shall stop, or the term fails.
+async fn lead(context: &Context<Config>, term: &mut Term<'_>, lease: &Lease) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut leading = std::pin::pin!(term.lead(lease, &stop));
+    tokio::select! {
+        ended = &mut leading => return ended,
         () = context.shutdown.cancelled() => {}
         () = lease.recalled() => {}
     }
     // Asked to end and waited for, not dropped: its tasks are joined, and the plan that is being
     // appended lands.
     stop.cancel();
-    term.await
+    leading.await
 }
 
 async fn watch_bus(bus: Bus, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {

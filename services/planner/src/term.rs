@@ -1,5 +1,6 @@
-//! One leadership: load, follow, fence older leaders out, then plan until something ends it. What
-//! ends it, and what an outcome means, is for [`Leader`] to say.
+//! One term: load and follow while somebody else leads, so that a hand-over does not wait for the
+//! view; then fence older leaders out and plan until something ends it. What ends it, and what an
+//! outcome means, is for [`Leader`] to say.
 
 use std::time::Duration;
 
@@ -27,8 +28,8 @@ pub struct Parts<'a> {
     pub health: &'a Health,
 }
 
-/// A leader at work.
-struct Term<'a> {
+/// A view that is kept up to date, and who plans with it.
+pub struct Term<'a> {
     parts: &'a Parts<'a>,
     pins: Pins,
     leader: Leader,
@@ -36,41 +37,61 @@ struct Term<'a> {
     followers: Followers,
 }
 
-/// Leads until `stop` is cancelled or something goes wrong; whatever runs beside it has ended when it
-/// returns.
-///
-/// # Errors
-/// The reason, after which a new term may start.
-pub async fn lead(
-    parts: &Parts<'_>,
-    lease: &Lease,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let mut pins = Pins::new(parts.bus.manifests());
-    let loaded = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        loaded = load::load(parts.bus, parts.store, &mut pins) => loaded?,
-    };
-    restore(parts.bus, parts.store).await?;
-    let batch = parts.config.planning.batch_messages;
-    let mut leader = Leader::new(loaded.view, parts.bus.partitions());
-    for (partition, origin) in loaded.origins {
-        leader.set_origin(partition, origin);
+impl<'a> Term<'a> {
+    /// Loads the view and starts to follow the logs from there.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub async fn load(parts: &'a Parts<'a>) -> anyhow::Result<Self> {
+        let mut pins = Pins::new(parts.bus.manifests());
+        let loaded = load::load(parts.bus, parts.store, &mut pins).await?;
+        let rollouts = loaded.view.rollouts().len();
+        tracing::info!(rollouts, "view loaded");
+        let batch = parts.config.planning.batch_messages;
+        let mut leader = Leader::new(loaded.view, parts.bus.partitions());
+        for (partition, origin) in loaded.origins {
+            leader.set_origin(partition, origin);
+        }
+        Ok(Self {
+            parts,
+            pins,
+            leader,
+            turns: Turns::new(parts.bus.input()),
+            followers: Followers::start(parts.bus, &loaded.next_output, batch),
+        })
     }
-    let mut term = Term {
-        parts,
-        pins,
-        leader,
-        turns: Turns::new(parts.bus.input()),
-        followers: Followers::start(parts.bus, &loaded.next_output, batch),
-    };
-    let ended = term.work(lease, stop).await;
-    measure::leading(None);
-    term.followers.join().await;
-    ended
-}
 
-impl Term<'_> {
+    /// Keeps the view up to date until `until` is there.
+    ///
+    /// # Errors
+    /// When the logs cannot be followed any further.
+    pub async fn stand_by<T>(&mut self, until: impl Future<Output = T>) -> anyhow::Result<T> {
+        let mut until = std::pin::pin!(until);
+        loop {
+            let news = tokio::select! {
+                done = &mut until => return Ok(done),
+                news = self.followers.next() => news?,
+            };
+            self.absorb(news).await?;
+        }
+    }
+
+    /// Leads until `stop` is cancelled or something goes wrong.
+    ///
+    /// # Errors
+    /// The reason, after which a new term may start.
+    pub async fn lead(&mut self, lease: &Lease, stop: &CancellationToken) -> anyhow::Result<()> {
+        restore(self.parts.bus, self.parts.store).await?;
+        let ended = self.work(lease, stop).await;
+        measure::leading(None);
+        ended
+    }
+
+    /// Ends whatever runs beside it.
+    pub async fn end(self) {
+        self.followers.join().await;
+    }
+
     async fn work(&mut self, lease: &Lease, stop: &CancellationToken) -> anyhow::Result<()> {
         let clocks = Clocks::start();
         tokio::select! {

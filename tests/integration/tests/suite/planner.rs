@@ -5,6 +5,7 @@ mod fixture;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
+use nixfleet_harness::proxy::Mode;
 use nixfleet_proto::{Entry, EntryBody, PlanAction, Reason, Verdict};
 
 use fixture::Fleet;
@@ -70,13 +71,7 @@ async fn one_planner_leads_and_a_takeover_fences_the_older_one() {
     let fleet = Fleet::new("plannerleads").await;
     let _reducer = fleet.reducer();
     let planners = [fleet.planner(0), fleet.planner(1)];
-    let leader = fleet.wait_leader(&planners).await;
-    let [first, second] = planners;
-    let (leader, standby) = if leader == 0 {
-        (first, second)
-    } else {
-        (second, first)
-    };
+    let (leader, standby) = fleet.wait_leader(planners).await;
     fleet.release("aa01", Utc::now());
     let outcomes = fleet
         .wait_outcomes("dispatches", |outcomes| {
@@ -118,6 +113,35 @@ async fn one_planner_leads_and_a_takeover_fences_the_older_one() {
         Verdict::Accepted(accepted) => panic!("accepted: {accepted:?}"),
     }
     standby.wait_metric("nixfleet_planner_leading 1").await;
+    standby.stop();
+}
+
+/// What a hand-over would otherwise wait for, however long the history is.
+#[tokio::test]
+async fn a_standby_follows_and_leads_without_asking_the_database() {
+    let fleet = Fleet::new("plannerstandby").await;
+    let _reducer = fleet.reducer();
+    let (way, url) = fleet.way_to_database().await;
+    let planners = [0, 1].map(|number| fleet.planner_on(number, url.clone()));
+    let (leader, standby) = fleet.wait_leader(planners).await;
+    fleet.release("aa01", Utc::now());
+    let outcomes = fleet
+        .wait_outcomes("dispatches", |outcomes| {
+            fixture::count(outcomes, "QueueDispatch") == 2
+        })
+        .await;
+    standby.wait_metric("nixfleet_partition_lag_entries{").await;
+
+    way.set(Mode::Cut);
+    leader.stop();
+    standby.wait_metric("nixfleet_planner_leading 1").await;
+    let old_epoch = fixture::leader_epoch(&outcomes);
+    let outcomes = fleet
+        .wait_outcomes("a barrier with a higher epoch", |outcomes| {
+            fixture::leader_epoch(outcomes) > old_epoch
+        })
+        .await;
+    assert_eq!(fixture::count(&outcomes, "QueueDispatch"), 2);
     standby.stop();
 }
 

@@ -1,4 +1,5 @@
-//! The planner: a term loads the view, follows the output logs, fences older leaders out and plans.
+//! The planner: a term loads the view and follows the output logs; with the lease it fences older
+//! leaders out and plans.
 //! What anything means is for the real [`Leader`] to say.
 
 mod loading;
@@ -40,6 +41,8 @@ pub struct Planner {
     leases: Leases,
     publisher: Publisher<Ticket>,
     stage: Term,
+    /// It holds the lease.
+    leads: bool,
     /// Counts terms: what an earlier one appended means nothing to a later one.
     term: u64,
 }
@@ -55,7 +58,6 @@ struct Ticket {
 /// Where a planner is.
 #[derive(Debug)]
 enum Term {
-    Standby,
     /// Waits before the next attempt.
     Resting(u64),
     Loading(Box<Loading>),
@@ -75,7 +77,8 @@ impl Planner {
             me,
             leases,
             publisher: Publisher::new(env.shape.partitions, ids),
-            stage: Term::Standby,
+            stage: Term::Loading(Box::new(Loading::start(me, env))),
+            leads: false,
             term: 0,
         }
     }
@@ -95,10 +98,14 @@ impl Planner {
     fn change(&mut self, changes: Vec<Change>, env: &mut Env) {
         for change in changes {
             match change {
-                Change::Gained(_) => self.load(env),
+                Change::Gained(_) => {
+                    self.leads = true;
+                    self.go_on(env);
+                }
                 Change::Lost(key) | Change::Recalled(key) => {
                     env.trace(format_args!("{} leads no more", self.name(env)));
-                    self.stand_by();
+                    self.leads = false;
+                    self.load(env);
                     let mut changes = self.leases.release(&key, env);
                     changes.extend(self.leases.want(&key, env));
                     self.change(changes, env);
@@ -131,11 +138,6 @@ impl Planner {
         env.processes[self.me.id].name()
     }
 
-    fn stand_by(&mut self) {
-        self.term += 1;
-        self.stage = Term::Standby;
-    }
-
     /// A term is over; the next one begins after a pause.
     fn fail(&mut self, why: &str, env: &mut Env) {
         env.trace(format_args!("{} ends its term: {why}", self.name(env)));
@@ -160,7 +162,7 @@ impl Planner {
                 working.wake = None;
                 self.go_on(env);
             }
-            Term::Standby | Term::Resting(_) | Term::Loading(_) | Term::Working(_) => {}
+            Term::Resting(_) | Term::Loading(_) | Term::Working(_) => {}
         }
     }
 
@@ -171,11 +173,7 @@ impl Planner {
         match loading.take(reply, env) {
             Ok(Some(op)) => loading.call = env.call(self.me, Route::Whole, op),
             Ok(None) => {
-                let Term::Loading(loading) = std::mem::replace(&mut self.stage, Term::Standby)
-                else {
-                    return;
-                };
-                let working = Working::start(*loading, self.me, env);
+                let working = Working::start(loading, self.me, env);
                 self.stage = Term::Working(Box::new(working));
                 self.go_on(env);
             }
@@ -254,6 +252,7 @@ impl Planner {
                 return self.fail(&why.to_string(), env);
             }
             let appends = match working.leader.stage() {
+                Stage::Unfenced if !self.leads => return,
                 Stage::Unfenced => {
                     let appends = working.leader.fence(now.wall);
                     let epoch = working.leader.epoch();
@@ -314,7 +313,7 @@ impl Planner {
     pub fn leader(&self) -> Option<&Leader> {
         match &self.stage {
             Term::Working(working) => Some(&working.leader),
-            Term::Standby | Term::Resting(_) | Term::Loading(_) => None,
+            Term::Resting(_) | Term::Loading(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use nixfleet_bus::{Bus, BusConfig, Floors, decode_output};
 use nixfleet_harness::process::{Process, Recipe};
+use nixfleet_harness::proxy::Proxy;
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::{Scope, Service, dev, monitor, ports, scratch, wait_for};
 use nixfleet_proto::subject::Partition;
@@ -91,13 +92,29 @@ impl Fleet {
     }
 
     pub fn planner(&self, number: usize) -> Planner {
+        self.planner_on(number, self.scope.database.url_of(Service::Planner))
+    }
+
+    /// A planner with this way to the database.
+    pub fn planner_on(&self, number: usize, database: String) -> Planner {
         let own = [
+            ("DATABASE__URL", database),
             ("SOURCE__DIRECTORY", self.source().display().to_string()),
             ("SOURCE__POLL_SECONDS", "0.2".to_owned()),
             ("TRUST__TRUST_FILE", self.trust.display().to_string()),
         ];
         let (process, port) = self.start("planner", number, &own);
         Planner { process, port }
+    }
+
+    /// A way to the database that can be cut, and the URL of the planners' user on it.
+    pub async fn way_to_database(&self) -> (Proxy, String) {
+        let url = self.scope.database.url_of(Service::Planner);
+        let server: tokio_postgres::Config = url.parse().unwrap();
+        let port = server.get_ports()[0];
+        let proxy = Proxy::start(ports::local(port)).await.unwrap();
+        let through = proxy.through(&url);
+        (proxy, through)
     }
 
     fn source(&self) -> PathBuf {
@@ -161,8 +178,8 @@ impl Fleet {
         outcomes
     }
 
-    /// Waits until exactly one of the planners leads and says which.
-    pub async fn wait_leader(&self, planners: &[Planner; 2]) -> usize {
+    /// Waits until exactly one of the planners leads: it and the other.
+    pub async fn wait_leader(&self, planners: [Planner; 2]) -> (Planner, Planner) {
         let leader = wait_for("one planner leads", SOON, async || {
             let leading: Vec<_> = planners
                 .iter()
@@ -171,7 +188,13 @@ impl Fleet {
             assert_ne!(leading, [true, true], "two planners lead");
             Ok(leading.iter().position(|leads| *leads))
         });
-        leader.await.unwrap()
+        let leader = leader.await.unwrap();
+        let [first, second] = planners;
+        if leader == 0 {
+            (first, second)
+        } else {
+            (second, first)
+        }
     }
 }
 

@@ -34,9 +34,11 @@ pub struct Working {
 }
 
 impl Working {
-    pub fn start(loading: Loading, me: Alive, env: &mut Env) -> Self {
-        let mut leader = Leader::new(loading.view, env.shape.partitions);
-        let readers = loading.next.into_iter().map(|(partition, (next, origin))| {
+    pub fn start(loading: &mut Loading, me: Alive, env: &mut Env) -> Self {
+        let view = std::mem::take(&mut loading.view);
+        let mut leader = Leader::new(view, env.shape.partitions);
+        let next = std::mem::take(&mut loading.next);
+        let readers = next.into_iter().map(|(partition, (next, origin))| {
             leader.set_origin(partition, origin);
             let mut reader = Reader::new(Log::Output(partition), Route::Reader(partition), next);
             reader.ask(me, env);
