@@ -129,31 +129,51 @@ pub fn canonical_hash(bytes: &[u8]) -> Result<ManifestHash, CanonicalizeError> {
     Ok(hash_of(&canonicalize(bytes)?))
 }
 
-/// Lower-case hexadecimal SHA-256 of an artifact's content: its canonical form without `meta` and
-/// `fleetResolvedHash`, which change with every signing.
-///
-/// # Errors
-/// As [`canonicalize`].
+/// The hashes of an artifact, lower-case hexadecimal SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hashes {
+    /// Of its canonical bytes.
+    pub whole: ManifestHash,
+    /// Of its content: the same without `meta` and `fleetResolvedHash`, which change with every signing.
+    pub content: ManifestHash,
+}
+
+/// Hashes bytes that are canonical already; what both cover before they part is read once.
 ///
 /// Source: docs/semantics.md, admission.
-pub fn content_hash(bytes: &[u8]) -> Result<ManifestHash, CanonicalizeError> {
-    let canonical = canonicalize(bytes)?;
+pub(crate) fn hashes_of(canonical: &[u8]) -> Hashes {
     let mut hash = Sha256::new();
-    match members(&canonical) {
-        None => hash.update(&canonical),
-        Some(members) => {
-            let mut before = "{";
-            for (key, member) in members {
-                if !matches!(key, b"meta" | b"fleetResolvedHash") {
-                    hash.update(before);
-                    hash.update(member);
-                    before = ",";
-                }
-            }
-            hash.update(if before == "{" { "{}" } else { "}" });
-        }
+    let Some(all) = members(canonical) else {
+        let whole = hash_of(canonical);
+        let content = whole.clone();
+        return Hashes { whole, content };
+    };
+    let is_content = |(key, _): &(&[u8], &[u8])| !matches!(*key, b"meta" | b"fleetResolvedHash");
+    let mut all = all.peekable();
+    // What opens or parts members is one byte in front of each.
+    let mut shared = 0;
+    while let Some((_, member)) = all.next_if(is_content) {
+        shared += 1 + member.len();
     }
-    Ok(ManifestHash::from(hex::encode(hash.finalize())))
+    let (before, behind) = canonical.split_at(shared);
+    hash.update(before);
+    let mut content = hash.clone();
+    let mut opens = shared == 0;
+    for (_, member) in all.filter(is_content) {
+        content.update(if opens { "{" } else { "," });
+        content.update(member);
+        opens = false;
+    }
+    content.update(if opens { "{}" } else { "}" });
+    hash.update(behind);
+    Hashes {
+        whole: named(hash),
+        content: named(content),
+    }
+}
+
+fn named(hash: Sha256) -> ManifestHash {
+    ManifestHash::from(hex::encode(hash.finalize()))
 }
 
 /// Keys and members of a canonical object, keys as they are written; `None` for any other value.
@@ -192,7 +212,7 @@ fn member_end(bytes: &[u8], mut at: usize) -> usize {
 
 /// SHA-256 of bytes that are canonical already.
 pub(crate) fn hash_of(canonical: &[u8]) -> ManifestHash {
-    ManifestHash::from(hex::encode(Sha256::digest(canonical)))
+    named(Sha256::new_with_prefix(canonical))
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, CanonicalizeError> {

@@ -29,7 +29,6 @@ pub use build::{BuiltRelease, Stamp, build_release};
 pub use bundle::{BundleError, ReleaseBundle, ReleaseUpload, Signed, SignedUpload};
 pub use canonical::{
     ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault, canonical_hash, canonicalize,
-    content_hash,
 };
 pub use keys::{ActiveKeys, Algorithm, KeyError, SIGNATURE_BYTES, TrustedKey};
 pub use projection::{PinError, ProjectError, Unpinned, pin, pin_verified, project, project_all};

@@ -11,7 +11,6 @@ use nixfleet_proto::fleet::{
 use nixfleet_proto::{ChannelName, LAYOUT_VERSION, ManifestHash, RolloutId, Timestamp};
 
 use crate::bundle::{ReleaseBundle, Signed};
-use crate::canonical::content_hash;
 use crate::keys::ActiveKeys;
 use crate::trust_file::TrustFile;
 use crate::verify::{Freshness, Verified, VerifyError, verify};
@@ -30,9 +29,9 @@ pub struct Release {
 /// What a release says, apart from when it was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseContent {
-    /// [`content_hash`] of the fleet.
+    /// Hash of the fleet without `meta`.
     pub fleet: ManifestHash,
-    /// Id and [`content_hash`] of each rollout manifest.
+    /// Id of each rollout manifest and its hash without `meta` and `fleetResolvedHash`.
     pub rollouts: BTreeMap<ChannelName, (RolloutId, ManifestHash)>,
 }
 
@@ -209,15 +208,12 @@ pub fn verify_manifest(
     Ok(manifest)
 }
 
-/// Adds what later readers need of the bytes, which are known to be canonicalisable by now.
+/// Adds what later readers need of the bundle.
 fn assemble(
     bundle: &ReleaseBundle,
     fleet: Verified<Fleet>,
     rollouts: BTreeMap<ChannelName, Verified<RolloutManifest>>,
 ) -> Release {
-    let content = |signed: &Signed| {
-        content_hash(&signed.bytes).expect("bytes that verified have a canonical form")
-    };
     let mut signatures = BTreeMap::from([(
         fleet.hash().clone(),
         STANDARD.encode(&bundle.fleet.signature),
@@ -226,12 +222,12 @@ fn assemble(
     for (channel, signed) in &bundle.rollouts {
         let manifest = &rollouts[channel];
         let id = manifest.payload().rollout_id();
-        contents.insert(channel.clone(), (id, content(signed)));
+        contents.insert(channel.clone(), (id, manifest.content().clone()));
         signatures.insert(manifest.hash().clone(), STANDARD.encode(&signed.signature));
     }
     Release {
         content: ReleaseContent {
-            fleet: content(&bundle.fleet),
+            fleet: fleet.content().clone(),
             rollouts: contents,
         },
         fleet,

@@ -8,7 +8,7 @@ use nixfleet_proto::fleet::SCHEMA_VERSION;
 use nixfleet_proto::{ManifestHash, Timestamp};
 
 use crate::artifact::Artifact;
-use crate::canonical::{CanonicalizeError, canonicalize, hash_of};
+use crate::canonical::{CanonicalizeError, Hashes, canonicalize, hashes_of};
 use crate::keys::{ActiveKeys, NoMatch};
 
 /// How far clocks may differ, in both directions.
@@ -30,7 +30,7 @@ pub struct Freshness {
 pub struct Verified<T> {
     payload: T,
     signed_at: Timestamp,
-    hash: ManifestHash,
+    hashes: Hashes,
 }
 
 impl<T> Verified<T> {
@@ -51,7 +51,12 @@ impl<T> Verified<T> {
 
     /// Hash of its canonical bytes.
     pub fn hash(&self) -> &ManifestHash {
-        &self.hash
+        &self.hashes.whole
+    }
+
+    /// Hash of what it says, apart from its signing.
+    pub(crate) fn content(&self) -> &ManifestHash {
+        &self.hashes.content
     }
 }
 
@@ -178,7 +183,7 @@ pub fn verify<T: Artifact>(
     Ok(Verified {
         payload,
         signed_at,
-        hash: hash_of(&canonical),
+        hashes: hashes_of(&canonical),
     })
 }
 

@@ -288,12 +288,20 @@ fn an_oversized_artifact_is_refused_unread() {
 
 #[test]
 fn content_is_what_is_left_without_the_signing() {
-    let hash = |text: &str| content_hash(text.as_bytes()).unwrap();
+    let hash = |text: &str| hashes_of(&canonicalize(text.as_bytes()).unwrap()).content;
     let base = hash(r#"{"a":1,"meta":{"x":1},"fleetResolvedHash":"f"}"#);
     assert_eq!(hash(r#"{"fleetResolvedHash":"g","meta":null,"a":1}"#), base);
     assert_eq!(base, canonical_hash(br#"{ "a" : 1.0 }"#).unwrap());
     assert_ne!(hash(r#"{"a":2}"#), base);
     assert_ne!(hash(r#"{"a":1,"b":{"meta":1}}"#), hash(r#"{"a":1,"b":{}}"#));
+    let around = hash(r#"{"a":1,"fleetResolvedHash":"f","h":[2],"meta":{},"z":3}"#);
+    assert_eq!(around, hash(r#"{"a":1,"h":[2],"z":3}"#));
+    let empty = canonical_hash(b"{}").unwrap();
+    assert_eq!(hash(r#"{"fleetResolvedHash":"f","meta":{}}"#), empty);
+    for text in ["{}", r#"{"a":1,"meta":[],"z":{}}"#, r#"{"meta":1}"#, "[1]"] {
+        let whole = hashes_of(text.as_bytes()).whole;
+        assert_eq!(whole, canonical_hash(text.as_bytes()).unwrap(), "{text}");
+    }
 }
 
 #[test]
