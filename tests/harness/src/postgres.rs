@@ -24,6 +24,8 @@ use crate::{ports, scratch};
 
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// Statements wait for the locks of running services.
+const STATEMENT_PATIENCE: Duration = Duration::from_secs(60);
 const PORT_ATTEMPTS: u32 = 5;
 
 /// The unprivileged user and group (`nobody`) that Postgres runs as when we are root.
@@ -430,16 +432,15 @@ impl Postgres {
 /// Runs statements on a connection of its own.
 ///
 /// # Errors
-/// When the server cannot be reached or refuses.
+/// When the server cannot be reached, refuses or does not answer.
 pub async fn execute(url: &str, statements: &str) -> Result<()> {
     let (client, connection) = tokio_postgres::connect(url, NoTls)
         .await
         .context("connecting to Postgres")?;
     let driver = tokio::spawn(connection);
-    let done = client
-        .batch_execute(statements)
-        .await
-        .with_context(|| format!("running {statements:?}"));
+    let done = tokio::time::timeout(STATEMENT_PATIENCE, client.batch_execute(statements)).await;
+    let done = done.with_context(|| format!("no answer to {statements:?}"))?;
+    let done = done.with_context(|| format!("running {statements:?}"));
     drop(client);
     driver.await.context("the connection task")??;
     done

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 /// How often a condition is asked.
 pub const POLL: Duration = Duration::from_millis(25);
 
-/// Asks `condition` until it gives a value or the deadline passes.
+/// Asks `condition` until it gives a value or the deadline passes; no single question takes longer.
 ///
 /// `condition` answers `Ok(Some(value))` when it holds, `Ok(None)` or an error when not yet; the last
 /// error is part of the failure.
@@ -21,10 +21,11 @@ pub async fn wait_for<T>(
 ) -> Result<T> {
     let start = Instant::now();
     loop {
-        let last = match condition().await {
-            Ok(Some(value)) => return Ok(value),
-            Ok(None) => None,
-            Err(error) => Some(error),
+        let last = match tokio::time::timeout(deadline, condition()).await {
+            Ok(Ok(Some(value))) => return Ok(value),
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(anyhow!("the last question was not answered")),
         };
         if start.elapsed() > deadline {
             let waited = start.elapsed().as_secs_f64();
@@ -57,5 +58,22 @@ pub fn wait_blocking<T>(
             bail!("{what}: not after {:.1} s", start.elapsed().as_secs_f64());
         }
         std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_that_is_never_answered_ends_with_the_deadline() {
+        let patience = Duration::from_millis(50);
+        let waited = wait_for("silence", patience, async || {
+            std::future::pending::<Result<Option<()>>>().await
+        });
+        let error = tokio::time::timeout(Duration::from_secs(30), waited).await;
+        let error = format!("{:#}", error.unwrap().unwrap_err());
+        assert!(error.contains("silence: not after"), "{error}");
+        assert!(error.contains("not answered"), "{error}");
     }
 }
