@@ -86,12 +86,13 @@ fn entry(rollout: &str, host: &str, number: usize) -> Entry {
     )
 }
 
-/// Reads until `count` messages came.
+/// Reads `count` messages and no more: whoever wants others behind them finds them there.
 async fn read(reader: &mut Reader, count: usize) -> Vec<Message> {
     let mut messages = Vec::new();
     let all = async {
         while messages.len() < count {
-            messages.extend(reader.next_batch(512).await.unwrap());
+            let missing = count - messages.len();
+            messages.extend(reader.next_batch(missing).await.unwrap());
         }
     };
     tokio::time::timeout(SOON, all)

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
-use nixfleet_bus::{DeadLetter, DeadRecord, HeartbeatError, ManifestError, PublishError};
+use nixfleet_bus::{
+    Announcements, DeadLetter, DeadRecord, HeartbeatError, ManifestError, PublishError,
+};
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
 use nixfleet_proto::wire::{
     HeartbeatReply, HeartbeatRequest, LivenessReport, OwnerHeartbeat, OwnerReply,
@@ -33,6 +35,11 @@ fn release(hash: &str) -> ReleaseAnnouncement {
         fleet: artifact(hash),
         rollouts: BTreeMap::from([(rollout_id.channel(), rollout)]),
     }
+}
+
+async fn next(follow: &mut Announcements) -> (u64, ReleaseAnnouncement) {
+    let next = tokio::time::timeout(SOON, follow.next()).await;
+    next.expect("the announcement comes soon").unwrap()
 }
 
 #[tokio::test]
@@ -85,10 +92,7 @@ async fn announcements_are_compared_and_swapped_and_followed() {
     let mut follow = two.manifests().follow();
     assert!(one.manifests().current().await.unwrap().is_none());
     let first = one.manifests().announce(&release("one"), 0).await.unwrap();
-    let (seq, seen) = tokio::time::timeout(SOON, follow.next())
-        .await
-        .unwrap()
-        .unwrap();
+    let (seq, seen) = next(&mut follow).await;
     assert_eq!((seq, seen.fleet.hash.as_str()), (first, "one"));
 
     let crossed = two.manifests().announce(&release("crossed"), 0).await;
@@ -98,13 +102,10 @@ async fn announcements_are_compared_and_swapped_and_followed() {
         .announce(&release("two"), first)
         .await
         .unwrap();
-    let (seq, seen) = tokio::time::timeout(SOON, follow.next())
-        .await
-        .unwrap()
-        .unwrap();
+    let (seq, seen) = next(&mut follow).await;
     assert_eq!((seq, seen.fleet.hash.as_str()), (second, "two"));
     // A late follower begins with the current one.
-    let (seq, _) = one.manifests().follow().next().await.unwrap();
+    let (seq, _) = next(&mut one.manifests().follow()).await;
     assert_eq!(seq, second);
     one.close().await;
     two.close().await;

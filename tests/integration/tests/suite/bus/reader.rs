@@ -2,7 +2,7 @@
 
 use async_nats::jetstream;
 use futures::{FutureExt as _, TryStreamExt as _};
-use nixfleet_bus::{DeadLetter, Floors, ReadError};
+use nixfleet_bus::{DeadLetter, Floors, Message, ReadError, Reader};
 use nixfleet_harness::scope::unique_prefix;
 use nixfleet_harness::{Nats, shared_nats};
 
@@ -17,7 +17,13 @@ async fn append(bus: &nixfleet_bus::Bus, count: usize) {
     }
 }
 
-fn sequences(messages: &[nixfleet_bus::Message]) -> Vec<u64> {
+/// The next message, or why there is none.
+async fn next(reader: &mut Reader) -> Result<Vec<Message>, ReadError> {
+    let next = tokio::time::timeout(SOON, reader.next_batch(1)).await;
+    next.expect("the reader says something soon")
+}
+
+fn sequences(messages: &[Message]) -> Vec<u64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
@@ -53,8 +59,9 @@ async fn a_waiting_reader_goes_on_as_soon_as_the_server_is_back() {
     nats.kill().unwrap();
     nats.restart().unwrap();
     append(&bus, 1).await;
-    // The server has forgotten the consumer; a missed heartbeat would tell after five seconds.
-    let soon = std::time::Duration::from_secs(3);
+    // The server has forgotten the consumer; a missed heartbeat would tell after five seconds. The
+    // reader's connection may be back two seconds later than the writer's.
+    let soon = std::time::Duration::from_secs(4);
     let batch = tokio::time::timeout(soon, waiting).await.unwrap().unwrap();
     assert_eq!(sequences(&batch.unwrap()), [2]);
     bus.close().await;
@@ -75,18 +82,22 @@ async fn reading_ahead_loses_nothing_whoever_stops_waiting() {
         let reader = bus.reader(&stream, next).in_pieces_of(30_000);
         let mut reader = reader.ahead(7, |messages| sequences(&messages));
         let mut seen = Vec::new();
-        while seen.len() < 40 {
-            // Who waits is dropped now and then, and somebody works meanwhile.
-            let _dropped = reader
-                .next()
-                .now_or_never()
-                .map(|read| seen.extend(read.unwrap()));
-            let worked = reader.during(tokio::task::yield_now()).await;
-            assert_eq!(worked, ());
-            if seen.len() < 40 {
-                seen.extend(reader.next().await.unwrap());
+        let all = async {
+            while seen.len() < 40 {
+                // Who waits is dropped now and then, and somebody works meanwhile.
+                let _dropped = reader
+                    .next()
+                    .now_or_never()
+                    .map(|read| seen.extend(read.unwrap()));
+                let worked = reader.during(tokio::task::yield_now()).await;
+                assert_eq!(worked, ());
+                if seen.len() < 40 {
+                    seen.extend(reader.next().await.unwrap());
+                }
             }
-        }
+        };
+        let read = tokio::time::timeout(SOON, all).await;
+        read.expect("the messages come soon");
         assert_eq!(seen, (next..next + 40).collect::<Vec<_>>());
     }
     bus.close().await;
@@ -151,14 +162,14 @@ async fn a_trimmed_stream_is_an_error_and_not_a_jump() {
     let stream = bus.names().dead_stream();
     let first = bus.stream_identity(&stream).await.unwrap().first_seq;
     assert!(first > 1);
-    let error = bus.reader(&stream, 1).next_batch(1).await.unwrap_err();
+    let error = next(&mut bus.reader(&stream, 1)).await.unwrap_err();
     let expected = ReadError::Trimmed {
         stream: stream.clone(),
         wanted: 1,
         first,
     };
     assert_eq!(error, expected);
-    let kept = bus.reader(&stream, first).next_batch(1).await.unwrap();
+    let kept = next(&mut bus.reader(&stream, first)).await.unwrap();
     assert_eq!(kept[0].seq, first);
     bus.close().await;
 }
@@ -172,9 +183,9 @@ async fn a_shortened_a_missing_and_a_replaced_stream_stop_the_reader() {
     .await;
     append(&bus, 3).await;
     let stream = bus.names().input_stream(p0());
-    let error = bus.reader(&stream, 9).next_batch(1).await.unwrap_err();
+    let error = next(&mut bus.reader(&stream, 9)).await.unwrap_err();
     assert!(matches!(error, ReadError::Regressed { last: 3, .. }));
-    let error = bus.reader("NO_SUCH", 1).next_batch(1).await.unwrap_err();
+    let error = next(&mut bus.reader("NO_SUCH", 1)).await.unwrap_err();
     assert!(matches!(error, ReadError::Missing { .. }));
 
     let mut reader = bus.reader(&stream, 1);
@@ -185,8 +196,7 @@ async fn a_shortened_a_missing_and_a_replaced_stream_stop_the_reader() {
     let mut floors = Floors::default();
     floors.raise(&stream, 3);
     bus.ensure_layout(&floors).await.unwrap();
-    let noticed = tokio::time::timeout(SOON, reader.next_batch(1)).await;
-    let error = noticed.unwrap().unwrap_err();
+    let error = next(&mut reader).await.unwrap_err();
     assert!(matches!(error, ReadError::Replaced { .. }), "{error}");
     bus.close().await;
 }
