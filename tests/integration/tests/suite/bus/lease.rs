@@ -9,8 +9,10 @@ use nixfleet_harness::proxy::Mode;
 use self::member::{Board, CONFIG, Member, Observer, TTL};
 use super::{SOON, bus, through_proxy};
 
-/// A takeover that waits for no expiry.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// A takeover that waits for no expiry: a record that was about to be renewed lives four seconds more.
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// A takeover that waits for one expiry, not for two.
+const AFTER_EXPIRY: Duration = Duration::from_secs(TTL.as_secs() + 4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_share_evenly_and_a_fourth_takes_only_its_share() {
@@ -63,7 +65,7 @@ async fn a_killed_member_is_replaced_within_the_time_to_live() {
     killed.kill();
     let from = Instant::now();
     board.forget("a");
-    board.balanced(1, TTL + Duration::from_secs(2)).await;
+    board.balanced(1, AFTER_EXPIRY).await;
     assert!(from.elapsed() > AT_ONCE, "its records were still there");
     board.assert_no_violation();
     base.close().await;
@@ -87,7 +89,7 @@ async fn a_stalled_member_stops_before_another_starts_and_comes_back() {
         "{:?}",
         from.elapsed()
     );
-    board.balanced(1, TTL + Duration::from_secs(2)).await;
+    board.balanced(1, AFTER_EXPIRY).await;
     proxy.reconnect();
     board.balanced(2, SOON).await;
     board.assert_no_violation();

@@ -17,7 +17,7 @@ async fn silence_is_told_and_the_connection_given_up() {
     let config = DatabaseConfig {
         url: proxy.through(&database.url),
         pool_size: 1,
-        wait_timeout_ms: 300,
+        wait_timeout_ms: 1_000,
         ..DatabaseConfig::default()
     };
     let store = Store::connect(&config).unwrap();
