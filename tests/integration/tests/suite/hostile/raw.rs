@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::super::ingest::gateway::Gateway;
+use super::super::ingest::gateway::{Gateway, SOON};
 use super::super::ingest::pki::{Issued, Validity};
 
 /// An open connection.
@@ -60,8 +60,15 @@ impl Raw {
         sent.is_ok() && self.stream.flush().await.is_ok()
     }
 
-    /// Reads the head of an answer and as much of its body as it declares.
+    /// Reads the head of an answer and as much of its body as it declares, or what came before the
+    /// peer closed.
     pub async fn answer(&mut self) -> String {
+        // Longer than the gateway waits for anything.
+        let answer = tokio::time::timeout(SOON * 2, self.read()).await;
+        answer.expect("an answer or the end of the connection")
+    }
+
+    async fn read(&mut self) -> String {
         let mut bytes = Vec::new();
         loop {
             let text = String::from_utf8_lossy(&bytes);

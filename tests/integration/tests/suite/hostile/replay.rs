@@ -66,6 +66,7 @@ impl Attacker {
         let http = reqwest::Client::builder()
             .tls_certs_only([root])
             .identity(reqwest::Identity::from_pem(&identity).unwrap())
+            .timeout(PATIENCE)
             .build();
         Self {
             http: http.unwrap(),

@@ -85,7 +85,7 @@ async fn many_events_at_once_are_all_in_the_log() {
 
 #[tokio::test]
 async fn heartbeats_are_answered_by_the_owner_of_the_hosts_channel() {
-    let gateway = Gateway::start("heartbeat", &["http.heartbeat_timeout_seconds=1"]).await;
+    let gateway = Gateway::start("heartbeat", &["http.heartbeat_timeout_seconds=10"]).await;
     let agent = gateway.agent("web-1");
     let heartbeat = json!({ "hostname": "web-1", "current_closure": "old", "at": Utc::now() });
     let beat = async || agent.post("/v1/agent/heartbeat", &heartbeat).await;
@@ -102,7 +102,8 @@ async fn heartbeats_are_answered_by_the_owner_of_the_hosts_channel() {
         .await
         .unwrap();
     let answer = async {
-        let (heartbeat, responder) = owner.next().await.unwrap();
+        let asked = tokio::time::timeout(SOON, owner.next()).await;
+        let (heartbeat, responder) = asked.expect("the owner is asked").unwrap();
         assert_eq!(heartbeat.channel.as_str(), "stable");
         assert_eq!(heartbeat.request.hostname.as_str(), "web-1");
         let reply = HeartbeatReply {
@@ -170,7 +171,7 @@ async fn a_dispatch_wakes_its_host_and_stays_until_the_host_acts() {
     };
     let start = Instant::now();
     let queue = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        gateway.wait_for_polls(1, SOON).await;
         log.publish(&queued(1, vec![dispatch]), 0).await.unwrap()
     };
     let waits = agent.get("/v1/agent/dispatch?wait=20");
@@ -210,7 +211,7 @@ async fn a_stopping_gateway_lets_waiting_agents_go_and_ends_clean() {
     let agent = gateway.agent("web-1");
     let start = Instant::now();
     let waits = tokio::spawn(async move { agent.get("/v1/agent/dispatch?wait=60").await.status });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    gateway.wait_for_polls(1, SOON).await;
     let status = gateway.process.stop(Signal::TERM, SOON).unwrap();
     assert!(status.success(), "{status}\n{}", gateway.process.tail());
     assert_eq!(waits.await.unwrap(), 204);

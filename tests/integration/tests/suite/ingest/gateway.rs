@@ -151,8 +151,14 @@ impl Gateway {
 
     /// What `/readyz` says.
     pub async fn ready(&self) -> anyhow::Result<Value> {
-        let url = format!("http://127.0.0.1:{}/readyz", self.admin);
-        Ok(reqwest::get(url).await?.json().await?)
+        Ok(serde_json::from_str(&self.admin("/readyz").await?)?)
+    }
+
+    /// What the admin listener says, soon.
+    async fn admin(&self, path: &str) -> anyhow::Result<String> {
+        let url = format!("http://127.0.0.1:{}{path}", self.admin);
+        let said = async { reqwest::get(url).await?.text().await };
+        Ok(tokio::time::timeout(SOON, said).await??)
     }
 
     /// Where it listens.
@@ -171,11 +177,20 @@ impl Gateway {
 
     /// The value of a metric line that begins with `name`; 0 when there is none.
     pub async fn metric(&self, name: &str) -> f64 {
-        let url = format!("http://127.0.0.1:{}/metrics", self.admin);
-        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let text = self.admin("/metrics").await.unwrap();
         text.lines()
             .filter_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
             .sum()
+    }
+
+    /// Waits until so many polls wait for a dispatch.
+    pub async fn wait_for_polls(&self, count: usize, patience: Duration) {
+        wait_for("the polls wait", patience, async || {
+            let open = self.metric("nixfleet_dispatch_polls_open").await;
+            Ok((open >= count as f64).then_some(()))
+        })
+        .await
+        .unwrap();
     }
 
     /// How often a hostile input of this kind was counted.
