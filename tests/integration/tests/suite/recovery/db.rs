@@ -1,9 +1,10 @@
 //! `nixfleet db` as an operator runs it.
 
-use std::process::Command;
+use std::time::Duration;
 
 use nixfleet_harness::dev;
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::suite::e2e::world::World;
 
@@ -23,7 +24,9 @@ impl Run {
 }
 
 /// Longest time until the archive has reached the logs.
-const ARCHIVED: std::time::Duration = std::time::Duration::from_secs(60);
+const ARCHIVED: Duration = Duration::from_secs(60);
+/// Longest time for one command.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `nixfleet db` with these arguments on the database and the streams of a world.
 pub async fn run(world: &World, arguments: &[&str]) -> Run {
@@ -31,10 +34,11 @@ pub async fn run(world: &World, arguments: &[&str]) -> Run {
     command
         .arg("db")
         .args(arguments)
-        .env("NIXFLEET_DATABASE_URL", &world.database.url);
-    let command_line = format!("{arguments:?}");
-    let output = tokio::task::spawn_blocking(move || command.output());
-    let output = output.await.unwrap().expect(&command_line);
+        .env("NIXFLEET_DATABASE_URL", &world.database.url)
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end"));
+    let output = output.unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
     Run {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8(output.stdout).unwrap(),

@@ -31,10 +31,11 @@ async fn wait_for_the_ends(world: &World, nats: &Nats) {
         ("FLEET_OUT_00", format!("{applied} 0")),
         ("FLEET_OUT_01", format!("{applied} 1")),
     ] {
-        let stream = context.get_stream(stream).await.unwrap();
-        let last = i64::try_from(stream.cached_info().state.last_sequence).unwrap();
         world
             .wait(&sql, async |world| {
+                // What those who were killed had sent may be stored only now.
+                let stream = context.get_stream(stream).await.unwrap();
+                let last = i64::try_from(stream.cached_info().state.last_sequence).unwrap();
                 (world.count(&sql).await == last).then_some(())
             })
             .await;
