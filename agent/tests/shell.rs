@@ -13,6 +13,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Once;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use nixfleet_agent::core::AgentConfig;
@@ -30,6 +31,9 @@ use control::Control;
 use tls::Authority;
 
 static PROVIDER: Once = Once::new();
+
+/// Longest time for agents to finish what they do.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_secret(Algorithm::Ed25519, &[seed; 32]).unwrap()
@@ -121,12 +125,20 @@ impl Swarm {
         }
     }
 
+    /// What the swarm wrote last.
+    fn state(&self) -> Option<SwarmState> {
+        let written = std::fs::read(&self.state_file).ok()?;
+        Some(serde_json::from_slice(&written).unwrap())
+    }
+
     /// Stops everything and reads what the swarm left.
     async fn stop(self) -> SwarmState {
         self.shutdown.cancel();
-        self.running.await.unwrap().unwrap();
+        let state_file = self.state_file.clone();
+        let stopped = tokio::time::timeout(STOP_PATIENCE, self.running).await;
+        stopped.expect("the swarm stops").unwrap().unwrap();
         self.control.stop().await;
-        serde_json::from_slice(&std::fs::read(&self.state_file).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(state_file).unwrap()).unwrap()
     }
 }
 
@@ -180,8 +192,12 @@ async fn a_release_signed_by_another_key_is_not_activated() {
     swarm.control.publish(&release(&targets, &key(8)), &targets);
     swarm
         .control
-        .until("both fetched the manifest", |k| {
-            k.queued.is_empty() && k.requests > 10
+        .until("both refused the manifest", |_| {
+            let state = swarm.state();
+            state.is_some_and(|state| {
+                let mut hosts = state.hosts.values();
+                hosts.all(|host| !host.refused_dispatches.is_empty())
+            })
         })
         .await;
     assert!(swarm.control.knowledge().events.is_empty());
@@ -238,7 +254,18 @@ async fn every_accident_together_ends_where_both_sides_agree() {
         })
         .await;
     // What the agents know may trail by one heartbeat.
-    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    swarm
+        .control
+        .until("the agents know", |k| {
+            let Some(known) = swarm.state() else {
+                return false;
+            };
+            k.states().iter().all(|(hostname, expected)| {
+                let mut rollouts = known.hosts[hostname].rollouts.values();
+                rollouts.any(|rollout| rollout.state == *expected)
+            })
+        })
+        .await;
     let (states, rejected) = {
         let knowledge = swarm.control.knowledge();
         (knowledge.states(), knowledge.rejected.clone())
