@@ -5,10 +5,11 @@
 //! manifests it verified, when probes are due, what is still to be sent. A closure is switched to
 //! only after [`SignedRelease::admit`](crate::release::SignedRelease::admit) said so.
 //!
-//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health`, `heartbeat` and
-//! `answers` hold the rules of one topic each.
+//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health`, `heartbeat`, `anew`
+//! and `answers` hold the rules of one topic each.
 
 mod activation;
+mod anew;
 mod answers;
 pub mod config;
 mod dispatch;
@@ -22,7 +23,7 @@ pub mod rollout;
 use std::collections::{BTreeMap, VecDeque};
 
 use nixfleet_core::host::{self, AgentEffect, HostInput, StepCtx};
-use nixfleet_proto::wire::EventRequest;
+use nixfleet_proto::wire::{EventRequest, WireEvent};
 use nixfleet_proto::{
     ClosureHash, HostEvent, HostEventBody, HostState, Hostname, Producer, RolloutId, RolloutState,
     Timestamp,
@@ -279,13 +280,7 @@ impl AgentCore {
         let rollout_id = id.clone();
         match effect {
             AgentEffect::ResetProbeCache => self.list_probes(id),
-            AgentEffect::EmitEvent { event, durable } => {
-                rollout.cover(event.seq, durable);
-                let waiting_max = self.config.events_waiting_max;
-                if let Some(seq) = rollout.outbox.push(event, durable, waiting_max) {
-                    self.note(Note::Dropped { rollout_id, seq });
-                }
-            }
+            AgentEffect::EmitEvent { event, durable } => self.emit(id, event, durable),
             AgentEffect::RecordTransition { from, to, at } => {
                 if matches!(to, HostState::Failed | HostState::Reverted) {
                     rollout.probes.stop();
@@ -311,6 +306,20 @@ impl AgentCore {
                     closure_hash,
                 });
             }
+        }
+    }
+
+    fn emit(&mut self, id: &RolloutId, event: WireEvent, durable: bool) {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        rollout.cover(event.seq, durable);
+        let waiting_max = self.config.events_waiting_max;
+        if let Some(seq) = rollout.outbox.push(event, durable, waiting_max) {
+            self.note(Note::Dropped {
+                rollout_id: id.clone(),
+                seq,
+            });
         }
     }
 

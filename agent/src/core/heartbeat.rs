@@ -115,7 +115,7 @@ impl AgentCore {
         self.heartbeat.failures = 0;
         for snapshot in &reply.bootstrap_rollouts {
             if snapshot.hostname == self.hostname {
-                self.merge(snapshot);
+                self.merge(snapshot, now);
             }
         }
         if sent.names_closure && self.is_quiet(now) {
@@ -128,7 +128,7 @@ impl AgentCore {
     }
 
     /// Takes over what the control plane knows, unless it is older than what the agent knows.
-    fn merge(&mut self, snapshot: &HostSnapshot) {
+    fn merge(&mut self, snapshot: &HostSnapshot, now: Timestamp) {
         self.follow_again(&snapshot.rollout_id);
         let Some(rollout) = self.rollouts.get_mut(&snapshot.rollout_id) else {
             return self.adopt(snapshot);
@@ -159,6 +159,8 @@ impl AgentCore {
         } else if rollout.replayed_after != Some(snapshot.last_event_seq) {
             rollout.replayed_after = Some(snapshot.last_event_seq);
             self.replay(&snapshot.rollout_id, snapshot.last_event_seq);
+        } else if snapshot.state == HostState::Soaking {
+            self.report_anew(&snapshot.rollout_id, now);
         }
     }
 

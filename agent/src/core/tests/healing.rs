@@ -261,6 +261,58 @@ fn what_the_control_plane_lost_is_sent_again_after_a_crash_and_not_waited_for() 
     assert_eq!(state(&bench), HostState::Soaking, "{names:?}");
 }
 
+/// The control plane keeps taking the host for soaking; names what the agent does about it.
+fn contradicted(bench: &mut Bench) -> Vec<String> {
+    let mut names = Vec::new();
+    for _ in 0..6 {
+        bench.after(1_000);
+        bench.drain("1");
+        let soaking = snapshot(bench, HostState::Soaking, 2);
+        names.extend(bench.give(Input::HeartbeatAnswered(reply(vec![soaking]))));
+    }
+    names.retain(|name| !name.starts_with("Save"));
+    names
+}
+
+/// A host whose switch failed, and who told so.
+fn failed() -> Bench {
+    let mut bench = Bench::running();
+    bench.switching();
+    bench.give(Input::SwitchEnded {
+        rollout_id: rollout("1"),
+        outcome: SwitchOutcome::Failed {
+            exit_code: 4,
+            stderr_tail: String::new(),
+        },
+    });
+    bench.drain("1");
+    bench
+}
+
+#[test]
+fn a_failure_that_does_not_fit_is_told_anew() {
+    let mut bench = failed();
+    let outcome = RollbackOutcome::Completed {
+        observed_closure: "a".into(),
+        exit_code: 0,
+    };
+    bench.give(Input::RollbackEnded {
+        rollout_id: rollout("1"),
+        outcome,
+    });
+    bench.drain("1");
+    assert_eq!(
+        contradicted(&mut bench),
+        [
+            "Send 3 ActivationFailed, 4 RollbackComplete",
+            "Send 5 Failed, 6 RollbackComplete",
+            "Send 7 Failed, 8 RollbackComplete",
+        ],
+        "nothing is done again"
+    );
+    assert_eq!(state(&bench), HostState::Reverted);
+}
+
 #[test]
 fn an_agent_that_forgot_everything_takes_up_what_the_manifest_confirms() {
     let mut bench = Bench::running();

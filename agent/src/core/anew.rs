@@ -1,0 +1,55 @@
+//! A failure that the control plane could not take, said anew.
+//!
+//! A heartbeat may show that the target runs before its activation fails. The control plane then has
+//! the host Soaking, where neither the failed activation nor the rollback after it fits, however often
+//! they are sent. What fits is `Failed`; the host knows better, so it says so.
+//!
+//! Source: docs/semantics.md, heartbeats and recovery.
+
+use nixfleet_proto::wire::WireEvent;
+use nixfleet_proto::{HostEvent, HostEventBody, HostState, RolloutId, Timestamp};
+
+use super::{AgentCore, LocalRollout};
+
+impl AgentCore {
+    /// Tells under new numbers how a rollout ended badly here, to a control plane that has the host
+    /// Soaking. Nothing is done again, and the own state stays.
+    pub(super) fn report_anew(&mut self, id: &RolloutId, now: Timestamp) {
+        let Some(rollout) = self.rollouts.get(id) else {
+            return;
+        };
+        for body in ending(rollout, now) {
+            self.emit_anew(id, body);
+        }
+    }
+
+    fn emit_anew(&mut self, id: &RolloutId, body: HostEventBody) {
+        if let Some(rollout) = self.rollouts.get_mut(id) {
+            let seq = rollout.next_seq();
+            rollout.record.last_event_seq = seq;
+            self.emit(id, WireEvent::from(HostEvent { seq, body }), true);
+        }
+    }
+}
+
+/// From Soaking to where the rollout ended here; nothing when it goes on.
+fn ending(rollout: &LocalRollout, now: Timestamp) -> Vec<HostEventBody> {
+    let record = &rollout.record;
+    let mut bodies = Vec::new();
+    if matches!(record.state, HostState::Failed | HostState::Reverted) {
+        bodies.push(HostEventBody::Failed {
+            failed_at: record.failed_at.unwrap_or(now),
+            sustained_duration_secs: 0,
+            failing_probes: Vec::new(),
+            policy_applied: record.policy_applied.unwrap_or(rollout.on_health_failure),
+        });
+    }
+    if let (HostState::Reverted, Some(reverted_to)) = (record.state, &record.reverted_to) {
+        bodies.push(HostEventBody::RollbackComplete {
+            reverted_to_closure: reverted_to.clone(),
+            exit_code: 0,
+            completed_at: record.reverted_at.unwrap_or(now),
+        });
+    }
+    bodies
+}
