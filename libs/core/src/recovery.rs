@@ -79,11 +79,21 @@ struct Proof<'a> {
     at: Timestamp,
 }
 
+impl Proof<'_> {
+    /// What ran before an activation or a rollback began proves nothing about it: a heartbeat may be
+    /// held or repeated on its way. Both times are of the host's clock.
+    fn follows(&self, began: Option<Timestamp>) -> bool {
+        began.is_none_or(|began| self.at >= began)
+    }
+}
+
 fn missed(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<EntryBody> {
     let record = &host.record;
     let on_target = *proof.current_closure == record.target_closure;
     let body = match record.state {
-        HostState::Activating | HostState::Deferred if on_target => {
+        HostState::Activating | HostState::Deferred
+            if on_target && proof.follows(record.dispatch_acked_at) =>
+        {
             HostEventBody::ActivationCompleted {
                 observed_current_closure: proof.current_closure.clone(),
                 exit_code: 0,
@@ -92,6 +102,7 @@ fn missed(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<Entr
         }
         HostState::Failed
             if !on_target
+                && proof.follows(record.failed_at)
                 && record.current_closure_at_dispatch.as_ref() == Some(proof.current_closure) =>
         {
             HostEventBody::RollbackComplete {

@@ -199,6 +199,24 @@ fn a_rollback_target_that_is_the_target_proves_nothing() {
 }
 
 #[test]
+fn a_heartbeat_from_before_proves_nothing_of_what_came_after_it() {
+    let cases = [
+        (HostState::Activating, "target-a"),
+        (HostState::Deferred, "target-a"),
+        (HostState::Failed, "before"),
+    ];
+    for (state, closure) in cases {
+        let owner = Owner::of(state);
+        let proven = |minutes| {
+            let mut heartbeat = heartbeat(Some(closure), None);
+            heartbeat.request.at = at(minutes);
+            synthesise(&owner.state, &heartbeat).len()
+        };
+        assert_eq!((proven(0), proven(1)), (0, 1), "{state:?}");
+    }
+}
+
+#[test]
 fn a_candidate_that_leaves_its_target_is_none() {
     let mut owner = Owner::of(HostState::Pending);
     assert_eq!(owner.recover("target-a"), ["RecoveryCandidate"]);
