@@ -4,6 +4,7 @@
 //! it names the sequence of the release it follows, so a push and a poll cannot cross.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -15,7 +16,7 @@ use nixfleet_trust::{
 use serde::Serialize;
 
 use crate::error::ApiError;
-use crate::releases::LoadError;
+use crate::releases::{Artifact, Artifacts, Current, LoadError};
 use crate::state::{App, now};
 
 /// Attempts when other releases are announced at the same moment.
@@ -39,7 +40,8 @@ pub struct Accepted {
 /// 422 with all faults when it is refused, 503 when something needed is away, 409 when other releases
 /// keep coming first.
 pub async fn push(app: &App, bundle: ReleaseBundle) -> Result<Accepted, ApiError> {
-    let (bundle, release) = verify(app, bundle).await?;
+    let artifacts = Arc::new(verify(app, bundle).await?);
+    let release = &artifacts.release;
     for _ in 0..ATTEMPTS {
         let announced = app.releases.store().current().await;
         let announced = announced
@@ -55,15 +57,18 @@ pub async fn push(app: &App, bundle: ReleaseBundle) -> Result<Accepted, ApiError
             Some((seq, current)) => (*seq, accepted_release(app, *seq, current).await?),
             None => (0, None),
         };
-        let superseded = superseded(app, &release).await?;
-        let admission = admit(&release, before.as_ref(), &|id| superseded.contains(id))
+        let superseded = superseded(app, release).await?;
+        let admission = admit(release, before.as_ref(), &|id| superseded.contains(id))
             .map_err(|error| refused(&error))?;
-        store(app, &release, &bundle).await?;
+        store(app, &artifacts).await?;
+        app.releases.push(&artifacts);
         match app.releases.store().announce(&announcement, expected).await {
             Ok(seq) => {
                 let (signed_at, renewed) = (release.signed_at(), admission.renewed);
                 tracing::info!(seq, %signed_at, renewed, "a pushed release was announced");
                 let notices = admission.notices.iter().map(as_json).collect();
+                let artifacts = Arc::clone(&artifacts);
+                app.releases.install(Current { seq, artifacts });
                 return Ok(accepted(renewed, notices));
             }
             Err(PublishError::Fenced { .. }) => {}
@@ -83,14 +88,15 @@ pub async fn push(app: &App, bundle: ReleaseBundle) -> Result<Accepted, ApiError
     ))
 }
 
-async fn verify(app: &App, bundle: ReleaseBundle) -> Result<(ReleaseBundle, Release), ApiError> {
+async fn verify(app: &App, bundle: ReleaseBundle) -> Result<Artifacts, ApiError> {
     let trust = app.releases.trust().await;
     let trust =
         trust.map_err(|error| ApiError::internal("reading trust", &format!("{error:#}")))?;
     let minutes = app.config.trust.freshness_minutes;
     let window = Duration::from_secs(minutes.saturating_mul(60));
     let verified = tokio::task::spawn_blocking(move || {
-        verify_release(&bundle, &trust, now(), window).map(|release| (bundle, release))
+        verify_release(&bundle, &trust, now(), window)
+            .map(|release| Artifacts::new(release, bundle))
     });
     match verified.await {
         Ok(verified) => verified.map_err(unbelievable),
@@ -134,10 +140,9 @@ async fn superseded(app: &App, release: &Release) -> Result<BTreeSet<RolloutId>,
     Ok(superseded)
 }
 
-async fn store(app: &App, release: &Release, bundle: &ReleaseBundle) -> Result<(), ApiError> {
-    for (hash, bytes) in release.objects(bundle) {
-        let bytes = bytes::Bytes::copy_from_slice(bytes);
-        let stored = app.releases.store().put(hash, bytes).await;
+async fn store(app: &App, artifacts: &Artifacts) -> Result<(), ApiError> {
+    for Artifact { hash, bytes, .. } in artifacts.all() {
+        let stored = app.releases.store().put(hash, bytes.clone()).await;
         stored.map_err(|error| {
             ApiError::unavailable("artifacts-unavailable", error.to_string(), 5)
         })?;

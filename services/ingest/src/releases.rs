@@ -4,27 +4,29 @@
 //! of this process before it is served or used. A release that cannot be verified leaves the last
 //! good one in place.
 
+mod current;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use nixfleet_bus::ManifestStore;
-use nixfleet_proto::fleet::{ArtifactRef, Fleet, ReleaseAnnouncement};
-use nixfleet_proto::{ManifestHash, RolloutId};
+use nixfleet_proto::RolloutId;
+use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
 use nixfleet_service::{CancellationToken, Health};
 use nixfleet_trust::{
-    Freshness, Release, ReleaseBundle, ReleaseError, Signed, TrustFile, verify_manifest,
-    verify_release,
+    Freshness, ReleaseBundle, ReleaseError, Signed, TrustFile, verify_manifest, verify_release,
 };
 
 use crate::error::ApiError;
 use crate::state::now;
+
+pub use current::{Artifact, Artifacts, Current};
 
 /// Name of the part in health reports.
 pub const PART: &str = "release";
@@ -38,66 +40,6 @@ const OLDER_MAX: usize = 64;
 
 /// Older rollout manifests whose place is remembered, some 300 bytes each.
 const ANNOUNCED_MAX: usize = 100_000;
-
-/// An artifact as received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Artifact {
-    /// Hash of its canonical form.
-    pub hash: ManifestHash,
-    /// The bytes.
-    pub bytes: Bytes,
-    /// The raw detached signature.
-    pub signature: Bytes,
-}
-
-impl Artifact {
-    fn new(hash: &ManifestHash, signed: Signed) -> Self {
-        Self {
-            hash: hash.clone(),
-            bytes: signed.bytes.into(),
-            signature: signed.signature.into(),
-        }
-    }
-}
-
-/// The current release.
-#[derive(Debug)]
-pub struct Current {
-    /// Sequence of its announcement.
-    pub seq: u64,
-    /// What was verified.
-    pub release: Release,
-    /// The fleet as received.
-    pub fleet: Artifact,
-    /// The rollout manifests as received.
-    pub rollouts: BTreeMap<RolloutId, Artifact>,
-}
-
-impl Current {
-    fn new(seq: u64, release: Release, bundle: ReleaseBundle) -> Self {
-        let fleet = Artifact::new(release.fleet().hash(), bundle.fleet);
-        let rollouts = bundle
-            .rollouts
-            .into_iter()
-            .filter_map(|(channel, signed)| {
-                let manifest = release.rollouts().get(&channel)?;
-                let artifact = Artifact::new(manifest.hash(), signed);
-                Some((manifest.payload().rollout_id(), artifact))
-            })
-            .collect();
-        Self {
-            seq,
-            release,
-            fleet,
-            rollouts,
-        }
-    }
-
-    /// What the fleet says.
-    pub fn fleet(&self) -> &Fleet {
-        self.release.fleet().payload()
-    }
-}
 
 /// Why an announced release is not taken over.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +57,8 @@ pub struct Releases {
     store: ManifestStore,
     trust_file: PathBuf,
     current: RwLock<Option<Arc<Current>>>,
+    /// What this gateway verified and is announcing.
+    pushed: RwLock<Weak<Artifacts>>,
     /// The announcements are followed anew: the stream may be another one, with other sequences.
     starts_over: AtomicBool,
     /// Every rollout manifest that was ever announced and is still known to the stream.
@@ -129,6 +73,7 @@ impl Releases {
             store,
             trust_file,
             current: RwLock::default(),
+            pushed: RwLock::default(),
             starts_over: AtomicBool::new(false),
             announced: RwLock::default(),
             older: RwLock::default(),
@@ -180,7 +125,7 @@ impl Releases {
         // Canonicalising and hashing a large fleet takes long enough to keep other requests waiting.
         let verified = tokio::task::spawn_blocking(move || {
             verify_release(&bundle, &trust, now(), Duration::MAX)
-                .map(|release| Current::new(seq, release, bundle))
+                .map(|release| Current::new(seq, Artifacts::new(release, bundle)))
         });
         match verified.await {
             Ok(verified) => verified.map_err(LoadError::Refused),
@@ -219,6 +164,28 @@ impl Releases {
         *slot = Some(Arc::new(current));
     }
 
+    /// Says what is about to be announced, so that it need not be fetched and verified again.
+    pub fn push(&self, artifacts: &Arc<Artifacts>) {
+        let mut pushed = self.pushed.write().unwrap_or_else(PoisonError::into_inner);
+        *pushed = Arc::downgrade(artifacts);
+    }
+
+    /// The announced release as it was pushed here, or as it was loaded.
+    async fn announced(
+        &self,
+        seq: u64,
+        announcement: &ReleaseAnnouncement,
+    ) -> Result<Current, LoadError> {
+        let pushed = {
+            let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
+            pushed.upgrade()
+        };
+        match pushed.filter(|pushed| pushed.release.announcement() == *announcement) {
+            Some(artifacts) => Ok(Current { seq, artifacts }),
+            None => self.load(seq, announcement).await,
+        }
+    }
+
     /// Keeps the current release current until stopped.
     pub async fn follow(&self, health: Health, stop: CancellationToken) {
         let mut announcements = self.store.follow();
@@ -228,7 +195,7 @@ impl Releases {
                 next = announcements.next() => next,
             };
             let pause = match next {
-                Ok((seq, announcement)) => match self.load(seq, &announcement).await {
+                Ok((seq, announcement)) => match self.announced(seq, &announcement).await {
                     Ok(current) => {
                         self.install(current);
                         health.set_ready(PART, Ok(()));

@@ -86,7 +86,7 @@ async fn list(
         .then(|| views.last().map(|view| write_token(&view.record)))
         .flatten();
     let current = app.releases.current().ok();
-    let fleet = current.as_deref().map(Current::fleet);
+    let fleet = current.as_deref().map(|current| current.fleet());
     let hosts = views.iter().map(|view| entry(view, fleet)).collect();
     Ok(Json(Hosts { hosts, next }))
 }
