@@ -8,6 +8,8 @@ use std::fmt;
 
 use nixfleet_proto::mutant;
 
+use crate::writer::Fence;
+
 /// Why an entry has no position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -31,12 +33,16 @@ pub enum AppendError {
 /// Why a frame was not appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Somebody else appended after the expected sequence: this writer is not the owner any more.
-    #[error("another writer appended: the last sequence is {last}, expected {expected}")]
+    /// The log ends with another message than the expected one: this writer is not the owner any
+    /// more.
+    #[error(
+        "another writer appended: the last sequence is {last}, and this frame follows the message \
+         that was at {expected}"
+    )]
     Fenced {
         /// The sequence this writer expected.
         expected: u64,
-        /// The one that is there.
+        /// The one that is there; the same when the log lost its end and another writer went on.
         last: u64,
     },
     /// The message is over the limit. Nothing was stored; split the run.
@@ -120,13 +126,13 @@ impl Attempt {
     }
 }
 
-/// A publish that only counts while the log's last sequence is the expected one.
+/// A publish that only counts while the log's last message is the expected one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FencedPublish<'a> {
     /// Its message id, the same in every attempt.
     pub id: &'a str,
-    /// The last sequence it may follow; 0 in an empty log.
-    pub expected: u64,
+    /// What it may follow.
+    pub fence: &'a Fence,
 }
 
 /// What an attempt with a fence leads to.
@@ -145,6 +151,8 @@ pub enum FencedAttempt {
 pub struct LastMessage<'a> {
     /// Its sequence.
     pub seq: u64,
+    /// Its subject.
+    pub subject: &'a str,
     /// Its message id, when its publisher gave one.
     pub msg_id: Option<&'a str>,
 }
@@ -180,13 +188,19 @@ impl FencedPublish<'_> {
         }
     }
 
+    /// True when this is the message to follow, as far as it is known.
+    fn follows(&self, last: LastMessage<'_>) -> bool {
+        let subject = self.fence.subject.as_deref();
+        last.seq == self.fence.seq && subject.is_none_or(|subject| subject == last.subject)
+    }
+
     /// Judges the last message of the log, read through the leader after an attempt.
     pub fn settled(&self, last: Option<LastMessage<'_>>) -> Settled {
         match last {
             Some(last) if last.msg_id == Some(self.id) => Settled::Mine(last.seq),
             Some(last) if mutant::is("bus-any-last-is-mine") => Settled::Mine(last.seq),
-            Some(last) if last.seq == self.expected => Settled::Again,
-            None if self.expected == 0 => Settled::Again,
+            Some(last) if self.follows(last) => Settled::Again,
+            None if self.fence.seq == 0 => Settled::Again,
             other => Settled::Fenced(other.map_or(0, |last| last.seq)),
         }
     }
@@ -196,9 +210,13 @@ impl FencedPublish<'_> {
 mod tests {
     use super::*;
 
+    const NUMBER: Fence = Fence {
+        seq: 7,
+        subject: None,
+    };
     const MINE: FencedPublish<'_> = FencedPublish {
         id: "me/1",
-        expected: 7,
+        fence: &NUMBER,
     };
 
     fn refused(refusal: Refusal) -> Reply {
@@ -210,7 +228,12 @@ mod tests {
     }
 
     fn last(seq: u64, msg_id: Option<&str>) -> Option<LastMessage<'_>> {
-        Some(LastMessage { seq, msg_id })
+        let subject = "you";
+        Some(LastMessage {
+            seq,
+            subject,
+            msg_id,
+        })
     }
 
     #[test]
@@ -266,10 +289,29 @@ mod tests {
         ] {
             assert_eq!(MINE.settled(last), expected, "{last:?}");
         }
+        let empty = Fence {
+            seq: 0,
+            subject: None,
+        };
         let first = FencedPublish {
             id: "me/0",
-            expected: 0,
+            fence: &empty,
         };
         assert_eq!(first.settled(None), Settled::Again);
+    }
+
+    #[test]
+    fn another_message_at_the_expected_sequence_is_another_writers() {
+        let check = |subject: &str, expected: Settled| {
+            let fence = Fence {
+                seq: 7,
+                subject: Some(subject.to_owned()),
+            };
+            let (id, fence) = ("me/1", &fence);
+            let settled = FencedPublish { id, fence }.settled(last(7, Some("you/4")));
+            assert_eq!(settled, expected, "{subject}");
+        };
+        check("you", Settled::Again);
+        check("me", Settled::Fenced(7));
     }
 }

@@ -16,6 +16,7 @@ mod ids;
 pub mod lease;
 mod message;
 mod track;
+mod writer;
 
 #[cfg(feature = "shell")]
 mod ahead;
@@ -57,6 +58,7 @@ pub use ids::MessageIds;
 pub use lease::{LeaseConfig, LeaseCore};
 pub use message::{LastFrame, Message, StreamIdentity};
 pub use track::{Gaps, Landmark, Seen, Track};
+pub use writer::{Fence, Writer};
 
 #[cfg(feature = "shell")]
 pub use {

@@ -15,6 +15,7 @@ use crate::message::Message;
 use crate::output::Fenced;
 use crate::publish::{Outgoing, pauses};
 use crate::reader::{ReadError, Reader};
+use crate::writer::Fence;
 
 /// Largest announcement: some 300 bytes per channel leave room for thousands of them.
 const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
@@ -163,14 +164,19 @@ impl ManifestStore {
             self.bus.publish_plain(message).await?;
         }
         let id = self.bus.ids().next();
+        let subject = self.bus.names().manifest_fleet();
         let message = self
-            .message(self.bus.names().manifest_fleet(), &id, release)?
+            .message(subject.clone(), &id, release)?
             .fenced(expected_seq);
         let fenced = Fenced {
             bus: &self.bus,
             stream: &self.bus.names().manifest_stream(),
+            log: &subject,
             id: &id,
-            expected: expected_seq,
+            fence: &Fence {
+                seq: expected_seq,
+                subject: None,
+            },
             life: self.bus.standing().life(),
         };
         fenced.publish(&message).await

@@ -1,5 +1,6 @@
 //! The output log of one partition: fenced publishing and the question "is the last frame mine?".
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::fate::{FencedAttempt, FencedPublish, LastMessage, PublishError, Settl
 use crate::leader::LeaderError;
 use crate::message::LastFrame;
 use crate::publish::{Outgoing, pauses};
+use crate::writer::{Fence, Writer};
 
 /// Why the last frame is not known.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +33,14 @@ pub enum LastFrameError {
     },
 }
 
-/// The one writer's access to an output log.
+/// One writer's access to an output log. Clones are the same writer, which has one publish in flight.
 #[derive(Clone)]
 pub struct OutputLog {
     bus: Bus,
     stream: String,
-    subject: String,
+    /// Matches the subjects of all writers.
+    wildcard: String,
+    writer: Arc<Mutex<Writer>>,
     /// The life of the streams it was made in: in a later one its sequences mean nothing.
     life: u64,
 }
@@ -45,7 +49,10 @@ impl OutputLog {
     pub(crate) fn new(bus: Bus, partition: Partition) -> Self {
         Self {
             stream: bus.names().output_stream(partition),
-            subject: bus.names().output(partition),
+            wildcard: bus.names().output_wildcard(partition),
+            writer: Arc::new(Mutex::new(Writer::new(
+                bus.names().output(partition, &bus.ids().next()),
+            ))),
             life: bus.standing().life(),
             bus,
         }
@@ -61,11 +68,11 @@ impl OutputLog {
     /// # Errors
     /// [`LastFrameError`].
     pub async fn last(&self) -> Result<Option<LastFrame>, LastFrameError> {
-        let last = self.bus.last_by_subject(&self.stream, &self.subject);
-        let Some(message) = last.await? else {
+        let Some(message) = self.bus.last_message(&self.stream).await? else {
             return Ok(None);
         };
         let seq = message.seq;
+        self.writer().found(seq, &message.subject);
         let frame = decode_output(&message)
             .map_err(|source| LastFrameError::Undecodable { seq, source })?;
         Ok(Some(LastFrame {
@@ -75,8 +82,9 @@ impl OutputLog {
         }))
     }
 
-    /// Appends a frame if the last one has the expected sequence (0 in an empty log), and returns
-    /// its own. A lost acknowledgement is resolved here by reading the last frame.
+    /// Appends a frame if the last one has the expected sequence (0 in an empty log) and is the one
+    /// that this writer read or wrote there, and returns its own. A lost acknowledgement is resolved
+    /// here by reading the last frame.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -124,21 +132,34 @@ impl OutputLog {
             return Err(PublishError::TooLarge { bytes, max });
         }
         let id = self.bus.ids().next();
-        let message = Outgoing::new(&self.stream, self.subject.clone(), &id, payload)
-            .fenced(expected_seq)
+        let (subject, fence) = {
+            let writer = self.writer();
+            (writer.subject().to_owned(), writer.fence(expected_seq))
+        };
+        let message = Outgoing::new(&self.stream, subject, &id, payload)
+            .following(&fence, &self.wildcard)
             .traced(traceparent);
         let fenced = Fenced {
             bus: &self.bus,
             stream: &self.stream,
+            log: ">",
             id: &id,
-            expected: expected_seq,
+            fence: &fence,
             life: self.life,
         };
         let started = Instant::now();
         let result = fenced.publish(&message).await;
+        if let Ok(seq) = result {
+            self.writer().stored(seq);
+        }
         metrics::histogram!("nixfleet_bus_publish_seconds", "log" => "output")
             .record(started.elapsed());
         result
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        // Every change is one assignment: a panic elsewhere leaves nothing half done.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,8 +171,10 @@ fn not_serialisable(error: serde_json::Error) -> PublishError {
 pub(crate) struct Fenced<'a> {
     pub(crate) bus: &'a Bus,
     pub(crate) stream: &'a str,
+    /// Matches the subjects among which the last message is looked for.
+    pub(crate) log: &'a str,
     pub(crate) id: &'a str,
-    pub(crate) expected: u64,
+    pub(crate) fence: &'a Fence,
     pub(crate) life: u64,
 }
 
@@ -161,7 +184,7 @@ impl Fenced<'_> {
     pub(crate) async fn publish(&self, message: &Outgoing) -> Result<u64, PublishError> {
         let fate = FencedPublish {
             id: self.id,
-            expected: self.expected,
+            fence: self.fence,
         };
         let deadline = Instant::now() + self.bus.config().append_deadline();
         let mut pauses = pauses();
@@ -173,11 +196,11 @@ impl Fenced<'_> {
                 FencedAttempt::Refused(refusal) => return Err(self.bus.refused(message, &refusal)),
                 FencedAttempt::Ask(reason) => reason,
             };
-            match self.settled(&fate, &message.subject).await? {
+            match self.settled(&fate).await? {
                 Settled::Mine(seq) => return Ok(seq),
                 Settled::Again => {}
                 Settled::Fenced(last) => {
-                    let expected = self.expected;
+                    let expected = self.fence.seq;
                     return Err(PublishError::Fenced { expected, last });
                 }
             }
@@ -203,22 +226,19 @@ impl Fenced<'_> {
         if self.bus.standing().life() == self.life {
             return Ok(());
         }
-        let (expected, last) = (self.expected, 0);
+        let (expected, last) = (self.fence.seq, 0);
         Err(PublishError::Fenced { expected, last })
     }
 
-    async fn settled(
-        &self,
-        fate: &FencedPublish<'_>,
-        subject: &str,
-    ) -> Result<Settled, PublishError> {
+    async fn settled(&self, fate: &FencedPublish<'_>) -> Result<Settled, PublishError> {
         let last = self
             .bus
-            .last_by_subject(self.stream, subject)
+            .last_by_subject(self.stream, self.log)
             .await
             .map_err(|error| PublishError::Unavailable(error.to_string()))?;
         let last = last.as_ref().map(|last| LastMessage {
             seq: last.seq,
+            subject: &last.subject,
             msg_id: last.msg_id.as_deref(),
         });
         Ok(fate.settled(last))

@@ -4,7 +4,8 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use async_nats::header::{
-    NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID,
+    NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_EXPECTED_STREAM,
+    NATS_MESSAGE_ID,
 };
 use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
 use async_nats::jetstream::publish::PublishAck;
@@ -17,6 +18,11 @@ use nixfleet_proto::LAYOUT_VERSION;
 pub(crate) use crate::fate::Refusal;
 use crate::fate::Reply;
 use crate::message::{TRACEPARENT, VERSION};
+use crate::writer::Fence;
+
+/// Names the subject that the expected last sequence of a subject is about, when it is not that of
+/// the message.
+const EXPECTED_LAST_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
 /// A message ready to be sent any number of times.
 #[derive(Debug, Clone)]
@@ -47,6 +53,19 @@ impl Outgoing {
             HeaderValue::from(expected),
         );
         self
+    }
+
+    /// Stored only while the last message of the stream is the expected one. `all` matches every
+    /// subject of the stream.
+    pub(crate) fn following(mut self, fence: &Fence, all: &str) -> Self {
+        let subject = fence.subject.as_deref();
+        if subject.is_some() {
+            let last = HeaderValue::from(fence.seq);
+            self.headers.insert(NATS_EXPECTED_LAST_SEQUENCE, last);
+        }
+        let subject = HeaderValue::from(subject.unwrap_or(all));
+        self.headers.insert(EXPECTED_LAST_SUBJECT, subject);
+        self.fenced(fence.seq)
     }
 
     /// Carries a trace context. A value that is no legal header is left out: it is only a hint.

@@ -139,9 +139,14 @@ impl Names {
         }
     }
 
-    /// The one subject of a partition's output stream.
-    pub fn output(&self, partition: Partition) -> String {
-        format!("{}.out.{partition}", self.prefix)
+    /// Everything of a partition's output stream.
+    pub fn output_wildcard(&self, partition: Partition) -> String {
+        format!("{}.out.{partition}.*", self.prefix)
+    }
+
+    /// The subject that one writer of a partition's output stream has for itself.
+    pub fn output(&self, partition: Partition, writer: &str) -> String {
+        format!("{}.out.{partition}.{}", self.prefix, escape(writer))
     }
 
     /// Heartbeat requests to a partition's owner.

@@ -21,7 +21,7 @@ pub(crate) fn reconcile(
     wanted: &Config,
 ) -> Result<(Change, Vec<String>), String> {
     for (property, same) in [
-        ("subjects", existing.subjects == wanted.subjects),
+        ("subjects", may_become(&existing.subjects, &wanted.subjects)),
         ("retention", existing.retention == wanted.retention),
         ("storage", existing.storage == wanted.storage),
     ] {
@@ -43,6 +43,7 @@ pub(crate) fn reconcile(
         }
     };
     let mut update = existing.clone();
+    update.subjects.clone_from(&wanted.subjects);
     update.max_bytes = widen("max_bytes", existing.max_bytes, wanted.max_bytes);
     update.max_messages_per_subject = widen(
         "max_msgs_per_subject",
@@ -70,6 +71,14 @@ pub(crate) fn reconcile(
         Change::Update(Box::new(update))
     };
     Ok((change, kept))
+}
+
+/// Subjects stay as they are; only one that everybody wrote on becomes one for each writer, and
+/// whoever still writes on it is shut out.
+fn may_become(existing: &[String], wanted: &[String]) -> bool {
+    let of_everybody = |subject: &String| subject.strip_suffix(".*").map(str::to_owned);
+    let before: Option<Vec<_>> = wanted.iter().map(of_everybody).collect();
+    existing == wanted || before.is_some_and(|before| existing == before)
 }
 
 #[cfg(test)]
@@ -121,6 +130,19 @@ mod tests {
         };
         let (change, _) = reconcile(&open, &input()).unwrap();
         assert_eq!(change, Change::Update(Box::new(input())));
+    }
+
+    #[test]
+    fn one_subject_becomes_one_for_each_writer() {
+        let output = streams(&BusConfig::default(), &Names::new("fleet")).remove(1);
+        assert_eq!(output.subjects, ["fleet.out.00.*"]);
+        let before = Config {
+            subjects: vec!["fleet.out.00".to_owned()],
+            ..output.clone()
+        };
+        let (change, _) = reconcile(&before, &output).unwrap();
+        assert_eq!(change, Change::Update(Box::new(output.clone())));
+        assert!(reconcile(&output, &before).is_err());
     }
 
     #[test]

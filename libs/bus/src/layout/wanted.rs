@@ -28,7 +28,7 @@ pub(crate) fn streams(config: &BusConfig, names: &Names) -> Vec<Config> {
             ..log(
                 config,
                 names.output_stream(partition),
-                names.output(partition),
+                names.output_wildcard(partition),
             )
         });
     }

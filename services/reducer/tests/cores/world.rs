@@ -268,7 +268,7 @@ impl World {
         let some = (from..=to).take(2);
         some.map(|seq| Message {
             seq,
-            subject: "fleet.out.00".to_owned(),
+            subject: "fleet.out.00.writer".to_owned(),
             msg_id: None,
             traceparent: None,
             time: at(0),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use nixfleet_bus::{Message, read_input, read_output};
+use nixfleet_bus::{Fence, Message, read_input, read_output};
 use nixfleet_proto::{InputFrame, OutputFrame, Timestamp};
 
 /// A stored message.
@@ -66,8 +66,8 @@ pub struct Publish {
     pub subject: String,
     /// Its body.
     pub payload: Bytes,
-    /// The last sequence the writer expects, when it fences.
-    pub expected_last: Option<u64>,
+    /// The last message the writer expects, when it fences.
+    pub fence: Option<Fence>,
 }
 
 /// What is checked first when a message comes a second time: this is where one replica and three
@@ -128,7 +128,7 @@ impl Stream {
     ) -> Result<Ack, WrongLast> {
         let known = self.ids.get(&message.msg_id).copied();
         let last = self.last_seq();
-        let fenced = message.expected_last.is_some_and(|seq| seq != last);
+        let fenced = message.fence.is_some_and(|fence| !self.holds(&fence));
         match (known, fenced, retried) {
             (Some(seq), false, _) | (Some(seq), true, Retried::IdFirst) => {
                 return Ok(Ack {
@@ -156,6 +156,13 @@ impl Stream {
             seq,
             duplicate: false,
         })
+    }
+
+    /// True while the last message is the one that a writer expects.
+    fn holds(&self, fence: &Fence) -> bool {
+        let last = self.last().map(|last| &*last.subject);
+        let same = |subject: &String| last == Some(subject);
+        fence.seq == self.last_seq() && fence.subject.as_ref().is_none_or(same)
     }
 
     /// When it was created.
@@ -214,7 +221,7 @@ mod tests {
             msg_id: id.to_owned(),
             subject: "s".to_owned(),
             payload: Bytes::copy_from_slice(id.as_bytes()),
-            expected_last,
+            fence: expected_last.map(|seq| Fence { seq, subject: None }),
         }
     }
 
@@ -276,6 +283,22 @@ mod tests {
         assert_eq!(again.unwrap().seq, 3);
         assert_eq!(stream.lose_tail(9).len(), 3);
         assert_eq!(stream.last_seq(), 0);
+    }
+
+    #[test]
+    fn another_message_at_the_expected_sequence_does_not_hold() {
+        let mut stream = stream();
+        let behind = |subject: &str| Publish {
+            fence: Some(Fence {
+                seq: 2,
+                subject: Some(subject.to_owned()),
+            }),
+            ..message("c", None)
+        };
+        let refused = store(&mut stream, behind("t"), Retried::FenceFirst);
+        assert_eq!(refused, Err(WrongLast { last: 2 }));
+        let stored = store(&mut stream, behind("s"), Retried::FenceFirst);
+        assert_eq!(stored.unwrap().seq, 3);
     }
 
     #[test]

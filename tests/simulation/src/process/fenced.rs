@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nixfleet_bus::{FencedAttempt, FencedPublish, LastMessage, PublishError, Refusal, Settled};
+use nixfleet_bus::{
+    Fence, FencedAttempt, FencedPublish, LastMessage, PublishError, Refusal, Settled, Writer,
+};
 use nixfleet_proto::OutputFrame;
 use nixfleet_proto::subject::Partition;
 
@@ -26,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub struct Fenced {
     partition: Partition,
     publish: Publish,
-    expected: u64,
+    fence: Fence,
     call: u64,
     stage: Stage,
     pause: Duration,
@@ -47,25 +49,26 @@ enum Stage {
 pub type Fate = Result<u64, PublishError>;
 
 impl Fenced {
-    /// Sends a frame that must follow a sequence.
+    /// Sends a frame of a writer that must follow a sequence.
     pub fn start(
-        partition: Partition,
+        (partition, writer): (Partition, &Writer),
         frame: &OutputFrame,
         (expected, msg_id): (u64, String),
         me: Alive,
         env: &mut Env,
     ) -> Self {
         let payload = serde_json::to_vec(frame).expect("a frame has text keys only");
+        let fence = writer.fence(expected);
         let publish = Publish {
             msg_id,
-            subject: env.broker.names().output(partition),
+            subject: writer.subject().to_owned(),
             payload: Bytes::from(payload),
-            expected_last: Some(expected),
+            fence: Some(fence.clone()),
         };
         let mut fenced = Self {
             partition,
             publish,
-            expected,
+            fence,
             call: 0,
             stage: Stage::Sent,
             pause: PAUSE,
@@ -96,7 +99,7 @@ impl Fenced {
                 self.send(me, env);
                 None
             }
-            Stage::Sent => match self.fence().answered(answered(reply)) {
+            Stage::Sent => match self.fate().answered(answered(reply)) {
                 FencedAttempt::Stored(seq) => Some(Ok(seq)),
                 FencedAttempt::Refused(refusal) => Some(Err(unavailable(&refusal))),
                 FencedAttempt::Ask(reason) => {
@@ -113,12 +116,13 @@ impl Fenced {
                 };
                 let last = last.as_ref().map(|message| LastMessage {
                     seq: message.seq,
+                    subject: &message.subject,
                     msg_id: Some(&message.msg_id),
                 });
-                match self.fence().settled(last) {
+                match self.fate().settled(last) {
                     Settled::Mine(seq) => Some(Ok(seq)),
                     Settled::Fenced(last) => Some(Err(PublishError::Fenced {
-                        expected: self.expected,
+                        expected: self.fence.seq,
                         last,
                     })),
                     Settled::Again => self.again(reason, me, env),
@@ -136,10 +140,10 @@ impl Fenced {
         None
     }
 
-    fn fence(&self) -> FencedPublish<'_> {
+    fn fate(&self) -> FencedPublish<'_> {
         FencedPublish {
             id: &self.publish.msg_id,
-            expected: self.expected,
+            fence: &self.fence,
         }
     }
 }

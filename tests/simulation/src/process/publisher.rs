@@ -126,7 +126,7 @@ impl<W> Lane<W> {
             msg_id: ids.next(),
             subject: frame.subject.clone(),
             payload: frame.body(),
-            expected_last: None,
+            fence: None,
         };
         let mut flight = Flight {
             frame,

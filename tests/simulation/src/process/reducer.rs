@@ -295,7 +295,7 @@ impl Reducer {
             Ok((acquire, Progress::Waits)) => {
                 self.set(partition, Work::Acquiring(Box::new(acquire)));
             }
-            Ok((_, Progress::Done(taken))) => {
+            Ok((_, Progress::Done(taken, writer))) => {
                 self.ownerships += 1;
                 env.checks.owned(partition, &taken.state, taken.start.next);
                 let mut with = With {
@@ -304,7 +304,8 @@ impl Reducer {
                     ids: &self.ids,
                     env,
                 };
-                let live = Live::start(partition, self.ownerships, *taken, &mut with);
+                let place = (partition, self.ownerships);
+                let live = Live::start(place, writer, *taken, &mut with);
                 self.set(partition, Work::Living(Box::new(live)));
                 env.owners.entry(partition).or_default().push(self.me);
             }

@@ -202,7 +202,7 @@ impl World {
             msg_id: format!("poison-{}", self.env.now.micros()),
             subject: "fleet.in.poison".to_owned(),
             payload: bytes::Bytes::from_static(b"{\"v\":1,\"entries\":[17]}"),
-            expected_last: None,
+            fence: None,
         };
         let now = self.env.now.wall(0);
         if let Some(Ok(ack)) = self.env.broker.publish(log, message, now) {

@@ -1,11 +1,12 @@
 //! The output log belongs to one writer.
 
 use nixfleet_bus::{Bus, PublishError};
+use nixfleet_harness::nats::Nats;
 use nixfleet_harness::proxy::Mode;
 use nixfleet_harness::wait_for;
 use nixfleet_proto::OutputFrame;
 
-use super::{SOON, bus, p0, second, through_proxy};
+use super::{SOON, bus, config, p0, ready, second, through_proxy};
 
 #[tokio::test]
 async fn the_second_writer_is_fenced() {
@@ -98,6 +99,53 @@ async fn a_lost_acknowledgement_and_another_writer_is_fenced() {
     assert_eq!(publish.await.unwrap(), Err(fenced));
     owner.close().await;
     direct.close().await;
+}
+
+#[tokio::test]
+async fn a_sequence_that_was_used_again_fences_its_first_writer() {
+    let mut nats = Nats::start("fencereused").unwrap();
+    let one = ready(config(&nats.url(), "fleet")).await;
+    let old = one.output(p0());
+    assert_eq!(old.publish(&OutputFrame::new(1), 0).await, Ok(1));
+    nats.stop().unwrap();
+    nats.back_up().unwrap();
+    nats.restart().unwrap();
+    assert_eq!(old.publish(&OutputFrame::new(1), 1).await, Ok(2));
+
+    // The log loses its second message, and another writer puts one in its place.
+    nats.kill().unwrap();
+    nats.erase().unwrap();
+    nats.restore().unwrap();
+    nats.restart().unwrap();
+    let new = one.output(p0());
+    assert_eq!(new.last().await.unwrap().unwrap().seq, 1);
+    assert_eq!(new.publish(&OutputFrame::new(2), 1).await, Ok(2));
+
+    let fenced = PublishError::Fenced {
+        expected: 2,
+        last: 2,
+    };
+    assert_eq!(old.publish(&OutputFrame::new(1), 2).await, Err(fenced));
+    assert_eq!(new.publish(&OutputFrame::new(2), 2).await, Ok(3));
+    one.close().await;
+}
+
+#[tokio::test]
+async fn a_writer_goes_on_after_a_restart_that_lost_nothing() {
+    let mut nats = Nats::start("fencerestart").unwrap();
+    let one = ready(config(&nats.url(), "fleet")).await;
+    let first = one.output(p0());
+    assert_eq!(first.publish(&OutputFrame::new(1), 0).await, Ok(1));
+    let second = one.output(p0());
+    assert_eq!(second.last().await.unwrap().unwrap().seq, 1);
+    nats.kill().unwrap();
+    nats.restart().unwrap();
+    // Behind another writer's frame, and behind its own.
+    assert_eq!(second.publish(&OutputFrame::new(2), 1).await, Ok(2));
+    nats.kill().unwrap();
+    nats.restart().unwrap();
+    assert_eq!(second.publish(&OutputFrame::new(2), 2).await, Ok(3));
+    one.close().await;
 }
 
 #[tokio::test]

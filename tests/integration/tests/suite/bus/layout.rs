@@ -1,8 +1,10 @@
 //! Streams and constants of a fleet.
 
+use async_nats::jetstream;
 use nixfleet_bus::{Bus, BusConfig, Floors, LayoutError};
 use nixfleet_harness::scope::unique_prefix;
 use nixfleet_harness::shared_nats;
+use nixfleet_proto::OutputFrame;
 
 use super::{bus, config, entry, p0, read, second};
 
@@ -92,6 +94,34 @@ async fn limits_of_existing_streams_grow_and_never_shrink() {
     let stream = context.get_stream(&stream).await.unwrap();
     assert!(stream.purge().await.is_err(), "nobody empties a log");
     one.close().await;
+}
+
+#[tokio::test]
+async fn an_output_log_with_one_subject_is_gone_on_with() {
+    let config = config(&shared_nats().unwrap().url(), &unique_prefix("subject"));
+    let bus = Bus::connect(config, "test/one").await.unwrap();
+    let subject = format!("{}.out.{}", bus.names().prefix(), p0());
+    let context = jetstream::new(async_nats::connect(&bus.config().url).await.unwrap());
+    let before = jetstream::stream::Config {
+        name: bus.names().output_stream(p0()),
+        subjects: vec![subject.clone()],
+        ..jetstream::stream::Config::default()
+    };
+    context.create_stream(before).await.unwrap();
+    let frame = serde_json::to_vec(&OutputFrame::new(1)).unwrap();
+    let publish = async || {
+        let sent = context.publish(subject.clone(), frame.clone().into()).await;
+        sent.unwrap().await
+    };
+    assert_eq!(publish().await.unwrap().sequence, 1);
+
+    bus.ensure_layout(&Floors::default()).await.unwrap();
+    let log = bus.output(p0());
+    let last = log.last().await.unwrap().unwrap();
+    assert_eq!((last.seq, last.frame.epoch), (1, 1));
+    assert_eq!(log.publish(&OutputFrame::new(2), 1).await, Ok(2));
+    assert!(publish().await.is_err(), "an owner of before is shut out");
+    bus.close().await;
 }
 
 #[tokio::test]

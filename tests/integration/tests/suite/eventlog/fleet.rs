@@ -331,7 +331,7 @@ async fn write_garbage(bus: &Bus, partition: Partition) {
         b"\xff\x00",
         b"{\"v\":9}",
     ] {
-        for subject in [input.clone(), names.output(partition)] {
+        for subject in [input.clone(), names.output(partition, "garbage")] {
             let sent = context.publish(subject, payload.to_vec().into()).await;
             sent.unwrap().await.unwrap();
         }

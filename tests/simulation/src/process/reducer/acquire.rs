@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nixfleet_bus::{LastFrame, Message, MessageIds, StreamIdentity};
+use nixfleet_bus::{LastFrame, Message, MessageIds, StreamIdentity, Writer};
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::{Answer, Ended, Fetched, Logs, Need, Taken, Takeover};
 
@@ -22,6 +22,8 @@ const FRAMES_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Acquire {
     partition: Partition,
+    /// Of the whole ownership.
+    writer: Writer,
     takeover: Takeover,
     asking: Asking,
     reader: Option<Reader>,
@@ -47,8 +49,8 @@ enum Asking {
 pub enum Progress {
     /// Something is being asked for.
     Waits,
-    /// The partition is owned.
-    Done(Box<Taken>),
+    /// The partition is owned, with this writer.
+    Done(Box<Taken>, Writer),
 }
 
 fn failed(what: &str) -> Ended {
@@ -66,8 +68,10 @@ impl Acquire {
         me: Alive,
         env: &mut Env,
     ) -> Result<Self, Ended> {
+        let subject = env.broker.names().output(partition, &ids.next());
         let mut acquire = Self {
             partition,
+            writer: Writer::new(subject),
             takeover: Takeover::new(),
             asking: Asking::Frames,
             reader: None,
@@ -89,7 +93,8 @@ impl Acquire {
                 Need::Logs(wanted) => self.ask_logs(wanted, me, env),
                 Need::Barrier { frame, expected } => {
                     let place = (expected, ids.next());
-                    let fenced = Fenced::start(partition, &frame, place, me, env);
+                    let writer = (partition, &self.writer);
+                    let fenced = Fenced::start(writer, &frame, place, me, env);
                     Asking::Barrier(Box::new(fenced))
                 }
                 Need::Snapshot => Asking::Call(env.call(me, route, Op::Load(partition))),
@@ -141,9 +146,20 @@ impl Acquire {
         env: &mut Env,
     ) -> Result<(Self, Progress), Ended> {
         let answer = match &mut self.asking {
-            Asking::Call(asked) if *asked == call => Some(simple(reply)?),
+            Asking::Call(asked) if *asked == call => {
+                if let Some(Reply::Last(Some(last))) = &reply {
+                    self.writer.found(last.seq, &last.subject);
+                }
+                Some(simple(reply)?)
+            }
             Asking::Logs { call: asked, .. } if *asked == call => self.logs(reply, me, env)?,
-            Asking::Barrier(fenced) => fenced.take((call, reply), me, env).map(Answer::Barrier),
+            Asking::Barrier(fenced) => {
+                let fate = fenced.take((call, reply), me, env);
+                if let Some(Ok(seq)) = fate {
+                    self.writer.stored(seq);
+                }
+                fate.map(Answer::Barrier)
+            }
             Asking::Call(_) | Asking::Logs { .. } | Asking::Frames => None,
         };
         self.give(answer, ids, (me, env))
@@ -190,7 +206,8 @@ impl Acquire {
         }
         let takeover = std::mem::take(&mut self.takeover);
         let taken = takeover.finish().ok_or_else(|| failed("the takeover"))?;
-        Ok((self, Progress::Done(Box::new(taken))))
+        let writer = self.writer.clone();
+        Ok((self, Progress::Done(Box::new(taken), writer)))
     }
 
     fn logs(

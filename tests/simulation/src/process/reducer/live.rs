@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nixfleet_bus::MessageIds;
+use nixfleet_bus::{MessageIds, Writer};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::Position;
 use nixfleet_proto::subject::Partition;
@@ -40,6 +40,7 @@ pub struct Live {
     partition: Partition,
     /// Tells this ownership from others of the process.
     number: u64,
+    writer: Writer,
     owner: Owner,
     reader: Reader,
     recovery: Recovery<Waiter>,
@@ -66,7 +67,12 @@ pub struct With<'a> {
 
 impl Live {
     /// Goes live behind a takeover.
-    pub fn start(partition: Partition, number: u64, taken: Taken, with: &mut With<'_>) -> Self {
+    pub fn start(
+        (partition, number): (Partition, u64),
+        writer: Writer,
+        taken: Taken,
+        with: &mut With<'_>,
+    ) -> Self {
         let owner = Owner::new(taken, BOUNDS);
         let (log, route) = (Log::Input(partition), Route::Reader(partition));
         let next = owner.next();
@@ -74,6 +80,7 @@ impl Live {
         let mut live = Self {
             partition,
             number,
+            writer,
             owner,
             reader,
             recovery: Recovery::new(64, next),
@@ -162,6 +169,9 @@ impl Live {
         };
         if let Some(fate) = publishing.take(answer, with.me, with.env) {
             self.publishing = None;
+            if let Ok(seq) = fate {
+                self.writer.stored(seq);
+            }
             self.owner.published(fate)?;
             if self.is_stopping {
                 return Err(Ended::Released);
@@ -246,7 +256,8 @@ impl Live {
         if let Some(publish) = self.owner.publish() {
             let place = (publish.expected, with.ids.next());
             let frame = &publish.folded.frame;
-            let fenced = Fenced::start(self.partition, frame, place, with.me, with.env);
+            let writer = (self.partition, &self.writer);
+            let fenced = Fenced::start(writer, frame, place, with.me, with.env);
             self.publishing = Some(fenced);
         }
     }
