@@ -12,7 +12,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::{Answer, Ended, Logs, Need, Taken, Takeover};
 use nixfleet_store::{ReadError as RowError, Store};
 
-use crate::artifacts;
+use crate::artifacts::Artifacts;
 
 /// Most output frames taken from the reader at once.
 const FRAMES_AT_ONCE: usize = 64;
@@ -28,6 +28,8 @@ pub struct Acquire {
     pub log: OutputLog,
     /// The rows.
     pub store: Arc<Store>,
+    /// What manifests pin.
+    pub artifacts: Artifacts,
     /// The partition.
     pub partition: Partition,
 }
@@ -55,9 +57,7 @@ impl Acquire {
                         .await
                         .map_err(|error| row_fault(error, "loading the rows"))?,
                 ),
-                Need::Manifest(hash) => {
-                    Answer::Manifest(artifacts::fetch(&self.bus.manifests(), &hash).await?)
-                }
+                Need::Manifest(hash) => Answer::Manifest(self.artifacts.fetch(&hash).await?),
                 Need::Frames { from, .. } => {
                     let reader = reader.get_or_insert_with(|| self.bus.reader(log.stream(), from));
                     Answer::Frames(frames(reader).await?)

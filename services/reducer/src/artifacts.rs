@@ -7,11 +7,36 @@ use nixfleet_proto::ManifestHash;
 use nixfleet_reducer::{Ended, Fetched};
 use nixfleet_trust::{PinError, Unpinned};
 
-/// Fetches a manifest with its fleet and reads what it pins.
-///
-/// # Errors
-/// When the object store does not answer.
-pub async fn fetch(store: &ManifestStore, hash: &ManifestHash) -> Result<Fetched, Ended> {
+mod ahead;
+
+pub use ahead::Ahead;
+
+/// Access to what manifests pin; cheap to clone.
+#[derive(Clone)]
+pub struct Artifacts {
+    store: ManifestStore,
+    ahead: Ahead,
+}
+
+impl Artifacts {
+    /// Of this store, where `ahead` may have been before.
+    pub fn new(store: ManifestStore, ahead: Ahead) -> Self {
+        Self { store, ahead }
+    }
+
+    /// Fetches a manifest with its fleet and reads what it pins.
+    ///
+    /// # Errors
+    /// When the object store does not answer.
+    pub async fn fetch(&self, hash: &ManifestHash) -> Result<Fetched, Ended> {
+        match self.ahead.take(hash).await {
+            Some(pinned) => Ok(Fetched::Pins(pinned)),
+            None => read(&self.store, hash).await,
+        }
+    }
+}
+
+async fn read(store: &ManifestStore, hash: &ManifestHash) -> Result<Fetched, Ended> {
     let Some(manifest) = bytes(store, hash).await? else {
         return Ok(Fetched::Missing(hash.clone()));
     };

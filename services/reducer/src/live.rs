@@ -17,7 +17,7 @@ use tracing::Span;
 
 use crate::acquire::read_fault;
 use crate::answers::{Answers, Patience};
-use crate::artifacts;
+use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::report;
 use crate::run::SERVICE;
@@ -43,6 +43,7 @@ struct Published {
 /// An owner with everything it works on.
 pub struct Live {
     bus: Bus,
+    artifacts: Artifacts,
     partition: Partition,
     owner: Owner,
     log: OutputLog,
@@ -65,7 +66,7 @@ impl Live {
     /// # Errors
     /// Fails when heartbeats cannot be subscribed.
     pub async fn new(
-        bus: &Bus,
+        (bus, artifacts): (&Bus, Artifacts),
         log: OutputLog,
         (partition, taken): (Partition, Taken),
         config: &Config,
@@ -102,6 +103,7 @@ impl Live {
             publishing: None,
             hash_not_before: Instant::now(),
             bus: bus.clone(),
+            artifacts,
             partition,
             owner,
         })
@@ -183,7 +185,7 @@ impl Live {
         }
         self.owner.take(decoded.items);
         while let Some(hash) = self.owner.lacking().cloned() {
-            let fetched = artifacts::fetch(&self.bus.manifests(), &hash).await?;
+            let fetched = self.artifacts.fetch(&hash).await?;
             self.owner.give(hash, fetched)?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_service::{Context, Health};
 use nixfleet_store::{ReadError, Store};
 
+use crate::artifacts::Ahead;
 use crate::config::Config;
 use crate::partition::Worker;
 
@@ -55,10 +56,20 @@ async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
         config: context.config.lease,
     };
     let leases = bus.leases(member, &context.shutdown);
+    let ahead = Ahead::default();
+    let (store_of, partitions) = (bus.manifests(), bus.partitions());
+    let follow = ahead
+        .clone()
+        .follow(store_of, partitions, context.shutdown.clone());
+    context.tasks.spawn("manifests", async move {
+        follow.await;
+        Ok(())
+    });
     let workers = Partition::all(bus.partitions()).map(|partition| {
         let worker = Worker {
             bus: bus.clone(),
             store: Arc::clone(store),
+            ahead: ahead.clone(),
             leases: leases.clone(),
             partition,
             context: context.clone(),

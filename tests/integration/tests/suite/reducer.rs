@@ -3,6 +3,7 @@
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
+mod ahead;
 mod fixture;
 mod ownership;
 mod recovery;

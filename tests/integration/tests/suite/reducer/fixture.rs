@@ -11,11 +11,12 @@ use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_harness::process::{Process, Recipe};
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{Scope, Service, dev, ports, scratch, wait_for};
+use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{
-    ChannelName, Entry, EntryBody, HostEvent, HostEventBody, HostState, ManifestHash, Outcome,
-    OutputFrame, PlanAction, Position, Producer, RolloutId,
+    ChannelName, Entry, EntryBody, HostEvent, HostEventBody, HostState, LAYOUT_VERSION,
+    ManifestHash, Outcome, OutputFrame, PlanAction, Position, Producer, RolloutId,
 };
 use nixfleet_store::{DatabaseConfig, Store};
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ pub struct Log {
     pub partition: Partition,
     pub rollout: RolloutId,
     pub pinned: PinnedSet,
+    fleet: ManifestHash,
     manifest: ManifestHash,
     dir: PathBuf,
 }
@@ -72,6 +74,7 @@ impl Log {
             rollout: release.rollouts[&channel].clone(),
             pinned: PinnedSet::from([(manifest.clone(), pinned)]),
             dir: scratch::dir(name).unwrap(),
+            fleet: hash(&fleet.bytes),
             manifest,
             store,
             scope,
@@ -143,6 +146,37 @@ impl Log {
         let actions = std::iter::once(open).chain(queue);
         let plan = |action| EntryBody::Plan { epoch: 0, action };
         self.append(actions.map(plan).collect()).await;
+    }
+
+    /// Announces the release.
+    pub async fn announce(&self) {
+        let artifact = |hash: &ManifestHash| ArtifactRef {
+            hash: hash.clone(),
+            signature: String::new(),
+            signed_at: Utc::now(),
+        };
+        let rollout = RolloutAnnouncement {
+            v: LAYOUT_VERSION,
+            rollout_id: self.rollout.clone(),
+            artifact: artifact(&self.manifest),
+        };
+        let release = ReleaseAnnouncement {
+            v: LAYOUT_VERSION,
+            fleet: artifact(&self.fleet),
+            rollouts: [(self.rollout.channel(), rollout)].into(),
+        };
+        self.bus.manifests().announce(&release, 0).await.unwrap();
+    }
+
+    /// Deletes what the object store holds.
+    pub async fn lose_artifacts(&self) {
+        let client = async_nats::connect(&self.scope.nats_url).await.unwrap();
+        let bucket = self.bus.names().manifest_bucket();
+        let context = async_nats::jetstream::new(client);
+        let store = context.get_object_store(bucket).await.unwrap();
+        for hash in [&self.fleet, &self.manifest] {
+            store.delete(hash.as_str()).await.unwrap();
+        }
     }
 
     /// Every host tells the same, as event `seq`.
