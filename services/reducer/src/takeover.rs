@@ -264,7 +264,9 @@ impl Outset {
             rebuilt_from: origin.marker(),
             ..OutputFrame::new(epoch)
         };
-        if passed.replaced {
+        // Where neither rows nor frames say where the fold was, it begins with the log.
+        let is_unknown = cursor.is_none() && last.is_none() && logs.input.first_seq > 1;
+        if passed.replaced || is_unknown {
             skip_to(&mut frame, logs.input.first_seq);
         }
         Ok(Barrier {

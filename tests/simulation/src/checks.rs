@@ -152,13 +152,13 @@ impl Checks {
         }
     }
 
-    /// A message was stored in an output log.
-    pub fn output_stored(&mut self, partition: Partition, message: &Stored) {
+    /// A message was stored in an output log, beside an input log that begins at `begins`.
+    pub fn output_stored(&mut self, partition: Partition, message: &Stored, begins: u64) {
         let Some(frame) = message.output().cloned() else {
             let unreadable = format!("output {} of {partition} cannot be read", message.seq);
             return self.hold("stands", Err(unreadable));
         };
-        let epochs = self.epochs.check(partition, &frame);
+        let epochs = self.epochs.check(partition, &frame, begins);
         self.hold("epochs", epochs);
         let tails = self.tails.output(partition, &frame, &mut self.reference);
         self.hold("tails", tails);

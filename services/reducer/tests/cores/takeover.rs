@@ -167,6 +167,21 @@ fn a_log_created_anew_is_gone_on_with_by_one_owner_after_the_other() {
     assert_eq!(epochs, [2, 3, 4]);
 }
 
+/// The rows were lost as well before anybody had published behind them.
+#[test]
+fn logs_that_begin_high_are_taken_up_where_they_begin_when_nobody_knows_more() {
+    let mut world = world();
+    (world.input_first, world.output_first) = (1_000_004, 1_000_005);
+    world.input.clear();
+    world.output.clear();
+    world.rows = Default::default();
+    for _ in 0..2 {
+        let taken = world.take_over().unwrap();
+        assert_eq!(taken.start.next.seq, 1_000_004);
+        assert_eq!(known(&taken.state), [""; 0]);
+    }
+}
+
 /// The frames that are left speak of a rollout whose opening is gone.
 #[test]
 fn an_empty_database_is_rebuilt_from_what_a_trimmed_log_holds() {

@@ -23,11 +23,12 @@ impl Epochs {
         self.last.insert(partition, last.unwrap_or_default());
     }
 
-    /// Looks at a frame.
+    /// Looks at a frame, beside an input log that begins at `begins`. The first barrier of all covers
+    /// what will never come, where the log was made anew above what is lost by now.
     ///
     /// # Errors
     /// Says what does not follow.
-    pub fn check(&mut self, partition: Partition, frame: &OutputFrame) -> Found {
+    pub fn check(&mut self, partition: Partition, frame: &OutputFrame, begins: u64) -> Found {
         let (epoch, mark) = self.last.get(&partition).copied().unwrap_or_default();
         let Some(first) = frame.first_input else {
             if frame.epoch <= epoch {
@@ -36,10 +37,15 @@ impl Epochs {
                     frame.epoch
                 ));
             }
-            if !frame.outcomes.is_empty() || frame.last_input != mark {
+            let skipped = (epoch == 0 && begins > 1).then_some(InputMark {
+                seq: begins - 1,
+                index: 0,
+                of: 1,
+            });
+            if !frame.outcomes.is_empty() || frame.last_input != mark.or(skipped) {
                 return Err("a barrier covers inputs".to_owned());
             }
-            self.last.insert(partition, (frame.epoch, mark));
+            self.last.insert(partition, (frame.epoch, frame.last_input));
             return Ok(());
         };
         if frame.epoch != epoch {

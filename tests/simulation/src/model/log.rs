@@ -158,11 +158,14 @@ impl Stream {
         })
     }
 
-    /// True while the last message is the one that a writer expects.
+    /// True while the last message is the one that a writer expects. Whoever expects none is let in
+    /// wherever an empty stream begins: the fence is about messages.
     fn holds(&self, fence: &Fence) -> bool {
-        let last = self.last().map(|last| &*last.subject);
-        let same = |subject: &String| last == Some(subject);
-        fence.seq == self.last_seq() && fence.subject.as_ref().is_none_or(same)
+        let (last, subject) = match self.last() {
+            Some(last) => (last.seq, Some(&last.subject)),
+            None => (0, None),
+        };
+        fence.seq == last && (fence.subject.is_none() || fence.subject.as_ref() == subject)
     }
 
     /// When it was created.
@@ -305,7 +308,9 @@ mod tests {
     fn a_stream_made_anew_begins_above_what_was_there() {
         let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 50);
         assert_eq!((stream.first_seq(), stream.last_seq()), (50, 49));
-        let first = store(&mut stream, message("a", Some(49)), Retried::FenceFirst);
+        let behind_none = store(&mut stream, message("a", Some(49)), Retried::FenceFirst);
+        assert!(behind_none.is_err(), "there is no message 49");
+        let first = store(&mut stream, message("a", Some(0)), Retried::FenceFirst);
         assert_eq!(first.unwrap().seq, 50);
     }
 }

@@ -9,7 +9,7 @@ use super::event::{Caller, Event};
 use crate::engine::Time;
 use crate::model::broker::Waiting;
 use crate::model::kv::{Changed, Key, content, ttl};
-use crate::model::log::{Publish, Stored};
+use crate::model::log::{Publish, Stored, Stream};
 use crate::model::{Log, Op, Reply, Server, Turn};
 use crate::world::detail::Detail;
 
@@ -156,7 +156,9 @@ pub fn stored(env: &mut Env, log: Log, seq: u64) {
         }
         Log::Output(partition) => {
             trace_output(env, log, &message);
-            env.checks.output_stored(partition, &message);
+            let input = env.broker.stream(Log::Input(partition));
+            let begins = input.map_or(1, Stream::first_seq);
+            env.checks.output_stored(partition, &message, begins);
         }
     }
     for waiting in env.broker.wake(log) {
