@@ -78,6 +78,7 @@ impl Process {
         command
             .args(&recipe.args)
             .envs(&recipe.env)
+            .env(watchdog::MARK, watchdog::mark()?)
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)
             .stdout(log)

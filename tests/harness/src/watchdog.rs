@@ -2,7 +2,8 @@
 //!
 //! Destructors do not run on SIGKILL, on `process::exit` or for statics. So one small shell per
 //! program reads a pipe whose only writing end is ours: when we are gone it reads the end of the file
-//! and kills what is still registered. It runs in a process group of its own, so that Ctrl-C on a
+//! and kills what is still registered, and whatever else carries our mark: a child may be ahead of its
+//! registration. It runs in a process group of its own, so that Ctrl-C on a
 //! terminal does not reach it first.
 
 use std::io::Write;
@@ -10,8 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+
+/// Variable of every child that says whose it is.
+pub const MARK: &str = "NIXFLEET_CHILD_OF";
 
 const SCRIPT: &str = include_str!("watchdog.sh");
 
@@ -57,6 +62,23 @@ pub fn remove_at_end(dir: &Path) -> Result<()> {
     tell(&format!("d {}\n", dir.display()))
 }
 
+/// What [`MARK`] is set to.
+///
+/// # Errors
+/// When no shell can be started: nobody would look for the mark.
+pub fn mark() -> Result<&'static str> {
+    pipe()?;
+    Ok(name())
+}
+
+fn name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        format!("{}-{}", std::process::id(), since.as_nanos())
+    })
+}
+
 fn tell(line: &str) -> Result<()> {
     let mut pipe = pipe()?.lock().unwrap_or_else(PoisonError::into_inner);
     pipe.write_all(line.as_bytes())
@@ -74,6 +96,7 @@ fn pipe() -> Result<&'static Mutex<ChildStdin>> {
 fn start() -> Result<Mutex<ChildStdin>> {
     let mut shell = Command::new("/bin/sh")
         .args(["-c", SCRIPT, "nixfleet-watchdog"])
+        .env("mark", format!("{MARK}={}", name()))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -30,4 +30,10 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.3
 done
 [ -z "$alive" ] || kill -KILL $alive 2>/dev/null
+# One that had just been started when the parent died was not told of.
+sleep 0.3
+for environ in $(grep -lzxF "$mark" /proc/[0-9]*/environ 2>/dev/null); do
+    late=${environ#/proc/}
+    kill -KILL "${late%/environ}" 2>/dev/null
+done
 [ $# -eq 0 ] || rm -rf -- "$@"

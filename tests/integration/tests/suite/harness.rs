@@ -54,22 +54,24 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn an_interrupted_demo_leaves_nothing_behind() {
-    let (mut demo, ports) = started_demo("interrupted").await;
+    let (mut demo, ports, dir) = started_demo("interrupted").await;
     demo.signal(Signal::INT).unwrap();
     wait_until_closed(&ports).await;
     let ended = wait_for("the demo ends", PATIENCE, async || demo.ended()).await;
     assert_eq!(ended.unwrap().code(), Some(130));
+    wait_until_ended(&dir).await;
 }
 
 #[tokio::test]
 async fn a_killed_demo_leaves_nothing_behind() {
-    let (mut demo, ports) = started_demo("killed").await;
+    let (mut demo, ports, dir) = started_demo("killed").await;
     demo.kill().unwrap();
     wait_until_closed(&ports).await;
+    wait_until_ended(&dir).await;
 }
 
-/// A demo in the middle of its first act, and the ports of its NATS, Postgres and gateway.
-async fn started_demo(name: &str) -> (Process, Vec<u16>) {
+/// A demo in the middle of its first act, the ports of its NATS, Postgres and gateway, and its folder.
+async fn started_demo(name: &str) -> (Process, Vec<u16>, String) {
     let log = scratch::dir(name).unwrap().join("demo.log");
     let mut recipe = Recipe::new("demo", dev::binary("nixfleet-demo").unwrap(), log.clone());
     recipe.args = vec!["--hosts".to_owned(), "20".to_owned()];
@@ -91,7 +93,30 @@ async fn started_demo(name: &str) -> (Process, Vec<u16>) {
         .map(port_of)
         .collect();
     assert_eq!(ports.len(), 3, "{text}");
-    (demo, ports)
+    let mut dirs = text.lines().filter_map(|line| line.strip_prefix("logs"));
+    let dir = dirs.next().unwrap().trim().to_owned();
+    (demo, ports, dir)
+}
+
+/// Waits until no process names the folder in its arguments.
+async fn wait_until_ended(dir: &str) {
+    wait_for(
+        &format!("no process of {dir} is left"),
+        PATIENCE,
+        async || {
+            let mut left = std::fs::read_dir("/proc")?.filter_map(|entry| {
+                let path = entry.ok()?.path().join("cmdline");
+                let words = String::from_utf8(std::fs::read(path).ok()?).ok()?;
+                words.contains(dir).then(|| words.replace('\0', " "))
+            });
+            match left.next() {
+                Some(words) => anyhow::bail!("{words}"),
+                None => Ok(Some(())),
+            }
+        },
+    )
+    .await
+    .unwrap();
 }
 
 /// The port in `… scheme://…127.0.0.1:PORT…`.
