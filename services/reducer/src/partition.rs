@@ -10,7 +10,7 @@ use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 
 use crate::acquire::Acquire;
-use crate::artifacts::{Ahead, Artifacts};
+use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::live::Live;
 use crate::report;
@@ -25,8 +25,8 @@ pub struct Worker {
     pub bus: Bus,
     /// The rows.
     pub store: Arc<Store>,
-    /// Manifests that were fetched already.
-    pub ahead: Ahead,
+    /// What manifests pin.
+    pub artifacts: Artifacts,
     /// The leases of this instance.
     pub leases: Leases,
     /// The partition.
@@ -58,7 +58,7 @@ impl Worker {
             let ended = self.own(&lease, suspicious).await;
             suspicious = matches!(ended, Ended::Failed(_));
             report::owned(self.partition, false);
-            self.ahead.own(self.partition, false);
+            self.artifacts.own(self.partition, false);
             report::ended(self.partition, &ended);
             match &ended {
                 Ended::Released | Ended::Fenced => lease.release().await,
@@ -113,12 +113,11 @@ impl Worker {
         }
         // One for all of the ownership: it must not outlive the streams that the state is of.
         let log = self.bus.output(self.partition);
-        let artifacts = Artifacts::new(self.bus.manifests(), self.ahead.clone());
         let acquire = Acquire {
             bus: self.bus.clone(),
             log: log.clone(),
             store: Arc::clone(&self.store),
-            artifacts: artifacts.clone(),
+            artifacts: self.artifacts.clone(),
             partition: self.partition,
         };
         let taken = tokio::select! {
@@ -129,7 +128,7 @@ impl Worker {
             Ok(taken) => {
                 lease.set_epoch(taken.epoch);
                 Live::new(
-                    (&self.bus, artifacts),
+                    (&self.bus, self.artifacts.clone()),
                     log,
                     (self.partition, taken),
                     &self.context.config,
@@ -142,7 +141,7 @@ impl Worker {
             Ok(live) => {
                 self.say(Ok(()));
                 report::owned(self.partition, true);
-                self.ahead.own(self.partition, true);
+                self.artifacts.own(self.partition, true);
                 live.live(stop).await
             }
             Err(ended) => ended,

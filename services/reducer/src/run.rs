@@ -9,7 +9,7 @@ use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_service::{Context, Health};
 use nixfleet_store::{ReadError, Store};
 
-use crate::artifacts::Ahead;
+use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::partition::Worker;
 
@@ -56,11 +56,10 @@ async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
         config: context.config.lease,
     };
     let leases = bus.leases(member, &context.shutdown);
-    let ahead = Ahead::default();
-    let (store_of, partitions) = (bus.manifests(), bus.partitions());
-    let follow = ahead
+    let artifacts = Artifacts::new(bus.manifests());
+    let follow = artifacts
         .clone()
-        .follow(store_of, partitions, context.shutdown.clone());
+        .follow(bus.partitions(), context.shutdown.clone());
     context.tasks.spawn("manifests", async move {
         follow.await;
         Ok(())
@@ -69,7 +68,7 @@ async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
         let worker = Worker {
             bus: bus.clone(),
             store: Arc::clone(store),
-            ahead: ahead.clone(),
+            artifacts: artifacts.clone(),
             leases: leases.clone(),
             partition,
             context: context.clone(),

@@ -1,8 +1,8 @@
 //! Manifests of new rollouts, fetched when they are announced: reading those of a large fleet takes
 //! seconds, in which the planner verifies the release and decides.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nixfleet_bus::{AnnouncementsError, ManifestStore};
@@ -11,55 +11,52 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ManifestHash, PinnedManifest, RolloutId};
 use nixfleet_reducer::Fetched;
 use nixfleet_service::CancellationToken;
-use tokio::task::JoinHandle;
+
+use super::queue::Queue;
+use super::read;
 
 /// Pause before the announcements are followed again after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
 
-/// What is fetched before a log names it; cheap to clone. Whatever fails here is fetched again by
-/// whoever needs it.
-#[derive(Clone, Default)]
-pub struct Ahead(Arc<Mutex<State>>);
-
+/// What is read before a log names it. Whatever fails here is read again by whoever needs it.
 #[derive(Default)]
-struct State {
-    owned: BTreeSet<Partition>,
-    /// Of the last announcement: a release that is signed again opens nothing.
-    known: BTreeSet<RolloutId>,
-    fetching: BTreeMap<ManifestHash, JoinHandle<Option<PinnedManifest>>>,
+pub struct Ahead {
+    owned: Mutex<BTreeSet<Partition>>,
+    queue: Queue<PinnedManifest>,
 }
 
 impl Ahead {
     /// Notes whether this process owns a partition.
     pub fn own(&self, partition: Partition, owned: bool) {
-        let mut state = self.state();
+        let mut all = self.owned();
         if owned {
-            state.owned.insert(partition);
+            all.insert(partition);
         } else {
-            state.owned.remove(&partition);
+            all.remove(&partition);
         }
     }
 
-    /// What was fetched, or is being fetched, under this hash.
-    pub(super) async fn take(&self, hash: &ManifestHash) -> Option<PinnedManifest> {
-        let fetching = self.state().fetching.remove(hash)?;
-        fetching.await.ok().flatten()
+    /// What was read, or is being read, under this hash.
+    pub async fn take(&self, hash: &ManifestHash) -> Option<PinnedManifest> {
+        self.queue.take(hash).await
     }
 
-    /// Follows the announcements until stopped.
-    pub async fn follow(self, store: ManifestStore, partitions: u16, stop: CancellationToken) {
+    /// Follows the announcements until stopped, and reads what they name.
+    pub async fn follow(&self, store: &ManifestStore, partitions: u16, stop: &CancellationToken) {
+        let work = self.queue.work(|hash| fetch(store.clone(), hash));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.follow_on(store, partitions) => {}
+            () = work => {}
+        }
+    }
+
+    async fn follow_on(&self, store: &ManifestStore, partitions: u16) {
         loop {
-            let failed = tokio::select! {
-                () = stop.cancelled() => return,
-                failed = self.try_follow(&store, partitions) => failed,
-            };
-            if let Err(error) = failed {
+            if let Err(error) = self.try_follow(store, partitions).await {
                 tracing::debug!(%error, "announcements cannot be followed");
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(FAILED_PAUSE) => {}
-            }
+            tokio::time::sleep(FAILED_PAUSE).await;
         }
     }
 
@@ -68,43 +65,40 @@ impl Ahead {
         store: &ManifestStore,
         partitions: u16,
     ) -> Result<(), AnnouncementsError> {
-        // What was announced before is open already, or is fetched when it is opened.
-        if let Some((_, current)) = store.current().await? {
-            self.state().known = rollouts_of(&current);
-        }
+        // What was announced before is open already, or is read when it is opened. A release that is
+        // signed again opens nothing.
+        let current = store.current().await?;
+        let mut known = current.map_or_else(BTreeSet::new, |(_, current)| rollouts_of(&current));
         let mut announcements = store.follow();
         loop {
             let (_, release) = announcements.next().await?;
-            self.announced(&release, store, partitions);
+            self.announced(&release, &known, partitions);
+            known = rollouts_of(&release);
         }
     }
 
-    fn announced(&self, release: &ReleaseAnnouncement, store: &ManifestStore, partitions: u16) {
-        let mut state = self.state();
-        let known = std::mem::replace(&mut state.known, rollouts_of(release));
+    fn announced(
+        &self,
+        release: &ReleaseAnnouncement,
+        known: &BTreeSet<RolloutId>,
+        partitions: u16,
+    ) {
+        let owned = self.owned();
         let new = release.rollouts.iter().filter(|(channel, rollout)| {
             let partition = Partition::of(channel, partitions);
-            state.owned.contains(&partition) && !known.contains(&rollout.rollout_id)
+            owned.contains(&partition) && !known.contains(&rollout.rollout_id)
         });
         let new: Vec<_> = new
             .map(|(_, rollout)| rollout.artifact.hash.clone())
             .collect();
-        if new.is_empty() {
-            return;
-        }
-        for (_, outdated) in std::mem::take(&mut state.fetching) {
-            outdated.abort();
-        }
-        for hash in new {
-            let (store, name) = (store.clone(), hash.clone());
-            let fetching = tokio::spawn(async move { fetch(&store, &name).await });
-            state.fetching.insert(hash, fetching);
+        if !new.is_empty() {
+            self.queue.replace(new);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere costs what was fetched ahead at worst.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn owned(&self) -> MutexGuard<'_, BTreeSet<Partition>> {
+        // Every change is one call: a panic elsewhere leaves nothing half done.
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,10 +107,10 @@ fn rollouts_of(release: &ReleaseAnnouncement) -> BTreeSet<RolloutId> {
     rollouts.map(|rollout| rollout.rollout_id.clone()).collect()
 }
 
-async fn fetch(store: &ManifestStore, hash: &ManifestHash) -> Option<PinnedManifest> {
-    match super::read(store, hash).await {
+async fn fetch(store: ManifestStore, hash: ManifestHash) -> Option<PinnedManifest> {
+    match read(&store, &hash).await {
         Ok(Fetched::Pins(pinned)) => {
-            tracing::info!(rollout = %pinned.rollout_id, %hash, "manifest fetched ahead");
+            tracing::info!(rollout = %pinned.rollout_id, %hash, "manifest read ahead");
             Some(pinned)
         }
         Ok(Fetched::Useless | Fetched::Missing(_)) | Err(_) => None,
