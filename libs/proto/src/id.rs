@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Defines a cheaply clonable text newtype ordered by bytes.
 macro_rules! text_id {
@@ -98,9 +98,16 @@ text_id!(
 /// Identity of a rollout: `{channel}@{ref}`.
 ///
 /// Source: docs/semantics.md, names.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct RolloutId(Arc<str>);
+
+/// Without a copy: every record, effect and event names its rollout.
+impl Serialize for RolloutId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 /// A text that is no rollout id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

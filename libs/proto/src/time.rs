@@ -57,6 +57,8 @@ pub mod maybe {
 
 /// The text of a time in the years that have four digits, outside of leap seconds.
 fn written<'t>(at: &Timestamp, text: &'t mut [u8; LENGTH_MAX]) -> Option<&'t str> {
+    // Once: asked for a field, a time with an offset works out its local time each time.
+    let at = at.naive_utc();
     let year = u32::try_from(at.year())
         .ok()
         .filter(|year| *year <= 9_999)?;
