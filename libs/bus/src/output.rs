@@ -98,22 +98,20 @@ impl OutputLog {
             .await
     }
 
-    /// Like [`OutputLog::publish`], of a frame whose outcomes are written already, with commas
-    /// between them, and with the trace context of the turn.
+    /// Like [`OutputLog::publish`], of a frame with so many outcomes that is written already, and with
+    /// the trace context of the turn.
     ///
     /// # Errors
     /// [`PublishError`].
     pub async fn publish_written(
         &self,
-        frame: &OutputFrame,
-        outcomes: &[u8],
+        (outcomes, payload): (usize, Bytes),
         expected_seq: u64,
         traceparent: Option<&str>,
     ) -> Result<u64, PublishError> {
-        let payload = frame.to_json(outcomes).map_err(not_serialisable)?;
         metrics::histogram!("nixfleet_bus_frame_entries", "log" => "output")
-            .record(frame.outcomes.len() as f64);
-        self.publish_payload(payload.into(), expected_seq, traceparent)
+            .record(outcomes as f64);
+        self.publish_payload(payload, expected_seq, traceparent)
             .await
     }
 

@@ -35,6 +35,7 @@ pub use nixfleet_proto::PinnedSet;
 pub use absorb::AbsorbError;
 pub use hosts::Hosts;
 pub use restore::RestoreError;
+pub use size::write;
 pub use tally::Tally;
 
 use absorb::Strangers;
@@ -155,26 +156,6 @@ impl PartitionState {
         let outcome = self.decide(position, entry, pinned);
         self.absorb(&outcome, pinned)
             .expect("an outcome decided on this state applies to it");
-        outcome
-    }
-
-    /// As [`PartitionState::apply`], with the outcome written out behind what `json` holds.
-    ///
-    /// # Panics
-    /// Never, as above.
-    pub fn apply_written(
-        &mut self,
-        position: Position,
-        entry: &Entry,
-        pinned: &PinnedSet,
-        json: &mut Vec<u8>,
-    ) -> Outcome {
-        let outcome = self.apply(position, entry, pinned);
-        let before = json.len();
-        serde_json::to_writer(&mut *json, &outcome)
-            .expect("an outcome has text keys only, and memory takes every byte");
-        let bytes = json.len() - before;
-        debug_assert!(bytes < size::bound(&outcome), "a bound is no bound");
         outcome
     }
 

@@ -102,22 +102,24 @@ impl OutputFrame {
         }
     }
 
-    /// The frame as JSON, of outcomes that are written already, with commas between them.
+    /// What follows on the outcomes in the frame's JSON.
+    pub const JSON_TAIL: &[u8] = b"]}";
+
+    /// Writes the frame's JSON as far as its outcomes, which follow with commas between them, and then
+    /// [`OutputFrame::JSON_TAIL`].
     ///
     /// # Errors
     /// Never in practice: every field has a JSON form.
-    pub fn to_json(&self, outcomes: &[u8]) -> serde_json::Result<Vec<u8>> {
+    pub fn write_head(&self, json: &mut Vec<u8>) -> serde_json::Result<()> {
         let head = Self {
             last_input_id: self.last_input_id.clone(),
             state_hash: self.state_hash.clone(),
             outcomes: Vec::new(),
             ..*self
         };
-        let mut json = serde_json::to_vec(&head)?;
-        // The list is the last field, and empty: it ends with these two.
-        json.truncate(json.len() - b"]}".len());
-        json.extend_from_slice(outcomes);
-        json.extend_from_slice(b"]}");
-        Ok(json)
+        serde_json::to_writer(&mut *json, &head)?;
+        // The list is the last field, and empty.
+        json.truncate(json.len() - Self::JSON_TAIL.len());
+        Ok(())
     }
 }

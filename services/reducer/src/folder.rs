@@ -1,16 +1,13 @@
-//! Entries in, frames out: a run ends where its frame is full, wherever that is in the input.
+//! Entries in, runs out: a run ends about where its frame is full, wherever that is in the input.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use nixfleet_bus::Landmark;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::{
-    Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, PlanAction, Position, mutant,
-};
+use nixfleet_proto::{Entry, EntryBody, InputMark, ManifestHash, PlanAction, Position, mutant};
 
-/// Bytes of a frame besides its outcomes, generously.
-const FRAME_OVERHEAD_BYTES: usize = 1_024;
+use crate::writing::{FRAME_OVERHEAD_BYTES, Folded, Run};
 
 /// One entry, or an undecodable message that is covered and passed over.
 #[derive(Debug, Clone)]
@@ -67,25 +64,8 @@ pub struct Start {
     pub next: Position,
 }
 
-/// Bytes of a usual outcome: room is made for as many as wait.
+/// Bytes of a usual outcome, until some were written.
 const OUTCOME_BYTES: usize = 1_024;
-
-/// An outcome that did not fit into the frame before.
-#[derive(Debug)]
-struct Carried {
-    item: Item,
-    outcome: Outcome,
-    json: Vec<u8>,
-}
-
-/// A folded frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folded {
-    /// The frame.
-    pub frame: OutputFrame,
-    /// Its outcomes as JSON, with commas between them.
-    pub json: Vec<u8>,
-}
 
 /// The state of a partition with what waits to be folded into it.
 #[derive(Debug)]
@@ -93,8 +73,9 @@ pub struct Folder {
     state: PartitionState,
     epoch: u64,
     limits: Limits,
+    /// Bytes of an outcome, as of the last run that was written.
+    outcome_bytes: usize,
     backlog: VecDeque<Item>,
-    carried: Option<Carried>,
     last_input: Option<InputMark>,
     last_input_id: Option<Arc<str>>,
     next: Position,
@@ -107,8 +88,8 @@ impl Folder {
             state,
             epoch,
             limits,
+            outcome_bytes: OUTCOME_BYTES,
             backlog: VecDeque::new(),
-            carried: None,
             last_input: start.last_input,
             last_input_id: start.last_input_id,
             next: start.next,
@@ -138,82 +119,65 @@ impl Folder {
 
     /// True when a run can be made.
     pub fn has_work(&self) -> bool {
-        self.carried.is_some() || !self.backlog.is_empty()
+        !self.backlog.is_empty()
+    }
+
+    /// True when a run could take more than waits.
+    pub fn has_room(&self) -> bool {
+        self.backlog.len() < self.run_entries()
     }
 
     /// Queues what was read.
     pub fn queue(&mut self, items: Vec<Item>) {
-        self.backlog.extend(items);
+        if self.backlog.is_empty() {
+            self.backlog = items.into();
+        } else {
+            self.backlog.extend(items);
+        }
     }
 
-    /// Folds until the frame is full or nothing waits. `None` when there was nothing.
-    pub fn run(&mut self, pinned: &PinnedSet) -> Option<Folded> {
-        let mut frame = OutputFrame {
-            last_input: self.last_input,
-            ..OutputFrame::new(self.epoch)
-        };
-        let bytes_max = self.limits.bytes.saturating_sub(FRAME_OVERHEAD_BYTES);
-        let mut json = Vec::with_capacity(bytes_max.min(self.backlog.len() * OUTCOME_BYTES));
-        if let Some(carried) = self.carried.take() {
-            json = carried.json;
-            self.extend(&mut frame, &carried.item, Some(carried.outcome));
-        }
-        while frame.outcomes.len() < self.limits.entries {
-            let Some(item) = self.backlog.pop_front() else {
-                break;
-            };
+    /// Folds as much as probably fits into a frame, or all that waits. `None` when there was nothing.
+    pub fn run(&mut self, pinned: &PinnedSet) -> Option<Run> {
+        let entries = self.run_entries().min(self.backlog.len());
+        let mut run = Run::new(self.epoch, entries, self.outcomes_bytes_max());
+        for item in self.backlog.drain(..entries) {
             self.next = item.mark.next();
-            let Some(entry) = &item.entry else {
-                self.extend(&mut frame, &item, None);
-                continue;
-            };
-            let position = item.position();
-            let end = json.len();
-            if !frame.outcomes.is_empty() {
-                json.push(b',');
+            self.last_input = Some(item.mark);
+            if self.last_input_id != item.msg_id {
+                self.last_input_id.clone_from(&item.msg_id);
             }
-            let start = json.len();
-            let state = &mut self.state;
-            let outcome = state.apply_written(position, entry, pinned, &mut json);
-            if json.len() > bytes_max && !frame.outcomes.is_empty() {
-                let written = json.split_off(start);
-                json.truncate(end);
-                if mutant::is("owner-drop-at-split") {
-                    break;
-                }
-                self.carried = Some(Carried {
-                    item,
-                    outcome,
-                    json: written,
-                });
-                break;
-            }
-            self.extend(&mut frame, &item, Some(outcome));
+            let entry = item.entry.as_ref();
+            let outcome = entry.map(|entry| self.state.apply(item.position(), entry, pinned));
+            run.add(item, outcome);
         }
-        frame.last_input_id = self.last_input_id.as_deref().map(str::to_owned);
-        let is_some = frame.first_input.is_some();
-        is_some.then_some(Folded { frame, json })
+        // A bit more than usual: room that was too small is made a second time.
+        run.ended(entries * self.outcome_bytes * 9 / 8)
     }
 
-    fn extend(&mut self, frame: &mut OutputFrame, item: &Item, outcome: Option<Outcome>) {
-        frame.first_input.get_or_insert(item.position());
-        frame.last_input = Some(item.mark);
-        frame.outcomes.extend(outcome);
-        self.last_input = frame.last_input;
-        if self.last_input_id != item.msg_id {
-            self.last_input_id.clone_from(&item.msg_id);
+    /// Learns from a run that was written how large outcomes are.
+    pub fn learn(&mut self, frames: &[Folded]) {
+        let outcomes: usize = frames.iter().map(|folded| folded.entries).sum();
+        let bytes: usize = frames.iter().map(|folded| folded.payload.len()).sum();
+        if let Some(mean) = bytes.checked_div(outcomes) {
+            self.outcome_bytes = mean;
         }
     }
 
-    /// True when the state is exactly what the last frame ends with, so that its hash may go along.
-    pub fn is_at_frame_end(&self) -> bool {
-        self.carried.is_none()
+    /// Entries of a run. Outcomes of one run are larger than those of the one before, so that a
+    /// sixteenth of the frame stays free: a run that has to be cut ends with a small frame.
+    fn run_entries(&self) -> usize {
+        let fitting = self.outcomes_bytes_max() / 16 * 15 / self.outcome_bytes.max(1);
+        fitting.clamp(1, self.limits.entries)
+    }
+
+    fn outcomes_bytes_max(&self) -> usize {
+        self.limits.bytes.saturating_sub(FRAME_OVERHEAD_BYTES)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_proto::{EntryBody, Timestamp};
+    use nixfleet_proto::{EntryBody, OutputFrame, Timestamp};
 
     use super::*;
 
@@ -243,10 +207,11 @@ mod tests {
     fn runs(folder: &mut Folder) -> Vec<OutputFrame> {
         let mut frames = Vec::new();
         while folder.has_work() {
-            let folded = folder.run(&PinnedSet::new());
-            frames.extend(folded.map(|folded| {
-                let json = folded.frame.to_json(&folded.json).unwrap();
-                assert_eq!(json, serde_json::to_vec(&folded.frame).unwrap());
+            let run = folder.run(&PinnedSet::new()).unwrap();
+            let written = run.write();
+            folder.learn(&written);
+            frames.extend(written.into_iter().map(|folded| {
+                assert_eq!(folded.payload, serde_json::to_vec(&folded.frame).unwrap());
                 folded.frame
             }));
         }
@@ -320,12 +285,45 @@ mod tests {
     }
 
     #[test]
-    fn a_carried_outcome_keeps_the_hash_back() {
-        let mut folder = folder(FRAME_OVERHEAD_BYTES + 300, 100);
-        folder.queue(vec![item(1, 0, 1), item(2, 0, 1)]);
-        folder.run(&PinnedSet::new()).unwrap();
-        assert!(!folder.is_at_frame_end());
-        folder.run(&PinnedSet::new()).unwrap();
-        assert!(folder.is_at_frame_end());
+    fn a_run_that_is_cut_has_its_hash_at_its_end() {
+        let mut folder = folder(FRAME_OVERHEAD_BYTES + 1_200, 100);
+        folder.outcome_bytes = 100;
+        folder.queue((0..8).map(|index| item(1, index, 8)).collect());
+        let mut run = folder.run(&PinnedSet::new()).unwrap();
+        assert_eq!(run.frame().outcomes.len(), 8);
+        run.add_hash("hash".to_owned());
+        let written = run.write();
+        let hashes = written
+            .iter()
+            .map(|folded| folded.frame.state_hash.is_some());
+        let hashes: Vec<bool> = hashes.collect();
+        assert_eq!(
+            hashes.iter().rposition(|hash| *hash),
+            Some(hashes.len() - 1)
+        );
+        assert_eq!(hashes.iter().filter(|hash| **hash).count(), 1);
+        let frames: Vec<_> = written.into_iter().map(|folded| folded.frame).collect();
+        assert!(frames.len() > 1);
+        check_chain(&frames, 8);
+    }
+
+    #[test]
+    fn a_run_takes_what_fits_by_the_size_of_those_before() {
+        let mut folder = folder(FRAME_OVERHEAD_BYTES + 20_000, 1_000);
+        folder.queue((0..400).map(|index| item(1, index, 400)).collect());
+        let frames = runs(&mut folder);
+        check_chain(&frames, 400);
+        let sizes = frames
+            .iter()
+            .map(|frame| serde_json::to_vec(frame).unwrap().len());
+        let sizes: Vec<usize> = sizes.collect();
+        let [_, full @ .., _] = &*sizes else {
+            panic!("{sizes:?}");
+        };
+        assert!(
+            full.len() > 2 && full.iter().all(|size| *size > 15_000),
+            "{sizes:?}"
+        );
+        assert!(!folder.has_work() && folder.has_room());
     }
 }

@@ -14,12 +14,14 @@ pub mod recovery;
 pub mod seen;
 pub mod takeover;
 pub mod turn;
+pub mod writing;
 
 pub use ended::Ended;
-pub use folder::{Folded, Item, Limits};
+pub use folder::{Item, Limits};
 pub use guard::Logs;
 pub use owner::{Owner, OwnerConfig, Publish};
 pub use pins::{Fetched, Pins};
 pub use recovery::{Asked, Progress, Recovery, Step};
 pub use seen::Seen;
 pub use takeover::{Answer, Need, Taken, Takeover};
+pub use writing::{Folded, Run};

@@ -1,44 +1,37 @@
-//! The live loop of an owner: read, fold, publish, answer.
+//! The live loop of an owner: read, fold, have written, publish, answer.
 
-use std::sync::Arc;
+mod frames;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use nixfleet_bus::{Bus, Heartbeats, MAX_OUTPUT_FRAME_BYTES, OutputLog, PublishError, ReadAhead};
+use nixfleet_bus::{Bus, Heartbeats, MAX_OUTPUT_FRAME_BYTES, OutputLog, ReadAhead};
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::turn::{Decoded, decode};
-use nixfleet_reducer::{Ended, Folded, Owner, OwnerConfig, Publish, Seen, Taken};
+use nixfleet_reducer::{Ended, Owner, OwnerConfig, Publish, Seen, Taken};
 use nixfleet_service::CancellationToken;
 use nixfleet_service::trace::{link_all, traceparent_of};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tracing::Span;
 
 use crate::acquire::read_fault;
 use crate::answers::{Answers, Patience};
 use crate::artifacts::Artifacts;
 use crate::config::Config;
-use crate::report;
+use crate::report::{self, Told};
 use crate::run::SERVICE;
+
+use frames::{Frames, Published, Turn, Writing, frames_of, maybe, written};
 
 /// Entries are decoded in pieces of this size: while one is folded, the next is in the making.
 const DECODE_BYTES: usize = 512 * 1024;
 /// A hash may take this share of the time at most: the state of a large fleet takes seconds.
 const HASH_TIME_SHARE: u32 = 50;
 
-/// Of a folded frame: its span, and when it was begun.
-struct Run {
-    span: Span,
-    started: Instant,
-}
-
-/// What became of a published frame.
-struct Published {
-    folded: Arc<Folded>,
-    run: Run,
-    result: Result<u64, PublishError>,
-}
+/// Runs of fewer entries are not worth another thread.
+const INLINE_ENTRIES: usize = 32;
 
 /// An owner with everything it works on.
 pub struct Live {
@@ -54,8 +47,11 @@ pub struct Live {
     heartbeats: Heartbeats,
     seen: Seen,
     flush: Interval,
-    /// Of the frame that waits.
-    ready: Option<Run>,
+    /// Of the run that waits to be written.
+    folded: Option<Turn>,
+    writing: Option<Writing>,
+    /// Of the frames that wait to be sent.
+    ready: VecDeque<(Turn, Told)>,
     publishing: Option<BoxFuture<'static, Published>>,
     hash_not_before: Instant,
 }
@@ -99,7 +95,9 @@ impl Live {
                 .map_err(Ended::failed)?,
             seen: Seen::default(),
             flush,
-            ready: None,
+            folded: None,
+            writing: None,
+            ready: VecDeque::new(),
             publishing: None,
             hash_not_before: Instant::now(),
             bus: bus.clone(),
@@ -122,9 +120,9 @@ impl Live {
         ended
     }
 
-    /// Folds and publishes what can be, then waits for one thing to happen.
+    /// Folds, writes and publishes what can be, then waits for one thing to happen.
     async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
-        if self.owner.may_read()
+        if self.owner.may_take()
             && let Some(decoded) = self.decoded.take()
         {
             self.take(decoded).await?;
@@ -134,11 +132,12 @@ impl Live {
             tokio::task::yield_now().await;
         }
         self.fold();
+        self.write();
         self.publish();
         self.answers
             .folded(self.owner.state(), self.owner.next())
             .await;
-        let may_take = self.owner.may_read() && self.decoded.is_some();
+        let may_take = self.owner.may_take() && self.decoded.is_some();
         let may_go_on = self.owner.may_fold() || may_take;
         // In this order: a frame leaves before the next is folded, and whoever asks often keeps neither
         // the log nor the clock waiting.
@@ -146,6 +145,10 @@ impl Live {
             biased;
             () = stop.cancelled() => Err(Ended::Released),
             published = maybe(&mut self.publishing) => self.published(published),
+            frames = written(&mut self.writing) => {
+                self.written(frames);
+                Ok(())
+            }
             decoded = self.reader.next(), if self.decoded.is_none() => {
                 self.decoded = Some(decoded.map_err(read_fault)?);
                 report::lag(self.partition, self.reader.pending());
@@ -191,7 +194,7 @@ impl Live {
         Ok(())
     }
 
-    /// Folds the next frame unless one waits already.
+    /// Folds the next run unless one waits already.
     fn fold(&mut self) {
         let started = Instant::now();
         let Some(frame) = self.owner.fold() else {
@@ -210,7 +213,7 @@ impl Live {
             parents.filter_map(|outcome| outcome.traceparent.as_deref()),
         );
         self.hash();
-        self.ready = Some(Run { span, started });
+        self.folded = Some(Turn { span, started });
     }
 
     /// Adds the state hash when it is due and hashing does not take too much of the time.
@@ -225,29 +228,48 @@ impl Live {
         self.hash_not_before = Instant::now() + took * HASH_TIME_SHARE;
     }
 
-    /// Sends the frame that waits unless one is in flight.
-    fn publish(&mut self) {
-        let Some(publish) = self.owner.publish() else {
+    /// Has the run that waits written, beside the next fold.
+    fn write(&mut self) {
+        let Some(run) = self.owner.to_write() else {
             return;
         };
-        let run = self.ready.take().unwrap_or_else(|| Run {
-            span: Span::current(),
-            started: Instant::now(),
-        });
+        let turn = self.folded.take().unwrap_or_else(Turn::unknown);
+        if run.frame().outcomes.len() < INLINE_ENTRIES {
+            self.take_frames(frames_of(run), &turn);
+        } else {
+            self.writing = Some(Writing::start(run, turn));
+        }
+    }
+
+    fn written(&mut self, frames: Frames) {
+        if let Some(writing) = self.writing.take() {
+            self.take_frames(frames, &writing.turn);
+        }
+    }
+
+    fn take_frames(&mut self, frames: Frames, turn: &Turn) {
+        let (frames, told): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
+        let turns = told.into_iter().map(|told| (turn.clone(), told));
+        self.ready.extend(turns);
+        self.owner.written(frames);
+    }
+
+    /// Sends the frame that waits unless one is in flight.
+    fn publish(&mut self) {
+        let Some(Publish { folded, expected }) = self.owner.publish() else {
+            return;
+        };
+        let told = self.ready.pop_front();
+        let (turn, told) = told.unwrap_or_else(|| (Turn::unknown(), Told::default()));
         let log = self.log.clone();
         self.publishing = Some(
             async move {
-                let Publish { folded, expected } = publish;
-                let Folded { frame, json } = &*folded;
-                let traceparent = traceparent_of(&run.span);
+                let traceparent = traceparent_of(&turn.span);
+                let written = (folded.entries, folded.payload.clone());
                 let result = log
-                    .publish_written(frame, json, expected, traceparent.as_deref())
+                    .publish_written(written, expected, traceparent.as_deref())
                     .await;
-                Published {
-                    folded,
-                    run,
-                    result,
-                }
+                Published { told, turn, result }
             }
             .boxed(),
         );
@@ -255,14 +277,10 @@ impl Live {
 
     fn published(&mut self, published: Published) -> Result<(), Ended> {
         self.publishing = None;
-        let Published {
-            folded,
-            run,
-            result,
-        } = published;
-        let _entered = run.span.enter();
+        let Published { told, turn, result } = published;
+        let _entered = turn.span.enter();
         self.owner.published(result)?;
-        report::published(&folded.frame, run.started.elapsed());
+        report::published(&told, turn.started.elapsed());
         Ok(())
     }
 
@@ -287,13 +305,5 @@ impl Live {
             }
         }
         self.tell_seen().await;
-    }
-}
-
-/// Waits for the frame in flight, or for ever when there is none.
-async fn maybe(publishing: &mut Option<BoxFuture<'static, Published>>) -> Published {
-    match publishing {
-        Some(publishing) => publishing.await,
-        None => std::future::pending().await,
     }
 }

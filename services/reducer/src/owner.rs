@@ -1,5 +1,6 @@
 //! The owner at work: entries in, frames out, one in flight, each fenced behind the one before.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use nixfleet_bus::{Landmark, MAX_OUTPUT_FRAME_BYTES, PublishError};
@@ -7,9 +8,13 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::{ManifestHash, OutputFrame, Position, mutant};
 
 use crate::ended::Ended;
-use crate::folder::{Folded, Folder, Item, Limits};
+use crate::folder::{Folder, Item, Limits};
 use crate::pins::{Fetched, Pins};
 use crate::takeover::Taken;
+use crate::writing::{Folded, Run};
+
+/// Frames that wait to be sent before no more are written.
+const READY_MAX: usize = 2;
 
 /// Bounds of an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +30,7 @@ pub struct OwnerConfig {
 /// A frame on its way into the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
-    /// The frame, with its outcomes as JSON.
+    /// The frame.
     pub folded: Arc<Folded>,
     /// The output sequence it must follow.
     pub expected: u64,
@@ -40,8 +45,12 @@ pub struct Owner {
     taken: Vec<Item>,
     /// Sequence of the last frame: the fence of the next.
     out_seq: u64,
-    /// Folded, and not sent.
-    ready: Option<Folded>,
+    /// Folded, and not written.
+    run: Option<Run>,
+    /// Whoever has the run before it writes.
+    is_writing: bool,
+    /// Written, and not sent.
+    ready: VecDeque<Folded>,
     /// Sent, and its fate is unknown.
     in_flight: Option<Arc<Folded>>,
     hash_every_entries: u64,
@@ -60,7 +69,9 @@ impl Owner {
             pins: taken.pins,
             taken: Vec::new(),
             out_seq: taken.out_seq,
-            ready: None,
+            run: None,
+            is_writing: false,
+            ready: VecDeque::new(),
             in_flight: None,
             hash_every_entries: config.hash_every_entries,
             unhashed_entries: 0,
@@ -89,9 +100,18 @@ impl Owner {
         self.taken.is_empty() && !self.folder.has_work()
     }
 
-    /// Takes what was read, once [`Owner::may_read`].
+    /// True when the next messages should be folded together with what waits.
+    pub fn may_take(&self) -> bool {
+        self.taken.is_empty() && self.folder.has_room()
+    }
+
+    /// Takes what was read, in its order, once [`Owner::may_take`].
     pub fn take(&mut self, items: Vec<Item>) {
-        self.taken.extend(items);
+        if self.taken.is_empty() {
+            self.taken = items;
+        } else {
+            self.taken.extend(items);
+        }
         self.queue();
     }
 
@@ -111,51 +131,73 @@ impl Owner {
         Ok(())
     }
 
-    /// True when [`Owner::fold`] would make a frame.
+    /// True when [`Owner::fold`] would make a run.
     pub fn may_fold(&self) -> bool {
-        self.ready.is_none() && self.folder.has_work()
+        self.run.is_none() && self.folder.has_work()
     }
 
-    /// Folds the next frame, unless one waits already, and shows it.
+    /// Folds the next run, unless one waits already, and shows the frame that it is.
     pub fn fold(&mut self) -> Option<&OutputFrame> {
         if !self.may_fold() {
             return None;
         }
-        let folded = self.folder.run(self.pins.set())?;
-        self.unhashed_entries += folded.frame.outcomes.len() as u64;
+        let run = self.folder.run(self.pins.set())?;
+        self.unhashed_entries += run.frame().outcomes.len() as u64;
         if self.may_read() {
             // Nothing that waits names a manifest that no rollout uses yet.
             self.pins.sweep(self.folder.state());
         }
-        self.ready = Some(folded);
-        self.ready.as_ref().map(|folded| &folded.frame)
+        Some(self.run.insert(run).frame())
     }
 
-    /// True when the frame that waits should carry the hash of the state that it ends with.
+    /// True when the run that waits should carry the hash of the state that it ends with.
     pub fn is_hash_due(&self) -> bool {
-        self.ready.is_some()
-            && self.unhashed_entries >= self.hash_every_entries
-            && self.folder.is_at_frame_end()
+        self.run.is_some() && self.unhashed_entries >= self.hash_every_entries
     }
 
-    /// Adds the hash to the frame that waits, when it is due; the caller decides whether there is
-    /// time for it.
+    /// Adds the hash to the run that waits, when it is due; the caller decides whether there is time
+    /// for it.
     pub fn add_hash(&mut self) {
         if !self.is_hash_due() {
             return;
         }
-        if let Some(folded) = &mut self.ready {
-            folded.frame.state_hash = Some(self.folder.state().hash());
+        if let Some(run) = &mut self.run {
+            run.add_hash(self.folder.state().hash());
             self.unhashed_entries = 0;
         }
     }
 
-    /// The frame to send now: the one that waits, unless one is in flight.
+    /// The run to write now, wherever [`Run::write`] does not keep the next fold waiting. One is
+    /// written at a time, in the order in which they were folded.
+    pub fn to_write(&mut self) -> Option<Run> {
+        if self.is_writing || self.ready.len() >= READY_MAX {
+            return None;
+        }
+        let run = self.run.take()?;
+        self.is_writing = true;
+        Some(run)
+    }
+
+    /// Takes the frames of the run that [`Owner::to_write`] gave away.
+    pub fn written(&mut self, frames: Vec<Folded>) {
+        self.is_writing = false;
+        self.folder.learn(&frames);
+        self.ready.extend(frames);
+    }
+
+    /// Writes the run that waits, here and now.
+    pub fn write(&mut self) {
+        if let Some(run) = self.to_write() {
+            self.written(run.write());
+        }
+    }
+
+    /// The frame to send now: the one that was written first, unless one is in flight.
     pub fn publish(&mut self) -> Option<Publish> {
         if self.in_flight.is_some() {
             return None;
         }
-        let folded = Arc::new(self.ready.take()?);
+        let folded = Arc::new(self.ready.pop_front()?);
         self.in_flight = Some(Arc::clone(&folded));
         let expected = self.out_seq;
         Some(Publish { folded, expected })
@@ -176,7 +218,10 @@ impl Owner {
         match result {
             Err(PublishError::Fenced { last, .. }) if mutant::is("reducer-drop-fence") => {
                 self.out_seq = last;
-                self.ready = folded.map(|folded| Folded::clone(&folded));
+                let folded = folded.map(|folded| Folded::clone(&folded));
+                folded
+                    .into_iter()
+                    .for_each(|folded| self.ready.push_front(folded));
                 Ok(())
             }
             Ok(seq) => {

@@ -1,54 +1,73 @@
 //! Metrics and logs of a turn, all derived from its outcomes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, EntryBody, HostEventBody, OutputFrame, Position, Reason, Verdict};
+use nixfleet_proto::{Entry, EntryBody, HostEventBody, Outcome, Position, Reason, Verdict};
 use nixfleet_reducer::Ended;
 
 use crate::run::SERVICE;
 
-/// Counts a published frame.
-pub fn published(frame: &OutputFrame, took: Duration) {
-    histogram!("nixfleet_turn_seconds", "service" => SERVICE).record(took);
-    histogram!("nixfleet_turn_entries", "service" => SERVICE).record(frame.outcomes.len() as f64);
-    count(frame);
-    for outcome in &frame.outcomes {
-        let Verdict::Rejected(rejection) = &outcome.verdict else {
-            continue;
+/// What is said of a frame once it is published.
+#[derive(Debug, Default)]
+pub struct Told {
+    entries: usize,
+    /// By verdict and entry: looking a counter up costs more than counting.
+    counts: BTreeMap<(&'static str, Cow<'static, str>), u64>,
+    rejected: Vec<Outcome>,
+}
+
+impl Told {
+    /// Of a frame's outcomes.
+    pub fn of(outcomes: Vec<Outcome>) -> Self {
+        let mut told = Self {
+            entries: outcomes.len(),
+            ..Self::default()
         };
-        counter!("nixfleet_rejections_total", "reason" => rejection.reason.name()).increment(1);
-        let Position { seq, index } = outcome.position;
-        let subject = &outcome.subject;
-        let (rollout, host) = (&subject.rollout_id, &subject.hostname);
-        let (entry, event) = (&*subject.entry, subject.event.as_deref());
-        match rejection.reason {
-            // Agents repeat what they are not sure of, and planners are replaced.
-            Reason::Stale | Reason::Fenced => {
-                tracing::debug!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
-            }
-            Reason::Illegal | Reason::Invariant | Reason::Unknown => {
-                tracing::info!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
+        for outcome in outcomes {
+            let of = (outcome.verdict.name(), outcome.subject.entry.clone());
+            *told.counts.entry(of).or_default() += 1;
+            if matches!(outcome.verdict, Verdict::Rejected(_)) {
+                told.rejected.push(outcome);
             }
         }
+        told
     }
 }
 
-/// Looking a counter up costs more than counting.
-fn count(frame: &OutputFrame) {
-    let mut counts = BTreeMap::<_, u64>::new();
-    for outcome in &frame.outcomes {
-        *counts
-            .entry((outcome.verdict.name(), &*outcome.subject.entry))
-            .or_default() += 1;
+/// Counts a published frame.
+pub fn published(told: &Told, took: Duration) {
+    histogram!("nixfleet_turn_seconds", "service" => SERVICE).record(took);
+    histogram!("nixfleet_turn_entries", "service" => SERVICE).record(told.entries as f64);
+    for ((verdict, entry), count) in &told.counts {
+        let entry = entry.clone().into_owned();
+        counter!("nixfleet_outcomes_total", "verdict" => *verdict, "entry" => entry)
+            .increment(*count);
     }
-    for ((verdict, entry), count) in counts {
-        let entry = entry.to_owned();
-        counter!("nixfleet_outcomes_total", "verdict" => verdict, "entry" => entry)
-            .increment(count);
+    told.rejected.iter().for_each(rejected);
+}
+
+fn rejected(outcome: &Outcome) {
+    let Verdict::Rejected(rejection) = &outcome.verdict else {
+        return;
+    };
+    counter!("nixfleet_rejections_total", "reason" => rejection.reason.name()).increment(1);
+    let Position { seq, index } = outcome.position;
+    let subject = &outcome.subject;
+    let (rollout, host) = (&subject.rollout_id, &subject.hostname);
+    let (entry, event) = (&*subject.entry, subject.event.as_deref());
+    match rejection.reason {
+        // Agents repeat what they are not sure of, and planners are replaced.
+        Reason::Stale | Reason::Fenced => {
+            tracing::debug!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
+        }
+        Reason::Illegal | Reason::Invariant | Reason::Unknown => {
+            tracing::info!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
+        }
     }
 }
 

@@ -34,6 +34,18 @@ pub(super) fn fit(outcome: &mut Outcome) {
     }
 }
 
+/// Writes an outcome of a fold behind what `json` holds.
+///
+/// # Panics
+/// Never: an outcome has text keys only, and memory takes every byte.
+pub fn write(outcome: &Outcome, json: &mut Vec<u8>) {
+    let before = json.len();
+    serde_json::to_writer(&mut *json, outcome)
+        .expect("an outcome has text keys only, and memory takes every byte");
+    let bytes = json.len() - before;
+    debug_assert!(bytes < bound(outcome), "a bound is no bound");
+}
+
 /// Bytes of the outcome as JSON with the comma behind it.
 pub(super) fn json_bytes(outcome: &Outcome) -> usize {
     struct Count(usize);

@@ -33,9 +33,8 @@ impl Log {
         let seq = self.outcomes.len() as u64 + 1;
         let position = Position { seq, index: 0 };
         let mut json = b"before".to_vec();
-        let outcome = self
-            .state
-            .apply_written(position, &entry, &self.pinned, &mut json);
+        let outcome = self.state.apply(position, &entry, &self.pinned);
+        nixfleet_core::partition::write(&outcome, &mut json);
         let written = json.strip_prefix(b"before").unwrap();
         assert_eq!(written, serde_json::to_vec(&outcome).unwrap());
         assert!(written.len() < MAX_OUTCOME_BYTES);

@@ -18,6 +18,8 @@ fn one_frame_is_in_flight_and_the_next_follows_it() {
     owner.take(vec![barrier]);
     assert!(owner.may_fold() && !owner.may_read());
     owner.fold().unwrap();
+    assert!(owner.publish().is_none(), "it is not written");
+    owner.write();
     let first = owner.publish().unwrap();
     assert_eq!(first.expected, 1);
 
@@ -27,11 +29,42 @@ fn one_frame_is_in_flight_and_the_next_follows_it() {
     let hash = owner.lacking().unwrap().clone();
     owner.give(hash.clone(), fetched(&hash)).unwrap();
     owner.fold().unwrap();
+    owner.write();
     assert!(owner.publish().is_none(), "one at a time");
-    assert!(owner.fold().is_none(), "one waits");
     owner.published(Ok(2)).unwrap();
     assert_eq!(owner.publish().unwrap().expected, 2);
     assert!(owner.is_publishing());
+}
+
+#[test]
+fn the_next_run_is_folded_while_one_is_written_and_frames_keep_their_order() {
+    let input = (1..=6).map(|seq| acknowledged("stable@4f", &format!("h{seq}")));
+    let mut world = World::of([opening("stable@4f")].into_iter().chain(input));
+    let mut owner = Owner::new(world.take_over().unwrap(), CONFIG);
+    let fold = |owner: &mut Owner, seq: u64| {
+        let entry = world.input[seq as usize - 1].clone();
+        owner.take(vec![world.item(seq, entry)]);
+        while let Some(hash) = owner.lacking().cloned() {
+            owner.give(hash.clone(), fetched(&hash)).unwrap();
+        }
+        owner.fold().is_some()
+    };
+    assert!(fold(&mut owner, 1));
+    let first = owner.to_write().unwrap();
+    assert!(fold(&mut owner, 2), "one is being written");
+    assert!(owner.to_write().is_none(), "one is written at a time");
+    assert!(!fold(&mut owner, 3), "one waits to be written");
+    owner.written(first.write());
+    owner.write();
+    assert!(owner.fold().is_some());
+    assert!(owner.to_write().is_none(), "enough waits to be sent");
+    let mut sent = Vec::new();
+    while let Some(publish) = owner.publish() {
+        sent.push(publish.folded.frame.first_input.unwrap().seq);
+        owner.published(Ok(publish.expected + 1)).unwrap();
+        owner.write();
+    }
+    assert_eq!(sent, [1, 2, 3]);
 }
 
 #[test]
@@ -42,6 +75,7 @@ fn whatever_is_not_stored_ends_the_ownership() {
         let item = world.item(1, world.input[0].clone());
         owner.take(vec![item]);
         owner.fold().unwrap();
+        owner.write();
         owner.publish().unwrap();
         owner.published(Err(error)).unwrap_err()
     };
@@ -85,6 +119,7 @@ fn a_hash_is_due_after_so_many_entries_and_fits_its_frame() {
         }
         owner.fold().unwrap();
         owner.add_hash();
+        owner.write();
         let publish = owner.publish().unwrap();
         if let Some(hash) = &publish.folded.frame.state_hash {
             assert_eq!(*hash, owner.state().hash());

@@ -176,6 +176,7 @@ impl World {
             }
             owner.fold().unwrap();
             owner.add_hash();
+            owner.write();
             let publish = owner.publish().unwrap();
             let published = self.publish(&publish.folded.frame, publish.expected);
             owner.published(published).unwrap();

@@ -217,11 +217,14 @@ impl Live {
 
     /// Folds, publishes, answers and reads whatever can be.
     fn go_on(&mut self, with: &mut With<'_>) {
-        while self.owner.fold().is_some() {
-            self.owner.add_hash();
+        loop {
+            self.owner.write();
             self.publish(with);
+            if self.owner.fold().is_none() {
+                break;
+            }
+            self.owner.add_hash();
         }
-        self.publish(with);
         for (reply, waiter) in self.recovery.folded(self.owner.state(), self.owner.next()) {
             answer(reply, waiter, with);
         }
@@ -247,7 +250,7 @@ impl Live {
             }
             None => {}
         }
-        if self.owner.may_read() && !self.is_stopping {
+        if self.owner.may_take() && !self.is_stopping {
             self.reader.ask(with.me, with.env);
         }
     }
