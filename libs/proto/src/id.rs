@@ -5,7 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::text;
 
 /// Defines a cheaply clonable text newtype ordered by bytes.
 macro_rules! text_id {
@@ -13,7 +15,7 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        pub struct $name(#[serde(deserialize_with = "text::shared")] Arc<str>);
 
         impl $name {
             /// Wraps a text as it is.
@@ -98,14 +100,19 @@ text_id!(
 /// Identity of a rollout: `{channel}@{ref}`.
 ///
 /// Source: docs/semantics.md, names.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RolloutId(Arc<str>);
 
 /// Without a copy: every record, effect and event names its rollout.
 impl Serialize for RolloutId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RolloutId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::parsed(deserializer, str::parse)
     }
 }
 

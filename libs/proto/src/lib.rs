@@ -23,6 +23,7 @@ pub mod wire;
 
 mod json;
 mod tagged;
+mod text;
 mod time;
 
 pub use action::{Gate, Hold, PlanAction};
