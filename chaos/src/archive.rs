@@ -42,7 +42,7 @@ pub async fn against_logs(database_url: &str, logs: &[Logs]) -> Result<Vec<Strin
 async fn load<T: DeserializeOwned>(database_url: &str, stream: &str) -> Result<Archived<T>> {
     let rows = query(
         database_url,
-        "SELECT sequence, index, payload::text FROM event_log WHERE stream = $1 AND index >= 0",
+        "SELECT sequence, index, payload::text FROM archive_items WHERE stream = $1 AND index >= 0",
         &[&stream],
     )
     .await?;

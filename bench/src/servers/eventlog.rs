@@ -24,11 +24,13 @@ use crate::report::{Figure, Target};
 const TARGET: f64 = 0.70;
 /// Rows after which a transaction is closed, as the event log's `archive.batch_rows`.
 const BATCH_ROWS: i64 = 5_000;
+/// Bytes of outcomes after which it is closed, as the event log does.
+const BATCH_BYTES: i64 = 8 * 1024 * 1024;
 
 /// Last archived sequences by stream.
 type Marks = BTreeMap<String, u64>;
 
-/// Rows per second from the streams to the archive.
+/// Entries and outcomes per second from the streams to the archive.
 ///
 /// # Errors
 /// When a server or program is missing, or rows are missing in the archive.
@@ -47,21 +49,21 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
         let copies = copies.as_ref().context("the archive was not read")?;
         limits.push(copies.write().await?);
         say!(
-            "eventlog {round}/{}: {rate:.0} rows/s, limit {:.0}; {usage}",
+            "eventlog {round}/{}: {rate:.0} items/s, limit {:.0}; {usage}",
             options.rounds,
             limits[round - 1]
         );
         notes.push(usage);
     }
-    let figure = Figure::new("eventlog", "streams to archive", "rows/s", rates)
+    let figure = Figure::new("eventlog", "streams to archive", "items/s", rates)
         .of(options.hosts)
         .against("bare COPY of the same rows", limits)
         .target(Target::RatioAtLeast(TARGET));
     Ok(vec![figure.noting(notes)])
 }
 
-/// Runs the service on a new database until everything is archived. Gives the rows per second behind
-/// the first transactions, and who was busy.
+/// Runs the service on a new database until everything is archived. Gives the entries, outcomes and
+/// frames per second behind the first transactions, and who was busy.
 async fn archive(folded: &Folded) -> Result<(Database, f64, String)> {
     let (database, store) = world::database().await?;
     let mut stack = folded.world.launch(&[Service::Eventlog], &database)?;
@@ -86,13 +88,13 @@ async fn archive(folded: &Folded) -> Result<(Database, f64, String)> {
     stack.stop()?;
     store.close();
     let client = connect(&database.url).await?;
-    let all = rows(&client, &ends).await?;
-    let before = rows(&client, &first).await?;
+    let all = items(&client, &ends).await?;
+    let before = items(&client, &first).await?;
     let entries: usize = folded.frames.iter().map(|frame| frame.entries).sum();
     let expected = 2 * entries + folded.frames.len();
     ensure!(
         usize::try_from(all)? == expected,
-        "the archive has {all} rows, the streams make {expected}"
+        "the archive has {all} items, the streams make {expected}"
     );
     ensure!(
         all > before,
@@ -119,9 +121,9 @@ async fn reach(store: &Store, arrived: impl Fn(&Marks) -> bool) -> Result<(Insta
     .await
 }
 
-/// Archived rows up to these sequences.
-async fn rows(client: &Client, marks: &Marks) -> Result<i64> {
-    let query = "SELECT count(*) FROM nixfleet.event_log WHERE stream = $1 AND sequence <= $2";
+/// Archived entries, outcomes and frames up to these sequences.
+async fn items(client: &Client, marks: &Marks) -> Result<i64> {
+    let query = "SELECT count(*) FROM nixfleet.archive_items WHERE stream = $1 AND sequence <= $2";
     let mut total = 0;
     for (stream, sequence) in marks {
         let sequence = i64::try_from(*sequence)?;
@@ -131,32 +133,70 @@ async fn rows(client: &Client, marks: &Marks) -> Result<i64> {
     Ok(total)
 }
 
+/// Consecutive messages of a stream for one transaction.
+struct Piece {
+    stream: String,
+    first: i64,
+    last: i64,
+    rows: i64,
+    /// Of outcomes.
+    bytes: i64,
+}
+
+impl Piece {
+    fn takes(&self, next: &Self) -> bool {
+        self.stream == next.stream && self.rows < BATCH_ROWS && self.bytes < BATCH_BYTES
+    }
+
+    fn take(&mut self, next: &Self) {
+        self.last = next.last;
+        self.rows += next.rows;
+        self.bytes += next.bytes;
+    }
+}
+
 /// An archive as Postgres itself writes it for a COPY, one piece per transaction, by stream.
 struct Copies {
     streams: Vec<Vec<Vec<Bytes>>>,
     rows: i64,
+    /// What the rows hold: entries, outcomes and frames.
+    items: i64,
 }
 
 impl Copies {
     /// Reads an archive.
     async fn take(database: &Database) -> Result<Self> {
         let client = connect(&database.url).await?;
-        let query = "SELECT stream, sequence, count(*) FROM nixfleet.event_log
+        let count = "SELECT count(*) FROM nixfleet.archive_items";
+        let items = client.query_one(count, &[]).await?.get(0);
+        let query = "SELECT stream, sequence, count(*),
+                            coalesce(sum(octet_length(outcomes::text)), 0)::bigint
+                     FROM nixfleet.event_log
                      GROUP BY stream, sequence ORDER BY stream, sequence";
-        let mut pieces: Vec<(String, i64, i64, i64)> = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::new();
         let mut total = 0;
         for row in client.query(query, &[]).await? {
-            let (stream, sequence, rows): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
-            total += rows;
+            let next = Piece {
+                stream: row.get(0),
+                first: row.get(1),
+                last: row.get(1),
+                rows: row.get(2),
+                bytes: row.get(3),
+            };
+            total += next.rows;
             match pieces.last_mut() {
-                Some(piece) if piece.0 == stream && piece.3 + rows <= BATCH_ROWS => {
-                    (piece.2, piece.3) = (sequence, piece.3 + rows);
-                }
-                Some(_) | None => pieces.push((stream, sequence, sequence, rows)),
+                Some(piece) if piece.takes(&next) => piece.take(&next),
+                Some(_) | None => pieces.push(next),
             }
         }
         let mut streams: BTreeMap<String, Vec<Vec<Bytes>>> = BTreeMap::new();
-        for (stream, first, last, _) in pieces {
+        for piece in pieces {
+            let Piece {
+                stream,
+                first,
+                last,
+                ..
+            } = piece;
             // Names of streams have no characters that SQL gives a meaning to.
             let rows = format!(
                 "(SELECT * FROM nixfleet.event_log WHERE stream = '{stream}'
@@ -168,11 +208,12 @@ impl Copies {
         Ok(Self {
             streams: streams.into_values().collect(),
             rows: total,
+            items,
         })
     }
 
     /// Writes it into a new database, every stream on a connection of its own, as the event log does;
-    /// gives rows per second.
+    /// gives entries, outcomes and frames per second.
     async fn write(&self) -> Result<f64> {
         let (database, store) = world::database().await?;
         store.close();
@@ -192,7 +233,7 @@ impl Copies {
             "{written} of {} rows were copied",
             self.rows
         );
-        Ok(self.rows as f64 / seconds)
+        Ok(self.items as f64 / seconds)
     }
 }
 

@@ -20,7 +20,7 @@ SET record = n.record, input_seq = n.seq, input_index = n.index, traceparent = n
     activation_failed_at = n.t3, probe_observed_first_at = n.t4, probe_failure_first_at = n.t5,
     soak_due_at = n.t6, converged_at = n.t7, failed_at = n.t8, reverted_at = n.t9,
     policy_applied = n.policy, unchanged = n.unchanged, last_event_seq = n.e0, recovery_seq = n.e1
-FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::bigint[], $5::bigint[], $6::text[],
+FROM unnest($1::text[], $2::text[], $3::json[], $4::bigint[], $5::bigint[], $6::text[],
             $7::text[], $8::text[], $9::text[], $10::text[], $11::timestamptz[],
             $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
             $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[],
@@ -31,7 +31,7 @@ WHERE r.rollout_id = n.rollout_id AND r.hostname = n.hostname";
 const UPSERT_PLAIN: &str = "
 INSERT INTO nixfleet.plain_records
 SELECT n.rollout_id, n.hostname, n.record, n.seq, n.index, n.traceparent
-FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::bigint[], $5::bigint[], $6::text[])
+FROM unnest($1::text[], $2::text[], $3::json[], $4::bigint[], $5::bigint[], $6::text[])
      AS n (rollout_id, hostname, record, seq, index, traceparent)
 ON CONFLICT (rollout_id, hostname) DO UPDATE
 SET record = excluded.record, seq = excluded.seq, index = excluded.index,
@@ -39,7 +39,7 @@ SET record = excluded.record, seq = excluded.seq, index = excluded.index,
 const CREATE_PLAIN: &str = "
 CREATE TABLE nixfleet.plain_records (
     rollout_id text COLLATE \"C\" NOT NULL, hostname text COLLATE \"C\" NOT NULL,
-    record jsonb NOT NULL, seq bigint NOT NULL, index bigint NOT NULL, traceparent text,
+    record json NOT NULL, seq bigint NOT NULL, index bigint NOT NULL, traceparent text,
     PRIMARY KEY (rollout_id, hostname)
 ) WITH (fillfactor = 70);
 GRANT SELECT, INSERT, UPDATE ON nixfleet.plain_records TO nixfleet_applier";

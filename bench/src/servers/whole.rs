@@ -69,12 +69,12 @@ struct Alone {
 /// The stage of the way that lets the fewest events through.
 fn slowest(kind: Kind, figures: &[Figure]) -> Result<Alone> {
     // Stage, unit of its rate, and how much of it an event makes: the archive has its entry and its
-    // outcome, and a row per frame, of which there are few.
+    // outcome, and the frames, of which there are few.
     let way = [
         (kind.stage, "events/s", 1.0),
         ("reducer", "entries/s", 1.0),
         ("applier", "entries/s", 1.0),
-        ("eventlog", "rows/s", 2.0),
+        ("eventlog", "items/s", 2.0),
     ];
     let rates = way.map(|(stage, unit, per_event)| {
         let mut figures = figures.iter();
@@ -201,7 +201,7 @@ mod tests {
             // Rows of tables are no events.
             figure("applier", "rows/s", 1.0),
             figure("applier", "entries/s", rates[1]),
-            figure("eventlog", "rows/s", rates[2]),
+            figure("eventlog", "items/s", rates[2]),
             figure("ingest-single", "events/s", rates[3]),
             figure("ingest-array", "events/s", rates[4]),
         ]

@@ -16,12 +16,14 @@ const UNDECODABLE: &str = "undecodable";
 /// One row of an archived message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Archived<'a> {
-    /// Place in the message; -1 for an output frame without its outcomes.
+    /// Place in the message; -1 for an output frame.
     pub index: i32,
     /// What it holds.
     pub kind: &'a str,
     /// JSON text.
     pub payload: &'a str,
+    /// The outcomes of an output frame, as the JSON text of an array.
+    pub outcomes: Option<&'a str>,
 }
 
 /// A row that is not what the archive should hold.
@@ -83,21 +85,17 @@ pub fn output_frame(sequence: u64, rows: &[Archived<'_>]) -> Result<OutputFrame,
         index,
         fault,
     };
-    let Some((head, outcomes)) = rows.split_first() else {
-        return Err(bad(0, "it has no rows".to_owned()));
+    let [head] = rows else {
+        return Err(bad(-1, format!("{} rows instead of one", rows.len())));
     };
     if head.index != -1 {
         return Err(bad(head.index, format!("{} instead of a frame", head.kind)));
     }
     let frame: Frame =
         serde_json::from_str(head.payload).map_err(|fault| bad(-1, fault.to_string()))?;
-    let outcomes = (0..).zip(outcomes).map(|(place, row)| {
-        if row.index != place {
-            return Err(bad(row.index, format!("row {place} is missing")));
-        }
-        let outcome: Result<Outcome, _> = serde_json::from_str(row.payload);
-        outcome.map_err(|fault| bad(row.index, fault.to_string()))
-    });
+    let outcomes = head.outcomes.unwrap_or("[]");
+    let outcomes: Vec<Outcome> =
+        serde_json::from_str(outcomes).map_err(|fault| bad(-1, fault.to_string()))?;
     Ok(OutputFrame {
         v: frame.v,
         epoch: frame.epoch,
@@ -106,7 +104,7 @@ pub fn output_frame(sequence: u64, rows: &[Archived<'_>]) -> Result<OutputFrame,
         last_input_id: frame.last_input_id,
         rebuilt_from: frame.rebuilt_from,
         state_hash: frame.state_hash,
-        outcomes: outcomes.collect::<Result<_, _>>()?,
+        outcomes,
     })
 }
 
@@ -181,6 +179,7 @@ mod tests {
             index,
             kind,
             payload,
+            outcomes: None,
         }
     }
 
@@ -227,12 +226,17 @@ mod tests {
             "subject":{"entry":"Barrier"},"rejected":{"reason":"fenced","message":"no"}}"#;
         let head = r#"{"v":1,"epoch":2,"firstInput":{"seq":3,"index":1},
             "lastInput":{"seq":3,"index":1,"of":2}}"#;
-        let rows = [row(-1, "frame", head), row(0, "rejected", outcome)];
-        let frame = output_frame(7, &rows).unwrap();
+        let outcomes = format!("[{outcome}]");
+        let row = |outcomes| Archived {
+            outcomes,
+            ..row(-1, "frame", head)
+        };
+        let frame = output_frame(7, &[row(Some(&*outcomes))]).unwrap();
         assert_eq!((frame.epoch, frame.outcomes.len()), (2, 1));
         assert_eq!(frame.last_input.unwrap().of, 2);
-        assert!(output_frame(7, &rows[1..]).is_err());
-        assert!(output_frame(7, &[rows[0], row(1, "rejected", outcome)]).is_err());
+        assert!(output_frame(7, &[row(None)]).unwrap().outcomes.is_empty());
+        assert!(output_frame(7, &[row(Some("[{}]"))]).is_err());
+        assert!(output_frame(7, &[row(None), row(None)]).is_err());
         assert!(output_frame(7, &[]).is_err());
     }
 }

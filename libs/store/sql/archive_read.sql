@@ -1,4 +1,4 @@
-SELECT sequence, index, ts, kind, payload::text
+SELECT sequence, index, ts, kind, payload::text, outcomes::text
 FROM event_log
 WHERE stream = $1 AND sequence BETWEEN $2 AND $3
 ORDER BY sequence, index

@@ -11,7 +11,7 @@ SET record = n.record, input_seq = n.input_seq, input_index = n.input_index,
     converged_at = n.converged_at, failed_at = n.failed_at, reverted_at = n.reverted_at,
     policy_applied = n.policy_applied, unchanged = n.unchanged,
     last_event_seq = n.last_event_seq::numeric, recovery_seq = n.recovery_seq::numeric
-FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::bigint[], $5::bigint[], $6::text[],
+FROM unnest($1::text[], $2::text[], $3::json[], $4::bigint[], $5::bigint[], $6::text[],
             $7::text[], $8::text[], $9::text[], $10::text[], $11::timestamptz[],
             $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
             $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[],

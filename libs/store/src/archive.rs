@@ -15,7 +15,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::Type;
 
 use crate::error::{ArchiveError, DbError, ReadError};
-use crate::jsonb::Jsonb;
+use crate::json::Json;
 use crate::sql::sql;
 use crate::store::Store;
 use crate::text::{column_time, decode, encode, encode_json};
@@ -27,8 +27,7 @@ pub struct ArchiveRow {
     pub stream: String,
     /// Its sequence.
     pub sequence: u64,
-    /// Place of the entry or outcome in the frame; 0 for a message that is no frame; -1 for an
-    /// output frame without its outcomes.
+    /// Place of the entry in the frame; 0 for a message that is no frame; -1 for an output frame.
     pub index: i32,
     /// Its subject.
     pub subject: String,
@@ -40,13 +39,15 @@ pub struct ArchiveRow {
     pub rollout_id: Option<RolloutId>,
     /// The host it is about.
     pub hostname: Option<Hostname>,
-    /// An entry's own position in the input log, or that of the entry an outcome answers; joins the
-    /// two.
+    /// An entry's own position in the input log, or the last one that an output frame covers; joins
+    /// the two.
     pub input: Option<Position>,
-    /// The entry, the outcome or the message, as JSON text.
+    /// The entry, the message, or the frame without its outcomes, as JSON text.
     pub payload: String,
     /// Trace context of the entry.
     pub traceparent: Option<String>,
+    /// The outcomes of an output frame, as the JSON text of an array; absent when it has none.
+    pub outcomes: Option<String>,
 }
 
 /// A move of the archive's cursor of one stream.
@@ -74,7 +75,7 @@ pub struct ArchiveMark {
 /// Days whose partition of `event_log` this process has seen.
 pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
 
-const COLUMNS: [Type; 12] = [
+const COLUMNS: [Type; 13] = [
     Type::TEXT,
     Type::INT8,
     Type::INT4,
@@ -87,6 +88,7 @@ const COLUMNS: [Type; 12] = [
     Type::INT8,
     Type::JSONB,
     Type::TEXT,
+    Type::JSON,
 ];
 
 impl Store {
@@ -259,6 +261,7 @@ async fn copy_rows(transaction: &Transaction<'_>, rows: &[ArchiveRow]) -> Result
             .map(|input| column_seq("the input sequence", input.seq))
             .transpose()?;
         let payload = encode_json(&row.payload);
+        let outcomes = row.outcomes.as_deref().map(encode_json);
         writer
             .as_mut()
             .write(&[
@@ -272,8 +275,9 @@ async fn copy_rows(transaction: &Transaction<'_>, rows: &[ArchiveRow]) -> Result
                 &row.hostname.as_ref().map(|name| encode(name.as_str())),
                 &input_seq,
                 &row.input.map(|input| i64::from(input.index)),
-                &Jsonb(&payload),
+                &Json(&payload),
                 &row.traceparent.as_deref().map(encode),
+                &outcomes.map(Json),
             ])
             .await
             .map_err(failed())?;

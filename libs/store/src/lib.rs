@@ -18,7 +18,7 @@ pub mod text;
 
 mod apply;
 mod cursor;
-mod jsonb;
+mod json;
 mod liveness;
 mod load;
 mod migrate;

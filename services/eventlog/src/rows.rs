@@ -1,7 +1,7 @@
 //! What a message becomes in the archive.
 //!
-//! What is archived is the JSON as it came, with fields this release does not know: each frame is read
-//! once in full, and then cut into its pieces.
+//! What is archived is the JSON as it came, with fields this release does not know. An input frame is
+//! read in full and then cut into its entries; the outcomes of an output frame stay together, unread.
 //!
 //! Source: docs/storage.md, the archive.
 
@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use nixfleet_bus::{Message, decode_input, decode_output};
-use nixfleet_proto::outcome::Verdict;
-use nixfleet_proto::{InputFrame, OutputFrame, Position};
+use nixfleet_bus::{Message, decode_input};
+use nixfleet_proto::frame::{InputMark, MAX_OUTPUT_FRAME_BYTES};
+use nixfleet_proto::{InputFrame, LAYOUT_VERSION, Position};
 use nixfleet_store::ArchiveRow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -20,11 +20,20 @@ use crate::stream::{Content, Stream};
 
 /// Kind of a message that cannot be read.
 pub const UNDECODABLE: &str = "undecodable";
-/// Index of an output frame without its outcomes.
+/// Index of an output frame.
 const FRAME_INDEX: i32 = -1;
 /// Names longer than this are not put in the indexed columns, which hold at most some 2,700 bytes;
 /// the payload has them.
 const NAME_BYTES_MAX: usize = 512;
+
+/// What has to be known of an output frame to find an outcome in it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    v: u32,
+    #[serde(default)]
+    last_input: Option<InputMark>,
+}
 
 /// A message that cannot be read, kept as it is.
 #[derive(Serialize)]
@@ -86,12 +95,14 @@ fn row(stream: &Stream, message: &Message, kind: &str, payload: String) -> Archi
         input: None,
         payload,
         traceparent: message.traceparent.clone(),
+        outcomes: None,
     }
 }
 
 fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> {
     let frame: InputFrame = decode_input(message).map_err(|error| error.to_string())?;
-    let payloads = take_array(&mut fields(message)?, "entries")?;
+    let entries = take(&mut fields(message)?, "entries")?;
+    let payloads: Vec<&RawValue> = parse(entries.get().as_bytes())?;
     let rows = (0_u32..).zip(frame.entries.iter().zip(payloads));
     Ok(rows
         .map(|(index, (entry, payload))| ArchiveRow {
@@ -117,37 +128,29 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
 }
 
 fn output(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> {
-    let frame: OutputFrame = decode_output(message).map_err(|error| error.to_string())?;
+    let (bytes, max) = (message.payload.len(), MAX_OUTPUT_FRAME_BYTES);
+    if bytes > max {
+        return Err(format!("{bytes} bytes, more than {max}"));
+    }
     let mut around = fields(message)?;
-    let payloads = take_array(&mut around, "outcomes")?;
+    let outcomes = take(&mut around, "outcomes")?.get();
+    let list = outcomes.strip_prefix('[');
+    let items = list.ok_or("outcomes is no array")?.trim_end_matches(']');
     let around = serde_json::to_string(&around).map_err(|error| error.to_string())?;
-    let mut rows = vec![ArchiveRow {
+    let head: Head = parse(around.as_bytes())?;
+    if head.v != LAYOUT_VERSION {
+        return Err(format!("layout version {} is not known", head.v));
+    }
+    let has_outcomes = !items.trim_ascii().is_empty();
+    Ok(vec![ArchiveRow {
         index: FRAME_INDEX,
+        input: head.last_input.map(|last| Position {
+            seq: last.seq,
+            index: last.index,
+        }),
+        outcomes: has_outcomes.then(|| outcomes.to_owned()),
         ..row(stream, message, "frame", around)
-    }];
-    let outcomes = (0_u32..).zip(frame.outcomes.iter().zip(payloads));
-    rows.extend(outcomes.map(|(index, (outcome, payload))| {
-        let kind = match outcome.verdict {
-            Verdict::Accepted(_) => "accepted",
-            Verdict::Rejected(_) => "rejected",
-        };
-        let subject = &outcome.subject;
-        ArchiveRow {
-            index: row_index(index),
-            rollout_id: subject
-                .rollout_id
-                .clone()
-                .filter(|id| id.as_str().len() <= NAME_BYTES_MAX),
-            hostname: subject
-                .hostname
-                .clone()
-                .filter(|name| name.as_str().len() <= NAME_BYTES_MAX),
-            input: Some(outcome.position),
-            traceparent: outcome.traceparent.clone(),
-            ..row(stream, message, kind, payload.get().to_owned())
-        }
-    }));
-    Ok(rows)
+    }])
 }
 
 fn whole(stream: &Stream, message: &Message, kind: &str) -> Result<Vec<ArchiveRow>, String> {
@@ -169,13 +172,12 @@ fn fields(message: &Message) -> Result<BTreeMap<String, &RawValue>, String> {
     parse(&message.payload)
 }
 
-fn take_array<'a>(
+fn take<'a>(
     fields: &mut BTreeMap<String, &'a RawValue>,
     key: &str,
-) -> Result<Vec<&'a RawValue>, String> {
-    let array = fields.remove(key);
-    let array = array.ok_or_else(|| format!("there is no array {key}"))?;
-    parse(array.get().as_bytes())
+) -> Result<&'a RawValue, String> {
+    let field = fields.remove(key);
+    field.ok_or_else(|| format!("there is no field {key}"))
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
@@ -241,12 +243,39 @@ mod tests {
     }
 
     #[test]
-    fn an_output_frame_becomes_its_outcomes_and_the_frame_around_them() {
-        let frame = format!(r#"{{"v":1,"epoch":2,"outcomes":[{OUTCOME}]}}"#);
+    fn an_output_frame_is_one_row_that_says_how_far_it_covers() {
+        let last = r#""lastInput":{"seq":3,"index":1,"of":2}"#;
+        let frame = format!(r#"{{"v":1,"epoch":2,{last},"later":0,"outcomes":[{OUTCOME}]}}"#);
         let rows = rows(&stream(Content::Output), &message(frame));
-        let expected = [(-1, "frame", None), (0, "rejected", Some((3, 1)))];
-        assert_eq!(shape(&rows), expected);
-        assert_eq!(rows[0].payload, r#"{"epoch":2,"v":1}"#);
+        assert_eq!(shape(&rows), [(-1, "frame", Some((3, 1)))]);
+        let around = format!(r#"{{"epoch":2,{last},"later":0,"v":1}}"#);
+        assert_eq!(rows[0].payload, around);
+        assert_eq!(rows[0].outcomes, Some(format!("[{OUTCOME}]")));
+    }
+
+    #[test]
+    fn a_takeover_has_no_outcomes() {
+        let frame = r#"{"v":1,"epoch":2,"outcomes":[ ]}"#;
+        let rows = rows(&stream(Content::Output), &message(frame));
+        assert_eq!(shape(&rows), [(-1, "frame", None)]);
+        assert_eq!(rows[0].outcomes, None);
+    }
+
+    #[test]
+    fn what_is_no_output_frame_is_kept_as_it_is() {
+        let large = "x".repeat(MAX_OUTPUT_FRAME_BYTES);
+        for frame in [
+            r#"{"v":2,"epoch":2,"outcomes":[]}"#,
+            r#"{"epoch":2,"outcomes":[]}"#,
+            r#"{"v":1,"epoch":2,"outcomes":{}}"#,
+            r#"{"v":1,"epoch":2}"#,
+            r#"{"v":1,"epoch":2,"lastInput":7,"outcomes":[]}"#,
+            r#"{"v":1,"epoch":2,"outcomes":[{]}"#,
+            &format!(r#"{{"v":1,"epoch":2,"outcomes":[],"x":"{large}"}}"#),
+        ] {
+            let rows = rows(&stream(Content::Output), &message(frame));
+            assert_eq!(shape(&rows), [(0, UNDECODABLE, None)], "{frame:.60}");
+        }
     }
 
     #[test]

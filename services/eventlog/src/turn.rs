@@ -14,6 +14,8 @@ use crate::stream::Stream;
 
 /// Pause before a transaction is tried again; the database is restarting or busy.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Most bytes of messages in one transaction, beside the last message.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// The archive of one stream.
 pub struct Archive {
@@ -146,12 +148,14 @@ pub fn chunks(stream: &Stream, messages: Vec<Message>, batch_rows: usize) -> Vec
         messages: Vec::new(),
         rows: Vec::new(),
     };
-    let (mut chunks, mut open) = (Vec::new(), empty());
+    let (mut chunks, mut open, mut bytes) = (Vec::new(), empty(), 0);
     for message in messages {
         open.rows.extend(rows(stream, &message));
+        bytes += message.payload.len();
         open.messages.push(message);
-        if open.rows.len() >= batch_rows {
+        if open.rows.len() >= batch_rows || bytes >= BATCH_BYTES {
             chunks.push(std::mem::replace(&mut open, empty()));
+            bytes = 0;
         }
     }
     if !open.messages.is_empty() {
@@ -209,5 +213,24 @@ mod tests {
             .collect();
         assert_eq!(cut, [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
         assert!(chunks(&stream, Vec::new(), 3).is_empty());
+    }
+
+    #[test]
+    fn large_messages_fill_a_transaction_by_their_bytes() {
+        let stream = Stream {
+            name: "S".to_owned(),
+            content: Content::Dead,
+        };
+        let message = |seq| Message {
+            seq,
+            subject: "s".to_owned(),
+            msg_id: None,
+            traceparent: None,
+            time: Timestamp::UNIX_EPOCH,
+            payload: vec![b' '; BATCH_BYTES / 2].into(),
+        };
+        let cut = chunks(&stream, (1..=3).map(message).collect(), 5_000);
+        let sizes: Vec<_> = cut.iter().map(|chunk| chunk.messages.len()).collect();
+        assert_eq!(sizes, [2, 1]);
     }
 }

@@ -211,6 +211,7 @@ fn rows(message: &ArchivedMessage) -> Vec<Archived<'_>> {
             index: row.index,
             kind: &row.kind,
             payload: &row.payload,
+            outcomes: row.outcomes.as_deref(),
         })
         .collect()
 }

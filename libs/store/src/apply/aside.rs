@@ -8,7 +8,7 @@ use nixfleet_proto::subject::Partition;
 use super::record_json;
 use super::records::StampColumns;
 use crate::error::ApplyError;
-use crate::jsonb::Jsonb;
+use crate::json::Json;
 use crate::rows::{
     Applied, BlockChange, BlockKey, DispatchChange, DispatchRecord, FailureSet, HostKey, ProbeKey,
     TurnRows,
@@ -164,7 +164,7 @@ async fn upsert_dispatches(
     for ((id, hostname), change) in queued {
         ids.push(encode(id.as_str()));
         hostnames.push(encode(hostname.as_str()));
-        records.push(Jsonb(record_json(&DispatchRecord {
+        records.push(Json(record_json(&DispatchRecord {
             target_closure: change.target_closure.clone(),
             soak_minutes: change.soak_minutes,
             enqueued_at: change.stamp.at,

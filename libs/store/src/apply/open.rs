@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 
 use super::{column_seq, record_json};
 use crate::error::{ApplyError, DbError};
-use crate::jsonb::Jsonb;
+use crate::json::Json;
 use crate::rows::{OpenedRollout, PinnedTerms};
 use crate::sql::sql;
 use crate::text::{column_minutes, column_time, encode};
@@ -25,7 +25,7 @@ const HOST_COLUMNS: [Type; 13] = [
     Type::INT4,
     Type::INT8,
     Type::BOOL,
-    Type::JSONB,
+    Type::JSON,
     Type::INT8,
     Type::INT8,
     Type::TEXT,
@@ -97,7 +97,7 @@ async fn copy_hosts<'a>(
                 &i32::from(partition.number()),
                 &i64::from(host.wave_index),
                 &host.staged,
-                &Jsonb(&json),
+                &Json(&json),
                 &input_seq,
                 &input_index,
                 &traceparent,

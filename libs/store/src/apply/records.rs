@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 use super::columns::HostColumns;
 use super::{column_seq, record_json};
 use crate::error::ApplyError;
-use crate::jsonb::Jsonb;
+use crate::json::Json;
 use crate::rows::{Applied, HostChange, HostKey, RolloutChange, Stamp};
 use crate::sql::sql;
 use crate::text::encode;
@@ -85,7 +85,7 @@ pub(super) async fn update_hosts(
     for ((id, hostname), change) in changes {
         ids.push(encode(id.as_str()));
         hostnames.push(encode(hostname.as_str()));
-        records.push(Jsonb(record_json(&change.record)?));
+        records.push(Json(record_json(&change.record)?));
         stamps.push(&change.stamp)?;
         columns.push(&change.record);
     }

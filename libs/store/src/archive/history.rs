@@ -20,8 +20,10 @@ use crate::sql::{Sql, sql};
 use crate::store::Store;
 use crate::text::{decode, decode_json, encode};
 
-/// Rows fetched at once.
+/// Rows of a domain table fetched at once.
 const FETCH_ROWS: i32 = 2_000;
+/// Rows of messages fetched at once: a frame may have a MiB of outcomes.
+const FETCH_MESSAGES: i32 = 128;
 
 /// A connection for an audit.
 pub struct AuditSession(Object);
@@ -67,12 +69,14 @@ pub struct ArchivedMessage {
 /// One row of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRow {
-    /// Place in the message; -1 for an output frame without its outcomes.
+    /// Place in the message; -1 for an output frame.
     pub index: i32,
     /// What it holds.
     pub kind: String,
     /// JSON text.
     pub payload: String,
+    /// The outcomes of an output frame, as the JSON text of an array; absent when it has none.
+    pub outcomes: Option<String>,
 }
 
 /// One row of a domain table.
@@ -244,7 +248,13 @@ impl Audit<'_> {
         let params: [&(dyn ToSql + Sync); 3] = [&encode(stream), &signed(from), &signed(to)];
         Ok(MessageReader {
             stream: stream.to_owned(),
-            rows: Pages::open(&self.transaction, sql!("archive_read"), &params).await?,
+            rows: Pages::open(
+                &self.transaction,
+                sql!("archive_read"),
+                &params,
+                FETCH_MESSAGES,
+            )
+            .await?,
         })
     }
 
@@ -254,7 +264,8 @@ impl Audit<'_> {
     /// When the database fails.
     pub async fn rows(&self, scope: AuditScope<'_>) -> Result<TableReader<'_>, ReadError> {
         let parameter = scope.parameter();
-        let rows = Pages::open(&self.transaction, scope.statement(), &[&parameter]).await?;
+        let params: [&(dyn ToSql + Sync); 1] = [&parameter];
+        let rows = Pages::open(&self.transaction, scope.statement(), &params, FETCH_ROWS).await?;
         Ok(TableReader { rows })
     }
 
@@ -299,6 +310,9 @@ impl MessageReader<'_> {
                 index: row.get(1),
                 kind: decode(row.get(3)).into_owned(),
                 payload: decode_json(row.get(4)).into_owned(),
+                outcomes: row
+                    .get::<_, Option<&str>>(5)
+                    .map(|outcomes| decode_json(outcomes).into_owned()),
             });
             self.rows.pop();
         }
@@ -333,11 +347,12 @@ impl TableReader<'_> {
     }
 }
 
-/// The rows of one statement, some thousand at a time.
+/// The rows of one statement, so many at a time.
 struct Pages<'a> {
     transaction: &'a Transaction<'a>,
     name: &'static str,
     portal: Portal,
+    fetch: i32,
     page: VecDeque<Row>,
     is_last: bool,
 }
@@ -347,6 +362,7 @@ impl<'a> Pages<'a> {
         transaction: &'a Transaction<'_>,
         statement: Sql,
         params: &[&(dyn ToSql + Sync)],
+        fetch: i32,
     ) -> Result<Self, ReadError> {
         let failed = || DbError::statement(statement.name);
         let prepared = transaction
@@ -361,6 +377,7 @@ impl<'a> Pages<'a> {
             transaction,
             name: statement.name,
             portal,
+            fetch,
             page: VecDeque::new(),
             is_last: false,
         })
@@ -370,10 +387,10 @@ impl<'a> Pages<'a> {
         if self.page.is_empty() && !self.is_last {
             let rows = self
                 .transaction
-                .query_portal(&self.portal, FETCH_ROWS)
+                .query_portal(&self.portal, self.fetch)
                 .await;
             let rows = rows.map_err(DbError::statement(self.name))?;
-            self.is_last = rows.len() < FETCH_ROWS as usize;
+            self.is_last = rows.len() < self.fetch as usize;
             self.page.extend(rows);
         }
         Ok(self.page.front())

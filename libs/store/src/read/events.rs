@@ -12,14 +12,15 @@ use crate::store::Store;
 use crate::text::encode;
 
 impl Store {
-    /// Entries about one rollout with their outcomes, in the order of the log: at most `limit` of
-    /// them after `after`. Lags behind the log by as much as the archive does.
+    /// Entries about one rollout with their outcomes from `output_stream`, in the order of the log:
+    /// at most `limit` of them after `after`. Lags behind the log by as much as the archive does.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
     pub async fn rollout_events(
         &self,
         rollout_id: &RolloutId,
+        output_stream: &str,
         after: Option<Position>,
         limit: u32,
     ) -> Result<EventPage, ReadError> {
@@ -34,6 +35,7 @@ impl Store {
                     &seq,
                     &i64::from(after.index),
                     &i64::from(limit),
+                    &encode(output_stream),
                 ],
             )
             .await?;

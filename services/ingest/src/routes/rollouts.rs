@@ -292,7 +292,12 @@ async fn events(
     let page = page(query)?;
     let limit = page_limit(page.limit)?;
     let after = page.after.as_deref().map(read_position).transpose()?;
-    let found = app.store.rollout_events(&rollout_id, after, limit).await?;
+    let partition = app.partition(&rollout_id.channel());
+    let outcomes = app.bus.names().output_stream(partition);
+    let found = app
+        .store
+        .rollout_events(&rollout_id, &outcomes, after, limit)
+        .await?;
     let events = found.events.into_iter().map(|event| Event {
         seq: event.position.seq,
         index: event.position.index,

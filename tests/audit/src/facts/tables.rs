@@ -106,7 +106,7 @@ pub async fn archive(url: &str) -> Result<ArchiveFacts> {
         .await?,
         outcomes: count(
             url,
-            "SELECT count(*) FROM event_log WHERE kind IN ('accepted', 'rejected')",
+            "SELECT count(*) FROM archive_items WHERE kind IN ('accepted', 'rejected')",
         )
         .await?,
         ..ArchiveFacts::default()
@@ -156,7 +156,7 @@ async fn rejections(url: &str, facts: &mut ArchiveFacts) -> Result<()> {
                 coalesce(payload #>> '{subject,producer}', 'plan'),
                 coalesce(payload #>> '{rejected,reason}', '?'),
                 count(*), min(payload::text)
-         FROM event_log WHERE kind = 'rejected' GROUP BY 1, 2, 3",
+         FROM archive_items WHERE kind = 'rejected' GROUP BY 1, 2, 3",
         &[],
     )
     .await?;
@@ -172,7 +172,7 @@ async fn rejections(url: &str, facts: &mut ArchiveFacts) -> Result<()> {
                      THEN 'operator'
                      WHEN payload #>> '{subject,entry}' = 'RecoveryCandidate' THEN 'recovery'
                      ELSE 'planner' END), count(*)
-         FROM event_log WHERE kind IN ('accepted', 'rejected') GROUP BY 1",
+         FROM archive_items WHERE kind IN ('accepted', 'rejected') GROUP BY 1",
         &[],
     )
     .await?;

@@ -192,7 +192,7 @@ impl Fleet {
                 .await
                 .unwrap();
         let connection = tokio::spawn(connection);
-        let query = "SELECT sequence, index, kind, payload::text FROM nixfleet.event_log \
+        let query = "SELECT sequence, index, kind, payload::text FROM nixfleet.archive_items \
                      WHERE stream = $1 ORDER BY sequence, index";
         let rows = client.query(query, &[&stream]).await.unwrap();
         connection.abort();

@@ -25,7 +25,7 @@ async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
     stop_applier(&mut world).await;
 
     // The hosts go on without it, and so does the archive.
-    let archived = "SELECT count(*) FROM nixfleet.event_log WHERE kind = 'accepted'";
+    let archived = "SELECT count(*) FROM nixfleet.archive_items WHERE kind = 'accepted'";
     let before = world.count(archived).await;
     world
         .wait("the archive goes on", async |world| {

@@ -13,7 +13,8 @@ use crate::suite::e2e::world::World;
 const DAMAGE: [(&str, &str); 7] = [
     (
         "host_rollout_records",
-        "UPDATE nixfleet.host_rollout_records SET record = jsonb_set(record, '{state}', '\"Failed\"')
+        "UPDATE nixfleet.host_rollout_records
+         SET record = jsonb_set(record::jsonb, '{state}', '\"Failed\"')::json
          WHERE hostname = 'edge-03'",
     ),
     (

@@ -5,6 +5,9 @@ use nixfleet_store::{ArchiveCursor, ArchiveError, ArchiveMark, ArchiveRow};
 
 use super::fixtures::*;
 
+/// The migration that packs outcomes.
+const PACKING: &str = include_str!("../../../../../libs/store/migrations/V8__packed_outcomes.sql");
+
 fn row(stream: &str, sequence: u64, payload: &str, ts: Timestamp) -> ArchiveRow {
     ArchiveRow {
         stream: stream.to_owned(),
@@ -21,6 +24,7 @@ fn row(stream: &str, sequence: u64, payload: &str, ts: Timestamp) -> ArchiveRow 
         }),
         payload: payload.to_owned(),
         traceparent: None,
+        outcomes: None,
     }
 }
 
@@ -70,35 +74,108 @@ async fn a_batch_is_archived_once_with_its_cursor() {
     );
 }
 
+/// A frame that covers the input up to a sequence and answers these, each of which says its name.
+fn frame(sequence: u64, covers: u64, answers: &[(u64, &str)]) -> ArchiveRow {
+    let outcome = |(seq, name): &(u64, &str)| {
+        let position = format!(r#"{{"seq":{seq},"index":0}}"#);
+        format!(r#"{{"position":{position},"subject":{{}},"rejected":{{"by":"{name}"}}}}"#)
+    };
+    let outcomes: Vec<String> = answers.iter().map(outcome).collect();
+    ArchiveRow {
+        index: -1,
+        kind: "frame".to_owned(),
+        rollout_id: None,
+        hostname: None,
+        input: Some(Position {
+            seq: covers,
+            index: 0,
+        }),
+        outcomes: (!outcomes.is_empty()).then(|| format!("[{}]", outcomes.join(","))),
+        ..row("OUT", sequence, r#"{"v":1,"epoch":1}"#, at(2))
+    }
+}
+
 #[tokio::test]
 async fn history_joins_entries_with_their_outcomes() {
     let (store, _database) = store("store_history").await;
-    let entries: Vec<_> = (1..=3)
+    let entries: Vec<_> = (1..=6)
         .map(|seq| row("IN", seq, r#"{"body":{"n":1}}"#, at(1)))
         .collect();
-    store.archive(&entries, &mark("IN", 0, 3)).await.unwrap();
-    let mut outcome = row("OUT", 1, r#"{"subject":{},"rejected":{}}"#, at(2));
-    outcome.input = Some(Position { seq: 2, index: 0 });
-    store.archive(&[outcome], &mark("OUT", 0, 1)).await.unwrap();
+    store.archive(&entries, &mark("IN", 0, 6)).await.unwrap();
+    let frames = [
+        // The answer to 1 is not archived.
+        frame(1, 3, &[(2, "a"), (3, "a")]),
+        // Taken over, with nothing new.
+        frame(2, 3, &[]),
+        frame(3, 4, &[(4, "b")]),
+        // Decided once more after a loss.
+        frame(4, 5, &[(3, "c"), (4, "c"), (5, "c")]),
+    ];
+    store.archive(&frames, &mark("OUT", 0, 4)).await.unwrap();
 
-    let page = store
-        .rollout_events(&rollout_id("stable@4f"), None, 2)
-        .await
-        .unwrap();
-    assert_eq!(page.events.len(), 2);
-    assert_eq!(page.events[0].outcome, None);
-    assert!(page.events[1].outcome.as_ref().unwrap()["rejected"].is_object());
-    let page = store
-        .rollout_events(&rollout_id("stable@4f"), page.next, 2)
-        .await
-        .unwrap();
-    assert_eq!(page.events.len(), 1);
-    assert_eq!((page.events[0].position.seq, page.next), (3, None));
-    let none = store
-        .rollout_events(&rollout_id("stable@ff"), None, 2)
-        .await
-        .unwrap();
+    let id = rollout_id("stable@4f");
+    let (mut after, mut found) = (None, Vec::new());
+    loop {
+        let page = store.rollout_events(&id, "OUT", after, 4).await.unwrap();
+        found.extend(page.events.into_iter().map(|event| {
+            let by = |outcome: serde_json::Value| outcome["rejected"]["by"].to_string();
+            (event.position.seq, event.outcome.map(by))
+        }));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let some = |name: &str| Some(format!("{name:?}"));
+    assert_eq!(found.len(), 6);
+    assert_eq!(found[..2], [(1, None), (2, some("a"))]);
+    assert!(found[2].1.is_some() && found[3].1.is_some(), "{found:?}");
+    assert_eq!(found[4..], [(5, some("c")), (6, None)]);
+
+    let other = rollout_id("stable@ff");
+    let none = store.rollout_events(&other, "OUT", None, 2).await.unwrap();
     assert!(none.events.is_empty());
+}
+
+#[tokio::test]
+async fn outcomes_of_an_older_archive_are_packed_into_their_frames() {
+    let (store, database) = store("store_archive_older").await;
+    // As it was before outcomes were packed.
+    let client = raw(&database).await;
+    client
+        .batch_execute(
+            r#"DROP VIEW archive_items;
+               ALTER TABLE event_log DROP COLUMN outcomes;
+               SELECT ensure_event_log_day('2026-01-01');
+               INSERT INTO event_log (stream, sequence, index, subject, ts, kind, payload)
+               SELECT 'OUT', 7, index, 's', '2026-01-01T00:00:00Z', kind, payload::jsonb
+               FROM (VALUES
+                   (-1, 'frame', '{"v":1,"epoch":1,"lastInput":{"seq":9,"index":1,"of":2}}'),
+                   (0, 'accepted', '{"n":0,"accepted":{}}'),
+                   (1, 'rejected', '{"n":1,"rejected":{}}')) AS older (index, kind, payload);
+               INSERT INTO archive_cursors VALUES ('OUT', 7, '2026-01-01T00:00:00Z')"#,
+        )
+        .await
+        .unwrap();
+    client.batch_execute(PACKING).await.unwrap();
+
+    let mut session = store.audit_session().await.unwrap();
+    let audit = session.begin().await.unwrap();
+    let mut messages = audit.messages("OUT", 1, 7).await.unwrap();
+    let frame = messages.next().await.unwrap().unwrap();
+    assert_eq!(frame.rows.len(), 1);
+    let outcomes = frame.rows[0].outcomes.as_deref().unwrap();
+    let outcomes: serde_json::Value = serde_json::from_str(outcomes).unwrap();
+    assert_eq!(
+        (&outcomes[0]["n"], &outcomes[1]["n"]),
+        (&0.into(), &1.into())
+    );
+    let items = "SELECT array_agg(kind || index ORDER BY index) FROM archive_items
+                 UNION ALL SELECT array_agg(input_seq || '/' || input_index) FROM event_log";
+    let items = client.query(items, &[]).await.unwrap();
+    let items: Vec<Vec<String>> = items.iter().map(|row| row.get(0)).collect();
+    assert_eq!(items[0], ["frame-1", "accepted0", "rejected1"]);
+    assert_eq!(items[1], ["9/1"]);
 }
 
 #[tokio::test]

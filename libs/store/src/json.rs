@@ -1,4 +1,4 @@
-//! JSON text for a `jsonb` column, without parsing it into a value first.
+//! JSON text for a `json` or `jsonb` column, without parsing it into a value first.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -11,21 +11,23 @@ const JSONB_VERSION: u8 = 1;
 
 /// A JSON document as text.
 #[derive(Debug)]
-pub(crate) struct Jsonb<T>(pub(crate) T);
+pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: AsRef<str> + Debug> ToSql for Jsonb<T> {
+impl<T: AsRef<str> + Debug> ToSql for Json<T> {
     fn to_sql(
         &self,
-        _ty: &Type,
+        ty: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        out.extend_from_slice(&[JSONB_VERSION]);
+        if *ty == Type::JSONB {
+            out.extend_from_slice(&[JSONB_VERSION]);
+        }
         out.extend_from_slice(self.0.as_ref().as_bytes());
         Ok(IsNull::No)
     }
 
     fn accepts(ty: &Type) -> bool {
-        *ty == Type::JSONB
+        *ty == Type::JSONB || *ty == Type::JSON
     }
 
     to_sql_checked!();
