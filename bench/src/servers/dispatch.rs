@@ -92,13 +92,16 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
     let meter = gate.meter()?;
     let (claimed, claimed_at) = (Instant::now(), Utc::now());
     first.claim().await?;
-    let mut latencies = Vec::new();
+    let (mut latencies, mut connected) = (Vec::new(), Vec::new());
     for held in try_join_all(waiting).await? {
-        let held = held?.checked_duration_since(claimed);
+        let (agent, held) = held?;
+        connected.push(agent);
+        let held = held.checked_duration_since(claimed);
         let held = held.context("a dispatch came before its wave")?;
         latencies.push(held.as_secs_f64() * 1_000.0);
     }
     say!("dispatch: {}", meter.cores()?);
+    drop(connected);
     stations(&gate, claimed_at).await?;
     gate.stop()?;
     latencies.sort_by(f64::total_cmp);
@@ -145,10 +148,11 @@ fn is_dispatch(entry: &Entry) -> bool {
     matches!(action, PlanAction::QueueDispatch { .. })
 }
 
-/// Waits for the dispatch of an agent, and says when it came.
-async fn wait(mut agent: Agent) -> Result<Instant> {
+/// Waits for the dispatch of an agent, and says when it came; its connection stays, as that of an agent
+/// does.
+async fn wait(mut agent: Agent) -> Result<(Agent, Instant)> {
     agent.dispatch().await?;
-    Ok(Instant::now())
+    Ok((agent, Instant::now()))
 }
 
 /// Milliseconds of an append to a stream and a commit, one after the other.

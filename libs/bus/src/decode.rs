@@ -1,5 +1,6 @@
 //! Reading frames that anyone may have written: bounded first, then by version, then in full.
 
+use nixfleet_proto::effects::EffectsFrame;
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
 pub use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
@@ -75,6 +76,12 @@ impl Layout for OutputFrame {
     }
 }
 
+impl Layout for EffectsFrame {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
 impl Layout for ReleaseAnnouncement {
     fn version(&self) -> u32 {
         self.v
@@ -126,6 +133,14 @@ pub fn read_input(payload: &[u8]) -> Result<InputFrame, DecodeError> {
 /// [`DecodeError`].
 pub fn decode_output(message: &Message) -> Result<OutputFrame, DecodeError> {
     read_output(&message.payload)
+}
+
+/// Reads the effects of a message of an output stream.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode_effects(message: &Message) -> Result<EffectsFrame, DecodeError> {
+    decode(&message.payload, MAX_OUTPUT_FRAME_BYTES)
 }
 
 /// As [`decode_output`], from the payload alone.

@@ -46,7 +46,8 @@ mod reader;
 pub use config::{BusConfig, ConfigFault};
 pub use dead::{DeadLetter, DeadRecord};
 pub use decode::{
-    DecodeError, MAX_OUTPUT_FRAME_BYTES, decode_input, decode_output, read_input, read_output,
+    DecodeError, MAX_OUTPUT_FRAME_BYTES, decode_effects, decode_input, decode_output, read_input,
+    read_output,
 };
 pub use fate::{
     AppendError, Attempt, FencedAttempt, FencedPublish, LastMessage, PublishError, Refusal, Reply,

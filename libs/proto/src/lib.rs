@@ -5,6 +5,7 @@
 //! into the input log) and [`outcome`] (what the fold makes of it).
 
 pub mod action;
+pub mod effects;
 pub mod entry;
 pub mod event;
 pub mod fleet;

@@ -1,5 +1,6 @@
 //! One golden JSON per wire type: what is written today must be readable for as long as a log lives.
 
+use nixfleet_proto::effects::EffectsFrame;
 use nixfleet_proto::fleet::{Meta, RolloutManifest, Selector};
 use nixfleet_proto::outcome::{Accepted, OutcomeSubject};
 use nixfleet_proto::wire::{EventRequest, HeartbeatReply, HeartbeatRequest, WireEvent};
@@ -167,15 +168,29 @@ fn outcomes_and_output_frames_have_their_form() {
         "position":{"seq":7,"index":1},"at":AT,"subject":{"entry":"Barrier"},
         "rejected":{"reason":"fenced","message":"older"},
     });
-    let frame: OutputFrame = check(&json!({
+    let golden = json!({
         "v":1,"epoch":2,"firstInput":{"seq":7,"index":0},"lastInput":{"seq":7,"index":1,"of":2},
         "stateHash":"ab","outcomes":[accepted, rejected],
-    }));
+    });
+    let frame: OutputFrame = check(&golden);
     assert_eq!(
         frame.last_input.map(InputMark::next),
         Some(Position { seq: 8, index: 0 })
     );
     assert_eq!(frame.outcomes[1].verdict.name(), "fenced");
+
+    let effects: EffectsFrame = serde_json::from_str(&golden.to_string()).unwrap();
+    assert_eq!(effects.v, frame.v);
+    for (short, full) in effects.outcomes.iter().zip(&frame.outcomes) {
+        assert_eq!(short.at, full.at);
+        let expected = match &full.verdict {
+            Verdict::Accepted(accepted) => &accepted.effects[..],
+            Verdict::Rejected(_) => &[],
+        };
+        assert_eq!(short.accepted.effects, expected);
+    }
+    assert_eq!(effects.outcomes[0].accepted.effects.len(), 1);
+    assert_eq!(effects.outcomes.len(), 2);
 }
 
 #[test]

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nixfleet_proto::effects::OutcomeEffects;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{
-    ClosureHash, Effect, Hostname, Minutes, Outcome, RolloutId, Timestamp, Verdict,
-};
+use nixfleet_proto::{ClosureHash, Effect, Hostname, Minutes, RolloutId, Timestamp};
 use tokio::time::Instant;
 
 /// Pause before the same row is offered to the same host again; doubles up to [`PAUSE_MAX`], so that
@@ -93,14 +92,11 @@ impl DispatchBoard {
     pub fn follow(
         &mut self,
         partition: Partition,
-        outcome: &Outcome,
+        outcome: &OutcomeEffects,
         now: Instant,
     ) -> Vec<Hostname> {
-        let Verdict::Accepted(accepted) = &outcome.verdict else {
-            return Vec::new();
-        };
         let mut wake = Vec::new();
-        for effect in &accepted.effects {
+        for effect in &outcome.accepted.effects {
             match effect {
                 Effect::InsertDispatch {
                     rollout_id,

@@ -4,8 +4,9 @@ use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nixfleet_proto::Hostname;
+use nixfleet_proto::effects::OutcomeEffects;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Hostname, Outcome};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -55,7 +56,7 @@ impl Dispatches {
     }
 
     /// Follows outcomes of a partition and wakes the hosts they are for.
-    pub fn follow(&self, partition: Partition, outcomes: &[Outcome]) {
+    pub fn follow(&self, partition: Partition, outcomes: &[OutcomeEffects]) {
         let (wake, size) = {
             let mut board = lock(&self.board);
             let now = Instant::now();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_bus::{Floors, LayoutError, ReadError, decode_output};
+use nixfleet_bus::{Floors, LayoutError, ReadError, decode_effects};
 use nixfleet_proto::fleet::RolloutAnnouncement;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Health};
@@ -90,7 +90,7 @@ async fn follow_dispatches(app: &App, partition: Partition) -> anyhow::Result<()
             Err(error) => return Err(error.into()),
         };
         for message in batch {
-            match decode_output(&message) {
+            match decode_effects(&message) {
                 Ok(frame) => app.dispatches.follow(partition, &frame.outcomes),
                 // The reducer and the applier stop loudly on it; a gateway that stops too helps nobody.
                 Err(error) => {

@@ -1,6 +1,4 @@
-use nixfleet_proto::Position;
-use nixfleet_proto::outcome::{Accepted, OutcomeSubject};
-use nixfleet_proto::{Reason, Rejection};
+use nixfleet_proto::effects::AcceptedEffects;
 
 use super::*;
 
@@ -20,23 +18,10 @@ fn row(host: &str, rollout: &str, minute: i64) -> QueuedDispatch {
     }
 }
 
-fn outcome(minute: i64, effects: Vec<Effect>) -> Outcome {
-    let accepted = Accepted {
-        effects,
-        ..Accepted::default()
-    };
-    Outcome {
-        position: Position { seq: 1, index: 0 },
+fn outcome(minute: i64, effects: Vec<Effect>) -> OutcomeEffects {
+    OutcomeEffects {
         at: at(minute),
-        subject: OutcomeSubject {
-            entry: "QueueDispatch".into(),
-            event: None,
-            producer: None,
-            rollout_id: None,
-            hostname: None,
-        },
-        traceparent: None,
-        verdict: Verdict::Accepted(Box::new(accepted)),
+        accepted: AcceptedEffects { effects },
     }
 }
 
@@ -58,17 +43,6 @@ fn an_accepted_dispatch_is_offered_to_its_host_only() {
     assert_eq!(board.fetch(&"b".into(), now), Offer::Nothing);
     let offer = board.fetch(&"a".into(), now);
     assert_eq!(offer, Offer::Now(row("a", "stable@1", 7)));
-}
-
-#[test]
-fn a_rejected_entry_queues_nothing() {
-    let (mut board, now) = (DispatchBoard::default(), Instant::now());
-    let rejected = Outcome {
-        verdict: Verdict::Rejected(Rejection::new(Reason::Fenced, "older epoch")),
-        ..outcome(7, vec![])
-    };
-    assert!(board.follow(P(), &rejected, now).is_empty());
-    assert_eq!(board.len(), 0);
 }
 
 #[test]
