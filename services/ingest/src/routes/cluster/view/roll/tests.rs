@@ -1,5 +1,8 @@
-use nixfleet_bus::lease::Writer;
+use nixfleet_bus::StreamIdentity;
+use nixfleet_bus::lease::{LeaseRecord, MemberRecord, Record, RecordKey, RecordView, Writer};
 use nixfleet_proto::{InputMark, OutputFrame};
+
+use nixfleet_store::ArchiveMark;
 
 use super::*;
 

@@ -1,0 +1,114 @@
+//! What the core says of the keys, passed on to whoever waits for them or works on them.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Held, Lease, Loss, Signal, Steward, Writer};
+
+impl Steward {
+    pub(super) fn tell(&mut self, signal: Signal) {
+        let service = self.service.as_str();
+        match signal {
+            Signal::Gained(key) => self.gained(&key),
+            Signal::Recalled(key) => {
+                self.note("recalled");
+                tracing::info!(service, key, "lease asked back");
+                if let Some(held) = self.desks.get(&key).and_then(|desk| desk.held.as_ref()) {
+                    held.recalled.cancel();
+                }
+            }
+            Signal::Lost(key, loss) => {
+                self.note("lost");
+                let reason = reason(loss);
+                tracing::warn!(service, key, reason, "lease lost");
+                self.end(&key);
+            }
+            Signal::Released(key) => {
+                self.note("released");
+                tracing::info!(service, key, "lease released");
+                self.end(&key);
+            }
+            Signal::Joined => {
+                tracing::info!(
+                    service,
+                    instance = self.writer.instance,
+                    "member of the service"
+                );
+                self.bus.set_refusal(service, None);
+            }
+            Signal::Refused(other) => self.refused(other),
+        }
+    }
+
+    fn gained(&mut self, key: &str) {
+        self.note("acquired");
+        tracing::info!(service = self.service, key, "lease acquired");
+        self.numbers += 1;
+        let number = self.numbers;
+        let (lost, recalled) = (CancellationToken::new(), CancellationToken::new());
+        let done = CancellationToken::new();
+        let mut lease = Lease {
+            key: key.to_owned(),
+            number,
+            lost: lost.clone(),
+            recalled: recalled.clone(),
+            done: done.clone(),
+            requests: self.sender.clone(),
+        };
+        let Some(desk) = self.desks.get_mut(key) else {
+            return;
+        };
+        let _done = done.drop_guard();
+        desk.held = Some(Held {
+            number,
+            lost,
+            recalled,
+            _done,
+        });
+        // A lease that nobody waits for any more gives itself back when it is dropped.
+        while let Some(waiting) = desk.waiting.pop_front() {
+            match waiting.send(lease) {
+                Ok(()) => return,
+                Err(back) => lease = back,
+            }
+        }
+    }
+
+    fn end(&mut self, key: &str) {
+        if let Some(held) = self.desks.get_mut(key).and_then(|desk| desk.held.take()) {
+            held.lost.cancel();
+        }
+    }
+
+    fn refused(&self, other: Option<Writer>) {
+        let process = other.map_or_else(|| "unknown".to_owned(), |other| other.process);
+        let instance = &self.writer.instance;
+        tracing::error!(
+            service = self.service,
+            instance,
+            other = process,
+            "another process lives under the name of this instance; this one takes no work until \
+             that one is gone. Give every instance a name of its own"
+        );
+        let reason = format!(
+            "the instance name {instance} is taken by the process {process}; give every instance a \
+             name of its own"
+        );
+        self.bus.set_refusal(&self.service, Some(reason));
+    }
+
+    /// Counts a change of hands.
+    fn note(&self, change: &'static str) {
+        metrics::counter!("nixfleet_lease_changes_total",
+            "service" => self.service.clone(), "change" => change)
+        .increment(1);
+    }
+}
+
+fn reason(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Late => "it could not be renewed in time",
+        Loss::Taken => "another instance holds it",
+        Loss::Gone => "its record is gone",
+        Loss::Overdue => "the work did not end in time after it was asked back",
+    }
+}

@@ -1,0 +1,133 @@
+//! Rows in order, a piece at a time.
+
+use std::collections::VecDeque;
+
+use deadpool_postgres::Transaction;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Portal, Row};
+
+use super::{ArchivedMessage, MessageRow, TableRow, unsigned};
+use crate::error::{DbError, ReadError};
+use crate::sql::Sql;
+use crate::text::{decode, decode_json};
+
+/// Archived messages in order.
+pub struct MessageReader<'a> {
+    pub(super) stream: String,
+    pub(super) rows: Pages<'a>,
+}
+
+impl MessageReader<'_> {
+    /// The next message; absent at the end.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn next(&mut self) -> Result<Option<ArchivedMessage>, ReadError> {
+        let mut message: Option<ArchivedMessage> = None;
+        while let Some(row) = self.rows.peek().await? {
+            let sequence = unsigned(&self.stream, row.get(0))?;
+            if message
+                .as_ref()
+                .is_some_and(|message| message.sequence != sequence)
+            {
+                break;
+            }
+            let message = message.get_or_insert_with(|| ArchivedMessage {
+                sequence,
+                ts: row.get(2),
+                rows: Vec::new(),
+            });
+            message.rows.push(MessageRow {
+                index: row.get(1),
+                kind: decode(row.get(3)).into_owned(),
+                payload: decode_json(row.get(4)).into_owned(),
+                outcomes: row
+                    .get::<_, Option<&str>>(5)
+                    .map(|outcomes| decode_json(outcomes).into_owned()),
+            });
+            self.rows.pop();
+        }
+        Ok(message)
+    }
+}
+
+/// Rows of a domain table in order.
+pub struct TableReader<'a> {
+    pub(super) rows: Pages<'a>,
+}
+
+impl TableReader<'_> {
+    /// The next row; absent at the end.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn next(&mut self) -> Result<Option<TableRow>, ReadError> {
+        let Some(row) = self.rows.peek().await? else {
+            return Ok(None);
+        };
+        let key: Vec<&str> = row.get(0);
+        let found = TableRow {
+            key: key
+                .into_iter()
+                .map(|part| decode(part).into_owned())
+                .collect(),
+            columns: decode_json(row.get(1)).into_owned(),
+        };
+        self.rows.pop();
+        Ok(Some(found))
+    }
+}
+
+/// The rows of one statement, so many at a time.
+pub(super) struct Pages<'a> {
+    transaction: &'a Transaction<'a>,
+    name: &'static str,
+    portal: Portal,
+    fetch: i32,
+    page: VecDeque<Row>,
+    is_last: bool,
+}
+
+impl<'a> Pages<'a> {
+    pub(super) async fn open(
+        transaction: &'a Transaction<'_>,
+        statement: Sql,
+        params: &[&(dyn ToSql + Sync)],
+        fetch: i32,
+    ) -> Result<Self, ReadError> {
+        let failed = || DbError::statement(statement.name);
+        let prepared = transaction
+            .prepare_cached(statement.text)
+            .await
+            .map_err(failed())?;
+        let portal = transaction
+            .bind(&prepared, params)
+            .await
+            .map_err(failed())?;
+        Ok(Self {
+            transaction,
+            name: statement.name,
+            portal,
+            fetch,
+            page: VecDeque::new(),
+            is_last: false,
+        })
+    }
+
+    async fn peek(&mut self) -> Result<Option<&Row>, ReadError> {
+        if self.page.is_empty() && !self.is_last {
+            let rows = self
+                .transaction
+                .query_portal(&self.portal, self.fetch)
+                .await;
+            let rows = rows.map_err(DbError::statement(self.name))?;
+            self.is_last = rows.len() < self.fetch as usize;
+            self.page.extend(rows);
+        }
+        Ok(self.page.front())
+    }
+
+    fn pop(&mut self) {
+        self.page.pop_front();
+    }
+}

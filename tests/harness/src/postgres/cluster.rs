@@ -1,0 +1,172 @@
+//! A cluster before it serves anybody: made, with users and certificate, and how it is to be served.
+
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{OWNER, PASSWORD, Postgres};
+use crate::pki::Pair;
+use crate::service::Service;
+
+/// The unprivileged user and group (`nobody`) that Postgres runs as when we are root.
+const NOBODY: (u32, u32) = (65_534, 65_534);
+
+impl Postgres {
+    pub(super) fn init_cluster(&self) -> Result<()> {
+        let password = self.dir.join("password");
+        std::fs::write(&password, PASSWORD)?;
+        if let Some((uid, gid)) = self.user {
+            chown(&self.dir, Some(uid), Some(gid)).context("giving a directory to Postgres")?;
+            chown(&password, Some(uid), Some(gid))?;
+        }
+        let mut command = Command::new(self.servers.postgres_bin.join("initdb"));
+        command
+            .envs(self.servers.postgres_env())
+            .current_dir(&self.dir)
+            .args(["--username=postgres", "--auth=scram-sha-256", "--no-sync"])
+            .args(["--encoding=UTF8", "--locale=C"])
+            .arg(format!("--pwfile={}", password.display()))
+            .arg(format!("--pgdata={}", self.data().display()));
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        let output = command.output().context("running initdb")?;
+        if !output.status.success() {
+            bail!(
+                "initdb ended with {}:\n{}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn install(&self, certificate: &Pair) -> Result<()> {
+        let files = [
+            (&certificate.cert, self.dir.join("server.crt")),
+            (&certificate.key, self.dir.join("server.key")),
+        ];
+        for (from, to) in files {
+            let bytes = std::fs::read(from);
+            let bytes = bytes.with_context(|| format!("reading {}", from.display()))?;
+            std::fs::write(&to, bytes)?;
+            std::fs::set_permissions(&to, Permissions::from_mode(0o600))?;
+            if let Some((uid, gid)) = self.user {
+                chown(&to, Some(uid), Some(gid))?;
+            }
+        }
+        let access = "host all postgres 127.0.0.1/32 scram-sha-256\n\
+                      hostssl all all 127.0.0.0/8 scram-sha-256\n";
+        std::fs::write(self.data().join("pg_hba.conf"), access).context("writing pg_hba.conf")
+    }
+
+    /// Users belong to the cluster, so they are made before it serves anybody.
+    pub(super) fn create_users(&self) -> Result<()> {
+        let mut statements = format!("CREATE ROLE {OWNER} LOGIN PASSWORD '{PASSWORD}';\n");
+        for service in Service::ALL {
+            let user = format!("CREATE ROLE nixfleet_{service} LOGIN PASSWORD '{PASSWORD}';\n");
+            statements.push_str(&user);
+        }
+        let mut command = Command::new(self.servers.postgres_bin.join("postgres"));
+        command
+            .envs(self.servers.postgres_env())
+            .current_dir(&self.dir)
+            .args(["--single", "-j", "-c", "log_statement=none", "-D"])
+            .arg(self.data())
+            .arg("postgres")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        let mut child = command
+            .spawn()
+            .context("starting Postgres to make its users")?;
+        let mut input = child.stdin.take().context("Postgres reads statements")?;
+        // With -j a statement ends at a semicolon followed by an empty line.
+        input.write_all(statements.replace(";\n", ";\n\n").as_bytes())?;
+        drop(input);
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && !said.contains("ERROR"),
+            "making the users of Postgres ended with {}:\n{said}",
+            output.status
+        );
+        Ok(())
+    }
+
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["-D".to_owned(), self.data().display().to_string()];
+        let mut settings = vec![
+            ("listen_addresses", "127.0.0.1".to_owned()),
+            ("port", self.port.to_string()),
+            ("unix_socket_directories", self.dir.display().to_string()),
+            ("max_connections", "300".to_owned()),
+            ("log_min_messages", "warning".to_owned()),
+        ];
+        let further: &[(&str, &str)] = if self.durable {
+            &[
+                ("shared_buffers", "512MB"),
+                ("max_wal_size", "4GB"),
+                ("fsync", "on"),
+                ("synchronous_commit", "on"),
+            ]
+        } else {
+            // The tests kill processes, not the machine: what the kernel holds is not lost.
+            &[
+                ("shared_buffers", "64MB"),
+                ("max_wal_size", "1GB"),
+                ("fsync", "off"),
+            ]
+        };
+        settings.extend(
+            further
+                .iter()
+                .map(|(key, value)| (*key, (*value).to_owned())),
+        );
+        if self.tls {
+            // A second address, which the certificate does not name.
+            settings[0].1.push_str(",127.0.0.2");
+            let path = |name| self.dir.join(name).display().to_string();
+            settings.extend([
+                ("ssl", "on".to_owned()),
+                ("ssl_cert_file", path("server.crt")),
+                ("ssl_key_file", path("server.key")),
+            ]);
+        }
+        for (key, value) in settings {
+            arguments.push("-c".to_owned());
+            arguments.push(format!("{key}={value}"));
+        }
+        arguments
+    }
+}
+
+/// Whom Postgres runs as, when we are root: it refuses to.
+pub(super) fn unprivileged() -> Result<Option<(u32, u32)>> {
+    let own = std::fs::metadata("/proc/self").context("asking who runs this")?;
+    Ok((own.uid() == 0).then_some(NOBODY))
+}
+
+pub(super) fn check_reachable(program: &Path) -> Result<()> {
+    let blocked = program.ancestors().skip(1).find(|dir| {
+        dir.metadata()
+            .is_ok_and(|metadata| metadata.mode() & 0o001 == 0)
+    });
+    if let Some(dir) = blocked {
+        bail!(
+            "Postgres does not run as root, and the unprivileged user cannot enter {}; run \
+             `cargo xtask setup`, which puts a copy where it can",
+            dir.display()
+        );
+    }
+    Ok(())
+}
