@@ -186,6 +186,14 @@ impl<W> FrameBuffer<W> {
         });
     }
 
+    /// True when nothing waits but one frame of fewer than `enough` entries.
+    pub fn is_small(&self, enough: usize) -> bool {
+        match self.frames.front() {
+            Some(frame) => self.frames.len() == 1 && frame.len() < enough,
+            None => false,
+        }
+    }
+
     /// The frame that has waited longest, unless one is in flight: two at once could be stored in
     /// the wrong order.
     pub fn take(&mut self) -> Option<Frame<W>> {
@@ -225,6 +233,16 @@ mod tests {
             });
         }
         run
+    }
+
+    #[test]
+    fn one_frame_of_few_entries_is_small() {
+        let mut buffer = FrameBuffer::new(LIMITS);
+        assert!(!buffer.is_small(3));
+        buffer.push("a".to_owned(), run(&["1", "2"]), 0);
+        assert!(buffer.is_small(3) && !buffer.is_small(2));
+        buffer.push("b".to_owned(), run(&["3"]), 0);
+        assert!(!buffer.is_small(3), "another one waits behind it");
     }
 
     fn drain(buffer: &mut FrameBuffer<u32>) -> Vec<(String, Vec<(u32, u32)>)> {
