@@ -35,12 +35,12 @@ pub struct Release {
 impl Release {
     /// Indexes a release. Fleet and manifests must have been verified.
     pub fn new(fleet: Arc<Fleet>, manifests: BTreeMap<ChannelName, ChannelManifest>) -> Self {
-        let populated = fleet
-            .hosts
-            .values()
-            .filter(|host| host.closure_hash.is_some())
-            .map(|host| host.channel.clone())
-            .collect();
+        let mut populated: BTreeSet<ChannelName> = BTreeSet::new();
+        for host in fleet.hosts.values() {
+            if host.closure_hash.is_some() && !populated.contains(&host.channel) {
+                populated.insert(host.channel.clone());
+            }
+        }
         let mut channel_edges: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for edge in &fleet.channel_edges {
             let predecessors = channel_edges.entry(edge.gated.clone()).or_default();

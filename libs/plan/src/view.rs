@@ -9,6 +9,7 @@ mod budget;
 mod host;
 mod load;
 mod overlay;
+mod places;
 mod rollout;
 mod table;
 

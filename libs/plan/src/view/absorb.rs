@@ -197,7 +197,7 @@ impl FleetView {
         rollout.queued.clear();
         rollout.failures.clear();
         rollout.blocks.clear();
-        rollout.by_target = Vec::new();
+        rollout.by_target.take();
         for hostname in hosts.keys() {
             if let Some(presence) = self.presences.get_mut(hostname) {
                 presence.rollouts.retain(|other| other != rollout_id);

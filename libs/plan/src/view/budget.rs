@@ -45,6 +45,14 @@ pub(crate) struct Presence {
     pub in_flight: bool,
 }
 
+impl Presence {
+    /// Adds a rollout with a record of the host. Most hosts are in one or two: there is no room beyond.
+    pub fn join(&mut self, rollout_id: &RolloutId) {
+        self.rollouts.reserve_exact(1);
+        self.rollouts.push(rollout_id.clone());
+    }
+}
+
 impl BudgetBook {
     /// Hosts of the list that are in flight.
     pub fn in_flight(&self, id: BudgetId) -> usize {
@@ -70,6 +78,7 @@ impl BudgetBook {
         let id = self.next_id;
         self.next_id += 1;
         let mut in_flight = 0;
+        presences.reserve(hosts.len().saturating_sub(presences.len()));
         for hostname in hosts {
             let presence = presences.entry(hostname.clone()).or_default();
             if presence.budgets.last() != Some(&id) {

@@ -81,19 +81,24 @@ impl HostView {
     pub(crate) fn update(&mut self, record: &Arc<HostRecord>, position: Position) {
         self.state = record.state;
         self.position = position;
-        self.record = match record.state {
-            HostState::Soaking | HostState::Failed => Some(Arc::clone(record)),
-            HostState::Pending
-            | HostState::Activating
-            | HostState::Deferred
-            | HostState::Converged
-            | HostState::Reverted => None,
-        };
+        self.record = is_kept(record.state).then(|| Arc::clone(record));
     }
 
     /// True when the host was seen on the closure it shall run.
     pub fn is_candidate(&self) -> bool {
         self.state == HostState::Pending && self.candidate.as_ref() == Some(&self.target_closure)
+    }
+}
+
+/// True when decisions or reasons depend on more of a record than its state.
+pub(crate) fn is_kept(state: HostState) -> bool {
+    match state {
+        HostState::Soaking | HostState::Failed => true,
+        HostState::Pending
+        | HostState::Activating
+        | HostState::Deferred
+        | HostState::Converged
+        | HostState::Reverted => false,
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, ProbeFailureRow};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Hostname, Pinned, Position, RolloutId, RolloutRecord, RolloutState};
+use nixfleet_proto::{Pinned, Position, RolloutId, RolloutRecord, RolloutState};
 
-use super::host::{HostView, Indexed, UNKNOWN_WAVE};
-use super::rollout::{Failures, RolloutView};
-use super::{FleetView, PinnedSet};
+use super::host::{HostView, Indexed, is_kept};
+use super::places::{Place, Places};
+use super::rollout::{Failures, RolloutView, Surroundings};
+use super::{ByHost, FleetView, PinnedSet};
 
 /// Rows that do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +94,7 @@ impl FleetView {
     }
 
     fn load_hosts(&mut self, rows: Vec<HostRow>) -> Result<(), LoadError> {
-        let mut places: BTreeMap<RolloutId, Places> = BTreeMap::new();
+        let mut places: BTreeMap<RolloutId, ByHost<Place>> = BTreeMap::new();
         let mut loaded = Vec::with_capacity(rows.len());
         for row in rows {
             let rollout_id = row.record.rollout_id.clone();
@@ -105,11 +106,14 @@ impl FleetView {
             }
             let places = places
                 .entry(rollout_id.clone())
-                .or_insert_with(|| Places::of(rollout));
+                .or_insert_with(|| rollout.places_by_name());
             let hostname = row.record.hostname.clone();
-            rollout.add_host(row, places);
-            let presence = self.presences.entry(hostname.clone()).or_default();
-            presence.rollouts.push(rollout_id.clone());
+            let place = places.get(&hostname).copied();
+            rollout.add_host(row, place.unwrap_or(Place::UNKNOWN));
+            self.presences
+                .entry(hostname.clone())
+                .or_default()
+                .join(&rollout_id);
             loaded.push((rollout_id, hostname));
         }
         for (rollout_id, hostname) in loaded {
@@ -136,21 +140,47 @@ impl FleetView {
 
     /// Adds the fresh records of a rollout that just opened.
     pub(crate) fn open_hosts(&mut self, rollout_id: &RolloutId, position: Position) {
-        let Some(rollout) = self.rollouts.get(rollout_id) else {
+        let Some(rollout) = self.rollouts.get_mut(rollout_id) else {
             return;
         };
-        let opened_at = rollout.record.opened_at;
         let pinned = Arc::clone(&rollout.pinned);
-        let rows = pinned
-            .pending_hosts(rollout_id, opened_at)
-            .map(|record| HostRow {
+        let count = pinned.host_set.len();
+        let Places { of, memberships } = Places::of(&pinned);
+        rollout.memberships = memberships;
+        rollout.hosts.reserve(count);
+        self.presences
+            .reserve(count.saturating_sub(self.presences.len()));
+        let closures = self.quarantines.get(&rollout.record.channel);
+        let closures = closures.filter(|closures| !closures.is_empty());
+        let release = self.release.as_ref();
+        // Hosts with records in other rollouts: those have a say in whether they are in flight.
+        let mut elsewhere = Vec::new();
+        let records = pinned.pending_hosts(rollout_id, rollout.record.opened_at);
+        for (record, place) in records.zip(of) {
+            let (hostname, target) = (record.hostname.clone(), record.target_closure.clone());
+            let row = HostRow {
                 record,
                 queued_at: None,
                 recovery_candidate: None,
                 position,
-            });
-        self.load_hosts(rows.collect())
-            .expect("the rollout was inserted just before");
+            };
+            let at = rollout.add_host(row, place);
+            let presence = self.presences.entry(hostname.clone()).or_default();
+            presence.join(rollout_id);
+            if presence.rollouts.len() > 1 || presence.in_flight {
+                elsewhere.push(hostname);
+                continue;
+            }
+            let around = Surroundings {
+                quarantined: closures.is_some_and(|closures| closures.contains_key(&target)),
+                gated: release.is_some_and(|release| !release.gating_hosts(&hostname).is_empty()),
+                in_flight: false,
+            };
+            rollout.reindex_at(at, around);
+        }
+        for hostname in elsewhere {
+            self.refresh_host(rollout_id, &hostname);
+        }
     }
 
     pub(crate) fn note_superseded(&mut self, record: &RolloutRecord) {
@@ -166,60 +196,23 @@ impl FleetView {
     }
 }
 
-/// Wave, staged flag and membership of every pinned host, while hosts are being added.
-struct Places(BTreeMap<Hostname, Place>);
-
-#[derive(Clone, Copy)]
-struct Place {
-    wave: u32,
-    staged: bool,
-    membership: u32,
-}
-
-impl Places {
-    /// Reads the pinned set and numbers the distinct sets of budgets its hosts are on.
-    fn of(rollout: &mut RolloutView) -> Self {
-        let mut budgets_of: BTreeMap<&Hostname, Vec<usize>> = BTreeMap::new();
-        for (place, budget) in rollout.pinned.disruption_budgets.iter().enumerate() {
-            for hostname in &budget.hosts {
-                let places = budgets_of.entry(hostname).or_default();
-                if places.last() != Some(&place) {
-                    places.push(place);
-                }
-            }
-        }
-        let mut numbers: BTreeMap<Vec<usize>, u32> = BTreeMap::new();
-        let mut places = BTreeMap::new();
-        for host in &rollout.pinned.host_set {
-            let budgets = budgets_of.remove(&host.hostname).unwrap_or_default();
-            let next = numbers.len() as u32;
-            let membership = *numbers.entry(budgets).or_insert(next);
-            let place = Place {
-                wave: host.wave_index,
-                staged: host.staged,
-                membership,
-            };
-            places.insert(host.hostname.clone(), place);
-        }
-        let mut memberships = vec![Vec::new(); numbers.len()];
-        for (budgets, number) in numbers {
-            memberships[number as usize] = budgets;
-        }
-        rollout.memberships = memberships;
-        Self(places)
-    }
-}
-
 impl RolloutView {
-    fn add_host(&mut self, row: HostRow, places: &Places) {
-        let place = places.0.get(&row.record.hostname).copied();
-        let place = place.unwrap_or(Place {
-            wave: UNKNOWN_WAVE,
-            staged: true,
-            membership: u32::MAX,
-        });
+    /// Where each pinned host belongs, for rows that come in any order.
+    fn places_by_name(&mut self) -> ByHost<Place> {
+        let Places { of, memberships } = Places::of(&self.pinned);
+        self.memberships = memberships;
+        let names = self.pinned.host_set.iter();
+        let names = names.map(|host| host.hostname.clone());
+        names.zip(of).collect()
+    }
+
+    /// Adds a host that no index knows yet; gives its place in the table.
+    fn add_host(&mut self, row: HostRow, place: Place) -> usize {
         let hostname = row.record.hostname.clone();
-        let mut host = HostView {
+        if row.queued_at.is_some() {
+            self.queued.insert(hostname.clone());
+        }
+        let host = HostView {
             state: row.record.state,
             wave: place.wave,
             staged: place.staged,
@@ -229,14 +222,10 @@ impl RolloutView {
             queued: row.queued_at.is_some(),
             candidate: row.recovery_candidate,
             position: row.position,
-            record: None,
+            record: is_kept(row.record.state).then(|| Arc::new(row.record)),
             membership: place.membership,
             indexed: Indexed::default(),
         };
-        host.update(&Arc::new(row.record), row.position);
-        if host.queued {
-            self.queued.insert(hostname.clone());
-        }
-        self.hosts.insert(hostname, host);
+        self.hosts.insert_full(hostname, host).0
     }
 }

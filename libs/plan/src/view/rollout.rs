@@ -1,7 +1,7 @@
 //! What the planner keeps of one rollout, with the indices that make a plan cheap.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::{
@@ -25,8 +25,9 @@ pub struct RolloutView {
     pub(crate) failures: BTreeMap<Hostname, BTreeMap<ProbeName, Failures>>,
     /// Holds as last stated in the log.
     pub(crate) blocks: BTreeMap<(u32, Gate), Vec<Hold>>,
-    /// Pinned hosts by the closure they shall run, sorted.
-    pub(crate) by_target: Vec<(ClosureHash, Hostname)>,
+    /// Pinned hosts by the closure they shall run, sorted; made when the first closure of the rollout
+    /// is quarantined, because most rollouts never need it.
+    pub(crate) by_target: OnceLock<Vec<(ClosureHash, Hostname)>>,
     /// Counted lists of the pinned budgets, in pinned order; empty once nothing is dispatched.
     pub(crate) budgets: Vec<BudgetId>,
     /// Distinct sets of pinned budgets that hosts are on, as places in the pinned order.
@@ -94,19 +95,13 @@ impl RolloutView {
         for host in pinned.host_set.iter().filter(|host| host.staged) {
             waves.entry(host.wave_index).or_default().staged += 1;
         }
-        let mut by_target: Vec<_> = pinned
-            .host_set
-            .iter()
-            .map(|host| (host.target_closure.clone(), host.hostname.clone()))
-            .collect();
-        by_target.sort_unstable();
         Self {
             record,
             pinned,
             hosts: Hosts::default(),
             failures: BTreeMap::new(),
             blocks: BTreeMap::new(),
-            by_target,
+            by_target: OnceLock::new(),
             budgets: Vec::new(),
             memberships: Vec::new(),
             waves,
@@ -207,8 +202,9 @@ impl RolloutView {
 
     /// Hosts that shall run the closure.
     pub(crate) fn targeting(&self, closure: &ClosureHash) -> Vec<Hostname> {
-        let from = self.by_target.partition_point(|(other, _)| other < closure);
-        let same = self.by_target[from..].iter();
+        let by_target = self.by_target.get_or_init(|| by_target(&self.pinned));
+        let from = by_target.partition_point(|(other, _)| other < closure);
+        let same = by_target[from..].iter();
         same.take_while(|(other, _)| other == closure)
             .map(|(_, hostname)| hostname.clone())
             .collect()
@@ -216,16 +212,23 @@ impl RolloutView {
 
     /// Puts the host where it belongs in every index.
     pub(crate) fn reindex(&mut self, hostname: &Hostname, around: Surroundings) {
-        let Some((place, _, host)) = self.hosts.get_full(hostname) else {
+        if let Some(place) = self.hosts.get_index_of(hostname) {
+            self.reindex_at(place, around);
+        }
+    }
+
+    /// As [`RolloutView::reindex`], of the host at a place of the table.
+    pub(crate) fn reindex_at(&mut self, place: usize, around: Surroundings) {
+        let Some((hostname, host)) = self.hosts.get_index(place) else {
             return;
         };
         let next = self.placement(hostname, host, around);
         if next == host.indexed {
             return;
         }
-        let (wave, before) = (host.wave, host.indexed.clone());
-        self.unplace(hostname, wave, &before);
-        self.place(hostname, wave, &next);
+        let (hostname, wave, before) = (hostname.clone(), host.wave, host.indexed.clone());
+        self.unplace(&hostname, wave, &before);
+        self.place(&hostname, wave, &next);
         self.hosts[place].indexed = next;
     }
 
@@ -330,4 +333,13 @@ impl RolloutView {
             self.due.insert((due_at, hostname.clone()));
         }
     }
+}
+
+fn by_target(pinned: &Pinned) -> Vec<(ClosureHash, Hostname)> {
+    let hosts = pinned.host_set.iter();
+    let mut by_target: Vec<_> = hosts
+        .map(|host| (host.target_closure.clone(), host.hostname.clone()))
+        .collect();
+    by_target.sort_unstable();
+    by_target
 }
