@@ -6,8 +6,10 @@
 //! Source: docs/manifests.md.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Timestamp;
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
@@ -17,13 +19,17 @@ use crate::rollout::OnHealthFailure;
 /// The one schema version understood.
 pub const SCHEMA_VERSION: u64 = 1;
 
-/// `fleet.resolved.json`: hosts, channels, policies, waves, edges and budgets of one release.
+/// The hosts of a fleet by name.
+pub type FleetHosts = BTreeMap<Hostname, FleetHost>;
+
+/// `fleet.resolved.json`: hosts, channels, policies, waves, edges and budgets of one release. A reader
+/// that needs no hosts reads them as [`NoHosts`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "docs/manifests.md gives each key")]
-pub struct Fleet {
+pub struct Fleet<H = FleetHosts> {
     pub schema_version: u64,
-    pub hosts: BTreeMap<Hostname, FleetHost>,
+    pub hosts: H,
     pub channels: BTreeMap<ChannelName, Channel>,
     #[serde(default)]
     pub rollout_policies: BTreeMap<String, RolloutPolicy>,
@@ -43,13 +49,45 @@ pub struct Fleet {
 #[expect(missing_docs, reason = "docs/manifests.md gives each key")]
 pub struct FleetHost {
     pub system: String,
+    #[serde(deserialize_with = "without_room")]
     pub tags: Vec<String>,
     pub channel: ChannelName,
     /// `null`: not part of any rollout.
     pub closure_hash: Option<ClosureHash>,
     pub pubkey: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pin: Option<Pin>,
+    pub pin: Option<Box<Pin>>,
+}
+
+/// The hosts of a fleet, refused where [`FleetHosts`] are and not kept: a million take hundreds of
+/// megabytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoHosts;
+
+impl<'de> Deserialize<'de> for NoHosts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for NoHosts {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut hosts: A) -> Result<Self, A::Error> {
+        while hosts.next_entry::<Hostname, FleetHost>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+/// A list as long as it is: a reader leaves room for four, and most hosts have a tag or two.
+fn without_room<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let mut list = Vec::<String>::deserialize(deserializer)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 /// A host held on a commit.
@@ -347,6 +385,14 @@ pub struct ReleaseAnnouncement {
     pub fleet: ArtifactRef,
     /// One rollout manifest per channel with hosts, by channel.
     pub rollouts: BTreeMap<ChannelName, RolloutAnnouncement>,
+}
+
+impl ReleaseAnnouncement {
+    /// Everything it names: the fleet, then the rollout manifests by channel.
+    pub fn artifacts(&self) -> impl Iterator<Item = &ArtifactRef> {
+        let rollouts = self.rollouts.values().map(|rollout| &rollout.artifact);
+        std::iter::once(&self.fleet).chain(rollouts)
+    }
 }
 
 /// The announcement of one rollout manifest on `fleet.manifest.rollout.<channel>.<ref>`.

@@ -167,7 +167,7 @@ fn resolve(source: Source) -> Fleet {
                 channel: host.channel,
                 closure_hash: host.closure_hash,
                 pubkey: host.pubkey,
-                pin: host.pin,
+                pin: host.pin.map(Box::new),
             };
             (hostname, host)
         })

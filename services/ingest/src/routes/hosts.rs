@@ -126,7 +126,7 @@ fn entry(view: &HostView, fleet: Option<&Fleet>) -> HostEntry {
         rollout_state: record.state.name(),
         pending_reboot: view.pending_reboot(),
         quarantined_closure: view.quarantined_closure().cloned(),
-        pin: declared.and_then(|host| host.pin.clone()),
+        pin: declared.and_then(|host| host.pin.as_deref().cloned()),
         outstanding_health_failures: view.health_failures,
         wave: view.wave,
         staged: view.staged,
@@ -251,7 +251,7 @@ fn declared(current: &Current, hostname: &Hostname, detail: &HostDetail) -> Opti
         channel: host.channel.clone(),
         closure_hash: host.closure_hash.clone(),
         tags: host.tags.clone(),
-        pin: host.pin.clone(),
+        pin: host.pin.as_deref().cloned(),
         rollout_id,
         opened,
     })
