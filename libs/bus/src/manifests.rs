@@ -4,6 +4,7 @@ mod chunks;
 
 use async_nats::jetstream::object_store::{InfoErrorKind, ObjectStore};
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
 use nixfleet_proto::{ManifestHash, RolloutId};
 
@@ -19,6 +20,8 @@ use crate::writer::Fence;
 
 /// Largest announcement: some 300 bytes per channel leave room for thousands of them.
 const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
+/// Objects that are read or written at the same time.
+const AT_ONCE: usize = 2;
 /// Attempts to read one object while another writer replaces it or the server is away.
 const READ_ATTEMPTS: usize = 5;
 
@@ -125,6 +128,41 @@ impl ManifestStore {
             verb: "loaded",
             reason,
         })
+    }
+
+    /// The bytes of every artifact of a release, in the order of [`ReleaseAnnouncement::artifacts`].
+    ///
+    /// # Errors
+    /// As [`ManifestStore::get`].
+    pub async fn get_all(
+        &self,
+        release: &ReleaseAnnouncement,
+    ) -> Result<Vec<Option<Bytes>>, ManifestError> {
+        let loads = release.artifacts().map(|artifact| self.get(&artifact.hash));
+        // Collected first: a stream over a borrowing closure is not `Send`.
+        let loads: Vec<_> = loads.collect();
+        futures::stream::iter(loads)
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Stores artifacts as [`ManifestStore::put`] does.
+    ///
+    /// # Errors
+    /// [`ManifestError`] of the first that fails.
+    pub async fn put_all(
+        &self,
+        artifacts: impl IntoIterator<Item = (&ManifestHash, Bytes)>,
+    ) -> Result<(), ManifestError> {
+        let artifacts = artifacts.into_iter();
+        let stores: Vec<_> = artifacts
+            .map(|(hash, bytes)| self.put(hash, bytes))
+            .collect();
+        futures::stream::iter(stores)
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
     }
 
     /// One attempt; the inner error may go away.

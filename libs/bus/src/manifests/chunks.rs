@@ -33,7 +33,9 @@ pub(super) async fn write(
     before: Option<ObjectInfo>,
 ) -> Result<(), String> {
     let nuid = nuid::next().to_string();
-    let digest = digest_of(&bytes);
+    let whole = bytes.clone();
+    // Takes a while for a large artifact: meanwhile its pieces are on their way.
+    let digest = tokio::task::spawn_blocking(move || digest_of(&whole));
     let subject = pieces_of(&bucket, &nuid);
     let mut acks: VecDeque<PublishAckFuture> = VecDeque::new();
     let mut rest = bytes.clone();
@@ -51,6 +53,7 @@ pub(super) async fn write(
     for ack in acks {
         stored(ack).await?;
     }
+    let digest = digest.await.map_err(|error| error.to_string())?;
     let info = ObjectInfo {
         name: name.to_owned(),
         description: None,
@@ -128,7 +131,9 @@ pub(super) async fn read(context: &Context, info: &ObjectInfo) -> Result<Bytes, 
         }
         bytes.extend_from_slice(&chunk.payload);
     }
-    check(info, &bytes)?;
+    let info = info.clone();
+    let checked = tokio::task::spawn_blocking(move || check(&info, &bytes).map(|()| bytes));
+    let bytes = checked.await.map_err(|error| error.to_string())??;
     Ok(Bytes::from(bytes))
 }
 
