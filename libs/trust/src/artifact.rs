@@ -29,12 +29,12 @@ pub trait Artifact: DeserializeOwned + sealed::Sealed {
     fn normalise(&mut self) {}
 }
 
-impl sealed::Sealed for Fleet {}
+impl<H> sealed::Sealed for Fleet<H> {}
 impl sealed::Sealed for RolloutManifest {}
 impl sealed::Sealed for Revocations {}
 impl sealed::Sealed for BootstrapNonces {}
 
-impl Artifact for Fleet {
+impl<H: DeserializeOwned> Artifact for Fleet<H> {
     const KIND: &'static str = "fleet";
 
     fn schema_version(&self) -> u64 {

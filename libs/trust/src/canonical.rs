@@ -8,11 +8,12 @@
 mod node;
 mod number;
 mod plain;
+mod text;
 
 use std::borrow::Cow;
 
 use nixfleet_proto::ManifestHash;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest, Sha256};
 
 pub(crate) use node::Node;
@@ -119,6 +120,15 @@ pub fn canonicalize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CanonicalizeError> {
         return Ok(Cow::Borrowed(bytes));
     }
     Ok(Cow::Owned(Node::parse(text)?.canonical()))
+}
+
+/// Reads a document from bytes that have a canonical form: they are one text, and looked at as such
+/// only once, not string by string.
+pub(crate) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(bytes),
+    }
 }
 
 /// Lower-case hexadecimal SHA-256 of the canonical bytes.
@@ -271,11 +281,13 @@ fn scan(text: &str) -> Result<(), CanonicalizeError> {
 /// Index after the closing quote of the string that opens at `open`.
 fn string_end(bytes: &[u8], open: usize) -> usize {
     let mut at = open + 1;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+    while let Some(rest) = bytes.get(at..) {
+        at += text::plain(rest);
+        match bytes.get(at) {
+            Some(b'"') => return at + 1,
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
+            None => break,
         }
     }
     at

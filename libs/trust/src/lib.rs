@@ -17,6 +17,7 @@ mod projection;
 mod release;
 mod selector;
 pub mod sign;
+mod sorted;
 mod trust_file;
 mod verify;
 

@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nixfleet_proto::fleet::{
-    Fleet, ManifestHost, ResolvedBudget, RolloutManifest, RolloutPolicy, SCHEMA_VERSION,
+    Fleet, ManifestHost, NoHosts, ResolvedBudget, RolloutManifest, RolloutPolicy, SCHEMA_VERSION,
+    Wave,
 };
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
-use nixfleet_proto::{ChannelName, ChannelRef, Hostname, ManifestHash, Pinned, PinnedManifest};
+use nixfleet_proto::{ChannelName, ChannelRef, ManifestHash, Pinned, PinnedManifest};
 
 use crate::artifact::Artifact;
-use crate::canonical::{CanonicalizeError, canonical_hash};
+use crate::canonical::{CanonicalizeError, canonical_hash, document};
 use crate::selector::resolve;
+use crate::sorted::Sorted;
 
 /// Why a channel has no projection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,8 +105,8 @@ fn display_name(channel: &ChannelName, commit: &str) -> String {
     format!("{channel}@{short}")
 }
 
-fn policy_of<'f>(
-    fleet: &'f Fleet,
+fn policy_of<'f, H>(
+    fleet: &'f Fleet<H>,
     channel: &ChannelName,
 ) -> Result<&'f RolloutPolicy, ProjectError> {
     let declared = fleet
@@ -123,29 +125,43 @@ fn policy_of<'f>(
 /// By channel the hosts that have a closure, sorted, each with the first wave that lists it; a
 /// channel without such hosts is absent.
 pub(crate) fn host_sets(fleet: &Fleet) -> BTreeMap<ChannelName, Vec<ManifestHost>> {
-    let mut first_wave: BTreeMap<(&ChannelName, &Hostname), u32> = BTreeMap::new();
-    for (channel, waves) in &fleet.waves {
-        for (index, wave) in (0..).zip(waves) {
-            for hostname in &wave.hosts {
-                first_wave.entry((channel, hostname)).or_insert(index);
-            }
-        }
-    }
-    let mut sets: BTreeMap<ChannelName, Vec<ManifestHost>> = BTreeMap::new();
+    let mut sets: BTreeMap<&ChannelName, (Sorted<'_, u32>, Vec<ManifestHost>)> = BTreeMap::new();
     for (hostname, host) in &fleet.hosts {
         let Some(target_closure) = &host.closure_hash else {
             continue;
         };
-        let wave_index = first_wave.get(&(&host.channel, hostname)).copied();
-        sets.entry(host.channel.clone())
-            .or_default()
-            .push(ManifestHost {
-                hostname: hostname.clone(),
-                wave_index: wave_index.unwrap_or(0),
-                target_closure: target_closure.clone(),
-            });
+        let (first_waves, hosts) = sets.entry(&host.channel).or_insert_with(|| {
+            let waves = waves_of(fleet, &host.channel);
+            (Sorted::first_waves(waves), Vec::new())
+        });
+        hosts.push(ManifestHost {
+            hostname: hostname.clone(),
+            wave_index: first_waves.find(hostname).unwrap_or(0),
+            target_closure: target_closure.clone(),
+        });
     }
-    sets
+    let sets = sets.into_iter();
+    sets.map(|(channel, (_, hosts))| (channel.clone(), hosts))
+        .collect()
+}
+
+/// Channels in which a host has a closure.
+pub(crate) fn channels_with_hosts(fleet: &Fleet) -> BTreeSet<&ChannelName> {
+    let mut channels = BTreeSet::new();
+    let mut last = None;
+    for host in fleet.hosts.values() {
+        // Neighbours are mostly of one channel.
+        if host.closure_hash.is_some() && last != Some(&host.channel) {
+            last = Some(&host.channel);
+            channels.insert(&host.channel);
+        }
+    }
+    channels
+}
+
+/// The waves that the fleet declares for a channel.
+fn waves_of<'f, H>(fleet: &'f Fleet<H>, channel: &ChannelName) -> &'f [Wave] {
+    fleet.waves.get(channel).map_or(&[], Vec::as_slice)
 }
 
 /// The budgets with their hosts, over the whole fleet.
@@ -241,12 +257,12 @@ impl Unpinned {
         &self.0.fleet_resolved_hash
     }
 
-    /// Reads that fleet and pins.
+    /// Reads that fleet and pins. Of its hosts nothing is needed that the manifest does not say.
     ///
     /// # Errors
     /// As [`pin`].
-    pub fn pin(&self, fleet_bytes: &[u8]) -> Result<PinnedManifest, PinError> {
-        let fleet: Fleet = read(fleet_bytes, self.fleet_hash())?;
+    pub fn pin(self, fleet_bytes: &[u8]) -> Result<PinnedManifest, PinError> {
+        let fleet: Fleet<NoHosts> = read(fleet_bytes, self.fleet_hash())?;
         pin_verified(&self.0, &fleet)
     }
 }
@@ -255,14 +271,17 @@ impl Unpinned {
 ///
 /// # Errors
 /// [`PinError::Project`] and [`PinError::SoakMissing`].
-pub fn pin_verified(manifest: &RolloutManifest, fleet: &Fleet) -> Result<PinnedManifest, PinError> {
+pub fn pin_verified<H>(
+    manifest: &RolloutManifest,
+    fleet: &Fleet<H>,
+) -> Result<PinnedManifest, PinError> {
     Ok(PinnedManifest {
         rollout_id: manifest.rollout_id(),
         pinned: Arc::new(pinned(manifest, fleet)?),
     })
 }
 
-fn pinned(manifest: &RolloutManifest, fleet: &Fleet) -> Result<Pinned, PinError> {
+fn pinned<H>(manifest: &RolloutManifest, fleet: &Fleet<H>) -> Result<Pinned, PinError> {
     let channel = &manifest.channel;
     let policy = policy_of(fleet, channel).map_err(PinError::Project)?;
     let waves = policy
@@ -277,8 +296,8 @@ fn pinned(manifest: &RolloutManifest, fleet: &Fleet) -> Result<Pinned, PinError>
             Ok(PinnedWave { soak_minutes })
         })
         .collect::<Result<Vec<_>, PinError>>()?;
-    let declared = fleet.waves.get(channel).map_or(&[][..], Vec::as_slice);
-    let staged: BTreeSet<&Hostname> = declared.iter().flat_map(|wave| &wave.hosts).collect();
+    let declared = waves_of(fleet, channel);
+    let mut staged = Sorted::first_waves(declared);
     let host_set = manifest
         .host_set
         .iter()
@@ -293,7 +312,7 @@ fn pinned(manifest: &RolloutManifest, fleet: &Fleet) -> Result<Pinned, PinError>
                 hostname: host.hostname.clone(),
                 wave_index: host.wave_index,
                 target_closure: host.target_closure.clone(),
-                staged: declared.is_empty() || staged.contains(&host.hostname),
+                staged: declared.is_empty() || staged.find(&host.hostname).is_some(),
             })
         })
         .collect::<Result<Vec<_>, PinError>>()?;
@@ -315,10 +334,9 @@ fn read<T: Artifact>(bytes: &[u8], expected: &ManifestHash) -> Result<T, PinErro
             actual,
         });
     }
-    let mut document: T =
-        serde_json::from_slice(bytes).map_err(|source| PinError::Shape { kind, source })?;
-    document.normalise();
-    Ok(document)
+    let mut read: T = document(bytes).map_err(|source| PinError::Shape { kind, source })?;
+    read.normalise();
+    Ok(read)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use nixfleet_proto::fleet::SCHEMA_VERSION;
 use nixfleet_proto::{ManifestHash, Timestamp};
 
 use crate::artifact::Artifact;
-use crate::canonical::{CanonicalizeError, Hashes, canonicalize, hashes_of};
+use crate::canonical::{CanonicalizeError, Hashes, canonicalize, document, hashes_of};
 use crate::keys::{ActiveKeys, NoMatch};
 
 /// How far clocks may differ, in both directions.
@@ -167,11 +167,10 @@ pub fn verify<T: Artifact>(
             NoMatch::Unsupported(algorithm) => VerifyError::UnsupportedAlgorithm { algorithm },
             NoMatch::Bad => VerifyError::BadSignature,
         })?;
-    let mut payload: T =
-        serde_json::from_slice(&canonical).map_err(|source| VerifyError::Shape {
-            kind: T::KIND,
-            source,
-        })?;
+    let mut payload: T = document(&canonical).map_err(|source| VerifyError::Shape {
+        kind: T::KIND,
+        source,
+    })?;
     if payload.schema_version() != SCHEMA_VERSION {
         return Err(VerifyError::SchemaVersionUnsupported(
             payload.schema_version(),

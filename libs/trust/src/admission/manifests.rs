@@ -1,10 +1,11 @@
 //! What is wrong with rollout manifests beside their fleet.
 
-use nixfleet_proto::fleet::{Fleet, RolloutManifest};
+use nixfleet_proto::fleet::{Fleet, FleetHost, RolloutManifest};
 
 use super::fault::{Fault, Findings, Notice};
 use super::rules::check_schema;
 use crate::projection::{host_sets, resolve_budgets};
+use crate::sorted::Sorted;
 
 /// Compares each manifest with what the fleet projects for its channel.
 pub(super) fn check_manifests<'m>(
@@ -14,6 +15,7 @@ pub(super) fn check_manifests<'m>(
 ) {
     let host_sets = host_sets(fleet);
     let budgets = resolve_budgets(fleet);
+    let mut hosts = Sorted::hosts(fleet);
     for manifest in manifests {
         let channel = &manifest.channel;
         check_schema(
@@ -26,7 +28,7 @@ pub(super) fn check_manifests<'m>(
                 channel: channel.clone(),
             });
         }
-        check_budget_hosts(fleet, manifest, findings);
+        check_budget_hosts(&mut hosts, manifest, findings);
         if manifest.disruption_budgets != budgets {
             findings.notice(Notice::BudgetsDiffer {
                 channel: channel.clone(),
@@ -35,10 +37,14 @@ pub(super) fn check_manifests<'m>(
     }
 }
 
-fn check_budget_hosts(fleet: &Fleet, manifest: &RolloutManifest, findings: &mut Findings) {
+fn check_budget_hosts(
+    hosts: &mut Sorted<'_, &FleetHost>,
+    manifest: &RolloutManifest,
+    findings: &mut Findings,
+) {
     for (index, budget) in manifest.disruption_budgets.iter().enumerate() {
         for hostname in &budget.hosts {
-            if !fleet.hosts.contains_key(hostname) {
+            if hosts.find(hostname).is_none() {
                 let channel = &manifest.channel;
                 findings.fault(Fault::UnknownHost {
                     at: format!("rollout manifest of {channel}: disruptionBudgets[{index}].hosts"),

@@ -1,14 +1,15 @@
 //! What a complete fleet looks like.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use nixfleet_proto::fleet::{Channel, Fleet, ManifestHost, RolloutPolicy, SCHEMA_VERSION};
+use nixfleet_proto::fleet::{Channel, Fleet, FleetHost, RolloutPolicy, SCHEMA_VERSION};
 use nixfleet_proto::id::{is_channel_name, is_channel_ref};
 use nixfleet_proto::{ChannelName, Hostname, Minutes};
 
 use super::cycle::cycles;
 use super::fault::{Fault, Findings, Notice};
-use crate::projection::host_sets;
+use crate::projection::channels_with_hosts;
+use crate::sorted::Sorted;
 
 /// Longest soak in minutes: a year.
 pub const SOAK_MINUTES_MAX: u64 = 525_600;
@@ -21,9 +22,6 @@ pub const HOSTNAME_BYTES_MAX: usize = 253;
 
 /// Most waves of a channel or policy: blocks are kept per wave.
 pub const WAVES_MAX: usize = 256;
-
-/// Hosts to roll out to by channel.
-type HostSets = BTreeMap<ChannelName, Vec<ManifestHost>>;
 
 /// Finds everything that is wrong with a fleet on its own; the fleet is normalised.
 ///
@@ -39,14 +37,14 @@ pub fn check_fleet(fleet: &Fleet, findings: &mut Findings) {
     for (name, policy) in &fleet.rollout_policies {
         check_policy(name, policy, findings);
     }
-    let host_sets = host_sets(fleet);
+    let with_hosts = channels_with_hosts(fleet);
     for (name, channel) in &fleet.channels {
-        let has_hosts = HasHosts(host_sets.contains_key(name));
+        let has_hosts = HasHosts(with_hosts.contains(name));
         check_channel(fleet, (name, channel), has_hosts, findings);
     }
     check_waves(fleet, findings);
     check_edges(fleet, findings);
-    check_ref(fleet, &host_sets, findings);
+    check_ref(fleet, &with_hosts, findings);
 }
 
 pub(super) fn check_schema(at: String, version: u64, findings: &mut Findings) {
@@ -176,6 +174,7 @@ fn check_channel(
 }
 
 fn check_waves(fleet: &Fleet, findings: &mut Findings) {
+    let mut hosts = Sorted::hosts(fleet);
     for (name, waves) in &fleet.waves {
         if !fleet.channels.contains_key(name) {
             findings.fault(Fault::UnknownChannel {
@@ -184,18 +183,19 @@ fn check_waves(fleet: &Fleet, findings: &mut Findings) {
             });
         }
         check_wave_count(format!("waves.{name}"), waves.len(), findings);
-        let mut listed = std::collections::BTreeSet::new();
         for (index, wave) in waves.iter().enumerate() {
             for hostname in &wave.hosts {
-                listed.insert(hostname);
-                check_wave_host(fleet, (name, index), hostname, findings);
+                let host = hosts.find(hostname);
+                check_wave_host((hostname, host), (name, index), findings);
             }
         }
         if waves.is_empty() {
             continue;
         }
+        let mut listed = Sorted::first_waves(waves);
         for (hostname, host) in &fleet.hosts {
-            if host.channel == *name && host.closure_hash.is_some() && !listed.contains(hostname) {
+            let is_due = host.channel == *name && host.closure_hash.is_some();
+            if is_due && listed.find(hostname).is_none() {
                 findings.notice(Notice::HostUnstaged {
                     hostname: hostname.clone(),
                     channel: name.clone(),
@@ -206,22 +206,26 @@ fn check_waves(fleet: &Fleet, findings: &mut Findings) {
 }
 
 fn check_wave_host(
-    fleet: &Fleet,
+    (hostname, host): (&Hostname, Option<&FleetHost>),
     (channel, index): (&ChannelName, usize),
-    hostname: &Hostname,
     findings: &mut Findings,
 ) {
-    let at = format!("waves.{channel}[{index}].hosts");
-    let hostname = hostname.clone();
-    match fleet.hosts.get(&hostname) {
-        None => findings.fault(Fault::UnknownHost { at, hostname }),
+    let at = || format!("waves.{channel}[{index}].hosts");
+    match host {
+        None => findings.fault(Fault::UnknownHost {
+            at: at(),
+            hostname: hostname.clone(),
+        }),
         Some(host) if host.channel != *channel => findings.notice(Notice::WaveHostElsewhere {
-            at,
-            hostname,
+            at: at(),
+            hostname: hostname.clone(),
             channel: host.channel.clone(),
         }),
         Some(host) if host.closure_hash.is_none() => {
-            findings.notice(Notice::WaveHostWithoutClosure { at, hostname });
+            findings.notice(Notice::WaveHostWithoutClosure {
+                at: at(),
+                hostname: hostname.clone(),
+            });
         }
         Some(_) => {}
     }
@@ -266,12 +270,12 @@ fn check_edges(fleet: &Fleet, findings: &mut Findings) {
     }
 }
 
-fn check_ref(fleet: &Fleet, host_sets: &HostSets, findings: &mut Findings) {
+fn check_ref(fleet: &Fleet, with_hosts: &BTreeSet<&ChannelName>, findings: &mut Findings) {
     let commit = fleet.meta.ci_commit.as_deref().unwrap_or_default();
     if commit.is_empty() {
-        for channel in host_sets.keys() {
+        for channel in with_hosts {
             findings.fault(Fault::RefMissing {
-                channel: channel.clone(),
+                channel: (*channel).clone(),
             });
         }
     } else if !is_channel_ref(commit) {

@@ -3,7 +3,7 @@
 //! One pass without a tree. It may say no to a text that is canonical: whoever asks has the tree to
 //! fall back on.
 
-use super::{DEPTH_MAX, Node, number_end};
+use super::{DEPTH_MAX, Node, number_end, text};
 
 /// True when the canonical form of the text is the text itself.
 ///
@@ -112,10 +112,8 @@ impl<'a> Walk<'a> {
     fn string(&mut self) -> Option<()> {
         let bytes = self.text.as_bytes();
         loop {
-            let rest = &bytes[self.at..];
-            let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
-            self.at += rest.iter().position(|byte| !is_plain(byte))? + 1;
-            match bytes[self.at - 1] {
+            self.at += text::plain(&bytes[self.at..]);
+            match self.next()? {
                 b'"' => return Some(()),
                 b'\\' => self.escape()?,
                 _ => return None,

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::fixtures::{build_from, bundle, source, source_with, stamp, verified};
-use nixfleet_proto::{Minutes, OnHealthFailure};
+use nixfleet_proto::{Hostname, Minutes, OnHealthFailure};
 
 fn fleet() -> Fleet {
     verified(&bundle()).fleet().payload().clone()
@@ -240,4 +240,32 @@ fn a_wave_without_soak_cannot_be_pinned() {
         matches!(error, PinError::SoakMissing { wave: 1, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn a_fleet_with_hosts_that_nobody_can_read_pins_nothing() {
+    let bundle = bundle();
+    let mut fleet: serde_json::Value = serde_json::from_slice(&bundle.fleet.bytes).unwrap();
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&bundle.rollouts["stable"].bytes).unwrap();
+    let mut refused = |host: serde_json::Value| {
+        fleet["hosts"]["web-01"] = host;
+        let fleet = fleet.to_string();
+        serde_json::from_str::<Fleet>(&fleet).unwrap_err();
+        let fleet_hash = canonical_hash(fleet.as_bytes()).unwrap();
+        manifest["fleetResolvedHash"] = json!(fleet_hash);
+        let manifest = manifest.to_string();
+        let hash = canonical_hash(manifest.as_bytes()).unwrap();
+        let error = pin(manifest.as_bytes(), fleet.as_bytes(), &hash).unwrap_err();
+        assert!(
+            matches!(error, PinError::Shape { kind: "fleet", .. }),
+            "{error}"
+        );
+    };
+    refused(json!(null));
+    refused(json!({ "system": "x86_64-linux" }));
+    refused(json!({
+        "system": "x86_64-linux", "tags": [7], "channel": "stable", "closureHash": null,
+        "pubkey": null
+    }));
 }
