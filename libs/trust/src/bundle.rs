@@ -5,6 +5,7 @@
 //!
 //! Source: docs/manifests.md, from source to control plane.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine;
@@ -12,6 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
 use nixfleet_proto::{ChannelName, ManifestHash, RolloutId};
 use serde::{Deserialize, Serialize};
+
+use crate::beside::both;
 
 /// Path of the fleet inside a release directory.
 pub const FLEET_FILE: &str = "fleet.resolved.json";
@@ -50,21 +53,33 @@ pub struct ReleaseBundle {
 /// Body of `PUT /v1/manifests`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ReleaseUpload {
+pub struct ReleaseUpload<T = String> {
     /// The fleet.
-    pub fleet: SignedUpload,
+    pub fleet: SignedUpload<T>,
     /// Rollout manifests by channel.
-    pub rollouts: BTreeMap<ChannelName, SignedUpload>,
+    pub rollouts: BTreeMap<ChannelName, SignedUpload<T>>,
 }
 
 /// One artifact in an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SignedUpload {
+pub struct SignedUpload<T = String> {
     /// The bytes, standard base64.
-    pub artifact: String,
+    pub artifact: T,
     /// The signature, standard base64.
-    pub signature: String,
+    pub signature: T,
+}
+
+/// A text that stays where it was received, unless it is written with escapes: the body of a large
+/// release is not copied to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct InPlace<'b>(#[serde(borrow)] Cow<'b, str>);
+
+impl AsRef<str> for InPlace<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Why a bundle cannot be put together.
@@ -110,43 +125,48 @@ impl From<&ReleaseBundle> for ReleaseUpload {
     }
 }
 
-impl TryFrom<&ReleaseUpload> for ReleaseBundle {
+impl<T: AsRef<str> + Sync> TryFrom<&ReleaseUpload<T>> for ReleaseBundle {
     type Error = BundleError;
 
-    fn try_from(upload: &ReleaseUpload) -> Result<Self, BundleError> {
-        let decode = |artifact: &str, signed: &SignedUpload| {
+    /// Decodes the fleet and the manifests side by side.
+    fn try_from(upload: &ReleaseUpload<T>) -> Result<Self, BundleError> {
+        let decode = |artifact: &str, signed: &SignedUpload<T>| {
             Ok(Signed {
-                bytes: decode(artifact, "artifact", &signed.artifact)?,
-                signature: decode(artifact, "signature", &signed.signature)?,
+                bytes: decode(artifact, "artifact", signed.artifact.as_ref())?,
+                signature: decode(artifact, "signature", signed.signature.as_ref())?,
             })
         };
+        let decode_rollouts = || {
+            let rollouts = upload.rollouts.iter();
+            let decoded = rollouts
+                .map(|(channel, signed)| Ok((channel.clone(), decode(channel.as_str(), signed)?)));
+            decoded.collect::<Result<_, BundleError>>()
+        };
+        let (fleet, rollouts) = both(|| decode("fleet", &upload.fleet), decode_rollouts);
         Ok(Self {
-            fleet: decode("fleet", &upload.fleet)?,
-            rollouts: upload
-                .rollouts
-                .iter()
-                .map(|(channel, signed)| Ok((channel.clone(), decode(channel.as_str(), signed)?)))
-                .collect::<Result<_, BundleError>>()?,
+            fleet: fleet?,
+            rollouts: rollouts?,
         })
     }
 }
 
 impl ReleaseBundle {
-    /// Puts an announced release together again from the objects it names.
+    /// Puts an announced release together again from the objects it names: those of
+    /// [`ReleaseAnnouncement::artifacts`], in that order.
     ///
     /// # Errors
     /// Names the first object that is missing or signature that is not base64. What comes out still
     /// has to be verified.
     pub fn assemble(
         announcement: &ReleaseAnnouncement,
-        objects: &BTreeMap<ManifestHash, Vec<u8>>,
+        objects: impl IntoIterator<Item = Option<Vec<u8>>>,
     ) -> Result<Self, BundleError> {
-        let fetch = |artifact: &str, reference: &ArtifactRef| {
-            let bytes = objects.get(&reference.hash).cloned().ok_or_else(|| {
-                BundleError::ObjectMissing {
-                    artifact: artifact.to_owned(),
-                    hash: reference.hash.clone(),
-                }
+        let mut objects = objects.into_iter();
+        let mut fetch = |artifact: &str, reference: &ArtifactRef| {
+            let bytes = objects.next().flatten();
+            let bytes = bytes.ok_or_else(|| BundleError::ObjectMissing {
+                artifact: artifact.to_owned(),
+                hash: reference.hash.clone(),
             })?;
             Ok(Signed {
                 bytes,
@@ -189,6 +209,21 @@ mod tests {
         let json = serde_json::to_string(&ReleaseUpload::from(&bundle)).unwrap();
         let upload: ReleaseUpload = serde_json::from_str(&json).unwrap();
         assert_eq!(ReleaseBundle::try_from(&upload).unwrap(), bundle);
+    }
+
+    #[test]
+    fn an_upload_is_read_where_it_lies() {
+        let json = r#"{"fleet":{"artifact":"e30=","signature":"Bw=="},
+            "rollouts":{"stable":{"artifact":"\/+8=","signature":""}}}"#;
+        let upload: ReleaseUpload<InPlace<'_>> = serde_json::from_str(json).unwrap();
+        assert!(matches!(upload.fleet.artifact.0, Cow::Borrowed("e30=")));
+        let copied: ReleaseUpload = serde_json::from_str(json).unwrap();
+        let bundle = ReleaseBundle::try_from(&upload).unwrap();
+        assert_eq!(bundle, ReleaseBundle::try_from(&copied).unwrap());
+        assert_eq!(
+            bundle.rollouts[&ChannelName::from("stable")].bytes,
+            [255, 239]
+        );
     }
 
     #[test]

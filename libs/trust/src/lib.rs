@@ -7,6 +7,7 @@
 
 mod admission;
 mod artifact;
+mod beside;
 mod build;
 pub mod bundle;
 mod canonical;
@@ -27,7 +28,7 @@ pub use admission::{
 };
 pub use artifact::{ALL_AT_ONCE, Artifact};
 pub use build::{BuiltRelease, Stamp, build_release};
-pub use bundle::{BundleError, ReleaseBundle, ReleaseUpload, Signed, SignedUpload};
+pub use bundle::{BundleError, InPlace, ReleaseBundle, ReleaseUpload, Signed, SignedUpload};
 pub use canonical::{
     ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault, canonical_hash, canonicalize,
 };

@@ -1,6 +1,6 @@
 //! A verified release: a fleet and the rollout manifests that belong to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,8 +10,10 @@ use nixfleet_proto::fleet::{
 };
 use nixfleet_proto::{ChannelName, LAYOUT_VERSION, ManifestHash, RolloutId, Timestamp};
 
+use crate::beside::both;
 use crate::bundle::{ReleaseBundle, Signed};
 use crate::keys::ActiveKeys;
+use crate::projection::channels_with_hosts;
 use crate::trust_file::TrustFile;
 use crate::verify::{Freshness, Verified, VerifyError, verify};
 
@@ -119,56 +121,72 @@ pub fn verify_release(
 ) -> Result<Release, ReleaseError> {
     let keys = trust.release_keys(now);
     let freshness = Freshness { now, window };
-    let fleet: Verified<Fleet> = verify(
-        &bundle.fleet.bytes,
-        &bundle.fleet.signature,
-        &keys,
-        freshness,
-    )
-    .map_err(|error| ReleaseError::new("the fleet".to_owned(), ReleaseFault::Verify(error)))?;
-    let with_hosts: BTreeSet<&ChannelName> = fleet
-        .payload()
-        .hosts
-        .values()
-        .filter(|host| host.closure_hash.is_some())
-        .map(|host| &host.channel)
-        .collect();
+    let Signed { bytes, signature } = &bundle.fleet;
+    // Side by side: what an artifact says of another one is looked at when both are known.
+    let (fleet, manifests) = both(
+        || verify(bytes, signature, &keys, freshness),
+        || verify_manifests(bundle, &keys, freshness),
+    );
+    let fleet: Verified<Fleet> = fleet
+        .map_err(|error| ReleaseError::new("the fleet".to_owned(), ReleaseFault::Verify(error)))?;
+    let with_hosts = channels_with_hosts(fleet.payload());
     for channel in &with_hosts {
         if !bundle.rollouts.contains_key(*channel) {
             return Err(ReleaseError::new(named(channel), ReleaseFault::Missing));
         }
     }
     let mut rollouts = BTreeMap::new();
-    for (channel, signed) in &bundle.rollouts {
+    for (channel, manifest) in manifests {
         let refuse = |fault| ReleaseError::new(named(channel), fault);
         if !with_hosts.contains(channel) {
             return Err(refuse(ReleaseFault::Unexpected));
         }
-        let manifest = verify_rollout(&fleet, channel, signed, &keys, freshness).map_err(refuse)?;
+        let manifest = manifest.map_err(|error| refuse(ReleaseFault::Verify(error)))?;
+        check_link(&fleet, channel, &manifest).map_err(refuse)?;
         rollouts.insert(channel.clone(), manifest);
     }
     Ok(assemble(bundle, fleet, rollouts))
+}
+
+/// The manifests in order up to the first that is not believed, that one included: what comes after
+/// it is not asked for.
+fn verify_manifests<'b>(
+    bundle: &'b ReleaseBundle,
+    keys: &ActiveKeys,
+    freshness: Freshness,
+) -> Vec<(
+    &'b ChannelName,
+    Result<Verified<RolloutManifest>, VerifyError>,
+)> {
+    let mut verified = Vec::with_capacity(bundle.rollouts.len());
+    for (channel, signed) in &bundle.rollouts {
+        let manifest = verify(&signed.bytes, &signed.signature, keys, freshness);
+        let is_last = manifest.is_err();
+        verified.push((channel, manifest));
+        if is_last {
+            break;
+        }
+    }
+    verified
 }
 
 fn named(channel: &ChannelName) -> String {
     format!("the rollout manifest of {channel}")
 }
 
-fn verify_rollout(
+/// Looks whether a manifest is that of the channel in this release.
+fn check_link(
     fleet: &Verified<Fleet>,
     channel: &ChannelName,
-    signed: &Signed,
-    keys: &ActiveKeys,
-    freshness: Freshness,
-) -> Result<Verified<RolloutManifest>, ReleaseFault> {
+    manifest: &Verified<RolloutManifest>,
+) -> Result<(), ReleaseFault> {
     let commit = fleet
         .payload()
         .meta
         .ci_commit
         .as_deref()
         .unwrap_or_default();
-    let expected = RolloutId::new(channel, &commit.into());
-    let manifest = verify_manifest(signed, keys, freshness, &expected)?;
+    check_id(manifest.payload(), &RolloutId::new(channel, &commit.into()))?;
     let actual = &manifest.payload().fleet_resolved_hash;
     if actual != fleet.hash() {
         return Err(ReleaseFault::FleetHash {
@@ -176,7 +194,7 @@ fn verify_rollout(
             actual: actual.clone(),
         });
     }
-    Ok(manifest)
+    Ok(())
 }
 
 /// Verifies one rollout manifest and that it is the one asked for, as agents do.
@@ -193,19 +211,24 @@ pub fn verify_manifest(
 ) -> Result<Verified<RolloutManifest>, ReleaseFault> {
     let manifest: Verified<RolloutManifest> =
         verify(&signed.bytes, &signed.signature, keys, freshness).map_err(ReleaseFault::Verify)?;
+    check_id(manifest.payload(), expected)?;
+    Ok(manifest)
+}
+
+fn check_id(manifest: &RolloutManifest, expected: &RolloutId) -> Result<(), ReleaseFault> {
     let RolloutManifest {
         channel,
         channel_ref,
         ..
-    } = manifest.payload();
+    } = manifest;
     // Part by part: a channel with an `@` in it must not pass for another channel's ref.
     if *channel != expected.channel() || *channel_ref != expected.target_ref() {
         return Err(ReleaseFault::RolloutId {
             expected: expected.clone(),
-            actual: manifest.payload().rollout_id(),
+            actual: manifest.rollout_id(),
         });
     }
-    Ok(manifest)
+    Ok(())
 }
 
 /// Adds what later readers need of the bundle.
@@ -245,6 +268,23 @@ impl Release {
     /// The rollout manifests by channel.
     pub fn rollouts(&self) -> &BTreeMap<ChannelName, Verified<RolloutManifest>> {
         &self.rollouts
+    }
+
+    /// The fleet, and the rollout manifests with their hashes by channel, as values of their own;
+    /// they are no proof any more.
+    pub fn into_payloads(
+        self,
+    ) -> (
+        Fleet,
+        BTreeMap<ChannelName, (ManifestHash, RolloutManifest)>,
+    ) {
+        let rollouts = self.rollouts.into_iter();
+        let rollouts = rollouts
+            .map(|(channel, manifest)| {
+                (channel, (manifest.hash().clone(), manifest.into_payload()))
+            })
+            .collect();
+        (self.fleet.into_payload(), rollouts)
     }
 
     /// When the fleet was signed.

@@ -6,6 +6,7 @@ use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -128,6 +129,16 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 /// 400 `invalid-json` when it is no JSON, 400 `invalid-field` with the field otherwise.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
+}
+
+/// Parses a JSON body into a value that borrows from it; `Owned` is the same without borrowing.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_in_place<'b, T: Deserialize<'b>, Owned: DeserializeOwned>(
+    bytes: &'b [u8],
+) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| explain::<Owned>(bytes, &error))
 }
 
 /// Parses the body of an event.

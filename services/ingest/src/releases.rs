@@ -134,17 +134,9 @@ impl Releases {
     }
 
     async fn fetch(&self, announcement: &ReleaseAnnouncement) -> anyhow::Result<ReleaseBundle> {
-        let rollouts = announcement
-            .rollouts
-            .values()
-            .map(|rollout| &rollout.artifact);
-        let mut objects = BTreeMap::new();
-        for artifact in std::iter::once(&announcement.fleet).chain(rollouts) {
-            if let Some(bytes) = self.store.get(&artifact.hash).await? {
-                objects.insert(artifact.hash.clone(), bytes.to_vec());
-            }
-        }
-        Ok(ReleaseBundle::assemble(announcement, &objects)?)
+        let objects = self.store.get_all(announcement).await?.into_iter();
+        let objects = objects.map(|bytes| bytes.map(Vec::from));
+        Ok(ReleaseBundle::assemble(announcement, objects)?)
     }
 
     /// Takes a verified release over unless a later one is in place. Its manifests stay available when

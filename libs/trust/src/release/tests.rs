@@ -38,16 +38,23 @@ fn a_complete_release_is_verified_and_announced() {
         "edge@4f1c2d9a00"
     );
     // What is announced and stored gives the release back.
-    let objects: BTreeMap<ManifestHash, Vec<u8>> = release
+    let stored = release.objects(&bundle).map(|(hash, _)| hash);
+    let named = announcement.artifacts().map(|artifact| &artifact.hash);
+    assert_eq!(stored.collect::<Vec<_>>(), named.collect::<Vec<_>>());
+    let objects = release
         .objects(&bundle)
-        .map(|(hash, bytes)| (hash.clone(), bytes.to_vec()))
-        .collect();
-    assert_eq!(objects.len(), 3);
-    let again = ReleaseBundle::assemble(&announcement, &objects).unwrap();
+        .map(|(_, bytes)| Some(bytes.to_vec()));
+    let again = ReleaseBundle::assemble(&announcement, objects).unwrap();
     assert_eq!(again, bundle);
     assert_eq!(verified(&again), release);
-    let error = ReleaseBundle::assemble(&announcement, &BTreeMap::new()).unwrap_err();
-    assert!(error.to_string().contains("is missing"), "{error}");
+    let objects = release
+        .objects(&bundle)
+        .map(|(_, bytes)| Some(bytes.to_vec()));
+    let error = ReleaseBundle::assemble(&announcement, objects.take(2)).unwrap_err();
+    assert!(
+        error.to_string().ends_with("of stable is missing"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -71,6 +78,26 @@ fn a_refused_artifact_is_named() {
     let other = TrustFile::of(key(9).public());
     let error = verify_release(&bundle(), &other, now(), DAY).unwrap_err();
     assert_eq!(error.name(), "BadSignature");
+}
+
+#[test]
+fn the_first_fault_in_order_is_told_whichever_was_found_first() {
+    let mut broken = bundle();
+    for signed in broken.rollouts.values_mut() {
+        signed.signature[3] ^= 1;
+    }
+    let told = |bundle: &ReleaseBundle| {
+        let error = refused(bundle);
+        (error.name(), error.artifact)
+    };
+    let manifest_of = |channel: &str| format!("the rollout manifest of {channel}");
+    assert_eq!(told(&broken), ("BadSignature", manifest_of("edge")));
+    broken.rollouts.insert("aaa".into(), Signed::default());
+    assert_eq!(told(&broken), ("ManifestUnexpected", manifest_of("aaa")));
+    broken.rollouts.remove("stable");
+    assert_eq!(told(&broken), ("ManifestMissing", manifest_of("stable")));
+    broken.fleet.bytes.clear();
+    assert_eq!(told(&broken), ("Parse", "the fleet".to_owned()));
 }
 
 #[test]

@@ -7,10 +7,10 @@ use axum::extract::State;
 use axum::routing::put;
 use axum::{Json, Router, middleware};
 use http::{HeaderMap, StatusCode};
-use nixfleet_trust::{ReleaseBundle, ReleaseUpload};
+use nixfleet_trust::{InPlace, ReleaseBundle, ReleaseUpload};
 
 use crate::access::publishers_only;
-use crate::body::{parse, read_json_body};
+use crate::body::{parse_in_place, read_json_body};
 use crate::error::ApiError;
 use crate::push::{Accepted, push};
 use crate::state::App;
@@ -33,11 +33,15 @@ async fn take_release(
     let limit = app.config.release_body();
     let _room = app.room_for_body(&headers, limit)?;
     let bytes = read_json_body(&headers, body, limit).await?;
-    let upload: ReleaseUpload = parse(&bytes)?;
-    drop(bytes);
-    let bundle = ReleaseBundle::try_from(&upload).map_err(|error| {
+    // Reading hundreds of megabytes would keep other requests waiting.
+    let bundle = tokio::task::spawn_blocking(move || read(&bytes)).await;
+    let bundle = bundle.map_err(|error| ApiError::internal("reading a release", &error))?;
+    push(&app, bundle?).await.map(Json)
+}
+
+fn read(bytes: &[u8]) -> Result<ReleaseBundle, ApiError> {
+    let upload = parse_in_place::<ReleaseUpload<InPlace<'_>>, ReleaseUpload>(bytes)?;
+    ReleaseBundle::try_from(&upload).map_err(|error| {
         ApiError::refused(StatusCode::BAD_REQUEST, "invalid-field", error.to_string())
-    })?;
-    drop(upload);
-    push(&app, bundle).await.map(Json)
+    })
 }

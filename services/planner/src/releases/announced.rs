@@ -1,13 +1,12 @@
 //! Following the announcements.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_bus::ManifestStore;
 use nixfleet_plan::release::ChannelManifest;
 use nixfleet_proto::fleet::ReleaseAnnouncement;
-use nixfleet_trust::{Release, ReleaseBundle, ReleaseError, verify_release};
+use nixfleet_trust::{AcceptedRelease, Release, ReleaseBundle, ReleaseError, verify_release};
 use tokio::sync::watch;
 
 use super::{Current, Known, Refusals, Trust, now};
@@ -82,13 +81,13 @@ impl Announced {
         announcement: &ReleaseAnnouncement,
     ) -> Option<Duration> {
         match self.load(announcement).await {
-            Ok(release) => {
+            Ok((accepted, release)) => {
                 self.refusals.forget();
-                tracing::info!(seq, signed_at = %release.signed_at(), "release");
+                tracing::info!(seq, signed_at = %accepted.signed_at, "release");
                 let current = Some(Arc::new(Current {
                     seq,
-                    accepted: release.accepted(),
-                    release: planned(&release),
+                    accepted,
+                    release,
                 }));
                 self.know.send_replace(Known {
                     current,
@@ -116,37 +115,31 @@ impl Announced {
     }
 
     /// Age is no matter here: it was fresh when it was accepted, and the gates see it age.
-    async fn load(&self, announcement: &ReleaseAnnouncement) -> Result<Release, Failure> {
-        let mut objects = BTreeMap::new();
-        let rollouts = announcement.rollouts.values();
-        let artifacts = rollouts.map(|rollout| &rollout.artifact);
-        for artifact in std::iter::once(&announcement.fleet).chain(artifacts) {
-            let bytes = self.store.get(&artifact.hash).await;
-            if let Some(bytes) = bytes.map_err(anyhow::Error::from)? {
-                objects.insert(artifact.hash.clone(), bytes.to_vec());
-            }
-        }
-        let bundle =
-            ReleaseBundle::assemble(announcement, &objects).map_err(anyhow::Error::from)?;
+    async fn load(&self, announcement: &ReleaseAnnouncement) -> Result<Planned, Failure> {
+        let objects = self.store.get_all(announcement).await;
+        let objects = objects.map_err(anyhow::Error::from)?.into_iter();
+        let objects = objects.map(|bytes| bytes.map(Vec::from));
+        let bundle = ReleaseBundle::assemble(announcement, objects).map_err(anyhow::Error::from)?;
         let trust = self.trust.read().await?;
         // Canonicalising a large fleet takes long enough to make other tasks wait.
         let verified = tokio::task::spawn_blocking(move || {
-            verify_release(&bundle, &trust, now(), Duration::MAX)
+            verify_release(&bundle, &trust, now(), Duration::MAX).map(planned)
         });
         let verified = verified.await.map_err(anyhow::Error::from)?;
         verified.map_err(Failure::Refused)
     }
 }
 
-/// The same release in the form plans read.
-fn planned(release: &Release) -> nixfleet_plan::Release {
-    let manifests = release.rollouts().iter().map(|(channel, manifest)| {
-        let of_channel = ChannelManifest {
-            manifest: Arc::new(manifest.payload().clone()),
-            hash: manifest.hash().clone(),
-        };
-        (channel.clone(), of_channel)
+/// What the next release is compared with, and what plans read.
+type Planned = (AcceptedRelease, nixfleet_plan::Release);
+
+fn planned(release: Release) -> Planned {
+    let accepted = release.accepted();
+    let (fleet, manifests) = release.into_payloads();
+    let manifests = manifests.into_iter().map(|(channel, (hash, manifest))| {
+        let manifest = Arc::new(manifest);
+        (channel, ChannelManifest { manifest, hash })
     });
-    let manifests = manifests.collect();
-    nixfleet_plan::Release::new(Arc::new(release.fleet().payload().clone()), manifests)
+    let release = nixfleet_plan::Release::new(Arc::new(fleet), manifests.collect());
+    (accepted, release)
 }
