@@ -1,18 +1,22 @@
 //! What rollouts were opened with, fetched from the object store once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use nixfleet_bus::ManifestStore;
-use nixfleet_plan::{PinnedSet, Release};
+use nixfleet_plan::{FleetView, PinnedSet, Release};
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::{ManifestHash, Outcome, PinnedManifest, Verdict};
 use nixfleet_trust::{PinError, Unpinned, pin_verified};
+use tokio::task::JoinHandle;
 
 /// Pinned manifests by hash.
 pub struct Pins {
     store: ManifestStore,
     set: PinnedSet,
+    /// What the release at hand is about to open with.
+    ahead: BTreeMap<ManifestHash, JoinHandle<Result<PinnedManifest, PinError>>>,
 }
 
 impl Pins {
@@ -21,7 +25,27 @@ impl Pins {
         Self {
             store,
             set: PinnedSet::new(),
+            ahead: BTreeMap::new(),
         }
+    }
+
+    /// Pins what a release will open while its rollouts are opened; `view` says which are open.
+    pub fn prepare(&mut self, release: &Release, view: &FleetView) {
+        let manifests = release.manifests().values();
+        let wanted = manifests.filter(|of_channel| {
+            let rollout_id = of_channel.manifest.rollout_id();
+            view.rollout(&rollout_id).is_none() && !self.set.contains_key(&of_channel.hash)
+        });
+        let ahead = wanted.map(|of_channel| {
+            let (manifest, fleet) = (
+                Arc::clone(&of_channel.manifest),
+                Arc::clone(release.fleet()),
+            );
+            let pinning = tokio::task::spawn_blocking(move || pin_verified(&manifest, &fleet));
+            (of_channel.hash.clone(), pinning)
+        });
+        // What an earlier release was about to open is read when it is opened after all.
+        self.ahead = ahead.collect();
     }
 
     /// What was fetched.
@@ -63,11 +87,13 @@ impl Pins {
         if self.set.contains_key(hash) {
             return Ok(());
         }
-        let pinned = match release.and_then(|release| verified(release, hash)) {
-            Some((manifest, fleet)) => {
+        let verified = release.and_then(|release| verified(release, hash));
+        let pinned = match (self.ahead.remove(hash), verified) {
+            (Some(pinning), _) => pinning.await?,
+            (None, Some((manifest, fleet))) => {
                 tokio::task::spawn_blocking(move || pin_verified(&manifest, &fleet)).await?
             }
-            None => self.read(hash).await?,
+            (None, None) => self.read(hash).await?,
         };
         let pinned = pinned.with_context(|| format!("pinning manifest {hash}"))?;
         self.set.insert(hash.clone(), pinned);

@@ -166,6 +166,7 @@ impl<'a> Term<'a> {
                 release = releases.changed() => {
                     if let Some(current) = release? {
                         self.leader.set_release(current.release.clone());
+                        self.pins.prepare(&current.release, self.leader.view());
                         agenda.released(clocks.now());
                     }
                 }
