@@ -20,7 +20,8 @@ use crate::writer::Fence;
 
 /// Largest announcement: some 300 bytes per channel leave room for thousands of them.
 const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
-/// Objects that are read or written at the same time.
+/// Objects that are read at the same time. They are written one by one: a server that reads an object
+/// whose pieces lie among those of another keeps both in memory.
 const AT_ONCE: usize = 2;
 /// Attempts to read one object while another writer replaces it or the server is away.
 const READ_ATTEMPTS: usize = 5;
@@ -143,24 +144,6 @@ impl ManifestStore {
         let loads: Vec<_> = loads.collect();
         futures::stream::iter(loads)
             .buffered(AT_ONCE)
-            .try_collect()
-            .await
-    }
-
-    /// Stores artifacts as [`ManifestStore::put`] does.
-    ///
-    /// # Errors
-    /// [`ManifestError`] of the first that fails.
-    pub async fn put_all(
-        &self,
-        artifacts: impl IntoIterator<Item = (&ManifestHash, Bytes)>,
-    ) -> Result<(), ManifestError> {
-        let artifacts = artifacts.into_iter();
-        let stores: Vec<_> = artifacts
-            .map(|(hash, bytes)| self.put(hash, bytes))
-            .collect();
-        futures::stream::iter(stores)
-            .buffer_unordered(AT_ONCE)
             .try_collect()
             .await
     }

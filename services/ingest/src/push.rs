@@ -16,7 +16,7 @@ use nixfleet_trust::{
 use serde::Serialize;
 
 use crate::error::ApiError;
-use crate::releases::{Artifacts, Current, LoadError};
+use crate::releases::{Artifact, Artifacts, Current, LoadError};
 use crate::state::{App, now};
 
 /// Attempts when other releases are announced at the same moment.
@@ -141,10 +141,13 @@ async fn superseded(app: &App, release: &Release) -> Result<BTreeSet<RolloutId>,
 }
 
 async fn store(app: &App, artifacts: &Artifacts) -> Result<(), ApiError> {
-    let artifacts = artifacts.all();
-    let artifacts = artifacts.map(|artifact| (&artifact.hash, artifact.bytes.clone()));
-    let stored = app.releases.store().put_all(artifacts).await;
-    stored.map_err(|error| ApiError::unavailable("artifacts-unavailable", error.to_string(), 5))
+    for Artifact { hash, bytes, .. } in artifacts.all() {
+        let stored = app.releases.store().put(hash, bytes.clone()).await;
+        stored.map_err(|error| {
+            ApiError::unavailable("artifacts-unavailable", error.to_string(), 5)
+        })?;
+    }
+    Ok(())
 }
 
 fn accepted(renewed: bool, notices: Vec<serde_json::Value>) -> Accepted {
