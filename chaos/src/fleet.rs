@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_agent::swarm::profile::Profile;
 use nixfleet_proto::fleet::{
-    Channel, ChannelEdge, DisruptionBudget, Fleet, FleetHost, HostEdge, Meta, PolicyWave,
-    RolloutPolicy, SCHEMA_VERSION, Selector,
+    Channel, ChannelEdge, DisruptionBudget, Fleet, FleetHost, FleetHosts, HostEdge, Meta,
+    PolicyWave, RolloutPolicy, SCHEMA_VERSION, Selector,
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, ClosureHash, Hostname, Minutes, OnHealthFailure};
@@ -167,7 +167,7 @@ impl Hosts {
     /// # Errors
     /// Never, in practice: the fleet is data.
     pub fn source(&self, release: &Release) -> serde_json::Result<Value> {
-        let hosts = self
+        let hosts: FleetHosts = self
             .all()
             .map(|(channel, hostname, role)| {
                 let host = FleetHost {
