@@ -12,10 +12,10 @@ async fn a_rollout_that_was_announced_opens_without_the_object_store() {
     // Answered by an owner only.
     log.beat(0, "old").await;
     log.announce().await;
-    let fetched = wait_for("the manifest is fetched ahead", SOON, async || {
-        Ok(reducer.tail().contains("fetched ahead").then_some(()))
+    let read = wait_for("the manifest is read ahead", SOON, async || {
+        Ok(reducer.tail().contains("read ahead").then_some(()))
     });
-    fetched
+    read
         .await
         .unwrap_or_else(|error| panic!("{error:#}\n{}", reducer.tail()));
     log.lose_artifacts().await;
