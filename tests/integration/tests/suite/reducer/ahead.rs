@@ -15,8 +15,7 @@ async fn a_rollout_that_was_announced_opens_without_the_object_store() {
     let read = wait_for("the manifest is read ahead", SOON, async || {
         Ok(reducer.tail().contains("read ahead").then_some(()))
     });
-    read
-        .await
+    read.await
         .unwrap_or_else(|error| panic!("{error:#}\n{}", reducer.tail()));
     log.lose_artifacts().await;
     log.open().await;
