@@ -30,6 +30,7 @@ async fn a_heartbeat_recovers_a_rollback_and_a_candidate() {
     let log = Log::new("reducer_case34").await;
     let reducer = log.reducer(0);
     log.open().await;
+    log.wait_folded(&reducer).await;
     // A Pending host on its target is for the planner to decide; its state stays.
     let reply = log.beat(1, &closure(1)).await;
     assert_eq!(reply.reply.bootstrap_rollouts[0].state, HostState::Pending);
@@ -49,6 +50,7 @@ async fn a_heartbeat_recovers_a_rollback_and_a_candidate() {
         },
     }])
     .await;
+    log.wait_folded(&reducer).await;
     let reply = log.beat(0, "old").await;
     assert!(reply.reply.bootstrap_rollouts.is_empty(), "{reply:?}");
     let state = log.wait_folded(&reducer).await;
