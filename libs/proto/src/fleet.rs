@@ -5,11 +5,13 @@
 //!
 //! Source: docs/manifests.md.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod hosts;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use hosts::{FleetHost, FleetHosts, NoHosts};
 
 use crate::Timestamp;
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
@@ -18,9 +20,6 @@ use crate::rollout::OnHealthFailure;
 
 /// The one schema version understood.
 pub const SCHEMA_VERSION: u64 = 1;
-
-/// The hosts of a fleet by name.
-pub type FleetHosts = BTreeMap<Hostname, FleetHost>;
 
 /// `fleet.resolved.json`: hosts, channels, policies, waves, edges and budgets of one release. A reader
 /// that needs no hosts reads them as [`NoHosts`].
@@ -41,53 +40,6 @@ pub struct Fleet<H = FleetHosts> {
     #[serde(default)]
     pub disruption_budgets: Vec<DisruptionBudget>,
     pub meta: Meta,
-}
-
-/// One machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "docs/manifests.md gives each key")]
-pub struct FleetHost {
-    pub system: String,
-    #[serde(deserialize_with = "without_room")]
-    pub tags: Vec<String>,
-    pub channel: ChannelName,
-    /// `null`: not part of any rollout.
-    pub closure_hash: Option<ClosureHash>,
-    pub pubkey: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pin: Option<Box<Pin>>,
-}
-
-/// The hosts of a fleet, refused where [`FleetHosts`] are and not kept: a million take hundreds of
-/// megabytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoHosts;
-
-impl<'de> Deserialize<'de> for NoHosts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for NoHosts {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut hosts: A) -> Result<Self, A::Error> {
-        while hosts.next_entry::<Hostname, FleetHost>()?.is_some() {}
-        Ok(self)
-    }
-}
-
-/// A list as long as it is: a reader leaves room for four, and most hosts have a tag or two.
-fn without_room<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let mut list = Vec::<String>::deserialize(deserializer)?;
-    list.shrink_to_fit();
-    Ok(list)
 }
 
 /// A host held on a commit.
