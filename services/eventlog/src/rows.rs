@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use nixfleet_bus::{Message, decode_input};
-use nixfleet_proto::frame::{InputMark, MAX_OUTPUT_FRAME_BYTES};
+use nixfleet_bus::{DecodeError, MAX_OUTPUT_FRAME_BYTES, Message, decode_input};
+use nixfleet_proto::frame::InputMark;
 use nixfleet_proto::{InputFrame, LAYOUT_VERSION, Position};
 use nixfleet_store::ArchiveRow;
 use serde::{Deserialize, Serialize};
@@ -130,18 +130,17 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
 fn output(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> {
     let (bytes, max) = (message.payload.len(), MAX_OUTPUT_FRAME_BYTES);
     if bytes > max {
-        return Err(format!("{bytes} bytes, more than {max}"));
+        return Err(DecodeError::TooLarge { bytes, max }.to_string());
     }
     let mut around = fields(message)?;
     let outcomes = take(&mut around, "outcomes")?.get();
-    let list = outcomes.strip_prefix('[');
-    let items = list.ok_or("outcomes is no array")?.trim_end_matches(']');
+    let items = outcomes.strip_prefix('[').ok_or("outcomes is no array")?;
     let around = serde_json::to_string(&around).map_err(|error| error.to_string())?;
     let head: Head = parse(around.as_bytes())?;
     if head.v != LAYOUT_VERSION {
-        return Err(format!("layout version {} is not known", head.v));
+        return Err(DecodeError::Version(head.v).to_string());
     }
-    let has_outcomes = !items.trim_ascii().is_empty();
+    let has_outcomes = !items.trim_ascii_start().starts_with(']');
     Ok(vec![ArchiveRow {
         index: FRAME_INDEX,
         input: head.last_input.map(|last| Position {
