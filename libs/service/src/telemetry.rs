@@ -1,8 +1,8 @@
 //! Logs and traces: structured logs on standard error, spans to an OTLP collector when one is
 //! configured.
 //!
-//! Spans get W3C ids with or without a collector, because the ids travel with the data and the next
-//! process may have one.
+//! Without a collector a process takes no part in traces: it passes the context of its callers on as it
+//! came, and begins none.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -11,9 +11,11 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -34,7 +36,7 @@ pub struct TelemetryConfig {
     /// How it looks.
     pub log_format: LogFormat,
     /// Traces endpoint of a collector that speaks OTLP over HTTP, for example
-    /// `http://collector:4318/v1/traces`; `None` exports nothing.
+    /// `http://collector:4318/v1/traces`; `None` records no spans.
     pub otlp_endpoint: Option<String>,
     /// Share of new traces to record, 0 to 1; a caller's decision is followed.
     pub trace_sample_ratio: f64,
@@ -89,13 +91,13 @@ impl TelemetryConfig {
 #[derive(Debug)]
 #[must_use]
 pub struct Telemetry {
-    provider: SdkTracerProvider,
+    provider: Option<SdkTracerProvider>,
 }
 
 impl Telemetry {
     /// Sends what is left. Blocks; call it outside the async runtime.
     pub fn close(self) {
-        if let Err(error) = self.provider.shutdown() {
+        if let Some(Err(error)) = self.provider.map(|provider| provider.shutdown()) {
             tracing::warn!(%error, "the last spans may not have reached the collector");
         }
     }
@@ -113,12 +115,17 @@ pub fn init(
     version: &'static str,
     instance: &str,
 ) -> anyhow::Result<Telemetry> {
-    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let provider = tracer_provider(config, service, version, instance)?;
-    let traces = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer(service))
-        .with_threads(false)
-        .with_location(false);
+    let endpoint = config.otlp_endpoint.as_deref();
+    let provider = endpoint
+        .map(|endpoint| tracer_provider(config, endpoint, service, version, instance))
+        .transpose()?;
+    let traces = provider.as_ref().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(service))
+            .with_threads(false)
+            .with_location(false)
+            .with_filter(FilterFn::new(is_traced).with_max_level_hint(LevelFilter::DEBUG))
+    });
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = match config.log_format {
         LogFormat::Json => logs
@@ -131,15 +138,25 @@ pub fn init(
     };
     let filter = EnvFilter::try_new(&config.log_filter)?.add_directive(NEVER_DEBUGGED.parse()?);
     tracing_subscriber::registry()
-        .with(filter)
-        .with(logs)
+        .with(logs.with_filter(filter))
         .with(traces)
         .try_init()?;
     Ok(Telemetry { provider })
 }
 
+/// What goes to a collector, whatever is logged: our spans, and our log lines that are for everyone.
+fn is_traced(metadata: &Metadata<'_>) -> bool {
+    let least = if metadata.is_span() {
+        Level::DEBUG
+    } else {
+        Level::INFO
+    };
+    metadata.target().starts_with("nixfleet") && *metadata.level() <= least
+}
+
 fn tracer_provider(
     config: &TelemetryConfig,
+    endpoint: &str,
     service: &'static str,
     version: &'static str,
     instance: &str,
@@ -152,18 +169,16 @@ fn tracer_provider(
         ])
         .build();
     let ratio = Sampler::TraceIdRatioBased(config.trace_sample_ratio);
-    let builder = SdkTracerProvider::builder()
-        .with_resource(resource)
-        .with_max_links_per_span(crate::trace::MAX_LINKS as u32)
-        .with_sampler(Sampler::ParentBased(Box::new(ratio)));
-    let Some(endpoint) = &config.otlp_endpoint else {
-        return Ok(builder.build());
-    };
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(endpoint)
         .with_timeout(EXPORT_TIMEOUT)
         .build()?;
-    Ok(builder.with_batch_exporter(exporter).build())
+    Ok(SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_max_links_per_span(crate::trace::MAX_LINKS as u32)
+        .with_sampler(Sampler::ParentBased(Box::new(ratio)))
+        .with_batch_exporter(exporter)
+        .build())
 }

@@ -10,6 +10,8 @@ use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Registry;
+use tracing_subscriber::registry::{LookupSpan as _, SpanRef};
 
 /// Name of the header.
 pub const TRACEPARENT: &str = "traceparent";
@@ -38,12 +40,29 @@ pub fn parent_of(traceparent: &str) -> Context {
     })
 }
 
-/// Makes `traceparent` the parent of a span that was not entered yet. True when it did.
-pub fn set_parent(span: &Span, traceparent: &str) -> bool {
-    parse(traceparent).is_some_and(|parent| {
-        span.set_parent(Context::new().with_remote_span_context(parent))
-            .is_ok()
-    })
+/// The context of a caller, kept by a span of a process that records none.
+struct Caller(String);
+
+/// Makes `traceparent` the parent of a span that was not entered yet; a malformed text is ignored.
+pub fn set_parent(span: &Span, traceparent: &str) {
+    let Some(parent) = parse(traceparent) else {
+        return;
+    };
+    let parent = Context::new().with_remote_span_context(parent);
+    if span.set_parent(parent).is_err() {
+        in_registry(span, |span| {
+            let caller = Caller(traceparent.to_owned());
+            span.extensions_mut().replace(caller);
+        });
+    }
+}
+
+/// What a span is for the registry; `None` when it is disabled or there is no registry.
+fn in_registry<T>(span: &Span, f: impl FnOnce(SpanRef<'_, Registry>) -> T) -> Option<T> {
+    span.with_subscriber(|(id, dispatch)| {
+        let registry = dispatch.downcast_ref::<Registry>()?;
+        registry.span(id).map(f)
+    })?
 }
 
 /// Links a span to another trace; a malformed text is ignored.
@@ -66,18 +85,29 @@ pub fn link_all<'t>(span: &Span, traceparents: impl IntoIterator<Item = &'t str>
     }
 }
 
-/// The `traceparent` of a span; `None` when tracing is off.
+/// The `traceparent` of a span: its own when spans are recorded, else that of the caller, passed on as
+/// it came. `None` when there is neither.
 pub fn traceparent_of(span: &Span) -> Option<String> {
     let context = span.context();
-    let span = context.span();
-    let span = span.span_context();
-    span.is_valid().then(|| {
-        format!(
-            "00-{}-{}-{:02x}",
-            span.trace_id(),
-            span.span_id(),
-            span.trace_flags().to_u8()
-        )
+    let recorded = context.span();
+    let recorded = recorded.span_context();
+    if !recorded.is_valid() {
+        return in_registry(span, caller).flatten();
+    }
+    Some(format!(
+        "00-{}-{}-{:02x}",
+        recorded.trace_id(),
+        recorded.span_id(),
+        recorded.trace_flags().to_u8()
+    ))
+}
+
+fn caller(span: SpanRef<'_, Registry>) -> Option<String> {
+    let mut scope = span.scope();
+    scope.find_map(|span| {
+        span.extensions()
+            .get::<Caller>()
+            .map(|caller| caller.0.clone())
     })
 }
 
@@ -111,10 +141,26 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
             let span = tracing::info_span!("request");
-            assert!(set_parent(&span, PARENT));
+            set_parent(&span, PARENT);
             let own = span.in_scope(current_traceparent).unwrap();
             assert_eq!(own[..36], PARENT[..36], "same trace");
             assert_ne!(own[36..52], PARENT[36..52], "another span");
+        });
+    }
+
+    #[test]
+    fn without_a_collector_the_context_of_the_caller_is_passed_on() {
+        let filter = tracing_subscriber::EnvFilter::new("info");
+        let subscriber = tracing_subscriber::registry().with(filter);
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("request");
+            assert_eq!(span.in_scope(current_traceparent), None, "none is begun");
+            set_parent(&span, "nonsense");
+            assert_eq!(span.in_scope(current_traceparent), None);
+            set_parent(&span, PARENT);
+            let inner = span.in_scope(|| tracing::info_span!("inner"));
+            let passed = inner.in_scope(current_traceparent);
+            assert_eq!(passed.as_deref(), Some(PARENT));
         });
     }
 

@@ -13,7 +13,7 @@ use http::StatusCode;
 use nixfleet_proto::Timestamp;
 use nixfleet_service::trace;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::clients::Client;
 use crate::connections::Peer;
@@ -28,16 +28,17 @@ pub const DISPATCH_ROUTE: &str = "/v1/agent/dispatch";
 /// Lets a request of a known client through to its handler.
 pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "(unknown)".to_owned(), |path| path.as_str().to_owned());
-    let method = request.method().clone();
-    let span = tracing::info_span!("request", %method, route, client = tracing::field::Empty);
-    if let Some(parent) = request.headers().get(trace::TRACEPARENT) {
-        trace::set_parent(&span, parent.to_str().unwrap_or_default());
-    }
-    let admitted = span.in_scope(|| admit(&app, &mut request, &route));
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let route = path.as_ref().map_or("(unknown)", MatchedPath::as_str);
+    let peer = request.extensions_mut().remove::<Peer>();
+    let known = identify(peer, now());
+    let identity = known
+        .as_ref()
+        .ok()
+        .map(|(identity, _)| Arc::clone(identity));
+    let span = span_of(&request, route, identity.as_deref());
+    let admitted =
+        known.and_then(|known| span.in_scope(|| admit(&app, &mut request, route, known)));
     let response = match admitted {
         Ok(room) => {
             let answered = nixfleet_service::panic::contained(next.run(request));
@@ -51,8 +52,26 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
         }
         Err(refused) => refused.into_response(),
     };
-    span.in_scope(|| observe(&response, &route, started));
+    span.in_scope(|| observe(&app, &response, route, identity.as_deref(), started));
     response
+}
+
+/// The span of a request. There are too many reports of agents to note each for log lines that are hardly
+/// ever written. The level of one that belongs to a trace is above what filters of logs leave out: the
+/// span keeps the context.
+fn span_of(request: &Request, route: &str, client: Option<&Identity>) -> Span {
+    let method = request.method();
+    let is_report = client.is_some_and(|client| client.role == Role::Agent);
+    let client = client.map(|client| client.common_name.as_str());
+    if let Some(parent) = request.headers().get(trace::TRACEPARENT) {
+        let span = tracing::error_span!("request", %method, route, client);
+        trace::set_parent(&span, parent.to_str().unwrap_or_default());
+        span
+    } else if is_report {
+        tracing::debug_span!("request", %method, route, client)
+    } else {
+        tracing::info_span!("request", %method, route, client)
+    }
 }
 
 /// Room that a request holds until it is answered: of all clients and of its own.
@@ -81,10 +100,12 @@ impl Room {
     }
 }
 
-fn admit(app: &App, request: &mut Request, route: &str) -> Result<Room, ApiError> {
-    let peer = request.extensions_mut().remove::<Peer>();
-    let (identity, client) = identify(peer, now())?;
-    tracing::Span::current().record("client", identity.common_name.as_str());
+fn admit(
+    app: &App,
+    request: &mut Request,
+    route: &str,
+    (identity, client): (Arc<Identity>, Arc<Client>),
+) -> Result<Room, ApiError> {
     app.revoked.check(&identity)?;
     protocol::check(request.headers(), app.config.http.absent_protocol())?;
     if identity.role == Role::Agent {
@@ -113,26 +134,28 @@ fn identify(peer: Option<Peer>, now: Timestamp) -> Result<(Arc<Identity>, Arc<Cl
     }
 }
 
-fn observe(response: &Response, route: &str, started: Instant) {
+fn observe(
+    app: &App,
+    response: &Response,
+    route: &str,
+    client: Option<&Identity>,
+    started: Instant,
+) {
     let status = response.status();
     let refusal = response
         .extensions()
         .get::<Refusal>()
         .map(|refusal| refusal.0);
     let elapsed = started.elapsed();
-    metrics::counter!(
-        "nixfleet_http_requests_total",
-        "route" => route.to_owned(), "status" => status.as_str().to_owned()
-    )
-    .increment(1);
-    if route != DISPATCH_ROUTE {
-        let seconds = elapsed.as_secs_f64();
-        metrics::histogram!("nixfleet_http_request_seconds", "route" => route.to_owned())
-            .record(seconds);
-    }
+    let took = (route != DISPATCH_ROUTE).then_some(elapsed);
+    app.answered.count(route, status, took);
     if status.is_client_error() {
         let kind = refusal.unwrap_or("other");
         metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);
+    }
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
+        let client = client.map(|client| client.common_name.as_str());
+        tracing::error!(route, client, "a request failed");
     }
     let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     tracing::debug!(status = status.as_u16(), refusal, elapsed_ms, "answered");

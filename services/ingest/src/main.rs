@@ -10,6 +10,7 @@ use mimalloc::MiMalloc;
 use nixfleet_service::ServiceInfo;
 
 mod access;
+mod answered;
 mod board;
 mod body;
 mod bounds;

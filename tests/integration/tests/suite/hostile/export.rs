@@ -143,6 +143,12 @@ async fn every_request_is_a_span_of_its_callers_trace() {
     let expected =
         (1..=20_u64).map(|seq| (format!("{:032x}", 0xabc0 + seq), format!("{seq:016x}")));
     assert_eq!(known, expected.collect());
+    for entry in gateway.logged().await {
+        let traceparent = entry.traceparent.unwrap();
+        let same_trace = |(trace, _): &&(String, String)| traceparent[3..35] == **trace;
+        let (_, parent) = known.iter().find(same_trace).unwrap();
+        assert_ne!(traceparent[36..52], **parent, "the span of the request");
+    }
 }
 
 #[tokio::test]
