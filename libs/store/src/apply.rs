@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cursor;
 use crate::error::{ApplyError, DbError};
+use crate::json::Json;
 use crate::rows::{Applied, TurnRows};
 use crate::store::Store;
 use crate::text::encode_json;
@@ -30,6 +31,23 @@ impl Store {
         rows: &TurnRows,
         cursor: &Cursor,
     ) -> Result<Applied, ApplyError> {
+        let records = TurnRecords::of(rows)?;
+        let rows = (rows, &records);
+        self.apply_encoded(partition, previous_out_seq, rows, cursor)
+            .await
+    }
+
+    /// The same with records that were encoded before.
+    ///
+    /// # Errors
+    /// As [`Store::apply_turn`].
+    pub async fn apply_encoded(
+        &self,
+        partition: Partition,
+        previous_out_seq: u64,
+        rows: (&TurnRows, &TurnRecords),
+        cursor: &Cursor,
+    ) -> Result<Applied, ApplyError> {
         let mut client = self.client().await?;
         let transaction = client
             .transaction()
@@ -47,17 +65,39 @@ impl Store {
     }
 }
 
+/// The records of a turn's hosts as they are stored. Encoding them is most of the work before a
+/// transaction, and needs no database: it may be done while the turn before is written.
+#[derive(Debug)]
+pub struct TurnRecords {
+    /// In the order of the rows.
+    hosts: Vec<Json<String>>,
+}
+
+impl TurnRecords {
+    /// Encodes the records of a turn.
+    ///
+    /// # Errors
+    /// When a record has no form as JSON.
+    pub fn of(rows: &TurnRows) -> Result<Self, ApplyError> {
+        let records = rows.hosts.values();
+        let hosts = records.map(|change| record_json(&change.record).map(Json));
+        Ok(Self {
+            hosts: hosts.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 async fn write_rows(
     transaction: &Transaction<'_>,
     partition: Partition,
-    rows: &TurnRows,
+    (rows, records): (&TurnRows, &TurnRecords),
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
     for opened in &rows.opened {
         applied.rows += open::insert(transaction, partition, opened).await?;
     }
     records::update_rollouts(transaction, &rows.rollouts, applied).await?;
-    records::update_hosts(transaction, &rows.hosts, applied).await?;
+    records::update_hosts(transaction, &rows.hosts, &records.hosts, applied).await?;
     records::update_candidates(transaction, &rows.recovery_candidates, applied).await?;
     aside::quarantines(transaction, partition, rows, applied).await?;
     aside::probe_failures(transaction, &rows.probe_failures, applied).await?;

@@ -5,17 +5,16 @@ pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{Days, NaiveDate};
 use deadpool_postgres::{GenericClient, Transaction};
+use futures::SinkExt as _;
 use nixfleet_proto::entry::Position;
 use nixfleet_proto::{Hostname, RolloutId, Timestamp};
-use tokio_postgres::binary_copy::BinaryCopyInWriter;
-use tokio_postgres::types::Type;
 
+use crate::copy::CopyRows;
 use crate::error::{ArchiveError, DbError, ReadError};
-use crate::json::Json;
 use crate::sql::sql;
 use crate::store::Store;
 use crate::text::{column_time, decode, encode, encode_json};
@@ -24,17 +23,17 @@ use crate::text::{column_time, decode, encode, encode_json};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveRow {
     /// Stream of the message.
-    pub stream: String,
+    pub stream: Arc<str>,
     /// Its sequence.
     pub sequence: u64,
     /// Place of the entry in the frame; 0 for a message that is no frame; -1 for an output frame.
     pub index: i32,
     /// Its subject.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// When the stream stored it; decides the partition of the table.
     pub ts: Timestamp,
     /// What the row holds.
-    pub kind: String,
+    pub kind: &'static str,
     /// The rollout it is about.
     pub rollout_id: Option<RolloutId>,
     /// The host it is about.
@@ -75,21 +74,8 @@ pub struct ArchiveMark {
 /// Days whose partition of `event_log` this process has seen.
 pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
 
-const COLUMNS: [Type; 13] = [
-    Type::TEXT,
-    Type::INT8,
-    Type::INT4,
-    Type::TEXT,
-    Type::TIMESTAMPTZ,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
-    Type::INT8,
-    Type::INT8,
-    Type::JSONB,
-    Type::TEXT,
-    Type::JSON,
-];
+/// Columns that the statement names.
+const COLUMNS: i16 = 13;
 
 impl Store {
     /// How far a stream is archived; absent when nothing is.
@@ -254,34 +240,42 @@ async fn copy_rows(transaction: &Transaction<'_>, rows: &[ArchiveRow]) -> Result
     let copy = sql!("archive_copy");
     let failed = || DbError::statement(copy.name);
     let sink = transaction.copy_in(copy.text).await.map_err(failed())?;
-    let mut writer = pin!(BinaryCopyInWriter::new(sink, &COLUMNS));
+    let mut sink = pin!(sink);
+    let mut copied = CopyRows::new();
     for row in rows {
-        let input_seq = row
-            .input
-            .map(|input| column_seq("the input sequence", input.seq))
-            .transpose()?;
-        let payload = encode_json(&row.payload);
-        let outcomes = row.outcomes.as_deref().map(encode_json);
-        writer
-            .as_mut()
-            .write(&[
-                &encode(&row.stream),
-                &column_seq("the sequence", row.sequence)?,
-                &row.index,
-                &encode(&row.subject),
-                &column_time(row.ts),
-                &encode(&row.kind),
-                &row.rollout_id.as_ref().map(|id| encode(id.as_str())),
-                &row.hostname.as_ref().map(|name| encode(name.as_str())),
-                &input_seq,
-                &row.input.map(|input| i64::from(input.index)),
-                &Json(&payload),
-                &row.traceparent.as_deref().map(encode),
-                &outcomes.map(Json),
-            ])
-            .await
-            .map_err(failed())?;
+        write_row(&mut copied, row)?;
+        if let Some(piece) = copied.piece() {
+            sink.as_mut().feed(piece).await.map_err(failed())?;
+        }
     }
-    writer.finish().await.map_err(failed())?;
+    sink.as_mut().feed(copied.end()).await.map_err(failed())?;
+    sink.finish().await.map_err(failed())?;
+    Ok(())
+}
+
+/// One row, with the columns in the order of the statement.
+fn write_row(copied: &mut CopyRows, row: &ArchiveRow) -> Result<(), ArchiveError> {
+    let input_seq = row
+        .input
+        .map(|input| column_seq("the input sequence", input.seq))
+        .transpose()?;
+    let sequence = column_seq("the sequence", row.sequence)?;
+    let rollout_id = row.rollout_id.as_ref().map(|id| encode(id.as_str()));
+    let hostname = row.hostname.as_ref().map(|name| encode(name.as_str()));
+    let outcomes = row.outcomes.as_deref().map(encode_json);
+    copied.row(COLUMNS);
+    copied.text(Some(&encode(&row.stream)));
+    copied.int8(Some(sequence));
+    copied.int4(row.index);
+    copied.text(Some(&encode(&row.subject)));
+    copied.time(column_time(row.ts));
+    copied.text(Some(&encode(row.kind)));
+    copied.text(rollout_id.as_deref());
+    copied.text(hostname.as_deref());
+    copied.int8(input_seq);
+    copied.int8(row.input.map(|input| i64::from(input.index)));
+    copied.jsonb(&encode_json(&row.payload));
+    copied.text(row.traceparent.as_deref().map(encode).as_deref());
+    copied.text(outcomes.as_deref());
     Ok(())
 }

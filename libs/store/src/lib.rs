@@ -17,6 +17,7 @@ pub mod rows;
 pub mod text;
 
 mod apply;
+mod copy;
 mod cursor;
 mod json;
 mod liveness;
@@ -27,6 +28,7 @@ mod sql;
 mod store;
 mod tls;
 
+pub use apply::TurnRecords;
 pub use apply::rebuild::{Rebuild, RebuildSession};
 pub use archive::history::{
     ArchivedMessage, ArchivedStream, Audit, AuditScope, AuditSession, Generation, MessageReader,

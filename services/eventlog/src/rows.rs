@@ -82,14 +82,14 @@ pub fn undecodable(stream: &Stream, message: &Message, reason: &str) -> ArchiveR
     row
 }
 
-fn row(stream: &Stream, message: &Message, kind: &str, payload: String) -> ArchiveRow {
+fn row(stream: &Stream, message: &Message, kind: &'static str, payload: String) -> ArchiveRow {
     ArchiveRow {
-        stream: stream.name.clone(),
+        stream: stream.name.as_str().into(),
         sequence: message.seq,
         index: 0,
-        subject: message.subject.clone(),
+        subject: message.subject.as_str().into(),
         ts: message.time,
-        kind: kind.to_owned(),
+        kind,
         rollout_id: None,
         hostname: None,
         input: None,
@@ -104,6 +104,7 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
     let entries = take(&mut fields(message)?, "entries")?;
     let payloads: Vec<&RawValue> = parse(entries.get().as_bytes())?;
     let rows = (0_u32..).zip(frame.entries.iter().zip(payloads));
+    let of_all = row(stream, message, UNDECODABLE, String::new());
     Ok(rows
         .map(|(index, (entry, payload))| ArchiveRow {
             index: row_index(index),
@@ -121,8 +122,10 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
                 seq: message.seq,
                 index,
             }),
+            kind: entry.body.name(),
+            payload: payload.get().to_owned(),
             traceparent: entry.traceparent.clone(),
-            ..row(stream, message, entry.body.name(), payload.get().to_owned())
+            ..of_all.clone()
         })
         .collect())
 }
@@ -152,7 +155,11 @@ fn output(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String>
     }])
 }
 
-fn whole(stream: &Stream, message: &Message, kind: &str) -> Result<Vec<ArchiveRow>, String> {
+fn whole(
+    stream: &Stream,
+    message: &Message,
+    kind: &'static str,
+) -> Result<Vec<ArchiveRow>, String> {
     let payload: &RawValue = parse(&message.payload)?;
     Ok(vec![row(stream, message, kind, payload.get().to_owned())])
 }
@@ -223,7 +230,7 @@ mod tests {
     fn shape(rows: &[ArchiveRow]) -> Vec<Shape<'_>> {
         let shape = |row: &'_ ArchiveRow| row.input.map(|input| (input.seq, input.index));
         rows.iter()
-            .map(|row| (row.index, row.kind.as_str(), shape(row)))
+            .map(|row| (row.index, row.kind, shape(row)))
             .collect()
     }
 

@@ -4,7 +4,7 @@ use deadpool_postgres::{Object, Transaction};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
-use super::write_rows;
+use super::{TurnRecords, write_rows};
 use crate::cursor;
 use crate::error::{ApplyError, DbError, RebuildError};
 use crate::rows::{Applied, TurnRows};
@@ -74,6 +74,8 @@ impl Rebuild<'_> {
         rows: &TurnRows,
     ) -> Result<Applied, ApplyError> {
         let mut applied = Applied::default();
+        let records = TurnRecords::of(rows)?;
+        let rows = (rows, &records);
         write_rows(&self.transaction, partition, rows, &mut applied).await?;
         Ok(applied)
     }

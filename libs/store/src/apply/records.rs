@@ -74,18 +74,18 @@ pub(super) async fn update_rollouts(
 pub(super) async fn update_hosts(
     transaction: &Transaction<'_>,
     changes: &BTreeMap<HostKey, HostChange>,
+    records: &[Json<String>],
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
     if changes.is_empty() {
         return Ok(());
     }
-    let (mut ids, mut hostnames, mut records) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ids, mut hostnames) = (Vec::new(), Vec::new());
     let mut stamps = StampColumns::default();
     let mut columns = HostColumns::default();
     for ((id, hostname), change) in changes {
         ids.push(encode(id.as_str()));
         hostnames.push(encode(hostname.as_str()));
-        records.push(Json(record_json(&change.record)?));
         stamps.push(&change.stamp)?;
         columns.push(&change.record);
     }

@@ -10,12 +10,12 @@ const PACKING: &str = include_str!("../../../../../libs/store/migrations/V8__pac
 
 fn row(stream: &str, sequence: u64, payload: &str, ts: Timestamp) -> ArchiveRow {
     ArchiveRow {
-        stream: stream.to_owned(),
+        stream: stream.into(),
         sequence,
         index: 0,
-        subject: "fleet.in.03.event.stable.4f".to_owned(),
+        subject: "fleet.in.03.event.stable.4f".into(),
         ts,
-        kind: "entry".to_owned(),
+        kind: "entry",
         rollout_id: Some(rollout_id("stable@4f")),
         hostname: Some(hostname(0)),
         input: Some(Position {
@@ -83,7 +83,7 @@ fn frame(sequence: u64, covers: u64, answers: &[(u64, &str)]) -> ArchiveRow {
     let outcomes: Vec<String> = answers.iter().map(outcome).collect();
     ArchiveRow {
         index: -1,
-        kind: "frame".to_owned(),
+        kind: "frame",
         rollout_id: None,
         hostname: None,
         input: Some(Position {

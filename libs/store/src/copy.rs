@@ -1,0 +1,161 @@
+//! Rows in the binary form of COPY, handed over in large pieces: the writer of the client library hands
+//! over every 4 KiB, and each time is a system call here and a wake-up of the server.
+//!
+//! Source: PostgreSQL documentation, COPY, binary format; formats of values: `*_recv` of the types.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// Signature, flags and length of the header extension.
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// Count of columns that ends the rows.
+const TRAILER: i16 = -1;
+/// Length of an absent value.
+const NULL: i32 = -1;
+/// Version of the binary form of `jsonb`.
+const JSONB_VERSION: u8 = 1;
+/// Bytes from which on a piece is handed over.
+const PIECE_BYTES: usize = 256 * 1024;
+/// Seconds from 1970 to 2000, where times of the server begin.
+const EPOCH_SECONDS: i64 = 946_684_800;
+
+/// Rows on their way to the server. A row is begun and then given its values, one per column.
+#[derive(Debug)]
+pub(crate) struct CopyRows {
+    bytes: BytesMut,
+}
+
+impl CopyRows {
+    /// No rows yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: BytesMut::from(HEADER),
+        }
+    }
+
+    /// Begins a row.
+    pub(crate) fn row(&mut self, columns: i16) {
+        self.bytes.put_i16(columns);
+    }
+
+    /// `text` or `json`.
+    pub(crate) fn text(&mut self, text: Option<&str>) {
+        self.value(&[], text.map(str::as_bytes));
+    }
+
+    /// `jsonb`.
+    pub(crate) fn jsonb(&mut self, json: &str) {
+        self.value(&[JSONB_VERSION], Some(json.as_bytes()));
+    }
+
+    /// `integer`.
+    pub(crate) fn int4(&mut self, value: i32) {
+        self.value(&[], Some(&value.to_be_bytes()));
+    }
+
+    /// `bigint`.
+    pub(crate) fn int8(&mut self, value: Option<i64>) {
+        let bytes = value.map(i64::to_be_bytes);
+        self.value(&[], bytes.as_ref().map(<[u8; 8]>::as_slice));
+    }
+
+    /// `timestamptz`, cut to microseconds.
+    pub(crate) fn time(&mut self, at: DateTime<Utc>) {
+        let since = at - TimeDelta::seconds(EPOCH_SECONDS);
+        self.int8(Some(since.timestamp_micros()));
+    }
+
+    fn value(&mut self, head: &[u8], bytes: Option<&[u8]>) {
+        let Some(bytes) = bytes else {
+            return self.bytes.put_i32(NULL);
+        };
+        let length = i32::try_from(head.len() + bytes.len());
+        self.bytes
+            .put_i32(length.expect("a value is a part of a message, far below 2 GiB"));
+        self.bytes.put_slice(head);
+        self.bytes.put_slice(bytes);
+    }
+
+    /// What is worth handing over.
+    pub(crate) fn piece(&mut self) -> Option<Bytes> {
+        (self.bytes.len() >= PIECE_BYTES).then(|| self.bytes.split().freeze())
+    }
+
+    /// The last piece.
+    pub(crate) fn end(mut self) -> Bytes {
+        self.bytes.put_i16(TRAILER);
+        self.bytes.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_postgres::types::private::BytesMut as Buffer;
+    use tokio_postgres::types::{ToSql, Type};
+
+    /// A value as the client library writes it.
+    fn theirs(value: &dyn ToSql, ty: &Type) -> Vec<u8> {
+        let mut bytes = Buffer::new();
+        let null = value.to_sql_checked(ty, &mut bytes).unwrap();
+        let length = match null {
+            tokio_postgres::types::IsNull::Yes => -1,
+            tokio_postgres::types::IsNull::No => i32::try_from(bytes.len()).unwrap(),
+        };
+        [&length.to_be_bytes(), &bytes[..]].concat()
+    }
+
+    fn ours(write: impl FnOnce(&mut CopyRows)) -> Vec<u8> {
+        let mut rows = CopyRows {
+            bytes: BytesMut::new(),
+        };
+        write(&mut rows);
+        rows.bytes.to_vec()
+    }
+
+    #[test]
+    fn values_are_written_as_the_client_library_writes_them() {
+        for text in [None, Some(""), Some("ä\u{FFFD}")] {
+            assert_eq!(ours(|rows| rows.text(text)), theirs(&text, &Type::TEXT));
+        }
+        for value in [None, Some(i64::MIN), Some(7)] {
+            assert_eq!(ours(|rows| rows.int8(value)), theirs(&value, &Type::INT8));
+        }
+        assert_eq!(ours(|rows| rows.int4(-1)), theirs(&-1_i32, &Type::INT4));
+        let json = crate::json::Json("{}");
+        assert_eq!(ours(|rows| rows.jsonb("{}")), theirs(&json, &Type::JSONB));
+        let times = [
+            "0001-01-01T00:00:00Z",
+            "1999-12-31T23:59:59.9999999Z",
+            "9999-12-31T23:59:59Z",
+        ];
+        for at in times {
+            let at: DateTime<Utc> = at.parse().unwrap();
+            let cut = DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap();
+            assert_eq!(ours(|rows| rows.time(at)), theirs(&cut, &Type::TIMESTAMPTZ));
+        }
+    }
+
+    #[test]
+    fn pieces_together_are_header_rows_and_trailer() {
+        let long = "x".repeat(PIECE_BYTES);
+        let mut rows = CopyRows::new();
+        rows.row(1);
+        assert_eq!(rows.piece(), None);
+        rows.text(Some(&long));
+        let first = rows.piece().unwrap();
+        rows.row(1);
+        rows.text(None);
+        let whole = [&first[..], &rows.end()].concat();
+        let expected = [
+            HEADER,
+            &1_i16.to_be_bytes(),
+            &i32::try_from(long.len()).unwrap().to_be_bytes(),
+            long.as_bytes(),
+            &1_i16.to_be_bytes(),
+            &NULL.to_be_bytes(),
+            &TRAILER.to_be_bytes(),
+        ];
+        assert_eq!(whole, expected.concat());
+    }
+}
