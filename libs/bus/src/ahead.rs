@@ -70,6 +70,11 @@ impl<T: Send + 'static> ReadAhead<T> {
         }
     }
 
+    /// Takes what was read meanwhile, without waiting for more.
+    pub fn take_ready(&mut self) -> Option<Result<T, ReadError>> {
+        self.ready.take()
+    }
+
     /// What was read meanwhile, and is not taken yet.
     pub fn ready(&self) -> Option<&T> {
         self.ready.as_ref().and_then(|ready| ready.as_ref().ok())

@@ -1,11 +1,13 @@
 //! Following the output log of an owned partition: read, apply, and say what happened when that cannot
 //! go on.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_applier::{Batch, Follower, Logs, Start, batches};
+use futures::future::{OptionFuture, join};
+use nixfleet_applier::{Batch, Follower, Frame, Logs, Start};
 use nixfleet_bus::{LeaderError, ManifestError, ReadError};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
@@ -14,14 +16,15 @@ use nixfleet_store::{ApplyError, ReadError as StoreReadError};
 
 use crate::retry::Pauses;
 use crate::run::{floors, migrate};
-use crate::turn::{Turns, decode};
+use crate::turn::{Prepared, Turns, decode};
 
-/// Rest after a turn that was far from full and left nothing to read: the next one has more to write
-/// at once, and rows that change several times are written once. Nobody waits for rows to go on, and
+/// Rest after a turn that was not full and left nothing to read: the next one has more to write at once,
+/// and rows that change several times are written once. Nobody waits for rows to go on, and
 /// hosts wait for their dispatches while they are written.
 const REST: Duration = Duration::from_millis(200);
-/// Part of a full turn that needs no rest.
-const FULL_ENOUGH: usize = 4;
+/// Frames are decoded in pieces of this size, more than a full turn has: while one is written, the next is
+/// in the making.
+const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// Why following ended.
 pub enum Again {
@@ -66,41 +69,68 @@ async fn try_follow(
     let mut follower = begun?;
     let stream = turns.bus.names().output_stream(turns.partition);
     let reader = turns.bus.reader(&stream, follower.next());
+    let reader = reader.in_pieces_of(READ_BYTES);
     let mut reader = reader.ahead(turns.config.frames_max, decode);
+    let outcomes_max = turns.config.outcomes_max;
+    let mut read: VecDeque<Frame> = VecDeque::new();
+    let mut prepared: Option<Prepared> = None;
     progress.good();
     loop {
-        let next = tokio::time::timeout(turns.config.check(), reader.next());
-        let frames = match unless(stop, next).await.ok_or(Again::Never)? {
-            Ok(Ok(Ok(frames))) => frames,
-            Ok(Ok(Err(unread))) => return Err(Again::Stopped(unread)),
-            Ok(Err(error)) => return Err(read_failed(turns, error).await),
-            Err(_) => {
-                // Nothing to apply: see that what was applied is still there.
-                if load_cursor(turns).await?.as_ref() != follower.cursor() {
-                    return Err(Again::Reload);
+        let turn = if let Some(turn) = prepared.take() {
+            turn
+        } else if let Some(batch) = Batch::first_of(&mut read, outcomes_max) {
+            prepare(turns, &follower, batch).await?
+        } else {
+            let next = tokio::time::timeout(turns.config.check(), reader.next());
+            match unless(stop, next).await.ok_or(Again::Never)? {
+                Ok(Ok(Ok(frames))) => read.extend(frames),
+                Ok(Ok(Err(unread))) => return Err(Again::Stopped(unread)),
+                Ok(Err(error)) => return Err(read_failed(turns, error).await),
+                Err(_) => {
+                    // Nothing to apply: see that what was applied is still there.
+                    if load_cursor(turns).await?.as_ref() != follower.cursor() {
+                        return Err(Again::Reload);
+                    }
+                    lag(turns.partition, 0);
+                    progress.good();
                 }
-                lag(turns.partition, 0);
-                progress.good();
-                continue;
             }
+            continue;
         };
-        let outcomes: usize = frames.iter().map(|frame| frame.frame.outcomes.len()).sum();
-        for batch in batches(frames, turns.config.outcomes_max) {
-            if stop.is_cancelled() {
-                return Err(Again::Never);
-            }
-            // The database writes while the next frames are read and decoded.
-            let cursor = reader.during(apply(turns, &batch, &follower)).await?;
-            follower.written(cursor);
-            progress.good();
+        if stop.is_cancelled() {
+            return Err(Again::Never);
         }
-        let read = reader.ready().and_then(|frames| frames.as_ref().ok());
-        let waiting = read.map_or(0, Vec::len) as u64;
-        lag(turns.partition, reader.pending() + waiting);
-        if !reader.is_behind() && outcomes < turns.config.outcomes_max / FULL_ENOUGH {
+        // What cannot be read waits until everything before it is written.
+        if outcomes_of(&read) < outcomes_max
+            && reader.ready().is_some_and(Result::is_ok)
+            && let Some(Ok(Ok(frames))) = reader.take_ready()
+        {
+            read.extend(frames);
+        }
+        // The database writes while the next turn is worked out and more frames are read and decoded.
+        let mut ahead = follower.clone();
+        ahead.written(turn.turn.cursor.clone());
+        let next = Batch::first_of(&mut read, outcomes_max);
+        let next = OptionFuture::from(next.map(|batch| prepare(turns, &ahead, batch)));
+        let (written, next) = reader.during(join(write(turns, &turn), next)).await;
+        written?;
+        follower = ahead;
+        progress.good();
+        prepared = next.transpose()?;
+        let waiting = reader.ready().and_then(|frames| frames.as_ref().ok());
+        let waiting = waiting.map_or(0, Vec::len)
+            + prepared.as_ref().map_or(0, Prepared::frames)
+            + read.len();
+        lag(turns.partition, reader.pending() + waiting as u64);
+        let is_behind = prepared.is_some() || !read.is_empty() || reader.is_behind();
+        if !is_behind && turn.outcomes() < outcomes_max {
             unless(stop, tokio::time::sleep(REST)).await;
         }
     }
+}
+
+fn outcomes_of(frames: &VecDeque<Frame>) -> usize {
+    frames.iter().map(|frame| frame.frame.outcomes.len()).sum()
 }
 
 /// Begins behind the stored cursor.
@@ -109,11 +139,14 @@ async fn begin(turns: &Turns) -> Result<Follower, Again> {
     locate(turns, cursor).await
 }
 
-async fn apply(turns: &Turns, batch: &Batch, follower: &Follower) -> Result<Cursor, Again> {
-    let prepared = turns.prepare(follower, batch).await;
-    let turn = prepared.map_err(prepare_failed)?;
-    match turns.write(batch, &turn).await {
-        Ok(()) => Ok(turn.cursor),
+async fn prepare(turns: &Turns, follower: &Follower, batch: Batch) -> Result<Prepared, Again> {
+    let prepared = turns.prepare(follower.clone(), batch).await;
+    prepared.map_err(prepare_failed)
+}
+
+async fn write(turns: &Turns, turn: &Prepared) -> Result<(), Again> {
+    match turns.write(turn).await {
+        Ok(()) => Ok(()),
         Err(error @ ApplyError::Conflict { .. }) => {
             metrics::counter!("nixfleet_fence_rejections_total", "service" => "applier")
                 .increment(1);

@@ -1,5 +1,7 @@
 //! Following an output log into tables, one turn after the other.
 
+use std::collections::VecDeque;
+
 use nixfleet_proto::snapshot::{Cursor, KnowsMore, Origin};
 use nixfleet_proto::{Outcome, OutputFrame, PinnedSet, Timestamp, mutant};
 
@@ -26,6 +28,26 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Takes the first frames that have at most `outcomes_max` outcomes together, one in any case; `None` when
+    /// there are none.
+    pub fn first_of(frames: &mut VecDeque<Frame>, outcomes_max: usize) -> Option<Self> {
+        let first = frames.pop_front()?;
+        let mut room = outcomes_max.saturating_sub(first.frame.outcomes.len());
+        let mut taken = vec![first];
+        while let Some(next) = frames.front()
+            && next.frame.outcomes.len() <= room
+        {
+            room -= next.frame.outcomes.len();
+            taken.extend(frames.pop_front());
+        }
+        Some(Self { frames: taken })
+    }
+
+    /// How many frames there are.
+    pub fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
     /// The outcomes, in order.
     pub fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
         self.frames.iter().flat_map(|frame| &frame.frame.outcomes)
@@ -42,23 +64,8 @@ impl Batch {
 /// Cuts frames into batches of at most `outcomes_max` outcomes; a frame that has more is a batch of
 /// its own.
 pub fn batches(frames: Vec<Frame>, outcomes_max: usize) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut room = 0;
-    for frame in frames {
-        let size = frame.frame.outcomes.len();
-        match batches.last_mut() {
-            Some(batch) if size <= room => {
-                room -= size;
-                batch.frames.push(frame);
-            }
-            Some(_) | None => {
-                room = outcomes_max.saturating_sub(size);
-                let frames = vec![frame];
-                batches.push(Batch { frames });
-            }
-        }
-    }
-    batches
+    let mut frames = VecDeque::from(frames);
+    std::iter::from_fn(|| Batch::first_of(&mut frames, outcomes_max)).collect()
 }
 
 /// What one transaction writes.

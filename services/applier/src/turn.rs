@@ -8,7 +8,8 @@ use nixfleet_bus::{Bus, Message, decode_output};
 use nixfleet_proto::PinnedSet;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::trace;
-use nixfleet_store::{ApplyError, Store};
+use nixfleet_store::{ApplyError, Store, TurnRecords};
+use tokio::task::spawn_blocking;
 use tracing::Instrument as _;
 
 use crate::config::TurnConfig;
@@ -45,24 +46,54 @@ pub fn decode(messages: Vec<Message>) -> anyhow::Result<Vec<Frame>> {
     messages.into_iter().map(decode).collect()
 }
 
+/// A turn that is worked out, with the frames it is made of.
+pub struct Prepared {
+    batch: Batch,
+    /// What it writes.
+    pub turn: Turn,
+    records: TurnRecords,
+}
+
+impl Prepared {
+    /// Frames it is made of.
+    pub fn frames(&self) -> usize {
+        self.batch.frames()
+    }
+
+    /// Outcomes of these.
+    pub fn outcomes(&self) -> usize {
+        self.batch.outcomes().count()
+    }
+}
+
 impl Turns {
-    /// Everything a turn writes, worked out before the transaction begins.
+    /// Everything a turn writes, worked out on another thread: the turn before may be written meanwhile.
     ///
     /// # Errors
     /// When the bus does not answer, a manifest is missing, or an outcome makes no sense.
-    pub async fn prepare(&self, follower: &Follower, batch: &Batch) -> anyhow::Result<Turn> {
+    pub async fn prepare(&self, follower: Follower, batch: Batch) -> anyhow::Result<Prepared> {
         let mut pinned = PinnedSet::new();
         pinned::fetch(&self.bus, manifests_named(batch.outcomes()), &mut pinned).await?;
-        let mut turn = follower.turn(batch, &pinned)?;
-        if let (Some(mark), None) = (turn.cursor.input, &turn.cursor.input_msg_id) {
+        let prepare = spawn_blocking(move || {
+            let turn = follower.turn(&batch, &pinned)?;
+            let records = TurnRecords::of(&turn.rows)?;
+            anyhow::Ok(Prepared {
+                batch,
+                turn,
+                records,
+            })
+        });
+        let mut prepared = prepare.await.context("working out a turn")??;
+        let cursor = &mut prepared.turn.cursor;
+        if let (Some(mark), None) = (cursor.input, &cursor.input_msg_id) {
             let stream = self.bus.names().input_stream(self.partition);
-            turn.cursor.input_msg_id = self
+            cursor.input_msg_id = self
                 .bus
                 .message_id_at(&stream, mark.seq)
                 .await
                 .with_context(|| format!("looking up the message id at {}", mark.seq))?;
         }
-        Ok(turn)
+        Ok(prepared)
     }
 
     /// Writes a turn in its own span, linked to the traces of its outcomes.
@@ -70,12 +101,17 @@ impl Turns {
     /// # Errors
     /// [`ApplyError`]; nothing is written then, unless the connection broke at the commit, which the
     /// next attempt sees as a conflict.
-    pub async fn write(&self, batch: &Batch, turn: &Turn) -> Result<(), ApplyError> {
-        let Turn {
-            expected,
-            rows,
-            cursor,
-        } = turn;
+    pub async fn write(&self, prepared: &Prepared) -> Result<(), ApplyError> {
+        let Prepared {
+            batch,
+            turn:
+                Turn {
+                    expected,
+                    rows,
+                    cursor,
+                },
+            records,
+        } = prepared;
         let outcomes = batch.outcomes().count();
         let span = tracing::info_span!(
             "turn",
@@ -91,7 +127,7 @@ impl Turns {
         let start = Instant::now();
         let applied = self
             .store
-            .apply_turn(self.partition, *expected, rows, cursor)
+            .apply_encoded(self.partition, *expected, (rows, records), cursor)
             .instrument(span)
             .await?;
         metrics::histogram!("nixfleet_turn_seconds", "service" => "applier")
