@@ -21,8 +21,9 @@ use crate::report::{Figure, Target};
 
 /// Hosts at most: each has a certificate and a connection.
 const HOSTS_MAX: usize = 1_000;
-/// Requests at a time.
-const AT_ONCE: usize = 128;
+/// Events on their way at a time: every agent has one request open, unless that is more than the gateway
+/// queues for a partition (`bus.input_queue_entries`).
+const EVENTS_AT_ONCE: usize = 12_800;
 /// Least events per second, one per request and in arrays.
 const TARGETS: [(Kind, f64); 2] = [(SINGLE, 10_000.0), (ARRAY, 40_000.0)];
 
@@ -105,9 +106,10 @@ async fn measure(kind: Kind, release: &Release, options: Options) -> Result<(f64
         time: Duration::from_secs(options.seconds),
         rate: None,
     };
+    let at_once = EVENTS_AT_ONCE / kind.events;
     let meter = gate.meter()?;
     let started = Instant::now();
-    let seen = load::run(&mut agents, AT_ONCE, plan).await?;
+    let seen = load::run(&mut agents, at_once, plan).await?;
     let answered = started.elapsed();
     arrived(&bus, &store).await?;
     let whole = started.elapsed();
