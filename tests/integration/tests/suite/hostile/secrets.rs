@@ -29,6 +29,19 @@ async fn output(
     args: &[&str],
     settings: &[(&str, String)],
 ) -> String {
+    // Some give up, some go on trying: both say why, or get no further than this.
+    let troubles = ["onnection refused", "health and metrics listener"];
+    output_until(&troubles, service, name, args, settings).await
+}
+
+/// The same until it ends or says one of these.
+async fn output_until(
+    troubles: &[&str],
+    service: Service,
+    name: &str,
+    args: &[&str],
+    settings: &[(&str, String)],
+) -> String {
     let dir = scratch::dir(&format!("secrets-{service}-{name}")).unwrap();
     let log = dir.join("log");
     let program = dev::binary(&service.program()).unwrap();
@@ -36,11 +49,9 @@ async fn output(
     recipe.args = args.iter().map(|arg| (*arg).to_owned()).collect();
     recipe.env = environment(service, &dir, settings);
     let mut process = Process::start(recipe).unwrap();
-    // Some give up, some go on trying: both say why, or get no further than this.
     wait_for("the service tells its troubles", SOON, async || {
         let text = std::fs::read_to_string(&log)?;
-        let told = ["onnection refused", "health and metrics listener"];
-        let told = told.iter().any(|words| text.contains(words));
+        let told = troubles.iter().any(|words| text.contains(words));
         Ok((told || process.ended()?.is_some()).then_some(()))
     })
     .await
@@ -138,7 +149,7 @@ async fn a_key_that_others_may_read_is_refused_without_showing_it() {
             &[("tls.cert_file", key.display().to_string())],
         ]
         .concat();
-        let log = output(Service::Ingest, "openkey", &[], &settings).await;
+        let log = output_until(&[], Service::Ingest, "openkey", &[], &settings).await;
         let named = log.contains(says) || log.contains("reading certificates");
         assert!(named, "{log}");
         holds_no_secret("the refusal", &log);
