@@ -122,6 +122,8 @@ impl Live {
 
     /// Folds, writes and publishes what can be, then waits for one thing to happen.
     async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
+        // First, because it makes room: the run that waits is written while the next is folded.
+        self.publish();
         if self.owner.may_take()
             && let Some(decoded) = self.decoded.take()
         {
