@@ -52,7 +52,7 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
         }
         Err(refused) => refused.into_response(),
     };
-    span.in_scope(|| observe(&app, &response, route, identity.as_deref(), started));
+    span.in_scope(|| observe(&response, route, identity.as_deref(), started));
     response
 }
 
@@ -134,21 +134,23 @@ fn identify(peer: Option<Peer>, now: Timestamp) -> Result<(Arc<Identity>, Arc<Cl
     }
 }
 
-fn observe(
-    app: &App,
-    response: &Response,
-    route: &str,
-    client: Option<&Identity>,
-    started: Instant,
-) {
+fn observe(response: &Response, route: &str, client: Option<&Identity>, started: Instant) {
     let status = response.status();
     let refusal = response
         .extensions()
         .get::<Refusal>()
         .map(|refusal| refusal.0);
     let elapsed = started.elapsed();
-    let took = (route != DISPATCH_ROUTE).then_some(elapsed);
-    app.answered.count(route, status, took);
+    metrics::counter!(
+        "nixfleet_http_requests_total",
+        "route" => route.to_owned(), "status" => status.as_str().to_owned()
+    )
+    .increment(1);
+    if route != DISPATCH_ROUTE {
+        let seconds = elapsed.as_secs_f64();
+        metrics::histogram!("nixfleet_http_request_seconds", "route" => route.to_owned())
+            .record(seconds);
+    }
     if status.is_client_error() {
         let kind = refusal.unwrap_or("other");
         metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);

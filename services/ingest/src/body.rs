@@ -75,33 +75,18 @@ async fn collect(
     expected: usize,
     max: usize,
 ) -> Result<Option<Bytes>, ApiError> {
-    let first = next_chunk(stream).await?.unwrap_or_default();
-    if first.len() > max {
-        return Ok(None);
-    }
-    let mut next = next_chunk(stream).await?;
-    if next.is_none() {
-        // Nearly every body comes in one piece.
-        return Ok(Some(first));
-    }
     let mut collected = BytesMut::with_capacity(expected.min(max));
-    collected.extend_from_slice(&first);
-    while let Some(chunk) = next {
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| {
+            let message = format!("the body broke off: {error}");
+            ApiError::refused(StatusCode::BAD_REQUEST, "body-incomplete", message)
+        })?;
         if collected.len() + chunk.len() > max {
             return Ok(None);
         }
         collected.extend_from_slice(&chunk);
-        next = next_chunk(stream).await?;
     }
     Ok(Some(collected.freeze()))
-}
-
-async fn next_chunk(stream: &mut BodyDataStream) -> Result<Option<Bytes>, ApiError> {
-    let chunk = stream.next().await.transpose();
-    chunk.map_err(|error| {
-        let message = format!("the body broke off: {error}");
-        ApiError::refused(StatusCode::BAD_REQUEST, "body-incomplete", message)
-    })
 }
 
 async fn discard(stream: &mut BodyDataStream) {

@@ -10,7 +10,6 @@ use mimalloc::MiMalloc;
 use nixfleet_service::ServiceInfo;
 
 mod access;
-mod answered;
 mod board;
 mod body;
 mod bounds;

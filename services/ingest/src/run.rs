@@ -14,7 +14,6 @@ use nixfleet_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::answered::Answered;
 use crate::config::Config;
 use crate::connections::MutualTls;
 use crate::dispatches::Dispatches;
@@ -59,7 +58,6 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         revoked: Revoked::default(),
         requests: Arc::new(Semaphore::new(config.limits.requests_in_flight)),
         polls: Arc::new(Semaphore::new(config.limits.polls)),
-        answered: Answered::default(),
         rates: Rates::new(&config.limits),
         memory: App::memory_bound(config.limits.bodies_in_flight_bytes),
         pushing: Arc::new(Semaphore::new(1)),

@@ -11,7 +11,6 @@ use nixfleet_service::CancellationToken;
 use nixfleet_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::answered::Answered;
 use crate::body::{BodyLimit, declared_length};
 use crate::config::Config;
 use crate::dispatches::Dispatches;
@@ -43,8 +42,6 @@ pub struct App {
     pub requests: Arc<Semaphore>,
     /// Room for dispatch requests that wait.
     pub polls: Arc<Semaphore>,
-    /// What was answered.
-    pub answered: Answered,
     /// How often each host may ask.
     pub rates: Rates,
     /// Room for bodies, in units of 1 KiB.
