@@ -4,16 +4,14 @@ pub mod artifacts;
 pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{Days, NaiveDate};
 use deadpool_postgres::{GenericClient, Transaction};
-use futures::SinkExt as _;
 use nixfleet_proto::entry::Position;
 use nixfleet_proto::{Hostname, RolloutId, Timestamp};
 
-use crate::copy::CopyRows;
+use crate::copy::{CopyRows, copy};
 use crate::error::{ArchiveError, DbError, ReadError};
 use crate::sql::sql;
 use crate::store::Store;
@@ -132,7 +130,7 @@ impl Store {
             .map_err(DbError::statement("begin"))?;
         let first = rows.first().map_or(cursor.sequence, |row| row.sequence);
         move_cursor(&transaction, cursor, first).await?;
-        copy_rows(&transaction, rows).await?;
+        copy(&transaction, sql!("archive_copy"), rows.iter(), write_row).await?;
         transaction
             .commit()
             .await
@@ -234,23 +232,6 @@ async fn move_cursor(
             expected: cursor.previous_sequence,
         })
     }
-}
-
-async fn copy_rows(transaction: &Transaction<'_>, rows: &[ArchiveRow]) -> Result<(), ArchiveError> {
-    let copy = sql!("archive_copy");
-    let failed = || DbError::statement(copy.name);
-    let sink = transaction.copy_in(copy.text).await.map_err(failed())?;
-    let mut sink = pin!(sink);
-    let mut copied = CopyRows::new();
-    for row in rows {
-        write_row(&mut copied, row)?;
-        if let Some(piece) = copied.piece() {
-            sink.as_mut().feed(piece).await.map_err(failed())?;
-        }
-    }
-    sink.as_mut().feed(copied.end()).await.map_err(failed())?;
-    sink.finish().await.map_err(failed())?;
-    Ok(())
 }
 
 /// One row, with the columns in the order of the statement.

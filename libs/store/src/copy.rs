@@ -3,8 +3,16 @@
 //!
 //! Source: PostgreSQL documentation, COPY, binary format; formats of values: `*_recv` of the types.
 
+use std::pin::pin;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chrono::{DateTime, TimeDelta, Utc};
+use deadpool_postgres::Transaction;
+use futures::SinkExt as _;
+
+use crate::error::DbError;
+use crate::json::JSONB_VERSION;
+use crate::sql::Sql;
 
 /// Signature, flags and length of the header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -12,12 +20,38 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 /// Length of an absent value.
 const NULL: i32 = -1;
-/// Version of the binary form of `jsonb`.
-const JSONB_VERSION: u8 = 1;
 /// Bytes from which on a piece is handed over.
 const PIECE_BYTES: usize = 256 * 1024;
 /// Seconds from 1970 to 2000, where times of the server begin.
 const EPOCH_SECONDS: i64 = 946_684_800;
+
+/// Runs a COPY of these items, each of which `write` makes a row of.
+///
+/// # Errors
+/// When the server refuses, or `write` fails: nothing is copied then.
+pub(crate) async fn copy<T, E: From<DbError>>(
+    transaction: &Transaction<'_>,
+    statement: Sql,
+    items: impl Iterator<Item = T>,
+    mut write: impl FnMut(&mut CopyRows, T) -> Result<(), E>,
+) -> Result<(), E> {
+    let failed = || DbError::statement(statement.name);
+    let sink = transaction
+        .copy_in(statement.text)
+        .await
+        .map_err(failed())?;
+    let mut sink = pin!(sink);
+    let mut rows = CopyRows::new();
+    for item in items {
+        write(&mut rows, item)?;
+        if let Some(piece) = rows.piece() {
+            sink.as_mut().feed(piece).await.map_err(failed())?;
+        }
+    }
+    sink.as_mut().feed(rows.end()).await.map_err(failed())?;
+    sink.finish().await.map_err(failed())?;
+    Ok(())
+}
 
 /// Rows on their way to the server. A row is begun and then given its values, one per column.
 #[derive(Debug)]
@@ -27,7 +61,7 @@ pub(crate) struct CopyRows {
 
 impl CopyRows {
     /// No rows yet.
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             bytes: BytesMut::from(HEADER),
         }
@@ -59,6 +93,16 @@ impl CopyRows {
         self.value(&[], bytes.as_ref().map(<[u8; 8]>::as_slice));
     }
 
+    /// `boolean`.
+    pub(crate) fn bool(&mut self, value: bool) {
+        self.value(&[], Some(&[u8::from(value)]));
+    }
+
+    /// `double precision`.
+    pub(crate) fn float8(&mut self, value: f64) {
+        self.value(&[], Some(&value.to_be_bytes()));
+    }
+
     /// `timestamptz`, cut to microseconds.
     pub(crate) fn time(&mut self, at: DateTime<Utc>) {
         let since = at - TimeDelta::seconds(EPOCH_SECONDS);
@@ -77,12 +121,12 @@ impl CopyRows {
     }
 
     /// What is worth handing over.
-    pub(crate) fn piece(&mut self) -> Option<Bytes> {
+    fn piece(&mut self) -> Option<Bytes> {
         (self.bytes.len() >= PIECE_BYTES).then(|| self.bytes.split().freeze())
     }
 
     /// The last piece.
-    pub(crate) fn end(mut self) -> Bytes {
+    fn end(mut self) -> Bytes {
         self.bytes.put_i16(TRAILER);
         self.bytes.freeze()
     }
@@ -122,6 +166,10 @@ mod tests {
             assert_eq!(ours(|rows| rows.int8(value)), theirs(&value, &Type::INT8));
         }
         assert_eq!(ours(|rows| rows.int4(-1)), theirs(&-1_i32, &Type::INT4));
+        for value in [true, false] {
+            assert_eq!(ours(|rows| rows.bool(value)), theirs(&value, &Type::BOOL));
+        }
+        assert_eq!(ours(|rows| rows.float8(0.1)), theirs(&0.1, &Type::FLOAT8));
         let json = crate::json::Json("{}");
         assert_eq!(ours(|rows| rows.jsonb("{}")), theirs(&json, &Type::JSONB));
         let times = [
