@@ -33,13 +33,6 @@ pub fn parse(traceparent: &str) -> Option<SpanContext> {
     span.is_valid().then_some(span)
 }
 
-/// The context a span may take as its parent; empty when the text is malformed.
-pub fn parent_of(traceparent: &str) -> Context {
-    parse(traceparent).map_or_else(Context::new, |span| {
-        Context::new().with_remote_span_context(span)
-    })
-}
-
 /// The context of a caller, kept by a span of a process that records none.
 struct Caller(String);
 

@@ -104,7 +104,8 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
     let entries = take(&mut fields(message)?, "entries")?;
     let payloads: Vec<&RawValue> = parse(entries.get().as_bytes())?;
     let rows = (0_u32..).zip(frame.entries.iter().zip(payloads));
-    let of_all = row(stream, message, UNDECODABLE, String::new());
+    // What the rows have in common; each entry has a kind and a payload of its own.
+    let common = row(stream, message, "", String::new());
     Ok(rows
         .map(|(index, (entry, payload))| ArchiveRow {
             index: row_index(index),
@@ -125,7 +126,7 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
             kind: entry.body.name(),
             payload: payload.get().to_owned(),
             traceparent: entry.traceparent.clone(),
-            ..of_all.clone()
+            ..common.clone()
         })
         .collect())
 }
