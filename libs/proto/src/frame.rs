@@ -57,7 +57,8 @@ impl InputMark {
     }
 }
 
-/// A message of an output stream: the outcomes of one turn of one owner.
+/// A message of an output stream: the outcomes of one turn of one owner. It has the next record of
+/// everything they touched; that of a host is in the last outcome that changed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputFrame {

@@ -250,6 +250,11 @@ pub struct NewHost {
 }
 
 impl HostRecord {
+    /// What it is the record of.
+    pub fn key(&self) -> (&RolloutId, &Hostname) {
+        (&self.rollout_id, &self.hostname)
+    }
+
     /// A fresh record in `Pending`.
     pub fn pending(new: NewHost) -> Self {
         Self {

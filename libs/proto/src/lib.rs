@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod frame;
 pub mod host;
 pub mod id;
+pub mod left;
 pub mod minutes;
 pub mod mutant;
 pub mod outcome;

@@ -2,7 +2,8 @@
 //!
 //! An outcome carries the next record of everything it touched, so that whoever follows the output
 //! log never computes domain state. Opening a rollout is the exception: it names the manifest, and
-//! the records of its hosts are [`crate::Pinned::pending_hosts`].
+//! the records of its hosts are [`crate::Pinned::pending_hosts`]. In a frame, the record of a host is
+//! left to the last outcome that changed it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -112,6 +113,22 @@ impl Verdict {
             Self::Rejected(rejection) => rejection.reason.name(),
         }
     }
+
+    /// The records of hosts that it has.
+    pub fn host_records(&self) -> &[Arc<HostRecord>] {
+        match self {
+            Self::Accepted(accepted) => &accepted.hosts,
+            Self::Rejected(_) => &[],
+        }
+    }
+
+    /// Puts other records of hosts in their place, and gives those back; a rejection has none.
+    pub fn replace_host_records(&mut self, records: Vec<Arc<HostRecord>>) -> Vec<Arc<HostRecord>> {
+        match self {
+            Self::Accepted(accepted) => std::mem::replace(&mut accepted.hosts, records),
+            Self::Rejected(_) => Vec::new(),
+        }
+    }
 }
 
 /// What an accepted entry changed.
@@ -121,7 +138,8 @@ pub struct Accepted {
     /// The rollout this entry opened; its hosts come from the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opened: Option<Opened>,
-    /// Next records of the hosts touched, shared with the state that made them.
+    /// Next records of the hosts touched, shared with the state that made them; in a frame without
+    /// those that a later outcome has.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<Arc<HostRecord>>,
     /// Next records of the rollouts touched, the opened one included.

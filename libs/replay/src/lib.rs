@@ -12,6 +12,7 @@ pub mod rows;
 pub mod tables;
 
 mod beside;
+mod later;
 
 pub use archived::{Archived, BadRow};
 pub use compare::{Comparison, Difference};

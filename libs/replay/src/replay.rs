@@ -1,14 +1,20 @@
 //! Following the archive of one partition, and deciding each entry again beside it.
 
+mod deciding;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use nixfleet_core::partition::{AbsorbError, PartitionState};
 use nixfleet_proto::snapshot::{KnowsMore, Origin};
 use nixfleet_proto::{
-    Entry, EntryBody, InputMark, ManifestHash, Outcome, OutputFrame, PinnedManifest, PinnedSet,
-    PlanAction, Position, RolloutId, Timestamp, Verdict,
+    Entry, HostRecord, InputMark, ManifestHash, Outcome, OutputFrame, PinnedManifest, PinnedSet,
+    Position, RolloutId, Timestamp, Verdict,
 };
 
 use crate::beside::Beside;
 use crate::compare::Difference;
+use crate::later::Later;
 
 /// One item of the archived input: an entry, or a message that nobody could read.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,14 +164,23 @@ impl Replay {
         self.origin.follow(frame).map_err(Unreadable::KnowsMore)?;
         self.find_dropped(out_seq, frame, input);
         let mut items = input.iter().peekable();
-        for outcome in &frame.outcomes {
+        let later = Later::of(&frame.outcomes);
+        let mut lacks_records = false;
+        for (place, outcome) in frame.outcomes.iter().enumerate() {
             while items
                 .next_if(|item| item.position() < outcome.position)
                 .is_some()
             {}
             let item = items.next_if(|item| item.position() == outcome.position);
-            self.check_outcome(outcome, item.and_then(|item| item.entry.as_ref()));
-            self.follow(out_seq, outcome)?;
+            let entry = item.and_then(|item| item.entry.as_ref());
+            let decided = self.decide(outcome, entry.filter(|_| !lacks_records));
+            let left = decided.map(|mut decided| {
+                let left = later.take_left(place, &mut decided);
+                self.compare(&decided, outcome);
+                left
+            });
+            lacks_records |= left.is_none() && later.may_lack(place);
+            self.follow(out_seq, outcome, left.unwrap_or_default())?;
         }
         self.check_hash(out_seq, frame);
         let before = self.last_input.map(InputMark::next);
@@ -267,91 +282,28 @@ impl Replay {
         })
     }
 
-    /// Every entry that a frame covers has its outcome in it.
-    fn find_dropped(&mut self, out_seq: u64, frame: &OutputFrame, input: &[InputItem]) {
-        let mut outcomes = frame
-            .outcomes
-            .iter()
-            .map(|outcome| outcome.position)
-            .peekable();
-        for item in input {
-            let position = item.position();
-            while outcomes.next_if(|at| *at < position).is_some() {}
-            let is_answered = outcomes.next_if_eq(&position).is_some();
-            if item.entry.is_some() && !is_answered {
-                self.differences.push(Difference {
-                    table: "outcomes",
-                    key: vec![position.seq.to_string(), position.index.to_string()],
-                    column: String::new(),
-                    expected: Some("an outcome".into()),
-                    found: Some(format!("none in output frame {out_seq}").into()),
-                });
-            }
+    /// Follows an outcome with the records that it left to later ones.
+    fn follow(
+        &mut self,
+        out_seq: u64,
+        outcome: &Outcome,
+        left: Vec<Arc<HostRecord>>,
+    ) -> Result<(), Unreadable> {
+        let mut outcome = Cow::Borrowed(outcome);
+        if !left.is_empty() {
+            let records = [outcome.verdict.host_records(), &left].concat();
+            outcome.to_mut().verdict.replace_host_records(records);
         }
-    }
-
-    fn check_outcome(&mut self, outcome: &Outcome, entry: Option<&Entry>) {
-        self.coverage.outcomes += 1;
-        let Some(entry) = entry.filter(|entry| self.is_decidable(&entry.body)) else {
-            self.coverage.unchecked += 1;
-            return;
-        };
-        self.coverage.decided += 1;
-        let decided = self.state.decide(outcome.position, entry, &self.pinned);
-        if decided == *outcome {
-            return;
-        }
-        let position = outcome.position;
-        self.differences.push(Difference {
-            table: "outcomes",
-            key: vec![position.seq.to_string(), position.index.to_string()],
-            column: outcome.subject.entry.to_string(),
-            expected: serde_json::to_value(&decided).ok(),
-            found: serde_json::to_value(outcome).ok(),
-        });
-    }
-
-    /// Whether this state decides as the owner's did: one that lacks its beginning decides nothing
-    /// that depends on what it lacks.
-    fn is_decidable(&self, body: &EntryBody) -> bool {
-        if let EntryBody::Plan {
-            action: PlanAction::OpenRollout { manifest_hash, .. },
-            ..
-        } = body
-            && !self.is_pinned(manifest_hash)
-        {
-            return false;
-        }
-        if !self.origin.is_partial() {
-            return true;
-        }
-        let opens_or_fences = match body {
-            EntryBody::Plan { action, .. } => matches!(
-                action,
-                PlanAction::OpenRollout { .. } | PlanAction::Barrier {}
-            ),
-            EntryBody::HostEvent { .. }
-            | EntryBody::RecoveryCandidate { .. }
-            | EntryBody::Operator { .. } => false,
-        };
-        let knows_rollout = body
-            .rollout_id()
-            .is_some_and(|rollout_id| self.state.rollout(rollout_id).is_some());
-        let is_planned = matches!(body, EntryBody::Plan { .. });
-        knows_rollout && !opens_or_fences && (self.knows_leader || !is_planned)
-    }
-
-    fn follow(&mut self, out_seq: u64, outcome: &Outcome) -> Result<(), Unreadable> {
         if let Verdict::Accepted(accepted) = &outcome.verdict {
             self.knows_leader |= accepted.leader_epoch.is_some();
         }
         let followed = if self.origin.is_partial() {
-            self.state.absorb_known(outcome, &self.pinned)
+            self.state.absorb_known(&outcome, &self.pinned)
         } else {
-            self.state.absorb(outcome, &self.pinned)
+            self.state.absorb(&outcome, &self.pinned)
         };
         followed.map_err(|fault| Unreadable::Absorb { out_seq, fault })?;
-        self.beside.follow(outcome, &self.state);
+        self.beside.follow(&outcome, &self.state);
         Ok(())
     }
 

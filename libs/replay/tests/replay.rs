@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::left::Left;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{
     Entry, EntryBody, Gate, Hold, HostEvent, HostEventBody, HostState, InputMark, Minutes,
@@ -148,6 +149,14 @@ impl Archive {
         archive
     }
 
+    /// As owners write it: the record of a host is in the last outcome of a frame that changed it.
+    fn said_once(mut self) -> Self {
+        for (_, frame) in &mut self.frames {
+            Left::by(&mut frame.outcomes);
+        }
+        self
+    }
+
     fn replay(&self) -> Result<Replay, Unreadable> {
         let mut replay = Replay::new();
         for (hash, pinned) in pins() {
@@ -230,6 +239,49 @@ fn an_outcome_that_the_fold_contradicts_is_found_and_followed_all_the_same() {
     assert!(found.len() > 1, "{found:?}");
 }
 
+fn decided(replay: &Replay) -> (u64, u64) {
+    (replay.coverage().decided, replay.coverage().unchecked)
+}
+
+#[test]
+fn a_record_that_a_later_outcome_has_is_decided_on_the_way() {
+    let archive = Archive::new().said_once();
+    let first = &archive.frames[3].1.outcomes[0];
+    assert_eq!(first.verdict.host_records(), []);
+    let mut replay = archive.replay().unwrap();
+    assert_eq!(differences(&mut replay), []);
+    assert_eq!((decided(&replay), replay.coverage().hashes), ((8, 0), 3));
+    assert_eq!(replay.state(), Archive::new().replay().unwrap().state());
+}
+
+#[test]
+fn a_record_that_no_outcome_has_is_found() {
+    let mut archive = Archive::new().said_once();
+    let last = &mut archive.frames[3].1.outcomes[1];
+    last.verdict.replace_host_records(Vec::new());
+    archive.frames[3].1.state_hash = None;
+    let mut replay = archive.replay().unwrap();
+    let both = ["HostEvent", "HostEvent"].map(|entry| ("outcomes", entry.to_owned()));
+    assert_eq!(differences(&mut replay), both);
+}
+
+#[test]
+fn nothing_is_decided_on_a_state_that_lacks_a_record() {
+    let mut archive = Archive::new();
+    archive.input[3].remove(0);
+    let mut replay = archive.clone().replay().unwrap();
+    assert_eq!(
+        (differences(&mut replay), decided(&replay)),
+        (vec![], (7, 1))
+    );
+    let mut replay = archive.said_once().replay().unwrap();
+    assert_eq!(
+        (differences(&mut replay), decided(&replay)),
+        (vec![], (5, 3))
+    );
+    assert_eq!(replay.state(), Archive::new().replay().unwrap().state());
+}
+
 #[test]
 fn an_entry_without_an_outcome_is_found() {
     let mut archive = Archive::new();
@@ -280,10 +332,7 @@ fn entries_that_are_not_archived_are_counted_and_their_outcomes_followed() {
     archive.input[3].clear();
     let mut replay = archive.replay().unwrap();
     assert_eq!(differences(&mut replay), []);
-    assert_eq!(
-        (replay.coverage().decided, replay.coverage().unchecked),
-        (5, 3)
-    );
+    assert_eq!(decided(&replay), (5, 3));
 }
 
 #[test]
@@ -294,10 +343,7 @@ fn an_archive_without_its_beginning_checks_only_what_it_knows() {
     let mut replay = archive.replay().unwrap();
     assert_eq!(differences(&mut replay), []);
     assert!(!replay.coverage().is_whole);
-    assert_eq!(
-        (replay.coverage().decided, replay.coverage().unchecked),
-        (0, 6)
-    );
+    assert_eq!(decided(&replay), (0, 6));
     assert!(!replay.knows(&ROLLOUT.parse().unwrap()));
     assert_eq!(
         replay.last_input().map(InputMark::next),

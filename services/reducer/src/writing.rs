@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nixfleet_core::partition;
+use nixfleet_proto::left::Left;
 use nixfleet_proto::{InputMark, Outcome, OutputFrame, Position, mutant};
 
 use crate::folder::Item;
@@ -45,6 +46,16 @@ pub struct Folded {
     pub entries: usize,
     /// All of it as JSON.
     pub payload: Bytes,
+}
+
+/// A frame as far as it was written.
+struct Written {
+    /// Without its end.
+    json: Vec<u8>,
+    /// Bytes before its outcomes.
+    head: usize,
+    /// Outcomes that are in it.
+    fitting: usize,
 }
 
 impl Run {
@@ -108,22 +119,51 @@ impl Run {
 
     /// Writes one frame, and gives back what it cannot hold.
     fn write_frame(mut self) -> (Folded, Option<Self>) {
+        let left = Left::by(&mut self.frame.outcomes);
+        let mut written = self.outcomes();
+        if written.fitting == self.frame.outcomes.len() {
+            return (self.folded(written.json), None);
+        }
+        let rest = if left.is_empty() {
+            self.split_off(written.fitting)
+        } else {
+            // It ends earlier, and needs what was left to outcomes behind its end.
+            left.put_back(&mut self.frame.outcomes);
+            let rest = self.split_off(self.outcomes().fitting);
+            Left::by(&mut self.frame.outcomes);
+            written = self.outcomes();
+            rest
+        };
+        let outcomes = &written.json[written.head..];
+        let mut json = self.head(outcomes.len());
+        json.extend_from_slice(outcomes);
+        (self.folded(json), rest)
+    }
+
+    /// Writes as many outcomes as fit, one at least.
+    fn outcomes(&self) -> Written {
         let mut json = self.head(self.bytes_expected);
         let head = json.len();
-        for place in 0..self.frame.outcomes.len() {
+        for (place, outcome) in self.frame.outcomes.iter().enumerate() {
             let end = json.len();
             if place > 0 {
                 json.push(b',');
             }
-            partition::write(&self.frame.outcomes[place], &mut json);
+            partition::write(outcome, &mut json);
             if json.len() - head > self.bytes_max && place > 0 {
-                let rest = self.split_off(place);
-                let mut cut = self.head(end - head);
-                cut.extend_from_slice(&json[head..end]);
-                return (self.folded(cut), rest);
+                json.truncate(end);
+                return Written {
+                    json,
+                    head,
+                    fitting: place,
+                };
             }
         }
-        (self.folded(json), None)
+        Written {
+            json,
+            head,
+            fitting: self.frame.outcomes.len(),
+        }
     }
 
     /// The frame as far as its outcomes, with room for these.

@@ -283,7 +283,7 @@ pub fn fetched(hash: &ManifestHash) -> Fetched {
     Fetched::Pins(manifest(hash.as_str()))
 }
 
-fn pinned() -> PinnedSet {
+pub fn pinned() -> PinnedSet {
     let ids = ["stable@4f", "stable@5b"];
     ids.map(|id| (ManifestHash::from(id), manifest(id))).into()
 }

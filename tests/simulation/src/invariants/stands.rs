@@ -2,6 +2,7 @@
 //! entry, so no replay can contradict it.
 
 use nixfleet_proto::OutputFrame;
+use nixfleet_proto::left::Left;
 use nixfleet_proto::subject::Partition;
 
 use super::fact::Found;
@@ -12,22 +13,18 @@ use crate::reference::Reference;
 /// # Errors
 /// Names the entry.
 pub fn check(partition: Partition, frame: &OutputFrame, reference: &Reference) -> Found {
-    for outcome in &frame.outcomes {
-        let position = outcome.position;
-        match reference.outcome(partition, position) {
-            Some(expected) if expected == outcome => {}
-            Some(expected) => {
-                return Err(format!(
-                    "the outcome of {partition} {position:?} is {outcome:?}, a replay gives \
-                     {expected:?}"
-                ));
-            }
-            None => {
-                return Err(format!(
-                    "an outcome of {partition} {position:?}, where no entry is"
-                ));
-            }
-        }
+    let positions = frame.outcomes.iter().map(|outcome| outcome.position);
+    let expected = positions.map(|position| {
+        let expected = reference.outcome(partition, position).cloned();
+        expected.ok_or_else(|| format!("an outcome of {partition} {position:?}, where no entry is"))
+    });
+    let mut expected = expected.collect::<Result<Vec<_>, _>>()?;
+    Left::by(&mut expected);
+    match frame.outcomes.iter().zip(&expected).find(|(a, b)| a != b) {
+        None => Ok(()),
+        Some((outcome, expected)) => Err(format!(
+            "the outcome of {partition} {:?} is {outcome:?}, a replay gives {expected:?}",
+            outcome.position
+        )),
     }
-    Ok(())
 }

@@ -12,6 +12,7 @@ use nixfleet_harness::process::{Process, Recipe};
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{Scope, Service, dev, ports, scratch, wait_for};
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
+use nixfleet_proto::left::Left;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{
@@ -243,11 +244,16 @@ impl Log {
         let mut state = PartitionState::new();
         let mut inputs = inputs.iter();
         for (seq, frame) in frames {
-            for outcome in &frame.outcomes {
-                let (position, entry) = inputs.next().context("an outcome too many")?;
-                let expected: Outcome = state.apply(*position, entry, &self.pinned);
-                ensure!(*outcome == expected, "{outcome:#?}\n{expected:#?}");
-            }
+            let expected = inputs.by_ref().take(frame.outcomes.len());
+            let expected =
+                expected.map(|(position, entry)| state.apply(*position, entry, &self.pinned));
+            let mut expected: Vec<Outcome> = expected.collect();
+            Left::by(&mut expected);
+            ensure!(
+                frame.outcomes == expected,
+                "{:#?}\n{expected:#?}",
+                frame.outcomes
+            );
             if let Some(hash) = &frame.state_hash {
                 ensure!(*hash == state.hash(), "the hash of frame {seq} differs");
             }
