@@ -8,6 +8,7 @@
 pub mod ended;
 pub mod folder;
 pub mod guard;
+pub mod outbox;
 pub mod owner;
 pub mod pins;
 pub mod recovery;
@@ -19,7 +20,8 @@ pub mod writing;
 pub use ended::Ended;
 pub use folder::{Item, Limits};
 pub use guard::Logs;
-pub use owner::{Owner, OwnerConfig, Publish};
+pub use outbox::{Outbox, Publish};
+pub use owner::{Owner, OwnerConfig};
 pub use pins::{Fetched, Pins};
 pub use recovery::{Asked, Progress, Recovery, Step};
 pub use seen::Seen;

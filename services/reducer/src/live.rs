@@ -1,29 +1,28 @@
 //! The live loop of an owner: read, fold, have written, publish, answer.
 
 mod frames;
+mod publishing;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use nixfleet_bus::{Bus, Heartbeats, MAX_OUTPUT_FRAME_BYTES, OutputLog, ReadAhead};
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::turn::{Decoded, decode};
-use nixfleet_reducer::{Ended, Owner, OwnerConfig, Publish, Seen, Taken};
+use nixfleet_reducer::{Ended, Owner, OwnerConfig, Seen, Taken};
 use nixfleet_service::CancellationToken;
-use nixfleet_service::trace::{link_all, traceparent_of};
+use nixfleet_service::trace::link_all;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::acquire::read_fault;
 use crate::answers::{Answers, Patience};
 use crate::artifacts::Artifacts;
 use crate::config::Config;
-use crate::report::{self, Told};
+use crate::report;
 use crate::run::SERVICE;
 
-use frames::{Frames, Published, Turn, Writing, frames_of, maybe, written};
+use frames::{Frames, Turn, Writing, frames_of, written};
+use publishing::{Published, Publisher};
 
 /// Entries are decoded in pieces of this size: while one is folded, the next is in the making.
 const DECODE_BYTES: usize = 512 * 1024;
@@ -39,7 +38,7 @@ pub struct Live {
     artifacts: Artifacts,
     partition: Partition,
     owner: Owner,
-    log: OutputLog,
+    publisher: Publisher,
     reader: ReadAhead<Decoded>,
     /// Read while what came before it was folded.
     decoded: Option<Decoded>,
@@ -50,9 +49,6 @@ pub struct Live {
     /// Of the run that waits to be written.
     folded: Option<Turn>,
     writing: Option<Writing>,
-    /// Of the frames that wait to be sent.
-    ready: VecDeque<(Turn, Told)>,
-    publishing: Option<BoxFuture<'static, Published>>,
     hash_not_before: Instant,
 }
 
@@ -85,7 +81,7 @@ impl Live {
         let reader = reader.knowing(owner.landmark()).in_pieces_of(DECODE_BYTES);
         let batch = config.fold.batch_messages;
         Ok(Self {
-            log,
+            publisher: Publisher::start(log, owner.outbox().clone()),
             reader: reader.ahead(batch, move |messages| decode(&stream, messages, next)),
             decoded: None,
             answers: Answers::new(bus.clone(), (partition, next), patience),
@@ -97,8 +93,6 @@ impl Live {
             flush,
             folded: None,
             writing: None,
-            ready: VecDeque::new(),
-            publishing: None,
             hash_not_before: Instant::now(),
             bus: bus.clone(),
             artifacts,
@@ -120,33 +114,32 @@ impl Live {
         ended
     }
 
-    /// Folds, writes and publishes what can be, then waits for one thing to happen.
+    /// Folds and has written what can be, then waits for one thing to happen.
     async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
-        // First, because it makes room: the run that waits is written while the next is folded.
-        self.publish();
         if self.owner.may_take()
             && let Some(decoded) = self.decoded.take()
         {
             self.take(decoded).await?;
         }
         if self.owner.may_fold() {
-            // What was handed to the connection leaves from this thread, before the fold keeps it busy.
+            // What was handed to the publisher leaves from this thread, before the fold keeps it busy.
             tokio::task::yield_now().await;
         }
         self.fold();
         self.write();
-        self.publish();
         self.answers
             .folded(self.owner.state(), self.owner.next())
             .await;
         let may_take = self.owner.may_take() && self.decoded.is_some();
         let may_go_on = self.owner.may_fold() || may_take;
-        // In this order: a frame leaves before the next is folded, and whoever asks often keeps neither
-        // the log nor the clock waiting.
+        // In this order: whoever asks often keeps neither the log nor the clock waiting.
         tokio::select! {
             biased;
             () = stop.cancelled() => Err(Ended::Released),
-            published = maybe(&mut self.publishing) => self.published(published),
+            published = self.publisher.published() => match published {
+                Some(published) => self.published(published),
+                None => Err(Ended::Failed(anyhow::anyhow!("the publisher ended"))),
+            },
             frames = written(&mut self.writing) => {
                 self.written(frames);
                 Ok(())
@@ -249,39 +242,19 @@ impl Live {
         }
     }
 
+    /// Hands frames to the publisher.
     fn take_frames(&mut self, frames: Frames, turn: &Turn) {
         let (frames, told): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
-        let turns = told.into_iter().map(|told| (turn.clone(), told));
-        self.ready.extend(turns);
         self.owner.written(frames);
-    }
-
-    /// Sends the frame that waits unless one is in flight.
-    fn publish(&mut self) {
-        let Some(Publish { folded, expected }) = self.owner.publish() else {
-            return;
-        };
-        let told = self.ready.pop_front();
-        let (turn, told) = told.unwrap_or_else(|| (Turn::unknown(), Told::default()));
-        let log = self.log.clone();
-        self.publishing = Some(
-            async move {
-                let traceparent = traceparent_of(&turn.span);
-                let written = (folded.entries, folded.payload.clone());
-                let result = log
-                    .publish_written(written, expected, traceparent.as_deref())
-                    .await;
-                Published { told, turn, result }
-            }
-            .boxed(),
-        );
+        for told in told {
+            self.publisher.send(turn.clone(), told);
+        }
     }
 
     fn published(&mut self, published: Published) -> Result<(), Ended> {
-        self.publishing = None;
         let Published { told, turn, result } = published;
         let _entered = turn.span.enter();
-        self.owner.published(result)?;
+        result?;
         report::published(&told, turn.started.elapsed());
         Ok(())
     }
@@ -298,10 +271,10 @@ impl Live {
         }
     }
 
-    /// Lets the frame in flight arrive, so that the next owner finds it, and says who was seen.
+    /// Lets the frames that are written arrive, so that the next owner finds them, and says who was seen.
     async fn drain(&mut self) {
-        if self.publishing.is_some() {
-            let published = maybe(&mut self.publishing).await;
+        self.publisher.close();
+        while let Some(published) = self.publisher.published().await {
             if let Err(ended) = self.published(published) {
                 tracing::info!(partition = %self.partition, %ended, "the last frame is left open");
             }

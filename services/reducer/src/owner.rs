@@ -1,20 +1,15 @@
 //! The owner at work: entries in, frames out, one in flight, each fenced behind the one before.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use nixfleet_bus::{Landmark, MAX_OUTPUT_FRAME_BYTES, PublishError};
+use nixfleet_bus::{Landmark, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::{ManifestHash, OutputFrame, Position, mutant};
+use nixfleet_proto::{ManifestHash, OutputFrame, Position};
 
 use crate::ended::Ended;
 use crate::folder::{Folder, Item, Limits};
+use crate::outbox::Outbox;
 use crate::pins::{Fetched, Pins};
 use crate::takeover::Taken;
 use crate::writing::{Folded, Run};
-
-/// Frames that wait to be sent before no more are written.
-const READY_MAX: usize = 2;
 
 /// Bounds of an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +22,6 @@ pub struct OwnerConfig {
     pub hash_every_entries: u64,
 }
 
-/// A frame on its way into the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publish {
-    /// The frame.
-    pub folded: Arc<Folded>,
-    /// The output sequence it must follow.
-    pub expected: u64,
-}
-
 /// The owner of one partition.
 #[derive(Debug)]
 pub struct Owner {
@@ -43,16 +29,11 @@ pub struct Owner {
     pins: Pins,
     /// Items that wait for what they open.
     taken: Vec<Item>,
-    /// Sequence of the last frame: the fence of the next.
-    out_seq: u64,
     /// Folded, and not written.
     run: Option<Run>,
     /// Whoever has the run before it writes.
     is_writing: bool,
-    /// Written, and not sent.
-    ready: VecDeque<Folded>,
-    /// Sent, and its fate is unknown.
-    in_flight: Option<Arc<Folded>>,
+    outbox: Outbox,
     hash_every_entries: u64,
     unhashed_entries: u64,
 }
@@ -68,11 +49,9 @@ impl Owner {
             folder: Folder::new(taken.state, taken.epoch, taken.start, limits),
             pins: taken.pins,
             taken: Vec::new(),
-            out_seq: taken.out_seq,
             run: None,
             is_writing: false,
-            ready: VecDeque::new(),
-            in_flight: None,
+            outbox: Outbox::new(taken.out_seq),
             hash_every_entries: config.hash_every_entries,
             unhashed_entries: 0,
         }
@@ -170,7 +149,7 @@ impl Owner {
     /// The run to write now, wherever [`Run::write`] does not keep the next fold waiting. One is
     /// written at a time, in the order in which they were folded.
     pub fn to_write(&mut self) -> Option<Run> {
-        if self.is_writing || self.ready.len() >= READY_MAX {
+        if self.is_writing || self.outbox.is_full() {
             return None;
         }
         let run = self.run.take()?;
@@ -182,7 +161,7 @@ impl Owner {
     pub fn written(&mut self, frames: Vec<Folded>) {
         self.is_writing = false;
         self.folder.learn(&frames);
-        self.ready.extend(frames);
+        self.outbox.extend(frames);
     }
 
     /// Writes the run that waits, here and now.
@@ -192,46 +171,9 @@ impl Owner {
         }
     }
 
-    /// The frame to send now: the one that was written first, unless one is in flight.
-    pub fn publish(&mut self) -> Option<Publish> {
-        if self.in_flight.is_some() {
-            return None;
-        }
-        let folded = Arc::new(self.ready.pop_front()?);
-        self.in_flight = Some(Arc::clone(&folded));
-        let expected = self.out_seq;
-        Some(Publish { folded, expected })
-    }
-
-    /// True while the fate of a frame is unknown.
-    pub fn is_publishing(&self) -> bool {
-        self.in_flight.is_some()
-    }
-
-    /// Takes the fate of the frame in flight. Whatever it is but stored, the state here may be ahead
-    /// of the log and is void.
-    ///
-    /// # Errors
-    /// [`Ended`].
-    pub fn published(&mut self, result: Result<u64, PublishError>) -> Result<(), Ended> {
-        let folded = self.in_flight.take();
-        match result {
-            Err(PublishError::Fenced { last, .. }) if mutant::is("reducer-drop-fence") => {
-                self.out_seq = last;
-                let folded = folded.map(|folded| Folded::clone(&folded));
-                folded
-                    .into_iter()
-                    .for_each(|folded| self.ready.push_front(folded));
-                Ok(())
-            }
-            Ok(seq) => {
-                self.out_seq = seq;
-                Ok(())
-            }
-            Err(PublishError::Fenced { .. }) => Err(Ended::Fenced),
-            Err(error @ PublishError::TooLarge { .. }) => Err(Ended::halted(error)),
-            Err(error @ PublishError::Unavailable(_)) => Err(Ended::failed(error)),
-        }
+    /// The frames that are written: whoever sends them shares it.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     fn queue(&mut self) {

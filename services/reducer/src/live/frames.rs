@@ -1,7 +1,5 @@
-//! Frames between the fold and the log: being written beside the next fold, and in flight.
+//! Frames between the fold and the log: written beside the next fold.
 
-use futures::future::BoxFuture;
-use nixfleet_bus::PublishError;
 use nixfleet_reducer::{Folded, Run};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
@@ -27,24 +25,6 @@ pub struct Writing {
 
 /// Frames without their outcomes, and what is to be said of these.
 pub type Frames = Vec<(Folded, Told)>;
-
-/// What became of a published frame.
-pub struct Published {
-    /// What is to be said of it.
-    pub told: Told,
-    /// Its run.
-    pub turn: Turn,
-    /// Its sequence.
-    pub result: Result<u64, PublishError>,
-}
-
-/// Waits for the frame in flight, or for ever when there is none.
-pub async fn maybe(publishing: &mut Option<BoxFuture<'static, Published>>) -> Published {
-    match publishing {
-        Some(publishing) => publishing.await,
-        None => std::future::pending().await,
-    }
-}
 
 /// Waits for the frames that are being written, or for ever when none are.
 pub async fn written(writing: &mut Option<Writing>) -> Frames {
@@ -79,7 +59,7 @@ impl Writing {
 }
 
 impl Turn {
-    /// Of a frame that was published again.
+    /// Of a run whose beginning was not noted.
     pub fn unknown() -> Self {
         Self {
             span: Span::current(),

@@ -75,13 +75,13 @@ fn frames(frame_bytes: usize) -> (Vec<OutputFrame>, PartitionState) {
     let mut frames = Vec::new();
     while owner.fold().is_some() {
         owner.write();
-        while let Some(publish) = owner.publish() {
+        while let Some(publish) = owner.outbox().publish() {
             let folded = &publish.folded;
             let written: OutputFrame = serde_json::from_slice(&folded.payload).unwrap();
             assert_eq!(written, folded.frame);
             assert!(folded.payload.len() <= frame_bytes || folded.entries == 1);
             frames.push(written);
-            owner.published(Ok(publish.expected + 1)).unwrap();
+            owner.outbox().published(Ok(publish.expected + 1)).unwrap();
         }
     }
     (frames, owner.state().clone())

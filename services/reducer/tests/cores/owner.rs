@@ -18,9 +18,9 @@ fn one_frame_is_in_flight_and_the_next_follows_it() {
     owner.take(vec![barrier]);
     assert!(owner.may_fold() && !owner.may_read());
     owner.fold().unwrap();
-    assert!(owner.publish().is_none(), "it is not written");
+    assert!(owner.outbox().publish().is_none(), "it is not written");
     owner.write();
-    let first = owner.publish().unwrap();
+    let first = owner.outbox().publish().unwrap();
     assert_eq!(first.expected, 1);
 
     let opening = world.item(2, world.input[1].clone());
@@ -30,10 +30,10 @@ fn one_frame_is_in_flight_and_the_next_follows_it() {
     owner.give(hash.clone(), fetched(&hash)).unwrap();
     owner.fold().unwrap();
     owner.write();
-    assert!(owner.publish().is_none(), "one at a time");
-    owner.published(Ok(2)).unwrap();
-    assert_eq!(owner.publish().unwrap().expected, 2);
-    assert!(owner.is_publishing());
+    assert!(owner.outbox().publish().is_none(), "one at a time");
+    owner.outbox().published(Ok(2)).unwrap();
+    assert_eq!(owner.outbox().publish().unwrap().expected, 2);
+    assert!(owner.outbox().is_publishing());
 }
 
 #[test]
@@ -59,9 +59,9 @@ fn the_next_run_is_folded_while_one_is_written_and_frames_keep_their_order() {
     assert!(owner.fold().is_some());
     assert!(owner.to_write().is_none(), "enough waits to be sent");
     let mut sent = Vec::new();
-    while let Some(publish) = owner.publish() {
+    while let Some(publish) = owner.outbox().publish() {
         sent.push(publish.folded.frame.first_input.unwrap().seq);
-        owner.published(Ok(publish.expected + 1)).unwrap();
+        owner.outbox().published(Ok(publish.expected + 1)).unwrap();
         owner.write();
     }
     assert_eq!(sent, [1, 2, 3]);
@@ -76,8 +76,8 @@ fn whatever_is_not_stored_ends_the_ownership() {
         owner.take(vec![item]);
         owner.fold().unwrap();
         owner.write();
-        owner.publish().unwrap();
-        owner.published(Err(error)).unwrap_err()
+        owner.outbox().publish().unwrap();
+        owner.outbox().published(Err(error)).unwrap_err()
     };
     let fenced = ended(PublishError::Fenced {
         expected: 1,
@@ -120,13 +120,13 @@ fn a_hash_is_due_after_so_many_entries_and_fits_its_frame() {
         owner.fold().unwrap();
         owner.add_hash();
         owner.write();
-        let publish = owner.publish().unwrap();
+        let publish = owner.outbox().publish().unwrap();
         if let Some(hash) = &publish.folded.frame.state_hash {
             assert_eq!(*hash, owner.state().hash());
             hashed.push(seq);
         }
         let published = world.publish(&publish.folded.frame, publish.expected);
-        owner.published(published).unwrap();
+        owner.outbox().published(published).unwrap();
     }
     assert_eq!(hashed, [2]);
 }

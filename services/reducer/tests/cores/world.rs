@@ -177,9 +177,9 @@ impl World {
             owner.fold().unwrap();
             owner.add_hash();
             owner.write();
-            let publish = owner.publish().unwrap();
+            let publish = owner.outbox().publish().unwrap();
             let published = self.publish(&publish.folded.frame, publish.expected);
-            owner.published(published).unwrap();
+            owner.outbox().published(published).unwrap();
         }
     }
 

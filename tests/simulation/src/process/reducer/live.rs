@@ -106,7 +106,7 @@ impl Live {
 
     /// True when everything read is folded and published.
     pub fn is_idle(&self) -> bool {
-        self.owner.may_read() && !self.owner.is_publishing()
+        self.owner.may_read() && !self.owner.outbox().is_publishing()
     }
 
     /// The ownership shall end; true when it may at once.
@@ -172,7 +172,7 @@ impl Live {
             if let Ok(seq) = fate {
                 self.writer.stored(seq);
             }
-            self.owner.published(fate)?;
+            self.owner.outbox().published(fate)?;
             if self.is_stopping {
                 return Err(Ended::Released);
             }
@@ -256,7 +256,7 @@ impl Live {
     }
 
     fn publish(&mut self, with: &mut With<'_>) {
-        if let Some(publish) = self.owner.publish() {
+        if let Some(publish) = self.owner.outbox().publish() {
             let place = (publish.expected, with.ids.next());
             let frame = &publish.folded.frame;
             let writer = (self.partition, &self.writer);
