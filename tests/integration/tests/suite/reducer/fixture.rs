@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, Floors, decode_input, decode_output};
