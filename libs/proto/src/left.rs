@@ -62,3 +62,76 @@ fn exchange(outcomes: &mut [Outcome], records: &mut [(usize, Vec<Arc<HostRecord>
         *records = outcomes[*place].verdict.replace_host_records(others);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::NewHost;
+    use crate::outcome::{Accepted, OutcomeSubject, Verdict};
+    use crate::{Minutes, Position, Reason, Rejection, Timestamp};
+
+    fn outcome(index: u32, verdict: Verdict) -> Outcome {
+        Outcome {
+            position: Position { seq: 1, index },
+            at: Timestamp::UNIX_EPOCH,
+            subject: OutcomeSubject {
+                entry: "HostEvent".into(),
+                event: None,
+                producer: None,
+                rollout_id: None,
+                hostname: None,
+            },
+            traceparent: None,
+            verdict,
+        }
+    }
+
+    /// An outcome that changed these hosts, which are known by rollout and name.
+    fn changed(index: u32, hosts: &[(&str, &str)]) -> Outcome {
+        let record = |(rollout, host): &(&str, &str)| {
+            let mut record = HostRecord::pending(NewHost {
+                rollout_id: rollout.parse().unwrap(),
+                hostname: (*host).into(),
+                channel: "s".into(),
+                target_closure: "c".into(),
+                soak_minutes: Minutes::ZERO,
+                dispatched_at: Timestamp::UNIX_EPOCH,
+            });
+            record.last_event_seq = u64::from(index);
+            Arc::new(record)
+        };
+        let accepted = Accepted {
+            hosts: hosts.iter().map(record).collect(),
+            ..Accepted::default()
+        };
+        outcome(index, Verdict::Accepted(Box::new(accepted)))
+    }
+
+    /// Hosts that outcomes have records of.
+    fn said(outcomes: &[Outcome]) -> Vec<Vec<&str>> {
+        let records = outcomes.iter().map(|outcome| {
+            let records = outcome.verdict.host_records().iter();
+            records.map(|record| record.hostname.as_str()).collect()
+        });
+        records.collect()
+    }
+
+    #[test]
+    fn the_last_outcome_that_changed_a_host_has_its_record_and_it_can_be_put_back() {
+        let refused = Rejection::new(Reason::Stale, "again");
+        let whole = [
+            changed(0, &[("s@1", "a"), ("s@1", "b")]),
+            changed(1, &[("s@2", "a")]),
+            outcome(2, Verdict::Rejected(refused)),
+            changed(3, &[("s@1", "a")]),
+        ];
+        let mut outcomes = whole.clone();
+        let left = Left::by(&mut outcomes);
+        assert_eq!(said(&outcomes), [vec!["b"], vec!["a"], vec![], vec!["a"]]);
+        assert_eq!(outcomes[3], whole[3]);
+        assert!(!left.is_empty());
+        left.put_back(&mut outcomes);
+        assert_eq!(outcomes, whole);
+        assert!(Left::by(&mut outcomes[1..]).is_empty());
+    }
+}
