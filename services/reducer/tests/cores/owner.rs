@@ -57,6 +57,10 @@ fn the_next_run_is_folded_while_one_is_written_and_frames_keep_their_order() {
     owner.written(first.write());
     owner.write();
     assert!(owner.fold().is_some());
+    for seq in [4, 5] {
+        owner.write();
+        assert!(fold(&mut owner, seq));
+    }
     assert!(owner.to_write().is_none(), "enough waits to be sent");
     let mut sent = Vec::new();
     while let Some(publish) = owner.outbox().publish() {
@@ -64,7 +68,7 @@ fn the_next_run_is_folded_while_one_is_written_and_frames_keep_their_order() {
         owner.outbox().published(Ok(publish.expected + 1)).unwrap();
         owner.write();
     }
-    assert_eq!(sent, [1, 2, 3]);
+    assert_eq!(sent, [1, 2, 3, 4, 5]);
 }
 
 #[test]
