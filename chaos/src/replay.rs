@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use nixfleet_bus::{Bus, ManifestStore};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
+use nixfleet_proto::left::Left;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{EntryBody, ManifestHash, Outcome, PlanAction, Position};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -75,7 +76,7 @@ async fn bytes(store: &ManifestStore, hash: &ManifestHash) -> Result<Vec<u8>> {
 pub fn against_output(log: &Logs, replayed: &Replayed) -> Vec<String> {
     let stream = &log.output_stream;
     let mut faults = Vec::new();
-    let mut wanted = replayed.outcomes.iter();
+    let mut wanted = replayed.outcomes.values();
     let mut epoch = 0;
     for output in &log.outputs {
         if output.frame.epoch < epoch {
@@ -85,16 +86,19 @@ pub fn against_output(log: &Logs, replayed: &Replayed) -> Vec<String> {
             ));
         }
         epoch = epoch.max(output.frame.epoch);
-        for outcome in &output.frame.outcomes {
-            let Some((position, folded)) = wanted.next() else {
-                let position = outcome.position;
-                faults.push(format!(
-                    "{stream} {}: an outcome too many, for {position:?}",
-                    output.seq
-                ));
-                continue;
-            };
+        let published = &output.frame.outcomes;
+        let mut folded: Vec<Outcome> = wanted.by_ref().take(published.len()).cloned().collect();
+        Left::by(&mut folded);
+        for outcome in published.iter().skip(folded.len()) {
+            let position = outcome.position;
+            faults.push(format!(
+                "{stream} {}: an outcome too many, for {position:?}",
+                output.seq
+            ));
+        }
+        for (outcome, folded) in published.iter().zip(&folded) {
             if outcome != folded {
+                let position = folded.position;
                 faults.push(format!(
                     "{stream} {}: published {outcome:?}, the fold of {position:?} gives {folded:?}",
                     output.seq
