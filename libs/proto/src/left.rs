@@ -67,27 +67,17 @@ fn exchange(outcomes: &mut [Outcome], records: &mut [(usize, Vec<Arc<HostRecord>
 mod tests {
     use super::*;
     use crate::host::NewHost;
-    use crate::outcome::{Accepted, OutcomeSubject, Verdict};
-    use crate::{Minutes, Position, Reason, Rejection, Timestamp};
+    use crate::outcome::{Accepted, Verdict};
+    use crate::{Minutes, Timestamp};
 
-    fn outcome(index: u32, verdict: Verdict) -> Outcome {
-        Outcome {
-            position: Position { seq: 1, index },
-            at: Timestamp::UNIX_EPOCH,
-            subject: OutcomeSubject {
-                entry: "HostEvent".into(),
-                event: None,
-                producer: None,
-                rollout_id: None,
-                hostname: None,
-            },
-            traceparent: None,
-            verdict,
-        }
+    fn refused() -> Outcome {
+        let text = r#"{"position":{"seq":1,"index":0},"at":"2026-01-01T00:00:00Z",
+            "subject":{"entry":"HostEvent"},"rejected":{"reason":"stale","message":"again"}}"#;
+        serde_json::from_str(text).unwrap()
     }
 
     /// An outcome that changed these hosts, which are known by rollout and name.
-    fn changed(index: u32, hosts: &[(&str, &str)]) -> Outcome {
+    fn changed(event_seq: u64, hosts: &[(&str, &str)]) -> Outcome {
         let record = |(rollout, host): &(&str, &str)| {
             let mut record = HostRecord::pending(NewHost {
                 rollout_id: rollout.parse().unwrap(),
@@ -97,14 +87,17 @@ mod tests {
                 soak_minutes: Minutes::ZERO,
                 dispatched_at: Timestamp::UNIX_EPOCH,
             });
-            record.last_event_seq = u64::from(index);
+            record.last_event_seq = event_seq;
             Arc::new(record)
         };
         let accepted = Accepted {
             hosts: hosts.iter().map(record).collect(),
             ..Accepted::default()
         };
-        outcome(index, Verdict::Accepted(Box::new(accepted)))
+        Outcome {
+            verdict: Verdict::Accepted(Box::new(accepted)),
+            ..refused()
+        }
     }
 
     /// Hosts that outcomes have records of.
@@ -118,12 +111,11 @@ mod tests {
 
     #[test]
     fn the_last_outcome_that_changed_a_host_has_its_record_and_it_can_be_put_back() {
-        let refused = Rejection::new(Reason::Stale, "again");
         let whole = [
-            changed(0, &[("s@1", "a"), ("s@1", "b")]),
-            changed(1, &[("s@2", "a")]),
-            outcome(2, Verdict::Rejected(refused)),
-            changed(3, &[("s@1", "a")]),
+            changed(1, &[("s@1", "a"), ("s@1", "b")]),
+            changed(2, &[("s@2", "a")]),
+            refused(),
+            changed(4, &[("s@1", "a")]),
         ];
         let mut outcomes = whole.clone();
         let left = Left::by(&mut outcomes);
