@@ -45,8 +45,11 @@ impl Publisher {
 
     /// A frame was put into the outbox.
     pub fn send(&self, turn: Turn, told: Told) {
-        // A task that ended is found by whoever waits for it.
-        let _ = self.frames.as_ref().map(|frames| frames.send((turn, told)));
+        if let Some(frames) = &self.frames
+            && frames.send((turn, told)).is_err()
+        {
+            tracing::debug!("the publisher ended; whoever waits for a frame is told");
+        }
     }
 
     /// No frame comes any more.
