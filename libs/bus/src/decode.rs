@@ -5,7 +5,7 @@ use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
 pub use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
 use nixfleet_proto::wire::LivenessFlush;
-use nixfleet_proto::{InputFrame, LAYOUT_VERSION, OutputFrame};
+use nixfleet_proto::{InputFrame, LAYOUT_VERSION, OutputFrame, json};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -157,7 +157,7 @@ pub(crate) fn decode<T: Layout>(payload: &[u8], max: usize) -> Result<T, DecodeE
     if bytes > max {
         return Err(DecodeError::TooLarge { bytes, max });
     }
-    let decoded = serde_json::from_slice::<T>(payload);
+    let decoded = json::read::<T>(payload);
     // Another layout need not parse as this one, so its version counts whatever the rest is like.
     let version = match &decoded {
         Ok(frame) => frame.version(),

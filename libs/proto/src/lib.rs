@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod frame;
 pub mod host;
 pub mod id;
+pub mod json;
 pub mod left;
 pub mod minutes;
 pub mod mutant;
@@ -23,7 +24,6 @@ pub mod snapshot;
 pub mod subject;
 pub mod wire;
 
-mod json;
 mod tagged;
 mod text;
 mod time;

@@ -13,7 +13,7 @@ mod text;
 use std::borrow::Cow;
 
 use nixfleet_proto::ManifestHash;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
 pub(crate) use node::Node;
@@ -120,15 +120,6 @@ pub fn canonicalize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CanonicalizeError> {
         return Ok(Cow::Borrowed(bytes));
     }
     Ok(Cow::Owned(Node::parse(text)?.canonical()))
-}
-
-/// Reads a document from bytes that have a canonical form: they are one text, and looked at as such
-/// only once, not string by string.
-pub(crate) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(bytes),
-    }
 }
 
 /// Lower-case hexadecimal SHA-256 of the canonical bytes.

@@ -12,10 +12,10 @@ use nixfleet_proto::fleet::{
     Wave,
 };
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
-use nixfleet_proto::{ChannelName, ChannelRef, ManifestHash, Pinned, PinnedManifest};
+use nixfleet_proto::{ChannelName, ChannelRef, ManifestHash, Pinned, PinnedManifest, json};
 
 use crate::artifact::Artifact;
-use crate::canonical::{CanonicalizeError, canonical_hash, document};
+use crate::canonical::{CanonicalizeError, canonical_hash};
 use crate::selector::resolve;
 use crate::sorted::Sorted;
 
@@ -334,7 +334,7 @@ fn read<T: Artifact>(bytes: &[u8], expected: &ManifestHash) -> Result<T, PinErro
             actual,
         });
     }
-    let mut read: T = document(bytes).map_err(|source| PinError::Shape { kind, source })?;
+    let mut read: T = json::read(bytes).map_err(|source| PinError::Shape { kind, source })?;
     read.normalise();
     Ok(read)
 }

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use nixfleet_proto::fleet::SCHEMA_VERSION;
-use nixfleet_proto::{ManifestHash, Timestamp};
+use nixfleet_proto::{ManifestHash, Timestamp, json};
 
 use crate::artifact::Artifact;
-use crate::canonical::{CanonicalizeError, Hashes, canonicalize, document, hashes_of};
+use crate::canonical::{CanonicalizeError, Hashes, canonicalize, hashes_of};
 use crate::keys::{ActiveKeys, NoMatch};
 
 /// How far clocks may differ, in both directions.
@@ -167,7 +167,7 @@ pub fn verify<T: Artifact>(
             NoMatch::Unsupported(algorithm) => VerifyError::UnsupportedAlgorithm { algorithm },
             NoMatch::Bad => VerifyError::BadSignature,
         })?;
-    let mut payload: T = document(&canonical).map_err(|source| VerifyError::Shape {
+    let mut payload: T = json::read(&canonical).map_err(|source| VerifyError::Shape {
         kind: T::KIND,
         source,
     })?;

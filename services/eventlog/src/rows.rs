@@ -35,6 +35,13 @@ struct Head {
     last_input: Option<InputMark>,
 }
 
+/// The entries of an input frame as they came.
+#[derive(Deserialize)]
+struct Pieces<'a> {
+    #[serde(borrow)]
+    entries: Vec<&'a RawValue>,
+}
+
 /// A message that cannot be read, kept as it is.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -101,9 +108,8 @@ fn row(stream: &Stream, message: &Message, kind: &'static str, payload: String) 
 
 fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> {
     let frame: InputFrame = decode_input(message).map_err(|error| error.to_string())?;
-    let entries = take(&mut fields(message)?, "entries")?;
-    let payloads: Vec<&RawValue> = parse(entries.get().as_bytes())?;
-    let rows = (0_u32..).zip(frame.entries.iter().zip(payloads));
+    let Pieces { entries } = parse(&message.payload)?;
+    let rows = (0_u32..).zip(frame.entries.iter().zip(entries));
     // What the rows have in common; each entry has a kind and a payload of its own.
     let common = row(stream, message, "", String::new());
     Ok(rows
@@ -136,8 +142,11 @@ fn output(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String>
     if bytes > max {
         return Err(DecodeError::TooLarge { bytes, max }.to_string());
     }
-    let mut around = fields(message)?;
-    let outcomes = take(&mut around, "outcomes")?.get();
+    let mut around: BTreeMap<String, &RawValue> = parse(&message.payload)?;
+    let outcomes = around
+        .remove("outcomes")
+        .ok_or("there is no field outcomes")?
+        .get();
     let items = outcomes.strip_prefix('[').ok_or("outcomes is no array")?;
     let around = serde_json::to_string(&around).map_err(|error| error.to_string())?;
     let head: Head = parse(around.as_bytes())?;
@@ -174,21 +183,8 @@ fn manifest_kind(subject: &str) -> &'static str {
     }
 }
 
-/// The fields of a frame by name.
-fn fields(message: &Message) -> Result<BTreeMap<String, &RawValue>, String> {
-    parse(&message.payload)
-}
-
-fn take<'a>(
-    fields: &mut BTreeMap<String, &'a RawValue>,
-    key: &str,
-) -> Result<&'a RawValue, String> {
-    let field = fields.remove(key);
-    field.ok_or_else(|| format!("there is no field {key}"))
-}
-
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(json).map_err(|error| error.to_string())
+    nixfleet_proto::json::read(json).map_err(|error| error.to_string())
 }
 
 /// Frames are bounded far below what the column holds.

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
 use http::{HeaderValue, StatusCode, header};
 use nixfleet_proto::wire::{EVENTS_PER_REQUEST_MAX, EventRequest};
-use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId};
+use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId, json};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -38,7 +38,7 @@ impl Events {
         if first != Some(&b'[') {
             return Ok(Self::One(Box::new(parse_event(bytes)?)));
         }
-        let events = match serde_json::from_slice::<Items<EventRequest>>(bytes) {
+        let events = match json::read::<Items<EventRequest>>(bytes) {
             Ok(Items::All(events)) => events.into_iter().map(Ok).collect(),
             Ok(Items::TooMany) => return Err(too_many()),
             // Some item is at fault; only now is it worth to look at each alone.
