@@ -12,6 +12,9 @@ use nixfleet_proto::{Entry, LAYOUT_VERSION, Position};
 /// Bytes of a frame around its entries, rounded up.
 const ENVELOPE_BYTES: usize = 64;
 
+/// Room for an entry of the usual size.
+const ENTRY_BYTES: usize = 1024;
+
 /// Bounds of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
@@ -58,10 +61,9 @@ impl Run {
     /// # Errors
     /// When the entry cannot be written as JSON.
     pub fn of(entry: &Entry) -> serde_json::Result<Self> {
-        Ok(Self {
-            json: serde_json::to_vec(entry)?,
-            entries: 1,
-        })
+        let mut json = Vec::with_capacity(ENTRY_BYTES);
+        serde_json::to_writer(&mut json, entry)?;
+        Ok(Self { json, entries: 1 })
     }
 
     /// Adds another one behind.

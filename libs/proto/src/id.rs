@@ -137,12 +137,12 @@ impl RolloutId {
 
     /// The part before the first `@`.
     pub fn channel(&self) -> ChannelName {
-        ChannelName::from(self.split().0)
+        ChannelName::from(self.parts().0)
     }
 
     /// The part after the first `@`.
     pub fn target_ref(&self) -> ChannelRef {
-        ChannelRef::from(self.split().1)
+        ChannelRef::from(self.parts().1)
     }
 
     /// Reads an id as clients may send it: channel of `a-z 0-9 _ -`, ref of lower-case hexadecimal
@@ -171,7 +171,8 @@ impl RolloutId {
         Ok(Self(text.into()))
     }
 
-    fn split(&self) -> (&str, &str) {
+    /// The parts before and behind the first `@`.
+    pub fn parts(&self) -> (&str, &str) {
         self.0
             .split_once('@')
             .expect("every constructor checks for the '@'")

@@ -105,15 +105,9 @@ impl Names {
 
     /// The subject an entry is published on.
     pub fn input(&self, partition: Partition, body: &EntryBody) -> String {
-        let base = format!("{}.in.{partition}", self.prefix);
-        let of_rollout = |kind: &str, rollout_id: &RolloutId| {
-            let (channel, target_ref) = (rollout_id.channel(), rollout_id.target_ref());
-            format!(
-                "{base}.{kind}.{}.{}",
-                escape(channel.as_str()),
-                escape(target_ref.as_str())
-            )
-        };
+        // Room for usual names.
+        let mut subject = String::with_capacity(128);
+        write!(subject, "{}.in.{partition}.", self.prefix).expect(WRITTEN);
         match body {
             EntryBody::HostEvent {
                 rollout_id,
@@ -121,22 +115,26 @@ impl Names {
                 event: HostEvent { .. },
                 ..
             } => match producer {
-                Producer::Agent => of_rollout("event", rollout_id),
-                Producer::Recovery => of_rollout("recovery", rollout_id),
+                Producer::Agent => push_rollout(&mut subject, "event", rollout_id),
+                Producer::Recovery => push_rollout(&mut subject, "recovery", rollout_id),
             },
-            EntryBody::RecoveryCandidate { rollout_id, .. } => of_rollout("recovery", rollout_id),
+            EntryBody::RecoveryCandidate { rollout_id, .. } => {
+                push_rollout(&mut subject, "recovery", rollout_id);
+            }
             EntryBody::Plan { action, .. } => match action.rollout_id() {
-                Some(rollout_id) => of_rollout("plan", rollout_id),
+                Some(rollout_id) => push_rollout(&mut subject, "plan", rollout_id),
                 // A lone `%` never comes out of escaping, so no channel can take this name.
-                None => format!("{base}.plan.%.%"),
+                None => subject.push_str("plan.%.%"),
             },
             EntryBody::Operator { .. } => {
                 let channel = body
                     .channel()
                     .expect("every operator command names a channel");
-                format!("{base}.operator.{}", escape(channel.as_str()))
+                subject.push_str("operator.");
+                push_escaped(&mut subject, channel.as_str());
             }
         }
+        subject
     }
 
     /// Everything of a partition's output stream.
@@ -171,9 +169,9 @@ impl Names {
 
     /// One rollout manifest.
     pub fn manifest_rollout(&self, rollout_id: &RolloutId) -> String {
-        let (channel, target_ref) = (rollout_id.channel(), rollout_id.target_ref());
-        let (channel, target_ref) = (escape(channel.as_str()), escape(target_ref.as_str()));
-        format!("{}.manifest.rollout.{channel}.{target_ref}", self.prefix)
+        let mut subject = format!("{}.manifest.", self.prefix);
+        push_rollout(&mut subject, "rollout", rollout_id);
+        subject
     }
 
     /// Dead letters of a service.
@@ -205,18 +203,34 @@ impl Names {
 /// Makes a text a legal subject token: `.`, `*`, `>`, white space, control characters, non-ASCII
 /// bytes and `%` become `%XX`; an empty text becomes a lone `%`, which nothing else does.
 pub fn escape(text: &str) -> String {
-    if text.is_empty() {
-        return "%".to_owned();
-    }
     let mut token = String::with_capacity(text.len());
+    push_escaped(&mut token, text);
+    token
+}
+
+const WRITTEN: &str = "writing to a String cannot fail";
+
+fn push_escaped(subject: &mut String, text: &str) {
+    if text.is_empty() {
+        subject.push('%');
+    }
     for byte in text.bytes() {
         if byte.is_ascii_graphic() && !matches!(byte, b'.' | b'*' | b'>' | b'%') {
-            token.push(char::from(byte));
+            subject.push(char::from(byte));
         } else {
-            write!(token, "%{byte:02X}").expect("writing to a String cannot fail");
+            write!(subject, "%{byte:02X}").expect(WRITTEN);
         }
     }
-    token
+}
+
+/// A kind and the two parts of a rollout's name.
+fn push_rollout(subject: &mut String, kind: &str, rollout_id: &RolloutId) {
+    let (channel, target_ref) = rollout_id.parts();
+    subject.push_str(kind);
+    for part in [channel, target_ref] {
+        subject.push('.');
+        push_escaped(subject, part);
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::publish::{Outgoing, pauses};
 /// ones of them. An entry that comes alone waits for nothing.
 const PACE: Duration = Duration::from_millis(4);
 /// Entries of a frame that is worth a message of its own.
-const ENOUGH: usize = 32;
+const ENOUGH: usize = 64;
 
 /// Where frames of one partition go.
 #[derive(Clone)]
@@ -171,7 +171,7 @@ impl Publisher {
             tokio::select! {
                 () = tokio::time::sleep_until(due), if waits => {}
                 () = closing.cancelled(), if !self.queued.is_closed() => self.queued.close(),
-                queued = self.queued.recv(), if open => match queued {
+                queued = self.queued.recv(), if open && in_flight.is_none() => match queued {
                     Some(queued) => self.buffer.push(queued.subject, queued.run, queued.waiter),
                     None => open = false,
                 },
