@@ -5,11 +5,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
-use http::StatusCode;
+use http::request::Parts;
+use http::{Extensions, StatusCode};
 use nixfleet_proto::Timestamp;
 use nixfleet_service::trace;
 use tokio::sync::OwnedSemaphorePermit;
@@ -183,9 +184,16 @@ pub fn require(identity: &Identity, roles: &[Role]) -> Result<(), ApiError> {
     ))
 }
 
-/// Middleware of agent routes.
-pub async fn agents_only(request: Request, next: Next) -> Response {
-    role_gate(request, next, &[Role::Agent]).await
+/// The agent that asks, for handlers that answer nobody else. Its reports are too many for a
+/// middleware, which boxes every request several times.
+pub struct Agent(pub Arc<Identity>);
+
+impl<S: Sync> FromRequestParts<S> for Agent {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        permitted(&parts.extensions, &[Role::Agent]).map(|agent| Self(Arc::clone(agent)))
+    }
 }
 
 /// Middleware of the routes for people.
@@ -199,14 +207,22 @@ pub async fn publishers_only(request: Request, next: Next) -> Response {
 }
 
 async fn role_gate(request: Request, next: Next, roles: &[Role]) -> Response {
-    let allowed = match request.extensions().get::<Arc<Identity>>() {
-        Some(identity) => require(identity, roles),
-        None => Err(ApiError::internal("reading the identity", &"it is missing")),
-    };
-    match allowed {
-        Ok(()) => next.run(request).await,
+    match permitted(request.extensions(), roles) {
+        Ok(_) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
+}
+
+/// The client of a request that passed [`guard`], when it has one of these roles.
+fn permitted<'r>(
+    extensions: &'r Extensions,
+    roles: &[Role],
+) -> Result<&'r Arc<Identity>, ApiError> {
+    let identity = extensions
+        .get::<Arc<Identity>>()
+        .ok_or_else(|| ApiError::internal("reading the identity", &"it is missing"))?;
+    require(identity, roles)?;
+    Ok(identity)
 }
 
 #[cfg(test)]

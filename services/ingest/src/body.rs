@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::BodyDataStream;
+use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode, header};
@@ -10,8 +11,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use nixfleet_proto::HostEventBody;
 use nixfleet_proto::wire::EventRequest;
+use nixfleet_proto::{HostEventBody, json};
 
 use crate::error::ApiError;
 
@@ -38,14 +39,10 @@ pub struct BodyLimit {
 /// # Errors
 /// 415 when it says it is something else, 413 when it is too large, 408 when it takes too long,
 /// 400 when the client broke off.
-pub async fn read_json_body(
-    headers: &HeaderMap,
-    body: Body,
-    limit: BodyLimit,
-) -> Result<Bytes, ApiError> {
-    check_content_type(headers)?;
-    let declared = declared_length(headers);
-    let mut stream = body.into_data_stream();
+pub async fn read_json_body(request: Request, limit: BodyLimit) -> Result<Bytes, ApiError> {
+    check_content_type(request.headers())?;
+    let declared = declared_length(request.headers());
+    let mut stream = request.into_body().into_data_stream();
     let read = if declared.is_some_and(|length| length > limit.bytes) {
         None
     } else {
@@ -128,7 +125,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 /// # Errors
 /// 400 `invalid-json` when it is no JSON, 400 `invalid-field` with the field otherwise.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
+    json::read(bytes).map_err(|error| explain::<T>(bytes, &error))
 }
 
 /// Parses a JSON body into a value that borrows from it; `Owned` is the same without borrowing.
@@ -138,7 +135,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 pub fn parse_in_place<'b, T: Deserialize<'b>, Owned: DeserializeOwned>(
     bytes: &'b [u8],
 ) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| explain::<Owned>(bytes, &error))
+    json::read(bytes).map_err(|error| explain::<Owned>(bytes, &error))
 }
 
 /// Parses the body of an event.
@@ -146,11 +143,11 @@ pub fn parse_in_place<'b, T: Deserialize<'b>, Owned: DeserializeOwned>(
 /// # Errors
 /// As [`parse`], and 400 `unknown-event-kind`.
 pub fn parse_event(bytes: &[u8]) -> Result<EventRequest, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| explain_event(bytes, &error))
+    json::read(bytes).map_err(|error| explain_event(bytes, &error))
 }
 
 fn as_json(bytes: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    json::read(bytes).map_err(|error| {
         let message = format!("the body is not JSON: {error}");
         ApiError::refused(StatusCode::BAD_REQUEST, "invalid-json", message)
     })

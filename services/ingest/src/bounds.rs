@@ -1,10 +1,12 @@
 //! Bounds of what an agent may report: beyond them lie values that the log, the database or a
 //! reader's patience cannot hold.
 
+use std::fmt::{Arguments, Display};
+
 use nixfleet_proto::event::SubResult;
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::EventRequest;
-use nixfleet_proto::{HostEventBody, Timestamp};
+use nixfleet_proto::{HostEventBody, ProbeName, Timestamp};
 
 use crate::error::ApiError;
 
@@ -107,22 +109,26 @@ fn check_body(body: &HostEventBody) -> Result<(), ApiError> {
             policy_applied: _,
         } => {
             check_number("event.sustainedDurationSecs", *sustained_duration_secs)?;
-            check_items("event.failingProbes", failing_probes, check_name)
+            check_items("event.failingProbes", failing_probes, check_probe)
         }
     }
 }
 
-fn check_declaration(path: &str, probe: &ProbeDeclaration) -> Result<(), ApiError> {
+fn check_probe(path: Arguments<'_>, name: &ProbeName) -> Result<(), ApiError> {
+    check_name(path, name)
+}
+
+fn check_declaration(path: Arguments<'_>, probe: &ProbeDeclaration) -> Result<(), ApiError> {
     let ProbeDeclaration {
         probe_name,
         kind,
         mode: _,
     } = probe;
-    check_name(&format!("{path}.probeName"), probe_name)?;
-    check_name(&format!("{path}.kind"), kind)
+    check_name(format_args!("{path}.probeName"), probe_name)?;
+    check_name(format_args!("{path}.kind"), kind)
 }
 
-fn check_control(path: &str, control: &SubResult) -> Result<(), ApiError> {
+fn check_control(path: Arguments<'_>, control: &SubResult) -> Result<(), ApiError> {
     let SubResult {
         control_id,
         status: _,
@@ -131,12 +137,12 @@ fn check_control(path: &str, control: &SubResult) -> Result<(), ApiError> {
         effective_mode: _,
         override_reason,
     } = control;
-    check_name(&format!("{path}.controlId"), control_id)?;
-    check_name(&format!("{path}.framework"), framework)?;
+    check_name(format_args!("{path}.controlId"), control_id)?;
+    check_name(format_args!("{path}.framework"), framework)?;
     let article = article.as_deref().unwrap_or_default();
-    check_name(&format!("{path}.article"), article)?;
+    check_name(format_args!("{path}.article"), article)?;
     check_reason(
-        &format!("{path}.overrideReason"),
+        format_args!("{path}.overrideReason"),
         override_reason.as_deref(),
     )
 }
@@ -144,14 +150,14 @@ fn check_control(path: &str, control: &SubResult) -> Result<(), ApiError> {
 fn check_items<T>(
     field: &str,
     items: &[T],
-    check: impl Fn(&str, &T) -> Result<(), ApiError>,
+    check: impl Fn(Arguments<'_>, &T) -> Result<(), ApiError>,
 ) -> Result<(), ApiError> {
     if items.len() > MAX_ITEMS {
         let message = format!("{} items are more than {MAX_ITEMS}", items.len());
         return Err(out_of_bounds(field, &message));
     }
     let mut items = items.iter().enumerate();
-    items.try_for_each(|(index, item)| check(&format!("{field}[{index}]"), item))
+    items.try_for_each(|(index, item)| check(format_args!("{field}[{index}]"), item))
 }
 
 fn check_number(field: &str, number: u64) -> Result<(), ApiError> {
@@ -161,12 +167,12 @@ fn check_number(field: &str, number: u64) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_reason(field: &str, reason: Option<&str>) -> Result<(), ApiError> {
+fn check_reason(field: impl Display, reason: Option<&str>) -> Result<(), ApiError> {
     check_text(field, reason.unwrap_or_default(), MAX_REASON_BYTES)
 }
 
 /// Checks a name, a closure or an identifier.
-fn check_name(field: &str, text: &(impl AsRef<str> + ?Sized)) -> Result<(), ApiError> {
+fn check_name(field: impl Display, text: &(impl AsRef<str> + ?Sized)) -> Result<(), ApiError> {
     check_text(field, text.as_ref(), MAX_TEXT_BYTES)
 }
 
@@ -184,11 +190,12 @@ pub fn check_time(field: &str, at: Timestamp) -> Result<(), ApiError> {
     }
 }
 
-/// Checks a text that a client sent: no NUL, at most `max` bytes.
+/// Checks a text that a client sent: no NUL, at most `max` bytes. The name of the field is written when
+/// it is at fault only.
 ///
 /// # Errors
 /// A 400 that names `field`.
-pub fn check_text(field: &str, text: &str, max: usize) -> Result<(), ApiError> {
+pub fn check_text(field: impl Display, text: &str, max: usize) -> Result<(), ApiError> {
     if text.len() > max {
         let message = format!("{} bytes are more than {max}", text.len());
         return Err(out_of_bounds(field, &message));
@@ -199,8 +206,8 @@ pub fn check_text(field: &str, text: &str, max: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn out_of_bounds(field: &str, message: &str) -> ApiError {
-    ApiError::field("out-of-bounds", field, message)
+fn out_of_bounds(field: impl Display, message: &str) -> ApiError {
+    ApiError::field("out-of-bounds", field.to_string(), message)
 }
 
 #[cfg(test)]

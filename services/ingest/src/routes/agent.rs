@@ -3,49 +3,45 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router, middleware};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use axum::{Json, Router};
+use http::{HeaderValue, StatusCode};
 use nixfleet_proto::Hostname;
 use nixfleet_proto::wire::{Dispatch, HeartbeatRequest, OwnerHeartbeat, REPLAY_HEADER};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::access::{DISPATCH_ROUTE, agents_only};
+use crate::access::{Agent, DISPATCH_ROUTE};
 use crate::board::QueuedDispatch;
 use crate::body::{parse, read_json_body};
 use crate::bounds::{check_text, check_time};
 use crate::error::ApiError;
 use crate::events::{self, Events, require_own_host, require_strict_id};
-use crate::identity::Identity;
 use crate::state::{App, now};
 
 /// Largest closure name in a heartbeat.
 const MAX_CLOSURE_BYTES: usize = 1024;
 
-/// The routes, for agent certificates only.
+/// The routes, for agent certificates only: handlers take an [`Agent`].
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/agent/events", post(take_events))
         .route("/v1/agent/heartbeat", post(answer_heartbeat))
         .route(DISPATCH_ROUTE, get(deliver_dispatch))
-        .route_layer(middleware::from_fn(agents_only))
 }
 
 /// 204 once the event is in the log; 200 with an answer per event for an array.
 async fn take_events(
     State(app): State<Arc<App>>,
-    Extension(identity): Extension<Arc<Identity>>,
-    headers: HeaderMap,
-    body: Body,
+    Agent(identity): Agent,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let limit = app.config.event_body();
-    let _room = app.room_for_body(&headers, limit)?;
-    let bytes = read_json_body(&headers, body, limit).await?;
+    let _room = app.room_for_body(request.headers(), limit)?;
+    let bytes = read_json_body(request, limit).await?;
     let events = Events::read(&bytes)?;
     drop(bytes);
     // The request itself was counted before.
@@ -56,13 +52,12 @@ async fn take_events(
 /// Asks the owner of the host's partition and passes its answer on.
 async fn answer_heartbeat(
     State(app): State<Arc<App>>,
-    Extension(identity): Extension<Arc<Identity>>,
-    headers: HeaderMap,
-    body: Body,
+    Agent(identity): Agent,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let limit = app.config.event_body();
-    let room = app.room_for_body(&headers, limit)?;
-    let bytes = read_json_body(&headers, body, limit).await?;
+    let room = app.room_for_body(request.headers(), limit)?;
+    let bytes = read_json_body(request, limit).await?;
     let request: HeartbeatRequest = parse(&bytes)?;
     drop((bytes, room));
     require_own_host(&identity, &request.hostname)?;
@@ -113,7 +108,7 @@ struct Wait {
 /// Holds the request until there is something to do, or the time is over.
 async fn deliver_dispatch(
     State(app): State<Arc<App>>,
-    Extension(identity): Extension<Arc<Identity>>,
+    Agent(identity): Agent,
     query: Result<Query<Wait>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::routing::{delete, post};
 use axum::{Extension, Json, Router, middleware};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use nixfleet_proto::{
     ChannelName, EntryBody, Hostname, OperatorCommand, Position, RolloutId, id::is_channel_name,
 };
@@ -58,13 +57,12 @@ async fn clear_rollout(
     State(app): State<Arc<App>>,
     Extension(identity): Extension<Arc<Identity>>,
     id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<(StatusCode, Json<Appended>), ApiError> {
     let rollout_id: RolloutId = rollout_id(id)?;
     let limit = app.config.event_body();
-    let _room = app.room_for_body(&headers, limit)?;
-    let bytes = read_json_body(&headers, body, limit).await?;
+    let _room = app.room_for_body(request.headers(), limit)?;
+    let bytes = read_json_body(request, limit).await?;
     let clearance: Clearance = parse(&bytes)?;
     check_reason(&clearance.reason)?;
     check_waived(&clearance.waived_hosts)?;

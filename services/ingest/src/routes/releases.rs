@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::routing::put;
 use axum::{Json, Router, middleware};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use nixfleet_trust::{InPlace, ReleaseBundle, ReleaseUpload};
 
 use crate::access::publishers_only;
@@ -24,15 +23,14 @@ pub fn routes() -> Router<Arc<App>> {
 
 async fn take_release(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Json<Accepted>, ApiError> {
     let one_at_a_time = Arc::clone(&app.pushing).try_acquire_owned();
     let _turn = one_at_a_time
         .map_err(|_| ApiError::unavailable("too-busy", "another release is being pushed", 5))?;
     let limit = app.config.release_body();
-    let _room = app.room_for_body(&headers, limit)?;
-    let bytes = read_json_body(&headers, body, limit).await?;
+    let _room = app.room_for_body(request.headers(), limit)?;
+    let bytes = read_json_body(request, limit).await?;
     // Reading hundreds of megabytes would keep other requests waiting.
     let bundle = tokio::task::spawn_blocking(move || read(&bytes)).await;
     let bundle = bundle.map_err(|error| ApiError::internal("reading a release", &error))?;
