@@ -255,7 +255,7 @@ fn write_row(copied: &mut CopyRows, row: &ArchiveRow) -> Result<(), ArchiveError
     copied.text(hostname.as_deref());
     copied.int8(input_seq);
     copied.int8(row.input.map(|input| i64::from(input.index)));
-    copied.jsonb(&encode_json(&row.payload));
+    copied.text(Some(&encode_json(&row.payload)));
     copied.text(row.traceparent.as_deref().map(encode).as_deref());
     copied.text(outcomes.as_deref());
     Ok(())

@@ -7,7 +7,7 @@ use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 /// Version byte of the binary form of `jsonb`.
-pub(crate) const JSONB_VERSION: u8 = 1;
+const JSONB_VERSION: u8 = 1;
 
 /// A JSON document as text.
 #[derive(Debug)]

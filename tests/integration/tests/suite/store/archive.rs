@@ -7,6 +7,8 @@ use super::fixtures::*;
 
 /// The migration that packs outcomes.
 const PACKING: &str = include_str!("../../../../../libs/store/migrations/V8__packed_outcomes.sql");
+const AS_IT_CAME: &str =
+    include_str!("../../../../../libs/store/migrations/V10__archive_as_it_came.sql");
 
 fn row(stream: &str, sequence: u64, payload: &str, ts: Timestamp) -> ArchiveRow {
     ArchiveRow {
@@ -145,7 +147,8 @@ async fn outcomes_of_an_older_archive_are_packed_into_their_frames() {
     client
         .batch_execute(
             r#"DROP VIEW archive_items;
-               ALTER TABLE event_log DROP COLUMN outcomes;
+               ALTER TABLE event_log DROP COLUMN outcomes,
+                   ALTER COLUMN payload TYPE jsonb USING payload::jsonb;
                SELECT ensure_event_log_day('2026-01-01');
                INSERT INTO event_log (stream, sequence, index, subject, ts, kind, payload)
                SELECT 'OUT', 7, index, 's', '2026-01-01T00:00:00Z', kind, payload::jsonb
@@ -158,6 +161,7 @@ async fn outcomes_of_an_older_archive_are_packed_into_their_frames() {
         .await
         .unwrap();
     client.batch_execute(PACKING).await.unwrap();
+    client.batch_execute(AS_IT_CAME).await.unwrap();
 
     let mut session = store.audit_session().await.unwrap();
     let audit = session.begin().await.unwrap();
@@ -274,8 +278,8 @@ async fn the_archive_is_read_back_in_order_with_its_generations() {
         .iter()
         .map(|row| (row.index, row.payload.as_str()))
         .collect();
-    assert_eq!(payloads, [(0, r#"{"a": 1}"#), (1, r#"{"a": 2}"#)]);
+    assert_eq!(payloads, [(0, r#"{"a":1}"#), (1, r#"{"a":2}"#)]);
     let two = messages.next().await.unwrap().unwrap();
-    assert_eq!(two.rows[0].payload, r#"{"a": "\u0000"}"#);
+    assert_eq!(two.rows[0].payload, r#"{"a":"\u0000"}"#);
     assert_eq!(messages.next().await.unwrap(), None);
 }
