@@ -1,22 +1,24 @@
 //! What a message becomes in the archive.
 //!
 //! What is archived is the JSON as it came, with fields this release does not know. An input frame is
-//! read in full and then cut into its entries; the outcomes of an output frame stay together, unread.
+//! read in full and then cut into its entries; the outcomes of an output frame stay together.
 //!
 //! Source: docs/storage.md, the archive.
-
-use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nixfleet_bus::{DecodeError, MAX_OUTPUT_FRAME_BYTES, Message, decode_input};
-use nixfleet_proto::frame::InputMark;
 use nixfleet_proto::{InputFrame, LAYOUT_VERSION, Position};
 use nixfleet_store::ArchiveRow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::stream::{Content, Stream};
+
+mod frame;
+
+use frame::Frame;
+pub use frame::Reading;
 
 /// Kind of a message that cannot be read.
 pub const UNDECODABLE: &str = "undecodable";
@@ -25,15 +27,6 @@ const FRAME_INDEX: i32 = -1;
 /// Names longer than this are not put in the indexed columns, which hold at most some 2,700 bytes;
 /// the payload has them.
 const NAME_BYTES_MAX: usize = 512;
-
-/// What has to be known of an output frame to find an outcome in it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    v: u32,
-    #[serde(default)]
-    last_input: Option<InputMark>,
-}
 
 /// The entries of an input frame as they came.
 #[derive(Deserialize)]
@@ -56,10 +49,10 @@ struct Undecodable<'a> {
 }
 
 /// The rows of one message; never none.
-pub fn rows(stream: &Stream, message: &Message) -> Vec<ArchiveRow> {
+pub fn rows(stream: &Stream, message: &Message, reading: Reading) -> Vec<ArchiveRow> {
     let read = match stream.content {
         Content::Input => input(stream, message),
-        Content::Output => output(stream, message),
+        Content::Output => output(stream, message, reading),
         Content::Manifest => whole(stream, message, manifest_kind(&message.subject)),
         Content::Dead => whole(stream, message, "dead-letter"),
     };
@@ -137,31 +130,23 @@ fn input(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> 
         .collect())
 }
 
-fn output(stream: &Stream, message: &Message) -> Result<Vec<ArchiveRow>, String> {
+fn output(stream: &Stream, message: &Message, reading: Reading) -> Result<Vec<ArchiveRow>, String> {
     let (bytes, max) = (message.payload.len(), MAX_OUTPUT_FRAME_BYTES);
     if bytes > max {
         return Err(DecodeError::TooLarge { bytes, max }.to_string());
     }
-    let mut around: BTreeMap<String, &RawValue> = parse(&message.payload)?;
-    let outcomes = around
-        .remove("outcomes")
-        .ok_or("there is no field outcomes")?
-        .get();
-    let items = outcomes.strip_prefix('[').ok_or("outcomes is no array")?;
-    let around = serde_json::to_string(&around).map_err(|error| error.to_string())?;
-    let head: Head = parse(around.as_bytes())?;
-    if head.v != LAYOUT_VERSION {
-        return Err(DecodeError::Version(head.v).to_string());
+    let frame = Frame::read(&message.payload, reading)?;
+    if frame.head.v != LAYOUT_VERSION {
+        return Err(DecodeError::Version(frame.head.v).to_string());
     }
-    let has_outcomes = !items.trim_ascii_start().starts_with(']');
     Ok(vec![ArchiveRow {
         index: FRAME_INDEX,
-        input: head.last_input.map(|last| Position {
+        input: frame.head.last_input.map(|last| Position {
             seq: last.seq,
             index: last.index,
         }),
-        outcomes: has_outcomes.then(|| outcomes.to_owned()),
-        ..row(stream, message, "frame", around)
+        outcomes: frame.outcomes,
+        ..row(stream, message, "frame", frame.around)
     }])
 }
 
@@ -234,7 +219,7 @@ mod tests {
     #[test]
     fn an_input_frame_becomes_one_row_per_entry_with_unknown_fields_kept() {
         let frame = format!(r#"{{"v":1,"entries":[{ENTRY},{ENTRY}]}}"#);
-        let rows = rows(&stream(Content::Input), &message(frame));
+        let rows = rows(&stream(Content::Input), &message(frame), Reading::Full);
         let kind = "RecoveryCandidate";
         let expected = [(0, kind, Some((9, 0))), (1, kind, Some((9, 1)))];
         assert_eq!(shape(&rows), expected);
@@ -249,7 +234,7 @@ mod tests {
     fn an_output_frame_is_one_row_that_says_how_far_it_covers() {
         let last = r#""lastInput":{"seq":3,"index":1,"of":2}"#;
         let frame = format!(r#"{{"v":1,"epoch":2,{last},"later":0,"outcomes":[{OUTCOME}]}}"#);
-        let rows = rows(&stream(Content::Output), &message(frame));
+        let rows = rows(&stream(Content::Output), &message(frame), Reading::Full);
         assert_eq!(shape(&rows), [(-1, "frame", Some((3, 1)))]);
         let around = format!(r#"{{"epoch":2,{last},"later":0,"v":1}}"#);
         assert_eq!(rows[0].payload, around);
@@ -259,7 +244,7 @@ mod tests {
     #[test]
     fn a_takeover_has_no_outcomes() {
         let frame = r#"{"v":1,"epoch":2,"outcomes":[ ]}"#;
-        let rows = rows(&stream(Content::Output), &message(frame));
+        let rows = rows(&stream(Content::Output), &message(frame), Reading::Full);
         assert_eq!(shape(&rows), [(-1, "frame", None)]);
         assert_eq!(rows[0].outcomes, None);
     }
@@ -276,7 +261,7 @@ mod tests {
             r#"{"v":1,"epoch":2,"outcomes":[{]}"#,
             &format!(r#"{{"v":1,"epoch":2,"outcomes":[],"x":"{large}"}}"#),
         ] {
-            let rows = rows(&stream(Content::Output), &message(frame));
+            let rows = rows(&stream(Content::Output), &message(frame), Reading::Full);
             assert_eq!(shape(&rows), [(0, UNDECODABLE, None)], "{frame:.60}");
         }
     }
@@ -284,21 +269,29 @@ mod tests {
     #[test]
     fn other_messages_are_archived_whole() {
         let message = message(r#"{"v":1,"fleet":{}}"#);
-        let release = rows(&stream(Content::Manifest), &message);
+        let release = rows(&stream(Content::Manifest), &message, Reading::Full);
         assert_eq!(shape(&release), [(0, "release", None)]);
-        let dead = rows(&stream(Content::Dead), &message);
+        let dead = rows(&stream(Content::Dead), &message, Reading::Full);
         assert_eq!(shape(&dead), [(0, "dead-letter", None)]);
     }
 
     #[test]
     fn what_cannot_be_read_is_kept_as_it_is() {
-        let text = rows(&stream(Content::Input), &message("{\"v\":9}"));
+        let text = rows(
+            &stream(Content::Input),
+            &message("{\"v\":9}"),
+            Reading::Full,
+        );
         assert_eq!(shape(&text), [(0, UNDECODABLE, Some((9, 0)))]);
         assert!(text[0].payload.contains(r#""text":"{\"v\":9}""#));
-        let bytes = rows(&stream(Content::Output), &message(vec![0xff, 0]));
+        let bytes = rows(
+            &stream(Content::Output),
+            &message(vec![0xff, 0]),
+            Reading::Full,
+        );
         assert_eq!(shape(&bytes), [(0, UNDECODABLE, None)]);
         assert!(bytes[0].payload.contains(r#""base64":"/wA=""#));
-        let nul = rows(&stream(Content::Dead), &message("\0"));
+        let nul = rows(&stream(Content::Dead), &message("\0"), Reading::Full);
         assert!(nul[0].payload.contains(r#""base64":"AA==""#));
     }
 
@@ -307,7 +300,7 @@ mod tests {
         let long = "h".repeat(NAME_BYTES_MAX + 1);
         let entry = ENTRY.replace(r#""h""#, &format!("{long:?}"));
         let frame = format!(r#"{{"v":1,"entries":[{entry}]}}"#);
-        let rows = rows(&stream(Content::Input), &message(frame));
+        let rows = rows(&stream(Content::Input), &message(frame), Reading::Full);
         assert_eq!(rows[0].hostname, None);
         assert!(rows[0].payload.contains(&long));
     }

@@ -9,7 +9,7 @@ use nixfleet_store::{ArchiveCursor, ArchiveError, ArchiveRow, Store};
 use tracing::Instrument as _;
 
 use crate::artifacts::{ArtifactError, Artifacts};
-use crate::rows::{rows, undecodable};
+use crate::rows::{Reading, rows, undecodable};
 use crate::stream::Stream;
 
 /// Pause before a transaction is tried again; the database is restarting or busy.
@@ -91,7 +91,7 @@ impl Archive {
         }
         for message in chunk.messages {
             let mut chunk = Chunk {
-                rows: rows(&self.stream, &message),
+                rows: rows(&self.stream, &message, Reading::Full),
                 messages: vec![message.clone()],
             };
             let reason = match self.write(&chunk).await {
@@ -150,7 +150,7 @@ pub fn chunks(stream: &Stream, messages: Vec<Message>, batch_rows: usize) -> Vec
     };
     let (mut chunks, mut open, mut bytes) = (Vec::new(), empty(), 0);
     for message in messages {
-        open.rows.extend(rows(stream, &message));
+        open.rows.extend(rows(stream, &message, Reading::Quick));
         bytes += message.payload.len();
         open.messages.push(message);
         if open.rows.len() >= batch_rows || bytes >= BATCH_BYTES {

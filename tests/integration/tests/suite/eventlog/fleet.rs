@@ -330,14 +330,21 @@ async fn write_garbage(bus: &Bus, partition: Partition) {
         b"",
         b"\xff\x00",
         b"{\"v\":9}",
+        br#"{"v":1,"epoch":2,"outcomes":[{]}"#,
+        br#"{"v":1,"epoch":2,"outcomes":[],"later":[7]}"#,
     ] {
         for subject in [input.clone(), names.output(partition, "garbage")] {
             let sent = context.publish(subject, payload.to_vec().into()).await;
             sent.unwrap().await.unwrap();
         }
     }
-    let sent = context.publish(input.clone(), too_deep().into()).await;
-    sent.unwrap().await.unwrap();
+    for (subject, payload) in [
+        (input.clone(), too_deep()),
+        (names.output(partition, "later"), of_a_later_release()),
+    ] {
+        let sent = context.publish(subject, payload.into()).await;
+        sent.unwrap().await.unwrap();
+    }
     let sent = context.publish(names.dead("test"), "not JSON".into()).await;
     sent.unwrap().await.unwrap();
     let letter = DeadLetter {
@@ -362,6 +369,12 @@ fn too_deep() -> String {
     let (open, close) = ("[".repeat(levels), "]".repeat(levels));
     let entry = entry.replacen('{', &format!(r#"{{"later":{open}{close},"#), 1);
     format!(r#"{{"v":1,"entries":[{entry}]}}"#)
+}
+
+/// An output frame with a field behind its outcomes, which looks as if they were all.
+fn of_a_later_release() -> String {
+    let outcome = serde_json::to_string(&outcome(Position { seq: 1, index: 0 })).unwrap();
+    format!(r#"{{"v":1,"epoch":2,"outcomes":[{outcome}],"later":[{{}}]}}"#)
 }
 
 async fn announce(bus: &Bus) {
