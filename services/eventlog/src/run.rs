@@ -14,7 +14,7 @@ use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::resume::resume;
 use crate::stream::{Content, Stream, Unit, units};
-use crate::turn::{Archive, chunks};
+use crate::turn::{Archive, BATCH_BYTES, chunks};
 
 /// Name of the service in leases and metrics.
 const SERVICE: &str = "eventlog";
@@ -268,6 +268,8 @@ async fn try_archive(
         .health
         .set_ready(&format!("archive {}", stream.name), Ok(()));
     let reader = shared.bus.reader(&stream.name, start.next);
+    // Pieces of about a transaction: while one is written, the rows of the next are made.
+    let reader = reader.in_pieces_of(BATCH_BYTES);
     let config = &shared.config.archive;
     let (of, batch_rows) = (stream.clone(), config.batch_rows);
     let mut reader = reader.ahead(config.batch_messages, move |messages| {

@@ -15,7 +15,7 @@ use crate::stream::Stream;
 /// Pause before a transaction is tried again; the database is restarting or busy.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Most bytes of messages in one transaction, beside the last message.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
+pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// The archive of one stream.
 pub struct Archive {
