@@ -6,8 +6,8 @@ use nixfleet_proto::subject::Partition;
 use serde::Serialize;
 
 use crate::cursor;
+use crate::encoded::Encoded;
 use crate::error::{ApplyError, DbError};
-use crate::json::Json;
 use crate::rows::{Applied, TurnRows};
 use crate::store::Store;
 use crate::text::encode_json;
@@ -65,24 +65,21 @@ impl Store {
     }
 }
 
-/// The records of a turn's hosts as they are stored. Encoding them is most of the work before a
+/// The hosts of a turn as their statement takes them. Making that is most of the work before a
 /// transaction, and needs no database: it may be done while the turn before is written.
 #[derive(Debug)]
 pub struct TurnRecords {
-    /// In the order of the rows.
-    hosts: Vec<Json<String>>,
+    hosts: Vec<Encoded>,
 }
 
 impl TurnRecords {
-    /// Encodes the records of a turn.
+    /// Encodes the hosts of a turn.
     ///
     /// # Errors
     /// When a record has no form as JSON.
     pub fn of(rows: &TurnRows) -> Result<Self, ApplyError> {
-        let records = rows.hosts.values();
-        let hosts = records.map(|change| record_json(&change.record).map(Json));
         Ok(Self {
-            hosts: hosts.collect::<Result<_, _>>()?,
+            hosts: records::host_params(&rows.hosts)?,
         })
     }
 }

@@ -11,7 +11,8 @@
 
 pub mod archive;
 pub mod config;
-pub mod error;
+pub mod encoded;
+mod error;
 pub mod read;
 pub mod rows;
 pub mod text;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use nixfleet_proto::{ClosureHash, HostRecord, Timestamp};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::text::{column_time, encode};
 
@@ -46,20 +46,21 @@ impl<'a> HostColumns<'a> {
         self.recovery_seqs.push(record.recovery_seq.to_string());
     }
 
-    /// The arrays in the order of `hosts_update.sql`.
-    pub(super) fn params(&self) -> impl Iterator<Item = &(dyn ToSql + Sync)> {
-        let first: [&(dyn ToSql + Sync); 4] = [
-            &self.states,
-            &self.closures_at_dispatch,
-            &self.closures,
-            &self.reverted_to,
+    /// The arrays in the order of `hosts_update.sql`, with their types there.
+    pub(super) fn params(&self) -> impl Iterator<Item = (&(dyn ToSql + Sync), Type)> {
+        let first: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&self.states, Type::TEXT_ARRAY),
+            (&self.closures_at_dispatch, Type::TEXT_ARRAY),
+            (&self.closures, Type::TEXT_ARRAY),
+            (&self.reverted_to, Type::TEXT_ARRAY),
         ];
-        let moments = self.moments.iter().map(|column| column as _);
-        let last: [&(dyn ToSql + Sync); 4] = [
-            &self.policies,
-            &self.unchanged,
-            &self.event_seqs,
-            &self.recovery_seqs,
+        let moments = self.moments.iter();
+        let moments = moments.map(|column| (column as _, Type::TIMESTAMPTZ_ARRAY));
+        let last: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&self.policies, Type::TEXT_ARRAY),
+            (&self.unchanged, Type::BOOL_ARRAY),
+            (&self.event_seqs, Type::TEXT_ARRAY),
+            (&self.recovery_seqs, Type::TEXT_ARRAY),
         ];
         first.into_iter().chain(moments).chain(last)
     }

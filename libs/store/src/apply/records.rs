@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use deadpool_postgres::Transaction;
 use nixfleet_proto::entry::Position;
 use nixfleet_proto::{ClosureHash, RolloutId};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::columns::HostColumns;
 use super::{column_seq, record_json};
+use crate::encoded::Encoded;
 use crate::error::ApplyError;
 use crate::json::Json;
 use crate::rows::{Applied, HostChange, HostKey, RolloutChange, Stamp};
@@ -71,33 +72,45 @@ pub(super) async fn update_rollouts(
     Ok(())
 }
 
-pub(super) async fn update_hosts(
-    transaction: &Transaction<'_>,
+/// The parameters of the statement that writes hosts.
+pub(super) fn host_params(
     changes: &BTreeMap<HostKey, HostChange>,
-    records: &[Json<String>],
-    applied: &mut Applied,
-) -> Result<(), ApplyError> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let (mut ids, mut hostnames) = (Vec::new(), Vec::new());
+) -> Result<Vec<Encoded>, ApplyError> {
+    let (mut ids, mut hostnames, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let mut stamps = StampColumns::default();
     let mut columns = HostColumns::default();
     for ((id, hostname), change) in changes {
         ids.push(encode(id.as_str()));
         hostnames.push(encode(hostname.as_str()));
+        records.push(Json(record_json(&change.record)?));
         stamps.push(&change.stamp)?;
         columns.push(&change.record);
     }
-    let mut params: Vec<&(dyn ToSql + Sync)> = vec![
-        &ids,
-        &hostnames,
-        &records,
-        &stamps.seqs,
-        &stamps.indexes,
-        &stamps.traceparents,
+    let params: [(&(dyn ToSql + Sync), Type); 6] = [
+        (&ids, Type::TEXT_ARRAY),
+        (&hostnames, Type::TEXT_ARRAY),
+        (&records, Type::JSON_ARRAY),
+        (&stamps.seqs, Type::INT8_ARRAY),
+        (&stamps.indexes, Type::INT8_ARRAY),
+        (&stamps.traceparents, Type::TEXT_ARRAY),
     ];
-    params.extend(columns.params());
+    let params = params.into_iter().chain(columns.params());
+    let encoded = params.map(|(param, ty)| Encoded::of(param, ty));
+    encoded
+        .collect::<Result<_, _>>()
+        .map_err(|error| ApplyError::Encode(serde::ser::Error::custom(error)))
+}
+
+pub(super) async fn update_hosts(
+    transaction: &Transaction<'_>,
+    changes: &BTreeMap<HostKey, HostChange>,
+    params: &[Encoded],
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| param as _).collect();
     let touched = sql!("hosts_update").execute(transaction, &params).await?;
     applied.expect(touched, changes.len());
     Ok(())
