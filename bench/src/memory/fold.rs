@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::{Entry, InputFrame, LAYOUT_VERSION, Position, Verdict};
+use nixfleet_proto::{Entry, InputFrame, LAYOUT_VERSION, Position, Verdict, json};
 
 use crate::clock::timed;
 use crate::fleet::Fleet;
@@ -61,7 +61,7 @@ impl Partition {
     /// When a frame is not valid.
     pub fn turn(&mut self, frames: &[Vec<u8>]) -> Result<()> {
         for frame in frames {
-            let frame: InputFrame = serde_json::from_slice(frame).context("decoding a frame")?;
+            let frame: InputFrame = json::read(frame).context("decoding a frame")?;
             let seq = self.next_seq;
             self.next_seq += 1;
             let mut outcomes = Vec::with_capacity(frame.entries.len());
@@ -140,7 +140,7 @@ pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
 
 fn decode(frames: &[Vec<u8>]) -> Result<()> {
     for frame in frames {
-        let frame: InputFrame = serde_json::from_slice(frame).context("decoding a frame")?;
+        let frame: InputFrame = json::read(frame).context("decoding a frame")?;
         black_box(frame);
     }
     Ok(())
