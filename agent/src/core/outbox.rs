@@ -51,7 +51,7 @@ pub struct Outgoing {
 impl Outbox {
     /// A queue that starts with events from before a restart, and what was answered there.
     pub fn restored(waiting: Vec<WireEvent>, kept: Vec<WireEvent>) -> Self {
-        Self {
+        let mut outbox = Self {
             waiting: waiting
                 .into_iter()
                 .map(|event| Outgoing {
@@ -61,7 +61,9 @@ impl Outbox {
                 .collect(),
             kept: kept.into(),
             ..Self::default()
-        }
+        };
+        outbox.sort();
+        outbox
     }
 
     /// Appends an event. Above `waiting_max`, the oldest undurable event that is not in flight is
@@ -129,6 +131,7 @@ impl Outbox {
         if std::mem::take(&mut self.in_flight) == 0 {
             return Landing::Settled;
         }
+        self.sort();
         self.attempts = self.attempts.saturating_add(1);
         Landing::Unsettled {
             attempts: self.attempts,
@@ -142,7 +145,14 @@ impl Outbox {
             return false;
         }
         self.alone = std::mem::take(&mut self.in_flight);
+        self.sort();
         true
+    }
+
+    /// A replay may have put earlier events behind those that were in flight.
+    fn sort(&mut self) {
+        let waiting = self.waiting.make_contiguous();
+        waiting.sort_by_key(|item| item.event.seq);
     }
 
     /// Keeps an answered event for a replay, dropping the oldest above `kept_max`.

@@ -166,3 +166,17 @@ fn a_replay_leaves_the_events_in_flight_alone() {
     assert_eq!(outbox.land(), Landing::Settled);
     assert_eq!(take(&mut outbox, 0), [1, 2]);
 }
+
+#[test]
+fn a_flight_that_failed_goes_behind_what_was_replayed_meanwhile() {
+    let mut outbox = Outbox::default();
+    outbox.push(event(1), true, 10);
+    deliver(&mut outbox);
+    outbox.keep(event(1), 10);
+    outbox.push(event(2), true, 10);
+    outbox.push(event(3), true, 10);
+    assert_eq!(take(&mut outbox, 0), [2, 3]);
+    outbox.replay(0);
+    assert_eq!(outbox.land(), Landing::Unsettled { attempts: 1 });
+    assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
+}
