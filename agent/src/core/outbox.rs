@@ -149,9 +149,10 @@ impl Outbox {
         true
     }
 
-    /// A replay may have put earlier events behind those that were in flight.
+    /// Puts what is not in flight in its order: a replay brings back what is earlier than the rest, and
+    /// what was in flight meanwhile.
     fn sort(&mut self) {
-        let waiting = self.waiting.make_contiguous();
+        let waiting = &mut self.waiting.make_contiguous()[self.in_flight..];
         waiting.sort_by_key(|item| item.event.seq);
     }
 
@@ -171,25 +172,17 @@ impl Outbox {
         self.not_before = Some(due);
     }
 
-    /// Puts the kept events above `after` back in front of the queue.
+    /// Puts the kept events above `after` back into the queue. What is in flight stays the front until
+    /// it is answered.
     pub fn replay(&mut self, after: u64) {
-        while let Some(event) = self.kept.pop_back() {
-            if event.seq <= after {
-                self.kept.push_back(event);
-                return;
+        let first = self.kept.partition_point(|event| event.seq <= after);
+        for event in self.kept.split_off(first) {
+            if !self.waiting.iter().any(|item| item.event.seq == event.seq) {
+                let durable = true;
+                self.waiting.push_back(Outgoing { event, durable });
             }
-            if self.waiting.iter().any(|item| item.event.seq == event.seq) {
-                continue;
-            }
-            // What is in flight stays the front until it is answered.
-            self.waiting.insert(
-                self.in_flight,
-                Outgoing {
-                    event,
-                    durable: true,
-                },
-            );
         }
+        self.sort();
     }
 
     /// The durable events that wait, for the journal.

@@ -180,3 +180,10 @@ fn a_flight_that_failed_goes_behind_what_was_replayed_meanwhile() {
     assert_eq!(outbox.land(), Landing::Unsettled { attempts: 1 });
     assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
 }
+
+#[test]
+fn a_restart_and_a_replay_put_events_in_their_order() {
+    let mut outbox = Outbox::restored(vec![event(4), event(2)], vec![event(1), event(3)]);
+    outbox.replay(1);
+    assert_eq!(take(&mut outbox, 0), [2, 3, 4]);
+}
