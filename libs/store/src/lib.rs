@@ -11,8 +11,7 @@
 
 pub mod archive;
 pub mod config;
-pub mod encoded;
-mod error;
+pub mod error;
 pub mod read;
 pub mod rows;
 pub mod text;
@@ -20,6 +19,7 @@ pub mod text;
 mod apply;
 mod copy;
 mod cursor;
+mod encoded;
 mod json;
 mod liveness;
 mod load;
