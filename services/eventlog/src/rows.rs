@@ -190,6 +190,10 @@ mod tests {
         "subject":{"entry":"RecoveryCandidate","rolloutId":"stable@4f","hostname":"h"},
         "rejected":{"reason":"unknown","message":"no"}}"#;
 
+    fn rows(stream: &Stream, message: &Message) -> Vec<ArchiveRow> {
+        super::rows(stream, message, Reading::Full)
+    }
+
     fn stream(content: Content) -> Stream {
         let name = "S".to_owned();
         Stream { name, content }
@@ -219,7 +223,7 @@ mod tests {
     #[test]
     fn an_input_frame_becomes_one_row_per_entry_with_unknown_fields_kept() {
         let frame = format!(r#"{{"v":1,"entries":[{ENTRY},{ENTRY}]}}"#);
-        let rows = rows(&stream(Content::Input), &message(frame), Reading::Full);
+        let rows = rows(&stream(Content::Input), &message(frame));
         let kind = "RecoveryCandidate";
         let expected = [(0, kind, Some((9, 0))), (1, kind, Some((9, 1)))];
         assert_eq!(shape(&rows), expected);
@@ -234,7 +238,7 @@ mod tests {
     fn an_output_frame_is_one_row_that_says_how_far_it_covers() {
         let last = r#""lastInput":{"seq":3,"index":1,"of":2}"#;
         let frame = format!(r#"{{"v":1,"epoch":2,{last},"later":0,"outcomes":[{OUTCOME}]}}"#);
-        let rows = rows(&stream(Content::Output), &message(frame), Reading::Full);
+        let rows = rows(&stream(Content::Output), &message(frame));
         assert_eq!(shape(&rows), [(-1, "frame", Some((3, 1)))]);
         let around = format!(r#"{{"epoch":2,{last},"later":0,"v":1}}"#);
         assert_eq!(rows[0].payload, around);
@@ -244,7 +248,7 @@ mod tests {
     #[test]
     fn a_takeover_has_no_outcomes() {
         let frame = r#"{"v":1,"epoch":2,"outcomes":[ ]}"#;
-        let rows = rows(&stream(Content::Output), &message(frame), Reading::Full);
+        let rows = rows(&stream(Content::Output), &message(frame));
         assert_eq!(shape(&rows), [(-1, "frame", None)]);
         assert_eq!(rows[0].outcomes, None);
     }
@@ -261,7 +265,7 @@ mod tests {
             r#"{"v":1,"epoch":2,"outcomes":[{]}"#,
             &format!(r#"{{"v":1,"epoch":2,"outcomes":[],"x":"{large}"}}"#),
         ] {
-            let rows = rows(&stream(Content::Output), &message(frame), Reading::Full);
+            let rows = rows(&stream(Content::Output), &message(frame));
             assert_eq!(shape(&rows), [(0, UNDECODABLE, None)], "{frame:.60}");
         }
     }
@@ -269,29 +273,21 @@ mod tests {
     #[test]
     fn other_messages_are_archived_whole() {
         let message = message(r#"{"v":1,"fleet":{}}"#);
-        let release = rows(&stream(Content::Manifest), &message, Reading::Full);
+        let release = rows(&stream(Content::Manifest), &message);
         assert_eq!(shape(&release), [(0, "release", None)]);
-        let dead = rows(&stream(Content::Dead), &message, Reading::Full);
+        let dead = rows(&stream(Content::Dead), &message);
         assert_eq!(shape(&dead), [(0, "dead-letter", None)]);
     }
 
     #[test]
     fn what_cannot_be_read_is_kept_as_it_is() {
-        let text = rows(
-            &stream(Content::Input),
-            &message("{\"v\":9}"),
-            Reading::Full,
-        );
+        let text = rows(&stream(Content::Input), &message("{\"v\":9}"));
         assert_eq!(shape(&text), [(0, UNDECODABLE, Some((9, 0)))]);
         assert!(text[0].payload.contains(r#""text":"{\"v\":9}""#));
-        let bytes = rows(
-            &stream(Content::Output),
-            &message(vec![0xff, 0]),
-            Reading::Full,
-        );
+        let bytes = rows(&stream(Content::Output), &message(vec![0xff, 0]));
         assert_eq!(shape(&bytes), [(0, UNDECODABLE, None)]);
         assert!(bytes[0].payload.contains(r#""base64":"/wA=""#));
-        let nul = rows(&stream(Content::Dead), &message("\0"), Reading::Full);
+        let nul = rows(&stream(Content::Dead), &message("\0"));
         assert!(nul[0].payload.contains(r#""base64":"AA==""#));
     }
 
@@ -300,7 +296,7 @@ mod tests {
         let long = "h".repeat(NAME_BYTES_MAX + 1);
         let entry = ENTRY.replace(r#""h""#, &format!("{long:?}"));
         let frame = format!(r#"{{"v":1,"entries":[{entry}]}}"#);
-        let rows = rows(&stream(Content::Input), &message(frame), Reading::Full);
+        let rows = rows(&stream(Content::Input), &message(frame));
         assert_eq!(rows[0].hostname, None);
         assert!(rows[0].payload.contains(&long));
     }
