@@ -171,6 +171,7 @@ impl Publisher {
             tokio::select! {
                 () = tokio::time::sleep_until(due), if waits => {}
                 () = closing.cancelled(), if !self.queued.is_closed() => self.queued.close(),
+                // While a frame is on its way they gather in the queue: waking up for each is no use.
                 queued = self.queued.recv(), if open && in_flight.is_none() => match queued {
                     Some(queued) => self.buffer.push(queued.subject, queued.run, queued.waiter),
                     None => open = false,

@@ -7,6 +7,7 @@ use super::fixtures::*;
 
 /// The migration that packs outcomes.
 const PACKING: &str = include_str!("../../../../../libs/store/migrations/V8__packed_outcomes.sql");
+/// The migration that keeps entries and messages as they came.
 const AS_IT_CAME: &str =
     include_str!("../../../../../libs/store/migrations/V10__archive_as_it_came.sql");
 
