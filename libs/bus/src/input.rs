@@ -80,20 +80,25 @@ impl InputPublisher {
         Self { shared }
     }
 
-    /// Appends one entry and returns its position once it is durable.
+    /// Queues one entry; its position once it is durable. Nothing of the entry is kept but what is
+    /// sent.
     ///
     /// # Errors
     /// [`AppendError`]; a queue without room is `Unavailable` at once.
-    pub async fn append(
+    pub fn append(
         &self,
         partition: Partition,
         entry: Entry,
-    ) -> Result<Position, AppendError> {
+    ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
+        let queued = self.queue(partition, &entry);
+        async { received(queued?).await }
+    }
+
+    fn queue(&self, partition: Partition, entry: &Entry) -> Result<Answer, AppendError> {
         let lane = self.lane(partition)?;
-        let run = self.write(&entry)?;
+        let run = self.write(entry)?;
         let room = room_now(lane, &run)?;
-        let answer = self.enqueue(lane, (partition, &entry), run, room)?;
-        received(answer).await
+        self.enqueue(lane, (partition, entry), run, room)
     }
 
     /// Appends entries of one subject so that none is stored before those ahead of it are: in one

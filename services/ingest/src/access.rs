@@ -2,8 +2,9 @@
 //! panics.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -16,6 +17,7 @@ use nixfleet_service::trace;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument as _, Span};
 
+use crate::answers;
 use crate::clients::Client;
 use crate::connections::Peer;
 use crate::error::{ApiError, Refusal};
@@ -26,34 +28,56 @@ use crate::state::{App, now};
 /// The long-poll, which holds a request open for a minute.
 pub const DISPATCH_ROUTE: &str = "/v1/agent/dispatch";
 
-/// Lets a request of a known client through to its handler.
+/// The middleware of the router: a handler finds its client in the extensions of the request.
 pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
     let path = request.extensions().get::<MatchedPath>().cloned();
     let route = path.as_ref().map_or("(unknown)", MatchedPath::as_str);
     let peer = request.extensions_mut().remove::<Peer>();
+    let answer = |mut request: Request, identity| {
+        request.extensions_mut().insert(identity);
+        next.run(request)
+    };
+    let count = |status, elapsed| answers::count(route, status, elapsed);
+    guarded(&app, (route, peer), request, answer, count).await
+}
+
+/// Lets a request of a known client through to what answers it, and has the answer counted.
+pub async fn guarded<F: Future<Output: IntoResponse>>(
+    app: &App,
+    (route, peer): (&str, Option<Peer>),
+    request: Request,
+    answer: impl FnOnce(Request, Arc<Identity>) -> F,
+    count: impl FnOnce(StatusCode, Duration),
+) -> Response {
+    let started = Instant::now();
     let known = identify(peer, now());
     let identity = known
         .as_ref()
         .ok()
         .map(|(identity, _)| Arc::clone(identity));
     let span = span_of(&request, route, identity.as_deref());
-    let admitted =
-        known.and_then(|known| span.in_scope(|| admit(&app, &mut request, route, known)));
+    let admitted = known.and_then(|known| span.in_scope(|| admit(app, &request, route, known)));
     let response = match admitted {
-        Ok(room) => {
-            let answered = nixfleet_service::panic::contained(next.run(request));
+        Ok((room, identity)) => {
+            // It is large: what is around it moves a pointer.
+            let answered = pin!(answer(request, identity));
+            let answered = nixfleet_service::panic::contained(answered);
             let answered = AssertUnwindSafe(answered).catch_unwind();
-            let response = answered.instrument(span.clone()).await;
+            let answered = answered.instrument(span.clone()).await;
             drop(room);
-            response.unwrap_or_else(|_panic| {
+            match answered {
+                Ok(answer) => answer.into_response(),
                 // The panic hook has logged what and where.
-                ApiError::internal("answering a request", &"a panic").into_response()
-            })
+                Err(_panic) => {
+                    ApiError::internal("answering a request", &"a panic").into_response()
+                }
+            }
         }
         Err(refused) => refused.into_response(),
     };
-    span.in_scope(|| observe(&response, route, identity.as_deref(), started));
+    let elapsed = started.elapsed();
+    count(response.status(), elapsed);
+    span.in_scope(|| observe(&response, route, identity.as_deref(), elapsed));
     response
 }
 
@@ -103,17 +127,17 @@ impl Room {
 
 fn admit(
     app: &App,
-    request: &mut Request,
+    request: &Request,
     route: &str,
     (identity, client): (Arc<Identity>, Arc<Client>),
-) -> Result<Room, ApiError> {
+) -> Result<(Room, Arc<Identity>), ApiError> {
     app.revoked.check(&identity)?;
     protocol::check(request.headers(), app.config.http.absent_protocol())?;
     if identity.role == Role::Agent {
         app.rates.take(&identity.name, 1)?;
     }
-    request.extensions_mut().insert(identity);
-    Room::for_request(app, &client, route)
+    let room = Room::for_request(app, &client, route)?;
+    Ok((room, identity))
 }
 
 fn identify(peer: Option<Peer>, now: Timestamp) -> Result<(Arc<Identity>, Arc<Client>), ApiError> {
@@ -135,23 +159,12 @@ fn identify(peer: Option<Peer>, now: Timestamp) -> Result<(Arc<Identity>, Arc<Cl
     }
 }
 
-fn observe(response: &Response, route: &str, client: Option<&Identity>, started: Instant) {
+fn observe(response: &Response, route: &str, client: Option<&Identity>, elapsed: Duration) {
     let status = response.status();
     let refusal = response
         .extensions()
         .get::<Refusal>()
         .map(|refusal| refusal.0);
-    let elapsed = started.elapsed();
-    metrics::counter!(
-        "nixfleet_http_requests_total",
-        "route" => route.to_owned(), "status" => status.as_str().to_owned()
-    )
-    .increment(1);
-    if route != DISPATCH_ROUTE {
-        let seconds = elapsed.as_secs_f64();
-        metrics::histogram!("nixfleet_http_request_seconds", "route" => route.to_owned())
-            .record(seconds);
-    }
     if status.is_client_error() {
         let kind = refusal.unwrap_or("other");
         metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);

@@ -1,24 +1,29 @@
 //! The connections of the listener: how many there may be, and who is at the other end.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
+use axum::body::{Bytes, HttpBody};
+use axum::response::Response;
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::BoxError;
 
 use crate::clients::{Client, Clients, Seat};
 use crate::config::Config;
+use crate::gateway::{Answering, Gateway};
 use crate::identity::{Identity, IdentityError};
 use crate::patience::{Asked, Patience, Patient};
 
-/// Who is at the other end of a connection; part of every request on it.
+/// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
 pub enum Peer {
     /// No certificate was presented.
@@ -65,31 +70,31 @@ impl MutualTls {
     }
 }
 
-impl<S: Send + 'static> Accept<TcpStream, S> for MutualTls {
-    type Stream = Patient<<RustlsAcceptor as Accept<TcpStream, S>>::Stream>;
-    type Service = WithPeer<S>;
+impl Accept<TcpStream, Gateway> for MutualTls {
+    type Stream = Patient<<RustlsAcceptor as Accept<TcpStream, Gateway>>::Stream>;
+    type Service = Served;
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+    fn accept(&self, stream: TcpStream, gateway: Gateway) -> Self::Future {
         let (tls, bounds) = (self.inner.clone(), Arc::clone(&self.bounds));
         Box::pin(async move {
             let permit = Arc::clone(&bounds.connections).try_acquire_owned();
             let permit = permit.map_err(|_| refused("all", "too many connections"))?;
             stream.set_nodelay(true)?;
-            let (stream, inner) = tls.accept(stream, service).await.inspect_err(|error| {
+            let (stream, gateway) = tls.accept(stream, gateway).await.inspect_err(|error| {
                 let kind = handshake_fault(error);
                 tracing::debug!(%error, kind, "TLS handshake failed");
                 metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);
             })?;
             let (peer, place) = bounds.seat(stream.get_ref().1.peer_certificates())?;
             let (stream, asked) = Patient::new(stream, bounds.patience);
-            let service = WithPeer {
-                inner,
+            let connection = Connection {
+                gateway,
                 peer,
                 asked,
-                _open: Arc::new(OpenConnection::new(permit, place)),
+                _open: OpenConnection::new(permit, place),
             };
-            Ok((stream, service))
+            Ok((stream, Served(Arc::new(connection))))
         })
     }
 }
@@ -170,30 +175,33 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Puts the peer into every request of a connection.
-#[derive(Debug, Clone)]
-pub struct WithPeer<S> {
-    inner: S,
+/// The gateway as one peer is served by it; cloned for every request.
+#[derive(Clone)]
+pub struct Served(Arc<Connection>);
+
+struct Connection {
+    gateway: Gateway,
     peer: Peer,
     asked: Asked,
-    _open: Arc<OpenConnection>,
+    _open: OpenConnection,
 }
 
-impl<S, B> tower::Service<http::Request<B>> for WithPeer<S>
+impl<B> tower::Service<http::Request<B>> for Served
 where
-    S: tower::Service<http::Request<B>>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
 
-    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
+    fn poll_ready(&mut self, _context: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        self.asked.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(self.peer.clone());
-        self.inner.call(request)
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let connection = &*self.0;
+        connection.asked.store(true, Ordering::Relaxed);
+        connection.gateway.answer(connection.peer.clone(), request)
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
 use http::{HeaderValue, StatusCode, header};
@@ -12,10 +14,11 @@ use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId, json};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::body::parse_event;
+use crate::access::require;
+use crate::body::{parse_event, read_json_body};
 use crate::bounds::check_event;
 use crate::error::{ApiError, Document};
-use crate::identity::Identity;
+use crate::identity::{Identity, Role};
 use crate::state::{App, not_appended, now};
 
 /// What a client sent.
@@ -118,20 +121,43 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsVisitor<T> {
     }
 }
 
-/// Appends what may be appended and answers: 204 for an event that is durable, 200 with one answer
-/// per item for an array.
+/// Answers a request of an agent: 204 once its event is in the log, 200 with an answer per event for an
+/// array.
 ///
 /// # Errors
-/// The refusal of a single event.
-pub async fn take(app: &App, identity: &Identity, events: Events) -> Result<Response, ApiError> {
+/// The refusal of the request, or of its single event.
+pub async fn answer(
+    app: &App,
+    identity: Arc<Identity>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    require(&identity, &[Role::Agent])?;
+    let limit = app.config.event_body();
+    let _room = app.room_for_body(request.headers(), limit)?;
+    let bytes = read_json_body(request, limit).await?;
+    let events = Events::read(&bytes)?;
+    drop(bytes);
+    // The request itself was counted before.
+    app.rates.take(&identity.name, events.len() - 1)?;
     match events {
         Events::One(request) => {
-            let (rollout_id, body) = admit(identity, *request)?;
-            app.append(&rollout_id.channel(), body).await?;
+            let stored = append(app, &identity, *request)?;
+            stored.await?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        Events::Many(events) => Ok(take_many(app, identity, events).await),
+        Events::Many(events) => Ok(Box::pin(take_many(app, &identity, events)).await),
     }
+}
+
+/// Appends an event, of which nothing is kept while the log is waited for.
+fn append(
+    app: &App,
+    identity: &Identity,
+    request: EventRequest,
+) -> Result<impl Future<Output = Result<(), ApiError>> + use<>, ApiError> {
+    let (rollout_id, body) = admit(identity, request)?;
+    let appended = app.append(&rollout_id.channel(), body);
+    Ok(async { appended.await.map(drop) })
 }
 
 async fn take_many(
@@ -166,7 +192,7 @@ async fn take_many(
     for (place, refusal) in appended.await.into_iter().flatten() {
         refusals[place] = refusal;
     }
-    answer(refusals)
+    answers(refusals)
 }
 
 /// Appends the events of one rollout. An event is stored only when those before it are, or were
@@ -244,7 +270,7 @@ struct ItemAnswer {
     refusal: Option<Document>,
 }
 
-fn answer(refusals: Vec<Option<ApiError>>) -> Response {
+fn answers(refusals: Vec<Option<ApiError>>) -> Response {
     let pauses = refusals.iter().flatten();
     let pause = pauses.filter_map(ApiError::retry_after_seconds).max();
     let answers: Vec<ItemAnswer> = refusals

@@ -2,7 +2,7 @@
 //!
 //! Authenticates every client by certificate, validates and bounds what it sends, and answers 2xx
 //! only when the entry is durable. Decides nothing: never folds, never plans, writes no table.
-//! Start reading at `routes.rs` (what it serves), then `access.rs` (what every request passes).
+//! Start reading at `gateway.rs` and `routes.rs` (what it serves), then `access.rs` (what every request passes).
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use mimalloc::MiMalloc;
 use nixfleet_service::ServiceInfo;
 
 mod access;
+mod answers;
 mod board;
 mod body;
 mod bounds;
@@ -20,6 +21,7 @@ mod dispatches;
 mod error;
 mod events;
 mod follow;
+mod gateway;
 mod identity;
 mod patience;
 mod protocol;

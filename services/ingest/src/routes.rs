@@ -21,7 +21,10 @@ mod overview;
 mod releases;
 mod rollouts;
 
-/// The whole service behind [`guard`], unknown paths included: strangers learn nothing.
+/// Path of events, which the gateway answers before its router is asked.
+pub const EVENTS_ROUTE: &str = "/v1/agent/events";
+
+/// Everything else behind [`guard`], unknown paths included: strangers learn nothing.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(agent::routes())

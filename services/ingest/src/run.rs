@@ -1,5 +1,6 @@
 //! Wires the service and keeps it running until the process shall stop.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,12 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::connections::MutualTls;
 use crate::dispatches::Dispatches;
+use crate::gateway::Gateway;
 use crate::rates::Rates;
 use crate::releases::Releases;
 use crate::revocations::{Revoked, Source};
 use crate::state::App;
-use crate::{follow, releases, routes, tls};
+use crate::{follow, releases, tls};
 
 /// Share of the drain that open requests get before their connections are closed; the rest is for
 /// appends that still wait for their acknowledgement.
@@ -161,8 +163,10 @@ async fn serve(
         .initial_stream_window_size(config.limits.http2_window_bytes)
         .max_header_list_size(header_bytes);
     let drain = Duration::from_secs(config.admin.drain_seconds).mul_f64(DRAIN_SHARE);
-    let service = routes::router(Arc::clone(app)).into_make_service();
-    let served = server.serve(service);
+    let gateway = Gateway::new(app);
+    let served = server.serve(tower::service_fn(move |_address| {
+        std::future::ready(Ok::<_, Infallible>(gateway.clone()))
+    }));
     tokio::pin!(served);
     tokio::select! {
         served = &mut served => return served.context("serving"),

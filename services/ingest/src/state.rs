@@ -81,24 +81,27 @@ impl App {
         Partition::of(channel, self.bus.partitions())
     }
 
-    /// Appends an entry and returns its place once it is durable.
+    /// Queues an entry for the log; its place once it is durable.
     ///
     /// # Errors
     /// 503 when the log is full or away, 413 when no frame can hold the entry.
-    pub async fn append(
+    pub fn append(
         &self,
         channel: &ChannelName,
         body: EntryBody,
-    ) -> Result<(Partition, Position), ApiError> {
+    ) -> impl Future<Output = Result<(Partition, Position), ApiError>> + use<> {
         let mut entry = Entry::new(now(), body);
         entry.traceparent = nixfleet_service::trace::current_traceparent();
         let partition = self.partition(channel);
-        match self.input.append(partition, entry).await {
-            Ok(position) => {
-                tracing::debug!(%partition, seq = position.seq, index = position.index, "appended");
-                Ok((partition, position))
+        let appended = self.input.append(partition, entry);
+        async move {
+            match appended.await {
+                Ok(position) => {
+                    tracing::debug!(%partition, seq = position.seq, index = position.index, "appended");
+                    Ok((partition, position))
+                }
+                Err(error) => Err(not_appended(&error)),
             }
-            Err(error) => Err(not_appended(&error)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What agents call: events, heartbeats, dispatches.
+//! What agents call besides events: heartbeats, dispatches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use http::{HeaderValue, StatusCode};
 use nixfleet_proto::Hostname;
@@ -19,7 +19,8 @@ use crate::board::QueuedDispatch;
 use crate::body::{parse, read_json_body};
 use crate::bounds::{check_text, check_time};
 use crate::error::ApiError;
-use crate::events::{self, Events, require_own_host, require_strict_id};
+use crate::events::{require_own_host, require_strict_id};
+use crate::routes::EVENTS_ROUTE;
 use crate::state::{App, now};
 
 /// Largest closure name in a heartbeat.
@@ -28,25 +29,10 @@ const MAX_CLOSURE_BYTES: usize = 1024;
 /// The routes, for agent certificates only: handlers take an [`Agent`].
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/agent/events", post(take_events))
+        // Only its other methods come here.
+        .route(EVENTS_ROUTE, MethodRouter::new())
         .route("/v1/agent/heartbeat", post(answer_heartbeat))
         .route(DISPATCH_ROUTE, get(deliver_dispatch))
-}
-
-/// 204 once the event is in the log; 200 with an answer per event for an array.
-async fn take_events(
-    State(app): State<Arc<App>>,
-    Agent(identity): Agent,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let limit = app.config.event_body();
-    let _room = app.room_for_body(request.headers(), limit)?;
-    let bytes = read_json_body(request, limit).await?;
-    let events = Events::read(&bytes)?;
-    drop(bytes);
-    // The request itself was counted before.
-    app.rates.take(&identity.name, events.len() - 1)?;
-    events::take(&app, &identity, events).await
 }
 
 /// Asks the owner of the host's partition and passes its answer on.

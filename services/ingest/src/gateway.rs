@@ -1,0 +1,88 @@
+//! What every connection is served with.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use futures::future::{BoxFuture, Either};
+use http::Method;
+use tower::{BoxError, Service};
+
+use crate::access::guarded;
+use crate::answers::Answers;
+use crate::connections::Peer;
+use crate::events;
+use crate::routes::{self, EVENTS_ROUTE};
+use crate::state::App;
+
+/// Answers events of agents by itself, and everything else by a [`Router`]. A router boxes a request
+/// several times on its way to a handler; events are nearly all that a gateway is asked.
+#[derive(Clone)]
+pub struct Gateway(Arc<Parts>);
+
+struct Parts {
+    app: Arc<App>,
+    answers: Answers,
+    router: Router,
+}
+
+type Answered = Result<Response, Infallible>;
+
+/// The answer to a request.
+pub type Answering = Either<BoxFuture<'static, Answered>, RouteFuture<Infallible>>;
+
+impl Gateway {
+    /// Everything there is.
+    pub fn new(app: &Arc<App>) -> Self {
+        Self(Arc::new(Parts {
+            app: Arc::clone(app),
+            answers: Answers::of(EVENTS_ROUTE),
+            router: routes::router(Arc::clone(app)),
+        }))
+    }
+
+    /// Answers a request of a peer.
+    pub fn answer<B>(&self, peer: Peer, request: http::Request<B>) -> Answering
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut request = request.map(Body::new);
+        if request.method() == Method::POST && request.uri().path() == EVENTS_ROUTE {
+            return Either::Left(Box::pin(take_events(Arc::clone(&self.0), peer, request)));
+        }
+        request.extensions_mut().insert(peer);
+        Either::Right(self.0.router.clone().call(request))
+    }
+}
+
+async fn take_events(parts: Arc<Parts>, peer: Peer, request: Request) -> Answered {
+    let app = &parts.app;
+    let answer = |request, identity| events::answer(app, identity, request);
+    let count = |status, elapsed| parts.answers.count(status, elapsed);
+    Ok(guarded(app, (EVENTS_ROUTE, Some(peer)), request, answer, count).await)
+}
+
+/// Without a connection that tells who asks, everyone is a stranger.
+impl<B> Service<http::Request<B>> for Gateway
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Answering {
+        self.answer(Peer::Anonymous, request)
+    }
+}
