@@ -46,7 +46,7 @@ struct Waiter {
     answer: oneshot::Sender<Result<Position, AppendError>>,
     traceparent: Option<String>,
     since: Instant,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 type Answer = oneshot::Receiver<Result<Position, AppendError>>;
@@ -217,7 +217,7 @@ impl InputPublisher {
             answer,
             traceparent: first.traceparent.clone(),
             since: Instant::now(),
-            _room: room,
+            room,
         };
         let queued = Queued {
             subject,

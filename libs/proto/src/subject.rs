@@ -211,14 +211,20 @@ pub fn escape(text: &str) -> String {
 const WRITTEN: &str = "writing to a String cannot fail";
 
 fn push_escaped(subject: &mut String, text: &str) {
+    fn is_plain(byte: u8) -> bool {
+        byte.is_ascii_graphic() && !matches!(byte, b'.' | b'*' | b'>' | b'%')
+    }
     if text.is_empty() {
         subject.push('%');
-    }
-    for byte in text.bytes() {
-        if byte.is_ascii_graphic() && !matches!(byte, b'.' | b'*' | b'>' | b'%') {
-            subject.push(char::from(byte));
-        } else {
-            write!(subject, "%{byte:02X}").expect(WRITTEN);
+    } else if text.bytes().all(is_plain) {
+        subject.push_str(text);
+    } else {
+        for byte in text.bytes() {
+            if is_plain(byte) {
+                subject.push(char::from(byte));
+            } else {
+                write!(subject, "%{byte:02X}").expect(WRITTEN);
+            }
         }
     }
 }

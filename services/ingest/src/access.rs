@@ -2,7 +2,7 @@
 //! panics.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,52 +33,76 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     let path = request.extensions().get::<MatchedPath>().cloned();
     let route = path.as_ref().map_or("(unknown)", MatchedPath::as_str);
     let peer = request.extensions_mut().remove::<Peer>();
-    let answer = |mut request: Request, identity| {
-        request.extensions_mut().insert(identity);
-        next.run(request)
+    let (visit, entered) = Visit::enter(&app, (route, peer), &request);
+    let answer = async {
+        match entered {
+            Ok(identity) => {
+                request.extensions_mut().insert(identity);
+                next.run(request).await
+            }
+            Err(refused) => refused.into_response(),
+        }
     };
     let count = |status, elapsed| answers::count(route, status, elapsed);
-    guarded(&app, (route, peer), request, answer, count).await
+    visit.answered(route, pin!(answer), count).await
 }
 
-/// Lets a request of a known client through to what answers it, and has the answer counted.
-pub async fn guarded<F: Future<Output: IntoResponse>>(
-    app: &App,
-    (route, peer): (&str, Option<Peer>),
-    request: Request,
-    answer: impl FnOnce(Request, Arc<Identity>) -> F,
-    count: impl FnOnce(StatusCode, Duration),
-) -> Response {
-    let started = Instant::now();
-    let known = identify(peer, now());
-    let identity = known
-        .as_ref()
-        .ok()
-        .map(|(identity, _)| Arc::clone(identity));
-    let span = span_of(&request, route, identity.as_deref());
-    let admitted = known.and_then(|known| span.in_scope(|| admit(app, &request, route, known)));
-    let response = match admitted {
-        Ok((room, identity)) => {
-            // It is large: what is around it moves a pointer.
-            let answered = pin!(answer(request, identity));
-            let answered = nixfleet_service::panic::contained(answered);
-            let answered = AssertUnwindSafe(answered).catch_unwind();
-            let answered = answered.instrument(span.clone()).await;
-            drop(room);
-            match answered {
-                Ok(answer) => answer.into_response(),
-                // The panic hook has logged what and where.
-                Err(_panic) => {
-                    ApiError::internal("answering a request", &"a panic").into_response()
-                }
-            }
-        }
-        Err(refused) => refused.into_response(),
-    };
-    let elapsed = started.elapsed();
-    count(response.status(), elapsed);
-    span.in_scope(|| observe(&response, route, identity.as_deref(), elapsed));
-    response
+/// A request, from when it came until it is answered.
+pub struct Visit {
+    started: Instant,
+    span: Span,
+    identity: Option<Arc<Identity>>,
+    room: Option<Room>,
+}
+
+impl Visit {
+    /// Lets a request of a known client in, or says why not.
+    pub fn enter(
+        app: &App,
+        (route, peer): (&str, Option<Peer>),
+        request: &Request,
+    ) -> (Self, Result<Arc<Identity>, ApiError>) {
+        let started = Instant::now();
+        let known = identify(peer, now());
+        let identity = known.as_ref().ok();
+        let identity = identity.map(|(identity, _)| Arc::clone(identity));
+        let span = span_of(request, route, identity.as_deref());
+        let admitted = known.and_then(|known| span.in_scope(|| admit(app, request, route, known)));
+        let (room, entered) = match admitted {
+            Ok((room, identity)) => (Some(room), Ok(identity)),
+            Err(refused) => (None, Err(refused)),
+        };
+        let visit = Self {
+            started,
+            span,
+            identity,
+            room,
+        };
+        (visit, entered)
+    }
+
+    /// Waits for the answer, and has it counted.
+    pub async fn answered(
+        self,
+        route: &str,
+        answer: Pin<&mut impl Future<Output = Response>>,
+        count: impl FnOnce(StatusCode, Duration),
+    ) -> Response {
+        let answered = nixfleet_service::panic::contained(answer);
+        let answered = AssertUnwindSafe(answered).catch_unwind();
+        let answered = answered.instrument(self.span.clone()).await;
+        drop(self.room);
+        let response = answered.unwrap_or_else(|_panic| {
+            // The panic hook has logged what and where.
+            ApiError::internal("answering a request", &"a panic").into_response()
+        });
+        let elapsed = self.started.elapsed();
+        count(response.status(), elapsed);
+        let client = self.identity.as_deref();
+        self.span
+            .in_scope(|| observe(&response, route, client, elapsed));
+        response
+    }
 }
 
 /// The span of a request. There are too many reports of agents to note each for log lines that are hardly

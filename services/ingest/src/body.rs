@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
 use nixfleet_proto::wire::EventRequest;
 use nixfleet_proto::{HostEventBody, json};
@@ -34,36 +35,60 @@ pub struct BodyLimit {
     pub time: Duration,
 }
 
-/// Reads a whole JSON body.
-///
-/// # Errors
-/// 415 when it says it is something else, 413 when it is too large, 408 when it takes too long,
-/// 400 when the client broke off.
-pub async fn read_json_body(request: Request, limit: BodyLimit) -> Result<Bytes, ApiError> {
-    check_content_type(request.headers())?;
-    let declared = declared_length(request.headers());
-    let mut stream = request.into_body().into_data_stream();
-    let read = if declared.is_some_and(|length| length > limit.bytes) {
-        None
-    } else {
-        let collected = collect(&mut stream, declared.unwrap_or(1024), limit.bytes);
-        match tokio::time::timeout(limit.time, collected).await {
-            Ok(read) => read?,
-            Err(_elapsed) => {
-                let message = format!("the body took longer than {:?}", limit.time);
-                let status = StatusCode::REQUEST_TIMEOUT;
-                return Err(ApiError::refused(status, "body-timeout", message));
+/// A JSON body that is to be read, with the room for it in memory.
+pub struct JsonBody {
+    stream: BodyDataStream,
+    declared: Option<usize>,
+    limit: BodyLimit,
+    _room: OwnedSemaphorePermit,
+}
+
+impl JsonBody {
+    /// The body of a request; `room` gives room for so many bytes.
+    ///
+    /// # Errors
+    /// 415 when it says it is something else, and those of `room`.
+    pub fn of(
+        request: Request,
+        limit: BodyLimit,
+        room: impl FnOnce(usize) -> Result<OwnedSemaphorePermit, ApiError>,
+    ) -> Result<Self, ApiError> {
+        check_content_type(request.headers())?;
+        let declared = declared_length(request.headers());
+        Ok(Self {
+            _room: room(declared.unwrap_or(limit.bytes).min(limit.bytes))?,
+            stream: request.into_body().into_data_stream(),
+            declared,
+            limit,
+        })
+    }
+
+    /// Reads it to its end.
+    ///
+    /// # Errors
+    /// 413 when it is too large, 408 when it takes too long, 400 when the client broke off.
+    pub async fn read(&mut self) -> Result<Bytes, ApiError> {
+        let limit = self.limit;
+        if self.declared.is_none_or(|length| length <= limit.bytes) {
+            let expected = self.declared.unwrap_or(1024);
+            let collected = collect(&mut self.stream, expected, limit.bytes);
+            match tokio::time::timeout(limit.time, collected).await {
+                Ok(Ok(Some(bytes))) => return Ok(bytes),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_elapsed) => {
+                    let message = format!("the body took longer than {:?}", limit.time);
+                    let status = StatusCode::REQUEST_TIMEOUT;
+                    return Err(ApiError::refused(status, "body-timeout", message));
+                }
             }
         }
-    };
-    if let Some(bytes) = read {
-        return Ok(bytes);
+        // Not read to its end in time: the client gets the answer or a broken connection, its choice.
+        let _elapsed = tokio::time::timeout(DISCARD_TIME, discard(&mut self.stream)).await;
+        let message = format!("the body is larger than {} bytes", limit.bytes);
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Err(ApiError::refused(status, "body-too-large", message))
     }
-    // Not read to its end in time: the client gets the answer or a broken connection, its choice.
-    let _elapsed = tokio::time::timeout(DISCARD_TIME, discard(&mut stream)).await;
-    let message = format!("the body is larger than {} bytes", limit.bytes);
-    let status = StatusCode::PAYLOAD_TOO_LARGE;
-    Err(ApiError::refused(status, "body-too-large", message))
 }
 
 /// The whole body, or `None` when it has more than `max` bytes.
@@ -97,7 +122,7 @@ async fn discard(stream: &mut BodyDataStream) {
 }
 
 /// The length the client declared, when it did.
-pub fn declared_length(headers: &HeaderMap) -> Option<usize> {
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())

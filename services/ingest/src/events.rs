@@ -2,23 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
 use http::{HeaderValue, StatusCode, header};
+use nixfleet_bus::AppendError;
 use nixfleet_proto::wire::{EVENTS_PER_REQUEST_MAX, EventRequest};
-use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId, json};
+use nixfleet_proto::{Entry, EntryBody, Hostname, Position, Producer, RolloutId, json};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::access::require;
-use crate::body::{parse_event, read_json_body};
+use crate::body::{JsonBody, parse_event};
 use crate::bounds::check_event;
 use crate::error::{ApiError, Document};
-use crate::identity::{Identity, Role};
+use crate::identity::Identity;
 use crate::state::{App, not_appended, now};
 
 /// What a client sent.
@@ -128,36 +126,32 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsVisitor<T> {
 /// The refusal of the request, or of its single event.
 pub async fn answer(
     app: &App,
-    identity: Arc<Identity>,
-    request: Request,
+    identity: &Identity,
+    mut body: JsonBody,
 ) -> Result<Response, ApiError> {
-    require(&identity, &[Role::Agent])?;
-    let limit = app.config.event_body();
-    let _room = app.room_for_body(request.headers(), limit)?;
-    let bytes = read_json_body(request, limit).await?;
+    let bytes = body.read().await?;
     let events = Events::read(&bytes)?;
     drop(bytes);
     // The request itself was counted before.
     app.rates.take(&identity.name, events.len() - 1)?;
     match events {
         Events::One(request) => {
-            let stored = append(app, &identity, *request)?;
-            stored.await?;
+            // Nothing of the event is kept while the log is waited for.
+            let stored = append(app, identity, *request)?;
+            stored.await.map_err(|error| not_appended(&error))?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        Events::Many(events) => Ok(Box::pin(take_many(app, &identity, events)).await),
+        Events::Many(events) => Ok(take_many(app, identity, events).await),
     }
 }
 
-/// Appends an event, of which nothing is kept while the log is waited for.
 fn append(
     app: &App,
     identity: &Identity,
     request: EventRequest,
-) -> Result<impl Future<Output = Result<(), ApiError>> + use<>, ApiError> {
+) -> Result<impl Future<Output = Result<Position, AppendError>> + use<>, ApiError> {
     let (rollout_id, body) = admit(identity, request)?;
-    let appended = app.append(&rollout_id.channel(), body);
-    Ok(async { appended.await.map(drop) })
+    Ok(app.append(app.partition(&rollout_id.channel()), body))
 }
 
 async fn take_many(

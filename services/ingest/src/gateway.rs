@@ -1,22 +1,24 @@
 //! What every connection is served with.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::future::RouteFuture;
 use futures::future::{BoxFuture, Either};
 use http::Method;
 use tower::{BoxError, Service};
 
-use crate::access::guarded;
+use crate::access::{Visit, require};
 use crate::answers::Answers;
 use crate::connections::Peer;
 use crate::events;
+use crate::identity::Role;
 use crate::routes::{self, EVENTS_ROUTE};
 use crate::state::App;
 
@@ -54,18 +56,35 @@ impl Gateway {
     {
         let mut request = request.map(Body::new);
         if request.method() == Method::POST && request.uri().path() == EVENTS_ROUTE {
-            return Either::Left(Box::pin(take_events(Arc::clone(&self.0), peer, request)));
+            return Either::Left(take_events(Arc::clone(&self.0), peer, request));
         }
         request.extensions_mut().insert(peer);
         Either::Right(self.0.router.clone().call(request))
     }
 }
 
-async fn take_events(parts: Arc<Parts>, peer: Peer, request: Request) -> Answered {
+/// Reads what there is to read of the headers at once: of the many requests that wait for the log, little is
+/// kept.
+fn take_events(parts: Arc<Parts>, peer: Peer, request: Request) -> BoxFuture<'static, Answered> {
     let app = &parts.app;
-    let answer = |request, identity| events::answer(app, identity, request);
-    let count = |status, elapsed| parts.answers.count(status, elapsed);
-    Ok(guarded(app, (EVENTS_ROUTE, Some(peer)), request, answer, count).await)
+    let (visit, entered) = Visit::enter(app, (EVENTS_ROUTE, Some(peer)), &request);
+    let entered = entered.and_then(|identity| {
+        require(&identity, &[Role::Agent])?;
+        Ok((identity, app.json_body(request, app.config.event_body())?))
+    });
+    Box::pin(async move {
+        let answer = async {
+            match entered {
+                Ok((identity, body)) => {
+                    let answered = events::answer(&parts.app, &identity, body).await;
+                    answered.into_response()
+                }
+                Err(refused) => refused.into_response(),
+            }
+        };
+        let count = |status, elapsed| parts.answers.count(status, elapsed);
+        Ok(visit.answered(EVENTS_ROUTE, pin!(answer), count).await)
+    })
 }
 
 /// Without a connection that tells who asks, everyone is a stranger.

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use axum::extract::Request;
 use nixfleet_bus::{AppendError, Bus, InputPublisher};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, EntryBody, Position, Timestamp};
 use nixfleet_service::CancellationToken;
 use nixfleet_store::Store;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-use crate::body::{BodyLimit, declared_length};
+use crate::body::{BodyLimit, JsonBody};
 use crate::config::Config;
 use crate::dispatches::Dispatches;
 use crate::error::ApiError;
@@ -53,24 +53,20 @@ pub struct App {
 }
 
 impl App {
-    /// Takes room for a body of the declared length, or of the limit when none is declared.
+    /// The JSON body of a request, which takes room for its declared length, or for the limit when none
+    /// is declared.
     ///
     /// # Errors
-    /// 503 when too many bodies are in memory.
-    pub fn room_for_body(
-        &self,
-        headers: &HeaderMap,
-        limit: BodyLimit,
-    ) -> Result<OwnedSemaphorePermit, ApiError> {
-        let bytes = declared_length(headers)
-            .unwrap_or(limit.bytes)
-            .min(limit.bytes);
-        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.memory).try_acquire_many_owned(units);
-        room.map_err(|_| ApiError::unavailable("too-busy", "too many bodies are being read", 1))
+    /// 415 for another type, 503 when too many bodies are in memory.
+    pub fn json_body(&self, request: Request, limit: BodyLimit) -> Result<JsonBody, ApiError> {
+        JsonBody::of(request, limit, |bytes| {
+            let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
+            let room = Arc::clone(&self.memory).try_acquire_many_owned(units);
+            room.map_err(|_| ApiError::unavailable("too-busy", "too many bodies are being read", 1))
+        })
     }
 
-    /// A semaphore that bounds `bytes` for [`App::room_for_body`].
+    /// A semaphore that bounds `bytes` for [`App::json_body`].
     pub fn memory_bound(bytes: usize) -> Arc<Semaphore> {
         let units = (bytes / MEMORY_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
         Arc::new(Semaphore::new(units))
@@ -81,28 +77,16 @@ impl App {
         Partition::of(channel, self.bus.partitions())
     }
 
-    /// Queues an entry for the log; its place once it is durable.
-    ///
-    /// # Errors
-    /// 503 when the log is full or away, 413 when no frame can hold the entry.
+    /// Queues an entry for the log; its place once it is durable, of which [`not_appended`] tells what
+    /// went wrong.
     pub fn append(
         &self,
-        channel: &ChannelName,
+        partition: Partition,
         body: EntryBody,
-    ) -> impl Future<Output = Result<(Partition, Position), ApiError>> + use<> {
+    ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
         let mut entry = Entry::new(now(), body);
         entry.traceparent = nixfleet_service::trace::current_traceparent();
-        let partition = self.partition(channel);
-        let appended = self.input.append(partition, entry);
-        async move {
-            match appended.await {
-                Ok(position) => {
-                    tracing::debug!(%partition, seq = position.seq, index = position.index, "appended");
-                    Ok((partition, position))
-                }
-                Err(error) => Err(not_appended(&error)),
-            }
-        }
+        self.input.append(partition, entry)
     }
 
     /// Longest time a dispatch request is held open.
@@ -111,7 +95,7 @@ impl App {
     }
 }
 
-/// Why an entry is not in the log.
+/// Why an entry is not in the log: 503 when the log is full or away, 413 when no frame can hold the entry.
 pub fn not_appended(error: &AppendError) -> ApiError {
     match error {
         AppendError::Full(_) => {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nixfleet_proto::subject::Partition;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -59,9 +59,15 @@ impl Sink {
         if let Err(error) = &result {
             tracing::warn!(partition = %self.partition, entries, %error, "a frame was not stored");
         }
+        // Given back together: each on its own would lock the semaphore.
+        let mut room: Option<OwnedSemaphorePermit> = None;
         for (waiter, answer) in frame.answers(result) {
             if waiter.answer.send(answer).is_err() {
                 tracing::debug!(partition = %self.partition, "nobody waits for the answer any more");
+            }
+            match &mut room {
+                Some(room) => room.merge(waiter.room),
+                None => room = Some(waiter.room),
             }
         }
     }

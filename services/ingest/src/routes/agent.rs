@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::access::{Agent, DISPATCH_ROUTE};
 use crate::board::QueuedDispatch;
-use crate::body::{parse, read_json_body};
+use crate::body::parse;
 use crate::bounds::{check_text, check_time};
 use crate::error::ApiError;
 use crate::events::{require_own_host, require_strict_id};
@@ -42,10 +42,10 @@ async fn answer_heartbeat(
     request: Request,
 ) -> Result<Response, ApiError> {
     let limit = app.config.event_body();
-    let room = app.room_for_body(request.headers(), limit)?;
-    let bytes = read_json_body(request, limit).await?;
+    let mut body = app.json_body(request, limit)?;
+    let bytes = body.read().await?;
     let request: HeartbeatRequest = parse(&bytes)?;
-    drop((bytes, room));
+    drop((bytes, body));
     require_own_host(&identity, &request.hostname)?;
     if let Some(rollout_id) = &request.rollout_id {
         require_strict_id(rollout_id)?;

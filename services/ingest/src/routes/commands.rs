@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::rollout_id;
 use crate::access::operators_only;
-use crate::body::{parse, read_json_body};
+use crate::body::parse;
 use crate::bounds::check_text;
 use crate::error::ApiError;
 use crate::identity::Identity;
-use crate::state::App;
+use crate::state::{App, not_appended};
 
 /// Longest reason: people write sentences, not files.
 const MAX_REASON_BYTES: usize = 4 * 1024;
@@ -61,8 +61,8 @@ async fn clear_rollout(
 ) -> Result<(StatusCode, Json<Appended>), ApiError> {
     let rollout_id: RolloutId = rollout_id(id)?;
     let limit = app.config.event_body();
-    let _room = app.room_for_body(request.headers(), limit)?;
-    let bytes = read_json_body(request, limit).await?;
+    let mut body = app.json_body(request, limit)?;
+    let bytes = body.read().await?;
     let clearance: Clearance = parse(&bytes)?;
     check_reason(&clearance.reason)?;
     check_waived(&clearance.waived_hosts)?;
@@ -135,7 +135,9 @@ async fn append(
 ) -> Result<(StatusCode, Json<Appended>), ApiError> {
     let body = EntryBody::Operator { command };
     let name = body.name();
-    let (partition, position) = app.append(channel, body).await?;
+    let partition = app.partition(channel);
+    let appended = app.append(partition, body).await;
+    let position = appended.map_err(|error| not_appended(&error))?;
     tracing::info!(command = name, %partition, seq = position.seq, "operator command appended");
     let partition = partition.number();
     Ok((

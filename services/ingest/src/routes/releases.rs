@@ -9,7 +9,7 @@ use http::StatusCode;
 use nixfleet_trust::{InPlace, ReleaseBundle, ReleaseUpload};
 
 use crate::access::publishers_only;
-use crate::body::{parse_in_place, read_json_body};
+use crate::body::parse_in_place;
 use crate::error::ApiError;
 use crate::push::{Accepted, push};
 use crate::state::App;
@@ -29,8 +29,8 @@ async fn take_release(
     let _turn = one_at_a_time
         .map_err(|_| ApiError::unavailable("too-busy", "another release is being pushed", 5))?;
     let limit = app.config.release_body();
-    let _room = app.room_for_body(request.headers(), limit)?;
-    let bytes = read_json_body(request, limit).await?;
+    let mut body = app.json_body(request, limit)?;
+    let bytes = body.read().await?;
     // Reading hundreds of megabytes would keep other requests waiting.
     let bundle = tokio::task::spawn_blocking(move || read(&bytes)).await;
     let bundle = bundle.map_err(|error| ApiError::internal("reading a release", &error))?;
