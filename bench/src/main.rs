@@ -43,6 +43,9 @@ struct Arguments {
     /// Seconds for which a load is kept up.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Agents of the stage `ingest-single`, each with a connection and a request open.
+    #[arg(long, default_value_t = gate::SINGLE.agents)]
+    agents: usize,
     /// Folds the lives of that many hosts and prints the memory it took; used by the stage `growth`.
     #[arg(long, hide = true)]
     probe_memory: Option<usize>,
@@ -138,6 +141,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         rounds: arguments.rounds,
         seconds: arguments.seconds,
     };
+    let single = gate::Kind {
+        agents: arguments.agents,
+        ..gate::SINGLE
+    };
     for (stage, rounds) in arguments.measured() {
         let on_servers = Options {
             rounds,
@@ -150,7 +157,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             Stage::Reducer => block_on(servers::reducer::run(on_servers)),
             Stage::Applier => block_on(servers::applier::run(on_servers)),
             Stage::Eventlog => block_on(servers::eventlog::run(on_servers)),
-            Stage::IngestSingle => block_on(gate::run(gate::SINGLE, on_servers)),
+            Stage::IngestSingle => block_on(gate::run(single, on_servers)),
             Stage::IngestArray => block_on(gate::run(gate::ARRAY, on_servers)),
             Stage::EndToEnd => block_on(servers::whole::run(on_servers, &report.figures)),
             Stage::Dispatch => block_on(servers::dispatch::run(on_servers)),

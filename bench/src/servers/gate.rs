@@ -22,8 +22,6 @@ use super::{Options, say};
 use crate::fleet::Fleet;
 use crate::report::{Figure, Target};
 
-/// Agents, each with its certificate and its connection; all of them send at once.
-const AGENTS: usize = 128;
 /// Least part of what the server manages without a log.
 const TARGET: f64 = 0.60;
 /// Most milliseconds of all but one of a hundred answers at half the largest rate.
@@ -42,17 +40,21 @@ pub struct Kind {
     pub stage: &'static str,
     /// Events of one request.
     pub events: usize,
+    /// Agents, each with its certificate and its connection; all of them send at once.
+    pub agents: usize,
 }
 
 /// One event per request.
 pub const SINGLE: Kind = Kind {
     stage: "ingest-single",
     events: 1,
+    agents: 1_000,
 };
-/// As many events as a request may have.
+/// As many events as a request may have, and no more agents than the queue of a partition has room for.
 pub const ARRAY: Kind = Kind {
     stage: "ingest-array",
     events: 100,
+    agents: 128,
 };
 
 /// Samples of all rounds.
@@ -72,7 +74,7 @@ struct Samples {
 /// # Errors
 /// When a server or program is missing, or an event is refused.
 pub async fn run(kind: Kind, options: Options) -> Result<Vec<Figure>> {
-    let fleet = Fleet::of(AGENTS);
+    let fleet = Fleet::of(kind.agents);
     let mut samples = Samples::default();
     for round in 1..=options.rounds {
         let time = Duration::from_secs(options.seconds);
@@ -96,7 +98,7 @@ pub async fn run(kind: Kind, options: Options) -> Result<Vec<Figure>> {
 }
 
 fn figures(kind: Kind, samples: Samples) -> Vec<Figure> {
-    let Kind { stage, events } = kind;
+    let Kind { stage, events, .. } = kind;
     let name = if events == 1 {
         "single events".to_owned()
     } else {
@@ -131,7 +133,7 @@ async fn measure(
 ) -> Result<()> {
     let gate = Gate::start(&[]).await?;
     let bus = gate.world.bus().await?;
-    let events = (0..AGENTS)
+    let events = (0..kind.agents)
         .map(|number| Events::of(fleet, number))
         .collect();
     let mut agents = gate.agents(events).await?;
@@ -141,7 +143,7 @@ async fn measure(
         rate: None,
     };
     let meter = gate.meter()?;
-    let seen = load::run(&mut agents, AGENTS, plan).await?;
+    let seen = load::run(&mut agents, kind.agents, plan).await?;
     samples.notes.push(meter.cores()?);
     let rate = seen.rate() * kind.events as f64;
     samples.rates.push(rate);
@@ -153,7 +155,7 @@ async fn measure(
         rate: Some(half),
         ..plan
     };
-    let seen = load::run(&mut agents, AGENTS, plan).await?;
+    let seen = load::run(&mut agents, kind.agents, plan).await?;
     samples.idle_tails.push(seen.quantile(0.99));
     drop(agents);
     gate.stop()?;
@@ -311,7 +313,7 @@ async fn without_log(kind: Kind, gate: &Gate, (fleet, time): (&Fleet, Duration))
     let config = &gate.world.config;
     let (mut process, port) =
         nothing::start(&config.dir, &config.server, &config.authority).await?;
-    let events = (0..AGENTS)
+    let events = (0..kind.agents)
         .map(|number| Events::of(fleet, number))
         .collect();
     let mut agents = load::connect(ports::local(port), &config.authority, events).await?;
@@ -320,7 +322,7 @@ async fn without_log(kind: Kind, gate: &Gate, (fleet, time): (&Fleet, Duration))
         time,
         rate: None,
     };
-    let seen: Seen = load::run(&mut agents, AGENTS, plan).await?;
+    let seen: Seen = load::run(&mut agents, kind.agents, plan).await?;
     process.kill()?;
     Ok(seen.rate() * kind.events as f64)
 }
