@@ -33,7 +33,7 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     let path = request.extensions().get::<MatchedPath>().cloned();
     let route = path.as_ref().map_or("(unknown)", MatchedPath::as_str);
     let peer = request.extensions_mut().remove::<Peer>();
-    let (visit, entered) = Visit::enter(&app, (route, peer), &request);
+    let (mut visit, entered) = Visit::enter(&app, (route, peer), &request);
     let answer = async {
         match entered {
             Ok(identity) => {
@@ -83,7 +83,7 @@ impl Visit {
 
     /// Waits for the answer, and has it counted.
     pub async fn answered(
-        self,
+        &mut self,
         route: &str,
         answer: Pin<&mut impl Future<Output = Response>>,
         count: impl FnOnce(StatusCode, Duration),
@@ -91,7 +91,7 @@ impl Visit {
         let answered = nixfleet_service::panic::contained(answer);
         let answered = AssertUnwindSafe(answered).catch_unwind();
         let answered = answered.instrument(self.span.clone()).await;
-        drop(self.room);
+        self.room = None;
         let response = answered.unwrap_or_else(|_panic| {
             // The panic hook has logged what and where.
             ApiError::internal("answering a request", &"a panic").into_response()

@@ -67,7 +67,7 @@ impl Gateway {
 /// kept.
 fn take_events(parts: Arc<Parts>, peer: Peer, request: Request) -> BoxFuture<'static, Answered> {
     let app = &parts.app;
-    let (visit, entered) = Visit::enter(app, (EVENTS_ROUTE, Some(peer)), &request);
+    let (mut visit, entered) = Visit::enter(app, (EVENTS_ROUTE, Some(peer)), &request);
     let entered = entered.and_then(|identity| {
         require(&identity, &[Role::Agent])?;
         Ok((identity, app.json_body(request, app.config.event_body())?))
