@@ -7,15 +7,14 @@ use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody};
 use axum::response::Response;
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use futures::future::BoxFuture;
+use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::BoxError;
 
 use crate::clients::{Client, Clients, Seat};
 use crate::config::Config;
@@ -186,11 +185,7 @@ struct Connection {
     _open: OpenConnection,
 }
 
-impl<B> tower::Service<http::Request<B>> for Served
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+impl tower::Service<http::Request<Incoming>> for Served {
     type Response = Response;
     type Error = Infallible;
     type Future = Answering;
@@ -199,7 +194,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
         let connection = &*self.0;
         connection.asked.store(true, Ordering::Relaxed);
         connection.gateway.answer(connection.peer.clone(), request)

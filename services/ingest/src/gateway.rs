@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::future::RouteFuture;
 use futures::future::{BoxFuture, Either};
 use http::Method;
-use tower::{BoxError, Service};
+use hyper::body::Incoming;
+use tower::Service;
 
 use crate::access::{Visit, require};
 use crate::answers::Answers;
@@ -49,11 +50,7 @@ impl Gateway {
     }
 
     /// Answers a request of a peer.
-    pub fn answer<B>(&self, peer: Peer, request: http::Request<B>) -> Answering
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    pub fn answer(&self, peer: Peer, request: http::Request<Incoming>) -> Answering {
         let mut request = request.map(Body::new);
         if request.method() == Method::POST && request.uri().path() == EVENTS_ROUTE {
             return Either::Left(take_events(Arc::clone(&self.0), peer, request));
@@ -88,11 +85,7 @@ fn take_events(parts: Arc<Parts>, peer: Peer, request: Request) -> BoxFuture<'st
 }
 
 /// Without a connection that tells who asks, everyone is a stranger.
-impl<B> Service<http::Request<B>> for Gateway
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+impl Service<http::Request<Incoming>> for Gateway {
     type Response = Response;
     type Error = Infallible;
     type Future = Answering;
@@ -101,7 +94,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Answering {
+    fn call(&mut self, request: http::Request<Incoming>) -> Answering {
         self.answer(Peer::Anonymous, request)
     }
 }

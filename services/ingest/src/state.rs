@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
+use futures::TryFutureExt as _;
 use nixfleet_bus::{AppendError, Bus, InputPublisher};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, EntryBody, Position, Timestamp};
@@ -86,7 +87,10 @@ impl App {
     ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
         let mut entry = Entry::new(now(), body);
         entry.traceparent = nixfleet_service::trace::current_traceparent();
-        self.input.append(partition, entry)
+        let appended = self.input.append(partition, entry);
+        appended.inspect_ok(move |at| {
+            tracing::debug!(%partition, seq = at.seq, index = at.index, "appended");
+        })
     }
 
     /// Longest time a dispatch request is held open.

@@ -185,4 +185,6 @@ async fn unknown_paths_and_methods_have_error_bodies() {
         operator.post("/v1/whoami", &json!({})).await.refusal(),
         method
     );
+    let events = operator.get("/v1/agent/events").await;
+    assert_eq!(events.refusal(), method);
 }
