@@ -1,6 +1,7 @@
 //! Appending to the input logs: one publisher per partition, one message of it in flight.
 
 mod lane;
+mod pace;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::Bus;
 use crate::fate::AppendError;
 use crate::framing::{FrameLimits, Run};
 use lane::Publisher;
+use pace::Enough;
 
 /// Appends entries; cheap to clone, all clones share the publishers of the process.
 #[derive(Clone)]
@@ -26,6 +28,7 @@ pub(crate) struct Shared {
     bus: Bus,
     lanes: Vec<Lane>,
     limits: FrameLimits,
+    enough: Arc<Enough>,
 }
 
 /// The way to one partition's publisher.
@@ -60,10 +63,12 @@ impl Shared {
             bytes: config.frame_max_bytes,
         };
         let capacity = config.input_queue_entries;
+        let enough = Arc::<Enough>::default();
         let lanes = Partition::all(config.partitions)
             .map(|partition| {
                 let (queue, queued) = mpsc::channel(capacity);
-                let publisher = Publisher::new(&bus, partition, queued, limits);
+                let publisher =
+                    Publisher::new(&bus, partition, queued, (limits, Arc::clone(&enough)));
                 bus.tracker().spawn(publisher.run(closing.clone()));
                 Lane {
                     queue,
@@ -71,13 +76,24 @@ impl Shared {
                 }
             })
             .collect();
-        Self { bus, lanes, limits }
+        Self {
+            bus,
+            lanes,
+            limits,
+            enough,
+        }
     }
 }
 
 impl InputPublisher {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// So many clients append and wait for their answers, in all partitions together: the more, the
+    /// larger become the frames of a partition under load.
+    pub fn expect_clients(&self, clients: usize) {
+        self.shared.enough.expect(clients);
     }
 
     /// Queues one entry; its position once it is durable. Nothing of the entry is kept but what is

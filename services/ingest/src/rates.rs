@@ -9,12 +9,15 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use nixfleet_service::CancellationToken;
+use tokio::time::interval;
 
 use crate::config::LimitsConfig;
 use crate::error::ApiError;
 
 /// How often hosts that have their whole burst again are forgotten.
 const FORGET: Duration = Duration::from_secs(30);
+/// How often those that are remembered are counted.
+const COUNT: Duration = Duration::from_secs(1);
 
 type Buckets<C> =
     RateLimiter<Arc<str>, HashMapStateStore<Arc<str>>, C, NoOpMiddleware<<C as Clock>::Instant>>;
@@ -81,22 +84,23 @@ impl<C: Clock + Clone> Rates<C> {
         self.buckets.shrink_to_fit();
     }
 
-    /// Forgets idle hosts from time to time until stopped.
-    pub async fn keep_small(&self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(FORGET);
+    /// Forgets idle hosts from time to time until stopped, and says how many there are.
+    pub async fn keep_small(&self, stop: CancellationToken, count: impl Fn(usize)) {
+        let (mut forget, mut counted) = (interval(FORGET), interval(COUNT));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = tick.tick() => {}
+                _ = forget.tick() => self.forget_idle(),
+                _ = counted.tick() => count(self.buckets.len()),
             }
-            self.forget_idle();
-            metrics::gauge!("nixfleet_rated_hosts").set(self.buckets.len() as f64);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use governor::clock::FakeRelativeClock;
 
     use super::*;
@@ -145,5 +149,22 @@ mod tests {
         clock.advance(Duration::from_secs(2));
         assert_eq!(refusal(rates.take(&host(3), 1)), None);
         assert_eq!(rates.buckets.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_are_counted_and_quiet_ones_forgotten_until_it_stops() {
+        let (rates, clock) = rates(10);
+        assert_eq!(refusal(rates.take(&"a".into(), 1)), None);
+        let (stop, last) = (CancellationToken::new(), Cell::new(None));
+        let said = async {
+            tokio::time::sleep(COUNT * 2).await;
+            assert_eq!(last.get(), Some(1));
+            clock.advance(FORGET);
+            tokio::time::sleep(FORGET).await;
+            assert_eq!(last.get(), Some(0));
+            stop.cancel();
+        };
+        let kept = rates.keep_small(stop.clone(), |hosts| last.set(Some(hosts)));
+        futures::join!(kept, said);
     }
 }

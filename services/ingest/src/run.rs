@@ -114,7 +114,11 @@ fn spawn_followers(
     });
     let (limited, stopping) = (Arc::clone(app), stop.clone());
     tasks.spawn("rates", async move {
-        limited.rates.keep_small(stopping).await;
+        let count = |hosts: usize| {
+            metrics::gauge!("nixfleet_rated_hosts").set(hosts as f64);
+            limited.input.expect_clients(hosts);
+        };
+        limited.rates.keep_small(stopping, count).await;
         Ok(())
     });
     let reload = tls::reload(app.config.tls.clone(), certificates, stop.clone());

@@ -1,6 +1,7 @@
 //! One partition's way into its input log: frames leave one after the other, each with the entries that
 //! came while the one before was on its way, and a little longer under load.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
@@ -12,18 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::pace::{Enough, PACE};
 use super::{Queued, Waiter};
 use crate::Bus;
 use crate::fate::{AppendError, Attempt, Refusal};
 use crate::framing::{Frame, FrameBuffer, FrameLimits};
 use crate::publish::{Outgoing, pauses};
-
-/// Least time from one small frame to the next, unless another waits behind it. Every frame is a write
-/// to the disk of the log and a message to each of its readers: under load this makes fewer and larger
-/// ones of them. An entry that comes alone waits for nothing.
-const PACE: Duration = Duration::from_millis(4);
-/// Entries of a frame that is worth a message of its own.
-const ENOUGH: usize = 64;
 
 /// Where frames of one partition go.
 #[derive(Clone)]
@@ -135,6 +130,7 @@ pub(super) struct Publisher {
     sink: Sink,
     queued: mpsc::Receiver<Queued>,
     buffer: FrameBuffer<Waiter>,
+    enough: Arc<Enough>,
 }
 
 impl Publisher {
@@ -143,13 +139,14 @@ impl Publisher {
         bus: &Bus,
         partition: Partition,
         queued: mpsc::Receiver<Queued>,
-        limits: FrameLimits,
+        (limits, enough): (FrameLimits, Arc<Enough>),
     ) -> Self {
         Self {
             partition,
             sink: Sink::new(bus, partition),
             queued,
             buffer: FrameBuffer::new(limits),
+            enough,
         }
     }
 
@@ -164,7 +161,7 @@ impl Publisher {
             if in_flight.is_none() {
                 self.gather();
                 let now = Instant::now();
-                let leaves = now >= due || !open || !self.buffer.is_small(ENOUGH);
+                let leaves = now >= due || !open || !self.is_small();
                 if let Some(frame) = leaves.then(|| self.buffer.take()).flatten() {
                     in_flight = Some(self.sink.clone().publish(frame).boxed());
                     due = now + PACE;
@@ -173,7 +170,7 @@ impl Publisher {
             if in_flight.is_none() && !open {
                 break;
             }
-            let waits = in_flight.is_none() && self.buffer.is_small(ENOUGH);
+            let waits = in_flight.is_none() && self.is_small();
             tokio::select! {
                 () = tokio::time::sleep_until(due), if waits => {}
                 () = closing.cancelled(), if !self.queued.is_closed() => self.queued.close(),
@@ -189,6 +186,11 @@ impl Publisher {
             }
         }
         tracing::debug!(partition = %self.partition, "the input publisher ended");
+    }
+
+    /// True when the next frame may wait for more entries.
+    fn is_small(&self) -> bool {
+        self.buffer.is_small(self.enough.get())
     }
 
     /// Takes everything that is ready without waiting.
