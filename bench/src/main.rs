@@ -131,7 +131,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         return block_on(servers::nothing::serve(&arguments.serve_nothing));
     }
     let mut report = Report {
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: command(std::env::args().skip(1)),
         machine: machine(),
         figures: Vec::new(),
     };
@@ -188,6 +188,16 @@ fn machine() -> String {
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     format!("{model}, {cores} cores")
+}
+
+/// What a reader types to have the same measured, wherever the program was.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    let typed = ["cargo", "xtask", "bench"].map(str::to_owned);
+    typed
+        .into_iter()
+        .chain(arguments)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]

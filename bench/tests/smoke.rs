@@ -40,6 +40,7 @@ fn stages_in_memory_run_and_their_figures_parse() -> Result<()> {
     for picture in ["growth.svg", "stages.svg"] {
         let text = std::fs::read_to_string(pictures.join(picture))?;
         ensure!(text.starts_with("<svg"), "{picture}: {text}");
+        ensure!(text.contains("\ncargo xtask bench --"), "{picture}: {text}");
     }
     Ok(())
 }
