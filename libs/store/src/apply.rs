@@ -6,7 +6,6 @@ use nixfleet_proto::subject::Partition;
 use serde::Serialize;
 
 use crate::cursor;
-use crate::encoded::Encoded;
 use crate::error::{ApplyError, DbError};
 use crate::rows::{Applied, TurnRows};
 use crate::store::Store;
@@ -17,6 +16,8 @@ mod columns;
 mod open;
 pub(crate) mod rebuild;
 mod records;
+
+use records::HostParams;
 
 impl Store {
     /// Writes the rows of one turn and moves the cursor from `previous_out_seq` (0: there is none)
@@ -69,7 +70,7 @@ impl Store {
 /// transaction, and needs no database: it may be done while the turn before is written.
 #[derive(Debug)]
 pub struct TurnRecords {
-    hosts: Vec<Encoded>,
+    hosts: Vec<HostParams>,
 }
 
 impl TurnRecords {

@@ -13,6 +13,7 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Health};
 use nixfleet_store::{ApplyError, ReadError as StoreReadError};
+use tokio::task::spawn_blocking;
 
 use crate::retry::Pauses;
 use crate::run::{floors, migrate};
@@ -123,7 +124,10 @@ async fn try_follow(
             + read.len();
         lag(turns.partition, reader.pending() + waiting as u64);
         let is_behind = prepared.is_some() || !read.is_empty() || reader.is_behind();
-        if !is_behind && turn.outcomes() < outcomes_max {
+        let was_full = turn.outcomes() >= outcomes_max;
+        // Letting go of thousands of records takes a while, in which the next turn can be written.
+        spawn_blocking(move || drop(turn));
+        if !is_behind && !was_full {
             unless(stop, tokio::time::sleep(REST)).await;
         }
     }

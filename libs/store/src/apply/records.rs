@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use deadpool_postgres::Transaction;
+use futures::future::try_join_all;
 use nixfleet_proto::entry::Position;
 use nixfleet_proto::{ClosureHash, RolloutId};
 use tokio_postgres::types::{ToSql, Type};
@@ -16,6 +17,13 @@ use crate::json::Json;
 use crate::rows::{Applied, HostChange, HostKey, RolloutChange, Stamp};
 use crate::sql::sql;
 use crate::text::encode;
+
+/// Hosts that one statement writes. The statements of a turn are sent one behind the other: the database
+/// works on one while the next is on its way, and what it has to hold of one stays small.
+const HOSTS_PER_STATEMENT: usize = 256;
+
+/// Hosts of one statement as it takes them.
+pub(super) type HostParams = Vec<Encoded>;
 
 /// The columns every row takes from its entry.
 #[derive(Debug, Default)]
@@ -72,14 +80,19 @@ pub(super) async fn update_rollouts(
     Ok(())
 }
 
-/// The parameters of the statement that writes hosts.
+/// The parameters of the statements that write hosts.
 pub(super) fn host_params(
     changes: &BTreeMap<HostKey, HostChange>,
-) -> Result<Vec<Encoded>, ApplyError> {
+) -> Result<Vec<HostParams>, ApplyError> {
+    let changes: Vec<_> = changes.iter().collect();
+    changes.chunks(HOSTS_PER_STATEMENT).map(params_of).collect()
+}
+
+fn params_of(changes: &[(&HostKey, &HostChange)]) -> Result<HostParams, ApplyError> {
     let (mut ids, mut hostnames, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let mut stamps = StampColumns::default();
     let mut columns = HostColumns::default();
-    for ((id, hostname), change) in changes {
+    for ((id, hostname), change) in changes.iter().copied() {
         ids.push(encode(id.as_str()));
         hostnames.push(encode(hostname.as_str()));
         records.push(Json(record_json(&change.record)?));
@@ -104,15 +117,16 @@ pub(super) fn host_params(
 pub(super) async fn update_hosts(
     transaction: &Transaction<'_>,
     changes: &BTreeMap<HostKey, HostChange>,
-    params: &[Encoded],
+    params: &[HostParams],
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| param as _).collect();
-    let touched = sql!("hosts_update").execute(transaction, &params).await?;
-    applied.expect(touched, changes.len());
+    let statement = sql!("hosts_update");
+    let parts = params.iter().map(async |part| {
+        let params: Vec<&(dyn ToSql + Sync)> = part.iter().map(|param| param as _).collect();
+        statement.execute(transaction, &params).await
+    });
+    let touched = try_join_all(parts).await?;
+    applied.expect(touched.into_iter().sum(), changes.len());
     Ok(())
 }
 

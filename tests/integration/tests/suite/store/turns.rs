@@ -274,6 +274,31 @@ async fn changes_of_rollouts_nobody_opened_are_counted_as_orphans() {
 }
 
 #[tokio::test]
+async fn a_turn_changes_more_hosts_than_one_statement_writes() {
+    let (store, _database) = store("store_many").await;
+    let (id, nobody) = (rollout_id("stable@4f"), rollout_id("edge@4f"));
+    let rows = opening(&id, 600);
+    let opened = store.apply_turn(partition(), 0, &rows, &cursor(1)).await;
+    opened.unwrap();
+    let mut rows = host_change(pending(&nobody, 0), 3);
+    for index in 0..600 {
+        let mut host = pending(&id, index);
+        host.last_event_seq = index as u64 + 1;
+        rows.hosts.extend(host_change(host, 4).hosts);
+    }
+    let applied = store.apply_turn(partition(), 1, &rows, &cursor(2)).await;
+    let applied = applied.unwrap();
+    assert_eq!((applied.rows, applied.orphans), (600, 1));
+    let seqs: Vec<u64> = load(&store)
+        .await
+        .hosts
+        .iter()
+        .map(|host| host.record.last_event_seq)
+        .collect();
+    assert_eq!(seqs, (1..=600).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
 async fn a_large_rollout_opens_in_one_turn() {
     let (store, _database) = store("store_large").await;
     let id = rollout_id("stable@4f");
