@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, anyhow};
 use nixfleet_bus::{Bus, BusConfig, Floors};
+use nixfleet_harness::postgres::execute;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{Database, Nats, Postgres, Service, Stack, StackConfig, scratch};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -36,7 +37,8 @@ pub fn postgres() -> Result<&'static Postgres> {
         .map_err(|error| anyhow!("{error}"))
 }
 
-/// A new database with the schema and the rights of every service.
+/// A new database with the schema and the rights of every service. What was written before is on the disk:
+/// the server would write it while something else is measured.
 ///
 /// # Errors
 /// When the server is missing or refuses.
@@ -48,6 +50,7 @@ pub async fn database() -> Result<(Database, Store)> {
         ..DatabaseConfig::default()
     })?;
     store.migrate().await.context("making the schema")?;
+    execute(&postgres()?.superuser_url("postgres"), "CHECKPOINT").await?;
     Ok((database, store))
 }
 
