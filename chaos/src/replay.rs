@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use nixfleet_bus::{Bus, ManifestStore};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::left::Left;
+use nixfleet_proto::left::leave;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{EntryBody, ManifestHash, Outcome, PlanAction, Position};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -88,7 +88,7 @@ pub fn against_output(log: &Logs, replayed: &Replayed) -> Vec<String> {
         epoch = epoch.max(output.frame.epoch);
         let published = &output.frame.outcomes;
         let mut folded: Vec<Outcome> = wanted.by_ref().take(published.len()).cloned().collect();
-        Left::by(&mut folded);
+        leave(&mut folded);
         for outcome in published.iter().skip(folded.len()) {
             let position = outcome.position;
             faults.push(format!(

@@ -22,45 +22,22 @@ pub fn last_records(outcomes: &[Outcome]) -> LastRecords<'_> {
     records.collect()
 }
 
-/// What outcomes left to later ones.
-#[derive(Debug, Default)]
-pub struct Left {
-    /// The records they had, by their places.
-    before: Vec<(usize, Vec<Arc<HostRecord>>)>,
-}
-
-impl Left {
-    /// Takes the records out of these outcomes that a later one has.
-    pub fn by(outcomes: &mut [Outcome]) -> Self {
-        let last = last_records(outcomes);
-        let outcomes_before = outcomes.iter().enumerate();
-        let leaving = outcomes_before.filter_map(|(place, outcome)| {
-            let records = outcome.verdict.host_records();
-            let is_last = |record: &&Arc<HostRecord>| last.get(&record.key()) == Some(&place);
-            let is_left = !records.iter().all(|record| is_last(&record));
-            is_left.then(|| (place, records.iter().filter(is_last).cloned().collect()))
-        });
-        let mut before: Vec<_> = leaving.collect();
-        exchange(outcomes, &mut before);
-        Self { before }
+/// Takes the records out of these outcomes that a later one has; true when there were any.
+pub fn leave(outcomes: &mut [Outcome]) -> bool {
+    let last = last_records(outcomes);
+    let places = outcomes.iter().enumerate();
+    let leaving = places.filter_map(|(place, outcome)| {
+        let records = outcome.verdict.host_records();
+        let is_last = |record: &&Arc<HostRecord>| last.get(&record.key()) == Some(&place);
+        let is_left = !records.iter().all(|record| is_last(&record));
+        is_left.then(|| (place, records.iter().filter(is_last).cloned().collect()))
+    });
+    let leaving: Vec<_> = leaving.collect();
+    let any = !leaving.is_empty();
+    for (place, records) in leaving {
+        outcomes[place].verdict.replace_host_records(records);
     }
-
-    /// True when each outcome has all its records.
-    pub fn is_empty(&self) -> bool {
-        self.before.is_empty()
-    }
-
-    /// Gives the outcomes back what they had.
-    pub fn put_back(mut self, outcomes: &mut [Outcome]) {
-        exchange(outcomes, &mut self.before);
-    }
-}
-
-fn exchange(outcomes: &mut [Outcome], records: &mut [(usize, Vec<Arc<HostRecord>>)]) {
-    for (place, records) in records {
-        let others = std::mem::take(records);
-        *records = outcomes[*place].verdict.replace_host_records(others);
-    }
+    any
 }
 
 #[cfg(test)]
@@ -110,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_outcome_that_changed_a_host_has_its_record_and_it_can_be_put_back() {
+    fn the_last_outcome_that_changed_a_host_has_its_record() {
         let whole = [
             changed(1, &[("s@1", "a"), ("s@1", "b")]),
             changed(2, &[("s@2", "a")]),
@@ -118,12 +95,9 @@ mod tests {
             changed(4, &[("s@1", "a")]),
         ];
         let mut outcomes = whole.clone();
-        let left = Left::by(&mut outcomes);
+        assert!(leave(&mut outcomes));
         assert_eq!(said(&outcomes), [vec!["b"], vec!["a"], vec![], vec!["a"]]);
         assert_eq!(outcomes[3], whole[3]);
-        assert!(!left.is_empty());
-        left.put_back(&mut outcomes);
-        assert_eq!(outcomes, whole);
-        assert!(Left::by(&mut outcomes[1..]).is_empty());
+        assert!(!leave(&mut outcomes));
     }
 }

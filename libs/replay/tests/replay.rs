@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::left::Left;
+use nixfleet_proto::left::leave;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{
     Entry, EntryBody, Gate, Hold, HostEvent, HostEventBody, HostState, InputMark, Minutes,
@@ -152,7 +152,7 @@ impl Archive {
     /// As owners write it: the record of a host is in the last outcome of a frame that changed it.
     fn said_once(mut self) -> Self {
         for (_, frame) in &mut self.frames {
-            Left::by(&mut frame.outcomes);
+            leave(&mut frame.outcomes);
         }
         self
     }

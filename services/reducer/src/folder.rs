@@ -7,7 +7,7 @@ use nixfleet_bus::Landmark;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{Entry, EntryBody, InputMark, ManifestHash, PlanAction, Position, mutant};
 
-use crate::writing::{FRAME_OVERHEAD_BYTES, Folded, Run};
+use crate::writing::{FRAME_OVERHEAD_BYTES, Run};
 
 /// One entry, or an undecodable message that is covered and passed over.
 #[derive(Debug, Clone)]
@@ -64,17 +64,14 @@ pub struct Start {
     pub next: Position,
 }
 
-/// Bytes of a usual outcome, until some were written.
-const OUTCOME_BYTES: usize = 1_024;
-
 /// The state of a partition with what waits to be folded into it.
 #[derive(Debug)]
 pub struct Folder {
     state: PartitionState,
     epoch: u64,
     limits: Limits,
-    /// Bytes of an outcome, as of the last run that was written.
-    outcome_bytes: usize,
+    /// Bytes of the last run: room for the next.
+    run_bytes: usize,
     backlog: VecDeque<Item>,
     last_input: Option<InputMark>,
     last_input_id: Option<Arc<str>>,
@@ -88,7 +85,7 @@ impl Folder {
             state,
             epoch,
             limits,
-            outcome_bytes: OUTCOME_BYTES,
+            run_bytes: 0,
             backlog: VecDeque::new(),
             last_input: start.last_input,
             last_input_id: start.last_input_id,
@@ -124,7 +121,7 @@ impl Folder {
 
     /// True when a run could take more than waits.
     pub fn has_room(&self) -> bool {
-        self.backlog.len() < self.run_entries()
+        self.backlog.len() < self.limits.entries
     }
 
     /// Queues what was read.
@@ -136,11 +133,13 @@ impl Folder {
         }
     }
 
-    /// Folds as much as probably fits into a frame, or all that waits. `None` when there was nothing.
+    /// Folds as much as fits into a frame, or all that waits. `None` when there was nothing.
     pub fn run(&mut self, pinned: &PinnedSet) -> Option<Run> {
-        let entries = self.run_entries().min(self.backlog.len());
-        let mut run = Run::new(self.epoch, entries, self.outcomes_bytes_max());
-        for item in self.backlog.drain(..entries) {
+        self.backlog.front()?;
+        let bytes_max = self.limits.bytes.saturating_sub(FRAME_OVERHEAD_BYTES);
+        // A bit more than before: room that was too small is made a second time.
+        let mut run = Run::new(self.epoch, bytes_max, self.run_bytes / 16 * 17);
+        while let Some(item) = self.backlog.pop_front() {
             self.next = item.mark.next();
             self.last_input = Some(item.mark);
             if self.last_input_id != item.msg_id {
@@ -149,29 +148,12 @@ impl Folder {
             let entry = item.entry.as_ref();
             let outcome = entry.map(|entry| self.state.apply(item.position(), entry, pinned));
             run.add(item, outcome);
+            if run.items() >= self.limits.entries || run.is_full() {
+                break;
+            }
         }
-        // A bit more than usual: room that was too small is made a second time.
-        run.ended(entries * self.outcome_bytes * 9 / 8)
-    }
-
-    /// Learns from a run that was written how large outcomes are.
-    pub fn learn(&mut self, frames: &[Folded]) {
-        let outcomes: usize = frames.iter().map(|folded| folded.entries).sum();
-        let bytes: usize = frames.iter().map(|folded| folded.payload.len()).sum();
-        if let Some(mean) = bytes.checked_div(outcomes) {
-            self.outcome_bytes = mean;
-        }
-    }
-
-    /// Entries of a run. Outcomes of one run are larger than those of the one before, so that a
-    /// sixteenth of the frame stays free: a run that has to be cut ends with a small frame.
-    fn run_entries(&self) -> usize {
-        let fitting = self.outcomes_bytes_max() / 16 * 15 / self.outcome_bytes.max(1);
-        fitting.clamp(1, self.limits.entries)
-    }
-
-    fn outcomes_bytes_max(&self) -> usize {
-        self.limits.bytes.saturating_sub(FRAME_OVERHEAD_BYTES)
+        self.run_bytes = run.bytes();
+        Some(run)
     }
 }
 
@@ -209,7 +191,6 @@ mod tests {
         while folder.has_work() {
             let run = folder.run(&PinnedSet::new()).unwrap();
             let written = run.write();
-            folder.learn(&written);
             frames.extend(written.into_iter().map(|folded| {
                 assert_eq!(folded.payload, serde_json::to_vec(&folded.frame).unwrap());
                 folded.frame
@@ -285,30 +266,35 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_is_larger_than_its_room_is_written_too() {
+        let mut folder = folder(1_000_000, 100);
+        let long = Item {
+            msg_id: Some("\u{1}".repeat(512).into()),
+            ..item(1, 0, 1)
+        };
+        folder.queue(vec![long]);
+        let written = folder.run(&PinnedSet::new()).unwrap().write();
+        let json = serde_json::to_vec(&written[0].frame).unwrap();
+        assert!(json.len() > 6 * 512 && written[0].payload == json);
+    }
+
+    #[test]
     fn a_run_that_is_cut_has_its_hash_at_its_end() {
         let mut folder = folder(FRAME_OVERHEAD_BYTES + 1_200, 100);
-        folder.outcome_bytes = 100;
         folder.queue((0..8).map(|index| item(1, index, 8)).collect());
         let mut run = folder.run(&PinnedSet::new()).unwrap();
-        assert_eq!(run.frame().outcomes.len(), 8);
         run.add_hash("hash".to_owned());
         let written = run.write();
-        let hashes = written
-            .iter()
-            .map(|folded| folded.frame.state_hash.is_some());
-        let hashes: Vec<bool> = hashes.collect();
-        assert_eq!(
-            hashes.iter().rposition(|hash| *hash),
-            Some(hashes.len() - 1)
-        );
-        assert_eq!(hashes.iter().filter(|hash| **hash).count(), 1);
-        let frames: Vec<_> = written.into_iter().map(|folded| folded.frame).collect();
-        assert!(frames.len() > 1);
+        let mut frames: Vec<_> = written.into_iter().map(|folded| folded.frame).collect();
+        let hashes = frames.iter().map(|frame| frame.state_hash.is_some());
+        assert_eq!(hashes.collect::<Vec<_>>(), [false, true]);
+        assert_eq!(frames[1].outcomes.len(), 1);
+        frames.extend(runs(&mut folder));
         check_chain(&frames, 8);
     }
 
     #[test]
-    fn a_run_takes_what_fits_by_the_size_of_those_before() {
+    fn a_run_ends_where_its_frame_is_full() {
         let mut folder = folder(FRAME_OVERHEAD_BYTES + 20_000, 1_000);
         folder.queue((0..400).map(|index| item(1, index, 400)).collect());
         let frames = runs(&mut folder);
@@ -317,11 +303,11 @@ mod tests {
             .iter()
             .map(|frame| serde_json::to_vec(frame).unwrap().len());
         let sizes: Vec<usize> = sizes.collect();
-        let [_, full @ .., _] = &*sizes else {
+        let [full @ .., _] = &*sizes else {
             panic!("{sizes:?}");
         };
         assert!(
-            full.len() > 2 && full.iter().all(|size| *size > 15_000),
+            full.len() > 2 && full.iter().all(|size| *size > 19_000),
             "{sizes:?}"
         );
         assert!(!folder.has_work() && folder.has_room());

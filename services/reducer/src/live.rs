@@ -1,4 +1,4 @@
-//! The live loop of an owner: read, fold, have written, publish, answer.
+//! The live loop of an owner: read, fold, write, publish, answer.
 
 mod frames;
 mod publishing;
@@ -21,16 +21,13 @@ use crate::config::Config;
 use crate::report;
 use crate::run::SERVICE;
 
-use frames::{Frames, Turn, Writing, frames_of, written};
+use frames::{Turn, frames_of};
 use publishing::{Published, Publisher};
 
 /// Entries are decoded in pieces of this size: while one is folded, the next is in the making.
 const DECODE_BYTES: usize = 512 * 1024;
 /// A hash may take this share of the time at most: the state of a large fleet takes seconds.
 const HASH_TIME_SHARE: u32 = 50;
-
-/// Runs of fewer entries are not worth another thread.
-const INLINE_ENTRIES: usize = 32;
 
 /// An owner with everything it works on.
 pub struct Live {
@@ -48,7 +45,6 @@ pub struct Live {
     flush: Interval,
     /// Of the run that waits to be written.
     folded: Option<Turn>,
-    writing: Option<Writing>,
     hash_not_before: Instant,
 }
 
@@ -92,7 +88,6 @@ impl Live {
             seen: Seen::default(),
             flush,
             folded: None,
-            writing: None,
             hash_not_before: Instant::now(),
             bus: bus.clone(),
             artifacts,
@@ -114,7 +109,7 @@ impl Live {
         ended
     }
 
-    /// Folds and has written what can be, then waits for one thing to happen.
+    /// Folds and writes what can be, then waits for one thing to happen.
     async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
         if self.owner.may_take()
             && let Some(decoded) = self.decoded.take()
@@ -140,10 +135,6 @@ impl Live {
                 Some(published) => self.published(published),
                 None => Err(Ended::Failed(anyhow::anyhow!("the publisher ended"))),
             },
-            frames = written(&mut self.writing) => {
-                self.written(frames);
-                Ok(())
-            }
             decoded = self.reader.next(), if self.decoded.is_none() => {
                 self.decoded = Some(decoded.map_err(read_fault)?);
                 report::lag(self.partition, self.reader.pending());
@@ -192,17 +183,17 @@ impl Live {
     /// Folds the next run unless one waits already.
     fn fold(&mut self) {
         let started = Instant::now();
-        let Some(frame) = self.owner.fold() else {
+        let Some(run) = self.owner.fold() else {
             return;
         };
         let span = tracing::info_span!(
             "turn",
             partition = %self.partition,
-            first = frame.first_input.map(|position| position.seq),
-            last = frame.last_input.map(|mark| mark.seq),
-            outcomes = frame.outcomes.len(),
+            first = run.first_input().map(|position| position.seq),
+            last = run.last_input().map(|mark| mark.seq),
+            outcomes = run.outcomes().len(),
         );
-        let parents = frame.outcomes.iter();
+        let parents = run.outcomes().iter();
         link_all(
             &span,
             parents.filter_map(|outcome| outcome.traceparent.as_deref()),
@@ -223,28 +214,13 @@ impl Live {
         self.hash_not_before = Instant::now() + took * HASH_TIME_SHARE;
     }
 
-    /// Has the run that waits written, beside the next fold.
+    /// Hands the frames of the run that waits to the publisher.
     fn write(&mut self) {
         let Some(run) = self.owner.to_write() else {
             return;
         };
         let turn = self.folded.take().unwrap_or_else(Turn::unknown);
-        if run.frame().outcomes.len() < INLINE_ENTRIES {
-            self.take_frames(frames_of(run), &turn);
-        } else {
-            self.writing = Some(Writing::start(run, turn));
-        }
-    }
-
-    fn written(&mut self, frames: Frames) {
-        if let Some(writing) = self.writing.take() {
-            self.take_frames(frames, &writing.turn);
-        }
-    }
-
-    /// Hands frames to the publisher.
-    fn take_frames(&mut self, frames: Frames, turn: &Turn) {
-        let (frames, told): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
+        let (frames, told): (Vec<_>, Vec<_>) = frames_of(run).into_iter().unzip();
         self.owner.written(frames);
         for told in told {
             self.publisher.send(turn.clone(), told);

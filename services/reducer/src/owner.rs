@@ -2,7 +2,7 @@
 
 use nixfleet_bus::{Landmark, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::{ManifestHash, OutputFrame, Position};
+use nixfleet_proto::{ManifestHash, Position};
 
 use crate::ended::Ended;
 use crate::folder::{Folder, Item, Limits};
@@ -31,8 +31,6 @@ pub struct Owner {
     taken: Vec<Item>,
     /// Folded, and not written.
     run: Option<Run>,
-    /// Whoever has the run before it writes.
-    is_writing: bool,
     outbox: Outbox,
     hash_every_entries: u64,
     unhashed_entries: u64,
@@ -50,7 +48,6 @@ impl Owner {
             pins: taken.pins,
             taken: Vec::new(),
             run: None,
-            is_writing: false,
             outbox: Outbox::new(taken.out_seq),
             hash_every_entries: config.hash_every_entries,
             unhashed_entries: 0,
@@ -115,18 +112,18 @@ impl Owner {
         self.run.is_none() && self.folder.has_work()
     }
 
-    /// Folds the next run, unless one waits already, and shows the frame that it is.
-    pub fn fold(&mut self) -> Option<&OutputFrame> {
+    /// Folds the next run, unless one waits already, and shows it.
+    pub fn fold(&mut self) -> Option<&Run> {
         if !self.may_fold() {
             return None;
         }
         let run = self.folder.run(self.pins.set())?;
-        self.unhashed_entries += run.frame().outcomes.len() as u64;
+        self.unhashed_entries += run.items() as u64;
         if self.may_read() {
             // Nothing that waits names a manifest that no rollout uses yet.
             self.pins.sweep(self.folder.state());
         }
-        Some(self.run.insert(run).frame())
+        Some(self.run.insert(run))
     }
 
     /// True when the run that waits should carry the hash of the state that it ends with.
@@ -146,25 +143,17 @@ impl Owner {
         }
     }
 
-    /// The run to write now, wherever [`Run::write`] does not keep the next fold waiting. One is
-    /// written at a time, in the order in which they were folded.
+    /// The run to write now, unless enough waits to be sent.
     pub fn to_write(&mut self) -> Option<Run> {
-        if self.is_writing || self.outbox.is_full() {
-            return None;
-        }
-        let run = self.run.take()?;
-        self.is_writing = true;
-        Some(run)
+        self.run.take_if(|_| !self.outbox.is_full())
     }
 
     /// Takes the frames of the run that [`Owner::to_write`] gave away.
     pub fn written(&mut self, frames: Vec<Folded>) {
-        self.is_writing = false;
-        self.folder.learn(&frames);
         self.outbox.extend(frames);
     }
 
-    /// Writes the run that waits, here and now.
+    /// Writes the run that waits.
     pub fn write(&mut self) {
         if let Some(run) = self.to_write() {
             self.written(run.write());

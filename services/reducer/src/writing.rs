@@ -1,40 +1,35 @@
-//! Writing frames: what was folded becomes JSON, and is cut where a frame is full.
-//!
-//! Nothing of the state is needed for it, so that another thread can write one run while the owner folds
-//! the next: writing takes twice as long as folding.
+//! Writing frames: what is folded becomes JSON at once, while it is in the cache of the processor, and a
+//! run ends where its frame is full.
+
+mod outcomes;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nixfleet_core::partition;
-use nixfleet_proto::left::Left;
 use nixfleet_proto::{InputMark, Outcome, OutputFrame, Position, mutant};
 
 use crate::folder::Item;
 
+use outcomes::Outcomes;
+
 /// Bytes of a frame besides its outcomes, generously.
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = 1_024;
+/// A run ends when all that was written for it, what later outcomes have said again included, takes so
+/// many times what its frame may hold.
+const WRITTEN_MAX: usize = 4;
 
-/// Where an item of a run was.
-#[derive(Debug)]
-struct Mark {
-    mark: InputMark,
-    msg_id: Option<Arc<str>>,
-    /// False for an undecodable message.
-    has_outcome: bool,
-}
-
-/// What was folded in one go, to be written.
+/// What was folded in one go, on its way into a frame.
 #[derive(Debug)]
 pub struct Run {
-    /// All of it, as it is when one frame can hold it.
-    frame: OutputFrame,
-    /// Of all items.
-    marks: Vec<Mark>,
-    /// Most bytes of the outcomes of a frame.
+    /// What the frame says besides its outcomes.
+    head: OutputFrame,
+    last_input_id: Option<Arc<str>>,
+    outcomes: Outcomes,
+    /// Most bytes of them.
     bytes_max: usize,
-    /// Bytes that the outcomes probably take: room is made for them once.
-    bytes_expected: usize,
+    items: usize,
+    /// The last item and its outcome, when it does not fit into the frame.
+    over: Option<(Item, Outcome)>,
 }
 
 /// A frame, ready to be published.
@@ -48,165 +43,175 @@ pub struct Folded {
     pub payload: Bytes,
 }
 
-/// A frame as far as it was written.
-struct Written {
-    /// Without its end.
-    json: Vec<u8>,
-    /// Bytes before its outcomes.
-    head: usize,
-    /// Outcomes that are in it.
-    fitting: usize,
-}
-
 impl Run {
-    pub(crate) fn new(epoch: u64, items: usize, bytes_max: usize) -> Self {
-        let mut frame = OutputFrame::new(epoch);
-        frame.outcomes.reserve_exact(items);
+    /// Of outcomes that take `bytes_max` bytes at most, and probably about as many as `room`.
+    pub(crate) fn new(epoch: u64, bytes_max: usize, room: usize) -> Self {
         Self {
-            frame,
-            marks: Vec::with_capacity(items),
+            head: OutputFrame::new(epoch),
+            last_input_id: None,
+            outcomes: Outcomes::new(room),
             bytes_max,
-            bytes_expected: 0,
+            items: 0,
+            over: None,
         }
     }
 
-    /// Adds what was folded of an item; an undecodable one has no outcome.
+    /// Adds an item with what was folded of it; an undecodable one has no outcome.
     pub(crate) fn add(&mut self, item: Item, outcome: Option<Outcome>) {
-        self.frame.first_input.get_or_insert(item.position());
-        self.marks.push(Mark {
-            mark: item.mark,
-            msg_id: item.msg_id,
-            has_outcome: outcome.is_some(),
-        });
-        self.frame.outcomes.extend(outcome);
+        self.items += 1;
+        if let Some(outcome) = outcome
+            && let Some(outcome) = self.outcomes.add(outcome, self.bytes_max)
+        {
+            self.over = Some((item, outcome));
+            return;
+        }
+        self.head.first_input.get_or_insert(item.position());
+        self.head.last_input = Some(item.mark);
+        self.last_input_id = item.msg_id;
     }
 
-    /// Ends it where its last item is; `None` when there was none.
-    pub(crate) fn ended(mut self, bytes_expected: usize) -> Option<Self> {
-        self.bytes_expected = bytes_expected.min(self.bytes_max);
-        self.end()?;
-        Some(self)
+    /// True when it has to end.
+    pub(crate) fn is_full(&self) -> bool {
+        // An outcome as large as what may stay free is rare.
+        self.over.is_some()
+            || self.outcomes.bytes() >= self.bytes_max / 64 * 63
+            || self.outcomes.bytes_written() >= self.bytes_max * WRITTEN_MAX
     }
 
-    fn end(&mut self) -> Option<()> {
-        let last = self.marks.last()?;
-        self.frame.last_input = Some(last.mark);
-        self.frame.last_input_id = last.msg_id.as_deref().map(str::to_owned);
-        Some(())
+    /// Items that were added.
+    pub(crate) fn items(&self) -> usize {
+        self.items
     }
 
-    /// The frame that it is when it is not cut.
-    pub fn frame(&self) -> &OutputFrame {
-        &self.frame
+    /// Bytes of its outcomes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.outcomes.bytes()
+    }
+
+    /// The first item of its frame.
+    pub fn first_input(&self) -> Option<Position> {
+        self.head.first_input
+    }
+
+    /// The last item of its frame.
+    pub fn last_input(&self) -> Option<InputMark> {
+        self.head.last_input
+    }
+
+    /// The outcomes of its frame.
+    pub fn outcomes(&self) -> &[Outcome] {
+        self.outcomes.list()
     }
 
     /// Adds the hash of the state that it ends with.
     pub(crate) fn add_hash(&mut self, hash: String) {
-        self.frame.state_hash = Some(hash);
+        self.head.state_hash = Some(hash);
     }
 
-    /// Writes it into frames, none larger than the limit unless it has one outcome only.
-    pub fn write(self) -> Vec<Folded> {
-        let mut frames = Vec::with_capacity(1);
-        let mut next = Some(self);
-        while let Some(run) = next {
-            let (folded, rest) = run.write_frame();
-            frames.push(folded);
-            next = rest;
-        }
-        frames
-    }
-
-    /// Writes one frame, and gives back what it cannot hold.
-    fn write_frame(mut self) -> (Folded, Option<Self>) {
-        let left = Left::by(&mut self.frame.outcomes);
-        let mut written = self.outcomes();
-        if written.fitting == self.frame.outcomes.len() {
-            return (self.folded(written.json), None);
-        }
-        let rest = if left.is_empty() {
-            self.split_off(written.fitting)
-        } else {
-            // It ends earlier, and needs what was left to outcomes behind its end.
-            left.put_back(&mut self.frame.outcomes);
-            let rest = self.split_off(self.outcomes().fitting);
-            Left::by(&mut self.frame.outcomes);
-            written = self.outcomes();
-            rest
+    /// Ends it: one frame, and one more of the outcome that does not fit into it. The hash is that of the
+    /// end. No frame is larger than the limit unless it has one outcome only.
+    pub fn write(mut self) -> Vec<Folded> {
+        let Some((item, outcome)) = self.over.take() else {
+            return vec![self.folded()];
         };
-        let outcomes = &written.json[written.head..];
-        let mut json = self.head(outcomes.len());
-        json.extend_from_slice(outcomes);
-        (self.folded(json), rest)
-    }
-
-    /// Writes as many outcomes as fit, one at least.
-    fn outcomes(&self) -> Written {
-        let mut json = self.head(self.bytes_expected);
-        let head = json.len();
-        for (place, outcome) in self.frame.outcomes.iter().enumerate() {
-            let end = json.len();
-            if place > 0 {
-                json.push(b',');
-            }
-            partition::write(outcome, &mut json);
-            if json.len() - head > self.bytes_max && place > 0 {
-                json.truncate(end);
-                return Written {
-                    json,
-                    head,
-                    fitting: place,
-                };
-            }
-        }
-        Written {
-            json,
-            head,
-            fitting: self.frame.outcomes.len(),
-        }
-    }
-
-    /// The frame as far as its outcomes, with room for these.
-    fn head(&self, bytes: usize) -> Vec<u8> {
-        let mut json = Vec::with_capacity(FRAME_OVERHEAD_BYTES + bytes);
-        self.frame
-            .write_head(&mut json)
-            .expect("a frame has text keys only, and memory takes every byte");
-        json
-    }
-
-    fn folded(self, mut json: Vec<u8>) -> Folded {
-        json.extend_from_slice(OutputFrame::JSON_TAIL);
-        Folded {
-            entries: self.frame.outcomes.len(),
-            frame: self.frame,
-            payload: json.into(),
-        }
-    }
-
-    /// Cuts it before an outcome, which is not the first. The hash is that of the end.
-    fn split_off(&mut self, place: usize) -> Option<Self> {
-        let outcomes = self.marks.iter().enumerate();
-        let mut outcomes = outcomes.filter(|(_, mark)| mark.has_outcome);
-        let (first, _) = outcomes.nth(place)?;
-        let mut rest = Self {
-            frame: OutputFrame {
-                state_hash: self.frame.state_hash.take(),
-                outcomes: self.frame.outcomes.split_off(place),
-                ..OutputFrame::new(self.frame.epoch)
-            },
-            marks: self.marks.split_off(first),
-            bytes_max: self.bytes_max,
-            bytes_expected: self.bytes_expected,
-        };
+        let mut rest = Self::new(self.head.epoch, self.bytes_max, 0);
+        rest.head.state_hash = self.head.state_hash.take();
+        rest.add(item, Some(outcome));
         if mutant::is("owner-drop-at-split") {
-            rest.marks.remove(0);
-            rest.frame.outcomes.remove(0);
+            return vec![self.folded()];
         }
-        self.end()?;
-        let InputMark { seq, index, .. } = rest.marks.first()?.mark;
-        rest.frame.first_input = Some(Position { seq, index });
-        rest.end()?;
-        Some(rest)
+        vec![self.folded(), rest.folded()]
+    }
+
+    fn folded(mut self) -> Folded {
+        self.head.last_input_id = self.last_input_id.as_deref().map(str::to_owned);
+        let mut head = Vec::new();
+        self.head
+            .write_head(&mut head)
+            .expect("a frame has text keys only, and memory takes every byte");
+        let (outcomes, payload) = self.outcomes.end(&head);
+        let entries = outcomes.len();
+        let frame = OutputFrame {
+            outcomes,
+            ..self.head
+        };
+        Folded {
+            frame,
+            entries,
+            payload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nixfleet_proto::host::NewHost;
+    use nixfleet_proto::outcome::{Accepted, OutcomeSubject};
+    use nixfleet_proto::{HostRecord, Minutes, Timestamp, Verdict};
+
+    use super::*;
+
+    fn item(seq: u64) -> Item {
+        Item {
+            mark: InputMark {
+                seq,
+                index: 0,
+                of: 1,
+            },
+            msg_id: None,
+            entry: None,
+        }
+    }
+
+    /// What changed a host whose record takes so many bytes.
+    fn changed(seq: u64, bytes: usize) -> Outcome {
+        let record = HostRecord::pending(NewHost {
+            rollout_id: "stable@4f".parse().unwrap(),
+            hostname: "web-01".into(),
+            channel: "stable".into(),
+            target_closure: "c".repeat(bytes).into(),
+            soak_minutes: Minutes::ZERO,
+            dispatched_at: Timestamp::UNIX_EPOCH,
+        });
+        let accepted = Accepted {
+            hosts: vec![Arc::new(record)],
+            ..Accepted::default()
+        };
+        Outcome {
+            position: item(seq).position(),
+            at: Timestamp::UNIX_EPOCH,
+            subject: OutcomeSubject {
+                entry: "HostEvent".into(),
+                event: None,
+                producer: None,
+                rollout_id: None,
+                hostname: None,
+            },
+            traceparent: None,
+            verdict: Verdict::Accepted(Box::new(accepted)),
+        }
+    }
+
+    #[test]
+    fn a_host_that_changes_without_end_fills_no_memory() {
+        let mut run = Run::new(3, 100_000, 0);
+        let mut seqs = 1..;
+        while !run.is_full() {
+            let seq = seqs.next().unwrap();
+            run.add(item(seq), Some(changed(seq, 20_000)));
+        }
+        let changes = run.items();
+        assert!((15..=25).contains(&changes), "{changes}");
+        let [folded] = &*run.write() else {
+            panic!("it has room for all of them");
+        };
+        assert_eq!(folded.payload, serde_json::to_vec(&folded.frame).unwrap());
+        let (last, before) = folded.frame.outcomes.split_last().unwrap();
+        assert_eq!(last.verdict.host_records().len(), 1);
+        assert!(
+            before
+                .iter()
+                .all(|outcome| outcome.verdict.host_records().is_empty())
+        );
     }
 }

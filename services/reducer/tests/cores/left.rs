@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::left::Left;
+use nixfleet_proto::left::leave;
 use nixfleet_proto::{
     Entry, EntryBody, HostEvent, HostEventBody, OutputFrame, Position, ProbeStatus, Producer,
 };
@@ -133,7 +133,7 @@ fn wherever_a_run_is_cut_each_frame_leads_to_the_state_behind_it() {
         let mut state = PartitionState::new();
         for frame in &frames {
             let mut again = frame.outcomes.clone();
-            assert!(Left::by(&mut again).is_empty(), "a record is said twice");
+            assert!(!leave(&mut again), "a record is said twice");
             for outcome in &frame.outcomes {
                 state.absorb(outcome, &pinned()).unwrap();
             }

@@ -12,7 +12,7 @@ use nixfleet_harness::process::{Process, Recipe};
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{Scope, Service, dev, ports, scratch, wait_for};
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
-use nixfleet_proto::left::Left;
+use nixfleet_proto::left::leave;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{
@@ -248,7 +248,7 @@ impl Log {
             let expected =
                 expected.map(|(position, entry)| state.apply(*position, entry, &self.pinned));
             let mut expected: Vec<Outcome> = expected.collect();
-            Left::by(&mut expected);
+            leave(&mut expected);
             ensure!(
                 frame.outcomes == expected,
                 "{:#?}\n{expected:#?}",
