@@ -9,6 +9,7 @@ use futures::future::join_all;
 use nixfleet_bus::{Bus, Floors, LeaderError, Leases, Membership, ReadError};
 use nixfleet_service::{CancellationToken, Context, Health};
 use nixfleet_store::{ArchiveError, Store};
+use tokio::task::JoinSet;
 
 use crate::artifacts::Artifacts;
 use crate::config::Config;
@@ -85,7 +86,6 @@ async fn work(shared: &Arc<Shared>, context: &Context<Config>) -> anyhow::Result
         config: shared.config.lease,
     };
     let leases = shared.bus.leases(member, shutdown);
-    // One task: archiving waits for the network and the database, hardly for the processor.
     let holds = units
         .iter()
         .map(|unit| hold(shared, &leases, unit, shutdown));
@@ -150,15 +150,18 @@ async fn watch(shared: &Shared) {
 }
 
 /// Archives one unit whenever its lease is held; otherwise stands by.
-async fn hold(shared: &Shared, leases: &Leases, unit: &Unit, shutdown: &CancellationToken) {
+async fn hold(shared: &Arc<Shared>, leases: &Leases, unit: &Unit, shutdown: &CancellationToken) {
     while !shutdown.is_cancelled() {
         let lease = tokio::select! {
             lease = leases.acquire(&unit.key) => lease,
             () = shutdown.cancelled() => return,
         };
         let stop = CancellationToken::new();
-        let streams = unit.streams.iter();
-        let following = join_all(streams.map(|stream| follow(shared, stream, &stop)));
+        // A task each: the rows of one are handed to the database while those of another are.
+        let mut following = JoinSet::new();
+        for stream in unit.streams.iter().cloned() {
+            following.spawn(follow(Arc::clone(shared), stream, stop.clone()));
+        }
         let asked = async {
             tokio::select! {
                 () = lease.recalled() => {}
@@ -169,23 +172,38 @@ async fn hold(shared: &Shared, leases: &Leases, unit: &Unit, shutdown: &Cancella
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            _ = following => {}
+            () = ended(&mut following) => {}
             () = asked => {}
             // A transaction that is cut off here either happened or did not; its cursor tells.
             () = lease.lost() => {}
         }
+        following.shutdown().await;
         lease.release().await;
     }
 }
 
+/// Waits for all of them.
+///
+/// # Panics
+/// When one does.
+async fn ended(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
 /// Archives one stream until it shall stop, starting over at the cursor after every failure.
-async fn follow(shared: &Shared, stream: &Stream, stop: &CancellationToken) {
+async fn follow(shared: Arc<Shared>, stream: Stream, stop: CancellationToken) {
     let component = format!("archive {}", stream.name);
     while !stop.is_cancelled() {
-        let failure = match archive(shared, stream, stop).await {
+        let failure = match archive(&shared, &stream, &stop).await {
             Failure::Again(reason) => {
                 tracing::info!(stream = %stream.name, reason, "starting over at the cursor");
-                pause(stop, RETRY_AFTER).await;
+                pause(&stop, RETRY_AFTER).await;
                 continue;
             }
             Failure::None => return,
@@ -196,7 +214,7 @@ async fn follow(shared: &Shared, stream: &Stream, stop: &CancellationToken) {
         shared.health.set_ready(&component, Err(failure));
         // Somebody may have decided meanwhile; taking it up again needs no restart.
         let recheck = Duration::from_secs(shared.config.archive.recheck_seconds);
-        pause(stop, recheck).await;
+        pause(&stop, recheck).await;
     }
 }
 

@@ -6,6 +6,7 @@ use nixfleet_bus::Message;
 use nixfleet_proto::Timestamp;
 use nixfleet_service::trace;
 use nixfleet_store::{ArchiveCursor, ArchiveError, ArchiveRow, Store};
+use tokio::task::spawn_blocking;
 use tracing::Instrument as _;
 
 use crate::artifacts::{ArtifactError, Artifacts};
@@ -87,7 +88,11 @@ impl Archive {
                 tracing::warn!(stream = %self.stream.name, error = %error_chain(&error),
                     "the database refuses a batch, trying its messages one by one");
             }
-            written => return written,
+            written => {
+                // Letting go of thousands of texts takes a while, in which the next can be written.
+                spawn_blocking(move || drop(chunk));
+                return written;
+            }
         }
         for message in chunk.messages {
             let mut chunk = Chunk {
