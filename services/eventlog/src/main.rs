@@ -1,8 +1,8 @@
 //! The archive: every message of every stream becomes rows of `event_log`, each once.
 //!
 //! Reads streams and writes the archive with its own cursor; decides nothing, changes no domain
-//! table, publishes nothing. Start reading at `run.rs` (who archives what), then `turn.rs` (one
-//! batch) and `rows.rs` (what a message becomes).
+//! table, publishes nothing. Start reading at `run.rs` (who archives what), then `follow.rs` (one
+//! stream), `turn.rs` (one batch) and `rows.rs` (what a message becomes).
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use nixfleet_service::ServiceInfo;
 
 mod artifacts;
 mod config;
+mod follow;
 mod resume;
 mod rows;
 mod run;

@@ -6,38 +6,32 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::join_all;
-use nixfleet_bus::{Bus, Floors, LeaderError, Leases, Membership, ReadError};
+use nixfleet_bus::{Bus, Floors, Leases, Membership};
 use nixfleet_service::{CancellationToken, Context, Health};
-use nixfleet_store::{ArchiveError, Store};
+use nixfleet_store::Store;
 use tokio::task::JoinSet;
 
-use crate::artifacts::Artifacts;
 use crate::config::Config;
-use crate::resume::resume;
-use crate::stream::{Content, Stream, Unit, units};
-use crate::turn::{Archive, BATCH_BYTES, chunks};
+use crate::follow::follow;
+use crate::stream::{Unit, units};
 
 /// Name of the service in leases and metrics.
 const SERVICE: &str = "eventlog";
 /// How often bus and database are asked for their state.
 const CHECK: Duration = Duration::from_secs(2);
-/// How long a stream may be quiet before the archive is held against its cursor: longer than a reader
-/// needs to find that its consumer is dead.
-const LOOK_AGAIN: Duration = Duration::from_secs(20);
-/// Rest after a transaction that was far from full and left nothing to read: the next one covers
-/// more. The archive is what is least in a hurry when a wave is released.
-const REST: Duration = Duration::from_millis(250);
-/// Part of a full transaction that needs no rest.
-const FULL_ENOUGH: usize = 4;
 /// Pause before something that failed is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What every task needs.
-struct Shared {
-    config: Arc<Config>,
-    bus: Bus,
-    store: Store,
-    health: Health,
+pub struct Shared {
+    /// Of the program.
+    pub config: Arc<Config>,
+    /// Where streams are read.
+    pub bus: Bus,
+    /// Where they are archived.
+    pub store: Store,
+    /// Where it is said how that goes.
+    pub health: Health,
 }
 
 /// Runs the archive.
@@ -94,7 +88,7 @@ async fn work(shared: &Arc<Shared>, context: &Context<Config>) -> anyhow::Result
 }
 
 /// Waits for the tables, then makes sure of the streams.
-async fn prepare(shared: &Shared) -> anyhow::Result<()> {
+pub async fn prepare(shared: &Shared) -> anyhow::Result<()> {
     let floors = loop {
         match floors(shared).await {
             Ok(floors) => break floors,
@@ -193,163 +187,5 @@ async fn ended(tasks: &mut JoinSet<()>) {
         {
             std::panic::resume_unwind(error.into_panic());
         }
-    }
-}
-
-/// Archives one stream until it shall stop, starting over at the cursor after every failure.
-async fn follow(shared: Arc<Shared>, stream: Stream, stop: CancellationToken) {
-    let component = format!("archive {}", stream.name);
-    while !stop.is_cancelled() {
-        let failure = match archive(&shared, &stream, &stop).await {
-            Failure::Again(reason) => {
-                tracing::info!(stream = %stream.name, reason, "starting over at the cursor");
-                pause(&stop, RETRY_AFTER).await;
-                continue;
-            }
-            Failure::None => return,
-            Failure::Stopped(reason) => reason,
-        };
-        tracing::error!(stream = %stream.name, reason = failure, "archiving stopped");
-        metrics::gauge!("nixfleet_archive_stopped", "stream" => stream.name.clone()).set(1.0);
-        shared.health.set_ready(&component, Err(failure));
-        // Somebody may have decided meanwhile; taking it up again needs no restart.
-        let recheck = Duration::from_secs(shared.config.archive.recheck_seconds);
-        pause(&stop, recheck).await;
-    }
-}
-
-/// Waits, but not when it shall stop.
-async fn pause(stop: &CancellationToken, time: Duration) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(time) => {}
-    }
-}
-
-/// Why a stream is not being archived.
-enum Failure {
-    /// It shall stop.
-    None,
-    /// Reading the cursor again cures it.
-    Again(String),
-    /// Somebody has to decide.
-    Stopped(String),
-}
-
-/// Archives one stream until something fails.
-async fn archive(shared: &Shared, stream: &Stream, stop: &CancellationToken) -> Failure {
-    match try_archive(shared, stream, stop).await {
-        Ok(never) => match never {},
-        Err(failure) => failure,
-    }
-}
-
-async fn try_archive(
-    shared: &Shared,
-    stream: &Stream,
-    stop: &CancellationToken,
-) -> Result<std::convert::Infallible, Failure> {
-    let again = |error: &dyn std::fmt::Display| Failure::Again(error.to_string());
-    let mark = shared.store.archive_cursor(&stream.name).await;
-    let mark = mark.map_err(|error| again(&error))?;
-    let identity = match shared.bus.stream_identity(&stream.name).await {
-        Ok(identity) => identity,
-        // The log is gone as a whole: it is created again above everything that is remembered.
-        Err(LeaderError::Missing(_)) => {
-            prepare(shared)
-                .await
-                .map_err(|error| again(&format!("{error:#}")))?;
-            return Err(Failure::Again("the stream was missing".to_owned()));
-        }
-        Err(error) => return Err(again(&error)),
-    };
-    let start = resume(
-        &stream.name,
-        mark.as_ref(),
-        identity,
-        stream.is_contiguous(),
-    )
-    .map_err(|stop| Failure::Stopped(stop.to_string()))?;
-    if let Some(notice) = start.notice {
-        tracing::warn!(stream = %stream.name, archived = start.archived, next = start.next, notice);
-    }
-    let mut archive = Archive {
-        store: shared.store.clone(),
-        stream: stream.clone(),
-        created: identity.created,
-        archived: start.archived,
-        artifacts: (stream.content == Content::Manifest)
-            .then(|| Artifacts::new(shared.bus.clone(), shared.store.clone())),
-    };
-    metrics::gauge!("nixfleet_archive_stopped", "stream" => stream.name.clone()).set(0.0);
-    shared
-        .health
-        .set_ready(&format!("archive {}", stream.name), Ok(()));
-    let reader = shared.bus.reader(&stream.name, start.next);
-    // Pieces of about a transaction: while one is written, the rows of the next are made.
-    let reader = reader.in_pieces_of(BATCH_BYTES);
-    let config = &shared.config.archive;
-    let (of, batch_rows) = (stream.clone(), config.batch_rows);
-    let mut reader = reader.ahead(config.batch_messages, move |messages| {
-        chunks(&of, messages, batch_rows)
-    });
-    let lag = metrics::gauge!("nixfleet_archive_lag_messages", "stream" => stream.name.clone());
-    lag.set((identity.last_seq + 1).saturating_sub(start.next) as f64);
-    loop {
-        let chunks = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(Failure::None),
-            chunks = reader.next() => chunks,
-            () = tokio::time::sleep(LOOK_AGAIN) => {
-                // Nothing comes: see that what came is still there.
-                still_archived(shared, stream, archive.archived).await?;
-                continue;
-            }
-        };
-        let chunks = chunks.map_err(|error| unreadable(&error))?;
-        // The database writes while the rows of the next batch are made.
-        let written = reader.during(archive.turn(chunks)).await;
-        let rows = written.map_err(|error| refused(&error))?;
-        lag.set(reader.pending() as f64);
-        // Releases are few, and the archive is what brings them back when the log is lost.
-        let may_rest = stream.content != Content::Manifest;
-        if may_rest && !reader.is_behind() && rows < batch_rows / FULL_ENOUGH {
-            pause(stop, REST).await;
-        }
-    }
-}
-
-/// A database that was lost or restored has another cursor, or none.
-async fn still_archived(shared: &Shared, stream: &Stream, archived: u64) -> Result<(), Failure> {
-    let mark = shared.store.archive_cursor(&stream.name).await;
-    let mark = mark.map_err(|error| Failure::Again(error.to_string()))?;
-    if mark.map_or(0, |mark| mark.sequence) == archived {
-        return Ok(());
-    }
-    Err(Failure::Again(
-        "the archive was lost or restored".to_owned(),
-    ))
-}
-
-/// A reader's failure: holding the stream against the cursor again names the hole and its remedy.
-fn unreadable(error: &ReadError) -> Failure {
-    match error {
-        ReadError::Gap { .. } => Failure::Stopped(format!(
-            "{error}. Remedy: check the server's storage; a hole in the middle cannot be archived"
-        )),
-        ReadError::Trimmed { .. }
-        | ReadError::Regressed { .. }
-        | ReadError::Rewritten { .. }
-        | ReadError::Replaced { .. }
-        | ReadError::Missing { .. } => Failure::Again(error.to_string()),
-    }
-}
-
-fn refused(error: &ArchiveError) -> Failure {
-    match error {
-        ArchiveError::Conflict { .. } => Failure::Again(error.to_string()),
-        ArchiveError::Db(_) | ArchiveError::OutOfRange { .. } => Failure::Stopped(format!(
-            "{error}. Remedy: the database refuses what it must be able to store; look at its log"
-        )),
     }
 }
