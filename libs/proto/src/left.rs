@@ -22,7 +22,8 @@ pub fn last_records(outcomes: &[Outcome]) -> LastRecords<'_> {
     records.collect()
 }
 
-/// Takes the records out of these outcomes that a later one has; true when there were any.
+/// Takes the records out of these outcomes that a later one has; true when there were any. Whoever folds a
+/// log again holds the frames of its owners against this.
 pub fn leave(outcomes: &mut [Outcome]) -> bool {
     let last = last_records(outcomes);
     let places = outcomes.iter().enumerate();

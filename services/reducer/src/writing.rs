@@ -14,8 +14,8 @@ use outcomes::Outcomes;
 
 /// Bytes of a frame besides its outcomes, generously.
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = 1_024;
-/// A run ends when all that was written for it, what later outcomes have said again included, takes so
-/// many times what its frame may hold.
+/// A run ends when what was written for it takes so many times what its frame may hold: outcomes that
+/// were written again stand there twice.
 const WRITTEN_MAX: usize = 4;
 
 /// What was folded in one go, on its way into a frame.
@@ -190,6 +190,18 @@ mod tests {
             traceparent: None,
             verdict: Verdict::Accepted(Box::new(accepted)),
         }
+    }
+
+    #[test]
+    fn an_outcome_that_names_a_host_twice_keeps_both_records() {
+        let mut outcome = changed(1, 10);
+        let record = outcome.verdict.host_records()[0].clone();
+        outcome
+            .verdict
+            .replace_host_records(vec![record.clone(), record]);
+        let mut run = Run::new(3, 100_000, 0);
+        run.add(item(1), Some(outcome.clone()));
+        assert_eq!(run.write()[0].frame.outcomes, [outcome]);
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn params_of(changes: &[(&HostKey, &HostChange)]) -> Result<HostParams, ApplyErr
     let (mut ids, mut hostnames, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let mut stamps = StampColumns::default();
     let mut columns = HostColumns::default();
-    for ((id, hostname), change) in changes.iter().copied() {
+    for &((id, hostname), change) in changes {
         ids.push(encode(id.as_str()));
         hostnames.push(encode(hostname.as_str()));
         records.push(Json(record_json(&change.record)?));

@@ -71,9 +71,12 @@ impl Outcomes {
             return Some(outcome);
         }
         self.bytes += bytes;
+        let number = self.list.len();
         for record in outcome.verdict.host_records() {
             let host = (record.rollout_id.clone(), record.hostname.clone());
-            if let Some(earlier) = self.last.insert(host, self.list.len()) {
+            if let Some(earlier) = self.last.insert(host, number)
+                && earlier < number
+            {
                 self.leave(earlier, record);
             }
         }
