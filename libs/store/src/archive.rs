@@ -1,51 +1,23 @@
 //! The archive of every stream.
 
 pub mod artifacts;
+mod batch;
 pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use chrono::{Days, NaiveDate};
-use deadpool_postgres::{GenericClient, Transaction};
-use nixfleet_proto::entry::Position;
-use nixfleet_proto::{Hostname, RolloutId, Timestamp};
+use deadpool_postgres::{Client, GenericClient, Transaction};
+use nixfleet_proto::Timestamp;
 
-use crate::copy::{CopyRows, copy};
+use crate::copy::copy_made;
 use crate::error::{ArchiveError, DbError, ReadError};
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::{column_time, decode, encode, encode_json};
+use crate::text::{decode, encode};
 
-/// One row of `event_log`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArchiveRow {
-    /// Stream of the message.
-    pub stream: Arc<str>,
-    /// Its sequence.
-    pub sequence: u64,
-    /// Place of the entry in the frame; 0 for a message that is no frame; -1 for an output frame.
-    pub index: i32,
-    /// Its subject.
-    pub subject: Arc<str>,
-    /// When the stream stored it; decides the partition of the table.
-    pub ts: Timestamp,
-    /// What the row holds.
-    pub kind: &'static str,
-    /// The rollout it is about.
-    pub rollout_id: Option<RolloutId>,
-    /// The host it is about.
-    pub hostname: Option<Hostname>,
-    /// An entry's own position in the input log, or the last one that an output frame covers; joins
-    /// the two.
-    pub input: Option<Position>,
-    /// The entry, the message, or the frame without its outcomes, as JSON text.
-    pub payload: String,
-    /// Trace context of the entry.
-    pub traceparent: Option<String>,
-    /// The outcomes of an output frame, as the JSON text of an array; absent when it has none.
-    pub outcomes: Option<String>,
-}
+pub use batch::{ArchiveBatch, ArchiveRow};
 
 /// A move of the archive's cursor of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +43,6 @@ pub struct ArchiveMark {
 
 /// Days whose partition of `event_log` this process has seen.
 pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
-
-/// Columns that the statement names.
-const COLUMNS: i16 = 13;
 
 impl Store {
     /// How far a stream is archived; absent when nothing is.
@@ -106,43 +75,65 @@ impl Store {
     /// [`ArchiveError::Conflict`] when the cursor was not at `previous_sequence`.
     pub async fn archive(
         &self,
-        rows: &[ArchiveRow],
+        batch: &ArchiveBatch,
         cursor: &ArchiveCursor,
     ) -> Result<(), ArchiveError> {
-        self.ensure_days(rows).await?;
-        let result = self.archive_batch(rows, cursor).await;
-        if let Err(ArchiveError::Db(_)) = &result {
-            // The days may be gone with a dropped schema.
-            self.known_days().clear();
-        }
+        self.ensure_days(&batch.days).await?;
+        let result = self.archive_batch(batch, cursor).await;
+        self.judge_days(&result);
         result
+    }
+
+    /// Copies a batch before it is known that the one before it is archived. `turn` says so, with the
+    /// move of the cursor, or that it is not to be waited for longer: nothing is archived then.
+    /// Gives whether the batch is archived.
+    ///
+    /// # Errors
+    /// As [`Store::archive`]; rows that are in the archive already are refused by the database here.
+    pub async fn archive_ahead(
+        &self,
+        batch: &ArchiveBatch,
+        turn: impl Future<Output = Option<ArchiveCursor>>,
+    ) -> Result<bool, ArchiveError> {
+        self.ensure_days(&batch.days).await?;
+        let result = self.archive_batch_ahead(batch, turn).await;
+        self.judge_days(&result);
+        result
+    }
+
+    async fn archive_batch_ahead(
+        &self,
+        batch: &ArchiveBatch,
+        turn: impl Future<Output = Option<ArchiveCursor>>,
+    ) -> Result<bool, ArchiveError> {
+        let mut client = self.client().await?;
+        let transaction = begin(&mut client).await?;
+        copy_made(&transaction, sql!("archive_copy"), &batch.rows).await?;
+        let Some(cursor) = turn.await else {
+            return Ok(false);
+        };
+        move_cursor(&transaction, &cursor, batch).await?;
+        commit(transaction).await?;
+        Ok(true)
     }
 
     async fn archive_batch(
         &self,
-        rows: &[ArchiveRow],
+        batch: &ArchiveBatch,
         cursor: &ArchiveCursor,
     ) -> Result<(), ArchiveError> {
         let mut client = self.client().await?;
-        let transaction = client
-            .transaction()
-            .await
-            .map_err(DbError::statement("begin"))?;
-        let first = rows.first().map_or(cursor.sequence, |row| row.sequence);
-        move_cursor(&transaction, cursor, first).await?;
-        copy(&transaction, sql!("archive_copy"), rows.iter(), write_row).await?;
-        transaction
-            .commit()
-            .await
-            .map_err(DbError::statement("commit"))?;
-        Ok(())
+        let transaction = begin(&mut client).await?;
+        // First, so that whoever comes too late is told so and not that there are such rows.
+        move_cursor(&transaction, cursor, batch).await?;
+        copy_made(&transaction, sql!("archive_copy"), &batch.rows).await?;
+        commit(transaction).await
     }
 
     /// Creates the partitions of all days of the batch and of the days after them, so that midnight
     /// finds its partition there.
-    async fn ensure_days(&self, rows: &[ArchiveRow]) -> Result<(), DbError> {
-        let days = rows.iter().map(|row| column_time(row.ts).date_naive());
-        let mut wanted: BTreeSet<NaiveDate> = days.collect();
+    async fn ensure_days(&self, days: &BTreeSet<NaiveDate>) -> Result<(), DbError> {
+        let mut wanted = days.clone();
         let ahead: Vec<_> = wanted
             .iter()
             .filter_map(|day| day.checked_add_days(Days::new(1)))
@@ -158,6 +149,13 @@ impl Store {
             self.known_days().insert(day);
         }
         Ok(())
+    }
+
+    fn judge_days<T>(&self, result: &Result<T, ArchiveError>) {
+        if let Err(ArchiveError::Db(_)) = result {
+            // They may be gone with a dropped schema.
+            self.known_days().clear();
+        }
     }
 
     fn known_days(&self) -> std::sync::MutexGuard<'_, BTreeSet<NaiveDate>> {
@@ -202,11 +200,22 @@ fn column_seq(field: &'static str, value: u64) -> Result<i64, ArchiveError> {
     i64::try_from(value).map_err(|_| ArchiveError::OutOfRange { field, value })
 }
 
+async fn begin(client: &mut Client) -> Result<Transaction<'_>, DbError> {
+    let begun = client.transaction().await;
+    begun.map_err(DbError::statement("begin"))
+}
+
+async fn commit(transaction: Transaction<'_>) -> Result<(), ArchiveError> {
+    let committed = transaction.commit().await;
+    Ok(committed.map_err(DbError::statement("commit"))?)
+}
+
 async fn move_cursor(
     transaction: &Transaction<'_>,
     cursor: &ArchiveCursor,
-    first_sequence: u64,
+    batch: &ArchiveBatch,
 ) -> Result<(), ArchiveError> {
+    let first_sequence = batch.first.unwrap_or(cursor.sequence);
     let first = column_seq("the first sequence", first_sequence)?;
     let stream = encode(&cursor.stream);
     let sequence = column_seq("the sequence", cursor.sequence)?;
@@ -232,31 +241,4 @@ async fn move_cursor(
             expected: cursor.previous_sequence,
         })
     }
-}
-
-/// One row, with the columns in the order of the statement.
-fn write_row(copied: &mut CopyRows, row: &ArchiveRow) -> Result<(), ArchiveError> {
-    let input_seq = row
-        .input
-        .map(|input| column_seq("the input sequence", input.seq))
-        .transpose()?;
-    let sequence = column_seq("the sequence", row.sequence)?;
-    let rollout_id = row.rollout_id.as_ref().map(|id| encode(id.as_str()));
-    let hostname = row.hostname.as_ref().map(|name| encode(name.as_str()));
-    let outcomes = row.outcomes.as_deref().map(encode_json);
-    copied.row(COLUMNS);
-    copied.text(Some(&encode(&row.stream)));
-    copied.int8(Some(sequence));
-    copied.int4(row.index);
-    copied.text(Some(&encode(&row.subject)));
-    copied.time(column_time(row.ts));
-    copied.text(Some(&encode(row.kind)));
-    copied.text(rollout_id.as_deref());
-    copied.text(hostname.as_deref());
-    copied.int8(input_seq);
-    copied.int8(row.input.map(|input| i64::from(input.index)));
-    copied.text(Some(&encode_json(&row.payload)));
-    copied.text(row.traceparent.as_deref().map(encode).as_deref());
-    copied.text(outcomes.as_deref());
-    Ok(())
 }

@@ -3,12 +3,13 @@
 //!
 //! Source: PostgreSQL documentation, COPY, binary format; formats of values: `*_recv` of the types.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::Transaction;
 use futures::SinkExt as _;
+use tokio_postgres::CopyInSink;
 
 use crate::error::DbError;
 use crate::sql::Sql;
@@ -35,35 +36,79 @@ pub(crate) async fn copy<T, E: From<DbError>>(
     mut write: impl FnMut(&mut CopyRows, T) -> Result<(), E>,
 ) -> Result<(), E> {
     let failed = || DbError::statement(statement.name);
-    let sink = transaction
-        .copy_in(statement.text)
-        .await
-        .map_err(failed())?;
-    let mut sink = pin!(sink);
-    let mut rows = CopyRows::new();
+    let mut sink = pin!(begin(transaction, statement).await?);
+    let mut rows = CopyRows::default();
     for item in items {
         write(&mut rows, item)?;
-        if let Some(piece) = rows.piece() {
+        for piece in rows.pieces.drain(..) {
             sink.as_mut().feed(piece).await.map_err(failed())?;
         }
     }
-    sink.as_mut().feed(rows.end()).await.map_err(failed())?;
-    sink.finish().await.map_err(failed())?;
+    Ok(finish(sink, &rows).await.map_err(failed())?)
+}
+
+/// Runs a COPY of rows that are made already.
+///
+/// # Errors
+/// When the server refuses.
+pub(crate) async fn copy_made(
+    transaction: &Transaction<'_>,
+    statement: Sql,
+    rows: &CopyRows,
+) -> Result<(), DbError> {
+    let sink = pin!(begin(transaction, statement).await?);
+    let finished = finish(sink, rows).await;
+    finished.map_err(DbError::statement(statement.name))
+}
+
+async fn begin(
+    transaction: &Transaction<'_>,
+    statement: Sql,
+) -> Result<CopyInSink<Bytes>, DbError> {
+    let failed = || DbError::statement(statement.name);
+    let prepared = transaction.prepare_cached(statement.text).await;
+    let sink = transaction.copy_in(&prepared.map_err(failed())?).await;
+    sink.map_err(failed())
+}
+
+/// Sends what was not sent, and ends the COPY.
+async fn finish(
+    mut sink: Pin<&mut CopyInSink<Bytes>>,
+    rows: &CopyRows,
+) -> Result<(), tokio_postgres::Error> {
+    for piece in &rows.pieces {
+        sink.feed(piece.clone()).await?;
+    }
+    sink.feed(rows.end()).await?;
+    sink.finish().await?;
     Ok(())
 }
 
 /// Rows on their way to the server. A row is begun and then given its values, one per column.
 #[derive(Debug)]
 pub(crate) struct CopyRows {
+    /// What is large enough to be handed over.
+    pieces: Vec<Bytes>,
+    /// What comes behind that.
     bytes: BytesMut,
 }
 
-impl CopyRows {
+impl Default for CopyRows {
     /// No rows yet.
-    fn new() -> Self {
+    fn default() -> Self {
         Self {
+            pieces: Vec::new(),
             bytes: BytesMut::from(HEADER),
         }
+    }
+}
+
+impl CopyRows {
+    /// What comes behind the pieces.
+    fn end(&self) -> Bytes {
+        let mut last = self.bytes.clone();
+        last.put_i16(TRAILER);
+        last.freeze()
     }
 
     /// Begins a row.
@@ -111,17 +156,11 @@ impl CopyRows {
         self.bytes
             .put_i32(length.expect("a value is a part of a message, far below 2 GiB"));
         self.bytes.put_slice(bytes);
-    }
-
-    /// What is worth handing over.
-    fn piece(&mut self) -> Option<Bytes> {
-        (self.bytes.len() >= PIECE_BYTES).then(|| self.bytes.split().freeze())
-    }
-
-    /// The last piece.
-    fn end(mut self) -> Bytes {
-        self.bytes.put_i16(TRAILER);
-        self.bytes.freeze()
+        if self.bytes.len() >= PIECE_BYTES {
+            let next = BytesMut::with_capacity(PIECE_BYTES);
+            let piece = std::mem::replace(&mut self.bytes, next);
+            self.pieces.push(piece.freeze());
+        }
     }
 }
 
@@ -144,6 +183,7 @@ mod tests {
 
     fn ours(write: impl FnOnce(&mut CopyRows)) -> Vec<u8> {
         let mut rows = CopyRows {
+            pieces: Vec::new(),
             bytes: BytesMut::new(),
         };
         write(&mut rows);
@@ -183,14 +223,14 @@ mod tests {
     #[test]
     fn pieces_together_are_header_rows_and_trailer() {
         let long = "x".repeat(PIECE_BYTES);
-        let mut rows = CopyRows::new();
+        let mut rows = CopyRows::default();
         rows.row(1);
-        assert_eq!(rows.piece(), None);
+        assert!(rows.pieces.is_empty());
         rows.text(Some(&long));
-        let first = rows.piece().unwrap();
+        assert_eq!((rows.pieces.len(), rows.bytes.len()), (1, 0));
         rows.row(1);
         rows.text(None);
-        let whole = [&first[..], &rows.end()].concat();
+        let whole = [&rows.pieces[0][..], &rows.end()].concat();
         let expected = [
             HEADER,
             &1_i16.to_be_bytes(),

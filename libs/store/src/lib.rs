@@ -35,7 +35,7 @@ pub use archive::history::{
     ArchivedMessage, ArchivedStream, Audit, AuditScope, AuditSession, Generation, MessageReader,
     MessageRow, TableReader, TableRow,
 };
-pub use archive::{ArchiveCursor, ArchiveMark, ArchiveRow};
+pub use archive::{ArchiveBatch, ArchiveCursor, ArchiveMark, ArchiveRow};
 pub use config::{DatabaseConfig, SslMode};
 pub use error::{
     ApplyError, ArchiveError, ConnectError, DbError, MigrateError, ReadError, RebuildError,

@@ -8,10 +8,11 @@ use nixfleet_service::CancellationToken;
 use nixfleet_store::ArchiveError;
 
 use crate::artifacts::Artifacts;
+use crate::chunk::{BATCH_BYTES, chunks};
 use crate::resume::resume;
 use crate::run::{RETRY_AFTER, Shared, prepare};
 use crate::stream::{Content, Stream};
-use crate::turn::{Archive, BATCH_BYTES, chunks};
+use crate::turn::Archive;
 
 /// How long a stream may be quiet before the archive is held against its cursor: longer than a reader
 /// needs to find that its consumer is dead.
@@ -112,12 +113,16 @@ async fn try_archive(
         .health
         .set_ready(&format!("archive {}", stream.name), Ok(()));
     let reader = shared.bus.reader(&stream.name, start.next);
-    // Pieces of about a transaction: while one is written, the rows of the next are made.
+    // Pieces of about a transaction: while one is written, the rows of the next are made and copied.
     let reader = reader.in_pieces_of(BATCH_BYTES);
     let config = &shared.config.archive;
-    let (of, batch_rows) = (stream.clone(), config.batch_rows);
+    let (of, store, batch_rows) = (stream.clone(), shared.store.clone(), config.batch_rows);
     let mut reader = reader.ahead(config.batch_messages, move |messages| {
-        chunks(&of, messages, batch_rows)
+        let mut chunks = chunks(&of, messages, batch_rows)?;
+        if let Some(first) = chunks.first_mut() {
+            first.copy_ahead(&store);
+        }
+        Ok(chunks)
     });
     let lag = metrics::gauge!("nixfleet_archive_lag_messages", "stream" => stream.name.clone());
     lag.set((identity.last_seq + 1).saturating_sub(start.next) as f64);
@@ -133,7 +138,8 @@ async fn try_archive(
             }
         };
         let chunks = chunks.map_err(|error| unreadable(&error))?;
-        // The database writes while the rows of the next batch are made.
+        let chunks = chunks.map_err(|error| refused(&error))?;
+        // The database writes while the next batch is on its way to it.
         let written = reader.during(archive.turn(chunks)).await;
         let rows = written.map_err(|error| refused(&error))?;
         lag.set(reader.pending() as f64);

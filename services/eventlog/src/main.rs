@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use nixfleet_service::ServiceInfo;
 
 mod artifacts;
+mod chunk;
 mod config;
 mod follow;
 mod resume;

@@ -33,21 +33,21 @@ pub struct Head {
 
 /// The parts of a frame.
 #[derive(Debug, PartialEq)]
-pub struct Frame {
+pub struct Frame<'a> {
     /// What is known of it.
     pub head: Head,
     /// The frame without its outcomes.
     pub around: String,
     /// Their array; absent when there are none.
-    pub outcomes: Option<String>,
+    pub outcomes: Option<&'a str>,
 }
 
-impl Frame {
+impl<'a> Frame<'a> {
     /// Takes a frame apart.
     ///
     /// # Errors
     /// Says what is wrong with it.
-    pub fn read(payload: &[u8], reading: Reading) -> Result<Self, String> {
+    pub fn read(payload: &'a [u8], reading: Reading) -> Result<Self, String> {
         let quick = match reading {
             Reading::Quick => std::str::from_utf8(payload).ok().and_then(cut),
             Reading::Full => None,
@@ -56,19 +56,19 @@ impl Frame {
     }
 
     /// `outcomes` is the text of an array.
-    fn new(head: Head, around: String, outcomes: &str) -> Self {
+    fn new(head: Head, around: String, outcomes: &'a str) -> Self {
         let is_empty = outcomes[1..].trim_ascii_start().starts_with(']');
         Self {
             head,
             around,
-            outcomes: (!is_empty).then(|| outcomes.to_owned()),
+            outcomes: (!is_empty).then_some(outcomes),
         }
     }
 }
 
 /// Cuts a frame whose last field its outcomes are. What is before them is read: it is an object by itself
 /// only when the field is one of the frame, and in no text.
-fn cut(frame: &str) -> Option<Frame> {
+fn cut(frame: &str) -> Option<Frame<'_>> {
     let at = frame.find(OUTCOMES)?;
     let outcomes = frame[at + OUTCOMES.len() - 1..].strip_suffix('}')?;
     let around = format!("{}}}", frame[..at].strip_suffix(',')?);
@@ -78,7 +78,7 @@ fn cut(frame: &str) -> Option<Frame> {
     is_array.then(|| Frame::new(head, around, outcomes))
 }
 
-fn read_all(payload: &[u8]) -> Result<Frame, String> {
+fn read_all(payload: &[u8]) -> Result<Frame<'_>, String> {
     let failed = |error: serde_json::Error| error.to_string();
     let mut around: BTreeMap<String, &RawValue> = json::read(payload).map_err(failed)?;
     let outcomes = around
@@ -120,7 +120,7 @@ mod tests {
     fn what_a_writer_makes_is_cut_as_it_is_read() {
         let frame = written();
         let quick = cut(&frame).unwrap();
-        assert_eq!(quick.outcomes.as_deref(), Some(r#"[{"n":"]}"}]"#));
+        assert_eq!(quick.outcomes, Some(r#"[{"n":"]}"}]"#));
         let full = read_all(frame.as_bytes()).unwrap();
         assert_eq!((&full.head, &full.outcomes), (&quick.head, &quick.outcomes));
         let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();

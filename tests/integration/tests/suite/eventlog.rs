@@ -33,6 +33,18 @@ async fn every_message_is_archived_once_whatever_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_is_copied_ahead_is_archived_once_with_all_that_is_wrong_in_it() {
+    let fleet = Fleet::start("eventlog_backlog").await;
+    fleet.write_large(60).await;
+    let mut one = fleet.eventlog("one");
+    fleet.wait_for_progress(0).await;
+    one.kill();
+    one.restart();
+    let _two = fleet.eventlog("two");
+    fleet.assert_archived().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_instance_stands_by_and_takes_over_from_one_that_stops() {
     let fleet = Fleet::start("eventlog_standby").await;
     let mut one = fleet.eventlog("one");

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod archive;
+mod archive_ahead;
 mod fixtures;
 mod reads;
 mod roles;

@@ -119,6 +119,19 @@ impl Fleet {
         })
     }
 
+    /// Fills the streams of outcomes with so many frames of half a megabyte, and what nobody can read
+    /// between them.
+    pub async fn write_large(&self, frames: u64) {
+        for partition in Partition::all(PARTITIONS) {
+            for number in 0..frames {
+                if number == frames / 2 {
+                    write_garbage(&self.bus, partition).await;
+                }
+                write_large(&self.bus, partition, number).await;
+            }
+        }
+    }
+
     /// Runs statements.
     pub async fn execute(&self, statements: &str) {
         nixfleet_harness::postgres::execute(&self.database.url, statements)
@@ -291,16 +304,32 @@ async fn write_round(bus: &Bus, partition: Partition, round: usize) {
     };
     let entries = (0..1 + round % 4).map(entry).collect();
     let positions = bus.input().append_all(partition, entries).await.unwrap();
-    let log = bus.output(partition);
-    let last = bus.last_message(log.stream()).await.unwrap();
     let frame = OutputFrame {
         first_input: positions.first().copied(),
         outcomes: positions.into_iter().map(outcome).collect(),
         ..OutputFrame::new(round as u64)
     };
-    log.publish(&frame, last.map_or(0, |last| last.seq))
+    publish(bus, partition, &frame).await;
+}
+
+async fn publish(bus: &Bus, partition: Partition, frame: &OutputFrame) {
+    let log = bus.output(partition);
+    let last = bus.last_message(log.stream()).await.unwrap();
+    log.publish(frame, last.map_or(0, |last| last.seq))
         .await
         .unwrap();
+}
+
+async fn write_large(bus: &Bus, partition: Partition, epoch: u64) {
+    let long = |index| Outcome {
+        verdict: Verdict::Rejected(Rejection::new(Reason::Unknown, "x".repeat(100 * 1024))),
+        ..outcome(Position { seq: 1, index })
+    };
+    let frame = OutputFrame {
+        outcomes: (0..5).map(long).collect(),
+        ..OutputFrame::new(epoch)
+    };
+    publish(bus, partition, &frame).await;
 }
 
 fn outcome(position: Position) -> Outcome {

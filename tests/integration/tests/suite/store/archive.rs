@@ -1,7 +1,7 @@
 //! The archive: rows and cursor together, once, in partitions by day.
 
 use nixfleet_proto::{ManifestHash, Position, Timestamp};
-use nixfleet_store::{ArchiveCursor, ArchiveError, ArchiveMark, ArchiveRow};
+use nixfleet_store::{ArchiveBatch, ArchiveCursor, ArchiveError, ArchiveMark, ArchiveRow};
 
 use super::fixtures::*;
 
@@ -11,27 +11,35 @@ const PACKING: &str = include_str!("../../../../../libs/store/migrations/V8__pac
 const AS_IT_CAME: &str =
     include_str!("../../../../../libs/store/migrations/V10__archive_as_it_came.sql");
 
-fn row(stream: &str, sequence: u64, payload: &str, ts: Timestamp) -> ArchiveRow {
+pub fn row<'a>(stream: &'a str, sequence: u64, payload: &'a str, ts: Timestamp) -> ArchiveRow<'a> {
     ArchiveRow {
-        stream: stream.into(),
+        stream,
         sequence,
         index: 0,
-        subject: "fleet.in.03.event.stable.4f".into(),
+        subject: "fleet.in.03.event.stable.4f",
         ts,
         kind: "entry",
-        rollout_id: Some(rollout_id("stable@4f")),
-        hostname: Some(hostname(0)),
+        rollout_id: Some("stable@4f"),
+        hostname: Some("host-0"),
         input: Some(Position {
             seq: sequence,
             index: 0,
         }),
-        payload: payload.to_owned(),
+        payload,
         traceparent: None,
         outcomes: None,
     }
 }
 
-fn mark(stream: &str, previous_sequence: u64, sequence: u64) -> ArchiveCursor {
+pub fn batch(rows: &[ArchiveRow<'_>]) -> ArchiveBatch {
+    let mut batch = ArchiveBatch::default();
+    for row in rows {
+        batch.push(row).unwrap();
+    }
+    batch
+}
+
+pub fn mark(stream: &str, previous_sequence: u64, sequence: u64) -> ArchiveCursor {
     ArchiveCursor {
         stream: stream.to_owned(),
         previous_sequence,
@@ -49,6 +57,7 @@ async fn a_batch_is_archived_once_with_its_cursor() {
         .zip(days)
         .map(|(seq, ts)| row("IN", seq, r#"{"body":"\u0000"}"#, ts))
         .collect();
+    let rows = batch(&rows);
     store.archive(&rows, &mark("IN", 0, 3)).await.unwrap();
     let conflict = store.archive(&rows, &mark("IN", 0, 3)).await;
     assert!(
@@ -70,21 +79,22 @@ async fn a_batch_is_archived_once_with_its_cursor() {
         .unwrap()
         .get(0);
     assert_eq!(count, 3);
-    store.archive(&[], &mark("IN", 3, 9)).await.unwrap();
+    store.archive(&batch(&[]), &mark("IN", 3, 9)).await.unwrap();
     assert_eq!(
         store.archive_cursor("IN").await.unwrap().unwrap().sequence,
         9
     );
 }
 
-/// A frame that covers the input up to a sequence and answers these, each of which says its name.
-fn frame(sequence: u64, covers: u64, answers: &[(u64, &str)]) -> ArchiveRow {
+/// Adds a frame that covers the input up to a sequence and answers these, each of which says its name.
+fn push_frame(batch: &mut ArchiveBatch, sequence: u64, covers: u64, answers: &[(u64, &str)]) {
     let outcome = |(seq, name): &(u64, &str)| {
         let position = format!(r#"{{"seq":{seq},"index":0}}"#);
         format!(r#"{{"position":{position},"subject":{{}},"rejected":{{"by":"{name}"}}}}"#)
     };
     let outcomes: Vec<String> = answers.iter().map(outcome).collect();
-    ArchiveRow {
+    let outcomes = (!outcomes.is_empty()).then(|| format!("[{}]", outcomes.join(",")));
+    let frame = ArchiveRow {
         index: -1,
         kind: "frame",
         rollout_id: None,
@@ -93,9 +103,10 @@ fn frame(sequence: u64, covers: u64, answers: &[(u64, &str)]) -> ArchiveRow {
             seq: covers,
             index: 0,
         }),
-        outcomes: (!outcomes.is_empty()).then(|| format!("[{}]", outcomes.join(","))),
+        outcomes: outcomes.as_deref(),
         ..row("OUT", sequence, r#"{"v":1,"epoch":1}"#, at(2))
-    }
+    };
+    batch.push(&frame).unwrap();
 }
 
 #[tokio::test]
@@ -104,16 +115,18 @@ async fn history_joins_entries_with_their_outcomes() {
     let entries: Vec<_> = (1..=6)
         .map(|seq| row("IN", seq, r#"{"body":{"n":1}}"#, at(1)))
         .collect();
-    store.archive(&entries, &mark("IN", 0, 6)).await.unwrap();
-    let frames = [
-        // The answer to 1 is not archived.
-        frame(1, 3, &[(2, "a"), (3, "a")]),
-        // Taken over, with nothing new.
-        frame(2, 3, &[]),
-        frame(3, 4, &[(4, "b")]),
-        // Decided once more after a loss.
-        frame(4, 5, &[(3, "c"), (4, "c"), (5, "c")]),
-    ];
+    store
+        .archive(&batch(&entries), &mark("IN", 0, 6))
+        .await
+        .unwrap();
+    let mut frames = ArchiveBatch::default();
+    // The answer to 1 is not archived.
+    push_frame(&mut frames, 1, 3, &[(2, "a"), (3, "a")]);
+    // Taken over, with nothing new.
+    push_frame(&mut frames, 2, 3, &[]);
+    push_frame(&mut frames, 3, 4, &[(4, "b")]);
+    // Decided once more after a loss.
+    push_frame(&mut frames, 4, 5, &[(3, "c"), (4, "c"), (5, "c")]);
     store.archive(&frames, &mark("OUT", 0, 4)).await.unwrap();
 
     let id = rollout_id("stable@4f");
@@ -187,7 +200,7 @@ async fn outcomes_of_an_older_archive_are_packed_into_their_frames() {
 async fn archiving_recovers_from_a_dropped_schema() {
     let (store, database) = store("store_archive_drop").await;
     store
-        .archive(&[row("IN", 1, "{}", at(0))], &mark("IN", 0, 1))
+        .archive(&batch(&[row("IN", 1, "{}", at(0))]), &mark("IN", 0, 1))
         .await
         .unwrap();
     raw(&database)
@@ -196,13 +209,13 @@ async fn archiving_recovers_from_a_dropped_schema() {
         .await
         .unwrap();
     let error = store
-        .archive(&[row("IN", 2, "{}", at(0))], &mark("IN", 1, 2))
+        .archive(&batch(&[row("IN", 2, "{}", at(0))]), &mark("IN", 1, 2))
         .await
         .unwrap_err();
     assert!(error.schema_missing() && error.retryable(), "{error:?}");
     store.migrate().await.unwrap();
     store
-        .archive(&[row("IN", 1, "{}", at(0))], &mark("IN", 0, 1))
+        .archive(&batch(&[row("IN", 1, "{}", at(0))]), &mark("IN", 0, 1))
         .await
         .unwrap();
 }
@@ -211,7 +224,7 @@ async fn archiving_recovers_from_a_dropped_schema() {
 async fn two_archivers_may_want_the_same_new_day() {
     let (store, database) = store("store_archive_days").await;
     let other = connect(&database);
-    let (a, b) = ([row("A", 1, "{}", at(0))], [row("B", 1, "{}", at(0))]);
+    let [a, b] = ["A", "B"].map(|stream| batch(&[row(stream, 1, "{}", at(0))]));
     let (mark_a, mark_b) = (mark("A", 0, 1), mark("B", 0, 1));
     let (first, second) = tokio::join!(store.archive(&a, &mark_a), other.archive(&b, &mark_b));
     first.unwrap();
@@ -254,11 +267,11 @@ async fn the_archive_is_read_back_in_order_with_its_generations() {
         stream_created,
     };
     store
-        .archive(&[first, second], &cursor(0, 5, at(0)))
+        .archive(&batch(&[first, second]), &cursor(0, 5, at(0)))
         .await
         .unwrap();
     store
-        .archive(&[anew], &cursor(5, 1_000_006, at(9)))
+        .archive(&batch(&[anew]), &cursor(5, 1_000_006, at(9)))
         .await
         .unwrap();
 

@@ -1,0 +1,104 @@
+//! Rows of the archive, written as COPY takes them before the database is asked for anything.
+
+use std::collections::BTreeSet;
+
+use chrono::NaiveDate;
+use nixfleet_proto::Timestamp;
+use nixfleet_proto::entry::Position;
+
+use super::column_seq;
+use crate::copy::CopyRows;
+use crate::error::ArchiveError;
+use crate::text::{column_time, encode, encode_json};
+
+/// Columns that the statement names.
+const COLUMNS: i16 = 13;
+
+/// One row of `event_log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveRow<'a> {
+    /// Stream of the message.
+    pub stream: &'a str,
+    /// Its sequence.
+    pub sequence: u64,
+    /// Place of the entry in the frame; 0 for a message that is no frame; -1 for an output frame.
+    pub index: i32,
+    /// Its subject.
+    pub subject: &'a str,
+    /// When the stream stored it; decides the partition of the table.
+    pub ts: Timestamp,
+    /// What the row holds.
+    pub kind: &'a str,
+    /// The rollout it is about.
+    pub rollout_id: Option<&'a str>,
+    /// The host it is about.
+    pub hostname: Option<&'a str>,
+    /// An entry's own position in the input log, or the last one that an output frame covers; joins
+    /// the two.
+    pub input: Option<Position>,
+    /// The entry, the message, or the frame without its outcomes, as JSON text.
+    pub payload: &'a str,
+    /// Trace context of the entry.
+    pub traceparent: Option<&'a str>,
+    /// The outcomes of an output frame, as the JSON text of an array; absent when it has none.
+    pub outcomes: Option<&'a str>,
+}
+
+/// Rows of one stream in the form in which the database takes them.
+#[derive(Debug, Default)]
+pub struct ArchiveBatch {
+    pub(super) rows: CopyRows,
+    len: usize,
+    /// Sequence of the first row.
+    pub(super) first: Option<u64>,
+    /// What partitions they go into.
+    pub(super) days: BTreeSet<NaiveDate>,
+}
+
+impl ArchiveBatch {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// When its numbers do not fit into the columns; the batch is not to be used then.
+    pub fn push(&mut self, row: &ArchiveRow<'_>) -> Result<(), ArchiveError> {
+        write_row(&mut self.rows, row)?;
+        self.len += 1;
+        self.first.get_or_insert(row.sequence);
+        self.days.insert(column_time(row.ts).date_naive());
+        Ok(())
+    }
+
+    /// How many rows it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// One row, with the columns in the order of the statement.
+fn write_row(copied: &mut CopyRows, row: &ArchiveRow<'_>) -> Result<(), ArchiveError> {
+    let input_seq = row
+        .input
+        .map(|input| column_seq("the input sequence", input.seq))
+        .transpose()?;
+    let sequence = column_seq("the sequence", row.sequence)?;
+    copied.row(COLUMNS);
+    copied.text(Some(&encode(row.stream)));
+    copied.int8(Some(sequence));
+    copied.int4(row.index);
+    copied.text(Some(&encode(row.subject)));
+    copied.time(column_time(row.ts));
+    copied.text(Some(&encode(row.kind)));
+    copied.text(row.rollout_id.map(encode).as_deref());
+    copied.text(row.hostname.map(encode).as_deref());
+    copied.int8(input_seq);
+    copied.int8(row.input.map(|input| i64::from(input.index)));
+    copied.text(Some(&encode_json(row.payload)));
+    copied.text(row.traceparent.map(encode).as_deref());
+    copied.text(row.outcomes.map(encode_json).as_deref());
+    Ok(())
+}

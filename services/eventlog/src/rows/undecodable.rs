@@ -1,0 +1,30 @@
+//! A message that cannot be read, kept as it is.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Undecodable<'a> {
+    reason: &'a str,
+    /// The bytes, when they are a text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    /// The bytes in standard base64, when they are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+/// The document that stands for these bytes.
+pub fn document(payload: &[u8], reason: &str) -> String {
+    // NUL has an escape of its own in the store, but control characters say that this is no text.
+    let text = std::str::from_utf8(payload).ok();
+    let text = text.filter(|text| !text.contains('\0'));
+    let document = Undecodable {
+        reason,
+        text,
+        base64: text.is_none().then(|| STANDARD.encode(payload)),
+    };
+    serde_json::to_string(&document).expect("texts always serialise")
+}
