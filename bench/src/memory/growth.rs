@@ -1,16 +1,18 @@
 //! What a larger fleet costs: per event, per host, at the start.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::Entry;
 
 use super::fold::{FRAME_ENTRIES, Partition, frames_of};
 use super::rows::rows;
 use crate::clock::timed;
 use crate::fleet::Fleet;
 use crate::life::Life;
-use crate::report::{Figure, Target, median};
+use crate::report::{Figure, Target};
 
 /// Most entries that one measurement folds.
 const ENTRIES: usize = 200_000;
@@ -21,80 +23,90 @@ const COST_TARGET: f64 = 1.3;
 /// Most bytes per host.
 const MEMORY_TARGET: f64 = 1_024.0;
 
+/// Nanoseconds per event of one fleet, a sample per round.
+#[derive(Default)]
+struct Costs {
+    fold: Vec<f64>,
+    /// Decoded, folded and encoded.
+    turn: Vec<f64>,
+}
+
 /// Costs of every size of fleet, smallest first.
 ///
 /// # Errors
 /// When the made-up log is refused.
 pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    let mut costs: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
-    for hosts in sizes {
-        let fleet = Fleet::of(*hosts);
-        let cost = costs_of(&fleet, rounds)?;
-        for (name, samples) in [("fold", &cost.0), ("decode, fold, encode", &cost.1)] {
-            let name = format!("{name}, per event");
-            figures.push(Figure::new("growth", name, "ns", samples.clone()).of(*hosts));
+    let fleets: Vec<Fleet> = sizes.iter().map(|hosts| Fleet::of(*hosts)).collect();
+    let mut costs: Vec<Costs> = sizes.iter().map(|_| Costs::default()).collect();
+    // One after the other in every round: they are compared.
+    for _ in 0..rounds {
+        for (fleet, cost) in fleets.iter().zip(&mut costs) {
+            cost.fold.push(fold_cost(fleet)?);
+            cost.turn.push(turn_cost(fleet)?);
         }
-        costs.push(cost);
-        figures.extend(start(&fleet, rounds)?);
-        figures.push(memory(*hosts)?);
     }
-    if let (Some(small), Some(large)) = (costs.first(), costs.last())
-        && costs.len() > 1
-    {
+    let mut figures = Vec::new();
+    for (fleet, cost) in fleets.iter().zip(&costs) {
+        for (name, samples) in [("fold", &cost.fold), ("decode, fold, encode", &cost.turn)] {
+            let name = format!("{name}, per event");
+            figures.push(Figure::new("growth", name, "ns", samples.clone()).of(fleet.len()));
+        }
+        figures.extend(start(fleet, rounds)?);
+        figures.push(memory(fleet.len())?);
+    }
+    if let [small, .., large] = &*costs {
         for (name, small, large) in [
-            ("fold", &small.0, &large.0),
-            ("decode, fold, encode", &small.1, &large.1),
+            ("fold", &small.fold, &large.fold),
+            ("decode, fold, encode", &small.turn, &large.turn),
         ] {
-            let ratio = median(large) / median(small);
+            let ratios = large.iter().zip(small).map(|(large, small)| large / small);
             let name = format!("{name}: largest fleet / smallest, per event");
-            let figure = Figure::new("growth", name, "", vec![ratio]);
+            let figure = Figure::new("growth", name, "", ratios.collect());
             figures.push(figure.target(Target::AtMost(COST_TARGET)));
         }
     }
     Ok(figures)
 }
 
-/// Nanoseconds per event, of the fold and of a whole turn.
-fn costs_of(fleet: &Fleet, rounds: usize) -> Result<(Vec<f64>, Vec<f64>)> {
-    let (mut folds, mut turns) = (Vec::new(), Vec::new());
+/// Nanoseconds per event of the fold by itself.
+fn fold_cost(fleet: &Fleet) -> Result<f64> {
+    cost(fleet, |partition, entries| {
+        let (accepted, took) = timed(|| partition.fold(&entries));
+        ensure!(accepted == entries.len(), "an entry was refused");
+        Ok(took)
+    })
+}
+
+/// Nanoseconds per event of a whole turn.
+fn turn_cost(fleet: &Fleet) -> Result<f64> {
+    cost(fleet, |partition, entries| {
+        let frames = frames_of(entries)?;
+        let (turned, took) = timed(|| partition.turn(&frames));
+        turned?;
+        Ok(took)
+    })
+}
+
+/// Nanoseconds per event of work on entries; small fleets live several lives.
+fn cost(
+    fleet: &Fleet,
+    work: impl Fn(&mut Partition, Vec<Entry>) -> Result<Duration>,
+) -> Result<f64> {
     let wanted = ENTRIES.min(fleet.len() * ENTRIES_PER_HOST);
-    for _ in 0..rounds {
-        let (mut nanoseconds, mut count) = (0.0, 0);
+    let (mut took, mut count) = (Duration::ZERO, 0);
+    while count < wanted {
+        let mut partition = Partition::open(fleet);
+        let mut life = Life::new(fleet);
         while count < wanted {
-            let mut partition = Partition::open(fleet);
-            let mut life = Life::new(fleet);
-            loop {
-                let entries: Vec<_> = life.by_ref().take(20_000).collect();
-                if entries.is_empty() || count >= wanted {
-                    break;
-                }
-                let (accepted, took) = timed(|| partition.fold(&entries));
-                ensure!(accepted == entries.len(), "an entry was refused");
-                nanoseconds += took.as_nanos() as f64;
-                count += entries.len();
+            let entries: Vec<_> = life.by_ref().take(20_000).collect();
+            if entries.is_empty() {
+                break;
             }
+            count += entries.len();
+            took += work(&mut partition, entries)?;
         }
-        folds.push(nanoseconds / count as f64);
-        let (mut nanoseconds, mut count) = (0.0, 0);
-        while count < wanted {
-            let mut partition = Partition::open(fleet);
-            let mut life = Life::new(fleet);
-            loop {
-                let entries: Vec<_> = life.by_ref().take(20_000).collect();
-                if entries.is_empty() || count >= wanted {
-                    break;
-                }
-                count += entries.len();
-                let frames = frames_of(entries)?;
-                let (turned, took) = timed(|| partition.turn(&frames));
-                turned?;
-                nanoseconds += took.as_nanos() as f64;
-            }
-        }
-        turns.push(nanoseconds / count as f64);
     }
-    Ok((folds, turns))
+    Ok(took.as_nanos() as f64 / count as f64)
 }
 
 /// Opening the rollout, going on from rows, and the state hash.
