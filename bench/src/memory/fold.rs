@@ -45,6 +45,7 @@ impl Partition {
         for frame in entries.chunks(FRAME_ENTRIES) {
             let seq = self.next_seq;
             self.next_seq += 1;
+            self.state.look_ahead(frame);
             for (index, entry) in (0..).zip(frame) {
                 let position = Position { seq, index };
                 let outcome = self.state.apply(position, entry, &self.pinned);
@@ -64,6 +65,7 @@ impl Partition {
             let frame: InputFrame = json::read(frame).context("decoding a frame")?;
             let seq = self.next_seq;
             self.next_seq += 1;
+            self.state.look_ahead(&frame.entries);
             let mut outcomes = Vec::with_capacity(frame.entries.len());
             for (index, entry) in (0..).zip(&frame.entries) {
                 let position = Position { seq, index };

@@ -6,6 +6,7 @@
 //! Source: docs/semantics.md, legality.
 
 mod absorb;
+mod ahead;
 mod decide;
 mod draft;
 mod hash;

@@ -5,44 +5,13 @@ use std::sync::Arc;
 
 use nixfleet_bus::Landmark;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::{Entry, EntryBody, InputMark, ManifestHash, PlanAction, Position, mutant};
+use nixfleet_proto::{InputMark, Position, mutant};
 
+use crate::item::Item;
 use crate::writing::{FRAME_OVERHEAD_BYTES, Run};
 
-/// One entry, or an undecodable message that is covered and passed over.
-#[derive(Debug, Clone)]
-pub struct Item {
-    /// Where it is.
-    pub mark: InputMark,
-    /// Message id of its message.
-    pub msg_id: Option<Arc<str>>,
-    /// Absent for an undecodable message.
-    pub entry: Option<Entry>,
-}
-
-impl Item {
-    /// Its position.
-    pub fn position(&self) -> Position {
-        Position {
-            seq: self.mark.seq,
-            index: self.mark.index,
-        }
-    }
-
-    /// The manifest that must be at hand before it is folded.
-    pub fn manifest(&self) -> Option<&ManifestHash> {
-        match &self.entry.as_ref()?.body {
-            EntryBody::Plan {
-                action: PlanAction::OpenRollout { manifest_hash, .. },
-                ..
-            } => Some(manifest_hash),
-            EntryBody::Plan { .. }
-            | EntryBody::HostEvent { .. }
-            | EntryBody::RecoveryCandidate { .. }
-            | EntryBody::Operator { .. } => None,
-        }
-    }
-}
+/// Entries that the state is asked to look at before they are folded.
+const AHEAD: usize = 64;
 
 /// Bounds of a run.
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +108,15 @@ impl Folder {
         let bytes_max = self.limits.bytes.saturating_sub(FRAME_OVERHEAD_BYTES);
         // A bit more than before: room that was too small is made a second time.
         let mut run = Run::new(self.epoch, bytes_max, self.run_bytes / 16 * 17);
-        while let Some(item) = self.backlog.pop_front() {
+        loop {
+            if run.items().is_multiple_of(AHEAD) {
+                let next = self.backlog.iter().take(AHEAD);
+                self.state
+                    .look_ahead(next.filter_map(|item| item.entry.as_ref()));
+            }
+            let Some(item) = self.backlog.pop_front() else {
+                break;
+            };
             self.next = item.mark.next();
             self.last_input = Some(item.mark);
             if self.last_input_id != item.msg_id {
@@ -159,7 +136,7 @@ impl Folder {
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_proto::{EntryBody, OutputFrame, Timestamp};
+    use nixfleet_proto::{Entry, EntryBody, OutputFrame, Timestamp};
 
     use super::*;
 

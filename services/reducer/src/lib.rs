@@ -8,6 +8,7 @@
 pub mod ended;
 pub mod folder;
 pub mod guard;
+pub mod item;
 pub mod outbox;
 pub mod owner;
 pub mod pins;
@@ -18,8 +19,9 @@ pub mod turn;
 pub mod writing;
 
 pub use ended::Ended;
-pub use folder::{Item, Limits};
+pub use folder::Limits;
 pub use guard::Logs;
+pub use item::Item;
 pub use outbox::{Outbox, Publish};
 pub use owner::{Owner, OwnerConfig};
 pub use pins::{Fetched, Pins};

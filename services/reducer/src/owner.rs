@@ -5,7 +5,8 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::{ManifestHash, Position};
 
 use crate::ended::Ended;
-use crate::folder::{Folder, Item, Limits};
+use crate::folder::{Folder, Limits};
+use crate::item::Item;
 use crate::outbox::Outbox;
 use crate::pins::{Fetched, Pins};
 use crate::takeover::Taken;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nixfleet_bus::{DeadLetter, Message, decode_input};
 use nixfleet_proto::{InputMark, Position};
 
-use crate::folder::Item;
+use crate::item::Item;
 
 /// Longest message id that is remembered; ours are far shorter, and a frame has to hold it.
 const MSG_ID_BYTES_MAX: usize = 512;

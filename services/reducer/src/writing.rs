@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nixfleet_proto::{InputMark, Outcome, OutputFrame, Position, mutant};
 
-use crate::folder::Item;
+use crate::item::Item;
 
 use outcomes::Outcomes;
 

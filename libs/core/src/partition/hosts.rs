@@ -60,6 +60,13 @@ impl Hosts {
         self.entries.iter_mut()
     }
 
+    /// The entry of a host, or rarely another: it is not looked whether the name is the same, so that
+    /// nothing but the table is read.
+    pub(super) fn guess(&self, hostname: &Hostname) -> Option<&HostEntry> {
+        let place = self.places.iter_hash(hash(hostname.as_str())).next()?;
+        self.entries.get(*place as usize)
+    }
+
     fn place(&self, hostname: &str) -> Option<usize> {
         let is_it =
             |place: &u32| self.entries[*place as usize].record.hostname.as_str() == hostname;

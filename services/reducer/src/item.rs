@@ -1,0 +1,40 @@
+//! What is folded, one at a time.
+
+use std::sync::Arc;
+
+use nixfleet_proto::{Entry, EntryBody, InputMark, ManifestHash, PlanAction, Position};
+
+/// One entry, or an undecodable message that is covered and passed over.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Where it is.
+    pub mark: InputMark,
+    /// Message id of its message.
+    pub msg_id: Option<Arc<str>>,
+    /// Absent for an undecodable message.
+    pub entry: Option<Entry>,
+}
+
+impl Item {
+    /// Its position.
+    pub fn position(&self) -> Position {
+        Position {
+            seq: self.mark.seq,
+            index: self.mark.index,
+        }
+    }
+
+    /// The manifest that must be at hand before it is folded.
+    pub fn manifest(&self) -> Option<&ManifestHash> {
+        match &self.entry.as_ref()?.body {
+            EntryBody::Plan {
+                action: PlanAction::OpenRollout { manifest_hash, .. },
+                ..
+            } => Some(manifest_hash),
+            EntryBody::Plan { .. }
+            | EntryBody::HostEvent { .. }
+            | EntryBody::RecoveryCandidate { .. }
+            | EntryBody::Operator { .. } => None,
+        }
+    }
+}
