@@ -192,8 +192,14 @@ pub fn probe(hosts: usize) -> Result<()> {
 
 fn resident_bytes() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("reading own memory")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    // The pages of the program itself are the same for every fleet.
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
     let kibibytes = line.and_then(|line| line.split_whitespace().next());
-    let kibibytes: u64 = kibibytes.context("no VmRSS")?.parse().context("VmRSS")?;
+    let kibibytes: u64 = kibibytes
+        .context("no RssAnon")?
+        .parse()
+        .context("RssAnon")?;
     Ok(kibibytes * 1_024)
 }

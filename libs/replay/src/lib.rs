@@ -10,11 +10,13 @@ pub mod replay;
 pub mod row;
 pub mod rows;
 pub mod tables;
+pub mod unreadable;
 
 mod beside;
 mod later;
 
 pub use archived::{Archived, BadRow};
 pub use compare::{Comparison, Difference};
-pub use replay::{Coverage, InputItem, Replay, Unreadable};
+pub use replay::{Coverage, InputItem, Replay};
 pub use row::Row;
+pub use unreadable::Unreadable;

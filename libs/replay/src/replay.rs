@@ -5,8 +5,8 @@ mod deciding;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use nixfleet_core::partition::{AbsorbError, PartitionState};
-use nixfleet_proto::snapshot::{KnowsMore, Origin};
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::{
     Entry, HostRecord, InputMark, ManifestHash, Outcome, OutputFrame, PinnedManifest, PinnedSet,
     Position, RolloutId, Timestamp, Verdict,
@@ -15,6 +15,7 @@ use nixfleet_proto::{
 use crate::beside::Beside;
 use crate::compare::Difference;
 use crate::later::Later;
+use crate::unreadable::Unreadable;
 
 /// One item of the archived input: an entry, or a message that nobody could read.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,50 +52,6 @@ pub struct Coverage {
     pub unchecked: u64,
     /// State hashes of owners compared with the state here.
     pub hashes: u64,
-}
-
-/// An archive that cannot be followed any further.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unreadable {
-    /// Frames are missing in the middle.
-    Hole {
-        /// The frame behind the hole.
-        out_seq: u64,
-        /// Last input covered before it.
-        covered: Option<InputMark>,
-        /// Where the frame behind it goes on.
-        next: Option<Position>,
-    },
-    /// The owner's state was rebuilt from later frames only: the replay must begin with those.
-    KnowsMore(KnowsMore),
-    /// An outcome does not fit the state.
-    Absorb {
-        /// The frame.
-        out_seq: u64,
-        /// What does not fit.
-        fault: AbsorbError,
-    },
-}
-
-impl std::error::Error for Unreadable {}
-
-impl std::fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Hole { out_seq, .. } => write!(
-                f,
-                "the archive has a hole before output frame {out_seq}: what happened in it is not \
-                 known; restore the database from a backup that has it"
-            ),
-            Self::KnowsMore(fault) => fault.fmt(f),
-            Self::Absorb { out_seq, fault } => {
-                write!(
-                    f,
-                    "output frame {out_seq} does not fit what is before it: {fault}"
-                )
-            }
-        }
-    }
 }
 
 /// The state of a partition on its way through the archive.
