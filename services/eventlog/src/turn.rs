@@ -81,7 +81,7 @@ impl Archive {
                     "the database refuses a batch, trying its messages one by one");
             }
             written => {
-                // Letting go of thousands of texts takes a while, in which the next can be written.
+                // Letting go of thousands of messages takes a while, in which the next can be written.
                 spawn_blocking(move || drop(chunk));
                 return written;
             }
