@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::action::PlanAction;
 use crate::event::HostEvent;
-use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
+use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::tagged::tagged_enum;
 use crate::time;
 
@@ -154,6 +154,20 @@ impl EntryBody {
             }
             Self::Plan { action, .. } => action.hostname(),
             Self::Operator { .. } => None,
+        }
+    }
+
+    /// The manifest that it opens a rollout with.
+    pub fn opens(&self) -> Option<&ManifestHash> {
+        match self {
+            Self::Plan {
+                action: PlanAction::OpenRollout { manifest_hash, .. },
+                ..
+            } => Some(manifest_hash),
+            Self::HostEvent { .. }
+            | Self::RecoveryCandidate { .. }
+            | Self::Plan { .. }
+            | Self::Operator { .. } => None,
         }
     }
 

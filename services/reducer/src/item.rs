@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nixfleet_proto::{Entry, EntryBody, InputMark, ManifestHash, PlanAction, Position};
+use nixfleet_proto::{Entry, InputMark, ManifestHash, Position};
 
 /// One entry, or an undecodable message that is covered and passed over.
 #[derive(Debug, Clone)]
@@ -26,15 +26,6 @@ impl Item {
 
     /// The manifest that must be at hand before it is folded.
     pub fn manifest(&self) -> Option<&ManifestHash> {
-        match &self.entry.as_ref()?.body {
-            EntryBody::Plan {
-                action: PlanAction::OpenRollout { manifest_hash, .. },
-                ..
-            } => Some(manifest_hash),
-            EntryBody::Plan { .. }
-            | EntryBody::HostEvent { .. }
-            | EntryBody::RecoveryCandidate { .. }
-            | EntryBody::Operator { .. } => None,
-        }
+        self.entry.as_ref()?.body.opens()
     }
 }

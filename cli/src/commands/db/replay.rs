@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use indicatif::ProgressBar;
+use nixfleet_proto::OutputFrame;
 use nixfleet_proto::subject::{Names, Partition};
-use nixfleet_proto::{EntryBody, ManifestHash, OutputFrame, PlanAction};
 use nixfleet_replay::{InputItem, Replay, Unreadable};
 use nixfleet_store::{ArchivedStream, Audit};
 
@@ -123,7 +123,8 @@ impl<'a> Source<'a> {
                 replay.pin(hash.clone(), pinned);
             }
         }
-        for hash in items.iter().filter_map(opens) {
+        let entries = items.iter().filter_map(|item| item.entry.as_ref());
+        for hash in entries.filter_map(|entry| entry.body.opens()) {
             if !replay.is_pinned(hash)
                 && let Some(pinned) = self.artifacts.find(hash).await?
             {
@@ -131,19 +132,5 @@ impl<'a> Source<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// The manifest that an entry wants to open a rollout with.
-fn opens(item: &InputItem) -> Option<&ManifestHash> {
-    match &item.entry.as_ref()?.body {
-        EntryBody::Plan {
-            action: PlanAction::OpenRollout { manifest_hash, .. },
-            ..
-        } => Some(manifest_hash),
-        EntryBody::Plan { .. }
-        | EntryBody::HostEvent { .. }
-        | EntryBody::RecoveryCandidate { .. }
-        | EntryBody::Operator { .. } => None,
     }
 }

@@ -57,12 +57,7 @@ impl Replay {
     /// Whether this state decides as the owner's did: one that lacks its beginning decides nothing
     /// that depends on what it lacks.
     fn is_decidable(&self, body: &EntryBody) -> bool {
-        if let EntryBody::Plan {
-            action: PlanAction::OpenRollout { manifest_hash, .. },
-            ..
-        } = body
-            && !self.is_pinned(manifest_hash)
-        {
+        if body.opens().is_some_and(|hash| !self.is_pinned(hash)) {
             return false;
         }
         if !self.origin.is_partial() {
