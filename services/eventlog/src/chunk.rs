@@ -11,7 +11,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::rows::{Read, Reading, UNDECODABLE};
 use crate::stream::Stream;
-use crate::turn::error_chain;
 
 /// Most bytes of messages in one transaction, beside the last message.
 pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -77,6 +76,7 @@ impl Chunk {
         let (turn, turned) = oneshot::channel();
         let (store, batch) = (store.clone(), Arc::clone(&self.batch));
         let copying = async move {
+            // Too late, or nobody waits for it any more: taken back either way.
             let turn = async { timeout(PATIENCE, turned).await.ok()?.ok() };
             store.archive_ahead(&batch, turn).await
         };
@@ -95,8 +95,8 @@ impl Chunk {
         let reason = match ahead.archived.await {
             Ok(Ok(true)) => return true,
             Ok(Ok(false)) => "its turn did not come in time".to_owned(),
-            Ok(Err(error)) => error_chain(&error),
-            Err(panicked) => error_chain(&panicked),
+            Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
+            Err(panicked) => panicked.to_string(),
         };
         tracing::info!(
             stream = cursor.stream,

@@ -67,7 +67,8 @@ impl Archive {
                 Ok(()) => return Ok(()),
                 Err(ArtifactError::Archive(error)) if !error.retryable() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(error = %error_chain(&error), "waiting to archive artifacts");
+                    let error = anyhow::Error::new(error);
+                    tracing::warn!(error = format!("{error:#}"), "waiting to archive artifacts");
                     tokio::time::sleep(RETRY_AFTER).await;
                 }
             }
@@ -77,7 +78,8 @@ impl Archive {
     async fn archive(&mut self, mut chunk: Chunk) -> Result<(), ArchiveError> {
         match self.write(&mut chunk).await {
             Err(ArchiveError::Db(error)) => {
-                tracing::warn!(stream = %self.stream.name, error = %error_chain(&error),
+                let error = anyhow::Error::new(error);
+                tracing::warn!(stream = %self.stream.name, error = format!("{error:#}"),
                     "the database refuses a batch, trying its messages one by one");
             }
             written => {
@@ -90,7 +92,7 @@ impl Archive {
             let read = Read::new(&self.stream, &message, Reading::Full);
             let mut chunk = Chunk::one(&message, &read.rows())?;
             let reason = match self.write(&mut chunk).await {
-                Err(ArchiveError::Db(error)) => error_chain(&error),
+                Err(ArchiveError::Db(error)) => format!("{:#}", anyhow::Error::new(error)),
                 written => {
                     written?;
                     continue;
@@ -131,7 +133,8 @@ impl Archive {
             match self.store.archive(&chunk.batch, cursor).await {
                 Err(error) if error.retryable() => {
                     if !reported {
-                        tracing::warn!(stream = %self.stream.name, error = %error_chain(&error),
+                        let error = anyhow::Error::new(error);
+                        tracing::warn!(stream = %self.stream.name, error = format!("{error:#}"),
                             "waiting for the database");
                     }
                     reported = true;
@@ -149,15 +152,4 @@ fn count(chunk: &Chunk) {
         metrics::counter!("nixfleet_hostile_input_total", "kind" => "undecodable-message")
             .increment(chunk.unread);
     }
-}
-
-/// An error with its causes.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
 }

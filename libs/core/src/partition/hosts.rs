@@ -154,6 +154,12 @@ mod tests {
         for name in &names {
             assert_eq!(hosts.get(name).unwrap().record.hostname.as_str(), name);
         }
+        // A guess is nearly always right, and there is one for every host.
+        let guess = |name: &String| hosts.guess(&name.as_str().into()).unwrap();
+        let right = names
+            .iter()
+            .filter(|name| guess(name).record.hostname.as_str() == *name);
+        assert!(right.count() > 450);
         assert!(hosts.get("h500").is_none() && !hosts.contains(""));
     }
 
