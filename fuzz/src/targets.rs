@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixfleet_bus::{Message, decode_input, decode_output};
+use nixfleet_bus::{MAX_OUTPUT_FRAME_BYTES, Message, decode_input, decode_output, frame_encoding};
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::subject::{Names, Partition, escape};
 use nixfleet_proto::wire::EventRequest;
@@ -23,9 +23,10 @@ mod identity;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target with the name of its seeds.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("input_frame", input_frame),
     ("output_frame", output_frame),
+    ("frame_encoding", frame_encoding),
     ("wire_event", wire_event),
     ("wire_events", wire_events),
     ("fleet", fleet),
@@ -44,6 +45,7 @@ fn message(payload: Vec<u8>) -> Message {
         traceparent: None,
         time: Timestamp::UNIX_EPOCH,
         payload: payload.into(),
+        stored_bytes: 0,
     }
 }
 
@@ -73,6 +75,27 @@ pub fn output_frame(data: &[u8]) {
     };
     let again: OutputFrame = serde_json::from_slice(&written(&frame)).expect("reads back");
     assert_eq!(again, frame);
+}
+
+/// A stored payload is refused or decoded within the bound, and what may be JSON is stored as what is
+/// read as the same.
+pub fn frame_encoding(data: &[u8]) {
+    const MAX: usize = MAX_OUTPUT_FRAME_BYTES;
+    let decoded = frame_encoding::decode(data, MAX);
+    let labelled = data
+        .first()
+        .is_some_and(|first| (0x80..=0xbf).contains(first));
+    if let Ok(json) = &decoded {
+        assert!(json.len() <= MAX || !labelled);
+        assert_eq!(frame_encoding::json_bytes(data, MAX), json.len());
+    }
+    let json = bytes::Bytes::copy_from_slice(data);
+    if !labelled {
+        let stored = frame_encoding::encode(&json);
+        assert!(stored.len() <= json.len());
+        let read = frame_encoding::decode(&stored, MAX.max(json.len()));
+        assert_eq!(read.expect("what was stored is read"), &json[..]);
+    }
 }
 
 /// An event becomes an entry that every reader reads as the same.

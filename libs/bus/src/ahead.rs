@@ -84,13 +84,14 @@ impl<T: Send + 'static> ReadAhead<T> {
         let making = match &mut self.making {
             Some(making) => making,
             none => {
-                let batch = self.reader.next_batch(self.max).await?;
-                let bytes: usize = batch.iter().map(|message| message.payload.len()).sum();
-                if bytes < INLINE_BYTES {
-                    return Ok((self.make)(batch));
-                }
+                let batch = self.reader.next_stored(self.max).await?;
+                let bytes: usize = batch.iter().map(Message::json_bytes).sum();
                 let make = Arc::clone(&self.make);
-                none.insert(spawn_blocking(move || make(batch)))
+                let made = move || make(batch.into_iter().map(Message::decoded).collect());
+                if bytes < INLINE_BYTES {
+                    return Ok(made());
+                }
+                none.insert(spawn_blocking(made))
             }
         };
         let made = making.await;

@@ -1,4 +1,5 @@
-//! Reading frames that anyone may have written: bounded first, then by version, then in full.
+//! Reading frames that anyone may have written: bounded first, then decompressed, then by version, then in
+//! full.
 
 use nixfleet_proto::effects::EffectsFrame;
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
@@ -9,6 +10,7 @@ use nixfleet_proto::{InputFrame, LAYOUT_VERSION, OutputFrame, json};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::frame_encoding;
 use crate::message::Message;
 
 /// Why a message is not what its stream should hold.
@@ -36,6 +38,12 @@ pub enum DecodeError {
     /// A frame without entries: no writer sends one.
     #[error("the frame is empty")]
     Empty,
+    /// A stored form that this release does not know.
+    #[error("its encoding {0:#04x} is unknown: a newer release wrote it; upgrade this one")]
+    Encoding(u8),
+    /// Not the compressed frame that its label announces.
+    #[error("the compressed payload is damaged: {0}")]
+    Compressed(&'static str),
     /// Not the JSON it should be.
     #[error("the payload is malformed")]
     Malformed(#[source] serde_json::Error),
@@ -49,6 +57,8 @@ impl DecodeError {
             Self::Version(_) => "version",
             Self::TooMany { .. } => "too-many",
             Self::Empty => "empty",
+            Self::Encoding(_) => "encoding",
+            Self::Compressed(_) => "compressed",
             Self::Malformed(_) => "malformed",
         }
     }
@@ -153,6 +163,7 @@ pub fn read_output(payload: &[u8]) -> Result<OutputFrame, DecodeError> {
 
 /// Reads a payload within a size limit whose layout version is known.
 pub(crate) fn decode<T: Layout>(payload: &[u8], max: usize) -> Result<T, DecodeError> {
+    let payload = &frame_encoding::decode(payload, max)?[..];
     let bytes = payload.len();
     if bytes > max {
         return Err(DecodeError::TooLarge { bytes, max });
@@ -187,6 +198,7 @@ mod tests {
             traceparent: None,
             time: Timestamp::UNIX_EPOCH,
             payload: payload.into(),
+            stored_bytes: 0,
         }
     }
 
@@ -233,6 +245,18 @@ mod tests {
         check(r#"{"v":2,"anything":[]}"#, "version");
         check(format!(r#"{{"v":1,"entries":[{}]}}"#, entry(9)), "version");
         check(r#"{"v":1,"entries":[]}"#, "empty");
+    }
+
+    #[test]
+    fn a_stored_form_is_read_and_its_faults_have_names() {
+        let frame = Bytes::from(format!(r#"{{"v":1,"entries":[{}]}}"#, entry(1)));
+        let stored = frame_encoding::encode(&frame);
+        assert!(stored.len() < frame.len());
+        check(stored.clone(), "1 entries");
+        check(stored.slice(..stored.len() - 1), "compressed");
+        check(&b"\x82\x00"[..], "encoding");
+        let large = Bytes::from(vec![b' '; MAX_FRAME_BYTES + 1]);
+        check(frame_encoding::encode(&large), "too-large");
     }
 
     #[test]

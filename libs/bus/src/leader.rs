@@ -152,7 +152,7 @@ pub(crate) fn found(
                 raw.time,
                 raw.payload.clone(),
             );
-            return Ok(Some(message));
+            return Ok(Some(message.decoded()));
         }
         Err(error) => error,
     };

@@ -11,6 +11,7 @@ mod dead;
 mod decode;
 mod fate;
 mod floors;
+pub mod frame_encoding;
 mod framing;
 mod ids;
 pub mod lease;

@@ -3,8 +3,14 @@
 #[cfg(feature = "shell")]
 mod client;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::{OutputFrame, Timestamp};
+
+use crate::decode::DecodeError;
+use crate::frame_encoding;
 
 #[cfg(feature = "shell")]
 pub(crate) use client::{TRACEPARENT, VERSION, timestamp};
@@ -22,8 +28,37 @@ pub struct Message {
     pub traceparent: Option<String>,
     /// When the server stored it.
     pub time: Timestamp,
-    /// The bytes.
+    /// The document: JSON, whatever the stored form of it is. A stored form that cannot be decoded is
+    /// left as it is; [`Message::encoding_fault`] has the reason.
     pub payload: Bytes,
+    /// Bytes that the message takes in its stream, as a file store of JetStream counts them: 30, the
+    /// subject, the stored payload, and 4 and the headers where there are any. Exact for what this crate
+    /// publishes; the store's indexes, blocks and replicas are not counted.
+    pub stored_bytes: usize,
+}
+
+impl Message {
+    /// The message with its payload as JSON, where its stored form can be decoded.
+    pub fn decoded(mut self) -> Self {
+        if let Ok(Cow::Owned(json)) = frame_encoding::decode(&self.payload, MAX_OUTPUT_FRAME_BYTES)
+        {
+            self.payload = json.into();
+        }
+        self
+    }
+
+    /// Why the payload is still in its stored form; nothing when it is not.
+    pub fn encoding_fault(&self) -> Option<DecodeError> {
+        if !frame_encoding::is_labelled(&self.payload) {
+            return None;
+        }
+        frame_encoding::decode(&self.payload, MAX_OUTPUT_FRAME_BYTES).err()
+    }
+
+    /// Bytes of the payload as JSON, decoded or not.
+    pub fn json_bytes(&self) -> usize {
+        frame_encoding::json_bytes(&self.payload, MAX_OUTPUT_FRAME_BYTES)
+    }
 }
 
 /// The newest frame of an output log.
@@ -46,4 +81,40 @@ pub struct StreamIdentity {
     pub first_seq: u64,
     /// Last sequence ever stored; 0 when nothing was.
     pub last_seq: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(payload: Bytes) -> Message {
+        Message {
+            seq: 1,
+            subject: "fleet.out.00.a".to_owned(),
+            msg_id: None,
+            traceparent: None,
+            time: Timestamp::UNIX_EPOCH,
+            payload,
+            stored_bytes: 7,
+        }
+    }
+
+    #[test]
+    fn a_message_has_json_or_the_reason_why_not() {
+        let json = Bytes::from("[".to_owned() + &r#"{"entry":"HostEvent"},"#.repeat(9) + "7]");
+        let stored = frame_encoding::encode(&json);
+        assert_eq!(message(stored.clone()).json_bytes(), json.len());
+        let decoded = message(stored.clone()).decoded();
+        assert_eq!(decoded, message(json.clone()));
+        assert!(decoded.encoding_fault().is_none());
+        assert_eq!(message(json.clone()).decoded(), message(json));
+
+        let torn = stored.slice(..stored.len() - 1);
+        let left = message(torn.clone()).decoded();
+        assert_eq!(left, message(torn));
+        assert_eq!(
+            left.encoding_fault().map(|fault| fault.name()),
+            Some("compressed")
+        );
+    }
 }

@@ -13,7 +13,7 @@ use crate::decode::{DecodeError, MAX_OUTPUT_FRAME_BYTES, decode_output};
 use crate::fate::{FencedAttempt, FencedPublish, LastMessage, PublishError, Settled};
 use crate::leader::LeaderError;
 use crate::message::LastFrame;
-use crate::publish::{Outgoing, pauses};
+use crate::publish::{Outgoing, pauses, stored_form};
 use crate::writer::{Fence, Writer};
 
 /// Why the last frame is not known.
@@ -115,7 +115,7 @@ impl OutputLog {
             .await
     }
 
-    /// Like [`OutputLog::publish`], of a frame that is encoded already.
+    /// Like [`OutputLog::publish`], of a frame that is JSON already.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -129,12 +129,26 @@ impl OutputLog {
         if bytes > max {
             return Err(PublishError::TooLarge { bytes, max });
         }
+        let stored = stored_form(payload).await;
+        self.publish_stored(stored, expected_seq, traceparent).await
+    }
+
+    /// Like [`OutputLog::publish_payload`], of a frame in its stored form.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish_stored(
+        &self,
+        stored: Bytes,
+        expected_seq: u64,
+        traceparent: Option<&str>,
+    ) -> Result<u64, PublishError> {
         let id = self.bus.ids().next();
         let (subject, fence) = {
             let writer = self.writer();
             (writer.subject().to_owned(), writer.fence(expected_seq))
         };
-        let message = Outgoing::new(&self.stream, subject, &id, payload)
+        let message = Outgoing::new(&self.stream, subject, &id, stored)
             .following(&fence, &self.wildcard)
             .traced(traceparent);
         let fenced = Fenced {

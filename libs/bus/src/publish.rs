@@ -14,15 +14,20 @@ use async_nats::{HeaderMap, HeaderValue};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use nixfleet_proto::LAYOUT_VERSION;
+use tokio::task::spawn_blocking;
 
 pub(crate) use crate::fate::Refusal;
 use crate::fate::Reply;
+use crate::frame_encoding;
 use crate::message::{TRACEPARENT, VERSION};
 use crate::writer::Fence;
 
 /// Names the subject that the expected last sequence of a subject is about, when it is not that of
 /// the message.
 const EXPECTED_LAST_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+
+/// JSON below this size is encoded in less time than a tenth of a millisecond.
+const INLINE_BYTES: usize = 32 * 1024;
 
 /// A message ready to be sent any number of times.
 #[derive(Debug, Clone)]
@@ -140,6 +145,17 @@ fn classify(answer: &jetstream::Error) -> Refusal {
         ErrorCode::STREAM_NOT_MATCH | ErrorCode::STREAM_SEALED => Refusal::Hopeless(text),
         _ => Refusal::Unknown(text),
     }
+}
+
+/// The stored form of a frame's JSON. Large ones are encoded on another thread.
+pub(crate) async fn stored_form(json: Bytes) -> Bytes {
+    if json.len() < INLINE_BYTES {
+        return frame_encoding::encode(&json);
+    }
+    let plain = json.clone();
+    let encoded = spawn_blocking(move || frame_encoding::encode(&json));
+    // A runtime that ends takes no work; plain JSON is right as well.
+    encoded.await.unwrap_or(plain)
 }
 
 /// Pauses between attempts: from 50 ms doubling to 1 s, with jitter, without end; the caller has

@@ -54,7 +54,7 @@ pub struct Reader {
     suspicious: bool,
     /// Consumers lost in a row, for the pause before the next.
     losses: u32,
-    /// A batch ends with the message that reaches this size.
+    /// A batch ends with the message that reaches this size of JSON.
     batch_bytes: usize,
 }
 
@@ -62,7 +62,6 @@ impl Reader {
     pub(crate) fn new(bus: Bus, stream: String, from_seq: u64, gaps: Gaps) -> Self {
         Self {
             connected: bus.connections().consume_made.clone(),
-            bus,
             stream,
             track: Track::new(from_seq, gaps),
             source: None,
@@ -73,7 +72,9 @@ impl Reader {
             check_at: Instant::now(),
             suspicious: false,
             losses: 0,
-            batch_bytes: usize::MAX,
+            // What is pulled is bounded in its stored form, which may be far smaller.
+            batch_bytes: bus.config().reader_batch_bytes,
+            bus,
         }
     }
 
@@ -114,6 +115,16 @@ impl Reader {
     /// # Errors
     /// [`ReadError`]; the reader must then be thrown away.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
+        let batch = self.next_stored(max).await?;
+        Ok(batch.into_iter().map(Message::decoded).collect())
+    }
+
+    /// Like [`Reader::next_batch`], of messages in their stored form: callers decode them elsewhere
+    /// ([`Message::decoded`]), or not at all.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the reader must then be thrown away.
+    pub async fn next_stored(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
         loop {
             let Some(source) = &mut self.source else {
                 self.open().await?;
@@ -158,18 +169,14 @@ impl Reader {
         first: &jetstream::Message,
         max: usize,
     ) -> Result<Vec<Message>, ReadError> {
-        let mut batch = Vec::new();
-        self.accept(first, &mut batch)?;
-        let mut bytes = first.payload.len();
+        let mut batch: Vec<Message> = Vec::new();
+        let mut bytes = self.accept(first, &mut batch)?;
         while batch.len() < max && bytes < self.batch_bytes {
             let Some(ready) = self.source.as_mut().and_then(|s| s.next().now_or_never()) else {
                 break;
             };
             match ready {
-                Some(Ok(message)) => {
-                    bytes += message.payload.len();
-                    self.accept(&message, &mut batch)?;
-                }
+                Some(Ok(message)) => bytes += self.accept(&message, &mut batch)?,
                 Some(Err(error)) => self.lose("error", &error.to_string()),
                 None => self.lose("ended", "the consumer ended"),
             }
@@ -183,16 +190,17 @@ impl Reader {
         Ok(batch)
     }
 
+    /// Adds a message to a batch if it is the next one, and returns the bytes of its JSON.
     fn accept(
         &mut self,
         raw: &jetstream::Message,
         batch: &mut Vec<Message>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<usize, ReadError> {
         let info = match raw.info() {
             Ok(info) => info,
             Err(error) => {
                 self.lose("error", &error.to_string());
-                return Ok(());
+                return Ok(0);
             }
         };
         let wanted = self.track.next();
@@ -208,7 +216,9 @@ impl Reader {
                     info.published,
                     raw.payload.clone(),
                 );
+                let bytes = message.json_bytes();
                 batch.push(message);
+                return Ok(bytes);
             }
             Seen::Repeated => {}
             Seen::Gap if self.gaps_seen >= GAP_ATTEMPTS && batch.is_empty() => {
@@ -224,7 +234,7 @@ impl Reader {
                 self.lose("gap", "a message is missing");
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Throws the consumer away; the next call makes a new one.

@@ -156,6 +156,7 @@ mod tests {
                 traceparent: None,
                 time: Timestamp::UNIX_EPOCH,
                 payload: "{}".into(),
+                stored_bytes: 0,
             })
             .collect();
         let cut: Vec<Vec<u64>> = chunks(&stream, messages, 3)
@@ -180,6 +181,7 @@ mod tests {
             traceparent: None,
             time: Timestamp::UNIX_EPOCH,
             payload: vec![b' '; BATCH_BYTES / 2].into(),
+            stored_bytes: 0,
         };
         let cut = chunks(&stream, (1..=3).map(message).collect(), 5_000).unwrap();
         let sizes: Vec<_> = cut.iter().map(|chunk| chunk.messages.len()).collect();

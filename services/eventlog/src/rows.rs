@@ -153,6 +153,9 @@ fn input(message: &Message) -> Result<Parts<'_>, String> {
 }
 
 fn output(message: &Message, reading: Reading) -> Result<Parts<'_>, String> {
+    if let Some(fault) = message.encoding_fault() {
+        return Err(fault.to_string());
+    }
     let (bytes, max) = (message.payload.len(), MAX_OUTPUT_FRAME_BYTES);
     if bytes > max {
         return Err(DecodeError::TooLarge { bytes, max }.to_string());
@@ -215,6 +218,7 @@ mod tests {
             traceparent: None,
             time: Timestamp::UNIX_EPOCH,
             payload: payload.into().into(),
+            stored_bytes: 0,
         };
         see(&Read::new(&stream, &message, Reading::Full).rows())
     }

@@ -73,6 +73,7 @@ impl Decoded {
 
 #[cfg(test)]
 mod tests {
+    use nixfleet_bus::frame_encoding;
     use nixfleet_proto::{Entry, EntryBody, InputFrame, LAYOUT_VERSION, Timestamp};
 
     use super::*;
@@ -85,6 +86,7 @@ mod tests {
             traceparent: None,
             time: Timestamp::UNIX_EPOCH,
             payload: payload.into(),
+            stored_bytes: 0,
         }
     }
 
@@ -107,17 +109,22 @@ mod tests {
         let messages = vec![
             message(4, frame(3)),
             message(5, b"poison".to_vec()),
-            message(6, frame(1)),
+            message(6, frame_encoding::encode(&frame(1).into()).to_vec()).decoded(),
+            message(7, vec![0x82]).decoded(),
         ];
         let decoded = decode("S", messages, Position { seq: 4, index: 2 });
         let items = decoded.items.iter();
         let places: Vec<_> = items
             .map(|item| (item.mark.seq, item.mark.index, item.entry.is_some()))
             .collect();
-        assert_eq!(places, [(4, 2, true), (5, 0, false), (6, 0, true)]);
+        let expected = [(4, 2, true), (5, 0, false), (6, 0, true), (7, 0, false)];
+        assert_eq!(places, expected);
         assert_eq!(decoded.items[0].mark.of, 3);
         assert_eq!(decoded.items[1].msg_id.as_deref(), Some("id-5"));
         let dead: Vec<_> = decoded.dead.iter().map(|dead| dead.seq).collect();
-        assert_eq!(dead, [5]);
+        assert_eq!(dead, [5, 7]);
+        let reason = &decoded.dead[1].reason;
+        assert!(reason.contains("a newer release"), "{reason}");
+        assert_eq!(decoded.dead[1].payload[..], [0x82]);
     }
 }

@@ -9,6 +9,7 @@
 pub mod dev;
 pub mod monitor;
 pub mod nats;
+pub mod noise;
 pub mod operator;
 pub mod pki;
 pub mod ports;
@@ -25,6 +26,7 @@ pub mod wait;
 pub mod watchdog;
 
 pub use nats::Nats;
+pub use noise::noise;
 pub use operator::Operator;
 pub use postgres::{Database, Postgres};
 pub use proxy::{Mode, Proxy};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nixfleet_proto::subject::Partition;
@@ -18,7 +17,7 @@ use super::{Queued, Waiter};
 use crate::Bus;
 use crate::fate::{AppendError, Attempt, Refusal};
 use crate::framing::{Frame, FrameBuffer, FrameLimits};
-use crate::publish::{Outgoing, pauses};
+use crate::publish::{Outgoing, pauses, stored_form};
 
 /// Where frames of one partition go.
 #[derive(Clone)]
@@ -73,7 +72,7 @@ impl Sink {
             return Err(AppendError::Unavailable(reason));
         }
         self.settled(deadline).await?;
-        let body: Bytes = frame.body();
+        let body = stored_form(frame.body()).await;
         let bytes = body.len();
         let mut waiters = frame.waiters.iter();
         let traceparent = waiters.find_map(|(_, waiter)| waiter.traceparent.as_deref());

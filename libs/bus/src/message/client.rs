@@ -1,7 +1,7 @@
 //! Messages as the client library delivers them.
 
-use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use nixfleet_proto::Timestamp;
 
@@ -13,7 +13,7 @@ pub(crate) const TRACEPARENT: &str = "traceparent";
 pub(crate) const VERSION: &str = "nixfleet-v";
 
 impl Message {
-    /// Builds a message from what the client library delivers.
+    /// Builds a message from what the client library delivers, with its payload in the stored form.
     pub(crate) fn new(
         seq: u64,
         subject: &str,
@@ -27,6 +27,7 @@ impl Message {
                 .map(|value| value.as_str().to_owned())
         };
         Self {
+            stored_bytes: stored_bytes(subject, headers, &payload),
             seq,
             subject: subject.to_owned(),
             msg_id: headers
@@ -37,6 +38,29 @@ impl Message {
             payload,
         }
     }
+}
+
+/// A record of the file store: length, sequence, time, length of the subject, checksum.
+const RECORD_BYTES: usize = 4 + 8 + 8 + 2 + 8;
+/// The length of the headers in it, when there are any.
+const HEADERS_LENGTH_BYTES: usize = 4;
+
+/// Source: `fileStoreMsgSizeRaw` of nats-server.
+fn stored_bytes(subject: &str, headers: Option<&HeaderMap>, payload: &[u8]) -> usize {
+    let headers = headers.filter(|headers| !headers.is_empty());
+    let headers = headers.map_or(0, |headers| HEADERS_LENGTH_BYTES + header_bytes(headers));
+    RECORD_BYTES + subject.len() + headers + payload.len()
+}
+
+/// Bytes of headers as the client library writes them.
+fn header_bytes(headers: &HeaderMap) -> usize {
+    let around = "NATS/1.0\r\n".len() + "\r\n".len();
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        let line = move |value: &HeaderValue| name.len() + ": \r\n".len() + value.as_str().len();
+        values.iter().map(line)
+    });
+    around + lines.sum::<usize>()
 }
 
 /// The server's time in our own type; a time outside the range of 584 years cannot come from it.

@@ -274,6 +274,7 @@ impl World {
             traceparent: None,
             time: at(0),
             payload: serde_json::to_vec(self.frame(seq)).unwrap().into(),
+            stored_bytes: 0,
         })
         .collect()
     }

@@ -4,6 +4,7 @@
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
+mod encoding;
 mod exchange;
 mod fence;
 mod framing;

@@ -53,6 +53,7 @@ impl Stored {
             traceparent: None,
             time: self.time,
             payload: self.payload.clone(),
+            stored_bytes: self.subject.len() + self.payload.len(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_bus::{AppendError, Bus, BusConfig, Message, decode_input};
 use nixfleet_harness::proxy::Mode;
 use nixfleet_harness::scope::unique_prefix;
-use nixfleet_harness::{Nats, shared_nats, wait_for};
+use nixfleet_harness::{Nats, noise, shared_nats, wait_for};
 use nixfleet_proto::{EntryBody, Position};
 
 use super::{SOON, config, entry, p0, read, ready, through_proxy};
@@ -164,7 +164,7 @@ async fn a_full_log_refuses_and_an_entry_over_the_limit_is_too_large() {
     };
     let bus = ready(small).await;
     let input = bus.input();
-    let big = |bytes: usize| entry("stable@aa", &"h".repeat(bytes), 0);
+    let big = |bytes: usize| entry("stable@aa", &noise(bytes, bytes as u64), 0);
     let refused = input.append(p0(), big(600 * 1024)).await.unwrap_err();
     assert!(matches!(refused, AppendError::TooLarge { .. }), "{refused}");
 

@@ -361,6 +361,9 @@ async fn write_garbage(bus: &Bus, partition: Partition) {
         b"{\"v\":9}",
         br#"{"v":1,"epoch":2,"outcomes":[{]}"#,
         br#"{"v":1,"epoch":2,"outcomes":[],"later":[7]}"#,
+        // A stored form of a later release, and one that is torn.
+        b"\x82later",
+        b"\x81\x28\xb5\x2f\xfd",
     ] {
         for subject in [input.clone(), names.output(partition, "garbage")] {
             let sent = context.publish(subject, payload.to_vec().into()).await;
