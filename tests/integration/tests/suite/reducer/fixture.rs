@@ -16,7 +16,7 @@ use nixfleet_proto::left::leave;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{
-    ChannelName, Entry, EntryBody, HostEvent, HostEventBody, HostState, LAYOUT_VERSION,
+    ChannelName, Entry, EntryBody, HostEvent, HostEventBody, HostState, InputFrame, LAYOUT_VERSION,
     ManifestHash, Outcome, OutputFrame, PlanAction, Position, Producer, RolloutId,
 };
 use nixfleet_store::{DatabaseConfig, Store};
@@ -182,6 +182,32 @@ impl Log {
 
     /// Every host tells the same, as event `seq`.
     pub async fn tell(&self, seq: u64, body: impl Fn(usize) -> HostEventBody) {
+        self.append(self.events(seq, body)).await;
+    }
+
+    /// The same in a frame of a release that stored plain JSON.
+    pub async fn tell_plain(&self, seq: u64, body: impl Fn(usize) -> HostEventBody) {
+        let events = self.events(seq, body).into_iter();
+        let frame = InputFrame {
+            v: LAYOUT_VERSION,
+            entries: events.map(|body| Entry::new(Utc::now(), body)).collect(),
+        };
+        self.append_raw(serde_json::to_vec(&frame).unwrap()).await;
+    }
+
+    /// Stores any payload in the input log and returns its sequence.
+    pub async fn append_raw(&self, payload: Vec<u8>) -> u64 {
+        let client = async_nats::connect(&self.scope.nats_url).await.unwrap();
+        let context = async_nats::jetstream::new(client);
+        let subject = format!(
+            "{}.in.{}.event.stable.4f1c",
+            self.scope.prefix, self.partition
+        );
+        let stored = context.publish(subject, payload.into()).await;
+        stored.unwrap().await.unwrap().sequence
+    }
+
+    fn events(&self, seq: u64, body: impl Fn(usize) -> HostEventBody) -> Vec<EntryBody> {
         let events = (0..HOSTS).map(|number| EntryBody::HostEvent {
             rollout_id: self.rollout.clone(),
             hostname: host(number).into(),
@@ -191,7 +217,7 @@ impl Log {
                 body: body(number),
             },
         });
-        self.append(events.collect()).await;
+        events.collect()
     }
 
     /// Everything the outputs say so far, held to be one unbroken chain.

@@ -94,15 +94,8 @@ async fn a_standby_takes_over_and_folds_nothing_twice() {
 async fn a_message_nobody_can_read_is_set_aside_and_passed_over() {
     let log = Log::new("reducer_dead").await;
     let reducer = log.reducer(0);
-    let client = async_nats::connect(&log.scope.nats_url).await.unwrap();
-    let context = async_nats::jetstream::new(client);
     let stream = log.bus.names().input_stream(log.partition);
-    let subject = format!(
-        "{}.in.{}.event.stable.4f1c",
-        log.scope.prefix, log.partition
-    );
-    let stored = context.publish(subject, "{\"v\":1,\"entries\":7}".into());
-    let seq = stored.await.unwrap().await.unwrap().sequence;
+    let seq = log.append_raw(b"{\"v\":1,\"entries\":7}".to_vec()).await;
     log.open().await;
     log.wait_folded(&reducer).await;
     let dead = log.bus.names().dead_stream();
@@ -110,4 +103,23 @@ async fn a_message_nobody_can_read_is_set_aside_and_passed_over() {
     let letter: nixfleet_bus::DeadRecord = serde_json::from_slice(&letter.payload).unwrap();
     assert_eq!((letter.stream, letter.sequence), (stream, seq));
     assert!(letter.reason.contains("malformed"), "{}", letter.reason);
+
+    let seq = log.append_raw(b"\x82stored".to_vec()).await;
+    log.tell(1, acknowledged).await;
+    log.wait_folded(&reducer).await;
+    let letter = log.bus.last_message(&dead).await.unwrap().unwrap();
+    let letter: nixfleet_bus::DeadRecord = serde_json::from_slice(&letter.payload).unwrap();
+    assert_eq!(letter.sequence, seq);
+    assert!(letter.reason.contains("upgrade"), "{}", letter.reason);
+}
+
+#[tokio::test]
+async fn plain_frames_are_folded_beside_compressed_ones() {
+    let log = Log::new("reducer_plain").await;
+    let reducer = log.reducer(0);
+    log.open().await;
+    log.tell_plain(1, acknowledged).await;
+    log.tell(2, completed).await;
+    let state = log.wait_folded(&reducer).await;
+    assert_eq!(count(&log, &state, HostState::Soaking), 6);
 }
