@@ -98,21 +98,32 @@ impl OutputLog {
             .await
     }
 
-    /// Like [`OutputLog::publish`], of a frame with so many outcomes that is written already, and with
-    /// the trace context of the turn.
+    /// The stored form of a frame's JSON, which may be made while the frame before is on its way.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`].
+    pub async fn encode(json: Bytes) -> Result<Bytes, PublishError> {
+        let (bytes, max) = (json.len(), MAX_OUTPUT_FRAME_BYTES);
+        if bytes > max {
+            return Err(PublishError::TooLarge { bytes, max });
+        }
+        Ok(stored_form(json).await)
+    }
+
+    /// Like [`OutputLog::publish_stored`], of a frame with so many outcomes, and with the trace context
+    /// of the turn.
     ///
     /// # Errors
     /// [`PublishError`].
-    pub async fn publish_written(
+    pub async fn publish_encoded(
         &self,
-        (outcomes, payload): (usize, Bytes),
+        (outcomes, stored): (usize, Bytes),
         expected_seq: u64,
         traceparent: Option<&str>,
     ) -> Result<u64, PublishError> {
         metrics::histogram!("nixfleet_bus_frame_entries", "log" => "output")
             .record(outcomes as f64);
-        self.publish_payload(payload, expected_seq, traceparent)
-            .await
+        self.publish_stored(stored, expected_seq, traceparent).await
     }
 
     /// Like [`OutputLog::publish`], of a frame that is JSON already.
@@ -125,11 +136,7 @@ impl OutputLog {
         expected_seq: u64,
         traceparent: Option<&str>,
     ) -> Result<u64, PublishError> {
-        let (bytes, max) = (payload.len(), MAX_OUTPUT_FRAME_BYTES);
-        if bytes > max {
-            return Err(PublishError::TooLarge { bytes, max });
-        }
-        let stored = stored_form(payload).await;
+        let stored = Self::encode(payload).await?;
         self.publish_stored(stored, expected_seq, traceparent).await
     }
 

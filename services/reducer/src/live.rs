@@ -221,9 +221,10 @@ impl Live {
         };
         let turn = self.folded.take().unwrap_or_else(Turn::unknown);
         let (frames, told): (Vec<_>, Vec<_>) = frames_of(run).into_iter().unzip();
+        let payloads: Vec<_> = frames.iter().map(|folded| folded.payload.clone()).collect();
         self.owner.written(frames);
-        for told in told {
-            self.publisher.send(turn.clone(), told);
+        for (told, payload) in told.into_iter().zip(payloads) {
+            self.publisher.send(turn.clone(), told, payload);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Sending frames: a task of its own, so that a frame leaves as soon as the one before it is
-//! acknowledged, whatever the owner's loop is busy with.
+//! acknowledged, whatever the owner's loop is busy with. Another one encodes frames meanwhile.
 
-use nixfleet_bus::OutputLog;
+use bytes::Bytes;
+use nixfleet_bus::{OutputLog, PublishError};
 use nixfleet_reducer::{Ended, Outbox, Publish};
 use nixfleet_service::trace::traceparent_of;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -20,33 +21,50 @@ pub struct Published {
     pub result: Result<(), Ended>,
 }
 
-/// The task.
+/// A frame of the outbox.
+struct Frame<P> {
+    turn: Turn,
+    told: Told,
+    payload: P,
+}
+
+/// A payload as it is stored, or why it is not.
+type Encoded = Result<Bytes, PublishError>;
+
+/// The tasks.
 pub struct Publisher {
-    /// One message for each frame in the outbox; as many as that holds.
-    frames: Option<UnboundedSender<(Turn, Told)>>,
+    /// One message for each frame in the outbox, in its order; as many as that holds.
+    frames: Option<UnboundedSender<Frame<Bytes>>>,
     published: UnboundedReceiver<Published>,
-    /// Ends with this.
-    _task: JoinSet<()>,
+    /// End with this.
+    _tasks: JoinSet<()>,
 }
 
 impl Publisher {
     /// Sends what is put into the outbox.
     pub fn start(log: OutputLog, outbox: Outbox) -> Self {
-        let (frames, waiting) = unbounded_channel();
+        let (frames, written) = unbounded_channel();
+        let (ready, waiting) = unbounded_channel();
         let (tell, published) = unbounded_channel();
-        let mut task = JoinSet::new();
-        task.spawn(send(log, outbox, waiting, tell));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(encode(written, ready));
+        tasks.spawn(send(log, outbox, waiting, tell));
         Self {
             frames: Some(frames),
             published,
-            _task: task,
+            _tasks: tasks,
         }
     }
 
-    /// A frame was put into the outbox.
-    pub fn send(&self, turn: Turn, told: Told) {
+    /// A frame with this JSON was put into the outbox.
+    pub fn send(&self, turn: Turn, told: Told, payload: Bytes) {
+        let frame = Frame {
+            turn,
+            told,
+            payload,
+        };
         if let Some(frames) = &self.frames
-            && frames.send((turn, told)).is_err()
+            && frames.send(frame).is_err()
         {
             tracing::debug!("the publisher ended; whoever waits for a frame is told");
         }
@@ -63,20 +81,43 @@ impl Publisher {
     }
 }
 
+async fn encode(
+    mut written: UnboundedReceiver<Frame<Bytes>>,
+    ready: UnboundedSender<Frame<Encoded>>,
+) {
+    while let Some(frame) = written.recv().await {
+        let frame = Frame {
+            turn: frame.turn,
+            told: frame.told,
+            payload: OutputLog::encode(frame.payload).await,
+        };
+        if ready.send(frame).is_err() {
+            return;
+        }
+    }
+}
+
 async fn send(
     log: OutputLog,
     outbox: Outbox,
-    mut waiting: UnboundedReceiver<(Turn, Told)>,
+    mut waiting: UnboundedReceiver<Frame<Encoded>>,
     tell: UnboundedSender<Published>,
 ) {
-    while let Some((turn, told)) = waiting.recv().await {
+    while let Some(frame) = waiting.recv().await {
         let Some(Publish { folded, expected }) = outbox.publish() else {
             return;
         };
+        let Frame { turn, told, .. } = frame;
         let traceparent = traceparent_of(&turn.span);
-        let written = (folded.entries, folded.payload.clone());
-        let sent = log.publish_written(written, expected, traceparent.as_deref());
-        let result = outbox.published(sent.await);
+        let sent = match frame.payload {
+            Ok(stored) => {
+                let encoded = (folded.entries, stored);
+                log.publish_encoded(encoded, expected, traceparent.as_deref())
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let result = outbox.published(sent);
         let is_over = result.is_err();
         let told = tell.send(Published { told, turn, result });
         if is_over || told.is_err() {
