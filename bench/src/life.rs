@@ -133,14 +133,14 @@ impl Iterator for Life<'_> {
 }
 
 /// A fixed disorder (Fisher and Yates on a multiplicative generator).
-fn shuffle(numbers: &mut [u32]) {
+pub fn shuffle<T>(items: &mut [T]) {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    for end in (1..numbers.len()).rev() {
+    for end in (1..items.len()).rev() {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         let other = (state >> 33) as usize % (end + 1);
-        numbers.swap(end, other);
+        items.swap(end, other);
     }
 }
 

@@ -65,6 +65,8 @@ const SERVER_HOSTS: usize = 10_000;
 enum Stage {
     /// Entries in memory, one core, against decoding alone.
     Fold,
+    /// The stored form of frames, in memory: size, and cost of encoding and decoding.
+    Encoding,
     /// Plans in memory, against one pass over the records.
     Planner,
     /// Costs of fleets of growing size.
@@ -152,6 +154,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         };
         let figures = match stage {
             Stage::Fold => memory::fold::run(largest.min(FOLD_HOSTS), rounds),
+            Stage::Encoding => memory::encoding::run(largest.min(FOLD_HOSTS), rounds),
             Stage::Planner => memory::planner::run(&arguments.hosts, rounds),
             Stage::Growth => memory::growth::run(&arguments.hosts, rounds.min(3)),
             Stage::Reducer => block_on(servers::reducer::run(on_servers)),

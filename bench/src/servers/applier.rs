@@ -86,7 +86,7 @@ async fn turns(folded: &Folded, release: &Release) -> Result<Vec<Step>> {
     };
     let (mut follower, _) = Follower::start(None, &logs)?;
     let frames = frames_of(bus, partition).await?;
-    let frames = (1..).zip(frames).map(|(seq, (_, _, frame))| Frame {
+    let frames = (1..).zip(frames).map(|(seq, (_, frame))| Frame {
         seq,
         traceparent: None,
         frame,

@@ -121,7 +121,7 @@ async fn stations(gate: &Gate, claimed_at: Timestamp) -> Result<()> {
         }
     }
     let folded = frames_of(&bus, partition).await?.into_iter();
-    let folded = folded.filter(|(_, _, frame)| {
+    let folded = folded.filter(|(_, frame)| {
         let mut outcomes = frame.outcomes.iter();
         outcomes.any(|outcome| &*outcome.subject.entry == "QueueDispatch")
     });
@@ -135,7 +135,12 @@ async fn stations(gate: &Gate, claimed_at: Timestamp) -> Result<()> {
     say!(
         "dispatch: decided {}, folded {}",
         span(decided.into_iter().filter(later).collect()),
-        span(folded.map(|(at, ..)| at).filter(later).collect())
+        span(
+            folded
+                .map(|(message, _)| message.time)
+                .filter(later)
+                .collect()
+        )
     );
     bus.close().await;
     Ok(())

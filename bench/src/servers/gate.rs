@@ -14,7 +14,7 @@ use nixfleet_store::{DatabaseConfig, Store};
 use super::client::{self, Sender};
 use super::events::Events;
 use super::load::{self, Agent, Plan, Seen};
-use super::log::messages_of;
+use super::log::{Size, messages_of, size_figure};
 use super::nothing;
 use super::usage::Meter;
 use super::world::{self, World};
@@ -66,6 +66,7 @@ struct Samples {
     halves: Vec<f64>,
     tails: Vec<f64>,
     idle_tails: Vec<f64>,
+    sizes: Vec<(Size, usize)>,
     notes: Vec<String>,
 }
 
@@ -121,6 +122,7 @@ fn figures(kind: Kind, samples: Samples) -> Vec<Figure> {
         Figure::new(stage, "p50 at the full rate", "ms", samples.halves),
         Figure::new(stage, "p99 at the full rate", "ms", samples.tails),
         half,
+        size_figure(stage, "input", &samples.sizes),
     ]
 }
 
@@ -150,7 +152,8 @@ async fn measure(
     samples.rates.push(rate);
     samples.halves.push(seen.quantile(0.50));
     samples.tails.push(seen.quantile(0.99));
-    let frames = stored(&bus, seen.requests * kind.events).await?;
+    let (frames, size) = stored(&bus, seen.requests * kind.events).await?;
+    samples.sizes.push((size, seen.requests * kind.events));
     let half = half.unwrap_or(rate / 2.0) / kind.events as f64;
     let plan = Plan {
         rate: Some(half),
@@ -287,18 +290,21 @@ impl Gate {
 
 /// A frame of the input log.
 struct Frame {
-    payload: Bytes,
+    /// Its payload in the stored form.
+    stored: Bytes,
     entries: usize,
 }
 
 /// What the gateway made of the events; every one that was answered is there.
-async fn stored(bus: &Bus, answered: usize) -> Result<Vec<Frame>> {
+async fn stored(bus: &Bus, answered: usize) -> Result<(Vec<Frame>, Size)> {
     let stream = bus.names().input_stream(Partition::new(0));
-    let mut frames = Vec::new();
+    let (mut frames, mut total) = (Vec::new(), Size::default());
     for message in messages_of(bus, &stream).await? {
+        let (size, stored) = Size::of(&message);
+        total = total + size;
         frames.push(Frame {
             entries: decode_input(&message)?.entries.len(),
-            payload: message.payload,
+            stored,
         });
     }
     let entries: usize = frames.iter().map(|frame| frame.entries).sum();
@@ -306,7 +312,7 @@ async fn stored(bus: &Bus, answered: usize) -> Result<Vec<Frame>> {
         entries == answered,
         "{answered} events were answered as stored, the log has {entries}"
     );
-    Ok(frames)
+    Ok((frames, total))
 }
 
 /// Events per second of the server that does nothing.
@@ -342,7 +348,7 @@ async fn without_gateway(world: &World, frames: &[Frame]) -> Result<f64> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Stream", stream.as_str());
         headers.insert("Nats-Msg-Id", number.to_string());
-        let payload = frame.payload.clone();
+        let payload = frame.stored.clone();
         let ack = context.publish_with_headers(subject.clone(), headers, payload);
         ack.await?.await.context("publishing a frame")?;
     }

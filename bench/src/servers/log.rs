@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use nixfleet_bus::{Bus, Message, decode_output};
+use nixfleet_bus::{Bus, Message, decode_output, frame_encoding};
 use nixfleet_harness::wait_for;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, OutputFrame, Position, Timestamp, Verdict};
 
 use crate::fleet::Fleet;
 use crate::life::Life;
+use crate::report::Figure;
 
 /// Entries appended before their answers are awaited: what the queue of a gateway holds.
 const CHUNK: usize = 16_384;
@@ -59,12 +60,65 @@ fn is_planned(entry: &Entry) -> bool {
 pub struct Written {
     /// When the server stored it.
     pub at: Timestamp,
-    /// Its bytes.
+    /// Its JSON.
     pub payload: Bytes,
+    /// What it takes in its stream.
+    pub size: Size,
     /// Entries it answers.
     pub entries: usize,
     /// Input sequence it covers; 0 before the first.
     pub covers: u64,
+}
+
+/// Bytes of messages in a stream, as the server counts them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Size {
+    /// As they are.
+    pub stored: usize,
+    /// With payloads of plain JSON.
+    pub plain: usize,
+}
+
+impl Size {
+    /// Of a message, and its payload in the stored form.
+    pub fn of(message: &Message) -> (Self, Bytes) {
+        let stored = frame_encoding::encode(&message.payload);
+        let size = Self {
+            stored: message.stored_bytes,
+            plain: message.stored_bytes - stored.len() + message.payload.len(),
+        };
+        (size, stored)
+    }
+}
+
+impl std::ops::Add for Size {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            stored: self.stored + other.stored,
+            plain: self.plain + other.plain,
+        }
+    }
+}
+
+/// Bytes per entry of logs, a sample per round, against the same frames as plain JSON.
+pub fn size_figure(stage: &'static str, log: &str, sizes: &[(Size, usize)]) -> Figure {
+    let per_entry = |bytes: fn(&Size) -> usize| {
+        let sizes = sizes.iter();
+        sizes.map(move |(size, entries)| bytes(size) as f64 / *entries as f64)
+    };
+    let name = format!("bytes per entry in the {log} log");
+    Figure::new(
+        stage,
+        name,
+        "bytes",
+        per_entry(|size| size.stored).collect(),
+    )
+    .against(
+        "the same as plain JSON",
+        per_entry(|size| size.plain).collect(),
+    )
 }
 
 /// Waits until the output log answers something.
@@ -109,14 +163,16 @@ pub async fn folded(bus: &Bus, partition: Partition, last: Position) -> Result<(
 /// When it cannot be read, or an entry was refused.
 pub async fn written(bus: &Bus, partition: Partition) -> Result<Vec<Written>> {
     let mut frames = Vec::new();
-    for (at, payload, frame) in frames_of(bus, partition).await? {
+    for (message, frame) in frames_of(bus, partition).await? {
         let accepted =
             |outcome: &&nixfleet_proto::Outcome| matches!(outcome.verdict, Verdict::Accepted(_));
         let refused = frame.outcomes.iter().find(|outcome| !accepted(outcome));
         ensure!(refused.is_none(), "an entry was refused: {refused:?}");
+        let (size, _) = Size::of(&message);
         frames.push(Written {
-            at,
-            payload,
+            at: message.time,
+            payload: message.payload,
+            size,
             entries: frame.outcomes.len(),
             covers: frame.last_input.map_or(0, |mark| mark.seq),
         });
@@ -124,18 +180,15 @@ pub async fn written(bus: &Bus, partition: Partition) -> Result<Vec<Written>> {
     Ok(frames)
 }
 
-/// The frames of an output log with their times and bytes.
+/// The frames of an output log with their messages.
 ///
 /// # Errors
 /// When it cannot be read.
-pub async fn frames_of(
-    bus: &Bus,
-    partition: Partition,
-) -> Result<Vec<(Timestamp, Bytes, OutputFrame)>> {
+pub async fn frames_of(bus: &Bus, partition: Partition) -> Result<Vec<(Message, OutputFrame)>> {
     let messages = messages_of(bus, &bus.names().output_stream(partition)).await?;
     let frames = messages.into_iter().map(|message| {
         let frame = decode_output(&message)?;
-        Ok((message.time, message.payload, frame))
+        Ok((message, frame))
     });
     frames.collect()
 }

@@ -6,7 +6,7 @@ use nixfleet_harness::Service;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Position, Timestamp};
 
-use super::log::{self, Written};
+use super::log::{self, Size, Written};
 use super::release::{self, Release, Shape};
 use super::replay::replay;
 use super::usage::Meter;
@@ -24,6 +24,7 @@ const TARGET: f64 = 0.70;
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
     let release = release::build(&Shape::of(options.hosts))?;
     let (mut rates, mut limits, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut sizes = Vec::new();
     for round in 1..=options.rounds {
         let folded = Folded::make(&release).await?;
         let (seconds, entries) = folded.pace()?;
@@ -37,13 +38,15 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
             limits[round - 1],
             folded.usage
         );
+        sizes.push((folded.size(), entries));
         notes.push(folded.usage);
     }
     let figure = Figure::new("reducer", "log to log", "entries/s", rates)
         .of(options.hosts)
         .against("pull and fenced publish alone", limits)
         .target(Target::RatioAtLeast(TARGET));
-    Ok(vec![figure.noting(notes)])
+    let size = log::size_figure("reducer", "output", &sizes).of(options.hosts);
+    Ok(vec![figure.noting(notes), size])
 }
 
 /// A world whose input log was folded by a real reducer.
@@ -87,6 +90,12 @@ impl Folded {
         })
     }
 
+    /// What its frames take in the output log.
+    fn size(&self) -> Size {
+        let sizes = self.frames.iter().map(|frame| frame.size);
+        sizes.fold(Size::default(), std::ops::Add::add)
+    }
+
     fn pace(&self) -> Result<(f64, usize)> {
         let times: Vec<Timestamp> = self.frames.iter().map(|frame| frame.at).collect();
         let entries: Vec<usize> = self.frames.iter().map(|frame| frame.entries).collect();
@@ -121,7 +130,7 @@ async fn limit(folded: &Folded) -> Result<f64> {
         frames.len() == folded.frames.len(),
         "the limit lost a frame"
     );
-    let times: Vec<Timestamp> = frames.iter().map(|(at, ..)| *at).collect();
+    let times: Vec<Timestamp> = frames.iter().map(|(message, _)| message.time).collect();
     let entries: Vec<usize> = folded.frames.iter().map(|frame| frame.entries).collect();
     let (seconds, _) = log::pace(&times, &entries)?;
     other.close().await;
