@@ -1,12 +1,10 @@
 //! The log of a rollout in which every host does what hosts do: ten entries each, thousands of hosts
 //! at a time, in an order that has nothing to do with their names.
 
-use nixfleet_proto::event::SubResult;
-use nixfleet_proto::host::ProbeDeclaration;
+use nixfleet_harness::agent_script;
 use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::{
-    Entry, EntryBody, HostEvent, HostEventBody, Minutes, PlanAction, ProbeMode, ProbeName,
-    ProbeStatus, Producer, Timestamp,
+    Entry, EntryBody, HostEvent, HostEventBody, Minutes, PlanAction, Producer, Timestamp,
 };
 
 use crate::fleet::{Fleet, SOAK_MINUTES, at, closure};
@@ -144,67 +142,7 @@ pub fn shuffle<T>(items: &mut [T]) {
     }
 }
 
-/// What a host says at steps 1 to 8.
+/// What a host reports at steps 1 to 8.
 pub fn report(host: &PinnedHost, number: usize, step: usize, now: Timestamp) -> HostEventBody {
-    match step {
-        1 => HostEventBody::DispatchAck {
-            current_closure_at_dispatch: closure(1, number),
-            received_at: now,
-        },
-        2 => HostEventBody::ActivationStarted {
-            started_at: now,
-            switch_method: "switch-to-configuration".to_owned(),
-        },
-        3 => HostEventBody::ActivationCompleted {
-            observed_current_closure: fresh(&host.target_closure),
-            exit_code: 0,
-            completed_at: now,
-        },
-        4 => HostEventBody::ProbeTopologyDeclared {
-            probes: [("nginx", "http"), ("sshd", "tcp"), ("anssi", "evidence")]
-                .map(|(name, kind)| ProbeDeclaration {
-                    probe_name: ProbeName::from(name),
-                    kind: kind.to_owned(),
-                    mode: ProbeMode::Enforce,
-                })
-                .to_vec(),
-            declared_at: now,
-        },
-        5 => result("nginx", None, now),
-        6 => result("sshd", None, now),
-        7 => result("anssi", Some(controls()), now),
-        _ => HostEventBody::Converged {
-            converged_at: now,
-            current_closure: fresh(&host.target_closure),
-        },
-    }
-}
-
-/// A text of its own, as decoding makes one.
-fn fresh(closure: &nixfleet_proto::ClosureHash) -> nixfleet_proto::ClosureHash {
-    closure.as_str().into()
-}
-
-fn result(name: &str, sub_results: Option<Vec<SubResult>>, now: Timestamp) -> HostEventBody {
-    HostEventBody::ProbeResult {
-        probe_name: ProbeName::from(name),
-        mode: ProbeMode::Enforce,
-        status: ProbeStatus::Pass,
-        observed_at: now,
-        failure_reason: None,
-        sub_results,
-    }
-}
-
-fn controls() -> Vec<SubResult> {
-    ["R1", "R28", "R33"]
-        .map(|control| SubResult {
-            control_id: control.to_owned(),
-            status: ProbeStatus::Pass,
-            framework: "anssi-bp028".to_owned(),
-            article: None,
-            effective_mode: ProbeMode::Enforce,
-            override_reason: None,
-        })
-        .to_vec()
+    agent_script::report(&host.target_closure, &closure(1, number), step, now)
 }

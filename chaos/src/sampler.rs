@@ -130,18 +130,9 @@ fn events(port: u16) -> Result<(u64, u64)> {
 }
 
 fn heads(port: u16) -> Result<BTreeMap<String, u64>> {
-    let jsz: Value = serde_json::from_str(&monitor::get(port, "/jsz?streams=true")?.body)?;
-    let accounts = jsz["account_details"].as_array();
-    let streams = accounts
-        .into_iter()
-        .flatten()
-        .filter_map(|account| account["stream_detail"].as_array())
-        .flatten();
+    let streams = monitor::streams(port)?.into_iter();
     let heads: BTreeMap<String, u64> = streams
-        .filter_map(|stream| {
-            let name = stream["name"].as_str()?;
-            Some((name.to_owned(), stream["state"]["last_seq"].as_u64()?))
-        })
+        .map(|(name, stream)| (name, stream.last_seq))
         .collect();
     anyhow::ensure!(!heads.is_empty(), "nats-server lists no streams");
     Ok(heads)

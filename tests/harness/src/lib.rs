@@ -6,6 +6,7 @@
 //!
 //! Start reading at [`scope`]; processes are in [`process`], servers in [`nats`] and [`postgres`].
 
+pub mod agent_script;
 pub mod dev;
 pub mod monitor;
 pub mod nats;
@@ -19,6 +20,7 @@ pub mod proxy;
 pub mod release;
 pub mod scope;
 pub mod scratch;
+pub mod scripted_agent;
 pub mod service;
 pub mod stack;
 pub mod swarm;
@@ -31,6 +33,7 @@ pub use operator::Operator;
 pub use postgres::{Database, Postgres};
 pub use proxy::{Mode, Proxy};
 pub use scope::{Scope, scope, shared_nats, shared_postgres};
+pub use scripted_agent::ScriptedAgent;
 pub use service::Service;
 pub use stack::{Stack, StackConfig};
 pub use swarm::{Swarm, SwarmConfig};

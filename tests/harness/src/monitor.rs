@@ -1,10 +1,13 @@
 //! One plain HTTP GET, for monitors and health listeners on the loopback address.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use serde::Deserialize;
 
 use crate::ports;
 
@@ -41,6 +44,50 @@ pub fn get(port: u16, path: &str) -> Result<Answer> {
         .read_to_end(&mut bytes)
         .with_context(|| format!("reading {path} from port {port}"))?;
     parse(&String::from_utf8_lossy(&bytes)).with_context(|| format!("{path} on port {port}"))
+}
+
+/// What nats-server says of a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct StreamState {
+    /// Messages that it holds.
+    pub messages: u64,
+    /// Bytes of them, as its limit counts them.
+    pub bytes: u64,
+    /// Sequence of the first one; one above the last when it holds none.
+    pub first_seq: u64,
+    /// Sequence of the last one ever stored.
+    pub last_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Accounts {
+    #[serde(default)]
+    account_details: Vec<Account>,
+}
+
+#[derive(Deserialize)]
+struct Account {
+    #[serde(default)]
+    stream_detail: Vec<Stream>,
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    name: String,
+    state: StreamState,
+}
+
+/// The streams of a nats-server by name, buckets and object stores included; asks its monitor.
+///
+/// # Errors
+/// When the monitor does not answer.
+pub fn streams(port: u16) -> Result<BTreeMap<String, StreamState>> {
+    let answer = get(port, "/jsz?streams=true")?;
+    let accounts: Accounts =
+        serde_json::from_str(&answer.body).context("reading /jsz of nats-server")?;
+    let accounts = accounts.account_details.into_iter();
+    let streams = accounts.flat_map(|account| account.stream_detail);
+    Ok(streams.map(|stream| (stream.name, stream.state)).collect())
 }
 
 fn parse(text: &str) -> Result<Answer> {

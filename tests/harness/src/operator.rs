@@ -24,16 +24,7 @@ impl Operator {
     /// # Errors
     /// When the certificates cannot be used.
     pub fn new(base: &str, authority: &Pair, identity: &Pair) -> Result<Self> {
-        install_tls();
-        let root = reqwest::Certificate::from_pem(&std::fs::read(&authority.cert)?)?;
-        let mut pem = std::fs::read(&identity.cert)?;
-        pem.extend(std::fs::read(&identity.key)?);
-        let http = reqwest::Client::builder()
-            .tls_certs_only([root])
-            .identity(reqwest::Identity::from_pem(&pem)?)
-            .timeout(PATIENCE)
-            .build()
-            .context("building the operator's client")?;
+        let http = client(authority, identity)?;
         Ok(Self {
             http,
             base: base.to_owned(),
@@ -85,6 +76,23 @@ async fn read(url: &str, answer: reqwest::Response) -> Result<Value> {
         return Ok(Value::Null);
     }
     serde_json::from_str(&text).with_context(|| format!("{url} answered no JSON: {text}"))
+}
+
+/// An HTTPS client that believes one authority and shows a certificate.
+///
+/// # Errors
+/// When the certificates cannot be used.
+pub fn client(authority: &Pair, identity: &Pair) -> Result<reqwest::Client> {
+    install_tls();
+    let root = reqwest::Certificate::from_pem(&std::fs::read(&authority.cert)?)?;
+    let mut pem = std::fs::read(&identity.cert)?;
+    pem.extend(std::fs::read(&identity.key)?);
+    reqwest::Client::builder()
+        .tls_certs_only([root])
+        .identity(reqwest::Identity::from_pem(&pem)?)
+        .timeout(PATIENCE)
+        .build()
+        .context("building an HTTPS client")
 }
 
 /// TLS needs one provider per program; whoever comes first installs it.
