@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta};
 use nixfleet_core::partition::PinnedSet;
+use nixfleet_harness::synthetic_release::{hostname, waves};
 use nixfleet_proto::fleet::{ResolvedBudget, Selector};
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{
-    ChannelName, ClosureHash, Hostname, ManifestHash, Minutes, OnHealthFailure, Pinned,
-    PinnedManifest, PlanAction, RolloutId, Timestamp,
+    ChannelName, Hostname, ManifestHash, Minutes, OnHealthFailure, Pinned, PinnedManifest,
+    PlanAction, RolloutId, Timestamp,
 };
 
 /// Minutes that every host soaks.
 pub const SOAK_MINUTES: u64 = 5;
+
+pub use nixfleet_harness::synthetic_release::closure;
 
 /// One channel with its release.
 #[derive(Debug, Clone)]
@@ -33,20 +36,6 @@ pub fn epoch() -> Timestamp {
 /// That many milliseconds later.
 pub fn at(milliseconds: u64) -> Timestamp {
     epoch() + TimeDelta::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX))
-}
-
-/// Base name of a store path of the usual length, of the given release of a host.
-pub fn closure(release: u32, number: usize) -> ClosureHash {
-    let digits = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(release);
-    ClosureHash::from(format!(
-        "{digits:016x}{:016x}-nixos-system-host-{number:07}-26.11",
-        digits.rotate_left(29)
-    ))
-}
-
-/// Name of a host.
-pub fn hostname(number: usize) -> Hostname {
-    Hostname::from(format!("host-{number:07}.example"))
 }
 
 impl Fleet {
@@ -89,9 +78,7 @@ impl Fleet {
 
     /// A fleet in which the last of four waves has half of the hosts.
     pub fn of(hosts: usize) -> Self {
-        let first = (hosts / 100).max(1);
-        let (second, third) = (hosts * 9 / 100, hosts * 40 / 100);
-        Self::new(&[first, second, third, hosts - first - second - third])
+        Self::new(&waves(hosts))
     }
 
     /// How many hosts there are.

@@ -8,10 +8,10 @@ use chrono::Utc;
 use crate::args::Args;
 use crate::incident::Incident;
 use crate::sampler::{Sample, Sampler};
-use crate::say::Say;
 use crate::schedule::{Schedule, Strike};
 use crate::strike::{self, Struck};
 use crate::world::World;
+use nixfleet_harness::say::Say;
 
 /// Longest time for everything to be well again after a strike was mended.
 const BACK_PATIENCE: Duration = Duration::from_secs(30);

@@ -20,7 +20,6 @@ mod publisher;
 mod replay;
 mod report;
 mod sampler;
-mod say;
 mod schedule;
 mod settle;
 mod strike;
@@ -37,9 +36,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use args::Args;
 use fleet::Hosts;
+use nixfleet_harness::say::Say;
 use publisher::Publisher;
 use sampler::{Sampler, Windows};
-use say::Say;
 use verdict::Evidence;
 use world::World;
 

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::args::Args;
 use crate::incident::{Incident, LEADER, Takeover};
 use crate::publisher::Published;
-use crate::say::Say;
 use crate::strike::How;
 use crate::verdict::Verdict;
 use crate::waits::Waits;
+use nixfleet_harness::say::Say;
 
 /// All strikes of one name.
 #[derive(Debug, Clone, Copy, Default)]

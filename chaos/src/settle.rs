@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use nixfleet_audit::Facts;
 
-use crate::say::Say;
 use crate::world::World;
+use nixfleet_harness::say::Say;
 
 /// Longest time for everything to finish.
 const PATIENCE: Duration = Duration::from_secs(90);

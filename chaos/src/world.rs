@@ -15,8 +15,8 @@ use nixfleet_harness::{
 use crate::args::Args;
 use crate::fault::{Scope, Server, Target};
 use crate::fleet::{self, Hosts, PARTITIONS};
-use crate::say::Say;
 use crate::schedule::LEASE_TTL;
+use nixfleet_harness::say::Say;
 
 /// Processes of each service.
 pub const INSTANCES: usize = 2;

@@ -11,7 +11,7 @@ use nixfleet_store::Store;
 
 use super::log::{LOOK_EVERY, PATIENCE, frames_of};
 use super::reducer::Folded;
-use super::release::{self, Release, Shape};
+use super::release::{self, Release};
 use super::unnest::{Columns, Tables, connect};
 use super::usage::Meter;
 use super::world::{self, postgres};
@@ -28,7 +28,7 @@ const OUTCOMES_MAX: usize = 5_000;
 /// # Errors
 /// When a server or program is missing, or the tables end up with other rows than the log says.
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
-    let release = release::build(&Shape::of(options.hosts))?;
+    let release = release::build(&release::shape_of(options.hosts))?;
     say!("applier: making an output log of {} hosts", options.hosts);
     let folded = Folded::make(&release).await?;
     let turns = turns(&folded, &release).await?;

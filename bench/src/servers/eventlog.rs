@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use super::copy::{copy_in, copy_out};
 use super::log::{LOOK_EVERY, PATIENCE};
 use super::reducer::Folded;
-use super::release::{self, Shape};
+use super::release;
 use super::unnest::connect;
 use super::usage::Meter;
 use super::world::{self, postgres};
@@ -35,7 +35,7 @@ type Marks = BTreeMap<String, u64>;
 /// # Errors
 /// When a server or program is missing, or rows are missing in the archive.
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
-    let release = release::build(&Shape::of(options.hosts))?;
+    let release = release::build(&release::shape_of(options.hosts))?;
     say!("eventlog: making the logs of {} hosts", options.hosts);
     let folded = Folded::make(&release).await?;
     let (mut rates, mut limits, mut notes) = (Vec::new(), Vec::new(), Vec::new());

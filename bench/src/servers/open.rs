@@ -17,7 +17,7 @@ use super::events::Events;
 use super::gate::{Gate, Setting};
 use super::load::Agent;
 use super::log::PATIENCE;
-use super::release::{self, Shape};
+use super::release;
 use super::unnest::connect;
 use super::usage::Meter;
 use super::{say, world};
@@ -109,7 +109,7 @@ struct Made {
 impl Made {
     /// Builds and signs a release; nothing but the body of its push is kept.
     fn make(hosts: usize) -> Result<Self> {
-        let release = release::build(&Shape::of(hosts))?;
+        let release = release::build(&release::shape_of(hosts))?;
         Ok(Self {
             hosts,
             upload: release::upload(&release)?,

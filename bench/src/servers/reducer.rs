@@ -7,7 +7,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Position, Timestamp};
 
 use super::log::{self, Size, Written};
-use super::release::{self, Release, Shape};
+use super::release::{self, Release};
 use super::replay::replay;
 use super::usage::Meter;
 use super::world::{self, World};
@@ -22,7 +22,7 @@ const TARGET: f64 = 0.70;
 /// # Errors
 /// When a server or program is missing, or an entry of the made-up log is refused.
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
-    let release = release::build(&Shape::of(options.hosts))?;
+    let release = release::build(&release::shape_of(options.hosts))?;
     let (mut rates, mut limits, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let mut sizes = Vec::new();
     for round in 1..=options.rounds {

@@ -13,7 +13,7 @@ use super::events::Events;
 use super::gate::{ARRAY, Gate, Kind, SINGLE};
 use super::load::{self, Plan};
 use super::log::{self, PATIENCE};
-use super::release::{self, Release, Shape};
+use super::release::{self, Release};
 use super::{Options, say};
 use crate::fleet::SOAK_MINUTES;
 use crate::life::Life;
@@ -34,7 +34,7 @@ const TARGETS: [(Kind, f64); 2] = [(SINGLE, 10_000.0), (ARRAY, 40_000.0)];
 /// When a server or program is missing, an event does not arrive, or a stage has no figure.
 pub async fn run(options: Options, alone: &[Figure]) -> Result<Vec<Figure>> {
     let hosts = options.hosts.min(HOSTS_MAX);
-    let release = release::build(&Shape::of(hosts))?;
+    let release = release::build(&release::shape_of(hosts))?;
     let mut figures = Vec::new();
     for (kind, target) in TARGETS {
         let slowest = slowest(kind, alone)?;

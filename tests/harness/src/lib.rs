@@ -18,12 +18,14 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod release;
+pub mod say;
 pub mod scope;
 pub mod scratch;
 pub mod scripted_agent;
 pub mod service;
 pub mod stack;
 pub mod swarm;
+pub mod synthetic_release;
 pub mod wait;
 pub mod watchdog;
 

@@ -160,6 +160,11 @@ impl Nats {
         largest(&self.dir.join("js"))
     }
 
+    /// Directory of everything it stores.
+    pub fn store_dir(&self) -> PathBuf {
+        self.dir.join("js")
+    }
+
     /// Port of the HTTP monitor (`/varz`, `/jsz`).
     pub fn monitor_port(&self) -> u16 {
         self.monitor_port

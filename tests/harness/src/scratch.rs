@@ -1,6 +1,7 @@
 //! One scratch directory per program, removed when the program is gone.
 
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,6 +52,32 @@ fn make() -> Result<PathBuf> {
         eprintln!("{KEEP_VARIABLE} is set: {} stays", path.display());
     }
     Ok(path)
+}
+
+/// Bytes on disk of all files below a directory; files may come and go meanwhile.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn bytes_on_disk(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(next) = waiting.pop() {
+        let entries = match std::fs::read_dir(&next) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).context(format!("reading {}", next.display())),
+        };
+        for entry in entries.filter_map(Result::ok) {
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => waiting.push(entry.path()),
+                // Counted in units of 512 bytes, whatever the file system has.
+                Ok(found) => bytes += found.blocks() * 512,
+                // It is gone.
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// Copies a directory with owners and modes, in place of whatever is there.
