@@ -7,6 +7,8 @@
 pub mod check;
 pub mod database;
 mod facts;
+pub mod standing;
 
 pub use check::Check;
 pub use facts::{ArchiveFacts, Facts, HostRow, RolloutRow, gather};
+pub use standing::Standing;

@@ -1,0 +1,143 @@
+//! The database is dropped after the logs were trimmed: what stands comes back from the checkpoint and
+//! the log behind it.
+
+use std::time::{Duration, Instant};
+
+use nixfleet_audit::Standing;
+use nixfleet_harness::postgres;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::Dispatch;
+use nixfleet_proto::{RolloutId, RolloutState};
+use nixfleet_store::Store;
+use serde_json::{Value, json};
+
+use super::agents;
+use super::fleet::{Channels, closure, hostname};
+use super::world::{Limits, PARTITION, World};
+
+const CHANNELS: Channels = &[("edge", 12), ("halted", 8), ("waived", 8)];
+const RELEASES: usize = 12;
+const LIMIT: u64 = 2 << 20;
+/// Longest time until the beginning of the log is gone.
+const TRIMMED: Duration = Duration::from_secs(90);
+/// Rounds of probes between two looks at the log.
+const ROUNDS: usize = 4;
+/// The release that does not work on the first host of two channels.
+const BROKEN: &str = "bad0";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_database_comes_back_as_it_was() {
+    let limits = Limits {
+        input: LIMIT,
+        output: LIMIT,
+    };
+    let mut world = World::start("dropped", CHANNELS, limits).await;
+    let running = world.start_agents(fails);
+    for number in 1..=RELEASES {
+        publish(&mut world, &format!("a{number:03}")).await;
+    }
+    break_two_channels(&mut world).await;
+    let mut agents = running.stop().await;
+
+    // What stands was decided in a part of the log that is gone when the database is dropped.
+    let decided = world.stream(&world.output_stream()).last_seq;
+    let start = Instant::now();
+    while world.stream(&world.output_stream()).first_seq <= decided {
+        for _ in 0..ROUNDS {
+            agents::probe(&mut agents, "edge").await;
+        }
+        let state = world.stream(&world.output_stream());
+        assert!(start.elapsed() < TRIMMED, "nothing is trimmed: {state:?}");
+    }
+    world.check_nothing_lost(&agents).await;
+    let store = world.store();
+    let before = standing(&store).await.unwrap();
+    check(&before);
+    let listed = listed(&world).await.unwrap();
+
+    postgres::execute(&world.database.url, "DROP SCHEMA nixfleet CASCADE")
+        .await
+        .unwrap();
+    world
+        .wait("everything stands as before", async |world| {
+            let differences = before.differences(&standing(&store).await?);
+            anyhow::ensure!(differences.is_empty(), "{}", differences.join("\n"));
+            let now = self::listed(world).await?;
+            anyhow::ensure!(now == listed, "before {listed:#?}\nnow {now:#?}");
+            Ok(())
+        })
+        .await;
+    world.wait_until_ready().await;
+
+    // Nobody restarted or commanded anything, and everything goes on.
+    let running = agents::Running::start(agents, |_| false);
+    publish(&mut world, "b001").await;
+    running.stop().await;
+    // The archive began anew in the middle of the logs, and can be replayed from a checkpoint.
+    let report = world.verify().await;
+    let partition = &report["partitions"][usize::from(PARTITION)];
+    assert_eq!(partition["isWhole"], true, "{report}");
+    assert_ne!(partition["decided"], 0, "{report}");
+    store.close();
+    world.stop();
+}
+
+/// The first host of two channels goes back.
+fn fails(dispatch: &Dispatch) -> bool {
+    let is_first = ["halted", "waived"].map(|channel| hostname(channel, 0));
+    is_first.contains(&dispatch.hostname)
+        && dispatch.target_closure == closure(&dispatch.hostname, BROKEN)
+}
+
+/// Publishes a release that reaches every host.
+async fn publish(world: &mut World, commit: &str) {
+    world.publish(commit).await;
+    for (channel, _) in CHANNELS {
+        let rollout_id = format!("{channel}@{commit}");
+        world.wait_until_state(&rollout_id, "Terminal").await;
+    }
+}
+
+/// Publishes a release that halts in two channels; an operator lets one of them go on.
+async fn break_two_channels(world: &mut World) {
+    world.publish(BROKEN).await;
+    for (channel, state) in [
+        ("edge", "Terminal"),
+        ("halted", "Reverted"),
+        ("waived", "Reverted"),
+    ] {
+        let rollout_id = format!("{channel}@{BROKEN}");
+        world.wait_until_state(&rollout_id, state).await;
+    }
+    let path = format!("/v1/rollouts/waived@{BROKEN}/clearance");
+    let clearance = json!({ "reason": "excused", "waivedHosts": [hostname("waived", 0)] });
+    world.operator.post(&path, &clearance).await.unwrap();
+    world
+        .wait_until_state(&format!("waived@{BROKEN}"), "Terminal")
+        .await;
+}
+
+async fn standing(store: &Store) -> anyhow::Result<Standing> {
+    Standing::read(store, Partition::new(PARTITION)).await
+}
+
+/// The rollouts as operators see them, with the states of all hosts.
+async fn listed(world: &World) -> anyhow::Result<Vec<Value>> {
+    let rollouts = world.operator.get("/v1/rollouts?filter=all").await?;
+    let mut rollouts = rollouts["rollouts"].as_array().cloned().unwrap_or_default();
+    rollouts.sort_by_key(|rollout| rollout["rolloutId"].to_string());
+    Ok(rollouts)
+}
+
+/// What the test needs is there.
+fn check(standing: &Standing) {
+    let of = |channel: &str| &standing.rollouts[&RolloutId::new(&channel.into(), &BROKEN.into())];
+    for channel in ["halted", "waived"] {
+        let closure = closure(&hostname(channel, 0), BROKEN);
+        assert!(standing.is_quarantined(channel, &closure), "{standing:#?}");
+    }
+    assert_eq!(of("halted").state, RolloutState::Reverted);
+    assert_eq!(of("waived").state, RolloutState::Terminal);
+    assert_eq!(of("waived").waived_hosts, [hostname("waived", 0)].into());
+    assert_eq!(standing.rollouts.len(), (RELEASES + 1) * CHANNELS.len());
+}
