@@ -35,8 +35,18 @@ pub fn test(options: &[String]) -> Result<()> {
 
 /// Builds the measurements and the programs that they run in release, and becomes them.
 pub fn bench(options: &[String]) -> Result<()> {
+    with_services("nixfleet-bench", options)
+}
+
+/// Builds the long run and the programs that it runs in release, and becomes it.
+pub fn endurance(options: &[String]) -> Result<()> {
+    with_services("nixfleet-endurance", options)
+}
+
+/// Builds a package and all services in release, and becomes its program of the same name.
+fn with_services(package: &str, options: &[String]) -> Result<()> {
     let packages = [
-        "nixfleet-bench",
+        package,
         "--package",
         "nixfleet-ingest",
         "--package",
@@ -48,7 +58,7 @@ pub fn bench(options: &[String]) -> Result<()> {
         "--package",
         "nixfleet-eventlog",
     ];
-    release(&packages, "nixfleet-bench", options)
+    release(&packages, package, options)
 }
 
 /// Builds the simulation in release and becomes it.

@@ -6,6 +6,7 @@
 mod cargo;
 mod setup;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -54,6 +55,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Build in release and run a control plane with default settings for a long time.
+    Endurance {
+        /// Options of the run; `cargo xtask endurance --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Formatting, lints and the layout guard.
     Check,
 }
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         Task::Sim { options } => cargo::sim(&options),
         Task::Test { options } => setup::run().and_then(|()| cargo::test(&options)),
         Task::Bench { options } => cargo::bench(&options),
+        Task::Endurance { options } => setup::run().and_then(|()| cargo::endurance(&options)),
         Task::Check => cargo::check(),
     };
     match done {
@@ -79,13 +87,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--help` behind `demo`, `chaos`, `sim` or `bench` belongs to those, everything else to us.
+/// Tasks with options of their own.
+const PROGRAMS: [&str; 5] = ["demo", "chaos", "sim", "bench", "endurance"];
+
+/// `--help` behind one of [`PROGRAMS`] belongs to it, everything else to us.
 fn arguments() -> Arguments {
     let mut words: Vec<_> = std::env::args_os().collect();
-    if words
-        .get(1)
-        .is_some_and(|word| word == "demo" || word == "chaos" || word == "sim" || word == "bench")
-    {
+    let is_program = |word: &OsString| PROGRAMS.iter().any(|program| word == program);
+    if words.get(1).is_some_and(is_program) {
         words.insert(2, "--".into());
     }
     Arguments::parse_from(words)

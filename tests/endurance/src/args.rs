@@ -1,0 +1,129 @@
+//! The options.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use nixfleet_harness::dev;
+
+/// Fewer hosts do not fill four waves.
+const HOSTS_MIN: usize = 20;
+
+/// Runs a control plane with its default settings for a long time: release after release, millions of
+/// events, rounds of probes. Fails when the disk of the bus grows beyond its limit, when a service is
+/// not ready at any time, or when an event is missing in tables or archive at the end.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "nixfleet-endurance",
+    version,
+    bin_name = "cargo xtask endurance"
+)]
+pub struct Args {
+    /// Hosts of the only channel, at least 20.
+    #[arg(long, default_value_t = 10_000, value_parser = hosts)]
+    pub hosts: usize,
+    /// Releases, one after the other; each reaches every host.
+    #[arg(long, default_value_t = 30)]
+    pub releases: u32,
+    /// Events to be accepted in all while the releases are rolled out: hosts report results of probes
+    /// for what the rollouts leave.
+    #[arg(long, default_value_t = 5_000_000)]
+    pub events: u64,
+    /// Rounds of probes of all hosts after that, three events per host and round.
+    #[arg(long, default_value_t = 100)]
+    pub probe_rounds: u32,
+    /// A run of its own in place of the numbers above.
+    #[arg(long, value_enum)]
+    pub scale: Option<Scale>,
+    /// Drop the database at the end, while the services run, and measure how long it takes until the
+    /// rows are back: rollouts, quarantine, halt, waived hosts and state as before.
+    #[arg(long)]
+    pub drop_database: bool,
+    /// Picture over time, as SVG [default: docs/bench/endurance.svg, or endurance-million.svg].
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
+    /// Print the result as JSON on standard output; everything else goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs that are not made of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scale {
+    /// A channel of 1,000,000 hosts converges once.
+    Million,
+}
+
+/// How much is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Volume {
+    /// Hosts.
+    pub hosts: usize,
+    /// Releases.
+    pub releases: u32,
+    /// Events while they are rolled out.
+    pub events: u64,
+    /// Rounds of probes behind them.
+    pub probe_rounds: u32,
+}
+
+impl Args {
+    /// How much is to be done.
+    pub fn volume(&self) -> Volume {
+        match self.scale {
+            Some(Scale::Million) => Volume {
+                hosts: 1_000_000,
+                releases: 1,
+                events: 0,
+                probe_rounds: 0,
+            },
+            None => Volume {
+                hosts: self.hosts,
+                releases: self.releases,
+                events: self.events,
+                probe_rounds: self.probe_rounds,
+            },
+        }
+    }
+
+    /// Where the picture goes.
+    pub fn picture(&self) -> PathBuf {
+        let name = match self.scale {
+            Some(Scale::Million) => "endurance-million.svg",
+            None => "endurance.svg",
+        };
+        let default = || dev::checkout().join("docs/bench").join(name);
+        self.picture.clone().unwrap_or_else(default)
+    }
+}
+
+fn hosts(text: &str) -> Result<usize, String> {
+    let hosts: usize = text.parse().map_err(|error| format!("{error}"))?;
+    if hosts < HOSTS_MIN {
+        return Err(format!("at least {HOSTS_MIN} hosts fill every wave"));
+    }
+    Ok(hosts)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Args::command().debug_assert();
+        assert!(Args::try_parse_from(["endurance", "--hosts", "5"]).is_err());
+        let args = Args::try_parse_from(["endurance"]).unwrap();
+        let expected = Volume {
+            hosts: 10_000,
+            releases: 30,
+            events: 5_000_000,
+            probe_rounds: 100,
+        };
+        assert_eq!(args.volume(), expected);
+        let args = Args::try_parse_from(["endurance", "--scale", "million"]).unwrap();
+        assert_eq!(args.volume().hosts, 1_000_000);
+        assert!(args.picture().ends_with("endurance-million.svg"));
+    }
+}

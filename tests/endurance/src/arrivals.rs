@@ -1,0 +1,165 @@
+//! How far tables and archive are, and how many events may be on their way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use nixfleet_proto::subject::Partition;
+use nixfleet_store::Store;
+use tokio::task::JoinHandle;
+
+use crate::follower::Counts;
+
+/// How often cursors are read.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Events that were sent and are not in tables and archive: more agents wait for their answers.
+const OUTSTANDING_MAX: u64 = 100_000;
+/// A control plane that moves nothing for so long stands still.
+pub const STALL: Duration = Duration::from_secs(120);
+
+/// Sequences and counts, as of the last look.
+#[derive(Debug, Default)]
+pub struct Reached {
+    /// Input sequence that the tables cover.
+    pub applied_input: AtomicU64,
+    /// Output sequence that the tables cover.
+    pub applied_output: AtomicU64,
+    /// Last archived input sequence.
+    pub archived_input: AtomicU64,
+    /// Last archived output sequence.
+    pub archived_output: AtomicU64,
+    /// Agents' events in the tables.
+    pub applied_events: AtomicU64,
+    /// Agents' events in the archive.
+    pub archived_events: AtomicU64,
+}
+
+/// What is looked at.
+pub struct Targets {
+    /// The tables.
+    pub store: Store,
+    /// The partition of the channel.
+    pub partition: Partition,
+    /// Its logs: input, output.
+    pub logs: [String; 2],
+    /// What the output log answers.
+    pub counts: Counts,
+}
+
+/// A running look.
+pub struct Arrivals {
+    reached: Arc<Reached>,
+    counts: Counts,
+    sent: u64,
+    task: JoinHandle<()>,
+}
+
+impl Arrivals {
+    /// Starts looking.
+    pub fn start(targets: Targets) -> Self {
+        let reached = Arc::new(Reached::default());
+        let counts = targets.counts.clone();
+        let task = tokio::spawn(look(targets, Arc::clone(&reached)));
+        Self {
+            reached,
+            counts,
+            sent: 0,
+            task,
+        }
+    }
+
+    /// What was reached.
+    pub fn reached(&self) -> Arc<Reached> {
+        Arc::clone(&self.reached)
+    }
+
+    /// Counts events that were stored in the input log.
+    pub fn sent(&mut self, events: usize) {
+        self.sent += events as u64;
+    }
+
+    /// Waits until a few events only are on their way.
+    ///
+    /// # Errors
+    /// When nothing moves for minutes.
+    pub async fn room(&self) -> Result<()> {
+        let mut last = (0, Instant::now());
+        loop {
+            let done = self.done();
+            if self.sent.saturating_sub(done) <= OUTSTANDING_MAX {
+                return Ok(());
+            }
+            if done != last.0 {
+                last = (done, Instant::now());
+            }
+            ensure!(
+                last.1.elapsed() < STALL,
+                "{} events were sent and the control plane stands still: {:?}, {:?}",
+                self.sent,
+                self.counts.answered(),
+                self.reached
+            );
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Events that are folded, applied and archived.
+    fn done(&self) -> u64 {
+        let events = [&self.reached.applied_events, &self.reached.archived_events];
+        let reached = events.map(|count| count.load(Ordering::Relaxed));
+        self.counts
+            .answered()
+            .events
+            .min(reached[0].min(reached[1]))
+    }
+}
+
+impl Drop for Arrivals {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn look(targets: Targets, reached: Arc<Reached>) {
+    let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        // A database that is away or was dropped says nothing; what was reached stays.
+        if let Err(error) = targets.look(&reached).await
+            && !reached.is_known()
+        {
+            eprintln!("endurance: reading cursors: {error:#}");
+        }
+    }
+}
+
+impl Reached {
+    fn is_known(&self) -> bool {
+        self.applied_output.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Targets {
+    async fn look(&self, reached: &Reached) -> Result<()> {
+        if let Some(cursor) = self.store.cursor(self.partition).await? {
+            let input = cursor.input.map_or(0, |mark| mark.seq);
+            reached.applied_input.store(input, Ordering::Relaxed);
+            let output = cursor.out_seq;
+            reached.applied_output.store(output, Ordering::Relaxed);
+            let events = self.counts.events_up_to(output);
+            reached.applied_events.fetch_max(events, Ordering::Relaxed);
+        }
+        let marks = self.store.archive_cursors().await?;
+        let [input, output] = self.logs.each_ref();
+        let at = |stream: &String| marks.get(stream).map_or(0, |mark| mark.sequence);
+        reached.archived_input.store(at(input), Ordering::Relaxed);
+        reached.archived_output.store(at(output), Ordering::Relaxed);
+        let events = self.counts.events_up_to(at(output));
+        reached.archived_events.fetch_max(events, Ordering::Relaxed);
+        let applied = reached.applied_output.load(Ordering::Relaxed);
+        self.counts.forget_before(applied.min(at(output)));
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! Looks at sizes, lags and services once a second.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nixfleet_audit::database;
+use nixfleet_harness::say::Say;
+use nixfleet_harness::{Service, monitor, scratch};
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+use crate::arrivals::Reached;
+use crate::follower::Counts;
+use crate::units::{count, size};
+
+/// Between two samples.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Samples from one line of progress to the next.
+const PROGRESS_EVERY: usize = 5;
+/// Buckets of objects are streams with this prefix.
+const OBJECTS: &str = "OBJ_";
+
+/// Everything at one moment.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sample {
+    /// Seconds since the start of the run.
+    pub seconds: f64,
+    /// Bytes of the channel's input log.
+    pub input_bytes: u64,
+    /// Bytes of the channel's output log.
+    pub output_bytes: u64,
+    /// Bytes of all objects.
+    pub object_bytes: u64,
+    /// Bytes on disk of everything the bus stores.
+    pub disk_bytes: u64,
+    /// Bytes of the database, while it answers.
+    pub database_bytes: Option<u64>,
+    /// Agents' events that were accepted.
+    pub accepted: u64,
+    /// Agents' events that were answered and are not in the tables.
+    pub applier_lag: u64,
+    /// Agents' events that were answered and are not in the archive.
+    pub archive_lag: u64,
+    /// Releases that were published.
+    pub releases: u32,
+    /// Services that are ready.
+    pub ready: usize,
+}
+
+/// Everything that was seen.
+#[derive(Debug, Default, Clone)]
+pub struct Samples {
+    /// In the order of time.
+    pub samples: Vec<Sample>,
+    /// What services said that had been ready and were not, each answer once.
+    pub not_ready: BTreeSet<String>,
+    /// Services need not be ready at present.
+    pub is_tolerant: bool,
+}
+
+/// Where to look.
+#[derive(Clone)]
+pub struct Targets {
+    /// Start of the run.
+    pub start: Instant,
+    /// Health ports of the services by name.
+    pub services: Vec<(String, u16)>,
+    /// Port of nats-server's monitor.
+    pub nats_port: u16,
+    /// Where nats-server stores everything.
+    pub store_dir: PathBuf,
+    /// The database.
+    pub database_url: String,
+    /// Logs of the channel: input, output.
+    pub logs: [String; 2],
+    /// What the output log answers.
+    pub counts: Counts,
+    /// How far tables and archive are.
+    pub reached: Arc<Reached>,
+    /// Number of the last release.
+    pub releases: Arc<AtomicU32>,
+    /// Where progress goes.
+    pub say: Say,
+}
+
+/// A running sampler.
+pub struct Sampler {
+    samples: Arc<Mutex<Samples>>,
+    task: JoinHandle<()>,
+}
+
+impl Sampler {
+    /// Starts looking.
+    pub fn start(targets: Targets) -> Self {
+        let samples = Arc::new(Mutex::new(Samples::default()));
+        let task = tokio::spawn(look(targets, Arc::clone(&samples)));
+        Self { samples, task }
+    }
+
+    /// Services may be not ready from now on, because something was taken away from them, until all
+    /// of them are again.
+    pub fn tolerate(&self) {
+        lock(&self.samples).is_tolerant = true;
+    }
+
+    /// True when all services are ready; from then on they have to be.
+    pub fn is_ready_again(&self) -> bool {
+        let mut samples = lock(&self.samples);
+        let last = samples.samples.last();
+        let is_ready = last.is_some_and(|sample| sample.ready == Service::ALL.len());
+        samples.is_tolerant &= !is_ready;
+        is_ready
+    }
+
+    /// Everything seen; ends the task.
+    pub fn finish(self) -> Samples {
+        self.task.abort();
+        std::mem::take(&mut *lock(&self.samples))
+    }
+}
+
+fn lock(samples: &Mutex<Samples>) -> MutexGuard<'_, Samples> {
+    samples.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn look(targets: Targets, samples: Arc<Mutex<Samples>>) {
+    let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut known = BTreeSet::new();
+    loop {
+        tick.tick().await;
+        let (looked, database_bytes) = tokio::join!(
+            // Monitors and directories are read with blocking calls.
+            tokio::task::spawn_blocking({
+                let targets = targets.clone();
+                move || targets.look()
+            }),
+            database_bytes(&targets.database_url),
+        );
+        let looked = looked.context("a look panicked").and_then(|looked| looked);
+        let mut samples = lock(&samples);
+        match looked {
+            Ok((mut sample, states)) => {
+                sample.database_bytes = database_bytes.ok();
+                samples.judge(states, &mut known);
+                if samples.samples.len().is_multiple_of(PROGRESS_EVERY) {
+                    targets.say.now(&sample.line());
+                }
+                samples.samples.push(sample);
+            }
+            Err(error) => {
+                samples.not_ready.insert(format!("the bus: {error:#}"));
+            }
+        }
+    }
+}
+
+async fn database_bytes(url: &str) -> Result<u64> {
+    let sql = "SELECT pg_database_size(current_database())";
+    let rows = database::query(url, sql, &[]).await?;
+    let row = rows.first().context("no row")?;
+    Ok(u64::try_from(row.get::<_, i64>(0))?)
+}
+
+/// A service and what it says when it is not ready.
+type State = (String, Option<String>);
+
+impl Samples {
+    /// Notes services that are not ready any more; one that starts is not ready yet.
+    fn judge(&mut self, states: Vec<State>, known: &mut BTreeSet<String>) {
+        for (name, fault) in states {
+            match fault {
+                None => {
+                    known.insert(name);
+                }
+                Some(fault) if known.contains(&name) && !self.is_tolerant => {
+                    self.not_ready.insert(format!("{name}: {fault}"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+impl Targets {
+    fn look(&self) -> Result<(Sample, Vec<State>)> {
+        let streams = monitor::streams(self.nats_port)?;
+        let bytes = |name: &String| streams.get(name).map_or(0, |stream| stream.bytes);
+        let objects = streams.iter().filter(|(name, _)| name.starts_with(OBJECTS));
+        let services = self.services.iter();
+        let states: Vec<State> = services
+            .map(|(name, port)| (name.clone(), fault_of(*port)))
+            .collect();
+        let answered = self.counts.answered();
+        let lag = |reached: &AtomicU64| answered.events.saturating_sub(reached.load(Relaxed));
+        let sample = Sample {
+            seconds: self.start.elapsed().as_secs_f64(),
+            input_bytes: bytes(&self.logs[0]),
+            output_bytes: bytes(&self.logs[1]),
+            object_bytes: objects.map(|(_, stream)| stream.bytes).sum(),
+            disk_bytes: scratch::bytes_on_disk(&self.store_dir)?,
+            database_bytes: None,
+            accepted: answered.accepted,
+            applier_lag: lag(&self.reached.applied_events),
+            archive_lag: lag(&self.reached.archived_events),
+            releases: self.releases.load(Relaxed),
+            ready: states.iter().filter(|(_, fault)| fault.is_none()).count(),
+        };
+        Ok((sample, states))
+    }
+}
+
+fn fault_of(port: u16) -> Option<String> {
+    match monitor::get(port, "/readyz") {
+        Ok(answer) if answer.status == 200 => None,
+        Ok(answer) => Some(answer.body),
+        Err(error) => Some(format!("{error:#}")),
+    }
+}
+
+impl Sample {
+    /// One line of progress.
+    fn line(&self) -> String {
+        let database = self.database_bytes.map_or("away".to_owned(), size);
+        format!(
+            "release {}, {} events; logs {} in, {} out, objects {}, disk of the bus {}, database \
+             {database}; lag {} applied, {} archived; {} ready",
+            self.releases,
+            count(self.accepted),
+            size(self.input_bytes),
+            size(self.output_bytes),
+            size(self.object_bytes),
+            size(self.disk_bytes),
+            count(self.applier_lag),
+            count(self.archive_lag),
+            self.ready
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_judged_once_it_was_ready() {
+        let mut samples = Samples::default();
+        let mut known = BTreeSet::new();
+        let state = |fault: Option<&str>| vec![("a".to_owned(), fault.map(str::to_owned))];
+        samples.judge(state(Some("starts")), &mut known);
+        assert!(samples.not_ready.is_empty());
+        samples.judge(state(None), &mut known);
+        samples.judge(state(Some("full")), &mut known);
+        assert_eq!(samples.not_ready, ["a: full".to_owned()].into());
+    }
+}
