@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use nixfleet_bus::Bus;
 use nixfleet_proto::subject::Partition;
 use nixfleet_store::Store;
 use tokio::task::JoinHandle;
@@ -51,6 +52,7 @@ pub struct Targets {
 pub struct Arrivals {
     reached: Arc<Reached>,
     counts: Counts,
+    logs: [String; 2],
     sent: u64,
     task: JoinHandle<()>,
 }
@@ -59,11 +61,12 @@ impl Arrivals {
     /// Starts looking.
     pub fn start(targets: Targets) -> Self {
         let reached = Arc::new(Reached::default());
-        let counts = targets.counts.clone();
+        let (counts, logs) = (targets.counts.clone(), targets.logs.clone());
         let task = tokio::spawn(look(targets, Arc::clone(&reached)));
         Self {
             reached,
             counts,
+            logs,
             sent: 0,
             task,
         }
@@ -104,6 +107,33 @@ impl Arrivals {
         }
     }
 
+    /// Waits until tables and archive are at the ends of both logs.
+    ///
+    /// # Errors
+    /// When they do not move for minutes.
+    pub async fn all(&self, bus: &Bus) -> Result<()> {
+        let mut last = (0, Instant::now());
+        loop {
+            let mut ends = [0; 2];
+            for (end, log) in ends.iter_mut().zip(&self.logs) {
+                *end = bus.stream_identity(log).await?.last_seq;
+            }
+            if self.reached.is_at(ends) {
+                return Ok(());
+            }
+            let done = self.reached.sum();
+            if done != last.0 {
+                last = (done, Instant::now());
+            }
+            ensure!(
+                last.1.elapsed() < STALL,
+                "tables or archive stand still: the logs end at {ends:?}, reached is {:?}",
+                self.reached
+            );
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
     /// Events that are folded, applied and archived.
     fn done(&self) -> u64 {
         let events = [&self.reached.applied_events, &self.reached.archived_events];
@@ -136,6 +166,28 @@ async fn look(targets: Targets, reached: Arc<Reached>) {
 }
 
 impl Reached {
+    /// True when tables and archive have the ends of input and output log.
+    fn is_at(&self, [input, output]: [u64; 2]) -> bool {
+        let has = |reached: &AtomicU64, end| reached.load(Ordering::Relaxed) >= end;
+        has(&self.applied_input, input)
+            && has(&self.archived_input, input)
+            && has(&self.applied_output, output)
+            && has(&self.archived_output, output)
+    }
+
+    /// Grows while anything moves.
+    fn sum(&self) -> u64 {
+        let sequences = [
+            &self.applied_output,
+            &self.archived_input,
+            &self.archived_output,
+        ];
+        let sequences = sequences.into_iter();
+        sequences
+            .map(|reached| reached.load(Ordering::Relaxed))
+            .sum()
+    }
+
     fn is_known(&self) -> bool {
         self.applied_output.load(Ordering::Relaxed) > 0
     }

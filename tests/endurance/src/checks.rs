@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use nixfleet_audit::{Check, database};
+use nixfleet_harness::Service;
 
 use crate::follower::Answered;
 use crate::sampler::Samples;
@@ -22,9 +23,17 @@ pub fn disk(samples: &Samples) -> Check {
     )
 }
 
-/// All services are ready all the time, but for the time in which they have no database.
+/// All services are ready from their first time on, but for the time in which they have no database,
+/// and at the end.
 pub fn ready(samples: &Samples) -> Check {
-    let faults = samples.not_ready.iter().cloned().collect();
+    let mut faults: Vec<String> = samples.not_ready.iter().cloned().collect();
+    let ready = samples.samples.last().map_or(0, |sample| sample.ready);
+    if ready < Service::ALL.len() {
+        faults.push(format!(
+            "{ready} of {} are ready at the end",
+            Service::ALL.len()
+        ));
+    }
     Check::new("all services are ready all the time", faults)
 }
 

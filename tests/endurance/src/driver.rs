@@ -7,35 +7,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_bus::{AppendError, InputPublisher};
 use nixfleet_harness::say::Say;
-use nixfleet_harness::wait_for;
 use nixfleet_proto::{Entry, RolloutState};
-use serde::Serialize;
 
 use crate::args::Volume;
 use crate::arrivals::{Arrivals, STALL, Targets};
 use crate::follower::{Answered, Follower, News};
 use crate::hosts::Hosts;
-use crate::units::count;
+use crate::phases::{Mark, Phase, Phases};
 use crate::world::World;
 
 /// Entries appended before it is asked again how many are on their way.
 const CHUNK: usize = 8_192;
 /// Pause before entries are sent again that the log did not take, as agents do.
 const RETRY: Duration = Duration::from_millis(500);
-
-/// A part of the run.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Phase {
-    /// What was done.
-    pub name: String,
-    /// Seconds from the start of the run to its beginning.
-    pub begins: f64,
-    /// Seconds from the start of the run to its end.
-    pub ends: f64,
-    /// Agents' events that were accepted meanwhile.
-    pub events: u64,
-}
 
 /// How a rollout ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +38,7 @@ pub struct Driver<'a> {
     arrivals: Arrivals,
     hosts: Hosts,
     releases: Arc<AtomicU32>,
-    phases: Vec<Phase>,
-    start: Instant,
+    phases: Phases,
     say: Say,
 }
 
@@ -77,8 +60,7 @@ impl<'a> Driver<'a> {
             arrivals,
             hosts: Hosts::new(volume.hosts, (0, none), None),
             releases: Arc::default(),
-            phases: Vec::new(),
-            start,
+            phases: Phases::new(start, say),
             say,
         }
     }
@@ -110,30 +92,18 @@ impl<'a> Driver<'a> {
 
     /// The parts of the run.
     pub fn into_phases(self) -> Vec<Phase> {
-        self.phases
-    }
-
-    /// Notes a part that began at `begins` and ends now.
-    pub fn note(&mut self, name: impl Into<String>, (begins, before): (Instant, u64)) {
-        let events = self.answered().accepted.saturating_sub(before);
-        let phase = Phase {
-            name: name.into(),
-            begins: (begins - self.start).as_secs_f64(),
-            ends: self.start.elapsed().as_secs_f64(),
-            events,
-        };
-        let seconds = phase.ends - phase.begins;
-        self.say.now(&format!(
-            "{}: {seconds:.1} s, {} events",
-            phase.name,
-            count(events)
-        ));
-        self.phases.push(phase);
+        self.phases.into_list()
     }
 
     /// When a part begins, for [`Driver::note`].
-    pub fn mark(&self) -> (Instant, u64) {
-        (Instant::now(), self.answered().accepted)
+    pub fn mark(&self) -> Mark {
+        Mark::new(self.answered().accepted)
+    }
+
+    /// Notes a part that began at a mark and ends now.
+    pub fn note(&mut self, name: impl Into<String>, mark: Mark) {
+        let accepted = self.answered().accepted;
+        self.phases.note(name.into(), mark, accepted);
     }
 
     /// Publishes the next release and lets the hosts report until its rollout has ended.
@@ -182,7 +152,7 @@ impl<'a> Driver<'a> {
             })?;
             match news? {
                 News::Dispatched(rollout_id, numbers) if rollout_id == *self.hosts.rollout_id() => {
-                    if !is_dispatched && self.phases.len() == 1 {
+                    if !is_dispatched && self.releases.load(Ordering::Relaxed) == 1 {
                         self.note("release 1 opened and dispatched", mark);
                     }
                     is_dispatched = true;
@@ -221,7 +191,7 @@ impl<'a> Driver<'a> {
     pub async fn events(&mut self, total: u64) -> Result<()> {
         let mark = self.mark();
         let mut hosts = (0..self.hosts.count()).cycle();
-        let mut missing = total.saturating_sub(mark.1);
+        let mut missing = total.saturating_sub(mark.accepted());
         if missing == 0 {
             return Ok(());
         }
@@ -287,43 +257,13 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Waits until tables and archive are at the ends of both logs, and nothing more comes.
+    /// Waits until tables and archive are at the ends of both logs.
     ///
     /// # Errors
     /// When they do not move for minutes.
     pub async fn arrive(&mut self) -> Result<()> {
         let mark = self.mark();
-        let reached = self.arrivals.reached();
-        let logs = self.world.logs();
-        let mut last = (0, Instant::now());
-        let patience = Duration::MAX;
-        wait_for(
-            "tables and archive at the ends of the logs",
-            patience,
-            async || {
-                let mut ends = [0; 2];
-                for (end, log) in ends.iter_mut().zip(&logs) {
-                    *end = self.world.bus.stream_identity(log).await?.last_seq;
-                }
-                let at = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-                let there = [
-                    at(&reached.applied_input) >= ends[0],
-                    at(&reached.archived_input) >= ends[0],
-                    at(&reached.applied_output) >= ends[1],
-                    at(&reached.archived_output) >= ends[1],
-                ];
-                if there == [true; 4] {
-                    return Ok(Some(Ok(())));
-                }
-                let sum = at(&reached.applied_output) + at(&reached.archived_output);
-                if sum != last.0 {
-                    last = (sum, Instant::now());
-                }
-                let error = || anyhow::anyhow!("logs end at {ends:?}, reached is {reached:?}");
-                Ok((last.1.elapsed() > STALL).then(|| Err(error())))
-            },
-        )
-        .await??;
+        self.arrivals.all(&self.world.bus).await?;
         self.note("applied and archived", mark);
         Ok(())
     }

@@ -13,6 +13,7 @@ mod checks;
 mod driver;
 mod follower;
 mod hosts;
+mod phases;
 mod picture;
 mod rebuild;
 mod report;

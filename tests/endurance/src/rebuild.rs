@@ -90,8 +90,10 @@ async fn break_and_clear(world: &World, driver: &mut Driver<'_>) -> Result<Rollo
     let clearance = json!({ "reason": "excused", "waivedHosts": [hostname(WAIVED)] });
     let path = format!("/v1/rollouts/{rollout_id}/clearance");
     let operator = world.operator()?;
+    let mark = driver.mark();
     operator.post(&path, &clearance).await?;
     driver.follow(Ending::Converges).await?;
+    driver.note("the others converged after a clearance", mark);
     Ok(rollout_id)
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::args::Volume;
 use crate::checks::DISK_LIMIT;
-use crate::driver::Phase;
 use crate::follower::Answered;
+use crate::phases::Phase;
 use crate::sampler::{Sample, Samples};
 use crate::units::{count, size};
 
