@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
-use nixfleet_bus::{Bus, BusConfig};
+use nixfleet_bus::{Bus, BusConfig, LeaseConfig};
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::synthetic_release::{self, CHANNEL, Shape, Version, waves};
 use nixfleet_harness::{
@@ -57,6 +57,16 @@ impl World {
         config.prefix.clone_from(&bus_config.prefix);
         config.partitions = bus_config.partitions;
         config.database_url.clone_from(&database.url);
+        // The harness makes leases short, for short runs.
+        let lease = LeaseConfig::default();
+        for service in Service::ALL
+            .into_iter()
+            .filter(|service| service.has_lease())
+        {
+            config.set(service, "lease.ttl_seconds", lease.ttl_seconds.to_string());
+            let renew = lease.renew_seconds.to_string();
+            config.set(service, "lease.renew_seconds", renew);
+        }
         let source = releases.display().to_string();
         config.set(Service::Planner, "source.directory", source);
         config.set(Service::Planner, "source.poll_seconds", "1");
