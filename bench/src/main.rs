@@ -71,6 +71,8 @@ enum Stage {
     Planner,
     /// Costs of fleets of growing size.
     Growth,
+    /// How long the fold waits for a checkpoint, and what writing and reading one takes.
+    Checkpoint,
     /// The reducer, log to log, against the same pull and publish without a fold.
     Reducer,
     /// The applier, output log to tables, against bare statements with the same rows.
@@ -157,6 +159,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             Stage::Encoding => memory::encoding::run(largest.min(FOLD_HOSTS), rounds),
             Stage::Planner => memory::planner::run(&arguments.hosts, rounds),
             Stage::Growth => memory::growth::run(&arguments.hosts, rounds.min(3)),
+            Stage::Checkpoint => memory::checkpoint::run(&arguments.hosts, rounds.min(3)),
             Stage::Reducer => block_on(servers::reducer::run(on_servers)),
             Stage::Applier => block_on(servers::applier::run(on_servers)),
             Stage::Eventlog => block_on(servers::eventlog::run(on_servers)),

@@ -1,5 +1,6 @@
 //! Stages that need no server: one thread, its processor time.
 
+pub mod checkpoint;
 pub mod encoding;
 pub mod fold;
 pub mod growth;

@@ -23,6 +23,10 @@ pub struct Args {
     /// Only faults whose name contains this text; several are separated by commas.
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
     pub only: Vec<String>,
+    /// Size of each log in MiB, at least 2: logs must be trimmed on the way then. The default is that of the
+    /// services, which a run does not fill.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=65_536))]
+    pub log_mib: Option<u64>,
     /// Print the result as JSON on standard output; everything else goes to standard error.
     #[arg(long)]
     pub json: bool,
@@ -35,6 +39,11 @@ impl Args {
     /// Time under fire.
     pub fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.minutes * 60.0)
+    }
+
+    /// Size of a log in bytes, where it is not the default.
+    pub fn log_limit(&self) -> Option<u64> {
+        self.log_mib.map(|mib| mib * 1024 * 1024)
     }
 }
 
@@ -67,6 +76,9 @@ mod tests {
         Args::command().debug_assert();
         assert!(Args::try_parse_from(["chaos", "--hosts", "5"]).is_err());
         assert!(Args::try_parse_from(["chaos", "--minutes", "0"]).is_err());
+        assert!(Args::try_parse_from(["chaos", "--log-mib", "1"]).is_err());
+        let args = Args::try_parse_from(["chaos", "--log-mib", "8"]).unwrap();
+        assert_eq!(args.log_limit(), Some(8_388_608));
         let args = Args::try_parse_from(["chaos", "--minutes", "0.5", "--only", "nats,disk"]);
         let args = args.unwrap();
         assert_eq!(args.duration(), Duration::from_secs(30));

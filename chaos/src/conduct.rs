@@ -119,7 +119,8 @@ async fn back(world: &mut World, sampler: &Sampler) -> Result<Result<Duration, S
     let mut first: Option<Sample> = None;
     loop {
         let last = sampler.last().filter(|sample| sample.at > mended);
-        let whole = last.filter(|s| s.events.is_some() && s.heads.is_some() && s.reached.is_some());
+        let whole =
+            last.filter(|s| s.events.is_some() && s.streams.is_some() && s.reached.is_some());
         let reason = match (whole, &first) {
             (None, _) => Some("somebody does not answer".to_owned()),
             (Some(sample), None) => {
@@ -128,7 +129,7 @@ async fn back(world: &mut World, sampler: &Sampler) -> Result<Result<Duration, S
             }
             (Some(last), Some(first)) => waits_for(first, &last),
         };
-        let reason = reason.or_else(|| (!world.is_ready()).then(|| "not ready".to_owned()));
+        let reason = reason.or_else(|| world.not_ready());
         let Some(reason) = reason else {
             return Ok(Ok(start.elapsed()));
         };
@@ -146,8 +147,11 @@ fn waits_for(first: &Sample, last: &Sample) -> Option<String> {
     if accepted == before && pending > 0 {
         return Some(format!("no event is accepted, {pending} wait"));
     }
-    let (heads, reached) = (first.heads.as_ref()?, last.reached.as_ref()?);
-    for (stream, head) in heads.iter().filter(|(_, head)| **head > 0) {
+    let (streams, reached) = (first.streams.as_ref()?, last.reached.as_ref()?);
+    let heads = streams
+        .iter()
+        .map(|(stream, state)| (stream, &state.last_seq));
+    for (stream, head) in heads.filter(|(_, head)| **head > 0) {
         let partition = stream
             .rsplit_once("_OUT_")
             .and_then(|(_, p)| p.parse().ok());

@@ -186,16 +186,8 @@ mod tests {
             seq,
             at: at(millis),
             writer: writer.to_owned(),
-            frame: OutputFrame {
-                v: 1,
-                epoch: seq,
-                first_input: None,
-                last_input: None,
-                last_input_id: None,
-                rebuilt_from: None,
-                state_hash: None,
-                outcomes: Vec::new(),
-            },
+            stored_bytes: 0,
+            frame: OutputFrame::new(seq),
         }
     }
 

@@ -1,14 +1,12 @@
-//! Both logs of every partition, read from their beginning.
+//! Both logs of every partition from their first messages on.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nixfleet_bus::{Bus, BusConfig, Message, decode_input, decode_output};
-use nixfleet_proto::subject::Partition;
+use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{Entry, OutputFrame, Position, Timestamp};
 
 use crate::fleet::PARTITIONS;
-
-/// Messages asked for at once.
-const BATCH: usize = 512;
+use crate::recorder::Recordings;
 
 /// A message of an input log.
 #[derive(Debug, Clone)]
@@ -19,6 +17,8 @@ pub struct Input {
     pub at: Timestamp,
     /// The process that wrote it.
     pub writer: String,
+    /// Bytes that it took in the log.
+    pub stored_bytes: usize,
     /// Its entries.
     pub entries: Vec<Entry>,
 }
@@ -32,6 +32,8 @@ pub struct Output {
     pub at: Timestamp,
     /// The process that wrote it.
     pub writer: String,
+    /// Bytes that it took in the log.
+    pub stored_bytes: usize,
     /// The frame.
     pub frame: OutputFrame,
 }
@@ -52,6 +54,54 @@ pub struct Logs {
 }
 
 impl Logs {
+    /// Decodes the recordings of a partition.
+    ///
+    /// # Errors
+    /// When a message cannot be read.
+    pub fn read(names: &Names, partition: Partition, recordings: &Recordings) -> Result<Self> {
+        let (input_stream, output_stream) = (
+            names.input_stream(partition),
+            names.output_stream(partition),
+        );
+        let read_input = |message: Message| {
+            let frame = decode_input(&message)
+                .with_context(|| format!("reading {} of {input_stream}", message.seq))?;
+            Ok(Input {
+                seq: message.seq,
+                at: message.time,
+                writer: writer(&message),
+                stored_bytes: message.stored_bytes,
+                entries: frame.entries,
+            })
+        };
+        let read_output = |message: Message| {
+            let frame = decode_output(&message)
+                .with_context(|| format!("reading {} of {output_stream}", message.seq))?;
+            Ok(Output {
+                seq: message.seq,
+                at: message.time,
+                writer: writer(&message),
+                stored_bytes: message.stored_bytes,
+                frame,
+            })
+        };
+        let decoded = |stream: &str| {
+            let messages = recordings.get(stream).into_iter().flatten();
+            messages.map(|message| message.clone().decoded())
+        };
+        Ok(Self {
+            partition,
+            inputs: decoded(&input_stream)
+                .map(read_input)
+                .collect::<Result<_>>()?,
+            outputs: decoded(&output_stream)
+                .map(read_output)
+                .collect::<Result<_>>()?,
+            input_stream,
+            output_stream,
+        })
+    }
+
     /// Every entry with its position, in order.
     pub fn entries(&self) -> impl Iterator<Item = (Position, &Entry)> {
         self.inputs.iter().flat_map(|input| {
@@ -77,63 +127,6 @@ pub async fn connect(url: String) -> Result<Bus> {
     Bus::connect(config, "chaos")
         .await
         .context("connecting to nats-server")
-}
-
-/// Reads both logs of all partitions up to their ends.
-///
-/// # Errors
-/// When a log does not reach back to its first message or cannot be read.
-pub async fn read(bus: &Bus) -> Result<Vec<Logs>> {
-    let mut all = Vec::new();
-    for partition in Partition::all(PARTITIONS) {
-        let input_stream = bus.names().input_stream(partition);
-        let output_stream = bus.names().output_stream(partition);
-        let mut inputs = Vec::new();
-        for message in messages(bus, &input_stream).await? {
-            let frame = decode_input(&message)
-                .with_context(|| format!("reading {} of {input_stream}", message.seq))?;
-            inputs.push(Input {
-                seq: message.seq,
-                at: message.time,
-                writer: writer(&message),
-                entries: frame.entries,
-            });
-        }
-        let mut outputs = Vec::new();
-        for message in messages(bus, &output_stream).await? {
-            let frame = decode_output(&message)
-                .with_context(|| format!("reading {} of {output_stream}", message.seq))?;
-            outputs.push(Output {
-                seq: message.seq,
-                at: message.time,
-                writer: writer(&message),
-                frame,
-            });
-        }
-        all.push(Logs {
-            partition,
-            input_stream,
-            output_stream,
-            inputs,
-            outputs,
-        });
-    }
-    Ok(all)
-}
-
-async fn messages(bus: &Bus, stream: &str) -> Result<Vec<Message>> {
-    let identity = bus.stream_identity(stream).await?;
-    ensure!(
-        identity.first_seq == 1,
-        "{stream} begins at {}, the run was too long for its limits",
-        identity.first_seq
-    );
-    let mut reader = bus.reader(stream, 1);
-    let mut messages = Vec::new();
-    while reader.next_seq() <= identity.last_seq {
-        messages.extend(reader.next_batch(BATCH).await?);
-    }
-    Ok(messages)
 }
 
 /// Message ids are the process and a counter.

@@ -15,8 +15,10 @@ mod conduct;
 mod fault;
 mod fleet;
 mod incident;
+mod log_sizes;
 mod logs;
 mod publisher;
+mod recorder;
 mod replay;
 mod report;
 mod sampler;
@@ -38,6 +40,7 @@ use args::Args;
 use fleet::Hosts;
 use nixfleet_harness::say::Say;
 use publisher::Publisher;
+use recorder::Recorder;
 use sampler::{Sampler, Windows};
 use verdict::Evidence;
 use world::World;
@@ -109,17 +112,24 @@ async fn chaos(args: &Args, say: Say) -> Result<ExitCode> {
 
 /// The run and its judgement; false when something does not hold.
 async fn under_fire(args: &Args, hosts: Hosts, world: &mut World, say: Say) -> Result<bool> {
+    let bus = logs::connect(world.nats.url()).await?;
+    let mut recorder = Recorder::start(bus.clone(), say);
     let publisher = Publisher::start(hosts, world.operators()?, args.seed)?;
     let sampler = Sampler::start(Windows {
         swarm_port: world.swarm_port(),
         nats_port: world.nats.monitor_port(),
         database_url: world.database.url.clone(),
     });
-    let course = conduct::run(world, &sampler, (args, say)).await?;
+    let course = tokio::select! {
+        course = conduct::run(world, &sampler, (args, say)) => course?,
+        // Without a log the run shows nothing.
+        error = recorder.failed() => return Err(error),
+    };
     say.now("the last release");
     let published = publisher.finish().await?;
     let (facts, open) = settle::settle(world, say).await?;
     let samples = sampler.finish().await?;
+    let logs = recorder.finish().await?;
     say.now("comparing hosts, logs, replay, tables and archive");
     let evidence = Evidence {
         facts,
@@ -127,8 +137,11 @@ async fn under_fire(args: &Args, hosts: Hosts, world: &mut World, say: Say) -> R
         incidents: course.incidents,
         faults: course.faults,
         samples,
+        logs,
+        log_limit: args.log_limit(),
     };
-    let verdict = verdict::judge(world, evidence).await?;
+    let verdict = verdict::judge(world, &bus, evidence).await?;
+    bus.close().await;
     report::print(&verdict, &published, (args, say))?;
     Ok(verdict.holds())
 }

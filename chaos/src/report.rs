@@ -159,6 +159,11 @@ fn sums(verdict: &Verdict, published: &Published) -> Table {
         totals.network_errors.to_string(),
     );
     row("log entries", archive.entries.to_string());
+    let sizes = &verdict.log_sizes;
+    row("written to all logs", mib(sizes.written()));
+    row("  most in one log at a time", mib(sizes.largest()));
+    row("  checkpoints", sizes.checkpoints().to_string());
+    row("  messages trimmed", sizes.trimmed().to_string());
     row("events acknowledged", accounts.acknowledged.to_string());
     row("  in the log", accounts.entries.to_string());
     row("  applied", accounts.applied.to_string());
@@ -179,6 +184,10 @@ fn sums(verdict: &Verdict, published: &Published) -> Table {
         );
     }
     table
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.2} MiB", bytes as f64 / (1024.0 * 1024.0))
 }
 
 fn document(verdict: &Verdict, published: &Published, args: &Args) -> Value {
@@ -223,6 +232,13 @@ fn document(verdict: &Verdict, published: &Published, args: &Args) -> Value {
         "releases": { "good": published.good, "faulty": published.faulty },
         "rollouts": verdict.facts.rollouts.len(),
         "logEntries": verdict.facts.archive.entries,
+        "logs": {
+            "limitMib": args.log_mib,
+            "writtenBytes": verdict.log_sizes.written(),
+            "largestBytes": verdict.log_sizes.largest(),
+            "checkpoints": verdict.log_sizes.checkpoints(),
+            "trimmedMessages": verdict.log_sizes.trimmed(),
+        },
         "events": {
             "acknowledged": accounts.acknowledged,
             "inLog": accounts.entries,

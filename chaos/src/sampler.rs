@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use chrono::Utc;
 use nixfleet_audit::database::SCHEMA;
-use nixfleet_harness::monitor;
+use nixfleet_harness::monitor::{self, StreamState};
 use nixfleet_proto::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -26,8 +26,8 @@ pub struct Sample {
     pub at: Timestamp,
     /// Events the hosts got a 2xx for, and events that wait for one.
     pub events: Option<(u64, u64)>,
-    /// Last sequence of each stream.
-    pub heads: Option<BTreeMap<String, u64>>,
+    /// What each stream holds.
+    pub streams: Option<BTreeMap<String, StreamState>>,
     /// Positions in the database.
     pub reached: Option<Reached>,
 }
@@ -104,15 +104,15 @@ async fn look(windows: Windows, samples: Arc<Mutex<Vec<Sample>>>, stopped: watch
         tick.tick().await;
         let (swarm, nats) = (windows.swarm_port, windows.nats_port);
         // The monitors are asked with blocking calls.
-        let (events, heads, reached) = tokio::join!(
+        let (events, streams, reached) = tokio::join!(
             tokio::task::spawn_blocking(move || events(swarm)),
-            tokio::task::spawn_blocking(move || heads(nats)),
+            tokio::task::spawn_blocking(move || streams(nats)),
             database.reached(),
         );
         let sample = Sample {
             at: Utc::now(),
             events: events.ok().and_then(Result::ok),
-            heads: heads.ok().and_then(Result::ok),
+            streams: streams.ok().and_then(Result::ok),
             reached,
         };
         lock(&samples).push(sample);
@@ -129,13 +129,10 @@ fn events(port: u16) -> Result<(u64, u64)> {
     Ok((count("acceptedEvents")?, count("pendingEvents")?))
 }
 
-fn heads(port: u16) -> Result<BTreeMap<String, u64>> {
-    let streams = monitor::streams(port)?.into_iter();
-    let heads: BTreeMap<String, u64> = streams
-        .map(|(name, stream)| (name, stream.last_seq))
-        .collect();
-    anyhow::ensure!(!heads.is_empty(), "nats-server lists no streams");
-    Ok(heads)
+fn streams(port: u16) -> Result<BTreeMap<String, StreamState>> {
+    let streams = monitor::streams(port)?;
+    anyhow::ensure!(!streams.is_empty(), "nats-server lists no streams");
+    Ok(streams)
 }
 
 /// A connection that is made again when it broke.

@@ -5,10 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nixfleet_audit::Facts;
 use nixfleet_audit::check::{self, Check};
+use nixfleet_bus::Bus;
 
 use crate::accounts::Accounts;
 use crate::incident::{Incident, LEADER, Takeover, takeovers};
-use crate::logs;
+use crate::log_sizes::LogSizes;
+use crate::logs::Logs;
 use crate::sampler::Sample;
 use crate::schedule::LEASE_TTL;
 use crate::strike::How;
@@ -39,6 +41,8 @@ pub struct Verdict {
     pub waits: Vec<Waits>,
     /// Work that changed hands.
     pub takeovers: Vec<Takeover>,
+    /// How much was written to the logs and how full they got.
+    pub log_sizes: LogSizes,
     /// What the replay of the archive found.
     pub verified: Verified,
     /// What must hold.
@@ -57,6 +61,10 @@ pub struct Evidence {
     pub faults: Vec<String>,
     /// What was seen on the way.
     pub samples: Vec<Sample>,
+    /// Everything that was ever in the logs.
+    pub logs: Vec<Logs>,
+    /// Size of a log in bytes, where it is not the default.
+    pub log_limit: Option<u64>,
 }
 
 impl Verdict {
@@ -66,17 +74,15 @@ impl Verdict {
     }
 }
 
-/// Reads the logs and holds everything against everything.
+/// Holds everything against everything.
 ///
 /// # Errors
 /// When a server does not answer.
-pub async fn judge(world: &World, evidence: Evidence) -> Result<Verdict> {
-    let bus = logs::connect(world.nats.url()).await?;
-    let logs = logs::read(&bus).await.context("reading the logs")?;
-    let replayed = replay::fold(&bus, &logs)
+pub async fn judge(world: &World, bus: &Bus, evidence: Evidence) -> Result<Verdict> {
+    let logs = evidence.logs;
+    let replayed = replay::fold(bus, &logs)
         .await
         .context("folding the logs again")?;
-    bus.close().await;
     let url = &world.database.url;
     let published: Vec<String> = logs
         .iter()
@@ -88,8 +94,9 @@ pub async fn judge(world: &World, evidence: Evidence) -> Result<Verdict> {
     let accounts = Accounts::of(&evidence.facts.swarm, &logs);
     let verified = verified::verify(url).await?;
     let takeovers = takeovers(&evidence.incidents, &logs);
+    let log_sizes = LogSizes::of(&logs, &evidence.samples);
     let facts = evidence.facts;
-    let checks = vec![
+    let mut checks = vec![
         Check::new("no acknowledged event is lost", accounts.lost.clone()),
         Check::new("no event is applied twice", accounts.twice.clone()),
         Check::new("every rollout is settled", evidence.open),
@@ -117,12 +124,16 @@ pub async fn judge(world: &World, evidence: Evidence) -> Result<Verdict> {
             verified.faults.clone(),
         ),
     ];
+    if let Some(limit) = evidence.log_limit {
+        checks.extend(log_sizes.checks(limit));
+    }
     Ok(Verdict {
         waits: waits(&evidence.incidents, &logs, &evidence.samples),
         incidents: evidence.incidents,
         facts,
         accounts,
         takeovers,
+        log_sizes,
         verified,
         checks,
     })

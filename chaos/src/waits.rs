@@ -189,7 +189,7 @@ mod tests {
         Sample {
             at: at(millis),
             events: Some((accepted, pending)),
-            heads: None,
+            streams: None,
             reached: None,
         }
     }

@@ -9,7 +9,7 @@ use nixfleet_agent::swarm::state::SwarmState;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
     Database, Mode, Nats, Operator, Postgres, Proxy, Service, Stack, StackConfig, Swarm,
-    SwarmConfig, postgres, scratch,
+    SwarmConfig, monitor, postgres, scratch,
 };
 
 use crate::args::Args;
@@ -26,6 +26,8 @@ const LEASE_RENEW: Duration = Duration::from_secs(3);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Between two runs of a probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// The same where logs are small: every result of a soaking host is an event, and the logs must fill.
+const PROBE_INTERVAL_SMALL_LOGS: Duration = Duration::from_millis(100);
 /// How long an enforce probe must fail.
 const SUSTAINED: Duration = Duration::from_millis(1_500);
 /// How often somebody looks whether everything lives.
@@ -77,6 +79,12 @@ impl World {
         config.database_url = database.url.clone();
         config.instances = INSTANCES;
         config.partitions = PARTITIONS;
+        if let Some(limit) = args.log_limit() {
+            for service in Service::ALL {
+                config.set(service, "bus.input_max_bytes", limit.to_string());
+                config.set(service, "bus.output_max_bytes", limit.to_string());
+            }
+        }
         let ways = lead_through_proxies(&mut config, &nats, &postgres).await?;
         let stack = Stack::start(config).await?;
         say.now("starting the hosts");
@@ -197,10 +205,15 @@ impl World {
         Ok(())
     }
 
-    /// True when every process answers that it is ready.
-    pub fn is_ready(&mut self) -> bool {
+    /// The first process that does not answer that it is ready, and what it says.
+    pub fn not_ready(&mut self) -> Option<String> {
         let mut instances = self.stack.instances().iter_mut();
-        instances.all(|instance| instance.is_ready())
+        let instance = instances.find_map(|instance| (!instance.is_ready()).then_some(instance))?;
+        let said = match monitor::get(instance.admin_port(), "/readyz") {
+            Ok(answer) => answer.body,
+            Err(error) => format!("{error:#}"),
+        };
+        Some(format!("{} is not ready: {said}", instance.name()))
     }
 
     /// Stops everything in order.
@@ -257,6 +270,10 @@ async fn lead_through_proxies(
 
 fn start_swarm(args: &Args, stack: &Stack, hosts: &Hosts) -> Result<Swarm> {
     let config = stack.config();
+    let probe_interval = match args.log_limit() {
+        Some(_) => PROBE_INTERVAL_SMALL_LOGS,
+        None => PROBE_INTERVAL,
+    };
     Swarm::start(&SwarmConfig {
         dir: config.dir.clone(),
         url: stack.urls(),
@@ -266,7 +283,7 @@ fn start_swarm(args: &Args, stack: &Stack, hosts: &Hosts) -> Result<Swarm> {
         profile: fleet::profile()?,
         seed: args.seed,
         heartbeat: HEARTBEAT,
-        probe_interval: PROBE_INTERVAL,
+        probe_interval,
         sustained: SUSTAINED,
     })
 }

@@ -55,7 +55,10 @@ fn publish(
 ) -> impl Future<Output = Result<u64, PublishError>> + Send + use<> {
     // As plain JSON: bare publishes of compressed frames are no work that a fold could be compared with.
     let payload = frame.payload.clone();
-    async move { log.publish_stored(payload, fence, None).await }
+    async move {
+        let stored = log.publish_stored(payload, fence, None).await?;
+        Ok(stored.seq)
+    }
 }
 
 async fn maybe(

@@ -13,11 +13,14 @@ use crate::time::short;
 /// Services whose leases are partitions, in the order of the work.
 const BY_PARTITION: [&str; 3] = ["reducer", "applier", "eventlog"];
 
+/// From here on it is shown who holds a log back, in percent.
+const SHOW_HOLDER_PERCENT: u64 = 25;
+
 /// Who runs, who works on which partition, and how far behind
 #[derive(Debug, Args)]
 #[command(after_help = "\
 LAG IN: input messages not folded. LAG OUT: output frames not applied. LAG ARCHIVE: messages of both logs not \
-archived. \"?\": could not be read. \"nobody\": no instance holds it at the moment.")]
+archived. LOG IN, LOG OUT: how full the logs are, and from 25 % on who needs their oldest message. \"?\": could not be read. \"nobody\": no instance holds it at the moment.")]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
@@ -69,6 +72,15 @@ struct Partition {
     input_lag_messages: Option<u64>,
     output_lag_messages: Option<u64>,
     archive_lag_messages: Option<u64>,
+    input_log: Option<Log>,
+    output_log: Option<Log>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Log {
+    percent: u64,
+    held_by: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,6 +183,8 @@ fn partitions(partitions: &[Partition]) -> String {
         ">LAG OUT",
         "EVENTLOG",
         ">LAG ARCHIVE",
+        "LOG IN",
+        "LOG OUT",
     ]);
     for partition in partitions {
         let [reducer, applier, eventlog] =
@@ -186,6 +200,8 @@ fn partitions(partitions: &[Partition]) -> String {
                 number(partition.output_lag_messages),
                 eventlog,
                 number(partition.archive_lag_messages),
+                fill(partition.input_log.as_ref()),
+                fill(partition.output_log.as_ref()),
             ],
         );
     }
@@ -196,6 +212,18 @@ fn owner(owner: Option<&Option<Owner>>) -> String {
     match owner {
         Some(Some(owner)) => owner.instance.clone(),
         Some(None) => "nobody".to_owned(),
+        None => "?".to_owned(),
+    }
+}
+
+/// How full a log is; who holds it back matters only once it fills.
+fn fill(log: Option<&Log>) -> String {
+    match log {
+        Some(Log {
+            percent,
+            held_by: Some(holder),
+        }) if *percent >= SHOW_HOLDER_PERCENT => format!("{percent} % {}", clean(holder)),
+        Some(Log { percent, .. }) => format!("{percent} %"),
         None => "?".to_owned(),
     }
 }
@@ -272,7 +300,9 @@ mod tests {
             "partitions": [
                 {"partition": 0, "owners": {"reducer": owner_of("red-1", 3), "applier": owner_of("app-1", Value::Null), "eventlog": null},
                  "epoch": 3, "inputSeq": 20, "foldedInputSeq": 18, "inputLagMessages": 2, "outputSeq": 9,
-                 "appliedOutputSeq": 9, "outputLagMessages": 0, "archiveLagMessages": 29},
+                 "appliedOutputSeq": 9, "outputLagMessages": 0, "archiveLagMessages": 29,
+                 "inputLog": {"bytes": 30, "maxBytes": 1000, "percent": 3, "heldBy": "margin"},
+                 "outputLog": {"bytes": 710, "maxBytes": 1000, "percent": 71, "heldBy": "archive"}},
                 {"partition": 1, "owners": {"reducer": owner_of("red-2", 5), "applier": owner_of("app-1", Value::Null), "eventlog": null},
                  "epoch": 5, "inputSeq": null, "foldedInputSeq": null, "inputLagMessages": null, "outputSeq": 9,
                  "appliedOutputSeq": null, "outputLagMessages": null, "archiveLagMessages": null}],
@@ -290,9 +320,9 @@ mod tests {
         eventlog  none      -        -                    -                    -       -
         planner   plan-1    0.1.0    2026-05-01 11:00:00  2026-05-01 11:59:58  leader  -
 
-        PARTITION  REDUCER  EPOCH  LAG IN  APPLIER  LAG OUT  EVENTLOG  LAG ARCHIVE
-                0  red-1        3       2  app-1          0  nobody             29
-                1  red-2        5       ?  app-1          ?  nobody              ?
+        PARTITION  REDUCER  EPOCH  LAG IN  APPLIER  LAG OUT  EVENTLOG  LAG ARCHIVE  LOG IN  LOG OUT
+                0  red-1        3       2  app-1          0  nobody             29  3 %     71 % archive
+                1  red-2        5       ?  app-1          ?  nobody              ?  ?       ?
         manifests and dead letters are archived by nobody, 4 messages behind
 
         PROBLEM     SERVICE   KEY  INSTANCE  WHAT
@@ -311,7 +341,7 @@ mod tests {
 
         SERVICE  INSTANCE  VERSION  SINCE  RENEWED  HOLDS  DECLINES
 
-        PARTITION  REDUCER  EPOCH  LAG IN  APPLIER  LAG OUT  EVENTLOG  LAG ARCHIVE
+        PARTITION  REDUCER  EPOCH  LAG IN  APPLIER  LAG OUT  EVENTLOG  LAG ARCHIVE  LOG IN  LOG OUT
         manifests and dead letters are archived by log-1, ? messages behind
 
         no stale or orphaned leases, everything is held

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::checkpoints::CheckpointStore;
 use crate::config::BusConfig;
 use crate::connect::{ConnectError, Connections};
 use crate::ids::MessageIds;
@@ -148,6 +149,11 @@ impl Bus {
     /// Artifacts and their announcements.
     pub fn manifests(&self) -> ManifestStore {
         ManifestStore::new(self.clone())
+    }
+
+    /// Checkpoints of partitions.
+    pub fn checkpoints(&self) -> CheckpointStore {
+        CheckpointStore::new(self.clone())
     }
 
     /// Makes this instance a member of a service that shares out keys. When `stop` is cancelled it

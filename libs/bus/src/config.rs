@@ -46,14 +46,12 @@ pub struct BusConfig {
     pub frame_max_bytes: usize,
     /// How long the server recognises a repeated message id; must outlast every retry.
     pub duplicate_window_seconds: u64,
-    /// Size of one partition's input log; a full log refuses entries, it never drops them.
+    /// Size of one partition's input log. It is trimmed all the time; a full one refuses entries, it
+    /// never drops them.
     pub input_max_bytes: u64,
-    /// Age at which input messages go; nothing that is not applied by then can be recovered.
-    pub input_max_age_days: u64,
-    /// Size of one partition's output log; a full log stops the reducer, it never drops frames.
+    /// Size of one partition's output log. It is trimmed all the time; a full one stops the reducer, it
+    /// never drops frames.
     pub output_max_bytes: u64,
-    /// Age at which output frames go.
-    pub output_max_age_days: u64,
     /// Age at which announcements go: long after any freshness window.
     pub manifest_max_age_days: u64,
     /// Announcements kept per subject: the last one counts, the others wait for the archive.
@@ -92,9 +90,7 @@ impl Default for BusConfig {
             frame_max_bytes: MAX_FRAME_BYTES,
             duplicate_window_seconds: 120,
             input_max_bytes: 512 * MIB,
-            input_max_age_days: 7,
             output_max_bytes: 512 * MIB,
-            output_max_age_days: 7,
             manifest_max_age_days: 365,
             manifest_history: 64,
             manifest_max_object_bytes: 256 * MIB,
@@ -187,8 +183,6 @@ impl BusConfig {
             (self.connect_deadline_seconds, "connect_deadline_seconds"),
             (self.request_timeout_seconds, "request_timeout_seconds"),
             (self.ack_timeout_ms, "ack_timeout_ms"),
-            (self.input_max_age_days, "input_max_age_days"),
-            (self.output_max_age_days, "output_max_age_days"),
             (self.manifest_max_age_days, "manifest_max_age_days"),
             (self.manifest_history, "manifest_history"),
             (self.manifest_max_object_bytes, "manifest_max_object_bytes"),

@@ -56,6 +56,9 @@ pub enum PublishError {
     /// No answer in time. The message may be stored or not: read the last one before going on.
     #[error("the log cannot be reached: {0}")]
     Unavailable(String),
+    /// The log stayed at its size limit.
+    #[error("the log {0} is full")]
+    Full(String),
 }
 
 /// Why a publish was not acknowledged.
@@ -144,6 +147,8 @@ pub enum FencedAttempt {
     Refused(Refusal),
     /// Read the last message through the leader and ask [`FencedPublish::settled`].
     Ask(String),
+    /// The same, of a log that is at its size limit.
+    Full,
 }
 
 /// The last message of a log.
@@ -182,7 +187,8 @@ impl FencedPublish<'_> {
             Reply::Refused(refusal @ (Refusal::TooLarge | Refusal::Hopeless(_))) => {
                 FencedAttempt::Refused(refusal)
             }
-            Reply::Refused(refusal @ (Refusal::Fence | Refusal::Full | Refusal::Unknown(_))) => {
+            Reply::Refused(Refusal::Full) => FencedAttempt::Full,
+            Reply::Refused(refusal @ (Refusal::Fence | Refusal::Unknown(_))) => {
                 FencedAttempt::Ask(refusal.to_string())
             }
         }
@@ -260,12 +266,8 @@ mod tests {
     fn a_fenced_publish_believes_a_plain_acknowledgement_only() {
         let stored = |duplicate| Reply::Stored { seq: 8, duplicate };
         assert_eq!(MINE.answered(stored(false)), FencedAttempt::Stored(8));
-        for reply in [
-            stored(true),
-            refused(Refusal::Fence),
-            refused(Refusal::Full),
-            refused(unknown()),
-        ] {
+        assert_eq!(MINE.answered(refused(Refusal::Full)), FencedAttempt::Full);
+        for reply in [stored(true), refused(Refusal::Fence), refused(unknown())] {
             let attempt = MINE.answered(reply);
             assert!(matches!(attempt, FencedAttempt::Ask(_)), "{attempt:?}");
         }

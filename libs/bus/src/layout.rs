@@ -121,7 +121,9 @@ impl Bus {
             ..kv::Config::default()
         };
         ensure_bucket(context, leases).await?;
-        self.ensure_objects(context).await?;
+        for bucket in [names.manifest_bucket(), names.checkpoint_bucket()] {
+            self.ensure_objects(context, bucket).await?;
+        }
         for wanted in wanted::streams(self.config(), names) {
             let stream = wanted.name.clone();
             let identity = ensure_stream(context, wanted, floors).await?;
@@ -163,8 +165,7 @@ impl Bus {
         })
     }
 
-    async fn ensure_objects(&self, context: &Context) -> Result<(), LayoutError> {
-        let bucket = self.names().manifest_bucket();
+    async fn ensure_objects(&self, context: &Context, bucket: String) -> Result<(), LayoutError> {
         patiently(&bucket, || async {
             let config = object_store::Config {
                 bucket: bucket.clone(),

@@ -178,7 +178,10 @@ fn illegal(stream: &str, error: &impl std::fmt::Display) -> LeaderError {
 }
 
 /// Repeats a read until it is answered or the patience ends.
-async fn patiently<T, F>(stream: &str, mut read: impl FnMut() -> F) -> Result<T, LeaderError>
+pub(crate) async fn patiently<T, F>(
+    stream: &str,
+    mut read: impl FnMut() -> F,
+) -> Result<T, LeaderError>
 where
     F: Future<Output = Result<T, Attempt>>,
 {

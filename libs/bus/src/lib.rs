@@ -16,13 +16,17 @@ mod framing;
 mod ids;
 pub mod lease;
 mod message;
+mod superseded;
 mod track;
+mod trim;
 mod writer;
 
 #[cfg(feature = "shell")]
 mod ahead;
 #[cfg(feature = "shell")]
 mod bus;
+#[cfg(feature = "shell")]
+mod checkpoints;
 #[cfg(feature = "shell")]
 mod connect;
 #[cfg(feature = "shell")]
@@ -36,7 +40,11 @@ mod leader;
 #[cfg(feature = "shell")]
 mod liveness;
 #[cfg(feature = "shell")]
+mod log_fill;
+#[cfg(feature = "shell")]
 mod manifests;
+#[cfg(feature = "shell")]
+mod objects;
 #[cfg(feature = "shell")]
 mod output;
 #[cfg(feature = "shell")]
@@ -59,13 +67,19 @@ pub use framing::{Frame, FrameBuffer, FrameLimits, Run};
 pub use ids::MessageIds;
 pub use lease::{LeaseConfig, LeaseCore};
 pub use message::{LastFrame, Message, StreamIdentity};
+pub use superseded::{StoredObject, superseded};
 pub use track::{Gaps, Landmark, Seen, Track};
+pub use trim::{
+    AGENTS_PERCENT, Holder, LogFill, LogKind, Margin, MarginLimits, Needed, PROBLEM_PERCENT,
+    check_room, trim_to,
+};
 pub use writer::{Fence, Writer};
 
 #[cfg(feature = "shell")]
 pub use {
     ahead::ReadAhead,
     bus::Bus,
+    checkpoints::{CheckpointStore, CheckpointStoreError},
     connect::ConnectError,
     heartbeat::{HeartbeatError, Heartbeats, Responder},
     input::{Appended, InputPublisher},
@@ -74,6 +88,6 @@ pub use {
     lease::{Lease, Leases, Membership},
     liveness::{Liveness, LivenessError},
     manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore},
-    output::{LastFrameError, OutputLog},
+    output::{LastFrameError, OutputLog, Stored},
     reader::{ReadError, Reader},
 };

@@ -1,7 +1,5 @@
 //! Artifacts in the object store and their announcements.
 
-mod chunks;
-
 use async_nats::jetstream::object_store::{InfoErrorKind, ObjectStore};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -13,6 +11,7 @@ use crate::decode::{DecodeError, decode};
 use crate::fate::PublishError;
 use crate::leader::LeaderError;
 use crate::message::Message;
+use crate::objects;
 use crate::output::Fenced;
 use crate::publish::{Outgoing, pauses};
 use crate::reader::{ReadError, Reader};
@@ -104,7 +103,7 @@ impl ManifestStore {
         };
         let context = &self.bus.connections().consume_js;
         let place = (self.bus.names().manifest_bucket(), hash.as_str());
-        chunks::write(context, place, bytes, before)
+        objects::write(context, place, bytes, before)
             .await
             .map_err(|error| fail(&error))
     }
@@ -164,7 +163,7 @@ impl ManifestStore {
             Err(error) => return Ok(Err(error.to_string())),
         };
         self.bound(hash, info.size as u64)?;
-        let read = chunks::read(&self.bus.connections().consume_js, &info).await;
+        let read = objects::read(&self.bus.connections().consume_js, &info).await;
         Ok(read.map(Some))
     }
 

@@ -13,7 +13,7 @@ use crate::decode::DecodeError;
 use crate::frame_encoding;
 
 #[cfg(feature = "shell")]
-pub(crate) use client::{TRACEPARENT, VERSION, timestamp};
+pub(crate) use client::{TRACEPARENT, VERSION, stored_bytes, timestamp};
 
 /// One stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -33,6 +33,15 @@ pub enum LastFrameError {
     },
 }
 
+/// A frame that is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its sequence.
+    pub seq: u64,
+    /// Bytes that its message takes there.
+    pub bytes: u64,
+}
+
 /// One writer's access to an output log. Clones are the same writer, which has one publish in flight.
 #[derive(Clone)]
 pub struct OutputLog {
@@ -94,8 +103,10 @@ impl OutputLog {
         expected_seq: u64,
     ) -> Result<u64, PublishError> {
         let payload = serde_json::to_vec(frame).map_err(not_serialisable)?;
-        self.publish_payload(payload.into(), expected_seq, None)
-            .await
+        let stored = self
+            .publish_payload(payload.into(), expected_seq, None)
+            .await?;
+        Ok(stored.seq)
     }
 
     /// The stored form of a frame's JSON, which may be made while the frame before is on its way.
@@ -120,7 +131,7 @@ impl OutputLog {
         (outcomes, stored): (usize, Bytes),
         expected_seq: u64,
         traceparent: Option<&str>,
-    ) -> Result<u64, PublishError> {
+    ) -> Result<Stored, PublishError> {
         metrics::histogram!("nixfleet_bus_frame_entries", "log" => "output")
             .record(outcomes as f64);
         self.publish_stored(stored, expected_seq, traceparent).await
@@ -135,7 +146,7 @@ impl OutputLog {
         payload: Bytes,
         expected_seq: u64,
         traceparent: Option<&str>,
-    ) -> Result<u64, PublishError> {
+    ) -> Result<Stored, PublishError> {
         let stored = Self::encode(payload).await?;
         self.publish_stored(stored, expected_seq, traceparent).await
     }
@@ -149,7 +160,7 @@ impl OutputLog {
         stored: Bytes,
         expected_seq: u64,
         traceparent: Option<&str>,
-    ) -> Result<u64, PublishError> {
+    ) -> Result<Stored, PublishError> {
         let id = self.bus.ids().next();
         let (subject, fence) = {
             let writer = self.writer();
@@ -168,9 +179,11 @@ impl OutputLog {
         };
         let started = Instant::now();
         let result = fenced.publish(&message).await;
-        if let Ok(seq) = result {
+        let result = result.map(|seq| {
             self.writer().stored(seq);
-        }
+            let bytes = message.stored_bytes() as u64;
+            Stored { seq, bytes }
+        });
         metrics::histogram!("nixfleet_bus_publish_seconds", "log" => "output")
             .record(started.elapsed());
         result
@@ -210,10 +223,11 @@ impl Fenced<'_> {
         loop {
             self.same_life(deadline).await?;
             let reply = message.attempt(&self.bus.connections().publish_js).await;
-            let reason = match fate.answered(reply) {
+            let error = match fate.answered(reply) {
                 FencedAttempt::Stored(seq) => return Ok(seq),
                 FencedAttempt::Refused(refusal) => return Err(self.bus.refused(message, &refusal)),
-                FencedAttempt::Ask(reason) => reason,
+                FencedAttempt::Ask(reason) => PublishError::Unavailable(reason),
+                FencedAttempt::Full => PublishError::Full(self.stream.to_owned()),
             };
             match self.settled(&fate).await? {
                 Settled::Mine(seq) => return Ok(seq),
@@ -231,7 +245,7 @@ impl Fenced<'_> {
             metrics::counter!("nixfleet_bus_publish_retries_total", "log" => log).increment(1);
             let pause = pauses.next().unwrap_or(Duration::from_secs(1));
             if Instant::now() + pause >= deadline {
-                return Err(PublishError::Unavailable(reason));
+                return Err(error);
             }
             tokio::time::sleep(pause).await;
         }

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 pub(crate) use crate::fate::Refusal;
 use crate::fate::Reply;
 use crate::frame_encoding;
-use crate::message::{TRACEPARENT, VERSION};
+use crate::message::{TRACEPARENT, VERSION, stored_bytes};
 use crate::writer::Fence;
 
 /// Names the subject that the expected last sequence of a subject is about, when it is not that of
@@ -79,6 +79,11 @@ impl Outgoing {
             self.headers.insert(TRACEPARENT, value);
         }
         self
+    }
+
+    /// Bytes that it takes in its stream.
+    pub(crate) fn stored_bytes(&self) -> usize {
+        stored_bytes(&self.subject, Some(&self.headers), &self.payload)
     }
 
     /// Sends it once and waits for the acknowledgement.

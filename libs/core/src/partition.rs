@@ -9,7 +9,9 @@ mod absorb;
 mod ahead;
 mod decide;
 mod draft;
+mod freeze;
 mod hash;
+mod host_entry;
 mod hosts;
 mod open;
 mod operator;
@@ -23,17 +25,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
-use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::outcome::OutcomeSubject;
+use nixfleet_proto::snapshot::Cause;
 use nixfleet_proto::{
-    ChannelName, ClosureHash, Entry, EntryBody, Gate, Hold, HostRecord, HostState, Hostname,
-    ManifestHash, Outcome, Pinned, Position, ProbeName, RolloutId, RolloutRecord, Timestamp,
-    Verdict, mutant,
+    ChannelName, ClosureHash, Entry, EntryBody, Gate, Hold, HostState, Hostname, ManifestHash,
+    Outcome, Pinned, Position, RolloutId, RolloutRecord, Timestamp, Verdict, mutant,
 };
 
 pub use nixfleet_proto::PinnedSet;
 
 pub use absorb::AbsorbError;
+pub use freeze::Frozen;
+pub use host_entry::{HostEntry, ProbeFailures};
 pub use hosts::Hosts;
 pub use restore::RestoreError;
 pub use size::write;
@@ -49,7 +52,7 @@ pub const MAX_OUTCOME_BYTES: usize = MAX_OUTPUT_FRAME_BYTES - 16 * 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionState {
     rollouts: BTreeMap<RolloutId, Rollout>,
-    quarantines: BTreeMap<ChannelName, BTreeMap<ClosureHash, Position>>,
+    quarantines: BTreeMap<ChannelName, BTreeMap<ClosureHash, Cause>>,
     leader_epoch: u64,
     clock: Option<Timestamp>,
 }
@@ -67,37 +70,20 @@ pub struct Rollout {
     pub position: Position,
     /// The hosts.
     pub hosts: Hosts,
-    /// Outstanding failures; a probe without any is absent.
-    pub probe_failures: BTreeMap<(Hostname, ProbeName), Vec<FailedControl>>,
     /// Current holds by wave and gate; a gate that holds nobody is absent.
-    pub blocks: BTreeMap<(u32, Gate), (Position, Vec<Hold>)>,
+    pub blocks: BTreeMap<(u32, Gate), Arc<Held>>,
     /// Counters over `hosts`, derived.
     pub tally: Tally,
     topologies: Topologies,
 }
 
-/// One host of a rollout.
+/// The hosts that one gate holds in one wave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostEntry {
-    /// The record.
-    pub record: Arc<HostRecord>,
-    /// Zero-based wave, meaningless when unstaged.
-    pub wave: u32,
-    /// False for a host in no wave of a channel that declares waves.
-    pub staged: bool,
-    /// When a dispatch was queued that still waits.
-    pub queued_at: Option<Timestamp>,
-    /// True for a Pending host that was seen running its target.
-    pub candidate: bool,
-    /// The entry that last changed the record.
-    pub position: Position,
-}
-
-impl HostEntry {
-    /// The closure a Pending host was seen running, which is its target.
-    pub fn recovery_candidate(&self) -> Option<&ClosureHash> {
-        self.candidate.then_some(&self.record.target_closure)
-    }
+pub struct Held {
+    /// Who is held and why.
+    pub holds: Vec<Hold>,
+    /// The entry that stated it.
+    pub cause: Cause,
 }
 
 impl Rollout {
@@ -225,7 +211,7 @@ impl PartitionState {
     }
 
     /// Quarantined closures by channel, with the entry that caused each.
-    pub fn quarantines(&self) -> &BTreeMap<ChannelName, BTreeMap<ClosureHash, Position>> {
+    pub fn quarantines(&self) -> &BTreeMap<ChannelName, BTreeMap<ClosureHash, Cause>> {
         &self.quarantines
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::snapshot::{
-    HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
+    Cause, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
@@ -156,15 +156,19 @@ fn rows_of(case: Case) -> PartitionSnapshot {
         .into_iter()
         .map(|row| ((row.rollout_id, row.hostname), row.current_closure))
         .collect();
+    let cause = Cause {
+        position,
+        at: case.now,
+    };
     let hosts = case.hosts.unwrap_or_default().into_iter();
     let hosts = hosts
         .filter(|record| known.contains(&record.rollout_id))
         .map(|record| {
             let key = (record.rollout_id.clone(), record.hostname.clone());
             HostRow {
-                queued_at: queued.contains(&key).then_some(case.now),
+                queued: queued.contains(&key).then_some(cause),
                 recovery_candidate: candidates.get(&key).cloned(),
-                record,
+                record: record.into(),
                 position,
             }
         });
@@ -179,7 +183,7 @@ fn rows_of(case: Case) -> PartitionSnapshot {
             .map(|row| QuarantineRow {
                 channel: row.channel,
                 closure_hash: row.closure_hash,
-                position,
+                cause,
             })
             .collect(),
         probe_failures: failures
@@ -188,7 +192,7 @@ fn rows_of(case: Case) -> PartitionSnapshot {
                 hostname: row.hostname,
                 probe_name: row.probe_name,
                 control: row.control,
-                position,
+                cause,
             })
             .collect(),
         blocks: Vec::new(),

@@ -5,14 +5,19 @@
 
 use serde::Deserialize;
 
+use crate::frame::InputMark;
 use crate::outcome::Effect;
 use crate::{Timestamp, time};
 
 /// An output frame without what its outcomes made of records.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EffectsFrame {
     /// Layout version.
     pub v: u32,
+    /// Everything up to here is folded.
+    #[serde(default)]
+    pub last_input: Option<InputMark>,
     /// As in [`crate::OutputFrame::outcomes`].
     pub outcomes: Vec<OutcomeEffects>,
 }

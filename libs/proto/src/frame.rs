@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::LAYOUT_VERSION;
+use crate::checkpoint::Checkpoints;
 use crate::entry::{Entry, Position};
 use crate::outcome::Outcome;
 
@@ -84,6 +85,13 @@ pub struct OutputFrame {
     /// Hash of the whole partition state after this frame, from time to time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_hash: Option<String>,
+    /// On a frame that announces a checkpoint: that one and the one before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<Checkpoints>,
+    /// Sequence of the newest frame before this one that announces a checkpoint; absent while there is
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced_at: Option<u64>,
     /// One per entry, in order.
     pub outcomes: Vec<Outcome>,
 }
@@ -99,6 +107,8 @@ impl OutputFrame {
             last_input_id: None,
             rebuilt_from: None,
             state_hash: None,
+            checkpoints: None,
+            announced_at: None,
             outcomes: Vec::new(),
         }
     }
@@ -115,6 +125,7 @@ impl OutputFrame {
         let head = Self {
             last_input_id: self.last_input_id.clone(),
             state_hash: self.state_hash.clone(),
+            checkpoints: self.checkpoints.clone(),
             outcomes: Vec::new(),
             ..*self
         };

@@ -5,6 +5,7 @@
 //! into the input log) and [`outcome`] (what the fold makes of it).
 
 pub mod action;
+pub mod checkpoint;
 pub mod effects;
 pub mod entry;
 pub mod event;
@@ -29,6 +30,7 @@ mod text;
 mod time;
 
 pub use action::{Gate, Hold, PlanAction};
+pub use checkpoint::{CheckpointRef, Checkpoints};
 pub use entry::{Entry, EntryBody, OperatorCommand, Position, Producer};
 pub use event::{HostEvent, HostEventBody};
 pub use frame::{InputFrame, InputMark, OutputFrame};
@@ -40,6 +42,7 @@ pub use rejection::{Reason, Rejection};
 pub use rollout::{
     OnHealthFailure, Pinned, PinnedManifest, PinnedSet, RolloutEvent, RolloutRecord, RolloutState,
 };
+pub use time::column_time;
 
 /// An instant; every stored or transmitted time is UTC and comes from an entry or a host, never
 /// from the code that reads it.

@@ -5,13 +5,17 @@
 
 /// Every fault. `applier-no-compare` is made by whatever stands for the database, which then writes
 /// whatever its cursor is.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 29] = [
     // bus
     "bus-ack-unknown",
     "bus-any-last-is-mine",
     "lease-never-expires",
     "lease-takes-held",
     "reader-trusts-log",
+    "trim-by-newest-checkpoint",
+    "trim-without-archive",
+    "checkpoints-keep-one",
+    "checkpoints-delete-newer",
     // core and plan
     "fold-order-clock",
     "fold-accept-stale",
@@ -27,9 +31,13 @@ pub const NAMES: [&str; 21] = [
     "tail-loss-unseen",
     "recovery-twice",
     "recovery-no-look",
+    "ready-without-append",
+    "checkpoint-hash-ignored",
+    "checkpoint-at-frame-before",
     // applier
     "applier-no-compare",
     "applier-cursor-without-rows",
+    "applier-ignores-checkpoints",
     // planner
     "planner-skip-barrier",
 ];

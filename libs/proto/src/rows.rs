@@ -3,6 +3,8 @@
 //! Each map holds one value per key, the last one of the turn: an UNNEST statement must not touch a
 //! row twice, and ordered maps make every turn take its row locks in the same order.
 
+mod from_snapshot;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ use crate::host::{FailedControl, HostRecord};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
 use crate::minutes::Minutes;
 use crate::rollout::{Pinned, RolloutRecord};
+
+pub use from_snapshot::turns_from_snapshot;
 
 /// A host in a rollout.
 pub type HostKey = (RolloutId, Hostname);

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::action::{Gate, Hold};
+use crate::checkpoint::Checkpoints;
 use crate::entry::Position;
 use crate::frame::{InputMark, OutputFrame};
 use crate::host::{FailedControl, HostRecord};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
 use crate::rollout::{Pinned, RolloutRecord};
+use crate::time;
 
 /// Everything the applier has written for one partition, read in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,13 +32,16 @@ pub struct PartitionSnapshot {
 }
 
 /// Position of the rows in both logs of a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Cursor {
     /// Last applied sequence of the output stream.
     pub out_seq: u64,
     /// Last input the rows cover; absent before the first entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputMark>,
     /// Message id of the input message at `input`, the guard against a log that was replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_msg_id: Option<String>,
     /// When the input stream was created, the other half of the guard.
     pub stream_created: Timestamp,
@@ -45,9 +50,31 @@ pub struct Cursor {
     /// Highest planner epoch seen.
     pub leader_epoch: u64,
     /// Fold time after the last entry; absent before the first entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<Timestamp>,
     /// What the rows were built from.
+    #[serde(default)]
     pub origin: Origin,
+    /// The checkpoints that were announced up to the last applied frame.
+    #[serde(default, skip_serializing_if = "Checkpoints::is_empty")]
+    pub checkpoints: Checkpoints,
+}
+
+impl Cursor {
+    /// Covers nothing of logs whose input stream was created at this time.
+    pub fn before_everything(stream_created: Timestamp) -> Self {
+        Self {
+            out_seq: 0,
+            input: None,
+            input_msg_id: None,
+            stream_created,
+            epoch: 0,
+            leader_epoch: 0,
+            clock: None,
+            origin: Origin::default(),
+            checkpoints: Checkpoints::default(),
+        }
+    }
 }
 
 /// What two states of a partition were built from: the one at hand, and that of whoever wrote the
@@ -118,6 +145,18 @@ impl Origin {
     }
 }
 
+/// The entry behind a fact, and when the fact came about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// Position of the entry in the input log.
+    pub position: Position,
+    /// Fold time after it, or the host's time where a host observed the fact; in microseconds, as
+    /// columns hold it, but for queued dispatches.
+    #[serde(with = "time")]
+    pub at: Timestamp,
+}
+
 /// One rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutRow {
@@ -135,9 +174,9 @@ pub struct RolloutRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRow {
     /// The record.
-    pub record: HostRecord,
-    /// When a dispatch was queued that still waits.
-    pub queued_at: Option<Timestamp>,
+    pub record: Arc<HostRecord>,
+    /// The dispatch that still waits.
+    pub queued: Option<Cause>,
     /// The closure a Pending host was seen running, when that is its target.
     pub recovery_candidate: Option<ClosureHash>,
     /// The entry that last changed it.
@@ -145,18 +184,20 @@ pub struct HostRow {
 }
 
 /// One quarantined closure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QuarantineRow {
     /// The channel it is quarantined on.
     pub channel: ChannelName,
     /// The closure.
     pub closure_hash: ClosureHash,
     /// The entry that caused it.
-    pub position: Position,
+    pub cause: Cause,
 }
 
 /// One outstanding failure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ProbeFailureRow {
     /// The rollout.
     pub rollout_id: RolloutId,
@@ -166,12 +207,13 @@ pub struct ProbeFailureRow {
     pub probe_name: ProbeName,
     /// The control, or the probe itself.
     pub control: FailedControl,
-    /// The entry that caused it.
-    pub position: Position,
+    /// The entry that reported it, and when the host observed it.
+    pub cause: Cause,
 }
 
 /// The holds of one gate in one wave of a rollout.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct BlockRow {
     /// The rollout.
     pub rollout_id: RolloutId,
@@ -182,7 +224,7 @@ pub struct BlockRow {
     /// Who is held and why.
     pub holds: Vec<Hold>,
     /// The entry that stated it.
-    pub position: Position,
+    pub cause: Cause,
 }
 
 #[cfg(test)]

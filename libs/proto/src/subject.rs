@@ -198,6 +198,11 @@ impl Names {
     pub fn manifest_bucket(&self) -> String {
         format!("{}-manifests", self.prefix)
     }
+
+    /// Object store of checkpoints.
+    pub fn checkpoint_bucket(&self) -> String {
+        format!("{}-checkpoints", self.prefix)
+    }
 }
 
 /// Makes a text a legal subject token: `.`, `*`, `>`, white space, control characters, non-ASCII

@@ -13,6 +13,21 @@ use crate::Timestamp;
 const LENGTH_MAX: usize = 30;
 const NANOS_OF_SECOND: u32 = 1_000_000_000;
 
+/// A time as a column of the database holds it: in microseconds, within the years 1 to 9999.
+///
+/// Source: docs/storage.md, exact records.
+pub fn column_time(at: Timestamp) -> Timestamp {
+    const FIRST_SECOND: i64 = -62_135_596_800;
+    const LAST_SECOND: i64 = 253_402_300_799;
+    let seconds = at.timestamp().clamp(FIRST_SECOND, LAST_SECOND);
+    let micros = if seconds == at.timestamp() {
+        at.timestamp_micros()
+    } else {
+        seconds * 1_000_000
+    };
+    DateTime::from_timestamp_micros(micros).expect("both bounds are dates")
+}
+
 /// Writes a time.
 pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     let mut text = [0; LENGTH_MAX];
@@ -192,6 +207,21 @@ mod tests {
             theirs.map(|it| (it.at, it.maybe)),
             "{text}"
         );
+    }
+
+    #[test]
+    fn columns_cut_times_to_microseconds_and_to_years_they_can_hold() {
+        let at = |seconds, nanos| DateTime::from_timestamp(seconds, nanos).unwrap();
+        let cut = column_time(at(7, 123_456_789));
+        assert_eq!(cut, at(7, 123_456_000));
+        assert_eq!(column_time(cut), cut);
+        assert_eq!(column_time(at(-7, 123_456_789)), at(-7, 123_456_000));
+        for (beyond, bound) in [
+            (DateTime::<Utc>::MIN_UTC, -62_135_596_800),
+            (DateTime::<Utc>::MAX_UTC, 253_402_300_799),
+        ] {
+            assert_eq!(column_time(beyond), at(bound, 0));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
 use nixfleet_proto::{
-    Entry, InputFrame, InputMark, LAYOUT_VERSION, Outcome, OutputFrame, Position,
+    Checkpoints, Entry, InputFrame, InputMark, LAYOUT_VERSION, Outcome, OutputFrame, Position,
 };
 use serde::Deserialize;
 
@@ -66,6 +66,10 @@ struct Frame {
     rebuilt_from: Option<u64>,
     #[serde(default)]
     state_hash: Option<String>,
+    #[serde(default)]
+    checkpoints: Option<Checkpoints>,
+    #[serde(default)]
+    announced_at: Option<u64>,
 }
 
 /// A message kept as it was.
@@ -104,6 +108,8 @@ pub fn output_frame(sequence: u64, rows: &[Archived<'_>]) -> Result<OutputFrame,
         last_input_id: frame.last_input_id,
         rebuilt_from: frame.rebuilt_from,
         state_hash: frame.state_hash,
+        checkpoints: frame.checkpoints,
+        announced_at: frame.announced_at,
         outcomes,
     })
 }

@@ -8,11 +8,9 @@ pub mod archived;
 pub mod compare;
 pub mod replay;
 pub mod row;
-pub mod rows;
 pub mod tables;
 pub mod unreadable;
 
-mod beside;
 mod later;
 
 pub use archived::{Archived, BadRow};

@@ -5,14 +5,14 @@ mod deciding;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use nixfleet_checkpoint::Checkpoint;
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::{
-    Entry, HostRecord, InputMark, ManifestHash, Outcome, OutputFrame, PinnedManifest, PinnedSet,
-    Position, RolloutId, Timestamp, Verdict,
+    Checkpoints, Entry, HostRecord, InputMark, ManifestHash, Outcome, OutputFrame, PinnedManifest,
+    PinnedSet, Position, RolloutId, Timestamp, Verdict,
 };
 
-use crate::beside::Beside;
 use crate::compare::Difference;
 use crate::later::Later;
 use crate::unreadable::Unreadable;
@@ -39,7 +39,8 @@ impl InputItem {
 /// How much of the partition's history the archive holds, and how much of it was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// The archive begins with the first frame of the partition.
+    /// Nothing is missing: the archive begins with the first frame of the partition, or with a checkpoint
+    /// of an owner that lacked nothing.
     pub is_whole: bool,
     /// Output frames replayed.
     pub frames: u64,
@@ -59,9 +60,9 @@ pub struct Coverage {
 pub struct Replay {
     state: PartitionState,
     pinned: PinnedSet,
-    pub(crate) beside: Beside,
     coverage: Coverage,
     origin: Origin,
+    checkpoints: Checkpoints,
     last_input: Option<InputMark>,
     last_input_id: Option<String>,
     begins_at: Option<Position>,
@@ -76,6 +77,36 @@ impl Replay {
     /// A replay that has read nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A replay that goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// Says why the checkpoint gives no state, or another one than its owner had.
+    pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, String> {
+        let cursor = checkpoint.rows.cursor.clone().ok_or("it has no position")?;
+        let state = PartitionState::restore(checkpoint.rows, &PinnedSet::new());
+        let state = state.map_err(|fault| fault.to_string())?;
+        let (found, expected) = (state.hash(), checkpoint.state_hash);
+        if found != expected {
+            return Err(format!("it gives the state {found} instead of {expected}"));
+        }
+        Ok(Self {
+            state,
+            coverage: Coverage {
+                is_whole: cursor.origin.own <= 1,
+                ..Coverage::default()
+            },
+            begins_at: cursor.input.map(InputMark::next),
+            origin: cursor.origin,
+            checkpoints: cursor.checkpoints,
+            last_input: cursor.input,
+            last_input_id: cursor.input_msg_id,
+            out_seq: cursor.out_seq,
+            epoch: cursor.epoch,
+            knows_leader: cursor.leader_epoch > 0,
+            ..Self::default()
+        })
     }
 
     /// The manifests that must be [pinned](Self::pin) before this frame is taken.
@@ -119,6 +150,7 @@ impl Replay {
     ) -> Result<(), Unreadable> {
         self.check_chain(out_seq, frame)?;
         self.origin.follow(frame).map_err(Unreadable::KnowsMore)?;
+        self.checkpoints.follow(frame);
         self.find_dropped(out_seq, frame, input);
         let mut items = input.iter().peekable();
         let later = Later::of(&frame.outcomes);
@@ -181,6 +213,11 @@ impl Replay {
         self.origin
     }
 
+    /// The checkpoints that were announced up to the last frame.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
     /// The first position the archive covers; absent before any.
     pub fn begins_at(&self) -> Option<Position> {
         self.begins_at
@@ -214,7 +251,7 @@ impl Replay {
 
     /// Each frame goes on where the one before ended; a takeover says where that was.
     fn check_chain(&mut self, out_seq: u64, frame: &OutputFrame) -> Result<(), Unreadable> {
-        if self.coverage.frames == 0 {
+        if self.out_seq == 0 {
             self.origin = Origin::of_log(out_seq);
             self.coverage.is_whole = out_seq == 1;
             self.last_input = match frame.first_input {
@@ -260,7 +297,6 @@ impl Replay {
             self.state.absorb(&outcome, &self.pinned)
         };
         followed.map_err(|fault| Unreadable::Absorb { out_seq, fault })?;
-        self.beside.follow(&outcome, &self.state);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_proto::Timestamp;
+use nixfleet_proto::{Timestamp, column_time};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -43,14 +43,7 @@ impl Row {
     }
 }
 
-/// A time as its column holds it: microseconds since 1970, within the years 1 to 9999.
+/// A time as its column holds it, in microseconds since 1970.
 pub fn column_micros(at: Timestamp) -> i64 {
-    const FIRST_SECOND: i64 = -62_135_596_800;
-    const LAST_SECOND: i64 = 253_402_300_799;
-    let seconds = at.timestamp().clamp(FIRST_SECOND, LAST_SECOND);
-    if seconds == at.timestamp() {
-        at.timestamp_micros()
-    } else {
-        seconds * 1_000_000
-    }
+    column_time(at).timestamp_micros()
 }

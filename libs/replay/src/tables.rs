@@ -1,10 +1,12 @@
 //! The rows that follow from a replayed state, table by table, in the order of their keys.
 
-use nixfleet_core::partition::Rollout;
+use std::sync::Arc;
+
+use nixfleet_core::partition::{Held, HostEntry, Rollout};
 use nixfleet_proto::fleet::ResolvedBudget;
 use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::rollout::PinnedWave;
-use nixfleet_proto::{Hostname, OnHealthFailure, Pinned, Position, RolloutId};
+use nixfleet_proto::{OnHealthFailure, Pinned, RolloutId};
 use serde::Serialize;
 
 use crate::replay::Replay;
@@ -80,11 +82,7 @@ pub fn hosts<'a>(
     replay: &'a Replay,
     rollout_id: &'a RolloutId,
 ) -> impl Iterator<Item = Row> + use<'a> {
-    let rollout: Option<&Rollout> = replay.state().rollout(rollout_id);
-    let hosts = rollout
-        .into_iter()
-        .flat_map(|rollout| rollout.hosts.values());
-    hosts.map(|host| {
+    hosts_of(replay, rollout_id).map(|host| {
         Row::new([rollout_id.as_str(), host.record.hostname.as_str()])
             .with("record", &host.record)
             .with("wave", host.wave)
@@ -98,12 +96,10 @@ pub fn hosts<'a>(
 pub fn quarantines(replay: &Replay) -> impl Iterator<Item = Row> {
     let all = replay.state().quarantines().iter();
     let all = all.flat_map(|(channel, closures)| closures.iter().map(move |c| (channel, c)));
-    all.map(|(channel, (closure, position))| {
-        let key = (channel.clone(), closure.clone());
-        let at = replay.beside.quarantined_at.get(&key);
+    all.map(|(channel, (closure, cause))| {
         Row::new([channel.as_str(), closure.as_str()])
-            .with("quarantinedAt", at.map(|at| column_micros(*at)))
-            .at(*position)
+            .with("quarantinedAt", column_micros(cause.at))
+            .at(cause.position)
     })
 }
 
@@ -112,12 +108,13 @@ pub fn probe_failures<'a>(
     replay: &'a Replay,
     rollout_id: &'a RolloutId,
 ) -> impl Iterator<Item = Row> + use<'a> {
-    let rollout = replay.state().rollout(rollout_id).into_iter();
-    let probes = rollout.flat_map(|rollout| rollout.probe_failures.iter());
-    probes.flat_map(move |((hostname, probe), failures)| {
-        let key = (rollout_id.clone(), hostname.clone(), probe.clone());
-        let observed = replay.beside.failures.get(&key).copied();
-        let numbered = failures.iter().enumerate();
+    let hosts = hosts_of(replay, rollout_id);
+    let probes = hosts.flat_map(|host| {
+        let probes = host.probe_failures();
+        probes.map(move |(probe, failures)| (&host.record.hostname, probe, failures))
+    });
+    probes.flat_map(move |(hostname, probe, failures)| {
+        let numbered = failures.controls.iter().enumerate();
         numbered.map(move |(ordinal, control)| {
             let FailedControl {
                 control_id,
@@ -132,8 +129,8 @@ pub fn probe_failures<'a>(
             ])
             .with("controlId", control_id)
             .with("framework", framework)
-            .with("observedAt", observed.map(|seen| column_micros(seen.at)))
-            .at(observed.map_or(Position::default(), |seen| seen.position))
+            .with("observedAt", column_micros(failures.cause.at))
+            .at(failures.cause.position)
         })
     })
 }
@@ -143,18 +140,16 @@ pub fn dispatches<'a>(
     replay: &'a Replay,
     rollout_id: &'a RolloutId,
 ) -> impl Iterator<Item = Row> + use<'a> {
-    let from = (rollout_id.clone(), Hostname::from(""));
-    let all = replay.beside.dispatches.range(from..);
-    let of_rollout = all.take_while(move |((id, _), _)| id == rollout_id);
-    of_rollout.map(move |((_, hostname), dispatch)| {
+    let queued = hosts_of(replay, rollout_id).filter_map(|host| Some((host, host.queued()?)));
+    queued.map(|(host, queued)| {
         let record = DispatchColumn {
-            target_closure: &dispatch.target_closure,
-            soak_minutes: dispatch.soak_minutes,
-            enqueued_at: dispatch.enqueued_at,
+            target_closure: &host.record.target_closure,
+            soak_minutes: host.record.soak_minutes,
+            enqueued_at: queued.at,
         };
-        Row::new([rollout_id.as_str(), hostname.as_str()])
+        Row::new([rollout_id.as_str(), host.record.hostname.as_str()])
             .with("record", &record)
-            .at(dispatch.position)
+            .at(queued.position)
     })
 }
 
@@ -166,15 +161,22 @@ pub fn blocks(replay: &Replay, rollout_id: &RolloutId) -> Vec<Row> {
     let mut blocks: Vec<_> = rollout.blocks.iter().collect();
     // The fold keeps gates in the order in which they are asked, the index in that of their names.
     blocks.sort_by_key(|((wave, gate), _)| (*wave, gate.name()));
-    let row =
-        |((wave, gate), (position, holds)): (&(u32, nixfleet_proto::Gate), &(Position, _))| {
-            let key = (rollout_id.clone(), *wave, *gate);
-            let at = replay.beside.blocked_at.get(&key);
-            let holds: &Vec<nixfleet_proto::Hold> = holds;
-            Row::new([rollout_id.as_str(), &format!("{wave:010}"), gate.name()])
-                .with("holds", holds)
-                .with("observedAt", at.map(|at| column_micros(*at)))
-                .at(*position)
-        };
+    let row = |((wave, gate), held): (&(u32, nixfleet_proto::Gate), &Arc<Held>)| {
+        Row::new([rollout_id.as_str(), &format!("{wave:010}"), gate.name()])
+            .with("holds", &held.holds)
+            .with("observedAt", column_micros(held.cause.at))
+            .at(held.cause.position)
+    };
     blocks.into_iter().map(row).collect()
+}
+
+/// The hosts of one rollout; none of a rollout the state does not know.
+fn hosts_of<'a>(
+    replay: &'a Replay,
+    rollout_id: &RolloutId,
+) -> impl Iterator<Item = &'a HostEntry> + use<'a> {
+    let rollout: Option<&Rollout> = replay.state().rollout(rollout_id);
+    rollout
+        .into_iter()
+        .flat_map(|rollout| rollout.hosts.values())
 }

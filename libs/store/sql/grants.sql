@@ -21,6 +21,7 @@ BEGIN
             ('eventlog', 'archive_cursors', 'INSERT SELECT UPDATE'),
             ('eventlog', 'archive_generations', 'INSERT SELECT'),
             ('eventlog', 'archive_artifacts', 'INSERT SELECT'),
+            ('eventlog', 'archive_bases', 'INSERT SELECT'),
             ('eventlog', 'partition_cursors', 'SELECT'),
             ('eventlog', 'refinery_schema_history', 'SELECT'),
             ('reducer', 'partition_cursors', 'SELECT'),

@@ -16,6 +16,7 @@ mod columns;
 mod open;
 pub(crate) mod rebuild;
 mod records;
+mod restore;
 
 use records::HostParams;
 

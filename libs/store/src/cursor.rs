@@ -1,65 +1,14 @@
 //! The cursor of a partition: where its rows stand in both logs.
 
 use deadpool_postgres::{GenericClient, Transaction};
-use nixfleet_proto::Timestamp;
-use nixfleet_proto::frame::InputMark;
-use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
-use serde::{Deserialize, Serialize};
 
 use crate::apply::{column_seq, record_json};
 use crate::error::{ApplyError, ReadError};
 use crate::sql::sql;
 use crate::store::Store;
 use crate::text::decode_json;
-
-/// The stored form of a cursor.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CursorRecord {
-    out_seq: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    input: Option<InputMark>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    input_msg_id: Option<String>,
-    stream_created: Timestamp,
-    epoch: u64,
-    leader_epoch: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    clock: Option<Timestamp>,
-    #[serde(default)]
-    origin: Origin,
-}
-
-impl From<&Cursor> for CursorRecord {
-    fn from(cursor: &Cursor) -> Self {
-        Self {
-            out_seq: cursor.out_seq,
-            input: cursor.input,
-            input_msg_id: cursor.input_msg_id.clone(),
-            stream_created: cursor.stream_created,
-            epoch: cursor.epoch,
-            leader_epoch: cursor.leader_epoch,
-            clock: cursor.clock,
-            origin: cursor.origin,
-        }
-    }
-}
-
-impl From<CursorRecord> for Cursor {
-    fn from(record: CursorRecord) -> Self {
-        Self {
-            out_seq: record.out_seq,
-            input: record.input,
-            input_msg_id: record.input_msg_id,
-            stream_created: record.stream_created,
-            epoch: record.epoch,
-            leader_epoch: record.leader_epoch,
-            clock: record.clock,
-            origin: record.origin,
-        }
-    }
-}
 
 impl Store {
     /// The cursor of one partition; absent when nothing was ever applied.
@@ -101,9 +50,7 @@ pub(crate) async fn select_all(
 }
 
 fn parse(number: i32, record: &str) -> Result<Cursor, ReadError> {
-    serde_json::from_str::<CursorRecord>(&decode_json(record))
-        .map(Cursor::from)
-        .map_err(|fault| corrupt(number, fault))
+    serde_json::from_str(&decode_json(record)).map_err(|fault| corrupt(number, fault))
 }
 
 fn corrupt(number: i32, fault: impl std::error::Error + Send + Sync + 'static) -> ReadError {
@@ -125,7 +72,7 @@ pub(crate) async fn compare_and_swap(
     if let Some(mark) = cursor.input {
         column_seq("the input sequence", mark.seq)?;
     }
-    let record = record_json(&CursorRecord::from(cursor))?;
+    let record = record_json(cursor)?;
     let moved = if previous_out_seq == 0 {
         sql!("cursor_insert")
             .execute(transaction, &[&number, &out_seq, &record])

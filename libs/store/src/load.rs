@@ -10,7 +10,7 @@ use nixfleet_proto::entry::Position;
 use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::snapshot::{
-    BlockRow, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
+    BlockRow, Cause, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
@@ -147,6 +147,13 @@ async fn load_hosts(
             .get::<_, Option<&str>>(3)
             .map(|record| key.json(record))
             .transpose()?;
+        let queued = match dispatch {
+            Some(dispatch) => Some(Cause {
+                position: key.position(row, 9)?,
+                at: dispatch.enqueued_at,
+            }),
+            None => None,
+        };
         let record: HostRecord = key.json(row.get(2))?;
         host_set.push(PinnedHost {
             hostname: record.hostname.clone(),
@@ -155,8 +162,8 @@ async fn load_hosts(
             staged: row.get(8),
         });
         hosts.push(HostRow {
-            record,
-            queued_at: dispatch.map(|dispatch| dispatch.enqueued_at),
+            record: Arc::new(record),
+            queued,
             recovery_candidate: text_opt(row, 4).map(ClosureHash::from),
             position: key.position(row, 5)?,
         });
@@ -176,7 +183,7 @@ async fn load_quarantines(
             Ok(QuarantineRow {
                 channel: ChannelName::from(&*decode(row.get(0))),
                 closure_hash: ClosureHash::from(&*decode(row.get(1))),
-                position: key.position(row, 2)?,
+                cause: key.cause(row, 2)?,
             })
         })
         .collect()
@@ -201,7 +208,7 @@ async fn load_probe_failures(
                     control_id: text_opt(row, 3),
                     framework: text_opt(row, 4),
                 },
-                position: key.position(row, 5)?,
+                cause: key.cause(row, 5)?,
             })
         })
         .collect()
@@ -216,7 +223,7 @@ async fn load_blocks(
     rows.iter().map(block_row).collect()
 }
 
-/// A row of `gate_blocks`: rollout, wave, gate, holds, sequence, index.
+/// A row of `gate_blocks`: rollout, wave, gate, holds, sequence, index, time.
 pub(crate) fn block_row(row: &Row) -> Result<BlockRow, ReadError> {
     let key = Key::new("gate_blocks", row, 1);
     let gate: &str = row.get(2);
@@ -228,7 +235,7 @@ pub(crate) fn block_row(row: &Row) -> Result<BlockRow, ReadError> {
             .find(|known| known.name() == gate)
             .ok_or_else(|| key.corrupt(format!("{gate:?} is not a gate")))?,
         holds: key.json(row.get(3))?,
-        position: key.position(row, 4)?,
+        cause: key.cause(row, 4)?,
     })
 }
 
@@ -275,6 +282,14 @@ impl<'a> Key<'a> {
 
     pub(crate) fn small(&self, value: i64) -> Result<u32, ReadError> {
         u32::try_from(value).map_err(|fault| self.corrupt(fault))
+    }
+
+    /// The position in two columns from `column` on, and the time in the next.
+    fn cause(&self, row: &Row, column: usize) -> Result<Cause, ReadError> {
+        Ok(Cause {
+            position: self.position(row, column)?,
+            at: row.get(column + 2),
+        })
     }
 
     /// The position in two columns from `column` on.

@@ -6,8 +6,7 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Utc};
-use nixfleet_proto::Timestamp;
+pub(crate) use nixfleet_proto::column_time;
 use nixfleet_proto::minutes::Minutes;
 
 const ESCAPE: char = '\u{FFFD}';
@@ -86,18 +85,6 @@ fn unescape(stored: &str, nul: &str) -> String {
         }
     }
     text
-}
-
-/// A time for a column that serves people: within the years 1 to 9999, in microseconds.
-pub(crate) fn column_time(at: Timestamp) -> DateTime<Utc> {
-    const FIRST_SECOND: i64 = -62_135_596_800;
-    const LAST_SECOND: i64 = 253_402_300_799;
-    let seconds = at.timestamp().clamp(FIRST_SECOND, LAST_SECOND);
-    if seconds == at.timestamp() {
-        at
-    } else {
-        DateTime::from_timestamp(seconds, 0).expect("both bounds are dates")
-    }
 }
 
 /// A duration as its column holds it: in minutes.

@@ -1,6 +1,6 @@
 //! Where a turn leaves the cursor.
 
-use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::{OutputFrame, Timestamp, Verdict};
 
 /// The cursor after these frames, given with their sequences. The message id at the new input mark is
@@ -15,16 +15,9 @@ pub fn advance<'a>(
 ) -> Cursor {
     let mut frames = frames.into_iter();
     let first = frames.next().expect("a turn has at least one frame");
-    let mut cursor = previous.cloned().unwrap_or(Cursor {
-        out_seq: 0,
-        input: None,
-        input_msg_id: None,
-        stream_created,
-        epoch: 0,
-        leader_epoch: 0,
-        clock: None,
-        origin: Origin::default(),
-    });
+    let mut cursor = previous
+        .cloned()
+        .unwrap_or_else(|| Cursor::before_everything(stream_created));
     cursor.stream_created = stream_created;
     for (seq, frame) in std::iter::once(first).chain(frames) {
         take(&mut cursor, seq, frame);
@@ -35,6 +28,7 @@ pub fn advance<'a>(
 fn take(cursor: &mut Cursor, seq: u64, frame: &OutputFrame) {
     cursor.out_seq = seq;
     cursor.epoch = frame.epoch;
+    cursor.checkpoints.follow(frame);
     if frame.last_input.is_some() && frame.last_input != cursor.input {
         cursor.input = frame.last_input;
         cursor.input_msg_id.clone_from(&frame.last_input_id);

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::{OptionFuture, join};
-use nixfleet_applier::{Batch, Follower, Frame, Logs, Start};
-use nixfleet_bus::{LeaderError, ManifestError, ReadError};
+use nixfleet_applier::{Batch, Follower, Frame, Logs, Start, needs_checkpoint};
+use nixfleet_bus::{CheckpointStoreError, LeaderError, ManifestError, ReadError};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Health};
 use nixfleet_store::{ApplyError, ReadError as StoreReadError};
 use tokio::task::spawn_blocking;
 
+use crate::restore::restore;
 use crate::retry::Pauses;
 use crate::run::{floors, migrate};
 use crate::turn::{Prepared, Turns, decode};
@@ -163,6 +164,20 @@ async fn write(turns: &Turns, turn: &Prepared) -> Result<(), Again> {
     }
 }
 
+/// Another applier may have been here, and servers come back; checkpoints that cannot be used do not.
+fn restore_failed(error: anyhow::Error) -> Again {
+    let is_transient = error.chain().any(|cause| {
+        cause.is::<LeaderError>()
+            || cause.is::<CheckpointStoreError>()
+            || cause.downcast_ref().is_some_and(ApplyError::retryable)
+    });
+    match error.downcast_ref() {
+        Some(ApplyError::Conflict { .. }) => Again::Reload,
+        _ if is_transient => Again::Later(error),
+        _ => Again::Stopped(error),
+    }
+}
+
 /// A bus that does not answer comes back; bytes nobody stored do not.
 fn prepare_failed(error: anyhow::Error) -> Again {
     let is_transient = error.chain().any(|cause| {
@@ -228,6 +243,15 @@ async fn locate(turns: &Turns, cursor: Option<Cursor>) -> Result<Follower, Again
             ));
         }
     };
+    if needs_checkpoint(cursor.as_ref(), &logs) {
+        let previous = cursor.as_ref().map_or(0, |cursor| cursor.out_seq);
+        if restore(turns, previous, &logs)
+            .await
+            .map_err(restore_failed)?
+        {
+            return Err(Again::Reload);
+        }
+    }
     let started = Follower::start(cursor, &logs);
     let (follower, start) = started.map_err(|error| Again::Stopped(error.into()))?;
     announce(turns.partition, start);

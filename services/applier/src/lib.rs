@@ -12,4 +12,4 @@ pub mod position;
 
 pub use coalesce::{CoalesceError, coalesce, manifests_named};
 pub use follower::{Batch, Follower, Frame, Turn, TurnError, batches};
-pub use position::{GuardError, Logs, Start};
+pub use position::{GuardError, Logs, Start, needs_checkpoint};

@@ -14,6 +14,7 @@ mod follow;
 mod liveness;
 mod partition;
 mod pinned;
+mod restore;
 mod retry;
 mod run;
 mod turn;

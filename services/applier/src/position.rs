@@ -1,6 +1,7 @@
 //! Where to start reading: the guard against a log that was trimmed, lost or replaced.
 
 use nixfleet_bus::StreamIdentity;
+use nixfleet_proto::mutant;
 use nixfleet_proto::snapshot::Cursor;
 
 /// What the broker says about the two logs of a partition.
@@ -81,8 +82,8 @@ pub enum GuardError {
     /// Frames that were never applied are gone.
     #[error(
         "the output log starts at sequence {first}, but {wanted} was not applied yet: it was \
-         trimmed; write the tables from the archive with `nixfleet db rebuild`, and raise \
-         bus.output_max_age_days"
+         trimmed, and no checkpoint covers what is missing; write the tables from the archive with \
+         `nixfleet db rebuild`"
     )]
     Trimmed {
         /// First sequence held.
@@ -90,6 +91,22 @@ pub enum GuardError {
         /// First sequence not applied.
         wanted: u64,
     },
+}
+
+/// True when the log alone does not bring the tables to its end: they are gone or older than what it
+/// holds, and a checkpoint has to be written first.
+pub fn needs_checkpoint(cursor: Option<&Cursor>, logs: &Logs) -> bool {
+    match start(cursor, logs) {
+        Ok(Start::FromTrimmed(_)) | Err(GuardError::Trimmed { .. }) => {
+            !mutant::is("applier-ignores-checkpoints")
+        }
+        Ok(Start::Continue(_) | Start::FromFirst(_) | Start::AfterLoss(_))
+        | Err(
+            GuardError::Replaced { .. }
+            | GuardError::OtherMessage { .. }
+            | GuardError::Regressed { .. },
+        ) => false,
+    }
 }
 
 /// Decides where to start.
@@ -138,7 +155,6 @@ pub fn start(cursor: Option<&Cursor>, logs: &Logs) -> Result<Start, GuardError> 
 #[cfg(test)]
 mod tests {
     use chrono::{TimeDelta, Utc};
-    use nixfleet_proto::snapshot::Origin;
     use nixfleet_proto::{InputMark, Timestamp};
 
     use super::*;
@@ -156,11 +172,8 @@ mod tests {
                 of: 1,
             }),
             input_msg_id: Some("id".to_owned()),
-            stream_created: created(1),
             epoch: 1,
-            leader_epoch: 0,
-            clock: None,
-            origin: Origin::default(),
+            ..Cursor::before_everything(created(1))
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Config {
     pub lease: LeaseConfig,
     /// Sizes of the work.
     pub archive: ArchiveConfig,
+    /// Trimming the logs.
+    pub trim: TrimConfig,
 }
 
 /// Sizes of the work.
@@ -34,6 +36,29 @@ pub struct ArchiveConfig {
     pub batch_rows: usize,
     /// Seconds after which a stream that was stopped for a hole is looked at again.
     pub recheck_seconds: u64,
+}
+
+/// Trimming the logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrimConfig {
+    /// Milliseconds between two looks at the logs of a partition; a look that finds enough to trim costs
+    /// the server a rewrite of at most one block.
+    pub every_ms: u64,
+    /// Seconds for which a message that nobody needs any more stays: readers that are a little behind
+    /// need not begin again.
+    pub margin_seconds: u64,
+    /// Bytes of such messages that stay at most; never more than a sixteenth of the log's limit.
+    pub margin_bytes: u64,
+}
+
+impl Default for TrimConfig {
+    fn default() -> Self {
+        Self {
+            every_ms: 1_000,
+            margin_seconds: 60,
+            margin_bytes: 16 * 1024 * 1024,
+        }
+    }
 }
 
 impl Default for ArchiveConfig {
@@ -56,6 +81,7 @@ impl Default for Config {
             admin: AdminConfig::on_port(9105),
             lease: LeaseConfig::default(),
             archive: ArchiveConfig::default(),
+            trim: TrimConfig::default(),
         }
     }
 }
@@ -84,6 +110,11 @@ impl ServiceConfig for Config {
             "archive.recheck_seconds",
             "must be above 0",
         );
+        let trim = &self.trim;
+        let every = (10..=60_000).contains(&trim.every_ms);
+        faults.require(every, "trim.every_ms", "must be between 10 and 60000");
+        let margin = trim.margin_seconds <= 86_400;
+        faults.require(margin, "trim.margin_seconds", "must be at most 86400");
     }
 
     fn telemetry(&self) -> &TelemetryConfig {

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_bus::{LeaderError, ReadError};
+use nixfleet_bus::{LeaderError, ReadError, StreamIdentity};
+use nixfleet_proto::subject::Partition;
 use nixfleet_service::CancellationToken;
 use nixfleet_store::ArchiveError;
 
 use crate::artifacts::Artifacts;
+use crate::base::archive_base;
 use crate::chunk::{BATCH_BYTES, chunks};
+use crate::report;
 use crate::resume::resume;
 use crate::run::{RETRY_AFTER, Shared, prepare};
 use crate::stream::{Content, Stream};
@@ -24,10 +27,14 @@ const REST: Duration = Duration::from_millis(250);
 const FULL_ENOUGH: usize = 4;
 
 /// Archives one stream until it shall stop, starting over at the cursor after every failure.
-pub async fn follow(shared: Arc<Shared>, stream: Stream, stop: CancellationToken) {
-    let component = format!("archive {}", stream.name);
+pub async fn follow(
+    shared: Arc<Shared>,
+    (stream, partition): (Stream, Option<Partition>),
+    stop: CancellationToken,
+) {
+    let component = report::archive_component(&stream.name);
     while !stop.is_cancelled() {
-        let failure = match archive(&shared, &stream, &stop).await {
+        let failure = match archive(&shared, (&stream, partition), &stop).await {
             Failure::Again(reason) => {
                 tracing::info!(stream = %stream.name, reason, "starting over at the cursor");
                 pause(&stop, RETRY_AFTER).await;
@@ -37,7 +44,7 @@ pub async fn follow(shared: Arc<Shared>, stream: Stream, stop: CancellationToken
             Failure::Stopped(reason) => reason,
         };
         tracing::error!(stream = %stream.name, reason = failure, "archiving stopped");
-        metrics::gauge!("nixfleet_archive_stopped", "stream" => stream.name.clone()).set(1.0);
+        report::archive_stopped(&stream.name, true);
         shared.health.set_ready(&component, Err(failure));
         // Somebody may have decided meanwhile; taking it up again needs no restart.
         let recheck = Duration::from_secs(shared.config.archive.recheck_seconds);
@@ -64,32 +71,39 @@ enum Failure {
 }
 
 /// Archives one stream until something fails.
-async fn archive(shared: &Shared, stream: &Stream, stop: &CancellationToken) -> Failure {
-    match try_archive(shared, stream, stop).await {
+async fn archive(
+    shared: &Shared,
+    of: (&Stream, Option<Partition>),
+    stop: &CancellationToken,
+) -> Failure {
+    match try_archive(shared, of, stop).await {
         Ok(never) => match never {},
         Err(failure) => failure,
     }
 }
 
+/// What the stream is. A log that is gone as a whole is created again above everything that is remembered.
+async fn identify(shared: &Shared, stream: &Stream) -> Result<StreamIdentity, Failure> {
+    match shared.bus.stream_identity(&stream.name).await {
+        Ok(identity) => Ok(identity),
+        Err(LeaderError::Missing(_)) => {
+            let prepared = prepare(shared).await;
+            prepared.map_err(|error| Failure::Again(format!("{error:#}")))?;
+            Err(Failure::Again("the stream was missing".to_owned()))
+        }
+        Err(error) => Err(Failure::Again(error.to_string())),
+    }
+}
+
 async fn try_archive(
     shared: &Shared,
-    stream: &Stream,
+    (stream, partition): (&Stream, Option<Partition>),
     stop: &CancellationToken,
 ) -> Result<std::convert::Infallible, Failure> {
     let again = |error: &dyn std::fmt::Display| Failure::Again(error.to_string());
     let mark = shared.store.archive_cursor(&stream.name).await;
     let mark = mark.map_err(|error| again(&error))?;
-    let identity = match shared.bus.stream_identity(&stream.name).await {
-        Ok(identity) => identity,
-        // The log is gone as a whole: it is created again above everything that is remembered.
-        Err(LeaderError::Missing(_)) => {
-            prepare(shared)
-                .await
-                .map_err(|error| again(&format!("{error:#}")))?;
-            return Err(Failure::Again("the stream was missing".to_owned()));
-        }
-        Err(error) => return Err(again(&error)),
-    };
+    let identity = identify(shared, stream).await?;
     let start = resume(
         &stream.name,
         mark.as_ref(),
@@ -100,6 +114,11 @@ async fn try_archive(
     if let Some(notice) = start.notice {
         tracing::warn!(stream = %stream.name, archived = start.archived, next = start.next, notice);
     }
+    if let (true, Content::Output, Some(partition)) = (start.is_new_part, stream.content, partition)
+    {
+        let base = archive_base(shared, (&stream.name, partition), start.next);
+        base.await.map_err(|error| again(&format!("{error:#}")))?;
+    }
     let mut archive = Archive {
         store: shared.store.clone(),
         stream: stream.clone(),
@@ -108,10 +127,10 @@ async fn try_archive(
         artifacts: (stream.content == Content::Manifest)
             .then(|| Artifacts::new(shared.bus.clone(), shared.store.clone())),
     };
-    metrics::gauge!("nixfleet_archive_stopped", "stream" => stream.name.clone()).set(0.0);
+    report::archive_stopped(&stream.name, false);
     shared
         .health
-        .set_ready(&format!("archive {}", stream.name), Ok(()));
+        .set_ready(&report::archive_component(&stream.name), Ok(()));
     let reader = shared.bus.reader(&stream.name, start.next);
     // Pieces of about a transaction: while one is written, the rows of the next are made and copied.
     let reader = reader.in_pieces_of(BATCH_BYTES);

@@ -9,13 +9,16 @@ use std::process::ExitCode;
 use nixfleet_service::ServiceInfo;
 
 mod artifacts;
+mod base;
 mod chunk;
 mod config;
 mod follow;
+mod report;
 mod resume;
 mod rows;
 mod run;
 mod stream;
+mod trim;
 mod turn;
 
 fn main() -> ExitCode {

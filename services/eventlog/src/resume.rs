@@ -10,6 +10,8 @@ pub struct Start {
     pub archived: u64,
     /// First sequence to read.
     pub next: u64,
+    /// The archive does not go on from what it has: a replay begins at a checkpoint here.
+    pub is_new_part: bool,
     /// What people should know.
     pub notice: Option<&'static str>,
 }
@@ -17,20 +19,6 @@ pub struct Start {
 /// Why a stream is not archived any further until somebody has decided.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// Messages went before they were archived.
-    #[error(
-        "messages {from} to {to} of {stream} were removed before they were archived. Remedy: to \
-         accept the hole, run UPDATE archive_cursors SET sequence = {to} WHERE stream = '{stream}' \
-         in the database; to avoid the next one, give the stream more age and bytes"
-    )]
-    Trimmed {
-        /// The stream.
-        stream: String,
-        /// First missing sequence.
-        from: u64,
-        /// Last missing sequence.
-        to: u64,
-    },
     /// The stream ends before what was archived of it.
     #[error(
         "{stream} ends at {last} but {archived} is archived: the log lost its end or was restored \
@@ -74,6 +62,7 @@ pub fn resume(
         return Ok(Start {
             archived: 0,
             next: first,
+            is_new_part: first > 1,
             notice: (first > 1).then_some("the archive begins in the middle of the stream"),
         });
     };
@@ -85,6 +74,7 @@ pub fn resume(
         return Ok(Start {
             archived,
             next: first,
+            is_new_part: false,
             notice: Some("the stream was created again; what it held unarchived is lost"),
         });
     }
@@ -96,15 +86,19 @@ pub fn resume(
         });
     }
     if contiguous && first > archived + 1 {
-        return Err(Stop::Trimmed {
-            stream,
-            from: archived + 1,
-            to: first - 1,
+        return Ok(Start {
+            archived,
+            next: first,
+            is_new_part: true,
+            notice: Some(
+                "messages were trimmed before they were archived: the archive was older than the log",
+            ),
         });
     }
     Ok(Start {
         archived,
         next: archived + 1,
+        is_new_part: false,
         notice: None,
     })
 }
@@ -136,7 +130,6 @@ mod tests {
         };
         let found = match resume("S", mark.as_ref(), identity, true) {
             Ok(start) => Ok((start.archived, start.next)),
-            Err(Stop::Trimmed { .. }) => Err("trimmed"),
             Err(Stop::Shortened { .. }) => Err("shortened"),
             Err(Stop::Replaced { .. }) => Err("replaced"),
         };
@@ -153,8 +146,28 @@ mod tests {
     }
 
     #[test]
-    fn holes_and_lost_ends_stop_it() {
-        check(Some((1, 7)), (1, 9, 90), Err("trimmed"));
+    fn an_archive_that_is_older_than_the_log_goes_on_in_a_new_part() {
+        check(Some((1, 7)), (1, 9, 90), Ok((7, 9)));
+        let part = |mark: Option<u64>, first_seq| {
+            let mark = mark.map(|sequence| ArchiveMark {
+                sequence,
+                stream_created: created(1),
+            });
+            let identity = StreamIdentity {
+                created: created(1),
+                first_seq,
+                last_seq: 90,
+            };
+            resume("S", mark.as_ref(), identity, true)
+                .unwrap()
+                .is_new_part
+        };
+        assert!(part(Some(7), 9) && part(None, 9));
+        assert!(!part(Some(7), 8) && !part(None, 1));
+    }
+
+    #[test]
+    fn lost_ends_stop_it() {
         check(Some((1, 7)), (1, 1, 6), Err("shortened"));
     }
 

@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::follow::follow;
+use crate::report;
 use crate::stream::{Unit, units};
+use crate::trim::trim;
 
 /// Name of the service in leases and metrics.
 const SERVICE: &str = "eventlog";
@@ -154,7 +156,11 @@ async fn hold(shared: &Arc<Shared>, leases: &Leases, unit: &Unit, shutdown: &Can
         // A task each: the rows of one are handed to the database while those of another are.
         let mut following = JoinSet::new();
         for stream in unit.streams.iter().cloned() {
-            following.spawn(follow(Arc::clone(shared), stream, stop.clone()));
+            let of = (stream, unit.partition);
+            following.spawn(follow(Arc::clone(shared), of, stop.clone()));
+        }
+        if let Some(partition) = unit.partition {
+            following.spawn(trim(Arc::clone(shared), partition, stop.clone()));
         }
         let asked = async {
             tokio::select! {
@@ -172,6 +178,7 @@ async fn hold(shared: &Arc<Shared>, leases: &Leases, unit: &Unit, shutdown: &Can
             () = lease.lost() => {}
         }
         following.shutdown().await;
+        report::forget(&shared.health, unit);
         lease.release().await;
     }
 }

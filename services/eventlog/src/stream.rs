@@ -36,6 +36,8 @@ impl Stream {
 pub struct Unit {
     /// Key of the lease.
     pub key: String,
+    /// The partition whose logs they are, when they are.
+    pub partition: Option<Partition>,
     /// The streams.
     pub streams: Vec<Stream>,
 }
@@ -46,6 +48,7 @@ pub fn units(names: &Names, partitions: u16) -> Vec<Unit> {
     let mut units: Vec<_> = Partition::all(partitions)
         .map(|partition| Unit {
             key: partition.to_string(),
+            partition: Some(partition),
             streams: vec![
                 stream(names.input_stream(partition), Content::Input),
                 stream(names.output_stream(partition), Content::Output),
@@ -54,6 +57,7 @@ pub fn units(names: &Names, partitions: u16) -> Vec<Unit> {
         .collect();
     units.push(Unit {
         key: "shared".to_owned(),
+        partition: None,
         streams: vec![
             stream(names.manifest_stream(), Content::Manifest),
             stream(names.dead_stream(), Content::Dead),

@@ -151,7 +151,9 @@ fn append(
     request: EventRequest,
 ) -> Result<impl Future<Output = Result<Position, AppendError>> + use<>, ApiError> {
     let (rollout_id, body) = admit(identity, request)?;
-    Ok(app.append(app.partition(&rollout_id.channel()), body))
+    let partition = app.partition(&rollout_id.channel());
+    app.log_room.check(partition)?;
+    Ok(app.append(partition, body))
 }
 
 async fn take_many(
@@ -197,6 +199,9 @@ async fn append_in_order(
     entries: &[Entry],
 ) -> Vec<Option<ApiError>> {
     let partition = app.partition(&rollout_id.channel());
+    if let Err(refusal) = app.log_room.check(partition) {
+        return vec![Some(refusal); entries.len()];
+    }
     let mut refusals = Vec::with_capacity(entries.len());
     while let Some(rest @ [_, ..]) = entries.get(refusals.len()..) {
         let appended = app.input.append_run(partition, rest).await;

@@ -74,9 +74,16 @@ async fn follow_dispatches(app: &App, partition: Partition) -> anyhow::Result<()
         .iter()
         .find(|(number, _)| *number == partition);
     let out_seq = cursor.map_or(0, |(_, cursor)| cursor.out_seq);
+    if out_seq == 0 && app.bus.checkpoints().is_restoring(partition).await? {
+        anyhow::bail!("the rows of the partition are being restored from a checkpoint");
+    }
     let rows = board.dispatches.into_iter();
     let rows = rows.filter(|row| app.partition(&row.rollout_id.channel()) == partition);
     app.dispatches.load(partition, rows.map(queued).collect());
+    // The log may be quiet for long, and what the rows cover is folded.
+    if let Some(mark) = cursor.and_then(|(_, cursor)| cursor.input) {
+        app.log_room.folded(partition, mark);
+    }
     let stream = app.bus.names().output_stream(partition);
     let mut reader = app.bus.reader(&stream, out_seq + 1);
     loop {
@@ -91,7 +98,12 @@ async fn follow_dispatches(app: &App, partition: Partition) -> anyhow::Result<()
         };
         for message in batch {
             match decode_effects(&message) {
-                Ok(frame) => app.dispatches.follow(partition, &frame.outcomes),
+                Ok(frame) => {
+                    app.dispatches.follow(partition, &frame.outcomes);
+                    if let Some(mark) = frame.last_input {
+                        app.log_room.folded(partition, mark);
+                    }
+                }
                 // The reducer and the applier stop loudly on it; a gateway that stops too helps nobody.
                 Err(error) => {
                     tracing::warn!(%partition, seq = message.seq, %error, "frame skipped")

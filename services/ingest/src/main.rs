@@ -23,6 +23,7 @@ mod events;
 mod follow;
 mod gateway;
 mod identity;
+mod log_room;
 mod patience;
 mod protocol;
 mod push;

@@ -19,11 +19,12 @@ use crate::config::Config;
 use crate::connections::MutualTls;
 use crate::dispatches::Dispatches;
 use crate::gateway::Gateway;
+use crate::log_room::LogRoom;
 use crate::rates::Rates;
 use crate::releases::Releases;
 use crate::revocations::{Revoked, Source};
 use crate::state::App;
-use crate::{follow, releases, tls};
+use crate::{follow, log_room, releases, tls};
 
 /// Share of the drain that open requests get before their connections are closed; the rest is for
 /// appends that still wait for their acknowledgement.
@@ -57,6 +58,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         input: bus.input(),
         releases: Releases::new(bus.manifests(), config.trust.trust_file.clone()),
         dispatches: Dispatches::default(),
+        log_room: LogRoom::new(config.bus.partitions),
         revoked: Revoked::default(),
         requests: Arc::new(Semaphore::new(config.limits.requests_in_flight)),
         polls: Arc::new(Semaphore::new(config.limits.polls)),
@@ -105,6 +107,11 @@ fn spawn_followers(
     let rollouts = follow::rollouts(Arc::clone(app), stop.clone());
     tasks.spawn("rollouts", async {
         rollouts.await;
+        Ok(())
+    });
+    let room = log_room::follow(Arc::clone(app), stop.clone());
+    tasks.spawn("log room", async {
+        room.await;
         Ok(())
     });
     let health = follow::health(Arc::clone(app), context.health.clone(), stop.clone());

@@ -16,6 +16,7 @@ use crate::body::{BodyLimit, JsonBody};
 use crate::config::Config;
 use crate::dispatches::Dispatches;
 use crate::error::ApiError;
+use crate::log_room::LogRoom;
 use crate::rates::Rates;
 use crate::releases::Releases;
 use crate::revocations::Revoked;
@@ -37,6 +38,8 @@ pub struct App {
     pub releases: Releases,
     /// Queued dispatches.
     pub dispatches: Dispatches,
+    /// Room in the logs.
+    pub log_room: LogRoom,
     /// Refused certificates.
     pub revoked: Revoked,
     /// Room for requests.

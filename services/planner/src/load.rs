@@ -67,6 +67,10 @@ async fn read_partition(bus: &Bus, store: &Store, partition: Partition) -> anyho
         Some(cursor) => (check_log(bus, partition, cursor).await?, cursor.origin),
         // An empty database is rebuilt from whatever the log still holds.
         None => {
+            ensure!(
+                !bus.checkpoints().is_restoring(partition).await?,
+                "the rows of partition {partition} are being restored from a checkpoint"
+            );
             let stream = bus.names().output_stream(partition);
             let first_seq = bus.stream_identity(&stream).await?.first_seq;
             (first_seq, Origin::of_log(first_seq))

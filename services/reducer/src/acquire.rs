@@ -8,9 +8,12 @@ use anyhow::Context as _;
 use nixfleet_bus::{
     Bus, LastFrame, LastFrameError, Message, OutputLog, ReadError, Reader, StreamIdentity,
 };
+use nixfleet_checkpoint::{Checkpoint, CheckpointError};
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{CheckpointRef, OutputFrame};
 use nixfleet_reducer::{Answer, Ended, Logs, Need, Taken, Takeover};
 use nixfleet_store::{ReadError as RowError, Store};
+use tokio::task::spawn_blocking;
 
 use crate::artifacts::Artifacts;
 
@@ -47,6 +50,8 @@ impl Acquire {
             let answer = match takeover.need() {
                 Need::Cursor => Answer::Cursor(self.cursor().await?),
                 Need::LastFrame => Answer::LastFrame(last_frame(log).await?),
+                Need::Announcement(seq) => Answer::Announcement(self.announcement(seq).await?),
+                Need::Checkpoint(named) => Answer::Checkpoint(self.checkpoint(&named).await?),
                 Need::Logs(at) => Answer::Logs(self.logs(&at).await?),
                 Need::Barrier { frame, expected } => {
                     Answer::Barrier(log.publish(&frame, expected).await)
@@ -79,6 +84,10 @@ impl Acquire {
             tracing::warn!(%partition, from = taken.origin.own,
                 "rebuilt: the rows were gone and the log did not reach back to its beginning");
         }
+        for refused in &taken.refused {
+            metrics::counter!("nixfleet_checkpoints_refused_total").increment(1);
+            tracing::error!(%partition, refused, "an older checkpoint was used");
+        }
         let rollouts = taken.state.rollouts().len();
         let (epoch, seq, next) = (taken.epoch, taken.out_seq, taken.start.next.seq);
         tracing::info!(%partition, epoch, seq, rollouts, next, "took over");
@@ -93,6 +102,30 @@ impl Acquire {
             .cursor(self.partition)
             .await
             .map_err(|error| row_fault(error, "reading the cursor"))
+    }
+
+    async fn announcement(&self, seq: u64) -> Result<Option<OutputFrame>, Ended> {
+        let frame = self.bus.checkpoints().frame_at(self.partition, seq).await;
+        frame.map_err(Ended::failed)
+    }
+
+    /// A checkpoint that is not there, or not what was named, is no failure: the one before it may be.
+    async fn checkpoint(
+        &self,
+        named: &CheckpointRef,
+    ) -> Result<Result<Box<Checkpoint>, String>, Ended> {
+        let (partition, store) = (self.partition, self.bus.checkpoints());
+        let found = store.get(partition, named).await.map_err(Ended::failed)?;
+        let Some(bytes) = found else {
+            return Ok(Err(CheckpointError::Missing.to_string()));
+        };
+        let (named, number) = (named.clone(), partition.number());
+        let read = spawn_blocking(move || Checkpoint::read(&bytes, number, &named));
+        let read = read.await.context("reading a checkpoint");
+        let read = read.map_err(Ended::Failed)?;
+        Ok(read
+            .map(Box::new)
+            .map_err(|error| format!("{:#}", anyhow::Error::new(error))))
     }
 
     async fn logs(&self, at: &BTreeSet<u64>) -> Result<Logs, Ended> {

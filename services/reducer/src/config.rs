@@ -1,9 +1,13 @@
 //! Configuration of the reducer, each bound with its reason.
 
 use nixfleet_bus::{BusConfig, LeaseConfig};
+use nixfleet_reducer::CheckpointLimits;
 use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
 use nixfleet_store::DatabaseConfig;
 use serde::{Deserialize, Serialize};
+
+/// Part of a log that grows between two checkpoints at most.
+const LOG_PART: u64 = 8;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +26,8 @@ pub struct Config {
     pub lease: LeaseConfig,
     /// Bounds of a turn.
     pub fold: FoldConfig,
+    /// Writing the state outside the logs.
+    pub checkpoint: CheckpointConfig,
     /// Answering hosts.
     pub heartbeat: HeartbeatConfig,
 }
@@ -39,6 +45,15 @@ pub struct FoldConfig {
     /// Pause before a partition is tried again that stopped because its logs, rows or manifests
     /// contradict each other: an operator has to act, and the log should not fill with it.
     pub halted_pause_seconds: u64,
+}
+
+/// Writing the state outside the logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointConfig {
+    /// Bytes that a log grows at least between two checkpoints: reading so much takes a second or two.
+    /// A larger state waits until a log has grown by its size. Never more than an eighth of
+    /// `bus.input_max_bytes` and `bus.output_max_bytes`, which hold two of these distances.
+    pub min_log_bytes: u64,
 }
 
 /// Answering hosts.
@@ -62,6 +77,7 @@ impl Default for Config {
             admin: AdminConfig::on_port(9102),
             lease: LeaseConfig::default(),
             fold: FoldConfig::default(),
+            checkpoint: CheckpointConfig::default(),
             heartbeat: HeartbeatConfig::default(),
         }
     }
@@ -74,6 +90,14 @@ impl Default for FoldConfig {
             turn_entries: 4_096,
             hash_every_entries: 10_000,
             halted_pause_seconds: 30,
+        }
+    }
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self {
+            min_log_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -102,6 +126,17 @@ impl FoldConfig {
     }
 }
 
+impl Config {
+    /// When a checkpoint is due.
+    pub fn checkpoints(&self) -> CheckpointLimits {
+        let smaller_log = self.bus.input_max_bytes.min(self.bus.output_max_bytes);
+        CheckpointLimits {
+            min_log_bytes: self.checkpoint.min_log_bytes,
+            max_log_bytes: smaller_log / LOG_PART,
+        }
+    }
+}
+
 impl HeartbeatConfig {
     fn validate(&self, faults: &mut Faults) {
         let waiting = (1..=1_000_000).contains(&self.waiting_max);
@@ -125,6 +160,8 @@ impl ServiceConfig for Config {
         let lease = self.lease.faults().into_iter();
         faults.add_section("lease", lease.map(|fault| (fault.key, fault.message)));
         self.fold.validate(faults);
+        let log = self.checkpoint.min_log_bytes > 0;
+        faults.require(log, "checkpoint.min_log_bytes", "must be above 0");
         self.heartbeat.validate(faults);
     }
 

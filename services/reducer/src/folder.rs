@@ -83,6 +83,11 @@ impl Folder {
         landmark
     }
 
+    /// The last input that is folded, and the message id of its message.
+    pub fn last_input(&self) -> (Option<InputMark>, Option<&Arc<str>>) {
+        (self.last_input, self.last_input_id.as_ref())
+    }
+
     /// True when a run can be made.
     pub fn has_work(&self) -> bool {
         !self.backlog.is_empty()

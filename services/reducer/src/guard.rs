@@ -180,7 +180,6 @@ impl Logs {
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_proto::snapshot::Origin;
     use nixfleet_proto::{InputMark, OutputFrame, Timestamp};
 
     use super::*;
@@ -210,11 +209,8 @@ mod tests {
             out_seq,
             input: mark(input),
             input_msg_id: Some(format!("id-{input}")),
-            stream_created: created(1),
             epoch: 1,
-            leader_epoch: 0,
-            clock: None,
-            origin: Origin::default(),
+            ..Cursor::before_everything(created(1))
         }
     }
 

@@ -5,6 +5,7 @@
 //! simulation drive it. What entries mean is decided in `nixfleet-core`. Start reading at
 //! [`takeover::Takeover`] (becoming the owner), then [`owner::Owner`] (being it).
 
+pub mod checkpointing;
 pub mod ended;
 pub mod folder;
 pub mod guard;
@@ -12,12 +13,14 @@ pub mod item;
 pub mod outbox;
 pub mod owner;
 pub mod pins;
+pub mod readiness;
 pub mod recovery;
 pub mod seen;
 pub mod takeover;
 pub mod turn;
 pub mod writing;
 
+pub use checkpointing::{CheckpointLimits, LogBytes, LogsCreated, Unwritten};
 pub use ended::Ended;
 pub use folder::Limits;
 pub use guard::Logs;
@@ -25,6 +28,7 @@ pub use item::Item;
 pub use outbox::{Outbox, Publish};
 pub use owner::{Owner, OwnerConfig};
 pub use pins::{Fetched, Pins};
+pub use readiness::Readiness;
 pub use recovery::{Asked, Progress, Recovery, Step};
 pub use seen::Seen;
 pub use takeover::{Answer, Need, Taken, Takeover};

@@ -1,5 +1,6 @@
 //! The live loop of an owner: read, fold, write, publish, answer.
 
+mod checkpoint;
 mod frames;
 mod publishing;
 
@@ -7,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, Heartbeats, MAX_OUTPUT_FRAME_BYTES, OutputLog, ReadAhead};
+use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::turn::{Decoded, decode};
-use nixfleet_reducer::{Ended, Owner, OwnerConfig, Seen, Taken};
+use nixfleet_reducer::{Ended, LogBytes, Owner, OwnerConfig, Seen, Taken};
 use nixfleet_service::CancellationToken;
 use nixfleet_service::trace::link_all;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -18,9 +20,10 @@ use crate::acquire::read_fault;
 use crate::answers::{Answers, Patience};
 use crate::artifacts::Artifacts;
 use crate::config::Config;
-use crate::report;
+use crate::report::{self, Told};
 use crate::run::SERVICE;
 
+use checkpoint::CheckpointWriter;
 use frames::{Turn, frames_of};
 use publishing::{Published, Publisher};
 
@@ -46,6 +49,7 @@ pub struct Live {
     /// Of the run that waits to be written.
     folded: Option<Turn>,
     hash_not_before: Instant,
+    checkpoints: CheckpointWriter,
 }
 
 impl Live {
@@ -63,14 +67,16 @@ impl Live {
             turn_entries: config.fold.turn_entries,
             frame_bytes: MAX_OUTPUT_FRAME_BYTES,
             hash_every_entries: config.fold.hash_every_entries,
+            checkpoints: config.checkpoints(),
         };
+        let held = held(bus, partition).await?;
         let patience = Patience {
             time: Duration::from_secs(config.heartbeat.patience_seconds),
             waiting_max: config.heartbeat.waiting_max,
         };
         let mut flush = tokio::time::interval(Duration::from_secs(config.heartbeat.flush_seconds));
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let owner = Owner::new(taken, bounds);
+        let owner = Owner::new(taken, held, bounds);
         let stream = bus.names().input_stream(partition);
         let next = owner.next();
         let reader = bus.reader(&stream, next.seq);
@@ -89,6 +95,7 @@ impl Live {
             flush,
             folded: None,
             hash_not_before: Instant::now(),
+            checkpoints: CheckpointWriter::new(bus.checkpoints(), partition),
             bus: bus.clone(),
             artifacts,
             partition,
@@ -96,21 +103,29 @@ impl Live {
         })
     }
 
-    /// Works until something ends the ownership.
-    pub async fn live(mut self, stop: &CancellationToken) -> Ended {
+    /// Works until something ends the ownership; `appended` is told what every frame held that was.
+    pub async fn live(
+        mut self,
+        stop: &CancellationToken,
+        appended: &mut impl FnMut(&Told),
+    ) -> Ended {
         let ended = loop {
-            if let Err(ended) = self.turn(stop).await {
+            if let Err(ended) = self.turn(stop, appended).await {
                 break ended;
             }
         };
         if matches!(ended, Ended::Released) {
-            self.drain().await;
+            self.drain(appended).await;
         }
         ended
     }
 
     /// Folds and writes what can be, then waits for one thing to happen.
-    async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
+    async fn turn(
+        &mut self,
+        stop: &CancellationToken,
+        appended: &mut impl FnMut(&Told),
+    ) -> Result<(), Ended> {
         if self.owner.may_take()
             && let Some(decoded) = self.decoded.take()
         {
@@ -122,6 +137,7 @@ impl Live {
         }
         self.fold();
         self.write();
+        self.freeze();
         self.answers
             .folded(self.owner.state(), self.owner.next())
             .await;
@@ -132,12 +148,16 @@ impl Live {
             biased;
             () = stop.cancelled() => Err(Ended::Released),
             published = self.publisher.published() => match published {
-                Some(published) => self.published(published),
+                Some(published) => self.published(published, appended),
                 None => Err(Ended::Failed(anyhow::anyhow!("the publisher ended"))),
             },
             decoded = self.reader.next(), if self.decoded.is_none() => {
                 self.decoded = Some(decoded.map_err(read_fault)?);
                 report::lag(self.partition, self.reader.pending());
+                Ok(())
+            }
+            written = self.checkpoints.written() => {
+                self.announce(written);
                 Ok(())
             }
             _ = self.flush.tick() => {
@@ -172,7 +192,7 @@ impl Live {
         for entry in decoded.items.iter().filter_map(|item| item.entry.as_ref()) {
             report::policy_mismatch(self.owner.state(), entry);
         }
-        self.owner.take(decoded.items);
+        self.owner.take(decoded.items, decoded.bytes);
         while let Some(hash) = self.owner.lacking().cloned() {
             let fetched = self.artifacts.fetch(&hash).await?;
             self.owner.give(hash, fetched)?;
@@ -228,10 +248,56 @@ impl Live {
         }
     }
 
-    fn published(&mut self, published: Published) -> Result<(), Ended> {
-        let Published { told, turn, result } = published;
+    /// Freezes the state for a checkpoint, when one is due.
+    fn freeze(&mut self) {
+        if !self.owner.is_checkpoint_due() || !self.checkpoints.is_idle() {
+            return;
+        }
+        let started = Instant::now();
+        if let Some(unwritten) = self.owner.begin_checkpoint() {
+            metrics::histogram!("nixfleet_checkpoint_freeze_seconds").record(started.elapsed());
+            self.checkpoints.write(unwritten);
+        }
+    }
+
+    /// Names a checkpoint that is stored in the next frame.
+    fn announce(&mut self, written: anyhow::Result<CheckpointRef>) {
+        let partition = self.partition;
+        match written {
+            Ok(reference) => {
+                let CheckpointRef { bytes, out_seq, .. } = &reference;
+                tracing::info!(%partition, bytes, out_seq, "checkpoint stored");
+                let payload = self.owner.checkpoint_stored(reference);
+                let told = Told::default();
+                self.publisher.send(Turn::unknown(), told, payload);
+            }
+            Err(error) => {
+                metrics::counter!("nixfleet_checkpoints_failed_total").increment(1);
+                tracing::warn!(%partition, error = format!("{error:#}"),
+                    "a checkpoint could not be stored; it is written again");
+                self.owner.checkpoint_failed();
+            }
+        }
+    }
+
+    fn published(
+        &mut self,
+        published: Published,
+        appended: &mut impl FnMut(&Told),
+    ) -> Result<(), Ended> {
+        let Published {
+            told,
+            turn,
+            announced,
+            result,
+        } = published;
         let _entered = turn.span.enter();
-        result?;
+        let output = result?;
+        self.owner.grow(LogBytes { input: 0, output });
+        if let Some(kept) = announced {
+            self.checkpoints.delete_others(kept);
+        }
+        appended(&told);
         report::published(&told, turn.started.elapsed());
         Ok(())
     }
@@ -249,13 +315,26 @@ impl Live {
     }
 
     /// Lets the frames that are written arrive, so that the next owner finds them, and says who was seen.
-    async fn drain(&mut self) {
+    async fn drain(&mut self, appended: &mut impl FnMut(&Told)) {
         self.publisher.close();
         while let Some(published) = self.publisher.published().await {
-            if let Err(ended) = self.published(published) {
+            if let Err(ended) = self.published(published, appended) {
                 tracing::info!(partition = %self.partition, %ended, "the last frame is left open");
             }
         }
         self.tell_seen().await;
     }
+}
+
+/// What the logs hold by now.
+async fn held(bus: &Bus, partition: Partition) -> Result<LogBytes, Ended> {
+    let names = bus.names();
+    let bytes = async |stream: String| {
+        let fill = bus.log_fill(&stream).await;
+        fill.map(|fill| fill.bytes).map_err(Ended::failed)
+    };
+    Ok(LogBytes {
+        input: bytes(names.input_stream(partition)).await?,
+        output: bytes(names.output_stream(partition)).await?,
+    })
 }

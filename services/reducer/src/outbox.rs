@@ -72,6 +72,13 @@ impl Outbox {
         Some(Publish { folded, expected })
     }
 
+    /// Sequence of the last frame once all that are written are sent.
+    pub fn last_seq(&self) -> u64 {
+        let frames = self.frames();
+        let unsent = frames.ready.len() + usize::from(frames.in_flight.is_some());
+        frames.out_seq + unsent as u64
+    }
+
     /// True while the fate of a frame is unknown.
     pub fn is_publishing(&self) -> bool {
         self.frames().in_flight.is_some()
@@ -100,7 +107,9 @@ impl Outbox {
             }
             Err(PublishError::Fenced { .. }) => Err(Ended::Fenced),
             Err(error @ PublishError::TooLarge { .. }) => Err(Ended::halted(error)),
-            Err(error @ PublishError::Unavailable(_)) => Err(Ended::failed(error)),
+            Err(error @ (PublishError::Unavailable(_) | PublishError::Full(_))) => {
+                Err(Ended::failed(error))
+            }
         }
     }
 

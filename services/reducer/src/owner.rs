@@ -1,9 +1,12 @@
 //! The owner at work: entries in, frames out, one in flight, each fenced behind the one before.
 
+use bytes::Bytes;
 use nixfleet_bus::{Landmark, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::{ManifestHash, Position};
+use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_proto::{CheckpointRef, InputMark, ManifestHash, OutputFrame, Position, mutant};
 
+use crate::checkpointing::{CheckpointLimits, Checkpointing, LogBytes, LogsCreated, Unwritten};
 use crate::ended::Ended;
 use crate::folder::{Folder, Limits};
 use crate::item::Item;
@@ -21,6 +24,8 @@ pub struct OwnerConfig {
     pub frame_bytes: usize,
     /// Entries between two state hashes; a hash walks the whole state.
     pub hash_every_entries: u64,
+    /// When a checkpoint is due.
+    pub checkpoints: CheckpointLimits,
 }
 
 /// The owner of one partition.
@@ -35,16 +40,34 @@ pub struct Owner {
     outbox: Outbox,
     hash_every_entries: u64,
     unhashed_entries: u64,
+    checkpointing: Checkpointing,
+    /// What the frames cover that are written: the last input and the message id of its message.
+    covered: (Option<InputMark>, Option<String>),
+    epoch: u64,
+    logs: LogsCreated,
+    origin: Origin,
 }
 
 impl Owner {
-    /// Goes live behind a takeover.
-    pub fn new(taken: Taken, config: OwnerConfig) -> Self {
+    /// Goes live behind a takeover. `held` is what the logs hold by then.
+    pub fn new(taken: Taken, held: LogBytes, config: OwnerConfig) -> Self {
         let limits = Limits {
             entries: config.turn_entries,
             bytes: config.frame_bytes.min(MAX_OUTPUT_FRAME_BYTES),
         };
+        let known = (taken.checkpoints, taken.announced_at);
+        let covered = taken.start.last_input_id.as_deref();
+        let covered = (taken.start.last_input, covered.map(str::to_owned));
         Self {
+            checkpointing: Checkpointing::new(config.checkpoints, known, held),
+            covered,
+            epoch: taken.epoch,
+            logs: taken.logs,
+            // Its barrier says so, and frames go on from there.
+            origin: Origin {
+                owner: taken.origin.own,
+                ..taken.origin
+            },
             folder: Folder::new(taken.state, taken.epoch, taken.start, limits),
             pins: taken.pins,
             taken: Vec::new(),
@@ -82,8 +105,12 @@ impl Owner {
         self.taken.is_empty() && self.folder.has_room()
     }
 
-    /// Takes what was read, in its order, once [`Owner::may_take`].
-    pub fn take(&mut self, items: Vec<Item>) {
+    /// Takes what was read, in its order, once [`Owner::may_take`], and how much of the log it was.
+    pub fn take(&mut self, items: Vec<Item>, bytes: u64) {
+        self.grow(LogBytes {
+            input: bytes,
+            output: 0,
+        });
         if self.taken.is_empty() {
             self.taken = items;
         } else {
@@ -146,11 +173,16 @@ impl Owner {
 
     /// The run to write now, unless enough waits to be sent.
     pub fn to_write(&mut self) -> Option<Run> {
-        self.run.take_if(|_| !self.outbox.is_full())
+        let mut run = self.run.take_if(|_| !self.outbox.is_full())?;
+        run.set_announced_at(self.checkpointing.announced_at());
+        Some(run)
     }
 
     /// Takes the frames of the run that [`Owner::to_write`] gave away.
     pub fn written(&mut self, frames: Vec<Folded>) {
+        if let Some(Folded { frame, .. }) = frames.last() {
+            self.covered = (frame.last_input, frame.last_input_id.clone());
+        }
         self.outbox.extend(frames);
     }
 
@@ -164,6 +196,60 @@ impl Owner {
     /// The frames that are written: whoever sends them shares it.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Notes how much the logs have grown.
+    pub fn grow(&mut self, by: LogBytes) {
+        self.checkpointing.grow(by);
+    }
+
+    /// True when [`Owner::begin_checkpoint`] would begin one.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.run.is_none() && self.covered.0.is_some() && self.checkpointing.is_due()
+    }
+
+    /// Freezes the state for a checkpoint, when one is due. Everything folded is written by then.
+    pub fn begin_checkpoint(&mut self) -> Option<Unwritten> {
+        if !self.is_checkpoint_due() {
+            return None;
+        }
+        self.checkpointing.begin();
+        let (input, input_msg_id) = self.covered.clone();
+        let cursor = Cursor {
+            out_seq: self.outbox.last_seq() - u64::from(mutant::is("checkpoint-at-frame-before")),
+            input,
+            input_msg_id,
+            epoch: self.epoch,
+            origin: self.origin,
+            checkpoints: self.checkpointing.known().clone(),
+            ..Cursor::before_everything(self.logs.input)
+        };
+        let state = self.folder.state().freeze();
+        Some(Unwritten::new(state, cursor, self.logs.output))
+    }
+
+    /// The checkpoint could not be stored: it is due again.
+    pub fn checkpoint_failed(&mut self) {
+        self.checkpointing.failed();
+    }
+
+    /// The checkpoint is stored: the next frame announces it. Gives the JSON of that frame.
+    pub fn checkpoint_stored(&mut self, stored: CheckpointRef) -> Bytes {
+        let announced_at = self.checkpointing.announced_at();
+        let out_seq = self.outbox.last_seq() + 1;
+        let known = self.checkpointing.announced(stored, out_seq).clone();
+        let (last_input, last_input_id) = self.covered.clone();
+        let frame = OutputFrame {
+            last_input,
+            last_input_id,
+            checkpoints: Some(known),
+            announced_at,
+            ..OutputFrame::new(self.epoch)
+        };
+        let announcement = Folded::without_outcomes(frame);
+        let payload = announcement.payload.clone();
+        self.outbox.extend(vec![announcement]);
+        payload
     }
 
     fn queue(&mut self) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nixfleet_bus::{Bus, Lease, Leases};
 use nixfleet_proto::subject::Partition;
-use nixfleet_reducer::Ended;
+use nixfleet_reducer::{Ended, Readiness};
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 
@@ -13,7 +13,7 @@ use crate::acquire::Acquire;
 use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::live::Live;
-use crate::report;
+use crate::report::{self, Told};
 use crate::run::{is_transient, layout};
 
 /// Pause after a failure, so that a server that is away is not hammered.
@@ -49,13 +49,15 @@ impl Worker {
         let stop = &self.context.shutdown;
         let key = self.partition.to_string();
         let mut suspicious = false;
+        let mut readiness = Readiness::default();
         loop {
-            self.say(Ok(()));
+            self.say(readiness.check());
             let lease = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 lease = self.leases.acquire(&key) => lease,
             };
-            let ended = self.own(&lease, suspicious).await;
+            let ended = self.own(&lease, suspicious, &mut readiness).await;
+            readiness.ended(&ended);
             suspicious = matches!(ended, Ended::Failed(_));
             report::owned(self.partition, false);
             self.artifacts.own(self.partition, false);
@@ -85,7 +87,7 @@ impl Worker {
 
     /// Takes the partition over and works on it while the lease holds. After a failure the streams
     /// are looked at first: a bus that lost its data gets them back above the cursors.
-    async fn own(&self, lease: &Lease, suspicious: bool) -> Ended {
+    async fn own(&self, lease: &Lease, suspicious: bool, readiness: &mut Readiness) -> Ended {
         let stop = CancellationToken::new();
         let watch = async {
             tokio::select! {
@@ -98,12 +100,18 @@ impl Worker {
         };
         tokio::select! {
             ended = watch => ended,
-            ended = self.work(lease, &stop, suspicious) => ended,
+            ended = self.work(lease, &stop, suspicious, readiness) => ended,
         }
     }
 
-    async fn work(&self, lease: &Lease, stop: &CancellationToken, suspicious: bool) -> Ended {
-        self.say(Err("taking over".to_owned()));
+    async fn work(
+        &self,
+        lease: &Lease,
+        stop: &CancellationToken,
+        suspicious: bool,
+        readiness: &mut Readiness,
+    ) -> Ended {
+        self.say(readiness.check().and(Err("taking over".to_owned())));
         if suspicious && let Err(error) = layout(&self.bus, &self.store).await {
             return if is_transient(&error) {
                 Ended::Failed(error)
@@ -139,10 +147,22 @@ impl Worker {
         };
         match live {
             Ok(live) => {
-                self.say(Ok(()));
+                if readiness.check().is_err() {
+                    let output = self.bus.names().output_stream(self.partition);
+                    match self.bus.log_fill(&output).await {
+                        Ok(fill) => readiness.took_over(&fill),
+                        Err(error) => return Ended::failed(error),
+                    }
+                }
+                self.say(readiness.check());
                 report::owned(self.partition, true);
                 self.artifacts.own(self.partition, true);
-                live.live(stop).await
+                let mut appended = |told: &Told| {
+                    if readiness.appended(told.entries) {
+                        self.say(Ok(()));
+                    }
+                };
+                live.live(stop, &mut appended).await
             }
             Err(ended) => ended,
         }

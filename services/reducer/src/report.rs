@@ -15,7 +15,8 @@ use crate::run::SERVICE;
 /// What is said of a frame once it is published.
 #[derive(Debug, Default)]
 pub struct Told {
-    entries: usize,
+    /// Its outcomes.
+    pub entries: usize,
     /// By verdict and entry: looking a counter up costs more than counting.
     counts: BTreeMap<(&'static str, Cow<'static, str>), u64>,
     rejected: Vec<Outcome>,

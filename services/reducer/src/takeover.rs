@@ -3,23 +3,31 @@
 //! [`Takeover::need`] says what is wanted next and [`Takeover::give`] takes it, until nothing is
 //! wanted any more. The barrier comes before the rows: whatever is read behind it is final.
 
+mod barrier;
+mod base;
 mod hydration;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use nixfleet_bus::{LastFrame, Message, PublishError};
+use nixfleet_checkpoint::Checkpoint;
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
-use nixfleet_proto::{InputMark, ManifestHash, OutputFrame, Position, mutant};
+use nixfleet_proto::{
+    CheckpointRef, Checkpoints, InputMark, ManifestHash, OutputFrame, Position, mutant,
+};
 
+use crate::checkpointing::LogsCreated;
 use crate::ended::Ended;
 use crate::folder::Start;
-use crate::guard::{self, Logs, Passed};
+use crate::guard::{self, Logs};
 use crate::pins::{Fetched, Pins};
 
-use hydration::Hydration;
+use barrier::{Barrier, Outset};
+use base::{Announcement, Base, Candidates, Source};
+use hydration::{Hydrated, Hydration};
 
 /// What a takeover waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +36,16 @@ pub enum Need {
     Cursor,
     /// The last output frame, read through the leader.
     LastFrame,
+    /// The output frame at this sequence, which announces a checkpoint.
+    Announcement(u64),
+    /// This checkpoint.
+    Checkpoint(CheckpointRef),
     /// Both logs, read through the leader, with the input's message ids at these sequences.
     Logs(BTreeSet<u64>),
     /// The fate of this frame, published behind this output sequence or not at all.
     Barrier {
         /// The frame.
-        frame: OutputFrame,
+        frame: Box<OutputFrame>,
         /// The sequence it must follow.
         expected: u64,
     },
@@ -58,6 +70,8 @@ pub enum Need {
 pub enum Answer {
     Cursor(Option<Cursor>),
     LastFrame(Option<LastFrame>),
+    Announcement(Option<OutputFrame>),
+    Checkpoint(Result<Box<Checkpoint>, String>),
     Logs(Logs),
     Barrier(Result<u64, PublishError>),
     Snapshot(PartitionSnapshot),
@@ -80,6 +94,14 @@ pub struct Taken {
     pub start: Start,
     /// What the state was built from.
     pub origin: Origin,
+    /// When the logs were created.
+    pub logs: LogsCreated,
+    /// The checkpoints that were announced.
+    pub checkpoints: Checkpoints,
+    /// Sequence of the frame that announced the newest.
+    pub announced_at: Option<u64>,
+    /// Why checkpoints that are newer than what the state was built from could not be used.
+    pub refused: Vec<String>,
 }
 
 /// A takeover on its way.
@@ -92,40 +114,27 @@ enum Stage {
     LastFrame {
         cursor: Option<Cursor>,
     },
-    Logs(Outset),
-    Barrier(Barrier),
-    Snapshot(Barrier),
+    Announcement {
+        last: LastFrame,
+        seq: u64,
+    },
+    Checkpoint {
+        last: LastFrame,
+        candidates: Candidates,
+    },
+    Logs(Box<Outset>),
+    Barrier(Box<Barrier>),
+    Snapshot(Box<Barrier>),
     Guard {
-        barrier: Barrier,
-        snapshot: Box<PartitionSnapshot>,
+        barrier: Box<Barrier>,
+        source: Box<Source>,
     },
     Hydrate {
-        barrier: Barrier,
+        barrier: Box<Barrier>,
         hydration: Box<Hydration>,
     },
     /// An answer was refused.
     Ended,
-}
-
-/// What there is before anything is published.
-#[derive(Debug)]
-struct Outset {
-    cursor: Option<Cursor>,
-    last: Option<LastFrame>,
-}
-
-/// The frame that shuts older owners out.
-#[derive(Debug)]
-struct Barrier {
-    frame: OutputFrame,
-    /// The sequence it must follow.
-    expected: u64,
-    /// Its own; 0 until it is published.
-    seq: u64,
-    /// First output sequence that the state is built from.
-    own: u64,
-    /// The input stream was created anew.
-    replaced: bool,
 }
 
 impl Default for Takeover {
@@ -145,17 +154,20 @@ impl Takeover {
         match &self.0 {
             Stage::Cursor => Need::Cursor,
             Stage::LastFrame { .. } => Need::LastFrame,
-            Stage::Logs(Outset { cursor, last }) => {
-                Need::Logs(guard::sequences(cursor.as_ref(), last.as_ref()))
+            Stage::Announcement { seq, .. } => Need::Announcement(*seq),
+            Stage::Checkpoint { candidates, .. } => {
+                let named = candidates.current().cloned();
+                named.map_or(Need::Nothing, Need::Checkpoint)
+            }
+            Stage::Logs(outset) => {
+                Need::Logs(guard::sequences(outset.cursor(), outset.last.as_ref()))
             }
             Stage::Barrier(barrier) => Need::Barrier {
-                frame: barrier.frame.clone(),
+                frame: Box::new(barrier.frame.clone()),
                 expected: barrier.expected,
             },
             Stage::Snapshot(_) => Need::Snapshot,
-            Stage::Guard { snapshot, .. } => {
-                Need::Logs(guard::sequences(snapshot.cursor.as_ref(), None))
-            }
+            Stage::Guard { source, .. } => Need::Logs(guard::sequences(source.cursor(), None)),
             Stage::Hydrate { barrier, hydration } => hydration.need(barrier.seq),
             Stage::Ended => Need::Nothing,
         }
@@ -169,27 +181,24 @@ impl Takeover {
         let stage = std::mem::replace(&mut self.0, Stage::Ended);
         self.0 = match (stage, answer) {
             (Stage::Cursor, Answer::Cursor(cursor)) => Stage::LastFrame { cursor },
-            (Stage::LastFrame { cursor }, Answer::LastFrame(last)) => {
-                Stage::Logs(Outset { cursor, last })
+            (Stage::LastFrame { cursor }, Answer::LastFrame(last)) => begin(cursor, last),
+            (Stage::Announcement { last, .. }, Answer::Announcement(frame)) => {
+                let announced = frame.and_then(|frame| frame.checkpoints);
+                try_next(last, Candidates::of(&announced.unwrap_or_default()))
             }
-            (Stage::Logs(outset), Answer::Logs(logs)) => {
-                let barrier = outset.barrier(&logs)?;
-                if mutant::is("takeover-skip-barrier") {
-                    let seq = barrier.expected;
-                    Stage::Snapshot(Barrier { seq, ..barrier })
-                } else {
-                    Stage::Barrier(barrier)
-                }
+            (Stage::Checkpoint { last, candidates }, Answer::Checkpoint(found)) => {
+                try_checkpoint(last, candidates, found)
             }
+            (Stage::Logs(outset), Answer::Logs(logs)) => outset.check(&logs)?,
             (Stage::Barrier(barrier), Answer::Barrier(published)) => {
-                Stage::Snapshot(barrier.published(published)?)
+                behind_barrier(barrier.published(published)?)
             }
             (Stage::Snapshot(barrier), Answer::Snapshot(snapshot)) => Stage::Guard {
                 barrier,
-                snapshot: Box::new(snapshot),
+                source: Box::new(Source::Rows(snapshot)),
             },
-            (Stage::Guard { barrier, snapshot }, Answer::Logs(logs)) => {
-                let hydration = Box::new(barrier.hydrate(*snapshot, &logs)?);
+            (Stage::Guard { barrier, source }, Answer::Logs(logs)) => {
+                let hydration = Box::new(barrier.hydrate(*source, &logs)?);
                 Stage::Hydrate { barrier, hydration }
             }
             (
@@ -220,10 +229,24 @@ impl Takeover {
         };
         let frame = barrier.frame;
         let last_input = frame.last_input;
-        let (state, pins, origin) = hydration.finish()?;
+        let Hydrated {
+            state,
+            pins,
+            origin,
+            checkpoints,
+        } = hydration.finish()?;
         Some(Taken {
             state,
             pins,
+            logs: barrier.logs,
+            // Those of logs that are gone are gone with them.
+            checkpoints: if barrier.replaced {
+                Checkpoints::default()
+            } else {
+                checkpoints
+            },
+            announced_at: frame.announced_at,
+            refused: barrier.refused,
             epoch: frame.epoch,
             out_seq: barrier.seq,
             start: Start {
@@ -236,110 +259,88 @@ impl Takeover {
     }
 }
 
+/// Whatever is read from here on is final.
+fn behind_barrier(mut barrier: Barrier) -> Stage {
+    let base = barrier.base.take();
+    let barrier = Box::new(barrier);
+    match base {
+        Some(base) => Stage::Guard {
+            barrier,
+            source: Box::new(Source::Checkpoint(base)),
+        },
+        None => Stage::Snapshot(barrier),
+    }
+}
+
+/// Rows are the state; without them it is in the newest checkpoint and the log behind it.
+fn begin(cursor: Option<Cursor>, last: Option<LastFrame>) -> Stage {
+    let announcement = Announcement::of(last.as_ref());
+    match (cursor, last, announcement) {
+        (None, Some(last), Some(Announcement::Here(announced))) => {
+            try_next(last, Candidates::of(&announced))
+        }
+        (None, Some(last), Some(Announcement::At(seq))) => Stage::Announcement { last, seq },
+        (cursor, last, _) => Stage::Logs(Box::new(Outset {
+            cursor,
+            last,
+            base: None,
+            candidates: Candidates::default(),
+        })),
+    }
+}
+
+fn try_next(last: LastFrame, candidates: Candidates) -> Stage {
+    if candidates.current().is_some() {
+        return Stage::Checkpoint { last, candidates };
+    }
+    Stage::Logs(Box::new(Outset {
+        cursor: None,
+        last: Some(last),
+        base: None,
+        candidates,
+    }))
+}
+
+fn try_checkpoint(
+    last: LastFrame,
+    mut candidates: Candidates,
+    found: Result<Box<Checkpoint>, String>,
+) -> Stage {
+    match found.and_then(|checkpoint| Base::restore(*checkpoint)) {
+        Ok(base) => Stage::Logs(Box::new(Outset {
+            cursor: None,
+            last: Some(last),
+            base: Some(base),
+            candidates,
+        })),
+        Err(fault) => {
+            candidates.refuse(fault);
+            try_next(last, candidates)
+        }
+    }
+}
+
 impl Outset {
-    /// Nothing is published on logs that are not those of the rows: barriers would fill the gap that
-    /// shows the loss.
-    fn barrier(self, logs: &Logs) -> Result<Barrier, Ended> {
-        let (cursor, last) = (self.cursor.as_ref(), self.last.as_ref());
-        let passed = guard::check(cursor, last, logs).map_err(Ended::halted)?;
-        let origin = origin_of(cursor, &passed);
-        let epochs = [
-            cursor.map(|cursor| cursor.epoch),
-            last.map(|last| last.frame.epoch),
-        ];
-        let epoch = epochs.into_iter().flatten().max().unwrap_or(0) + 1;
-        let (last_input, last_input_id) = match last {
-            Some(last) if !mutant::is("takeover-from-cursor") => {
-                (last.frame.last_input, last.frame.last_input_id.clone())
+    fn check(mut self, logs: &Logs) -> Result<Stage, Ended> {
+        if let Some(base) = self.base.take() {
+            match (base.check(logs), self.last.take()) {
+                (Err(fault), Some(last)) => {
+                    self.candidates.refuse(fault);
+                    return Ok(try_next(last, self.candidates));
+                }
+                (_, last) => {
+                    self.last = last;
+                    self.base = Some(base);
+                }
             }
-            // An output log that was created anew knows less than the rows.
-            Some(_) | None => (
-                cursor.and_then(|cursor| cursor.input),
-                cursor.and_then(|cursor| cursor.input_msg_id.clone()),
-            ),
-        };
-        let mut frame = OutputFrame {
-            last_input,
-            last_input_id,
-            rebuilt_from: origin.marker(),
-            ..OutputFrame::new(epoch)
-        };
-        // Where neither rows nor frames say where the fold was, it begins with the log.
-        let is_unknown = cursor.is_none() && last.is_none() && logs.input.first_seq > 1;
-        if passed.replaced || is_unknown {
-            skip_to(&mut frame, logs.input.first_seq);
+        } else {
+            self.candidates.none_needed(logs)?;
         }
-        Ok(Barrier {
-            frame,
-            expected: last.map_or(0, |last| last.seq),
-            seq: 0,
-            own: origin.own,
-            replaced: passed.replaced,
-        })
-    }
-}
-
-/// What lies before a log that was created anew will never come; the barrier says that it is covered,
-/// so that the next owner and the rows go on in the new log.
-fn skip_to(frame: &mut OutputFrame, first_seq: u64) {
-    let skipped = InputMark {
-        seq: first_seq.saturating_sub(1),
-        index: 0,
-        of: 1,
-    };
-    if frame.last_input.is_none_or(|mark| mark.seq < skipped.seq) {
-        frame.last_input = Some(skipped);
-        frame.last_input_id = None;
-    }
-}
-
-fn origin_of(cursor: Option<&Cursor>, passed: &Passed) -> Origin {
-    cursor.map_or_else(
-        || Origin::of_log(passed.output_from),
-        |cursor| cursor.origin,
-    )
-}
-
-impl Barrier {
-    fn published(self, published: Result<u64, PublishError>) -> Result<Self, Ended> {
-        match published {
-            Ok(seq) => Ok(Self { seq, ..self }),
-            Err(PublishError::Fenced { .. }) => Err(Ended::Fenced),
-            Err(error @ (PublishError::TooLarge { .. } | PublishError::Unavailable(_))) => {
-                Err(Ended::failed(error))
-            }
+        let barrier = Box::new(self.barrier(logs)?);
+        if mutant::is("takeover-skip-barrier") {
+            let seq = barrier.expected;
+            return Ok(Stage::Snapshot(Box::new(Barrier { seq, ..*barrier })));
         }
-    }
-
-    /// The rows may have moved since the cursor was read, but not on to another log or beginning.
-    fn hydrate(&self, snapshot: PartitionSnapshot, logs: &Logs) -> Result<Hydration, Ended> {
-        let cursor = snapshot.cursor.as_ref();
-        if cursor.is_some_and(|cursor| cursor.out_seq > self.seq) {
-            // Rows of frames behind the barrier are those of another owner.
-            return Err(Ended::Fenced);
-        }
-        let passed = guard::check(cursor, None, logs).map_err(Ended::halted)?;
-        let origin = origin_of(cursor, &passed);
-        if origin.own != self.own || (passed.replaced && !self.replaced) {
-            let fault = anyhow!("the rows or the logs were exchanged during the takeover");
-            return Err(Ended::Failed(fault));
-        }
-        Hydration::new(snapshot, origin, passed.output_from).context_if_halted("reading the rows")
-    }
-}
-
-/// Says where a contradiction was found.
-trait ContextIfHalted<T> {
-    fn context_if_halted(self, doing: &str) -> Result<T, Ended>;
-}
-
-impl<T> ContextIfHalted<T> for Result<T, Ended> {
-    fn context_if_halted(self, doing: &str) -> Result<T, Ended> {
-        match self {
-            Err(Ended::Halted(error)) => Err(error)
-                .with_context(|| doing.to_owned())
-                .map_err(Ended::Halted),
-            other => other,
-        }
+        Ok(Stage::Barrier(barrier))
     }
 }

@@ -18,6 +18,8 @@ pub struct Decoded {
     /// Messages that could not be read. They must be stored before the items are folded: nobody
     /// looks at them again.
     pub dead: Vec<DeadLetter>,
+    /// Bytes that the messages take in their log.
+    pub bytes: u64,
 }
 
 /// Turns the messages of a stream into items, from `next` on; an undecodable message becomes a dead
@@ -34,6 +36,7 @@ pub fn decode(stream: &str, messages: Vec<Message>, next: Position) -> Decoded {
 
 impl Decoded {
     fn add(&mut self, stream: &str, message: Message) {
+        self.bytes += message.stored_bytes as u64;
         let seq = message.seq;
         let msg_id = message.msg_id.as_deref();
         let msg_id: Option<Arc<str>> = msg_id

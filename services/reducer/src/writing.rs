@@ -43,6 +43,22 @@ pub struct Folded {
     pub payload: Bytes,
 }
 
+impl Folded {
+    /// A frame without outcomes.
+    ///
+    /// # Panics
+    /// Never: it has text keys only, and memory takes every byte.
+    pub(crate) fn without_outcomes(frame: OutputFrame) -> Self {
+        let payload = serde_json::to_vec(&frame)
+            .expect("a frame has text keys only, and memory takes every byte");
+        Self {
+            frame,
+            entries: 0,
+            payload: payload.into(),
+        }
+    }
+}
+
 impl Run {
     /// Of outcomes that take `bytes_max` bytes at most, and probably about as many as `room`.
     pub(crate) fn new(epoch: u64, bytes_max: usize, room: usize) -> Self {
@@ -103,6 +119,11 @@ impl Run {
         self.outcomes.list()
     }
 
+    /// Names the newest frame before it that announces a checkpoint.
+    pub(crate) fn set_announced_at(&mut self, announced_at: Option<u64>) {
+        self.head.announced_at = announced_at;
+    }
+
     /// Adds the hash of the state that it ends with.
     pub(crate) fn add_hash(&mut self, hash: String) {
         self.head.state_hash = Some(hash);
@@ -116,6 +137,7 @@ impl Run {
         };
         let mut rest = Self::new(self.head.epoch, self.bytes_max, 0);
         rest.head.state_hash = self.head.state_hash.take();
+        rest.head.announced_at = self.head.announced_at;
         rest.add(item, Some(outcome));
         if mutant::is("owner-drop-at-split") {
             return vec![self.folded()];

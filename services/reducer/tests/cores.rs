@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "cores/checkpoints.rs"]
+mod checkpoints;
 #[path = "cores/left.rs"]
 mod left;
 #[path = "cores/owner.rs"]

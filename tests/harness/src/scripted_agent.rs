@@ -5,7 +5,7 @@
 //! no probes. A whole fleet that does so is `nixfleet-swarm`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nixfleet_proto::wire::{
@@ -18,6 +18,8 @@ use crate::pki::{Pair, Pki};
 
 /// Pause before a refused request is sent again.
 const RETRY: Duration = Duration::from_millis(200);
+/// Longest time for which events are sent again.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Seconds for which the gateway holds a poll.
 const POLL_SECONDS: u64 = 2;
 
@@ -162,15 +164,16 @@ impl ScriptedAgent {
     /// Sends events of the last rollout until each of them is stored.
     ///
     /// # Errors
-    /// When the gateway does not answer, or refuses one for good.
+    /// When the gateway does not answer, refuses one for good, or refuses one for too long.
     pub async fn report(&mut self, events: &[HostEventBody]) -> Result<()> {
-        let mut rest = events;
+        let (mut rest, start) = (events, Instant::now());
         while !rest.is_empty() {
             let (stored, refusal) = self.send(rest).await?;
             rest = &rest[stored..];
             if let Some(refusal) = refusal {
                 let is_temporary = matches!(refusal.status, 429 | 503);
-                ensure!(is_temporary, "{}: {refusal:?}", self.hostname);
+                let is_patient = is_temporary && start.elapsed() < PATIENCE;
+                ensure!(is_patient, "{}: {refusal:?}", self.hostname);
                 tokio::time::sleep(RETRY).await;
             }
         }

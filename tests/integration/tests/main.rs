@@ -17,5 +17,6 @@ mod suite {
     mod planner;
     mod recovery;
     mod reducer;
+    mod retention;
     mod store;
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::checks::Violation;
+use crate::checks::{Counts, Violation};
 use crate::engine::trace::Output;
 use crate::run::run;
 use crate::scenario::Cut;
@@ -49,6 +49,12 @@ pub struct Summary {
     pub entries: u64,
     /// Host events that were acknowledged.
     pub acknowledged: u64,
+    /// How often the limits of the logs mattered, in all runs.
+    pub counts: Counts,
+    /// Runs in which a log was trimmed.
+    pub trimmed_runs: u64,
+    /// Runs in which a log was full, or so nearly that agents were refused.
+    pub full_runs: u64,
     /// Virtual time of all runs.
     pub virtual_time: Duration,
     /// Real time.
@@ -102,6 +108,9 @@ impl Campaign {
         summary.events += outcome.events;
         summary.entries += outcome.entries;
         summary.acknowledged += outcome.acknowledged;
+        summary.counts = summary.counts.and(outcome.counts);
+        summary.trimmed_runs += u64::from(outcome.counts.trims > 0);
+        summary.full_runs += u64::from(outcome.counts.refused + outcome.counts.held_back > 0);
         summary.virtual_time += outcome.ended_at.since_start();
         if let Some(violation) = outcome.violation {
             summary.failures.push(Failure { seed, violation });

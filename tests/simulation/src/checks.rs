@@ -1,5 +1,7 @@
 //! Tells every invariant what happened, and keeps the first one that is broken.
 
+mod retained;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -19,17 +21,22 @@ use crate::invariants::halts::Halts;
 use crate::invariants::leaders::Leaders;
 use crate::invariants::leases::OneHolder;
 use crate::invariants::once::Once;
+use crate::invariants::progress::Progress;
 use crate::invariants::recoveries::Recoveries;
+use crate::invariants::retention::Retention;
 use crate::invariants::rows::{Rows, compare_with, difference};
 use crate::invariants::tails::{self, Follow, Tails};
 use crate::invariants::waves::Waves;
 use crate::invariants::{cursors, freshness, stands};
 use crate::model::log::{Stored, Stream};
+use crate::model::objects::Objects;
 use crate::model::{Broker, Database, Log};
 use crate::reference::Reference;
 use crate::scenario::Shape;
 use crate::world::release::Release;
 use crate::world::status::Service;
+
+pub use retained::Counts;
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +58,8 @@ pub struct Checks {
     pub found: Option<Violation>,
     /// Input entries folded.
     pub entries: u64,
+    /// When everything was lost: what was asked before is of another history.
+    pub lost_at: Option<Time>,
     budgets: Budgets,
     halts: Halts,
     waves: Waves,
@@ -63,6 +72,10 @@ pub struct Checks {
     leaders: Leaders,
     acknowledged: Acknowledged,
     one_holder: OneHolder,
+    retention: Retention,
+    progress: Progress,
+    /// What happened to the logs.
+    pub counts: Counts,
     dispatched: BTreeMap<(RolloutId, Hostname), ClosureHash>,
     stopped: BTreeSet<Partition>,
     /// Entries were lost and the logs go on without them.
@@ -77,6 +90,7 @@ impl Checks {
             releases: Vec::new(),
             found: None,
             entries: 0,
+            lost_at: None,
             budgets: Budgets::default(),
             halts: Halts::default(),
             waves: Waves::default(),
@@ -89,6 +103,9 @@ impl Checks {
             leaders: Leaders::default(),
             acknowledged: Acknowledged::default(),
             one_holder: OneHolder::default(),
+            retention: Retention::default(),
+            progress: Progress::default(),
+            counts: Counts::default(),
             dispatched: BTreeMap::new(),
             stopped: BTreeSet::new(),
             is_rewound: false,
@@ -153,17 +170,24 @@ impl Checks {
     }
 
     /// A message was stored in an output log, beside an input log that begins at `begins`.
-    pub fn output_stored(&mut self, partition: Partition, message: &Stored, begins: u64) {
+    pub fn output_stored(
+        &mut self,
+        (partition, begins): (Partition, u64),
+        message: &Stored,
+        objects: &Objects,
+    ) {
         let Some(frame) = message.output().cloned() else {
             let unreadable = format!("output {} of {partition} cannot be read", message.seq);
             return self.hold("stands", Err(unreadable));
         };
+        self.rows.output(partition, message.seq, &frame);
         let epochs = self.epochs.check(partition, &frame, begins);
         self.hold("epochs", epochs);
         let tails = self.tails.output(partition, &frame, &mut self.reference);
         self.hold("tails", tails);
         let stands = stands::check(partition, &frame, &self.reference);
         self.hold("stands", stands);
+        self.announced((partition, message.seq), &frame, objects);
     }
 
     /// A turn was committed.
@@ -172,9 +196,9 @@ impl Checks {
         partition: Partition,
         (before, after): (Option<&Cursor>, &Cursor),
         snapshot: impl FnOnce() -> PartitionSnapshot,
-        broker: &Broker,
     ) {
         self.hold("cursors", cursors::check(before, after));
+        self.retention.applied(partition, after);
         let tails = self.tails.applied(partition, after, &mut self.reference);
         self.hold("tails", tails);
         if self.tails.touches(partition) {
@@ -182,8 +206,9 @@ impl Checks {
             return self.hold("rows", rows);
         }
         let pinned = &self.reference.pinned;
-        let at = (after.out_seq, broker);
-        let rows = self.rows.committed(partition, snapshot, at, pinned);
+        let rows = self
+            .rows
+            .committed(partition, snapshot, after.out_seq, pinned);
         self.hold("rows", rows);
     }
 
@@ -267,6 +292,10 @@ impl Checks {
         let last = broker.stream(Log::Output(partition)).and_then(Stream::last);
         let frame = last.and_then(|message| message.output());
         self.epochs.rewind(partition, frame.map(Rc::as_ref));
+        let output = broker.stream(Log::Output(partition));
+        let output = output.map_or(0, Stream::last_seq);
+        self.retention.tail_lost(partition, output);
+        self.rows.tail_lost(partition, output);
         let covered = tails::covered(partition, broker, database);
         let first = lost.first().map(|message| message.seq);
         let is_rewound = self
@@ -281,6 +310,7 @@ impl Checks {
     /// decided of them, stays.
     pub fn everything_lost(&mut self, now: Time) {
         self.bucket_lost(now);
+        self.lost_at = Some(now);
         self.reference.forget();
         self.budgets = Budgets::default();
         self.halts = Halts::default();
@@ -289,6 +319,7 @@ impl Checks {
         self.once = Once::default();
         self.epochs = Epochs::default();
         self.rows = Rows::default();
+        self.retention = Retention::default();
         self.recoveries = Recoveries::default();
         self.leaders = Leaders::default();
     }

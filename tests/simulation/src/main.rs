@@ -217,6 +217,18 @@ fn print_summary(summary: &Summary) {
         summary.acknowledged,
         summary.virtual_time.as_secs_f64() / 3_600.0,
     );
+    let counts = &summary.counts;
+    println!(
+        "logs trimmed {} times in {} runs; {} messages and {} requests refused for want of room in {} \
+         runs; {} checkpoints, rows restored {} times",
+        counts.trims,
+        summary.trimmed_runs,
+        counts.refused,
+        counts.held_back,
+        summary.full_runs,
+        counts.checkpoints,
+        counts.restored,
+    );
 }
 
 fn print_failures(arguments: &Arguments, summary: &Summary, cut: &Cut) {
@@ -258,6 +270,13 @@ fn summary_json(campaign: &Campaign, summary: &Summary) -> serde_json::Value {
         "entries": summary.entries,
         "acknowledged": summary.acknowledged,
         "virtualHours": summary.virtual_time.as_secs_f64() / 3_600.0,
+        "checkpoints": summary.counts.checkpoints,
+        "restored": summary.counts.restored,
+        "trims": summary.counts.trims,
+        "trimmedRuns": summary.trimmed_runs,
+        "refused": summary.counts.refused,
+        "heldBack": summary.counts.held_back,
+        "fullRuns": summary.full_runs,
     })
 }
 

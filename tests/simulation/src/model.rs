@@ -4,8 +4,9 @@ pub mod broker;
 pub mod database;
 pub mod kv;
 pub mod log;
+pub mod objects;
 pub mod op;
 
 pub use broker::Broker;
-pub use database::{Backup, Database, DispatchRow, Turn};
-pub use op::{Log, Op, Reply, Server};
+pub use database::{ArchiveMark, Backup, Database, DispatchRow, Restore, Turn};
+pub use op::{Log, Op, Remembered, Reply, Server};

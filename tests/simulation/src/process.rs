@@ -2,9 +2,11 @@
 
 pub mod applier;
 pub mod board;
+pub mod eventlog;
 pub mod fenced;
 pub mod ingest;
 pub mod lease;
+pub mod log_room;
 pub mod planner;
 pub mod publisher;
 pub mod reader;
@@ -18,6 +20,7 @@ use crate::world::env::Env;
 use crate::world::event::{Alive, Caller, Request, Route};
 use crate::world::status::Service;
 use applier::Applier;
+use eventlog::Eventlog;
 use ingest::Ingest;
 use planner::Planner;
 use reducer::Reducer;
@@ -33,6 +36,8 @@ pub enum Process {
     Applier(Box<Applier>),
     /// A planner.
     Planner(Box<Planner>),
+    /// An archive.
+    Eventlog(Box<Eventlog>),
 }
 
 impl Process {
@@ -43,6 +48,7 @@ impl Process {
             Service::Planner => Some(Self::Planner(Box::new(Planner::start(me, env)))),
             Service::Reducer => Some(Self::Reducer(Box::new(Reducer::start(me, env)))),
             Service::Applier => Some(Self::Applier(Box::new(Applier::start(me, env)))),
+            Service::Eventlog => Some(Self::Eventlog(Box::new(Eventlog::start(me, env)))),
         }
     }
 
@@ -53,6 +59,7 @@ impl Process {
             Self::Planner(planner) => planner.take(route, answer, env),
             Self::Reducer(reducer) => reducer.take(route, answer, env),
             Self::Applier(applier) => applier.take(route, answer, env),
+            Self::Eventlog(eventlog) => eventlog.take(route, answer, env),
         }
     }
 
@@ -60,7 +67,7 @@ impl Process {
     pub fn request(&mut self, request: Request, env: &mut Env) {
         match self {
             Self::Ingest(ingest) => ingest.request(request, env),
-            Self::Planner(_) | Self::Reducer(_) | Self::Applier(_) => {}
+            Self::Planner(_) | Self::Reducer(_) | Self::Applier(_) | Self::Eventlog(_) => {}
         }
     }
 
@@ -74,7 +81,7 @@ impl Process {
     ) {
         match self {
             Self::Reducer(reducer) => reducer.heartbeat(partition, heartbeat, asked, env),
-            Self::Ingest(_) | Self::Planner(_) | Self::Applier(_) => {}
+            Self::Ingest(_) | Self::Planner(_) | Self::Applier(_) | Self::Eventlog(_) => {}
         }
     }
 
@@ -85,6 +92,7 @@ impl Process {
             Self::Planner(planner) => Some(planner.leases()),
             Self::Reducer(reducer) => Some(reducer.leases()),
             Self::Applier(applier) => Some(applier.leases()),
+            Self::Eventlog(eventlog) => Some(eventlog.leases()),
         }
     }
 
@@ -95,6 +103,7 @@ impl Process {
             Self::Planner(planner) => planner.stop(env),
             Self::Reducer(reducer) => reducer.stop(env),
             Self::Applier(applier) => applier.stop(env),
+            Self::Eventlog(eventlog) => eventlog.stop(env),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::checks::Violation;
+use crate::checks::{Counts, Violation};
 use crate::engine::Time;
 use crate::engine::trace::{Output, Trace};
 use crate::scenario::{Cut, Scenario};
@@ -30,6 +30,7 @@ pub fn run(seed: u64, cut: &Cut, output: Output) -> Outcome {
             events: 0,
             entries: 0,
             acknowledged: 0,
+            counts: Counts::default(),
             lines: Vec::new(),
         }
     })

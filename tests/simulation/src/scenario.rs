@@ -1,10 +1,12 @@
 //! What a seed stands for: the shape of a run and what goes wrong in it.
 
 pub mod fault;
+mod log_limits;
 mod noise;
 mod shape;
 
-pub use fault::{Disaster, Fault, FaultKind, Tails};
+pub use fault::{CheckpointLoss, Fault, FaultKind, Holding, RowLoss, Tails};
+pub use log_limits::LogLimits;
 pub use noise::Noise;
 pub use shape::{BudgetShape, Caps, ChannelShape, HostShape, Shape, TAGS};
 

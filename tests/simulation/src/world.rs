@@ -1,5 +1,6 @@
 //! The world of a run: hosts, processes, servers, and the order in which things happen to them.
 
+mod checkpoint_loss;
 pub mod detail;
 pub mod env;
 pub mod event;
@@ -16,7 +17,7 @@ pub mod status;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::checks::Violation;
+use crate::checks::{Counts, Violation};
 use crate::engine::{Time, Trace};
 use crate::model::{Backup, Reply};
 use crate::process::Process;
@@ -63,6 +64,8 @@ pub struct Outcome {
     pub entries: u64,
     /// Events of hosts that were acknowledged.
     pub acknowledged: u64,
+    /// How often the limits of the logs mattered.
+    pub counts: Counts,
     /// Lines of the trace, when they were kept.
     pub lines: Vec<String>,
 }
@@ -136,13 +139,19 @@ impl World {
             events: self.events,
             entries: self.env.checks.entries,
             acknowledged: self.env.checks.acknowledged_count(),
+            counts: self.env.checks.counts,
             lines: trace.kept().to_vec(),
         }
     }
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Arrive(caller, op) => serve::serve(&mut self.env, caller, &op),
+            Event::Arrive(caller, op) => {
+                serve::serve(&mut self.env, caller, &op);
+                if let Some(loss) = self.env.loss_at_trim.take_if(|_| op.is_trim()) {
+                    self.lose_rows(loss);
+                }
+            }
             Event::Replied(caller, reply) => self.answered(caller, Some(reply)),
             Event::Expired(caller) => self.answered(caller, None),
             Event::Heartbeat(to, partition, heartbeat, asked) => {

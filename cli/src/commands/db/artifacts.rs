@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use nixfleet_proto::{ManifestHash, PinnedManifest, PinnedSet};
+use nixfleet_proto::{CheckpointRef, ManifestHash, PinnedManifest, PinnedSet};
 use nixfleet_store::Store;
 use nixfleet_trust::{Unpinned, canonical_hash};
 
@@ -73,6 +73,15 @@ impl<'a> Artifacts<'a> {
                  directory of its release with --manifests"
             ))
         })
+    }
+
+    /// The bytes of a checkpoint, when they are archived.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn checkpoint(&self, named: &CheckpointRef) -> Result<Option<Vec<u8>>, Failure> {
+        let hash = ManifestHash::from(named.hash.as_str());
+        self.store.artifact(&hash).await.or_database()
     }
 
     async fn bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, Failure> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use nixfleet_proto::CheckpointRef;
+use nixfleet_proto::rows::turns_from_snapshot;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{MAX_PARTITIONS, Names, Partition};
 use nixfleet_replay::{Difference, Replay};
@@ -22,7 +24,9 @@ use crate::table::{add_row, or_dash, render, table};
 /// Writes the domain tables anew from the archive
 #[derive(Debug, Args)]
 #[command(after_help = "\
-For a log that was trimmed before it was applied, and for tables that nixfleet db verify finds wrong.\n\
+For tables that nixfleet db verify finds wrong, and for tables that are older than the logs when no\n\
+checkpoint can be used: appliers write tables that are gone or older than the logs by themselves. An\n\
+archive that misses a part is replayed from the checkpoint behind it.\n\
 Stop every applier first; leave eventlog running, so that the archive reaches the end of the log. All\n\
 tables change in one transaction: readers wait, and what fails changes nothing. Afterwards appliers\n\
 and reducers go on exactly behind what was rebuilt. `hosts` comes from heartbeats and stays.\n\
@@ -51,8 +55,18 @@ pub struct Arguments {
 struct Planned {
     partition: Partition,
     archived: ArchivedStream,
+    /// The checkpoint that the archive goes on from, where it misses a part.
+    base: Option<CheckpointRef>,
     /// Where the tables stand now.
     covered: Option<u64>,
+}
+
+impl Planned {
+    /// First output sequence that is replayed.
+    fn begins(&self) -> u64 {
+        let base = self.base.as_ref().map(CheckpointRef::next_output);
+        base.unwrap_or(self.archived.first)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -112,6 +126,7 @@ async fn plan(store: &Store, audit: &Audit<'_>, names: &Names) -> Result<Vec<Pla
             (Some(archived), covered) => plan.push(Planned {
                 partition,
                 archived,
+                base: audit.base(&stream).await.or_database()?,
                 covered,
             }),
             (None, Some(_)) => {
@@ -133,7 +148,8 @@ async fn plan(store: &Store, audit: &Audit<'_>, names: &Names) -> Result<Vec<Pla
 }
 
 fn check(plan: &[Planned], accepts_loss: bool) -> Result<(), Failure> {
-    let cut = plan.iter().find(|planned| planned.archived.first > 1);
+    let is_cut = |planned: &&Planned| planned.archived.first > 1 && planned.base.is_none();
+    let cut = plan.iter().find(is_cut);
     match cut {
         Some(planned) if !accepts_loss => Err(Failure::refused(anyhow!(
             "the archive of {} begins at {}, not with the first frame: rollouts that were opened \
@@ -152,7 +168,7 @@ fn confirm(plan: &[Planned]) -> Result<(), Failure> {
         let cells = [
             planned.partition.to_string(),
             or_dash(planned.covered),
-            planned.archived.first.to_string(),
+            planned.begins().to_string(),
             planned.archived.mark.sequence.to_string(),
         ];
         add_row(&mut shown, cells);
@@ -199,7 +215,8 @@ async fn rebuild_one(
         input.with_context(|| format!("the input of partition {partition} is not archived"));
     let cursor = cursor(&replay, &input.map_err(Failure::refused)?, ts);
     let mut written = 0;
-    for rows in nixfleet_replay::rows::rows(&replay) {
+    let snapshot = replay.state().freeze().rows(cursor.clone());
+    for rows in turns_from_snapshot(&snapshot) {
         let applied = rebuild.write(partition, &rows).await.map_err(unreachable)?;
         written += applied.rows;
     }
@@ -227,6 +244,7 @@ fn cursor(replay: &Replay, input: &ArchivedStream, ts: chrono::DateTime<chrono::
         leader_epoch: replay.state().leader_epoch(),
         clock: replay.clock(),
         origin: replay.origin(),
+        checkpoints: replay.checkpoints().clone(),
     }
 }
 

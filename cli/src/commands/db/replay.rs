@@ -1,9 +1,11 @@
 //! Driving a replay with what the archive holds.
 
+use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use indicatif::ProgressBar;
-use nixfleet_proto::OutputFrame;
+use nixfleet_checkpoint::Checkpoint;
 use nixfleet_proto::subject::{Names, Partition};
+use nixfleet_proto::{CheckpointRef, OutputFrame};
 use nixfleet_replay::{InputItem, Replay, Unreadable};
 use nixfleet_store::{ArchivedStream, Audit};
 
@@ -51,9 +53,16 @@ impl<'a> Source<'a> {
         let Some(output) = self.audit.archived(&stream).await.or_database()? else {
             return Ok(Err("nothing is archived".to_owned()));
         };
-        let mut from = output.first;
+        let base = self.audit.base(&stream).await.or_database()?;
+        let mut from = match &base {
+            Some(base) => base.next_output(),
+            None => output.first,
+        };
         let followed = loop {
-            *replay = Replay::new();
+            *replay = match &base {
+                Some(base) => self.restored(partition, base).await?,
+                None => Replay::new(),
+            };
             match self.follow(replay, partition, &output, (from, to)).await? {
                 // The tables were lost once and built again from later frames only.
                 Err(Unreadable::KnowsMore(fault)) if fault.owner > from => from = fault.owner,
@@ -66,6 +75,25 @@ impl<'a> Source<'a> {
             Ok(_) => Err(format!("the archived frames end at {last} instead of {to}")),
             Err(fault) => Err(fault.to_string()),
         })
+    }
+
+    /// The state at a checkpoint whose bytes are archived.
+    async fn restored(
+        &self,
+        partition: Partition,
+        named: &CheckpointRef,
+    ) -> Result<Replay, Failure> {
+        let refused = |fault: String| {
+            Failure::refused(anyhow!(
+                "checkpoint {} from which the archive of partition {partition} goes on: {fault}",
+                named.hash
+            ))
+        };
+        let bytes = self.artifacts.checkpoint(named).await?;
+        let bytes = bytes.ok_or_else(|| refused("its bytes are not archived".to_owned()))?;
+        let read = Checkpoint::read(&bytes, partition.number(), named);
+        let checkpoint = read.map_err(|error| refused(format!("{:#}", anyhow!(error))))?;
+        Replay::from_checkpoint(checkpoint).map_err(refused)
     }
 
     /// What of the input of a partition is archived.

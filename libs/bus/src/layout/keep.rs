@@ -115,7 +115,8 @@ impl Bus {
         let leases = format!("KV_{}", names.lease_bucket());
         let mut streams = vec![leases.clone(), names.dead_stream()];
         if all {
-            streams.push(format!("OBJ_{}", names.manifest_bucket()));
+            let buckets = [names.manifest_bucket(), names.checkpoint_bucket()];
+            streams.extend(buckets.map(|bucket| format!("OBJ_{bucket}")));
             let wanted = wanted::streams(self.config(), names);
             streams.extend(wanted.into_iter().map(|wanted| wanted.name));
         }

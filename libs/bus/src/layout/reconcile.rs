@@ -1,5 +1,7 @@
 //! What to do about a stream that exists already: adopt it, widen it, or refuse it.
 
+use std::time::Duration;
+
 use async_nats::jetstream::stream::Config;
 
 /// What the wanted configuration asks of an existing stream.
@@ -29,6 +31,13 @@ pub(crate) fn reconcile(
             return Err(format!("its {property} are not those of this layout"));
         }
     }
+    if existing.deny_purge && !wanted.deny_purge {
+        return Err(
+            "it denies purging for ever, so that it cannot be trimmed: empty the store of \
+                    NATS, so that its streams are created above the tables"
+                .to_owned(),
+        );
+    }
     let mut kept = Vec::new();
     let mut widen = |name: &str, old: i64, new: i64| {
         let unlimited = |limit: i64| if limit <= 0 { i64::MAX } else { limit };
@@ -50,11 +59,13 @@ pub(crate) fn reconcile(
         existing.max_messages_per_subject,
         wanted.max_messages_per_subject,
     );
-    if wanted.max_age < existing.max_age {
+    let unlimited = |age: Duration| if age.is_zero() { Duration::MAX } else { age };
+    if unlimited(wanted.max_age) < unlimited(existing.max_age) {
         let (old, new) = (existing.max_age.as_secs(), wanted.max_age.as_secs());
         kept.push(format!("max_age stays at {old} s instead of {new} s"));
+    } else {
+        update.max_age = wanted.max_age;
     }
-    update.max_age = existing.max_age.max(wanted.max_age);
     update.duplicate_window = existing.duplicate_window.max(wanted.duplicate_window);
     if wanted.num_replicas < existing.num_replicas {
         let (old, new) = (existing.num_replicas, wanted.num_replicas);
@@ -113,7 +124,7 @@ mod tests {
             ..input()
         };
         assert_eq!(change, Change::Update(Box::new(expected)));
-        assert_eq!(kept, ["max_age stays at 604800 s instead of 60 s"]);
+        assert_eq!(kept, ["max_age stays at 0 s instead of 60 s"]);
         let small = Config {
             max_bytes: 1,
             ..input()
@@ -130,6 +141,27 @@ mod tests {
         };
         let (change, _) = reconcile(&open, &input()).unwrap();
         assert_eq!(change, Change::Update(Box::new(input())));
+    }
+
+    #[test]
+    fn a_limit_of_age_is_lifted_where_none_is_wanted() {
+        let aged = Config {
+            max_age: Duration::from_secs(60),
+            ..input()
+        };
+        let (change, kept) = reconcile(&aged, &input()).unwrap();
+        assert_eq!(change, Change::Update(Box::new(input())));
+        assert!(kept.is_empty());
+    }
+
+    #[test]
+    fn a_log_that_can_never_be_trimmed_is_refused() {
+        let denied = Config {
+            deny_purge: true,
+            ..input()
+        };
+        let reason = reconcile(&denied, &input()).unwrap_err();
+        assert!(reason.contains("cannot be trimmed"), "{reason}");
     }
 
     #[test]

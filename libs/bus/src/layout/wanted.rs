@@ -1,4 +1,7 @@
 //! The streams a fleet needs.
+//!
+//! The logs of partitions are trimmed when nobody needs their oldest messages any more, and never by
+//! age: what is old and not covered by a checkpoint is still needed.
 
 use std::time::Duration;
 
@@ -15,7 +18,7 @@ pub(crate) fn streams(config: &BusConfig, names: &Names) -> Vec<Config> {
     for partition in Partition::all(config.partitions) {
         streams.push(Config {
             max_bytes: bytes(config.input_max_bytes),
-            max_age: days(config.input_max_age_days),
+            deny_purge: false,
             ..log(
                 config,
                 names.input_stream(partition),
@@ -24,7 +27,7 @@ pub(crate) fn streams(config: &BusConfig, names: &Names) -> Vec<Config> {
         });
         streams.push(Config {
             max_bytes: bytes(config.output_max_bytes),
-            max_age: days(config.output_max_age_days),
+            deny_purge: false,
             ..log(
                 config,
                 names.output_stream(partition),

@@ -46,7 +46,7 @@ const RECORD_BYTES: usize = 4 + 8 + 8 + 2 + 8;
 const HEADERS_LENGTH_BYTES: usize = 4;
 
 /// Source: `fileStoreMsgSizeRaw` of nats-server.
-fn stored_bytes(subject: &str, headers: Option<&HeaderMap>, payload: &[u8]) -> usize {
+pub(crate) fn stored_bytes(subject: &str, headers: Option<&HeaderMap>, payload: &[u8]) -> usize {
     let headers = headers.filter(|headers| !headers.is_empty());
     let headers = headers.map_or(0, |headers| HEADERS_LENGTH_BYTES + header_bytes(headers));
     RECORD_BYTES + subject.len() + headers + payload.len()

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use nixfleet_proto::outcome::Opened;
+use nixfleet_proto::snapshot::Cause;
 use nixfleet_proto::{
     Effect, HostRecord, Hostname, ManifestHash, Outcome, Pinned, Position, RolloutId,
-    RolloutRecord, Verdict,
+    RolloutRecord, Timestamp, Verdict, column_time,
 };
 
 use super::share::Topologies;
 use super::tally::Tally;
-use super::{HostEntry, PartitionState, PinnedSet, Rollout};
+use super::{Held, HostEntry, PartitionState, PinnedSet, ProbeFailures, Rollout};
 
 /// An outcome that does not fit the state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,9 +103,9 @@ fn opened_rollout(
             record: Arc::new(record),
             wave: host.wave_index,
             staged: host.staged,
-            queued_at: None,
             candidate: false,
             position: outcome.position,
+            outstanding: None,
         })
         .collect();
     Rollout {
@@ -114,7 +115,6 @@ fn opened_rollout(
         pinned: Arc::clone(pinned),
         position: outcome.position,
         hosts,
-        probe_failures: Default::default(),
         blocks: Default::default(),
         topologies: Topologies::default(),
     }
@@ -175,18 +175,15 @@ fn absorb_effect(
             hostname,
             probe_name,
             failures,
-            ..
+            observed_at,
         } => {
+            let cause = cause_in_columns(outcome, *observed_at);
+            let controls = failures.clone();
+            let failures = ProbeFailures { controls, cause };
+            // Rows of a host that is not there could not be written either.
             let rollout = rollout_mut(state, rollout_id)?;
-            let key = (hostname.clone(), probe_name.clone());
-            if failures.is_empty() {
-                rollout.probe_failures.remove(&key);
-            } else {
-                // One control named twice in a result is one failure.
-                let mut failures = failures.clone();
-                failures.sort();
-                failures.dedup();
-                rollout.probe_failures.insert(key, failures);
+            if let Some(host) = rollout.hosts.get_mut(hostname) {
+                host.set_failures(probe_name.clone(), failures);
             }
         }
         Effect::InsertQuarantine {
@@ -196,7 +193,7 @@ fn absorb_effect(
             let closures = state.quarantines.entry(channel.clone()).or_default();
             closures
                 .entry(closure_hash.clone())
-                .or_insert(outcome.position);
+                .or_insert(cause_in_columns(outcome, outcome.at));
         }
         Effect::RemoveQuarantine {
             channel,
@@ -211,17 +208,20 @@ fn absorb_effect(
             rollout_id,
             hostname,
             ..
-        } => host_mut(state, rollout_id, hostname)?.queued_at = Some(outcome.at),
+        } => {
+            // Exact: the dispatch has a record.
+            let queued = Some(Cause {
+                position: outcome.position,
+                at: outcome.at,
+            });
+            host_mut(state, rollout_id, hostname)?.set_queued(queued);
+        }
         Effect::RemoveDispatch {
             rollout_id,
             hostname,
-        } => host_mut(state, rollout_id, hostname)?.queued_at = None,
+        } => host_mut(state, rollout_id, hostname)?.set_queued(None),
         Effect::CancelDispatches { rollout_id } => {
-            let rollout = rollout_mut(state, rollout_id)?;
-            rollout
-                .hosts
-                .values_mut()
-                .for_each(|host| host.queued_at = None);
+            rollout_mut(state, rollout_id)?.hosts.cancel_dispatches();
         }
         Effect::SetRecoveryCandidate {
             rollout_id,
@@ -238,8 +238,11 @@ fn absorb_effect(
             if holds.is_empty() {
                 rollout.blocks.remove(&(*wave, *gate));
             } else {
-                let held = (outcome.position, holds.clone());
-                rollout.blocks.insert((*wave, *gate), held);
+                let held = Held {
+                    holds: holds.clone(),
+                    cause: cause_in_columns(outcome, outcome.at),
+                };
+                rollout.blocks.insert((*wave, *gate), Arc::new(held));
             }
         }
         // The records above already say so.
@@ -247,6 +250,15 @@ fn absorb_effect(
         Effect::UpdateCurrentWave { .. } | Effect::HaltLifted { .. } => {}
     }
     Ok(())
+}
+
+/// Rows without a record have their time in a column only: a state that is restored from them must be the
+/// one that was folded.
+fn cause_in_columns(outcome: &Outcome, at: Timestamp) -> Cause {
+    Cause {
+        position: outcome.position,
+        at: column_time(at),
+    }
 }
 
 fn rollout_mut<'a>(

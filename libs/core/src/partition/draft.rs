@@ -120,7 +120,7 @@ impl Draft {
 fn leave_pending(host: &HostEntry) -> Vec<Effect> {
     let rollout_id = &host.record.rollout_id;
     let hostname = &host.record.hostname;
-    let dispatch = host.queued_at.map(|_| Effect::RemoveDispatch {
+    let dispatch = host.is_queued().then(|| Effect::RemoveDispatch {
         rollout_id: rollout_id.clone(),
         hostname: hostname.clone(),
     });

@@ -48,12 +48,15 @@ pub(super) fn hash(state: &PartitionState) -> String {
 fn add_rollout(hasher: &mut Hasher, rollout: &Rollout) {
     hasher.add(&(&rollout.record, &rollout.manifest_hash, rollout.hosts.len()));
     for host in rollout.hosts.values() {
-        hasher.add(&(&host.record, host.queued_at, host.recovery_candidate()));
+        let queued_at = host.queued().map(|queued| queued.at);
+        hasher.add(&(&host.record, queued_at, host.recovery_candidate()));
     }
-    for (probe, failures) in &rollout.probe_failures {
-        hasher.add(&(probe, failures));
+    for host in rollout.hosts.values() {
+        for (probe, failures) in host.probe_failures() {
+            hasher.add(&((&host.record.hostname, probe), &failures.controls));
+        }
     }
-    for (gate, (_, holds)) in &rollout.blocks {
-        hasher.add(&(gate, holds));
+    for (gate, held) in &rollout.blocks {
+        hasher.add(&(gate, &held.holds));
     }
 }

@@ -1,11 +1,15 @@
-//! The hosts of one rollout: in the order of their names, found by name in one step.
+//! The hosts of one rollout: in the order of their names, found by name in one step, copied on write.
 //!
 //! The set is made once, when the rollout opens or is restored, and no host ever leaves it, so a
-//! sorted vector gives the order and a table of places in it answers lookups. The table is never
+//! sorted sequence gives the order and a table of places in it answers lookups. The table is never
 //! walked: its order would differ between runs.
+//!
+//! Entries lie in chunks that clones share: a clone of a million hosts takes a fraction of a
+//! millisecond, and a chunk is copied when one of its entries changes while a clone lives.
 
 use std::hash::BuildHasher;
 use std::ops::Index;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -13,17 +17,20 @@ use nixfleet_proto::Hostname;
 
 use super::HostEntry;
 
+/// Entries of a chunk: what one change copies at most while a clone lives, some ten microseconds.
+const CHUNK: usize = 256;
+
 /// Host entries by name.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {
-    entries: Vec<HostEntry>,
-    places: HashTable<u32>,
+    chunks: Vec<Arc<[HostEntry]>>,
+    places: Arc<HashTable<u32>>,
 }
 
 impl Hosts {
     /// The entry of a host.
     pub fn get(&self, hostname: &(impl AsRef<str> + ?Sized)) -> Option<&HostEntry> {
-        self.entries.get(self.place(hostname.as_ref())?)
+        Some(self.at(self.place(hostname.as_ref())?))
     }
 
     /// True when the host is one of them.
@@ -33,45 +40,55 @@ impl Hosts {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.places.len()
     }
 
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.chunks.is_empty()
     }
 
     /// Entries in the order of their names.
-    pub fn values(&self) -> std::slice::Iter<'_, HostEntry> {
-        self.entries.iter()
+    pub fn values(&self) -> impl Iterator<Item = &HostEntry> + Clone {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
     /// Names in their order.
     pub fn keys(&self) -> impl Iterator<Item = &Hostname> {
-        self.entries.iter().map(|entry| &entry.record.hostname)
+        self.values().map(|entry| &entry.record.hostname)
     }
 
     pub(super) fn get_mut(&mut self, hostname: &Hostname) -> Option<&mut HostEntry> {
         let place = self.place(hostname.as_str())?;
-        self.entries.get_mut(place)
+        let chunk = Arc::make_mut(&mut self.chunks[place / CHUNK]);
+        Some(&mut chunk[place % CHUNK])
     }
 
-    pub(super) fn values_mut(&mut self) -> std::slice::IterMut<'_, HostEntry> {
-        self.entries.iter_mut()
+    /// Removes every queued dispatch. Chunks without one stay shared.
+    pub(super) fn cancel_dispatches(&mut self) {
+        for chunk in &mut self.chunks {
+            if chunk.iter().any(HostEntry::is_queued) {
+                let entries = Arc::make_mut(chunk).iter_mut();
+                entries.for_each(|entry| entry.set_queued(None));
+            }
+        }
     }
 
     /// The entry of a host, or rarely another: it is not looked whether the name is the same, so that
     /// nothing but the table is read.
     pub(super) fn guess(&self, hostname: &Hostname) -> Option<&HostEntry> {
         let place = self.places.iter_hash(hash(hostname.as_str())).next()?;
-        self.entries.get(*place as usize)
+        Some(self.at(*place as usize))
     }
 
     fn place(&self, hostname: &str) -> Option<usize> {
-        let is_it =
-            |place: &u32| self.entries[*place as usize].record.hostname.as_str() == hostname;
+        let is_it = |place: &u32| self.at(*place as usize).record.hostname.as_str() == hostname;
         let place = self.places.find(hash(hostname), is_it)?;
         Some(*place as usize)
+    }
+
+    fn at(&self, place: usize) -> &HostEntry {
+        &self.chunks[place / CHUNK][place % CHUNK]
     }
 }
 
@@ -90,13 +107,21 @@ impl FromIterator<HostEntry> for Hosts {
             let rehash = |place: &u32| hash(entries[*place as usize].record.hostname.as_str());
             places.insert_unique(hash(entry.record.hostname.as_str()), place, rehash);
         }
-        Self { entries, places }
+        let mut entries = entries.into_iter();
+        let chunks = std::iter::from_fn(|| {
+            let chunk: Arc<[HostEntry]> = entries.by_ref().take(CHUNK).collect();
+            (!chunk.is_empty()).then_some(chunk)
+        });
+        Self {
+            chunks: chunks.collect(),
+            places: Arc::new(places),
+        }
     }
 }
 
 impl PartialEq for Hosts {
     fn eq(&self, other: &Self) -> bool {
-        self.entries == other.entries
+        self.chunks == other.chunks
     }
 }
 
@@ -137,9 +162,9 @@ mod tests {
             record: record.into(),
             wave,
             staged: true,
-            queued_at: None,
             candidate: false,
             position: Position::default(),
+            outstanding: None,
         }
     }
 
@@ -171,5 +196,33 @@ mod tests {
         let waves: Vec<_> = hosts.values().map(|host| host.wave).collect();
         assert_eq!(waves, [1, 2]);
         assert_eq!(hosts["b"].wave, 2);
+    }
+
+    #[test]
+    fn a_clone_keeps_what_changes_behind_it() {
+        let names: Vec<String> = (0..1_000).map(|number| format!("h{number:04}")).collect();
+        let mut hosts: Hosts = names.iter().map(|name| entry(name, 0)).collect();
+        let before = hosts.clone();
+        hosts.get_mut(&"h0300".into()).unwrap().wave = 7;
+        assert_eq!((before["h0300"].wave, hosts["h0300"].wave), (0, 7));
+        assert_ne!(before, hosts);
+        // One chunk was copied, the others are shared.
+        let shared = before.chunks.iter().zip(&hosts.chunks);
+        let shared = shared.filter(|(before, now)| Arc::ptr_eq(before, now));
+        assert_eq!(shared.count(), hosts.chunks.len() - 1);
+    }
+
+    #[test]
+    fn cancelling_dispatches_copies_only_chunks_that_have_one() {
+        let names: Vec<String> = (0..1_000).map(|number| format!("h{number:04}")).collect();
+        let mut hosts: Hosts = names.iter().map(|name| entry(name, 0)).collect();
+        let queued = Some(Default::default());
+        hosts.get_mut(&"h0999".into()).unwrap().set_queued(queued);
+        let before = hosts.clone();
+        hosts.cancel_dispatches();
+        assert!(before["h0999"].is_queued() && !hosts["h0999"].is_queued());
+        let shared = before.chunks.iter().zip(&hosts.chunks);
+        let shared = shared.filter(|(before, now)| Arc::ptr_eq(before, now));
+        assert_eq!(shared.count(), hosts.chunks.len() - 1);
     }
 }

@@ -160,7 +160,7 @@ fn queue_dispatch(
     if record.state != HostState::Pending {
         return Err(Rejection::illegal(record.state.name(), "QueueDispatch"));
     }
-    if host.queued_at.is_some() {
+    if host.is_queued() {
         let state = "Pending with a queued dispatch";
         return Err(Rejection::illegal(state, "QueueDispatch"));
     }

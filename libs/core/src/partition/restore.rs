@@ -8,7 +8,7 @@ use nixfleet_proto::{Hostname, ManifestHash, RolloutId};
 
 use super::share::Topologies;
 use super::tally::Tally;
-use super::{HostEntry, Hosts, PartitionState, PinnedSet, Rollout};
+use super::{Held, HostEntry, Hosts, PartitionState, PinnedSet, Rollout};
 use crate::host::Fault;
 use crate::{host, rollout};
 
@@ -78,26 +78,24 @@ impl PartitionState {
         restore_hosts(&mut state, snapshot.hosts)?;
         for row in snapshot.quarantines {
             let closures = state.quarantines.entry(row.channel).or_default();
-            closures.insert(row.closure_hash, row.position);
+            closures.insert(row.closure_hash, row.cause);
         }
         for row in snapshot.probe_failures {
             let rollout = rollout_mut(&mut state, &row.rollout_id)?;
-            let key = (row.hostname, row.probe_name);
-            let failures = rollout.probe_failures.entry(key).or_default();
-            failures.push(row.control);
+            let host = rollout.hosts.get_mut(&row.hostname);
+            let host = host.ok_or_else(|| unknown_host(&row.rollout_id, &row.hostname))?;
+            host.add_failure(row.probe_name, row.control, row.cause);
         }
         for row in snapshot.blocks {
             let rollout = rollout_mut(&mut state, &row.rollout_id)?;
-            let held = (row.position, row.holds);
-            rollout.blocks.insert((row.wave, row.gate), held);
+            let held = Held {
+                holds: row.holds,
+                cause: row.cause,
+            };
+            rollout.blocks.insert((row.wave, row.gate), Arc::new(held));
         }
         for rollout in state.rollouts.values_mut() {
             rollout.tally = Tally::of(&rollout.hosts, &rollout.record.waived_hosts);
-            // Rows come in any order; the fold keeps failures sorted.
-            rollout
-                .probe_failures
-                .values_mut()
-                .for_each(|controls| controls.sort());
         }
         Ok(state)
     }
@@ -128,7 +126,6 @@ fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, Resto
         pinned,
         position,
         hosts: Hosts::default(),
-        probe_failures: BTreeMap::new(),
         blocks: BTreeMap::new(),
         topologies: Topologies::default(),
         tally: Tally::default(),
@@ -171,7 +168,7 @@ fn join_hosts(
             hostname: hostname.clone(),
             fault,
         })?;
-        let mut record = row.record;
+        let mut record = Arc::unwrap_or_clone(row.record);
         record.hostname = hostname.clone();
         record.rollout_id = rollout.record.rollout_id.clone();
         record.channel = rollout.record.channel.clone();
@@ -179,14 +176,16 @@ fn join_hosts(
             record.target_closure = host.target_closure.clone();
         }
         rollout.topologies.settle(&mut record);
-        hosts.push(HostEntry {
+        let mut entry = HostEntry {
             record: Arc::new(record),
             wave: host.wave_index,
             staged: host.staged,
-            queued_at: row.queued_at,
             candidate: row.recovery_candidate.is_some(),
             position: row.position,
-        });
+            outstanding: None,
+        };
+        entry.set_queued(row.queued);
+        hosts.push(entry);
     }
     match rows.keys().next() {
         Some(hostname) => Err(unknown_host(rollout_id, hostname)),

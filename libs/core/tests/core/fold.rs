@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use chrono::TimeDelta;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
+use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{
     Accepted, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, Hostname, OnHealthFailure,
-    OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutEvent, RolloutState, Verdict,
+    OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus, Reason, RolloutEvent,
+    RolloutState, Verdict,
 };
 
 use crate::samples::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
@@ -194,6 +197,64 @@ fn names(events: &[RolloutEvent]) -> Vec<&'static str> {
     events.iter().map(RolloutEvent::name).collect()
 }
 
+/// A state restored from rows must be the one that was folded, and these rows have no record.
+#[test]
+fn times_that_are_in_columns_only_count_microseconds_in_the_state_as_well() {
+    let mut fold = Fold::new(OnHealthFailure::RollbackAndHalt);
+    let exact = at(1) + TimeDelta::nanoseconds(123_456_789);
+    let in_columns = at(1) + TimeDelta::microseconds(123_456);
+    let apply = |fold: &mut Fold, entry: Entry| {
+        fold.accept(Entry {
+            received_at: exact,
+            ..entry
+        });
+    };
+    apply(&mut fold, planned(1, 1, queue("a")));
+    let rollout = |fold: &Fold| fold.state.rollouts()[&id("stable@4f")].clone();
+    let queued = rollout(&fold).hosts["a"].queued().unwrap();
+    assert_eq!(queued.at, exact, "a dispatch has a record");
+    fold.tell("a", ack());
+    fold.tell("a", completed("a"));
+    let probes = vec![ProbeDeclaration {
+        probe_name: "http".into(),
+        kind: "http".to_owned(),
+        mode: ProbeMode::Enforce,
+    }];
+    let declared_at = at(1);
+    fold.tell(
+        "a",
+        HostEventBody::ProbeTopologyDeclared {
+            probes,
+            declared_at,
+        },
+    );
+    let failed = HostEventBody::ProbeResult {
+        probe_name: "http".into(),
+        mode: ProbeMode::Enforce,
+        status: ProbeStatus::Fail,
+        observed_at: exact,
+        failure_reason: None,
+        sub_results: None,
+    };
+    fold.tell("a", failed);
+    let rollout = rollout(&fold);
+    let (_, failures) = rollout.hosts["a"].probe_failures().next().unwrap();
+    assert_eq!(failures.cause.at, in_columns);
+    fold.fail("b");
+    let reverted = HostEventBody::RollbackComplete {
+        reverted_to_closure: "before".into(),
+        exit_code: 0,
+        completed_at: exact,
+    };
+    let seq = rollout.hosts["b"].record.last_event_seq + 3;
+    apply(&mut fold, told(1, "stable@4f", "b", event(seq, reverted)));
+    let quarantines = fold.state.quarantines().values();
+    let times: Vec<_> = quarantines
+        .flat_map(|closures| closures.values().map(|cause| cause.at))
+        .collect();
+    assert_eq!(times, [in_columns]);
+}
+
 #[test]
 fn opening_is_one_outcome_that_names_the_manifest() {
     let mut fold = Fold::new(OnHealthFailure::Halt);
@@ -340,7 +401,7 @@ fn an_expected_rollback_halts_then_reverts_and_quarantines() {
     };
     assert!(reverted.effects.contains(&cancel));
     let rollout = &fold.state.rollouts()[&id("stable@4f")];
-    assert_eq!(rollout.hosts["a"].queued_at, None);
+    assert!(!rollout.hosts["a"].is_queued());
     let closures = &fold.state.quarantines()["stable"];
     assert!(closures.contains_key("target-b"));
     fold.accept(clearance(&["b"]));

@@ -2,10 +2,7 @@
 
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_core::{host, rollout};
-use nixfleet_proto::snapshot::{
-    BlockRow, Cursor, HostRow, Origin, PartitionSnapshot, ProbeFailureRow, QuarantineRow,
-    RolloutRow,
-};
+use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::{
     Entry, EntryBody, Gate, Hold, HostEvent, HostState, OnHealthFailure, OperatorCommand, Outcome,
     PlanAction, Position, Producer, RolloutState, Verdict,
@@ -168,62 +165,7 @@ fn fold(log: &[Entry], pinned: &PinnedSet) -> (PartitionState, Vec<Outcome>) {
 
 /// The rows an applier would have written for a state.
 fn rows(state: &PartitionState) -> PartitionSnapshot {
-    let mut rows = PartitionSnapshot {
-        cursor: Some(Cursor {
-            out_seq: 1,
-            input: None,
-            input_msg_id: None,
-            stream_created: at(0),
-            epoch: 1,
-            leader_epoch: state.leader_epoch(),
-            clock: state.clock(),
-            origin: Origin::default(),
-        }),
-        ..PartitionSnapshot::default()
-    };
-    for (rollout_id, rollout) in state.rollouts() {
-        rows.rollouts.push(RolloutRow {
-            record: rollout.record.clone(),
-            manifest_hash: rollout.manifest_hash.clone(),
-            pinned: None,
-            position: rollout.position,
-        });
-        rows.hosts
-            .extend(rollout.hosts.values().map(|host| HostRow {
-                record: nixfleet_proto::HostRecord::clone(&host.record),
-                queued_at: host.queued_at,
-                recovery_candidate: host.recovery_candidate().cloned(),
-                position: host.position,
-            }));
-        for ((hostname, probe_name), controls) in &rollout.probe_failures {
-            rows.probe_failures
-                .extend(controls.iter().map(|control| ProbeFailureRow {
-                    rollout_id: rollout_id.clone(),
-                    hostname: hostname.clone(),
-                    probe_name: probe_name.clone(),
-                    control: control.clone(),
-                    position: rollout.position,
-                }));
-        }
-        for ((wave, gate), (position, holds)) in &rollout.blocks {
-            rows.blocks.push(BlockRow {
-                rollout_id: rollout_id.clone(),
-                wave: *wave,
-                gate: *gate,
-                holds: holds.clone(),
-                position: *position,
-            });
-        }
-    }
-    for (channel, closures) in state.quarantines() {
-        rows.quarantines
-            .extend(closures.iter().map(|(closure, position)| QuarantineRow {
-                channel: channel.clone(),
-                closure_hash: closure.clone(),
-                position: *position,
-            }));
-    }
-    rows
+    state.freeze().rows(Cursor::before_everything(at(0)))
 }
 
 fn check_invariants(state: &PartitionState) {
@@ -231,13 +173,13 @@ fn check_invariants(state: &PartitionState) {
         rollout::validate(&partition_rollout.record).unwrap();
         for entry in partition_rollout.hosts.values() {
             host::validate(&entry.record).unwrap();
-            assert!(entry.queued_at.is_none() || entry.record.state == HostState::Pending);
+            assert!(!entry.is_queued() || entry.record.state == HostState::Pending);
             let candidate = entry.candidate;
             assert!(!candidate || entry.record.state == HostState::Pending);
         }
         if partition_rollout.record.state.is_final() {
-            let queued = |entry: &nixfleet_core::partition::HostEntry| entry.queued_at.is_some();
-            assert!(!partition_rollout.hosts.values().any(queued));
+            let mut hosts = partition_rollout.hosts.values();
+            assert!(!hosts.any(|entry| entry.is_queued()));
         }
         let running = partition_rollout.record.state.is_running();
         assert!(!(running && partition_rollout.tally.progress().is_complete()));

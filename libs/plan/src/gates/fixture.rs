@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta};
 use nixfleet_proto::host::NewHost;
 use nixfleet_proto::snapshot::{
-    HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
+    Cause, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
@@ -32,6 +32,13 @@ pub(crate) struct Fixture {
     manifests: BTreeMap<&'static str, Value>,
     snapshot: PartitionSnapshot,
     budgets: Vec<Value>,
+}
+
+fn cause(seq: u64) -> Cause {
+    Cause {
+        position: position(seq),
+        at: signed_at(),
+    }
 }
 
 fn position(seq: u64) -> Position {
@@ -91,8 +98,8 @@ impl Fixture {
                 dispatched_at: opened_at,
             });
             self.snapshot.hosts.push(HostRow {
-                record,
-                queued_at: None,
+                record: record.into(),
+                queued: None,
                 recovery_candidate: None,
                 position: position(7),
             });
@@ -117,12 +124,12 @@ impl Fixture {
     }
 
     pub fn host(mut self, id: &str, hostname: &str, state: HostState) -> Self {
-        self.row(id, hostname).record.state = state;
+        std::sync::Arc::make_mut(&mut self.row(id, hostname).record).state = state;
         self
     }
 
     pub fn queued(mut self, id: &str, hostname: &str) -> Self {
-        self.row(id, hostname).queued_at = Some(signed_at());
+        self.row(id, hostname).queued = Some(cause(7));
         self
     }
 
@@ -145,7 +152,7 @@ impl Fixture {
         self.snapshot.quarantines.push(QuarantineRow {
             channel: channel.into(),
             closure_hash: closure.into(),
-            position: position(9),
+            cause: cause(9),
         });
         self
     }
@@ -159,7 +166,7 @@ impl Fixture {
                 control_id: control.map(Into::into),
                 framework: None,
             },
-            position: position(8),
+            cause: cause(8),
         });
         self
     }

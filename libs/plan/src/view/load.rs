@@ -48,7 +48,7 @@ impl FleetView {
         }
         for row in snapshot.quarantines {
             let closures = self.quarantines.entry(row.channel).or_default();
-            closures.insert(row.closure_hash, row.position);
+            closures.insert(row.closure_hash, row.cause.position);
         }
         for row in snapshot.rollouts {
             let named = || {
@@ -86,7 +86,7 @@ impl FleetView {
         })?;
         let probes = rollout.failures.entry(row.hostname).or_default();
         let failures = probes.entry(row.probe_name).or_insert_with(|| Failures {
-            position: row.position,
+            position: row.cause.position,
             controls: std::collections::BTreeSet::new(),
         });
         failures.controls.insert(row.control);
@@ -159,8 +159,8 @@ impl FleetView {
         for (record, place) in records.zip(of) {
             let (hostname, target) = (record.hostname.clone(), record.target_closure.clone());
             let row = HostRow {
-                record,
-                queued_at: None,
+                record: Arc::new(record),
+                queued: None,
                 recovery_candidate: None,
                 position,
             };
@@ -209,7 +209,7 @@ impl RolloutView {
     /// Adds a host that no index knows yet; gives its place in the table.
     fn add_host(&mut self, row: HostRow, place: Place) -> usize {
         let hostname = row.record.hostname.clone();
-        if row.queued_at.is_some() {
+        if row.queued.is_some() {
             self.queued.insert(hostname.clone());
         }
         let host = HostView {
@@ -219,10 +219,10 @@ impl RolloutView {
             target_closure: row.record.target_closure.clone(),
             soak_minutes: row.record.soak_minutes,
             created_at: row.record.dispatched_at,
-            queued: row.queued_at.is_some(),
+            queued: row.queued.is_some(),
             candidate: row.recovery_candidate,
             position: row.position,
-            record: is_kept(row.record.state).then(|| Arc::new(row.record)),
+            record: is_kept(row.record.state).then_some(row.record),
             membership: place.membership,
             indexed: Indexed::default(),
         };

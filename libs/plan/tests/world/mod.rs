@@ -10,15 +10,12 @@ use nixfleet_plan::{FleetView, PinnedSet, Release, plan};
 use nixfleet_proto::fleet::{Fleet, ResolvedBudget, RolloutManifest, Selector};
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
-use nixfleet_proto::snapshot::{
-    BlockRow, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
-};
+use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ChannelName, Effect, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState,
-    Hostname, ManifestHash, Minutes, OnHealthFailure, OperatorCommand, Outcome, Pinned,
-    PinnedManifest, PlanAction, Position, ProbeMode, ProbeName, ProbeStatus, Producer, RolloutId,
-    Timestamp, Verdict,
+    ChannelName, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState, Hostname,
+    ManifestHash, Minutes, OnHealthFailure, OperatorCommand, Outcome, Pinned, PinnedManifest,
+    PlanAction, Position, ProbeMode, ProbeStatus, Producer, Timestamp, Verdict,
 };
 use serde_json::json;
 
@@ -40,8 +37,6 @@ pub struct World {
     releases: u32,
     next_seq: u64,
     refused: Vec<(PlanAction, Outcome)>,
-    /// Entries that reported outstanding failures, as the store keeps them.
-    failed_at: BTreeMap<(RolloutId, Hostname, ProbeName), Position>,
 }
 
 fn partition() -> Partition {
@@ -79,7 +74,6 @@ impl World {
             releases: 1,
             next_seq: 1,
             refused: Vec::new(),
-            failed_at: BTreeMap::new(),
         };
         world.fold(EntryBody::Plan {
             epoch: EPOCH,
@@ -155,20 +149,6 @@ impl World {
         self.view
             .absorb(partition(), &outcome, &self.pinned)
             .unwrap();
-        if let Verdict::Accepted(accepted) = &outcome.verdict {
-            for effect in &accepted.effects {
-                if let Effect::ReplaceProbeFailures {
-                    rollout_id,
-                    hostname,
-                    probe_name,
-                    ..
-                } = effect
-                {
-                    let key = (rollout_id.clone(), hostname.clone(), probe_name.clone());
-                    self.failed_at.insert(key, position);
-                }
-            }
-        }
         outcome
     }
 
@@ -277,7 +257,7 @@ impl World {
             .rollouts()
             .values()
             .flat_map(|rollout| rollout.hosts.values())
-            .map(|host| (host.record.clone(), host.queued_at.is_some()))
+            .map(|host| (host.record.clone(), host.is_queued()))
             .filter(|(record, queued)| {
                 *queued || record.state != HostState::Pending || choice.is_multiple_of(5)
             })
@@ -375,61 +355,11 @@ fn event(record: &HostRecord, queued: bool, choice: u32, now: Timestamp) -> Opti
 
 impl World {
     fn snapshot(&self) -> PartitionSnapshot {
-        let state = &self.state;
-        let mut snapshot = PartitionSnapshot {
-            quarantines: state
-                .quarantines()
-                .iter()
-                .flat_map(|(channel, closures)| {
-                    closures
-                        .iter()
-                        .map(|(closure_hash, position)| QuarantineRow {
-                            channel: channel.clone(),
-                            closure_hash: closure_hash.clone(),
-                            position: *position,
-                        })
-                })
-                .collect(),
-            ..PartitionSnapshot::default()
-        };
-        for (rollout_id, rollout) in state.rollouts() {
-            snapshot.rollouts.push(RolloutRow {
-                record: rollout.record.clone(),
-                manifest_hash: rollout.manifest_hash.clone(),
-                pinned: Some(Arc::clone(&rollout.pinned)),
-                position: rollout.position,
-            });
-            snapshot
-                .hosts
-                .extend(rollout.hosts.values().map(|host| HostRow {
-                    record: HostRecord::clone(&host.record),
-                    queued_at: host.queued_at,
-                    recovery_candidate: host.recovery_candidate().cloned(),
-                    position: host.position,
-                }));
-            for ((hostname, probe_name), controls) in &rollout.probe_failures {
-                snapshot
-                    .probe_failures
-                    .extend(controls.iter().map(|control| ProbeFailureRow {
-                        rollout_id: rollout_id.clone(),
-                        hostname: hostname.clone(),
-                        probe_name: probe_name.clone(),
-                        control: control.clone(),
-                        position: self.failed_at
-                            [&(rollout_id.clone(), hostname.clone(), probe_name.clone())],
-                    }));
-            }
-            for ((wave, gate), (position, holds)) in &rollout.blocks {
-                snapshot.blocks.push(BlockRow {
-                    rollout_id: rollout_id.clone(),
-                    wave: *wave,
-                    gate: *gate,
-                    holds: holds.clone(),
-                    position: *position,
-                });
-            }
+        let cursor = Cursor::before_everything(Timestamp::UNIX_EPOCH);
+        PartitionSnapshot {
+            cursor: None,
+            ..self.state.freeze().rows(cursor)
         }
-        snapshot
     }
 }
 

@@ -1,7 +1,8 @@
 //! The signed artifacts of archived releases: the copy that outlives the object store.
 
-use nixfleet_proto::ManifestHash;
+use nixfleet_proto::{CheckpointRef, ManifestHash};
 
+use super::column_seq;
 use crate::error::{ArchiveError, DbError, ReadError};
 use crate::sql::sql;
 use crate::store::Store;
@@ -38,6 +39,35 @@ impl Store {
             .commit()
             .await
             .map_err(DbError::statement("commit"))?;
+        Ok(())
+    }
+
+    /// Archives the checkpoint from which a replay goes on at `first_sequence` of an output stream.
+    ///
+    /// # Errors
+    /// When the database fails.
+    ///
+    /// # Panics
+    /// Never: a reference always has a JSON form.
+    pub async fn archive_base(
+        &self,
+        stream: &str,
+        first_sequence: u64,
+        (checkpoint, bytes): (&CheckpointRef, &[u8]),
+    ) -> Result<(), ArchiveError> {
+        // First, so that a base that is there has its bytes.
+        self.archive_artifact(&ManifestHash::from(checkpoint.hash.as_str()), bytes)
+            .await?;
+        let first = column_seq("the first sequence", first_sequence)?;
+        let out_seq = column_seq("the output sequence", checkpoint.out_seq)?;
+        let reference = serde_json::to_string(checkpoint)
+            .expect("a reference has text keys only, and memory takes every byte");
+        sql!("archive_base_insert")
+            .execute(
+                &self.client().await?,
+                &[&encode(stream), &first, &out_seq, &reference],
+            )
+            .await?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use deadpool_postgres::{Object, Transaction};
 use nixfleet_proto::frame::InputMark;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{RolloutId, Timestamp};
+use nixfleet_proto::{CheckpointRef, RolloutId, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -23,7 +23,7 @@ use crate::error::{DbError, ReadError};
 use crate::load::read_transaction;
 use crate::sql::{Sql, sql};
 use crate::store::Store;
-use crate::text::encode;
+use crate::text::{decode_json, encode};
 
 /// Rows of a domain table fetched at once.
 const FETCH_ROWS: i32 = 2_000;
@@ -216,6 +216,26 @@ impl Audit<'_> {
             mark,
             generations,
         }))
+    }
+
+    /// The checkpoint from which the newest part of an output stream's archive goes on; absent when the
+    /// archive misses nothing.
+    ///
+    /// # Errors
+    /// When the database fails or a row is corrupt.
+    pub async fn base(&self, stream: &str) -> Result<Option<CheckpointRef>, ReadError> {
+        let row = sql!("archive_base_select")
+            .query_opt(&self.transaction, &[&encode(stream)])
+            .await?;
+        let parse = |row: Row| {
+            let parsed = serde_json::from_str(&decode_json(row.get(0)));
+            parsed.map_err(|fault| ReadError::Corrupt {
+                table: "archive_bases",
+                key: stream.to_owned(),
+                source: Box::new(fault),
+            })
+        };
+        row.map(parse).transpose()
     }
 
     /// The last archived output frame below `before` that covers the input up to `mark`.

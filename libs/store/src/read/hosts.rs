@@ -156,7 +156,7 @@ fn expand<'a>(
             gate: block.gate,
             reason: hold.reason.clone(),
             observed_at,
-            position: block.position,
+            position: block.cause.position,
             cause: hold.cause,
         })
     })

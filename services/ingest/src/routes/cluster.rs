@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use futures::{StreamExt as _, stream};
-use nixfleet_bus::StreamIdentity;
+use nixfleet_bus::LogFill;
 use nixfleet_bus::lease::RecordView;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
@@ -49,7 +49,7 @@ async fn cluster(State(app): State<Arc<App>>) -> Result<Json<Cluster>, ApiError>
     let names = app.bus.names();
     let mut shared = Vec::new();
     for name in [names.manifest_stream(), names.dead_stream()] {
-        shared.push((name.clone(), identity(&app, &name, deadline).await));
+        shared.push((name.clone(), fill(&app, &name, deadline).await));
     }
     let cursors = known(deadline, app.store.cursors()).await;
     let cursors: Option<BTreeMap<Partition, Cursor>> = cursors.map(|all| all.into_iter().collect());
@@ -67,21 +67,21 @@ async fn log(app: &App, partition: Partition, deadline: Instant) -> Log {
         names.output_stream(partition),
     );
     let reader = app.bus.output(partition);
-    let (input_identity, output_identity, last) = tokio::join!(
-        identity(app, &input, deadline),
-        identity(app, &output, deadline),
+    let (input_fill, output_fill, last) = tokio::join!(
+        fill(app, &input, deadline),
+        fill(app, &output, deadline),
         known(deadline, reader.last()),
     );
     Log {
         partition,
-        input: (input, input_identity),
-        output: (output, output_identity),
+        input: (input, input_fill),
+        output: (output, output_fill),
         last,
     }
 }
 
-async fn identity(app: &App, stream: &str, deadline: Instant) -> Option<StreamIdentity> {
-    known(deadline, app.bus.stream_identity(stream)).await
+async fn fill(app: &App, stream: &str, deadline: Instant) -> Option<LogFill> {
+    known(deadline, app.bus.log_fill(stream)).await
 }
 
 /// What was read in time; a failure is for the log of the service, the operator sees "unknown".

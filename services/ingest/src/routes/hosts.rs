@@ -287,7 +287,7 @@ fn explain_record(
                 gate: block.gate,
                 reason: hold.reason.clone(),
                 cause: hold.cause,
-                position: block.position,
+                position: block.cause.position,
             })
         })
         .collect();

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use nixfleet_bus::{OutputLog, PublishError};
+use nixfleet_proto::Checkpoints;
 use nixfleet_reducer::{Ended, Outbox, Publish};
 use nixfleet_service::trace::traceparent_of;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -17,8 +18,10 @@ pub struct Published {
     pub told: Told,
     /// Its run.
     pub turn: Turn,
-    /// Whether the ownership goes on.
-    pub result: Result<(), Ended>,
+    /// Checkpoints that it announced.
+    pub announced: Option<Checkpoints>,
+    /// Bytes that it takes in the log, or how the ownership ended.
+    pub result: Result<u64, Ended>,
 }
 
 /// A frame of the outbox.
@@ -117,9 +120,16 @@ async fn send(
             }
             Err(error) => Err(error),
         };
-        let result = outbox.published(sent);
+        let bytes = sent.as_ref().map_or(0, |stored| stored.bytes);
+        let result = outbox.published(sent.map(|stored| stored.seq));
+        let result = result.map(|()| bytes);
         let is_over = result.is_err();
-        let told = tell.send(Published { told, turn, result });
+        let told = tell.send(Published {
+            told,
+            turn,
+            announced: folded.frame.checkpoints.clone(),
+            result,
+        });
         if is_over || told.is_err() {
             return;
         }

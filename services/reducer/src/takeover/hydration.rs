@@ -6,9 +6,11 @@ use anyhow::{Context as _, anyhow};
 use nixfleet_bus::{Message, decode_output};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Origin, PartitionSnapshot};
-use nixfleet_proto::{ManifestHash, OutputFrame, Verdict};
+use nixfleet_proto::{Checkpoints, ManifestHash, OutputFrame, Verdict};
 
-use super::{Answer, ContextIfHalted as _, Need};
+use super::barrier::ContextIfHalted as _;
+use super::base::Source;
+use super::{Answer, Need};
 use crate::ended::Ended;
 use crate::pins::Pins;
 
@@ -20,18 +22,34 @@ pub(super) struct Hydration {
     state: PartitionState,
     pins: Pins,
     origin: Origin,
+    checkpoints: Checkpoints,
     /// First output sequence that was not read.
     next: u64,
     /// Frames that were read and wait for what they open.
     read: VecDeque<(u64, OutputFrame)>,
 }
 
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Hydrated {
+    pub state: PartitionState,
+    pub pins: Pins,
+    pub origin: Origin,
+    pub checkpoints: Checkpoints,
+}
+
 impl Hydration {
-    /// Begins with the rows; frames follow from `output_from` on.
-    pub fn new(rows: PartitionSnapshot, origin: Origin, output_from: u64) -> Result<Self, Ended> {
+    /// Begins with rows or a checkpoint; frames follow from `output_from` on.
+    pub fn new(source: Source, origin: Origin, output_from: u64) -> Result<Self, Ended> {
+        let checkpoints = source.cursor().map(|cursor| cursor.checkpoints.clone());
+        let (rows, state) = match source {
+            Source::Rows(rows) => (Some(rows), PartitionState::new()),
+            Source::Checkpoint(base) => (None, base.state),
+        };
         let mut hydration = Self {
-            rows: Some(rows),
-            state: PartitionState::new(),
+            rows,
+            state,
+            checkpoints: checkpoints.unwrap_or_default(),
             pins: Pins::new(),
             origin,
             next: output_from,
@@ -75,9 +93,14 @@ impl Hydration {
     }
 
     /// The state, unless something is lacking.
-    pub fn finish(self) -> Option<(PartitionState, Pins, Origin)> {
+    pub fn finish(self) -> Option<Hydrated> {
         let whole = self.rows.is_none() && self.read.is_empty();
-        whole.then_some((self.state, self.pins, self.origin))
+        whole.then_some(Hydrated {
+            state: self.state,
+            pins: self.pins,
+            origin: self.origin,
+            checkpoints: self.checkpoints,
+        })
     }
 
     /// The first manifest that has to be fetched.
@@ -129,6 +152,7 @@ impl Hydration {
 
     fn absorb(&mut self, frame: &OutputFrame) -> Result<(), Ended> {
         self.origin.follow(frame).map_err(Ended::halted)?;
+        self.checkpoints.follow(frame);
         let is_partial = self.origin.is_partial();
         for outcome in &frame.outcomes {
             let absorbed = if is_partial {

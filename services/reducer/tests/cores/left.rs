@@ -7,7 +7,7 @@ use nixfleet_proto::left::leave;
 use nixfleet_proto::{
     Entry, EntryBody, HostEvent, HostEventBody, OutputFrame, Position, ProbeStatus, Producer,
 };
-use nixfleet_reducer::{Owner, OwnerConfig};
+use nixfleet_reducer::{LogBytes, Owner, OwnerConfig};
 
 use crate::world::{CONFIG, World, acknowledged, at, fetched, id, opening, pinned};
 
@@ -64,11 +64,11 @@ fn frames(frame_bytes: usize) -> (Vec<OutputFrame>, PartitionState) {
         frame_bytes,
         ..CONFIG
     };
-    let mut owner = Owner::new(world.take_over().unwrap(), config);
+    let mut owner = Owner::new(world.take_over().unwrap(), LogBytes::default(), config);
     let items = (1..)
         .zip(&world.input)
         .map(|(seq, entry)| world.item(seq, entry.clone()));
-    owner.take(items.collect());
+    owner.take(items.collect(), 1);
     while let Some(hash) = owner.lacking().cloned() {
         owner.give(hash.clone(), fetched(&hash)).unwrap();
     }

@@ -1,7 +1,7 @@
 //! Being the owner.
 
 use nixfleet_bus::PublishError;
-use nixfleet_reducer::{Ended, Fetched, Owner, OwnerConfig};
+use nixfleet_reducer::{Ended, Fetched, LogBytes, Owner, OwnerConfig};
 
 use crate::world::{CONFIG, World, acknowledged, fetched, opening};
 
@@ -12,10 +12,10 @@ fn world() -> World {
 #[test]
 fn one_frame_is_in_flight_and_the_next_follows_it() {
     let mut world = world();
-    let mut owner = Owner::new(world.take_over().unwrap(), CONFIG);
+    let mut owner = Owner::new(world.take_over().unwrap(), LogBytes::default(), CONFIG);
     assert!(owner.may_read());
     let barrier = world.item(1, world.input[0].clone());
-    owner.take(vec![barrier]);
+    owner.take(vec![barrier], 1);
     assert!(owner.may_fold() && !owner.may_read());
     owner.fold().unwrap();
     assert!(owner.outbox().publish().is_none(), "it is not written");
@@ -24,7 +24,7 @@ fn one_frame_is_in_flight_and_the_next_follows_it() {
     assert_eq!(first.expected, 1);
 
     let opening = world.item(2, world.input[1].clone());
-    owner.take(vec![opening]);
+    owner.take(vec![opening], 1);
     assert!(!owner.may_fold(), "what it opens is not at hand");
     let hash = owner.lacking().unwrap().clone();
     owner.give(hash.clone(), fetched(&hash)).unwrap();
@@ -40,10 +40,10 @@ fn one_frame_is_in_flight_and_the_next_follows_it() {
 fn no_more_is_folded_than_may_wait_to_be_sent_and_frames_keep_their_order() {
     let input = (1..=6).map(|seq| acknowledged("stable@4f", &format!("h{seq}")));
     let mut world = World::of([opening("stable@4f")].into_iter().chain(input));
-    let mut owner = Owner::new(world.take_over().unwrap(), CONFIG);
+    let mut owner = Owner::new(world.take_over().unwrap(), LogBytes::default(), CONFIG);
     let fold = |owner: &mut Owner, seq: u64| {
         let entry = world.input[seq as usize - 1].clone();
-        owner.take(vec![world.item(seq, entry)]);
+        owner.take(vec![world.item(seq, entry)], 1);
         while let Some(hash) = owner.lacking().cloned() {
             owner.give(hash.clone(), fetched(&hash)).unwrap();
         }
@@ -71,9 +71,9 @@ fn no_more_is_folded_than_may_wait_to_be_sent_and_frames_keep_their_order() {
 fn whatever_is_not_stored_ends_the_ownership() {
     let ended = |error| {
         let mut world = world();
-        let mut owner = Owner::new(world.take_over().unwrap(), CONFIG);
+        let mut owner = Owner::new(world.take_over().unwrap(), LogBytes::default(), CONFIG);
         let item = world.item(1, world.input[0].clone());
-        owner.take(vec![item]);
+        owner.take(vec![item], 1);
         owner.fold().unwrap();
         owner.write();
         owner.outbox().publish().unwrap();
@@ -93,10 +93,10 @@ fn whatever_is_not_stored_ends_the_ownership() {
 #[test]
 fn an_entry_whose_manifest_is_lost_stops_the_partition() {
     let mut world = world();
-    let mut owner = Owner::new(world.take_over().unwrap(), CONFIG);
+    let mut owner = Owner::new(world.take_over().unwrap(), LogBytes::default(), CONFIG);
     let items = (1..).zip(&world.input);
     let items = items.map(|(seq, entry)| world.item(seq, entry.clone()));
-    owner.take(items.collect());
+    owner.take(items.collect(), 1);
     let hash = owner.lacking().unwrap().clone();
     let ended = owner.give(hash.clone(), Fetched::Missing(hash));
     assert!(matches!(ended, Err(Ended::Halted(_))));
@@ -109,11 +109,11 @@ fn a_hash_is_due_after_so_many_entries_and_fits_its_frame() {
         hash_every_entries: 2,
         ..CONFIG
     };
-    let mut owner = Owner::new(world.take_over().unwrap(), config);
+    let mut owner = Owner::new(world.take_over().unwrap(), LogBytes::default(), config);
     let mut hashed = Vec::new();
     for seq in 1..=3 {
         let item = world.item(seq, world.input[seq as usize - 1].clone());
-        owner.take(vec![item]);
+        owner.take(vec![item], 1);
         while let Some(hash) = owner.lacking().cloned() {
             owner.give(hash.clone(), fetched(&hash)).unwrap();
         }

@@ -204,7 +204,7 @@ fn an_empty_database_is_rebuilt_from_what_a_trimmed_log_holds() {
     world.rows = Default::default();
     let taken = world.take_over().unwrap();
     assert_eq!(world.output.last().unwrap().rebuilt_from, Some(4));
-    let mut owner = nixfleet_reducer::Owner::new(taken, crate::world::CONFIG);
+    let mut owner = nixfleet_reducer::Owner::new(taken, Default::default(), crate::world::CONFIG);
     world.input.push(acknowledged("stable@5b", "a"));
     world.go_on(&mut owner);
     assert!(world.output.last().unwrap().state_hash.is_some());
@@ -222,7 +222,11 @@ fn rows_that_know_more_than_the_owner_stop_the_partition() {
     let backup = std::mem::take(&mut world.rows);
     world.output.drain(..4);
     world.output_first = 5;
-    let mut owner = nixfleet_reducer::Owner::new(world.take_over().unwrap(), crate::world::CONFIG);
+    let mut owner = nixfleet_reducer::Owner::new(
+        world.take_over().unwrap(),
+        Default::default(),
+        crate::world::CONFIG,
+    );
     assert_eq!(known(owner.state()), [""; 0]);
     world.input.push(acknowledged("stable@4f", "a"));
     world.go_on(&mut owner);
@@ -237,7 +241,7 @@ fn a_state_that_is_not_its_owners_stops_the_partition() {
     let mut world = world();
     world.work();
     world.apply(3);
-    world.rows.hosts[1].record.recovery_seq += 1;
+    std::sync::Arc::make_mut(&mut world.rows.hosts[1].record).recovery_seq += 1;
     let ended = world.take_over().unwrap_err();
     assert!(matches!(ended, Ended::Halted(_)), "{ended}");
 }

@@ -1,22 +1,31 @@
 //! One partition: both logs, the rows, and a way to be its owner.
 
+use std::collections::BTreeMap;
+
 use chrono::TimeDelta;
 use nixfleet_bus::{LastFrame, Message, PublishError, StreamIdentity};
+use nixfleet_checkpoint::{Checkpoint, Identity, encode};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
-use nixfleet_proto::snapshot::{Cursor, HostRow, Origin, PartitionSnapshot, RolloutRow};
+use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
 use nixfleet_proto::{
-    Entry, EntryBody, HostEvent, HostEventBody, InputMark, ManifestHash, Minutes, OnHealthFailure,
-    OutputFrame, Pinned, PinnedManifest, PinnedSet, PlanAction, Producer, RolloutId, Timestamp,
+    CheckpointRef, Entry, EntryBody, HostEvent, HostEventBody, InputMark, ManifestHash, Minutes,
+    OnHealthFailure, OutputFrame, Pinned, PinnedManifest, PinnedSet, PlanAction, Producer,
+    RolloutId, Timestamp,
 };
 use nixfleet_reducer::{
-    Answer, Ended, Fetched, Item, Logs, Need, Owner, OwnerConfig, Taken, Takeover,
+    Answer, CheckpointLimits, Ended, Fetched, Item, LogBytes, Logs, Need, Owner, OwnerConfig,
+    Taken, Takeover,
 };
 
 pub const CONFIG: OwnerConfig = OwnerConfig {
     turn_entries: 100,
     frame_bytes: usize::MAX,
     hash_every_entries: 1,
+    checkpoints: CheckpointLimits {
+        min_log_bytes: 1,
+        max_log_bytes: 1,
+    },
 };
 
 pub fn at(minutes: i64) -> Timestamp {
@@ -90,6 +99,8 @@ pub struct World {
     pub output: Vec<OutputFrame>,
     pub output_first: u64,
     pub rows: PartitionSnapshot,
+    /// The object store, by hash.
+    pub objects: BTreeMap<String, Vec<u8>>,
     /// Needs of the last takeover, by name.
     pub needs: Vec<&'static str>,
 }
@@ -106,6 +117,7 @@ impl World {
             output: Vec::new(),
             output_first: 1,
             rows: PartitionSnapshot::default(),
+            objects: BTreeMap::new(),
             needs: Vec::new(),
         }
     }
@@ -146,6 +158,16 @@ impl World {
         match need {
             Need::Cursor => Answer::Cursor(self.rows.cursor.clone()),
             Need::LastFrame => Answer::LastFrame(self.last_frame()),
+            Need::Announcement(seq) => {
+                let is_held = (self.output_first..=self.out_seq()).contains(&seq);
+                Answer::Announcement(is_held.then(|| self.frame(seq).clone()))
+            }
+            Need::Checkpoint(named) => Answer::Checkpoint(match self.objects.get(&named.hash) {
+                Some(bytes) => Checkpoint::read(bytes, 0, &named)
+                    .map(Box::new)
+                    .map_err(|error| error.to_string()),
+                None => Err("it is gone".to_owned()),
+            }),
             Need::Logs(at) => Answer::Logs(self.logs(at.iter().copied())),
             Need::Barrier { frame, expected } => Answer::Barrier(self.publish(&frame, expected)),
             Need::Snapshot => Answer::Snapshot(self.rows.clone()),
@@ -157,7 +179,7 @@ impl World {
 
     /// Takes over, folds everything and publishes it, a frame per entry.
     pub fn work(&mut self) -> Owner {
-        let mut owner = Owner::new(self.take_over().unwrap(), CONFIG);
+        let mut owner = Owner::new(self.take_over().unwrap(), LogBytes::default(), CONFIG);
         self.go_on(&mut owner);
         owner
     }
@@ -170,7 +192,7 @@ impl World {
                 return;
             };
             let item = self.item(next.seq, entry.clone());
-            owner.take(vec![item]);
+            owner.take(vec![item], 1);
             while let Some(hash) = owner.lacking().cloned() {
                 owner.give(hash.clone(), fetched(&hash)).unwrap();
             }
@@ -181,6 +203,37 @@ impl World {
             let published = self.publish(&publish.folded.frame, publish.expected);
             owner.outbox().published(published).unwrap();
         }
+    }
+
+    /// Freezes the state of an owner and stores it.
+    pub fn store_checkpoint(&mut self, owner: &mut Owner) -> CheckpointRef {
+        let unwritten = owner.begin_checkpoint().unwrap();
+        let identity = Identity {
+            partition: 0,
+            output_created: unwritten.output_created,
+            state_hash: unwritten.hash(),
+        };
+        let encoded = encode(&unwritten.rows(), identity).unwrap();
+        let hash = encoded.reference.hash.clone();
+        self.objects.insert(hash, encoded.bytes);
+        encoded.reference
+    }
+
+    /// Stores and announces a checkpoint.
+    pub fn checkpoint(&mut self, owner: &mut Owner) -> CheckpointRef {
+        let stored = self.store_checkpoint(owner);
+        assert!(!owner.checkpoint_stored(stored.clone()).is_empty());
+        let publish = owner.outbox().publish().unwrap();
+        let published = self.publish(&publish.folded.frame, publish.expected);
+        owner.outbox().published(published).unwrap();
+        stored
+    }
+
+    /// The output log loses everything before a sequence.
+    pub fn trim(&mut self, first: u64) {
+        let gone = usize::try_from(first - self.output_first).unwrap();
+        self.output.drain(..gone);
+        self.output_first = first;
     }
 
     pub fn item(&self, seq: u64, entry: Entry) -> Item {
@@ -204,16 +257,7 @@ impl World {
         let mut state = restored(std::mem::take(&mut self.rows));
         let from = before.as_ref().map_or(self.output_first, |c| c.out_seq + 1);
         let from = from.max(self.output_first);
-        let mut cursor = before.unwrap_or(Cursor {
-            out_seq: 0,
-            input: None,
-            input_msg_id: None,
-            stream_created: self.created,
-            epoch: 0,
-            leader_epoch: 0,
-            clock: None,
-            origin,
-        });
+        let mut cursor = before.unwrap_or_else(|| Cursor::before_everything(self.created));
         for seq in from..=out_seq {
             let frame = self.frame(seq).clone();
             origin.follow(&frame).unwrap();
@@ -293,34 +337,16 @@ fn restored(rows: PartitionSnapshot) -> PartitionState {
     PartitionState::restore(rows, &pinned()).unwrap()
 }
 
-/// The rows of a state; these tests make neither quarantines nor failures nor holds.
 fn rows(state: &PartitionState, cursor: Cursor) -> PartitionSnapshot {
-    let mut rows = PartitionSnapshot {
-        cursor: Some(cursor),
-        ..PartitionSnapshot::default()
-    };
-    for rollout in state.rollouts().values() {
-        rows.rollouts.push(RolloutRow {
-            record: rollout.record.clone(),
-            manifest_hash: rollout.manifest_hash.clone(),
-            pinned: Some(rollout.pinned.clone()),
-            position: rollout.position,
-        });
-        let hosts = rollout.hosts.values().map(|host| HostRow {
-            record: (*host.record).clone(),
-            queued_at: host.queued_at,
-            recovery_candidate: host.recovery_candidate().cloned(),
-            position: host.position,
-        });
-        rows.hosts.extend(hosts);
-    }
-    rows
+    state.freeze().rows(cursor)
 }
 
 fn name(need: &Need) -> &'static str {
     match need {
         Need::Cursor => "cursor",
         Need::LastFrame => "last frame",
+        Need::Announcement(_) => "announcement",
+        Need::Checkpoint(_) => "checkpoint",
         Need::Logs(_) => "logs",
         Need::Barrier { .. } => "barrier",
         Need::Snapshot => "snapshot",

@@ -17,6 +17,7 @@ pub struct Secured {
     dir: PathBuf,
     pki: Pki,
     account: KeyPair,
+    server: Pair,
     settings: String,
 }
 
@@ -48,12 +49,8 @@ impl Secured {
         limits["wildcards"] = json!(true);
         let of_account = json!({ "type": "account", "version": 2, "limits": limits });
         let settings = format!(
-            "tls {{\n  cert_file: \"{}\"\n  key_file: \"{}\"\n  ca_file: \"{}\"\n  verify: true\n}}\n\
-             operator: {}\nsystem_account: {}\nresolver: MEMORY\n\
+            "operator: {}\nsystem_account: {}\nresolver: MEMORY\n\
              resolver_preload {{\n  {}: {}\n  {}: {}\n}}\n",
-            server.cert.display(),
-            server.key.display(),
-            pki.authority().cert.display(),
             token(
                 &operator,
                 &operator,
@@ -73,13 +70,29 @@ impl Secured {
             dir,
             pki,
             account,
+            server,
             settings,
         })
     }
 
-    /// What a server's configuration says of it.
-    pub fn settings(&self) -> &str {
-        &self.settings
+    /// What a server's configuration says of it: users of the account, with credentials.
+    pub fn settings(&self) -> String {
+        self.tls("verify") + &self.settings
+    }
+
+    /// What the configuration of a server says that knows its users by their certificates. `users` is the
+    /// part about their permissions.
+    pub fn settings_by_certificate(&self, users: &str) -> String {
+        self.tls("verify_and_map") + users
+    }
+
+    fn tls(&self, verify: &str) -> String {
+        format!(
+            "tls {{\n  cert_file: \"{}\"\n  key_file: \"{}\"\n  ca_file: \"{}\"\n  {verify}: true\n}}\n",
+            self.server.cert.display(),
+            self.server.key.display(),
+            self.pki.authority().cert.display(),
+        )
     }
 
     /// The certificate authority of the servers.

@@ -4,6 +4,7 @@
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
+mod checkpoints;
 mod encoding;
 mod exchange;
 mod fence;
@@ -13,6 +14,7 @@ mod lease;
 mod reader;
 mod replicas;
 mod secured;
+mod trim_permission;
 
 use std::time::Duration;
 
@@ -73,6 +75,10 @@ async fn second(bus: &Bus) -> Bus {
 
 fn p0() -> Partition {
     Partition::new(0)
+}
+
+fn p1() -> Partition {
+    Partition::new(1)
 }
 
 /// An entry that can be recognised: the closure is the number.

@@ -1,5 +1,7 @@
 //! The layout guard: what the architecture forbids, found in the dependency graph and the files.
 
+mod alerts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +9,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
 /// Crates that decide; they act on nothing.
-const PURE: [&str; 5] = ["proto", "core", "plan", "trust", "replay"];
+const PURE: [&str; 6] = ["proto", "core", "plan", "trust", "checkpoint", "replay"];
 /// What a deciding crate must not reach, at any depth.
 const IMPURE: [&str; 11] = [
     "tokio",
@@ -23,7 +25,7 @@ const IMPURE: [&str; 11] = [
     "opentelemetry",
 ];
 /// Which of our crates each of our crates may use.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("proto", &[]),
     ("core", &["proto"]),
     ("plan", &["proto", "core"]),
@@ -31,20 +33,32 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("bus", &["proto"]),
     ("store", &["proto"]),
     ("service", &[]),
-    ("replay", &["proto", "core"]),
+    ("checkpoint", &["proto"]),
+    ("replay", &["proto", "core", "checkpoint"]),
     (
         "ingest",
         &["proto", "plan", "trust", "bus", "store", "service"],
     ),
     (
         "reducer",
-        &["proto", "core", "trust", "bus", "store", "service"],
+        &[
+            "proto",
+            "core",
+            "trust",
+            "checkpoint",
+            "bus",
+            "store",
+            "service",
+        ],
     ),
     (
         "planner",
         &["proto", "core", "plan", "trust", "bus", "store", "service"],
     ),
-    ("applier", &["proto", "trust", "bus", "store", "service"]),
+    (
+        "applier",
+        &["proto", "trust", "checkpoint", "bus", "store", "service"],
+    ),
     ("eventlog", &["proto", "bus", "store", "service"]),
     ("agent", &["proto", "core", "trust"]),
 ];

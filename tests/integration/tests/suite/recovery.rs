@@ -5,7 +5,7 @@
 #![cfg(test)]
 
 mod both_gone;
-mod db;
+pub mod db;
 mod log_trimmed;
 mod nats_gone;
 mod postgres_gone;

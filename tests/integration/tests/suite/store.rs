@@ -7,6 +7,7 @@ mod archive;
 mod archive_ahead;
 mod fixtures;
 mod reads;
+mod restore;
 mod roles;
 mod round_trip;
 mod schema;

@@ -101,7 +101,7 @@ fn is_in_flight(hostname: &Hostname, reference: &Reference) -> bool {
                 continue;
             };
             if host.record.state == HostState::Pending {
-                if host.queued_at.is_some() {
+                if host.is_queued() {
                     return true;
                 }
                 continue;

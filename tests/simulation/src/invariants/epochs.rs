@@ -30,6 +30,16 @@ impl Epochs {
     /// Says what does not follow.
     pub fn check(&mut self, partition: Partition, frame: &OutputFrame, begins: u64) -> Found {
         let (epoch, mark) = self.last.get(&partition).copied().unwrap_or_default();
+        if frame.checkpoints.is_some() {
+            if frame.epoch != epoch || frame.last_input != mark || frame.first_input.is_some() {
+                return Err(format!(
+                    "epoch {} announces a checkpoint at {:?}, the log is answered to {mark:?} in epoch \
+                     {epoch}",
+                    frame.epoch, frame.last_input
+                ));
+            }
+            return Ok(());
+        }
         let Some(first) = frame.first_input else {
             if frame.epoch <= epoch {
                 return Err(format!(

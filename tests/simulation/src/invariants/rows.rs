@@ -2,14 +2,14 @@
 //! which in turn is the reference.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::PartitionSnapshot;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{InputMark, PinnedSet, Position};
+use nixfleet_proto::{InputMark, OutputFrame, PinnedSet, Position};
 
 use super::fact::Found;
-use crate::model::{Broker, Log};
 use crate::reference::Reference;
 
 /// Commits between two comparisons; the last one is always compared.
@@ -19,6 +19,8 @@ const EVERY: u32 = 6;
 #[derive(Debug, Default)]
 pub struct Rows {
     followed: BTreeMap<Partition, Followed>,
+    /// All frames, trimmed or not.
+    frames: BTreeMap<Partition, BTreeMap<u64, Rc<OutputFrame>>>,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +31,18 @@ struct Followed {
 }
 
 impl Rows {
+    /// A frame was stored.
+    pub fn output(&mut self, partition: Partition, seq: u64, frame: &Rc<OutputFrame>) {
+        let frames = self.frames.entry(partition).or_default();
+        frames.insert(seq, Rc::clone(frame));
+    }
+
+    /// The output log of a partition ends with this message now.
+    pub fn tail_lost(&mut self, partition: Partition, last: u64) {
+        let frames = self.frames.entry(partition).or_default();
+        frames.split_off(&(last + 1));
+    }
+
     /// Looks at the rows of a partition after a commit.
     ///
     /// # Errors
@@ -37,7 +51,7 @@ impl Rows {
         &mut self,
         partition: Partition,
         snapshot: impl FnOnce() -> PartitionSnapshot,
-        (out_seq, broker): (u64, &Broker),
+        out_seq: u64,
         pinned: &PinnedSet,
     ) -> Found {
         let followed = self.followed.entry(partition).or_default();
@@ -45,7 +59,8 @@ impl Rows {
             // The rows were replaced by older ones, or by none, and are written again.
             *followed = Followed::default();
         }
-        followed.follow(partition, out_seq, broker, pinned)?;
+        let frames = self.frames.entry(partition).or_default();
+        followed.follow(partition, out_seq, frames, pinned)?;
         followed.commits += 1;
         if followed.commits.is_multiple_of(EVERY) {
             followed.compare(partition, snapshot(), pinned)?;
@@ -98,24 +113,19 @@ impl Followed {
         &mut self,
         partition: Partition,
         to: u64,
-        broker: &Broker,
+        frames: &BTreeMap<u64, Rc<OutputFrame>>,
         pinned: &PinnedSet,
     ) -> Found {
-        let Some(stream) = broker.stream(Log::Output(partition)) else {
-            return Err(format!("rows of {partition} were written without a log"));
-        };
-        let from = (self.out_seq + 1).max(stream.first_seq());
-        for message in stream.from(from, usize::MAX).take_while(|m| m.seq <= to) {
-            let Some(frame) = message.output() else {
-                return Err(format!(
-                    "output {} of {partition} cannot be read",
-                    message.seq
-                ));
-            };
+        if !frames.contains_key(&to) {
+            return Err(format!(
+                "rows of {partition} are at {to}, where no frame is"
+            ));
+        }
+        for (seq, frame) in frames.range(self.out_seq + 1..=to) {
             for outcome in &frame.outcomes {
                 self.state
                     .absorb(outcome, pinned)
-                    .map_err(|error| format!("output {}: {error}", message.seq))?;
+                    .map_err(|error| format!("output {seq}: {error}"))?;
             }
         }
         self.out_seq = to;
@@ -172,13 +182,8 @@ pub fn difference(found: &PartitionState, expected: &PartitionState) -> String {
         }
         if rollout != wanted {
             return format!(
-                "{rollout_id} is {:?} {:?} {:?}, expected {:?} {:?} {:?}",
-                rollout.record,
-                rollout.blocks,
-                rollout.probe_failures,
-                wanted.record,
-                wanted.blocks,
-                wanted.probe_failures
+                "{rollout_id} is {:?} {:?}, expected {:?} {:?}",
+                rollout.record, rollout.blocks, wanted.record, wanted.blocks
             );
         }
     }

@@ -208,7 +208,7 @@ pub fn covered(partition: Partition, broker: &Broker, database: &Database) -> u6
     marks.map(|mark| mark.seq).max().unwrap_or(0)
 }
 
-/// True while frames or rows are of entries or frames that the logs do not hold any more.
+/// True while frames, rows or the archive are of entries or frames that the logs do not hold any more.
 pub fn is_torn(partition: Partition, broker: &Broker, database: &Database) -> bool {
     let input = broker.stream(Log::Input(partition));
     let output = broker.stream(Log::Output(partition));
@@ -220,6 +220,13 @@ pub fn is_torn(partition: Partition, broker: &Broker, database: &Database) -> bo
         let id = frame.last_input_id.as_deref();
         is_lost(frame.last_input, id, input)
     });
+    let is_archived = |log, stream: &Stream| {
+        let mark = database.archive_mark(log);
+        mark.is_some_and(|mark| mark.created == stream.created() && mark.seq > stream.last_seq())
+    };
+    if is_archived(Log::Input(partition), input) || is_archived(Log::Output(partition), output) {
+        return true;
+    }
     let cursor = database.cursor(partition);
     is_ahead || cursor.is_some_and(|cursor| is_apart(cursor, input, output))
 }

@@ -1,16 +1,17 @@
-//! The model of the broker: streams, and readers that wait for the next message.
+//! The model of the broker: streams, readers that wait for the next message, and stored objects.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use nixfleet_bus::{Floors, StreamIdentity};
-use nixfleet_proto::Timestamp;
-use nixfleet_proto::snapshot::Cursor;
+use nixfleet_bus::{Floors, LogFill, StreamIdentity};
 use nixfleet_proto::subject::{Names, Partition};
+use nixfleet_proto::{Checkpoints, Timestamp};
 
 use super::kv::Bucket;
-use super::log::{Ack, Publish, Retried, Stored, Stream, WrongLast};
-use super::op::Log;
+use super::log::{Ack, Publish, Refused, Retried, Stored, Stream};
+use super::objects::Objects;
+use super::op::{Log, Remembered};
+use crate::scenario::LogLimits;
 use crate::world::event::Caller;
 
 /// A fetch that waits.
@@ -32,20 +33,25 @@ pub struct Broker {
     waiting: BTreeMap<Log, Vec<Waiting>>,
     retried: Retried,
     partitions: u16,
+    limits: LogLimits,
     /// The lease bucket.
     pub leases: Bucket,
+    /// The object store of checkpoints.
+    pub checkpoints: Objects,
 }
 
 impl Broker {
     /// A broker without streams.
-    pub fn new(partitions: u16, retried: Retried) -> Self {
+    pub fn new(partitions: u16, retried: Retried, limits: LogLimits) -> Self {
         Self {
             names: Names::new("fleet"),
             streams: BTreeMap::new(),
             waiting: BTreeMap::new(),
             retried,
             partitions,
+            limits,
             leases: Bucket::default(),
+            checkpoints: Objects::default(),
         }
     }
 
@@ -54,20 +60,26 @@ impl Broker {
         &self.names
     }
 
-    /// Creates what is missing, above what the cursors remember.
-    pub fn ensure_layout(&mut self, cursors: &[(Partition, Cursor)], now: Timestamp) {
-        let floors = Floors::of_cursors(&self.names, cursors);
+    /// Creates what is missing, above what rows and archive remember.
+    pub fn ensure_layout(&mut self, remembered: &Remembered, now: Timestamp) {
+        let archived = remembered.archived.iter();
+        let archived = archived.map(|(log, seq)| (self.name(*log), *seq));
+        let floors = Floors::of_cursors(&self.names, &remembered.cursors).and_archived(archived);
         for partition in Partition::all(self.partitions) {
             for log in [Log::Input(partition), Log::Output(partition)] {
-                let name = match log {
-                    Log::Input(_) => self.names.input_stream(partition),
-                    Log::Output(_) => self.names.output_stream(partition),
-                };
-                let first = floors.first_sequence(&name).unwrap_or(1);
+                let first = floors.first_sequence(&self.name(log)).unwrap_or(1);
+                let max_bytes = self.limits.of_log(log);
                 self.streams
                     .entry(log)
-                    .or_insert_with(|| Stream::new(now, first));
+                    .or_insert_with(|| Stream::new(now, first, max_bytes));
             }
+        }
+    }
+
+    fn name(&self, log: Log) -> String {
+        match log {
+            Log::Input(partition) => self.names.input_stream(partition),
+            Log::Output(partition) => self.names.output_stream(partition),
         }
     }
 
@@ -82,7 +94,7 @@ impl Broker {
         log: Log,
         message: Publish,
         now: Timestamp,
-    ) -> Option<Result<Ack, WrongLast>> {
+    ) -> Option<Result<Ack, Refused>> {
         let stream = self.streams.get_mut(&log)?;
         Some(stream.publish(message, self.retried, now))
     }
@@ -95,6 +107,31 @@ impl Broker {
             first_seq: stream.first_seq(),
             last_seq: stream.last_seq(),
         })
+    }
+
+    /// How full a stream is.
+    pub fn fill(&self, log: Log) -> Option<LogFill> {
+        self.streams.get(&log).map(Stream::fill)
+    }
+
+    /// Deletes the messages of a stream before a sequence; gives how many there were.
+    pub fn trim(&mut self, log: Log, first_kept: u64) -> Option<u64> {
+        Some(self.streams.get_mut(&log)?.trim(first_kept))
+    }
+
+    /// First sequence of the output log of a partition, and the checkpoints that it announced last.
+    pub fn announced(&self, partition: Partition) -> Option<(u64, Checkpoints)> {
+        let stream = self.streams.get(&Log::Output(partition))?;
+        let last = stream.last().and_then(|message| message.output());
+        let frame = match last {
+            Some(frame) if frame.checkpoints.is_none() => {
+                let at = frame.announced_at.and_then(|seq| stream.get(seq));
+                at.and_then(|message| message.output())
+            }
+            last => last,
+        };
+        let announced = frame.and_then(|frame| frame.checkpoints.clone());
+        Some((stream.first_seq(), announced.unwrap_or_default()))
     }
 
     /// Messages from a sequence on.
@@ -122,6 +159,7 @@ impl Broker {
     /// The server loses its data.
     pub fn lose_everything(&mut self) {
         self.streams.clear();
+        self.checkpoints = Objects::default();
         self.leases.lose_everything();
         self.disconnect();
     }

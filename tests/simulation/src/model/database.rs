@@ -9,12 +9,16 @@ use std::sync::Arc;
 
 use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::mutant;
-use nixfleet_proto::rows::{BlockKey, HostKey, ProbeKey, QuarantineKey, TurnRows};
+use nixfleet_proto::rows::{
+    BlockKey, HostKey, ProbeKey, QuarantineKey, Stamp, TurnRows, turns_from_snapshot,
+};
 use nixfleet_proto::snapshot::{
-    BlockRow, Cursor, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
+    BlockRow, Cause, Cursor, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
 };
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{ClosureHash, HostRecord, Hostname, Minutes, Position, RolloutId, Timestamp};
+use nixfleet_proto::{ClosureHash, Hostname, Minutes, RolloutId, Timestamp};
+
+use super::op::{Log, Remembered};
 
 /// What an applier asks to be written.
 #[derive(Debug)]
@@ -27,6 +31,26 @@ pub struct Turn {
     pub rows: TurnRows,
     /// The new cursor.
     pub cursor: Cursor,
+}
+
+/// Rows of a checkpoint that an applier asks to be written in place of those before.
+#[derive(Debug)]
+pub struct Restore {
+    /// The partition.
+    pub partition: Partition,
+    /// Output sequence that the cursor is expected at; 0 when there is none.
+    pub previous: u64,
+    /// The rows with their cursor.
+    pub rows: PartitionSnapshot,
+}
+
+/// How far a log is archived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveMark {
+    /// The last archived sequence.
+    pub seq: u64,
+    /// When the stream was created.
+    pub created: Timestamp,
 }
 
 /// A dispatch that waits.
@@ -50,9 +74,9 @@ pub struct Tables {
     cursor: Option<Cursor>,
     rollouts: BTreeMap<RolloutId, RolloutRow>,
     hosts: BTreeMap<HostKey, HostRow>,
-    quarantines: BTreeMap<QuarantineKey, Position>,
-    failures: BTreeMap<ProbeKey, (BTreeSet<FailedControl>, Position)>,
-    dispatches: BTreeMap<HostKey, DispatchRow>,
+    quarantines: BTreeMap<QuarantineKey, Cause>,
+    failures: BTreeMap<ProbeKey, (BTreeSet<FailedControl>, Cause)>,
+    dispatches: BTreeMap<HostKey, (DispatchRow, Cause)>,
     blocks: BTreeMap<BlockKey, BlockRow>,
 }
 
@@ -60,11 +84,12 @@ pub struct Tables {
 #[derive(Debug, Default)]
 pub struct Database {
     partitions: BTreeMap<Partition, Rc<Tables>>,
+    archive: BTreeMap<Log, ArchiveMark>,
 }
 
 /// A copy of the database, as a backup is.
 #[derive(Debug, Clone, Default)]
-pub struct Backup(BTreeMap<Partition, Rc<Tables>>);
+pub struct Backup(BTreeMap<Partition, Rc<Tables>>, BTreeMap<Log, ArchiveMark>);
 
 impl Database {
     /// An empty database.
@@ -83,6 +108,40 @@ impl Database {
         tables.write(&turn.rows);
         tables.cursor = Some(turn.cursor.clone());
         true
+    }
+
+    /// Writes the rows of a checkpoint, as [`Self::apply`] writes a turn.
+    pub fn restore_rows(&mut self, restore: &Restore) -> bool {
+        let tables = self.partitions.entry(restore.partition).or_default();
+        let stands_at = tables.cursor.as_ref().map_or(0, |cursor| cursor.out_seq);
+        if stands_at != restore.previous {
+            return false;
+        }
+        Rc::make_mut(tables).restore(&restore.rows);
+        true
+    }
+
+    /// How far a log is archived.
+    pub fn archive_mark(&self, log: Log) -> Option<ArchiveMark> {
+        self.archive.get(&log).copied()
+    }
+
+    /// Moves the mark of the archive; false when it is elsewhere.
+    pub fn archive(&mut self, log: Log, previous: u64, mark: ArchiveMark) -> bool {
+        let stands_at = self.archive.get(&log).map_or(0, |mark| mark.seq);
+        if stands_at == previous {
+            self.archive.insert(log, mark);
+        }
+        stands_at == previous
+    }
+
+    /// Everything that is remembered of the logs.
+    pub fn remembered(&self) -> Remembered {
+        let marks = self.archive.iter();
+        Remembered {
+            cursors: self.cursors(),
+            archived: marks.map(|(log, mark)| (*log, mark.seq)).collect(),
+        }
     }
 
     /// The cursor of a partition.
@@ -107,22 +166,41 @@ impl Database {
     pub fn dispatches(&self) -> Vec<DispatchRow> {
         let tables = self.partitions.values();
         tables
-            .flat_map(|tables| tables.dispatches.values().cloned())
+            .flat_map(|tables| tables.dispatches.values().map(|(row, _)| row.clone()))
             .collect()
     }
 
     /// Copies everything.
     pub fn back_up(&self) -> Backup {
-        Backup(self.partitions.clone())
+        Backup(self.partitions.clone(), self.archive.clone())
     }
 
     /// Puts a copy in the place of everything; the default copy is an empty database.
     pub fn restore(&mut self, backup: &Backup) {
-        self.partitions = backup.0.clone();
+        self.partitions.clone_from(&backup.0);
+        self.archive.clone_from(&backup.1);
     }
 }
 
 impl Tables {
+    /// Records are never deleted: a checkpoint of the same log knows every rollout that rows know.
+    fn restore(&mut self, rows: &PartitionSnapshot) {
+        self.quarantines.clear();
+        self.failures.clear();
+        self.dispatches.clear();
+        self.blocks.clear();
+        for row in self.hosts.values_mut() {
+            row.recovery_candidate = None;
+        }
+        let known: BTreeSet<_> = self.rollouts.keys().cloned().collect();
+        for mut turn in turns_from_snapshot(rows) {
+            let opened = &mut turn.opened;
+            opened.retain(|opened| !known.contains(&opened.record.rollout_id));
+            self.write(&turn);
+        }
+        self.cursor.clone_from(&rows.cursor);
+    }
+
     fn write(&mut self, rows: &TurnRows) {
         self.open(rows);
         for (rollout_id, change) in &rows.rollouts {
@@ -133,7 +211,7 @@ impl Tables {
         }
         for (key, change) in &rows.hosts {
             if let Some(row) = self.hosts.get_mut(key) {
-                row.record = HostRecord::clone(&change.record);
+                row.record = Arc::clone(&change.record);
                 row.position = change.stamp.position;
             }
         }
@@ -146,9 +224,7 @@ impl Tables {
             self.quarantines.remove(key);
         }
         for (key, stamp) in &rows.quarantines_inserted {
-            self.quarantines
-                .entry(key.clone())
-                .or_insert(stamp.position);
+            self.quarantines.entry(key.clone()).or_insert(cause(stamp));
         }
         self.write_aside(rows);
     }
@@ -166,8 +242,8 @@ impl Tables {
             for record in opened.pinned.pending_hosts(rollout_id, opened.stamp.at) {
                 let key = (rollout_id.clone(), record.hostname.clone());
                 let row = HostRow {
-                    record,
-                    queued_at: None,
+                    record: Arc::new(record),
+                    queued: None,
                     recovery_candidate: None,
                     position: opened.stamp.position,
                 };
@@ -182,8 +258,11 @@ impl Tables {
             let host = (key.0.clone(), key.1.clone());
             if !set.failures.is_empty() && self.hosts.contains_key(&host) {
                 let controls = set.failures.iter().cloned().collect();
-                self.failures
-                    .insert(key.clone(), (controls, set.stamp.position));
+                let observed = Cause {
+                    at: set.observed_at,
+                    ..cause(&set.stamp)
+                };
+                self.failures.insert(key.clone(), (controls, observed));
             }
         }
         self.dispatches
@@ -198,7 +277,8 @@ impl Tables {
                         soak_minutes: change.soak_minutes,
                         enqueued_at: change.stamp.at,
                     };
-                    self.dispatches.insert(key.clone(), row);
+                    self.dispatches
+                        .insert(key.clone(), (row, cause(&change.stamp)));
                 }
                 Some(_) => {}
                 None => {
@@ -215,7 +295,7 @@ impl Tables {
                     wave: key.1,
                     gate: key.2,
                     holds: change.holds.clone(),
-                    position: change.stamp.position,
+                    cause: cause(&change.stamp),
                 };
                 self.blocks.insert(key.clone(), row);
             }
@@ -224,30 +304,24 @@ impl Tables {
 
     fn snapshot(&self) -> PartitionSnapshot {
         let hosts = self.hosts.iter().map(|(key, row)| HostRow {
-            queued_at: self
-                .dispatches
-                .get(key)
-                .map(|dispatch| dispatch.enqueued_at),
+            queued: self.dispatches.get(key).map(|(_, queued)| *queued),
             ..row.clone()
         });
         let quarantines = self.quarantines.iter();
-        let quarantines = quarantines.map(|((channel, closure_hash), position)| QuarantineRow {
+        let quarantines = quarantines.map(|((channel, closure_hash), cause)| QuarantineRow {
             channel: channel.clone(),
             closure_hash: closure_hash.clone(),
-            position: *position,
+            cause: *cause,
         });
-        let failures = self
-            .failures
-            .iter()
-            .flat_map(|(key, (controls, position))| {
-                controls.iter().map(|control| ProbeFailureRow {
-                    rollout_id: key.0.clone(),
-                    hostname: key.1.clone(),
-                    probe_name: key.2.clone(),
-                    control: control.clone(),
-                    position: *position,
-                })
-            });
+        let failures = self.failures.iter().flat_map(|(key, (controls, cause))| {
+            controls.iter().map(|control| ProbeFailureRow {
+                rollout_id: key.0.clone(),
+                hostname: key.1.clone(),
+                probe_name: key.2.clone(),
+                control: control.clone(),
+                cause: *cause,
+            })
+        });
         PartitionSnapshot {
             cursor: self.cursor.clone(),
             rollouts: self.rollouts.values().cloned().collect(),
@@ -256,5 +330,12 @@ impl Tables {
             probe_failures: failures.collect(),
             blocks: self.blocks.values().cloned().collect(),
         }
+    }
+}
+
+fn cause(stamp: &Stamp) -> Cause {
+    Cause {
+        position: stamp.position,
+        at: stamp.at,
     }
 }

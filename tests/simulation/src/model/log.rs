@@ -1,4 +1,5 @@
-//! The model of a JetStream stream: sequences, fences, both orders of a retried publish.
+//! The model of a JetStream stream: sequences, fences, both orders of a retried publish, a byte limit
+//! and trimming.
 //!
 //! Source: docs/simulation.md, the model log.
 
@@ -7,8 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use nixfleet_bus::{Fence, Message, read_input, read_output};
+use nixfleet_bus::{Fence, LogFill, Message, read_input, read_output};
 use nixfleet_proto::{InputFrame, OutputFrame, Timestamp};
+
+/// Bytes that a stored message takes besides its subject and its payload.
+const OVERHEAD_BYTES: u64 = 64;
 
 /// A stored message.
 #[derive(Debug)]
@@ -42,6 +46,11 @@ impl Stored {
             .output
             .get_or_init(|| read_output(&self.payload).ok().map(Rc::new));
         decoded.as_ref()
+    }
+
+    /// What it takes in the stream.
+    fn bytes(&self) -> u64 {
+        (self.subject.len() + self.payload.len()) as u64 + OVERHEAD_BYTES
     }
 
     /// The message as the bus hands it out.
@@ -90,11 +99,13 @@ pub struct Ack {
     pub duplicate: bool,
 }
 
-/// The fence refused a message.
+/// Why a message was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WrongLast {
-    /// The last sequence that is there.
-    pub last: u64,
+pub enum Refused {
+    /// Its fence: this is the last sequence.
+    Fence(u64),
+    /// The stream is at its byte limit.
+    Full,
 }
 
 /// One stream, with one subject space and no deletions from its middle.
@@ -104,29 +115,33 @@ pub struct Stream {
     first_seq: u64,
     messages: VecDeque<Rc<Stored>>,
     ids: BTreeMap<String, u64>,
+    bytes: u64,
+    max_bytes: u64,
 }
 
 impl Stream {
     /// An empty stream whose first message gets `first_seq`.
-    pub fn new(created: Timestamp, first_seq: u64) -> Self {
+    pub fn new(created: Timestamp, first_seq: u64, max_bytes: u64) -> Self {
         Self {
             created,
             first_seq: first_seq.max(1),
             messages: VecDeque::new(),
             ids: BTreeMap::new(),
+            bytes: 0,
+            max_bytes,
         }
     }
 
-    /// Stores a message, unless it is there or its fence does not hold.
+    /// Stores a message, unless it is there, its fence does not hold or there is no room.
     ///
     /// # Errors
-    /// The fence.
+    /// [`Refused`].
     pub fn publish(
         &mut self,
         message: Publish,
         retried: Retried,
         time: Timestamp,
-    ) -> Result<Ack, WrongLast> {
+    ) -> Result<Ack, Refused> {
         let known = self.ids.get(&message.msg_id).copied();
         let last = self.last_seq();
         let fenced = message.fence.is_some_and(|fence| !self.holds(&fence));
@@ -138,13 +153,12 @@ impl Stream {
                 });
             }
             (Some(_), true, Retried::FenceFirst) | (None, true, _) => {
-                return Err(WrongLast { last });
+                return Err(Refused::Fence(last));
             }
             (None, false, _) => {}
         }
         let seq = last + 1;
-        self.ids.insert(message.msg_id.clone(), seq);
-        self.messages.push_back(Rc::new(Stored {
+        let stored = Stored {
             seq,
             msg_id: message.msg_id,
             subject: message.subject,
@@ -152,7 +166,14 @@ impl Stream {
             payload: message.payload,
             input: OnceCell::new(),
             output: OnceCell::new(),
-        }));
+        };
+        let bytes = self.bytes + stored.bytes();
+        if bytes > self.max_bytes {
+            return Err(Refused::Full);
+        }
+        self.bytes = bytes;
+        self.ids.insert(stored.msg_id.clone(), seq);
+        self.messages.push_back(Rc::new(stored));
         Ok(Ack {
             seq,
             duplicate: false,
@@ -205,9 +226,35 @@ impl Stream {
     pub fn lose_tail(&mut self, count: usize) -> Vec<Rc<Stored>> {
         let kept = self.messages.len().saturating_sub(count);
         let lost: Vec<_> = self.messages.drain(kept..).collect();
+        self.bytes -= lost.iter().map(|message| message.bytes()).sum::<u64>();
         let last = self.last_seq();
         self.ids.retain(|_, seq| *seq <= last);
         lost
+    }
+
+    /// Deletes the messages before a sequence; gives how many there were.
+    pub fn trim(&mut self, first_kept: u64) -> u64 {
+        let mut count = 0;
+        while self.first_seq < first_kept
+            && let Some(message) = self.messages.pop_front()
+        {
+            self.first_seq += 1;
+            self.bytes -= message.bytes();
+            count += 1;
+        }
+        count
+    }
+
+    /// What it holds.
+    pub fn fill(&self) -> LogFill {
+        LogFill {
+            created: self.created,
+            first_seq: self.first_seq,
+            last_seq: self.last_seq(),
+            messages: self.messages.len() as u64,
+            bytes: self.bytes,
+            max_bytes: self.max_bytes,
+        }
     }
 
     /// Forgets ids, as the end of the deduplication window does.
@@ -229,12 +276,12 @@ mod tests {
         }
     }
 
-    fn store(stream: &mut Stream, message: Publish, retried: Retried) -> Result<Ack, WrongLast> {
+    fn store(stream: &mut Stream, message: Publish, retried: Retried) -> Result<Ack, Refused> {
         stream.publish(message, retried, Timestamp::UNIX_EPOCH)
     }
 
     fn stream() -> Stream {
-        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 1);
+        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 1, 1_000);
         for (id, expected) in [("a", 0), ("b", 1)] {
             let done = store(
                 &mut stream,
@@ -250,7 +297,7 @@ mod tests {
     fn sequences_rise_by_one_and_fences_hold() {
         let mut stream = stream();
         let refused = store(&mut stream, message("c", Some(1)), Retried::IdFirst);
-        assert_eq!(refused, Err(WrongLast { last: 2 }));
+        assert_eq!(refused, Err(Refused::Fence(2)));
         let unfenced = store(&mut stream, message("c", None), Retried::IdFirst);
         assert_eq!(unfenced.unwrap().seq, 3);
         assert_eq!(stream.get(3).unwrap().msg_id, "c");
@@ -263,7 +310,7 @@ mod tests {
         let mut stream = stream();
         let retry = || message("b", Some(1));
         let one = store(&mut stream, retry(), Retried::FenceFirst);
-        assert_eq!(one, Err(WrongLast { last: 2 }));
+        assert_eq!(one, Err(Refused::Fence(2)));
         let three = store(&mut stream, retry(), Retried::IdFirst);
         let duplicate = Ack {
             seq: 2,
@@ -300,18 +347,39 @@ mod tests {
             ..message("c", None)
         };
         let refused = store(&mut stream, behind("t"), Retried::FenceFirst);
-        assert_eq!(refused, Err(WrongLast { last: 2 }));
+        assert_eq!(refused, Err(Refused::Fence(2)));
         let stored = store(&mut stream, behind("s"), Retried::FenceFirst);
         assert_eq!(stored.unwrap().seq, 3);
     }
 
     #[test]
     fn a_stream_made_anew_begins_above_what_was_there() {
-        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 50);
+        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 50, 1_000);
         assert_eq!((stream.first_seq(), stream.last_seq()), (50, 49));
         let behind_none = store(&mut stream, message("a", Some(49)), Retried::FenceFirst);
         assert!(behind_none.is_err(), "there is no message 49");
         let first = store(&mut stream, message("a", Some(0)), Retried::FenceFirst);
         assert_eq!(first.unwrap().seq, 50);
+    }
+
+    #[test]
+    fn a_full_stream_refuses_until_it_is_trimmed() {
+        let size = OVERHEAD_BYTES + 2;
+        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 1, 2 * size);
+        for id in ["a", "b"] {
+            store(&mut stream, message(id, None), Retried::IdFirst).unwrap();
+        }
+        let again = store(&mut stream, message("a", None), Retried::IdFirst);
+        assert!(again.unwrap().duplicate, "it needs no room");
+        let full = store(&mut stream, message("c", None), Retried::IdFirst);
+        assert_eq!(full, Err(Refused::Full));
+        let fenced = store(&mut stream, message("c", Some(1)), Retried::IdFirst);
+        assert_eq!(fenced, Err(Refused::Fence(2)));
+        assert_eq!(stream.trim(2), 1);
+        assert_eq!(stream.fill().bytes, size);
+        assert_eq!((stream.first_seq(), stream.last_seq()), (2, 2));
+        assert!(stream.get(1).is_none());
+        let stored = store(&mut stream, message("c", Some(2)), Retried::IdFirst);
+        assert_eq!(stored.unwrap().seq, 3);
     }
 }

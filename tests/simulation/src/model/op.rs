@@ -2,16 +2,18 @@
 
 use std::rc::Rc;
 
-use nixfleet_bus::StreamIdentity;
+use bytes::Bytes;
 use nixfleet_bus::lease::{Record, RecordKey, Sighting, Written};
+use nixfleet_bus::{LogFill, StreamIdentity};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
+use nixfleet_proto::{CheckpointRef, Checkpoints};
 
-use super::database::{DispatchRow, Turn};
+use super::database::{ArchiveMark, DispatchRow, Restore, Turn};
 use crate::world::status::Service;
 
-use super::log::{Ack, Publish, Stored, WrongLast};
+use super::log::{Ack, Publish, Refused, Stored};
 
 /// The two logs of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +42,15 @@ impl std::fmt::Display for Log {
     }
 }
 
+/// What the database remembers of the logs.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered {
+    /// Cursors of the rows.
+    pub cursors: Vec<(Partition, Cursor)>,
+    /// Last archived sequences.
+    pub archived: Vec<(Log, u64)>,
+}
+
 /// A call to a server.
 #[derive(Debug)]
 pub enum Op {
@@ -53,8 +64,24 @@ pub enum Op {
     Identity(Log),
     /// Messages from a sequence on, at most so many; waits until there is one.
     Fetch(Log, u64, usize),
-    /// Create streams that are missing, above what the rows remember.
-    EnsureLayout(Vec<(Partition, Cursor)>),
+    /// How full both logs of a partition are.
+    Fills(Partition),
+    /// The output message with a sequence.
+    OutputAt(Partition, u64),
+    /// First sequence of the output log, and the checkpoints that it announced last.
+    Announced(Partition),
+    /// Delete the messages of a log before a sequence.
+    Trim(Log, u64),
+    /// Store a checkpoint.
+    PutCheckpoint(Partition, CheckpointRef, Bytes),
+    /// Load one.
+    GetCheckpoint(Partition, CheckpointRef),
+    /// Whether both are stored.
+    HoldsCheckpoints(Partition, Checkpoints),
+    /// Delete those that these took the place of.
+    KeepCheckpoints(Partition, Checkpoints),
+    /// Create streams that are missing, above what the database remembers.
+    EnsureLayout(Remembered),
     /// A request to the owner of a partition.
     AskOwner(Partition, Box<OwnerHeartbeat>),
     /// Answer such a request.
@@ -69,14 +96,20 @@ pub enum Op {
     WatchLeases(Service),
     /// A partition's cursor.
     Cursor(Partition),
-    /// All cursors.
+    /// All cursors, those of the archive too.
     Cursors,
+    /// How far a log is archived.
+    ArchiveMark(Log),
+    /// One transaction of the archive: moves its mark from a sequence.
+    Archive(Log, u64, ArchiveMark),
     /// A partition's rows.
     Load(Partition),
     /// All waiting dispatches with the cursors they stand at.
     Dispatches,
     /// One turn of an applier.
     Apply(Box<Turn>),
+    /// Rows from a checkpoint, in place of those before.
+    Restore(Box<Restore>),
 }
 
 /// Which server a call goes to, and over which connection.
@@ -93,16 +126,25 @@ pub enum Server {
 }
 
 impl Op {
+    /// True when it trims a log.
+    pub fn is_trim(&self) -> bool {
+        matches!(self, Self::Trim(..))
+    }
+
     /// Where it goes.
     pub fn server(&self) -> Server {
         match self {
             Self::Publish(..) | Self::AskOwner(..) | Self::AnswerOwner(..) => Server::Publishing,
             Self::Last(_) | Self::IdAt(..) | Self::Identity(_) => Server::Reading,
             Self::Fetch(..) | Self::EnsureLayout(_) => Server::Reading,
+            Self::Fills(_) | Self::OutputAt(..) | Self::Announced(_) => Server::Reading,
+            Self::Trim(..) | Self::PutCheckpoint(..) | Self::GetCheckpoint(..) => Server::Reading,
+            Self::HoldsCheckpoints(..) | Self::KeepCheckpoints(..) => Server::Reading,
             Self::PutLease(..) | Self::DeleteLease(..) => Server::Leasing,
             Self::ReadLease(..) | Self::WatchLeases(_) => Server::Leasing,
             Self::Cursor(_) | Self::Cursors | Self::Load(_) => Server::Database,
-            Self::Dispatches | Self::Apply(_) => Server::Database,
+            Self::ArchiveMark(_) | Self::Archive(..) => Server::Database,
+            Self::Dispatches | Self::Apply(_) | Self::Restore(_) => Server::Database,
         }
     }
 }
@@ -111,7 +153,7 @@ impl Op {
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// To a publish.
-    Published(Result<Ack, WrongLast>),
+    Published(Result<Ack, Refused>),
     /// The stream is not there.
     Missing,
     /// The last message.
@@ -122,6 +164,20 @@ pub enum Reply {
     Identity(StreamIdentity),
     /// Messages, what the stream holds, and the message in front of those that were asked for.
     Messages(Vec<Rc<Stored>>, StreamIdentity, Option<Rc<Stored>>),
+    /// Both logs of a partition.
+    Fills(LogFill, LogFill),
+    /// A message, when the stream holds it.
+    At(Option<Rc<Stored>>),
+    /// What a log announced, and where it begins.
+    Announced(u64, Checkpoints),
+    /// So many messages are deleted.
+    Trimmed(u64),
+    /// The object is stored, or deleted.
+    CheckpointDone,
+    /// An object, when it is there.
+    Checkpoint(Option<Bytes>),
+    /// Whether objects are there.
+    HoldsCheckpoints(bool),
     /// Streams are there.
     LayoutReady,
     /// To a write of a lease.
@@ -137,7 +193,9 @@ pub enum Reply {
     /// A cursor.
     Cursor(Option<Cursor>),
     /// Cursors.
-    Cursors(Vec<(Partition, Cursor)>),
+    Cursors(Remembered),
+    /// How far a log is archived.
+    ArchiveMark(Option<ArchiveMark>),
     /// Rows.
     Snapshot(Box<PartitionSnapshot>),
     /// Dispatches and cursors.

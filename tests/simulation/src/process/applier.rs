@@ -1,13 +1,17 @@
 //! The applier: one real follower per partition, and around it what its shell does.
 
+mod restoring;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use nixfleet_applier::{Batch, Follower, Frame, Logs, batches};
+use nixfleet_applier::{Batch, Follower, Frame, Logs, batches, needs_checkpoint};
 use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
+
+use restoring::{Restored, Restoring};
 
 use super::lease::{Change, Leases};
 use super::reader::{ReadFault, Reader};
@@ -43,6 +47,8 @@ enum Work {
     Layout(u64),
     Cursor(u64),
     Locating(u64, Box<Located>),
+    /// The tables are gone or older than the log.
+    Restoring(Box<Restoring>),
     Following(Box<Following>),
 }
 
@@ -69,7 +75,7 @@ enum Step {
     /// The message id at the new input position.
     Id(Box<nixfleet_applier::Turn>),
     /// The commit.
-    Commit(Cursor),
+    Commit(Box<Cursor>),
     /// The cursor, to see that it is still there.
     Check,
 }
@@ -165,8 +171,8 @@ impl Applier {
         match work {
             Work::Resting(timer) if *timer == call => self.begin(partition, env),
             Work::Floors(asked) if *asked == call => match reply {
-                Some(Reply::Cursors(cursors)) => {
-                    let call = self.ask(partition, Op::EnsureLayout(cursors), env);
+                Some(Reply::Cursors(remembered)) => {
+                    let call = self.ask(partition, Op::EnsureLayout(remembered), env);
                     self.work.insert(partition, Work::Layout(call));
                 }
                 _ => self.rest(partition, "no cursors", env),
@@ -177,6 +183,7 @@ impl Applier {
                 _ => self.rest(partition, "no cursor", env),
             },
             Work::Locating(asked, _) if *asked == call => self.located(partition, reply, env),
+            Work::Restoring(_) => self.restore(partition, (call, reply), env),
             Work::Following(_) => self.step(partition, (call, reply), env),
             Work::Idle
             | Work::Resting(_)
@@ -223,12 +230,44 @@ impl Applier {
                     msg_id: located.msg_id.take(),
                 };
                 let cursor = located.cursor.take();
-                match Follower::start(cursor, &logs) {
-                    Ok((follower, _)) => self.follow(partition, follower, env),
-                    Err(error) => self.stop_loudly(partition, &error.to_string(), env),
+                if needs_checkpoint(cursor.as_ref(), &logs) {
+                    let restoring = Restoring::start((partition, cursor), logs, me, env);
+                    let work = Work::Restoring(Box::new(restoring));
+                    self.work.insert(partition, work);
+                    return;
                 }
+                self.start_behind(partition, (cursor, &logs), env);
             }
             _ => self.restore_layout(partition, env),
+        }
+    }
+
+    fn start_behind(
+        &mut self,
+        partition: Partition,
+        (cursor, logs): (Option<Cursor>, &Logs),
+        env: &mut Env,
+    ) {
+        match Follower::start(cursor, logs) {
+            Ok((follower, _)) => self.follow(partition, follower, env),
+            Err(error) => self.stop_loudly(partition, &error.to_string(), env),
+        }
+    }
+
+    fn restore(&mut self, partition: Partition, answer: (u64, Option<Reply>), env: &mut Env) {
+        let Some(Work::Restoring(restoring)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        match restoring.take(answer, self.me, env) {
+            Restored::Waits => {}
+            // Another applier may have been here.
+            Restored::Written => self.begin(partition, env),
+            Restored::NothingAnnounced => {
+                let (cursor, logs) = restoring.located();
+                self.start_behind(partition, (cursor, &logs), env);
+            }
+            Restored::Silence => self.rest(partition, "no answer", env),
+            Restored::Refused(why) => self.stop_loudly(partition, &why, env),
         }
     }
 
@@ -312,7 +351,7 @@ impl Applier {
                 following.step = Some(commit(partition, *turn, (me, route), env));
             }
             (Step::Commit(cursor), Some(Reply::Applied(true))) => {
-                following.follower.written(cursor);
+                following.follower.written(*cursor);
                 self.next_turn(partition, env);
             }
             // Somebody else was here: his cursor is read at once.
@@ -344,7 +383,7 @@ fn commit(
         rows: turn.rows,
         cursor: turn.cursor,
     }));
-    (env.call(me, route, op), Step::Commit(cursor))
+    (env.call(me, route, op), Step::Commit(Box::new(cursor)))
 }
 
 fn frames(messages: &[Rc<Stored>]) -> Option<Vec<Frame>> {

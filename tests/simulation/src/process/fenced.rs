@@ -39,8 +39,8 @@ pub struct Fenced {
 enum Stage {
     /// The message was sent.
     Sent,
-    /// The last message is asked for.
-    Asking(String),
+    /// The last message is asked for; with the error when time is over.
+    Asking(PublishError),
     /// The next attempt waits for its time.
     Resting,
 }
@@ -78,6 +78,11 @@ impl Fenced {
         fenced
     }
 
+    /// Bytes of the frame.
+    pub fn bytes(&self) -> u64 {
+        self.publish.payload.len() as u64
+    }
+
     fn send(&mut self, me: Alive, env: &mut Env) {
         self.stage = Stage::Sent;
         let op = Op::Publish(Log::Output(self.partition), self.publish.clone());
@@ -102,14 +107,13 @@ impl Fenced {
             Stage::Sent => match self.fate().answered(answered(reply)) {
                 FencedAttempt::Stored(seq) => Some(Ok(seq)),
                 FencedAttempt::Refused(refusal) => Some(Err(unavailable(&refusal))),
-                FencedAttempt::Ask(reason) => {
-                    self.stage = Stage::Asking(reason);
-                    let op = Op::Last(Log::Output(self.partition));
-                    self.call = env.call(me, Route::Work(self.partition), op);
-                    None
+                FencedAttempt::Full => {
+                    let log = Log::Output(self.partition).to_string();
+                    self.ask(PublishError::Full(log), me, env)
                 }
+                FencedAttempt::Ask(reason) => self.ask(PublishError::Unavailable(reason), me, env),
             },
-            Stage::Asking(reason) => {
+            Stage::Asking(error) => {
                 let Some(Reply::Last(last)) = reply else {
                     let reason = "nobody knows the last message".to_owned();
                     return Some(Err(PublishError::Unavailable(reason)));
@@ -125,15 +129,23 @@ impl Fenced {
                         expected: self.fence.seq,
                         last,
                     })),
-                    Settled::Again => self.again(reason, me, env),
+                    Settled::Again => self.again(error, me, env),
                 }
             }
         }
     }
 
-    fn again(&mut self, reason: String, me: Alive, env: &mut Env) -> Option<Fate> {
+    /// Asks whose the last message is.
+    fn ask(&mut self, error: PublishError, me: Alive, env: &mut Env) -> Option<Fate> {
+        self.stage = Stage::Asking(error);
+        let op = Op::Last(Log::Output(self.partition));
+        self.call = env.call(me, Route::Work(self.partition), op);
+        None
+    }
+
+    fn again(&mut self, error: PublishError, me: Alive, env: &mut Env) -> Option<Fate> {
         if env.now + self.pause >= self.deadline {
-            return Some(Err(PublishError::Unavailable(reason)));
+            return Some(Err(error));
         }
         self.call = env.timer(me, Route::Work(self.partition), self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);

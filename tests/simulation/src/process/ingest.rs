@@ -9,9 +9,10 @@ use nixfleet_proto::wire::{Dispatch, HeartbeatRequest, OwnerHeartbeat};
 use nixfleet_proto::{ChannelName, Entry, EntryBody, OperatorCommand, Producer};
 
 use super::board::Board;
+use super::log_room::LogRooms;
 use super::publisher::Publisher;
 use super::reader::{ReadFault, Reader};
-use crate::model::{Log, Op, Reply};
+use crate::model::{DispatchRow, Log, Op, Reply};
 use crate::world::env::Env;
 use crate::world::event::{Alive, Answer, Request, RequestBody, Requester, Route};
 
@@ -30,6 +31,7 @@ pub struct Ingest {
     follows: std::collections::BTreeMap<Partition, Follow>,
     polls: Vec<Poll>,
     heartbeats: std::collections::BTreeMap<u64, Requester>,
+    rooms: LogRooms,
 }
 
 /// How the board learns of a partition.
@@ -39,6 +41,8 @@ enum Follow {
     Resting(u64),
     /// Reads the rows.
     Loading(u64),
+    /// There are none: asks whether they are being restored.
+    Checking(u64, Vec<DispatchRow>),
     /// Follows the output log.
     Reading(Reader),
 }
@@ -63,6 +67,7 @@ impl Ingest {
             follows: std::collections::BTreeMap::new(),
             polls: Vec::new(),
             heartbeats: std::collections::BTreeMap::new(),
+            rooms: LogRooms::default(),
         };
         for partition in Partition::all(partitions) {
             ingest.load(partition, env);
@@ -87,6 +92,11 @@ impl Ingest {
                     return;
                 };
                 let channel = first.rollout_id.channel();
+                let partition = Partition::of(&channel, env.shape.partitions);
+                if !self.rooms.has_room(partition, self.me, env) {
+                    env.checks.counts.held_back += 1;
+                    return env.answer(from, Answer::Unavailable);
+                }
                 let bodies = events.into_iter().map(|event| EntryBody::HostEvent {
                     rollout_id: event.rollout_id,
                     hostname: event.hostname,
@@ -176,7 +186,8 @@ impl Ingest {
             Route::Work(partition) => self.loaded(partition, (call, reply), env),
             Route::Reader(partition) => self.read(partition, (call, reply), env),
             Route::Whole => self.heartbeat_or_poll(call, reply, env),
-            Route::Aside(_) | Route::Lease => {}
+            Route::Aside(partition) => self.rooms.take(partition, (call, reply), env),
+            Route::Lease => {}
         }
     }
 
@@ -215,7 +226,7 @@ impl Ingest {
     }
 
     fn loaded(&mut self, partition: Partition, (call, reply): (u64, Option<Reply>), env: &mut Env) {
-        match self.follows.get(&partition) {
+        match self.follows.get_mut(&partition) {
             Some(Follow::Resting(timer)) if *timer == call => self.load(partition, env),
             Some(Follow::Loading(asked)) if *asked == call => {
                 let Some(Reply::Dispatches(rows, cursors)) = reply else {
@@ -223,19 +234,39 @@ impl Ingest {
                 };
                 let cursor = cursors.iter().find(|(number, _)| *number == partition);
                 let out_seq = cursor.map_or(0, |(_, cursor)| cursor.out_seq);
-                let partitions = env.shape.partitions;
-                let rows = rows.into_iter().filter(|row| {
-                    Partition::of(&row.rollout_id.channel(), partitions) == partition
-                });
-                self.board.load(partition, rows.collect());
-                let log = Log::Output(partition);
-                let mut reader = Reader::new(log, Route::Reader(partition), out_seq + 1);
-                reader.ask(self.me, env);
-                self.follows.insert(partition, Follow::Reading(reader));
-                self.serve_polls(env);
+                if let Some(mark) = cursor.and_then(|(_, cursor)| cursor.input) {
+                    self.rooms.folded(partition, mark.seq);
+                }
+                if out_seq == 0 {
+                    let op = Op::Announced(partition);
+                    let call = env.call(self.me, Route::Work(partition), op);
+                    self.follows.insert(partition, Follow::Checking(call, rows));
+                    return;
+                }
+                self.follow(partition, rows, out_seq + 1, env);
             }
-            Some(Follow::Resting(_) | Follow::Loading(_) | Follow::Reading(_)) | None => {}
+            Some(Follow::Checking(asked, rows)) if *asked == call => match reply {
+                Some(Reply::Announced(first, announced)) if first <= 1 || announced.is_empty() => {
+                    let rows = std::mem::take(rows);
+                    self.follow(partition, rows, 1, env);
+                }
+                _ => self.rest(partition, env),
+            },
+            Some(Follow::Resting(_) | Follow::Loading(_)) | None => {}
+            Some(Follow::Checking(..) | Follow::Reading(_)) => {}
         }
+    }
+
+    fn follow(&mut self, partition: Partition, rows: Vec<DispatchRow>, from: u64, env: &mut Env) {
+        let partitions = env.shape.partitions;
+        let rows = rows
+            .into_iter()
+            .filter(|row| Partition::of(&row.rollout_id.channel(), partitions) == partition);
+        self.board.load(partition, rows.collect());
+        let mut reader = Reader::new(Log::Output(partition), Route::Reader(partition), from);
+        reader.ask(self.me, env);
+        self.follows.insert(partition, Follow::Reading(reader));
+        self.serve_polls(env);
     }
 
     fn read(&mut self, partition: Partition, (call, reply): (u64, Option<Reply>), env: &mut Env) {
@@ -251,6 +282,9 @@ impl Ingest {
                     if let Some(frame) = message.output() {
                         for outcome in &frame.outcomes {
                             self.board.follow(partition, outcome);
+                        }
+                        if let Some(mark) = frame.last_input {
+                            self.rooms.folded(partition, mark.seq);
                         }
                     }
                 }

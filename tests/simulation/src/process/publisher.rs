@@ -13,7 +13,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, Position};
 
 use crate::engine::Time;
-use crate::model::log::Publish;
+use crate::model::log::{Publish, Refused};
 use crate::model::{Log, Op, Reply};
 use crate::world::env::Env;
 use crate::world::event::{Alive, Route};
@@ -156,6 +156,7 @@ impl<W> Lane<W> {
         }
         let error = match Attempt::of(answered(reply)) {
             Attempt::Stored(seq) => return self.land(Ok(seq)),
+            Attempt::Refused(Refusal::Full) => AppendError::Full(self.partition.to_string()),
             Attempt::Refused(refusal) => AppendError::Unavailable(refusal.to_string()),
             Attempt::Again(reason) => {
                 if env.now + flight.pause < flight.deadline {
@@ -192,7 +193,8 @@ pub fn answered(reply: Option<Reply>) -> Answered {
             seq: ack.seq,
             duplicate: ack.duplicate,
         },
-        Some(Reply::Published(Err(_))) => Answered::Refused(Refusal::Fence),
+        Some(Reply::Published(Err(Refused::Fence(_)))) => Answered::Refused(Refusal::Fence),
+        Some(Reply::Published(Err(Refused::Full))) => Answered::Refused(Refusal::Full),
         Some(Reply::Missing) => Answered::Refused(Refusal::Unknown("no stream answers".to_owned())),
         _ => Answered::Refused(Refusal::Unknown("timed out".to_owned())),
     }

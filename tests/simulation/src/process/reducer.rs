@@ -1,22 +1,23 @@
 //! The reducer: one worker per partition, around the real takeover, owner and recovery.
 
 mod acquire;
+mod checkpoints;
 mod live;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nixfleet_bus::MessageIds;
+use nixfleet_bus::{MessageIds, PublishError};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::OwnerHeartbeat;
-use nixfleet_reducer::Ended;
+use nixfleet_reducer::{Ended, Readiness};
 
 use super::lease::{Change, Leases};
 use super::publisher::Publisher;
 use super::reader::ReadFault;
 use super::{all_keys, partition_of};
-use crate::model::{Op, Reply};
+use crate::model::{Log, Op, Reply};
 use crate::world::env::Env;
 use crate::world::event::{Alive, Caller, Route};
 use crate::world::status::Service;
@@ -52,6 +53,7 @@ struct Worker {
     work: Work,
     /// The streams are looked at before the next takeover.
     is_suspicious: bool,
+    readiness: Readiness,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,7 @@ impl Reducer {
         let worker = || Worker {
             work: Work::Waiting,
             is_suspicious: true,
+            readiness: Readiness::default(),
         };
         Self {
             me,
@@ -111,6 +114,13 @@ impl Reducer {
         }
     }
 
+    /// True when this process owns the partition and is ready.
+    pub fn is_ready(&self, partition: Partition) -> bool {
+        let worker = self.workers.get(&partition);
+        let readiness = worker.map(|worker| worker.readiness.check());
+        self.live(partition).is_some() && matches!(readiness, Some(Ok(())))
+    }
+
     /// Ends orderly; true when nothing is held any more.
     pub fn stop(&mut self, env: &mut Env) -> bool {
         let (changes, is_ended) = self.leases.stop(env);
@@ -134,6 +144,7 @@ impl Reducer {
                 me: self.me,
                 publisher: &mut self.publisher,
                 ids: &self.ids,
+                readiness: &mut worker.readiness,
                 env,
             };
             live.heartbeat(heartbeat, asked, &mut with);
@@ -221,7 +232,10 @@ impl Reducer {
                 (HALTED_PAUSE, self.leases.give_up(&key, env))
             }
         };
+        let for_want = matches!(ended, Ended::Failed(error) if error.is::<PublishError>());
+        env.checks.ownership_ended(me, partition, for_want);
         if let Some(worker) = self.workers.get_mut(&partition) {
+            worker.readiness.ended(ended);
             worker.is_suspicious = matches!(ended, Ended::Failed(_));
             worker.work = Work::Resting(env.timer(me, Route::Work(partition), pause));
         }
@@ -239,8 +253,8 @@ impl Reducer {
                 self.change(changes, env);
             }
             Work::Layout(asked) if *asked == call => match reply {
-                Some(Reply::Cursors(cursors)) => {
-                    let op = Op::EnsureLayout(cursors);
+                Some(Reply::Cursors(remembered)) => {
+                    let op = Op::EnsureLayout(remembered);
                     *asked = env.call(self.me, Route::Work(partition), op);
                 }
                 Some(Reply::LayoutReady) => {
@@ -295,18 +309,27 @@ impl Reducer {
             Ok((acquire, Progress::Waits)) => {
                 self.set(partition, Work::Acquiring(Box::new(acquire)));
             }
-            Ok((_, Progress::Done(taken, writer))) => {
+            Ok((acquire, Progress::Done(taken, writer))) => {
                 self.ownerships += 1;
-                env.checks.owned(partition, &taken.state, taken.start.next);
+                if env.checks.lost_at.is_none_or(|lost| acquire.begun > lost) {
+                    env.checks.owned(partition, &taken.state, taken.start.next);
+                }
                 let mut with = With {
                     me: self.me,
                     publisher: &mut self.publisher,
                     ids: &self.ids,
+                    readiness: &mut worker.readiness,
                     env,
                 };
                 let place = (partition, self.ownerships);
                 let live = Live::start(place, writer, *taken, &mut with);
-                self.set(partition, Work::Living(Box::new(live)));
+                worker.work = Work::Living(Box::new(live));
+                if let Some(output) = env.broker.fill(Log::Output(partition)) {
+                    worker.readiness.took_over(&output);
+                    if worker.readiness.check().is_ok() {
+                        env.checks.says_ready(self.me, partition, &output);
+                    }
+                }
                 env.owners.entry(partition).or_default().push(self.me);
             }
             Err(ended) => self.end(partition, &ended, env),
@@ -329,6 +352,7 @@ impl Reducer {
             me: self.me,
             publisher: &mut self.publisher,
             ids: &self.ids,
+            readiness: &mut worker.readiness,
             env,
         };
         if let Err(ended) = step(live, &mut with) {

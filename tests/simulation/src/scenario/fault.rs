@@ -46,6 +46,8 @@ pub enum FaultKind {
     Lag(usize),
     /// All planners work as if they led, while no rows are written.
     Rivals,
+    /// Nothing is archived, or no rows are written, so that logs fill.
+    Hold(Holding),
     /// Heartbeats come several times, name any closure, and owners are slow to write.
     Storm,
     /// Every lease is deleted.
@@ -68,8 +70,10 @@ pub enum FaultKind {
     Poison(u16),
     /// An operator clears what is halted.
     Operator,
-    /// A disaster; there is at most one of these or the next two in a run.
-    Disaster(Disaster),
+    /// The object of the newest checkpoint of a partition is lost or changed.
+    Checkpoint(u16, CheckpointLoss),
+    /// Rows are lost; there is at most one of these or the next two in a run.
+    Rows(RowLoss),
     /// Broker and database come back empty.
     BothLost,
     /// The broker comes back without the last messages of its logs.
@@ -88,12 +92,32 @@ pub struct Tails {
 }
 
 /// Loss of rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Disaster {
-    /// The database is as it was some time ago.
-    DatabaseRestored,
-    /// The database is empty.
-    DatabaseLost,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowLoss {
+    /// The database is as it was some time ago; otherwise it is empty.
+    pub is_restored: bool,
+    /// It happens as soon as a log was trimmed.
+    pub is_at_trim: bool,
+    /// What becomes of the newest checkpoint of every partition at the same time.
+    pub checkpoints: Option<CheckpointLoss>,
+}
+
+/// Whoever holds the logs back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// The archive.
+    Archive,
+    /// The applier.
+    Applier,
+}
+
+/// Loss of a stored object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckpointLoss {
+    /// It is not there any more.
+    Missing,
+    /// It holds another state, with the same size.
+    Changed,
 }
 
 impl fmt::Display for Fault {
@@ -110,6 +134,7 @@ pub fn schedule(seed: u64, shape: &Shape) -> Vec<Fault> {
     let rate = *rng.pick(&[0_u64, 1, 2, 3, 5]);
     let count = rng.below(minutes * rate + 1);
     let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut rng, shape)).collect();
+    faults.push(hold(&mut rng, shape));
     if let Some(kind) = disaster(&mut rng) {
         faults.push(disaster_fault(&mut rng, shape, kind));
     }
@@ -124,7 +149,7 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
     let processes: usize = shape.instances.iter().sum();
     let process = rng.index(processes);
     let host = rng.index(shape.hosts.len());
-    let kind = match rng.below(110) {
+    let kind = match rng.below(122) {
         0..=11 => FaultKind::Kill(process),
         12..=15 => FaultKind::Stop(process),
         16..=24 => FaultKind::Freeze(process),
@@ -147,9 +172,30 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
         96..=99 => FaultKind::Operator,
         100..=103 => FaultKind::Lag(process),
         104..=106 => FaultKind::Storm,
-        _ => FaultKind::Rivals,
+        107..=109 => FaultKind::Rivals,
+        110..=112 => FaultKind::Checkpoint(rng.below(4) as u16, checkpoint_loss(rng)),
+        113..=117 => FaultKind::Hold(Holding::Archive),
+        _ => FaultKind::Hold(Holding::Applier),
+    };
+    let lasts = if matches!(kind, FaultKind::Hold(_)) {
+        // Long enough for logs to fill.
+        lasts + Duration::from_secs(rng.range(20, 90))
+    } else {
+        lasts
     };
     Fault { at, lasts, kind }
+}
+
+/// In every run the logs are held back once while a release is rolled out.
+fn hold(rng: &mut Rng, shape: &Shape) -> Fault {
+    let release = *rng.pick(&shape.releases);
+    let early = Duration::from_millis(rng.below(5_000));
+    let holding = *rng.pick(&[Holding::Archive, Holding::Archive, Holding::Applier]);
+    Fault {
+        at: release.saturating_sub(early),
+        lasts: Duration::from_secs(rng.range(40, 160)),
+        kind: FaultKind::Hold(holding),
+    }
 }
 
 fn crash_point(rng: &mut Rng) -> CrashPoint {
@@ -159,6 +205,17 @@ fn crash_point(rng: &mut Rng) -> CrashPoint {
         CrashPoint::AfterPublish,
         CrashPoint::BeforeCommit,
         CrashPoint::AfterCommit,
+        CrashPoint::AfterStore,
+        CrashPoint::BeforeTrim,
+        CrashPoint::AfterTrim,
+    ])
+}
+
+fn checkpoint_loss(rng: &mut Rng) -> CheckpointLoss {
+    *rng.pick(&[
+        CheckpointLoss::Missing,
+        CheckpointLoss::Changed,
+        CheckpointLoss::Changed,
     ])
 }
 
@@ -171,8 +228,11 @@ fn skew(rng: &mut Rng) -> i64 {
 /// twenty-one.
 fn disaster(rng: &mut Rng) -> Option<FaultKind> {
     match rng.below(64) {
-        0..=2 => Some(FaultKind::Disaster(Disaster::DatabaseRestored)),
-        3..=4 => Some(FaultKind::Disaster(Disaster::DatabaseLost)),
+        0..=4 => Some(FaultKind::Rows(RowLoss {
+            is_restored: rng.chance(500),
+            is_at_trim: rng.chance(500),
+            checkpoints: rng.chance(600).then(|| checkpoint_loss(rng)),
+        })),
         5..=9 => Some(FaultKind::TailLost(tails(rng))),
         10..=12 => Some(FaultKind::BothLost),
         _ => None,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::log_limits::LogLimits;
 use crate::engine::Rng;
 
 /// Names of channels; which partition each falls into follows from its hash.
@@ -15,8 +16,10 @@ pub const TAGS: [&str; 3] = ["front", "middle", "back"];
 pub struct Shape {
     /// Number of partitions.
     pub partitions: u16,
-    /// Instances of each service, in the order ingest, reducer, applier, planner.
-    pub instances: [usize; 4],
+    /// Instances of each service, in the order ingest, reducer, applier, planner, eventlog.
+    pub instances: [usize; 5],
+    /// Bytes that the logs may hold.
+    pub log_limits: LogLimits,
     /// Hosts in the order of their names.
     pub hosts: Vec<HostShape>,
     /// Channels, each with at least one host.
@@ -116,6 +119,7 @@ impl Shape {
             count.min(caps.instances)
         });
         let mut hosts = host_shapes(&mut rng, hosts, channel_count);
+        let log_limits = LogLimits::of(seed, hosts.len());
         let channel_edges = channel_edges(&mut rng, channel_count);
         let mut host_edges = host_edges(&mut rng, &hosts, &channels);
         let budgets = budgets(&mut rng);
@@ -128,6 +132,7 @@ impl Shape {
         Self {
             partitions,
             instances,
+            log_limits,
             hosts,
             channels,
             channel_edges,
@@ -297,6 +302,7 @@ mod tests {
         );
         assert_eq!(cut.hosts, whole.hosts[..2]);
         assert_eq!(cut.channels, whole.channels);
-        assert_eq!(cut.instances, [1; 4]);
+        assert_eq!(cut.instances, [1; 5]);
+        assert_eq!(cut.log_limits, whole.log_limits);
     }
 }

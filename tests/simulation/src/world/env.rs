@@ -16,7 +16,7 @@ use super::status::{CrashPoint, Status};
 use crate::checks::Checks;
 use crate::engine::{Queue, Rng, Time, Trace};
 use crate::model::{Broker, Database, Op, Reply, Server};
-use crate::scenario::{Noise, Shape};
+use crate::scenario::{Noise, RowLoss, Shape};
 
 /// How long a process waits for a server.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,6 +56,8 @@ pub struct Env {
     pub broker_back_at: Time,
     /// Until when the database is down.
     pub database_back_at: Time,
+    /// Rows that are lost as soon as a log was trimmed.
+    pub loss_at_trim: Option<RowLoss>,
     queue: Queue<Event>,
     trace: Trace,
     /// When the last message on a connection arrives: connections keep their order.
@@ -73,7 +75,7 @@ impl Env {
             net: Rng::new(seed, "net"),
             noise,
             releases: Vec::new(),
-            broker: Broker::new(shape.partitions, noise.retried),
+            broker: Broker::new(shape.partitions, noise.retried, shape.log_limits),
             database: Database::new(),
             checks: Checks::new(&shape),
             processes: Vec::new(),
@@ -82,6 +84,7 @@ impl Env {
             storm_until: Time::ZERO,
             broker_back_at: Time::ZERO,
             database_back_at: Time::ZERO,
+            loss_at_trim: None,
             queue: Queue::default(),
             trace,
             last_arrival: BTreeMap::new(),
@@ -168,15 +171,20 @@ impl Env {
     /// False when the process dies before this call leaves; it may also die right after it.
     fn is_spared(&mut self, process: Alive, op: &Op) -> bool {
         let (before, after) = if matches!(op, Op::Publish(..)) {
-            (CrashPoint::BeforePublish, CrashPoint::AfterPublish)
-        } else if matches!(op, Op::Apply(_)) {
-            (CrashPoint::BeforeCommit, CrashPoint::AfterCommit)
+            (Some(CrashPoint::BeforePublish), CrashPoint::AfterPublish)
+        } else if matches!(op, Op::Apply(_) | Op::Restore(_) | Op::Archive(..)) {
+            (Some(CrashPoint::BeforeCommit), CrashPoint::AfterCommit)
+        } else if matches!(op, Op::Trim(..)) {
+            (Some(CrashPoint::BeforeTrim), CrashPoint::AfterTrim)
+        } else if matches!(op, Op::PutCheckpoint(..)) {
+            (None, CrashPoint::AfterStore)
         } else {
             return true;
         };
         let status = &mut self.processes[process.id];
         let name = status.name();
-        let (dies_before, dies_after) = (status.dies_at(before), status.dies_at(after));
+        let dies_before = before.is_some_and(|before| status.dies_at(before));
+        let dies_after = status.dies_at(after);
         if dies_before || dies_after {
             self.trace(format_args!("{name} is to die"));
             self.plan(Duration::ZERO, Event::Kill(process));

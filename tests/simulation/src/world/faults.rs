@@ -3,6 +3,7 @@
 use nixfleet_proto::subject::Partition;
 
 use super::World;
+use super::checkpoint_loss::damage;
 use super::event::{AtHost, Caller, Event, HostId, ProcessId, Route};
 use super::serve::stored;
 use super::status::Service;
@@ -10,7 +11,7 @@ use crate::engine::Time;
 use crate::model::log::Publish;
 use crate::model::{Log, Server};
 use crate::process::lease::NUDGE;
-use crate::scenario::{Disaster, FaultKind, Tails};
+use crate::scenario::{FaultKind, Holding, RowLoss, Tails};
 
 impl World {
     fn process(&self, number: usize) -> ProcessId {
@@ -114,7 +115,21 @@ impl World {
                 self.hosts[id].crash(&mut self.env);
                 self.hosts[id].forget();
             }
-            FaultKind::Disaster(disaster) => self.disaster(disaster),
+            FaultKind::Hold(holding) => {
+                let service = match holding {
+                    Holding::Archive => Service::Eventlog,
+                    Holding::Applier => Service::Applier,
+                };
+                for id in self.of_service(service) {
+                    self.env.processes[id].frozen_until = until;
+                }
+            }
+            FaultKind::Checkpoint(number, loss) => {
+                let partition = Partition::new(number % self.scenario.shape.partitions);
+                damage(partition, loss, &mut self.env);
+            }
+            FaultKind::Rows(loss) if loss.is_at_trim => self.env.loss_at_trim = Some(loss),
+            FaultKind::Rows(loss) => self.lose_rows(loss),
             FaultKind::TailLost(tails) => self.lose_tails(tails, until),
             FaultKind::BothLost => self.lose_both(until),
         }
@@ -160,7 +175,9 @@ impl World {
             | FaultKind::ForgetIds
             | FaultKind::Poison(_)
             | FaultKind::Operator
-            | FaultKind::Disaster(_)
+            | FaultKind::Hold(_)
+            | FaultKind::Checkpoint(..)
+            | FaultKind::Rows(_)
             | FaultKind::TailLost(_)
             | FaultKind::BothLost => {}
         }
@@ -210,13 +227,16 @@ impl World {
         }
     }
 
-    fn disaster(&mut self, disaster: Disaster) {
-        match disaster {
-            Disaster::DatabaseRestored => {
-                let backup = self.backups.first().cloned().unwrap_or_default();
-                self.env.database.restore(&backup);
+    /// The database comes back as it was, or empty.
+    pub(super) fn lose_rows(&mut self, loss: RowLoss) {
+        let backup = loss.is_restored.then(|| self.backups.first()).flatten();
+        let backup = backup.cloned().unwrap_or_default();
+        self.env.trace(format_args!("rows are lost"));
+        self.env.database.restore(&backup);
+        if let Some(loss) = loss.checkpoints {
+            for partition in Partition::all(self.scenario.shape.partitions) {
+                damage(partition, loss, &mut self.env);
             }
-            Disaster::DatabaseLost => self.env.database.restore(&Default::default()),
         }
     }
 

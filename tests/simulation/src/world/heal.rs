@@ -8,6 +8,7 @@ use nixfleet_proto::subject::Partition;
 use super::event::Event;
 use super::{BACKUP_EVERY, LOOK_EVERY, World};
 use crate::engine::{Rng, Time};
+use crate::invariants::progress::is_healed;
 use crate::invariants::tails::{covered, is_torn};
 use crate::model::Log;
 use crate::process::Process;
@@ -52,10 +53,12 @@ impl World {
                 ..healing
             });
         }
-        match self.unfinished() {
+        let unfinished = self.unfinished().map(|what| ("finishes", what));
+        let unhealed = || self.unhealed().map(|what| ("progress", what));
+        match unfinished.or_else(unhealed) {
             None => self.finish(),
-            Some(what) if self.env.now >= healing.until => {
-                self.env.checks.hold("finishes", Err(what));
+            Some((invariant, what)) if self.env.now >= healing.until => {
+                self.env.checks.hold(invariant, Err(what));
             }
             Some(_) => {}
         }
@@ -70,6 +73,7 @@ impl World {
             ..Noise::NONE
         };
         self.env.storm_until = self.env.now;
+        self.env.loss_at_trim = None;
         self.env.broker_back_at = self.env.now;
         self.env.database_back_at = self.env.now;
         for status in &mut self.env.processes {
@@ -190,6 +194,22 @@ impl World {
             }
         }
         None
+    }
+
+    /// What still holds a partition back.
+    fn unhealed(&self) -> Option<String> {
+        if self.is_torn_anywhere() {
+            return None;
+        }
+        let mut partitions = Partition::all(self.scenario.shape.partitions);
+        partitions.find_map(|partition| {
+            let input = self.env.broker.fill(Log::Input(partition))?;
+            let output = self.env.broker.fill(Log::Output(partition))?;
+            let is_ready = self.processes.iter().flatten().any(
+                |process| matches!(process, Process::Reducer(owner) if owner.is_ready(partition)),
+            );
+            is_healed(partition, [input, output], is_ready).err()
+        })
     }
 
     /// An owner has folded everything and lost only answers that it had published: it has no reason to

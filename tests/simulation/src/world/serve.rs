@@ -1,5 +1,7 @@
 //! The servers at work: a call arrives, something happens at once, an answer leaves.
 
+mod retained;
+
 use std::rc::Rc;
 
 use nixfleet_bus::lease::Content;
@@ -9,9 +11,11 @@ use super::event::{Caller, Event};
 use crate::engine::Time;
 use crate::model::broker::Waiting;
 use crate::model::kv::{Changed, Key, content, ttl};
-use crate::model::log::{Publish, Stored, Stream};
+use crate::model::log::{Publish, Refused, Stored, Stream};
 use crate::model::{Log, Op, Reply, Server, Turn};
 use crate::world::detail::Detail;
+
+use retained::{archive, restore_rows, retention};
 
 /// Lets a server take a call.
 pub fn serve(env: &mut Env, caller: Caller, op: &Op) {
@@ -31,7 +35,7 @@ pub fn serve(env: &mut Env, caller: Caller, op: &Op) {
 /// What a server answers, unless it is silent for now.
 fn answer(env: &mut Env, caller: Caller, op: &Op) -> Option<Reply> {
     let reply = match op {
-        Op::Publish(log, message) => publish(env, *log, message),
+        Op::Publish(log, message) => publish(env, caller, (*log, message)),
         Op::Last(log) => match env.broker.stream(*log) {
             Some(stream) => Reply::Last(stream.last().cloned()),
             None => Reply::Missing,
@@ -45,8 +49,16 @@ fn answer(env: &mut Env, caller: Caller, op: &Op) -> Option<Reply> {
             None => Reply::Missing,
         },
         Op::Fetch(log, from, max) => return fetch(env, *log, (caller, *from, *max)),
-        Op::EnsureLayout(cursors) => {
-            env.broker.ensure_layout(cursors, env.now.wall(0));
+        Op::Fills(_)
+        | Op::OutputAt(..)
+        | Op::Announced(_)
+        | Op::Trim(..)
+        | Op::PutCheckpoint(..)
+        | Op::GetCheckpoint(..)
+        | Op::HoldsCheckpoints(..)
+        | Op::KeepCheckpoints(..) => retention(env, op)?,
+        Op::EnsureLayout(remembered) => {
+            env.broker.ensure_layout(remembered, env.now.wall(0));
             Reply::LayoutReady
         }
         Op::AskOwner(partition, heartbeat) => {
@@ -80,23 +92,40 @@ fn answer(env: &mut Env, caller: Caller, op: &Op) -> Option<Reply> {
             Reply::LeasesCaughtUp
         }
         Op::Cursor(partition) => Reply::Cursor(env.database.cursor(*partition).cloned()),
-        Op::Cursors => Reply::Cursors(env.database.cursors()),
+        Op::Cursors => Reply::Cursors(env.database.remembered()),
+        Op::ArchiveMark(log) => Reply::ArchiveMark(env.database.archive_mark(*log)),
+        Op::Archive(log, previous, mark) => archive(env, (*log, *previous), *mark),
         Op::Load(partition) => Reply::Snapshot(Box::new(env.database.load(*partition))),
         Op::Dispatches => Reply::Dispatches(env.database.dispatches(), env.database.cursors()),
         Op::Apply(turn) => Reply::Applied(apply(env, turn)),
+        Op::Restore(restore) => Reply::Applied(restore_rows(env, restore)),
     };
     Some(reply)
 }
 
-fn publish(env: &mut Env, log: Log, message: &Publish) -> Reply {
+fn publish(env: &mut Env, caller: Caller, (log, message): (Log, &Publish)) -> Reply {
     let now = env.now.wall(0);
     let Some(result) = env.broker.publish(log, message.clone(), now) else {
         return Reply::Missing;
     };
+    if result == Err(Refused::Full) {
+        env.trace(format_args!("{log} is full"));
+        env.checks.refused(caller.process, log);
+    }
     if let Ok(ack) = result
         && !ack.duplicate
     {
         stored(env, log, ack.seq);
+        let message = env
+            .broker
+            .stream(log)
+            .and_then(|stream| stream.get(ack.seq));
+        let frame = message.and_then(|message| message.output());
+        if let Log::Output(partition) = log
+            && frame.is_some_and(|frame| !frame.outcomes.is_empty())
+        {
+            env.checks.appended(caller.process, partition);
+        }
     }
     Reply::Published(result)
 }
@@ -138,8 +167,7 @@ fn apply(env: &mut Env, turn: &Turn) -> bool {
     let database = &env.database;
     let snapshot = || database.load(partition);
     let cursors = (before.as_ref(), &turn.cursor);
-    env.checks
-        .committed(partition, cursors, snapshot, &env.broker);
+    env.checks.committed(partition, cursors, snapshot);
     true
 }
 
@@ -158,7 +186,9 @@ pub fn stored(env: &mut Env, log: Log, seq: u64) {
             trace_output(env, log, &message);
             let input = env.broker.stream(Log::Input(partition));
             let begins = input.map_or(1, Stream::first_seq);
-            env.checks.output_stored(partition, &message, begins);
+            let objects = &env.broker.checkpoints;
+            env.checks
+                .output_stored((partition, begins), &message, objects);
         }
     }
     for waiting in env.broker.wake(log) {
@@ -213,7 +243,11 @@ fn trace_output(env: &mut Env, log: Log, message: &Rc<Stored>) {
     };
     let (seq, epoch) = (message.seq, frame.epoch);
     let Some(first) = frame.first_input else {
-        return env.trace(format_args!("{log} {seq}: epoch {epoch} begins"));
+        let what = match &frame.checkpoints {
+            Some(_) => "announces a checkpoint",
+            None => "begins",
+        };
+        return env.trace(format_args!("{log} {seq}: epoch {epoch} {what}"));
     };
     let rejected = frame
         .outcomes

@@ -17,11 +17,19 @@ pub enum Service {
     Applier,
     /// Plans.
     Planner,
+    /// Archives and trims logs.
+    Eventlog,
 }
 
 impl Service {
     /// All of them, in the order of [`crate::scenario::Shape::instances`].
-    pub const ALL: [Self; 4] = [Self::Ingest, Self::Reducer, Self::Applier, Self::Planner];
+    pub const ALL: [Self; 5] = [
+        Self::Ingest,
+        Self::Reducer,
+        Self::Applier,
+        Self::Planner,
+        Self::Eventlog,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -30,6 +38,7 @@ impl Service {
             Self::Reducer => "reducer",
             Self::Applier => "applier",
             Self::Planner => "planner",
+            Self::Eventlog => "eventlog",
         }
     }
 }
@@ -45,6 +54,12 @@ pub enum CrashPoint {
     BeforeCommit,
     /// After a turn was sent, before its answer comes.
     AfterCommit,
+    /// After a checkpoint was sent to be stored, before it is announced.
+    AfterStore,
+    /// Before a log is trimmed.
+    BeforeTrim,
+    /// After a log was to be trimmed, before the answer comes.
+    AfterTrim,
 }
 
 /// A process from outside.

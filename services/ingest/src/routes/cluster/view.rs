@@ -6,8 +6,9 @@ mod roll;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nixfleet_bus::{LastFrame, StreamIdentity};
+use nixfleet_bus::{LastFrame, LogFill, LogKind, Needed};
 use nixfleet_proto::Timestamp;
+use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_store::ArchiveMark;
 use serde::Serialize;
@@ -72,6 +73,19 @@ struct PartitionView {
     output_lag_messages: Option<u64>,
     /// Messages of both logs that are not archived.
     archive_lag_messages: Option<u64>,
+    input_log: Option<LogView>,
+    output_log: Option<LogView>,
+}
+
+/// How full a log is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LogView {
+    bytes: u64,
+    max_bytes: u64,
+    percent: u64,
+    /// Who needs its oldest message; null when the tables or the archive could not be read.
+    held_by: Option<&'static str>,
 }
 
 /// The streams all partitions share.
@@ -97,10 +111,10 @@ struct Problem {
 pub struct Log {
     /// The partition.
     pub partition: Partition,
-    /// Name and identity of the input log.
-    pub input: (String, Option<StreamIdentity>),
-    /// Name and identity of the output log.
-    pub output: (String, Option<StreamIdentity>),
+    /// Name and fill of the input log.
+    pub input: (String, Option<LogFill>),
+    /// Name and fill of the output log.
+    pub output: (String, Option<LogFill>),
     /// Its last frame; the outer absence is a read that failed.
     pub last: Option<Option<LastFrame>>,
 }
@@ -110,12 +124,12 @@ pub struct Archive {
     /// Cursors by stream.
     pub archived: Option<BTreeMap<String, ArchiveMark>>,
     /// The streams all partitions share.
-    pub shared: Vec<(String, Option<StreamIdentity>)>,
+    pub shared: Vec<(String, Option<LogFill>)>,
 }
 
 impl Archive {
     /// Messages of some streams that are not archived.
-    fn lag(&self, streams: &[&(String, Option<StreamIdentity>)]) -> Option<u64> {
+    fn lag(&self, streams: &[&(String, Option<LogFill>)]) -> Option<u64> {
         let archived = self.archived.as_ref()?;
         let lags = streams.iter().map(|(name, identity)| {
             let done = archived.get(name).map_or(0, |mark| mark.sequence);
@@ -125,8 +139,36 @@ impl Archive {
     }
 }
 
+impl Archive {
+    /// How full a log is, and who needs its oldest message, as far as that was read. A partition
+    /// without rows has no cursor.
+    fn log_view(
+        &self,
+        kind: LogKind,
+        (stream, fill): &(String, Option<LogFill>),
+        cursor: Option<Option<&Cursor>>,
+    ) -> Option<LogView> {
+        let fill = fill.as_ref()?;
+        let held_by = cursor
+            .zip(self.archived.as_ref())
+            .map(|(cursor, archived)| {
+                let archived = archived.get(stream).map(|mark| mark.sequence);
+                // What stays for readers that are a little behind is known to the trimming service only.
+                let margin = fill.last_seq + 1;
+                let (_, holder) = Needed::of(kind, cursor, archived, margin).first();
+                holder.name()
+            });
+        Some(LogView {
+            bytes: fill.bytes,
+            max_bytes: fill.max_bytes,
+            percent: fill.percent(),
+            held_by,
+        })
+    }
+}
+
 /// Messages of a stream after a sequence, as far as it still has them.
-fn behind(identity: &StreamIdentity, done: u64) -> u64 {
+fn behind(identity: &LogFill, done: u64) -> u64 {
     let before_first = identity.first_seq.saturating_sub(1);
     identity.last_seq.saturating_sub(done.max(before_first))
 }

@@ -182,7 +182,7 @@ impl Fold {
         } else {
             output.publish_stored(json, self.out_seq, None).await
         };
-        self.out_seq = published.unwrap();
+        self.out_seq = published.unwrap().seq;
     }
 
     /// Starts an applier.

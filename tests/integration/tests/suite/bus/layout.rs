@@ -92,7 +92,12 @@ async fn limits_of_existing_streams_grow_and_never_shrink() {
         other.close().await;
     }
     let stream = context.get_stream(&stream).await.unwrap();
-    assert!(stream.purge().await.is_err(), "nobody empties a log");
+    one.input()
+        .append(p0(), entry("a@aa", "h", 0))
+        .await
+        .unwrap();
+    let deleted = stream.delete_message(1).await;
+    assert!(deleted.is_err(), "nobody deletes from the middle of a log");
     one.close().await;
 }
 

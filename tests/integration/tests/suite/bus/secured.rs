@@ -21,7 +21,7 @@ fn user(nats: &Nats, secured: &Secured) -> BusConfig {
 #[tokio::test]
 async fn a_user_with_certificate_and_credentials_works_and_nobody_else() {
     let secured = Secured::create("bus").unwrap();
-    let nats = Nats::start_with("secured", secured.settings()).unwrap();
+    let nats = Nats::start_with("secured", &secured.settings()).unwrap();
     let known = user(&nats, &secured);
     let bus = ready(known.clone()).await;
     let input = bus.input();

@@ -160,9 +160,10 @@ async fn after_an_event_that_was_not_stored_none_of_its_rollout_is() {
         let stored = answers.iter().take_while(|status| *status == "204").count();
         told.extend(first..first + stored as u64);
         if stored < 4 {
-            assert!(stored > 0, "the log was full before this array");
+            // From eight tenths on nothing of an agent is taken.
             assert_eq!(answers[stored..], vec!["503 log-full"; 4 - stored]);
-            assert_eq!(answer.headers["retry-after"], "30");
+            let retry_after = answer.headers["retry-after"].to_str().unwrap();
+            assert!(["10", "30"].contains(&retry_after), "{retry_after}");
             break;
         }
     }

@@ -28,13 +28,18 @@ const ARCHIVED: Duration = Duration::from_secs(60);
 /// Longest time for one command.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs `nixfleet db` with these arguments on the database and the streams of a world.
+/// Runs `nixfleet db` with these arguments on the database of a world.
 pub async fn run(world: &World, arguments: &[&str]) -> Run {
+    run_at(&world.database.url, arguments).await
+}
+
+/// The same on the database at `url`.
+async fn run_at(url: &str, arguments: &[&str]) -> Run {
     let mut command = Command::new(dev::binary("nixfleet").unwrap());
     command
         .arg("db")
         .args(arguments)
-        .env("NIXFLEET_DATABASE_URL", &world.database.url)
+        .env("NIXFLEET_DATABASE_URL", url)
         .kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end"));
@@ -49,9 +54,13 @@ pub async fn run(world: &World, arguments: &[&str]) -> Run {
 /// Replays the archive and compares every table: nothing may differ, everything is decided again. The
 /// archive follows the logs, so it is given its time to reach them.
 pub async fn verify(world: &World) -> Value {
-    let prefix = world.stack.config().prefix.clone();
+    verify_at(&world.database.url, &world.stack.config().prefix).await
+}
+
+/// The same of the database at `url` and the streams of a prefix.
+pub async fn verify_at(url: &str, prefix: &str) -> Value {
     let verified = nixfleet_harness::wait_for("the archive to agree", ARCHIVED, async || {
-        let verified = run(world, &["verify", "--json", "--prefix", &prefix]).await;
+        let verified = run_at(url, &["verify", "--json", "--prefix", prefix]).await;
         match verified.code {
             0 => Ok(Some(verified)),
             _ => Err(anyhow::anyhow!("{verified:?}")),

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use chrono::{TimeDelta, TimeZone, Utc};
+use chrono::{SubsecRound as _, TimeDelta, TimeZone, Utc};
 use nixfleet_harness::Database;
 use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
-use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_proto::snapshot::{Cause, Cursor, Origin};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ClosureHash, HostRecord, Hostname, InputMark, ManifestHash, OnHealthFailure, Pinned, Position,
-    RolloutId, RolloutRecord, RolloutState, Timestamp,
+    CheckpointRef, Checkpoints, ClosureHash, HostRecord, Hostname, InputMark, ManifestHash,
+    OnHealthFailure, Pinned, Position, RolloutId, RolloutRecord, RolloutState, Timestamp,
 };
 use nixfleet_store::{DatabaseConfig, HostChange, OpenedRollout, Stamp, Store, TurnRows};
 
@@ -85,6 +85,23 @@ pub fn cursor(out_seq: u64) -> Cursor {
             own: out_seq,
             owner: 1,
         },
+        checkpoints: Checkpoints {
+            last: Some(CheckpointRef {
+                hash: "c0ffee".to_owned(),
+                bytes: u64::MAX,
+                out_seq,
+                input: None,
+            }),
+            previous: None,
+        },
+    }
+}
+
+/// The entry behind a stamp, with its time as a column holds it.
+pub fn cause(stamp: &Stamp) -> Cause {
+    Cause {
+        position: stamp.position,
+        at: stamp.at.trunc_subsecs(6),
     }
 }
 

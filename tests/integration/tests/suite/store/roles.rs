@@ -48,6 +48,7 @@ fn expected(service: Service) -> BTreeMap<&'static str, &'static str> {
             ("archive_cursors", "isu"),
             ("archive_generations", "is"),
             ("archive_artifacts", "is"),
+            ("archive_bases", "is"),
             ("partition_cursors", "s"),
         ]),
         Service::Reducer | Service::Planner => {

@@ -204,7 +204,7 @@ async fn any_record_comes_back_unchanged() {
                         let loaded = store.load_partition(partition()).await;
                         loaded.map_err(|error| TestCaseError::fail(format!("{error:?}")))
                     })?;
-                    prop_assert_eq!(&snapshot.hosts[0].record, &record);
+                    prop_assert_eq!(&*snapshot.hosts[0].record, &record);
                     let differing = handle.block_on(sql.query_one(COLUMNS_THAT_DIFFER, &[]));
                     prop_assert_eq!(differing.unwrap().get::<_, i64>(0), 0, "{:?}", record);
                     prop_assert_eq!(&snapshot.hosts[0].recovery_candidate, &candidate);

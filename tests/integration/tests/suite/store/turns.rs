@@ -1,6 +1,6 @@
 //! Turns: rows and cursor together, once.
 
-use nixfleet_proto::snapshot::{BlockRow, PartitionSnapshot, QuarantineRow, RolloutRow};
+use nixfleet_proto::snapshot::{BlockRow, Cause, PartitionSnapshot, QuarantineRow, RolloutRow};
 use nixfleet_proto::{
     ChannelName, ClosureHash, Gate, Hold, HostRecord, HostState, Position, RolloutId,
     RolloutRecord, RolloutState,
@@ -23,7 +23,11 @@ async fn a_partition_nobody_applied_to_is_empty() {
 }
 
 /// A change of every table.
-fn change_of_every_table(id: &RolloutId, host: &HostRecord, record: &RolloutRecord) -> TurnRows {
+pub fn change_of_every_table(
+    id: &RolloutId,
+    host: &HostRecord,
+    record: &RolloutRecord,
+) -> TurnRows {
     let mut rows = host_change(host.clone(), 5);
     let quarantine = (ChannelName::from("stable"), ClosureHash::from("bad"));
     rows.quarantines_inserted.insert(quarantine, stamp(5));
@@ -50,7 +54,7 @@ fn change_of_every_table(id: &RolloutId, host: &HostRecord, record: &RolloutReco
     rows
 }
 
-fn holds() -> Vec<Hold> {
+pub fn holds() -> Vec<Hold> {
     vec![Hold {
         reason: "no\0".to_owned(),
         hosts: Some(vec![hostname(2)]),
@@ -93,30 +97,32 @@ async fn what_was_applied_is_what_is_loaded() {
         }]
     );
     assert_eq!(snapshot.hosts.len(), 3);
-    assert_eq!(snapshot.hosts[0].queued_at, Some(at(6)));
-    assert_eq!(snapshot.hosts[0].record, pending(&id, 0));
-    assert_eq!(snapshot.hosts[1].record, host);
+    let queued = Cause {
+        position: stamp(6).position,
+        at: at(6),
+    };
+    assert_eq!(snapshot.hosts[0].queued, Some(queued));
+    assert_eq!(*snapshot.hosts[0].record, pending(&id, 0));
+    assert_eq!(*snapshot.hosts[1].record, host);
     assert_eq!(snapshot.hosts[1].position, Position { seq: 5, index: 7 });
     assert_eq!(
         snapshot.hosts[2].recovery_candidate,
         Some(ClosureHash::from("new"))
     );
-    let position = stamp(5).position;
     assert_eq!(
         snapshot.quarantines,
         [QuarantineRow {
             channel: "stable".into(),
             closure_hash: "bad".into(),
-            position
+            cause: cause(&stamp(5)),
         }]
     );
-    let position = stamp(7).position;
     let block = BlockRow {
         rollout_id: id.clone(),
         wave: 0,
         gate: Gate::HostEdge,
         holds: holds(),
-        position,
+        cause: cause(&stamp(7)),
     };
     assert_eq!(snapshot.blocks, [block]);
 }
@@ -164,7 +170,7 @@ async fn removals_leave_nothing_behind() {
         1,
         "one failure named twice is one"
     );
-    assert!(before.hosts.iter().all(|host| host.queued_at.is_some()));
+    assert!(before.hosts.iter().all(|host| host.queued.is_some()));
 
     let mut rows = TurnRows::default();
     rows.quarantines_removed.insert(quarantine);
@@ -187,7 +193,7 @@ async fn removals_leave_nothing_behind() {
     let after = load(&store).await;
     assert!(after.quarantines.is_empty() && after.blocks.is_empty());
     assert!(after.probe_failures.is_empty());
-    assert!(after.hosts.iter().all(|host| host.queued_at.is_none()));
+    assert!(after.hosts.iter().all(|host| host.queued.is_none()));
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ enum Step {
     Cursors,
     Layout,
     Rows(Partition),
+    Announced(Partition),
     Input(Partition, Cursor),
     Output(Partition, Option<Cursor>),
 }
@@ -47,9 +48,9 @@ impl Loading {
             return Err("a server does not answer".to_owned());
         };
         match (&self.step, reply) {
-            (Step::Cursors, Reply::Cursors(cursors)) => {
+            (Step::Cursors, Reply::Cursors(remembered)) => {
                 self.step = Step::Layout;
-                Ok(Some(Op::EnsureLayout(cursors)))
+                Ok(Some(Op::EnsureLayout(remembered)))
             }
             (Step::Layout, Reply::LayoutReady) => Ok(self.rows(Partition::new(0), env)),
             (Step::Rows(partition), Reply::Snapshot(snapshot)) => {
@@ -64,10 +65,18 @@ impl Loading {
                         Ok(Some(Op::Identity(Log::Input(partition))))
                     }
                     None => {
-                        self.step = Step::Output(partition, None);
-                        Ok(Some(Op::Identity(Log::Output(partition))))
+                        self.step = Step::Announced(partition);
+                        Ok(Some(Op::Announced(partition)))
                     }
                 }
+            }
+            (Step::Announced(partition), Reply::Announced(first, announced)) => {
+                let partition = *partition;
+                if first > 1 && !announced.is_empty() {
+                    return Err(format!("the rows of {partition} are being restored"));
+                }
+                self.step = Step::Output(partition, None);
+                Ok(Some(Op::Identity(Log::Output(partition))))
             }
             (Step::Input(partition, cursor), Reply::Identity(identity)) => {
                 if identity.created != cursor.stream_created {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nixfleet_bus::{LastFrame, Message, MessageIds, StreamIdentity, Writer};
+use nixfleet_checkpoint::{Checkpoint, CheckpointError};
+use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::{Answer, Ended, Fetched, Logs, Need, Taken, Takeover};
 
@@ -29,6 +31,8 @@ pub struct Acquire {
     reader: Option<Reader>,
     /// When the frames are given up that are being read.
     frames_by: Time,
+    /// When it began.
+    pub begun: Time,
 }
 
 /// What was asked for.
@@ -41,6 +45,7 @@ enum Asking {
         ids: BTreeMap<u64, String>,
         input: Option<StreamIdentity>,
     },
+    Checkpoint(u64, CheckpointRef),
     Barrier(Box<Fenced>),
     Frames,
 }
@@ -76,6 +81,7 @@ impl Acquire {
             asking: Asking::Frames,
             reader: None,
             frames_by: env.now,
+            begun: env.now,
         };
         acquire.ask(ids, me, env)?;
         Ok(acquire)
@@ -89,6 +95,13 @@ impl Acquire {
                 Need::Cursor => Asking::Call(env.call(me, route, Op::Cursor(partition))),
                 Need::LastFrame => {
                     Asking::Call(env.call(me, route, Op::Last(Log::Output(partition))))
+                }
+                Need::Announcement(seq) => {
+                    Asking::Call(env.call(me, route, Op::OutputAt(partition, seq)))
+                }
+                Need::Checkpoint(named) => {
+                    let op = Op::GetCheckpoint(partition, named.clone());
+                    Asking::Checkpoint(env.call(me, route, op), named)
                 }
                 Need::Logs(wanted) => self.ask_logs(wanted, me, env),
                 Need::Barrier { frame, expected } => {
@@ -152,6 +165,9 @@ impl Acquire {
                 }
                 Some(simple(reply)?)
             }
+            Asking::Checkpoint(asked, named) if *asked == call => {
+                Some(checkpoint(self.partition, named, reply)?)
+            }
             Asking::Logs { call: asked, .. } if *asked == call => self.logs(reply, me, env)?,
             Asking::Barrier(fenced) => {
                 let fate = fenced.take((call, reply), me, env);
@@ -160,7 +176,8 @@ impl Acquire {
                 }
                 fate.map(Answer::Barrier)
             }
-            Asking::Call(_) | Asking::Logs { .. } | Asking::Frames => None,
+            Asking::Call(_) | Asking::Checkpoint(..) => None,
+            Asking::Logs { .. } | Asking::Frames => None,
         };
         self.give(answer, ids, (me, env))
     }
@@ -256,10 +273,31 @@ impl Acquire {
     }
 }
 
+/// A checkpoint that is not there, or not what was named, is no failure: the one before it may be.
+fn checkpoint(
+    partition: Partition,
+    named: &CheckpointRef,
+    reply: Option<Reply>,
+) -> Result<Answer, Ended> {
+    let Some(Reply::Checkpoint(found)) = reply else {
+        return Err(failed("the object store"));
+    };
+    let found = found.ok_or(CheckpointError::Missing);
+    let read = found.and_then(|bytes| Checkpoint::read(&bytes, partition.number(), named));
+    let read = read.map(Box::new).map_err(|error| error.to_string());
+    Ok(Answer::Checkpoint(read))
+}
+
 fn simple(reply: Option<Reply>) -> Result<Answer, Ended> {
     match reply {
         Some(Reply::Cursor(cursor)) => Ok(Answer::Cursor(cursor)),
         Some(Reply::Snapshot(snapshot)) => Ok(Answer::Snapshot(*snapshot)),
+        Some(Reply::At(message)) => {
+            let frame = message.and_then(|message| message.output().cloned());
+            Ok(Answer::Announcement(
+                frame.map(|frame| frame.as_ref().clone()),
+            ))
+        }
         Some(Reply::Last(None)) => Ok(Answer::LastFrame(None)),
         Some(Reply::Last(Some(message))) => {
             let frame = message.output().ok_or_else(|| {

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use nixfleet_bus::{MessageIds, Writer};
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::Position;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
+use nixfleet_proto::{Checkpoints, Position};
 use nixfleet_reducer::turn::decode;
 use nixfleet_reducer::{
-    Asked, Ended, Fetched, Owner, OwnerConfig, Progress, Recovery, Step, Taken,
+    Asked, CheckpointLimits, Ended, Fetched, LogBytes, Owner, OwnerConfig, Progress, Readiness,
+    Recovery, Step, Taken,
 };
 
+use super::checkpoints::{CheckpointWriter, Written};
 use super::{Ticket, read_fault};
 use crate::engine::Time;
 use crate::model::{Log, Op, Reply};
-use crate::process::fenced::Fenced;
+use crate::process::fenced::{Fate, Fenced};
 use crate::process::publisher::Publisher;
 use crate::process::reader::Reader;
 use crate::world::env::Env;
@@ -24,15 +26,28 @@ use crate::world::event::{Alive, Caller, Route};
 
 /// How long a heartbeat may wait.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Small bounds, so that runs split and hashes are frequent.
-const BOUNDS: OwnerConfig = OwnerConfig {
-    turn_entries: 5,
-    frame_bytes: 5_000,
-    hash_every_entries: 40,
-};
+fn bounds(checkpoints: CheckpointLimits) -> OwnerConfig {
+    OwnerConfig {
+        turn_entries: 5,
+        frame_bytes: 5_000,
+        hash_every_entries: 40,
+        checkpoints,
+    }
+}
 
 /// Whoever is to be answered, while he listens.
 type Waiter = (Caller, Time);
+
+/// A frame in flight.
+#[derive(Debug)]
+struct Sent {
+    fenced: Fenced,
+    outcomes: usize,
+    /// Checkpoints that it announces.
+    announces: Option<Checkpoints>,
+}
 
 /// An owner at work.
 #[derive(Debug)]
@@ -44,7 +59,8 @@ pub struct Live {
     owner: Owner,
     reader: Reader,
     recovery: Recovery<Waiter>,
-    publishing: Option<Fenced>,
+    publishing: Option<Sent>,
+    checkpoints: CheckpointWriter,
     looking: Option<u64>,
     /// How far the input log reached when the round began.
     looked: u64,
@@ -61,6 +77,8 @@ pub struct With<'a> {
     pub publisher: &'a mut Publisher<Ticket>,
     /// Its message ids.
     pub ids: &'a MessageIds,
+    /// Whether the partition counts as ready.
+    pub readiness: &'a mut Readiness,
     /// Everything else.
     pub env: &'a mut Env,
 }
@@ -73,7 +91,13 @@ impl Live {
         taken: Taken,
         with: &mut With<'_>,
     ) -> Self {
-        let owner = Owner::new(taken, BOUNDS);
+        let held = |log| with.env.broker.fill(log).map_or(0, |fill| fill.bytes);
+        let held = LogBytes {
+            input: held(Log::Input(partition)),
+            output: held(Log::Output(partition)),
+        };
+        let limits = with.env.shape.log_limits.checkpoints();
+        let owner = Owner::new(taken, held, bounds(limits));
         let (log, route) = (Log::Input(partition), Route::Reader(partition));
         let next = owner.next();
         let reader = Reader::new(log, route, next.seq).knowing(owner.landmark());
@@ -85,12 +109,14 @@ impl Live {
             reader,
             recovery: Recovery::new(64, next),
             publishing: None,
+            checkpoints: CheckpointWriter::new(partition),
             looking: None,
             looked: 0,
             appending: None,
             is_stopping: false,
         };
-        live.reader.ask(with.me, with.env);
+        // A checkpoint that is due comes before the first frame, for which there may be no room.
+        live.go_on(with);
         live
     }
 
@@ -133,7 +159,7 @@ impl Live {
                 with.env
                     .trace(format_args!("dead letter {seq} of {partition}"));
             }
-            self.owner.take(decoded.items);
+            self.owner.take(decoded.items, decoded.bytes);
             while let Some(hash) = self.owner.lacking().cloned() {
                 let fetched = match with.env.pinned.get(&hash) {
                     Some(pinned) => Fetched::Pins(pinned.clone()),
@@ -164,21 +190,59 @@ impl Live {
             self.go_on(with);
             return Ok(());
         }
-        let Some(publishing) = &mut self.publishing else {
+        let (call, reply) = (answer.0, &answer.1);
+        if let Some(written) = self.checkpoints.take((call, reply), with.me, with.env) {
+            self.written(written, with);
+            return Ok(());
+        }
+        let Some(mut sent) = self.publishing.take() else {
             return Ok(());
         };
-        if let Some(fate) = publishing.take(answer, with.me, with.env) {
-            self.publishing = None;
-            if let Ok(seq) = fate {
-                self.writer.stored(seq);
+        match sent.fenced.take(answer, with.me, with.env) {
+            Some(fate) => self.published(sent, fate, with),
+            None => {
+                self.publishing = Some(sent);
+                Ok(())
             }
-            self.owner.outbox().published(fate)?;
-            if self.is_stopping {
-                return Err(Ended::Released);
+        }
+    }
+
+    fn published(&mut self, sent: Sent, fate: Fate, with: &mut With<'_>) -> Result<(), Ended> {
+        if let Ok(seq) = fate {
+            self.writer.stored(seq);
+        }
+        self.owner.outbox().published(fate)?;
+        self.owner.grow(LogBytes {
+            input: 0,
+            output: sent.fenced.bytes(),
+        });
+        if let Some(kept) = sent.announces {
+            self.checkpoints.delete_others(kept, with.me, with.env);
+        }
+        if with.readiness.appended(sent.outcomes)
+            && let Some(output) = with.env.broker.fill(Log::Output(self.partition))
+        {
+            with.env.checks.says_ready(with.me, self.partition, &output);
+        }
+        if self.is_stopping {
+            return Err(Ended::Released);
+        }
+        self.go_on(with);
+        Ok(())
+    }
+
+    /// A checkpoint that is stored is named in the next frame.
+    fn written(&mut self, written: Written, with: &mut With<'_>) {
+        match written {
+            Written::Stored(reference) if !self.is_stopping => {
+                self.owner.checkpoint_stored(reference);
             }
+            Written::Stored(_) | Written::Rested => {}
+            Written::Failed => self.owner.checkpoint_failed(),
+        }
+        if !self.is_stopping {
             self.go_on(with);
         }
-        Ok(())
     }
 
     /// Takes a heartbeat.
@@ -225,6 +289,13 @@ impl Live {
             }
             self.owner.add_hash();
         }
+        if self.owner.is_checkpoint_due()
+            && self.checkpoints.is_idle()
+            && !self.is_stopping
+            && let Some(unwritten) = self.owner.begin_checkpoint()
+        {
+            self.checkpoints.write(&unwritten, with.me, with.env);
+        }
         for (reply, waiter) in self.recovery.folded(self.owner.state(), self.owner.next()) {
             answer(reply, waiter, with);
         }
@@ -260,8 +331,11 @@ impl Live {
             let place = (publish.expected, with.ids.next());
             let frame = &publish.folded.frame;
             let writer = (self.partition, &self.writer);
-            let fenced = Fenced::start(writer, frame, place, with.me, with.env);
-            self.publishing = Some(fenced);
+            self.publishing = Some(Sent {
+                fenced: Fenced::start(writer, frame, place, with.me, with.env),
+                outcomes: publish.folded.entries,
+                announces: frame.checkpoints.clone(),
+            });
         }
     }
 }

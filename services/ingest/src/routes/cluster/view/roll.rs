@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
-use nixfleet_bus::LastFrame;
 use nixfleet_bus::lease::{LeaseRecord, MemberRecord, Record, RecordKey, RecordView};
+use nixfleet_bus::{AGENTS_PERCENT, LastFrame, LogKind, PROBLEM_PERCENT};
 use nixfleet_proto::Timestamp;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{Partition, escape};
@@ -54,19 +54,22 @@ impl Roll {
 
     /// The whole answer.
     pub fn cluster(
-        self,
+        mut self,
         logs: Vec<Log>,
         cursors: Option<BTreeMap<Partition, Cursor>>,
         archive: Archive,
     ) -> Cluster {
-        let partitions = logs.into_iter().map(|log| {
+        let mut partitions = Vec::new();
+        for log in &logs {
             let cursor = cursors.as_ref().map(|cursors| cursors.get(&log.partition));
-            self.partition(&log, cursor, &archive)
-        });
+            let view = self.partition(log, cursor, &archive);
+            self.find_filling(log, &view);
+            partitions.push(view);
+        }
         let shared: Vec<_> = archive.shared.iter().collect();
         Cluster {
             at: self.at,
-            partitions: partitions.collect(),
+            partitions,
             services: self.services(),
             leader: self.owner("planner", LEADER),
             shared: SharedView {
@@ -279,6 +282,30 @@ impl Roll {
                 .zip(applied)
                 .map(|(output, done)| behind(output, done)),
             archive_lag_messages: archive.lag(&[&log.input, &log.output]),
+            input_log: archive.log_view(LogKind::Input, &log.input, cursor),
+            output_log: archive.log_view(LogKind::Output, &log.output, cursor),
+        }
+    }
+
+    /// Logs that are nearly full: nothing that runs in steady state may reach its bound.
+    fn find_filling(&mut self, log: &Log, view: &PartitionView) {
+        let logs = [
+            (&log.input.0, &view.input_log),
+            (&log.output.0, &view.output_log),
+        ];
+        for (stream, log_view) in logs {
+            let Some(log_view) = log_view else { continue };
+            if log_view.percent < PROBLEM_PERCENT {
+                continue;
+            }
+            let holder = log_view.held_by.unwrap_or("nobody knows whom");
+            let message = format!(
+                "{stream} is {} % full, held back by {holder}; at {AGENTS_PERCENT} % agents are \
+                 refused: docs/operations/log-full.md",
+                log_view.percent
+            );
+            let place = ("reducer".to_owned(), log.partition.to_string());
+            self.problem(&place, None, ("log-filling", message));
         }
     }
 }

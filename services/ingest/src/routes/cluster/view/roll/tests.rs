@@ -1,4 +1,4 @@
-use nixfleet_bus::StreamIdentity;
+use nixfleet_bus::LogFill;
 use nixfleet_bus::lease::{LeaseRecord, MemberRecord, Record, RecordKey, RecordView, Writer};
 use nixfleet_proto::{InputMark, OutputFrame};
 
@@ -72,29 +72,26 @@ fn healthy() -> Vec<RecordView> {
 }
 
 fn log(number: u16) -> Log {
-    let identity = StreamIdentity {
+    let fill = LogFill {
         created: at(1),
         first_seq: 1,
         last_seq: 20,
+        messages: 20,
+        bytes: 300,
+        max_bytes: 1_000,
     };
     let frame = OutputFrame {
-        v: 1,
-        epoch: 4,
-        first_input: None,
         last_input: Some(InputMark {
             seq: 18,
             index: 0,
             of: 2,
         }),
-        last_input_id: None,
-        rebuilt_from: None,
-        state_hash: None,
-        outcomes: Vec::new(),
+        ..OutputFrame::new(4)
     };
     Log {
         partition: Partition::new(number),
-        input: (format!("IN_{number}"), Some(identity)),
-        output: (format!("OUT_{number}"), Some(identity)),
+        input: (format!("IN_{number}"), Some(fill)),
+        output: (format!("OUT_{number}"), Some(fill)),
         last: Some(Some(LastFrame {
             seq: 20,
             msg_id: None,
@@ -199,4 +196,32 @@ fn what_was_not_read_is_unknown() {
     assert_eq!(view["outputSeq"], 20);
     assert!(view["owners"]["reducer"].is_null());
     assert!(cluster.leader.is_none());
+}
+
+#[test]
+fn a_log_that_fills_is_a_problem_and_says_who_holds_it_back() {
+    let mut filling = log(0);
+    if let Some(fill) = &mut filling.output.1 {
+        fill.bytes = 710;
+    }
+    let cursor = Cursor {
+        out_seq: 20,
+        ..Cursor::before_everything(at(1))
+    };
+    let archive = Archive {
+        archived: Some(BTreeMap::new()),
+        shared: Vec::new(),
+    };
+    let cursors = BTreeMap::from([(Partition::new(0), cursor)]);
+    let cluster = roll(healthy()).cluster(vec![filling], Some(cursors), archive);
+    let problem = &cluster.problems[0];
+    assert_eq!(cluster.problems.len(), 1);
+    assert_eq!((problem.code, problem.key.as_str()), ("log-filling", "00"));
+    let message = &problem.message;
+    assert!(
+        message.starts_with("OUT_0 is 71 % full, held back by checkpoint;"),
+        "{message}"
+    );
+    let view = cluster.partitions[0].output_log.clone().unwrap();
+    assert_eq!((view.percent, view.held_by), (71, Some("checkpoint")));
 }

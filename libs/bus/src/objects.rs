@@ -26,7 +26,7 @@ const IN_FLIGHT: usize = 4;
 
 /// Stores an object in place of the one before, by bucket and name. Until its record is there nobody
 /// sees it.
-pub(super) async fn write(
+pub(crate) async fn write(
     context: &Context,
     (bucket, name): (String, &str),
     bytes: Bytes,
@@ -82,9 +82,13 @@ fn pieces_of(bucket: &str, nuid: &str) -> String {
     format!("$O.{bucket}.C.{nuid}")
 }
 
+fn record_of(info: &ObjectInfo) -> String {
+    format!("$O.{}.M.{}", info.bucket, URL_SAFE.encode(&info.name))
+}
+
 /// Stores the record of an object in place of the one before.
 async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
-    let subject = format!("$O.{}.M.{}", info.bucket, URL_SAFE.encode(&info.name));
+    let subject = record_of(info);
     let record = serde_json::to_vec(info).map_err(|error| error.to_string())?;
     let mut headers = HeaderMap::new();
     headers.insert(NATS_ROLLUP, "sub");
@@ -92,10 +96,26 @@ async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     stored(sent(record).await?).await
 }
 
+/// Deletes an object with its record. The client library would leave a record that it is deleted, which
+/// nothing ever removes.
+pub(crate) async fn remove(context: &Context, info: &ObjectInfo) -> Result<(), String> {
+    // First, so that nobody reads an object that lacks pieces.
+    purge_subject(context, info, record_of(info)).await?;
+    purge(context, info).await
+}
+
+/// Deletes the pieces of an object.
 async fn purge(context: &Context, info: &ObjectInfo) -> Result<(), String> {
+    purge_subject(context, info, pieces_of(&info.bucket, &info.nuid)).await
+}
+
+async fn purge_subject(
+    context: &Context,
+    info: &ObjectInfo,
+    subject: String,
+) -> Result<(), String> {
     let stream = stream_of(context, info).await?;
-    let pieces = pieces_of(&info.bucket, &info.nuid);
-    let purged = stream.purge().filter(pieces).await;
+    let purged = stream.purge().filter(subject).await;
     purged.map(drop).map_err(|error| error.to_string())
 }
 
@@ -115,7 +135,7 @@ async fn stored(ack: PublishAckFuture) -> Result<(), String> {
 }
 
 /// The bytes of an object, held against the size and the digest of its record.
-pub(super) async fn read(context: &Context, info: &ObjectInfo) -> Result<Bytes, String> {
+pub(crate) async fn read(context: &Context, info: &ObjectInfo) -> Result<Bytes, String> {
     let stream = stream_of(context, info).await?;
     let subject = pieces_of(&info.bucket, &info.nuid);
     let mut bytes = Vec::with_capacity(info.size);

@@ -1,0 +1,230 @@
+//! From a checkpoint back to the rows.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+
+use nixfleet_proto::rollout::PinnedHost;
+use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, RolloutRow};
+use nixfleet_proto::{CheckpointRef, Pinned, Timestamp, mutant};
+use serde::de::DeserializeOwned;
+
+use crate::line::{Header, HostLine, Line, RolloutLine};
+use crate::{LINE_BYTES_MAX, VERSION, sha256};
+
+/// A checkpoint that was read, and is the one that was named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Everything the tables of the partition hold; its cursor says where they are in the logs.
+    pub rows: PartitionSnapshot,
+    /// When the output stream was created.
+    pub output_created: Timestamp,
+    /// Hash of the state that the rows are of.
+    pub state_hash: String,
+}
+
+/// Bytes that are not the checkpoint that was named.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Nobody stored it, or it was deleted.
+    #[error("it is not in the object store")]
+    Missing,
+    /// Other bytes have its name.
+    #[error("its bytes have the hash {found}")]
+    OtherBytes {
+        /// Their hash.
+        found: String,
+    },
+    /// A newer release wrote it.
+    #[error("its form has version {found}, this release reads version {VERSION}: upgrade")]
+    Version {
+        /// The version it has.
+        found: u32,
+    },
+    /// It is of another partition, or of another position than the log says.
+    #[error("it is of partition {partition} at output sequence {out_seq}")]
+    OtherPosition {
+        /// Partition in its header.
+        partition: u16,
+        /// Output sequence in its header.
+        out_seq: u64,
+    },
+    /// The streams of these names are others now.
+    #[error("it is of streams that were created at other times: the logs were lost since")]
+    OtherStreams,
+    /// The log does not go on where it ends.
+    #[error("the output log begins at sequence {first}, it ends at {out_seq}")]
+    Trimmed {
+        /// First sequence of the log.
+        first: u64,
+        /// Last sequence that it covers.
+        out_seq: u64,
+    },
+    /// The decompressor failed.
+    #[error("it cannot be decompressed")]
+    Decompress(#[source] std::io::Error),
+    /// A line is not what it should be.
+    #[error("line {line} is malformed: {fault}")]
+    Malformed {
+        /// Number of the line, from 1.
+        line: u64,
+        /// What is wrong.
+        fault: String,
+    },
+}
+
+impl Checkpoint {
+    /// Reads the object that a frame named.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]: the one before it may be whole.
+    pub fn read(
+        bytes: &[u8],
+        partition: u16,
+        named: &CheckpointRef,
+    ) -> Result<Self, CheckpointError> {
+        let found = sha256(bytes);
+        if found != named.hash && !mutant::is("checkpoint-hash-ignored") {
+            return Err(CheckpointError::OtherBytes { found });
+        }
+        let decoder = zstd::Decoder::new(bytes).map_err(CheckpointError::Decompress)?;
+        let mut lines = Lines {
+            source: BufReader::with_capacity(256 * 1024, decoder),
+            buffer: Vec::new(),
+            number: 0,
+        };
+        let header: Header = lines.next()?;
+        if header.v != VERSION {
+            return Err(CheckpointError::Version { found: header.v });
+        }
+        let (out_seq, input) = (header.cursor.out_seq, header.cursor.input);
+        if header.partition != partition || (out_seq, input) != (named.out_seq, named.input) {
+            let partition = header.partition;
+            return Err(CheckpointError::OtherPosition { partition, out_seq });
+        }
+        let mut rows = read_rows(&mut lines)?;
+        rows.cursor = Some(header.cursor);
+        Ok(Self {
+            rows,
+            output_created: header.output_created,
+            state_hash: header.state_hash,
+        })
+    }
+
+    /// Whether these logs go on where it ends.
+    ///
+    /// # Errors
+    /// [`CheckpointError::OtherStreams`] or [`CheckpointError::Trimmed`].
+    pub fn check_logs(
+        &self,
+        input_created: Timestamp,
+        output_created: Timestamp,
+        output_first: u64,
+    ) -> Result<(), CheckpointError> {
+        let cursor = self.rows.cursor.as_ref();
+        let created = cursor.map(|cursor| cursor.stream_created);
+        if created != Some(input_created) || self.output_created != output_created {
+            return Err(CheckpointError::OtherStreams);
+        }
+        let out_seq = cursor.map_or(0, |cursor| cursor.out_seq);
+        if out_seq + 1 < output_first {
+            let first = output_first;
+            return Err(CheckpointError::Trimmed { first, out_seq });
+        }
+        Ok(())
+    }
+}
+
+struct Lines<R> {
+    source: R,
+    buffer: Vec<u8>,
+    number: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn next<T: DeserializeOwned>(&mut self) -> Result<T, CheckpointError> {
+        self.buffer.clear();
+        self.number += 1;
+        let mut line = self.source.by_ref().take(LINE_BYTES_MAX);
+        let read = line.read_until(b'\n', &mut self.buffer);
+        read.map_err(CheckpointError::Decompress)?;
+        if self.buffer.pop() != Some(b'\n') {
+            return Err(self.malformed("it does not end, or is too long"));
+        }
+        serde_json::from_slice(&self.buffer).map_err(|error| self.malformed(error))
+    }
+
+    fn malformed(&self, fault: impl ToString) -> CheckpointError {
+        CheckpointError::Malformed {
+            line: self.number,
+            fault: fault.to_string(),
+        }
+    }
+}
+
+fn read_rows(lines: &mut Lines<impl BufRead>) -> Result<PartitionSnapshot, CheckpointError> {
+    let mut rows = PartitionSnapshot::default();
+    let mut count = 0;
+    loop {
+        match lines.next()? {
+            Line::Rollout(rollout) => {
+                count += read_rollout(rollout, lines, &mut rows)?;
+            }
+            Line::Host(_) => return Err(lines.malformed("a host without its rollout")),
+            Line::Quarantine(row) => rows.quarantines.push(row),
+            Line::ProbeFailure(row) => rows.probe_failures.push(row),
+            Line::Block(row) => rows.blocks.push(row),
+            Line::End { lines: expected } if expected == count => return Ok(rows),
+            Line::End { lines: expected } => {
+                return Err(lines.malformed(format!("{count} lines instead of {expected}")));
+            }
+        }
+        count += 1;
+    }
+}
+
+/// Reads the hosts behind a rollout; gives how many there are.
+fn read_rollout(
+    rollout: RolloutLine,
+    lines: &mut Lines<impl BufRead>,
+    rows: &mut PartitionSnapshot,
+) -> Result<u64, CheckpointError> {
+    let mut host_set = Vec::new();
+    for _ in 0..rollout.hosts {
+        let Line::Host(host) = lines.next()? else {
+            return Err(lines.malformed("a host is missing"));
+        };
+        if host.record.rollout_id != rollout.record.rollout_id {
+            return Err(lines.malformed("a host of another rollout"));
+        }
+        host_set.push(PinnedHost {
+            hostname: host.record.hostname.clone(),
+            wave_index: host.wave,
+            target_closure: host.record.target_closure.clone(),
+            staged: host.staged,
+        });
+        rows.hosts.push(host_row(host));
+    }
+    let hosts = host_set.len() as u64;
+    rows.rollouts.push(RolloutRow {
+        record: rollout.record,
+        manifest_hash: rollout.manifest_hash,
+        pinned: Some(Arc::new(Pinned {
+            on_health_failure: rollout.on_health_failure,
+            waves: rollout.waves,
+            host_set,
+            disruption_budgets: rollout.disruption_budgets,
+        })),
+        position: rollout.position,
+    });
+    Ok(hosts)
+}
+
+fn host_row(host: HostLine) -> HostRow {
+    let target = || host.record.target_closure.clone();
+    HostRow {
+        recovery_candidate: host.candidate.then(target),
+        queued: host.queued,
+        position: host.position,
+        record: host.record,
+    }
+}

@@ -1,0 +1,1 @@
+DELETE FROM quarantined_closures WHERE partition = $1

@@ -1,0 +1,84 @@
+//! Writing the rows of a partition from a checkpoint, whatever its tables hold.
+//!
+//! Records are never deleted: a checkpoint of the same log knows every rollout that older rows know.
+
+use std::collections::BTreeSet;
+
+use deadpool_postgres::Transaction;
+use nixfleet_proto::rows::turns_from_snapshot;
+use nixfleet_proto::snapshot::PartitionSnapshot;
+use nixfleet_proto::subject::Partition;
+
+use super::{TurnRecords, write_rows};
+use crate::cursor;
+use crate::error::{ApplyError, DbError};
+use crate::rows::Applied;
+use crate::sql::sql;
+use crate::store::Store;
+use crate::text::decode;
+
+impl Store {
+    /// Writes all rows of a partition in place of those before, and moves its cursor from
+    /// `previous_out_seq` (0: there is none), all or nothing.
+    ///
+    /// # Errors
+    /// [`ApplyError::Conflict`] when the cursor was not at `previous_out_seq`.
+    pub async fn restore_partition(
+        &self,
+        partition: Partition,
+        previous_out_seq: u64,
+        rows: &PartitionSnapshot,
+    ) -> Result<Applied, ApplyError> {
+        let mut client = self.client().await?;
+        let transaction = client
+            .transaction()
+            .await
+            .map_err(DbError::statement("begin"))?;
+        if let Some(cursor) = &rows.cursor {
+            cursor::compare_and_swap(&transaction, partition, previous_out_seq, cursor).await?;
+        }
+        clear(&transaction, partition).await?;
+        let known = known_rollouts(&transaction, partition).await?;
+        let mut applied = Applied::default();
+        for mut turn in turns_from_snapshot(rows) {
+            turn.opened
+                .retain(|opened| !known.contains(opened.record.rollout_id.as_str()));
+            let records = TurnRecords::of(&turn)?;
+            write_rows(&transaction, partition, (&turn, &records), &mut applied).await?;
+        }
+        transaction
+            .commit()
+            .await
+            .map_err(DbError::statement("commit"))?;
+        Ok(applied)
+    }
+}
+
+/// Removes what has no record of its own.
+async fn clear(transaction: &Transaction<'_>, partition: Partition) -> Result<(), DbError> {
+    let number = i32::from(partition.number());
+    for statement in [
+        sql!("restore_clear_quarantines"),
+        sql!("restore_clear_probe_failures"),
+        sql!("restore_clear_dispatches"),
+        sql!("restore_clear_blocks"),
+        sql!("restore_clear_candidates"),
+    ] {
+        statement.execute(transaction, &[&number]).await?;
+    }
+    Ok(())
+}
+
+async fn known_rollouts(
+    transaction: &Transaction<'_>,
+    partition: Partition,
+) -> Result<BTreeSet<String>, DbError> {
+    let number = i32::from(partition.number());
+    let rows = sql!("restore_known_rollouts")
+        .query(transaction, &[&number])
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| decode(row.get(0)).into_owned())
+        .collect())
+}

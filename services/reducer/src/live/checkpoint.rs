@@ -1,0 +1,99 @@
+//! Writing checkpoints: on another thread, while the owner folds on.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nixfleet_bus::{CheckpointStore, CheckpointStoreError};
+use nixfleet_checkpoint::{Encoded, Identity, encode};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{CheckpointRef, Checkpoints};
+use nixfleet_reducer::Unwritten;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
+
+/// Pause before a checkpoint that could not be stored is written again.
+const FAILED_PAUSE: Duration = Duration::from_secs(30);
+
+/// The checkpoints of one owner on their way into the object store.
+pub struct CheckpointWriter {
+    store: CheckpointStore,
+    partition: Partition,
+    /// At most one. Ends with this.
+    writing: JoinSet<anyhow::Result<CheckpointRef>>,
+    deleting: JoinSet<Result<usize, CheckpointStoreError>>,
+    not_before: Instant,
+}
+
+impl CheckpointWriter {
+    /// Nothing is written yet.
+    pub fn new(store: CheckpointStore, partition: Partition) -> Self {
+        Self {
+            store,
+            partition,
+            writing: JoinSet::new(),
+            deleting: JoinSet::new(),
+            not_before: Instant::now(),
+        }
+    }
+
+    /// True when a checkpoint may be written now.
+    pub fn is_idle(&self) -> bool {
+        self.writing.is_empty() && Instant::now() >= self.not_before
+    }
+
+    /// Writes a state.
+    pub fn write(&mut self, unwritten: Unwritten) {
+        let store = self.store.clone();
+        self.writing.spawn(write(store, self.partition, unwritten));
+    }
+
+    /// What became of the checkpoint that is being written; waits for ever when there is none.
+    pub async fn written(&mut self) -> anyhow::Result<CheckpointRef> {
+        let Some(written) = self.writing.join_next().await else {
+            return std::future::pending().await;
+        };
+        let written = written.context("writing a checkpoint").flatten();
+        if written.is_err() {
+            self.not_before = Instant::now() + FAILED_PAUSE;
+        }
+        written
+    }
+
+    /// Deletes checkpoints that newer ones took the place of. What cannot be deleted now is deleted with
+    /// the next.
+    pub fn delete_others(&mut self, kept: Checkpoints) {
+        let (store, partition) = (self.store.clone(), self.partition);
+        while let Some(deleted) = self.deleting.try_join_next() {
+            match deleted {
+                Ok(Ok(count)) => tracing::debug!(%partition, count, "old checkpoints deleted"),
+                Ok(Err(error)) => tracing::warn!(%partition, %error, "old checkpoints are kept"),
+                Err(error) => tracing::warn!(%partition, %error, "old checkpoints are kept"),
+            }
+        }
+        self.deleting
+            .spawn(async move { store.keep_only(partition, &kept).await });
+    }
+}
+
+async fn write(
+    store: CheckpointStore,
+    partition: Partition,
+    unwritten: Unwritten,
+) -> anyhow::Result<CheckpointRef> {
+    let started = Instant::now();
+    let encoded = spawn_blocking(move || {
+        let identity = Identity {
+            partition: partition.number(),
+            output_created: unwritten.output_created,
+            state_hash: unwritten.hash(),
+        };
+        encode(&unwritten.rows(), identity)
+    });
+    let encoded = encoded.await.context("encoding a checkpoint")?;
+    let Encoded { reference, bytes } = encoded.context("encoding a checkpoint")?;
+    store.put(partition, &reference, bytes.into()).await?;
+    metrics::histogram!("nixfleet_checkpoint_seconds").record(started.elapsed());
+    metrics::gauge!("nixfleet_checkpoint_bytes", "partition" => partition.to_string())
+        .set(reference.bytes as f64);
+    Ok(reference)
+}

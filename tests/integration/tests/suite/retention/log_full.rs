@@ -1,0 +1,189 @@
+//! An output log that is not trimmed, because tables and archive stand still: agents are refused before
+//! it is full, operators are not, and whoever cannot append to it says so.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use nixfleet_bus::{Bus, BusConfig};
+use nixfleet_harness::agent_script::probe_round;
+use nixfleet_harness::scripted_agent::Refusal;
+use nixfleet_harness::{ScriptedAgent, Service, monitor, shared_nats, wait_for};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, EntryBody, HostEvent, Producer, RolloutId};
+use serde_json::json;
+
+use super::agents::{self, Running};
+use super::fleet::{Channels, closure};
+use super::world::{Limits, PARTITION, World};
+
+const CHANNELS: Channels = &[("edge", 8)];
+const LIMITS: Limits = Limits {
+    input: 32 << 20,
+    output: 2 << 20,
+};
+/// A part of the limit that agents do not reach: they are refused at 80 of 100.
+const REFUSED_BELOW: u64 = LIMITS.output / 100 * 98;
+/// From here on probes come at a pace, so that the gateway notices how full the log is.
+const PACED_FROM: u64 = LIMITS.output / 100 * 70;
+const PACE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than a lease lives: the partition is taken again meanwhile.
+const STAYS: Duration = Duration::from_secs(7);
+/// Rounds of probes that are appended at a time.
+const ROUNDS: usize = 32;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_output_log_refuses_agents_first_and_is_named() {
+    let mut world = World::start("logfull", CHANNELS, LIMITS).await;
+    let running = world.start_agents(|_| false);
+    world.publish("a001").await;
+    world.wait_until_state("edge@a001", "Terminal").await;
+    world.wait_until_ready().await;
+    let mut agents = running.stop().await;
+    for service in [Service::Applier, Service::Eventlog] {
+        let instance = world.stack.instance(service, 0).unwrap();
+        instance.stop().unwrap();
+    }
+
+    let refusal = probe_until_refused(&mut world, &mut agents).await;
+    let expected = Refusal {
+        status: 503,
+        code: "log-full".to_owned(),
+    };
+    assert_eq!(refusal, expected);
+    check_operator(&world).await;
+
+    let appended = fill(&mut world, &agents[0]).await;
+    check_it_stays(&mut world).await;
+
+    for service in [Service::Applier, Service::Eventlog] {
+        let instance = world.stack.instance(service, 0).unwrap();
+        instance.restart().unwrap();
+    }
+    world.wait_until_ready().await;
+    let events = agents::stored(&agents) + appended;
+    world.wait_until_applied(events).await;
+    world.wait_until_archived(events).await;
+    world.verify().await;
+    let running = Running::start(agents, |_| false);
+    world.publish("a002").await;
+    world.wait_until_state("edge@a002", "Terminal").await;
+    running.stop().await;
+    world.stop();
+}
+
+/// All agents report probes until one is refused, which must be before the log is full.
+async fn probe_until_refused(world: &mut World, agents: &mut [ScriptedAgent]) -> Refusal {
+    let log = world.output_stream();
+    let targets = world.targets();
+    let mut pace = tokio::time::interval(PACE);
+    let start = Instant::now();
+    loop {
+        for agent in agents.iter_mut() {
+            if let Some(refusal) = agent.probe_once(Utc::now()).await.unwrap() {
+                return refusal;
+            }
+        }
+        wait_until_folded(world).await;
+        let bytes = targets.logs()[&log].bytes;
+        assert!(
+            bytes < REFUSED_BELOW && start.elapsed() < PATIENCE * 2,
+            "{log} has {bytes} of {} bytes and agents are not refused",
+            LIMITS.output
+        );
+        if bytes >= PACED_FROM {
+            pace.tick().await;
+        }
+    }
+}
+
+/// Waits until the output log answers the whole input log.
+async fn wait_until_folded(world: &World) {
+    let folded = wait_for("everything is folded", PATIENCE, async || {
+        let cluster = world.operator.get("/v1/cluster").await?;
+        let lag = &cluster["partitions"][usize::from(PARTITION)]["inputLagMessages"];
+        Ok((lag == 0).then_some(()))
+    });
+    folded.await.unwrap();
+}
+
+/// A command is taken and folded.
+async fn check_operator(world: &World) {
+    let clearance = json!({ "reason": "nothing is halted" });
+    let path = "/v1/rollouts/edge@a001/clearance";
+    world.operator.post(path, &clearance).await.unwrap();
+    wait_until_folded(world).await;
+}
+
+/// Appends events of a host to the input log until the owner says that it cannot answer them; says how
+/// many they are.
+async fn fill(world: &mut World, agent: &ScriptedAgent) -> u64 {
+    let config = BusConfig {
+        url: shared_nats().unwrap().url(),
+        prefix: world.names.prefix().to_owned(),
+        partitions: 1,
+        input_max_bytes: LIMITS.input,
+        output_max_bytes: LIMITS.output,
+        ..BusConfig::default()
+    };
+    let bus = Bus::connect(config, "retention").await.unwrap();
+    let input = bus.input();
+    let rollout_id = RolloutId::new(&"edge".into(), &"a001".into());
+    let target = closure(agent.hostname(), "a001");
+    let stored = agent.stored()[&rollout_id];
+    let mut seq = stored;
+    let start = Instant::now();
+    while names_log(world).is_err() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "the owner is ready although {:?} has {:?}",
+            world.output_stream(),
+            world.stream(&world.output_stream())
+        );
+        let events = (0..ROUNDS).flat_map(|_| probe_round(&target, Utc::now()));
+        let entries = events.map(|body| {
+            seq += 1;
+            let event = EntryBody::HostEvent {
+                rollout_id: rollout_id.clone(),
+                hostname: agent.hostname().clone(),
+                producer: Producer::Agent,
+                event: HostEvent { seq, body },
+            };
+            Entry::new(Utc::now(), event)
+        });
+        let appended = input.append_all(Partition::new(PARTITION), entries.collect());
+        let appended = appended.await;
+        assert!(
+            appended.is_ok(),
+            "{appended:?} before the owner names the output log: {:?}",
+            names_log(world)
+        );
+    }
+    bus.close().await;
+    seq - stored
+}
+
+/// The owner is not ready and names the log.
+fn names_log(world: &mut World) -> anyhow::Result<()> {
+    let log = world.output_stream();
+    let owner = world.stack.instance(Service::Reducer, 0)?;
+    let answer = monitor::get(owner.admin_port(), "/readyz")?;
+    let is_named = answer.status == 503 && answer.body.contains(&log);
+    anyhow::ensure!(
+        is_named,
+        "the owner does not name {log}: {} {}",
+        answer.status,
+        answer.body
+    );
+    Ok(())
+}
+
+/// It stays so, although the owner takes its partition again.
+async fn check_it_stays(world: &mut World) {
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    let start = Instant::now();
+    while start.elapsed() < STAYS {
+        names_log(world).unwrap();
+        look.tick().await;
+    }
+}

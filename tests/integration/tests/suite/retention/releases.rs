@@ -1,0 +1,51 @@
+//! Many releases pass through logs that hold a few of them.
+
+use super::agents;
+use super::fleet::Channels;
+use super::observer::Observer;
+use super::world::{Limits, World};
+
+const CHANNELS: Channels = &[("edge", 60)];
+const RELEASES: usize = 40;
+const LIMIT: u64 = 2 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_releases_pass_through_logs_of_two_mebibytes() {
+    let limits = Limits {
+        input: LIMIT,
+        output: LIMIT,
+    };
+    let mut world = World::start("retention", CHANNELS, limits).await;
+    let agents = world.start_agents(|_| false);
+    world.publish(&commit(1)).await;
+    world.wait_until_ready().await;
+    let observer = Observer::start(world.targets());
+    for number in 1..=RELEASES {
+        let rollout_id = format!("edge@{}", commit(number));
+        world.wait_until_state(&rollout_id, "Terminal").await;
+        if number < RELEASES {
+            world.publish(&commit(number + 1)).await;
+        }
+    }
+    let agents = agents.stop().await;
+    world.check_nothing_lost(&agents).await;
+    world.verify().await;
+    let observed = observer.finish();
+
+    assert_eq!(observed.not_ready, Vec::<String>::new());
+    for (log, largest) in &observed.largest {
+        assert!(*largest < LIMIT, "{log} had {largest} bytes");
+    }
+    // What passed through is several times of what the logs can hold.
+    for log in [world.input_stream(), world.output_stream()] {
+        let state = world.stream(&log);
+        assert!(state.first_seq > 1, "{log} was not trimmed: {state:?}");
+    }
+    let events = u64::try_from(RELEASES * CHANNELS[0].1 * 8).unwrap();
+    assert_eq!(agents::stored(&agents), events);
+    world.stop();
+}
+
+fn commit(number: usize) -> String {
+    format!("a{number:03}")
+}

@@ -1,0 +1,76 @@
+//! A fleet that can move moves: once faults are over the logs come below their limits and every owner is
+//! ready, and no owner says that it is while its log refuses its frames.
+
+use std::collections::BTreeMap;
+
+use nixfleet_bus::LogFill;
+use nixfleet_proto::subject::Partition;
+
+use super::fact::Found;
+use crate::world::event::Alive;
+
+/// Part of a log that may be filled when everything is over, in percent.
+const HEALED_PERCENT: u64 = 80;
+
+/// Owners whose frames were refused since they appended one, and whether they gave up.
+#[derive(Debug, Default)]
+pub struct Progress {
+    refused: BTreeMap<(Alive, Partition), bool>,
+}
+
+impl Progress {
+    /// A frame was refused by a full log.
+    pub fn refused(&mut self, process: Alive, partition: Partition) {
+        self.refused.entry((process, partition)).or_insert(false);
+    }
+
+    /// A frame with outcomes was stored.
+    pub fn appended(&mut self, process: Alive, partition: Partition) {
+        self.refused.remove(&(process, partition));
+    }
+
+    /// An ownership ended, because of a frame that could not be appended or for another reason.
+    pub fn ended(&mut self, process: Alive, partition: Partition, for_want: bool) {
+        if let Some(gave_up) = self.refused.get_mut(&(process, partition)) {
+            *gave_up |= for_want;
+        }
+        self.refused
+            .retain(|key, gave_up| *key != (process, partition) || *gave_up);
+    }
+
+    /// An owner says that it is ready, with this output log.
+    ///
+    /// # Errors
+    /// Names the partition when its last frames were refused and the log is still as good as full.
+    pub fn says_ready(&self, owner: (Alive, Partition), output: &LogFill) -> Found {
+        let is_full = output.bytes * 100 >= output.max_bytes * HEALED_PERCENT;
+        if is_full && self.refused.get(&owner) == Some(&true) {
+            let partition = owner.1;
+            return Err(format!(
+                "the owner of {partition} says that it is ready and has appended nothing since the log \
+                 was full"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Looks at a partition after all faults.
+///
+/// # Errors
+/// Says what still holds it back.
+pub fn is_healed(partition: Partition, logs: [LogFill; 2], is_ready: bool) -> Found {
+    if let Some(log) = logs
+        .iter()
+        .find(|log| log.bytes * 100 >= log.max_bytes * HEALED_PERCENT)
+    {
+        return Err(format!(
+            "a log of {partition} holds {} of {} bytes from {} to {}",
+            log.bytes, log.max_bytes, log.first_seq, log.last_seq
+        ));
+    }
+    if !is_ready {
+        return Err(format!("no owner of {partition} is ready"));
+    }
+    Ok(())
+}

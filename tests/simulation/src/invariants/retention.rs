@@ -1,0 +1,206 @@
+//! What somebody needs is kept: nothing is trimmed that the last but one checkpoint does not cover, or that
+//! is not applied or not archived, and both announced checkpoints are stored. What they restore is the
+//! reference fold at their position.
+//!
+//! Objects that a fault took are left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nixfleet_checkpoint::Checkpoint;
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{CheckpointRef, Checkpoints, InputMark, OutputFrame, PinnedSet, Position};
+
+use super::fact::Found;
+use super::rows::difference;
+use crate::model::Log;
+use crate::model::objects::Objects;
+use crate::reference::Reference;
+
+/// What is known of every partition.
+#[derive(Debug, Default)]
+pub struct Retention {
+    partitions: BTreeMap<Partition, Kept>,
+    archived: BTreeMap<Log, u64>,
+    /// Hashes of objects that a fault lost or changed.
+    lost: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Announcements in the log, by sequence.
+    announced: BTreeMap<u64, Checkpoints>,
+    /// Last inputs of all frames.
+    covered: BTreeMap<u64, Option<InputMark>>,
+    /// How far rows were ever written: output and input sequence.
+    applied: (u64, u64),
+    /// The end of a log was lost, and with it announcements.
+    is_torn: bool,
+}
+
+impl Retention {
+    /// Looks at a frame that was stored.
+    ///
+    /// # Errors
+    /// Says what is wrong with the checkpoint that it announces.
+    pub fn output(
+        &mut self,
+        (partition, seq): (Partition, u64),
+        frame: &OutputFrame,
+        (objects, reference): (&Objects, &Reference),
+    ) -> Found {
+        let kept = self.partitions.entry(partition).or_default();
+        kept.covered.insert(seq, frame.last_input);
+        let before = kept
+            .announced
+            .last_key_value()
+            .map(|(_, pair)| pair.clone());
+        let Some(pair) = &frame.checkpoints else {
+            return Ok(());
+        };
+        kept.announced.insert(seq, pair.clone());
+        if kept.is_torn {
+            return Ok(());
+        }
+        let Some(newest) = &pair.last else {
+            return Err(format!(
+                "output {seq} of {partition} announces no checkpoint"
+            ));
+        };
+        if pair.previous != before.and_then(|pair| pair.last) {
+            return Err(format!(
+                "output {seq} of {partition} announces another checkpoint before {}",
+                newest.hash
+            ));
+        }
+        let covered = kept.covered.get(&newest.out_seq).copied();
+        if newest.out_seq >= seq || covered != Some(newest.input) {
+            return Err(format!(
+                "the checkpoint at {} of {partition} covers {:?}, its frame {covered:?}",
+                newest.out_seq, newest.input
+            ));
+        }
+        self.holds(partition, objects)?;
+        if self.is_intact(&newest.hash) {
+            restores(partition, newest, objects, reference)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a log that was trimmed before a sequence.
+    ///
+    /// # Errors
+    /// Says who still needs what is gone.
+    pub fn trimmed(&self, log: Log, first_kept: u64) -> Found {
+        let kept = self.partitions.get(&log.partition());
+        if kept.is_some_and(|kept| kept.is_torn) {
+            // Rows and archive may be of messages that others took the place of.
+            return Ok(());
+        }
+        let pair = kept.and_then(|kept| Some(kept.announced.last_key_value()?.1));
+        let previous = pair.and_then(|pair| pair.previous.as_ref());
+        let (applied, applied_input) = kept.map_or((0, 0), |kept| kept.applied);
+        // The input message that is covered last is what the log is known by.
+        let (checkpoint, applied) = match log {
+            Log::Input(_) => {
+                let input = previous.and_then(|previous| previous.input);
+                (
+                    input.map_or(0, |mark| mark.seq - 1),
+                    applied_input.max(1) - 1,
+                )
+            }
+            Log::Output(_) => (previous.map_or(0, |previous| previous.out_seq), applied),
+        };
+        let archived = self.archived.get(&log).copied().unwrap_or(0);
+        let needs = [
+            ("the last but one checkpoint covers", checkpoint),
+            ("rows are written of", applied),
+            ("the archive has", archived),
+        ];
+        match needs.into_iter().find(|(_, upto)| first_kept > upto + 1) {
+            Some((who, upto)) => Err(format!(
+                "{log} was trimmed before {first_kept}, and {who} what is before {}",
+                upto + 1
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks whether the two checkpoints that were announced last are stored.
+    ///
+    /// # Errors
+    /// Names the one that is not.
+    pub fn holds(&self, partition: Partition, objects: &Objects) -> Found {
+        let Some(kept) = self.partitions.get(&partition).filter(|kept| !kept.is_torn) else {
+            return Ok(());
+        };
+        let Some((seq, pair)) = kept.announced.last_key_value() else {
+            return Ok(());
+        };
+        let mut named = pair.newest_first();
+        let missing =
+            named.find(|named| self.is_intact(&named.hash) && !objects.holds(partition, named));
+        match missing {
+            Some(named) => Err(format!(
+                "checkpoint {} of {partition}, which output {seq} announced, is not stored",
+                named.hash
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Rows were written.
+    pub fn applied(&mut self, partition: Partition, cursor: &Cursor) {
+        let kept = self.partitions.entry(partition).or_default();
+        let input = cursor.input.map_or(0, |mark| mark.seq);
+        let (out_seq, before) = kept.applied;
+        kept.applied = (out_seq.max(cursor.out_seq), before.max(input));
+    }
+
+    /// A log is archived up to a sequence.
+    pub fn archived(&mut self, log: Log, seq: u64) {
+        let archived = self.archived.entry(log).or_default();
+        *archived = seq.max(*archived);
+    }
+
+    /// A fault lost or changed an object.
+    pub fn lost(&mut self, hash: &str) {
+        self.lost.insert(hash.to_owned());
+    }
+
+    /// True when no fault touched an object.
+    pub fn is_intact(&self, hash: &str) -> bool {
+        !self.lost.contains(hash)
+    }
+
+    /// A log of a partition lost its end; the output log ends with this message now.
+    pub fn tail_lost(&mut self, partition: Partition, output: u64) {
+        let kept = self.partitions.entry(partition).or_default();
+        kept.announced.split_off(&(output + 1));
+        kept.covered.split_off(&(output + 1));
+        kept.is_torn = true;
+    }
+}
+
+/// The state of a checkpoint is what the entries before its position give.
+fn restores(
+    partition: Partition,
+    named: &CheckpointRef,
+    objects: &Objects,
+    reference: &Reference,
+) -> Found {
+    let fault = |fault: String| format!("checkpoint {} of {partition}: {fault}", named.hash);
+    let bytes = objects.get(partition, named);
+    let bytes = bytes.ok_or_else(|| fault("it is not stored".to_owned()))?;
+    let read = Checkpoint::read(bytes, partition.number(), named);
+    let read = read.map_err(|error| fault(error.to_string()))?;
+    let restored = PartitionState::restore(read.rows, &PinnedSet::new());
+    let restored = restored.map_err(|error| fault(error.to_string()))?;
+    let first = Position { seq: 1, index: 0 };
+    let expected = reference.state_before(partition, named.input.map_or(first, InputMark::next));
+    if restored == expected {
+        return Ok(());
+    }
+    Err(fault(difference(&restored, &expected)))
+}

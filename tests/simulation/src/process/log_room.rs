@@ -1,0 +1,77 @@
+//! What a gateway knows of the room in the logs: looked at while agents send events.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nixfleet_bus::check_room;
+use nixfleet_proto::subject::Partition;
+
+use crate::engine::Time;
+use crate::model::{Op, Reply};
+use crate::world::env::Env;
+use crate::world::event::{Alive, Route};
+
+/// How old a look may be while there is much room.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The same when some log is more than half full.
+const LOOK_OFTEN: Duration = Duration::from_millis(50);
+/// From here on logs are looked at often, in percent.
+const HALF_FULL: u64 = 50;
+
+/// The logs of all partitions.
+#[derive(Debug, Default)]
+pub struct LogRooms {
+    partitions: BTreeMap<Partition, Room>,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    is_full: bool,
+    /// Sequence of the last input message that is folded.
+    folded: u64,
+    look: Option<u64>,
+    look_at: Time,
+}
+
+impl LogRooms {
+    /// Notes how far the input is folded.
+    pub fn folded(&mut self, partition: Partition, seq: u64) {
+        self.partitions.entry(partition).or_default().folded = seq;
+    }
+
+    /// Whether an event of an agent may be appended, as far as the last look tells. Looks again when that
+    /// was long ago.
+    pub fn has_room(&mut self, partition: Partition, me: Alive, env: &mut Env) -> bool {
+        let room = self.partitions.entry(partition).or_default();
+        if room.look.is_none() && env.now >= room.look_at {
+            room.look = Some(env.call(me, Route::Aside(partition), Op::Fills(partition)));
+        }
+        !room.is_full
+    }
+
+    /// Takes a look. What does not answer keeps the last word.
+    pub fn take(
+        &mut self,
+        partition: Partition,
+        (call, reply): (u64, Option<Reply>),
+        env: &mut Env,
+    ) {
+        let room = self.partitions.entry(partition).or_default();
+        if room.look.take_if(|asked| *asked == call).is_none() {
+            return;
+        }
+        room.look_at = env.now + LOOK_EVERY;
+        let Some(Reply::Fills(input, output)) = reply else {
+            return;
+        };
+        if input.percent().max(output.percent()) >= HALF_FULL {
+            room.look_at = env.now + LOOK_OFTEN;
+        }
+        let unfolded = input.last_seq.saturating_sub(room.folded);
+        let found = check_room(&input, &output, unfolded.min(input.messages));
+        let was_full = std::mem::replace(&mut room.is_full, found.is_err());
+        if let (false, Err(reason)) = (was_full, found) {
+            env.trace(format_args!("agents of {partition} are refused: {reason}"));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! How much the logs may hold: so little that they are trimmed in most runs, and full in many.
+
+use nixfleet_reducer::CheckpointLimits;
+
+use crate::engine::Rng;
+use crate::model::Log;
+
+/// Part of a log that grows between two checkpoints: two of these distances and what grows meanwhile stay
+/// below half of it.
+const CHECKPOINT_PART: u64 = 6;
+/// Bytes of a log whatever the fleet is: a few frames.
+const BASE: u64 = 30_000;
+/// Bytes of a log for each host.
+const PER_HOST: u64 = 3_200;
+
+/// Byte limits of the logs of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Of an input log.
+    pub input: u64,
+    /// Of an output log.
+    pub output: u64,
+}
+
+impl LogLimits {
+    /// The limits of a seed, for so many hosts.
+    pub fn of(seed: u64, hosts: usize) -> Self {
+        let mut rng = Rng::new(seed, "log limits");
+        let hosts = hosts as u64;
+        let percent = *rng.pick(&[100_u64, 100, 120, 150, 200]);
+        let output = (BASE + hosts * PER_HOST) * percent / 100;
+        let input = output * *rng.pick(&[50_u64, 75, 100]) / 100;
+        Self { input, output }
+    }
+
+    /// Of one log.
+    pub fn of_log(&self, log: Log) -> u64 {
+        match log {
+            Log::Input(_) => self.input,
+            Log::Output(_) => self.output,
+        }
+    }
+
+    /// When a checkpoint is due.
+    pub fn checkpoints(&self) -> CheckpointLimits {
+        let max_log_bytes = self.input.min(self.output) / CHECKPOINT_PART;
+        CheckpointLimits {
+            min_log_bytes: max_log_bytes,
+            max_log_bytes,
+        }
+    }
+}
