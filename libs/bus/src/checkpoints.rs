@@ -96,7 +96,7 @@ impl CheckpointStore {
         objects::read(context, &info).await.map(Some).map_err(fail)
     }
 
-    /// Deletes the checkpoints of a partition that were stored before these; gives how many there were.
+    /// Deletes the checkpoints of a partition that cover less than each of these; gives how many there were.
     ///
     /// # Errors
     /// [`CheckpointStoreError`].

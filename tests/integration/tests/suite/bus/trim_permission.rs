@@ -6,6 +6,7 @@ use nixfleet_bus::{Bus, BusConfig};
 use nixfleet_harness::Nats;
 use nixfleet_harness::nats::Secured;
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{CheckpointRef, Checkpoints};
 
 use super::{config, entry, p0, ready};
 
@@ -90,16 +91,22 @@ async fn services_may_delete_checkpoints() {
     let applier = ready(login(&server, "applier")).await;
     let reducer = connect(&server, "reducer").await;
     let store = reducer.checkpoints();
-    let named = nixfleet_proto::CheckpointRef {
+    let [older, newer] = [1, 2].map(|out_seq| CheckpointRef {
         hash: "00".to_owned(),
         bytes: 5,
-        out_seq: 1,
+        out_seq,
         input: None,
+    });
+    for stored in [&older, &newer] {
+        store.put(p0(), stored, "bytes".into()).await.unwrap();
+    }
+    let kept = Checkpoints {
+        last: Some(newer.clone()),
+        previous: None,
     };
-    store.put(p0(), &named, "bytes".into()).await.unwrap();
-    let kept = nixfleet_proto::Checkpoints::default();
     assert_eq!(store.keep_only(p0(), &kept).await.unwrap(), 1);
-    assert!(!store.holds(p0(), &named).await.unwrap());
+    assert!(!store.holds(p0(), &older).await.unwrap());
+    assert!(store.holds(p0(), &newer).await.unwrap());
     reducer.close().await;
     applier.close().await;
 }
