@@ -34,10 +34,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
 use args::Args;
 use fleet::Hosts;
+use nixfleet_harness::program;
 use nixfleet_harness::say::Say;
 use publisher::Publisher;
 use recorder::Recorder;
@@ -45,49 +45,13 @@ use sampler::{Sampler, Windows};
 use verdict::Evidence;
 use world::World;
 
-/// As shells report a program that Ctrl-C ended.
-const EXIT_INTERRUPTED: u8 = 130;
-
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("chaos: starting the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run(args)) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("chaos: failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run(args: Args) -> Result<ExitCode> {
     let say = Say::new(args.json);
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    // Whatever happens, dropping the world stops all that it started; the watchdog of the harness
-    // does so when even that is not reached.
-    tokio::select! {
-        ran = chaos(&args, say) => ran,
-        _ = interrupt.recv() => Ok(interrupted(say)),
-        _ = terminate.recv() => Ok(interrupted(say)),
-    }
+    program::run("chaos", say, chaos(&args, say))
 }
 
-fn interrupted(say: Say) -> ExitCode {
-    say.line("interrupted: stopping everything");
-    ExitCode::from(EXIT_INTERRUPTED)
-}
-
-async fn chaos(args: &Args, say: Say) -> Result<ExitCode> {
+async fn chaos(args: &Args, say: Say) -> Result<bool> {
     let hosts = Hosts::new(args.hosts);
     let mut world = World::start(args, &hosts, say).await?;
     for line in world.addresses() {
@@ -103,11 +67,7 @@ async fn chaos(args: &Args, say: Say) -> Result<ExitCode> {
     }
     let holds = ran?;
     world.stop().context("stopping everything")?;
-    Ok(if holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(holds)
 }
 
 /// The run and its judgement; false when something does not hold.

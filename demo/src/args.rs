@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use nixfleet_harness::Service;
+use nixfleet_harness::program::hosts_at_least;
 
 /// Fewer hosts do not fill every wave of every channel.
 const HOSTS_MIN: usize = 20;
@@ -47,11 +48,7 @@ impl Args {
 }
 
 fn hosts(text: &str) -> Result<usize, String> {
-    let hosts: usize = text.parse().map_err(|error| format!("{error}"))?;
-    if hosts < HOSTS_MIN {
-        return Err(format!("at least {HOSTS_MIN} hosts fill every wave"));
-    }
-    Ok(hosts)
+    hosts_at_least(HOSTS_MIN, text)
 }
 
 #[cfg(test)]

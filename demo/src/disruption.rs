@@ -7,8 +7,8 @@ use nixfleet_audit::database::SCHEMA;
 use nixfleet_harness::{Service, postgres};
 
 use crate::args::Args;
-use crate::say::Say;
 use crate::stage::Stage;
+use nixfleet_harness::say::Say;
 
 /// How long the services stay away while the database is wiped.
 const AWAY: Duration = Duration::from_secs(1);

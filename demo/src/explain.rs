@@ -6,8 +6,8 @@ use nixfleet_harness::dev;
 use tokio::process::Command;
 
 use crate::fleet::CHANNELS;
-use crate::say::Say;
 use crate::stage::Stage;
+use nixfleet_harness::say::Say;
 
 /// How many unfinished hosts a failure explains.
 const UNFINISHED_SHOWN: i64 = 5;

@@ -13,7 +13,6 @@ mod disruption;
 mod explain;
 mod fleet;
 mod progress;
-mod say;
 mod stage;
 mod story;
 mod summary;
@@ -22,56 +21,20 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use nixfleet_harness::program;
+use nixfleet_harness::say::Say;
 
 use args::Args;
-use say::Say;
 use stage::Stage;
 use story::Story;
 
-/// As shells report a program that Ctrl-C ended.
-const EXIT_INTERRUPTED: u8 = 130;
-
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("demo: starting the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run(args)) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("demo: failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run(args: Args) -> Result<ExitCode> {
     let say = Say::new(args.json);
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    // Whatever happens, dropping the play stops all that it started; the watchdog of the harness
-    // does so when even that is not reached.
-    tokio::select! {
-        played = play(&args, &say) => played,
-        _ = interrupt.recv() => Ok(interrupted(&say)),
-        _ = terminate.recv() => Ok(interrupted(&say)),
-    }
+    program::run("demo", say, play(&args, &say))
 }
 
-fn interrupted(say: &Say) -> ExitCode {
-    say.line("interrupted: stopping everything");
-    ExitCode::from(EXIT_INTERRUPTED)
-}
-
-async fn play(args: &Args, say: &Say) -> Result<ExitCode> {
+async fn play(args: &Args, say: &Say) -> Result<bool> {
     let mut stage = Stage::start(args, say).await?;
     let story = Story::new(args, say);
     let ending = match tokio::time::timeout(args.deadline(), story.play(&mut stage)).await {
@@ -92,11 +55,7 @@ async fn play(args: &Args, say: &Say) -> Result<ExitCode> {
     summary::print(&ending, args, say)?;
     keep_open(args, say, &stage).await;
     stage.stop().context("stopping")?;
-    Ok(if ending.holds() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(ending.holds())
 }
 
 /// With `--keep`, waits until Ctrl-C ends the program.

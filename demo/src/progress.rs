@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use nixfleet_audit::database::WaveCount;
 
-use crate::say::Say;
+use nixfleet_harness::say::Say;
 
 /// Between two plain lines, unless something finished.
 const LINE_PAUSE: Duration = Duration::from_secs(3);

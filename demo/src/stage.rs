@@ -13,7 +13,7 @@ use nixfleet_trust::BuiltRelease;
 
 use crate::args::Args;
 use crate::fleet::{self, Hosts, Release};
-use crate::say::Say;
+use nixfleet_harness::say::Say;
 
 /// Hosts that share one machine with everything else at full pace; more of them report less often.
 const HOSTS_AT_FULL_PACE: usize = 400;

@@ -12,8 +12,8 @@ use crate::disruption::Disruption;
 use crate::explain;
 use crate::fleet::{CHANNELS, Release};
 use crate::progress::Progress;
-use crate::say::Say;
 use crate::stage::Stage;
+use nixfleet_harness::say::Say;
 
 /// Between two looks at everything.
 const TICK: Duration = Duration::from_millis(500);

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::args::Args;
 use crate::digest;
-use crate::say::Say;
 use crate::story::Ending;
+use nixfleet_harness::say::Say;
 
 /// Prints the result.
 ///

@@ -16,6 +16,7 @@ pub mod pki;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod release;
 pub mod say;

@@ -1,8 +1,9 @@
 //! Where words for people go: standard output, or standard error when JSON owns the former.
 
+use std::io::IsTerminal as _;
 use std::time::Instant;
 
-/// Prints lines with the time since the start.
+/// Prints lines, where wanted with the time since the start.
 #[derive(Debug, Clone, Copy)]
 pub struct Say {
     json: bool,
@@ -25,6 +26,16 @@ impl Say {
         } else {
             println!("{text}");
         }
+    }
+
+    /// A heading.
+    pub fn title(&self, text: &str) {
+        self.line(&format!("\n== {text}"));
+    }
+
+    /// True when bars would not disturb anything.
+    pub fn may_draw(&self) -> bool {
+        !self.json && std::io::stdout().is_terminal()
     }
 
     /// Something that happens now.
