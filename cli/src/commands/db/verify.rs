@@ -11,6 +11,7 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{MAX_PARTITIONS, Names, Partition};
 use nixfleet_replay::{Comparison, Difference, Replay, Row, tables};
 use nixfleet_store::{Audit, AuditScope, Store, TableRow};
+use tokio::time::Instant;
 
 use super::artifacts::Artifacts;
 use super::connection::{Connection, Database};
@@ -81,7 +82,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Waits until the archive holds everything that the tables cover now.
+/// Waits until the archive holds the frames that the tables cover now, and their input. Input may be
+/// lost for ever, with the server that held it: after the wait what lacks it counts as unchecked.
 async fn await_archive(
     store: &Store,
     names: &Names,
@@ -92,26 +94,40 @@ async fn await_archive(
     let wanted = wanted
         .into_iter()
         .filter(|(partition, _)| only.is_none_or(|only| only == *partition));
-    let started = tokio::time::Instant::now();
+    let deadline = Instant::now() + patience;
     for (partition, cursor) in wanted {
         let stream = names.output_stream(partition);
-        loop {
-            let mark = store.archive_cursor(&stream).await.or_database()?;
-            let archived = mark.map_or(0, |mark| mark.sequence);
-            if archived >= cursor.out_seq {
-                break;
-            }
-            if started.elapsed() >= patience {
-                let covered = cursor.out_seq;
-                return Err(Failure::unreachable(anyhow!(
-                    "{stream} is archived up to {archived} and the tables cover {covered}: is an \
-                     eventlog running? --wait gives it more time, --prefix names other streams"
-                )));
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+        let covered = cursor.out_seq;
+        let archived = archived_up_to(store, &stream, covered, deadline).await?;
+        if archived < covered {
+            return Err(Failure::unreachable(anyhow!(
+                "{stream} is archived up to {archived} and the tables cover {covered}: is an \
+                 eventlog running? --wait gives it more time, --prefix names other streams"
+            )));
+        }
+        if let Some(input) = cursor.input {
+            let stream = names.input_stream(partition);
+            archived_up_to(store, &stream, input.seq, deadline).await?;
         }
     }
     Ok(())
+}
+
+/// The last archived sequence of a stream, as soon as it is `wanted` and at the deadline at the latest.
+async fn archived_up_to(
+    store: &Store,
+    stream: &str,
+    wanted: u64,
+    deadline: Instant,
+) -> Result<u64, Failure> {
+    loop {
+        let mark = store.archive_cursor(stream).await.or_database()?;
+        let archived = mark.map_or(0, |mark| mark.sequence);
+        if archived >= wanted || Instant::now() >= deadline {
+            return Ok(archived);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 struct Verification<'a> {
