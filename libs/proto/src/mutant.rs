@@ -5,7 +5,7 @@
 
 /// Every fault. `applier-no-compare` is made by whatever stands for the database, which then writes
 /// whatever its cursor is.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 30] = [
     // bus
     "bus-ack-unknown",
     "bus-any-last-is-mine",
@@ -32,6 +32,7 @@ pub const NAMES: [&str; 29] = [
     "recovery-twice",
     "recovery-no-look",
     "ready-without-append",
+    "owner-folds-into-full-log",
     "checkpoint-hash-ignored",
     "checkpoint-at-frame-before",
     // applier

@@ -84,6 +84,8 @@ pub(crate) struct Checkpointing {
     grown_before: Option<LogBytes>,
     /// Growth between the two newest checkpoints, at most.
     between: LogBytes,
+    /// The object store lacks one that the log needs.
+    is_missing: bool,
     known: Checkpoints,
     announced_at: Option<u64>,
 }
@@ -101,6 +103,7 @@ impl Checkpointing {
             grown: held,
             grown_before: None,
             between: LogBytes::default(),
+            is_missing: false,
             known,
             announced_at,
         }
@@ -119,7 +122,7 @@ impl Checkpointing {
         self.grown.output += by.output;
     }
 
-    /// True when a log has grown enough and no checkpoint is being written.
+    /// True when a log has grown enough, or a checkpoint is missing, and none is being written.
     pub(crate) fn is_due(&self) -> bool {
         let CheckpointLimits {
             min_log_bytes,
@@ -129,7 +132,12 @@ impl Checkpointing {
         let distance = state_bytes.max(min_log_bytes).min(max_log_bytes);
         let has_grown = self.grown.larger() >= distance;
         let keeps_much = self.between.larger() >= distance.saturating_mul(KEPT_DISTANCES);
-        self.grown_before.is_none() && (has_grown || keeps_much)
+        self.grown_before.is_none() && (has_grown || keeps_much || self.is_missing)
+    }
+
+    /// The object store lacks one that the log needs.
+    pub(crate) fn missing(&mut self) {
+        self.is_missing = true;
     }
 
     pub(crate) fn begin(&mut self) {
@@ -147,6 +155,7 @@ impl Checkpointing {
         self.grown.input -= before.input.min(self.grown.input);
         self.grown.output -= before.output.min(self.grown.output);
         self.between = before;
+        self.is_missing = false;
         self.known = self.known.with(stored);
         self.announced_at = Some(out_seq);
         &self.known
@@ -226,6 +235,20 @@ mod tests {
             checkpointing.announced(stored(11), 10);
             assert!(!checkpointing.is_due(), "{held}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_missing_makes_one_due_until_one_is_announced() {
+        let mut checkpointing = checkpointing(LogBytes::default());
+        checkpointing.missing();
+        assert!(checkpointing.is_due());
+        checkpointing.begin();
+        assert!(!checkpointing.is_due());
+        checkpointing.failed();
+        assert!(checkpointing.is_due());
+        checkpointing.begin();
+        checkpointing.announced(stored(10), 9);
+        assert!(!checkpointing.is_due());
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 mod checkpoint;
 mod frames;
+mod logs;
 mod publishing;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Heartbeats, MAX_OUTPUT_FRAME_BYTES, OutputLog, ReadAhead};
+use nixfleet_bus::{Bus, Heartbeats, LogFill, MAX_OUTPUT_FRAME_BYTES, OutputLog, ReadAhead};
 use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::turn::{Decoded, decode};
-use nixfleet_reducer::{Ended, LogBytes, Owner, OwnerConfig, Seen, Taken};
+use nixfleet_reducer::{Ended, Owner, OwnerConfig, Seen, Taken, frame_bytes, reserve_bytes};
 use nixfleet_service::CancellationToken;
 use nixfleet_service::trace::link_all;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -27,10 +28,22 @@ use checkpoint::CheckpointWriter;
 use frames::{Turn, frames_of};
 use publishing::{Published, Publisher};
 
+pub use logs::HeldLogs;
+
 /// Entries are decoded in pieces of this size: while one is folded, the next is in the making.
 const DECODE_BYTES: usize = 512 * 1024;
 /// A hash may take this share of the time at most: the state of a large fleet takes seconds.
 const HASH_TIME_SHARE: u32 = 50;
+/// How often an output log without room is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What an owner tells of its work.
+pub enum Progress<'a> {
+    /// A frame was appended, and there is room for the next.
+    Appended(&'a Told),
+    /// The output log was looked at, and whether it leaves its reserve free.
+    Looked(&'a LogFill, Result<(), String>),
+}
 
 /// An owner with everything it works on.
 pub struct Live {
@@ -46,6 +59,7 @@ pub struct Live {
     heartbeats: Heartbeats,
     seen: Seen,
     flush: Interval,
+    look: Interval,
     /// Of the run that waits to be written.
     folded: Option<Turn>,
     hash_not_before: Instant,
@@ -61,22 +75,29 @@ impl Live {
         (bus, artifacts): (&Bus, Artifacts),
         log: OutputLog,
         (partition, taken): (Partition, Taken),
+        held: &HeldLogs,
         config: &Config,
     ) -> Result<Self, Ended> {
         let bounds = OwnerConfig {
             turn_entries: config.fold.turn_entries,
-            frame_bytes: MAX_OUTPUT_FRAME_BYTES,
+            frame_bytes: frame_bytes(held.output.max_bytes, MAX_OUTPUT_FRAME_BYTES),
+            reserve_bytes: reserve_bytes(held.output.max_bytes),
             hash_every_entries: config.fold.hash_every_entries,
             checkpoints: config.checkpoints(),
         };
-        let held = held(bus, partition).await?;
         let patience = Patience {
             time: Duration::from_secs(config.heartbeat.patience_seconds),
             waiting_max: config.heartbeat.waiting_max,
         };
         let mut flush = tokio::time::interval(Duration::from_secs(config.heartbeat.flush_seconds));
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let owner = Owner::new(taken, held, bounds);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut owner = Owner::new(taken, held.bytes(), bounds);
+        owner.look(&held.output);
+        if logs::is_checkpoint_missing(bus, partition, (&held.output, &owner)).await {
+            owner.checkpoint_missing();
+        }
         let stream = bus.names().input_stream(partition);
         let next = owner.next();
         let reader = bus.reader(&stream, next.seq);
@@ -93,6 +114,7 @@ impl Live {
                 .map_err(Ended::failed)?,
             seen: Seen::default(),
             flush,
+            look,
             folded: None,
             hash_not_before: Instant::now(),
             checkpoints: CheckpointWriter::new(bus.checkpoints(), partition),
@@ -103,19 +125,29 @@ impl Live {
         })
     }
 
-    /// Works until something ends the ownership; `appended` is told what every frame held that was.
+    /// Whether the output log leaves its reserve free.
+    ///
+    /// # Errors
+    /// Says how full it is.
+    pub fn check_room(&self) -> Result<(), String> {
+        let stream = self.bus.names().output_stream(self.partition);
+        let room = self.owner.check_room();
+        room.map_err(|reason| format!("{stream}: {reason}"))
+    }
+
+    /// Works until something ends the ownership; `tell` is told how it goes.
     pub async fn live(
         mut self,
         stop: &CancellationToken,
-        appended: &mut impl FnMut(&Told),
+        tell: &mut impl FnMut(Progress<'_>),
     ) -> Ended {
         let ended = loop {
-            if let Err(ended) = self.turn(stop, appended).await {
+            if let Err(ended) = self.turn(stop, tell).await {
                 break ended;
             }
         };
         if matches!(ended, Ended::Released) {
-            self.drain(appended).await;
+            self.drain(tell).await;
         }
         ended
     }
@@ -124,7 +156,7 @@ impl Live {
     async fn turn(
         &mut self,
         stop: &CancellationToken,
-        appended: &mut impl FnMut(&Told),
+        tell: &mut impl FnMut(Progress<'_>),
     ) -> Result<(), Ended> {
         if self.owner.may_take()
             && let Some(decoded) = self.decoded.take()
@@ -148,7 +180,7 @@ impl Live {
             biased;
             () = stop.cancelled() => Err(Ended::Released),
             published = self.publisher.published() => match published {
-                Some(published) => self.published(published, appended),
+                Some(published) => self.published(published, tell),
                 None => Err(Ended::Failed(anyhow::anyhow!("the publisher ended"))),
             },
             decoded = self.reader.next(), if self.decoded.is_none() => {
@@ -160,6 +192,7 @@ impl Live {
                 self.announce(written);
                 Ok(())
             }
+            _ = self.look.tick(), if self.owner.is_short_of_room() => self.look_at_logs(tell).await,
             _ = self.flush.tick() => {
                 self.tell_seen().await;
                 Ok(())
@@ -283,7 +316,7 @@ impl Live {
     fn published(
         &mut self,
         published: Published,
-        appended: &mut impl FnMut(&Told),
+        tell: &mut impl FnMut(Progress<'_>),
     ) -> Result<(), Ended> {
         let Published {
             told,
@@ -293,12 +326,27 @@ impl Live {
         } = published;
         let _entered = turn.span.enter();
         let output = result?;
-        self.owner.grow(LogBytes { input: 0, output });
+        self.owner.appended(output);
         if let Some(kept) = announced {
             self.checkpoints.delete_others(kept);
         }
-        appended(&told);
+        if !self.owner.is_short_of_room() {
+            tell(Progress::Appended(&told));
+        }
         report::published(&told, turn.started.elapsed());
+        Ok(())
+    }
+
+    /// Looks whether the output log was trimmed, and whether it can be.
+    async fn look_at_logs(&mut self, tell: &mut impl FnMut(Progress<'_>)) -> Result<(), Ended> {
+        let stream = self.bus.names().output_stream(self.partition);
+        let output = self.bus.log_fill(&stream).await.map_err(Ended::failed)?;
+        self.owner.look(&output);
+        let looked = (&output, &self.owner);
+        if logs::is_checkpoint_missing(&self.bus, self.partition, looked).await {
+            self.owner.checkpoint_missing();
+        }
+        tell(Progress::Looked(&output, self.check_room()));
         Ok(())
     }
 
@@ -315,26 +363,13 @@ impl Live {
     }
 
     /// Lets the frames that are written arrive, so that the next owner finds them, and says who was seen.
-    async fn drain(&mut self, appended: &mut impl FnMut(&Told)) {
+    async fn drain(&mut self, tell: &mut impl FnMut(Progress<'_>)) {
         self.publisher.close();
         while let Some(published) = self.publisher.published().await {
-            if let Err(ended) = self.published(published, appended) {
+            if let Err(ended) = self.published(published, tell) {
                 tracing::info!(partition = %self.partition, %ended, "the last frame is left open");
             }
         }
         self.tell_seen().await;
     }
-}
-
-/// What the logs hold by now.
-async fn held(bus: &Bus, partition: Partition) -> Result<LogBytes, Ended> {
-    let names = bus.names();
-    let bytes = async |stream: String| {
-        let fill = bus.log_fill(&stream).await;
-        fill.map(|fill| fill.bytes).map_err(Ended::failed)
-    };
-    Ok(LogBytes {
-        input: bytes(names.input_stream(partition)).await?,
-        output: bytes(names.output_stream(partition)).await?,
-    })
 }

@@ -1,10 +1,12 @@
 //! The owner at work: entries in, frames out, one in flight, each fenced behind the one before.
 
 use bytes::Bytes;
-use nixfleet_bus::{Landmark, MAX_OUTPUT_FRAME_BYTES};
+use nixfleet_bus::{Landmark, LogFill, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Cursor, Origin};
-use nixfleet_proto::{CheckpointRef, InputMark, ManifestHash, OutputFrame, Position, mutant};
+use nixfleet_proto::{
+    CheckpointRef, Checkpoints, InputMark, ManifestHash, OutputFrame, Position, mutant,
+};
 
 use crate::checkpointing::{CheckpointLimits, Checkpointing, LogBytes, LogsCreated, Unwritten};
 use crate::ended::Ended;
@@ -12,6 +14,7 @@ use crate::folder::{Folder, Limits};
 use crate::item::Item;
 use crate::outbox::Outbox;
 use crate::pins::{Fetched, Pins};
+use crate::room::OutputRoom;
 use crate::takeover::Taken;
 use crate::writing::{Folded, Run};
 
@@ -22,6 +25,8 @@ pub struct OwnerConfig {
     pub turn_entries: usize,
     /// Most bytes of a frame.
     pub frame_bytes: usize,
+    /// Bytes of the output log that are kept free of outcomes.
+    pub reserve_bytes: u64,
     /// Entries between two state hashes; a hash walks the whole state.
     pub hash_every_entries: u64,
     /// When a checkpoint is due.
@@ -41,6 +46,7 @@ pub struct Owner {
     hash_every_entries: u64,
     unhashed_entries: u64,
     checkpointing: Checkpointing,
+    room: OutputRoom,
     /// What the frames cover that are written: the last input and the message id of its message.
     covered: (Option<InputMark>, Option<String>),
     epoch: u64,
@@ -60,6 +66,7 @@ impl Owner {
         let covered = (taken.start.last_input, covered.map(str::to_owned));
         Self {
             checkpointing: Checkpointing::new(config.checkpoints, known, held),
+            room: OutputRoom::new(config.reserve_bytes),
             covered,
             epoch: taken.epoch,
             logs: taken.logs,
@@ -107,7 +114,7 @@ impl Owner {
 
     /// Takes what was read, in its order, once [`Owner::may_take`], and how much of the log it was.
     pub fn take(&mut self, items: Vec<Item>, bytes: u64) {
-        self.grow(LogBytes {
+        self.checkpointing.grow(LogBytes {
             input: bytes,
             output: 0,
         });
@@ -137,7 +144,7 @@ impl Owner {
 
     /// True when [`Owner::fold`] would make a run.
     pub fn may_fold(&self) -> bool {
-        self.run.is_none() && self.folder.has_work()
+        self.run.is_none() && self.folder.has_work() && !self.is_short_of_room()
     }
 
     /// Folds the next run, unless one waits already, and shows it.
@@ -180,6 +187,9 @@ impl Owner {
 
     /// Takes the frames of the run that [`Owner::to_write`] gave away.
     pub fn written(&mut self, frames: Vec<Folded>) {
+        for folded in &frames {
+            self.room.queue(folded.payload.len());
+        }
         if let Some(Folded { frame, .. }) = frames.last() {
             self.covered = (frame.last_input, frame.last_input_id.clone());
         }
@@ -198,9 +208,41 @@ impl Owner {
         &self.outbox
     }
 
-    /// Notes how much the logs have grown.
-    pub fn grow(&mut self, by: LogBytes) {
-        self.checkpointing.grow(by);
+    /// The frame that was written first is in the log, and takes so many bytes of it.
+    pub fn appended(&mut self, bytes: u64) {
+        self.checkpointing.grow(LogBytes {
+            input: 0,
+            output: bytes,
+        });
+        self.room.appended(bytes);
+    }
+
+    /// Takes a look at the output log.
+    pub fn look(&mut self, output: &LogFill) {
+        self.room.look(output);
+    }
+
+    /// True when nothing is folded until [`Owner::look`] finds room in the output log.
+    pub fn is_short_of_room(&self) -> bool {
+        self.room.is_short() && !mutant::is("owner-folds-into-full-log")
+    }
+
+    /// Whether the output log leaves its reserve free.
+    ///
+    /// # Errors
+    /// Says how full it is.
+    pub fn check_room(&self) -> Result<(), String> {
+        self.room.check()
+    }
+
+    /// The checkpoints announced last.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        self.checkpointing.known()
+    }
+
+    /// One that the log needs is not in the object store: the next is due at once.
+    pub fn checkpoint_missing(&mut self) {
+        self.checkpointing.missing();
     }
 
     /// True when [`Owner::begin_checkpoint`] would begin one.
@@ -248,6 +290,7 @@ impl Owner {
         };
         let announcement = Folded::without_outcomes(frame);
         let payload = announcement.payload.clone();
+        self.room.queue(payload.len());
         self.outbox.extend(vec![announcement]);
         payload
     }

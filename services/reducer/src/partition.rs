@@ -12,8 +12,8 @@ use nixfleet_store::Store;
 use crate::acquire::Acquire;
 use crate::artifacts::Artifacts;
 use crate::config::Config;
-use crate::live::Live;
-use crate::report::{self, Told};
+use crate::live::{HeldLogs, Live, Progress};
+use crate::report;
 use crate::run::{is_transient, layout};
 
 /// Pause after a failure, so that a server that is away is not hammered.
@@ -132,37 +132,42 @@ impl Worker {
             () = stop.cancelled() => return Ended::Released,
             taken = acquire.run() => taken,
         };
-        let live = match taken {
+        let (live, held) = match taken {
             Ok(taken) => {
                 lease.set_epoch(taken.epoch);
-                Live::new(
+                let held = match HeldLogs::look(&self.bus, self.partition).await {
+                    Ok(held) => held,
+                    Err(ended) => return ended,
+                };
+                let live = Live::new(
                     (&self.bus, self.artifacts.clone()),
                     log,
                     (self.partition, taken),
+                    &held,
                     &self.context.config,
-                )
-                .await
+                );
+                (live.await, held)
             }
             Err(ended) => return ended,
         };
         match live {
             Ok(live) => {
-                if readiness.check().is_err() {
-                    let output = self.bus.names().output_stream(self.partition);
-                    match self.bus.log_fill(&output).await {
-                        Ok(fill) => readiness.took_over(&fill),
-                        Err(error) => return Ended::failed(error),
-                    }
-                }
+                readiness.look(&held.output, live.check_room());
                 self.say(readiness.check());
                 report::owned(self.partition, true);
                 self.artifacts.own(self.partition, true);
-                let mut appended = |told: &Told| {
-                    if readiness.appended(told.entries) {
-                        self.say(Ok(()));
+                let mut tell = |progress: Progress<'_>| {
+                    let before = readiness.check();
+                    match progress {
+                        Progress::Appended(told) => readiness.appended(told.entries),
+                        Progress::Looked(output, room) => readiness.look(output, room),
+                    }
+                    let state = readiness.check();
+                    if state != before {
+                        self.say(state);
                     }
                 };
-                live.live(stop, &mut appended).await
+                live.live(stop, &mut tell).await
             }
             Err(ended) => ended,
         }

@@ -5,11 +5,13 @@ use nixfleet_proto::mutant;
 
 use crate::ended::Ended;
 
-/// What is known of the last append to the output log of one partition.
+/// What is known of the output log of one partition and of the last append to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Readiness {
     /// Why nothing could be appended; kept until something is.
     blocked: Option<String>,
+    /// Why nothing is folded; until the next look at the log.
+    short: Option<String>,
 }
 
 impl Readiness {
@@ -19,17 +21,22 @@ impl Readiness {
     /// # Errors
     /// Says why nothing could be appended.
     pub fn check(&self) -> Result<(), String> {
-        match &self.blocked {
-            Some(reason) if !mutant::is("ready-without-append") => Err(format!(
+        if mutant::is("ready-without-append") {
+            return Ok(());
+        }
+        match (&self.blocked, &self.short) {
+            (Some(reason), _) => Err(format!(
                 "{reason}; nothing was appended since the partition was taken over again"
             )),
-            Some(_) | None => Ok(()),
+            (None, Some(reason)) => Err(reason.clone()),
+            (None, None) => Ok(()),
         }
     }
 
-    /// The partition was taken over again, with this output log. One that has room takes the next frame,
-    /// and there may be none to append for long: another owner has appended everything by then.
-    pub fn took_over(&mut self, output: &LogFill) {
+    /// The owner looked at its output log, and whether it has room for what is folded next. One that has room takes the next frame, and there may be none
+    /// to append for long: another owner has appended everything by then.
+    pub fn look(&mut self, output: &LogFill, room: Result<(), String>) {
+        self.short = room.err();
         if output.percent() < AGENTS_PERCENT {
             self.blocked = None;
         }
@@ -37,6 +44,7 @@ impl Readiness {
 
     /// An ownership ended.
     pub fn ended(&mut self, ended: &Ended) {
+        self.short = None;
         if let Ended::Failed(error) = ended
             && error.is::<PublishError>()
         {
@@ -44,17 +52,18 @@ impl Readiness {
         }
     }
 
-    /// A frame with so many outcomes was appended. True when that makes the owner ready again.
-    pub fn appended(&mut self, outcomes: usize) -> bool {
-        outcomes > 0 && self.blocked.take().is_some()
+    /// A frame with so many outcomes was appended.
+    pub fn appended(&mut self, outcomes: usize) {
+        if outcomes > 0 {
+            self.blocked = None;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_proto::Timestamp;
-
     use super::*;
+    use crate::room::tests::log;
 
     fn full() -> Ended {
         Ended::failed(PublishError::Full("FLEET_OUT_03".to_owned()))
@@ -68,28 +77,32 @@ mod tests {
         let reason = readiness.check().unwrap_err();
         assert!(reason.contains("FLEET_OUT_03 is full"), "{reason}");
         // Its barrier and its announcements have no outcomes.
-        assert!(!readiness.appended(0));
+        readiness.appended(0);
         assert!(readiness.check().is_err());
-        assert!(readiness.appended(1));
+        readiness.appended(1);
         assert_eq!(readiness.check(), Ok(()));
-        assert!(!readiness.appended(1));
     }
 
     #[test]
     fn an_owner_that_finds_room_in_the_log_is_ready_again() {
-        let log = |bytes| LogFill {
-            created: Timestamp::UNIX_EPOCH,
-            first_seq: 1,
-            last_seq: 10,
-            messages: 10,
-            bytes,
-            max_bytes: 1_000,
-        };
         let mut readiness = Readiness::default();
         readiness.ended(&full());
-        readiness.took_over(&log(950));
+        readiness.look(&log(850), Ok(()));
         assert!(readiness.check().is_err());
-        readiness.took_over(&log(500));
+        readiness.look(&log(500), Ok(()));
+        assert_eq!(readiness.check(), Ok(()));
+    }
+
+    #[test]
+    fn an_owner_that_stops_folding_is_not_ready_while_it_owns_the_partition() {
+        let mut readiness = Readiness::default();
+        let short = Err("nothing is folded".to_owned());
+        readiness.look(&log(900), short.clone());
+        assert_eq!(readiness.check(), short);
+        readiness.look(&log(890), Ok(()));
+        assert_eq!(readiness.check(), Ok(()));
+        readiness.look(&log(950), short);
+        readiness.ended(&Ended::Released);
         assert_eq!(readiness.check(), Ok(()));
     }
 

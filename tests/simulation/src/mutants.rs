@@ -33,6 +33,7 @@ fn breaks(mutant: &str) -> &'static str {
         "trim-without-archive" => "logs are trimmed before they are archived",
         "checkpoints-keep-one" => "the checkpoint before the newest is deleted",
         "checkpoints-delete-newer" => "checkpoints that are not announced yet are deleted",
+        "owner-folds-into-full-log" => "an owner folds until its output log is full",
         "ready-without-append" => "an owner is ready that could not append",
         "checkpoint-hash-ignored" => "a checkpoint is used whatever its bytes and its state are",
         "checkpoint-at-frame-before" => "a checkpoint is announced with the frame before its own",

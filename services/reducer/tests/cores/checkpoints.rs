@@ -167,10 +167,7 @@ fn two_owners_that_disagree_about_a_checkpoint_leave_one_history() {
         first.outbox().published(published),
         Err(Ended::Fenced)
     ));
-    second.grow(LogBytes {
-        input: 0,
-        output: 9,
-    });
+    second.appended(9);
     let own = world.checkpoint(&mut second);
     let taken = world.take_over().unwrap();
     assert_eq!(taken.checkpoints.last, Some(own));

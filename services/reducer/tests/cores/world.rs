@@ -21,6 +21,7 @@ use nixfleet_reducer::{
 pub const CONFIG: OwnerConfig = OwnerConfig {
     turn_entries: 100,
     frame_bytes: usize::MAX,
+    reserve_bytes: 0,
     hash_every_entries: 1,
     checkpoints: CheckpointLimits {
         min_log_bytes: 1,

@@ -11,6 +11,8 @@ use crate::world::event::Alive;
 
 /// Part of a log that may be filled when everything is over, in percent.
 const HEALED_PERCENT: u64 = 80;
+/// From here on an output log takes no outcomes, in percent.
+const CLOSED_PERCENT: u64 = 90;
 
 /// Owners whose frames were refused since they appended one, and whether they gave up.
 #[derive(Debug, Default)]
@@ -41,11 +43,18 @@ impl Progress {
     /// An owner says that it is ready, with this output log.
     ///
     /// # Errors
-    /// Names the partition when its last frames were refused and the log is still as good as full.
+    /// Names the partition when the log takes no outcomes, or when its last frames were refused and the log
+    /// is still as good as full.
     pub fn says_ready(&self, owner: (Alive, Partition), output: &LogFill) -> Found {
+        let partition = owner.1;
+        if output.bytes * 100 >= output.max_bytes * CLOSED_PERCENT {
+            return Err(format!(
+                "the owner of {partition} says that it is ready, and its log holds {} of {} bytes",
+                output.bytes, output.max_bytes
+            ));
+        }
         let is_full = output.bytes * 100 >= output.max_bytes * HEALED_PERCENT;
         if is_full && self.refused.get(&owner) == Some(&true) {
-            let partition = owner.1;
             return Err(format!(
                 "the owner of {partition} says that it is ready and has appended nothing since the log \
                  was full"

@@ -61,7 +61,9 @@ impl Recoveries {
         let Some(looked) = looked.copied() else {
             return Ok(());
         };
-        if before.is_some_and(|before| before > looked) {
+        // The log was replaced behind the look when it reaches less far now.
+        let is_replaced = seq <= looked;
+        if is_replaced || before.is_some_and(|before| before > looked) {
             return Ok(());
         }
         Err(format!(

@@ -324,11 +324,10 @@ impl Reducer {
                 let place = (partition, self.ownerships);
                 let live = Live::start(place, writer, *taken, &mut with);
                 worker.work = Work::Living(Box::new(live));
-                if let Some(output) = env.broker.fill(Log::Output(partition)) {
-                    worker.readiness.took_over(&output);
-                    if worker.readiness.check().is_ok() {
-                        env.checks.says_ready(self.me, partition, &output);
-                    }
+                if let Some(output) = env.broker.fill(Log::Output(partition))
+                    && worker.readiness.check().is_ok()
+                {
+                    env.checks.says_ready(self.me, partition, &output);
                 }
                 env.owners.entry(partition).or_default().push(self.me);
             }

@@ -1,6 +1,6 @@
 //! How much the logs may hold: so little that they are trimmed in most runs, and full in many.
 
-use nixfleet_reducer::CheckpointLimits;
+use nixfleet_reducer::{CheckpointLimits, reserve_bytes};
 
 use crate::engine::Rng;
 use crate::model::Log;
@@ -8,6 +8,10 @@ use crate::model::Log;
 /// Part of a log that grows between two checkpoints: two of these distances and what grows meanwhile stay
 /// below half of it.
 const CHECKPOINT_PART: u64 = 6;
+/// Bytes of an output log that are kept free at least: a tenth of so small a log holds a few barriers only.
+const RESERVE: u64 = 12_000;
+/// Part of an output log that a frame takes: the one that is folded last still fits.
+const FRAME_PART: u64 = 20;
 /// Bytes of a log whatever the fleet is: a few frames.
 const BASE: u64 = 30_000;
 /// Bytes of a log for each host.
@@ -39,6 +43,16 @@ impl LogLimits {
             Log::Input(_) => self.input,
             Log::Output(_) => self.output,
         }
+    }
+
+    /// Most bytes of a frame, as long as an outcome does not take more.
+    pub fn frame_bytes(&self) -> usize {
+        (self.output / FRAME_PART) as usize
+    }
+
+    /// Bytes of an output log that are kept free of outcomes.
+    pub fn reserve_bytes(&self) -> u64 {
+        reserve_bytes(self.output).max(RESERVE)
     }
 
     /// When a checkpoint is due.

@@ -10,8 +10,7 @@ use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{Checkpoints, Position};
 use nixfleet_reducer::turn::decode;
 use nixfleet_reducer::{
-    Asked, CheckpointLimits, Ended, Fetched, LogBytes, Owner, OwnerConfig, Progress, Readiness,
-    Recovery, Step, Taken,
+    Asked, Ended, Fetched, LogBytes, Owner, OwnerConfig, Progress, Readiness, Recovery, Step, Taken,
 };
 
 use super::checkpoints::{CheckpointWriter, Written};
@@ -21,19 +20,23 @@ use crate::model::{Log, Op, Reply};
 use crate::process::fenced::{Fate, Fenced};
 use crate::process::publisher::Publisher;
 use crate::process::reader::Reader;
+use crate::scenario::LogLimits;
 use crate::world::env::Env;
 use crate::world::event::{Alive, Caller, Route};
 
 /// How long a heartbeat may wait.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+/// How often an output log without room is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Small bounds, so that runs split and hashes are frequent.
-fn bounds(checkpoints: CheckpointLimits) -> OwnerConfig {
+fn bounds(logs: LogLimits) -> OwnerConfig {
     OwnerConfig {
         turn_entries: 5,
-        frame_bytes: 5_000,
+        frame_bytes: logs.frame_bytes(),
+        reserve_bytes: logs.reserve_bytes(),
         hash_every_entries: 40,
-        checkpoints,
+        checkpoints: logs.checkpoints(),
     }
 }
 
@@ -61,6 +64,8 @@ pub struct Live {
     recovery: Recovery<Waiter>,
     publishing: Option<Sent>,
     checkpoints: CheckpointWriter,
+    /// Until the output log is looked at again.
+    resting: Option<u64>,
     looking: Option<u64>,
     /// How far the input log reached when the round began.
     looked: u64,
@@ -96,8 +101,7 @@ impl Live {
             input: held(Log::Input(partition)),
             output: held(Log::Output(partition)),
         };
-        let limits = with.env.shape.log_limits.checkpoints();
-        let owner = Owner::new(taken, held, bounds(limits));
+        let owner = Owner::new(taken, held, bounds(with.env.shape.log_limits));
         let (log, route) = (Log::Input(partition), Route::Reader(partition));
         let next = owner.next();
         let reader = Reader::new(log, route, next.seq).knowing(owner.landmark());
@@ -110,11 +114,13 @@ impl Live {
             recovery: Recovery::new(64, next),
             publishing: None,
             checkpoints: CheckpointWriter::new(partition),
+            resting: None,
             looking: None,
             looked: 0,
             appending: None,
             is_stopping: false,
         };
+        live.look_at_logs(with);
         // A checkpoint that is due comes before the first frame, for which there may be no room.
         live.go_on(with);
         live
@@ -191,6 +197,12 @@ impl Live {
             return Ok(());
         }
         let (call, reply) = (answer.0, &answer.1);
+        if self.resting == Some(call) {
+            self.resting = None;
+            self.look_at_logs(with);
+            self.go_on(with);
+            return Ok(());
+        }
         if let Some(written) = self.checkpoints.take((call, reply), with.me, with.env) {
             self.written(written, with);
             return Ok(());
@@ -212,23 +224,51 @@ impl Live {
             self.writer.stored(seq);
         }
         self.owner.outbox().published(fate)?;
-        self.owner.grow(LogBytes {
-            input: 0,
-            output: sent.fenced.bytes(),
-        });
+        self.owner.appended(sent.fenced.bytes());
         if let Some(kept) = sent.announces {
             self.checkpoints.delete_others(kept, with.me, with.env);
         }
-        if with.readiness.appended(sent.outcomes)
-            && let Some(output) = with.env.broker.fill(Log::Output(self.partition))
-        {
-            with.env.checks.says_ready(with.me, self.partition, &output);
+        let was_ready = with.readiness.check().is_ok();
+        if !self.owner.is_short_of_room() {
+            with.readiness.appended(sent.outcomes);
+        }
+        if !was_ready {
+            self.says_ready(with);
         }
         if self.is_stopping {
             return Err(Ended::Released);
         }
         self.go_on(with);
         Ok(())
+    }
+
+    /// Looks whether the output log was trimmed, and whether it can be.
+    fn look_at_logs(&mut self, with: &mut With<'_>) {
+        let Some(output) = with.env.broker.fill(Log::Output(self.partition)) else {
+            return;
+        };
+        self.owner.look(&output);
+        let objects = &with.env.broker.checkpoints;
+        let known = self.owner.checkpoints();
+        let is_held = |named| objects.holds(self.partition, named);
+        let is_whole = !known.is_empty() || output.first_seq <= 1;
+        if !is_whole || !known.newest_first().all(is_held) {
+            self.owner.checkpoint_missing();
+        }
+        let was_ready = with.readiness.check().is_ok();
+        with.readiness.look(&output, self.owner.check_room());
+        if !was_ready {
+            self.says_ready(with);
+        }
+    }
+
+    /// The owner may call itself ready now.
+    fn says_ready(&self, with: &mut With<'_>) {
+        if with.readiness.check().is_ok()
+            && let Some(output) = with.env.broker.fill(Log::Output(self.partition))
+        {
+            with.env.checks.says_ready(with.me, self.partition, &output);
+        }
     }
 
     /// A checkpoint that is stored is named in the next frame.
@@ -295,6 +335,12 @@ impl Live {
             && let Some(unwritten) = self.owner.begin_checkpoint()
         {
             self.checkpoints.write(&unwritten, with.me, with.env);
+        }
+        if self.owner.is_short_of_room() && self.resting.is_none() {
+            let timer = with
+                .env
+                .timer(with.me, Route::Work(self.partition), LOOK_EVERY);
+            self.resting = Some(timer);
         }
         for (reply, waiter) in self.recovery.folded(self.owner.state(), self.owner.next()) {
             answer(reply, waiter, with);
