@@ -7,6 +7,7 @@
 mod agents;
 mod database_dropped;
 mod fleet;
+mod gateway_restart;
 mod log_full;
 mod observer;
 mod releases;

@@ -1,0 +1,61 @@
+//! A gateway that starts on quiet logs: what the rows cover is folded, however long no frame came.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use nixfleet_harness::{Service, wait_for};
+
+use super::fleet::Channels;
+use super::world::{Limits, World};
+
+const CHANNELS: Channels = &[("edge", 8)];
+const LIMIT: u64 = 2 << 20;
+/// Logs that are so full cannot take the outcomes of their whole input once more.
+const FILLED: u64 = LIMIT / 100 * 45;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The gateway looks at the logs twice a second.
+const LOOKS: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
+    let limits = Limits {
+        input: LIMIT,
+        output: LIMIT,
+    };
+    let mut world = World::start("gwrestart", CHANNELS, limits).await;
+    let running = world.start_agents(|_| false);
+    world.publish("a001").await;
+    world.wait_until_state("edge@a001", "Terminal").await;
+    world.wait_until_ready().await;
+    let mut agents = running.stop().await;
+    // Nothing is trimmed any more.
+    let archive = world.stack.instance(Service::Eventlog, 0).unwrap();
+    archive.stop().unwrap();
+    let logs = [world.input_stream(), world.output_stream()];
+    let targets = world.targets();
+    let start = Instant::now();
+    while logs.iter().all(|log| targets.logs()[log].bytes < FILLED) {
+        for agent in &mut agents {
+            let refusal = agent.probe_once(Utc::now()).await.unwrap();
+            assert_eq!(refusal, None, "{:?}", targets.logs());
+        }
+        assert!(start.elapsed() < PATIENCE, "{:?}", targets.logs());
+    }
+    world
+        .wait_until_applied(super::agents::stored(&agents))
+        .await;
+
+    let gateway = world.stack.instance(Service::Ingest, 0).unwrap();
+    gateway.stop().unwrap();
+    gateway.restart().unwrap();
+    let ready = wait_for("the gateway is ready", PATIENCE, async || {
+        Ok(gateway.is_ready().then_some(()))
+    });
+    ready.await.unwrap();
+    tokio::time::sleep(LOOKS).await;
+    for agent in &mut agents {
+        let refusal = agent.probe_once(Utc::now()).await.unwrap();
+        assert_eq!(refusal, None, "{:?}", targets.logs());
+    }
+    world.stop();
+}
