@@ -4,6 +4,7 @@
 //! the ratio is what counts. Start reading at [`Stage`].
 
 mod clock;
+mod comparison;
 mod fleet;
 mod life;
 mod memory;
@@ -11,12 +12,14 @@ mod plot;
 mod report;
 mod servers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
+use serde::Serialize;
 
+use comparison::Comparison;
 use report::Report;
 use servers::{Options, block_on, gate};
 
@@ -30,6 +33,11 @@ struct Arguments {
     /// Where to write the figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Another build to compare with: its nixfleet-bench, or the folder with it. Both measure each stage
+    /// once in turn, as often as --rounds says; ratios of the pairs are printed with their median and its
+    /// 95 % interval, above 1 where this build is better.
+    #[arg(long, value_name = "PATH", conflicts_with = "plot")]
+    against: Option<PathBuf>,
     /// Folder for pictures: growth.svg, costs over sizes of fleets, and stages.svg, how near stages come
     /// to their limits.
     #[arg(long, value_name = "DIR")]
@@ -101,15 +109,18 @@ const WAY: [Stage; 5] = [
 ];
 
 impl Arguments {
+    fn is_asked(&self, stage: Stage) -> bool {
+        self.stage.is_empty() || self.stage.contains(&stage)
+    }
+
     /// The stages to measure, in their order, with their rounds. The whole way is compared with the
     /// slowest stage alone, so its stages come before it: in one round when nobody asks for them.
     fn measured(&self) -> Vec<(Stage, usize)> {
-        let is_asked = |stage| self.stage.is_empty() || self.stage.contains(&stage);
         let rounds = |stage: Stage| {
-            if is_asked(stage) {
+            if self.is_asked(stage) {
                 return Some((stage, self.rounds));
             }
-            let is_needed = WAY.contains(&stage) && is_asked(Stage::EndToEnd);
+            let is_needed = WAY.contains(&stage) && self.is_asked(Stage::EndToEnd);
             is_needed.then_some((stage, 1))
         };
         let stages = Stage::value_variants().iter().copied();
@@ -133,6 +144,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if !arguments.serve_nothing.is_empty() {
         return block_on(servers::nothing::serve(&arguments.serve_nothing));
+    }
+    if let Some(other) = &arguments.against {
+        return compare(arguments, other);
     }
     let mut report = Report {
         command: command(std::env::args().skip(1)),
@@ -178,8 +192,36 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.plot {
         plot::draw(&report, path)?;
     }
+    write_json(arguments, &report)
+}
+
+/// Measures the stages in turn with another build.
+fn compare(arguments: &Arguments, other: &Path) -> Result<()> {
+    let stages = Stage::value_variants().iter();
+    let asked = stages.filter(|stage| arguments.is_asked(**stage));
+    let named = asked.filter_map(Stage::to_possible_value);
+    let hosts: Vec<_> = arguments.hosts.iter().map(usize::to_string).collect();
+    let comparison = Comparison {
+        own: std::env::current_exe().context("finding this program")?,
+        other: comparison::program(other)?,
+        stages: named.map(|value| value.get_name().to_owned()).collect(),
+        options: vec![
+            format!("--hosts={}", hosts.join(",")),
+            format!("--seconds={}", arguments.seconds),
+            format!("--agents={}", arguments.agents),
+        ],
+        rounds: arguments.rounds,
+    };
+    let compared = comparison.run()?;
+    for figure in &compared {
+        println!("{}", figure.line());
+    }
+    write_json(arguments, &compared)
+}
+
+fn write_json(arguments: &Arguments, figures: &impl Serialize) -> Result<()> {
     if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report).context("writing the figures")?;
+        let text = serde_json::to_string_pretty(figures).context("writing the figures")?;
         std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
@@ -225,7 +267,14 @@ mod tests {
             assert!(help.contains(&format!("- {name}:")), "{name}: {help}");
             assert_eq!(parse(&["--stage", &name]).stage, [*stage]);
         }
-        for option in ["--plot <DIR>", "--json", "--hosts", "--rounds", "--seconds"] {
+        for option in [
+            "--plot <DIR>",
+            "--against <PATH>",
+            "--json",
+            "--hosts",
+            "--rounds",
+            "--seconds",
+        ] {
             assert!(help.contains(option), "{option}: {help}");
         }
         assert!(!help.contains("serve-nothing"), "{help}");

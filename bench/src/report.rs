@@ -209,7 +209,7 @@ impl Figure {
 }
 
 /// Three significant digits or whole thousands, as people read them.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if value.abs() < 100.0 {
         return format!("{value:.2}");
     }
