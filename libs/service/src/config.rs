@@ -35,9 +35,10 @@ pub trait ServiceConfig: Serialize + DeserializeOwned + Default + Send + Sync + 
     }
 
     /// Dotted keys whose values must never be printed. Keys that end in `password`, `secret` or
-    /// `token` and passwords inside URLs are always hidden.
+    /// `token` and passwords inside URLs are always hidden. By default the URLs of the database, whose query
+    /// may hold a password.
     fn secret_keys() -> &'static [&'static str] {
-        &[]
+        &["database.url", "database.owner_url"]
     }
 }
 

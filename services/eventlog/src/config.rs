@@ -128,8 +128,4 @@ impl ServiceConfig for Config {
     fn instance(&self) -> Option<&str> {
         self.instance.as_deref()
     }
-
-    fn secret_keys() -> &'static [&'static str] {
-        &["database.url"]
-    }
 }

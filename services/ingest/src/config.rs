@@ -206,10 +206,6 @@ impl ServiceConfig for Config {
     fn instance(&self) -> Option<&str> {
         self.instance.as_deref()
     }
-
-    fn secret_keys() -> &'static [&'static str] {
-        &["database.url"]
-    }
 }
 
 #[cfg(test)]
