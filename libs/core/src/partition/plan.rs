@@ -1,4 +1,5 @@
-//! Entries of the planner: checked again, except for budgets, which rest on the epoch alone.
+//! Entries of the planner: checked again, except for what rests on the epoch alone (budgets, freshness,
+//! edges, compliance waves).
 
 use nixfleet_proto::{
     Accepted, ClosureHash, Effect, HostState, PlanAction, Reason, Rejection, RolloutEvent,
