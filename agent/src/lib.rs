@@ -1,9 +1,9 @@
-//! The agent: what runs on a host, and the swarm that runs many of them in one process.
+//! The agent: what runs on a host.
 //!
 //! [`core`] decides: a plain synchronous value, inputs in, commands out, time as an argument, on the
-//! same host machine as the control plane. [`shell`] does what the core says over mTLS. [`swarm`]
-//! simulates the machines under N such agents. Without the feature `shell` only the core and what
-//! judges a signed release are here. Must never know: streams, tables, the planner.
+//! same host machine as the control plane. [`shell`] does what the core says over mTLS. Without the
+//! feature `shell` only the core and what judges a signed release are here. Must never know: streams,
+//! tables, the planner.
 //! Start reading at [`core::AgentCore`].
 
 #[cfg(feature = "shell")]
@@ -14,6 +14,4 @@ pub mod release;
 pub mod shell;
 #[cfg(feature = "shell")]
 pub mod spool;
-#[cfg(feature = "shell")]
-pub mod swarm;
 pub mod verifier;

@@ -1,11 +1,11 @@
 //! The fleet of the demo and its two releases.
 
-use nixfleet_agent::swarm::profile::Profile;
 use nixfleet_proto::fleet::{
     Channel, ChannelEdge, DisruptionBudget, Fleet, FleetHost, FleetHosts, HostEdge, Meta,
     PolicyWave, RolloutPolicy, SCHEMA_VERSION, Selector,
 };
 use nixfleet_proto::{ChannelName, ClosureHash, Hostname, Minutes, OnHealthFailure};
+use nixfleet_swarm::profile::Profile;
 use serde_json::{Value, json};
 
 /// The channels in the order of their edges.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::Utc;
-use nixfleet_agent::swarm::state::SwarmState;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scratch,
 };
+use nixfleet_swarm::state::SwarmState;
 use nixfleet_trust::BuiltRelease;
 
 use crate::args::Args;

@@ -5,7 +5,7 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use nixfleet_agent::swarm::state::SwarmState;
+use nixfleet_swarm::state::SwarmState;
 
 pub use tables::{ArchiveFacts, HostRow, RolloutRow};
 

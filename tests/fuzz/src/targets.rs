@@ -16,7 +16,7 @@ use nixfleet_trust::{
     canonicalize, check_fleet, verify, verify_release,
 };
 
-#[path = "../../services/ingest/src/identity.rs"]
+#[path = "../../../services/ingest/src/identity.rs"]
 mod identity;
 
 /// A target: its name, and what takes the bytes.

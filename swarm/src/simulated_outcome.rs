@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use nixfleet_proto::{ClosureHash, Hostname};
 
-use super::profile::{CrashPoint, Failure, Profile, Range, closure_matches};
-use crate::core::config::{mix, salt};
+use crate::profile::{CrashPoint, Failure, Profile, Range, closure_matches};
+use nixfleet_agent::core::config::{mix, salt};
 
 /// Everything a host will meet with one closure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fate {
+pub struct SimulatedOutcome {
     /// Time a switch takes.
     pub switch_time: Duration,
     /// Time a rollback from the closure takes.
@@ -44,7 +44,7 @@ impl Lot {
     }
 }
 
-impl Fate {
+impl SimulatedOutcome {
     /// What the profile has for this host and closure.
     pub fn of(profile: &Profile, seed: u64, hostname: &Hostname, closure: &ClosureHash) -> Self {
         let lot = Lot(mix(mix(seed) ^ salt(hostname.as_str())) ^ salt(closure.as_str()));
@@ -105,9 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_fate() {
+    fn the_same_seed_gives_the_same_outcome() {
         let profile = profile();
-        let of = |seed, host: &str| Fate::of(&profile, seed, &host.into(), &"bad-1".into());
+        let of =
+            |seed, host: &str| SimulatedOutcome::of(&profile, seed, &host.into(), &"bad-1".into());
         assert_eq!(of(7, "web-01"), of(7, "web-01"));
         assert_ne!(of(7, "web-01").switch_time, of(8, "web-01").switch_time);
     }
@@ -119,7 +120,7 @@ mod tests {
             (0..1000)
                 .filter(|n| {
                     let host = Hostname::from(format!("web-{n:04}"));
-                    Fate::of(&profile, 7, &host, &closure.into())
+                    SimulatedOutcome::of(&profile, 7, &host, &closure.into())
                         .failure
                         .is_some()
                 })

@@ -12,16 +12,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::admin;
-use super::certs::Certificates;
-use super::host::Host;
-use super::knowledge::Knowledge;
-use super::machine::Machine;
-use super::profile::Profile;
-use super::state;
-use crate::core::AgentConfig;
-use crate::shell::{Client, Shared, tls};
-use crate::verifier::Verifier;
+use crate::admin;
+use crate::certs::Certificates;
+use crate::machine::Machine;
+use crate::observer::SwarmObserver;
+use crate::profile::Profile;
+use crate::simulated_host::SimulatedHost;
+use crate::state;
+use nixfleet_agent::core::AgentConfig;
+use nixfleet_agent::shell::{Client, Shared, tls};
+use nixfleet_agent::verifier::Verifier;
 
 /// Artifacts read and verified at the same time in one process; each may be as large as the fleet.
 const DOWNLOADS_MAX: usize = 4;
@@ -70,7 +70,7 @@ pub async fn run(plan: Plan, shutdown: CancellationToken) -> anyhow::Result<()> 
         .hostnames
         .iter()
         .map(|hostname| (hostname.clone(), profile.initial_closure_of(hostname)));
-    let knowledge = Arc::new(Knowledge::new(plan.seed, chrono::Utc::now(), initial));
+    let observer = Arc::new(SwarmObserver::new(plan.seed, chrono::Utc::now(), initial));
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     if let Some(address) = plan.admin {
         let listener = tokio::net::TcpListener::bind(address)
@@ -78,11 +78,11 @@ pub async fn run(plan: Plan, shutdown: CancellationToken) -> anyhow::Result<()> 
             .with_context(|| format!("binding the admin listener to {address}"))?;
         let local = listener.local_addr().context("reading the admin address")?;
         tracing::info!(address = %local, "admin listens");
-        let service = admin::serve(listener, Arc::clone(&knowledge), shutdown.clone());
+        let service = admin::serve(listener, Arc::clone(&observer), shutdown.clone());
         tasks.spawn(async { service.await.context("serving the admin listener") });
     }
-    start_hosts(&plan, &profile, &knowledge, &mut tasks, &shutdown)?;
-    let report = report(&plan, Arc::clone(&knowledge), shutdown.clone());
+    start_hosts(&plan, &profile, &observer, &mut tasks, &shutdown)?;
+    let report = report(&plan, Arc::clone(&observer), shutdown.clone());
     let report = tokio::spawn(report);
 
     let mut result = Ok(());
@@ -101,7 +101,7 @@ pub async fn run(plan: Plan, shutdown: CancellationToken) -> anyhow::Result<()> 
 fn start_hosts(
     plan: &Plan,
     profile: &Arc<Profile>,
-    knowledge: &Knowledge,
+    observer: &SwarmObserver,
     tasks: &mut JoinSet<anyhow::Result<()>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -114,7 +114,7 @@ fn start_hosts(
     let verifier = Verifier::new(plan.trust.clone(), window);
     let shared = Arc::new(Shared::new(verifier, DOWNLOADS_MAX));
     for (index, hostname) in plan.hostnames.iter().enumerate() {
-        let host = build_host(plan, hostname, (profile, knowledge, &shared, &roots))
+        let host = build_host(plan, hostname, (profile, observer, &shared, &roots))
             .with_context(|| format!("preparing host {hostname}"))?;
         // Handshakes cost both sides: a swarm that starts at once would only measure them.
         let delay = Duration::from_secs_f64(index as f64 / f64::from(plan.starts_per_second));
@@ -131,15 +131,20 @@ fn start_hosts(
 fn build_host(
     plan: &Plan,
     hostname: &Hostname,
-    parts: (&Arc<Profile>, &Knowledge, &Arc<Shared>, &Arc<RootCertStore>),
-) -> anyhow::Result<Host> {
-    let (profile, knowledge, shared, roots) = parts;
+    parts: (
+        &Arc<Profile>,
+        &SwarmObserver,
+        &Arc<Shared>,
+        &Arc<RootCertStore>,
+    ),
+) -> anyhow::Result<SimulatedHost> {
+    let (profile, observer, shared, roots) = parts;
     let identity = plan.certificates.identity(hostname)?;
     let tls = tls::client_config(Arc::clone(roots), &identity)?;
     let (link, online) = watch::channel(true);
     let client = Client::new(&plan.url, hostname.as_str(), tls, online)?;
     let (machine, accidents) = Machine::new(hostname.clone(), plan.seed, Arc::clone(profile));
-    Ok(Host {
+    Ok(SimulatedHost {
         hostname: hostname.clone(),
         config: plan.config.clone(),
         machine: Arc::new(machine),
@@ -147,7 +152,7 @@ fn build_host(
         client: Arc::new(client),
         link,
         shared: Arc::clone(shared),
-        watch: knowledge
+        watch: observer
             .watch(hostname)
             .context("every host of the plan is watched")?,
     })
@@ -156,7 +161,7 @@ fn build_host(
 /// Writes the state file and the progress lines, both once more at the end.
 fn report(
     plan: &Plan,
-    knowledge: Arc<Knowledge>,
+    observer: Arc<SwarmObserver>,
     shutdown: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
     let file = plan.state_file.clone();
@@ -171,7 +176,7 @@ fn report(
                 () = shutdown.cancelled() => true,
                 _ = ticks.tick() => false,
             };
-            let changes = knowledge.changes();
+            let changes = observer.changes();
             if let Some(file) = &file
                 && (last
                     || written
@@ -179,7 +184,7 @@ fn report(
                         .is_none_or(|written| written.is_old(changes)))
             {
                 let started = tokio::time::Instant::now();
-                write(file.clone(), Arc::clone(&knowledge)).await?;
+                write(file.clone(), Arc::clone(&observer)).await?;
                 written = Some(Written {
                     changes,
                     at: tokio::time::Instant::now(),
@@ -187,7 +192,7 @@ fn report(
                 });
             }
             if last || progress.is_some_and(|interval| said_at.elapsed() >= interval) {
-                println!("{}", progress_line(&knowledge.summary(chrono::Utc::now())));
+                println!("{}", progress_line(&observer.summary(chrono::Utc::now())));
                 said_at = tokio::time::Instant::now();
             }
             if last {
@@ -212,10 +217,10 @@ impl Written {
     }
 }
 
-async fn write(file: PathBuf, knowledge: Arc<Knowledge>) -> anyhow::Result<()> {
+async fn write(file: PathBuf, observer: Arc<SwarmObserver>) -> anyhow::Result<()> {
     let path = file.clone();
     tokio::task::spawn_blocking(move || {
-        state::write_atomically(&path, &knowledge.state(chrono::Utc::now()))
+        state::write_atomically(&path, &observer.state(chrono::Utc::now()))
     })
     .await
     .context("writing the state panicked")?

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nixfleet_agent::swarm::state::SwarmState;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
     Database, Mode, Nats, Operator, Postgres, Proxy, Service, Stack, StackConfig, Swarm,
     SwarmConfig, monitor, postgres, scratch,
 };
+use nixfleet_swarm::state::SwarmState;
 
 use crate::args::Args;
 use crate::fault::{Scope, Server, Target};

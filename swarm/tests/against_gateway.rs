@@ -5,9 +5,9 @@
     reason = "helpers of a test fail it like the test itself"
 )]
 
-#[path = "shell/control.rs"]
+#[path = "against_gateway/control.rs"]
 mod control;
-#[path = "shell/tls.rs"]
+#[path = "against_gateway/tls.rs"]
 mod tls;
 
 use std::collections::BTreeMap;
@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use nixfleet_agent::core::AgentConfig;
-use nixfleet_agent::swarm::certs::Certificates;
-use nixfleet_agent::swarm::profile::Profile;
-use nixfleet_agent::swarm::run::{Plan, run};
-use nixfleet_agent::swarm::state::SwarmState;
 use nixfleet_proto::{ClosureHash, HostState, Hostname};
+use nixfleet_swarm::certs::Certificates;
+use nixfleet_swarm::profile::Profile;
+use nixfleet_swarm::run::{Plan, run};
+use nixfleet_swarm::state::SwarmState;
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, ReleaseBundle, Stamp, TrustFile, build_release};
 use tokio::task::JoinHandle;

@@ -1,4 +1,4 @@
-//! A simulated machine: closures, probes, network, and the accidents of its [`Fate`].
+//! A simulated machine: closures, probes, network, and the accidents of its [`SimulatedOutcome`].
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use nixfleet_proto::{ClosureHash, Hostname, ProbeName, ProbeStatus};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::fate::Fate;
-use super::profile::{CrashPoint, Failure, Profile};
-use crate::activator::Activator;
-use crate::core::{ProbeReading, RollbackOutcome, SwitchOutcome};
+use crate::profile::{CrashPoint, Failure, Profile};
+use crate::simulated_outcome::SimulatedOutcome;
+use nixfleet_agent::activator::Activator;
+use nixfleet_agent::core::{ProbeReading, RollbackOutcome, SwitchOutcome};
 
 /// Time from a reboot to a running agent.
 const BOOT_TIME: Duration = Duration::from_millis(300);
@@ -113,13 +113,13 @@ impl Machine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fate(&self, closure: &ClosureHash) -> Fate {
-        Fate::of(&self.profile, self.seed, &self.hostname, closure)
+    fn outcome(&self, closure: &ClosureHash) -> SimulatedOutcome {
+        SimulatedOutcome::of(&self.profile, self.seed, &self.hostname, closure)
     }
 
     /// Ends the agent here, once per closure; whoever awaits this never goes on.
-    async fn crash_at(&self, point: CrashPoint, fate: &Fate, closure: &ClosureHash) {
-        let Some((at, restart_after)) = fate.crash else {
+    async fn crash_at(&self, point: CrashPoint, outcome: &SimulatedOutcome, closure: &ClosureHash) {
+        let Some((at, restart_after)) = outcome.crash else {
             return;
         };
         if at != point || !self.state().crashed.insert(closure.clone()) {
@@ -136,8 +136,8 @@ impl Machine {
         }
     }
 
-    fn lose_network(&self, fate: &Fate, closure: &ClosureHash) {
-        let Some((after, duration)) = fate.outage else {
+    fn lose_network(&self, outcome: &SimulatedOutcome, closure: &ClosureHash) {
+        let Some((after, duration)) = outcome.outage else {
             return;
         };
         if self.state().lost_network.insert(closure.clone())
@@ -148,19 +148,19 @@ impl Machine {
     }
 
     async fn switch_to(&self, closure: &ClosureHash) -> SwitchOutcome {
-        let fate = self.fate(closure);
-        self.lose_network(&fate, closure);
-        self.crash_at(CrashPoint::BeforeSwitch, &fate, closure)
+        let outcome = self.outcome(closure);
+        self.lose_network(&outcome, closure);
+        self.crash_at(CrashPoint::BeforeSwitch, &outcome, closure)
             .await;
-        tokio::time::sleep(fate.switch_time).await;
-        if let Some(Failure::Activation { exit_code }) = fate.failure {
+        tokio::time::sleep(outcome.switch_time).await;
+        if let Some(Failure::Activation { exit_code }) = outcome.failure {
             return SwitchOutcome::Failed {
                 exit_code,
                 stderr_tail: format!("activating {closure} failed with exit code {exit_code}"),
             };
         }
         let already_runs = self.state().current == *closure;
-        if let Some(after) = fate.reboots_after.filter(|_| !already_runs) {
+        if let Some(after) = outcome.reboots_after.filter(|_| !already_runs) {
             let down = Down {
                 after,
                 restart_after: BOOT_TIME,
@@ -174,7 +174,8 @@ impl Machine {
             }
         }
         self.state().run(closure.clone());
-        self.crash_at(CrashPoint::AfterSwitch, &fate, closure).await;
+        self.crash_at(CrashPoint::AfterSwitch, &outcome, closure)
+            .await;
         SwitchOutcome::Completed {
             observed_closure: closure.clone(),
             exit_code: 0,
@@ -183,10 +184,10 @@ impl Machine {
 
     async fn back_to(&self, closure: &ClosureHash) -> RollbackOutcome {
         let left = self.running();
-        let fate = self.fate(&left);
-        tokio::time::sleep(fate.rollback_time).await;
+        let outcome = self.outcome(&left);
+        tokio::time::sleep(outcome.rollback_time).await;
         self.state().run(closure.clone());
-        self.crash_at(CrashPoint::DuringRollback, &fate, &left)
+        self.crash_at(CrashPoint::DuringRollback, &outcome, &left)
             .await;
         RollbackOutcome::Completed {
             observed_closure: closure.clone(),
@@ -199,7 +200,7 @@ impl Machine {
             let state = self.state();
             (state.current.clone(), state.activated_at)
         };
-        let fails = match self.fate(&current).failure {
+        let fails = match self.outcome(&current).failure {
             Some(Failure::Probe {
                 probe_name,
                 recovers_after_ms,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nixfleet_proto::Hostname;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 
-use crate::shell::tls::Identity;
+use nixfleet_agent::shell::tls::Identity;
 
 /// Where certificates come from.
 pub enum Certificates {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nixfleet_agent::swarm::profile::Profile;
 use nixfleet_proto::fleet::{
     Channel, ChannelEdge, DisruptionBudget, Fleet, FleetHost, FleetHosts, HostEdge, Meta,
     PolicyWave, RolloutPolicy, SCHEMA_VERSION, Selector,
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, ClosureHash, Hostname, Minutes, OnHealthFailure};
+use nixfleet_swarm::profile::Profile;
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_agent::swarm::state::SwarmState;
 use nixfleet_proto::{EntryBody, Hostname, Outcome, Position, Producer, RolloutId, Verdict};
+use nixfleet_swarm::state::SwarmState;
 
 use crate::logs::Logs;
 

@@ -11,12 +11,12 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::knowledge::Knowledge;
-use super::state::SwarmState;
+use crate::observer::SwarmObserver;
+use crate::state::SwarmState;
 
 #[derive(Clone)]
 struct Admin {
-    knowledge: Arc<Knowledge>,
+    observer: Arc<SwarmObserver>,
     shutdown: CancellationToken,
 }
 
@@ -26,11 +26,11 @@ struct Admin {
 /// The listener failed.
 pub async fn serve(
     listener: TcpListener,
-    knowledge: Arc<Knowledge>,
+    observer: Arc<SwarmObserver>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let admin = Admin {
-        knowledge,
+        observer,
         shutdown: shutdown.clone(),
     };
     let router = Router::new()
@@ -47,7 +47,7 @@ pub async fn serve(
 /// Thousands of hosts take long enough to write down to hold up the agents.
 async fn state(State(admin): State<Admin>) -> Response {
     let written = tokio::task::spawn_blocking(move || {
-        serde_json::to_vec(&admin.knowledge.state(chrono::Utc::now()))
+        serde_json::to_vec(&admin.observer.state(chrono::Utc::now()))
     });
     match written.await {
         Ok(Ok(bytes)) => ([(CONTENT_TYPE, "application/json")], bytes).into_response(),
@@ -56,7 +56,7 @@ async fn state(State(admin): State<Admin>) -> Response {
 }
 
 async fn summary(State(admin): State<Admin>) -> Json<SwarmState> {
-    Json(admin.knowledge.summary(chrono::Utc::now()))
+    Json(admin.observer.summary(chrono::Utc::now()))
 }
 
 async fn stop(State(admin): State<Admin>) -> StatusCode {

@@ -7,15 +7,15 @@ use nixfleet_proto::Hostname;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::knowledge::{HostWatch, Incident};
-use super::machine::{Accidents, Down, Machine, Outage};
-use crate::activator::Activator;
-use crate::core::AgentConfig;
-use crate::shell::{Agent, AgentError, Client, Observer, Parts, Shared};
-use crate::spool::{MemorySpool, Spool};
+use crate::machine::{Accidents, Down, Machine, Outage};
+use crate::observer::{HostWatch, Incident};
+use nixfleet_agent::activator::Activator;
+use nixfleet_agent::core::AgentConfig;
+use nixfleet_agent::shell::{Agent, AgentError, Client, Observer, Parts, Shared};
+use nixfleet_agent::spool::{MemorySpool, Spool};
 
 /// A host before it starts.
-pub struct Host {
+pub struct SimulatedHost {
     /// Its name.
     pub hostname: Hostname,
     /// Limits of its agent.
@@ -34,7 +34,7 @@ pub struct Host {
     pub watch: Arc<HostWatch>,
 }
 
-impl Host {
+impl SimulatedHost {
     /// Waits for its turn, then runs until `shutdown`.
     ///
     /// # Errors

@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nixfleet_proto::{ClosureHash, Hostname, RolloutId, Timestamp};
 
-use super::state::{
+use crate::state::{
     DeadLetter, HostKnowledge, Percentiles, RefusedDispatch, RolloutKnowledge, SwarmState, Totals,
 };
-use crate::core::{AgentCore, Note};
-use crate::shell::{Counted, Observer};
+use nixfleet_agent::core::{AgentCore, Note};
+use nixfleet_agent::shell::{Counted, Observer};
 
 /// Dead letters and refusals kept per host; the totals count all.
 const KEPT_MAX: usize = 32;
 
-/// The knowledge of all agents.
+/// Observes all agents of a swarm.
 #[derive(Debug)]
-pub struct Knowledge {
+pub struct SwarmObserver {
     seed: u64,
     started_at: Timestamp,
     hosts: BTreeMap<Hostname, Arc<HostWatch>>,
@@ -70,7 +70,7 @@ fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-impl Knowledge {
+impl SwarmObserver {
     /// Nothing known yet about these hosts.
     pub fn new(
         seed: u64,

@@ -1,0 +1,15 @@
+//! Many simulated hosts in one process, each with its own agent, certificate and connection.
+//!
+//! The agents are real: `nixfleet_agent`'s core and shell. Simulated is the machine under each of them. Must
+//! never know: streams, tables, the planner. Start reading at [`profile`] (what goes in), [`state`] (what
+//! comes out) and [`run`].
+
+mod admin;
+pub mod certs;
+pub mod machine;
+pub mod observer;
+pub mod profile;
+pub mod run;
+pub mod simulated_host;
+pub mod simulated_outcome;
+pub mod state;
