@@ -22,22 +22,7 @@ pub(crate) fn reconcile(
     existing: &Config,
     wanted: &Config,
 ) -> Result<(Change, Vec<String>), String> {
-    for (property, same) in [
-        ("subjects", may_become(&existing.subjects, &wanted.subjects)),
-        ("retention", existing.retention == wanted.retention),
-        ("storage", existing.storage == wanted.storage),
-    ] {
-        if !same {
-            return Err(format!("its {property} are not those of this layout"));
-        }
-    }
-    if existing.deny_purge && !wanted.deny_purge {
-        return Err(
-            "it denies purging for ever, so that it cannot be trimmed: empty the store of \
-                    NATS, so that its streams are created above the tables"
-                .to_owned(),
-        );
-    }
+    check_unchangeable(existing, wanted)?;
     let mut kept = Vec::new();
     let mut widen = |name: &str, old: i64, new: i64| {
         let unlimited = |limit: i64| if limit <= 0 { i64::MAX } else { limit };
@@ -54,17 +39,29 @@ pub(crate) fn reconcile(
     let mut update = existing.clone();
     update.subjects.clone_from(&wanted.subjects);
     update.max_bytes = widen("max_bytes", existing.max_bytes, wanted.max_bytes);
+    update.max_messages = widen("max_msgs", existing.max_messages, wanted.max_messages);
     update.max_messages_per_subject = widen(
         "max_msgs_per_subject",
         existing.max_messages_per_subject,
         wanted.max_messages_per_subject,
     );
+    let [old, new] = [existing.max_consumers, wanted.max_consumers].map(i64::from);
+    if widen("max_consumers", old, new) != old {
+        update.max_consumers = wanted.max_consumers;
+    }
     let unlimited = |age: Duration| if age.is_zero() { Duration::MAX } else { age };
     if unlimited(wanted.max_age) < unlimited(existing.max_age) {
         let (old, new) = (existing.max_age.as_secs(), wanted.max_age.as_secs());
         kept.push(format!("max_age stays at {old} s instead of {new} s"));
     } else {
         update.max_age = wanted.max_age;
+    }
+    if wanted.duplicate_window < existing.duplicate_window {
+        let windows = [existing.duplicate_window, wanted.duplicate_window];
+        let [old, new] = windows.map(|window| window.as_secs());
+        kept.push(format!(
+            "duplicate_window stays at {old} s instead of {new} s"
+        ));
     }
     update.duplicate_window = existing.duplicate_window.max(wanted.duplicate_window);
     if wanted.num_replicas < existing.num_replicas {
@@ -82,6 +79,30 @@ pub(crate) fn reconcile(
         Change::Update(Box::new(update))
     };
     Ok((change, kept))
+}
+
+/// What cannot be changed on a stream with data.
+///
+/// # Errors
+/// Names the property.
+fn check_unchangeable(existing: &Config, wanted: &Config) -> Result<(), String> {
+    for (property, same) in [
+        ("subjects", may_become(&existing.subjects, &wanted.subjects)),
+        ("retention", existing.retention == wanted.retention),
+        ("storage", existing.storage == wanted.storage),
+    ] {
+        if !same {
+            return Err(format!("its {property} are not those of this layout"));
+        }
+    }
+    if existing.deny_purge && !wanted.deny_purge {
+        return Err(
+            "it denies purging for ever, so that it cannot be trimmed: empty the store of \
+                    NATS, so that its streams are created above the tables"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// Subjects stay as they are; only one that everybody wrote on becomes one for each writer, and
@@ -131,6 +152,45 @@ mod tests {
         };
         let (change, kept) = reconcile(&input(), &small).unwrap();
         assert_eq!((change, kept.len()), (Change::None, 1));
+    }
+
+    #[test]
+    fn a_smaller_window_of_duplicates_is_reported() {
+        let wanted = Config {
+            duplicate_window: Duration::from_secs(1),
+            ..input()
+        };
+        let (change, kept) = reconcile(&input(), &wanted).unwrap();
+        assert_eq!(change, Change::None);
+        assert_eq!(kept, ["duplicate_window stays at 120 s instead of 1 s"]);
+    }
+
+    #[test]
+    fn every_setting_of_the_layout_is_reconciled() {
+        for stream in streams(&BusConfig::default(), &Names::new("fleet")) {
+            let default = Config::default();
+            // The fields that `reconcile` compares or copies. A field that the layout sets and that is not
+            // here would never reach a stream that exists.
+            let others = Config {
+                name: default.name.clone(),
+                subjects: default.subjects.clone(),
+                retention: default.retention,
+                storage: default.storage,
+                discard: default.discard,
+                max_bytes: default.max_bytes,
+                max_messages: default.max_messages,
+                max_messages_per_subject: default.max_messages_per_subject,
+                max_consumers: default.max_consumers,
+                max_age: default.max_age,
+                duplicate_window: default.duplicate_window,
+                num_replicas: default.num_replicas,
+                deny_delete: default.deny_delete,
+                deny_purge: default.deny_purge,
+                allow_direct: default.allow_direct,
+                ..stream
+            };
+            assert_eq!(others, default);
+        }
     }
 
     #[test]
