@@ -14,9 +14,21 @@ pub fn root() -> &'static Path {
         .expect("xtask lives one level below the root")
 }
 
-/// Builds all programs and becomes one of them.
+/// Packages of the control plane.
+const SERVICES: [&str; 5] = [
+    "nixfleet-ingest",
+    "nixfleet-reducer",
+    "nixfleet-planner",
+    "nixfleet-applier",
+    "nixfleet-eventlog",
+];
+
+/// Builds a program that plays a fleet, with the programs that it starts, and becomes it.
 pub fn run(program: &str, options: &[String]) -> Result<()> {
-    build(&["--bins"])?;
+    let mut arguments = vec!["build", "--bins"];
+    let started = ["nixfleet-swarm", "nixfleet-cli", program];
+    arguments.extend(selection(&[&SERVICES[..], &started].concat()));
+    cargo(&arguments)?;
     let program = sibling(program)?;
     say(&program, options);
     let error = Command::new(&program).args(options).exec();
@@ -25,7 +37,7 @@ pub fn run(program: &str, options: &[String]) -> Result<()> {
 
 /// Builds all programs and tests in one go, so that features are resolved once, and runs the tests.
 pub fn test(options: &[String]) -> Result<()> {
-    build(&["--bins", "--tests"])?;
+    cargo(&["build", "--workspace", "--bins", "--tests"])?;
     // No documentation holds code that runs. One run shows everything that fails.
     let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(["--lib", "--bins", "--tests"]);
@@ -45,20 +57,14 @@ pub fn endurance(options: &[String]) -> Result<()> {
 
 /// Builds a package and all services in release, and becomes its program of the same name.
 fn with_services(package: &str, options: &[String]) -> Result<()> {
-    let packages = [
-        package,
-        "--package",
-        "nixfleet-ingest",
-        "--package",
-        "nixfleet-reducer",
-        "--package",
-        "nixfleet-planner",
-        "--package",
-        "nixfleet-applier",
-        "--package",
-        "nixfleet-eventlog",
-    ];
+    let packages = selection(&[&[package][..], &SERVICES].concat());
     release(&packages, package, options)
+}
+
+/// The options of cargo that select packages.
+fn selection<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let selected = packages.iter().flat_map(|package| ["--package", package]);
+    selected.collect()
 }
 
 /// Builds the simulation in release and becomes it.
@@ -70,12 +76,16 @@ pub fn sim(options: &[String]) -> Result<()> {
         ""
     };
     let (package, program) = ("nixfleet-simulation", "nixfleet-sim");
-    release(&[package, "--features", features], program, options)
+    release(
+        &["--package", package, "--features", features],
+        program,
+        options,
+    )
 }
 
-/// Builds one package in release, with what more cargo shall know, and becomes its program.
-fn release(package: &[&str], program: &str, options: &[String]) -> Result<()> {
-    cargo(&[&["build", "--release", "--package"], package].concat())?;
+/// Builds the selected packages in release and becomes one of their programs.
+fn release(selected: &[&str], program: &str, options: &[String]) -> Result<()> {
+    cargo(&[&["build", "--release"], selected].concat())?;
     let target = sibling_folder()?.with_file_name("release");
     let program = target.join(program);
     say(&program, options);
@@ -95,12 +105,6 @@ pub fn check() -> Result<()> {
         "warnings",
     ])?;
     cargo(&["test", "--workspace", "--test", "main", "suite::guard"])
-}
-
-fn build(targets: &[&str]) -> Result<()> {
-    let mut arguments = vec!["build", "--workspace"];
-    arguments.extend(targets);
-    cargo(&arguments)
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
