@@ -26,6 +26,8 @@ pub struct Comparison {
     pub stages: Vec<String>,
     /// Options that both programs get.
     pub options: Vec<String>,
+    /// Variables that both programs get, so that they start the same servers.
+    pub environment: BTreeMap<String, String>,
     /// How many pairs.
     pub rounds: usize,
 }
@@ -133,6 +135,7 @@ impl Comparison {
         let mut command = Command::new(program);
         command.args(["--stage", stage, "--rounds", "1", "--json"]);
         command.arg(&json).args(&self.options);
+        command.envs(&self.environment);
         command.stdout(Stdio::null()).stderr(Stdio::inherit());
         let status = command.status();
         let status = status.with_context(|| format!("starting {}", program.display()))?;

@@ -12,6 +12,7 @@ mod plot;
 mod report;
 mod servers;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
 use comparison::Comparison;
+use nixfleet_harness::dev::Servers;
 use report::Report;
 use servers::{Options, block_on, gate};
 
@@ -210,6 +212,8 @@ fn compare(arguments: &Arguments, other: &Path) -> Result<()> {
             format!("--seconds={}", arguments.seconds),
             format!("--agents={}", arguments.agents),
         ],
+        // Stages in memory need none; others say what is missing.
+        environment: Servers::find().map_or_else(|_| BTreeMap::new(), |servers| servers.env()),
         rounds: arguments.rounds,
     };
     let compared = comparison.run()?;

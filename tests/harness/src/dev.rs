@@ -85,6 +85,16 @@ impl Servers {
         Ok(())
     }
 
+    /// Variables with which another checkout finds the same servers.
+    pub fn env(&self) -> BTreeMap<String, String> {
+        let places = [
+            (NATS_VARIABLE, &self.nats_server),
+            (POSTGRES_VARIABLE, &self.postgres_bin),
+        ];
+        let places = places.map(|(name, path)| (name.to_owned(), path.display().to_string()));
+        places.into_iter().chain(self.postgres_env()).collect()
+    }
+
     /// The environment Postgres programs need.
     pub fn postgres_env(&self) -> BTreeMap<String, String> {
         self.postgres_lib
