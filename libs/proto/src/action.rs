@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::entry::Position;
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::minutes::Minutes;
+use crate::position::Position;
 use crate::tagged::tagged_enum;
 
 /// One decision of the planner.

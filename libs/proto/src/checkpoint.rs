@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{InputMark, OutputFrame};
+use crate::position::InputMark;
 
 /// Names one checkpoint: the state of a partition after an output frame, as a stored object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,9 +66,9 @@ impl Checkpoints {
         }
     }
 
-    /// Takes over what a frame announces.
-    pub fn follow(&mut self, frame: &OutputFrame) {
-        if let Some(announced) = &frame.checkpoints {
+    /// Takes over what the next frame announces, when it announces any.
+    pub fn follow(&mut self, announced: Option<&Self>) {
+        if let Some(announced) = announced {
             self.clone_from(announced);
         }
     }

@@ -5,8 +5,8 @@
 
 use serde::Deserialize;
 
-use crate::frame::InputMark;
 use crate::outcome::Effect;
+use crate::position::InputMark;
 use crate::{Timestamp, time};
 
 /// An output frame without what its outcomes made of records.

@@ -13,18 +13,6 @@ use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::tagged::tagged_enum;
 use crate::time;
 
-/// Place of an entry in its partition's input log.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "camelCase")]
-pub struct Position {
-    /// Sequence of the message in the input stream; the first is 1.
-    pub seq: u64,
-    /// Zero-based place in the frame.
-    pub index: u32,
-}
-
 /// One item of the input log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

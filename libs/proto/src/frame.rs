@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::LAYOUT_VERSION;
 use crate::checkpoint::Checkpoints;
-use crate::entry::{Entry, Position};
+use crate::entry::Entry;
 use crate::outcome::Outcome;
+use crate::position::{InputMark, Position};
 
 /// Most entries in one frame: bounds what one message can make a reducer do at once.
 pub const MAX_FRAME_ENTRIES: usize = 512;
@@ -26,36 +27,6 @@ pub struct InputFrame {
     pub v: u32,
     /// In order; a position's index counts from the first.
     pub entries: Vec<Entry>,
-}
-
-/// Where a run ends: the last entry folded and how many its message holds, so that a reader knows
-/// whether to go on inside that message or after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InputMark {
-    /// Sequence of the message.
-    pub seq: u64,
-    /// Place of the last folded entry in it.
-    pub index: u32,
-    /// Entries in that message; an undecodable message counts as one.
-    pub of: u32,
-}
-
-impl InputMark {
-    /// The first position that is not folded yet.
-    pub fn next(self) -> Position {
-        if self.index + 1 < self.of {
-            Position {
-                seq: self.seq,
-                index: self.index + 1,
-            }
-        } else {
-            Position {
-                seq: self.seq + 1,
-                index: 0,
-            }
-        }
-    }
 }
 
 /// A message of an output stream: the outcomes of one turn of one owner. It has the next record of

@@ -18,6 +18,7 @@ pub mod left;
 pub mod minutes;
 pub mod mutant;
 pub mod outcome;
+pub mod position;
 pub mod rejection;
 pub mod rollout;
 pub mod rows;
@@ -31,13 +32,14 @@ mod time;
 
 pub use action::{Gate, Hold, PlanAction};
 pub use checkpoint::{CheckpointRef, Checkpoints};
-pub use entry::{Entry, EntryBody, OperatorCommand, Position, Producer};
+pub use entry::{Entry, EntryBody, OperatorCommand, Producer};
 pub use event::{HostEvent, HostEventBody};
-pub use frame::{InputFrame, InputMark, OutputFrame};
+pub use frame::{InputFrame, OutputFrame};
 pub use host::{HostRecord, HostState, ProbeMode, ProbeStatus};
 pub use id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
 pub use minutes::Minutes;
 pub use outcome::{Accepted, Effect, Outcome, Verdict};
+pub use position::{InputMark, Position};
 pub use rejection::{Reason, Rejection};
 pub use rollout::{
     OnHealthFailure, Pinned, PinnedManifest, PinnedSet, RolloutEvent, RolloutRecord, RolloutState,

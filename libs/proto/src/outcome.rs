@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::action::{Gate, Hold};
-use crate::entry::{Position, Producer};
+use crate::entry::Producer;
 use crate::host::{FailedControl, HostRecord, HostState};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
 use crate::minutes::Minutes;
+use crate::position::Position;
 use crate::rejection::Rejection;
 use crate::rollout::{RolloutEvent, RolloutRecord, RolloutState};
 use crate::tagged::tagged_enum;

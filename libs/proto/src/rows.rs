@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use crate::Timestamp;
 use crate::action::{Gate, Hold};
-use crate::entry::Position;
 use crate::host::{FailedControl, HostRecord};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
 use crate::minutes::Minutes;
+use crate::position::Position;
 use crate::rollout::{Pinned, RolloutRecord};
 
 pub use from_snapshot::turns_from_snapshot;

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::action::{Gate, Hold};
 use crate::checkpoint::Checkpoints;
-use crate::entry::Position;
-use crate::frame::{InputMark, OutputFrame};
+use crate::frame::OutputFrame;
 use crate::host::{FailedControl, HostRecord};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
+use crate::position::{InputMark, Position};
 use crate::rollout::{Pinned, RolloutRecord};
 use crate::time;
 

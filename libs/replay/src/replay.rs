@@ -150,7 +150,7 @@ impl Replay {
     ) -> Result<(), Unreadable> {
         self.check_chain(out_seq, frame)?;
         self.origin.follow(frame).map_err(Unreadable::KnowsMore)?;
-        self.checkpoints.follow(frame);
+        self.checkpoints.follow(frame.checkpoints.as_ref());
         self.find_dropped(out_seq, frame, input);
         let mut items = input.iter().peekable();
         let later = Later::of(&frame.outcomes);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use deadpool_postgres::{GenericClient, Transaction};
 use futures::StreamExt;
-use nixfleet_proto::entry::Position;
 use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::snapshot::{
@@ -14,8 +13,8 @@ use nixfleet_proto::snapshot::{
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ChannelName, ClosureHash, Gate, HostRecord, Hostname, ManifestHash, Pinned, ProbeName,
-    RolloutId,
+    ChannelName, ClosureHash, Gate, HostRecord, Hostname, ManifestHash, Pinned, Position,
+    ProbeName, RolloutId,
 };
 use serde::de::DeserializeOwned;
 use tokio_postgres::{IsolationLevel, Row};

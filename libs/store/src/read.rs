@@ -1,13 +1,12 @@
 //! What services read for people and for agents. Nothing here is on the path of a turn.
 
 use chrono::{DateTime, Utc};
-use nixfleet_proto::entry::Position;
 use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::snapshot::{BlockRow, Cursor};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     ChannelName, ClosureHash, Gate, HostRecord, HostState, Hostname, ManifestHash, OnHealthFailure,
-    RolloutId, RolloutRecord, RolloutState, Timestamp,
+    Position, RolloutId, RolloutRecord, RolloutState, Timestamp,
 };
 
 pub use crate::rows::HostKey;

@@ -28,7 +28,7 @@ pub fn advance<'a>(
 fn take(cursor: &mut Cursor, seq: u64, frame: &OutputFrame) {
     cursor.out_seq = seq;
     cursor.epoch = frame.epoch;
-    cursor.checkpoints.follow(frame);
+    cursor.checkpoints.follow(frame.checkpoints.as_ref());
     if frame.last_input.is_some() && frame.last_input != cursor.input {
         cursor.input = frame.last_input;
         cursor.input_msg_id.clone_from(&frame.last_input_id);

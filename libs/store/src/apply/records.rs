@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use deadpool_postgres::Transaction;
 use futures::future::try_join_all;
-use nixfleet_proto::entry::Position;
-use nixfleet_proto::{ClosureHash, RolloutId};
+use nixfleet_proto::{ClosureHash, Position, RolloutId};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::columns::HostColumns;

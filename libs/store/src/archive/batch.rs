@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::NaiveDate;
-use nixfleet_proto::Timestamp;
-use nixfleet_proto::entry::Position;
+use nixfleet_proto::{Position, Timestamp};
 
 use super::column_seq;
 use crate::copy::CopyRows;

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
-use nixfleet_proto::frame::InputMark;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{CheckpointRef, RolloutId, Timestamp};
+use nixfleet_proto::{CheckpointRef, InputMark, RolloutId, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 

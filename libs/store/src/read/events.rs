@@ -1,7 +1,6 @@
 //! The archived history of a rollout.
 
-use nixfleet_proto::entry::Position;
-use nixfleet_proto::{Hostname, RolloutId};
+use nixfleet_proto::{Hostname, Position, RolloutId};
 use tokio_postgres::Row;
 
 use super::{EventPage, EventView};

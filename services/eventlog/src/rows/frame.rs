@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_proto::frame::InputMark;
-use nixfleet_proto::json;
+use nixfleet_proto::{InputMark, json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

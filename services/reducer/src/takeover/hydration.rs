@@ -152,7 +152,7 @@ impl Hydration {
 
     fn absorb(&mut self, frame: &OutputFrame) -> Result<(), Ended> {
         self.origin.follow(frame).map_err(Ended::halted)?;
-        self.checkpoints.follow(frame);
+        self.checkpoints.follow(frame.checkpoints.as_ref());
         let is_partial = self.origin.is_partial();
         for outcome in &frame.outcomes {
             let absorbed = if is_partial {
