@@ -8,7 +8,7 @@ use crate::Timestamp;
 use crate::host::{ProbeDeclaration, ProbeMode, ProbeStatus};
 use crate::id::{ClosureHash, ProbeName};
 use crate::json;
-use crate::rollout::OnHealthFailure;
+use crate::policy::OnHealthFailure;
 use crate::tagged::tagged_enum;
 use crate::time;
 

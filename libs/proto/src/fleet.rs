@@ -5,18 +5,22 @@
 //!
 //! Source: docs/manifests.md.
 
+mod announcement;
 mod hosts;
+mod selector;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use hosts::{FleetHost, FleetHosts, NoHosts};
+pub use announcement::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
+pub use hosts::{FleetHost, FleetHosts, NoHosts, Pin};
+pub use selector::Selector;
 
 use crate::Timestamp;
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::minutes::Minutes;
-use crate::rollout::OnHealthFailure;
+use crate::policy::OnHealthFailure;
 
 /// The one schema version understood.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -40,17 +44,6 @@ pub struct Fleet<H = FleetHosts> {
     #[serde(default)]
     pub disruption_budgets: Vec<DisruptionBudget>,
     pub meta: Meta,
-}
-
-/// A host held on a commit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "docs/manifests.md gives each key")]
-pub struct Pin {
-    pub commit: String,
-    pub reason: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
 }
 
 /// One channel.
@@ -153,68 +146,6 @@ pub struct ResolvedBudget {
     pub max_in_flight: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_in_flight_pct: Option<u64>,
-}
-
-/// Which hosts something applies to; any rule that fires selects.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Selector {
-    /// All of these tags.
-    pub tags: Vec<String>,
-    /// At least one of these tags.
-    pub tags_any: Vec<String>,
-    /// These hosts.
-    pub hosts: Vec<Hostname>,
-    /// Every host of this channel.
-    pub channel: Option<ChannelName>,
-    /// Every host.
-    pub all: bool,
-    /// Hosts that all of these select.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub and: Vec<Selector>,
-    /// Hosts that this does not select.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub not: Option<Box<Selector>>,
-}
-
-impl Selector {
-    /// One-line text for reasons and labels.
-    ///
-    /// Source: docs/manifests.md, selectors.
-    pub fn summary(&self) -> String {
-        fn joined<T: AsRef<str>>(prefix: &str, items: &[T]) -> String {
-            let mut items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
-            items.sort_unstable();
-            format!("{prefix}:{}", items.join(","))
-        }
-        if self.all {
-            "all".to_owned()
-        } else if let Some(channel) = &self.channel {
-            format!("channel:{channel}")
-        } else if !self.tags.is_empty() {
-            joined("tags", &self.tags)
-        } else if !self.tags_any.is_empty() {
-            joined("tags_any", &self.tags_any)
-        } else if !self.hosts.is_empty() {
-            joined("hosts", &self.hosts)
-        } else {
-            "unknown".to_owned()
-        }
-    }
-
-    /// True when any rule selects the host.
-    pub fn matches(&self, hostname: &Hostname, host: &FleetHost) -> bool {
-        self.all
-            || self.hosts.contains(hostname)
-            || self.channel.as_ref() == Some(&host.channel)
-            || (!self.tags.is_empty() && self.tags.iter().all(|tag| host.tags.contains(tag)))
-            || self.tags_any.iter().any(|tag| host.tags.contains(tag))
-            || (!self.and.is_empty() && self.and.iter().all(|part| part.matches(hostname, host)))
-            || self
-                .not
-                .as_ref()
-                .is_some_and(|part| !part.matches(hostname, host))
-    }
 }
 
 /// Who signed when.
@@ -323,50 +254,4 @@ pub struct BootstrapNonce {
     pub minted_at: Option<Timestamp>,
     #[serde(default)]
     pub minted_by: Option<String>,
-}
-
-/// The announcement of one accepted release on `fleet.manifest.fleet`.
-///
-/// Bytes are in the object store under their hashes; signatures are small and travel here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReleaseAnnouncement {
-    /// Layout version.
-    pub v: u32,
-    /// The fleet artifact.
-    pub fleet: ArtifactRef,
-    /// One rollout manifest per channel with hosts, by channel.
-    pub rollouts: BTreeMap<ChannelName, RolloutAnnouncement>,
-}
-
-impl ReleaseAnnouncement {
-    /// Everything it names: the fleet, then the rollout manifests by channel.
-    pub fn artifacts(&self) -> impl Iterator<Item = &ArtifactRef> {
-        let rollouts = self.rollouts.values().map(|rollout| &rollout.artifact);
-        std::iter::once(&self.fleet).chain(rollouts)
-    }
-}
-
-/// The announcement of one rollout manifest on `fleet.manifest.rollout.<channel>.<ref>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutAnnouncement {
-    /// Layout version.
-    pub v: u32,
-    /// Its identity.
-    pub rollout_id: RolloutId,
-    /// The artifact.
-    pub artifact: ArtifactRef,
-}
-
-/// Where signed bytes are and what vouches for them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ArtifactRef {
-    /// SHA-256 of the canonical bytes; the object's name.
-    pub hash: ManifestHash,
-    /// Detached signature, standard base64.
-    pub signature: String,
-    /// Time of signing.
-    pub signed_at: Timestamp,
 }

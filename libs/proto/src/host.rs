@@ -4,19 +4,18 @@
 
 mod probes;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
-use crate::id::{ChannelName, ClosureHash, Hostname, ProbeName, RolloutId};
+use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
 use crate::json;
 use crate::minutes::Minutes;
-use crate::rollout::OnHealthFailure;
+use crate::policy::OnHealthFailure;
 use crate::time;
 
-pub use probes::Probes;
+pub use probes::{FailedControl, ProbeDeclaration, ProbeMode, ProbeRecord, ProbeStatus, Probes};
 
 /// Where a host stands in a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,67 +80,6 @@ impl HostState {
     }
 }
 
-/// How much a probe's result counts.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum ProbeMode {
-    /// Must pass for convergence; failing for long fails the host.
-    #[default]
-    Enforce,
-    /// Reported only.
-    Observe,
-    /// Not run.
-    Disabled,
-}
-
-/// Result of one probe run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProbeStatus {
-    /// The probe found what it expects.
-    Pass,
-    /// It did not, or it could not run.
-    Fail,
-}
-
-/// One probe as the host declared it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProbeDeclaration {
-    /// Name, unique on the host.
-    pub probe_name: ProbeName,
-    /// `http`, `tcp`, `exec` or `evidence`; carried, not interpreted.
-    pub kind: String,
-    /// The mode that decides for convergence.
-    #[serde(default, deserialize_with = "json::null_as_default")]
-    pub mode: ProbeMode,
-}
-
-/// Last known result of one probe since activation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProbeRecord {
-    /// Status of the last result.
-    pub status: ProbeStatus,
-    /// Mode the last result was reported under.
-    #[serde(default, deserialize_with = "json::null_as_default")]
-    pub mode: ProbeMode,
-    /// Time of the last result.
-    #[serde(with = "time")]
-    pub last_observed_at: Timestamp,
-    /// Time of the last pass, kept through failures.
-    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
-    pub last_pass_at: Option<Timestamp>,
-    /// Why the last result failed; cleared by a pass. Most results have none: a thin pointer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure_reason: Option<Arc<String>>,
-    /// Failing enforce controls of the last result; absent when it had no controls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failing_controls: Option<Arc<BTreeSet<FailedControl>>>,
-}
-
 /// A `Converged` report that could not complete yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -151,18 +89,6 @@ pub struct ConvergenceClaim {
     pub converged_at: Timestamp,
     /// The closure it says it runs; always the target.
     pub current_closure: ClosureHash,
-}
-
-/// One control, or a probe without controls, that failed under enforce.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FailedControl {
-    /// The control; absent for a probe without controls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub control_id: Option<String>,
-    /// Its framework; absent for a probe without controls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub framework: Option<String>,
 }
 
 /// The record of one host in one rollout.

@@ -18,6 +18,7 @@ pub mod left;
 pub mod minutes;
 pub mod mutant;
 pub mod outcome;
+pub mod policy;
 pub mod position;
 pub mod rejection;
 pub mod rollout;
@@ -39,11 +40,10 @@ pub use host::{HostRecord, HostState, ProbeMode, ProbeStatus};
 pub use id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
 pub use minutes::Minutes;
 pub use outcome::{Accepted, Effect, Outcome, Verdict};
+pub use policy::OnHealthFailure;
 pub use position::{InputMark, Position};
 pub use rejection::{Reason, Rejection};
-pub use rollout::{
-    OnHealthFailure, Pinned, PinnedManifest, PinnedSet, RolloutEvent, RolloutRecord, RolloutState,
-};
+pub use rollout::{Pinned, PinnedManifest, PinnedSet, RolloutEvent, RolloutRecord, RolloutState};
 pub use time::column_time;
 
 /// An instant; every stored or transmitted time is UTC and comes from an entry or a host, never

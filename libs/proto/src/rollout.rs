@@ -13,6 +13,7 @@ use crate::host::{HostRecord, HostState, NewHost};
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::json;
 use crate::minutes::Minutes;
+use crate::policy::OnHealthFailure;
 use crate::tagged::tagged_enum;
 use crate::time;
 
@@ -75,26 +76,6 @@ impl RolloutState {
     /// True while the rollout is worked on.
     pub fn is_running(self) -> bool {
         matches!(self, Self::Active | Self::Converging)
-    }
-}
-
-/// What happens on a host that fails: stop, or stop and go back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnHealthFailure {
-    /// Stay on the failed closure and stop.
-    Halt,
-    /// Go back to the closure from before the dispatch and stop.
-    RollbackAndHalt,
-}
-
-impl OnHealthFailure {
-    /// The name as in manifests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Halt => "halt",
-            Self::RollbackAndHalt => "rollback-and-halt",
-        }
     }
 }
 

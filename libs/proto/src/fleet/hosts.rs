@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Pin;
+use crate::Timestamp;
 use crate::id::{ChannelName, ClosureHash, Hostname};
 
 /// The hosts of a fleet by name.
@@ -26,6 +26,17 @@ pub struct FleetHost {
     pub pubkey: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Box<Pin>>,
+}
+
+/// A host held on a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "docs/manifests.md gives each key")]
+pub struct Pin {
+    pub commit: String,
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The hosts of a fleet, refused where [`FleetHosts`] are and not kept: a million take hundreds of

@@ -1,12 +1,87 @@
-//! The last results of a host's probes.
+//! The probes of a host: how they are declared, and their last results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::ProbeRecord;
+use crate::Timestamp;
 use crate::id::ProbeName;
+use crate::json;
+use crate::time;
+
+/// How much a probe's result counts.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeMode {
+    /// Must pass for convergence; failing for long fails the host.
+    #[default]
+    Enforce,
+    /// Reported only.
+    Observe,
+    /// Not run.
+    Disabled,
+}
+
+/// Result of one probe run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeStatus {
+    /// The probe found what it expects.
+    Pass,
+    /// It did not, or it could not run.
+    Fail,
+}
+
+/// One probe as the host declared it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeDeclaration {
+    /// Name, unique on the host.
+    pub probe_name: ProbeName,
+    /// `http`, `tcp`, `exec` or `evidence`; carried, not interpreted.
+    pub kind: String,
+    /// The mode that decides for convergence.
+    #[serde(default, deserialize_with = "json::null_as_default")]
+    pub mode: ProbeMode,
+}
+
+/// Last known result of one probe since activation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeRecord {
+    /// Status of the last result.
+    pub status: ProbeStatus,
+    /// Mode the last result was reported under.
+    #[serde(default, deserialize_with = "json::null_as_default")]
+    pub mode: ProbeMode,
+    /// Time of the last result.
+    #[serde(with = "time")]
+    pub last_observed_at: Timestamp,
+    /// Time of the last pass, kept through failures.
+    #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
+    pub last_pass_at: Option<Timestamp>,
+    /// Why the last result failed; cleared by a pass. Most results have none: a thin pointer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_reason: Option<Arc<String>>,
+    /// Failing enforce controls of the last result; absent when it had no controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_controls: Option<Arc<BTreeSet<FailedControl>>>,
+}
+
+/// One control, or a probe without controls, that failed under enforce.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedControl {
+    /// The control; absent for a probe without controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_id: Option<String>,
+    /// Its framework; absent for a probe without controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framework: Option<String>,
+}
 
 /// Results by probe name, in the order of names.
 ///
@@ -69,7 +144,6 @@ impl Serialize for Probes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ProbeMode, ProbeStatus, Timestamp};
 
     fn record(status: ProbeStatus) -> ProbeRecord {
         ProbeRecord {
