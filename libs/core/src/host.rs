@@ -7,62 +7,20 @@
 
 mod converge;
 mod effect;
+mod input;
 mod probe;
 mod transition;
 mod validate;
 
 use nixfleet_proto::event::HostEventBody;
-use nixfleet_proto::{
-    ClosureHash, HostEvent, HostRecord, HostState, OnHealthFailure, Producer, Reason, Rejection,
-    RolloutState, Timestamp, mutant,
-};
+use nixfleet_proto::{HostRecord, HostState, Producer, Reason, Rejection, RolloutState, mutant};
 
 pub use converge::convergence_fault;
 pub use effect::{AgentEffect, ControlEffect};
+pub use input::{HostInput, StepCtx};
 pub use validate::{Fault, validate};
 
 use transition::Transition;
-
-/// What the machine takes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostInput<'a> {
-    /// A report of the host, or one the partition owner recovered.
-    Event {
-        /// Chooses the sequence counter.
-        producer: Producer,
-        /// The report.
-        event: &'a HostEvent,
-    },
-    /// The planner saw that a claim can be completed.
-    SoakElapsed,
-    /// The planner lets a Pending host that already runs its target converge.
-    ConvergeUnchanged {
-        /// The closure the host runs.
-        current_closure: &'a ClosureHash,
-    },
-}
-
-impl HostInput<'_> {
-    /// Name of the event kind or planner input.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Event { event, .. } => event.body.name(),
-            Self::SoakElapsed => "SoakElapsed",
-            Self::ConvergeUnchanged { .. } => "ConvergeUnchanged",
-        }
-    }
-}
-
-/// What a transition may read besides the record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StepCtx {
-    /// Pinned policy of the rollout.
-    pub on_health_failure: OnHealthFailure,
-    /// State of the host's rollout.
-    pub rollout_state: RolloutState,
-    /// Fold time; on the agent, the time the event was made.
-    pub received_at: Timestamp,
-}
 
 /// An accepted input.
 #[derive(Debug, Clone, PartialEq, Eq)]
