@@ -8,29 +8,25 @@
 mod absorb;
 mod ahead;
 mod decide;
+mod decision;
 mod draft;
 mod freeze;
 mod hash;
 mod host_entry;
+mod host_step;
 mod hosts;
 mod open;
 mod operator;
 mod plan;
 mod restore;
+mod rollout;
 mod share;
 mod size;
+mod state;
 mod tally;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::outcome::OutcomeSubject;
-use nixfleet_proto::snapshot::Cause;
-use nixfleet_proto::{
-    ChannelName, ClosureHash, Entry, EntryBody, Gate, Hold, HostState, Hostname, ManifestHash,
-    Outcome, Pinned, Position, RolloutId, RolloutRecord, Timestamp, Verdict, mutant,
-};
+use nixfleet_proto::{Entry, EntryBody, Outcome, Position, Verdict, mutant};
 
 pub use nixfleet_proto::PinnedSet;
 
@@ -39,98 +35,14 @@ pub use freeze::Frozen;
 pub use host_entry::{HostEntry, ProbeFailures};
 pub use hosts::Hosts;
 pub use restore::RestoreError;
-pub use size::write;
+pub use rollout::{Held, Rollout};
+pub use size::{MAX_OUTCOME_BYTES, write};
+pub use state::PartitionState;
 pub use tally::Tally;
 
 use absorb::Strangers;
-use share::Topologies;
-
-/// Most bytes of one outcome as JSON, the comma behind it included: a frame holds at least one.
-pub const MAX_OUTCOME_BYTES: usize = MAX_OUTPUT_FRAME_BYTES - 16 * 1024;
-
-/// Everything the log of one partition has led to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PartitionState {
-    rollouts: BTreeMap<RolloutId, Rollout>,
-    quarantines: BTreeMap<ChannelName, BTreeMap<ClosureHash, Cause>>,
-    leader_epoch: u64,
-    clock: Option<Timestamp>,
-}
-
-/// One rollout with its hosts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rollout {
-    /// The record.
-    pub record: RolloutRecord,
-    /// The manifest it was opened with.
-    pub manifest_hash: ManifestHash,
-    /// What that manifest pins.
-    pub pinned: Arc<Pinned>,
-    /// The entry that last changed the record.
-    pub position: Position,
-    /// The hosts.
-    pub hosts: Hosts,
-    /// Current holds by wave and gate; a gate that holds nobody is absent.
-    pub blocks: BTreeMap<(u32, Gate), Arc<Held>>,
-    /// Counters over `hosts`, derived.
-    pub tally: Tally,
-    topologies: Topologies,
-}
-
-/// The hosts that one gate holds in one wave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Who is held and why.
-    pub holds: Vec<Hold>,
-    /// The entry that stated it.
-    pub cause: Cause,
-}
-
-impl Rollout {
-    /// Converged, Deferred or waived.
-    pub fn is_done(&self, hostname: &Hostname) -> bool {
-        self.is_waived(hostname)
-            || self
-                .hosts
-                .get(hostname)
-                .is_some_and(|host| host.record.state.is_done())
-    }
-
-    /// Excused by an operator.
-    pub fn is_waived(&self, hostname: &Hostname) -> bool {
-        self.record.waived_hosts.contains(hostname)
-    }
-
-    /// Nothing may be dispatched: the rollout is Failed or Reverted, or a host that is not waived is
-    /// Failed.
-    pub fn is_halted(&self) -> bool {
-        crate::rollout::is_halt(self.record.state) || self.first_halting().is_some()
-    }
-
-    /// The first host, by name, that halts the rollout.
-    pub fn first_halting(&self) -> Option<(&Hostname, HostState)> {
-        let hostname = self.tally.halting().first()?;
-        let host = self.hosts.get(hostname)?;
-        Some((hostname, host.record.state))
-    }
-
-    /// True when every host of the current wave is done.
-    pub fn is_current_wave_done(&self) -> bool {
-        self.tally.progress().is_wave_done(self.record.current_wave)
-    }
-
-    /// The next wave after the current one that has hosts.
-    pub fn next_wave(&self) -> Option<u32> {
-        self.tally.progress().next_wave(self.record.current_wave)
-    }
-}
 
 impl PartitionState {
-    /// A partition whose log is empty.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Folds one entry: decides, absorbs the decision, returns it.
     ///
     /// `pinned` must hold what the manifest of an `OpenRollout` pins; one that is absent could not
@@ -198,38 +110,6 @@ impl PartitionState {
     /// Positions are left out: they are references for audits, and nothing is decided by them.
     pub fn hash(&self) -> String {
         hash::hash(self)
-    }
-
-    /// Every rollout of the partition, any state.
-    pub fn rollouts(&self) -> &BTreeMap<RolloutId, Rollout> {
-        &self.rollouts
-    }
-
-    /// One rollout.
-    pub fn rollout(&self, rollout_id: &RolloutId) -> Option<&Rollout> {
-        self.rollouts.get(rollout_id)
-    }
-
-    /// Quarantined closures by channel, with the entry that caused each.
-    pub fn quarantines(&self) -> &BTreeMap<ChannelName, BTreeMap<ClosureHash, Cause>> {
-        &self.quarantines
-    }
-
-    /// True when the closure is banned from the channel.
-    pub fn is_quarantined(&self, channel: &ChannelName, closure: &ClosureHash) -> bool {
-        self.quarantines
-            .get(channel)
-            .is_some_and(|closures| closures.contains_key(closure))
-    }
-
-    /// Highest planner epoch seen; 0 before the first barrier.
-    pub fn leader_epoch(&self) -> u64 {
-        self.leader_epoch
-    }
-
-    /// Fold time; absent before the first entry.
-    pub fn clock(&self) -> Option<Timestamp> {
-        self.clock
     }
 }
 

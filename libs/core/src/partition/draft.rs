@@ -8,7 +8,7 @@ use nixfleet_proto::{
     RolloutRecord, RolloutState, Timestamp,
 };
 
-use super::decide::about;
+use super::decision::about;
 use super::tally::Progress;
 use super::{HostEntry, Rollout};
 use crate::host::{ControlEffect, Step};

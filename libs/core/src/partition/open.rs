@@ -6,7 +6,7 @@ use nixfleet_proto::{
     RolloutState, Timestamp,
 };
 
-use super::decide::{Decision, invariant};
+use super::decision::{Decision, invariant};
 use super::draft::Draft;
 use super::tally::Progress;
 use super::{PartitionState, PinnedSet, Rollout};

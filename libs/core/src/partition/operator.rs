@@ -6,7 +6,7 @@ use nixfleet_proto::{
     Accepted, Effect, Hostname, OperatorCommand, Reason, Rejection, RolloutEvent, Timestamp,
 };
 
-use super::decide::{Decision, find_rollout, invariant};
+use super::decision::{Decision, find_rollout, invariant};
 use super::draft::Draft;
 use super::tally::Tally;
 use super::{PartitionState, Rollout};

@@ -6,8 +6,9 @@ use nixfleet_proto::{
     RolloutState, Timestamp, mutant,
 };
 
-use super::decide::{Decision, find_host, find_rollout, invariant, step_host};
+use super::decision::{Decision, find_host, find_rollout, invariant};
 use super::draft::Draft;
+use super::host_step::step_host;
 use super::{HostEntry, PartitionState, PinnedSet, Rollout, open};
 use crate::host::HostInput;
 

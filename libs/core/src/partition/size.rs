@@ -7,13 +7,15 @@
 use std::io;
 
 use nixfleet_proto::action::Hold;
+use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::host::{FailedControl, ProbeRecord};
 use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{
     Accepted, Effect, HostRecord, Outcome, Reason, Rejection, RolloutEvent, RolloutRecord, Verdict,
 };
 
-use super::MAX_OUTCOME_BYTES;
+/// Most bytes of one outcome as JSON, the comma behind it included: a frame holds at least one.
+pub const MAX_OUTCOME_BYTES: usize = MAX_OUTPUT_FRAME_BYTES - 16 * 1024;
 
 /// Bytes of the keys, numbers, times and names of states in any one of the structures below,
 /// generously: a host record, the largest, has 30 keys.

@@ -1,0 +1,67 @@
+//! What an entry about one host leads to: a step of its machine, or a note that it is a candidate.
+
+use std::sync::Arc;
+
+use nixfleet_proto::{
+    Accepted, ClosureHash, Effect, HostState, Rejection, RolloutState, Timestamp,
+};
+
+use super::decision::{Decision, about, invariant};
+use super::draft::Draft;
+use super::{HostEntry, Rollout};
+use crate::host::{self, HostInput, StepCtx};
+
+/// Folds one input of the host machine and what it means for the rollout.
+pub(super) fn step_host(
+    (rollout, host): (&Rollout, &HostEntry),
+    input: &HostInput<'_>,
+    at: Timestamp,
+) -> Decision {
+    let ctx = StepCtx {
+        on_health_failure: rollout.pinned.on_health_failure,
+        rollout_state: rollout.record.state,
+        received_at: at,
+    };
+    let mut step = host::step(&host.record, input, &ctx)?;
+    rollout.topologies.share(&mut step.next);
+    if step.next.state == host.record.state {
+        // Most entries: nothing that the rollout looks at has changed.
+        return Ok(Accepted {
+            effects: about(host, step.effects),
+            hosts: vec![Arc::new(step.next)],
+            ..Accepted::default()
+        });
+    }
+    let mut draft = Draft::of(rollout, at);
+    draft.host(host, step)?;
+    draft.settle()?;
+    Ok(draft.finish())
+}
+
+/// A Pending host was seen running its target; seen elsewhere again, it is no candidate any more.
+pub(super) fn recovery_candidate(
+    (rollout, host): (&Rollout, &HostEntry),
+    current_closure: &ClosureHash,
+) -> Decision {
+    let state = rollout.record.state;
+    if matches!(state, RolloutState::Superseded | RolloutState::Pruned) {
+        let rollout = format!("a rollout in {}", state.name());
+        return Err(Rejection::illegal(&rollout, "RecoveryCandidate"));
+    }
+    if host.record.state != HostState::Pending {
+        let state = host.record.state.name();
+        return Err(Rejection::illegal(state, "RecoveryCandidate"));
+    }
+    let on_target = *current_closure == host.record.target_closure;
+    if !on_target && !host.candidate {
+        return invariant("the current closure is not the target");
+    }
+    Ok(Accepted {
+        effects: vec![Effect::SetRecoveryCandidate {
+            rollout_id: rollout.record.rollout_id.clone(),
+            hostname: host.record.hostname.clone(),
+            current_closure: on_target.then(|| current_closure.clone()),
+        }],
+        ..Accepted::default()
+    })
+}

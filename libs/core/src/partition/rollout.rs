@@ -1,0 +1,81 @@
+//! One rollout of a partition with its hosts and holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nixfleet_proto::snapshot::Cause;
+use nixfleet_proto::{
+    Gate, Hold, HostState, Hostname, ManifestHash, Pinned, Position, RolloutRecord,
+};
+
+use super::share::Topologies;
+use super::{Hosts, Tally};
+use crate::rollout::is_halt;
+
+/// One rollout with its hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// The record.
+    pub record: RolloutRecord,
+    /// The manifest it was opened with.
+    pub manifest_hash: ManifestHash,
+    /// What that manifest pins.
+    pub pinned: Arc<Pinned>,
+    /// The entry that last changed the record.
+    pub position: Position,
+    /// The hosts.
+    pub hosts: Hosts,
+    /// Current holds by wave and gate; a gate that holds nobody is absent.
+    pub blocks: BTreeMap<(u32, Gate), Arc<Held>>,
+    /// Counters over `hosts`, derived.
+    pub tally: Tally,
+    pub(super) topologies: Topologies,
+}
+
+/// The hosts that one gate holds in one wave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Who is held and why.
+    pub holds: Vec<Hold>,
+    /// The entry that stated it.
+    pub cause: Cause,
+}
+
+impl Rollout {
+    /// Converged, Deferred or waived.
+    pub fn is_done(&self, hostname: &Hostname) -> bool {
+        self.is_waived(hostname)
+            || self
+                .hosts
+                .get(hostname)
+                .is_some_and(|host| host.record.state.is_done())
+    }
+
+    /// Excused by an operator.
+    pub fn is_waived(&self, hostname: &Hostname) -> bool {
+        self.record.waived_hosts.contains(hostname)
+    }
+
+    /// Nothing may be dispatched: the rollout is Failed or Reverted, or a host that is not waived is
+    /// Failed.
+    pub fn is_halted(&self) -> bool {
+        is_halt(self.record.state) || self.first_halting().is_some()
+    }
+
+    /// The first host, by name, that halts the rollout.
+    pub fn first_halting(&self) -> Option<(&Hostname, HostState)> {
+        let hostname = self.tally.halting().first()?;
+        let host = self.hosts.get(hostname)?;
+        Some((hostname, host.record.state))
+    }
+
+    /// True when every host of the current wave is done.
+    pub fn is_current_wave_done(&self) -> bool {
+        self.tally.progress().is_wave_done(self.record.current_wave)
+    }
+
+    /// The next wave after the current one that has hosts.
+    pub fn next_wave(&self) -> Option<u32> {
+        self.tally.progress().next_wave(self.record.current_wave)
+    }
+}
