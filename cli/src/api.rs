@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_plan::report::Waiting;
+use nixfleet_plan::Waiting;
 use nixfleet_proto::{
     ChannelName, ClosureHash, Gate, HostRecord, HostState, Hostname, Position, RolloutId,
     RolloutState, Timestamp,

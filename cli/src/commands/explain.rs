@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use nixfleet_plan::report::Waiting;
+use nixfleet_plan::Waiting;
 use nixfleet_proto::{HostState, Position};
 
 use crate::api::{Block, Declared, Explanation, RecordExplanation};

@@ -17,9 +17,11 @@ pub mod plan;
 pub mod release;
 pub mod report;
 pub mod view;
+pub mod waiting;
 
 pub use gates::{Block, Candidate};
 pub use plan::{ACTIONS_MAX, Plan, RETENTION_DAYS, explain, plan};
 pub use release::Release;
-pub use report::{HostReport, Waiting};
+pub use report::HostReport;
 pub use view::{FleetView, PinnedSet};
+pub use waiting::Waiting;

@@ -1,95 +1,10 @@
 //! Why a host is not done: who holds it, or what it waits for.
 
-use nixfleet_proto::{
-    Gate, HostRecord, HostState, Hostname, OnHealthFailure, ProbeName, RolloutId, Timestamp,
-};
-use serde::{Deserialize, Serialize};
+use nixfleet_proto::{Gate, Hostname, RolloutId};
+use serde::Serialize;
 
 use crate::gates::Block;
-use crate::view::unpassed_probes;
-
-/// What a host that no gate holds still waits for.
-///
-/// Source: docs/semantics.md, plan report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "on", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-pub enum Waiting {
-    /// A dispatch is queued; the agent has not taken it.
-    Acknowledgement,
-    /// The switch runs or is unconfirmed.
-    Activation,
-    /// Staged for the next boot.
-    Reboot,
-    /// The soak window is open until then.
-    Soak {
-        /// End of the window.
-        due_at: Timestamp,
-    },
-    /// The agent has not said which probes it runs.
-    ProbeTopology,
-    /// Declared enforce probes without a pass since activation.
-    Probe {
-        /// Their names, as declared.
-        probes: Vec<ProbeName>,
-    },
-    /// Everything holds; the agent has not said that it converged.
-    Report,
-    /// The host goes back to its previous closure.
-    Rollback,
-}
-
-/// Whether a dispatch of the host is in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Queued {
-    /// A dispatch is queued and not acknowledged.
-    Yes,
-    /// None is.
-    No,
-}
-
-/// What the host of a record waits for at `now`; empty for a finished host and for a Pending one that
-/// only gates hold.
-pub fn waiting(record: &HostRecord, queued: Queued, now: Timestamp) -> Vec<Waiting> {
-    match record.state {
-        HostState::Pending => match queued {
-            Queued::Yes => vec![Waiting::Acknowledgement],
-            Queued::No => Vec::new(),
-        },
-        HostState::Activating => vec![Waiting::Activation],
-        HostState::Deferred => vec![Waiting::Reboot],
-        HostState::Soaking => soaking(record, now),
-        HostState::Failed => failed(record),
-        HostState::Converged | HostState::Reverted => Vec::new(),
-    }
-}
-
-fn soaking(record: &HostRecord, now: Timestamp) -> Vec<Waiting> {
-    let mut waits = Vec::new();
-    if let Some(due_at) = record.soak_due_at.filter(|due_at| *due_at > now) {
-        waits.push(Waiting::Soak { due_at });
-    }
-    if record.declared_probes.is_none() {
-        waits.push(Waiting::ProbeTopology);
-    }
-    let probes: Vec<_> = unpassed_probes(record).cloned().collect();
-    if !probes.is_empty() {
-        waits.push(Waiting::Probe { probes });
-    }
-    if waits.is_empty() && record.convergence_claim.is_none() {
-        waits.push(Waiting::Report);
-    }
-    waits
-}
-
-fn failed(record: &HostRecord) -> Vec<Waiting> {
-    let rolls_back = record.policy_applied == Some(OnHealthFailure::RollbackAndHalt)
-        && record.current_closure_at_dispatch.is_some();
-    if rolls_back {
-        vec![Waiting::Rollback]
-    } else {
-        Vec::new()
-    }
-}
+use crate::waiting::Waiting;
 
 /// One line of a report: a host that is held or undecided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -27,7 +27,6 @@ pub use nixfleet_proto::PinnedSet;
 
 pub use absorb::AbsorbError;
 pub(crate) use budget::{BudgetId, limit};
-pub(crate) use host::unpassed_probes;
 pub use host::{HostView, UNKNOWN_WAVE};
 pub use load::LoadError;
 pub use overlay::REFUSAL_PAUSE;

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use nixfleet_proto::host::ProbeRecord;
-use nixfleet_proto::{
-    ClosureHash, HostRecord, HostState, Minutes, Position, ProbeMode, ProbeStatus, Timestamp,
-};
+use nixfleet_proto::{ClosureHash, HostRecord, HostState, Minutes, Position, Timestamp};
 
-use crate::report::{self, Waiting};
+use crate::waiting::{Queued, Waiting, unpassed_probes, waiting};
 
 /// Wave of a host that the rollout's pinned set does not list; no cursor ever reaches it.
 pub const UNKNOWN_WAVE: u32 = u32::MAX;
@@ -117,19 +114,6 @@ pub(crate) fn completes_at(record: &HostRecord) -> Option<Timestamp> {
     if complete { record.soak_due_at } else { None }
 }
 
-/// Declared enforce probes whose last result since activation is not a pass.
-pub(crate) fn unpassed_probes(
-    record: &HostRecord,
-) -> impl Iterator<Item = &nixfleet_proto::ProbeName> {
-    let passed = |probe: &ProbeRecord| probe.status == ProbeStatus::Pass;
-    let declared = record.declared_probes.as_deref().unwrap_or_default();
-    declared
-        .iter()
-        .filter(|probe| probe.mode == ProbeMode::Enforce)
-        .filter(move |probe| !record.probes.get(&probe.probe_name).is_some_and(passed))
-        .map(|probe| &probe.probe_name)
-}
-
 impl HostView {
     /// What the host waits for, when no gate holds it.
     pub(crate) fn waiting(&self, is_dispatched: bool, now: Timestamp) -> Vec<Waiting> {
@@ -139,9 +123,7 @@ impl HostView {
             HostState::Deferred => vec![Waiting::Reboot],
             HostState::Soaking | HostState::Failed => {
                 let record = self.record.as_deref();
-                record.map_or_else(Vec::new, |record| {
-                    report::waiting(record, report::Queued::No, now)
-                })
+                record.map_or_else(Vec::new, |record| waiting(record, Queued::No, now))
             }
             HostState::Pending | HostState::Converged | HostState::Reverted => Vec::new(),
         }

@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use http::StatusCode;
-use nixfleet_plan::report::{Queued, Waiting, waiting};
+use nixfleet_plan::waiting::{Queued, Waiting, waiting};
 use nixfleet_proto::fleet::{Fleet, Pin};
 use nixfleet_proto::snapshot::BlockRow;
 use nixfleet_proto::{
