@@ -9,42 +9,13 @@ use std::ops::Bound;
 
 use chrono::TimeDelta;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Gate, Hostname, PlanAction, Position, RolloutId, Timestamp, mutant};
+use nixfleet_proto::{PlanAction, Position, Timestamp, mutant};
 
 use super::FleetView;
+use super::attempt::AttemptKey;
 
 /// How long a rejected action is left alone.
 pub const REFUSAL_PAUSE: TimeDelta = TimeDelta::seconds(15);
-
-/// What makes two actions the same attempt.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct AttemptKey {
-    name: &'static str,
-    rollout_id: Option<RolloutId>,
-    hostname: Option<Hostname>,
-    stated: Option<(u32, Gate)>,
-}
-
-impl AttemptKey {
-    pub fn of(action: &PlanAction) -> Self {
-        let stated = match action {
-            PlanAction::BlocksChanged { wave, gate, .. } => Some((*wave, *gate)),
-            PlanAction::AdvanceWave { .. }
-            | PlanAction::SoakElapsed { .. }
-            | PlanAction::ConvergeUnchanged { .. }
-            | PlanAction::QueueDispatch { .. }
-            | PlanAction::OpenRollout { .. }
-            | PlanAction::RetentionExpired { .. }
-            | PlanAction::Barrier {} => None,
-        };
-        Self {
-            name: action.name(),
-            rollout_id: action.rollout_id().cloned(),
-            hostname: action.hostname().cloned(),
-            stated,
-        }
-    }
-}
 
 impl FleetView {
     /// Notes an action that the log acknowledged. Its outcome must not have been absorbed before.

@@ -1,0 +1,33 @@
+//! When two actions are the same attempt, for those that were rejected.
+
+use nixfleet_proto::{Gate, Hostname, PlanAction, RolloutId};
+
+/// What makes two actions the same attempt.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AttemptKey {
+    name: &'static str,
+    rollout_id: Option<RolloutId>,
+    hostname: Option<Hostname>,
+    stated: Option<(u32, Gate)>,
+}
+
+impl AttemptKey {
+    pub fn of(action: &PlanAction) -> Self {
+        let stated = match action {
+            PlanAction::BlocksChanged { wave, gate, .. } => Some((*wave, *gate)),
+            PlanAction::AdvanceWave { .. }
+            | PlanAction::SoakElapsed { .. }
+            | PlanAction::ConvergeUnchanged { .. }
+            | PlanAction::QueueDispatch { .. }
+            | PlanAction::OpenRollout { .. }
+            | PlanAction::RetentionExpired { .. }
+            | PlanAction::Barrier {} => None,
+        };
+        Self {
+            name: action.name(),
+            rollout_id: action.rollout_id().cloned(),
+            hostname: action.hostname().cloned(),
+            stated,
+        }
+    }
+}
