@@ -15,89 +15,18 @@ pub mod quarantine;
 pub mod wave_promotion;
 pub mod wave_promotion_host_unstaged;
 
+mod block;
+mod candidate;
+
 #[cfg(test)]
 pub(crate) mod fixture;
 
-use std::collections::BTreeMap;
+use nixfleet_proto::Gate;
 
-use nixfleet_proto::{Gate, Hostname, Position, Timestamp};
+use crate::view::FleetView;
 
-use crate::view::{BudgetId, FleetView, HostSet, HostView, RolloutView};
-
-/// A host that asks to start.
-#[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
-    /// Its name.
-    pub hostname: &'a Hostname,
-    /// What is known about it.
-    pub host: &'a HostView,
-    /// The rollout it would start in.
-    pub rollout: &'a RolloutView,
-    /// The wave that may be dispatched, advances of this run included.
-    pub cursor: u32,
-    /// What this run has dispatched so far.
-    pub ledger: &'a Ledger,
-    /// Time of the run.
-    pub now: Timestamp,
-}
-
-/// Why a host is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
-    /// The gate.
-    pub gate: Gate,
-    /// Text for people; changes only when the state does.
-    pub reason: String,
-    /// The entry of the host's own partition that caused it, when there is one.
-    pub cause: Option<Position>,
-}
-
-impl Block {
-    /// A block without a causing entry.
-    pub fn new(gate: Gate, reason: impl Into<String>) -> Self {
-        Self {
-            gate,
-            reason: reason.into(),
-            cause: None,
-        }
-    }
-
-    /// The same block with the entry that caused it.
-    #[must_use]
-    pub fn caused_by(self, position: Position) -> Self {
-        Self {
-            cause: Some(position),
-            ..self
-        }
-    }
-}
-
-/// Hosts that this run puts in flight, by budget list.
-#[derive(Debug, Clone, Default)]
-pub struct Ledger {
-    dispatched: HostSet,
-    added: BTreeMap<BudgetId, usize>,
-}
-
-impl Ledger {
-    /// Counts a dispatch; a host that is in flight already takes no new slot.
-    pub fn dispatch(&mut self, view: &FleetView, hostname: &Hostname) {
-        if view.is_in_flight(hostname) || !self.dispatched.insert(hostname.clone()) {
-            return;
-        }
-        for id in view.budget_lists_of(hostname) {
-            *self.added.entry(*id).or_default() += 1;
-        }
-    }
-
-    fn is_dispatched(&self, hostname: &Hostname) -> bool {
-        self.dispatched.contains(hostname)
-    }
-
-    fn added(&self, id: BudgetId) -> usize {
-        self.added.get(&id).copied().unwrap_or(0)
-    }
-}
+pub use block::Block;
+pub use candidate::{Candidate, Ledger};
 
 /// Asks one gate.
 ///
