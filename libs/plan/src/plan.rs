@@ -8,21 +8,20 @@ mod blocks;
 mod dispatch;
 mod open;
 mod retention;
+mod run;
 mod soak;
 
 use std::collections::BTreeMap;
 
-use nixfleet_proto::{Gate, Hostname, PlanAction, RolloutId, Timestamp};
+use nixfleet_proto::{Gate, PlanAction, Timestamp};
 
-use crate::gates::Ledger;
 use crate::report::HostReport;
-use crate::view::{FleetView, RolloutView};
+use crate::view::FleetView;
 
 use dispatch::HeldWave;
 pub use retention::RETENTION_DAYS;
-
-/// Most actions of one run: bounds the burst into the log; the next run follows at once.
-pub const ACTIONS_MAX: usize = 10_000;
+pub use run::ACTIONS_MAX;
+use run::Run;
 
 /// What to do now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,48 +52,9 @@ pub fn explain(view: &FleetView, now: Timestamp) -> (Plan, Vec<HostReport>) {
     (run.finish(), reports)
 }
 
-/// A run in the making.
-struct Run<'a> {
-    view: &'a FleetView,
-    now: Timestamp,
-    /// Wave cursors that this run moves.
-    advanced: BTreeMap<&'a RolloutId, u32>,
-    ledger: Ledger,
-    /// Hosts that this run dispatches or recovers; sorted once all of them are in.
-    taken: Vec<(&'a RolloutId, &'a Hostname)>,
-    held: BTreeMap<Gate, usize>,
-    next_deadline: Option<Timestamp>,
-    is_capped: bool,
-    planned: usize,
-    advances: Vec<PlanAction>,
-    soaks: Vec<PlanAction>,
-    recoveries: Vec<PlanAction>,
-    dispatches: Vec<PlanAction>,
-    expiries: Vec<PlanAction>,
-    opens: Vec<PlanAction>,
-    changes: Vec<PlanAction>,
-}
-
 impl<'a> Run<'a> {
     fn complete(view: &'a FleetView, now: Timestamp) -> (Self, Vec<HeldWave<'a>>) {
-        let mut run = Self {
-            view,
-            now,
-            advanced: BTreeMap::new(),
-            ledger: Ledger::default(),
-            taken: Vec::new(),
-            held: BTreeMap::new(),
-            next_deadline: None,
-            is_capped: false,
-            planned: 0,
-            advances: Vec::new(),
-            soaks: Vec::new(),
-            recoveries: Vec::new(),
-            dispatches: Vec::new(),
-            expiries: Vec::new(),
-            opens: Vec::new(),
-            changes: Vec::new(),
-        };
+        let mut run = Self::new(view, now);
         run.plan_advances();
         run.plan_soaks();
         let waves = run.plan_dispatches();
@@ -119,33 +79,6 @@ impl<'a> Run<'a> {
             held: self.held,
             next_deadline: self.next_deadline,
             is_capped: self.is_capped,
-        }
-    }
-
-    /// The wave that may be dispatched in this run.
-    fn cursor(&self, rollout: &RolloutView) -> u32 {
-        let advanced = self.advanced.get(&rollout.record.rollout_id);
-        advanced.copied().unwrap_or_else(|| rollout.cursor())
-    }
-
-    /// Decides whether an action may go into this run; counts it when it may.
-    fn admit(&mut self, action: &PlanAction) -> Admitted {
-        if let Some(until) = self.view.refused_until(action, self.now) {
-            self.note_deadline(until);
-            return Admitted::NotAgain;
-        }
-        if self.planned == ACTIONS_MAX {
-            self.is_capped = true;
-            return Admitted::NoRoom;
-        }
-        self.planned += 1;
-        Admitted::Yes
-    }
-
-    fn note_deadline(&mut self, at: Timestamp) {
-        let sooner = self.next_deadline.is_none_or(|deadline| at < deadline);
-        if sooner {
-            self.next_deadline = Some(at);
         }
     }
 
@@ -179,14 +112,4 @@ impl<'a> Run<'a> {
         })
         .collect()
     }
-}
-
-/// Whether an action goes into a run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Admitted {
-    Yes,
-    /// Its last attempt was rejected a short while ago.
-    NotAgain,
-    /// The run is full.
-    NoRoom,
 }

@@ -2,7 +2,7 @@
 
 use nixfleet_proto::PlanAction;
 
-use super::{Admitted, Run};
+use super::run::{Admitted, Run};
 
 impl Run<'_> {
     /// Moves every current rollout whose current wave is done to the next non-empty wave.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_proto::{Gate, Hold, Hostname, PlanAction, Position};
 
 use super::dispatch::{Held, HeldWave};
-use super::{Admitted, Run};
+use super::run::{Admitted, Run};
 use crate::view::RolloutView;
 
 /// Most hosts one action names, so that it fits a frame with names of the greatest length. When more are held for different reasons,

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap, btree_set};
 
 use nixfleet_proto::{Gate, Hostname, PlanAction};
 
-use super::{Admitted, Run};
+use super::run::{Admitted, Run};
 use crate::gates::{self, Block, Candidate};
 use crate::report::{BlockReport, HostReport};
 use crate::view::{HostView, RolloutView, WaveIndex};

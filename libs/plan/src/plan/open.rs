@@ -2,7 +2,7 @@
 
 use nixfleet_proto::PlanAction;
 
-use super::{Admitted, Run};
+use super::run::{Admitted, Run};
 use crate::gates::freshness;
 
 impl Run<'_> {

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use nixfleet_proto::PlanAction;
 
-use super::{Admitted, Run};
+use super::run::{Admitted, Run};
 
 /// Days for which a superseded rollout is kept.
 pub const RETENTION_DAYS: i64 = 90;

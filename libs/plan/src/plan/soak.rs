@@ -2,7 +2,7 @@
 
 use nixfleet_proto::PlanAction;
 
-use super::{Admitted, Run};
+use super::run::{Admitted, Run};
 
 impl Run<'_> {
     /// Plans every claim that is due, in whatever rollout; neither halts nor gates hold it back.
