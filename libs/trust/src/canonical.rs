@@ -5,103 +5,22 @@
 //!
 //! Source: RFC 8785; docs/manifests.md, canonical form.
 
+mod error;
 mod node;
 mod number;
 mod plain;
+mod scan;
 mod text;
 
 use std::borrow::Cow;
 
 use nixfleet_proto::ManifestHash;
-use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
+pub use error::{ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault};
 pub(crate) use node::Node;
 
-/// Largest artifact in bytes: a fleet of a million hosts is about half of it.
-pub const ARTIFACT_BYTES_MAX: usize = 512 * 1024 * 1024;
-
-/// Deepest nesting of arrays and objects; the JSON parser's own stack guard is one above.
-pub const DEPTH_MAX: usize = 127;
-
-/// Why bytes have no canonical form.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CanonicalizeError {
-    /// Larger than [`ARTIFACT_BYTES_MAX`].
-    #[error("{bytes} bytes are more than the {ARTIFACT_BYTES_MAX} allowed")]
-    TooLarge {
-        /// Size of the input.
-        bytes: usize,
-    },
-    /// Not UTF-8.
-    #[error("not UTF-8 from byte {valid_up_to} on")]
-    NotUtf8 {
-        /// Bytes before the first invalid one.
-        valid_up_to: usize,
-    },
-    /// Not one JSON value: truncated, malformed or followed by more.
-    #[error("not JSON: {message}")]
-    NotJson {
-        /// The parser's words, with line and column.
-        message: String,
-    },
-    /// Nested deeper than [`DEPTH_MAX`].
-    #[error("nested deeper than {DEPTH_MAX} levels at byte {offset}")]
-    TooDeep {
-        /// Where the first level too many opens.
-        offset: usize,
-    },
-    /// An object names a key twice; readers differ in which one counts.
-    #[error("duplicate key {key:?}")]
-    DuplicateKey {
-        /// The key, shortened.
-        key: String,
-    },
-    /// Half of a surrogate pair: no Unicode text.
-    #[error("lone surrogate in a string at line {line} column {column}")]
-    LoneSurrogate {
-        /// One-based line.
-        line: usize,
-        /// One-based column.
-        column: usize,
-    },
-    /// A number that the canonical form would change.
-    #[error("number {literal} does not survive canonicalisation: {fault}")]
-    Number {
-        /// The number as written, shortened.
-        literal: String,
-        /// What would happen to it.
-        fault: NumberFault,
-    },
-}
-
-/// What canonicalisation would do to a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NumberFault {
-    /// Beyond the range of a double.
-    #[error("it is beyond the range of a double")]
-    Overflow,
-    /// Not zero, but too small for a double.
-    #[error("it would become zero")]
-    Underflow,
-    /// An integer that no double prints as.
-    #[error("the integer would become another one")]
-    Inexact,
-}
-
-impl CanonicalizeError {
-    /// True when the bytes are no JSON text at all, false when they are JSON without a canonical
-    /// form.
-    pub fn is_parse(&self) -> bool {
-        match self {
-            Self::TooLarge { .. } | Self::NotUtf8 { .. } | Self::NotJson { .. } => true,
-            Self::TooDeep { .. }
-            | Self::DuplicateKey { .. }
-            | Self::LoneSurrogate { .. }
-            | Self::Number { .. } => false,
-        }
-    }
-}
+use scan::string_end;
 
 /// The canonical bytes of a JSON text; borrowed when it is canonical already.
 ///
@@ -223,84 +142,6 @@ fn text_of(bytes: &[u8]) -> Result<&str, CanonicalizeError> {
     std::str::from_utf8(bytes).map_err(|error| CanonicalizeError::NotUtf8 {
         valid_up_to: error.valid_up_to(),
     })
-}
-
-/// Refuses a text that is not one JSON value of bounded depth with faithful numbers.
-fn check(text: &str) -> Result<(), CanonicalizeError> {
-    // The grammar first and on its own: it neither recurses nor decodes, so whatever fails later is
-    // JSON that has no canonical form.
-    serde_json::from_str::<IgnoredAny>(text).map_err(|error| CanonicalizeError::NotJson {
-        message: error.to_string(),
-    })?;
-    scan(text)
-}
-
-/// Walks the tokens of a valid JSON text and checks depth and numbers.
-fn scan(text: &str) -> Result<(), CanonicalizeError> {
-    let bytes = text.as_bytes();
-    let mut depth = 0_usize;
-    let mut at = 0_usize;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' => at = string_end(bytes, at),
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > DEPTH_MAX {
-                    return Err(CanonicalizeError::TooDeep { offset: at });
-                }
-                at += 1;
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                at += 1;
-            }
-            b'-' | b'0'..=b'9' => {
-                let end = number_end(bytes, at);
-                let literal = &text[at..end];
-                number::check(literal).map_err(|fault| CanonicalizeError::Number {
-                    literal: shortened(literal),
-                    fault,
-                })?;
-                at = end;
-            }
-            _ => at += 1,
-        }
-    }
-    Ok(())
-}
-
-/// Index after the closing quote of the string that opens at `open`.
-fn string_end(bytes: &[u8], open: usize) -> usize {
-    let mut at = open + 1;
-    while let Some(rest) = bytes.get(at..) {
-        at += text::plain(rest);
-        match bytes.get(at) {
-            Some(b'"') => return at + 1,
-            Some(b'\\') => at += 2,
-            Some(_) => at += 1,
-            None => break,
-        }
-    }
-    at
-}
-
-/// Index after the number that begins at `start`.
-fn number_end(bytes: &[u8], start: usize) -> usize {
-    bytes[start..]
-        .iter()
-        .position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
-        .map_or(bytes.len(), |length| start + length)
-}
-
-/// At most 80 characters of a text, for messages.
-fn shortened(text: &str) -> String {
-    const CHARS_MAX: usize = 80;
-    if text.chars().nth(CHARS_MAX).is_none() {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(CHARS_MAX).collect();
-    short.push('…');
-    short
 }
 
 #[cfg(test)]

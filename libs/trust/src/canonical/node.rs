@@ -7,7 +7,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{CanonicalizeError, check, shortened};
+use super::error::CanonicalizeError;
+use super::scan::{check, shortened};
 
 /// A JSON value whose objects have no duplicate keys and whose numbers are doubles.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,6 @@
 //! Which numbers keep their value in the canonical form.
 
-use super::NumberFault;
+use super::error::NumberFault;
 
 /// Checks one JSON number.
 ///

@@ -3,7 +3,10 @@
 //! One pass without a tree. It may say no to a text that is canonical: whoever asks has the tree to
 //! fall back on.
 
-use super::{DEPTH_MAX, Node, number_end, text};
+use super::error::DEPTH_MAX;
+use super::node::Node;
+use super::scan::number_end;
+use super::text;
 
 /// True when the canonical form of the text is the text itself.
 ///
