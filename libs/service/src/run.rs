@@ -16,34 +16,14 @@ use crate::{admin, metrics, panic, telemetry};
 
 mod instance;
 mod invocation;
+mod service_info;
 
 use instance::unique_instance;
 use invocation::{Invocation, Mode};
+pub use service_info::ServiceInfo;
 
 /// Exit code for a configuration that cannot be used, and for wrong flags.
 const EXIT_CONFIGURATION: u8 = 2;
-
-/// What a service says about itself.
-#[derive(Debug, Clone, Copy)]
-pub struct ServiceInfo {
-    /// One lower-case word; names the environment variables and the binary `nixfleet-<name>`.
-    pub name: &'static str,
-    /// Version of the build, usually `env!("CARGO_PKG_VERSION")`.
-    pub version: &'static str,
-    /// One line for `--help`.
-    pub about: &'static str,
-}
-
-impl ServiceInfo {
-    /// Prefix of the environment variables: `NIXFLEET_<NAME>__`.
-    pub fn env_prefix(&self) -> String {
-        format!("{}__", self.env_stem())
-    }
-
-    fn env_stem(&self) -> String {
-        format!("NIXFLEET_{}", self.name.to_ascii_uppercase())
-    }
-}
 
 /// What the work of a service gets.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Command};
 
-use super::ServiceInfo;
+use super::service_info::ServiceInfo;
 use crate::config::Sources;
 
 /// What the flags ask for.
