@@ -3,13 +3,11 @@
 use deadpool_postgres::Transaction;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
-use serde::Serialize;
 
 use crate::cursor;
 use crate::error::{ApplyError, DbError};
 use crate::rows::{Applied, TurnRows};
 use crate::store::Store;
-use crate::text::encode_json;
 
 mod aside;
 mod columns;
@@ -110,16 +108,4 @@ impl Applied {
         self.rows += touched;
         self.orphans += (expected as u64).saturating_sub(touched);
     }
-}
-
-/// A value as stored in a `jsonb` column.
-pub(crate) fn record_json<T: Serialize>(record: &T) -> Result<String, ApplyError> {
-    serde_json::to_string(record)
-        .map(|json| encode_json(json).into_owned())
-        .map_err(ApplyError::Encode)
-}
-
-/// A sequence as a column holds it.
-pub(crate) fn column_seq(field: &'static str, value: u64) -> Result<i64, ApplyError> {
-    i64::try_from(value).map_err(|_| ApplyError::OutOfRange { field, value })
 }

@@ -4,7 +4,7 @@ use deadpool_postgres::{GenericClient, Transaction};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
-use crate::apply::{column_seq, record_json};
+use crate::column_value::{column_seq, record_json};
 use crate::error::{ApplyError, ReadError};
 use crate::sql::sql;
 use crate::store::Store;

@@ -17,6 +17,7 @@ pub mod rows;
 pub mod text;
 
 mod apply;
+mod column_value;
 mod copy;
 mod cursor;
 mod encoded;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadpool_postgres::Transaction;
 use nixfleet_proto::subject::Partition;
 
-use super::record_json;
 use super::records::StampColumns;
+use crate::column_value::record_json;
 use crate::error::ApplyError;
 use crate::json::Json;
 use crate::rows::{

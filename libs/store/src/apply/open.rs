@@ -5,7 +5,7 @@ use nixfleet_proto::HostRecord;
 use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::subject::Partition;
 
-use super::{column_seq, record_json};
+use crate::column_value::{column_seq, record_json};
 use crate::copy::copy;
 use crate::error::ApplyError;
 use crate::rows::{OpenedRollout, PinnedTerms};

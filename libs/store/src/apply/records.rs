@@ -9,7 +9,7 @@ use nixfleet_proto::{ClosureHash, Position, RolloutId};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::columns::HostColumns;
-use super::{column_seq, record_json};
+use crate::column_value::{column_seq, record_json};
 use crate::encoded::Encoded;
 use crate::error::ApplyError;
 use crate::json::Json;
