@@ -2,10 +2,11 @@
 
 pub mod artifacts;
 mod batch;
+mod column_value;
 pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use chrono::{Days, NaiveDate};
 use deadpool_postgres::{Client, GenericClient, Transaction};
@@ -18,6 +19,8 @@ use crate::store::Store;
 use crate::text::{decode, encode};
 
 pub use batch::{ArchiveBatch, ArchiveRow};
+
+use column_value::column_seq;
 
 /// A move of the archive's cursor of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +43,6 @@ pub struct ArchiveMark {
     /// When the stream was created.
     pub stream_created: Timestamp,
 }
-
-/// Days whose partition of `event_log` this process has seen.
-pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
 
 impl Store {
     /// How far a stream is archived; absent when nothing is.
@@ -194,10 +194,6 @@ fn corrupt(stream: &str, source: impl std::error::Error + Send + Sync + 'static)
         key: stream.to_owned(),
         source: Box::new(source),
     }
-}
-
-fn column_seq(field: &'static str, value: u64) -> Result<i64, ArchiveError> {
-    i64::try_from(value).map_err(|_| ArchiveError::OutOfRange { field, value })
 }
 
 async fn begin(client: &mut Client) -> Result<Transaction<'_>, DbError> {

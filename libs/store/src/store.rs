@@ -1,17 +1,21 @@
 //! The connection pool.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
 use tokio_postgres::config::Host;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::archive::KnownDays;
 use crate::config::{DatabaseConfig, SslMode};
 use crate::error::{ConnectError, DbError};
 use crate::tls;
+
+/// Days whose partition of `event_log` this process has seen.
+pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
 
 /// The database; cheap to clone, all clones share one pool.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use nixfleet_proto::{CheckpointRef, ManifestHash};
 
-use super::column_seq;
+use super::column_value::column_seq;
 use crate::error::{ArchiveError, DbError, ReadError};
 use crate::sql::sql;
 use crate::store::Store;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::NaiveDate;
 use nixfleet_proto::{Position, Timestamp};
 
-use super::column_seq;
+use super::column_value::column_seq;
 use crate::copy::CopyRows;
 use crate::error::ArchiveError;
 use crate::text::{column_time, encode, encode_json};

@@ -5,7 +5,6 @@ mod readers;
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
@@ -13,8 +12,8 @@ use nixfleet_proto::{CheckpointRef, InputMark, RolloutId, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use readers::Pages;
-pub use readers::{MessageReader, TableReader};
+pub use readers::{ArchivedMessage, MessageReader, MessageRow, TableReader, TableRow};
+use readers::{Pages, unsigned};
 
 use super::ArchiveMark;
 use crate::cursor;
@@ -57,39 +56,6 @@ pub struct ArchivedStream {
     pub mark: ArchiveMark,
     /// The streams that had the name, in the order in which they were archived; never empty.
     pub generations: Vec<Generation>,
-}
-
-/// One archived message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArchivedMessage {
-    /// Its sequence.
-    pub sequence: u64,
-    /// When the stream stored it, in microseconds.
-    pub ts: DateTime<Utc>,
-    /// Its rows by index.
-    pub rows: Vec<MessageRow>,
-}
-
-/// One row of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessageRow {
-    /// Place in the message; -1 for an output frame.
-    pub index: i32,
-    /// What it holds.
-    pub kind: String,
-    /// JSON text.
-    pub payload: String,
-    /// The outcomes of an output frame, as the JSON text of an array; absent when it has none.
-    pub outcomes: Option<String>,
-}
-
-/// One row of a domain table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableRow {
-    /// Its primary key.
-    pub key: Vec<String>,
-    /// The columns that follow from the log, as a JSON object.
-    pub columns: String,
 }
 
 /// A domain table and the part of it to read.
@@ -302,12 +268,4 @@ impl Audit<'_> {
         let count = |row: &Row| (row.get(0), u64::try_from(row.get::<_, i64>(1)).unwrap_or(0));
         Ok(rows.iter().map(count).collect())
     }
-}
-
-fn unsigned(stream: &str, value: i64) -> Result<u64, ReadError> {
-    u64::try_from(value).map_err(|fault| ReadError::Corrupt {
-        table: "event_log",
-        key: stream.to_owned(),
-        source: Box::new(fault),
-    })
 }

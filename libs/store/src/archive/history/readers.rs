@@ -2,14 +2,47 @@
 
 use std::collections::VecDeque;
 
+use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Portal, Row};
 
-use super::{ArchivedMessage, MessageRow, TableRow, unsigned};
 use crate::error::{DbError, ReadError};
 use crate::sql::Sql;
 use crate::text::{decode, decode_json};
+
+/// One archived message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedMessage {
+    /// Its sequence.
+    pub sequence: u64,
+    /// When the stream stored it, in microseconds.
+    pub ts: DateTime<Utc>,
+    /// Its rows by index.
+    pub rows: Vec<MessageRow>,
+}
+
+/// One row of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageRow {
+    /// Place in the message; -1 for an output frame.
+    pub index: i32,
+    /// What it holds.
+    pub kind: String,
+    /// JSON text.
+    pub payload: String,
+    /// The outcomes of an output frame, as the JSON text of an array; absent when it has none.
+    pub outcomes: Option<String>,
+}
+
+/// One row of a domain table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRow {
+    /// Its primary key.
+    pub key: Vec<String>,
+    /// The columns that follow from the log, as a JSON object.
+    pub columns: String,
+}
 
 /// Archived messages in order.
 pub struct MessageReader<'a> {
@@ -130,4 +163,13 @@ impl<'a> Pages<'a> {
     fn pop(&mut self) {
         self.page.pop_front();
     }
+}
+
+/// A count as the database holds it, of a stream's archive.
+pub(super) fn unsigned(stream: &str, value: i64) -> Result<u64, ReadError> {
+    u64::try_from(value).map_err(|fault| ReadError::Corrupt {
+        table: "event_log",
+        key: stream.to_owned(),
+        source: Box::new(fault),
+    })
 }
