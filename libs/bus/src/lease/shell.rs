@@ -1,6 +1,8 @@
 //! Leases as services see them; one task per service and process does the work.
 
 mod bucket;
+mod lease;
+mod membership;
 mod roll;
 mod steward;
 
@@ -9,10 +11,12 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::steward::{End, Request, Steward, Wires};
-use super::LeaseConfig;
+use self::lease::Request;
+use self::steward::{Steward, Wires};
 use crate::Bus;
 
+pub use self::lease::Lease;
+pub use self::membership::Membership;
 pub use self::roll::RecordView;
 
 /// The leases of one service, taken in the name of one instance. Clones are the same member.
@@ -66,100 +70,6 @@ impl Drop for StandBack<'_> {
             tracing::trace!(key = self.key, "the leases have ended");
         }
     }
-}
-
-/// A key that is held. Dropping it gives it back.
-pub struct Lease {
-    key: String,
-    /// Tells this holding of the key from earlier and later ones.
-    number: u64,
-    lost: CancellationToken,
-    recalled: CancellationToken,
-    done: CancellationToken,
-    requests: mpsc::UnboundedSender<Request>,
-}
-
-impl Lease {
-    /// The key.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// True until the lease is lost.
-    pub fn is_held(&self) -> bool {
-        !self.lost.is_cancelled()
-    }
-
-    /// Completes when the lease is lost: another holder was seen, or it could not be renewed in
-    /// time. Work under it must stop then.
-    pub async fn lost(&self) {
-        self.lost.cancelled().await;
-    }
-
-    /// The same as a token, for the parts of the work.
-    pub fn lost_token(&self) -> CancellationToken {
-        self.lost.clone()
-    }
-
-    /// Completes when the lease is asked back, because it is the share of another instance now or
-    /// the process stops. It is still held and renewed: work under it ends in good order, then the
-    /// lease is released. A lease that is lost counts as asked back.
-    pub async fn recalled(&self) {
-        tokio::select! {
-            () = self.recalled.cancelled() => {}
-            () = self.lost.cancelled() => {}
-        }
-    }
-
-    /// Names the epoch of the work under the lease, for people who look at the cluster.
-    pub fn set_epoch(&self, epoch: u64) {
-        let (key, number) = (self.key.clone(), self.number);
-        self.send(Request::Epoch { key, number, epoch });
-    }
-
-    /// Gives the key back, so that the next holder takes it at once.
-    pub async fn release(self) {
-        self.end(End::Done);
-        self.done.cancelled().await;
-    }
-
-    /// Gives the key back because the work under it failed here: other instances go first for some
-    /// time, longer after every failure in a row. Without others this instance may take it at once.
-    pub async fn give_up(self) {
-        self.end(End::Failed);
-        self.done.cancelled().await;
-    }
-
-    fn end(&self, end: End) {
-        let (key, number) = (self.key.clone(), self.number);
-        self.send(Request::Release { key, number, end });
-    }
-
-    fn send(&self, request: Request) {
-        if self.requests.send(request).is_err() {
-            tracing::trace!(key = self.key, "the leases have ended");
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // After a release this is about a holding that is no more.
-        self.end(End::Done);
-    }
-}
-
-/// Who joins which service.
-#[derive(Debug, Clone, Copy)]
-pub struct Membership<'a> {
-    /// The service.
-    pub service: &'a str,
-    /// Name of the instance, unique among the members.
-    pub instance: &'a str,
-    /// Everything the members share out, the same list for all of them.
-    pub keys: &'a [String],
-    /// Times.
-    pub config: LeaseConfig,
 }
 
 /// Starts the task behind the leases of a service.

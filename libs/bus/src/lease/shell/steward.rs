@@ -18,40 +18,12 @@ use super::super::core::{Answer, Command, Identity, LeaseCore, Signal};
 use super::super::record::Writer;
 use super::super::{Loss, Timing};
 use super::bucket::Bucket;
-use super::{Lease, Membership};
+use super::lease::{End, Lease, Request};
+use super::membership::Membership;
 use crate::Bus;
 
 /// Inputs taken before the core is asked again: a burst costs one look at the whole, not many.
 const BURST: usize = 256;
-
-/// What workers ask for. Each worker has one request about a key on its way at most, and one for
-/// its end, so the queue is bounded by their number.
-pub(super) enum Request {
-    Want {
-        key: String,
-        sender: oneshot::Sender<Lease>,
-    },
-    StandBack {
-        key: String,
-    },
-    Release {
-        key: String,
-        number: u64,
-        end: End,
-    },
-    Epoch {
-        key: String,
-        number: u64,
-        epoch: u64,
-    },
-}
-
-/// How work under a lease ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    Done,
-    Failed,
-}
 
 /// The workers of a key.
 #[derive(Default)]
