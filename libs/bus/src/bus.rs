@@ -1,4 +1,6 @@
-//! The connections of one process and what it reaches through them.
+//! The connections of one process, which everything it reaches over the bus shares.
+
+mod access;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,17 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::checkpoints::CheckpointStore;
 use crate::config::BusConfig;
 use crate::connect::{ConnectError, Connections};
 use crate::ids::MessageIds;
-use crate::input::{self, InputPublisher};
+use crate::input::InputQueues;
 use crate::layout::Standing;
-use crate::lease::{self, Leases, Membership};
-use crate::manifests::ManifestStore;
-use crate::output::OutputLog;
-use crate::reader::Reader;
-use crate::track::Gaps;
 
 /// Longest wait for publishers and leases at shutdown; above the append deadline, below the time a
 /// supervisor gives before it kills.
@@ -40,8 +36,8 @@ struct Inner {
     standing: Standing,
     tracker: TaskTracker,
     closing: CancellationToken,
-    /// The publishers of this process while somebody holds them.
-    input: Mutex<Weak<input::Shared>>,
+    /// Of the publishers of this process while somebody holds them.
+    input: Mutex<Weak<InputQueues>>,
     /// Services that are refused membership here, with the reason.
     refusals: Mutex<BTreeMap<String, String>>,
 }
@@ -115,56 +111,6 @@ impl Bus {
         }
     }
 
-    /// A reader whose first message is the one with `from_seq`; 0 and 1 both mean the first message
-    /// ever. Nothing is sent before the first batch is asked for.
-    pub fn reader(&self, stream: &str, from_seq: u64) -> Reader {
-        let gaps = if stream == self.names().manifest_stream() {
-            Gaps::Normal
-        } else {
-            Gaps::Never
-        };
-        Reader::new(self.clone(), stream.to_owned(), from_seq, gaps)
-    }
-
-    /// The input publishers of this process; they run while a clone of them is held.
-    pub fn input(&self) -> InputPublisher {
-        let mut running = self
-            .inner
-            .input
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let shared = running.upgrade().unwrap_or_else(|| {
-            let shared = Arc::new(input::Shared::start(self.clone(), &self.inner.closing));
-            *running = Arc::downgrade(&shared);
-            shared
-        });
-        InputPublisher::new(shared)
-    }
-
-    /// The output log of a partition.
-    pub fn output(&self, partition: Partition) -> OutputLog {
-        OutputLog::new(self.clone(), partition)
-    }
-
-    /// Artifacts and their announcements.
-    pub fn manifests(&self) -> ManifestStore {
-        ManifestStore::new(self.clone())
-    }
-
-    /// Checkpoints of partitions.
-    pub fn checkpoints(&self) -> CheckpointStore {
-        CheckpointStore::new(self.clone())
-    }
-
-    /// Makes this instance a member of a service that shares out keys. When `stop` is cancelled it
-    /// leaves at once, and every lease is asked back.
-    ///
-    /// # Panics
-    /// Outside a runtime: a task keeps the membership alive.
-    pub fn leases(&self, member: Membership<'_>, stop: &CancellationToken) -> Leases {
-        lease::join(self.clone(), member, stop.clone())
-    }
-
     /// Ends orderly: no new entries, everything accepted is answered, leases are given back,
     /// connections are flushed.
     pub async fn close(&self) {
@@ -191,6 +137,13 @@ impl Bus {
         // Every change is one insert or removal: a panic elsewhere leaves nothing half done.
         let refusals = &self.inner.refusals;
         refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queues of the input publishers while somebody holds them.
+    pub(crate) fn input_queues(&self) -> MutexGuard<'_, Weak<InputQueues>> {
+        // Every change is one assignment: a panic elsewhere leaves nothing half done.
+        let running = &self.inner.input;
+        running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -2,6 +2,7 @@
 
 mod lane;
 mod pace;
+mod queue;
 
 use std::sync::Arc;
 
@@ -9,91 +10,62 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, Position};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::Bus;
 use crate::fate::AppendError;
 use crate::framing::{FrameLimits, Run};
+
+pub(crate) use queue::InputQueues;
+
 use lane::Publisher;
 use pace::Enough;
+use queue::{Lane, Queued, Waiter};
+
+type Answer = oneshot::Receiver<Result<Position, AppendError>>;
 
 /// Appends entries; cheap to clone, all clones share the publishers of the process.
 #[derive(Clone)]
 pub struct InputPublisher {
-    shared: Arc<Shared>,
-}
-
-/// The publishers of all partitions.
-pub(crate) struct Shared {
     bus: Bus,
-    lanes: Vec<Lane>,
-    limits: FrameLimits,
-    enough: Arc<Enough>,
+    queues: Arc<InputQueues>,
 }
 
-/// The way to one partition's publisher.
-struct Lane {
-    queue: mpsc::Sender<Queued>,
-    /// One permit per entry, from acceptance to answer.
-    room: Arc<Semaphore>,
-}
-
-struct Queued {
-    subject: String,
-    run: Run,
-    waiter: Waiter,
-}
-
-/// Whoever waits for a run, to be told the position of its first entry.
-struct Waiter {
-    answer: oneshot::Sender<Result<Position, AppendError>>,
-    traceparent: Option<String>,
-    since: Instant,
-    room: OwnedSemaphorePermit,
-}
-
-type Answer = oneshot::Receiver<Result<Position, AppendError>>;
-
-impl Shared {
-    /// Starts one publisher per partition on the bus' task tracker.
-    pub(crate) fn start(bus: Bus, closing: &CancellationToken) -> Self {
-        let config = bus.config();
-        let limits = FrameLimits {
-            entries: config.frame_max_entries,
-            bytes: config.frame_max_bytes,
-        };
-        let capacity = config.input_queue_entries;
-        let enough = Arc::<Enough>::default();
-        let lanes = Partition::all(config.partitions)
-            .map(|partition| {
-                let (queue, queued) = mpsc::channel(capacity);
-                let publisher =
-                    Publisher::new(&bus, partition, queued, (limits, Arc::clone(&enough)));
-                bus.tracker().spawn(publisher.run(closing.clone()));
-                Lane {
-                    queue,
-                    room: Arc::new(Semaphore::new(capacity)),
-                }
-            })
-            .collect();
-        Self {
-            bus,
-            lanes,
-            limits,
-            enough,
-        }
+/// Starts one publisher per partition on the bus' task tracker.
+pub(crate) fn start(bus: &Bus) -> InputQueues {
+    let config = bus.config();
+    let limits = FrameLimits {
+        entries: config.frame_max_entries,
+        bytes: config.frame_max_bytes,
+    };
+    let capacity = config.input_queue_entries;
+    let enough = Arc::<Enough>::default();
+    let lanes = Partition::all(config.partitions)
+        .map(|partition| {
+            let (queue, queued) = mpsc::channel(capacity);
+            let publisher = Publisher::new(bus, partition, queued, (limits, Arc::clone(&enough)));
+            bus.tracker().spawn(publisher.run(bus.closing().clone()));
+            Lane {
+                queue,
+                room: Arc::new(Semaphore::new(capacity)),
+            }
+        })
+        .collect();
+    InputQueues {
+        lanes,
+        limits,
+        enough,
     }
 }
 
 impl InputPublisher {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) fn new(bus: Bus, queues: Arc<InputQueues>) -> Self {
+        Self { bus, queues }
     }
 
     /// So many clients append and wait for their answers, in all partitions together: the more, the
     /// larger become the frames of a partition under load.
     pub fn expect_clients(&self, clients: usize) {
-        self.shared.enough.expect(clients);
+        self.queues.enough.expect(clients);
     }
 
     /// Queues one entry; its position once it is durable. Nothing of the entry is kept but what is
@@ -149,7 +121,7 @@ impl InputPublisher {
                 Err(_) if !run.is_empty() => break,
                 Err(error) => return Err(error),
             };
-            if !run.is_empty() && !self.shared.limits.hold(&run, &single) {
+            if !run.is_empty() && !self.queues.limits.hold(&run, &single) {
                 break;
             }
             run.append(&single);
@@ -184,7 +156,7 @@ impl InputPublisher {
         entries: Vec<Entry>,
     ) -> Result<Vec<Position>, AppendError> {
         let lane = self.lane(partition)?;
-        let patience = self.shared.bus.config().append_deadline();
+        let patience = self.bus.config().append_deadline();
         let mut answers = Vec::with_capacity(entries.len());
         for entry in &entries {
             let room = tokio::time::timeout(patience, lane.room.clone().acquire_owned())
@@ -202,7 +174,7 @@ impl InputPublisher {
     }
 
     fn lane(&self, partition: Partition) -> Result<&Lane, AppendError> {
-        self.shared
+        self.queues
             .lanes
             .get(usize::from(partition.number()))
             .ok_or_else(|| AppendError::Unavailable(format!("there is no partition {partition}")))
@@ -212,7 +184,7 @@ impl InputPublisher {
     fn write(&self, entry: &Entry) -> Result<Run, AppendError> {
         let run = Run::of(entry)
             .map_err(|error| AppendError::Unavailable(format!("not serialisable: {error}")))?;
-        let (bytes, max) = (run.bytes(), self.shared.limits.entry_bytes());
+        let (bytes, max) = (run.bytes(), self.queues.limits.entry_bytes());
         if bytes >= max {
             return Err(AppendError::TooLarge { bytes, max });
         }
@@ -227,7 +199,7 @@ impl InputPublisher {
         run: Run,
         room: OwnedSemaphorePermit,
     ) -> Result<Answer, AppendError> {
-        let subject = self.shared.bus.names().input(partition, &first.body);
+        let subject = self.bus.names().input(partition, &first.body);
         let (answer, received) = oneshot::channel();
         let waiter = Waiter {
             answer,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::{Enough, PACE};
-use super::{Queued, Waiter};
+use super::queue::{Queued, Waiter};
 use crate::Bus;
 use crate::fate::{AppendError, Attempt, Refusal};
 use crate::framing::{Frame, FrameBuffer, FrameLimits};
