@@ -15,6 +15,8 @@ pub mod config;
 mod dispatch;
 mod health;
 mod heartbeat;
+mod heartbeat_schedule;
+mod incoming;
 pub mod input;
 pub mod outbox;
 pub mod probes;
@@ -30,13 +32,12 @@ use nixfleet_proto::{
 };
 
 pub use config::AgentConfig;
-pub use input::{
-    Answer, Command, Input, Note, ProbeReading, ReleaseFault, RollbackOutcome, SwitchOutcome,
-};
+pub use input::{Answer, Command, Input, Note, ReleaseFault, RollbackOutcome, SwitchOutcome};
+pub use probes::ProbeReading;
 pub use rollout::{Journal, LocalRollout, Work};
 
-use dispatch::Incoming;
-use heartbeat::Heartbeat;
+use heartbeat_schedule::Heartbeat;
+use incoming::Incoming;
 
 /// One agent.
 #[derive(Debug, Clone)]

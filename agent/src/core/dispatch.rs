@@ -6,6 +6,7 @@ use nixfleet_proto::host::NewHost;
 use nixfleet_proto::wire::{Dispatch, HostSnapshot};
 use nixfleet_proto::{ClosureHash, HostEventBody, HostRecord, HostState, RolloutId, Timestamp};
 
+use super::incoming::{Cause, Incoming, Stage};
 use super::{AgentCore, Command, LocalRollout, Note, ReleaseFault, Work};
 use crate::release::{Admitted, Asked, Refusal, SignedRelease};
 
@@ -13,56 +14,6 @@ use crate::release::{Admitted, Asked, Refusal, SignedRelease};
 const FETCHES_MAX: u32 = 10;
 /// Rollouts whose first delivery is remembered, to take each latency once.
 const HELD_MAX: usize = 32;
-
-/// A rollout whose manifest is being fetched or that waits for the host.
-#[derive(Debug, Clone)]
-pub(super) struct Incoming {
-    cause: Cause,
-    stage: Stage,
-    attempts: u32,
-}
-
-/// Why a manifest is wanted.
-#[derive(Debug, Clone)]
-enum Cause {
-    /// The control plane dispatched it.
-    Dispatch(Dispatch),
-    /// The control plane says the host is in the middle of it, and the agent does not remember.
-    Adopt(Box<HostSnapshot>),
-    /// The agent remembers an activation that did not take place.
-    SwitchAgain {
-        /// The target of the record.
-        target_closure: ClosureHash,
-    },
-}
-
-/// How far it is.
-#[derive(Debug, Clone)]
-enum Stage {
-    /// The fetch runs.
-    Fetching,
-    /// The fetch is tried again.
-    Again(Timestamp),
-    /// The host is busy with another rollout.
-    Waiting(Admitted),
-}
-
-impl Incoming {
-    pub(super) fn next_due(&self) -> Option<Timestamp> {
-        match self.stage {
-            Stage::Again(due) => Some(due),
-            Stage::Fetching | Stage::Waiting(_) => None,
-        }
-    }
-
-    fn target_closure(&self) -> &ClosureHash {
-        match &self.cause {
-            Cause::Dispatch(dispatch) => &dispatch.target_closure,
-            Cause::Adopt(snapshot) => &snapshot.target_closure,
-            Cause::SwitchAgain { target_closure } => target_closure,
-        }
-    }
-}
 
 impl AgentCore {
     pub(super) fn take_dispatch(&mut self, dispatch: Dispatch, now: Timestamp) {

@@ -11,38 +11,11 @@ use nixfleet_proto::{
     HostEvent, HostEventBody, HostState, Producer, RolloutId, RolloutState, Timestamp,
 };
 
+use super::heartbeat_schedule::Sent;
 use super::{AgentCore, Command, LocalRollout, Note, Work};
 
 /// Replies in a row that must disagree before the agent acts on it: one may have crossed an event.
 const DISAGREEMENTS: u32 = 2;
-
-/// The schedule of heartbeats.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Heartbeat {
-    due: Option<Timestamp>,
-    in_flight: Option<Sent>,
-    failures: u32,
-    answered_at: Option<Timestamp>,
-}
-
-/// What a heartbeat under way said.
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    names_closure: bool,
-}
-
-impl Heartbeat {
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        self.next_due().is_some_and(|due| due <= now)
-    }
-
-    pub(super) fn next_due(&self) -> Option<Timestamp> {
-        if self.in_flight.is_some() {
-            return None;
-        }
-        self.due
-    }
-}
 
 impl AgentCore {
     pub(super) fn send_heartbeat(&mut self, now: Timestamp) {

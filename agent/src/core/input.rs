@@ -1,12 +1,10 @@
 //! What goes into the core and what comes out of it.
 
-use nixfleet_proto::event::SubResult;
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatReply, HeartbeatRequest};
-use nixfleet_proto::{
-    ClosureHash, HostState, ProbeName, ProbeStatus, Rejection, RolloutId, Timestamp,
-};
+use nixfleet_proto::{ClosureHash, HostState, ProbeName, Rejection, RolloutId, Timestamp};
 
+use super::probes::ProbeReading;
 use super::rollout::Journal;
 use crate::release::SignedRelease;
 
@@ -147,17 +145,6 @@ pub enum RollbackOutcome {
         /// For people.
         message: String,
     },
-}
-
-/// What one run of a probe found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProbeReading {
-    /// Pass or fail; a probe that could not run failed.
-    pub status: ProbeStatus,
-    /// Why it failed.
-    pub failure_reason: Option<String>,
-    /// Controls of an evidence probe.
-    pub sub_results: Option<Vec<SubResult>>,
 }
 
 /// The answer to an event.

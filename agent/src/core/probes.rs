@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
+use nixfleet_proto::event::SubResult;
 use nixfleet_proto::host::{FailedControl, ProbeDeclaration};
 use nixfleet_proto::{HostEventBody, ProbeMode, ProbeName, ProbeStatus, Timestamp};
-
-use super::input::ProbeReading;
 
 /// Longest failure reason reported, in bytes.
 const REASON_BYTES_MAX: usize = 512;
@@ -50,6 +49,17 @@ struct Watch {
 struct Seen {
     status: ProbeStatus,
     failing: Vec<FailedControl>,
+}
+
+/// What one run of a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeReading {
+    /// Pass or fail; a probe that could not run failed.
+    pub status: ProbeStatus,
+    /// Why it failed.
+    pub failure_reason: Option<String>,
+    /// Controls of an evidence probe.
+    pub sub_results: Option<Vec<SubResult>>,
 }
 
 /// Which results are worth an event.
