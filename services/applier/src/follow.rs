@@ -15,9 +15,9 @@ use nixfleet_service::{CancellationToken, Health};
 use nixfleet_store::{ApplyError, ReadError as StoreReadError};
 use tokio::task::spawn_blocking;
 
+use crate::database::{floors, migrate};
 use crate::restore::restore;
 use crate::retry::Pauses;
-use crate::run::{floors, migrate};
 use crate::turn::{Prepared, Turns, decode};
 
 /// Rest after a turn that was not full and left nothing to read: the next one has more to write at once,

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use nixfleet_service::ServiceInfo;
 
 mod config;
+mod database;
 mod follow;
 mod liveness;
 mod partition;

@@ -6,9 +6,10 @@ use anyhow::Context as _;
 use nixfleet_bus::{Bus, Floors, Membership};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_service::{CancellationToken, Context, Health};
-use nixfleet_store::{ReadError, Store};
+use nixfleet_store::Store;
 
 use crate::config::Config;
+use crate::database::{floors, migrate};
 use crate::retry::Pauses;
 use crate::turn::Turns;
 use crate::{liveness, partition};
@@ -116,29 +117,7 @@ async fn prepare_database(ctx: &Context<Config>, store: &Store) -> anyhow::Resul
     }
 }
 
-/// Brings the schema up again while running.
-///
-/// # Errors
-/// When the database fails.
-pub async fn migrate(store: &Store) -> anyhow::Result<()> {
-    let report = store.migrate().await.context("migrating the database")?;
-    if !report.applied.is_empty() {
-        tracing::warn!(applied = ?report.applied, "the schema was created again");
-    }
-    Ok(())
-}
-
-/// The positions the tables remember, so that lost streams are created above them.
-///
-/// # Errors
-/// When the database fails.
-pub async fn floors(store: &Store, names: &Names) -> Result<Floors, ReadError> {
-    let floors = Floors::of_cursors(names, &store.cursors().await?);
-    let archived = store.archive_cursors().await?.into_iter();
-    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
-}
-
-/// The same while running, for streams that are gone. Nobody works without leases, which are gone
+/// The positions the tables remember, for streams that are gone while the process runs. Nobody works without leases, which are gone
 /// with them, so a schema that is gone as well is made here.
 async fn remembered(store: &Store, names: &Names) -> anyhow::Result<Floors> {
     if let Err(error) = store.schema_ready().await {

@@ -1,0 +1,28 @@
+//! The schema of the database, and what its tables remember of the streams.
+
+use anyhow::Context as _;
+use nixfleet_bus::Floors;
+use nixfleet_proto::subject::Names;
+use nixfleet_store::{ReadError, Store};
+
+/// Brings the schema up again while running.
+///
+/// # Errors
+/// When the database fails.
+pub async fn migrate(store: &Store) -> anyhow::Result<()> {
+    let report = store.migrate().await.context("migrating the database")?;
+    if !report.applied.is_empty() {
+        tracing::warn!(applied = ?report.applied, "the schema was created again");
+    }
+    Ok(())
+}
+
+/// The positions the tables remember, so that lost streams are created above them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn floors(store: &Store, names: &Names) -> Result<Floors, ReadError> {
+    let floors = Floors::of_cursors(names, &store.cursors().await?);
+    let archived = store.archive_cursors().await?.into_iter();
+    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
+}
