@@ -4,7 +4,7 @@
 use anyhow::{Context as _, anyhow};
 use nixfleet_proto::subject::Partition;
 
-use crate::run::Shared;
+use crate::shared::Shared;
 
 /// Archives the oldest announced checkpoint that the stream from `first` on continues. Without any the
 /// archive begins with what the stream holds.

@@ -11,9 +11,10 @@ use nixfleet_store::ArchiveError;
 use crate::artifacts::Artifacts;
 use crate::base::archive_base;
 use crate::chunk::{BATCH_BYTES, chunks};
+use crate::layout::{RETRY_AFTER, prepare};
 use crate::report;
 use crate::resume::resume;
-use crate::run::{RETRY_AFTER, Shared, prepare};
+use crate::shared::Shared;
 use crate::stream::{Content, Stream};
 use crate::turn::Archive;
 

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::join_all;
-use nixfleet_bus::{Bus, Floors, Leases, Membership};
-use nixfleet_service::{CancellationToken, Context, Health};
+use nixfleet_bus::{Bus, Leases, Membership};
+use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::follow::follow;
+use crate::layout::{keep_layout, prepare};
 use crate::report;
+use crate::shared::Shared;
 use crate::stream::{Unit, units};
 use crate::trim::trim;
 
@@ -21,20 +23,6 @@ use crate::trim::trim;
 const SERVICE: &str = "eventlog";
 /// How often bus and database are asked for their state.
 const CHECK: Duration = Duration::from_secs(2);
-/// Pause before something that failed is tried again.
-pub const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// What every task needs.
-pub struct Shared {
-    /// Of the program.
-    pub config: Arc<Config>,
-    /// Where streams are read.
-    pub bus: Bus,
-    /// Where they are archived.
-    pub store: Store,
-    /// Where it is said how that goes.
-    pub health: Health,
-}
 
 /// Runs the archive.
 ///
@@ -87,50 +75,6 @@ async fn work(shared: &Arc<Shared>, context: &Context<Config>) -> anyhow::Result
         .map(|unit| hold(shared, &leases, unit, shutdown));
     join_all(holds).await;
     Ok(())
-}
-
-/// Waits for the tables, then makes sure of the streams.
-pub async fn prepare(shared: &Shared) -> anyhow::Result<()> {
-    let floors = loop {
-        match floors(shared).await {
-            Ok(floors) => break floors,
-            Err(error) if error.retryable() || error.schema_missing() => {
-                tracing::info!(%error, "waiting for the database");
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            Err(error) => return Err(error).context("reading the cursors"),
-        }
-    };
-    shared
-        .bus
-        .ensure_layout(&floors)
-        .await
-        .context("checking the streams")
-}
-
-/// Everything the database remembers of the streams.
-async fn floors(shared: &Shared) -> Result<Floors, nixfleet_store::ReadError> {
-    shared.store.schema_ready().await?;
-    let names = shared.bus.names();
-    let floors = Floors::of_cursors(names, &shared.store.cursors().await?);
-    let archived = shared.store.archive_cursors().await?.into_iter();
-    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
-}
-
-/// Brings back streams that are gone, for as long as the process works.
-fn keep_layout(shared: &Arc<Shared>, context: &Context<Config>) {
-    let reading = Arc::clone(shared);
-    let remembered = move || {
-        let shared = Arc::clone(&reading);
-        async move {
-            let floors = floors(&shared).await;
-            floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
-        }
-    };
-    let keep = shared.bus.keep_layout(remembered, context.shutdown.clone());
-    context.tasks.spawn("layout", async {
-        keep.await.context("keeping the streams")
-    });
 }
 
 /// States whether bus and database are there, for ever.

@@ -12,7 +12,7 @@ use nixfleet_service::CancellationToken;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::report;
-use crate::run::Shared;
+use crate::shared::Shared;
 
 /// The logs of one partition.
 struct Trimmer {
