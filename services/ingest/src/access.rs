@@ -19,14 +19,13 @@ use tracing::{Instrument as _, Span};
 
 use crate::answers;
 use crate::clients::Client;
-use crate::connections::Peer;
+use crate::clock::now;
 use crate::error::{ApiError, Refusal};
 use crate::identity::{Identity, Role};
+use crate::paths::DISPATCH_ROUTE;
+use crate::peer::Peer;
 use crate::protocol;
-use crate::state::{App, now};
-
-/// The long-poll, which holds a request open for a minute.
-pub const DISPATCH_ROUTE: &str = "/v1/agent/dispatch";
+use crate::state::App;
 
 /// The middleware of the router: a handler finds its client in the extensions of the request.
 pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {

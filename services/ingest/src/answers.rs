@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use metrics::{Counter, Histogram};
 
-use crate::access::DISPATCH_ROUTE;
+use crate::paths::DISPATCH_ROUTE;
 
 /// Counts an answer of any route.
 pub fn count(route: &str, status: StatusCode, elapsed: Duration) {

@@ -16,22 +16,12 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::clients::{Client, Clients, Seat};
+use crate::clients::{Clients, Seat};
 use crate::config::Config;
 use crate::gateway::{Answering, Gateway};
-use crate::identity::{Identity, IdentityError};
+use crate::identity::Identity;
 use crate::patience::{Asked, Patience, Patient};
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone)]
-pub enum Peer {
-    /// No certificate was presented.
-    Anonymous,
-    /// A verified certificate that names nobody.
-    Unusable(IdentityError),
-    /// A verified certificate, and what the connections of its owner share.
-    Known(Arc<Identity>, Arc<Client>),
-}
+use crate::peer::Peer;
 
 /// Accepts TLS connections within bounds, and reads the peer's certificate once per connection.
 #[derive(Clone)]

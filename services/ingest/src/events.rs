@@ -15,9 +15,10 @@ use serde_json::value::RawValue;
 
 use crate::body::{JsonBody, parse_event};
 use crate::bounds::check_event;
+use crate::clock::now;
 use crate::error::{ApiError, Document};
 use crate::identity::Identity;
-use crate::state::{App, not_appended, now};
+use crate::state::{App, not_appended};
 
 /// What a client sent.
 #[derive(Debug)]

@@ -17,10 +17,11 @@ use tower::Service;
 
 use crate::access::{Visit, require};
 use crate::answers::Answers;
-use crate::connections::Peer;
 use crate::events;
 use crate::identity::Role;
-use crate::routes::{self, EVENTS_ROUTE};
+use crate::paths::EVENTS_ROUTE;
+use crate::peer::Peer;
+use crate::routes;
 use crate::state::App;
 
 /// Answers events of agents by itself, and everything else by a [`Router`]. A router boxes a request

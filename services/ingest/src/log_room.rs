@@ -2,17 +2,16 @@
 //! on, and so that what is admitted can be folded.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
-use nixfleet_bus::{LogFill, check_room};
+use nixfleet_bus::{Bus, LogFill, check_room};
 use nixfleet_proto::InputMark;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::CancellationToken;
 
 use crate::error::ApiError;
-use crate::state::App;
 
 /// How often the logs are looked at while there is much room.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -104,10 +103,10 @@ impl LogRoom {
 }
 
 /// Looks at all logs until stopped. What does not answer keeps the last word.
-pub async fn follow(app: Arc<App>, stop: CancellationToken) {
+pub async fn follow(bus: &Bus, room: &LogRoom, stop: CancellationToken) {
     loop {
-        let partitions = Partition::all(app.bus.partitions());
-        let looks = stream::iter(partitions.map(|partition| look(&app, partition)));
+        let partitions = Partition::all(bus.partitions());
+        let looks = stream::iter(partitions.map(|partition| look(bus, room, partition)));
         let fullest = looks
             .buffer_unordered(AT_ONCE)
             .fold(0, async |fullest: u64, percent| fullest.max(percent))
@@ -125,10 +124,10 @@ pub async fn follow(app: Arc<App>, stop: CancellationToken) {
 }
 
 /// Looks at the logs of a partition; gives how full the fuller one is, in percent.
-async fn look(app: &App, partition: Partition) -> u64 {
-    let names = app.bus.names();
-    let input = app.bus.log_fill_now(&names.input_stream(partition)).await;
-    let output = app.bus.log_fill_now(&names.output_stream(partition)).await;
+async fn look(bus: &Bus, room: &LogRoom, partition: Partition) -> u64 {
+    let names = bus.names();
+    let input = bus.log_fill_now(&names.input_stream(partition)).await;
+    let output = bus.log_fill_now(&names.output_stream(partition)).await;
     let (input, output) = match (input, output) {
         (Ok(input), Ok(output)) => (input, output),
         (Err(reason), _) | (_, Err(reason)) => {
@@ -136,7 +135,7 @@ async fn look(app: &App, partition: Partition) -> u64 {
             return 0;
         }
     };
-    app.log_room.look(partition, (&input, &output));
+    room.look(partition, (&input, &output));
     input.percent().max(output.percent())
 }
 

@@ -15,9 +15,10 @@ use nixfleet_trust::{
 };
 use serde::Serialize;
 
+use crate::clock::now;
 use crate::error::ApiError;
 use crate::releases::{Artifact, Artifacts, Current, LoadError};
-use crate::state::{App, now};
+use crate::state::App;
 
 /// Attempts when other releases are announced at the same moment.
 const ATTEMPTS: u32 = 3;

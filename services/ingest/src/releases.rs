@@ -23,8 +23,8 @@ use nixfleet_trust::{
     Freshness, ReleaseBundle, ReleaseError, Signed, TrustFile, verify_manifest, verify_release,
 };
 
+use crate::clock::now;
 use crate::error::ApiError;
-use crate::state::now;
 
 pub use current::{Artifact, Artifacts, Current};
 

@@ -12,10 +12,10 @@ use nixfleet_proto::fleet::Revocations;
 use nixfleet_service::{CancellationToken, Health};
 use nixfleet_trust::{Freshness, TrustFile, verify};
 
+use crate::clock::now;
 use crate::config::TrustConfig;
 use crate::error::ApiError;
 use crate::identity::Identity;
-use crate::state::now;
 
 /// Name of the part in health reports.
 pub const PART: &str = "revocations";

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::Path;
-use axum::extract::rejection::PathRejection;
 use axum::{Router, middleware};
 use http::{Method, StatusCode, Uri};
-use nixfleet_proto::RolloutId;
 
 use crate::access::guard;
 use crate::error::ApiError;
@@ -18,11 +15,9 @@ mod cluster;
 mod commands;
 mod hosts;
 mod overview;
+mod parameters;
 mod releases;
 mod rollouts;
-
-/// Path of events, which the gateway answers before its router is asked.
-pub const EVENTS_ROUTE: &str = "/v1/agent/events";
 
 /// Everything else behind [`guard`], unknown paths included: strangers learn nothing.
 pub fn router(app: Arc<App>) -> Router {
@@ -57,35 +52,4 @@ async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
         "method-not-allowed",
         format!("{path} does not take {method}"),
     )
-}
-
-/// A rollout id of a path.
-///
-/// # Errors
-/// 400.
-fn rollout_id(id: Result<Path<String>, PathRejection>) -> Result<RolloutId, ApiError> {
-    let illegal = |message: String| ApiError::field("invalid-rollout-id", "rolloutId", message);
-    let Path(id) = id.map_err(|error| illegal(error.to_string()))?;
-    RolloutId::parse_strict(&id).map_err(|error| illegal(error.to_string()))
-}
-
-/// Most rows of one answer: some megabytes of JSON, a second of the database.
-const MAX_PAGE: u32 = 10_000;
-/// Rows of one answer when nothing is asked for.
-const DEFAULT_PAGE: u32 = 1_000;
-
-/// Rows of a page; above the maximum means the maximum.
-///
-/// # Errors
-/// 400 for a page of nothing.
-fn page_limit(limit: Option<u32>) -> Result<u32, ApiError> {
-    match limit {
-        Some(0) => Err(ApiError::field(
-            "invalid-parameter",
-            "limit",
-            "must be at least 1",
-        )),
-        Some(limit) => Ok(limit.min(MAX_PAGE)),
-        None => Ok(DEFAULT_PAGE),
-    }
 }

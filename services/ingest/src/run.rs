@@ -109,9 +109,9 @@ fn spawn_followers(
         rollouts.await;
         Ok(())
     });
-    let room = log_room::follow(Arc::clone(app), stop.clone());
-    tasks.spawn("log room", async {
-        room.await;
+    let (watched, stopping) = (Arc::clone(app), stop.clone());
+    tasks.spawn("log room", async move {
+        log_room::follow(&watched.bus, &watched.log_room, stopping).await;
         Ok(())
     });
     let health = follow::health(Arc::clone(app), context.health.clone(), stop.clone());

@@ -7,12 +7,13 @@ use axum::extract::Request;
 use futures::TryFutureExt as _;
 use nixfleet_bus::{AppendError, Bus, InputPublisher};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{ChannelName, Entry, EntryBody, Position, Timestamp};
+use nixfleet_proto::{ChannelName, Entry, EntryBody, Position};
 use nixfleet_service::CancellationToken;
 use nixfleet_store::Store;
 use tokio::sync::Semaphore;
 
 use crate::body::{BodyLimit, JsonBody};
+use crate::clock::now;
 use crate::config::Config;
 use crate::dispatches::Dispatches;
 use crate::error::ApiError;
@@ -119,9 +120,4 @@ pub fn not_appended(error: &AppendError) -> ApiError {
             error.to_string(),
         ),
     }
-}
-
-/// The clock of the gateway: the one place where entries get their time.
-pub fn now() -> Timestamp {
-    chrono::Utc::now()
 }

@@ -14,14 +14,15 @@ use nixfleet_proto::wire::{Dispatch, HeartbeatRequest, OwnerHeartbeat, REPLAY_HE
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::access::{Agent, DISPATCH_ROUTE};
+use crate::access::Agent;
 use crate::board::QueuedDispatch;
 use crate::body::parse;
 use crate::bounds::{check_text, check_time};
+use crate::clock::now;
 use crate::error::ApiError;
 use crate::events::{require_own_host, require_strict_id};
-use crate::routes::EVENTS_ROUTE;
-use crate::state::{App, now};
+use crate::paths::{DISPATCH_ROUTE, EVENTS_ROUTE};
+use crate::state::App;
 
 /// Largest closure name in a heartbeat.
 const MAX_CLOSURE_BYTES: usize = 1024;

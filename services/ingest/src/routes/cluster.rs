@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout_at};
 
 use self::view::{Archive, Cluster, Log, Roll};
 use crate::access::operators_only;
+use crate::clock::now;
 use crate::error::ApiError;
-use crate::state::{App, now};
+use crate::state::App;
 
 /// Reads of the bus under way at once: a fleet of many partitions must not crowd out its entries.
 const READS_AT_ONCE: usize = 16;

@@ -13,7 +13,7 @@ use nixfleet_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::rollout_id;
+use super::parameters::rollout_id;
 use crate::access::operators_only;
 use crate::body::parse;
 use crate::bounds::check_text;

@@ -17,11 +17,12 @@ use nixfleet_proto::{
 use nixfleet_store::{HostDetail, HostKey, HostView, RolloutView};
 use serde::{Deserialize, Serialize};
 
-use super::page_limit;
+use super::parameters::page_limit;
 use crate::access::operators_only;
+use crate::clock::now;
 use crate::error::ApiError;
 use crate::releases::Current;
-use crate::state::{App, now};
+use crate::state::App;
 
 /// The routes, for operator certificates only.
 pub fn routes() -> Router<Arc<App>> {

@@ -17,12 +17,13 @@ use nixfleet_proto::{
 use nixfleet_store::RolloutFilter;
 use serde::Serialize;
 
-use super::MAX_PAGE;
+use super::parameters::MAX_PAGE;
 use crate::access::operators_only;
+use crate::clock::now;
 use crate::error::ApiError;
 use crate::identity::Identity;
 use crate::releases::Current;
-use crate::state::{App, now};
+use crate::state::App;
 
 /// The routes: `whoami` for every known client, the others for operator certificates only.
 pub fn routes() -> Router<Arc<App>> {

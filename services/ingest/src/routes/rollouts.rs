@@ -15,7 +15,7 @@ use nixfleet_proto::{
 use nixfleet_store::{HostView, RolloutFilter, RolloutView};
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_PAGE, page_limit, rollout_id};
+use super::parameters::{MAX_PAGE, page_limit, rollout_id};
 use crate::access::operators_only;
 use crate::error::ApiError;
 use crate::state::App;

@@ -1,0 +1,8 @@
+//! The clock of the gateway.
+
+use nixfleet_proto::Timestamp;
+
+/// The time now: the one place where entries get theirs.
+pub fn now() -> Timestamp {
+    chrono::Utc::now()
+}
