@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use nixfleet_trust::{ReleaseBundle, Signed, bundle};
 use tokio::io::AsyncReadExt as _;
 
-use super::{SourceError, bundle_of, rollouts_of};
+use super::error::SourceError;
+use super::manifests::{bundle_of, rollouts_of};
 
 /// Reads a directory anew at every poll.
 pub struct Directory {

@@ -8,7 +8,8 @@ use nixfleet_trust::{ReleaseBundle, Signed, bundle};
 use reqwest::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, Response, StatusCode};
 
-use super::{SourceError, bundle_of, rollouts_of};
+use super::error::SourceError;
+use super::manifests::{bundle_of, rollouts_of};
 use crate::config::SourceConfig;
 
 /// An HTTP server, asked whether the fleet changed.
