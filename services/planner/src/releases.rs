@@ -5,50 +5,30 @@
 //! one before it, so a poll and a push through the gateway cannot cross.
 
 mod announced;
+mod known;
 mod poll;
+mod refusals;
 mod restore;
+mod trust;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::Bus;
-use nixfleet_proto::{RolloutId, Timestamp};
+use nixfleet_proto::RolloutId;
 use nixfleet_service::CancellationToken;
-use nixfleet_trust::{AcceptedRelease, TrustFile};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::measure;
 use crate::source::Source;
 
 pub use restore::restore;
 
-/// The announced release, as far as this process believes it.
-#[derive(Debug, Clone, Default)]
-pub struct Known {
-    /// The last one that was verified.
-    pub current: Option<Arc<Current>>,
-    /// Sequence of an announcement after it that was refused here.
-    pub refused_seq: Option<u64>,
-}
-
-/// A verified announcement.
-#[derive(Debug)]
-pub struct Current {
-    /// Its sequence.
-    pub seq: u64,
-    /// What admission compares the next release with.
-    pub accepted: AcceptedRelease,
-    /// What plans read.
-    pub release: nixfleet_plan::Release,
-}
-
-/// Rollouts whose refs must not come back.
-pub type Superseded = Arc<BTreeSet<RolloutId>>;
+use known::{Current, Known, Superseded};
+use trust::Trust;
 
 /// The release tasks of one term.
 pub struct Releases {
@@ -135,52 +115,4 @@ fn spawn(
             () = work => {}
         }
     });
-}
-
-/// Whom to believe.
-#[derive(Debug, Clone)]
-struct Trust {
-    file: PathBuf,
-    /// Oldest release a poll accepts.
-    window: Duration,
-}
-
-impl Trust {
-    async fn read(&self) -> anyhow::Result<TrustFile> {
-        let path = self.file.display();
-        let bytes = tokio::fs::read(&self.file).await;
-        let bytes = bytes.with_context(|| format!("reading {path}"))?;
-        TrustFile::parse(&bytes).with_context(|| format!("parsing {path}"))
-    }
-}
-
-/// Says a refusal once, and again only when it changes.
-#[derive(Debug, Default)]
-struct Refusals {
-    last: Option<String>,
-}
-
-impl Refusals {
-    fn say(&mut self, what: &str, faults: &[String], text: String) {
-        let said = format!("{what}: {text}");
-        if self.last.as_ref() == Some(&said) {
-            return;
-        }
-        measure::refused(faults);
-        tracing::warn!(
-            ?faults,
-            reason = text,
-            "{what} is refused, the last good one stays"
-        );
-        self.last = Some(said);
-    }
-
-    fn forget(&mut self) {
-        self.last = None;
-    }
-}
-
-/// The planner's clock.
-fn now() -> Timestamp {
-    chrono::Utc::now()
 }

@@ -9,7 +9,9 @@ use nixfleet_proto::fleet::ReleaseAnnouncement;
 use nixfleet_trust::{AcceptedRelease, Release, ReleaseBundle, ReleaseError, verify_release};
 use tokio::sync::watch;
 
-use super::{Current, Known, Refusals, Trust, now};
+use super::known::{Current, Known};
+use super::refusals::Refusals;
+use super::trust::{Trust, now};
 
 /// Pause before an announcement is tried again when something did not answer.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);

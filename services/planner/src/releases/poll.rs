@@ -11,7 +11,9 @@ use nixfleet_trust::{
 };
 use tokio::sync::watch;
 
-use super::{Known, Refusals, Superseded, Trust, now};
+use super::known::{Known, Superseded};
+use super::refusals::Refusals;
+use super::trust::{Trust, now};
 use crate::config::SourceConfig;
 use crate::measure;
 use crate::source::{Source, SourceError};
