@@ -37,4 +37,15 @@ impl Ended {
     pub fn failed(error: impl Into<anyhow::Error>) -> Self {
         Self::Failed(error.into())
     }
+
+    /// Says where a contradiction was found.
+    pub(crate) fn context_if_halted(
+        self,
+        doing: impl std::fmt::Display + Send + Sync + 'static,
+    ) -> Self {
+        match self {
+            Self::Halted(error) => Self::Halted(error.context(doing)),
+            ended @ (Self::Released | Self::Fenced | Self::Failed(_)) => ended,
+        }
+    }
 }

@@ -6,78 +6,28 @@
 mod barrier;
 mod base;
 mod hydration;
+mod need;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use nixfleet_bus::{LastFrame, Message, PublishError};
+use nixfleet_bus::LastFrame;
 use nixfleet_checkpoint::Checkpoint;
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
-use nixfleet_proto::{
-    CheckpointRef, Checkpoints, InputMark, ManifestHash, OutputFrame, Position, mutant,
-};
+use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_proto::{Checkpoints, InputMark, Position, mutant};
 
 use crate::checkpointing::LogsCreated;
 use crate::ended::Ended;
 use crate::folder::Start;
 use crate::guard::{self, Logs};
-use crate::pins::{Fetched, Pins};
+use crate::pins::Pins;
 
 use barrier::{Barrier, Outset};
 use base::{Announcement, Base, Candidates, Source};
 use hydration::{Hydrated, Hydration};
 
-/// What a takeover waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Need {
-    /// The cursor of the partition's rows.
-    Cursor,
-    /// The last output frame, read through the leader.
-    LastFrame,
-    /// The output frame at this sequence, which announces a checkpoint.
-    Announcement(u64),
-    /// This checkpoint.
-    Checkpoint(CheckpointRef),
-    /// Both logs, read through the leader, with the input's message ids at these sequences.
-    Logs(BTreeSet<u64>),
-    /// The fate of this frame, published behind this output sequence or not at all.
-    Barrier {
-        /// The frame.
-        frame: Box<OutputFrame>,
-        /// The sequence it must follow.
-        expected: u64,
-    },
-    /// All rows of the partition, of one instant.
-    Snapshot,
-    /// What this manifest pins.
-    Manifest(ManifestHash),
-    /// The output messages of these sequences, or the first few of them.
-    Frames {
-        /// The first.
-        from: u64,
-        /// The last.
-        to: u64,
-    },
-    /// Nothing: [`Takeover::finish`].
-    Nothing,
-}
-
-/// What was asked for, in the same order as [`Need`].
-#[derive(Debug)]
-#[expect(missing_docs, reason = "the needs say what is what")]
-pub enum Answer {
-    Cursor(Option<Cursor>),
-    LastFrame(Option<LastFrame>),
-    Announcement(Option<OutputFrame>),
-    Checkpoint(Result<Box<Checkpoint>, String>),
-    Logs(Logs),
-    Barrier(Result<u64, PublishError>),
-    Snapshot(PartitionSnapshot),
-    Manifest(Fetched),
-    Frames(Vec<Message>),
-}
+pub use need::{Answer, Need};
 
 /// A partition that is owned and hydrated.
 #[derive(Debug)]

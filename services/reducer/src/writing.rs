@@ -12,8 +12,8 @@ use crate::item::Item;
 
 use outcomes::Outcomes;
 
-/// Bytes of a frame besides its outcomes, generously.
-pub(crate) const FRAME_OVERHEAD_BYTES: usize = 1_024;
+pub(crate) use outcomes::FRAME_OVERHEAD_BYTES;
+
 /// A run ends when what was written for it takes so many times what its frame may hold: outcomes that
 /// were written again stand there twice.
 const WRITTEN_MAX: usize = 4;

@@ -1,6 +1,6 @@
 //! The frame that shuts older owners out, and what it takes to write it.
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use nixfleet_bus::{LastFrame, PublishError};
 use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::{InputMark, OutputFrame, mutant};
@@ -148,22 +148,7 @@ impl Barrier {
             let fault = anyhow!("the rows or the logs were exchanged during the takeover");
             return Err(Ended::Failed(fault));
         }
-        Hydration::new(source, origin, passed.output_from).context_if_halted("reading the rows")
-    }
-}
-
-/// Says where a contradiction was found.
-pub(super) trait ContextIfHalted<T> {
-    fn context_if_halted(self, doing: &str) -> Result<T, Ended>;
-}
-
-impl<T> ContextIfHalted<T> for Result<T, Ended> {
-    fn context_if_halted(self, doing: &str) -> Result<T, Ended> {
-        match self {
-            Err(Ended::Halted(error)) => Err(error)
-                .with_context(|| doing.to_owned())
-                .map_err(Ended::Halted),
-            other => other,
-        }
+        Hydration::new(source, origin, passed.output_from)
+            .map_err(|ended| ended.context_if_halted("reading the rows"))
     }
 }

@@ -8,9 +8,8 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Origin, PartitionSnapshot};
 use nixfleet_proto::{Checkpoints, ManifestHash, OutputFrame, Verdict};
 
-use super::barrier::ContextIfHalted as _;
 use super::base::Source;
-use super::{Answer, Need};
+use super::need::{Answer, Need};
 use crate::ended::Ended;
 use crate::pins::Pins;
 
@@ -145,7 +144,7 @@ impl Hydration {
                 break;
             };
             self.absorb(&frame)
-                .context_if_halted(&format!("absorbing frame {seq}"))?;
+                .map_err(|ended| ended.context_if_halted(format!("absorbing frame {seq}")))?;
         }
         Ok(())
     }

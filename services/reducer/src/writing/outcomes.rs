@@ -9,8 +9,10 @@ use foldhash::fast::FixedState;
 use nixfleet_core::partition;
 use nixfleet_proto::{HostRecord, Hostname, Outcome, OutputFrame, RolloutId};
 
+/// Bytes of a frame besides its outcomes, generously.
+pub(crate) const FRAME_OVERHEAD_BYTES: usize = 1_024;
 /// Room for what a frame has before its outcomes, which is known last.
-const HEAD_BYTES: usize = super::FRAME_OVERHEAD_BYTES;
+const HEAD_BYTES: usize = FRAME_OVERHEAD_BYTES;
 
 /// Outcomes of a frame.
 #[derive(Debug)]
