@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use bytes::Bytes;
 use nixfleet_bus::ManifestStore;
 use nixfleet_proto::ManifestHash;
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::{Ended, Fetched};
 use nixfleet_service::CancellationToken;
-use nixfleet_trust::{PinError, Unpinned};
 
 mod ahead;
+mod pinned;
 mod queue;
 
 use ahead::Ahead;
+use pinned::read;
 
 /// Access to what manifests pin, for all partitions of a process; cheap to clone.
 ///
@@ -53,44 +52,4 @@ impl Artifacts {
             None => read(&self.store, hash).await,
         }
     }
-}
-
-async fn read(store: &ManifestStore, hash: &ManifestHash) -> Result<Fetched, Ended> {
-    let Some(manifest) = bytes(store, hash).await? else {
-        return Ok(Fetched::Missing(hash.clone()));
-    };
-    let name = hash.clone();
-    let unpinned = match computed(move || Unpinned::read(&manifest, &name)).await? {
-        Ok(unpinned) => unpinned,
-        Err(error) => return Ok(useless(hash, &error)),
-    };
-    let Some(fleet) = bytes(store, unpinned.fleet_hash()).await? else {
-        return Ok(Fetched::Missing(unpinned.fleet_hash().clone()));
-    };
-    Ok(match computed(move || unpinned.pin(&fleet)).await? {
-        Ok(manifest) => Fetched::Pins(manifest),
-        Err(error) => useless(hash, &error),
-    })
-}
-
-/// The artifacts of a million hosts take seconds to parse.
-async fn computed<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Ended> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.context("pinning a manifest").map_err(Ended::Failed)
-}
-
-async fn bytes(store: &ManifestStore, hash: &ManifestHash) -> Result<Option<Bytes>, Ended> {
-    store
-        .get(hash)
-        .await
-        .with_context(|| format!("fetching the artifact {hash}"))
-        .map_err(Ended::Failed)
-}
-
-/// A fault of the bytes themselves is the same on every fold, so it is no failure here.
-fn useless(hash: &ManifestHash, error: &PinError) -> Fetched {
-    tracing::error!(%hash, %error, "an artifact pins nothing");
-    Fetched::Useless
 }

@@ -21,8 +21,7 @@ use crate::acquire::read_fault;
 use crate::answers::{Answers, Patience};
 use crate::artifacts::Artifacts;
 use crate::config::Config;
-use crate::report::{self, Told};
-use crate::run::SERVICE;
+use crate::report::{self, SERVICE, Told};
 
 use checkpoint::CheckpointWriter;
 use frames::{Turn, frames_of};

@@ -12,6 +12,7 @@ mod acquire;
 mod answers;
 mod artifacts;
 mod config;
+mod layout;
 mod live;
 mod partition;
 mod report;

@@ -12,9 +12,9 @@ use nixfleet_store::Store;
 use crate::acquire::Acquire;
 use crate::artifacts::Artifacts;
 use crate::config::Config;
+use crate::layout::{is_transient, layout};
 use crate::live::{HeldLogs, Live, Progress};
 use crate::report;
-use crate::run::{is_transient, layout};
 
 /// Pause after a failure, so that a server that is away is not hammered.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);

@@ -10,7 +10,8 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, HostEventBody, Outcome, Position, Reason, Verdict};
 use nixfleet_reducer::Ended;
 
-use crate::run::SERVICE;
+/// Name of the service on the bus and in metrics.
+pub const SERVICE: &str = "reducer";
 
 /// What is said of a frame once it is published.
 #[derive(Debug, Default)]

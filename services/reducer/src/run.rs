@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Floors, LayoutError, Membership};
-use nixfleet_proto::subject::{Names, Partition};
+use nixfleet_bus::{Bus, Membership};
+use nixfleet_proto::subject::Partition;
 use nixfleet_service::{Context, Health};
-use nixfleet_store::{ReadError, Store};
+use nixfleet_store::Store;
 
 use crate::artifacts::Artifacts;
 use crate::config::Config;
+use crate::layout::{is_transient, keep_layout, layout};
 use crate::partition::Worker;
+use crate::report::SERVICE;
 
-/// Name of the service on the bus.
-pub const SERVICE: &str = "reducer";
 /// Pause between two attempts at the start.
 const START_PAUSE: Duration = Duration::from_millis(500);
 /// How often the connections are looked at.
@@ -117,49 +117,4 @@ async fn prepare(bus: &Bus, store: &Store, health: &Health) -> anyhow::Result<()
         }
         tokio::time::sleep(START_PAUSE).await;
     }
-}
-
-/// Creates what is missing on the bus, above everything the rows cover.
-///
-/// # Errors
-/// Those of the database and of the layout.
-pub async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
-    let floors = remembered(store, bus.names()).await?;
-    bus.ensure_layout(&floors).await?;
-    Ok(())
-}
-
-/// The positions that tables and archive cover.
-async fn remembered(store: &Store, names: &Names) -> Result<Floors, ReadError> {
-    store.schema_ready().await?;
-    let floors = Floors::of_cursors(names, &store.cursors().await?);
-    let archived = store.archive_cursors().await?.into_iter();
-    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
-}
-
-/// Brings back streams that are gone, for as long as the process works.
-fn keep_layout(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
-    let (store, names) = (Arc::clone(store), bus.names().clone());
-    let remembered = move || {
-        let (store, names) = (Arc::clone(&store), names.clone());
-        async move {
-            let floors = remembered(&store, &names).await;
-            floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
-        }
-    };
-    let keep = bus.keep_layout(remembered, context.shutdown.clone());
-    context.tasks.spawn("layout", async {
-        keep.await.context("keeping the streams")
-    });
-}
-
-/// True when [`layout`] may succeed later.
-pub fn is_transient(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<ReadError>()
-        .is_some_and(ReadError::retryable)
-        || matches!(
-            error.downcast_ref::<LayoutError>(),
-            Some(LayoutError::Unavailable { .. })
-        )
 }

@@ -12,8 +12,8 @@ use nixfleet_proto::{ManifestHash, PinnedManifest, RolloutId};
 use nixfleet_reducer::Fetched;
 use nixfleet_service::CancellationToken;
 
+use super::pinned::read;
 use super::queue::Queue;
-use super::read;
 
 /// Pause before the announcements are followed again after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
