@@ -1,16 +1,17 @@
 //! What was measured, as pictures: one file each.
 
 mod growth;
+mod painted;
 mod stages;
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use plotters::prelude::DrawingAreaErrorKind;
 
 use crate::report::Report;
 
-type Painted = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+use painted::Painted;
+
 type Draw = fn(&Report, &Path) -> Painted;
 
 /// The pictures by name.
@@ -29,10 +30,6 @@ pub fn draw(report: &Report, folder: &Path) -> Result<()> {
             .with_context(|| format!("drawing {}", path.display()))?;
     }
     Ok(())
-}
-
-fn fault<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> String {
-    error.to_string()
 }
 
 #[cfg(test)]

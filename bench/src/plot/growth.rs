@@ -5,7 +5,7 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use super::{Painted, fault};
+use super::painted::{Painted, fault};
 use crate::report::Report;
 
 /// Draws nanoseconds per event over hosts; nothing when fewer than two sizes were measured.

@@ -6,7 +6,7 @@ use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use super::{Painted, fault};
+use super::painted::{Painted, fault};
 use crate::report::{Figure, Limit, Report, Target, Verdict};
 
 /// Pixels of a bar with its text.

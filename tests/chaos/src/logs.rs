@@ -1,12 +1,16 @@
 //! Both logs of every partition from their first messages on.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use nixfleet_bus::{Bus, BusConfig, Message, decode_input, decode_output};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{Entry, OutputFrame, Position, Timestamp};
 
 use crate::fleet::PARTITIONS;
-use crate::recorder::Recordings;
+
+/// Messages in their stored form by stream, without holes from the first one ever.
+pub type Recordings = BTreeMap<String, Vec<Message>>;
 
 /// A message of an input log.
 #[derive(Debug, Clone)]

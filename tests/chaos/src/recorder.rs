@@ -8,7 +8,7 @@ use nixfleet_proto::subject::Partition;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::logs::Logs;
+use crate::logs::{Logs, Recordings};
 use nixfleet_harness::say::Say;
 
 /// Messages asked for at once.
@@ -16,9 +16,6 @@ const BATCH: usize = 512;
 
 /// Last sequences by stream, once the run is over.
 type Ends = Option<BTreeMap<String, u64>>;
-
-/// Messages in their stored form by stream, without holes from the first one ever.
-pub type Recordings = BTreeMap<String, Vec<Message>>;
 
 /// A task for each log.
 pub struct Recorder {

@@ -1,6 +1,7 @@
 //! A Postgres server of our own.
 
 mod cluster;
+mod user;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio_postgres::NoTls;
 
-use cluster::{check_reachable, unprivileged};
+use user::{check_reachable, unprivileged};
 
 use crate::dev::Servers;
 use crate::pki::Pair;

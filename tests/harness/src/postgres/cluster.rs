@@ -2,9 +2,8 @@
 
 use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,9 +11,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{OWNER, PASSWORD, Postgres};
 use crate::pki::Pair;
 use crate::service::Service;
-
-/// The unprivileged user and group (`nobody`) that Postgres runs as when we are root.
-const NOBODY: (u32, u32) = (65_534, 65_534);
 
 impl Postgres {
     pub(super) fn init_cluster(&self) -> Result<()> {
@@ -148,25 +144,4 @@ impl Postgres {
         }
         arguments
     }
-}
-
-/// Whom Postgres runs as, when we are root: it refuses to.
-pub(super) fn unprivileged() -> Result<Option<(u32, u32)>> {
-    let own = std::fs::metadata("/proc/self").context("asking who runs this")?;
-    Ok((own.uid() == 0).then_some(NOBODY))
-}
-
-pub(super) fn check_reachable(program: &Path) -> Result<()> {
-    let blocked = program.ancestors().skip(1).find(|dir| {
-        dir.metadata()
-            .is_ok_and(|metadata| metadata.mode() & 0o001 == 0)
-    });
-    if let Some(dir) = blocked {
-        bail!(
-            "Postgres does not run as root, and the unprivileged user cannot enter {}; run \
-             `cargo xtask setup`, which puts a copy where it can",
-            dir.display()
-        );
-    }
-    Ok(())
 }
