@@ -1,6 +1,7 @@
 //! The layout guard: what the architecture forbids, found in the dependency graph and the files.
 
 mod alerts;
+mod layers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
