@@ -93,10 +93,8 @@ impl Live {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut owner = Owner::new(taken, held.bytes(), bounds);
-        owner.look(&held.output);
-        if logs::is_checkpoint_missing(bus, partition, (&held.output, &owner)).await {
-            owner.checkpoint_missing();
-        }
+        let are_stored = logs::are_stored(bus, partition, owner.checkpoints()).await;
+        owner.look(&held.output, are_stored);
         let stream = bus.names().input_stream(partition);
         let next = owner.next();
         let reader = bus.reader(&stream, next.seq);
@@ -340,11 +338,9 @@ impl Live {
     async fn look_at_logs(&mut self, tell: &mut impl FnMut(Progress<'_>)) -> Result<(), Ended> {
         let stream = self.bus.names().output_stream(self.partition);
         let output = self.bus.log_fill(&stream).await.map_err(Ended::failed)?;
-        self.owner.look(&output);
-        let looked = (&output, &self.owner);
-        if logs::is_checkpoint_missing(&self.bus, self.partition, looked).await {
-            self.owner.checkpoint_missing();
-        }
+        let known = self.owner.checkpoints();
+        let are_stored = logs::are_stored(&self.bus, self.partition, known).await;
+        self.owner.look(&output, are_stored);
         tell(Progress::Looked(&output, self.check_room()));
         Ok(())
     }

@@ -217,9 +217,16 @@ impl Owner {
         self.room.appended(bytes);
     }
 
-    /// Takes a look at the output log.
-    pub fn look(&mut self, output: &LogFill) {
+    /// Takes a look at the output log, and at the object store: whether it holds every checkpoint of
+    /// [`Owner::checkpoints`]. The next one is due at once when it does not, and when none was announced
+    /// in a log that does not reach back to its beginning: after the bus lost its data. Without it a lost
+    /// database cannot be restored from this log, and the log cannot be trimmed.
+    pub fn look(&mut self, output: &LogFill, are_stored: bool) {
         self.room.look(output);
+        let is_whole = !self.checkpoints().is_empty() || output.first_seq <= 1;
+        if !are_stored || !is_whole {
+            self.checkpointing.missing();
+        }
     }
 
     /// True when nothing is folded until [`Owner::look`] finds room in the output log.
@@ -238,11 +245,6 @@ impl Owner {
     /// The checkpoints announced last.
     pub fn checkpoints(&self) -> &Checkpoints {
         self.checkpointing.known()
-    }
-
-    /// One that the log needs is not in the object store: the next is due at once.
-    pub fn checkpoint_missing(&mut self) {
-        self.checkpointing.missing();
     }
 
     /// True when [`Owner::begin_checkpoint`] would begin one.

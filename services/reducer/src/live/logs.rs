@@ -1,8 +1,9 @@
-//! What the logs of a partition hold, and whether they can be trimmed.
+//! What the logs and the object store hold of a partition.
 
 use nixfleet_bus::{Bus, LogFill};
+use nixfleet_proto::Checkpoints;
 use nixfleet_proto::subject::Partition;
-use nixfleet_reducer::{Ended, LogBytes, Owner};
+use nixfleet_reducer::{Ended, LogBytes};
 
 /// What the logs held when their partition was taken over.
 pub struct HeldLogs {
@@ -37,28 +38,20 @@ impl HeldLogs {
     }
 }
 
-/// True when an announced checkpoint is not in the object store, or when none was announced and the log
-/// does not reach back to its beginning: after the bus lost its data. Without it a lost database cannot be
-/// restored from this log, and the log cannot be trimmed. What does not answer is no reason to stop.
-pub async fn is_checkpoint_missing(
-    bus: &Bus,
-    partition: Partition,
-    (output, owner): (&LogFill, &Owner),
-) -> bool {
-    if owner.checkpoints().is_empty() {
-        return output.first_seq > 1;
-    }
+/// True unless the object store lacks one of these checkpoints. What does not answer is no reason to
+/// write another.
+pub async fn are_stored(bus: &Bus, partition: Partition, known: &Checkpoints) -> bool {
     let store = bus.checkpoints();
-    for named in owner.checkpoints().newest_first() {
+    for named in known.newest_first() {
         match store.holds(partition, named).await {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(%partition, hash = named.hash,
                     "an announced checkpoint is not in the object store; the next is written at once");
-                return true;
+                return false;
             }
             Err(error) => tracing::warn!(%partition, %error, "a checkpoint is not looked for"),
         }
     }
-    false
+    true
 }

@@ -1,6 +1,8 @@
 //! Checkpoints: written by an owner, read by the next one when the rows are gone.
 
-use nixfleet_reducer::{Ended, LogBytes, Owner};
+use nixfleet_bus::LogFill;
+use nixfleet_proto::Timestamp;
+use nixfleet_reducer::{CheckpointLimits, Ended, LogBytes, Owner, OwnerConfig};
 
 use crate::world::{CONFIG, World, acknowledged, known, opening};
 
@@ -123,6 +125,39 @@ fn rows_are_preferred_and_checkpoints_stay_known() {
     assert!(!world.needs.contains(&"checkpoint"));
     assert_eq!(taken.state.hash(), expected());
     assert!(taken.announced_at.is_some());
+}
+
+#[test]
+fn a_log_that_cannot_be_restored_from_gets_a_checkpoint_at_once() {
+    for (first_seq, are_stored, is_due) in [(1, true, false), (5, true, true), (1, false, true)] {
+        let mut world = world();
+        let far = CheckpointLimits {
+            min_log_bytes: u64::MAX,
+            max_log_bytes: u64::MAX,
+        };
+        let config = OwnerConfig {
+            checkpoints: far,
+            ..CONFIG
+        };
+        let mut owner = Owner::new(world.take_over().unwrap(), LogBytes::default(), config);
+        owner.take(vec![world.item(1, world.input[0].clone())], 1);
+        owner.fold().unwrap();
+        owner.write();
+        let output = LogFill {
+            created: Timestamp::UNIX_EPOCH,
+            first_seq,
+            last_seq: 9,
+            messages: 10 - first_seq,
+            bytes: 100,
+            max_bytes: 0,
+        };
+        owner.look(&output, are_stored);
+        assert_eq!(
+            owner.is_checkpoint_due(),
+            is_due,
+            "{first_seq} {are_stored}"
+        );
+    }
 }
 
 #[test]

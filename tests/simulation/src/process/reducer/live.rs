@@ -247,14 +247,11 @@ impl Live {
         let Some(output) = with.env.broker.fill(Log::Output(self.partition)) else {
             return;
         };
-        self.owner.look(&output);
         let objects = &with.env.broker.checkpoints;
-        let known = self.owner.checkpoints();
-        let is_held = |named| objects.holds(self.partition, named);
-        let is_whole = !known.is_empty() || output.first_seq <= 1;
-        if !is_whole || !known.newest_first().all(is_held) {
-            self.owner.checkpoint_missing();
-        }
+        let mut known = self.owner.checkpoints().newest_first();
+        let are_stored = known.all(|named| objects.holds(self.partition, named));
+        drop(known);
+        self.owner.look(&output, are_stored);
         let was_ready = with.readiness.check().is_ok();
         with.readiness.look(&output, self.owner.check_room());
         if !was_ready {
