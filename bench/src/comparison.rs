@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::report::{median, number};
+use crate::figures::{median, number};
 
 /// Name of the program in the folder of a build.
 const PROGRAM: &str = "nixfleet-bench";

@@ -3,14 +3,14 @@
 //! It must never judge by absolute time alone: a stage and its limit are measured alternately, and
 //! the ratio is what counts. Start reading at [`Stage`].
 
-mod clock;
 mod comparison;
-mod fleet;
-mod life;
-mod memory;
+mod cpu_time;
+mod figures;
+mod in_process;
 mod plot;
-mod report;
-mod servers;
+mod synthetic_fleet;
+mod with_servers;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,9 +21,9 @@ use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
 use comparison::Comparison;
-use nixfleet_harness::dev::Servers;
-use report::Report;
-use servers::{Options, block_on, gate};
+use figures::Measurements;
+use nixfleet_harness::binaries::ServerBinaries;
+use with_servers::{Options, block_on, ingest};
 
 /// Measures stages and their limits.
 #[derive(Debug, Parser)]
@@ -54,14 +54,14 @@ struct Arguments {
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Agents of the stage `ingest-single`, each with a connection and a request open.
-    #[arg(long, default_value_t = gate::SINGLE.agents)]
+    #[arg(long, default_value_t = ingest::SINGLE.agents)]
     agents: usize,
     /// Folds the lives of that many hosts and prints the memory it took; used by the stage `growth`.
     #[arg(long, hide = true)]
     probe_memory: Option<usize>,
     /// Answers every event with 204: port, certificate, key, authority; used by the stages `ingest-…`.
     #[arg(long, hide = true, value_delimiter = ',')]
-    serve_nothing: Vec<String>,
+    serve_empty_replies: Vec<String>,
 }
 
 /// Hosts of the stage `fold`, unless every size asked for is smaller.
@@ -102,7 +102,7 @@ enum Stage {
 }
 
 /// What an event passes on the whole way.
-const WAY: [Stage; 5] = [
+const EVENT_PATH: [Stage; 5] = [
     Stage::Reducer,
     Stage::Applier,
     Stage::Eventlog,
@@ -122,7 +122,7 @@ impl Arguments {
             if self.is_asked(stage) {
                 return Some((stage, self.rounds));
             }
-            let is_needed = WAY.contains(&stage) && self.is_asked(Stage::EndToEnd);
+            let is_needed = EVENT_PATH.contains(&stage) && self.is_asked(Stage::EndToEnd);
             is_needed.then_some((stage, 1))
         };
         let stages = Stage::value_variants().iter().copied();
@@ -142,15 +142,17 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     if let Some(hosts) = arguments.probe_memory {
-        return memory::growth::probe(hosts);
+        return in_process::growth::probe(hosts);
     }
-    if !arguments.serve_nothing.is_empty() {
-        return block_on(servers::nothing::serve(&arguments.serve_nothing));
+    if !arguments.serve_empty_replies.is_empty() {
+        return block_on(with_servers::empty_reply_server::serve(
+            &arguments.serve_empty_replies,
+        ));
     }
     if let Some(other) = &arguments.against {
         return compare(arguments, other);
     }
-    let mut report = Report {
+    let mut measurements = Measurements {
         command: command(std::env::args().skip(1)),
         machine: machine(),
         figures: Vec::new(),
@@ -161,9 +163,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         rounds: arguments.rounds,
         seconds: arguments.seconds,
     };
-    let single = gate::Kind {
+    let single = ingest::Kind {
         agents: arguments.agents,
-        ..gate::SINGLE
+        ..ingest::SINGLE
     };
     for (stage, rounds) in arguments.measured() {
         let on_servers = Options {
@@ -171,30 +173,33 @@ fn run(arguments: &Arguments) -> Result<()> {
             ..on_servers
         };
         let figures = match stage {
-            Stage::Fold => memory::fold::run(largest.min(FOLD_HOSTS), rounds),
-            Stage::Encoding => memory::encoding::run(largest.min(FOLD_HOSTS), rounds),
-            Stage::Planner => memory::planner::run(&arguments.hosts, rounds),
-            Stage::Growth => memory::growth::run(&arguments.hosts, rounds.min(3)),
-            Stage::Checkpoint => memory::checkpoint::run(&arguments.hosts, rounds.min(3)),
-            Stage::Reducer => block_on(servers::reducer::run(on_servers)),
-            Stage::Applier => block_on(servers::applier::run(on_servers)),
-            Stage::Eventlog => block_on(servers::eventlog::run(on_servers)),
-            Stage::IngestSingle => block_on(gate::run(single, on_servers)),
-            Stage::IngestArray => block_on(gate::run(gate::ARRAY, on_servers)),
-            Stage::EndToEnd => block_on(servers::whole::run(on_servers, &report.figures)),
-            Stage::Dispatch => block_on(servers::dispatch::run(on_servers)),
-            Stage::Open => block_on(servers::open::run(&arguments.hosts, rounds)),
+            Stage::Fold => in_process::fold::run(largest.min(FOLD_HOSTS), rounds),
+            Stage::Encoding => in_process::encoding::run(largest.min(FOLD_HOSTS), rounds),
+            Stage::Planner => in_process::planner::run(&arguments.hosts, rounds),
+            Stage::Growth => in_process::growth::run(&arguments.hosts, rounds.min(3)),
+            Stage::Checkpoint => in_process::checkpoint::run(&arguments.hosts, rounds.min(3)),
+            Stage::Reducer => block_on(with_servers::reducer::run(on_servers)),
+            Stage::Applier => block_on(with_servers::applier::run(on_servers)),
+            Stage::Eventlog => block_on(with_servers::eventlog::run(on_servers)),
+            Stage::IngestSingle => block_on(ingest::run(single, on_servers)),
+            Stage::IngestArray => block_on(ingest::run(ingest::ARRAY, on_servers)),
+            Stage::EndToEnd => block_on(with_servers::end_to_end::run(
+                on_servers,
+                &measurements.figures,
+            )),
+            Stage::Dispatch => block_on(with_servers::dispatch::run(on_servers)),
+            Stage::Open => block_on(with_servers::open_rollout::run(&arguments.hosts, rounds)),
         };
         let figures = figures.with_context(|| format!("measuring {stage:?}"))?;
         for figure in &figures {
             println!("{}", figure.line());
         }
-        report.figures.extend(figures);
+        measurements.figures.extend(figures);
     }
     if let Some(path) = &arguments.plot {
-        plot::draw(&report, path)?;
+        plot::draw(&measurements, path)?;
     }
-    write_json(arguments, &report)
+    write_json(arguments, &measurements)
 }
 
 /// Measures the stages in turn with another build.
@@ -213,7 +218,8 @@ fn compare(arguments: &Arguments, other: &Path) -> Result<()> {
             format!("--agents={}", arguments.agents),
         ],
         // Stages in memory need none; others say what is missing.
-        environment: Servers::find().map_or_else(|_| BTreeMap::new(), |servers| servers.env()),
+        environment: ServerBinaries::find()
+            .map_or_else(|_| BTreeMap::new(), |servers| servers.env()),
         rounds: arguments.rounds,
     };
     let compared = comparison.run()?;
@@ -281,7 +287,7 @@ mod tests {
         ] {
             assert!(help.contains(option), "{option}: {help}");
         }
-        assert!(!help.contains("serve-nothing"), "{help}");
+        assert!(!help.contains("serve-empty-replies"), "{help}");
     }
 
     #[test]
@@ -291,7 +297,7 @@ mod tests {
         assert!(all.iter().all(|(_, rounds)| *rounds == 3), "{all:?}");
 
         let alone = parse(&["--stage", "end-to-end", "--rounds", "3"]).measured();
-        let mut expected: Vec<_> = WAY.map(|stage| (stage, 1)).into();
+        let mut expected: Vec<_> = EVENT_PATH.map(|stage| (stage, 1)).into();
         expected.push((Stage::EndToEnd, 3));
         assert_eq!(alone, expected);
 

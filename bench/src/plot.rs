@@ -1,18 +1,18 @@
 //! What was measured, as pictures: one file each.
 
+mod draw_result;
 mod growth;
-mod painted;
 mod stages;
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::report::Report;
+use crate::figures::Measurements;
 
-use painted::Painted;
+use draw_result::DrawResult;
 
-type Draw = fn(&Report, &Path) -> Painted;
+type Draw = fn(&Measurements, &Path) -> DrawResult;
 
 /// The pictures by name.
 const PICTURES: [(&str, Draw); 2] = [("growth.svg", growth::draw), ("stages.svg", stages::draw)];
@@ -21,11 +21,11 @@ const PICTURES: [(&str, Draw); 2] = [("growth.svg", growth::draw), ("stages.svg"
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn draw(report: &Report, folder: &Path) -> Result<()> {
+pub fn draw(measurements: &Measurements, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     for (name, draw) in PICTURES {
         let path = folder.join(name);
-        draw(report, &path)
+        draw(measurements, &path)
             .map_err(|error| anyhow!("{error}"))
             .with_context(|| format!("drawing {}", path.display()))?;
     }
@@ -35,16 +35,16 @@ pub fn draw(report: &Report, folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Figure, Target};
+    use crate::figures::{Figure, Target};
 
-    fn report() -> Report {
+    fn measurements() -> Measurements {
         let cost = |hosts, ns| Figure::new("growth", "fold, per event", "ns", vec![ns]).of(hosts);
         let reducer = Figure::new("reducer", "log to log", "entries/s", vec![60.0, 80.0])
             .against("pull and <publish>", vec![100.0, 100.0])
             .target(Target::RatioAtLeast(0.65));
         let dispatch = Figure::new("dispatch", "p99", "ms", vec![40.0])
             .against("one append and one commit", vec![10.0]);
-        Report {
+        Measurements {
             command: "nixfleet-bench --plot folder".to_owned(),
             machine: "a machine".to_owned(),
             figures: vec![cost(1_000, 900.0), cost(10_000, 950.0), reducer, dispatch],
@@ -59,7 +59,7 @@ mod tests {
     fn every_picture_is_written_and_names_what_it_shows() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("new");
-        draw(&report(), &folder).unwrap();
+        draw(&measurements(), &folder).unwrap();
         let growth = read(&folder, "growth.svg");
         assert!(growth.starts_with("<svg"), "{growth}");
         assert!(growth.contains("fold, per event"), "{growth}");
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn nothing_is_drawn_of_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        draw(&Report::default(), folder.path()).unwrap();
+        draw(&Measurements::default(), folder.path()).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

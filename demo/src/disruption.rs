@@ -7,8 +7,8 @@ use nixfleet_audit::database::SCHEMA;
 use nixfleet_harness::{Service, postgres};
 
 use crate::args::Args;
-use crate::stage::Stage;
-use nixfleet_harness::say::Say;
+use crate::testbed::Testbed;
+use nixfleet_harness::printer::Printer;
 
 /// How long the services stay away while the database is wiped.
 const AWAY: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ pub struct Disruption {
 
 impl Disruption {
     /// What the options ask for.
-    pub fn wanted(args: &Args) -> Option<Self> {
+    pub fn from_args(args: &Args) -> Option<Self> {
         let disruption = Self {
             kill: args.kill,
             wipe: args.wipe_postgres,
@@ -34,23 +34,23 @@ impl Disruption {
     ///
     /// # Errors
     /// When something cannot be started again.
-    pub async fn strike(self, stage: &mut Stage, say: &Say) -> Result<()> {
+    pub async fn inject(self, testbed: &mut Testbed, printer: &Printer) -> Result<()> {
         if let Some(service) = self.kill {
-            say.line(&format!(
+            printer.line(&format!(
                 "kill -9 {service}-0; the supervisor starts it again"
             ));
-            stage.kill(service)?;
+            testbed.kill(service)?;
         }
         if self.wipe {
-            say.line("the services are killed, the database schema is dropped");
-            stage.stack.kill_all()?;
+            printer.line("the services are killed, the database schema is dropped");
+            testbed.stack.kill_all()?;
             let drop_schema = format!("DROP SCHEMA {SCHEMA} CASCADE");
-            postgres::execute(&stage.database.url, &drop_schema)
+            postgres::execute(&testbed.database.url, &drop_schema)
                 .await
                 .context("wiping the database")?;
             tokio::time::sleep(AWAY).await;
-            say.line("the services are started again");
-            stage.stack.start_all()?;
+            printer.line("the services are started again");
+            testbed.stack.start_all()?;
         }
         Ok(())
     }

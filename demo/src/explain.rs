@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use nixfleet_audit::database;
-use nixfleet_harness::dev;
+use nixfleet_harness::binaries;
 use tokio::process::Command;
 
 use crate::fleet::CHANNELS;
-use crate::stage::Stage;
-use nixfleet_harness::say::Say;
+use crate::testbed::Testbed;
+use nixfleet_harness::printer::Printer;
 
 /// How many unfinished hosts a failure explains.
 const UNFINISHED_SHOWN: i64 = 5;
@@ -16,14 +16,14 @@ const UNFINISHED_SHOWN: i64 = 5;
 ///
 /// # Errors
 /// When there is no such host or `explain` fails.
-pub async fn why_it_halted(stage: &Stage, say: &Say) -> Result<()> {
+pub async fn explain_halt(testbed: &Testbed, printer: &Printer) -> Result<()> {
     for (channel, state) in [
         (CHANNELS[0], "Reverted"),
         (CHANNELS[0], "Pending"),
         (CHANNELS[1], "Pending"),
         (CHANNELS[2], "Pending"),
     ] {
-        let Some(hostname) = any_host(stage, channel, state).await? else {
+        let Some(hostname) = any_host(testbed, channel, state).await? else {
             // Every host of the first channel may have been dispatched before the first one failed.
             ensure!(
                 (channel, state) == (CHANNELS[0], "Pending"),
@@ -31,29 +31,29 @@ pub async fn why_it_halted(stage: &Stage, say: &Say) -> Result<()> {
             );
             continue;
         };
-        say.line(&format!("\n$ nixfleet explain {hostname}"));
-        say.line(explain(stage, &hostname).await?.trim_end());
+        printer.line(&format!("\n$ nixfleet explain {hostname}"));
+        printer.line(explain(testbed, &hostname).await?.trim_end());
     }
     Ok(())
 }
 
 /// After a failure: which hosts are not done, and why. Failing itself must not hide the failure.
-pub async fn what_is_not_done(stage: &mut Stage, say: &Say) {
-    if let Err(error) = try_what_is_not_done(stage, say).await {
-        say.line(&format!("no more is known: {error:#}"));
+pub async fn explain_unfinished(testbed: &mut Testbed, printer: &Printer) {
+    if let Err(error) = try_explain_unfinished(testbed, printer).await {
+        printer.line(&format!("no more is known: {error:#}"));
     }
 }
 
-async fn try_what_is_not_done(stage: &Stage, say: &Say) -> Result<()> {
-    say.title("What is not done");
-    for wave in database::waves(&stage.database.url).await? {
-        say.line(&format!(
+async fn try_explain_unfinished(testbed: &Testbed, printer: &Printer) -> Result<()> {
+    printer.heading("What is not done");
+    for wave in database::waves(&testbed.database.url).await? {
+        printer.line(&format!(
             "{} wave {} ({}): {:?}",
             wave.rollout_id, wave.wave, wave.rollout_state, wave.hosts
         ));
     }
     let rows = database::query(
-        &stage.database.url,
+        &testbed.database.url,
         "SELECT h.hostname FROM host_rollout_records h JOIN rollouts r USING (rollout_id)
          WHERE r.state NOT IN ('Superseded', 'Pruned') AND h.state <> 'Converged'
          ORDER BY (h.state = 'Pending'), h.rollout_id, h.hostname LIMIT $1",
@@ -62,15 +62,15 @@ async fn try_what_is_not_done(stage: &Stage, say: &Say) -> Result<()> {
     .await?;
     for row in rows {
         let hostname: String = row.get(0);
-        say.line(&format!("\n$ nixfleet explain {hostname}"));
-        say.line(explain(stage, &hostname).await?.trim_end());
+        printer.line(&format!("\n$ nixfleet explain {hostname}"));
+        printer.line(explain(testbed, &hostname).await?.trim_end());
     }
     Ok(())
 }
 
-async fn any_host(stage: &Stage, channel: &str, state: &str) -> Result<Option<String>> {
+async fn any_host(testbed: &Testbed, channel: &str, state: &str) -> Result<Option<String>> {
     let rows = database::query(
-        &stage.database.url,
+        &testbed.database.url,
         "SELECT h.hostname FROM host_rollout_records h JOIN rollouts r USING (rollout_id)
          WHERE h.channel = $1 AND h.state = $2 AND r.state NOT IN ('Superseded', 'Pruned')
          ORDER BY h.hostname LIMIT 1",
@@ -80,11 +80,11 @@ async fn any_host(stage: &Stage, channel: &str, state: &str) -> Result<Option<St
     Ok(rows.first().map(|row| row.get(0)))
 }
 
-async fn explain(stage: &Stage, hostname: &str) -> Result<String> {
-    let config = stage.stack.config();
-    let output = Command::new(dev::binary("nixfleet")?)
+async fn explain(testbed: &Testbed, hostname: &str) -> Result<String> {
+    let config = testbed.stack.config();
+    let output = Command::new(binaries::workspace_binary("nixfleet")?)
         .args(["explain", hostname])
-        .env("NIXFLEET_URL", stage.stack.url(0)?)
+        .env("NIXFLEET_URL", testbed.stack.url(0)?)
         .env("NIXFLEET_CA", &config.authority.cert)
         .env("NIXFLEET_CERT", &config.operator.cert)
         .env("NIXFLEET_KEY", &config.operator.key)

@@ -2,69 +2,69 @@
 //!
 //! It plays a bad release and its fix, shows what happens and why, and checks afterwards that
 //! everybody knows the same. It decides nothing itself: all it does, an operator could do. Start
-//! reading at [`story`].
+//! reading at [`scenario`].
 //!
 //! Exit codes: 0 all checks hold, 1 something failed, 2 wrong options, 130 interrupted.
 
 mod args;
-mod checks;
-mod digest;
 mod disruption;
 mod explain;
+mod final_checks;
 mod fleet;
 mod progress;
-mod stage;
-mod story;
+mod scenario;
+mod state_digest;
 mod summary;
+mod testbed;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use nixfleet_harness::printer::Printer;
 use nixfleet_harness::program;
-use nixfleet_harness::say::Say;
 
 use args::Args;
-use stage::Stage;
-use story::Story;
+use scenario::Scenario;
+use testbed::Testbed;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let say = Say::new(args.json);
-    program::run("demo", say, play(&args, &say))
+    let printer = Printer::new(args.json);
+    program::run("demo", printer, run_demo(&args, &printer))
 }
 
-async fn play(args: &Args, say: &Say) -> Result<bool> {
-    let mut stage = Stage::start(args, say).await?;
-    let story = Story::new(args, say);
-    let ending = match tokio::time::timeout(args.deadline(), story.play(&mut stage)).await {
-        Ok(ending) => ending,
+async fn run_demo(args: &Args, printer: &Printer) -> Result<bool> {
+    let mut testbed = Testbed::start(args, printer).await?;
+    let scenario = Scenario::new(args, printer);
+    let result = match tokio::time::timeout(args.deadline(), scenario.run(&mut testbed)).await {
+        Ok(result) => result,
         Err(_) => Err(anyhow::anyhow!(
             "the deadline of {} s has passed",
             args.deadline().as_secs()
         )),
     };
-    let ending = match ending {
-        Ok(ending) => ending,
+    let result = match result {
+        Ok(result) => result,
         Err(error) => {
-            explain::what_is_not_done(&mut stage, say).await;
-            keep_open(args, say, &stage).await;
+            explain::explain_unfinished(&mut testbed, printer).await;
+            keep_open(args, printer, &testbed).await;
             return Err(error);
         }
     };
-    summary::print(&ending, args, say)?;
-    keep_open(args, say, &stage).await;
-    stage.stop().context("stopping")?;
-    Ok(ending.holds())
+    summary::print(&result, args, printer)?;
+    keep_open(args, printer, &testbed).await;
+    testbed.stop().context("stopping")?;
+    Ok(result.holds())
 }
 
 /// With `--keep`, waits until Ctrl-C ends the program.
-async fn keep_open(args: &Args, say: &Say, stage: &Stage) {
+async fn keep_open(args: &Args, printer: &Printer, testbed: &Testbed) {
     if args.keep {
-        for line in stage.addresses() {
-            say.line(&line);
+        for line in testbed.addresses() {
+            printer.line(&line);
         }
-        say.line("everything keeps running until Ctrl-C");
+        printer.line("everything keeps running until Ctrl-C");
         std::future::pending::<()>().await;
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use nixfleet_audit::database::WaveCount;
 
-use nixfleet_harness::say::Say;
+use nixfleet_harness::printer::Printer;
 
 /// Between two plain lines, unless something finished.
 const LINE_PAUSE: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ const STATES: [&str; 7] = [
 
 /// Shows where every wave stands.
 pub struct Progress<'a> {
-    say: &'a Say,
+    printer: &'a Printer,
     bars: Option<Bars>,
     last: BTreeMap<String, String>,
     last_at: Option<Instant>,
@@ -38,10 +38,10 @@ struct Bars {
 
 impl<'a> Progress<'a> {
     /// Nothing is shown yet.
-    pub fn new(say: &'a Say) -> Self {
+    pub fn new(printer: &'a Printer) -> Self {
         Self {
-            say,
-            bars: say.may_draw().then(Bars::default),
+            printer,
+            bars: printer.can_draw_bars().then(Bars::default),
             last: BTreeMap::new(),
             last_at: None,
         }
@@ -78,7 +78,7 @@ impl<'a> Progress<'a> {
             if known == Some(&text) || !(rested || is_over(wave)) {
                 continue;
             }
-            self.say.line(&format!("{name:<32} {text}"));
+            self.printer.line(&format!("{name:<32} {text}"));
             self.last.insert(name, text);
             self.last_at = Some(Instant::now());
         }

@@ -4,50 +4,50 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use comfy_table::Table;
-use nixfleet_audit::Facts;
+use nixfleet_audit::ObservedState;
 use serde_json::{Map, Value, json};
 
 use crate::args::Args;
-use crate::digest;
-use crate::story::Ending;
-use nixfleet_harness::say::Say;
+use crate::scenario::ScenarioResult;
+use crate::state_digest;
+use nixfleet_harness::printer::Printer;
 
 /// Prints the result.
 ///
 /// # Errors
 /// Never, in practice: the result is data.
-pub fn print(ending: &Ending, args: &Args, say: &Say) -> Result<()> {
-    say.title("Result");
-    say.line(&table(ending).to_string());
-    for check in &ending.checks {
+pub fn print(result: &ScenarioResult, args: &Args, printer: &Printer) -> Result<()> {
+    printer.heading("Result");
+    printer.line(&table(result).to_string());
+    for check in &result.checks {
         match &check.fault {
-            None => say.line(&format!("ok    {}", check.name)),
-            Some(fault) => say.line(&format!("FAIL  {}: {fault}", check.name)),
+            None => printer.line(&format!("ok    {}", check.name)),
+            Some(fault) => printer.line(&format!("FAIL  {}: {fault}", check.name)),
         }
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&document(ending, args))?);
+        println!("{}", serde_json::to_string_pretty(&document(result, args))?);
     }
     Ok(())
 }
 
-fn table(ending: &Ending) -> Table {
-    let facts = &ending.facts;
-    let archive = &facts.archive;
-    let latency = &facts.swarm.dispatch_latency_ms;
+fn table(result: &ScenarioResult) -> Table {
+    let observed = &result.observed;
+    let archive = &observed.archive;
+    let latency = &observed.swarm.dispatch_latency_ms;
     let mut table = Table::new();
     table.set_header(["", "value"]);
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);
     };
-    row("hosts", facts.swarm.hosts.len().to_string());
-    for (state, count) in hosts_by_state(facts) {
+    row("hosts", observed.swarm.hosts.len().to_string());
+    for (state, count) in hosts_by_state(observed) {
         row(&format!("  {state}"), count.to_string());
     }
     row("events in", archive.events_in.to_string());
     row(
         "events/s, average",
-        format!("{:.1}", events_per_second(facts)),
+        format!("{:.1}", events_per_second(observed)),
     );
     row("events/s, busiest second", archive.events_peak.to_string());
     row("dispatch latency p50", format!("{} ms", latency.p50));
@@ -56,26 +56,26 @@ fn table(ending: &Ending) -> Table {
     for (writer, count) in &archive.writers {
         row(&format!("  by {writer}"), count.to_string());
     }
-    let rejections = by_reason(facts);
+    let rejections = by_reason(observed);
     row("rejections", rejections.values().sum::<i64>().to_string());
     for (reason, count) in rejections {
         row(&format!("  {reason}"), count.to_string());
     }
-    row("quarantined", facts.quarantines.join(", "));
+    row("quarantined", observed.quarantines.join(", "));
     row(
         "rollout time",
-        format!("{:.1} s", ending.rollout_time.as_secs_f64()),
+        format!("{:.1} s", result.rollout_time.as_secs_f64()),
     );
     row(
         "total time",
-        format!("{:.1} s", ending.total_time.as_secs_f64()),
+        format!("{:.1} s", result.total_time.as_secs_f64()),
     );
     table
 }
 
-fn document(ending: &Ending, args: &Args) -> Value {
-    let facts = &ending.facts;
-    let archive = &facts.archive;
+fn document(result: &ScenarioResult, args: &Args) -> Value {
+    let observed = &result.observed;
+    let archive = &observed.archive;
     let rejections: Vec<Value> = archive
         .rejections
         .iter()
@@ -83,36 +83,36 @@ fn document(ending: &Ending, args: &Args) -> Value {
             json!({"event": event, "producer": producer, "reason": reason, "count": count})
         })
         .collect();
-    let checks: Vec<Value> = ending
+    let checks: Vec<Value> = result
         .checks
         .iter()
         .map(|check| json!({"name": check.name, "holds": check.fault.is_none(), "fault": check.fault}))
         .collect();
     json!({
-        "ok": ending.holds(),
-        "hosts": facts.swarm.hosts.len(),
+        "ok": result.holds(),
+        "hosts": observed.swarm.hosts.len(),
         "seed": args.seed,
         "instances": args.instances,
-        "hostsByState": hosts_by_state(facts),
+        "hostsByState": hosts_by_state(observed),
         "eventsIn": archive.events_in,
-        "eventsPerSecond": events_per_second(facts),
+        "eventsPerSecond": events_per_second(observed),
         "eventsPerSecondPeak": archive.events_peak,
-        "dispatchLatencyMs": facts.swarm.dispatch_latency_ms,
+        "dispatchLatencyMs": observed.swarm.dispatch_latency_ms,
         "logEntries": archive.entries,
         "entriesByWriter": archive.writers,
         "rejections": rejections,
-        "quarantines": facts.quarantines,
-        "swarm": facts.swarm.totals,
-        "rolloutSeconds": ending.rollout_time.as_secs_f64(),
-        "totalSeconds": ending.total_time.as_secs_f64(),
-        "stateDigest": digest::of(facts),
+        "quarantines": observed.quarantines,
+        "swarm": observed.swarm.totals,
+        "rolloutSeconds": result.rollout_time.as_secs_f64(),
+        "totalSeconds": result.total_time.as_secs_f64(),
+        "stateDigest": state_digest::of(observed),
         "checks": checks,
-        "rollouts": rollouts(facts),
+        "rollouts": rollouts(observed),
     })
 }
 
-fn rollouts(facts: &Facts) -> Value {
-    let states: Map<String, Value> = facts
+fn rollouts(observed: &ObservedState) -> Value {
+    let states: Map<String, Value> = observed
         .rollouts
         .iter()
         .map(|(id, row)| (id.clone(), Value::from(row.state.clone())))
@@ -120,10 +120,10 @@ fn rollouts(facts: &Facts) -> Value {
     Value::from(states)
 }
 
-fn hosts_by_state(facts: &Facts) -> BTreeMap<String, usize> {
-    let current = facts.current_rollouts();
+fn hosts_by_state(observed: &ObservedState) -> BTreeMap<String, usize> {
+    let current = observed.current_rollouts();
     let mut states = BTreeMap::new();
-    for ((rollout_id, _), row) in &facts.hosts {
+    for ((rollout_id, _), row) in &observed.hosts {
         if current.contains(rollout_id.as_str()) {
             *states.entry(row.state.clone()).or_insert(0) += 1;
         }
@@ -131,16 +131,16 @@ fn hosts_by_state(facts: &Facts) -> BTreeMap<String, usize> {
     states
 }
 
-fn by_reason(facts: &Facts) -> BTreeMap<String, i64> {
+fn by_reason(observed: &ObservedState) -> BTreeMap<String, i64> {
     let mut reasons = BTreeMap::new();
-    for ((_, _, reason), count) in &facts.archive.rejections {
+    for ((_, _, reason), count) in &observed.archive.rejections {
         *reasons.entry(reason.clone()).or_insert(0) += count;
     }
     reasons
 }
 
-fn events_per_second(facts: &Facts) -> f64 {
-    let archive = &facts.archive;
+fn events_per_second(observed: &ObservedState) -> f64 {
+    let archive = &observed.archive;
     if archive.events_seconds > 0.0 {
         archive.events_in as f64 / archive.events_seconds
     } else {

@@ -5,13 +5,17 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use super::painted::{Painted, fault};
-use crate::report::Report;
+use super::draw_result::{DrawResult, draw_error};
+use crate::figures::Measurements;
 
 /// Draws nanoseconds per event over hosts; nothing when fewer than two sizes were measured.
-pub(super) fn draw(report: &Report, path: &Path) -> Painted {
+pub(super) fn draw(measurements: &Measurements, path: &Path) -> DrawResult {
     let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for figure in report.figures.iter().filter(|figure| figure.unit == "ns") {
+    for figure in measurements
+        .figures
+        .iter()
+        .filter(|figure| figure.unit == "ns")
+    {
         if let Some(hosts) = figure.hosts {
             let line = lines.entry(&figure.name).or_default();
             line.push((hosts as f64, figure.value));
@@ -25,7 +29,12 @@ pub(super) fn draw(report: &Report, path: &Path) -> Painted {
         return Ok(());
     }
     let root = SVGBackend::new(path, (800, 480)).into_drawing_area();
-    paint(&root, &lines, (first..last, most * 1.1), &report.command)
+    paint(
+        &root,
+        &lines,
+        (first..last, most * 1.1),
+        &measurements.command,
+    )
 }
 
 fn paint(
@@ -33,24 +42,24 @@ fn paint(
     lines: &BTreeMap<&str, Vec<(f64, f64)>>,
     (hosts, most): (std::ops::Range<f64>, f64),
     command: &str,
-) -> Painted {
-    root.fill(&WHITE).map_err(fault)?;
+) -> DrawResult {
+    root.fill(&WHITE).map_err(draw_error)?;
     let mut chart = ChartBuilder::on(root)
         .margin(16)
         .caption(command, ("sans-serif", 14))
         .x_label_area_size(40)
         .y_label_area_size(70)
         .build_cartesian_2d(hosts.log_scale(), 0.0..most)
-        .map_err(fault)?;
+        .map_err(draw_error)?;
     let mut mesh = chart.configure_mesh();
     mesh.x_desc("hosts")
         .y_desc("ns per event")
         .draw()
-        .map_err(fault)?;
+        .map_err(draw_error)?;
     for (number, (name, points)) in lines.iter().enumerate() {
         let color = Palette99::pick(number).stroke_width(2);
         let series = LineSeries::new(points.iter().copied(), color).point_size(4);
-        let drawn = chart.draw_series(series).map_err(fault)?;
+        let drawn = chart.draw_series(series).map_err(draw_error)?;
         let key = move |(x, y)| PathElement::new(vec![(x, y), (x + 20, y)], color);
         drawn.label(*name).legend(key);
     }
@@ -59,7 +68,7 @@ fn paint(
         .border_style(BLACK)
         .background_style(WHITE)
         .draw()
-        .map_err(fault)?;
-    root.present().map_err(fault)?;
+        .map_err(draw_error)?;
+    root.present().map_err(draw_error)?;
     Ok(())
 }

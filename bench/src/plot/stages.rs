@@ -6,8 +6,8 @@ use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use super::painted::{Painted, fault};
-use crate::report::{Figure, Limit, Report, Target, Verdict};
+use super::draw_result::{DrawResult, draw_error};
+use crate::figures::{Figure, Limit, Measurements, Target, TargetStatus};
 
 /// Pixels of a bar with its text.
 const ROW_HEIGHT: u32 = 44;
@@ -49,9 +49,9 @@ impl Bar {
             text.push_str(&format!("; target {target:.2}"));
         }
         // The verdict is about the ratio only where the target is.
-        let color = match figure.verdict.filter(|_| target.is_some()) {
-            Some(Verdict::Pass) => RGBColor(60, 140, 90),
-            Some(Verdict::Short) => RGBColor(200, 80, 60),
+        let color = match figure.target_status.filter(|_| target.is_some()) {
+            Some(TargetStatus::Pass) => RGBColor(60, 140, 90),
+            Some(TargetStatus::Short) => RGBColor(200, 80, 60),
             None => RGBColor(110, 130, 160),
         };
         Self {
@@ -64,8 +64,8 @@ impl Bar {
 }
 
 /// Draws a bar for every figure that has a limit; nothing when none has.
-pub(super) fn draw(report: &Report, path: &Path) -> Painted {
-    let figures = report.figures.iter();
+pub(super) fn draw(measurements: &Measurements, path: &Path) -> DrawResult {
+    let figures = measurements.figures.iter();
     let bars = figures.filter_map(|figure| Some(Bar::of(figure, figure.limit.as_ref()?)));
     let bars: Vec<Bar> = bars.filter(|bar| bar.part.is_finite()).collect();
     if bars.is_empty() {
@@ -73,41 +73,41 @@ pub(super) fn draw(report: &Report, path: &Path) -> Painted {
     }
     let height = FRAME_HEIGHT + ROW_HEIGHT * bars.len() as u32;
     let root = SVGBackend::new(path, (800, height)).into_drawing_area();
-    paint(&root, &bars, &report.command)
+    paint(&root, &bars, &measurements.command)
 }
 
-fn paint(root: &DrawingArea<SVGBackend<'_>, Shift>, bars: &[Bar], command: &str) -> Painted {
-    root.fill(&WHITE).map_err(fault)?;
+fn paint(root: &DrawingArea<SVGBackend<'_>, Shift>, bars: &[Bar], command: &str) -> DrawResult {
+    root.fill(&WHITE).map_err(draw_error)?;
     let most = bars.iter().map(|bar| bar.part).fold(1.0, f64::max) * 1.05;
     let mut chart = ChartBuilder::on(root)
         .margin(16)
         .caption(command, ("sans-serif", 14))
         .x_label_area_size(40)
         .build_cartesian_2d(0.0..most, 0.0..bars.len() as f64)
-        .map_err(fault)?;
+        .map_err(draw_error)?;
     let mut mesh = chart.configure_mesh();
     mesh.disable_y_mesh()
         .x_desc("part of the limit that is reached; a line marks the target")
         .draw()
-        .map_err(fault)?;
+        .map_err(draw_error)?;
     for (row, bar) in bars.iter().rev().enumerate() {
         paint_bar(&mut chart, bar, row as f64)?;
     }
-    root.present().map_err(fault)?;
+    root.present().map_err(draw_error)?;
     Ok(())
 }
 
 /// Text above, bar below, in the row that begins at `low`.
-fn paint_bar(chart: &mut Plane<'_, '_>, bar: &Bar, low: f64) -> Painted {
+fn paint_bar(chart: &mut Plane<'_, '_>, bar: &Bar, low: f64) -> DrawResult {
     let body = [(0.0, low + 0.1), (bar.part, low + 0.5)];
     let body = Rectangle::new(body, bar.color.filled());
-    chart.draw_series([body]).map_err(fault)?;
+    chart.draw_series([body]).map_err(draw_error)?;
     let text = Text::new(bar.text.clone(), (0.0, low + 0.92), ("sans-serif", 13));
-    chart.draw_series([text]).map_err(fault)?;
+    chart.draw_series([text]).map_err(draw_error)?;
     if let Some(target) = bar.target {
         let line = vec![(target, low), (target, low + 0.6)];
         let line = PathElement::new(line, BLACK.stroke_width(2));
-        chart.draw_series([line]).map_err(fault)?;
+        chart.draw_series([line]).map_err(draw_error)?;
     }
     Ok(())
 }

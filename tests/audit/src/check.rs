@@ -1,6 +1,6 @@
 //! What must hold once everything is quiet, whatever was rolled out.
 
-use crate::Facts;
+use crate::ObservedState;
 
 /// How many faults of one check are shown.
 const SHOWN: usize = 5;
@@ -35,48 +35,51 @@ impl Check {
 }
 
 /// The tables say of every host what it says itself.
-pub fn tables_equal_hosts(facts: &Facts) -> Check {
-    Check::new("Postgres equals what the hosts know", facts.differences())
+pub fn tables_equal_hosts(observed: &ObservedState) -> Check {
+    Check::new(
+        "Postgres equals what the hosts know",
+        observed.differences(),
+    )
 }
 
 /// The archive holds every event a host got a 2xx for, and as many outcomes as entries.
-pub fn archived(facts: &Facts) -> Check {
-    Check::new("every accepted event is archived", unarchived(facts))
+pub fn archived(observed: &ObservedState) -> Check {
+    Check::new("every accepted event is archived", unarchived(observed))
 }
 
 /// No host waits for an answer.
-pub fn nothing_waits(facts: &Facts) -> Check {
-    Check::new("no event waits on a host", pending(facts))
+pub fn nothing_waits(observed: &ObservedState) -> Check {
+    Check::new("no event waits on a host", pending(observed))
 }
 
 /// Entries were rejected for reasons only that follow from crashes, outages and repetitions.
-pub fn rejections(facts: &Facts) -> Check {
-    Check::new("no rejection of an unexpected kind", unexpected(facts))
+pub fn rejections(observed: &ObservedState) -> Check {
+    Check::new("no rejection of an unexpected kind", unexpected(observed))
 }
 
 /// Nothing became a dead letter.
-pub fn readable(facts: &Facts) -> Check {
-    Check::new("no message was unreadable", dead_letters(facts))
+pub fn readable(observed: &ObservedState) -> Check {
+    Check::new("no message was unreadable", dead_letters(observed))
 }
 
 /// No host was told that an event of its own is wrong, and none refused a dispatch.
-pub fn nothing_refused(facts: &Facts) -> Check {
-    Check::new("no host event was refused for good", refused(facts))
+pub fn nothing_refused(observed: &ObservedState) -> Check {
+    Check::new("no host event was refused for good", refused(observed))
 }
 
-fn unarchived(facts: &Facts) -> Vec<String> {
-    let mut faults = facts.missing_in_archive();
-    if facts.archive.entries != facts.archive.outcomes {
+fn unarchived(observed: &ObservedState) -> Vec<String> {
+    let mut faults = observed.missing_in_archive();
+    if observed.archive.entries != observed.archive.outcomes {
         faults.push(format!(
             "{} entries and {} outcomes are archived",
-            facts.archive.entries, facts.archive.outcomes
+            observed.archive.entries, observed.archive.outcomes
         ));
     }
     faults
 }
 
-fn pending(facts: &Facts) -> Vec<String> {
-    match facts.swarm.totals.pending_events {
+fn pending(observed: &ObservedState) -> Vec<String> {
+    match observed.swarm.totals.pending_events {
         0 => Vec::new(),
         pending => vec![format!("{pending} events were never answered")],
     }
@@ -84,15 +87,20 @@ fn pending(facts: &Facts) -> Vec<String> {
 
 /// A rejection is expected when it follows from what happens to hosts and services:
 /// repeated or overtaken reports, and plans that the log had already moved past.
-fn unexpected(facts: &Facts) -> Vec<String> {
-    facts
+fn unexpected(observed: &ObservedState) -> Vec<String> {
+    observed
         .archive
         .rejections
         .iter()
         .filter(|(key, _)| !is_expected(key))
         .map(|(key, count)| {
             let (event, producer, reason) = key;
-            let example = facts.archive.examples.get(key).cloned().unwrap_or_default();
+            let example = observed
+                .archive
+                .examples
+                .get(key)
+                .cloned()
+                .unwrap_or_default();
             format!("{count} × {event} of {producer}: {reason}, such as {example}")
         })
         .collect()
@@ -113,26 +121,26 @@ fn is_expected((event, producer, reason): &(String, String, String)) -> bool {
     }
 }
 
-fn dead_letters(facts: &Facts) -> Vec<String> {
-    match facts.dead_letters {
+fn dead_letters(observed: &ObservedState) -> Vec<String> {
+    match observed.dead_letters {
         0 => Vec::new(),
         count => vec![format!("{count} messages")],
     }
 }
 
-fn refused(facts: &Facts) -> Vec<String> {
-    facts
+fn refused(observed: &ObservedState) -> Vec<String> {
+    observed
         .swarm
         .hosts
         .iter()
-        .flat_map(|(hostname, knowledge)| {
-            let events = knowledge.dead_letters.iter().map(move |letter| {
+        .flat_map(|(hostname, host)| {
+            let events = host.dead_letters.iter().map(move |letter| {
                 format!(
                     "{hostname}: {} {} of {} was answered {} {}",
                     letter.kind, letter.seq, letter.rollout_id, letter.status, letter.code
                 )
             });
-            let dispatches = knowledge.refused_dispatches.iter().map(move |refusal| {
+            let dispatches = host.refused_dispatches.iter().map(move |refusal| {
                 format!(
                     "{hostname}: refused {}: {}",
                     refusal.rollout_id, refusal.message

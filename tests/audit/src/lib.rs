@@ -2,13 +2,13 @@
 //!
 //! Reads the database directly, as an auditor would, not through the services, and the hosts' side
 //! from the swarm. It must never know how a run was made or what was broken in it. Start reading at
-//! [`gather`] and [`Facts`].
+//! [`observe`] and [`ObservedState`].
 
 pub mod check;
 pub mod database;
-mod facts;
-pub mod standing;
+mod observed_state;
+pub mod partition_summary;
 
 pub use check::Check;
-pub use facts::{ArchiveFacts, Facts, HostRow, RolloutRow, gather};
-pub use standing::Standing;
+pub use observed_state::{ArchiveCounts, HostRow, ObservedState, RolloutRow, observe};
+pub use partition_summary::PartitionSummary;

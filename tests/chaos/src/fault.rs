@@ -25,13 +25,13 @@ pub enum Server {
 
 /// How a connection breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Break {
+pub enum ConnectionFailure {
     /// It ends, and new ones do.
     Cut,
     /// Nothing passes and nobody is told.
     Stall,
     /// Requests pass, answers do not.
-    Deaf,
+    HoldReplies,
 }
 
 /// One kind of fault.
@@ -58,12 +58,12 @@ pub enum Kind {
     /// Every answer of Postgres comes late.
     SlowPostgres,
     /// The connections to a server break.
-    Sever(Server, Break),
+    BreakConnection(Server, ConnectionFailure),
 }
 
 /// Who feels a broken connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum FaultScope {
     /// Every service.
     All,
     /// The processes with the fault's number.
@@ -78,15 +78,15 @@ pub struct Fault {
     /// Which of two: the busier process or the other one; the node that is cut off; the severity.
     pub number: usize,
     /// Who feels it, when it is a connection.
-    pub scope: Scope,
+    pub scope: FaultScope,
     /// How long it stays broken.
-    pub hold: Duration,
+    pub duration: Duration,
 }
 
 impl Kind {
     /// The kinds that every run must have.
     pub fn essential() -> Vec<Self> {
-        use Break::{Cut, Stall};
+        use ConnectionFailure::{Cut, Stall};
         vec![
             Self::Kill(Target::Node),
             Self::Stop(Target::Node),
@@ -97,10 +97,10 @@ impl Kind {
             Self::FullInput,
             Self::FullDisk,
             Self::SlowPostgres,
-            Self::Sever(Server::Nats, Cut),
-            Self::Sever(Server::Nats, Stall),
-            Self::Sever(Server::Postgres, Cut),
-            Self::Sever(Server::Postgres, Stall),
+            Self::BreakConnection(Server::Nats, Cut),
+            Self::BreakConnection(Server::Nats, Stall),
+            Self::BreakConnection(Server::Postgres, Cut),
+            Self::BreakConnection(Server::Postgres, Stall),
         ]
     }
 
@@ -113,8 +113,14 @@ impl Kind {
             kinds.push(Self::Pause(Target::One(service)));
         }
         kinds.push(Self::FullOutput);
-        kinds.push(Self::Sever(Server::Nats, Break::Deaf));
-        kinds.push(Self::Sever(Server::Postgres, Break::Deaf));
+        kinds.push(Self::BreakConnection(
+            Server::Nats,
+            ConnectionFailure::HoldReplies,
+        ));
+        kinds.push(Self::BreakConnection(
+            Server::Postgres,
+            ConnectionFailure::HoldReplies,
+        ));
         kinds
     }
 
@@ -129,14 +135,17 @@ impl Kind {
             | Self::FullOutput
             | Self::FullDisk
             | Self::SlowPostgres
-            | Self::Sever(..) => false,
+            | Self::BreakConnection(..) => false,
         }
     }
 
     /// True for faults that may strike while a process is down: what they need is not down then.
-    pub fn may_join(self) -> bool {
+    pub fn may_be_second(self) -> bool {
         match self {
-            Self::KillNats | Self::KillPostgres | Self::QuitPostgres | Self::Sever(..) => true,
+            Self::KillNats
+            | Self::KillPostgres
+            | Self::QuitPostgres
+            | Self::BreakConnection(..) => true,
             Self::Kill(_)
             | Self::Stop(_)
             | Self::Pause(_)
@@ -166,12 +175,12 @@ impl fmt::Display for Server {
     }
 }
 
-impl fmt::Display for Break {
+impl fmt::Display for ConnectionFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cut => "cut",
             Self::Stall => "stall",
-            Self::Deaf => "deafen",
+            Self::HoldReplies => "deafen",
         })
     }
 }
@@ -189,7 +198,7 @@ impl fmt::Display for Kind {
             Self::FullOutput => f.write_str("full output log"),
             Self::FullDisk => f.write_str("full disk"),
             Self::SlowPostgres => f.write_str("slow postgres"),
-            Self::Sever(server, how) => write!(f, "{how} {server}"),
+            Self::BreakConnection(server, failure) => write!(f, "{failure} {server}"),
         }
     }
 }
@@ -199,7 +208,7 @@ impl fmt::Display for Fault {
         write!(f, "{}", self.kind)?;
         match (self.kind, self.scope) {
             (Kind::Kill(_) | Kind::Stop(_) | Kind::Pause(_), _)
-            | (Kind::Sever(..), Scope::Node) => write!(f, " {}", self.number)?,
+            | (Kind::BreakConnection(..), FaultScope::Node) => write!(f, " {}", self.number)?,
             (
                 Kind::KillNats
                 | Kind::KillPostgres
@@ -208,10 +217,10 @@ impl fmt::Display for Fault {
                 | Kind::FullOutput
                 | Kind::FullDisk
                 | Kind::SlowPostgres
-                | Kind::Sever(..),
+                | Kind::BreakConnection(..),
                 _,
             ) => {}
         }
-        write!(f, " for {:.1} s", self.hold.as_secs_f64())
+        write!(f, " for {:.1} s", self.duration.as_secs_f64())
     }
 }

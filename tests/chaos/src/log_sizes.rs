@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nixfleet_audit::check::Check;
 
-use crate::logs::{Logs, Output};
+use crate::partition_logs::{Output, PartitionLogs};
 use crate::sampler::Sample;
 
 /// A log may be trimmed only behind the older of two.
@@ -31,7 +31,7 @@ pub struct LogSizes {
 
 impl LogSizes {
     /// Adds up what was recorded and what was sampled.
-    pub fn of(logs: &[Logs], samples: &[Sample]) -> Self {
+    pub fn of(logs: &[PartitionLogs], samples: &[Sample]) -> Self {
         let mut sizes = Self::default();
         for log in logs {
             let inputs = log.inputs.iter().map(|input| input.stored_bytes);
@@ -106,7 +106,7 @@ fn is_announcement(output: &Output) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_harness::monitor::StreamState;
+    use nixfleet_harness::monitoring::StreamState;
     use nixfleet_proto::subject::Partition;
     use nixfleet_proto::{Checkpoints, OutputFrame, Timestamp};
 
@@ -135,13 +135,13 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             events: None,
             streams: Some([(stream.to_owned(), state)].into()),
-            reached: None,
+            cursors: None,
         }
     }
 
     #[test]
     fn logs_that_are_never_trimmed_or_exceed_their_limit_are_named() {
-        let log = Logs {
+        let log = PartitionLogs {
             partition: Partition::new(0),
             input_stream: "IN".to_owned(),
             output_stream: "OUT".to_owned(),
@@ -163,7 +163,7 @@ mod tests {
         let over = "OUT held 150 bytes".to_owned();
         assert!(faults(149).eq([Some(untrimmed), None, Some(over)]));
 
-        let one = Logs {
+        let one = PartitionLogs {
             outputs: log.outputs[..2].to_vec(),
             ..log
         };

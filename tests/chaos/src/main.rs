@@ -4,31 +4,31 @@
 //! It starts everything itself, breaks it by a schedule that follows from a seed, and at the end holds
 //! the hosts, the logs, a replay of them, the tables and the archive against each other. It must never
 //! mend anything by means that an operator or a supervisor would not have. Start reading at
-//! [`schedule`], [`strike`] and [`verdict`].
+//! [`schedule`], [`group`] and [`evaluation`].
 //!
 //! Exit codes: 0 everything holds, 1 something does not, 2 wrong options, 130 interrupted.
 
-mod accounts;
-mod archive;
+mod archive_comparison;
 mod args;
-mod conduct;
+mod db_verify;
+mod evaluation;
+mod event_accounting;
 mod fault;
+mod fault_injection;
+mod fault_schedule;
 mod fleet;
-mod incident;
+mod injection_loop;
+mod latencies;
+mod log_recorder;
+mod log_replay;
 mod log_sizes;
-mod logs;
-mod publisher;
-mod recorder;
-mod replay;
-mod report;
+mod partition_logs;
+mod quiescence;
+mod release_publisher;
 mod sampler;
-mod schedule;
-mod settle;
-mod strike;
-mod verdict;
-mod verified;
-mod waits;
-mod world;
+mod summary;
+mod takeovers;
+mod testbed;
 
 use std::process::ExitCode;
 
@@ -36,72 +36,77 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use args::Args;
+use evaluation::RunData;
 use fleet::Hosts;
+use log_recorder::Recorder;
+use nixfleet_harness::printer::Printer;
 use nixfleet_harness::program;
-use nixfleet_harness::say::Say;
-use publisher::Publisher;
-use recorder::Recorder;
-use sampler::{Sampler, Windows};
-use verdict::Evidence;
-use world::World;
+use release_publisher::Publisher;
+use sampler::{SampleTargets, Sampler};
+use testbed::Testbed;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let say = Say::new(args.json);
-    program::run("chaos", say, chaos(&args, say))
+    let printer = Printer::new(args.json);
+    program::run("chaos", printer, chaos(&args, printer))
 }
 
-async fn chaos(args: &Args, say: Say) -> Result<bool> {
+async fn chaos(args: &Args, printer: Printer) -> Result<bool> {
     let hosts = Hosts::new(args.hosts);
-    let mut world = World::start(args, &hosts, say).await?;
-    for line in world.addresses() {
-        say.line(&line);
+    let mut testbed = Testbed::start(args, &hosts, printer).await?;
+    for line in testbed.addresses() {
+        printer.line(&line);
     }
-    let ran = under_fire(args, hosts, &mut world, say).await;
+    let ran = run_with_faults(args, hosts, &mut testbed, printer).await;
     if args.keep {
         if let Err(error) = &ran {
-            say.line(&format!("failed: {error:#}"));
+            printer.line(&format!("failed: {error:#}"));
         }
-        say.line("everything keeps running until Ctrl-C");
+        printer.line("everything keeps running until Ctrl-C");
         std::future::pending::<()>().await;
     }
     let holds = ran?;
-    world.stop().context("stopping everything")?;
+    testbed.stop().context("stopping everything")?;
     Ok(holds)
 }
 
 /// The run and its judgement; false when something does not hold.
-async fn under_fire(args: &Args, hosts: Hosts, world: &mut World, say: Say) -> Result<bool> {
-    let bus = logs::connect(world.nats.url()).await?;
-    let mut recorder = Recorder::start(bus.clone(), say);
-    let publisher = Publisher::start(hosts, world.operators()?, args.seed)?;
-    let sampler = Sampler::start(Windows {
-        swarm_port: world.swarm_port(),
-        nats_port: world.nats.monitor_port(),
-        database_url: world.database.url.clone(),
+async fn run_with_faults(
+    args: &Args,
+    hosts: Hosts,
+    testbed: &mut Testbed,
+    printer: Printer,
+) -> Result<bool> {
+    let bus = partition_logs::connect(testbed.nats.url()).await?;
+    let mut recorder = Recorder::start(bus.clone(), printer);
+    let publisher = Publisher::start(hosts, testbed.operators()?, args.seed)?;
+    let sampler = Sampler::start(SampleTargets {
+        swarm_port: testbed.swarm_port(),
+        nats_port: testbed.nats.monitor_port(),
+        database_url: testbed.database.url.clone(),
     });
-    let course = tokio::select! {
-        course = conduct::run(world, &sampler, (args, say)) => course?,
+    let injection_log = tokio::select! {
+        injection_log = injection_loop::run(testbed, &sampler, (args, printer)) => injection_log?,
         // Without a log the run shows nothing.
         error = recorder.failed() => return Err(error),
     };
-    say.now("the last release");
+    printer.timed_line("the last release");
     let published = publisher.finish().await?;
-    let (facts, open) = settle::settle(world, say).await?;
+    let (observed, open) = quiescence::wait_until_quiescent(testbed, printer).await?;
     let samples = sampler.finish().await?;
     let logs = recorder.finish().await?;
-    say.now("comparing hosts, logs, replay, tables and archive");
-    let evidence = Evidence {
-        facts,
+    printer.timed_line("comparing hosts, logs, replay, tables and archive");
+    let run_data = RunData {
+        observed,
         open,
-        incidents: course.incidents,
-        faults: course.faults,
+        incidents: injection_log.incidents,
+        faults: injection_log.faults,
         samples,
         logs,
         log_limit: args.log_limit(),
     };
-    let verdict = verdict::judge(world, &bus, evidence).await?;
+    let evaluation = evaluation::evaluate(testbed, &bus, run_data).await?;
     bus.close().await;
-    report::print(&verdict, &published, (args, say))?;
-    Ok(verdict.holds())
+    summary::print(&evaluation, &published, (args, printer))?;
+    Ok(evaluation.holds())
 }

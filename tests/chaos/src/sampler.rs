@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use chrono::Utc;
 use nixfleet_audit::database::SCHEMA;
-use nixfleet_harness::monitor::{self, StreamState};
+use nixfleet_harness::monitoring::{self, StreamState};
 use nixfleet_proto::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ use tokio_postgres::{Client, NoTls};
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// A database that does not answer by then is away.
-const DATABASE_PATIENCE: Duration = Duration::from_millis(500);
+const DATABASE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What one look saw; what did not answer is absent.
 #[derive(Debug, Clone)]
@@ -29,12 +29,12 @@ pub struct Sample {
     /// What each stream holds.
     pub streams: Option<BTreeMap<String, StreamState>>,
     /// Positions in the database.
-    pub reached: Option<Reached>,
+    pub cursors: Option<Cursors>,
 }
 
 /// How far the tables and the archive are.
 #[derive(Debug, Clone, Default)]
-pub struct Reached {
+pub struct Cursors {
     /// Last applied output sequence by partition.
     pub applied: BTreeMap<u16, u64>,
     /// Last archived sequence by stream.
@@ -43,7 +43,7 @@ pub struct Reached {
 
 /// Where to look.
 #[derive(Debug, Clone)]
-pub struct Windows {
+pub struct SampleTargets {
     /// Port of the swarm's listener.
     pub swarm_port: u16,
     /// Port of nats-server's monitor.
@@ -61,10 +61,10 @@ pub struct Sampler {
 
 impl Sampler {
     /// Starts looking.
-    pub fn start(windows: Windows) -> Self {
+    pub fn start(targets: SampleTargets) -> Self {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(look(windows, Arc::clone(&samples), stopped));
+        let task = tokio::spawn(sample_periodically(targets, Arc::clone(&samples), stopped));
         Self {
             samples,
             stop,
@@ -93,34 +93,38 @@ fn lock(samples: &Mutex<Vec<Sample>>) -> MutexGuard<'_, Vec<Sample>> {
     samples.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn look(windows: Windows, samples: Arc<Mutex<Vec<Sample>>>, stopped: watch::Receiver<bool>) {
+async fn sample_periodically(
+    targets: SampleTargets,
+    samples: Arc<Mutex<Vec<Sample>>>,
+    stopped: watch::Receiver<bool>,
+) {
     let mut database = Database {
-        url: windows.database_url.clone(),
+        url: targets.database_url.clone(),
         client: None,
     };
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !*stopped.borrow() {
         tick.tick().await;
-        let (swarm, nats) = (windows.swarm_port, windows.nats_port);
+        let (swarm, nats) = (targets.swarm_port, targets.nats_port);
         // The monitors are asked with blocking calls.
-        let (events, streams, reached) = tokio::join!(
+        let (events, streams, cursors) = tokio::join!(
             tokio::task::spawn_blocking(move || events(swarm)),
             tokio::task::spawn_blocking(move || streams(nats)),
-            database.reached(),
+            database.cursors(),
         );
         let sample = Sample {
             at: Utc::now(),
             events: events.ok().and_then(Result::ok),
             streams: streams.ok().and_then(Result::ok),
-            reached,
+            cursors,
         };
         lock(&samples).push(sample);
     }
 }
 
 fn events(port: u16) -> Result<(u64, u64)> {
-    let summary: Value = serde_json::from_str(&monitor::get(port, "/summary")?.body)?;
+    let summary: Value = serde_json::from_str(&monitoring::get(port, "/summary")?.body)?;
     let count = |key: &str| {
         summary["totals"][key]
             .as_u64()
@@ -130,7 +134,7 @@ fn events(port: u16) -> Result<(u64, u64)> {
 }
 
 fn streams(port: u16) -> Result<BTreeMap<String, StreamState>> {
-    let streams = monitor::streams(port)?;
+    let streams = monitoring::nats_streams(port)?;
     anyhow::ensure!(!streams.is_empty(), "nats-server lists no streams");
     Ok(streams)
 }
@@ -142,16 +146,16 @@ struct Database {
 }
 
 impl Database {
-    async fn reached(&mut self) -> Option<Reached> {
-        let asked = tokio::time::timeout(DATABASE_PATIENCE, self.ask()).await;
-        let reached = asked.ok().and_then(Result::ok);
-        if reached.is_none() {
+    async fn cursors(&mut self) -> Option<Cursors> {
+        let asked = tokio::time::timeout(DATABASE_TIMEOUT, self.ask()).await;
+        let cursors = asked.ok().and_then(Result::ok);
+        if cursors.is_none() {
             self.client = None;
         }
-        reached
+        cursors
     }
 
-    async fn ask(&mut self) -> Result<Reached> {
+    async fn ask(&mut self) -> Result<Cursors> {
         if self.client.is_none() {
             let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
             // It ends when the client is dropped or the server goes.
@@ -161,17 +165,17 @@ impl Database {
         let client = self.client.as_ref().context("just connected")?;
         let applied = format!("SELECT partition, out_seq FROM {SCHEMA}.partition_cursors");
         let archived = format!("SELECT stream, sequence FROM {SCHEMA}.archive_cursors");
-        let mut reached = Reached::default();
+        let mut cursors = Cursors::default();
         for row in client.query(&applied, &[]).await? {
             let (partition, seq): (i32, i64) = (row.get(0), row.get(1));
-            reached
+            cursors
                 .applied
                 .insert(u16::try_from(partition)?, u64::try_from(seq)?);
         }
         for row in client.query(&archived, &[]).await? {
             let (stream, seq): (String, i64) = (row.get(0), row.get(1));
-            reached.archived.insert(stream, u64::try_from(seq)?);
+            cursors.archived.insert(stream, u64::try_from(seq)?);
         }
-        Ok(reached)
+        Ok(cursors)
     }
 }

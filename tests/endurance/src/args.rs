@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use nixfleet_harness::dev;
+use nixfleet_harness::binaries;
 use nixfleet_harness::program::hosts_at_least;
 
 /// Fewer hosts do not fill four waves.
@@ -92,7 +92,7 @@ impl Args {
             Some(Scale::Million) => "endurance-million.svg",
             None => "endurance.svg",
         };
-        let default = || dev::checkout().join("docs/bench").join(name);
+        let default = || binaries::checkout().join("docs/bench").join(name);
         self.picture.clone().unwrap_or_else(default)
     }
 }

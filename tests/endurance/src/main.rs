@@ -8,30 +8,30 @@
 //! Exit codes: 0 everything holds, 1 something does not, 2 wrong options, 130 interrupted.
 
 mod args;
-mod arrivals;
-mod checks;
-mod driver;
-mod follower;
-mod hosts;
+mod database_rebuild;
+mod final_checks;
+mod number_format;
+mod output_follower;
 mod phases;
-mod picture;
-mod rebuild;
-mod report;
+mod plot;
+mod progress_tracker;
+mod rollout_driver;
 mod run;
 mod sampler;
-mod units;
-mod world;
+mod simulated_hosts;
+mod summary;
+mod testbed;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use nixfleet_harness::printer::Printer;
 use nixfleet_harness::program;
-use nixfleet_harness::say::Say;
 
 use args::Args;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let say = Say::new(args.json);
-    program::run("endurance", say, run::run(&args, say))
+    let printer = Printer::new(args.json);
+    program::run("endurance", printer, run::run(&args, printer))
 }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use nixfleet_harness::say::Say;
+use nixfleet_harness::printer::Printer;
 use serde::Serialize;
 
-use crate::units::count;
+use crate::number_format::format_count;
 
 /// A part of the run.
 #[derive(Debug, Clone, Serialize)]
@@ -23,12 +23,12 @@ pub struct Phase {
 
 /// The beginning of a part.
 #[derive(Debug, Clone, Copy)]
-pub struct Mark {
+pub struct PhaseStart {
     at: Instant,
     accepted: u64,
 }
 
-impl Mark {
+impl PhaseStart {
     /// Now, after so many accepted events.
     pub fn new(accepted: u64) -> Self {
         Self {
@@ -47,31 +47,31 @@ impl Mark {
 pub struct Phases {
     list: Vec<Phase>,
     start: Instant,
-    say: Say,
+    printer: Printer,
 }
 
 impl Phases {
     /// None yet.
-    pub fn new(start: Instant, say: Say) -> Self {
+    pub fn new(start: Instant, printer: Printer) -> Self {
         Self {
             list: Vec::new(),
             start,
-            say,
+            printer,
         }
     }
 
     /// Notes a part that ends now, after so many accepted events, and says so.
-    pub fn note(&mut self, name: String, mark: Mark, accepted: u64) {
+    pub fn note(&mut self, name: String, phase_start: PhaseStart, accepted: u64) {
         let phase = Phase {
             name,
-            begins: (mark.at - self.start).as_secs_f64(),
+            begins: (phase_start.at - self.start).as_secs_f64(),
             ends: self.start.elapsed().as_secs_f64(),
-            events: accepted.saturating_sub(mark.accepted),
+            events: accepted.saturating_sub(phase_start.accepted),
         };
         let seconds = phase.ends - phase.begins;
-        let events = count(phase.events);
-        self.say
-            .now(&format!("{}: {seconds:.1} s, {events} events", phase.name));
+        let events = format_count(phase.events);
+        self.printer
+            .timed_line(&format!("{}: {seconds:.1} s, {events} events", phase.name));
         self.list.push(phase);
     }
 

@@ -5,87 +5,93 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use nixfleet_audit::Check;
-use nixfleet_harness::say::Say;
+use nixfleet_harness::printer::Printer;
 
 use crate::args::{Args, Volume};
-use crate::checks;
-use crate::driver::{Driver, Ending};
-use crate::rebuild;
-use crate::report::{Findings, Report};
+use crate::database_rebuild;
+use crate::final_checks;
+use crate::rollout_driver::{Driver, ExpectedEnd};
 use crate::sampler::{Sampler, Targets};
-use crate::world::World;
+use crate::summary::{RunData, Summary};
+use crate::testbed::Testbed;
 
 /// Runs; false when something does not hold.
 ///
 /// # Errors
 /// When something is missing. A control plane that stands still is a finding.
-pub async fn run(args: &Args, say: Say) -> Result<bool> {
+pub async fn run(args: &Args, printer: Printer) -> Result<bool> {
     let volume = args.volume();
-    say.now("starting NATS, Postgres and the services");
-    let mut world = World::start(volume.hosts).await?;
-    let services = world.stack.instances().iter();
+    printer.timed_line("starting NATS, Postgres and the services");
+    let mut testbed = Testbed::start(volume.hosts).await?;
+    let services = testbed.stack.instances().iter();
     let services = services.map(|instance| (instance.name(), instance.admin_port()));
     let services = services.collect();
     let start = Instant::now();
-    let mut driver = Driver::new(&world, volume, (start, say));
+    let mut driver = Driver::new(&testbed, volume, (start, printer));
     let sampler = Sampler::start(Targets {
         start,
         services,
-        nats_port: world.nats.monitor_port(),
-        store_dir: world.nats.store_dir(),
-        database_url: world.database.url.clone(),
-        logs: world.logs(),
+        nats_port: testbed.nats.monitor_port(),
+        store_dir: testbed.nats.store_dir(),
+        database_url: testbed.database.url.clone(),
+        logs: testbed.logs(),
         counts: driver.follower().counts(),
-        reached: driver.arrivals().reached(),
+        progress: driver.progress_tracker().progress(),
         releases: driver.releases(),
-        say,
+        printer,
     });
-    let mut course = Course::default();
-    let driven = drive(&world, &mut driver, (args, &sampler, say), &mut course).await;
+    let mut run_checks = RunChecks::default();
+    let driven = drive(
+        &testbed,
+        &mut driver,
+        (args, &sampler, printer),
+        &mut run_checks,
+    )
+    .await;
     let stands_still = driven.err().map(|error| format!("{error:#}"));
     let samples = sampler.finish();
-    let Course {
+    let RunChecks {
         mut checks,
         rebuilt_seconds,
-    } = course;
-    checks.push(checks::disk(&samples));
-    checks.push(checks::ready(&samples));
+    } = run_checks;
+    checks.push(final_checks::disk(&samples));
+    checks.push(final_checks::ready(&samples));
     checks.push(Check::new(
         "the control plane never stands still",
         stands_still.into_iter().collect(),
     ));
-    let report = Report::new(Findings {
+    let summary = Summary::new(RunData {
         volume,
         releases: driver.releases().load(Ordering::Relaxed),
-        answered: driver.answered(),
+        outcome_counts: driver.outcome_counts(),
         phases: driver.into_phases(),
         samples,
         rebuilt_seconds,
         checks,
     });
-    crate::picture::draw(&report, &args.picture())?;
-    say.now(&format!("drew {}", args.picture().display()));
-    report.print(say, args.json)?;
-    let stopped = world.stop().await.context("stopping everything");
+    crate::plot::draw(&summary, &args.picture())?;
+    printer.timed_line(&format!("drew {}", args.picture().display()));
+    summary.print(printer, args.json)?;
+    let stopped = testbed.stop().await.context("stopping everything");
     // A control plane that holds must stop by itself, too; one that does not has said so already.
-    if report.holds {
+    if summary.holds {
         stopped?;
     }
-    Ok(report.holds)
+    Ok(summary.holds)
 }
 
 /// What was found on the way.
 #[derive(Default)]
-struct Course {
+struct RunChecks {
     checks: Vec<Check>,
     rebuilt_seconds: Option<f64>,
 }
 
 async fn drive(
-    world: &World,
+    testbed: &Testbed,
     driver: &mut Driver<'_>,
-    (args, sampler, say): (&Args, &Sampler, Say),
-    course: &mut Course,
+    (args, sampler, printer): (&Args, &Sampler, Printer),
+    run_checks: &mut RunChecks,
 ) -> Result<()> {
     let Volume {
         releases,
@@ -94,22 +100,22 @@ async fn drive(
         ..
     } = args.volume();
     for number in 1..=releases {
-        driver.release(Ending::Converges).await?;
+        driver.release(ExpectedEnd::Converges).await?;
         let share = u128::from(events) * u128::from(number) / u128::from(releases);
         driver.events(u64::try_from(share)?).await?;
     }
     driver.probe_rounds(probe_rounds).await?;
-    driver.arrive().await?;
-    let answered = driver.answered();
-    course.checks = vec![
-        checks::accepted(&answered, events),
-        checks::applied(world, &answered).await?,
-        checks::archived(world, &answered).await?,
+    driver.wait_until_applied().await?;
+    let outcome_counts = driver.outcome_counts();
+    run_checks.checks = vec![
+        final_checks::accepted(&outcome_counts, events),
+        final_checks::applied(testbed, &outcome_counts).await?,
+        final_checks::archived(testbed, &outcome_counts).await?,
     ];
     if args.drop_database {
-        let rebuilt = rebuild::run(world, driver, (sampler, say)).await?;
-        course.rebuilt_seconds = Some(rebuilt.seconds);
-        course.checks.extend(rebuilt.checks);
+        let rebuilt = database_rebuild::run(testbed, driver, (sampler, printer)).await?;
+        run_checks.rebuilt_seconds = Some(rebuilt.seconds);
+        run_checks.checks.extend(rebuilt.checks);
     }
     Ok(())
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nixfleet_audit::database;
-use nixfleet_harness::say::Say;
-use nixfleet_harness::{Service, monitor, scratch};
+use nixfleet_harness::printer::Printer;
+use nixfleet_harness::{Service, monitoring, scratch};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use crate::arrivals::Reached;
-use crate::follower::Counts;
-use crate::units::{count, size};
+use crate::number_format::{format_bytes, format_count};
+use crate::output_follower::SharedCounts;
+use crate::progress_tracker::Progress;
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ pub struct Samples {
     /// What services said that had been ready and were not, each answer once.
     pub not_ready: BTreeSet<String>,
     /// Services need not be ready at present.
-    pub is_tolerant: bool,
+    pub allows_unready: bool,
 }
 
 /// Where to look.
@@ -80,13 +80,13 @@ pub struct Targets {
     /// Logs of the channel: input, output.
     pub logs: [String; 2],
     /// What the output log answers.
-    pub counts: Counts,
+    pub counts: SharedCounts,
     /// How far tables and archive are.
-    pub reached: Arc<Reached>,
+    pub progress: Arc<Progress>,
     /// Number of the last release.
     pub releases: Arc<AtomicU32>,
     /// Where progress goes.
-    pub say: Say,
+    pub printer: Printer,
 }
 
 /// A running sampler.
@@ -99,14 +99,14 @@ impl Sampler {
     /// Starts looking.
     pub fn start(targets: Targets) -> Self {
         let samples = Arc::new(Mutex::new(Samples::default()));
-        let task = tokio::spawn(look(targets, Arc::clone(&samples)));
+        let task = tokio::spawn(poll(targets, Arc::clone(&samples)));
         Self { samples, task }
     }
 
     /// Services may be not ready from now on, because something was taken away from them, until all
     /// of them are again.
-    pub fn tolerate(&self) {
-        lock(&self.samples).is_tolerant = true;
+    pub fn allow_unready(&self) {
+        lock(&self.samples).allows_unready = true;
     }
 
     /// True when all services are ready; from then on they have to be.
@@ -114,7 +114,7 @@ impl Sampler {
         let mut samples = lock(&self.samples);
         let last = samples.samples.last();
         let is_ready = last.is_some_and(|sample| sample.ready == Service::ALL.len());
-        samples.is_tolerant &= !is_ready;
+        samples.allows_unready &= !is_ready;
         is_ready
     }
 
@@ -129,7 +129,7 @@ fn lock(samples: &Mutex<Samples>) -> MutexGuard<'_, Samples> {
     samples.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn look(targets: Targets, samples: Arc<Mutex<Samples>>) {
+async fn poll(targets: Targets, samples: Arc<Mutex<Samples>>) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut known = BTreeSet::new();
@@ -139,7 +139,7 @@ async fn look(targets: Targets, samples: Arc<Mutex<Samples>>) {
             // Monitors and directories are read with blocking calls.
             tokio::task::spawn_blocking({
                 let targets = targets.clone();
-                move || targets.look()
+                move || targets.poll()
             }),
             database_bytes(&targets.database_url),
         );
@@ -148,9 +148,9 @@ async fn look(targets: Targets, samples: Arc<Mutex<Samples>>) {
         match looked {
             Ok((mut sample, states)) => {
                 sample.database_bytes = database_bytes.ok();
-                samples.judge(states, &mut known);
+                samples.record_readiness(states, &mut known);
                 if samples.samples.len().is_multiple_of(PROGRESS_EVERY) {
-                    targets.say.now(&sample.line());
+                    targets.printer.timed_line(&sample.line());
                 }
                 samples.samples.push(sample);
             }
@@ -173,13 +173,13 @@ type State = (String, Option<String>);
 
 impl Samples {
     /// Notes services that are not ready any more; one that starts is not ready yet.
-    fn judge(&mut self, states: Vec<State>, known: &mut BTreeSet<String>) {
+    fn record_readiness(&mut self, states: Vec<State>, known: &mut BTreeSet<String>) {
         for (name, fault) in states {
             match fault {
                 None => {
                     known.insert(name);
                 }
-                Some(fault) if known.contains(&name) && !self.is_tolerant => {
+                Some(fault) if known.contains(&name) && !self.allows_unready => {
                     self.not_ready.insert(format!("{name}: {fault}"));
                 }
                 Some(_) => {}
@@ -189,16 +189,17 @@ impl Samples {
 }
 
 impl Targets {
-    fn look(&self) -> Result<(Sample, Vec<State>)> {
-        let streams = monitor::streams(self.nats_port)?;
+    fn poll(&self) -> Result<(Sample, Vec<State>)> {
+        let streams = monitoring::nats_streams(self.nats_port)?;
         let bytes = |name: &String| streams.get(name).map_or(0, |stream| stream.bytes);
         let objects = streams.iter().filter(|(name, _)| name.starts_with(OBJECTS));
         let services = self.services.iter();
         let states: Vec<State> = services
             .map(|(name, port)| (name.clone(), fault_of(*port)))
             .collect();
-        let answered = self.counts.answered();
-        let lag = |reached: &AtomicU64| answered.events.saturating_sub(reached.load(Relaxed));
+        let outcome_counts = self.counts.outcome_counts();
+        let lag =
+            |progress: &AtomicU64| outcome_counts.events.saturating_sub(progress.load(Relaxed));
         let sample = Sample {
             seconds: self.start.elapsed().as_secs_f64(),
             input_bytes: bytes(&self.logs[0]),
@@ -206,9 +207,9 @@ impl Targets {
             object_bytes: objects.map(|(_, stream)| stream.bytes).sum(),
             disk_bytes: scratch::bytes_on_disk(&self.store_dir)?,
             database_bytes: None,
-            accepted: answered.accepted,
-            applier_lag: lag(&self.reached.applied_events),
-            archive_lag: lag(&self.reached.archived_events),
+            accepted: outcome_counts.accepted,
+            applier_lag: lag(&self.progress.applied_events),
+            archive_lag: lag(&self.progress.archived_events),
             releases: self.releases.load(Relaxed),
             ready: states.iter().filter(|(_, fault)| fault.is_none()).count(),
         };
@@ -217,7 +218,7 @@ impl Targets {
 }
 
 fn fault_of(port: u16) -> Option<String> {
-    match monitor::get(port, "/readyz") {
+    match monitoring::get(port, "/readyz") {
         Ok(answer) if answer.status == 200 => None,
         Ok(answer) => Some(answer.body),
         Err(error) => Some(format!("{error:#}")),
@@ -227,18 +228,18 @@ fn fault_of(port: u16) -> Option<String> {
 impl Sample {
     /// One line of progress.
     fn line(&self) -> String {
-        let database = self.database_bytes.map_or("away".to_owned(), size);
+        let database = self.database_bytes.map_or("away".to_owned(), format_bytes);
         format!(
             "release {}, {} events; logs {} in, {} out, objects {}, disk of the bus {}, database \
              {database}; lag {} applied, {} archived; {} ready",
             self.releases,
-            count(self.accepted),
-            size(self.input_bytes),
-            size(self.output_bytes),
-            size(self.object_bytes),
-            size(self.disk_bytes),
-            count(self.applier_lag),
-            count(self.archive_lag),
+            format_count(self.accepted),
+            format_bytes(self.input_bytes),
+            format_bytes(self.output_bytes),
+            format_bytes(self.object_bytes),
+            format_bytes(self.disk_bytes),
+            format_count(self.applier_lag),
+            format_count(self.archive_lag),
             self.ready
         )
     }
@@ -253,10 +254,10 @@ mod tests {
         let mut samples = Samples::default();
         let mut known = BTreeSet::new();
         let state = |fault: Option<&str>| vec![("a".to_owned(), fault.map(str::to_owned))];
-        samples.judge(state(Some("starts")), &mut known);
+        samples.record_readiness(state(Some("starts")), &mut known);
         assert!(samples.not_ready.is_empty());
-        samples.judge(state(None), &mut known);
-        samples.judge(state(Some("full")), &mut known);
+        samples.record_readiness(state(None), &mut known);
+        samples.record_readiness(state(Some("full")), &mut known);
         assert_eq!(samples.not_ready, ["a: full".to_owned()].into());
     }
 }

@@ -9,12 +9,12 @@ use nixfleet_proto::{
 };
 
 /// Steps of a successful activation, the last one is the claim of convergence.
-pub const ACTIVATION: std::ops::RangeInclusive<usize> = 1..=8;
+pub const ACTIVATION_STEPS: std::ops::RangeInclusive<usize> = 1..=8;
 /// Steps that report the results of the three probes; they may be repeated at any time.
-pub const PROBES: std::ops::Range<usize> = 5..8;
+pub const PROBE_STEPS: std::ops::Range<usize> = 5..8;
 
-/// What a host that switches from `running` to `target` reports at a step of [`ACTIVATION`].
-pub fn report(
+/// What a host that switches from `running` to `target` reports at a step of [`ACTIVATION_STEPS`].
+pub fn event_at_step(
     target: &ClosureHash,
     running: &ClosureHash,
     step: usize,
@@ -60,16 +60,16 @@ pub fn activation(
     running: &ClosureHash,
     now: Timestamp,
 ) -> Vec<HostEventBody> {
-    let steps = ACTIVATION;
+    let steps = ACTIVATION_STEPS;
     steps
-        .map(|step| report(target, running, step, now))
+        .map(|step| event_at_step(target, running, step, now))
         .collect()
 }
 
 /// An activation after which a probe fails, and the rollback to `running`.
 pub fn rollback(target: &ClosureHash, running: &ClosureHash, now: Timestamp) -> Vec<HostEventBody> {
-    let mut events: Vec<HostEventBody> = (*ACTIVATION.start()..PROBES.start)
-        .map(|step| report(target, running, step, now))
+    let mut events: Vec<HostEventBody> = (*ACTIVATION_STEPS.start()..PROBE_STEPS.start)
+        .map(|step| event_at_step(target, running, step, now))
         .collect();
     events.push(result("nginx", ProbeStatus::Fail, None, now));
     events.push(HostEventBody::Failed {
@@ -88,9 +88,9 @@ pub fn rollback(target: &ClosureHash, running: &ClosureHash, now: Timestamp) -> 
 
 /// One round of all probes, each passes.
 pub fn probe_round(target: &ClosureHash, now: Timestamp) -> Vec<HostEventBody> {
-    let steps = PROBES;
+    let steps = PROBE_STEPS;
     steps
-        .map(|step| report(target, target, step, now))
+        .map(|step| event_at_step(target, target, step, now))
         .collect()
 }
 

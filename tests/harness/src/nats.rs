@@ -1,7 +1,7 @@
 //! A nats-server of our own.
 
+mod authentication;
 mod cluster;
-mod secured;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,17 +9,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use crate::dev::Servers;
-use crate::process::{Process, Recipe};
+use crate::binaries::ServerBinaries;
+use crate::process::{Process, ProcessSpec};
 use crate::wait::wait_blocking;
-use crate::{monitor, ports, scratch};
+use crate::{monitoring, ports, scratch};
 
+pub use authentication::Authentication;
 pub use cluster::Cluster;
-pub use secured::Secured;
 
 /// Also for a member of a cluster, which catches up with the others before it is ready.
-const START_PATIENCE: Duration = Duration::from_secs(90);
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often another free port is tried when somebody takes ours.
 const PORT_ATTEMPTS: u32 = 5;
@@ -89,22 +89,22 @@ impl Nats {
     fn launch(&mut self) -> Result<()> {
         self.kill()?;
         let config = self.write_config()?;
-        let servers = Servers::find()?;
-        let mut recipe = Recipe::new("nats-server", servers.nats_server, self.log());
-        recipe.args = vec!["-c".to_owned(), config.display().to_string()];
-        self.process = Some(Process::start(recipe)?);
+        let servers = ServerBinaries::find()?;
+        let mut spec = ProcessSpec::new("nats-server", servers.nats_server, self.log());
+        spec.args = vec!["-c".to_owned(), config.display().to_string()];
+        self.process = Some(Process::start(spec)?);
         Ok(())
     }
 
     fn wait_ready(&mut self) -> Result<()> {
         let process = self.process.as_mut().context("nats-server does not run")?;
-        wait_blocking("nats-server ready", START_PATIENCE, || {
+        wait_blocking("nats-server ready", START_TIMEOUT, || {
             process.check_alive()?;
-            Ok(monitor::get(self.monitor_port, "/healthz")
+            Ok(monitoring::get(self.monitor_port, "/healthz")
                 .ok()
                 .filter(|answer| answer.status == 200))
         })?;
-        let varz = monitor::get(self.monitor_port, "/varz")?;
+        let varz = monitoring::get(self.monitor_port, "/varz")?;
         let varz: serde_json::Value =
             serde_json::from_str(&varz.body).context("reading /varz of nats-server")?;
         ensure!(
@@ -156,7 +156,7 @@ impl Nats {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn largest_block(&self) -> Result<u64> {
+    pub fn largest_message_block(&self) -> Result<u64> {
         largest(&self.dir.join("js"))
     }
 
@@ -180,9 +180,9 @@ impl Nats {
     ///
     /// # Errors
     /// When it does not run or the operating system refuses.
-    pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+    pub fn limit_file_size(&self, bytes: Option<u64>) -> Result<()> {
         let process = self.process.as_ref().context("nats-server does not run")?;
-        process.limit_files(bytes)
+        process.limit_file_size(bytes)
     }
 
     /// `kill -9`.
@@ -202,7 +202,7 @@ impl Nats {
     /// When it has to be killed.
     pub fn stop(&mut self) -> Result<()> {
         if let Some(mut process) = self.process.take() {
-            process.stop(Signal::TERM, STOP_PATIENCE)?;
+            process.stop(Signal::TERM, STOP_TIMEOUT)?;
         }
         Ok(())
     }

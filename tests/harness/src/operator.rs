@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::pki::Pair;
 
 /// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A client with an operator's certificate.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ pub fn client(authority: &Pair, identity: &Pair) -> Result<reqwest::Client> {
     reqwest::Client::builder()
         .tls_certs_only([root])
         .identity(reqwest::Identity::from_pem(&pem)?)
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .build()
         .context("building an HTTPS client")
 }

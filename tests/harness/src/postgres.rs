@@ -1,7 +1,7 @@
 //! A Postgres server of our own.
 
-mod cluster;
-mod user;
+mod cluster_setup;
+mod unprivileged_user;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,20 +12,20 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio_postgres::NoTls;
 
-use user::{check_reachable, unprivileged};
+use unprivileged_user::{check_reachable, unprivileged};
 
-use crate::dev::Servers;
+use crate::binaries::ServerBinaries;
 use crate::pki::Pair;
-use crate::process::{Process, Recipe};
+use crate::process::{Process, ProcessSpec};
 use crate::service::Service;
 use crate::wait::{POLL, wait_blocking};
-use crate::watchdog::Ending;
+use crate::watchdog::StopSignal;
 use crate::{ports, scratch};
 
-const START_PATIENCE: Duration = Duration::from_secs(60);
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Statements wait for the locks of running services.
-const STATEMENT_PATIENCE: Duration = Duration::from_secs(60);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const PORT_ATTEMPTS: u32 = 5;
 
 /// Password of the superuser; the server listens on the loopback address only and dies with us.
@@ -37,7 +37,7 @@ const OWNER: &str = "nixfleet_owner";
 /// A Postgres server with an empty cluster, the owner of all databases and a user per service.
 #[derive(Debug)]
 pub struct Postgres {
-    servers: Servers,
+    servers: ServerBinaries,
     dir: PathBuf,
     port: u16,
     user: Option<(u32, u32)>,
@@ -95,7 +95,7 @@ impl Postgres {
     }
 
     fn start_cluster(name: &str, (certificate, durable): (Option<&Pair>, bool)) -> Result<Self> {
-        let servers = Servers::find()?;
+        let servers = ServerBinaries::find()?;
         let user = unprivileged()?;
         if user.is_some() {
             check_reachable(&servers.postgres_bin.join("postgres"))?;
@@ -137,7 +137,7 @@ impl Postgres {
         let start = Instant::now();
         loop {
             match self.launch() {
-                Err(error) if start.elapsed() < START_PATIENCE => {
+                Err(error) if start.elapsed() < START_TIMEOUT => {
                     drop(error);
                     std::thread::sleep(POLL);
                 }
@@ -148,20 +148,20 @@ impl Postgres {
 
     fn launch(&mut self) -> Result<()> {
         self.kill()?;
-        let mut recipe = Recipe::new(
+        let mut spec = ProcessSpec::new(
             "postgres",
             self.servers.postgres_bin.join("postgres"),
             self.dir.join("postgres.log"),
         );
-        recipe.args = self.arguments();
-        recipe.env = self.servers.postgres_env();
-        recipe.dir = Some(self.dir.clone());
-        recipe.user = self.user;
-        recipe.ending = Ending::Quit;
-        let mut process = Process::start(recipe)?;
+        spec.args = self.arguments();
+        spec.env = self.servers.postgres_env();
+        spec.dir = Some(self.dir.clone());
+        spec.user = self.user;
+        spec.stop_signal = StopSignal::Quit;
+        let mut process = Process::start(spec)?;
         let expected = (process.pid().to_string(), self.port.to_string());
         let pid_file = self.data().join("postmaster.pid");
-        wait_blocking("Postgres ready", START_PATIENCE, || {
+        wait_blocking("Postgres ready", START_TIMEOUT, || {
             process.check_alive()?;
             Ok(is_ready(&pid_file, &expected).then_some(()))
         })?;
@@ -277,7 +277,7 @@ impl Postgres {
     /// When it has to be killed.
     pub fn quit(&mut self) -> Result<()> {
         if let Some(mut process) = self.process.take() {
-            process.stop(Signal::QUIT, STOP_PATIENCE)?;
+            process.stop(Signal::QUIT, STOP_TIMEOUT)?;
         }
         Ok(())
     }
@@ -288,7 +288,7 @@ impl Postgres {
     /// When it has to be killed.
     pub fn stop(&mut self) -> Result<()> {
         if let Some(mut process) = self.process.take() {
-            process.stop(Signal::INT, STOP_PATIENCE)?;
+            process.stop(Signal::INT, STOP_TIMEOUT)?;
         }
         Ok(())
     }
@@ -303,7 +303,7 @@ pub async fn execute(url: &str, statements: &str) -> Result<()> {
         .await
         .context("connecting to Postgres")?;
     let driver = tokio::spawn(connection);
-    let done = tokio::time::timeout(STATEMENT_PATIENCE, client.batch_execute(statements)).await;
+    let done = tokio::time::timeout(STATEMENT_TIMEOUT, client.batch_execute(statements)).await;
     let done = done.with_context(|| format!("no answer to {statements:?}"))?;
     let done = done.with_context(|| format!("running {statements:?}"));
     drop(client);
@@ -325,7 +325,7 @@ fn is_ready(pid_file: &Path, expected: &(String, String)) -> bool {
 /// # Errors
 /// When no servers are set up.
 pub fn client_env() -> Result<BTreeMap<String, String>> {
-    let servers = Servers::find()?;
+    let servers = ServerBinaries::find()?;
     ensure!(servers.postgres_bin.is_dir(), "no Postgres programs");
     Ok(servers.postgres_env())
 }

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
-use crate::watchdog::{self, Ending};
+use crate::watchdog::{self, StopSignal};
 
 /// How much of a log a failure shows.
 const TAIL_BYTES: i64 = 4_000;
 
 /// What to run.
 #[derive(Debug, Clone)]
-pub struct Recipe {
+pub struct ProcessSpec {
     /// For messages.
     pub name: String,
     /// The program.
@@ -34,10 +34,10 @@ pub struct Recipe {
     /// Directory to run in; absent means ours.
     pub dir: Option<PathBuf>,
     /// How the watchdog ends it.
-    pub ending: Ending,
+    pub stop_signal: StopSignal,
 }
 
-impl Recipe {
+impl ProcessSpec {
     /// A recipe without arguments, environment or user.
     pub fn new(name: impl Into<String>, program: PathBuf, log: PathBuf) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Recipe {
             log,
             user: None,
             dir: None,
-            ending: Ending::Kill,
+            stop_signal: StopSignal::Kill,
         }
     }
 }
@@ -56,11 +56,11 @@ impl Recipe {
 /// A running child in a process group of its own, killed on drop.
 #[derive(Debug)]
 pub struct Process {
-    recipe: Recipe,
+    spec: ProcessSpec,
     child: Child,
     status: Option<ExitStatus>,
     /// The last signal sent: asking a service twice to stop means "at once".
-    asked: Option<Signal>,
+    last_signal: Option<Signal>,
 }
 
 impl Process {
@@ -68,36 +68,36 @@ impl Process {
     ///
     /// # Errors
     /// When the program or its log file cannot be opened.
-    pub fn start(recipe: Recipe) -> Result<Self> {
+    pub fn start(spec: ProcessSpec) -> Result<Self> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(&recipe.log)
-            .with_context(|| format!("opening {}", recipe.log.display()))?;
-        let mut command = Command::new(&recipe.program);
+            .open(&spec.log)
+            .with_context(|| format!("opening {}", spec.log.display()))?;
+        let mut command = Command::new(&spec.program);
         command
-            .args(&recipe.args)
-            .envs(&recipe.env)
-            .env(watchdog::MARK, watchdog::mark()?)
+            .args(&spec.args)
+            .envs(&spec.env)
+            .env(watchdog::OWNER_VARIABLE, watchdog::owner_id()?)
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)
             .stdout(log)
             .process_group(0);
-        if let Some((uid, gid)) = recipe.user {
+        if let Some((uid, gid)) = spec.user {
             command.uid(uid).gid(gid);
         }
-        if let Some(dir) = &recipe.dir {
+        if let Some(dir) = &spec.dir {
             command.current_dir(dir);
         }
         let child = command
             .spawn()
-            .with_context(|| format!("starting {} ({})", recipe.name, recipe.program.display()))?;
-        watchdog::guard(child.id(), recipe.ending)?;
+            .with_context(|| format!("starting {} ({})", spec.name, spec.program.display()))?;
+        watchdog::register(child.id(), spec.stop_signal)?;
         Ok(Self {
-            recipe,
+            spec,
             child,
             status: None,
-            asked: None,
+            last_signal: None,
         })
     }
 
@@ -107,20 +107,20 @@ impl Process {
     }
 
     /// What was started.
-    pub fn recipe(&self) -> &Recipe {
-        &self.recipe
+    pub fn spec(&self) -> &ProcessSpec {
+        &self.spec
     }
 
     /// The exit status, when it has ended.
     ///
     /// # Errors
     /// When the operating system cannot tell.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         if self.status.is_none()
             && let Some(status) = self.child.try_wait()?
         {
             self.status = Some(status);
-            watchdog::release(self.child.id())?;
+            watchdog::deregister(self.child.id())?;
         }
         Ok(self.status)
     }
@@ -130,8 +130,8 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn check_alive(&mut self) -> Result<()> {
-        if let Some(status) = self.ended()? {
-            bail!("{} ended with {status}:\n{}", self.recipe.name, self.tail());
+        if let Some(status) = self.exit_status()? {
+            bail!("{} ended with {status}:\n{}", self.spec.name, self.tail());
         }
         Ok(())
     }
@@ -141,24 +141,24 @@ impl Process {
     /// # Errors
     /// When the operating system refuses.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        if self.ended()?.is_some() {
+        if self.exit_status()?.is_some() {
             return Ok(());
         }
-        self.asked = Some(signal);
-        kill_process(self.id()?, signal).with_context(|| format!("signalling {}", self.recipe.name))
+        self.last_signal = Some(signal);
+        kill_process(self.id()?, signal).with_context(|| format!("signalling {}", self.spec.name))
     }
 
     /// Sets the largest size of files it may write; `None` removes the limit.
     ///
     /// # Errors
     /// When the operating system refuses.
-    pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+    pub fn limit_file_size(&self, bytes: Option<u64>) -> Result<()> {
         let limit = Rlimit {
             current: bytes,
             maximum: None,
         };
         prlimit(Some(self.id()?), Resource::Fsize, limit)
-            .with_context(|| format!("limiting the files of {}", self.recipe.name))?;
+            .with_context(|| format!("limiting the files of {}", self.spec.name))?;
         Ok(())
     }
 
@@ -169,18 +169,18 @@ impl Process {
             .context("the process id is out of range")
     }
 
-    /// Sends `signal`, unless it was the last one sent, and waits for the end; after `patience` it
+    /// Sends `signal`, unless it was the last one sent, and waits for the end; after `timeout` it
     /// is killed, which is an error.
     ///
     /// # Errors
     /// When it does not end by itself.
-    pub fn stop(&mut self, signal: Signal, patience: Duration) -> Result<ExitStatus> {
-        if self.asked != Some(signal) {
+    pub fn stop(&mut self, signal: Signal, timeout: Duration) -> Result<ExitStatus> {
+        if self.last_signal != Some(signal) {
             self.signal(signal)?;
         }
         let start = Instant::now();
-        while start.elapsed() < patience {
-            if let Some(status) = self.ended()? {
+        while start.elapsed() < timeout {
+            if let Some(status) = self.exit_status()? {
                 return Ok(status);
             }
             std::thread::sleep(crate::wait::POLL);
@@ -188,8 +188,8 @@ impl Process {
         self.kill()?;
         bail!(
             "{} did not stop within {} s and was killed:\n{}",
-            self.recipe.name,
-            patience.as_secs(),
+            self.spec.name,
+            timeout.as_secs(),
             self.tail()
         )
     }
@@ -199,37 +199,33 @@ impl Process {
     /// # Errors
     /// When the operating system refuses.
     pub fn kill(&mut self) -> Result<ExitStatus> {
-        if let Some(status) = self.ended()? {
+        if let Some(status) = self.exit_status()? {
             return Ok(status);
         }
         self.child.kill()?;
         let status = self.child.wait()?;
         self.status = Some(status);
-        watchdog::release(self.child.id())?;
+        watchdog::deregister(self.child.id())?;
         Ok(status)
     }
 
     /// The last lines of its log.
     pub fn tail(&self) -> String {
-        tail(&self.recipe.log)
+        tail(&self.spec.log)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let ended = match self.recipe.ending {
-            Ending::Kill => self.kill(),
-            Ending::Quit => self.stop(Signal::QUIT, Duration::from_secs(10)),
+        let ended = match self.spec.stop_signal {
+            StopSignal::Kill => self.kill(),
+            StopSignal::Quit => self.stop(Signal::QUIT, Duration::from_secs(10)),
         };
         if let Err(error) = ended {
             eprintln!("{error:#}");
         }
         if std::thread::panicking() {
-            eprintln!(
-                "--- end of the log of {}:\n{}",
-                self.recipe.name,
-                self.tail()
-            );
+            eprintln!("--- end of the log of {}:\n{}", self.spec.name, self.tail());
         }
     }
 }

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::say::Say;
+use crate::printer::Printer;
 
 /// As shells report a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
 /// Runs a program until it ends or is interrupted; `work` says whether everything holds. Dropping it
 /// must stop all that it started; the watchdog does so when even that is not reached.
-pub fn run(name: &str, say: Say, work: impl Future<Output = Result<bool>>) -> ExitCode {
+pub fn run(name: &str, printer: Printer, work: impl Future<Output = Result<bool>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -25,7 +25,7 @@ pub fn run(name: &str, say: Say, work: impl Future<Output = Result<bool>>) -> Ex
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(interruptible(say, work)) {
+    match runtime.block_on(interruptible(printer, work)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{name}: failed: {error:#}");
@@ -34,18 +34,21 @@ pub fn run(name: &str, say: Say, work: impl Future<Output = Result<bool>>) -> Ex
     }
 }
 
-async fn interruptible(say: Say, work: impl Future<Output = Result<bool>>) -> Result<ExitCode> {
+async fn interruptible(
+    printer: Printer,
+    work: impl Future<Output = Result<bool>>,
+) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     tokio::select! {
         holds = work => Ok(if holds? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
-        _ = interrupt.recv() => Ok(interrupted(say)),
-        _ = terminate.recv() => Ok(interrupted(say)),
+        _ = interrupt.recv() => Ok(interrupted(printer)),
+        _ = terminate.recv() => Ok(interrupted(printer)),
     }
 }
 
-fn interrupted(say: Say) -> ExitCode {
-    say.line("interrupted: stopping everything");
+fn interrupted(printer: Printer) -> ExitCode {
+    printer.line("interrupted: stopping everything");
     ExitCode::from(EXIT_INTERRUPTED)
 }
 

@@ -17,13 +17,13 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What happens to traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum ProxyMode {
     /// Everything passes.
     Pass,
     /// Everything passes after a pause, piece by piece.
     Slow(Duration),
     /// The server hears the client, the client hears nothing.
-    Deaf,
+    HoldReplies,
     /// Connections stay, nothing passes in either direction.
     Stalled,
     /// Connections end and new ones end at once.
@@ -37,13 +37,13 @@ enum Direction {
     ToClient,
 }
 
-impl Mode {
+impl ProxyMode {
     /// How long a piece waits; `None` while it is held.
     fn pause(self, direction: Direction) -> Option<Duration> {
         match (self, direction) {
-            (Self::Pass, _) | (Self::Deaf, Direction::ToServer) => Some(Duration::ZERO),
+            (Self::Pass, _) | (Self::HoldReplies, Direction::ToServer) => Some(Duration::ZERO),
             (Self::Slow(pause), _) => Some(pause),
-            (Self::Deaf, Direction::ToClient) | (Self::Stalled | Self::Cut, _) => None,
+            (Self::HoldReplies, Direction::ToClient) | (Self::Stalled | Self::Cut, _) => None,
         }
     }
 }
@@ -51,7 +51,7 @@ impl Mode {
 /// What connections look at.
 #[derive(Debug, Clone, Copy)]
 struct State {
-    mode: Mode,
+    mode: ProxyMode,
     /// How often open connections were ended: a cut may be over before a connection looks.
     cuts: u64,
 }
@@ -76,7 +76,7 @@ impl Proxy {
             .context("binding a proxy")?;
         let address = listener.local_addr()?;
         let (state, states) = watch::channel(State {
-            mode: Mode::Pass,
+            mode: ProxyMode::Pass,
             cuts: 0,
         });
         Ok(Self {
@@ -93,22 +93,22 @@ impl Proxy {
     }
 
     /// A URL of the server with the proxy in its place.
-    pub fn through(&self, url: &str) -> String {
+    pub fn proxied_url(&self, url: &str) -> String {
         url.replace(&self.server.to_string(), &self.address.to_string())
     }
 
     /// Changes what happens to traffic, that of open connections included.
-    pub fn set(&self, mode: Mode) {
+    pub fn set(&self, mode: ProxyMode) {
         self.state.send_modify(|state| {
             state.mode = mode;
-            state.cuts += u64::from(mode == Mode::Cut);
+            state.cuts += u64::from(mode == ProxyMode::Cut);
         });
     }
 
     /// Ends the open connections with what they hold back; new ones pass.
     pub fn reconnect(&self) {
-        self.set(Mode::Cut);
-        self.set(Mode::Pass);
+        self.set(ProxyMode::Cut);
+        self.set(ProxyMode::Pass);
     }
 }
 
@@ -125,8 +125,8 @@ async fn accept(listener: TcpListener, server: SocketAddr, states: watch::Receiv
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { return };
                 let now = *states.borrow();
-                if now.mode != Mode::Cut {
-                    open.spawn(join(client, server, (states.clone(), now.cuts)));
+                if now.mode != ProxyMode::Cut {
+                    open.spawn(forward(client, server, (states.clone(), now.cuts)));
                 }
             }
             Some(_) = open.join_next() => {}
@@ -135,7 +135,11 @@ async fn accept(listener: TcpListener, server: SocketAddr, states: watch::Receiv
 }
 
 /// Carries one connection until either end or the proxy ends it.
-async fn join(client: TcpStream, server: SocketAddr, (state, cuts): (watch::Receiver<State>, u64)) {
+async fn forward(
+    client: TcpStream,
+    server: SocketAddr,
+    (state, cuts): (watch::Receiver<State>, u64),
+) {
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
@@ -147,13 +151,13 @@ async fn join(client: TcpStream, server: SocketAddr, (state, cuts): (watch::Rece
     let (server_read, server_write) = server.into_split();
     let mut cut = state.clone();
     tokio::select! {
-        () = pump(client_read, server_write, (state.clone(), Direction::ToServer)) => {}
-        () = pump(server_read, client_write, (state, Direction::ToClient)) => {}
+        () = copy_direction(client_read, server_write, (state.clone(), Direction::ToServer)) => {}
+        () = copy_direction(server_read, client_write, (state, Direction::ToClient)) => {}
         _ = cut.wait_for(|state| state.cuts > cuts) => {}
     }
 }
 
-async fn pump(
+async fn copy_direction(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     (mut state, direction): (watch::Receiver<State>, Direction),
@@ -218,26 +222,26 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(ask(&mut stream, b"pass").await.unwrap(), *b"pass");
 
-        proxy.set(Mode::Slow(Duration::from_millis(60)));
+        proxy.set(ProxyMode::Slow(Duration::from_millis(60)));
         let start = Instant::now();
         assert_eq!(ask(&mut stream, b"slow").await.unwrap(), *b"slow");
         assert!(start.elapsed() >= Duration::from_millis(120), "both ways");
 
-        for mode in [Mode::Stalled, Mode::Deaf] {
+        for mode in [ProxyMode::Stalled, ProxyMode::HoldReplies] {
             proxy.set(mode);
             let held = tokio::time::timeout(Duration::from_millis(100), ask(&mut stream, b"held"));
             assert!(held.await.is_err(), "{mode:?}");
-            proxy.set(Mode::Pass);
+            proxy.set(ProxyMode::Pass);
             let mut answer = [0; 4];
             stream.read_exact(&mut answer).await.unwrap();
             assert_eq!(answer, *b"held", "nothing is lost by {mode:?}");
         }
 
-        proxy.set(Mode::Cut);
+        proxy.set(ProxyMode::Cut);
         assert!(ask(&mut stream, b"gone").await.is_err());
         let mut again = TcpStream::connect(proxy.address()).await.unwrap();
         assert!(ask(&mut again, b"gone").await.is_err());
-        proxy.set(Mode::Pass);
+        proxy.set(ProxyMode::Pass);
         let mut back = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(ask(&mut back, b"back").await.unwrap(), *b"back");
 
@@ -256,6 +260,9 @@ mod tests {
         let server = SocketAddr::from(([127, 0, 0, 1], 5432));
         let proxy = runtime.block_on(Proxy::start(server)).unwrap();
         let expected = format!("postgres://u:p@{}/db", proxy.address());
-        assert_eq!(proxy.through("postgres://u:p@127.0.0.1:5432/db"), expected);
+        assert_eq!(
+            proxy.proxied_url("postgres://u:p@127.0.0.1:5432/db"),
+            expected
+        );
     }
 }

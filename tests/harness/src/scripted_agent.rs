@@ -19,7 +19,7 @@ use crate::pki::{Pair, Pki};
 /// Pause before a refused request is sent again.
 const RETRY: Duration = Duration::from_millis(200);
 /// Longest time for which events are sent again.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 /// Seconds for which the gateway holds a poll.
 const POLL_SECONDS: u64 = 2;
 
@@ -172,8 +172,8 @@ impl ScriptedAgent {
             rest = &rest[stored..];
             if let Some(refusal) = refusal {
                 let is_temporary = matches!(refusal.status, 429 | 503);
-                let is_patient = is_temporary && start.elapsed() < PATIENCE;
-                ensure!(is_patient, "{}: {refusal:?}", self.hostname);
+                let may_retry = is_temporary && start.elapsed() < TIMEOUT;
+                ensure!(may_retry, "{}: {refusal:?}", self.hostname);
                 tokio::time::sleep(RETRY).await;
             }
         }

@@ -16,7 +16,7 @@ use crate::service::Service;
 use crate::{postgres, wait_for};
 
 /// Longest time until a started service is ready.
-const READY_PATIENCE: Duration = Duration::from_secs(90);
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What a control plane needs.
 #[derive(Debug, Clone)]
@@ -175,8 +175,8 @@ impl Stack {
         for instance in &mut self.instances {
             let name = instance.name();
             let what = format!("{name} ready");
-            let ready = wait_for(&what, READY_PATIENCE, async || {
-                instance.ready_but_for_a_release()
+            let ready = wait_for(&what, READY_TIMEOUT, async || {
+                instance.ready_except_release()
             });
             if let Err(error) = ready.await {
                 return Err(
@@ -260,7 +260,7 @@ impl Stack {
     /// When one does not stop in time or ends with a failure.
     pub fn stop(&mut self) -> Result<()> {
         for instance in &mut self.instances {
-            instance.ask_to_stop()?;
+            instance.request_stop()?;
         }
         let mut failed = Vec::new();
         for instance in &mut self.instances {

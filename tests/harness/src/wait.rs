@@ -67,8 +67,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_that_is_never_answered_ends_with_the_deadline() {
-        let patience = Duration::from_millis(50);
-        let waited = wait_for("silence", patience, async || {
+        let timeout = Duration::from_millis(50);
+        let waited = wait_for("silence", timeout, async || {
             std::future::pending::<Result<Option<()>>>().await
         });
         let error = tokio::time::timeout(Duration::from_secs(30), waited).await;

@@ -16,20 +16,20 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 
 /// Variable of every child that says whose it is.
-pub const MARK: &str = "NIXFLEET_CHILD_OF";
+pub const OWNER_VARIABLE: &str = "NIXFLEET_CHILD_OF";
 
 const SCRIPT: &str = include_str!("watchdog.sh");
 
 /// How a registered process is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum StopSignal {
     /// SIGKILL.
     Kill,
     /// SIGQUIT, which Postgres needs to take its own children and shared memory along.
     Quit,
 }
 
-impl Ending {
+impl StopSignal {
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "KILL",
@@ -42,16 +42,16 @@ impl Ending {
 ///
 /// # Errors
 /// When no shell can be started.
-pub fn guard(pid: u32, ending: Ending) -> Result<()> {
-    tell(&format!("+ {pid} {}\n", ending.name()))
+pub fn register(pid: u32, stop_signal: StopSignal) -> Result<()> {
+    send_line(&format!("+ {pid} {}\n", stop_signal.name()))
 }
 
 /// Tells that a registered child has ended and was waited for.
 ///
 /// # Errors
 /// When the watchdog is gone.
-pub fn release(pid: u32) -> Result<()> {
-    tell(&format!("- {pid}\n"))
+pub fn deregister(pid: u32) -> Result<()> {
+    send_line(&format!("- {pid}\n"))
 }
 
 /// Registers a directory to remove.
@@ -59,14 +59,14 @@ pub fn release(pid: u32) -> Result<()> {
 /// # Errors
 /// When no shell can be started.
 pub fn remove_at_end(dir: &Path) -> Result<()> {
-    tell(&format!("d {}\n", dir.display()))
+    send_line(&format!("d {}\n", dir.display()))
 }
 
-/// What [`MARK`] is set to.
+/// What [`OWNER_VARIABLE`] is set to.
 ///
 /// # Errors
 /// When no shell can be started: nobody would look for the mark.
-pub fn mark() -> Result<&'static str> {
+pub fn owner_id() -> Result<&'static str> {
     pipe()?;
     Ok(name())
 }
@@ -79,7 +79,7 @@ fn name() -> &'static str {
     })
 }
 
-fn tell(line: &str) -> Result<()> {
+fn send_line(line: &str) -> Result<()> {
     let mut pipe = pipe()?.lock().unwrap_or_else(PoisonError::into_inner);
     pipe.write_all(line.as_bytes())
         .and_then(|()| pipe.flush())
@@ -96,7 +96,7 @@ fn pipe() -> Result<&'static Mutex<ChildStdin>> {
 fn start() -> Result<Mutex<ChildStdin>> {
     let mut shell = Command::new("/bin/sh")
         .args(["-c", SCRIPT, "nixfleet-watchdog"])
-        .env("mark", format!("{MARK}={}", name()))
+        .env("mark", format!("{OWNER_VARIABLE}={}", name()))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

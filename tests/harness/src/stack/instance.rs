@@ -9,12 +9,12 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::process::{Process, Recipe, tail};
+use crate::process::{Process, ProcessSpec, tail};
 use crate::service::Service;
-use crate::{dev, monitor, ports};
+use crate::{binaries, monitoring, ports};
 
 /// Services drain for at most 25 s.
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One process of one service; it keeps its ports when it is started again.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Instance {
     number: usize,
     admin_port: u16,
     https_port: Option<u16>,
-    recipe: Recipe,
+    spec: ProcessSpec,
     process: Option<Process>,
 }
 
@@ -51,14 +51,14 @@ impl Instance {
         };
         let name = format!("{service}-{number}");
         let log = dir.join(format!("{name}.log"));
-        let mut recipe = Recipe::new(name, dev::binary(&service.program())?, log);
-        recipe.env = environment;
+        let mut spec = ProcessSpec::new(name, binaries::workspace_binary(&service.program())?, log);
+        spec.env = environment;
         let mut instance = Self {
             service,
             number,
             admin_port,
             https_port,
-            recipe,
+            spec,
             process: None,
         };
         instance.restart()?;
@@ -77,7 +77,7 @@ impl Instance {
 
     /// `<service>-<number>`.
     pub fn name(&self) -> String {
-        self.recipe.name.clone()
+        self.spec.name.clone()
     }
 
     /// Port of health and metrics.
@@ -104,7 +104,7 @@ impl Instance {
         if self.is_running()? {
             return Ok(());
         }
-        self.process = Some(Process::start(self.recipe.clone())?);
+        self.process = Some(Process::start(self.spec.clone())?);
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl Instance {
     /// When the operating system cannot tell.
     pub fn is_running(&mut self) -> Result<bool> {
         match &mut self.process {
-            Some(process) => Ok(process.ended()?.is_none()),
+            Some(process) => Ok(process.exit_status()?.is_none()),
             None => Ok(false),
         }
     }
@@ -157,9 +157,9 @@ impl Instance {
     ///
     /// # Errors
     /// When the operating system cannot tell.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         match &mut self.process {
-            Some(process) => process.ended(),
+            Some(process) => process.exit_status(),
             None => Ok(None),
         }
     }
@@ -168,7 +168,7 @@ impl Instance {
     ///
     /// # Errors
     /// When the operating system refuses.
-    pub fn ask_to_stop(&mut self) -> Result<()> {
+    pub fn request_stop(&mut self) -> Result<()> {
         self.signal(Signal::TERM)
     }
 
@@ -178,11 +178,11 @@ impl Instance {
     /// When it has to be killed, or ends with a failure.
     pub fn stop(&mut self) -> Result<()> {
         if let Some(mut process) = self.process.take() {
-            let status = process.stop(Signal::TERM, STOP_PATIENCE)?;
+            let status = process.stop(Signal::TERM, STOP_TIMEOUT)?;
             ensure!(
                 status.success(),
                 "{} ended with {status}:\n{}",
-                self.recipe.name,
+                self.spec.name,
                 process.tail()
             );
         }
@@ -191,7 +191,7 @@ impl Instance {
 
     /// The end of its log.
     pub fn tail(&self) -> String {
-        tail(&self.recipe.log)
+        tail(&self.spec.log)
     }
 
     /// `/metrics`, as text.
@@ -199,20 +199,20 @@ impl Instance {
     /// # Errors
     /// When it does not answer.
     pub fn metrics(&self) -> Result<String> {
-        Ok(monitor::get(self.admin_port, "/metrics")?.body)
+        Ok(monitoring::get(self.admin_port, "/metrics")?.body)
     }
 
     /// True when it says that it can do its work, the first release apart.
     pub fn is_ready(&mut self) -> bool {
-        matches!(self.ready_but_for_a_release(), Ok(Some(())))
+        matches!(self.ready_except_release(), Ok(Some(())))
     }
 
     /// `Some` once everything but the first release is there; a gateway needs one to be ready.
-    pub(super) fn ready_but_for_a_release(&mut self) -> Result<Option<()>> {
+    pub(super) fn ready_except_release(&mut self) -> Result<Option<()>> {
         if let Some(process) = &mut self.process {
             process.check_alive()?;
         }
-        let answer = monitor::get(self.admin_port, "/readyz")?;
+        let answer = monitoring::get(self.admin_port, "/readyz")?;
         if answer.status == 200 {
             return Ok(Some(()));
         }
@@ -227,7 +227,7 @@ impl Instance {
         ensure!(
             self.service == Service::Ingest && waiting == ["release"],
             "{} is not ready: {}",
-            self.recipe.name,
+            self.spec.name,
             answer.body
         );
         Ok(Some(()))

@@ -21,7 +21,7 @@ use std::time::Duration;
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, Floors, Message, Reader};
 use nixfleet_harness::proxy::Proxy;
-use nixfleet_harness::scope::unique_prefix;
+use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{ports, shared_nats};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody};
@@ -60,7 +60,7 @@ async fn through_proxy(config: &BusConfig) -> (BusConfig, Proxy) {
     let server = ports::local(shared_nats().unwrap().port());
     let proxy = Proxy::start(server).await.unwrap();
     let through = BusConfig {
-        url: proxy.through(&config.url),
+        url: proxy.proxied_url(&config.url),
         ..config.clone()
     };
     (through, proxy)

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
-    Operator, Service, Stack, StackConfig, scope, scratch, shared_nats, shared_postgres, wait_for,
+    Operator, Service, Stack, StackConfig, scratch, shared_nats, shared_postgres, unique_prefix,
+    wait_for,
 };
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ async fn stack(name: &str) -> Stack {
         .unwrap();
     let mut config = StackConfig::new(dir, trust).unwrap();
     config.nats_url = shared_nats().unwrap().url();
-    config.prefix = scope::unique_prefix(name);
+    config.prefix = unique_prefix(name);
     config.database_url = database.url;
     config.instances = 2;
     for service in [
@@ -134,7 +135,7 @@ async fn instances_share_stop_die_and_come_back() {
     stack
         .instance(Service::Reducer, 0)
         .unwrap()
-        .ask_to_stop()
+        .request_stop()
         .unwrap();
     let is_alone = |cluster: &Value| {
         owners(cluster, "reducer")

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use nixfleet_harness::dev;
+use nixfleet_harness::binaries;
 use serde_yaml_ng::Value;
 
 const SERVICES: [&str; 5] = ["ingest", "reducer", "planner", "applier", "eventlog"];
@@ -40,7 +40,8 @@ fn keys(value: &Value) -> BTreeSet<String> {
 /// The effective configuration of a binary in the environment that compose gives it.
 fn printed_config(service: &str, environment: &Value) -> toml::Table {
     let program = format!("nixfleet-{service}");
-    let mut command = Command::new(dev::binary(&program).expect("the services are built"));
+    let mut command =
+        Command::new(binaries::workspace_binary(&program).expect("the services are built"));
     command.env_clear().arg("--print-config");
     for (key, value) in environment.as_mapping().expect("environment is a map") {
         command.env(text(key), text(value));

@@ -3,7 +3,7 @@
 pub mod fleet;
 pub mod world;
 
-use nixfleet_harness::nats::{Cluster, Secured};
+use nixfleet_harness::nats::{Authentication, Cluster};
 use nixfleet_harness::{Nats, Service, postgres};
 use serde_json::json;
 
@@ -121,7 +121,7 @@ async fn heartbeats_bring_back_what_log_and_database_lost() {
 
 #[tokio::test]
 async fn a_secured_cluster_loses_a_server_under_way() {
-    let secured = Secured::create("e2ecluster").unwrap();
+    let secured = Authentication::create("e2ecluster").unwrap();
     let mut cluster = Cluster::start("e2ecluster", &secured.settings()).unwrap();
     let mut world = World::clustered("e2ecluster", &cluster, &secured).await;
     world.publish("aa01").await;

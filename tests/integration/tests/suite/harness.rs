@@ -3,16 +3,16 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use nixfleet_harness::process::{Process, Recipe};
+use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::{
-    Nats, Postgres, dev, monitor, ports, scope, scratch, shared_nats, wait_for,
+    Nats, Postgres, binaries, monitoring, ports, scratch, shared_nats, test_namespace, wait_for,
 };
 use rustix::process::Signal;
 
 #[tokio::test]
 async fn a_scope_has_its_own_prefix_and_database() {
-    let one = scope("own").await.unwrap();
-    let two = scope("own").await.unwrap();
+    let one = test_namespace("own").await.unwrap();
+    let two = test_namespace("own").await.unwrap();
     assert_ne!(one.prefix, two.prefix);
     assert_ne!(one.database, two.database);
     nixfleet_harness::postgres::execute(&one.database.url, "CREATE TABLE t (a int)")
@@ -23,7 +23,7 @@ async fn a_scope_has_its_own_prefix_and_database() {
 #[test]
 fn the_shared_nats_syncs_every_append() {
     let port = shared_nats().unwrap().monitor_port();
-    let varz = monitor::get(port, "/varz").unwrap().body;
+    let varz = monitoring::get(port, "/varz").unwrap().body;
     let varz: serde_json::Value = serde_json::from_str(&varz).unwrap();
     assert_eq!(varz["jetstream"]["config"]["sync_always"], true, "{varz}");
 }
@@ -57,7 +57,7 @@ async fn an_interrupted_demo_leaves_nothing_behind() {
     let (mut demo, ports, dir) = started_demo("interrupted").await;
     demo.signal(Signal::INT).unwrap();
     wait_until_closed(&ports).await;
-    let ended = wait_for("the demo ends", PATIENCE, async || demo.ended()).await;
+    let ended = wait_for("the demo ends", PATIENCE, async || demo.exit_status()).await;
     assert_eq!(ended.unwrap().code(), Some(130));
     wait_until_ended(&dir).await;
 }
@@ -73,9 +73,13 @@ async fn a_killed_demo_leaves_nothing_behind() {
 /// A demo in the middle of its first act, the ports of its NATS, Postgres and gateway, and its folder.
 async fn started_demo(name: &str) -> (Process, Vec<u16>, String) {
     let log = scratch::dir(name).unwrap().join("demo.log");
-    let mut recipe = Recipe::new("demo", dev::binary("nixfleet-demo").unwrap(), log.clone());
-    recipe.args = vec!["--hosts".to_owned(), "20".to_owned()];
-    let mut demo = Process::start(recipe).unwrap();
+    let mut spec = ProcessSpec::new(
+        "demo",
+        binaries::workspace_binary("nixfleet-demo").unwrap(),
+        log.clone(),
+    );
+    spec.args = vec!["--hosts".to_owned(), "20".to_owned()];
+    let mut demo = Process::start(spec).unwrap();
     let text = wait_for("the demo publishes a release", PATIENCE, async || {
         demo.check_alive()?;
         let text = std::fs::read_to_string(&log)?;

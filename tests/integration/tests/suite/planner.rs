@@ -5,7 +5,7 @@ mod fixture;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use nixfleet_harness::proxy::Mode;
+use nixfleet_harness::proxy::ProxyMode;
 use nixfleet_proto::{Entry, EntryBody, PlanAction, Reason, Verdict};
 
 use fixture::Fleet;
@@ -132,7 +132,7 @@ async fn a_standby_follows_and_leads_without_asking_the_database() {
         .await;
     standby.wait_metric("nixfleet_partition_lag_entries{").await;
 
-    way.set(Mode::Cut);
+    way.set(ProxyMode::Cut);
     leader.stop();
     standby.wait_metric("nixfleet_planner_leading 1").await;
     let old_epoch = fixture::leader_epoch(&outcomes);

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, Floors};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_harness::process::{Process, Recipe};
+use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::release::Signer;
-use nixfleet_harness::{Database, Scope, Service, dev, ports, scratch, wait_for};
+use nixfleet_harness::{Database, Service, TestNamespace, binaries, ports, scratch, wait_for};
 use nixfleet_proto::event::{HostEvent, HostEventBody};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
@@ -26,7 +26,7 @@ const HOSTS: usize = 6;
 
 /// The fold of one partition, published as a reducer does.
 pub struct Fold {
-    pub scope: Scope,
+    pub scope: TestNamespace,
     pub bus: Bus,
     pub store: Store,
     pub partition: Partition,
@@ -42,7 +42,7 @@ pub struct Fold {
 impl Fold {
     /// A fleet of one channel whose release is in the object store.
     pub async fn new(name: &str) -> Self {
-        let scope = nixfleet_harness::scope(name).await.unwrap();
+        let scope = nixfleet_harness::test_namespace(name).await.unwrap();
         let config = BusConfig {
             url: scope.nats_url.clone(),
             prefix: scope.prefix.clone(),
@@ -188,8 +188,8 @@ impl Fold {
     /// Starts an applier.
     pub fn applier(&self, number: usize) -> Process {
         let name = format!("applier-{number}");
-        let program = dev::binary("nixfleet-applier").unwrap();
-        let mut recipe = Recipe::new(&name, program, self.dir.join(format!("{name}.log")));
+        let program = binaries::workspace_binary("nixfleet-applier").unwrap();
+        let mut spec = ProcessSpec::new(&name, program, self.dir.join(format!("{name}.log")));
         let port = ports::free().unwrap();
         for (key, value) in [
             ("INSTANCE", name),
@@ -204,9 +204,9 @@ impl Fold {
             ("LEASE__RENEW_SECONDS", "1".to_owned()),
             ("TURN__CHECK_SECONDS", "1".to_owned()),
         ] {
-            recipe.env.insert(format!("NIXFLEET_APPLIER__{key}"), value);
+            spec.env.insert(format!("NIXFLEET_APPLIER__{key}"), value);
         }
-        Process::start(recipe).unwrap()
+        Process::start(spec).unwrap()
     }
 
     /// Waits until the tables restore to the state of the fold.

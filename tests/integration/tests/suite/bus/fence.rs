@@ -2,7 +2,7 @@
 
 use nixfleet_bus::{Bus, PublishError};
 use nixfleet_harness::nats::Nats;
-use nixfleet_harness::proxy::Mode;
+use nixfleet_harness::proxy::ProxyMode;
 use nixfleet_harness::wait_for;
 use nixfleet_proto::OutputFrame;
 
@@ -62,7 +62,7 @@ async fn a_frame_whose_acknowledgement_is_lost_is_recognised_as_mine() {
     let log = owner.output(p0());
     assert_eq!(log.publish(&OutputFrame::new(1), 0).await, Ok(1));
 
-    proxy.set(Mode::Deaf);
+    proxy.set(ProxyMode::HoldReplies);
     let publish = tokio::spawn(async move { log.publish(&OutputFrame::new(1), 1).await });
     let stream = direct.names().output_stream(p0());
     wait_for("the frame to be stored", SOON, || async {
@@ -84,14 +84,14 @@ async fn a_lost_acknowledgement_and_another_writer_is_fenced() {
     let direct = bus("notmine").await;
     let (through, proxy) = through_proxy(direct.config()).await;
     let owner = Bus::connect(through, "test/owner").await.unwrap();
-    proxy.set(Mode::Cut);
+    proxy.set(ProxyMode::Cut);
     let log = owner.output(p0());
     let publish = tokio::spawn(async move { log.publish(&OutputFrame::new(1), 0).await });
     assert_eq!(
         direct.output(p0()).publish(&OutputFrame::new(2), 0).await,
         Ok(1)
     );
-    proxy.set(Mode::Pass);
+    proxy.set(ProxyMode::Pass);
     let fenced = PublishError::Fenced {
         expected: 0,
         last: 1,

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_bus::{AppendError, Bus, BusConfig, Message, decode_input};
-use nixfleet_harness::proxy::Mode;
-use nixfleet_harness::scope::unique_prefix;
-use nixfleet_harness::{Nats, noise, shared_nats, wait_for};
+use nixfleet_harness::proxy::ProxyMode;
+use nixfleet_harness::unique_prefix;
+use nixfleet_harness::{Nats, incompressible_text, shared_nats, wait_for};
 use nixfleet_proto::{EntryBody, Position};
 
 use super::{SOON, config, entry, p0, read, ready, through_proxy};
@@ -119,7 +119,7 @@ async fn an_entry_whose_acknowledgement_is_lost_is_stored_once() {
         .await
         .unwrap();
 
-    proxy.set(Mode::Deaf);
+    proxy.set(ProxyMode::HoldReplies);
     let append = tokio::spawn(async move { input.append(p0(), entry("stable@aa", "h", 1)).await });
     wait_for("the entry to be stored", SOON, || async {
         let identity = direct.stream_identity(&stream).await?;
@@ -164,7 +164,7 @@ async fn a_full_log_refuses_and_an_entry_over_the_limit_is_too_large() {
     };
     let bus = ready(small).await;
     let input = bus.input();
-    let big = |bytes: usize| entry("stable@aa", &noise(bytes, bytes as u64), 0);
+    let big = |bytes: usize| entry("stable@aa", &incompressible_text(bytes, bytes as u64), 0);
     let refused = input.append(p0(), big(600 * 1024)).await.unwrap_err();
     assert!(matches!(refused, AppendError::TooLarge { .. }), "{refused}");
 

@@ -2,8 +2,8 @@
 
 use async_nats::jetstream;
 use nixfleet_bus::{Bus, BusConfig, Floors, LayoutError};
-use nixfleet_harness::scope::unique_prefix;
 use nixfleet_harness::shared_nats;
+use nixfleet_harness::unique_prefix;
 use nixfleet_proto::OutputFrame;
 
 use super::{bus, config, entry, p0, read, second};

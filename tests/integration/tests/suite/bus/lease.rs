@@ -4,7 +4,7 @@ mod member;
 
 use std::time::{Duration, Instant};
 
-use nixfleet_harness::proxy::Mode;
+use nixfleet_harness::proxy::ProxyMode;
 
 use self::member::{Board, CONFIG, Member, Observer, TTL};
 use super::{SOON, bus, through_proxy};
@@ -79,7 +79,7 @@ async fn a_stalled_member_stops_before_another_starts_and_comes_back() {
     let _stalled = Member::join(&through, "a", &board);
     let _other = Member::join(base.config(), "b", &board);
     board.balanced(2, SOON).await;
-    proxy.set(Mode::Stalled);
+    proxy.set(ProxyMode::Stalled);
     let from = Instant::now();
     board
         .until(SOON, |held| held.values().all(|who| who != "a"))
@@ -109,7 +109,7 @@ async fn a_lost_acknowledgement_does_not_cost_the_lease() {
     observer.renewals(4).await;
     // Renewals are stored and their acknowledgements lost: those just seen, or the next. They are
     // not repeated before an answer.
-    proxy.set(Mode::Deaf);
+    proxy.set(ProxyMode::HoldReplies);
     tokio::time::sleep(Duration::from_millis(CONFIG.renew_seconds * 1_500)).await;
     proxy.reconnect();
     // Longer than a time to live.
@@ -202,9 +202,9 @@ async fn flapping_members_never_hold_a_key_at_once() {
                 let (member, _proxy) = members.swap_remove(one);
                 member.stop().join().unwrap();
             }
-            2 => members[one].1.set(Mode::Stalled),
-            3 => members[one].1.set(Mode::Deaf),
-            4 => members[one].1.set(Mode::Cut),
+            2 => members[one].1.set(ProxyMode::Stalled),
+            3 => members[one].1.set(ProxyMode::HoldReplies),
+            4 => members[one].1.set(ProxyMode::Cut),
             _ => {}
         }
         let pause = Duration::from_millis(300 + dice.below(3_000));

@@ -3,7 +3,7 @@
 use async_nats::jetstream;
 use futures::{FutureExt as _, TryStreamExt as _};
 use nixfleet_bus::{DeadLetter, Floors, Message, ReadError, Reader};
-use nixfleet_harness::scope::unique_prefix;
+use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{Nats, shared_nats};
 
 use super::{SOON, bus, config, entry, p0, read, ready};

@@ -2,11 +2,11 @@
 
 use nixfleet_bus::{Bus, BusConfig, ConnectError};
 use nixfleet_harness::Nats;
-use nixfleet_harness::nats::Secured;
+use nixfleet_harness::nats::Authentication;
 
 use super::{config, entry, p0, read, ready};
 
-fn user(nats: &Nats, secured: &Secured) -> BusConfig {
+fn user(nats: &Nats, secured: &Authentication) -> BusConfig {
     let client = secured.client("reducer").unwrap();
     BusConfig {
         credentials_file: Some(secured.user("reducer").unwrap()),
@@ -20,7 +20,7 @@ fn user(nats: &Nats, secured: &Secured) -> BusConfig {
 
 #[tokio::test]
 async fn a_user_with_certificate_and_credentials_works_and_nobody_else() {
-    let secured = Secured::create("bus").unwrap();
+    let secured = Authentication::create("bus").unwrap();
     let nats = Nats::start_with("secured", &secured.settings()).unwrap();
     let known = user(&nats, &secured);
     let bus = ready(known.clone()).await;
@@ -30,7 +30,7 @@ async fn a_user_with_certificate_and_credentials_works_and_nobody_else() {
     let mut reader = bus.reader(&bus.names().input_stream(p0()), 1);
     assert_eq!(read(&mut reader, 1).await.len(), 1);
 
-    let stranger = Secured::create("stranger").unwrap();
+    let stranger = Authentication::create("stranger").unwrap();
     let foreign = stranger.client("reducer").unwrap();
     let refused = [
         ("no credentials", {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nixfleet_bus::{Bus, BusConfig};
 use nixfleet_harness::Nats;
-use nixfleet_harness::nats::Secured;
+use nixfleet_harness::nats::Authentication;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{CheckpointRef, Checkpoints};
 
@@ -15,16 +15,16 @@ const SERVICES: [&str; 5] = ["ingest", "reducer", "planner", "applier", "eventlo
 const PARTITIONS: u16 = 8;
 
 /// A server with the users of the file.
-fn server() -> (Nats, Secured) {
+fn server() -> (Nats, Authentication) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nats-users.conf");
     let users = std::fs::read_to_string(file).unwrap();
-    let secured = Secured::create("users").unwrap();
+    let secured = Authentication::create("users").unwrap();
     let settings = secured.settings_by_certificate(&users);
     (Nats::start_with("users", &settings).unwrap(), secured)
 }
 
 /// Who logs in is told by the certificate.
-fn login((nats, secured): &(Nats, Secured), user: &str) -> BusConfig {
+fn login((nats, secured): &(Nats, Authentication), user: &str) -> BusConfig {
     let client = secured.client(user).unwrap();
     BusConfig {
         partitions: PARTITIONS,
@@ -37,7 +37,7 @@ fn login((nats, secured): &(Nats, Secured), user: &str) -> BusConfig {
     }
 }
 
-async fn connect(server: &(Nats, Secured), user: &str) -> Bus {
+async fn connect(server: &(Nats, Authentication), user: &str) -> Bus {
     Bus::connect(login(server, user), user).await.unwrap()
 }
 

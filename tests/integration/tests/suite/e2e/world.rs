@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::Utc;
-use nixfleet_harness::nats::{Cluster, Secured};
+use nixfleet_harness::nats::{Authentication, Cluster};
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::{
-    Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scope,
-    scratch, shared_nats, shared_postgres, wait_for,
+    Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scratch,
+    shared_nats, shared_postgres, unique_prefix, wait_for,
 };
 use serde_json::{Map, Value, json};
 use tokio_postgres::NoTls;
@@ -31,7 +31,7 @@ pub struct World {
 impl World {
     /// On the shared servers, releases are published to the gateway.
     pub async fn shared(name: &str, instances: usize) -> Self {
-        let prefix = scope::unique_prefix(name);
+        let prefix = unique_prefix(name);
         let nats_url = shared_nats().unwrap().url();
         let postgres = shared_postgres().unwrap();
         let servers = (nats_url, prefix, postgres);
@@ -50,7 +50,7 @@ impl World {
     }
 
     /// On a secured cluster of NATS servers, releases are published to the gateway.
-    pub async fn clustered(name: &str, cluster: &Cluster, secured: &Secured) -> Self {
+    pub async fn clustered(name: &str, cluster: &Cluster, secured: &Authentication) -> Self {
         let servers = (
             cluster.url(),
             "fleet".to_owned(),

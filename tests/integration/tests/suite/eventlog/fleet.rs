@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, DeadLetter, Floors, Message, decode_input, decode_output};
-use nixfleet_harness::process::{Process, Recipe};
+use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::{
-    Database, Service, dev, monitor, ports, scope, scratch, shared_nats, wait_for,
+    Database, Service, binaries, monitoring, ports, scratch, shared_nats, test_namespace, wait_for,
 };
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
 use nixfleet_proto::outcome::{Outcome, OutcomeSubject, Verdict};
@@ -39,7 +39,7 @@ pub struct Eventlog {
 impl Fleet {
     /// On the shared servers.
     pub async fn start(name: &str) -> Self {
-        let scope = scope(name).await.unwrap();
+        let scope = test_namespace(name).await.unwrap();
         Self::on(name, scope.database).await
     }
 
@@ -47,7 +47,7 @@ impl Fleet {
     pub async fn on(name: &str, database: Database) -> Self {
         let config = BusConfig {
             url: shared_nats().unwrap().url(),
-            prefix: nixfleet_harness::scope::unique_prefix(name),
+            prefix: nixfleet_harness::unique_prefix(name),
             partitions: PARTITIONS,
             input_max_bytes: 64 * 1024 * 1024,
             output_max_bytes: 64 * 1024 * 1024,
@@ -88,16 +88,16 @@ impl Fleet {
             "archive.batch_messages=16".to_owned(),
             "archive.recheck_seconds=1".to_owned(),
         ];
-        let program = dev::binary("nixfleet-eventlog").unwrap();
-        let mut recipe = Recipe::new("eventlog", program, dir.join("eventlog.log"));
-        recipe.args = settings
+        let program = binaries::workspace_binary("nixfleet-eventlog").unwrap();
+        let mut spec = ProcessSpec::new("eventlog", program, dir.join("eventlog.log"));
+        spec.args = settings
             .into_iter()
             .flat_map(|pair| ["--set".to_owned(), pair])
             .collect();
         let url = self.database.url_of(Service::Eventlog);
-        recipe.env = BTreeMap::from([("NIXFLEET_EVENTLOG__DATABASE__URL".to_owned(), url)]);
+        spec.env = BTreeMap::from([("NIXFLEET_EVENTLOG__DATABASE__URL".to_owned(), url)]);
         Eventlog {
-            process: Process::start(recipe).unwrap(),
+            process: Process::start(spec).unwrap(),
             admin,
         }
     }
@@ -438,12 +438,12 @@ impl Eventlog {
 
     /// Starts it again as it was.
     pub fn restart(&mut self) {
-        self.process = Process::start(self.process.recipe().clone()).unwrap();
+        self.process = Process::start(self.process.spec().clone()).unwrap();
     }
 
     /// What `/readyz` says.
     pub fn ready(&self) -> anyhow::Result<Value> {
-        let answer = monitor::get(self.admin, "/readyz")?;
+        let answer = monitoring::get(self.admin, "/readyz")?;
         Ok(serde_json::from_str(&answer.body)?)
     }
 
@@ -459,7 +459,7 @@ impl Eventlog {
 
     /// The value of a metric; 0 when there is none.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = monitor::get(self.admin, "/metrics").unwrap().body;
+        let text = monitoring::get(self.admin, "/metrics").unwrap().body;
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nixfleet_harness::process::{Process, Recipe};
-use nixfleet_harness::{Service, dev, scratch, wait_for};
+use nixfleet_harness::process::{Process, ProcessSpec};
+use nixfleet_harness::{Service, binaries, scratch, wait_for};
 
 use super::super::ingest::gateway::{Gateway, SOON, event};
 use super::EVENTS;
@@ -44,15 +44,15 @@ async fn output_until(
 ) -> String {
     let dir = scratch::dir(&format!("secrets-{service}-{name}")).unwrap();
     let log = dir.join("log");
-    let program = dev::binary(&service.program()).unwrap();
-    let mut recipe = Recipe::new(name, program, log.clone());
-    recipe.args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    recipe.env = environment(service, &dir, settings);
-    let mut process = Process::start(recipe).unwrap();
+    let program = binaries::workspace_binary(&service.program()).unwrap();
+    let mut spec = ProcessSpec::new(name, program, log.clone());
+    spec.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    spec.env = environment(service, &dir, settings);
+    let mut process = Process::start(spec).unwrap();
     wait_for("the service tells its troubles", SOON, async || {
         let text = std::fs::read_to_string(&log)?;
         let told = troubles.iter().any(|words| text.contains(words));
-        Ok((told || process.ended()?.is_some()).then_some(()))
+        Ok((told || process.exit_status()?.is_some()).then_some(()))
     })
     .await
     .unwrap();

@@ -1,6 +1,6 @@
 //! Arrays of events: answered item by item, each 204 durable, each rollout in its order.
 
-use nixfleet_harness::noise;
+use nixfleet_harness::incompressible_text;
 use nixfleet_proto::{EntryBody, RolloutId};
 use serde_json::{Value, json};
 
@@ -148,7 +148,7 @@ async fn after_an_event_that_was_not_stored_none_of_its_rollout_is() {
         let mut event = event("web-1", seq);
         event["event"] = json!({
             "kind": "ActivationFailed", "seq": seq, "exitCode": 1,
-            "stderrTail": noise(60 * 1024, seq), "failedAt": "2026-01-01T00:00:00Z",
+            "stderrTail": incompressible_text(60 * 1024, seq), "failedAt": "2026-01-01T00:00:00Z",
         });
         event
     };

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, Message};
-use nixfleet_harness::process::{Process, Recipe};
-use nixfleet_harness::scope::unique_prefix;
-use nixfleet_harness::{Database, Service, dev, ports, scope, scratch, shared_nats, wait_for};
+use nixfleet_harness::process::{Process, ProcessSpec};
+use nixfleet_harness::unique_prefix;
+use nixfleet_harness::{
+    Database, Service, binaries, ports, scratch, shared_nats, test_namespace, wait_for,
+};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, Timestamp};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -63,7 +65,7 @@ impl Answer {
 impl Gateway {
     /// Starts one with further `--set` flags.
     pub async fn start(name: &str, set: &[&str]) -> Self {
-        let database = scope(name).await.unwrap().database;
+        let database = test_namespace(name).await.unwrap().database;
         Self::start_on(database, name, set).await
     }
 
@@ -102,18 +104,18 @@ impl Gateway {
             set.iter()
                 .map(|pair| pair.replace("{dir}", &dir.display().to_string())),
         );
-        let mut recipe = Recipe::new(
+        let mut spec = ProcessSpec::new(
             "ingest",
-            dev::binary("nixfleet-ingest").unwrap(),
+            binaries::workspace_binary("nixfleet-ingest").unwrap(),
             dir.join("ingest.log"),
         );
-        recipe.args = settings
+        spec.args = settings
             .into_iter()
             .flat_map(|pair| ["--set".to_owned(), pair])
             .collect();
         let variable = "NIXFLEET_INGEST__DATABASE__URL".to_owned();
-        recipe.env = BTreeMap::from([(variable, database.url_of(Service::Ingest))]);
-        let process = Process::start(recipe).unwrap();
+        spec.env = BTreeMap::from([(variable, database.url_of(Service::Ingest))]);
+        let process = Process::start(spec).unwrap();
         let config = BusConfig {
             url: nats_url,
             prefix,

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use nixfleet_bus::{Bus, BusConfig, Floors, decode_output};
-use nixfleet_harness::process::{Process, Recipe};
+use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::proxy::Proxy;
 use nixfleet_harness::release::{Signer, write_directory};
-use nixfleet_harness::{Scope, Service, dev, monitor, ports, scratch, wait_for};
+use nixfleet_harness::{Service, TestNamespace, binaries, monitoring, ports, scratch, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Effect, Outcome, Timestamp, Verdict};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -20,7 +20,7 @@ const PARTITIONS: u16 = 2;
 pub struct Fleet {
     pub bus: Bus,
     pub partition: Partition,
-    scope: Scope,
+    scope: TestNamespace,
     dir: PathBuf,
     trust: PathBuf,
     signer: Signer,
@@ -34,7 +34,7 @@ pub struct Planner {
 
 impl Fleet {
     pub async fn new(name: &str) -> Self {
-        let scope = nixfleet_harness::scope(name).await.unwrap();
+        let scope = nixfleet_harness::test_namespace(name).await.unwrap();
         let config = BusConfig {
             url: scope.nats_url.clone(),
             prefix: scope.prefix.clone(),
@@ -63,8 +63,8 @@ impl Fleet {
 
     fn start(&self, service: &str, number: usize, own: &[(&str, String)]) -> (Process, u16) {
         let name = format!("{service}-{number}");
-        let program = dev::binary(&format!("nixfleet-{service}")).unwrap();
-        let mut recipe = Recipe::new(&name, program, self.dir.join(format!("{name}.log")));
+        let program = binaries::workspace_binary(&format!("nixfleet-{service}")).unwrap();
+        let mut spec = ProcessSpec::new(&name, program, self.dir.join(format!("{name}.log")));
         let port = ports::free().unwrap();
         let user: Service = service.parse().unwrap();
         let url = self.scope.database.url_of(user);
@@ -82,9 +82,9 @@ impl Fleet {
         let service = service.to_uppercase();
         for (key, value) in common.iter().chain(own) {
             let key = format!("NIXFLEET_{service}__{key}");
-            recipe.env.insert(key, value.clone());
+            spec.env.insert(key, value.clone());
         }
-        (Process::start(recipe).unwrap(), port)
+        (Process::start(spec).unwrap(), port)
     }
 
     pub fn reducer(&self) -> Process {
@@ -113,7 +113,7 @@ impl Fleet {
         let server: tokio_postgres::Config = url.parse().unwrap();
         let port = server.get_ports()[0];
         let proxy = Proxy::start(ports::local(port)).await.unwrap();
-        let through = proxy.through(&url);
+        let through = proxy.proxied_url(&url);
         (proxy, through)
     }
 
@@ -201,7 +201,7 @@ impl Fleet {
 impl Planner {
     /// `/metrics`; empty while the process starts.
     pub fn metrics(&self) -> String {
-        monitor::get(self.port, "/metrics").map_or_else(|_| String::new(), |answer| answer.body)
+        monitoring::get(self.port, "/metrics").map_or_else(|_| String::new(), |answer| answer.body)
     }
 
     pub async fn wait_metric(&self, line: &str) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nixfleet_harness::dev;
+use nixfleet_harness::binaries;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -35,7 +35,7 @@ pub async fn run(world: &World, arguments: &[&str]) -> Run {
 
 /// The same on the database at `url`.
 async fn run_at(url: &str, arguments: &[&str]) -> Run {
-    let mut command = Command::new(dev::binary("nixfleet").unwrap());
+    let mut command = Command::new(binaries::workspace_binary("nixfleet").unwrap());
     command
         .arg("db")
         .args(arguments)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::DiscardPolicy;
-use nixfleet_harness::{Nats, Postgres, Service, monitor, wait_for};
+use nixfleet_harness::{Nats, Postgres, Service, monitoring, wait_for};
 use nixfleet_proto::subject::Partition;
 use serde_json::json;
 
@@ -39,7 +39,7 @@ async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
     applier.restart().unwrap();
     let port = applier.admin_port();
     let stopped = wait_for("the applier says what to do", PATIENCE, async || {
-        let answer = monitor::get(port, "/readyz")?;
+        let answer = monitoring::get(port, "/readyz")?;
         let trimmed = answer.body.contains("trimmed") && answer.body.contains("db rebuild");
         anyhow::ensure!(trimmed, "{}", answer.body);
         Ok(Some(()))

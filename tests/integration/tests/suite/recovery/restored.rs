@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nixfleet_harness::{Nats, Postgres, Service, monitor, wait_for};
+use nixfleet_harness::{Nats, Postgres, Service, monitoring, wait_for};
 use serde_json::json;
 
 use super::db::{verify, verify_whole};
@@ -59,7 +59,7 @@ async fn an_older_nats_is_refused_until_its_store_is_emptied() {
     for service in Service::ALL {
         let port = world.stack.instance(service, 0).unwrap().admin_port();
         let refused = wait_for("it says what to do", PATIENCE, async || {
-            let answer = monitor::get(port, "/readyz")?;
+            let answer = monitoring::get(port, "/readyz")?;
             anyhow::ensure!(answer.body.contains(REMEDY), "{service}: {}", answer.body);
             Ok(Some(()))
         });
@@ -74,7 +74,7 @@ async fn an_older_nats_is_refused_until_its_store_is_emptied() {
     applier.restart().unwrap();
     let ended = wait_for("it ends", PATIENCE, async || {
         let said = applier.tail();
-        let has_ended = applier.ended()?.is_some();
+        let has_ended = applier.exit_status()?.is_some();
         anyhow::ensure!(has_ended && said.contains(REMEDY), "{said}");
         Ok(Some(()))
     });

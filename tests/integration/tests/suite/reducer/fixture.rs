@@ -8,9 +8,9 @@ use bytes::Bytes;
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig, Floors, decode_input, decode_output};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_harness::process::{Process, Recipe};
+use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::release::Signer;
-use nixfleet_harness::{Scope, Service, dev, ports, scratch, wait_for};
+use nixfleet_harness::{Service, TestNamespace, binaries, ports, scratch, wait_for};
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
 use nixfleet_proto::left::leave;
 use nixfleet_proto::subject::Partition;
@@ -28,7 +28,7 @@ pub const HOSTS: usize = 6;
 
 /// One partition with everything but a reducer.
 pub struct Log {
-    pub scope: Scope,
+    pub scope: TestNamespace,
     pub bus: Bus,
     pub store: Store,
     pub partition: Partition,
@@ -42,7 +42,7 @@ pub struct Log {
 impl Log {
     /// An empty log; the release of one channel is in the object store.
     pub async fn new(name: &str) -> Self {
-        let scope = nixfleet_harness::scope(name).await.unwrap();
+        let scope = nixfleet_harness::test_namespace(name).await.unwrap();
         let config = BusConfig {
             url: scope.nats_url.clone(),
             prefix: scope.prefix.clone(),
@@ -97,8 +97,8 @@ impl Log {
 
     fn service(&self, service: &str, number: usize, own: &[(&str, &str)]) -> Process {
         let name = format!("{service}-{number}");
-        let program = dev::binary(&format!("nixfleet-{service}")).unwrap();
-        let mut recipe = Recipe::new(&name, program, self.dir.join(format!("{name}.log")));
+        let program = binaries::workspace_binary(&format!("nixfleet-{service}")).unwrap();
+        let mut spec = ProcessSpec::new(&name, program, self.dir.join(format!("{name}.log")));
         let listen = format!("127.0.0.1:{}", ports::free().unwrap());
         let user: Service = service.parse().unwrap();
         let url = self.scope.database.url_of(user);
@@ -115,11 +115,10 @@ impl Log {
         ];
         let prefix = format!("NIXFLEET_{}__", service.to_ascii_uppercase());
         for (key, value) in settings.iter().chain(own) {
-            recipe
-                .env
+            spec.env
                 .insert(format!("{prefix}{key}"), (*value).to_owned());
         }
-        Process::start(recipe).unwrap()
+        Process::start(spec).unwrap()
     }
 
     pub async fn append(&self, bodies: Vec<EntryBody>) -> Vec<Position> {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use nixfleet_audit::Standing;
+use nixfleet_audit::PartitionSummary;
 use nixfleet_harness::postgres;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::Dispatch;
@@ -117,8 +117,8 @@ async fn break_two_channels(world: &mut World) {
         .await;
 }
 
-async fn standing(store: &Store) -> anyhow::Result<Standing> {
-    Standing::read(store, Partition::new(PARTITION)).await
+async fn standing(store: &Store) -> anyhow::Result<PartitionSummary> {
+    PartitionSummary::read(store, Partition::new(PARTITION)).await
 }
 
 /// The rollouts as operators see them, with the states of all hosts.
@@ -130,7 +130,7 @@ async fn listed(world: &World) -> anyhow::Result<Vec<Value>> {
 }
 
 /// What the test needs is there.
-fn check(standing: &Standing) {
+fn check(standing: &PartitionSummary) {
     let of = |channel: &str| &standing.rollouts[&RolloutId::new(&channel.into(), &BROKEN.into())];
     for channel in ["halted", "waived"] {
         let closure = closure(&hostname(channel, 0), BROKEN);

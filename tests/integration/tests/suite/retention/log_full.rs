@@ -7,7 +7,7 @@ use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig};
 use nixfleet_harness::agent_script::probe_round;
 use nixfleet_harness::scripted_agent::Refusal;
-use nixfleet_harness::{ScriptedAgent, Service, monitor, shared_nats, wait_for};
+use nixfleet_harness::{ScriptedAgent, Service, monitoring, shared_nats, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, HostEvent, Producer, RolloutId};
 use serde_json::json;
@@ -167,7 +167,7 @@ async fn fill(world: &mut World, agent: &ScriptedAgent) -> u64 {
 fn names_log(world: &mut World) -> anyhow::Result<()> {
     let log = world.output_stream();
     let owner = world.stack.instance(Service::Reducer, 0)?;
-    let answer = monitor::get(owner.admin_port(), "/readyz")?;
+    let answer = monitoring::get(owner.admin_port(), "/readyz")?;
     let is_named = answer.status == 503 && answer.body.contains(&log);
     anyhow::ensure!(
         is_named,

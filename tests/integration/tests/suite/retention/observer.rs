@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nixfleet_harness::monitor::{self, StreamState};
+use nixfleet_harness::monitoring::{self, StreamState};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -75,7 +75,7 @@ impl Targets {
     pub fn not_ready(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, port) in &self.services {
-            match monitor::get(*port, "/readyz") {
+            match monitoring::get(*port, "/readyz") {
                 Ok(answer) if answer.status == 200 => {}
                 Ok(answer) => faults.push(format!("{name}: {}", answer.body)),
                 Err(error) => faults.push(format!("{name}: {error:#}")),
@@ -86,7 +86,7 @@ impl Targets {
 
     /// Both logs as they are now.
     pub fn logs(&self) -> BTreeMap<String, StreamState> {
-        let mut streams = monitor::streams(self.nats).unwrap();
+        let mut streams = monitoring::nats_streams(self.nats).unwrap();
         streams.retain(|name, _| self.logs.contains(name));
         streams
     }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::Utc;
-use nixfleet_harness::monitor::StreamState;
+use nixfleet_harness::monitoring::StreamState;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
-    Database, Operator, ScriptedAgent, Service, Stack, StackConfig, scope, scratch, shared_nats,
-    shared_postgres, wait_for,
+    Database, Operator, ScriptedAgent, Service, Stack, StackConfig, scratch, shared_nats,
+    shared_postgres, unique_prefix, wait_for,
 };
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_store::{DatabaseConfig, Store};
@@ -52,7 +52,7 @@ impl World {
         let database = database.unwrap();
         let mut config = StackConfig::new(dir, trust).unwrap();
         config.nats_url = shared_nats().unwrap().url();
-        config.prefix = scope::unique_prefix(name);
+        config.prefix = unique_prefix(name);
         config.database_url.clone_from(&database.url);
         config.partitions = 1;
         for service in Service::ALL {

@@ -1,6 +1,6 @@
 //! A server that keeps its connections and says nothing, as one that is frozen does.
 
-use nixfleet_harness::{Mode, Proxy, shared_postgres};
+use nixfleet_harness::{Proxy, ProxyMode, shared_postgres};
 use nixfleet_store::{DatabaseConfig, DbError, Store};
 use tokio_postgres::config::Host;
 
@@ -15,18 +15,18 @@ async fn silence_is_told_and_the_connection_given_up() {
     let address = format!("{host}:{}", server.get_ports()[0]);
     let proxy = Proxy::start(address.parse().unwrap()).await.unwrap();
     let config = DatabaseConfig {
-        url: proxy.through(&database.url),
+        url: proxy.proxied_url(&database.url),
         pool_size: 1,
         wait_timeout_ms: 1_000,
         ..DatabaseConfig::default()
     };
     let store = Store::connect(&config).unwrap();
     store.ping().await.unwrap();
-    proxy.set(Mode::Stalled);
+    proxy.set(ProxyMode::Stalled);
     let silent = store.ping().await.unwrap_err();
     assert!(matches!(silent, DbError::Silent { .. }), "{silent:?}");
     assert!(silent.retryable());
-    proxy.set(Mode::Pass);
+    proxy.set(ProxyMode::Pass);
     store.ping().await.unwrap();
     store.close();
 }

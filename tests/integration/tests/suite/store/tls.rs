@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nixfleet_harness::pki::Pki;
-use nixfleet_harness::process::{Process, Recipe};
-use nixfleet_harness::scope::unique_prefix;
-use nixfleet_harness::{Postgres, Service, dev, monitor, ports, scratch, shared_nats, wait_for};
+use nixfleet_harness::process::{Process, ProcessSpec};
+use nixfleet_harness::unique_prefix;
+use nixfleet_harness::{
+    Postgres, Service, binaries, monitoring, ports, scratch, shared_nats, wait_for,
+};
 use nixfleet_store::{DatabaseConfig, SslMode, Store};
 
 fn config(url: String, sslmode: SslMode, ca_file: Option<PathBuf>) -> DatabaseConfig {
@@ -54,8 +56,8 @@ async fn only_a_verified_server_is_talked_to() {
 
 /// The applier gets ready over TLS: it migrates as the owner and reads as itself.
 async fn a_service_works(dir: &std::path::Path, owner: &DatabaseConfig, url: String) {
-    let program = dev::binary("nixfleet-applier").unwrap();
-    let mut recipe = Recipe::new("applier", program, dir.join("applier.log"));
+    let program = binaries::workspace_binary("nixfleet-applier").unwrap();
+    let mut spec = ProcessSpec::new("applier", program, dir.join("applier.log"));
     let admin = ports::free().unwrap();
     let ca = owner.ca_file.clone().unwrap().display().to_string();
     for (key, value) in [
@@ -68,16 +70,14 @@ async fn a_service_works(dir: &std::path::Path, owner: &DatabaseConfig, url: Str
         ("DATABASE__CA_FILE", ca),
         ("ADMIN__LISTEN", format!("127.0.0.1:{admin}")),
     ] {
-        recipe
-            .env
-            .insert(Service::Applier.variable("") + key, value);
+        spec.env.insert(Service::Applier.variable("") + key, value);
     }
-    let applier = Process::start(recipe).unwrap();
+    let applier = Process::start(spec).unwrap();
     let ready = wait_for(
         "the applier ready over TLS",
         Duration::from_secs(60),
         async || {
-            let answer = monitor::get(admin, "/readyz")?;
+            let answer = monitoring::get(admin, "/readyz")?;
             Ok((answer.status == 200).then_some(()))
         },
     );

@@ -1,0 +1,21 @@
+//! Processor time, which a busy neighbour does not lengthen.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// What the calling thread has computed for so far.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
+}
+
+/// Runs `work` and says how long this thread computed for it.
+pub fn cpu_timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let started = thread_cpu_time();
+    let prepared = work();
+    (prepared, thread_cpu_time() - started)
+}

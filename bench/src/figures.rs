@@ -1,0 +1,225 @@
+//! Figures: what was measured, against which limit, and whether it reaches its target.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// Everything one call measured.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Measurements {
+    /// The command that made it.
+    pub command: String,
+    /// Processor and number of cores.
+    pub machine: String,
+    /// In the order in which they were measured.
+    pub figures: Vec<Figure>,
+}
+
+/// One figure.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Figure {
+    /// Stage of `--stage`.
+    pub stage: &'static str,
+    /// What was measured.
+    pub name: String,
+    /// Size of the fleet, where it matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<usize>,
+    /// Unit of the value.
+    pub unit: &'static str,
+    /// Median of the samples.
+    pub value: f64,
+    /// One per round.
+    pub samples: Vec<f64>,
+    /// What bounds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// What it shall reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Whether it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_status: Option<TargetStatus>,
+    /// What explains it, one per round: who was busy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// The bare work that a stage cannot go below, measured in the same rounds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limit {
+    /// What was measured.
+    pub name: String,
+    /// Median of the samples.
+    pub value: f64,
+    /// One per round.
+    pub samples: Vec<f64>,
+    /// Median over the rounds of the stage's rate divided by the limit's.
+    pub ratio: f64,
+}
+
+/// What a figure shall reach.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Target {
+    /// The value is at least this.
+    AtLeast(f64),
+    /// The value is at most this.
+    AtMost(f64),
+    /// The ratio to the limit is at least this.
+    RatioAtLeast(f64),
+}
+
+/// Whether a figure reaches its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TargetStatus {
+    /// It does.
+    Pass,
+    /// It does not.
+    Short,
+}
+
+/// The middle of the samples; 0 without any.
+pub fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => sorted[middle],
+        _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
+    }
+}
+
+impl Figure {
+    /// A figure with its samples.
+    pub fn new(
+        stage: &'static str,
+        name: impl Into<String>,
+        unit: &'static str,
+        samples: Vec<f64>,
+    ) -> Self {
+        Self {
+            stage,
+            name: name.into(),
+            hosts: None,
+            unit,
+            value: median(&samples),
+            samples,
+            limit: None,
+            target: None,
+            target_status: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Says how large the fleet was.
+    #[must_use]
+    pub fn of(self, hosts: usize) -> Self {
+        let hosts = Some(hosts);
+        Self { hosts, ..self }
+    }
+
+    /// Adds the limit, sampled in the same rounds in the same unit; both are rates.
+    #[must_use]
+    pub fn against(mut self, name: impl Into<String>, samples: Vec<f64>) -> Self {
+        let ratios: Vec<f64> = self
+            .samples
+            .iter()
+            .zip(&samples)
+            .map(|(a, b)| a / b)
+            .collect();
+        self.limit = Some(Limit {
+            name: name.into(),
+            value: median(&samples),
+            samples,
+            ratio: median(&ratios),
+        });
+        self
+    }
+
+    /// Adds what explains it.
+    #[must_use]
+    pub fn noting(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// Judges the figure.
+    #[must_use]
+    pub fn target(mut self, target: Target) -> Self {
+        let reached = match target {
+            Target::AtLeast(bound) => self.value >= bound,
+            Target::AtMost(bound) => self.value <= bound,
+            Target::RatioAtLeast(bound) => self
+                .limit
+                .as_ref()
+                .is_some_and(|limit| limit.ratio >= bound),
+        };
+        self.target = Some(target);
+        self.target_status = Some(if reached {
+            TargetStatus::Pass
+        } else {
+            TargetStatus::Short
+        });
+        self
+    }
+
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let hosts = self
+            .hosts
+            .map_or_else(String::new, |hosts| hosts.to_string());
+        let mut line = format!(
+            "{:<8} {:>8} {:<44} {:>12} {}",
+            self.stage,
+            hosts,
+            self.name,
+            number(self.value),
+            self.unit
+        );
+        // Writing to a String cannot fail.
+        if let Some(limit) = &self.limit {
+            write!(
+                line,
+                "; {} {} (ratio {:.2})",
+                limit.name,
+                number(limit.value),
+                limit.ratio
+            )
+            .expect("a String takes everything");
+        }
+        if let Some(target) = self.target {
+            let wanted = match target {
+                Target::AtLeast(bound) => format!(">= {}", number(bound)),
+                Target::AtMost(bound) => format!("<= {}", number(bound)),
+                Target::RatioAtLeast(bound) => format!("ratio >= {bound:.2}"),
+            };
+            let target_status = match self.target_status {
+                Some(TargetStatus::Pass) => "pass",
+                Some(TargetStatus::Short) | None => "SHORT",
+            };
+            write!(line, "; target {wanted}: {target_status}").expect("a String takes everything");
+        }
+        line
+    }
+}
+
+/// Three significant digits or whole thousands, as people read them.
+pub fn number(value: f64) -> String {
+    if value.abs() < 100.0 {
+        return format!("{value:.2}");
+    }
+    let digits = format!("{value:.0}");
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) && digit != '-' {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}

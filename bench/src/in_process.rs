@@ -1,0 +1,8 @@
+//! Stages that need no server: one thread, its processor time.
+
+pub mod checkpoint;
+pub mod encoding;
+pub mod fold;
+pub mod growth;
+pub mod planner;
+mod snapshot;

@@ -1,0 +1,130 @@
+//! Checkpoints: how long the fold waits for one, and what writing and reading one takes.
+
+use anyhow::{Context as _, Result, ensure};
+use nixfleet_checkpoint::{Checkpoint, Identity, encode};
+use nixfleet_core::partition::{PartitionState, PinnedSet};
+use nixfleet_proto::snapshot::Cursor;
+
+use super::fold::{FRAME_ENTRIES, Partition};
+use crate::cpu_time::cpu_timed;
+use crate::figures::{Figure, Target};
+use crate::synthetic_fleet::{SyntheticFleet, log_start};
+use crate::workload::Workload;
+
+/// Most milliseconds that the fold waits for a checkpoint at once.
+const PAUSE_TARGET: f64 = 10.0;
+/// Frames that are folded before the state is frozen, and behind it.
+const FRAMES: usize = 500;
+
+/// What one round found, in milliseconds but for the bytes.
+#[derive(Default)]
+struct Samples {
+    freeze: Vec<f64>,
+    longest_frame_before: Vec<f64>,
+    longest_frame: Vec<f64>,
+    /// All frames behind the freeze, as a multiple of as many before it.
+    slower: Vec<f64>,
+    encode: Vec<f64>,
+    bytes: Vec<f64>,
+    read: Vec<f64>,
+    restore: Vec<f64>,
+}
+
+/// Figures of every size of fleet.
+///
+/// # Errors
+/// When the made-up log is refused or a checkpoint gives another state.
+pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for hosts in sizes {
+        let fleet = SyntheticFleet::of(*hosts);
+        let mut samples = Samples::default();
+        for _ in 0..rounds {
+            samples.add(&fleet)?;
+        }
+        figures.extend(samples.figures(&fleet));
+    }
+    Ok(figures)
+}
+
+impl Samples {
+    fn add(&mut self, fleet: &SyntheticFleet) -> Result<()> {
+        let mut partition = Partition::open(fleet);
+        let mut workload = Workload::new(fleet);
+        let before = frames(&mut partition, &mut workload)?;
+        let (frozen, took) = waited(|| partition.state.freeze());
+        self.freeze.push(took);
+        let behind = frames(&mut partition, &mut workload)?;
+        self.longest_frame_before.push(longest(&before));
+        self.longest_frame.push(longest(&behind));
+        let total = |frames: &[f64]| frames.iter().sum::<f64>() / frames.len().max(1) as f64;
+        self.slower.push(total(&behind) / total(&before));
+        let cursor = Cursor {
+            out_seq: 1,
+            ..Cursor::before_everything(log_start())
+        };
+        let identity = Identity {
+            partition: 0,
+            output_created: log_start(),
+            state_hash: frozen.hash(),
+        };
+        let (encoded, took) = waited(|| encode(&frozen.rows(cursor), identity));
+        let encoded = encoded.context("encoding")?;
+        self.encode.push(took);
+        self.bytes
+            .push(encoded.bytes.len() as f64 / fleet.len() as f64);
+        let (read, took) = waited(|| Checkpoint::read(&encoded.bytes, 0, &encoded.reference));
+        let read = read.context("reading")?;
+        self.read.push(took);
+        let (restored, took) = waited(|| PartitionState::restore(read.rows, &PinnedSet::new()));
+        self.restore.push(took);
+        let restored = restored.context("restoring")?;
+        ensure!(
+            restored.hash() == read.state_hash,
+            "another state is restored"
+        );
+        Ok(())
+    }
+
+    fn figures(self, fleet: &SyntheticFleet) -> Vec<Figure> {
+        let figure = |name: &str, unit: &'static str, samples: Vec<f64>| {
+            Figure::new("checkpoint", name, unit, samples).of(fleet.len())
+        };
+        let pause = Target::AtMost(PAUSE_TARGET);
+        vec![
+            figure("freeze the state", "ms", self.freeze).target(pause),
+            figure("longest frame before it", "ms", self.longest_frame_before),
+            figure("longest frame behind it", "ms", self.longest_frame).target(pause),
+            figure("frames behind it / before it", "", self.slower),
+            figure("encode", "ms", self.encode),
+            figure("size per host", "B", self.bytes),
+            figure("read", "ms", self.read),
+            figure("restore", "ms", self.restore),
+        ]
+    }
+}
+
+/// Folds frames; gives the milliseconds that each took.
+fn frames(partition: &mut Partition, workload: &mut Workload<'_>) -> Result<Vec<f64>> {
+    let mut took = Vec::new();
+    for _ in 0..FRAMES {
+        let entries: Vec<_> = workload.by_ref().take(FRAME_ENTRIES).collect();
+        if entries.is_empty() {
+            break;
+        }
+        let (accepted, milliseconds) = waited(|| partition.fold(&entries));
+        ensure!(accepted == entries.len(), "an entry was refused");
+        took.push(milliseconds);
+    }
+    Ok(took)
+}
+
+fn longest(milliseconds: &[f64]) -> f64 {
+    milliseconds.iter().copied().fold(0.0, f64::max)
+}
+
+/// Milliseconds of processor time: what the fold waits for on a machine of its own.
+fn waited<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let (done, took) = cpu_timed(work);
+    (done, took.as_secs_f64() * 1e3)
+}

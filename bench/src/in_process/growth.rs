@@ -1,0 +1,208 @@
+//! What a larger fleet costs: per event, per host, at the start.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::Entry;
+
+use super::fold::{FRAME_ENTRIES, Partition, frames_of};
+use super::snapshot::snapshot_of;
+use crate::cpu_time::cpu_timed;
+use crate::figures::{Figure, Target};
+use crate::synthetic_fleet::SyntheticFleet;
+use crate::workload::Workload;
+
+/// Most entries that one measurement folds.
+const ENTRIES: usize = 200_000;
+/// Entries per host of small fleets: each lives twenty lives.
+const ENTRIES_PER_HOST: usize = 200;
+/// Largest cost of an event in the largest fleet, as a multiple of that in the smallest.
+const COST_TARGET: f64 = 1.3;
+/// Most bytes per host.
+const MEMORY_TARGET: f64 = 1_024.0;
+
+/// Nanoseconds per event of one fleet, a sample per round.
+#[derive(Default)]
+struct Costs {
+    fold: Vec<f64>,
+    /// Decoded, folded and encoded.
+    turn: Vec<f64>,
+}
+
+/// Costs of every size of fleet, smallest first.
+///
+/// # Errors
+/// When the made-up log is refused.
+pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
+    let fleets: Vec<SyntheticFleet> = sizes
+        .iter()
+        .map(|hosts| SyntheticFleet::of(*hosts))
+        .collect();
+    let mut costs: Vec<Costs> = sizes.iter().map(|_| Costs::default()).collect();
+    // One after the other in every round: they are compared.
+    for _ in 0..rounds {
+        for (fleet, cost) in fleets.iter().zip(&mut costs) {
+            cost.fold.push(fold_cost(fleet)?);
+            cost.turn.push(turn_cost(fleet)?);
+        }
+    }
+    let mut figures = Vec::new();
+    for (fleet, cost) in fleets.iter().zip(&costs) {
+        for (name, samples) in [("fold", &cost.fold), ("decode, fold, encode", &cost.turn)] {
+            let name = format!("{name}, per event");
+            figures.push(Figure::new("growth", name, "ns", samples.clone()).of(fleet.len()));
+        }
+        figures.extend(start(fleet, rounds)?);
+        figures.push(memory(fleet.len())?);
+    }
+    if let [small, .., large] = &*costs {
+        for (name, small, large) in [
+            ("fold", &small.fold, &large.fold),
+            ("decode, fold, encode", &small.turn, &large.turn),
+        ] {
+            let ratios = large.iter().zip(small).map(|(large, small)| large / small);
+            let name = format!("{name}: largest fleet / smallest, per event");
+            let figure = Figure::new("growth", name, "", ratios.collect());
+            figures.push(figure.target(Target::AtMost(COST_TARGET)));
+        }
+    }
+    Ok(figures)
+}
+
+/// Nanoseconds per event of the fold by itself.
+fn fold_cost(fleet: &SyntheticFleet) -> Result<f64> {
+    cost(fleet, |partition, entries| {
+        let (accepted, took) = cpu_timed(|| partition.fold(&entries));
+        ensure!(accepted == entries.len(), "an entry was refused");
+        Ok(took)
+    })
+}
+
+/// Nanoseconds per event of a whole turn.
+fn turn_cost(fleet: &SyntheticFleet) -> Result<f64> {
+    cost(fleet, |partition, entries| {
+        let frames = frames_of(entries)?;
+        let (turned, took) = cpu_timed(|| partition.turn(&frames));
+        turned?;
+        Ok(took)
+    })
+}
+
+/// Nanoseconds per event of work on entries; small fleets live several lives.
+fn cost(
+    fleet: &SyntheticFleet,
+    work: impl Fn(&mut Partition, Vec<Entry>) -> Result<Duration>,
+) -> Result<f64> {
+    let wanted = ENTRIES.min(fleet.len() * ENTRIES_PER_HOST);
+    let (mut took, mut count) = (Duration::ZERO, 0);
+    while count < wanted {
+        let mut partition = Partition::open(fleet);
+        let mut workload = Workload::new(fleet);
+        while count < wanted {
+            let entries: Vec<_> = workload.by_ref().take(20_000).collect();
+            if entries.is_empty() {
+                break;
+            }
+            count += entries.len();
+            took += work(&mut partition, entries)?;
+        }
+    }
+    Ok(took.as_nanos() as f64 / count as f64)
+}
+
+/// Opening the rollout, going on from rows, and the state hash.
+fn start(fleet: &SyntheticFleet, rounds: usize) -> Result<Vec<Figure>> {
+    let (mut opens, mut restores, mut whole, mut after) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let rounds = if fleet.len() > 200_000 { 1 } else { rounds };
+    for _ in 0..rounds {
+        let (mut partition, took) = cpu_timed(|| Partition::open(fleet));
+        opens.push(took.as_secs_f64() * 1e3);
+        let mut workload = Workload::new(fleet);
+        let entries: Vec<_> = workload.by_ref().take(100 * FRAME_ENTRIES).collect();
+        partition.fold(&entries);
+        let snapshot = snapshot_of(&partition.state);
+        let pinned = fleet.pinned_set();
+        let (restored, took) = cpu_timed(|| PartitionState::restore(snapshot, &pinned));
+        let restored = restored.context("restoring")?;
+        restores.push(took.as_secs_f64() * 1e3);
+        let (hash, took) = cpu_timed(|| restored.hash());
+        ensure!(hash == partition.state.hash(), "the restored state differs");
+        whole.push(took.as_secs_f64() * 1e3);
+        let entries: Vec<_> = workload.by_ref().take(10_000).collect();
+        partition.fold(&entries);
+        let (_, took) = cpu_timed(|| partition.state.hash());
+        after.push(took.as_secs_f64() * 1e3);
+    }
+    let figures = [
+        ("open the rollout", opens),
+        ("restore from rows", restores),
+        ("first state hash", whole),
+        ("state hash after 10,000 entries", after),
+    ];
+    let figure = |(name, samples)| Figure::new("growth", name, "ms", samples).of(fleet.len());
+    Ok(figures.into_iter().map(figure).collect())
+}
+
+/// Memory of a process of its own, in which every host has lived its life.
+fn memory(hosts: usize) -> Result<Figure> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let output = Command::new(program)
+        .args(["--probe-memory", &hosts.to_string()])
+        .output()
+        .context("starting the memory probe")?;
+    ensure!(
+        output.status.success(),
+        "the memory probe ended with {}",
+        output.status
+    );
+    let text = String::from_utf8(output.stdout).context("reading the memory probe")?;
+    let bytes: f64 = text.trim().parse().context("reading the memory probe")?;
+    let per_host = vec![bytes / hosts as f64];
+    let figure = Figure::new("growth", "reducer memory per host", "bytes", per_host).of(hosts);
+    // A small fleet is smaller than the steps in which memory is taken.
+    Ok(if hosts >= 100_000 {
+        figure.target(Target::AtMost(MEMORY_TARGET))
+    } else {
+        figure
+    })
+}
+
+/// Folds the lives of that many hosts and prints how many bytes the process grew by, manifest
+/// included.
+///
+/// # Errors
+/// When the kernel does not say, or an entry is refused.
+pub fn probe(hosts: usize) -> Result<()> {
+    let before = resident_bytes()?;
+    let fleet = SyntheticFleet::of(hosts);
+    let mut partition = Partition::open(&fleet);
+    let mut workload = Workload::new(&fleet);
+    loop {
+        let entries: Vec<_> = workload.by_ref().take(1_000).collect();
+        if entries.is_empty() {
+            break;
+        }
+        let accepted = partition.fold(&entries);
+        ensure!(accepted == entries.len(), "an entry was refused");
+    }
+    drop(workload);
+    println!("{}", resident_bytes()?.saturating_sub(before));
+    Ok(())
+}
+
+fn resident_bytes() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("reading own memory")?;
+    // The pages of the program itself are the same for every fleet.
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next());
+    let kibibytes: u64 = kibibytes
+        .context("no RssAnon")?
+        .parse()
+        .context("RssAnon")?;
+    Ok(kibibytes * 1_024)
+}

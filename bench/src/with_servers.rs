@@ -1,0 +1,57 @@
+//! Stages that run the service programs against real NATS and Postgres servers.
+//!
+//! NATS syncs every append and Postgres every commit; programs, users, schema and certificates are
+//! those of production. A stage takes its times from the server it ends at.
+
+mod agent_events;
+pub mod applier;
+mod applier_limit;
+mod control_plane;
+pub mod dispatch;
+pub mod empty_reply_server;
+pub mod end_to_end;
+pub mod eventlog;
+mod https_client;
+pub mod ingest;
+mod load_generator;
+pub mod open_rollout;
+mod partition_logs;
+mod postgres_client;
+mod process_usage;
+pub mod reducer;
+mod reducer_limit;
+mod release;
+mod testbed;
+
+use std::future::Future;
+
+use anyhow::{Context as _, Result};
+
+/// Options of these stages.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Hosts of the synthetic fleet.
+    pub hosts: usize,
+    /// How often a stage and its limit are measured.
+    pub rounds: usize,
+    /// How long a load is kept up.
+    pub seconds: u64,
+}
+
+/// Runs a stage to its end.
+///
+/// # Errors
+/// Those of the stage, and when the runtime does not start.
+pub fn block_on<T>(stage: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting a runtime")?;
+    runtime.block_on(stage)
+}
+
+/// Prints a line of progress on standard error.
+macro_rules! progress {
+    ($($text:tt)*) => { eprintln!("nixfleet-bench: {}", format_args!($($text)*)) };
+}
+pub(crate) use progress;

@@ -1,0 +1,134 @@
+//! A running gateway with NATS, Postgres and any of the other services behind it.
+
+use anyhow::{Context as _, Result};
+use nixfleet_harness::{Database, Service, Stack, ports};
+use nixfleet_store::{DatabaseConfig, Store};
+
+use super::agent_events::AgentEvents;
+use super::https_client::{self, Sender};
+use super::load_generator::{self, Agent};
+use super::process_usage::UsageMeter;
+use super::testbed::{self, Testbed};
+
+/// Limits of one host that a generator with few hosts would run into.
+const RAISED: [(&str, &str); 3] = [
+    ("limits.host_requests_per_second", "1000000"),
+    ("limits.host_requests_burst", "1000000"),
+    ("limits.requests_per_client", "1000"),
+];
+
+/// A dotted key of a service and its value.
+pub type Setting = (Service, &'static str, &'static str);
+
+/// A running gateway with the servers behind it.
+pub struct ControlPlane {
+    /// NATS.
+    pub testbed: Testbed,
+    /// The database of the services.
+    pub database: Database,
+    stack: std::sync::Mutex<Stack>,
+    pids: Vec<(&'static str, Option<u32>)>,
+    port: u16,
+}
+
+impl ControlPlane {
+    /// Starts a gateway, and other services with it, and waits until all are ready.
+    ///
+    /// # Errors
+    /// When a server or program is missing or does not get ready.
+    pub async fn start(others: &[Service]) -> Result<Self> {
+        Self::start_with(others, &[]).await
+    }
+
+    /// The same with further settings of single services.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_with(others: &[Service], settings: &[Setting]) -> Result<Self> {
+        let mut testbed = Testbed::start()?;
+        for (service, key, value) in settings {
+            testbed.config.set(*service, key, *value);
+        }
+        for (key, value) in RAISED {
+            testbed.config.set(Service::Ingest, key, value);
+        }
+        // The layout with room for a long log, before a service makes a small one.
+        testbed.bus().await?.close().await;
+        let (database, store) = testbed::create_database().await?;
+        store.close();
+        let mut services = others.to_vec();
+        services.push(Service::Ingest);
+        let mut stack = testbed.launch(&services, &database)?;
+        stack.wait_ready().await?;
+        let mut pids = vec![("generator", Some(std::process::id()))];
+        for service in &services {
+            pids.push((service.name(), stack.instance(*service, 0)?.pid()));
+        }
+        pids.push(("nats", testbed.nats.pid()));
+        pids.push(("postgres", testbed::postgres()?.pid()));
+        let url = stack.url(0)?;
+        let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
+        Ok(Self {
+            port: port.context("the gateway has no port")?,
+            stack: std::sync::Mutex::new(stack),
+            pids,
+            testbed,
+            database,
+        })
+    }
+
+    /// `https://…` of the gateway.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// Connects agents.
+    ///
+    /// # Errors
+    /// When the gateway refuses one.
+    pub async fn agents(&self, events: Vec<AgentEvents>) -> Result<Vec<Agent>> {
+        let address = ports::local(self.port);
+        load_generator::connect(address, &self.testbed.config.authority, events).await
+    }
+
+    /// An operator with a connection.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub async fn operator(&self) -> Result<Sender> {
+        let config = &self.testbed.config;
+        https_client::open(ports::local(self.port), &config.authority, &config.operator).await
+    }
+
+    /// A connection to the tables, as their owner.
+    ///
+    /// # Errors
+    /// When the address cannot be used.
+    pub fn store(&self) -> Result<Store> {
+        let config = DatabaseConfig {
+            url: self.database.url.clone(),
+            pool_size: 2,
+            ..DatabaseConfig::default()
+        };
+        Ok(Store::connect(&config)?)
+    }
+
+    /// Watches who is busy from now on.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    pub fn meter(&self) -> Result<UsageMeter> {
+        UsageMeter::start(self.pids.iter().copied())
+    }
+
+    /// Stops the services.
+    ///
+    /// # Errors
+    /// When one does not end by itself.
+    pub fn stop(&self) -> Result<()> {
+        let stack = self.stack.lock();
+        stack
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .stop()
+    }
+}

@@ -1,0 +1,84 @@
+//! A signed release of a made-up fleet, as CI makes one.
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use chrono::Utc;
+use nixfleet_bus::Bus;
+use nixfleet_harness::synthetic_release::{self, CHANNEL, Version, waves};
+use nixfleet_proto::{ChannelName, ManifestHash, Minutes};
+use nixfleet_trust::{BuiltRelease, ReleaseUpload, canonical_hash, pin};
+
+pub use nixfleet_harness::synthetic_release::Shape;
+
+use crate::synthetic_fleet::{SOAK_MINUTES, SyntheticFleet};
+
+/// Commit of the release.
+const COMMIT: &str = "4f1c2a9be07d";
+
+/// A release and what the fold makes of it.
+pub struct Release {
+    /// The artifacts.
+    pub built: BuiltRelease,
+    /// What it pins.
+    pub fleet: SyntheticFleet,
+}
+
+/// Waves as [`SyntheticFleet::of`] has them, and its soak.
+pub fn shape_of(hosts: usize) -> Shape {
+    Shape {
+        waves: waves(hosts).into(),
+        soak: Minutes::from_minutes(SOAK_MINUTES),
+    }
+}
+
+/// Builds a release and pins it.
+///
+/// # Errors
+/// When the made-up fleet has faults.
+pub fn build(shape: &Shape) -> Result<Release> {
+    let built = synthetic_release::build(
+        shape,
+        Version {
+            number: 2,
+            commit: COMMIT,
+            signed_at: Utc::now(),
+        },
+    )?;
+    let channel = ChannelName::from(CHANNEL);
+    let manifest = &built.bundle.rollouts[&channel].bytes;
+    let manifest_hash = canonical_hash(manifest)?;
+    let pinned = pin(manifest, &built.bundle.fleet.bytes, &manifest_hash)?;
+    Ok(Release {
+        fleet: SyntheticFleet {
+            rollout_id: pinned.rollout_id,
+            manifest_hash,
+            pinned: pinned.pinned,
+        },
+        built,
+    })
+}
+
+/// The body with which an operator publishes it.
+///
+/// # Errors
+/// When it has no JSON form.
+pub fn upload(release: &Release) -> Result<Bytes> {
+    let upload = ReleaseUpload::from(&release.built.bundle);
+    let body = serde_json::to_vec(&upload).context("encoding a release")?;
+    Ok(Bytes::from(body))
+}
+
+/// Puts the artifacts into the object store.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn store(bus: &Bus, release: &Release) -> Result<()> {
+    let bundle = &release.built.bundle;
+    for signed in bundle.rollouts.values().chain([&bundle.fleet]) {
+        let hash: ManifestHash = canonical_hash(&signed.bytes)?;
+        let bytes = Bytes::from(signed.bytes.clone());
+        let stored = bus.manifests().put(&hash, bytes).await;
+        stored.context("storing an artifact")?;
+    }
+    Ok(())
+}

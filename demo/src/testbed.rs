@@ -1,0 +1,193 @@
+//! Everything that runs: servers, services, swarm; and who starts again what dies.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use chrono::Utc;
+use nixfleet_harness::release::Signer;
+use nixfleet_harness::{
+    Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scratch,
+};
+use nixfleet_swarm::state::SwarmState;
+use nixfleet_trust::BuiltRelease;
+
+use crate::args::Args;
+use crate::fleet::{self, Hosts, Release};
+use nixfleet_harness::printer::Printer;
+
+/// Hosts that share one machine with everything else at full pace; more of them report less often.
+const HOSTS_AT_FULL_PACE: usize = 400;
+/// Between two heartbeats of a host.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Between two runs of a probe.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long an enforce probe must fail.
+const SUSTAINED: Duration = Duration::from_secs(2);
+
+/// The stage. Dropping it stops everything.
+pub struct Testbed {
+    // Dropped in this order: clients before servers.
+    swarm: Option<Swarm>,
+    /// The services.
+    pub stack: Stack,
+    /// The database server.
+    pub postgres: Postgres,
+    nats: Nats,
+    /// The database of the services.
+    pub database: Database,
+    /// An operator of the last gateway.
+    pub operator: Operator,
+    /// The hosts.
+    pub hosts: Hosts,
+    signer: Signer,
+    seed: u64,
+    /// Services that ended although nobody stopped them.
+    pub unexpected_exits: Vec<String>,
+}
+
+impl Testbed {
+    /// Starts servers and services.
+    ///
+    /// # Errors
+    /// When something is missing or does not get ready.
+    pub async fn start(args: &Args, printer: &Printer) -> Result<Self> {
+        printer.heading("Starting NATS, Postgres and the services");
+        let nats = Nats::start("demo")?;
+        let postgres = Postgres::start("demo")?;
+        let database = postgres.create_database("nixfleet").await?;
+        let dir = scratch::dir("demo")?;
+        let signer = Signer::development()?;
+        let trust = signer.write_trust(&dir)?;
+        let mut config = StackConfig::new(dir, trust)?;
+        config.nats_url = nats.url();
+        config.database_url = database.url.clone();
+        config.instances = usize::from(args.instances);
+        let stack = Stack::start(config).await?;
+        let operator = stack.operator(usize::from(args.instances) - 1)?;
+        let testbed = Self {
+            swarm: None,
+            stack,
+            postgres,
+            nats,
+            database,
+            operator,
+            hosts: Hosts::new(args.hosts),
+            signer,
+            seed: args.seed,
+            unexpected_exits: Vec::new(),
+        };
+        for line in testbed.addresses() {
+            printer.line(&line);
+        }
+        Ok(testbed)
+    }
+
+    /// Where everything listens.
+    pub fn addresses(&self) -> Vec<String> {
+        let config = self.stack.config();
+        let mut lines = vec![
+            format!("NATS      {}", self.nats.url()),
+            format!("Postgres  {}", self.database.url),
+            format!("logs      {}", config.dir.display()),
+        ];
+        if let Ok(url) = self.stack.url(0) {
+            lines.push(format!(
+                "gateway   {url} (--ca {} --cert {} --key {})",
+                config.authority.cert.display(),
+                config.operator.cert.display(),
+                config.operator.key.display()
+            ));
+        }
+        lines
+    }
+
+    /// Signs and publishes a release.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn publish(&self, release: Release) -> Result<BuiltRelease> {
+        let source = self.hosts.source(release)?;
+        let built = self.signer.release(&source, release.commit(), Utc::now())?;
+        self.operator
+            .publish(&built)
+            .await
+            .with_context(|| format!("publishing {}", release.commit()))?;
+        Ok(built)
+    }
+
+    /// Starts the hosts.
+    ///
+    /// # Errors
+    /// When the swarm cannot be started.
+    pub fn start_swarm(&mut self) -> Result<()> {
+        let config = self.stack.config();
+        let hostnames = self.hosts.names();
+        let pace = u32::try_from(hostnames.len().div_ceil(HOSTS_AT_FULL_PACE))?.max(1);
+        let swarm = SwarmConfig {
+            dir: config.dir.clone(),
+            url: self.stack.url(0)?,
+            authority: config.authority.clone(),
+            trust: config.trust.clone(),
+            hostnames,
+            profile: fleet::checked_profile()?,
+            seed: self.seed,
+            heartbeat: HEARTBEAT * pace,
+            probe_interval: PROBE_INTERVAL * pace,
+            sustained: SUSTAINED * pace,
+        };
+        self.swarm = Some(Swarm::start(&swarm)?);
+        Ok(())
+    }
+
+    /// What the hosts know.
+    ///
+    /// # Errors
+    /// When the swarm does not run or does not answer.
+    pub fn swarm_state(&mut self) -> Result<SwarmState> {
+        let swarm = self.swarm.as_mut().context("the swarm does not run")?;
+        serde_json::from_value(swarm.state()?).context("reading the swarm's state")
+    }
+
+    /// Looks after everything once: starts services that died, fails when a server or the swarm did.
+    ///
+    /// # Errors
+    /// When something ended that nobody can start again.
+    pub fn supervise(&mut self, printer: &Printer) -> Result<()> {
+        if let Some(swarm) = &mut self.swarm {
+            swarm.check_alive()?;
+        }
+        for instance in self.stack.instances() {
+            if !instance.is_running()? {
+                let name = instance.name();
+                printer.line(&format!("{name} ended by itself and is started again"));
+                eprintln!("{}", instance.tail());
+                self.unexpected_exits.push(name);
+                instance.restart()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `kill -9` of one service, and its start by the supervisor.
+    ///
+    /// # Errors
+    /// When it cannot be started again.
+    pub fn kill(&mut self, service: Service) -> Result<()> {
+        let instance = self.stack.instance(service, 0)?;
+        instance.kill()?;
+        instance.restart()
+    }
+
+    /// Stops everything in order.
+    ///
+    /// # Errors
+    /// When something does not stop by itself.
+    pub fn stop(mut self) -> Result<()> {
+        if let Some(mut swarm) = self.swarm.take() {
+            swarm.stop()?;
+        }
+        self.stack.stop()?;
+        self.postgres.stop()?;
+        self.nats.stop()
+    }
+}

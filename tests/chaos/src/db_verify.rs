@@ -1,0 +1,89 @@
+//! What `nixfleet db verify` says: the archive replayed against every table.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// Longest time until the archive has reached the tables.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two attempts.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How it ends when the archive is behind.
+const BEHIND: i32 = 3;
+
+/// The result of the replay.
+#[derive(Debug, Default)]
+pub struct VerifyResult {
+    /// Outcomes that were replayed.
+    pub outcomes: u64,
+    /// Rows that were compared.
+    pub rows: u64,
+    /// Rows that differ.
+    pub differences: u64,
+    /// What is wrong, for people.
+    pub faults: Vec<String>,
+}
+
+/// Runs the command until the archive has caught up.
+///
+/// # Errors
+/// When it cannot be run, or says something else than its document.
+pub async fn verify(database_url: &str) -> Result<VerifyResult> {
+    let start = Instant::now();
+    loop {
+        let output = Command::new(nixfleet_harness::binaries::workspace_binary("nixfleet")?)
+            .args(["db", "verify", "--json"])
+            .env("NIXFLEET_DATABASE_URL", database_url)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .context("starting nixfleet")?;
+        if output.status.code() == Some(BEHIND) && start.elapsed() < TIMEOUT {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            continue;
+        }
+        let mut verify_result = read(&output.stdout);
+        if !output.status.success() {
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said).trim_end().to_owned();
+            let fault = format!("it ended with {}: {said}", output.status);
+            verify_result.faults.push(fault);
+        }
+        return Ok(verify_result);
+    }
+}
+
+/// Nothing when there is no document: the exit code says why.
+fn read(document: &[u8]) -> VerifyResult {
+    let document: Value = serde_json::from_slice(document).unwrap_or_default();
+    let partitions = document["partitions"].as_array().into_iter().flatten();
+    let tables = document["rows"].as_object().into_iter().flatten();
+    VerifyResult {
+        outcomes: partitions.filter_map(|it| it["outcomes"].as_u64()).sum(),
+        rows: tables.filter_map(|(_, rows)| rows.as_u64()).sum(),
+        differences: document["differenceCount"].as_u64().unwrap_or(0),
+        faults: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_summed_up() {
+        let verify_result = read(
+            br#"{"partitions": [{"outcomes": 3}, {"outcomes": 4}], "differenceCount": 2,
+                 "rows": {"rollouts": 1, "host_rollout_records": 5}}"#,
+        );
+        let found = (
+            verify_result.outcomes,
+            verify_result.rows,
+            verify_result.differences,
+        );
+        assert_eq!(found, (7, 6, 2));
+        assert_eq!(read(b"no document").outcomes, 0);
+    }
+}

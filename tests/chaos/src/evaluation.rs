@@ -1,0 +1,283 @@
+//! What must hold at the end of a run.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nixfleet_audit::ObservedState;
+use nixfleet_audit::check::{self, Check};
+use nixfleet_bus::Bus;
+
+use crate::db_verify::VerifyResult;
+use crate::event_accounting::EventAccounting;
+use crate::fault_injection::Interruption;
+use crate::fault_schedule::LEASE_TTL;
+use crate::latencies::{Latencies, latencies};
+use crate::log_sizes::LogSizes;
+use crate::partition_logs::PartitionLogs;
+use crate::sampler::Sample;
+use crate::takeovers::{Incident, LEADER, Takeover, takeovers};
+use crate::testbed::Testbed;
+use crate::{archive_comparison, db_verify, log_replay};
+
+/// A killed owner of a partition is replaced when its lease has ended, and then at once.
+const KILLED_MAX: Duration = LEASE_TTL.saturating_add(Duration::from_secs(2));
+/// A stopped owner gives its lease back: half of the takeovers are through by then.
+const STOPPED_MEDIAN_MAX: Duration = Duration::from_secs(1);
+/// No takeover from a stopped owner may take longer, however busy the machine is.
+const STOPPED_MAX: Duration = Duration::from_secs(3);
+/// A standby that has just started loads the whole fleet with its history before it leads, and its
+/// barriers need the owners of all partitions.
+const LEADER_EXTRA: Duration = Duration::from_secs(20);
+
+/// Everything that was found.
+pub struct Evaluation {
+    /// What the hosts, the tables and the archive say.
+    pub observed: ObservedState,
+    /// What became of the events.
+    pub accounting: EventAccounting,
+    /// The strikes.
+    pub incidents: Vec<Incident>,
+    /// The longest waits of each.
+    pub latencies: Vec<Latencies>,
+    /// Work that changed hands.
+    pub takeovers: Vec<Takeover>,
+    /// How much was written to the logs and how full they got.
+    pub log_sizes: LogSizes,
+    /// What the replay of the archive found.
+    pub verify_result: VerifyResult,
+    /// What must hold.
+    pub checks: Vec<Check>,
+}
+
+/// What a run left behind.
+pub struct RunData {
+    /// What the hosts, the tables and the archive say.
+    pub observed: ObservedState,
+    /// What was not finished in time.
+    pub open: Vec<String>,
+    /// The strikes.
+    pub incidents: Vec<Incident>,
+    /// What must not have happened on the way.
+    pub faults: Vec<String>,
+    /// What was seen on the way.
+    pub samples: Vec<Sample>,
+    /// Everything that was ever in the logs.
+    pub logs: Vec<PartitionLogs>,
+    /// Size of a log in bytes, where it is not the default.
+    pub log_limit: Option<u64>,
+}
+
+impl Evaluation {
+    /// True when every check holds.
+    pub fn holds(&self) -> bool {
+        self.checks.iter().all(|check| check.fault.is_none())
+    }
+}
+
+/// Holds everything against everything.
+///
+/// # Errors
+/// When a server does not answer.
+pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result<Evaluation> {
+    let logs = run_data.logs;
+    let replayed = log_replay::fold(bus, &logs)
+        .await
+        .context("folding the logs again")?;
+    let url = &testbed.database.url;
+    let published: Vec<String> = logs
+        .iter()
+        .zip(&replayed)
+        .flat_map(|(log, replayed)| log_replay::against_output(log, replayed))
+        .collect();
+    let tables = log_replay::against_tables(url, &replayed).await?;
+    let archived = archive_comparison::against_logs(url, &logs).await?;
+    let accounting = EventAccounting::of(&run_data.observed.swarm, &logs);
+    let verify_result = db_verify::verify(url).await?;
+    let takeovers = takeovers(&run_data.incidents, &logs);
+    let log_sizes = LogSizes::of(&logs, &run_data.samples);
+    let observed = run_data.observed;
+    let mut checks = vec![
+        Check::new("no acknowledged event is lost", accounting.lost.clone()),
+        Check::new(
+            "no event is applied twice",
+            accounting.applied_twice.clone(),
+        ),
+        Check::new("every rollout is settled", run_data.open),
+        Check::new("the published outcomes are those of a replay", published),
+        Check::new("the tables are those of a replay", tables),
+        Check::new("the archive holds the logs", archived),
+        check::tables_equal_hosts(&observed),
+        check::archived(&observed),
+        check::nothing_waits(&observed),
+        check::rejections(&observed),
+        check::readable(&observed),
+        Check::new(
+            "no host event was refused for good",
+            permanent_refusals(&observed),
+        ),
+        Check::new(
+            "a killed owner is replaced in time",
+            late_takeovers(&takeovers, killed_max),
+        ),
+        Check::new(
+            "a stopped owner is replaced at once",
+            [
+                late_takeovers(&takeovers, stopped_max),
+                slow_median(&takeovers),
+            ]
+            .concat(),
+        ),
+        Check::new("everything came back after each fault", run_data.faults),
+        Check::new(
+            "no service ended by itself",
+            testbed.unexpected_exits.clone(),
+        ),
+        Check::new(
+            "`nixfleet db verify` finds no difference",
+            verify_result.faults.clone(),
+        ),
+    ];
+    if let Some(limit) = run_data.log_limit {
+        checks.extend(log_sizes.checks(limit));
+    }
+    Ok(Evaluation {
+        latencies: latencies(&run_data.incidents, &logs, &run_data.samples),
+        incidents: run_data.incidents,
+        observed,
+        accounting,
+        takeovers,
+        log_sizes,
+        verify_result,
+        checks,
+    })
+}
+
+/// What hosts were told that their events are wrong, and dispatches they refused although the rollout
+/// still counts: the manifests of one that was superseded meanwhile are replaced.
+fn permanent_refusals(observed: &ObservedState) -> Vec<String> {
+    let current = observed.current_rollouts();
+    let mut faults = Vec::new();
+    for (hostname, host) in &observed.swarm.hosts {
+        for letter in &host.dead_letters {
+            faults.push(format!(
+                "{hostname}: {} {} of {} was answered {} {}",
+                letter.kind, letter.seq, letter.rollout_id, letter.status, letter.code
+            ));
+        }
+        let mut refusals = host.refused_dispatches.iter();
+        faults.extend(
+            refusals
+                .by_ref()
+                .filter(|refusal| current.contains(refusal.rollout_id.as_str()))
+                .map(|refusal| {
+                    format!(
+                        "{hostname}: refused {}: {}",
+                        refusal.rollout_id, refusal.message
+                    )
+                }),
+        );
+    }
+    faults
+}
+
+fn killed_max(interruption: Interruption) -> Option<Duration> {
+    match interruption {
+        Interruption::Killed | Interruption::Paused => Some(KILLED_MAX),
+        Interruption::Stopped => None,
+    }
+}
+
+fn stopped_max(interruption: Interruption) -> Option<Duration> {
+    match interruption {
+        Interruption::Stopped => Some(STOPPED_MAX),
+        Interruption::Killed | Interruption::Paused => None,
+    }
+}
+
+/// The median of the takeovers from stopped owners of partitions, when it is too long.
+fn slow_median(takeovers: &[Takeover]) -> Vec<String> {
+    let mut times: Vec<Duration> = takeovers
+        .iter()
+        .filter(|takeover| takeover.faults == 1 && takeover.interruption == Interruption::Stopped)
+        .filter(|takeover| takeover.what != LEADER)
+        .filter_map(|takeover| takeover.took)
+        .collect();
+    times.sort_unstable();
+    let median = times.get(times.len().saturating_sub(1) / 2);
+    median
+        .filter(|median| **median >= STOPPED_MEDIAN_MAX)
+        .map(|median| {
+            format!(
+                "the median is {:.2} s, promised is {} s",
+                median.as_secs_f64(),
+                STOPPED_MEDIAN_MAX.as_secs()
+            )
+        })
+        .into_iter()
+        .collect()
+}
+
+/// Takeovers that took longer than promised. Nothing is promised while a server is away too.
+fn late_takeovers(
+    takeovers: &[Takeover],
+    max: impl Fn(Interruption) -> Option<Duration>,
+) -> Vec<String> {
+    let judged = takeovers.iter().filter(|takeover| takeover.faults == 1);
+    judged
+        .filter_map(|takeover| {
+            let mut max = max(takeover.interruption)?;
+            if takeover.what == LEADER {
+                max += LEADER_EXTRA;
+            }
+            let Takeover { incident, what, .. } = takeover;
+            match takeover.took {
+                Some(took) if took < max => None,
+                Some(took) => Some(format!(
+                    "{incident}: {what} after {:.2} s, promised is {} s",
+                    took.as_secs_f64(),
+                    max.as_secs()
+                )),
+                None => Some(format!("{incident}: {what} was never taken over")),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_takeovers_of_single_faults_are_judged() {
+        let takeover = |faults, interruption, millis: Option<u64>| Takeover {
+            incident: "kill node".to_owned(),
+            faults,
+            what: "partition 01".to_owned(),
+            interruption,
+            took: millis.map(Duration::from_millis),
+        };
+        let leader = Takeover {
+            what: LEADER.to_owned(),
+            ..takeover(1, Interruption::Stopped, Some(2_500))
+        };
+        let found = [
+            takeover(1, Interruption::Killed, Some(11_000)),
+            takeover(1, Interruption::Killed, Some(12_500)),
+            takeover(2, Interruption::Killed, Some(30_000)),
+            takeover(1, Interruption::Paused, None),
+            takeover(1, Interruption::Stopped, Some(1_500)),
+        ];
+        assert_eq!(
+            late_takeovers(&found, killed_max),
+            [
+                "kill node: partition 01 after 12.50 s, promised is 12 s",
+                "kill node: partition 01 was never taken over"
+            ]
+        );
+        assert!(late_takeovers(&found, stopped_max).is_empty());
+        assert_eq!(slow_median(&found).len(), 1, "half are through after 1.5 s");
+        let quick = takeover(1, Interruption::Stopped, Some(400));
+        assert!(slow_median(&[quick.clone(), quick, found[4].clone()]).is_empty());
+        assert!(late_takeovers(&[leader], stopped_max).is_empty());
+    }
+}

@@ -1,0 +1,142 @@
+//! Both logs of every partition from their first messages on.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use nixfleet_bus::{Bus, BusConfig, Message, decode_input, decode_output};
+use nixfleet_proto::subject::{Names, Partition};
+use nixfleet_proto::{Entry, OutputFrame, Position, Timestamp};
+
+use crate::fleet::PARTITIONS;
+
+/// Messages in their stored form by stream, without holes from the first one ever.
+pub type Recordings = BTreeMap<String, Vec<Message>>;
+
+/// A message of an input log.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Its sequence.
+    pub seq: u64,
+    /// When it was stored.
+    pub at: Timestamp,
+    /// The process that wrote it.
+    pub writer: String,
+    /// Bytes that it took in the log.
+    pub stored_bytes: usize,
+    /// Its entries.
+    pub entries: Vec<Entry>,
+}
+
+/// A message of an output log.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Its sequence.
+    pub seq: u64,
+    /// When it was stored.
+    pub at: Timestamp,
+    /// The process that wrote it.
+    pub writer: String,
+    /// Bytes that it took in the log.
+    pub stored_bytes: usize,
+    /// The frame.
+    pub frame: OutputFrame,
+}
+
+/// Both logs of one partition.
+#[derive(Debug, Clone)]
+pub struct PartitionLogs {
+    /// The partition.
+    pub partition: Partition,
+    /// Name of the input stream.
+    pub input_stream: String,
+    /// Name of the output stream.
+    pub output_stream: String,
+    /// The input log.
+    pub inputs: Vec<Input>,
+    /// The output log.
+    pub outputs: Vec<Output>,
+}
+
+impl PartitionLogs {
+    /// Decodes the recordings of a partition.
+    ///
+    /// # Errors
+    /// When a message cannot be read.
+    pub fn read(names: &Names, partition: Partition, recordings: &Recordings) -> Result<Self> {
+        let (input_stream, output_stream) = (
+            names.input_stream(partition),
+            names.output_stream(partition),
+        );
+        let read_input = |message: Message| {
+            let frame = decode_input(&message)
+                .with_context(|| format!("reading {} of {input_stream}", message.seq))?;
+            Ok(Input {
+                seq: message.seq,
+                at: message.time,
+                writer: writer(&message),
+                stored_bytes: message.stored_bytes,
+                entries: frame.entries,
+            })
+        };
+        let read_output = |message: Message| {
+            let frame = decode_output(&message)
+                .with_context(|| format!("reading {} of {output_stream}", message.seq))?;
+            Ok(Output {
+                seq: message.seq,
+                at: message.time,
+                writer: writer(&message),
+                stored_bytes: message.stored_bytes,
+                frame,
+            })
+        };
+        let decoded = |stream: &str| {
+            let messages = recordings.get(stream).into_iter().flatten();
+            messages.map(|message| message.clone().decoded())
+        };
+        Ok(Self {
+            partition,
+            inputs: decoded(&input_stream)
+                .map(read_input)
+                .collect::<Result<_>>()?,
+            outputs: decoded(&output_stream)
+                .map(read_output)
+                .collect::<Result<_>>()?,
+            input_stream,
+            output_stream,
+        })
+    }
+
+    /// Every entry with its position, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (Position, &Entry)> {
+        self.inputs.iter().flat_map(|input| {
+            let entries = (0_u32..).zip(&input.entries);
+            entries.map(|(index, entry)| {
+                let seq = input.seq;
+                (Position { seq, index }, entry)
+            })
+        })
+    }
+}
+
+/// A connection of the auditor's own.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn connect(url: String) -> Result<Bus> {
+    let config = BusConfig {
+        url,
+        partitions: PARTITIONS,
+        ..BusConfig::default()
+    };
+    Bus::connect(config, "chaos")
+        .await
+        .context("connecting to nats-server")
+}
+
+/// Message ids are the process and a counter.
+fn writer(message: &Message) -> String {
+    let id = message.msg_id.as_deref().unwrap_or_default();
+    id.rsplit_once('/')
+        .map_or(id, |(process, _)| process)
+        .to_owned()
+}

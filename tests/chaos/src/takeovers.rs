@@ -1,0 +1,233 @@
+//! What happened when, and who took over the work of whom.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nixfleet_harness::Service;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{EntryBody, PlanAction, Position, Timestamp, Verdict};
+
+use crate::fault_injection::{InterruptedProcess, Interruption};
+use crate::partition_logs::{Input, Output, PartitionLogs};
+
+/// A strike as it happened.
+#[derive(Debug, Clone)]
+pub struct Incident {
+    /// What it is counted as.
+    pub name: String,
+    /// How many faults were there together.
+    pub faults: usize,
+    /// When it began.
+    pub from: Timestamp,
+    /// When the next one began, or the end.
+    pub until: Timestamp,
+    /// From the end of the mending until everything was well again; absent when it was not in time.
+    pub recovery_time: Option<Duration>,
+    /// Processes it took from their work.
+    pub interrupted: Vec<InterruptedProcess>,
+}
+
+/// What a planner takes over.
+pub const LEADER: &str = "leader";
+
+/// Work that passed from a victim to somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Takeover {
+    /// The strike.
+    pub incident: String,
+    /// How many faults were there together.
+    pub faults: usize,
+    /// What was taken over: `partition 02`, or [`LEADER`].
+    pub what: String,
+    /// How its owner was taken from it.
+    pub interruption: Interruption,
+    /// From the signal to the barrier of the next owner; absent when there never was one.
+    pub took: Option<Duration>,
+}
+
+/// Every takeover that the victims make necessary.
+pub fn takeovers(incidents: &[Incident], logs: &[PartitionLogs]) -> Vec<Takeover> {
+    let mut found = Vec::new();
+    for incident in incidents {
+        for process in &incident.interrupted {
+            let takeover = |what: String, took| Takeover {
+                incident: incident.name.clone(),
+                faults: incident.faults,
+                what,
+                interruption: process.interruption,
+                took,
+            };
+            match process.id.0 {
+                Service::Reducer => found.extend(logs.iter().filter_map(|log| {
+                    let took = of_partition(process, log)?;
+                    Some(takeover(format!("partition {}", log.partition), took))
+                })),
+                Service::Planner => found
+                    .extend(of_leader(process, logs).map(|took| takeover(LEADER.to_owned(), took))),
+                Service::Ingest | Service::Applier | Service::Eventlog => {}
+            }
+        }
+    }
+    found
+}
+
+/// Begins the message ids of a process: its service, its instance and something unique.
+fn prefix(process: &InterruptedProcess) -> String {
+    let (service, number) = process.id;
+    format!("{service}-{service}-{number}-")
+}
+
+fn since(process: &InterruptedProcess, at: Timestamp) -> Duration {
+    (at - process.at).to_std().unwrap_or_default()
+}
+
+/// `None` when the victim did not own the partition.
+fn of_partition(process: &InterruptedProcess, log: &PartitionLogs) -> Option<Option<Duration>> {
+    let owner = last_writer(process, &log.outputs)?;
+    let next = log
+        .outputs
+        .iter()
+        .find(|output| output.at >= process.at && output.writer != owner);
+    Some(next.map(|output| since(process, output.at)))
+}
+
+/// The victim's process, if it wrote the last frame before it was hit.
+fn last_writer(process: &InterruptedProcess, outputs: &[Output]) -> Option<String> {
+    let before = outputs.iter().rev().find(|output| output.at < process.at)?;
+    let is_victim = before.writer.starts_with(&prefix(process));
+    is_victim.then(|| before.writer.clone())
+}
+
+/// An accepted barrier of a leader.
+struct Barrier {
+    partition: Partition,
+    at: Timestamp,
+    writer: String,
+}
+
+/// `None` when the victim did not lead.
+fn of_leader(process: &InterruptedProcess, logs: &[PartitionLogs]) -> Option<Option<Duration>> {
+    let barriers = barriers(logs);
+    let before = barriers.iter().rev().find(|b| b.at < process.at)?;
+    if !before.writer.starts_with(&prefix(process)) {
+        return None;
+    }
+    // The next leader leads when its barrier is through everywhere.
+    let mut through: BTreeMap<Partition, Timestamp> = BTreeMap::new();
+    for barrier in &barriers {
+        if barrier.at >= process.at && barrier.writer != before.writer {
+            through.entry(barrier.partition).or_insert(barrier.at);
+        }
+    }
+    if through.len() < logs.len() {
+        return Some(None);
+    }
+    Some(through.values().max().map(|at| since(process, *at)))
+}
+
+/// Accepted leader barriers of all partitions in the order of their outcomes.
+fn barriers(logs: &[PartitionLogs]) -> Vec<Barrier> {
+    let mut barriers = Vec::new();
+    for log in logs {
+        let appended: BTreeMap<Position, &str> = log.inputs.iter().flat_map(appended).collect();
+        for output in &log.outputs {
+            for outcome in &output.frame.outcomes {
+                let Some(writer) = appended.get(&outcome.position) else {
+                    continue;
+                };
+                if matches!(outcome.verdict, Verdict::Accepted(_)) {
+                    barriers.push(Barrier {
+                        partition: log.partition,
+                        at: output.at,
+                        writer: (*writer).to_owned(),
+                    });
+                }
+            }
+        }
+    }
+    barriers.sort_by_key(|barrier| barrier.at);
+    barriers
+}
+
+/// The leader barriers of one message with their writer.
+fn appended(input: &Input) -> impl Iterator<Item = (Position, &str)> {
+    (0_u32..)
+        .zip(&input.entries)
+        .filter_map(|(index, entry)| match &entry.body {
+            EntryBody::Plan {
+                action: PlanAction::Barrier {},
+                ..
+            } => Some((
+                Position {
+                    seq: input.seq,
+                    index,
+                },
+                input.writer.as_str(),
+            )),
+            EntryBody::Plan { .. }
+            | EntryBody::HostEvent { .. }
+            | EntryBody::RecoveryCandidate { .. }
+            | EntryBody::Operator { .. } => None,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use nixfleet_proto::OutputFrame;
+
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_timestamp_millis(millis).unwrap()
+    }
+
+    fn output(seq: u64, millis: i64, writer: &str) -> Output {
+        Output {
+            seq,
+            at: at(millis),
+            writer: writer.to_owned(),
+            stored_bytes: 0,
+            frame: OutputFrame::new(seq),
+        }
+    }
+
+    fn log(outputs: Vec<Output>) -> PartitionLogs {
+        PartitionLogs {
+            partition: Partition::all(1).next().unwrap(),
+            input_stream: "IN".to_owned(),
+            output_stream: "OUT".to_owned(),
+            inputs: Vec::new(),
+            outputs,
+        }
+    }
+
+    fn process(number: usize, millis: i64) -> InterruptedProcess {
+        InterruptedProcess {
+            id: (Service::Reducer, number),
+            interruption: Interruption::Killed,
+            at: at(millis),
+        }
+    }
+
+    #[test]
+    fn a_takeover_is_the_first_frame_of_another_process() {
+        let log = log(vec![
+            output(1, 0, "reducer-reducer-0-aa/x"),
+            output(2, 900, "reducer-reducer-0-aa/x"),
+            output(3, 1_050, "reducer-reducer-0-aa/x"),
+            output(4, 9_000, "reducer-reducer-0-bb/y"),
+        ]);
+        let took = Some(Some(Duration::from_secs(8)));
+        assert_eq!(of_partition(&process(0, 1_000), &log), took);
+        assert_eq!(
+            of_partition(&process(1, 1_000), &log),
+            None,
+            "not the owner"
+        );
+        assert_eq!(
+            of_partition(&process(0, 10_000), &log),
+            Some(None),
+            "nobody"
+        );
+    }
+}

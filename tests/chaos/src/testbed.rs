@@ -1,0 +1,298 @@
+//! Everything that runs: servers, proxies, two processes of each service, the hosts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nixfleet_harness::release::Signer;
+use nixfleet_harness::{
+    Database, Nats, Operator, Postgres, Proxy, ProxyMode, Service, Stack, StackConfig, Swarm,
+    SwarmConfig, monitoring, postgres, scratch,
+};
+use nixfleet_swarm::state::SwarmState;
+
+use crate::args::Args;
+use crate::fault::{FaultScope, Server, Target};
+use crate::fault_schedule::LEASE_TTL;
+use crate::fleet::{self, Hosts, PARTITIONS};
+use nixfleet_harness::printer::Printer;
+
+/// Processes of each service.
+pub const INSTANCES: usize = 2;
+/// A third of the time to live, as in production.
+const LEASE_RENEW: Duration = Duration::from_secs(3);
+/// Between two heartbeats of a host.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Between two runs of a probe.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// The same where logs are small: every result of a soaking host is an event, and the logs must fill.
+const PROBE_INTERVAL_SMALL_LOGS: Duration = Duration::from_millis(100);
+/// How long an enforce probe must fail.
+const SUSTAINED: Duration = Duration::from_millis(1_500);
+/// How often somebody looks whether everything lives.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// One process of a service.
+pub type InstanceId = (Service, usize);
+
+/// The ways of one process to the servers.
+struct Proxies {
+    nats: Proxy,
+    postgres: Proxy,
+}
+
+/// The world. Dropping it stops everything.
+pub struct Testbed {
+    // Dropped in this order: clients before servers.
+    swarm: Swarm,
+    /// The services.
+    pub stack: Stack,
+    proxies: BTreeMap<InstanceId, Proxies>,
+    /// The database server.
+    pub postgres: Postgres,
+    /// The bus.
+    pub nats: Nats,
+    /// The database of the services, as seen by nobody's proxy.
+    pub database: Database,
+    /// Processes that are down on purpose.
+    pub down: BTreeSet<InstanceId>,
+    /// Services that ended although nobody stopped them.
+    pub unexpected_exits: Vec<String>,
+    printer: Printer,
+}
+
+impl Testbed {
+    /// Starts servers, services and hosts.
+    ///
+    /// # Errors
+    /// When something is missing or does not get ready.
+    pub async fn start(args: &Args, hosts: &Hosts, printer: Printer) -> Result<Self> {
+        printer.timed_line("starting NATS, Postgres and two processes of each service");
+        let nats = Nats::start("chaos")?;
+        let postgres = Postgres::start("chaos")?;
+        let database = postgres.create_database("nixfleet").await?;
+        let dir = scratch::dir("chaos")?;
+        let trust = Signer::development()?.write_trust(&dir)?;
+        let mut config = StackConfig::new(dir, trust)?;
+        config.nats_url = nats.url();
+        config.database_url = database.url.clone();
+        config.instances = INSTANCES;
+        config.partitions = PARTITIONS;
+        if let Some(limit) = args.log_limit() {
+            for service in Service::ALL {
+                config.set(service, "bus.input_max_bytes", limit.to_string());
+                config.set(service, "bus.output_max_bytes", limit.to_string());
+            }
+        }
+        let proxies = insert_proxies(&mut config, &nats, &postgres).await?;
+        let stack = Stack::start(config).await?;
+        printer.timed_line("starting the hosts");
+        let swarm = start_swarm(args, &stack, hosts)?;
+        Ok(Self {
+            swarm,
+            stack,
+            proxies,
+            postgres,
+            nats,
+            database,
+            down: BTreeSet::new(),
+            unexpected_exits: Vec::new(),
+            printer,
+        })
+    }
+
+    /// Where everything listens.
+    pub fn addresses(&self) -> Vec<String> {
+        let config = self.stack.config();
+        vec![
+            format!("NATS      {}", self.nats.url()),
+            format!("Postgres  {}", self.database.url),
+            format!("logs      {}", config.dir.display()),
+            format!(
+                "gateways  {} (--ca {} --cert {} --key {})",
+                self.stack.urls(),
+                config.authority.cert.display(),
+                config.operator.cert.display(),
+                config.operator.key.display()
+            ),
+        ]
+    }
+
+    /// An operator of each gateway.
+    ///
+    /// # Errors
+    /// When the certificates cannot be used.
+    pub fn operators(&self) -> Result<Vec<Operator>> {
+        (0..INSTANCES)
+            .map(|number| self.stack.operator(number))
+            .collect()
+    }
+
+    /// What the hosts know.
+    ///
+    /// # Errors
+    /// When the swarm does not run or does not answer.
+    pub fn swarm_state(&mut self) -> Result<SwarmState> {
+        serde_json::from_value(self.swarm.state()?).context("reading the swarm's state")
+    }
+
+    /// Where the swarm answers.
+    pub fn swarm_port(&self) -> u16 {
+        self.swarm.admin_port()
+    }
+
+    /// Changes what happens between the services and a server.
+    pub fn set_proxy_mode(
+        &self,
+        server: Server,
+        (scope, node): (FaultScope, usize),
+        mode: ProxyMode,
+    ) {
+        for ((_, number), proxies) in &self.proxies {
+            if scope == FaultScope::Node && *number != node {
+                continue;
+            }
+            match server {
+                Server::Nats => proxies.nats.set(mode),
+                Server::Postgres => proxies.postgres.set(mode),
+            }
+        }
+    }
+
+    /// The numbers of the processes, the one with more to do first.
+    pub fn instances_by_load(&mut self, target: Target) -> [usize; INSTANCES] {
+        let mut work = [0; INSTANCES];
+        for instance in self.stack.instances() {
+            let is_meant = match target {
+                Target::Node => true,
+                Target::One(service) => instance.service() == service,
+            };
+            if is_meant && let Ok(metrics) = instance.metrics() {
+                work[instance.number()] += metrics
+                    .lines()
+                    .filter(|line| is_ownership_metric(line))
+                    .count();
+            }
+        }
+        if work[0] >= work[1] { [0, 1] } else { [1, 0] }
+    }
+
+    /// Lets time pass under supervision.
+    ///
+    /// # Errors
+    /// When something ended that nobody can start again.
+    pub async fn supervise_for(&mut self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        loop {
+            self.supervise()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            tokio::time::sleep(left.min(POLL_INTERVAL)).await;
+        }
+    }
+
+    /// Starts services again that died by themselves; that they did is a fault.
+    fn supervise(&mut self) -> Result<()> {
+        self.swarm.check_alive()?;
+        for instance in self.stack.instances() {
+            if self.down.contains(&(instance.service(), instance.number())) {
+                continue;
+            }
+            if let Some(status) = instance.exit_status()? {
+                let name = instance.name();
+                self.printer
+                    .timed_line(&format!("{name} ended by itself with {status}"));
+                self.printer.line(&instance.tail());
+                self.unexpected_exits
+                    .push(format!("{name} ended with {status}"));
+                instance.restart()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first process that does not answer that it is ready, and what it says.
+    pub fn not_ready(&mut self) -> Option<String> {
+        let mut instances = self.stack.instances().iter_mut();
+        let instance = instances.find_map(|instance| (!instance.is_ready()).then_some(instance))?;
+        let said = match monitoring::get(instance.admin_port(), "/readyz") {
+            Ok(answer) => answer.body,
+            Err(error) => format!("{error:#}"),
+        };
+        Some(format!("{} is not ready: {said}", instance.name()))
+    }
+
+    /// Stops everything in order.
+    ///
+    /// # Errors
+    /// When something does not stop by itself.
+    pub fn stop(mut self) -> Result<()> {
+        self.swarm.stop()?;
+        self.stack.stop()?;
+        self.postgres.stop()?;
+        self.nats.stop()
+    }
+}
+
+/// True for a metric that says: this process owns something.
+fn is_ownership_metric(line: &str) -> bool {
+    let is_owner = line.starts_with("nixfleet_partition_owned")
+        || line.starts_with("nixfleet_planner_leading");
+    is_owner && line.ends_with(" 1")
+}
+
+/// Puts a proxy between every process and each server.
+async fn insert_proxies(
+    config: &mut StackConfig,
+    nats: &Nats,
+    server: &Postgres,
+) -> Result<BTreeMap<InstanceId, Proxies>> {
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut all = BTreeMap::new();
+    for service in Service::ALL {
+        for number in 0..config.instances {
+            let proxies = Proxies {
+                nats: Proxy::start(local(nats.port())).await?,
+                postgres: Proxy::start(local(server.port())).await?,
+            };
+            let id = (service, number);
+            config.set_for(id, "bus.url", proxies.nats.proxied_url(&config.nats_url));
+            let url = postgres::url_of(&config.database_url, service);
+            config.set_for(id, "database.url", proxies.postgres.proxied_url(&url));
+            if service == Service::Applier {
+                let url = proxies.postgres.proxied_url(&config.database_url);
+                config.set_for(id, "database.owner_url", url);
+            }
+            if service.has_lease() {
+                let seconds = |time: Duration| time.as_secs().to_string();
+                config.set_for(id, "lease.ttl_seconds", seconds(LEASE_TTL));
+                config.set_for(id, "lease.renew_seconds", seconds(LEASE_RENEW));
+            }
+            all.insert(id, proxies);
+        }
+    }
+    Ok(all)
+}
+
+fn start_swarm(args: &Args, stack: &Stack, hosts: &Hosts) -> Result<Swarm> {
+    let config = stack.config();
+    let probe_interval = match args.log_limit() {
+        Some(_) => PROBE_INTERVAL_SMALL_LOGS,
+        None => PROBE_INTERVAL,
+    };
+    Swarm::start(&SwarmConfig {
+        dir: config.dir.clone(),
+        url: stack.urls(),
+        authority: config.authority.clone(),
+        trust: config.trust.clone(),
+        hostnames: hosts.names(),
+        profile: fleet::profile()?,
+        seed: args.seed,
+        heartbeat: HEARTBEAT,
+        probe_interval,
+        sustained: SUSTAINED,
+    })
+}
