@@ -1,1 +1,1 @@
-SELECT max(version) FROM refinery_schema_history
+SELECT max(version), bool_and(checksum = $2) FILTER (WHERE version = $1) FROM refinery_schema_history

@@ -166,15 +166,37 @@ pub enum ConnectError {
     Build(#[source] deadpool_postgres::BuildError),
 }
 
+/// Other migrations than those of this binary built the schema. Names the first difference.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the migrations that built the schema and those of this program differ at {0}: run the release \
+     that built the schema, or give this release an empty database as described in \
+     docs/operations/recovery-postgres-gone.md"
+)]
+pub struct DivergentSchema(pub(crate) String);
+
 /// Migrating failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A migration failed or does not match what was applied before.
+    /// The schema is not one that this binary can migrate.
+    #[error(transparent)]
+    Divergent(#[from] DivergentSchema),
+    /// A migration failed.
     #[error("applying the migrations")]
     Refinery(#[source] Box<refinery::Error>),
+}
+
+impl From<refinery::Error> for MigrateError {
+    fn from(error: refinery::Error) -> Self {
+        use refinery::error::Kind;
+        if let Kind::DivergentVersion(at, _) | Kind::MissingVersion(at) = error.kind() {
+            return DivergentSchema(at.to_string()).into();
+        }
+        Self::Refinery(Box::new(error))
+    }
 }
 
 impl MigrateError {
@@ -182,6 +204,7 @@ impl MigrateError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Db(error) => error.retryable(),
+            Self::Divergent(_) => false,
             Self::Refinery(error) => {
                 let refinery::error::Kind::Connection(_, source) = error.kind() else {
                     return false;
@@ -219,6 +242,9 @@ pub enum ReadError {
         /// Last migration known.
         wanted: i32,
     },
+    /// The schema is not one that this binary can read.
+    #[error(transparent)]
+    Divergent(#[from] DivergentSchema),
 }
 
 impl ReadError {
@@ -226,7 +252,7 @@ impl ReadError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Db(error) => error.retryable(),
-            Self::Corrupt { .. } => false,
+            Self::Corrupt { .. } | Self::Divergent(_) => false,
             Self::SchemaOutdated { .. } => true,
         }
     }

@@ -39,7 +39,8 @@ pub use archive::history::{
 pub use archive::{ArchiveBatch, ArchiveCursor, ArchiveMark, ArchiveRow};
 pub use config::{DatabaseConfig, SslMode};
 pub use error::{
-    ApplyError, ArchiveError, ConnectError, DbError, MigrateError, ReadError, RebuildError,
+    ApplyError, ArchiveError, ConnectError, DbError, DivergentSchema, MigrateError, ReadError,
+    RebuildError,
 };
 pub use migrate::MigrationReport;
 pub use read::{

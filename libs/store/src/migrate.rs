@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 
-use crate::error::{DbError, MigrateError, ReadError};
+use crate::error::{DbError, DivergentSchema, MigrateError, ReadError};
 use crate::sql::sql;
 use crate::store::Store;
 
@@ -12,8 +12,8 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// Longest wait for somebody else's migration.
-const LOCK_PATIENCE: Duration = Duration::from_secs(300);
+/// Longest wait for a migration that runs elsewhere.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What [`Store::migrate`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,21 +28,22 @@ impl Store {
     /// once wait for each other. Without an owner a schema that is current is left as it is.
     ///
     /// # Errors
-    /// When the database fails, or when it holds migrations this binary does not know.
+    /// When the database fails, or when other migrations than those of this binary built the schema.
     pub async fn migrate(&self) -> Result<MigrationReport, MigrateError> {
         let client = match &self.owner {
             Some(owner) => owner.get().await.map_err(DbError::Pool)?,
-            // The user of a service may not migrate, and has no need to.
-            None if self.schema_ready().await.is_ok() && !self.owns_schema().await? => {
-                return Ok(MigrationReport::default());
-            }
-            None => self.client().await?,
+            None => match self.schema_ready().await {
+                // The user of a service may not migrate a schema that is current.
+                Ok(()) if !self.owns_schema().await? => return Ok(MigrationReport::default()),
+                Err(ReadError::Divergent(divergent)) => return Err(divergent.into()),
+                Ok(()) | Err(_) => self.client().await?,
+            },
         };
         // Taken out of the pool: the lock and the timeout belong to the session and end with it.
         let mut client = Object::take(client);
         let settings = format!(
             "SET statement_timeout = {}; SET client_min_messages = warning",
-            LOCK_PATIENCE.as_millis()
+            LOCK_TIMEOUT.as_millis()
         );
         client
             .batch_execute(&settings)
@@ -59,8 +60,7 @@ impl Store {
             .map_err(DbError::statement("create schema"))?;
         let report = embedded::migrations::runner()
             .run_async(&mut *client)
-            .await
-            .map_err(|error| MigrateError::Refinery(Box::new(error)))?;
+            .await?;
         let grants = sql!("grants");
         client
             .batch_execute(grants.text)
@@ -87,27 +87,32 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError::schema_missing`] when there is none, [`ReadError::SchemaOutdated`] when it is
-    /// older; both end when the applier has migrated.
+    /// older; both end when the applier has migrated. [`ReadError::Divergent`] when other migrations
+    /// than those of this binary built it.
     pub async fn schema_ready(&self) -> Result<(), ReadError> {
-        let version = async |client: &Object| sql!("schema_version").query_opt(client, &[]).await;
+        let last = last_migration();
+        let (wanted, checksum) = (last.version(), last.checksum().to_string());
+        let version = async |client: &Object| {
+            sql!("schema_version")
+                .query_one(client, &[&wanted, &checksum])
+                .await
+        };
         let row = self.ask(version).await?;
-        let found = row
-            .and_then(|row| row.get::<_, Option<i32>>(0))
-            .unwrap_or(0);
-        let wanted = latest_version();
+        let found = row.get::<_, Option<i32>>(0).unwrap_or(0);
         if found < wanted {
             return Err(ReadError::SchemaOutdated { found, wanted });
         }
-        Ok(())
+        match row.get(1) {
+            Some(false) => Err(DivergentSchema(last.to_string()).into()),
+            Some(true) | None => Ok(()),
+        }
     }
 }
 
-/// Version of the last migration embedded in this binary.
-fn latest_version() -> i32 {
-    embedded::migrations::runner()
-        .get_migrations()
-        .iter()
-        .map(refinery::Migration::version)
-        .max()
-        .unwrap_or(0)
+/// The last migration embedded in this binary.
+fn last_migration() -> refinery::Migration {
+    let runner = embedded::migrations::runner();
+    let migrations = runner.get_migrations().iter();
+    let last = migrations.max_by_key(|migration| migration.version());
+    last.cloned().expect("a binary embeds migrations")
 }

@@ -148,7 +148,7 @@ impl From<nixfleet_store::ReadError> for ApiError {
     fn from(error: nixfleet_store::ReadError) -> Self {
         use nixfleet_store::ReadError;
         match &error {
-            ReadError::Db(_) | ReadError::SchemaOutdated { .. } => {
+            ReadError::Db(_) | ReadError::SchemaOutdated { .. } | ReadError::Divergent(_) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
                 tracing::warn!(error, "the database cannot be read");
                 let message = "the database cannot be read at the moment";

@@ -6,6 +6,7 @@
 mod archive;
 mod archive_ahead;
 mod fixtures;
+mod migrations;
 mod reads;
 mod restore;
 mod roles;

@@ -5,12 +5,6 @@ use nixfleet_store::{ArchiveBatch, ArchiveCursor, ArchiveError, ArchiveMark, Arc
 
 use super::fixtures::*;
 
-/// The migration that packs outcomes.
-const PACKING: &str = include_str!("../../../../../libs/store/migrations/V8__packed_outcomes.sql");
-/// The migration that keeps entries and messages as they came.
-const AS_IT_CAME: &str =
-    include_str!("../../../../../libs/store/migrations/V10__archive_as_it_came.sql");
-
 pub fn row<'a>(stream: &'a str, sequence: u64, payload: &'a str, ts: Timestamp) -> ArchiveRow<'a> {
     ArchiveRow {
         stream,
@@ -151,49 +145,6 @@ async fn history_joins_entries_with_their_outcomes() {
     let other = rollout_id("stable@ff");
     let none = store.rollout_events(&other, "OUT", None, 2).await.unwrap();
     assert!(none.events.is_empty());
-}
-
-#[tokio::test]
-async fn outcomes_of_an_older_archive_are_packed_into_their_frames() {
-    let (store, database) = store("store_archive_older").await;
-    // As it was before outcomes were packed.
-    let client = raw(&database).await;
-    client
-        .batch_execute(
-            r#"DROP VIEW archive_items;
-               ALTER TABLE event_log DROP COLUMN outcomes,
-                   ALTER COLUMN payload TYPE jsonb USING payload::jsonb;
-               SELECT ensure_event_log_day('2026-01-01');
-               INSERT INTO event_log (stream, sequence, index, subject, ts, kind, payload)
-               SELECT 'OUT', 7, index, 's', '2026-01-01T00:00:00Z', kind, payload::jsonb
-               FROM (VALUES
-                   (-1, 'frame', '{"v":1,"epoch":1,"lastInput":{"seq":9,"index":1,"of":2}}'),
-                   (0, 'accepted', '{"n":0,"accepted":{}}'),
-                   (1, 'rejected', '{"n":1,"rejected":{}}')) AS older (index, kind, payload);
-               INSERT INTO archive_cursors VALUES ('OUT', 7, '2026-01-01T00:00:00Z')"#,
-        )
-        .await
-        .unwrap();
-    client.batch_execute(PACKING).await.unwrap();
-    client.batch_execute(AS_IT_CAME).await.unwrap();
-
-    let mut session = store.audit_session().await.unwrap();
-    let audit = session.begin().await.unwrap();
-    let mut messages = audit.messages("OUT", 1, 7).await.unwrap();
-    let frame = messages.next().await.unwrap().unwrap();
-    assert_eq!(frame.rows.len(), 1);
-    let outcomes = frame.rows[0].outcomes.as_deref().unwrap();
-    let outcomes: serde_json::Value = serde_json::from_str(outcomes).unwrap();
-    assert_eq!(
-        (&outcomes[0]["n"], &outcomes[1]["n"]),
-        (&0.into(), &1.into())
-    );
-    let items = "SELECT array_agg(kind || index ORDER BY index) FROM archive_items
-                 UNION ALL SELECT array_agg(input_seq || '/' || input_index) FROM event_log";
-    let items = client.query(items, &[]).await.unwrap();
-    let items: Vec<Vec<String>> = items.iter().map(|row| row.get(0)).collect();
-    assert_eq!(items[0], ["frame-1", "accepted0", "rejected1"]);
-    assert_eq!(items[1], ["9/1"]);
 }
 
 #[tokio::test]

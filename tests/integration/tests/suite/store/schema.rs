@@ -1,37 +1,10 @@
-//! Migrations, comments and checks.
+//! Comments, checks, and a schema that is gone.
 
 use std::collections::BTreeSet;
 
 use nixfleet_proto::{Gate, HostState, OnHealthFailure, RolloutState};
 
-use super::fixtures::{connect, raw, store};
-
-#[tokio::test]
-async fn migrating_again_applies_nothing() {
-    let (store, _database) = store("store_migrate").await;
-    assert_eq!(store.migrate().await.unwrap().applied, Vec::<String>::new());
-    store.schema_ready().await.unwrap();
-}
-
-#[tokio::test]
-async fn migrations_at_once_wait_for_each_other() {
-    let database = nixfleet_harness::shared_postgres()
-        .unwrap()
-        .create_database("store_migrate_race")
-        .await
-        .unwrap();
-    let stores: Vec<_> = (0..4).map(|_| connect(&database)).collect();
-    let reports = futures::future::join_all(stores.iter().map(|store| store.migrate())).await;
-    let applied: Vec<usize> = reports
-        .into_iter()
-        .map(|report| report.unwrap().applied.len())
-        .collect();
-    assert_eq!(
-        applied.iter().filter(|count| **count > 0).count(),
-        1,
-        "{applied:?}"
-    );
-}
+use super::fixtures::{raw, store};
 
 #[tokio::test]
 async fn a_missing_schema_is_retryable_and_comes_back_by_migrating() {
