@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_plan::Waiting;
+use nixfleet_plan::WaitReason;
 use nixfleet_proto::{
     ChannelName, ClosureHash, Gate, HostRecord, HostState, Hostname, Position, RolloutId,
     RolloutState, Timestamp,
@@ -145,7 +145,7 @@ pub struct RecordExplanation {
     pub wave: u32,
     pub staged: bool,
     pub blocks: Vec<Block>,
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitReason>,
     #[serde(default)]
     pub waived: bool,
     pub position: Position,

@@ -23,7 +23,7 @@ use nixfleet_swarm::profile::Profile;
 use nixfleet_swarm::run::{Plan, run};
 use nixfleet_swarm::state::SwarmState;
 use nixfleet_trust::sign::SigningKey;
-use nixfleet_trust::{Algorithm, ReleaseBundle, Stamp, TrustFile, build_release};
+use nixfleet_trust::{Algorithm, ReleaseBundle, ReleaseStamp, TrustFile, build_release};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +61,7 @@ fn release(targets: &BTreeMap<Hostname, ClosureHash>, key: &SigningKey) -> Relea
         "rolloutPolicies": { "p": { "strategy": "waves", "onHealthFailure": "rollback-and-halt",
                                     "waves": [ { "selector": { "all": true }, "soakMinutes": 0 } ] } },
     });
-    let stamp = Stamp {
+    let stamp = ReleaseStamp {
         signed_at: chrono::Utc::now(),
         commit: Some("4f1c".to_owned()),
     };

@@ -61,7 +61,7 @@ impl Samples {
         self.slower.push(total(&behind) / total(&before));
         let cursor = Cursor {
             out_seq: 1,
-            ..Cursor::before_everything(log_start())
+            ..Cursor::empty(log_start())
         };
         let identity = Identity {
             partition: 0,

@@ -8,7 +8,7 @@ use nixfleet_bus::frame_encoding::{Encoder, decode};
 use nixfleet_bus::{FrameLimits, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::{
-    Entry, InputFrame, InputMark, LAYOUT_VERSION, Outcome, OutputFrame, Position, Verdict,
+    Decision, Entry, InputFrame, InputMark, LAYOUT_VERSION, Outcome, OutputFrame, Position,
 };
 
 use crate::cpu_time::cpu_timed;
@@ -63,7 +63,7 @@ fn turns(fleet: &SyntheticFleet) -> Result<Vec<(Entry, Outcome)>> {
         };
         let outcome = state.apply(position, &entry, &pinned);
         ensure!(
-            matches!(outcome.verdict, Verdict::Accepted(_)),
+            matches!(outcome.decision, Decision::Accepted(_)),
             "an entry was refused: {outcome:?}"
         );
         turns.push((entry, outcome));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::{Entry, InputFrame, LAYOUT_VERSION, Position, Verdict, json};
+use nixfleet_proto::{Decision, Entry, InputFrame, LAYOUT_VERSION, Position, json};
 
 use crate::cpu_time::cpu_timed;
 use crate::figures::{Figure, Target};
@@ -45,11 +45,11 @@ impl Partition {
         for frame in entries.chunks(FRAME_ENTRIES) {
             let seq = self.next_seq;
             self.next_seq += 1;
-            self.state.look_ahead(frame);
+            self.state.prefetch(frame);
             for (index, entry) in (0..).zip(frame) {
                 let position = Position { seq, index };
                 let outcome = self.state.apply(position, entry, &self.pinned);
-                accepted += usize::from(matches!(outcome.verdict, Verdict::Accepted(_)));
+                accepted += usize::from(matches!(outcome.decision, Decision::Accepted(_)));
                 black_box(&outcome);
             }
         }
@@ -65,7 +65,7 @@ impl Partition {
             let frame: InputFrame = json::read(frame).context("decoding a frame")?;
             let seq = self.next_seq;
             self.next_seq += 1;
-            self.state.look_ahead(&frame.entries);
+            self.state.prefetch(&frame.entries);
             let mut outcomes = Vec::with_capacity(frame.entries.len());
             for (index, entry) in (0..).zip(&frame.entries) {
                 let position = Position { seq, index };

@@ -138,7 +138,7 @@ fn sample(fleet: &SyntheticFleet, samples: &mut Samples) -> Result<()> {
     let (followed, took) = cpu_timed(|| {
         outcomes
             .iter()
-            .try_for_each(|outcome| view.absorb(partition(), outcome, &pinned))
+            .try_for_each(|outcome| view.apply_outcome(partition(), outcome, &pinned))
     });
     followed.context("following the outcomes")?;
     samples.follow.push(milliseconds(took));
@@ -196,7 +196,7 @@ fn release_wave(
         }
         let ((), took) = cpu_timed(|| {
             for (position, action) in published {
-                view.published(partition(), position, action);
+                view.action_appended(partition(), position, action);
             }
         });
         total += took;
@@ -220,8 +220,8 @@ fn settle(
         }
         for action in actions {
             let (position, outcome) = fold(action.clone());
-            view.published(partition(), position, action);
-            view.absorb(partition(), &outcome, pinned)
+            view.action_appended(partition(), position, action);
+            view.apply_outcome(partition(), &outcome, pinned)
                 .context("following")?;
         }
     }

@@ -10,6 +10,6 @@ pub fn snapshot_of(state: &PartitionState) -> PartitionSnapshot {
     state.freeze().rows(Cursor {
         out_seq: 1,
         epoch: 1,
-        ..Cursor::before_everything(log_start())
+        ..Cursor::empty(log_start())
     })
 }

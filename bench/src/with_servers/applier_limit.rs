@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use nixfleet_harness::{Database, Service};
-use nixfleet_proto::rows::{DispatchChange, HostChange, HostKey, Stamp, TurnRows};
+use nixfleet_proto::turn_rows::{DispatchChange, HostChange, HostKey, Stamp, TurnRows};
 use nixfleet_proto::{HostRecord, Timestamp};
 use serde::Serialize;
 use serde_json::json;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use nixfleet_bus::{Bus, decode_output};
 use nixfleet_harness::{Service, wait_for};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Outcome, Verdict};
+use nixfleet_proto::{Decision, Outcome};
 use nixfleet_store::Store;
 
 use super::agent_events::AgentEvents;
@@ -170,9 +170,9 @@ async fn arrive(bus: &Bus, store: &Store, timeline: &Timeline<'_>) -> Result<()>
 
 /// The sequence of the frame that opens the rollout.
 async fn opened(bus: &Bus, partition: Partition) -> Result<u64> {
-    let opens = |outcome: &Outcome| match &outcome.verdict {
-        Verdict::Accepted(accepted) => accepted.opened.is_some(),
-        Verdict::Rejected(_) => false,
+    let opens = |outcome: &Outcome| match &outcome.decision {
+        Decision::Accepted(accepted) => accepted.opened.is_some(),
+        Decision::Rejected(_) => false,
     };
     let mut reader = bus.reader(&bus.names().output_stream(partition), 1);
     loop {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use nixfleet_bus::{Bus, Message, decode_output, frame_encoding};
 use nixfleet_harness::wait_for;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, EntryBody, OutputFrame, Position, Timestamp, Verdict};
+use nixfleet_proto::{Decision, Entry, EntryBody, OutputFrame, Position, Timestamp};
 
 use crate::figures::Figure;
 use crate::synthetic_fleet::SyntheticFleet;
@@ -169,7 +169,7 @@ pub async fn read_output_log(bus: &Bus, partition: Partition) -> Result<Vec<Outp
     let mut frames = Vec::new();
     for (message, frame) in frames_of(bus, partition).await? {
         let accepted =
-            |outcome: &&nixfleet_proto::Outcome| matches!(outcome.verdict, Verdict::Accepted(_));
+            |outcome: &&nixfleet_proto::Outcome| matches!(outcome.decision, Decision::Accepted(_));
         let refused = frame.outcomes.iter().find(|outcome| !accepted(outcome));
         ensure!(refused.is_none(), "an entry was refused: {refused:?}");
         let (size, _) = Size::of(&message);

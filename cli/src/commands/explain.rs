@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use nixfleet_plan::Waiting;
+use nixfleet_plan::WaitReason;
 use nixfleet_proto::{HostState, Position};
 
 use crate::api::{Block, Declared, Explanation, RecordExplanation};
@@ -145,19 +145,19 @@ fn at_rest(explained: &RecordExplanation) -> String {
     }
 }
 
-fn waits_for(waiting: &Waiting) -> String {
+fn waits_for(waiting: &WaitReason) -> String {
     match waiting {
-        Waiting::Acknowledgement => "for the agent to take its dispatch".to_owned(),
-        Waiting::Activation => "for the switch to finish".to_owned(),
-        Waiting::Reboot => "for a reboot".to_owned(),
-        Waiting::Soak { due_at } => format!("for the soak to end at {}", short(*due_at)),
-        Waiting::ProbeTopology => "for the agent to say which probes it runs".to_owned(),
-        Waiting::Probe { probes } => {
+        WaitReason::Acknowledgement => "for the agent to take its dispatch".to_owned(),
+        WaitReason::Activation => "for the switch to finish".to_owned(),
+        WaitReason::Reboot => "for a reboot".to_owned(),
+        WaitReason::Soak { due_at } => format!("for the soak to end at {}", short(*due_at)),
+        WaitReason::ProbeTopology => "for the agent to say which probes it runs".to_owned(),
+        WaitReason::Probe { probes } => {
             let names: Vec<&str> = probes.iter().map(AsRef::as_ref).collect();
             format!("for a pass of {}", names.join(", "))
         }
-        Waiting::Report => "for the agent to say that it converged".to_owned(),
-        Waiting::Rollback => "for the rollback to finish".to_owned(),
+        WaitReason::Report => "for the agent to say that it converged".to_owned(),
+        WaitReason::Rollback => "for the rollback to finish".to_owned(),
     }
 }
 

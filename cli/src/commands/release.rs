@@ -8,7 +8,9 @@ use anyhow::anyhow;
 use clap::Args;
 use nixfleet_proto::{RolloutId, Timestamp};
 use nixfleet_trust::sign::SigningKey;
-use nixfleet_trust::{BuiltRelease, Notice, ReleaseUpload, Stamp, build_release, canonical_hash};
+use nixfleet_trust::{
+    BuiltRelease, Notice, ReleaseStamp, ReleaseUpload, build_release, canonical_hash,
+};
 use serde::Serialize;
 
 use crate::api::Accepted;
@@ -73,7 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let key = SigningKey::parse(&files::read(&arguments.key)?)
         .or_input(|| format!("{} cannot be used", arguments.key.display()))?;
     let source = read_source(&arguments.source)?;
-    let stamp = Stamp {
+    let stamp = ReleaseStamp {
         signed_at: arguments.signed_at.unwrap_or_else(time::now),
         commit: arguments.commit.clone(),
     };
@@ -122,7 +124,7 @@ fn push(
 
 fn report(
     arguments: &Arguments,
-    stamp: &Stamp,
+    stamp: &ReleaseStamp,
     built: &BuiltRelease,
     pushed: Option<serde_json::Value>,
 ) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 
 mod error;
 
-use nixfleet_proto::effects::EffectsFrame;
+use nixfleet_proto::effects_frame::EffectsFrame;
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
 pub use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 
 use crate::writer::Fence;
 
@@ -118,7 +118,11 @@ impl Attempt {
     pub fn of(reply: Reply) -> Self {
         match reply {
             Reply::Stored { seq, .. } => Self::Stored(seq),
-            Reply::Refused(Refusal::Unknown(_)) if mutant::is("bus-ack-unknown") => Self::Stored(0),
+            Reply::Refused(Refusal::Unknown(_))
+                if mutation_testing::is_active("bus-ack-unknown") =>
+            {
+                Self::Stored(0)
+            }
             Reply::Refused(
                 refusal @ (Refusal::Full | Refusal::TooLarge | Refusal::Hopeless(_)),
             ) => Self::Refused(refusal),
@@ -204,7 +208,9 @@ impl FencedPublish<'_> {
     pub fn settled(&self, last: Option<LastMessage<'_>>) -> Settled {
         match last {
             Some(last) if last.msg_id == Some(self.id) => Settled::Mine(last.seq),
-            Some(last) if mutant::is("bus-any-last-is-mine") => Settled::Mine(last.seq),
+            Some(last) if mutation_testing::is_active("bus-any-last-is-mine") => {
+                Settled::Mine(last.seq)
+            }
             Some(last) if self.follows(last) => Settled::Again,
             None if self.fence.seq == 0 => Settled::Again,
             other => Settled::Fenced(other.map_or(0, |last| last.seq)),

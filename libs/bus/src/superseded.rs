@@ -1,6 +1,6 @@
 //! Which stored checkpoints may be deleted.
 
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 
 /// A stored checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,14 +19,15 @@ pub fn superseded(
 ) -> impl Iterator<Item = &str> {
     let kept = stored.iter().filter(|object| is_kept(&object.name));
     let kept = kept.map(|object| object.out_seq);
-    let oldest = if mutant::is("checkpoints-keep-one") {
+    let oldest = if mutation_testing::is_active("checkpoints-keep-one") {
         kept.max()
     } else {
         kept.min()
     };
     let old = stored.iter().filter(move |object| {
         let is_older = oldest.is_some_and(|oldest| object.out_seq < oldest);
-        is_older || (mutant::is("checkpoints-delete-newer") && !is_kept(&object.name))
+        is_older
+            || (mutation_testing::is_active("checkpoints-delete-newer") && !is_kept(&object.name))
     });
     old.map(|object| object.name.as_str())
 }

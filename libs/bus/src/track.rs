@@ -1,6 +1,6 @@
 //! Position keeping of a reader.
 
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 
 /// Whether sequences of a stream follow each other without holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Landmark {
     pub fn is_gone(&self, found: Option<&str>) -> bool {
         let taken = self.taken.as_ref().map(|(_, id)| id.as_str());
         let is_other = taken.is_some_and(|taken| found.is_some_and(|found| found != taken));
-        is_other && !mutant::is("reader-trusts-log")
+        is_other && !mutation_testing::is_active("reader-trusts-log")
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use nixfleet_proto::snapshot::Cursor;
-use nixfleet_proto::{Checkpoints, Timestamp, mutant};
+use nixfleet_proto::{Checkpoints, Timestamp, mutation_testing};
 
 /// Part of a log that readers which are a little behind may hold at most.
 const MARGIN_PART: u64 = 16;
@@ -112,7 +112,7 @@ impl Needed {
     pub fn of(kind: LogKind, cursor: Option<&Cursor>, archived: Option<u64>, margin: u64) -> Self {
         let previous = cursor.and_then(|cursor| {
             let Checkpoints { last, previous } = &cursor.checkpoints;
-            if mutant::is("trim-by-newest-checkpoint") {
+            if mutation_testing::is_active("trim-by-newest-checkpoint") {
                 return last.as_ref();
             }
             previous.as_ref()
@@ -131,7 +131,7 @@ impl Needed {
         Self {
             checkpoint,
             applied,
-            archived: if mutant::is("trim-without-archive") {
+            archived: if mutation_testing::is_active("trim-without-archive") {
                 Some(margin)
             } else {
                 archived.map(|seq| seq + 1)
@@ -284,7 +284,7 @@ mod tests {
                 last: Some(checkpoint(40)),
                 previous: previous.map(checkpoint),
             },
-            ..Cursor::before_everything(Timestamp::UNIX_EPOCH)
+            ..Cursor::empty(Timestamp::UNIX_EPOCH)
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, RolloutRow};
-use nixfleet_proto::{CheckpointRef, Pinned, Timestamp, mutant};
+use nixfleet_proto::{CheckpointRef, Pinned, Timestamp, mutation_testing};
 use serde::de::DeserializeOwned;
 
 use crate::line::{Header, HostLine, Line, RolloutLine};
@@ -83,7 +83,7 @@ impl Checkpoint {
         named: &CheckpointRef,
     ) -> Result<Self, CheckpointError> {
         let found = sha256(bytes);
-        if found != named.hash && !mutant::is("checkpoint-hash-ignored") {
+        if found != named.hash && !mutation_testing::is_active("checkpoint-hash-ignored") {
             return Err(CheckpointError::OtherBytes { found });
         }
         let decoder = zstd::Decoder::new(bytes).map_err(CheckpointError::Decompress)?;

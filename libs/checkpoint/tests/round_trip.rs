@@ -94,7 +94,7 @@ fn rows() -> PartitionSnapshot {
             epoch: 6,
             leader_epoch: 5,
             clock: Some(at(99)),
-            ..Cursor::before_everything(at(0))
+            ..Cursor::empty(at(0))
         }),
         rollouts: vec![
             rollout("edge@1", &["a", "b", "c"]),

@@ -81,7 +81,7 @@ struct OpeningEvent {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Answer<N, E> {
+enum StepResult<N, E> {
     Accepted { next: N, effects: Vec<E> },
     Rejected(Rejection),
 }
@@ -134,8 +134,8 @@ fn step_input(
 
 fn host_answer<E: Serialize>(step: Result<Step<E>, Rejection>) -> Result<String, LineError> {
     print(&match step {
-        Ok(Step { next, effects }) => Answer::Accepted { next, effects },
-        Err(rejection) => Answer::Rejected(rejection),
+        Ok(Step { next, effects }) => StepResult::Accepted { next, effects },
+        Err(rejection) => StepResult::Rejected(rejection),
     })
 }
 
@@ -154,8 +154,8 @@ pub fn rollout_line(line: &str) -> Result<String, LineError> {
         None => open(&event, &line.event)?.map(|opened| (opened, Vec::new())),
     };
     print(&match step {
-        Ok((next, effects)) => Answer::Accepted { next, effects },
-        Err(rejection) => Answer::Rejected(rejection),
+        Ok((next, effects)) => StepResult::Accepted { next, effects },
+        Err(rejection) => StepResult::Rejected(rejection),
     })
 }
 

@@ -5,17 +5,19 @@
 //!
 //! Source: docs/semantics.md, host machine.
 
-mod converge;
+mod convergence;
 mod effect;
 mod input;
-mod probe;
+mod probe_results;
 mod transition;
 mod validate;
 
 use nixfleet_proto::event::HostEventBody;
-use nixfleet_proto::{HostRecord, HostState, Producer, Reason, Rejection, RolloutState, mutant};
+use nixfleet_proto::{
+    HostRecord, HostState, Producer, Reason, Rejection, RolloutState, mutation_testing,
+};
 
-pub use converge::convergence_fault;
+pub use convergence::convergence_fault;
 pub use effect::{AgentEffect, ControlEffect};
 pub use input::{HostInput, StepCtx};
 pub use validate::{Fault, validate};
@@ -81,11 +83,11 @@ fn checked(
         }
         HostInput::SoakElapsed => {
             check_rollout(input, ctx.rollout_state)?;
-            converge::soak_elapsed(record, ctx.received_at)
+            convergence::soak_elapsed(record, ctx.received_at)
         }
         HostInput::ConvergeUnchanged { current_closure } => {
             check_rollout(input, ctx.rollout_state)?;
-            converge::unchanged(record, current_closure, ctx.received_at)
+            convergence::unchanged(record, current_closure, ctx.received_at)
         }
     }
 }
@@ -95,7 +97,7 @@ fn check_sequence(record: &HostRecord, producer: Producer, seq: u64) -> Result<(
         Producer::Agent => record.last_event_seq,
         Producer::Recovery => record.recovery_seq,
     };
-    if seq > last || mutant::is("fold-accept-stale") {
+    if seq > last || mutation_testing::is_active("fold-accept-stale") {
         Ok(())
     } else {
         Err(Rejection::new(
@@ -189,7 +191,7 @@ fn transition(
             E::ProbeTopologyDeclared { .. }
             | E::ProbeObservedFirst { .. }
             | E::ProbeResult { .. }
-            | E::ProbeFailureFirst { .. } => probe::keep(record, body),
+            | E::ProbeFailureFirst { .. } => probe_results::record_event(record, body),
             E::Failed {
                 failed_at,
                 policy_applied,
@@ -198,7 +200,7 @@ fn transition(
             E::Converged {
                 converged_at,
                 current_closure,
-            } => converge::report(record, current_closure, *converged_at),
+            } => convergence::report(record, current_closure, *converged_at),
             E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
             E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
             E::ActivationFailed { .. } | E::RollbackComplete { .. } => illegal(),
@@ -207,7 +209,7 @@ fn transition(
             E::ProbeTopologyDeclared { .. }
             | E::ProbeObservedFirst { .. }
             | E::ProbeResult { .. }
-            | E::ProbeFailureFirst { .. } => probe::keep(record, body),
+            | E::ProbeFailureFirst { .. } => probe_results::record_event(record, body),
             E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
             E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
             E::ActivationFailed { .. } | E::Failed { .. } => illegal(),

@@ -5,42 +5,42 @@
 //!
 //! Source: docs/semantics.md, legality.
 
-mod absorb;
-mod ahead;
+mod apply_outcome;
 mod decide;
 mod decision;
-mod draft;
-mod freeze;
-mod hash;
+mod frozen_state;
+mod host_counters;
 mod host_entry;
 mod host_step;
-mod hosts;
-mod open;
-mod operator;
-mod plan;
+mod host_table;
+mod interning;
+mod open_rollout;
+mod operator_command;
+mod outcome_size;
+mod plan_action;
+mod prefetch;
 mod restore;
 mod rollout;
-mod share;
-mod size;
+mod rollout_update;
 mod state;
-mod tally;
+mod state_hash;
 
 use nixfleet_proto::outcome::OutcomeSubject;
-use nixfleet_proto::{Entry, EntryBody, Outcome, Position, Verdict, mutant};
+use nixfleet_proto::{Decision, Entry, EntryBody, Outcome, Position, mutation_testing};
 
 pub use nixfleet_proto::PinnedSet;
 
-pub use absorb::AbsorbError;
-pub use freeze::Frozen;
+pub use apply_outcome::ApplyOutcomeError;
+pub use frozen_state::FrozenState;
+pub use host_counters::HostCounters;
 pub use host_entry::{HostEntry, ProbeFailures};
-pub use hosts::Hosts;
+pub use host_table::HostTable;
+pub use outcome_size::{MAX_OUTCOME_BYTES, write_outcome};
 pub use restore::RestoreError;
-pub use rollout::{Held, Rollout};
-pub use size::{MAX_OUTCOME_BYTES, write};
+pub use rollout::{GateHolds, Rollout};
 pub use state::PartitionState;
-pub use tally::Tally;
 
-use absorb::Strangers;
+use apply_outcome::UnknownRollouts;
 
 impl PartitionState {
     /// Folds one entry: decides, absorbs the decision, returns it.
@@ -53,7 +53,7 @@ impl PartitionState {
     /// Never: an outcome decided on this state applies to it.
     pub fn apply(&mut self, position: Position, entry: &Entry, pinned: &PinnedSet) -> Outcome {
         let outcome = self.decide(position, entry, pinned);
-        self.absorb(&outcome, pinned)
+        self.apply_outcome(&outcome, pinned)
             .expect("an outcome decided on this state applies to it");
         outcome
     }
@@ -63,23 +63,23 @@ impl PartitionState {
         let at = self
             .clock
             .map_or(entry.received_at, |clock| clock.max(entry.received_at));
-        let at = if mutant::is("fold-order-clock") {
-            at + chrono::TimeDelta::milliseconds(mutant::count())
+        let at = if mutation_testing::is_active("fold-order-clock") {
+            at + chrono::TimeDelta::milliseconds(mutation_testing::call_count())
         } else {
             at
         };
-        let verdict = match decide::decide(self, at, &entry.body, pinned) {
-            Ok(accepted) => Verdict::Accepted(Box::new(accepted)),
-            Err(rejection) => Verdict::Rejected(rejection),
+        let decision = match decide::decide(self, at, &entry.body, pinned) {
+            Ok(accepted) => Decision::Accepted(Box::new(accepted)),
+            Err(rejection) => Decision::Rejected(rejection),
         };
         let mut outcome = Outcome {
             position,
             at,
             subject: subject(&entry.body),
             traceparent: entry.traceparent.clone(),
-            verdict,
+            decision,
         };
-        size::fit(&mut outcome);
+        outcome_size::reject_oversized(&mut outcome);
         outcome
     }
 
@@ -88,28 +88,32 @@ impl PartitionState {
     /// # Errors
     /// When the outcome speaks of something this state or `pinned` does not have; the state must
     /// then be dropped, it may hold half of the outcome.
-    pub fn absorb(&mut self, outcome: &Outcome, pinned: &PinnedSet) -> Result<(), AbsorbError> {
-        absorb::absorb(self, outcome, pinned, Strangers::Refused)
-    }
-
-    /// As [`PartitionState::absorb`], of an outcome that was decided on a state that knew more
-    /// rollouts: what it says of those is passed over, everything else is taken.
-    ///
-    /// # Errors
-    /// As [`PartitionState::absorb`], but for rollouts that do not exist.
-    pub fn absorb_known(
+    pub fn apply_outcome(
         &mut self,
         outcome: &Outcome,
         pinned: &PinnedSet,
-    ) -> Result<(), AbsorbError> {
-        absorb::absorb(self, outcome, pinned, Strangers::PassedOver)
+    ) -> Result<(), ApplyOutcomeError> {
+        apply_outcome::apply_outcome(self, outcome, pinned, UnknownRollouts::Reject)
+    }
+
+    /// As [`PartitionState::apply_outcome`], of an outcome that was decided on a state that knew more
+    /// rollouts: what it says of those is passed over, everything else is taken.
+    ///
+    /// # Errors
+    /// As [`PartitionState::apply_outcome`], but for rollouts that do not exist.
+    pub fn apply_outcome_skipping_unknown(
+        &mut self,
+        outcome: &Outcome,
+        pinned: &PinnedSet,
+    ) -> Result<(), ApplyOutcomeError> {
+        apply_outcome::apply_outcome(self, outcome, pinned, UnknownRollouts::Skip)
     }
 
     /// SHA-256 of the whole state in canonical order, in lower-case hexadecimal digits.
     ///
     /// Positions are left out: they are references for audits, and nothing is decided by them.
     pub fn hash(&self) -> String {
-        hash::hash(self)
+        state_hash::hash(self)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::partition::{HostEntry, PartitionState, Rollout};
 /// The entries that make up for transitions the heartbeat proves and the log does not have.
 ///
 /// They are legal on `state` as it is: the same heartbeat yields nothing once they are folded.
-pub fn synthesise(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> Vec<EntryBody> {
+pub fn derive_entries(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> Vec<EntryBody> {
     let request = &heartbeat.request;
     let Some(current_closure) = &request.current_closure else {
         return Vec::new();

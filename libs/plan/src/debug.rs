@@ -20,9 +20,9 @@ use nixfleet_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::host_report::HostReport;
 use crate::plan::explain;
 use crate::release::{ChannelManifest, Release};
-use crate::report::HostReport;
 use crate::view::{FleetView, LoadError, PinnedSet};
 
 /// A line that is no case.

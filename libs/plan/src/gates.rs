@@ -26,7 +26,7 @@ use nixfleet_proto::Gate;
 use crate::view::FleetView;
 
 pub use block::Block;
-pub use candidate::{Candidate, Ledger};
+pub use candidate::{Candidate, PlannedDispatches};
 
 /// Asks one gate.
 ///

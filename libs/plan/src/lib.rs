@@ -13,15 +13,15 @@
 
 pub mod debug;
 pub mod gates;
+pub mod host_report;
 pub mod plan;
 pub mod release;
-pub mod report;
 pub mod view;
-pub mod waiting;
+pub mod wait_reason;
 
 pub use gates::{Block, Candidate};
+pub use host_report::HostReport;
 pub use plan::{ACTIONS_MAX, Plan, RETENTION_DAYS, explain, plan};
 pub use release::Release;
-pub use report::HostReport;
 pub use view::{FleetView, PinnedSet};
-pub use waiting::Waiting;
+pub use wait_reason::WaitReason;

@@ -3,25 +3,25 @@
 //!
 //! Source: docs/semantics.md, plan.
 
-mod advance;
-mod blocks;
+mod block_changes;
 mod dispatch;
-mod open;
+mod plan_run;
 mod retention;
-mod run;
-mod soak;
+mod rollout_opening;
+mod soak_completion;
+mod wave_advance;
 
 use std::collections::BTreeMap;
 
 use nixfleet_proto::{Gate, PlanAction, Timestamp};
 
-use crate::report::HostReport;
+use crate::host_report::HostReport;
 use crate::view::FleetView;
 
 use dispatch::HeldWave;
+pub use plan_run::ACTIONS_MAX;
+use plan_run::PlanRun;
 pub use retention::RETENTION_DAYS;
-pub use run::ACTIONS_MAX;
-use run::Run;
 
 /// What to do now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,21 +38,21 @@ pub struct Plan {
 
 /// Plans one run. The same view and time give the same plan.
 pub fn plan(view: &FleetView, now: Timestamp) -> Plan {
-    let (run, _) = Run::complete(view, now);
+    let (run, _) = PlanRun::complete(view, now);
     run.finish()
 }
 
 /// Plans one run and lists every host that is held or undecided, by rollout and name. Costs as much
 /// as the fleet has hosts.
 pub fn explain(view: &FleetView, now: Timestamp) -> (Plan, Vec<HostReport>) {
-    let (run, waves) = Run::complete(view, now);
+    let (run, waves) = PlanRun::complete(view, now);
     let mut reports = dispatch::reports(&waves);
     reports.extend(run.undecided());
     reports.sort_by(|a, b| (&a.rollout_id, &a.hostname).cmp(&(&b.rollout_id, &b.hostname)));
     (run.finish(), reports)
 }
 
-impl<'a> Run<'a> {
+impl<'a> PlanRun<'a> {
     fn complete(view: &'a FleetView, now: Timestamp) -> (Self, Vec<HeldWave<'a>>) {
         let mut run = Self::new(view, now);
         run.plan_advances();

@@ -1,29 +1,29 @@
 //! What the planner knows: the current release, every rollout with its hosts, quarantines, and the
 //! actions that are on their way through the log.
 //!
-//! Loaded from rows ([`FleetView::load`]), kept current by outcomes ([`FleetView::absorb`]). An
+//! Loaded from rows ([`FleetView::load`]), kept current by outcomes ([`FleetView::apply_outcome`]). An
 //! outcome carries next records, so following the log computes no domain state.
 
-mod absorb;
-mod attempt;
-mod budget;
+mod apply_outcome;
+mod attempt_key;
+mod budget_counts;
 mod fleet;
 mod host;
+mod host_placement;
+mod host_tables;
 mod load;
-mod overlay;
-mod places;
+mod pending_actions;
 mod rollout;
-mod table;
 
 pub use nixfleet_proto::PinnedSet;
 
-pub use absorb::AbsorbError;
-pub(crate) use budget::{BudgetId, limit};
+pub use apply_outcome::ApplyOutcomeError;
+pub(crate) use budget_counts::{BudgetId, limit};
 pub use fleet::FleetView;
 pub use host::{HostView, UNKNOWN_WAVE};
+pub use host_tables::HostViews;
+pub(crate) use host_tables::{ByHost, HostSet};
 pub use load::LoadError;
-pub use overlay::REFUSAL_PAUSE;
+pub use pending_actions::REJECTION_BACKOFF;
 pub use rollout::RolloutView;
 pub(crate) use rollout::WaveIndex;
-pub use table::Hosts;
-pub(crate) use table::{ByHost, HostSet};

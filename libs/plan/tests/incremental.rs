@@ -7,7 +7,7 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use nixfleet_plan::gates::{self, Ledger};
+use nixfleet_plan::gates::{self, PlannedDispatches};
 use nixfleet_plan::{Candidate, FleetView, explain, plan};
 use nixfleet_proto::{Gate, Hostname, PlanAction, RolloutId};
 use proptest::prelude::*;
@@ -71,7 +71,7 @@ fn host_by_host(view: &FleetView, planned: &[PlanAction], world: &World) -> Vec<
         })
     };
     let (mut recoveries, mut dispatches) = (Vec::new(), Vec::new());
-    let mut ledger = Ledger::default();
+    let mut planned_dispatches = PlannedDispatches::default();
     let release = view.release().unwrap();
     for channel in release.manifests().keys() {
         let Some(rollout) = view.current_rollout(channel) else {
@@ -90,7 +90,7 @@ fn host_by_host(view: &FleetView, planned: &[PlanAction], world: &World) -> Vec<
                 host,
                 rollout,
                 cursor,
-                ledger: &ledger,
+                planned_dispatches: &planned_dispatches,
                 now: world.now,
             };
             if host.is_candidate() {
@@ -106,7 +106,7 @@ fn host_by_host(view: &FleetView, planned: &[PlanAction], world: &World) -> Vec<
                 && !rollout.is_dispatched(hostname)
                 && gates::blocks_of_dispatch(view, &candidate).is_empty()
             {
-                ledger.dispatch(view, hostname);
+                planned_dispatches.dispatch(view, hostname);
                 dispatches.push(PlanAction::QueueDispatch {
                     hostname: hostname.clone(),
                     rollout_id: rollout_id.clone(),

@@ -5,9 +5,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
+use crate::internally_tagged::tagged_enum;
 use crate::minutes::Minutes;
 use crate::position::Position;
-use crate::tagged::tagged_enum;
 
 /// One decision of the planner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::Timestamp;
 use crate::action::PlanAction;
 use crate::event::HostEvent;
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, RolloutId};
-use crate::tagged::tagged_enum;
+use crate::internally_tagged::tagged_enum;
 use crate::time;
 
 /// One item of the input log.

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::host::{ProbeDeclaration, ProbeMode, ProbeStatus};
 use crate::id::{ClosureHash, ProbeName};
+use crate::internally_tagged::tagged_enum;
 use crate::json;
 use crate::policy::OnHealthFailure;
-use crate::tagged::tagged_enum;
 use crate::time;
 
 /// One report of one host about one rollout.

@@ -6,7 +6,7 @@
 //! Source: docs/manifests.md.
 
 mod announcement;
-mod hosts;
+mod fleet_host;
 mod selector;
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use announcement::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
-pub use hosts::{FleetHost, FleetHosts, NoHosts, Pin};
+pub use fleet_host::{FleetHost, FleetHosts, Pin, SkippedHosts};
 pub use selector::Selector;
 
 use crate::Timestamp;
@@ -26,7 +26,7 @@ use crate::policy::OnHealthFailure;
 pub const SCHEMA_VERSION: u64 = 1;
 
 /// `fleet.resolved.json`: hosts, channels, policies, waves, edges and budgets of one release. A reader
-/// that needs no hosts reads them as [`NoHosts`].
+/// that needs no hosts reads them as [`SkippedHosts`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "docs/manifests.md gives each key")]

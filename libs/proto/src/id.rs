@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::text;
+use crate::str_deserialize;
 
 /// Defines a cheaply clonable text newtype ordered by bytes.
 macro_rules! text_id {
@@ -15,7 +15,7 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(#[serde(deserialize_with = "text::shared")] Arc<str>);
+        pub struct $name(#[serde(deserialize_with = "str_deserialize::shared")] Arc<str>);
 
         impl $name {
             /// Wraps a text as it is.
@@ -112,7 +112,7 @@ impl Serialize for RolloutId {
 
 impl<'de> Deserialize<'de> for RolloutId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text::parsed(deserializer, str::parse)
+        str_deserialize::parse(deserializer, str::parse)
     }
 }
 

@@ -6,7 +6,7 @@
 
 pub mod action;
 pub mod checkpoint;
-pub mod effects;
+pub mod effects_frame;
 pub mod entry;
 pub mod event;
 pub mod fleet;
@@ -14,21 +14,21 @@ pub mod frame;
 pub mod host;
 pub mod id;
 pub mod json;
-pub mod left;
 pub mod minutes;
-pub mod mutant;
+pub mod mutation_testing;
 pub mod outcome;
 pub mod policy;
 pub mod position;
+pub mod record_deduplication;
 pub mod rejection;
 pub mod rollout;
-pub mod rows;
 pub mod snapshot;
 pub mod subject;
+pub mod turn_rows;
 pub mod wire;
 
-mod tagged;
-mod text;
+mod internally_tagged;
+mod str_deserialize;
 mod time;
 
 pub use action::{Gate, Hold, PlanAction};
@@ -39,7 +39,7 @@ pub use frame::{InputFrame, OutputFrame};
 pub use host::{HostRecord, HostState, ProbeMode, ProbeStatus};
 pub use id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
 pub use minutes::Minutes;
-pub use outcome::{Accepted, Effect, Outcome, Verdict};
+pub use outcome::{Accepted, Decision, Effect, Outcome};
 pub use policy::OnHealthFailure;
 pub use position::{InputMark, Position};
 pub use rejection::{Reason, Rejection};

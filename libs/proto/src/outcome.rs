@@ -15,11 +15,11 @@ use crate::action::{Gate, Hold};
 use crate::entry::Producer;
 use crate::host::{FailedControl, HostRecord, HostState};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
+use crate::internally_tagged::tagged_enum;
 use crate::minutes::Minutes;
 use crate::position::Position;
 use crate::rejection::Rejection;
 use crate::rollout::{RolloutEvent, RolloutRecord, RolloutState};
-use crate::tagged::tagged_enum;
 use crate::time;
 
 /// The result of one entry.
@@ -38,7 +38,7 @@ pub struct Outcome {
     pub traceparent: Option<String>,
     /// Accepted or rejected.
     #[serde(flatten)]
-    pub verdict: Verdict,
+    pub decision: Decision,
 }
 
 /// An outcome as it is read: a flattened enum would be copied first.
@@ -61,9 +61,9 @@ impl TryFrom<Fields> for Outcome {
     type Error = &'static str;
 
     fn try_from(fields: Fields) -> Result<Self, Self::Error> {
-        let verdict = match (fields.accepted, fields.rejected) {
-            (Some(accepted), None) => Verdict::Accepted(accepted),
-            (None, Some(rejection)) => Verdict::Rejected(rejection),
+        let decision = match (fields.accepted, fields.rejected) {
+            (Some(accepted), None) => Decision::Accepted(accepted),
+            (None, Some(rejection)) => Decision::Rejected(rejection),
             (Some(_), Some(_)) | (None, None) => {
                 return Err("an outcome is either `accepted` or `rejected`");
             }
@@ -73,7 +73,7 @@ impl TryFrom<Fields> for Outcome {
             at: fields.at,
             subject: fields.subject,
             traceparent: fields.traceparent,
-            verdict,
+            decision,
         })
     }
 }
@@ -99,14 +99,14 @@ pub struct OutcomeSubject {
 /// Accepted or rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Verdict {
+pub enum Decision {
     /// The entry was legal; this follows.
     Accepted(Box<Accepted>),
     /// The entry changed nothing.
     Rejected(Rejection),
 }
 
-impl Verdict {
+impl Decision {
     /// `accepted`, or the reason of the rejection.
     pub fn name(&self) -> &'static str {
         match self {

@@ -11,10 +11,10 @@ use crate::Timestamp;
 use crate::fleet::ResolvedBudget;
 use crate::host::{HostRecord, HostState, NewHost};
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
+use crate::internally_tagged::tagged_enum;
 use crate::json;
 use crate::minutes::Minutes;
 use crate::policy::OnHealthFailure;
-use crate::tagged::tagged_enum;
 use crate::time;
 
 /// Where a rollout stands.

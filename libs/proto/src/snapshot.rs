@@ -62,7 +62,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Covers nothing of logs whose input stream was created at this time.
-    pub fn before_everything(stream_created: Timestamp) -> Self {
+    pub fn empty(stream_created: Timestamp) -> Self {
         Self {
             out_seq: 0,
             input: None,
@@ -101,7 +101,7 @@ impl Default for Origin {
     "the log goes on from a state that was rebuilt from output sequence {owner} on, the state at \
      hand goes back to {own} and knows more: follow docs/operations/recovery-log-trimmed.md"
 )]
-pub struct KnowsMore {
+pub struct OriginConflict {
     /// First output sequence of the state at hand.
     pub own: u64,
     /// First output sequence of the owner's state.
@@ -121,8 +121,8 @@ impl Origin {
     /// outcomes.
     ///
     /// # Errors
-    /// [`KnowsMore`] when the frame has outcomes that do not continue this state.
-    pub fn follow(&mut self, frame: &OutputFrame) -> Result<(), KnowsMore> {
+    /// [`OriginConflict`] when the frame has outcomes that do not continue this state.
+    pub fn follow(&mut self, frame: &OutputFrame) -> Result<(), OriginConflict> {
         if let Some(from) = frame.rebuilt_from {
             self.owner = from;
         }
@@ -130,7 +130,7 @@ impl Origin {
             return Ok(());
         }
         let Self { own, owner } = *self;
-        Err(KnowsMore { own, owner })
+        Err(OriginConflict { own, owner })
     }
 
     /// True when the owner knew rollouts that this state does not: what outcomes say about those is
@@ -140,7 +140,7 @@ impl Origin {
     }
 
     /// What the barrier of a takeover with this state says.
-    pub fn marker(self) -> Option<u64> {
+    pub fn rebuilt_from(self) -> Option<u64> {
         (self.own > 1 || self.owner > 1).then_some(self.own)
     }
 }
@@ -230,7 +230,7 @@ pub struct BlockRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Outcome, OutcomeSubject, Verdict};
+    use crate::outcome::{Decision, Outcome, OutcomeSubject};
     use crate::{Reason, Rejection};
 
     fn marker(from: Option<u64>) -> OutputFrame {
@@ -252,7 +252,7 @@ mod tests {
                 hostname: None,
             },
             traceparent: None,
-            verdict: Verdict::Rejected(Rejection::new(Reason::Fenced, "old")),
+            decision: Decision::Rejected(Rejection::new(Reason::Fenced, "old")),
         };
         OutputFrame {
             outcomes: vec![outcome],
@@ -268,22 +268,22 @@ mod tests {
         // Another rebuild, from further back.
         assert_eq!(origin.follow(&marker(Some(3))), Ok(()));
         assert!(origin.is_partial());
-        assert_eq!(origin.follow(&marker(origin.marker())), Ok(()));
+        assert_eq!(origin.follow(&marker(origin.rebuilt_from())), Ok(()));
         assert!(!origin.is_partial());
-        assert_eq!(origin.marker(), Some(5));
+        assert_eq!(origin.rebuilt_from(), Some(5));
     }
 
     #[test]
     fn a_whole_state_has_no_marker_and_does_not_go_on_from_a_rebuilt_one() {
         let mut origin = Origin::default();
-        assert_eq!(origin.marker(), None);
+        assert_eq!(origin.rebuilt_from(), None);
         assert_eq!(origin.follow(&marker(Some(5))), Ok(()));
         assert_eq!(
             origin.follow(&outcomes()),
-            Err(KnowsMore { own: 1, owner: 5 })
+            Err(OriginConflict { own: 1, owner: 5 })
         );
         // A takeover from the whole state puts it right.
-        assert_eq!(origin.marker(), Some(1));
+        assert_eq!(origin.rebuilt_from(), Some(1));
         assert_eq!(origin.follow(&marker(Some(1))), Ok(()));
         assert_eq!(origin.follow(&outcomes()), Ok(()));
     }

@@ -9,8 +9,8 @@ use crate::Timestamp;
 use crate::event::{HostEvent, HostEventBody};
 use crate::host::{HostRecord, HostState};
 use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
+use crate::internally_tagged::deserialize::TaggedDeserializer;
 use crate::minutes::Minutes;
-use crate::tagged::read::Tagged;
 
 /// Header that carries the protocol version.
 pub const PROTOCOL_HEADER: &str = "x-nixfleet-protocol";
@@ -32,7 +32,7 @@ pub struct WireEvent {
 impl<'de> Deserialize<'de> for WireEvent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut seq = None;
-        let tagged = Tagged::new("kind", deserializer).with_number("seq", &mut seq);
+        let tagged = TaggedDeserializer::new("kind", deserializer).with_number("seq", &mut seq);
         let body = HostEventBody::deserialize(tagged)?;
         let seq = seq.ok_or_else(|| D::Error::missing_field("seq"))?;
         Ok(Self { seq, body })

@@ -1,13 +1,13 @@
 //! One golden JSON per wire type: what is written today must be readable for as long as a log lives.
 
-use nixfleet_proto::effects::EffectsFrame;
+use nixfleet_proto::effects_frame::EffectsFrame;
 use nixfleet_proto::fleet::{Meta, RolloutManifest, Selector};
 use nixfleet_proto::outcome::{Accepted, OutcomeSubject};
 use nixfleet_proto::wire::{EventRequest, HeartbeatReply, HeartbeatRequest, WireEvent};
 use nixfleet_proto::{
-    Effect, Entry, EntryBody, Gate, HostEvent, HostEventBody, HostRecord, InputFrame, InputMark,
-    OperatorCommand, Outcome, OutputFrame, PlanAction, Position, Producer, Reason, Rejection,
-    RolloutEvent, RolloutRecord, Verdict,
+    Decision, Effect, Entry, EntryBody, Gate, HostEvent, HostEventBody, HostRecord, InputFrame,
+    InputMark, OperatorCommand, Outcome, OutputFrame, PlanAction, Position, Producer, Reason,
+    Rejection, RolloutEvent, RolloutRecord,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -177,15 +177,15 @@ fn outcomes_and_output_frames_have_their_form() {
         frame.last_input.map(InputMark::next),
         Some(Position { seq: 8, index: 0 })
     );
-    assert_eq!(frame.outcomes[1].verdict.name(), "fenced");
+    assert_eq!(frame.outcomes[1].decision.name(), "fenced");
 
     let effects: EffectsFrame = serde_json::from_str(&golden.to_string()).unwrap();
     assert_eq!(effects.v, frame.v);
     for (short, full) in effects.outcomes.iter().zip(&frame.outcomes) {
         assert_eq!(short.at, full.at);
-        let expected = match &full.verdict {
-            Verdict::Accepted(accepted) => &accepted.effects[..],
-            Verdict::Rejected(_) => &[],
+        let expected = match &full.decision {
+            Decision::Accepted(accepted) => &accepted.effects[..],
+            Decision::Rejected(_) => &[],
         };
         assert_eq!(short.accepted.effects, expected);
     }
@@ -267,7 +267,7 @@ fn hand_built_values_write_the_documented_names() {
             hostname: None,
         },
         traceparent: None,
-        verdict: Verdict::Accepted(Box::new(Accepted {
+        decision: Decision::Accepted(Box::new(Accepted {
             events: vec![RolloutEvent::HostJoined {
                 rollout_id: id.clone(),
                 at,

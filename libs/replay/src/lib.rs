@@ -4,17 +4,17 @@
 //! larger than memory, only the state of the partition lies in it. Must never know where an archive
 //! or a table is kept. Start reading at [`Replay::take`], then [`tables`] and [`Comparison`].
 
-pub mod archived;
-pub mod compare;
+pub mod archive_rows;
+pub mod expected_rows;
 pub mod replay;
+pub mod replay_error;
 pub mod row;
-pub mod tables;
-pub mod unreadable;
+pub mod row_comparison;
 
-mod later;
+mod deferred_records;
 
-pub use archived::{Archived, BadRow};
-pub use compare::{Comparison, Difference};
+pub use archive_rows::{ArchiveRow, ArchiveRowError};
 pub use replay::{Coverage, InputItem, Replay};
+pub use replay_error::ReplayError;
 pub use row::Row;
-pub use unreadable::Unreadable;
+pub use row_comparison::{Comparison, Difference};

@@ -1,6 +1,6 @@
 //! Following the archive of one partition, and deciding each entry again beside it.
 
-mod deciding;
+mod reevaluation;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use nixfleet_checkpoint::Checkpoint;
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::{
-    Checkpoints, Entry, HostRecord, InputMark, ManifestHash, Outcome, OutputFrame, PinnedManifest,
-    PinnedSet, Position, RolloutId, Timestamp, Verdict,
+    Checkpoints, Decision, Entry, HostRecord, InputMark, ManifestHash, Outcome, OutputFrame,
+    PinnedManifest, PinnedSet, Position, RolloutId, Timestamp,
 };
 
-use crate::compare::Difference;
-use crate::later::Later;
-use crate::unreadable::Unreadable;
+use crate::deferred_records::DeferredRecords;
+use crate::replay_error::ReplayError;
+use crate::row_comparison::Difference;
 
 /// One item of the archived input: an entry, or a message that nobody could read.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,9 +114,9 @@ impl Replay {
         frame
             .outcomes
             .iter()
-            .filter_map(|outcome| match &outcome.verdict {
-                Verdict::Accepted(accepted) => Some(&accepted.opened.as_ref()?.manifest_hash),
-                Verdict::Rejected(_) => None,
+            .filter_map(|outcome| match &outcome.decision {
+                Decision::Accepted(accepted) => Some(&accepted.opened.as_ref()?.manifest_hash),
+                Decision::Rejected(_) => None,
             })
     }
 
@@ -141,19 +141,21 @@ impl Replay {
     /// `input` is what the archive holds of the positions the frame covers, in order.
     ///
     /// # Errors
-    /// [`Unreadable`]; the replay must be dropped then.
+    /// [`ReplayError`]; the replay must be dropped then.
     pub fn take(
         &mut self,
         out_seq: u64,
         frame: &OutputFrame,
         input: &[InputItem],
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), ReplayError> {
         self.check_chain(out_seq, frame)?;
-        self.origin.follow(frame).map_err(Unreadable::KnowsMore)?;
+        self.origin
+            .follow(frame)
+            .map_err(ReplayError::OriginConflict)?;
         self.checkpoints.follow(frame.checkpoints.as_ref());
         self.find_dropped(out_seq, frame, input);
         let mut items = input.iter().peekable();
-        let later = Later::of(&frame.outcomes);
+        let later = DeferredRecords::of(&frame.outcomes);
         let mut lacks_records = false;
         for (place, outcome) in frame.outcomes.iter().enumerate() {
             while items
@@ -250,7 +252,7 @@ impl Replay {
     }
 
     /// Each frame goes on where the one before ended; a takeover says where that was.
-    fn check_chain(&mut self, out_seq: u64, frame: &OutputFrame) -> Result<(), Unreadable> {
+    fn check_chain(&mut self, out_seq: u64, frame: &OutputFrame) -> Result<(), ReplayError> {
         if self.out_seq == 0 {
             self.origin = Origin::of_log(out_seq);
             self.coverage.is_whole = out_seq == 1;
@@ -269,7 +271,7 @@ impl Replay {
         if goes_on {
             return Ok(());
         }
-        Err(Unreadable::Hole {
+        Err(ReplayError::Gap {
             out_seq,
             covered: self.last_input,
             next: frame.first_input.or(frame.last_input.map(InputMark::next)),
@@ -282,21 +284,22 @@ impl Replay {
         out_seq: u64,
         outcome: &Outcome,
         left: Vec<Arc<HostRecord>>,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), ReplayError> {
         let mut outcome = Cow::Borrowed(outcome);
         if !left.is_empty() {
-            let records = [outcome.verdict.host_records(), &left].concat();
-            outcome.to_mut().verdict.replace_host_records(records);
+            let records = [outcome.decision.host_records(), &left].concat();
+            outcome.to_mut().decision.replace_host_records(records);
         }
-        if let Verdict::Accepted(accepted) = &outcome.verdict {
+        if let Decision::Accepted(accepted) = &outcome.decision {
             self.knows_leader |= accepted.leader_epoch.is_some();
         }
         let followed = if self.origin.is_partial() {
-            self.state.absorb_known(&outcome, &self.pinned)
+            self.state
+                .apply_outcome_skipping_unknown(&outcome, &self.pinned)
         } else {
-            self.state.absorb(&outcome, &self.pinned)
+            self.state.apply_outcome(&outcome, &self.pinned)
         };
-        followed.map_err(|fault| Unreadable::Absorb { out_seq, fault })?;
+        followed.map_err(|fault| ReplayError::Outcome { out_seq, fault })?;
         Ok(())
     }
 

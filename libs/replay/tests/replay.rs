@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::left::leave;
+use nixfleet_proto::record_deduplication::drop_repeated_records;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{
-    Entry, EntryBody, Gate, Hold, HostEvent, HostEventBody, HostState, InputMark, Minutes,
-    OnHealthFailure, OutputFrame, Pinned, PinnedManifest, PinnedSet, PlanAction, Position,
-    ProbeStatus, Producer, Timestamp, Verdict,
+    Decision, Entry, EntryBody, Gate, Hold, HostEvent, HostEventBody, HostState, InputMark,
+    Minutes, OnHealthFailure, OutputFrame, Pinned, PinnedManifest, PinnedSet, PlanAction, Position,
+    ProbeStatus, Producer, Timestamp,
 };
-use nixfleet_replay::{Comparison, InputItem, Replay, Row, Unreadable, tables};
+use nixfleet_replay::{Comparison, InputItem, Replay, ReplayError, Row, expected_rows};
 
 const ROLLOUT: &str = "stable@4f";
 
@@ -134,7 +134,7 @@ impl Archive {
             let outcomes = items.iter().map(|item| {
                 let outcome = state.apply(item.position(), item.entry.as_ref().unwrap(), &pins());
                 assert!(
-                    matches!(outcome.verdict, Verdict::Accepted(_)),
+                    matches!(outcome.decision, Decision::Accepted(_)),
                     "{outcome:?}"
                 );
                 outcome
@@ -152,12 +152,12 @@ impl Archive {
     /// As owners write it: the record of a host is in the last outcome of a frame that changed it.
     fn said_once(mut self) -> Self {
         for (_, frame) in &mut self.frames {
-            leave(&mut frame.outcomes);
+            drop_repeated_records(&mut frame.outcomes);
         }
         self
     }
 
-    fn replay(&self) -> Result<Replay, Unreadable> {
+    fn replay(&self) -> Result<Replay, ReplayError> {
         let mut replay = Replay::new();
         for (hash, pinned) in pins() {
             replay.pin(hash, pinned);
@@ -193,7 +193,7 @@ fn a_whole_archive_is_decided_again_without_a_difference() {
 fn the_tables_follow_from_the_state_and_the_entries_behind_it() {
     let replay = Archive::new().replay().unwrap();
     let id = ROLLOUT.parse().unwrap();
-    let hosts: Vec<Row> = tables::hosts(&replay, &id).collect();
+    let hosts: Vec<Row> = expected_rows::hosts(&replay, &id).collect();
     let states: Vec<_> = hosts
         .iter()
         .map(|row| (row.key[1].as_str(), &row.columns["record"]["state"]))
@@ -204,20 +204,21 @@ fn the_tables_follow_from_the_state_and_the_entries_behind_it() {
     assert_eq!(hosts[1].columns["inputSeq"], 3);
     let key = |rows: Vec<Row>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
     assert_eq!(
-        key(tables::dispatches(&replay, &id).collect()),
+        key(expected_rows::dispatches(&replay, &id).collect()),
         [[ROLLOUT, "a"]]
     );
-    let failures: Vec<Row> = tables::probe_failures(&replay, &id).collect();
+    let failures: Vec<Row> = expected_rows::probe_failures(&replay, &id).collect();
     assert_eq!(failures[0].key, [ROLLOUT, "b", "http", "0000000000"]);
     assert_eq!(failures[0].columns["observedAt"], at(4).timestamp_micros());
     assert_eq!(failures[0].columns["inputIndex"], 1);
-    let blocks = tables::blocks(&replay, &id);
+    let blocks = expected_rows::blocks(&replay, &id);
     assert_eq!(blocks[0].key, [ROLLOUT, "0000000000", "freshness"]);
     assert_eq!(blocks[0].columns["observedAt"], at(3).timestamp_micros());
-    let rollouts: Vec<Row> = tables::rollouts(&replay).collect();
+    let rollouts: Vec<Row> = expected_rows::rollouts(&replay).collect();
     assert_eq!(rollouts[0].columns["hostCount"], 3);
 
-    let mut comparison = Comparison::new("host_rollout_records", tables::hosts(&replay, &id));
+    let mut comparison =
+        Comparison::new("host_rollout_records", expected_rows::hosts(&replay, &id));
     hosts.into_iter().for_each(|row| comparison.found(row));
     assert_eq!(comparison.finish(), (3, Vec::new()));
 }
@@ -226,7 +227,7 @@ fn the_tables_follow_from_the_state_and_the_entries_behind_it() {
 fn an_outcome_that_the_fold_contradicts_is_found_and_followed_all_the_same() {
     let mut archive = Archive::new();
     let outcome = &mut archive.frames[2].1.outcomes[2];
-    let Verdict::Accepted(accepted) = &mut outcome.verdict else {
+    let Decision::Accepted(accepted) = &mut outcome.decision else {
         panic!("{outcome:?}");
     };
     Arc::make_mut(&mut accepted.hosts[0]).last_event_seq = 7;
@@ -247,7 +248,7 @@ fn decided(replay: &Replay) -> (u64, u64) {
 fn a_record_that_a_later_outcome_has_is_decided_on_the_way() {
     let archive = Archive::new().said_once();
     let first = &archive.frames[3].1.outcomes[0];
-    assert_eq!(first.verdict.host_records(), []);
+    assert_eq!(first.decision.host_records(), []);
     let mut replay = archive.replay().unwrap();
     assert_eq!(differences(&mut replay), []);
     assert_eq!((decided(&replay), replay.coverage().hashes), ((8, 0), 3));
@@ -258,7 +259,7 @@ fn a_record_that_a_later_outcome_has_is_decided_on_the_way() {
 fn a_record_that_no_outcome_has_is_found() {
     let mut archive = Archive::new().said_once();
     let last = &mut archive.frames[3].1.outcomes[1];
-    last.verdict.replace_host_records(Vec::new());
+    last.decision.replace_host_records(Vec::new());
     archive.frames[3].1.state_hash = None;
     let mut replay = archive.replay().unwrap();
     let both = ["HostEvent", "HostEvent"].map(|entry| ("outcomes", entry.to_owned()));
@@ -322,7 +323,7 @@ fn a_hole_ends_the_replay() {
     });
     assert!(matches!(
         archive.replay(),
-        Err(Unreadable::Hole { out_seq: 5, .. })
+        Err(ReplayError::Gap { out_seq: 5, .. })
     ));
 }
 

@@ -6,7 +6,7 @@ use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{ClosureHash, OnHealthFailure, Pinned, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use nixfleet_proto::rows::{
+pub use nixfleet_proto::turn_rows::{
     BlockChange, BlockKey, DispatchChange, FailureSet, HostChange, HostKey, OpenedRollout,
     ProbeKey, QuarantineKey, RolloutChange, Stamp, TurnRows,
 };

@@ -2,15 +2,15 @@
 //!
 //! Source: docs/semantics.md, admission.
 
-mod cycle;
+mod edge_cycles;
 mod fault;
-mod manifests;
-mod rules;
+mod fleet_checks;
+mod manifest_checks;
 
 use nixfleet_proto::RolloutId;
 
 pub use fault::{AdmissionError, FAULTS_MAX, Fault, Findings, Notice};
-pub use rules::{
+pub use fleet_checks::{
     FRESHNESS_MINUTES_MAX, HOSTNAME_BYTES_MAX, SOAK_MINUTES_MAX, WAVES_MAX, check_fleet,
 };
 
@@ -41,7 +41,7 @@ pub fn admit(
     let fleet = release.fleet().payload();
     check_fleet(fleet, &mut findings);
     let rollouts = release.rollouts().values();
-    manifests::check_manifests(fleet, rollouts.map(Verified::payload), &mut findings);
+    manifest_checks::check_manifests(fleet, rollouts.map(Verified::payload), &mut findings);
     if let Some(accepted) = accepted {
         compare(release, accepted, &mut findings);
     }

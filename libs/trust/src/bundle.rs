@@ -14,7 +14,7 @@ use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
 use nixfleet_proto::{ChannelName, ManifestHash, RolloutId};
 use serde::{Deserialize, Serialize};
 
-use crate::beside::both;
+use crate::parallel::join;
 
 /// Path of the fleet inside a release directory.
 pub const FLEET_FILE: &str = "fleet.resolved.json";
@@ -74,9 +74,9 @@ pub struct SignedUpload<T = String> {
 /// release is not copied to be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct InPlace<'b>(#[serde(borrow)] Cow<'b, str>);
+pub struct BorrowedText<'b>(#[serde(borrow)] Cow<'b, str>);
 
-impl AsRef<str> for InPlace<'_> {
+impl AsRef<str> for BorrowedText<'_> {
     fn as_ref(&self) -> &str {
         &self.0
     }
@@ -142,7 +142,7 @@ impl<T: AsRef<str> + Sync> TryFrom<&ReleaseUpload<T>> for ReleaseBundle {
                 .map(|(channel, signed)| Ok((channel.clone(), decode(channel.as_str(), signed)?)));
             decoded.collect::<Result<_, BundleError>>()
         };
-        let (fleet, rollouts) = both(|| decode("fleet", &upload.fleet), decode_rollouts);
+        let (fleet, rollouts) = join(|| decode("fleet", &upload.fleet), decode_rollouts);
         Ok(Self {
             fleet: fleet?,
             rollouts: rollouts?,
@@ -215,7 +215,7 @@ mod tests {
     fn an_upload_is_read_where_it_lies() {
         let json = r#"{"fleet":{"artifact":"e30=","signature":"Bw=="},
             "rollouts":{"stable":{"artifact":"\/+8=","signature":""}}}"#;
-        let upload: ReleaseUpload<InPlace<'_>> = serde_json::from_str(json).unwrap();
+        let upload: ReleaseUpload<BorrowedText<'_>> = serde_json::from_str(json).unwrap();
         assert!(matches!(upload.fleet.artifact.0, Cow::Borrowed("e30=")));
         let copied: ReleaseUpload = serde_json::from_str(json).unwrap();
         let bundle = ReleaseBundle::try_from(&upload).unwrap();

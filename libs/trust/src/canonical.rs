@@ -5,12 +5,12 @@
 //!
 //! Source: RFC 8785; docs/manifests.md, canonical form.
 
+mod canonical_check;
 mod error;
-mod node;
-mod number;
-mod plain;
-mod scan;
-mod text;
+mod json_value;
+mod number_check;
+mod string_bytes;
+mod tokens;
 
 use std::borrow::Cow;
 
@@ -18,9 +18,9 @@ use nixfleet_proto::ManifestHash;
 use sha2::{Digest, Sha256};
 
 pub use error::{ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault};
-pub(crate) use node::Node;
+pub(crate) use json_value::JsonValue;
 
-use scan::string_end;
+use tokens::string_end;
 
 /// The canonical bytes of a JSON text; borrowed when it is canonical already.
 ///
@@ -35,10 +35,10 @@ use scan::string_end;
 /// Source: RFC 8785, sections 3.1 (I-JSON input) and 3.2.
 pub fn canonicalize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CanonicalizeError> {
     let text = text_of(bytes)?;
-    if plain::is_canonical(text) {
+    if canonical_check::is_canonical(text) {
         return Ok(Cow::Borrowed(bytes));
     }
-    Ok(Cow::Owned(Node::parse(text)?.canonical()))
+    Ok(Cow::Owned(JsonValue::parse(text)?.canonical()))
 }
 
 /// Lower-case hexadecimal SHA-256 of the canonical bytes.

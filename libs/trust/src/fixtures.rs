@@ -10,7 +10,7 @@ use crate::keys::Algorithm;
 use crate::release::{Release, verify_release};
 use crate::sign::SigningKey;
 use crate::trust_file::TrustFile;
-use crate::{BuiltRelease, Stamp, build_release};
+use crate::{BuiltRelease, ReleaseStamp, build_release};
 
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) const COMMIT: &str = "4f1c2d9a00";
@@ -76,14 +76,14 @@ pub(crate) fn source_with(pointer: &str, value: Value) -> Value {
     source
 }
 
-pub(crate) fn stamp(signed_at: &str) -> Stamp {
-    Stamp {
+pub(crate) fn stamp(signed_at: &str) -> ReleaseStamp {
+    ReleaseStamp {
         signed_at: at(signed_at),
         commit: Some(COMMIT.to_owned()),
     }
 }
 
-pub(crate) fn build_from(source: &Value, stamp: &Stamp) -> BuiltRelease {
+pub(crate) fn build_from(source: &Value, stamp: &ReleaseStamp) -> BuiltRelease {
     build_release(source.to_string().as_bytes(), stamp, &key(1)).unwrap()
 }
 

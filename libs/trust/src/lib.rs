@@ -7,18 +7,18 @@
 
 mod admission;
 mod artifact;
-mod beside;
-mod build;
 pub mod bundle;
 mod canonical;
 #[cfg(test)]
 mod fixtures;
 mod keys;
+mod parallel;
 mod projection;
 mod release;
-mod selector;
+mod release_build;
+mod selector_matcher;
 pub mod sign;
-mod sorted;
+mod sorted_lookup;
 mod trust_file;
 mod verify;
 
@@ -27,16 +27,18 @@ pub use admission::{
     HOSTNAME_BYTES_MAX, Notice, SOAK_MINUTES_MAX, WAVES_MAX, admit, check_fleet,
 };
 pub use artifact::{ALL_AT_ONCE, Artifact};
-pub use build::{BuiltRelease, Stamp, build_release};
-pub use bundle::{BundleError, InPlace, ReleaseBundle, ReleaseUpload, Signed, SignedUpload};
+pub use bundle::{BorrowedText, BundleError, ReleaseBundle, ReleaseUpload, Signed, SignedUpload};
 pub use canonical::{
     ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault, canonical_hash, canonicalize,
 };
 pub use keys::{ActiveKeys, Algorithm, KeyError, SIGNATURE_BYTES, TrustedKey};
-pub use projection::{PinError, ProjectError, Unpinned, pin, pin_verified, project, project_all};
+pub use projection::{
+    PinError, ProjectError, UnpinnedManifest, pin, pin_verified, project, project_all,
+};
 pub use release::{
     AcceptedRelease, Release, ReleaseContent, ReleaseError, ReleaseFault, verify_manifest,
     verify_release,
 };
+pub use release_build::{BuiltRelease, ReleaseStamp, build_release};
 pub use trust_file::{KeySlot, TrustFile, TrustFileError, TrustNotice, TrustNoticeKind};
 pub use verify::{CLOCK_SLACK, Freshness, Verified, VerifyError, verify};

@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nixfleet_proto::fleet::{
-    Fleet, ManifestHost, NoHosts, ResolvedBudget, RolloutManifest, RolloutPolicy, SCHEMA_VERSION,
-    Wave,
+    Fleet, ManifestHost, ResolvedBudget, RolloutManifest, RolloutPolicy, SCHEMA_VERSION,
+    SkippedHosts, Wave,
 };
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{ChannelName, ChannelRef, ManifestHash, Pinned, PinnedManifest, json};
 
 use crate::artifact::Artifact;
 use crate::canonical::{CanonicalizeError, canonical_hash};
-use crate::selector::resolve;
-use crate::sorted::Sorted;
+use crate::selector_matcher::resolve;
+use crate::sorted_lookup::SortedLookup;
 
 /// Why a channel has no projection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -125,14 +125,15 @@ fn policy_of<'f, H>(
 /// By channel the hosts that have a closure, sorted, each with the first wave that lists it; a
 /// channel without such hosts is absent.
 pub(crate) fn host_sets(fleet: &Fleet) -> BTreeMap<ChannelName, Vec<ManifestHost>> {
-    let mut sets: BTreeMap<&ChannelName, (Sorted<'_, u32>, Vec<ManifestHost>)> = BTreeMap::new();
+    let mut sets: BTreeMap<&ChannelName, (SortedLookup<'_, u32>, Vec<ManifestHost>)> =
+        BTreeMap::new();
     for (hostname, host) in &fleet.hosts {
         let Some(target_closure) = &host.closure_hash else {
             continue;
         };
         let (first_waves, hosts) = sets.entry(&host.channel).or_insert_with(|| {
             let waves = waves_of(fleet, &host.channel);
-            (Sorted::first_waves(waves), Vec::new())
+            (SortedLookup::first_waves(waves), Vec::new())
         });
         hosts.push(ManifestHost {
             hostname: hostname.clone(),
@@ -236,14 +237,14 @@ pub fn pin(
     fleet_bytes: &[u8],
     manifest_hash: &ManifestHash,
 ) -> Result<PinnedManifest, PinError> {
-    Unpinned::read(manifest_bytes, manifest_hash)?.pin(fleet_bytes)
+    UnpinnedManifest::read(manifest_bytes, manifest_hash)?.pin(fleet_bytes)
 }
 
 /// [`pin`] in two steps, for whoever learns from the manifest which fleet to fetch.
 #[derive(Debug)]
-pub struct Unpinned(RolloutManifest);
+pub struct UnpinnedManifest(RolloutManifest);
 
-impl Unpinned {
+impl UnpinnedManifest {
     /// Reads the manifest.
     ///
     /// # Errors
@@ -262,7 +263,7 @@ impl Unpinned {
     /// # Errors
     /// As [`pin`].
     pub fn pin(self, fleet_bytes: &[u8]) -> Result<PinnedManifest, PinError> {
-        let fleet: Fleet<NoHosts> = read(fleet_bytes, self.fleet_hash())?;
+        let fleet: Fleet<SkippedHosts> = read(fleet_bytes, self.fleet_hash())?;
         pin_verified(&self.0, &fleet)
     }
 }
@@ -297,7 +298,7 @@ fn pinned<H>(manifest: &RolloutManifest, fleet: &Fleet<H>) -> Result<Pinned, Pin
         })
         .collect::<Result<Vec<_>, PinError>>()?;
     let declared = waves_of(fleet, channel);
-    let mut staged = Sorted::first_waves(declared);
+    let mut staged = SortedLookup::first_waves(declared);
     let host_set = manifest
         .host_set
         .iter()

@@ -10,9 +10,9 @@ use nixfleet_proto::fleet::{
 };
 use nixfleet_proto::{ChannelName, LAYOUT_VERSION, ManifestHash, RolloutId, Timestamp};
 
-use crate::beside::both;
 use crate::bundle::{ReleaseBundle, Signed};
 use crate::keys::ActiveKeys;
+use crate::parallel::join;
 use crate::projection::channels_with_hosts;
 use crate::trust_file::TrustFile;
 use crate::verify::{Freshness, Verified, VerifyError, verify};
@@ -123,7 +123,7 @@ pub fn verify_release(
     let freshness = Freshness { now, window };
     let Signed { bytes, signature } = &bundle.fleet;
     // Side by side: what an artifact says of another one is looked at when both are known.
-    let (fleet, manifests) = both(
+    let (fleet, manifests) = join(
         || verify(bytes, signature, &keys, freshness),
         || verify_manifests(bundle, &keys, freshness),
     );

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use nixfleet_proto::rows::{
+use nixfleet_proto::turn_rows::{
     BlockChange, DispatchChange, FailureSet, HostChange, OpenedRollout, RolloutChange, Stamp,
     TurnRows,
 };
-use nixfleet_proto::{Accepted, Effect, ManifestHash, Outcome, PinnedSet, RolloutId, Verdict};
+use nixfleet_proto::{Accepted, Decision, Effect, ManifestHash, Outcome, PinnedSet, RolloutId};
 
 /// An outcome that cannot become rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,9 +25,9 @@ pub fn manifests_named<'a>(
 ) -> impl Iterator<Item = &'a ManifestHash> {
     outcomes
         .into_iter()
-        .filter_map(|outcome| match &outcome.verdict {
-            Verdict::Accepted(accepted) => Some(&accepted.opened.as_ref()?.manifest_hash),
-            Verdict::Rejected(_) => None,
+        .filter_map(|outcome| match &outcome.decision {
+            Decision::Accepted(accepted) => Some(&accepted.opened.as_ref()?.manifest_hash),
+            Decision::Rejected(_) => None,
         })
 }
 
@@ -41,7 +41,7 @@ pub fn coalesce<'a>(
 ) -> Result<TurnRows, CoalesceError> {
     let mut rows = TurnRows::default();
     for outcome in outcomes {
-        let Verdict::Accepted(accepted) = &outcome.verdict else {
+        let Decision::Accepted(accepted) = &outcome.decision else {
             continue;
         };
         let stamp = Stamp {

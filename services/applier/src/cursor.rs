@@ -1,7 +1,7 @@
 //! Where a turn leaves the cursor.
 
 use nixfleet_proto::snapshot::Cursor;
-use nixfleet_proto::{OutputFrame, Timestamp, Verdict};
+use nixfleet_proto::{Decision, OutputFrame, Timestamp};
 
 /// The cursor after these frames, given with their sequences. The message id at the new input mark is
 /// the one that the owner noted; without a note it is absent unless the mark did not move.
@@ -17,7 +17,7 @@ pub fn advance<'a>(
     let first = frames.next().expect("a turn has at least one frame");
     let mut cursor = previous
         .cloned()
-        .unwrap_or_else(|| Cursor::before_everything(stream_created));
+        .unwrap_or_else(|| Cursor::empty(stream_created));
     cursor.stream_created = stream_created;
     for (seq, frame) in std::iter::once(first).chain(frames) {
         take(&mut cursor, seq, frame);
@@ -35,7 +35,7 @@ fn take(cursor: &mut Cursor, seq: u64, frame: &OutputFrame) {
     }
     for outcome in &frame.outcomes {
         cursor.clock = cursor.clock.max(Some(outcome.at));
-        if let Verdict::Accepted(accepted) = &outcome.verdict
+        if let Decision::Accepted(accepted) = &outcome.decision
             && let Some(epoch) = accepted.leader_epoch
         {
             cursor.leader_epoch = epoch;
@@ -55,7 +55,7 @@ pub(crate) mod tests {
         chrono::DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(seconds)
     }
 
-    fn outcome(seconds: i64, verdict: Verdict) -> Outcome {
+    fn outcome(seconds: i64, decision: Decision) -> Outcome {
         Outcome {
             position: Position { seq: 1, index: 0 },
             at: at(seconds),
@@ -67,7 +67,7 @@ pub(crate) mod tests {
                 hostname: None,
             },
             traceparent: None,
-            verdict,
+            decision,
         }
     }
 
@@ -86,7 +86,7 @@ pub(crate) mod tests {
     /// An outcome that changes nothing.
     pub(crate) fn rejected(seconds: i64) -> Outcome {
         let rejection = Rejection::new(Reason::Stale, "seen before");
-        outcome(seconds, Verdict::Rejected(rejection))
+        outcome(seconds, Decision::Rejected(rejection))
     }
 
     fn after(previous: Option<&Cursor>, frames: &[(u64, OutputFrame)]) -> Cursor {
@@ -100,14 +100,14 @@ pub(crate) mod tests {
             leader_epoch: Some(7),
             ..Accepted::default()
         };
-        let rejected = Verdict::Rejected(Rejection::new(Reason::Fenced, "old"));
+        let rejected = Decision::Rejected(Rejection::new(Reason::Fenced, "old"));
         let frames = [
             (
                 4,
                 frame(
                     1,
                     Some(9),
-                    vec![outcome(5, Verdict::Accepted(Box::new(barrier)))],
+                    vec![outcome(5, Decision::Accepted(Box::new(barrier)))],
                 ),
             ),
             (5, frame(2, Some(11), vec![outcome(6, rejected)])),

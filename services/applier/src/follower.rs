@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use nixfleet_proto::snapshot::{Cursor, KnowsMore, Origin};
-use nixfleet_proto::{Outcome, OutputFrame, PinnedSet, Timestamp, mutant};
+use nixfleet_proto::snapshot::{Cursor, Origin, OriginConflict};
+use nixfleet_proto::{Outcome, OutputFrame, PinnedSet, Timestamp, mutation_testing};
 
 use crate::coalesce::{CoalesceError, coalesce};
 use crate::cursor::advance;
 use crate::position::{GuardError, Logs, Start, start};
-use nixfleet_proto::rows::TurnRows;
+use nixfleet_proto::turn_rows::TurnRows;
 
 /// A frame of the output log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub enum TurnError {
     },
     /// The log does not go on from these tables.
     #[error(transparent)]
-    Origin(#[from] KnowsMore),
+    Origin(#[from] OriginConflict),
     /// An outcome makes no rows.
     #[error(transparent)]
     Coalesce(#[from] CoalesceError),
@@ -153,7 +153,7 @@ impl Follower {
             }
             origin.follow(&frame.frame)?;
         }
-        let rows = if mutant::is("applier-cursor-without-rows") {
+        let rows = if mutation_testing::is_active("applier-cursor-without-rows") {
             TurnRows::default()
         } else {
             coalesce(batch.outcomes(), pinned)?

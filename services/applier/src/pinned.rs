@@ -3,7 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use nixfleet_bus::{Bus, ManifestStore};
 use nixfleet_proto::{ManifestHash, PinnedManifest, PinnedSet};
-use nixfleet_trust::Unpinned;
+use nixfleet_trust::UnpinnedManifest;
 
 /// Adds what these manifests pin, unless it is there already.
 ///
@@ -32,7 +32,7 @@ async fn fetch_one(store: &ManifestStore, hash: &ManifestHash) -> anyhow::Result
     let manifest = manifest.ok_or_else(|| absent("manifest", hash.clone()))?;
     let hash = hash.clone();
     // Parsing and hashing a large fleet takes seconds of computing.
-    let unpinned = tokio::task::spawn_blocking(move || Unpinned::read(&manifest, &hash));
+    let unpinned = tokio::task::spawn_blocking(move || UnpinnedManifest::read(&manifest, &hash));
     let unpinned = unpinned.await.context("reading the manifest")??;
     let fleet = store.get(unpinned.fleet_hash()).await?;
     let fleet = fleet.ok_or_else(|| absent("fleet", unpinned.fleet_hash().clone()))?;

@@ -1,7 +1,7 @@
 //! Where to start reading: the guard against a log that was trimmed, lost or replaced.
 
 use nixfleet_bus::StreamIdentity;
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 use nixfleet_proto::snapshot::Cursor;
 
 /// What the broker says about the two logs of a partition.
@@ -98,7 +98,7 @@ pub enum GuardError {
 pub fn needs_checkpoint(cursor: Option<&Cursor>, logs: &Logs) -> bool {
     match start(cursor, logs) {
         Ok(Start::FromTrimmed(_)) | Err(GuardError::Trimmed { .. }) => {
-            !mutant::is("applier-ignores-checkpoints")
+            !mutation_testing::is_active("applier-ignores-checkpoints")
         }
         Ok(Start::Continue(_) | Start::FromFirst(_) | Start::AfterLoss(_))
         | Err(
@@ -173,7 +173,7 @@ mod tests {
             }),
             input_msg_id: Some("id".to_owned()),
             epoch: 1,
-            ..Cursor::before_everything(created(1))
+            ..Cursor::empty(created(1))
         }
     }
 

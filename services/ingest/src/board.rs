@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixfleet_proto::effects::OutcomeEffects;
+use nixfleet_proto::effects_frame::OutcomeEffects;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ClosureHash, Effect, Hostname, Minutes, RolloutId, Timestamp};
 use tokio::time::Instant;

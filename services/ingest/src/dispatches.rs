@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nixfleet_proto::Hostname;
-use nixfleet_proto::effects::OutcomeEffects;
+use nixfleet_proto::effects_frame::OutcomeEffects;
 use nixfleet_proto::subject::Partition;
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nixfleet_plan::view::AbsorbError;
+use nixfleet_plan::view::ApplyOutcomeError;
 use nixfleet_plan::{FleetView, PinnedSet, Plan, Release, plan};
-use nixfleet_proto::snapshot::{KnowsMore, Origin};
+use nixfleet_proto::snapshot::{Origin, OriginConflict};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    Entry, EntryBody, Outcome, OutputFrame, PlanAction, Position, Reason, RolloutId, RolloutState,
-    Timestamp, Verdict, mutant,
+    Decision, Entry, EntryBody, Outcome, OutputFrame, PlanAction, Position, Reason, RolloutId,
+    RolloutState, Timestamp, mutation_testing,
 };
 
 /// Longest wait for the outcome of an action or a barrier. Owners that are away for longer cost a
@@ -71,7 +71,7 @@ pub enum StandDown {
         partition: Partition,
         /// Why.
         #[source]
-        source: KnowsMore,
+        source: OriginConflict,
     },
     /// An outcome does not fit the view: it has to be loaded again.
     #[error("following partition {partition}")]
@@ -80,7 +80,7 @@ pub enum StandDown {
         partition: Partition,
         /// Why.
         #[source]
-        source: AbsorbError,
+        source: ApplyOutcomeError,
     },
 }
 
@@ -175,12 +175,12 @@ impl Leader {
         let highest = self.epoch.max(self.view.highest_leader_epoch());
         let moment = u64::try_from(now.timestamp_millis()).unwrap_or(0);
         self.epoch = highest + 1;
-        if !mutant::is("planner-skip-barrier") {
+        if !mutation_testing::is_active("planner-skip-barrier") {
             self.epoch = self.epoch.max(moment);
         }
         self.fenced.clear();
         self.barriers.clear();
-        self.stage = if mutant::is("planner-skip-barrier") {
+        self.stage = if mutation_testing::is_active("planner-skip-barrier") {
             Stage::Leading
         } else {
             Stage::Fencing
@@ -208,9 +208,10 @@ impl Leader {
         let is_ours = self.view.is_in_log(partition, outcome.position);
         let origin = self.origins.get(&partition).copied().unwrap_or_default();
         let absorbed = if origin.is_partial() {
-            self.view.absorb_known(partition, outcome, pinned)
+            self.view
+                .apply_outcome_skipping_unknown(partition, outcome, pinned)
         } else {
-            self.view.absorb(partition, outcome, pinned)
+            self.view.apply_outcome(partition, outcome, pinned)
         };
         absorbed.map_err(|source| StandDown::View { partition, source })?;
         if is_ours {
@@ -267,7 +268,7 @@ impl Leader {
 
     /// Notes an action that is in the log, so that it counts until its outcome is back.
     pub fn appended(&mut self, partition: Partition, position: Position, action: PlanAction) {
-        self.view.published(partition, position, action);
+        self.view.action_appended(partition, position, action);
     }
 
     /// A decision of this leader as it goes into the log.
@@ -326,26 +327,26 @@ impl Leader {
 }
 
 fn is_not_fenced(partition: Partition, outcome: &Outcome) -> Result<(), StandDown> {
-    match &outcome.verdict {
-        Verdict::Rejected(rejection) if rejection.reason == Reason::Fenced => {
+    match &outcome.decision {
+        Decision::Rejected(rejection) if rejection.reason == Reason::Fenced => {
             Err(StandDown::Fenced(partition))
         }
-        Verdict::Accepted(_) | Verdict::Rejected(_) => Ok(()),
+        Decision::Accepted(_) | Decision::Rejected(_) => Ok(()),
     }
 }
 
 /// The epoch that an accepted barrier announced.
 fn announced_by(outcome: &Outcome) -> Option<u64> {
-    match &outcome.verdict {
-        Verdict::Accepted(accepted) => accepted.leader_epoch,
-        Verdict::Rejected(_) => None,
+    match &outcome.decision {
+        Decision::Accepted(accepted) => accepted.leader_epoch,
+        Decision::Rejected(_) => None,
     }
 }
 
 /// Opening a rollout supersedes the ones before it.
 fn opens(outcome: &Outcome) -> bool {
-    match &outcome.verdict {
-        Verdict::Accepted(accepted) => accepted.opened.is_some(),
-        Verdict::Rejected(_) => false,
+    match &outcome.decision {
+        Decision::Accepted(accepted) => accepted.opened.is_some(),
+        Decision::Rejected(_) => false,
     }
 }

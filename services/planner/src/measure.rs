@@ -28,8 +28,8 @@ pub fn plan(plan: &Plan, seconds: f64) {
 /// Counts what became of one of this leader's actions.
 pub fn outcome(outcome: &Outcome) {
     let action = outcome.subject.entry.clone();
-    let verdict = outcome.verdict.name();
-    metrics::counter!("nixfleet_plan_outcomes_total", "action" => action, "verdict" => verdict)
+    let decision = outcome.decision.name();
+    metrics::counter!("nixfleet_plan_outcomes_total", "action" => action, "verdict" => decision)
         .increment(1);
 }
 

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use nixfleet_bus::ManifestStore;
 use nixfleet_plan::{FleetView, PinnedSet, Release};
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
-use nixfleet_proto::{ManifestHash, Outcome, PinnedManifest, Verdict};
-use nixfleet_trust::{PinError, Unpinned, pin_verified};
+use nixfleet_proto::{Decision, ManifestHash, Outcome, PinnedManifest};
+use nixfleet_trust::{PinError, UnpinnedManifest, pin_verified};
 use tokio::task::JoinHandle;
 
 /// Pinned manifests by hash.
@@ -63,7 +63,7 @@ impl Pins {
         release: Option<&Release>,
     ) -> anyhow::Result<()> {
         for outcome in outcomes {
-            let Verdict::Accepted(accepted) = &outcome.verdict else {
+            let Decision::Accepted(accepted) = &outcome.decision else {
                 continue;
             };
             if let Some(opened) = &accepted.opened {
@@ -104,7 +104,8 @@ impl Pins {
         let manifest = self.object(hash).await?;
         let name = hash.clone();
         // Parsing and hashing a large fleet takes long enough to make the lease renewals wait.
-        let unpinned = tokio::task::spawn_blocking(move || Unpinned::read(&manifest, &name));
+        let unpinned =
+            tokio::task::spawn_blocking(move || UnpinnedManifest::read(&manifest, &name));
         let unpinned = match unpinned.await? {
             Ok(unpinned) => unpinned,
             Err(error) => return Ok(Err(error)),

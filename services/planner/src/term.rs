@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use nixfleet_bus::{Bus, Lease};
 use nixfleet_planner::{Agenda, Leader, Pace, Stage, StandDown};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Outcome, Verdict};
+use nixfleet_proto::{Decision, Outcome};
 use nixfleet_service::{CancellationToken, Health};
 use nixfleet_store::Store;
 
@@ -200,7 +200,7 @@ impl<'a> Term<'a> {
         })?;
         if heard.is_ours {
             measure::outcome(outcome);
-            if let Verdict::Rejected(rejection) = &outcome.verdict {
+            if let Decision::Rejected(rejection) = &outcome.decision {
                 tracing::info!(%partition, seq = outcome.position.seq, index = outcome.position.index,
                     entry = &*outcome.subject.entry, reason = rejection.reason.name(),
                     message = rejection.message, "action rejected");

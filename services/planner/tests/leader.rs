@@ -8,8 +8,8 @@ use nixfleet_proto::outcome::OutcomeSubject;
 use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    Accepted, Effect, EntryBody, Outcome, OutputFrame, PlanAction, Position, Reason, Rejection,
-    Timestamp, Verdict,
+    Accepted, Decision, Effect, EntryBody, Outcome, OutputFrame, PlanAction, Position, Reason,
+    Rejection, Timestamp,
 };
 
 const PARTITIONS: u16 = 2;
@@ -22,7 +22,7 @@ fn at(seq: u64) -> Position {
     Position { seq, index: 0 }
 }
 
-fn outcome(seq: u64, verdict: Verdict) -> Outcome {
+fn outcome(seq: u64, decision: Decision) -> Outcome {
     Outcome {
         position: at(seq),
         at: Timestamp::UNIX_EPOCH,
@@ -34,19 +34,19 @@ fn outcome(seq: u64, verdict: Verdict) -> Outcome {
             hostname: None,
         },
         traceparent: None,
-        verdict,
+        decision,
     }
 }
 
-fn accepted(epoch: u64) -> Verdict {
-    Verdict::Accepted(Box::new(Accepted {
+fn accepted(epoch: u64) -> Decision {
+    Decision::Accepted(Box::new(Accepted {
         leader_epoch: Some(epoch),
         ..Accepted::default()
     }))
 }
 
-fn refused() -> Verdict {
-    Verdict::Rejected(Rejection::new(Reason::Fenced, "a newer leader was here"))
+fn refused() -> Decision {
+    Decision::Rejected(Rejection::new(Reason::Fenced, "a newer leader was here"))
 }
 
 /// A leader whose barriers are at `seq` of every partition.
@@ -69,10 +69,10 @@ fn hear(
     leader: &mut Leader,
     partition: usize,
     seq: u64,
-    verdict: Verdict,
+    decision: Decision,
 ) -> Result<Heard, StandDown> {
     let partition = partitions()[partition];
-    leader.absorb(partition, &outcome(seq, verdict), &PinnedSet::new())
+    leader.absorb(partition, &outcome(seq, decision), &PinnedSet::new())
 }
 
 fn leading() -> Leader {
@@ -122,7 +122,7 @@ fn a_refused_barrier_is_followed_by_one_above_the_highest_epoch() {
 #[test]
 fn a_barrier_whose_place_another_entry_took_is_announced_again() {
     let mut leader = fencing(5);
-    let host_event = Verdict::Accepted(Box::default());
+    let host_event = Decision::Accepted(Box::default());
     hear(&mut leader, 0, 5, host_event).unwrap();
     hear(&mut leader, 1, 5, accepted(1)).unwrap();
     assert_eq!(leader.stage(), Stage::Unfenced);
@@ -209,8 +209,8 @@ fn a_refusal_of_its_own_action_for_another_reason_goes_on() {
         rollout_id: "stable@4f".parse().unwrap(),
     };
     leader.appended(partitions()[0], at(6), action);
-    let verdict = Verdict::Rejected(Rejection::new(Reason::Illegal, "not superseded"));
-    let heard = hear(&mut leader, 0, 6, verdict).unwrap();
+    let decision = Decision::Rejected(Rejection::new(Reason::Illegal, "not superseded"));
+    let heard = hear(&mut leader, 0, 6, decision).unwrap();
     assert!(heard.is_ours && !heard.opens);
     assert_eq!(leader.stage(), Stage::Leading);
 }
@@ -234,7 +234,7 @@ fn about_a_stranger(seq: u64) -> Outcome {
         effects: vec![effect],
         ..Accepted::default()
     };
-    outcome(seq, Verdict::Accepted(Box::new(accepted)))
+    outcome(seq, Decision::Accepted(Box::new(accepted)))
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! the one before it. So checkpoints follow the growth of the logs: as long as a log grows less than the
 //! state takes, reading the log costs less than writing the state.
 
-use nixfleet_core::partition::Frozen;
+use nixfleet_core::partition::FrozenState;
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::{CheckpointRef, Checkpoints, Timestamp};
 
@@ -48,14 +48,14 @@ pub struct LogsCreated {
 /// A state that is to become a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Unwritten {
-    state: Frozen,
+    state: FrozenState,
     cursor: Cursor,
     /// When the output stream was created.
     pub output_created: Timestamp,
 }
 
 impl Unwritten {
-    pub(crate) fn new(state: Frozen, cursor: Cursor, output_created: Timestamp) -> Self {
+    pub(crate) fn new(state: FrozenState, cursor: Cursor, output_created: Timestamp) -> Self {
         Self {
             state,
             cursor,

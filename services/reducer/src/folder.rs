@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nixfleet_bus::Landmark;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::{InputMark, Position, mutant};
+use nixfleet_proto::{InputMark, Position, mutation_testing};
 
 use crate::item::Item;
 use crate::writing::{FRAME_OVERHEAD_BYTES, Run};
@@ -76,7 +76,7 @@ impl Folder {
     pub fn landmark(&self) -> Landmark {
         let mut landmark = Landmark::default();
         if let Some(mark) = self.last_input
-            && !mutant::is("tail-loss-unseen")
+            && !mutation_testing::is_active("tail-loss-unseen")
         {
             landmark.note(mark.seq, self.last_input_id.as_deref());
         }
@@ -117,7 +117,7 @@ impl Folder {
             if run.items().is_multiple_of(AHEAD) {
                 let next = self.backlog.iter().take(AHEAD);
                 self.state
-                    .look_ahead(next.filter_map(|item| item.entry.as_ref()));
+                    .prefetch(next.filter_map(|item| item.entry.as_ref()));
             }
             let Some(item) = self.backlog.pop_front() else {
                 break;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_bus::{LastFrame, StreamIdentity};
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 use nixfleet_proto::snapshot::Cursor;
 
 /// Both logs of a partition as they are now.
@@ -160,7 +160,7 @@ impl Logs {
     /// The input log still has the message with this id at a sequence that was folded, unless it is
     /// so old that it was trimmed.
     fn check_message(&self, seq: u64, id: Option<&str>) -> Result<(), Mismatch> {
-        if mutant::is("tail-loss-unseen") {
+        if mutation_testing::is_active("tail-loss-unseen") {
             return Ok(());
         }
         if seq > self.input.last_seq {
@@ -210,7 +210,7 @@ mod tests {
             input: mark(input),
             input_msg_id: Some(format!("id-{input}")),
             epoch: 1,
-            ..Cursor::before_everything(created(1))
+            ..Cursor::empty(created(1))
         }
     }
 

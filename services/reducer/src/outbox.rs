@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nixfleet_bus::PublishError;
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 
 use crate::ended::Ended;
 use crate::writing::Folded;
@@ -93,7 +93,9 @@ impl Outbox {
         let mut frames = self.frames();
         let folded = frames.in_flight.take();
         match result {
-            Err(PublishError::Fenced { last, .. }) if mutant::is("reducer-drop-fence") => {
+            Err(PublishError::Fenced { last, .. })
+                if mutation_testing::is_active("reducer-drop-fence") =>
+            {
                 frames.out_seq = last;
                 let folded = folded.map(|folded| Folded::clone(&folded));
                 folded

@@ -5,7 +5,7 @@ use nixfleet_bus::{Landmark, LogFill, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::{
-    CheckpointRef, Checkpoints, InputMark, ManifestHash, OutputFrame, Position, mutant,
+    CheckpointRef, Checkpoints, InputMark, ManifestHash, OutputFrame, Position, mutation_testing,
 };
 
 use crate::checkpointing::{CheckpointLimits, Checkpointing, LogBytes, LogsCreated, Unwritten};
@@ -231,7 +231,7 @@ impl Owner {
 
     /// True when nothing is folded until [`Owner::look`] finds room in the output log.
     pub fn is_short_of_room(&self) -> bool {
-        self.room.is_short() && !mutant::is("owner-folds-into-full-log")
+        self.room.is_short() && !mutation_testing::is_active("owner-folds-into-full-log")
     }
 
     /// Whether the output log leaves its reserve free.
@@ -260,13 +260,14 @@ impl Owner {
         self.checkpointing.begin();
         let (input, input_msg_id) = self.covered.clone();
         let cursor = Cursor {
-            out_seq: self.outbox.last_seq() - u64::from(mutant::is("checkpoint-at-frame-before")),
+            out_seq: self.outbox.last_seq()
+                - u64::from(mutation_testing::is_active("checkpoint-at-frame-before")),
             input,
             input_msg_id,
             epoch: self.epoch,
             origin: self.origin,
             checkpoints: self.checkpointing.known().clone(),
-            ..Cursor::before_everything(self.logs.input)
+            ..Cursor::empty(self.logs.input)
         };
         let state = self.folder.state().freeze();
         Some(Unwritten::new(state, cursor, self.logs.output))

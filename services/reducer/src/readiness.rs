@@ -1,7 +1,7 @@
 //! Whether an owner may call itself ready: it must be able to append.
 
 use nixfleet_bus::{AGENTS_PERCENT, LogFill, PublishError};
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 
 use crate::ended::Ended;
 
@@ -21,7 +21,7 @@ impl Readiness {
     /// # Errors
     /// Says why nothing could be appended.
     pub fn check(&self) -> Result<(), String> {
-        if mutant::is("ready-without-append") {
+        if mutation_testing::is_active("ready-without-append") {
             return Ok(());
         }
         match (&self.blocked, &self.short) {

@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 
 use nixfleet_core::partition::PartitionState;
-use nixfleet_core::recovery::{reply, synthesise};
+use nixfleet_core::recovery::{derive_entries, reply};
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
-use nixfleet_proto::{Entry, Position, mutant};
+use nixfleet_proto::{Entry, Position, mutation_testing};
 
 /// A heartbeat that waits, with whoever is to be answered.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl<W> Recovery<W> {
         heartbeat: OwnerHeartbeat,
         waiter: W,
     ) -> Asked<W> {
-        if synthesise(state, &heartbeat).is_empty() {
+        if derive_entries(state, &heartbeat).is_empty() {
             return Asked::Answer(reply(state, &heartbeat), waiter);
         }
         if self.asking.len() >= self.waiting_max {
@@ -145,7 +145,7 @@ impl<W> Recovery<W> {
         let mut answers = Vec::new();
         match std::mem::replace(&mut self.round, Round::Idle) {
             Round::CatchingUp(waiting, tail)
-                if next.seq > tail || mutant::is("recovery-no-look") =>
+                if next.seq > tail || mutation_testing::is_active("recovery-no-look") =>
             {
                 self.append(state, waiting, &mut answers);
             }
@@ -172,14 +172,14 @@ impl<W> Recovery<W> {
         let mut proven = Vec::new();
         let mut seen = BTreeSet::new();
         for waiting in waiting {
-            let missed = synthesise(state, &waiting.heartbeat);
+            let missed = derive_entries(state, &waiting.heartbeat);
             if missed.is_empty() {
                 answers.push(waiting.answer(state));
                 continue;
             }
             // Two heartbeats of one host prove the same; one of them is enough.
             let is_first = seen.insert(waiting.heartbeat.request.hostname.clone());
-            if is_first || mutant::is("recovery-twice") {
+            if is_first || mutation_testing::is_active("recovery-twice") {
                 let received_at = waiting.heartbeat.received_at;
                 entries.extend(missed.into_iter().map(|body| Entry::new(received_at, body)));
             }

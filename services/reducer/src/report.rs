@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, EntryBody, HostEventBody, Outcome, Position, Reason, Verdict};
+use nixfleet_proto::{Decision, Entry, EntryBody, HostEventBody, Outcome, Position, Reason};
 use nixfleet_reducer::Ended;
 
 /// Name of the service on the bus and in metrics.
@@ -31,9 +31,9 @@ impl Told {
             ..Self::default()
         };
         for outcome in outcomes {
-            let of = (outcome.verdict.name(), outcome.subject.entry.clone());
+            let of = (outcome.decision.name(), outcome.subject.entry.clone());
             *told.counts.entry(of).or_default() += 1;
-            if matches!(outcome.verdict, Verdict::Rejected(_)) {
+            if matches!(outcome.decision, Decision::Rejected(_)) {
                 told.rejected.push(outcome);
             }
         }
@@ -45,16 +45,16 @@ impl Told {
 pub fn published(told: &Told, took: Duration) {
     histogram!("nixfleet_turn_seconds", "service" => SERVICE).record(took);
     histogram!("nixfleet_turn_entries", "service" => SERVICE).record(told.entries as f64);
-    for ((verdict, entry), count) in &told.counts {
+    for ((decision, entry), count) in &told.counts {
         let entry = entry.clone().into_owned();
-        counter!("nixfleet_outcomes_total", "verdict" => *verdict, "entry" => entry)
+        counter!("nixfleet_outcomes_total", "verdict" => *decision, "entry" => entry)
             .increment(*count);
     }
     told.rejected.iter().for_each(rejected);
 }
 
 fn rejected(outcome: &Outcome) {
-    let Verdict::Rejected(rejection) = &outcome.verdict else {
+    let Decision::Rejected(rejection) = &outcome.decision else {
         return;
     };
     counter!("nixfleet_rejections_total", "reason" => rejection.reason.name()).increment(1);

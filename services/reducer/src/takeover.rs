@@ -15,7 +15,7 @@ use nixfleet_bus::LastFrame;
 use nixfleet_checkpoint::Checkpoint;
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Cursor, Origin};
-use nixfleet_proto::{Checkpoints, InputMark, Position, mutant};
+use nixfleet_proto::{Checkpoints, InputMark, Position, mutation_testing};
 
 use crate::checkpointing::LogsCreated;
 use crate::ended::Ended;
@@ -287,7 +287,7 @@ impl Outset {
             self.candidates.none_needed(logs)?;
         }
         let barrier = Box::new(self.barrier(logs)?);
-        if mutant::is("takeover-skip-barrier") {
+        if mutation_testing::is_active("takeover-skip-barrier") {
             let seq = barrier.expected;
             return Ok(Stage::Snapshot(Box::new(Barrier { seq, ..*barrier })));
         }

@@ -6,7 +6,7 @@ mod outcomes;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nixfleet_proto::{InputMark, Outcome, OutputFrame, Position, mutant};
+use nixfleet_proto::{InputMark, Outcome, OutputFrame, Position, mutation_testing};
 
 use crate::item::Item;
 
@@ -139,7 +139,7 @@ impl Run {
         rest.head.state_hash = self.head.state_hash.take();
         rest.head.announced_at = self.head.announced_at;
         rest.add(item, Some(outcome));
-        if mutant::is("owner-drop-at-split") {
+        if mutation_testing::is_active("owner-drop-at-split") {
             return vec![self.folded()];
         }
         vec![self.folded(), rest.folded()]
@@ -169,7 +169,7 @@ impl Run {
 mod tests {
     use nixfleet_proto::host::NewHost;
     use nixfleet_proto::outcome::{Accepted, OutcomeSubject};
-    use nixfleet_proto::{HostRecord, Minutes, Timestamp, Verdict};
+    use nixfleet_proto::{Decision, HostRecord, Minutes, Timestamp};
 
     use super::*;
 
@@ -210,16 +210,16 @@ mod tests {
                 hostname: None,
             },
             traceparent: None,
-            verdict: Verdict::Accepted(Box::new(accepted)),
+            decision: Decision::Accepted(Box::new(accepted)),
         }
     }
 
     #[test]
     fn an_outcome_that_names_a_host_twice_keeps_both_records() {
         let mut outcome = changed(1, 10);
-        let record = outcome.verdict.host_records()[0].clone();
+        let record = outcome.decision.host_records()[0].clone();
         outcome
-            .verdict
+            .decision
             .replace_host_records(vec![record.clone(), record]);
         let mut run = Run::new(3, 100_000, 0);
         run.add(item(1), Some(outcome.clone()));
@@ -241,11 +241,11 @@ mod tests {
         };
         assert_eq!(folded.payload, serde_json::to_vec(&folded.frame).unwrap());
         let (last, before) = folded.frame.outcomes.split_last().unwrap();
-        assert_eq!(last.verdict.host_records().len(), 1);
+        assert_eq!(last.decision.host_records().len(), 1);
         assert!(
             before
                 .iter()
-                .all(|outcome| outcome.verdict.host_records().is_empty())
+                .all(|outcome| outcome.decision.host_records().is_empty())
         );
     }
 }

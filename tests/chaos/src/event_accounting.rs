@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_proto::{EntryBody, Hostname, Outcome, Position, Producer, RolloutId, Verdict};
+use nixfleet_proto::{Decision, EntryBody, Hostname, Outcome, Position, Producer, RolloutId};
 use nixfleet_swarm::state::SwarmState;
 
 use crate::partition_logs::PartitionLogs;
@@ -103,8 +103,8 @@ fn outcomes_by_event(logs: &[PartitionLogs]) -> BTreeMap<EventId, EventOutcomes>
 }
 
 fn is_accepted(outcome: &Outcome) -> bool {
-    match outcome.verdict {
-        Verdict::Accepted(_) => true,
-        Verdict::Rejected(_) => false,
+    match outcome.decision {
+        Decision::Accepted(_) => true,
+        Decision::Rejected(_) => false,
     }
 }

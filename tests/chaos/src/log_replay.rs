@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use nixfleet_bus::{Bus, ManifestStore};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::left::leave;
+use nixfleet_proto::record_deduplication::drop_repeated_records;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{EntryBody, ManifestHash, Outcome, PlanAction, Position};
 use nixfleet_store::{DatabaseConfig, Store};
-use nixfleet_trust::Unpinned;
+use nixfleet_trust::UnpinnedManifest;
 
 use crate::partition_logs::PartitionLogs;
 
@@ -59,7 +59,7 @@ async fn pin(store: &ManifestStore, pinned: &mut PinnedSet, hash: &ManifestHash)
         return Ok(());
     }
     let manifest = bytes(store, hash).await?;
-    let unpinned = Unpinned::read(&manifest, hash)?;
+    let unpinned = UnpinnedManifest::read(&manifest, hash)?;
     let fleet = bytes(store, unpinned.fleet_hash()).await?;
     pinned.insert(hash.clone(), unpinned.pin(&fleet)?);
     Ok(())
@@ -88,7 +88,7 @@ pub fn against_output(log: &PartitionLogs, replayed: &Replayed) -> Vec<String> {
         epoch = epoch.max(output.frame.epoch);
         let published = &output.frame.outcomes;
         let mut folded: Vec<Outcome> = wanted.by_ref().take(published.len()).cloned().collect();
-        leave(&mut folded);
+        drop_repeated_records(&mut folded);
         for outcome in published.iter().skip(folded.len()) {
             let position = outcome.position;
             faults.push(format!(

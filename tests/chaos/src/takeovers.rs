@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nixfleet_harness::Service;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{EntryBody, PlanAction, Position, Timestamp, Verdict};
+use nixfleet_proto::{Decision, EntryBody, PlanAction, Position, Timestamp};
 
 use crate::fault_injection::{InterruptedProcess, Interruption};
 use crate::partition_logs::{Input, Output, PartitionLogs};
@@ -135,7 +135,7 @@ fn barriers(logs: &[PartitionLogs]) -> Vec<Barrier> {
                 let Some(writer) = appended.get(&outcome.position) else {
                     continue;
                 };
-                if matches!(outcome.verdict, Verdict::Accepted(_)) {
+                if matches!(outcome.decision, Decision::Accepted(_)) {
                     barriers.push(Barrier {
                         partition: log.partition,
                         at: output.at,

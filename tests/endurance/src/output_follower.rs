@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use nixfleet_bus::{Bus, decode_output};
 use nixfleet_harness::synthetic_release::host_number;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Outcome, Producer, RolloutId, RolloutState, Verdict};
+use nixfleet_proto::{Decision, Outcome, Producer, RolloutId, RolloutState};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -163,10 +163,10 @@ impl OutcomeCounts {
                 continue;
             }
             self.events += 1;
-            match &outcome.verdict {
-                Verdict::Accepted(_) => self.accepted += 1,
-                Verdict::Rejected(_) => {
-                    let reason = outcome.verdict.name().to_owned();
+            match &outcome.decision {
+                Decision::Accepted(_) => self.accepted += 1,
+                Decision::Rejected(_) => {
+                    let reason = outcome.decision.name().to_owned();
                     *self.rejected.entry(reason).or_default() += 1;
                 }
             }
@@ -178,7 +178,7 @@ impl OutcomeCounts {
 fn read(outcomes: &[Outcome]) -> Result<Vec<OutputEvent>> {
     let mut output_event = Vec::new();
     for outcome in outcomes {
-        let Verdict::Accepted(accepted) = &outcome.verdict else {
+        let Decision::Accepted(accepted) = &outcome.decision else {
             continue;
         };
         let subject = &outcome.subject;

@@ -12,8 +12,8 @@ use nixfleet_proto::{
 };
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{
-    Algorithm, Findings, Freshness, ReleaseBundle, Signed, Stamp, TrustFile, admit, build_release,
-    canonicalize, check_fleet, verify, verify_release,
+    Algorithm, Findings, Freshness, ReleaseBundle, ReleaseStamp, Signed, TrustFile, admit,
+    build_release, canonicalize, check_fleet, verify, verify_release,
 };
 
 #[path = "../../../services/ingest/src/identity.rs"]
@@ -160,7 +160,7 @@ pub fn fleet(data: &[u8]) {
             let _judged = admit(&release, None, &|_| false);
         }
     }
-    let stamp = Stamp {
+    let stamp = ReleaseStamp {
         signed_at: now(),
         commit: Some("4f1c".to_owned()),
     };

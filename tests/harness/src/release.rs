@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use nixfleet_proto::Timestamp;
 use nixfleet_trust::bundle::{FLEET_FILE, SIGNATURE_SUFFIX, rollout_file};
 use nixfleet_trust::sign::SigningKey;
-use nixfleet_trust::{Algorithm, BuiltRelease, Signed, Stamp, TrustFile, build_release};
+use nixfleet_trust::{Algorithm, BuiltRelease, ReleaseStamp, Signed, TrustFile, build_release};
 use serde_json::Value;
 
 /// The secret of the development release key. It guards nothing: the trust file that believes it
@@ -51,7 +51,7 @@ impl Signer {
         commit: &str,
         signed_at: Timestamp,
     ) -> Result<BuiltRelease> {
-        let stamp = Stamp {
+        let stamp = ReleaseStamp {
             signed_at,
             commit: Some(commit.to_owned()),
         };
@@ -63,7 +63,7 @@ impl Signer {
     ///
     /// # Errors
     /// Every fault of the source.
-    pub fn release_of(&self, source: &[u8], stamp: &Stamp) -> Result<BuiltRelease> {
+    pub fn release_of(&self, source: &[u8], stamp: &ReleaseStamp) -> Result<BuiltRelease> {
         Ok(build_release(source, stamp, &self.key)?)
     }
 }

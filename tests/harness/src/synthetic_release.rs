@@ -9,7 +9,7 @@ use nixfleet_proto::fleet::{
     SCHEMA_VERSION, Selector,
 };
 use nixfleet_proto::{ChannelName, ClosureHash, Hostname, Minutes, OnHealthFailure, Timestamp};
-use nixfleet_trust::{BuiltRelease, Stamp};
+use nixfleet_trust::{BuiltRelease, ReleaseStamp};
 
 use crate::release::Signer;
 
@@ -78,7 +78,7 @@ pub struct Version<'a> {
 pub fn build(shape: &Shape, version: Version<'_>) -> Result<BuiltRelease> {
     // No channel is listed under `waves`, so they are resolved from the selectors.
     let source = serde_json::to_vec(&source(shape, version))?;
-    let stamp = Stamp {
+    let stamp = ReleaseStamp {
         signed_at: version.signed_at,
         commit: Some(version.commit.to_owned()),
     };

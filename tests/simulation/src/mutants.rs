@@ -3,7 +3,7 @@
 //! Built with feature `mutants` only. A fault is chosen for the whole process, so faults come one after
 //! the other.
 
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 
 use crate::campaign::{Campaign, Failure, Summary};
 use crate::scenario::Cut;
@@ -61,9 +61,9 @@ fn breaks(mutant: &str) -> &'static str {
 /// Runs seeds under each fault until one breaks an invariant, at most so many.
 pub fn hunt(only: Option<&str>, seeds: u64, jobs: usize, tell: impl Fn(&Verdict)) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
-    let chosen = mutant::NAMES.into_iter();
+    let chosen = mutation_testing::NAMES.into_iter();
     for name in chosen.filter(|name| only.is_none_or(|only| only == *name)) {
-        mutant::set(Some(name));
+        mutation_testing::activate(Some(name));
         let campaign = Campaign {
             first: 1,
             seeds,
@@ -72,7 +72,7 @@ pub fn hunt(only: Option<&str>, seeds: u64, jobs: usize, tell: impl Fn(&Verdict)
             failures_max: 1,
         };
         let summary: Summary = campaign.run(|_| ());
-        mutant::set(None);
+        mutation_testing::activate(None);
         let verdict = Verdict {
             mutant: name,
             breaks: breaks(name),
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn every_fault_is_described() {
-        for name in mutant::NAMES {
+        for name in mutation_testing::NAMES {
             assert_ne!(breaks(name), "not described", "{name}");
         }
     }

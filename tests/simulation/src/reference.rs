@@ -51,7 +51,7 @@ impl Reference {
         let folded = self.folded.get(&partition).into_iter();
         for (_, outcome) in folded.flat_map(|folded| folded.outcomes.range(..next)) {
             state
-                .absorb(outcome, &self.pinned)
+                .apply_outcome(outcome, &self.pinned)
                 .expect("an outcome applies to the state it was decided on");
         }
         state

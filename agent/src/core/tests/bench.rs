@@ -9,7 +9,7 @@ use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::{Dispatch, HeartbeatReply, HostSnapshot};
 use nixfleet_proto::{Minutes, ProbeMode, ProbeStatus, RolloutId, Timestamp};
 use nixfleet_trust::sign::SigningKey;
-use nixfleet_trust::{Algorithm, Stamp, TrustFile, build_release};
+use nixfleet_trust::{Algorithm, ReleaseStamp, TrustFile, build_release};
 
 use crate::core::{
     AgentConfig, AgentCore, Answer, Command, Input, Journal, Note, ProbeReading, SwitchOutcome,
@@ -59,7 +59,7 @@ pub fn release_for(host: &str, target_ref: &str, closure: &str, seconds: i64) ->
         "rolloutPolicies": { "p": { "strategy": "waves", "onHealthFailure": "rollback-and-halt",
                                     "waves": [ { "selector": { "all": true }, "soakMinutes": 1 } ] } },
     });
-    let stamp = Stamp {
+    let stamp = ReleaseStamp {
         signed_at: at(seconds),
         commit: Some(target_ref.to_owned()),
     };

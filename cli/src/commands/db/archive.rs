@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use nixfleet_proto::{InputMark, OutputFrame, Position, Timestamp};
-use nixfleet_replay::archived::{input_items, output_frame};
-use nixfleet_replay::{Archived, InputItem};
+use nixfleet_replay::archive_rows::{input_items, output_frame};
+use nixfleet_replay::{ArchiveRow, InputItem};
 use nixfleet_store::{ArchivedMessage, ArchivedStream, Audit, MessageReader};
 
 use super::connection::Database;
@@ -203,11 +203,11 @@ fn read(message: &ArchivedMessage) -> Result<OutputFrame, Failure> {
     output_frame(message.sequence, &rows(message)).map_err(damaged)
 }
 
-fn rows(message: &ArchivedMessage) -> Vec<Archived<'_>> {
+fn rows(message: &ArchivedMessage) -> Vec<ArchiveRow<'_>> {
     message
         .rows
         .iter()
-        .map(|row| Archived {
+        .map(|row| ArchiveRow {
             index: row.index,
             kind: &row.kind,
             payload: &row.payload,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use nixfleet_proto::{CheckpointRef, ManifestHash, PinnedManifest, PinnedSet};
 use nixfleet_store::Store;
-use nixfleet_trust::{Unpinned, canonical_hash};
+use nixfleet_trust::{UnpinnedManifest, canonical_hash};
 
 use super::connection::Database;
 use crate::failure::{Classify, Failure};
@@ -48,7 +48,7 @@ impl<'a> Artifacts<'a> {
         let Some(manifest) = self.bytes(hash).await? else {
             return Ok(None);
         };
-        let Ok(unpinned) = Unpinned::read(&manifest, hash) else {
+        let Ok(unpinned) = UnpinnedManifest::read(&manifest, hash) else {
             return Ok(None);
         };
         let Some(fleet) = self.bytes(unpinned.fleet_hash()).await? else {

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use nixfleet_checkpoint::Checkpoint;
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{CheckpointRef, OutputFrame};
-use nixfleet_replay::{InputItem, Replay, Unreadable};
+use nixfleet_replay::{InputItem, Replay, ReplayError};
 use nixfleet_store::{ArchivedStream, Audit};
 
 use super::archive::{Frames, Inputs};
@@ -65,7 +65,7 @@ impl<'a> Source<'a> {
             };
             match self.follow(replay, partition, &output, (from, to)).await? {
                 // The tables were lost once and built again from later frames only.
-                Err(Unreadable::KnowsMore(fault)) if fault.owner > from => from = fault.owner,
+                Err(ReplayError::OriginConflict(fault)) if fault.owner > from => from = fault.owner,
                 followed => break followed,
             }
         };
@@ -114,7 +114,7 @@ impl<'a> Source<'a> {
         partition: Partition,
         output: &ArchivedStream,
         (from, to): (u64, u64),
-    ) -> Result<Result<Option<DateTime<Utc>>, Unreadable>, Failure> {
+    ) -> Result<Result<Option<DateTime<Utc>>, ReplayError>, Failure> {
         let input = self.archived_input(partition).await?;
         let mut inputs = Inputs::open(self.audit, input.as_ref()).await?;
         let mut frames = Frames::open(self.audit, output, (from, to)).await?;

@@ -9,7 +9,7 @@ use clap::Args;
 use nixfleet_proto::RolloutId;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{MAX_PARTITIONS, Names, Partition};
-use nixfleet_replay::{Comparison, Difference, Replay, Row, tables};
+use nixfleet_replay::{Comparison, Difference, Replay, Row, expected_rows};
 use nixfleet_store::{Audit, AuditScope, Store, TableRow};
 use tokio::time::Instant;
 
@@ -203,19 +203,19 @@ impl<'a> Verification<'a> {
         let number = partition.number();
         let known = |row: &Row| is_known(replay, row);
         if replay.coverage().is_whole {
-            let cursor = tables::cursor(replay, number);
+            let cursor = expected_rows::cursor(replay, number);
             self.table(AuditScope::Cursor(partition), cursor, summary, known)
                 .await?;
         }
         let found = self
             .table(
                 AuditScope::Rollouts(partition),
-                tables::rollouts(replay),
+                expected_rows::rollouts(replay),
                 summary,
                 known,
             )
             .await?;
-        let quarantined = tables::quarantines(replay);
+        let quarantined = expected_rows::quarantines(replay);
         let covered = |row: &Row| is_covered(replay, row);
         self.table(
             AuditScope::Quarantines(partition),
@@ -243,16 +243,16 @@ impl<'a> Verification<'a> {
         summary: &mut PartitionReport,
     ) -> Result<(), Failure> {
         let known = |row: &Row| is_known(replay, row);
-        let hosts = tables::hosts(replay, id);
+        let hosts = expected_rows::hosts(replay, id);
         self.table(AuditScope::Hosts(id), hosts, summary, known)
             .await?;
-        let failures = tables::probe_failures(replay, id);
+        let failures = expected_rows::probe_failures(replay, id);
         self.table(AuditScope::ProbeFailures(id), failures, summary, known)
             .await?;
-        let dispatches = tables::dispatches(replay, id);
+        let dispatches = expected_rows::dispatches(replay, id);
         self.table(AuditScope::Dispatches(id), dispatches, summary, known)
             .await?;
-        let blocks = tables::blocks(replay, id).into_iter();
+        let blocks = expected_rows::blocks(replay, id).into_iter();
         self.table(AuditScope::Blocks(id), blocks, summary, known)
             .await?;
         Ok(())
@@ -304,7 +304,7 @@ impl<'a> Verification<'a> {
             .iter()
             .map(|p| p.rows + p.uncovered)
             .sum();
-        let there: u64 = tables::TABLES
+        let there: u64 = expected_rows::TABLES
             .iter()
             .filter_map(|table| self.report.rows.get(*table))
             .sum();

@@ -9,7 +9,7 @@ mod answers;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 
 use super::Timing;
 
@@ -123,7 +123,9 @@ impl Holding {
     /// True while the key is ours: strictly before the time to stop.
     pub(super) fn is_held(&self, now: Duration) -> bool {
         match &self.state {
-            State::Held(term) => now < term.valid_until || mutant::is("lease-never-expires"),
+            State::Held(term) => {
+                now < term.valid_until || mutation_testing::is_active("lease-never-expires")
+            }
             State::Away | State::Taking { .. } | State::Leaving { .. } => false,
         }
     }
@@ -206,7 +208,10 @@ impl Holding {
     pub(super) fn step(&mut self, now: Duration, ticket: u64, count: u64) -> Option<Step> {
         match self.state {
             State::Away => return None,
-            State::Held(term) if now >= term.valid_until && !mutant::is("lease-never-expires") => {
+            State::Held(term)
+                if now >= term.valid_until
+                    && !mutation_testing::is_active("lease-never-expires") =>
+            {
                 return Some(self.lose(Loss::Late));
             }
             State::Leaving {

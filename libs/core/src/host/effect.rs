@@ -96,7 +96,7 @@ impl ControlEffect {
 /// Failures, quarantine, transition.
 pub(super) fn control(record: &HostRecord, transition: &Transition) -> Vec<ControlEffect> {
     let caused = match &transition.cause {
-        Cause::ProbeJudged {
+        Cause::ProbeResult {
             probe_name,
             failures,
             ..
@@ -149,7 +149,7 @@ pub(super) fn agent(
             )
         }
         Cause::RolledBack | Cause::ProbeSeen { .. } => (None, None),
-        Cause::ProbeJudged { .. } | Cause::Plain => (None, None),
+        Cause::ProbeResult { .. } | Cause::Plain => (None, None),
     };
     first
         .into_iter()
@@ -161,7 +161,7 @@ pub(super) fn agent(
 
 fn is_durable(cause: &Cause) -> bool {
     match cause {
-        Cause::ProbeSeen { durable } | Cause::ProbeJudged { durable, .. } => *durable,
+        Cause::ProbeSeen { durable } | Cause::ProbeResult { durable, .. } => *durable,
         Cause::Acknowledged | Cause::Completed | Cause::Failed { .. } => true,
         Cause::RolledBack | Cause::Plain => true,
     }

@@ -34,7 +34,7 @@ pub(super) enum Cause {
     ProbeSeen {
         durable: bool,
     },
-    ProbeJudged {
+    ProbeResult {
         probe_name: ProbeName,
         failures: Vec<FailedControl>,
         durable: bool,

@@ -4,9 +4,9 @@
 
 use nixfleet_proto::{EntryBody, Timestamp};
 
-use super::decision::{Decision, find_host};
+use super::decision::{Decided, find_host};
 use super::host_step::{recovery_candidate, step_host};
-use super::{PartitionState, PinnedSet, operator, plan};
+use super::{PartitionState, PinnedSet, operator_command, plan_action};
 use crate::host::HostInput;
 
 /// Decides one entry at fold time `at`, changing nothing.
@@ -15,7 +15,7 @@ pub(super) fn decide(
     at: Timestamp,
     body: &EntryBody,
     pinned: &PinnedSet,
-) -> Decision {
+) -> Decided {
     match body {
         EntryBody::HostEvent {
             rollout_id,
@@ -35,7 +35,9 @@ pub(super) fn decide(
             let target = find_host(state, rollout_id, hostname)?;
             recovery_candidate(target, current_closure)
         }
-        EntryBody::Plan { epoch, action } => plan::decide(state, at, (*epoch, action), pinned),
-        EntryBody::Operator { command } => operator::decide(state, at, command),
+        EntryBody::Plan { epoch, action } => {
+            plan_action::decide(state, at, (*epoch, action), pinned)
+        }
+        EntryBody::Operator { command } => operator_command::decide(state, at, command),
     }
 }

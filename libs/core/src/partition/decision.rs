@@ -5,7 +5,7 @@ use nixfleet_proto::{Accepted, Effect, Hostname, Reason, Rejection, RolloutId};
 use super::{HostEntry, PartitionState, Rollout};
 use crate::host::ControlEffect;
 
-pub(super) type Decision = Result<Accepted, Rejection>;
+pub(super) type Decided = Result<Accepted, Rejection>;
 
 /// The effects of a step with the host they are about.
 pub(super) fn about(host: &HostEntry, effects: Vec<ControlEffect>) -> Vec<Effect> {

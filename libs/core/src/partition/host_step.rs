@@ -6,8 +6,8 @@ use nixfleet_proto::{
     Accepted, ClosureHash, Effect, HostState, Rejection, RolloutState, Timestamp,
 };
 
-use super::decision::{Decision, about, invariant};
-use super::draft::Draft;
+use super::decision::{Decided, about, invariant};
+use super::rollout_update::RolloutUpdate;
 use super::{HostEntry, Rollout};
 use crate::host::{self, HostInput, StepCtx};
 
@@ -16,14 +16,14 @@ pub(super) fn step_host(
     (rollout, host): (&Rollout, &HostEntry),
     input: &HostInput<'_>,
     at: Timestamp,
-) -> Decision {
+) -> Decided {
     let ctx = StepCtx {
         on_health_failure: rollout.pinned.on_health_failure,
         rollout_state: rollout.record.state,
         received_at: at,
     };
     let mut step = host::step(&host.record, input, &ctx)?;
-    rollout.topologies.share(&mut step.next);
+    rollout.probe_lists.intern_probes(&mut step.next);
     if step.next.state == host.record.state {
         // Most entries: nothing that the rollout looks at has changed.
         return Ok(Accepted {
@@ -32,17 +32,17 @@ pub(super) fn step_host(
             ..Accepted::default()
         });
     }
-    let mut draft = Draft::of(rollout, at);
-    draft.host(host, step)?;
-    draft.settle()?;
-    Ok(draft.finish())
+    let mut update = RolloutUpdate::of(rollout, at);
+    update.apply_host_step(host, step)?;
+    update.advance_or_finish()?;
+    Ok(update.finish())
 }
 
 /// A Pending host was seen running its target; seen elsewhere again, it is no candidate any more.
 pub(super) fn recovery_candidate(
     (rollout, host): (&Rollout, &HostEntry),
     current_closure: &ClosureHash,
-) -> Decision {
+) -> Decided {
     let state = rollout.record.state;
     if matches!(state, RolloutState::Superseded | RolloutState::Pruned) {
         let rollout = format!("a rollout in {}", state.name());

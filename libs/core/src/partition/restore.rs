@@ -6,9 +6,9 @@ use std::sync::Arc;
 use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, RolloutRow};
 use nixfleet_proto::{Hostname, ManifestHash, RolloutId};
 
-use super::share::Topologies;
-use super::tally::Tally;
-use super::{Held, HostEntry, Hosts, PartitionState, PinnedSet, Rollout};
+use super::host_counters::HostCounters;
+use super::interning::ProbeListPool;
+use super::{GateHolds, HostEntry, HostTable, PartitionState, PinnedSet, Rollout};
 use crate::host::Fault;
 use crate::{host, rollout};
 
@@ -88,14 +88,14 @@ impl PartitionState {
         }
         for row in snapshot.blocks {
             let rollout = rollout_mut(&mut state, &row.rollout_id)?;
-            let held = Held {
+            let held = GateHolds {
                 holds: row.holds,
                 cause: row.cause,
             };
             rollout.blocks.insert((row.wave, row.gate), Arc::new(held));
         }
         for rollout in state.rollouts.values_mut() {
-            rollout.tally = Tally::of(&rollout.hosts, &rollout.record.waived_hosts);
+            rollout.counters = HostCounters::of(&rollout.hosts, &rollout.record.waived_hosts);
         }
         Ok(state)
     }
@@ -125,10 +125,10 @@ fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, Resto
         manifest_hash,
         pinned,
         position,
-        hosts: Hosts::default(),
+        hosts: HostTable::default(),
         blocks: BTreeMap::new(),
-        topologies: Topologies::default(),
-        tally: Tally::default(),
+        probe_lists: ProbeListPool::default(),
+        counters: HostCounters::default(),
     })
 }
 
@@ -155,7 +155,7 @@ fn restore_hosts(state: &mut PartitionState, rows: Vec<HostRow>) -> Result<(), R
 fn join_hosts(
     rollout: &mut Rollout,
     mut rows: BTreeMap<Hostname, HostRow>,
-) -> Result<Hosts, RestoreError> {
+) -> Result<HostTable, RestoreError> {
     let rollout_id = &rollout.record.rollout_id;
     let mut hosts = Vec::with_capacity(rows.len());
     for host in &rollout.pinned.host_set {
@@ -175,7 +175,7 @@ fn join_hosts(
         if record.target_closure == host.target_closure {
             record.target_closure = host.target_closure.clone();
         }
-        rollout.topologies.settle(&mut record);
+        rollout.probe_lists.intern(&mut record);
         let mut entry = HostEntry {
             record: Arc::new(record),
             wave: host.wave_index,

@@ -8,8 +8,8 @@ use nixfleet_proto::{
     Gate, Hold, HostState, Hostname, ManifestHash, Pinned, Position, RolloutRecord,
 };
 
-use super::share::Topologies;
-use super::{Hosts, Tally};
+use super::interning::ProbeListPool;
+use super::{HostCounters, HostTable};
 use crate::rollout::is_halt;
 
 /// One rollout with its hosts.
@@ -24,17 +24,17 @@ pub struct Rollout {
     /// The entry that last changed the record.
     pub position: Position,
     /// The hosts.
-    pub hosts: Hosts,
+    pub hosts: HostTable,
     /// Current holds by wave and gate; a gate that holds nobody is absent.
-    pub blocks: BTreeMap<(u32, Gate), Arc<Held>>,
+    pub blocks: BTreeMap<(u32, Gate), Arc<GateHolds>>,
     /// Counters over `hosts`, derived.
-    pub tally: Tally,
-    pub(super) topologies: Topologies,
+    pub counters: HostCounters,
+    pub(super) probe_lists: ProbeListPool,
 }
 
 /// The hosts that one gate holds in one wave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct GateHolds {
     /// Who is held and why.
     pub holds: Vec<Hold>,
     /// The entry that stated it.
@@ -64,18 +64,20 @@ impl Rollout {
 
     /// The first host, by name, that halts the rollout.
     pub fn first_halting(&self) -> Option<(&Hostname, HostState)> {
-        let hostname = self.tally.halting().first()?;
+        let hostname = self.counters.halting().first()?;
         let host = self.hosts.get(hostname)?;
         Some((hostname, host.record.state))
     }
 
     /// True when every host of the current wave is done.
     pub fn is_current_wave_done(&self) -> bool {
-        self.tally.progress().is_wave_done(self.record.current_wave)
+        self.counters
+            .progress()
+            .is_wave_done(self.record.current_wave)
     }
 
     /// The next wave after the current one that has hosts.
     pub fn next_wave(&self) -> Option<u32> {
-        self.tally.progress().next_wave(self.record.current_wave)
+        self.counters.progress().next_wave(self.record.current_wave)
     }
 }

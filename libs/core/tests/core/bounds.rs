@@ -1,10 +1,10 @@
 //! What one outcome may hold, and what a state that knows less makes of it.
 
-use nixfleet_core::partition::{AbsorbError, MAX_OUTCOME_BYTES, PartitionState, PinnedSet};
+use nixfleet_core::partition::{ApplyOutcomeError, MAX_OUTCOME_BYTES, PartitionState, PinnedSet};
 use nixfleet_proto::host::{ProbeDeclaration, ProbeMode};
 use nixfleet_proto::{
-    Effect, Entry, EntryBody, HostEventBody, HostState, Hostname, OnHealthFailure, OperatorCommand,
-    Outcome, PlanAction, Position, Reason, RolloutState, Verdict,
+    Decision, Effect, Entry, EntryBody, HostEventBody, HostState, Hostname, OnHealthFailure,
+    OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutState,
 };
 
 use crate::samples::{at, event, id, manifest_of, open, pinned, planned, set, told};
@@ -29,28 +29,28 @@ impl Log {
         log
     }
 
-    fn add(&mut self, entry: Entry) -> Verdict {
+    fn add(&mut self, entry: Entry) -> Decision {
         let seq = self.outcomes.len() as u64 + 1;
         let position = Position { seq, index: 0 };
         let mut json = b"before".to_vec();
         let outcome = self.state.apply(position, &entry, &self.pinned);
-        nixfleet_core::partition::write(&outcome, &mut json);
+        nixfleet_core::partition::write_outcome(&outcome, &mut json);
         let written = json.strip_prefix(b"before").unwrap();
         assert_eq!(written, serde_json::to_vec(&outcome).unwrap());
         assert!(written.len() < MAX_OUTCOME_BYTES);
         self.outcomes.push(outcome.clone());
-        outcome.verdict
+        outcome.decision
     }
 
-    fn tell(&mut self, seq: u64, body: HostEventBody) -> Verdict {
+    fn tell(&mut self, seq: u64, body: HostEventBody) -> Decision {
         self.add(told(1, "stable@4f", "a", event(seq, body)))
     }
 }
 
-fn reason(verdict: &Verdict) -> Option<Reason> {
-    match verdict {
-        Verdict::Accepted(_) => None,
-        Verdict::Rejected(rejection) => Some(rejection.reason),
+fn reason(decision: &Decision) -> Option<Reason> {
+    match decision {
+        Decision::Accepted(_) => None,
+        Decision::Rejected(rejection) => Some(rejection.reason),
     }
 }
 
@@ -71,8 +71,8 @@ fn a_rollout_is_opened_with_its_own_manifest_only() {
     if let PlanAction::OpenRollout { manifest_hash, .. } = &mut foreign {
         *manifest_hash = manifest_of("edge@4f", "m1");
     }
-    let verdict = log.add(planned(1, 1, foreign));
-    assert_eq!(reason(&verdict), Some(Reason::Invariant));
+    let decision = log.add(planned(1, 1, foreign));
+    assert_eq!(reason(&decision), Some(Reason::Invariant));
     assert_eq!(
         reason(&log.add(planned(1, 1, open("stable@5b", "m1")))),
         None
@@ -95,8 +95,8 @@ fn the_names_of_excused_hosts_are_bounded_over_all_clearances() {
 fn a_reason_has_the_length_of_a_text() {
     let mut log = Log::of(&["a"]);
     let long = "x".repeat(OperatorCommand::TEXT_BYTES_MAX + 1);
-    let verdict = log.add(clearance(&long, &[]));
-    assert_eq!(reason(&verdict), Some(Reason::Invariant));
+    let decision = log.add(clearance(&long, &[]));
+    assert_eq!(reason(&decision), Some(Reason::Invariant));
     assert_eq!(reason(&log.add(clearance(&long[1..], &[]))), None);
 }
 
@@ -131,8 +131,8 @@ fn what_no_frame_can_hold_is_a_rejection_and_changes_nothing() {
         }
     };
     let before = log.state.rollouts().clone();
-    let verdict = log.tell(3, declared(1_000));
-    assert_eq!(reason(&verdict), Some(Reason::Invariant));
+    let decision = log.tell(3, declared(1_000));
+    assert_eq!(reason(&decision), Some(Reason::Invariant));
     assert_eq!(*log.state.rollouts(), before);
     assert_eq!(reason(&log.tell(3, declared(100))), None);
 }
@@ -161,7 +161,7 @@ fn a_state_that_knows_less_takes_everything_but_what_it_does_not_know() {
     log.tell(3, rolled_back);
     let quarantined = |effect: &Effect| matches!(effect, Effect::InsertQuarantine { .. });
     let last = log.outcomes.last().unwrap();
-    assert!(matches!(&last.verdict, Verdict::Accepted(a) if a.effects.iter().any(quarantined)));
+    assert!(matches!(&last.decision, Decision::Accepted(a) if a.effects.iter().any(quarantined)));
     log.add(planned(3, 1, open("stable@5b", "m1")));
     assert_eq!(
         log.state.rollouts()[&id("stable@4f")].record.state,
@@ -170,7 +170,8 @@ fn a_state_that_knows_less_takes_everything_but_what_it_does_not_know() {
 
     let mut late = PartitionState::new();
     for outcome in &log.outcomes[2..] {
-        late.absorb_known(outcome, &log.pinned).unwrap();
+        late.apply_outcome_skipping_unknown(outcome, &log.pinned)
+            .unwrap();
     }
     assert_eq!(late.quarantines(), log.state.quarantines());
     let newer = id("stable@5b");
@@ -178,11 +179,14 @@ fn a_state_that_knows_less_takes_everything_but_what_it_does_not_know() {
     assert_eq!(late.rollouts()[&newer], log.state.rollouts()[&newer]);
 
     let mut strict = PartitionState::new();
-    let refused = strict.absorb(&log.outcomes[2], &log.pinned);
-    assert_eq!(refused, Err(AbsorbError::UnknownRollout(id("stable@4f"))));
+    let refused = strict.apply_outcome(&log.outcomes[2], &log.pinned);
+    assert_eq!(
+        refused,
+        Err(ApplyOutcomeError::UnknownRollout(id("stable@4f")))
+    );
     let stranger = {
         let mut outcome = log.outcomes[2].clone();
-        if let Verdict::Accepted(accepted) = &mut outcome.verdict {
+        if let Decision::Accepted(accepted) = &mut outcome.decision {
             let host = std::sync::Arc::make_mut(&mut accepted.hosts[0]);
             host.rollout_id = newer.clone();
             host.hostname = Hostname::from("nobody");
@@ -191,7 +195,8 @@ fn a_state_that_knows_less_takes_everything_but_what_it_does_not_know() {
         outcome
     };
     assert!(
-        late.absorb_known(&stranger, &log.pinned).is_err(),
+        late.apply_outcome_skipping_unknown(&stranger, &log.pinned)
+            .is_err(),
         "a rollout that is known has all its hosts"
     );
 }

@@ -7,9 +7,9 @@ use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{
-    Accepted, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, Hostname, OnHealthFailure,
-    OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus, Reason, RolloutEvent,
-    RolloutState, Verdict,
+    Accepted, Decision, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, Hostname,
+    OnHealthFailure, OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus,
+    Reason, RolloutEvent, RolloutState,
 };
 
 use crate::samples::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
@@ -51,17 +51,17 @@ impl Fold {
     }
 
     fn accept(&mut self, entry: Entry) -> Accepted {
-        match self.apply(entry.clone()).verdict {
-            Verdict::Accepted(accepted) => *accepted,
-            Verdict::Rejected(rejection) => panic!("{entry:?}: {rejection}"),
+        match self.apply(entry.clone()).decision {
+            Decision::Accepted(accepted) => *accepted,
+            Decision::Rejected(rejection) => panic!("{entry:?}: {rejection}"),
         }
     }
 
     fn refuse(&mut self, entry: Entry) -> Reason {
         let before = self.state.clone();
-        let reason = match self.apply(entry.clone()).verdict {
-            Verdict::Accepted(_) => panic!("{entry:?} was accepted"),
-            Verdict::Rejected(rejection) => rejection.reason,
+        let reason = match self.apply(entry.clone()).decision {
+            Decision::Accepted(_) => panic!("{entry:?} was accepted"),
+            Decision::Rejected(rejection) => rejection.reason,
         };
         assert_eq!(self.state.rollouts(), before.rollouts());
         assert_eq!(self.state.quarantines(), before.quarantines());

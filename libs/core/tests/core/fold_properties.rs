@@ -4,8 +4,8 @@ use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_core::{host, rollout};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::{
-    Entry, EntryBody, Gate, Hold, HostEvent, HostState, OnHealthFailure, OperatorCommand, Outcome,
-    PlanAction, Position, Producer, RolloutState, Verdict,
+    Decision, Entry, EntryBody, Gate, Hold, HostEvent, HostState, OnHealthFailure, OperatorCommand,
+    Outcome, PlanAction, Position, Producer, RolloutState,
 };
 use proptest::prelude::*;
 
@@ -165,7 +165,7 @@ fn fold(log: &[Entry], pinned: &PinnedSet) -> (PartitionState, Vec<Outcome>) {
 
 /// The rows an applier would have written for a state.
 fn rows(state: &PartitionState) -> PartitionSnapshot {
-    state.freeze().rows(Cursor::before_everything(at(0)))
+    state.freeze().rows(Cursor::empty(at(0)))
 }
 
 fn check_invariants(state: &PartitionState) {
@@ -182,7 +182,7 @@ fn check_invariants(state: &PartitionState) {
             assert!(!hosts.any(|entry| entry.is_queued()));
         }
         let running = partition_rollout.record.state.is_running();
-        assert!(!(running && partition_rollout.tally.progress().is_complete()));
+        assert!(!(running && partition_rollout.counters.progress().is_complete()));
     }
     for channel in ["stable", "edge"] {
         let current = state.rollouts().values().filter(|rollout| {
@@ -208,7 +208,7 @@ proptest! {
             let text = serde_json::to_string(outcome).unwrap();
             let sent: Outcome = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(&sent, outcome);
-            follower.absorb(&sent, &pinned).unwrap();
+            follower.apply_outcome(&sent, &pinned).unwrap();
         }
         prop_assert_eq!(&follower, &state);
         prop_assert_eq!(follower.hash(), state.hash());
@@ -230,7 +230,7 @@ proptest! {
             let outcome = state.apply(Position { seq, index: 0 }, entry, &pinned);
             clock = clock.max(Some(entry.received_at));
             prop_assert_eq!(state.clock(), clock);
-            if matches!(outcome.verdict, Verdict::Rejected(_)) {
+            if matches!(outcome.decision, Decision::Rejected(_)) {
                 prop_assert_eq!(state.rollouts(), before.rollouts());
                 prop_assert_eq!(state.quarantines(), before.quarantines());
                 prop_assert_eq!(state.leader_epoch(), before.leader_epoch());

@@ -1,10 +1,10 @@
 //! What heartbeats prove, and what they are answered.
 
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_core::recovery::{reply, synthesise};
+use nixfleet_core::recovery::{derive_entries, reply};
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat};
 use nixfleet_proto::{
-    Entry, EntryBody, HostEventBody, HostState, OnHealthFailure, PlanAction, Position, Verdict,
+    Decision, Entry, EntryBody, HostEventBody, HostState, OnHealthFailure, PlanAction, Position,
 };
 
 use crate::samples::{at, event, id, open, pinned, planned, set, told};
@@ -43,7 +43,7 @@ impl Owner {
         };
         let outcome = self.state.apply(position, &entry, &self.pinned);
         assert!(
-            matches!(outcome.verdict, Verdict::Accepted(_)),
+            matches!(outcome.decision, Decision::Accepted(_)),
             "{outcome:?}"
         );
     }
@@ -51,12 +51,16 @@ impl Owner {
     /// Synthesises until nothing is left; returns the names of what was appended.
     fn recover(&mut self, closure: &str) -> Vec<String> {
         let heartbeat = heartbeat(Some(closure), None);
-        let bodies = synthesise(&self.state, &heartbeat);
+        let bodies = derive_entries(&self.state, &heartbeat);
         let names = bodies.iter().map(name).collect();
         for body in bodies {
             self.fold(Entry::new(at(50), body));
         }
-        assert_eq!(synthesise(&self.state, &heartbeat), [], "not idempotent");
+        assert_eq!(
+            derive_entries(&self.state, &heartbeat),
+            [],
+            "not idempotent"
+        );
         names
     }
 
@@ -210,7 +214,7 @@ fn a_heartbeat_from_before_proves_nothing_of_what_came_after_it() {
         let proven = |minutes| {
             let mut heartbeat = heartbeat(Some(closure), None);
             heartbeat.request.at = at(minutes);
-            synthesise(&owner.state, &heartbeat).len()
+            derive_entries(&owner.state, &heartbeat).len()
         };
         assert_eq!((proven(0), proven(1)), (0, 1), "{state:?}");
     }
@@ -229,13 +233,13 @@ fn a_candidate_that_leaves_its_target_is_none() {
 fn closed_and_foreign_records_prove_nothing() {
     let mut owner = Owner::of(HostState::Pending);
     owner.fold(planned(2, 1, open("stable@5b", "m1")));
-    let bodies = synthesise(&owner.state, &heartbeat(Some("target-a"), None));
+    let bodies = derive_entries(&owner.state, &heartbeat(Some("target-a"), None));
     let rollouts: Vec<_> = bodies.iter().map(EntryBody::rollout_id).collect();
     assert_eq!(rollouts, [Some(&id("stable@5b"))]);
-    assert_eq!(synthesise(&owner.state, &heartbeat(None, None)), []);
+    assert_eq!(derive_entries(&owner.state, &heartbeat(None, None)), []);
     let mut foreign = heartbeat(Some("target-a"), None);
     foreign.request.hostname = "nobody".into();
-    assert_eq!(synthesise(&owner.state, &foreign), []);
+    assert_eq!(derive_entries(&owner.state, &foreign), []);
 }
 
 #[test]

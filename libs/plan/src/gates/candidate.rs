@@ -18,19 +18,19 @@ pub struct Candidate<'a> {
     /// The wave that may be dispatched, advances of this run included.
     pub cursor: u32,
     /// What this run has dispatched so far.
-    pub ledger: &'a Ledger,
+    pub planned_dispatches: &'a PlannedDispatches,
     /// Time of the run.
     pub now: Timestamp,
 }
 
 /// Hosts that this run puts in flight, by budget list.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger {
+pub struct PlannedDispatches {
     dispatched: HostSet,
     added: BTreeMap<BudgetId, usize>,
 }
 
-impl Ledger {
+impl PlannedDispatches {
     /// Counts a dispatch; a host that is in flight already takes no new slot.
     pub fn dispatch(&mut self, view: &FleetView, hostname: &Hostname) {
         if view.is_in_flight(hostname) || !self.dispatched.insert(hostname.clone()) {

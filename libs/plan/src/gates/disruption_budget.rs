@@ -15,7 +15,8 @@ use crate::view::{FleetView, limit};
 pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
     let rollout = candidate.rollout;
     let hostname = candidate.hostname;
-    let counts_itself = || view.is_in_flight(hostname) || candidate.ledger.is_dispatched(hostname);
+    let counts_itself =
+        || view.is_in_flight(hostname) || candidate.planned_dispatches.is_dispatched(hostname);
     for place in rollout.budgets_of(candidate.host) {
         let budget = &rollout.pinned.disruption_budgets[*place];
         let Some(max) = limit(budget) else {
@@ -27,7 +28,7 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
                 "disruption-budget: unknown use, the rollout is closed",
             ));
         };
-        let all = view.budget_in_flight(id) + candidate.ledger.added(id);
+        let all = view.budget_in_flight(id) + candidate.planned_dispatches.added(id);
         if (all as u64) < max {
             continue;
         }

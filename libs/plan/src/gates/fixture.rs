@@ -18,7 +18,7 @@ use nixfleet_proto::{
 };
 use serde_json::{Value, json};
 
-use super::{Candidate, Ledger};
+use super::{Candidate, PlannedDispatches};
 use crate::release::{ChannelManifest, Release};
 use crate::view::{FleetView, PinnedSet};
 
@@ -258,7 +258,7 @@ impl Fixture {
             host: &rollout.hosts()[&hostname],
             rollout,
             cursor: rollout.cursor(),
-            ledger: &Ledger::default(),
+            planned_dispatches: &PlannedDispatches::default(),
             now: self.now,
         };
         super::check(gate, &view, &candidate).err()

@@ -1,6 +1,6 @@
 //! One broken host stops the whole rollout until an operator or a new release says otherwise.
 
-use nixfleet_proto::{Gate, mutant};
+use nixfleet_proto::{Gate, mutation_testing};
 
 use super::{Block, Candidate};
 use crate::view::FleetView;
@@ -13,7 +13,7 @@ use crate::view::FleetView;
 /// Source: docs/semantics.md, gate `halt`.
 pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
     let rollout = candidate.rollout;
-    if !rollout.is_halted() || mutant::is("halt-ignored") {
+    if !rollout.is_halted() || mutation_testing::is_active("halt-ignored") {
         return Ok(());
     }
     Err(match rollout.first_broken() {

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, BinaryHeap, btree_set};
 
 use nixfleet_proto::{Gate, Hostname, PlanAction};
 
-use super::run::{Admitted, Run};
+use super::plan_run::{Admitted, PlanRun};
 use crate::gates::{self, Block, Candidate};
-use crate::report::{BlockReport, HostReport};
+use crate::host_report::{BlockReport, HostReport};
 use crate::view::{HostView, RolloutView, WaveIndex};
 
 /// The held hosts of one wave.
@@ -16,18 +16,18 @@ pub(super) struct HeldWave<'a> {
     pub wave: u32,
     /// Pending hosts without a dispatch, after this run.
     pub members: usize,
-    pub held: Vec<Held<'a>>,
+    pub held: Vec<HeldHosts<'a>>,
     /// False when the run was full before every host was asked.
     pub is_complete: bool,
 }
 
 /// Hosts held for the same reasons.
-pub(super) struct Held<'a> {
-    hosts: HeldHosts<'a>,
+pub(super) struct HeldHosts<'a> {
+    hosts: HostSelection<'a>,
     pub blocks: Vec<Block>,
 }
 
-enum HeldHosts<'a> {
+enum HostSelection<'a> {
     One(&'a Hostname),
     /// The hosts of a group from `from` on.
     Rest {
@@ -37,24 +37,26 @@ enum HeldHosts<'a> {
     },
 }
 
-impl Held<'_> {
+impl HeldHosts<'_> {
     pub fn count(&self) -> usize {
         match &self.hosts {
-            HeldHosts::One(_) => 1,
-            HeldHosts::Rest { count, .. } => *count,
+            HostSelection::One(_) => 1,
+            HostSelection::Rest { count, .. } => *count,
         }
     }
 
     pub fn hostnames(&self) -> Box<dyn Iterator<Item = &Hostname> + '_> {
         match &self.hosts {
-            HeldHosts::One(hostname) => Box::new(std::iter::once(*hostname)),
-            HeldHosts::Rest { group, from, .. } => Box::new(group.range::<Hostname, _>(*from..)),
+            HostSelection::One(hostname) => Box::new(std::iter::once(*hostname)),
+            HostSelection::Rest { group, from, .. } => {
+                Box::new(group.range::<Hostname, _>(*from..))
+            }
         }
     }
 }
 
 /// Hosts of a wave in their order: a group of which one is asked for all, or hosts asked one by one.
-struct Queue<'a> {
+struct CandidateQueue<'a> {
     hosts: btree_set::Iter<'a, Hostname>,
     group: Option<&'a BTreeSet<Hostname>>,
     passed: usize,
@@ -77,7 +79,7 @@ pub(super) fn reports(waves: &[HeldWave<'_>]) -> Vec<HostReport> {
     reports
 }
 
-impl<'a> Run<'a> {
+impl<'a> PlanRun<'a> {
     /// Asks the gates for everything that waits, in the order of channel, wave and name.
     pub(super) fn plan_dispatches(&mut self) -> Vec<HeldWave<'a>> {
         let mut waves = Vec::new();
@@ -114,7 +116,7 @@ impl<'a> Run<'a> {
             host,
             rollout,
             cursor: self.cursor(rollout),
-            ledger: &self.ledger,
+            planned_dispatches: &self.planned_dispatches,
             now: self.now,
         }
     }
@@ -125,14 +127,14 @@ impl<'a> Run<'a> {
             let Some(host) = rollout.hosts.get(hostname) else {
                 continue;
             };
-            if rollout.overlay.unchanged.contains(hostname) {
+            if rollout.pending.unchanged.contains(hostname) {
                 continue;
             }
             let candidate = self.candidate(rollout, hostname, host);
             let blocks = gates::blocks_of_recovery(self.view, &candidate);
             if !blocks.is_empty() {
                 if !rollout.is_dispatched(hostname) {
-                    wave.hold(HeldHosts::One(hostname), blocks);
+                    wave.hold(HostSelection::One(hostname), blocks);
                 }
                 continue;
             }
@@ -156,13 +158,13 @@ impl<'a> Run<'a> {
     }
 
     fn plan_wave(&mut self, index: &'a WaveIndex, wave: &mut HeldWave<'a>) {
-        let mut queues: Vec<Queue<'a>> = Vec::with_capacity(index.groups.len() + 1);
-        queues.extend(index.groups.values().map(|group| Queue {
+        let mut queues: Vec<CandidateQueue<'a>> = Vec::with_capacity(index.groups.len() + 1);
+        queues.extend(index.groups.values().map(|group| CandidateQueue {
             hosts: group.iter(),
             group: Some(group),
             passed: 0,
         }));
-        queues.push(Queue {
+        queues.push(CandidateQueue {
             hosts: index.singles.iter(),
             group: None,
             passed: 0,
@@ -209,7 +211,7 @@ impl<'a> Run<'a> {
         &self,
         rollout: &RolloutView,
         (hostname, host): (&Hostname, &HostView),
-        queue: &Queue<'_>,
+        queue: &CandidateQueue<'_>,
     ) -> Vec<Block> {
         let candidate = self.candidate(rollout, hostname, host);
         if queue.group.is_some() && queue.passed > 0 {
@@ -234,7 +236,7 @@ impl<'a> Run<'a> {
         };
         match self.admit(&action) {
             Admitted::Yes => {
-                self.ledger.dispatch(self.view, hostname);
+                self.planned_dispatches.dispatch(self.view, hostname);
                 self.taken.push((&rollout.record.rollout_id, hostname));
                 self.dispatches.push(action);
                 true
@@ -248,22 +250,22 @@ impl<'a> Run<'a> {
     }
 }
 
-impl<'a> Queue<'a> {
-    fn held_from(&self, hostname: &'a Hostname) -> HeldHosts<'a> {
+impl<'a> CandidateQueue<'a> {
+    fn held_from(&self, hostname: &'a Hostname) -> HostSelection<'a> {
         match self.group {
-            Some(group) => HeldHosts::Rest {
+            Some(group) => HostSelection::Rest {
                 group,
                 from: hostname,
                 count: group.len() - self.passed,
             },
-            None => HeldHosts::One(hostname),
+            None => HostSelection::One(hostname),
         }
     }
 }
 
 impl<'a> HeldWave<'a> {
-    fn hold(&mut self, hosts: HeldHosts<'a>, blocks: Vec<Block>) {
-        let held = Held { hosts, blocks };
+    fn hold(&mut self, hosts: HostSelection<'a>, blocks: Vec<Block>) {
+        let held = HeldHosts { hosts, blocks };
         self.members += held.count();
         self.held.push(held);
     }

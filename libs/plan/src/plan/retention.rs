@@ -3,12 +3,12 @@
 use chrono::TimeDelta;
 use nixfleet_proto::PlanAction;
 
-use super::run::{Admitted, Run};
+use super::plan_run::{Admitted, PlanRun};
 
 /// Days for which a superseded rollout is kept.
 pub const RETENTION_DAYS: i64 = 90;
 
-impl Run<'_> {
+impl PlanRun<'_> {
     /// Expires the rollouts that were superseded long enough ago.
     pub(super) fn plan_expiries(&mut self) {
         let retention = TimeDelta::days(RETENTION_DAYS);
@@ -22,7 +22,7 @@ impl Run<'_> {
                 break;
             }
             let rollout = self.view.rollout(rollout_id);
-            if rollout.is_some_and(|rollout| !rollout.overlay.expired) {
+            if rollout.is_some_and(|rollout| !rollout.pending.expired) {
                 expired.push(rollout_id);
             }
         }

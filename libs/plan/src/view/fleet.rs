@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     ChannelName, ClosureHash, HostState, Hostname, PlanAction, Position, RolloutId, Timestamp,
-    mutant,
+    mutation_testing,
 };
 
-use super::attempt::AttemptKey;
-use super::budget::{BudgetBook, BudgetId, Presence};
-use super::rollout::{RolloutView, Surroundings};
-use super::table::ByHost;
+use super::attempt_key::AttemptKey;
+use super::budget_counts::{BudgetCounts, BudgetId, HostMembership};
+use super::host_tables::ByHost;
+use super::rollout::{HostContext, RolloutView};
 use crate::release::Release;
 
 /// Everything a plan depends on, beside the time.
@@ -20,14 +20,14 @@ pub struct FleetView {
     pub(crate) release: Option<Release>,
     pub(crate) rollouts: BTreeMap<RolloutId, RolloutView>,
     pub(crate) quarantines: BTreeMap<ChannelName, BTreeMap<ClosureHash, Position>>,
-    pub(crate) presences: ByHost<Presence>,
-    pub(crate) budgets: BudgetBook,
+    pub(crate) presences: ByHost<HostMembership>,
+    pub(crate) budgets: BudgetCounts,
     /// Superseded rollouts by the time it happened.
     pub(crate) superseded: BTreeSet<(Timestamp, RolloutId)>,
     /// Rollouts whose opening is on its way through the log.
     pub(crate) opening: BTreeSet<RolloutId>,
     pub(crate) in_log: BTreeMap<(Partition, Position), PlanAction>,
-    pub(crate) refused: BTreeMap<AttemptKey, Timestamp>,
+    pub(crate) rejected: BTreeMap<AttemptKey, Timestamp>,
     pub(crate) leader_epochs: BTreeMap<Partition, u64>,
 }
 
@@ -144,14 +144,14 @@ impl FleetView {
         let target = target.map(|host| &host.target_closure);
         let release = self.release.as_ref();
         let presence = self.presences.get(hostname);
-        let around = Surroundings {
+        let context = HostContext {
             quarantined: closures
                 .zip(target)
                 .is_some_and(|(closures, target)| closures.contains_key(target)),
             gated: release.is_some_and(|release| !release.gating_hosts(hostname).is_empty()),
             in_flight: presence.is_some_and(|presence| presence.in_flight),
         };
-        rollout.reindex(hostname, around);
+        rollout.reindex(hostname, context);
     }
 
     /// A host is in flight when a dispatch is queued for it, or when its newest record that has left
@@ -171,7 +171,9 @@ impl FleetView {
                 continue;
             };
             if host.state == HostState::Pending {
-                if rollout.has_dispatch(hostname, host) && !mutant::is("plan-forget-queued") {
+                if rollout.has_dispatch(hostname, host)
+                    && !mutation_testing::is_active("plan-forget-queued")
+                {
                     return true;
                 }
                 continue;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nixfleet_proto::{ClosureHash, HostRecord, HostState, Minutes, Position, Timestamp};
 
-use crate::waiting::{Queued, Waiting, unpassed_probes, waiting};
+use crate::wait_reason::{Queued, WaitReason, unpassed_probes, wait_reasons};
 
 /// Wave of a host that the rollout's pinned set does not list; no cursor ever reaches it.
 pub const UNKNOWN_WAVE: u32 = u32::MAX;
@@ -116,14 +116,14 @@ pub(crate) fn completes_at(record: &HostRecord) -> Option<Timestamp> {
 
 impl HostView {
     /// What the host waits for, when no gate holds it.
-    pub(crate) fn waiting(&self, is_dispatched: bool, now: Timestamp) -> Vec<Waiting> {
+    pub(crate) fn waiting(&self, is_dispatched: bool, now: Timestamp) -> Vec<WaitReason> {
         match self.state {
-            HostState::Pending if is_dispatched => vec![Waiting::Acknowledgement],
-            HostState::Activating => vec![Waiting::Activation],
-            HostState::Deferred => vec![Waiting::Reboot],
+            HostState::Pending if is_dispatched => vec![WaitReason::Acknowledgement],
+            HostState::Activating => vec![WaitReason::Activation],
+            HostState::Deferred => vec![WaitReason::Reboot],
             HostState::Soaking | HostState::Failed => {
                 let record = self.record.as_deref();
-                record.map_or_else(Vec::new, |record| waiting(record, Queued::No, now))
+                record.map_or_else(Vec::new, |record| wait_reasons(record, Queued::No, now))
             }
             HostState::Pending | HostState::Converged | HostState::Reverted => Vec::new(),
         }

@@ -8,8 +8,8 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Pinned, Position, RolloutId, RolloutRecord, RolloutState};
 
 use super::host::{HostView, Indexed, is_kept};
-use super::places::{Place, Places};
-use super::rollout::{Failures, RolloutView, Surroundings};
+use super::host_placement::{Placement, Placements};
+use super::rollout::{Failures, HostContext, RolloutView};
 use super::{ByHost, FleetView, PinnedSet};
 
 /// Rows that do not fit together.
@@ -94,7 +94,7 @@ impl FleetView {
     }
 
     fn load_hosts(&mut self, rows: Vec<HostRow>) -> Result<(), LoadError> {
-        let mut places: BTreeMap<RolloutId, ByHost<Place>> = BTreeMap::new();
+        let mut places: BTreeMap<RolloutId, ByHost<Placement>> = BTreeMap::new();
         let mut loaded = Vec::with_capacity(rows.len());
         for row in rows {
             let rollout_id = row.record.rollout_id.clone();
@@ -109,7 +109,7 @@ impl FleetView {
                 .or_insert_with(|| rollout.places_by_name());
             let hostname = row.record.hostname.clone();
             let place = places.get(&hostname).copied();
-            rollout.add_host(row, place.unwrap_or(Place::UNKNOWN));
+            rollout.add_host(row, place.unwrap_or(Placement::UNKNOWN));
             self.presences
                 .entry(hostname.clone())
                 .or_default()
@@ -130,7 +130,7 @@ impl FleetView {
             for place in 0..rollout.pinned.disruption_budgets.len() {
                 let id = self
                     .budgets
-                    .enlist(&rollout.pinned, place, &mut self.presences);
+                    .add_list(&rollout.pinned, place, &mut self.presences);
                 rollout.budgets.push(id);
             }
         }
@@ -145,7 +145,7 @@ impl FleetView {
         };
         let pinned = Arc::clone(&rollout.pinned);
         let count = pinned.host_set.len();
-        let Places { of, memberships } = Places::of(&pinned);
+        let Placements { of, memberships } = Placements::of(&pinned);
         rollout.memberships = memberships;
         rollout.hosts.reserve(count);
         self.presences
@@ -171,12 +171,12 @@ impl FleetView {
                 elsewhere.push(hostname);
                 continue;
             }
-            let around = Surroundings {
+            let context = HostContext {
                 quarantined: closures.is_some_and(|closures| closures.contains_key(&target)),
                 gated: release.is_some_and(|release| !release.gating_hosts(&hostname).is_empty()),
                 in_flight: false,
             };
-            rollout.reindex_at(at, around);
+            rollout.reindex_at(at, context);
         }
         for hostname in elsewhere {
             self.refresh_host(rollout_id, &hostname);
@@ -198,8 +198,8 @@ impl FleetView {
 
 impl RolloutView {
     /// Where each pinned host belongs, for rows that come in any order.
-    fn places_by_name(&mut self) -> ByHost<Place> {
-        let Places { of, memberships } = Places::of(&self.pinned);
+    fn places_by_name(&mut self) -> ByHost<Placement> {
+        let Placements { of, memberships } = Placements::of(&self.pinned);
         self.memberships = memberships;
         let names = self.pinned.host_set.iter();
         let names = names.map(|host| host.hostname.clone());
@@ -207,7 +207,7 @@ impl RolloutView {
     }
 
     /// Adds a host that no index knows yet; gives its place in the table.
-    fn add_host(&mut self, row: HostRow, place: Place) -> usize {
+    fn add_host(&mut self, row: HostRow, place: Placement) -> usize {
         let hostname = row.record.hostname.clone();
         if row.queued.is_some() {
             self.queued.insert(hostname.clone());

@@ -9,9 +9,9 @@ use nixfleet_proto::{
     RolloutState, Timestamp,
 };
 
-use super::budget::BudgetId;
+use super::budget_counts::BudgetId;
 use super::host::{GroupKey, HostView, Indexed, Slot, completes_at};
-use super::table::{HostList, Hosts};
+use super::host_tables::{HostList, HostViews};
 
 /// One rollout.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct RolloutView {
     pub record: RolloutRecord,
     /// What it was opened with.
     pub pinned: Arc<Pinned>,
-    pub(crate) hosts: Hosts,
+    pub(crate) hosts: HostViews,
     /// Outstanding failures with the entry that reported them.
     pub(crate) failures: BTreeMap<Hostname, BTreeMap<ProbeName, Failures>>,
     /// Holds as last stated in the log.
@@ -41,7 +41,7 @@ pub struct RolloutView {
     pub(crate) due: BTreeSet<(Timestamp, Hostname)>,
     /// Hosts with a queued dispatch.
     pub(crate) queued: BTreeSet<Hostname>,
-    pub(crate) overlay: RolloutOverlay,
+    pub(crate) pending: PendingActions,
 }
 
 /// Outstanding failing controls of one probe.
@@ -53,7 +53,7 @@ pub(crate) struct Failures {
 
 /// Actions in the log whose outcome has not come back.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RolloutOverlay {
+pub(crate) struct PendingActions {
     pub advance: Option<u32>,
     pub dispatched: HostList,
     pub unchanged: BTreeSet<Hostname>,
@@ -79,7 +79,7 @@ pub(crate) struct WaveIndex {
 
 /// What the indices depend on beside the rollout itself.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Surroundings {
+pub(crate) struct HostContext {
     /// The target closure is quarantined on the channel.
     pub quarantined: bool,
     /// The current release has a host edge onto it.
@@ -98,7 +98,7 @@ impl RolloutView {
         Self {
             record,
             pinned,
-            hosts: Hosts::default(),
+            hosts: HostViews::default(),
             failures: BTreeMap::new(),
             blocks: BTreeMap::new(),
             by_target: OnceLock::new(),
@@ -109,25 +109,25 @@ impl RolloutView {
             reverted: BTreeSet::new(),
             due: BTreeSet::new(),
             queued: BTreeSet::new(),
-            overlay: RolloutOverlay::default(),
+            pending: PendingActions::default(),
         }
     }
 
     /// The hosts with a record, in no particular order.
-    pub fn hosts(&self) -> &Hosts {
+    pub fn hosts(&self) -> &HostViews {
         &self.hosts
     }
 
     /// The wave that may be dispatched, counting an advance on its way.
     pub fn cursor(&self) -> u32 {
-        let advanced = self.overlay.advance.unwrap_or(0);
+        let advanced = self.pending.advance.unwrap_or(0);
         self.record.current_wave.max(advanced)
     }
 
     /// Holds as stated, counting those on their way.
     pub fn stated_holds(&self, wave: u32, gate: Gate) -> &[Hold] {
         let key = (wave, gate);
-        let stated = self.overlay.blocks.get(&key).or(self.blocks.get(&key));
+        let stated = self.pending.blocks.get(&key).or(self.blocks.get(&key));
         stated.map_or(&[], Vec::as_slice)
     }
 
@@ -152,7 +152,7 @@ impl RolloutView {
 
     /// As [`RolloutView::is_dispatched`], of a host that is at hand.
     pub(crate) fn has_dispatch(&self, hostname: &Hostname, host: &HostView) -> bool {
-        self.is_open() && (host.queued || self.overlay.dispatched.contains(hostname))
+        self.is_open() && (host.queued || self.pending.dispatched.contains(hostname))
     }
 
     /// True when nothing of its wave is left to do on the host.
@@ -211,18 +211,18 @@ impl RolloutView {
     }
 
     /// Puts the host where it belongs in every index.
-    pub(crate) fn reindex(&mut self, hostname: &Hostname, around: Surroundings) {
+    pub(crate) fn reindex(&mut self, hostname: &Hostname, context: HostContext) {
         if let Some(place) = self.hosts.get_index_of(hostname) {
-            self.reindex_at(place, around);
+            self.reindex_at(place, context);
         }
     }
 
     /// As [`RolloutView::reindex`], of the host at a place of the table.
-    pub(crate) fn reindex_at(&mut self, place: usize, around: Surroundings) {
+    pub(crate) fn reindex_at(&mut self, place: usize, context: HostContext) {
         let Some((hostname, host)) = self.hosts.get_index(place) else {
             return;
         };
-        let next = self.placement(hostname, host, around);
+        let next = self.placement(hostname, host, context);
         if next == host.indexed {
             return;
         }
@@ -232,7 +232,7 @@ impl RolloutView {
         self.hosts[place].indexed = next;
     }
 
-    fn placement(&self, hostname: &Hostname, host: &HostView, around: Surroundings) -> Indexed {
+    fn placement(&self, hostname: &Hostname, host: &HostView, context: HostContext) -> Indexed {
         let waived = self.is_waived(hostname);
         let failures = if host.staged && !waived {
             let probes = self.failures.get(hostname);
@@ -241,7 +241,7 @@ impl RolloutView {
             0
         };
         Indexed {
-            slot: self.slot(hostname, host, around),
+            slot: self.slot(hostname, host, context),
             done: host.staged && (waived || host.state.is_done()),
             failed: host.state == HostState::Failed && !waived,
             reverted: host.state == HostState::Reverted && !waived,
@@ -250,20 +250,20 @@ impl RolloutView {
         }
     }
 
-    fn slot(&self, hostname: &Hostname, host: &HostView, around: Surroundings) -> Slot {
+    fn slot(&self, hostname: &Hostname, host: &HostView, context: HostContext) -> Slot {
         if host.state != HostState::Pending || !self.is_open() {
             Slot::None
         } else if host.is_candidate() {
             Slot::Candidate
         } else if self.has_dispatch(hostname, host) {
             Slot::None
-        } else if around.quarantined || around.gated {
+        } else if context.quarantined || context.gated {
             Slot::Single
         } else {
             Slot::Group(GroupKey {
                 membership: host.membership,
                 staged: host.staged,
-                in_flight: around.in_flight,
+                in_flight: context.in_flight,
             })
         }
     }

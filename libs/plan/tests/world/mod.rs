@@ -13,9 +13,9 @@ use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ChannelName, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState, Hostname,
-    ManifestHash, Minutes, OnHealthFailure, OperatorCommand, Outcome, Pinned, PinnedManifest,
-    PlanAction, Position, ProbeMode, ProbeStatus, Producer, Timestamp, Verdict,
+    ChannelName, Decision, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState,
+    Hostname, ManifestHash, Minutes, OnHealthFailure, OperatorCommand, Outcome, Pinned,
+    PinnedManifest, PlanAction, Position, ProbeMode, ProbeStatus, Producer, Timestamp,
 };
 use serde_json::json;
 
@@ -112,7 +112,8 @@ impl World {
     pub fn publish(&mut self, action: PlanAction) {
         let position = self.position();
         self.history.push(format!("+{}", action.name()));
-        self.view.published(partition(), position, action.clone());
+        self.view
+            .action_appended(partition(), position, action.clone());
         self.in_log.push_back((position, action));
     }
 
@@ -131,7 +132,7 @@ impl World {
             action: action.clone(),
         };
         let outcome = self.fold_at(position, body);
-        if matches!(outcome.verdict, Verdict::Rejected(_)) {
+        if matches!(outcome.decision, Decision::Rejected(_)) {
             self.refused.push((action, outcome));
         }
     }
@@ -147,7 +148,7 @@ impl World {
         let entry = Entry::new(self.now, body);
         let outcome = self.state.apply(position, &entry, &self.pinned);
         self.view
-            .absorb(partition(), &outcome, &self.pinned)
+            .apply_outcome(partition(), &outcome, &self.pinned)
             .unwrap();
         outcome
     }
@@ -170,11 +171,12 @@ impl World {
             .unwrap();
         view.set_release(self.release.clone());
         for (action, outcome) in &self.refused {
-            view.published(partition(), outcome.position, action.clone());
-            view.absorb(partition(), outcome, &self.pinned).unwrap();
+            view.action_appended(partition(), outcome.position, action.clone());
+            view.apply_outcome(partition(), outcome, &self.pinned)
+                .unwrap();
         }
         for (position, action) in &self.in_log {
-            view.published(partition(), *position, action.clone());
+            view.action_appended(partition(), *position, action.clone());
         }
         view
     }
@@ -355,7 +357,7 @@ fn event(record: &HostRecord, queued: bool, choice: u32, now: Timestamp) -> Opti
 
 impl World {
     fn snapshot(&self) -> PartitionSnapshot {
-        let cursor = Cursor::before_everything(Timestamp::UNIX_EPOCH);
+        let cursor = Cursor::empty(Timestamp::UNIX_EPOCH);
         PartitionSnapshot {
             cursor: None,
             ..self.state.freeze().rows(cursor)

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use deadpool_postgres::Transaction;
-use nixfleet_proto::rows::turns_from_snapshot;
 use nixfleet_proto::snapshot::PartitionSnapshot;
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::turn_rows::turns_from_snapshot;
 
 use super::{TurnRecords, write_rows};
 use crate::cursor;

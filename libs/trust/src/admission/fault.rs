@@ -62,7 +62,7 @@ pub enum Fault {
     },
     /// Nobody has a closure.
     #[error("hosts: no host has a closure, there is nothing to roll out")]
-    NoHosts,
+    SkippedHosts,
     /// The manifest names other hosts, waves or closures than the fleet.
     #[error("rollout manifest of {channel}: its host set is not the one of the fleet")]
     HostSetDiffers { channel: ChannelName },
@@ -98,7 +98,7 @@ impl Fault {
             Self::RefMissing { .. } => "ref-missing",
             Self::RefIllegal { .. } => "ref-illegal",
             Self::NameIllegal { .. } => "name-illegal",
-            Self::NoHosts => "no-hosts",
+            Self::SkippedHosts => "no-hosts",
             Self::HostSetDiffers { .. } => "host-set-differs",
             Self::RefReused { .. } => "ref-reused",
             Self::Superseded { .. } => "superseded",

@@ -118,7 +118,9 @@ fn a_rollout_pins_policy_waves_hosts_and_budgets() {
     let signed = &bundle.rollouts["stable"];
     let hash = canonical_hash(&signed.bytes).unwrap();
     assert_eq!(
-        Unpinned::read(&signed.bytes, &hash).unwrap().fleet_hash(),
+        UnpinnedManifest::read(&signed.bytes, &hash)
+            .unwrap()
+            .fleet_hash(),
         &canonical_hash(&bundle.fleet.bytes).unwrap()
     );
     let manifest = pin(&signed.bytes, &bundle.fleet.bytes, &hash).unwrap();

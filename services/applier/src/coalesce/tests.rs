@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use nixfleet_proto::host::{FailedControl, NewHost};
 use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::outcome::{Opened, OutcomeSubject};
-use nixfleet_proto::rows::{BlockKey, HostKey, ProbeKey, QuarantineKey};
+use nixfleet_proto::turn_rows::{BlockKey, HostKey, ProbeKey, QuarantineKey};
 use nixfleet_proto::{
     ClosureHash, Gate, Hold, HostRecord, Hostname, OnHealthFailure, Pinned, PinnedManifest,
     Position, Rejection, RolloutRecord, RolloutState, Timestamp, rejection::Reason,
@@ -144,10 +144,10 @@ fn pinned() -> PinnedSet {
 }
 
 fn accepted(number: u64, accepted: Accepted) -> Outcome {
-    outcome(number, Verdict::Accepted(Box::new(accepted)))
+    outcome(number, Decision::Accepted(Box::new(accepted)))
 }
 
-fn outcome(number: u64, verdict: Verdict) -> Outcome {
+fn outcome(number: u64, decision: Decision) -> Outcome {
     Outcome {
         position: Position {
             seq: number,
@@ -162,7 +162,7 @@ fn outcome(number: u64, verdict: Verdict) -> Outcome {
             hostname: None,
         },
         traceparent: Some(format!("trace-{number}")),
-        verdict,
+        decision,
     }
 }
 
@@ -245,7 +245,7 @@ fn turn() -> impl Strategy<Value = Vec<Outcome>> {
         for (number, (rejected, hosts, rollouts, effects)) in (3..).zip(changes) {
             if rejected && effects.is_empty() {
                 let rejection = Rejection::new(Reason::Stale, "no");
-                outcomes.push(outcome(number, Verdict::Rejected(rejection)));
+                outcomes.push(outcome(number, Decision::Rejected(rejection)));
                 continue;
             }
             let hosts = hosts.into_iter();
@@ -284,7 +284,7 @@ proptest! {
 
 #[test]
 fn a_rejected_entry_leaves_no_row() {
-    let rejected = outcome(1, Verdict::Rejected(Rejection::new(Reason::Unknown, "x")));
+    let rejected = outcome(1, Decision::Rejected(Rejection::new(Reason::Unknown, "x")));
     let rows = coalesce([&rejected], &PinnedSet::new()).unwrap();
     assert!(rows.is_empty());
 }

@@ -1,4 +1,4 @@
-use nixfleet_proto::effects::AcceptedEffects;
+use nixfleet_proto::effects_frame::AcceptedEffects;
 
 use super::*;
 

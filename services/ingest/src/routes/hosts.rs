@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use http::StatusCode;
-use nixfleet_plan::waiting::{Queued, Waiting, waiting};
+use nixfleet_plan::wait_reason::{Queued, WaitReason, wait_reasons};
 use nixfleet_proto::fleet::{Fleet, Pin};
 use nixfleet_proto::snapshot::BlockRow;
 use nixfleet_proto::{
@@ -180,7 +180,7 @@ struct RecordExplanation {
     /// Every gate that holds the host, in gate order.
     blocks: Vec<Block>,
     /// What it waits for when nothing holds it.
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitReason>,
     waived: bool,
     quarantined: bool,
     outstanding_compliance_failures: u64,
@@ -300,7 +300,7 @@ fn explain_record(
         wave: view.wave,
         staged: view.staged,
         queued_at: view.queued_at,
-        waiting: waiting(record, queued, now()),
+        waiting: wait_reasons(record, queued, now()),
         blocks,
         quarantined: view.quarantined,
         outstanding_compliance_failures: view.compliance_failures,

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::routing::put;
 use axum::{Json, Router, middleware};
 use http::StatusCode;
-use nixfleet_trust::{InPlace, ReleaseBundle, ReleaseUpload};
+use nixfleet_trust::{BorrowedText, ReleaseBundle, ReleaseUpload};
 
 use crate::access::publishers_only;
 use crate::body::parse_in_place;
@@ -38,7 +38,7 @@ async fn take_release(
 }
 
 fn read(bytes: &[u8]) -> Result<ReleaseBundle, ApiError> {
-    let upload = parse_in_place::<ReleaseUpload<InPlace<'_>>, ReleaseUpload>(bytes)?;
+    let upload = parse_in_place::<ReleaseUpload<BorrowedText<'_>>, ReleaseUpload>(bytes)?;
     ReleaseBundle::try_from(&upload).map_err(|error| {
         ApiError::refused(StatusCode::BAD_REQUEST, "invalid-field", error.to_string())
     })

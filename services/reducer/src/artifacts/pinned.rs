@@ -5,7 +5,7 @@ use bytes::Bytes;
 use nixfleet_bus::ManifestStore;
 use nixfleet_proto::ManifestHash;
 use nixfleet_reducer::{Ended, Fetched};
-use nixfleet_trust::{PinError, Unpinned};
+use nixfleet_trust::{PinError, UnpinnedManifest};
 
 /// What a manifest pins, read with its fleet.
 pub(super) async fn read(store: &ManifestStore, hash: &ManifestHash) -> Result<Fetched, Ended> {
@@ -13,7 +13,7 @@ pub(super) async fn read(store: &ManifestStore, hash: &ManifestHash) -> Result<F
         return Ok(Fetched::Missing(hash.clone()));
     };
     let name = hash.clone();
-    let unpinned = match computed(move || Unpinned::read(&manifest, &name)).await? {
+    let unpinned = match computed(move || UnpinnedManifest::read(&manifest, &name)).await? {
         Ok(unpinned) => unpinned,
         Err(error) => return Ok(useless(hash, &error)),
     };

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use nixfleet_bus::{LastFrame, PublishError};
 use nixfleet_proto::snapshot::{Cursor, Origin};
-use nixfleet_proto::{InputMark, OutputFrame, mutant};
+use nixfleet_proto::{InputMark, OutputFrame, mutation_testing};
 
 use super::base::{Base, Candidates, Source};
 use super::hydration::Hydration;
@@ -58,7 +58,7 @@ impl Outset {
         ];
         let epoch = epochs.into_iter().flatten().max().unwrap_or(0) + 1;
         let (last_input, last_input_id) = match last {
-            Some(last) if !mutant::is("takeover-from-cursor") => {
+            Some(last) if !mutation_testing::is_active("takeover-from-cursor") => {
                 (last.frame.last_input, last.frame.last_input_id.clone())
             }
             // An output log that was created anew knows less than the rows.
@@ -70,7 +70,7 @@ impl Outset {
         let mut frame = OutputFrame {
             last_input,
             last_input_id,
-            rebuilt_from: origin.marker(),
+            rebuilt_from: origin.rebuilt_from(),
             announced_at: last.and_then(announced_at),
             ..OutputFrame::new(epoch)
         };

@@ -7,7 +7,7 @@ use nixfleet_bus::LastFrame;
 use nixfleet_checkpoint::Checkpoint;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
-use nixfleet_proto::{CheckpointRef, Checkpoints, Timestamp, mutant};
+use nixfleet_proto::{CheckpointRef, Checkpoints, Timestamp, mutation_testing};
 
 use crate::ended::Ended;
 use crate::guard::Logs;
@@ -94,7 +94,7 @@ impl Base {
         let state = PartitionState::restore(rows, &PinnedSet::new());
         let state = state.map_err(|fault| fault.to_string())?;
         let found = state.hash();
-        if found != state_hash && !mutant::is("checkpoint-hash-ignored") {
+        if found != state_hash && !mutation_testing::is_active("checkpoint-hash-ignored") {
             return Err(format!(
                 "it gives the state {found} instead of {state_hash}"
             ));

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use nixfleet_bus::{Message, decode_output};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Origin, PartitionSnapshot};
-use nixfleet_proto::{Checkpoints, ManifestHash, OutputFrame, Verdict};
+use nixfleet_proto::{Checkpoints, Decision, ManifestHash, OutputFrame};
 
 use super::base::Source;
 use super::need::{Answer, Need};
@@ -143,21 +143,22 @@ impl Hydration {
             let Some((seq, frame)) = self.read.pop_front() else {
                 break;
             };
-            self.absorb(&frame)
+            self.apply_outcome(&frame)
                 .map_err(|ended| ended.context_if_halted(format!("absorbing frame {seq}")))?;
         }
         Ok(())
     }
 
-    fn absorb(&mut self, frame: &OutputFrame) -> Result<(), Ended> {
+    fn apply_outcome(&mut self, frame: &OutputFrame) -> Result<(), Ended> {
         self.origin.follow(frame).map_err(Ended::halted)?;
         self.checkpoints.follow(frame.checkpoints.as_ref());
         let is_partial = self.origin.is_partial();
         for outcome in &frame.outcomes {
             let absorbed = if is_partial {
-                self.state.absorb_known(outcome, self.pins.set())
+                self.state
+                    .apply_outcome_skipping_unknown(outcome, self.pins.set())
             } else {
-                self.state.absorb(outcome, self.pins.set())
+                self.state.apply_outcome(outcome, self.pins.set())
             };
             absorbed.map_err(Ended::halted)?;
         }
@@ -180,9 +181,9 @@ fn opened(frame: &OutputFrame) -> impl Iterator<Item = &ManifestHash> {
     let opened: BTreeSet<_> = frame
         .outcomes
         .iter()
-        .filter_map(|outcome| match &outcome.verdict {
-            Verdict::Accepted(accepted) => Some(&accepted.opened.as_ref()?.manifest_hash),
-            Verdict::Rejected(_) => None,
+        .filter_map(|outcome| match &outcome.decision {
+            Decision::Accepted(accepted) => Some(&accepted.opened.as_ref()?.manifest_hash),
+            Decision::Rejected(_) => None,
         })
         .collect();
     opened.into_iter()

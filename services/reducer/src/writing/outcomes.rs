@@ -1,4 +1,4 @@
-//! The outcomes of one frame and their JSON, with the record of each host once ([`nixfleet_proto::left`]):
+//! The outcomes of one frame and their JSON, with the record of each host once ([`nixfleet_proto::record_deduplication`]):
 //! when a host changes again, the outcome that had its record is written again without it.
 
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ impl Outcomes {
         }
         self.bytes += bytes;
         let number = self.list.len();
-        for record in outcome.verdict.host_records() {
+        for record in outcome.decision.host_records() {
             let host = (record.rollout_id.clone(), record.hostname.clone());
             if let Some(earlier) = self.last.insert(host, number)
                 && earlier < number
@@ -90,10 +90,10 @@ impl Outcomes {
     /// Takes the record of a host, which `next` follows on, out of an outcome.
     fn leave(&mut self, earlier: usize, next: &HostRecord) {
         let outcome = &mut self.list[earlier];
-        let records = outcome.verdict.host_records().iter();
+        let records = outcome.decision.host_records().iter();
         let others = records.filter(|record| record.key() != next.key());
         let others = others.cloned().collect();
-        outcome.verdict.replace_host_records(others);
+        outcome.decision.replace_host_records(others);
         let place = write(outcome, &mut self.json);
         self.bytes = self.bytes + place.len() - self.places[earlier].len();
         self.places[earlier] = place;
@@ -131,6 +131,6 @@ impl Outcomes {
 /// Where it was written.
 fn write(outcome: &Outcome, json: &mut Vec<u8>) -> Range<usize> {
     let begin = json.len();
-    partition::write(outcome, json);
+    partition::write_outcome(outcome, json);
     begin..json.len()
 }

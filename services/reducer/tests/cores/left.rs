@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::left::leave;
+use nixfleet_proto::record_deduplication::drop_repeated_records;
 use nixfleet_proto::{
     Entry, EntryBody, HostEvent, HostEventBody, OutputFrame, Position, ProbeStatus, Producer,
 };
@@ -103,7 +103,7 @@ fn hashes() -> BTreeMap<Position, String> {
 fn records(frame: &OutputFrame) -> usize {
     let outcomes = frame.outcomes.iter();
     outcomes
-        .map(|outcome| outcome.verdict.host_records().len())
+        .map(|outcome| outcome.decision.host_records().len())
         .sum()
 }
 
@@ -115,7 +115,7 @@ fn a_frame_has_the_record_of_a_host_once() {
     };
     assert_eq!(frame.outcomes.len(), 2 + 2 * RESULTS as usize);
     let places = frame.outcomes.iter().enumerate();
-    let with_records = places.filter(|(_, outcome)| !outcome.verdict.host_records().is_empty());
+    let with_records = places.filter(|(_, outcome)| !outcome.decision.host_records().is_empty());
     let with_records: Vec<_> = with_records.map(|(place, _)| place).collect();
     // Behind barrier and opening; the last event of each host repeats one before it and is refused.
     let drained = RESULTS as usize;
@@ -133,9 +133,9 @@ fn wherever_a_run_is_cut_each_frame_leads_to_the_state_behind_it() {
         let mut state = PartitionState::new();
         for frame in &frames {
             let mut again = frame.outcomes.clone();
-            assert!(!leave(&mut again), "a record is said twice");
+            assert!(!drop_repeated_records(&mut again), "a record is said twice");
             for outcome in &frame.outcomes {
-                state.absorb(outcome, &pinned()).unwrap();
+                state.apply_outcome(outcome, &pinned()).unwrap();
             }
             let last = frame.last_input.unwrap();
             let position = Position {

@@ -258,12 +258,14 @@ impl World {
         let mut state = restored(std::mem::take(&mut self.rows));
         let from = before.as_ref().map_or(self.output_first, |c| c.out_seq + 1);
         let from = from.max(self.output_first);
-        let mut cursor = before.unwrap_or_else(|| Cursor::before_everything(self.created));
+        let mut cursor = before.unwrap_or_else(|| Cursor::empty(self.created));
         for seq in from..=out_seq {
             let frame = self.frame(seq).clone();
             origin.follow(&frame).unwrap();
             for outcome in &frame.outcomes {
-                state.absorb_known(outcome, &pinned()).unwrap();
+                state
+                    .apply_outcome_skipping_unknown(outcome, &pinned())
+                    .unwrap();
             }
             cursor.input = frame.last_input.or(cursor.input);
             cursor.input_msg_id = frame.last_input_id.clone();

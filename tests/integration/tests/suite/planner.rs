@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use nixfleet_harness::proxy::ProxyMode;
-use nixfleet_proto::{Entry, EntryBody, PlanAction, Reason, Verdict};
+use nixfleet_proto::{Decision, Entry, EntryBody, PlanAction, Reason};
 
 use fixture::Fleet;
 
@@ -108,9 +108,9 @@ async fn one_planner_leads_and_a_takeover_fences_the_older_one() {
         .await;
     let mut outcomes = outcomes.into_iter();
     let outcome = outcomes.find(|outcome| outcome.position == position);
-    match outcome.unwrap().verdict {
-        Verdict::Rejected(rejection) => assert_eq!(rejection.reason, Reason::Fenced),
-        Verdict::Accepted(accepted) => panic!("accepted: {accepted:?}"),
+    match outcome.unwrap().decision {
+        Decision::Rejected(rejection) => assert_eq!(rejection.reason, Reason::Fenced),
+        Decision::Accepted(accepted) => panic!("accepted: {accepted:?}"),
     }
     standby.wait_metric("nixfleet_planner_leading 1").await;
     standby.stop();

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use nixfleet_core::partition::{HostEntry, Rollout};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    Accepted, Entry, EntryBody, HostState, Hostname, Outcome, PlanAction, RolloutId, RolloutState,
-    Verdict,
+    Accepted, Decision, Entry, EntryBody, HostState, Hostname, Outcome, PlanAction, RolloutId,
+    RolloutState,
 };
 
 use crate::reference::Reference;
@@ -33,9 +33,9 @@ pub struct Fact<'a> {
 impl<'a> Fact<'a> {
     /// What it changed, when it was accepted.
     pub fn accepted(&self) -> Option<&'a Accepted> {
-        match &self.outcome.verdict {
-            Verdict::Accepted(accepted) => Some(accepted),
-            Verdict::Rejected(_) => None,
+        match &self.outcome.decision {
+            Decision::Accepted(accepted) => Some(accepted),
+            Decision::Rejected(_) => None,
         }
     }
 

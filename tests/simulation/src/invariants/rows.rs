@@ -124,7 +124,7 @@ impl Followed {
         for (seq, frame) in frames.range(self.out_seq + 1..=to) {
             for outcome in &frame.outcomes {
                 self.state
-                    .absorb(outcome, pinned)
+                    .apply_outcome(outcome, pinned)
                     .map_err(|error| format!("output {seq}: {error}"))?;
             }
         }

@@ -2,7 +2,7 @@
 //! entry, so no replay can contradict it.
 
 use nixfleet_proto::OutputFrame;
-use nixfleet_proto::left::leave;
+use nixfleet_proto::record_deduplication::drop_repeated_records;
 use nixfleet_proto::subject::Partition;
 
 use super::fact::Found;
@@ -19,7 +19,7 @@ pub fn check(partition: Partition, frame: &OutputFrame, reference: &Reference) -
         expected.ok_or_else(|| format!("an outcome of {partition} {position:?}, where no entry is"))
     });
     let mut expected = expected.collect::<Result<Vec<_>, _>>()?;
-    leave(&mut expected);
+    drop_repeated_records(&mut expected);
     match frame.outcomes.iter().zip(&expected).find(|(a, b)| a != b) {
         None => Ok(()),
         Some((outcome, expected)) => Err(format!(

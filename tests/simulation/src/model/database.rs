@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nixfleet_proto::host::FailedControl;
-use nixfleet_proto::mutant;
-use nixfleet_proto::rows::{
-    BlockKey, HostKey, ProbeKey, QuarantineKey, Stamp, TurnRows, turns_from_snapshot,
-};
+use nixfleet_proto::mutation_testing;
 use nixfleet_proto::snapshot::{
     BlockRow, Cause, Cursor, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
 };
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::turn_rows::{
+    BlockKey, HostKey, ProbeKey, QuarantineKey, Stamp, TurnRows, turns_from_snapshot,
+};
 use nixfleet_proto::{ClosureHash, Hostname, Minutes, RolloutId, Timestamp};
 
 use super::op::{Log, Remembered};
@@ -101,7 +101,7 @@ impl Database {
     pub fn apply(&mut self, turn: &Turn) -> bool {
         let tables = self.partitions.entry(turn.partition).or_default();
         let stands_at = tables.cursor.as_ref().map_or(0, |cursor| cursor.out_seq);
-        if stands_at != turn.previous && !mutant::is("applier-no-compare") {
+        if stands_at != turn.previous && !mutation_testing::is_active("applier-no-compare") {
             return false;
         }
         let tables = Rc::make_mut(tables);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Effect, Hostname, Outcome, RolloutId, Verdict};
+use nixfleet_proto::{Decision, Effect, Hostname, Outcome, RolloutId};
 
 use crate::engine::Time;
 use crate::model::DispatchRow;
@@ -58,7 +58,7 @@ impl Board {
 
     /// Follows one outcome.
     pub fn follow(&mut self, partition: Partition, outcome: &Outcome) {
-        let Verdict::Accepted(accepted) = &outcome.verdict else {
+        let Decision::Accepted(accepted) = &outcome.decision else {
             return;
         };
         for effect in &accepted.effects {

@@ -244,7 +244,7 @@ impl Planner {
             if working.appending > 0 {
                 return;
             }
-            if let Err(why) = working.absorb(self.me, env) {
+            if let Err(why) = working.apply_outcome(self.me, env) {
                 return self.fail(&why, env);
             }
             let now = now(self.me, env);

@@ -14,7 +14,9 @@ use nixfleet_proto::{
     ChannelName, ClosureHash, Hostname, Minutes, OnHealthFailure, PinnedSet, RolloutId, Timestamp,
 };
 use nixfleet_trust::sign::SigningKey;
-use nixfleet_trust::{Algorithm, Stamp, TrustFile, build_release, pin_verified, verify_release};
+use nixfleet_trust::{
+    Algorithm, ReleaseStamp, TrustFile, build_release, pin_verified, verify_release,
+};
 use serde_json::{Value, json};
 
 use crate::scenario::Shape;
@@ -63,7 +65,7 @@ impl Release {
     /// When the shape does not make a valid fleet, which is a fault of the simulation.
     pub fn build(draft: Draft<'_>) -> Self {
         let source = source(draft).to_string();
-        let stamp = Stamp {
+        let stamp = ReleaseStamp {
             signed_at: draft.signed_at,
             commit: Some(draft.commit.to_owned()),
         };

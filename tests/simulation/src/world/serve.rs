@@ -252,7 +252,7 @@ fn trace_output(env: &mut Env, log: Log, message: &Rc<Stored>) {
     let rejected = frame
         .outcomes
         .iter()
-        .filter(|o| o.verdict.name() != "accepted");
+        .filter(|o| o.decision.name() != "accepted");
     let rejected = rejected.count();
     env.trace(format_args!(
         "{log} {seq}: epoch {epoch}, {} outcomes from {}.{}, {rejected} rejected",

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nixfleet_proto::mutant;
+use nixfleet_proto::mutation_testing;
 
 use super::super::assign::{Placement, assign};
 use super::super::holding::Seen;
@@ -200,7 +200,7 @@ impl LeaseCore {
                 }
             }
             Work::Waiting if is_mine && is_member => {
-                let is_free = seen == Seen::Gone || mutant::is("lease-takes-held");
+                let is_free = seen == Seen::Gone || mutation_testing::is_active("lease-takes-held");
                 if is_free {
                     desk.holding.take(revision);
                 }

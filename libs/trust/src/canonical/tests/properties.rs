@@ -38,7 +38,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
         byte in any::<u8>(),
     ) {
-        let tree = |text: &str| Some(Node::parse(text).ok()?.canonical());
+        let tree = |text: &str| Some(JsonValue::parse(text).ok()?.canonical());
         let mut texts = vec![serde_json::to_string(&document).unwrap()];
         if let Some(form) = tree(&texts[0]) {
             let mut damaged = form.clone();
@@ -47,7 +47,7 @@ proptest! {
             texts.extend([form, damaged, shorter].into_iter().flat_map(String::from_utf8));
         }
         for text in texts {
-            if plain::is_canonical(&text) {
+            if canonical_check::is_canonical(&text) {
                 prop_assert_eq!(tree(&text), Some(text.into_bytes()));
             }
         }
@@ -59,9 +59,9 @@ proptest! {
     ) {
         let plain_keys = |text: &str| text.is_ascii() && !text.contains('\\');
         let text = serde_json::to_string(&document).unwrap();
-        if let Ok(node) = Node::parse(&text) && plain_keys(&text) {
+        if let Ok(node) = JsonValue::parse(&text) && plain_keys(&text) {
             let form = String::from_utf8(node.canonical()).unwrap();
-            prop_assert!(plain::is_canonical(&form), "{}", form);
+            prop_assert!(canonical_check::is_canonical(&form), "{}", form);
         }
     }
 
@@ -97,8 +97,8 @@ proptest! {
         if let Ok(once) = canonicalize(text.as_bytes()) {
             prop_assert_eq!(&canonicalize(&once).unwrap(), &once);
         }
-        if plain::is_canonical(&text) {
-            let node = Node::parse(&text).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        if canonical_check::is_canonical(&text) {
+            let node = JsonValue::parse(&text).map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assert_eq!(node.canonical(), text.into_bytes());
         }
     }

@@ -10,7 +10,7 @@ use nixfleet_harness::{
     Database, Service, binaries, monitoring, ports, scratch, shared_nats, test_namespace, wait_for,
 };
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
-use nixfleet_proto::outcome::{Outcome, OutcomeSubject, Verdict};
+use nixfleet_proto::outcome::{Decision, Outcome, OutcomeSubject};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{Entry, EntryBody, OutputFrame, Position, Reason, Rejection, RolloutId};
 use nixfleet_store::{DatabaseConfig, Store, text};
@@ -322,7 +322,7 @@ async fn publish(bus: &Bus, partition: Partition, frame: &OutputFrame) {
 
 async fn write_large(bus: &Bus, partition: Partition, epoch: u64) {
     let long = |index| Outcome {
-        verdict: Verdict::Rejected(Rejection::new(Reason::Unknown, "x".repeat(100 * 1024))),
+        decision: Decision::Rejected(Rejection::new(Reason::Unknown, "x".repeat(100 * 1024))),
         ..outcome(Position { seq: 1, index })
     };
     let frame = OutputFrame {
@@ -344,7 +344,7 @@ fn outcome(position: Position) -> Outcome {
             hostname: Some("h".into()),
         },
         traceparent: None,
-        verdict: Verdict::Rejected(Rejection::new(Reason::Unknown, "no such rollout")),
+        decision: Decision::Rejected(Rejection::new(Reason::Unknown, "no such rollout")),
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::Utc;
 use nixfleet_harness::{Postgres, wait_for};
 use nixfleet_proto::outcome::{Accepted, Effect, OutcomeSubject};
 use nixfleet_proto::wire::{HeartbeatReply, OwnerReply};
-use nixfleet_proto::{EntryBody, Minutes, Outcome, OutputFrame, Position, Producer, Verdict};
+use nixfleet_proto::{Decision, EntryBody, Minutes, Outcome, OutputFrame, Position, Producer};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
@@ -147,7 +147,7 @@ pub fn queued(gateway_seq: u64, effects: Vec<Effect>) -> OutputFrame {
                 hostname: None,
             },
             traceparent: None,
-            verdict: Verdict::Accepted(Box::new(accepted)),
+            decision: Decision::Accepted(Box::new(accepted)),
         }],
         ..OutputFrame::new(1)
     }

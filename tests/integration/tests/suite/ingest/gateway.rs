@@ -15,7 +15,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, Timestamp};
 use nixfleet_store::{DatabaseConfig, Store};
 use nixfleet_trust::sign::SigningKey;
-use nixfleet_trust::{Algorithm, BuiltRelease, KeySlot, ReleaseUpload, Stamp, TrustFile};
+use nixfleet_trust::{Algorithm, BuiltRelease, KeySlot, ReleaseStamp, ReleaseUpload, TrustFile};
 use serde_json::{Value, json};
 
 use super::pki::{Authority, Issued, Validity};
@@ -233,7 +233,7 @@ impl Gateway {
 
     /// Signs a release of [`fleet`] at `signed_at`.
     pub fn release(&self, commit: &str, signed_at: Timestamp) -> BuiltRelease {
-        let stamp = Stamp {
+        let stamp = ReleaseStamp {
             signed_at,
             commit: Some(commit.to_owned()),
         };

@@ -8,7 +8,7 @@ use nixfleet_harness::proxy::Proxy;
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::{Service, TestNamespace, binaries, monitoring, ports, scratch, wait_for};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{ChannelName, Effect, Outcome, Timestamp, Verdict};
+use nixfleet_proto::{ChannelName, Decision, Effect, Outcome, Timestamp};
 use nixfleet_store::{DatabaseConfig, Store};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -232,7 +232,7 @@ impl Planner {
 /// Accepted entries of a name.
 pub fn count(outcomes: &[Outcome], entry: &str) -> usize {
     let accepted = outcomes.iter().filter(|outcome| {
-        outcome.subject.entry == entry && matches!(outcome.verdict, Verdict::Accepted(_))
+        outcome.subject.entry == entry && matches!(outcome.decision, Decision::Accepted(_))
     });
     accepted.count()
 }
@@ -252,17 +252,17 @@ pub fn states_hold(outcomes: &[Outcome], reason: &str) -> bool {
 pub fn leader_epoch(outcomes: &[Outcome]) -> u64 {
     let epochs = outcomes
         .iter()
-        .filter_map(|outcome| match &outcome.verdict {
-            Verdict::Accepted(accepted) => accepted.leader_epoch,
-            Verdict::Rejected(_) => None,
+        .filter_map(|outcome| match &outcome.decision {
+            Decision::Accepted(accepted) => accepted.leader_epoch,
+            Decision::Rejected(_) => None,
         });
     epochs.max().unwrap_or(0)
 }
 
 fn effects(outcomes: &[Outcome]) -> impl Iterator<Item = &Effect> {
-    outcomes.iter().flat_map(|outcome| match &outcome.verdict {
-        Verdict::Accepted(accepted) => accepted.effects.as_slice(),
-        Verdict::Rejected(_) => &[],
+    outcomes.iter().flat_map(|outcome| match &outcome.decision {
+        Decision::Accepted(accepted) => accepted.effects.as_slice(),
+        Decision::Rejected(_) => &[],
     })
 }
 

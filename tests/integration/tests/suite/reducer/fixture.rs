@@ -12,7 +12,7 @@ use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{Service, TestNamespace, binaries, ports, scratch, wait_for};
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
-use nixfleet_proto::left::leave;
+use nixfleet_proto::record_deduplication::drop_repeated_records;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{
@@ -273,7 +273,7 @@ impl Log {
             let expected =
                 expected.map(|(position, entry)| state.apply(*position, entry, &self.pinned));
             let mut expected: Vec<Outcome> = expected.collect();
-            leave(&mut expected);
+            drop_repeated_records(&mut expected);
             ensure!(
                 frame.outcomes == expected,
                 "{:#?}\n{expected:#?}",
@@ -337,7 +337,7 @@ pub fn completed(number: usize) -> HostEventBody {
 /// Hosts by state in the one rollout of the log.
 pub fn count(log: &Log, state: &PartitionState, wanted: HostState) -> u64 {
     let rollout = state.rollout(&log.rollout).unwrap();
-    rollout.tally.in_state(wanted)
+    rollout.counters.in_state(wanted)
 }
 
 fn fleet() -> Value {

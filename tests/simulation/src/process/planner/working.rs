@@ -68,7 +68,7 @@ impl Working {
         }
     }
 
-    pub fn absorb(&mut self, me: Alive, env: &Env) -> Result<(), Ended> {
+    pub fn apply_outcome(&mut self, me: Alive, env: &Env) -> Result<(), Ended> {
         while let Some((partition, frame)) = self.inbox.pop_front() {
             self.leader
                 .follow(partition, &frame)

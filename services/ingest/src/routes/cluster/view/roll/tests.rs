@@ -206,7 +206,7 @@ fn a_log_that_fills_is_a_problem_and_says_who_holds_it_back() {
     }
     let cursor = Cursor {
         out_seq: 20,
-        ..Cursor::before_everything(at(1))
+        ..Cursor::empty(at(1))
     };
     let archive = Archive {
         archived: Some(BTreeMap::new()),

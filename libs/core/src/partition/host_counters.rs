@@ -1,0 +1,153 @@
+//! Counters over the hosts of a rollout, so that waves, halts and the end are known without a walk.
+
+use std::collections::BTreeSet;
+
+use nixfleet_proto::{HostState, Hostname, Pinned};
+
+use super::{HostEntry, HostTable};
+
+/// Derived from the hosts and the waivers of a rollout.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostCounters {
+    by_state: [u64; HostState::ALL.len()],
+    progress: RolloutProgress,
+    halting: BTreeSet<Hostname>,
+}
+
+/// What is left to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolloutProgress {
+    /// Staged hosts that are neither Converged nor waived.
+    unconverged: u64,
+    /// Hosts that are not done, for every wave that has hosts, in the order of waves.
+    unfinished: Vec<(u32, u64)>,
+}
+
+impl RolloutProgress {
+    /// True when nothing keeps the rollout from Terminal.
+    pub fn is_complete(&self) -> bool {
+        self.unconverged == 0
+    }
+
+    /// True when every host of the wave is done; a wave without hosts is.
+    pub fn is_wave_done(&self, wave: u32) -> bool {
+        let place = self.unfinished.binary_search_by_key(&wave, |of| of.0);
+        place.map_or(true, |place| self.unfinished[place].1 == 0)
+    }
+
+    /// The first wave with hosts above `wave`.
+    pub fn next_wave(&self, wave: u32) -> Option<u32> {
+        let above = self.unfinished.partition_point(|of| of.0 <= wave);
+        self.unfinished.get(above).map(|of| of.0)
+    }
+
+    /// Where a rollout starts: every host is Pending.
+    pub(super) fn pending(pinned: &Pinned) -> Self {
+        let mut progress = Self::default();
+        for host in pinned.host_set.iter().filter(|host| host.staged) {
+            progress.unconverged += 1;
+            *progress.unfinished_of(host.wave_index) += 1;
+        }
+        progress
+    }
+
+    /// The same after a host that is not waived went from one state to another.
+    pub(super) fn after(&self, host: &HostEntry, to: HostState) -> Self {
+        let mut progress = self.clone();
+        progress.count(host, host.record.state, Change::Leave);
+        progress.count(host, to, Change::Enter);
+        progress
+    }
+
+    fn count(&mut self, host: &HostEntry, state: HostState, change: Change) {
+        if !host.staged {
+            return;
+        }
+        if state != HostState::Converged {
+            change.apply(&mut self.unconverged);
+        }
+        let unfinished = self.unfinished_of(host.wave);
+        if !state.is_done() {
+            change.apply(unfinished);
+        }
+    }
+
+    fn unfinished_of(&mut self, wave: u32) -> &mut u64 {
+        let place = self.unfinished.binary_search_by_key(&wave, |of| of.0);
+        let place = place.unwrap_or_else(|place| {
+            self.unfinished.insert(place, (wave, 0));
+            place
+        });
+        &mut self.unfinished[place].1
+    }
+}
+
+impl HostCounters {
+    /// Counts from scratch.
+    pub(super) fn of(hosts: &HostTable, waived: &BTreeSet<Hostname>) -> Self {
+        let mut counters = Self::default();
+        for host in hosts.values() {
+            let hostname = &host.record.hostname;
+            counters.enter(hostname, host, waived.contains(hostname));
+        }
+        counters
+    }
+
+    /// How many hosts are in a state.
+    pub fn in_state(&self, state: HostState) -> u64 {
+        self.by_state[state as usize]
+    }
+
+    /// What is left to do.
+    pub fn progress(&self) -> &RolloutProgress {
+        &self.progress
+    }
+
+    /// Failed hosts that are not waived. A Reverted host halts through the rollout's own state,
+    /// which a clearance lifts.
+    pub fn halting(&self) -> &BTreeSet<Hostname> {
+        &self.halting
+    }
+
+    pub(super) fn enter(&mut self, hostname: &Hostname, host: &HostEntry, waived: bool) {
+        let state = host.record.state;
+        Change::Enter.apply(&mut self.by_state[state as usize]);
+        if waived {
+            // The wave still has hosts, although nothing of them is left to do.
+            if host.staged {
+                self.progress.unfinished_of(host.wave);
+            }
+            return;
+        }
+        self.progress.count(host, state, Change::Enter);
+        if state == HostState::Failed {
+            self.halting.insert(hostname.clone());
+        }
+    }
+
+    pub(super) fn leave(&mut self, hostname: &Hostname, host: &HostEntry, waived: bool) {
+        let state = host.record.state;
+        Change::Leave.apply(&mut self.by_state[state as usize]);
+        if waived {
+            return;
+        }
+        self.progress.count(host, state, Change::Leave);
+        self.halting.remove(hostname);
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Enter,
+    Leave,
+}
+
+impl Change {
+    fn apply(self, count: &mut u64) {
+        *count = match self {
+            Self::Enter => *count + 1,
+            // Only what entered before leaves, so the count is above zero.
+            Self::Leave => count.saturating_sub(1),
+        };
+    }
+}

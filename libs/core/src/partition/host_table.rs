@@ -1,0 +1,230 @@
+//! The hosts of one rollout: in the order of their names, found by name in one step, copied on write.
+//!
+//! The set is made once, when the rollout opens or is restored, and no host ever leaves it, so a
+//! sorted sequence gives the order and a table of places in it answers lookups. The table is never
+//! walked: its order would differ between runs.
+//!
+//! Entries lie in chunks that clones share: a clone of a million hosts takes a fraction of a
+//! millisecond, and a chunk is copied when one of its entries changes while a clone lives.
+
+use std::hash::BuildHasher;
+use std::ops::Index;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use nixfleet_proto::Hostname;
+
+use super::HostEntry;
+
+/// Entries of a chunk: what one change copies at most while a clone lives, some ten microseconds.
+const CHUNK: usize = 256;
+
+/// Host entries by name.
+#[derive(Debug, Clone, Default)]
+pub struct HostTable {
+    chunks: Vec<Arc<[HostEntry]>>,
+    index: Arc<HashTable<u32>>,
+}
+
+impl HostTable {
+    /// The entry of a host.
+    pub fn get(&self, hostname: &(impl AsRef<str> + ?Sized)) -> Option<&HostEntry> {
+        Some(self.at(self.position(hostname.as_ref())?))
+    }
+
+    /// True when the host is one of them.
+    pub fn contains(&self, hostname: &(impl AsRef<str> + ?Sized)) -> bool {
+        self.position(hostname.as_ref()).is_some()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Entries in the order of their names.
+    pub fn values(&self) -> impl Iterator<Item = &HostEntry> + Clone {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+
+    /// Names in their order.
+    pub fn keys(&self) -> impl Iterator<Item = &Hostname> {
+        self.values().map(|entry| &entry.record.hostname)
+    }
+
+    pub(super) fn get_mut(&mut self, hostname: &Hostname) -> Option<&mut HostEntry> {
+        let position = self.position(hostname.as_str())?;
+        let chunk = Arc::make_mut(&mut self.chunks[position / CHUNK]);
+        Some(&mut chunk[position % CHUNK])
+    }
+
+    /// Removes every queued dispatch. Chunks without one stay shared.
+    pub(super) fn cancel_dispatches(&mut self) {
+        for chunk in &mut self.chunks {
+            if chunk.iter().any(HostEntry::is_queued) {
+                let entries = Arc::make_mut(chunk).iter_mut();
+                entries.for_each(|entry| entry.set_queued(None));
+            }
+        }
+    }
+
+    /// The entry of a host, or rarely another: it is not looked whether the name is the same, so that
+    /// nothing but the table is read.
+    pub(super) fn find_by_hash(&self, hostname: &Hostname) -> Option<&HostEntry> {
+        let position = self.index.iter_hash(hash(hostname.as_str())).next()?;
+        Some(self.at(*position as usize))
+    }
+
+    fn position(&self, hostname: &str) -> Option<usize> {
+        let is_it =
+            |position: &u32| self.at(*position as usize).record.hostname.as_str() == hostname;
+        let position = self.index.find(hash(hostname), is_it)?;
+        Some(*position as usize)
+    }
+
+    fn at(&self, position: usize) -> &HostEntry {
+        &self.chunks[position / CHUNK][position % CHUNK]
+    }
+}
+
+impl FromIterator<HostEntry> for HostTable {
+    /// Sorts when it must; of two entries with one name the last one stays.
+    fn from_iter<T: IntoIterator<Item = HostEntry>>(entries: T) -> Self {
+        let mut entries: Vec<HostEntry> = entries.into_iter().collect();
+        if !entries.is_sorted_by(|a, b| a.record.hostname < b.record.hostname) {
+            entries.sort_by(|a, b| a.record.hostname.cmp(&b.record.hostname));
+            entries.reverse();
+            entries.dedup_by(|a, b| a.record.hostname == b.record.hostname);
+            entries.reverse();
+        }
+        let mut index = HashTable::with_capacity(entries.len());
+        for (position, entry) in (0..).zip(&entries) {
+            let rehash =
+                |position: &u32| hash(entries[*position as usize].record.hostname.as_str());
+            index.insert_unique(hash(entry.record.hostname.as_str()), position, rehash);
+        }
+        let mut entries = entries.into_iter();
+        let chunks = std::iter::from_fn(|| {
+            let chunk: Arc<[HostEntry]> = entries.by_ref().take(CHUNK).collect();
+            (!chunk.is_empty()).then_some(chunk)
+        });
+        Self {
+            chunks: chunks.collect(),
+            index: Arc::new(index),
+        }
+    }
+}
+
+impl PartialEq for HostTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.chunks == other.chunks
+    }
+}
+
+impl Eq for HostTable {}
+
+impl Index<&str> for HostTable {
+    type Output = HostEntry;
+
+    /// # Panics
+    /// When the host is not one of them.
+    fn index(&self, hostname: &str) -> &HostEntry {
+        self.get(hostname)
+            .expect("the caller names a host of the rollout")
+    }
+}
+
+fn hash(hostname: &str) -> u64 {
+    FixedState::default().hash_one(hostname)
+}
+
+#[cfg(test)]
+mod tests {
+    use nixfleet_proto::host::NewHost;
+    use nixfleet_proto::{HostRecord, Position, Timestamp};
+
+    use super::*;
+
+    fn entry(hostname: &str, wave: u32) -> HostEntry {
+        let record = HostRecord::pending(NewHost {
+            rollout_id: "stable@4f".parse().unwrap(),
+            hostname: hostname.into(),
+            channel: "stable".into(),
+            target_closure: "c".into(),
+            soak_minutes: Default::default(),
+            dispatched_at: Timestamp::UNIX_EPOCH,
+        });
+        HostEntry {
+            record: record.into(),
+            wave,
+            staged: true,
+            candidate: false,
+            position: Position::default(),
+            outstanding: None,
+        }
+    }
+
+    #[test]
+    fn hosts_are_sorted_and_found_by_name_whatever_order_they_come_in() {
+        let names: Vec<String> = (0..500)
+            .map(|number| format!("h{:03}", number * 7 % 500))
+            .collect();
+        let hosts: HostTable = names.iter().map(|name| entry(name, 0)).collect();
+        assert!(hosts.keys().is_sorted_by(|a, b| a < b));
+        assert_eq!(hosts.len(), 500);
+        for name in &names {
+            assert_eq!(hosts.get(name).unwrap().record.hostname.as_str(), name);
+        }
+        // A guess is nearly always right, and there is one for every host.
+        let guess = |name: &String| hosts.find_by_hash(&name.as_str().into()).unwrap();
+        let right = names
+            .iter()
+            .filter(|name| guess(name).record.hostname.as_str() == *name);
+        assert!(right.count() > 450);
+        assert!(hosts.get("h500").is_none() && !hosts.contains(""));
+    }
+
+    #[test]
+    fn the_last_entry_of_a_name_stays() {
+        let hosts: HostTable = [entry("b", 0), entry("a", 1), entry("b", 2)]
+            .into_iter()
+            .collect();
+        let waves: Vec<_> = hosts.values().map(|host| host.wave).collect();
+        assert_eq!(waves, [1, 2]);
+        assert_eq!(hosts["b"].wave, 2);
+    }
+
+    #[test]
+    fn a_clone_keeps_what_changes_behind_it() {
+        let names: Vec<String> = (0..1_000).map(|number| format!("h{number:04}")).collect();
+        let mut hosts: HostTable = names.iter().map(|name| entry(name, 0)).collect();
+        let before = hosts.clone();
+        hosts.get_mut(&"h0300".into()).unwrap().wave = 7;
+        assert_eq!((before["h0300"].wave, hosts["h0300"].wave), (0, 7));
+        assert_ne!(before, hosts);
+        // One chunk was copied, the others are shared.
+        let shared = before.chunks.iter().zip(&hosts.chunks);
+        let shared = shared.filter(|(before, now)| Arc::ptr_eq(before, now));
+        assert_eq!(shared.count(), hosts.chunks.len() - 1);
+    }
+
+    #[test]
+    fn cancelling_dispatches_copies_only_chunks_that_have_one() {
+        let names: Vec<String> = (0..1_000).map(|number| format!("h{number:04}")).collect();
+        let mut hosts: HostTable = names.iter().map(|name| entry(name, 0)).collect();
+        let queued = Some(Default::default());
+        hosts.get_mut(&"h0999".into()).unwrap().set_queued(queued);
+        let before = hosts.clone();
+        hosts.cancel_dispatches();
+        assert!(before["h0999"].is_queued() && !hosts["h0999"].is_queued());
+        let shared = before.chunks.iter().zip(&hosts.chunks);
+        let shared = shared.filter(|(before, now)| Arc::ptr_eq(before, now));
+        assert_eq!(shared.count(), hosts.chunks.len() - 1);
+    }
+}

@@ -1,0 +1,93 @@
+//! A run in the making: what it has decided so far, and whether more may go in.
+
+use std::collections::BTreeMap;
+
+use nixfleet_proto::{Gate, Hostname, PlanAction, RolloutId, Timestamp};
+
+use crate::gates::PlannedDispatches;
+use crate::view::{FleetView, RolloutView};
+
+/// Most actions of one run: bounds the burst into the log; the next run follows at once.
+pub const ACTIONS_MAX: usize = 10_000;
+
+/// A run in the making.
+pub(super) struct PlanRun<'a> {
+    pub(super) view: &'a FleetView,
+    pub(super) now: Timestamp,
+    /// Wave cursors that this run moves.
+    pub(super) advanced: BTreeMap<&'a RolloutId, u32>,
+    pub(super) planned_dispatches: PlannedDispatches,
+    /// Hosts that this run dispatches or recovers; sorted once all of them are in.
+    pub(super) taken: Vec<(&'a RolloutId, &'a Hostname)>,
+    pub(super) held: BTreeMap<Gate, usize>,
+    pub(super) next_deadline: Option<Timestamp>,
+    pub(super) is_capped: bool,
+    planned: usize,
+    pub(super) advances: Vec<PlanAction>,
+    pub(super) soaks: Vec<PlanAction>,
+    pub(super) recoveries: Vec<PlanAction>,
+    pub(super) dispatches: Vec<PlanAction>,
+    pub(super) expiries: Vec<PlanAction>,
+    pub(super) opens: Vec<PlanAction>,
+    pub(super) changes: Vec<PlanAction>,
+}
+
+impl<'a> PlanRun<'a> {
+    pub(super) fn new(view: &'a FleetView, now: Timestamp) -> Self {
+        Self {
+            view,
+            now,
+            advanced: BTreeMap::new(),
+            planned_dispatches: PlannedDispatches::default(),
+            taken: Vec::new(),
+            held: BTreeMap::new(),
+            next_deadline: None,
+            is_capped: false,
+            planned: 0,
+            advances: Vec::new(),
+            soaks: Vec::new(),
+            recoveries: Vec::new(),
+            dispatches: Vec::new(),
+            expiries: Vec::new(),
+            opens: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// The wave that may be dispatched in this run.
+    pub(super) fn cursor(&self, rollout: &RolloutView) -> u32 {
+        let advanced = self.advanced.get(&rollout.record.rollout_id);
+        advanced.copied().unwrap_or_else(|| rollout.cursor())
+    }
+
+    /// Decides whether an action may go into this run; counts it when it may.
+    pub(super) fn admit(&mut self, action: &PlanAction) -> Admitted {
+        if let Some(until) = self.view.rejected_until(action, self.now) {
+            self.note_deadline(until);
+            return Admitted::NotAgain;
+        }
+        if self.planned == ACTIONS_MAX {
+            self.is_capped = true;
+            return Admitted::NoRoom;
+        }
+        self.planned += 1;
+        Admitted::Yes
+    }
+
+    pub(super) fn note_deadline(&mut self, at: Timestamp) {
+        let sooner = self.next_deadline.is_none_or(|deadline| at < deadline);
+        if sooner {
+            self.next_deadline = Some(at);
+        }
+    }
+}
+
+/// Whether an action goes into a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admitted {
+    Yes,
+    /// Its last attempt was rejected a short while ago.
+    NotAgain,
+    /// The run is full.
+    NoRoom,
+}

@@ -1,0 +1,166 @@
+//! Actions that are in the log, seen as if they had happened, until their outcome comes back.
+//!
+//! Keyed by position: an action is dropped by its own outcome, accepted or rejected, and by nothing
+//! else. A rejected one is not planned again for a while, so that a planner and a fold that disagree
+//! do not fill the log.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use chrono::TimeDelta;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{PlanAction, Position, Timestamp, mutation_testing};
+
+use super::FleetView;
+use super::attempt_key::AttemptKey;
+
+/// How long a rejected action is left alone.
+pub const REJECTION_BACKOFF: TimeDelta = TimeDelta::seconds(15);
+
+impl FleetView {
+    /// Notes an action that the log acknowledged. Its outcome must not have been absorbed before.
+    pub fn action_appended(
+        &mut self,
+        partition: Partition,
+        position: Position,
+        action: PlanAction,
+    ) {
+        if mutation_testing::is_active("plan-forget-pending") {
+            return;
+        }
+        self.mark(&action, Mark::Set);
+        self.in_log.insert((partition, position), action);
+    }
+
+    /// True when the entry at a position is an action whose outcome has not come back.
+    pub fn is_in_log(&self, partition: Partition, position: Position) -> bool {
+        self.in_log.contains_key(&(partition, position))
+    }
+
+    /// Actions whose outcome has not come back.
+    pub fn in_log_count(&self) -> usize {
+        self.in_log.len()
+    }
+
+    /// Of each partition that owes outcomes the first action without one.
+    pub fn oldest_in_log(&self) -> BTreeMap<Partition, Position> {
+        const LAST: Position = Position {
+            seq: u64::MAX,
+            index: u32::MAX,
+        };
+        let mut oldest = BTreeMap::new();
+        let mut from = Bound::Unbounded;
+        while let Some((place, _)) = self.in_log.range((from, Bound::Unbounded)).next() {
+            let (partition, position) = *place;
+            oldest.insert(partition, position);
+            from = Bound::Excluded((partition, LAST));
+        }
+        oldest
+    }
+
+    /// Drops the action at a position; `rejected_at` when its entry was rejected.
+    pub(crate) fn action_answered(
+        &mut self,
+        partition: Partition,
+        position: Position,
+        rejected_at: Option<Timestamp>,
+    ) {
+        let Some(action) = self.in_log.remove(&(partition, position)) else {
+            return;
+        };
+        self.mark(&action, Mark::Clear);
+        if let Some(at) = rejected_at {
+            self.rejected.retain(|_, until| *until > at);
+            let until = at + REJECTION_BACKOFF;
+            self.rejected.insert(AttemptKey::of(&action), until);
+        }
+    }
+
+    /// When the action may be tried again, if it was rejected a short while ago.
+    pub(crate) fn rejected_until(&self, action: &PlanAction, now: Timestamp) -> Option<Timestamp> {
+        if self.rejected.is_empty() {
+            return None;
+        }
+        let until = self.rejected.get(&AttemptKey::of(action))?;
+        (*until > now).then_some(*until)
+    }
+
+    fn mark(&mut self, action: &PlanAction, mark: Mark) {
+        match action {
+            PlanAction::OpenRollout { rollout_id, .. } => mark.on(&mut self.opening, rollout_id),
+            PlanAction::Barrier {} => {}
+            PlanAction::AdvanceWave { .. }
+            | PlanAction::SoakElapsed { .. }
+            | PlanAction::ConvergeUnchanged { .. }
+            | PlanAction::QueueDispatch { .. }
+            | PlanAction::RetentionExpired { .. }
+            | PlanAction::BlocksChanged { .. } => self.mark_rollout(action, mark),
+        }
+    }
+
+    fn mark_rollout(&mut self, action: &PlanAction, mark: Mark) {
+        let rollout = action.rollout_id().and_then(|id| self.rollouts.get_mut(id));
+        let Some(rollout) = rollout else {
+            return;
+        };
+        let pending = &mut rollout.pending;
+        match action {
+            PlanAction::AdvanceWave { to_wave, .. } => {
+                pending.advance = mark.then(*to_wave);
+            }
+            PlanAction::SoakElapsed { hostname, .. } => mark.on(&mut pending.soaked, hostname),
+            PlanAction::ConvergeUnchanged { hostname, .. } => {
+                mark.on(&mut pending.unchanged, hostname);
+            }
+            PlanAction::QueueDispatch {
+                rollout_id,
+                hostname,
+                ..
+            } => {
+                match mark {
+                    Mark::Set => pending.dispatched.insert(hostname.clone()),
+                    Mark::Clear => pending.dispatched.swap_remove(hostname),
+                };
+                self.refresh_host(rollout_id, hostname);
+            }
+            PlanAction::RetentionExpired { .. } => pending.expired = mark == Mark::Set,
+            PlanAction::BlocksChanged {
+                wave, gate, holds, ..
+            } => match mark {
+                Mark::Set => {
+                    pending.blocks.insert((*wave, *gate), holds.clone());
+                }
+                Mark::Clear => {
+                    pending.blocks.remove(&(*wave, *gate));
+                }
+            },
+            PlanAction::OpenRollout { .. } | PlanAction::Barrier {} => {}
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Set,
+    Clear,
+}
+
+impl Mark {
+    fn on<T: Clone + Ord>(self, set: &mut std::collections::BTreeSet<T>, item: &T) {
+        match self {
+            Self::Set => {
+                set.insert(item.clone());
+            }
+            Self::Clear => {
+                set.remove(item);
+            }
+        }
+    }
+
+    fn then<T>(self, value: T) -> Option<T> {
+        match self {
+            Self::Set => Some(value),
+            Self::Clear => None,
+        }
+    }
+}

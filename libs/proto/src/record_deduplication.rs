@@ -1,0 +1,104 @@
+//! Records that are said once in a frame: the last outcome that changed a host has its record, those
+//! before it leave it out. A host that drains its queue changes many times in one frame.
+//!
+//! Source: docs/adr/0011-a-frame-says-each-record-once.md.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::host::HostRecord;
+use crate::id::{Hostname, RolloutId};
+use crate::outcome::Outcome;
+
+/// Places of the last outcomes of a frame that have the record of a host.
+pub type LastRecords<'a> = HashMap<(&'a RolloutId, &'a Hostname), usize>;
+
+/// Where the record of each host is said for the last time.
+pub fn last_records(outcomes: &[Outcome]) -> LastRecords<'_> {
+    let records = outcomes.iter().enumerate().flat_map(|(place, outcome)| {
+        let records = outcome.decision.host_records().iter();
+        records.map(move |record| (record.key(), place))
+    });
+    records.collect()
+}
+
+/// Takes the records out of these outcomes that a later one has; true when there were any. Whoever folds a
+/// log again holds the frames of its owners against this.
+pub fn drop_repeated_records(outcomes: &mut [Outcome]) -> bool {
+    let last = last_records(outcomes);
+    let places = outcomes.iter().enumerate();
+    let leaving = places.filter_map(|(place, outcome)| {
+        let records = outcome.decision.host_records();
+        let is_last = |record: &&Arc<HostRecord>| last.get(&record.key()) == Some(&place);
+        let is_left = !records.iter().all(|record| is_last(&record));
+        is_left.then(|| (place, records.iter().filter(is_last).cloned().collect()))
+    });
+    let leaving: Vec<_> = leaving.collect();
+    let any = !leaving.is_empty();
+    for (place, records) in leaving {
+        outcomes[place].decision.replace_host_records(records);
+    }
+    any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::NewHost;
+    use crate::outcome::{Accepted, Decision};
+    use crate::{Minutes, Timestamp};
+
+    fn refused() -> Outcome {
+        let text = r#"{"position":{"seq":1,"index":0},"at":"2026-01-01T00:00:00Z",
+            "subject":{"entry":"HostEvent"},"rejected":{"reason":"stale","message":"again"}}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    /// An outcome that changed these hosts, which are known by rollout and name.
+    fn changed(event_seq: u64, hosts: &[(&str, &str)]) -> Outcome {
+        let record = |(rollout, host): &(&str, &str)| {
+            let mut record = HostRecord::pending(NewHost {
+                rollout_id: rollout.parse().unwrap(),
+                hostname: (*host).into(),
+                channel: "s".into(),
+                target_closure: "c".into(),
+                soak_minutes: Minutes::ZERO,
+                dispatched_at: Timestamp::UNIX_EPOCH,
+            });
+            record.last_event_seq = event_seq;
+            Arc::new(record)
+        };
+        let accepted = Accepted {
+            hosts: hosts.iter().map(record).collect(),
+            ..Accepted::default()
+        };
+        Outcome {
+            decision: Decision::Accepted(Box::new(accepted)),
+            ..refused()
+        }
+    }
+
+    /// Hosts that outcomes have records of.
+    fn said(outcomes: &[Outcome]) -> Vec<Vec<&str>> {
+        let records = outcomes.iter().map(|outcome| {
+            let records = outcome.decision.host_records().iter();
+            records.map(|record| record.hostname.as_str()).collect()
+        });
+        records.collect()
+    }
+
+    #[test]
+    fn the_last_outcome_that_changed_a_host_has_its_record() {
+        let whole = [
+            changed(1, &[("s@1", "a"), ("s@1", "b")]),
+            changed(2, &[("s@2", "a")]),
+            refused(),
+            changed(4, &[("s@1", "a")]),
+        ];
+        let mut outcomes = whole.clone();
+        assert!(drop_repeated_records(&mut outcomes));
+        assert_eq!(said(&outcomes), [vec!["b"], vec!["a"], vec![], vec!["a"]]);
+        assert_eq!(outcomes[3], whole[3]);
+        assert!(!drop_repeated_records(&mut outcomes));
+    }
+}

@@ -1,0 +1,81 @@
+//! Deciding archived entries again, and comparing what was published for them.
+
+use nixfleet_proto::{Entry, EntryBody, Outcome, OutputFrame, PlanAction};
+
+use super::{InputItem, Replay};
+use crate::row_comparison::Difference;
+
+impl Replay {
+    /// Every entry that a frame covers has its outcome in it.
+    pub(super) fn find_dropped(&mut self, out_seq: u64, frame: &OutputFrame, input: &[InputItem]) {
+        let mut outcomes = frame
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.position)
+            .peekable();
+        for item in input {
+            let position = item.position();
+            while outcomes.next_if(|at| *at < position).is_some() {}
+            let is_answered = outcomes.next_if_eq(&position).is_some();
+            if item.entry.is_some() && !is_answered {
+                self.differences.push(Difference {
+                    table: "outcomes",
+                    key: vec![position.seq.to_string(), position.index.to_string()],
+                    column: String::new(),
+                    expected: Some("an outcome".into()),
+                    found: Some(format!("none in output frame {out_seq}").into()),
+                });
+            }
+        }
+    }
+
+    /// What the fold makes of the entry on the state before it, when both are known.
+    pub(super) fn decide(&mut self, outcome: &Outcome, entry: Option<&Entry>) -> Option<Outcome> {
+        self.coverage.outcomes += 1;
+        let Some(entry) = entry.filter(|entry| self.is_decidable(&entry.body)) else {
+            self.coverage.unchecked += 1;
+            return None;
+        };
+        self.coverage.decided += 1;
+        Some(self.state.decide(outcome.position, entry, &self.pinned))
+    }
+
+    pub(super) fn compare(&mut self, decided: &Outcome, outcome: &Outcome) {
+        if decided == outcome {
+            return;
+        }
+        let position = outcome.position;
+        self.differences.push(Difference {
+            table: "outcomes",
+            key: vec![position.seq.to_string(), position.index.to_string()],
+            column: outcome.subject.entry.to_string(),
+            expected: serde_json::to_value(decided).ok(),
+            found: serde_json::to_value(outcome).ok(),
+        });
+    }
+
+    /// Whether this state decides as the owner's did: one that lacks its beginning decides nothing
+    /// that depends on what it lacks.
+    fn is_decidable(&self, body: &EntryBody) -> bool {
+        if body.opens().is_some_and(|hash| !self.is_pinned(hash)) {
+            return false;
+        }
+        if !self.origin.is_partial() {
+            return true;
+        }
+        let opens_or_fences = match body {
+            EntryBody::Plan { action, .. } => matches!(
+                action,
+                PlanAction::OpenRollout { .. } | PlanAction::Barrier {}
+            ),
+            EntryBody::HostEvent { .. }
+            | EntryBody::RecoveryCandidate { .. }
+            | EntryBody::Operator { .. } => false,
+        };
+        let knows_rollout = body
+            .rollout_id()
+            .is_some_and(|rollout_id| self.state.rollout(rollout_id).is_some());
+        let is_planned = matches!(body, EntryBody::Plan { .. });
+        knows_rollout && !opens_or_fences && (self.knows_leader || !is_planned)
+    }
+}
