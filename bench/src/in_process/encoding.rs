@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use nixfleet_bus::frame_encoding::{Encoder, decode};
+use nixfleet_bus::compression::{Encoder, decode};
 use nixfleet_bus::{FrameLimits, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::{

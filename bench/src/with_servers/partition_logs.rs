@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use nixfleet_bus::{Bus, Message, decode_output, frame_encoding};
+use nixfleet_bus::{Bus, Message, compression, decode_output};
 use nixfleet_harness::wait_for;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Entry, EntryBody, OutputFrame, Position, Timestamp};
@@ -86,7 +86,7 @@ pub struct Size {
 impl Size {
     /// Of a message, and its payload in the stored form.
     pub fn of(message: &Message) -> (Self, Bytes) {
-        let stored = frame_encoding::encode(&message.payload);
+        let stored = compression::encode(&message.payload);
         let size = Self {
             stored: message.stored_bytes,
             plain: message.stored_bytes - stored.len() + message.payload.len(),

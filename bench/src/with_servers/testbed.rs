@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, anyhow};
-use nixfleet_bus::{Bus, BusConfig, Floors};
+use nixfleet_bus::{Bus, BusConfig, SequenceFloors};
 use nixfleet_harness::postgres::execute;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{Database, Nats, Postgres, Service, Stack, StackConfig, scratch};
@@ -99,7 +99,7 @@ impl Testbed {
             ..BusConfig::default()
         };
         let bus = Bus::connect(config, "bench").await?;
-        bus.ensure_layout(&Floors::default()).await?;
+        bus.ensure_layout(&SequenceFloors::default()).await?;
         Ok(bus)
     }
 

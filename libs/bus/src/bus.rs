@@ -1,6 +1,8 @@
 //! The connections of one process, which everything it reaches over the bus shares.
 
-mod access;
+mod accessors;
+pub(crate) mod backoff;
+pub(crate) mod connections;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,15 +13,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bus::connections::{ConnectError, Connections};
 use crate::config::BusConfig;
-use crate::connect::{ConnectError, Connections};
-use crate::ids::MessageIds;
-use crate::input::InputQueues;
-use crate::layout::Standing;
+use crate::layout::known_streams::KnownStreams;
+use crate::publish::input_log::InputQueues;
+use crate::publish::message_ids::MessageIds;
 
 /// Longest wait for publishers and leases at shutdown; above the append deadline, below the time a
 /// supervisor gives before it kills.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The connections of one process to its fleet's bus; cheap to clone.
 #[derive(Clone)]
@@ -33,13 +35,13 @@ struct Inner {
     names: Names,
     connections: Connections,
     ids: MessageIds,
-    standing: Standing,
+    known_streams: KnownStreams,
     tracker: TaskTracker,
     closing: CancellationToken,
     /// Of the publishers of this process while somebody holds them.
     input: Mutex<Weak<InputQueues>>,
     /// Services that are refused membership here, with the reason.
-    refusals: Mutex<BTreeMap<String, String>>,
+    membership_faults: Mutex<BTreeMap<String, String>>,
 }
 
 impl Bus {
@@ -64,12 +66,12 @@ impl Bus {
             ids: MessageIds::new(client_name, unique),
             name: client_name.to_owned(),
             connections,
-            standing: Standing::default(),
+            known_streams: KnownStreams::default(),
             config,
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
             input: Mutex::new(Weak::new()),
-            refusals: Mutex::default(),
+            membership_faults: Mutex::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -104,8 +106,8 @@ impl Bus {
     /// Names the fault.
     pub fn check(&self) -> Result<(), String> {
         self.inner.connections.check()?;
-        self.inner.standing.check()?;
-        match self.refusals().values().next() {
+        self.inner.known_streams.check()?;
+        match self.membership_faults().values().next() {
             Some(reason) => Err(reason.clone()),
             None => Ok(()),
         }
@@ -116,7 +118,7 @@ impl Bus {
     pub async fn close(&self) {
         self.inner.closing.cancel();
         self.inner.tracker.close();
-        if tokio::time::timeout(CLOSE_PATIENCE, self.inner.tracker.wait())
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.inner.tracker.wait())
             .await
             .is_err()
         {
@@ -126,17 +128,19 @@ impl Bus {
     }
 
     /// Notes whether a service is refused membership in the name of this instance.
-    pub(crate) fn set_refusal(&self, service: &str, reason: Option<String>) {
+    pub(crate) fn set_membership_fault(&self, service: &str, reason: Option<String>) {
         match reason {
-            Some(reason) => self.refusals().insert(service.to_owned(), reason),
-            None => self.refusals().remove(service),
+            Some(reason) => self.membership_faults().insert(service.to_owned(), reason),
+            None => self.membership_faults().remove(service),
         };
     }
 
-    fn refusals(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn membership_faults(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         // Every change is one insert or removal: a panic elsewhere leaves nothing half done.
-        let refusals = &self.inner.refusals;
-        refusals.lock().unwrap_or_else(PoisonError::into_inner)
+        let membership_faults = &self.inner.membership_faults;
+        membership_faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The queues of the input publishers while somebody holds them.
@@ -154,17 +158,19 @@ impl Bus {
         &self.inner.connections
     }
 
-    pub(crate) fn standing(&self) -> &Standing {
-        &self.inner.standing
+    pub(crate) fn known_streams(&self) -> &KnownStreams {
+        &self.inner.known_streams
     }
 
     /// Waits until the streams were looked at after the last connection was made.
     ///
     /// # Errors
     /// Says why nothing may be appended now.
-    pub(crate) async fn settled(&self, deadline: Instant) -> Result<(), String> {
+    pub(crate) async fn wait_verified(&self, deadline: Instant) -> Result<(), String> {
         let connection = *self.connections().publish_made.borrow();
-        self.standing().settled(connection, deadline).await
+        self.known_streams()
+            .wait_verified(connection, deadline)
+            .await
     }
 
     pub(crate) fn ids(&self) -> &MessageIds {

@@ -41,11 +41,11 @@ const MARGIN: Duration = Duration::from_secs(2);
 /// Pause after a write or look that nobody answered.
 const RETRY: Duration = Duration::from_millis(300);
 /// Longest time giving back may take; afterwards the time to live does it.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A worker may take this long between two turns before others are told to take its key.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// A watch that shows nothing of what is there for this long is opened anew.
-const WATCH_PATIENCE: Duration = Duration::from_secs(3);
+const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an instance stands behind others after the first failure under a key.
 const BACK_FIRST: Duration = Duration::from_secs(2);
 /// The longest it stands behind.
@@ -114,7 +114,7 @@ pub struct Timing {
     /// Pause after a write or look that nobody answered.
     pub retry: Duration,
     /// Longest time giving back may take.
-    pub release_patience: Duration,
+    pub release_timeout: Duration,
     /// Longest time work may take to end after its key was asked back.
     pub hand_over: Duration,
 }
@@ -126,7 +126,7 @@ impl From<LeaseConfig> for Timing {
             renew: Duration::from_secs(config.renew_seconds),
             margin: MARGIN,
             retry: RETRY,
-            release_patience: RELEASE_PATIENCE,
+            release_timeout: RELEASE_TIMEOUT,
             hand_over: Duration::from_secs(config.hand_over_seconds),
         }
     }

@@ -7,87 +7,60 @@
 //! `InputPublisher` and `OutputLog`.
 
 mod config;
-mod dead;
-mod decode;
-mod fate;
-mod floors;
-pub mod frame_encoding;
-mod framing;
-mod ids;
+mod dead_letter;
+mod frame;
+mod layout;
 pub mod lease;
 mod message;
-mod superseded;
-mod track;
-mod trim;
-mod writer;
+mod objects;
+mod publish;
+mod reader;
+mod retention;
 
-#[cfg(feature = "shell")]
-mod ahead;
 #[cfg(feature = "shell")]
 mod bus;
 #[cfg(feature = "shell")]
-mod checkpoints;
-#[cfg(feature = "shell")]
-mod connect;
-#[cfg(feature = "shell")]
-mod heartbeat;
-#[cfg(feature = "shell")]
-mod input;
-#[cfg(feature = "shell")]
-mod layout;
-#[cfg(feature = "shell")]
-mod leader;
-#[cfg(feature = "shell")]
-mod liveness;
-#[cfg(feature = "shell")]
-mod log_fill;
-#[cfg(feature = "shell")]
-mod manifests;
-#[cfg(feature = "shell")]
-mod objects;
-#[cfg(feature = "shell")]
-mod output;
-#[cfg(feature = "shell")]
-mod publish;
-#[cfg(feature = "shell")]
-mod reader;
+mod transient;
 
 pub use config::{BusConfig, ConfigFault};
-pub use dead::{DeadLetter, DeadRecord};
-pub use decode::{
-    DecodeError, MAX_OUTPUT_FRAME_BYTES, decode_effects, decode_input, decode_output, read_input,
-    read_output,
+pub use dead_letter::{DeadLetterRecord, UndecodableMessage};
+pub use frame::buffer::{EntryBatch, Frame, FrameBuffer, FrameLimits};
+pub use frame::compression;
+pub use frame::decode::{
+    MAX_OUTPUT_FRAME_BYTES, decode_effects, decode_input, decode_output, read_input, read_output,
 };
-pub use fate::{
-    AppendError, Attempt, FencedAttempt, FencedPublish, LastMessage, PublishError, Refusal, Reply,
-    Settled,
-};
-pub use floors::Floors;
-pub use framing::{Frame, FrameBuffer, FrameLimits, Run};
-pub use ids::MessageIds;
+pub use frame::decode_error::DecodeError;
+pub use layout::sequence_floors::SequenceFloors;
 pub use lease::{LeaseConfig, LeaseCore};
 pub use message::{LastFrame, Message, StreamIdentity};
-pub use superseded::{StoredObject, superseded};
-pub use track::{Gaps, Landmark, Seen, Track};
-pub use trim::{
-    AGENTS_PERCENT, Holder, LogFill, LogKind, Margin, MarginLimits, Needed, PROBLEM_PERCENT,
-    check_room, trim_to,
+pub use objects::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
+pub use publish::decision::{
+    FenceCheck, FencedDecision, FencedPublish, LastMessage, PublishDecision, PublishRefusal,
+    PublishReply,
 };
-pub use writer::{Fence, Writer};
+pub use publish::error::{AppendError, PublishError};
+pub use publish::fence::{Fence, LogWriter};
+pub use publish::message_ids::MessageIds;
+pub use reader::position::{Arrival, LastRead, ReadPosition, SequenceGaps};
+pub use retention::trim::{LogHolder, LogKind, Margin, MarginLimits, NeededFrom, trim_position};
+pub use retention::usage::{
+    AGENT_EVENTS_MAX_PERCENT, LOG_PROBLEM_PERCENT, LogUsage, check_capacity,
+};
 
 #[cfg(feature = "shell")]
 pub use {
-    ahead::ReadAhead,
     bus::Bus,
-    checkpoints::{CheckpointStore, CheckpointStoreError},
-    connect::ConnectError,
-    heartbeat::{HeartbeatError, Heartbeats, Responder},
-    input::{Appended, InputPublisher},
-    layout::LayoutError,
-    leader::LeaderError,
+    bus::connections::ConnectError,
+    layout::ensure::LayoutError,
     lease::{Lease, Leases, Membership},
-    liveness::{Liveness, LivenessError},
-    manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore},
-    output::{LastFrameError, OutputLog, Stored},
-    reader::{ReadError, Reader},
+    objects::checkpoints::{CheckpointStore, CheckpointStoreError},
+    objects::manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore},
+    publish::input_log::{Appended, InputPublisher},
+    publish::output_log::{LastFrameError, OutputLog, Stored},
+    reader::leader_reads::LeaderReadError,
+    reader::read_ahead::ReadAhead,
+    reader::read_error::ReadError,
+    reader::stream_reader::Reader,
+    transient::heartbeat::{HeartbeatError, Heartbeats, Responder},
+    transient::liveness::{Liveness, LivenessError},
 };

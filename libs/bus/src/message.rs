@@ -1,7 +1,7 @@
 //! A message of a stream, as every reader sees it.
 
 #[cfg(feature = "shell")]
-mod client;
+mod nats;
 
 use std::borrow::Cow;
 
@@ -9,11 +9,11 @@ use bytes::Bytes;
 use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::{OutputFrame, Timestamp};
 
-use crate::decode::DecodeError;
-use crate::frame_encoding;
+use crate::frame::compression;
+use crate::frame::decode_error::DecodeError;
 
 #[cfg(feature = "shell")]
-pub(crate) use client::{TRACEPARENT, VERSION, stored_bytes, timestamp};
+pub(crate) use nats::{TRACEPARENT, VERSION, stored_bytes, timestamp};
 
 /// One stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +40,7 @@ pub struct Message {
 impl Message {
     /// The message with its payload as JSON, where its stored form can be decoded.
     pub fn decoded(mut self) -> Self {
-        if let Ok(Cow::Owned(json)) = frame_encoding::decode(&self.payload, MAX_OUTPUT_FRAME_BYTES)
-        {
+        if let Ok(Cow::Owned(json)) = compression::decode(&self.payload, MAX_OUTPUT_FRAME_BYTES) {
             self.payload = json.into();
         }
         self
@@ -49,15 +48,15 @@ impl Message {
 
     /// Why the payload is still in its stored form; nothing when it is not.
     pub fn encoding_fault(&self) -> Option<DecodeError> {
-        if !frame_encoding::is_labelled(&self.payload) {
+        if !compression::is_labelled(&self.payload) {
             return None;
         }
-        frame_encoding::decode(&self.payload, MAX_OUTPUT_FRAME_BYTES).err()
+        compression::decode(&self.payload, MAX_OUTPUT_FRAME_BYTES).err()
     }
 
     /// Bytes of the payload as JSON, decoded or not.
     pub fn json_bytes(&self) -> usize {
-        frame_encoding::json_bytes(&self.payload, MAX_OUTPUT_FRAME_BYTES)
+        compression::json_bytes(&self.payload, MAX_OUTPUT_FRAME_BYTES)
     }
 }
 
@@ -102,7 +101,7 @@ mod tests {
     #[test]
     fn a_message_has_json_or_the_reason_why_not() {
         let json = Bytes::from("[".to_owned() + &r#"{"entry":"HostEvent"},"#.repeat(9) + "7]");
-        let stored = frame_encoding::encode(&json);
+        let stored = compression::encode(&json);
         assert_eq!(message(stored.clone()).json_bytes(), json.len());
         let decoded = message(stored.clone()).decoded();
         assert_eq!(decoded, message(json.clone()));

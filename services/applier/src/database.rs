@@ -1,7 +1,7 @@
 //! The schema of the database, and what its tables remember of the streams.
 
 use anyhow::Context as _;
-use nixfleet_bus::Floors;
+use nixfleet_bus::SequenceFloors;
 use nixfleet_proto::subject::Names;
 use nixfleet_store::{ReadError, Store};
 
@@ -21,8 +21,8 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn floors(store: &Store, names: &Names) -> Result<Floors, ReadError> {
-    let floors = Floors::of_cursors(names, &store.cursors().await?);
+pub async fn floors(store: &Store, names: &Names) -> Result<SequenceFloors, ReadError> {
+    let floors = SequenceFloors::of_cursors(names, &store.cursors().await?);
     let archived = store.archive_cursors().await?.into_iter();
     Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::future::{OptionFuture, join};
 use nixfleet_applier::{Batch, Follower, Frame, Logs, Start, needs_checkpoint};
-use nixfleet_bus::{CheckpointStoreError, LeaderError, ManifestError, ReadError};
+use nixfleet_bus::{CheckpointStoreError, LeaderReadError, ManifestError, ReadError};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Health};
@@ -71,8 +71,8 @@ async fn try_follow(
     let mut follower = begun?;
     let stream = turns.bus.names().output_stream(turns.partition);
     let reader = turns.bus.reader(&stream, follower.next());
-    let reader = reader.in_pieces_of(READ_BYTES);
-    let mut reader = reader.ahead(turns.config.frames_max, decode);
+    let reader = reader.with_batch_bytes(READ_BYTES);
+    let mut reader = reader.read_ahead(turns.config.frames_max, decode);
     let outcomes_max = turns.config.outcomes_max;
     let mut read: VecDeque<Frame> = VecDeque::new();
     let mut prepared: Option<Prepared> = None;
@@ -114,7 +114,7 @@ async fn try_follow(
         ahead.written(turn.turn.cursor.clone());
         let next = Batch::first_of(&mut read, outcomes_max);
         let next = OptionFuture::from(next.map(|batch| prepare(turns, &ahead, batch)));
-        let (written, next) = reader.during(join(write(turns, &turn), next)).await;
+        let (written, next) = reader.read_during(join(write(turns, &turn), next)).await;
         written?;
         follower = ahead;
         progress.good();
@@ -167,7 +167,7 @@ async fn write(turns: &Turns, turn: &Prepared) -> Result<(), Again> {
 /// Another applier may have been here, and servers come back; checkpoints that cannot be used do not.
 fn restore_failed(error: anyhow::Error) -> Again {
     let is_transient = error.chain().any(|cause| {
-        cause.is::<LeaderError>()
+        cause.is::<LeaderReadError>()
             || cause.is::<CheckpointStoreError>()
             || cause.downcast_ref().is_some_and(ApplyError::retryable)
     });
@@ -181,7 +181,7 @@ fn restore_failed(error: anyhow::Error) -> Again {
 /// A bus that does not answer comes back; bytes nobody stored do not.
 fn prepare_failed(error: anyhow::Error) -> Again {
     let is_transient = error.chain().any(|cause| {
-        cause.is::<LeaderError>()
+        cause.is::<LeaderReadError>()
             || matches!(
                 cause.downcast_ref(),
                 Some(ManifestError::Unavailable { .. })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Floors, Membership};
+use nixfleet_bus::{Bus, Membership, SequenceFloors};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_service::{CancellationToken, Context, Health};
 use nixfleet_store::Store;
@@ -79,7 +79,7 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
             floors.map_err(|error| format!("{error:#}"))
         }
     };
-    let keep = bus.keep_layout(remembered, ctx.shutdown.clone());
+    let keep = bus.maintain_layout(remembered, ctx.shutdown.clone());
     ctx.tasks.spawn("layout", async {
         keep.await.context("keeping the streams")
     });
@@ -119,7 +119,7 @@ async fn prepare_database(ctx: &Context<Config>, store: &Store) -> anyhow::Resul
 
 /// The positions the tables remember, for streams that are gone while the process runs. Nobody works without leases, which are gone
 /// with them, so a schema that is gone as well is made here.
-async fn remembered(store: &Store, names: &Names) -> anyhow::Result<Floors> {
+async fn remembered(store: &Store, names: &Names) -> anyhow::Result<SequenceFloors> {
     if let Err(error) = store.schema_ready().await {
         tracing::info!(error = %anyhow::Error::from(error), "making sure of the schema");
         migrate(store).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_bus::{LeaderError, ReadError, StreamIdentity};
+use nixfleet_bus::{LeaderReadError, ReadError, StreamIdentity};
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::CancellationToken;
 use nixfleet_store::ArchiveError;
@@ -87,7 +87,7 @@ async fn archive(
 async fn identify(shared: &Shared, stream: &Stream) -> Result<StreamIdentity, Failure> {
     match shared.bus.stream_identity(&stream.name).await {
         Ok(identity) => Ok(identity),
-        Err(LeaderError::Missing(_)) => {
+        Err(LeaderReadError::Missing(_)) => {
             let prepared = prepare(shared).await;
             prepared.map_err(|error| Failure::Again(format!("{error:#}")))?;
             Err(Failure::Again("the stream was missing".to_owned()))
@@ -134,10 +134,10 @@ async fn try_archive(
         .set_ready(&report::archive_component(&stream.name), Ok(()));
     let reader = shared.bus.reader(&stream.name, start.next);
     // Pieces of about a transaction: while one is written, the rows of the next are made and copied.
-    let reader = reader.in_pieces_of(BATCH_BYTES);
+    let reader = reader.with_batch_bytes(BATCH_BYTES);
     let config = &shared.config.archive;
     let (of, store, batch_rows) = (stream.clone(), shared.store.clone(), config.batch_rows);
-    let mut reader = reader.ahead(config.batch_messages, move |messages| {
+    let mut reader = reader.read_ahead(config.batch_messages, move |messages| {
         let mut chunks = chunks(&of, messages, batch_rows)?;
         if let Some(first) = chunks.first_mut() {
             first.copy_ahead(&store);
@@ -160,7 +160,7 @@ async fn try_archive(
         let chunks = chunks.map_err(|error| unreadable(&error))?;
         let chunks = chunks.map_err(|error| refused(&error))?;
         // The database writes while the next batch is on its way to it.
-        let written = reader.during(archive.turn(chunks)).await;
+        let written = reader.read_during(archive.turn(chunks)).await;
         let rows = written.map_err(|error| refused(&error))?;
         lag.set(reader.pending() as f64);
         // Releases are few, and the archive is what brings them back when the log is lost.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::Floors;
+use nixfleet_bus::SequenceFloors;
 use nixfleet_service::Context;
 
 use crate::config::Config;
@@ -34,16 +34,16 @@ pub async fn prepare(shared: &Shared) -> anyhow::Result<()> {
 }
 
 /// Everything the database remembers of the streams.
-async fn floors(shared: &Shared) -> Result<Floors, nixfleet_store::ReadError> {
+async fn floors(shared: &Shared) -> Result<SequenceFloors, nixfleet_store::ReadError> {
     shared.store.schema_ready().await?;
     let names = shared.bus.names();
-    let floors = Floors::of_cursors(names, &shared.store.cursors().await?);
+    let floors = SequenceFloors::of_cursors(names, &shared.store.cursors().await?);
     let archived = shared.store.archive_cursors().await?.into_iter();
     Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }
 
 /// Brings back streams that are gone, for as long as the process works.
-pub fn keep_layout(shared: &Arc<Shared>, context: &Context<Config>) {
+pub fn maintain_layout(shared: &Arc<Shared>, context: &Context<Config>) {
     let reading = Arc::clone(shared);
     let remembered = move || {
         let shared = Arc::clone(&reading);
@@ -52,7 +52,9 @@ pub fn keep_layout(shared: &Arc<Shared>, context: &Context<Config>) {
             floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
         }
     };
-    let keep = shared.bus.keep_layout(remembered, context.shutdown.clone());
+    let keep = shared
+        .bus
+        .maintain_layout(remembered, context.shutdown.clone());
     context.tasks.spawn("layout", async {
         keep.await.context("keeping the streams")
     });

@@ -1,7 +1,7 @@
 //! What health and metrics say of the streams that this instance works on.
 
 use metrics::gauge;
-use nixfleet_bus::{Holder, LogFill};
+use nixfleet_bus::{LogHolder, LogUsage};
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::Health;
 
@@ -24,7 +24,7 @@ pub fn archive_stopped(stream: &str, is_stopped: bool) {
 }
 
 /// States how full a log is, and who keeps its oldest message.
-pub fn log_fill(stream: &str, fill: &LogFill, holder: Holder) {
+pub fn log_fill(stream: &str, fill: &LogUsage, holder: LogHolder) {
     set_log_fill(stream, (fill.bytes, fill.max_bytes), Some(holder));
 }
 
@@ -43,10 +43,10 @@ pub fn forget(health: &Health, unit: &Unit) {
     }
 }
 
-fn set_log_fill(stream: &str, (bytes, max_bytes): (u64, u64), holder: Option<Holder>) {
+fn set_log_fill(stream: &str, (bytes, max_bytes): (u64, u64), holder: Option<LogHolder>) {
     gauge!("nixfleet_log_bytes", "stream" => stream.to_owned()).set(bytes as f64);
     gauge!("nixfleet_log_max_bytes", "stream" => stream.to_owned()).set(max_bytes as f64);
-    for other in Holder::ALL {
+    for other in LogHolder::ALL {
         let held = f64::from(u8::from(Some(other) == holder));
         gauge!("nixfleet_log_held_by",
             "stream" => stream.to_owned(), "holder" => other.name())

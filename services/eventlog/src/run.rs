@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::follow::follow;
-use crate::layout::{keep_layout, prepare};
+use crate::layout::{maintain_layout, prepare};
 use crate::report;
 use crate::shared::Shared;
 use crate::stream::{Unit, units};
@@ -60,7 +60,7 @@ async fn work(shared: &Arc<Shared>, context: &Context<Config>) -> anyhow::Result
         () = shutdown.cancelled() => return Ok(()),
     };
     prepared?;
-    keep_layout(shared, context);
+    maintain_layout(shared, context);
     let units = units(shared.bus.names(), shared.bus.partitions());
     let keys: Vec<String> = units.iter().map(|unit| unit.key.clone()).collect();
     let member = Membership {

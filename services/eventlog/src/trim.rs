@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use nixfleet_bus::{LogFill, LogKind, Margin, MarginLimits, Needed, trim_to};
+use nixfleet_bus::{LogKind, LogUsage, Margin, MarginLimits, NeededFrom, trim_position};
 use nixfleet_proto::Checkpoints;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
@@ -80,7 +80,7 @@ impl Trimmer {
         let cursor = store.cursor(self.partition).await?;
         let mut fills = Vec::new();
         for log in &self.logs {
-            let fill = self.shared.bus.log_fill_now(&log.stream).await;
+            let fill = self.shared.bus.log_usage_once(&log.stream).await;
             let fill =
                 fill.map_err(|reason| anyhow!("{} does not answer: {reason}", log.stream))?;
             fills.push(fill);
@@ -120,7 +120,7 @@ impl Trimmer {
     async fn trim_one(
         &mut self,
         index: usize,
-        fill: &LogFill,
+        fill: &LogUsage,
         cursor: Option<&Cursor>,
     ) -> anyhow::Result<()> {
         let Self {
@@ -136,9 +136,9 @@ impl Trimmer {
         let archived = mark.filter(|mark| mark.stream_created == fill.created);
         let archived = archived.map(|mark| mark.sequence);
         let margin = log.margin.first(fill, started.elapsed());
-        let (first_needed, holder) = Needed::of(log.kind, cursor, archived, margin).first();
+        let (first_needed, holder) = NeededFrom::of(log.kind, cursor, archived, margin).first();
         report::log_fill(&log.stream, fill, holder);
-        if let Some(first_kept) = trim_to(fill, first_needed) {
+        if let Some(first_kept) = trim_position(fill, first_needed) {
             let trimmed = shared.bus.trim(&log.stream, first_kept).await;
             let count = trimmed.with_context(|| format!("trimming {}", log.stream))?;
             metrics::counter!("nixfleet_log_trimmed_messages_total", "stream" => log.stream.clone())

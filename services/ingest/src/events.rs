@@ -205,7 +205,7 @@ async fn append_in_order(
     }
     let mut refusals = Vec::with_capacity(entries.len());
     while let Some(rest @ [_, ..]) = entries.get(refusals.len()..) {
-        let appended = app.input.append_run(partition, rest).await;
+        let appended = app.input.append_in_order(partition, rest).await;
         refusals.extend(appended.positions.iter().map(|_| None));
         let Some(error) = appended.stopped else {
             break;

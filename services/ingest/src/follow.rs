@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_bus::{Floors, LayoutError, ReadError, decode_effects};
+use nixfleet_bus::{LayoutError, ReadError, SequenceFloors, decode_effects};
 use nixfleet_proto::fleet::RolloutAnnouncement;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Health};
@@ -38,13 +38,13 @@ pub fn layout(
             floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
         }
     };
-    app.bus.keep_layout(remembered, stop)
+    app.bus.maintain_layout(remembered, stop)
 }
 
 /// The positions that tables and archive cover.
-async fn remembered(app: &App) -> Result<Floors, nixfleet_store::ReadError> {
+async fn remembered(app: &App) -> Result<SequenceFloors, nixfleet_store::ReadError> {
     app.store.schema_ready().await?;
-    let floors = Floors::of_cursors(app.bus.names(), &app.store.cursors().await?);
+    let floors = SequenceFloors::of_cursors(app.bus.names(), &app.store.cursors().await?);
     let archived = app.store.archive_cursors().await?.into_iter();
     Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }
@@ -158,7 +158,7 @@ pub async fn health(app: Arc<App>, health: Health, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         health.set_ready("bus", app.bus.check());
-        health.set_ready(LAYOUT, app.bus.layout_state());
+        health.set_ready(LAYOUT, app.bus.check_layout());
         let database = app.store.schema_ready().await;
         health.set_ready("database", database.map_err(|error| error.to_string()));
         let loaded = app.dispatches.is_loaded();

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
-use nixfleet_bus::{Bus, LogFill, check_room};
+use nixfleet_bus::{Bus, LogUsage, check_capacity};
 use nixfleet_proto::InputMark;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::CancellationToken;
@@ -77,12 +77,12 @@ impl LogRoom {
     }
 
     /// Takes a look at both logs of a partition.
-    fn look(&self, partition: Partition, (input, output): (&LogFill, &LogFill)) {
+    fn look(&self, partition: Partition, (input, output): (&LogUsage, &LogUsage)) {
         let Some(room) = self.partitions.get(usize::from(partition.number())) else {
             return;
         };
         let unfolded = input.last_seq.saturating_sub(*lock(&room.folded));
-        let found = check_room(input, output, unfolded.min(input.messages));
+        let found = check_capacity(input, output, unfolded.min(input.messages));
         let was_full = room.is_full.load(Ordering::Relaxed);
         match found {
             Ok(()) if was_full => {
@@ -126,8 +126,8 @@ pub async fn follow(bus: &Bus, room: &LogRoom, stop: CancellationToken) {
 /// Looks at the logs of a partition; gives how full the fuller one is, in percent.
 async fn look(bus: &Bus, room: &LogRoom, partition: Partition) -> u64 {
     let names = bus.names();
-    let input = bus.log_fill_now(&names.input_stream(partition)).await;
-    let output = bus.log_fill_now(&names.output_stream(partition)).await;
+    let input = bus.log_usage_once(&names.input_stream(partition)).await;
+    let output = bus.log_usage_once(&names.output_stream(partition)).await;
     let (input, output) = match (input, output) {
         (Ok(input), Ok(output)) => (input, output),
         (Err(reason), _) | (_, Err(reason)) => {
@@ -150,8 +150,8 @@ mod tests {
 
     use super::*;
 
-    fn log(percent: u64) -> LogFill {
-        LogFill {
+    fn log(percent: u64) -> LogUsage {
+        LogUsage {
             created: Timestamp::UNIX_EPOCH,
             first_seq: 1,
             last_seq: 100,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
-use nixfleet_bus::{Bus, Floors};
+use nixfleet_bus::{Bus, SequenceFloors};
 use nixfleet_plan::FleetView;
 use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
 use nixfleet_proto::subject::{Names, Partition};
@@ -128,13 +128,13 @@ async fn ensure_layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the database fails or has no schema.
-pub async fn remembered(store: &Store, names: &Names) -> anyhow::Result<Floors> {
+pub async fn remembered(store: &Store, names: &Names) -> anyhow::Result<SequenceFloors> {
     let ready = store.schema_ready().await;
     ready.context("checking the database schema")?;
     let cursors = store.cursors().await.context("reading the cursors")?;
     let archived = store.archive_cursors().await;
     let archived = archived.context("reading how far the archive is")?;
     let archived = archived.into_iter();
-    let floors = Floors::of_cursors(names, &cursors);
+    let floors = SequenceFloors::of_cursors(names, &cursors);
     Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }

@@ -41,7 +41,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
             context.shutdown.clone(),
         ),
     );
-    keep_layout(&context, &bus, &store);
+    maintain_layout(&context, &bus, &store);
     let parts = Parts {
         bus: &bus,
         store: &store,
@@ -56,7 +56,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
 }
 
 /// Brings back streams that are gone, for as long as the process works.
-fn keep_layout(context: &Context<Config>, bus: &Bus, store: &Store) {
+fn maintain_layout(context: &Context<Config>, bus: &Bus, store: &Store) {
     let (store, names) = (store.clone(), bus.names().clone());
     let remembered = move || {
         let (store, names) = (store.clone(), names.clone());
@@ -65,7 +65,7 @@ fn keep_layout(context: &Context<Config>, bus: &Bus, store: &Store) {
             floors.map_err(|error| format!("{error:#}"))
         }
     };
-    let keep = bus.keep_layout(remembered, context.shutdown.clone());
+    let keep = bus.maintain_layout(remembered, context.shutdown.clone());
     context.tasks.spawn("layout", async {
         keep.await.context("keeping the streams")
     });

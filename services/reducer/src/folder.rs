@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nixfleet_bus::Landmark;
+use nixfleet_bus::LastRead;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{InputMark, Position, mutation_testing};
 
@@ -73,14 +73,14 @@ impl Folder {
     }
 
     /// The message of the last input that is folded: what the log is known by.
-    pub fn landmark(&self) -> Landmark {
-        let mut landmark = Landmark::default();
+    pub fn last_read(&self) -> LastRead {
+        let mut last_read = LastRead::default();
         if let Some(mark) = self.last_input
             && !mutation_testing::is_active("tail-loss-unseen")
         {
-            landmark.note(mark.seq, self.last_input_id.as_deref());
+            last_read.record(mark.seq, self.last_input_id.as_deref());
         }
-        landmark
+        last_read
     }
 
     /// The last input that is folded, and the message id of its message.

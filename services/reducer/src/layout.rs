@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Floors, LayoutError};
+use nixfleet_bus::{Bus, LayoutError, SequenceFloors};
 use nixfleet_proto::subject::Names;
 use nixfleet_service::Context;
 use nixfleet_store::{ReadError, Store};
@@ -22,9 +22,9 @@ pub async fn layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
 }
 
 /// The positions that tables and archive cover.
-async fn remembered(store: &Store, names: &Names) -> Result<Floors, ReadError> {
+async fn remembered(store: &Store, names: &Names) -> Result<SequenceFloors, ReadError> {
     store.schema_ready().await?;
-    let floors = Floors::of_cursors(names, &store.cursors().await?);
+    let floors = SequenceFloors::of_cursors(names, &store.cursors().await?);
     let archived = store.archive_cursors().await?.into_iter();
     Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }
@@ -41,7 +41,7 @@ pub fn is_transient(error: &anyhow::Error) -> bool {
 }
 
 /// Brings back streams that are gone, for as long as the process works.
-pub fn keep_layout(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
+pub fn maintain_layout(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
     let (store, names) = (Arc::clone(store), bus.names().clone());
     let remembered = move || {
         let (store, names) = (Arc::clone(&store), names.clone());
@@ -50,7 +50,7 @@ pub fn keep_layout(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
             floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
         }
     };
-    let keep = bus.keep_layout(remembered, context.shutdown.clone());
+    let keep = bus.maintain_layout(remembered, context.shutdown.clone());
     context.tasks.spawn("layout", async {
         keep.await.context("keeping the streams")
     });

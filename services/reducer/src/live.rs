@@ -8,7 +8,7 @@ mod publishing;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Heartbeats, LogFill, MAX_OUTPUT_FRAME_BYTES, OutputLog, ReadAhead};
+use nixfleet_bus::{Bus, Heartbeats, LogUsage, MAX_OUTPUT_FRAME_BYTES, OutputLog, ReadAhead};
 use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::turn::{Decoded, decode};
@@ -41,7 +41,7 @@ pub enum Progress<'a> {
     /// A frame was appended, and there is room for the next.
     Appended(&'a Told),
     /// The output log was looked at, and whether it leaves its reserve free.
-    Looked(&'a LogFill, Result<(), String>),
+    Looked(&'a LogUsage, Result<(), String>),
 }
 
 /// An owner with everything it works on.
@@ -98,11 +98,13 @@ impl Live {
         let stream = bus.names().input_stream(partition);
         let next = owner.next();
         let reader = bus.reader(&stream, next.seq);
-        let reader = reader.knowing(owner.landmark()).in_pieces_of(DECODE_BYTES);
+        let reader = reader
+            .with_last_read(owner.last_read())
+            .with_batch_bytes(DECODE_BYTES);
         let batch = config.fold.batch_messages;
         Ok(Self {
             publisher: Publisher::start(log, owner.outbox().clone()),
-            reader: reader.ahead(batch, move |messages| decode(&stream, messages, next)),
+            reader: reader.read_ahead(batch, move |messages| decode(&stream, messages, next)),
             decoded: None,
             answers: Answers::new(bus.clone(), (partition, next), patience),
             heartbeats: bus
@@ -214,7 +216,7 @@ impl Live {
     async fn take(&mut self, decoded: Decoded) -> Result<(), Ended> {
         for letter in decoded.dead {
             self.bus
-                .dead_letter(SERVICE, letter)
+                .store_dead_letter(SERVICE, letter)
                 .await
                 .context("storing a dead letter")
                 .map_err(Ended::Failed)?;
@@ -337,7 +339,7 @@ impl Live {
     /// Looks whether the output log was trimmed, and whether it can be.
     async fn look_at_logs(&mut self, tell: &mut impl FnMut(Progress<'_>)) -> Result<(), Ended> {
         let stream = self.bus.names().output_stream(self.partition);
-        let output = self.bus.log_fill(&stream).await.map_err(Ended::failed)?;
+        let output = self.bus.log_usage(&stream).await.map_err(Ended::failed)?;
         let known = self.owner.checkpoints();
         let are_stored = logs::are_stored(&self.bus, self.partition, known).await;
         self.owner.look(&output, are_stored);

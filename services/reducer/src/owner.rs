@@ -1,7 +1,7 @@
 //! The owner at work: entries in, frames out, one in flight, each fenced behind the one before.
 
 use bytes::Bytes;
-use nixfleet_bus::{Landmark, LogFill, MAX_OUTPUT_FRAME_BYTES};
+use nixfleet_bus::{LastRead, LogUsage, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::{
@@ -98,8 +98,8 @@ impl Owner {
 
     /// What the input log is known by when reading goes on at [`Owner::next`]. Frames and rows that
     /// cover a message would hide that it was lost and another one came in its place.
-    pub fn landmark(&self) -> Landmark {
-        self.folder.landmark()
+    pub fn last_read(&self) -> LastRead {
+        self.folder.last_read()
     }
 
     /// True when the next messages may be read: nothing waits to be folded.
@@ -221,7 +221,7 @@ impl Owner {
     /// [`Owner::checkpoints`]. The next one is due at once when it does not, and when none was announced
     /// in a log that does not reach back to its beginning: after the bus lost its data. Without it a lost
     /// database cannot be restored from this log, and the log cannot be trimmed.
-    pub fn look(&mut self, output: &LogFill, are_stored: bool) {
+    pub fn look(&mut self, output: &LogUsage, are_stored: bool) {
         self.room.look(output);
         let is_whole = !self.checkpoints().is_empty() || output.first_seq <= 1;
         if !are_stored || !is_whole {

@@ -1,6 +1,6 @@
 //! Whether an owner may call itself ready: it must be able to append.
 
-use nixfleet_bus::{AGENTS_PERCENT, LogFill, PublishError};
+use nixfleet_bus::{AGENT_EVENTS_MAX_PERCENT, LogUsage, PublishError};
 use nixfleet_proto::mutation_testing;
 
 use crate::ended::Ended;
@@ -35,9 +35,9 @@ impl Readiness {
 
     /// The owner looked at its output log, and whether it has room for what is folded next. One that has room takes the next frame, and there may be none
     /// to append for long: another owner has appended everything by then.
-    pub fn look(&mut self, output: &LogFill, room: Result<(), String>) {
+    pub fn look(&mut self, output: &LogUsage, room: Result<(), String>) {
         self.short = room.err();
-        if output.percent() < AGENTS_PERCENT {
+        if output.percent() < AGENT_EVENTS_MAX_PERCENT {
             self.blocked = None;
         }
     }

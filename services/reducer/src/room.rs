@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use nixfleet_bus::LogFill;
+use nixfleet_bus::LogUsage;
 
 /// Part of an output log that is kept free of outcomes.
 const RESERVE_PART: u64 = 10;
@@ -26,7 +26,7 @@ pub fn reserve_bytes(output_max_bytes: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct OutputRoom {
     reserve_bytes: u64,
-    looked: Option<LogFill>,
+    looked: Option<LogUsage>,
     /// Bytes of the frames that wait to be appended, not compressed.
     queued: VecDeque<u64>,
 }
@@ -42,7 +42,7 @@ impl OutputRoom {
     }
 
     /// Takes a look at the log.
-    pub(crate) fn look(&mut self, fill: &LogFill) {
+    pub(crate) fn look(&mut self, fill: &LogUsage) {
         self.looked = Some(*fill);
     }
 
@@ -81,7 +81,7 @@ impl OutputRoom {
         }
     }
 
-    fn has_room(&self, fill: &LogFill, queued: u64) -> bool {
+    fn has_room(&self, fill: &LogUsage, queued: u64) -> bool {
         let taken = [fill.bytes, queued, self.reserve_bytes];
         let taken = taken.into_iter().fold(0, u64::saturating_add);
         fill.max_bytes == 0 || taken <= fill.max_bytes
@@ -95,8 +95,8 @@ pub(crate) mod tests {
     use super::*;
 
     /// A log with a limit of 1,000 bytes.
-    pub(crate) fn log(bytes: u64) -> LogFill {
-        LogFill {
+    pub(crate) fn log(bytes: u64) -> LogUsage {
+        LogUsage {
             created: Timestamp::UNIX_EPOCH,
             first_seq: 1,
             last_seq: 10,

@@ -11,7 +11,7 @@ use nixfleet_store::Store;
 
 use crate::artifacts::Artifacts;
 use crate::config::Config;
-use crate::layout::{is_transient, keep_layout, layout};
+use crate::layout::{is_transient, layout, maintain_layout};
 use crate::partition::Worker;
 use crate::report::SERVICE;
 
@@ -48,7 +48,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
 
 /// Workers are joined here, before the bus closes under them.
 async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
-    keep_layout(context, bus, store);
+    maintain_layout(context, bus, store);
     let member = Membership {
         service: SERVICE,
         instance: &context.instance,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nixfleet_bus::{DeadLetter, Message, decode_input};
+use nixfleet_bus::{Message, UndecodableMessage, decode_input};
 use nixfleet_proto::{InputMark, Position};
 
 use crate::item::Item;
@@ -17,7 +17,7 @@ pub struct Decoded {
     pub items: Vec<Item>,
     /// Messages that could not be read. They must be stored before the items are folded: nobody
     /// looks at them again.
-    pub dead: Vec<DeadLetter>,
+    pub dead: Vec<UndecodableMessage>,
     /// Bytes that the messages take in their log.
     pub bytes: u64,
 }
@@ -53,7 +53,7 @@ impl Decoded {
                 }));
             }
             Err(error) => {
-                self.dead.push(DeadLetter {
+                self.dead.push(UndecodableMessage {
                     stream: stream.to_owned(),
                     seq,
                     subject: message.subject,
@@ -76,7 +76,7 @@ impl Decoded {
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_bus::frame_encoding;
+    use nixfleet_bus::compression;
     use nixfleet_proto::{Entry, EntryBody, InputFrame, LAYOUT_VERSION, Timestamp};
 
     use super::*;
@@ -112,7 +112,7 @@ mod tests {
         let messages = vec![
             message(4, frame(3)),
             message(5, b"poison".to_vec()),
-            message(6, frame_encoding::encode(&frame(1).into()).to_vec()).decoded(),
+            message(6, compression::encode(&frame(1).into()).to_vec()).decoded(),
             message(7, vec![0x82]).decoded(),
         ];
         let decoded = decode("S", messages, Position { seq: 4, index: 2 });

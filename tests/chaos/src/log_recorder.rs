@@ -136,7 +136,7 @@ async fn compare(bus: &Bus, stream: &str, recorded: &[Message]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_bus::{BusConfig, Floors};
+    use nixfleet_bus::{BusConfig, SequenceFloors};
     use nixfleet_harness::shared_nats;
     use nixfleet_harness::unique_prefix;
     use nixfleet_proto::{Entry, EntryBody, Timestamp};
@@ -165,7 +165,7 @@ mod tests {
             ..BusConfig::default()
         };
         let bus = Bus::connect(config, "test").await.unwrap();
-        bus.ensure_layout(&Floors::default()).await.unwrap();
+        bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
         let stream = bus.names().input_stream(Partition::new(0));
         let printer = Printer::new(false);
         let recorder = Recorder::start(bus.clone(), printer);

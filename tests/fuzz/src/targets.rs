@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixfleet_bus::{MAX_OUTPUT_FRAME_BYTES, Message, decode_input, decode_output, frame_encoding};
+use nixfleet_bus::{MAX_OUTPUT_FRAME_BYTES, Message, compression, decode_input, decode_output};
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::subject::{Names, Partition, escape};
 use nixfleet_proto::wire::EventRequest;
@@ -81,19 +81,19 @@ pub fn output_frame(data: &[u8]) {
 /// read as the same.
 pub fn frame_encoding(data: &[u8]) {
     const MAX: usize = MAX_OUTPUT_FRAME_BYTES;
-    let decoded = frame_encoding::decode(data, MAX);
+    let decoded = compression::decode(data, MAX);
     let labelled = data
         .first()
         .is_some_and(|first| (0x80..=0xbf).contains(first));
     if let Ok(json) = &decoded {
         assert!(json.len() <= MAX || !labelled);
-        assert_eq!(frame_encoding::json_bytes(data, MAX), json.len());
+        assert_eq!(compression::json_bytes(data, MAX), json.len());
     }
     let json = bytes::Bytes::copy_from_slice(data);
     if !labelled {
-        let stored = frame_encoding::encode(&json);
+        let stored = compression::encode(&json);
         assert!(stored.len() <= json.len());
-        let read = frame_encoding::decode(&stored, MAX.max(json.len()));
+        let read = compression::decode(&stored, MAX.max(json.len()));
         assert_eq!(read.expect("what was stored is read"), &json[..]);
     }
 }

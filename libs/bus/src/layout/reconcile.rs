@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::Config;
 
-/// What the wanted configuration asks of an existing stream.
+/// What the desired configuration asks of an existing stream.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
     /// Nothing.
@@ -13,16 +13,16 @@ pub(crate) enum Change {
     Update(Box<Config>),
 }
 
-/// Compares an existing stream with the wanted one. Limits that would shrink stay as they are and
+/// Compares an existing stream with the desired one. Limits that would shrink stay as they are and
 /// are reported: data must not vanish because a service started with another file.
 ///
 /// # Errors
 /// Names the property that cannot be changed on a stream with data.
 pub(crate) fn reconcile(
     existing: &Config,
-    wanted: &Config,
+    desired: &Config,
 ) -> Result<(Change, Vec<String>), String> {
-    check_unchangeable(existing, wanted)?;
+    check_unchangeable(existing, desired)?;
     let mut kept = Vec::new();
     let mut widen = |name: &str, old: i64, new: i64| {
         let unlimited = |limit: i64| if limit <= 0 { i64::MAX } else { limit };
@@ -37,42 +37,42 @@ pub(crate) fn reconcile(
         }
     };
     let mut update = existing.clone();
-    update.subjects.clone_from(&wanted.subjects);
-    update.max_bytes = widen("max_bytes", existing.max_bytes, wanted.max_bytes);
-    update.max_messages = widen("max_msgs", existing.max_messages, wanted.max_messages);
+    update.subjects.clone_from(&desired.subjects);
+    update.max_bytes = widen("max_bytes", existing.max_bytes, desired.max_bytes);
+    update.max_messages = widen("max_msgs", existing.max_messages, desired.max_messages);
     update.max_messages_per_subject = widen(
         "max_msgs_per_subject",
         existing.max_messages_per_subject,
-        wanted.max_messages_per_subject,
+        desired.max_messages_per_subject,
     );
-    let [old, new] = [existing.max_consumers, wanted.max_consumers].map(i64::from);
+    let [old, new] = [existing.max_consumers, desired.max_consumers].map(i64::from);
     if widen("max_consumers", old, new) != old {
-        update.max_consumers = wanted.max_consumers;
+        update.max_consumers = desired.max_consumers;
     }
     let unlimited = |age: Duration| if age.is_zero() { Duration::MAX } else { age };
-    if unlimited(wanted.max_age) < unlimited(existing.max_age) {
-        let (old, new) = (existing.max_age.as_secs(), wanted.max_age.as_secs());
+    if unlimited(desired.max_age) < unlimited(existing.max_age) {
+        let (old, new) = (existing.max_age.as_secs(), desired.max_age.as_secs());
         kept.push(format!("max_age stays at {old} s instead of {new} s"));
     } else {
-        update.max_age = wanted.max_age;
+        update.max_age = desired.max_age;
     }
-    if wanted.duplicate_window < existing.duplicate_window {
-        let windows = [existing.duplicate_window, wanted.duplicate_window];
+    if desired.duplicate_window < existing.duplicate_window {
+        let windows = [existing.duplicate_window, desired.duplicate_window];
         let [old, new] = windows.map(|window| window.as_secs());
         kept.push(format!(
             "duplicate_window stays at {old} s instead of {new} s"
         ));
     }
-    update.duplicate_window = existing.duplicate_window.max(wanted.duplicate_window);
-    if wanted.num_replicas < existing.num_replicas {
-        let (old, new) = (existing.num_replicas, wanted.num_replicas);
+    update.duplicate_window = existing.duplicate_window.max(desired.duplicate_window);
+    if desired.num_replicas < existing.num_replicas {
+        let (old, new) = (existing.num_replicas, desired.num_replicas);
         kept.push(format!("num_replicas stays at {old} instead of {new}"));
     }
-    update.num_replicas = existing.num_replicas.max(wanted.num_replicas);
-    update.discard = wanted.discard;
-    update.deny_delete |= wanted.deny_delete;
-    update.deny_purge |= wanted.deny_purge;
-    update.allow_direct |= wanted.allow_direct;
+    update.num_replicas = existing.num_replicas.max(desired.num_replicas);
+    update.discard = desired.discard;
+    update.deny_delete |= desired.deny_delete;
+    update.deny_purge |= desired.deny_purge;
+    update.allow_direct |= desired.allow_direct;
     let change = if update == *existing {
         Change::None
     } else {
@@ -85,17 +85,20 @@ pub(crate) fn reconcile(
 ///
 /// # Errors
 /// Names the property.
-fn check_unchangeable(existing: &Config, wanted: &Config) -> Result<(), String> {
+fn check_unchangeable(existing: &Config, desired: &Config) -> Result<(), String> {
     for (property, same) in [
-        ("subjects", may_become(&existing.subjects, &wanted.subjects)),
-        ("retention", existing.retention == wanted.retention),
-        ("storage", existing.storage == wanted.storage),
+        (
+            "subjects",
+            may_become(&existing.subjects, &desired.subjects),
+        ),
+        ("retention", existing.retention == desired.retention),
+        ("storage", existing.storage == desired.storage),
     ] {
         if !same {
             return Err(format!("its {property} are not those of this layout"));
         }
     }
-    if existing.deny_purge && !wanted.deny_purge {
+    if existing.deny_purge && !desired.deny_purge {
         return Err(
             "it denies purging for ever, so that it cannot be trimmed: empty the store of \
                     NATS, so that its streams are created above the tables"
@@ -107,10 +110,10 @@ fn check_unchangeable(existing: &Config, wanted: &Config) -> Result<(), String> 
 
 /// Subjects stay as they are; only one that everybody wrote on becomes one for each writer, and
 /// whoever still writes on it is shut out.
-fn may_become(existing: &[String], wanted: &[String]) -> bool {
+fn may_become(existing: &[String], desired: &[String]) -> bool {
     let of_everybody = |subject: &String| subject.strip_suffix(".*").map(str::to_owned);
-    let before: Option<Vec<_>> = wanted.iter().map(of_everybody).collect();
-    existing == wanted || before.is_some_and(|before| existing == before)
+    let before: Option<Vec<_>> = desired.iter().map(of_everybody).collect();
+    existing == desired || before.is_some_and(|before| existing == before)
 }
 
 #[cfg(test)]
@@ -121,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::config::BusConfig;
-    use crate::layout::wanted::streams;
+    use crate::layout::desired::streams;
 
     fn input() -> Config {
         streams(&BusConfig::default(), &Names::new("fleet")).remove(0)
@@ -134,12 +137,12 @@ mod tests {
 
     #[test]
     fn limits_grow_and_never_shrink() {
-        let wanted = Config {
+        let desired = Config {
             max_bytes: input().max_bytes * 2,
             max_age: Duration::from_secs(60),
             ..input()
         };
-        let (change, kept) = reconcile(&input(), &wanted).unwrap();
+        let (change, kept) = reconcile(&input(), &desired).unwrap();
         let expected = Config {
             max_bytes: input().max_bytes * 2,
             ..input()
@@ -156,11 +159,11 @@ mod tests {
 
     #[test]
     fn a_smaller_window_of_duplicates_is_reported() {
-        let wanted = Config {
+        let desired = Config {
             duplicate_window: Duration::from_secs(1),
             ..input()
         };
-        let (change, kept) = reconcile(&input(), &wanted).unwrap();
+        let (change, kept) = reconcile(&input(), &desired).unwrap();
         assert_eq!(change, Change::None);
         assert_eq!(kept, ["duplicate_window stays at 120 s instead of 1 s"]);
     }

@@ -161,7 +161,7 @@ impl Holding {
     }
 
     fn leave_at(&mut self, expected: u64, now: Duration, announced: bool) {
-        let give_up_at = now + self.timing.release_patience;
+        let give_up_at = now + self.timing.release_timeout;
         self.pause_until = Duration::ZERO;
         self.state = State::Leaving {
             expected,

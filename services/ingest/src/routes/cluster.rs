@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use futures::{StreamExt as _, stream};
-use nixfleet_bus::LogFill;
+use nixfleet_bus::LogUsage;
 use nixfleet_bus::lease::RecordView;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
@@ -81,8 +81,8 @@ async fn log(app: &App, partition: Partition, deadline: Instant) -> Log {
     }
 }
 
-async fn fill(app: &App, stream: &str, deadline: Instant) -> Option<LogFill> {
-    known(deadline, app.bus.log_fill(stream)).await
+async fn fill(app: &App, stream: &str, deadline: Instant) -> Option<LogUsage> {
+    known(deadline, app.bus.log_usage(stream)).await
 }
 
 /// What was read in time; a failure is for the log of the service, the operator sees "unknown".

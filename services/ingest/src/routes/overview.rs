@@ -274,7 +274,7 @@ fn release_status(current: &Current) -> ReleaseStatus {
 
 async fn partitions(app: &App) -> Result<Vec<PartitionStatus>, ApiError> {
     let cursors: BTreeMap<Partition, _> = app.store.cursors().await?.into_iter().collect();
-    let unavailable = |error: nixfleet_bus::LeaderError| {
+    let unavailable = |error: nixfleet_bus::LeaderReadError| {
         ApiError::unavailable("log-unavailable", error.to_string(), 2)
     };
     let each = Partition::all(app.bus.partitions()).map(async |partition| {

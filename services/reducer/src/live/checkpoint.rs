@@ -71,7 +71,7 @@ impl CheckpointWriter {
             }
         }
         self.deleting
-            .spawn(async move { store.keep_only(partition, &kept).await });
+            .spawn(async move { store.delete_obsolete(partition, &kept).await });
     }
 }
 

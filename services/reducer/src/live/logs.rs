@@ -1,6 +1,6 @@
 //! What the logs and the object store hold of a partition.
 
-use nixfleet_bus::{Bus, LogFill};
+use nixfleet_bus::{Bus, LogUsage};
 use nixfleet_proto::Checkpoints;
 use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::{Ended, LogBytes};
@@ -8,9 +8,9 @@ use nixfleet_reducer::{Ended, LogBytes};
 /// What the logs held when their partition was taken over.
 pub struct HeldLogs {
     /// The input log.
-    pub input: LogFill,
+    pub input: LogUsage,
     /// The output log.
-    pub output: LogFill,
+    pub output: LogUsage,
 }
 
 impl HeldLogs {
@@ -24,8 +24,8 @@ impl HeldLogs {
             bus.names().output_stream(partition),
         );
         Ok(Self {
-            input: bus.log_fill(&input).await.map_err(Ended::failed)?,
-            output: bus.log_fill(&output).await.map_err(Ended::failed)?,
+            input: bus.log_usage(&input).await.map_err(Ended::failed)?,
+            output: bus.log_usage(&output).await.map_err(Ended::failed)?,
         })
     }
 

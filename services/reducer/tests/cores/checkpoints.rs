@@ -1,6 +1,6 @@
 //! Checkpoints: written by an owner, read by the next one when the rows are gone.
 
-use nixfleet_bus::LogFill;
+use nixfleet_bus::LogUsage;
 use nixfleet_proto::Timestamp;
 use nixfleet_reducer::{CheckpointLimits, Ended, LogBytes, Owner, OwnerConfig};
 
@@ -143,7 +143,7 @@ fn a_log_that_cannot_be_restored_from_gets_a_checkpoint_at_once() {
         owner.take(vec![world.item(1, world.input[0].clone())], 1);
         owner.fold().unwrap();
         owner.write();
-        let output = LogFill {
+        let output = LogUsage {
             created: Timestamp::UNIX_EPOCH,
             first_seq,
             last_seq: 9,

@@ -19,7 +19,7 @@ mod trim_permission;
 use std::time::Duration;
 
 use chrono::Utc;
-use nixfleet_bus::{Bus, BusConfig, Floors, Message, Reader};
+use nixfleet_bus::{Bus, BusConfig, Message, Reader, SequenceFloors};
 use nixfleet_harness::proxy::Proxy;
 use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{ports, shared_nats};
@@ -51,7 +51,7 @@ async fn bus(name: &str) -> Bus {
 
 async fn ready(config: BusConfig) -> Bus {
     let bus = Bus::connect(config, "test/one").await.unwrap();
-    bus.ensure_layout(&Floors::default()).await.unwrap();
+    bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
     bus
 }
 

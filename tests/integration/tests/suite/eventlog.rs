@@ -5,7 +5,7 @@
 
 mod fleet;
 
-use nixfleet_bus::DeadLetter;
+use nixfleet_bus::UndecodableMessage;
 use nixfleet_harness::{Postgres, wait_for};
 
 use fleet::{Fleet, SOON};
@@ -100,14 +100,14 @@ async fn what_was_removed_before_it_was_archived_stops_nothing() {
     one.stop();
     // The stream of dead letters keeps 2 MiB, the oldest go.
     for seq in 0..20 {
-        let letter = DeadLetter {
+        let letter = UndecodableMessage {
             stream: "ELSEWHERE".to_owned(),
             seq,
             subject: "s".to_owned(),
             reason: "test".to_owned(),
             payload: vec![7; 150 * 1024].into(),
         };
-        fleet.bus.dead_letter("flood", letter).await.unwrap();
+        fleet.bus.store_dead_letter("flood", letter).await.unwrap();
     }
     let stream = fleet.bus.names().dead_stream();
     let first = fleet.bus.stream_identity(&stream).await.unwrap().first_seq;

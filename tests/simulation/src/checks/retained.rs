@@ -1,6 +1,6 @@
 //! What the logs keep and what is stored beside them.
 
-use nixfleet_bus::LogFill;
+use nixfleet_bus::LogUsage;
 use nixfleet_proto::OutputFrame;
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
@@ -111,7 +111,7 @@ impl Checks {
     }
 
     /// An owner says that it is ready.
-    pub fn says_ready(&mut self, process: Alive, partition: Partition, output: &LogFill) {
+    pub fn says_ready(&mut self, process: Alive, partition: Partition, output: &LogUsage) {
         let found = self.progress.says_ready((process, partition), output);
         self.hold("progress", found);
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_bus::LogFill;
+use nixfleet_bus::LogUsage;
 use nixfleet_proto::subject::Partition;
 
 use super::fact::Found;
@@ -45,7 +45,7 @@ impl Progress {
     /// # Errors
     /// Names the partition when the log takes no outcomes, or when its last frames were refused and the log
     /// is still as good as full.
-    pub fn says_ready(&self, owner: (Alive, Partition), output: &LogFill) -> Found {
+    pub fn says_ready(&self, owner: (Alive, Partition), output: &LogUsage) -> Found {
         let partition = owner.1;
         if output.bytes * 100 >= output.max_bytes * CLOSED_PERCENT {
             return Err(format!(
@@ -68,7 +68,7 @@ impl Progress {
 ///
 /// # Errors
 /// Says what still holds it back.
-pub fn is_healed(partition: Partition, logs: [LogFill; 2], is_ready: bool) -> Found {
+pub fn is_healed(partition: Partition, logs: [LogUsage; 2], is_ready: bool) -> Found {
     if let Some(log) = logs
         .iter()
         .find(|log| log.bytes * 100 >= log.max_bytes * HEALED_PERCENT)

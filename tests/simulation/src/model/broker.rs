@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use nixfleet_bus::{Floors, LogFill, StreamIdentity};
+use nixfleet_bus::{LogUsage, SequenceFloors, StreamIdentity};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{Checkpoints, Timestamp};
 
@@ -64,7 +64,8 @@ impl Broker {
     pub fn ensure_layout(&mut self, remembered: &Remembered, now: Timestamp) {
         let archived = remembered.archived.iter();
         let archived = archived.map(|(log, seq)| (self.name(*log), *seq));
-        let floors = Floors::of_cursors(&self.names, &remembered.cursors).and_archived(archived);
+        let floors =
+            SequenceFloors::of_cursors(&self.names, &remembered.cursors).and_archived(archived);
         for partition in Partition::all(self.partitions) {
             for log in [Log::Input(partition), Log::Output(partition)] {
                 let first = floors.first_sequence(&self.name(log)).unwrap_or(1);
@@ -110,7 +111,7 @@ impl Broker {
     }
 
     /// How full a stream is.
-    pub fn fill(&self, log: Log) -> Option<LogFill> {
+    pub fn fill(&self, log: Log) -> Option<LogUsage> {
         self.streams.get(&log).map(Stream::fill)
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use nixfleet_bus::{Fence, LogFill, Message, read_input, read_output};
+use nixfleet_bus::{Fence, LogUsage, Message, read_input, read_output};
 use nixfleet_proto::{InputFrame, OutputFrame, Timestamp};
 
 /// Bytes that a stored message takes besides its subject and its payload.
@@ -246,8 +246,8 @@ impl Stream {
     }
 
     /// What it holds.
-    pub fn fill(&self) -> LogFill {
-        LogFill {
+    pub fn fill(&self) -> LogUsage {
+        LogUsage {
             created: self.created,
             first_seq: self.first_seq,
             last_seq: self.last_seq(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use nixfleet_bus::{StoredObject, superseded};
+use nixfleet_bus::{StoredCheckpoint, obsolete_checkpoints};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{CheckpointRef, Checkpoints};
 
@@ -35,15 +35,15 @@ impl Objects {
     }
 
     /// Deletes the checkpoints of a partition that these took the place of, as the bus does.
-    pub fn keep_only(&mut self, partition: Partition, kept: &Checkpoints) {
+    pub fn delete_obsolete(&mut self, partition: Partition, kept: &Checkpoints) {
         let of_partition = self.objects.iter().filter(|((of, _), _)| *of == partition);
         let stored: Vec<_> = of_partition
-            .map(|((_, hash), (out_seq, _))| StoredObject {
+            .map(|((_, hash), (out_seq, _))| StoredCheckpoint {
                 name: hash.clone(),
                 out_seq: *out_seq,
             })
             .collect();
-        for hash in superseded(&stored, |hash| {
+        for hash in obsolete_checkpoints(&stored, |hash| {
             kept.newest_first().any(|kept| kept.hash == hash)
         }) {
             self.objects.remove(&(partition, hash.to_owned()));

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use nixfleet_bus::lease::{Record, RecordKey, Sighting, Written};
-use nixfleet_bus::{LogFill, StreamIdentity};
+use nixfleet_bus::{LogUsage, StreamIdentity};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
@@ -165,7 +165,7 @@ pub enum Reply {
     /// Messages, what the stream holds, and the message in front of those that were asked for.
     Messages(Vec<Rc<Stored>>, StreamIdentity, Option<Rc<Stored>>),
     /// Both logs of a partition.
-    Fills(LogFill, LogFill),
+    Fills(LogUsage, LogUsage),
     /// A message, when the stream holds it.
     At(Option<Rc<Stored>>),
     /// What a log announced, and where it begins.

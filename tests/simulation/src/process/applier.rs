@@ -43,7 +43,7 @@ enum Work {
     Idle,
     Resting(u64),
     /// Reads all cursors, to create what is missing above them.
-    Floors(u64),
+    SequenceFloors(u64),
     Layout(u64),
     Cursor(u64),
     Locating(u64, Box<Located>),
@@ -161,7 +161,7 @@ impl Applier {
     /// Streams may be gone: they are created again above the cursors.
     fn restore_layout(&mut self, partition: Partition, env: &mut Env) {
         let call = self.ask(partition, Op::Cursors, env);
-        self.work.insert(partition, Work::Floors(call));
+        self.work.insert(partition, Work::SequenceFloors(call));
     }
 
     fn go_on(&mut self, partition: Partition, (call, reply): (u64, Option<Reply>), env: &mut Env) {
@@ -170,7 +170,7 @@ impl Applier {
         };
         match work {
             Work::Resting(timer) if *timer == call => self.begin(partition, env),
-            Work::Floors(asked) if *asked == call => match reply {
+            Work::SequenceFloors(asked) if *asked == call => match reply {
                 Some(Reply::Cursors(remembered)) => {
                     let call = self.ask(partition, Op::EnsureLayout(remembered), env);
                     self.work.insert(partition, Work::Layout(call));
@@ -187,7 +187,7 @@ impl Applier {
             Work::Following(_) => self.step(partition, (call, reply), env),
             Work::Idle
             | Work::Resting(_)
-            | Work::Floors(_)
+            | Work::SequenceFloors(_)
             | Work::Layout(_)
             | Work::Cursor(_)
             | Work::Locating(..) => {}

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nixfleet_bus::{
-    Fence, FencedAttempt, FencedPublish, LastMessage, PublishError, Refusal, Settled, Writer,
+    Fence, FenceCheck, FencedDecision, FencedPublish, LastMessage, LogWriter, PublishError,
+    PublishRefusal,
 };
 use nixfleet_proto::OutputFrame;
 use nixfleet_proto::subject::Partition;
@@ -51,7 +52,7 @@ pub type Fate = Result<u64, PublishError>;
 impl Fenced {
     /// Sends a frame of a writer that must follow a sequence.
     pub fn start(
-        (partition, writer): (Partition, &Writer),
+        (partition, writer): (Partition, &LogWriter),
         frame: &OutputFrame,
         (expected, msg_id): (u64, String),
         me: Alive,
@@ -104,14 +105,16 @@ impl Fenced {
                 self.send(me, env);
                 None
             }
-            Stage::Sent => match self.fate().answered(answered(reply)) {
-                FencedAttempt::Stored(seq) => Some(Ok(seq)),
-                FencedAttempt::Refused(refusal) => Some(Err(unavailable(&refusal))),
-                FencedAttempt::Full => {
+            Stage::Sent => match self.fate().decide(answered(reply)) {
+                FencedDecision::Stored(seq) => Some(Ok(seq)),
+                FencedDecision::Refused(refusal) => Some(Err(unavailable(&refusal))),
+                FencedDecision::Full => {
                     let log = Log::Output(self.partition).to_string();
                     self.ask(PublishError::Full(log), me, env)
                 }
-                FencedAttempt::Ask(reason) => self.ask(PublishError::Unavailable(reason), me, env),
+                FencedDecision::CheckLast(reason) => {
+                    self.ask(PublishError::Unavailable(reason), me, env)
+                }
             },
             Stage::Asking(error) => {
                 let Some(Reply::Last(last)) = reply else {
@@ -123,13 +126,13 @@ impl Fenced {
                     subject: &message.subject,
                     msg_id: Some(&message.msg_id),
                 });
-                match self.fate().settled(last) {
-                    Settled::Mine(seq) => Some(Ok(seq)),
-                    Settled::Fenced(last) => Some(Err(PublishError::Fenced {
+                match self.fate().check_last(last) {
+                    FenceCheck::Stored(seq) => Some(Ok(seq)),
+                    FenceCheck::Fenced(last) => Some(Err(PublishError::Fenced {
                         expected: self.fence.seq,
                         last,
                     })),
-                    Settled::Again => self.again(error, me, env),
+                    FenceCheck::Retry => self.again(error, me, env),
                 }
             }
         }
@@ -160,6 +163,6 @@ impl Fenced {
     }
 }
 
-fn unavailable(refusal: &Refusal) -> PublishError {
+fn unavailable(refusal: &PublishRefusal) -> PublishError {
     PublishError::Unavailable(refusal.to_string())
 }

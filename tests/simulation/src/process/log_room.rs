@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixfleet_bus::check_room;
+use nixfleet_bus::check_capacity;
 use nixfleet_proto::subject::Partition;
 
 use crate::engine::Time;
@@ -68,7 +68,7 @@ impl LogRooms {
             room.look_at = env.now + LOOK_OFTEN;
         }
         let unfolded = input.last_seq.saturating_sub(room.folded);
-        let found = check_room(&input, &output, unfolded.min(input.messages));
+        let found = check_capacity(&input, &output, unfolded.min(input.messages));
         let was_full = std::mem::replace(&mut room.is_full, found.is_err());
         if let (false, Err(reason)) = (was_full, found) {
             env.trace(format_args!("agents of {partition} are refused: {reason}"));

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nixfleet_bus::{
-    AppendError, Attempt, Frame, FrameBuffer, FrameLimits, MessageIds, Refusal, Reply as Answered,
-    Run,
+    AppendError, EntryBatch, Frame, FrameBuffer, FrameLimits, MessageIds, PublishDecision,
+    PublishRefusal, PublishReply,
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, Position};
@@ -82,9 +82,9 @@ impl<W> Publisher<W> {
             return;
         };
         let subject = env.broker.names().input(partition, &first.body);
-        let mut run = Run::default();
+        let mut run = EntryBatch::default();
         for entry in entries {
-            run.append(&Run::of(entry).expect("an entry has text keys only"));
+            run.append(&EntryBatch::of(entry).expect("an entry has text keys only"));
         }
         let lane = self.lanes.get_mut(&partition);
         let lane = lane.expect("entries go to partitions of the fleet");
@@ -154,11 +154,13 @@ impl<W> Lane<W> {
             flight.send(self.partition, me, env);
             return Vec::new();
         }
-        let error = match Attempt::of(answered(reply)) {
-            Attempt::Stored(seq) => return self.land(Ok(seq)),
-            Attempt::Refused(Refusal::Full) => AppendError::Full(self.partition.to_string()),
-            Attempt::Refused(refusal) => AppendError::Unavailable(refusal.to_string()),
-            Attempt::Again(reason) => {
+        let error = match PublishDecision::of(answered(reply)) {
+            PublishDecision::Stored(seq) => return self.land(Ok(seq)),
+            PublishDecision::Refused(PublishRefusal::Full) => {
+                AppendError::Full(self.partition.to_string())
+            }
+            PublishDecision::Refused(refusal) => AppendError::Unavailable(refusal.to_string()),
+            PublishDecision::Retry(reason) => {
                 if env.now + flight.pause < flight.deadline {
                     flight.resting = true;
                     flight.call = env.timer(me, Route::Lane(self.partition), flight.pause);
@@ -172,7 +174,7 @@ impl<W> Lane<W> {
     }
 
     fn land(&mut self, result: Result<u64, AppendError>) -> Vec<Answer<W>> {
-        self.buffer.landed();
+        self.buffer.finish_in_flight();
         let flight = self.flight.take();
         flight.map_or_else(Vec::new, |flight| flight.frame.answers(result).collect())
     }
@@ -187,15 +189,19 @@ impl<W> Flight<W> {
 }
 
 /// What the client library makes of an answer, or of the lack of one.
-pub fn answered(reply: Option<Reply>) -> Answered {
+pub fn answered(reply: Option<Reply>) -> PublishReply {
     match reply {
-        Some(Reply::Published(Ok(ack))) => Answered::Stored {
+        Some(Reply::Published(Ok(ack))) => PublishReply::Stored {
             seq: ack.seq,
             duplicate: ack.duplicate,
         },
-        Some(Reply::Published(Err(Refused::Fence(_)))) => Answered::Refused(Refusal::Fence),
-        Some(Reply::Published(Err(Refused::Full))) => Answered::Refused(Refusal::Full),
-        Some(Reply::Missing) => Answered::Refused(Refusal::Unknown("no stream answers".to_owned())),
-        _ => Answered::Refused(Refusal::Unknown("timed out".to_owned())),
+        Some(Reply::Published(Err(Refused::Fence(_)))) => {
+            PublishReply::Refused(PublishRefusal::LastSequence)
+        }
+        Some(Reply::Published(Err(Refused::Full))) => PublishReply::Refused(PublishRefusal::Full),
+        Some(Reply::Missing) => {
+            PublishReply::Refused(PublishRefusal::Unknown("no stream answers".to_owned()))
+        }
+        _ => PublishReply::Refused(PublishRefusal::Unknown("timed out".to_owned())),
     }
 }

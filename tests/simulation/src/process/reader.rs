@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use nixfleet_bus::{Gaps, Landmark, Seen, StreamIdentity, Track};
+use nixfleet_bus::{Arrival, LastRead, ReadPosition, SequenceGaps, StreamIdentity};
 use nixfleet_proto::Timestamp;
 
 use crate::model::log::Stored;
@@ -39,12 +39,12 @@ pub enum ReadFault {
 pub struct Reader {
     log: Log,
     route: Route,
-    track: Track,
+    position: ReadPosition,
     created: Option<Timestamp>,
     call: Option<u64>,
     missing: u32,
     gaps: u32,
-    landmark: Landmark,
+    last_read: LastRead,
 }
 
 impl Reader {
@@ -53,31 +53,31 @@ impl Reader {
         Self {
             log,
             route,
-            track: Track::new(from, Gaps::Never),
+            position: ReadPosition::new(from, SequenceGaps::Forbidden),
             created: None,
             call: None,
             missing: 0,
             gaps: 0,
-            landmark: Landmark::default(),
+            last_read: LastRead::default(),
         }
     }
 
     /// Knows the log by a message that was taken before.
     #[must_use]
-    pub fn knowing(mut self, landmark: Landmark) -> Self {
-        self.landmark = landmark;
+    pub fn with_last_read(mut self, last_read: LastRead) -> Self {
+        self.last_read = last_read;
         self
     }
 
     /// The first sequence not delivered yet.
     pub fn next_seq(&self) -> u64 {
-        self.track.next()
+        self.position.next()
     }
 
     /// Asks for more, unless it is asking.
     pub fn ask(&mut self, me: Alive, env: &mut Env) {
         if self.call.is_none() {
-            let op = Op::Fetch(self.log, self.track.next(), BATCH);
+            let op = Op::Fetch(self.log, self.position.next(), BATCH);
             self.call = Some(env.call(me, self.route, op));
         }
     }
@@ -117,16 +117,17 @@ impl Reader {
         if created != identity.created {
             return Err(ReadFault::Replaced);
         }
-        if self.track.is_trimmed(identity.first_seq) {
+        if self.position.is_trimmed(identity.first_seq) {
             return Err(ReadFault::Trimmed(identity.first_seq));
         }
-        if self.track.is_ahead_of(identity.last_seq) {
+        if self.position.is_ahead_of(identity.last_seq) {
             return Err(ReadFault::Regressed);
         }
-        let before = before.filter(|m| Some(m.seq) == self.landmark.seq(identity.first_seq));
+        let before =
+            before.filter(|m| Some(m.seq) == self.last_read.seq_to_verify(identity.first_seq));
         if self
-            .landmark
-            .is_gone(before.map(|message| message.msg_id.as_str()))
+            .last_read
+            .is_replaced(before.map(|message| message.msg_id.as_str()))
         {
             return Err(ReadFault::Rewritten);
         }
@@ -136,14 +137,14 @@ impl Reader {
     fn accept(&mut self, messages: Vec<Rc<Stored>>) -> Result<Vec<Rc<Stored>>, ReadFault> {
         let mut taken = Vec::new();
         for message in messages {
-            match self.track.see(message.seq) {
-                Seen::Take => {
+            match self.position.observe(message.seq) {
+                Arrival::Next => {
                     self.gaps = 0;
-                    self.landmark.note(message.seq, Some(&message.msg_id));
+                    self.last_read.record(message.seq, Some(&message.msg_id));
                     taken.push(message);
                 }
-                Seen::Repeated => {}
-                Seen::Gap => {
+                Arrival::Duplicate => {}
+                Arrival::Gap => {
                     self.gaps += 1;
                     if self.gaps > GAPS_MAX {
                         return Err(ReadFault::Gap);

@@ -9,7 +9,7 @@ use nixfleet_proto::mutation_testing;
 use super::super::assign::{Placement, assign};
 use super::super::holding::Seen;
 use super::super::record::RecordKey;
-use super::super::{IDLE_GRACE, WATCH_PATIENCE};
+use super::super::{IDLE_GRACE, WATCH_TIMEOUT};
 use super::{Command, Desk, LeaseCore, Phase, Signal, Work};
 
 impl LeaseCore {
@@ -55,8 +55,8 @@ impl LeaseCore {
         if self.phase == Phase::Stopping {
             return None;
         }
-        let opening = (!watch.is_current).then_some(watch.opened_at + WATCH_PATIENCE);
-        let unseen = watch.unseen.map(|(_, since)| since + WATCH_PATIENCE);
+        let opening = (!watch.is_current).then_some(watch.opened_at + WATCH_TIMEOUT);
+        let unseen = watch.unseen.map(|(_, since)| since + WATCH_TIMEOUT);
         watch.reopen_at.or(opening).or(unseen)
     }
 

@@ -13,7 +13,7 @@ use nixfleet_proto::subject::escape;
 
 use super::super::record::{Content, Record, RecordKey, Sighting, Written};
 use crate::Bus;
-use crate::publish::{Outgoing, Refusal};
+use crate::publish::outgoing::{OutgoingMessage, PublishRefusal};
 
 /// Header that marks a deleted key.
 const KV_OPERATION: &str = "KV-Operation";
@@ -112,23 +112,23 @@ impl Bucket {
         format!("$KV.{bucket}.{}", key.path(&self.service))
     }
 
-    fn message(&self, key: &RecordKey, payload: Bytes, expected: u64) -> Outgoing {
+    fn message(&self, key: &RecordKey, payload: Bytes, expected: u64) -> OutgoingMessage {
         let mut headers = HeaderMap::new();
         headers.insert(
             NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
             async_nats::HeaderValue::from(expected),
         );
-        Outgoing {
+        OutgoingMessage {
             subject: self.subject(key),
             headers,
             payload,
         }
     }
 
-    async fn send(&self, message: &Outgoing) -> Written {
+    async fn send(&self, message: &OutgoingMessage) -> Written {
         match message.send(&self.bus.connections().lease_js).await {
             Ok(ack) => Written::Stored(ack.sequence),
-            Err(Refusal::Fence) => Written::Conflict,
+            Err(PublishRefusal::LastSequence) => Written::Conflict,
             Err(refusal) => {
                 tracing::debug!(subject = message.subject, %refusal, "lease write not acknowledged");
                 Written::Unknown

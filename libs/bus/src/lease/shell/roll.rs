@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::record::{Content, Record, RecordKey};
 use super::bucket::content;
-use crate::{Bus, LeaderError};
+use crate::{Bus, LeaderReadError};
 
 /// Most keys of one answer; the server gives no more to one request.
 const KEYS_MAX: usize = 1_024;
@@ -35,16 +35,16 @@ impl Bus {
     /// the bucket: it may be a moment behind.
     ///
     /// # Errors
-    /// [`LeaderError`].
-    pub async fn lease_records(&self) -> Result<Vec<RecordView>, LeaderError> {
+    /// [`LeaderReadError`].
+    pub async fn lease_records(&self) -> Result<Vec<RecordView>, LeaderReadError> {
         let bucket = self.names().lease_bucket();
         let prefix = format!("$KV.{bucket}.");
         let mut views = Vec::new();
         for kind in ["member", "lease"] {
             let filter = format!("{prefix}{kind}.>");
             let read = last_of_each(&self.connections().consume, &bucket, &filter);
-            let patience = Duration::from_secs(self.config().request_timeout_seconds);
-            let messages = match tokio::time::timeout(patience, read).await {
+            let timeout = Duration::from_secs(self.config().request_timeout_seconds);
+            let messages = match tokio::time::timeout(timeout, read).await {
                 Ok(Ok(messages)) => messages,
                 Ok(Err(reason)) => return Err(unavailable(&bucket, reason)),
                 Err(_) => return Err(unavailable(&bucket, "no answer in time".to_owned())),
@@ -55,8 +55,8 @@ impl Bus {
     }
 }
 
-fn unavailable(bucket: &str, reason: String) -> LeaderError {
-    LeaderError::Unavailable {
+fn unavailable(bucket: &str, reason: String) -> LeaderReadError {
+    LeaderReadError::Unavailable {
         stream: format!("KV_{bucket}"),
         reason,
     }

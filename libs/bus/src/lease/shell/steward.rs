@@ -135,7 +135,7 @@ impl Steward {
                 self.take(event);
             }
         }
-        self.bus.set_refusal(&self.service, None);
+        self.bus.set_membership_fault(&self.service, None);
     }
 
     fn now(&self) -> Duration {

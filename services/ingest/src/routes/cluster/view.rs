@@ -6,7 +6,7 @@ mod roll;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nixfleet_bus::{LastFrame, LogFill, LogKind, Needed};
+use nixfleet_bus::{LastFrame, LogKind, LogUsage, NeededFrom};
 use nixfleet_proto::Timestamp;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
@@ -112,9 +112,9 @@ pub struct Log {
     /// The partition.
     pub partition: Partition,
     /// Name and fill of the input log.
-    pub input: (String, Option<LogFill>),
+    pub input: (String, Option<LogUsage>),
     /// Name and fill of the output log.
-    pub output: (String, Option<LogFill>),
+    pub output: (String, Option<LogUsage>),
     /// Its last frame; the outer absence is a read that failed.
     pub last: Option<Option<LastFrame>>,
 }
@@ -124,12 +124,12 @@ pub struct Archive {
     /// Cursors by stream.
     pub archived: Option<BTreeMap<String, ArchiveMark>>,
     /// The streams all partitions share.
-    pub shared: Vec<(String, Option<LogFill>)>,
+    pub shared: Vec<(String, Option<LogUsage>)>,
 }
 
 impl Archive {
     /// Messages of some streams that are not archived.
-    fn lag(&self, streams: &[&(String, Option<LogFill>)]) -> Option<u64> {
+    fn lag(&self, streams: &[&(String, Option<LogUsage>)]) -> Option<u64> {
         let archived = self.archived.as_ref()?;
         let lags = streams.iter().map(|(name, identity)| {
             let done = archived.get(name).map_or(0, |mark| mark.sequence);
@@ -145,7 +145,7 @@ impl Archive {
     fn log_view(
         &self,
         kind: LogKind,
-        (stream, fill): &(String, Option<LogFill>),
+        (stream, fill): &(String, Option<LogUsage>),
         cursor: Option<Option<&Cursor>>,
     ) -> Option<LogView> {
         let fill = fill.as_ref()?;
@@ -155,7 +155,7 @@ impl Archive {
                 let archived = archived.get(stream).map(|mark| mark.sequence);
                 // What stays for readers that are a little behind is known to the trimming service only.
                 let margin = fill.last_seq + 1;
-                let (_, holder) = Needed::of(kind, cursor, archived, margin).first();
+                let (_, holder) = NeededFrom::of(kind, cursor, archived, margin).first();
                 holder.name()
             });
         Some(LogView {
@@ -168,7 +168,7 @@ impl Archive {
 }
 
 /// Messages of a stream after a sequence, as far as it still has them.
-fn behind(identity: &LogFill, done: u64) -> u64 {
+fn behind(identity: &LogUsage, done: u64) -> u64 {
     let before_first = identity.first_seq.saturating_sub(1);
     identity.last_seq.saturating_sub(done.max(before_first))
 }

@@ -39,7 +39,7 @@ async fn checkpoints_are_stored_by_partition_and_older_ones_leave_nothing_behind
     for number in 0..5 {
         let stored = put(&bus, &format!("c{number}"), 700_000).await;
         kept = kept.with(stored);
-        store.keep_only(p0(), &kept).await.unwrap();
+        store.delete_obsolete(p0(), &kept).await.unwrap();
     }
     for number in 0..5 {
         let named = named(&format!("c{number}"), 700_000);
@@ -53,13 +53,13 @@ async fn checkpoints_are_stored_by_partition_and_older_ones_leave_nothing_behind
     assert!(store.holds(p1(), &other).await.unwrap());
     // An owner that was shut out deletes nothing of its successor.
     let late = Checkpoints::default().with(named("c3", 700_000));
-    assert_eq!(store.keep_only(p0(), &late).await.unwrap(), 0);
+    assert_eq!(store.delete_obsolete(p0(), &late).await.unwrap(), 0);
     assert!(store.holds(p0(), &named("c4", 700_000)).await.unwrap());
     // Of another size it is another object.
     assert!(!store.holds(p1(), &named("c0", 4)).await.unwrap());
     // Two objects of two pieces and one of one, and a record of each.
     let stream = format!("OBJ_{}", bus.names().checkpoint_bucket());
-    assert_eq!(bus.log_fill(&stream).await.unwrap().messages, 5 + 3);
+    assert_eq!(bus.log_usage(&stream).await.unwrap().messages, 5 + 3);
     bus.close().await;
 }
 
@@ -104,7 +104,7 @@ async fn a_trimmed_log_goes_on_with_its_fence_and_its_sequences() {
     }
     assert_eq!(bus.trim(log.stream(), 5).await.unwrap(), 4);
     assert_eq!(bus.trim(log.stream(), 5).await.unwrap(), 0);
-    let fill = bus.log_fill(log.stream()).await.unwrap();
+    let fill = bus.log_usage(log.stream()).await.unwrap();
     assert_eq!((fill.first_seq, fill.last_seq, fill.messages), (5, 5, 1));
     assert_eq!(fill.max_bytes, 64 * 1024 * 1024);
     // The owner goes on, and a new one finds the last frame.

@@ -86,7 +86,7 @@ async fn output_frames_are_compressed_and_plain_ones_are_read_beside_them() {
     assert_eq!(log.last().await.unwrap().unwrap().frame, frame(3));
 
     // On another thread, and on this one.
-    let mut ahead = bus.reader(&name, 1).ahead(1, |messages| messages);
+    let mut ahead = bus.reader(&name, 1).read_ahead(1, |messages| messages);
     let mut messages = Vec::new();
     while messages.len() < 3 {
         messages.extend(ahead.next().await.unwrap());

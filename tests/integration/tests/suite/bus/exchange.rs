@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use nixfleet_bus::{
-    Announcements, DeadLetter, DeadRecord, HeartbeatError, ManifestError, PublishError,
+    Announcements, DeadLetterRecord, HeartbeatError, ManifestError, PublishError,
+    UndecodableMessage,
 };
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
 use nixfleet_proto::wire::{
@@ -114,20 +115,26 @@ async fn announcements_are_compared_and_swapped_and_followed() {
 #[tokio::test]
 async fn a_dead_letter_keeps_reason_and_origin_and_is_stored_once() {
     let one = bus("dead").await;
-    let letter = DeadLetter {
+    let letter = UndecodableMessage {
         stream: one.names().input_stream(p0()),
         seq: 42,
         subject: "s".to_owned(),
         reason: "the frame is empty".to_owned(),
         payload: bytes::Bytes::from_static(b"\xff{"),
     };
-    let seq = one.dead_letter("reducer", letter.clone()).await.unwrap();
+    let seq = one
+        .store_dead_letter("reducer", letter.clone())
+        .await
+        .unwrap();
     // The same reducer after a restart.
-    let again = second(&one).await.dead_letter("reducer", letter).await;
+    let again = second(&one)
+        .await
+        .store_dead_letter("reducer", letter)
+        .await;
     assert_eq!(again, Ok(seq));
     let messages = read(&mut one.reader(&one.names().dead_stream(), 1), 1).await;
     assert_eq!(messages[0].subject, one.names().dead("reducer"));
-    let record: DeadRecord = serde_json::from_slice(&messages[0].payload).unwrap();
+    let record: DeadLetterRecord = serde_json::from_slice(&messages[0].payload).unwrap();
     assert_eq!((record.sequence, record.payload.as_str()), (42, "/3s="));
     let identity = one.stream_identity(&one.names().dead_stream()).await;
     assert_eq!(identity.unwrap().last_seq, 1);

@@ -1,7 +1,7 @@
 //! Streams and constants of a fleet.
 
 use async_nats::jetstream;
-use nixfleet_bus::{Bus, BusConfig, Floors, LayoutError};
+use nixfleet_bus::{Bus, BusConfig, LayoutError, SequenceFloors};
 use nixfleet_harness::shared_nats;
 use nixfleet_harness::unique_prefix;
 use nixfleet_proto::OutputFrame;
@@ -16,7 +16,10 @@ async fn another_partition_count_is_refused() {
         ..one.config().clone()
     };
     let other = Bus::connect(other, "test/other").await.unwrap();
-    let error = other.ensure_layout(&Floors::default()).await.unwrap_err();
+    let error = other
+        .ensure_layout(&SequenceFloors::default())
+        .await
+        .unwrap_err();
     assert!(
         error.to_string().contains("with 2 partitions"),
         "the message names the fleet's value: {error}"
@@ -35,7 +38,7 @@ async fn many_services_may_create_the_layout_at_once() {
             let bus = Bus::connect(config, &format!("test/{number}"))
                 .await
                 .unwrap();
-            let mut floors = Floors::default();
+            let mut floors = SequenceFloors::default();
             // Their cursors stand at different positions of the log that is gone.
             floors.raise(bus.names().input_stream(p0()), 1_000 + number);
             bus.ensure_layout(&floors).await.unwrap();
@@ -55,7 +58,7 @@ async fn streams_are_created_above_what_is_remembered() {
     let config = config(&shared_nats().unwrap().url(), &unique_prefix("floors"));
     let bus = Bus::connect(config, "test/one").await.unwrap();
     let stream = bus.names().input_stream(p0());
-    let mut floors = Floors::default();
+    let mut floors = SequenceFloors::default();
     floors.raise(&stream, 500);
     bus.ensure_layout(&floors).await.unwrap();
     let first = bus.stream_identity(&stream).await.unwrap().first_seq;
@@ -87,7 +90,10 @@ async fn limits_of_existing_streams_grow_and_never_shrink() {
             ..one.config().clone()
         };
         let other = Bus::connect(changed, "test/other").await.unwrap();
-        other.ensure_layout(&Floors::default()).await.unwrap();
+        other
+            .ensure_layout(&SequenceFloors::default())
+            .await
+            .unwrap();
         assert_eq!(bytes().await, expected * 1024 * 1024);
         other.close().await;
     }
@@ -120,7 +126,7 @@ async fn an_output_log_with_one_subject_is_gone_on_with() {
     };
     assert_eq!(publish().await.unwrap().sequence, 1);
 
-    bus.ensure_layout(&Floors::default()).await.unwrap();
+    bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
     let log = bus.output(p0());
     let last = log.last().await.unwrap().unwrap();
     assert_eq!((last.seq, last.frame.epoch), (1, 1));

@@ -2,7 +2,7 @@
 
 use async_nats::jetstream;
 use futures::{FutureExt as _, TryStreamExt as _};
-use nixfleet_bus::{DeadLetter, Floors, Message, ReadError, Reader};
+use nixfleet_bus::{Message, ReadError, Reader, SequenceFloors, UndecodableMessage};
 use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{Nats, shared_nats};
 
@@ -79,8 +79,8 @@ async fn reading_ahead_loses_nothing_whoever_stops_waiting() {
             let appended = input.append(p0(), entry("stable@aa", &host, number)).await;
             appended.unwrap();
         }
-        let reader = bus.reader(&stream, next).in_pieces_of(30_000);
-        let mut reader = reader.ahead(7, |messages| sequences(&messages));
+        let reader = bus.reader(&stream, next).with_batch_bytes(30_000);
+        let mut reader = reader.read_ahead(7, |messages| sequences(&messages));
         let mut seen = Vec::new();
         let all = async {
             while seen.len() < 40 {
@@ -89,7 +89,7 @@ async fn reading_ahead_loses_nothing_whoever_stops_waiting() {
                     .next()
                     .now_or_never()
                     .map(|read| seen.extend(read.unwrap()));
-                let worked = reader.during(tokio::task::yield_now()).await;
+                let worked = reader.read_during(tokio::task::yield_now()).await;
                 assert_eq!(worked, ());
                 if seen.len() < 40 {
                     seen.extend(reader.next().await.unwrap());
@@ -150,14 +150,14 @@ async fn a_reader_starts_where_it_is_told_and_can_be_dropped_while_waiting() {
 async fn a_trimmed_stream_is_an_error_and_not_a_jump() {
     let bus = bus("trimmed").await;
     for seq in 0..12 {
-        let letter = DeadLetter {
+        let letter = UndecodableMessage {
             stream: "S".to_owned(),
             seq,
             subject: "s".to_owned(),
             reason: "test".to_owned(),
             payload: vec![0; 200 * 1024].into(),
         };
-        bus.dead_letter("test", letter).await.unwrap();
+        bus.store_dead_letter("test", letter).await.unwrap();
     }
     let stream = bus.names().dead_stream();
     let first = bus.stream_identity(&stream).await.unwrap().first_seq;
@@ -193,7 +193,7 @@ async fn a_shortened_a_missing_and_a_replaced_stream_stop_the_reader() {
     let client = async_nats::connect(&bus.config().url).await.unwrap();
     let context = jetstream::new(client);
     context.delete_stream(&stream).await.unwrap();
-    let mut floors = Floors::default();
+    let mut floors = SequenceFloors::default();
     floors.raise(&stream, 3);
     bus.ensure_layout(&floors).await.unwrap();
     let error = next(&mut reader).await.unwrap_err();

@@ -57,7 +57,7 @@ async fn only_the_user_of_eventlog_may_trim_a_log() {
         let bus = connect(&server, user).await;
         let stream = names.input_stream(p0());
         bus.trim(&stream, 2).await.unwrap_err();
-        assert_eq!(bus.log_fill(&stream).await.unwrap().first_seq, 1, "{user}");
+        assert_eq!(bus.log_usage(&stream).await.unwrap().first_seq, 1, "{user}");
         bus.close().await;
     }
     // One look at each log tells whether the file lists it.
@@ -77,7 +77,7 @@ async fn only_the_user_of_eventlog_may_trim_a_log() {
     for partition in Partition::all(PARTITIONS) {
         let stream = names.input_stream(partition);
         assert_eq!(eventlog.trim(&stream, 2).await.unwrap(), 1, "{stream}");
-        assert_eq!(eventlog.log_fill(&stream).await.unwrap().first_seq, 2);
+        assert_eq!(eventlog.log_usage(&stream).await.unwrap().first_seq, 2);
     }
     for bus in [reducer, eventlog, applier] {
         bus.close().await;
@@ -104,7 +104,7 @@ async fn services_may_delete_checkpoints() {
         last: Some(newer.clone()),
         previous: None,
     };
-    assert_eq!(store.keep_only(p0(), &kept).await.unwrap(), 1);
+    assert_eq!(store.delete_obsolete(p0(), &kept).await.unwrap(), 1);
     assert!(!store.holds(p0(), &older).await.unwrap());
     assert!(store.holds(p0(), &newer).await.unwrap());
     reducer.close().await;

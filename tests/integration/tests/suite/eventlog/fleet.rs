@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::Utc;
-use nixfleet_bus::{Bus, BusConfig, DeadLetter, Floors, Message, decode_input, decode_output};
+use nixfleet_bus::{
+    Bus, BusConfig, Message, SequenceFloors, UndecodableMessage, decode_input, decode_output,
+};
 use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::{
     Database, Service, binaries, monitoring, ports, scratch, shared_nats, test_namespace, wait_for,
@@ -55,7 +57,7 @@ impl Fleet {
             ..BusConfig::default()
         };
         let bus = Bus::connect(config, "test/eventlog").await.unwrap();
-        bus.ensure_layout(&Floors::default()).await.unwrap();
+        bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
         let config = DatabaseConfig {
             url: database.url.clone(),
             ..DatabaseConfig::default()
@@ -379,14 +381,14 @@ async fn write_garbage(bus: &Bus, partition: Partition) {
     }
     let sent = context.publish(names.dead("test"), "not JSON".into()).await;
     sent.unwrap().await.unwrap();
-    let letter = DeadLetter {
+    let letter = UndecodableMessage {
         stream: names.input_stream(partition),
         seq: 1,
         subject: input,
         reason: "the payload is malformed".to_owned(),
         payload: bytes::Bytes::from_static(b"\xff\x00"),
     };
-    bus.dead_letter("reducer", letter).await.unwrap();
+    bus.store_dead_letter("reducer", letter).await.unwrap();
 }
 
 /// An entry with a field that this release does not know and the database refuses.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nixfleet_bus::{Bus, BusConfig, Floors, decode_output};
+use nixfleet_bus::{Bus, BusConfig, SequenceFloors, decode_output};
 use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::proxy::Proxy;
 use nixfleet_harness::release::{Signer, write_directory};
@@ -42,7 +42,7 @@ impl Fleet {
             ..BusConfig::default()
         };
         let bus = Bus::connect(config, "test").await.unwrap();
-        bus.ensure_layout(&Floors::default()).await.unwrap();
+        bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
         let store = Store::connect(&DatabaseConfig {
             url: scope.database.url.clone(),
             pool_size: 1,

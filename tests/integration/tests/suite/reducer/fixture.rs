@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use chrono::Utc;
-use nixfleet_bus::{Bus, BusConfig, Floors, decode_input, decode_output};
+use nixfleet_bus::{Bus, BusConfig, SequenceFloors, decode_input, decode_output};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::release::Signer;
@@ -50,7 +50,7 @@ impl Log {
             ..BusConfig::default()
         };
         let bus = Bus::connect(config, "test").await.unwrap();
-        bus.ensure_layout(&Floors::default()).await.unwrap();
+        bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
         let store = Store::connect(&DatabaseConfig {
             url: scope.database.url.clone(),
             pool_size: 2,

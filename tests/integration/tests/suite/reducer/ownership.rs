@@ -100,7 +100,7 @@ async fn a_message_nobody_can_read_is_set_aside_and_passed_over() {
     log.wait_folded(&reducer).await;
     let dead = log.bus.names().dead_stream();
     let letter = log.bus.last_message(&dead).await.unwrap().unwrap();
-    let letter: nixfleet_bus::DeadRecord = serde_json::from_slice(&letter.payload).unwrap();
+    let letter: nixfleet_bus::DeadLetterRecord = serde_json::from_slice(&letter.payload).unwrap();
     assert_eq!((letter.stream, letter.sequence), (stream, seq));
     assert!(letter.reason.contains("malformed"), "{}", letter.reason);
 
@@ -108,7 +108,7 @@ async fn a_message_nobody_can_read_is_set_aside_and_passed_over() {
     log.tell(1, acknowledged).await;
     log.wait_folded(&reducer).await;
     let letter = log.bus.last_message(&dead).await.unwrap().unwrap();
-    let letter: nixfleet_bus::DeadRecord = serde_json::from_slice(&letter.payload).unwrap();
+    let letter: nixfleet_bus::DeadLetterRecord = serde_json::from_slice(&letter.payload).unwrap();
     assert_eq!(letter.sequence, seq);
     assert!(letter.reason.contains("upgrade"), "{}", letter.reason);
 }

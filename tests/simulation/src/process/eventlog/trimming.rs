@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nixfleet_bus::{LogFill, LogKind, Margin, MarginLimits, Needed, trim_to};
+use nixfleet_bus::{LogKind, LogUsage, Margin, MarginLimits, NeededFrom, trim_position};
 use nixfleet_proto::Checkpoints;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
@@ -37,10 +37,10 @@ enum Stage {
     Resting,
     Cursor,
     Fills(Box<Option<Cursor>>),
-    Objects(Box<(Cursor, [LogFill; 2])>),
+    Objects(Box<(Cursor, [LogUsage; 2])>),
     /// How far the log with this index is archived.
-    Mark(Box<(Option<Cursor>, [LogFill; 2])>, usize),
-    Trim(Box<(Option<Cursor>, [LogFill; 2])>, usize),
+    Mark(Box<(Option<Cursor>, [LogUsage; 2])>, usize),
+    Trim(Box<(Option<Cursor>, [LogUsage; 2])>, usize),
 }
 
 impl Trimming {
@@ -99,8 +99,8 @@ impl Trimming {
                 let mark = mark.filter(|mark| mark.created == fill.created);
                 let archived = mark.map(|mark| mark.seq);
                 let margin = self.margins[index].first(fill, env.now.since_start());
-                let needed = Needed::of(KINDS[index], of.0.as_ref(), archived, margin);
-                match trim_to(fill, needed.first().0) {
+                let needed = NeededFrom::of(KINDS[index], of.0.as_ref(), archived, margin);
+                match trim_position(fill, needed.first().0) {
                     Some(first_kept) => {
                         let op = Op::Trim(self.log(index), first_kept);
                         self.ask(Stage::Trim(of, index), op, me, env);
@@ -124,7 +124,7 @@ impl Trimming {
 
     fn mark(
         &mut self,
-        of: Box<(Option<Cursor>, [LogFill; 2])>,
+        of: Box<(Option<Cursor>, [LogUsage; 2])>,
         index: usize,
         me: Alive,
         env: &mut Env,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nixfleet_bus::{LastFrame, Message, MessageIds, StreamIdentity, Writer};
+use nixfleet_bus::{LastFrame, LogWriter, Message, MessageIds, StreamIdentity};
 use nixfleet_checkpoint::{Checkpoint, CheckpointError};
 use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
@@ -25,7 +25,7 @@ const FRAMES_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Acquire {
     partition: Partition,
     /// Of the whole ownership.
-    writer: Writer,
+    writer: LogWriter,
     takeover: Takeover,
     asking: Asking,
     reader: Option<Reader>,
@@ -55,7 +55,7 @@ pub enum Progress {
     /// Something is being asked for.
     Waits,
     /// The partition is owned, with this writer.
-    Done(Box<Taken>, Writer),
+    Done(Box<Taken>, LogWriter),
 }
 
 fn failed(what: &str) -> Ended {
@@ -76,7 +76,7 @@ impl Acquire {
         let subject = env.broker.names().output(partition, &ids.next());
         let mut acquire = Self {
             partition,
-            writer: Writer::new(subject),
+            writer: LogWriter::new(subject),
             takeover: Takeover::new(),
             asking: Asking::Frames,
             reader: None,
@@ -161,7 +161,7 @@ impl Acquire {
         let answer = match &mut self.asking {
             Asking::Call(asked) if *asked == call => {
                 if let Some(Reply::Last(Some(last))) = &reply {
-                    self.writer.found(last.seq, &last.subject);
+                    self.writer.observed(last.seq, &last.subject);
                 }
                 Some(simple(reply)?)
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nixfleet_bus::{MessageIds, Writer};
+use nixfleet_bus::{LogWriter, MessageIds};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
@@ -58,7 +58,7 @@ pub struct Live {
     partition: Partition,
     /// Tells this ownership from others of the process.
     number: u64,
-    writer: Writer,
+    writer: LogWriter,
     owner: Owner,
     reader: Reader,
     recovery: Recovery<Waiter>,
@@ -92,7 +92,7 @@ impl Live {
     /// Goes live behind a takeover.
     pub fn start(
         (partition, number): (Partition, u64),
-        writer: Writer,
+        writer: LogWriter,
         taken: Taken,
         with: &mut With<'_>,
     ) -> Self {
@@ -104,7 +104,7 @@ impl Live {
         let owner = Owner::new(taken, held, bounds(with.env.shape.log_limits));
         let (log, route) = (Log::Input(partition), Route::Reader(partition));
         let next = owner.next();
-        let reader = Reader::new(log, route, next.seq).knowing(owner.landmark());
+        let reader = Reader::new(log, route, next.seq).with_last_read(owner.last_read());
         let mut live = Self {
             partition,
             number,

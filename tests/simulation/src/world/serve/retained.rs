@@ -42,7 +42,7 @@ pub(super) fn retention(env: &mut Env, op: &Op) -> Option<Reply> {
             Reply::HoldsCheckpoints(named.all(|named| objects.holds(*partition, named)))
         }
         Op::KeepCheckpoints(partition, kept) => {
-            env.broker.checkpoints.keep_only(*partition, kept);
+            env.broker.checkpoints.delete_obsolete(*partition, kept);
             env.checks.deleted(*partition, &env.broker.checkpoints);
             Reply::CheckpointDone
         }

@@ -33,7 +33,7 @@ impl Steward {
                     instance = self.writer.instance,
                     "member of the service"
                 );
-                self.bus.set_refusal(service, None);
+                self.bus.set_membership_fault(service, None);
             }
             Signal::Refused(other) => self.refused(other),
         }
@@ -93,7 +93,7 @@ impl Steward {
             "the instance name {instance} is taken by the process {process}; give every instance a \
              name of its own"
         );
-        self.bus.set_refusal(&self.service, Some(reason));
+        self.bus.set_membership_fault(&self.service, Some(reason));
     }
 
     /// Counts a change of hands.

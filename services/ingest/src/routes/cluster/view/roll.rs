@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 use nixfleet_bus::lease::{LeaseRecord, MemberRecord, Record, RecordKey, RecordView};
-use nixfleet_bus::{AGENTS_PERCENT, LastFrame, LogKind, PROBLEM_PERCENT};
+use nixfleet_bus::{AGENT_EVENTS_MAX_PERCENT, LOG_PROBLEM_PERCENT, LastFrame, LogKind};
 use nixfleet_proto::Timestamp;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{Partition, escape};
@@ -295,12 +295,12 @@ impl Roll {
         ];
         for (stream, log_view) in logs {
             let Some(log_view) = log_view else { continue };
-            if log_view.percent < PROBLEM_PERCENT {
+            if log_view.percent < LOG_PROBLEM_PERCENT {
                 continue;
             }
             let holder = log_view.held_by.unwrap_or("nobody knows whom");
             let message = format!(
-                "{stream} is {} % full, held back by {holder}; at {AGENTS_PERCENT} % agents are \
+                "{stream} is {} % full, held back by {holder}; at {AGENT_EVENTS_MAX_PERCENT} % agents are \
                  refused: docs/operations/log-full.md",
                 log_view.percent
             );

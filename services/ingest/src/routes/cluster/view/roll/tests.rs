@@ -1,4 +1,4 @@
-use nixfleet_bus::LogFill;
+use nixfleet_bus::LogUsage;
 use nixfleet_bus::lease::{LeaseRecord, MemberRecord, Record, RecordKey, RecordView, Writer};
 use nixfleet_proto::{InputMark, OutputFrame};
 
@@ -72,7 +72,7 @@ fn healthy() -> Vec<RecordView> {
 }
 
 fn log(number: u16) -> Log {
-    let fill = LogFill {
+    let fill = LogUsage {
         created: at(1),
         first_seq: 1,
         last_seq: 20,

@@ -1,0 +1,16 @@
+//! Pauses between attempts to reach the server.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+
+/// Pauses between attempts: from 50 ms doubling to 1 s, with jitter, without end; the caller has
+/// the deadline.
+pub(crate) fn pauses() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(1))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

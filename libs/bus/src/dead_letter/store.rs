@@ -1,0 +1,44 @@
+//! Storing dead letters, and every other publish without a fence.
+
+use bytes::Bytes;
+
+use super::{DeadLetterRecord, UndecodableMessage};
+use crate::Bus;
+use crate::publish::error::PublishError;
+use crate::publish::outgoing::OutgoingMessage;
+
+impl Bus {
+    /// Stores a dead letter and returns its sequence. The same message reported twice by a service
+    /// within the duplicate window is stored once.
+    ///
+    /// # Errors
+    /// [`PublishError`], never `Fenced`.
+    pub async fn store_dead_letter(
+        &self,
+        service: &str,
+        letter: UndecodableMessage,
+    ) -> Result<u64, PublishError> {
+        let record = serde_json::to_vec(&DeadLetterRecord::new(service, &letter))
+            .map_err(|error| PublishError::Unavailable(format!("not serialisable: {error}")))?;
+        let id = format!("dead/{service}/{}/{}", letter.stream, letter.seq);
+        let stream = self.names().dead_stream();
+        let subject = self.names().dead(service);
+        let seq = self
+            .publish_plain(OutgoingMessage::new(
+                &stream,
+                subject,
+                &id,
+                Bytes::from(record),
+            ))
+            .await?;
+        metrics::counter!("nixfleet_dead_letters_total", "service" => service.to_owned())
+            .increment(1);
+        tracing::warn!(
+            stream = letter.stream,
+            seq = letter.seq,
+            reason = letter.reason,
+            "a message could not be read"
+        );
+        Ok(seq)
+    }
+}

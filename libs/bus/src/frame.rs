@@ -1,0 +1,6 @@
+//! Frames: several entries or outcomes in one message, how they are gathered, compressed and decoded.
+
+pub(crate) mod buffer;
+pub mod compression;
+pub(crate) mod decode;
+pub(crate) mod decode_error;

@@ -1,0 +1,213 @@
+//! Checkpoints in the object store: written, read, and deleted when newer ones took their place.
+
+use std::collections::BTreeSet;
+
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectInfo, ObjectStore};
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{CheckpointRef, Checkpoints, OutputFrame};
+
+use crate::Bus;
+use crate::frame::decode::decode_output;
+use crate::objects::chunks;
+use crate::objects::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
+use crate::reader::leader_reads::LeaderReadError;
+
+/// Why a checkpoint cannot be stored or loaded; trying again may help.
+#[derive(Debug, thiserror::Error)]
+#[error("checkpoint {name} cannot be {verb}: {reason}")]
+pub struct CheckpointStoreError {
+    name: String,
+    verb: &'static str,
+    reason: String,
+}
+
+/// Access to the checkpoints of all partitions; cheap to clone.
+#[derive(Clone)]
+pub struct CheckpointStore {
+    bus: Bus,
+}
+
+impl CheckpointStore {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// Stores a checkpoint under its name. Storing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`CheckpointStoreError`].
+    pub async fn put(
+        &self,
+        partition: Partition,
+        named: &CheckpointRef,
+        bytes: Bytes,
+    ) -> Result<(), CheckpointStoreError> {
+        let name = name(partition, named);
+        let fail = |reason: String| error(&name, "stored", reason);
+        if self.holds(partition, named).await? {
+            return Ok(());
+        }
+        let context = &self.bus.connections().consume_js;
+        let place = (self.bus.names().checkpoint_bucket(), name.as_str());
+        chunks::write(context, place, bytes, None)
+            .await
+            .map_err(fail)
+    }
+
+    /// True when the object is there with its size.
+    ///
+    /// # Errors
+    /// [`CheckpointStoreError`].
+    pub async fn holds(
+        &self,
+        partition: Partition,
+        named: &CheckpointRef,
+    ) -> Result<bool, CheckpointStoreError> {
+        let name = name(partition, named);
+        let fail = |reason: String| error(&name, "looked up", reason);
+        match self.store().await.map_err(fail)?.info(&name).await {
+            Ok(info) => Ok(!info.deleted && info.size as u64 == named.bytes),
+            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(false),
+            Err(error) => Err(fail(error.to_string())),
+        }
+    }
+
+    /// The bytes of a checkpoint; absent when there is no object of its name and size. The hash is the
+    /// caller's to check.
+    ///
+    /// # Errors
+    /// [`CheckpointStoreError`].
+    pub async fn get(
+        &self,
+        partition: Partition,
+        named: &CheckpointRef,
+    ) -> Result<Option<Bytes>, CheckpointStoreError> {
+        let name = name(partition, named);
+        let fail = |reason: String| error(&name, "loaded", reason);
+        let info = match self.store().await.map_err(fail)?.info(&name).await {
+            Ok(info) if info.deleted || info.size as u64 != named.bytes => return Ok(None),
+            Ok(info) => info,
+            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(error.to_string())),
+        };
+        let context = &self.bus.connections().consume_js;
+        chunks::read(context, &info).await.map(Some).map_err(fail)
+    }
+
+    /// Deletes the checkpoints of a partition that cover less than each of these; gives how many there were.
+    ///
+    /// # Errors
+    /// [`CheckpointStoreError`].
+    pub async fn delete_obsolete(
+        &self,
+        partition: Partition,
+        kept: &Checkpoints,
+    ) -> Result<usize, CheckpointStoreError> {
+        let all = format!("{partition}.");
+        let fail = |reason: String| error(&all, "listed", reason);
+        let store = self.store().await.map_err(fail)?;
+        let kept: BTreeSet<String> = kept
+            .newest_first()
+            .map(|kept| name(partition, kept))
+            .collect();
+        let listed = store
+            .list()
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        let listed: Vec<_> = listed
+            .try_collect()
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        let of_partition = |object: &&ObjectInfo| object.name.starts_with(&all);
+        let stored: Vec<_> = listed.iter().filter(of_partition).collect();
+        let positions = stored.iter().map(|object| StoredCheckpoint {
+            name: object.name.clone(),
+            out_seq: out_seq_of(&object.name),
+        });
+        let positions: Vec<_> = positions.collect();
+        let obsolete_checkpoints: BTreeSet<&str> =
+            obsolete_checkpoints(&positions, |name| kept.contains(name)).collect();
+        let mut deleted = 0;
+        for object in stored {
+            if obsolete_checkpoints.contains(object.name.as_str()) {
+                let gone = chunks::remove(&self.bus.connections().consume_js, object).await;
+                gone.map_err(|reason| error(&object.name, "deleted", reason))?;
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// The checkpoints that the output log of a partition announced last; none when it announced none.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn announced(&self, partition: Partition) -> Result<Checkpoints, LeaderReadError> {
+        let stream = self.bus.names().output_stream(partition);
+        let last = self.bus.last_message(&stream).await?;
+        let last = last.and_then(|message| decode_output(&message).ok());
+        let frame = match last {
+            Some(frame) if frame.checkpoints.is_none() => match frame.announced_at {
+                Some(seq) => self.frame_at(partition, seq).await?,
+                None => None,
+            },
+            last => last,
+        };
+        Ok(frame
+            .and_then(|frame| frame.checkpoints)
+            .unwrap_or_default())
+    }
+
+    /// True when a partition without rows is restored from a checkpoint: whoever reads rows waits for that.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn is_restoring(&self, partition: Partition) -> Result<bool, LeaderReadError> {
+        let stream = self.bus.names().output_stream(partition);
+        let is_trimmed = self.bus.stream_identity(&stream).await?.first_seq > 1;
+        Ok(is_trimmed && !self.announced(partition).await?.is_empty())
+    }
+
+    /// The output frame at a sequence; absent when the log does not hold it, or it cannot be read.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn frame_at(
+        &self,
+        partition: Partition,
+        seq: u64,
+    ) -> Result<Option<OutputFrame>, LeaderReadError> {
+        let stream = self.bus.names().output_stream(partition);
+        let message = self.bus.message_at(&stream, seq).await?;
+        Ok(message.and_then(|message| decode_output(&message).ok()))
+    }
+
+    async fn store(&self) -> Result<ObjectStore, String> {
+        let bucket = self.bus.names().checkpoint_bucket();
+        let context = &self.bus.connections().consume_js;
+        let store = context.get_object_store(bucket).await;
+        store.map_err(|error| error.to_string())
+    }
+}
+
+/// Named by its position too: an owner that was shut out may be late to delete, and must not delete what
+/// newer owners stored.
+fn name(partition: Partition, named: &CheckpointRef) -> String {
+    format!("{partition}.{:020}.{}", named.out_seq, named.hash)
+}
+
+/// The position in a name; 0 of a name that has none, which is older than all.
+fn out_seq_of(name: &str) -> u64 {
+    let position = name.split('.').nth(1);
+    position.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn error(name: &str, verb: &'static str, reason: String) -> CheckpointStoreError {
+    CheckpointStoreError {
+        name: name.to_owned(),
+        verb,
+        reason,
+    }
+}

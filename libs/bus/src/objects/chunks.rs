@@ -1,0 +1,174 @@
+//! Objects piece by piece, in the layout that every client of an object store reads and writes.
+//!
+//! The client library makes a consumer for each object that it reads and leaves it to the server to
+//! forget it; the server allows a thousand per stream, and whoever loads a fleet with a long history
+//! would stand still. It writes pieces of 64 KiB and waits for each: a large fleet takes thousands.
+//!
+//! Source: NATS ADR-20, object store.
+
+use std::collections::{HashMap, VecDeque};
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_ROLLUP;
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::object_store::{ObjectInfo, ObjectOptions};
+use async_nats::jetstream::stream::Stream;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use bytes::Bytes;
+use ring::digest::{SHA256, digest};
+
+/// Bytes of a piece: well below what a server takes in one message by default, 1 MiB.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// Pieces on their way at once.
+const IN_FLIGHT: usize = 4;
+
+/// Stores an object in place of the one before, by bucket and name. Until its record is there nobody
+/// sees it.
+pub(crate) async fn write(
+    context: &Context,
+    (bucket, name): (String, &str),
+    bytes: Bytes,
+    before: Option<ObjectInfo>,
+) -> Result<(), String> {
+    let nuid = nuid::next().to_string();
+    let whole = bytes.clone();
+    // Takes a while for a large artifact: meanwhile its pieces are on their way.
+    let digest = tokio::task::spawn_blocking(move || digest_of(&whole));
+    let subject = pieces_of(&bucket, &nuid);
+    let mut acks: VecDeque<PublishAckFuture> = VecDeque::new();
+    let mut rest = bytes.clone();
+    let mut chunks = 0;
+    while !rest.is_empty() {
+        let chunk = rest.split_to(CHUNK_BYTES.min(rest.len()));
+        acks.push_back(sent(context.publish(subject.clone(), chunk)).await?);
+        chunks += 1;
+        if acks.len() == IN_FLIGHT
+            && let Some(first) = acks.pop_front()
+        {
+            stored(first).await?;
+        }
+    }
+    for ack in acks {
+        stored(ack).await?;
+    }
+    let digest = digest.await.map_err(|error| error.to_string())?;
+    let info = ObjectInfo {
+        name: name.to_owned(),
+        description: None,
+        metadata: HashMap::new(),
+        headers: None,
+        options: Some(ObjectOptions {
+            link: None,
+            max_chunk_size: Some(CHUNK_BYTES),
+        }),
+        nuid,
+        size: bytes.len(),
+        chunks,
+        modified: Some(async_nats::datetime::now()),
+        digest: Some(digest),
+        deleted: false,
+        bucket,
+    };
+    record(context, &info).await?;
+    match before {
+        Some(before) if !before.nuid.is_empty() => purge(context, &before).await,
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn pieces_of(bucket: &str, nuid: &str) -> String {
+    format!("$O.{bucket}.C.{nuid}")
+}
+
+fn record_of(info: &ObjectInfo) -> String {
+    format!("$O.{}.M.{}", info.bucket, URL_SAFE.encode(&info.name))
+}
+
+/// Stores the record of an object in place of the one before.
+async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
+    let subject = record_of(info);
+    let record = serde_json::to_vec(info).map_err(|error| error.to_string())?;
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_ROLLUP, "sub");
+    let record = context.publish_with_headers(subject, headers, record.into());
+    stored(sent(record).await?).await
+}
+
+/// Deletes an object with its record. The client library would leave a record that it is deleted, which
+/// nothing ever removes.
+pub(crate) async fn remove(context: &Context, info: &ObjectInfo) -> Result<(), String> {
+    // First, so that nobody reads an object that lacks pieces.
+    purge_subject(context, info, record_of(info)).await?;
+    purge(context, info).await
+}
+
+/// Deletes the pieces of an object.
+async fn purge(context: &Context, info: &ObjectInfo) -> Result<(), String> {
+    purge_subject(context, info, pieces_of(&info.bucket, &info.nuid)).await
+}
+
+async fn purge_subject(
+    context: &Context,
+    info: &ObjectInfo,
+    subject: String,
+) -> Result<(), String> {
+    let stream = stream_of(context, info).await?;
+    let purged = stream.purge().filter(subject).await;
+    purged.map(drop).map_err(|error| error.to_string())
+}
+
+async fn stream_of(context: &Context, info: &ObjectInfo) -> Result<Stream<()>, String> {
+    let stream = context.get_stream_no_info(format!("OBJ_{}", info.bucket));
+    stream.await.map_err(|error| error.to_string())
+}
+
+async fn sent<E: std::fmt::Display>(
+    publish: impl Future<Output = Result<PublishAckFuture, E>>,
+) -> Result<PublishAckFuture, String> {
+    publish.await.map_err(|error| error.to_string())
+}
+
+async fn stored(ack: PublishAckFuture) -> Result<(), String> {
+    ack.await.map(drop).map_err(|error| error.to_string())
+}
+
+/// The bytes of an object, held against the size and the digest of its record.
+pub(crate) async fn read(context: &Context, info: &ObjectInfo) -> Result<Bytes, String> {
+    let stream = stream_of(context, info).await?;
+    let subject = pieces_of(&info.bucket, &info.nuid);
+    let mut bytes = Vec::with_capacity(info.size);
+    let mut next = None;
+    for _ in 0..info.chunks {
+        let chunk = stream
+            .direct_get_next_for_subject(subject.as_str(), next)
+            .await
+            .map_err(|error| error.to_string())?;
+        next = Some(chunk.sequence + 1);
+        if bytes.len() + chunk.payload.len() > info.size {
+            return Err(format!("it has more than {} bytes", info.size));
+        }
+        bytes.extend_from_slice(&chunk.payload);
+    }
+    let info = info.clone();
+    let checked = tokio::task::spawn_blocking(move || check(&info, &bytes).map(|()| bytes));
+    let bytes = checked.await.map_err(|error| error.to_string())??;
+    Ok(Bytes::from(bytes))
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    format!("SHA-256={}", URL_SAFE.encode(digest(&SHA256, bytes)))
+}
+
+fn check(info: &ObjectInfo, bytes: &[u8]) -> Result<(), String> {
+    if bytes.len() != info.size {
+        let (found, promised) = (bytes.len(), info.size);
+        return Err(format!("it has {found} bytes instead of {promised}"));
+    }
+    let digest = digest_of(bytes);
+    match &info.digest {
+        Some(promised) if *promised != digest => Err("its digest is another one".to_owned()),
+        Some(_) | None => Ok(()),
+    }
+}

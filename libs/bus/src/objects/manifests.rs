@@ -1,0 +1,340 @@
+//! Artifacts in the object store and their announcements.
+
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectStore};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
+use nixfleet_proto::{ManifestHash, RolloutId};
+
+use crate::Bus;
+use crate::bus::backoff::pauses;
+use crate::frame::decode::decode;
+use crate::frame::decode_error::DecodeError;
+use crate::message::Message;
+use crate::objects::chunks;
+use crate::publish::error::PublishError;
+use crate::publish::fence::Fence;
+use crate::publish::fenced::Fenced;
+use crate::publish::outgoing::OutgoingMessage;
+use crate::reader::leader_reads::LeaderReadError;
+use crate::reader::read_error::ReadError;
+use crate::reader::stream_reader::Reader;
+
+/// Largest announcement: some 300 bytes per channel leave room for thousands of them.
+const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
+/// Objects that are read at the same time. They are written one by one: a server that reads an object
+/// whose pieces lie among those of another keeps both in memory.
+const AT_ONCE: usize = 2;
+/// Attempts to read one object while another writer replaces it or the server is away.
+const READ_ATTEMPTS: usize = 5;
+
+/// Why an artifact cannot be stored or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It is over the configured limit.
+    #[error("artifact {hash} has {bytes} bytes, the limit is {max}")]
+    TooLarge {
+        /// The artifact.
+        hash: ManifestHash,
+        /// Its size.
+        bytes: u64,
+        /// `bus.manifest_max_object_bytes`.
+        max: u64,
+    },
+    /// The object store does not answer, or what it holds is damaged.
+    #[error("artifact {hash} cannot be {verb}: {reason}")]
+    Unavailable {
+        /// The artifact.
+        hash: ManifestHash,
+        /// What was tried.
+        verb: &'static str,
+        /// The last failure.
+        reason: String,
+    },
+}
+
+/// Why the announced release is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnouncementsError {
+    /// The leader did not answer.
+    #[error(transparent)]
+    Leader(#[from] LeaderReadError),
+    /// The stream cannot be followed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It is there and cannot be read.
+    #[error("the release announcement at sequence {seq} cannot be read")]
+    Undecodable {
+        /// Its sequence.
+        seq: u64,
+        /// What is wrong with it.
+        #[source]
+        source: DecodeError,
+    },
+}
+
+/// Access to artifacts and announcements; cheap to clone.
+#[derive(Clone)]
+pub struct ManifestStore {
+    bus: Bus,
+}
+
+impl ManifestStore {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// Stores the bytes of an artifact under its hash. Storing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub async fn put(&self, hash: &ManifestHash, bytes: Bytes) -> Result<(), ManifestError> {
+        self.bound(hash, bytes.len() as u64)?;
+        let fail = |error: &dyn std::fmt::Display| ManifestError::Unavailable {
+            hash: hash.clone(),
+            verb: "stored",
+            reason: error.to_string(),
+        };
+        let store = self.store().await.map_err(|error| fail(&error))?;
+        let before = match store.info(hash.as_str()).await {
+            // Content-addressed: what is there is the same, unless it is laid out in another way, and
+            // then the size would differ.
+            Ok(info) if !info.deleted && info.size == bytes.len() => return Ok(()),
+            Ok(info) => Some(info),
+            Err(error) if error.kind() == InfoErrorKind::NotFound => None,
+            Err(error) => return Err(fail(&error)),
+        };
+        let context = &self.bus.connections().consume_js;
+        let place = (self.bus.names().manifest_bucket(), hash.as_str());
+        chunks::write(context, place, bytes, before)
+            .await
+            .map_err(|error| fail(&error))
+    }
+
+    /// The bytes of an artifact as they were received; absent when nobody stored it. The transport
+    /// digest is verified here, the content hash is the caller's to check.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub async fn get(&self, hash: &ManifestHash) -> Result<Option<Bytes>, ManifestError> {
+        let mut reason = String::new();
+        let mut pauses = pauses();
+        for _ in 0..READ_ATTEMPTS {
+            match self.try_get(hash).await? {
+                Ok(found) => return Ok(found),
+                Err(text) => reason = text,
+            }
+            tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+        }
+        Err(ManifestError::Unavailable {
+            hash: hash.clone(),
+            verb: "loaded",
+            reason,
+        })
+    }
+
+    /// The bytes of every artifact of a release, in the order of [`ReleaseAnnouncement::artifacts`].
+    ///
+    /// # Errors
+    /// As [`ManifestStore::get`].
+    pub async fn get_all(
+        &self,
+        release: &ReleaseAnnouncement,
+    ) -> Result<Vec<Option<Bytes>>, ManifestError> {
+        let loads = release.artifacts().map(|artifact| self.get(&artifact.hash));
+        // Collected first: a stream over a borrowing closure is not `Send`.
+        let loads: Vec<_> = loads.collect();
+        futures::stream::iter(loads)
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// One attempt; the inner error may go away.
+    async fn try_get(
+        &self,
+        hash: &ManifestHash,
+    ) -> Result<Result<Option<Bytes>, String>, ManifestError> {
+        let store = match self.store().await {
+            Ok(store) => store,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let info = match store.info(hash.as_str()).await {
+            Ok(info) if info.deleted => return Ok(Ok(None)),
+            Ok(info) => info,
+            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(Ok(None)),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        self.bound(hash, info.size as u64)?;
+        let read = chunks::read(&self.bus.connections().consume_js, &info).await;
+        Ok(read.map(Some))
+    }
+
+    /// Announces a release whose bytes are stored: each rollout manifest on its own subject, then
+    /// the release, which is the commit point. `expected_seq` is the sequence of the current
+    /// release, 0 when there is none. Returns the new sequence.
+    ///
+    /// # Errors
+    /// [`PublishError`]; `Fenced` when another release was announced meanwhile.
+    pub async fn announce(
+        &self,
+        release: &ReleaseAnnouncement,
+        expected_seq: u64,
+    ) -> Result<u64, PublishError> {
+        for rollout in release.rollouts.values() {
+            let subject = self.bus.names().manifest_rollout(&rollout.rollout_id);
+            let message = self.message(subject, &self.bus.ids().next(), rollout)?;
+            self.bus.publish_plain(message).await?;
+        }
+        let id = self.bus.ids().next();
+        let subject = self.bus.names().manifest_fleet();
+        let message = self
+            .message(subject.clone(), &id, release)?
+            .fenced(expected_seq);
+        let fenced = Fenced {
+            bus: &self.bus,
+            stream: &self.bus.names().manifest_stream(),
+            log: &subject,
+            id: &id,
+            fence: &Fence {
+                seq: expected_seq,
+                subject: None,
+            },
+            generation: self.bus.known_streams().generation(),
+        };
+        fenced.publish(&message).await
+    }
+
+    fn message(
+        &self,
+        subject: String,
+        id: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<OutgoingMessage, PublishError> {
+        let payload = serde_json::to_vec(body)
+            .map_err(|error| PublishError::Unavailable(format!("not serialisable: {error}")))?;
+        let (bytes, max) = (payload.len(), ANNOUNCEMENT_BYTES_MAX);
+        if bytes > max {
+            return Err(PublishError::TooLarge { bytes, max });
+        }
+        let stream = self.bus.names().manifest_stream();
+        Ok(OutgoingMessage::new(
+            &stream,
+            subject,
+            id,
+            Bytes::from(payload),
+        ))
+    }
+
+    /// The current release with its sequence, read through the leader.
+    ///
+    /// # Errors
+    /// [`AnnouncementsError`].
+    pub async fn current(&self) -> Result<Option<(u64, ReleaseAnnouncement)>, AnnouncementsError> {
+        let stream = self.bus.names().manifest_stream();
+        let subject = self.bus.names().manifest_fleet();
+        let message = self.bus.last_by_subject(&stream, &subject).await?;
+        message.map(|message| read(&message)).transpose()
+    }
+
+    /// The announcement of one rollout manifest, read through the leader; absent when the stream
+    /// knows none.
+    ///
+    /// # Errors
+    /// [`AnnouncementsError`].
+    pub async fn rollout(
+        &self,
+        rollout_id: &RolloutId,
+    ) -> Result<Option<RolloutAnnouncement>, AnnouncementsError> {
+        let stream = self.bus.names().manifest_stream();
+        let subject = self.bus.names().manifest_rollout(rollout_id);
+        let Some(message) = self.bus.last_by_subject(&stream, &subject).await? else {
+            return Ok(None);
+        };
+        let seq = message.seq;
+        let rollout = decode(&message.payload, ANNOUNCEMENT_BYTES_MAX);
+        rollout
+            .map(Some)
+            .map_err(|source| AnnouncementsError::Undecodable { seq, source })
+    }
+
+    /// Follows the releases, beginning with the current one.
+    pub fn follow(&self) -> Announcements {
+        Announcements {
+            store: self.clone(),
+            reader: None,
+        }
+    }
+
+    async fn store(&self) -> Result<ObjectStore, String> {
+        let bucket = self.bus.names().manifest_bucket();
+        self.bus
+            .connections()
+            .consume_js
+            .get_object_store(bucket)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    fn bound(&self, hash: &ManifestHash, bytes: u64) -> Result<(), ManifestError> {
+        let max = self.bus.config().manifest_max_object_bytes;
+        if bytes <= max {
+            return Ok(());
+        }
+        Err(ManifestError::TooLarge {
+            hash: hash.clone(),
+            bytes,
+            max,
+        })
+    }
+}
+
+fn read(message: &Message) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
+    let seq = message.seq;
+    let release = decode(&message.payload, ANNOUNCEMENT_BYTES_MAX)
+        .map_err(|source| AnnouncementsError::Undecodable { seq, source })?;
+    Ok((seq, release))
+}
+
+/// Releases in the order in which they were announced.
+pub struct Announcements {
+    store: ManifestStore,
+    reader: Option<Reader>,
+}
+
+impl Announcements {
+    /// The current release at first, then each newer one when it is announced. When several came at
+    /// once only the last is returned. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`AnnouncementsError`]; after `Undecodable` the next call goes on behind it.
+    pub async fn next(&mut self) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
+        let names = self.store.bus.names().clone();
+        let stream = names.manifest_stream();
+        if self.reader.is_none() {
+            let current = self.store.current().await?;
+            let from = current.as_ref().map_or(1, |(seq, _)| seq + 1);
+            self.reader = Some(self.store.bus.reader(&stream, from));
+            if let Some(current) = current {
+                return Ok(current);
+            }
+        }
+        let subject = names.manifest_fleet();
+        loop {
+            let reader = self
+                .reader
+                .get_or_insert_with(|| self.store.bus.reader(&stream, 1));
+            let batch = match reader.next_batch(64).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    // The next call starts over from the current release.
+                    self.reader = None;
+                    return Err(error.into());
+                }
+            };
+            if let Some(last) = batch.iter().rev().find(|m| m.subject == subject) {
+                return read(last);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Publishing behind a fence: sent until it is known whether the message is in the log.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Bus;
+use crate::bus::backoff::pauses;
+use crate::publish::decision::{FenceCheck, FencedDecision, FencedPublish, LastMessage};
+use crate::publish::error::PublishError;
+use crate::publish::fence::Fence;
+use crate::publish::outgoing::OutgoingMessage;
+
+/// One fenced publish until its fate is known.
+pub(crate) struct Fenced<'a> {
+    pub(crate) bus: &'a Bus,
+    pub(crate) stream: &'a str,
+    /// Matches the subjects among which the last message is looked for.
+    pub(crate) log: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) fence: &'a Fence,
+    pub(crate) generation: u64,
+}
+
+impl Fenced<'_> {
+    /// Sends, and on anything but a plain acknowledgement asks the leader whose the last message
+    /// is.
+    pub(crate) async fn publish(&self, message: &OutgoingMessage) -> Result<u64, PublishError> {
+        let fate = FencedPublish {
+            id: self.id,
+            fence: self.fence,
+        };
+        let deadline = Instant::now() + self.bus.config().append_deadline();
+        let mut pauses = pauses();
+        loop {
+            self.check_generation(deadline).await?;
+            let reply = message.attempt(&self.bus.connections().publish_js).await;
+            let error = match fate.decide(reply) {
+                FencedDecision::Stored(seq) => return Ok(seq),
+                FencedDecision::Refused(refusal) => {
+                    return Err(self.bus.refused(message, &refusal));
+                }
+                FencedDecision::CheckLast(reason) => PublishError::Unavailable(reason),
+                FencedDecision::Full => PublishError::Full(self.stream.to_owned()),
+            };
+            match self.settled(&fate).await? {
+                FenceCheck::Stored(seq) => return Ok(seq),
+                FenceCheck::Retry => {}
+                FenceCheck::Fenced(last) => {
+                    let expected = self.fence.seq;
+                    return Err(PublishError::Fenced { expected, last });
+                }
+            }
+            let log = if self.stream.contains("_OUT_") {
+                "output"
+            } else {
+                "manifest"
+            };
+            metrics::counter!("nixfleet_bus_publish_retries_total", "log" => log).increment(1);
+            let pause = pauses.next().unwrap_or(Duration::from_secs(1));
+            if Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// A writer that began in streams that are gone is no owner of those that took their place, even
+    /// where the sequences happen to fit.
+    async fn check_generation(&self, deadline: Instant) -> Result<(), PublishError> {
+        let settled = self.bus.wait_verified(deadline).await;
+        settled.map_err(PublishError::Unavailable)?;
+        if self.bus.known_streams().generation() == self.generation {
+            return Ok(());
+        }
+        let (expected, last) = (self.fence.seq, 0);
+        Err(PublishError::Fenced { expected, last })
+    }
+
+    async fn settled(&self, fate: &FencedPublish<'_>) -> Result<FenceCheck, PublishError> {
+        let last = self
+            .bus
+            .last_by_subject(self.stream, self.log)
+            .await
+            .map_err(|error| PublishError::Unavailable(error.to_string()))?;
+        let last = last.as_ref().map(|last| LastMessage {
+            seq: last.seq,
+            subject: &last.subject,
+            msg_id: last.msg_id.as_deref(),
+        });
+        Ok(fate.check_last(last))
+    }
+}

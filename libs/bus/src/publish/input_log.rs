@@ -1,0 +1,243 @@
+//! Appending to the input logs: one publisher per partition, one message of it in flight.
+
+mod frame_target;
+mod partition_publisher;
+mod queues;
+
+use std::sync::Arc;
+
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, Position};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::Bus;
+use crate::frame::buffer::{EntryBatch, FrameLimits};
+use crate::publish::error::AppendError;
+
+pub(crate) use queues::InputQueues;
+
+use frame_target::FrameTarget;
+use partition_publisher::Publisher;
+use queues::{PartitionQueue, Queued, Waiter};
+
+type Answer = oneshot::Receiver<Result<Position, AppendError>>;
+
+/// Appends entries; cheap to clone, all clones share the publishers of the process.
+#[derive(Clone)]
+pub struct InputPublisher {
+    bus: Bus,
+    queues: Arc<InputQueues>,
+}
+
+/// Starts one publisher per partition on the bus' task tracker.
+pub(crate) fn start(bus: &Bus) -> InputQueues {
+    let config = bus.config();
+    let limits = FrameLimits {
+        entries: config.frame_max_entries,
+        bytes: config.frame_max_bytes,
+    };
+    let capacity = config.input_queue_entries;
+    let target = Arc::<FrameTarget>::default();
+    let partitions = Partition::all(config.partitions)
+        .map(|partition| {
+            let (sender, queued) = mpsc::channel(capacity);
+            let publisher = Publisher::new(bus, partition, queued, (limits, Arc::clone(&target)));
+            bus.tracker().spawn(publisher.run(bus.closing().clone()));
+            PartitionQueue {
+                sender,
+                room: Arc::new(Semaphore::new(capacity)),
+            }
+        })
+        .collect();
+    InputQueues {
+        partitions,
+        limits,
+        target,
+    }
+}
+
+impl InputPublisher {
+    pub(crate) fn new(bus: Bus, queues: Arc<InputQueues>) -> Self {
+        Self { bus, queues }
+    }
+
+    /// So many clients append and wait for their answers, in all partitions together: the more, the
+    /// larger become the frames of a partition under load.
+    pub fn expect_clients(&self, clients: usize) {
+        self.queues.target.expect(clients);
+    }
+
+    /// Queues one entry; its position once it is durable. Nothing of the entry is kept but what is
+    /// sent.
+    ///
+    /// # Errors
+    /// [`AppendError`]; a queue without room is `Unavailable` at once.
+    pub fn append(
+        &self,
+        partition: Partition,
+        entry: Entry,
+    ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
+        let queued = self.try_enqueue(partition, &entry);
+        async { received(queued?).await }
+    }
+
+    fn try_enqueue(&self, partition: Partition, entry: &Entry) -> Result<Answer, AppendError> {
+        let queue = self.queue_of(partition)?;
+        let run = self.write(entry)?;
+        let room = room_now(queue, &run)?;
+        self.enqueue(queue, (partition, entry), run, room)
+    }
+
+    /// Appends entries of one subject so that none is stored before those ahead of it are: in one
+    /// message where they fit into one, else each message after the acknowledgement of the one
+    /// before. A queue without room is `Unavailable` at once.
+    pub async fn append_in_order(&self, partition: Partition, entries: &[Entry]) -> Appended {
+        let mut appended = Appended::default();
+        while let Some(rest) = entries.get(appended.positions.len()..) {
+            let stored = match self.longest_run(rest) {
+                Ok(run) if run.is_empty() => break,
+                Ok(run) => self.append_together(partition, &rest[0], run).await,
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(positions) => appended.positions.extend(positions),
+                Err(error) => {
+                    appended.stopped = Some(error);
+                    break;
+                }
+            }
+        }
+        appended
+    }
+
+    /// As many of the first entries as fit into one frame.
+    fn longest_run(&self, entries: &[Entry]) -> Result<EntryBatch, AppendError> {
+        let mut run = EntryBatch::default();
+        for entry in entries {
+            let single = match self.write(entry) {
+                Ok(single) => single,
+                // What is before it comes first.
+                Err(_) if !run.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            if !run.is_empty() && !self.queues.limits.hold(&run, &single) {
+                break;
+            }
+            run.append(&single);
+        }
+        Ok(run)
+    }
+
+    async fn append_together(
+        &self,
+        partition: Partition,
+        first: &Entry,
+        run: EntryBatch,
+    ) -> Result<impl Iterator<Item = Position> + use<>, AppendError> {
+        let queue = self.queue_of(partition)?;
+        let (entries, room) = (run.len() as u32, room_now(queue, &run)?);
+        let answer = self.enqueue(queue, (partition, first), run, room)?;
+        let first = received(answer).await?;
+        Ok((0..entries).map(move |offset| Position {
+            seq: first.seq,
+            index: first.index + offset,
+        }))
+    }
+
+    /// Appends entries in order and returns their positions once all are durable. Waits for room in
+    /// the queue.
+    ///
+    /// # Errors
+    /// The first [`AppendError`]; the other entries may be stored all the same.
+    pub async fn append_all(
+        &self,
+        partition: Partition,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Position>, AppendError> {
+        let queue = self.queue_of(partition)?;
+        let timeout = self.bus.config().append_deadline();
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let room = tokio::time::timeout(timeout, queue.room.clone().acquire_owned())
+                .await
+                .map_err(|_| AppendError::Unavailable("the queue does not move".to_owned()))?
+                .map_err(|_| closed())?;
+            let run = self.write(entry)?;
+            answers.push(self.enqueue(queue, (partition, entry), run, room)?);
+        }
+        let mut positions = Vec::with_capacity(answers.len());
+        for answer in answers {
+            positions.push(received(answer).await?);
+        }
+        Ok(positions)
+    }
+
+    fn queue_of(&self, partition: Partition) -> Result<&PartitionQueue, AppendError> {
+        self.queues
+            .partitions
+            .get(usize::from(partition.number()))
+            .ok_or_else(|| AppendError::Unavailable(format!("there is no partition {partition}")))
+    }
+
+    /// The entry as it will be in its frame.
+    fn write(&self, entry: &Entry) -> Result<EntryBatch, AppendError> {
+        let run = EntryBatch::of(entry)
+            .map_err(|error| AppendError::Unavailable(format!("not serialisable: {error}")))?;
+        let (bytes, max) = (run.bytes(), self.queues.limits.entry_bytes());
+        if bytes >= max {
+            return Err(AppendError::TooLarge { bytes, max });
+        }
+        Ok(run)
+    }
+
+    /// Queues a run; `first` stands for its entries, which share subject and trace.
+    fn enqueue(
+        &self,
+        queue: &PartitionQueue,
+        (partition, first): (Partition, &Entry),
+        run: EntryBatch,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Answer, AppendError> {
+        let subject = self.bus.names().input(partition, &first.body);
+        let (answer, received) = oneshot::channel();
+        let waiter = Waiter {
+            answer,
+            traceparent: first.traceparent.clone(),
+            since: Instant::now(),
+            room,
+        };
+        let queued = Queued {
+            subject,
+            run,
+            waiter,
+        };
+        queue.sender.try_send(queued).map_err(|_| closed())?;
+        Ok(received)
+    }
+}
+
+/// What became of a run of entries.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Appended {
+    /// Positions of the first entries, which are durable.
+    pub positions: Vec<Position>,
+    /// Why the entry behind them has none; those behind it were not tried. `None` when all are
+    /// durable.
+    pub stopped: Option<AppendError>,
+}
+
+fn room_now(queue: &PartitionQueue, run: &EntryBatch) -> Result<OwnedSemaphorePermit, AppendError> {
+    let entries = u32::try_from(run.len()).unwrap_or(u32::MAX);
+    let room = queue.room.clone().try_acquire_many_owned(entries);
+    room.map_err(|_| AppendError::Unavailable("too many entries are waiting".to_owned()))
+}
+
+async fn received(answer: Answer) -> Result<Position, AppendError> {
+    answer.await.unwrap_or_else(|_| Err(closed()))
+}
+
+fn closed() -> AppendError {
+    AppendError::Unavailable("the service is shutting down".to_owned())
+}

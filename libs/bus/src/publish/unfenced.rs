@@ -1,0 +1,53 @@
+//! Publishing without a fence: sent until it is acknowledged.
+
+use tokio::time::Instant;
+
+use crate::Bus;
+use crate::bus::backoff::pauses;
+use crate::publish::decision::{PublishDecision, PublishRefusal};
+use crate::publish::error::PublishError;
+use crate::publish::outgoing::OutgoingMessage;
+
+impl Bus {
+    /// Publishes without a fence until it is acknowledged or the deadline passed.
+    pub(crate) async fn publish_plain(
+        &self,
+        message: OutgoingMessage,
+    ) -> Result<u64, PublishError> {
+        let deadline = Instant::now() + self.config().append_deadline();
+        let mut pauses = pauses();
+        loop {
+            let settled = self.wait_verified(deadline).await;
+            settled.map_err(PublishError::Unavailable)?;
+            let reply = message.attempt(&self.connections().publish_js).await;
+            let reason = match PublishDecision::of(reply) {
+                PublishDecision::Stored(seq) => return Ok(seq),
+                PublishDecision::Refused(refusal) => return Err(self.refused(&message, &refusal)),
+                PublishDecision::Retry(reason) => reason,
+            };
+            let pause = pauses.next().unwrap_or_default();
+            if Instant::now() + pause >= deadline {
+                return Err(PublishError::Unavailable(reason));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// A refusal that asking again does not change.
+    pub(crate) fn refused(
+        &self,
+        message: &OutgoingMessage,
+        refusal: &PublishRefusal,
+    ) -> PublishError {
+        match refusal {
+            PublishRefusal::TooLarge => PublishError::TooLarge {
+                bytes: message.payload.len(),
+                max: self.connections().publish.max_payload(),
+            },
+            PublishRefusal::Full
+            | PublishRefusal::LastSequence
+            | PublishRefusal::Permanent(_)
+            | PublishRefusal::Unknown(_) => PublishError::Unavailable(refusal.to_string()),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Reads that only the stream's leader answers: a follower may be behind, and recovery must not.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageError};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::jetstream::{message::StreamMessage, stream::Info};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::Bus;
+use crate::bus::backoff::pauses;
+use crate::message::{Message, StreamIdentity, timestamp};
+
+/// How long a read is repeated while the server does not answer: longer than an election.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a read failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaderReadError {
+    /// There is no such stream.
+    #[error("there is no stream {0}")]
+    Missing(String),
+    /// No answer within 15 seconds.
+    #[error("stream {stream} does not answer: {reason}")]
+    Unavailable {
+        /// The stream.
+        stream: String,
+        /// The last failure.
+        reason: String,
+    },
+}
+
+impl StreamIdentity {
+    pub(crate) fn new(info: &Info) -> Self {
+        let state = &info.state;
+        let first_seq = match state.messages {
+            0 => state.last_sequence + 1,
+            _ => state.first_sequence,
+        };
+        Self {
+            created: timestamp(info.created),
+            first_seq,
+            last_seq: state.last_sequence,
+        }
+    }
+}
+
+/// One failed attempt.
+pub(crate) enum ReadFailure {
+    /// The answer is definite.
+    Missing,
+    /// Ask again.
+    Retry(String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Err { error: jetstream::Error },
+    Ok(Box<Info>),
+}
+
+/// Asks the leader once for a stream's state.
+pub(crate) async fn stream_info(context: &Context, stream: &str) -> Result<Info, ReadFailure> {
+    let answer: Answer = context
+        .request(format!("STREAM.INFO.{stream}"), &json!({}))
+        .await
+        .map_err(|error| ReadFailure::Retry(error.to_string()))?;
+    match answer {
+        Answer::Ok(info) => Ok(*info),
+        Answer::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            Err(ReadFailure::Missing)
+        }
+        Answer::Err { error } => Err(ReadFailure::Retry(error.to_string())),
+    }
+}
+
+impl Bus {
+    /// The identity of a stream and the range it holds.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn stream_identity(&self, stream: &str) -> Result<StreamIdentity, LeaderReadError> {
+        let context = &self.connections().consume_js;
+        let info = retry_until_answered(stream, || stream_info(context, stream)).await?;
+        Ok(StreamIdentity::new(&info))
+    }
+
+    /// The message at a sequence; absent when the stream does not hold it.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn message_at(
+        &self,
+        stream: &str,
+        seq: u64,
+    ) -> Result<Option<Message>, LeaderReadError> {
+        let handle = self.connections().consume_js.get_stream_no_info(stream);
+        let handle = handle.await.map_err(|error| illegal(stream, &error))?;
+        retry_until_answered(stream, || async {
+            found(handle.get_raw_message(seq).await)
+        })
+        .await
+    }
+
+    /// The id of the message at a sequence; absent when the stream does not hold it or its
+    /// publisher gave none.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn message_id_at(
+        &self,
+        stream: &str,
+        seq: u64,
+    ) -> Result<Option<String>, LeaderReadError> {
+        let message = self.message_at(stream, seq).await?;
+        Ok(message.and_then(|message| message.msg_id))
+    }
+
+    /// The last message of a stream.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn last_message(&self, stream: &str) -> Result<Option<Message>, LeaderReadError> {
+        self.last_by_subject(stream, ">").await
+    }
+
+    /// The last message of a subject, which may hold wildcards.
+    pub(crate) async fn last_by_subject(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<Message>, LeaderReadError> {
+        let handle = self.connections().consume_js.get_stream_no_info(stream);
+        let handle = handle.await.map_err(|error| illegal(stream, &error))?;
+        retry_until_answered(stream, || async {
+            found(handle.get_last_raw_message_by_subject(subject).await)
+        })
+        .await
+    }
+}
+
+/// Turns one answer into a message, nothing, or a reason to ask again.
+pub(crate) fn found(
+    answer: Result<StreamMessage, RawMessageError>,
+) -> Result<Option<Message>, ReadFailure> {
+    let error = match answer {
+        Ok(raw) => {
+            let headers = Some(&raw.headers);
+            let message = Message::new(
+                raw.sequence,
+                raw.subject.as_str(),
+                headers,
+                raw.time,
+                raw.payload.clone(),
+            );
+            return Ok(Some(message.decoded()));
+        }
+        Err(error) => error,
+    };
+    match error.kind() {
+        LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        LastRawMessageErrorKind::JetStream(answer)
+            if answer.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+        {
+            Err(ReadFailure::Missing)
+        }
+        LastRawMessageErrorKind::JetStream(answer) => Err(ReadFailure::Retry(answer.to_string())),
+        LastRawMessageErrorKind::InvalidSubject | LastRawMessageErrorKind::Other => {
+            Err(ReadFailure::Retry(error.to_string()))
+        }
+    }
+}
+
+fn illegal(stream: &str, error: &impl std::fmt::Display) -> LeaderReadError {
+    LeaderReadError::Unavailable {
+        stream: stream.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// Repeats a read until it is answered or the timeout ends.
+pub(crate) async fn retry_until_answered<T, F>(
+    stream: &str,
+    mut read: impl FnMut() -> F,
+) -> Result<T, LeaderReadError>
+where
+    F: Future<Output = Result<T, ReadFailure>>,
+{
+    let deadline = Instant::now() + TIMEOUT;
+    let mut pauses = pauses();
+    loop {
+        let reason = match read().await {
+            Ok(value) => return Ok(value),
+            Err(ReadFailure::Missing) => return Err(LeaderReadError::Missing(stream.to_owned())),
+            Err(ReadFailure::Retry(reason)) => reason,
+        };
+        if Instant::now() >= deadline {
+            let stream = stream.to_owned();
+            return Err(LeaderReadError::Unavailable { stream, reason });
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
+    }
+}

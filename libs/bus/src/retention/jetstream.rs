@@ -1,0 +1,70 @@
+//! How full a log is, and trimming it.
+
+use async_nats::jetstream::stream::Info;
+
+use crate::Bus;
+use crate::message::StreamIdentity;
+use crate::reader::leader_reads::{
+    LeaderReadError, ReadFailure, retry_until_answered, stream_info,
+};
+use crate::retention::usage::LogUsage;
+
+impl LogUsage {
+    fn new(info: &Info) -> Self {
+        let StreamIdentity {
+            created,
+            first_seq,
+            last_seq,
+        } = StreamIdentity::new(info);
+        Self {
+            created,
+            first_seq,
+            last_seq,
+            messages: info.state.messages,
+            bytes: info.state.bytes,
+            max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(0),
+        }
+    }
+}
+
+impl Bus {
+    /// What a stream holds.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn log_usage(&self, stream: &str) -> Result<LogUsage, LeaderReadError> {
+        let context = &self.connections().consume_js;
+        let info = retry_until_answered(stream, || stream_info(context, stream)).await?;
+        Ok(LogUsage::new(&info))
+    }
+
+    /// Deletes the messages of a stream before this sequence; gives how many there were. Only one user of
+    /// the bus may do that: see docs/security.md.
+    ///
+    /// # Errors
+    /// [`LeaderReadError`].
+    pub async fn trim(&self, stream: &str, first_kept: u64) -> Result<u64, LeaderReadError> {
+        let unavailable = |reason: String| LeaderReadError::Unavailable {
+            stream: stream.to_owned(),
+            reason,
+        };
+        let context = &self.connections().consume_js;
+        let handle = context.get_stream_no_info(stream).await;
+        let handle = handle.map_err(|error| unavailable(error.to_string()))?;
+        let purged = handle.purge().sequence(first_kept).await;
+        let purged = purged.map_err(|error| unavailable(error.to_string()))?;
+        Ok(purged.purged)
+    }
+
+    /// What a stream holds, asked once: for those who ask again and again.
+    ///
+    /// # Errors
+    /// Says why there was no answer.
+    pub async fn log_usage_once(&self, stream: &str) -> Result<LogUsage, String> {
+        match stream_info(&self.connections().consume_js, stream).await {
+            Ok(info) => Ok(LogUsage::new(&info)),
+            Err(ReadFailure::Missing) => Err("it does not exist".to_owned()),
+            Err(ReadFailure::Retry(reason)) => Err(reason),
+        }
+    }
+}

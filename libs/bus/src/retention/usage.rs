@@ -1,0 +1,78 @@
+//! How full a log is, and whether it takes more events of agents.
+
+use nixfleet_proto::Timestamp;
+
+/// What a log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogUsage {
+    /// When the stream was created.
+    pub created: Timestamp,
+    /// First sequence it holds.
+    pub first_seq: u64,
+    /// Last sequence ever stored.
+    pub last_seq: u64,
+    /// Messages it holds.
+    pub messages: u64,
+    /// Bytes it holds.
+    pub bytes: u64,
+    /// Bytes it may hold; 0 when there is no limit.
+    pub max_bytes: u64,
+}
+
+impl LogUsage {
+    /// Filled part in percent, rounded down; 0 without a limit.
+    pub fn percent(&self) -> u64 {
+        self.bytes
+            .saturating_mul(100)
+            .checked_div(self.max_bytes)
+            .unwrap_or(0)
+    }
+
+    /// Bytes of so many of its messages, on average.
+    pub fn bytes_of(&self, messages: u64) -> u64 {
+        let bytes = u128::from(self.bytes) * u128::from(messages);
+        let bytes = bytes.checked_div(u128::from(self.messages)).unwrap_or(0);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// The first sequence of its last `bytes` bytes, on average.
+    pub(super) fn first_of_last(&self, bytes: u64) -> u64 {
+        if bytes >= self.bytes {
+            return self.first_seq;
+        }
+        let kept = u128::from(self.messages) * u128::from(bytes) / u128::from(self.bytes.max(1));
+        self.last_seq.saturating_add(1) - u64::try_from(kept).unwrap_or(u64::MAX)
+    }
+}
+
+/// From here on a log has no room for events of agents, in percent: the rest is reserved for planner,
+/// recovery and operators.
+pub const AGENT_EVENTS_MAX_PERCENT: u64 = 80;
+/// From here on a log is a problem, in percent.
+pub const LOG_PROBLEM_PERCENT: u64 = 70;
+/// Bytes of outcomes that follow from a byte of input, at most in steady work: records come back whole.
+const OUTPUT_PER_INPUT: u64 = 4;
+
+/// Whether events of agents may be appended: only while both logs have room, the output log for the
+/// outcomes of everything that is not folded yet as well.
+///
+/// # Errors
+/// Says which log is how full.
+pub fn check_capacity(input: &LogUsage, output: &LogUsage, unfolded: u64) -> Result<(), String> {
+    if input.percent() >= AGENT_EVENTS_MAX_PERCENT {
+        return Err(format!("the input log is {} % full", input.percent()));
+    }
+    let outcomes = input.bytes_of(unfolded).saturating_mul(OUTPUT_PER_INPUT);
+    let expected = LogUsage {
+        bytes: output.bytes.saturating_add(outcomes),
+        ..*output
+    };
+    if expected.percent() >= AGENT_EVENTS_MAX_PERCENT {
+        return Err(format!(
+            "the output log is {} % full, {} % with the outcomes of what is not folded yet",
+            output.percent(),
+            expected.percent()
+        ));
+    }
+    Ok(())
+}

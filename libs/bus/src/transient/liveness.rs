@@ -1,0 +1,83 @@
+//! Last-seen times in bulk, on a plain subject: a lost flush is repeated by the next heartbeat.
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use nixfleet_proto::LAYOUT_VERSION;
+use nixfleet_proto::wire::{LivenessFlush, LivenessReport};
+
+use crate::Bus;
+use crate::frame::decode::decode;
+
+/// Hosts per message: some 200 bytes each stay far below the server's message limit.
+const HOSTS_PER_FLUSH: usize = 1_000;
+/// Largest message that is read.
+const FLUSH_BYTES_MAX: usize = 1024 * 1024;
+
+/// The bus cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("liveness cannot be exchanged: {0}")]
+pub struct LivenessError(String);
+
+impl Bus {
+    /// Publishes last-seen times, several messages when there are many.
+    ///
+    /// # Errors
+    /// [`LivenessError`].
+    pub async fn publish_liveness(&self, hosts: &[LivenessReport]) -> Result<(), LivenessError> {
+        let client = &self.connections().publish;
+        for chunk in hosts.chunks(HOSTS_PER_FLUSH) {
+            let flush = LivenessFlush {
+                v: LAYOUT_VERSION,
+                hosts: chunk.to_vec(),
+            };
+            let payload =
+                serde_json::to_vec(&flush).map_err(|error| LivenessError(error.to_string()))?;
+            client
+                .publish(self.names().liveness(), Bytes::from(payload))
+                .await
+                .map_err(|error| LivenessError(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Follows last-seen times; each message goes to one member of the queue group.
+    ///
+    /// # Errors
+    /// [`LivenessError`].
+    pub async fn subscribe_liveness(&self, queue_group: &str) -> Result<Liveness, LivenessError> {
+        let client = &self.connections().consume;
+        let subscriber = client
+            .queue_subscribe(self.names().liveness(), queue_group.to_owned())
+            .await
+            .map_err(|error| LivenessError(error.to_string()))?;
+        client
+            .flush()
+            .await
+            .map_err(|error| LivenessError(error.to_string()))?;
+        Ok(Liveness { subscriber })
+    }
+}
+
+/// Last-seen times as they come in.
+pub struct Liveness {
+    subscriber: Subscriber,
+}
+
+impl Liveness {
+    /// The next flush; absent when the connection was closed. Malformed messages are counted and
+    /// passed over.
+    pub async fn next(&mut self) -> Option<LivenessFlush> {
+        loop {
+            let message = self.subscriber.next().await?;
+            match decode::<LivenessFlush>(&message.payload, FLUSH_BYTES_MAX) {
+                Ok(flush) => return Some(flush),
+                Err(error) => {
+                    metrics::counter!("nixfleet_hostile_input_total", "kind" => "liveness")
+                        .increment(1);
+                    tracing::warn!(%error, "a malformed liveness message was ignored");
+                }
+            }
+        }
+    }
+}
