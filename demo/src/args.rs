@@ -1,10 +1,10 @@
-//! The options.
+//! Command line options.
 
 use std::time::Duration;
 
 use clap::Parser;
 use nixfleet_harness::Service;
-use nixfleet_harness::program::hosts_at_least;
+use nixfleet_harness::program::{RunOptions, parse_hosts};
 
 /// Fewer hosts do not fill every wave of every channel.
 const HOSTS_MIN: usize = 20;
@@ -14,17 +14,14 @@ const HOSTS_MIN: usize = 20;
 #[command(name = "nixfleet-demo", version, bin_name = "cargo xtask demo")]
 pub struct Args {
     /// Hosts of the fleet, at least 20.
-    #[arg(long, default_value_t = 300, value_parser = hosts)]
+    #[arg(long, default_value_t = 300, value_parser = parse_hosts::<HOSTS_MIN>)]
     pub hosts: usize,
     /// Decides what happens to each host.
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
-    /// Print the result as JSON on standard output; everything else goes to standard error.
-    #[arg(long)]
-    pub json: bool,
-    /// Leave everything running at the end, print where, and wait for Ctrl-C.
-    #[arg(long)]
-    pub keep: bool,
+    /// Options of every such program.
+    #[command(flatten)]
+    pub run: RunOptions,
     /// Processes of each service.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
     pub instances: u8,
@@ -45,10 +42,6 @@ impl Args {
         let default = 240 + self.hosts as u64 / 5;
         Duration::from_secs(self.deadline_seconds.unwrap_or(default))
     }
-}
-
-fn hosts(text: &str) -> Result<usize, String> {
-    hosts_at_least(HOSTS_MIN, text)
 }
 
 #[cfg(test)]

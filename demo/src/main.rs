@@ -30,7 +30,7 @@ use testbed::Testbed;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let printer = Printer::new(args.json);
+    let printer = Printer::new(args.run.json);
     program::run("demo", printer, run_demo(&args, &printer))
 }
 
@@ -48,23 +48,22 @@ async fn run_demo(args: &Args, printer: &Printer) -> Result<bool> {
         Ok(result) => result,
         Err(error) => {
             explain::explain_unfinished(&mut testbed, printer).await;
-            keep_open(args, printer, &testbed).await;
+            keep_running(args, printer, &testbed).await;
             return Err(error);
         }
     };
     summary::print(&result, args, printer)?;
-    keep_open(args, printer, &testbed).await;
+    keep_running(args, printer, &testbed).await;
     testbed.stop().context("stopping")?;
     Ok(result.holds())
 }
 
-/// With `--keep`, waits until Ctrl-C ends the program.
-async fn keep_open(args: &Args, printer: &Printer, testbed: &Testbed) {
-    if args.keep {
+/// With `--keep`, prints the addresses and waits until Ctrl-C ends the program.
+async fn keep_running(args: &Args, printer: &Printer, testbed: &Testbed) {
+    if args.run.keep {
         for line in testbed.addresses() {
             printer.line(&line);
         }
-        printer.line("everything keeps running until Ctrl-C");
-        std::future::pending::<()>().await;
+        args.run.keep_running(*printer).await;
     }
 }

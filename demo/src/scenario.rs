@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use nixfleet_audit::database::{self, WaveCount};
-use nixfleet_audit::{Check, ObservedState};
+use nixfleet_audit::{Check, ObservedState, check};
 
 use crate::args::Args;
 use crate::disruption::Disruption;
@@ -43,7 +43,7 @@ pub struct ScenarioResult {
 impl ScenarioResult {
     /// True when every check holds.
     pub fn holds(&self) -> bool {
-        self.checks.iter().all(|check| check.fault.is_none())
+        check::all_hold(&self.checks)
     }
 }
 

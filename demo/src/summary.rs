@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use comfy_table::Table;
-use nixfleet_audit::ObservedState;
+use nixfleet_audit::{Check, ObservedState};
 use serde_json::{Map, Value, json};
 
 use crate::args::Args;
@@ -20,12 +20,9 @@ pub fn print(result: &ScenarioResult, args: &Args, printer: &Printer) -> Result<
     printer.heading("Result");
     printer.line(&table(result).to_string());
     for check in &result.checks {
-        match &check.fault {
-            None => printer.line(&format!("ok    {}", check.name)),
-            Some(fault) => printer.line(&format!("FAIL  {}: {fault}", check.name)),
-        }
+        printer.line(&check.line());
     }
-    if args.json {
+    if args.run.json {
         println!("{}", serde_json::to_string_pretty(&document(result, args))?);
     }
     Ok(())
@@ -83,11 +80,8 @@ fn document(result: &ScenarioResult, args: &Args) -> Value {
             json!({"event": event, "producer": producer, "reason": reason, "count": count})
         })
         .collect();
-    let checks: Vec<Value> = result
-        .checks
-        .iter()
-        .map(|check| json!({"name": check.name, "holds": check.fault.is_none(), "fault": check.fault}))
-        .collect();
+    let checks = result.checks.iter().map(Check::document);
+    let checks: Vec<Value> = checks.collect();
     json!({
         "ok": result.holds(),
         "hosts": observed.swarm.hosts.len(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::Utc;
+use nixfleet_harness::canary_fleet::CanaryFleet;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scratch,
@@ -12,7 +13,7 @@ use nixfleet_swarm::state::SwarmState;
 use nixfleet_trust::BuiltRelease;
 
 use crate::args::Args;
-use crate::fleet::{self, Hosts, Release};
+use crate::fleet::{self, Release};
 use nixfleet_harness::printer::Printer;
 
 /// Hosts that share one machine with everything else at full pace; more of them report less often.
@@ -38,7 +39,7 @@ pub struct Testbed {
     /// An operator of the last gateway.
     pub operator: Operator,
     /// The hosts.
-    pub hosts: Hosts,
+    pub hosts: CanaryFleet,
     signer: Signer,
     seed: u64,
     /// Services that ended although nobody stopped them.
@@ -71,7 +72,7 @@ impl Testbed {
             nats,
             database,
             operator,
-            hosts: Hosts::new(args.hosts),
+            hosts: fleet::hosts(args.hosts),
             signer,
             seed: args.seed,
             unexpected_exits: Vec::new(),
@@ -106,7 +107,7 @@ impl Testbed {
     /// # Errors
     /// When it is refused.
     pub async fn publish(&self, release: Release) -> Result<BuiltRelease> {
-        let source = self.hosts.source(release)?;
+        let source = fleet::source(&self.hosts, release)?;
         let built = self.signer.release(&source, release.commit(), Utc::now())?;
         self.operator
             .publish(&built)
@@ -121,7 +122,7 @@ impl Testbed {
     /// When the swarm cannot be started.
     pub fn start_swarm(&mut self) -> Result<()> {
         let config = self.stack.config();
-        let hostnames = self.hosts.names();
+        let hostnames = self.hosts.hostnames();
         let pace = u32::try_from(hostnames.len().div_ceil(HOSTS_AT_FULL_PACE))?.max(1);
         let swarm = SwarmConfig {
             dir: config.dir.clone(),
@@ -129,7 +130,7 @@ impl Testbed {
             authority: config.authority.clone(),
             trust: config.trust.clone(),
             hostnames,
-            profile: fleet::checked_profile()?,
+            profile: fleet::profile()?,
             seed: self.seed,
             heartbeat: HEARTBEAT * pace,
             probe_interval: PROBE_INTERVAL * pace,

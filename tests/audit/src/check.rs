@@ -1,5 +1,7 @@
 //! What must hold once everything is quiet, whatever was rolled out.
 
+use serde_json::{Value, json};
+
 use crate::ObservedState;
 
 /// How many faults of one check are shown.
@@ -32,6 +34,24 @@ impl Check {
         });
         Self { name, fault }
     }
+
+    /// One line for people.
+    pub fn line(&self) -> String {
+        match &self.fault {
+            None => format!("ok    {}", self.name),
+            Some(fault) => format!("FAIL  {}: {fault}", self.name),
+        }
+    }
+
+    /// The result as JSON.
+    pub fn document(&self) -> Value {
+        json!({"name": self.name, "holds": self.fault.is_none(), "fault": self.fault})
+    }
+}
+
+/// True when every check holds.
+pub fn all_hold(checks: &[Check]) -> bool {
+    checks.iter().all(|check| check.fault.is_none())
 }
 
 /// The tables say of every host what it says itself.

@@ -1,9 +1,9 @@
-//! The options.
+//! Command line options.
 
 use std::time::Duration;
 
 use clap::Parser;
-use nixfleet_harness::program::hosts_at_least;
+use nixfleet_harness::program::{RunOptions, parse_hosts};
 
 /// Fewer hosts do not fill both waves of every channel.
 const HOSTS_MIN: usize = 16;
@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Hosts of the fleet, at least 16.
-    #[arg(long, default_value_t = 48, value_parser = hosts)]
+    #[arg(long, default_value_t = 48, value_parser = parse_hosts::<HOSTS_MIN>)]
     pub hosts: usize,
     /// Only faults whose name contains this text; several are separated by commas.
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
@@ -28,12 +28,9 @@ pub struct Args {
     /// services, which a run does not fill.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=65_536))]
     pub log_mib: Option<u64>,
-    /// Print the result as JSON on standard output; everything else goes to standard error.
-    #[arg(long)]
-    pub json: bool,
-    /// Leave everything running at the end, print where, and wait for Ctrl-C.
-    #[arg(long)]
-    pub keep: bool,
+    /// Options of every such program.
+    #[command(flatten)]
+    pub run: RunOptions,
 }
 
 impl Args {
@@ -46,10 +43,6 @@ impl Args {
     pub fn log_limit(&self) -> Option<u64> {
         self.log_mib.map(|mib| mib * 1024 * 1024)
     }
-}
-
-fn hosts(text: &str) -> Result<usize, String> {
-    hosts_at_least(HOSTS_MIN, text)
 }
 
 fn minutes(text: &str) -> Result<f64, String> {

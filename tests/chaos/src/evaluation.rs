@@ -70,7 +70,7 @@ pub struct RunData {
 impl Evaluation {
     /// True when every check holds.
     pub fn holds(&self) -> bool {
-        self.checks.iter().all(|check| check.fault.is_none())
+        check::all_hold(&self.checks)
     }
 }
 

@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nixfleet_proto::fleet::{
-    Channel, ChannelEdge, DisruptionBudget, Fleet, FleetHost, FleetHosts, HostEdge, Meta,
-    PolicyWave, RolloutPolicy, SCHEMA_VERSION, Selector,
-};
+use nixfleet_harness::canary_fleet::{CanaryFleet, CanaryRelease, Role};
+use nixfleet_proto::fleet::ChannelEdge;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{ChannelName, ClosureHash, Hostname, Minutes, OnHealthFailure};
+use nixfleet_proto::{ChannelName, ClosureHash, Minutes};
 use nixfleet_swarm::profile::Profile;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -17,10 +15,12 @@ use serde_json::{Value, json};
 pub const PARTITIONS: u16 = 4;
 /// Channels in each of them, so that no partition is ever without work.
 const CHANNELS_EACH: usize = 2;
-/// Seconds a host stays under watch after activation.
+/// Soak of each wave.
 const SOAK_SECONDS: u64 = 1;
-/// Every canary is one of this many hosts of its channel.
-const CANARY_EACH: usize = 3;
+/// Hosts of a channel for each canary.
+const CANARY_INTERVAL: usize = 3;
+/// Largest part of all workers in flight, over all channels and partitions.
+const WORKERS_IN_FLIGHT_PERCENT: u64 = 50;
 /// Part of the releases that have something wrong, in percent.
 const FAULTY_PERCENT: u32 = 40;
 
@@ -79,62 +79,25 @@ impl Release {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Canary,
-    Worker,
-}
-
-impl Role {
-    fn of(index: usize) -> Self {
-        if index.is_multiple_of(CANARY_EACH) {
-            Self::Canary
-        } else {
-            Self::Worker
-        }
-    }
-
-    fn tag(self) -> &'static str {
-        match self {
-            Self::Canary => "canary",
-            Self::Worker => "worker",
-        }
-    }
-}
-
-/// The hosts of the fleet, by channel.
+/// The hosts of the fleet, spread evenly over its channels.
 #[derive(Debug, Clone)]
-pub struct Hosts {
-    channels: Vec<(ChannelName, Vec<(Hostname, Role)>)>,
-}
+pub struct Hosts(CanaryFleet);
 
 impl Hosts {
-    /// Names `count` hosts and spreads them evenly over the channels.
+    /// Names `count` hosts.
     pub fn new(count: usize) -> Self {
-        let mut channels: Vec<_> = channels()
-            .into_iter()
-            .map(|name| (name, Vec::new()))
-            .collect();
-        let number = channels.len();
-        for index in 0..count {
-            let (channel, hosts) = &mut channels[index % number];
-            let name = Hostname::from(format!("{channel}-{:04}", hosts.len()));
-            hosts.push((name, Role::of(hosts.len())));
-        }
-        Self { channels }
+        let names = channels();
+        let channels = names.len();
+        let counts = (0..channels).map(|index| (count + channels - 1 - index) / channels);
+        Self(CanaryFleet::new(
+            names.into_iter().zip(counts),
+            CANARY_INTERVAL,
+        ))
     }
 
-    /// Every name.
+    /// The names of all hosts.
     pub fn names(&self) -> Vec<String> {
-        self.all().map(|(_, name, _)| name.to_string()).collect()
-    }
-
-    fn all(&self) -> impl Iterator<Item = (&ChannelName, &Hostname, Role)> {
-        self.channels.iter().flat_map(|(channel, hosts)| {
-            hosts
-                .iter()
-                .map(move |(hostname, role)| (channel, hostname, *role))
-        })
+        self.0.hostnames()
     }
 
     /// A release that works everywhere.
@@ -151,7 +114,7 @@ impl Hosts {
         if rng.random_range(0..100) >= FAULTY_PERCENT {
             return release;
         }
-        for (channel, _) in &self.channels {
+        for channel in self.0.channels() {
             let health = match rng.random_range(0..4) {
                 0 => Health::Bad,
                 1 => Health::Broken,
@@ -167,76 +130,20 @@ impl Hosts {
     /// # Errors
     /// Never, in practice: the fleet is data.
     pub fn source(&self, release: &Release) -> serde_json::Result<Value> {
-        let hosts: FleetHosts = self
-            .all()
-            .map(|(channel, hostname, role)| {
-                let host = FleetHost {
-                    system: "x86_64-linux".to_owned(),
-                    tags: vec![role.tag().to_owned()],
-                    channel: channel.clone(),
-                    closure_hash: Some(release.closure(channel, role)),
-                    pubkey: None,
-                    pin: None,
-                };
-                (hostname.clone(), host)
-            })
-            .collect();
-        let fleet = Fleet {
-            schema_version: SCHEMA_VERSION,
-            hosts,
-            channels: self
-                .channels
-                .iter()
-                .map(|(name, _)| (name.clone(), channel()))
-                .collect(),
-            rollout_policies: [("careful".to_owned(), policy())].into(),
-            waves: BTreeMap::default(),
-            edges: self.host_edge(),
-            channel_edges: self.channel_edge(),
-            disruption_budgets: vec![budget()],
-            meta: Meta {
-                schema_version: SCHEMA_VERSION,
-                signed_at: None,
-                ci_commit: Some(release.commit()),
-                signature_algorithm: None,
-            },
-        };
-        let mut source = serde_json::to_value(fleet)?;
-        // Left out so that the release tool resolves the waves from the selectors.
-        if let Some(source) = source.as_object_mut() {
-            source.remove("waves");
-        }
-        Ok(source)
-    }
-
-    /// The second channel waits for the first; they are in different partitions or in one, as it
-    /// comes.
-    fn channel_edge(&self) -> Vec<ChannelEdge> {
-        let names: Vec<&ChannelName> = self.channels.iter().map(|(name, _)| name).collect();
-        vec![ChannelEdge {
-            gates: names[0].clone(),
-            gated: names[1].clone(),
-            reason: Some("the proving ground first".to_owned()),
-        }]
-    }
-
-    /// The last worker of the last channel waits for its first one.
-    fn host_edge(&self) -> Vec<HostEdge> {
-        let hosts = self.channels.last().map(|(_, hosts)| hosts.as_slice());
-        let workers: Vec<&Hostname> = hosts
-            .unwrap_or_default()
-            .iter()
-            .filter(|(_, role)| *role == Role::Worker)
-            .map(|(hostname, _)| hostname)
-            .collect();
-        match (workers.first(), workers.last()) {
-            (Some(first), Some(last)) if first != last => vec![HostEdge {
-                gated: (*last).clone(),
-                gates: (*first).clone(),
-                reason: Some("the database before its reader".to_owned()),
+        let names: Vec<&ChannelName> = self.0.channels().collect();
+        self.0.source(&CanaryRelease {
+            commit: release.commit(),
+            closure: &|channel, role| release.closure(channel, role),
+            soak: Minutes::from_seconds(SOAK_SECONDS),
+            workers_in_flight_percent: WORKERS_IN_FLIGHT_PERCENT,
+            // Their partitions may be the same or not.
+            channel_edges: vec![ChannelEdge {
+                gates: names[0].clone(),
+                gated: names[1].clone(),
+                reason: Some("the proving ground first".to_owned()),
             }],
-            _ => Vec::new(),
-        }
+            host_edge_channel: names[names.len() - 1],
+        })
     }
 }
 
@@ -261,50 +168,8 @@ fn channels() -> BTreeSet<ChannelName> {
     names
 }
 
-fn channel() -> Channel {
-    Channel {
-        rollout_policy: "careful".to_owned(),
-        reconcile_interval_minutes: 30,
-        freshness_window: 1_440,
-        signing_interval_minutes: 60,
-    }
-}
-
-fn policy() -> RolloutPolicy {
-    let wave = |selector| PolicyWave {
-        selector,
-        soak_minutes: Some(Minutes::from_seconds(SOAK_SECONDS)),
-    };
-    let canaries = Selector {
-        tags: vec![Role::Canary.tag().to_owned()],
-        ..Selector::default()
-    };
-    let rest = Selector {
-        all: true,
-        ..Selector::default()
-    };
-    RolloutPolicy {
-        strategy: "waves".to_owned(),
-        waves: vec![wave(canaries), wave(rest)],
-        health_gate: serde_json::Map::default(),
-        on_health_failure: OnHealthFailure::RollbackAndHalt,
-    }
-}
-
-/// At most half of all workers at once, over all channels and partitions.
-fn budget() -> DisruptionBudget {
-    DisruptionBudget {
-        selector: Selector {
-            tags: vec![Role::Worker.tag().to_owned()],
-            ..Selector::default()
-        },
-        max_in_flight: None,
-        max_in_flight_pct: Some(50),
-    }
-}
-
-/// What happens to the hosts: some fail, need a reboot, or their agents die. Nobody loses the network
-/// by himself: how long events wait is measured.
+/// The swarm profile: hosts fail, need a reboot, or their agents die. No host loses its network on its own,
+/// because a run measures how long events wait.
 ///
 /// # Errors
 /// When the profile has faults.

@@ -47,7 +47,7 @@ use testbed::Testbed;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let printer = Printer::new(args.json);
+    let printer = Printer::new(args.run.json);
     program::run("chaos", printer, chaos(&args, printer))
 }
 
@@ -58,13 +58,12 @@ async fn chaos(args: &Args, printer: Printer) -> Result<bool> {
         printer.line(&line);
     }
     let ran = run_with_faults(args, hosts, &mut testbed, printer).await;
-    if args.keep {
-        if let Err(error) = &ran {
-            printer.line(&format!("failed: {error:#}"));
-        }
-        printer.line("everything keeps running until Ctrl-C");
-        std::future::pending::<()>().await;
+    if args.run.keep
+        && let Err(error) = &ran
+    {
+        printer.line(&format!("failed: {error:#}"));
     }
+    args.run.keep_running(printer).await;
     let holds = ran?;
     testbed.stop().context("stopping everything")?;
     Ok(holds)

@@ -13,6 +13,7 @@ use crate::fault_injection::Interruption;
 use crate::latencies::Latencies;
 use crate::release_publisher::Published;
 use crate::takeovers::{Incident, LEADER, Takeover};
+use nixfleet_audit::Check;
 use nixfleet_harness::printer::Printer;
 
 /// All strikes of one name.
@@ -37,12 +38,9 @@ pub fn print(
     printer.line(&takeover_table(evaluation).to_string());
     printer.line(&totals_table(evaluation, published).to_string());
     for check in &evaluation.checks {
-        match &check.fault {
-            None => printer.line(&format!("ok    {}", check.name)),
-            Some(fault) => printer.line(&format!("FAIL  {}: {fault}", check.name)),
-        }
+        printer.line(&check.line());
     }
-    if args.json {
+    if args.run.json {
         let document = document(evaluation, published, args);
         println!("{}", serde_json::to_string_pretty(&document)?);
     }
@@ -232,11 +230,8 @@ fn document(evaluation: &Evaluation, published: &Published, args: &Args) -> Valu
             })
         })
         .collect();
-    let checks: Vec<Value> = evaluation
-        .checks
-        .iter()
-        .map(|check| json!({"name": check.name, "holds": check.fault.is_none(), "fault": check.fault}))
-        .collect();
+    let checks = evaluation.checks.iter().map(Check::document);
+    let checks: Vec<Value> = checks.collect();
     json!({
         "ok": evaluation.holds(),
         "minutes": args.minutes,

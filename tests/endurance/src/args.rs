@@ -1,10 +1,10 @@
-//! The options.
+//! Command line options.
 
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use nixfleet_harness::binaries;
-use nixfleet_harness::program::hosts_at_least;
+use nixfleet_harness::program::parse_hosts;
 
 /// Fewer hosts do not fill four waves.
 const HOSTS_MIN: usize = 20;
@@ -20,7 +20,7 @@ const HOSTS_MIN: usize = 20;
 )]
 pub struct Args {
     /// Hosts of the only channel, at least 20.
-    #[arg(long, default_value_t = 10_000, value_parser = hosts)]
+    #[arg(long, default_value_t = 10_000, value_parser = parse_hosts::<HOSTS_MIN>)]
     pub hosts: usize,
     /// Releases, one after the other; each reaches every host.
     #[arg(long, default_value_t = 30)]
@@ -95,10 +95,6 @@ impl Args {
         let default = || binaries::checkout().join("docs/bench").join(name);
         self.picture.clone().unwrap_or_else(default)
     }
-}
-
-fn hosts(text: &str) -> Result<usize, String> {
-    hosts_at_least(HOSTS_MIN, text)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use nixfleet_audit::Check;
+use nixfleet_audit::{Check, check};
 use nixfleet_harness::printer::Printer;
 use serde::Serialize;
 
@@ -84,7 +84,7 @@ impl Summary {
         let samples = found.samples.samples;
         let options: Vec<String> = std::env::args().skip(1).collect();
         Self {
-            holds: found.checks.iter().all(|check| check.fault.is_none()),
+            holds: check::all_hold(&found.checks),
             command: format!("cargo xtask endurance {}", options.join(" ")),
             hosts: found.volume.hosts,
             releases: found.releases,

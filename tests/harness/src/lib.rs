@@ -8,6 +8,7 @@
 
 pub mod agent_script;
 pub mod binaries;
+pub mod canary_fleet;
 pub mod incompressible_text;
 pub mod monitoring;
 pub mod nats;

@@ -1,6 +1,6 @@
-//! What the programs that play a whole control plane have in common: exit codes, Ctrl-C, options.
+//! Common parts of the programs that run a whole control plane: exit codes, signals, options.
 //!
-//! Exit codes: 0 everything holds, 1 something does not, 2 wrong options, 130 interrupted.
+//! Exit codes: 0 every check holds, 1 a check or the run itself failed, 2 wrong options, 130 interrupted.
 
 use std::process::ExitCode;
 
@@ -9,11 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::printer::Printer;
 
-/// As shells report a program that Ctrl-C ended.
+/// The exit code with which shells report SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Runs a program until it ends or is interrupted; `work` says whether everything holds. Dropping it
-/// must stop all that it started; the watchdog does so when even that is not reached.
+/// Runs `work` until it ends or SIGINT or SIGTERM arrives; its value says whether every check holds.
+///
+/// Dropping `work` must stop every process that it started. The watchdog stops them when this program is killed.
 pub fn run(name: &str, printer: Printer, work: impl Future<Output = Result<bool>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -52,15 +53,36 @@ fn interrupted(printer: Printer) -> ExitCode {
     ExitCode::from(EXIT_INTERRUPTED)
 }
 
-/// The number of hosts in an option.
+/// Options that programs with a result and a testbed share.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunOptions {
+    /// Print the result as JSON on standard output; everything else goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+    /// Leave everything running at the end, print where, and wait for Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+impl RunOptions {
+    /// With `--keep`, waits until Ctrl-C ends the program.
+    pub async fn keep_running(&self, printer: Printer) {
+        if self.keep {
+            printer.line("everything keeps running until Ctrl-C");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Parses a number of hosts that is at least `MIN`.
 ///
 /// # Errors
-/// Says why it is none, or that it is too small.
-pub fn hosts_at_least(min: usize, text: &str) -> Result<usize, String> {
+/// When the text is not a number, or the number is too small.
+pub fn parse_hosts<const MIN: usize>(text: &str) -> Result<usize, String> {
     let hosts: usize = text.parse().map_err(|error| format!("{error}"))?;
-    if hosts < min {
+    if hosts < MIN {
         return Err(format!(
-            "at least {min} hosts fill every wave of every channel"
+            "at least {MIN} hosts fill every wave of every channel"
         ));
     }
     Ok(hosts)
