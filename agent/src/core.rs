@@ -9,18 +9,18 @@
 //! and `answers` hold the rules of one topic each.
 
 mod activation;
-mod anew;
-mod answers;
 pub mod config;
 mod dispatch;
-mod health;
+mod event_delivery;
+mod failure_rereport;
+mod health_check;
 mod heartbeat;
 mod heartbeat_schedule;
-mod incoming;
-pub mod input;
+pub mod local_rollout;
+pub mod messages;
 pub mod outbox;
-pub mod probes;
-pub mod rollout;
+mod pending_rollout;
+pub mod probe_schedule;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -32,12 +32,14 @@ use nixfleet_proto::{
 };
 
 pub use config::AgentConfig;
-pub use input::{Answer, Command, Input, Note, ReleaseFault, RollbackOutcome, SwitchOutcome};
-pub use probes::ProbeReading;
-pub use rollout::{Journal, LocalRollout, Work};
+pub use local_rollout::{Journal, LocalRollout, Work};
+pub use messages::{
+    Command, DeliveryResult, Input, Notification, ReleaseFault, RollbackOutcome, SwitchOutcome,
+};
+pub use probe_schedule::ProbeReading;
 
 use heartbeat_schedule::Heartbeat;
-use incoming::Incoming;
+use pending_rollout::PendingRollout;
 
 /// One agent.
 #[derive(Debug, Clone)]
@@ -48,7 +50,7 @@ pub struct AgentCore {
     phase: Phase,
     current_closure: ClosureHash,
     rollouts: BTreeMap<RolloutId, LocalRollout>,
-    incoming: BTreeMap<RolloutId, Incoming>,
+    pending: BTreeMap<RolloutId, PendingRollout>,
     held: VecDeque<RolloutId>,
     heartbeat: Heartbeat,
     commands: Vec<Command>,
@@ -60,7 +62,7 @@ enum Phase {
     /// Before [`Input::Started`].
     New,
     /// The first heartbeat is out; its answer may correct what the agent remembers.
-    Greeting,
+    FirstHeartbeat,
     /// At work.
     Running,
 }
@@ -80,7 +82,7 @@ impl AgentCore {
             phase: Phase::New,
             current_closure: ClosureHash::from(""),
             rollouts,
-            incoming: BTreeMap::new(),
+            pending: BTreeMap::new(),
             held: VecDeque::new(),
             heartbeat: Heartbeat::default(),
             commands: Vec::new(),
@@ -121,7 +123,7 @@ impl AgentCore {
                 probe_name,
                 reading,
             } => self.probe_ran(&rollout_id, generation, (&probe_name, reading), now),
-            Input::Answered {
+            Input::EventsAnswered {
                 rollout_id,
                 answers,
             } => self.events_answered(&rollout_id, answers, now),
@@ -131,9 +133,9 @@ impl AgentCore {
             Input::Tick => {}
         }
         if self.phase == Phase::Running {
-            self.let_time_pass(now);
+            self.run_due_work(now);
         }
-        self.take_commands(now)
+        self.drain_commands(now)
     }
 
     /// When [`Input::Tick`] is due.
@@ -144,8 +146,8 @@ impl AgentCore {
         }
         let outboxes = self.rollouts.values().filter_map(|r| r.outbox.next_due());
         let work = self.rollouts.values().filter_map(|r| self.work_due(r));
-        let incoming = self.incoming.values().filter_map(Incoming::next_due);
-        outboxes.chain(work).chain(incoming).chain(heartbeat).min()
+        let pending = self.pending.values().filter_map(PendingRollout::next_due);
+        outboxes.chain(work).chain(pending).chain(heartbeat).min()
     }
 
     /// The host.
@@ -166,14 +168,14 @@ impl AgentCore {
     fn start(&mut self, current_closure: ClosureHash, now: Timestamp) {
         if self.phase == Phase::New {
             self.current_closure = current_closure;
-            self.phase = Phase::Greeting;
+            self.phase = Phase::FirstHeartbeat;
             self.send_heartbeat(now);
         }
     }
 
     /// The first heartbeat was answered or given up: from here on the agent acts.
     fn enter_running(&mut self) {
-        if self.phase == Phase::Greeting {
+        if self.phase == Phase::FirstHeartbeat {
             self.phase = Phase::Running;
             for id in self.rollout_ids() {
                 self.resume(&id);
@@ -182,10 +184,10 @@ impl AgentCore {
         }
     }
 
-    fn let_time_pass(&mut self, now: Timestamp) {
+    fn run_due_work(&mut self, now: Timestamp) {
         self.fetch_again(now);
         for id in self.rollout_ids() {
-            self.work_again(&id, now);
+            self.retry_due_rollback(&id, now);
             self.check_health(&id, now);
         }
         if self.heartbeat.is_due(now) {
@@ -209,8 +211,8 @@ impl AgentCore {
     }
 
     /// Puts what must be durable first and what is sent last.
-    fn take_commands(&mut self, now: Timestamp) -> Vec<Command> {
-        self.forget_old_rollouts();
+    fn drain_commands(&mut self, now: Timestamp) -> Vec<Command> {
+        self.remove_old_rollouts();
         let mut commands: Vec<Command> = self
             .rollouts
             .values_mut()
@@ -264,7 +266,7 @@ impl AgentCore {
                 true
             }
             Err(rejection) => {
-                self.note(Note::Unexpected {
+                self.note(Notification::Unexpected {
                     rollout_id: id.clone(),
                     kind: event.body.name(),
                     rejection,
@@ -286,7 +288,7 @@ impl AgentCore {
                 if matches!(to, HostState::Failed | HostState::Reverted) {
                     rollout.probes.stop();
                 }
-                self.note(Note::Transition {
+                self.note(Notification::Transition {
                     rollout_id,
                     from,
                     to,
@@ -314,10 +316,10 @@ impl AgentCore {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };
-        rollout.cover(event.seq, durable);
+        rollout.reserve_seq(event.seq, durable);
         let waiting_max = self.config.events_waiting_max;
         if let Some(seq) = rollout.outbox.push(event, durable, waiting_max) {
-            self.note(Note::Dropped {
+            self.note(Notification::Dropped {
                 rollout_id: id.clone(),
                 seq,
             });
@@ -327,11 +329,11 @@ impl AgentCore {
     fn replay(&mut self, id: &RolloutId, after: u64) {
         if let Some(rollout) = self.rollouts.get_mut(id) {
             rollout.outbox.replay(after);
-            rollout.touch();
+            rollout.mark_dirty();
         }
     }
 
-    fn forget_old_rollouts(&mut self) {
+    fn remove_old_rollouts(&mut self) {
         while self.rollouts.len() > self.config.rollouts_max {
             let oldest = self
                 .rollouts
@@ -351,8 +353,8 @@ impl AgentCore {
         followed.map(|(id, _)| id.clone()).collect()
     }
 
-    fn note(&mut self, note: Note) {
-        self.commands.push(Command::Note(note));
+    fn note(&mut self, note: Notification) {
+        self.commands.push(Command::Notify(note));
     }
 }
 

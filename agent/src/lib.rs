@@ -8,10 +8,10 @@
 
 #[cfg(feature = "shell")]
 pub mod activator;
+pub mod artifact_verifier;
 pub mod core;
-pub mod release;
+#[cfg(feature = "shell")]
+pub mod journal_store;
+pub mod release_check;
 #[cfg(feature = "shell")]
 pub mod shell;
-#[cfg(feature = "shell")]
-pub mod spool;
-pub mod verifier;

@@ -3,11 +3,11 @@
 //! Start reading at [`Agent::run`].
 
 pub mod client;
-pub mod fetch;
-mod gateways;
+mod gateway_selector;
+pub mod release_fetcher;
 pub mod run;
 pub mod tls;
 
-pub use client::{Client, ClientError, Link};
-pub use fetch::Shared;
-pub use run::{Agent, AgentError, Counted, Observer, Parts};
+pub use client::{Client, ClientError, NetworkLink};
+pub use release_fetcher::ReleaseFetcher;
+pub use run::{Agent, AgentError, AgentParts, Counter, Observer};

@@ -2,7 +2,7 @@
 
 use nixfleet_proto::{ClosureHash, HostEventBody, HostState, RolloutId, Timestamp};
 
-use super::{AgentCore, Command, Note, RollbackOutcome, SwitchOutcome, Work};
+use super::{AgentCore, Command, Notification, RollbackOutcome, SwitchOutcome, Work};
 
 /// Longest output of a failed switch that is reported, in bytes.
 const STDERR_BYTES_MAX: usize = 2048;
@@ -75,12 +75,12 @@ impl AgentCore {
                 };
                 self.observe(id, body, now);
             }
-            RollbackOutcome::Failed { message } => self.roll_back_later(id, message, now),
+            RollbackOutcome::Failed { message } => self.schedule_rollback_retry(id, message, now),
         }
         self.follow_waiting(now);
     }
 
-    fn roll_back_later(&mut self, id: &RolloutId, message: String, now: Timestamp) {
+    fn schedule_rollback_retry(&mut self, id: &RolloutId, message: String, now: Timestamp) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };
@@ -88,13 +88,13 @@ impl AgentCore {
         let attempts = rollout.rollbacks_failed;
         let due = now + self.config.backoff(attempts, self.salt);
         rollout.work = Work::RollbackAgain { due };
-        self.note(Note::RollbackFailed {
+        self.note(Notification::RollbackFailed {
             rollout_id: id.clone(),
             message,
         });
     }
 
-    pub(super) fn work_again(&mut self, id: &RolloutId, now: Timestamp) {
+    pub(super) fn retry_due_rollback(&mut self, id: &RolloutId, now: Timestamp) {
         if let Some(Work::RollbackAgain { due }) = self.work_of(id)
             && due <= now
         {

@@ -6,9 +6,9 @@ use nixfleet_proto::host::NewHost;
 use nixfleet_proto::wire::{Dispatch, HostSnapshot};
 use nixfleet_proto::{ClosureHash, HostEventBody, HostRecord, HostState, RolloutId, Timestamp};
 
-use super::incoming::{Cause, Incoming, Stage};
-use super::{AgentCore, Command, LocalRollout, Note, ReleaseFault, Work};
-use crate::release::{Admitted, Asked, Refusal, SignedRelease};
+use super::pending_rollout::{FetchReason, FetchStage, PendingRollout};
+use super::{AgentCore, Command, LocalRollout, Notification, ReleaseFault, Work};
+use crate::release_check::{Admitted, ExpectedRelease, Refusal, SignedRelease};
 
 /// Fetches of one dispatch before the agent waits for the control plane to say it again.
 const FETCHES_MAX: u32 = 10;
@@ -24,7 +24,7 @@ impl AgentCore {
         }
         if !self.held.contains(&id) && !self.rollouts.contains_key(&id) {
             let latency = (now - dispatch.enqueued_at).num_milliseconds();
-            self.note(Note::DispatchHeld {
+            self.note(Notification::DispatchHeld {
                 rollout_id: id.clone(),
                 latency_ms: u64::try_from(latency).unwrap_or(0),
             });
@@ -33,19 +33,19 @@ impl AgentCore {
                 self.held.pop_front();
             }
         }
-        if self.incoming.contains_key(&id) || !self.is_news(&dispatch) {
+        if self.pending.contains_key(&id) || !self.is_new_dispatch(&dispatch) {
             return;
         }
-        if self.incoming.len() >= self.config.dispatches_max {
+        if self.pending.len() >= self.config.dispatches_max {
             return self.refuse(&id, "too-many-dispatches", "others are waiting".to_owned());
         }
-        self.fetch(id, Cause::Dispatch(dispatch));
+        self.fetch(id, FetchReason::Dispatch(dispatch));
     }
 
     /// A dispatch of a rollout that ended badly on this host counts again when it was queued after
     /// that: then the control plane has lost what the host reported. Any other repetition is a
     /// redelivery.
-    fn is_news(&self, dispatch: &Dispatch) -> bool {
+    fn is_new_dispatch(&self, dispatch: &Dispatch) -> bool {
         let Some(rollout) = self.rollouts.get(&dispatch.rollout_id) else {
             return true;
         };
@@ -75,24 +75,24 @@ impl AgentCore {
             .any(|known| known.record.dispatched_at >= snapshot.dispatched_at);
         if snapshot.state == HostState::Pending
             || newer
-            || self.incoming.contains_key(id)
-            || self.incoming.len() >= self.config.dispatches_max
+            || self.pending.contains_key(id)
+            || self.pending.len() >= self.config.dispatches_max
         {
             return;
         }
-        self.fetch(id.clone(), Cause::Adopt(Box::new(snapshot.clone())));
+        self.fetch(id.clone(), FetchReason::Adopt(Box::new(snapshot.clone())));
     }
 
     pub(super) fn fetch_for_switch(&mut self, id: &RolloutId, target_closure: ClosureHash) {
-        self.fetch(id.clone(), Cause::SwitchAgain { target_closure });
+        self.fetch(id.clone(), FetchReason::SwitchAgain { target_closure });
     }
 
-    fn fetch(&mut self, rollout_id: RolloutId, cause: Cause) {
-        self.incoming.insert(
+    fn fetch(&mut self, rollout_id: RolloutId, cause: FetchReason) {
+        self.pending.insert(
             rollout_id.clone(),
-            Incoming {
+            PendingRollout {
                 cause,
-                stage: Stage::Fetching,
+                stage: FetchStage::Fetching,
                 attempts: 0,
             },
         );
@@ -100,9 +100,9 @@ impl AgentCore {
     }
 
     pub(super) fn fetch_again(&mut self, now: Timestamp) {
-        for (rollout_id, incoming) in &mut self.incoming {
-            if incoming.next_due().is_some_and(|due| due <= now) {
-                incoming.stage = Stage::Fetching;
+        for (rollout_id, pending) in &mut self.pending {
+            if pending.next_due().is_some_and(|due| due <= now) {
+                pending.stage = FetchStage::Fetching;
                 self.commands.push(Command::FetchRelease {
                     rollout_id: rollout_id.clone(),
                 });
@@ -111,23 +111,25 @@ impl AgentCore {
     }
 
     pub(super) fn take_release(&mut self, id: &RolloutId, release: &SignedRelease, now: Timestamp) {
-        let Some(incoming) = self.incoming.get(id) else {
+        let Some(pending) = self.pending.get(id) else {
             return;
         };
-        if !matches!(incoming.stage, Stage::Fetching) {
+        if !matches!(pending.stage, FetchStage::Fetching) {
             return;
         }
         let admitted = release
-            .admit(Asked {
+            .admit(ExpectedRelease {
                 hostname: &self.hostname,
                 rollout_id: id,
-                target_closure: incoming.target_closure(),
+                target_closure: pending.target_closure(),
                 now,
                 age_max: self.config.manifest_age_max,
             })
             .and_then(|admitted| self.refuse_outdated(id, admitted));
         match admitted {
-            Ok(admitted) if self.is_busy() => self.set_stage(id, Stage::Waiting(admitted)),
+            Ok(admitted) if self.is_busy() => {
+                self.set_stage(id, FetchStage::WaitingForHost(admitted))
+            }
             Ok(admitted) => self.follow(id, admitted, now),
             Err(refusal) => {
                 self.refuse(id, refusal.name(), refusal.to_string());
@@ -147,16 +149,16 @@ impl AgentCore {
     }
 
     pub(super) fn refuse_release(&mut self, id: &RolloutId, fault: ReleaseFault, now: Timestamp) {
-        let Some(incoming) = self.incoming.get_mut(id) else {
+        let Some(pending) = self.pending.get_mut(id) else {
             return;
         };
-        if !matches!(incoming.stage, Stage::Fetching) {
+        if !matches!(pending.stage, FetchStage::Fetching) {
             return;
         }
-        incoming.attempts += 1;
-        if fault.retryable && incoming.attempts < FETCHES_MAX {
-            let pause = self.config.backoff(incoming.attempts, self.salt);
-            incoming.stage = Stage::Again(now + pause);
+        pending.attempts += 1;
+        if fault.retryable && pending.attempts < FETCHES_MAX {
+            let pause = self.config.backoff(pending.attempts, self.salt);
+            pending.stage = FetchStage::RetryAt(now + pause);
             return;
         }
         self.refuse(id, &fault.reason, fault.message);
@@ -165,24 +167,24 @@ impl AgentCore {
 
     /// A dispatch is said again by the control plane; an activation the agent remembers is not.
     fn give_up(&mut self, id: &RolloutId, now: Timestamp) {
-        let Some(incoming) = self.incoming.get_mut(id) else {
+        let Some(pending) = self.pending.get_mut(id) else {
             return;
         };
-        match incoming.cause {
-            Cause::Dispatch(_) | Cause::Adopt(_) => {
-                self.incoming.remove(id);
+        match pending.cause {
+            FetchReason::Dispatch(_) | FetchReason::Adopt(_) => {
+                self.pending.remove(id);
             }
-            Cause::SwitchAgain { .. } => {
-                incoming.attempts += 1;
-                let pause = self.config.backoff(incoming.attempts, self.salt);
-                incoming.stage = Stage::Again(now + pause);
+            FetchReason::SwitchAgain { .. } => {
+                pending.attempts += 1;
+                let pause = self.config.backoff(pending.attempts, self.salt);
+                pending.stage = FetchStage::RetryAt(now + pause);
             }
         }
     }
 
-    fn set_stage(&mut self, id: &RolloutId, stage: Stage) {
-        if let Some(incoming) = self.incoming.get_mut(id) {
-            incoming.stage = stage;
+    fn set_stage(&mut self, id: &RolloutId, stage: FetchStage) {
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.stage = stage;
         }
     }
 
@@ -197,24 +199,25 @@ impl AgentCore {
     pub(super) fn follow_waiting(&mut self, now: Timestamp) {
         while !self.is_busy() {
             let newest = self
-                .incoming
+                .pending
                 .iter()
-                .filter_map(|(id, incoming)| match &incoming.stage {
-                    Stage::Waiting(admitted) => Some((admitted.signed_at, id)),
-                    Stage::Fetching | Stage::Again(_) => None,
+                .filter_map(|(id, pending)| match &pending.stage {
+                    FetchStage::WaitingForHost(admitted) => Some((admitted.signed_at, id)),
+                    FetchStage::Fetching | FetchStage::RetryAt(_) => None,
                 })
                 .max();
             let Some(id) = newest.map(|(_, id)| id.clone()) else {
                 return;
             };
-            let Some(Stage::Waiting(admitted)) = self.incoming.get(&id).map(|i| i.stage.clone())
+            let Some(FetchStage::WaitingForHost(admitted)) =
+                self.pending.get(&id).map(|i| i.stage.clone())
             else {
                 return;
             };
             match self.refuse_outdated(&id, admitted) {
                 Ok(admitted) => self.follow(&id, admitted, now),
                 Err(refusal) => {
-                    self.incoming.remove(&id);
+                    self.pending.remove(&id);
                     self.refuse(&id, refusal.name(), refusal.to_string());
                 }
             }
@@ -222,13 +225,13 @@ impl AgentCore {
     }
 
     fn follow(&mut self, id: &RolloutId, admitted: Admitted, now: Timestamp) {
-        let Some(incoming) = self.incoming.remove(id) else {
+        let Some(pending) = self.pending.remove(id) else {
             return;
         };
-        match incoming.cause {
-            Cause::Dispatch(dispatch) => self.acknowledge(&dispatch, &admitted, now),
-            Cause::Adopt(snapshot) => self.follow_snapshot(&snapshot, &admitted),
-            Cause::SwitchAgain { .. } => self.switch_again(id, admitted.target_closure),
+        match pending.cause {
+            FetchReason::Dispatch(dispatch) => self.acknowledge(&dispatch, &admitted, now),
+            FetchReason::Adopt(snapshot) => self.follow_snapshot(&snapshot, &admitted),
+            FetchReason::SwitchAgain { .. } => self.switch_again(id, admitted.target_closure),
         }
     }
 
@@ -271,10 +274,10 @@ impl AgentCore {
             other.replaced = true;
             other.work = Work::Idle;
             other.probes.stop();
-            other.touch();
+            other.mark_dirty();
         }
-        self.incoming
-            .retain(|_, incoming| !matches!(incoming.cause, Cause::SwitchAgain { .. }));
+        self.pending
+            .retain(|_, pending| !matches!(pending.cause, FetchReason::SwitchAgain { .. }));
         self.rollouts.insert(
             record.rollout_id.clone(),
             LocalRollout::new(record, admitted.on_health_failure, admitted.signed_at),
@@ -282,7 +285,7 @@ impl AgentCore {
     }
 
     fn refuse(&mut self, id: &RolloutId, reason: &str, message: String) {
-        self.note(Note::Refused {
+        self.note(Notification::Refused {
             rollout_id: id.clone(),
             reason: reason.to_owned(),
             message,

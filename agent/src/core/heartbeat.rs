@@ -12,7 +12,7 @@ use nixfleet_proto::{
 };
 
 use super::heartbeat_schedule::Sent;
-use super::{AgentCore, Command, LocalRollout, Note, Work};
+use super::{AgentCore, Command, LocalRollout, Notification, Work};
 
 /// Replies in a row that must disagree before the agent acts on it: one may have crossed an event.
 const DISAGREEMENTS: u32 = 2;
@@ -88,7 +88,7 @@ impl AgentCore {
         self.heartbeat.failures = 0;
         for snapshot in &reply.bootstrap_rollouts {
             if snapshot.hostname == self.hostname {
-                self.merge(snapshot, now);
+                self.reconcile(snapshot, now);
             }
         }
         if sent.names_closure && self.is_quiet(now) {
@@ -101,7 +101,7 @@ impl AgentCore {
     }
 
     /// Takes over what the control plane knows, unless it is older than what the agent knows.
-    fn merge(&mut self, snapshot: &HostSnapshot, now: Timestamp) {
+    fn reconcile(&mut self, snapshot: &HostSnapshot, now: Timestamp) {
         self.follow_again(&snapshot.rollout_id);
         let Some(rollout) = self.rollouts.get_mut(&snapshot.rollout_id) else {
             return self.adopt(snapshot);
@@ -133,7 +133,7 @@ impl AgentCore {
             rollout.replayed_after = Some(snapshot.last_event_seq);
             self.replay(&snapshot.rollout_id, snapshot.last_event_seq);
         } else if snapshot.state == HostState::Soaking {
-            self.report_anew(&snapshot.rollout_id, now);
+            self.rereport_failure(&snapshot.rollout_id, now);
         }
     }
 
@@ -174,7 +174,7 @@ impl AgentCore {
         }
         if before.state == record.state {
             if before != *record {
-                rollout.touch();
+                rollout.mark_dirty();
             }
             return;
         }
@@ -184,8 +184,8 @@ impl AgentCore {
             record.converged_at = None;
         }
         let to = record.state;
-        rollout.touch();
-        self.note(Note::Recovered {
+        rollout.mark_dirty();
+        self.note(Notification::Recovered {
             rollout_id: snapshot.rollout_id.clone(),
             from: before.state,
             to,
@@ -253,15 +253,15 @@ impl AgentCore {
         match host::step_agent(&rollout.record, &input, &ctx) {
             Ok(step) => {
                 rollout.record = step.next;
-                rollout.touch();
+                rollout.mark_dirty();
                 let to = rollout.record.state;
-                self.note(Note::Recovered {
+                self.note(Notification::Recovered {
                     rollout_id: id.clone(),
                     from,
                     to,
                 });
             }
-            Err(rejection) => self.note(Note::Unexpected {
+            Err(rejection) => self.note(Notification::Unexpected {
                 rollout_id: id.clone(),
                 kind: event.body.name(),
                 rejection,
@@ -278,7 +278,7 @@ impl AgentCore {
         };
         if rollout.replaced && Some(rollout.record.dispatched_at) == newest {
             rollout.replaced = false;
-            rollout.touch();
+            rollout.mark_dirty();
         }
     }
 
@@ -287,7 +287,7 @@ impl AgentCore {
         if let Some(rollout) = self.rollouts.get_mut(id) {
             rollout.replaced = true;
             rollout.probes.stop();
-            rollout.touch();
+            rollout.mark_dirty();
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct Outbox {
     /// How many events at the front of the queue are in flight together.
     in_flight: usize,
     /// How many events at the front are sent one at a time.
-    alone: usize,
+    single_sends: usize,
     attempts: u32,
     not_before: Option<Timestamp>,
     kept: VecDeque<WireEvent>,
@@ -29,7 +29,7 @@ pub struct RequestLimits {
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Landing {
+pub enum RequestEnd {
     /// Every event of it was settled.
     Settled,
     /// Some were not, so many requests in a row.
@@ -73,13 +73,13 @@ impl Outbox {
         if self.waiting.len() <= waiting_max {
             return None;
         }
-        let victim = self
+        let dropped = self
             .waiting
             .iter()
             .skip(self.in_flight)
             .position(|item| !item.durable)?;
         self.waiting
-            .remove(self.in_flight + victim)
+            .remove(self.in_flight + dropped)
             .map(|item| item.event.seq)
     }
 
@@ -89,7 +89,11 @@ impl Outbox {
         if self.in_flight > 0 || self.not_before.is_some_and(|due| now < due) {
             return Vec::new();
         }
-        let most = if self.alone > 0 { 1 } else { limits.events };
+        let most = if self.single_sends > 0 {
+            1
+        } else {
+            limits.events
+        };
         let mut bytes = 0;
         let together = self.waiting.iter().take(most).take_while(|item| {
             let is_first = bytes == 0;
@@ -102,49 +106,49 @@ impl Outbox {
     }
 
     /// Sequences of the events in flight, in order.
-    pub fn flight(&self) -> impl Iterator<Item = u64> {
+    pub fn in_flight_seqs(&self) -> impl Iterator<Item = u64> {
         let flight = self.waiting.iter().take(self.in_flight);
         flight.map(|item| item.event.seq)
     }
 
     /// True while the event with this sequence is in flight.
     pub fn is_in_flight(&self, seq: u64) -> bool {
-        self.place_in_flight(seq).is_some()
+        self.index_in_flight(seq).is_some()
     }
 
-    fn place_in_flight(&self, seq: u64) -> Option<usize> {
-        self.flight().position(|flying| flying == seq)
+    fn index_in_flight(&self, seq: u64) -> Option<usize> {
+        self.in_flight_seqs().position(|in_flight| in_flight == seq)
     }
 
     /// Takes an answered event out of the queue; `None` when it is not in flight.
-    pub fn settle(&mut self, seq: u64) -> Option<Outgoing> {
-        let place = self.place_in_flight(seq)?;
+    pub fn take_answered(&mut self, seq: u64) -> Option<Outgoing> {
+        let index = self.index_in_flight(seq)?;
         self.in_flight -= 1;
-        self.alone = self.alone.saturating_sub(1);
+        self.single_sends = self.single_sends.saturating_sub(1);
         self.attempts = 0;
         self.not_before = None;
-        self.waiting.remove(place)
+        self.waiting.remove(index)
     }
 
     /// Ends the flight; what was not settled is still the front of the queue.
-    pub fn land(&mut self) -> Landing {
+    pub fn finish_request(&mut self) -> RequestEnd {
         if std::mem::take(&mut self.in_flight) == 0 {
-            return Landing::Settled;
+            return RequestEnd::Settled;
         }
         self.sort();
         self.attempts = self.attempts.saturating_add(1);
-        Landing::Unsettled {
+        RequestEnd::Unsettled {
             attempts: self.attempts,
         }
     }
 
     /// Ends the flight of several events whose request as a whole was refused: from now on each of
     /// them goes alone, so that one cannot hold the others. False when only one was in flight.
-    pub fn separate(&mut self) -> bool {
+    pub fn send_one_by_one(&mut self) -> bool {
         if self.in_flight < 2 {
             return false;
         }
-        self.alone = std::mem::take(&mut self.in_flight);
+        self.single_sends = std::mem::take(&mut self.in_flight);
         self.sort();
         true
     }
@@ -157,7 +161,7 @@ impl Outbox {
     }
 
     /// Keeps an answered event for a replay, dropping the oldest above `kept_max`.
-    pub fn keep(&mut self, event: WireEvent, kept_max: usize) {
+    pub fn retain_for_replay(&mut self, event: WireEvent, kept_max: usize) {
         let at = self.kept.partition_point(|known| known.seq < event.seq);
         if self.kept.get(at).is_none_or(|known| known.seq != event.seq) {
             self.kept.insert(at, event);

@@ -1,7 +1,7 @@
 //! The rules of the agent as exact command lists.
 
-mod bench;
 mod dispatching;
-mod healing;
+mod fixture;
 mod lifecycle;
 mod properties;
+mod recovery;

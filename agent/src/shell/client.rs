@@ -15,8 +15,8 @@ use rustls::ClientConfig;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::gateways::Gateways;
-use crate::core::Answer;
+use super::gateway_selector::GatewaySelector;
+use crate::core::DeliveryResult;
 use crate::core::config::{mix, salt};
 
 /// Time for an event or an artifact.
@@ -37,14 +37,14 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const WINDOW_BYTES: u32 = 256 << 10;
 
 /// Whether the host has a network; `false` makes every request fail, also those under way.
-pub type Link = watch::Receiver<bool>;
+pub type NetworkLink = watch::Receiver<bool>;
 
 /// One agent's connection to the control plane: one gateway at a time, the next one after a failure.
 #[derive(Debug)]
 pub struct Client {
-    gateways: Gateways,
+    selector: GatewaySelector,
     http: reqwest::Client,
-    link: Link,
+    link: NetworkLink,
     trace_salt: u64,
     requests: AtomicU64,
 }
@@ -129,7 +129,7 @@ impl Client {
         base_urls: &str,
         name: &str,
         tls: ClientConfig,
-        link: Link,
+        link: NetworkLink,
     ) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -147,7 +147,7 @@ impl Client {
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_nanos() as u64);
         Ok(Self {
-            gateways: Gateways::new(base_urls, salt(name)),
+            selector: GatewaySelector::new(base_urls, salt(name)),
             http,
             link,
             trace_salt: salt(name) ^ mix(started),
@@ -156,22 +156,22 @@ impl Client {
     }
 
     /// Sends events in one request, in their order, and gives the answer to each.
-    pub async fn send_events(&self, events: &[EventRequest]) -> Vec<Answer> {
+    pub async fn send_events(&self, events: &[EventRequest]) -> Vec<DeliveryResult> {
         let request = self.request(Method::POST, "/v1/agent/events", REQUEST_TIMEOUT);
         let sent = match events {
             [event] => self.exchange(request.json(event)).await.map(|_| None),
             events => self.send_array(request.json(events)).await.map(Some),
         };
         match sent {
-            Ok(None) => vec![Answer::Delivered],
+            Ok(None) => vec![DeliveryResult::Delivered],
             Ok(Some(answers)) if answers.len() == events.len() => {
-                answers.into_iter().map(of_array).collect()
+                answers.into_iter().map(item_result).collect()
             }
             Ok(Some(answers)) => {
                 let message = format!("{} answers to {} events", answers.len(), events.len());
-                vec![Answer::Unavailable { message }; events.len()]
+                vec![DeliveryResult::Unavailable { message }; events.len()]
             }
-            Err(error) => vec![of_request(error, events.len()); events.len()],
+            Err(error) => vec![request_result(error, events.len()); events.len()],
         }
     }
 
@@ -261,7 +261,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str, timeout: Duration) -> Request {
-        let (gateway, base_url) = self.gateways.current();
+        let (gateway, base_url) = self.selector.current();
         let builder = self
             .http
             .request(method, format!("{base_url}{path}"))
@@ -290,7 +290,7 @@ impl Client {
             Err(error) => matches!(error, ClientError::Network(_)),
         };
         if failed {
-            self.gateways.failed(gateway);
+            self.selector.failed(gateway);
         }
         let response = sent?;
         let status = response.status();
@@ -335,34 +335,34 @@ impl Client {
 }
 
 /// What the answer to a whole request means for each of its events.
-fn of_request(error: ClientError, events: usize) -> Answer {
+fn request_result(error: ClientError, events: usize) -> DeliveryResult {
     if error.is_retryable() {
         let message = error.to_string();
-        return Answer::Unavailable { message };
+        return DeliveryResult::Unavailable { message };
     }
     match error {
         // One of them may be at fault, or the control plane takes no arrays.
-        ClientError::Status { .. } if events > 1 => Answer::NotTogether,
+        ClientError::Status { .. } if events > 1 => DeliveryResult::BatchRefused,
         ClientError::Status { status, body } => refused(status.as_u16(), body),
         ClientError::Network(_) | ClientError::Offline | ClientError::Protocol(_) => {
             let message = error.to_string();
-            Answer::Unavailable { message }
+            DeliveryResult::Unavailable { message }
         }
     }
 }
 
-fn of_array(answer: EventAnswer) -> Answer {
+fn item_result(answer: EventAnswer) -> DeliveryResult {
     match (answer.status, answer.error) {
-        (200..=299, _) => Answer::Delivered,
+        (200..=299, _) => DeliveryResult::Delivered,
         (400..=499, Some(body)) if !body.retryable => refused(answer.status, body),
-        (status, body) => Answer::Unavailable {
+        (status, body) => DeliveryResult::Unavailable {
             message: body.map_or_else(|| format!("status {status}"), |body| body.message),
         },
     }
 }
 
-fn refused(status: u16, body: ErrorBody) -> Answer {
-    Answer::Refused {
+fn refused(status: u16, body: ErrorBody) -> DeliveryResult {
+    DeliveryResult::Refused {
         status,
         code: body.code,
         message: body.message,

@@ -11,10 +11,10 @@ use nixfleet_proto::{Hostname, RolloutId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, ClientError, HeartbeatAnswer};
-use super::fetch::Shared;
+use super::release_fetcher::ReleaseFetcher;
 use crate::activator::Activator;
-use crate::core::{AgentConfig, AgentCore, Command, Input, Note};
-use crate::spool::{Spool, SpoolError};
+use crate::core::{AgentConfig, AgentCore, Command, Input, Notification};
+use crate::journal_store::{JournalStore, JournalStoreError};
 
 /// Time for the heartbeat at the start; without an answer the agent starts all the same.
 const FIRST_HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,16 +28,16 @@ const POLL_PAUSE: Duration = Duration::from_secs(1);
 /// Sees what an agent does; must not block.
 pub trait Observer: Send + Sync + 'static {
     /// Something an operator wants to know.
-    fn note(&self, note: &Note, now: Timestamp);
+    fn note(&self, note: &Notification, now: Timestamp);
     /// The core took an input.
     fn observe(&self, core: &AgentCore);
     /// Something to count.
-    fn count(&self, counted: Counted);
+    fn count(&self, counter: Counter);
 }
 
 /// What is counted beside notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
+pub enum Counter {
     /// A heartbeat was answered.
     Heartbeat,
     /// A request brought nothing.
@@ -45,7 +45,7 @@ pub enum Counted {
 }
 
 /// What an agent is made of.
-pub struct Parts {
+pub struct AgentParts {
     /// The host's name.
     pub hostname: Hostname,
     /// Limits.
@@ -53,11 +53,11 @@ pub struct Parts {
     /// The machine.
     pub activator: Arc<dyn Activator>,
     /// Durable storage.
-    pub spool: Arc<dyn Spool>,
+    pub journals: Arc<dyn JournalStore>,
     /// The connection.
     pub client: Arc<Client>,
     /// What agents of the process share.
-    pub shared: Arc<Shared>,
+    pub fetcher: Arc<ReleaseFetcher>,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
 }
@@ -67,20 +67,20 @@ pub struct Parts {
 pub enum AgentError {
     /// Without its spool an agent could use a sequence number twice.
     #[error("the spool failed")]
-    Spool(#[from] SpoolError),
+    JournalStore(#[from] JournalStoreError),
 }
 
 /// An agent ready to run.
 pub struct Agent {
-    parts: Parts,
+    parts: AgentParts,
     core: AgentCore,
-    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
-    greeted: bool,
+    jobs: FuturesUnordered<BoxFuture<'static, FinishedJob>>,
+    first_heartbeat_sent: bool,
     poll_failures: u32,
 }
 
 /// A job that ended.
-enum Done {
+enum FinishedJob {
     /// Something for the core.
     Input(Box<Input>),
     /// A heartbeat ended.
@@ -96,14 +96,14 @@ impl Agent {
     ///
     /// # Errors
     /// The spool cannot be read.
-    pub fn new(parts: Parts) -> Result<Self, AgentError> {
-        let journals = parts.spool.load()?;
+    pub fn new(parts: AgentParts) -> Result<Self, AgentError> {
+        let journals = parts.journals.load()?;
         let core = AgentCore::new(parts.hostname.clone(), parts.config.clone(), journals);
         Ok(Self {
             parts,
             core,
             jobs: FuturesUnordered::new(),
-            greeted: false,
+            first_heartbeat_sent: false,
             poll_failures: 0,
         })
     }
@@ -114,13 +114,13 @@ impl Agent {
     /// The spool failed.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AgentError> {
         let current_closure = self.parts.activator.current_closure().await;
-        self.feed(Input::Started { current_closure })?;
+        self.step_core(Input::Started { current_closure })?;
         loop {
             let pause = self.pause();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(done) = self.jobs.next() => self.take(done)?,
-                () = tokio::time::sleep(pause) => self.feed(Input::Tick)?,
+                () = tokio::time::sleep(pause) => self.step_core(Input::Tick)?,
             }
         }
     }
@@ -134,24 +134,24 @@ impl Agent {
         })
     }
 
-    fn take(&mut self, done: Done) -> Result<(), AgentError> {
+    fn take(&mut self, done: FinishedJob) -> Result<(), AgentError> {
         match done {
-            Done::Input(input) => self.feed(*input),
-            Done::Heartbeat(Ok(answer)) => {
-                self.parts.observer.count(Counted::Heartbeat);
+            FinishedJob::Input(input) => self.step_core(*input),
+            FinishedJob::Heartbeat(Ok(answer)) => {
+                self.parts.observer.count(Counter::Heartbeat);
                 if let Some(after) = answer.replay_after {
                     // The core asks for every rollout at once and never names one, so this value
                     // belongs to none in particular; the snapshots say the same per rollout.
                     tracing::debug!(after, "replay value without a rollout");
                 }
-                self.feed(Input::HeartbeatAnswered(answer.reply))
+                self.step_core(Input::HeartbeatAnswered(answer.reply))
             }
-            Done::Heartbeat(Err(error)) => {
+            FinishedJob::Heartbeat(Err(error)) => {
                 self.count_failure("heartbeat", &error);
-                self.feed(Input::HeartbeatFailed)
+                self.step_core(Input::HeartbeatFailed)
             }
-            Done::Polled(result, lasted) => self.take_poll(result, lasted),
-            Done::PollAgain => {
+            FinishedJob::Polled(result, lasted) => self.take_poll(result, lasted),
+            FinishedJob::PollAgain => {
                 self.poll();
                 Ok(())
             }
@@ -159,7 +159,7 @@ impl Agent {
     }
 
     /// Gives the core an input and does what it says.
-    fn feed(&mut self, input: Input) -> Result<(), AgentError> {
+    fn step_core(&mut self, input: Input) -> Result<(), AgentError> {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             let now = chrono::Utc::now();
@@ -179,8 +179,8 @@ impl Agent {
 
     fn execute(&mut self, command: Command, now: Timestamp) -> Result<(), AgentError> {
         match command {
-            Command::Save(journal) => self.parts.spool.save(&journal)?,
-            Command::Forget { rollout_id } => self.parts.spool.remove(&rollout_id)?,
+            Command::Save(journal) => self.parts.journals.save(&journal)?,
+            Command::Forget { rollout_id } => self.parts.journals.remove(&rollout_id)?,
             Command::Listen => self.poll(),
             Command::FetchRelease { rollout_id } => self.fetch(rollout_id),
             Command::Switch {
@@ -228,7 +228,7 @@ impl Agent {
             }),
             Command::Send(requests) => self.send(requests),
             Command::Heartbeat(request) => self.heartbeat(request),
-            Command::Note(note) => self.note(&note, now),
+            Command::Notify(note) => self.note(&note, now),
         }
         Ok(())
     }
@@ -239,7 +239,7 @@ impl Agent {
     {
         let work = job(Arc::clone(&self.parts.activator));
         self.jobs
-            .push(Box::pin(async { Done::Input(Box::new(work.await)) }));
+            .push(Box::pin(async { FinishedJob::Input(Box::new(work.await)) }));
     }
 
     /// All of one rollout.
@@ -251,7 +251,7 @@ impl Agent {
         self.jobs.push(Box::pin(async move {
             let answers = client.send_events(&requests).await;
             let seqs = requests.iter().map(|request| request.event.seq);
-            Done::Input(Box::new(Input::Answered {
+            FinishedJob::Input(Box::new(Input::EventsAnswered {
                 rollout_id,
                 answers: seqs.zip(answers).collect(),
             }))
@@ -259,20 +259,20 @@ impl Agent {
     }
 
     fn heartbeat(&mut self, request: HeartbeatRequest) {
-        let timeout = (!self.greeted).then_some(FIRST_HEARTBEAT_TIMEOUT);
-        self.greeted = true;
+        let timeout = (!self.first_heartbeat_sent).then_some(FIRST_HEARTBEAT_TIMEOUT);
+        self.first_heartbeat_sent = true;
         let client = Arc::clone(&self.parts.client);
         self.jobs.push(Box::pin(async move {
-            Done::Heartbeat(client.heartbeat(&request, timeout).await)
+            FinishedJob::Heartbeat(client.heartbeat(&request, timeout).await)
         }));
     }
 
     fn fetch(&self, rollout_id: RolloutId) {
         let client = Arc::clone(&self.parts.client);
-        let shared = Arc::clone(&self.parts.shared);
+        let fetcher = Arc::clone(&self.parts.fetcher);
         self.jobs.push(Box::pin(async move {
-            let fetched = shared.fetch_release(&client, &rollout_id).await;
-            Done::Input(Box::new(match fetched {
+            let fetched = fetcher.fetch_release(&client, &rollout_id).await;
+            FinishedJob::Input(Box::new(match fetched {
                 Ok(release) => Input::ReleaseVerified {
                     rollout_id,
                     release,
@@ -287,7 +287,7 @@ impl Agent {
         self.jobs.push(Box::pin(async move {
             let started = tokio::time::Instant::now();
             let result = client.dispatch().await;
-            Done::Polled(result, started.elapsed())
+            FinishedJob::Polled(result, started.elapsed())
         }));
     }
 
@@ -311,16 +311,16 @@ impl Agent {
         };
         self.jobs.push(Box::pin(async move {
             tokio::time::sleep(pause).await;
-            Done::PollAgain
+            FinishedJob::PollAgain
         }));
         match result {
-            Ok(Some(dispatch)) => self.feed(Input::DispatchReceived(dispatch)),
+            Ok(Some(dispatch)) => self.step_core(Input::DispatchReceived(dispatch)),
             Ok(None) | Err(_) => Ok(()),
         }
     }
 
     fn count_failure(&self, what: &'static str, error: &ClientError) {
-        self.parts.observer.count(Counted::NetworkError);
+        self.parts.observer.count(Counter::NetworkError);
         tracing::debug!(
             host = %self.core.hostname(),
             what,
@@ -329,27 +329,29 @@ impl Agent {
         );
     }
 
-    fn note(&self, note: &Note, now: Timestamp) {
+    fn note(&self, note: &Notification, now: Timestamp) {
         self.parts.observer.note(note, now);
         let host = self.core.hostname();
         match note {
-            Note::Transition {
+            Notification::Transition {
                 rollout_id,
                 from,
                 to,
                 ..
             }
-            | Note::Recovered {
+            | Notification::Recovered {
                 rollout_id,
                 from,
                 to,
             } => tracing::debug!(%host, rollout = %rollout_id, ?from, ?to, "host state changed"),
-            Note::Refused { .. }
-            | Note::DeadLetter { .. }
-            | Note::Dropped { .. }
-            | Note::RollbackFailed { .. }
-            | Note::Unexpected { .. } => tracing::warn!(%host, ?note, "not as it should be"),
-            Note::DispatchHeld { .. } | Note::Delivered { .. } => {
+            Notification::Refused { .. }
+            | Notification::EventRefused { .. }
+            | Notification::Dropped { .. }
+            | Notification::RollbackFailed { .. }
+            | Notification::Unexpected { .. } => {
+                tracing::warn!(%host, ?note, "not as it should be")
+            }
+            Notification::DispatchHeld { .. } | Notification::Delivered { .. } => {
                 tracing::debug!(%host, ?note, "control plane");
             }
         }

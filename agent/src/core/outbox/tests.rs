@@ -49,9 +49,9 @@ fn take(outbox: &mut Outbox, seconds: i64) -> Vec<u64> {
 fn deliver(outbox: &mut Outbox) -> Vec<u64> {
     let seqs = take(outbox, 0);
     for seq in &seqs {
-        assert!(outbox.settle(*seq).is_some());
+        assert!(outbox.take_answered(*seq).is_some());
     }
-    assert_eq!(outbox.land(), Landing::Settled);
+    assert_eq!(outbox.finish_request(), RequestEnd::Settled);
     seqs
 }
 
@@ -60,11 +60,11 @@ fn one_request_is_in_flight_and_order_is_kept() {
     let mut outbox = filled(1..=4);
     assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
     assert!(take(&mut outbox, 0).is_empty());
-    assert_eq!(outbox.settle(4), None, "not in flight");
+    assert_eq!(outbox.take_answered(4), None, "not in flight");
     for seq in 1..=3 {
-        assert!(outbox.settle(seq).is_some());
+        assert!(outbox.take_answered(seq).is_some());
     }
-    assert_eq!(outbox.land(), Landing::Settled);
+    assert_eq!(outbox.finish_request(), RequestEnd::Settled);
     assert_eq!(take(&mut outbox, 0), [4]);
 }
 
@@ -72,13 +72,19 @@ fn one_request_is_in_flight_and_order_is_kept() {
 fn what_was_not_settled_is_sent_again_when_due() {
     let mut outbox = filled(1..=3);
     take(&mut outbox, 0);
-    assert!(outbox.settle(1).is_some());
-    assert_eq!(outbox.land(), Landing::Unsettled { attempts: 1 });
+    assert!(outbox.take_answered(1).is_some());
+    assert_eq!(
+        outbox.finish_request(),
+        RequestEnd::Unsettled { attempts: 1 }
+    );
     outbox.wait_until(at(5));
     assert!(take(&mut outbox, 4).is_empty());
     assert_eq!(outbox.next_due(), Some(at(5)));
     assert_eq!(take(&mut outbox, 5), [2, 3]);
-    assert_eq!(outbox.land(), Landing::Unsettled { attempts: 2 });
+    assert_eq!(
+        outbox.finish_request(),
+        RequestEnd::Unsettled { attempts: 2 }
+    );
 }
 
 #[test]
@@ -99,7 +105,7 @@ fn a_request_is_bounded_in_bytes_but_never_empty() {
 fn events_refused_together_go_one_by_one() {
     let mut outbox = filled(1..=4);
     assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
-    assert!(outbox.separate());
+    assert!(outbox.send_one_by_one());
     for seq in 1..=3 {
         assert_eq!(deliver(&mut outbox), [seq]);
     }
@@ -111,7 +117,7 @@ fn events_refused_together_go_one_by_one() {
 fn one_event_cannot_be_separated() {
     let mut outbox = filled(1..=1);
     take(&mut outbox, 0);
-    assert!(!outbox.separate());
+    assert!(!outbox.send_one_by_one());
     assert!(outbox.is_in_flight(1));
 }
 
@@ -142,7 +148,7 @@ fn a_replay_sends_everything_above_the_value_in_order() {
     for seq in 1..=4 {
         outbox.push(event(seq), true, 10);
         assert_eq!(deliver(&mut outbox), [seq]);
-        outbox.keep(event(seq), 10);
+        outbox.retain_for_replay(event(seq), 10);
     }
     outbox.push(event(5), true, 10);
     outbox.replay(2);
@@ -155,15 +161,15 @@ fn a_replay_leaves_the_events_in_flight_alone() {
     for seq in 1..=2 {
         outbox.push(event(seq), true, 10);
         deliver(&mut outbox);
-        outbox.keep(event(seq), 10);
+        outbox.retain_for_replay(event(seq), 10);
     }
     outbox.push(event(3), true, 10);
     outbox.push(event(4), true, 10);
     assert_eq!(take(&mut outbox, 0), [3, 4]);
     outbox.replay(0);
-    assert!(outbox.settle(3).is_some());
-    assert!(outbox.settle(4).is_some());
-    assert_eq!(outbox.land(), Landing::Settled);
+    assert!(outbox.take_answered(3).is_some());
+    assert!(outbox.take_answered(4).is_some());
+    assert_eq!(outbox.finish_request(), RequestEnd::Settled);
     assert_eq!(take(&mut outbox, 0), [1, 2]);
 }
 
@@ -172,12 +178,15 @@ fn a_flight_that_failed_goes_behind_what_was_replayed_meanwhile() {
     let mut outbox = Outbox::default();
     outbox.push(event(1), true, 10);
     deliver(&mut outbox);
-    outbox.keep(event(1), 10);
+    outbox.retain_for_replay(event(1), 10);
     outbox.push(event(2), true, 10);
     outbox.push(event(3), true, 10);
     assert_eq!(take(&mut outbox, 0), [2, 3]);
     outbox.replay(0);
-    assert_eq!(outbox.land(), Landing::Unsettled { attempts: 1 });
+    assert_eq!(
+        outbox.finish_request(),
+        RequestEnd::Unsettled { attempts: 1 }
+    );
     assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
 }
 

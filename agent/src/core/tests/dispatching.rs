@@ -1,10 +1,10 @@
 //! Which dispatches an agent follows.
 
-use super::bench::*;
+use super::fixture::*;
 use crate::core::{Input, ReleaseFault};
 
-fn refused_with(bench: &mut Bench, target_ref: &str, closure: &str, signed: i64) -> String {
-    bench
+fn refused_with(agent: &mut TestAgent, target_ref: &str, closure: &str, signed: i64) -> String {
+    agent
         .verified(target_ref, closure, signed)
         .into_iter()
         .find(|name| name.starts_with("refused"))
@@ -18,25 +18,25 @@ fn a_dispatch_is_compared_with_the_signed_manifest() {
         ("c", 0, 0, "refused other-target"),
         ("b", 0, 2, "refused too-old"),
     ] {
-        let mut bench = Bench::running();
-        bench.give(Input::DispatchReceived(dispatch("1", "b", 0)));
-        bench.now = at(hours * 3600);
+        let mut agent = TestAgent::running();
+        agent.give(Input::DispatchReceived(dispatch("1", "b", 0)));
+        agent.now = at(hours * 3600);
         assert_eq!(
-            refused_with(&mut bench, "1", closure, signed),
+            refused_with(&mut agent, "1", closure, signed),
             expected,
             "{closure} {hours}"
         );
         if expected != "followed" {
-            assert!(bench.core.rollouts().is_empty());
+            assert!(agent.core.rollouts().is_empty());
         }
     }
 }
 
 #[test]
 fn a_manifest_of_another_rollout_is_refused() {
-    let mut bench = Bench::running();
-    bench.give(Input::DispatchReceived(dispatch("1", "b", 0)));
-    let names = bench.give(Input::ReleaseVerified {
+    let mut agent = TestAgent::running();
+    agent.give(Input::DispatchReceived(dispatch("1", "b", 0)));
+    let names = agent.give(Input::ReleaseVerified {
         rollout_id: rollout("1"),
         release: release("2", "b", 0),
     });
@@ -45,9 +45,9 @@ fn a_manifest_of_another_rollout_is_refused() {
 
 #[test]
 fn a_manifest_that_does_not_list_the_host_is_refused() {
-    let mut bench = Bench::running();
-    bench.give(Input::DispatchReceived(dispatch("1", "b", 0)));
-    let names = bench.give(Input::ReleaseVerified {
+    let mut agent = TestAgent::running();
+    agent.give(Input::DispatchReceived(dispatch("1", "b", 0)));
+    let names = agent.give(Input::ReleaseVerified {
         rollout_id: rollout("1"),
         release: release_for("web-02", "1", "b", 0),
     });
@@ -56,22 +56,22 @@ fn a_manifest_that_does_not_list_the_host_is_refused() {
 
 #[test]
 fn a_dispatch_for_another_host_is_refused() {
-    let mut bench = Bench::running();
+    let mut agent = TestAgent::running();
     let mut other = dispatch("1", "b", 0);
     other.hostname = "web-02".into();
     assert_eq!(
-        bench.give(Input::DispatchReceived(other)),
+        agent.give(Input::DispatchReceived(other)),
         ["refused other-host"]
     );
 }
 
 #[test]
 fn a_fleet_of_another_release_is_refused() {
-    let mut bench = Bench::running();
-    bench.give(Input::DispatchReceived(dispatch("1", "b", 0)));
+    let mut agent = TestAgent::running();
+    agent.give(Input::DispatchReceived(dispatch("1", "b", 0)));
     let mut mixed = release("1", "b", 0);
     mixed.fleet = release("2", "c", 0).fleet;
-    let names = bench.give(Input::ReleaseVerified {
+    let names = agent.give(Input::ReleaseVerified {
         rollout_id: rollout("1"),
         release: mixed,
     });
@@ -80,29 +80,29 @@ fn a_fleet_of_another_release_is_refused() {
 
 #[test]
 fn a_manifest_nobody_asked_for_is_ignored() {
-    let mut bench = Bench::running();
-    assert!(bench.verified("1", "b", 0).is_empty());
+    let mut agent = TestAgent::running();
+    assert!(agent.verified("1", "b", 0).is_empty());
 }
 
 #[test]
 fn an_older_release_is_not_followed_after_a_newer_one() {
-    let mut bench = Bench::running();
-    bench.give(Input::DispatchReceived(dispatch("2", "c", 10)));
-    bench.verified("2", "c", 10);
-    bench.give(Input::SwitchEnded {
+    let mut agent = TestAgent::running();
+    agent.give(Input::DispatchReceived(dispatch("2", "c", 10)));
+    agent.verified("2", "c", 10);
+    agent.give(Input::SwitchEnded {
         rollout_id: rollout("2"),
         outcome: completed("c"),
     });
-    bench.give(Input::DispatchReceived(dispatch("1", "b", 20)));
-    assert_eq!(refused_with(&mut bench, "1", "b", 0), "refused outdated");
+    agent.give(Input::DispatchReceived(dispatch("1", "b", 20)));
+    assert_eq!(refused_with(&mut agent, "1", "b", 0), "refused outdated");
 }
 
 #[test]
 fn a_redelivered_dispatch_changes_nothing() {
-    let mut bench = Bench::running();
-    bench.switching();
+    let mut agent = TestAgent::running();
+    agent.switching();
     assert!(
-        bench
+        agent
             .give(Input::DispatchReceived(dispatch("1", "b", 0)))
             .is_empty()
     );
@@ -110,24 +110,24 @@ fn a_redelivered_dispatch_changes_nothing() {
 
 #[test]
 fn a_newer_dispatch_waits_for_the_running_switch() {
-    let mut bench = Bench::running();
-    bench.switching();
-    bench.give(Input::DispatchReceived(dispatch("2", "c", 10)));
-    assert!(bench.verified("2", "c", 10).is_empty());
-    let names = bench.give(Input::SwitchEnded {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.give(Input::DispatchReceived(dispatch("2", "c", 10)));
+    assert!(agent.verified("2", "c", 10).is_empty());
+    let names = agent.give(Input::SwitchEnded {
         rollout_id: rollout("1"),
         outcome: completed("b"),
     });
     assert!(names.contains(&"Switch c".to_owned()), "{names:?}");
-    let second = &bench.core.rollouts()[&rollout("2")].record;
+    let second = &agent.core.rollouts()[&rollout("2")].record;
     assert_eq!(second.current_closure_at_dispatch, Some("b".into()));
-    assert!(bench.core.rollouts()[&rollout("1")].replaced);
+    assert!(agent.core.rollouts()[&rollout("1")].replaced);
 }
 
 #[test]
 fn artifacts_that_cannot_be_fetched_are_asked_for_again() {
-    let mut bench = Bench::running();
-    bench.give(Input::DispatchReceived(dispatch("1", "b", 0)));
+    let mut agent = TestAgent::running();
+    agent.give(Input::DispatchReceived(dispatch("1", "b", 0)));
     let fault = |retryable| Input::ReleaseRefused {
         rollout_id: rollout("1"),
         fault: ReleaseFault {
@@ -136,8 +136,8 @@ fn artifacts_that_cannot_be_fetched_are_asked_for_again() {
             retryable,
         },
     };
-    assert!(bench.give(fault(true)).is_empty());
-    assert_eq!(bench.after(1), ["Fetch stable@1"]);
-    assert_eq!(bench.give(fault(false)), ["refused not-fetched"]);
-    assert!(bench.after(100).is_empty());
+    assert!(agent.give(fault(true)).is_empty());
+    assert_eq!(agent.after(1), ["Fetch stable@1"]);
+    assert_eq!(agent.give(fault(false)), ["refused not-fetched"]);
+    assert!(agent.after(100).is_empty());
 }

@@ -2,8 +2,8 @@
 
 use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
 
-use super::bench::*;
-use crate::core::{Answer, Input, RollbackOutcome, SwitchOutcome};
+use super::fixture::*;
+use crate::core::{DeliveryResult, Input, RollbackOutcome, SwitchOutcome};
 
 fn ended(outcome: SwitchOutcome) -> Input {
     Input::SwitchEnded {
@@ -12,30 +12,30 @@ fn ended(outcome: SwitchOutcome) -> Input {
     }
 }
 
-fn state(bench: &Bench) -> HostState {
-    bench.core.rollouts()[&rollout("1")].record.state
+fn state(agent: &TestAgent) -> HostState {
+    agent.core.rollouts()[&rollout("1")].record.state
 }
 
 #[test]
 fn a_start_greets_before_it_listens() {
-    let mut bench = Bench::crashed(Default::default(), "a").crash("a");
+    let mut agent = TestAgent::crashed(Default::default(), "a").crash("a");
     let started = Input::Started {
         current_closure: "a".into(),
     };
-    assert_eq!(bench.give(started), ["Heartbeat a"]);
-    assert!(bench.give(Input::Tick).is_empty());
-    assert_eq!(bench.give(Input::HeartbeatFailed), ["Listen"]);
+    assert_eq!(agent.give(started), ["Heartbeat a"]);
+    assert!(agent.give(Input::Tick).is_empty());
+    assert_eq!(agent.give(Input::HeartbeatFailed), ["Listen"]);
 }
 
 #[test]
 fn an_acknowledgement_names_the_closure_that_ran_before() {
-    let mut bench = Bench::running();
+    let mut agent = TestAgent::running();
     assert_eq!(
-        bench.give(Input::DispatchReceived(dispatch("1", "b", -1))),
+        agent.give(Input::DispatchReceived(dispatch("1", "b", -1))),
         ["held after 1000 ms", "Fetch stable@1"]
     );
     assert_eq!(
-        bench.verified("1", "b", 0),
+        agent.verified("1", "b", 0),
         [
             "Save Activating waiting 1",
             "Pending > Activating",
@@ -43,16 +43,16 @@ fn an_acknowledgement_names_the_closure_that_ran_before() {
             "Send 1 DispatchAck"
         ]
     );
-    let record = &bench.core.rollouts()[&rollout("1")].record;
+    let record = &agent.core.rollouts()[&rollout("1")].record;
     assert_eq!(record.current_closure_at_dispatch, Some("a".into()));
 }
 
 #[test]
 fn events_of_a_rollout_wait_for_the_one_before() {
-    let mut bench = Bench::running();
-    bench.switching();
+    let mut agent = TestAgent::running();
+    agent.switching();
     assert_eq!(
-        bench.give(ended(completed("b"))),
+        agent.give(ended(completed("b"))),
         [
             "Save Soaking waiting 3",
             "ListProbes",
@@ -60,42 +60,42 @@ fn events_of_a_rollout_wait_for_the_one_before() {
         ]
     );
     assert_eq!(
-        bench.answer("1", 1),
+        agent.answer("1", 1),
         [
             "Save Soaking waiting 2",
             "delivered 1",
             "Send 2 ActivationStarted, 3 ActivationCompleted"
         ]
     );
-    assert!(bench.answer("1", 1).is_empty(), "answered already");
+    assert!(agent.answer("1", 1).is_empty(), "answered already");
     assert_eq!(
-        bench.answer("1", 2),
+        agent.answer("1", 2),
         ["Save Soaking waiting 0", "delivered 2", "delivered 3"]
     );
 }
 
 #[test]
 fn a_host_converges_when_soak_and_probes_are_through() {
-    let mut bench = Bench::running();
-    bench.soaking(vec![probe(ProbeMode::Enforce)]);
+    let mut agent = TestAgent::running();
+    agent.soaking(vec![probe(ProbeMode::Enforce)]);
     assert_eq!(
-        bench.probed("1", ProbeStatus::Pass),
+        agent.probed("1", ProbeStatus::Pass),
         [
             "Save Soaking waiting 2",
             "Send 5 ProbeObservedFirst, 6 ProbeResult"
         ]
     );
-    bench.drain("1");
-    assert_eq!(bench.core.next_deadline(), Some(at(10)), "the next probe");
-    assert_eq!(bench.after(10), ["RunProbe http"]);
+    agent.drain("1");
+    assert_eq!(agent.core.next_deadline(), Some(at(10)), "the next probe");
+    assert_eq!(agent.after(10), ["RunProbe http"]);
     assert_eq!(
-        bench.probed("1", ProbeStatus::Pass),
+        agent.probed("1", ProbeStatus::Pass),
         ["Save Soaking waiting 0", "Send 7 ProbeResult"],
         "a repeated result is not durable; its number is"
     );
-    bench.drain("1");
+    agent.drain("1");
     assert_eq!(
-        bench.after(50),
+        agent.after(50),
         [
             "Save Converged waiting 1",
             "RunProbe http",
@@ -107,17 +107,17 @@ fn a_host_converges_when_soak_and_probes_are_through() {
 
 #[test]
 fn a_host_without_probes_declares_that_and_converges_after_its_soak() {
-    let mut bench = Bench::running();
-    bench.switching();
-    bench.give(ended(completed("b")));
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.give(ended(completed("b")));
     assert_eq!(
-        bench.list("1", Some(Vec::new())),
+        agent.list("1", Some(Vec::new())),
         ["Save Soaking waiting 4"]
     );
-    bench.drain("1");
-    assert_eq!(bench.core.next_deadline(), Some(at(60)));
+    agent.drain("1");
+    assert_eq!(agent.core.next_deadline(), Some(at(60)));
     assert_eq!(
-        bench.after(60),
+        agent.after(60),
         [
             "Save Converged waiting 1",
             "Soaking > Converged",
@@ -128,43 +128,43 @@ fn a_host_without_probes_declares_that_and_converges_after_its_soak() {
 
 #[test]
 fn unreadable_probes_are_not_declared_and_hold_convergence() {
-    let mut bench = Bench::running();
-    bench.switching();
-    bench.give(ended(completed("b")));
-    bench.drain("1");
-    assert!(bench.list("1", None).is_empty());
-    assert_eq!(bench.after(100), ["ListProbes"]);
-    assert_eq!(state(&bench), HostState::Soaking);
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.give(ended(completed("b")));
+    agent.drain("1");
+    assert!(agent.list("1", None).is_empty());
+    assert_eq!(agent.after(100), ["ListProbes"]);
+    assert_eq!(state(&agent), HostState::Soaking);
 }
 
 #[test]
 fn a_disabled_probe_is_declared_and_not_run() {
-    let mut bench = Bench::running();
-    bench.soaking(vec![probe(ProbeMode::Disabled)]);
-    let record = &bench.core.rollouts()[&rollout("1")].record;
+    let mut agent = TestAgent::running();
+    agent.soaking(vec![probe(ProbeMode::Disabled)]);
+    let record = &agent.core.rollouts()[&rollout("1")].record;
     assert_eq!(
         record.declared_probes.as_ref().map(|list| list.len()),
         Some(1)
     );
-    assert_eq!(bench.after(30), Vec::<String>::new());
-    assert_eq!(bench.after(30).last().unwrap(), "Send 5 Converged");
+    assert_eq!(agent.after(30), Vec::<String>::new());
+    assert_eq!(agent.after(30).last().unwrap(), "Send 5 Converged");
 }
 
 #[test]
 fn a_sustained_failure_rolls_back_as_the_signed_policy_says() {
-    let mut bench = Bench::running();
-    bench.soaking(vec![probe(ProbeMode::Enforce)]);
+    let mut agent = TestAgent::running();
+    agent.soaking(vec![probe(ProbeMode::Enforce)]);
     assert_eq!(
-        bench.probed("1", ProbeStatus::Fail),
+        agent.probed("1", ProbeStatus::Fail),
         [
             "Save Soaking waiting 3",
             "Send 5 ProbeObservedFirst, 6 ProbeFailureFirst, 7 ProbeResult"
         ]
     );
-    bench.drain("1");
-    assert_eq!(bench.after(29), ["RunProbe http"]);
+    agent.drain("1");
+    assert_eq!(agent.after(29), ["RunProbe http"]);
     assert_eq!(
-        bench.after(1),
+        agent.after(1),
         [
             "Save Failed waiting 1",
             "Soaking > Failed",
@@ -172,13 +172,13 @@ fn a_sustained_failure_rolls_back_as_the_signed_policy_says() {
             "Send 8 Failed"
         ]
     );
-    bench.drain("1");
+    agent.drain("1");
     let outcome = RollbackOutcome::Completed {
         observed_closure: "a".into(),
         exit_code: 0,
     };
     assert_eq!(
-        bench.give(Input::RollbackEnded {
+        agent.give(Input::RollbackEnded {
             rollout_id: rollout("1"),
             outcome
         }),
@@ -188,55 +188,55 @@ fn a_sustained_failure_rolls_back_as_the_signed_policy_says() {
             "Send 9 RollbackComplete"
         ]
     );
-    assert_eq!(bench.core.current_closure(), &"a".into());
+    assert_eq!(agent.core.current_closure(), &"a".into());
 }
 
 #[test]
 fn a_pass_clears_the_timer_of_a_sustained_failure() {
-    let mut bench = Bench::running();
-    bench.soaking(vec![probe(ProbeMode::Enforce)]);
+    let mut agent = TestAgent::running();
+    agent.soaking(vec![probe(ProbeMode::Enforce)]);
     for (seconds, status) in [
         (10, ProbeStatus::Fail),
         (10, ProbeStatus::Pass),
         (10, ProbeStatus::Fail),
         (10, ProbeStatus::Fail),
     ] {
-        bench.probed("1", status);
-        bench.after(seconds);
+        agent.probed("1", status);
+        agent.after(seconds);
     }
-    assert_eq!(state(&bench), HostState::Soaking);
+    assert_eq!(state(&agent), HostState::Soaking);
 }
 
 #[test]
 fn an_observed_probe_fails_nobody() {
-    let mut bench = Bench::running();
-    bench.soaking(vec![probe(ProbeMode::Observe)]);
-    bench.probed("1", ProbeStatus::Fail);
-    bench.after(59);
-    assert_eq!(state(&bench), HostState::Soaking);
-    bench.after(1);
-    assert_eq!(state(&bench), HostState::Converged);
+    let mut agent = TestAgent::running();
+    agent.soaking(vec![probe(ProbeMode::Observe)]);
+    agent.probed("1", ProbeStatus::Fail);
+    agent.after(59);
+    assert_eq!(state(&agent), HostState::Soaking);
+    agent.after(1);
+    assert_eq!(state(&agent), HostState::Converged);
 }
 
 #[test]
 fn a_failed_switch_goes_back_to_what_ran() {
-    let mut bench = Bench::running();
-    bench.switching();
+    let mut agent = TestAgent::running();
+    agent.switching();
     let failed = SwitchOutcome::Failed {
         exit_code: 4,
         stderr_tail: "no".to_owned(),
     };
     assert_eq!(
-        bench.give(ended(failed)),
+        agent.give(ended(failed)),
         ["Save Failed waiting 3", "Activating > Failed", "Rollback a"]
     );
 }
 
 #[test]
 fn a_failed_rollback_is_tried_again() {
-    let mut bench = Bench::running();
-    bench.switching();
-    bench.give(ended(SwitchOutcome::Failed {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.give(ended(SwitchOutcome::Failed {
         exit_code: 4,
         stderr_tail: String::new(),
     }));
@@ -244,56 +244,56 @@ fn a_failed_rollback_is_tried_again() {
         message: "busy".to_owned(),
     };
     assert_eq!(
-        bench.give(Input::RollbackEnded {
+        agent.give(Input::RollbackEnded {
             rollout_id: rollout("1"),
             outcome
         }),
         ["rollback failed"]
     );
-    assert_eq!(bench.after(2), ["Rollback a"]);
+    assert_eq!(agent.after(2), ["Rollback a"]);
 }
 
 #[test]
 fn a_deferral_has_a_sequence_number_of_its_own() {
-    let mut bench = Bench::running();
-    bench.switching();
+    let mut agent = TestAgent::running();
+    agent.switching();
     let deferred = SwitchOutcome::Deferred {
         component: "kernel".to_owned(),
     };
     assert_eq!(
-        bench.give(ended(deferred)),
+        agent.give(ended(deferred)),
         ["Save Deferred waiting 3", "Activating > Deferred"]
     );
     assert_eq!(
-        bench.answer("1", 1).last().unwrap(),
+        agent.answer("1", 1).last().unwrap(),
         "Send 2 ActivationStarted, 3 ActivationDeferred"
     );
 }
 
-fn refused() -> Answer {
-    Answer::Refused {
+fn refused() -> DeliveryResult {
+    DeliveryResult::Refused {
         status: 404,
         code: "unknown-rollout".to_owned(),
         message: String::new(),
     }
 }
 
-fn unavailable() -> Answer {
-    Answer::Unavailable {
+fn unavailable() -> DeliveryResult {
+    DeliveryResult::Unavailable {
         message: String::new(),
     }
 }
 
 #[test]
 fn a_refused_event_becomes_a_dead_letter_and_the_next_goes_out() {
-    let mut bench = Bench::running();
-    bench.switching();
-    let refused = Input::Answered {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    let refused = Input::EventsAnswered {
         rollout_id: rollout("1"),
         answers: vec![(1, refused())],
     };
     assert_eq!(
-        bench.give(refused),
+        agent.give(refused),
         [
             "Save Activating waiting 1",
             "dead 1 404",
@@ -304,62 +304,65 @@ fn a_refused_event_becomes_a_dead_letter_and_the_next_goes_out() {
 
 #[test]
 fn an_unanswered_event_is_sent_again_after_a_pause() {
-    let mut bench = Bench::running();
-    bench.switching();
-    let unavailable = Input::Answered {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    let unavailable = Input::EventsAnswered {
         rollout_id: rollout("1"),
         answers: vec![(1, unavailable())],
     };
-    assert!(bench.give(unavailable).is_empty());
-    let due = bench.core.next_deadline().unwrap();
+    assert!(agent.give(unavailable).is_empty());
+    let due = agent.core.next_deadline().unwrap();
     assert!(due > at(0) && due <= at(1), "{due}");
-    assert_eq!(bench.after(1), ["Send 1 DispatchAck, 2 ActivationStarted"]);
+    assert_eq!(agent.after(1), ["Send 1 DispatchAck, 2 ActivationStarted"]);
 }
 
 #[test]
 fn what_an_array_leaves_unsettled_is_sent_again_and_refused_arrays_are_divided() {
-    let mut bench = Bench::running();
-    bench.switching();
-    bench.give(ended(completed("b")));
-    bench.list("1", Some(Vec::new()));
-    bench.answer("1", 1);
-    let answers = |answers: Vec<(u64, Answer)>| Input::Answered {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.give(ended(completed("b")));
+    agent.list("1", Some(Vec::new()));
+    agent.answer("1", 1);
+    let answers = |answers: Vec<(u64, DeliveryResult)>| Input::EventsAnswered {
         rollout_id: rollout("1"),
         answers,
     };
     let mixed = vec![(2, refused()), (3, unavailable()), (4, unavailable())];
     assert_eq!(
-        bench.give(answers(mixed)),
+        agent.give(answers(mixed)),
         ["Save Soaking waiting 2", "dead 2 404"]
     );
     let both = "Send 3 ActivationCompleted, 4 ProbeTopologyDeclared";
-    assert_eq!(bench.after(1), [both]);
-    let refused = vec![(3, Answer::NotTogether), (4, Answer::NotTogether)];
+    assert_eq!(agent.after(1), [both]);
+    let refused = vec![
+        (3, DeliveryResult::BatchRefused),
+        (4, DeliveryResult::BatchRefused),
+    ];
     assert_eq!(
-        bench.give(answers(refused)),
+        agent.give(answers(refused)),
         ["Send 3 ActivationCompleted"],
         "at once, and alone"
     );
     assert_eq!(
-        bench.answer("1", 3).last().unwrap(),
+        agent.answer("1", 3).last().unwrap(),
         "Send 4 ProbeTopologyDeclared"
     );
 }
 
 #[test]
 fn a_converged_host_reports_only_changes() {
-    let mut bench = Bench::running();
-    bench.soaking(vec![probe(ProbeMode::Enforce)]);
-    bench.probed("1", ProbeStatus::Pass);
-    bench.after(60);
-    bench.drain("1");
-    assert_eq!(state(&bench), HostState::Converged);
-    assert!(bench.probed("1", ProbeStatus::Pass).is_empty());
-    bench.after(10);
+    let mut agent = TestAgent::running();
+    agent.soaking(vec![probe(ProbeMode::Enforce)]);
+    agent.probed("1", ProbeStatus::Pass);
+    agent.after(60);
+    agent.drain("1");
+    assert_eq!(state(&agent), HostState::Converged);
+    assert!(agent.probed("1", ProbeStatus::Pass).is_empty());
+    agent.after(10);
     assert_eq!(
-        bench.probed("1", ProbeStatus::Fail).last().unwrap(),
+        agent.probed("1", ProbeStatus::Fail).last().unwrap(),
         "Send 8 ProbeFailureFirst, 9 ProbeResult"
     );
-    bench.after(1_000);
-    assert_eq!(state(&bench), HostState::Converged);
+    agent.after(1_000);
+    assert_eq!(state(&agent), HostState::Converged);
 }

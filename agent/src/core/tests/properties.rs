@@ -6,9 +6,10 @@ use nixfleet_proto::wire::EventRequest;
 use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
 use proptest::prelude::*;
 
-use super::bench::*;
+use super::fixture::*;
 use crate::core::{
-    AgentCore, Answer, Command, Input, ProbeReading, ReleaseFault, RollbackOutcome, SwitchOutcome,
+    AgentCore, Command, DeliveryResult, Input, ProbeReading, ReleaseFault, RollbackOutcome,
+    SwitchOutcome,
 };
 
 /// The verified targets: one per release.
@@ -29,12 +30,12 @@ fn closure() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "c", "evil"])
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn answer() -> impl Strategy<Value = DeliveryResult> {
     prop_oneof![
-        4 => Just(Answer::Delivered),
-        1 => Just(Answer::Unavailable { message: String::new() }),
-        1 => Just(Answer::NotTogether),
-        1 => Just(Answer::Refused {
+        4 => Just(DeliveryResult::Delivered),
+        1 => Just(DeliveryResult::Unavailable { message: String::new() }),
+        1 => Just(DeliveryResult::BatchRefused),
+        1 => Just(DeliveryResult::Refused {
             status: 409,
             code: String::new(),
             message: String::new()
@@ -42,7 +43,7 @@ fn answer() -> impl Strategy<Value = Answer> {
     ]
 }
 
-fn answers() -> impl Strategy<Value = Vec<(u64, Answer)>> {
+fn answers() -> impl Strategy<Value = Vec<(u64, DeliveryResult)>> {
     prop::collection::vec((1..30_u64, answer()), 1..4)
 }
 
@@ -147,7 +148,7 @@ fn of_the_machine() -> impl Strategy<Value = Input> {
 
 fn of_the_control_plane() -> impl Strategy<Value = Input> {
     prop_oneof![
-        (target(), answers()).prop_map(|((target_ref, _), answers)| Input::Answered {
+        (target(), answers()).prop_map(|((target_ref, _), answers)| Input::EventsAnswered {
             rollout_id: rollout(target_ref),
             answers,
         }),
@@ -198,7 +199,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 /// Follows one core and checks every command it gives.
 struct Watcher {
-    bench: Bench,
+    agent: TestAgent,
     highest: std::collections::BTreeMap<nixfleet_proto::RolloutId, u64>,
     sent: BTreeSet<(nixfleet_proto::RolloutId, u64, String)>,
     backlog: Vec<Input>,
@@ -207,7 +208,7 @@ struct Watcher {
 impl Watcher {
     fn new() -> Self {
         Self {
-            bench: Bench::running(),
+            agent: TestAgent::running(),
             highest: Default::default(),
             sent: BTreeSet::new(),
             backlog: Vec::new(),
@@ -215,11 +216,11 @@ impl Watcher {
     }
 
     fn give(&mut self, input: Input) {
-        let commands = self.bench.core.step(input, self.bench.now);
+        let commands = self.agent.core.step(input, self.agent.now);
         for command in commands {
             self.check(command);
         }
-        for (id, rollout) in self.bench.core.rollouts() {
+        for (id, rollout) in self.agent.core.rollouts() {
             let highest = self.highest.entry(id.clone()).or_default();
             let seq = rollout.record.last_event_seq;
             assert!(seq >= *highest, "{id} went back from {highest} to {seq}");
@@ -249,10 +250,10 @@ impl Watcher {
             }
             Command::Save(journal) => {
                 let id = journal.record.rollout_id.clone();
-                self.bench.saved.insert(id, *journal);
+                self.agent.saved.insert(id, *journal);
             }
             Command::Forget { rollout_id } => {
-                self.bench.saved.remove(&rollout_id);
+                self.agent.saved.remove(&rollout_id);
             }
             Command::Send(requests) => self.check_request(&requests),
             Command::Listen
@@ -261,7 +262,7 @@ impl Watcher {
             | Command::ListProbes { .. }
             | Command::RunProbe { .. }
             | Command::Heartbeat(_)
-            | Command::Note(_) => {}
+            | Command::Notify(_) => {}
         }
     }
 
@@ -280,15 +281,18 @@ impl Watcher {
             assert!(other.is_none(), "{seq} was given to {other:?} and {text}");
             self.sent.insert((rollout_id.clone(), seq, text));
         }
-        self.backlog.push(Input::Answered {
+        self.backlog.push(Input::EventsAnswered {
             rollout_id,
-            answers: seqs.iter().map(|seq| (*seq, Answer::Delivered)).collect(),
+            answers: seqs
+                .iter()
+                .map(|seq| (*seq, DeliveryResult::Delivered))
+                .collect(),
         });
     }
 
     fn crash(&mut self, running: &str) {
-        let journals = self.bench.saved.values().cloned().collect();
-        self.bench.core = AgentCore::new("web-01".into(), config(), journals);
+        let journals = self.agent.saved.values().cloned().collect();
+        self.agent.core = AgentCore::new("web-01".into(), config(), journals);
         // A crash may forget events that were not durable, never a number that was used.
         self.highest.clear();
         self.backlog.clear();
@@ -315,7 +319,7 @@ proptest! {
                     }
                 }
                 Happening::Pass(seconds) => {
-                    watcher.bench.now += chrono::TimeDelta::seconds(seconds);
+                    watcher.agent.now += chrono::TimeDelta::seconds(seconds);
                     watcher.give(Input::Tick);
                 }
                 Happening::Crash(running) => watcher.crash(running),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use nixfleet_agent::core::Input;
-use nixfleet_agent::release::SignedRelease;
+use nixfleet_agent::release_check::SignedRelease;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatRequest, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{ClosureHash, OperatorCommand, RolloutId};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use nixfleet_agent::core::{AgentConfig, AgentCore, Command, Input, Journal, Note};
+use nixfleet_agent::core::{AgentConfig, AgentCore, Command, Input, Journal, Notification};
 use nixfleet_proto::{ClosureHash, Hostname, RolloutId};
 
 use super::env::Env;
@@ -227,19 +227,19 @@ impl Host {
             }
             Command::Send(request) => self.send(request, env),
             Command::Heartbeat(request) => self.heartbeat(request, env),
-            Command::Note(note) => self.note(&note, env),
+            Command::Notify(note) => self.note(&note, env),
         }
     }
 
-    fn note(&self, note: &Note, env: &mut Env) {
+    fn note(&self, note: &Notification, env: &mut Env) {
         match note {
-            Note::Transition {
+            Notification::Transition {
                 rollout_id,
                 from,
                 to,
                 ..
             } => env.trace(format_args!("{} {rollout_id} {from:?} > {to:?}", self.name)),
-            Note::Recovered {
+            Notification::Recovered {
                 rollout_id,
                 from,
                 to,
@@ -247,10 +247,10 @@ impl Host {
                 "{} {rollout_id} {from:?} > {to:?} (recovered)",
                 self.name
             )),
-            Note::Refused {
+            Notification::Refused {
                 rollout_id, reason, ..
             } => env.trace(format_args!("{} refuses {rollout_id}: {reason}", self.name)),
-            Note::Unexpected {
+            Notification::Unexpected {
                 rollout_id,
                 kind,
                 rejection,
@@ -258,16 +258,18 @@ impl Host {
                 "{} {rollout_id} {kind} not as expected: {}",
                 self.name, rejection.message
             )),
-            Note::DeadLetter {
+            Notification::EventRefused {
                 rollout_id, seq, ..
             }
-            | Note::Dropped { rollout_id, seq } => {
+            | Notification::Dropped { rollout_id, seq } => {
                 env.trace(format_args!(
                     "{} gives up event {rollout_id} {seq}",
                     self.name
                 ));
             }
-            Note::DispatchHeld { .. } | Note::Delivered { .. } | Note::RollbackFailed { .. } => {}
+            Notification::DispatchHeld { .. }
+            | Notification::Delivered { .. }
+            | Notification::RollbackFailed { .. } => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use nixfleet_agent::release::SignedRelease;
+use nixfleet_agent::release_check::SignedRelease;
 use nixfleet_plan::release::ChannelManifest;
 use nixfleet_proto::fleet::{
     Channel, ChannelEdge, DisruptionBudget, HostEdge, PolicyWave, RolloutPolicy, Selector,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nixfleet_agent::core::{Answer as EventAnswer, Input, ReleaseFault};
+use nixfleet_agent::core::{DeliveryResult, Input, ReleaseFault};
 use nixfleet_proto::RolloutId;
 use nixfleet_proto::wire::{EventRequest, HeartbeatRequest};
 
@@ -123,13 +123,13 @@ impl Host {
         let answers = seqs.into_iter().zip(0..).map(|(seq, place)| {
             if place < durable {
                 env.checks.acknowledged(&self.name, &rollout_id, seq);
-                return (seq, EventAnswer::Delivered);
+                return (seq, DeliveryResult::Delivered);
             }
             let message = String::new();
-            (seq, EventAnswer::Unavailable { message })
+            (seq, DeliveryResult::Unavailable { message })
         });
         let answers = answers.collect();
-        let input = Input::Answered {
+        let input = Input::EventsAnswered {
             rollout_id,
             answers,
         };

@@ -3,19 +3,19 @@
 use nixfleet_proto::wire::{Dispatch, HostSnapshot};
 use nixfleet_proto::{ClosureHash, Timestamp};
 
-use crate::release::Admitted;
+use crate::release_check::Admitted;
 
 /// A rollout whose manifest is being fetched or that waits for the host.
 #[derive(Debug, Clone)]
-pub(super) struct Incoming {
-    pub(super) cause: Cause,
-    pub(super) stage: Stage,
+pub(super) struct PendingRollout {
+    pub(super) cause: FetchReason,
+    pub(super) stage: FetchStage,
     pub(super) attempts: u32,
 }
 
 /// Why a manifest is wanted.
 #[derive(Debug, Clone)]
-pub(super) enum Cause {
+pub(super) enum FetchReason {
     /// The control plane dispatched it.
     Dispatch(Dispatch),
     /// The control plane says the host is in the middle of it, and the agent does not remember.
@@ -29,28 +29,28 @@ pub(super) enum Cause {
 
 /// How far it is.
 #[derive(Debug, Clone)]
-pub(super) enum Stage {
+pub(super) enum FetchStage {
     /// The fetch runs.
     Fetching,
     /// The fetch is tried again.
-    Again(Timestamp),
+    RetryAt(Timestamp),
     /// The host is busy with another rollout.
-    Waiting(Admitted),
+    WaitingForHost(Admitted),
 }
 
-impl Incoming {
+impl PendingRollout {
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         match self.stage {
-            Stage::Again(due) => Some(due),
-            Stage::Fetching | Stage::Waiting(_) => None,
+            FetchStage::RetryAt(due) => Some(due),
+            FetchStage::Fetching | FetchStage::WaitingForHost(_) => None,
         }
     }
 
     pub(super) fn target_closure(&self) -> &ClosureHash {
         match &self.cause {
-            Cause::Dispatch(dispatch) => &dispatch.target_closure,
-            Cause::Adopt(snapshot) => &snapshot.target_closure,
-            Cause::SwitchAgain { target_closure } => target_closure,
+            FetchReason::Dispatch(dispatch) => &dispatch.target_closure,
+            FetchReason::Adopt(snapshot) => &snapshot.target_closure,
+            FetchReason::SwitchAgain { target_closure } => target_closure,
         }
     }
 }

@@ -14,15 +14,15 @@ use nixfleet_proto::{ManifestHash, Timestamp};
 use nixfleet_trust::{ActiveKeys, Artifact, Freshness, TrustFile, Verified, VerifyError, verify};
 
 /// Artifacts of each kind that are remembered: a few releases of a few channels.
-const REMEMBERED_MAX: usize = 32;
+const CACHED_MAX: usize = 32;
 
 /// Verifies artifacts against one trust file.
 #[derive(Debug)]
 pub struct Verifier {
     trust: TrustFile,
     window: Duration,
-    manifests: Memory<RolloutManifest>,
-    fleets: Memory<Fleet>,
+    manifests: VerifiedCache<RolloutManifest>,
+    fleets: VerifiedCache<Fleet>,
 }
 
 impl Verifier {
@@ -31,8 +31,8 @@ impl Verifier {
         Self {
             trust,
             window,
-            manifests: Memory::default(),
-            fleets: Memory::default(),
+            manifests: VerifiedCache::default(),
+            fleets: VerifiedCache::default(),
         }
     }
 
@@ -63,7 +63,7 @@ impl Verifier {
     }
 
     /// The rollout manifest that was verified with this signature, under the keys active now.
-    pub fn known_manifest(
+    pub fn cached_manifest(
         &self,
         signature: &[u8],
         now: Timestamp,
@@ -71,23 +71,27 @@ impl Verifier {
         let keys = self.trust.release_keys(now);
         let known = self
             .manifests
-            .find(|seen| *seen.signature == *signature && seen.keys == keys)?;
+            .find(|entry| *entry.signature == *signature && entry.keys == keys)?;
         self.is_fresh(&known, now).then_some(known)
     }
 
     /// The fleet that was verified and has the hash a signed manifest names, under the keys active
     /// now.
-    pub fn known_fleet(&self, hash: &ManifestHash, now: Timestamp) -> Option<Arc<Verified<Fleet>>> {
+    pub fn cached_fleet(
+        &self,
+        hash: &ManifestHash,
+        now: Timestamp,
+    ) -> Option<Arc<Verified<Fleet>>> {
         let keys = self.trust.release_keys(now);
         let known = self
             .fleets
-            .find(|seen| seen.verified.hash() == hash && seen.keys == keys)?;
+            .find(|entry| entry.verified.hash() == hash && entry.keys == keys)?;
         self.is_fresh(&known, now).then_some(known)
     }
 
     fn check<T: Artifact>(
         &self,
-        memory: &Memory<T>,
+        cache: &VerifiedCache<T>,
         (bytes, signature): (&[u8], &[u8]),
         now: Timestamp,
     ) -> Result<Arc<Verified<T>>, VerifyError> {
@@ -97,7 +101,7 @@ impl Verifier {
             window: self.window,
         };
         let verified = Arc::new(verify(bytes, signature, &keys, freshness)?);
-        memory.keep(Seen {
+        cache.keep(CacheEntry {
             signature: signature.into(),
             keys,
             verified: Arc::clone(&verified),
@@ -113,39 +117,39 @@ impl Verifier {
 
 /// What was verified, newest last.
 #[derive(Debug)]
-struct Memory<T>(Mutex<VecDeque<Seen<T>>>);
+struct VerifiedCache<T>(Mutex<VecDeque<CacheEntry<T>>>);
 
 #[derive(Debug)]
-struct Seen<T> {
+struct CacheEntry<T> {
     signature: Box<[u8]>,
     keys: ActiveKeys,
     verified: Arc<Verified<T>>,
 }
 
-impl<T> Default for Memory<T> {
+impl<T> Default for VerifiedCache<T> {
     fn default() -> Self {
         Self(Mutex::new(VecDeque::new()))
     }
 }
 
-impl<T> Memory<T> {
-    fn find(&self, is_it: impl Fn(&Seen<T>) -> bool) -> Option<Arc<Verified<T>>> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = seen.iter().rev().find(|seen| is_it(seen))?;
+impl<T> VerifiedCache<T> {
+    fn find(&self, is_it: impl Fn(&CacheEntry<T>) -> bool) -> Option<Arc<Verified<T>>> {
+        let entry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = entry.iter().rev().find(|entry| is_it(entry))?;
         Some(Arc::clone(&known.verified))
     }
 
-    fn keep(&self, new: Seen<T>) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen
+    fn keep(&self, new: CacheEntry<T>) {
+        let mut entry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if entry
             .iter()
             .any(|known| known.signature == new.signature && known.keys == new.keys)
         {
             return;
         }
-        seen.push_back(new);
-        if seen.len() > REMEMBERED_MAX {
-            seen.pop_front();
+        entry.push_back(new);
+        if entry.len() > CACHED_MAX {
+            entry.pop_front();
         }
     }
 }

@@ -4,9 +4,9 @@ use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatReply, HeartbeatRequest};
 use nixfleet_proto::{ClosureHash, HostState, ProbeName, Rejection, RolloutId, Timestamp};
 
-use super::probes::ProbeReading;
-use super::rollout::Journal;
-use crate::release::SignedRelease;
+use super::local_rollout::Journal;
+use super::probe_schedule::ProbeReading;
+use crate::release_check::SignedRelease;
 
 /// What happened around the core.
 #[derive(Debug, Clone)]
@@ -74,11 +74,11 @@ pub enum Input {
         reading: ProbeReading,
     },
     /// The control plane answered a request with events, or could not be asked.
-    Answered {
+    EventsAnswered {
         /// The rollout of the events.
         rollout_id: RolloutId,
         /// What became of each event, by its sequence.
-        answers: Vec<(u64, Answer)>,
+        answers: Vec<(u64, DeliveryResult)>,
     },
     /// The control plane answered a heartbeat.
     HeartbeatAnswered(HeartbeatReply),
@@ -149,7 +149,7 @@ pub enum RollbackOutcome {
 
 /// The answer to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum DeliveryResult {
     /// 2xx: the control plane holds it durably.
     Delivered,
     /// It will never be taken.
@@ -167,7 +167,7 @@ pub enum Answer {
         message: String,
     },
     /// The request with several events was refused as a whole; each may be taken on its own.
-    NotTogether,
+    BatchRefused,
 }
 
 /// What the shell shall do, in order. `Save` and `Forget` are done before the next command begins.
@@ -222,12 +222,12 @@ pub enum Command {
     /// Send a heartbeat.
     Heartbeat(HeartbeatRequest),
     /// Nothing to do: something an operator wants to know.
-    Note(Note),
+    Notify(Notification),
 }
 
 /// What an operator wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub enum Notification {
     /// A dispatch is held for the first time.
     DispatchHeld {
         /// The rollout.
@@ -274,7 +274,7 @@ pub enum Note {
         kind: &'static str,
     },
     /// The control plane will never take an event.
-    DeadLetter {
+    EventRefused {
         /// The rollout.
         rollout_id: RolloutId,
         /// The event.

@@ -5,28 +5,28 @@ use std::sync::{Mutex, PoisonError};
 
 use nixfleet_proto::RolloutId;
 
-use super::{Spool, SpoolError};
+use super::{JournalStore, JournalStoreError};
 use crate::core::Journal;
 
 /// The documents in memory.
 #[derive(Debug, Default)]
-pub struct MemorySpool {
+pub struct MemoryJournalStore {
     journals: Mutex<BTreeMap<RolloutId, Journal>>,
 }
 
-impl Spool for MemorySpool {
-    fn load(&self) -> Result<Vec<Journal>, SpoolError> {
+impl JournalStore for MemoryJournalStore {
+    fn load(&self) -> Result<Vec<Journal>, JournalStoreError> {
         let journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(journals.values().cloned().collect())
     }
 
-    fn save(&self, journal: &Journal) -> Result<(), SpoolError> {
+    fn save(&self, journal: &Journal) -> Result<(), JournalStoreError> {
         let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
         journals.insert(journal.record.rollout_id.clone(), journal.clone());
         Ok(())
     }
 
-    fn remove(&self, rollout_id: &RolloutId) -> Result<(), SpoolError> {
+    fn remove(&self, rollout_id: &RolloutId) -> Result<(), JournalStoreError> {
         let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
         journals.remove(rollout_id);
         Ok(())

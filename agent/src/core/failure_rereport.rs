@@ -14,16 +14,16 @@ use super::{AgentCore, LocalRollout};
 impl AgentCore {
     /// Tells under new numbers how a rollout ended badly here, to a control plane that has the host
     /// Soaking. Nothing is done again, and the own state stays.
-    pub(super) fn report_anew(&mut self, id: &RolloutId, now: Timestamp) {
+    pub(super) fn rereport_failure(&mut self, id: &RolloutId, now: Timestamp) {
         let Some(rollout) = self.rollouts.get(id) else {
             return;
         };
-        for body in ending(rollout, now) {
-            self.emit_anew(id, body);
+        for body in failure_events(rollout, now) {
+            self.emit_with_new_seq(id, body);
         }
     }
 
-    fn emit_anew(&mut self, id: &RolloutId, body: HostEventBody) {
+    fn emit_with_new_seq(&mut self, id: &RolloutId, body: HostEventBody) {
         if let Some(rollout) = self.rollouts.get_mut(id) {
             let seq = rollout.next_seq();
             rollout.record.last_event_seq = seq;
@@ -33,7 +33,7 @@ impl AgentCore {
 }
 
 /// From Soaking to where the rollout ended here; nothing when it goes on.
-fn ending(rollout: &LocalRollout, now: Timestamp) -> Vec<HostEventBody> {
+fn failure_events(rollout: &LocalRollout, now: Timestamp) -> Vec<HostEventBody> {
     let record = &rollout.record;
     let mut bodies = Vec::new();
     if matches!(record.state, HostState::Failed | HostState::Reverted) {

@@ -14,10 +14,10 @@ const REASON_CUT: &str = "...[truncated]";
 
 /// All probes since the last activation.
 #[derive(Debug, Clone, Default)]
-pub struct ProbeBoard {
+pub struct ProbeSchedule {
     generation: u64,
     listing: Listing,
-    watches: BTreeMap<ProbeName, Watch>,
+    probes: BTreeMap<ProbeName, ScheduledProbe>,
 }
 
 /// Whether the host's probes were read.
@@ -27,7 +27,7 @@ enum Listing {
     #[default]
     Unasked,
     /// Asked for.
-    Asked,
+    ExpectedRelease,
     /// Could not be read; asked for again when due.
     Again(Timestamp),
     /// Known.
@@ -36,17 +36,17 @@ enum Listing {
 
 /// One probe.
 #[derive(Debug, Clone)]
-struct Watch {
+struct ScheduledProbe {
     mode: ProbeMode,
     running: bool,
     due: Timestamp,
-    last: Option<Seen>,
+    last: Option<LastResult>,
     failing_since: Option<Timestamp>,
 }
 
 /// What the last run found, as far as a repetition is told by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+struct LastResult {
     status: ProbeStatus,
     failing: Vec<FailedControl>,
 }
@@ -64,19 +64,19 @@ pub struct ProbeReading {
 
 /// Which results are worth an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Report {
+pub enum ReportPolicy {
     /// Every one.
     Every,
     /// Those that differ from the one before.
     Changes,
 }
 
-impl ProbeBoard {
+impl ProbeSchedule {
     /// Forgets everything; results of earlier activations no longer count.
     pub fn reset(&mut self) -> u64 {
         self.generation += 1;
-        self.listing = Listing::Asked;
-        self.watches.clear();
+        self.listing = Listing::ExpectedRelease;
+        self.probes.clear();
         self.generation
     }
 
@@ -84,12 +84,12 @@ impl ProbeBoard {
     pub fn stop(&mut self) {
         self.generation += 1;
         self.listing = Listing::Unasked;
-        self.watches.clear();
+        self.probes.clear();
     }
 
     /// True while answers of `generation` are wanted.
     pub fn awaits_listing(&self, generation: u64) -> bool {
-        self.generation == generation && self.listing == Listing::Asked
+        self.generation == generation && self.listing == Listing::ExpectedRelease
     }
 
     /// The probes could not be read: they are not declared, which holds convergence, and are read
@@ -102,28 +102,30 @@ impl ProbeBoard {
     pub fn take_due_listing(&mut self, now: Timestamp) -> Option<u64> {
         match self.listing {
             Listing::Again(due) if due <= now => {
-                self.listing = Listing::Asked;
+                self.listing = Listing::ExpectedRelease;
                 Some(self.generation)
             }
-            Listing::Again(_) | Listing::Unasked | Listing::Asked | Listing::Known => None,
+            Listing::Again(_) | Listing::Unasked | Listing::ExpectedRelease | Listing::Known => {
+                None
+            }
         }
     }
 
     /// Takes the declared probes; each that is not disabled runs at once.
     pub fn declare(&mut self, probes: &[ProbeDeclaration], now: Timestamp) {
         self.listing = Listing::Known;
-        self.watches = probes
+        self.probes = probes
             .iter()
             .filter(|probe| probe.mode != ProbeMode::Disabled)
-            .map(|probe| {
-                let watch = Watch {
-                    mode: probe.mode,
+            .map(|declared| {
+                let probe = ScheduledProbe {
+                    mode: declared.mode,
                     running: false,
                     due: now,
                     last: None,
                     failing_since: None,
                 };
-                (probe.probe_name.clone(), watch)
+                (declared.probe_name.clone(), probe)
             })
             .collect();
     }
@@ -131,11 +133,11 @@ impl ProbeBoard {
     /// The probes to run now, which then run.
     pub fn take_due(&mut self, now: Timestamp) -> Vec<(u64, ProbeName)> {
         let generation = self.generation;
-        self.watches
+        self.probes
             .iter_mut()
-            .filter(|(_, watch)| !watch.running && watch.due <= now)
-            .map(|(name, watch)| {
-                watch.running = true;
+            .filter(|(_, probe)| !probe.running && probe.due <= now)
+            .map(|(name, probe)| {
+                probe.running = true;
                 (generation, name.clone())
             })
             .collect()
@@ -148,27 +150,27 @@ impl ProbeBoard {
         name: &ProbeName,
         reading: ProbeReading,
         schedule: (Timestamp, TimeDelta),
-        report: Report,
+        report: ReportPolicy,
     ) -> Vec<HostEventBody> {
         let (now, interval) = schedule;
-        let Some(watch) = self.watches.get_mut(name).filter(|watch| watch.running) else {
+        let Some(probe) = self.probes.get_mut(name).filter(|probe| probe.running) else {
             return Vec::new();
         };
-        watch.running = false;
-        watch.due = now + interval;
-        let seen = Seen {
+        probe.running = false;
+        probe.due = now + interval;
+        let seen = LastResult {
             status: reading.status,
             failing: failing_controls(&reading),
         };
-        let first = watch.last.is_none();
-        let failed_before = matches!(&watch.last, Some(last) if last.status == ProbeStatus::Fail);
+        let first = probe.last.is_none();
+        let failed_before = matches!(&probe.last, Some(last) if last.status == ProbeStatus::Fail);
         let fails = reading.status == ProbeStatus::Fail;
-        watch.failing_since = fails.then(|| watch.failing_since.unwrap_or(now));
-        let repeated = watch.last.as_ref() == Some(&seen);
-        watch.last = Some(seen);
+        probe.failing_since = fails.then(|| probe.failing_since.unwrap_or(now));
+        let repeated = probe.last.as_ref() == Some(&seen);
+        probe.last = Some(seen);
 
         let mut events = Vec::new();
-        let mode = watch.mode;
+        let mode = probe.mode;
         if first {
             events.push(HostEventBody::ProbeObservedFirst {
                 probe_name: name.clone(),
@@ -183,7 +185,7 @@ impl ProbeBoard {
                 first_failed_at: now,
             });
         }
-        if report == Report::Every || !repeated {
+        if report == ReportPolicy::Every || !repeated {
             events.push(HostEventBody::ProbeResult {
                 probe_name: name.clone(),
                 mode,
@@ -204,10 +206,10 @@ impl ProbeBoard {
     /// The enforce probes that fail now, and since when the longest of them does.
     pub fn failing_enforced(&self) -> Option<(Timestamp, Vec<ProbeName>)> {
         let failing: Vec<(&ProbeName, Timestamp)> = self
-            .watches
+            .probes
             .iter()
-            .filter(|(_, watch)| watch.mode == ProbeMode::Enforce)
-            .filter_map(|(name, watch)| watch.failing_since.map(|since| (name, since)))
+            .filter(|(_, probe)| probe.mode == ProbeMode::Enforce)
+            .filter_map(|(name, probe)| probe.failing_since.map(|since| (name, since)))
             .collect();
         let since = failing.iter().map(|(_, since)| *since).min()?;
         let names = failing.into_iter().map(|(name, _)| name.clone()).collect();
@@ -218,12 +220,12 @@ impl ProbeBoard {
     pub fn next_due(&self) -> Option<Timestamp> {
         let listing = match self.listing {
             Listing::Again(due) => Some(due),
-            Listing::Unasked | Listing::Asked | Listing::Known => None,
+            Listing::Unasked | Listing::ExpectedRelease | Listing::Known => None,
         };
-        self.watches
+        self.probes
             .values()
-            .filter(|watch| !watch.running)
-            .map(|watch| watch.due)
+            .filter(|probe| !probe.running)
+            .map(|probe| probe.due)
             .chain(listing)
             .min()
     }
@@ -270,10 +272,10 @@ mod tests {
         Timestamp::from_timestamp(seconds, 0).unwrap()
     }
 
-    fn declared(mode: ProbeMode) -> ProbeBoard {
-        let mut board = ProbeBoard::default();
-        board.reset();
-        board.declare(
+    fn declared(mode: ProbeMode) -> ProbeSchedule {
+        let mut schedule = ProbeSchedule::default();
+        schedule.reset();
+        schedule.declare(
             &[ProbeDeclaration {
                 probe_name: ProbeName::from("http"),
                 kind: "http".to_owned(),
@@ -281,19 +283,24 @@ mod tests {
             }],
             at(0),
         );
-        board
+        schedule
     }
 
-    fn run(board: &mut ProbeBoard, seconds: i64, status: ProbeStatus, report: Report) -> String {
+    fn run(
+        schedule: &mut ProbeSchedule,
+        seconds: i64,
+        status: ProbeStatus,
+        report: ReportPolicy,
+    ) -> String {
         let name = ProbeName::from("http");
-        assert_eq!(board.take_due(at(seconds)).len(), 1, "due at {seconds}");
+        assert_eq!(schedule.take_due(at(seconds)).len(), 1, "due at {seconds}");
         let reading = ProbeReading {
             status,
             failure_reason: None,
             sub_results: None,
         };
-        let schedule = (at(seconds), TimeDelta::seconds(10));
-        let events = board.take_reading(&name, reading, schedule, report);
+        let times = (at(seconds), TimeDelta::seconds(10));
+        let events = schedule.take_reading(&name, reading, times, report);
         let names: Vec<&str> = events.iter().map(HostEventBody::name).collect();
         names.join(" ")
     }
@@ -301,52 +308,55 @@ mod tests {
     #[test]
     fn events_come_in_order_and_first_ones_once() {
         use ProbeStatus::{Fail, Pass};
-        let mut board = declared(ProbeMode::Enforce);
-        let every = Report::Every;
+        let mut schedule = declared(ProbeMode::Enforce);
+        let every = ReportPolicy::Every;
         assert_eq!(
-            run(&mut board, 0, Fail, every),
+            run(&mut schedule, 0, Fail, every),
             "ProbeObservedFirst ProbeFailureFirst ProbeResult"
         );
-        assert_eq!(run(&mut board, 10, Fail, every), "ProbeResult");
-        assert_eq!(run(&mut board, 20, Pass, every), "ProbeResult");
+        assert_eq!(run(&mut schedule, 10, Fail, every), "ProbeResult");
+        assert_eq!(run(&mut schedule, 20, Pass, every), "ProbeResult");
         assert_eq!(
-            run(&mut board, 30, Fail, every),
+            run(&mut schedule, 30, Fail, every),
             "ProbeFailureFirst ProbeResult"
         );
     }
 
     #[test]
     fn a_pass_clears_the_failure_timer() {
-        let mut board = declared(ProbeMode::Enforce);
-        run(&mut board, 0, ProbeStatus::Fail, Report::Every);
-        assert_eq!(board.failing_enforced().map(|f| f.0), Some(at(0)));
-        run(&mut board, 10, ProbeStatus::Pass, Report::Every);
-        assert_eq!(board.failing_enforced(), None);
-        run(&mut board, 20, ProbeStatus::Fail, Report::Every);
-        assert_eq!(board.failing_enforced().map(|f| f.0), Some(at(20)));
+        let mut schedule = declared(ProbeMode::Enforce);
+        run(&mut schedule, 0, ProbeStatus::Fail, ReportPolicy::Every);
+        assert_eq!(schedule.failing_enforced().map(|f| f.0), Some(at(0)));
+        run(&mut schedule, 10, ProbeStatus::Pass, ReportPolicy::Every);
+        assert_eq!(schedule.failing_enforced(), None);
+        run(&mut schedule, 20, ProbeStatus::Fail, ReportPolicy::Every);
+        assert_eq!(schedule.failing_enforced().map(|f| f.0), Some(at(20)));
     }
 
     #[test]
     fn an_observed_probe_never_starts_the_timer() {
-        let mut board = declared(ProbeMode::Observe);
-        run(&mut board, 0, ProbeStatus::Fail, Report::Every);
-        assert_eq!(board.failing_enforced(), None);
+        let mut schedule = declared(ProbeMode::Observe);
+        run(&mut schedule, 0, ProbeStatus::Fail, ReportPolicy::Every);
+        assert_eq!(schedule.failing_enforced(), None);
     }
 
     #[test]
     fn a_disabled_probe_never_runs() {
-        let mut board = declared(ProbeMode::Disabled);
-        assert!(board.take_due(at(100)).is_empty());
-        assert_eq!(board.next_due(), None);
+        let mut schedule = declared(ProbeMode::Disabled);
+        assert!(schedule.take_due(at(100)).is_empty());
+        assert_eq!(schedule.next_due(), None);
     }
 
     #[test]
     fn only_changes_are_reported_on_request() {
-        let mut board = declared(ProbeMode::Enforce);
-        run(&mut board, 0, ProbeStatus::Pass, Report::Every);
-        assert_eq!(run(&mut board, 10, ProbeStatus::Pass, Report::Changes), "");
+        let mut schedule = declared(ProbeMode::Enforce);
+        run(&mut schedule, 0, ProbeStatus::Pass, ReportPolicy::Every);
         assert_eq!(
-            run(&mut board, 20, ProbeStatus::Fail, Report::Changes),
+            run(&mut schedule, 10, ProbeStatus::Pass, ReportPolicy::Changes),
+            ""
+        );
+        assert_eq!(
+            run(&mut schedule, 20, ProbeStatus::Fail, ReportPolicy::Changes),
             "ProbeFailureFirst ProbeResult"
         );
     }

@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 
 use nixfleet_proto::RolloutId;
 
-use super::{Spool, SpoolError};
+use super::{JournalStore, JournalStoreError};
 use crate::core::Journal;
 
 const SUFFIX: &str = ".journal.json";
 
 /// The documents of one agent in a directory of its own.
 #[derive(Debug)]
-pub struct FileSpool {
+pub struct FileJournalStore {
     directory: PathBuf,
 }
 
-impl FileSpool {
+impl FileJournalStore {
     /// Uses a directory, made if it is not there.
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub fn open(directory: impl Into<PathBuf>) -> Result<Self, SpoolError> {
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Self, JournalStoreError> {
         let directory = directory.into();
         fs::create_dir_all(&directory).map_err(at(&directory))?;
         Ok(Self { directory })
@@ -34,17 +34,17 @@ impl FileSpool {
     }
 
     /// A rename is durable once its directory is.
-    fn sync_directory(&self) -> Result<(), SpoolError> {
+    fn sync_directory(&self) -> Result<(), JournalStoreError> {
         File::open(&self.directory)
             .and_then(|directory| directory.sync_all())
             .map_err(at(&self.directory))
     }
 }
 
-impl Spool for FileSpool {
+impl JournalStore for FileJournalStore {
     /// A document that cannot be read is set aside, not fatal: the control plane still knows most of
     /// what it said, and an agent that does not start helps nobody.
-    fn load(&self) -> Result<Vec<Journal>, SpoolError> {
+    fn load(&self) -> Result<Vec<Journal>, JournalStoreError> {
         let mut journals = Vec::new();
         let mut paths: Vec<PathBuf> = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(at(&self.directory))? {
@@ -68,10 +68,10 @@ impl Spool for FileSpool {
         Ok(journals)
     }
 
-    fn save(&self, journal: &Journal) -> Result<(), SpoolError> {
+    fn save(&self, journal: &Journal) -> Result<(), JournalStoreError> {
         let path = self.path_of(&journal.record.rollout_id);
         let temporary = path.with_extension("new");
-        let bytes = serde_json::to_vec(journal).map_err(SpoolError::Encode)?;
+        let bytes = serde_json::to_vec(journal).map_err(JournalStoreError::Encode)?;
         let mut file = File::create(&temporary).map_err(at(&temporary))?;
         file.write_all(&bytes)
             .and_then(|()| file.sync_all())
@@ -80,7 +80,7 @@ impl Spool for FileSpool {
         self.sync_directory()
     }
 
-    fn remove(&self, rollout_id: &RolloutId) -> Result<(), SpoolError> {
+    fn remove(&self, rollout_id: &RolloutId) -> Result<(), JournalStoreError> {
         let path = self.path_of(rollout_id);
         match fs::remove_file(&path) {
             Ok(()) => self.sync_directory(),
@@ -90,9 +90,9 @@ impl Spool for FileSpool {
     }
 }
 
-fn at(path: &Path) -> impl Fn(std::io::Error) -> SpoolError + use<> {
+fn at(path: &Path) -> impl Fn(std::io::Error) -> JournalStoreError + use<> {
     let path = path.display().to_string();
-    move |source| SpoolError::Io {
+    move |source| JournalStoreError::Io {
         path: path.clone(),
         source,
     }
@@ -141,12 +141,12 @@ mod tests {
     #[test]
     fn what_was_saved_is_there_after_a_restart() {
         let scratch = tempfile::tempdir().unwrap();
-        let spool = FileSpool::open(scratch.path().join("spool")).unwrap();
-        spool.save(&journal("stable@4f", 1)).unwrap();
-        spool.save(&journal("stable@4f", 2)).unwrap();
-        spool.save(&journal("edge@../../x", 3)).unwrap();
-        spool.remove(&"stable@ff".parse().unwrap()).unwrap();
-        let again = FileSpool::open(scratch.path().join("spool")).unwrap();
+        let journals = FileJournalStore::open(scratch.path().join("spool")).unwrap();
+        journals.save(&journal("stable@4f", 1)).unwrap();
+        journals.save(&journal("stable@4f", 2)).unwrap();
+        journals.save(&journal("edge@../../x", 3)).unwrap();
+        journals.remove(&"stable@ff".parse().unwrap()).unwrap();
+        let again = FileJournalStore::open(scratch.path().join("spool")).unwrap();
         let floors: Vec<u64> = again.load().unwrap().iter().map(|j| j.seq_floor).collect();
         assert_eq!(floors, [3, 2]);
         again.remove(&"stable@4f".parse().unwrap()).unwrap();
@@ -156,10 +156,10 @@ mod tests {
     #[test]
     fn a_torn_document_is_set_aside() {
         let scratch = tempfile::tempdir().unwrap();
-        let spool = FileSpool::open(scratch.path()).unwrap();
-        spool.save(&journal("stable@4f", 1)).unwrap();
+        let journals = FileJournalStore::open(scratch.path()).unwrap();
+        journals.save(&journal("stable@4f", 1)).unwrap();
         fs::write(scratch.path().join(format!("edge@1{SUFFIX}")), b"{\"v\":1").unwrap();
-        assert_eq!(spool.load().unwrap().len(), 1);
-        assert_eq!(spool.load().unwrap().len(), 1);
+        assert_eq!(journals.load().unwrap().len(), 1);
+        assert_eq!(journals.load().unwrap().len(), 1);
     }
 }

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The gateways of a control plane, one of them in use.
 #[derive(Debug)]
-pub struct Gateways {
+pub struct GatewaySelector {
     urls: Vec<String>,
     current: AtomicUsize,
 }
 
-impl Gateways {
+impl GatewaySelector {
     /// Base URLs, comma separated; `salt` spreads agents over them.
     pub fn new(urls: &str, salt: u64) -> Self {
         let urls: Vec<String> = urls
@@ -53,20 +53,20 @@ mod tests {
 
     #[test]
     fn one_gateway_stays_whatever_fails() {
-        let gateways = Gateways::new("https://a:1/", 77);
-        assert_eq!(gateways.current(), (0, "https://a:1"));
-        gateways.failed(0);
-        assert_eq!(gateways.current(), (0, "https://a:1"));
+        let selector = GatewaySelector::new("https://a:1/", 77);
+        assert_eq!(selector.current(), (0, "https://a:1"));
+        selector.failed(0);
+        assert_eq!(selector.current(), (0, "https://a:1"));
     }
 
     #[test]
     fn requests_that_fail_together_move_on_once() {
-        let gateways = Gateways::new("https://a,https://b, https://c/", 1);
-        assert_eq!(gateways.current(), (1, "https://b"));
-        gateways.failed(1);
-        gateways.failed(1);
-        assert_eq!(gateways.current(), (2, "https://c"));
-        gateways.failed(2);
-        assert_eq!(gateways.current(), (0, "https://a"));
+        let selector = GatewaySelector::new("https://a,https://b, https://c/", 1);
+        assert_eq!(selector.current(), (1, "https://b"));
+        selector.failed(1);
+        selector.failed(1);
+        assert_eq!(selector.current(), (2, "https://c"));
+        selector.failed(2);
+        assert_eq!(selector.current(), (0, "https://a"));
     }
 }

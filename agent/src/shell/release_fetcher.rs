@@ -8,9 +8,9 @@ use nixfleet_trust::{Verified, VerifyError};
 use tokio::sync::Semaphore;
 
 use super::client::{Client, ClientError, SignedBytes};
+use crate::artifact_verifier::Verifier;
 use crate::core::ReleaseFault;
-use crate::release::SignedRelease;
-use crate::verifier::Verifier;
+use crate::release_check::SignedRelease;
 
 /// What agents of one process share.
 ///
@@ -18,14 +18,14 @@ use crate::verifier::Verifier;
 /// bytes: nobody without the release key can make it fit others. So an agent asks for the signature
 /// first, and fetches the artifact only when no agent of its process has verified one with it.
 #[derive(Debug)]
-pub struct Shared {
+pub struct ReleaseFetcher {
     verifier: Arc<Verifier>,
     /// Artifacts being read and verified at the same time. Bounds memory, and makes all but the
     /// first few agents of a wave find the work done.
     downloads: Semaphore,
 }
 
-impl Shared {
+impl ReleaseFetcher {
     /// With room for `downloads_max` artifacts at a time.
     pub fn new(verifier: Verifier, downloads_max: usize) -> Self {
         Self {
@@ -55,11 +55,17 @@ impl Shared {
     ) -> Result<Arc<Verified<RolloutManifest>>, ReleaseFault> {
         let signature = client.rollout_signature(rollout_id).await;
         let signature = signature.map_err(fetching)?;
-        if let Some(known) = self.verifier.known_manifest(&signature, chrono::Utc::now()) {
+        if let Some(known) = self
+            .verifier
+            .cached_manifest(&signature, chrono::Utc::now())
+        {
             return Ok(known);
         }
         let _permit = self.downloads.acquire().await.map_err(|_| stopping())?;
-        if let Some(known) = self.verifier.known_manifest(&signature, chrono::Utc::now()) {
+        if let Some(known) = self
+            .verifier
+            .cached_manifest(&signature, chrono::Utc::now())
+        {
             return Ok(known);
         }
         let bytes = client.rollout_manifest(rollout_id).await;
@@ -74,11 +80,11 @@ impl Shared {
         manifest: &Verified<RolloutManifest>,
     ) -> Result<Arc<Verified<Fleet>>, ReleaseFault> {
         let hash = &manifest.payload().fleet_resolved_hash;
-        if let Some(known) = self.verifier.known_fleet(hash, chrono::Utc::now()) {
+        if let Some(known) = self.verifier.cached_fleet(hash, chrono::Utc::now()) {
             return Ok(known);
         }
         let _permit = self.downloads.acquire().await.map_err(|_| stopping())?;
-        if let Some(known) = self.verifier.known_fleet(hash, chrono::Utc::now()) {
+        if let Some(known) = self.verifier.cached_fleet(hash, chrono::Utc::now()) {
             return Ok(known);
         }
         let SignedBytes { bytes, signature } = client.fleet().await.map_err(fetching)?;

@@ -7,7 +7,7 @@ use nixfleet_proto::{
     HostEventBody, HostState, ProbeMode, ProbeName, ProbeStatus, RolloutId, Timestamp,
 };
 
-use super::probes::Report;
+use super::probe_schedule::ReportPolicy;
 use super::{AgentCore, Command, LocalRollout, ProbeReading};
 
 impl AgentCore {
@@ -65,13 +65,13 @@ impl AgentCore {
         }
         // A converged host reports what changes, so that a quiet fleet writes nothing.
         let report = match rollout.record.state {
-            HostState::Converged => Report::Changes,
+            HostState::Converged => ReportPolicy::Changes,
             HostState::Pending
             | HostState::Activating
             | HostState::Deferred
             | HostState::Soaking
             | HostState::Failed
-            | HostState::Reverted => Report::Every,
+            | HostState::Reverted => ReportPolicy::Every,
         };
         let (name, reading) = ran;
         for body in rollout.probes.take_reading(name, reading, schedule, report) {

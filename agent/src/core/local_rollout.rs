@@ -5,7 +5,7 @@ use nixfleet_proto::{HostRecord, HostState, OnHealthFailure, RolloutId, Timestam
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
-use super::probes::ProbeBoard;
+use super::probe_schedule::ProbeSchedule;
 
 /// Sequence numbers reserved at once for events that are not persisted: after a crash the agent goes
 /// on above the reservation, so that no number is used twice.
@@ -25,7 +25,7 @@ pub struct LocalRollout {
     /// Events on their way out.
     pub outbox: Outbox,
     /// The probes since the last activation.
-    pub probes: ProbeBoard,
+    pub probes: ProbeSchedule,
     /// What the host is being made to do.
     pub work: Work,
     /// Replies of the control plane in a row that disagree; see `heartbeat`.
@@ -94,7 +94,7 @@ impl LocalRollout {
             signed_at,
             replaced: false,
             outbox: Outbox::default(),
-            probes: ProbeBoard::default(),
+            probes: ProbeSchedule::default(),
             work: Work::Idle,
             disagreements: 0,
             replayed_after: None,
@@ -111,7 +111,7 @@ impl LocalRollout {
             signed_at: journal.signed_at,
             replaced: journal.replaced,
             outbox: Outbox::restored(journal.waiting, journal.kept),
-            probes: ProbeBoard::default(),
+            probes: ProbeSchedule::default(),
             work: Work::Idle,
             disagreements: 0,
             replayed_after: None,
@@ -133,7 +133,7 @@ impl LocalRollout {
     }
 
     /// Notes that `seq` was given to an event; what is persisted covers it before it is sent.
-    pub fn cover(&mut self, seq: u64, durable: bool) {
+    pub fn reserve_seq(&mut self, seq: u64, durable: bool) {
         if seq > self.seq_reserved {
             self.seq_reserved = if durable { seq } else { seq + SEQ_RESERVATION };
             self.dirty = true;
@@ -142,7 +142,7 @@ impl LocalRollout {
     }
 
     /// The state must be saved before anything else is done.
-    pub fn touch(&mut self) {
+    pub fn mark_dirty(&mut self) {
         self.dirty = true;
     }
 

@@ -2,36 +2,36 @@
 
 use nixfleet_proto::{RolloutId, Timestamp};
 
-use super::outbox::{Landing, Outbox};
-use super::{AgentCore, Answer, Note};
+use super::outbox::{Outbox, RequestEnd};
+use super::{AgentCore, DeliveryResult, Notification};
 
 impl AgentCore {
     pub(super) fn events_answered(
         &mut self,
         id: &RolloutId,
-        answers: Vec<(u64, Answer)>,
+        answers: Vec<(u64, DeliveryResult)>,
         now: Timestamp,
     ) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };
-        let flying = |seq: &u64| rollout.outbox.is_in_flight(*seq);
-        if !answers.iter().any(|(seq, _)| flying(seq)) {
+        let in_flight = |seq: &u64| rollout.outbox.is_in_flight(*seq);
+        if !answers.iter().any(|(seq, _)| in_flight(seq)) {
             return;
         }
         let mut settled = false;
         for (seq, answer) in answers {
             match answer {
-                Answer::Delivered => settled |= self.event_delivered(id, seq),
-                Answer::Refused {
+                DeliveryResult::Delivered => settled |= self.event_delivered(id, seq),
+                DeliveryResult::Refused {
                     status,
                     code,
                     message,
                 } => settled |= self.event_refused(id, seq, (status, code, message)),
-                Answer::Unavailable { .. } => {}
-                Answer::NotTogether => {
+                DeliveryResult::Unavailable { .. } => {}
+                DeliveryResult::BatchRefused => {
                     let outbox = self.rollouts.get_mut(id).map(|rollout| &mut rollout.outbox);
-                    if outbox.is_some_and(Outbox::separate) {
+                    if outbox.is_some_and(Outbox::send_one_by_one) {
                         return;
                     }
                 }
@@ -48,7 +48,7 @@ impl AgentCore {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };
-        if let Landing::Unsettled { attempts } = rollout.outbox.land() {
+        if let RequestEnd::Unsettled { attempts } = rollout.outbox.finish_request() {
             let salt = self.salt ^ rollout.outbox.first_waiting();
             let pause = self.config.backoff(attempts, salt);
             rollout.outbox.wait_until(now + pause);
@@ -59,15 +59,17 @@ impl AgentCore {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return false;
         };
-        let Some(sent) = rollout.outbox.settle(seq) else {
+        let Some(sent) = rollout.outbox.take_answered(seq) else {
             return false;
         };
         let kind = sent.event.body.name();
         if sent.durable {
-            rollout.touch();
-            rollout.outbox.keep(sent.event, self.config.events_kept_max);
+            rollout.mark_dirty();
+            rollout
+                .outbox
+                .retain_for_replay(sent.event, self.config.events_kept_max);
         }
-        self.note(Note::Delivered {
+        self.note(Notification::Delivered {
             rollout_id: id.clone(),
             seq,
             kind,
@@ -84,11 +86,11 @@ impl AgentCore {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return false;
         };
-        let Some(sent) = rollout.outbox.settle(seq) else {
+        let Some(sent) = rollout.outbox.take_answered(seq) else {
             return false;
         };
-        rollout.touch();
-        self.note(Note::DeadLetter {
+        rollout.mark_dirty();
+        self.note(Notification::EventRefused {
             rollout_id: id.clone(),
             seq,
             kind: sent.event.body.name(),

@@ -11,14 +11,15 @@ use nixfleet_proto::{Minutes, ProbeMode, ProbeStatus, RolloutId, Timestamp};
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, ReleaseStamp, TrustFile, build_release};
 
+use crate::artifact_verifier::Verifier;
 use crate::core::{
-    AgentConfig, AgentCore, Answer, Command, Input, Journal, Note, ProbeReading, SwitchOutcome,
+    AgentConfig, AgentCore, Command, DeliveryResult, Input, Journal, Notification, ProbeReading,
+    SwitchOutcome,
 };
-use crate::release::SignedRelease;
-use crate::verifier::Verifier;
+use crate::release_check::SignedRelease;
 
 /// A core with what survives its crashes.
-pub struct Bench {
+pub struct TestAgent {
     pub core: AgentCore,
     pub now: Timestamp,
     pub saved: BTreeMap<RolloutId, Journal>,
@@ -114,28 +115,28 @@ pub fn config() -> AgentConfig {
     }
 }
 
-impl Bench {
+impl TestAgent {
     /// An agent that was started and greeted, running closure `a`.
     pub fn running() -> Self {
-        let mut bench = Self::crashed(BTreeMap::new(), "a");
-        bench.give(Input::HeartbeatAnswered(reply(Vec::new())));
-        bench
+        let mut agent = Self::crashed(BTreeMap::new(), "a");
+        agent.give(Input::HeartbeatAnswered(reply(Vec::new())));
+        agent
     }
 
     /// An agent that just started with what an earlier one saved.
     pub fn crashed(saved: BTreeMap<RolloutId, Journal>, running: &str) -> Self {
         let journals = saved.values().cloned().collect();
         let core = AgentCore::new("web-01".into(), config(), journals);
-        let mut bench = Self {
+        let mut agent = Self {
             core,
             now: at(0),
             saved,
             running: running.to_owned(),
         };
-        bench.give(Input::Started {
+        agent.give(Input::Started {
             current_closure: running.into(),
         });
-        bench
+        agent
     }
 
     /// The same host after a crash.
@@ -170,21 +171,26 @@ impl Bench {
 
     /// Delivers the request that begins with this event.
     pub fn answer(&mut self, target_ref: &str, seq: u64) -> Vec<String> {
-        let flight = self.flight(target_ref);
+        let flight = self.in_flight_seqs(target_ref);
         let flight = if flight.first() == Some(&seq) {
             flight
         } else {
             vec![seq]
         };
-        self.give(Input::Answered {
+        self.give(Input::EventsAnswered {
             rollout_id: rollout(target_ref),
-            answers: flight.iter().map(|seq| (*seq, Answer::Delivered)).collect(),
+            answers: flight
+                .iter()
+                .map(|seq| (*seq, DeliveryResult::Delivered))
+                .collect(),
         })
     }
 
-    fn flight(&self, target_ref: &str) -> Vec<u64> {
+    fn in_flight_seqs(&self, target_ref: &str) -> Vec<u64> {
         let rollout = self.core.rollouts().get(&rollout(target_ref));
-        rollout.map_or_else(Vec::new, |rollout| rollout.outbox.flight().collect())
+        rollout.map_or_else(Vec::new, |rollout| {
+            rollout.outbox.in_flight_seqs().collect()
+        })
     }
 
     pub fn verified(&mut self, target_ref: &str, closure: &str, signed: i64) -> Vec<String> {
@@ -223,7 +229,7 @@ impl Bench {
 
     /// Answers everything that is sent until nothing is.
     pub fn drain(&mut self, target_ref: &str) {
-        while let Some(seq) = self.flight(target_ref).first() {
+        while let Some(seq) = self.in_flight_seqs(target_ref).first() {
             self.answer(target_ref, *seq);
         }
     }
@@ -281,16 +287,16 @@ fn name(command: &Command) -> String {
             Some(closure) => format!("Heartbeat {closure}"),
             None => "Heartbeat".to_owned(),
         },
-        Command::Note(note) => match note {
-            Note::DispatchHeld { latency_ms, .. } => format!("held after {latency_ms} ms"),
-            Note::Refused { reason, .. } => format!("refused {reason}"),
-            Note::Transition { from, to, .. } => format!("{} > {}", from.name(), to.name()),
-            Note::Recovered { from, to, .. } => format!("{} >> {}", from.name(), to.name()),
-            Note::Delivered { seq, .. } => format!("delivered {seq}"),
-            Note::DeadLetter { seq, status, .. } => format!("dead {seq} {status}"),
-            Note::Dropped { seq, .. } => format!("dropped {seq}"),
-            Note::Unexpected { kind, .. } => format!("unexpected {kind}"),
-            Note::RollbackFailed { .. } => "rollback failed".to_owned(),
+        Command::Notify(note) => match note {
+            Notification::DispatchHeld { latency_ms, .. } => format!("held after {latency_ms} ms"),
+            Notification::Refused { reason, .. } => format!("refused {reason}"),
+            Notification::Transition { from, to, .. } => format!("{} > {}", from.name(), to.name()),
+            Notification::Recovered { from, to, .. } => format!("{} >> {}", from.name(), to.name()),
+            Notification::Delivered { seq, .. } => format!("delivered {seq}"),
+            Notification::EventRefused { seq, status, .. } => format!("dead {seq} {status}"),
+            Notification::Dropped { seq, .. } => format!("dropped {seq}"),
+            Notification::Unexpected { kind, .. } => format!("unexpected {kind}"),
+            Notification::RollbackFailed { .. } => "rollback failed".to_owned(),
         },
     }
 }

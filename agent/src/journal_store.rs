@@ -7,33 +7,33 @@ use nixfleet_proto::RolloutId;
 
 use crate::core::Journal;
 
-pub use file::FileSpool;
-pub use memory::MemorySpool;
+pub use file::FileJournalStore;
+pub use memory::MemoryJournalStore;
 
 /// Durable storage of one agent. A save that returned is there after a crash.
-pub trait Spool: Send + Sync + 'static {
+pub trait JournalStore: Send + Sync + 'static {
     /// Everything saved and not removed.
     ///
     /// # Errors
     /// The storage cannot be read.
-    fn load(&self) -> Result<Vec<Journal>, SpoolError>;
+    fn load(&self) -> Result<Vec<Journal>, JournalStoreError>;
 
     /// Replaces the document of a rollout.
     ///
     /// # Errors
     /// The document is not durable; the previous one still is.
-    fn save(&self, journal: &Journal) -> Result<(), SpoolError>;
+    fn save(&self, journal: &Journal) -> Result<(), JournalStoreError>;
 
     /// Removes the document of a rollout, if there is one.
     ///
     /// # Errors
     /// The storage cannot be written.
-    fn remove(&self, rollout_id: &RolloutId) -> Result<(), SpoolError>;
+    fn remove(&self, rollout_id: &RolloutId) -> Result<(), JournalStoreError>;
 }
 
 /// The storage failed.
 #[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
+pub enum JournalStoreError {
     /// Reading or writing a file failed.
     #[error("cannot access {path}")]
     Io {

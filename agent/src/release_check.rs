@@ -36,7 +36,7 @@ impl std::fmt::Debug for SignedRelease {
 
 /// What a host is to compare a release with.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct ExpectedRelease<'a> {
     /// The host.
     pub hostname: &'a Hostname,
     /// The rollout it was told of.
@@ -130,7 +130,7 @@ impl SignedRelease {
     ///
     /// # Errors
     /// The first difference, in the order of [`Refusal`].
-    pub fn admit(&self, asked: Asked<'_>) -> Result<Admitted, Refusal> {
+    pub fn admit(&self, asked: ExpectedRelease<'_>) -> Result<Admitted, Refusal> {
         let manifest = self.manifest.payload();
         let found = manifest.rollout_id();
         if found != *asked.rollout_id {
