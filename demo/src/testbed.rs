@@ -9,7 +9,7 @@ use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scratch,
 };
-use nixfleet_swarm::state::SwarmState;
+use nixfleet_swarm::swarm_state::SwarmState;
 use nixfleet_trust::BuiltRelease;
 
 use crate::args::Args;

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::observer::SwarmObserver;
-use crate::state::SwarmState;
+use crate::swarm_state::SwarmState;
 
 #[derive(Clone)]
 struct Admin {

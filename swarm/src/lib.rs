@@ -5,11 +5,11 @@
 //! comes out) and [`run`].
 
 mod admin;
-pub mod certs;
-pub mod machine;
+pub mod agent_certificates;
 pub mod observer;
 pub mod profile;
 pub mod run;
 pub mod simulated_host;
+pub mod simulated_machine;
 pub mod simulated_outcome;
-pub mod state;
+pub mod swarm_state;

@@ -13,9 +13,9 @@ use chrono::TimeDelta;
 use clap::{ArgGroup, Parser};
 use nixfleet_agent::core::AgentConfig;
 use nixfleet_proto::Hostname;
-use nixfleet_swarm::certs::Certificates;
+use nixfleet_swarm::agent_certificates::Certificates;
 use nixfleet_swarm::profile::Profile;
-use nixfleet_swarm::run::{Plan, run};
+use nixfleet_swarm::run::{SwarmConfig, run};
 use nixfleet_trust::TrustFile;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -108,14 +108,14 @@ fn main() -> ExitCode {
         eprintln!("error: another TLS provider is installed already");
         return ExitCode::from(1);
     }
-    let plan = match plan(&arguments) {
-        Ok(plan) => plan,
+    let config = match config(&arguments) {
+        Ok(config) => config,
         Err(error) => {
             eprintln!("error: {error:#}");
             return ExitCode::from(2);
         }
     };
-    match start(plan) {
+    match start(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -124,7 +124,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(plan: Plan) -> anyhow::Result<()> {
+fn start(config: SwarmConfig) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -133,7 +133,7 @@ fn start(plan: Plan) -> anyhow::Result<()> {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-        let swarm = run(plan, shutdown.clone());
+        let swarm = run(config, shutdown.clone());
         tokio::pin!(swarm);
         tokio::select! {
             ended = &mut swarm => return ended,
@@ -145,7 +145,7 @@ fn start(plan: Plan) -> anyhow::Result<()> {
     })
 }
 
-fn plan(arguments: &Arguments) -> anyhow::Result<Plan> {
+fn config(arguments: &Arguments) -> anyhow::Result<SwarmConfig> {
     let profile = match &arguments.profile {
         Some(path) => Profile::parse(&read(path)?)
             .with_context(|| format!("reading the profile {}", path.display()))?,
@@ -153,7 +153,7 @@ fn plan(arguments: &Arguments) -> anyhow::Result<Plan> {
     };
     let trust = TrustFile::parse(&read(&arguments.trust)?)
         .with_context(|| format!("reading the trust file {}", arguments.trust.display()))?;
-    Ok(Plan {
+    Ok(SwarmConfig {
         url: arguments.url.clone(),
         ca_pem: read(&arguments.ca)?,
         certificates: certificates(arguments)?,

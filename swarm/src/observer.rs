@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nixfleet_proto::{ClosureHash, Hostname, RolloutId, Timestamp};
 
-use crate::state::{
-    DeadLetter, HostKnowledge, Percentiles, RefusedDispatch, RolloutKnowledge, SwarmState, Totals,
+use crate::swarm_state::{
+    HostStatus, Percentiles, RefusedDispatch, RefusedEvent, RolloutStatus, SwarmState, Totals,
 };
-use nixfleet_agent::core::{AgentCore, Note};
-use nixfleet_agent::shell::{Counted, Observer};
+use nixfleet_agent::core::{AgentCore, Notification};
+use nixfleet_agent::shell::{Counter, Observer};
 
 /// Dead letters and refusals kept per host; the totals count all.
 const KEPT_MAX: usize = 32;
@@ -20,16 +20,16 @@ const KEPT_MAX: usize = 32;
 pub struct SwarmObserver {
     seed: u64,
     started_at: Timestamp,
-    hosts: BTreeMap<Hostname, Arc<HostWatch>>,
-    sums: Arc<Sums>,
+    hosts: BTreeMap<Hostname, Arc<HostObserver>>,
+    counters: Arc<Counters>,
 }
 
 /// Sums over all hosts.
 #[derive(Debug, Default)]
-pub struct Sums {
+pub struct Counters {
     changes: AtomicU64,
     accepted: AtomicU64,
-    dead_letters: AtomicU64,
+    refused_events: AtomicU64,
     heartbeats: AtomicU64,
     dispatches: AtomicU64,
     refused: AtomicU64,
@@ -42,9 +42,9 @@ pub struct Sums {
 
 /// Watches one agent through all its lives.
 #[derive(Debug)]
-pub struct HostWatch {
-    knowledge: Mutex<HostKnowledge>,
-    sums: Arc<Sums>,
+pub struct HostObserver {
+    status: Mutex<HostStatus>,
+    counters: Arc<Counters>,
 }
 
 /// What happened to a host.
@@ -77,21 +77,21 @@ impl SwarmObserver {
         started_at: Timestamp,
         hosts: impl IntoIterator<Item = (Hostname, ClosureHash)>,
     ) -> Self {
-        let sums = Arc::new(Sums::default());
+        let counters = Arc::new(Counters::default());
         let hosts = hosts
             .into_iter()
             .map(|(hostname, current_closure)| {
-                let watch = HostWatch {
-                    knowledge: Mutex::new(HostKnowledge {
+                let watch = HostObserver {
+                    status: Mutex::new(HostStatus {
                         current_closure,
                         running: false,
                         online: true,
                         rollouts: BTreeMap::new(),
-                        dead_letters: Vec::new(),
+                        refused_events: Vec::new(),
                         refused_dispatches: Vec::new(),
                         dispatch_latency_ms: Vec::new(),
                     }),
-                    sums: Arc::clone(&sums),
+                    counters: Arc::clone(&counters),
                 };
                 (hostname, Arc::new(watch))
             })
@@ -100,18 +100,18 @@ impl SwarmObserver {
             seed,
             started_at,
             hosts,
-            sums,
+            counters,
         }
     }
 
     /// The watch of one host.
-    pub fn watch(&self, hostname: &Hostname) -> Option<Arc<HostWatch>> {
+    pub fn watch(&self, hostname: &Hostname) -> Option<Arc<HostObserver>> {
         self.hosts.get(hostname).cloned()
     }
 
     /// Grows with every change; equal numbers mean equal states.
     pub fn changes(&self) -> u64 {
-        get(&self.sums.changes)
+        get(&self.counters.changes)
     }
 
     /// Everything as of now.
@@ -126,7 +126,7 @@ impl SwarmObserver {
 
     /// Everything as of now without the single hosts, which are most of the work.
     pub fn summary(&self, at: Timestamp) -> SwarmState {
-        let mut totals = self.sums.totals();
+        let mut totals = self.counters.totals();
         let mut by_closure: BTreeMap<ClosureHash, u64> = BTreeMap::new();
         let mut by_state: BTreeMap<RolloutId, BTreeMap<_, u64>> = BTreeMap::new();
         let mut latencies = Vec::new();
@@ -143,7 +143,7 @@ impl SwarmObserver {
                 *states.entry(rollout.state).or_default() += 1;
             }
         }
-        let by_kind = self.sums.by_kind().clone();
+        let by_kind = self.counters.by_kind().clone();
         SwarmState {
             v: 1,
             at,
@@ -162,7 +162,7 @@ impl SwarmObserver {
     }
 }
 
-impl Sums {
+impl Counters {
     fn totals(&self) -> Totals {
         Totals {
             hosts: 0,
@@ -170,7 +170,7 @@ impl Sums {
             online: 0,
             accepted_events: get(&self.accepted),
             pending_events: 0,
-            dead_letters: get(&self.dead_letters),
+            refused_events: get(&self.refused_events),
             heartbeats: get(&self.heartbeats),
             dispatches: get(&self.dispatches),
             refused_dispatches: get(&self.refused),
@@ -186,11 +186,9 @@ impl Sums {
     }
 }
 
-impl HostWatch {
-    fn lock(&self) -> MutexGuard<'_, HostKnowledge> {
-        self.knowledge
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+impl HostObserver {
+    fn lock(&self) -> MutexGuard<'_, HostStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what happened to the host.
@@ -201,31 +199,31 @@ impl HostWatch {
             Incident::Started => host.running = true,
             Incident::Crashed => {
                 host.running = false;
-                add(&self.sums.crashes);
+                add(&self.counters.crashes);
             }
             Incident::Rebooted => {
                 host.running = false;
-                add(&self.sums.reboots);
+                add(&self.counters.reboots);
             }
             Incident::WentOffline => {
                 host.online = false;
-                add(&self.sums.outages);
+                add(&self.counters.outages);
             }
             Incident::CameOnline => host.online = true,
         }
-        add(&self.sums.changes);
+        add(&self.counters.changes);
     }
 
     fn delivered(&self, rollout_id: &RolloutId, seq: u64, kind: &'static str) {
         if let Some(rollout) = self.lock().rollouts.get_mut(rollout_id) {
             rollout.accept(seq);
         }
-        add(&self.sums.accepted);
-        *self.sums.by_kind().entry(kind).or_default() += 1;
+        add(&self.counters.accepted);
+        *self.counters.by_kind().entry(kind).or_default() += 1;
     }
 
     fn refused(&self, refused: RefusedDispatch) {
-        add(&self.sums.refused);
+        add(&self.counters.refused);
         let mut host = self.lock();
         let known = host
             .refused_dispatches
@@ -249,14 +247,14 @@ fn push_bounded<T>(items: &mut Vec<T>, item: T) {
     items.push(item);
 }
 
-impl Observer for HostWatch {
-    fn note(&self, note: &Note, now: Timestamp) {
+impl Observer for HostObserver {
+    fn note(&self, note: &Notification, now: Timestamp) {
         match note {
-            Note::DispatchHeld { latency_ms, .. } => {
-                add(&self.sums.dispatches);
+            Notification::DispatchHeld { latency_ms, .. } => {
+                add(&self.counters.dispatches);
                 push_bounded(&mut self.lock().dispatch_latency_ms, *latency_ms);
             }
-            Note::Refused {
+            Notification::Refused {
                 rollout_id,
                 reason,
                 message,
@@ -267,12 +265,12 @@ impl Observer for HostWatch {
                 at: now,
                 count: 1,
             }),
-            Note::Delivered {
+            Notification::Delivered {
                 rollout_id,
                 seq,
                 kind,
             } => self.delivered(rollout_id, *seq, kind),
-            Note::DeadLetter {
+            Notification::EventRefused {
                 rollout_id,
                 seq,
                 kind,
@@ -280,8 +278,8 @@ impl Observer for HostWatch {
                 code,
                 message,
             } => {
-                add(&self.sums.dead_letters);
-                let letter = DeadLetter {
+                add(&self.counters.refused_events);
+                let letter = RefusedEvent {
                     rollout_id: rollout_id.clone(),
                     seq: *seq,
                     kind: (*kind).to_owned(),
@@ -290,13 +288,13 @@ impl Observer for HostWatch {
                     message: message.clone(),
                     at: now,
                 };
-                push_bounded(&mut self.lock().dead_letters, letter);
+                push_bounded(&mut self.lock().refused_events, letter);
             }
-            Note::Transition { .. }
-            | Note::Recovered { .. }
-            | Note::Dropped { .. }
-            | Note::Unexpected { .. }
-            | Note::RollbackFailed { .. } => {}
+            Notification::Transition { .. }
+            | Notification::Recovered { .. }
+            | Notification::Dropped { .. }
+            | Notification::Unexpected { .. }
+            | Notification::RollbackFailed { .. } => {}
         }
     }
 
@@ -305,7 +303,7 @@ impl Observer for HostWatch {
         let mut changed = false;
         for (id, local) in core.rollouts() {
             let before = host.rollouts.get(id);
-            let now = RolloutKnowledge {
+            let now = RolloutStatus {
                 state: local.record.state,
                 target_closure: local.record.target_closure.clone(),
                 current_closure_at_dispatch: local.record.current_closure_at_dispatch.clone(),
@@ -325,14 +323,14 @@ impl Observer for HostWatch {
             changed = true;
         }
         if changed {
-            add(&self.sums.changes);
+            add(&self.counters.changes);
         }
     }
 
-    fn count(&self, counted: Counted) {
-        match counted {
-            Counted::Heartbeat => add(&self.sums.heartbeats),
-            Counted::NetworkError => add(&self.sums.network_errors),
+    fn count(&self, counter: Counter) {
+        match counter {
+            Counter::Heartbeat => add(&self.counters.heartbeats),
+            Counter::NetworkError => add(&self.counters.network_errors),
         }
     }
 }

@@ -13,15 +13,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::certs::Certificates;
-use crate::machine::Machine;
+use crate::agent_certificates::Certificates;
 use crate::observer::SwarmObserver;
 use crate::profile::Profile;
 use crate::simulated_host::SimulatedHost;
-use crate::state;
+use crate::simulated_machine::SimulatedMachine;
+use crate::swarm_state;
+use nixfleet_agent::artifact_verifier::Verifier;
 use nixfleet_agent::core::AgentConfig;
-use nixfleet_agent::shell::{Client, Shared, tls};
-use nixfleet_agent::verifier::Verifier;
+use nixfleet_agent::shell::{Client, ReleaseFetcher, tls};
 
 /// Artifacts read and verified at the same time in one process; each may be as large as the fleet.
 const DOWNLOADS_MAX: usize = 4;
@@ -33,7 +33,7 @@ const STATE_AGE_MAX: Duration = Duration::from_secs(5);
 const STATE_SHARE: u32 = 10;
 
 /// Everything a swarm needs.
-pub struct Plan {
+pub struct SwarmConfig {
     /// Base URLs of the control plane, comma separated.
     pub url: String,
     /// Authorities that servers are believed by, PEM.
@@ -64,15 +64,15 @@ pub struct Plan {
 ///
 /// # Errors
 /// Something of the plan cannot be used, the state cannot be written, or an agent cannot go on.
-pub async fn run(plan: Plan, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let profile = Arc::new(plan.profile.clone());
-    let initial = plan
+pub async fn run(config: SwarmConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let profile = Arc::new(config.profile.clone());
+    let initial = config
         .hostnames
         .iter()
         .map(|hostname| (hostname.clone(), profile.initial_closure_of(hostname)));
-    let observer = Arc::new(SwarmObserver::new(plan.seed, chrono::Utc::now(), initial));
+    let observer = Arc::new(SwarmObserver::new(config.seed, chrono::Utc::now(), initial));
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    if let Some(address) = plan.admin {
+    if let Some(address) = config.admin {
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .with_context(|| format!("binding the admin listener to {address}"))?;
@@ -81,8 +81,8 @@ pub async fn run(plan: Plan, shutdown: CancellationToken) -> anyhow::Result<()> 
         let service = admin::serve(listener, Arc::clone(&observer), shutdown.clone());
         tasks.spawn(async { service.await.context("serving the admin listener") });
     }
-    start_hosts(&plan, &profile, &observer, &mut tasks, &shutdown)?;
-    let report = report(&plan, Arc::clone(&observer), shutdown.clone());
+    start_hosts(&config, &profile, &observer, &mut tasks, &shutdown)?;
+    let report = report(&config, Arc::clone(&observer), shutdown.clone());
     let report = tokio::spawn(report);
 
     let mut result = Ok(());
@@ -99,25 +99,25 @@ pub async fn run(plan: Plan, shutdown: CancellationToken) -> anyhow::Result<()> 
 }
 
 fn start_hosts(
-    plan: &Plan,
+    config: &SwarmConfig,
     profile: &Arc<Profile>,
     observer: &SwarmObserver,
     tasks: &mut JoinSet<anyhow::Result<()>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let roots = tls::roots(&plan.ca_pem).context("reading the server CA")?;
-    let window = plan
+    let roots = tls::roots(&config.ca_pem).context("reading the server CA")?;
+    let window = config
         .config
         .manifest_age_max
         .to_std()
         .context("the largest manifest age is negative")?;
-    let verifier = Verifier::new(plan.trust.clone(), window);
-    let shared = Arc::new(Shared::new(verifier, DOWNLOADS_MAX));
-    for (index, hostname) in plan.hostnames.iter().enumerate() {
-        let host = build_host(plan, hostname, (profile, observer, &shared, &roots))
+    let verifier = Verifier::new(config.trust.clone(), window);
+    let fetcher = Arc::new(ReleaseFetcher::new(verifier, DOWNLOADS_MAX));
+    for (index, hostname) in config.hostnames.iter().enumerate() {
+        let host = build_host(config, hostname, (profile, observer, &fetcher, &roots))
             .with_context(|| format!("preparing host {hostname}"))?;
         // Handshakes cost both sides: a swarm that starts at once would only measure them.
-        let delay = Duration::from_secs_f64(index as f64 / f64::from(plan.starts_per_second));
+        let delay = Duration::from_secs_f64(index as f64 / f64::from(config.starts_per_second));
         let name = hostname.clone();
         let run = host.run(delay, shutdown.clone());
         tasks.spawn(async move {
@@ -129,29 +129,30 @@ fn start_hosts(
 }
 
 fn build_host(
-    plan: &Plan,
+    config: &SwarmConfig,
     hostname: &Hostname,
     parts: (
         &Arc<Profile>,
         &SwarmObserver,
-        &Arc<Shared>,
+        &Arc<ReleaseFetcher>,
         &Arc<RootCertStore>,
     ),
 ) -> anyhow::Result<SimulatedHost> {
-    let (profile, observer, shared, roots) = parts;
-    let identity = plan.certificates.identity(hostname)?;
+    let (profile, observer, fetcher, roots) = parts;
+    let identity = config.certificates.identity(hostname)?;
     let tls = tls::client_config(Arc::clone(roots), &identity)?;
     let (link, online) = watch::channel(true);
-    let client = Client::new(&plan.url, hostname.as_str(), tls, online)?;
-    let (machine, accidents) = Machine::new(hostname.clone(), plan.seed, Arc::clone(profile));
+    let client = Client::new(&config.url, hostname.as_str(), tls, online)?;
+    let (machine, faults) =
+        SimulatedMachine::new(hostname.clone(), config.seed, Arc::clone(profile));
     Ok(SimulatedHost {
         hostname: hostname.clone(),
-        config: plan.config.clone(),
+        config: config.config.clone(),
         machine: Arc::new(machine),
-        accidents,
+        faults,
         client: Arc::new(client),
         link,
-        shared: Arc::clone(shared),
+        fetcher: Arc::clone(fetcher),
         watch: observer
             .watch(hostname)
             .context("every host of the plan is watched")?,
@@ -160,12 +161,12 @@ fn build_host(
 
 /// Writes the state file and the progress lines, both once more at the end.
 fn report(
-    plan: &Plan,
+    config: &SwarmConfig,
     observer: Arc<SwarmObserver>,
     shutdown: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
-    let file = plan.state_file.clone();
-    let progress = plan.progress_interval;
+    let file = config.state_file.clone();
+    let progress = config.progress_interval;
     async move {
         let mut ticks = tokio::time::interval(STATE_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -220,14 +221,14 @@ impl Written {
 async fn write(file: PathBuf, observer: Arc<SwarmObserver>) -> anyhow::Result<()> {
     let path = file.clone();
     tokio::task::spawn_blocking(move || {
-        state::write_atomically(&path, &observer.state(chrono::Utc::now()))
+        swarm_state::write_atomically(&path, &observer.state(chrono::Utc::now()))
     })
     .await
     .context("writing the state panicked")?
     .with_context(|| format!("writing the state to {}", file.display()))
 }
 
-fn progress_line(state: &state::SwarmState) -> String {
+fn progress_line(state: &swarm_state::SwarmState) -> String {
     let totals = &state.totals;
     let latency = &state.dispatch_latency_ms;
     let mut line = format!(
@@ -236,7 +237,7 @@ fn progress_line(state: &state::SwarmState) -> String {
         totals.hosts,
         totals.accepted_events,
         totals.pending_events,
-        totals.dead_letters,
+        totals.refused_events,
         totals.dispatches,
         latency.p50,
         latency.p99,

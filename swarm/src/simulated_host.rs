@@ -7,12 +7,13 @@ use nixfleet_proto::Hostname;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::machine::{Accidents, Down, Machine, Outage};
-use crate::observer::{HostWatch, Incident};
+use crate::observer::{HostObserver, Incident};
+use crate::simulated_machine::{AgentRestart, MachineFaults, SimulatedMachine};
+use crate::simulated_outcome::Outage;
 use nixfleet_agent::activator::Activator;
 use nixfleet_agent::core::AgentConfig;
-use nixfleet_agent::shell::{Agent, AgentError, Client, Observer, Parts, Shared};
-use nixfleet_agent::spool::{MemorySpool, Spool};
+use nixfleet_agent::journal_store::{JournalStore, MemoryJournalStore};
+use nixfleet_agent::shell::{Agent, AgentError, AgentParts, Client, Observer, ReleaseFetcher};
 
 /// A host before it starts.
 pub struct SimulatedHost {
@@ -21,17 +22,17 @@ pub struct SimulatedHost {
     /// Limits of its agent.
     pub config: AgentConfig,
     /// The machine.
-    pub machine: Arc<Machine>,
+    pub machine: Arc<SimulatedMachine>,
     /// What will happen to it.
-    pub accidents: Accidents,
+    pub faults: MachineFaults,
     /// The connection of its agent.
     pub client: Arc<Client>,
     /// The switch of its network.
     pub link: watch::Sender<bool>,
     /// What agents of the process share.
-    pub shared: Arc<Shared>,
+    pub fetcher: Arc<ReleaseFetcher>,
     /// Who watches.
-    pub watch: Arc<HostWatch>,
+    pub watch: Arc<HostObserver>,
 }
 
 impl SimulatedHost {
@@ -44,81 +45,81 @@ impl SimulatedHost {
             hostname,
             config,
             machine,
-            accidents,
+            faults,
             client,
             link,
-            shared,
+            fetcher,
             watch,
         } = self;
-        let lives = Lives {
+        let lifecycle = AgentLifecycle {
             hostname,
             config,
             machine: Arc::clone(&machine),
-            spool: Arc::new(MemorySpool::default()),
+            journals: Arc::new(MemoryJournalStore::default()),
             client,
-            shared,
+            fetcher,
             watch: Arc::clone(&watch),
         };
-        let Accidents { downs, outages } = accidents;
+        let MachineFaults { restarts, outages } = faults;
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(delay) => {}
         }
         tokio::select! {
-            result = lives.run(downs, shutdown) => result,
+            result = lifecycle.run(restarts, shutdown) => result,
             never = lose_network(outages, &link, &machine, &watch) => match never {},
         }
     }
 }
 
-struct Lives {
+struct AgentLifecycle {
     hostname: Hostname,
     config: AgentConfig,
-    machine: Arc<Machine>,
-    spool: Arc<MemorySpool>,
+    machine: Arc<SimulatedMachine>,
+    journals: Arc<MemoryJournalStore>,
     client: Arc<Client>,
-    shared: Arc<Shared>,
-    watch: Arc<HostWatch>,
+    fetcher: Arc<ReleaseFetcher>,
+    watch: Arc<HostObserver>,
 }
 
-impl Lives {
+impl AgentLifecycle {
     async fn run(
         &self,
-        mut downs: mpsc::Receiver<Down>,
+        mut restarts: mpsc::Receiver<AgentRestart>,
         shutdown: CancellationToken,
     ) -> Result<(), AgentError> {
         while !shutdown.is_cancelled() {
             let agent = Agent::new(self.parts())?;
             self.incident(Incident::Started);
             // Dropping the agent in the middle of whatever it does is the crash.
-            let down = tokio::select! {
+            let restart = tokio::select! {
                 ended = agent.run(shutdown.clone()) => return ended,
-                down = next_down(&mut downs) => down,
+                restart = next_restart(&mut restarts) => restart,
             };
-            self.incident(if down.reboot {
+            self.incident(if restart.reboot {
                 Incident::Rebooted
             } else {
                 Incident::Crashed
             });
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(down.restart_after) => {}
+                () = tokio::time::sleep(restart.restart_after) => {}
             }
-            if down.reboot {
+            if restart.reboot {
                 self.machine.boot();
             }
         }
         Ok(())
     }
 
-    fn parts(&self) -> Parts {
-        Parts {
+    fn parts(&self) -> AgentParts {
+        AgentParts {
             hostname: self.hostname.clone(),
             config: self.config.clone(),
             activator: Arc::clone(&self.machine) as Arc<dyn Activator>,
-            spool: Arc::clone(&self.spool) as Arc<dyn Spool>,
+            journals: Arc::clone(&self.journals) as Arc<dyn JournalStore>,
             client: Arc::clone(&self.client),
-            shared: Arc::clone(&self.shared),
+            fetcher: Arc::clone(&self.fetcher),
             observer: Arc::clone(&self.watch) as Arc<dyn Observer>,
         }
     }
@@ -128,11 +129,11 @@ impl Lives {
     }
 }
 
-async fn next_down(downs: &mut mpsc::Receiver<Down>) -> Down {
-    match downs.recv().await {
-        Some(down) => {
-            tokio::time::sleep(down.after).await;
-            down
+async fn next_restart(restarts: &mut mpsc::Receiver<AgentRestart>) -> AgentRestart {
+    match restarts.recv().await {
+        Some(restart) => {
+            tokio::time::sleep(restart.after).await;
+            restart
         }
         // The machine holds the sender as long as the host runs.
         None => std::future::pending().await,
@@ -142,8 +143,8 @@ async fn next_down(downs: &mut mpsc::Receiver<Down>) -> Down {
 async fn lose_network(
     mut outages: mpsc::Receiver<Outage>,
     link: &watch::Sender<bool>,
-    machine: &Machine,
-    watch: &HostWatch,
+    machine: &SimulatedMachine,
+    watch: &HostObserver,
 ) -> std::convert::Infallible {
     while let Some(outage) = outages.recv().await {
         tokio::time::sleep(outage.after).await;

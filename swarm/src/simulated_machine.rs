@@ -11,23 +11,23 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::profile::{CrashPoint, Failure, Profile};
-use crate::simulated_outcome::SimulatedOutcome;
+use crate::simulated_outcome::{Outage, SimulatedCrash, SimulatedOutcome};
 use nixfleet_agent::activator::Activator;
 use nixfleet_agent::core::{ProbeReading, RollbackOutcome, SwitchOutcome};
 
 /// Time from a reboot to a running agent.
 const BOOT_TIME: Duration = Duration::from_millis(300);
 /// Accidents that wait to happen on one host; a closure brings at most one of each.
-const ACCIDENTS_MAX: usize = 64;
+const QUEUED_FAULTS_MAX: usize = 64;
 
 /// The machine under one agent; it outlives the agent's crashes.
 #[derive(Debug)]
-pub struct Machine {
+pub struct SimulatedMachine {
     hostname: Hostname,
     seed: u64,
     profile: Arc<Profile>,
     state: Mutex<State>,
-    downs: mpsc::Sender<Down>,
+    restarts: mpsc::Sender<AgentRestart>,
     outages: mpsc::Sender<Outage>,
 }
 
@@ -42,7 +42,7 @@ struct State {
 
 /// The agent process ends and starts again.
 #[derive(Debug, Clone, Copy)]
-pub struct Down {
+pub struct AgentRestart {
     /// Time until it ends.
     pub after: Duration,
     /// Time until it starts again.
@@ -51,29 +51,20 @@ pub struct Down {
     pub reboot: bool,
 }
 
-/// The network goes and comes back.
-#[derive(Debug, Clone, Copy)]
-pub struct Outage {
-    /// Time until it goes.
-    pub after: Duration,
-    /// Time until it is back.
-    pub duration: Duration,
-}
-
 /// What is to happen to a machine, for the one who makes it happen.
 #[derive(Debug)]
-pub struct Accidents {
+pub struct MachineFaults {
     /// Ends of the agent process.
-    pub downs: mpsc::Receiver<Down>,
+    pub restarts: mpsc::Receiver<AgentRestart>,
     /// Losses of the network.
     pub outages: mpsc::Receiver<Outage>,
 }
 
-impl Machine {
+impl SimulatedMachine {
     /// A machine that runs the profile's initial closure.
-    pub fn new(hostname: Hostname, seed: u64, profile: Arc<Profile>) -> (Self, Accidents) {
-        let (downs, downs_out) = mpsc::channel(ACCIDENTS_MAX);
-        let (outages, outages_out) = mpsc::channel(ACCIDENTS_MAX);
+    pub fn new(hostname: Hostname, seed: u64, profile: Arc<Profile>) -> (Self, MachineFaults) {
+        let (restarts, restarts_out) = mpsc::channel(QUEUED_FAULTS_MAX);
+        let (outages, outages_out) = mpsc::channel(QUEUED_FAULTS_MAX);
         let state = State {
             current: profile.initial_closure_of(&hostname),
             activated_at: Instant::now(),
@@ -86,14 +77,14 @@ impl Machine {
             seed,
             profile,
             state: Mutex::new(state),
-            downs,
+            restarts,
             outages,
         };
-        let accidents = Accidents {
-            downs: downs_out,
+        let faults = MachineFaults {
+            restarts: restarts_out,
             outages: outages_out,
         };
-        (machine, accidents)
+        (machine, faults)
     }
 
     /// Boots: a staged closure becomes the running one.
@@ -119,29 +110,33 @@ impl Machine {
 
     /// Ends the agent here, once per closure; whoever awaits this never goes on.
     async fn crash_at(&self, point: CrashPoint, outcome: &SimulatedOutcome, closure: &ClosureHash) {
-        let Some((at, restart_after)) = outcome.crash else {
+        let Some(SimulatedCrash {
+            point: at,
+            restart_after,
+        }) = outcome.crash
+        else {
             return;
         };
         if at != point || !self.state().crashed.insert(closure.clone()) {
             return;
         }
-        let down = Down {
+        let restart = AgentRestart {
             after: Duration::ZERO,
             restart_after,
             reboot: false,
         };
         // A full queue or a stopped simulation means that this accident does not happen.
-        if self.downs.try_send(down).is_ok() {
+        if self.restarts.try_send(restart).is_ok() {
             std::future::pending::<()>().await;
         }
     }
 
     fn lose_network(&self, outcome: &SimulatedOutcome, closure: &ClosureHash) {
-        let Some((after, duration)) = outcome.outage else {
+        let Some(outage) = outcome.outage else {
             return;
         };
         if self.state().lost_network.insert(closure.clone())
-            && self.outages.try_send(Outage { after, duration }).is_err()
+            && self.outages.try_send(outage).is_err()
         {
             tracing::debug!(host = %self.hostname, "outage left out: too many wait");
         }
@@ -161,13 +156,13 @@ impl Machine {
         }
         let already_runs = self.state().current == *closure;
         if let Some(after) = outcome.reboots_after.filter(|_| !already_runs) {
-            let down = Down {
+            let restart = AgentRestart {
                 after,
                 restart_after: BOOT_TIME,
                 reboot: true,
             };
             self.state().staged = Some(closure.clone());
-            if self.downs.try_send(down).is_ok() {
+            if self.restarts.try_send(restart).is_ok() {
                 return SwitchOutcome::Deferred {
                     component: "kernel".to_owned(),
                 };
@@ -231,7 +226,7 @@ impl State {
     }
 }
 
-impl Activator for Machine {
+impl Activator for SimulatedMachine {
     fn current_closure(&self) -> BoxFuture<'_, ClosureHash> {
         Box::pin(async { self.running() })
     }
@@ -261,34 +256,34 @@ impl Activator for Machine {
 mod tests {
     use super::*;
 
-    fn machine(profile: &str) -> (Machine, Accidents) {
+    fn machine(profile: &str) -> (SimulatedMachine, MachineFaults) {
         let profile = Profile::parse(profile.as_bytes()).unwrap();
-        Machine::new(Hostname::from("web-01"), 7, Arc::new(profile))
+        SimulatedMachine::new(Hostname::from("web-01"), 7, Arc::new(profile))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_deferred_closure_runs_after_the_reboot() {
-        let (machine, mut accidents) =
+        let (machine, mut faults) =
             machine(r#"{"deferral":{"share":1,"rebootAfterMs":{"min":5,"max":5}}}"#);
         let target = ClosureHash::from("b");
         let before = machine.running();
         let outcome = machine.switch(&target).await;
         assert!(matches!(outcome, SwitchOutcome::Deferred { .. }));
         assert_eq!(machine.running(), before);
-        assert!(accidents.downs.recv().await.unwrap().reboot);
+        assert!(faults.restarts.recv().await.unwrap().reboot);
         machine.boot();
         assert_eq!(machine.running(), target);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_crash_happens_once_per_closure() {
-        let (machine, mut accidents) = machine(
+        let (machine, mut faults) = machine(
             r#"{"crash":{"share":1,"points":["after-switch"],"restartAfterMs":{"min":1,"max":1}}}"#,
         );
         let target = ClosureHash::from("b");
         tokio::select! {
             _ = machine.switch(&target) => panic!("the agent must die first"),
-            down = accidents.downs.recv() => assert!(!down.unwrap().reboot),
+            restart = faults.restarts.recv() => assert!(!restart.unwrap().reboot),
         }
         assert_eq!(machine.running(), target, "the switch took");
         let outcome = machine.switch(&target).await;

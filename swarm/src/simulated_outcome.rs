@@ -19,15 +19,33 @@ pub struct SimulatedOutcome {
     /// The switch is deferred and the host reboots after this time.
     pub reboots_after: Option<Duration>,
     /// The agent dies there and starts again after this time.
-    pub crash: Option<(CrashPoint, Duration)>,
-    /// The network goes after the first time, for the second.
-    pub outage: Option<(Duration, Duration)>,
+    pub crash: Option<SimulatedCrash>,
+    /// The host loses its network.
+    pub outage: Option<Outage>,
+}
+
+/// The agent process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SimulatedCrash {
+    /// Where.
+    pub point: CrashPoint,
+    /// Time until the agent starts again.
+    pub restart_after: Duration,
+}
+
+/// The network goes and comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// Time until it goes.
+    pub after: Duration,
+    /// Time until it is back.
+    pub duration: Duration,
 }
 
 /// Independent draws for one (seed, hostname, closure).
-struct Lot(u64);
+struct Draws(u64);
 
-impl Lot {
+impl Draws {
     fn draw(&self, topic: &str) -> u64 {
         mix(self.0 ^ salt(topic))
     }
@@ -37,7 +55,7 @@ impl Lot {
     }
 
     /// True for about `share` of all hosts.
-    fn hits(&self, topic: &str, share: f64) -> bool {
+    fn applies_to_share(&self, topic: &str, share: f64) -> bool {
         // 53 bits are what a double holds exactly.
         let unit = (self.draw(topic) >> 11) as f64 / (1_u64 << 53) as f64;
         unit < share
@@ -47,44 +65,46 @@ impl Lot {
 impl SimulatedOutcome {
     /// What the profile has for this host and closure.
     pub fn of(profile: &Profile, seed: u64, hostname: &Hostname, closure: &ClosureHash) -> Self {
-        let lot = Lot(mix(mix(seed) ^ salt(hostname.as_str())) ^ salt(closure.as_str()));
+        let draws = Draws(mix(mix(seed) ^ salt(hostname.as_str())) ^ salt(closure.as_str()));
         let applies = |pattern: &str| closure_matches(pattern, closure.as_str());
         let failure = profile
             .failures
             .iter()
             .enumerate()
             .find(|(at, rule)| {
-                applies(&rule.closure) && lot.hits(&format!("failure-{at}"), rule.share)
+                applies(&rule.closure)
+                    && draws.applies_to_share(&format!("failure-{at}"), rule.share)
             })
             .map(|(_, rule)| rule.fails.clone());
         let reboots_after = profile
             .deferral
             .as_ref()
-            .filter(|rule| applies(&rule.closure) && lot.hits("deferral", rule.share))
-            .map(|rule| lot.within("reboot", rule.reboot_after_ms));
+            .filter(|rule| applies(&rule.closure) && draws.applies_to_share("deferral", rule.share))
+            .map(|rule| draws.within("reboot", rule.reboot_after_ms));
         let crash = profile
             .crash
             .as_ref()
-            .filter(|rule| applies(&rule.closure) && lot.hits("crash", rule.share))
+            .filter(|rule| applies(&rule.closure) && draws.applies_to_share("crash", rule.share))
             .and_then(|rule| {
                 let choices = u64::try_from(rule.points.len()).ok()?;
-                let at = usize::try_from(lot.draw("crash-point").checked_rem(choices)?).ok()?;
+                let at = usize::try_from(draws.draw("crash-point").checked_rem(choices)?).ok()?;
                 let point = *rule.points.get(at)?;
-                Some((point, lot.within("restart", rule.restart_after_ms)))
+                Some(SimulatedCrash {
+                    point,
+                    restart_after: draws.within("restart", rule.restart_after_ms),
+                })
             });
         let outage = profile
             .offline
             .as_ref()
-            .filter(|rule| applies(&rule.closure) && lot.hits("offline", rule.share))
-            .map(|rule| {
-                (
-                    lot.within("offline-start", rule.starts_after_ms),
-                    lot.within("offline-duration", rule.duration_ms),
-                )
+            .filter(|rule| applies(&rule.closure) && draws.applies_to_share("offline", rule.share))
+            .map(|rule| Outage {
+                after: draws.within("offline-start", rule.starts_after_ms),
+                duration: draws.within("offline-duration", rule.duration_ms),
             });
         Self {
-            switch_time: lot.within("switch", profile.activation_ms),
-            rollback_time: lot.within("rollback", profile.rollback_ms),
+            switch_time: draws.within("switch", profile.activation_ms),
+            rollback_time: draws.within("rollback", profile.rollback_ms),
             failure,
             reboots_after,
             crash,

@@ -78,7 +78,7 @@ pub struct SwarmState {
     pub hosts_by_state: BTreeMap<RolloutId, BTreeMap<HostState, u64>>,
     pub accepted_by_kind: BTreeMap<String, u64>,
     pub dispatch_latency_ms: Percentiles,
-    pub hosts: BTreeMap<Hostname, HostKnowledge>,
+    pub hosts: BTreeMap<Hostname, HostStatus>,
 }
 
 /// Sums over all hosts.
@@ -91,7 +91,8 @@ pub struct Totals {
     pub online: u64,
     pub accepted_events: u64,
     pub pending_events: u64,
-    pub dead_letters: u64,
+    #[serde(rename = "deadLetters")]
+    pub refused_events: u64,
     pub heartbeats: u64,
     pub dispatches: u64,
     pub refused_dispatches: u64,
@@ -115,7 +116,7 @@ pub struct Percentiles {
 /// What one agent knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct HostKnowledge {
+pub struct HostStatus {
     /// What the host runs.
     pub current_closure: ClosureHash,
     /// False while the agent process is down.
@@ -123,9 +124,10 @@ pub struct HostKnowledge {
     /// False while the host has no network.
     pub online: bool,
     /// Its rollouts.
-    pub rollouts: BTreeMap<RolloutId, RolloutKnowledge>,
+    pub rollouts: BTreeMap<RolloutId, RolloutStatus>,
     /// Events the control plane refused for good, newest last, at most 32.
-    pub dead_letters: Vec<DeadLetter>,
+    #[serde(rename = "deadLetters")]
+    pub refused_events: Vec<RefusedEvent>,
     /// Dispatches the agent did not follow, one per rollout and reason.
     pub refused_dispatches: Vec<RefusedDispatch>,
     /// Milliseconds, one per dispatched rollout.
@@ -135,7 +137,7 @@ pub struct HostKnowledge {
 /// What one agent knows of one rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RolloutKnowledge {
+pub struct RolloutStatus {
     /// The agent's state.
     pub state: HostState,
     /// What the signed manifest says.
@@ -161,7 +163,7 @@ pub struct RolloutKnowledge {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the keys say what they are")]
-pub struct DeadLetter {
+pub struct RefusedEvent {
     pub rollout_id: RolloutId,
     pub seq: u64,
     pub kind: String,
@@ -187,7 +189,7 @@ pub struct RefusedDispatch {
     pub count: u64,
 }
 
-impl RolloutKnowledge {
+impl RolloutStatus {
     /// Notes that the event with this sequence was answered with 2xx.
     pub fn accept(&mut self, seq: u64) {
         self.accepted_events += 1;
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn accepted_sequences_are_kept_as_ranges() {
-        let mut rollout = RolloutKnowledge {
+        let mut rollout = RolloutStatus {
             state: HostState::Pending,
             target_closure: ClosureHash::from("b"),
             current_closure_at_dispatch: None,

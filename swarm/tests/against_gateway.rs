@@ -18,10 +18,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use nixfleet_agent::core::AgentConfig;
 use nixfleet_proto::{ClosureHash, HostState, Hostname};
-use nixfleet_swarm::certs::Certificates;
+use nixfleet_swarm::agent_certificates::Certificates;
 use nixfleet_swarm::profile::Profile;
-use nixfleet_swarm::run::{Plan, run};
-use nixfleet_swarm::state::SwarmState;
+use nixfleet_swarm::run::{SwarmConfig, run};
+use nixfleet_swarm::swarm_state::SwarmState;
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, ReleaseBundle, ReleaseStamp, TrustFile, build_release};
 use tokio::task::JoinHandle;
@@ -92,7 +92,7 @@ impl Swarm {
         let (certificate, key_file) = authority.write(scratch.path());
         let control = Control::start(&authority).await;
         let state_file = scratch.path().join("state.json");
-        let plan = Plan {
+        let config = SwarmConfig {
             // Nobody listens on the first of two gateways: half of the agents begin there.
             url: format!("https://127.0.0.1:9,https://{}", control.address),
             ca_pem: authority.certificate_pem.clone().into_bytes(),
@@ -118,7 +118,7 @@ impl Swarm {
         let shutdown = CancellationToken::new();
         Self {
             control,
-            running: tokio::spawn(run(plan, shutdown.clone())),
+            running: tokio::spawn(run(config, shutdown.clone())),
             shutdown,
             state_file,
             _scratch: scratch,
@@ -160,10 +160,10 @@ async fn a_signed_release_converges_in_order_over_mutual_tls() {
     let all = |k: &control::Knowledge| k.all_are(HostState::Converged);
     swarm.control.until("every host converged", all).await;
     {
-        let knowledge = swarm.control.knowledge();
-        assert_eq!(knowledge.rejected, Vec::<String>::new());
-        assert_eq!(knowledge.traces.len() as u64, knowledge.requests);
-        for kinds in knowledge.events.values() {
+        let status = swarm.control.status();
+        assert_eq!(status.rejected, Vec::<String>::new());
+        assert_eq!(status.traces.len() as u64, status.requests);
+        for kinds in status.events.values() {
             assert_eq!(
                 kinds.join(" "),
                 "DispatchAck ActivationStarted ActivationCompleted ProbeTopologyDeclared \
@@ -175,7 +175,7 @@ async fn a_signed_release_converges_in_order_over_mutual_tls() {
     // The last answers may be on their way when the agents stop.
     let totals = &state.totals;
     assert_eq!(totals.accepted_events + totals.pending_events, 35);
-    assert_eq!(state.totals.dead_letters, 0);
+    assert_eq!(state.totals.refused_events, 0);
     assert_eq!(state.dispatch_latency_ms.count, 5);
     assert!(
         state
@@ -200,7 +200,7 @@ async fn a_release_signed_by_another_key_is_not_activated() {
             })
         })
         .await;
-    assert!(swarm.control.knowledge().events.is_empty());
+    assert!(swarm.control.status().events.is_empty());
     let state = swarm.stop().await;
     for host in state.hosts.values() {
         assert_eq!(host.refused_dispatches[0].reason, "bad-signature");
@@ -222,10 +222,10 @@ async fn agents_that_die_after_the_switch_are_recovered_by_their_heartbeat() {
     let all = |k: &control::Knowledge| k.all_are(HostState::Converged);
     swarm.control.until("every host converged", all).await;
     {
-        let knowledge = swarm.control.knowledge();
-        assert_only_stale(&knowledge.rejected);
+        let status = swarm.control.status();
+        assert_only_stale(&status.rejected);
         assert!(
-            knowledge
+            status
                 .records
                 .values()
                 .all(|record| record.recovery_seq == 1)
@@ -236,15 +236,15 @@ async fn agents_that_die_after_the_switch_are_recovered_by_their_heartbeat() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accident_together_ends_where_both_sides_agree() {
-    let accidents = r#""failures":[{"closure":"b","share":0.3,"fails":{"kind":"probe","probeName":"http"}},
+    let faults = r#""failures":[{"closure":"b","share":0.3,"fails":{"kind":"probe","probeName":"http"}},
           {"closure":"b","share":0.2,"fails":{"kind":"activation","exitCode":3}}],
         "deferral":{"share":0.2,"rebootAfterMs":{"min":100,"max":300}},
         "crash":{"share":0.5,"points":["before-switch","after-switch","during-rollback"],
                  "restartAfterMs":{"min":50,"max":200}},
         "offline":{"share":0.3,"startsAfterMs":{"min":0,"max":200},"durationMs":{"min":100,"max":500}}"#;
-    let swarm = Swarm::start(40, &format!("{{{QUICK},{accidents}}}")).await;
+    let swarm = Swarm::start(40, &format!("{{{QUICK},{faults}}}")).await;
     let targets = targets(40, "b");
-    swarm.control.knowledge().unavailable = 20;
+    swarm.control.status().unavailable = 20;
     swarm.control.publish(&release(&targets, &key(7)), &targets);
     swarm
         .control
@@ -267,8 +267,8 @@ async fn every_accident_together_ends_where_both_sides_agree() {
         })
         .await;
     let (states, rejected) = {
-        let knowledge = swarm.control.knowledge();
-        (knowledge.states(), knowledge.rejected.clone())
+        let status = swarm.control.status();
+        (status.states(), status.rejected.clone())
     };
     let state = swarm.stop().await;
     assert_only_stale(&rejected);
@@ -289,14 +289,14 @@ async fn an_event_refused_for_good_does_not_hold_the_ones_behind_it() {
     let targets = targets(1, "b");
     swarm
         .control
-        .knowledge()
+        .status()
         .refused_kinds
         .insert("ActivationStarted");
     swarm.control.publish(&release(&targets, &key(7)), &targets);
     let all = |k: &control::Knowledge| k.all_are(HostState::Converged);
     swarm.control.until("the host converged", all).await;
     let state = swarm.stop().await;
-    let letters = &state.hosts["web-01"].dead_letters;
+    let letters = &state.hosts["web-01"].refused_events;
     assert_eq!(letters.len(), 1);
     assert_eq!(
         (letters[0].status, letters[0].code.as_str()),
@@ -310,21 +310,21 @@ async fn events_that_waited_go_together_or_one_by_one_where_arrays_are_unknown()
         let swarm = Swarm::start(3, &format!("{{{QUICK}}}")).await;
         let targets = targets(3, "b");
         {
-            let mut knowledge = swarm.control.knowledge();
+            let mut status = swarm.control.status();
             // Events pile up behind the first refusals.
-            knowledge.unavailable = 9;
-            knowledge.arrays_refused = arrays_refused;
+            status.unavailable = 9;
+            status.arrays_refused = arrays_refused;
         }
         swarm.control.publish(&release(&targets, &key(7)), &targets);
         let all = |k: &control::Knowledge| k.all_are(HostState::Converged);
         swarm.control.until("every host converged", all).await;
         let (arrays, rejected) = {
-            let knowledge = swarm.control.knowledge();
-            (knowledge.arrays, knowledge.rejected.clone())
+            let status = swarm.control.status();
+            (status.arrays, status.rejected.clone())
         };
         assert_eq!(rejected, Vec::<String>::new());
         assert_eq!(arrays == 0, arrays_refused, "{arrays} arrays");
         let state = swarm.stop().await;
-        assert_eq!(state.totals.dead_letters, 0);
+        assert_eq!(state.totals.refused_events, 0);
     }
 }

@@ -52,26 +52,26 @@ pub struct Knowledge {
 
 pub struct Control {
     pub address: SocketAddr,
-    shared: Arc<Shared>,
+    fetcher: Arc<ReleaseFetcher>,
     handle: Handle<SocketAddr>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
-struct Shared {
-    knowledge: Mutex<Knowledge>,
+struct ReleaseFetcher {
+    status: Mutex<Knowledge>,
     queue_changed: Notify,
 }
 
-impl Shared {
+impl ReleaseFetcher {
     fn lock(&self) -> MutexGuard<'_, Knowledge> {
-        self.knowledge.lock().unwrap()
+        self.status.lock().unwrap()
     }
 }
 
 impl Control {
     pub async fn start(authority: &Authority) -> Self {
-        let shared = Arc::new(Shared {
-            knowledge: Mutex::default(),
+        let fetcher = Arc::new(ReleaseFetcher {
+            status: Mutex::default(),
             queue_changed: Notify::new(),
         });
         let router = Router::new()
@@ -82,7 +82,7 @@ impl Control {
             .route("/v1/rollouts/{id}/sig", get(manifest_signature))
             .route("/v1/fleet.resolved", get(fleet))
             .route("/v1/fleet.resolved/sig", get(fleet_signature))
-            .with_state(Arc::clone(&shared));
+            .with_state(Arc::clone(&fetcher));
         let handle = Handle::new();
         let server = axum_server::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap())
             .acceptor(WithPeerName::new(authority.server_config()))
@@ -91,14 +91,14 @@ impl Control {
         let address = handle.listening().await.unwrap();
         Self {
             address,
-            shared,
+            fetcher,
             handle,
             server,
         }
     }
 
-    pub fn knowledge(&self) -> MutexGuard<'_, Knowledge> {
-        self.shared.lock()
+    pub fn status(&self) -> MutexGuard<'_, Knowledge> {
+        self.fetcher.lock()
     }
 
     pub async fn stop(self) {
@@ -111,7 +111,7 @@ impl Control {
         let signed = bundle.rollouts.values().next().unwrap();
         let manifest: nixfleet_proto::fleet::RolloutManifest =
             serde_json::from_slice(&signed.bytes).unwrap();
-        let mut knowledge = self.shared.lock();
+        let mut status = self.fetcher.lock();
         for (hostname, target) in targets {
             let id = manifest.rollout_id();
             let record = HostRecord::pending(NewHost {
@@ -130,23 +130,23 @@ impl Control {
                 soak_minutes: Minutes::ZERO,
                 enqueued_at: chrono::Utc::now(),
             };
-            knowledge.records.insert((id, hostname.clone()), record);
-            knowledge.queued.insert(hostname.clone(), dispatch);
+            status.records.insert((id, hostname.clone()), record);
+            status.queued.insert(hostname.clone(), dispatch);
         }
-        knowledge.manifest = Some(signed.clone());
-        knowledge.fleet = Some(bundle.fleet.clone());
-        drop(knowledge);
-        self.shared.queue_changed.notify_waiters();
+        status.manifest = Some(signed.clone());
+        status.fleet = Some(bundle.fleet.clone());
+        drop(status);
+        self.fetcher.queue_changed.notify_waiters();
     }
 
     /// Waits until `reached` says so; fails after 30 s.
     pub async fn until(&self, what: &str, reached: impl Fn(&Knowledge) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        while !reached(&self.shared.lock()) {
+        while !reached(&self.fetcher.lock()) {
             assert!(
                 tokio::time::Instant::now() < deadline,
                 "not reached in time: {what}; events {:?}",
-                self.shared.lock().events
+                self.fetcher.lock().events
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -225,12 +225,12 @@ impl Knowledge {
     }
 }
 
-fn check(knowledge: &mut Knowledge, headers: &HeaderMap) {
-    knowledge.requests += 1;
+fn check(status: &mut Knowledge, headers: &HeaderMap) {
+    status.requests += 1;
     assert_eq!(headers.get(PROTOCOL_HEADER).unwrap(), "1");
     let trace = headers.get("traceparent").unwrap().to_str().unwrap();
     assert_eq!(trace.len(), 55, "{trace}");
-    knowledge.traces.insert(trace.to_owned());
+    status.traces.insert(trace.to_owned());
 }
 
 fn error(status: StatusCode, code: &str, retryable: bool) -> Response {
@@ -246,32 +246,32 @@ fn error_body(code: &str, retryable: bool) -> ErrorBody {
 }
 
 async fn take_event(
-    State(shared): State<Arc<Shared>>,
+    State(fetcher): State<Arc<ReleaseFetcher>>,
     Extension(peer): Extension<PeerName>,
     headers: HeaderMap,
     Json(body): Json<serde_json::Value>,
 ) -> Response {
-    let mut knowledge = shared.lock();
-    check(&mut knowledge, &headers);
-    if knowledge.unavailable > 0 {
-        knowledge.unavailable -= 1;
+    let mut status = fetcher.lock();
+    check(&mut status, &headers);
+    if status.unavailable > 0 {
+        status.unavailable -= 1;
         return error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", true);
     }
     if !body.is_array() {
-        let (status, body) = fold_event(&mut knowledge, &peer, body);
+        let (status, body) = fold_event(&mut status, &peer, body);
         return body.map_or_else(
             || status.into_response(),
             |body| (status, Json(body)).into_response(),
         );
     }
-    if knowledge.arrays_refused {
+    if status.arrays_refused {
         return error(StatusCode::BAD_REQUEST, "invalid-field", false);
     }
     let events: Vec<serde_json::Value> = serde_json::from_value(body).unwrap();
     assert!((2..=100).contains(&events.len()), "{}", events.len());
-    knowledge.arrays += 1;
+    status.arrays += 1;
     let answers = events.into_iter().map(|event| {
-        let (status, error) = fold_event(&mut knowledge, &peer, event);
+        let (status, error) = fold_event(&mut status, &peer, event);
         let status = status.as_u16();
         EventAnswer { status, error }
     });
@@ -279,40 +279,40 @@ async fn take_event(
 }
 
 fn fold_event(
-    knowledge: &mut Knowledge,
+    status: &mut Knowledge,
     peer: &PeerName,
     event: serde_json::Value,
 ) -> (StatusCode, Option<ErrorBody>) {
     let request: EventRequest = serde_json::from_value(event).unwrap();
     assert_eq!(peer.0, request.hostname.as_str());
     let kind = request.event.body.name();
-    if knowledge.refused_kinds.contains(kind) {
+    if status.refused_kinds.contains(kind) {
         let body = error_body("refused", false);
         return (StatusCode::CONFLICT, Some(body));
     }
-    let kinds = knowledge.events.entry(request.hostname.clone());
+    let kinds = status.events.entry(request.hostname.clone());
     kinds.or_default().push(kind.to_owned());
     let key = (request.rollout_id, request.hostname.clone());
-    knowledge.fold(&key, Producer::Agent, request.event.into());
+    status.fold(&key, Producer::Agent, request.event.into());
     if kind == "DispatchAck" {
-        knowledge.queued.remove(&request.hostname);
+        status.queued.remove(&request.hostname);
     }
     (StatusCode::NO_CONTENT, None)
 }
 
 async fn heartbeat(
-    State(shared): State<Arc<Shared>>,
+    State(fetcher): State<Arc<ReleaseFetcher>>,
     headers: HeaderMap,
     Json(request): Json<HeartbeatRequest>,
 ) -> Json<HeartbeatReply> {
-    let mut knowledge = shared.lock();
-    check(&mut knowledge, &headers);
-    let keys: Vec<_> = knowledge.records.keys().cloned().collect();
+    let mut status = fetcher.lock();
+    check(&mut status, &headers);
+    let keys: Vec<_> = status.records.keys().cloned().collect();
     let own = keys.into_iter().filter(|key| key.1 == request.hostname);
     let mut snapshots = Vec::new();
     for key in own {
-        knowledge.recover(&key, &request);
-        let record = &knowledge.records[&key];
+        status.recover(&key, &request);
+        let record = &status.records[&key];
         if record.state.is_open() {
             snapshots.push(HostSnapshot::from(record));
         }
@@ -324,16 +324,16 @@ async fn heartbeat(
 }
 
 async fn dispatch(
-    State(shared): State<Arc<Shared>>,
+    State(fetcher): State<Arc<ReleaseFetcher>>,
     Extension(peer): Extension<PeerName>,
     Query(query): Query<BTreeMap<String, u64>>,
     headers: HeaderMap,
 ) -> Response {
-    check(&mut shared.lock(), &headers);
+    check(&mut fetcher.lock(), &headers);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(query["wait"]);
     loop {
-        let changed = shared.queue_changed.notified();
-        let queued = shared.lock().queued.remove(peer.0.as_str());
+        let changed = fetcher.queue_changed.notified();
+        let queued = fetcher.lock().queued.remove(peer.0.as_str());
         if let Some(dispatch) = queued {
             return Json(dispatch).into_response();
         }
@@ -345,35 +345,38 @@ async fn dispatch(
 
 type Choice = fn(&Knowledge) -> Option<Vec<u8>>;
 
-fn artifact(shared: &Shared, headers: &HeaderMap, choice: Choice) -> Response {
-    let mut knowledge = shared.lock();
-    check(&mut knowledge, headers);
-    match choice(&knowledge) {
+fn artifact(fetcher: &ReleaseFetcher, headers: &HeaderMap, choice: Choice) -> Response {
+    let mut status = fetcher.lock();
+    check(&mut status, headers);
+    match choice(&status) {
         Some(bytes) => bytes.into_response(),
         None => error(StatusCode::NOT_FOUND, "not-found", false),
     }
 }
 
 async fn manifest(
-    State(shared): State<Arc<Shared>>,
+    State(fetcher): State<Arc<ReleaseFetcher>>,
     Path(_id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    artifact(&shared, &headers, |k| Some(k.manifest.clone()?.bytes))
+    artifact(&fetcher, &headers, |k| Some(k.manifest.clone()?.bytes))
 }
 
 async fn manifest_signature(
-    State(shared): State<Arc<Shared>>,
+    State(fetcher): State<Arc<ReleaseFetcher>>,
     Path(_id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    artifact(&shared, &headers, |k| Some(k.manifest.clone()?.signature))
+    artifact(&fetcher, &headers, |k| Some(k.manifest.clone()?.signature))
 }
 
-async fn fleet(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    artifact(&shared, &headers, |k| Some(k.fleet.clone()?.bytes))
+async fn fleet(State(fetcher): State<Arc<ReleaseFetcher>>, headers: HeaderMap) -> Response {
+    artifact(&fetcher, &headers, |k| Some(k.fleet.clone()?.bytes))
 }
 
-async fn fleet_signature(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    artifact(&shared, &headers, |k| Some(k.fleet.clone()?.signature))
+async fn fleet_signature(
+    State(fetcher): State<Arc<ReleaseFetcher>>,
+    headers: HeaderMap,
+) -> Response {
+    artifact(&fetcher, &headers, |k| Some(k.fleet.clone()?.signature))
 }

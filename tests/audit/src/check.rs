@@ -154,7 +154,7 @@ fn refused(observed: &ObservedState) -> Vec<String> {
         .hosts
         .iter()
         .flat_map(|(hostname, host)| {
-            let events = host.dead_letters.iter().map(move |letter| {
+            let events = host.refused_events.iter().map(move |letter| {
                 format!(
                     "{hostname}: {} {} of {} was answered {} {}",
                     letter.kind, letter.seq, letter.rollout_id, letter.status, letter.code

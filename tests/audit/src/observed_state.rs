@@ -5,7 +5,7 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use nixfleet_swarm::state::SwarmState;
+use nixfleet_swarm::swarm_state::SwarmState;
 
 pub use tables::{ArchiveCounts, HostRow, RolloutRow};
 

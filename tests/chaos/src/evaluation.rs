@@ -158,7 +158,7 @@ fn permanent_refusals(observed: &ObservedState) -> Vec<String> {
     let current = observed.current_rollouts();
     let mut faults = Vec::new();
     for (hostname, host) in &observed.swarm.hosts {
-        for letter in &host.dead_letters {
+        for letter in &host.refused_events {
             faults.push(format!(
                 "{hostname}: {} {} of {} was answered {} {}",
                 letter.kind, letter.seq, letter.rollout_id, letter.status, letter.code

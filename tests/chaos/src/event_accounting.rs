@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nixfleet_proto::{Decision, EntryBody, Hostname, Outcome, Position, Producer, RolloutId};
-use nixfleet_swarm::state::SwarmState;
+use nixfleet_swarm::swarm_state::SwarmState;
 
 use crate::partition_logs::PartitionLogs;
 

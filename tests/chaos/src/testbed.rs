@@ -10,7 +10,7 @@ use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Proxy, ProxyMode, Service, Stack, StackConfig, Swarm,
     SwarmConfig, monitoring, postgres, scratch,
 };
-use nixfleet_swarm::state::SwarmState;
+use nixfleet_swarm::swarm_state::SwarmState;
 
 use crate::args::Args;
 use crate::fault::{FaultScope, Server, Target};
