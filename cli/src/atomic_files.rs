@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Classify, Failure};
+use crate::command_error::{CommandError, InputContext};
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,9 +20,9 @@ pub enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// Before the command ends.
-    Now,
+    Synced,
     /// Whenever the system likes: it can be made again, and thousands are made at once.
-    Later,
+    Unsynced,
 }
 
 /// What to do with a file that is there already.
@@ -38,26 +38,36 @@ pub enum Existing {
 ///
 /// # Errors
 /// Exit code 2, names the file.
-pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).or_input(|| format!("cannot read {}", path.display()))
+pub fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
+    fs::read(path).or_input_error(|| format!("cannot read {}", path.display()))
 }
 
 /// Writes a file through a temporary one beside it, directories included.
 ///
 /// # Errors
 /// Exit code 2, names the file.
-pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> Result<(), Failure> {
-    try_write(path, bytes, (access, Durability::Now), existing)
-        .or_input(|| format!("cannot write {}", path.display()))
+pub fn write(
+    path: &Path,
+    bytes: &[u8],
+    access: Access,
+    existing: Existing,
+) -> Result<(), CommandError> {
+    try_write(path, bytes, (access, Durability::Synced), existing)
+        .or_input_error(|| format!("cannot write {}", path.display()))
 }
 
 /// [`write`] in place of whatever is there, for files that are made in bulk.
 ///
 /// # Errors
 /// Exit code 2, names the file.
-pub fn write_later(path: &Path, bytes: &[u8], access: Access) -> Result<(), Failure> {
-    try_write(path, bytes, (access, Durability::Later), Existing::Replace)
-        .or_input(|| format!("cannot write {}", path.display()))
+pub fn write_without_sync(path: &Path, bytes: &[u8], access: Access) -> Result<(), CommandError> {
+    try_write(
+        path,
+        bytes,
+        (access, Durability::Unsynced),
+        Existing::Replace,
+    )
+    .or_input_error(|| format!("cannot write {}", path.display()))
 }
 
 fn try_write(
@@ -72,7 +82,7 @@ fn try_write(
     {
         fs::create_dir_all(parent)?;
     }
-    let temporary = beside(path, "new");
+    let temporary = sibling_path(path, "new");
     let written = write_new(&temporary, bytes, how).and_then(|()| match existing {
         Existing::Replace => fs::rename(&temporary, path),
         // A link is made or fails; a rename would silently win over another writer.
@@ -102,13 +112,13 @@ fn write_new(
         .open(path)?;
     file.write_all(bytes)?;
     match durability {
-        Durability::Now => file.sync_all(),
-        Durability::Later => Ok(()),
+        Durability::Synced => file.sync_all(),
+        Durability::Unsynced => Ok(()),
     }
 }
 
 /// A name in the same directory that nobody else uses: of this process.
-pub fn beside(path: &Path, what: &str) -> PathBuf {
+pub fn sibling_path(path: &Path, what: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{what}-{}", std::process::id()))
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::failure::{Classify, Failure};
-use crate::files;
+use crate::atomic_files;
+use crate::command_error::{CommandError, InputContext};
 
 /// A server that does not take a connection in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,13 +71,13 @@ impl Client {
     ///
     /// # Errors
     /// Exit code 2: a file or the URL is at fault.
-    pub fn new(connection: &Connection) -> Result<Self, Failure> {
+    pub fn new(connection: &Connection) -> Result<Self, CommandError> {
         let base: Url = connection
             .url
             .parse()
-            .or_input(|| format!("{:?} is not a URL", connection.url))?;
+            .or_input_error(|| format!("{:?} is not a URL", connection.url))?;
         if base.scheme() != "https" || base.cannot_be_a_base() {
-            return Err(Failure::input(anyhow!(
+            return Err(CommandError::input(anyhow!(
                 "the URL must begin with https://, ingest speaks nothing else"
             )));
         }
@@ -86,11 +86,11 @@ impl Client {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             rustls::crypto::ring::default_provider()
                 .install_default()
-                .map_err(|_| Failure::input(anyhow!("no TLS provider can be installed")))?;
+                .map_err(|_| CommandError::input(anyhow!("no TLS provider can be installed")))?;
         }
-        let ca = files::read(&connection.ca)?;
+        let ca = atomic_files::read(&connection.ca)?;
         let authorities = Certificate::from_pem_bundle(&ca)
-            .or_input(|| format!("{} has no certificates", connection.ca.display()))?;
+            .or_input_error(|| format!("{} has no certificates", connection.ca.display()))?;
         let identity = identity(&connection.cert, &connection.key)?;
         let http = reqwest::Client::builder()
             .tls_certs_only(authorities)
@@ -100,11 +100,11 @@ impl Client {
             // The proxy of the environment could not present our certificate.
             .no_proxy()
             .build()
-            .or_input(|| "cannot set up TLS with these certificates".to_owned())?;
+            .or_input_error(|| "cannot set up TLS with these certificates".to_owned())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .or_input(|| "cannot start".to_owned())?;
+            .or_input_error(|| "cannot start".to_owned())?;
         Ok(Self {
             base,
             http,
@@ -116,7 +116,7 @@ impl Client {
     ///
     /// # Errors
     /// Exit code 1 when it is refused, 3 when there is no answer.
-    pub fn get(&self, request: &Request<'_>) -> Result<Value, Failure> {
+    pub fn get(&self, request: &Request<'_>) -> Result<Value, CommandError> {
         self.send(Method::GET, request, None::<&()>, READ_TIMEOUT)
     }
 
@@ -129,7 +129,7 @@ impl Client {
         method: Method,
         request: &Request<'_>,
         body: Option<&impl Serialize>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, CommandError> {
         self.send(method, request, body, READ_TIMEOUT)
     }
 
@@ -137,7 +137,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub fn push(&self, request: &Request<'_>, body: &impl Serialize) -> Result<Value, Failure> {
+    pub fn push(
+        &self,
+        request: &Request<'_>,
+        body: &impl Serialize,
+    ) -> Result<Value, CommandError> {
         self.send(Method::PUT, request, Some(body), PUSH_TIMEOUT)
     }
 
@@ -153,7 +157,7 @@ impl Client {
         request: &Request<'_>,
         body: Option<&impl Serialize>,
         timeout: Duration,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, CommandError> {
         let url = self.url(request);
         let mut builder = self
             .http
@@ -179,11 +183,11 @@ impl Client {
     }
 }
 
-fn identity(cert: &Path, key: &Path) -> Result<Identity, Failure> {
-    let mut pem = files::read(cert)?;
+fn identity(cert: &Path, key: &Path) -> Result<Identity, CommandError> {
+    let mut pem = atomic_files::read(cert)?;
     pem.push(b'\n');
-    pem.extend(files::read(key)?);
-    Identity::from_pem(&pem).or_input(|| {
+    pem.extend(atomic_files::read(key)?);
+    Identity::from_pem(&pem).or_input_error(|| {
         format!(
             "{} and {} are not a certificate with its key",
             cert.display(),
@@ -192,25 +196,25 @@ fn identity(cert: &Path, key: &Path) -> Result<Identity, Failure> {
     })
 }
 
-fn lost(url: &Url, error: reqwest::Error) -> Failure {
-    Failure::unreachable(
+fn lost(url: &Url, error: reqwest::Error) -> CommandError {
+    CommandError::unreachable(
         anyhow::Error::new(error.without_url()).context(format!("no answer from {url}")),
     )
 }
 
-async fn answer(url: &Url, response: Response) -> Result<Value, Failure> {
+async fn answer(url: &Url, response: Response) -> Result<Value, CommandError> {
     let status = response.status();
     let bytes = response.bytes().await.map_err(|error| lost(url, error))?;
     if status.is_success() {
         return serde_json::from_slice(&bytes)
             .with_context(|| format!("{url} answered with something else than JSON"))
-            .map_err(Failure::unreachable);
+            .map_err(CommandError::unreachable);
     }
     let message = refusal(status, &bytes);
     if status.is_server_error() {
-        Err(Failure::unreachable(anyhow!(message)))
+        Err(CommandError::unreachable(anyhow!(message)))
     } else {
-        Err(Failure::refused(anyhow!(message)))
+        Err(CommandError::refused(anyhow!(message)))
     }
 }
 
@@ -237,10 +241,10 @@ fn refusal(status: StatusCode, bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// Exit code 3: a server of another version.
-pub fn read<T: DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
+pub fn read<T: DeserializeOwned>(answer: &Value) -> Result<T, CommandError> {
     T::deserialize(answer)
         .context("the answer has another shape than this program knows, use --json")
-        .map_err(Failure::unreachable)
+        .map_err(CommandError::unreachable)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io;
 
 /// The class of a failure; each has its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum ErrorClass {
     Refused,
     Input,
     Unreachable,
@@ -13,17 +13,17 @@ enum Class {
 
 /// A failure with its exit code.
 #[derive(Debug)]
-pub struct Failure {
-    class: Class,
+pub struct CommandError {
+    class: ErrorClass,
     /// Absent when the answer itself has been printed and says it all.
     error: Option<anyhow::Error>,
 }
 
-impl Failure {
+impl CommandError {
     /// Something was understood and refused, or the answer is no: exit code 1.
     pub fn refused(error: impl Into<anyhow::Error>) -> Self {
         Self {
-            class: Class::Refused,
+            class: ErrorClass::Refused,
             error: Some(error.into()),
         }
     }
@@ -31,7 +31,7 @@ impl Failure {
     /// The answer is no, and it is printed already: exit code 1.
     pub fn negative() -> Self {
         Self {
-            class: Class::Refused,
+            class: ErrorClass::Refused,
             error: None,
         }
     }
@@ -39,7 +39,7 @@ impl Failure {
     /// The arguments or a file are at fault: exit code 2.
     pub fn input(error: impl Into<anyhow::Error>) -> Self {
         Self {
-            class: Class::Input,
+            class: ErrorClass::Input,
             error: Some(error.into()),
         }
     }
@@ -47,22 +47,22 @@ impl Failure {
     /// The server cannot be reached or cannot answer now: exit code 3.
     pub fn unreachable(error: impl Into<anyhow::Error>) -> Self {
         Self {
-            class: Class::Unreachable,
+            class: ErrorClass::Unreachable,
             error: Some(error.into()),
         }
     }
 
     /// True when the same command may succeed a moment later.
     pub fn is_unreachable(&self) -> bool {
-        self.class == Class::Unreachable
+        self.class == ErrorClass::Unreachable
     }
 
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self.class {
-            Class::Refused => 1,
-            Class::Input => 2,
-            Class::Unreachable => 3,
+            ErrorClass::Refused => 1,
+            ErrorClass::Input => 2,
+            ErrorClass::Unreachable => 3,
         }
     }
 
@@ -82,7 +82,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error {
             Some(error) => write!(f, "{error:#}"),
@@ -92,13 +92,13 @@ impl fmt::Display for Failure {
 }
 
 /// Gives an error its class and says what was being done.
-pub trait Classify<T> {
+pub trait InputContext<T> {
     /// Exit code 2.
-    fn or_input(self, context: impl FnOnce() -> String) -> Result<T, Failure>;
+    fn or_input_error(self, context: impl FnOnce() -> String) -> Result<T, CommandError>;
 }
 
-impl<T, E: Into<anyhow::Error>> Classify<T> for Result<T, E> {
-    fn or_input(self, context: impl FnOnce() -> String) -> Result<T, Failure> {
-        self.map_err(|error| Failure::input(error.into().context(context())))
+impl<T, E: Into<anyhow::Error>> InputContext<T> for Result<T, E> {
+    fn or_input_error(self, context: impl FnOnce() -> String) -> Result<T, CommandError> {
+        self.map_err(|error| CommandError::input(error.into().context(context())))
     }
 }

@@ -4,12 +4,12 @@
 //! `nixfleet_core` and `nixfleet_plan`, everything else is asked of ingest over mutual TLS; only
 //! `nixfleet db` talks to the database, which is for whoever operates it. Start reading at [`Command`]; each command is a file under `commands`.
 
-mod api;
+mod api_responses;
+mod atomic_files;
 mod client;
+mod command_error;
 mod commands;
-mod failure;
-mod files;
-mod output;
+mod stdout;
 mod table;
 mod time;
 
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
 /// Releases NixOS fleets and shows where they stand.
 #[derive(Debug, Parser)]
@@ -57,15 +57,15 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough: `nixfleet hosts | head` is no failure.
-        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
-        Err(failure) => {
-            failure.report();
-            ExitCode::from(failure.exit_code())
+        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report();
+            ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Keygen(arguments) => commands::keygen::run(&arguments),
         Command::Release(arguments) => commands::release::run(&arguments),

@@ -8,9 +8,9 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use nixfleet_proto::Hostname;
 
-use crate::failure::Failure;
-use crate::files;
-use crate::output;
+use crate::atomic_files;
+use crate::command_error::CommandError;
+use crate::stdout;
 use authority::{Authority, Leaf, Purpose, Role};
 
 /// Most certificates of one call.
@@ -89,15 +89,15 @@ enum What {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let dir = &arguments.dir;
     match &arguments.what {
         What::Ca { name, days } => {
             if authority::exists(dir) {
-                return output::line(&format!("{} is kept", dir.join("ca.crt").display()));
+                return stdout::line(&format!("{} is kept", dir.join("ca.crt").display()));
             }
             authority::create(dir, name, *days)?;
-            output::line(&dir.join("ca.crt").display().to_string())
+            stdout::line(&dir.join("ca.crt").display().to_string())
         }
         What::Server { names, days } => {
             let leaf = Leaf {
@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 days: *days,
             };
             Authority::open(dir)?.issue(&leaf, &dir.join("server"))?;
-            output::line(&dir.join("server.crt").display().to_string())
+            stdout::line(&dir.join("server.crt").display().to_string())
         }
         What::Agent {
             names,
@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         } => {
             let mut all = names.clone();
             if let Some(file) = hosts {
-                all.extend(names_of(&files::read(file)?)?);
+                all.extend(names_of(&atomic_files::read(file)?)?);
             }
             all.extend((1..=count.unwrap_or(0)).map(|number| format!("{prefix}-{number:04}")));
             issue_clients(arguments, Role::Agent, &all, *days)
@@ -127,9 +127,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-fn names_of(bytes: &[u8]) -> Result<Vec<String>, Failure> {
+fn names_of(bytes: &[u8]) -> Result<Vec<String>, CommandError> {
     let text = std::str::from_utf8(bytes)
-        .map_err(|_| Failure::input(anyhow!("the file of hostnames is not UTF-8")))?;
+        .map_err(|_| CommandError::input(anyhow!("the file of hostnames is not UTF-8")))?;
     Ok(text
         .lines()
         .map(str::trim)
@@ -143,9 +143,9 @@ fn issue_clients(
     role: Role,
     names: &[String],
     days: u32,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     if names.is_empty() {
-        return Err(Failure::input(anyhow!("there are no names")));
+        return Err(CommandError::input(anyhow!("there are no names")));
     }
     for name in names {
         check_name(name)?;
@@ -163,7 +163,7 @@ fn issue_clients(
             &directory.join(Hostname::from(name.as_str()).as_str()),
         )?;
     }
-    output::line(&format!(
+    stdout::line(&format!(
         "{} in {}",
         match names {
             [name] => format!("{name}.crt"),
@@ -174,14 +174,14 @@ fn issue_clients(
 }
 
 /// A name becomes a file name and a common name.
-fn check_name(name: &str) -> Result<(), Failure> {
+fn check_name(name: &str) -> Result<(), CommandError> {
     let legal = |b: u8| b.is_ascii_graphic() && b != b'/';
     if name.is_empty()
         || name.len() > nixfleet_trust::HOSTNAME_BYTES_MAX
         || name.starts_with('.')
         || !name.bytes().all(legal)
     {
-        return Err(Failure::input(anyhow!(
+        return Err(CommandError::input(anyhow!(
             "{name:?} must be 1 to 253 printable ASCII characters without spaces and slashes, and \
              must not begin with a dot"
         )));

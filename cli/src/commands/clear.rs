@@ -5,10 +5,10 @@ use nixfleet_proto::RolloutId;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::api::Appended;
+use crate::api_responses::Appended;
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 
 /// Lets a failed or reverted rollout go on, with your name and reason in its log
 #[derive(Debug, Args)]
@@ -29,20 +29,20 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let rollout = RolloutId::parse_strict(&arguments.rollout).map_err(Failure::input)?;
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
+    let rollout = RolloutId::parse_strict(&arguments.rollout).map_err(CommandError::input)?;
     let body = json!({ "reason": arguments.reason, "waivedHosts": arguments.waived });
     let path = ["v1", "rollouts", rollout.as_str(), "clearance"];
     let client = Client::new(&arguments.connection)?;
     let answer = client.command(Method::POST, &Request::path(&path), Some(&body))?;
     if arguments.json {
-        return output::json(&answer);
+        return stdout::json(&answer);
     }
     let Appended {
         partition,
         position,
     } = client::read(&answer)?;
-    output::line(&format!(
+    stdout::line(&format!(
         "appended as entry {}.{} of partition {partition}; `nixfleet events {rollout}` shows what \
          was made of it",
         position.seq, position.index

@@ -5,8 +5,8 @@ use nixfleet_proto::Timestamp;
 use serde::Deserialize;
 
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 use crate::table::{add_row, clean, render, table};
 use crate::time::short;
 
@@ -100,12 +100,12 @@ struct Problem {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let answer = Client::new(&arguments.connection)?.get(&Request::path(&["v1", "cluster"]))?;
     if arguments.json {
-        return output::json(&answer);
+        return stdout::json(&answer);
     }
-    output::line(&text(&client::read(&answer)?))
+    stdout::line(&text(&client::read(&answer)?))
 }
 
 fn text(cluster: &Cluster) -> String {

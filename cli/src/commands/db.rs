@@ -3,17 +3,17 @@
 
 use clap::{Args, Subcommand};
 
-use crate::failure::{Classify, Failure};
+use crate::command_error::{CommandError, InputContext};
 
-mod archive;
-mod artifacts;
-mod connection;
+mod archive_reader;
+mod archive_replay;
+mod artifact_source;
+mod database_options;
 mod migrate;
 mod rebuild;
-mod replay;
-mod report;
 mod roles;
 mod verify;
+mod verify_result;
 
 /// Makes, verifies and rebuilds the database
 #[derive(Debug, Args)]
@@ -31,11 +31,11 @@ enum Work {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .or_input(|| "cannot start".to_owned())?;
+        .or_input_error(|| "cannot start".to_owned())?;
     runtime.block_on(async {
         match &arguments.work {
             Work::Migrate(arguments) => migrate::run(arguments).await,

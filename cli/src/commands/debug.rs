@@ -10,7 +10,7 @@ use nixfleet_core::debug::{rollout_line, step_line};
 use nixfleet_plan::debug::plan_line;
 use nixfleet_trust::canonicalize;
 
-use crate::failure::{Classify, Failure};
+use crate::command_error::{CommandError, InputContext};
 
 /// Runs a pure core on standard input
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ enum Core {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     match arguments.core {
         Core::Step => each_line(|line| Ok(step_line(line)?)),
         Core::Rollout => each_line(|line| Ok(rollout_line(line)?)),
@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Answers line by line. What is answered is flushed before waiting for more, so that a program at
 /// both ends may hold a conversation.
-fn each_line(answer: impl Fn(&str) -> anyhow::Result<String>) -> Result<(), Failure> {
+fn each_line(answer: impl Fn(&str) -> anyhow::Result<String>) -> Result<(), CommandError> {
     let mut input = BufReader::new(std::io::stdin().lock());
     let mut output = BufWriter::new(std::io::stdout().lock());
     let mut bytes = Vec::new();
@@ -54,7 +54,7 @@ fn each_line(answer: impl Fn(&str) -> anyhow::Result<String>) -> Result<(), Fail
         bytes.clear();
         let read = input
             .read_until(b'\n', &mut bytes)
-            .or_input(|| "reading standard input".to_owned())?;
+            .or_input_error(|| "reading standard input".to_owned())?;
         if read == 0 {
             break;
         }
@@ -65,7 +65,7 @@ fn each_line(answer: impl Fn(&str) -> anyhow::Result<String>) -> Result<(), Fail
             Ok(answered) => answered,
             Err(error) => {
                 write_out(&mut output, b"", Flush::Yes)?;
-                return Err(Failure::input(error.context(format!("line {number}"))));
+                return Err(CommandError::input(error.context(format!("line {number}"))));
             }
         };
         let flush = if input.buffer().is_empty() {
@@ -84,17 +84,17 @@ enum Flush {
     No,
 }
 
-fn write_out(output: &mut impl Write, bytes: &[u8], flush: Flush) -> Result<(), Failure> {
+fn write_out(output: &mut impl Write, bytes: &[u8], flush: Flush) -> Result<(), CommandError> {
     output
         .write_all(bytes)
         .and_then(|()| match flush {
             Flush::Yes => output.flush(),
             Flush::No => Ok(()),
         })
-        .or_input(|| "writing to standard output".to_owned())
+        .or_input_error(|| "writing to standard output".to_owned())
 }
 
-fn canonical() -> Result<(), Failure> {
+fn canonical() -> Result<(), CommandError> {
     // One more than is allowed, so that too much is refused as too large and not as truncated.
     let most = nixfleet_trust::ARTIFACT_BYTES_MAX as u64 + 1;
     let mut bytes = Vec::new();
@@ -102,8 +102,8 @@ fn canonical() -> Result<(), Failure> {
         .lock()
         .take(most)
         .read_to_end(&mut bytes)
-        .or_input(|| "reading standard input".to_owned())?;
+        .or_input_error(|| "reading standard input".to_owned())?;
     let canonical =
-        canonicalize(&bytes).map_err(|error| Failure::input(anyhow!("refused: {error}")))?;
+        canonicalize(&bytes).map_err(|error| CommandError::input(anyhow!("refused: {error}")))?;
     write_out(&mut std::io::stdout().lock(), &canonical, Flush::Yes)
 }

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use crate::api::Deferrals;
+use crate::api_responses::Deferrals;
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 use crate::table::{add_row, render, table};
 use crate::time::short;
 
@@ -20,12 +20,12 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let answer = Client::new(&arguments.connection)?.get(&Request::path(&["v1", "deferrals"]))?;
     if arguments.json {
-        return output::json(&answer);
+        return stdout::json(&answer);
     }
-    output::line(&text(&client::read(&answer)?))
+    stdout::line(&text(&client::read(&answer)?))
 }
 
 fn text(list: &Deferrals) -> String {

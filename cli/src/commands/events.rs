@@ -7,10 +7,10 @@ use nixfleet_proto::RolloutId;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::Event;
+use crate::api_responses::Event;
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 use crate::table::{clean, or_dash};
 use crate::time::short;
 
@@ -43,8 +43,8 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let rollout = RolloutId::parse_strict(&arguments.rollout).map_err(Failure::input)?;
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
+    let rollout = RolloutId::parse_strict(&arguments.rollout).map_err(CommandError::input)?;
     let client = Client::new(&arguments.connection)?;
     let mut left = arguments.limit.unwrap_or(usize::MAX);
     let mut after = arguments.after.clone();
@@ -66,15 +66,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 }
             }
             // A follower outlives a restart of the server, but not its own mistakes.
-            Err(failure)
-                if arguments.follow && failure.is_unreachable() && failed < FOLLOW_ATTEMPTS =>
+            Err(error)
+                if arguments.follow && error.is_unreachable() && failed < FOLLOW_ATTEMPTS =>
             {
                 if failed == 0 {
-                    failure.report();
+                    error.report();
                 }
                 failed += 1;
             }
-            Err(failure) => return Err(failure),
+            Err(error) => return Err(error),
         }
         client.pause(FOLLOW_PAUSE);
     }
@@ -88,7 +88,7 @@ struct Page {
     next: Option<String>,
 }
 
-fn page(client: &Client, rollout: &RolloutId, after: Option<&str>) -> Result<Page, Failure> {
+fn page(client: &Client, rollout: &RolloutId, after: Option<&str>) -> Result<Page, CommandError> {
     let mut query = vec![("limit", PAGE.to_string())];
     query.extend(after.map(|after| ("after", after.to_owned())));
     let answer = client.get(&Request {
@@ -99,12 +99,12 @@ fn page(client: &Client, rollout: &RolloutId, after: Option<&str>) -> Result<Pag
 }
 
 /// Prints one entry and returns its position.
-fn print(value: &Value, json: bool) -> Result<String, Failure> {
+fn print(value: &Value, json: bool) -> Result<String, CommandError> {
     let event: Event = client::read(value)?;
     if json {
-        output::json(value)?;
+        stdout::json(value)?;
     } else {
-        output::line(&text(&event))?;
+        stdout::line(&text(&event))?;
     }
     Ok(format!("{}.{}", event.seq, event.index))
 }
@@ -116,13 +116,13 @@ fn text(event: &Event) -> String {
         short(event.ts),
         event.kind,
         or_dash(event.host.as_ref()),
-        verdict(event.outcome.as_ref())
+        outcome_text(event.outcome.as_ref())
     );
     clean(line.trim_end())
 }
 
 /// What the fold made of the entry: transitions, or why it was rejected.
-fn verdict(outcome: Option<&Value>) -> String {
+fn outcome_text(outcome: Option<&Value>) -> String {
     let Some(outcome) = outcome.filter(|outcome| !outcome.is_null()) else {
         return "(outcome not archived yet)".to_owned();
     };

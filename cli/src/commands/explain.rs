@@ -6,10 +6,10 @@ use clap::Args;
 use nixfleet_plan::WaitReason;
 use nixfleet_proto::{HostState, Position};
 
-use crate::api::{Block, Declared, Explanation, RecordExplanation};
+use crate::api_responses::{Block, Declared, Explanation, RecordExplanation};
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 use crate::table::{clean, or_dash};
 use crate::time::{short, short_or_dash};
 
@@ -26,13 +26,13 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let path = ["v1", "hosts", &arguments.host];
     let answer = Client::new(&arguments.connection)?.get(&Request::path(&path))?;
     if arguments.json {
-        return output::json(&answer);
+        return stdout::json(&answer);
     }
-    output::line(text(&client::read(&answer)?).trim_end())
+    stdout::line(text(&client::read(&answer)?).trim_end())
 }
 
 fn text(host: &Explanation) -> String {

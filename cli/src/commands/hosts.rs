@@ -3,10 +3,10 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::api::HostEntry;
+use crate::api_responses::HostEntry;
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 use crate::table::{add_row, or_dash, render, table};
 use crate::time::short_or_dash;
 
@@ -36,7 +36,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let client = Client::new(&arguments.connection)?;
     let limit = arguments.limit.unwrap_or(usize::MAX);
     let mut hosts: Vec<Value> = Vec::new();
@@ -58,10 +58,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     hosts.truncate(limit);
     if arguments.json {
-        return output::json(&json!({ "hosts": hosts }));
+        return stdout::json(&json!({ "hosts": hosts }));
     }
     let entries: Vec<HostEntry> = client::read(&Value::Array(hosts))?;
-    output::line(&text(&entries))
+    stdout::line(&text(&entries))
 }
 
 fn is_wanted(host: &Value, arguments: &Arguments) -> bool {

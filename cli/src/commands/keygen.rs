@@ -10,9 +10,9 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use serde::Serialize;
 
-use crate::failure::{Classify, Failure};
-use crate::files::{self, Access, Existing};
-use crate::output;
+use crate::atomic_files::{self, Access, Existing};
+use crate::command_error::{CommandError, InputContext};
+use crate::stdout;
 
 /// Draws that P-256 may refuse in a row before something is wrong with the source.
 const DRAWS_MAX: u32 = 16;
@@ -52,7 +52,7 @@ impl From<Scheme> for Algorithm {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let existing = if arguments.force {
         Existing::Replace
     } else {
@@ -61,13 +61,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(trust) = arguments.trust.as_ref().filter(|path| path.exists())
         && !arguments.force
     {
-        return Err(Failure::input(anyhow!(
+        return Err(CommandError::input(anyhow!(
             "{} is there already; --force replaces it",
             trust.display()
         )));
     }
     let key = generate(arguments.algorithm.into())?;
-    files::write(
+    atomic_files::write(
         &arguments.out,
         &document(&key.to_file())?,
         Access::Secret,
@@ -75,29 +75,30 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     )?;
     if let Some(trust) = &arguments.trust {
         let file = TrustFile::of(key.public());
-        files::write(trust, &document(&file)?, Access::Public, existing)?;
+        atomic_files::write(trust, &document(&file)?, Access::Public, existing)?;
     }
-    output::json(&key.public())
+    stdout::json(&key.public())
 }
 
-fn generate(algorithm: Algorithm) -> Result<SigningKey, Failure> {
+fn generate(algorithm: Algorithm) -> Result<SigningKey, CommandError> {
     for _ in 0..DRAWS_MAX {
         let mut secret = [0_u8; 32];
         OsRng
             .try_fill_bytes(&mut secret)
-            .or_input(|| "the system has no randomness".to_owned())?;
+            .or_input_error(|| "the system has no randomness".to_owned())?;
         if let Ok(key) = SigningKey::from_secret(algorithm, &secret) {
             return Ok(key);
         }
     }
-    Err(Failure::input(anyhow!(
+    Err(CommandError::input(anyhow!(
         "the system's randomness makes no {} key",
         algorithm.name()
     )))
 }
 
-fn document(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
-    let mut bytes = serde_json::to_vec_pretty(value).or_input(|| "cannot write JSON".to_owned())?;
+fn document(value: &impl Serialize) -> Result<Vec<u8>, CommandError> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).or_input_error(|| "cannot write JSON".to_owned())?;
     bytes.push(b'\n');
     Ok(bytes)
 }

@@ -13,11 +13,11 @@ use nixfleet_trust::{
 };
 use serde::Serialize;
 
-use crate::api::Accepted;
+use crate::api_responses::Accepted;
+use crate::atomic_files;
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::{Classify, Failure};
-use crate::files;
-use crate::output;
+use crate::command_error::{CommandError, InputContext};
+use crate::stdout;
 use crate::time;
 
 /// Resolves, checks and signs a fleet; refuses an incomplete one with every fault
@@ -71,15 +71,15 @@ struct Summary<'a> {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let key = SigningKey::parse(&files::read(&arguments.key)?)
-        .or_input(|| format!("{} cannot be used", arguments.key.display()))?;
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
+    let key = SigningKey::parse(&atomic_files::read(&arguments.key)?)
+        .or_input_error(|| format!("{} cannot be used", arguments.key.display()))?;
     let source = read_source(&arguments.source)?;
     let stamp = ReleaseStamp {
         signed_at: arguments.signed_at.unwrap_or_else(time::now),
         commit: arguments.commit.clone(),
     };
-    let built = build_release(&source, &stamp, &key).map_err(Failure::refused)?;
+    let built = build_release(&source, &stamp, &key).map_err(CommandError::refused)?;
     // Pushing comes first: what the server refuses should not lie around as a release.
     let pushed = match &arguments.push {
         Some(url) => Some(push(arguments, url, &built)?),
@@ -91,13 +91,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     report(arguments, &stamp, &built, pushed)
 }
 
-fn read_source(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+fn read_source(path: &std::path::Path) -> Result<Vec<u8>, CommandError> {
     if path.as_os_str() != "-" {
-        return files::read(path);
+        return atomic_files::read(path);
     }
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes)
-        .or_input(|| "reading standard input".to_owned())?;
+        .or_input_error(|| "reading standard input".to_owned())?;
     Ok(bytes)
 }
 
@@ -105,10 +105,10 @@ fn push(
     arguments: &Arguments,
     url: &str,
     built: &BuiltRelease,
-) -> Result<serde_json::Value, Failure> {
+) -> Result<serde_json::Value, CommandError> {
     let file = |path: &Option<PathBuf>, name: &str| {
         path.clone()
-            .ok_or_else(|| Failure::input(anyhow!("--push needs --{name}")))
+            .ok_or_else(|| CommandError::input(anyhow!("--push needs --{name}")))
     };
     let connection = Connection {
         url: url.to_owned(),
@@ -127,11 +127,11 @@ fn report(
     stamp: &ReleaseStamp,
     built: &BuiltRelease,
     pushed: Option<serde_json::Value>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let hash = canonical_hash(&built.bundle.fleet.bytes)
-        .or_input(|| "the fleet that was just signed".to_owned())?;
+        .or_input_error(|| "the fleet that was just signed".to_owned())?;
     if arguments.json {
-        return output::json(&Summary {
+        return stdout::json(&Summary {
             fleet_hash: hash.to_string(),
             signed_at: stamp.signed_at,
             rollouts: built.rollouts.values().collect(),
@@ -139,15 +139,15 @@ fn report(
             pushed,
         });
     }
-    output::line(&format!(
+    stdout::line(&format!(
         "fleet {hash} signed at {}",
         time::short(stamp.signed_at)
     ))?;
     for rollout in built.rollouts.values() {
-        output::line(&format!("  {rollout}"))?;
+        stdout::line(&format!("  {rollout}"))?;
     }
     for notice in &built.notices {
-        output::line(&format!("notice: {notice}"))?;
+        stdout::line(&format!("notice: {notice}"))?;
     }
     if let Some(pushed) = pushed {
         let accepted: Accepted = client::read(&pushed)?;
@@ -156,10 +156,10 @@ fn report(
         } else {
             "accepted"
         };
-        output::line(what)?;
+        stdout::line(what)?;
         for notice in &accepted.notices {
             let text = notice["message"].as_str().unwrap_or("?");
-            output::line(&format!("server notices: {text}"))?;
+            stdout::line(&format!("server notices: {text}"))?;
         }
     }
     Ok(())

@@ -2,10 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::api::{self, Rollouts};
+use crate::api_responses::{self, Rollouts};
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 use crate::table::{add_row, render, table};
 use crate::time::short;
 
@@ -43,16 +43,16 @@ impl Filter {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let request = Request {
         path: &["v1", "rollouts"],
         query: vec![("filter", arguments.filter.name().to_owned())],
     };
     let answer = Client::new(&arguments.connection)?.get(&request)?;
     if arguments.json {
-        return output::json(&answer);
+        return stdout::json(&answer);
     }
-    output::line(&text(&client::read(&answer)?))
+    stdout::line(&text(&client::read(&answer)?))
 }
 
 fn text(list: &Rollouts) -> String {
@@ -70,9 +70,9 @@ fn text(list: &Rollouts) -> String {
             [
                 rollout.rollout_id.to_string(),
                 rollout.state.name().to_owned(),
-                api::wave_of(rollout.current_wave, rollout.waves),
+                api_responses::wave_of(rollout.current_wave, rollout.waves),
                 rollout.host_count.to_string(),
-                api::states(&rollout.state_counts),
+                api_responses::states(&rollout.state_counts),
                 short(rollout.created_at),
             ],
         );

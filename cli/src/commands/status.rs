@@ -4,10 +4,10 @@ use clap::Args;
 use comfy_table::Table;
 use nixfleet_proto::RolloutId;
 
-use crate::api::{self, ChannelStatus, PartitionStatus, Status};
+use crate::api_responses::{self, ChannelStatus, PartitionStatus, Status};
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 use crate::table::{add_row, or_dash, render, table};
 use crate::time::short;
 
@@ -22,12 +22,12 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let answer = Client::new(&arguments.connection)?.get(&Request::path(&["v1", "status"]))?;
     if arguments.json {
-        return output::json(&answer);
+        return stdout::json(&answer);
     }
-    output::line(&text(&client::read(&answer)?))
+    stdout::line(&text(&client::read(&answer)?))
 }
 
 fn text(status: &Status) -> String {
@@ -103,9 +103,9 @@ fn add_channel(table: &mut Table, channel: &ChannelStatus) {
                 name.clone(),
                 rollout.rollout_id.to_string(),
                 rollout.state.name().to_owned(),
-                api::wave_of(rollout.current_wave, rollout.waves),
+                api_responses::wave_of(rollout.current_wave, rollout.waves),
                 rollout.hosts.to_string(),
-                api::states(&rollout.hosts_by_state),
+                api_responses::states(&rollout.hosts_by_state),
                 short(rollout.opened_at),
             ],
         );

@@ -3,10 +3,10 @@
 use clap::Args;
 use reqwest::Method;
 
-use crate::api::Appended;
+use crate::api_responses::Appended;
 use crate::client::{self, Client, Connection, Request};
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 
 /// Allows a closure on a channel again, with your name and reason in the log
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let path = ["v1", "quarantines", &arguments.channel, &arguments.closure];
     let request = Request {
         path: &path,
@@ -35,13 +35,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let client = Client::new(&arguments.connection)?;
     let answer = client.command(Method::DELETE, &request, None::<&()>)?;
     if arguments.json {
-        return output::json(&answer);
+        return stdout::json(&answer);
     }
     let Appended {
         partition,
         position,
     } = client::read(&answer)?;
-    output::line(&format!(
+    stdout::line(&format!(
         "appended as entry {}.{} of partition {partition}",
         position.seq, position.index
     ))

@@ -13,9 +13,9 @@ use nixfleet_trust::{
 };
 use serde::Serialize;
 
-use crate::failure::{Classify, Failure};
-use crate::files;
-use crate::output;
+use crate::atomic_files;
+use crate::command_error::{CommandError, InputContext};
+use crate::stdout;
 use crate::time;
 
 /// Answer for a genuine, fresh manifest of another rollout than the one asked for.
@@ -74,16 +74,18 @@ struct Answer {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     if arguments.rollout_id.is_some() && arguments.kind != Kind::Rollout {
-        return Err(Failure::input(anyhow!("--rollout-id needs --kind rollout")));
+        return Err(CommandError::input(anyhow!(
+            "--rollout-id needs --kind rollout"
+        )));
     }
     let artifact = Signed {
-        bytes: files::read(&arguments.artifact)?,
-        signature: files::read(&arguments.signature)?,
+        bytes: atomic_files::read(&arguments.artifact)?,
+        signature: atomic_files::read(&arguments.signature)?,
     };
-    let trust = TrustFile::parse(&files::read(&arguments.trust)?)
-        .or_input(|| format!("{} cannot be used", arguments.trust.display()))?;
+    let trust = TrustFile::parse(&atomic_files::read(&arguments.trust)?)
+        .or_input_error(|| format!("{} cannot be used", arguments.trust.display()))?;
     let now = arguments.now.unwrap_or_else(time::now);
     for notice in trust.notices(now) {
         eprintln!("nixfleet: {notice}");
@@ -96,15 +98,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let verdict = check(arguments, &artifact, &keys, freshness);
     let result = verdict.as_ref().map_or_else(name, |()| "ok");
     if arguments.json {
-        output::json(&Answer { result })?;
+        stdout::json(&Answer { result })?;
     } else {
-        output::line(result)?;
+        stdout::line(result)?;
     }
     match verdict {
         Ok(()) => Ok(()),
         Err(fault) => {
             eprintln!("nixfleet: {:#}", anyhow::Error::new(fault));
-            Err(Failure::negative())
+            Err(CommandError::negative())
         }
     }
 }

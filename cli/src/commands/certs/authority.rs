@@ -9,8 +9,8 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
 
-use crate::failure::{Classify, Failure};
-use crate::files::{self, Access, Existing};
+use crate::atomic_files::{self, Access, Existing};
+use crate::command_error::{CommandError, InputContext};
 use crate::time;
 
 /// Certificates begin a little early, for hosts whose clocks are behind.
@@ -85,19 +85,19 @@ pub fn exists(dir: &Path) -> bool {
 ///
 /// # Errors
 /// Exit code 2.
-pub fn create(dir: &Path, name: &str, days: u32) -> Result<(), Failure> {
+pub fn create(dir: &Path, name: &str, days: u32) -> Result<(), CommandError> {
     let key = new_key()?;
     let mut params = params(name, days)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params
         .self_signed(&key)
-        .or_input(|| "cannot make the authority".to_owned())?;
+        .or_input_error(|| "cannot make the authority".to_owned())?;
     let secret = key.serialize_pem();
     let keep = Existing::Keep;
-    files::write(&dir.join("ca.key"), secret.as_bytes(), Access::Secret, keep)?;
+    atomic_files::write(&dir.join("ca.key"), secret.as_bytes(), Access::Secret, keep)?;
     let certificate = certificate.pem();
-    files::write(
+    atomic_files::write(
         &dir.join("ca.crt"),
         certificate.as_bytes(),
         Access::Public,
@@ -110,10 +110,10 @@ impl Authority {
     ///
     /// # Errors
     /// Exit code 2: there is none, or it is broken.
-    pub fn open(dir: &Path) -> Result<Self, Failure> {
+    pub fn open(dir: &Path) -> Result<Self, CommandError> {
         let read = |name: &str| {
             let path = dir.join(name);
-            std::fs::read_to_string(&path).or_input(|| {
+            std::fs::read_to_string(&path).or_input_error(|| {
                 format!(
                     "cannot read {}; `nixfleet certs --dir {} ca` makes an authority",
                     path.display(),
@@ -122,8 +122,8 @@ impl Authority {
             })
         };
         let context = || format!("the authority in {} cannot be used", dir.display());
-        let key = KeyPair::from_pem(&read("ca.key")?).or_input(context)?;
-        let issuer = Issuer::from_ca_cert_pem(&read("ca.crt")?, key).or_input(context)?;
+        let key = KeyPair::from_pem(&read("ca.key")?).or_input_error(context)?;
+        let issuer = Issuer::from_ca_cert_pem(&read("ca.crt")?, key).or_input_error(context)?;
         Ok(Self { issuer })
     }
 
@@ -131,7 +131,7 @@ impl Authority {
     ///
     /// # Errors
     /// Exit code 2.
-    pub fn issue(&self, leaf: &Leaf<'_>, path: &Path) -> Result<(), Failure> {
+    pub fn issue(&self, leaf: &Leaf<'_>, path: &Path) -> Result<(), CommandError> {
         let key = new_key()?;
         let mut params = params(leaf.common_name, leaf.days)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -139,7 +139,7 @@ impl Authority {
         match leaf.purpose {
             Purpose::Server { names } => {
                 let named = CertificateParams::new(names.to_vec())
-                    .or_input(|| format!("{names:?} are not DNS names or addresses"))?;
+                    .or_input_error(|| format!("{names:?} are not DNS names or addresses"))?;
                 params.subject_alt_names = named.subject_alt_names;
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             }
@@ -154,18 +154,18 @@ impl Authority {
         }
         let certificate = params
             .signed_by(&key, &self.issuer)
-            .or_input(|| format!("cannot issue a certificate for {}", leaf.common_name))?;
+            .or_input_error(|| format!("cannot issue a certificate for {}", leaf.common_name))?;
         store(path, &certificate.pem(), &key)
     }
 }
 
-fn new_key() -> Result<KeyPair, Failure> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).or_input(|| "cannot make a key".to_owned())
+fn new_key() -> Result<KeyPair, CommandError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).or_input_error(|| "cannot make a key".to_owned())
 }
 
-fn params(common_name: &str, days: u32) -> Result<CertificateParams, Failure> {
+fn params(common_name: &str, days: u32) -> Result<CertificateParams, CommandError> {
     if days == 0 || days > DAYS_MAX {
-        return Err(Failure::input(anyhow!(
+        return Err(CommandError::input(anyhow!(
             "--days must be between 1 and {DAYS_MAX}"
         )));
     }
@@ -177,20 +177,20 @@ fn params(common_name: &str, days: u32) -> Result<CertificateParams, Failure> {
     // Seconds count: a revocation refuses what was issued before it, and a certificate that is
     // renewed on the same day must pass.
     let now = u64::try_from(time::now().timestamp())
-        .or_input(|| "the clock stands before 1970".to_owned())?;
+        .or_input_error(|| "the clock stands before 1970".to_owned())?;
     let begin = date_time_ymd(1970, 1, 1) + Duration::from_secs(now);
     params.not_before = begin - BACKDATED;
     params.not_after = begin + Duration::from_secs(u64::from(days) * 86_400);
     Ok(params)
 }
 
-fn store(path: &Path, pem: &str, key: &KeyPair) -> Result<(), Failure> {
+fn store(path: &Path, pem: &str, key: &KeyPair) -> Result<(), CommandError> {
     let with = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
     let key = key.serialize_pem();
-    files::write_later(&with(".key"), key.as_bytes(), Access::Secret)?;
-    files::write_later(&with(".crt"), pem.as_bytes(), Access::Public)
+    atomic_files::write_without_sync(&with(".key"), key.as_bytes(), Access::Secret)?;
+    atomic_files::write_without_sync(&with(".crt"), pem.as_bytes(), Access::Public)
 }

@@ -10,8 +10,8 @@ use nixfleet_replay::archive_rows::{input_items, output_frame};
 use nixfleet_replay::{ArchiveRow, InputItem};
 use nixfleet_store::{ArchivedMessage, ArchivedStream, Audit, MessageReader};
 
-use super::connection::Database;
-use crate::failure::Failure;
+use super::database_options::Database;
+use crate::command_error::CommandError;
 
 /// A frame with its place.
 pub struct Frame {
@@ -45,7 +45,7 @@ impl<'a> Frames<'a> {
         audit: &'a Audit<'a>,
         archived: &ArchivedStream,
         (from, to): (u64, u64),
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         let mut ranges: VecDeque<RangeInclusive<u64>> = VecDeque::new();
         ranges.push_back(from..=to);
         let starts = archived.generations.iter();
@@ -87,7 +87,7 @@ impl<'a> Frames<'a> {
     ///
     /// # Errors
     /// As [`Frames::open`].
-    pub async fn next(&mut self) -> Result<Option<Frame>, Failure> {
+    pub async fn next(&mut self) -> Result<Option<Frame>, CommandError> {
         loop {
             if self.reader.is_none() {
                 let Some(range) = self.ranges.pop_front() else {
@@ -106,7 +106,7 @@ impl<'a> Frames<'a> {
                 Some(message) => {
                     let sequence = message.sequence;
                     if self.expected.is_some_and(|expected| expected != sequence) {
-                        return Err(Failure::refused(anyhow!(
+                        return Err(CommandError::refused(anyhow!(
                             "the archive of {} has a hole before {sequence}: what happened in it is \
                              not known; restore the database from a backup that has it",
                             self.stream
@@ -139,7 +139,7 @@ impl<'a> Inputs<'a> {
     pub async fn open(
         audit: &'a Audit<'a>,
         archived: Option<&ArchivedStream>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         let reader = match archived {
             Some(archived) => {
                 let (from, to) = (archived.first, archived.mark.sequence);
@@ -162,7 +162,7 @@ impl<'a> Inputs<'a> {
         &mut self,
         first: Position,
         last: InputMark,
-    ) -> Result<Vec<InputItem>, Failure> {
+    ) -> Result<Vec<InputItem>, CommandError> {
         let end = last.next();
         let mut taken = Vec::new();
         loop {
@@ -199,7 +199,7 @@ pub fn input_created(input: &ArchivedStream, ts: DateTime<Utc>) -> Timestamp {
         .unwrap_or(input.mark.stream_created)
 }
 
-fn read(message: &ArchivedMessage) -> Result<OutputFrame, Failure> {
+fn read(message: &ArchivedMessage) -> Result<OutputFrame, CommandError> {
     output_frame(message.sequence, &rows(message)).map_err(damaged)
 }
 
@@ -216,6 +216,6 @@ fn rows(message: &ArchivedMessage) -> Vec<ArchiveRow<'_>> {
         .collect()
 }
 
-fn damaged(fault: impl std::error::Error + Send + Sync + 'static) -> Failure {
-    Failure::refused(anyhow!(fault).context("the archive is damaged"))
+fn damaged(fault: impl std::error::Error + Send + Sync + 'static) -> CommandError {
+    CommandError::refused(anyhow!(fault).context("the archive is damaged"))
 }

@@ -9,13 +9,13 @@ use nixfleet_proto::{CheckpointRef, OutputFrame};
 use nixfleet_replay::{InputItem, Replay, ReplayError};
 use nixfleet_store::{ArchivedStream, Audit};
 
-use super::archive::{Frames, Inputs};
-use super::artifacts::Artifacts;
-use super::connection::Database;
-use crate::failure::Failure;
+use super::archive_reader::{Frames, Inputs};
+use super::artifact_source::Artifacts;
+use super::database_options::Database;
+use crate::command_error::CommandError;
 
 /// An archive as of one instant.
-pub struct Source<'a> {
+pub struct ArchiveSource<'a> {
     audit: &'a Audit<'a>,
     names: &'a Names,
     artifacts: Artifacts<'a>,
@@ -28,7 +28,7 @@ pub struct Replayed {
     pub ts: DateTime<Utc>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> ArchiveSource<'a> {
     /// What an audit sees.
     pub fn new(audit: &'a Audit<'a>, names: &'a Names, artifacts: Artifacts<'a>) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl<'a> Source<'a> {
         replay: &mut Replay,
         partition: Partition,
         to: u64,
-    ) -> Result<Result<Replayed, String>, Failure> {
+    ) -> Result<Result<Replayed, String>, CommandError> {
         let stream = self.names.output_stream(partition);
         let Some(output) = self.audit.archived(&stream).await.or_database()? else {
             return Ok(Err("nothing is archived".to_owned()));
@@ -82,9 +82,9 @@ impl<'a> Source<'a> {
         &self,
         partition: Partition,
         named: &CheckpointRef,
-    ) -> Result<Replay, Failure> {
+    ) -> Result<Replay, CommandError> {
         let refused = |fault: String| {
-            Failure::refused(anyhow!(
+            CommandError::refused(anyhow!(
                 "checkpoint {} from which the archive of partition {partition} goes on: {fault}",
                 named.hash
             ))
@@ -103,7 +103,7 @@ impl<'a> Source<'a> {
     pub async fn archived_input(
         &self,
         partition: Partition,
-    ) -> Result<Option<ArchivedStream>, Failure> {
+    ) -> Result<Option<ArchivedStream>, CommandError> {
         let stream = self.names.input_stream(partition);
         self.audit.archived(&stream).await.or_database()
     }
@@ -114,7 +114,7 @@ impl<'a> Source<'a> {
         partition: Partition,
         output: &ArchivedStream,
         (from, to): (u64, u64),
-    ) -> Result<Result<Option<DateTime<Utc>>, ReplayError>, Failure> {
+    ) -> Result<Result<Option<DateTime<Utc>>, ReplayError>, CommandError> {
         let input = self.archived_input(partition).await?;
         let mut inputs = Inputs::open(self.audit, input.as_ref()).await?;
         let mut frames = Frames::open(self.audit, output, (from, to)).await?;
@@ -144,7 +144,7 @@ impl<'a> Source<'a> {
         replay: &mut Replay,
         frame: &OutputFrame,
         items: &[InputItem],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         for hash in Replay::manifests_named(frame) {
             if !replay.is_pinned(hash) {
                 let pinned = self.artifacts.get(hash).await?;

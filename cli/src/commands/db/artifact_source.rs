@@ -8,9 +8,9 @@ use nixfleet_proto::{CheckpointRef, ManifestHash, PinnedManifest, PinnedSet};
 use nixfleet_store::Store;
 use nixfleet_trust::{UnpinnedManifest, canonical_hash};
 
-use super::connection::Database;
-use crate::failure::{Classify, Failure};
-use crate::files;
+use super::database_options::Database;
+use crate::atomic_files;
+use crate::command_error::{CommandError, InputContext};
 
 /// Artifacts by hash.
 pub struct Artifacts<'a> {
@@ -24,11 +24,11 @@ impl<'a> Artifacts<'a> {
     ///
     /// # Errors
     /// Exit code 2 when the directory cannot be read.
-    pub fn new(store: &'a Store, directory: Option<&Path>) -> Result<Self, Failure> {
+    pub fn new(store: &'a Store, directory: Option<&Path>) -> Result<Self, CommandError> {
         let mut found = BTreeMap::new();
         if let Some(directory) = directory {
             list(directory, &mut found)
-                .or_input(|| format!("cannot read {}", directory.display()))?;
+                .or_input_error(|| format!("cannot read {}", directory.display()))?;
         }
         Ok(Self {
             store,
@@ -41,7 +41,10 @@ impl<'a> Artifacts<'a> {
     ///
     /// # Errors
     /// When the archive or a file cannot be read.
-    pub async fn find(&mut self, hash: &ManifestHash) -> Result<Option<PinnedManifest>, Failure> {
+    pub async fn find(
+        &mut self,
+        hash: &ManifestHash,
+    ) -> Result<Option<PinnedManifest>, CommandError> {
         if let Some(pinned) = self.pinned.get(hash) {
             return Ok(Some(pinned.clone()));
         }
@@ -65,10 +68,10 @@ impl<'a> Artifacts<'a> {
     ///
     /// # Errors
     /// Exit code 1 when it is nowhere.
-    pub async fn get(&mut self, hash: &ManifestHash) -> Result<PinnedManifest, Failure> {
+    pub async fn get(&mut self, hash: &ManifestHash) -> Result<PinnedManifest, CommandError> {
         let found = self.find(hash).await?;
         found.ok_or_else(|| {
-            Failure::refused(anyhow!(
+            CommandError::refused(anyhow!(
                 "the artifact {hash} or the fleet it names is not in the archive: name the \
                  directory of its release with --manifests"
             ))
@@ -79,14 +82,14 @@ impl<'a> Artifacts<'a> {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn checkpoint(&self, named: &CheckpointRef) -> Result<Option<Vec<u8>>, Failure> {
+    pub async fn checkpoint(&self, named: &CheckpointRef) -> Result<Option<Vec<u8>>, CommandError> {
         let hash = ManifestHash::from(named.hash.as_str());
         self.store.artifact(&hash).await.or_database()
     }
 
-    async fn bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, Failure> {
+    async fn bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, CommandError> {
         match self.files.get(hash) {
-            Some(path) => files::read(path).map(Some),
+            Some(path) => atomic_files::read(path).map(Some),
             None => self.store.artifact(hash).await.or_database(),
         }
     }

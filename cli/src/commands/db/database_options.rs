@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use nixfleet_store::{DatabaseConfig, DbError, SslMode, Store};
 
-use crate::failure::{Classify, Failure};
+use crate::command_error::{CommandError, InputContext};
 
 /// The options every `db` command has.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ impl Connection {
     ///
     /// # Errors
     /// Exit code 2: an option is at fault.
-    pub fn open(&self) -> Result<Store, Failure> {
+    pub fn open(&self) -> Result<Store, CommandError> {
         let config = DatabaseConfig {
             url: self.database_url.clone(),
             url_file: self.database_url_file.clone(),
@@ -59,7 +59,7 @@ impl Connection {
             pool_size: 4,
             ..DatabaseConfig::default()
         };
-        Store::connect(&config).or_input(|| "cannot use this database".to_owned())
+        Store::connect(&config).or_input_error(|| "cannot use this database".to_owned())
     }
 
     /// Schema of the tables.
@@ -69,8 +69,8 @@ impl Connection {
 }
 
 /// A failure of the database: exit code 3, the same command may succeed later.
-pub fn unreachable(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::unreachable(error.into().context("the database failed"))
+pub fn unreachable(error: impl Into<anyhow::Error>) -> CommandError {
+    CommandError::unreachable(error.into().context("the database failed"))
 }
 
 /// Gives errors of the database their exit code.
@@ -79,17 +79,17 @@ pub trait Database<T> {
     ///
     /// # Errors
     /// The failure.
-    fn or_database(self) -> Result<T, Failure>;
+    fn or_database(self) -> Result<T, CommandError>;
 }
 
 impl<T> Database<T> for Result<T, DbError> {
-    fn or_database(self) -> Result<T, Failure> {
+    fn or_database(self) -> Result<T, CommandError> {
         self.map_err(unreachable)
     }
 }
 
 impl<T> Database<T> for Result<T, nixfleet_store::ReadError> {
-    fn or_database(self) -> Result<T, Failure> {
+    fn or_database(self) -> Result<T, CommandError> {
         self.map_err(unreachable)
     }
 }

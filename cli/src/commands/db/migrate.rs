@@ -3,9 +3,9 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::connection::{Connection, unreachable};
-use crate::failure::Failure;
-use crate::output;
+use super::database_options::{Connection, unreachable};
+use crate::command_error::CommandError;
+use crate::stdout;
 
 /// Brings the schema to the version of this program and grants each service its rights
 #[derive(Debug, Args)]
@@ -26,25 +26,25 @@ struct Answer {
 }
 
 /// Runs the command.
-pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let store = arguments.connection.open()?;
     let report = store.migrate().await.map_err(|error| {
         if error.retryable() {
             unreachable(error)
         } else {
-            Failure::refused(error)
+            CommandError::refused(error)
         }
     })?;
     if arguments.json {
-        return output::json(&Answer {
+        return stdout::json(&Answer {
             applied: report.applied,
         });
     }
     if report.applied.is_empty() {
-        return output::line("the schema was current; rights are as they should be");
+        return stdout::line("the schema was current; rights are as they should be");
     }
     for name in report.applied {
-        output::line(&format!("applied {name}"))?;
+        stdout::line(&format!("applied {name}"))?;
     }
     Ok(())
 }

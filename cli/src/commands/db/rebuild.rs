@@ -13,12 +13,12 @@ use nixfleet_replay::{Difference, Replay};
 use nixfleet_store::{ArchivedStream, Audit, Rebuild, RebuildError, Store};
 use serde::Serialize;
 
-use super::archive::input_created;
-use super::artifacts::Artifacts;
-use super::connection::{Connection, Database, unreachable};
-use super::replay::{Replayed, Source};
-use crate::failure::{Classify, Failure};
-use crate::output;
+use super::archive_reader::input_created;
+use super::archive_replay::{ArchiveSource, Replayed};
+use super::artifact_source::Artifacts;
+use super::database_options::{Connection, Database, unreachable};
+use crate::command_error::{CommandError, InputContext};
+use crate::stdout;
 use crate::table::{add_row, or_dash, render, table};
 
 /// Writes the domain tables anew from the archive
@@ -82,9 +82,9 @@ struct Done {
 }
 
 /// Runs the command.
-pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     if arguments.json && !arguments.yes {
-        return Err(Failure::input(anyhow!(
+        return Err(CommandError::input(anyhow!(
             "--json needs --yes: nobody could be asked"
         )));
     }
@@ -98,10 +98,10 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         confirm(&plan)?;
     }
     let artifacts = Artifacts::new(&store, arguments.manifests.as_deref())?;
-    let mut source = Source::new(&audit, &names, artifacts);
+    let mut source = ArchiveSource::new(&audit, &names, artifacts);
     let mut writing = store.rebuild_session().await.or_database()?;
     let rebuild = writing.begin().await.map_err(|error| match error {
-        RebuildError::InUse { .. } => Failure::refused(error),
+        RebuildError::InUse { .. } => CommandError::refused(error),
         RebuildError::Db(error) => unreachable(error),
     })?;
     let mut done = Vec::new();
@@ -109,12 +109,16 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         done.push(rebuild_one(&mut source, &rebuild, planned).await?);
     }
     rebuild.commit().await.or_database()?;
-    report(&done, arguments.json)
+    print_result(&done, arguments.json)
 }
 
 /// What is archived. The cursors are read on another connection: a lock that the audit held would
 /// keep the rebuild out.
-async fn plan(store: &Store, audit: &Audit<'_>, names: &Names) -> Result<Vec<Planned>, Failure> {
+async fn plan(
+    store: &Store,
+    audit: &Audit<'_>,
+    names: &Names,
+) -> Result<Vec<Planned>, CommandError> {
     let cursors = store.cursors().await.or_database()?;
     let mut plan = Vec::new();
     for partition in Partition::all(MAX_PARTITIONS) {
@@ -130,7 +134,7 @@ async fn plan(store: &Store, audit: &Audit<'_>, names: &Names) -> Result<Vec<Pla
                 covered,
             }),
             (None, Some(_)) => {
-                return Err(Failure::refused(anyhow!(
+                return Err(CommandError::refused(anyhow!(
                     "nothing of {stream} is archived, and partition {partition} has rows that \
                      would be lost; is --prefix right?"
                 )));
@@ -139,7 +143,7 @@ async fn plan(store: &Store, audit: &Audit<'_>, names: &Names) -> Result<Vec<Pla
         }
     }
     if plan.is_empty() {
-        return Err(Failure::refused(anyhow!(
+        return Err(CommandError::refused(anyhow!(
             "no output stream with the prefix {} is archived",
             names.prefix()
         )));
@@ -147,11 +151,11 @@ async fn plan(store: &Store, audit: &Audit<'_>, names: &Names) -> Result<Vec<Pla
     Ok(plan)
 }
 
-fn check(plan: &[Planned], accepts_loss: bool) -> Result<(), Failure> {
+fn check(plan: &[Planned], accepts_loss: bool) -> Result<(), CommandError> {
     let is_cut = |planned: &&Planned| planned.archived.first > 1 && planned.base.is_none();
     let cut = plan.iter().find(is_cut);
     match cut {
-        Some(planned) if !accepts_loss => Err(Failure::refused(anyhow!(
+        Some(planned) if !accepts_loss => Err(CommandError::refused(anyhow!(
             "the archive of {} begins at {}, not with the first frame: rollouts that were opened \
              before would be lost. Restore a backup of the database instead, or accept that with \
              --accept-loss",
@@ -162,7 +166,7 @@ fn check(plan: &[Planned], accepts_loss: bool) -> Result<(), Failure> {
     }
 }
 
-fn confirm(plan: &[Planned]) -> Result<(), Failure> {
+fn confirm(plan: &[Planned]) -> Result<(), CommandError> {
     let mut shown = table(&[">PARTITION", ">TABLES AT", ">ARCHIVE FROM", ">REBUILT TO"]);
     for planned in plan {
         let cells = [
@@ -181,30 +185,32 @@ fn confirm(plan: &[Planned]) -> Result<(), Failure> {
         eprintln!("The archive is behind the tables: appliers will need the log from there on.");
     }
     eprint!("Replace the domain tables with what the archive says? Type yes: ");
-    std::io::stderr().flush().or_input(|| "asking".to_owned())?;
+    std::io::stderr()
+        .flush()
+        .or_input_error(|| "asking".to_owned())?;
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
-    read.or_input(|| "reading the answer".to_owned())?;
+    read.or_input_error(|| "reading the answer".to_owned())?;
     if answer.trim() == "yes" {
         return Ok(());
     }
-    Err(Failure::refused(anyhow!(
+    Err(CommandError::refused(anyhow!(
         "not confirmed, nothing is changed"
     )))
 }
 
 async fn rebuild_one(
-    source: &mut Source<'_>,
+    source: &mut ArchiveSource<'_>,
     rebuild: &Rebuild<'_>,
     planned: &Planned,
-) -> Result<Done, Failure> {
+) -> Result<Done, CommandError> {
     let partition = planned.partition;
     let last = planned.archived.mark.sequence;
     let mut replay = Replay::new();
     let replayed = source.replay(&mut replay, partition, last).await?;
     let Replayed { ts } = replayed.map_err(|fault| {
         let what = format!("partition {partition} cannot be rebuilt: {fault}");
-        Failure::refused(anyhow!(what))
+        CommandError::refused(anyhow!(what))
     })?;
     let contradicted = replay.differences();
     for difference in &contradicted {
@@ -213,7 +219,7 @@ async fn rebuild_one(
     let input = source.archived_input(partition).await?;
     let input =
         input.with_context(|| format!("the input of partition {partition} is not archived"));
-    let cursor = cursor(&replay, &input.map_err(Failure::refused)?, ts);
+    let cursor = cursor(&replay, &input.map_err(CommandError::refused)?, ts);
     let mut written = 0;
     let snapshot = replay.state().freeze().rows(cursor.clone());
     for rows in turns_from_snapshot(&snapshot) {
@@ -257,9 +263,9 @@ fn warn(partition: Partition, difference: &Difference) {
     );
 }
 
-fn report(done: &[Done], json: bool) -> Result<(), Failure> {
+fn print_result(done: &[Done], json: bool) -> Result<(), CommandError> {
     if json {
-        return output::json(&done);
+        return stdout::json(&done);
     }
     let mut shown = table(&[">PARTITION", ">TABLES AT", ">ROLLOUTS", ">ROWS"]);
     for done in done {
@@ -271,6 +277,6 @@ fn report(done: &[Done], json: bool) -> Result<(), Failure> {
         ];
         add_row(&mut shown, cells);
     }
-    output::line(&render(&shown))?;
-    output::line("rebuilt; start the appliers, then check with: nixfleet db verify")
+    stdout::line(&render(&shown))?;
+    stdout::line("rebuilt; start the appliers, then check with: nixfleet db verify")
 }

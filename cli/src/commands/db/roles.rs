@@ -9,10 +9,10 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use serde::Serialize;
 
-use super::connection::{Connection, Database, unreachable};
-use crate::failure::{Classify, Failure};
-use crate::files::{self, Access};
-use crate::output;
+use super::database_options::{Connection, Database, unreachable};
+use crate::atomic_files::{self, Access};
+use crate::command_error::{CommandError, InputContext};
+use crate::stdout;
 
 /// Bytes of a password, before they are written as digits: beyond guessing.
 const PASSWORD_BYTES: usize = 24;
@@ -54,7 +54,7 @@ struct Made {
 }
 
 /// Runs the command.
-pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let store = arguments.connection.open()?;
     let existing = if arguments.change_passwords {
         Existing::ChangePassword
@@ -69,11 +69,11 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         let url_file = if is_new.or_database()? {
             let path = arguments.out.join(role.name());
             let url = format!("postgres://{user}:{password}@{}", arguments.server);
-            files::write(
+            atomic_files::write(
                 &path,
                 url.as_bytes(),
                 Access::Secret,
-                files::Existing::Replace,
+                atomic_files::Existing::Replace,
             )?;
             Some(path)
         } else {
@@ -83,22 +83,22 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     store.migrate().await.map_err(unreachable)?;
     if arguments.json {
-        return output::json(&made);
+        return stdout::json(&made);
     }
     for Made { user, url_file } in made {
         match url_file {
-            Some(path) => output::line(&format!("{user}: {}", path.display()))?,
-            None => output::line(&format!("{user}: is there and keeps its password"))?,
+            Some(path) => stdout::line(&format!("{user}: {}", path.display()))?,
+            None => stdout::line(&format!("{user}: is there and keeps its password"))?,
         }
     }
     Ok(())
 }
 
-fn password() -> Result<String, Failure> {
+fn password() -> Result<String, CommandError> {
     let mut bytes = [0; PASSWORD_BYTES];
     OsRng
         .try_fill_bytes(&mut bytes)
         .context("the system gives no random bytes")
-        .or_input(|| "making a password".to_owned())?;
+        .or_input_error(|| "making a password".to_owned())?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

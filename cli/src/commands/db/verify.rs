@@ -13,15 +13,15 @@ use nixfleet_replay::{Comparison, Difference, Replay, Row, expected_rows};
 use nixfleet_store::{Audit, AuditScope, Store, TableRow};
 use tokio::time::Instant;
 
-use super::artifacts::Artifacts;
-use super::connection::{Connection, Database};
-use super::replay::Source;
-use super::report::{PartitionReport, Report};
-use crate::failure::Failure;
-use crate::output;
+use super::archive_replay::ArchiveSource;
+use super::artifact_source::Artifacts;
+use super::database_options::{Connection, Database};
+use super::verify_result::{PartitionResult, VerifyResult};
+use crate::command_error::CommandError;
+use crate::stdout;
 
 /// How often an archive that is behind is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Replays the archive and compares every domain table with what follows from it
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let store = arguments.connection.open()?;
     let names = Names::new(arguments.prefix.as_str());
     let only = arguments.partition.map(Partition::new);
@@ -65,20 +65,20 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut verification = Verification {
         audit: &audit,
         names: &names,
-        source: Source::new(&audit, &names, artifacts),
-        report: Report::new(arguments.limit),
+        source: ArchiveSource::new(&audit, &names, artifacts),
+        result: VerifyResult::new(arguments.limit),
     };
     verification.partitions(only).await?;
-    let report = verification.report;
+    let result = verification.result;
     if arguments.json {
-        output::json(&report)?;
+        stdout::json(&result)?;
     } else {
-        report.print()?;
+        result.print()?;
     }
-    if report.difference_count == 0 {
+    if result.difference_count == 0 {
         Ok(())
     } else {
-        Err(Failure::negative())
+        Err(CommandError::negative())
     }
 }
 
@@ -88,19 +88,19 @@ async fn await_archive(
     store: &Store,
     names: &Names,
     only: Option<Partition>,
-    patience: Duration,
-) -> Result<(), Failure> {
+    timeout: Duration,
+) -> Result<(), CommandError> {
     let wanted = store.cursors().await.or_database()?;
     let wanted = wanted
         .into_iter()
         .filter(|(partition, _)| only.is_none_or(|only| only == *partition));
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     for (partition, cursor) in wanted {
         let stream = names.output_stream(partition);
         let covered = cursor.out_seq;
         let archived = archived_up_to(store, &stream, covered, deadline).await?;
         if archived < covered {
-            return Err(Failure::unreachable(anyhow!(
+            return Err(CommandError::unreachable(anyhow!(
                 "{stream} is archived up to {archived} and the tables cover {covered}: is an \
                  eventlog running? --wait gives it more time, --prefix names other streams"
             )));
@@ -119,26 +119,26 @@ async fn archived_up_to(
     stream: &str,
     wanted: u64,
     deadline: Instant,
-) -> Result<u64, Failure> {
+) -> Result<u64, CommandError> {
     loop {
         let mark = store.archive_cursor(stream).await.or_database()?;
         let archived = mark.map_or(0, |mark| mark.sequence);
         if archived >= wanted || Instant::now() >= deadline {
             return Ok(archived);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 struct Verification<'a> {
     audit: &'a Audit<'a>,
     names: &'a Names,
-    source: Source<'a>,
-    report: Report,
+    source: ArchiveSource<'a>,
+    result: VerifyResult,
 }
 
 impl<'a> Verification<'a> {
-    async fn partitions(&mut self, only: Option<Partition>) -> Result<(), Failure> {
+    async fn partitions(&mut self, only: Option<Partition>) -> Result<(), CommandError> {
         let cursors = self.audit.cursors().await.or_database()?;
         for partition in Partition::all(MAX_PARTITIONS) {
             let cursor = cursors.iter().find(|(number, _)| *number == partition);
@@ -148,7 +148,7 @@ impl<'a> Verification<'a> {
             self.partition(partition, cursor.map(|(_, cursor)| cursor))
                 .await?;
         }
-        self.report.rows = self.audit.row_counts().await.or_database()?;
+        self.result.rows = self.audit.row_counts().await.or_database()?;
         if only.is_none() {
             self.leftovers();
         }
@@ -160,9 +160,9 @@ impl<'a> Verification<'a> {
         &mut self,
         partition: Partition,
         cursor: Option<&Cursor>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let number = partition.number();
-        let mut summary = PartitionReport::new(number);
+        let mut summary = PartitionResult::new(number);
         let mut replay = Replay::new();
         if let Some(cursor) = cursor {
             let stream = self.names.output_stream(partition);
@@ -173,7 +173,7 @@ impl<'a> Verification<'a> {
             let replayed = self.source.replay(&mut replay, partition, covered).await?;
             if let Err(fault) = replayed {
                 summary.cover(replay.coverage());
-                self.report.partitions.push(summary);
+                self.result.partitions.push(summary);
                 let broken = Difference {
                     table: "archive",
                     key: vec![stream],
@@ -181,15 +181,15 @@ impl<'a> Verification<'a> {
                     expected: Some(format!("frames up to {covered}").into()),
                     found: Some(fault.into()),
                 };
-                self.report.add(Some(number), vec![broken]);
+                self.result.add(Some(number), vec![broken]);
                 return Ok(());
             }
         }
         summary.cover(replay.coverage());
-        self.report.add(Some(number), replay.differences());
+        self.result.add(Some(number), replay.differences());
         self.compare(&replay, partition, &mut summary).await?;
         if cursor.is_some() || summary.rows > 0 {
-            self.report.partitions.push(summary);
+            self.result.partitions.push(summary);
         }
         Ok(())
     }
@@ -198,8 +198,8 @@ impl<'a> Verification<'a> {
         &mut self,
         replay: &Replay,
         partition: Partition,
-        summary: &mut PartitionReport,
-    ) -> Result<(), Failure> {
+        summary: &mut PartitionResult,
+    ) -> Result<(), CommandError> {
         let number = partition.number();
         let known = |row: &Row| is_known(replay, row);
         if replay.coverage().is_whole {
@@ -240,8 +240,8 @@ impl<'a> Verification<'a> {
         &mut self,
         replay: &Replay,
         id: &RolloutId,
-        summary: &mut PartitionReport,
-    ) -> Result<(), Failure> {
+        summary: &mut PartitionResult,
+    ) -> Result<(), CommandError> {
         let known = |row: &Row| is_known(replay, row);
         let hosts = expected_rows::hosts(replay, id);
         self.table(AuditScope::Hosts(id), hosts, summary, known)
@@ -263,9 +263,9 @@ impl<'a> Verification<'a> {
         &mut self,
         scope: AuditScope<'_>,
         expected: impl Iterator<Item = Row>,
-        summary: &mut PartitionReport,
+        summary: &mut PartitionResult,
         covered: impl Fn(&Row) -> bool,
-    ) -> Result<Vec<Vec<String>>, Failure> {
+    ) -> Result<Vec<Vec<String>>, CommandError> {
         let keeps_keys = matches!(scope, AuditScope::Rollouts(_));
         // Hosts name their probes, and the database orders what it had to escape otherwise.
         let sorts = matches!(scope, AuditScope::ProbeFailures(_));
@@ -284,7 +284,7 @@ impl<'a> Verification<'a> {
                 unsorted.push(row);
             } else {
                 comparison.found(row);
-                self.report
+                self.result
                     .add(Some(summary.partition), comparison.differences());
             }
         }
@@ -292,24 +292,24 @@ impl<'a> Verification<'a> {
         unsorted.into_iter().for_each(|row| comparison.found(row));
         let (rows, differences) = comparison.finish();
         summary.rows += rows;
-        self.report.add(Some(summary.partition), differences);
+        self.result.add(Some(summary.partition), differences);
         Ok(keys)
     }
 
     /// Rows that no partition and no rollout claims.
     fn leftovers(&mut self) {
         let compared: u64 = self
-            .report
+            .result
             .partitions
             .iter()
             .map(|p| p.rows + p.uncovered)
             .sum();
         let there: u64 = expected_rows::TABLES
             .iter()
-            .filter_map(|table| self.report.rows.get(*table))
+            .filter_map(|table| self.result.rows.get(*table))
             .sum();
-        let is_whole = self.report.partitions.iter().all(|p| p.is_whole);
-        if is_whole && there > compared && self.report.difference_count == 0 {
+        let is_whole = self.result.partitions.iter().all(|p| p.is_whole);
+        if is_whole && there > compared && self.result.difference_count == 0 {
             let surplus = Difference {
                 table: "any",
                 key: Vec::new(),
@@ -317,7 +317,7 @@ impl<'a> Verification<'a> {
                 expected: Some(compared.into()),
                 found: Some(format!("{there} rows: some belong to no rollout").into()),
             };
-            self.report.add(None, vec![surplus]);
+            self.result.add(None, vec![surplus]);
         }
     }
 }
@@ -337,11 +337,11 @@ fn is_covered(replay: &Replay, row: &Row) -> bool {
     replay.coverage().is_whole || seq.is_none_or(|seq| seq >= begins)
 }
 
-fn parse(row: TableRow) -> Result<Row, Failure> {
+fn parse(row: TableRow) -> Result<Row, CommandError> {
     let columns = serde_json::from_str(&row.columns);
     let columns = columns.map_err(|fault| {
         let key = row.key.join(" ");
-        Failure::refused(anyhow!(fault).context(format!("the row {key} cannot be read")))
+        CommandError::refused(anyhow!(fault).context(format!("the row {key} cannot be read")))
     })?;
     Ok(Row {
         key: row.key,

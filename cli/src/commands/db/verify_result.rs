@@ -6,8 +6,8 @@ use nixfleet_replay::{Coverage, Difference};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::failure::Failure;
-use crate::output;
+use crate::command_error::CommandError;
+use crate::stdout;
 use crate::table::{add_row, render, table};
 
 /// Longest value shown in a table.
@@ -16,13 +16,13 @@ const SHOWN_CHARS: usize = 48;
 /// Everything that was found.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct VerifyResult {
     /// By number.
-    pub partitions: Vec<PartitionReport>,
+    pub partitions: Vec<PartitionResult>,
     /// Rows of every table.
     pub rows: BTreeMap<String, u64>,
     /// In the order found, no more than asked for.
-    pub differences: Vec<Found>,
+    pub differences: Vec<FoundDifference>,
     /// All of them.
     pub difference_count: u64,
     /// Most that are kept.
@@ -33,7 +33,7 @@ pub struct Report {
 /// What was replayed and compared of one partition.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PartitionReport {
+pub struct PartitionResult {
     /// Its number.
     pub partition: u16,
     /// First output sequence that the archive holds.
@@ -61,7 +61,7 @@ pub struct PartitionReport {
 /// A difference with its partition.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Found {
+pub struct FoundDifference {
     /// Absent when it is of no partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<u16>,
@@ -70,7 +70,7 @@ pub struct Found {
     pub difference: Difference,
 }
 
-impl PartitionReport {
+impl PartitionResult {
     /// Nothing replayed yet.
     pub fn new(partition: u16) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl PartitionReport {
     }
 }
 
-impl Report {
+impl VerifyResult {
     /// An empty report that keeps at most `limit` differences.
     pub fn new(limit: usize) -> Self {
         Self {
@@ -111,20 +111,21 @@ impl Report {
         self.difference_count += differences.len() as u64;
         let room = self.limit.saturating_sub(self.differences.len());
         let kept = differences.into_iter().take(room);
-        self.differences.extend(kept.map(|difference| Found {
-            partition,
-            difference,
-        }));
+        self.differences
+            .extend(kept.map(|difference| FoundDifference {
+                partition,
+                difference,
+            }));
     }
 
     /// Prints it for people.
     ///
     /// # Errors
     /// When standard output cannot be written.
-    pub fn print(&self) -> Result<(), Failure> {
-        output::line(&render(&self.summary()))?;
+    pub fn print(&self) -> Result<(), CommandError> {
+        stdout::line(&render(&self.summary()))?;
         if let Some(hosts) = self.rows.get("hosts") {
-            output::line(&format!(
+            stdout::line(&format!(
                 "hosts: {hosts} rows, from heartbeats and not from the log: not compared"
             ))?;
         }
@@ -132,21 +133,21 @@ impl Report {
             self.explain(partition)?;
         }
         if self.difference_count == 0 {
-            return output::line("no difference");
+            return stdout::line("no difference");
         }
-        output::line(&format!("\n{} differences:", self.difference_count))?;
-        output::line(&render(&self.list()))?;
+        stdout::line(&format!("\n{} differences:", self.difference_count))?;
+        stdout::line(&render(&self.list()))?;
         let hidden = self.difference_count - self.differences.len() as u64;
         if hidden > 0 {
-            output::line(&format!("and {hidden} more; --limit shows more of them"))?;
+            stdout::line(&format!("and {hidden} more; --limit shows more of them"))?;
         }
         Ok(())
     }
 
-    fn explain(&self, partition: &PartitionReport) -> Result<(), Failure> {
+    fn explain(&self, partition: &PartitionResult) -> Result<(), CommandError> {
         let number = partition.partition;
         if !partition.is_whole {
-            output::line(&format!(
+            stdout::line(&format!(
                 "partition {number}: the archive begins at output {} and not with the first frame; \
                  {} rows of rollouts opened before were not compared",
                 partition.first.unwrap_or(0),
@@ -154,7 +155,7 @@ impl Report {
             ))?;
         }
         if partition.unchecked > 0 {
-            output::line(&format!(
+            stdout::line(&format!(
                 "partition {number}: {} outcomes were followed without deciding them again, their \
                  entries or what came before them are not archived",
                 partition.unchecked
@@ -253,8 +254,8 @@ mod tests {
 
     #[test]
     fn differences_are_shown_where_they_are() {
-        let mut report = Report::new(1);
-        let mut partition = PartitionReport::new(3);
+        let mut report = VerifyResult::new(1);
+        let mut partition = PartitionResult::new(3);
         (partition.first, partition.last, partition.rows) = (Some(1), Some(40), 7);
         report.partitions.push(partition);
         report.rows.insert("hosts".to_owned(), 5);

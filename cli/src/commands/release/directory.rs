@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use nixfleet_trust::BuiltRelease;
 use nixfleet_trust::bundle::{FLEET_FILE, SIGNATURE_SUFFIX, rollout_file, signature_file};
 
-use crate::failure::{Classify, Failure};
-use crate::files::{self, Access, Existing};
+use crate::atomic_files::{self, Access, Existing};
+use crate::command_error::{CommandError, InputContext};
 
 /// The directory of rollout manifests inside a release.
 const ROLLOUTS: &str = "rollouts";
@@ -22,26 +22,26 @@ const ROLLOUTS: &str = "rollouts";
 ///
 /// # Errors
 /// Exit code 2, names the file.
-pub fn write(directory: &Path, built: &BuiltRelease) -> Result<(), Failure> {
+pub fn write(directory: &Path, built: &BuiltRelease) -> Result<(), CommandError> {
     let context = || format!("cannot write {}", directory.display());
     if !directory.exists() {
-        return stage_and_move(directory, built).or_input(context);
+        return stage_and_move(directory, built).or_input_error(context);
     }
-    let directory = directory.canonicalize().or_input(context)?;
-    if holds_only_a_release(&directory).or_input(context)?
-        && exchange(&directory, built).or_input(context)?
+    let directory = directory.canonicalize().or_input_error(context)?;
+    if holds_only_a_release(&directory).or_input_error(context)?
+        && exchange(&directory, built).or_input_error(context)?
     {
         return Ok(());
     }
     for (name, bytes) in contents(built) {
-        files::write(
+        atomic_files::write(
             &directory.join(name),
             bytes,
             Access::Public,
             Existing::Replace,
         )?;
     }
-    remove_leftovers(&directory, built).or_input(context)
+    remove_leftovers(&directory, built).or_input_error(context)
 }
 
 /// The files of a release, in the order in which they may be replaced one by one.
@@ -67,7 +67,7 @@ fn stage_and_move(directory: &Path, built: &BuiltRelease) -> io::Result<()> {
 
 /// Writes the release into a new directory beside the real one.
 fn stage(directory: &Path, built: &BuiltRelease) -> io::Result<PathBuf> {
-    let staged = files::beside(directory, "new");
+    let staged = atomic_files::sibling_path(directory, "new");
     if staged.exists() {
         fs::remove_dir_all(&staged)?;
     }
@@ -84,7 +84,7 @@ fn exchange(directory: &Path, built: &BuiltRelease) -> io::Result<bool> {
         // The parent may be read-only while the directory itself is not.
         return Ok(false);
     };
-    let old = files::beside(directory, "old");
+    let old = atomic_files::sibling_path(directory, "old");
     if fs::rename(directory, &old).is_err() {
         fs::remove_dir_all(&staged)?;
         return Ok(false);
