@@ -6,44 +6,43 @@ use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
 use nixfleet_store::DatabaseConfig;
 use serde::{Deserialize, Serialize};
 
-/// Part of a log that grows between two checkpoints at most.
-const LOG_PART: u64 = 8;
+/// Divisor of a log's limit that gives the largest growth between two checkpoints.
+const CHECKPOINT_LOG_DIVISOR: u64 = 8;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// The bus.
+    /// Connection to the bus and limits of the streams.
     pub bus: BusConfig,
-    /// The database, for reads only.
+    /// Connection to the database, for reads only.
     pub database: DatabaseConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Health and metrics.
     pub admin: AdminConfig,
-    /// Ownership of partitions.
+    /// Leases of partitions.
     pub lease: LeaseConfig,
     /// Bounds of a turn.
     pub fold: FoldConfig,
-    /// Writing the state outside the logs.
+    /// Checkpoints of the state.
     pub checkpoint: CheckpointConfig,
-    /// Answering hosts.
+    /// Heartbeats of hosts.
     pub heartbeat: HeartbeatConfig,
 }
 
 /// Bounds of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoldConfig {
-    /// Most input messages read at once: what is read must be folded before heartbeats are looked
-    /// at again.
+    /// Maximum of input messages in one batch: heartbeats wait until a batch is folded.
     pub batch_messages: usize,
-    /// Most entries of one turn: the same reason, for frames that are full.
+    /// Maximum of entries in one turn, for the same reason: entries may be small.
     pub turn_entries: usize,
     /// Entries between two state hashes; a hash walks the whole state.
     pub hash_every_entries: u64,
-    /// Pause before a partition is tried again that stopped because its logs, rows or manifests
-    /// contradict each other: an operator has to act, and the log should not fill with it.
+    /// Seconds before a halted partition is tried again. Its logs, rows or manifests contradict
+    /// each other until an operator acts, and frequent attempts would fill the log.
     pub halted_pause_seconds: u64,
 }
 
@@ -59,11 +58,12 @@ pub struct CheckpointConfig {
 /// Answering hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatConfig {
-    /// Most heartbeats of a partition that wait for a recovery; more get no answer and come again.
+    /// Maximum of heartbeats of a partition that wait for a recovery; more are dropped, and their
+    /// hosts send others.
     pub waiting_max: usize,
-    /// A heartbeat that waited longer has nobody left to answer.
+    /// Seconds after which a waiting heartbeat is dropped: its host has stopped waiting.
     pub patience_seconds: u64,
-    /// How often last-seen times are published.
+    /// Seconds between two publishes of last-seen times.
     pub flush_seconds: u64,
 }
 
@@ -132,7 +132,7 @@ impl Config {
         let smaller_log = self.bus.input_max_bytes.min(self.bus.output_max_bytes);
         CheckpointLimits {
             min_log_bytes: self.checkpoint.min_log_bytes,
-            max_log_bytes: smaller_log / LOG_PART,
+            max_log_bytes: smaller_log / CHECKPOINT_LOG_DIVISOR,
         }
     }
 }

@@ -1,37 +1,29 @@
-//! The owner of a partition as a plain value: taking it over, folding its input log, fencing what it
-//! publishes, recovering what heartbeats prove.
+//! Ownership of a partition without IO: taking it over, folding its input log, fencing the frames of
+//! its output log, and recovering the transitions that heartbeats prove.
 //!
-//! Waits for nothing and reads no clock: the shell (the program beside this library) and the
-//! simulation drive it. What entries mean is decided in `nixfleet-core`. Start reading at
-//! [`takeover::Takeover`] (becoming the owner), then [`owner::Owner`] (being it).
+//! Nothing here waits or reads a clock. The shell (the binary of this package) and the simulation
+//! drive it; `nixfleet-core` decides what an entry means. Start reading at
+//! [`Takeover`](ownership::takeover::Takeover), then [`Owner`](ownership::owner::Owner).
 
-pub mod checkpointing;
-pub mod ended;
-pub mod folder;
-pub mod guard;
-pub mod item;
-pub mod outbox;
-pub mod owner;
-pub mod pins;
-pub mod readiness;
-pub mod recovery;
-pub mod room;
-pub mod seen;
-pub mod takeover;
+pub mod heartbeats;
+pub mod input;
+pub mod output;
+pub mod ownership;
 pub mod turn;
-pub mod writing;
 
-pub use checkpointing::{CheckpointLimits, LogBytes, LogsCreated, Unwritten};
-pub use ended::Ended;
-pub use folder::Limits;
-pub use guard::Logs;
-pub use item::Item;
-pub use outbox::{Outbox, Publish};
-pub use owner::{Owner, OwnerConfig};
-pub use pins::{Fetched, Pins};
-pub use readiness::Readiness;
-pub use recovery::{Asked, Progress, Recovery, Step};
-pub use room::{frame_bytes, reserve_bytes};
-pub use seen::Seen;
-pub use takeover::{Answer, Need, Taken, Takeover};
-pub use writing::{Folded, Run};
+pub use heartbeats::last_seen::LastSeen;
+pub use heartbeats::recovery::{HeartbeatDecision, Recovery, RecoveryStep, StepResult};
+pub use input::fold::FoldLimits;
+pub use input::item::InputItem;
+pub use input::pinned_manifests::{ManifestFetch, PinnedManifests};
+pub use output::frame_builder::{BuiltFrame, FrameBuilder};
+pub use output::log_capacity::{frame_bytes, reserve_bytes};
+pub use output::publish_queue::{FencedFrame, PublishQueue};
+pub use ownership::checkpoint_schedule::{
+    CheckpointLimits, CheckpointState, LogBytes, LogCreationTimes,
+};
+pub use ownership::end::OwnershipEnd;
+pub use ownership::owner::{Owner, OwnerConfig};
+pub use ownership::readiness::Readiness;
+pub use ownership::takeover::log_check::PartitionLogs;
+pub use ownership::takeover::{HydratedPartition, Takeover, TakeoverRequest, TakeoverResponse};

@@ -1,22 +1,18 @@
 //! The owner of partitions: folds input logs into state and publishes what follows, fenced.
 //!
 //! The only service that calls `step()`. Reads Postgres to hydrate and never writes there; reads no
-//! clock for anything that ends in state. Start reading at `partition.rs` (the life of one
-//! ownership), then `acquire.rs` and `live.rs`; what they drive is the library beside this program.
+//! clock for anything that ends in state. Start reading at `worker.rs` (one partition), then
+//! `worker/takeover_driver.rs` and `worker/live_loop.rs`. The library of this package decides.
 
 use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
-mod acquire;
-mod answers;
-mod artifacts;
 mod config;
-mod layout;
-mod live;
-mod partition;
-mod report;
+mod manifests;
 mod run;
+mod telemetry;
+mod worker;
 
 fn main() -> ExitCode {
     let info = ServiceInfo {

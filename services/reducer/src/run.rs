@@ -1,4 +1,4 @@
-//! Wires the service and keeps one worker per partition running until the process shall stop.
+//! Wires the service and runs one worker per partition until shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_service::{Context, Health};
 use nixfleet_store::Store;
 
-use crate::artifacts::Artifacts;
 use crate::config::Config;
-use crate::layout::{is_transient, layout, maintain_layout};
-use crate::partition::Worker;
-use crate::report::SERVICE;
+use crate::manifests::ManifestReader;
+use crate::telemetry::SERVICE;
+use crate::worker::Worker;
+use crate::worker::stream_layout::{create_streams, is_transient, keep_streams};
 
-/// Pause between two attempts at the start.
+/// Pause between two attempts to prepare the streams.
 const START_PAUSE: Duration = Duration::from_millis(500);
-/// How often the connections are looked at.
+/// Interval of the connection checks.
 const HEALTH_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the reducer.
@@ -46,9 +46,9 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     prepared
 }
 
-/// Workers are joined here, before the bus closes under them.
+/// Runs the workers and joins them, before the bus closes.
 async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
-    maintain_layout(context, bus, store);
+    keep_streams(context, bus, store);
     let member = Membership {
         service: SERVICE,
         instance: &context.instance,
@@ -56,19 +56,19 @@ async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
         config: context.config.lease,
     };
     let leases = bus.leases(member, &context.shutdown);
-    let artifacts = Artifacts::new(bus.manifests());
-    let follow = artifacts
+    let manifests = ManifestReader::new(bus.manifests());
+    let prefetch = manifests
         .clone()
-        .follow(bus.partitions(), context.shutdown.clone());
+        .prefetch(bus.partitions(), context.shutdown.clone());
     context.tasks.spawn("manifests", async move {
-        follow.await;
+        prefetch.await;
         Ok(())
     });
     let workers = Partition::all(bus.partitions()).map(|partition| {
         let worker = Worker {
             bus: bus.clone(),
             store: Arc::clone(store),
-            artifacts: artifacts.clone(),
+            manifests: manifests.clone(),
             leases: leases.clone(),
             partition,
             context: context.clone(),
@@ -77,22 +77,22 @@ async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
         context
             .tasks
             .spawn(Worker::component(partition), async move {
-                // Dropped with the task, however it ends.
+                // Dropped with the task, whether it returns, fails or panics.
                 let _sender = sender;
                 worker.run().await
             });
         joined
     });
     let workers: Vec<_> = workers.collect();
-    watch(context, bus, store).await;
+    watch_connections(context, bus, store).await;
     for joined in workers {
-        // The other end is dropped, never used: either answer means that the worker ended.
+        // The sender is dropped and never used: an error means that the worker ended.
         drop(joined.await);
     }
 }
 
-/// States whether the servers answer until the process shall stop.
-async fn watch(context: &Context<Config>, bus: &Bus, store: &Store) {
+/// Updates the readiness of bus and database until shutdown.
+async fn watch_connections(context: &Context<Config>, bus: &Bus, store: &Store) {
     loop {
         context.health.set_ready("bus", bus.check());
         let answered = store.ping().await;
@@ -105,10 +105,10 @@ async fn watch(context: &Context<Config>, bus: &Bus, store: &Store) {
     }
 }
 
-/// Waits for the schema, then makes sure of the streams, above every cursor.
+/// Waits for the schema, then creates missing streams above every cursor.
 async fn prepare(bus: &Bus, store: &Store, health: &Health) -> anyhow::Result<()> {
     loop {
-        match layout(bus, store).await {
+        match create_streams(bus, store).await {
             Ok(()) => return Ok(()),
             Err(error) if is_transient(&error) => {
                 health.set_ready("database", Err(format!("{error:#}")));

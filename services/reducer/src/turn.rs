@@ -1,35 +1,36 @@
-//! One batch of messages on its way into the fold: decode, set aside what cannot be read.
+//! Decodes one batch of input messages; undecodable messages become dead letters.
 
 use std::sync::Arc;
 
 use nixfleet_bus::{Message, UndecodableMessage, decode_input};
 use nixfleet_proto::{InputMark, Position};
 
-use crate::item::Item;
+use crate::input::item::InputItem;
 
-/// Longest message id that is remembered; ours are far shorter, and a frame has to hold it.
+/// Longest message id that is kept. Ids of our publishers are far shorter, and a frame has to hold
+/// one.
 const MSG_ID_BYTES_MAX: usize = 512;
 
-/// What messages hold.
+/// Decoded messages.
 #[derive(Debug, Default)]
 pub struct Decoded {
-    /// Entries in their order, undecodable messages among them.
-    pub items: Vec<Item>,
-    /// Messages that could not be read. They must be stored before the items are folded: nobody
-    /// looks at them again.
+    /// Items in order, undecodable messages among them.
+    pub items: Vec<InputItem>,
+    /// Dead letters, which must be stored before the items are folded: the messages are not read
+    /// again.
     pub dead: Vec<UndecodableMessage>,
-    /// Bytes that the messages take in their log.
+    /// Bytes of the messages in their log.
     pub bytes: u64,
 }
 
-/// Turns the messages of a stream into items, from `next` on; an undecodable message becomes a dead
-/// letter and one item without an entry.
+/// Decodes the messages of a stream from `next` on. An undecodable message becomes a dead letter
+/// and one item without an entry.
 pub fn decode(stream: &str, messages: Vec<Message>, next: Position) -> Decoded {
     let mut decoded = Decoded::default();
     for message in messages {
         decoded.add(stream, message);
     }
-    // The owner before may have ended a frame inside the first message.
+    // The previous owner may have ended a frame inside the first message.
     decoded.items.retain(|item| item.position() >= next);
     decoded
 }
@@ -46,7 +47,7 @@ impl Decoded {
             Ok(frame) => {
                 let of = u32::try_from(frame.entries.len()).unwrap_or(u32::MAX);
                 let entries = (0..).zip(frame.entries);
-                self.items.extend(entries.map(|(index, entry)| Item {
+                self.items.extend(entries.map(|(index, entry)| InputItem {
                     mark: InputMark { seq, index, of },
                     msg_id: msg_id.clone(),
                     entry: Some(entry),
@@ -60,7 +61,7 @@ impl Decoded {
                     reason: format!("{:#}", anyhow::Error::new(error)),
                     payload: message.payload,
                 });
-                self.items.push(Item {
+                self.items.push(InputItem {
                     mark: InputMark {
                         seq,
                         index: 0,
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_set_aside_and_keeps_its_place() {
+    fn undecodable_messages_become_dead_letters_and_keep_their_position() {
         let messages = vec![
             message(4, frame(3)),
             message(5, b"poison".to_vec()),
@@ -117,11 +118,11 @@ mod tests {
         ];
         let decoded = decode("S", messages, Position { seq: 4, index: 2 });
         let items = decoded.items.iter();
-        let places: Vec<_> = items
+        let found: Vec<_> = items
             .map(|item| (item.mark.seq, item.mark.index, item.entry.is_some()))
             .collect();
         let expected = [(4, 2, true), (5, 0, false), (6, 0, true), (7, 0, false)];
-        assert_eq!(places, expected);
+        assert_eq!(found, expected);
         assert_eq!(decoded.items[0].mark.of, 3);
         assert_eq!(decoded.items[1].msg_id.as_deref(), Some("id-5"));
         let dead: Vec<_> = decoded.dead.iter().map(|dead| dead.seq).collect();

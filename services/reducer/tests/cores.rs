@@ -4,13 +4,13 @@
 
 #[path = "cores/checkpoints.rs"]
 mod checkpoints;
-#[path = "cores/left.rs"]
-mod left;
 #[path = "cores/owner.rs"]
 mod owner;
+#[path = "cores/record_deduplication.rs"]
+mod record_deduplication;
 #[path = "cores/recovery.rs"]
 mod recovery;
+#[path = "cores/simulated_partition.rs"]
+mod simulated_partition;
 #[path = "cores/takeover.rs"]
 mod takeover;
-#[path = "cores/world.rs"]
-mod world;

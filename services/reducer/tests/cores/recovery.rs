@@ -1,12 +1,12 @@
-//! Heartbeats that prove something.
+//! Recovery of transitions that heartbeats prove.
 
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat};
 use nixfleet_proto::{EntryBody, HostState, Position};
-use nixfleet_reducer::{Asked, Owner, Progress, Recovery, Step};
+use nixfleet_reducer::{HeartbeatDecision, Owner, Recovery, RecoveryStep, StepResult};
 
-use crate::world::{World, acknowledged, at, id, opening};
+use crate::simulated_partition::{SimulatedPartition, acknowledged, at, id, opening};
 
-/// Host a runs its target, which nobody told.
+/// A heartbeat of a host that runs its target without a reported activation.
 fn beat(host: &str) -> OwnerHeartbeat {
     OwnerHeartbeat {
         request: HeartbeatRequest {
@@ -20,77 +20,78 @@ fn beat(host: &str) -> OwnerHeartbeat {
     }
 }
 
-fn world() -> (World, Owner) {
-    let mut world = World::of([opening("stable@4f"), acknowledged("stable@4f", "a")]);
-    let owner = world.work();
-    (world, owner)
+fn partition() -> (SimulatedPartition, Owner) {
+    let mut partition =
+        SimulatedPartition::of([opening("stable@4f"), acknowledged("stable@4f", "a")]);
+    let owner = partition.work();
+    (partition, owner)
 }
 
 #[test]
-fn two_heartbeats_of_a_host_recover_once_and_are_answered_when_it_is_folded() {
-    let (mut world, mut owner) = world();
+fn two_heartbeats_of_a_host_recover_once_and_are_answered_after_the_fold() {
+    let (mut partition, mut owner) = partition();
     let mut recovery = Recovery::new(10, owner.next());
     for waiter in [1, 2] {
-        let asked = recovery.ask(owner.state(), beat("a"), waiter);
-        assert_eq!(asked, Asked::Waits);
+        let decision = recovery.receive(owner.state(), beat("a"), waiter);
+        assert_eq!(decision, HeartbeatDecision::Queued);
     }
-    assert_eq!(recovery.step(), Some(Step::Look));
+    assert_eq!(recovery.step(), Some(RecoveryStep::ReadTail));
     assert_eq!(recovery.step(), None);
-    assert!(recovery.folded(owner.state(), owner.next()).is_empty());
-    // What is on its way is folded first.
-    recovery.proceed(Progress::Tail(4));
-    assert!(recovery.folded(owner.state(), owner.next()).is_empty());
+    assert!(recovery.advance(owner.state(), owner.next()).is_empty());
+    // Entries in the log are folded first.
+    recovery.step_done(StepResult::Tail(4));
+    assert!(recovery.advance(owner.state(), owner.next()).is_empty());
     assert_eq!(recovery.step(), None);
-    world.input.push(acknowledged("stable@4f", "b"));
-    world.go_on(&mut owner);
-    assert!(recovery.folded(owner.state(), owner.next()).is_empty());
+    partition.input.push(acknowledged("stable@4f", "b"));
+    partition.go_on(&mut owner);
+    assert!(recovery.advance(owner.state(), owner.next()).is_empty());
 
-    // Only the first heartbeat asked in this round.
-    let Some(Step::Append(entries)) = recovery.step() else {
+    // Only the first heartbeat belongs to this round.
+    let Some(RecoveryStep::Append(entries)) = recovery.step() else {
         panic!("nothing to append");
     };
     assert_eq!(entries.len(), 1);
     assert!(matches!(&entries[0].body, EntryBody::HostEvent { event, .. } if event.seq == 1));
-    recovery.proceed(Progress::Appended(vec![Position { seq: 5, index: 0 }]));
-    assert!(recovery.folded(owner.state(), owner.next()).is_empty());
-    world.input.extend(entries);
-    world.go_on(&mut owner);
+    recovery.step_done(StepResult::Appended(vec![Position { seq: 5, index: 0 }]));
+    assert!(recovery.advance(owner.state(), owner.next()).is_empty());
+    partition.input.extend(entries);
+    partition.go_on(&mut owner);
     let hosts = &owner.state().rollouts()[&id("stable@4f")].hosts;
     assert_eq!(hosts["a"].record.state, HostState::Soaking);
-    let answers = recovery.folded(owner.state(), owner.next());
+    let answers = recovery.advance(owner.state(), owner.next());
     assert_eq!(answers.iter().map(|(_, w)| *w).collect::<Vec<_>>(), [1]);
 
-    // The second finds in its own round that nothing is missed any more.
-    assert_eq!(recovery.step(), Some(Step::Look));
-    recovery.proceed(Progress::Tail(5));
-    let answers = recovery.folded(owner.state(), owner.next());
+    // The round of the second heartbeat finds no missed transition.
+    assert_eq!(recovery.step(), Some(RecoveryStep::ReadTail));
+    recovery.step_done(StepResult::Tail(5));
+    let answers = recovery.advance(owner.state(), owner.next());
     assert_eq!(answers.iter().map(|(_, w)| *w).collect::<Vec<_>>(), [2]);
     assert_eq!(recovery.step(), None);
 }
 
 #[test]
-fn heartbeats_of_one_round_prove_the_same_once() {
-    let (_, owner) = world();
+fn heartbeats_of_one_host_in_one_round_append_once() {
+    let (_, owner) = partition();
     let mut recovery = Recovery::new(10, owner.next());
-    let _ = recovery.ask(owner.state(), beat("a"), 0);
-    // Two more come while the first round looks.
-    let _ = recovery.ask(owner.state(), beat("a"), 1);
-    let _ = recovery.ask(owner.state(), beat("a"), 2);
-    assert_eq!(recovery.step(), Some(Step::Look));
-    assert_eq!(recovery.proceed(Progress::Failed), [0]);
-    assert_eq!(recovery.step(), Some(Step::Look));
-    recovery.proceed(Progress::Tail(3));
-    recovery.folded(owner.state(), owner.next());
-    let Some(Step::Append(entries)) = recovery.step() else {
+    let _ = recovery.receive(owner.state(), beat("a"), 0);
+    // Two more arrive while the first round reads the tail.
+    let _ = recovery.receive(owner.state(), beat("a"), 1);
+    let _ = recovery.receive(owner.state(), beat("a"), 2);
+    assert_eq!(recovery.step(), Some(RecoveryStep::ReadTail));
+    assert_eq!(recovery.step_done(StepResult::Failed), [0]);
+    assert_eq!(recovery.step(), Some(RecoveryStep::ReadTail));
+    recovery.step_done(StepResult::Tail(3));
+    recovery.advance(owner.state(), owner.next());
+    let Some(RecoveryStep::Append(entries)) = recovery.step() else {
         panic!("nothing to append");
     };
     assert_eq!(entries.len(), 1);
-    assert_eq!(recovery.proceed(Progress::Failed), [1, 2]);
+    assert_eq!(recovery.step_done(StepResult::Failed), [1, 2]);
 }
 
 #[test]
-fn what_proves_nothing_is_answered_at_once_and_too_many_are_not() {
-    let (_, owner) = world();
+fn a_heartbeat_without_news_is_answered_at_once_and_a_full_queue_drops() {
+    let (_, owner) = partition();
     let mut recovery = Recovery::new(1, owner.next());
     let calm = OwnerHeartbeat {
         request: HeartbeatRequest {
@@ -99,25 +100,34 @@ fn what_proves_nothing_is_answered_at_once_and_too_many_are_not() {
         },
         ..beat("a")
     };
-    let asked = recovery.ask(owner.state(), calm, 0);
-    assert!(matches!(asked, Asked::Answer(_, 0)), "{asked:?}");
-    let _ = recovery.ask(owner.state(), beat("a"), 1);
-    assert_eq!(recovery.ask(owner.state(), beat("a"), 2), Asked::Waits);
-    assert_eq!(recovery.ask(owner.state(), beat("a"), 3), Asked::NoRoom(3));
+    let decision = recovery.receive(owner.state(), calm, 0);
+    assert!(
+        matches!(decision, HeartbeatDecision::Answer(_, 0)),
+        "{decision:?}"
+    );
+    let _ = recovery.receive(owner.state(), beat("a"), 1);
+    assert_eq!(
+        recovery.receive(owner.state(), beat("a"), 2),
+        HeartbeatDecision::Queued
+    );
+    assert_eq!(
+        recovery.receive(owner.state(), beat("a"), 3),
+        HeartbeatDecision::QueueFull(3)
+    );
 }
 
 #[test]
-fn nothing_is_recovered_in_a_log_that_ends_before_what_was_folded() {
-    let (_, owner) = world();
+fn nothing_is_recovered_in_a_log_that_ends_before_the_fold() {
+    let (_, owner) = partition();
     let mut recovery = Recovery::new(10, owner.next());
     let folded = owner.next().seq - 1;
     for (tail, given_up) in [(folded - 1, 1), (folded, 0)] {
-        let asked = recovery.ask(owner.state(), beat("a"), 0);
-        assert_eq!(asked, Asked::Waits);
-        assert_eq!(recovery.step(), Some(Step::Look));
-        assert_eq!(recovery.proceed(Progress::Tail(tail)).len(), given_up);
-        recovery.folded(owner.state(), owner.next());
-        let appends = matches!(recovery.step(), Some(Step::Append(_)));
+        let decision = recovery.receive(owner.state(), beat("a"), 0);
+        assert_eq!(decision, HeartbeatDecision::Queued);
+        assert_eq!(recovery.step(), Some(RecoveryStep::ReadTail));
+        assert_eq!(recovery.step_done(StepResult::Tail(tail)).len(), given_up);
+        recovery.advance(owner.state(), owner.next());
+        let appends = matches!(recovery.step(), Some(RecoveryStep::Append(_)));
         assert_eq!(appends, given_up == 0);
     }
 }

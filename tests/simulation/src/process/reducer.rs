@@ -11,7 +11,7 @@ use std::time::Duration;
 use nixfleet_bus::{MessageIds, PublishError};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::OwnerHeartbeat;
-use nixfleet_reducer::{Ended, Readiness};
+use nixfleet_reducer::{OwnershipEnd, Readiness};
 
 use super::lease::{Change, Leases};
 use super::publisher::Publisher;
@@ -69,12 +69,12 @@ enum Work {
 }
 
 /// A reader that cannot go on, as the shell judges it.
-fn read_fault(fault: ReadFault) -> Ended {
+fn read_fault(fault: ReadFault) -> OwnershipEnd {
     let error = std::io::Error::other(format!("{fault:?}"));
     match fault {
-        ReadFault::Missing | ReadFault::Replaced => Ended::failed(error),
+        ReadFault::Missing | ReadFault::Replaced => OwnershipEnd::failed(error),
         ReadFault::Trimmed(_) | ReadFault::Gap | ReadFault::Regressed | ReadFault::Rewritten => {
-            Ended::halted(error)
+            OwnershipEnd::halted(error)
         }
     }
 }
@@ -184,11 +184,11 @@ impl Reducer {
         match &mut worker.work {
             Work::Living(live) => {
                 if live.stop() {
-                    self.end(partition, &Ended::Released, env);
+                    self.end(partition, &OwnershipEnd::Released, env);
                 }
             }
             Work::Layout(_) | Work::Acquiring(_) => {
-                self.end(partition, &Ended::Released, env);
+                self.end(partition, &OwnershipEnd::Released, env);
             }
             Work::Waiting | Work::Resting(_) => {}
         }
@@ -215,7 +215,7 @@ impl Reducer {
     }
 
     /// An ownership ended: the lease is given back, and wanted again after a pause.
-    fn end(&mut self, partition: Partition, ended: &Ended, env: &mut Env) {
+    fn end(&mut self, partition: Partition, ended: &OwnershipEnd, env: &mut Env) {
         let me = self.me;
         let name = env.processes[me.id].name();
         env.trace(format_args!("{name} {partition} ends: {ended}"));
@@ -225,18 +225,20 @@ impl Reducer {
             .retain(|o| *o != me);
         let key = partition.to_string();
         let (pause, changes) = match ended {
-            Ended::Released | Ended::Fenced => (Duration::ZERO, self.leases.release(&key, env)),
-            Ended::Failed(_) => (FAILED_PAUSE, self.leases.give_up(&key, env)),
-            Ended::Halted(_) => {
+            OwnershipEnd::Released | OwnershipEnd::Fenced => {
+                (Duration::ZERO, self.leases.release(&key, env))
+            }
+            OwnershipEnd::Failed(_) => (FAILED_PAUSE, self.leases.give_up(&key, env)),
+            OwnershipEnd::Halted(_) => {
                 env.checks.stopped_loudly(partition);
                 (HALTED_PAUSE, self.leases.give_up(&key, env))
             }
         };
-        let for_want = matches!(ended, Ended::Failed(error) if error.is::<PublishError>());
+        let for_want = matches!(ended, OwnershipEnd::Failed(error) if error.is::<PublishError>());
         env.checks.ownership_ended(me, partition, for_want);
         if let Some(worker) = self.workers.get_mut(&partition) {
-            worker.readiness.ended(ended);
-            worker.is_suspicious = matches!(ended, Ended::Failed(_));
+            worker.readiness.ownership_ended(ended);
+            worker.is_suspicious = matches!(ended, OwnershipEnd::Failed(_));
             worker.work = Work::Resting(env.timer(me, Route::Work(partition), pause));
         }
         self.change(changes, env);
@@ -263,7 +265,7 @@ impl Reducer {
                 }
                 _ => {
                     let error = std::io::Error::other("the layout is not known");
-                    self.end(partition, &Ended::failed(error), env);
+                    self.end(partition, &OwnershipEnd::failed(error), env);
                 }
             },
             Work::Acquiring(_) => {
@@ -297,7 +299,12 @@ impl Reducer {
         &mut self,
         partition: Partition,
         env: &mut Env,
-        step: impl FnOnce(Acquire, &MessageIds, Alive, &mut Env) -> Result<(Acquire, Progress), Ended>,
+        step: impl FnOnce(
+            Acquire,
+            &MessageIds,
+            Alive,
+            &mut Env,
+        ) -> Result<(Acquire, Progress), OwnershipEnd>,
     ) {
         let Some(worker) = self.workers.get_mut(&partition) else {
             return;
@@ -339,7 +346,7 @@ impl Reducer {
         &mut self,
         partition: Partition,
         env: &mut Env,
-        step: impl FnOnce(&mut Live, &mut With<'_>) -> Result<(), Ended>,
+        step: impl FnOnce(&mut Live, &mut With<'_>) -> Result<(), OwnershipEnd>,
     ) {
         let Some(worker) = self.workers.get_mut(&partition) else {
             return;

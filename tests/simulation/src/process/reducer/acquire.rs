@@ -7,7 +7,10 @@ use nixfleet_bus::{LastFrame, LogWriter, Message, MessageIds, StreamIdentity};
 use nixfleet_checkpoint::{Checkpoint, CheckpointError};
 use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
-use nixfleet_reducer::{Answer, Ended, Fetched, Logs, Need, Taken, Takeover};
+use nixfleet_reducer::{
+    HydratedPartition, ManifestFetch, OwnershipEnd, PartitionLogs, Takeover, TakeoverRequest,
+    TakeoverResponse,
+};
 
 use super::read_fault;
 use crate::engine::Time;
@@ -55,24 +58,24 @@ pub enum Progress {
     /// Something is being asked for.
     Waits,
     /// The partition is owned, with this writer.
-    Done(Box<Taken>, LogWriter),
+    Done(Box<HydratedPartition>, LogWriter),
 }
 
-fn failed(what: &str) -> Ended {
-    Ended::failed(std::io::Error::other(format!("{what} did not answer")))
+fn failed(what: &str) -> OwnershipEnd {
+    OwnershipEnd::failed(std::io::Error::other(format!("{what} did not answer")))
 }
 
 impl Acquire {
     /// Begins.
     ///
     /// # Errors
-    /// [`Ended`].
+    /// [`OwnershipEnd`].
     pub fn start(
         partition: Partition,
         ids: &MessageIds,
         me: Alive,
         env: &mut Env,
-    ) -> Result<Self, Ended> {
+    ) -> Result<Self, OwnershipEnd> {
         let subject = env.broker.names().output(partition, &ids.next());
         let mut acquire = Self {
             partition,
@@ -88,38 +91,38 @@ impl Acquire {
     }
 
     /// Asks for what is needed next.
-    fn ask(&mut self, ids: &MessageIds, me: Alive, env: &mut Env) -> Result<bool, Ended> {
+    fn ask(&mut self, ids: &MessageIds, me: Alive, env: &mut Env) -> Result<bool, OwnershipEnd> {
         let (partition, route) = (self.partition, Route::Work(self.partition));
         loop {
-            self.asking = match self.takeover.need() {
-                Need::Cursor => Asking::Call(env.call(me, route, Op::Cursor(partition))),
-                Need::LastFrame => {
+            self.asking = match self.takeover.next_request() {
+                TakeoverRequest::Cursor => Asking::Call(env.call(me, route, Op::Cursor(partition))),
+                TakeoverRequest::LastFrame => {
                     Asking::Call(env.call(me, route, Op::Last(Log::Output(partition))))
                 }
-                Need::Announcement(seq) => {
+                TakeoverRequest::Announcement(seq) => {
                     Asking::Call(env.call(me, route, Op::OutputAt(partition, seq)))
                 }
-                Need::Checkpoint(named) => {
+                TakeoverRequest::Checkpoint(named) => {
                     let op = Op::GetCheckpoint(partition, named.clone());
                     Asking::Checkpoint(env.call(me, route, op), named)
                 }
-                Need::Logs(wanted) => self.ask_logs(wanted, me, env),
-                Need::Barrier { frame, expected } => {
+                TakeoverRequest::Logs(wanted) => self.ask_logs(wanted, me, env),
+                TakeoverRequest::Barrier { frame, expected } => {
                     let place = (expected, ids.next());
                     let writer = (partition, &self.writer);
                     let fenced = Fenced::start(writer, &frame, place, me, env);
                     Asking::Barrier(Box::new(fenced))
                 }
-                Need::Snapshot => Asking::Call(env.call(me, route, Op::Load(partition))),
-                Need::Manifest(hash) => {
+                TakeoverRequest::Snapshot => Asking::Call(env.call(me, route, Op::Load(partition))),
+                TakeoverRequest::Manifest(hash) => {
                     let fetched = match env.pinned.get(&hash) {
-                        Some(pinned) => Fetched::Pins(pinned.clone()),
-                        None => Fetched::Missing(hash),
+                        Some(pinned) => ManifestFetch::Pinned(pinned.clone()),
+                        None => ManifestFetch::Missing(hash),
                     };
-                    self.takeover.give(Answer::Manifest(fetched))?;
+                    self.takeover.give(TakeoverResponse::Manifest(fetched))?;
                     continue;
                 }
-                Need::Frames { from, .. } => {
+                TakeoverRequest::Frames { from, .. } => {
                     self.frames_by = env.now + FRAMES_PATIENCE;
                     let reader = self.reader.get_or_insert_with(|| {
                         Reader::new(Log::Output(partition), Route::Reader(partition), from)
@@ -127,7 +130,7 @@ impl Acquire {
                     reader.ask(me, env);
                     Asking::Frames
                 }
-                Need::Nothing => return Ok(true),
+                TakeoverRequest::Done => return Ok(true),
             };
             return Ok(false);
         }
@@ -150,14 +153,14 @@ impl Acquire {
     /// Takes an answer, or that none came.
     ///
     /// # Errors
-    /// [`Ended`].
+    /// [`OwnershipEnd`].
     pub fn take(
         mut self,
         (call, reply): (u64, Option<Reply>),
         ids: &MessageIds,
         me: Alive,
         env: &mut Env,
-    ) -> Result<(Self, Progress), Ended> {
+    ) -> Result<(Self, Progress), OwnershipEnd> {
         let answer = match &mut self.asking {
             Asking::Call(asked) if *asked == call => {
                 if let Some(Reply::Last(Some(last))) = &reply {
@@ -174,7 +177,7 @@ impl Acquire {
                 if let Some(Ok(seq)) = fate {
                     self.writer.stored(seq);
                 }
-                fate.map(Answer::Barrier)
+                fate.map(TakeoverResponse::Barrier)
             }
             Asking::Call(_) | Asking::Checkpoint(..) => None,
             Asking::Logs { .. } | Asking::Frames => None,
@@ -185,14 +188,14 @@ impl Acquire {
     /// Takes what the reader brought.
     ///
     /// # Errors
-    /// [`Ended`].
+    /// [`OwnershipEnd`].
     pub fn read(
         mut self,
         (call, reply): (u64, Option<Reply>),
         ids: &MessageIds,
         me: Alive,
         env: &mut Env,
-    ) -> Result<(Self, Progress), Ended> {
+    ) -> Result<(Self, Progress), OwnershipEnd> {
         let Some(reader) = &mut self.reader else {
             return Ok((self, Progress::Waits));
         };
@@ -205,15 +208,15 @@ impl Acquire {
             return Ok((self, Progress::Waits));
         }
         let messages: Vec<Message> = messages.iter().map(|message| message.message()).collect();
-        self.give(Some(Answer::Frames(messages)), ids, (me, env))
+        self.give(Some(TakeoverResponse::Frames(messages)), ids, (me, env))
     }
 
     fn give(
         mut self,
-        answer: Option<Answer>,
+        answer: Option<TakeoverResponse>,
         ids: &MessageIds,
         (me, env): (Alive, &mut Env),
-    ) -> Result<(Self, Progress), Ended> {
+    ) -> Result<(Self, Progress), OwnershipEnd> {
         let Some(answer) = answer else {
             return Ok((self, Progress::Waits));
         };
@@ -232,7 +235,7 @@ impl Acquire {
         reply: Option<Reply>,
         me: Alive,
         env: &mut Env,
-    ) -> Result<Option<Answer>, Ended> {
+    ) -> Result<Option<TakeoverResponse>, OwnershipEnd> {
         let (partition, route) = (self.partition, Route::Work(self.partition));
         let Asking::Logs {
             call,
@@ -259,7 +262,7 @@ impl Acquire {
                     Op::Identity(Log::Output(partition))
                 }
                 Some(input) => {
-                    return Ok(Some(Answer::Logs(Logs {
+                    return Ok(Some(TakeoverResponse::Logs(PartitionLogs {
                         input: *input,
                         output: identity,
                         ids: std::mem::take(ids),
@@ -278,33 +281,33 @@ fn checkpoint(
     partition: Partition,
     named: &CheckpointRef,
     reply: Option<Reply>,
-) -> Result<Answer, Ended> {
+) -> Result<TakeoverResponse, OwnershipEnd> {
     let Some(Reply::Checkpoint(found)) = reply else {
         return Err(failed("the object store"));
     };
     let found = found.ok_or(CheckpointError::Missing);
     let read = found.and_then(|bytes| Checkpoint::read(&bytes, partition.number(), named));
     let read = read.map(Box::new).map_err(|error| error.to_string());
-    Ok(Answer::Checkpoint(read))
+    Ok(TakeoverResponse::Checkpoint(read))
 }
 
-fn simple(reply: Option<Reply>) -> Result<Answer, Ended> {
+fn simple(reply: Option<Reply>) -> Result<TakeoverResponse, OwnershipEnd> {
     match reply {
-        Some(Reply::Cursor(cursor)) => Ok(Answer::Cursor(cursor)),
-        Some(Reply::Snapshot(snapshot)) => Ok(Answer::Snapshot(*snapshot)),
+        Some(Reply::Cursor(cursor)) => Ok(TakeoverResponse::Cursor(cursor)),
+        Some(Reply::Snapshot(snapshot)) => Ok(TakeoverResponse::Snapshot(*snapshot)),
         Some(Reply::At(message)) => {
             let frame = message.and_then(|message| message.output().cloned());
-            Ok(Answer::Announcement(
+            Ok(TakeoverResponse::Announcement(
                 frame.map(|frame| frame.as_ref().clone()),
             ))
         }
-        Some(Reply::Last(None)) => Ok(Answer::LastFrame(None)),
+        Some(Reply::Last(None)) => Ok(TakeoverResponse::LastFrame(None)),
         Some(Reply::Last(Some(message))) => {
             let frame = message.output().ok_or_else(|| {
                 let fault = format!("output {} cannot be read", message.seq);
-                Ended::halted(std::io::Error::other(fault))
+                OwnershipEnd::halted(std::io::Error::other(fault))
             })?;
-            Ok(Answer::LastFrame(Some(LastFrame {
+            Ok(TakeoverResponse::LastFrame(Some(LastFrame {
                 seq: message.seq,
                 msg_id: Some(message.msg_id.clone()),
                 frame: frame.as_ref().clone(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nixfleet_checkpoint::{Encoded, Identity, encode};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{CheckpointRef, Checkpoints};
-use nixfleet_reducer::Unwritten;
+use nixfleet_reducer::CheckpointState;
 
 use crate::model::{Op, Reply};
 use crate::world::env::Env;
@@ -57,7 +57,7 @@ impl CheckpointWriter {
     }
 
     /// Writes a state.
-    pub fn write(&mut self, unwritten: &Unwritten, me: Alive, env: &mut Env) {
+    pub fn write(&mut self, unwritten: &CheckpointState, me: Alive, env: &mut Env) {
         let identity = Identity {
             partition: self.partition.number(),
             output_created: unwritten.output_created,

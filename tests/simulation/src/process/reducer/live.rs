@@ -10,7 +10,8 @@ use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{Checkpoints, Position};
 use nixfleet_reducer::turn::decode;
 use nixfleet_reducer::{
-    Asked, Ended, Fetched, LogBytes, Owner, OwnerConfig, Progress, Readiness, Recovery, Step, Taken,
+    HeartbeatDecision, HydratedPartition, LogBytes, ManifestFetch, Owner, OwnerConfig,
+    OwnershipEnd, Readiness, Recovery, RecoveryStep, StepResult,
 };
 
 use super::checkpoints::{CheckpointWriter, Written};
@@ -93,7 +94,7 @@ impl Live {
     pub fn start(
         (partition, number): (Partition, u64),
         writer: LogWriter,
-        taken: Taken,
+        taken: HydratedPartition,
         with: &mut With<'_>,
     ) -> Self {
         let held = |log| with.env.broker.fill(log).map_or(0, |fill| fill.bytes);
@@ -138,7 +139,7 @@ impl Live {
 
     /// True when everything read is folded and published.
     pub fn is_idle(&self) -> bool {
-        self.owner.may_read() && !self.owner.outbox().is_publishing()
+        self.owner.may_read() && !self.owner.publish_queue().is_publishing()
     }
 
     /// The ownership shall end; true when it may at once.
@@ -150,8 +151,12 @@ impl Live {
     /// Takes what the reader brought.
     ///
     /// # Errors
-    /// [`Ended`].
-    pub fn read(&mut self, answer: (u64, Option<Reply>), with: &mut With<'_>) -> Result<(), Ended> {
+    /// [`OwnershipEnd`].
+    pub fn read(
+        &mut self,
+        answer: (u64, Option<Reply>),
+        with: &mut With<'_>,
+    ) -> Result<(), OwnershipEnd> {
         let messages = self.reader.take(answer.0, answer.1).map_err(read_fault)?;
         if self.is_stopping {
             return Ok(());
@@ -166,12 +171,12 @@ impl Live {
                     .trace(format_args!("dead letter {seq} of {partition}"));
             }
             self.owner.take(decoded.items, decoded.bytes);
-            while let Some(hash) = self.owner.lacking().cloned() {
+            while let Some(hash) = self.owner.missing_manifest().cloned() {
                 let fetched = match with.env.pinned.get(&hash) {
-                    Some(pinned) => Fetched::Pins(pinned.clone()),
-                    None => Fetched::Missing(hash.clone()),
+                    Some(pinned) => ManifestFetch::Pinned(pinned.clone()),
+                    None => ManifestFetch::Missing(hash.clone()),
                 };
-                self.owner.give(hash, fetched)?;
+                self.owner.add_manifest(hash, fetched)?;
             }
         }
         self.go_on(with);
@@ -181,18 +186,22 @@ impl Live {
     /// Takes an answer about the frame in flight, or about the end of the input log.
     ///
     /// # Errors
-    /// [`Ended`].
-    pub fn take(&mut self, answer: (u64, Option<Reply>), with: &mut With<'_>) -> Result<(), Ended> {
+    /// [`OwnershipEnd`].
+    pub fn take(
+        &mut self,
+        answer: (u64, Option<Reply>),
+        with: &mut With<'_>,
+    ) -> Result<(), OwnershipEnd> {
         if self.looking == Some(answer.0) {
             self.looking = None;
             let progress = match answer.1 {
                 Some(Reply::Identity(identity)) => {
                     self.looked = identity.last_seq;
-                    Progress::Tail(identity.last_seq)
+                    StepResult::Tail(identity.last_seq)
                 }
-                _ => Progress::Failed,
+                _ => StepResult::Failed,
             };
-            self.recovery.proceed(progress);
+            self.recovery.step_done(progress);
             self.go_on(with);
             return Ok(());
         }
@@ -219,24 +228,29 @@ impl Live {
         }
     }
 
-    fn published(&mut self, sent: Sent, fate: Fate, with: &mut With<'_>) -> Result<(), Ended> {
+    fn published(
+        &mut self,
+        sent: Sent,
+        fate: Fate,
+        with: &mut With<'_>,
+    ) -> Result<(), OwnershipEnd> {
         if let Ok(seq) = fate {
             self.writer.stored(seq);
         }
-        self.owner.outbox().published(fate)?;
+        self.owner.publish_queue().published(fate)?;
         self.owner.appended(sent.fenced.bytes());
         if let Some(kept) = sent.announces {
             self.checkpoints.delete_others(kept, with.me, with.env);
         }
         let was_ready = with.readiness.check().is_ok();
-        if !self.owner.is_short_of_room() {
+        if !self.owner.is_output_full() {
             with.readiness.appended(sent.outcomes);
         }
         if !was_ready {
             self.says_ready(with);
         }
         if self.is_stopping {
-            return Err(Ended::Released);
+            return Err(OwnershipEnd::Released);
         }
         self.go_on(with);
         Ok(())
@@ -251,9 +265,10 @@ impl Live {
         let mut known = self.owner.checkpoints().newest_first();
         let are_stored = known.all(|named| objects.holds(self.partition, named));
         drop(known);
-        self.owner.look(&output, are_stored);
+        self.owner.observe_log(&output, are_stored);
         let was_ready = with.readiness.check().is_ok();
-        with.readiness.look(&output, self.owner.check_room());
+        with.readiness
+            .observe_log(&output, self.owner.check_output_capacity());
         if !was_ready {
             self.says_ready(with);
         }
@@ -285,10 +300,10 @@ impl Live {
     /// Takes a heartbeat.
     pub fn heartbeat(&mut self, heartbeat: OwnerHeartbeat, asked: Caller, with: &mut With<'_>) {
         let waiter = (asked, with.env.now + HEARTBEAT_PATIENCE);
-        match self.recovery.ask(self.owner.state(), heartbeat, waiter) {
-            Asked::Answer(reply, waiter) => answer(reply, waiter, with),
-            Asked::Waits => self.go_on(with),
-            Asked::NoRoom(_) => {}
+        match self.recovery.receive(self.owner.state(), heartbeat, waiter) {
+            HeartbeatDecision::Answer(reply, waiter) => answer(reply, waiter, with),
+            HeartbeatDecision::Queued => self.go_on(with),
+            HeartbeatDecision::QueueFull(_) => {}
         }
     }
 
@@ -301,18 +316,18 @@ impl Live {
             return;
         };
         let progress = match position {
-            None => Progress::Failed,
+            None => StepResult::Failed,
             Some(position) => {
                 *left -= 1;
                 positions.push(position);
                 if *left > 0 {
                     return;
                 }
-                Progress::Appended(std::mem::take(positions))
+                StepResult::Appended(std::mem::take(positions))
             }
         };
         self.appending = None;
-        self.recovery.proceed(progress);
+        self.recovery.step_done(progress);
         self.go_on(with);
     }
 
@@ -333,22 +348,22 @@ impl Live {
         {
             self.checkpoints.write(&unwritten, with.me, with.env);
         }
-        if self.owner.is_short_of_room() && self.resting.is_none() {
+        if self.owner.is_output_full() && self.resting.is_none() {
             let timer = with
                 .env
                 .timer(with.me, Route::Work(self.partition), LOOK_EVERY);
             self.resting = Some(timer);
         }
-        for (reply, waiter) in self.recovery.folded(self.owner.state(), self.owner.next()) {
+        for (reply, waiter) in self.recovery.advance(self.owner.state(), self.owner.next()) {
             answer(reply, waiter, with);
         }
         match self.recovery.step() {
-            Some(Step::Look) => {
+            Some(RecoveryStep::ReadTail) => {
                 let op = Op::Identity(Log::Input(self.partition));
                 let call = with.env.call(with.me, Route::Work(self.partition), op);
                 self.looking = Some(call);
             }
-            Some(Step::Append(entries)) => {
+            Some(RecoveryStep::Append(entries)) => {
                 let name = with.ids.process();
                 let round = (self.partition, self.looked);
                 with.env.checks.recovers(name, round, &entries);
@@ -370,13 +385,13 @@ impl Live {
     }
 
     fn publish(&mut self, with: &mut With<'_>) {
-        if let Some(publish) = self.owner.outbox().publish() {
+        if let Some(publish) = self.owner.publish_queue().publish() {
             let place = (publish.expected, with.ids.next());
-            let frame = &publish.folded.frame;
+            let frame = &publish.built.frame;
             let writer = (self.partition, &self.writer);
             self.publishing = Some(Sent {
                 fenced: Fenced::start(writer, frame, place, with.me, with.env),
-                outcomes: publish.folded.entries,
+                outcomes: publish.built.entries,
                 announces: frame.checkpoints.clone(),
             });
         }
