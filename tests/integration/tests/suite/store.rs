@@ -4,14 +4,14 @@
 #![cfg(test)]
 
 mod archive;
-mod archive_ahead;
+mod archive_pipelining;
+mod checkpoint_restore;
+mod database_roles;
 mod fixtures;
 mod migrations;
-mod reads;
-mod restore;
-mod roles;
-mod round_trip;
+mod read_queries;
+mod record_round_trip;
 mod schema;
-mod silent;
 mod tls;
-mod turns;
+mod turn_transactions;
+mod unresponsive_server;

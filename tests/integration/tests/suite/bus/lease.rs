@@ -1,13 +1,13 @@
 //! Leases on a real server: even shares, quick hand-over, nobody twice.
 
-mod member;
+mod test_member;
 
 use std::time::{Duration, Instant};
 
 use nixfleet_harness::proxy::ProxyMode;
 
-use self::member::{Board, CONFIG, Member, Observer, TTL};
-use super::{SOON, bus, through_proxy};
+use self::test_member::{Board, CONFIG, Member, Observer, TTL};
+use super::{SOON, bus, connect_through_proxy};
 
 /// A takeover that waits for no expiry: a record that was about to be renewed lives four seconds more.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -74,7 +74,7 @@ async fn a_killed_member_is_replaced_within_the_time_to_live() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_member_stops_before_another_starts_and_comes_back() {
     let base = bus("stall").await;
-    let (through, proxy) = through_proxy(base.config()).await;
+    let (through, proxy) = connect_through_proxy(base.config()).await;
     let board = Board::new(4);
     let _stalled = Member::join(&through, "a", &board);
     let _other = Member::join(base.config(), "b", &board);
@@ -100,7 +100,7 @@ async fn a_stalled_member_stops_before_another_starts_and_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_acknowledgement_does_not_cost_the_lease() {
     let base = bus("blip").await;
-    let (through, proxy) = through_proxy(base.config()).await;
+    let (through, proxy) = connect_through_proxy(base.config()).await;
     let board = Board::new(4);
     let _member = Member::join(&through, "a", &board);
     board.balanced(1, SOON).await;
@@ -185,10 +185,10 @@ async fn flapping_members_never_hold_a_key_at_once() {
     let board = Board::new(6);
     let observer = Observer::start(base.config()).await;
     let mut members = Vec::new();
-    let mut dice = member::Dice(20_260_501);
+    let mut dice = test_member::Dice(20_260_501);
     for number in 0..24 {
         if members.len() < 2 || (members.len() < 4 && dice.below(3) == 0) {
-            let (through, proxy) = through_proxy(base.config()).await;
+            let (through, proxy) = connect_through_proxy(base.config()).await;
             members.push((Member::join(&through, &format!("m{number}"), &board), proxy));
         }
         let one = dice.below(members.len() as u64) as usize;

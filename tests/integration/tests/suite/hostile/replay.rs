@@ -6,17 +6,17 @@ use nixfleet_harness::pki::Pki;
 use nixfleet_harness::wait_for;
 use serde_json::{Value, json};
 
-use super::super::e2e::world::World;
+use super::super::e2e::testbed::Testbed;
 use super::super::ingest::gateway::Answer;
 use super::EVENTS;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const ROLLOUT: &str = "edge@aa01";
 const HOST: &str = "edge-03";
 
 /// What the control plane says of a host, without what every heartbeat changes.
-async fn records(world: &World) -> Value {
-    let host = world
+async fn records(testbed: &Testbed) -> Value {
+    let host = testbed
         .operator
         .get(&format!("/v1/hosts/{HOST}"))
         .await
@@ -25,10 +25,10 @@ async fn records(world: &World) -> Value {
 }
 
 /// The events of the host with what became of them, once all have an outcome.
-async fn events(world: &World, at_least: usize) -> Vec<Value> {
+async fn events(testbed: &Testbed, at_least: usize) -> Vec<Value> {
     let path = format!("/v1/rollouts/{ROLLOUT}/events?limit=10000");
-    let archived = wait_for("every event has its outcome", PATIENCE, async || {
-        let page = world.operator.get(&path).await?;
+    let archived = wait_for("every event has its outcome", TIMEOUT, async || {
+        let page = testbed.operator.get(&path).await?;
         let events = page["events"].as_array().cloned().unwrap_or_default();
         let own: Vec<Value> = events
             .into_iter()
@@ -57,8 +57,8 @@ struct Attacker {
 
 impl Attacker {
     /// Someone who has a certificate and key of the host.
-    fn new(world: &World) -> Self {
-        let config = world.stack.config();
+    fn new(testbed: &Testbed) -> Self {
+        let config = testbed.stack.config();
         let files = Pki::open(&config.authority).unwrap().agent(HOST).unwrap();
         let read = |path| std::fs::read(path).unwrap();
         let identity = [read(files.cert), read(files.key)].concat();
@@ -66,11 +66,11 @@ impl Attacker {
         let http = reqwest::Client::builder()
             .tls_certs_only([root])
             .identity(reqwest::Identity::from_pem(&identity).unwrap())
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .build();
         Self {
             http: http.unwrap(),
-            url: world.stack.url(0).unwrap(),
+            url: testbed.stack.url(0).unwrap(),
         }
     }
 
@@ -87,14 +87,14 @@ impl Attacker {
 
 #[tokio::test]
 async fn replayed_and_reordered_events_change_nothing() {
-    let mut world = World::shared("replay", 1).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    let honest = events(&world, 5).await;
-    let before = records(&world).await;
-    let attacker = Attacker::new(&world);
+    let mut testbed = Testbed::shared("replay", 1).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    let honest = events(&testbed, 5).await;
+    let before = records(&testbed).await;
+    let attacker = Attacker::new(&testbed);
 
     // Once as they were, once backwards, once together.
     let mut replayed: Vec<Value> = honest.iter().map(as_sent).collect();
@@ -123,7 +123,7 @@ async fn replayed_and_reordered_events_change_nothing() {
     }
 
     let attacks = 3 * honest.len() + late.len();
-    let all = events(&world, honest.len() + attacks).await;
+    let all = events(&testbed, honest.len() + attacks).await;
     let rejected: Vec<&str> = all
         .iter()
         .filter_map(|event| event["outcome"]["rejected"]["reason"].as_str())
@@ -132,6 +132,6 @@ async fn replayed_and_reordered_events_change_nothing() {
     let of = |reason: &str| rejected.iter().filter(|known| **known == reason).count();
     assert_eq!(of("stale"), 3 * honest.len());
     assert_eq!(of("illegal"), late.len());
-    assert_eq!(records(&world).await, before);
-    world.stop();
+    assert_eq!(records(&testbed).await, before);
+    testbed.stop();
 }

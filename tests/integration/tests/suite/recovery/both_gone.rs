@@ -19,7 +19,7 @@ const HOSTS: usize = 2_000;
 /// control plane and servers beside them, in a debug build on two cores.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// The first time everything is compiled, connected and handed a certificate.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 const CLOSURE: &str = "aa01-nixos-system";
 /// Hosts of one answer.
 const PAGE: usize = 500;
@@ -155,7 +155,7 @@ async fn two_thousand_hosts_are_visible_again_within_one_heartbeat_interval() {
     let mut stack = Stack::start(config).await.unwrap();
     let mut swarm = swarm(&stack, &dir);
     let operator = stack.operator(0).unwrap();
-    wait_until_visible(&operator, PATIENCE).await;
+    wait_until_visible(&operator, TIMEOUT).await;
 
     nats.kill().unwrap();
     postgres.kill().unwrap();

@@ -6,7 +6,7 @@ use nixfleet_harness::binaries;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::suite::e2e::world::World;
+use crate::suite::e2e::testbed::Testbed;
 
 /// How it ended and what it said.
 #[derive(Debug)]
@@ -26,11 +26,11 @@ impl Run {
 /// Longest time until the archive has reached the logs.
 const ARCHIVED: Duration = Duration::from_secs(60);
 /// Longest time for one command.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs `nixfleet db` with these arguments on the database of a world.
-pub async fn run(world: &World, arguments: &[&str]) -> Run {
-    run_at(&world.database.url, arguments).await
+pub async fn run(testbed: &Testbed, arguments: &[&str]) -> Run {
+    run_at(&testbed.database.url, arguments).await
 }
 
 /// The same on the database at `url`.
@@ -41,7 +41,7 @@ async fn run_at(url: &str, arguments: &[&str]) -> Run {
         .args(arguments)
         .env("NIXFLEET_DATABASE_URL", url)
         .kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    let output = tokio::time::timeout(TIMEOUT, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end"));
     let output = output.unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
     Run {
@@ -53,8 +53,8 @@ async fn run_at(url: &str, arguments: &[&str]) -> Run {
 
 /// Replays the archive and compares every table: nothing may differ, everything is decided again. The
 /// archive follows the logs, so it is given its time to reach them.
-pub async fn verify(world: &World) -> Value {
-    verify_at(&world.database.url, &world.stack.config().prefix).await
+pub async fn verify(testbed: &Testbed) -> Value {
+    verify_at(&testbed.database.url, &testbed.stack.config().prefix).await
 }
 
 /// The same of the database at `url` and the streams of a prefix.
@@ -75,8 +75,8 @@ pub async fn verify_at(url: &str, prefix: &str) -> Value {
 }
 
 /// The same of an archive that begins with the first frame of each partition.
-pub async fn verify_whole(world: &World) {
-    let report = verify(world).await;
+pub async fn verify_whole(testbed: &Testbed) {
+    let report = verify(testbed).await;
     for partition in report["partitions"].as_array().unwrap() {
         assert_eq!(partition["isWhole"], true, "{report}");
         assert_eq!(partition["decided"], partition["outcomes"], "{report}");

@@ -10,35 +10,35 @@ use serde_json::json;
 
 use super::db::{run, verify_whole};
 use super::verified::stop_applier;
-use crate::suite::e2e::world::World;
+use crate::suite::e2e::testbed::Testbed;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
     let nats = Nats::start("trimmed").unwrap();
     let postgres = Postgres::start("trimmed").unwrap();
-    let mut world = World::pushed("trimmed", &nats, &postgres).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_for_progress().await;
-    stop_applier(&mut world).await;
+    let mut testbed = Testbed::pushed("trimmed", &nats, &postgres).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_for_progress().await;
+    stop_applier(&mut testbed).await;
 
     // The hosts go on without it, and so does the archive.
     let archived = "SELECT count(*) FROM nixfleet.archive_items WHERE kind = 'accepted'";
-    let before = world.count(archived).await;
-    world
-        .wait("the archive goes on", async |world| {
-            (world.count(archived).await >= before + 20).then_some(())
+    let before = testbed.count(archived).await;
+    testbed
+        .wait("the archive goes on", async |testbed| {
+            (testbed.count(archived).await >= before + 20).then_some(())
         })
         .await;
     let partition = Partition::of(&"edge".into(), 2);
     trim(&nats, &format!("FLEET_OUT_{partition}")).await;
 
-    let applier = world.stack.instance(Service::Applier, 0).unwrap();
+    let applier = testbed.stack.instance(Service::Applier, 0).unwrap();
     applier.restart().unwrap();
     let port = applier.admin_port();
-    let stopped = wait_for("the applier says what to do", PATIENCE, async || {
+    let stopped = wait_for("the applier says what to do", TIMEOUT, async || {
         let answer = monitoring::get(port, "/readyz")?;
         let trimmed = answer.body.contains("trimmed") && answer.body.contains("db rebuild");
         anyhow::ensure!(trimmed, "{}", answer.body);
@@ -46,23 +46,23 @@ async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
     });
     stopped.await.unwrap();
 
-    stop_applier(&mut world).await;
-    let rebuilt = run(&world, &["rebuild", "--yes", "--json"]).await;
+    stop_applier(&mut testbed).await;
+    let rebuilt = run(&testbed, &["rebuild", "--yes", "--json"]).await;
     assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
-    let applier = world.stack.instance(Service::Applier, 0).unwrap();
+    let applier = testbed.stack.instance(Service::Applier, 0).unwrap();
     applier.restart().unwrap();
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    verify_whole(&world).await;
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    verify_whole(&testbed).await;
 
     // A reducer that starts now finds rows and log in agreement, too.
-    let reducer = world.stack.instance(Service::Reducer, 0).unwrap();
+    let reducer = testbed.stack.instance(Service::Reducer, 0).unwrap();
     reducer.kill().unwrap();
     reducer.restart().unwrap();
-    world.publish("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    verify_whole(&world).await;
-    world.stop();
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    verify_whole(&testbed).await;
+    testbed.stop();
 }
 
 /// Leaves the last message of a stream only, as its age limit would.

@@ -5,8 +5,8 @@ use nixfleet_harness::{Nats, Postgres, Service};
 use serde_json::json;
 
 use super::db::verify;
-use crate::suite::e2e::fleet::HOSTS;
-use crate::suite::e2e::world::World;
+use crate::suite::e2e::test_fleet::HOSTS;
+use crate::suite::e2e::testbed::Testbed;
 
 fn lose(nats: &mut Nats) {
     nats.kill().unwrap();
@@ -15,7 +15,7 @@ fn lose(nats: &mut Nats) {
 }
 
 /// Waits until tables and archive are at the ends of the logs.
-async fn wait_for_the_ends(world: &World, nats: &Nats) {
+async fn wait_for_the_ends(testbed: &Testbed, nats: &Nats) {
     let client = async_nats::connect(nats.url()).await.unwrap();
     let context = jetstream::new(client);
     let archived =
@@ -31,12 +31,12 @@ async fn wait_for_the_ends(world: &World, nats: &Nats) {
         ("FLEET_OUT_00", format!("{applied} 0")),
         ("FLEET_OUT_01", format!("{applied} 1")),
     ] {
-        world
-            .wait(&sql, async |world| {
+        testbed
+            .wait(&sql, async |testbed| {
                 // What those who were killed had sent may be stored only now.
                 let stream = context.get_stream(stream).await.unwrap();
                 let last = i64::try_from(stream.cached_info().state.last_sequence).unwrap();
-                (world.count(&sql).await == last).then_some(())
+                (testbed.count(&sql).await == last).then_some(())
             })
             .await;
     }
@@ -46,60 +46,60 @@ async fn wait_for_the_ends(world: &World, nats: &Nats) {
 async fn a_rollout_under_way_is_finished_and_services_may_have_been_down() {
     let mut nats = Nats::start("natsgonedown").unwrap();
     let postgres = Postgres::start("natsgonedown").unwrap();
-    let mut world = World::pushed("natsgonedown", &nats, &postgres).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_until_terminal("aa01").await;
-    world.publish("aa02").await;
-    world.wait_for_dispatch("aa02").await;
+    let mut testbed = Testbed::pushed("natsgonedown", &nats, &postgres).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
+    testbed.publish("aa02").await;
+    testbed.wait_for_dispatch("aa02").await;
     for service in [Service::Ingest, Service::Planner, Service::Reducer] {
-        world.stack.instance(service, 0).unwrap().kill().unwrap();
+        testbed.stack.instance(service, 0).unwrap().kill().unwrap();
     }
     // What is in the tables or in the archive alone when the log goes is a difference for ever, and
     // a release that is not archived has to be pushed again.
-    wait_for_the_ends(&world, &nats).await;
-    world.stack.kill_all().unwrap();
+    wait_for_the_ends(&testbed, &nats).await;
+    testbed.stack.kill_all().unwrap();
     lose(&mut nats);
-    world.stack.start_all().unwrap();
+    testbed.stack.start_all().unwrap();
 
     // Nobody pushes the release again: the archive has it.
-    world.wait_until_terminal("aa02").await;
-    verify(&world).await;
-    world.publish("aa03").await;
-    world.wait_until_terminal("aa03").await;
-    verify(&world).await;
-    world.stop();
+    testbed.wait_until_terminal("aa02").await;
+    verify(&testbed).await;
+    testbed.publish("aa03").await;
+    testbed.wait_until_terminal("aa03").await;
+    verify(&testbed).await;
+    testbed.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn running_services_go_on_above_what_the_tables_cover() {
     let mut nats = Nats::start("natsgone").unwrap();
     let postgres = Postgres::start("natsgone").unwrap();
-    let mut world = World::pushed("natsgone", &nats, &postgres).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    verify(&world).await;
+    let mut testbed = Testbed::pushed("natsgone", &nats, &postgres).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    verify(&testbed).await;
 
     lose(&mut nats);
 
     // Nobody restarts or commands anything.
     let above = "SELECT count(*) FROM nixfleet.partition_cursors WHERE out_seq > 1000000";
-    world
-        .wait("both partitions go on above", async |world| {
-            (world.count(above).await == 2).then_some(())
+    testbed
+        .wait("both partitions go on above", async |testbed| {
+            (testbed.count(above).await == 2).then_some(())
         })
         .await;
-    assert_eq!(world.state_of("edge@aa01").await, "Terminal");
+    assert_eq!(testbed.state_of("edge@aa01").await, "Terminal");
     // The tables are as they were, and the next release finds them so.
-    world.publish_when_possible("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    assert_eq!(world.state_of("edge@aa01").await, "Superseded");
+    testbed.publish_when_possible("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    assert_eq!(testbed.state_of("edge@aa01").await, "Superseded");
     let converged = "SELECT count(*) FROM nixfleet.host_rollout_records
                      WHERE rollout_id LIKE '%@aa01' AND state = 'Converged'";
-    assert_eq!(world.count(converged).await, HOSTS.len() as i64);
-    world.check_agreement("aa02").await;
-    verify(&world).await;
-    world.stop();
+    assert_eq!(testbed.count(converged).await, HOSTS.len() as i64);
+    testbed.check_agreement("aa02").await;
+    verify(&testbed).await;
+    testbed.stop();
 }

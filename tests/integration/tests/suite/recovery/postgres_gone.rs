@@ -4,51 +4,51 @@ use nixfleet_harness::{Nats, Postgres};
 use serde_json::json;
 
 use super::db::verify_whole;
-use crate::suite::e2e::world::World;
+use crate::suite::e2e::testbed::Testbed;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn running_services_build_the_tables_again_from_the_logs() {
     let nats = Nats::start("pggone").unwrap();
     let mut postgres = Postgres::start("pggone").unwrap();
-    let mut world = World::pushed("pggone", &nats, &postgres).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_for_progress().await;
+    let mut testbed = Testbed::pushed("pggone", &nats, &postgres).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_for_progress().await;
 
     postgres.kill().unwrap();
     postgres.erase().unwrap();
     postgres.restart().unwrap();
-    postgres.create_again(&world.database).await.unwrap();
+    postgres.create_again(&testbed.database).await.unwrap();
 
     // Nobody restarts or commands anything.
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    verify_whole(&world).await;
-    world.publish("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    world.check_agreement("aa02").await;
-    verify_whole(&world).await;
-    world.stop();
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    verify_whole(&testbed).await;
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
+    verify_whole(&testbed).await;
+    testbed.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_that_were_down_meanwhile_do_the_same() {
     let nats = Nats::start("pggonedown").unwrap();
     let mut postgres = Postgres::start("pggonedown").unwrap();
-    let mut world = World::pushed("pggonedown", &nats, &postgres).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_for_progress().await;
+    let mut testbed = Testbed::pushed("pggonedown", &nats, &postgres).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_for_progress().await;
 
-    world.stack.kill_all().unwrap();
+    testbed.stack.kill_all().unwrap();
     postgres.kill().unwrap();
     postgres.erase().unwrap();
     postgres.restart().unwrap();
-    postgres.create_again(&world.database).await.unwrap();
-    world.stack.start_all().unwrap();
+    postgres.create_again(&testbed.database).await.unwrap();
+    testbed.stack.start_all().unwrap();
 
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    verify_whole(&world).await;
-    world.stop();
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    verify_whole(&testbed).await;
+    testbed.stop();
 }

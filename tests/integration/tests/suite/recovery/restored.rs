@@ -6,50 +6,50 @@ use nixfleet_harness::{Nats, Postgres, Service, monitoring, wait_for};
 use serde_json::json;
 
 use super::db::{verify, verify_whole};
-use crate::suite::e2e::world::World;
+use crate::suite::e2e::testbed::Testbed;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_postgres_is_brought_up_to_date_from_the_log() {
     let nats = Nats::start("pgold").unwrap();
     let mut postgres = Postgres::start("pgold").unwrap();
-    let mut world = World::pushed("pgold", &nats, &postgres).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_for_progress().await;
+    let mut testbed = Testbed::pushed("pgold", &nats, &postgres).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_for_progress().await;
     postgres.stop().unwrap();
     postgres.back_up().unwrap();
     postgres.restart().unwrap();
-    world.wait_until_terminal("aa01").await;
-    world.publish("aa02").await;
-    world.wait_until_terminal("aa02").await;
+    testbed.wait_until_terminal("aa01").await;
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
 
     postgres.stop().unwrap();
     postgres.restore().unwrap();
     postgres.restart().unwrap();
 
-    world.wait_until_terminal("aa02").await;
-    world.check_agreement("aa02").await;
-    verify_whole(&world).await;
-    world.stop();
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
+    verify_whole(&testbed).await;
+    testbed.stop();
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const REMEDY: &str = "empty the store of NATS";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_nats_is_refused_until_its_store_is_emptied() {
     let mut nats = Nats::start("natsold").unwrap();
     let postgres = Postgres::start("natsold").unwrap();
-    let mut world = World::pushed("natsold", &nats, &postgres).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_for_progress().await;
+    let mut testbed = Testbed::pushed("natsold", &nats, &postgres).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_for_progress().await;
     nats.stop().unwrap();
     nats.back_up().unwrap();
     nats.restart().unwrap();
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    verify(&world).await;
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    verify(&testbed).await;
 
     nats.stop().unwrap();
     nats.restore().unwrap();
@@ -57,40 +57,40 @@ async fn an_older_nats_is_refused_until_its_store_is_emptied() {
 
     // Everybody says what to do, and no event is accepted.
     for service in Service::ALL {
-        let port = world.stack.instance(service, 0).unwrap().admin_port();
-        let refused = wait_for("it says what to do", PATIENCE, async || {
+        let port = testbed.stack.instance(service, 0).unwrap().admin_port();
+        let refused = wait_for("it says what to do", TIMEOUT, async || {
             let answer = monitoring::get(port, "/readyz")?;
             anyhow::ensure!(answer.body.contains(REMEDY), "{service}: {}", answer.body);
             Ok(Some(()))
         });
         refused.await.unwrap();
     }
-    let accepted = world.swarm_state()["totals"]["acceptedEvents"].clone();
-    let published = world.try_publish("aa02").await.unwrap_err();
+    let accepted = testbed.swarm_state()["totals"]["acceptedEvents"].clone();
+    let published = testbed.try_publish("aa02").await.unwrap_err();
     assert!(format!("{published:#}").contains("503"), "{published:#}");
     // Who starts now ends and says the same.
-    let applier = world.stack.instance(Service::Applier, 0).unwrap();
+    let applier = testbed.stack.instance(Service::Applier, 0).unwrap();
     applier.kill().unwrap();
     applier.restart().unwrap();
-    let ended = wait_for("it ends", PATIENCE, async || {
+    let ended = wait_for("it ends", TIMEOUT, async || {
         let said = applier.tail();
         let has_ended = applier.exit_status()?.is_some();
         anyhow::ensure!(has_ended && said.contains(REMEDY), "{said}");
         Ok(Some(()))
     });
     ended.await.unwrap();
-    assert_eq!(world.swarm_state()["totals"]["acceptedEvents"], accepted);
+    assert_eq!(testbed.swarm_state()["totals"]["acceptedEvents"], accepted);
 
     // What docs/operations/recovery-restored-backup.md says, and nothing else; who ended is started
     // again, as everywhere.
     nats.stop().unwrap();
     nats.erase().unwrap();
     nats.restart().unwrap();
-    world.stack.start_all().unwrap();
+    testbed.stack.start_all().unwrap();
 
-    world.publish_when_possible("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    world.check_agreement("aa02").await;
-    verify(&world).await;
-    world.stop();
+    testbed.publish_when_possible("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
+    verify(&testbed).await;
+    testbed.stop();
 }

@@ -7,7 +7,7 @@ use nixfleet_harness::{Service, postgres, wait_for};
 use serde_json::json;
 
 use super::db::{run, verify, verify_whole};
-use crate::suite::e2e::world::World;
+use crate::suite::e2e::testbed::Testbed;
 
 /// One thing wrong in each table that follows from the log.
 const DAMAGE: [(&str, &str); 7] = [
@@ -53,20 +53,20 @@ const DAMAGE: [(&str, &str); 7] = [
 
 #[tokio::test]
 async fn damage_to_any_table_is_named_and_a_rebuild_mends_it() {
-    let mut world = World::shared("dbverify", 1).await;
-    world.publish("aa01").await;
-    world.start_swarm(&json!({}));
-    world.wait_until_terminal("aa01").await;
-    world.check_agreement("aa01").await;
-    verify_whole(&world).await;
+    let mut testbed = Testbed::shared("dbverify", 1).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    verify_whole(&testbed).await;
 
     for (_, statement) in DAMAGE {
-        postgres::execute(&world.database.url, statement)
+        postgres::execute(&testbed.database.url, statement)
             .await
             .unwrap();
     }
-    let prefix = world.stack.config().prefix.clone();
-    let found = run(&world, &["verify", "--json", "--prefix", &prefix]).await;
+    let prefix = testbed.stack.config().prefix.clone();
+    let found = run(&testbed, &["verify", "--json", "--prefix", &prefix]).await;
     assert_eq!(found.code, 1, "{found:?}");
     let report = found.json();
     let differences = report["differences"].as_array().unwrap();
@@ -77,13 +77,13 @@ async fn damage_to_any_table_is_named_and_a_rebuild_mends_it() {
     let damaged: BTreeSet<&str> = DAMAGE.iter().map(|(table, _)| *table).collect();
     assert_eq!(tables, damaged, "{report}");
     assert_eq!(report["differenceCount"], DAMAGE.len(), "{report}");
-    let shown = run(&world, &["verify", "--prefix", &prefix, "--limit", "2"]).await;
+    let shown = run(&testbed, &["verify", "--prefix", &prefix, "--limit", "2"]).await;
     assert_eq!(shown.code, 1);
     assert!(shown.stdout.contains("and 5 more"), "{}", shown.stdout);
 
     // Not while an applier could write.
     let rebuild = ["rebuild", "--prefix", &prefix, "--yes"];
-    let refused = run(&world, &rebuild).await;
+    let refused = run(&testbed, &rebuild).await;
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(
         refused.stderr.contains("stop all appliers"),
@@ -91,42 +91,42 @@ async fn damage_to_any_table_is_named_and_a_rebuild_mends_it() {
         refused.stderr
     );
 
-    stop_applier(&mut world).await;
+    stop_applier(&mut testbed).await;
     // Not without being asked to.
-    let asked = run(&world, &["rebuild", "--prefix", &prefix]).await;
+    let asked = run(&testbed, &["rebuild", "--prefix", &prefix]).await;
     assert_eq!(asked.code, 1, "{asked:?}");
     assert!(
         asked.stderr.contains("nothing is changed"),
         "{}",
         asked.stderr
     );
-    let rebuilt = run(&world, &rebuild).await;
+    let rebuilt = run(&testbed, &rebuild).await;
     assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
-    verify_whole(&world).await;
+    verify_whole(&testbed).await;
 
     // Applier and reducer go on exactly behind it.
     for service in [Service::Applier, Service::Reducer, Service::Planner] {
-        let instance = world.stack.instance(service, 0).unwrap();
+        let instance = testbed.stack.instance(service, 0).unwrap();
         instance.kill().unwrap();
         instance.restart().unwrap();
     }
-    world.publish("aa02").await;
-    world.wait_until_terminal("aa02").await;
-    world.check_agreement("aa02").await;
-    verify(&world).await;
-    world.stop();
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
+    verify(&testbed).await;
+    testbed.stop();
 }
 
 /// Stops the applier and waits until the database has noticed.
-pub async fn stop_applier(world: &mut World) {
-    let applier = world.stack.instance(Service::Applier, 0).unwrap();
+pub async fn stop_applier(testbed: &mut Testbed) {
+    let applier = testbed.stack.instance(Service::Applier, 0).unwrap();
     applier.stop().unwrap();
     let connected = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND usename = 'nixfleet_applier'";
     wait_for(
         "no applier is connected",
         Duration::from_secs(30),
-        async || Ok((world.count(connected).await == 0).then_some(())),
+        async || Ok((testbed.count(connected).await == 0).then_some(())),
     )
     .await
     .unwrap();

@@ -12,7 +12,7 @@ const CHANNELS: Channels = &[("edge", 8)];
 const LIMIT: u64 = 2 << 20;
 /// Logs that are so full cannot take the outcomes of their whole input once more.
 const FILLED: u64 = LIMIT / 100 * 45;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The gateway looks at the logs twice a second; its first look may come before it knows what is folded.
 const LOOKS: Duration = Duration::from_secs(10);
 
@@ -39,7 +39,7 @@ async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
             let refusal = agent.probe_once(Utc::now()).await.unwrap();
             assert_eq!(refusal, None, "{:?}", targets.logs());
         }
-        assert!(start.elapsed() < PATIENCE, "{:?}", targets.logs());
+        assert!(start.elapsed() < TIMEOUT, "{:?}", targets.logs());
     }
     world
         .wait_until_applied(super::agents::stored(&agents))
@@ -48,7 +48,7 @@ async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
     let gateway = world.stack.instance(Service::Ingest, 0).unwrap();
     gateway.stop().unwrap();
     gateway.restart().unwrap();
-    let ready = wait_for("the gateway is ready", PATIENCE, async || {
+    let ready = wait_for("the gateway is ready", TIMEOUT, async || {
         Ok(gateway.is_ready().then_some(()))
     });
     ready.await.unwrap();

@@ -26,7 +26,7 @@ const REFUSED_BELOW: u64 = LIMITS.output / 100 * 98;
 /// From here on probes come at a pace, so that the gateway notices how full the log is.
 const PACED_FROM: u64 = LIMITS.output / 100 * 70;
 const PACE: Duration = Duration::from_millis(250);
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than a lease lives: the partition is taken again meanwhile.
 const STAYS: Duration = Duration::from_secs(7);
 /// Rounds of probes that are appended at a time.
@@ -87,7 +87,7 @@ async fn probe_until_refused(world: &mut World, agents: &mut [ScriptedAgent]) ->
         wait_until_folded(world).await;
         let bytes = targets.logs()[&log].bytes;
         assert!(
-            bytes < REFUSED_BELOW && start.elapsed() < PATIENCE * 2,
+            bytes < REFUSED_BELOW && start.elapsed() < TIMEOUT * 2,
             "{log} has {bytes} of {} bytes and agents are not refused",
             LIMITS.output
         );
@@ -99,7 +99,7 @@ async fn probe_until_refused(world: &mut World, agents: &mut [ScriptedAgent]) ->
 
 /// Waits until the output log answers the whole input log.
 async fn wait_until_folded(world: &World) {
-    let folded = wait_for("everything is folded", PATIENCE, async || {
+    let folded = wait_for("everything is folded", TIMEOUT, async || {
         let cluster = world.operator.get("/v1/cluster").await?;
         let lag = &cluster["partitions"][usize::from(PARTITION)]["inputLagMessages"];
         Ok((lag == 0).then_some(()))
@@ -135,7 +135,7 @@ async fn fill(world: &mut World, agent: &ScriptedAgent) -> u64 {
     let start = Instant::now();
     while names_log(world).is_err() {
         assert!(
-            start.elapsed() < PATIENCE,
+            start.elapsed() < TIMEOUT,
             "the owner is ready although {:?} has {:?}",
             world.output_stream(),
             world.stream(&world.output_stream())

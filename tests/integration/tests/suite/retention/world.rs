@@ -21,7 +21,7 @@ use super::observer::Targets;
 use crate::suite::recovery::db;
 
 /// A rollout takes a second; a busy machine may be many times slower.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The channels of a world share one partition, and so one pair of logs.
 pub const PARTITION: u16 = 0;
@@ -149,7 +149,7 @@ impl World {
         what: &str,
         mut condition: impl AsyncFnMut(&Self) -> anyhow::Result<()>,
     ) {
-        let waited = wait_for(what, PATIENCE, async || condition(self).await.map(Some)).await;
+        let waited = wait_for(what, TIMEOUT, async || condition(self).await.map(Some)).await;
         if let Err(error) = waited {
             let targets = self.targets();
             let not_ready = targets.not_ready();

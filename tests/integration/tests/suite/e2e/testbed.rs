@@ -13,12 +13,12 @@ use nixfleet_harness::{
 use serde_json::{Map, Value, json};
 use tokio_postgres::NoTls;
 
-use super::fleet::{HOSTS, source};
+use super::test_fleet::{HOSTS, source};
 
 /// A rollout of twenty hosts takes some ten seconds; a busy machine may be many times slower.
-const PATIENCE: Duration = Duration::from_secs(150);
+const TIMEOUT: Duration = Duration::from_secs(150);
 
-pub struct World {
+pub struct Testbed {
     swarm: Option<Swarm>,
     pub stack: Stack,
     pub operator: Operator,
@@ -28,7 +28,7 @@ pub struct World {
     progress: i64,
 }
 
-impl World {
+impl Testbed {
     /// On the shared servers, releases are published to the gateway.
     pub async fn shared(name: &str, instances: usize) -> Self {
         let prefix = unique_prefix(name);
@@ -132,7 +132,7 @@ impl World {
     pub async fn publish_when_possible(&self, commit: &str) {
         let release = self.signer.release(&source(commit), commit, Utc::now());
         let release = release.unwrap();
-        let published = wait_for("the release is taken", PATIENCE, async || {
+        let published = wait_for("the release is taken", TIMEOUT, async || {
             self.operator.publish(&release).await.map(Some)
         });
         published.await.unwrap();
@@ -144,8 +144,8 @@ impl World {
             "SELECT count(*) FROM nixfleet.host_rollout_records
              WHERE state <> 'Pending' AND rollout_id LIKE '%@{commit}'"
         );
-        self.wait("a host moves on", async |world| {
-            (world.count(&moved).await > 0).then_some(())
+        self.wait("a host moves on", async |testbed| {
+            (testbed.count(&moved).await > 0).then_some(())
         })
         .await;
     }
@@ -188,8 +188,8 @@ impl World {
     pub async fn wait_for_progress(&mut self) {
         let wanted = self.progress + 3;
         let moved = "SELECT count(*) FROM nixfleet.host_rollout_records WHERE state <> 'Pending'";
-        self.wait("hosts move on", async |world| {
-            (world.count(moved).await >= wanted).then_some(())
+        self.wait("hosts move on", async |testbed| {
+            (testbed.count(moved).await >= wanted).then_some(())
         })
         .await;
         self.progress = wanted;
@@ -205,8 +205,8 @@ impl World {
     }
 
     pub async fn wait_until_state(&self, rollout_id: &str, state: &str) {
-        self.wait(&format!("{rollout_id} {state}"), async |world| {
-            (world.state_of(rollout_id).await == state).then_some(())
+        self.wait(&format!("{rollout_id} {state}"), async |testbed| {
+            (testbed.state_of(rollout_id).await == state).then_some(())
         })
         .await;
     }
@@ -220,7 +220,7 @@ impl World {
 
     /// Waits; a failure says where everything stands.
     pub async fn wait(&self, what: &str, mut condition: impl AsyncFnMut(&Self) -> Option<()>) {
-        let waited = wait_for(what, PATIENCE, async || Ok(condition(self).await)).await;
+        let waited = wait_for(what, TIMEOUT, async || Ok(condition(self).await)).await;
         if let Err(error) = waited {
             let status = self.operator.get("/v1/status").await;
             panic!("{error:#}\nstatus: {status:?}");
@@ -246,8 +246,8 @@ impl World {
         let archived = "SELECT count(*) FROM (SELECT DISTINCT rollout_id, hostname,
              payload #>> '{body,event,seq}' FROM nixfleet.event_log
              WHERE payload #>> '{body,producer}' = 'agent') AS events";
-        self.wait("accepted events archived", async |world| {
-            (world.count(archived).await >= accepted).then_some(())
+        self.wait("accepted events archived", async |testbed| {
+            (testbed.count(archived).await >= accepted).then_some(())
         })
         .await;
     }
@@ -260,7 +260,7 @@ impl World {
 
     async fn quiet_swarm(&mut self) -> Value {
         let swarm = self.swarm.as_mut().expect("the swarm runs");
-        wait_for("no host has events to send", PATIENCE, async || {
+        wait_for("no host has events to send", TIMEOUT, async || {
             let state = swarm.state()?;
             Ok((state["totals"]["pendingEvents"] == 0).then_some(state))
         })

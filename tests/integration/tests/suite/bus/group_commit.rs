@@ -8,7 +8,7 @@ use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{Nats, incompressible_text, shared_nats, wait_for};
 use nixfleet_proto::{EntryBody, Position};
 
-use super::{SOON, config, entry, p0, read, ready, through_proxy};
+use super::{SOON, config, connect_through_proxy, entry, p0, read, ready};
 
 const ROLLOUTS: [&str; 3] = ["stable@aa", "stable@bb", "edge@cc"];
 
@@ -110,7 +110,7 @@ async fn many_entries_are_appended_in_order_and_split_into_frames() {
 #[tokio::test]
 async fn an_entry_whose_acknowledgement_is_lost_is_stored_once() {
     let direct = super::bus("retryonce").await;
-    let (through, proxy) = through_proxy(direct.config()).await;
+    let (through, proxy) = connect_through_proxy(direct.config()).await;
     let bus = Bus::connect(through, "test/proxied").await.unwrap();
     let stream = bus.names().input_stream(p0());
     let input = bus.input();

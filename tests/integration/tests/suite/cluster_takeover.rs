@@ -14,7 +14,7 @@ use nixfleet_harness::{
 use serde_json::Value;
 
 /// Processes start and take over; a busy machine may be many times slower.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The time to live of the defaults.
 const TTL: Duration = Duration::from_secs(10);
 /// A takeover that waits for no expiry: a record that was about to be renewed lives seven seconds more.
@@ -55,7 +55,7 @@ async fn until(
 ) -> (Value, Duration) {
     let from = Instant::now();
     let last = std::cell::RefCell::new(Value::Null);
-    let cluster = wait_for(what, PATIENCE, async || {
+    let cluster = wait_for(what, TIMEOUT, async || {
         let cluster = operator.get("/v1/cluster").await?;
         if wanted(&cluster) {
             return Ok(Some(cluster));

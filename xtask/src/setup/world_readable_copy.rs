@@ -18,7 +18,7 @@ const COMPLETE: &str = ".complete";
 ///
 /// # Errors
 /// When root finds no place for a copy.
-pub fn reachable_copy(install: &Path, sha256: &str) -> Result<PathBuf> {
+pub fn world_readable_copy(install: &Path, sha256: &str) -> Result<PathBuf> {
     let is_root = std::fs::metadata("/proc/self")?.uid() == 0;
     if !is_root || is_open_to_all(install) {
         return Ok(install.to_owned());

@@ -10,7 +10,7 @@ use nixfleet_harness::nats::Cluster;
 use nixfleet_harness::wait_for;
 use nixfleet_proto::{OutputFrame, Position};
 
-use super::framing::{entries, whole_log};
+use super::group_commit::{entries, whole_log};
 use super::{SOON, config, entry, p0, ready};
 
 /// Hosts that send events.

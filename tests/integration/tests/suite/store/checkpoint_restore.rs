@@ -5,7 +5,7 @@ use nixfleet_proto::{ChannelName, ClosureHash, HostState, RolloutState};
 use nixfleet_store::{ApplyError, BlockChange, DispatchChange, Store, TurnRows};
 
 use super::fixtures::*;
-use super::turns::{change_of_every_table, holds};
+use super::turn_transactions::{change_of_every_table, holds};
 
 /// Tables in which every kind of row is there.
 async fn full(name: &str) -> PartitionSnapshot {

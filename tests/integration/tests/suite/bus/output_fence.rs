@@ -6,7 +6,7 @@ use nixfleet_harness::proxy::ProxyMode;
 use nixfleet_harness::wait_for;
 use nixfleet_proto::OutputFrame;
 
-use super::{SOON, bus, config, p0, ready, second, through_proxy};
+use super::{SOON, bus, config, connect_through_proxy, p0, ready, second};
 
 #[tokio::test]
 async fn the_second_writer_is_fenced() {
@@ -57,7 +57,7 @@ async fn of_many_writers_at_once_exactly_one_gets_in() {
 #[tokio::test]
 async fn a_frame_whose_acknowledgement_is_lost_is_recognised_as_mine() {
     let direct = bus("mine").await;
-    let (through, proxy) = through_proxy(direct.config()).await;
+    let (through, proxy) = connect_through_proxy(direct.config()).await;
     let owner = Bus::connect(through, "test/owner").await.unwrap();
     let log = owner.output(p0());
     assert_eq!(log.publish(&OutputFrame::new(1), 0).await, Ok(1));
@@ -82,7 +82,7 @@ async fn a_frame_whose_acknowledgement_is_lost_is_recognised_as_mine() {
 #[tokio::test]
 async fn a_lost_acknowledgement_and_another_writer_is_fenced() {
     let direct = bus("notmine").await;
-    let (through, proxy) = through_proxy(direct.config()).await;
+    let (through, proxy) = connect_through_proxy(direct.config()).await;
     let owner = Bus::connect(through, "test/owner").await.unwrap();
     proxy.set(ProxyMode::Cut);
     let log = owner.output(p0());

@@ -32,7 +32,7 @@ pub fn nats(oldest: (u32, u32)) -> Result<Option<PathBuf>> {
         require(&path, oldest).with_context(|| format!("{NATS_VARIABLE} is set"))?;
         return Ok(Some(path));
     }
-    Ok(on_path("nats-server").filter(|path| is_usable(path, oldest)))
+    Ok(find_on_path("nats-server").filter(|path| is_usable(path, oldest)))
 }
 
 /// The Postgres of the variable, or an installed one that is new enough.
@@ -60,11 +60,11 @@ fn postgres_dirs() -> Vec<PathBuf> {
         .collect();
     dirs.sort();
     dirs.reverse();
-    dirs.extend(on_path("postgres").and_then(|path| Some(path.parent()?.to_owned())));
+    dirs.extend(find_on_path("postgres").and_then(|path| Some(path.parent()?.to_owned())));
     dirs
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+fn find_on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|dir| dir.join(name))
         .find(|path| path.is_file())
