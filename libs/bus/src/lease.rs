@@ -8,13 +8,13 @@
 //! would give the key away.
 //!
 //! All of that is [`LeaseCore`], a plain value without clock, socket or task. Start reading there,
-//! then at `holding.rs` (one key) and `assign.rs` (the shares).
+//! then at `key_machine.rs` (one key) and `assignment.rs` (the shares).
 
-mod assign;
+mod assignment;
+mod bucket_cache;
 mod core;
-mod holding;
+mod key_machine;
 mod record;
-mod roster;
 #[cfg(feature = "shell")]
 mod shell;
 
@@ -24,11 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigFault;
 
-pub use self::assign::{Members, Placement, assign};
+pub use self::assignment::{Assignment, Members, assign};
 pub use self::core::{Answer, Command, Identity, LeaseCore, Signal};
-pub use self::holding::Loss;
+pub use self::key_machine::Loss;
 pub use self::record::{
-    Content, LeaseRecord, MemberRecord, Record, RecordKey, Sighting, Writer, Written,
+    Content, InstanceId, LeaseRecord, MemberRecord, Record, RecordKey, VersionedContent,
+    WriteResult,
 };
 #[cfg(feature = "shell")]
 pub use self::shell::{Lease, Leases, Membership, RecordView};
@@ -37,9 +38,9 @@ pub use self::shell::{Lease, Leases, Membership, RecordView};
 pub(crate) use self::shell::join;
 
 /// How long before its expiry a holder stops: more than the pauses of a loaded machine.
-const MARGIN: Duration = Duration::from_secs(2);
+const EXPIRY_MARGIN: Duration = Duration::from_secs(2);
 /// Pause after a write or look that nobody answered.
-const RETRY: Duration = Duration::from_millis(300);
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// Longest time giving back may take; afterwards the time to live does it.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A worker may take this long between two turns before others are told to take its key.
@@ -47,13 +48,13 @@ const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// A watch that shows nothing of what is there for this long is opened anew.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an instance stands behind others after the first failure under a key.
-const BACK_FIRST: Duration = Duration::from_secs(2);
+const BACKOFF_FIRST: Duration = Duration::from_secs(2);
 /// The longest it stands behind.
-const BACK_MAX: Duration = Duration::from_secs(120);
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// More failures in a row make it no longer.
 const FAILURES_MAX: u32 = 10;
 /// Work that lasted this long has not failed in a row.
-const STEADY: Duration = Duration::from_secs(60);
+const STEADY_WORK: Duration = Duration::from_secs(60);
 
 /// Section `lease` of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +90,9 @@ impl LeaseConfig {
         if !(4..=3_600).contains(&self.ttl_seconds) {
             fault("ttl_seconds", "must be between 4 and 3600");
         }
-        if self.renew_seconds == 0 || self.renew_seconds + MARGIN.as_secs() >= self.ttl_seconds {
+        if self.renew_seconds == 0
+            || self.renew_seconds + EXPIRY_MARGIN.as_secs() >= self.ttl_seconds
+        {
             fault(
                 "renew_seconds",
                 "must be above 0 and leave more than 2 s before ttl_seconds",
@@ -124,8 +127,8 @@ impl From<LeaseConfig> for Timing {
         Self {
             ttl: Duration::from_secs(config.ttl_seconds),
             renew: Duration::from_secs(config.renew_seconds),
-            margin: MARGIN,
-            retry: RETRY,
+            margin: EXPIRY_MARGIN,
+            retry: RETRY_PAUSE,
             release_timeout: RELEASE_TIMEOUT,
             hand_over: Duration::from_secs(config.hand_over_seconds),
         }

@@ -3,25 +3,25 @@
 //! The shell opens the watch, sends what [`LeaseCore::poll`] asks for, and hands every answer back
 //! with its ticket. `now` is a monotonic clock of this process, from any origin, never going back.
 
-mod decide;
-mod exchange;
-mod send;
+mod commands;
+mod poll;
+mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nixfleet_proto::subject::escape;
 
-pub use self::exchange::{Answer, Command, Identity, Signal};
+pub use self::commands::{Answer, Command, Identity, Signal};
 
 use super::Timing;
-use super::holding::Holding;
-use super::record::{Content, Record, RecordKey, Sighting, Written};
-use super::roster::Roster;
+use super::bucket_cache::BucketCache;
+use super::key_machine::KeyMachine;
+use super::record::{Content, Record, RecordKey, VersionedContent, WriteResult};
 
 /// What a ticket was given for.
 #[derive(Debug, Clone)]
-enum Sent {
+enum PendingRequest {
     Put { key: RecordKey, record: Record },
     Delete { key: RecordKey },
     Read { key: RecordKey, known: u64 },
@@ -43,13 +43,13 @@ enum Work {
 
 /// One key that may be held.
 #[derive(Debug, Clone)]
-struct Desk {
-    holding: Holding,
+struct KeySlot {
+    machine: KeyMachine,
     work: Work,
     /// How often in a row work under it failed here.
     failures: u32,
     /// Others go first until then.
-    back_at: Duration,
+    backoff_until: Duration,
     epoch: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ struct Watch {
     opened_at: Duration,
     is_current: bool,
     /// A write of ours that the watch must show soon, and since when.
-    unseen: Option<(u64, Duration)>,
+    unconfirmed_write: Option<(u64, Duration)>,
     /// It ended; opened again then.
     reopen_at: Option<Duration>,
 }
@@ -80,93 +80,92 @@ pub struct LeaseCore {
     timing: Timing,
     keys: Vec<String>,
     phase: Phase,
-    roster: Roster,
+    cache: BucketCache,
     watch: Watch,
-    member: Holding,
-    desks: BTreeMap<String, Desk>,
+    member: KeyMachine,
+    slots: BTreeMap<String, KeySlot>,
     /// Declined keys in the member record as it was sent last.
-    declared: BTreeSet<String>,
+    published_declines: BTreeSet<String>,
     /// Somebody else's process has our name, and it was said.
-    refused: bool,
-    sent: BTreeMap<u64, Sent>,
+    is_name_taken: bool,
+    sent: BTreeMap<u64, PendingRequest>,
     next_ticket: u64,
     /// The assignment may have changed.
     dirty: bool,
     polled_at: Duration,
-    out: Vec<Command>,
+    commands: Vec<Command>,
 }
 
 impl LeaseCore {
     /// An instance that may hold `keys`, the same for all members of the service. Nobody waits for
     /// any of them yet.
     pub fn new(me: Identity, keys: &[String], timing: Timing, now: Duration) -> Self {
-        let desk = || Desk {
-            holding: Holding::new(timing),
+        let slot = || KeySlot {
+            machine: KeyMachine::new(timing),
             work: Work::Idle { since: now },
             failures: 0,
-            back_at: now,
+            backoff_until: now,
             epoch: None,
         };
         let keys: BTreeSet<String> = keys.iter().map(|key| escape(key)).collect();
-        let mut member = Holding::new(timing);
-        member.take(0);
+        let mut member = KeyMachine::new(timing);
+        member.acquire(0);
         Self {
             token: escape(&me.writer.instance),
             timing,
-            desks: keys.iter().map(|key| (key.clone(), desk())).collect(),
+            slots: keys.iter().map(|key| (key.clone(), slot())).collect(),
             keys: keys.into_iter().collect(),
             phase: Phase::Running,
-            roster: Roster::new(RecordKey::member(&me.writer.instance)),
-
+            cache: BucketCache::new(RecordKey::member(&me.writer.instance)),
             watch: Watch {
                 opened_at: now,
                 is_current: false,
-                unseen: None,
+                unconfirmed_write: None,
                 reopen_at: Some(now),
             },
             me,
             member,
-            declared: BTreeSet::new(),
-            refused: false,
+            published_declines: BTreeSet::new(),
+            is_name_taken: false,
             sent: BTreeMap::new(),
             next_ticket: 0,
             dirty: true,
             polled_at: now,
-            out: Vec::new(),
+            commands: Vec::new(),
         }
     }
 
     /// A worker waits for a key.
     pub fn want(&mut self, key: &str) {
-        if let Some(desk) = self.desk(key)
-            && matches!(desk.work, Work::Idle { .. })
+        if let Some(slot) = self.slot(key)
+            && matches!(slot.work, Work::Idle { .. })
         {
-            desk.work = Work::Waiting;
+            slot.work = Work::Waiting;
             self.dirty = true;
         }
     }
 
     /// Nobody waits for a key any more.
-    pub fn stand_back(&mut self, now: Duration, key: &str) {
-        if let Some(desk) = self.desk(key)
-            && desk.work == Work::Waiting
+    pub fn cancel_want(&mut self, now: Duration, key: &str) {
+        if let Some(slot) = self.slot(key)
+            && slot.work == Work::Waiting
         {
-            desk.work = Work::Idle { since: now };
-            desk.holding.stand_back(now);
+            slot.work = Work::Idle { since: now };
+            slot.machine.cancel(now);
             self.dirty = true;
         }
     }
 
     /// The work under a key ended: it is given back.
     pub fn release(&mut self, now: Duration, key: &str) {
-        if let Some(desk) = self.desk(key)
-            && let Work::Working { since, .. } = desk.work
+        if let Some(slot) = self.slot(key)
+            && let Work::Working { since, .. } = slot.work
         {
-            if now >= since + super::STEADY {
-                desk.failures = 0;
+            if now >= since + super::STEADY_WORK {
+                slot.failures = 0;
             }
-            desk.end(now);
-            desk.holding.leave(now);
+            slot.end(now);
+            slot.machine.release(now);
             self.dirty = true;
         }
     }
@@ -175,27 +174,27 @@ impl LeaseCore {
     /// instance stands behind, longer after every failure in a row.
     pub fn give_up(&mut self, now: Duration, key: &str) {
         self.release(now, key);
-        if let Some(desk) = self.desk(key) {
-            let pause = super::BACK_FIRST * 2_u32.saturating_pow(desk.failures);
-            desk.back_at = now + pause.min(super::BACK_MAX);
-            desk.failures = (desk.failures + 1).min(super::FAILURES_MAX);
+        if let Some(slot) = self.slot(key) {
+            let pause = super::BACKOFF_FIRST * 2_u32.saturating_pow(slot.failures);
+            slot.backoff_until = now + pause.min(super::BACKOFF_MAX);
+            slot.failures = (slot.failures + 1).min(super::FAILURES_MAX);
             self.dirty = true;
         }
     }
 
     /// Names the epoch of the work under a key, for people who look at the bucket.
     pub fn set_epoch(&mut self, now: Duration, key: &str, epoch: u64) {
-        if let Some(desk) = self.desk(key) {
-            desk.epoch = Some(epoch);
-            desk.holding.renew_now(now);
+        if let Some(slot) = self.slot(key) {
+            slot.epoch = Some(epoch);
+            slot.machine.renew_now(now);
         }
     }
 
     /// The process shall stop: the membership ends at once, every key that is held is asked back.
     pub fn stop(&mut self, now: Duration) {
         self.phase = Phase::Stopping;
-        self.member.leave(now);
-        self.member.stand_back(now);
+        self.member.release(now);
+        self.member.cancel(now);
         self.dirty = true;
     }
 
@@ -204,21 +203,21 @@ impl LeaseCore {
         self.stop(now);
         let keys = self.keys.clone();
         for key in keys {
-            let step = self.desk(&key).and_then(|desk| desk.holding.overdue(now));
-            self.take_step(now, &RecordKey::Lease(key), step);
+            let step = self.slot(&key).and_then(|slot| slot.machine.revoke(now));
+            self.apply_step(now, &RecordKey::Lease(key), step);
         }
     }
 
     /// True when nothing is held and nothing is being given back.
     pub fn is_ended(&self) -> bool {
-        let is_away = self.desks.values().all(|desk| desk.holding.is_away());
-        self.phase == Phase::Stopping && self.member.is_away() && is_away
+        let is_idle = self.slots.values().all(|slot| slot.machine.is_idle());
+        self.phase == Phase::Stopping && self.member.is_idle() && is_idle
     }
 
     /// True while the key is held and its time is not over.
     pub fn is_held(&self, now: Duration, key: &str) -> bool {
-        let desk = self.desks.get(&escape(key));
-        desk.is_some_and(|desk| desk.holding.is_held(now))
+        let slot = self.slots.get(&escape(key));
+        slot.is_some_and(|slot| slot.machine.is_held(now))
     }
 
     /// True while this instance is a member.
@@ -227,7 +226,7 @@ impl LeaseCore {
     }
 
     /// The keys this instance should hold, by what it knows.
-    pub fn share(&self) -> Vec<String> {
+    pub fn assigned_keys(&self) -> Vec<String> {
         let mine = self.assignment().into_iter();
         mine.filter(|(_, member)| *member == self.token)
             .map(|(key, _)| key)
@@ -235,36 +234,36 @@ impl LeaseCore {
     }
 
     /// The watch shows a key of this service.
-    pub fn watched(&mut self, now: Duration, key: &RecordKey, sighting: Sighting) {
+    pub fn watched(&mut self, now: Duration, key: &RecordKey, observed: VersionedContent) {
         if self
             .watch
-            .unseen
-            .is_some_and(|(revision, _)| sighting.revision >= revision)
+            .unconfirmed_write
+            .is_some_and(|(revision, _)| observed.revision >= revision)
         {
-            self.watch.unseen = None;
+            self.watch.unconfirmed_write = None;
         }
-        if self.roster.watched((now, self.timing.ttl), key, sighting) {
-            self.tell_holding(now, key);
+        if self.cache.watched((now, self.timing.ttl), key, observed) {
+            self.apply_observation(now, key);
         }
     }
 
     /// The watch has shown the last value of every key there is.
-    pub fn caught_up(&mut self, now: Duration) {
+    pub fn watch_caught_up(&mut self, now: Duration) {
         if self.watch.is_current {
             return;
         }
         self.watch.is_current = true;
         self.dirty = true;
-        for key in self.roster.doubtful() {
-            let is_ours = self.holding(&key).is_some_and(|holding| !holding.is_away());
+        for key in self.cache.unconfirmed() {
+            let is_ours = self.machine(&key).is_some_and(|machine| !machine.is_idle());
             if is_ours {
                 self.read(now, &key);
             } else {
-                let gone = Sighting {
+                let gone = VersionedContent {
                     revision: 0,
-                    content: Content::Gone,
+                    content: Content::Absent,
                 };
-                self.roster.set((now, self.timing.ttl), &key, gone);
+                self.cache.set((now, self.timing.ttl), &key, gone);
             }
         }
     }
@@ -272,7 +271,7 @@ impl LeaseCore {
     /// The watch ended.
     pub fn watch_ended(&mut self, now: Duration) {
         self.watch.is_current = false;
-        self.watch.unseen = None;
+        self.watch.unconfirmed_write = None;
         self.watch.reopen_at = Some(now + self.timing.retry);
     }
 
@@ -282,85 +281,102 @@ impl LeaseCore {
             return;
         };
         match (sent, answer) {
-            (Sent::Put { key, record }, Answer::Written(written)) => {
-                self.note_stored(now, &key, written, Content::Is(record));
-                self.tell_written(now, &key, ticket, written);
+            (PendingRequest::Put { key, record }, Answer::Written(written)) => {
+                self.note_stored(now, &key, written, Content::Record(record));
+                self.apply_write_result(now, &key, ticket, written);
             }
-            (Sent::Delete { key }, Answer::Written(written)) => {
-                self.note_stored(now, &key, written, Content::Gone);
-                self.tell_written(now, &key, ticket, written);
+            (PendingRequest::Delete { key }, Answer::Written(written)) => {
+                self.note_stored(now, &key, written, Content::Absent);
+                self.apply_write_result(now, &key, ticket, written);
             }
-            (Sent::Read { key, known }, Answer::Found(sighting)) => {
+            (PendingRequest::Read { key, known }, Answer::Found(observed)) => {
                 // A later value may have been seen while this answer was on its way.
-                let current = self.roster.revision(&key);
-                if current == known || sighting.revision > current {
-                    self.roster.set((now, self.timing.ttl), &key, sighting);
+                let current = self.cache.revision(&key);
+                if current == known || observed.revision > current {
+                    self.cache.set((now, self.timing.ttl), &key, observed);
                     self.dirty = true;
                 }
                 let (revision, seen) = self.view(&key);
                 let step = self
-                    .holding(&key)
+                    .machine(&key)
                     .and_then(|it| it.read(now, revision, seen));
-                self.take_step(now, &key, step);
-                self.bury(&key);
+                self.apply_step(now, &key, step);
+                self.delete_stale_member(&key);
             }
-            (sent, Answer::Silence | Answer::Written(_) | Answer::Found(_)) => {
-                let (Sent::Put { key, .. } | Sent::Delete { key } | Sent::Read { key, .. }) = sent;
-                if let Some(holding) = self.holding(&key) {
-                    holding.not_read(now);
+            (sent, Answer::NoAnswer | Answer::Written(_) | Answer::Found(_)) => {
+                let (PendingRequest::Put { key, .. }
+                | PendingRequest::Delete { key }
+                | PendingRequest::Read { key, .. }) = sent;
+                if let Some(machine) = self.machine(&key) {
+                    machine.read_failed(now);
                 }
             }
         }
     }
 
     /// An acknowledgement tells what is in the bucket as the watch would.
-    fn note_stored(&mut self, now: Duration, key: &RecordKey, written: Written, content: Content) {
-        let Written::Stored(revision) = written else {
+    fn note_stored(
+        &mut self,
+        now: Duration,
+        key: &RecordKey,
+        written: WriteResult,
+        content: Content,
+    ) {
+        let WriteResult::Stored(revision) = written else {
             return;
         };
         let is_member = matches!(key, RecordKey::Member(_));
-        if is_member && self.watch.unseen.is_none() {
-            self.watch.unseen = Some((revision, now));
+        if is_member && self.watch.unconfirmed_write.is_none() {
+            self.watch.unconfirmed_write = Some((revision, now));
         }
-        self.roster
-            .set((now, self.timing.ttl), key, Sighting { revision, content });
+        self.cache.set(
+            (now, self.timing.ttl),
+            key,
+            VersionedContent { revision, content },
+        );
         self.dirty = true;
     }
 
-    fn tell_written(&mut self, now: Duration, key: &RecordKey, ticket: u64, written: Written) {
+    fn apply_write_result(
+        &mut self,
+        now: Duration,
+        key: &RecordKey,
+        ticket: u64,
+        written: WriteResult,
+    ) {
         let step = self
-            .holding(key)
-            .and_then(|holding| holding.written(now, ticket, written));
-        self.take_step(now, key, step);
+            .machine(key)
+            .and_then(|machine| machine.written(now, ticket, written));
+        self.apply_step(now, key, step);
     }
 
-    fn tell_holding(&mut self, now: Duration, key: &RecordKey) {
+    fn apply_observation(&mut self, now: Duration, key: &RecordKey) {
         self.dirty = true;
         let (revision, seen) = self.view(key);
         let step = self
-            .holding(key)
-            .and_then(|holding| holding.seen(now, revision, seen));
-        self.take_step(now, key, step);
+            .machine(key)
+            .and_then(|machine| machine.watched(now, revision, seen));
+        self.apply_step(now, key, step);
     }
 
-    fn view(&self, key: &RecordKey) -> (u64, super::holding::Seen) {
-        let seen = self.roster.seen(key, &self.me.writer);
-        (self.roster.revision(key), seen)
+    fn view(&self, key: &RecordKey) -> (u64, super::key_machine::KeyOwner) {
+        let seen = self.cache.owner(key, &self.me.writer);
+        (self.cache.revision(key), seen)
     }
 
-    fn desk(&mut self, key: &str) -> Option<&mut Desk> {
-        self.desks.get_mut(&escape(key))
+    fn slot(&mut self, key: &str) -> Option<&mut KeySlot> {
+        self.slots.get_mut(&escape(key))
     }
 
-    fn holding(&mut self, key: &RecordKey) -> Option<&mut Holding> {
+    fn machine(&mut self, key: &RecordKey) -> Option<&mut KeyMachine> {
         match key {
             RecordKey::Member(token) => (*token == self.token).then_some(&mut self.member),
-            RecordKey::Lease(token) => self.desks.get_mut(token).map(|desk| &mut desk.holding),
+            RecordKey::Lease(token) => self.slots.get_mut(token).map(|slot| &mut slot.machine),
         }
     }
 }
 
-impl Desk {
+impl KeySlot {
     fn end(&mut self, now: Duration) {
         self.work = Work::Idle { since: now };
         self.epoch = None;

@@ -52,7 +52,7 @@ impl RecordKey {
 /// Who writes: a name, and what tells two processes with one name apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Writer {
+pub struct InstanceId {
     /// The instance, unique among the members of a service.
     pub instance: String,
     /// Unique to one start of one process.
@@ -65,7 +65,7 @@ pub struct Writer {
 pub struct MemberRecord {
     /// Who lives.
     #[serde(flatten)]
-    pub writer: Writer,
+    pub writer: InstanceId,
     /// Tells one write of a process from the next.
     pub renewal: u64,
     /// Release of the service.
@@ -87,7 +87,7 @@ pub struct MemberRecord {
 pub struct LeaseRecord {
     /// Who holds it.
     #[serde(flatten)]
-    pub writer: Writer,
+    pub writer: InstanceId,
     /// Tells one write of a process from the next.
     pub renewal: u64,
     /// Time to live of the record; absent in those of earlier releases.
@@ -109,7 +109,7 @@ pub enum Record {
 
 impl Record {
     /// Who writes it.
-    pub fn writer(&self) -> &Writer {
+    pub fn writer(&self) -> &InstanceId {
         match self {
             Self::Member(record) => &record.writer,
             Self::Lease(record) => &record.writer,
@@ -146,7 +146,7 @@ impl Record {
 
 /// What the bucket says about a key at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
+pub struct VersionedContent {
     /// Revision of the value or of the mark that it is gone; 0 when there never was one.
     pub revision: u64,
     /// What is there.
@@ -157,16 +157,16 @@ pub struct Sighting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// Deleted, expired, or never there.
-    Gone,
+    Absent,
     /// A readable value.
-    Is(Record),
+    Record(Record),
     /// A value of some other release: somebody is there, nobody knows who.
     Unreadable,
 }
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteResult {
     /// It is stored with this revision.
     Stored(u64),
     /// Another revision is there; nothing was stored by this attempt.

@@ -2,9 +2,9 @@
 
 mod bucket;
 mod lease;
+mod lease_task;
+mod listing;
 mod membership;
-mod roll;
-mod steward;
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::lease::Request;
-use self::steward::{Steward, Wires};
+use self::lease_task::{LeaseTask, TaskChannels};
 use crate::Bus;
 
 pub use self::lease::Lease;
+pub use self::listing::RecordView;
 pub use self::membership::Membership;
-pub use self::roll::RecordView;
 
 /// The leases of one service, taken in the name of one instance. Clones are the same member.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl Leases {
             sender,
         };
         if self.requests.send(want).is_ok() {
-            let _standing = StandBack {
+            let _cancel = CancelWant {
                 key,
                 requests: &self.requests,
             };
@@ -58,15 +58,15 @@ impl Leases {
 }
 
 /// Says so when the one who waits is gone.
-struct StandBack<'a> {
+struct CancelWant<'a> {
     key: &'a str,
     requests: &'a mpsc::UnboundedSender<Request>,
 }
 
-impl Drop for StandBack<'_> {
+impl Drop for CancelWant<'_> {
     fn drop(&mut self) {
         let key = self.key.to_owned();
-        if self.requests.send(Request::StandBack { key }).is_err() {
+        if self.requests.send(Request::CancelWant { key }).is_err() {
             tracing::trace!(key = self.key, "the leases have ended");
         }
     }
@@ -76,12 +76,12 @@ impl Drop for StandBack<'_> {
 pub(crate) fn join(bus: Bus, member: Membership<'_>, stop: CancellationToken) -> Leases {
     let (requests, received) = mpsc::unbounded_channel();
     let tracker = bus.tracker().clone();
-    let wires = Wires {
+    let channels = TaskChannels {
         sender: requests.clone(),
         requests: received,
         stop,
     };
-    tracker.spawn(Steward::new(bus, member, wires).run());
+    tracker.spawn(LeaseTask::new(bus, member, channels).run());
     Leases {
         keys: member.keys.into(),
         requests,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixfleet_bus::lease::{Content, Record, RecordKey, Sighting, Written};
+use nixfleet_bus::lease::{Content, Record, RecordKey, VersionedContent, WriteResult};
 
 use crate::engine::Time;
 use crate::world::event::Caller;
@@ -22,7 +22,7 @@ pub struct Bucket {
 
 #[derive(Debug)]
 struct Value {
-    sighting: Sighting,
+    observed: VersionedContent,
     expires_at: Time,
 }
 
@@ -32,7 +32,7 @@ pub struct Changed {
     /// The key.
     pub key: RecordKey,
     /// What is there now.
-    pub sighting: Sighting,
+    pub observed: VersionedContent,
     /// Who watches.
     pub watchers: Vec<Caller>,
 }
@@ -44,64 +44,71 @@ impl Bucket {
         key: &Key,
         (content, expected): (Content, u64),
         expires_at: Time,
-    ) -> (Written, Option<Changed>) {
+    ) -> (WriteResult, Option<Changed>) {
         let known = self
             .keys
             .get(key)
-            .map_or(0, |value| value.sighting.revision);
+            .map_or(0, |value| value.observed.revision);
         if known != expected {
-            return (Written::Conflict, None);
+            return (WriteResult::Conflict, None);
         }
         let changed = self.set(key, content, expires_at);
-        (Written::Stored(changed.sighting.revision), Some(changed))
+        (
+            WriteResult::Stored(changed.observed.revision),
+            Some(changed),
+        )
     }
 
     /// A value whose time is over becomes a gone marker, unless it was written again.
     pub fn expire(&mut self, key: &Key, revision: u64) -> Option<Changed> {
         let value = self.keys.get(key)?;
-        let is_it = value.sighting.revision == revision;
-        let is_there = !matches!(value.sighting.content, Content::Gone);
-        (is_it && is_there).then(|| self.set(key, Content::Gone, Time::ZERO))
+        let is_it = value.observed.revision == revision;
+        let is_there = !matches!(value.observed.content, Content::Absent);
+        (is_it && is_there).then(|| self.set(key, Content::Absent, Time::ZERO))
     }
 
     fn set(&mut self, key: &Key, content: Content, expires_at: Time) -> Changed {
         self.revision += 1;
-        let sighting = Sighting {
+        let observed = VersionedContent {
             revision: self.revision,
             content,
         };
         let value = Value {
-            sighting: sighting.clone(),
+            observed: observed.clone(),
             expires_at,
         };
         self.keys.insert(key.clone(), value);
         Changed {
             key: key.1.clone(),
-            sighting,
+            observed,
             watchers: self.watchers.get(&key.0).cloned().unwrap_or_default(),
         }
     }
 
     /// What the leader has.
-    pub fn read(&self, key: &Key) -> Sighting {
-        let value = self.keys.get(key).map(|value| value.sighting.clone());
-        value.unwrap_or(Sighting {
+    pub fn read(&self, key: &Key) -> VersionedContent {
+        let value = self.keys.get(key).map(|value| value.observed.clone());
+        value.unwrap_or(VersionedContent {
             revision: 0,
-            content: Content::Gone,
+            content: Content::Absent,
         })
     }
 
     /// Begins to watch a service, in place of an earlier watch of the same process; gives the last
     /// value of every key there is.
-    pub fn watch(&mut self, service: Service, watcher: Caller) -> Vec<(RecordKey, Sighting)> {
+    pub fn watch(
+        &mut self,
+        service: Service,
+        watcher: Caller,
+    ) -> Vec<(RecordKey, VersionedContent)> {
         let watchers = self.watchers.entry(service).or_default();
         watchers.retain(|other| other.process.id != watcher.process.id);
         watchers.push(watcher);
         let keys = self.keys.iter().filter(|((of, _), _)| *of == service);
         let mut last: Vec<_> = keys
-            .map(|((_, key), value)| (key.clone(), value.sighting.clone()))
+            .map(|((_, key), value)| (key.clone(), value.observed.clone()))
             .collect();
-        last.sort_by_key(|(_, sighting)| sighting.revision);
+        last.sort_by_key(|(_, observed)| observed.revision);
         last
     }
 
@@ -130,7 +137,7 @@ impl Bucket {
 
 /// What a record says once it is there.
 pub fn content(record: &Record) -> Content {
-    Content::Is(record.clone())
+    Content::Record(record.clone())
 }
 
 /// Time to live of a record.
@@ -144,13 +151,13 @@ pub fn ttl(record: &Record) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_bus::lease::{LeaseRecord, Writer};
+    use nixfleet_bus::lease::{InstanceId, LeaseRecord};
 
     use super::*;
 
     fn record(process: &str) -> Content {
         content(&Record::Lease(LeaseRecord {
-            writer: Writer {
+            writer: InstanceId {
                 instance: "a".to_owned(),
                 process: process.to_owned(),
             },
@@ -166,16 +173,16 @@ mod tests {
         let key = (Service::Reducer, RecordKey::lease("00"));
         let until = Time::seconds(10);
         let (first, _) = bucket.write(&key, (record("1"), 0), until);
-        assert_eq!(first, Written::Stored(1));
+        assert_eq!(first, WriteResult::Stored(1));
         let (second, _) = bucket.write(&key, (record("2"), 0), until);
-        assert_eq!(second, Written::Conflict);
+        assert_eq!(second, WriteResult::Conflict);
         let gone = bucket.expire(&key, 1).unwrap();
         assert_eq!(
-            (gone.sighting.revision, gone.sighting.content),
-            (2, Content::Gone)
+            (gone.observed.revision, gone.observed.content),
+            (2, Content::Absent)
         );
         assert!(bucket.expire(&key, 1).is_none() && bucket.expire(&key, 2).is_none());
         let (third, _) = bucket.write(&key, (record("2"), 2), until);
-        assert_eq!(third, Written::Stored(3));
+        assert_eq!(third, WriteResult::Stored(3));
     }
 }

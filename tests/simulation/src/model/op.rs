@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use nixfleet_bus::lease::{Record, RecordKey, Sighting, Written};
+use nixfleet_bus::lease::{Record, RecordKey, VersionedContent, WriteResult};
 use nixfleet_bus::{LogUsage, StreamIdentity};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
@@ -181,11 +181,11 @@ pub enum Reply {
     /// Streams are there.
     LayoutReady,
     /// To a write of a lease.
-    LeaseWritten(Written),
+    LeaseWritten(WriteResult),
     /// To a read of a lease.
-    LeaseFound(Sighting),
+    LeaseFound(VersionedContent),
     /// A watch shows a key.
-    LeaseSeen(RecordKey, Sighting),
+    LeaseSeen(RecordKey, VersionedContent),
     /// A watch has shown what there was.
     LeasesCaughtUp,
     /// The owner's answer.

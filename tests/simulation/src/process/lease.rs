@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nixfleet_bus::LeaseConfig;
-use nixfleet_bus::lease::{Answer, Command, Identity, LeaseCore, Signal, Timing, Writer, Written};
+use nixfleet_bus::lease::{
+    Answer, Command, Identity, InstanceId, LeaseCore, Signal, Timing, WriteResult,
+};
 
 use crate::model::{Op, Reply};
 use crate::world::env::Env;
@@ -52,7 +54,7 @@ impl Leases {
     pub fn start(me: Alive, service: Service, keys: Vec<String>, env: &mut Env) -> Self {
         let instance = env.processes[me.id].name();
         let identity = Identity {
-            writer: Writer {
+            writer: InstanceId {
                 process: format!("{instance}/{}", me.life),
                 instance,
             },
@@ -123,7 +125,7 @@ impl Leases {
 
     /// Nobody works under a key. When the work was against the core's word, the core still waits.
     fn leave(&mut self, key: &str, env: &mut Env) -> Vec<Change> {
-        self.core.stand_back(env.now.since_start(), key);
+        self.core.cancel_want(env.now.since_start(), key);
         self.defied.remove(key);
         self.pump(env)
     }
@@ -140,17 +142,19 @@ impl Leases {
             self.timer = None;
         }
         match reply {
-            Some(Reply::LeaseSeen(key, sighting)) if self.watch == Some(call) => {
-                self.core.watched(now, &key, sighting);
+            Some(Reply::LeaseSeen(key, observed)) if self.watch == Some(call) => {
+                self.core.watched(now, &key, observed);
             }
-            Some(Reply::LeasesCaughtUp) if self.watch == Some(call) => self.core.caught_up(now),
+            Some(Reply::LeasesCaughtUp) if self.watch == Some(call) => {
+                self.core.watch_caught_up(now)
+            }
             reply => {
                 if let Some((ticket, asked)) = self.asked.remove(&call) {
                     let answer = match (asked, reply) {
                         (_, Some(Reply::LeaseWritten(written))) => Answer::Written(written),
-                        (_, Some(Reply::LeaseFound(sighting))) => Answer::Found(sighting),
-                        (Asked::Write, _) => Answer::Written(Written::Unknown),
-                        (Asked::Read, _) => Answer::Silence,
+                        (_, Some(Reply::LeaseFound(observed))) => Answer::Found(observed),
+                        (Asked::Write, _) => Answer::Written(WriteResult::Unknown),
+                        (Asked::Read, _) => Answer::NoAnswer,
                     };
                     self.core.answered(now, ticket, answer);
                 }
@@ -197,7 +201,7 @@ impl Leases {
                 self.watch = Some(env.open(self.me, Route::Lease, op));
                 return;
             }
-            Command::Tell(signal) => {
+            Command::Signal(signal) => {
                 let name = env.processes[self.me.id].name();
                 env.trace(format_args!("{name} {signal:?}"));
                 return self.tell(signal, changes);
@@ -228,14 +232,14 @@ impl Leases {
     fn tell(&mut self, signal: Signal, changes: &mut Vec<Change>) {
         match signal {
             // Where nobody waits, the work began against the core's word.
-            Signal::Gained(key) => {
+            Signal::Acquired(key) => {
                 if self.wanted.remove(&key) {
                     changes.push(Change::Gained(key));
                 }
             }
             Signal::Recalled(key) => changes.push(Change::Recalled(key)),
             Signal::Lost(key, _) => changes.push(Change::Lost(key)),
-            Signal::Released(_) | Signal::Joined | Signal::Refused(_) => {}
+            Signal::Released(_) | Signal::Joined | Signal::NameTaken(_) => {}
         }
     }
 

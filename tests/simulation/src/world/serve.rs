@@ -80,14 +80,14 @@ fn answer(env: &mut Env, caller: Caller, op: &Op) -> Option<Reply> {
         }
         Op::DeleteLease(service, key, expected) => {
             let key = (*service, key.clone());
-            put_lease(env, &key, (Content::Gone, *expected), env.now)
+            put_lease(env, &key, (Content::Absent, *expected), env.now)
         }
         Op::ReadLease(service, key) => {
             Reply::LeaseFound(env.broker.leases.read(&(*service, key.clone())))
         }
         Op::WatchLeases(service) => {
-            for (key, sighting) in env.broker.leases.watch(*service, caller) {
-                env.deliver(caller, Server::Leasing, Reply::LeaseSeen(key, sighting));
+            for (key, observed) in env.broker.leases.watch(*service, caller) {
+                env.deliver(caller, Server::Leasing, Reply::LeaseSeen(key, observed));
             }
             Reply::LeasesCaughtUp
         }
@@ -134,7 +134,7 @@ fn put_lease(env: &mut Env, key: &Key, what: (Content, u64), until: Time) -> Rep
     let (written, changed) = env.broker.leases.write(key, what, until);
     if let Some(changed) = changed {
         if until > env.now {
-            let event = Event::LeaseOver(key.clone(), changed.sighting.revision);
+            let event = Event::LeaseOver(key.clone(), changed.observed.revision);
             env.plan_at(until, event);
         }
         show(env, changed);
@@ -149,7 +149,7 @@ pub fn show(env: &mut Env, changed: Changed) {
             env.broker.leases.silence(watcher);
             continue;
         }
-        let reply = Reply::LeaseSeen(changed.key.clone(), changed.sighting.clone());
+        let reply = Reply::LeaseSeen(changed.key.clone(), changed.observed.clone());
         env.deliver(watcher, Server::Leasing, reply);
     }
 }

@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
 use nixfleet_proto::subject::escape;
 
-use super::super::record::{Content, Record, RecordKey, Sighting, Written};
+use super::super::record::{Content, Record, RecordKey, VersionedContent, WriteResult};
 use crate::Bus;
 use crate::publish::outgoing::{OutgoingMessage, PublishRefusal};
 
@@ -35,12 +35,12 @@ impl Bucket {
     }
 
     /// Writes a value with the time to live, if the revision is the expected one.
-    pub(super) async fn put(&self, key: &RecordKey, record: &Record, expected: u64) -> Written {
+    pub(super) async fn put(&self, key: &RecordKey, record: &Record, expected: u64) -> WriteResult {
         let payload = match record.to_bytes() {
             Ok(payload) => Bytes::from(payload),
             Err(error) => {
                 tracing::error!(%error, "a lease record cannot be written");
-                return Written::Unknown;
+                return WriteResult::Unknown;
             }
         };
         let mut message = self.message(key, payload, expected);
@@ -50,7 +50,7 @@ impl Bucket {
     }
 
     /// Deletes the key, if the revision is the expected one.
-    pub(super) async fn delete(&self, key: &RecordKey, expected: u64) -> Written {
+    pub(super) async fn delete(&self, key: &RecordKey, expected: u64) -> WriteResult {
         let mut message = self.message(key, Bytes::new(), expected);
         message.headers.insert(KV_OPERATION, "DEL");
         message.headers.insert(NATS_MESSAGE_TTL, MARK_SECONDS);
@@ -58,7 +58,7 @@ impl Bucket {
     }
 
     /// Reads the key through the leader; nothing when it does not answer.
-    pub(super) async fn read(&self, key: &RecordKey) -> Option<Sighting> {
+    pub(super) async fn read(&self, key: &RecordKey) -> Option<VersionedContent> {
         let context = &self.bus.connections().lease_js;
         let stream = format!("KV_{}", self.bus.names().lease_bucket());
         let stream = context.get_stream_no_info(&stream).await.ok()?;
@@ -68,9 +68,9 @@ impl Bucket {
         {
             Ok(message) => message,
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                return Some(Sighting {
+                return Some(VersionedContent {
                     revision: 0,
-                    content: Content::Gone,
+                    content: Content::Absent,
                 });
             }
             Err(error) => {
@@ -78,7 +78,7 @@ impl Bucket {
                 return None;
             }
         };
-        Some(Sighting {
+        Some(VersionedContent {
             revision: message.sequence,
             content: content(key, &message.headers, &message.payload),
         })
@@ -97,14 +97,14 @@ impl Bucket {
     }
 
     /// What an entry of the watch says; nothing about keys that are no leases.
-    pub(super) fn sighting(entry: &kv::Entry) -> Option<(RecordKey, Sighting)> {
+    pub(super) fn observed(entry: &kv::Entry) -> Option<(RecordKey, VersionedContent)> {
         let (_, key) = RecordKey::parse(&entry.key)?;
         let content = match entry.operation {
-            kv::Operation::Delete | kv::Operation::Purge => Content::Gone,
+            kv::Operation::Delete | kv::Operation::Purge => Content::Absent,
             kv::Operation::Put => value(&key, &entry.value),
         };
         let revision = entry.revision;
-        Some((key, Sighting { revision, content }))
+        Some((key, VersionedContent { revision, content }))
     }
 
     fn subject(&self, key: &RecordKey) -> String {
@@ -125,13 +125,13 @@ impl Bucket {
         }
     }
 
-    async fn send(&self, message: &OutgoingMessage) -> Written {
+    async fn send(&self, message: &OutgoingMessage) -> WriteResult {
         match message.send(&self.bus.connections().lease_js).await {
-            Ok(ack) => Written::Stored(ack.sequence),
-            Err(PublishRefusal::LastSequence) => Written::Conflict,
+            Ok(ack) => WriteResult::Stored(ack.sequence),
+            Err(PublishRefusal::LastSequence) => WriteResult::Conflict,
             Err(refusal) => {
                 tracing::debug!(subject = message.subject, %refusal, "lease write not acknowledged");
-                Written::Unknown
+                WriteResult::Unknown
             }
         }
     }
@@ -141,12 +141,12 @@ impl Bucket {
 pub(super) fn content(key: &RecordKey, headers: &HeaderMap, payload: &[u8]) -> Content {
     let is_gone = headers.get(KV_OPERATION).is_some() || headers.get(NATS_MARKER_REASON).is_some();
     if is_gone {
-        Content::Gone
+        Content::Absent
     } else {
         value(key, payload)
     }
 }
 
 fn value(key: &RecordKey, payload: &[u8]) -> Content {
-    Record::read(key, payload).map_or(Content::Unreadable, Content::Is)
+    Record::read(key, payload).map_or(Content::Unreadable, Content::Record)
 }

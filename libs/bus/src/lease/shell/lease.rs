@@ -10,13 +10,13 @@ pub(super) enum Request {
         key: String,
         sender: oneshot::Sender<Lease>,
     },
-    StandBack {
+    CancelWant {
         key: String,
     },
     Release {
         key: String,
         number: u64,
-        end: End,
+        end: WorkEnd,
     },
     Epoch {
         key: String,
@@ -27,7 +27,7 @@ pub(super) enum Request {
 
 /// How work under a lease ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum WorkEnd {
     Done,
     Failed,
 }
@@ -35,7 +35,7 @@ pub(super) enum End {
 /// A key that is held. Dropping it gives it back.
 pub struct Lease {
     pub(super) key: String,
-    /// Tells this holding of the key from earlier and later ones.
+    /// Tells this machine of the key from earlier and later ones.
     pub(super) number: u64,
     pub(super) lost: CancellationToken,
     pub(super) recalled: CancellationToken,
@@ -83,18 +83,18 @@ impl Lease {
 
     /// Gives the key back, so that the next holder takes it at once.
     pub async fn release(self) {
-        self.end(End::Done);
+        self.end(WorkEnd::Done);
         self.done.cancelled().await;
     }
 
     /// Gives the key back because the work under it failed here: other instances go first for some
     /// time, longer after every failure in a row. Without others this instance may take it at once.
     pub async fn give_up(self) {
-        self.end(End::Failed);
+        self.end(WorkEnd::Failed);
         self.done.cancelled().await;
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: WorkEnd) {
         let (key, number) = (self.key.clone(), self.number);
         self.send(Request::Release { key, number, end });
     }
@@ -108,7 +108,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // After a release this is about a holding that is no more.
-        self.end(End::Done);
+        // After a release this is about a machine that is no more.
+        self.end(WorkEnd::Done);
     }
 }

@@ -1,5 +1,5 @@
 use nixfleet_bus::LogUsage;
-use nixfleet_bus::lease::{LeaseRecord, MemberRecord, Record, RecordKey, RecordView, Writer};
+use nixfleet_bus::lease::{InstanceId, LeaseRecord, MemberRecord, Record, RecordKey, RecordView};
 use nixfleet_proto::{InputMark, OutputFrame};
 
 use nixfleet_store::ArchiveMark;
@@ -10,8 +10,8 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(seconds, 0).unwrap()
 }
 
-fn writer(instance: &str) -> Writer {
-    Writer {
+fn writer(instance: &str) -> InstanceId {
+    InstanceId {
         instance: instance.to_owned(),
         process: format!("{instance}/1"),
     }

@@ -1,10 +1,10 @@
-//! One key in the hands of one writer: take, renew, give back, stop in time.
+//! State machine of one key and one writer: acquire, renew, release, stop in time.
 //!
 //! Every write carries the revision it expects and a count, so whatever happens to an answer the
-//! next look at the key tells what is stored. Nothing is written while a look is asked for. Time is
-//! an argument: a monotonic clock of this process, from any origin.
+//! next read of the key tells what is stored. Nothing is written while a read is needed. Time is an
+//! argument: a monotonic clock of this process, from any origin.
 
-mod answers;
+mod observations;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use nixfleet_proto::mutation_testing;
 use super::Timing;
 
 /// Writes whose fate may still turn up; older ones have expired.
-const ASKS_KEPT: usize = 16;
+const SENT_TIMES_KEPT: usize = 16;
 
 /// What the bucket says about the key, seen from its writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum KeyOwner {
     /// Free.
-    Gone,
+    Free,
     /// Our own write with this count.
-    Mine(u64),
+    Own(u64),
     /// Somebody else's.
     Other,
 }
@@ -37,7 +37,7 @@ pub(super) enum Step {
     /// Ask the leader.
     Read,
     /// It is ours from now on.
-    Gained,
+    Acquired,
     /// It was ours: the work must stop at once.
     Lost(Loss),
     /// It was given back, or left to expire.
@@ -47,26 +47,26 @@ pub(super) enum Step {
 /// Why a key was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// Not renewed in time; somebody else may take it soon.
+    /// Not renewed in time; another instance may acquire it soon.
     Late,
     /// Somebody else's record is there.
     Taken,
     /// The record is gone.
     Gone,
-    /// The work did not end in time after the key was asked back.
+    /// The work did not end in time after the key was recalled.
     Overdue,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     /// Not ours.
-    Away,
+    Idle,
     /// Wanted: a write was sent, its fate is open.
-    Taking { expected: u64 },
+    Acquiring { expected: u64 },
     /// Ours.
     Held(Term),
     /// Being given back; `announced` when somebody waits to hear of it.
-    Leaving {
+    Releasing {
         expected: u64,
         give_up_at: Duration,
         announced: bool,
@@ -82,9 +82,9 @@ struct Term {
     renew_at: Duration,
 }
 
-/// A write or a look on its way.
+/// A write or a read in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flight {
+enum Request {
     Put { ticket: u64, count: u64 },
     Delete { ticket: u64 },
     Read,
@@ -92,32 +92,32 @@ enum Flight {
 
 /// One key.
 #[derive(Debug, Clone)]
-pub(super) struct Holding {
+pub(super) struct KeyMachine {
     timing: Timing,
     state: State,
-    flight: Option<Flight>,
+    pending: Option<Request>,
     /// Not before this time anything is sent again after an answer that did not help.
     pause_until: Duration,
-    /// A look is needed before the next write.
-    look: bool,
+    /// The key must be read before the next write.
+    read_needed: bool,
     /// When our recent writes were sent, by count.
-    asked: BTreeMap<u64, Duration>,
+    sent_times: BTreeMap<u64, Duration>,
 }
 
-impl Holding {
+impl KeyMachine {
     pub(super) fn new(timing: Timing) -> Self {
         Self {
             timing,
-            state: State::Away,
-            flight: None,
+            state: State::Idle,
+            pending: None,
             pause_until: Duration::ZERO,
-            look: false,
-            asked: BTreeMap::new(),
+            read_needed: false,
+            sent_times: BTreeMap::new(),
         }
     }
 
-    pub(super) fn is_away(&self) -> bool {
-        self.state == State::Away
+    pub(super) fn is_idle(&self) -> bool {
+        self.state == State::Idle
     }
 
     /// True while the key is ours: strictly before the time to stop.
@@ -126,44 +126,44 @@ impl Holding {
             State::Held(term) => {
                 now < term.valid_until || mutation_testing::is_active("lease-never-expires")
             }
-            State::Away | State::Taking { .. } | State::Leaving { .. } => false,
+            State::Idle | State::Acquiring { .. } | State::Releasing { .. } => false,
         }
     }
 
-    /// Begins to take a key that was seen free at this revision.
-    pub(super) fn take(&mut self, expected: u64) {
-        if self.is_away() {
-            self.state = State::Taking { expected };
+    /// Begins to acquire a key that was seen free at this revision.
+    pub(super) fn acquire(&mut self, expected: u64) {
+        if self.is_idle() {
+            self.state = State::Acquiring { expected };
         }
     }
 
     /// Stops wanting a key that is not ours yet.
-    pub(super) fn stand_back(&mut self, now: Duration) {
-        if let State::Taking { expected } = self.state {
-            self.leave_at(expected, now, false);
+    pub(super) fn cancel(&mut self, now: Duration) {
+        if let State::Acquiring { expected } = self.state {
+            self.begin_release(expected, now, false);
             // Whether the attempt was stored is open.
-            self.look = true;
+            self.read_needed = true;
         }
     }
 
     /// Begins to give back a key that is ours.
-    pub(super) fn leave(&mut self, now: Duration) {
+    pub(super) fn release(&mut self, now: Duration) {
         if let State::Held(term) = self.state {
-            self.leave_at(term.revision, now, true);
+            self.begin_release(term.revision, now, true);
         }
     }
 
     /// Deletes a record of ours that nobody here wants any more.
-    pub(super) fn drop_stray(&mut self, now: Duration, revision: u64) {
-        if self.is_away() {
-            self.leave_at(revision, now, false);
+    pub(super) fn release_stray(&mut self, now: Duration, revision: u64) {
+        if self.is_idle() {
+            self.begin_release(revision, now, false);
         }
     }
 
-    fn leave_at(&mut self, expected: u64, now: Duration, announced: bool) {
+    fn begin_release(&mut self, expected: u64, now: Duration, announced: bool) {
         let give_up_at = now + self.timing.release_timeout;
         self.pause_until = Duration::ZERO;
-        self.state = State::Leaving {
+        self.state = State::Releasing {
             expected,
             give_up_at,
             announced,
@@ -177,13 +177,13 @@ impl Holding {
         }
     }
 
-    /// When [`Holding::step`] has something to do by itself.
+    /// When [`KeyMachine::step`] has something to do by itself.
     pub(super) fn due(&self) -> Option<Duration> {
-        let free = self.flight.is_none();
+        let free = self.pending.is_none();
         match &self.state {
-            State::Away => None,
+            State::Idle => None,
             State::Held(term) => {
-                let send_at = if self.look {
+                let send_at = if self.read_needed {
                     self.pause_until
                 } else {
                     term.renew_at.max(self.pause_until)
@@ -194,8 +194,8 @@ impl Holding {
                     term.valid_until
                 })
             }
-            State::Taking { .. } => free.then_some(self.pause_until),
-            State::Leaving { give_up_at, .. } => Some(if free {
+            State::Acquiring { .. } => free.then_some(self.pause_until),
+            State::Releasing { give_up_at, .. } => Some(if free {
                 self.pause_until.min(*give_up_at)
             } else {
                 *give_up_at
@@ -207,58 +207,58 @@ impl Holding {
     /// write.
     pub(super) fn step(&mut self, now: Duration, ticket: u64, count: u64) -> Option<Step> {
         match self.state {
-            State::Away => return None,
+            State::Idle => return None,
             State::Held(term)
                 if now >= term.valid_until
                     && !mutation_testing::is_active("lease-never-expires") =>
             {
                 return Some(self.lose(Loss::Late));
             }
-            State::Leaving {
+            State::Releasing {
                 give_up_at,
                 announced,
                 ..
             } if now >= give_up_at => {
-                self.state = State::Away;
-                self.flight = None;
+                self.state = State::Idle;
+                self.pending = None;
                 return announced.then_some(Step::Released);
             }
-            State::Held(_) | State::Taking { .. } | State::Leaving { .. } => {}
+            State::Held(_) | State::Acquiring { .. } | State::Releasing { .. } => {}
         }
-        if self.flight.is_some() || now < self.pause_until {
+        if self.pending.is_some() || now < self.pause_until {
             return None;
         }
-        if self.look {
-            self.flight = Some(Flight::Read);
+        if self.read_needed {
+            self.pending = Some(Request::Read);
             return Some(Step::Read);
         }
         match self.state {
-            State::Away => None,
+            State::Idle => None,
             State::Held(term) if now < term.renew_at => None,
             State::Held(Term {
                 revision: expected, ..
             })
-            | State::Taking { expected } => {
-                self.flight = Some(Flight::Put { ticket, count });
-                self.asked.insert(count, now);
-                while self.asked.len() > ASKS_KEPT {
-                    self.asked.pop_first();
+            | State::Acquiring { expected } => {
+                self.pending = Some(Request::Put { ticket, count });
+                self.sent_times.insert(count, now);
+                while self.sent_times.len() > SENT_TIMES_KEPT {
+                    self.sent_times.pop_first();
                 }
                 Some(Step::Put { expected })
             }
-            State::Leaving { expected, .. } => {
-                self.flight = Some(Flight::Delete { ticket });
+            State::Releasing { expected, .. } => {
+                self.pending = Some(Request::Delete { ticket });
                 Some(Step::Delete { expected })
             }
         }
     }
 
     /// Work that ran over its time loses the key; it is given back by itself.
-    pub(super) fn overdue(&mut self, now: Duration) -> Option<Step> {
+    pub(super) fn revoke(&mut self, now: Duration) -> Option<Step> {
         let State::Held(term) = self.state else {
             return None;
         };
-        self.leave_at(term.revision, now, false);
+        self.begin_release(term.revision, now, false);
         Some(Step::Lost(Loss::Overdue))
     }
 
@@ -268,9 +268,9 @@ impl Holding {
     }
 
     fn reset(&mut self) {
-        self.state = State::Away;
-        self.flight = None;
-        self.look = false;
+        self.state = State::Idle;
+        self.pending = None;
+        self.read_needed = false;
         self.pause_until = Duration::ZERO;
     }
 }

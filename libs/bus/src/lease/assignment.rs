@@ -12,19 +12,19 @@ use sha2::{Digest as _, Sha256};
 /// The live members of a service, each with the keys it does not want at present.
 pub type Members = BTreeMap<String, BTreeSet<String>>;
 /// Key and member.
-pub type Placement = BTreeMap<String, String>;
+pub type Assignment = BTreeMap<String, String>;
 
 /// Gives every key a member: none when there are no members, at most ceil(P / N) keys each unless
 /// members decline keys. Keys are distinct; holders that are no members do not count.
 ///
 /// Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998), for
 /// the weights.
-pub fn assign(keys: &[String], members: &Members, holders: &Placement) -> Placement {
-    let mut draft = Draft::new(keys, members, holders);
-    draft.keep();
-    draft.spread();
-    draft.overflow();
-    draft.placed
+pub fn assign(keys: &[String], members: &Members, holders: &Assignment) -> Assignment {
+    let mut draft = AssignmentDraft::new(keys, members, holders);
+    draft.keep_held();
+    draft.assign_by_weight();
+    draft.assign_declined();
+    draft.assigned
 }
 
 /// Weight of a member for a key: the same on every machine and in every release.
@@ -38,7 +38,7 @@ fn weight(key: &str, member: &str) -> u64 {
     u64::from_be_bytes(first)
 }
 
-struct Draft<'a> {
+struct AssignmentDraft<'a> {
     keys: &'a [String],
     members: &'a Members,
     /// Holders that are members, of keys that exist.
@@ -46,11 +46,11 @@ struct Draft<'a> {
     /// Most keys of each member.
     quotas: BTreeMap<&'a str, usize>,
     loads: BTreeMap<&'a str, usize>,
-    placed: Placement,
+    assigned: Assignment,
 }
 
-impl<'a> Draft<'a> {
-    fn new(keys: &'a [String], members: &'a Members, holders: &'a Placement) -> Self {
+impl<'a> AssignmentDraft<'a> {
+    fn new(keys: &'a [String], members: &'a Members, holders: &'a Assignment) -> Self {
         let holders: BTreeMap<&str, &str> = keys
             .iter()
             .filter_map(|key| {
@@ -64,13 +64,13 @@ impl<'a> Draft<'a> {
             quotas: quotas(keys.len(), members, &holders),
             holders,
             loads: members.keys().map(|member| (member.as_str(), 0)).collect(),
-            placed: Placement::new(),
+            assigned: Assignment::new(),
         }
     }
 
     fn place(&mut self, key: &str, member: &'a str) {
         *self.loads.entry(member).or_default() += 1;
-        self.placed.insert(key.to_owned(), member.to_owned());
+        self.assigned.insert(key.to_owned(), member.to_owned());
     }
 
     fn load(&self, member: &str) -> usize {
@@ -88,7 +88,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Everyone keeps what it holds, up to its quota, the keys it is weighed highest for first.
-    fn keep(&mut self) {
+    fn keep_held(&mut self) {
         let mut held: Vec<_> = self
             .holders
             .iter()
@@ -103,9 +103,9 @@ impl<'a> Draft<'a> {
     }
 
     /// Keys without a place go to the members that want them and have room, highest weight first.
-    fn spread(&mut self) {
+    fn assign_by_weight(&mut self) {
         let mut pairs = Vec::new();
-        for key in self.unplaced() {
+        for key in self.unassigned() {
             for member in self.members.keys() {
                 if self.has_room(member) && self.wants(member, key) {
                     pairs.push((weight(key, member), key, member.as_str()));
@@ -114,7 +114,7 @@ impl<'a> Draft<'a> {
         }
         pairs.sort_unstable_by(|a, b| b.cmp(a));
         for (_, key, member) in pairs {
-            if self.has_room(member) && !self.placed.contains_key(key) {
+            if self.has_room(member) && !self.assigned.contains_key(key) {
                 self.place(key, member);
             }
         }
@@ -123,8 +123,8 @@ impl<'a> Draft<'a> {
     /// What is left is declined by everyone with room. A key without a worker is worse than an
     /// uneven share, so the least loaded member that wants it takes it, or any when nobody does. On
     /// a tie its holder keeps it: it must not wander.
-    fn overflow(&mut self) {
-        for key in self.unplaced() {
+    fn assign_declined(&mut self) {
+        for key in self.unassigned() {
             let holder = self.holders.get(key).copied();
             let wanted_somewhere = self.members.keys().any(|member| self.wants(member, key));
             let best = self
@@ -142,9 +142,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn unplaced(&self) -> Vec<&'a str> {
+    fn unassigned(&self) -> Vec<&'a str> {
         let keys = self.keys.iter().map(String::as_str);
-        keys.filter(|key| !self.placed.contains_key(*key)).collect()
+        keys.filter(|key| !self.assigned.contains_key(*key))
+            .collect()
     }
 }
 

@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_proto::Timestamp;
 
 use super::super::*;
-use crate::lease::{LeaseConfig, Writer};
+use crate::lease::{InstanceId, LeaseConfig};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A small seeded generator: tests repeat by their seed.
 #[derive(Clone, Copy)]
-pub(super) struct Dice(pub(super) u64);
+pub(super) struct Random(pub(super) u64);
 
-impl Dice {
+impl Random {
     fn next(&mut self) -> u64 {
         // Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -56,7 +56,7 @@ enum Event {
         node: usize,
         watch: u64,
         key: RecordKey,
-        sighting: Sighting,
+        observed: VersionedContent,
     },
     Current {
         node: usize,
@@ -99,12 +99,12 @@ pub(super) struct Node {
     pub(super) signals: Vec<Signal>,
 }
 
-pub(super) struct World {
+pub(super) struct SimulatedCluster {
     pub(super) now: Duration,
-    pub(super) dice: Dice,
+    pub(super) random: Random,
     pub(super) keys: Vec<String>,
     pub(super) nodes: Vec<Node>,
-    bucket: BTreeMap<RecordKey, Sighting>,
+    bucket: BTreeMap<RecordKey, VersionedContent>,
     revision: u64,
     queue: BTreeMap<(Duration, u64), Event>,
     order: u64,
@@ -114,11 +114,11 @@ pub(super) struct World {
     pub(super) drain: Duration,
 }
 
-impl World {
+impl SimulatedCluster {
     pub(super) fn new(seed: u64, keys: usize) -> Self {
         Self {
             now: Duration::ZERO,
-            dice: Dice(seed),
+            random: Random(seed),
             keys: (0..keys).map(|key| format!("{key:02}")).collect(),
             nodes: Vec::new(),
             bucket: BTreeMap::new(),
@@ -133,7 +133,7 @@ impl World {
     pub(super) fn start(&mut self, name: &str) -> usize {
         let node = self.nodes.len();
         let me = Identity {
-            writer: Writer {
+            writer: InstanceId {
                 instance: name.to_owned(),
                 process: format!("{name}/{node}"),
             },
@@ -171,8 +171,8 @@ impl World {
             let Event::Expire { key, .. } = event else {
                 return true;
             };
-            let content = bucket.get(key).map(|sighting| &sighting.content);
-            let is_theirs = matches!(content, Some(Content::Is(record))
+            let content = bucket.get(key).map(|observed| &observed.content);
+            let is_theirs = matches!(content, Some(Content::Record(record))
                 if record.writer().process.ends_with(&suffix));
             !is_theirs
         });
@@ -284,9 +284,9 @@ impl World {
                 ack,
             } => self.arrive(node, ticket, write, ack),
             Event::Ask { node, ticket, key } => {
-                let gone = Sighting {
+                let gone = VersionedContent {
                     revision: 0,
-                    content: Content::Gone,
+                    content: Content::Absent,
                 };
                 let found = self.bucket.get(&key).cloned().unwrap_or(gone);
                 let delay = self.latency();
@@ -305,7 +305,7 @@ impl World {
                     .get(&key)
                     .is_some_and(|it| it.revision == revision)
                 {
-                    self.store(key, Content::Gone);
+                    self.store(key, Content::Absent);
                 }
             }
             Event::Wake(node) => {
@@ -339,12 +339,12 @@ impl World {
             Event::Show {
                 watch,
                 key,
-                sighting,
+                observed,
                 ..
             } if watch == node.watch => {
-                node.core.watched(now, &key, sighting);
+                node.core.watched(now, &key, observed);
             }
-            Event::Current { watch, .. } if watch == node.watch => node.core.caught_up(now),
+            Event::Current { watch, .. } if watch == node.watch => node.core.watch_caught_up(now),
             Event::WatchEnds { watch, .. } if watch == node.watch => node.core.watch_ended(now),
             Event::Want { key, .. } => node.core.want(&key),
             Event::Release { key, .. } => {
@@ -384,7 +384,7 @@ impl World {
                 record,
                 expected,
             } => {
-                let content = Content::Is(record);
+                let content = Content::Record(record);
                 self.send(
                     node,
                     ticket,
@@ -400,7 +400,7 @@ impl World {
                 key,
                 expected,
             } => {
-                let content = Content::Gone;
+                let content = Content::Absent;
                 self.send(
                     node,
                     ticket,
@@ -413,20 +413,20 @@ impl World {
             }
             Command::Read { ticket, key } => {
                 let delay = self.latency();
-                if self.dice.chance(self.faults) {
+                if self.random.chance(self.faults) {
                     self.at(
                         ACK_TIMEOUT,
                         Event::Answer {
                             node,
                             ticket,
-                            answer: Answer::Silence,
+                            answer: Answer::NoAnswer,
                         },
                     );
                 } else {
                     self.at(delay, Event::Ask { node, ticket, key });
                 }
             }
-            Command::Tell(signal) => {
+            Command::Signal(signal) => {
                 match &signal {
                     Signal::Recalled(key) => {
                         let (key, delay) = (key.clone(), self.drain);
@@ -436,10 +436,10 @@ impl World {
                         let key = key.clone();
                         self.at(100 * MS, Event::Want { node, key });
                     }
-                    Signal::Gained(_)
+                    Signal::Acquired(_)
                     | Signal::Released(_)
                     | Signal::Joined
-                    | Signal::Refused(_) => {}
+                    | Signal::NameTaken(_) => {}
                 }
                 self.nodes[node].signals.push(signal);
             }
@@ -449,19 +449,19 @@ impl World {
     fn send(&mut self, node: usize, ticket: u64, write: Write) {
         let mut delay = self.latency();
         let mut ack = true;
-        if self.dice.chance(self.faults) {
+        if self.random.chance(self.faults) {
             self.at(
                 ACK_TIMEOUT,
                 Event::Answer {
                     node,
                     ticket,
-                    answer: Answer::Written(Written::Unknown),
+                    answer: Answer::Written(WriteResult::Unknown),
                 },
             );
-            match self.dice.below(3) {
+            match self.random.below(3) {
                 0 => return,
                 1 => {}
-                _ => delay += self.dice.below(15_000) as u32 * MS,
+                _ => delay += self.random.below(15_000) as u32 * MS,
             }
             ack = false;
         }
@@ -479,9 +479,9 @@ impl World {
     fn arrive(&mut self, node: usize, ticket: u64, write: Write, ack: bool) {
         let last = self.bucket.get(&write.key).map_or(0, |it| it.revision);
         let written = if last == write.expected {
-            Written::Stored(self.store(write.key, write.content))
+            WriteResult::Stored(self.store(write.key, write.content))
         } else {
-            Written::Conflict
+            WriteResult::Conflict
         };
         if ack {
             let delay = self.latency();
@@ -499,7 +499,7 @@ impl World {
     fn store(&mut self, key: RecordKey, content: Content) -> u64 {
         self.revision += 1;
         let revision = self.revision;
-        if content != Content::Gone {
+        if content != Content::Absent {
             let ttl = Timing::from(LeaseConfig::default()).ttl;
             self.at(
                 ttl,
@@ -509,17 +509,17 @@ impl World {
                 },
             );
         }
-        let sighting = Sighting { revision, content };
-        self.bucket.insert(key.clone(), sighting.clone());
+        let observed = VersionedContent { revision, content };
+        self.bucket.insert(key.clone(), observed.clone());
         for node in 0..self.nodes.len() {
-            self.show(node, &key, &sighting);
+            self.show(node, &key, &observed);
         }
         revision
     }
 
     /// Shows a value in order; a watch may lag or end unnoticed.
-    fn show(&mut self, node: usize, key: &RecordKey, sighting: &Sighting) {
-        if self.dice.chance(self.faults / 10) {
+    fn show(&mut self, node: usize, key: &RecordKey, observed: &VersionedContent) {
+        if self.random.chance(self.faults / 10) {
             // From now on it shows nothing.
             self.nodes[node].shown_until = Duration::MAX;
         }
@@ -527,20 +527,20 @@ impl World {
             return;
         }
         let mut delay = self.latency();
-        if self.dice.chance(self.faults / 4) {
-            delay += self.dice.below(4_000) as u32 * MS;
+        if self.random.chance(self.faults / 4) {
+            delay += self.random.below(4_000) as u32 * MS;
         }
         let at = (self.now + delay).max(self.nodes[node].shown_until);
         self.nodes[node].shown_until = at;
         let watch = self.nodes[node].watch;
-        let (key, sighting) = (key.clone(), sighting.clone());
+        let (key, observed) = (key.clone(), observed.clone());
         self.at(
             at - self.now,
             Event::Show {
                 node,
                 watch,
                 key,
-                sighting,
+                observed,
             },
         );
     }
@@ -549,7 +549,7 @@ impl World {
         self.nodes[node].watch += 1;
         self.nodes[node].shown_until = self.now;
         let watch = self.nodes[node].watch;
-        if self.dice.chance(self.faults) {
+        if self.random.chance(self.faults) {
             self.at(ACK_TIMEOUT, Event::WatchEnds { node, watch });
             return;
         }
@@ -558,8 +558,8 @@ impl World {
             .iter()
             .map(|(key, it)| (key.clone(), it.clone()))
             .collect();
-        for (key, sighting) in values {
-            self.show(node, &key, &sighting);
+        for (key, observed) in values {
+            self.show(node, &key, &observed);
         }
         let current = self.nodes[node].shown_until;
         if current != Duration::MAX {
@@ -568,13 +568,15 @@ impl World {
     }
 
     fn latency(&mut self) -> Duration {
-        (1 + self.dice.below(5)) as u32 * MS
+        (1 + self.random.below(5)) as u32 * MS
     }
 
     pub(super) fn members(&self) -> BTreeSet<String> {
         let present = self.bucket.iter();
         present
-            .filter(|(key, it)| matches!(key, RecordKey::Member(_)) && it.content != Content::Gone)
+            .filter(|(key, it)| {
+                matches!(key, RecordKey::Member(_)) && it.content != Content::Absent
+            })
             .filter_map(|(key, _)| match key {
                 RecordKey::Member(token) => Some(token.clone()),
                 RecordKey::Lease(_) => None,

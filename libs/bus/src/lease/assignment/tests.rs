@@ -14,12 +14,12 @@ fn members<'a>(names: impl IntoIterator<Item = &'a String>) -> Members {
         .collect()
 }
 
-fn loads(placed: &Placement, members: &Members) -> Vec<usize> {
-    let count = |name| placed.values().filter(|member| *member == name).count();
+fn loads(assigned: &Assignment, members: &Members) -> Vec<usize> {
+    let count = |name| assigned.values().filter(|member| *member == name).count();
     members.keys().map(count).collect()
 }
 
-fn moved(before: &Placement, after: &Placement) -> Vec<String> {
+fn moved(before: &Assignment, after: &Assignment) -> Vec<String> {
     let differs = |key: &&String| before.get(*key) != after.get(*key);
     after.keys().filter(differs).cloned().collect()
 }
@@ -27,8 +27,8 @@ fn moved(before: &Placement, after: &Placement) -> Vec<String> {
 #[test]
 fn without_holders_the_weights_decide() {
     let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).into();
-    let placed = assign(&keys(8), &members(&names), &Placement::new());
-    let text: Vec<_> = placed
+    let assigned = assign(&keys(8), &members(&names), &Assignment::new());
+    let text: Vec<_> = assigned
         .iter()
         .map(|(key, member)| format!("{key}{member}"))
         .collect();
@@ -38,34 +38,37 @@ fn without_holders_the_weights_decide() {
 
 #[test]
 fn nobody_gets_nothing() {
-    assert!(assign(&keys(8), &Members::new(), &Placement::new()).is_empty());
-    assert!(assign(&[], &members(&["a".to_owned()]), &Placement::new()).is_empty());
+    assert!(assign(&keys(8), &Members::new(), &Assignment::new()).is_empty());
+    assert!(assign(&[], &members(&["a".to_owned()]), &Assignment::new()).is_empty());
 }
 
 #[test]
 fn one_leader_stays_when_candidates_come() {
-    let holders = Placement::from([("leader".to_owned(), "b".to_owned())]);
+    let holders = Assignment::from([("leader".to_owned(), "b".to_owned())]);
     let names: Vec<String> = ('a'..'j').map(String::from).collect();
-    let placed = assign(&["leader".to_owned()], &members(&names), &holders);
-    assert_eq!(placed, holders);
+    let assigned = assign(&["leader".to_owned()], &members(&names), &holders);
+    assert_eq!(assigned, holders);
 }
 
 #[test]
 fn a_declined_key_goes_to_whoever_wants_it() {
     let mut all = members(&["a".to_owned(), "b".to_owned()]);
     all.insert("a".to_owned(), keys(8).into_iter().collect());
-    let placed = assign(&keys(8), &all, &Placement::new());
-    assert!(placed.values().all(|member| member == "b"), "{placed:?}");
+    let assigned = assign(&keys(8), &all, &Assignment::new());
+    assert!(
+        assigned.values().all(|member| member == "b"),
+        "{assigned:?}"
+    );
     // When everyone declines, it is as if nobody did.
     all.insert("b".to_owned(), keys(8).into_iter().collect());
     assert_eq!(
-        loads(&assign(&keys(8), &all, &Placement::new()), &all),
+        loads(&assign(&keys(8), &all, &Assignment::new()), &all),
         [4, 4]
     );
 }
 
 /// Any holders.
-fn scattered<'a>(count: usize, names: impl Iterator<Item = &'a String>, seed: u64) -> Placement {
+fn scattered<'a>(count: usize, names: impl Iterator<Item = &'a String>, seed: u64) -> Assignment {
     let names: Vec<_> = names.collect();
     let pick = |key: &str| names[(weight(key, &seed.to_string()) % names.len() as u64) as usize];
     let held = keys(count).into_iter().map(|key| (pick(&key).clone(), key));
@@ -87,38 +90,38 @@ proptest! {
     #[test]
     fn every_key_has_one_member_within_the_cap(names in names(), count in 1..40usize) {
         let members = members(&names);
-        let placed = assign(&keys(count), &members, &Placement::new());
-        prop_assert_eq!(placed.len(), count);
-        let loads = loads(&placed, &members);
+        let assigned = assign(&keys(count), &members, &Assignment::new());
+        prop_assert_eq!(assigned.len(), count);
+        let loads = loads(&assigned, &members);
         let cap = count.div_ceil(names.len());
         prop_assert!(loads.iter().all(|load| *load <= cap && *load >= count / names.len()));
         // The order in which the arguments were put together does not matter.
-        prop_assert_eq!(placed, assign(&keys(count), &members, &Placement::new()));
+        prop_assert_eq!(assigned, assign(&keys(count), &members, &Assignment::new()));
     }
 
     #[test]
     fn what_is_assigned_stays(names in names(), strangers in names(), count in 1..13usize, seed: u64) {
         let members = members(&names);
         let holders = scattered(count, names.iter().chain(&strangers), seed);
-        let placed = assign(&keys(count), &members, &holders);
-        prop_assert_eq!(&placed, &assign(&keys(count), &members, &placed));
+        let assigned = assign(&keys(count), &members, &holders);
+        prop_assert_eq!(&assigned, &assign(&keys(count), &members, &assigned));
     }
 
     #[test]
     fn declined_keys_wander_until_they_are_wanted_and_no_longer(
         members in declining(), count in 1..13usize, seed: u64,
     ) {
-        let mut placed = scattered(count, members.keys(), seed);
+        let mut assigned = scattered(count, members.keys(), seed);
         let mut rounds = 0;
         loop {
-            let next = assign(&keys(count), &members, &placed);
-            if next == placed { break; }
-            placed = next;
+            let next = assign(&keys(count), &members, &assigned);
+            if next == assigned { break; }
+            assigned = next;
             rounds += 1;
-            prop_assert!(rounds <= count, "{:?}", placed);
+            prop_assert!(rounds <= count, "{:?}", assigned);
         }
         let wants = |member: &String, key: &String| !members[member].contains(key);
-        for (key, member) in &placed {
+        for (key, member) in &assigned {
             let nobody = members.keys().all(|member| !wants(member, key));
             prop_assert!(nobody || wants(member, key), "{key} at {member} of {members:?}");
         }
@@ -128,7 +131,7 @@ proptest! {
     fn a_new_member_takes_only_its_share(names in names(), count in 1..40usize) {
         let (new, old) = names.split_last().unwrap();
         let keys = keys(count);
-        let before = assign(&keys, &members(old), &Placement::new());
+        let before = assign(&keys, &members(old), &Assignment::new());
         let after = assign(&keys, &members(&names), &before);
         let moved = moved(&before, &after);
         if !old.is_empty() {
@@ -142,7 +145,7 @@ proptest! {
     fn only_the_keys_of_a_lost_member_move(names in names(), count in 1..40usize) {
         let (gone, left) = names.split_last().unwrap();
         let keys = keys(count);
-        let before = assign(&keys, &members(&names), &Placement::new());
+        let before = assign(&keys, &members(&names), &Assignment::new());
         let after = assign(&keys, &members(left), &before);
         prop_assert!(moved(&before, &after).iter().all(|key| before[key] == *gone));
     }
@@ -154,7 +157,7 @@ proptest! {
         let keys = keys(count);
         let first = names.len().saturating_sub(joins).max(1);
         let members_now = members(&names);
-        let mut holders = assign(&keys, &members(&names[..first]), &Placement::new());
+        let mut holders = assign(&keys, &members(&names[..first]), &Assignment::new());
         let before = holders.clone();
         for round in 0..=2 * count {
             let target = assign(&keys, &members_now, &holders);

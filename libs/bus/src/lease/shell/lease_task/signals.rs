@@ -2,28 +2,32 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Held, Lease, Loss, Signal, Steward, Writer};
+use super::{HeldLease, InstanceId, Lease, LeaseTask, Loss, Signal};
 
-impl Steward {
-    pub(super) fn tell(&mut self, signal: Signal) {
+impl LeaseTask {
+    pub(super) fn signal(&mut self, signal: Signal) {
         let service = self.service.as_str();
         match signal {
-            Signal::Gained(key) => self.gained(&key),
+            Signal::Acquired(key) => self.acquired(&key),
             Signal::Recalled(key) => {
-                self.note("recalled");
+                self.count("recalled");
                 tracing::info!(service, key, "lease asked back");
-                if let Some(held) = self.desks.get(&key).and_then(|desk| desk.held.as_ref()) {
+                if let Some(held) = self
+                    .waiters
+                    .get(&key)
+                    .and_then(|key_waiters| key_waiters.held.as_ref())
+                {
                     held.recalled.cancel();
                 }
             }
             Signal::Lost(key, loss) => {
-                self.note("lost");
+                self.count("lost");
                 let reason = reason(loss);
                 tracing::warn!(service, key, reason, "lease lost");
                 self.end(&key);
             }
             Signal::Released(key) => {
-                self.note("released");
+                self.count("released");
                 tracing::info!(service, key, "lease released");
                 self.end(&key);
             }
@@ -35,15 +39,15 @@ impl Steward {
                 );
                 self.bus.set_membership_fault(service, None);
             }
-            Signal::Refused(other) => self.refused(other),
+            Signal::NameTaken(other) => self.name_taken(other),
         }
     }
 
-    fn gained(&mut self, key: &str) {
-        self.note("acquired");
+    fn acquired(&mut self, key: &str) {
+        self.count("acquired");
         tracing::info!(service = self.service, key, "lease acquired");
-        self.numbers += 1;
-        let number = self.numbers;
+        self.last_number += 1;
+        let number = self.last_number;
         let (lost, recalled) = (CancellationToken::new(), CancellationToken::new());
         let done = CancellationToken::new();
         let mut lease = Lease {
@@ -54,18 +58,18 @@ impl Steward {
             done: done.clone(),
             requests: self.sender.clone(),
         };
-        let Some(desk) = self.desks.get_mut(key) else {
+        let Some(key_waiters) = self.waiters.get_mut(key) else {
             return;
         };
         let _done = done.drop_guard();
-        desk.held = Some(Held {
+        key_waiters.held = Some(HeldLease {
             number,
             lost,
             recalled,
             _done,
         });
         // A lease that nobody waits for any more gives itself back when it is dropped.
-        while let Some(waiting) = desk.waiting.pop_front() {
+        while let Some(waiting) = key_waiters.waiting.pop_front() {
             match waiting.send(lease) {
                 Ok(()) => return,
                 Err(back) => lease = back,
@@ -74,12 +78,16 @@ impl Steward {
     }
 
     fn end(&mut self, key: &str) {
-        if let Some(held) = self.desks.get_mut(key).and_then(|desk| desk.held.take()) {
+        if let Some(held) = self
+            .waiters
+            .get_mut(key)
+            .and_then(|key_waiters| key_waiters.held.take())
+        {
             held.lost.cancel();
         }
     }
 
-    fn refused(&self, other: Option<Writer>) {
+    fn name_taken(&self, other: Option<InstanceId>) {
         let process = other.map_or_else(|| "unknown".to_owned(), |other| other.process);
         let instance = &self.writer.instance;
         tracing::error!(
@@ -97,7 +105,7 @@ impl Steward {
     }
 
     /// Counts a change of hands.
-    fn note(&self, change: &'static str) {
+    fn count(&self, change: &'static str) {
         metrics::counter!("nixfleet_lease_changes_total",
             "service" => self.service.clone(), "change" => change)
         .increment(1);

@@ -1,6 +1,6 @@
 //! The task behind the leases of one service: gives the core what comes in, does what it says.
 
-mod desks;
+mod signals;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,25 +15,25 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::core::{Answer, Command, Identity, LeaseCore, Signal};
-use super::super::record::Writer;
+use super::super::record::InstanceId;
 use super::super::{Loss, Timing};
 use super::bucket::Bucket;
-use super::lease::{End, Lease, Request};
+use super::lease::{Lease, Request, WorkEnd};
 use super::membership::Membership;
 use crate::Bus;
 
 /// Inputs taken before the core is asked again: a burst costs one look at the whole, not many.
-const BURST: usize = 256;
+const EVENTS_PER_POLL: usize = 256;
 
 /// The workers of a key.
 #[derive(Default)]
-struct Desk {
+struct KeyWaiters {
     waiting: VecDeque<oneshot::Sender<Lease>>,
-    held: Option<Held>,
+    held: Option<HeldLease>,
 }
 
 /// The other end of a [`Lease`].
-struct Held {
+struct HeldLease {
     number: u64,
     lost: CancellationToken,
     recalled: CancellationToken,
@@ -42,7 +42,7 @@ struct Held {
 }
 
 /// What connects the task with the workers and the process.
-pub(super) struct Wires {
+pub(super) struct TaskChannels {
     pub(super) sender: mpsc::UnboundedSender<Request>,
     pub(super) requests: mpsc::UnboundedReceiver<Request>,
     pub(super) stop: CancellationToken,
@@ -54,10 +54,10 @@ enum Watch {
     Open(Box<kv::Watch>),
 }
 
-pub(super) struct Steward {
+pub(super) struct LeaseTask {
     bus: Bus,
     service: String,
-    writer: Writer,
+    writer: InstanceId,
     core: LeaseCore,
     bucket: Bucket,
     origin: Instant,
@@ -65,9 +65,9 @@ pub(super) struct Steward {
     sender: mpsc::UnboundedSender<Request>,
     answers: FuturesUnordered<BoxFuture<'static, (u64, Answer)>>,
     watch: Watch,
-    desks: BTreeMap<String, Desk>,
+    waiters: BTreeMap<String, KeyWaiters>,
     stop: CancellationToken,
-    numbers: u64,
+    last_number: u64,
 }
 
 /// One input.
@@ -81,9 +81,9 @@ enum Event {
     Due,
 }
 
-impl Steward {
-    pub(super) fn new(bus: Bus, member: Membership<'_>, wires: Wires) -> Self {
-        let writer = Writer {
+impl LeaseTask {
+    pub(super) fn new(bus: Bus, member: Membership<'_>, channels: TaskChannels) -> Self {
+        let writer = InstanceId {
             instance: member.instance.to_owned(),
             // Two memberships of one process are two writers as well.
             process: bus.ids().next(),
@@ -95,18 +95,21 @@ impl Steward {
         };
         let timing = Timing::from(member.config);
         let service = member.service.to_owned();
-        let desks = member.keys.iter().map(|key| (key.clone(), Desk::default()));
+        let waiters = member
+            .keys
+            .iter()
+            .map(|key| (key.clone(), KeyWaiters::default()));
         Self {
             core: LeaseCore::new(me, member.keys, timing, Duration::ZERO),
             bucket: Bucket::new(bus.clone(), service.clone(), timing.ttl),
             origin: Instant::now(),
-            requests: wires.requests,
-            sender: wires.sender,
+            requests: channels.requests,
+            sender: channels.sender,
             answers: FuturesUnordered::new(),
             watch: Watch::Closed,
-            desks: desks.collect(),
-            stop: wires.stop,
-            numbers: 0,
+            waiters: waiters.collect(),
+            stop: channels.stop,
+            last_number: 0,
             writer,
             service,
             bus,
@@ -122,7 +125,7 @@ impl Steward {
             for command in self.core.poll(now) {
                 self.execute(command);
             }
-            self.seat_workers();
+            self.report_waiters();
             if self.core.is_ended() {
                 break;
             }
@@ -130,7 +133,7 @@ impl Steward {
             stopping |= matches!(event, Event::Stop);
             closing |= matches!(event, Event::Close);
             self.take(event);
-            for _ in 0..BURST {
+            for _ in 0..EVENTS_PER_POLL {
                 let Some(event) = self.ready() else { break };
                 self.take(event);
             }
@@ -183,11 +186,11 @@ impl Steward {
                 self.end_watch(now);
             }
             Event::Entry(Some(Ok(entry))) => {
-                if let Some((key, sighting)) = Bucket::sighting(&entry) {
-                    self.core.watched(now, &key, sighting);
+                if let Some((key, observed)) = Bucket::observed(&entry) {
+                    self.core.watched(now, &key, observed);
                 }
                 if entry.seen_current {
-                    self.core.caught_up(now);
+                    self.core.watch_caught_up(now);
                 }
             }
             Event::Entry(Some(Err(error))) => {
@@ -209,17 +212,17 @@ impl Steward {
     fn take_request(&mut self, now: Duration, request: Request) {
         match request {
             Request::Want { key, sender } => {
-                if let Some(desk) = self.desks.get_mut(&key) {
-                    desk.waiting.push_back(sender);
+                if let Some(key_waiters) = self.waiters.get_mut(&key) {
+                    key_waiters.waiting.push_back(sender);
                 }
             }
-            Request::StandBack { key } => {
-                let Some(desk) = self.desks.get_mut(&key) else {
+            Request::CancelWant { key } => {
+                let Some(key_waiters) = self.waiters.get_mut(&key) else {
                     return;
                 };
-                desk.waiting.retain(|waiting| !waiting.is_closed());
-                if desk.waiting.is_empty() {
-                    self.core.stand_back(now, &key);
+                key_waiters.waiting.retain(|waiting| !waiting.is_closed());
+                if key_waiters.waiting.is_empty() {
+                    self.core.cancel_want(now, &key);
                 }
             }
             Request::Release { key, number, end } => {
@@ -228,8 +231,8 @@ impl Steward {
                 };
                 held.lost.cancel();
                 match end {
-                    End::Done => self.core.release(now, &key),
-                    End::Failed => self.core.give_up(now, &key),
+                    WorkEnd::Done => self.core.release(now, &key),
+                    WorkEnd::Failed => self.core.give_up(now, &key),
                 }
             }
             Request::Epoch { key, number, epoch } => {
@@ -240,16 +243,16 @@ impl Steward {
         }
     }
 
-    /// The holding with this number, unless it is over.
-    fn held(&mut self, key: &str, number: u64) -> Option<&Held> {
-        let held = self.desks.get(key)?.held.as_ref()?;
+    /// The held lease with this number, unless it ended.
+    fn held(&mut self, key: &str, number: u64) -> Option<&HeldLease> {
+        let held = self.waiters.get(key)?.held.as_ref()?;
         (held.number == number).then_some(held)
     }
 
     /// Tells the core which keys somebody waits for.
-    fn seat_workers(&mut self) {
-        for (key, desk) in &self.desks {
-            if desk.held.is_none() && !desk.waiting.is_empty() {
+    fn report_waiters(&mut self) {
+        for (key, key_waiters) in &self.waiters {
+            if key_waiters.held.is_none() && !key_waiters.waiting.is_empty() {
                 self.core.want(key);
             }
         }
@@ -288,11 +291,11 @@ impl Steward {
             Command::Read { ticket, key } => {
                 let read = async move {
                     let found = bucket.read(&key).await;
-                    (ticket, found.map_or(Answer::Silence, Answer::Found))
+                    (ticket, found.map_or(Answer::NoAnswer, Answer::Found))
                 };
                 self.answers.push(read.boxed());
             }
-            Command::Tell(signal) => self.tell(signal),
+            Command::Signal(signal) => self.signal(signal),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Command, LeaseCore, Sent, Signal, Work};
-use crate::lease::holding::{Loss, Step};
+use super::{Command, LeaseCore, PendingRequest, Signal, Work};
+use crate::lease::key_machine::{Loss, Step};
 use crate::lease::record::{LeaseRecord, MemberRecord, Record, RecordKey};
 
 impl LeaseCore {
@@ -14,16 +14,16 @@ impl LeaseCore {
 
     pub(super) fn read(&mut self, now: Duration, key: &RecordKey) {
         let ticket = self.ticket();
-        let known = self.roster.revision(key);
-        self.roster.asked(now, key);
+        let known = self.cache.revision(key);
+        self.cache.mark_read(now, key);
         self.sent.insert(
             ticket,
-            Sent::Read {
+            PendingRequest::Read {
                 key: key.clone(),
                 known,
             },
         );
-        self.out.push(Command::Read {
+        self.commands.push(Command::Read {
             ticket,
             key: key.clone(),
         });
@@ -39,35 +39,36 @@ impl LeaseCore {
                 version: self.me.version.clone(),
                 since: self.me.since,
                 ttl_seconds,
-                declines: self.declared.clone(),
+                declines: self.published_declines.clone(),
             }),
             RecordKey::Lease(token) => Record::Lease(LeaseRecord {
                 writer,
                 renewal,
                 ttl_seconds: Some(ttl_seconds),
-                epoch: self.desks.get(token).and_then(|desk| desk.epoch),
+                epoch: self.slots.get(token).and_then(|slot| slot.epoch),
             }),
         }
     }
 
     /// Deletes the record of a member that is gone: who comes new would take it for one that lives,
     /// for as long as it takes to tell.
-    pub(super) fn bury(&mut self, key: &RecordKey) {
+    pub(super) fn delete_stale_member(&mut self, key: &RecordKey) {
         let is_other = matches!(key, RecordKey::Member(token) if *token != self.token);
-        if !is_other || !self.roster.is_ghost(key) {
+        if !is_other || !self.cache.is_stale(key) {
             return;
         }
         let ticket = self.ticket();
-        self.sent.insert(ticket, Sent::Delete { key: key.clone() });
-        self.out.push(Command::Delete {
+        self.sent
+            .insert(ticket, PendingRequest::Delete { key: key.clone() });
+        self.commands.push(Command::Delete {
             ticket,
             key: key.clone(),
-            expected: self.roster.revision(key),
+            expected: self.cache.revision(key),
         });
     }
 
     /// Turns a step of a key into commands and signals.
-    pub(super) fn take_step(&mut self, now: Duration, key: &RecordKey, step: Option<Step>) {
+    pub(super) fn apply_step(&mut self, now: Duration, key: &RecordKey, step: Option<Step>) {
         let Some(step) = step else {
             return;
         };
@@ -78,12 +79,12 @@ impl LeaseCore {
                 let (key, sent) = (key.clone(), record.clone());
                 self.sent.insert(
                     ticket,
-                    Sent::Put {
+                    PendingRequest::Put {
                         key: key.clone(),
                         record: sent,
                     },
                 );
-                self.out.push(Command::Put {
+                self.commands.push(Command::Put {
                     ticket,
                     key,
                     record,
@@ -93,50 +94,51 @@ impl LeaseCore {
             Step::Delete { expected } => {
                 let ticket = self.ticket();
                 let key = key.clone();
-                self.sent.insert(ticket, Sent::Delete { key: key.clone() });
-                self.out.push(Command::Delete {
+                self.sent
+                    .insert(ticket, PendingRequest::Delete { key: key.clone() });
+                self.commands.push(Command::Delete {
                     ticket,
                     key,
                     expected,
                 });
             }
             Step::Read => self.read(now, key),
-            Step::Gained => self.gained(now, key),
+            Step::Acquired => self.acquired(now, key),
             Step::Lost(loss) => self.lost(now, key, loss),
-            Step::Released => self.tell(key, Signal::Released),
+            Step::Released => self.signal(key, Signal::Released),
         }
     }
 
-    fn gained(&mut self, now: Duration, key: &RecordKey) {
+    fn acquired(&mut self, now: Duration, key: &RecordKey) {
         self.dirty = true;
         let RecordKey::Lease(token) = key else {
-            self.refused = false;
-            self.out.push(Command::Tell(Signal::Joined));
+            self.is_name_taken = false;
+            self.commands.push(Command::Signal(Signal::Joined));
             return;
         };
-        if let Some(desk) = self.desks.get_mut(token) {
-            desk.epoch = None;
-            desk.work = Work::Working {
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.epoch = None;
+            slot.work = Work::Working {
                 since: now,
                 recalled_at: None,
             };
         }
-        self.tell(key, Signal::Gained);
+        self.signal(key, Signal::Acquired);
     }
 
     fn lost(&mut self, now: Duration, key: &RecordKey, loss: Loss) {
         self.dirty = true;
         if let RecordKey::Lease(token) = key {
-            if let Some(desk) = self.desks.get_mut(token) {
-                desk.end(now);
+            if let Some(slot) = self.slots.get_mut(token) {
+                slot.end(now);
             }
-            self.tell(key, |token| Signal::Lost(token, loss));
+            self.signal(key, |token| Signal::Lost(token, loss));
         }
     }
 
-    fn tell(&mut self, key: &RecordKey, signal: impl FnOnce(String) -> Signal) {
+    fn signal(&mut self, key: &RecordKey, signal: impl FnOnce(String) -> Signal) {
         if let RecordKey::Lease(token) = key {
-            self.out.push(Command::Tell(signal(token.clone())));
+            self.commands.push(Command::Signal(signal(token.clone())));
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use nixfleet_proto::Timestamp;
 
-use super::super::holding::Loss;
-use super::super::record::{Record, RecordKey, Sighting, Writer, Written};
+use super::super::key_machine::Loss;
+use super::super::record::{InstanceId, Record, RecordKey, VersionedContent, WriteResult};
 
 /// Who an instance is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Name and process.
-    pub writer: Writer,
+    pub writer: InstanceId,
     /// Release of the service.
     pub version: String,
     /// Start of the process.
@@ -49,14 +49,14 @@ pub enum Command {
         key: RecordKey,
     },
     /// Tell the workers.
-    Tell(Signal),
+    Signal(Signal),
 }
 
 /// What workers have to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
     /// The key is held here from now on.
-    Gained(String),
+    Acquired(String),
     /// The key has to be given back: end the work in good order, then release it.
     Recalled(String),
     /// The key is not held any more: stop.
@@ -66,16 +66,16 @@ pub enum Signal {
     /// This instance is a member.
     Joined,
     /// Another process lives under this instance's name, or a record nobody can read.
-    Refused(Option<Writer>),
+    NameTaken(Option<InstanceId>),
 }
 
 /// What came back for a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// To a write.
-    Written(Written),
+    Written(WriteResult),
     /// To a read: what the leader has.
-    Found(Sighting),
+    Found(VersionedContent),
     /// To a read: nobody answered.
-    Silence,
+    NoAnswer,
 }

@@ -102,8 +102,8 @@ fn view(prefix: &str, message: &Message) -> Option<RecordView> {
     let path = headers.get(NATS_SUBJECT)?.as_str().strip_prefix(prefix)?;
     let (service, key) = RecordKey::parse(path)?;
     let record = match content(&key, headers, &message.payload) {
-        Content::Gone => return None,
-        Content::Is(record) => Some(record),
+        Content::Absent => return None,
+        Content::Record(record) => Some(record),
         Content::Unreadable => None,
     };
     Some(RecordView {

@@ -1,0 +1,206 @@
+//! What a member knows of the bucket: the last value of every key of its service.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nixfleet_proto::subject::escape;
+
+use super::assignment::{Assignment, Members};
+use super::key_machine::KeyOwner;
+use super::record::{Content, InstanceId, Record, RecordKey, VersionedContent};
+
+/// Silence beyond the time to live after which a key is asked for: its expiry should have been seen.
+const EXPIRY_GRACE: Duration = Duration::from_secs(2);
+
+/// The last known value of a key.
+#[derive(Debug, Clone)]
+struct CachedRecord {
+    revision: u64,
+    content: Content,
+    seen_at: Duration,
+    /// When this very revision was seen first.
+    since: Duration,
+    /// Its writer promised to renew it and did not, and the leader says that it is still the last
+    /// value. A server that started again after a crash may bring back what had ended, and forget
+    /// that it ends.
+    is_stale: bool,
+    /// The watch, an answer or an acknowledgement spoke of it since the watch was opened.
+    confirmed: bool,
+}
+
+/// All known keys of one service.
+#[derive(Debug, Clone)]
+pub(super) struct BucketCache {
+    /// Our own member key: the revision of its end is needed to write it again.
+    own: RecordKey,
+    records: BTreeMap<RecordKey, CachedRecord>,
+}
+
+impl BucketCache {
+    pub(super) fn new(own: RecordKey) -> Self {
+        Self {
+            own,
+            records: BTreeMap::new(),
+        }
+    }
+
+    /// The revision a writer of this key expects; 0 for one that is not known.
+    pub(super) fn revision(&self, key: &RecordKey) -> u64 {
+        self.records.get(key).map_or(0, |cached| cached.revision)
+    }
+
+    /// The key, seen from a writer.
+    pub(super) fn owner(&self, key: &RecordKey, writer: &InstanceId) -> KeyOwner {
+        match self.records.get(key).map(|cached| &cached.content) {
+            None | Some(Content::Absent) => KeyOwner::Free,
+            Some(Content::Record(record)) if record.writer() == writer => {
+                KeyOwner::Own(record.renewal())
+            }
+            Some(Content::Record(_) | Content::Unreadable) if self.is_stale(key) => KeyOwner::Free,
+            Some(Content::Record(_) | Content::Unreadable) => KeyOwner::Other,
+        }
+    }
+
+    /// The key has a record that should have ended.
+    pub(super) fn is_stale(&self, key: &RecordKey) -> bool {
+        self.records.get(key).is_some_and(|cached| cached.is_stale)
+    }
+
+    /// Who wrote the key; nothing when it is gone or unreadable.
+    pub(super) fn writer(&self, key: &RecordKey) -> Option<&InstanceId> {
+        match &self.records.get(key)?.content {
+            Content::Record(record) => Some(record.writer()),
+            Content::Absent | Content::Unreadable => None,
+        }
+    }
+
+    /// Takes a value for the last one, whatever its revision; `ttl` is the configured time to live.
+    pub(super) fn set(
+        &mut self,
+        (now, ttl): (Duration, Duration),
+        key: &RecordKey,
+        observed: VersionedContent,
+    ) {
+        let is_other_member = matches!(key, RecordKey::Member(_)) && *key != self.own;
+        if is_other_member && observed.content == Content::Absent {
+            // They come and go under new names; only their absence counts.
+            self.records.remove(key);
+            return;
+        }
+        // A watch that starts over, as after an outage, gives everybody time to renew.
+        let known = self.records.get(key).filter(|cached| {
+            cached.confirmed
+                && cached.revision == observed.revision
+                && cached.content == observed.content
+        });
+        let since = known.map_or(now, |cached| cached.since);
+        let cached = CachedRecord {
+            revision: observed.revision,
+            is_stale: now >= since + ttl_of(&observed.content, ttl) + EXPIRY_GRACE,
+            content: observed.content,
+            seen_at: now,
+            since,
+            confirmed: true,
+        };
+        self.records.insert(key.clone(), cached);
+    }
+
+    /// Takes a value from the watch, unless a later one is known. True when it counts.
+    pub(super) fn watched(
+        &mut self,
+        at: (Duration, Duration),
+        key: &RecordKey,
+        observed: VersionedContent,
+    ) -> bool {
+        let is_news = self
+            .records
+            .get(key)
+            .is_none_or(|cached| !cached.confirmed || observed.revision > cached.revision);
+        if is_news {
+            self.set(at, key, observed);
+        }
+        is_news
+    }
+
+    /// The watch starts over: what it does not mention until it has caught up is gone, and a bucket
+    /// that was created again counts its revisions from the start.
+    pub(super) fn mark_unconfirmed(&mut self) {
+        for cached in self.records.values_mut() {
+            cached.confirmed = false;
+        }
+    }
+
+    /// Keys the watch has not mentioned since it was opened.
+    pub(super) fn unconfirmed(&self) -> Vec<RecordKey> {
+        let records = self.records.iter();
+        records
+            .filter(|(_, cached)| !cached.confirmed)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Notes that a key is being asked for, so that it is not asked for again at once.
+    pub(super) fn mark_read(&mut self, now: Duration, key: &RecordKey) {
+        if let Some(cached) = self.records.get_mut(key) {
+            cached.seen_at = now;
+        }
+    }
+
+    /// When the next key has been silent for too long.
+    pub(super) fn next_silent(&self, ttl: Duration) -> Option<(Duration, RecordKey)> {
+        let present = self.records.iter();
+        present
+            .filter(|(_, cached)| cached.content != Content::Absent)
+            .map(|(key, cached)| {
+                (
+                    cached.seen_at + ttl_of(&cached.content, ttl) + EXPIRY_GRACE,
+                    key.clone(),
+                )
+            })
+            .min()
+    }
+
+    /// Members that are there, with what they decline.
+    pub(super) fn members(&self) -> Members {
+        let records = self.records.iter().filter(|(_, cached)| !cached.is_stale);
+        records
+            .filter_map(|(key, cached)| match (key, &cached.content) {
+                (RecordKey::Member(token), Content::Record(Record::Member(record))) => {
+                    let declines = record.declines.iter().map(|key| escape(key)).collect();
+                    Some((token.clone(), declines))
+                }
+                (
+                    RecordKey::Member(_) | RecordKey::Lease(_),
+                    Content::Record(_) | Content::Absent | Content::Unreadable,
+                ) => None,
+            })
+            .collect()
+    }
+
+    /// Who holds which key.
+    pub(super) fn holders(&self) -> Assignment {
+        let records = self.records.iter().filter(|(_, cached)| !cached.is_stale);
+        records
+            .filter_map(|(key, cached)| match (key, &cached.content) {
+                (RecordKey::Lease(token), Content::Record(record)) => {
+                    Some((token.clone(), escape(&record.writer().instance)))
+                }
+                (
+                    RecordKey::Member(_) | RecordKey::Lease(_),
+                    Content::Record(_) | Content::Absent | Content::Unreadable,
+                ) => None,
+            })
+            .collect()
+    }
+}
+
+/// What the writer promised, else what is configured here.
+fn ttl_of(content: &Content, configured: Duration) -> Duration {
+    match content {
+        Content::Record(Record::Member(record)) => Duration::from_secs(record.ttl_seconds),
+        Content::Record(Record::Lease(record)) => {
+            record.ttl_seconds.map_or(configured, Duration::from_secs)
+        }
+        Content::Absent | Content::Unreadable => configured,
+    }
+}
