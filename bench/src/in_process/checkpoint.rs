@@ -1,7 +1,7 @@
 //! Checkpoints: how long the fold waits for one, and what writing and reading one takes.
 
 use anyhow::{Context as _, Result, ensure};
-use nixfleet_checkpoint::{Checkpoint, Identity, encode};
+use nixfleet_checkpoint::{Checkpoint, CheckpointIdentity, encode};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::snapshot::Cursor;
 
@@ -63,7 +63,7 @@ impl Samples {
             out_seq: 1,
             ..Cursor::empty(log_start())
         };
-        let identity = Identity {
+        let identity = CheckpointIdentity {
             partition: 0,
             output_created: log_start(),
             state_hash: frozen.hash(),
@@ -73,7 +73,7 @@ impl Samples {
         self.encode.push(took);
         self.bytes
             .push(encoded.bytes.len() as f64 / fleet.len() as f64);
-        let (read, took) = waited(|| Checkpoint::read(&encoded.bytes, 0, &encoded.reference));
+        let (read, took) = waited(|| Checkpoint::decode(&encoded.bytes, 0, &encoded.reference));
         let read = read.context("reading")?;
         self.read.push(took);
         let (restored, took) = waited(|| PartitionState::restore(read.rows, &PinnedSet::new()));

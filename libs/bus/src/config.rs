@@ -113,6 +113,13 @@ pub struct ConfigFault {
     pub message: String,
 }
 
+/// Key inside the section and message, as the faults of a whole configuration hold them.
+impl From<ConfigFault> for (&'static str, String) {
+    fn from(fault: ConfigFault) -> Self {
+        (fault.key, fault.message)
+    }
+}
+
 impl BusConfig {
     /// Everything that is wrong with the values; empty when they can be used.
     pub fn faults(&self) -> Vec<ConfigFault> {

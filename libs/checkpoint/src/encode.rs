@@ -8,7 +8,7 @@ use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, RolloutRow};
 use nixfleet_proto::{CheckpointRef, Hostname, RolloutId, Timestamp};
 use serde::Serialize;
 
-use crate::line::{Header, HostLine, Line, RolloutLine};
+use crate::format::{Header, HostLine, Line, RolloutLine};
 use crate::{VERSION, sha256};
 
 /// Compression level: higher ones take several times as long for a tenth less.
@@ -16,7 +16,7 @@ const LEVEL: i32 = 1;
 
 /// What a checkpoint is of, besides its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct CheckpointIdentity {
     /// Number of the partition.
     pub partition: u16,
     /// When the output stream was created.
@@ -27,7 +27,7 @@ pub struct Identity {
 
 /// A checkpoint, ready to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct EncodedCheckpoint {
     /// Its name.
     pub reference: CheckpointRef,
     /// The object.
@@ -58,7 +58,10 @@ pub enum EncodeError {
 ///
 /// # Errors
 /// [`EncodeError`].
-pub fn encode(rows: &PartitionSnapshot, identity: Identity) -> Result<Encoded, EncodeError> {
+pub fn encode(
+    rows: &PartitionSnapshot,
+    identity: CheckpointIdentity,
+) -> Result<EncodedCheckpoint, EncodeError> {
     let cursor = rows.cursor.clone().ok_or(EncodeError::NoCursor)?;
     let (out_seq, input) = (cursor.out_seq, cursor.input);
     let mut compressor = zstd::Encoder::new(Vec::new(), LEVEL)?;
@@ -89,7 +92,7 @@ pub fn encode(rows: &PartitionSnapshot, identity: Identity) -> Result<Encoded, E
     let end = Line::End { lines: lines.count };
     lines.write(&end)?;
     let bytes = lines.compressor.finish()?;
-    Ok(Encoded {
+    Ok(EncodedCheckpoint {
         reference: CheckpointRef {
             hash: sha256(&bytes),
             bytes: bytes.len() as u64,

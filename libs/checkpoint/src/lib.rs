@@ -2,18 +2,18 @@
 //! by the hash of its bytes.
 //!
 //! Pure. Must never know where objects are kept, nor what the fold decides. Start reading at
-//! [`encode`], then [`Checkpoint::read`].
+//! [`encode`], then [`Checkpoint::decode`].
 //!
 //! Source: docs/storage.md, checkpoints.
 
+mod decode;
 mod encode;
-mod line;
-mod read;
+mod format;
 
 use sha2::{Digest as _, Sha256};
 
-pub use encode::{EncodeError, Encoded, Identity, encode};
-pub use read::{Checkpoint, CheckpointError};
+pub use decode::{Checkpoint, CheckpointError};
+pub use encode::{CheckpointIdentity, EncodeError, EncodedCheckpoint, encode};
 
 /// Version of the form of a checkpoint.
 pub const VERSION: u32 = 1;

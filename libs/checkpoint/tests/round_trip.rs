@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use nixfleet_checkpoint::{Checkpoint, CheckpointError, Encoded, Identity, encode};
+use nixfleet_checkpoint::{
+    Checkpoint, CheckpointError, CheckpointIdentity, EncodedCheckpoint, encode,
+};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::host::{FailedControl, NewHost};
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
@@ -135,22 +137,22 @@ fn rows() -> PartitionSnapshot {
     }
 }
 
-fn identity() -> Identity {
-    Identity {
+fn identity() -> CheckpointIdentity {
+    CheckpointIdentity {
         partition: 3,
         output_created: at(2),
         state_hash: "state".to_owned(),
     }
 }
 
-fn encoded() -> Encoded {
+fn encoded() -> EncodedCheckpoint {
     encode(&rows(), identity()).unwrap()
 }
 
 #[test]
 fn rows_come_back_as_they_were() {
     let encoded = encoded();
-    let read = Checkpoint::read(&encoded.bytes, 3, &encoded.reference).unwrap();
+    let read = Checkpoint::decode(&encoded.bytes, 3, &encoded.reference).unwrap();
     assert_eq!(read.rows, rows());
     assert_eq!(read.state_hash, "state");
     assert_eq!(encoded.reference.out_seq, 90);
@@ -165,7 +167,7 @@ fn a_frozen_state_is_restored_with_its_hash() {
     let frozen = state.freeze();
     let rows = frozen.rows(rows().cursor.unwrap());
     let encoded = encode(&rows, identity()).unwrap();
-    let read = Checkpoint::read(&encoded.bytes, 3, &encoded.reference).unwrap();
+    let read = Checkpoint::decode(&encoded.bytes, 3, &encoded.reference).unwrap();
     let restored = PartitionState::restore(read.rows, &PinnedSet::new()).unwrap();
     assert_eq!(restored, state);
     assert_eq!(restored.hash(), frozen.hash());
@@ -173,15 +175,15 @@ fn a_frozen_state_is_restored_with_its_hash() {
 
 #[test]
 fn other_bytes_under_the_name_are_refused() {
-    let Encoded { reference, bytes } = encoded();
+    let EncodedCheckpoint { reference, bytes } = encoded();
     for place in 0..bytes.len() {
         let mut damaged = bytes.clone();
         damaged[place] ^= 0x40;
-        let read = Checkpoint::read(&damaged, 3, &reference);
+        let read = Checkpoint::decode(&damaged, 3, &reference);
         assert!(matches!(read, Err(CheckpointError::OtherBytes { .. })));
     }
     for length in 0..bytes.len() {
-        let read = Checkpoint::read(&bytes[..length], 3, &reference);
+        let read = Checkpoint::decode(&bytes[..length], 3, &reference);
         assert!(matches!(read, Err(CheckpointError::OtherBytes { .. })));
     }
 }
@@ -197,7 +199,7 @@ fn named(bytes: &[u8]) -> CheckpointRef {
 
 fn fault(text: &str) -> String {
     let bytes = zstd::encode_all(text.as_bytes(), 1).unwrap();
-    Checkpoint::read(&bytes, 3, &named(&bytes))
+    Checkpoint::decode(&bytes, 3, &named(&bytes))
         .unwrap_err()
         .to_string()
 }
@@ -238,14 +240,14 @@ fn bytes_that_are_no_checkpoint_are_refused_with_the_line_at_fault() {
         assert!(found.contains(expected), "{found}, expected {expected}");
     }
     let bytes = b"no zstd";
-    let read = Checkpoint::read(bytes, 3, &named(bytes));
+    let read = Checkpoint::decode(bytes, 3, &named(bytes));
     assert!(matches!(read, Err(CheckpointError::Decompress(_))));
 }
 
 #[test]
 fn it_is_used_on_the_logs_that_it_was_made_from_only() {
     let encoded = encoded();
-    let read = Checkpoint::read(&encoded.bytes, 3, &encoded.reference).unwrap();
+    let read = Checkpoint::decode(&encoded.bytes, 3, &encoded.reference).unwrap();
     assert!(read.check_logs(at(0), at(2), 91).is_ok());
     assert!(read.check_logs(at(0), at(2), 1).is_ok());
     let other_input = read.check_logs(at(1), at(2), 1);

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Faults;
-use crate::health::Health;
+use crate::readiness::Readiness;
 
 /// How often histograms are folded, so that memory does not grow between scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl AdminConfig {
 struct Admin {
     version: &'static str,
     started: Instant,
-    health: Health,
+    readiness: Readiness,
     metrics: PrometheusHandle,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Listener {
 pub(crate) async fn bind(
     config: &AdminConfig,
     version: &'static str,
-    health: Health,
+    readiness: Readiness,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<Listener> {
     let listener = TcpListener::bind(config.listen)
@@ -78,7 +78,7 @@ pub(crate) async fn bind(
     let state = Admin {
         version,
         started: Instant::now(),
-        health,
+        readiness,
         metrics,
     };
     Ok(Listener { listener, state })
@@ -122,13 +122,13 @@ async fn healthz(State(admin): State<Admin>) -> Json<serde_json::Value> {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let readiness = admin.health.readiness();
-    let status = if readiness.ready {
+    let report = admin.readiness.report();
+    let status = if report.ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(readiness)).into_response()
+    (status, Json(report)).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -7,18 +7,18 @@
 pub mod admin;
 pub mod config;
 mod harden;
-pub mod health;
 pub mod metrics;
 pub mod panic;
+pub mod readiness;
 pub mod run;
-pub mod shutdown;
+mod signals;
 pub mod tasks;
 pub mod telemetry;
 pub mod trace;
 
 pub use admin::AdminConfig;
 pub use config::{Faults, ServiceConfig};
-pub use health::Health;
+pub use readiness::Readiness;
 pub use run::{Context, ServiceInfo, run};
 pub use tasks::Tasks;
 pub use telemetry::{LogFormat, TelemetryConfig};

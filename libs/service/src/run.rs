@@ -9,17 +9,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Faults, ServiceConfig};
 use crate::harden::harden;
-use crate::health::Health;
-use crate::shutdown::Signals;
+use crate::readiness::Readiness;
+use crate::signals::Signals;
 use crate::tasks::Tasks;
 use crate::{admin, metrics, panic, telemetry};
 
-mod instance;
-mod invocation;
+mod arguments;
+mod instance_name;
 mod service_info;
 
-use instance::unique_instance;
-use invocation::{Invocation, Mode};
+use arguments::{Arguments, Mode};
+use instance_name::unique_instance;
 pub use service_info::ServiceInfo;
 
 /// Exit code for a configuration that cannot be used, and for wrong flags.
@@ -35,7 +35,7 @@ pub struct Context<C> {
     /// For everything that runs beside the work.
     pub tasks: Tasks,
     /// To state what works.
-    pub health: Health,
+    pub readiness: Readiness,
     /// Unique per start of a process: the configured or machine name, a dash, 16 hexadecimal digits.
     pub instance: String,
 }
@@ -46,7 +46,7 @@ impl<C> Clone for Context<C> {
             config: Arc::clone(&self.config),
             shutdown: self.shutdown.clone(),
             tasks: self.tasks.clone(),
-            health: self.health.clone(),
+            readiness: self.readiness.clone(),
             instance: self.instance.clone(),
         }
     }
@@ -62,8 +62,8 @@ where
     C: ServiceConfig,
     F: AsyncFnOnce(Context<C>) -> anyhow::Result<()>,
 {
-    let invocation = match Invocation::parse(&info, std::env::args_os()) {
-        Ok(invocation) => invocation,
+    let arguments = match Arguments::parse(&info, std::env::args_os()) {
+        Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
     // Before the first secret is read.
@@ -74,14 +74,14 @@ where
         );
         return ExitCode::FAILURE;
     }
-    let config = match config::load::<C>(&invocation.sources).and_then(check_sections) {
+    let config = match config::load::<C>(&arguments.sources).and_then(check_sections) {
         Ok(config) => config,
         Err(faults) => {
             eprint!("nixfleet-{}: {faults}", info.name);
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
-    match invocation.mode {
+    match arguments.mode {
         Mode::Check => {
             println!("the configuration is valid");
             ExitCode::SUCCESS
@@ -142,7 +142,7 @@ where
         .enable_all()
         .build()
         .context("starting the async runtime")?;
-    let ended = runtime.block_on(live(info, config, instance, recorder, work));
+    let ended = runtime.block_on(supervise(info, config, instance, recorder, work));
     // What did not stop in time must not keep the process either.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match &ended {
@@ -153,7 +153,7 @@ where
     ended
 }
 
-async fn live<C, F>(
+async fn supervise<C, F>(
     info: ServiceInfo,
     config: C,
     instance: String,
@@ -167,8 +167,8 @@ where
     let shutdown = CancellationToken::new();
     panic::install(shutdown.clone());
     let drain = Duration::from_secs(config.admin().drain_seconds);
-    let health = Health::default();
-    let listener = admin::bind(config.admin(), info.version, health.clone(), recorder).await?;
+    let readiness = Readiness::default();
+    let listener = admin::bind(config.admin(), info.version, readiness.clone(), recorder).await?;
     let stop_admin = CancellationToken::new();
     let admin = tokio::spawn(listener.serve(stop_admin.clone()));
     let signals = tokio::spawn(Signals::catch()?.watch(shutdown.clone()));
@@ -177,10 +177,10 @@ where
         config: Arc::new(config),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
-        health,
+        readiness,
         instance,
     };
-    let ended = drained(work(context), &tasks, &shutdown, drain).await;
+    let ended = run_and_drain(work(context), &tasks, &shutdown, drain).await;
     stop_admin.cancel();
     signals.abort();
     let admin = tokio::time::timeout(Duration::from_secs(1), admin).await;
@@ -197,7 +197,7 @@ where
 }
 
 /// Awaits the work, and after the shutdown began both the work and the tasks, for `limit` at most.
-async fn drained(
+async fn run_and_drain(
     work: impl Future<Output = anyhow::Result<()>>,
     tasks: &Tasks,
     shutdown: &CancellationToken,

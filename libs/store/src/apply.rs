@@ -9,14 +9,18 @@ use crate::error::{ApplyError, DbError};
 use crate::rows::{Applied, TurnRows};
 use crate::store::Store;
 
-mod aside;
-mod columns;
-mod open;
+mod blocks;
+mod dispatches;
+mod host_columns;
+mod liveness;
+mod open_rollout;
+mod probe_failures;
+mod quarantines;
 pub(crate) mod rebuild;
-mod records;
+mod record_updates;
 mod restore;
 
-use records::HostParams;
+use record_updates::HostParams;
 
 impl Store {
     /// Writes the rows of one turn and moves the cursor from `previous_out_seq` (0: there is none)
@@ -31,7 +35,7 @@ impl Store {
         rows: &TurnRows,
         cursor: &Cursor,
     ) -> Result<Applied, ApplyError> {
-        let records = TurnRecords::of(rows)?;
+        let records = EncodedRecords::of(rows)?;
         let rows = (rows, &records);
         self.apply_encoded(partition, previous_out_seq, rows, cursor)
             .await
@@ -45,7 +49,7 @@ impl Store {
         &self,
         partition: Partition,
         previous_out_seq: u64,
-        rows: (&TurnRows, &TurnRecords),
+        rows: (&TurnRows, &EncodedRecords),
         cursor: &Cursor,
     ) -> Result<Applied, ApplyError> {
         let mut client = self.client().await?;
@@ -68,18 +72,18 @@ impl Store {
 /// The hosts of a turn as their statement takes them. Making that is most of the work before a
 /// transaction, and needs no database: it may be done while the turn before is written.
 #[derive(Debug)]
-pub struct TurnRecords {
+pub struct EncodedRecords {
     hosts: Vec<HostParams>,
 }
 
-impl TurnRecords {
+impl EncodedRecords {
     /// Encodes the hosts of a turn.
     ///
     /// # Errors
     /// When a record has no form as JSON.
     pub fn of(rows: &TurnRows) -> Result<Self, ApplyError> {
         Ok(Self {
-            hosts: records::host_params(&rows.hosts)?,
+            hosts: record_updates::host_params(&rows.hosts)?,
         })
     }
 }
@@ -87,19 +91,19 @@ impl TurnRecords {
 async fn write_rows(
     transaction: &Transaction<'_>,
     partition: Partition,
-    (rows, records): (&TurnRows, &TurnRecords),
+    (rows, records): (&TurnRows, &EncodedRecords),
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
     for opened in &rows.opened {
-        applied.rows += open::insert(transaction, partition, opened).await?;
+        applied.rows += open_rollout::insert(transaction, partition, opened).await?;
     }
-    records::update_rollouts(transaction, &rows.rollouts, applied).await?;
-    records::update_hosts(transaction, &rows.hosts, &records.hosts, applied).await?;
-    records::update_candidates(transaction, &rows.recovery_candidates, applied).await?;
-    aside::quarantines(transaction, partition, rows, applied).await?;
-    aside::probe_failures(transaction, &rows.probe_failures, applied).await?;
-    aside::dispatches(transaction, rows, applied).await?;
-    aside::blocks(transaction, &rows.blocks, applied).await
+    record_updates::update_rollouts(transaction, &rows.rollouts, applied).await?;
+    record_updates::update_hosts(transaction, &rows.hosts, &records.hosts, applied).await?;
+    record_updates::update_candidates(transaction, &rows.recovery_candidates, applied).await?;
+    quarantines::quarantines(transaction, partition, rows, applied).await?;
+    probe_failures::probe_failures(transaction, &rows.probe_failures, applied).await?;
+    dispatches::dispatches(transaction, rows, applied).await?;
+    blocks::blocks(transaction, &rows.blocks, applied).await
 }
 
 impl Applied {

@@ -1,9 +1,8 @@
 //! The archive of every stream.
 
 pub mod artifacts;
+pub mod audit;
 mod batch;
-mod column_value;
-pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -12,16 +11,15 @@ use chrono::{Days, NaiveDate};
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use nixfleet_proto::Timestamp;
 
-use crate::copy::copy_made;
 use crate::error::{ArchiveError, DbError, ReadError};
+use crate::sql::binary_copy::copy_rows;
+use crate::sql::escape::{decode, encode};
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::{decode, encode};
 
 pub use batch::{ArchiveBatch, ArchiveRow};
 
-use column_value::column_seq;
-
+use crate::sql::column_value::column_seq;
 /// A move of the archive's cursor of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveCursor {
@@ -80,7 +78,7 @@ impl Store {
     ) -> Result<(), ArchiveError> {
         self.ensure_days(&batch.days).await?;
         let result = self.archive_batch(batch, cursor).await;
-        self.judge_days(&result);
+        self.forget_days_on_error(&result);
         result
     }
 
@@ -97,7 +95,7 @@ impl Store {
     ) -> Result<bool, ArchiveError> {
         self.ensure_days(&batch.days).await?;
         let result = self.archive_batch_ahead(batch, turn).await;
-        self.judge_days(&result);
+        self.forget_days_on_error(&result);
         result
     }
 
@@ -108,7 +106,7 @@ impl Store {
     ) -> Result<bool, ArchiveError> {
         let mut client = self.client().await?;
         let transaction = begin(&mut client).await?;
-        copy_made(&transaction, sql!("archive_copy"), &batch.rows).await?;
+        copy_rows(&transaction, sql!("archive_copy"), &batch.rows).await?;
         let Some(cursor) = turn.await else {
             return Ok(false);
         };
@@ -126,7 +124,7 @@ impl Store {
         let transaction = begin(&mut client).await?;
         // First, so that whoever comes too late is told so and not that there are such rows.
         move_cursor(&transaction, cursor, batch).await?;
-        copy_made(&transaction, sql!("archive_copy"), &batch.rows).await?;
+        copy_rows(&transaction, sql!("archive_copy"), &batch.rows).await?;
         commit(transaction).await
     }
 
@@ -151,7 +149,7 @@ impl Store {
         Ok(())
     }
 
-    fn judge_days<T>(&self, result: &Result<T, ArchiveError>) {
+    fn forget_days_on_error<T>(&self, result: &Result<T, ArchiveError>) {
         if let Err(ArchiveError::Db(_)) = result {
             // They may be gone with a dropped schema.
             self.known_days().clear();

@@ -4,11 +4,11 @@ use deadpool_postgres::{GenericClient, Transaction};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
-use crate::column_value::{column_seq, record_json};
 use crate::error::{ApplyError, ReadError};
+use crate::sql::column_value::{column_seq, record_json};
+use crate::sql::escape::decode_json;
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::decode_json;
 
 impl Store {
     /// The cursor of one partition; absent when nothing was ever applied.

@@ -175,6 +175,16 @@ pub enum ConnectError {
 )]
 pub struct DivergentSchema(pub(crate) String);
 
+/// A sequence is larger than a `bigint` column.
+#[derive(Debug, thiserror::Error)]
+#[error("{field} {value} is above {max}", max = i64::MAX)]
+pub struct OutOfRange {
+    /// Name of the sequence.
+    pub field: &'static str,
+    /// The sequence.
+    pub value: u64,
+}
+
 /// Migrating failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
@@ -277,14 +287,9 @@ pub enum ApplyError {
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A sequence is beyond what a column holds.
-    #[error("{field} {value} is above {max}", max = i64::MAX)]
-    OutOfRange {
-        /// What it is.
-        field: &'static str,
-        /// Its value.
-        value: u64,
-    },
+    /// A sequence is larger than its column.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// A record has no JSON form.
     #[error("encoding a record")]
     Encode(#[source] serde_json::Error),
@@ -295,7 +300,7 @@ impl ApplyError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Db(error) => error.retryable(),
-            Self::Conflict { .. } | Self::OutOfRange { .. } | Self::Encode(_) => false,
+            Self::Conflict { .. } | Self::OutOfRange(_) | Self::Encode(_) => false,
         }
     }
 
@@ -333,14 +338,9 @@ pub enum ArchiveError {
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A sequence is beyond what a column holds.
-    #[error("{field} {value} is above {max}", max = i64::MAX)]
-    OutOfRange {
-        /// What it is.
-        field: &'static str,
-        /// Its value.
-        value: u64,
-    },
+    /// A sequence is larger than its column.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
 }
 
 impl ArchiveError {
@@ -351,7 +351,7 @@ impl ArchiveError {
             Self::Db(error) => {
                 error.retryable() || error.sql_state() == Some(&SqlState::CHECK_VIOLATION)
             }
-            Self::Conflict { .. } | Self::OutOfRange { .. } => false,
+            Self::Conflict { .. } | Self::OutOfRange(_) => false,
         }
     }
 

@@ -7,32 +7,25 @@
 //! Records restore exactly. Times of records count nanoseconds and `timestamptz` counts microseconds,
 //! so each table the fold restores from keeps the record itself as `jsonb`; its typed columns are
 //! written or generated from that and serve queries only. Postgres text cannot hold NUL, which a
-//! hostile host may well send: see [`mod@text`].
+//! hostile host may well send: see [`mod@escape`].
 
 pub mod archive;
 pub mod config;
 pub mod error;
 pub mod read;
 pub mod rows;
-pub mod text;
 
 mod apply;
-mod column_value;
-mod copy;
 mod cursor;
-mod encoded;
-mod json;
-mod liveness;
 mod load;
 mod migrate;
 mod roles;
 mod sql;
 mod store;
-mod tls;
 
-pub use apply::TurnRecords;
+pub use apply::EncodedRecords;
 pub use apply::rebuild::{Rebuild, RebuildSession};
-pub use archive::history::{
+pub use archive::audit::{
     ArchivedMessage, ArchivedStream, Audit, AuditScope, AuditSession, Generation, MessageReader,
     MessageRow, TableReader, TableRow,
 };
@@ -44,7 +37,7 @@ pub use error::{
 };
 pub use migrate::MigrationReport;
 pub use read::{
-    Deferral, DispatchBoard, DispatchRow, EventPage, EventView, HostDetail, HostKey, HostView,
+    Deferral, DispatchRow, DispatchSnapshot, EventPage, EventView, HostDetail, HostKey, HostView,
     RolloutFilter, RolloutView, SeenHost,
 };
 pub use roles::{Existing, Role};
@@ -52,4 +45,5 @@ pub use rows::{
     Applied, BlockChange, BlockKey, DispatchChange, FailureSet, HostChange, OpenedRollout,
     ProbeKey, QuarantineKey, RolloutChange, Stamp, TurnRows,
 };
+pub use sql::escape;
 pub use store::Store;

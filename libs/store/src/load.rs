@@ -22,9 +22,9 @@ use tokio_postgres::{IsolationLevel, Row};
 use crate::cursor;
 use crate::error::{DbError, ReadError};
 use crate::rows::{DispatchRecord, PinnedTerms};
+use crate::sql::escape::{decode, decode_json, encode};
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::{decode, decode_json, encode};
 
 impl Store {
     /// Everything stored of one partition, as of one instant.

@@ -163,7 +163,7 @@ pub struct Deferral {
 
 /// All waiting dispatches, and how far the output logs are reflected in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DispatchBoard {
+pub struct DispatchSnapshot {
     /// Cursors at the instant of reading; follow the logs from there.
     pub cursors: Vec<(Partition, Cursor)>,
     /// The dispatches, by rollout and host.

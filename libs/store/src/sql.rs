@@ -1,5 +1,11 @@
 //! Named statements: one file in `sql/` each, prepared once per connection.
 
+pub(crate) mod binary_copy;
+pub(crate) mod column_value;
+pub(crate) mod encoded_parameter;
+pub mod escape;
+pub(crate) mod json_parameter;
+
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream};

@@ -1,5 +1,7 @@
 //! The connection pool.
 
+mod tls;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +14,6 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{DatabaseConfig, SslMode};
 use crate::error::{ConnectError, DbError};
-use crate::tls;
 
 /// Days whose partition of `event_log` this process has seen.
 pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
@@ -25,7 +26,7 @@ pub struct Store {
     pub(crate) owner: Option<Pool>,
     pub(crate) schema: String,
     /// Longest wait for a sign of life.
-    patience: Duration,
+    answer_timeout: Duration,
     pub(crate) days: Arc<KnownDays>,
 }
 
@@ -41,7 +42,7 @@ impl Store {
             pool: pool(config)?,
             owner,
             schema: config.schema.clone(),
-            patience: config.wait_timeout(),
+            answer_timeout: config.wait_timeout(),
             days: Arc::default(),
         })
     }
@@ -65,10 +66,10 @@ impl Store {
         question: impl AsyncFnOnce(&Object) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
         let client = self.client().await?;
-        let answer = tokio::time::timeout(self.patience, question(&client)).await;
+        let answer = tokio::time::timeout(self.answer_timeout, question(&client)).await;
         answer.unwrap_or_else(|_| {
             drop(Object::take(client));
-            let waited = self.patience;
+            let waited = self.answer_timeout;
             Err(DbError::Silent { waited })
         })
     }

@@ -11,7 +11,7 @@ use nixfleet_applier::{Batch, Follower, Frame, Logs, Start, needs_checkpoint};
 use nixfleet_bus::{CheckpointStoreError, LeaderReadError, ManifestError, ReadError};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
-use nixfleet_service::{CancellationToken, Health};
+use nixfleet_service::{CancellationToken, Readiness};
 use nixfleet_store::{ApplyError, ReadError as StoreReadError};
 use tokio::task::spawn_blocking;
 
@@ -42,14 +42,14 @@ pub enum Again {
 
 /// Where success is noted.
 pub struct Progress<'a> {
-    pub health: &'a Health,
+    pub readiness: &'a Readiness,
     pub part: &'a str,
     pub pauses: &'a mut Pauses,
 }
 
 impl Progress<'_> {
     fn good(&mut self) {
-        self.health.set_ready(self.part, Ok(()));
+        self.readiness.set_ready(self.part, Ok(()));
         self.pauses.reset();
     }
 }

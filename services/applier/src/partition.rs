@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use nixfleet_bus::{Lease, Leases};
-use nixfleet_service::{CancellationToken, Health};
+use nixfleet_service::{CancellationToken, Readiness};
 
 use crate::follow::{Again, Progress, follow, unless};
 use crate::retry::Pauses;
@@ -14,14 +14,14 @@ use crate::turn::Turns;
 pub async fn run(
     turns: Turns,
     leases: Leases,
-    health: Health,
+    readiness: Readiness,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let key = turns.partition.to_string();
     let part = format!("partition-{key}");
     loop {
         // A standby is as ready as it can be.
-        health.set_ready(&part, Ok(()));
+        readiness.set_ready(&part, Ok(()));
         let lease = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             lease = leases.acquire(&key) => lease,
@@ -33,7 +33,7 @@ pub async fn run(
                 tracing::warn!(partition = key, "lost the partition");
             }
             never = ask_to_stop(&lease, &shutdown, &stop) => match never {},
-            () = own(&turns, &health, &part, &stop) => {}
+            () = own(&turns, &readiness, &part, &stop) => {}
         }
         lease.release().await;
     }
@@ -56,11 +56,11 @@ async fn ask_to_stop(
 
 /// Follows the log until it shall stop. Whatever goes wrong is reported and tried again from the
 /// cursor in the database: the tables are right at every moment, so beginning again is always safe.
-async fn own(turns: &Turns, health: &Health, part: &str, stop: &CancellationToken) {
+async fn own(turns: &Turns, readiness: &Readiness, part: &str, stop: &CancellationToken) {
     let mut pauses = Pauses::new(turns.config.retry_max());
     while !stop.is_cancelled() {
         let mut progress = Progress {
-            health,
+            readiness,
             part,
             pauses: &mut pauses,
         };
@@ -69,13 +69,13 @@ async fn own(turns: &Turns, health: &Health, part: &str, stop: &CancellationToke
             Again::Later(error) => {
                 let reason = format!("{error:#}");
                 tracing::warn!(partition = %turns.partition, error = reason, "trying again");
-                health.set_ready(part, Err(reason));
+                readiness.set_ready(part, Err(reason));
                 unless(stop, pauses.sleep()).await;
             }
             Again::Stopped(error) => {
                 let reason = format!("{error:#}");
                 tracing::error!(partition = %turns.partition, error = reason, "partition stopped");
-                health.set_ready(part, Err(reason));
+                readiness.set_ready(part, Err(reason));
                 unless(stop, tokio::time::sleep(turns.config.check())).await;
             }
         }

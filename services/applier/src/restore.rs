@@ -50,7 +50,7 @@ async fn load(
         return Ok(Err(CheckpointError::Missing));
     };
     let (named, number) = (named.clone(), partition.number());
-    let read = spawn_blocking(move || Checkpoint::read(&bytes, number, &named));
+    let read = spawn_blocking(move || Checkpoint::decode(&bytes, number, &named));
     let read = read.await.context("reading a checkpoint")?;
     Ok(read.and_then(|checkpoint| {
         let (input, output) = (&logs.input, &logs.output);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, Membership, SequenceFloors};
 use nixfleet_proto::subject::{Names, Partition};
-use nixfleet_service::{CancellationToken, Context, Health};
+use nixfleet_service::{CancellationToken, Context, Readiness};
 use nixfleet_store::Store;
 
 use crate::config::Config;
@@ -19,7 +19,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// The work of the process.
 pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
-    ctx.health.expect(&["bus", "database"]);
+    ctx.readiness.expect(&["bus", "database"]);
     describe_metrics();
     let store = Store::connect(&ctx.config.database).context("opening the database")?;
     if !prepare_database(&ctx, &store).await? {
@@ -38,7 +38,7 @@ pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
     bus.ensure_layout(&floors)
         .await
         .context("creating the streams")?;
-    ctx.health.set_ready("bus", Ok(()));
+    ctx.readiness.set_ready("bus", Ok(()));
     spawn(&ctx, &bus, &store);
     ctx.shutdown.cancelled().await;
     // Partitions give their leases back themselves, while the bus is still there.
@@ -66,7 +66,7 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
         let work = partition::run(
             turns,
             leases.clone(),
-            ctx.health.clone(),
+            ctx.readiness.clone(),
             ctx.shutdown.clone(),
         );
         ctx.tasks.spawn(format!("partition {partition}"), work);
@@ -88,7 +88,7 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
     let watch = watch(
         bus.clone(),
         store.clone(),
-        ctx.health.clone(),
+        ctx.readiness.clone(),
         ctx.shutdown.clone(),
     );
     ctx.tasks.spawn("watch", watch);
@@ -101,12 +101,12 @@ async fn prepare_database(ctx: &Context<Config>, store: &Store) -> anyhow::Resul
         match store.migrate().await {
             Ok(report) => {
                 tracing::info!(applied = ?report.applied, "the schema is current");
-                ctx.health.set_ready("database", Ok(()));
+                ctx.readiness.set_ready("database", Ok(()));
                 return Ok(true);
             }
             Err(error) if error.retryable() => {
                 let reason = format!("{:#}", anyhow::Error::from(error));
-                ctx.health.set_ready("database", Err(reason));
+                ctx.readiness.set_ready("database", Err(reason));
             }
             Err(error) => return Err(error).context("migrating the database"),
         }
@@ -130,7 +130,7 @@ async fn remembered(store: &Store, names: &Names) -> anyhow::Result<SequenceFloo
 async fn watch(
     bus: Bus,
     store: Store,
-    health: Health,
+    readiness: Readiness,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
@@ -138,10 +138,10 @@ async fn watch(
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(WATCH_EVERY) => {}
         }
-        health.set_ready("bus", bus.check());
+        readiness.set_ready("bus", bus.check());
         let database = store.schema_ready().await;
         let database = database.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
-        health.set_ready("database", database);
+        readiness.set_ready("database", database);
     }
 }
 

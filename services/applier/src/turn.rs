@@ -8,7 +8,7 @@ use nixfleet_bus::{Bus, Message, decode_output};
 use nixfleet_proto::PinnedSet;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::trace;
-use nixfleet_store::{ApplyError, Store, TurnRecords};
+use nixfleet_store::{ApplyError, EncodedRecords, Store};
 use tokio::task::spawn_blocking;
 use tracing::Instrument as _;
 
@@ -51,7 +51,7 @@ pub struct Prepared {
     batch: Batch,
     /// What it writes.
     pub turn: Turn,
-    records: TurnRecords,
+    records: EncodedRecords,
 }
 
 impl Prepared {
@@ -76,7 +76,7 @@ impl Turns {
         pinned::fetch(&self.bus, manifests_named(batch.outcomes()), &mut pinned).await?;
         let prepare = spawn_blocking(move || {
             let turn = follower.turn(&batch, &pinned)?;
-            let records = TurnRecords::of(&turn.rows)?;
+            let records = EncodedRecords::of(&turn.rows)?;
             anyhow::Ok(Prepared {
                 batch,
                 turn,

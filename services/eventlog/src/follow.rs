@@ -46,7 +46,7 @@ pub async fn follow(
         };
         tracing::error!(stream = %stream.name, reason = failure, "archiving stopped");
         report::archive_stopped(&stream.name, true);
-        shared.health.set_ready(&component, Err(failure));
+        shared.readiness.set_ready(&component, Err(failure));
         // Somebody may have decided meanwhile; taking it up again needs no restart.
         let recheck = Duration::from_secs(shared.config.archive.recheck_seconds);
         pause(&stop, recheck).await;
@@ -130,7 +130,7 @@ async fn try_archive(
     };
     report::archive_stopped(&stream.name, false);
     shared
-        .health
+        .readiness
         .set_ready(&report::archive_component(&stream.name), Ok(()));
     let reader = shared.bus.reader(&stream.name, start.next);
     // Pieces of about a transaction: while one is written, the rows of the next are made and copied.
@@ -200,7 +200,7 @@ fn unreadable(error: &ReadError) -> Failure {
 fn refused(error: &ArchiveError) -> Failure {
     match error {
         ArchiveError::Conflict { .. } => Failure::Again(error.to_string()),
-        ArchiveError::Db(_) | ArchiveError::OutOfRange { .. } => Failure::Stopped(format!(
+        ArchiveError::Db(_) | ArchiveError::OutOfRange(_) => Failure::Stopped(format!(
             "{error}. Remedy: the database refuses what it must be able to store; look at its log"
         )),
     }

@@ -3,7 +3,7 @@
 use metrics::gauge;
 use nixfleet_bus::{LogHolder, LogUsage};
 use nixfleet_proto::subject::Partition;
-use nixfleet_service::Health;
+use nixfleet_service::Readiness;
 
 use crate::stream::Unit;
 
@@ -29,14 +29,14 @@ pub fn log_fill(stream: &str, fill: &LogUsage, holder: LogHolder) {
 }
 
 /// Others work on these streams now: what was wrong with them here says nothing any more.
-pub fn forget(health: &Health, unit: &Unit) {
+pub fn forget(readiness: &Readiness, unit: &Unit) {
     for stream in &unit.streams {
-        health.set_ready(&archive_component(&stream.name), Ok(()));
+        readiness.set_ready(&archive_component(&stream.name), Ok(()));
         archive_stopped(&stream.name, false);
         gauge!("nixfleet_archive_lag_messages", "stream" => stream.name.clone()).set(0.0);
     }
     if let Some(partition) = unit.partition {
-        health.set_ready(&trim_component(partition), Ok(()));
+        readiness.set_ready(&trim_component(partition), Ok(()));
         for stream in &unit.streams {
             set_log_fill(&stream.name, (0, 0), None);
         }
@@ -64,19 +64,19 @@ mod tests {
     #[test]
     fn an_instance_is_ready_again_when_it_gave_back_what_it_could_not_do() {
         let units = units(&Names::new("fleet"), 1);
-        let health = Health::default();
+        let readiness = Readiness::default();
         let parts = ["archive FLEET_IN_00", "archive FLEET_OUT_00", "trim 00"];
         for part in parts {
-            health.set_ready(part, Err("the database does not answer".to_owned()));
+            readiness.set_ready(part, Err("the database does not answer".to_owned()));
         }
-        health.set_ready("archive FLEET_DEAD", Err("a hole".to_owned()));
-        forget(&health, &units[0]);
-        assert!(parts.iter().all(|part| health.is_ready(part)));
+        readiness.set_ready("archive FLEET_DEAD", Err("a hole".to_owned()));
+        forget(&readiness, &units[0]);
+        assert!(parts.iter().all(|part| readiness.is_ready(part)));
         assert!(
-            !health.is_ready("archive FLEET_DEAD"),
+            !readiness.is_ready("archive FLEET_DEAD"),
             "it is of another unit"
         );
-        forget(&health, &units[1]);
-        assert!(health.readiness().ready);
+        forget(&readiness, &units[1]);
+        assert!(readiness.report().ready);
     }
 }

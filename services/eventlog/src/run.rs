@@ -30,7 +30,7 @@ const CHECK: Duration = Duration::from_secs(2);
 /// When the bus or the database cannot be used at start.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
-    context.health.expect(&["bus", "database"]);
+    context.readiness.expect(&["bus", "database"]);
     let store = Store::connect(&config.database).context("opening the database")?;
     let name = format!("{SERVICE}/{}", context.instance);
     let bus = tokio::select! {
@@ -38,7 +38,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         () = context.shutdown.cancelled() => return Ok(()),
     };
     let shared = Arc::new(Shared {
-        health: context.health.clone(),
+        readiness: context.readiness.clone(),
         config,
         bus,
         store,
@@ -82,10 +82,10 @@ async fn watch(shared: &Shared) {
     let mut tick = tokio::time::interval(CHECK);
     loop {
         tick.tick().await;
-        shared.health.set_ready("bus", shared.bus.check());
+        shared.readiness.set_ready("bus", shared.bus.check());
         let database = shared.store.schema_ready().await;
         let database = database.map_err(|error| error.to_string());
-        shared.health.set_ready("database", database);
+        shared.readiness.set_ready("database", database);
     }
 }
 
@@ -122,7 +122,7 @@ async fn hold(shared: &Arc<Shared>, leases: &Leases, unit: &Unit, shutdown: &Can
             () = lease.lost() => {}
         }
         following.shutdown().await;
-        report::forget(&shared.health, unit);
+        report::forget(&shared.readiness, unit);
         lease.release().await;
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nixfleet_bus::Bus;
-use nixfleet_service::Health;
+use nixfleet_service::Readiness;
 use nixfleet_store::Store;
 
 use crate::config::Config;
@@ -17,5 +17,5 @@ pub struct Shared {
     /// Where they are archived.
     pub store: Store,
     /// Where it is said how that goes.
-    pub health: Health,
+    pub readiness: Readiness,
 }

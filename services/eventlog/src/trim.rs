@@ -70,7 +70,7 @@ pub async fn trim(shared: Arc<Shared>, partition: Partition, stop: CancellationT
         if let Err(reason) = &state {
             tracing::warn!(%partition, reason, "the logs are not trimmed");
         }
-        shared.health.set_ready(&component, state);
+        shared.readiness.set_ready(&component, state);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nixfleet_bus::{LayoutError, ReadError, SequenceFloors, decode_effects};
 use nixfleet_proto::fleet::RolloutAnnouncement;
 use nixfleet_proto::subject::Partition;
-use nixfleet_service::{CancellationToken, Health};
+use nixfleet_service::{CancellationToken, Readiness};
 
 use crate::board::QueuedDispatch;
 use crate::state::App;
@@ -150,7 +150,7 @@ pub async fn rollouts(app: Arc<App>, stop: CancellationToken) {
 }
 
 /// States whether bus, database and dispatch queue are there.
-pub async fn health(app: Arc<App>, health: Health, stop: CancellationToken) {
+pub async fn health(app: Arc<App>, health: Readiness, stop: CancellationToken) {
     let mut tick = tokio::time::interval(CHECK);
     loop {
         tokio::select! {

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use nixfleet_bus::ManifestStore;
 use nixfleet_proto::RolloutId;
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
-use nixfleet_service::{CancellationToken, Health};
+use nixfleet_service::{CancellationToken, Readiness};
 use nixfleet_trust::{
     Freshness, ReleaseBundle, ReleaseError, Signed, TrustFile, verify_manifest, verify_release,
 };
@@ -179,7 +179,7 @@ impl Releases {
     }
 
     /// Keeps the current release current until stopped.
-    pub async fn follow(&self, health: Health, stop: CancellationToken) {
+    pub async fn follow(&self, health: Readiness, stop: CancellationToken) {
         let mut announcements = self.store.follow();
         loop {
             let next = tokio::select! {
@@ -211,7 +211,7 @@ impl Releases {
     }
 
     /// Says that a release was not taken over; returns the pause before it is tried again.
-    fn refused(&self, seq: u64, error: LoadError, health: &Health) -> Duration {
+    fn refused(&self, seq: u64, error: LoadError, health: &Readiness) -> Duration {
         let (pause, fault) = match &error {
             LoadError::Unavailable(_) => (RETRY_UNAVAILABLE, "Unavailable"),
             LoadError::Refused(error) => (RETRY_REFUSED, error.name()),

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use http::StatusCode;
 use nixfleet_proto::Timestamp;
 use nixfleet_proto::fleet::Revocations;
-use nixfleet_service::{CancellationToken, Health};
+use nixfleet_service::{CancellationToken, Readiness};
 use nixfleet_trust::{Freshness, TrustFile, verify};
 
 use crate::clock::now;
@@ -113,7 +113,7 @@ impl Source {
         self,
         revoked: &Revoked,
         every: Duration,
-        health: Health,
+        health: Readiness,
         stop: CancellationToken,
     ) {
         let mut newest: Option<Timestamp> = None;

@@ -36,7 +36,7 @@ const DRAIN_SHARE: f64 = 0.6;
 /// When a file, the bus or the listener cannot be used at start, or the listener fails later.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
-    context.health.expect(&[
+    context.readiness.expect(&[
         "bus",
         "database",
         "dispatches",
@@ -99,7 +99,7 @@ fn spawn_followers(
     tasks.spawn("layout", async {
         layout.await.context("keeping the streams")
     });
-    let (following, health, stopping) = (Arc::clone(app), context.health.clone(), stop.clone());
+    let (following, health, stopping) = (Arc::clone(app), context.readiness.clone(), stop.clone());
     tasks.spawn("releases", async move {
         following.releases.follow(health, stopping).await;
         Ok(())
@@ -114,7 +114,7 @@ fn spawn_followers(
         log_room::follow(&watched.bus, &watched.log_room, stopping).await;
         Ok(())
     });
-    let health = follow::health(Arc::clone(app), context.health.clone(), stop.clone());
+    let health = follow::health(Arc::clone(app), context.readiness.clone(), stop.clone());
     tasks.spawn("health", async {
         health.await;
         Ok(())
@@ -134,7 +134,7 @@ fn spawn_followers(
         Ok(())
     });
     if let Some(source) = Source::new(&app.config.trust) {
-        let (app, health, stop) = (Arc::clone(app), context.health.clone(), stop.clone());
+        let (app, health, stop) = (Arc::clone(app), context.readiness.clone(), stop.clone());
         let every = Duration::from_secs(app.config.trust.revocations_seconds);
         health.expect(&[crate::revocations::PART]);
         tasks.spawn("revocations", async move {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, Lease, Leases, Membership};
-use nixfleet_service::{CancellationToken, Context, Health};
+use nixfleet_service::{CancellationToken, Context, Readiness};
 use nixfleet_store::Store;
 
 use crate::config::Config;
@@ -27,7 +27,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// When the bus cannot be reached at start or the database configuration is wrong.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = &context.config;
-    context.health.expect(&["bus", "planner"]);
+    context.readiness.expect(&["bus", "planner"]);
     let name = format!("planner-{}", context.instance);
     let bus = Bus::connect(config.bus.clone(), &name)
         .await
@@ -37,7 +37,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         "health",
         watch_bus(
             bus.clone(),
-            context.health.clone(),
+            context.readiness.clone(),
             context.shutdown.clone(),
         ),
     );
@@ -46,10 +46,10 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         bus: &bus,
         store: &store,
         config,
-        health: &context.health,
+        readiness: &context.readiness,
     };
     // Whoever stands by is ready, however long the view takes.
-    context.health.set_ready("planner", Ok(()));
+    context.readiness.set_ready("planner", Ok(()));
     lead_on(&context, &parts).await;
     bus.close().await;
     Ok(())
@@ -90,7 +90,7 @@ async fn lead_on(context: &Context<Config>, parts: &Parts<'_>) {
             tracing::warn!(error = reason, "term ended, starting over");
         }
         let not_ready = Err(reason.clone());
-        context.health.set_ready("planner", not_ready);
+        context.readiness.set_ready("planner", not_ready);
         last_failure = Some(reason);
         tokio::select! {
             () = context.shutdown.cancelled() => return,
@@ -130,7 +130,7 @@ async fn serve(
 async fn acquire(context: &Context<Config>, leases: &Leases) -> Option<Lease> {
     let waits = async {
         tokio::time::sleep(PATIENCE).await;
-        context.health.set_ready("planner", Ok(()));
+        context.readiness.set_ready("planner", Ok(()));
         std::future::pending::<Infallible>().await
     };
     tokio::select! {
@@ -155,9 +155,13 @@ async fn lead(context: &Context<Config>, term: &mut Term<'_>, lease: &Lease) -> 
     leading.await
 }
 
-async fn watch_bus(bus: Bus, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn watch_bus(
+    bus: Bus,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     loop {
-        health.set_ready("bus", bus.check());
+        readiness.set_ready("bus", bus.check());
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(HEALTH_EVERY) => {}

@@ -9,7 +9,7 @@ use nixfleet_bus::{Bus, Lease};
 use nixfleet_planner::{Agenda, Leader, Pace, Stage, StandDown};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Outcome};
-use nixfleet_service::{CancellationToken, Health};
+use nixfleet_service::{CancellationToken, Readiness};
 use nixfleet_store::Store;
 
 use crate::config::Config;
@@ -25,7 +25,7 @@ pub struct Parts<'a> {
     pub bus: &'a Bus,
     pub store: &'a Store,
     pub config: &'a Config,
-    pub health: &'a Health,
+    pub readiness: &'a Readiness,
 }
 
 /// A view that is kept up to date, and who plans with it.
@@ -101,7 +101,7 @@ impl<'a> Term<'a> {
         let epoch = self.leader.epoch();
         lease.set_epoch(epoch);
         measure::leading(Some(epoch));
-        self.parts.health.set_ready("planner", Ok(()));
+        self.parts.readiness.set_ready("planner", Ok(()));
         tracing::info!(epoch, "leading");
         // Only now is it known which refs were superseded.
         let mut releases = Releases::start(self.parts.bus, self.parts.config)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, Membership};
 use nixfleet_proto::subject::Partition;
-use nixfleet_service::{Context, Health};
+use nixfleet_service::{Context, Readiness};
 use nixfleet_store::Store;
 
 use crate::config::Config;
@@ -26,7 +26,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(2);
 /// When the configuration does not fit the fleet, or the bus cannot be reached in time.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
-    context.health.expect(&["bus", "database"]);
+    context.readiness.expect(&["bus", "database"]);
     let store = Store::connect(&config.database).context("opening the database")?;
     let store = Arc::new(store);
     let name = format!("{SERVICE}-{}", context.instance);
@@ -36,7 +36,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     };
     let prepared = tokio::select! {
         () = context.shutdown.cancelled() => Ok(()),
-        prepared = prepare(&bus, &store, &context.health) => prepared,
+        prepared = prepare(&bus, &store, &context.readiness) => prepared,
     };
     if prepared.is_ok() && !context.shutdown.is_cancelled() {
         work(&context, &bus, &store).await;
@@ -94,10 +94,10 @@ async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
 /// Updates the readiness of bus and database until shutdown.
 async fn watch_connections(context: &Context<Config>, bus: &Bus, store: &Store) {
     loop {
-        context.health.set_ready("bus", bus.check());
+        context.readiness.set_ready("bus", bus.check());
         let answered = store.ping().await;
         let state = answered.map_err(|error| format!("{:#}", anyhow::Error::new(error)));
-        context.health.set_ready("database", state);
+        context.readiness.set_ready("database", state);
         tokio::select! {
             () = context.shutdown.cancelled() => return,
             () = tokio::time::sleep(HEALTH_EVERY) => {}
@@ -106,7 +106,7 @@ async fn watch_connections(context: &Context<Config>, bus: &Bus, store: &Store) 
 }
 
 /// Waits for the schema, then creates missing streams above every cursor.
-async fn prepare(bus: &Bus, store: &Store, health: &Health) -> anyhow::Result<()> {
+async fn prepare(bus: &Bus, store: &Store, health: &Readiness) -> anyhow::Result<()> {
     loop {
         match create_streams(bus, store).await {
             Ok(()) => return Ok(()),

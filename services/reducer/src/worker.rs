@@ -188,6 +188,6 @@ impl Worker {
 
     fn set_ready(&self, state: Result<(), String>) {
         let component = Self::component(self.partition);
-        self.context.health.set_ready(&component, state);
+        self.context.readiness.set_ready(&component, state);
     }
 }

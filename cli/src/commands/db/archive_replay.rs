@@ -91,7 +91,7 @@ impl<'a> ArchiveSource<'a> {
         };
         let bytes = self.artifacts.checkpoint(named).await?;
         let bytes = bytes.ok_or_else(|| refused("its bytes are not archived".to_owned()))?;
-        let read = Checkpoint::read(&bytes, partition.number(), named);
+        let read = Checkpoint::decode(&bytes, partition.number(), named);
         let checkpoint = read.map_err(|error| refused(format!("{:#}", anyhow!(error))))?;
         Replay::from_checkpoint(checkpoint).map_err(refused)
     }

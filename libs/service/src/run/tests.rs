@@ -10,27 +10,27 @@ const INFO: ServiceInfo = ServiceInfo {
 };
 
 #[track_caller]
-fn invocation(args: &[&str]) -> Invocation {
+fn arguments(args: &[&str]) -> Arguments {
     let args = std::iter::once("nixfleet-test").chain(args.iter().copied());
-    Invocation::parse(&INFO, args.map(OsString::from)).unwrap()
+    Arguments::parse(&INFO, args.map(OsString::from)).unwrap()
 }
 
 #[test]
 fn flags_choose_the_file_the_mode_and_single_keys() {
-    let plain = invocation(&[]);
+    let plain = arguments(&[]);
     assert_eq!(plain.mode, Mode::Run);
     assert_eq!(plain.sources.env_prefix, "NIXFLEET_TEST__");
-    let full = invocation(&["--config", "/a.toml", "--set", "a.b=1", "--check-config"]);
+    let full = arguments(&["--config", "/a.toml", "--set", "a.b=1", "--check-config"]);
     assert_eq!(full.mode, Mode::Check);
     assert_eq!(full.sources.file, Some(PathBuf::from("/a.toml")));
     assert_eq!(full.sources.set, ["a.b=1"]);
-    assert_eq!(invocation(&["--print-config"]).mode, Mode::Print);
+    assert_eq!(arguments(&["--print-config"]).mode, Mode::Print);
 }
 
 #[test]
 fn unknown_flags_are_refused_with_the_configuration_exit_code() {
     let args = ["nixfleet-test", "--nonsense"].map(OsString::from);
-    let error = Invocation::parse(&INFO, args).unwrap_err();
+    let error = Arguments::parse(&INFO, args).unwrap_err();
     assert_eq!(error.exit_code(), i32::from(EXIT_CONFIGURATION));
 }
 
@@ -56,7 +56,7 @@ fn life() -> Life {
 
 impl Life {
     async fn end(&self, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-        drained(
+        run_and_drain(
             work,
             &self.tasks,
             &self.shutdown,

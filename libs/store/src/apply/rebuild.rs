@@ -4,7 +4,7 @@ use deadpool_postgres::{Object, Transaction};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
-use super::{TurnRecords, write_rows};
+use super::{EncodedRecords, write_rows};
 use crate::cursor;
 use crate::error::{ApplyError, DbError, RebuildError};
 use crate::rows::{Applied, TurnRows};
@@ -12,7 +12,7 @@ use crate::sql::sql;
 use crate::store::Store;
 
 /// Nothing holds the tables longer than a service's statement may run, unless it hangs.
-const LOCK_PATIENCE: &str = "90s";
+const LOCK_TIMEOUT: &str = "90s";
 
 /// A connection for a rebuild.
 pub struct RebuildSession(Object);
@@ -42,7 +42,7 @@ impl RebuildSession {
         let transaction = self.0.transaction().await;
         let transaction = transaction.map_err(DbError::statement("begin"))?;
         let settings =
-            format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_PATIENCE}'");
+            format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
         transaction
             .batch_execute(&settings)
             .await
@@ -74,7 +74,7 @@ impl Rebuild<'_> {
         rows: &TurnRows,
     ) -> Result<Applied, ApplyError> {
         let mut applied = Applied::default();
-        let records = TurnRecords::of(rows)?;
+        let records = EncodedRecords::of(rows)?;
         let rows = (rows, &records);
         write_rows(&self.transaction, partition, rows, &mut applied).await?;
         Ok(applied)

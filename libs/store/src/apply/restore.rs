@@ -9,13 +9,13 @@ use nixfleet_proto::snapshot::PartitionSnapshot;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::turn_rows::turns_from_snapshot;
 
-use super::{TurnRecords, write_rows};
+use super::{EncodedRecords, write_rows};
 use crate::cursor;
 use crate::error::{ApplyError, DbError};
 use crate::rows::Applied;
+use crate::sql::escape::decode;
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::decode;
 
 impl Store {
     /// Writes all rows of a partition in place of those before, and moves its cursor from
@@ -43,7 +43,7 @@ impl Store {
         for mut turn in turns_from_snapshot(rows) {
             turn.opened
                 .retain(|opened| !known.contains(opened.record.rollout_id.as_str()));
-            let records = TurnRecords::of(&turn)?;
+            let records = EncodedRecords::of(&turn)?;
             write_rows(&transaction, partition, (&turn, &records), &mut applied).await?;
         }
         transaction

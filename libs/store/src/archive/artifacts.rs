@@ -2,11 +2,11 @@
 
 use nixfleet_proto::{CheckpointRef, ManifestHash};
 
-use super::column_value::column_seq;
 use crate::error::{ArchiveError, DbError, ReadError};
+use crate::sql::column_value::column_seq;
+use crate::sql::escape::{decode_json, encode};
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::{decode_json, encode};
 
 /// Largest part: a value of a column may have 1 GiB, a message should have much less.
 const PART_BYTES: usize = 8 * 1024 * 1024;

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use chrono::NaiveDate;
 use nixfleet_proto::{Position, Timestamp};
 
-use super::column_value::column_seq;
-use crate::copy::CopyRows;
 use crate::error::ArchiveError;
-use crate::text::{column_time, encode, encode_json};
+use crate::sql::binary_copy::CopyBuffer;
+use crate::sql::column_value::column_seq;
+use crate::sql::column_value::column_time;
+use crate::sql::escape::{encode, encode_json};
 
 /// Columns that the statement names.
 const COLUMNS: i16 = 13;
@@ -46,7 +47,7 @@ pub struct ArchiveRow<'a> {
 /// Rows of one stream in the form in which the database takes them.
 #[derive(Debug, Default)]
 pub struct ArchiveBatch {
-    pub(super) rows: CopyRows,
+    pub(super) rows: CopyBuffer,
     len: usize,
     /// Sequence of the first row.
     pub(super) first: Option<u64>,
@@ -79,7 +80,7 @@ impl ArchiveBatch {
 }
 
 /// One row, with the columns in the order of the statement.
-fn write_row(copied: &mut CopyRows, row: &ArchiveRow<'_>) -> Result<(), ArchiveError> {
+fn write_row(copied: &mut CopyBuffer, row: &ArchiveRow<'_>) -> Result<(), ArchiveError> {
     let input_seq = row
         .input
         .map(|input| column_seq("the input sequence", input.seq))

@@ -2,21 +2,21 @@
 
 use nixfleet_proto::Hostname;
 
-use super::{DispatchBoard, DispatchRow};
+use super::{DispatchRow, DispatchSnapshot};
 use crate::cursor;
 use crate::error::{DbError, ReadError};
 use crate::load::{Key, read_transaction, text_opt};
 use crate::rows::DispatchRecord;
+use crate::sql::escape::decode;
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::decode;
 
 impl Store {
     /// All waiting dispatches with the cursors they belong to, as of one instant.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
-    pub async fn dispatches(&self) -> Result<DispatchBoard, ReadError> {
+    pub async fn dispatches(&self) -> Result<DispatchSnapshot, ReadError> {
         let mut client = self.client().await?;
         let transaction = read_transaction(&mut client).await?;
         let cursors = cursor::select_all(&transaction).await?;
@@ -38,7 +38,7 @@ impl Store {
             .commit()
             .await
             .map_err(DbError::statement("commit"))?;
-        Ok(DispatchBoard {
+        Ok(DispatchSnapshot {
             cursors,
             dispatches,
         })

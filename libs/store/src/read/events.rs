@@ -6,9 +6,9 @@ use tokio_postgres::Row;
 use super::{EventPage, EventView};
 use crate::error::ReadError;
 use crate::load::{Key, text_opt};
+use crate::sql::escape::encode;
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::encode;
 
 impl Store {
     /// Entries about one rollout with their outcomes from `output_stream`, in the order of the log:

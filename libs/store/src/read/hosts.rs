@@ -12,9 +12,9 @@ use super::{Deferral, HostDetail, HostKey, HostView, SeenHost, rollouts};
 use crate::error::{DbError, ReadError};
 use crate::load::{Key, block_row, read_transaction, text_opt};
 use crate::rows::DispatchRecord;
+use crate::sql::escape::{decode, encode};
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::{decode, encode};
 
 impl Store {
     /// Records of all rollouts that are neither Superseded nor Pruned, by host and rollout: at most

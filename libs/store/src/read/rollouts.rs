@@ -9,9 +9,9 @@ use tokio_postgres::Row;
 use super::{RolloutFilter, RolloutView};
 use crate::error::ReadError;
 use crate::load::{Key, text_opt};
+use crate::sql::escape::{decode, encode};
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::{decode, encode};
 
 impl Store {
     /// Rollouts, newest first, then by id.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::{CheckpointStore, CheckpointStoreError};
-use nixfleet_checkpoint::{Encoded, Identity, encode};
+use nixfleet_checkpoint::{CheckpointIdentity, EncodedCheckpoint, encode};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{CheckpointRef, Checkpoints};
 use nixfleet_reducer::CheckpointState;
@@ -83,7 +83,7 @@ async fn write(
 ) -> anyhow::Result<CheckpointRef> {
     let started = Instant::now();
     let encoded = spawn_blocking(move || {
-        let identity = Identity {
+        let identity = CheckpointIdentity {
             partition: partition.number(),
             output_created: frozen.output_created,
             state_hash: frozen.hash(),
@@ -91,7 +91,7 @@ async fn write(
         encode(&frozen.rows(), identity)
     });
     let encoded = encoded.await.context("encoding a checkpoint")?;
-    let Encoded { reference, bytes } = encoded.context("encoding a checkpoint")?;
+    let EncodedCheckpoint { reference, bytes } = encoded.context("encoding a checkpoint")?;
     store.put(partition, &reference, bytes.into()).await?;
     metrics::histogram!("nixfleet_checkpoint_seconds").record(started.elapsed());
     metrics::gauge!("nixfleet_checkpoint_bytes", "partition" => partition.to_string())

@@ -128,7 +128,7 @@ impl TakeoverDriver {
             return Ok(Err(CheckpointError::Missing.to_string()));
         };
         let (named, number) = (named.clone(), partition.number());
-        let read = spawn_blocking(move || Checkpoint::read(&bytes, number, &named));
+        let read = spawn_blocking(move || Checkpoint::decode(&bytes, number, &named));
         let read = read.await.context("reading a checkpoint");
         let read = read.map_err(OwnershipEnd::Failed)?;
         Ok(read

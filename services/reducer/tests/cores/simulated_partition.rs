@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use nixfleet_bus::{LastFrame, Message, PublishError, StreamIdentity};
-use nixfleet_checkpoint::{Checkpoint, Identity, encode};
+use nixfleet_checkpoint::{Checkpoint, CheckpointIdentity, encode};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
@@ -165,7 +165,7 @@ impl SimulatedPartition {
             }
             TakeoverRequest::Checkpoint(named) => {
                 TakeoverResponse::Checkpoint(match self.objects.get(&named.hash) {
-                    Some(bytes) => Checkpoint::read(bytes, 0, &named)
+                    Some(bytes) => Checkpoint::decode(bytes, 0, &named)
                         .map(Box::new)
                         .map_err(|error| error.to_string()),
                     None => Err("it is gone".to_owned()),
@@ -213,7 +213,7 @@ impl SimulatedPartition {
     /// Stores a checkpoint of the owner's state.
     pub fn store_checkpoint(&mut self, owner: &mut Owner) -> CheckpointRef {
         let unwritten = owner.begin_checkpoint().unwrap();
-        let identity = Identity {
+        let identity = CheckpointIdentity {
             partition: 0,
             output_created: unwritten.output_created,
             state_hash: unwritten.hash(),

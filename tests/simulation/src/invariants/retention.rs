@@ -193,7 +193,7 @@ fn restores(
     let fault = |fault: String| format!("checkpoint {} of {partition}: {fault}", named.hash);
     let bytes = objects.get(partition, named);
     let bytes = bytes.ok_or_else(|| fault("it is not stored".to_owned()))?;
-    let read = Checkpoint::read(bytes, partition.number(), named);
+    let read = Checkpoint::decode(bytes, partition.number(), named);
     let read = read.map_err(|error| fault(error.to_string()))?;
     let restored = PartitionState::restore(read.rows, &PinnedSet::new());
     let restored = restored.map_err(|error| fault(error.to_string()))?;

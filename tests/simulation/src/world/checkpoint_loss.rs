@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use chrono::TimeDelta;
-use nixfleet_checkpoint::{Checkpoint, Identity, encode};
+use nixfleet_checkpoint::{Checkpoint, CheckpointIdentity, encode};
 use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
 
@@ -58,14 +58,14 @@ pub fn damage(partition: Partition, loss: CheckpointLoss, env: &mut Env) {
 /// size, bytes that are none.
 fn changed(partition: Partition, bytes: &Bytes, named: &CheckpointRef) -> Bytes {
     let number = partition.number();
-    let other = Checkpoint::read(bytes, number, named)
+    let other = Checkpoint::decode(bytes, number, named)
         .ok()
         .and_then(|read| {
             let other = |step: i64| {
                 let mut rows = read.rows.clone();
                 let cursor = rows.cursor.as_mut()?;
                 cursor.clock = Some(cursor.clock? + TimeDelta::milliseconds(step * 37));
-                let identity = Identity {
+                let identity = CheckpointIdentity {
                     partition: number,
                     output_created: read.output_created,
                     state_hash: read.state_hash.clone(),

@@ -15,7 +15,7 @@ use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
 use nixfleet_proto::outcome::{Decision, Outcome, OutcomeSubject};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{Entry, EntryBody, OutputFrame, Position, Reason, Rejection, RolloutId};
-use nixfleet_store::{DatabaseConfig, Store, text};
+use nixfleet_store::{DatabaseConfig, Store, escape};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -213,7 +213,7 @@ impl Fleet {
         connection.abort();
         rows.iter()
             .map(|row| {
-                let payload = serde_json::from_str(&text::decode_json(row.get(3))).unwrap();
+                let payload = serde_json::from_str(&escape::decode_json(row.get(3))).unwrap();
                 (row.get::<_, i64>(0) as u64, row.get(1), row.get(2), payload)
             })
             .collect()

@@ -86,7 +86,7 @@ impl Restoring {
                 };
                 let found = found.ok_or(CheckpointError::Missing);
                 let number = self.partition.number();
-                let read = found.and_then(|bytes| Checkpoint::read(&bytes, number, &named));
+                let read = found.and_then(|bytes| Checkpoint::decode(&bytes, number, &named));
                 let (input, output) = (&self.logs.input, &self.logs.output);
                 let read = read.and_then(|read| {
                     read.check_logs(input.created, output.created, output.first_seq)?;

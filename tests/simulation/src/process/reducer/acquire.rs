@@ -286,7 +286,7 @@ fn checkpoint(
         return Err(failed("the object store"));
     };
     let found = found.ok_or(CheckpointError::Missing);
-    let read = found.and_then(|bytes| Checkpoint::read(&bytes, partition.number(), named));
+    let read = found.and_then(|bytes| Checkpoint::decode(&bytes, partition.number(), named));
     let read = read.map(Box::new).map_err(|error| error.to_string());
     Ok(TakeoverResponse::Checkpoint(read))
 }

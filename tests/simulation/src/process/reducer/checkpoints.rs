@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nixfleet_checkpoint::{Encoded, Identity, encode};
+use nixfleet_checkpoint::{CheckpointIdentity, EncodedCheckpoint, encode};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{CheckpointRef, Checkpoints};
 use nixfleet_reducer::CheckpointState;
@@ -58,13 +58,13 @@ impl CheckpointWriter {
 
     /// Writes a state.
     pub fn write(&mut self, unwritten: &CheckpointState, me: Alive, env: &mut Env) {
-        let identity = Identity {
+        let identity = CheckpointIdentity {
             partition: self.partition.number(),
             output_created: unwritten.output_created,
             state_hash: unwritten.hash(),
         };
         let encoded = encode(&unwritten.rows(), identity);
-        let Encoded { reference, bytes } = encoded.expect("a state has rows of one form");
+        let EncodedCheckpoint { reference, bytes } = encoded.expect("a state has rows of one form");
         let op = Op::PutCheckpoint(self.partition, reference.clone(), Bytes::from(bytes));
         let call = env.call(me, Route::Work(self.partition), op);
         self.stage = Stage::Storing(call, reference);

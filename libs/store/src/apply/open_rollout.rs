@@ -5,12 +5,13 @@ use nixfleet_proto::HostRecord;
 use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::subject::Partition;
 
-use crate::column_value::{column_seq, record_json};
-use crate::copy::copy;
 use crate::error::ApplyError;
 use crate::rows::{OpenedRollout, PinnedTerms};
+use crate::sql::binary_copy::copy;
+use crate::sql::column_value::{column_minutes, column_time};
+use crate::sql::column_value::{column_seq, record_json};
+use crate::sql::escape::encode;
 use crate::sql::sql;
-use crate::text::{column_minutes, column_time, encode};
 
 /// Hosts per COPY: one statement stays far below the statement timeout.
 const HOSTS_PER_COPY: usize = 20_000;

@@ -6,9 +6,6 @@
 
 use std::borrow::Cow;
 
-pub(crate) use nixfleet_proto::column_time;
-use nixfleet_proto::minutes::Minutes;
-
 const ESCAPE: char = '\u{FFFD}';
 
 /// A text as stored.
@@ -85,11 +82,6 @@ fn unescape(stored: &str, nul: &str) -> String {
         }
     }
     text
-}
-
-/// A duration as its column holds it: in minutes.
-pub(crate) fn column_minutes(minutes: Minutes) -> f64 {
-    minutes.seconds() as f64 / 60.0
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use nixfleet_proto::{ClosureHash, HostRecord, Timestamp};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::text::{column_time, encode};
+use crate::sql::column_value::column_time;
+use crate::sql::escape::encode;
 
 /// Moments of a record that transitions set, in the order of `hosts_update.sql`.
 const MOMENTS: usize = 10;

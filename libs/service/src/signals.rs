@@ -5,7 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a process that was told twice to stop.
-const IMPATIENT: i32 = 1;
+const EXIT_FORCED: i32 = 1;
 
 /// SIGTERM and SIGINT, caught from the moment this exists.
 pub(crate) struct Signals {
@@ -31,7 +31,7 @@ impl Signals {
         shutdown.cancel();
         let name = self.next().await;
         tracing::warn!(signal = name, "told twice, ending without draining");
-        std::process::exit(IMPATIENT);
+        std::process::exit(EXIT_FORCED);
     }
 
     async fn next(&mut self) -> &'static str {

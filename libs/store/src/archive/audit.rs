@@ -1,7 +1,7 @@
 //! Reading the archive back, and the tables beside it, as of one instant and a piece at a time: either
 //! may be far larger than memory.
 
-mod readers;
+mod row_readers;
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use nixfleet_proto::{CheckpointRef, InputMark, RolloutId, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-pub use readers::{ArchivedMessage, MessageReader, MessageRow, TableReader, TableRow};
-use readers::{Pages, unsigned};
+pub use row_readers::{ArchivedMessage, MessageReader, MessageRow, TableReader, TableRow};
+use row_readers::{Pages, unsigned};
 
 use super::ArchiveMark;
 use crate::cursor;
 use crate::error::{DbError, ReadError};
 use crate::load::read_transaction;
+use crate::sql::escape::{decode_json, encode};
 use crate::sql::{Sql, sql};
 use crate::store::Store;
-use crate::text::{decode_json, encode};
 
 /// Rows of a domain table fetched at once.
 const FETCH_ROWS: i32 = 2_000;

@@ -5,19 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// Readiness of the parts of a process; clones share one state.
+/// ReadinessReport of the parts of a process; clones share one state.
 ///
-/// A part exists from [`Health::expect`] or its first [`Health::set_ready`] on, and the process is
+/// A part exists from [`Readiness::expect`] or its first [`Readiness::set_ready`] on, and the process is
 /// ready when every part is. A process without parts is not ready: it has not said yet what it needs.
 #[derive(Debug, Clone, Default)]
-pub struct Health {
+pub struct Readiness {
     parts: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
 }
 
 /// State of the process at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Readiness {
+pub struct ReadinessReport {
     /// True when every part is ready.
     pub ready: bool,
     /// Each part by name.
@@ -35,7 +35,7 @@ pub struct Component {
     pub reason: Option<String>,
 }
 
-impl Health {
+impl Readiness {
     /// Declares parts that are not ready before they say so.
     pub fn expect(&self, components: &[&str]) {
         for component in components {
@@ -70,9 +70,9 @@ impl Health {
     }
 
     /// The state of every part.
-    pub fn readiness(&self) -> Readiness {
+    pub fn report(&self) -> ReadinessReport {
         let parts = self.lock();
-        Readiness {
+        ReadinessReport {
             ready: !parts.is_empty() && parts.values().all(Result::is_ok),
             components: parts
                 .iter()
@@ -104,19 +104,19 @@ mod tests {
 
     #[test]
     fn a_process_is_ready_when_every_part_is() {
-        let health = Health::default();
-        assert!(!health.readiness().ready, "nothing is known yet");
-        health.expect(&["bus", "database"]);
-        health.set_ready("bus", Ok(()));
-        assert!(!health.readiness().ready);
+        let readiness = Readiness::default();
+        assert!(!readiness.report().ready, "nothing is known yet");
+        readiness.expect(&["bus", "database"]);
+        readiness.set_ready("bus", Ok(()));
+        assert!(!readiness.report().ready);
         assert_eq!(
-            health.readiness().components["database"].reason.as_deref(),
+            readiness.report().components["database"].reason.as_deref(),
             Some("starting")
         );
-        health.set_ready("database", Ok(()));
-        assert!(health.readiness().ready);
-        health.set_ready("bus", Err("disconnected".into()));
-        assert!(!health.readiness().ready);
-        assert!(!health.is_ready("bus"));
+        readiness.set_ready("database", Ok(()));
+        assert!(readiness.report().ready);
+        readiness.set_ready("bus", Err("disconnected".into()));
+        assert!(!readiness.report().ready);
+        assert!(!readiness.is_ready("bus"));
     }
 }

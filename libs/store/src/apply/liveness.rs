@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use nixfleet_proto::wire::LivenessReport;
 
 use crate::error::DbError;
+use crate::sql::column_value::column_time;
+use crate::sql::escape::encode;
 use crate::sql::sql;
 use crate::store::Store;
-use crate::text::{column_time, encode};
 
 impl Store {
     /// Stores last-seen times; of several about one host the latest counts, and none goes back.

@@ -33,11 +33,11 @@ pub(crate) async fn copy<T, E: From<DbError>>(
     transaction: &Transaction<'_>,
     statement: Sql,
     items: impl Iterator<Item = T>,
-    mut write: impl FnMut(&mut CopyRows, T) -> Result<(), E>,
+    mut write: impl FnMut(&mut CopyBuffer, T) -> Result<(), E>,
 ) -> Result<(), E> {
     let failed = || DbError::statement(statement.name);
     let mut sink = pin!(begin(transaction, statement).await?);
-    let mut rows = CopyRows::default();
+    let mut rows = CopyBuffer::default();
     for item in items {
         write(&mut rows, item)?;
         for piece in rows.pieces.drain(..) {
@@ -51,10 +51,10 @@ pub(crate) async fn copy<T, E: From<DbError>>(
 ///
 /// # Errors
 /// When the server refuses.
-pub(crate) async fn copy_made(
+pub(crate) async fn copy_rows(
     transaction: &Transaction<'_>,
     statement: Sql,
-    rows: &CopyRows,
+    rows: &CopyBuffer,
 ) -> Result<(), DbError> {
     let sink = pin!(begin(transaction, statement).await?);
     let finished = finish(sink, rows).await;
@@ -74,7 +74,7 @@ async fn begin(
 /// Sends what was not sent, and ends the COPY.
 async fn finish(
     mut sink: Pin<&mut CopyInSink<Bytes>>,
-    rows: &CopyRows,
+    rows: &CopyBuffer,
 ) -> Result<(), tokio_postgres::Error> {
     for piece in &rows.pieces {
         sink.feed(piece.clone()).await?;
@@ -86,14 +86,14 @@ async fn finish(
 
 /// Rows on their way to the server. A row is begun and then given its values, one per column.
 #[derive(Debug)]
-pub(crate) struct CopyRows {
+pub(crate) struct CopyBuffer {
     /// What is large enough to be handed over.
     pieces: Vec<Bytes>,
     /// What comes behind that.
     bytes: BytesMut,
 }
 
-impl Default for CopyRows {
+impl Default for CopyBuffer {
     /// No rows yet.
     fn default() -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Default for CopyRows {
     }
 }
 
-impl CopyRows {
+impl CopyBuffer {
     /// What comes behind the pieces.
     fn end(&self) -> Bytes {
         let mut last = self.bytes.clone();
@@ -181,8 +181,8 @@ mod tests {
         [&length.to_be_bytes(), &bytes[..]].concat()
     }
 
-    fn ours(write: impl FnOnce(&mut CopyRows)) -> Vec<u8> {
-        let mut rows = CopyRows {
+    fn ours(write: impl FnOnce(&mut CopyBuffer)) -> Vec<u8> {
+        let mut rows = CopyBuffer {
             pieces: Vec::new(),
             bytes: BytesMut::new(),
         };
@@ -203,7 +203,7 @@ mod tests {
             assert_eq!(ours(|rows| rows.bool(value)), theirs(&value, &Type::BOOL));
         }
         assert_eq!(ours(|rows| rows.float8(0.1)), theirs(&0.1, &Type::FLOAT8));
-        let json = crate::json::Json("{}");
+        let json = crate::sql::json_parameter::Json("{}");
         assert_eq!(
             ours(|rows| rows.text(Some("{}"))),
             theirs(&json, &Type::JSON)
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn pieces_together_are_header_rows_and_trailer() {
         let long = "x".repeat(PIECE_BYTES);
-        let mut rows = CopyRows::default();
+        let mut rows = CopyBuffer::default();
         rows.row(1);
         assert!(rows.pieces.is_empty());
         rows.text(Some(&long));

@@ -18,12 +18,12 @@ pub(super) enum Mode {
 
 /// One call of the binary.
 #[derive(Debug)]
-pub(super) struct Invocation {
+pub(super) struct Arguments {
     pub(super) sources: Sources,
     pub(super) mode: Mode,
 }
 
-impl Invocation {
+impl Arguments {
     /// Reads flags and environment.
     pub(super) fn parse(
         info: &ServiceInfo,

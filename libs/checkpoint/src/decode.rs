@@ -8,7 +8,7 @@ use nixfleet_proto::snapshot::{HostRow, PartitionSnapshot, RolloutRow};
 use nixfleet_proto::{CheckpointRef, Pinned, Timestamp, mutation_testing};
 use serde::de::DeserializeOwned;
 
-use crate::line::{Header, HostLine, Line, RolloutLine};
+use crate::format::{Header, HostLine, Line, RolloutLine};
 use crate::{LINE_BYTES_MAX, VERSION, sha256};
 
 /// A checkpoint that was read, and is the one that was named.
@@ -77,7 +77,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`CheckpointError`]: the one before it may be whole.
-    pub fn read(
+    pub fn decode(
         bytes: &[u8],
         partition: u16,
         named: &CheckpointRef,

@@ -8,14 +8,14 @@ use futures::future::try_join_all;
 use nixfleet_proto::{ClosureHash, Position, RolloutId};
 use tokio_postgres::types::{ToSql, Type};
 
-use super::columns::HostColumns;
-use crate::column_value::{column_seq, record_json};
-use crate::encoded::Encoded;
+use super::host_columns::HostColumns;
 use crate::error::ApplyError;
-use crate::json::Json;
 use crate::rows::{Applied, HostChange, HostKey, RolloutChange, Stamp};
+use crate::sql::column_value::{column_seq, record_json};
+use crate::sql::encoded_parameter::Encoded;
+use crate::sql::escape::encode;
+use crate::sql::json_parameter::Json;
 use crate::sql::sql;
-use crate::text::encode;
 
 /// Hosts that one statement writes. The statements of a turn are sent one behind the other: the database
 /// works on one while the next is on its way, and what it has to hold of one stays small.

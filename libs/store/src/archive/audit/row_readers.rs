@@ -9,7 +9,7 @@ use tokio_postgres::{Portal, Row};
 
 use crate::error::{DbError, ReadError};
 use crate::sql::Sql;
-use crate::text::{decode, decode_json};
+use crate::sql::escape::{decode, decode_json};
 
 /// One archived message.
 #[derive(Debug, Clone, PartialEq, Eq)]
