@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use nixfleet_applier::{Follower, Frame, Logs, Turn, batches};
+use nixfleet_applier::{PartitionLogs, SequencedFrame, Turn, TurnBuilder, split_batches};
 use nixfleet_core::partition::PinnedSet;
 use nixfleet_harness::{Database, Service, wait_for};
 use nixfleet_proto::HostState;
@@ -80,23 +80,23 @@ struct Step {
 async fn turns(folded: &FoldedLog, release: &Release) -> Result<Vec<Step>> {
     let (bus, partition) = (&folded.bus, folded.partition);
     let names = bus.names();
-    let logs = Logs {
+    let logs = PartitionLogs {
         input: bus.stream_identity(&names.input_stream(partition)).await?,
         output: bus.stream_identity(&names.output_stream(partition)).await?,
         msg_id: None,
     };
-    let (mut follower, _) = Follower::start(None, &logs)?;
+    let (mut builder, _) = TurnBuilder::start(None, &logs)?;
     let frames = frames_of(bus, partition).await?;
-    let frames = (1..).zip(frames).map(|(seq, (_, frame))| Frame {
+    let frames = (1..).zip(frames).map(|(seq, (_, frame))| SequencedFrame {
         seq,
         traceparent: None,
         frame,
     });
     let pinned: PinnedSet = release.fleet.pinned_set();
     let mut steps = Vec::new();
-    for batch in batches(frames.collect(), OUTCOMES_MAX) {
-        let turn = follower.turn(&batch, &pinned)?;
-        follower.written(turn.cursor.clone());
+    for batch in split_batches(frames.collect(), OUTCOMES_MAX) {
+        let turn = builder.turn(&batch, &pinned)?;
+        builder.written(turn.cursor.clone());
         let entries = batch.outcomes().count();
         steps.push(Step { turn, entries });
     }

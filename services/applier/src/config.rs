@@ -12,32 +12,32 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// The bus.
+    /// Connection to the bus and limits of the streams.
     pub bus: BusConfig,
-    /// The database.
+    /// Connection to the database.
     pub database: DatabaseConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Readiness and metrics.
     pub admin: AdminConfig,
-    /// Ownership of partitions.
+    /// Leases of partitions.
     pub lease: LeaseConfig,
-    /// Bounds of the work.
+    /// Limits of a turn.
     pub turn: TurnConfig,
 }
 
-/// Bounds of the work.
+/// Limits of a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnConfig {
-    /// Output frames read at once: bounds memory, a frame may have 512 outcomes.
+    /// Maximum of output frames in one batch: limits memory, as a frame may have 512 outcomes.
     pub frames_max: usize,
-    /// Outcomes written in one transaction, rounded up to whole frames: beyond some thousand rows a
-    /// transaction gets longer but not cheaper per row.
+    /// Maximum of outcomes in one transaction, rounded up to whole frames: above some thousand rows
+    /// a transaction gets longer but not cheaper per row.
     pub outcomes_max: usize,
-    /// Longest pause between two attempts while the database or the bus fails.
+    /// Longest pause between two attempts while the database or the bus fails, in milliseconds.
     pub retry_max_ms: u64,
-    /// How often an idle partition checks that its cursor is still in the database, and a stopped
-    /// one whether somebody mended it.
+    /// Seconds between two checks of an idle partition that its cursor is still in the database,
+    /// and between two attempts of a halted partition.
     pub check_seconds: u64,
 }
 
@@ -67,7 +67,7 @@ impl Default for TurnConfig {
 }
 
 impl TurnConfig {
-    /// Pause between two looks at a partition where nothing happens.
+    /// Pause between two checks of an idle or halted partition.
     pub fn check(&self) -> Duration {
         Duration::from_secs(self.check_seconds)
     }

@@ -1,10 +1,10 @@
-//! Where a turn leaves the cursor.
+//! The cursor behind a turn.
 
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::{Decision, OutputFrame, Timestamp};
 
-/// The cursor after these frames, given with their sequences. The message id at the new input mark is
-/// the one that the owner noted; without a note it is absent unless the mark did not move.
+/// The cursor behind these frames and their sequences. The message id at the new input mark comes
+/// from the frame; without one it is absent, unless the mark did not move.
 ///
 /// # Panics
 /// When there are no frames.
@@ -20,12 +20,12 @@ pub fn advance<'a>(
         .unwrap_or_else(|| Cursor::empty(stream_created));
     cursor.stream_created = stream_created;
     for (seq, frame) in std::iter::once(first).chain(frames) {
-        take(&mut cursor, seq, frame);
+        add_frame(&mut cursor, seq, frame);
     }
     cursor
 }
 
-fn take(cursor: &mut Cursor, seq: u64, frame: &OutputFrame) {
+fn add_frame(cursor: &mut Cursor, seq: u64, frame: &OutputFrame) {
     cursor.out_seq = seq;
     cursor.epoch = frame.epoch;
     cursor.checkpoints.follow(frame.checkpoints.as_ref());
@@ -83,7 +83,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// An outcome that changes nothing.
+    /// An outcome without a change.
     pub(crate) fn rejected(seconds: i64) -> Outcome {
         let rejection = Rejection::new(Reason::Stale, "seen before");
         outcome(seconds, Decision::Rejected(rejection))
@@ -123,7 +123,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_takeover_without_entries_keeps_what_was_known() {
+    fn a_takeover_without_entries_keeps_the_rest_of_the_cursor() {
         let first = after(None, &[(1, frame(1, Some(3), vec![]))]);
         let first = Cursor {
             input_msg_id: Some("a-1".to_owned()),

@@ -1,15 +1,15 @@
-//! One partition of the applier as a plain value: where to start, which rows and which cursor a turn
-//! writes, and behind which cursor it may be written.
+//! Updates of one partition's tables without IO: where to start in the output log, and the rows and
+//! the cursor that each turn writes.
 //!
-//! Waits for nothing and talks to nobody: the shell (the program beside this library) and the
-//! simulation give it frames and write what it says. Computes no domain state: an outcome carries the
-//! next records. Start reading at [`follower::Follower`], then [`coalesce`](mod@coalesce).
+//! The shell (the binary of this package) and the simulation pass frames in and write the turns.
+//! Nothing here computes domain state: an outcome carries the next records. Start reading at
+//! [`turn_builder::TurnBuilder`], then [`row_builder`].
 
-pub mod coalesce;
 pub mod cursor;
-pub mod follower;
-pub mod position;
+pub mod log_check;
+pub mod row_builder;
+pub mod turn_builder;
 
-pub use coalesce::{CoalesceError, coalesce, manifests_named};
-pub use follower::{Batch, Follower, Frame, Turn, TurnError, batches};
-pub use position::{GuardError, Logs, Start, needs_checkpoint};
+pub use log_check::{LogMismatch, PartitionLogs, StartPosition, needs_checkpoint};
+pub use row_builder::{RowError, build_rows, opened_manifests};
+pub use turn_builder::{FrameBatch, SequencedFrame, Turn, TurnBuilder, TurnError, split_batches};

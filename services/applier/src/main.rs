@@ -2,29 +2,25 @@
 //!
 //! Follows the output log of each partition it owns and writes what the outcomes say, one row per
 //! record and turn, with the cursor in the same transaction. Computes no domain state: an outcome
-//! carries the next records. Start reading at `partition.rs` (the life of one partition), then
-//! `turn.rs` (one batch) and the library beside this program (what a turn writes).
+//! carries the next records. Start reading at `worker.rs` (one partition), then
+//! `turn.rs` (one batch). The library of this package builds the turns.
 
 use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
 mod config;
-mod database;
-mod follow;
-mod liveness;
-mod partition;
-mod pinned;
-mod restore;
-mod retry;
+mod last_seen;
 mod run;
+mod schema;
 mod turn;
+mod worker;
 
 fn main() -> ExitCode {
     let info = ServiceInfo {
         name: "applier",
         version: env!("CARGO_PKG_VERSION"),
-        about: "Writes what the reducers decided into Postgres, exactly once.",
+        about: "Writes the outcomes of reducers to Postgres, exactly once.",
     };
     nixfleet_service::run(info, run::run)
 }

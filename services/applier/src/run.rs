@@ -1,4 +1,4 @@
-//! Starting the service and everything that runs in it.
+//! Starts the service and its tasks.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use nixfleet_service::{CancellationToken, Context, Readiness};
 use nixfleet_store::Store;
 
 use crate::config::Config;
-use crate::database::{floors, migrate};
-use crate::retry::Pauses;
-use crate::turn::Turns;
-use crate::{liveness, partition};
+use crate::schema::{floors, migrate};
+use crate::turn::TurnWriter;
+use crate::worker::backoff::Backoff;
+use crate::{last_seen, worker};
 
-/// How often readiness is looked at.
+/// Interval of the connection checks.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
-/// The work of the process.
+/// Runs the applier.
 pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
     ctx.readiness.expect(&["bus", "database"]);
     describe_metrics();
@@ -41,7 +41,7 @@ pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
     ctx.readiness.set_ready("bus", Ok(()));
     spawn(&ctx, &bus, &store);
     ctx.shutdown.cancelled().await;
-    // Partitions give their leases back themselves, while the bus is still there.
+    // Workers release their leases while the bus is connected.
     ctx.tasks.join(Duration::from_secs(10)).await;
     bus.close().await;
     store.close();
@@ -57,14 +57,14 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
     };
     let leases = bus.leases(member, &ctx.shutdown);
     for partition in Partition::all(bus.partitions()) {
-        let turns = Turns {
+        let writer = TurnWriter {
             partition,
             bus: bus.clone(),
             store: store.clone(),
             config: ctx.config.turn.clone(),
         };
-        let work = partition::run(
-            turns,
+        let work = worker::run(
+            writer,
             leases.clone(),
             ctx.readiness.clone(),
             ctx.shutdown.clone(),
@@ -72,20 +72,20 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
         ctx.tasks.spawn(format!("partition {partition}"), work);
     }
     let (reading, names) = (store.clone(), bus.names().clone());
-    let remembered = move || {
+    let covered_positions = move || {
         let (store, names) = (reading.clone(), names.clone());
         async move {
-            let floors = remembered(&store, &names).await;
+            let floors = covered_positions(&store, &names).await;
             floors.map_err(|error| format!("{error:#}"))
         }
     };
-    let keep = bus.maintain_layout(remembered, ctx.shutdown.clone());
+    let keep = bus.maintain_layout(covered_positions, ctx.shutdown.clone());
     ctx.tasks.spawn("layout", async {
-        keep.await.context("keeping the streams")
+        keep.await.context("maintaining the streams")
     });
-    let follow = liveness::follow(bus.clone(), store.clone(), ctx.shutdown.clone());
+    let follow = last_seen::write_until_shutdown(bus.clone(), store.clone(), ctx.shutdown.clone());
     ctx.tasks.spawn("liveness", follow);
-    let watch = watch(
+    let watch = watch_connections(
         bus.clone(),
         store.clone(),
         ctx.readiness.clone(),
@@ -94,13 +94,13 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
     ctx.tasks.spawn("watch", watch);
 }
 
-/// Migrates as soon as the database answers. False when the process shall stop before.
+/// Migrates the database once it answers. False on shutdown before that.
 async fn prepare_database(ctx: &Context<Config>, store: &Store) -> anyhow::Result<bool> {
-    let mut pauses = Pauses::new(ctx.config.turn.retry_max());
+    let mut backoff = Backoff::new(ctx.config.turn.retry_max());
     loop {
         match store.migrate().await {
             Ok(report) => {
-                tracing::info!(applied = ?report.applied, "the schema is current");
+                tracing::info!(applied = ?report.applied, "the schema is up to date");
                 ctx.readiness.set_ready("database", Ok(()));
                 return Ok(true);
             }
@@ -112,22 +112,22 @@ async fn prepare_database(ctx: &Context<Config>, store: &Store) -> anyhow::Resul
         }
         tokio::select! {
             () = ctx.shutdown.cancelled() => return Ok(false),
-            () = pauses.sleep() => {}
+            () = backoff.sleep() => {}
         }
     }
 }
 
-/// The positions the tables remember, for streams that are gone while the process runs. Nobody works without leases, which are gone
-/// with them, so a schema that is gone as well is made here.
-async fn remembered(store: &Store, names: &Names) -> anyhow::Result<SequenceFloors> {
+/// Positions that the tables cover, for lost streams. Without leases, which are lost with the
+/// streams, no worker runs, so a lost schema is created here.
+async fn covered_positions(store: &Store, names: &Names) -> anyhow::Result<SequenceFloors> {
     if let Err(error) = store.schema_ready().await {
-        tracing::info!(error = %anyhow::Error::from(error), "making sure of the schema");
+        tracing::info!(error = %anyhow::Error::from(error), "the schema is missing; migrating");
         migrate(store).await?;
     }
     floors(store, names).await.context("reading the cursors")
 }
 
-async fn watch(
+async fn watch_connections(
     bus: Bus,
     store: Store,
     readiness: Readiness,
@@ -148,15 +148,15 @@ async fn watch(
 fn describe_metrics() {
     metrics::describe_gauge!(
         "nixfleet_partition_lag_entries",
-        "Output frames the applier has not applied yet"
+        "Output frames that are not applied yet"
     );
-    metrics::describe_counter!("nixfleet_rows_written_total", "Rows written by turns");
+    metrics::describe_counter!("nixfleet_rows_written_total", "Rows written by writer");
     metrics::describe_counter!(
         "nixfleet_orphan_rows_total",
-        "Changes passed over because the opening of their rollout is not in the log"
+        "Changes skipped because the opening of their rollout is not in the log"
     );
     metrics::describe_counter!(
         "nixfleet_liveness_reports_total",
-        "Last-seen times by what became of them"
+        "Last-seen times by result"
     );
 }

@@ -1,9 +1,11 @@
-//! One turn: outcomes read, rows and cursor written, together or not at all.
+//! One turn: decode frames, build rows, and write them with the cursor in one transaction.
+
+mod pinned_manifests;
 
 use std::time::Instant;
 
 use anyhow::Context as _;
-use nixfleet_applier::{Batch, Follower, Frame, Turn, manifests_named};
+use nixfleet_applier::{FrameBatch, SequencedFrame, Turn, TurnBuilder, opened_manifests};
 use nixfleet_bus::{Bus, Message, decode_output};
 use nixfleet_proto::PinnedSet;
 use nixfleet_proto::subject::Partition;
@@ -13,22 +15,21 @@ use tokio::task::spawn_blocking;
 use tracing::Instrument as _;
 
 use crate::config::TurnConfig;
-use crate::pinned;
 
-/// The partition a turn is for and what it needs.
+/// Writer of the turns of one partition.
 #[derive(Clone)]
-pub struct Turns {
+pub struct TurnWriter {
     pub partition: Partition,
     pub bus: Bus,
     pub store: Store,
     pub config: TurnConfig,
 }
 
-/// Reads messages as frames.
+/// Decodes output frames.
 ///
 /// # Errors
-/// When a frame cannot be read. It is not passed over: the rows would miss what it says.
-pub fn decode(messages: Vec<Message>) -> anyhow::Result<Vec<Frame>> {
+/// When a frame cannot be decoded. It is not skipped: the rows would lack its outcomes.
+pub fn decode(messages: Vec<Message>) -> anyhow::Result<Vec<SequencedFrame>> {
     let decode = |message: Message| {
         let frame = decode_output(&message).with_context(|| {
             format!(
@@ -37,7 +38,7 @@ pub fn decode(messages: Vec<Message>) -> anyhow::Result<Vec<Frame>> {
                 message.seq
             )
         })?;
-        Ok(Frame {
+        Ok(SequencedFrame {
             seq: message.seq,
             traceparent: message.traceparent,
             frame,
@@ -46,44 +47,48 @@ pub fn decode(messages: Vec<Message>) -> anyhow::Result<Vec<Frame>> {
     messages.into_iter().map(decode).collect()
 }
 
-/// A turn that is worked out, with the frames it is made of.
-pub struct Prepared {
-    batch: Batch,
-    /// What it writes.
+/// A turn that is ready to write, with its frames.
+pub struct PreparedTurn {
+    batch: FrameBatch,
+    /// Content of the transaction.
     pub turn: Turn,
     records: EncodedRecords,
 }
 
-impl Prepared {
-    /// Frames it is made of.
+impl PreparedTurn {
+    /// Number of frames.
     pub fn frames(&self) -> usize {
         self.batch.frames()
     }
 
-    /// Outcomes of these.
+    /// Number of outcomes.
     pub fn outcomes(&self) -> usize {
         self.batch.outcomes().count()
     }
 }
 
-impl Turns {
-    /// Everything a turn writes, worked out on another thread: the turn before may be written meanwhile.
+impl TurnWriter {
+    /// Builds a turn on another thread, while the turn before is written.
     ///
     /// # Errors
-    /// When the bus does not answer, a manifest is missing, or an outcome makes no sense.
-    pub async fn prepare(&self, follower: Follower, batch: Batch) -> anyhow::Result<Prepared> {
+    /// When the bus does not answer, a manifest is missing, or an outcome gives no rows.
+    pub async fn prepare(
+        &self,
+        builder: TurnBuilder,
+        batch: FrameBatch,
+    ) -> anyhow::Result<PreparedTurn> {
         let mut pinned = PinnedSet::new();
-        pinned::fetch(&self.bus, manifests_named(batch.outcomes()), &mut pinned).await?;
+        pinned_manifests::fetch(&self.bus, opened_manifests(batch.outcomes()), &mut pinned).await?;
         let prepare = spawn_blocking(move || {
-            let turn = follower.turn(&batch, &pinned)?;
+            let turn = builder.turn(&batch, &pinned)?;
             let records = EncodedRecords::of(&turn.rows)?;
-            anyhow::Ok(Prepared {
+            anyhow::Ok(PreparedTurn {
                 batch,
                 turn,
                 records,
             })
         });
-        let mut prepared = prepare.await.context("working out a turn")??;
+        let mut prepared = prepare.await.context("building a turn")??;
         let cursor = &mut prepared.turn.cursor;
         if let (Some(mark), None) = (cursor.input, &cursor.input_msg_id) {
             let stream = self.bus.names().input_stream(self.partition);
@@ -96,13 +101,13 @@ impl Turns {
         Ok(prepared)
     }
 
-    /// Writes a turn in its own span, linked to the traces of its outcomes.
+    /// Writes a turn, in a span that is linked to the traces of its outcomes.
     ///
     /// # Errors
-    /// [`ApplyError`]; nothing is written then, unless the connection broke at the commit, which the
-    /// next attempt sees as a conflict.
-    pub async fn write(&self, prepared: &Prepared) -> Result<(), ApplyError> {
-        let Prepared {
+    /// [`ApplyError`]; nothing is written then. After a connection failure during the commit the
+    /// next attempt reports a conflict.
+    pub async fn write(&self, prepared: &PreparedTurn) -> Result<(), ApplyError> {
+        let PreparedTurn {
             batch,
             turn:
                 Turn {
@@ -140,10 +145,10 @@ impl Turns {
             tracing::warn!(
                 partition = %self.partition,
                 orphans = applied.orphans,
-                "changes of rollouts whose opening is not in the log any more were passed over"
+                "skipped changes of rollouts whose opening is not in the log any more"
             );
         }
-        tracing::debug!(partition = %self.partition, out_seq = cursor.out_seq, ?applied, "applied");
+        tracing::debug!(partition = %self.partition, out_seq = cursor.out_seq, ?applied, "turn written");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The applier: one real follower per partition, and around it what its shell does.
+//! The applier: one real builder per partition, and around it what its shell does.
 
 mod restoring;
 
@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use nixfleet_applier::{Batch, Follower, Frame, Logs, batches, needs_checkpoint};
+use nixfleet_applier::{
+    FrameBatch, PartitionLogs, SequencedFrame, TurnBuilder, needs_checkpoint, split_batches,
+};
 use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
@@ -62,9 +64,9 @@ struct Located {
 
 #[derive(Debug)]
 struct Following {
-    follower: Follower,
+    builder: TurnBuilder,
     reader: Reader,
-    waiting: VecDeque<Batch>,
+    waiting: VecDeque<FrameBatch>,
     step: Option<(u64, Step)>,
     check: u64,
 }
@@ -224,7 +226,7 @@ impl Applier {
                 *call = env.call(me, route, Op::Identity(Log::Output(partition)));
             }
             (Some(Reply::Identity(output)), Some(input)) => {
-                let logs = Logs {
+                let logs = PartitionLogs {
                     input,
                     output,
                     msg_id: located.msg_id.take(),
@@ -245,11 +247,11 @@ impl Applier {
     fn start_behind(
         &mut self,
         partition: Partition,
-        (cursor, logs): (Option<Cursor>, &Logs),
+        (cursor, logs): (Option<Cursor>, &PartitionLogs),
         env: &mut Env,
     ) {
-        match Follower::start(cursor, logs) {
-            Ok((follower, _)) => self.follow(partition, follower, env),
+        match TurnBuilder::start(cursor, logs) {
+            Ok((builder, _)) => self.follow(partition, builder, env),
             Err(error) => self.stop_loudly(partition, &error.to_string(), env),
         }
     }
@@ -271,12 +273,12 @@ impl Applier {
         }
     }
 
-    fn follow(&mut self, partition: Partition, follower: Follower, env: &mut Env) {
+    fn follow(&mut self, partition: Partition, builder: TurnBuilder, env: &mut Env) {
         let log = Log::Output(partition);
-        let mut reader = Reader::new(log, Route::Reader(partition), follower.next());
+        let mut reader = Reader::new(log, Route::Reader(partition), builder.next());
         reader.ask(self.me, env);
         let following = Following {
-            follower,
+            builder,
             reader,
             waiting: VecDeque::new(),
             step: None,
@@ -296,7 +298,9 @@ impl Applier {
                 let Some(frames) = frames(&messages) else {
                     return self.stop_loudly(partition, "a frame cannot be read", env);
                 };
-                following.waiting.extend(batches(frames, OUTCOMES_MAX));
+                following
+                    .waiting
+                    .extend(split_batches(frames, OUTCOMES_MAX));
                 self.next_turn(partition, env);
             }
             Err(ReadFault::Missing) => self.restore_layout(partition, env),
@@ -316,7 +320,7 @@ impl Applier {
         let Some(batch) = following.waiting.pop_front() else {
             return;
         };
-        let turn = match following.follower.turn(&batch, &env.pinned) {
+        let turn = match following.builder.turn(&batch, &env.pinned) {
             Ok(turn) => turn,
             Err(error) => return self.stop_loudly(partition, &error.to_string(), env),
         };
@@ -351,13 +355,13 @@ impl Applier {
                 following.step = Some(commit(partition, *turn, (me, route), env));
             }
             (Step::Commit(cursor), Some(Reply::Applied(true))) => {
-                following.follower.written(*cursor);
+                following.builder.written(*cursor);
                 self.next_turn(partition, env);
             }
             // Somebody else was here: his cursor is read at once.
             (Step::Commit(_), Some(Reply::Applied(false))) => self.begin(partition, env),
             (Step::Check, Some(Reply::Cursor(cursor))) => {
-                if cursor.as_ref() == following.follower.cursor() {
+                if cursor.as_ref() == following.builder.cursor() {
                     self.next_turn(partition, env);
                 } else {
                     self.begin(partition, env);
@@ -386,9 +390,9 @@ fn commit(
     (env.call(me, route, op), Step::Commit(Box::new(cursor)))
 }
 
-fn frames(messages: &[Rc<Stored>]) -> Option<Vec<Frame>> {
+fn frames(messages: &[Rc<Stored>]) -> Option<Vec<SequencedFrame>> {
     let frame = |message: &Rc<Stored>| {
-        Some(Frame {
+        Some(SequencedFrame {
             seq: message.seq,
             traceparent: None,
             frame: message.output()?.as_ref().clone(),

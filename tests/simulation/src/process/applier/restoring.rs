@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use nixfleet_applier::Logs;
+use nixfleet_applier::PartitionLogs;
 use nixfleet_checkpoint::{Checkpoint, CheckpointError};
 use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::snapshot::Cursor;
@@ -17,7 +17,7 @@ use crate::world::event::{Alive, Route};
 pub struct Restoring {
     partition: Partition,
     cursor: Option<Cursor>,
-    logs: Logs,
+    logs: PartitionLogs,
     call: u64,
     /// Checkpoints to try, the newest first; absent until it is known which were announced.
     untried: Option<VecDeque<CheckpointRef>>,
@@ -43,7 +43,7 @@ impl Restoring {
     /// Asks which checkpoints were announced.
     pub fn start(
         (partition, cursor): (Partition, Option<Cursor>),
-        logs: Logs,
+        logs: PartitionLogs,
         me: Alive,
         env: &mut Env,
     ) -> Self {
@@ -58,7 +58,7 @@ impl Restoring {
     }
 
     /// What it began with.
-    pub fn located(&mut self) -> (Option<Cursor>, Logs) {
+    pub fn located(&mut self) -> (Option<Cursor>, PartitionLogs) {
         (self.cursor.take(), self.logs.clone())
     }
 

@@ -1,11 +1,11 @@
-//! The schema of the database, and what its tables remember of the streams.
+//! The schema of the database, and the stream positions that its tables cover.
 
 use anyhow::Context as _;
 use nixfleet_bus::SequenceFloors;
 use nixfleet_proto::subject::Names;
 use nixfleet_store::{ReadError, Store};
 
-/// Brings the schema up again while running.
+/// Creates the schema again at run time.
 ///
 /// # Errors
 /// When the database fails.
@@ -17,7 +17,7 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The positions the tables remember, so that lost streams are created above them.
+/// Positions that tables and archive cover; lost streams are created above them.
 ///
 /// # Errors
 /// When the database fails.

@@ -1,4 +1,5 @@
-//! Outcomes to rows: one row per record, whatever happened to it within the turn.
+//! Builds the rows of a turn from its outcomes: one row per record, however often the record
+//! changed within the turn.
 
 use std::sync::Arc;
 
@@ -8,19 +9,19 @@ use nixfleet_proto::turn_rows::{
 };
 use nixfleet_proto::{Accepted, Decision, Effect, ManifestHash, Outcome, PinnedSet, RolloutId};
 
-/// An outcome that cannot become rows.
+/// Why an outcome gives no rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CoalesceError {
-    /// What an opened rollout pins was not fetched.
-    #[error("what manifest {0} pins is not at hand")]
+pub enum RowError {
+    /// The pinned content of an opened rollout was not fetched.
+    #[error("the pinned content of manifest {0} was not fetched")]
     UnknownManifest(ManifestHash),
-    /// The outcome opens a rollout but carries no record of it.
-    #[error("the outcome opens {0} without its record")]
+    /// The outcome opens a rollout without the rollout's record.
+    #[error("the outcome opens rollout {0} without its record")]
     OpenedWithoutRecord(RolloutId),
 }
 
-/// The manifests that must be at hand to coalesce these outcomes.
-pub fn manifests_named<'a>(
+/// Manifests of the rollouts that these outcomes open; they must be fetched before [`build_rows`].
+pub fn opened_manifests<'a>(
     outcomes: impl IntoIterator<Item = &'a Outcome>,
 ) -> impl Iterator<Item = &'a ManifestHash> {
     outcomes
@@ -31,14 +32,14 @@ pub fn manifests_named<'a>(
         })
 }
 
-/// The rows that a turn of these outcomes, in order, leaves behind.
+/// Builds the rows of a turn with these outcomes in order.
 ///
 /// # Errors
-/// [`CoalesceError`]; both are faults of the log or of the caller, no retry mends them.
-pub fn coalesce<'a>(
+/// [`RowError`]. Both are faults of the log or of the caller; a retry does not help.
+pub fn build_rows<'a>(
     outcomes: impl IntoIterator<Item = &'a Outcome>,
     pinned: &PinnedSet,
-) -> Result<TurnRows, CoalesceError> {
+) -> Result<TurnRows, RowError> {
     let mut rows = TurnRows::default();
     for outcome in outcomes {
         let Decision::Accepted(accepted) = &outcome.decision else {
@@ -49,7 +50,7 @@ pub fn coalesce<'a>(
             at: outcome.at,
             traceparent: outcome.traceparent.clone(),
         };
-        open(&mut rows, accepted, pinned, &stamp)?;
+        add_opened(&mut rows, accepted, pinned, &stamp)?;
         for record in &accepted.hosts {
             let key = (record.rollout_id.clone(), record.hostname.clone());
             let change = HostChange {
@@ -59,18 +60,18 @@ pub fn coalesce<'a>(
             rows.hosts.insert(key, change);
         }
         for effect in &accepted.effects {
-            take_effect(&mut rows, effect, &stamp);
+            add_effect(&mut rows, effect, &stamp);
         }
     }
     Ok(rows)
 }
 
-fn open(
+fn add_opened(
     rows: &mut TurnRows,
     accepted: &Accepted,
     pinned: &PinnedSet,
     stamp: &Stamp,
-) -> Result<(), CoalesceError> {
+) -> Result<(), RowError> {
     let opened_id = accepted.opened.as_ref().map(|opened| &opened.rollout_id);
     for record in &accepted.rollouts {
         if Some(&record.rollout_id) == opened_id {
@@ -89,10 +90,10 @@ fn open(
         .rollouts
         .iter()
         .find(|record| record.rollout_id == opened.rollout_id)
-        .ok_or_else(|| CoalesceError::OpenedWithoutRecord(opened.rollout_id.clone()))?;
+        .ok_or_else(|| RowError::OpenedWithoutRecord(opened.rollout_id.clone()))?;
     let manifest = pinned
         .get(&opened.manifest_hash)
-        .ok_or_else(|| CoalesceError::UnknownManifest(opened.manifest_hash.clone()))?;
+        .ok_or_else(|| RowError::UnknownManifest(opened.manifest_hash.clone()))?;
     rows.opened.push(OpenedRollout {
         record: record.clone(),
         manifest_hash: opened.manifest_hash.clone(),
@@ -103,7 +104,7 @@ fn open(
 }
 
 #[expect(clippy::too_many_lines, reason = "one arm per effect, read as a whole")]
-fn take_effect(rows: &mut TurnRows, effect: &Effect, stamp: &Stamp) {
+fn add_effect(rows: &mut TurnRows, effect: &Effect, stamp: &Stamp) {
     match effect {
         Effect::ReplaceProbeFailures {
             rollout_id,
@@ -184,7 +185,7 @@ fn take_effect(rows: &mut TurnRows, effect: &Effect, stamp: &Stamp) {
             rows.blocks
                 .insert((rollout_id.clone(), *wave, *gate), change);
         }
-        // The next records already say so.
+        // The next records state the same.
         Effect::RecordTransition { .. } | Effect::RecordRolloutTransition { .. } => {}
         Effect::UpdateCurrentWave { .. } | Effect::HaltLifted { .. } => {}
     }

@@ -1,37 +1,37 @@
-//! Pauses between attempts.
+//! Backoff between attempts.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// First pause; a restart of a server takes longer, a lost connection does not.
+/// First pause: a lost connection is shorter, a server restart longer.
 const FIRST: Duration = Duration::from_millis(50);
 
-/// Growing pauses with jitter, for ever.
+/// Exponential backoff with jitter and without a limit of attempts.
 #[derive(Debug)]
-pub struct Pauses {
+pub struct Backoff {
     max: Duration,
-    pauses: ExponentialBackoff,
+    inner: ExponentialBackoff,
 }
 
-impl Pauses {
-    /// Pauses up to `max`, about.
+impl Backoff {
+    /// Creates a backoff with pauses of about `max` at most.
     pub fn new(max: Duration) -> Self {
         Self {
             max,
-            pauses: build(max),
+            inner: build(max),
         }
     }
 
     /// Sleeps for the next pause.
     pub async fn sleep(&mut self) {
-        let pause = self.pauses.next().unwrap_or(self.max);
+        let pause = self.inner.next().unwrap_or(self.max);
         tokio::time::sleep(pause).await;
     }
 
-    /// Starts again with the shortest pause.
+    /// Returns to the shortest pause.
     pub fn reset(&mut self) {
-        self.pauses = build(self.max);
+        self.inner = build(self.max);
     }
 }
 

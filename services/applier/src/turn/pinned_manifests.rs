@@ -1,14 +1,14 @@
-//! Fetching what opened rollouts pin.
+//! Fetches the pinned content of opened rollouts.
 
 use anyhow::{Context as _, anyhow};
 use nixfleet_bus::{Bus, ManifestStore};
 use nixfleet_proto::{ManifestHash, PinnedManifest, PinnedSet};
 use nixfleet_trust::UnpinnedManifest;
 
-/// Adds what these manifests pin, unless it is there already.
+/// Adds the pinned content of these manifests, unless it is there.
 ///
 /// # Errors
-/// When bytes are missing or are not what their hash says; somebody has to put them there.
+/// When an artifact is missing or does not match its hash; an operator has to restore it.
 pub async fn fetch(
     bus: &Bus,
     wanted: impl Iterator<Item = &ManifestHash>,
@@ -19,7 +19,7 @@ pub async fn fetch(
         if !pinned.contains_key(hash) {
             let found = fetch_one(&store, hash)
                 .await
-                .with_context(|| format!("expanding the hosts of manifest {hash}"))?;
+                .with_context(|| format!("fetching manifest {hash}"))?;
             pinned.insert(hash.clone(), found);
         }
     }
@@ -27,11 +27,13 @@ pub async fn fetch(
 }
 
 async fn fetch_one(store: &ManifestStore, hash: &ManifestHash) -> anyhow::Result<PinnedManifest> {
-    let absent = |what, hash| anyhow!("the {what} {hash} is not in the object store; put it back");
+    let absent = |what, hash| {
+        anyhow!("the {what} {hash} is not in the object store; publish the release again")
+    };
     let manifest = store.get(hash).await?;
     let manifest = manifest.ok_or_else(|| absent("manifest", hash.clone()))?;
     let hash = hash.clone();
-    // Parsing and hashing a large fleet takes seconds of computing.
+    // Parsing and hashing a large fleet takes seconds of CPU time.
     let unpinned = tokio::task::spawn_blocking(move || UnpinnedManifest::read(&manifest, &hash));
     let unpinned = unpinned.await.context("reading the manifest")??;
     let fleet = store.get(unpinned.fleet_hash()).await?;

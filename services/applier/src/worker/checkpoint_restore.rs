@@ -1,32 +1,37 @@
-//! Writing the rows of a partition from a checkpoint: for tables that are gone, or older than the log.
+//! Restores the rows of a partition from a checkpoint, when tables are empty or end before the log
+//! begins.
 
 use anyhow::{Context as _, anyhow};
-use nixfleet_applier::Logs;
+use nixfleet_applier::PartitionLogs;
 use nixfleet_checkpoint::{Checkpoint, CheckpointError};
 use nixfleet_proto::CheckpointRef;
 use tokio::task::spawn_blocking;
 
-use crate::turn::Turns;
+use crate::turn::TurnWriter;
 
-/// Writes the rows of the newest checkpoint that can be used, in place of those before. `previous` is
-/// the output sequence of the stored cursor, 0 when there is none. False when no checkpoint was announced.
+/// Replaces the rows by those of the newest usable checkpoint. `previous` is the output sequence of
+/// the stored cursor, 0 for none. False when no checkpoint was announced.
 ///
 /// # Errors
-/// When a server does not answer, or none of the checkpoints can be used.
-pub async fn restore(turns: &Turns, previous: u64, logs: &Logs) -> anyhow::Result<bool> {
-    let partition = turns.partition;
-    let announced = turns.bus.checkpoints().announced(partition).await?;
+/// When a server does not answer, or no checkpoint is usable.
+pub async fn restore_checkpoint(
+    writer: &TurnWriter,
+    previous: u64,
+    logs: &PartitionLogs,
+) -> anyhow::Result<bool> {
+    let partition = writer.partition;
+    let announced = writer.bus.checkpoints().announced(partition).await?;
     if announced.is_empty() {
         return Ok(false);
     }
     let mut refused = Vec::new();
     for named in announced.newest_first() {
-        match load(turns, named, logs).await? {
+        match load(writer, named, logs).await? {
             Ok(checkpoint) => {
                 for fault in &refused {
-                    tracing::error!(%partition, fault, "an older checkpoint is used");
+                    tracing::error!(%partition, fault, "a checkpoint cannot be used; using an older one");
                 }
-                return write(turns, previous, checkpoint).await.map(|()| true);
+                return write(writer, previous, checkpoint).await.map(|()| true);
             }
             Err(fault) => refused.push(format!("checkpoint {}: {fault}", named.hash)),
         }
@@ -39,13 +44,13 @@ pub async fn restore(turns: &Turns, previous: u64, logs: &Logs) -> anyhow::Resul
     ))
 }
 
-/// One checkpoint, or why it cannot be used.
+/// Loads a checkpoint, or states why it cannot be used.
 async fn load(
-    turns: &Turns,
+    writer: &TurnWriter,
     named: &CheckpointRef,
-    logs: &Logs,
+    logs: &PartitionLogs,
 ) -> anyhow::Result<Result<Checkpoint, CheckpointError>> {
-    let (store, partition) = (turns.bus.checkpoints(), turns.partition);
+    let (store, partition) = (writer.bus.checkpoints(), writer.partition);
     let Some(bytes) = store.get(partition, named).await? else {
         return Ok(Err(CheckpointError::Missing));
     };
@@ -59,15 +64,15 @@ async fn load(
     }))
 }
 
-async fn write(turns: &Turns, previous: u64, checkpoint: Checkpoint) -> anyhow::Result<()> {
-    let partition = turns.partition;
-    let written = turns
+async fn write(writer: &TurnWriter, previous: u64, checkpoint: Checkpoint) -> anyhow::Result<()> {
+    let partition = writer.partition;
+    let written = writer
         .store
         .restore_partition(partition, previous, &checkpoint.rows)
         .await?;
     let out_seq = checkpoint.rows.cursor.map_or(0, |cursor| cursor.out_seq);
     tracing::warn!(%partition, previous, out_seq, rows = written.rows,
-        "the rows were written from a checkpoint");
+        "the rows were restored from a checkpoint");
     metrics::counter!("nixfleet_partitions_restored_total").increment(1);
     Ok(())
 }

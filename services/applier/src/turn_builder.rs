@@ -1,36 +1,36 @@
-//! Following an output log into tables, one turn after the other.
+//! Builds the turns of a partition: rows and cursor from consecutive output frames.
 
 use std::collections::VecDeque;
 
 use nixfleet_proto::snapshot::{Cursor, Origin, OriginConflict};
 use nixfleet_proto::{Outcome, OutputFrame, PinnedSet, Timestamp, mutation_testing};
 
-use crate::coalesce::{CoalesceError, coalesce};
 use crate::cursor::advance;
-use crate::position::{GuardError, Logs, Start, start};
+use crate::log_check::{LogMismatch, PartitionLogs, StartPosition, start};
+use crate::row_builder::{RowError, build_rows};
 use nixfleet_proto::turn_rows::TurnRows;
 
-/// A frame of the output log.
+/// An output frame and its sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    /// Its sequence.
+pub struct SequencedFrame {
+    /// Sequence in the output log.
     pub seq: u64,
-    /// Trace context of the turn that wrote it.
+    /// Trace context of the reducer turn that wrote the frame.
     pub traceparent: Option<String>,
-    /// The frame.
+    /// Content of the frame.
     pub frame: OutputFrame,
 }
 
-/// Frames that are applied in one transaction; never empty.
+/// Consecutive frames for one transaction; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    frames: Vec<Frame>,
+pub struct FrameBatch {
+    frames: Vec<SequencedFrame>,
 }
 
-impl Batch {
-    /// Takes the first frames that have at most `outcomes_max` outcomes together, one in any case; `None` when
-    /// there are none.
-    pub fn first_of(frames: &mut VecDeque<Frame>, outcomes_max: usize) -> Option<Self> {
+impl FrameBatch {
+    /// Takes the first frames with at most `outcomes_max` outcomes in total, but at least one
+    /// frame; `None` when there are none.
+    pub fn first_of(frames: &mut VecDeque<SequencedFrame>, outcomes_max: usize) -> Option<Self> {
         let first = frames.pop_front()?;
         let mut room = outcomes_max.saturating_sub(first.frame.outcomes.len());
         let mut taken = vec![first];
@@ -43,12 +43,12 @@ impl Batch {
         Some(Self { frames: taken })
     }
 
-    /// How many frames there are.
+    /// Number of frames.
     pub fn frames(&self) -> usize {
         self.frames.len()
     }
 
-    /// The outcomes, in order.
+    /// Outcomes in order.
     pub fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
         self.frames.iter().flat_map(|frame| &frame.frame.outcomes)
     }
@@ -61,64 +61,67 @@ impl Batch {
     }
 }
 
-/// Cuts frames into batches of at most `outcomes_max` outcomes; a frame that has more is a batch of
+/// Splits frames into batches of at most `outcomes_max` outcomes; a frame with more is a batch of
 /// its own.
-pub fn batches(frames: Vec<Frame>, outcomes_max: usize) -> Vec<Batch> {
+pub fn split_batches(frames: Vec<SequencedFrame>, outcomes_max: usize) -> Vec<FrameBatch> {
     let mut frames = VecDeque::from(frames);
-    std::iter::from_fn(|| Batch::first_of(&mut frames, outcomes_max)).collect()
+    std::iter::from_fn(|| FrameBatch::first_of(&mut frames, outcomes_max)).collect()
 }
 
-/// What one transaction writes.
+/// Content of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
-    /// Output sequence that the stored cursor must have, 0 for none: otherwise somebody else wrote
-    /// the turn, nothing is written, and the cursor is read again.
+    /// Output sequence that the stored cursor must have, 0 for no cursor. Another sequence means
+    /// that another applier wrote: nothing is written, and the cursor is read again.
     pub expected: u64,
-    /// The rows.
+    /// Changed rows.
     pub rows: TurnRows,
-    /// The cursor beside them.
+    /// Cursor to store with the rows.
     pub cursor: Cursor,
 }
 
-/// A turn that cannot be made.
+/// Why a turn cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TurnError {
-    /// Frames are missing, or come again.
-    #[error("output frame {found} came, {wanted} was expected")]
+    /// A frame is missing or repeated.
+    #[error("got output frame {found}, expected {wanted}")]
     OutOfOrder {
-        /// The next sequence.
+        /// Expected sequence.
         wanted: u64,
-        /// The sequence that came.
+        /// Sequence of the frame.
         found: u64,
     },
-    /// The log does not go on from these tables.
+    /// The frame does not continue these tables.
     #[error(transparent)]
     Origin(#[from] OriginConflict),
-    /// An outcome makes no rows.
+    /// An outcome gives no rows.
     #[error(transparent)]
-    Coalesce(#[from] CoalesceError),
+    Rows(#[from] RowError),
 }
 
-/// A partition's tables and the log they follow. It lives until anything fails: then the cursor is
-/// read again and another one starts there, which is always right, because tables and cursor are
-/// written together.
+/// Position of a partition's tables in their log. After any failure the cursor is read again and
+/// another builder starts there, which is always correct, as tables and cursor are written
+/// together.
 #[derive(Debug, Clone)]
-pub struct Follower {
+pub struct TurnBuilder {
     cursor: Option<Cursor>,
-    /// What tables that have no cursor yet are built from.
+    /// Origin of tables without a cursor.
     origin: Origin,
     stream_created: Timestamp,
     next: u64,
 }
 
-impl Follower {
+impl TurnBuilder {
     /// Compares the stored cursor with the logs and starts behind it.
     ///
     /// # Errors
-    /// [`GuardError`] when log and tables do not belong together; it names the remedy.
-    pub fn start(cursor: Option<Cursor>, logs: &Logs) -> Result<(Self, Start), GuardError> {
+    /// [`LogMismatch`] when log and tables do not belong together; it names the remedy.
+    pub fn start(
+        cursor: Option<Cursor>,
+        logs: &PartitionLogs,
+    ) -> Result<(Self, StartPosition), LogMismatch> {
         let start = start(cursor.as_ref(), logs)?;
-        let follower = Self {
+        let builder = Self {
             origin: match &cursor {
                 Some(cursor) => cursor.origin,
                 None => Origin::of_log(start.seq()),
@@ -127,24 +130,25 @@ impl Follower {
             stream_created: logs.input.created,
             next: start.seq(),
         };
-        Ok((follower, start))
+        Ok((builder, start))
     }
 
-    /// The cursor that is stored, as far as this follower knows.
+    /// The last cursor that was read or written.
     pub fn cursor(&self) -> Option<&Cursor> {
         self.cursor.as_ref()
     }
 
-    /// The next output sequence.
+    /// Next output sequence.
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// Works out what these frames write. What the manifests pin that they name must be at hand.
+    /// Builds the turn of these frames. The manifests of
+    /// [`opened_manifests`](crate::opened_manifests) must be in `pinned`.
     ///
     /// # Errors
-    /// [`TurnError`]; no retry mends it.
-    pub fn turn(&self, batch: &Batch, pinned: &PinnedSet) -> Result<Turn, TurnError> {
+    /// [`TurnError`]; a retry does not help.
+    pub fn turn(&self, batch: &FrameBatch, pinned: &PinnedSet) -> Result<Turn, TurnError> {
         let mut origin = self.origin;
         for (wanted, frame) in (self.next..).zip(&batch.frames) {
             let found = frame.seq;
@@ -156,7 +160,7 @@ impl Follower {
         let rows = if mutation_testing::is_active("applier-cursor-without-rows") {
             TurnRows::default()
         } else {
-            coalesce(batch.outcomes(), pinned)?
+            build_rows(batch.outcomes(), pinned)?
         };
         let frames = batch.frames.iter().map(|frame| (frame.seq, &frame.frame));
         let mut cursor = advance(self.cursor.as_ref(), frames, self.stream_created);
@@ -168,7 +172,7 @@ impl Follower {
         })
     }
 
-    /// The turn is written: go on behind it.
+    /// Continues behind a turn that was written.
     pub fn written(&mut self, cursor: Cursor) {
         self.next = cursor.out_seq + 1;
         self.origin = cursor.origin;
@@ -182,48 +186,48 @@ mod tests {
 
     use super::*;
 
-    fn logs(first: u64) -> Logs {
+    fn logs(first: u64) -> PartitionLogs {
         let identity = StreamIdentity {
             created: Timestamp::UNIX_EPOCH,
             first_seq: first,
             last_seq: 1_000,
         };
-        Logs {
+        PartitionLogs {
             input: identity,
             output: identity,
             msg_id: None,
         }
     }
 
-    fn frame(seq: u64) -> Frame {
-        Frame {
+    fn frame(seq: u64) -> SequencedFrame {
+        SequencedFrame {
             seq,
             traceparent: None,
             frame: OutputFrame::new(1),
         }
     }
 
-    fn turn(follower: &Follower, seqs: &[u64]) -> Result<Turn, TurnError> {
+    fn turn(builder: &TurnBuilder, seqs: &[u64]) -> Result<Turn, TurnError> {
         let frames = seqs.iter().copied().map(frame).collect();
-        follower.turn(&Batch { frames }, &PinnedSet::new())
+        builder.turn(&FrameBatch { frames }, &PinnedSet::new())
     }
 
     #[test]
-    fn every_turn_expects_the_cursor_of_the_one_before() {
-        let (mut follower, _) = Follower::start(None, &logs(1)).unwrap();
-        let first = turn(&follower, &[1, 2]).unwrap();
+    fn each_turn_expects_the_cursor_of_the_previous_one() {
+        let (mut builder, _) = TurnBuilder::start(None, &logs(1)).unwrap();
+        let first = turn(&builder, &[1, 2]).unwrap();
         assert_eq!((first.expected, first.cursor.out_seq), (0, 2));
-        follower.written(first.cursor);
-        let second = turn(&follower, &[3]).unwrap();
+        builder.written(first.cursor);
+        let second = turn(&builder, &[3]).unwrap();
         assert_eq!((second.expected, second.cursor.out_seq), (2, 3));
     }
 
     #[test]
-    fn frames_that_are_missing_or_come_again_make_no_turn() {
-        let (follower, _) = Follower::start(None, &logs(1)).unwrap();
+    fn missing_and_repeated_frames_are_refused() {
+        let (builder, _) = TurnBuilder::start(None, &logs(1)).unwrap();
         let check = |seqs: &[u64], wanted, found| {
             let error = TurnError::OutOfOrder { wanted, found };
-            assert_eq!(turn(&follower, seqs), Err(error));
+            assert_eq!(turn(&builder, seqs), Err(error));
         };
         check(&[2], 1, 2);
         check(&[1, 1], 2, 1);
@@ -231,25 +235,25 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_know_more_than_the_owner_stop() {
-        let (mut follower, _) = Follower::start(None, &logs(1)).unwrap();
-        let first = turn(&follower, &[1]).unwrap();
-        follower.written(first.cursor);
+    fn a_frame_of_an_owner_with_less_state_is_refused() {
+        let (mut builder, _) = TurnBuilder::start(None, &logs(1)).unwrap();
+        let first = turn(&builder, &[1]).unwrap();
+        builder.written(first.cursor);
         let mut rebuilt = frame(2);
         rebuilt.frame.rebuilt_from = Some(2);
         rebuilt.frame.outcomes = vec![crate::cursor::tests::rejected(1)];
-        let batch = Batch {
+        let batch = FrameBatch {
             frames: vec![rebuilt],
         };
-        let error = follower.turn(&batch, &PinnedSet::new()).unwrap_err();
+        let error = builder.turn(&batch, &PinnedSet::new()).unwrap_err();
         assert!(matches!(error, TurnError::Origin(_)), "{error}");
     }
 
     #[test]
-    fn tables_begun_in_a_trimmed_log_remember_where() {
-        let (follower, start) = Follower::start(None, &logs(40)).unwrap();
-        assert_eq!(start, Start::FromTrimmed(40));
-        let turn = turn(&follower, &[40]).unwrap();
+    fn tables_begun_in_a_trimmed_log_store_their_origin() {
+        let (builder, start) = TurnBuilder::start(None, &logs(40)).unwrap();
+        assert_eq!(start, StartPosition::FromTrimmed(40));
+        let turn = turn(&builder, &[40]).unwrap();
         assert_eq!(turn.cursor.origin, Origin::of_log(40));
     }
 
@@ -267,7 +271,7 @@ mod tests {
             sized(4, 0),
             sized(5, 1),
         ];
-        let cut = batches(frames, 5);
+        let cut = split_batches(frames, 5);
         let seqs: Vec<Vec<u64>> = cut
             .iter()
             .map(|batch| batch.frames.iter().map(|frame| frame.seq).collect())

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What the tables hold, written the slow and obvious way.
+/// Model of the tables, updated one outcome at a time.
 #[derive(Debug, Default, PartialEq)]
 struct Tables {
     rollouts: BTreeMap<RolloutId, (RolloutRecord, Position)>,
@@ -268,16 +268,16 @@ fn turn() -> impl Strategy<Value = Vec<Outcome>> {
 
 proptest! {
     #[test]
-    fn one_turn_leaves_what_single_outcomes_leave(outcomes in turn(), cut in 0..26_usize) {
+    fn one_turn_writes_the_same_rows_as_single_outcomes(outcomes in turn(), cut in 0..26_usize) {
         let pinned = pinned();
         let mut single = Tables::default();
         for outcome in &outcomes {
-            single.write(&coalesce([outcome], &pinned).unwrap());
+            single.write(&build_rows([outcome], &pinned).unwrap());
         }
         let (before, after) = outcomes.split_at(cut.min(outcomes.len()));
         let mut together = Tables::default();
-        together.write(&coalesce(before, &pinned).unwrap());
-        together.write(&coalesce(after, &pinned).unwrap());
+        together.write(&build_rows(before, &pinned).unwrap());
+        together.write(&build_rows(after, &pinned).unwrap());
         prop_assert_eq!(together, single);
     }
 }
@@ -285,7 +285,7 @@ proptest! {
 #[test]
 fn a_rejected_entry_leaves_no_row() {
     let rejected = outcome(1, Decision::Rejected(Rejection::new(Reason::Unknown, "x")));
-    let rows = coalesce([&rejected], &PinnedSet::new()).unwrap();
+    let rows = build_rows([&rejected], &PinnedSet::new()).unwrap();
     assert!(rows.is_empty());
 }
 
@@ -293,9 +293,9 @@ fn a_rejected_entry_leaves_no_row() {
 fn an_opening_needs_its_manifest_and_its_record() {
     let id = rollout(0);
     let named = [opening(1, &id)];
-    assert_eq!(manifests_named(&named).count(), 1);
-    let missing = coalesce(&named, &PinnedSet::new());
-    assert_eq!(missing, Err(CoalesceError::UnknownManifest("m".into())));
+    assert_eq!(opened_manifests(&named).count(), 1);
+    let missing = build_rows(&named, &PinnedSet::new());
+    assert_eq!(missing, Err(RowError::UnknownManifest("m".into())));
     let opened = Opened {
         rollout_id: id.clone(),
         manifest_hash: "m".into(),
@@ -308,8 +308,8 @@ fn an_opening_needs_its_manifest_and_its_record() {
         },
     );
     assert_eq!(
-        coalesce([&bare], &pinned()),
-        Err(CoalesceError::OpenedWithoutRecord(id))
+        build_rows([&bare], &pinned()),
+        Err(RowError::OpenedWithoutRecord(id))
     );
 }
 
@@ -326,7 +326,7 @@ fn the_trace_of_the_last_change_stays_with_the_row() {
             },
         )
     };
-    let rows = coalesce(&[change(4), change(5)], &PinnedSet::new()).unwrap();
+    let rows = build_rows(&[change(4), change(5)], &PinnedSet::new()).unwrap();
     let row = &rows.hosts[&(id.clone(), host(1))];
     assert_eq!(row.stamp.traceparent.as_deref(), Some("trace-5"));
     assert_eq!(rows.hosts.len(), 1);

@@ -1,4 +1,4 @@
-//! Last-seen times of hosts, from the partition owners to the `hosts` table.
+//! Writes last-seen times, which partition owners publish, to the `hosts` table.
 
 use std::time::Duration;
 
@@ -6,31 +6,35 @@ use nixfleet_bus::Bus;
 use nixfleet_service::CancellationToken;
 use nixfleet_store::Store;
 
-/// All appliers share the flushes.
+/// All appliers share the reports.
 const QUEUE_GROUP: &str = "applier";
-/// Pause before subscribing again after the bus went away.
-const RESUBSCRIBE: Duration = Duration::from_secs(1);
+/// Pause before the next subscription after a failure.
+const RESUBSCRIBE_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes every flush until shutdown. A flush that cannot be written is counted and dropped: the
-/// next heartbeat of each host says it again.
-pub async fn follow(bus: Bus, store: Store, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Writes all reports until shutdown. Reports that cannot be written are counted and dropped: the
+/// next heartbeat of each host repeats them.
+pub async fn write_until_shutdown(
+    bus: Bus,
+    store: Store,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = write_flushes(&bus, &store) => {}
+            () = write_reports(&bus, &store) => {}
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(RESUBSCRIBE) => {}
+            () = tokio::time::sleep(RESUBSCRIBE_AFTER) => {}
         }
     }
 }
 
-async fn write_flushes(bus: &Bus, store: &Store) {
+async fn write_reports(bus: &Bus, store: &Store) {
     let mut liveness = match bus.subscribe_liveness(QUEUE_GROUP).await {
         Ok(liveness) => liveness,
         Err(error) => {
-            tracing::warn!(%error, "cannot follow liveness");
+            tracing::warn!(%error, "cannot subscribe to last-seen times");
             return;
         }
     };

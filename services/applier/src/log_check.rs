@@ -1,35 +1,36 @@
-//! Where to start reading: the guard against a log that was trimmed, lost or replaced.
+//! Check of tables against logs: where to start reading, or why the logs do not belong to the
+//! tables.
 
 use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::mutation_testing;
 use nixfleet_proto::snapshot::Cursor;
 
-/// What the broker says about the two logs of a partition.
+/// Current state of both logs of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logs {
-    /// The input stream.
+pub struct PartitionLogs {
+    /// Identity of the input stream.
     pub input: StreamIdentity,
-    /// The output stream.
+    /// Identity of the output stream.
     pub output: StreamIdentity,
-    /// Message id at the cursor's input mark; absent when the message is not held any more.
+    /// Message id at the input mark of the cursor; absent when the message is not held any more.
     pub msg_id: Option<String>,
 }
 
-/// Where to start.
+/// Position at which reading starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// The tables go on with this output sequence.
+pub enum StartPosition {
+    /// The tables continue with this output sequence.
     Continue(u64),
-    /// The tables are empty and the log is whole.
+    /// The tables are empty and the log is complete.
     FromFirst(u64),
-    /// The tables are empty and the beginning of the log is gone: what it opened stays unknown.
+    /// The tables are empty and the log was trimmed: rollouts opened before stay unknown.
     FromTrimmed(u64),
-    /// The logs were lost and created anew above the cursor; the tables are kept.
+    /// The logs were lost and created again above the cursor; the tables are kept.
     AfterLoss(u64),
 }
 
-impl Start {
-    /// The first output sequence to read.
+impl StartPosition {
+    /// First output sequence to read.
     pub fn seq(self) -> u64 {
         match self {
             Self::Continue(seq)
@@ -40,12 +41,12 @@ impl Start {
     }
 }
 
-/// Tables and log do not belong together; somebody has to decide which of them counts.
+/// Contradiction between tables and logs; an operator has to decide which of them counts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GuardError {
-    /// The stream was created anew at or below the cursor.
+pub enum LogMismatch {
+    /// The input stream was created again at or below the cursor.
     #[error(
-        "the input log was created anew at sequence {first}, but the tables cover {covered}: empty \
+        "the input log was created again at sequence {first}, but the tables cover {covered}: empty \
          the store of NATS, so that its streams are created above the tables"
     )]
     Replaced {
@@ -54,21 +55,21 @@ pub enum GuardError {
         /// Input sequence of the cursor.
         covered: u64,
     },
-    /// Another message is at the cursor's position.
+    /// Another message has the sequence of the cursor.
     #[error(
         "the message at input sequence {seq} is {found:?}, the tables were written from \
          {expected:?}: the log was restored from a backup; empty the store of NATS, so that its \
          streams are created above the tables"
     )]
     OtherMessage {
-        /// The position.
+        /// Input sequence of the cursor.
         seq: u64,
-        /// Id the cursor remembers.
+        /// Message id in the cursor.
         expected: String,
-        /// Id the log holds.
+        /// Message id in the log.
         found: String,
     },
-    /// The log ends before the cursor.
+    /// The output log ends before the cursor.
     #[error(
         "the output log ends at sequence {last}, but the tables cover {covered}: its end was lost; \
          empty the store of NATS, so that its streams are created above the tables"
@@ -79,47 +80,49 @@ pub enum GuardError {
         /// Output sequence of the cursor.
         covered: u64,
     },
-    /// Frames that were never applied are gone.
+    /// Frames were trimmed before they were applied.
     #[error(
         "the output log starts at sequence {first}, but {wanted} was not applied yet: it was \
          trimmed, and no checkpoint covers what is missing; write the tables from the archive with \
          `nixfleet db rebuild`"
     )]
     Trimmed {
-        /// First sequence held.
+        /// First sequence of the log.
         first: u64,
-        /// First sequence not applied.
+        /// First sequence that is not applied.
         wanted: u64,
     },
 }
 
-/// True when the log alone does not bring the tables to its end: they are gone or older than what it
-/// holds, and a checkpoint has to be written first.
-pub fn needs_checkpoint(cursor: Option<&Cursor>, logs: &Logs) -> bool {
+/// True when the log alone cannot bring the tables up to date: they are empty or end before the log
+/// begins, and must be restored from a checkpoint first.
+pub fn needs_checkpoint(cursor: Option<&Cursor>, logs: &PartitionLogs) -> bool {
     match start(cursor, logs) {
-        Ok(Start::FromTrimmed(_)) | Err(GuardError::Trimmed { .. }) => {
+        Ok(StartPosition::FromTrimmed(_)) | Err(LogMismatch::Trimmed { .. }) => {
             !mutation_testing::is_active("applier-ignores-checkpoints")
         }
-        Ok(Start::Continue(_) | Start::FromFirst(_) | Start::AfterLoss(_))
+        Ok(
+            StartPosition::Continue(_) | StartPosition::FromFirst(_) | StartPosition::AfterLoss(_),
+        )
         | Err(
-            GuardError::Replaced { .. }
-            | GuardError::OtherMessage { .. }
-            | GuardError::Regressed { .. },
+            LogMismatch::Replaced { .. }
+            | LogMismatch::OtherMessage { .. }
+            | LogMismatch::Regressed { .. },
         ) => false,
     }
 }
 
-/// Decides where to start.
+/// Compares the cursor with the logs.
 ///
 /// # Errors
-/// [`GuardError`], which names the remedy.
-pub fn start(cursor: Option<&Cursor>, logs: &Logs) -> Result<Start, GuardError> {
+/// [`LogMismatch`], which names the remedy.
+pub fn start(cursor: Option<&Cursor>, logs: &PartitionLogs) -> Result<StartPosition, LogMismatch> {
     let first = logs.output.first_seq;
     let Some(cursor) = cursor else {
         return Ok(if first <= 1 {
-            Start::FromFirst(first)
+            StartPosition::FromFirst(first)
         } else {
-            Start::FromTrimmed(first)
+            StartPosition::FromTrimmed(first)
         });
     };
     let covered = cursor.input.map_or(0, |mark| mark.seq);
@@ -127,29 +130,29 @@ pub fn start(cursor: Option<&Cursor>, logs: &Logs) -> Result<Start, GuardError> 
     if logs.input.created != cursor.stream_created {
         if logs.input.first_seq <= covered || first < wanted {
             let first = logs.input.first_seq;
-            return Err(GuardError::Replaced { first, covered });
+            return Err(LogMismatch::Replaced { first, covered });
         }
-        return Ok(Start::AfterLoss(first));
+        return Ok(StartPosition::AfterLoss(first));
     }
     if let (Some(expected), Some(found)) = (&cursor.input_msg_id, &logs.msg_id)
         && expected != found
     {
-        return Err(GuardError::OtherMessage {
+        return Err(LogMismatch::OtherMessage {
             seq: covered,
             expected: expected.clone(),
             found: found.clone(),
         });
     }
     if logs.output.last_seq < cursor.out_seq {
-        return Err(GuardError::Regressed {
+        return Err(LogMismatch::Regressed {
             last: logs.output.last_seq,
             covered: cursor.out_seq,
         });
     }
     if first > wanted {
-        return Err(GuardError::Trimmed { first, wanted });
+        return Err(LogMismatch::Trimmed { first, wanted });
     }
-    Ok(Start::Continue(wanted))
+    Ok(StartPosition::Continue(wanted))
 }
 
 #[cfg(test)]
@@ -177,13 +180,13 @@ mod tests {
         }
     }
 
-    fn logs(generation: i64, input: (u64, u64), output: (u64, u64)) -> Logs {
+    fn logs(generation: i64, input: (u64, u64), output: (u64, u64)) -> PartitionLogs {
         let identity = |(first_seq, last_seq)| StreamIdentity {
             created: created(generation),
             first_seq,
             last_seq,
         };
-        Logs {
+        PartitionLogs {
             input: identity(input),
             output: identity(output),
             msg_id: None,
@@ -191,39 +194,45 @@ mod tests {
     }
 
     #[test]
-    fn tables_go_on_after_their_cursor() {
+    fn tables_continue_after_their_cursor() {
         let logs = logs(1, (1, 50), (1, 20));
-        assert_eq!(start(Some(&cursor(40, 10)), &logs), Ok(Start::Continue(11)));
-        assert_eq!(start(Some(&cursor(50, 20)), &logs), Ok(Start::Continue(21)));
+        assert_eq!(
+            start(Some(&cursor(40, 10)), &logs),
+            Ok(StartPosition::Continue(11))
+        );
+        assert_eq!(
+            start(Some(&cursor(50, 20)), &logs),
+            Ok(StartPosition::Continue(21))
+        );
     }
 
     #[test]
-    fn empty_tables_start_with_what_the_log_holds() {
+    fn empty_tables_start_at_the_first_frame_of_the_log() {
         assert_eq!(
             start(None, &logs(1, (1, 0), (1, 0))),
-            Ok(Start::FromFirst(1))
+            Ok(StartPosition::FromFirst(1))
         );
         assert_eq!(
             start(None, &logs(1, (8, 9), (5, 9))),
-            Ok(Start::FromTrimmed(5))
+            Ok(StartPosition::FromTrimmed(5))
         );
     }
 
     #[test]
-    fn logs_created_above_the_cursor_are_followed() {
-        let anew = logs(2, (1_000_051, 1_000_050), (1_000_021, 1_000_020));
-        let found = start(Some(&cursor(50, 20)), &anew);
-        assert_eq!(found, Ok(Start::AfterLoss(1_000_021)));
+    fn recreated_logs_above_the_cursor_are_continued() {
+        let recreated = logs(2, (1_000_051, 1_000_050), (1_000_021, 1_000_020));
+        let found = start(Some(&cursor(50, 20)), &recreated);
+        assert_eq!(found, Ok(StartPosition::AfterLoss(1_000_021)));
     }
 
     #[test]
-    fn logs_that_do_not_belong_to_the_tables_stop_the_partition() {
+    fn contradicting_logs_halt_the_partition() {
         let cursor = cursor(50, 20);
-        let check = |logs: &Logs| start(Some(&cursor), logs).unwrap_err();
-        let anew = logs(2, (1, 9), (1, 9));
+        let check = |logs: &PartitionLogs| start(Some(&cursor), logs).unwrap_err();
+        let recreated = logs(2, (1, 9), (1, 9));
         assert!(matches!(
-            check(&anew),
-            GuardError::Replaced {
+            check(&recreated),
+            LogMismatch::Replaced {
                 first: 1,
                 covered: 50
             }
@@ -231,7 +240,7 @@ mod tests {
         let trimmed = logs(1, (1, 90), (25, 30));
         assert_eq!(
             check(&trimmed),
-            GuardError::Trimmed {
+            LogMismatch::Trimmed {
                 first: 25,
                 wanted: 21
             }
@@ -239,7 +248,7 @@ mod tests {
         let short = logs(1, (1, 90), (1, 19));
         assert_eq!(
             check(&short),
-            GuardError::Regressed {
+            LogMismatch::Regressed {
                 last: 19,
                 covered: 20
             }
@@ -248,7 +257,7 @@ mod tests {
         restored.msg_id = Some("other".to_owned());
         assert!(matches!(
             check(&restored),
-            GuardError::OtherMessage { seq: 50, .. }
+            LogMismatch::OtherMessage { seq: 50, .. }
         ));
     }
 }
