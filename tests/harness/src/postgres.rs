@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use postgres::{Client, NoTls};
 use rustix::process::Signal;
-use tokio_postgres::NoTls;
 
 use unprivileged_user::{check_reachable, unprivileged};
 
@@ -43,6 +43,7 @@ pub struct Postgres {
     user: Option<(u32, u32)>,
     tls: bool,
     durable: bool,
+    has_users: bool,
     process: Option<Process>,
 }
 
@@ -108,10 +109,10 @@ impl Postgres {
             user,
             tls: certificate.is_some(),
             durable,
+            has_users: false,
             process: None,
         };
         postgres.init_cluster()?;
-        postgres.create_users()?;
         if let Some(certificate) = certificate {
             postgres.install(certificate)?;
         }
@@ -166,6 +167,10 @@ impl Postgres {
             Ok(is_ready(&pid_file, &expected).then_some(()))
         })?;
         self.process = Some(process);
+        if !self.has_users {
+            self.create_users()?;
+            self.has_users = true;
+        }
         Ok(())
     }
 
@@ -229,8 +234,8 @@ impl Postgres {
         ensure!(self.process.is_none(), "Postgres still runs");
         let data = self.data();
         std::fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
-        self.init_cluster()?;
-        self.create_users()
+        self.has_users = false;
+        self.init_cluster()
     }
 
     /// Copies the whole cluster; only while stopped.
@@ -299,16 +304,19 @@ impl Postgres {
 /// # Errors
 /// When the server cannot be reached, refuses or does not answer.
 pub async fn execute(url: &str, statements: &str) -> Result<()> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls)
+    let (url, statements) = (url.to_owned(), statements.to_owned());
+    tokio::task::spawn_blocking(move || execute_blocking(&url, &statements))
         .await
-        .context("connecting to Postgres")?;
-    let driver = tokio::spawn(connection);
-    let done = tokio::time::timeout(STATEMENT_TIMEOUT, client.batch_execute(statements)).await;
-    let done = done.with_context(|| format!("no answer to {statements:?}"))?;
-    let done = done.with_context(|| format!("running {statements:?}"));
-    drop(client);
-    driver.await.context("the connection task")??;
-    done
+        .context("the thread of a statement")?
+}
+
+/// As [`execute`]; the thread must not belong to a runtime.
+fn execute_blocking(url: &str, statements: &str) -> Result<()> {
+    let mut client = Client::connect(url, NoTls).context("connecting to Postgres")?;
+    let timeout = STATEMENT_TIMEOUT.as_millis();
+    client.batch_execute(&format!("SET statement_timeout = {timeout}"))?;
+    let done = client.batch_execute(statements);
+    done.with_context(|| format!("running {statements:?}"))
 }
 
 /// The pid file names the process, and on its eighth line whether it takes connections.

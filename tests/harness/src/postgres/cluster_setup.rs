@@ -1,14 +1,13 @@
 //! A cluster before it serves anybody: made, with users and certificate, and how it is to be served.
 
 use std::fs::Permissions;
-use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
-use super::{OWNER, PASSWORD, Postgres};
+use super::{OWNER, PASSWORD, Postgres, execute_blocking};
 use crate::pki::Pair;
 use crate::service::Service;
 
@@ -62,41 +61,15 @@ impl Postgres {
         std::fs::write(self.data().join("pg_hba.conf"), access).context("writing pg_hba.conf")
     }
 
-    /// Users belong to the cluster, so they are made before it serves anybody.
+    /// Users belong to the cluster. Made on another thread: the caller may be a task of a runtime, which
+    /// the blocking client cannot be.
     pub(super) fn create_users(&self) -> Result<()> {
-        let mut statements = format!("CREATE ROLE {OWNER} LOGIN PASSWORD '{PASSWORD}';\n");
-        for service in Service::ALL {
-            let user = format!("CREATE ROLE nixfleet_{service} LOGIN PASSWORD '{PASSWORD}';\n");
-            statements.push_str(&user);
-        }
-        let mut command = Command::new(self.servers.postgres_bin.join("postgres"));
-        command
-            .envs(self.servers.postgres_env())
-            .current_dir(&self.dir)
-            .args(["--single", "-j", "-c", "log_statement=none", "-D"])
-            .arg(self.data())
-            .arg("postgres")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        if let Some((uid, gid)) = self.user {
-            command.uid(uid).gid(gid);
-        }
-        let mut child = command
-            .spawn()
-            .context("starting Postgres to make its users")?;
-        let mut input = child.stdin.take().context("Postgres reads statements")?;
-        // With -j a statement ends at a semicolon followed by an empty line.
-        input.write_all(statements.replace(";\n", ";\n\n").as_bytes())?;
-        drop(input);
-        let output = child.wait_with_output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success() && !said.contains("ERROR"),
-            "making the users of Postgres ended with {}:\n{said}",
-            output.status
-        );
-        Ok(())
+        let create = |user| format!("CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}';");
+        let services = Service::ALL.map(|service| create(format!("nixfleet_{service}")));
+        let statements = create(OWNER.to_owned()) + &services.concat();
+        let url = self.superuser_url("postgres");
+        let made = std::thread::spawn(move || execute_blocking(&url, &statements));
+        made.join().expect("the thread does not panic")
     }
 
     pub(super) fn arguments(&self) -> Vec<String> {
