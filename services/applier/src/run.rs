@@ -20,7 +20,6 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// Runs the applier.
 pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
     ctx.readiness.expect(&["bus", "database"]);
-    describe_metrics();
     let store = Store::connect(&ctx.config.database).context("opening the database")?;
     if !prepare_database(&ctx, &store).await? {
         return Ok(());
@@ -143,20 +142,4 @@ async fn watch_connections(
         let database = database.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
         readiness.set_ready("database", database);
     }
-}
-
-fn describe_metrics() {
-    metrics::describe_gauge!(
-        "nixfleet_partition_lag_entries",
-        "Output frames that are not applied yet"
-    );
-    metrics::describe_counter!("nixfleet_rows_written_total", "Rows written by writer");
-    metrics::describe_counter!(
-        "nixfleet_orphan_rows_total",
-        "Changes skipped because the opening of their rollout is not in the log"
-    );
-    metrics::describe_counter!(
-        "nixfleet_liveness_reports_total",
-        "Last-seen times by result"
-    );
 }

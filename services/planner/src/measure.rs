@@ -9,7 +9,7 @@ const SERVICE: &str = "planner";
 /// States how far behind one partition's view is, in messages.
 pub fn lag(partition: Partition, messages: u64) {
     let partition = partition.to_string();
-    metrics::gauge!("nixfleet_partition_lag_entries", "service" => SERVICE, "partition" => partition)
+    metrics::gauge!("nixfleet_partition_lag_messages", "service" => SERVICE, "partition" => partition)
         .set(messages as f64);
 }
 
@@ -29,7 +29,7 @@ pub fn plan(plan: &Plan, seconds: f64) {
 pub fn outcome(outcome: &Outcome) {
     let action = outcome.subject.entry.clone();
     let decision = outcome.decision.name();
-    metrics::counter!("nixfleet_plan_outcomes_total", "action" => action, "verdict" => decision)
+    metrics::counter!("nixfleet_plan_outcomes_total", "action" => action, "decision" => decision)
         .increment(1);
 }
 

@@ -47,7 +47,7 @@ pub fn frame_published(summary: &FrameSummary, took: Duration) {
     histogram!("nixfleet_turn_entries", "service" => SERVICE).record(summary.entries as f64);
     for ((decision, entry), count) in &summary.counts {
         let entry = entry.clone().into_owned();
-        counter!("nixfleet_outcomes_total", "verdict" => *decision, "entry" => entry)
+        counter!("nixfleet_outcomes_total", "decision" => *decision, "entry" => entry)
             .increment(*count);
     }
     summary.rejected.iter().for_each(rejected);
@@ -99,7 +99,7 @@ pub fn report_policy_mismatch(state: &PartitionState, entry: &Entry) {
 
 /// Sets the number of input messages behind the last one read.
 pub fn set_lag(partition: Partition, waiting: u64) {
-    gauge!("nixfleet_partition_lag_entries",
+    gauge!("nixfleet_partition_lag_messages",
         "service" => SERVICE, "partition" => partition.to_string())
     .set(waiting as f64);
 }

@@ -317,11 +317,9 @@ fn log_start(partition: Partition, start: StartPosition) {
 }
 
 fn set_lag(partition: Partition, frames: u64) {
-    let labels = [
-        ("service", "applier".to_owned()),
-        ("partition", partition.to_string()),
-    ];
-    metrics::gauge!("nixfleet_partition_lag_entries", &labels).set(frames as f64);
+    metrics::gauge!("nixfleet_partition_lag_messages",
+        "service" => "applier", "partition" => partition.to_string())
+    .set(frames as f64);
 }
 
 /// Waits unless a stop is requested; `None` then.

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod layers;
+mod telemetry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -130,7 +130,9 @@ async fn a_standby_follows_and_leads_without_asking_the_database() {
             fixture::count(outcomes, "QueueDispatch") == 2
         })
         .await;
-    standby.wait_metric("nixfleet_partition_lag_entries{").await;
+    standby
+        .wait_metric("nixfleet_partition_lag_messages{")
+        .await;
 
     way.set(ProxyMode::Cut);
     leader.stop();
