@@ -10,44 +10,44 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// The bus.
+    /// Connection to the bus and limits of the streams.
     pub bus: BusConfig,
-    /// The database.
+    /// Connection to the database.
     pub database: DatabaseConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Health and metrics.
     pub admin: AdminConfig,
-    /// Who archives which partition.
+    /// Leases of partitions.
     pub lease: LeaseConfig,
-    /// Sizes of the work.
+    /// Limits of a turn.
     pub archive: ArchiveConfig,
     /// Trimming the logs.
     pub trim: TrimConfig,
 }
 
-/// Sizes of the work.
+/// Limits of a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveConfig {
-    /// Messages taken from a stream at once: bounds memory, a message has at most 960 KiB.
+    /// Maximum of messages in one batch: limits memory, as a message may have 960 KiB.
     pub batch_messages: usize,
-    /// Rows after which a transaction is closed: longer ones are not faster, and lose more work
-    /// when they fail. One message is never split.
+    /// Rows after which a transaction ends: longer ones are not faster, and lose more work when
+    /// they fail. The rows of a message stay together.
     pub batch_rows: usize,
-    /// Seconds after which a stream that was stopped for a hole is looked at again.
+    /// Seconds after which a stopped stream is tried again.
     pub recheck_seconds: u64,
 }
 
 /// Trimming the logs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrimConfig {
-    /// Milliseconds between two looks at the logs of a partition; a look that finds enough to trim costs
-    /// the server a rewrite of at most one block.
+    /// Milliseconds between two trims of a partition's logs; one that removes messages costs the
+    /// server a rewrite of at most one block.
     pub every_ms: u64,
-    /// Seconds for which a message that nobody needs any more stays: readers that are a little behind
-    /// need not begin again.
+    /// Seconds for which an unneeded message stays, so that readers that are a little behind need
+    /// not start again.
     pub margin_seconds: u64,
-    /// Bytes of such messages that stay at most; never more than a sixteenth of the log's limit.
+    /// Maximum of bytes of such messages; never more than a sixteenth of the log's limit.
     pub margin_bytes: u64,
 }
 

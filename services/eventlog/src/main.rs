@@ -1,26 +1,22 @@
 //! The archive: every message of every stream becomes rows of `event_log`, each once.
 //!
-//! Reads streams and writes the archive with its own cursor; decides nothing, changes no domain
-//! table, publishes nothing. Start reading at `run.rs` (who archives what), then `follow.rs` (one
-//! stream), `turn.rs` (one batch) and `rows.rs` (what a message becomes).
+//! Reads streams and writes the archive with its own cursors; decides nothing, changes no domain
+//! table, publishes nothing. Start reading at `run.rs` (leases), then `archive/stream_archiver.rs`
+//! (one stream), `turn.rs` (one batch), `archive/message_rows.rs` (the rows of a message) and
+//! `log_trimmer.rs`.
 
 use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
-mod artifacts;
-mod base;
-mod chunk;
+mod archive;
 mod config;
-mod follow;
-mod layout;
-mod report;
-mod resume;
-mod rows;
+mod log_trimmer;
 mod run;
-mod shared;
 mod stream;
-mod trim;
+mod stream_layout;
+mod task_context;
+mod telemetry;
 mod turn;
 
 fn main() -> ExitCode {

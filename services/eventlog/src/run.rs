@@ -1,5 +1,5 @@
-//! Who archives what: one lease per partition and one for the shared streams, each stream followed
-//! by a task of its own while the lease is held.
+//! Runs the archive: one lease per partition and one for the shared streams; each stream is
+//! archived by a task of its own while its lease is held.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 use tokio::task::JoinSet;
 
+use crate::archive::stream_archiver::archive_stream;
 use crate::config::Config;
-use crate::follow::follow;
-use crate::layout::{maintain_layout, prepare};
-use crate::report;
-use crate::shared::Shared;
-use crate::stream::{Unit, units};
-use crate::trim::trim;
+use crate::log_trimmer::trim_logs;
+use crate::stream::{LeaseUnit, units};
+use crate::stream_layout::{maintain_layout, prepare};
+use crate::task_context::TaskContext;
+use crate::telemetry;
 
 /// Name of the service in leases and metrics.
 const SERVICE: &str = "eventlog";
-/// How often bus and database are asked for their state.
-const CHECK: Duration = Duration::from_secs(2);
+/// Interval of the connection checks.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the archive.
 ///
@@ -37,7 +37,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         bus = Bus::connect(config.bus.clone(), &name) => bus.context("connecting to the bus")?,
         () = context.shutdown.cancelled() => return Ok(()),
     };
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(TaskContext {
         readiness: context.readiness.clone(),
         config,
         bus,
@@ -45,15 +45,15 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     });
     let worked = tokio::select! {
         worked = work(&shared, &context) => worked,
-        () = watch(&shared) => Ok(()),
+        () = watch_connections(&shared) => Ok(()),
     };
     shared.bus.close().await;
     shared.store.close();
     worked
 }
 
-/// Archives everything this instance has a lease for, until the shutdown.
-async fn work(shared: &Arc<Shared>, context: &Context<Config>) -> anyhow::Result<()> {
+/// Archives all streams whose lease this instance holds, until shutdown.
+async fn work(shared: &Arc<TaskContext>, context: &Context<Config>) -> anyhow::Result<()> {
     let shutdown = &context.shutdown;
     let prepared = tokio::select! {
         prepared = prepare(shared) => prepared,
@@ -72,14 +72,14 @@ async fn work(shared: &Arc<Shared>, context: &Context<Config>) -> anyhow::Result
     let leases = shared.bus.leases(member, shutdown);
     let holds = units
         .iter()
-        .map(|unit| hold(shared, &leases, unit, shutdown));
+        .map(|unit| work_while_leased(shared, &leases, unit, shutdown));
     join_all(holds).await;
     Ok(())
 }
 
-/// States whether bus and database are there, for ever.
-async fn watch(shared: &Shared) {
-    let mut tick = tokio::time::interval(CHECK);
+/// Updates the readiness of bus and database, forever.
+async fn watch_connections(shared: &TaskContext) {
+    let mut tick = tokio::time::interval(CHECK_EVERY);
     loop {
         tick.tick().await;
         shared.readiness.set_ready("bus", shared.bus.check());
@@ -90,48 +90,53 @@ async fn watch(shared: &Shared) {
 }
 
 /// Archives one unit whenever its lease is held; otherwise stands by.
-async fn hold(shared: &Arc<Shared>, leases: &Leases, unit: &Unit, shutdown: &CancellationToken) {
+async fn work_while_leased(
+    shared: &Arc<TaskContext>,
+    leases: &Leases,
+    unit: &LeaseUnit,
+    shutdown: &CancellationToken,
+) {
     while !shutdown.is_cancelled() {
         let lease = tokio::select! {
             lease = leases.acquire(&unit.key) => lease,
             () = shutdown.cancelled() => return,
         };
         let stop = CancellationToken::new();
-        // A task each: the rows of one are handed to the database while those of another are.
-        let mut following = JoinSet::new();
+        // One task per stream, so that one writes to the database while another does.
+        let mut tasks = JoinSet::new();
         for stream in unit.streams.iter().cloned() {
             let of = (stream, unit.partition);
-            following.spawn(follow(Arc::clone(shared), of, stop.clone()));
+            tasks.spawn(archive_stream(Arc::clone(shared), of, stop.clone()));
         }
         if let Some(partition) = unit.partition {
-            following.spawn(trim(Arc::clone(shared), partition, stop.clone()));
+            tasks.spawn(trim_logs(Arc::clone(shared), partition, stop.clone()));
         }
-        let asked = async {
+        let stop_requested = async {
             tokio::select! {
                 () = lease.recalled() => {}
                 () = shutdown.cancelled() => {}
             }
             stop.cancel();
-            // What is being written ends by itself.
+            // The current turn is finished first.
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = ended(&mut following) => {}
-            () = asked => {}
-            // A transaction that is cut off here either happened or did not; its cursor tells.
+            () = join_all_tasks(&mut tasks) => {}
+            () = stop_requested => {}
+            // An aborted transaction was either committed or not; the cursor tells.
             () = lease.lost() => {}
         }
-        following.shutdown().await;
-        report::forget(&shared.readiness, unit);
+        tasks.shutdown().await;
+        telemetry::reset(&shared.readiness, unit);
         lease.release().await;
     }
 }
 
-/// Waits for all of them.
+/// Waits for all tasks.
 ///
 /// # Panics
-/// When one does.
-async fn ended(tasks: &mut JoinSet<()>) {
+/// When a task panics.
+async fn join_all_tasks(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended
             && error.is_panic()

@@ -1,15 +1,15 @@
-//! The streams and what their messages are.
+//! The streams of the fleet and the content of their messages.
 
 use nixfleet_proto::subject::{Names, Partition};
 
-/// What the messages of a stream are.
+/// Content of the messages of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// Input frames.
     Input,
     /// Output frames.
     Output,
-    /// Announcements.
+    /// Announcements of releases and manifests.
     Manifest,
     /// Dead letters.
     Dead,
@@ -18,14 +18,12 @@ pub enum Content {
 /// A stream to archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream {
-    /// Its name.
     pub name: String,
-    /// What it holds.
     pub content: Content,
 }
 
 impl Stream {
-    /// True when nothing is removed from the middle.
+    /// True unless messages are removed from the middle of the stream.
     pub fn is_contiguous(&self) -> bool {
         self.content != Content::Manifest
     }
@@ -33,20 +31,18 @@ impl Stream {
 
 /// Streams archived under one lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit {
-    /// Key of the lease.
+pub struct LeaseUnit {
     pub key: String,
-    /// The partition whose logs they are, when they are.
+    /// The partition, unless the unit has the shared streams.
     pub partition: Option<Partition>,
-    /// The streams.
     pub streams: Vec<Stream>,
 }
 
-/// Every stream of the fleet, each in one unit: a unit per partition, and one for what all share.
-pub fn units(names: &Names, partitions: u16) -> Vec<Unit> {
+/// All streams of the fleet by lease: one unit per partition, and one for the shared streams.
+pub fn units(names: &Names, partitions: u16) -> Vec<LeaseUnit> {
     let stream = |name, content| Stream { name, content };
     let mut units: Vec<_> = Partition::all(partitions)
-        .map(|partition| Unit {
+        .map(|partition| LeaseUnit {
             key: partition.to_string(),
             partition: Some(partition),
             streams: vec![
@@ -55,7 +51,7 @@ pub fn units(names: &Names, partitions: u16) -> Vec<Unit> {
             ],
         })
         .collect();
-    units.push(Unit {
+    units.push(LeaseUnit {
         key: "shared".to_owned(),
         partition: None,
         streams: vec![

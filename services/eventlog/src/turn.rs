@@ -1,4 +1,4 @@
-//! One turn: a batch of messages becomes rows and a cursor, in one transaction.
+//! One turn: the rows of a batch of messages and the cursor are written in one transaction.
 
 use std::time::{Duration, Instant};
 
@@ -9,47 +9,46 @@ use nixfleet_store::{ArchiveCursor, ArchiveError, Store};
 use tokio::task::spawn_blocking;
 use tracing::Instrument as _;
 
-use crate::artifacts::{ArtifactError, Artifacts};
-use crate::chunk::Chunk;
-use crate::rows::{Read, Reading};
+use crate::archive::artifacts::{ArtifactError, Artifacts};
+use crate::archive::message_rows::{ArchivedMessage, FrameParsing};
+use crate::archive::prepared_batch::PreparedBatch;
 use crate::stream::Stream;
 
-/// Pause before a transaction is tried again; the database is restarting or busy.
+/// Pause before a transaction is tried again while the database is restarting or busy.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The archive of one stream.
 pub struct Archive {
-    /// Where to.
     pub store: Store,
-    /// The stream.
     pub stream: Stream,
-    /// When the stream was created.
+    /// Creation time of the stream.
     pub created: Timestamp,
     /// Last archived sequence.
     pub archived: u64,
-    /// The bytes that announcements name; for the stream that holds them.
+    /// Copier of announced artifacts, for the stream of announcements.
     pub artifacts: Option<Artifacts>,
 }
 
 impl Archive {
-    /// Archives what was read, in order, and says how many rows it made. Waits while the database is away.
+    /// Archives batches in order and returns the number of rows. Waits while the database is
+    /// unavailable.
     ///
     /// # Errors
-    /// [`ArchiveError`] that waiting cannot cure; after a conflict the cursor must be read again.
-    /// The messages before the failed transaction are archived.
-    pub async fn turn(&mut self, chunks: Vec<Chunk>) -> Result<usize, ArchiveError> {
+    /// [`ArchiveError`] that is not retryable; after a conflict the cursor must be read again.
+    /// Messages before the failed transaction are archived.
+    pub async fn turn(&mut self, batches: Vec<PreparedBatch>) -> Result<usize, ArchiveError> {
         let started = Instant::now();
         let mut total = 0;
-        let mut chunks = chunks.into_iter().peekable();
-        while let Some(chunk) = chunks.next() {
-            if let Some(next) = chunks.peek_mut() {
+        let mut batches = batches.into_iter().peekable();
+        while let Some(batch) = batches.next() {
+            if let Some(next) = batches.peek_mut() {
                 next.copy_ahead(&self.store);
             }
-            self.copy_artifacts(&chunk.messages).await?;
+            self.copy_artifacts(&batch.messages).await?;
             let span = tracing::info_span!("archive", stream = %self.stream.name,
-                messages = chunk.messages.len(), rows = chunk.batch.len());
-            trace::link_all(&span, chunk.traces.iter().map(String::as_str));
-            total += chunk.batch.len();
-            self.archive(chunk).instrument(span).await?;
+                messages = batch.messages.len(), rows = batch.rows.len());
+            trace::link_all(&span, batch.traces.iter().map(String::as_str));
+            total += batch.rows.len();
+            self.archive(batch).instrument(span).await?;
         }
         metrics::histogram!("nixfleet_turn_seconds", "service" => "eventlog")
             .record(started.elapsed());
@@ -57,7 +56,8 @@ impl Archive {
         Ok(total)
     }
 
-    /// Before the rows that name them, so that the archive is complete at every moment.
+    /// Copies artifacts before the rows that name them, so that the archive is complete at every
+    /// moment.
     async fn copy_artifacts(&mut self, messages: &[Message]) -> Result<(), ArchiveError> {
         let Some(artifacts) = &mut self.artifacts else {
             return Ok(());
@@ -75,23 +75,24 @@ impl Archive {
         }
     }
 
-    async fn archive(&mut self, mut chunk: Chunk) -> Result<(), ArchiveError> {
-        match self.write(&mut chunk).await {
+    async fn archive(&mut self, mut batch: PreparedBatch) -> Result<(), ArchiveError> {
+        match self.write(&mut batch).await {
             Err(ArchiveError::Db(error)) => {
                 let error = anyhow::Error::new(error);
                 tracing::warn!(stream = %self.stream.name, error = format!("{error:#}"),
-                    "the database refuses a batch, trying its messages one by one");
+                    "the database refused a batch; archiving its messages one by one");
             }
             written => {
-                // Letting go of thousands of messages takes a while, in which the next can be written.
-                spawn_blocking(move || drop(chunk));
+                // Dropping thousands of messages takes time, in which the next batch can be
+                // written.
+                spawn_blocking(move || drop(batch));
                 return written;
             }
         }
-        for message in chunk.messages {
-            let read = Read::new(&self.stream, &message, Reading::Full);
-            let mut chunk = Chunk::one(&message, &read.rows())?;
-            let reason = match self.write(&mut chunk).await {
+        for message in batch.messages {
+            let read = ArchivedMessage::new(&self.stream, &message, FrameParsing::Full);
+            let mut batch = PreparedBatch::one(&message, &read.rows())?;
+            let reason = match self.write(&mut batch).await {
                 Err(ArchiveError::Db(error)) => format!("{:#}", anyhow::Error::new(error)),
                 written => {
                     written?;
@@ -99,17 +100,17 @@ impl Archive {
                 }
             };
             tracing::error!(stream = %self.stream.name, seq = message.seq, reason,
-                "the database refuses a message, it is archived as bytes");
-            let read = Read::undecodable(&self.stream, &message, &reason);
-            let mut chunk = Chunk::one(&message, &read.rows())?;
-            self.write(&mut chunk).await?;
+                "the database refused a message; archiving it as bytes");
+            let read = ArchivedMessage::undecodable(&self.stream, &message, &reason);
+            let mut batch = PreparedBatch::one(&message, &read.rows())?;
+            self.write(&mut batch).await?;
         }
         Ok(())
     }
 
-    /// One transaction.
-    async fn write(&mut self, chunk: &mut Chunk) -> Result<(), ArchiveError> {
-        let Some(last) = chunk.messages.last() else {
+    /// Writes one transaction.
+    async fn write(&mut self, batch: &mut PreparedBatch) -> Result<(), ArchiveError> {
+        let Some(last) = batch.messages.last() else {
             return Ok(());
         };
         let cursor = ArchiveCursor {
@@ -118,19 +119,23 @@ impl Archive {
             sequence: last.seq,
             stream_created: self.created,
         };
-        if !chunk.archive_ahead(&cursor).await {
-            self.insist(chunk, &cursor).await?;
+        if !batch.archive_ahead(&cursor).await {
+            self.archive_with_retry(batch, &cursor).await?;
         }
         self.archived = cursor.sequence;
-        count(chunk);
+        count(batch);
         Ok(())
     }
 
-    /// Tries until the database answers.
-    async fn insist(&self, chunk: &Chunk, cursor: &ArchiveCursor) -> Result<(), ArchiveError> {
+    /// Retries until the database answers.
+    async fn archive_with_retry(
+        &self,
+        batch: &PreparedBatch,
+        cursor: &ArchiveCursor,
+    ) -> Result<(), ArchiveError> {
         let mut reported = false;
         loop {
-            match self.store.archive(&chunk.batch, cursor).await {
+            match self.store.archive(&batch.rows, cursor).await {
                 Err(error) if error.retryable() => {
                     if !reported {
                         let error = anyhow::Error::new(error);
@@ -146,10 +151,10 @@ impl Archive {
     }
 }
 
-fn count(chunk: &Chunk) {
-    metrics::counter!("nixfleet_archived_rows_total").increment(chunk.batch.len() as u64);
-    if chunk.unread > 0 {
+fn count(batch: &PreparedBatch) {
+    metrics::counter!("nixfleet_archived_rows_total").increment(batch.rows.len() as u64);
+    if batch.unread > 0 {
         metrics::counter!("nixfleet_hostile_input_total", "kind" => "undecodable-message")
-            .increment(chunk.unread);
+            .increment(batch.unread);
     }
 }

@@ -1,4 +1,4 @@
-//! Trimming the logs of one partition behind everybody who still needs their messages.
+//! Trims the logs of one partition behind every reader that still needs their messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,28 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_service::CancellationToken;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::report;
-use crate::shared::Shared;
+use crate::task_context::TaskContext;
+use crate::telemetry;
 
-/// The logs of one partition.
+/// Trimmer of the logs of one partition.
 struct Trimmer {
-    shared: Arc<Shared>,
+    shared: Arc<TaskContext>,
     partition: Partition,
     logs: [Log; 2],
-    /// Checkpoints that were found in the object store.
+    /// Checkpoints known to be in the object store.
     stored: Checkpoints,
     started: Instant,
 }
 
-/// One log.
+/// One log and its margin.
 struct Log {
     kind: LogKind,
     stream: String,
     margin: Margin,
 }
 
-/// Trims both logs of a partition until it shall stop.
-pub async fn trim(shared: Arc<Shared>, partition: Partition, stop: CancellationToken) {
+/// Trims both logs of a partition until stopped.
+pub async fn trim_logs(shared: Arc<TaskContext>, partition: Partition, stop: CancellationToken) {
     let names = shared.bus.names();
     let config = &shared.config.trim;
     let limits = MarginLimits {
@@ -54,7 +54,7 @@ pub async fn trim(shared: Arc<Shared>, partition: Partition, stop: CancellationT
         started: Instant::now(),
         shared: Arc::clone(&shared),
     };
-    let component = report::trim_component(partition);
+    let component = telemetry::trim_component(partition);
     let mut tick = tokio::time::interval(Duration::from_millis(config.every_ms));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -68,7 +68,7 @@ pub async fn trim(shared: Arc<Shared>, partition: Partition, stop: CancellationT
         };
         let state = trimmed.map_err(|error| format!("{error:#}"));
         if let Err(reason) = &state {
-            tracing::warn!(%partition, reason, "the logs are not trimmed");
+            tracing::warn!(%partition, reason, "the logs were not trimmed");
         }
         shared.readiness.set_ready(&component, state);
     }
@@ -78,27 +78,28 @@ impl Trimmer {
     async fn turn(&mut self) -> anyhow::Result<()> {
         let store = &self.shared.store;
         let cursor = store.cursor(self.partition).await?;
-        let mut fills = Vec::new();
+        let mut usages = Vec::new();
         for log in &self.logs {
-            let fill = self.shared.bus.log_usage_once(&log.stream).await;
-            let fill =
-                fill.map_err(|reason| anyhow!("{} does not answer: {reason}", log.stream))?;
-            fills.push(fill);
+            let usage = self.shared.bus.log_usage_once(&log.stream).await;
+            let usage =
+                usage.map_err(|reason| anyhow!("{} does not answer: {reason}", log.stream))?;
+            usages.push(usage);
         }
-        // Rows of streams that are gone say nothing about these.
-        let created = fills.first().map(|fill| fill.created);
+        // Rows of lost streams do not concern these logs.
+        let created = usages.first().map(|usage| usage.created);
         let cursor = cursor.filter(|cursor| Some(cursor.stream_created) == created);
         let cursor = match cursor {
             Some(cursor) => Some(self.with_stored_checkpoints(cursor).await?),
             None => None,
         };
-        for (index, fill) in fills.iter().enumerate() {
-            self.trim_one(index, fill, cursor.as_ref()).await?;
+        for (index, usage) in usages.iter().enumerate() {
+            self.trim_one(index, usage, cursor.as_ref()).await?;
         }
         Ok(())
     }
 
-    /// A checkpoint whose object is not there covers nothing.
+    /// Drops announced checkpoints from the cursor when an object is missing: such a checkpoint
+    /// covers nothing.
     async fn with_stored_checkpoints(&mut self, mut cursor: Cursor) -> anyhow::Result<Cursor> {
         if cursor.checkpoints == self.stored {
             return Ok(cursor);
@@ -120,7 +121,7 @@ impl Trimmer {
     async fn trim_one(
         &mut self,
         index: usize,
-        fill: &LogUsage,
+        usage: &LogUsage,
         cursor: Option<&Cursor>,
     ) -> anyhow::Result<()> {
         let Self {
@@ -133,12 +134,12 @@ impl Trimmer {
             return Ok(());
         };
         let mark = shared.store.archive_cursor(&log.stream).await?;
-        let archived = mark.filter(|mark| mark.stream_created == fill.created);
+        let archived = mark.filter(|mark| mark.stream_created == usage.created);
         let archived = archived.map(|mark| mark.sequence);
-        let margin = log.margin.first(fill, started.elapsed());
+        let margin = log.margin.first(usage, started.elapsed());
         let (first_needed, holder) = NeededFrom::of(log.kind, cursor, archived, margin).first();
-        report::log_fill(&log.stream, fill, holder);
-        if let Some(first_kept) = trim_position(fill, first_needed) {
+        telemetry::set_log_usage(&log.stream, usage, holder);
+        if let Some(first_kept) = trim_position(usage, first_needed) {
             let trimmed = shared.bus.trim(&log.stream, first_kept).await;
             let count = trimmed.with_context(|| format!("trimming {}", log.stream))?;
             metrics::counter!("nixfleet_log_trimmed_messages_total", "stream" => log.stream.clone())

@@ -1,4 +1,4 @@
-//! What the tasks of the process share.
+//! Clients and configuration shared by the tasks of the process.
 
 use std::sync::Arc;
 
@@ -8,14 +8,10 @@ use nixfleet_store::Store;
 
 use crate::config::Config;
 
-/// What every task needs.
-pub struct Shared {
-    /// Of the program.
+/// Clients and configuration of every task.
+pub struct TaskContext {
     pub config: Arc<Config>,
-    /// Where streams are read.
     pub bus: Bus,
-    /// Where they are archived.
     pub store: Store,
-    /// Where it is said how that goes.
     pub readiness: Readiness,
 }

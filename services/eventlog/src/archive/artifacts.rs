@@ -1,4 +1,4 @@
-//! The bytes behind announcements, which the streams only name.
+//! Copies the artifacts that announcements name.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,23 @@ use nixfleet_store::{ArchiveError, Store};
 pub struct Artifacts {
     bus: Bus,
     store: Store,
-    /// Archived already, as far as this process knows.
+    /// Artifacts that this process knows to be archived.
     known: BTreeSet<ManifestHash>,
 }
 
-/// Why an artifact is not archived.
+/// Why an artifact was not archived.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    /// The object store does not answer, or what it holds cannot be used.
+    /// The object store does not answer, or the object cannot be used.
     #[error(transparent)]
     Bus(#[from] ManifestError),
-    /// The database does not take it.
+    /// The database does not answer or refuses the artifact.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
 }
 
 impl Artifacts {
-    /// Nothing known yet.
+    /// Creates a copier that knows of no archived artifact.
     pub fn new(bus: Bus, store: Store) -> Self {
         Self {
             bus,
@@ -36,11 +36,11 @@ impl Artifacts {
         }
     }
 
-    /// Archives what these announcements name. What nobody stored is reported and passed over: it
-    /// may have been deleted since, and the announcement is worth keeping all the same.
+    /// Archives the artifacts of these announcements. A missing artifact is reported and skipped:
+    /// it may have been deleted since, and the announcement is still worth keeping.
     ///
     /// # Errors
-    /// When a server does not answer; trying again is safe.
+    /// When a server does not answer; a retry is safe.
     pub async fn archive(&mut self, messages: &[Message]) -> Result<(), ArtifactError> {
         for hash in messages.iter().flat_map(named) {
             if !self.known.contains(&hash) {
@@ -73,7 +73,7 @@ impl Artifacts {
     }
 }
 
-/// The artifacts that a message announces; none when it is no release.
+/// The artifacts that a message announces; none unless it is a release.
 fn named(message: &Message) -> Vec<ManifestHash> {
     let Ok(release) = serde_json::from_slice::<ReleaseAnnouncement>(&message.payload) else {
         return Vec::new();

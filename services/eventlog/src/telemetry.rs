@@ -1,49 +1,49 @@
-//! What health and metrics say of the streams that this instance works on.
+//! Readiness and metrics of the streams that this instance works on.
 
 use metrics::gauge;
 use nixfleet_bus::{LogHolder, LogUsage};
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::Readiness;
 
-use crate::stream::Unit;
+use crate::stream::LeaseUnit;
 
-/// Name of the part of the process that archives a stream.
+/// Name of the archiver of a stream in readiness reports.
 pub fn archive_component(stream: &str) -> String {
     format!("archive {stream}")
 }
 
-/// Name of the part of the process that trims the logs of a partition.
+/// Name of the log trimmer of a partition in readiness reports.
 pub fn trim_component(partition: Partition) -> String {
     format!("trim {partition}")
 }
 
-/// States whether somebody has to decide before a stream is archived any further.
-pub fn archive_stopped(stream: &str, is_stopped: bool) {
+/// Sets whether archiving a stream is stopped until an operator acts.
+pub fn set_archive_stopped(stream: &str, is_stopped: bool) {
     let stopped = f64::from(u8::from(is_stopped));
     gauge!("nixfleet_archive_stopped", "stream" => stream.to_owned()).set(stopped);
 }
 
-/// States how full a log is, and who keeps its oldest message.
-pub fn log_fill(stream: &str, fill: &LogUsage, holder: LogHolder) {
-    set_log_fill(stream, (fill.bytes, fill.max_bytes), Some(holder));
+/// Sets the usage of a log and the holder of its oldest message.
+pub fn set_log_usage(stream: &str, usage: &LogUsage, holder: LogHolder) {
+    set_log_gauges(stream, (usage.bytes, usage.max_bytes), Some(holder));
 }
 
-/// Others work on these streams now: what was wrong with them here says nothing any more.
-pub fn forget(readiness: &Readiness, unit: &Unit) {
+/// Resets readiness and metrics of streams that another instance works on from now on.
+pub fn reset(readiness: &Readiness, unit: &LeaseUnit) {
     for stream in &unit.streams {
         readiness.set_ready(&archive_component(&stream.name), Ok(()));
-        archive_stopped(&stream.name, false);
+        set_archive_stopped(&stream.name, false);
         gauge!("nixfleet_archive_lag_messages", "stream" => stream.name.clone()).set(0.0);
     }
     if let Some(partition) = unit.partition {
         readiness.set_ready(&trim_component(partition), Ok(()));
         for stream in &unit.streams {
-            set_log_fill(&stream.name, (0, 0), None);
+            set_log_gauges(&stream.name, (0, 0), None);
         }
     }
 }
 
-fn set_log_fill(stream: &str, (bytes, max_bytes): (u64, u64), holder: Option<LogHolder>) {
+fn set_log_gauges(stream: &str, (bytes, max_bytes): (u64, u64), holder: Option<LogHolder>) {
     gauge!("nixfleet_log_bytes", "stream" => stream.to_owned()).set(bytes as f64);
     gauge!("nixfleet_log_max_bytes", "stream" => stream.to_owned()).set(max_bytes as f64);
     for other in LogHolder::ALL {
@@ -62,21 +62,25 @@ mod tests {
     use crate::stream::units;
 
     #[test]
-    fn an_instance_is_ready_again_when_it_gave_back_what_it_could_not_do() {
+    fn an_instance_is_ready_again_after_it_released_a_failed_unit() {
         let units = units(&Names::new("fleet"), 1);
         let readiness = Readiness::default();
-        let parts = ["archive FLEET_IN_00", "archive FLEET_OUT_00", "trim 00"];
-        for part in parts {
-            readiness.set_ready(part, Err("the database does not answer".to_owned()));
+        let components = ["archive FLEET_IN_00", "archive FLEET_OUT_00", "trim 00"];
+        for component in components {
+            readiness.set_ready(component, Err("the database does not answer".to_owned()));
         }
-        readiness.set_ready("archive FLEET_DEAD", Err("a hole".to_owned()));
-        forget(&readiness, &units[0]);
-        assert!(parts.iter().all(|part| readiness.is_ready(part)));
+        readiness.set_ready("archive FLEET_DEAD", Err("a gap".to_owned()));
+        reset(&readiness, &units[0]);
+        assert!(
+            components
+                .iter()
+                .all(|component| readiness.is_ready(component))
+        );
         assert!(
             !readiness.is_ready("archive FLEET_DEAD"),
-            "it is of another unit"
+            "it belongs to another unit"
         );
-        forget(&readiness, &units[1]);
+        reset(&readiness, &units[1]);
         assert!(readiness.report().ready);
     }
 }

@@ -1,65 +1,66 @@
-//! Where a stream is taken up again, or why it must not be.
+//! The position at which archiving a stream resumes, or the reason why it must not.
 
 use nixfleet_bus::StreamIdentity;
 use nixfleet_store::ArchiveMark;
 
-/// Where archiving goes on.
+/// Position at which archiving resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Start {
-    /// Last archived sequence, the fence of the next batch; 0 when nothing is archived.
+pub struct ResumePoint {
+    /// Last archived sequence, which fences the next batch; 0 for an empty archive.
     pub archived: u64,
     /// First sequence to read.
     pub next: u64,
-    /// The archive does not go on from what it has: a replay begins at a checkpoint here.
+    /// True when messages are missing before `next`: a replay of the following part starts at a
+    /// checkpoint.
     pub is_new_part: bool,
-    /// What people should know.
+    /// Warning for operators.
     pub notice: Option<&'static str>,
 }
 
-/// Why a stream is not archived any further until somebody has decided.
+/// Why archiving must stop until an operator has acted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
-    /// The stream ends before what was archived of it.
+pub enum ResumeError {
+    /// The stream ends before the last archived sequence.
     #[error(
         "{stream} ends at {last} but {archived} is archived: the log lost its end or was restored \
          from a copy. Remedy: empty the store of NATS, so that its streams are created above that"
     )]
     Shortened {
-        /// The stream.
+        /// Name of the stream.
         stream: String,
-        /// Its last sequence.
+        /// Last sequence of the stream.
         last: u64,
         /// Last archived sequence.
         archived: u64,
     },
-    /// Another stream of the same name uses sequences that are archived.
+    /// Another stream of the same name uses archived sequences.
     #[error(
         "{stream} is another stream than the one archived up to {archived}, and it uses the same \
          sequences. Remedy: empty the store of NATS, so that its streams are created above that"
     )]
     Replaced {
-        /// The stream.
+        /// Name of the stream.
         stream: String,
         /// Last archived sequence.
         archived: u64,
     },
 }
 
-/// Holds the stream against the archive's cursor. `contiguous` says that nothing is removed from the
-/// middle of the stream.
+/// Compares the stream with the archive cursor. `contiguous` means that no message is removed from
+/// the middle of the stream.
 ///
 /// # Errors
-/// [`Stop`], when going on would lose or mix up messages in silence.
-pub fn resume(
+/// [`ResumeError`], when archiving would lose or mix messages without an error.
+pub fn find_resume_point(
     stream: &str,
     mark: Option<&ArchiveMark>,
     identity: StreamIdentity,
     contiguous: bool,
-) -> Result<Start, Stop> {
+) -> Result<ResumePoint, ResumeError> {
     let stream = stream.to_owned();
     let first = identity.first_seq;
     let Some(mark) = mark else {
-        return Ok(Start {
+        return Ok(ResumePoint {
             archived: 0,
             next: first,
             is_new_part: first > 1,
@@ -69,24 +70,24 @@ pub fn resume(
     let archived = mark.sequence;
     if mark.stream_created != identity.created {
         if first <= archived {
-            return Err(Stop::Replaced { stream, archived });
+            return Err(ResumeError::Replaced { stream, archived });
         }
-        return Ok(Start {
+        return Ok(ResumePoint {
             archived,
             next: first,
             is_new_part: false,
-            notice: Some("the stream was created again; what it held unarchived is lost"),
+            notice: Some("the stream was created again; messages that were not archived are lost"),
         });
     }
     if identity.last_seq < archived {
-        return Err(Stop::Shortened {
+        return Err(ResumeError::Shortened {
             stream,
             last: identity.last_seq,
             archived,
         });
     }
     if contiguous && first > archived + 1 {
-        return Ok(Start {
+        return Ok(ResumePoint {
             archived,
             next: first,
             is_new_part: true,
@@ -95,7 +96,7 @@ pub fn resume(
             ),
         });
     }
-    Ok(Start {
+    Ok(ResumePoint {
         archived,
         next: archived + 1,
         is_new_part: false,
@@ -113,7 +114,7 @@ mod tests {
         Timestamp::from_timestamp_nanos(number)
     }
 
-    /// Archived up to (creation, sequence), stream (creation, first, last).
+    /// Arguments: archived up to (creation, sequence), stream (creation, first, last).
     fn check(
         mark: Option<(i64, u64)>,
         (made, first_seq, last_seq): (i64, u64, u64),
@@ -128,16 +129,16 @@ mod tests {
             first_seq,
             last_seq,
         };
-        let found = match resume("S", mark.as_ref(), identity, true) {
+        let found = match find_resume_point("S", mark.as_ref(), identity, true) {
             Ok(start) => Ok((start.archived, start.next)),
-            Err(Stop::Shortened { .. }) => Err("shortened"),
-            Err(Stop::Replaced { .. }) => Err("replaced"),
+            Err(ResumeError::Shortened { .. }) => Err("shortened"),
+            Err(ResumeError::Replaced { .. }) => Err("replaced"),
         };
         assert_eq!(found, expected, "{mark:?} {identity:?}");
     }
 
     #[test]
-    fn the_archive_goes_on_behind_its_cursor() {
+    fn archiving_resumes_behind_the_cursor() {
         check(None, (1, 1, 0), Ok((0, 1)));
         check(None, (1, 40, 90), Ok((0, 40)));
         check(Some((1, 7)), (1, 1, 7), Ok((7, 8)));
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_is_older_than_the_log_goes_on_in_a_new_part() {
+    fn a_gap_before_the_log_begins_a_new_part() {
         check(Some((1, 7)), (1, 9, 90), Ok((7, 9)));
         let part = |mark: Option<u64>, first_seq| {
             let mark = mark.map(|sequence| ArchiveMark {
@@ -158,7 +159,7 @@ mod tests {
                 first_seq,
                 last_seq: 90,
             };
-            resume("S", mark.as_ref(), identity, true)
+            find_resume_point("S", mark.as_ref(), identity, true)
                 .unwrap()
                 .is_new_part
         };
@@ -167,19 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn lost_ends_stop_it() {
+    fn a_stream_that_lost_its_end_is_refused() {
         check(Some((1, 7)), (1, 1, 6), Err("shortened"));
     }
 
     #[test]
-    fn a_stream_created_above_the_cursor_is_taken_up() {
+    fn a_recreated_stream_above_the_cursor_is_continued() {
         check(Some((1, 7)), (2, 1_000_007, 1_000_006), Ok((7, 1_000_007)));
         check(Some((1, 7)), (2, 1, 90), Err("replaced"));
         check(Some((1, 7)), (2, 1, 3), Err("replaced"));
     }
 
     #[test]
-    fn holes_are_normal_where_only_the_last_messages_are_kept() {
+    fn gaps_are_ignored_in_a_stream_that_keeps_last_messages() {
         let mark = ArchiveMark {
             sequence: 7,
             stream_created: created(1),
@@ -189,7 +190,7 @@ mod tests {
             first_seq: 20,
             last_seq: 30,
         };
-        let start = resume("S", Some(&mark), identity, false).unwrap();
+        let start = find_resume_point("S", Some(&mark), identity, false).unwrap();
         assert_eq!((start.archived, start.next), (7, 8));
     }
 }

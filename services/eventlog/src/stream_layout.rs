@@ -1,5 +1,5 @@
-//! The streams: made at start and brought back when they are gone, above everything that the database
-//! remembers of them.
+//! The streams of the bus: created at start and again after a loss, above every position that the
+//! database covers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use nixfleet_bus::SequenceFloors;
 use nixfleet_service::Context;
 
 use crate::config::Config;
-use crate::shared::Shared;
+use crate::task_context::TaskContext;
 
-/// Pause before something that failed is tried again.
+/// Pause before a failed operation is tried again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Waits for the tables, then makes sure of the streams.
-pub async fn prepare(shared: &Shared) -> anyhow::Result<()> {
+/// Waits for the schema, then creates missing streams.
+pub async fn prepare(shared: &TaskContext) -> anyhow::Result<()> {
     let floors = loop {
         match floors(shared).await {
             Ok(floors) => break floors,
@@ -30,11 +30,11 @@ pub async fn prepare(shared: &Shared) -> anyhow::Result<()> {
         .bus
         .ensure_layout(&floors)
         .await
-        .context("checking the streams")
+        .context("creating missing streams")
 }
 
-/// Everything the database remembers of the streams.
-async fn floors(shared: &Shared) -> Result<SequenceFloors, nixfleet_store::ReadError> {
+/// Positions that tables and archive cover.
+async fn floors(shared: &TaskContext) -> Result<SequenceFloors, nixfleet_store::ReadError> {
     shared.store.schema_ready().await?;
     let names = shared.bus.names();
     let floors = SequenceFloors::of_cursors(names, &shared.store.cursors().await?);
@@ -42,10 +42,10 @@ async fn floors(shared: &Shared) -> Result<SequenceFloors, nixfleet_store::ReadE
     Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }
 
-/// Brings back streams that are gone, for as long as the process works.
-pub fn maintain_layout(shared: &Arc<Shared>, context: &Context<Config>) {
+/// Recreates missing streams until shutdown.
+pub fn maintain_layout(shared: &Arc<TaskContext>, context: &Context<Config>) {
     let reading = Arc::clone(shared);
-    let remembered = move || {
+    let covered_positions = move || {
         let shared = Arc::clone(&reading);
         async move {
             let floors = floors(&shared).await;
@@ -54,8 +54,8 @@ pub fn maintain_layout(shared: &Arc<Shared>, context: &Context<Config>) {
     };
     let keep = shared
         .bus
-        .maintain_layout(remembered, context.shutdown.clone());
+        .maintain_layout(covered_positions, context.shutdown.clone());
     context.tasks.spawn("layout", async {
-        keep.await.context("keeping the streams")
+        keep.await.context("maintaining the streams")
     });
 }

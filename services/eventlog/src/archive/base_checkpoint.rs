@@ -1,18 +1,18 @@
-//! The checkpoint from which the archive of an output stream can be replayed, where the archive does not
-//! go on from what it has.
+//! Archives a base: the checkpoint from which a replay starts behind a gap in the archive of an
+//! output stream.
 
 use anyhow::{Context as _, anyhow};
 use nixfleet_proto::subject::Partition;
 
-use crate::shared::Shared;
+use crate::task_context::TaskContext;
 
-/// Archives the oldest announced checkpoint that the stream from `first` on continues. Without any the
-/// archive begins with what the stream holds.
+/// Archives the oldest announced checkpoint that the stream from `first` on continues. Without a
+/// checkpoint the archive begins with the first message of the stream.
 ///
 /// # Errors
 /// When a server does not answer, or the object of every checkpoint is missing.
-pub async fn archive_base(
-    shared: &Shared,
+pub async fn archive_base_checkpoint(
+    shared: &TaskContext,
     (stream, partition): (&str, Partition),
     first: u64,
 ) -> anyhow::Result<()> {
@@ -26,7 +26,7 @@ pub async fn archive_base(
             tracing::error!(
                 stream,
                 hash = named.hash,
-                "an announced checkpoint is not stored"
+                "an announced checkpoint is not in the object store"
             );
             continue;
         };
@@ -36,7 +36,7 @@ pub async fn archive_base(
             stream,
             first,
             out_seq = named.out_seq,
-            "a replay of the archive goes on from this checkpoint"
+            "archived a checkpoint as base: a replay starts there"
         );
         return Ok(());
     }

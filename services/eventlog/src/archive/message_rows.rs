@@ -1,7 +1,7 @@
-//! What a message becomes in the archive.
+//! The archive rows of a message.
 //!
-//! What is archived is the JSON as it came, with fields this release does not know. An input frame is
-//! read in full and then cut into its entries; the outcomes of an output frame stay together.
+//! Rows keep the JSON as it was received, with fields that this release does not know. An input
+//! frame is decoded and split into its entries; the outcomes of an output frame stay together.
 //!
 //! Source: docs/storage.md, the archive.
 
@@ -13,96 +13,96 @@ use serde_json::value::RawValue;
 
 use crate::stream::{Content, Stream};
 
-mod frame;
+mod output_frame;
 mod undecodable;
 
-use frame::Frame;
-pub use frame::Reading;
+pub use output_frame::FrameParsing;
+use output_frame::SplitFrame;
 
-/// Kind of a message that cannot be read.
+/// Kind of an undecodable message.
 pub const UNDECODABLE: &str = "undecodable";
-/// Index of an output frame.
+/// Row index of an output frame.
 const FRAME_INDEX: i32 = -1;
-/// Names longer than this are not put in the indexed columns, which hold at most some 2,700 bytes;
-/// the payload has them.
+/// Longest name in an indexed column, whose values are limited to about 2,700 bytes; the payload
+/// keeps longer ones.
 const NAME_BYTES_MAX: usize = 512;
 
-/// The entries of an input frame as they came.
+/// Entries of an input frame as raw JSON.
 #[derive(Deserialize)]
-struct Pieces<'a> {
+struct RawEntries<'a> {
     #[serde(borrow)]
     entries: Vec<&'a RawValue>,
 }
 
-/// A message as it is archived.
-pub struct Read<'a> {
+/// A message and its archive content.
+pub struct ArchivedMessage<'a> {
     stream: &'a Stream,
     message: &'a Message,
-    parts: Parts<'a>,
+    content: MessageContent<'a>,
 }
 
-/// What a message holds.
-enum Parts<'a> {
-    /// Entries, and each as it came.
+/// Content of a message.
+enum MessageContent<'a> {
+    /// Entries, decoded and as raw JSON.
     Input(InputFrame, Vec<&'a RawValue>),
-    /// Outcomes.
-    Output(Frame<'a>),
-    /// A document of this kind.
+    /// An output frame.
+    Output(SplitFrame<'a>),
+    /// A document and its kind.
     Whole(&'static str, &'a str),
-    /// What cannot be read, in a document that can.
+    /// A document that wraps undecodable bytes.
     Undecodable(String),
 }
 
-impl<'a> Read<'a> {
-    /// Reads a message, or keeps its bytes.
-    pub fn new(stream: &'a Stream, message: &'a Message, reading: Reading) -> Self {
+impl<'a> ArchivedMessage<'a> {
+    /// Parses a message; an undecodable one keeps its bytes.
+    pub fn new(stream: &'a Stream, message: &'a Message, parsing: FrameParsing) -> Self {
         let read = match stream.content {
             Content::Input => input(message),
-            Content::Output => output(message, reading),
+            Content::Output => output(message, parsing),
             Content::Manifest => whole(message, manifest_kind(&message.subject)),
             Content::Dead => whole(message, "dead-letter"),
         };
         read.map_or_else(
             |reason| Self::undecodable(stream, message, &reason),
-            |parts| Self {
+            |content| Self {
                 stream,
                 message,
-                parts,
+                content,
             },
         )
     }
 
-    /// A message whose content cannot be stored in any other form.
+    /// Wraps the bytes of a message that cannot be stored in another form.
     pub fn undecodable(stream: &'a Stream, message: &'a Message, reason: &str) -> Self {
         let payload = undecodable::document(&message.payload, reason);
         Self {
             stream,
             message,
-            parts: Parts::Undecodable(payload),
+            content: MessageContent::Undecodable(payload),
         }
     }
 
-    /// Its rows; never none.
+    /// Rows of the message, at least one.
     pub fn rows(&self) -> Vec<ArchiveRow<'_>> {
-        match &self.parts {
-            Parts::Input(frame, pieces) => {
-                let entries = (0_u32..).zip(frame.entries.iter().zip(pieces));
+        match &self.content {
+            MessageContent::Input(frame, raw_entries) => {
+                let entries = (0_u32..).zip(frame.entries.iter().zip(raw_entries));
                 entries
-                    .map(|(index, (entry, piece))| self.entry(index, entry, piece.get()))
+                    .map(|(index, (entry, raw))| self.entry(index, entry, raw.get()))
                     .collect()
             }
-            Parts::Output(frame) => vec![ArchiveRow {
+            MessageContent::Output(frame) => vec![ArchiveRow {
                 index: FRAME_INDEX,
                 input: frame.head.last_input.map(|last| Position {
                     seq: last.seq,
                     index: last.index,
                 }),
                 outcomes: frame.outcomes,
-                ..self.row("frame", &frame.around)
+                ..self.row("frame", &frame.envelope)
             }],
-            Parts::Whole(kind, payload) => vec![self.row(kind, payload)],
-            Parts::Undecodable(payload) => vec![ArchiveRow {
-                // The reducer counts it as one entry.
+            MessageContent::Whole(kind, payload) => vec![self.row(kind, payload)],
+            MessageContent::Undecodable(payload) => vec![ArchiveRow {
+                // The reducer counts the message as one entry.
                 input: (self.stream.content == Content::Input).then(|| self.position(0)),
                 ..self.row(UNDECODABLE, payload)
             }],
@@ -146,13 +146,13 @@ impl<'a> Read<'a> {
     }
 }
 
-fn input(message: &Message) -> Result<Parts<'_>, String> {
+fn input(message: &Message) -> Result<MessageContent<'_>, String> {
     let frame = decode_input(message).map_err(|error| error.to_string())?;
-    let Pieces { entries } = parse(&message.payload)?;
-    Ok(Parts::Input(frame, entries))
+    let RawEntries { entries } = parse(&message.payload)?;
+    Ok(MessageContent::Input(frame, entries))
 }
 
-fn output(message: &Message, reading: Reading) -> Result<Parts<'_>, String> {
+fn output(message: &Message, parsing: FrameParsing) -> Result<MessageContent<'_>, String> {
     if let Some(fault) = message.encoding_fault() {
         return Err(fault.to_string());
     }
@@ -160,19 +160,19 @@ fn output(message: &Message, reading: Reading) -> Result<Parts<'_>, String> {
     if bytes > max {
         return Err(DecodeError::TooLarge { bytes, max }.to_string());
     }
-    let frame = Frame::read(&message.payload, reading)?;
+    let frame = SplitFrame::read(&message.payload, parsing)?;
     if frame.head.v != LAYOUT_VERSION {
         return Err(DecodeError::Version(frame.head.v).to_string());
     }
-    Ok(Parts::Output(frame))
+    Ok(MessageContent::Output(frame))
 }
 
-fn whole<'a>(message: &'a Message, kind: &'static str) -> Result<Parts<'a>, String> {
+fn whole<'a>(message: &'a Message, kind: &'static str) -> Result<MessageContent<'a>, String> {
     let payload: &RawValue = parse(&message.payload)?;
-    Ok(Parts::Whole(kind, payload.get()))
+    Ok(MessageContent::Whole(kind, payload.get()))
 }
 
-/// Announcements of releases and of single rollout manifests have subjects of their own.
+/// Releases and single rollout manifests are announced on different subjects.
 fn manifest_kind(subject: &str) -> &'static str {
     if subject.ends_with(".manifest.fleet") {
         "release"
@@ -185,7 +185,7 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
     nixfleet_proto::json::read(json).map_err(|error| error.to_string())
 }
 
-/// Frames are bounded far below what the column holds.
+/// Frames have far fewer entries than the column can count.
 fn row_index(index: u32) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX)
 }
@@ -203,11 +203,11 @@ mod tests {
         "subject":{"entry":"RecoveryCandidate","rolloutId":"stable@4f","hostname":"h"},
         "rejected":{"reason":"unknown","message":"no"}}"#;
 
-    /// Gives the rows of a message with this content to somebody.
+    /// Passes the rows of a message with this content to a closure.
     fn read<T>(
         content: Content,
         payload: impl Into<Vec<u8>>,
-        see: impl FnOnce(&[ArchiveRow<'_>]) -> T,
+        check: impl FnOnce(&[ArchiveRow<'_>]) -> T,
     ) -> T {
         let name = "S".to_owned();
         let stream = Stream { name, content };
@@ -220,7 +220,7 @@ mod tests {
             payload: payload.into().into(),
             stored_bytes: 0,
         };
-        see(&Read::new(&stream, &message, Reading::Full).rows())
+        check(&ArchivedMessage::new(&stream, &message, FrameParsing::Full).rows())
     }
 
     /// Index, kind and position of a row.
@@ -249,19 +249,19 @@ mod tests {
     }
 
     #[test]
-    fn an_output_frame_is_one_row_that_says_how_far_it_covers() {
+    fn an_output_frame_is_one_row_with_its_last_input() {
         let last = r#""lastInput":{"seq":3,"index":1,"of":2}"#;
         let frame = format!(r#"{{"v":1,"epoch":2,{last},"later":0,"outcomes":[{OUTCOME}]}}"#);
         read(Content::Output, frame, |rows| {
             assert_eq!(shape(rows), [(-1, "frame", Some((3, 1)))]);
-            let around = format!(r#"{{"epoch":2,{last},"later":0,"v":1}}"#);
-            assert_eq!(rows[0].payload, around);
+            let envelope = format!(r#"{{"epoch":2,{last},"later":0,"v":1}}"#);
+            assert_eq!(rows[0].payload, envelope);
             assert_eq!(rows[0].outcomes, Some(&*format!("[{OUTCOME}]")));
         });
     }
 
     #[test]
-    fn a_takeover_has_no_outcomes() {
+    fn a_barrier_row_has_no_outcomes() {
         let frame = r#"{"v":1,"epoch":2,"outcomes":[ ]}"#;
         read(Content::Output, frame, |rows| {
             assert_eq!(shape(rows), [(-1, "frame", None)]);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_output_frame_is_kept_as_it_is() {
+    fn other_payloads_in_an_output_stream_are_kept_as_bytes() {
         let large = "x".repeat(MAX_OUTPUT_FRAME_BYTES);
         for frame in [
             r#"{"v":2,"epoch":2,"outcomes":[]}"#,
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn other_messages_are_archived_whole() {
+    fn other_messages_are_archived_as_one_document() {
         let document = r#"{"v":1,"fleet":{}}"#;
         for (content, kind) in [
             (Content::Manifest, "release"),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_kept_as_it_is() {
+    fn undecodable_messages_are_kept_as_text_or_base64() {
         read(Content::Input, "{\"v\":9}", |rows| {
             assert_eq!(shape(rows), [(0, UNDECODABLE, Some((9, 0)))]);
             assert!(rows[0].payload.contains(r#""text":"{\"v\":9}""#));

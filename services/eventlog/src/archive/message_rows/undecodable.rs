@@ -1,4 +1,4 @@
-//! A message that cannot be read, kept as it is.
+//! The JSON document that stands for an undecodable message.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,17 +8,17 @@ use serde::Serialize;
 #[serde(rename_all = "camelCase")]
 struct Undecodable<'a> {
     reason: &'a str,
-    /// The bytes, when they are a text.
+    /// The bytes, if they are text.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
-    /// The bytes in standard base64, when they are none.
+    /// The bytes in standard base64, if they are no text.
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
 }
 
-/// The document that stands for these bytes.
+/// Builds the document of these bytes.
 pub fn document(payload: &[u8], reason: &str) -> String {
-    // NUL has an escape of its own in the store, but control characters say that this is no text.
+    // The store can escape NUL, but control characters show that the bytes are no text.
     let text = std::str::from_utf8(payload).ok();
     let text = text.filter(|text| !text.contains('\0'));
     let document = Undecodable {
