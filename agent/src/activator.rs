@@ -10,10 +10,10 @@ use crate::core::{ProbeReading, RollbackOutcome, SwitchOutcome};
 ///
 /// A call that is dropped may still take effect, as on a machine whose agent dies.
 pub trait Activator: Send + Sync + 'static {
-    /// What the host runs.
+    /// The running closure.
     fn current_closure(&self) -> BoxFuture<'_, ClosureHash>;
 
-    /// How the host switches, for the record.
+    /// Switch method that is recorded with an activation.
     fn switch_method(&self) -> &str;
 
     /// Switches to a closure.

@@ -115,7 +115,7 @@ impl Verifier {
     }
 }
 
-/// What was verified, newest last.
+/// Verified artifacts, newest last.
 #[derive(Debug)]
 struct VerifiedCache<T>(Mutex<VecDeque<CacheEntry<T>>>);
 

@@ -41,7 +41,7 @@ pub use probe_schedule::ProbeReading;
 use heartbeat_schedule::Heartbeat;
 use pending_rollout::PendingRollout;
 
-/// One agent.
+/// The state of an agent.
 #[derive(Debug, Clone)]
 pub struct AgentCore {
     hostname: Hostname,
@@ -56,7 +56,7 @@ pub struct AgentCore {
     commands: Vec<Command>,
 }
 
-/// How far the start has come.
+/// Phase of the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Before [`Input::Started`].
@@ -138,7 +138,7 @@ impl AgentCore {
         self.drain_commands(now)
     }
 
-    /// When [`Input::Tick`] is due.
+    /// Time at which [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let heartbeat = self.heartbeat.next_due();
         if self.phase != Phase::Running {
@@ -155,12 +155,12 @@ impl AgentCore {
         &self.hostname
     }
 
-    /// What the host runs.
+    /// The running closure.
     pub fn current_closure(&self) -> &ClosureHash {
         &self.current_closure
     }
 
-    /// What the agent knows of its rollouts.
+    /// Rollouts of this host.
     pub fn rollouts(&self) -> &BTreeMap<RolloutId, LocalRollout> {
         &self.rollouts
     }

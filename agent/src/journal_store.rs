@@ -1,4 +1,4 @@
-//! What an agent keeps across restarts: one document per rollout, with the events that wait.
+//! Durable state of an agent: one journal per rollout, with the waiting events.
 
 mod file;
 mod memory;
@@ -12,7 +12,7 @@ pub use memory::MemoryJournalStore;
 
 /// Durable storage of one agent. A save that returned is there after a crash.
 pub trait JournalStore: Send + Sync + 'static {
-    /// Everything saved and not removed.
+    /// Loads all journals.
     ///
     /// # Errors
     /// The storage cannot be read.

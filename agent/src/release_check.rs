@@ -1,4 +1,4 @@
-//! What a signed release says to one host.
+//! Checks of a signed release against the dispatch of one host.
 //!
 //! Signatures are the business of `nixfleet_trust`; a [`SignedRelease`] cannot be built without
 //! them. Here the host compares: is it listed, is it this rollout, this target, recent enough.
@@ -34,7 +34,7 @@ impl std::fmt::Debug for SignedRelease {
     }
 }
 
-/// What a host is to compare a release with.
+/// Expected properties of a release.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedRelease<'a> {
     /// The host.
@@ -49,26 +49,26 @@ pub struct ExpectedRelease<'a> {
     pub age_max: TimeDelta,
 }
 
-/// What the host may do.
+/// The part of a release that a host may act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// What it may switch to.
+    /// The closure that it may switch to.
     pub target_closure: ClosureHash,
     /// Soak of its wave.
     pub soak_minutes: Minutes,
-    /// What it does when it fails.
+    /// Policy for a failed host.
     pub on_health_failure: OnHealthFailure,
-    /// When the manifest was signed.
+    /// Signing time of the manifest.
     pub signed_at: Timestamp,
 }
 
-/// Why a host does not follow a dispatch.
+/// Reason for refusing a dispatch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another rollout's manifest.
     #[error("the manifest is of rollout {found}")]
     OtherRollout {
-        /// What it is of.
+        /// Rollout of the manifest.
         found: RolloutId,
     },
     /// The manifest names another fleet than the one at hand.
@@ -93,13 +93,13 @@ pub enum Refusal {
     /// The manifest is too old to act on.
     #[error("the manifest is {age_seconds} s old")]
     TooOld {
-        /// Its age.
+        /// Age of the manifest.
         age_seconds: i64,
     },
     /// A newer manifest was already followed on this host.
     #[error("a manifest signed at {newest} was already followed")]
     Outdated {
-        /// When that was signed.
+        /// Signing time of the newer manifest.
         newest: Timestamp,
     },
     /// The fleet has no policy for the channel or no soak for the wave.

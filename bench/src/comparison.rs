@@ -18,7 +18,7 @@ const CONFIDENCE: f64 = 0.95;
 /// The programs and what they measure.
 #[derive(Debug)]
 pub struct Comparison {
-    /// This build.
+    /// Program of this build.
     pub own: PathBuf,
     /// The other build.
     pub other: PathBuf,
@@ -28,7 +28,7 @@ pub struct Comparison {
     pub options: Vec<String>,
     /// Variables that both programs get, so that they start the same servers.
     pub environment: BTreeMap<String, String>,
-    /// How many pairs.
+    /// Number of pairs.
     pub rounds: usize,
 }
 
@@ -39,9 +39,9 @@ pub struct Compared {
     /// The figure.
     #[serde(flatten)]
     pub key: Key,
-    /// Of this build, one value per pair.
+    /// Values of this build, one per pair.
     pub own: Vec<f64>,
-    /// Of the other build.
+    /// Values of the other build, one per pair.
     pub other: Vec<f64>,
     /// Above 1 this build is better: its rate by the other's, or the other's time or size by its own.
     pub ratios: Vec<f64>,
@@ -52,7 +52,7 @@ pub struct Compared {
     pub interval: Option<(f64, f64)>,
 }
 
-/// What tells figures apart.
+/// Identity of a figure.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Key {
@@ -61,7 +61,7 @@ pub struct Key {
     /// Size of the fleet, where it matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<usize>,
-    /// What was measured.
+    /// Name of the measured quantity.
     pub name: String,
     /// Unit of the values.
     pub unit: String,
@@ -187,7 +187,7 @@ impl Compared {
         }
     }
 
-    /// One line for people.
+    /// A line for people.
     pub fn line(&self) -> String {
         let Key {
             stage,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-/// Everything one call measured.
+/// Results of one invocation.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Measurements {
@@ -16,13 +16,13 @@ pub struct Measurements {
     pub figures: Vec<Figure>,
 }
 
-/// One figure.
+/// A measured quantity.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figure {
     /// Stage of `--stage`.
     pub stage: &'static str,
-    /// What was measured.
+    /// Name of the measured quantity.
     pub name: String,
     /// Size of the fleet, where it matters.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,18 +31,18 @@ pub struct Figure {
     pub unit: &'static str,
     /// Median of the samples.
     pub value: f64,
-    /// One per round.
+    /// Samples, one per round.
     pub samples: Vec<f64>,
-    /// What bounds it.
+    /// The bare work that bounds the figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
-    /// What it shall reach.
+    /// Target of the figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// Whether it does.
+    /// Whether the figure reaches its target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_status: Option<TargetStatus>,
-    /// What explains it, one per round: who was busy.
+    /// Observations of each round, such as the CPU usage of the processes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -51,17 +51,17 @@ pub struct Figure {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limit {
-    /// What was measured.
+    /// Name of the bare work.
     pub name: String,
     /// Median of the samples.
     pub value: f64,
-    /// One per round.
+    /// Samples, one per round.
     pub samples: Vec<f64>,
     /// Median over the rounds of the stage's rate divided by the limit's.
     pub ratio: f64,
 }
 
-/// What a figure shall reach.
+/// Target of a figure.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Target {
@@ -77,9 +77,9 @@ pub enum Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TargetStatus {
-    /// It does.
+    /// The target is reached.
     Pass,
-    /// It does not.
+    /// The target is not reached.
     Short,
 }
 
@@ -117,7 +117,7 @@ impl Figure {
         }
     }
 
-    /// Says how large the fleet was.
+    /// Sets the size of the fleet.
     #[must_use]
     pub fn of(self, hosts: usize) -> Self {
         let hosts = Some(hosts);
@@ -168,7 +168,7 @@ impl Figure {
         self
     }
 
-    /// One line for people.
+    /// A line for people.
     pub fn line(&self) -> String {
         let hosts = self
             .hosts

@@ -1,7 +1,7 @@
 //! `nixfleet-bench`: every stage against the bare work it cannot go below, in one run on one machine.
 //!
-//! It must never judge by absolute time alone: a stage and its limit are measured alternately, and
-//! the ratio is what counts. Start reading at [`Stage`].
+//! It must never judge by absolute time alone: a stage and its limit are measured alternately, and their
+//! ratio is the result. Start reading at [`Stage`].
 
 mod comparison;
 mod cpu_time;
@@ -70,7 +70,7 @@ const FOLD_HOSTS: usize = 10_000;
 /// Hosts of the stages on servers, unless every size asked for is smaller.
 const SERVER_HOSTS: usize = 10_000;
 
-/// What can be measured.
+/// A stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
     /// Entries in memory, one core, against decoding alone.
@@ -101,7 +101,7 @@ enum Stage {
     Open,
 }
 
-/// What an event passes on the whole way.
+/// The stages that an event passes from end to end.
 const EVENT_PATH: [Stage; 5] = [
     Stage::Reducer,
     Stage::Applier,
@@ -248,7 +248,7 @@ fn machine() -> String {
     format!("{model}, {cores} cores")
 }
 
-/// What a reader types to have the same measured, wherever the program was.
+/// The command that repeats the measurement, wherever the program is.
 fn command(arguments: impl Iterator<Item = String>) -> String {
     format!(
         "cargo xtask bench {}",

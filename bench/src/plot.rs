@@ -1,4 +1,4 @@
-//! What was measured, as pictures: one file each.
+//! Plots of the measurements, one file each.
 
 mod draw_result;
 mod growth;

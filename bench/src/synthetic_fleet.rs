@@ -17,23 +17,23 @@ pub const SOAK_MINUTES: u64 = 5;
 
 pub use nixfleet_harness::synthetic_release::closure;
 
-/// One channel with its release.
+/// A channel with its release.
 #[derive(Debug, Clone)]
 pub struct SyntheticFleet {
     /// The rollout of its manifest.
     pub rollout_id: RolloutId,
     /// The manifest.
     pub manifest_hash: ManifestHash,
-    /// What the manifest pins.
+    /// Pinned waves, hosts and budgets of the manifest.
     pub pinned: Arc<Pinned>,
 }
 
-/// When every made-up log begins.
+/// Start time of every synthetic log.
 pub fn log_start() -> Timestamp {
     DateTime::from_timestamp(1_780_000_000, 0).unwrap_or_default()
 }
 
-/// That many milliseconds later.
+/// The time this many milliseconds after [`log_start`].
 pub fn at(milliseconds: u64) -> Timestamp {
     log_start() + TimeDelta::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX))
 }
@@ -81,12 +81,12 @@ impl SyntheticFleet {
         Self::new(&waves(hosts))
     }
 
-    /// How many hosts there are.
+    /// Number of hosts.
     pub fn len(&self) -> usize {
         self.pinned.host_set.len()
     }
 
-    /// What the fold needs to open the rollout.
+    /// The manifest that the fold needs to open the rollout.
     pub fn pinned_set(&self) -> PinnedSet {
         let manifest = PinnedManifest {
             rollout_id: self.rollout_id.clone(),

@@ -32,9 +32,9 @@ use anyhow::{Context as _, Result};
 pub struct Options {
     /// Hosts of the synthetic fleet.
     pub hosts: usize,
-    /// How often a stage and its limit are measured.
+    /// Number of measurements of a stage and its limit.
     pub rounds: usize,
-    /// How long a load is kept up.
+    /// Duration of a load.
     pub seconds: u64,
 }
 

@@ -54,7 +54,7 @@ pub struct RolloutStatus {
     pub opened_at: Timestamp,
 }
 
-/// How far a partition is folded and applied.
+/// Progress of fold and applier in a partition.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionStatus {
@@ -125,7 +125,7 @@ pub struct Explanation {
     pub records: Vec<RecordExplanation>,
 }
 
-/// What the accepted release says about a host.
+/// Declaration of a host in the accepted release.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Declared {

@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use crate::command_error::{CommandError, InputContext};
 
-/// Who may read a file.
+/// Permissions of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody, as the umask allows.
+    /// Readable by everybody, as the umask allows.
     Public,
     /// The owner alone.
     Secret,
 }
 
-/// When a file has to be safe from a power cut.
+/// Durability of a written file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// Before the command ends.
@@ -25,7 +25,7 @@ pub enum Durability {
     Unsynced,
 }
 
-/// What to do with a file that is there already.
+/// Treatment of an existing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// Put the new one in its place.

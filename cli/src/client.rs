@@ -23,7 +23,7 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(600);
 /// Most faults that are printed one by one.
 const FAULTS_SHOWN: usize = 100;
 
-/// Where ingest is and who asks.
+/// URL and certificates of a connection.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
     /// Base URL of ingest, for example https://ingest.example.org:8443
@@ -112,7 +112,7 @@ impl Client {
         })
     }
 
-    /// Asks a question.
+    /// Sends a GET request.
     ///
     /// # Errors
     /// Exit code 1 when it is refused, 3 when there is no answer.
@@ -218,7 +218,7 @@ async fn answer(url: &Url, response: Response) -> Result<Value, CommandError> {
     }
 }
 
-/// What a refusal says, with the faults of a release.
+/// Text of an error response, with the faults of a release.
 fn refusal(status: StatusCode, bytes: &[u8]) -> String {
     let Ok(body) = serde_json::from_slice::<ErrorBody>(bytes) else {
         return format!("the server answered {status}");

@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well.
+//! Errors of commands, with their exit codes.
 
 use std::fmt;
 use std::io;
@@ -20,7 +20,7 @@ pub struct CommandError {
 }
 
 impl CommandError {
-    /// Something was understood and refused, or the answer is no: exit code 1.
+    /// The request was refused, or the result is negative: exit code 1.
     pub fn refused(error: impl Into<anyhow::Error>) -> Self {
         Self {
             class: ErrorClass::Refused,
@@ -74,7 +74,7 @@ impl CommandError {
             .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Says on standard error what went wrong, causes included.
+    /// Prints the error and its causes on standard error.
     pub fn report(&self) {
         if let Some(error) = &self.error {
             eprintln!("nixfleet: {error:#}");
@@ -91,7 +91,7 @@ impl fmt::Display for CommandError {
     }
 }
 
-/// Gives an error its class and says what was being done.
+/// Classifies an error as one of the input, with a context.
 pub trait InputContext<T> {
     /// Exit code 2.
     fn or_input_error(self, context: impl FnOnce() -> String) -> Result<T, CommandError>;

@@ -10,10 +10,10 @@ use crate::args::Args;
 use crate::testbed::Testbed;
 use nixfleet_harness::printer::Printer;
 
-/// How long the services stay away while the database is wiped.
+/// Time between killing the services and restarting them while the database is wiped.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// What is broken.
+/// The disruptions that the options select.
 #[derive(Debug, Clone, Copy)]
 pub struct Disruption {
     kill: Option<Service>,
@@ -21,7 +21,7 @@ pub struct Disruption {
 }
 
 impl Disruption {
-    /// What the options ask for.
+    /// The disruptions of the options; `None` without any.
     pub fn from_args(args: &Args) -> Option<Self> {
         let disruption = Self {
             kill: args.kill,

@@ -1,4 +1,4 @@
-//! Why hosts are where they are: what `nixfleet explain` says.
+//! Output of `nixfleet explain` for selected hosts.
 
 use anyhow::{Context, Result, ensure};
 use nixfleet_audit::database;
@@ -9,10 +9,10 @@ use crate::fleet::CHANNELS;
 use crate::testbed::Testbed;
 use nixfleet_harness::printer::Printer;
 
-/// How many unfinished hosts a failure explains.
+/// Unfinished hosts that are explained after a failure.
 const UNFINISHED_SHOWN: i64 = 5;
 
-/// One host of each kind: rolled back, held by the halt, held by the channel edges.
+/// Explains a host of each kind: rolled back, held by the halt, held by the channel edges.
 ///
 /// # Errors
 /// When there is no such host or `explain` fails.

@@ -1,4 +1,4 @@
-//! What must hold at the end.
+//! Checks of the final state.
 
 use nixfleet_audit::ObservedState;
 use nixfleet_audit::check::{self, Check};

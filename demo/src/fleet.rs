@@ -25,7 +25,7 @@ const CANARY_INTERVAL: usize = 5;
 /// Largest part of all workers in flight.
 const WORKERS_IN_FLIGHT_PERCENT: u64 = 25;
 
-/// One of the two releases.
+/// The two releases of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
     /// The closure of `edge` hosts that are no canaries fails its probe on some of them.

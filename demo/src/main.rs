@@ -1,8 +1,8 @@
 //! `nixfleet-demo`: the main job on a stage of real servers, services and simulated hosts.
 //!
-//! It plays a bad release and its fix, shows what happens and why, and checks afterwards that
-//! everybody knows the same. It decides nothing itself: all it does, an operator could do. Start
-//! reading at [`scenario`].
+//! It publishes a bad release and its fix, shows the rollout and the reasons of its halt, and checks that
+//! hosts, tables and archive agree. It uses only operations that an operator has. Start reading at
+//! [`scenario`].
 //!
 //! Exit codes: 0 all checks hold, 1 something failed, 2 wrong options, 130 interrupted.
 

@@ -37,7 +37,7 @@ struct Bars {
 }
 
 impl<'a> Progress<'a> {
-    /// Nothing is shown yet.
+    /// A progress display without content.
     pub fn new(printer: &'a Printer) -> Self {
         Self {
             printer,

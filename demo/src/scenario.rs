@@ -18,7 +18,7 @@ use nixfleet_harness::printer::Printer;
 /// Between two looks at everything.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Looks in a row that must find the same before a halt counts as settled.
+/// Consecutive equal observations after which a halt counts as complete.
 const SETTLED_TICKS: u32 = 3;
 
 /// Longest time for the last events to reach the database and the archive.
@@ -27,12 +27,12 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// Part of the hosts that has the fixed release before things are broken on purpose, in percent.
 const DISRUPT_AT_PERCENT: i64 = 30;
 
-/// What is known at the end.
+/// Result of the scenario.
 #[derive(Debug)]
 pub struct ScenarioResult {
-    /// What everybody knows.
+    /// Final state of hosts, tables and archive.
     pub observed: ObservedState,
-    /// What must hold.
+    /// Checks of the final state.
     pub checks: Vec<Check>,
     /// From the first publication to the last convergence.
     pub rollout_time: Duration,
@@ -157,7 +157,7 @@ impl<'a> Scenario<'a> {
         Ok(())
     }
 
-    /// Asks until nothing is under way any more, or until the patience is over.
+    /// Polls until hosts, tables and archive are quiescent, or until the timeout.
     async fn catch_up(&self, testbed: &mut Testbed) -> Result<ObservedState> {
         let start = Instant::now();
         loop {
@@ -171,7 +171,7 @@ impl<'a> Scenario<'a> {
         }
     }
 
-    /// One look: who lives, and where every wave stands. Nothing is known while the schema is gone.
+    /// Supervises the processes and reads the waves. There are none while the schema is dropped.
     async fn poll(
         &self,
         testbed: &mut Testbed,

@@ -1,4 +1,4 @@
-//! One value for the final state, so that two runs can be compared.
+//! A digest of the final state, with which two runs can be compared.
 
 use nixfleet_audit::ObservedState;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Everything that runs: servers, services, swarm; and who starts again what dies.
+//! Servers, services and swarm of the demo, and their supervisor.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const HOSTS_AT_FULL_PACE: usize = 400;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Between two runs of a probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// How long an enforce probe must fail.
+/// Duration after which a failing enforce probe fails the host.
 const SUSTAINED: Duration = Duration::from_secs(2);
 
 /// The stage. Dropping it stops everything.
@@ -83,7 +83,7 @@ impl Testbed {
         Ok(testbed)
     }
 
-    /// Where everything listens.
+    /// Addresses of servers and gateway.
     pub fn addresses(&self) -> Vec<String> {
         let config = self.stack.config();
         let mut lines = vec![
@@ -140,7 +140,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// What the hosts know.
+    /// State of the simulated hosts.
     ///
     /// # Errors
     /// When the swarm does not run or does not answer.
@@ -149,7 +149,7 @@ impl Testbed {
         serde_json::from_value(swarm.state()?).context("reading the swarm's state")
     }
 
-    /// Looks after everything once: starts services that died, fails when a server or the swarm did.
+    /// Restarts services that ended; fails when a server or the swarm did.
     ///
     /// # Errors
     /// When something ended that nobody can start again.

@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair}
 
 use nixfleet_agent::shell::tls::Identity;
 
-/// Where certificates come from.
+/// Source of the agents' certificates.
 pub enum Certificates {
     /// `<hostname>.crt` and `<hostname>.key` in a directory.
     Directory(PathBuf),
@@ -15,7 +15,7 @@ pub enum Certificates {
     Authority(Box<Issuer<'static, KeyPair>>),
 }
 
-/// Why an agent has no certificate.
+/// Error of an agent's certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file cannot be read.
@@ -30,7 +30,7 @@ pub enum CertificateError {
     /// The authority cannot issue.
     #[error("cannot issue a certificate for {name}")]
     Issue {
-        /// Whom it is for.
+        /// Subject of the certificate.
         name: String,
         /// The cause.
         #[source]

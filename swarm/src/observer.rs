@@ -47,18 +47,18 @@ pub struct HostObserver {
     counters: Arc<Counters>,
 }
 
-/// What happened to a host.
+/// An incident of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incident {
     /// The agent process runs.
     Started,
-    /// It died.
+    /// The agent process died.
     Crashed,
     /// The machine went down.
     Rebooted,
     /// The network went.
     WentOffline,
-    /// It is back.
+    /// The network is back.
     CameOnline,
 }
 
@@ -71,7 +71,7 @@ fn get(counter: &AtomicU64) -> u64 {
 }
 
 impl SwarmObserver {
-    /// Nothing known yet about these hosts.
+    /// An observer of these hosts.
     pub fn new(
         seed: u64,
         started_at: Timestamp,
@@ -114,7 +114,7 @@ impl SwarmObserver {
         get(&self.counters.changes)
     }
 
-    /// Everything as of now.
+    /// The current state of the swarm.
     pub fn state(&self, at: Timestamp) -> SwarmState {
         let mut state = self.summary(at);
         let hosts = self.hosts.iter();
@@ -124,7 +124,7 @@ impl SwarmObserver {
         state
     }
 
-    /// Everything as of now without the single hosts, which are most of the work.
+    /// The current state without the single hosts, which are the expensive part.
     pub fn summary(&self, at: Timestamp) -> SwarmState {
         let mut totals = self.counters.totals();
         let mut by_closure: BTreeMap<ClosureHash, u64> = BTreeMap::new();

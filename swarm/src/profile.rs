@@ -1,4 +1,4 @@
-//! What the simulated hosts do: the file behind `nixfleet-swarm --profile`.
+//! Behaviour of the simulated hosts: the file of `nixfleet-swarm --profile`.
 //!
 //! Every key is optional; unknown keys are errors. Whatever happens to a host is a function of the
 //! seed, its name and the closure, so a run repeats.
@@ -49,11 +49,11 @@ use serde::{Deserialize, Serialize};
 pub struct Profile {
     /// Closure of hosts without an entry in `initialClosures`; `{hostname}` is replaced.
     pub initial_closure: String,
-    /// What single hosts run at the start.
+    /// Initial closures of single hosts.
     pub initial_closures: BTreeMap<Hostname, ClosureHash>,
-    /// How long a switch takes.
+    /// Duration of a switch.
     pub activation_ms: Range,
-    /// How long a rollback takes.
+    /// Duration of a rollback.
     pub rollback_ms: Range,
     /// The probes every host declares, disabled ones included.
     pub probes: Vec<ProbeDeclaration>,
@@ -102,7 +102,7 @@ pub struct Range {
     pub max: u64,
 }
 
-/// One closure that fails on a share of the hosts.
+/// A closure that fails on a share of the hosts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailureRule {
@@ -110,11 +110,11 @@ pub struct FailureRule {
     pub closure: String,
     /// Part of the hosts, 0 to 1.
     pub share: f64,
-    /// What goes wrong.
+    /// Kind of the failure.
     pub fails: Failure,
 }
 
-/// What goes wrong with a closure.
+/// Failure of a closure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     tag = "kind",
@@ -159,13 +159,13 @@ pub struct CrashRule {
     pub closure: String,
     /// Part of the hosts, 0 to 1.
     pub share: f64,
-    /// Where they die; one of them per host and closure.
+    /// Points of the crash, one of which is drawn per host and closure.
     pub points: Vec<CrashPoint>,
     /// Time until the agent runs again.
     pub restart_after_ms: Range,
 }
 
-/// Where an agent dies.
+/// Point at which an agent crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CrashPoint {
@@ -188,7 +188,7 @@ pub struct OfflineRule {
     pub share: f64,
     /// Time from the start of the activation to the loss.
     pub starts_after_ms: Range,
-    /// How long it lasts.
+    /// Duration of the outage.
     pub duration_ms: Range,
 }
 
@@ -222,7 +222,7 @@ impl Profile {
         }
     }
 
-    /// What a host runs at the start.
+    /// Initial closure of a host.
     pub fn initial_closure_of(&self, hostname: &Hostname) -> ClosureHash {
         self.initial_closures
             .get(hostname)

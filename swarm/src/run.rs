@@ -25,14 +25,14 @@ use nixfleet_agent::shell::{Client, ReleaseFetcher, tls};
 
 /// Artifacts read and verified at the same time in one process; each may be as large as the fleet.
 const DOWNLOADS_MAX: usize = 4;
-/// How often the state file is looked after.
+/// Interval between two checks whether the state file is stale.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an unchanged state file may grow old.
+/// Largest age of an unchanged state file.
 const STATE_AGE_MAX: Duration = Duration::from_secs(5);
 /// Writing the state of thousands of hosts takes its time; it may take one part in this many.
 const STATE_SHARE: u32 = 10;
 
-/// Everything a swarm needs.
+/// Configuration of a swarm.
 pub struct SwarmConfig {
     /// Base URLs of the control plane, comma separated.
     pub url: String,
@@ -44,7 +44,7 @@ pub struct SwarmConfig {
     pub trust: TrustFile,
     /// The hosts.
     pub hostnames: Vec<Hostname>,
-    /// What they do.
+    /// Behaviour of the hosts.
     pub profile: Profile,
     /// Decides all draws.
     pub seed: u64,
@@ -52,9 +52,9 @@ pub struct SwarmConfig {
     pub config: AgentConfig,
     /// Agents started per second.
     pub starts_per_second: u32,
-    /// Where the state is written.
+    /// Path of the state file.
     pub state_file: Option<PathBuf>,
-    /// Where the state is served.
+    /// Address of the admin listener.
     pub admin: Option<std::net::SocketAddr>,
     /// Time between two progress lines; `None`: none.
     pub progress_interval: Option<Duration>,

@@ -1,4 +1,4 @@
-//! One simulated host: its agent lives, dies and starts again on its machine.
+//! A simulated host: runs its agent on its machine, crashes and restarts it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use nixfleet_agent::shell::{Agent, AgentError, AgentParts, Client, Observer, Rel
 
 /// A host before it starts.
 pub struct SimulatedHost {
-    /// Its name.
+    /// Name of the host.
     pub hostname: Hostname,
     /// Limits of its agent.
     pub config: AgentConfig,
     /// The machine.
     pub machine: Arc<SimulatedMachine>,
-    /// What will happen to it.
+    /// Faults to inject.
     pub faults: MachineFaults,
     /// The connection of its agent.
     pub client: Arc<Client>,
     /// The switch of its network.
     pub link: watch::Sender<bool>,
-    /// What agents of the process share.
+    /// Fetcher of artifacts, shared by the agents of the process.
     pub fetcher: Arc<ReleaseFetcher>,
-    /// Who watches.
+    /// Observer of the host.
     pub watch: Arc<HostObserver>,
 }
 

@@ -51,7 +51,7 @@ pub struct AgentRestart {
     pub reboot: bool,
 }
 
-/// What is to happen to a machine, for the one who makes it happen.
+/// Faults of a machine, to be injected by its host.
 #[derive(Debug)]
 pub struct MachineFaults {
     /// Ends of the agent process.
@@ -95,7 +95,7 @@ impl SimulatedMachine {
         }
     }
 
-    /// What runs now.
+    /// The running closure.
     pub fn running(&self) -> ClosureHash {
         self.state().current.clone()
     }

@@ -1,4 +1,4 @@
-//! What happens to a host with a closure: a function of seed, hostname and closure.
+//! Behaviour of a closure on a host: a function of seed, hostname and closure.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use nixfleet_proto::{ClosureHash, Hostname};
 use crate::profile::{CrashPoint, Failure, Profile, Range, closure_matches};
 use nixfleet_agent::core::config::{mix, salt};
 
-/// Everything a host will meet with one closure.
+/// Behaviour of a closure on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulatedOutcome {
     /// Time a switch takes.
     pub switch_time: Duration,
     /// Time a rollback from the closure takes.
     pub rollback_time: Duration,
-    /// What goes wrong.
+    /// Failure of the closure.
     pub failure: Option<Failure>,
     /// The switch is deferred and the host reboots after this time.
     pub reboots_after: Option<Duration>,
@@ -27,7 +27,7 @@ pub struct SimulatedOutcome {
 /// The agent process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimulatedCrash {
-    /// Where.
+    /// Point of the crash.
     pub point: CrashPoint,
     /// Time until the agent starts again.
     pub restart_after: Duration,
@@ -63,7 +63,7 @@ impl Draws {
 }
 
 impl SimulatedOutcome {
-    /// What the profile has for this host and closure.
+    /// The behaviour that the profile gives this host and closure.
     pub fn of(profile: &Profile, seed: u64, hostname: &Hostname, closure: &ClosureHash) -> Self {
         let draws = Draws(mix(mix(seed) ^ salt(hostname.as_str())) ^ salt(closure.as_str()));
         let applies = |pattern: &str| closure_matches(pattern, closure.as_str());

@@ -1,4 +1,4 @@
-//! What the swarm knows: the file behind `nixfleet-swarm --state` and the answer of `GET /state`.
+//! State of the swarm: the file of `nixfleet-swarm --state` and the reply to `GET /state`.
 //!
 //! ```json
 //! {
@@ -113,17 +113,17 @@ pub struct Percentiles {
     pub max: u64,
 }
 
-/// What one agent knows.
+/// State of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostStatus {
-    /// What the host runs.
+    /// The running closure.
     pub current_closure: ClosureHash,
     /// False while the agent process is down.
     pub running: bool,
     /// False while the host has no network.
     pub online: bool,
-    /// Its rollouts.
+    /// Rollouts of the host.
     pub rollouts: BTreeMap<RolloutId, RolloutStatus>,
     /// Events the control plane refused for good, newest last, at most 32.
     #[serde(rename = "deadLetters")]
@@ -134,13 +134,13 @@ pub struct HostStatus {
     pub dispatch_latency_ms: Vec<u64>,
 }
 
-/// What one agent knows of one rollout.
+/// State of a rollout on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
     /// The agent's state.
     pub state: HostState,
-    /// What the signed manifest says.
+    /// Target closure of the signed manifest.
     pub target_closure: ClosureHash,
     /// The closure a rollback goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,9 +183,9 @@ pub struct RefusedDispatch {
     pub reason: String,
     /// For people.
     pub message: String,
-    /// When it was last refused.
+    /// Time of the last refusal.
     pub at: Timestamp,
-    /// How often.
+    /// Number of refusals.
     pub count: u64,
 }
 

@@ -125,7 +125,7 @@ impl Swarm {
         }
     }
 
-    /// What the swarm wrote last.
+    /// The state that the swarm wrote last.
     fn state(&self) -> Option<SwarmState> {
         let written = std::fs::read(&self.state_file).ok()?;
         Some(serde_json::from_slice(&written).unwrap())

@@ -1,7 +1,7 @@
 //! `cargo xtask`: the commands a developer needs.
 //!
-//! It knows how to get servers and in which order to call cargo. It must never know what the system
-//! does. Start reading at [`Task`].
+//! It obtains servers and calls cargo. It must never know the behaviour of the system. Start reading at
+//! [`Task`].
 
 mod cargo;
 mod setup;

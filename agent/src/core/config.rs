@@ -10,7 +10,7 @@ use super::outbox::RequestLimits;
 pub struct AgentConfig {
     /// Oldest manifest that may still be activated.
     pub manifest_age_max: TimeDelta,
-    /// How long an enforce probe must keep failing before the host counts as failed.
+    /// Duration after which a failing enforce probe fails the host.
     pub sustained_failure: TimeDelta,
     /// Time from the end of a probe's run to its next one.
     pub probe_interval: TimeDelta,

@@ -188,7 +188,7 @@ impl AgentCore {
         }
     }
 
-    /// One switch or rollback at a time.
+    /// True while a switch or rollback runs; there is one at a time.
     fn is_busy(&self) -> bool {
         self.rollouts
             .values()

@@ -1,4 +1,4 @@
-//! What became of events that were sent.
+//! Delivery results of sent events.
 
 use nixfleet_proto::{RolloutId, Timestamp};
 

@@ -12,8 +12,8 @@ use nixfleet_proto::{HostEvent, HostEventBody, HostState, RolloutId, Timestamp};
 use super::{AgentCore, LocalRollout};
 
 impl AgentCore {
-    /// Tells under new numbers how a rollout ended badly here, to a control plane that has the host
-    /// Soaking. Nothing is done again, and the own state stays.
+    /// Reports a failure again with new sequences, to a control plane that has the host Soaking. Neither
+    /// the host nor the local state changes.
     pub(super) fn rereport_failure(&mut self, id: &RolloutId, now: Timestamp) {
         let Some(rollout) = self.rollouts.get(id) else {
             return;

@@ -134,7 +134,7 @@ impl AgentCore {
         })
     }
 
-    /// When [`Self::check_health`] may conclude something without a new probe result.
+    /// Time at which [`Self::check_health`] may decide without a new probe result.
     pub(super) fn health_due(&self, rollout: &LocalRollout) -> Option<Timestamp> {
         if rollout.record.state != HostState::Soaking {
             return None;

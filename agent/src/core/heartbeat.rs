@@ -269,8 +269,8 @@ impl AgentCore {
         }
     }
 
-    /// Whoever said that a rollout is not open may have been behind: one that is named again is
-    /// followed again, unless a newer one took its place on the host.
+    /// Follows a rollout again that the control plane names again, unless a newer one has replaced it: the
+    /// gateway that did not list the rollout as open may have been behind.
     fn follow_again(&mut self, id: &RolloutId) {
         let newest = self.rollouts.values().map(|r| r.record.dispatched_at).max();
         let Some(rollout) = self.rollouts.get_mut(id) else {

@@ -1,4 +1,4 @@
-//! When the next heartbeat is due, and what the one under way said.
+//! Schedule of heartbeats, and the content of the one in flight.
 
 use nixfleet_proto::Timestamp;
 
@@ -11,7 +11,7 @@ pub(super) struct Heartbeat {
     pub(super) answered_at: Option<Timestamp>,
 }
 
-/// What a heartbeat under way said.
+/// Content of a heartbeat in flight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub(super) names_closure: bool,

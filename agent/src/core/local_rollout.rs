@@ -1,4 +1,4 @@
-//! What an agent keeps about one rollout, in memory and across restarts.
+//! State of a rollout on this host, in memory and as journal.
 
 use nixfleet_proto::wire::WireEvent;
 use nixfleet_proto::{HostRecord, HostState, OnHealthFailure, RolloutId, Timestamp};
@@ -11,14 +11,14 @@ use super::probe_schedule::ProbeSchedule;
 /// on above the reservation, so that no number is used twice.
 const SEQ_RESERVATION: u64 = 64;
 
-/// One rollout on this host.
+/// A rollout on this host.
 #[derive(Debug, Clone)]
 pub struct LocalRollout {
     /// The record, by the same machine as the control plane's.
     pub record: HostRecord,
     /// From the signed policy.
     pub on_health_failure: OnHealthFailure,
-    /// When the manifest was signed.
+    /// Signing time of the manifest.
     pub signed_at: Timestamp,
     /// True once the host moved on: nothing is probed, decided or reported any more.
     pub replaced: bool,
@@ -26,7 +26,7 @@ pub struct LocalRollout {
     pub outbox: Outbox,
     /// The probes since the last activation.
     pub probes: ProbeSchedule,
-    /// What the host is being made to do.
+    /// Current work on the host.
     pub work: Work,
     /// Replies of the control plane in a row that disagree; see `heartbeat`.
     pub disagreements: u32,
@@ -41,10 +41,10 @@ pub struct LocalRollout {
     dirty: bool,
 }
 
-/// What the host is being made to do for a rollout.
+/// Work on the host for a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// Nothing.
+    /// No work.
     Idle,
     /// The switch must be fired again after a restart, once the manifest is verified again.
     SwitchAgain,
@@ -54,7 +54,7 @@ pub enum Work {
     RollingBack,
     /// A rollback failed and is tried again.
     RollbackAgain {
-        /// When.
+        /// Time of the next attempt.
         due: Timestamp,
     },
 }
@@ -70,7 +70,7 @@ pub struct Journal {
     pub record: HostRecord,
     /// From the signed policy.
     pub on_health_failure: OnHealthFailure,
-    /// When the manifest was signed.
+    /// Signing time of the manifest.
     pub signed_at: Timestamp,
     /// True once the host moved on.
     pub replaced: bool,
@@ -146,7 +146,7 @@ impl LocalRollout {
         self.dirty = true;
     }
 
-    /// What to save, when something changed since the last call.
+    /// The journal to save, when the state changed since the last call.
     pub fn take_journal(&mut self) -> Option<Journal> {
         if !std::mem::take(&mut self.dirty) {
             return None;

@@ -1,4 +1,4 @@
-//! What goes into the core and what comes out of it.
+//! Messages of the core: inputs, commands and notifications.
 
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatReply, HeartbeatRequest};
@@ -8,12 +8,12 @@ use super::local_rollout::Journal;
 use super::probe_schedule::ProbeReading;
 use crate::release_check::SignedRelease;
 
-/// What happened around the core.
+/// An event outside the core.
 #[derive(Debug, Clone)]
 pub enum Input {
     /// The agent process started; the first input, once.
     Started {
-        /// What the host runs.
+        /// The running closure.
         current_closure: ClosureHash,
     },
     /// A dispatch arrived.
@@ -25,39 +25,39 @@ pub enum Input {
         /// The artifacts.
         release: SignedRelease,
     },
-    /// They were not fetched, or did not verify.
+    /// The artifacts of a rollout were not fetched, or did not verify.
     ReleaseRefused {
         /// The rollout they were fetched for.
         rollout_id: RolloutId,
-        /// Why.
+        /// Reason.
         fault: ReleaseFault,
     },
     /// The switch began.
     SwitchStarted {
         /// The rollout it is for.
         rollout_id: RolloutId,
-        /// How the host switches; carried, not interpreted.
+        /// Switch method of the host, opaque to the core.
         method: String,
     },
     /// The switch ended.
     SwitchEnded {
         /// The rollout it was for.
         rollout_id: RolloutId,
-        /// How.
+        /// Result of the switch.
         outcome: SwitchOutcome,
     },
     /// The rollback ended.
     RollbackEnded {
         /// The rollout it was for.
         rollout_id: RolloutId,
-        /// How.
+        /// Result of the rollback.
         outcome: RollbackOutcome,
     },
     /// The host's probes were read; `None` when they could not be.
     ProbesListed {
         /// The rollout they are for.
         rollout_id: RolloutId,
-        /// Which activation they belong to.
+        /// Activation that the probes belong to.
         generation: u64,
         /// The declared probes, disabled ones included.
         probes: Option<Vec<ProbeDeclaration>>,
@@ -66,23 +66,23 @@ pub enum Input {
     ProbeRan {
         /// The rollout it is for.
         rollout_id: RolloutId,
-        /// Which activation it belongs to.
+        /// Activation that the probe belongs to.
         generation: u64,
         /// The probe.
         probe_name: ProbeName,
-        /// What it found.
+        /// Result of the run.
         reading: ProbeReading,
     },
     /// The control plane answered a request with events, or could not be asked.
     EventsAnswered {
         /// The rollout of the events.
         rollout_id: RolloutId,
-        /// What became of each event, by its sequence.
+        /// Delivery result of each event, by sequence.
         answers: Vec<(u64, DeliveryResult)>,
     },
     /// The control plane answered a heartbeat.
     HeartbeatAnswered(HeartbeatReply),
-    /// It did not.
+    /// No reply to a heartbeat arrived.
     HeartbeatFailed,
     /// The control plane asks for everything above a sequence.
     ReplayRequested {
@@ -95,7 +95,7 @@ pub enum Input {
     Tick,
 }
 
-/// Why the artifacts of a rollout are not at hand.
+/// Reason why a rollout has no verified artifacts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseFault {
     /// Kebab-case name.
@@ -106,41 +106,41 @@ pub struct ReleaseFault {
     pub retryable: bool,
 }
 
-/// How a switch ended.
+/// Result of a switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SwitchOutcome {
     /// The host runs a new closure.
     Completed {
-        /// What it runs now.
+        /// The closure that runs now.
         observed_closure: ClosureHash,
-        /// Of the switch.
+        /// Exit code of the switch.
         exit_code: i32,
     },
     /// The closure is staged for the next boot.
     Deferred {
-        /// What cannot be replaced live.
+        /// Component that cannot be replaced without a reboot.
         component: String,
     },
     /// The switch failed.
     Failed {
-        /// Of the switch.
+        /// Exit code of the switch.
         exit_code: i32,
         /// End of its output.
         stderr_tail: String,
     },
 }
 
-/// How a rollback ended.
+/// Result of a rollback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RollbackOutcome {
     /// The host runs its old closure.
     Completed {
-        /// What it runs now.
+        /// The closure that runs now.
         observed_closure: ClosureHash,
-        /// Of the switch.
+        /// Exit code of the switch.
         exit_code: i32,
     },
-    /// It does not; the agent tries again.
+    /// The rollback failed and is retried.
     Failed {
         /// For people.
         message: String,
@@ -152,13 +152,13 @@ pub enum RollbackOutcome {
 pub enum DeliveryResult {
     /// 2xx: the control plane holds it durably.
     Delivered,
-    /// It will never be taken.
+    /// The control plane refused the event permanently.
     Refused {
         /// HTTP status.
         status: u16,
-        /// Of the error body.
+        /// Code of the error body.
         code: String,
-        /// Of the error body.
+        /// Message of the error body.
         message: String,
     },
     /// Not now.
@@ -170,7 +170,7 @@ pub enum DeliveryResult {
     BatchRefused,
 }
 
-/// What the shell shall do, in order. `Save` and `Forget` are done before the next command begins.
+/// An action for the shell, in order. `Save` and `Forget` complete before the next command starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Make the rollout's state durable.
@@ -221,11 +221,11 @@ pub enum Command {
     Send(Vec<EventRequest>),
     /// Send a heartbeat.
     Heartbeat(HeartbeatRequest),
-    /// Nothing to do: something an operator wants to know.
+    /// Notify the operator; changes nothing.
     Notify(Notification),
 }
 
-/// What an operator wants to know.
+/// A notification for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notification {
     /// A dispatch is held for the first time.
@@ -248,20 +248,20 @@ pub enum Notification {
     Transition {
         /// The rollout.
         rollout_id: RolloutId,
-        /// Where it was.
+        /// Previous state.
         from: HostState,
-        /// Where it is.
+        /// New state.
         to: HostState,
-        /// When.
+        /// Time of the transition.
         at: Timestamp,
     },
     /// The state was corrected from what the control plane holds.
     Recovered {
         /// The rollout.
         rollout_id: RolloutId,
-        /// Where it was.
+        /// Previous state.
         from: HostState,
-        /// Where it is.
+        /// New state.
         to: HostState,
     },
     /// The control plane holds an event durably.
@@ -270,7 +270,7 @@ pub enum Notification {
         rollout_id: RolloutId,
         /// The event.
         seq: u64,
-        /// Its kind.
+        /// Kind of the event.
         kind: &'static str,
     },
     /// The control plane will never take an event.
@@ -279,13 +279,13 @@ pub enum Notification {
         rollout_id: RolloutId,
         /// The event.
         seq: u64,
-        /// Its kind.
+        /// Kind of the event.
         kind: &'static str,
         /// HTTP status of the answer.
         status: u16,
-        /// Of the error body.
+        /// Code of the error body.
         code: String,
-        /// Of the error body.
+        /// Message of the error body.
         message: String,
     },
     /// An event was dropped because too many wait.
@@ -301,14 +301,14 @@ pub enum Notification {
         rollout_id: RolloutId,
         /// Kind of the event that was not sent.
         kind: &'static str,
-        /// Why.
+        /// Rejection of the host machine.
         rejection: Rejection,
     },
     /// A rollback failed and is tried again.
     RollbackFailed {
         /// The rollout.
         rollout_id: RolloutId,
-        /// Why.
+        /// Reason.
         message: String,
     },
 }

@@ -9,9 +9,9 @@ use nixfleet_proto::{HostEventBody, Timestamp};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outbox {
     waiting: VecDeque<Outgoing>,
-    /// How many events at the front of the queue are in flight together.
+    /// Events at the front of the queue that are in flight.
     in_flight: usize,
-    /// How many events at the front are sent one at a time.
+    /// Events at the front of the queue that are sent one at a time.
     single_sends: usize,
     attempts: u32,
     not_before: Option<Timestamp>,
@@ -27,19 +27,19 @@ pub struct RequestLimits {
     pub bytes: usize,
 }
 
-/// How a request ended.
+/// Result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestEnd {
     /// Every event of it was settled.
     Settled,
     /// Some were not, so many requests in a row.
     Unsettled {
-        /// This one included.
+        /// Attempts in a row, this one included.
         attempts: u32,
     },
 }
 
-/// One event in the queue.
+/// An event in the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// The event.
@@ -171,7 +171,7 @@ impl Outbox {
         }
     }
 
-    /// Nothing is sent before `due`.
+    /// Sends nothing before `due`.
     pub fn wait_until(&mut self, due: Timestamp) {
         self.not_before = Some(due);
     }
@@ -203,7 +203,7 @@ impl Outbox {
         self.kept.iter().cloned().collect()
     }
 
-    /// How many events wait, those in flight included.
+    /// Number of waiting events, those in flight included.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -218,8 +218,7 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
-    /// When [`Self::take_next`] will have something; `None` while an event is in flight or none
-    /// waits.
+    /// Time at which [`Self::take_next`] returns events; `None` while an event is in flight or none waits.
     pub fn next_due(&self) -> Option<Timestamp> {
         if self.in_flight > 0 || self.waiting.is_empty() {
             return None;
@@ -232,7 +231,7 @@ impl Outbox {
 fn size(body: &HostEventBody) -> usize {
     /// Names, times and keys of an event.
     const FIXED_BYTES: usize = 512;
-    /// The same of an item of a list.
+    /// Names, times and keys of a list item.
     const ITEM_BYTES: usize = 256;
     let texts = match body {
         HostEventBody::ActivationFailed { stderr_tail, .. } => stderr_tail.len(),

@@ -13,7 +13,7 @@ pub(super) struct PendingRollout {
     pub(super) attempts: u32,
 }
 
-/// Why a manifest is wanted.
+/// Reason for fetching a manifest.
 #[derive(Debug, Clone)]
 pub(super) enum FetchReason {
     /// The control plane dispatched it.
@@ -27,7 +27,7 @@ pub(super) enum FetchReason {
     },
 }
 
-/// How far it is.
+/// Stage of the fetch.
 #[derive(Debug, Clone)]
 pub(super) enum FetchStage {
     /// The fetch runs.

@@ -20,7 +20,7 @@ pub struct ProbeSchedule {
     probes: BTreeMap<ProbeName, ScheduledProbe>,
 }
 
-/// Whether the host's probes were read.
+/// State of the list of probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Listing {
     /// Not asked for.
@@ -34,7 +34,7 @@ enum Listing {
     Known,
 }
 
-/// One probe.
+/// Schedule and last result of a probe.
 #[derive(Debug, Clone)]
 struct ScheduledProbe {
     mode: ProbeMode,
@@ -44,30 +44,30 @@ struct ScheduledProbe {
     failing_since: Option<Timestamp>,
 }
 
-/// What the last run found, as far as a repetition is told by it.
+/// The part of a result by which repetitions are recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LastResult {
     status: ProbeStatus,
     failing: Vec<FailedControl>,
 }
 
-/// What one run of a probe found.
+/// Result of one run of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeReading {
     /// Pass or fail; a probe that could not run failed.
     pub status: ProbeStatus,
-    /// Why it failed.
+    /// Reason of a failure.
     pub failure_reason: Option<String>,
     /// Controls of an evidence probe.
     pub sub_results: Option<Vec<SubResult>>,
 }
 
-/// Which results are worth an event.
+/// Selection of results that are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportPolicy {
     /// Every one.
     Every,
-    /// Those that differ from the one before.
+    /// Results that differ from the previous one.
     Changes,
 }
 
@@ -216,7 +216,7 @@ impl ProbeSchedule {
         Some((since, names))
     }
 
-    /// When something is to be run or listed next.
+    /// Time at which a probe or a listing is due.
     pub fn next_due(&self) -> Option<Timestamp> {
         let listing = match self.listing {
             Listing::Again(due) => Some(due),
@@ -230,7 +230,7 @@ impl ProbeSchedule {
             .min()
     }
 
-    /// Which activation the probes belong to.
+    /// The activation that the probes belong to.
     pub fn generation(&self) -> u64 {
         self.generation
     }

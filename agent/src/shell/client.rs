@@ -36,10 +36,11 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Receive window of the connection; the default of hyper is 5 MB for each of them.
 const WINDOW_BYTES: u32 = 256 << 10;
 
-/// Whether the host has a network; `false` makes every request fail, also those under way.
+/// Network state of the host; `false` fails every request, those in flight included.
 pub type NetworkLink = watch::Receiver<bool>;
 
-/// One agent's connection to the control plane: one gateway at a time, the next one after a failure.
+/// An agent's connection to the control plane: to one gateway at a time, and to the next one after a
+/// failure.
 #[derive(Debug)]
 pub struct Client {
     selector: GatewaySelector,
@@ -63,7 +64,7 @@ pub enum ClientError {
     Status {
         /// HTTP status.
         status: StatusCode,
-        /// What it said.
+        /// Body of the response.
         body: ErrorBody,
     },
     /// An answer outside the protocol.
@@ -86,7 +87,7 @@ impl ClientError {
     }
 }
 
-/// What a heartbeat brought.
+/// Reply to a heartbeat.
 #[derive(Debug)]
 pub struct HeartbeatAnswer {
     /// The body.
@@ -115,7 +116,7 @@ impl Request {
 pub struct SignedBytes {
     /// The artifact.
     pub bytes: Vec<u8>,
-    /// Its detached signature.
+    /// Detached signature.
     pub signature: Vec<u8>,
 }
 
@@ -334,7 +335,7 @@ impl Client {
     }
 }
 
-/// What the answer to a whole request means for each of its events.
+/// Delivery result of each event of a failed request.
 fn request_result(error: ClientError, events: usize) -> DeliveryResult {
     if error.is_retryable() {
         let message = error.to_string();

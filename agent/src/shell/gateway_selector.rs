@@ -1,4 +1,4 @@
-//! Which of several gateways an agent talks to.
+//! Selection of one gateway among several.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

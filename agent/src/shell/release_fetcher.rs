@@ -12,7 +12,7 @@ use crate::artifact_verifier::Verifier;
 use crate::core::ReleaseFault;
 use crate::release_check::SignedRelease;
 
-/// What agents of one process share.
+/// Fetches and verifies artifacts for all agents of a process.
 ///
 /// A detached signature that was verified over certain bytes under the active keys stands for these
 /// bytes: nobody without the release key can make it fit others. So an agent asks for the signature
@@ -26,7 +26,7 @@ pub struct ReleaseFetcher {
 }
 
 impl ReleaseFetcher {
-    /// With room for `downloads_max` artifacts at a time.
+    /// A fetcher that reads and verifies at most `downloads_max` artifacts at a time.
     pub fn new(verifier: Verifier, downloads_max: usize) -> Self {
         Self {
             verifier: Arc::new(verifier),

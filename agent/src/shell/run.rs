@@ -27,15 +27,15 @@ const POLL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sees what an agent does; must not block.
 pub trait Observer: Send + Sync + 'static {
-    /// Something an operator wants to know.
+    /// Receives a notification.
     fn note(&self, note: &Notification, now: Timestamp);
     /// The core took an input.
     fn observe(&self, core: &AgentCore);
-    /// Something to count.
+    /// Increments a counter.
     fn count(&self, counter: Counter);
 }
 
-/// What is counted beside notes.
+/// Counters besides notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
     /// A heartbeat was answered.
@@ -44,7 +44,7 @@ pub enum Counter {
     NetworkError,
 }
 
-/// What an agent is made of.
+/// Components of an agent.
 pub struct AgentParts {
     /// The host's name.
     pub hostname: Hostname,
@@ -56,9 +56,9 @@ pub struct AgentParts {
     pub journals: Arc<dyn JournalStore>,
     /// The connection.
     pub client: Arc<Client>,
-    /// What agents of the process share.
+    /// Fetcher of artifacts, shared by the agents of the process.
     pub fetcher: Arc<ReleaseFetcher>,
-    /// Who watches.
+    /// Receiver of notifications and counters.
     pub observer: Arc<dyn Observer>,
 }
 
@@ -81,7 +81,7 @@ pub struct Agent {
 
 /// A job that ended.
 enum FinishedJob {
-    /// Something for the core.
+    /// An input for the core.
     Input(Box<Input>),
     /// A heartbeat ended.
     Heartbeat(Result<HeartbeatAnswer, ClientError>),
@@ -158,7 +158,7 @@ impl Agent {
         }
     }
 
-    /// Gives the core an input and does what it says.
+    /// Steps the core with an input and executes its commands.
     fn step_core(&mut self, input: Input) -> Result<(), AgentError> {
         let mut next = Some(input);
         while let Some(input) = next.take() {
@@ -242,7 +242,7 @@ impl Agent {
             .push(Box::pin(async { FinishedJob::Input(Box::new(work.await)) }));
     }
 
-    /// All of one rollout.
+    /// Sends events of one rollout.
     fn send(&self, requests: Vec<EventRequest>) {
         let Some(rollout_id) = requests.first().map(|request| request.rollout_id.clone()) else {
             return;

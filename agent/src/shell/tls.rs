@@ -1,4 +1,4 @@
-//! One TLS configuration per agent: its own certificate, a shared certificate authority.
+//! TLS configuration of an agent: its own certificate, a shared certificate authority.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ pub struct Identity {
     pub key_pem: Vec<u8>,
 }
 
-/// Why there is no TLS configuration.
+/// Error of a TLS configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The text is not PEM, or holds something else.
     #[error("the {what} is not valid PEM")]
     Pem {
-        /// Which text.
+        /// Name of the text.
         what: &'static str,
         /// The cause.
         #[source]
@@ -30,7 +30,7 @@ pub enum TlsError {
     /// rustls refuses the material.
     #[error("the {what} cannot be used")]
     Unusable {
-        /// Which material.
+        /// Name of the material.
         what: &'static str,
         /// The cause.
         #[source]

@@ -16,7 +16,7 @@ const PAUSE_TARGET: f64 = 10.0;
 /// Frames that are folded before the state is frozen, and behind it.
 const FRAMES: usize = 500;
 
-/// What one round found, in milliseconds but for the bytes.
+/// Samples of all rounds, in milliseconds but for the bytes.
 #[derive(Default)]
 struct Samples {
     freeze: Vec<f64>,

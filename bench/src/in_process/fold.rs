@@ -21,7 +21,7 @@ const TARGET: f64 = 1_000_000.0;
 
 /// A partition on its way through a log.
 pub struct Partition {
-    /// Where the log has led.
+    /// State after the entries folded so far.
     pub state: PartitionState,
     pinned: PinnedSet,
     next_seq: u64,
@@ -56,7 +56,7 @@ impl Partition {
         accepted
     }
 
-    /// What the reducer does with frames besides moving them: decodes, folds, encodes.
+    /// Decodes, folds and encodes frames, as the reducer does besides transferring them.
     ///
     /// # Errors
     /// When a frame is not valid.

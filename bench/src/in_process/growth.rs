@@ -1,4 +1,4 @@
-//! What a larger fleet costs: per event, per host, at the start.
+//! Stage `growth`: costs per event and per host, and of the start, by size of the fleet.
 
 use std::process::Command;
 use std::time::Duration;

@@ -166,7 +166,7 @@ fn partition() -> Partition {
     Partition::new(0)
 }
 
-/// One pass over the records: what any plan would cost that looked at every host.
+/// Visits every record once: a lower bound of a plan that looks at every host.
 fn pass(view: &FleetView) -> usize {
     let hosts = view
         .rollouts()
@@ -206,7 +206,7 @@ fn release_wave(
     }
 }
 
-/// Lets statements about holds come back until nothing is planned any more.
+/// Plans and folds until nothing is planned any more, so that blocks are recorded.
 fn settle(
     view: &mut FleetView,
     now: Timestamp,

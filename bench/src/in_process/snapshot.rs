@@ -5,7 +5,7 @@ use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 
 use crate::synthetic_fleet::log_start;
 
-/// Everything the tables of the partition hold behind its first output frame.
+/// The rows that the applier would have written after the first output frame.
 pub fn snapshot_of(state: &PartitionState) -> PartitionSnapshot {
     state.freeze().rows(Cursor {
         out_seq: 1,

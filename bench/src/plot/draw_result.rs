@@ -1,4 +1,4 @@
-//! What came of painting a picture.
+//! Result of drawing a plot.
 
 use plotters::prelude::DrawingAreaErrorKind;
 

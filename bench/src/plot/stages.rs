@@ -1,4 +1,4 @@
-//! How near every stage comes to its limit.
+//! Plot of the stages as parts of their limits.
 
 use std::path::Path;
 

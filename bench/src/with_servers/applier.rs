@@ -70,7 +70,7 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
     ])
 }
 
-/// What a transaction of the limit writes, and how many entries it stands for.
+/// A transaction of the limit, and the number of entries that it covers.
 struct Step {
     turn: Turn,
     entries: usize,

@@ -124,7 +124,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// What changes in the tables; statements that find nothing are left out.
+    /// The columns of changed rows; statements without rows are left out.
     ///
     /// # Errors
     /// When a record has no JSON form.
@@ -149,7 +149,7 @@ impl Columns {
         })
     }
 
-    /// How many rows change. A dispatch that comes and goes within a transaction has no row to remove.
+    /// Number of changed rows. A dispatch that is queued and removed within a transaction has none.
     pub fn rows(&self) -> usize {
         self.hosts.count + self.rollouts.count + self.queued.count
     }
@@ -215,10 +215,10 @@ fn dispatches(rows: &[(&HostKey, &DispatchChange)]) -> Result<Records> {
     Ok(records)
 }
 
-/// Which tables the limit writes to.
+/// Tables that the limit writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
-    /// Those of the services.
+    /// The tables of the services.
     Real,
     /// For the records of hosts, one that derives no columns from them.
     Plain,

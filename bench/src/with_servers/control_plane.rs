@@ -40,7 +40,7 @@ impl ControlPlane {
         Self::start_with(others, &[]).await
     }
 
-    /// The same with further settings of single services.
+    /// Starts a gateway and other services with additional settings of single services.
     ///
     /// # Errors
     /// As [`ControlPlane::start`].

@@ -26,7 +26,7 @@ const HOSTS_MAX: usize = 2_000;
 const TARGET_MS: f64 = 100.0;
 /// Time for the polls to be waiting before the wave ends.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How often the limit is measured in a round.
+/// Measurements of the limit per round.
 const TRIPS: usize = 100;
 
 /// Milliseconds from the claim of a wave's last host to the dispatches of the next wave.
@@ -110,7 +110,7 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
     Ok((at(0.50), at(0.99), limit))
 }
 
-/// Says when the dispatches were in the input log, and when their outcomes were in the output log.
+/// Prints when the dispatches were in the input log and their outcomes in the output log.
 async fn stations(control_plane: &ControlPlane, claimed_at: Timestamp) -> Result<()> {
     let bus = control_plane.testbed.bus().await?;
     let partition = Partition::new(0);

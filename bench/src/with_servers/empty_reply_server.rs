@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::load_generator::PATH;
 use super::partition_logs::TIMEOUT;
 
-/// What the server is told: port, certificate, key and the authority of the clients.
+/// Arguments of the server: port, certificate, key, and the authority of the clients.
 pub type Arguments = [String];
 
 /// Reads whole bodies and answers 204.

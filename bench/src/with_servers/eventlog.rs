@@ -139,7 +139,7 @@ struct Batch {
     first: i64,
     last: i64,
     rows: i64,
-    /// Of outcomes.
+    /// Bytes of outcomes.
     bytes: i64,
 }
 
@@ -159,7 +159,7 @@ impl Batch {
 struct ArchiveCopy {
     streams: Vec<Vec<Vec<Bytes>>>,
     rows: i64,
-    /// What the rows hold: entries, outcomes and frames.
+    /// Number of archived entries, outcomes and frames.
     items: i64,
 }
 

@@ -25,7 +25,7 @@ const TARGET: f64 = 0.60;
 /// Most milliseconds of all but one of a hundred answers at half the largest rate, one event per request.
 const LATENCY_TARGET_MS: f64 = 25.0;
 
-/// What is measured: single events, or arrays of them.
+/// A load: single events, or arrays of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
     /// Name of the stage.
@@ -36,13 +36,13 @@ pub struct Kind {
     pub agents: usize,
 }
 
-/// One event per request.
+/// A load of one event per request.
 pub const SINGLE: Kind = Kind {
     stage: "ingest-single",
     events: 1,
     agents: 1_000,
 };
-/// As many events as a request may have, and no more agents than the queue of a partition has room for.
+/// A load of full arrays, with no more agents than the queue of a partition has room for.
 pub const ARRAY: Kind = Kind {
     stage: "ingest-array",
     events: 100,
@@ -118,7 +118,7 @@ fn figures(kind: Kind, samples: Samples) -> Vec<Figure> {
     ]
 }
 
-/// One round: the gateway at full rate and at half of it, the server without a log, the log without a
+/// A round: the gateway at full rate and at half of it, the server without a log, the log without a
 /// gateway.
 async fn measure(
     kind: Kind,
@@ -168,12 +168,12 @@ async fn measure(
 
 /// A frame of the input log.
 struct Frame {
-    /// Its payload in the stored form.
+    /// Payload in the stored form.
     stored: Bytes,
     entries: usize,
 }
 
-/// What the gateway made of the events; every one that was answered is there.
+/// Reads the frames of the input log and checks that every answered event is in them.
 async fn stored(bus: &Bus, answered: usize) -> Result<(Vec<Frame>, Size)> {
     let stream = bus.names().input_stream(Partition::new(0));
     let (mut frames, mut total) = (Vec::new(), Size::default());

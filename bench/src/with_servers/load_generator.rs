@@ -1,7 +1,7 @@
 //! The load generator: agents with certificates of their own, each on one connection that it keeps,
 //! one request of each at a time.
 //!
-//! What they send is made before; a request costs hyper, rustls and a clock.
+//! Requests are encoded in advance; sending one costs hyper, rustls and a clock.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub struct Agent {
     events: AgentEvents,
 }
 
-/// What a run of the generator saw.
+/// Result of a load.
 #[derive(Default)]
 pub struct LoadResult {
     /// Seconds it took.
@@ -50,12 +50,12 @@ impl LoadResult {
     }
 }
 
-/// How agents send.
+/// Shape of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadPlan {
     /// Events of one request; one alone is sent as an object, more as an array.
     pub events: usize,
-    /// How long.
+    /// Duration of the load.
     pub time: Duration,
     /// Requests per second of all together, sent when they are due whatever the answers take; `None`
     /// sends the next when the last is answered.
@@ -81,8 +81,8 @@ pub async fn connect(
     Ok(agents)
 }
 
-/// Lets the agents send, at most `at_once` requests at a time: as many tasks share the agents, and go
-/// from one to the next.
+/// Sends the requests of a load, at most `at_once` at a time: that many tasks share the agents and visit
+/// them in turn.
 ///
 /// # Errors
 /// When an answer is another one than it should be.
@@ -115,7 +115,7 @@ pub async fn run(agents: &mut Vec<Agent>, at_once: usize, plan: LoadPlan) -> Res
     Ok(load_result)
 }
 
-/// When a task sends its requests.
+/// Times at which a task sends its requests.
 #[derive(Clone, Copy)]
 struct Pacing {
     end: Instant,
@@ -156,12 +156,12 @@ async fn send(
 }
 
 impl Agent {
-    /// What it has to say.
+    /// The events of the agent.
     pub fn events(&self) -> &AgentEvents {
         &self.events
     }
 
-    /// Holds a request open until there is a dispatch.
+    /// Polls for a minute until there is a dispatch.
     ///
     /// # Errors
     /// When none comes within a minute, or the gateway answers otherwise.
@@ -170,7 +170,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Holds requests open, one after the other, until there is a dispatch.
+    /// Polls repeatedly until there is a dispatch.
     ///
     /// # Errors
     /// When the gateway answers otherwise, or none comes in that time.
@@ -182,7 +182,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Whether there was a dispatch within a minute.
+    /// Polls for a minute; true when there was a dispatch.
     async fn poll(&mut self) -> Result<bool> {
         let path = "/v1/agent/dispatch?wait=60";
         let request = json(Method::GET, path, Bytes::new())?;

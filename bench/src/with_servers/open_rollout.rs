@@ -29,7 +29,7 @@ const JUDGED_HOSTS: usize = 1_000_000;
 const TARGET_SECONDS: f64 = 20.0;
 /// Larger fleets are opened once.
 const ONCE_ABOVE: usize = 200_000;
-/// What runs beside the gateway.
+/// Services beside the gateway.
 const OTHERS: [Service; 4] = [
     Service::Applier,
     Service::Eventlog,
@@ -99,7 +99,7 @@ async fn of(hosts: usize, rounds: usize) -> Result<[Figure; 2]> {
     ])
 }
 
-/// What is made before the clock runs.
+/// A release that is built, signed and encoded before the measurement.
 struct PreparedRelease {
     hosts: usize,
     upload: Bytes,
@@ -189,7 +189,7 @@ async fn hold(mut agent: Agent, timeline: &Timeline<'_>) -> Result<f64> {
     timeline.done("first dispatch held")
 }
 
-/// When each step was done, and who was busy until then.
+/// Times of the steps, and CPU usage between them.
 struct Timeline<'a> {
     control_plane: &'a ControlPlane,
     started: Instant,

@@ -16,9 +16,9 @@ use crate::workload::Workload;
 
 /// Entries appended before their answers are awaited: what the queue of a gateway holds.
 const CHUNK: usize = 16_384;
-/// How often a stage is asked how far it is: too seldom to slow it down.
+/// Interval of progress polls: long enough not to slow down a stage.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Looks without a change after which a log is held for complete.
+/// Polls without a change after which a log counts as complete.
 const QUIET_LOOKS: u32 = 6;
 /// No stage takes this long unless it hangs.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
@@ -62,11 +62,11 @@ fn is_planned(entry: &Entry) -> bool {
 
 /// A message of an output log.
 pub struct OutputMessage {
-    /// When the server stored it.
+    /// Time at which the server stored the message.
     pub at: Timestamp,
-    /// Its JSON.
+    /// JSON of the message.
     pub payload: Bytes,
-    /// What it takes in its stream.
+    /// Size of the message in its stream.
     pub size: Size,
     /// Entries it answers.
     pub entries: usize,
@@ -77,14 +77,14 @@ pub struct OutputMessage {
 /// Bytes of messages in a stream, as the server counts them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Size {
-    /// As they are.
+    /// Bytes in the stored form.
     pub stored: usize,
-    /// With payloads of plain JSON.
+    /// Bytes with payloads of plain JSON.
     pub plain: usize,
 }
 
 impl Size {
-    /// Of a message, and its payload in the stored form.
+    /// The size of a message, and its payload in the stored form.
     pub fn of(message: &Message) -> (Self, Bytes) {
         let stored = compression::encode(&message.payload);
         let size = Self {
@@ -161,7 +161,7 @@ pub async fn wait_until_folded(bus: &Bus, partition: Partition, last: Position) 
     .await
 }
 
-/// Everything an output log holds.
+/// Reads all messages of an output log.
 ///
 /// # Errors
 /// When it cannot be read, or an entry was refused.

@@ -26,7 +26,7 @@ pub async fn connect(url: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// What a table or a query in parentheses holds.
+/// Reads a table, or a query in parentheses, as COPY data.
 ///
 /// # Errors
 /// When the server refuses.

@@ -51,15 +51,15 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
 
 /// A testbed whose input log a real reducer has folded.
 pub struct FoldedLog {
-    /// Its servers.
+    /// Servers of the testbed.
     pub testbed: Testbed,
-    /// Its bus.
+    /// Connection to the bus.
     pub bus: Bus,
     /// The one partition.
     pub partition: Partition,
-    /// What the reducer wrote.
+    /// Messages that the reducer wrote.
     pub frames: Vec<OutputMessage>,
-    /// Who was busy while it did.
+    /// CPU usage during the fold.
     pub usage: String,
 }
 
@@ -91,7 +91,7 @@ impl FoldedLog {
         })
     }
 
-    /// What its frames take in the output log.
+    /// Size of the frames in the output log.
     fn size(&self) -> Size {
         let sizes = self.frames.iter().map(|frame| frame.size);
         sizes.fold(Size::default(), std::ops::Add::add)

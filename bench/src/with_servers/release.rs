@@ -19,7 +19,7 @@ const COMMIT: &str = "4f1c2a9be07d";
 pub struct Release {
     /// The artifacts.
     pub built: BuiltRelease,
-    /// What it pins.
+    /// The fleet that the manifest pins.
     pub fleet: SyntheticFleet,
 }
 

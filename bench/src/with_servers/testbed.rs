@@ -21,7 +21,7 @@ const PARTITIONS: u16 = 1;
 pub struct Testbed {
     /// The server.
     pub nats: Nats,
-    /// What the services are told, without a database.
+    /// Configuration of the services, without a database.
     pub config: StackConfig,
 }
 

@@ -216,7 +216,7 @@ fn owner(owner: Option<&Option<Owner>>) -> String {
     }
 }
 
-/// How full a log is; who holds it back matters only once it fills.
+/// Fill level of a log, and the holder of its oldest message once the log fills.
 fn fill(log: Option<&Log>) -> String {
     match log {
         Some(Log {

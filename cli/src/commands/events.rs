@@ -18,7 +18,7 @@ use crate::time::short;
 const PAGE: u32 = 1000;
 /// Pause between two looks when the log has nothing new.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Looks without an answer after which following ends: about a minute.
+/// Attempts without an answer after which following ends: about a minute.
 const FOLLOW_ATTEMPTS: u32 = 60;
 
 /// The log of one rollout: every entry, and what was made of it
@@ -121,7 +121,7 @@ fn text(event: &Event) -> String {
     clean(line.trim_end())
 }
 
-/// What the fold made of the entry: transitions, or why it was rejected.
+/// Transitions of an accepted entry, or the reason of its rejection.
 fn outcome_text(outcome: Option<&Value>) -> String {
     let Some(outcome) = outcome.filter(|outcome| !outcome.is_null()) else {
         return "(outcome not archived yet)".to_owned();

@@ -76,7 +76,7 @@ fn lag(partitions: &[PartitionStatus]) -> String {
     }
 }
 
-/// One row per rollout, and one for what is missing.
+/// Adds a row per rollout, and one for an expected rollout that is not open.
 fn add_channel(table: &mut Table, channel: &ChannelStatus) {
     let name = channel.channel.to_string();
     let expected = channel.expected_rollout_id.as_ref();

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// How the binary ended and what it said.
+/// Exit status and output of the binary.
 pub struct Run {
     /// Exit code.
     pub code: i32,

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
-/// What the server was asked: request line and headers, and the body.
+/// Received requests: request line and headers, and the body.
 pub type Asked = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A server on a free port of this machine; its thread ends with the process.
@@ -37,12 +37,12 @@ impl Server {
         Self { address, asked }
     }
 
-    /// Its base URL.
+    /// Base URL of the server.
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// What it was asked so far.
+    /// Requests received so far.
     pub fn asked(&self) -> Vec<(String, String)> {
         self.asked.lock().unwrap().clone()
     }

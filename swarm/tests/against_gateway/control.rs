@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use super::tls::{Authority, PeerName, WithPeerName};
 
-/// What the control plane knows and was told.
+/// State of the control plane and the reports that it received.
 #[derive(Default)]
 pub struct Knowledge {
     pub records: BTreeMap<(RolloutId, Hostname), HostRecord>,

@@ -1,23 +1,23 @@
-//! What must hold once everything is quiet, whatever was rolled out.
+//! Checks of the final state, whatever was rolled out.
 
 use serde_json::{Value, json};
 
 use crate::ObservedState;
 
-/// How many faults of one check are shown.
+/// Faults of one check that are shown.
 const SHOWN: usize = 5;
 
-/// One thing that must hold.
+/// A named check and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What must hold.
+    /// The rule.
     pub name: &'static str,
-    /// What is wrong; `None` when it holds.
+    /// Violations of the rule; `None` when the check passed.
     pub fault: Option<String>,
 }
 
 impl Check {
-    /// Holds when there are no faults; of many the first are shown.
+    /// A check that passes without faults; shows the first of many.
     pub fn new(name: &'static str, faults: Vec<String>) -> Self {
         let fault = (!faults.is_empty()).then(|| {
             let more = faults.len().saturating_sub(SHOWN);
@@ -35,7 +35,7 @@ impl Check {
         Self { name, fault }
     }
 
-    /// One line for people.
+    /// A line for people.
     pub fn line(&self) -> String {
         match &self.fault {
             None => format!("ok    {}", self.name),
@@ -77,7 +77,7 @@ pub fn rejections(observed: &ObservedState) -> Check {
     Check::new("no rejection of an unexpected kind", unexpected(observed))
 }
 
-/// Nothing became a dead letter.
+/// No message was moved to the dead-letter stream.
 pub fn readable(observed: &ObservedState) -> Check {
     Check::new("no message was unreadable", dead_letters(observed))
 }

@@ -16,7 +16,7 @@ pub struct WaveCount {
     pub channel: String,
     /// The rollout.
     pub rollout_id: String,
-    /// Its state.
+    /// State of the rollout.
     pub rollout_state: String,
     /// The wave, from 0.
     pub wave: i64,

@@ -1,4 +1,4 @@
-//! What the hosts, the tables and the archive say, and whether they agree.
+//! State of hosts, tables and archive, and checks of their consistency.
 //!
 //! Reads the database directly, as an auditor would, not through the services, and the hosts' side
 //! from the swarm. It must never know how a run was made or what was broken in it. Start reading at

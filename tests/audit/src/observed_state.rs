@@ -1,4 +1,4 @@
-//! What everybody knows at one moment: the hosts, the tables, the archive.
+//! State of the hosts, the tables and the archive at one moment.
 
 mod tables;
 
@@ -11,7 +11,7 @@ pub use tables::{ArchiveCounts, HostRow, RolloutRow};
 
 use crate::database;
 
-/// Everything, gathered in one go.
+/// A consistent observation of hosts, tables and archive.
 #[derive(Debug)]
 pub struct ObservedState {
     /// The hosts' own view.
@@ -66,7 +66,7 @@ impl ObservedState {
             .collect()
     }
 
-    /// Where the hosts and the tables differ, one line each.
+    /// Differences between hosts and tables, one line each.
     pub fn differences(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (hostname, host) in &self.swarm.hosts {

@@ -1,4 +1,4 @@
-//! What stands in a partition: what must be the same after its rows were lost and rebuilt.
+//! State of a partition that must be equal after its rows were lost and rebuilt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use nixfleet_store::Store;
 /// A rollout in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutSummary {
-    /// Its state.
+    /// State of the rollout.
     pub state: RolloutState,
     /// Wave, from 0.
     pub current_wave: u32,
@@ -63,7 +63,7 @@ impl PartitionSummary {
         self.quarantines.contains(&format!("{channel} {closure}"))
     }
 
-    /// Where another one differs, one line each.
+    /// Differences from another summary, one line each.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         let ids = self.rollouts.keys().chain(other.rollouts.keys());

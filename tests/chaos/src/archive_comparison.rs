@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 
 use crate::partition_logs::PartitionLogs;
 
-/// What the archive has of one stream, by sequence and index.
+/// Archived items of a stream by sequence and index.
 type Archived<T> = BTreeMap<(u64, u32), T>;
 
-/// Where the archive is not what the logs hold.
+/// Differences between the archive and the logs.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! What `nixfleet db verify` says: the archive replayed against every table.
+//! Runs `nixfleet db verify`, which compares a replay of the archive with every table.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::process::Command;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two attempts.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How it ends when the archive is behind.
+/// Exit code for an archive that is behind the tables.
 const BEHIND: i32 = 3;
 
 /// The result of the replay.
@@ -22,7 +22,7 @@ pub struct VerifyResult {
     pub rows: u64,
     /// Rows that differ.
     pub differences: u64,
-    /// What is wrong, for people.
+    /// Differences and errors, for people.
     pub faults: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ pub async fn verify(database_url: &str) -> Result<VerifyResult> {
     }
 }
 
-/// Nothing when there is no document: the exit code says why.
+/// Parses the JSON output; without a document the exit code is the result.
 fn read(document: &[u8]) -> VerifyResult {
     let document: Value = serde_json::from_slice(document).unwrap_or_default();
     let partitions = document["partitions"].as_array().into_iter().flatten();

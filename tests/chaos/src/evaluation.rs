@@ -1,4 +1,4 @@
-//! What must hold at the end of a run.
+//! Checks at the end of a run.
 
 use std::time::Duration;
 
@@ -29,11 +29,11 @@ const STOPPED_MAX: Duration = Duration::from_secs(3);
 /// barriers need the owners of all partitions.
 const LEADER_EXTRA: Duration = Duration::from_secs(20);
 
-/// Everything that was found.
+/// Result of a run.
 pub struct Evaluation {
-    /// What the hosts, the tables and the archive say.
+    /// Final state of hosts, tables and archive.
     pub observed: ObservedState,
-    /// What became of the events.
+    /// Result of every acknowledged event.
     pub accounting: EventAccounting,
     /// The strikes.
     pub incidents: Vec<Incident>,
@@ -41,27 +41,27 @@ pub struct Evaluation {
     pub latencies: Vec<Latencies>,
     /// Work that changed hands.
     pub takeovers: Vec<Takeover>,
-    /// How much was written to the logs and how full they got.
+    /// Written, largest and trimmed sizes of the logs.
     pub log_sizes: LogSizes,
-    /// What the replay of the archive found.
+    /// Result of `nixfleet db verify`.
     pub verify_result: VerifyResult,
-    /// What must hold.
+    /// Checks of the run.
     pub checks: Vec<Check>,
 }
 
-/// What a run left behind.
+/// Data that a run collected.
 pub struct RunData {
-    /// What the hosts, the tables and the archive say.
+    /// Final state of hosts, tables and archive.
     pub observed: ObservedState,
-    /// What was not finished in time.
+    /// Work that was not finished in time.
     pub open: Vec<String>,
     /// The strikes.
     pub incidents: Vec<Incident>,
-    /// What must not have happened on the way.
+    /// Violations during the run.
     pub faults: Vec<String>,
-    /// What was seen on the way.
+    /// Samples taken during the run.
     pub samples: Vec<Sample>,
-    /// Everything that was ever in the logs.
+    /// Every message of the logs, trimmed ones included.
     pub logs: Vec<PartitionLogs>,
     /// Size of a log in bytes, where it is not the default.
     pub log_limit: Option<u64>,
@@ -74,7 +74,7 @@ impl Evaluation {
     }
 }
 
-/// Holds everything against everything.
+/// Compares hosts, logs, replay, tables and archive.
 ///
 /// # Errors
 /// When a server does not answer.
@@ -152,8 +152,8 @@ pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result
     })
 }
 
-/// What hosts were told that their events are wrong, and dispatches they refused although the rollout
-/// still counts: the manifests of one that was superseded meanwhile are replaced.
+/// Events that hosts gave up because they were refused, and refused dispatches of current rollouts. The
+/// manifests of a superseded rollout are replaced, so a refusal of one of those is expected.
 fn permanent_refusals(observed: &ObservedState) -> Vec<String> {
     let current = observed.current_rollouts();
     let mut faults = Vec::new();

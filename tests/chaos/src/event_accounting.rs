@@ -1,4 +1,4 @@
-//! What became of every event a host got a 2xx for.
+//! Result of every event that a host got a 2xx for.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What can be broken.
+//! Kinds of faults.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use nixfleet_harness::Service;
 /// Processes that are hit together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
-    /// One process of every service, as when a machine dies.
+    /// One process of every service, as on a node that fails.
     Node,
-    /// One process of one service.
+    /// One process of this service.
     One(Service),
 }
 
@@ -23,18 +23,18 @@ pub enum Server {
     Postgres,
 }
 
-/// How a connection breaks.
+/// How a connection fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConnectionFailure {
-    /// It ends, and new ones do.
+    /// Open connections end, and new ones end at once.
     Cut,
-    /// Nothing passes and nobody is told.
+    /// Connections stay open and transfer nothing.
     Stall,
     /// Requests pass, answers do not.
     HoldReplies,
 }
 
-/// One kind of fault.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// `kill -9`, started again later.
@@ -61,7 +61,7 @@ pub enum Kind {
     BreakConnection(Server, ConnectionFailure),
 }
 
-/// Who feels a broken connection.
+/// Processes whose connection fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultScope {
     /// Every service.
@@ -70,16 +70,16 @@ pub enum FaultScope {
     Node,
 }
 
-/// One fault of a schedule.
+/// A scheduled fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// What breaks.
+    /// Kind of the fault.
     pub kind: Kind,
-    /// Which of two: the busier process or the other one; the node that is cut off; the severity.
+    /// 0 or 1: the busier process or the other one, the node that is cut off, or the severity.
     pub number: usize,
-    /// Who feels it, when it is a connection.
+    /// Processes that are affected, for faults of a connection.
     pub scope: FaultScope,
-    /// How long it stays broken.
+    /// Time until the fault is repaired.
     pub duration: Duration,
 }
 

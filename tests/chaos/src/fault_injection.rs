@@ -18,7 +18,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 /// Delay of every piece between Postgres and its clients: a statement takes several of them.
 const SLOW: [Duration; 2] = [Duration::from_millis(30), Duration::from_millis(150)];
 
-/// How a process was taken from its work.
+/// How a process was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Interruption {
     /// `kill -9`.
@@ -34,9 +34,9 @@ pub enum Interruption {
 pub struct InterruptedProcess {
     /// The process.
     pub id: InstanceId,
-    /// How.
+    /// The interruption.
     pub interruption: Interruption,
-    /// When the signal was sent.
+    /// Time of the signal.
     pub at: Timestamp,
 }
 
@@ -106,7 +106,7 @@ pub async fn inject(testbed: &mut Testbed, mut fault: Fault) -> Result<InjectedF
 }
 
 impl InjectedFault {
-    /// What it is.
+    /// The fault.
     pub fn fault(&self) -> &Fault {
         &self.fault
     }

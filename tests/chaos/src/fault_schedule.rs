@@ -1,4 +1,4 @@
-//! Which faults happen in which order and for how long: a function of the seed.
+//! Order and duration of the faults: a function of the seed.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl FaultGroup {
         holds.max().unwrap_or_default()
     }
 
-    /// What it is counted as.
+    /// Name under which the group is counted.
     pub fn name(&self) -> String {
         match self.faults.as_slice() {
             [fault] => fault.kind.to_string(),

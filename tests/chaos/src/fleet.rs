@@ -24,7 +24,7 @@ const WORKERS_IN_FLIGHT_PERCENT: u64 = 50;
 /// Part of the releases that have something wrong, in percent.
 const FAULTY_PERCENT: u32 = 40;
 
-/// What a closure does on some of its hosts.
+/// Behaviour of a closure on some of its hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// Works everywhere.
@@ -45,7 +45,7 @@ impl Health {
     }
 }
 
-/// One release.
+/// A release.
 #[derive(Debug, Clone)]
 pub struct Release {
     /// From 1, in the order of publication.

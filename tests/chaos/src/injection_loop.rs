@@ -25,7 +25,7 @@ const SECOND_FAULT_DELAY: Duration = Duration::from_millis(700);
 pub struct InjectionLog {
     /// In order.
     pub incidents: Vec<Incident>,
-    /// What must not have happened.
+    /// Violations, for people.
     pub faults: Vec<String>,
 }
 
@@ -147,7 +147,7 @@ async fn wait_for_recovery(
     }
 }
 
-/// What of the first look has not arrived at the last one.
+/// The first log that has not reached tables or archive since the first sample.
 fn missing_progress(first: &Sample, last: &Sample) -> Option<String> {
     let (before, _) = first.events?;
     let (accepted, pending) = last.events?;

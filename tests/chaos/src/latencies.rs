@@ -1,4 +1,4 @@
-//! How long things waited while something was broken.
+//! Longest latencies during each group of faults.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -137,7 +137,7 @@ fn ingest_stalls(samples: &[Sample]) -> Vec<(Timestamp, Duration)> {
     ingest_stalls
 }
 
-/// When each entry got its outcome, and how long that took.
+/// Time and latency of the outcome of each entry.
 fn fold_latencies(log: &PartitionLogs) -> Vec<(Timestamp, Duration)> {
     let appended: BTreeMap<u64, Timestamp> = log
         .inputs
@@ -155,7 +155,7 @@ fn fold_latencies(log: &PartitionLogs) -> Vec<(Timestamp, Duration)> {
     fold_latencies
 }
 
-/// When each message was seen to be reached, and how long that took.
+/// Time at which each message was seen in tables or archive, and its latency.
 fn arrival_latencies(
     messages: &[(u64, Timestamp)],
     samples: &[Sample],

@@ -43,7 +43,7 @@ impl Recorder {
         Self { bus, ends, tasks }
     }
 
-    /// Why a log is not recorded any more; waits while all of them are.
+    /// Waits until a recording ends early; returns the reason.
     pub async fn failed(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             Some(Ok(Err(error))) => error,
@@ -53,7 +53,7 @@ impl Recorder {
         }
     }
 
-    /// Everything up to the ends of the logs.
+    /// Records up to the ends of the logs.
     ///
     /// # Errors
     /// When a log was not recorded whole, or holds something else than was recorded.
@@ -111,7 +111,7 @@ async fn record(bus: &Bus, stream: &str, mut until: watch::Receiver<Ends>) -> Re
     }
 }
 
-/// Holds what a log still has against its recording: what was read once must not change.
+/// Compares what a log still holds with its recording: stored messages must not change.
 async fn compare(bus: &Bus, stream: &str, recorded: &[Message]) -> Result<()> {
     let identity = bus.stream_identity(stream).await?;
     let recorded_to = recorded.last().map_or(0, |message| message.seq);

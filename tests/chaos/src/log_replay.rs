@@ -13,13 +13,13 @@ use nixfleet_trust::UnpinnedManifest;
 
 use crate::partition_logs::PartitionLogs;
 
-/// One partition folded.
+/// A partition after the replay.
 pub struct Replayed {
     /// The partition.
     pub partition: Partition,
-    /// What the fold made of each entry.
+    /// Outcome of each entry.
     pub outcomes: BTreeMap<Position, Outcome>,
-    /// What it led to.
+    /// State after the last entry.
     pub state: PartitionState,
     pinned: PinnedSet,
 }
@@ -71,8 +71,8 @@ async fn bytes(store: &ManifestStore, hash: &ManifestHash) -> Result<Vec<u8>> {
     Ok(bytes.to_vec())
 }
 
-/// Where the published outcomes are not those of the fold: each entry must have exactly one, in
-/// order, and epochs must never fall.
+/// Differences between published and replayed outcomes: each entry has exactly one, in order, and epochs
+/// never fall.
 pub fn against_output(log: &PartitionLogs, replayed: &Replayed) -> Vec<String> {
     let stream = &log.output_stream;
     let mut faults = Vec::new();
@@ -113,7 +113,7 @@ pub fn against_output(log: &PartitionLogs, replayed: &Replayed) -> Vec<String> {
     faults
 }
 
-/// Where the tables are not what the log leads to.
+/// Differences between the tables and the replayed state.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! How large the logs got, what was trimmed of them, and which checkpoints that followed.
+//! Sizes of the logs, trimmed messages and announced checkpoints.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::sampler::Sample;
 /// A log may be trimmed only behind the older of two.
 const CHECKPOINTS_MIN: u64 = 2;
 
-/// One log over the whole run.
+/// Sizes of a log during the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct LogSize {
     /// Bytes of all messages that were ever stored.
@@ -78,7 +78,7 @@ impl LogSizes {
         self.checkpoints.values().sum()
     }
 
-    /// What must hold of logs of this size.
+    /// Checks of logs with a size limit.
     pub fn checks(&self, limit: u64) -> Vec<Check> {
         let untrimmed = self.logs.iter().filter(|(_, log)| log.trimmed == 0);
         let untrimmed = untrimmed.map(|(stream, log)| {

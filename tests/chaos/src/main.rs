@@ -1,10 +1,10 @@
 //! `nixfleet-chaos`: breaks real servers and services under load, and checks that nothing is lost or
 //! done twice.
 //!
-//! It starts everything itself, breaks it by a schedule that follows from a seed, and at the end holds
-//! the hosts, the logs, a replay of them, the tables and the archive against each other. It must never
-//! mend anything by means that an operator or a supervisor would not have. Start reading at
-//! [`schedule`], [`group`] and [`evaluation`].
+//! It starts every process, injects faults by a schedule that follows from a seed, and at the end compares
+//! hosts, logs, a replay of the logs, tables and archive. It must never repair anything by means that an
+//! operator or a supervisor would not have. Start reading at [`fault_schedule`], [`fault_injection`] and
+//! [`evaluation`].
 //!
 //! Exit codes: 0 everything holds, 1 something does not, 2 wrong options, 130 interrupted.
 

@@ -15,24 +15,24 @@ pub type Recordings = BTreeMap<String, Vec<Message>>;
 /// A message of an input log.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// Its sequence.
+    /// Sequence of the message.
     pub seq: u64,
-    /// When it was stored.
+    /// Time at which the server stored the message.
     pub at: Timestamp,
     /// The process that wrote it.
     pub writer: String,
     /// Bytes that it took in the log.
     pub stored_bytes: usize,
-    /// Its entries.
+    /// Entries of the message.
     pub entries: Vec<Entry>,
 }
 
 /// A message of an output log.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// Its sequence.
+    /// Sequence of the message.
     pub seq: u64,
-    /// When it was stored.
+    /// Time at which the server stored the message.
     pub at: Timestamp,
     /// The process that wrote it.
     pub writer: String,

@@ -12,7 +12,7 @@ use nixfleet_harness::printer::Printer;
 const TIMEOUT: Duration = Duration::from_secs(90);
 /// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How many things that are not finished are named.
+/// Unfinished items that are named.
 const SHOWN: usize = 5;
 
 /// Waits until every rollout is settled and nothing is under way; what is left when the patience ends
@@ -48,7 +48,7 @@ pub async fn wait_until_quiescent(
     }
 }
 
-/// What is not finished.
+/// Unfinished rollouts, hosts and dispatches.
 fn open(observed: &ObservedState) -> Vec<String> {
     let mut open = Vec::new();
     let current = observed.current_rollouts();

@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Longest time for the last release to be accepted, once everything is up again.
 const LAST_RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What was published so far.
+/// Counts of published releases.
 #[derive(Debug, Clone, Default)]
 pub struct Published {
     /// Releases that work everywhere.

@@ -1,4 +1,4 @@
-//! Looks at the hosts, the logs and the tables several times a second, whatever is broken.
+//! Samples hosts, logs and tables several times a second, during faults too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,20 +19,20 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// A database that does not answer by then is away.
 const DATABASE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What one look saw; what did not answer is absent.
+/// A sample; a source that did not answer in time is absent.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// When.
+    /// Time of the sample.
     pub at: Timestamp,
     /// Events the hosts got a 2xx for, and events that wait for one.
     pub events: Option<(u64, u64)>,
-    /// What each stream holds.
+    /// State of each stream.
     pub streams: Option<BTreeMap<String, StreamState>>,
     /// Positions in the database.
     pub cursors: Option<Cursors>,
 }
 
-/// How far the tables and the archive are.
+/// Cursors of the tables and the archive.
 #[derive(Debug, Clone, Default)]
 pub struct Cursors {
     /// Last applied output sequence by partition.
@@ -41,7 +41,7 @@ pub struct Cursors {
     pub archived: BTreeMap<String, u64>,
 }
 
-/// Where to look.
+/// Sources of the samples.
 #[derive(Debug, Clone)]
 pub struct SampleTargets {
     /// Port of the swarm's listener.
@@ -77,7 +77,7 @@ impl Sampler {
         lock(&self.samples).last().cloned()
     }
 
-    /// Everything seen; ends the task.
+    /// Stops the sampler and returns all samples.
     ///
     /// # Errors
     /// When the task panicked.

@@ -135,7 +135,7 @@ fn precise(time: Option<&Duration>) -> String {
     }
 }
 
-/// Of single faults: what happens while a server is away too says nothing.
+/// Takeover times of single faults; a second fault delays takeovers without a bound.
 fn times(takeovers: &[Takeover], interruption: Interruption, leader: bool) -> Vec<Duration> {
     takeovers
         .iter()

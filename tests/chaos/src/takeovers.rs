@@ -1,4 +1,4 @@
-//! What happened when, and who took over the work of whom.
+//! Injected groups of faults, and the takeovers that followed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::partition_logs::{Input, Output, PartitionLogs};
 /// A strike as it happened.
 #[derive(Debug, Clone)]
 pub struct Incident {
-    /// What it is counted as.
+    /// Name under which the group is counted.
     pub name: String,
-    /// How many faults were there together.
+    /// Number of faults in the group.
     pub faults: usize,
-    /// When it began.
+    /// Start of the injection.
     pub from: Timestamp,
-    /// When the next one began, or the end.
+    /// Start of the next injection, or end of the run.
     pub until: Timestamp,
     /// From the end of the mending until everything was well again; absent when it was not in time.
     pub recovery_time: Option<Duration>,
@@ -27,7 +27,7 @@ pub struct Incident {
     pub interrupted: Vec<InterruptedProcess>,
 }
 
-/// What a planner takes over.
+/// What a planner takes over, in [`Takeover::what`].
 pub const LEADER: &str = "leader";
 
 /// Work that passed from a victim to somebody else.
@@ -35,11 +35,11 @@ pub const LEADER: &str = "leader";
 pub struct Takeover {
     /// The strike.
     pub incident: String,
-    /// How many faults were there together.
+    /// Number of faults in the group.
     pub faults: usize,
-    /// What was taken over: `partition 02`, or [`LEADER`].
+    /// Subject of the takeover: `partition 02`, or [`LEADER`].
     pub what: String,
-    /// How its owner was taken from it.
+    /// How the previous owner was interrupted.
     pub interruption: Interruption,
     /// From the signal to the barrier of the next owner; absent when there never was one.
     pub took: Option<Duration>,

@@ -1,4 +1,4 @@
-//! Everything that runs: servers, proxies, two processes of each service, the hosts.
+//! Servers, proxies, two processes of each service, and the hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -26,14 +26,14 @@ const LEASE_RENEW: Duration = Duration::from_secs(3);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Between two runs of a probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// The same where logs are small: every result of a soaking host is an event, and the logs must fill.
+/// Probe interval with small logs: every result of a soaking host is an event, and the logs must fill.
 const PROBE_INTERVAL_SMALL_LOGS: Duration = Duration::from_millis(100);
-/// How long an enforce probe must fail.
+/// Duration after which a failing enforce probe fails the host.
 const SUSTAINED: Duration = Duration::from_millis(1_500);
-/// How often somebody looks whether everything lives.
+/// Interval between two checks that every process runs.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// One process of a service.
+/// A process: its service and its number.
 pub type InstanceId = (Service, usize);
 
 /// The ways of one process to the servers.
@@ -102,7 +102,7 @@ impl Testbed {
         })
     }
 
-    /// Where everything listens.
+    /// Addresses of servers and gateways.
     pub fn addresses(&self) -> Vec<String> {
         let config = self.stack.config();
         vec![
@@ -129,7 +129,7 @@ impl Testbed {
             .collect()
     }
 
-    /// What the hosts know.
+    /// State of the simulated hosts.
     ///
     /// # Errors
     /// When the swarm does not run or does not answer.
@@ -137,7 +137,7 @@ impl Testbed {
         serde_json::from_value(self.swarm.state()?).context("reading the swarm's state")
     }
 
-    /// Where the swarm answers.
+    /// Port of the swarm's admin listener.
     pub fn swarm_port(&self) -> u16 {
         self.swarm.admin_port()
     }
@@ -178,7 +178,7 @@ impl Testbed {
         if work[0] >= work[1] { [0, 1] } else { [1, 0] }
     }
 
-    /// Lets time pass under supervision.
+    /// Waits and restarts processes that end meanwhile.
     ///
     /// # Errors
     /// When something ended that nobody can start again.

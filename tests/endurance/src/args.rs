@@ -54,7 +54,7 @@ pub enum Scale {
     Million,
 }
 
-/// How much is to be done.
+/// Size of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Volume {
     /// Hosts.
@@ -68,7 +68,7 @@ pub struct Volume {
 }
 
 impl Args {
-    /// How much is to be done.
+    /// The size of the run.
     pub fn volume(&self) -> Volume {
         match self.scale {
             Some(Scale::Million) => Volume {
@@ -86,7 +86,7 @@ impl Args {
         }
     }
 
-    /// Where the picture goes.
+    /// Path of the plot.
     pub fn picture(&self) -> PathBuf {
         let name = match self.scale {
             Some(Scale::Million) => "endurance-million.svg",

@@ -23,11 +23,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at the rows; each reads all of them.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was found.
+/// Result of the rebuild.
 pub struct Rebuilt {
     /// Seconds until the rows were back.
     pub seconds: f64,
-    /// Whether everything stands as before, and all services are ready again.
+    /// Checks that the state is as before and that all services are ready again.
     pub checks: [Check; 2],
 }
 
@@ -97,7 +97,7 @@ async fn break_and_clear(testbed: &Testbed, driver: &mut Driver<'_>) -> Result<R
     Ok(rollout_id)
 }
 
-/// What the run needs is there.
+/// Checks that the run has produced the states to be rebuilt.
 fn check(standing: &PartitionSummary, (cleared, halted): (&RolloutId, &RolloutId)) -> Result<()> {
     let of = |rollout_id: &RolloutId| {
         let rollout = standing.rollouts.get(rollout_id);

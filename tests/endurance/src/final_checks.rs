@@ -1,4 +1,4 @@
-//! What must hold at the end.
+//! Checks at the end of a run.
 
 use anyhow::{Context as _, Result};
 use nixfleet_audit::{Check, database};
@@ -37,7 +37,7 @@ pub fn ready(samples: &Samples) -> Check {
     Check::new("all services are ready all the time", faults)
 }
 
-/// As many events were accepted as were asked for.
+/// The requested number of events was accepted.
 pub fn accepted(outcome_counts: &OutcomeCounts, wanted: u64) -> Check {
     let fault = (outcome_counts.accepted < wanted)
         .then(|| format!("{} of {wanted} were accepted", outcome_counts.accepted));

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 /// Frames read at once.
 const BATCH: usize = 64;
 
-/// What the driver has to know.
+/// An event of the output log that the driver waits for.
 #[derive(Debug)]
 pub enum OutputEvent {
     /// Hosts that were dispatched in a rollout.
@@ -68,7 +68,7 @@ impl Follower {
         }
     }
 
-    /// Its counts.
+    /// Shared counts of the follower.
     pub fn counts(&self) -> SharedCounts {
         SharedCounts(Arc::clone(&self.shared))
     }
@@ -98,7 +98,7 @@ impl SharedCounts {
         lock(&self.0)
     }
 
-    /// What was answered so far.
+    /// Outcomes counted so far.
     pub fn outcome_counts(&self) -> OutcomeCounts {
         self.lock().outcome_counts.clone()
     }
@@ -112,7 +112,7 @@ impl SharedCounts {
             .map_or(0, |place| shared.frames[place].1)
     }
 
-    /// Nobody asks for less than this sequence any more.
+    /// Drops counts below this sequence, which no reader needs any more.
     pub fn discard_before(&self, output_seq: u64) {
         let mut shared = self.lock();
         while shared

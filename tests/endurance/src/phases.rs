@@ -11,7 +11,7 @@ use crate::number_format::format_count;
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Phase {
-    /// What was done.
+    /// Name of the phase.
     pub name: String,
     /// Seconds from the start of the run to its beginning.
     pub begins: f64,
@@ -75,7 +75,7 @@ impl Phases {
         self.list.push(phase);
     }
 
-    /// All of them, in order.
+    /// All phases in order.
     pub fn into_list(self) -> Vec<Phase> {
         self.list
     }

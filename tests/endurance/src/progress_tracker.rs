@@ -1,4 +1,4 @@
-//! How far tables and archive are, and how many events may be on their way.
+//! Cursors of tables and archive, and the limit of events in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::output_follower::SharedCounts;
 
-/// How often cursors are read.
+/// Interval between two reads of the cursors.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Events that were sent and are not in tables and archive: more agents wait for their answers.
 const OUTSTANDING_MAX: u64 = 100_000;
@@ -36,15 +36,15 @@ pub struct Progress {
     pub archived_events: AtomicU64,
 }
 
-/// What is looked at.
+/// Sources of the progress.
 pub struct Targets {
     /// The tables.
     pub store: Store,
     /// The partition of the channel.
     pub partition: Partition,
-    /// Its logs: input, output.
+    /// Input and output log of the partition.
     pub logs: [String; 2],
-    /// What the output log answers.
+    /// Counts of outcomes in the output log.
     pub counts: SharedCounts,
 }
 
@@ -72,7 +72,7 @@ impl ProgressTracker {
         }
     }
 
-    /// What was reached.
+    /// The current progress.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }

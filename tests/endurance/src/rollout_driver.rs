@@ -21,12 +21,12 @@ const CHUNK: usize = 8_192;
 /// Pause before entries are sent again that the log did not take, as agents do.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How a rollout ends.
+/// Expected end of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedEnd {
     /// Every host converges.
     Converges,
-    /// This host goes back and the rollout halts.
+    /// This host rolls back and the rollout halts.
     Halts(usize),
 }
 
@@ -65,12 +65,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// What others need to look at.
+    /// The progress of tables and archive.
     pub fn progress_tracker(&self) -> &ProgressTracker {
         &self.progress_tracker
     }
 
-    /// What the output log answers.
+    /// The follower of the output log.
     pub fn follower(&self) -> &Follower {
         &self.follower
     }
@@ -80,7 +80,7 @@ impl<'a> Driver<'a> {
         Arc::clone(&self.releases)
     }
 
-    /// What was answered so far.
+    /// Outcomes counted so far.
     pub fn outcome_counts(&self) -> OutcomeCounts {
         self.follower.counts().outcome_counts()
     }
@@ -95,7 +95,7 @@ impl<'a> Driver<'a> {
         self.phases.into_list()
     }
 
-    /// When a part begins, for [`Driver::note`].
+    /// Starts a phase, for [`Driver::note`].
     pub fn phase_start(&self) -> PhaseStart {
         PhaseStart::new(self.outcome_counts().accepted)
     }
@@ -133,7 +133,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Lets dispatched hosts of the last rollout report until it has ended.
+    /// Sends the reports of dispatched hosts until the rollout has ended as expected.
     ///
     /// # Errors
     /// As [`Driver::release`].
@@ -186,7 +186,7 @@ impl<'a> Driver<'a> {
         self.send(entries).await
     }
 
-    /// Lets hosts report probes until so many events were accepted in all.
+    /// Sends probe results until this number of events was accepted in all.
     ///
     /// # Errors
     /// When the control plane stands still.
@@ -210,7 +210,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Lets all hosts report so many rounds of probes.
+    /// Sends this number of rounds of probe results of all hosts.
     ///
     /// # Errors
     /// When the control plane stands still.

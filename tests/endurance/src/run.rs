@@ -1,4 +1,4 @@
-//! One run from the start of the servers to the report.
+//! A run from the start of the servers to the summary.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -80,7 +80,7 @@ pub async fn run(args: &Args, printer: Printer) -> Result<bool> {
     Ok(summary.holds)
 }
 
-/// What was found on the way.
+/// Checks that the driven part of a run produced.
 #[derive(Default)]
 struct RunChecks {
     checks: Vec<Check>,

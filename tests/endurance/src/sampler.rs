@@ -1,4 +1,4 @@
-//! Looks at sizes, lags and services once a second.
+//! Samples sizes, lags and readiness once a second.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ const PROGRESS_EVERY: usize = 5;
 /// Buckets of objects are streams with this prefix.
 const OBJECTS: &str = "OBJ_";
 
-/// Everything at one moment.
+/// A sample.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sample {
@@ -53,18 +53,18 @@ pub struct Sample {
     pub ready: usize,
 }
 
-/// Everything that was seen.
+/// Samples and readiness faults of a run.
 #[derive(Debug, Default, Clone)]
 pub struct Samples {
     /// In the order of time.
     pub samples: Vec<Sample>,
-    /// What services said that had been ready and were not, each answer once.
+    /// Readiness faults of services that had been ready, each once.
     pub not_ready: BTreeSet<String>,
     /// Services need not be ready at present.
     pub allows_unready: bool,
 }
 
-/// Where to look.
+/// Sources of the samples.
 #[derive(Clone)]
 pub struct Targets {
     /// Start of the run.
@@ -73,19 +73,19 @@ pub struct Targets {
     pub services: Vec<(String, u16)>,
     /// Port of nats-server's monitor.
     pub nats_port: u16,
-    /// Where nats-server stores everything.
+    /// Store directory of nats-server.
     pub store_dir: PathBuf,
     /// The database.
     pub database_url: String,
     /// Logs of the channel: input, output.
     pub logs: [String; 2],
-    /// What the output log answers.
+    /// Counts of outcomes in the output log.
     pub counts: SharedCounts,
-    /// How far tables and archive are.
+    /// Progress of tables and archive.
     pub progress: Arc<Progress>,
     /// Number of the last release.
     pub releases: Arc<AtomicU32>,
-    /// Where progress goes.
+    /// Output of progress lines.
     pub printer: Printer,
 }
 
@@ -118,7 +118,7 @@ impl Sampler {
         is_ready
     }
 
-    /// Everything seen; ends the task.
+    /// Stops the sampler and returns all samples.
     pub fn finish(self) -> Samples {
         self.task.abort();
         std::mem::take(&mut *lock(&self.samples))
@@ -226,7 +226,7 @@ fn fault_of(port: u16) -> Option<String> {
 }
 
 impl Sample {
-    /// One line of progress.
+    /// A line of progress.
     fn line(&self) -> String {
         let database = self.database_bytes.map_or("away".to_owned(), format_bytes);
         format!(

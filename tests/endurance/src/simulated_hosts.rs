@@ -1,4 +1,4 @@
-//! What the hosts of the channel report, as entries of the input log.
+//! Reports of the hosts, as entries of the input log.
 
 use chrono::Utc;
 use nixfleet_harness::agent_script::{activation, probe_round, rollback};
@@ -31,7 +31,7 @@ impl Hosts {
         }
     }
 
-    /// How many there are.
+    /// Number of hosts.
     pub fn count(&self) -> usize {
         self.last_seqs.len()
     }
@@ -46,8 +46,7 @@ impl Hosts {
         self.failing
     }
 
-    /// Everything that a dispatched host reports of its activation; nothing when it was dispatched
-    /// before.
+    /// The events of an activation; none when the host was dispatched before.
     pub fn activate(&mut self, number: usize) -> Vec<Entry> {
         if self.last_seqs.get(number) != Some(&0) {
             return Vec::new();

@@ -14,11 +14,11 @@ use crate::output_follower::OutcomeCounts;
 use crate::phases::Phase;
 use crate::sampler::{Sample, Samples};
 
-/// Everything that a run found.
+/// Summary of a run.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// Whether everything holds.
+    /// True when every check holds.
     pub holds: bool,
     /// The command that made it.
     pub command: String,
@@ -41,9 +41,9 @@ pub struct Summary {
     /// Seconds until a dropped database was back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rebuilt_seconds: Option<f64>,
-    /// What must hold, with what is wrong.
+    /// Checks with their faults.
     pub checks: BTreeMap<&'static str, Option<String>>,
-    /// One per second.
+    /// One sample per second.
     pub samples: Vec<Sample>,
 }
 
@@ -60,21 +60,21 @@ pub struct Maxima {
     pub archive_lag: u64,
 }
 
-/// What a report is made of.
+/// Data that a run collected.
 pub struct RunData {
-    /// How much was to be done.
+    /// Size of the run.
     pub volume: Volume,
     /// Releases that were rolled out.
     pub releases: u32,
-    /// What was answered.
+    /// Counts of outcomes.
     pub outcome_counts: OutcomeCounts,
     /// The parts of the run.
     pub phases: Vec<Phase>,
-    /// What was sampled.
+    /// Samples of the run.
     pub samples: Samples,
     /// Seconds until a dropped database was back.
     pub rebuilt_seconds: Option<f64>,
-    /// What must hold.
+    /// Checks of the run.
     pub checks: Vec<Check>,
 }
 

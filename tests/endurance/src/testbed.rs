@@ -14,7 +14,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Minutes, RolloutId};
 use nixfleet_store::{DatabaseConfig, Store};
 
-/// Everything that runs. Dropping it stops everything.
+/// Servers, services and connections of a run. Dropping it stops everything.
 pub struct Testbed {
     // Dropped in this order: clients before servers.
     /// The driver's connection to the bus.

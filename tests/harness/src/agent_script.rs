@@ -1,4 +1,4 @@
-//! What an agent reports of one rollout, from the acknowledgement of its dispatch to the end.
+//! Events that an agent reports in one rollout, from the acknowledgement of its dispatch to convergence.
 //!
 //! Source: docs/wire-protocol.md, events.
 
@@ -13,7 +13,7 @@ pub const ACTIVATION_STEPS: std::ops::RangeInclusive<usize> = 1..=8;
 /// Steps that report the results of the three probes; they may be repeated at any time.
 pub const PROBE_STEPS: std::ops::Range<usize> = 5..8;
 
-/// What a host that switches from `running` to `target` reports at a step of [`ACTIVATION_STEPS`].
+/// The event of a host that switches from `running` to `target`, at a step of [`ACTIVATION_STEPS`].
 pub fn event_at_step(
     target: &ClosureHash,
     running: &ClosureHash,
@@ -86,7 +86,7 @@ pub fn rollback(target: &ClosureHash, running: &ClosureHash, now: Timestamp) -> 
     events
 }
 
-/// One round of all probes, each passes.
+/// The results of one round of probes, all of which pass.
 pub fn probe_round(target: &ClosureHash, now: Timestamp) -> Vec<HostEventBody> {
     let steps = PROBE_STEPS;
     steps

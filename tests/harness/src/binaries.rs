@@ -1,4 +1,4 @@
-//! Where the server binaries are.
+//! Paths of the server binaries and of the programs of this workspace.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

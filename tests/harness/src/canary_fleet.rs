@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Name of the only rollout policy.
 const POLICY: &str = "careful";
 
-/// Which wave a host is in.
+/// The wave of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The first wave.

@@ -1,4 +1,4 @@
-//! One plain HTTP GET, for monitors and health listeners on the loopback address.
+//! Plain HTTP GET requests to the monitoring and health listeners on the loopback address.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ pub struct HttpResponse {
     pub body: String,
 }
 
-/// Asks `http://127.0.0.1:port/path`.
+/// Sends `GET http://127.0.0.1:port/path`.
 ///
 /// HTTP/1.0, so the answer ends with the connection and is never chunked.
 ///
@@ -46,7 +46,7 @@ pub fn get(port: u16, path: &str) -> Result<HttpResponse> {
     parse(&String::from_utf8_lossy(&bytes)).with_context(|| format!("{path} on port {port}"))
 }
 
-/// What nats-server says of a stream.
+/// State of a stream, as nats-server reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct StreamState {
     /// Messages that it holds.

@@ -21,7 +21,7 @@ pub use cluster::Cluster;
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often another free port is tried when somebody takes ours.
+/// Free ports that are tried in turn, because another process may take one first.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// A nats-server with JetStream, synced on every append as in production.
@@ -45,7 +45,7 @@ impl Nats {
         Self::start_with(name, "")
     }
 
-    /// The same with further lines of its configuration.
+    /// Starts a server with additional lines in its configuration.
     ///
     /// # Errors
     /// As [`Nats::start`].
@@ -63,7 +63,7 @@ impl Nats {
             .context("nats-server did not start"))
     }
 
-    /// One that does not run yet, with ports and an empty store.
+    /// A server that does not run yet, with ports and an empty store.
     fn new(name: &str, settings: &str) -> Result<Self> {
         let dir = scratch::dir(&format!("nats-{name}"))?;
         Ok(Self {
@@ -170,13 +170,13 @@ impl Nats {
         self.monitor_port
     }
 
-    /// Its process id while it runs.
+    /// Process id, while the server runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// Lets no file of the server grow beyond `bytes`, as a full disk would; `None` ends that. The
-    /// server does not write to a stream again after such a failure until it is restarted.
+    /// Limits the size of the server's files to `bytes`, as a full disk would; `None` removes the limit.
+    /// After a failed write the server does not write to that stream again until it is restarted.
     ///
     /// # Errors
     /// When it does not run or the operating system refuses.

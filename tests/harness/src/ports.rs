@@ -18,8 +18,8 @@ static TAKEN: AtomicU32 = AtomicU32::new(0);
 /// A port nobody listens on at the moment, on the loopback address, and no other call of this process
 /// gives out soon.
 ///
-/// Somebody may take it before the server does: whoever starts a server on it checks that the one
-/// answering is its own, and tries again with another port.
+/// Another process may take the port before the server binds it: callers check that the server that answers
+/// is theirs, and try again with another port.
 ///
 /// # Errors
 /// When the machine has no free port.

@@ -31,7 +31,7 @@ const PORT_ATTEMPTS: u32 = 5;
 /// Password of the superuser; the server listens on the loopback address only and dies with us.
 const PASSWORD: &str = "nixfleet-development";
 
-/// Who owns the databases; not a superuser, as in production.
+/// Owner of the databases; not a superuser, as in production.
 const OWNER: &str = "nixfleet_owner";
 
 /// A Postgres server with an empty cluster, the owner of all databases and a user per service.
@@ -47,17 +47,17 @@ pub struct Postgres {
     process: Option<Process>,
 }
 
-/// One database on a server.
+/// A database on a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
-    /// Its name.
+    /// Name of the database.
     pub name: String,
     /// `postgres://…` of its owner, with password.
     pub url: String,
 }
 
 impl Database {
-    /// The same database as the user of a service.
+    /// The URL of this database with the user of a service.
     pub fn url_of(&self, service: Service) -> String {
         url_of(&self.url, service)
     }
@@ -178,12 +178,12 @@ impl Postgres {
         self.dir.join("data")
     }
 
-    /// Its port.
+    /// Port of the server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its process id while it runs.
+    /// Process id, while the server runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
     }

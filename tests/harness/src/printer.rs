@@ -1,4 +1,4 @@
-//! Where words for people go: standard output, or standard error when JSON owns the former.
+//! Output for people: standard output, or standard error when JSON is written to standard output.
 
 use std::io::IsTerminal as _;
 use std::time::Instant;
@@ -11,7 +11,7 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// With JSON wanted, people read standard error.
+    /// A printer; with `json` it prints to standard error.
     pub fn new(json: bool) -> Self {
         Self {
             json,
@@ -19,7 +19,7 @@ impl Printer {
         }
     }
 
-    /// One line, or several.
+    /// Prints text and ends the line.
     pub fn line(&self, text: &str) {
         if self.json {
             eprintln!("{text}");
@@ -38,7 +38,7 @@ impl Printer {
         !self.json && std::io::stdout().is_terminal()
     }
 
-    /// Something that happens now.
+    /// Prints a line with the seconds since the start.
     pub fn timed_line(&self, text: &str) {
         self.line(&format!(
             "{:>7.1} s  {text}",

@@ -13,17 +13,17 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::watchdog::{self, StopSignal};
 
-/// How much of a log a failure shows.
+/// Bytes of a log that an error message shows.
 const TAIL_BYTES: i64 = 4_000;
 
-/// What to run.
+/// A program with its arguments and environment.
 #[derive(Debug, Clone)]
 pub struct ProcessSpec {
     /// For messages.
     pub name: String,
     /// The program.
     pub program: PathBuf,
-    /// Its arguments.
+    /// Arguments of the program.
     pub args: Vec<String>,
     /// Added to the environment.
     pub env: BTreeMap<String, String>,
@@ -33,7 +33,7 @@ pub struct ProcessSpec {
     pub user: Option<(u32, u32)>,
     /// Directory to run in; absent means ours.
     pub dir: Option<PathBuf>,
-    /// How the watchdog ends it.
+    /// Signal with which the watchdog stops the process.
     pub stop_signal: StopSignal,
 }
 
@@ -101,12 +101,12 @@ impl Process {
         })
     }
 
-    /// Its process id.
+    /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What was started.
+    /// The specification that the process was started with.
     pub fn spec(&self) -> &ProcessSpec {
         &self.spec
     }

@@ -15,12 +15,12 @@ use crate::ports;
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// What happens to traffic.
+/// Treatment of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyMode {
-    /// Everything passes.
+    /// Forwards everything.
     Pass,
-    /// Everything passes after a pause, piece by piece.
+    /// Forwards everything after a delay per chunk.
     Slow(Duration),
     /// The server hears the client, the client hears nothing.
     HoldReplies,
@@ -38,7 +38,7 @@ enum Direction {
 }
 
 impl ProxyMode {
-    /// How long a piece waits; `None` while it is held.
+    /// The delay of a chunk; `None` while it is held.
     fn pause(self, direction: Direction) -> Option<Duration> {
         match (self, direction) {
             (Self::Pass, _) | (Self::HoldReplies, Direction::ToServer) => Some(Duration::ZERO),
@@ -48,11 +48,11 @@ impl ProxyMode {
     }
 }
 
-/// What connections look at.
+/// State that the connections of a proxy watch.
 #[derive(Debug, Clone, Copy)]
 struct State {
     mode: ProxyMode,
-    /// How often open connections were ended: a cut may be over before a connection looks.
+    /// Cuts so far: a cut may end before a connection observes its mode.
     cuts: u64,
 }
 
@@ -87,7 +87,7 @@ impl Proxy {
         })
     }
 
-    /// Where it listens.
+    /// Address of the proxy.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

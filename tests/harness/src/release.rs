@@ -59,7 +59,7 @@ impl Signer {
             .with_context(|| format!("building the release {commit}"))
     }
 
-    /// The same of a source that is text already, as large ones are.
+    /// Builds a release from a source that is encoded already, as large ones are.
     ///
     /// # Errors
     /// Every fault of the source.

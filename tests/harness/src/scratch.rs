@@ -1,4 +1,4 @@
-//! One scratch directory per program, removed when the program is gone.
+//! A scratch directory per program, removed when the program ends.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};

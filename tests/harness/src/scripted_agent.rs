@@ -1,8 +1,8 @@
-//! One agent over HTTPS that follows the script: it polls for dispatches, reports, and counts what the
-//! gateway answered.
+//! A scripted agent over HTTPS: it polls for dispatches, reports events and counts the replies of the
+//! gateway.
 //!
-//! It keeps an event until the gateway has stored it, as real agents do; it verifies nothing and runs
-//! no probes. A whole fleet that does so is `nixfleet-swarm`.
+//! It keeps an event until the gateway has stored it, as real agents do; it verifies nothing and runs no
+//! probes. `nixfleet-swarm` simulates a fleet of real agents.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub struct Refusal {
     pub code: String,
 }
 
-/// One host with its certificate.
+/// An agent with the certificate of its host.
 #[derive(Debug)]
 pub struct ScriptedAgent {
     http: reqwest::Client,
@@ -84,7 +84,7 @@ impl ScriptedAgent {
         &self.refusals
     }
 
-    /// Asks once for a dispatch that it did not follow yet.
+    /// Polls once for a dispatch of a new rollout.
     ///
     /// # Errors
     /// When the gateway does not answer.

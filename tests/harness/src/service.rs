@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::bail;
 
-/// One of the services.
+/// A service of the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
     /// HTTPS gateway.
@@ -30,7 +30,7 @@ impl Service {
         Self::Ingest,
     ];
 
-    /// Its name, as in `nixfleet-<name>`.
+    /// Name of the service, as in `nixfleet-<name>`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 
 use crate::{Database, Nats, Postgres};
 
-/// What one test has for itself on the shared servers.
+/// Bus prefix and database of one test on the shared servers.
 #[derive(Debug, Clone)]
 pub struct TestNamespace {
     /// `nats://…` of the shared server.

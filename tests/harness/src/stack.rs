@@ -18,7 +18,7 @@ use crate::{postgres, wait_for};
 /// Longest time until a started service is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// What a control plane needs.
+/// Configuration of a control plane.
 #[derive(Debug, Clone)]
 pub struct StackConfig {
     /// Directory for logs.
@@ -187,7 +187,7 @@ impl Stack {
         Ok(())
     }
 
-    /// What it was started with.
+    /// The configuration that the services were started with.
     pub fn config(&self) -> &StackConfig {
         &self.config
     }
@@ -197,7 +197,7 @@ impl Stack {
         &mut self.instances
     }
 
-    /// One instance of a service.
+    /// An instance of a service.
     ///
     /// # Errors
     /// When there is none with this number.
@@ -254,7 +254,7 @@ impl Stack {
         self.instances.iter_mut().try_for_each(Instance::restart)
     }
 
-    /// Asks every process to stop, all at once, and waits for each.
+    /// Sends SIGTERM to every process, then waits for each.
     ///
     /// # Errors
     /// When one does not stop in time or ends with a failure.

@@ -14,7 +14,7 @@ use crate::{binaries, monitoring, ports};
 /// Agents finish their requests before they stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a swarm needs.
+/// Configuration of a swarm.
 #[derive(Debug, Clone)]
 pub struct SwarmConfig {
     /// Directory for its files.
@@ -27,7 +27,7 @@ pub struct SwarmConfig {
     pub trust: PathBuf,
     /// Names of the hosts.
     pub hostnames: Vec<String>,
-    /// What happens to them; the profile of `nixfleet-swarm`.
+    /// Fault profile of `nixfleet-swarm`.
     pub profile: Value,
     /// Decides every draw.
     pub seed: u64,
@@ -35,7 +35,7 @@ pub struct SwarmConfig {
     pub heartbeat: Duration,
     /// Between two runs of a probe.
     pub probe_interval: Duration,
-    /// How long a probe must fail before the host counts as failed.
+    /// Duration after which a failing probe fails the host.
     pub sustained: Duration,
 }
 
@@ -87,7 +87,7 @@ impl Swarm {
         })
     }
 
-    /// What the swarm knows, as it says now: the document of `nixfleet-swarm`'s `GET /state`.
+    /// The current state of the swarm: the document of `nixfleet-swarm`'s `GET /state`.
     ///
     /// # Errors
     /// When it has ended or does not answer.
@@ -105,7 +105,7 @@ impl Swarm {
         self.process.check_alive()
     }
 
-    /// Where it answers `/state`.
+    /// Port that serves `/state`.
     pub fn admin_port(&self) -> u16 {
         self.admin_port
     }

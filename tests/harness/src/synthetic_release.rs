@@ -51,7 +51,7 @@ pub fn waves(hosts: usize) -> [usize; 4] {
     [first, second, third, hosts - first - second - third]
 }
 
-/// How a release rolls out.
+/// Waves and soak of a release.
 #[derive(Debug, Clone)]
 pub struct Shape {
     /// Hosts of each wave.
@@ -60,14 +60,14 @@ pub struct Shape {
     pub soak: Minutes,
 }
 
-/// Which release it is.
+/// Number, commit and signing time of a release.
 #[derive(Debug, Clone, Copy)]
 pub struct Version<'a> {
     /// Number that its closures have.
     pub number: u32,
     /// Commit, which is the ref of its rollout.
     pub commit: &'a str,
-    /// When it is signed.
+    /// Signing time.
     pub signed_at: Timestamp,
 }
 

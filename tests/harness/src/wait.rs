@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 
-/// How often a condition is asked.
+/// Interval between two evaluations of a condition.
 pub const POLL: Duration = Duration::from_millis(25);
 
-/// Asks `condition` until it gives a value or the deadline passes; no single question takes longer.
+/// Evaluates `condition` until it gives a value or the deadline passes; no evaluation may take longer than
+/// the deadline.
 ///
 /// `condition` answers `Ok(Some(value))` when it holds, `Ok(None)` or an error when not yet; the last
 /// error is part of the failure.
@@ -40,7 +41,7 @@ pub async fn wait_for<T>(
     }
 }
 
-/// The same without a runtime, for starting servers.
+/// As [`wait_for`], without a runtime, for starting servers.
 ///
 /// # Errors
 /// When the deadline passes.

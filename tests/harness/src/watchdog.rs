@@ -20,7 +20,7 @@ pub const OWNER_VARIABLE: &str = "NIXFLEET_CHILD_OF";
 
 const SCRIPT: &str = include_str!("watchdog.sh");
 
-/// How a registered process is ended.
+/// Signal that stops a registered process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
     /// SIGKILL.
@@ -46,7 +46,7 @@ pub fn register(pid: u32, stop_signal: StopSignal) -> Result<()> {
     send_line(&format!("+ {pid} {}\n", stop_signal.name()))
 }
 
-/// Tells that a registered child has ended and was waited for.
+/// Removes a child that has ended and was waited for.
 ///
 /// # Errors
 /// When the watchdog is gone.
@@ -62,7 +62,7 @@ pub fn remove_at_end(dir: &Path) -> Result<()> {
     send_line(&format!("d {}\n", dir.display()))
 }
 
-/// What [`OWNER_VARIABLE`] is set to.
+/// Value of [`OWNER_VARIABLE`].
 ///
 /// # Errors
 /// When no shell can be started: nobody would look for the mark.

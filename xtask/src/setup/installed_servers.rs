@@ -11,15 +11,15 @@ const NATS_VARIABLE: &str = "NIXFLEET_NATS_SERVER";
 /// Overrides the directory of the Postgres programs; the test harness reads the same variable.
 const POSTGRES_VARIABLE: &str = "NIXFLEET_POSTGRES_BIN";
 
-/// Where Debian and its relatives put each major version.
+/// Directory of the major versions on Debian and its derivatives.
 const DEBIAN_POSTGRES: &str = "/usr/lib/postgresql";
 
-/// One Postgres installation.
+/// A Postgres installation.
 #[derive(Debug)]
 pub struct Postgres {
     /// Directory of its programs.
     pub bin: PathBuf,
-    /// Its own libraries, when it brings them.
+    /// Library directory of an installation that is not on the system's path.
     pub lib: Option<PathBuf>,
 }
 
@@ -96,7 +96,7 @@ fn require(program: &Path, oldest: (u32, u32)) -> Result<()> {
     Ok(())
 }
 
-/// What a program says to `--version`.
+/// Output of a program for `--version`.
 ///
 /// # Errors
 /// When it does not run, for example for want of a library.

@@ -15,9 +15,9 @@ const COMPLETE: &str = ".complete";
 pub struct Wheel {
     /// Name on the package index.
     pub package: &'static str,
-    /// Its version.
+    /// Version of the wheel.
     pub version: &'static str,
-    /// Of the x86-64 Linux file, lower-case hexadecimal.
+    /// SHA-256 of the x86-64 Linux file, lower-case hexadecimal.
     pub sha256: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Which dispatches an agent follows.
+//! Tests of accepted and refused dispatches.
 
 use super::fixture::*;
 use crate::core::{Input, ReleaseFault};

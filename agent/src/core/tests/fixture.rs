@@ -23,7 +23,7 @@ pub struct TestAgent {
     pub core: AgentCore,
     pub now: Timestamp,
     pub saved: BTreeMap<RolloutId, Journal>,
-    /// What the machine runs.
+    /// The closure that the machine runs.
     pub running: String,
 }
 
@@ -49,7 +49,7 @@ pub fn release(target_ref: &str, closure: &str, seconds: i64) -> SignedRelease {
     release_for("web-01", target_ref, closure, seconds)
 }
 
-/// The same for another host.
+/// A release for another host.
 pub fn release_for(host: &str, target_ref: &str, closure: &str, seconds: i64) -> SignedRelease {
     let fleet = serde_json::json!({
         "schemaVersion": 1,
@@ -139,7 +139,7 @@ impl TestAgent {
         agent
     }
 
-    /// The same host after a crash.
+    /// Restarts the agent from its saved journals.
     pub fn crash(self, running: &str) -> Self {
         let now = self.now;
         let journals = self.saved.values().cloned().collect();
@@ -151,7 +151,7 @@ impl TestAgent {
         }
     }
 
-    /// Gives an input and names the commands, in order.
+    /// Steps the core and returns the names of the commands, in order.
     pub fn give(&mut self, input: Input) -> Vec<String> {
         let commands = self.core.step(input, self.now);
         for command in &commands {
@@ -163,7 +163,7 @@ impl TestAgent {
         commands.iter().map(name).collect()
     }
 
-    /// Lets seconds pass and names the commands of the tick.
+    /// Advances the clock and returns the names of the commands of the tick.
     pub fn after(&mut self, seconds: i64) -> Vec<String> {
         self.now += TimeDelta::seconds(seconds);
         self.give(Input::Tick)

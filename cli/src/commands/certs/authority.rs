@@ -18,7 +18,7 @@ const BACKDATED: Duration = Duration::from_secs(60);
 /// Longest validity, a hundred years.
 const DAYS_MAX: u32 = 36_500;
 
-/// Who a client is.
+/// Role of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A host.
@@ -51,7 +51,7 @@ impl Role {
     }
 }
 
-/// What a certificate is for.
+/// Purpose of a certificate.
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
     /// Serving under these names and addresses.
@@ -63,9 +63,9 @@ pub enum Purpose<'a> {
 /// A certificate to issue.
 #[derive(Debug, Clone, Copy)]
 pub struct Leaf<'a> {
-    /// Its common name.
+    /// Common name of the certificate.
     pub common_name: &'a str,
-    /// What it is for.
+    /// Purpose of the certificate.
     pub purpose: Purpose<'a>,
     /// Days it is valid.
     pub days: u32,

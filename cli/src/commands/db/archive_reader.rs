@@ -15,9 +15,9 @@ use crate::command_error::CommandError;
 
 /// A frame with its place.
 pub struct Frame {
-    /// Its output sequence.
+    /// Output sequence of the frame.
     pub out_seq: u64,
-    /// When the stream stored it, in microseconds.
+    /// Time at which the stream stored the frame, in microseconds.
     pub ts: DateTime<Utc>,
     /// The frame.
     pub frame: OutputFrame,
@@ -154,7 +154,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// What is archived of the positions from `first` to `last`. Must be asked in rising order.
+    /// The archived items of the positions from `first` to `last`. Calls must have rising positions.
     ///
     /// # Errors
     /// Those of the database; exit code 1 when the archive is damaged.
@@ -187,7 +187,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// When the input stream was created that a frame stored at `ts` was folded from.
+/// Creation time of the input stream from which a frame stored at `ts` was folded.
 pub fn input_created(input: &ArchivedStream, ts: DateTime<Utc>) -> Timestamp {
     let created = input
         .generations

@@ -24,12 +24,12 @@ pub struct ArchiveSource<'a> {
 /// A replay that went to its end.
 #[derive(Debug, Clone, Copy)]
 pub struct Replayed {
-    /// When the last frame was stored.
+    /// Time at which the last frame was stored.
     pub ts: DateTime<Utc>,
 }
 
 impl<'a> ArchiveSource<'a> {
-    /// What an audit sees.
+    /// A source that reads through an audit.
     pub fn new(audit: &'a Audit<'a>, names: &'a Names, artifacts: Artifacts<'a>) -> Self {
         Self {
             audit,
@@ -96,7 +96,7 @@ impl<'a> ArchiveSource<'a> {
         Replay::from_checkpoint(checkpoint).map_err(refused)
     }
 
-    /// What of the input of a partition is archived.
+    /// The archived input stream of a partition.
     ///
     /// # Errors
     /// Those of the database.
@@ -138,7 +138,8 @@ impl<'a> ArchiveSource<'a> {
         Ok(Ok(last))
     }
 
-    /// What the frame opens must be at hand; what an entry merely wants to open may be missing.
+    /// Pins the manifests of a frame and its entries: a manifest that the frame opens is required, one that
+    /// an entry merely names is not.
     async fn pin(
         &mut self,
         replay: &mut Replay,

@@ -1,4 +1,4 @@
-//! What rollouts were opened with: from the archive, or from the files of the releases.
+//! Artifacts of rollouts: from the archive, or from the files of the releases.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub struct Artifacts<'a> {
 }
 
 impl<'a> Artifacts<'a> {
-    /// Those of the archive, and those below a directory.
+    /// A source of the archived artifacts and of the files below a directory.
     ///
     /// # Errors
     /// Exit code 2 when the directory cannot be read.
@@ -37,7 +37,7 @@ impl<'a> Artifacts<'a> {
         })
     }
 
-    /// What a manifest pins; absent when it is nowhere, or pins nothing.
+    /// The pinned manifest of a hash; `None` when its artifact is missing or pins nothing.
     ///
     /// # Errors
     /// When the archive or a file cannot be read.
@@ -64,7 +64,7 @@ impl<'a> Artifacts<'a> {
         Ok(Some(pinned))
     }
 
-    /// The same for a rollout that was opened: without it nothing can go on.
+    /// The pinned manifest of an opened rollout, which is required.
     ///
     /// # Errors
     /// Exit code 1 when it is nowhere.

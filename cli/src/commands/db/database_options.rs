@@ -1,4 +1,4 @@
-//! Which database, and as whom.
+//! Options that select database and user.
 
 use std::path::PathBuf;
 
@@ -73,7 +73,7 @@ pub fn unreachable(error: impl Into<anyhow::Error>) -> CommandError {
     CommandError::unreachable(error.into().context("the database failed"))
 }
 
-/// Gives errors of the database their exit code.
+/// Gives database errors their exit code.
 pub trait Database<T> {
     /// Exit code 3.
     ///

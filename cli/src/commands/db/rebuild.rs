@@ -51,13 +51,13 @@ pub struct Arguments {
     json: bool,
 }
 
-/// One partition that will be rebuilt.
+/// A partition to rebuild.
 struct Planned {
     partition: Partition,
     archived: ArchivedStream,
     /// The checkpoint that the archive goes on from, where it misses a part.
     base: Option<CheckpointRef>,
-    /// Where the tables stand now.
+    /// Output sequence that the tables cover.
     covered: Option<u64>,
 }
 
@@ -73,7 +73,7 @@ impl Planned {
 #[serde(rename_all = "camelCase")]
 struct Done {
     partition: u16,
-    /// Where the tables stand now, in the output stream.
+    /// Output sequence that the tables cover after the rebuild.
     out_seq: u64,
     rollouts: usize,
     rows: u64,
@@ -112,8 +112,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     print_result(&done, arguments.json)
 }
 
-/// What is archived. The cursors are read on another connection: a lock that the audit held would
-/// keep the rebuild out.
+/// Lists the archived partitions. The cursors are read on another connection, because a lock held by the
+/// audit would exclude the rebuild.
 async fn plan(
     store: &Store,
     audit: &Audit<'_>,
@@ -239,7 +239,7 @@ async fn rebuild_one(
     })
 }
 
-/// Where an applier goes on, as it would have left the cursor itself.
+/// The cursor that the applier would have written.
 fn cursor(replay: &Replay, input: &ArchivedStream, ts: chrono::DateTime<chrono::Utc>) -> Cursor {
     Cursor {
         out_seq: replay.out_seq(),

@@ -20,7 +20,7 @@ use super::verify_result::{PartitionResult, VerifyResult};
 use crate::command_error::CommandError;
 use crate::stdout;
 
-/// How often an archive that is behind is looked at again.
+/// Interval between two reads of an archive cursor.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Replays the archive and compares every domain table with what follows from it

@@ -1,4 +1,4 @@
-//! What a verification found.
+//! Result of a verification.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::table::{add_row, render, table};
 /// Longest value shown in a table.
 const SHOWN_CHARS: usize = 48;
 
-/// Everything that was found.
+/// Result of a verification.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifyResult {
@@ -23,18 +23,18 @@ pub struct VerifyResult {
     pub rows: BTreeMap<String, u64>,
     /// In the order found, no more than asked for.
     pub differences: Vec<FoundDifference>,
-    /// All of them.
+    /// Number of differences, those not shown included.
     pub difference_count: u64,
     /// Most that are kept.
     #[serde(skip)]
     pub limit: usize,
 }
 
-/// What was replayed and compared of one partition.
+/// Replayed and compared parts of a partition.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionResult {
-    /// Its number.
+    /// Partition number.
     pub partition: u16,
     /// First output sequence that the archive holds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,13 +65,13 @@ pub struct FoundDifference {
     /// Absent when it is of no partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<u16>,
-    /// What is different.
+    /// The difference.
     #[serde(flatten)]
     pub difference: Difference,
 }
 
 impl PartitionResult {
-    /// Nothing replayed yet.
+    /// The result of a partition that is not replayed yet.
     pub fn new(partition: u16) -> Self {
         Self {
             partition,

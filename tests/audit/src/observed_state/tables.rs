@@ -1,4 +1,4 @@
-//! What the tables and the archive say.
+//! Queries of the tables and the archive.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use anyhow::{Context, Result};
 
 use crate::database::query;
 
-/// One row of `host_rollout_records`.
+/// A row of `host_rollout_records`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRow {
     /// Wave, from 0.
     pub wave: i64,
     /// State by name.
     pub state: String,
-    /// What the manifest says.
+    /// Target closure of the manifest.
     pub target_closure: String,
-    /// What the host reported.
+    /// Closure that the host reported.
     pub current_closure: Option<String>,
 }
 
-/// One row of `rollouts`.
+/// A row of `rollouts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutRow {
     /// State by name.

@@ -1,4 +1,4 @@
-//! Who may connect to a nats-server: TLS with certificates on both sides, and users of one account.
+//! Authentication at a nats-server: TLS with certificates on both sides, and users of one account.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -75,13 +75,13 @@ impl Authentication {
         })
     }
 
-    /// What a server's configuration says of it: users of the account, with credentials.
+    /// Server configuration for users of the account, who present credentials.
     pub fn settings(&self) -> String {
         self.tls("verify") + &self.settings
     }
 
-    /// What the configuration of a server says that knows its users by their certificates. `users` is the
-    /// part about their permissions.
+    /// Server configuration that maps client certificates to users. `users` is the section with their
+    /// permissions.
     pub fn settings_by_certificate(&self, users: &str) -> String {
         self.tls("verify_and_map") + users
     }
@@ -130,7 +130,7 @@ impl Authentication {
     }
 }
 
-/// What `issuer` says of `subject`, signed.
+/// The claims of `issuer` about `subject`, signed.
 ///
 /// Source: NATS ADR-14, JWT library.
 fn token(issuer: &KeyPair, subject: &KeyPair, nats: Value) -> Result<String> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 /// The unprivileged user and group (`nobody`) that Postgres runs as when we are root.
 const NOBODY: (u32, u32) = (65_534, 65_534);
 
-/// Whom Postgres runs as, when we are root: it refuses to.
+/// User and group for Postgres when this process is root, as which Postgres refuses to run.
 pub(super) fn unprivileged() -> Result<Option<(u32, u32)>> {
     let own = std::fs::metadata("/proc/self").context("asking who runs this")?;
     Ok((own.uid() == 0).then_some(NOBODY))

@@ -1,4 +1,4 @@
-//! One process of one service.
+//! A process of a service.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::{binaries, monitoring, ports};
 /// Services drain for at most 25 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One process of one service; it keeps its ports when it is started again.
+/// A process of a service; it keeps its ports over restarts.
 #[derive(Debug)]
 pub struct Instance {
     service: Service,
@@ -65,12 +65,12 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Which service it is.
+    /// The service.
     pub fn service(&self) -> Service {
         self.service
     }
 
-    /// Which of the service's processes it is, from 0.
+    /// Number of this process among those of its service, from 0.
     pub fn number(&self) -> usize {
         self.number
     }
@@ -91,7 +91,7 @@ impl Instance {
             .map(|port| format!("https://127.0.0.1:{port}"))
     }
 
-    /// Its process id while it runs.
+    /// Process id, while the process runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
     }
@@ -138,7 +138,7 @@ impl Instance {
         self.signal(Signal::STOP)
     }
 
-    /// Lets a frozen process go on (SIGCONT).
+    /// Continues a frozen process (SIGCONT).
     ///
     /// # Errors
     /// When the operating system refuses.
@@ -153,7 +153,7 @@ impl Instance {
         }
     }
 
-    /// How the process ended, when it has.
+    /// Exit status of the process, once it has ended.
     ///
     /// # Errors
     /// When the operating system cannot tell.
