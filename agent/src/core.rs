@@ -1,11 +1,11 @@
 //! The agent's decisions, without IO: [`Input`]s and the time go in, [`Command`]s come out.
 //!
-//! The state of a host in a rollout changes through `nixfleet_core::host::step_agent` alone, the
-//! machine of the control plane; this module adds what only a host knows: what runs, which
-//! manifests it verified, when probes are due, what is still to be sent. A closure is switched to
-//! only after [`SignedRelease::admit`](crate::release::SignedRelease::admit) said so.
+//! The state of a host in a rollout changes through `nixfleet_core::host::step_agent` alone, the machine of
+//! the control plane. This module adds the state that only a host has: the running closure, verified
+//! manifests, due probes and unsent events. The host switches only to a closure that
+//! [`SignedRelease::admit`](crate::release_check::SignedRelease::admit) returned.
 //!
-//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health`, `heartbeat`, `anew`
+//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health_check`, `heartbeat`, `failure_rereport`
 //! and `answers` hold the rules of one topic each.
 
 mod activation;
@@ -68,7 +68,7 @@ enum Phase {
 }
 
 impl AgentCore {
-    /// An agent with what its spool kept from before.
+    /// An agent with the journals of its previous process.
     pub fn new(hostname: Hostname, config: AgentConfig, journals: Vec<Journal>) -> Self {
         let rollouts = journals
             .into_iter()
@@ -89,7 +89,7 @@ impl AgentCore {
         }
     }
 
-    /// Takes one input and says what to do, in order.
+    /// Takes an input and returns the commands that follow, in order.
     pub fn step(&mut self, input: Input, now: Timestamp) -> Vec<Command> {
         match input {
             Input::Started { current_closure } => self.start(current_closure, now),

@@ -39,9 +39,9 @@ impl std::fmt::Debug for SignedRelease {
 pub struct ExpectedRelease<'a> {
     /// The host.
     pub hostname: &'a Hostname,
-    /// The rollout it was told of.
+    /// Rollout of the dispatch.
     pub rollout_id: &'a RolloutId,
-    /// The target it was told of.
+    /// Target of the dispatch.
     pub target_closure: &'a ClosureHash,
     /// The host's clock.
     pub now: Timestamp,
@@ -71,19 +71,19 @@ pub enum Refusal {
         /// Rollout of the manifest.
         found: RolloutId,
     },
-    /// The manifest names another fleet than the one at hand.
-    #[error("the manifest was made from fleet {expected}, the fleet at hand is {found}")]
+    /// The manifest names another fleet than the fetched one.
+    #[error("the manifest names fleet {expected}, but the fetched fleet is {found}")]
     OtherFleet {
         /// In the manifest.
         expected: String,
-        /// Hash of the fleet at hand.
+        /// Hash of the fetched fleet.
         found: String,
     },
     /// The host is not in the manifest.
     #[error("the manifest does not list this host")]
     NotListed,
     /// The dispatch names another closure than the manifest.
-    #[error("the manifest says {expected}, the dispatch says {found}")]
+    #[error("the manifest has target {expected}, but the dispatch has {found}")]
     OtherTarget {
         /// In the manifest.
         expected: ClosureHash,
@@ -103,7 +103,7 @@ pub enum Refusal {
         newest: Timestamp,
     },
     /// The fleet has no policy for the channel or no soak for the wave.
-    #[error("the fleet does not say how channel {channel} rolls out")]
+    #[error("the fleet has no rollout policy for channel {channel}, or no soak for its wave")]
     NoPolicy {
         /// The channel.
         channel: String,
@@ -126,7 +126,7 @@ impl Refusal {
 }
 
 impl SignedRelease {
-    /// Compares the release with what the host was told.
+    /// Checks the release against the dispatch.
     ///
     /// # Errors
     /// The first difference, in the order of [`Refusal`].

@@ -1,4 +1,4 @@
-//! Does what the core says: files, connections, clocks, pauses.
+//! Executes the commands of the core: files, connections, clocks, timers.
 //!
 //! Start reading at [`Agent::run`].
 

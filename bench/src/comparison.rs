@@ -101,7 +101,7 @@ pub fn program(path: &Path) -> Result<PathBuf> {
 }
 
 impl Comparison {
-    /// Measures all pairs; says on standard error how far it is.
+    /// Measures all pairs and prints progress on standard error.
     ///
     /// # Errors
     /// When a program fails, or one of them measures something that the other does not know.
@@ -113,7 +113,7 @@ impl Comparison {
                 eprintln!("{stage}: pair {} of {}", round + 1, self.rounds);
                 let own = || self.measure(&self.own, stage);
                 let other = || self.measure(&self.other, stage);
-                // Whoever is measured second finds warm caches and a tired disk.
+                // The second program finds warm caches and a disk with more writes behind it.
                 let pair = if round.is_multiple_of(2) {
                     let own = own()?;
                     (own, other()?)

@@ -1,4 +1,4 @@
-//! Processor time, which a busy neighbour does not lengthen.
+//! CPU time of the calling thread, which does not depend on the load of the machine.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub fn thread_cpu_time() -> Duration {
     )
 }
 
-/// Runs `work` and says how long this thread computed for it.
+/// Runs `work` and returns its CPU time on this thread.
 pub fn cpu_timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let started = thread_cpu_time();
     let prepared = work();

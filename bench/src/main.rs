@@ -56,7 +56,7 @@ struct Arguments {
     /// Agents of the stage `ingest-single`, each with a connection and a request open.
     #[arg(long, default_value_t = ingest::SINGLE.agents)]
     agents: usize,
-    /// Folds the lives of that many hosts and prints the memory it took; used by the stage `growth`.
+    /// Folds the workload of that many hosts and prints the memory it took; used by the stage `growth`.
     #[arg(long, hide = true)]
     probe_memory: Option<usize>,
     /// Answers every event with 204: port, certificate, key, authority; used by the stages `ingest-…`.
@@ -115,8 +115,8 @@ impl Arguments {
         self.stage.is_empty() || self.stage.contains(&stage)
     }
 
-    /// The stages to measure, in their order, with their rounds. The whole way is compared with the
-    /// slowest stage alone, so its stages come before it: in one round when nobody asks for them.
+    /// The stages to measure, in their order, with their rounds. End to end is compared with the slowest
+    /// single stage, so the stages of [`EVENT_PATH`] come before it: in one round unless they are selected.
     fn measured(&self) -> Vec<(Stage, usize)> {
         let rounds = |stage: Stage| {
             if self.is_asked(stage) {
@@ -217,7 +217,7 @@ fn compare(arguments: &Arguments, other: &Path) -> Result<()> {
             format!("--seconds={}", arguments.seconds),
             format!("--agents={}", arguments.agents),
         ],
-        // Stages in memory need none; others say what is missing.
+        // In-process stages need no servers; other stages report missing ones.
         environment: ServerBinaries::find()
             .map_or_else(|_| BTreeMap::new(), |servers| servers.env()),
         rounds: arguments.rounds,

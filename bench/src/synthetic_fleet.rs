@@ -1,4 +1,4 @@
-//! A made-up fleet: names and closures of the length that real ones have, one channel, a few waves.
+//! A synthetic fleet: names and closures of realistic length, one channel, a few waves.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Stages in memory run on small fleets and say what they measured in a form that machines read.
+//! In-process stages run on small fleets and write their figures as JSON.
 
 use std::process::Command;
 

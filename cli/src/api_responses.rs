@@ -195,7 +195,7 @@ pub struct Accepted {
     pub notices: Vec<Value>,
 }
 
-/// `3 Converged, 1 Soaking`, in the order of a host's life.
+/// `3 Converged, 1 Soaking`, in the order of the states.
 pub fn states(counts: &BTreeMap<HostState, u64>) -> String {
     let parts: Vec<String> = counts
         .iter()

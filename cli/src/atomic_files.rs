@@ -117,7 +117,7 @@ fn write_new(
     }
 }
 
-/// A name in the same directory that nobody else uses: of this process.
+/// A temporary path in the same directory, unique to this process.
 pub fn sibling_path(path: &Path, what: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{what}-{}", std::process::id()))

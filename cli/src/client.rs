@@ -78,7 +78,7 @@ impl Client {
             .or_input_error(|| format!("{:?} is not a URL", connection.url))?;
         if base.scheme() != "https" || base.cannot_be_a_base() {
             return Err(CommandError::input(anyhow!(
-                "the URL must begin with https://, ingest speaks nothing else"
+                "the URL must begin with https://"
             )));
         }
         // Two providers may be linked in; without a choice rustls panics. A second call in one
@@ -145,7 +145,7 @@ impl Client {
         self.send(Method::PUT, request, Some(body), PUSH_TIMEOUT)
     }
 
-    /// Waits, with the runtime at rest.
+    /// Waits on the runtime.
     pub fn pause(&self, duration: Duration) {
         self.runtime
             .block_on(async { tokio::time::sleep(duration).await });

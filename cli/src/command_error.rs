@@ -15,7 +15,7 @@ enum ErrorClass {
 #[derive(Debug)]
 pub struct CommandError {
     class: ErrorClass,
-    /// Absent when the answer itself has been printed and says it all.
+    /// Absent when the command has printed its negative result.
     error: Option<anyhow::Error>,
 }
 

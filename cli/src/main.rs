@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough: `nixfleet hosts | head` is no failure.
+        // A closed pipe ends the output early: `nixfleet hosts | head` is no error.
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             error.report();

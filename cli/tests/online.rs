@@ -133,7 +133,7 @@ fn strangers_and_absent_servers_are_told_apart_from_bad_arguments() {
         3,
         "an unknown authority"
     );
-    // Nobody listens on the discard port.
+    // No process listens on the discard port.
     let nobody = certs.ask("https://127.0.0.1:9", &["status"]);
     assert_eq!(nobody.code, 3);
     assert!(

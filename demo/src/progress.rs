@@ -11,7 +11,7 @@ use nixfleet_harness::printer::Printer;
 /// Between two plain lines, unless something finished.
 const LINE_PAUSE: Duration = Duration::from_secs(3);
 
-/// States in the order of a host's life, with the letter shown for each.
+/// States in the order in which a host passes them.
 const STATES: [&str; 7] = [
     "Pending",
     "Activating",

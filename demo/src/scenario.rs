@@ -1,4 +1,5 @@
-//! The play in four acts: a bad release, why it stopped, its fix, and whether everybody agrees.
+//! The scenario of the demo: a bad release, the reasons of its halt, its fix, and checks of the final
+//! state.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ pub struct ScenarioResult {
     pub checks: Vec<Check>,
     /// From the first publication to the last convergence.
     pub rollout_time: Duration,
-    /// Whole time of the play.
+    /// Duration of the whole scenario.
     pub total_time: Duration,
 }
 
@@ -47,14 +48,14 @@ impl ScenarioResult {
     }
 }
 
-/// The play.
+/// The scenario.
 pub struct Scenario<'a> {
     printer: &'a Printer,
     disruption: Option<Disruption>,
 }
 
 impl<'a> Scenario<'a> {
-    /// The play with the disruptions that were asked for.
+    /// The scenario with the disruptions of the options.
     pub fn new(args: &Args, printer: &'a Printer) -> Self {
         Self {
             printer,

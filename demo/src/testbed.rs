@@ -42,7 +42,7 @@ pub struct Testbed {
     pub hosts: CanaryFleet,
     signer: Signer,
     seed: u64,
-    /// Services that ended although nobody stopped them.
+    /// Services that ended without a request.
     pub unexpected_exits: Vec<String>,
 }
 
@@ -152,7 +152,7 @@ impl Testbed {
     /// Restarts services that ended; fails when a server or the swarm did.
     ///
     /// # Errors
-    /// When something ended that nobody can start again.
+    /// When a process ended that the supervisor does not restart.
     pub fn supervise(&mut self, printer: &Printer) -> Result<()> {
         if let Some(swarm) = &mut self.swarm {
             swarm.check_alive()?;

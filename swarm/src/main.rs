@@ -32,7 +32,7 @@ struct Arguments {
     /// separated by commas, and an agent whose gateway fails goes to the next one.
     #[arg(long)]
     url: String,
-    /// Certificate authorities the server is believed by, PEM.
+    /// Certificate authorities of the server, PEM.
     #[arg(long)]
     ca: PathBuf,
     /// Directory with <hostname>.crt and <hostname>.key.

@@ -40,7 +40,7 @@ pub struct Counters {
     by_kind: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-/// Watches one agent through all its lives.
+/// Observes one agent over its restarts.
 #[derive(Debug)]
 pub struct HostObserver {
     status: Mutex<HostStatus>,

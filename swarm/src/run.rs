@@ -36,7 +36,7 @@ const STATE_SHARE: u32 = 10;
 pub struct SwarmConfig {
     /// Base URLs of the control plane, comma separated.
     pub url: String,
-    /// Authorities that servers are believed by, PEM.
+    /// Certificate authorities of the servers, PEM.
     pub ca_pem: Vec<u8>,
     /// The agents' certificates.
     pub certificates: Certificates,
@@ -63,7 +63,7 @@ pub struct SwarmConfig {
 /// Runs until `shutdown`.
 ///
 /// # Errors
-/// Something of the plan cannot be used, the state cannot be written, or an agent cannot go on.
+/// Part of the configuration cannot be used, the state cannot be written, or an agent failed.
 pub async fn run(config: SwarmConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let profile = Arc::new(config.profile.clone());
     let initial = config

@@ -39,7 +39,7 @@ impl SimulatedHost {
     /// Waits for its turn, then runs until `shutdown`.
     ///
     /// # Errors
-    /// The agent cannot go on.
+    /// The agent failed.
     pub async fn run(self, delay: Duration, shutdown: CancellationToken) -> Result<(), AgentError> {
         let Self {
             hostname,

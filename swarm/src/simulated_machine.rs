@@ -108,7 +108,7 @@ impl SimulatedMachine {
         SimulatedOutcome::of(&self.profile, self.seed, &self.hostname, closure)
     }
 
-    /// Ends the agent here, once per closure; whoever awaits this never goes on.
+    /// Requests a crash at this point, once per closure; the future then never completes.
     async fn crash_at(&self, point: CrashPoint, outcome: &SimulatedOutcome, closure: &ClosureHash) {
         let Some(SimulatedCrash {
             point: at,

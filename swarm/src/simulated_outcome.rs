@@ -33,7 +33,7 @@ pub struct SimulatedCrash {
     pub restart_after: Duration,
 }
 
-/// The network goes and comes back.
+/// An outage of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
     /// Time until it goes.

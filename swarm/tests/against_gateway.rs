@@ -93,7 +93,7 @@ impl Swarm {
         let control = Control::start(&authority).await;
         let state_file = scratch.path().join("state.json");
         let config = SwarmConfig {
-            // Nobody listens on the first of two gateways: half of the agents begin there.
+            // The first of two gateways does not listen; half of the agents select it first.
             url: format!("https://127.0.0.1:9,https://{}", control.address),
             ca_pem: authority.certificate_pem.clone().into_bytes(),
             certificates: Certificates::authority(&certificate, &key_file).unwrap(),

@@ -23,7 +23,7 @@ const SERVICES: [&str; 5] = [
     "nixfleet-eventlog",
 ];
 
-/// Builds a program that plays a fleet, with the programs that it starts, and becomes it.
+/// Builds a program that runs a control plane, and the programs that it starts, and executes it.
 pub fn run(program: &str, options: &[String]) -> Result<()> {
     let mut arguments = vec!["build", "--bins"];
     let started = ["nixfleet-swarm", "nixfleet-cli", program];
@@ -69,7 +69,7 @@ fn selection<'a>(packages: &[&'a str]) -> Vec<&'a str> {
 
 /// Builds the simulation in release and becomes it.
 pub fn sim(options: &[String]) -> Result<()> {
-    // Faults are compiled in for those who look for them, and for nobody else.
+    // Mutants are compiled in on request only.
     let features = if options.iter().any(|option| option == "--mutants") {
         "mutants"
     } else {

@@ -102,8 +102,8 @@ impl AgentCore {
         }
     }
 
-    /// Takes up what a restart interrupted. What the control plane can tell from the running closure
-    /// (a switch or a rollback that took) is left to the heartbeat.
+    /// Resumes the work that a restart interrupted. A switch or rollback that took effect is left to the
+    /// heartbeat, because the control plane infers it from the running closure.
     pub(super) fn resume(&mut self, id: &RolloutId) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;

@@ -66,8 +66,8 @@ impl AgentConfig {
         }
     }
 
-    /// The pause before attempt `attempts + 1`, spread over 50 to 100 % by `salt`: agents that
-    /// failed together do not come back together.
+    /// The pause before attempt `attempts + 1`, spread over 50 to 100 % by `salt`, so that agents that
+    /// failed together retry at different times.
     pub fn backoff(&self, attempts: u32, salt: u64) -> TimeDelta {
         let first = self.retry_first.num_milliseconds().max(1);
         let longest = self.retry_max.num_milliseconds().max(first);

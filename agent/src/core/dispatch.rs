@@ -10,7 +10,7 @@ use super::pending_rollout::{FetchReason, FetchStage, PendingRollout};
 use super::{AgentCore, Command, LocalRollout, Notification, ReleaseFault, Work};
 use crate::release_check::{Admitted, ExpectedRelease, Refusal, SignedRelease};
 
-/// Fetches of one dispatch before the agent waits for the control plane to say it again.
+/// Fetches of one dispatch before the agent waits for its redelivery.
 const FETCHES_MAX: u32 = 10;
 /// Rollouts whose first delivery is remembered, to take each latency once.
 const HELD_MAX: usize = 32;
@@ -65,8 +65,7 @@ impl AgentCore {
             && ended_at.is_some_and(|ended_at| dispatch.enqueued_at > ended_at)
     }
 
-    /// The control plane knows more than the agent remembers: go on from there, once the manifest
-    /// says the same.
+    /// Adopts a rollout that the control plane has and the agent does not, once the manifest confirms it.
     pub(super) fn adopt(&mut self, snapshot: &HostSnapshot) {
         let id = &snapshot.rollout_id;
         let newer = self
@@ -165,7 +164,7 @@ impl AgentCore {
         self.give_up(id, now);
     }
 
-    /// A dispatch is said again by the control plane; an activation the agent remembers is not.
+    /// Ends a fetch. The control plane repeats a dispatch; a pending activation has to be retried here.
     fn give_up(&mut self, id: &RolloutId, now: Timestamp) {
         let Some(pending) = self.pending.get_mut(id) else {
             return;

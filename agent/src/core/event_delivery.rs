@@ -43,7 +43,7 @@ impl AgentCore {
         }
     }
 
-    /// Ends the request; what was not settled is sent again after a pause.
+    /// Ends the request; events without an answer are sent again after a pause.
     fn land(&mut self, id: &RolloutId, now: Timestamp) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;

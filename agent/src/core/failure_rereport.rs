@@ -1,8 +1,8 @@
-//! A failure that the control plane could not take, said anew.
+//! Reports a failure again that the control plane could not apply.
 //!
-//! A heartbeat may show that the target runs before its activation fails. The control plane then has
-//! the host Soaking, where neither the failed activation nor the rollback after it fits, however often
-//! they are sent. What fits is `Failed`; the host knows better, so it says so.
+//! A heartbeat may show that the target runs before its activation fails. The control plane then has the
+//! host Soaking, and rejects the failed activation and the rollback after it however often they are sent. A
+//! soaking host accepts `Failed`, so the agent reports that.
 //!
 //! Source: docs/semantics.md, heartbeats and recovery.
 
@@ -32,7 +32,7 @@ impl AgentCore {
     }
 }
 
-/// From Soaking to where the rollout ended here; nothing when it goes on.
+/// The events that lead from Soaking to the local state; none unless the rollout failed here.
 fn failure_events(rollout: &LocalRollout, now: Timestamp) -> Vec<HostEventBody> {
     let record = &rollout.record;
     let mut bodies = Vec::new();

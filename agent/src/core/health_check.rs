@@ -11,7 +11,7 @@ use super::probe_schedule::ReportPolicy;
 use super::{AgentCore, Command, LocalRollout, ProbeReading};
 
 impl AgentCore {
-    /// Starts anew with the host's probes.
+    /// Discards the probes and lists them again.
     pub(super) fn list_probes(&mut self, id: &RolloutId) {
         if let Some(rollout) = self.rollouts.get_mut(id) {
             let generation = rollout.probes.reset();

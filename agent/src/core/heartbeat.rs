@@ -1,4 +1,4 @@
-//! Heartbeats, and agreeing with the control plane about what happened while nobody watched.
+//! Heartbeats, and reconciliation with the control plane after a crash or an outage.
 //!
 //! The control plane infers missed transitions from the running closure. So a heartbeat names it
 //! only when nothing the agent knows is still on its way; otherwise inference and report would race.
@@ -43,8 +43,8 @@ impl AgentCore {
             })
     }
 
-    /// An event was answered. When that was the last one and only the control plane can tell what
-    /// happened meanwhile, it is asked soon.
+    /// Notes that an event was answered. After the last one a heartbeat is sent soon, if only the control
+    /// plane can tell the result of an interrupted switch or rollback.
     pub(super) fn heartbeat_after_answer(&mut self, now: Timestamp) {
         self.heartbeat.answered_at = Some(now);
         let drained = self.rollouts.values().all(|r| r.outbox.is_empty());
@@ -54,7 +54,7 @@ impl AgentCore {
         }
     }
 
-    /// The running closure shows that a switch or rollback took, and nobody reported it.
+    /// True when the running closure shows that a switch or rollback took effect without a report.
     fn awaits_recovery(&self, rollout: &LocalRollout) -> bool {
         if rollout.replaced || rollout.work != Work::Idle {
             return false;
@@ -282,7 +282,7 @@ impl AgentCore {
         }
     }
 
-    /// The control plane has no open record of a rollout whose target runs: nothing is left to say.
+    /// Stops following a rollout whose target runs and of which the control plane has no open record.
     fn stop_following(&mut self, id: &RolloutId) {
         if let Some(rollout) = self.rollouts.get_mut(id) {
             rollout.replaced = true;

@@ -235,7 +235,7 @@ pub enum Notification {
         /// Time from its queueing to now.
         latency_ms: u64,
     },
-    /// A dispatch, or what the control plane says of an open rollout, was not followed.
+    /// A dispatch, or a snapshot of an open rollout, was refused.
     Refused {
         /// The rollout.
         rollout_id: RolloutId,

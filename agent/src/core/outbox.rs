@@ -30,7 +30,7 @@ pub struct RequestLimits {
 /// Result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestEnd {
-    /// Every event of it was settled.
+    /// Every event of the request was answered.
     Settled,
     /// Some were not, so many requests in a row.
     Unsettled {
@@ -130,7 +130,7 @@ impl Outbox {
         self.waiting.remove(index)
     }
 
-    /// Ends the flight; what was not settled is still the front of the queue.
+    /// Ends the request; events without an answer stay at the front of the queue.
     pub fn finish_request(&mut self) -> RequestEnd {
         if std::mem::take(&mut self.in_flight) == 0 {
             return RequestEnd::Settled;

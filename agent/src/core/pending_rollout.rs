@@ -1,4 +1,4 @@
-//! Rollouts that the agent was told of and does not follow yet.
+//! Rollouts whose manifest is being fetched or that wait for the host.
 
 use nixfleet_proto::wire::{Dispatch, HostSnapshot};
 use nixfleet_proto::{ClosureHash, Timestamp};
@@ -18,7 +18,7 @@ pub(super) struct PendingRollout {
 pub(super) enum FetchReason {
     /// The control plane dispatched it.
     Dispatch(Dispatch),
-    /// The control plane says the host is in the middle of it, and the agent does not remember.
+    /// A snapshot of the control plane has the host in the rollout, and the agent has no state of it.
     Adopt(Box<HostSnapshot>),
     /// The agent remembers an activation that did not take place.
     SwitchAgain {

@@ -1,4 +1,4 @@
-//! A spool on disk: each document is written beside the old one, synced and renamed over it.
+//! Journals on disk: each is written to a temporary file, synced and renamed.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -42,8 +42,8 @@ impl FileJournalStore {
 }
 
 impl JournalStore for FileJournalStore {
-    /// A document that cannot be read is set aside, not fatal: the control plane still knows most of
-    /// what it said, and an agent that does not start helps nobody.
+    /// Renames an unreadable document instead of failing: the control plane still has most of its state,
+    /// and an agent that does not start cannot recover at all.
     fn load(&self) -> Result<Vec<Journal>, JournalStoreError> {
         let mut journals = Vec::new();
         let mut paths: Vec<PathBuf> = Vec::new();
@@ -59,9 +59,9 @@ impl JournalStore for FileJournalStore {
             match serde_json::from_slice(&bytes) {
                 Ok(journal) => journals.push(journal),
                 Err(error) => {
-                    let aside = path.with_extension("unreadable");
-                    tracing::error!(path = %path.display(), %error, "journal set aside");
-                    fs::rename(&path, &aside).map_err(at(&path))?;
+                    let renamed = path.with_extension("unreadable");
+                    tracing::error!(path = %path.display(), %error, "renamed an unreadable journal");
+                    fs::rename(&path, &renamed).map_err(at(&path))?;
                 }
             }
         }
@@ -141,12 +141,12 @@ mod tests {
     #[test]
     fn what_was_saved_is_there_after_a_restart() {
         let scratch = tempfile::tempdir().unwrap();
-        let journals = FileJournalStore::open(scratch.path().join("spool")).unwrap();
+        let journals = FileJournalStore::open(scratch.path().join("journals")).unwrap();
         journals.save(&journal("stable@4f", 1)).unwrap();
         journals.save(&journal("stable@4f", 2)).unwrap();
         journals.save(&journal("edge@../../x", 3)).unwrap();
         journals.remove(&"stable@ff".parse().unwrap()).unwrap();
-        let again = FileJournalStore::open(scratch.path().join("spool")).unwrap();
+        let again = FileJournalStore::open(scratch.path().join("journals")).unwrap();
         let floors: Vec<u64> = again.load().unwrap().iter().map(|j| j.seq_floor).collect();
         assert_eq!(floors, [3, 2]);
         again.remove(&"stable@4f".parse().unwrap()).unwrap();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_document_is_set_aside() {
+    fn a_torn_document_is_renamed_and_skipped() {
         let scratch = tempfile::tempdir().unwrap();
         let journals = FileJournalStore::open(scratch.path()).unwrap();
         journals.save(&journal("stable@4f", 1)).unwrap();

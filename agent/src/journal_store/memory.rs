@@ -1,4 +1,4 @@
-//! A spool that outlives the agent, not the process: crashes of simulated agents leave it alone.
+//! Journals in memory, which survive crashes of simulated agents.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

@@ -33,7 +33,7 @@ impl GatewaySelector {
     /// Moves on from gateway `number`, unless another request has done so already.
     pub fn failed(&self, number: usize) {
         let next = (number + 1) % self.urls.len();
-        // Losing this race means that somebody else moved on.
+        // When the exchange fails, another request has selected the next gateway.
         let moved =
             self.current
                 .compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed);

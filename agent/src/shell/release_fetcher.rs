@@ -14,9 +14,9 @@ use crate::release_check::SignedRelease;
 
 /// Fetches and verifies artifacts for all agents of a process.
 ///
-/// A detached signature that was verified over certain bytes under the active keys stands for these
-/// bytes: nobody without the release key can make it fit others. So an agent asks for the signature
-/// first, and fetches the artifact only when no agent of its process has verified one with it.
+/// A detached signature that was verified over certain bytes under the active keys stands for these bytes:
+/// only the release key can sign others. So an agent fetches the signature first, and the artifact only
+/// when the process has not verified one with it.
 #[derive(Debug)]
 pub struct ReleaseFetcher {
     verifier: Arc<Verifier>,

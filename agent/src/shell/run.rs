@@ -62,11 +62,11 @@ pub struct AgentParts {
     pub observer: Arc<dyn Observer>,
 }
 
-/// An agent stopped because it cannot go on.
+/// Error that stops an agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// Without its spool an agent could use a sequence number twice.
-    #[error("the spool failed")]
+    /// Without its journals an agent could use a sequence twice.
+    #[error("the journal store failed")]
     JournalStore(#[from] JournalStoreError),
 }
 
@@ -92,10 +92,10 @@ enum FinishedJob {
 }
 
 impl Agent {
-    /// Loads what the spool kept.
+    /// Loads the journals.
     ///
     /// # Errors
-    /// The spool cannot be read.
+    /// The journals cannot be read.
     pub fn new(parts: AgentParts) -> Result<Self, AgentError> {
         let journals = parts.journals.load()?;
         let core = AgentCore::new(parts.hostname.clone(), parts.config.clone(), journals);
@@ -111,7 +111,7 @@ impl Agent {
     /// Runs until `shutdown`; whatever is under way then is dropped, as in a crash.
     ///
     /// # Errors
-    /// The spool failed.
+    /// The journal store failed.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AgentError> {
         let current_closure = self.parts.activator.current_closure().await;
         self.step_core(Input::Started { current_closure })?;
@@ -140,8 +140,8 @@ impl Agent {
             FinishedJob::Heartbeat(Ok(answer)) => {
                 self.parts.observer.count(Counter::Heartbeat);
                 if let Some(after) = answer.replay_after {
-                    // The core asks for every rollout at once and never names one, so this value
-                    // belongs to none in particular; the snapshots say the same per rollout.
+                    // The core asks for every rollout at once and names none, so this value belongs to no
+                    // particular rollout; the snapshots have one per rollout.
                     tracing::debug!(after, "replay value without a rollout");
                 }
                 self.step_core(Input::HeartbeatAnswered(answer.reply))
@@ -349,7 +349,7 @@ impl Agent {
             | Notification::Dropped { .. }
             | Notification::RollbackFailed { .. }
             | Notification::Unexpected { .. } => {
-                tracing::warn!(%host, ?note, "not as it should be")
+                tracing::warn!(%host, ?note, "the agent reports a fault")
             }
             Notification::DispatchHeld { .. } | Notification::Delivered { .. } => {
                 tracing::debug!(%host, ?note, "control plane");

@@ -38,7 +38,7 @@ pub enum TlsError {
     },
 }
 
-/// Reads the certificate authorities that servers are believed by.
+/// Reads the certificate authorities that sign server certificates.
 ///
 /// # Errors
 /// No PEM, or no certificate of an authority.
@@ -59,8 +59,7 @@ pub fn roots(ca_pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(store))
 }
 
-/// A client configuration that speaks HTTP/2 only, so that everything of one agent shares one
-/// connection.
+/// A client configuration with HTTP/2 only, so that all requests of an agent share one connection.
 ///
 /// # Errors
 /// The identity is no PEM, or key and certificate do not belong together.

@@ -33,7 +33,7 @@ struct Samples {
 /// Figures of every size of fleet.
 ///
 /// # Errors
-/// When the made-up log is refused or a checkpoint gives another state.
+/// When the fold refuses the workload or a checkpoint restores another state.
 pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for hosts in sizes {

@@ -20,7 +20,7 @@ use crate::workload::{Workload, shuffle};
 const LEVELS: [i32; 6] = [-5, -3, -1, 1, 3, 6];
 /// Entries of the frames that are compared, beside full ones.
 const SIZES: [usize; 3] = [1, 16, 128];
-/// Entries that are framed: what the hosts that act side by side have to say.
+/// Entries that are framed: those of the hosts whose entries interleave.
 const ENTRIES: usize = 20_000;
 /// Bytes of an output frame besides its outcomes, generously.
 const OVERHEAD_BYTES: usize = 1_024;
@@ -35,7 +35,7 @@ struct Frames {
 /// Ratio and costs of every level, of input and output frames of several sizes.
 ///
 /// # Errors
-/// When an entry of the made-up log is refused, or a frame does not come back as it was.
+/// When an entry of the workload is refused, or a frame decodes to another one.
 pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
     let turns = turns(&SyntheticFleet::of(hosts))?;
     let mut figures = Vec::new();
@@ -49,7 +49,7 @@ pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Entries with their outcomes, in no order: a frame of a busy gateway has events of every kind.
+/// Entries with their outcomes, shuffled: a frame of a loaded gateway has events of every kind.
 fn turns(fleet: &SyntheticFleet) -> Result<Vec<(Entry, Outcome)>> {
     let (mut state, pinned) = (PartitionState::new(), fleet.pinned_set());
     let entries = Workload::opening_entries(fleet)

@@ -12,9 +12,9 @@ use crate::figures::{Figure, Target};
 use crate::synthetic_fleet::SyntheticFleet;
 use crate::workload::Workload;
 
-/// Entries of a frame: what a busy gateway sends.
+/// Entries of a frame of a loaded gateway.
 pub const FRAME_ENTRIES: usize = 64;
-/// Entries of a batch: what one read of a busy log brings.
+/// Entries of a batch that one read of a long log returns.
 const BATCH: usize = 4_096;
 /// Least entries per second of one core.
 const TARGET: f64 = 1_000_000.0;
@@ -39,7 +39,7 @@ impl Partition {
         partition
     }
 
-    /// Folds entries as frames hold them; says how many were accepted.
+    /// Folds entries in frames and returns the number of accepted ones.
     pub fn fold(&mut self, entries: &[Entry]) -> usize {
         let mut accepted = 0;
         for frame in entries.chunks(FRAME_ENTRIES) {
@@ -97,7 +97,7 @@ pub fn frames_of(entries: Vec<Entry>) -> Result<Vec<Vec<u8>>> {
 /// Entries per second of the fold, of decoding alone, and of both with encoding.
 ///
 /// # Errors
-/// When an entry of the made-up log is refused.
+/// When an entry of the workload is refused.
 pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
     let fleet = SyntheticFleet::of(hosts);
     let (mut folds, mut decodes, mut turns) = (Vec::new(), Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ use crate::workload::Workload;
 
 /// Most entries that one measurement folds.
 const ENTRIES: usize = 200_000;
-/// Entries per host of small fleets: each lives twenty lives.
+/// Entries per host of small fleets, which repeat the workload twenty times.
 const ENTRIES_PER_HOST: usize = 200;
 /// Largest cost of an event in the largest fleet, as a multiple of that in the smallest.
 const COST_TARGET: f64 = 1.3;
@@ -34,7 +34,7 @@ struct Costs {
 /// Costs of every size of fleet, smallest first.
 ///
 /// # Errors
-/// When the made-up log is refused.
+/// When an entry of the workload is refused.
 pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
     let fleets: Vec<SyntheticFleet> = sizes
         .iter()
@@ -90,7 +90,7 @@ fn turn_cost(fleet: &SyntheticFleet) -> Result<f64> {
     })
 }
 
-/// Nanoseconds per event of work on entries; small fleets live several lives.
+/// Nanoseconds per event of work on entries; small fleets repeat the workload.
 fn cost(
     fleet: &SyntheticFleet,
     work: impl Fn(&mut Partition, Vec<Entry>) -> Result<Duration>,
@@ -146,7 +146,7 @@ fn start(fleet: &SyntheticFleet, rounds: usize) -> Result<Vec<Figure>> {
     Ok(figures.into_iter().map(figure).collect())
 }
 
-/// Memory of a process of its own, in which every host has lived its life.
+/// Memory of a separate process after the whole workload.
 fn memory(hosts: usize) -> Result<Figure> {
     let program = std::env::current_exe().context("finding this program")?;
     let output = Command::new(program)
@@ -170,11 +170,10 @@ fn memory(hosts: usize) -> Result<Figure> {
     })
 }
 
-/// Folds the lives of that many hosts and prints how many bytes the process grew by, manifest
-/// included.
+/// Folds the workload of that many hosts and prints the growth of the process in bytes, manifest included.
 ///
 /// # Errors
-/// When the kernel does not say, or an entry is refused.
+/// When the kernel does not report the memory, or an entry is refused.
 pub fn probe(hosts: usize) -> Result<()> {
     let before = resident_bytes()?;
     let fleet = SyntheticFleet::of(hosts);

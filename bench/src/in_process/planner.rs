@@ -225,7 +225,7 @@ fn settle(
                 .context("following")?;
         }
     }
-    anyhow::bail!("the planner does not come to rest")
+    anyhow::bail!("the planner still plans actions after 10 rounds; expected none")
 }
 
 /// Milliseconds of a run in which nothing is to be done; the best of many, a tick is short.

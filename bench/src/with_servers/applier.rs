@@ -27,7 +27,7 @@ const OUTCOMES_MAX: usize = 5_000;
 /// Entries and rows per second from the output log to the tables.
 ///
 /// # Errors
-/// When a server or program is missing, or the tables end up with other rows than the log says.
+/// When a server or program is missing, or the tables differ from the log.
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
     let release = release::build(&release::shape_of(options.hosts))?;
     progress!("applier: making an output log of {} hosts", options.hosts);
@@ -115,8 +115,8 @@ fn rows_per_entry(steps: &[Step]) -> Result<f64> {
     Ok(rows as f64 / entries as f64)
 }
 
-/// Runs the service on a new database until the tables are at the end of the log. Gives the entries
-/// per second behind the first transaction, which opens the rollout, and who was busy.
+/// Runs the service on a new database until the tables are at the end of the log. Returns the entries per
+/// second after the first transaction, which opens the rollout, and the CPU usage.
 async fn apply(folded: &FoldedLog, hosts: usize) -> Result<(f64, String)> {
     let (database, store) = testbed::create_database().await?;
     let mut stack = folded.testbed.launch(&[Service::Applier], &database)?;
@@ -142,7 +142,7 @@ async fn apply(folded: &FoldedLog, hosts: usize) -> Result<(f64, String)> {
     Ok((entries as f64 / (ended - begun).as_secs_f64(), usage))
 }
 
-/// Waits until the cursor covers an output sequence; says when it was seen, and where it was.
+/// Waits until the cursor covers an output sequence; returns the time of the observation and the cursor.
 async fn reach(store: &Store, folded: &FoldedLog, seq: u64) -> Result<(Instant, u64)> {
     wait_for("the tables", TIMEOUT, async || {
         let cursor = store.cursor(folded.partition).await?;

@@ -259,7 +259,7 @@ impl Tables {
 }
 
 impl Writer {
-    /// Writes one transaction; says how many rows were written, those removed not counted.
+    /// Writes a transaction; returns the number of written rows, without the removed ones.
     ///
     /// # Errors
     /// When the server refuses.

@@ -113,7 +113,7 @@ impl ControlPlane {
         Ok(Store::connect(&config)?)
     }
 
-    /// Watches who is busy from now on.
+    /// Starts measuring the CPU usage of all processes.
     ///
     /// # Errors
     /// When a process is gone.

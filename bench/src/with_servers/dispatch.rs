@@ -106,7 +106,7 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
     control_plane.stop()?;
     latencies.sort_by(f64::total_cmp);
     let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
-    ensure!(!latencies.is_empty(), "nobody waited");
+    ensure!(!latencies.is_empty(), "no agent waited for a dispatch");
     Ok((at(0.50), at(0.99), limit))
 }
 
@@ -153,8 +153,8 @@ fn is_dispatch(entry: &Entry) -> bool {
     matches!(action, PlanAction::QueueDispatch { .. })
 }
 
-/// Waits for the dispatch of an agent, and says when it came; its connection stays, as that of an agent
-/// does.
+/// Waits for the dispatch of an agent and returns the time of its arrival. The connection stays open, as
+/// that of an agent does.
 async fn wait(mut agent: Agent) -> Result<(Agent, Instant)> {
     agent.dispatch().await?;
     Ok((agent, Instant::now()))

@@ -62,8 +62,8 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
     Ok(vec![figure.noting(notes)])
 }
 
-/// Runs the service on a new database until everything is archived. Gives the entries, outcomes and
-/// frames per second behind the first transactions, and who was busy.
+/// Runs the service on a new database until everything is archived. Returns the entries, outcomes and
+/// frames per second after the first transactions, and the CPU usage.
 async fn archive(folded: &FoldedLog) -> Result<(Database, f64, String)> {
     let (database, store) = testbed::create_database().await?;
     let mut stack = folded.testbed.launch(&[Service::Eventlog], &database)?;
@@ -104,7 +104,7 @@ async fn archive(folded: &FoldedLog) -> Result<(Database, f64, String)> {
     Ok((database, rate, usage))
 }
 
-/// Waits until the cursors are where they shall be; says when that was seen, and where they were.
+/// Waits until the cursors satisfy `arrived`; returns the time of the observation and the cursors.
 async fn reach(store: &Store, arrived: impl Fn(&Cursors) -> bool) -> Result<(Instant, Cursors)> {
     wait_for("the archive", TIMEOUT, async || {
         let cursors = store.archive_cursors().await?;

@@ -23,8 +23,8 @@ const QUIET_LOOKS: u32 = 6;
 /// No stage takes this long unless it hangs.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Writes the lives of all hosts into the input log through the gateway's publisher; says where the
-/// last entry is and how many there are.
+/// Appends the workload to the input log through the gateway's publisher; returns the position of the last
+/// entry and the number of entries.
 ///
 /// # Errors
 /// When the log refuses.
@@ -215,7 +215,7 @@ pub async fn messages_of(bus: &Bus, stream: &str) -> Result<Vec<Message>> {
 /// that time: how a stage begins is not part of its rate.
 ///
 /// # Errors
-/// When there are too few frames to tell.
+/// When there are too few frames for a rate.
 pub fn throughput(times: &[Timestamp], entries: &[usize]) -> Result<(f64, usize)> {
     let first = entries.iter().position(|count| *count > 0);
     let first = first.context("the output log answers nothing")?;

@@ -45,7 +45,7 @@ pub async fn copy_out(client: &Client, rows: &str) -> Result<Vec<Bytes>> {
     Ok(pieces)
 }
 
-/// Writes them into a table in one statement; says how many rows there were.
+/// Writes COPY data into a table in one statement; returns the number of rows.
 ///
 /// # Errors
 /// When the server refuses.

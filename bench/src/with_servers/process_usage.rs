@@ -1,4 +1,4 @@
-//! Processor time of processes, so that one sees who was busy.
+//! CPU time and peak memory of processes.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ impl UsageMeter {
         })
     }
 
-    /// Cores that each kept busy since then, for people.
+    /// Cores that each process used since the start, for people.
     ///
     /// # Errors
     /// When one is gone.
@@ -90,7 +90,7 @@ fn peak_kib(pid: u32) -> Result<u64> {
     let status = status.with_context(|| format!("process {pid} is gone"))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = peak.and_then(|text| text.trim().strip_suffix(" kB"));
-    peak.context("the process does not say how much memory it had")?
+    peak.context("the process status has no VmHWM")?
         .parse()
         .context("reading the memory of a process")
 }

@@ -20,7 +20,7 @@ const TARGET: f64 = 0.70;
 /// Entries per second from the input log to the output log.
 ///
 /// # Errors
-/// When a server or program is missing, or an entry of the made-up log is refused.
+/// When a server or program is missing, or an entry of the workload is refused.
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
     let release = release::build(&release::shape_of(options.hosts))?;
     let (mut rates, mut limits, mut notes) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! A signed release of a made-up fleet, as CI makes one.
+//! A signed release of a synthetic fleet, as CI builds one.
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub fn shape_of(hosts: usize) -> Shape {
 /// Builds a release and pins it.
 ///
 /// # Errors
-/// When the made-up fleet has faults.
+/// When the synthetic fleet has faults.
 pub fn build(shape: &Shape) -> Result<Release> {
     let built = synthetic_release::build(
         shape,

@@ -13,8 +13,8 @@ use nixfleet_store::{DatabaseConfig, Store};
 
 /// Prefix of everything on the bus, but for what a limit writes.
 const PREFIX: &str = "fleet";
-/// Partitions of the fleet. The made-up fleet has one channel, and a channel has one partition: what
-/// one owner does is measured, not how many there are.
+/// Partitions of the fleet. The synthetic fleet has one channel, and a channel has one partition: the work
+/// of one owner is measured, whatever their number.
 const PARTITIONS: u16 = 1;
 
 /// A NATS server with an empty store, and where the services find it.

@@ -1,5 +1,5 @@
 //! `nixfleet db`: the one command that talks to Postgres itself, as the owner of the schema: to make
-//! it, to hold its tables against the archive, and to write them anew.
+//! it, to compare its tables with the archive, and to rebuild them.
 
 use clap::{Args, Subcommand};
 

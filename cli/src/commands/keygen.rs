@@ -26,7 +26,7 @@ pub struct Arguments {
     /// Where the private key goes, readable by you alone
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Also write a trust file that believes this key and no other
+    /// Also write a trust file with this key alone
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
     /// Replace files that are there already; an old private key is lost then

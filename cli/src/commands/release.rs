@@ -152,7 +152,7 @@ fn report(
     if let Some(pushed) = pushed {
         let accepted: Accepted = client::read(&pushed)?;
         let what = if accepted.renewed {
-            "accepted, it says what the release before said: only its freshness is renewed"
+            "accepted; its content is that of the release before, so only its freshness is renewed"
         } else {
             "accepted"
         };

@@ -28,7 +28,7 @@ pub fn nixfleet(arguments: &[&str], input: &[u8]) -> Run {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // A pipe holds little: whoever writes and reads in turn waits for ever.
+    // A pipe has a small buffer: writing and reading in turn would block.
     let writer = std::thread::spawn(move || {
         // The binary may end before it has read everything; its exit code tells.
         stdin.write_all(&input).is_ok()

@@ -139,7 +139,7 @@ impl Control {
         self.fetcher.queue_changed.notify_waiters();
     }
 
-    /// Waits until `reached` says so; fails after 30 s.
+    /// Waits until `reached` returns true; fails after 30 s.
     pub async fn until(&self, what: &str, reached: impl Fn(&Knowledge) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         while !reached(&self.fetcher.lock()) {

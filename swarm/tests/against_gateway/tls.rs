@@ -35,7 +35,7 @@ impl Authority {
         }
     }
 
-    /// Writes certificate and key and says where.
+    /// Writes certificate and key and returns their paths.
     pub fn write(&self, directory: &Path) -> (PathBuf, PathBuf) {
         let paths = (directory.join("ca.crt"), directory.join("ca.key"));
         std::fs::write(&paths.0, &self.certificate_pem).unwrap();

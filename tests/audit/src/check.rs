@@ -54,7 +54,7 @@ pub fn all_hold(checks: &[Check]) -> bool {
     checks.iter().all(|check| check.fault.is_none())
 }
 
-/// The tables say of every host what it says itself.
+/// The tables agree with every host about its state.
 pub fn tables_equal_hosts(observed: &ObservedState) -> Check {
     Check::new(
         "Postgres equals what the hosts know",
@@ -82,7 +82,7 @@ pub fn readable(observed: &ObservedState) -> Check {
     Check::new("no message was unreadable", dead_letters(observed))
 }
 
-/// No host was told that an event of its own is wrong, and none refused a dispatch.
+/// No event of a host was refused permanently, and no host refused a dispatch.
 pub fn nothing_refused(observed: &ObservedState) -> Check {
     Check::new("no host event was refused for good", refused(observed))
 }

@@ -26,7 +26,7 @@ pub struct ObservedState {
     pub queued: i64,
     /// The archive.
     pub archive: ArchiveCounts,
-    /// Messages that nobody could read.
+    /// Messages that could not be read.
     pub dead_letters: i64,
 }
 
@@ -79,7 +79,7 @@ impl ObservedState {
                     Some(row) => {
                         if row.state != own.state.name() {
                             lines.push(format!(
-                                "{hostname} in {rollout_id}: the host says {}, the row {}",
+                                "{hostname} in {rollout_id}: the host is {}, the row has {}",
                                 own.state.name(),
                                 row.state
                             ));

@@ -1,4 +1,4 @@
-//! The archive held against the logs.
+//! Comparison of the archive with the logs.
 
 use std::collections::BTreeMap;
 

@@ -12,7 +12,7 @@ const HOSTS_MIN: usize = 16;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "nixfleet-chaos", version, bin_name = "cargo xtask chaos")]
 pub struct Args {
-    /// Minutes under fire; every kind of fault happens at least once, however few they are.
+    /// Minutes of fault injection; every kind of fault happens at least once, however few they are.
     #[arg(long, default_value_t = 2.0, value_parser = minutes)]
     pub minutes: f64,
     /// Decides faults, releases and what happens to each host.
@@ -34,7 +34,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// Time under fire.
+    /// Duration of the fault injection.
     pub fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.minutes * 60.0)
     }

@@ -29,7 +29,7 @@ pub struct VerifyResult {
 /// Runs the command until the archive has caught up.
 ///
 /// # Errors
-/// When it cannot be run, or says something else than its document.
+/// When the command cannot be run.
 pub async fn verify(database_url: &str) -> Result<VerifyResult> {
     let start = Instant::now();
     loop {
@@ -48,7 +48,7 @@ pub async fn verify(database_url: &str) -> Result<VerifyResult> {
         if !output.status.success() {
             let said = [output.stdout, output.stderr].concat();
             let said = String::from_utf8_lossy(&said).trim_end().to_owned();
-            let fault = format!("it ended with {}: {said}", output.status);
+            let fault = format!("`nixfleet db verify` ended with {}: {said}", output.status);
             verify_result.faults.push(fault);
         }
         return Ok(verify_result);

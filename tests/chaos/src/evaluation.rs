@@ -23,7 +23,7 @@ use crate::{archive_comparison, db_verify, log_replay};
 const KILLED_MAX: Duration = LEASE_TTL.saturating_add(Duration::from_secs(2));
 /// A stopped owner gives its lease back: half of the takeovers are through by then.
 const STOPPED_MEDIAN_MAX: Duration = Duration::from_secs(1);
-/// No takeover from a stopped owner may take longer, however busy the machine is.
+/// Longest takeover from a stopped owner, whatever the load of the machine.
 const STOPPED_MAX: Duration = Duration::from_secs(3);
 /// A standby that has just started loads the whole fleet with its history before it leads, and its
 /// barriers need the owners of all partitions.
@@ -35,7 +35,7 @@ pub struct Evaluation {
     pub observed: ObservedState,
     /// Result of every acknowledged event.
     pub accounting: EventAccounting,
-    /// The strikes.
+    /// Injected groups of faults.
     pub incidents: Vec<Incident>,
     /// The longest waits of each.
     pub latencies: Vec<Latencies>,
@@ -55,7 +55,7 @@ pub struct RunData {
     pub observed: ObservedState,
     /// Work that was not finished in time.
     pub open: Vec<String>,
-    /// The strikes.
+    /// Injected groups of faults.
     pub incidents: Vec<Incident>,
     /// Violations during the run.
     pub faults: Vec<String>,

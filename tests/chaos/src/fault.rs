@@ -139,7 +139,7 @@ impl Kind {
         }
     }
 
-    /// True for faults that may strike while a process is down: what they need is not down then.
+    /// True for faults that may be injected while a process is down, because they do not need that process.
     pub fn may_be_second(self) -> bool {
         match self {
             Self::KillNats

@@ -1,4 +1,4 @@
-//! Breaking things and mending them again.
+//! Injection and repair of faults.
 
 mod stream_limits;
 
@@ -111,7 +111,7 @@ impl InjectedFault {
         &self.fault
     }
 
-    /// Mends it, and says what must not have happened on the way.
+    /// Repairs the fault and returns violations.
     ///
     /// # Errors
     /// When something does not start again.

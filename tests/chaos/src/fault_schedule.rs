@@ -10,7 +10,7 @@ use crate::fault::{ConnectionFailure, Fault, FaultScope, Kind, Server};
 
 /// Leases live this long; killed owners are replaced within it.
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
-/// Part of the later strikes at a process that meet a broken server too, in percent.
+/// Part of the later process faults that are combined with a server fault, in percent.
 const SECOND_FAULT_PERCENT: u32 = 30;
 
 /// Faults that are there together.
@@ -38,7 +38,7 @@ impl FaultGroup {
     }
 }
 
-/// An endless row of strikes: first every essential kind once, then rounds of all kinds.
+/// An endless sequence of groups: first every essential kind once, then rounds of all kinds.
 pub struct Schedule {
     rng: StdRng,
     only: Vec<String>,
@@ -59,12 +59,12 @@ impl Schedule {
         schedule
     }
 
-    /// True while strikes are left that every run must have.
+    /// True while essential kinds remain.
     pub fn is_first_round(&self) -> bool {
         self.round == 1 && !self.remaining.is_empty()
     }
 
-    /// The next strike; `None` when no kind has a wanted name.
+    /// The next group; `None` when no kind has a selected name.
     pub fn next(&mut self) -> Option<FaultGroup> {
         if self.remaining.is_empty() {
             self.refill();
@@ -104,7 +104,7 @@ impl Schedule {
         let is_first = self.round == 1;
         Fault {
             kind,
-            // A busy process is worth more than an idle one.
+            // The process that owns more work is chosen more often.
             number: usize::from(self.rng.random_bool(0.25)),
             scope: if is_first || self.rng.random_bool(0.5) {
                 FaultScope::All
@@ -115,7 +115,7 @@ impl Schedule {
         }
     }
 
-    /// A broken server that comes a moment later and mends earlier or later.
+    /// A server fault that begins a moment later and ends before or after the first fault.
     fn second_fault(&mut self) -> Option<Fault> {
         let kinds: Vec<Kind> = Kind::all()
             .into_iter()

@@ -1,4 +1,4 @@
-//! The run: break, mend, wait until all is well, and again.
+//! The loop of a run: inject faults, repair them, wait for recovery, and repeat.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::takeovers::Incident;
 use crate::testbed::Testbed;
 use nixfleet_harness::printer::Printer;
 
-/// Longest time for everything to be well again after a strike was mended.
+/// Longest recovery time after the repair of a group.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two questions whether all is well.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -32,7 +32,7 @@ pub struct InjectionLog {
 /// Strikes until the time is over and every essential kind has happened.
 ///
 /// # Errors
-/// When something cannot be broken or mended.
+/// When a fault cannot be injected or repaired.
 pub async fn run(
     testbed: &mut Testbed,
     sampler: &Sampler,
@@ -90,17 +90,18 @@ async fn inject_group(
             .await?;
         let what = injected.fault().to_string();
         let repaired = injected.repair(testbed).await;
-        let faults = repaired.with_context(|| format!("mending: {what}"))?;
+        let faults = repaired.with_context(|| format!("repairing: {what}"))?;
         injection_log.faults.extend(faults);
     }
     let recovery_time = wait_for_recovery(testbed, sampler).await?;
     match recovery_time {
-        Ok(after) => {
-            printer.timed_line(&format!("  well again after {:.1} s", after.as_secs_f64()))
-        }
+        Ok(after) => printer.timed_line(&format!("  recovered after {:.1} s", after.as_secs_f64())),
         Err(ref reason) => {
             let timeout = RECOVERY_TIMEOUT.as_secs();
-            let fault = format!("{}: not well {timeout} s after: {reason}", next.name());
+            let fault = format!(
+                "{}: not recovered {timeout} s after the repair: {reason}",
+                next.name()
+            );
             printer.timed_line(&fault);
             injection_log.faults.push(fault);
         }
@@ -129,7 +130,7 @@ async fn wait_for_recovery(
         let complete =
             last.filter(|s| s.events.is_some() && s.streams.is_some() && s.cursors.is_some());
         let reason = match (complete, &first) {
-            (None, _) => Some("somebody does not answer".to_owned()),
+            (None, _) => Some("hosts, nats-server or Postgres did not answer".to_owned()),
             (Some(sample), None) => {
                 first = Some(sample);
                 Some("no second look".to_owned())

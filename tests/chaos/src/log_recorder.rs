@@ -1,4 +1,4 @@
-//! Both logs of every partition, recorded while they are written: what nobody needs is trimmed.
+//! Recordings of both logs of every partition, taken during the run because logs are trimmed.
 
 use std::collections::BTreeMap;
 
@@ -91,8 +91,8 @@ fn streams(bus: &Bus) -> Vec<String> {
     Partition::all(bus.partitions()).flat_map(both).collect()
 }
 
-/// A reader outlives its server, but not its place in the log: one that was trimmed past, or whose log
-/// was replaced or lost its end, says so.
+/// Records a log. The reader survives restarts of its server; it fails when the log is trimmed past it, is
+/// replaced or loses its end.
 async fn record(bus: &Bus, stream: &str, mut until: watch::Receiver<Ends>) -> Result<Vec<Message>> {
     let mut reader = bus.reader(stream, 1);
     let mut messages = Vec::new();
@@ -106,7 +106,7 @@ async fn record(bus: &Bus, stream: &str, mut until: watch::Receiver<Ends>) -> Re
         }
         tokio::select! {
             batch = reader.next_stored(BATCH) => messages.extend(batch?),
-            changed = until.changed() => changed.context("nobody waits for the recording")?,
+            changed = until.changed() => changed.context("the recorder was dropped")?,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The log folded once more, from its first entry, held against everything that was derived from it.
+//! A replay of the input logs from their first entries, compared with the outcomes and the tables.
 
 use std::collections::BTreeMap;
 

@@ -15,8 +15,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Unfinished items that are named.
 const SHOWN: usize = 5;
 
-/// Waits until every rollout is settled and nothing is under way; what is left when the patience ends
-/// is in the second part.
+/// Waits until every rollout is complete and nothing is in flight; returns the unfinished items at the
+/// timeout.
 ///
 /// # Errors
 /// When the hosts or the database do not answer at the end.
@@ -24,7 +24,7 @@ pub async fn wait_until_quiescent(
     testbed: &mut Testbed,
     printer: Printer,
 ) -> Result<(ObservedState, Vec<String>)> {
-    printer.timed_line("waiting until everything is settled");
+    printer.timed_line("waiting until every rollout is complete");
     let start = Instant::now();
     loop {
         testbed.supervise_for(POLL_INTERVAL).await?;
@@ -36,7 +36,7 @@ pub async fn wait_until_quiescent(
                 let open = open(&observed);
                 if open.is_empty() || is_over {
                     printer.timed_line(&format!(
-                        "settled after {:.1} s",
+                        "complete after {:.1} s",
                         start.elapsed().as_secs_f64()
                     ));
                     return Ok((observed, open));

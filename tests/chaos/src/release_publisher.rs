@@ -44,7 +44,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes the first release and goes on until it is stopped.
+    /// Publishes releases until it is stopped.
     ///
     /// # Errors
     /// When the release key cannot be used.
@@ -159,7 +159,7 @@ impl Work {
 }
 
 async fn is_stopped(stopped: &mut watch::Receiver<bool>) {
-    // The sender lives as long as the publisher; without one nobody can ask to stop.
+    // The sender lives as long as the publisher; without one there is no stop request.
     if stopped.wait_for(|stopped| *stopped).await.is_err() {
         std::future::pending::<()>().await;
     }

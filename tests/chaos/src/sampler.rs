@@ -128,7 +128,7 @@ fn events(port: u16) -> Result<(u64, u64)> {
     let count = |key: &str| {
         summary["totals"][key]
             .as_u64()
-            .with_context(|| format!("the swarm says nothing of {key}"))
+            .with_context(|| format!("the summary of the swarm has no {key}"))
     };
     Ok((count("acceptedEvents")?, count("pendingEvents")?))
 }

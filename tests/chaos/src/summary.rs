@@ -16,7 +16,7 @@ use crate::takeovers::{Incident, LEADER, Takeover};
 use nixfleet_audit::Check;
 use nixfleet_harness::printer::Printer;
 
-/// All strikes of one name.
+/// Totals of all groups of one name.
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
     count: u32,
@@ -83,7 +83,7 @@ fn fault_table(evaluation: &Evaluation) -> Table {
         "entry to outcome",
         "outcome to rows",
         "log to archive",
-        "well after mending",
+        "recovered after repair",
     ]);
     for (name, row) in rows(evaluation) {
         table.add_row([

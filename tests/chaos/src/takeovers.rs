@@ -10,7 +10,7 @@ use nixfleet_proto::{Decision, EntryBody, PlanAction, Position, Timestamp};
 use crate::fault_injection::{InterruptedProcess, Interruption};
 use crate::partition_logs::{Input, Output, PartitionLogs};
 
-/// A strike as it happened.
+/// An injected group of faults.
 #[derive(Debug, Clone)]
 pub struct Incident {
     /// Name under which the group is counted.
@@ -21,7 +21,7 @@ pub struct Incident {
     pub from: Timestamp,
     /// Start of the next injection, or end of the run.
     pub until: Timestamp,
-    /// From the end of the mending until everything was well again; absent when it was not in time.
+    /// From the end of the repair to the recovery; absent when it exceeded the timeout.
     pub recovery_time: Option<Duration>,
     /// Processes it took from their work.
     pub interrupted: Vec<InterruptedProcess>,
@@ -30,10 +30,10 @@ pub struct Incident {
 /// What a planner takes over, in [`Takeover::what`].
 pub const LEADER: &str = "leader";
 
-/// Work that passed from a victim to somebody else.
+/// A takeover of the work of an interrupted process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Takeover {
-    /// The strike.
+    /// Name of the group of faults.
     pub incident: String,
     /// Number of faults in the group.
     pub faults: usize,

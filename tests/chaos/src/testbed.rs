@@ -42,7 +42,7 @@ struct Proxies {
     postgres: Proxy,
 }
 
-/// The world. Dropping it stops everything.
+/// The testbed. Dropping it stops everything.
 pub struct Testbed {
     // Dropped in this order: clients before servers.
     swarm: Swarm,
@@ -53,11 +53,11 @@ pub struct Testbed {
     pub postgres: Postgres,
     /// The bus.
     pub nats: Nats,
-    /// The database of the services, as seen by nobody's proxy.
+    /// The database of the services, without a proxy.
     pub database: Database,
     /// Processes that are down on purpose.
     pub down: BTreeSet<InstanceId>,
-    /// Services that ended although nobody stopped them.
+    /// Services that ended without a request.
     pub unexpected_exits: Vec<String>,
     printer: Printer,
 }
@@ -181,7 +181,7 @@ impl Testbed {
     /// Waits and restarts processes that end meanwhile.
     ///
     /// # Errors
-    /// When something ended that nobody can start again.
+    /// When a process ended that the supervisor does not restart.
     pub async fn supervise_for(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         loop {
@@ -214,7 +214,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// The first process that does not answer that it is ready, and what it says.
+    /// The first process that is not ready, with the body of its `/readyz`.
     pub fn not_ready(&mut self) -> Option<String> {
         let mut instances = self.stack.instances().iter_mut();
         let instance = instances.find_map(|instance| (!instance.is_ready()).then_some(instance))?;
@@ -237,7 +237,7 @@ impl Testbed {
     }
 }
 
-/// True for a metric that says: this process owns something.
+/// True for a metric that shows ownership of a partition or the leadership.
 fn is_ownership_metric(line: &str) -> bool {
     let is_owner = line.starts_with("nixfleet_partition_owned")
         || line.starts_with("nixfleet_planner_leading");

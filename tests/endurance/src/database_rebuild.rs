@@ -1,4 +1,4 @@
-//! The database is dropped while the services run, and comes back.
+//! Drops the database while the services run, and waits until they have rebuilt it.
 
 use std::time::{Duration, Instant};
 

@@ -60,7 +60,7 @@ impl Phases {
         }
     }
 
-    /// Notes a part that ends now, after so many accepted events, and says so.
+    /// Records and prints a phase that ends now.
     pub fn note(&mut self, name: String, phase_start: PhaseStart, accepted: u64) {
         let phase = Phase {
             name,

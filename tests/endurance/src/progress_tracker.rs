@@ -16,7 +16,7 @@ use crate::output_follower::SharedCounts;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Events that were sent and are not in tables and archive: more agents wait for their answers.
 const OUTSTANDING_MAX: u64 = 100_000;
-/// A control plane that moves nothing for so long stands still.
+/// Time without progress after which the control plane counts as stalled.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Sequences and counts, as of the last look.
@@ -98,7 +98,7 @@ impl ProgressTracker {
             }
             ensure!(
                 last.1.elapsed() < STALL_TIMEOUT,
-                "{} events were sent and the control plane stands still: {:?}, {:?}",
+                "{} events were sent and the control plane made no progress for two minutes: {:?}, {:?}",
                 self.sent,
                 self.counts.outcome_counts(),
                 self.progress
@@ -127,7 +127,7 @@ impl ProgressTracker {
             }
             ensure!(
                 last.1.elapsed() < STALL_TIMEOUT,
-                "tables or archive stand still: the logs end at {ends:?}, reached is {:?}",
+                "tables or archive made no progress for two minutes: the logs end at {ends:?}, reached is {:?}",
                 self.progress
             );
             tokio::time::sleep(INTERVAL).await;
@@ -159,7 +159,7 @@ async fn poll(targets: Targets, progress: Arc<Progress>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        // A database that is away or was dropped says nothing; what was reached stays.
+        // While the database is away the last progress remains.
         if let Err(error) = targets.poll(&progress).await
             && !progress.is_known()
         {

@@ -109,7 +109,7 @@ impl<'a> Driver<'a> {
     /// Publishes the next release and lets the hosts report until its rollout has ended.
     ///
     /// # Errors
-    /// When the control plane stands still or ends it otherwise.
+    /// When the control plane stalls, or the rollout ends otherwise.
     pub async fn release(&mut self, expected: ExpectedEnd) -> Result<()> {
         let phase_start = self.phase_start();
         let number = self.releases.load(Ordering::Relaxed) + 1;
@@ -164,7 +164,7 @@ impl<'a> Driver<'a> {
                     if state == wanted {
                         return Ok(());
                     }
-                    // A host that is meant to fail has said so before an operator cleared it.
+                    // The failure of the chosen host is older than the clearance of an operator.
                     let is_halted = matches!(state, RolloutState::Failed | RolloutState::Reverted)
                         && self.hosts.failing().is_none();
                     let is_over = is_halted || state == RolloutState::Terminal;
@@ -189,7 +189,7 @@ impl<'a> Driver<'a> {
     /// Sends probe results until this number of events was accepted in all.
     ///
     /// # Errors
-    /// When the control plane stands still.
+    /// When the control plane stalls.
     pub async fn events(&mut self, total: u64) -> Result<()> {
         let phase_start = self.phase_start();
         let mut hosts = (0..self.hosts.count()).cycle();
@@ -213,7 +213,7 @@ impl<'a> Driver<'a> {
     /// Sends this number of rounds of probe results of all hosts.
     ///
     /// # Errors
-    /// When the control plane stands still.
+    /// When the control plane stalls.
     pub async fn probe_rounds(&mut self, rounds: u32) -> Result<()> {
         if rounds == 0 {
             return Ok(());

@@ -18,7 +18,7 @@ use crate::testbed::Testbed;
 /// Runs; false when something does not hold.
 ///
 /// # Errors
-/// When something is missing. A control plane that stands still is a finding.
+/// When a server or program is missing. A stalled control plane is a failed check.
 pub async fn run(args: &Args, printer: Printer) -> Result<bool> {
     let volume = args.volume();
     printer.timed_line("starting NATS, Postgres and the services");
@@ -73,7 +73,7 @@ pub async fn run(args: &Args, printer: Printer) -> Result<bool> {
     printer.timed_line(&format!("drew {}", args.picture().display()));
     summary.print(printer, args.json)?;
     let stopped = testbed.stop().await.context("stopping everything");
-    // A control plane that holds must stop by itself, too; one that does not has said so already.
+    // A control plane that passed must also stop on request; one that failed is reported already.
     if summary.holds {
         stopped?;
     }

@@ -168,7 +168,7 @@ async fn database_bytes(url: &str) -> Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(0))?)
 }
 
-/// A service and what it says when it is not ready.
+/// A service and the body of its `/readyz` when it is not ready.
 type State = (String, Option<String>);
 
 impl Samples {

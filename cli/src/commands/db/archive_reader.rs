@@ -25,8 +25,8 @@ pub struct Frame {
 
 /// The output frames that count, in order.
 ///
-/// A log that was lost and created anew begins with a takeover that says which frames before it
-/// survived in the tables; what the archive holds of others never came about.
+/// A log that was lost and created again begins with a takeover, whose input mark tells which earlier
+/// frames the tables cover. Archived frames after those never took effect.
 pub struct Frames<'a> {
     audit: &'a Audit<'a>,
     stream: String,
@@ -70,7 +70,7 @@ impl<'a> Frames<'a> {
                 }
                 None => None,
             };
-            // Without that frame the chain breaks there, and the replay says so.
+            // Without that frame the sequence has a hole there, which the replay reports.
             ranges.push_back(*before.start()..=survived.unwrap_or(start - 1));
             ranges.push_back(start..=to);
         }

@@ -85,7 +85,7 @@ impl<'a> ArchiveSource<'a> {
     ) -> Result<Replay, CommandError> {
         let refused = |fault: String| {
             CommandError::refused(anyhow!(
-                "checkpoint {} from which the archive of partition {partition} goes on: {fault}",
+                "checkpoint {} from which the archive of partition {partition} continues: {fault}",
                 named.hash
             ))
         };

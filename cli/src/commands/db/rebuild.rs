@@ -21,7 +21,7 @@ use crate::command_error::{CommandError, InputContext};
 use crate::stdout;
 use crate::table::{add_row, or_dash, render, table};
 
-/// Writes the domain tables anew from the archive
+/// Rebuilds the domain tables from the archive
 #[derive(Debug, Args)]
 #[command(after_help = "\
 For tables that nixfleet db verify finds wrong, and for tables that are older than the logs when no\n\
@@ -55,7 +55,7 @@ pub struct Arguments {
 struct Planned {
     partition: Partition,
     archived: ArchivedStream,
-    /// The checkpoint that the archive goes on from, where it misses a part.
+    /// The checkpoint from which the archive is replayed, where it misses a part.
     base: Option<CheckpointRef>,
     /// Output sequence that the tables cover.
     covered: Option<u64>,
@@ -85,7 +85,7 @@ struct Done {
 pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     if arguments.json && !arguments.yes {
         return Err(CommandError::input(anyhow!(
-            "--json needs --yes: nobody could be asked"
+            "--json needs --yes, because it leaves no way to ask"
         )));
     }
     let store = arguments.connection.open()?;
@@ -184,7 +184,7 @@ fn confirm(plan: &[Planned]) -> Result<(), CommandError> {
     {
         eprintln!("The archive is behind the tables: appliers will need the log from there on.");
     }
-    eprint!("Replace the domain tables with what the archive says? Type yes: ");
+    eprint!("Replace the domain tables with the state of the archive? Type yes: ");
     std::io::stderr()
         .flush()
         .or_input_error(|| "asking".to_owned())?;

@@ -327,7 +327,7 @@ fn is_known(replay: &Replay, row: &Row) -> bool {
     id.is_none_or(|id| replay.knows(&id))
 }
 
-/// A quarantine from before the archive is in nobody's reach.
+/// A quarantine from before the archive cannot be compared.
 fn is_covered(replay: &Replay, row: &Row) -> bool {
     let begins = replay.begins_at().map_or(0, |position| position.seq);
     let seq = row

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use super::{Nats, PORT_ATTEMPTS};
 use crate::ports;
 
-/// Servers of a cluster: the fewest that go on without one of them.
+/// Servers of a cluster: the smallest number that tolerates the loss of one.
 const SERVERS: usize = 3;
 
 /// A cluster of nats-servers with JetStream.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The unprivileged user and group (`nobody`) that Postgres runs as when we are root.
+/// The user and group (`nobody`) that Postgres runs as when this process is root.
 const NOBODY: (u32, u32) = (65_534, 65_534);
 
 /// User and group for Postgres when this process is root, as which Postgres refuses to run.

@@ -130,7 +130,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Freezes the process (SIGSTOP): it keeps its connections and says nothing.
+    /// Freezes the process (SIGSTOP): it keeps its connections and sends nothing.
     ///
     /// # Errors
     /// When the operating system refuses.
@@ -202,7 +202,7 @@ impl Instance {
         Ok(monitoring::get(self.admin_port, "/metrics")?.body)
     }
 
-    /// True when it says that it can do its work, the first release apart.
+    /// True when the process is ready, but for the first release.
     pub fn is_ready(&mut self) -> bool {
         matches!(self.ready_except_release(), Ok(Some(())))
     }
