@@ -5,17 +5,17 @@ use std::time::Duration;
 use clap::Parser;
 use nixfleet_harness::program::{RunOptions, parse_hosts};
 
-/// Fewer hosts do not fill both waves of every channel.
+/// Smaller fleets do not fill both waves of every channel.
 const HOSTS_MIN: usize = 16;
 
-/// Breaks a control plane under load, over and over, and checks that nothing is lost or done twice.
+/// Injects faults into a control plane under load, and checks that no event is lost or applied twice.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "nixfleet-chaos", version, bin_name = "cargo xtask chaos")]
 pub struct Args {
     /// Minutes of fault injection; every kind of fault happens at least once, however few they are.
     #[arg(long, default_value_t = 2.0, value_parser = minutes)]
     pub minutes: f64,
-    /// Decides faults, releases and what happens to each host.
+    /// Seed of faults, releases and host behaviour.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Hosts of the fleet, at least 16.
@@ -24,11 +24,11 @@ pub struct Args {
     /// Only faults whose name contains this text; several are separated by commas.
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Size of each log in MiB, at least 2: logs must be trimmed on the way then. The default is that of the
-    /// services, which a run does not fill.
+    /// Size of each log in MiB, at least 2, so that logs are trimmed during the run. The default is that of
+    /// the services, which a run does not fill.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=65_536))]
     pub log_mib: Option<u64>,
-    /// Options of every such program.
+    /// Options that all such programs share.
     #[command(flatten)]
     pub run: RunOptions,
 }

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 /// Longest time until the archive has reached the tables.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two attempts.
+/// Interval between two attempts.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Exit code for an archive that is behind the tables.
 const BEHIND: i32 = 3;
@@ -16,11 +16,11 @@ const BEHIND: i32 = 3;
 /// The result of the replay.
 #[derive(Debug, Default)]
 pub struct VerifyResult {
-    /// Outcomes that were replayed.
+    /// Replayed outcomes.
     pub outcomes: u64,
-    /// Rows that were compared.
+    /// Compared rows.
     pub rows: u64,
-    /// Rows that differ.
+    /// Rows with a difference.
     pub differences: u64,
     /// Differences and errors, for people.
     pub faults: Vec<String>,

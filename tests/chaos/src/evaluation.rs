@@ -19,13 +19,13 @@ use crate::takeovers::{Incident, LEADER, Takeover, takeovers};
 use crate::testbed::Testbed;
 use crate::{archive_comparison, db_verify, log_replay};
 
-/// A killed owner of a partition is replaced when its lease has ended, and then at once.
+/// Longest takeover from a killed owner of a partition: the rest of its lease, and a margin.
 const KILLED_MAX: Duration = LEASE_TTL.saturating_add(Duration::from_secs(2));
-/// A stopped owner gives its lease back: half of the takeovers are through by then.
+/// Longest median takeover from a stopped owner, which returns its lease.
 const STOPPED_MEDIAN_MAX: Duration = Duration::from_secs(1);
 /// Longest takeover from a stopped owner, whatever the load of the machine.
 const STOPPED_MAX: Duration = Duration::from_secs(3);
-/// A standby that has just started loads the whole fleet with its history before it leads, and its
+/// Additional time for a leader: a standby that has just started loads the fleet with its history, and its
 /// barriers need the owners of all partitions.
 const LEADER_EXTRA: Duration = Duration::from_secs(20);
 
@@ -37,9 +37,9 @@ pub struct Evaluation {
     pub accounting: EventAccounting,
     /// Injected groups of faults.
     pub incidents: Vec<Incident>,
-    /// The longest waits of each.
+    /// Longest latencies during each group.
     pub latencies: Vec<Latencies>,
-    /// Work that changed hands.
+    /// Takeovers of partitions and of the leadership.
     pub takeovers: Vec<Takeover>,
     /// Written, largest and trimmed sizes of the logs.
     pub log_sizes: LogSizes,
@@ -63,7 +63,7 @@ pub struct RunData {
     pub samples: Vec<Sample>,
     /// Every message of the logs, trimmed ones included.
     pub logs: Vec<PartitionLogs>,
-    /// Size of a log in bytes, where it is not the default.
+    /// Limit of a log in bytes, where it is not the default.
     pub log_limit: Option<u64>,
 }
 
@@ -217,7 +217,7 @@ fn slow_median(takeovers: &[Takeover]) -> Vec<String> {
         .collect()
 }
 
-/// Takeovers that took longer than promised. Nothing is promised while a server is away too.
+/// Takeovers that exceeded their bound. Takeovers during a second fault have none.
 fn late_takeovers(
     takeovers: &[Takeover],
     max: impl Fn(Interruption) -> Option<Duration>,

@@ -7,19 +7,19 @@ use nixfleet_swarm::swarm_state::SwarmState;
 
 use crate::partition_logs::PartitionLogs;
 
-/// Names an event for good.
+/// Identity of an event.
 type EventId = (RolloutId, Hostname, Producer, u64);
 
-/// The sums and what is wrong with them.
+/// Totals of acknowledged events, and the violations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventAccounting {
     /// Events answered with 2xx.
     pub acknowledged: u64,
-    /// Entries of agents' events in the logs, repetitions included.
+    /// Entries of agents' events in the logs, duplicates included.
     pub entries: u64,
     /// Acknowledged events with an accepted outcome.
     pub applied: u64,
-    /// Acknowledged events that were rejected, each time they came.
+    /// Acknowledged events all of whose entries were rejected.
     pub rejected: u64,
     /// Acknowledged events that are in no log.
     pub lost: Vec<String>,
@@ -35,7 +35,7 @@ struct EventOutcomes {
 }
 
 impl EventAccounting {
-    /// Adds it all up.
+    /// Compares the acknowledged events of the hosts with the logs.
     pub fn of(swarm: &SwarmState, logs: &[PartitionLogs]) -> Self {
         let outcomes_by_event = outcomes_by_event(logs);
         let mut accounting = Self::default();

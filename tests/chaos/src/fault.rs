@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nixfleet_harness::Service;
 
-/// Processes that are hit together.
+/// Processes that a fault affects together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// One process of every service, as on a node that fails.
@@ -14,7 +14,7 @@ pub enum Target {
     One(Service),
 }
 
-/// A server the services talk to.
+/// A server of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Server {
     /// nats-server.
@@ -30,18 +30,18 @@ pub enum ConnectionFailure {
     Cut,
     /// Connections stay open and transfer nothing.
     Stall,
-    /// Requests pass, answers do not.
+    /// Requests pass, replies are held.
     HoldReplies,
 }
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// `kill -9`, started again later.
+    /// `kill -9`, restarted later.
     Kill(Target),
-    /// SIGTERM, started again later.
+    /// SIGTERM, restarted later.
     Stop(Target),
-    /// SIGSTOP for longer than leases live, then SIGCONT.
+    /// SIGSTOP for longer than the lease TTL, then SIGCONT.
     Pause(Target),
     /// `kill -9` of nats-server.
     KillNats,
@@ -55,9 +55,9 @@ pub enum Kind {
     FullOutput,
     /// The disk of nats-server takes no more bytes.
     FullDisk,
-    /// Every answer of Postgres comes late.
+    /// Every reply of Postgres is delayed.
     SlowPostgres,
-    /// The connections to a server break.
+    /// Connections to a server fail.
     BreakConnection(Server, ConnectionFailure),
 }
 
@@ -66,7 +66,7 @@ pub enum Kind {
 pub enum FaultScope {
     /// Every service.
     All,
-    /// The processes with the fault's number.
+    /// The processes with this number.
     Node,
 }
 
@@ -84,7 +84,7 @@ pub struct Fault {
 }
 
 impl Kind {
-    /// The kinds that every run must have.
+    /// The kinds that every run has.
     pub fn essential() -> Vec<Self> {
         use ConnectionFailure::{Cut, Stall};
         vec![
@@ -104,7 +104,7 @@ impl Kind {
         ]
     }
 
-    /// All kinds, each service alone included.
+    /// All kinds, those of single services included.
     pub fn all() -> Vec<Self> {
         let mut kinds = Self::essential();
         for service in Service::ALL {
@@ -124,7 +124,7 @@ impl Kind {
         kinds
     }
 
-    /// True for faults of our own processes.
+    /// True for faults of processes of the services.
     pub fn is_process(self) -> bool {
         match self {
             Self::Kill(_) | Self::Stop(_) | Self::Pause(_) => true,

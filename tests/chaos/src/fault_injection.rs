@@ -13,9 +13,9 @@ use crate::fault::{ConnectionFailure, Fault, FaultScope, Kind, Server, Target};
 use crate::testbed::{InstanceId, Testbed};
 use stream_limits::StreamLimits;
 
-/// Longest time a stopped process may take; services drain for at most 25 s.
+/// Longest time for a process to stop; services drain for at most 25 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(40);
-/// Delay of every piece between Postgres and its clients: a statement takes several of them.
+/// Delays of a chunk between Postgres and its clients; a statement takes several chunks.
 const SLOW: [Duration; 2] = [Duration::from_millis(30), Duration::from_millis(150)];
 
 /// How a process was interrupted.
@@ -29,7 +29,7 @@ pub enum Interruption {
     Paused,
 }
 
-/// A process that was taken from its work.
+/// An interrupted process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterruptedProcess {
     /// The process.
@@ -40,18 +40,18 @@ pub struct InterruptedProcess {
     pub at: Timestamp,
 }
 
-/// A fault that is there.
+/// An injected fault.
 pub struct InjectedFault {
     fault: Fault,
-    /// Processes it took from their work.
+    /// Processes that the fault interrupted.
     pub interrupted: Vec<InterruptedProcess>,
     limits: Option<StreamLimits>,
 }
 
-/// Breaks it.
+/// Injects a fault.
 ///
 /// # Errors
-/// When it cannot be broken.
+/// When the fault cannot be injected.
 pub async fn inject(testbed: &mut Testbed, mut fault: Fault) -> Result<InjectedFault> {
     if let Kind::Kill(target) | Kind::Stop(target) | Kind::Pause(target) = fault.kind {
         fault.number = testbed.instances_by_load(target)[fault.number];
@@ -75,14 +75,13 @@ pub async fn inject(testbed: &mut Testbed, mut fault: Fault) -> Result<InjectedF
         Kind::KillPostgres => testbed.postgres.kill()?,
         Kind::QuitPostgres => testbed.postgres.quit()?,
         Kind::FullInput => {
-            injected.limits = Some(StreamLimits::tighten(&testbed.nats.url(), "_IN_").await?)
+            injected.limits = Some(StreamLimits::lower(&testbed.nats.url(), "_IN_").await?)
         }
         Kind::FullOutput => {
-            injected.limits = Some(StreamLimits::tighten(&testbed.nats.url(), "_OUT_").await?);
+            injected.limits = Some(StreamLimits::lower(&testbed.nats.url(), "_OUT_").await?);
         }
         Kind::FullDisk => {
-            // Either nothing can be written at all, or the largest log breaks off in the middle of
-            // its next message.
+            // Either all writes fail, or the largest log fails in the middle of its next message.
             let most = match fault.number {
                 0 => 0,
                 _ => testbed.nats.largest_message_block()? + 100,
@@ -114,7 +113,7 @@ impl InjectedFault {
     /// Repairs the fault and returns violations.
     ///
     /// # Errors
-    /// When something does not start again.
+    /// When a process or server does not start again.
     pub async fn repair(self, testbed: &mut Testbed) -> Result<Vec<String>> {
         let mut faults = Vec::new();
         match self.fault.kind {
@@ -126,7 +125,7 @@ impl InjectedFault {
             Kind::Stop(_) => faults = self.start_stopped(testbed).await?,
             Kind::Pause(_) => {
                 for process in &self.interrupted {
-                    let (service, number) = process.id;
+                    let InstanceId { service, number } = process.id;
                     testbed.stack.instance(service, number)?.resume()?;
                     testbed.down.remove(&process.id);
                 }
@@ -139,7 +138,7 @@ impl InjectedFault {
             }
             Kind::FullDisk => {
                 testbed.nats.limit_file_size(None)?;
-                // nats-server does not write to a log again in which it failed once.
+                // After a failed write nats-server refuses to write to that log until it is restarted.
                 testbed.nats.restart()?;
             }
             Kind::SlowPostgres => {
@@ -153,11 +152,11 @@ impl InjectedFault {
         Ok(faults)
     }
 
-    /// Starts processes that were asked to stop, once they have.
+    /// Waits for the end of processes that were asked to stop, and restarts them.
     async fn start_stopped(&self, testbed: &mut Testbed) -> Result<Vec<String>> {
         let mut faults = Vec::new();
         for process in &self.interrupted {
-            let (service, number) = process.id;
+            let InstanceId { service, number } = process.id;
             let instance = testbed.stack.instance(service, number)?;
             let name = instance.name();
             let what = format!("the end of {name}");
@@ -178,7 +177,7 @@ impl InjectedFault {
     }
 }
 
-/// Takes processes from their work.
+/// Interrupts the processes of a target.
 fn take(
     testbed: &mut Testbed,
     (target, number): (Target, usize),
@@ -190,7 +189,7 @@ fn take(
     };
     let mut interrupted = Vec::new();
     for service in services {
-        let id = (service, number);
+        let id = InstanceId { service, number };
         testbed.down.insert(id);
         let instance = testbed.stack.instance(service, number)?;
         let at = Utc::now();
@@ -209,7 +208,7 @@ fn take(
 }
 
 fn start(testbed: &mut Testbed, id: InstanceId) -> Result<()> {
-    let (service, number) = id;
+    let InstanceId { service, number } = id;
     testbed.stack.instance(service, number)?.restart()?;
     testbed.down.remove(&id);
     Ok(())

@@ -8,22 +8,22 @@ use rand::{Rng, SeedableRng};
 
 use crate::fault::{ConnectionFailure, Fault, FaultScope, Kind, Server};
 
-/// Leases live this long; killed owners are replaced within it.
+/// Lease TTL of the services.
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
 /// Part of the later process faults that are combined with a server fault, in percent.
 const SECOND_FAULT_PERCENT: u32 = 30;
 
-/// Faults that are there together.
+/// Faults that are active together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultGroup {
-    /// One, or two that meet.
+    /// One fault, or two that overlap.
     pub faults: Vec<Fault>,
-    /// Quiet time under load afterwards.
+    /// Pause under load after the repair.
     pub pause: Duration,
 }
 
 impl FaultGroup {
-    /// Time until everything is up again.
+    /// Time until the last fault is repaired.
     pub fn duration(&self) -> Duration {
         let holds = self.faults.iter().map(|fault| fault.duration);
         holds.max().unwrap_or_default()
@@ -77,7 +77,7 @@ impl Schedule {
         {
             faults.extend(self.second_fault());
         }
-        // The first round is the whole of a short run.
+        // A short run consists of the first round only.
         let pause = match self.round {
             1 => self.seconds(1.0, 2.5),
             _ => self.seconds(1.0, 6.0),
@@ -129,7 +129,7 @@ impl Schedule {
         let ttl = LEASE_TTL.as_secs_f64();
         let is_first = self.round == 1;
         match kind {
-            // Long enough to see the takeover, or too short for one.
+            // Either longer than a takeover or shorter than one.
             Kind::Kill(_) if is_first || self.rng.random_bool(0.6) => {
                 self.seconds(ttl + 2.0, ttl + 3.0)
             }

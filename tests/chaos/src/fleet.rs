@@ -1,4 +1,4 @@
-//! The fleet that is rolled forward all the time, and its releases.
+//! The fleet of a run and its releases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// Partitions of the fleet.
 pub const PARTITIONS: u16 = 4;
-/// Channels in each of them, so that no partition is ever without work.
+/// Channels of each partition, so that every partition has work.
 const CHANNELS_EACH: usize = 2;
 /// Soak of each wave.
 const SOAK_SECONDS: u64 = 1;
@@ -21,7 +21,7 @@ const SOAK_SECONDS: u64 = 1;
 const CANARY_INTERVAL: usize = 3;
 /// Largest part of all workers in flight, over all channels and partitions.
 const WORKERS_IN_FLIGHT_PERCENT: u64 = 50;
-/// Part of the releases that have something wrong, in percent.
+/// Part of the releases with a faulty closure, in percent.
 const FAULTY_PERCENT: u32 = 40;
 
 /// Behaviour of a closure on some of its hosts.
@@ -48,9 +48,9 @@ impl Health {
 /// A release.
 #[derive(Debug, Clone)]
 pub struct Release {
-    /// From 1, in the order of publication.
+    /// Number of the release, from 1, in the order of publication.
     pub number: u32,
-    /// Channels whose workers get something else than a good closure.
+    /// Channels whose workers get a faulty closure.
     faulty: BTreeMap<ChannelName, Health>,
 }
 
@@ -108,7 +108,7 @@ impl Hosts {
         }
     }
 
-    /// A release that may have something wrong in some channels.
+    /// A release that is faulty in some channels with a probability of [`FAULTY_PERCENT`].
     pub fn draw(&self, number: u32, rng: &mut StdRng) -> Release {
         let mut release = self.good(number);
         if rng.random_range(0..100) >= FAULTY_PERCENT {
@@ -136,7 +136,7 @@ impl Hosts {
             closure: &|channel, role| release.closure(channel, role),
             soak: Minutes::from_seconds(SOAK_SECONDS),
             workers_in_flight_percent: WORKERS_IN_FLIGHT_PERCENT,
-            // Their partitions may be the same or not.
+            // The two channels may or may not share a partition.
             channel_edges: vec![ChannelEdge {
                 gates: names[0].clone(),
                 gated: names[1].clone(),
@@ -147,7 +147,7 @@ impl Hosts {
     }
 }
 
-/// Names that give every partition its channels.
+/// Channel names of which [`CHANNELS_EACH`] hash to each partition.
 fn channels() -> BTreeSet<ChannelName> {
     let mut by_partition: BTreeMap<Partition, usize> = BTreeMap::new();
     let mut names = BTreeSet::new();

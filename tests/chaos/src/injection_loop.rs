@@ -15,21 +15,21 @@ use nixfleet_harness::printer::Printer;
 
 /// Longest recovery time after the repair of a group.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two questions whether all is well.
+/// Interval between two recovery checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// The second of two faults that meet comes this much later.
+/// Delay of the second fault of a group.
 const SECOND_FAULT_DELAY: Duration = Duration::from_millis(700);
 
-/// Strikes as they happened, and what must not have.
+/// Injected groups of faults, and violations.
 #[derive(Debug, Default)]
 pub struct InjectionLog {
-    /// In order.
+    /// Groups in the order of their injection.
     pub incidents: Vec<Incident>,
     /// Violations, for people.
     pub faults: Vec<String>,
 }
 
-/// Strikes until the time is over and every essential kind has happened.
+/// Injects groups until the duration is over and every essential kind was injected.
 ///
 /// # Errors
 /// When a fault cannot be injected or repaired.
@@ -117,8 +117,8 @@ async fn inject_group(
     testbed.supervise_for(next.pause).await
 }
 
-/// Waits until every process is ready, what was in the logs has reached the tables and the archive,
-/// and events are accepted.
+/// Waits until every process is ready, tables and archive have reached the ends of the logs, and events are
+/// accepted.
 async fn wait_for_recovery(
     testbed: &mut Testbed,
     sampler: &Sampler,

@@ -9,10 +9,10 @@ use crate::partition_logs::{Output, PartitionLogs};
 use crate::sampler::Sample;
 use crate::takeovers::Incident;
 
-/// Longest waits in the time of one incident; zero when nothing waited.
+/// Longest latencies during a group of faults; zero without any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Latencies {
-    /// No event was accepted although some waited.
+    /// Time in which no event was accepted although some were pending.
     pub events: Duration,
     /// From an entry to its outcome.
     pub fold: Duration,
@@ -23,7 +23,7 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// The longer of each.
+    /// The longer latency of each kind.
     pub fn max(self, other: Self) -> Self {
         Self {
             events: self.events.max(other.events),
@@ -34,7 +34,7 @@ impl Latencies {
     }
 }
 
-/// The longest waits of each incident, in order.
+/// The longest latencies of each group, in order.
 pub fn latencies(
     incidents: &[Incident],
     logs: &[PartitionLogs],
@@ -119,7 +119,7 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
     (to - from).to_std().unwrap_or_default()
 }
 
-/// At every sample: for how long no event was accepted although some waited.
+/// For every sample the time in which no event was accepted although some were pending.
 fn ingest_stalls(samples: &[Sample]) -> Vec<(Timestamp, Duration)> {
     let mut ingest_stalls = Vec::new();
     let mut last: Option<(Timestamp, u64)> = None;
@@ -162,7 +162,7 @@ fn arrival_latencies(
     position_of: impl Fn(&Sample) -> Option<u64>,
 ) -> Vec<(Timestamp, Duration)> {
     let mut arrival_latencies = Vec::new();
-    // What was there before the first look was not seen to arrive.
+    // Messages from before the first sample have no observed arrival.
     let Some(first) = samples.iter().find(|sample| position_of(sample).is_some()) else {
         return arrival_latencies;
     };
@@ -221,7 +221,7 @@ mod tests {
             .map(|(millis, position)| sample(millis, position, 0))
             .into();
         let messages = [(1, at(500)), (2, at(1_200)), (3, at(2_900)), (4, at(3_000))];
-        // The first was there before anybody looked.
+        // The first message is older than the first sample.
         let cursors = |sample: &Sample| sample.events.map(|(position, _)| position);
         let found = arrival_latencies(&messages, &samples, cursors);
         let expected = [(3_000, 1_800), (3_000, 100)]

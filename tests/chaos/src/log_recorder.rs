@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use crate::partition_logs::{PartitionLogs, Recordings};
 use nixfleet_harness::printer::Printer;
 
-/// Messages asked for at once.
+/// Messages per read.
 const BATCH: usize = 512;
 
-/// Last sequences by stream, once the run is over.
+/// Last sequences by stream; present once the run is over.
 type Ends = Option<BTreeMap<String, u64>>;
 
-/// A task for each log.
+/// Recordings of all logs, one task each.
 pub struct Recorder {
     bus: Bus,
     ends: watch::Sender<Ends>,
@@ -25,7 +25,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins with the first message of each log.
+    /// Records every log from its first message.
     pub fn start(bus: Bus, printer: Printer) -> Self {
         let (ends, until) = watch::channel(None);
         let mut tasks = JoinSet::new();
@@ -56,7 +56,7 @@ impl Recorder {
     /// Records up to the ends of the logs.
     ///
     /// # Errors
-    /// When a log was not recorded whole, or holds something else than was recorded.
+    /// When a recording is incomplete, or a log differs from its recording.
     pub async fn finish(mut self) -> Result<Vec<PartitionLogs>> {
         let mut ends = BTreeMap::new();
         for stream in streams(&self.bus) {

@@ -139,7 +139,7 @@ pub async fn against_tables(database_url: &str, replayed: &[Replayed]) -> Result
     Ok(faults)
 }
 
-/// The first thing in which two states differ.
+/// The first difference between two states.
 fn difference(replayed: &Replayed, rows: &PartitionState) -> String {
     let partition = replayed.partition;
     let (folded, stored) = (replayed.state.rollouts(), rows.rollouts());

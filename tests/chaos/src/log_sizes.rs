@@ -7,7 +7,7 @@ use nixfleet_audit::check::Check;
 use crate::partition_logs::{Output, PartitionLogs};
 use crate::sampler::Sample;
 
-/// A log may be trimmed only behind the older of two.
+/// Checkpoints without which a log is not trimmed: it is trimmed behind the last but one.
 const CHECKPOINTS_MIN: u64 = 2;
 
 /// Sizes of a log during the run.
@@ -15,9 +15,9 @@ const CHECKPOINTS_MIN: u64 = 2;
 struct LogSize {
     /// Bytes of all messages that were ever stored.
     written: u64,
-    /// Most bytes that it held in any sample.
+    /// Largest size in a sample.
     largest: u64,
-    /// Messages that it lost at its beginning.
+    /// Messages trimmed from the beginning.
     trimmed: u64,
 }
 
@@ -25,12 +25,12 @@ struct LogSize {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogSizes {
     logs: BTreeMap<String, LogSize>,
-    /// Checkpoints that were announced, by output log.
+    /// Announced checkpoints by output log.
     checkpoints: BTreeMap<String, u64>,
 }
 
 impl LogSizes {
-    /// Adds up what was recorded and what was sampled.
+    /// Collects the sizes from recordings and samples.
     pub fn of(logs: &[PartitionLogs], samples: &[Sample]) -> Self {
         let mut sizes = Self::default();
         for log in logs {
@@ -63,17 +63,17 @@ impl LogSizes {
         self.logs.values().map(|log| log.written).sum()
     }
 
-    /// Most bytes of one log at a time.
+    /// Largest size of a single log.
     pub fn largest(&self) -> u64 {
         self.logs.values().map(|log| log.largest).max().unwrap_or(0)
     }
 
-    /// Messages that were trimmed.
+    /// Number of trimmed messages.
     pub fn trimmed(&self) -> u64 {
         self.logs.values().map(|log| log.trimmed).sum()
     }
 
-    /// Checkpoints that were announced.
+    /// Number of announced checkpoints.
     pub fn checkpoints(&self) -> u64 {
         self.checkpoints.values().sum()
     }

@@ -1,12 +1,12 @@
-//! `nixfleet-chaos`: breaks real servers and services under load, and checks that nothing is lost or
-//! done twice.
+//! `nixfleet-chaos`: injects faults into real servers and services under load, and checks that no event is
+//! lost or applied twice.
 //!
 //! It starts every process, injects faults by a schedule that follows from a seed, and at the end compares
 //! hosts, logs, a replay of the logs, tables and archive. It must never repair anything by means that an
 //! operator or a supervisor would not have. Start reading at [`fault_schedule`], [`fault_injection`] and
 //! [`evaluation`].
 //!
-//! Exit codes: 0 everything holds, 1 something does not, 2 wrong options, 130 interrupted.
+//! Exit codes: 0 every check holds, 1 a check or the run itself failed, 2 wrong options, 130 interrupted.
 
 mod archive_comparison;
 mod args;
@@ -69,7 +69,7 @@ async fn chaos(args: &Args, printer: Printer) -> Result<bool> {
     Ok(holds)
 }
 
-/// The run and its judgement; false when something does not hold.
+/// Runs and evaluates; false when a check fails.
 async fn run_with_faults(
     args: &Args,
     hosts: Hosts,
@@ -86,7 +86,7 @@ async fn run_with_faults(
     });
     let injection_log = tokio::select! {
         injection_log = injection_loop::run(testbed, &sampler, (args, printer)) => injection_log?,
-        // Without a log the run shows nothing.
+        // A run without complete recordings proves nothing.
         error = recorder.failed() => return Err(error),
     };
     printer.timed_line("the last release");

@@ -1,4 +1,4 @@
-//! Both logs of every partition from their first messages on.
+//! Both logs of every partition, decoded from their recordings.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use nixfleet_proto::{Entry, OutputFrame, Position, Timestamp};
 
 use crate::fleet::PARTITIONS;
 
-/// Messages in their stored form by stream, without holes from the first one ever.
+/// Messages in their stored form by stream, without gaps from the first one.
 pub type Recordings = BTreeMap<String, Vec<Message>>;
 
 /// A message of an input log.
@@ -19,9 +19,9 @@ pub struct Input {
     pub seq: u64,
     /// Time at which the server stored the message.
     pub at: Timestamp,
-    /// The process that wrote it.
+    /// The process that wrote the message.
     pub writer: String,
-    /// Bytes that it took in the log.
+    /// Size of the message in the log.
     pub stored_bytes: usize,
     /// Entries of the message.
     pub entries: Vec<Entry>,
@@ -34,9 +34,9 @@ pub struct Output {
     pub seq: u64,
     /// Time at which the server stored the message.
     pub at: Timestamp,
-    /// The process that wrote it.
+    /// The process that wrote the message.
     pub writer: String,
-    /// Bytes that it took in the log.
+    /// Size of the message in the log.
     pub stored_bytes: usize,
     /// The frame.
     pub frame: OutputFrame,
@@ -106,7 +106,7 @@ impl PartitionLogs {
         })
     }
 
-    /// Every entry with its position, in order.
+    /// Every entry and its position, in order.
     pub fn entries(&self) -> impl Iterator<Item = (Position, &Entry)> {
         self.inputs.iter().flat_map(|input| {
             let entries = (0_u32..).zip(&input.entries);
@@ -118,7 +118,7 @@ impl PartitionLogs {
     }
 }
 
-/// A connection of the auditor's own.
+/// Connects the evaluation to the bus.
 ///
 /// # Errors
 /// When the server does not answer.
@@ -133,7 +133,7 @@ pub async fn connect(url: String) -> Result<Bus> {
         .context("connecting to nats-server")
 }
 
-/// Message ids are the process and a counter.
+/// The process of a message id, which consists of the process and a counter.
 fn writer(message: &Message) -> String {
     let id = message.msg_id.as_deref().unwrap_or_default();
     id.rsplit_once('/')

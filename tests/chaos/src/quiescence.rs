@@ -1,4 +1,4 @@
-//! The end: everything is up, and everything that was begun is finished.
+//! Waits at the end of a run until all work is finished.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use nixfleet_audit::ObservedState;
 use crate::testbed::Testbed;
 use nixfleet_harness::printer::Printer;
 
-/// Longest time for everything to finish.
+/// Longest time for all work to finish.
 const TIMEOUT: Duration = Duration::from_secs(90);
-/// Between two looks.
+/// Interval between two observations.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Unfinished items that are named.
 const SHOWN: usize = 5;

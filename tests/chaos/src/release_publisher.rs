@@ -1,4 +1,4 @@
-//! Publishes release after release, so that there is always something to roll out.
+//! Publishes releases during the run, so that there is always a rollout.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,12 +15,11 @@ use tokio::task::JoinHandle;
 
 use crate::fleet::{Hosts, Release};
 
-/// Shortest and longest time from one release to the next, in seconds: some are superseded on the
-/// way, some get through.
+/// Shortest and longest time between two releases, in seconds: some rollouts are superseded, some complete.
 const INTERVAL_SECONDS: (f64, f64) = (5.0, 12.0);
-/// Pause before a publication that failed is tried again.
+/// Pause after a failed publication.
 const RETRY: Duration = Duration::from_millis(500);
-/// Longest time for the last release to be accepted, once everything is up again.
+/// Longest time for the last release to be accepted after the last repair.
 const LAST_RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Counts of published releases.
@@ -28,9 +27,9 @@ const LAST_RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Published {
     /// Releases that work everywhere.
     pub good: u32,
-    /// Releases with something wrong in them.
+    /// Releases with a faulty closure.
     pub faulty: u32,
-    /// Attempts that failed and were repeated.
+    /// Failed attempts, which were repeated.
     pub retries: u32,
     /// The last failure.
     pub last_failure: Option<String>,
@@ -65,7 +64,7 @@ impl Publisher {
         })
     }
 
-    /// Publishes one last release that works everywhere, and ends.
+    /// Publishes a last release that works everywhere, and stops.
     ///
     /// # Errors
     /// When it is not accepted in time.
@@ -127,7 +126,7 @@ impl Work {
         self.signer.release(&source, &release.commit(), Utc::now())
     }
 
-    /// Tries one gateway after the other until one takes it; pushing a release twice changes nothing.
+    /// Publishes to the gateways in turn until one accepts; publishing a release twice changes nothing.
     async fn publish(&self, built: &BuiltRelease) {
         for operator in self.operators.iter().cycle() {
             let Err(error) = operator.publish(built).await else {

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-/// Between two looks.
+/// Interval between two samples.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// A database that does not answer by then is away.
+/// Timeout after which the database counts as unavailable.
 const DATABASE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A sample; a source that did not answer in time is absent.
@@ -24,11 +24,11 @@ const DATABASE_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct Sample {
     /// Time of the sample.
     pub at: Timestamp,
-    /// Events the hosts got a 2xx for, and events that wait for one.
+    /// Acknowledged events, and pending ones.
     pub events: Option<(u64, u64)>,
     /// State of each stream.
     pub streams: Option<BTreeMap<String, StreamState>>,
-    /// Positions in the database.
+    /// Cursors in the database.
     pub cursors: Option<Cursors>,
 }
 
@@ -44,15 +44,15 @@ pub struct Cursors {
 /// Sources of the samples.
 #[derive(Debug, Clone)]
 pub struct SampleTargets {
-    /// Port of the swarm's listener.
+    /// Port of the swarm's admin listener.
     pub swarm_port: u16,
-    /// Port of nats-server's monitor.
+    /// Monitoring port of nats-server.
     pub nats_port: u16,
-    /// The database, not through a proxy.
+    /// URL of the database, without a proxy.
     pub database_url: String,
 }
 
-/// The looking task.
+/// The sampling task.
 pub struct Sampler {
     samples: Arc<Mutex<Vec<Sample>>>,
     stop: watch::Sender<bool>,
@@ -60,7 +60,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Starts looking.
+    /// Starts sampling.
     pub fn start(targets: SampleTargets) -> Self {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = watch::channel(false);
@@ -107,7 +107,7 @@ async fn sample_periodically(
     while !*stopped.borrow() {
         tick.tick().await;
         let (swarm, nats) = (targets.swarm_port, targets.nats_port);
-        // The monitors are asked with blocking calls.
+        // The monitors are read with blocking calls.
         let (events, streams, cursors) = tokio::join!(
             tokio::task::spawn_blocking(move || events(swarm)),
             tokio::task::spawn_blocking(move || streams(nats)),
@@ -139,7 +139,7 @@ fn streams(port: u16) -> Result<BTreeMap<String, StreamState>> {
     Ok(streams)
 }
 
-/// A connection that is made again when it broke.
+/// A connection that is replaced after an error.
 struct Database {
     url: String,
     client: Option<Client>,
@@ -158,7 +158,7 @@ impl Database {
     async fn ask(&mut self) -> Result<Cursors> {
         if self.client.is_none() {
             let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
-            // It ends when the client is dropped or the server goes.
+            // The task ends when the client is dropped or the server closes the connection.
             tokio::spawn(async move { drop(connection.await) });
             self.client = Some(client);
         }

@@ -1,4 +1,4 @@
-//! The end: tables for people, or JSON for machines.
+//! Summary of a run: tables for people, JSON for machines.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-/// Longest waits by kind of fault.
+/// Longest latencies by kind of fault.
 fn fault_table(evaluation: &Evaluation) -> Table {
     let mut table = Table::new();
     table.set_header([
@@ -99,7 +99,7 @@ fn fault_table(evaluation: &Evaluation) -> Table {
     table
 }
 
-/// Takeovers by how the owner went.
+/// Takeovers by interruption of the previous owner.
 fn takeover_table(evaluation: &Evaluation) -> Table {
     let mut table = Table::new();
     table.set_header([

@@ -9,6 +9,7 @@ use nixfleet_proto::{Decision, EntryBody, PlanAction, Position, Timestamp};
 
 use crate::fault_injection::{InterruptedProcess, Interruption};
 use crate::partition_logs::{Input, Output, PartitionLogs};
+use crate::testbed::InstanceId;
 
 /// An injected group of faults.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct Incident {
     pub until: Timestamp,
     /// From the end of the repair to the recovery; absent when it exceeded the timeout.
     pub recovery_time: Option<Duration>,
-    /// Processes it took from their work.
+    /// Processes that the faults interrupted.
     pub interrupted: Vec<InterruptedProcess>,
 }
 
@@ -41,11 +42,11 @@ pub struct Takeover {
     pub what: String,
     /// How the previous owner was interrupted.
     pub interruption: Interruption,
-    /// From the signal to the barrier of the next owner; absent when there never was one.
+    /// From the signal to the barrier of the next owner; absent without one.
     pub took: Option<Duration>,
 }
 
-/// Every takeover that the victims make necessary.
+/// Every takeover that follows from the interrupted processes.
 pub fn takeovers(incidents: &[Incident], logs: &[PartitionLogs]) -> Vec<Takeover> {
     let mut found = Vec::new();
     for incident in incidents {
@@ -57,7 +58,7 @@ pub fn takeovers(incidents: &[Incident], logs: &[PartitionLogs]) -> Vec<Takeover
                 interruption: process.interruption,
                 took,
             };
-            match process.id.0 {
+            match process.id.service {
                 Service::Reducer => found.extend(logs.iter().filter_map(|log| {
                     let took = of_partition(process, log)?;
                     Some(takeover(format!("partition {}", log.partition), took))
@@ -71,9 +72,9 @@ pub fn takeovers(incidents: &[Incident], logs: &[PartitionLogs]) -> Vec<Takeover
     found
 }
 
-/// Begins the message ids of a process: its service, its instance and something unique.
+/// Prefix of the message ids of a process: service, instance and a unique suffix.
 fn prefix(process: &InterruptedProcess) -> String {
-    let (service, number) = process.id;
+    let InstanceId { service, number } = process.id;
     format!("{service}-{service}-{number}-")
 }
 
@@ -81,7 +82,7 @@ fn since(process: &InterruptedProcess, at: Timestamp) -> Duration {
     (at - process.at).to_std().unwrap_or_default()
 }
 
-/// `None` when the victim did not own the partition.
+/// `None` when the process did not own the partition.
 fn of_partition(process: &InterruptedProcess, log: &PartitionLogs) -> Option<Option<Duration>> {
     let owner = last_writer(process, &log.outputs)?;
     let next = log
@@ -91,7 +92,7 @@ fn of_partition(process: &InterruptedProcess, log: &PartitionLogs) -> Option<Opt
     Some(next.map(|output| since(process, output.at)))
 }
 
-/// The victim's process, if it wrote the last frame before it was hit.
+/// The writer of the last frame before the interruption, if it was the interrupted process.
 fn last_writer(process: &InterruptedProcess, outputs: &[Output]) -> Option<String> {
     let before = outputs.iter().rev().find(|output| output.at < process.at)?;
     let is_victim = before.writer.starts_with(&prefix(process));
@@ -105,14 +106,14 @@ struct Barrier {
     writer: String,
 }
 
-/// `None` when the victim did not lead.
+/// `None` when the process did not lead.
 fn of_leader(process: &InterruptedProcess, logs: &[PartitionLogs]) -> Option<Option<Duration>> {
     let barriers = barriers(logs);
     let before = barriers.iter().rev().find(|b| b.at < process.at)?;
     if !before.writer.starts_with(&prefix(process)) {
         return None;
     }
-    // The next leader leads when its barrier is through everywhere.
+    // A leader leads once its barrier is accepted in every partition.
     let mut through: BTreeMap<Partition, Timestamp> = BTreeMap::new();
     for barrier in &barriers {
         if barrier.at >= process.at && barrier.writer != before.writer {
@@ -149,7 +150,7 @@ fn barriers(logs: &[PartitionLogs]) -> Vec<Barrier> {
     barriers
 }
 
-/// The leader barriers of one message with their writer.
+/// The leader barriers of a message and their writer.
 fn appended(input: &Input) -> impl Iterator<Item = (Position, &str)> {
     (0_u32..)
         .zip(&input.entries)
@@ -203,7 +204,10 @@ mod tests {
 
     fn process(number: usize, millis: i64) -> InterruptedProcess {
         InterruptedProcess {
-            id: (Service::Reducer, number),
+            id: InstanceId {
+                service: Service::Reducer,
+                number,
+            },
             interruption: Interruption::Killed,
             at: at(millis),
         }

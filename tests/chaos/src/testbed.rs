@@ -20,11 +20,11 @@ use nixfleet_harness::printer::Printer;
 
 /// Processes of each service.
 pub const INSTANCES: usize = 2;
-/// A third of the time to live, as in production.
+/// Lease renewal interval: a third of the TTL, as in production.
 const LEASE_RENEW: Duration = Duration::from_secs(3);
-/// Between two heartbeats of a host.
+/// Heartbeat interval of a host.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Between two runs of a probe.
+/// Interval between two runs of a probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Probe interval with small logs: every result of a soaking host is an event, and the logs must fill.
 const PROBE_INTERVAL_SMALL_LOGS: Duration = Duration::from_millis(100);
@@ -34,9 +34,15 @@ const SUSTAINED: Duration = Duration::from_millis(1_500);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A process: its service and its number.
-pub type InstanceId = (Service, usize);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InstanceId {
+    /// The service.
+    pub service: Service,
+    /// The number of the process, from 0.
+    pub number: usize,
+}
 
-/// The ways of one process to the servers.
+/// Proxies between one process and the servers.
 struct Proxies {
     nats: Proxy,
     postgres: Proxy,
@@ -55,7 +61,7 @@ pub struct Testbed {
     pub nats: Nats,
     /// The database of the services, without a proxy.
     pub database: Database,
-    /// Processes that are down on purpose.
+    /// Processes that are down because of a fault.
     pub down: BTreeSet<InstanceId>,
     /// Services that ended without a request.
     pub unexpected_exits: Vec<String>,
@@ -66,7 +72,7 @@ impl Testbed {
     /// Starts servers, services and hosts.
     ///
     /// # Errors
-    /// When something is missing or does not get ready.
+    /// When a server or program is missing or does not get ready.
     pub async fn start(args: &Args, hosts: &Hosts, printer: Printer) -> Result<Self> {
         printer.timed_line("starting NATS, Postgres and two processes of each service");
         let nats = Nats::start("chaos")?;
@@ -142,15 +148,15 @@ impl Testbed {
         self.swarm.admin_port()
     }
 
-    /// Changes what happens between the services and a server.
+    /// Changes the mode of proxies in front of a server.
     pub fn set_proxy_mode(
         &self,
         server: Server,
         (scope, node): (FaultScope, usize),
         mode: ProxyMode,
     ) {
-        for ((_, number), proxies) in &self.proxies {
-            if scope == FaultScope::Node && *number != node {
+        for (id, proxies) in &self.proxies {
+            if scope == FaultScope::Node && id.number != node {
                 continue;
             }
             match server {
@@ -160,7 +166,7 @@ impl Testbed {
         }
     }
 
-    /// The numbers of the processes, the one with more to do first.
+    /// Numbers of the processes, the one that owns more work first.
     pub fn instances_by_load(&mut self, target: Target) -> [usize; INSTANCES] {
         let mut work = [0; INSTANCES];
         for instance in self.stack.instances() {
@@ -194,11 +200,14 @@ impl Testbed {
         }
     }
 
-    /// Starts services again that died by themselves; that they did is a fault.
+    /// Restarts services that ended unexpectedly, and records them.
     fn supervise(&mut self) -> Result<()> {
         self.swarm.check_alive()?;
         for instance in self.stack.instances() {
-            if self.down.contains(&(instance.service(), instance.number())) {
+            if self.down.contains(&InstanceId {
+                service: instance.service(),
+                number: instance.number(),
+            }) {
                 continue;
             }
             if let Some(status) = instance.exit_status()? {
@@ -225,10 +234,10 @@ impl Testbed {
         Some(format!("{} is not ready: {said}", instance.name()))
     }
 
-    /// Stops everything in order.
+    /// Stops all processes in order.
     ///
     /// # Errors
-    /// When something does not stop by itself.
+    /// When a process does not stop in time.
     pub fn stop(mut self) -> Result<()> {
         self.swarm.stop()?;
         self.stack.stop()?;
@@ -258,20 +267,24 @@ async fn insert_proxies(
                 nats: Proxy::start(local(nats.port())).await?,
                 postgres: Proxy::start(local(server.port())).await?,
             };
-            let id = (service, number);
-            config.set_for(id, "bus.url", proxies.nats.proxied_url(&config.nats_url));
+            let process = (service, number);
+            config.set_for(
+                process,
+                "bus.url",
+                proxies.nats.proxied_url(&config.nats_url),
+            );
             let url = postgres::url_of(&config.database_url, service);
-            config.set_for(id, "database.url", proxies.postgres.proxied_url(&url));
+            config.set_for(process, "database.url", proxies.postgres.proxied_url(&url));
             if service == Service::Applier {
                 let url = proxies.postgres.proxied_url(&config.database_url);
-                config.set_for(id, "database.owner_url", url);
+                config.set_for(process, "database.owner_url", url);
             }
             if service.has_lease() {
                 let seconds = |time: Duration| time.as_secs().to_string();
-                config.set_for(id, "lease.ttl_seconds", seconds(LEASE_TTL));
-                config.set_for(id, "lease.renew_seconds", seconds(LEASE_RENEW));
+                config.set_for(process, "lease.ttl_seconds", seconds(LEASE_TTL));
+                config.set_for(process, "lease.renew_seconds", seconds(LEASE_RENEW));
             }
-            all.insert(id, proxies);
+            all.insert(InstanceId { service, number }, proxies);
         }
     }
     Ok(all)

@@ -1,4 +1,4 @@
-//! Logs at their byte limits.
+//! Byte limits of streams, lowered to provoke full logs.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,21 @@ use anyhow::{Context, Result};
 use async_nats::jetstream;
 use futures::TryStreamExt as _;
 
-/// Room that is left: a few more messages fit, then none.
+/// Remaining bytes: room for a few more messages.
 const ROOM_BYTES: i64 = 4_096;
 
-/// The limits of some streams before they were tightened.
+/// Previous limits of the lowered streams.
 pub struct StreamLimits {
     context: jetstream::Context,
     before: BTreeMap<String, i64>,
 }
 
 impl StreamLimits {
-    /// Tightens every stream whose name contains `part` to little more than it holds.
+    /// Lowers the limit of every stream whose name contains `part` to little more than its size.
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn tighten(url: &str, part: &str) -> Result<Self> {
+    pub async fn lower(url: &str, part: &str) -> Result<Self> {
         let client = async_nats::connect(url)
             .await
             .context("connecting to nats-server")?;
@@ -37,7 +37,7 @@ impl StreamLimits {
         Ok(Self { context, before })
     }
 
-    /// Puts the limits back.
+    /// Restores the limits.
     ///
     /// # Errors
     /// When the server refuses.
@@ -49,7 +49,7 @@ impl StreamLimits {
     }
 }
 
-/// Sets the limit of one stream from the bytes it holds, and returns the one before.
+/// Sets the limit of a stream from its size, and returns the previous limit.
 async fn set(
     context: &jetstream::Context,
     name: &str,
