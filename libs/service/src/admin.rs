@@ -40,12 +40,8 @@ impl AdminConfig {
 
     /// Adds the faults of this section, whose dotted key is `section`.
     pub fn validate(&self, section: &str, faults: &mut Faults) {
-        if !(1..=600).contains(&self.drain_seconds) {
-            faults.add(
-                format!("{section}.drain_seconds"),
-                "must be between 1 and 600",
-            );
-        }
+        let key = format!("{section}.drain_seconds");
+        faults.require_range(&key, self.drain_seconds, 1..=600);
     }
 }
 

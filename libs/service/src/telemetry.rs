@@ -69,12 +69,8 @@ impl TelemetryConfig {
         if let Err(error) = EnvFilter::try_new(&self.log_filter) {
             faults.add(format!("{section}.log_filter"), error.to_string());
         }
-        if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
-            faults.add(
-                format!("{section}.trace_sample_ratio"),
-                "must be between 0 and 1",
-            );
-        }
+        let key = format!("{section}.trace_sample_ratio");
+        faults.require_range(&key, self.trace_sample_ratio, 0.0..=1.0);
         if let Some(endpoint) = &self.otlp_endpoint
             && !endpoint.starts_with("http://")
             && !endpoint.starts_with("https://")

@@ -100,7 +100,7 @@ impl DatabaseConfig {
             faults.push(("schema", rule.to_owned()));
         }
         if !(1..=100).contains(&self.pool_size) {
-            faults.push(("pool_size", "must be 1 to 100".to_owned()));
+            faults.push(("pool_size", "must be between 1 and 100".to_owned()));
         }
         for (key, value) in [
             ("connect_timeout_ms", self.connect_timeout_ms),
@@ -108,7 +108,7 @@ impl DatabaseConfig {
             ("statement_timeout_ms", self.statement_timeout_ms),
         ] {
             if !(100..=3_600_000).contains(&value) {
-                faults.push((key, "must be 100 to 3600000".to_owned()));
+                faults.push((key, "must be between 100 and 3600000".to_owned()));
             }
         }
         let owner_url = self.owner_url.as_ref();

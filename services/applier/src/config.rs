@@ -80,36 +80,14 @@ impl TurnConfig {
 
 impl ServiceConfig for Config {
     fn validate(&self, faults: &mut Faults) {
-        let bus = self.bus.faults().into_iter();
-        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
+        faults.add_section("bus", self.bus.faults());
         faults.add_section("database", self.database.faults());
-        let lease = self.lease.faults().into_iter();
-        faults.add_section("lease", lease.map(|fault| (fault.key, fault.message)));
+        faults.add_section("lease", self.lease.faults());
         let turn = &self.turn;
-        for (holds, key, rule) in [
-            (
-                (1..=4_096).contains(&turn.frames_max),
-                "turn.frames_max",
-                "must be 1 to 4096",
-            ),
-            (
-                (1..=100_000).contains(&turn.outcomes_max),
-                "turn.outcomes_max",
-                "must be 1 to 100000",
-            ),
-            (
-                (100..=60_000).contains(&turn.retry_max_ms),
-                "turn.retry_max_ms",
-                "must be 100 to 60000",
-            ),
-            (
-                (1..=300).contains(&turn.check_seconds),
-                "turn.check_seconds",
-                "must be 1 to 300",
-            ),
-        ] {
-            faults.require(holds, key, rule);
-        }
+        faults.require_range("turn.frames_max", turn.frames_max, 1..=4_096);
+        faults.require_range("turn.outcomes_max", turn.outcomes_max, 1..=100_000);
+        faults.require_range("turn.retry_max_ms", turn.retry_max_ms, 100..=60_000);
+        faults.require_range("turn.check_seconds", turn.check_seconds, 1..=300);
     }
 
     fn telemetry(&self) -> &TelemetryConfig {

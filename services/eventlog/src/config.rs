@@ -88,31 +88,15 @@ impl Default for Config {
 
 impl ServiceConfig for Config {
     fn validate(&self, faults: &mut Faults) {
-        let pairs = |found: Vec<nixfleet_bus::ConfigFault>| {
-            found.into_iter().map(|fault| (fault.key, fault.message))
-        };
-        faults.add_section("bus", pairs(self.bus.faults()));
-        faults.add_section("lease", pairs(self.lease.faults()));
+        faults.add_section("bus", self.bus.faults());
+        faults.add_section("lease", self.lease.faults());
         faults.add_section("database", self.database.faults());
         let archive = &self.archive;
-        faults.require(
-            (1..=4_096).contains(&archive.batch_messages),
-            "archive.batch_messages",
-            "must be between 1 and 4096",
-        );
-        faults.require(
-            (1..=100_000).contains(&archive.batch_rows),
-            "archive.batch_rows",
-            "must be between 1 and 100000",
-        );
-        faults.require(
-            archive.recheck_seconds > 0,
-            "archive.recheck_seconds",
-            "must be above 0",
-        );
+        faults.require_range("archive.batch_messages", archive.batch_messages, 1..=4_096);
+        faults.require_range("archive.batch_rows", archive.batch_rows, 1..=100_000);
+        faults.require_positive("archive.recheck_seconds", archive.recheck_seconds);
         let trim = &self.trim;
-        let every = (10..=60_000).contains(&trim.every_ms);
-        faults.require(every, "trim.every_ms", "must be between 10 and 60000");
+        faults.require_range("trim.every_ms", trim.every_ms, 10..=60_000);
         let margin = trim.margin_seconds <= 86_400;
         faults.require(margin, "trim.margin_seconds", "must be at most 86400");
     }

@@ -150,58 +150,37 @@ impl SourceConfig {
             "source.url",
             "must start with http:// or https://",
         );
-        faults.require(
-            (0.1..=86_400.0).contains(&self.poll_seconds),
-            "source.poll_seconds",
-            "must be 0.1 to 86400",
-        );
+        faults.require_range("source.poll_seconds", self.poll_seconds, 0.1..=86_400.0);
         for (value, key) in [
             (self.timeout_seconds, "source.timeout_seconds"),
             (self.backoff_max_seconds, "source.backoff_max_seconds"),
         ] {
-            faults.require((1..=86_400).contains(&value), key, "must be 1 to 86400");
+            faults.require_range(key, value, 1..=86_400);
         }
-        faults.require(
-            self.artifact_max_bytes > 0,
-            "source.artifact_max_bytes",
-            "must be above 0",
-        );
+        faults.require_positive("source.artifact_max_bytes", self.artifact_max_bytes);
     }
 }
 
 impl PlanningConfig {
     fn validate(&self, faults: &mut Faults) {
-        faults.require(
-            self.debounce_ms <= 10_000,
-            "planning.debounce_ms",
-            "must be 0 to 10000",
-        );
-        faults.require(
-            (1..=3_600).contains(&self.safety_tick_seconds),
-            "planning.safety_tick_seconds",
-            "must be 1 to 3600",
-        );
-        faults.require(
-            (1..=4_096).contains(&self.batch_messages),
-            "planning.batch_messages",
-            "must be 1 to 4096",
-        );
+        faults.require_range("planning.debounce_ms", self.debounce_ms, 0..=10_000);
+        let tick = self.safety_tick_seconds;
+        faults.require_range("planning.safety_tick_seconds", tick, 1..=3_600);
+        faults.require_range("planning.batch_messages", self.batch_messages, 1..=4_096);
     }
 }
 
 impl ServiceConfig for Config {
     fn validate(&self, faults: &mut Faults) {
-        let bus = self.bus.faults().into_iter();
-        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
-        let lease = self.lease.faults().into_iter();
-        faults.add_section("lease", lease.map(|fault| (fault.key, fault.message)));
+        faults.add_section("bus", self.bus.faults());
+        faults.add_section("lease", self.lease.faults());
         faults.add_section("database", self.database.faults());
         self.source.validate(faults);
         self.planning.validate(faults);
         faults.require(
             (1..=5_256_000).contains(&self.trust.freshness_minutes),
             "trust.freshness_minutes",
-            "must be 1 to 5256000, which is ten years",
+            "must be between 1 and 5256000, which is ten years",
         );
     }
 

@@ -114,15 +114,11 @@ impl Default for HeartbeatConfig {
 
 impl FoldConfig {
     fn validate(&self, faults: &mut Faults) {
-        let messages = (1..=512).contains(&self.batch_messages);
-        faults.require(messages, "fold.batch_messages", "must be between 1 and 512");
-        let entries = (1..=100_000).contains(&self.turn_entries);
-        faults.require(entries, "fold.turn_entries", "must be between 1 and 100000");
-        let hash = self.hash_every_entries > 0;
-        faults.require(hash, "fold.hash_every_entries", "must be above 0");
-        let pause = (1..=3_600).contains(&self.halted_pause_seconds);
-        let key = "fold.halted_pause_seconds";
-        faults.require(pause, key, "must be between 1 and 3600");
+        faults.require_range("fold.batch_messages", self.batch_messages, 1..=512);
+        faults.require_range("fold.turn_entries", self.turn_entries, 1..=100_000);
+        faults.require_positive("fold.hash_every_entries", self.hash_every_entries);
+        let pause = self.halted_pause_seconds;
+        faults.require_range("fold.halted_pause_seconds", pause, 1..=3_600);
     }
 }
 
@@ -139,29 +135,23 @@ impl Config {
 
 impl HeartbeatConfig {
     fn validate(&self, faults: &mut Faults) {
-        let waiting = (1..=1_000_000).contains(&self.waiting_max);
-        let key = "heartbeat.waiting_max";
-        faults.require(waiting, key, "must be between 1 and 1000000");
+        faults.require_range("heartbeat.waiting_max", self.waiting_max, 1..=1_000_000);
         for (seconds, key) in [
             (self.patience_seconds, "heartbeat.patience_seconds"),
             (self.flush_seconds, "heartbeat.flush_seconds"),
         ] {
-            let legal = (1..=300).contains(&seconds);
-            faults.require(legal, key, "must be between 1 and 300");
+            faults.require_range(key, seconds, 1..=300);
         }
     }
 }
 
 impl ServiceConfig for Config {
     fn validate(&self, faults: &mut Faults) {
-        let bus = self.bus.faults().into_iter();
-        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
+        faults.add_section("bus", self.bus.faults());
         faults.add_section("database", self.database.faults());
-        let lease = self.lease.faults().into_iter();
-        faults.add_section("lease", lease.map(|fault| (fault.key, fault.message)));
+        faults.add_section("lease", self.lease.faults());
         self.fold.validate(faults);
-        let log = self.checkpoint.min_log_bytes > 0;
-        faults.require(log, "checkpoint.min_log_bytes", "must be above 0");
+        faults.require_positive("checkpoint.min_log_bytes", self.checkpoint.min_log_bytes);
         self.heartbeat.validate(faults);
     }
 

@@ -1,4 +1,7 @@
-//! What is wrong with a configuration.
+//! Faults of a configuration, and the rules that services share.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 /// Everything wrong with a configuration, collected before anything is reported.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -29,13 +32,30 @@ impl Faults {
         }
     }
 
-    /// Adds the faults of a section that lists its own, as pairs of key and message.
-    pub fn add_section<K, M>(&mut self, section: &str, faults: impl IntoIterator<Item = (K, M)>)
+    /// Adds a fault of `key` unless the value is in the range.
+    pub fn require_range<T>(&mut self, key: &str, value: T, range: RangeInclusive<T>)
     where
-        K: std::fmt::Display,
-        M: Into<String>,
+        T: PartialOrd + Display,
     {
-        for (key, message) in faults {
+        if !range.contains(&value) {
+            let (min, max) = range.into_inner();
+            self.add(key, format!("must be between {min} and {max}"));
+        }
+    }
+
+    /// Adds a fault of `key` unless the value is positive.
+    pub fn require_positive<T: PartialOrd + Default>(&mut self, key: &str, value: T) {
+        self.require(value > T::default(), key, "must be above 0");
+    }
+
+    /// Adds the faults that a library found in its own section, as pairs of key and message.
+    pub fn add_section(
+        &mut self,
+        section: &str,
+        faults: impl IntoIterator<Item = impl Into<(&'static str, String)>>,
+    ) {
+        for fault in faults {
+            let (key, message) = fault.into();
             self.add(format!("{section}.{key}"), message);
         }
     }

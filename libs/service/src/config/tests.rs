@@ -239,3 +239,20 @@ fn what_is_printed_can_be_loaded_again() {
     let printed = to_toml(&Config::default());
     assert_eq!(try_load(&printed, &[], &[]).unwrap(), Config::default());
 }
+
+#[test]
+fn a_value_outside_its_range_is_a_fault_that_names_the_bounds() {
+    let mut faults = Faults::default();
+    faults.require_range("a", 4_096, 1..=4_096);
+    faults.require_range("b", 0.05, 0.1..=86_400.0);
+    faults.require_range("c", f64::NAN, 0.0..=1.0);
+    faults.require_positive("d", 1);
+    faults.require_positive("e", 0);
+    let messages: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    let expected = [
+        "must be between 0.1 and 86400",
+        "must be between 0 and 1",
+        "must be above 0",
+    ];
+    assert_eq!(messages, expected);
+}
