@@ -1,4 +1,4 @@
-//! The connections of one process, which everything it reaches over the bus shares.
+//! The connections of one process and the state that everything on them shares.
 
 mod accessors;
 pub(crate) mod backoff;
@@ -19,8 +19,8 @@ use crate::layout::known_streams::KnownStreams;
 use crate::publish::input_log::InputQueues;
 use crate::publish::message_ids::MessageIds;
 
-/// Longest wait for publishers and leases at shutdown; above the append deadline, below the time a
-/// supervisor gives before it kills.
+/// Longest wait for publishers and leases at shutdown: above the append deadline, below the time
+/// after which a supervisor kills the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The connections of one process to its fleet's bus; cheap to clone.
@@ -38,17 +38,18 @@ struct Inner {
     known_streams: KnownStreams,
     tracker: TaskTracker,
     closing: CancellationToken,
-    /// Of the publishers of this process while somebody holds them.
+    /// Publishers of this process while somebody holds them.
     input: Mutex<Weak<InputQueues>>,
-    /// Services that are refused membership here, with the reason.
+    /// Services that refuse membership to this instance, with the reason.
     membership_faults: Mutex<BTreeMap<String, String>>,
 }
 
 impl Bus {
-    /// Connects, waiting for a server until the configured deadline; afterwards connections come
-    /// back by themselves for ever.
+    /// Connects, and waits for a server until the configured deadline. Later the client reconnects
+    /// without a limit.
     ///
-    /// `client_name` is the service and instance, for the server's listings and message ids.
+    /// `client_name` is the service and instance; it appears in the server's connection list and in
+    /// message ids.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -58,7 +59,7 @@ impl Bus {
             return Err(ConnectError::Config(faults.join("; ")));
         }
         let connections = Connections::open(&config, client_name).await?;
-        // The client library makes inbox names unique; the same part serves our message ids.
+        // The client library makes inbox names unique; message ids use the same unique part.
         let inbox = connections.publish.new_inbox();
         let unique = inbox.rsplit('.').next().unwrap_or(&inbox);
         let inner = Inner {
@@ -88,7 +89,7 @@ impl Bus {
         self.inner.config.partitions
     }
 
-    /// The keys of a service that shares out the partitions.
+    /// The keys of a service that distributes the partitions among its members.
     pub fn partition_keys(&self) -> Vec<String> {
         let partitions = Partition::all(self.partitions());
         partitions.map(|partition| partition.to_string()).collect()
@@ -99,11 +100,11 @@ impl Bus {
         &self.inner.config
     }
 
-    /// Says which connection is down, that the streams are not those of this fleet, or that another
-    /// process has the name of this instance; for readiness.
+    /// Checks the connections, the streams and the membership of this instance; used for readiness.
     ///
     /// # Errors
-    /// Names the fault.
+    /// Names the connection that is down, the streams that are not those of this fleet, or the
+    /// process that has the same instance name.
     pub fn check(&self) -> Result<(), String> {
         self.inner.connections.check()?;
         self.inner.known_streams.check()?;
@@ -113,8 +114,8 @@ impl Bus {
         }
     }
 
-    /// Ends orderly: no new entries, everything accepted is answered, leases are given back,
-    /// connections are flushed.
+    /// Shuts down in order: accepts no new entries, answers all accepted ones, releases leases and
+    /// flushes connections.
     pub async fn close(&self) {
         self.inner.closing.cancel();
         self.inner.tracker.close();
@@ -127,7 +128,7 @@ impl Bus {
         self.inner.connections.close().await;
     }
 
-    /// Notes whether a service is refused membership in the name of this instance.
+    /// Records whether a service refuses membership to this instance, with the reason.
     pub(crate) fn set_membership_fault(&self, service: &str, reason: Option<String>) {
         match reason {
             Some(reason) => self.membership_faults().insert(service.to_owned(), reason),
@@ -136,16 +137,17 @@ impl Bus {
     }
 
     fn membership_faults(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        // Every change is one insert or removal: a panic elsewhere leaves nothing half done.
+        // Every change is one insert or removal, so that a panic elsewhere leaves no partial
+        // change.
         let membership_faults = &self.inner.membership_faults;
         membership_faults
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The queues of the input publishers while somebody holds them.
+    /// The queues of the input publishers, while somebody holds them.
     pub(crate) fn input_queues(&self) -> MutexGuard<'_, Weak<InputQueues>> {
-        // Every change is one assignment: a panic elsewhere leaves nothing half done.
+        // Every change is one assignment, so that a panic elsewhere leaves no partial change.
         let running = &self.inner.input;
         running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,10 +164,10 @@ impl Bus {
         &self.inner.known_streams
     }
 
-    /// Waits until the streams were looked at after the last connection was made.
+    /// Waits until the streams were checked after the last connection was made.
     ///
     /// # Errors
-    /// Says why nothing may be appended now.
+    /// Explains why nothing may be appended now.
     pub(crate) async fn wait_verified(&self, deadline: Instant) -> Result<(), String> {
         let connection = *self.connections().publish_made.borrow();
         self.known_streams()

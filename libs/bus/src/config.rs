@@ -1,4 +1,4 @@
-//! Configuration of the bus, each bound with its reason.
+//! Configuration of the bus, with a reason for each bound.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,58 +15,60 @@ const MIB: u64 = 1024 * 1024;
 pub struct BusConfig {
     /// Servers, comma separated: `nats://host:4222,nats://other:4222`.
     pub url: String,
-    /// First token of every subject and, in upper case, of every stream; one fleet, one prefix.
+    /// First token of every subject and, in upper case, of every stream. Each fleet has its own
+    /// prefix.
     pub prefix: String,
-    /// Partitions of the fleet, fixed when the streams are first created.
+    /// Partitions of the fleet; fixed when the streams are created.
     pub partitions: u16,
-    /// Copies of every stream: 1 on a single server, 3 on a cluster.
+    /// Replicas of every stream: 1 on a single server, 3 on a cluster.
     pub replicas: usize,
     /// NATS credentials file (user JWT and seed).
     pub credentials_file: Option<PathBuf>,
     /// Certificate authority of the servers; setting it makes TLS mandatory.
     pub ca_file: Option<PathBuf>,
-    /// Client certificate, for servers that ask for one.
+    /// Client certificate, for servers that require one.
     pub cert_file: Option<PathBuf>,
     /// Private key of the client certificate.
     pub key_file: Option<PathBuf>,
-    /// How long a starting service waits for the first connection before it gives up.
+    /// How long a starting service waits for its first connection.
     pub connect_deadline_seconds: u64,
     /// Longest wait for one answer of the JetStream API; a leader election takes about a second.
     pub request_timeout_seconds: u64,
     /// Longest wait for one publish acknowledgement before the same message is sent again.
     pub ack_timeout_ms: u64,
-    /// Longest time an entry may wait for its acknowledgement, retries included; shorter than the
-    /// clients' own timeouts, so that they get an answer and not silence.
+    /// Longest time an entry may wait for its acknowledgement, retries included. Shorter than the
+    /// clients' own timeouts, so that they get an answer.
     pub append_deadline_ms: u64,
-    /// Entries one process may have waiting per partition: bounds memory when the log stalls.
+    /// Entries that one process may queue per partition; bounds memory when the log stalls.
     pub input_queue_entries: usize,
-    /// Most entries of one input frame: bounds what one message can make a reducer do.
+    /// Most entries of one input frame; bounds the work that one message causes in a reducer.
     pub frame_max_entries: usize,
     /// Most bytes of one input frame: half the server's default message limit.
     pub frame_max_bytes: usize,
-    /// How long the server recognises a repeated message id; must outlast every retry.
+    /// How long the server recognises a repeated message id; must be longer than every retry.
     pub duplicate_window_seconds: u64,
-    /// Size of one partition's input log. It is trimmed all the time; a full one refuses entries, it
-    /// never drops them.
+    /// Size limit of one partition's input log. The log is trimmed continuously; a full log rejects
+    /// entries and never drops them.
     pub input_max_bytes: u64,
-    /// Size of one partition's output log. It is trimmed all the time; a full one stops the reducer, it
-    /// never drops frames.
+    /// Size limit of one partition's output log. The log is trimmed continuously; a full log stops
+    /// the reducer and never drops frames.
     pub output_max_bytes: u64,
-    /// Age at which announcements go: long after any freshness window.
+    /// Age at which announcements are deleted; much longer than any freshness window.
     pub manifest_max_age_days: u64,
-    /// Announcements kept per subject: the last one counts, the others wait for the archive.
+    /// Announcements kept per subject: the last one is current, the others wait for the archive.
     pub manifest_history: u64,
-    /// Largest artifact that is loaded into memory: a fleet of a million hosts fits.
+    /// Largest artifact that is loaded into memory; large enough for a fleet of a million hosts.
     pub manifest_max_object_bytes: u64,
-    /// Size of the dead-letter stream; beyond it the oldest go, so poison cannot stop the fleet.
+    /// Size limit of the dead-letter stream. A full stream drops its oldest messages, so that
+    /// undecodable messages cannot stop the fleet.
     pub dead_max_bytes: u64,
-    /// Age at which dead letters go.
+    /// Age at which dead letters are deleted.
     pub dead_max_age_days: u64,
-    /// Messages a reader asks for at once.
+    /// Messages a reader requests at once.
     pub reader_batch_messages: usize,
-    /// Bytes a reader asks for at once: bounds its memory when frames are large.
+    /// Bytes a reader requests at once; bounds its memory when frames are large.
     pub reader_batch_bytes: usize,
-    /// After this long without a message a reader asks whether the stream is ahead of it.
+    /// Time without a message after which a reader compares its position with the stream's.
     pub reader_stall_seconds: u64,
 }
 
@@ -109,11 +111,11 @@ impl Default for BusConfig {
 pub struct ConfigFault {
     /// Key inside the section.
     pub key: &'static str,
-    /// What is wrong and what would be right.
+    /// The fault and the accepted values.
     pub message: String,
 }
 
-/// Key inside the section and message, as the faults of a whole configuration hold them.
+/// Key inside the section and message: the form in which a service configuration collects faults.
 impl From<ConfigFault> for (&'static str, String) {
     fn from(fault: ConfigFault) -> Self {
         (fault.key, fault.message)
@@ -121,7 +123,7 @@ impl From<ConfigFault> for (&'static str, String) {
 }
 
 impl BusConfig {
-    /// Everything that is wrong with the values; empty when they can be used.
+    /// All faults of the values; empty when they are valid.
     pub fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
         let mut check = |holds: bool, key: &'static str, message: &str| {
@@ -228,7 +230,7 @@ impl BusConfig {
         Duration::from_millis(self.append_deadline_ms)
     }
 
-    /// Silence after which a reader asks whether the stream is ahead of it.
+    /// Time without a message after which a reader compares its position with the stream's.
     pub fn reader_stall(&self) -> Duration {
         Duration::from_secs(self.reader_stall_seconds)
     }

@@ -1,4 +1,4 @@
-//! Dead letters: messages nobody could read, kept with the reason and where they came from.
+//! Dead letters: messages that could not be decoded, stored with the reason and their origin.
 
 #[cfg(feature = "shell")]
 mod store;
@@ -9,48 +9,48 @@ use bytes::Bytes;
 use nixfleet_proto::LAYOUT_VERSION;
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of the original that are kept: it stays in its own stream, too.
+/// Most bytes of the original that a dead letter keeps; the message itself stays in its stream.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// A message that could not be read.
+/// A message that could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndecodableMessage {
-    /// The stream it is in.
+    /// Stream that holds it.
     pub stream: String,
-    /// Its sequence there.
+    /// Its sequence in that stream.
     pub seq: u64,
     /// Its subject.
     pub subject: String,
-    /// Why it could not be read.
+    /// Why it could not be decoded.
     pub reason: String,
     /// Its bytes.
     pub payload: Bytes,
 }
 
-/// A dead letter as it is stored.
+/// A dead letter in its stored form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetterRecord {
     /// Layout version.
     pub v: u32,
-    /// Who could not read it.
+    /// Service that could not decode it.
     pub service: String,
-    /// The stream the message is in.
+    /// Stream that holds the message.
     pub stream: String,
-    /// Its sequence there.
+    /// Sequence of the message in that stream.
     pub sequence: u64,
-    /// Its subject.
+    /// Subject of the message.
     pub subject: String,
-    /// Why it could not be read.
+    /// Why it could not be decoded.
     pub reason: String,
-    /// Its bytes, standard base64, the first 256 KiB.
+    /// The first 256 KiB of the message in standard base64.
     pub payload: String,
-    /// Its whole size in bytes.
+    /// Size of the whole message in bytes.
     pub payload_bytes: usize,
 }
 
 impl DeadLetterRecord {
-    /// What a service stores of a message.
+    /// The record of a message that a service could not decode.
     pub fn new(service: &str, letter: &UndecodableMessage) -> Self {
         let kept = &letter.payload[..letter.payload.len().min(KEPT_BYTES)];
         Self {
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kept_part_is_bounded_and_the_size_is_told() {
+    fn a_record_keeps_a_bounded_part_and_the_full_size() {
         let letter = UndecodableMessage {
             stream: "FLEET_IN_00".to_owned(),
             seq: 7,

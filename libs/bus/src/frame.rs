@@ -1,4 +1,5 @@
-//! Frames: several entries or outcomes in one message, how they are gathered, compressed and decoded.
+//! Frames: several entries or outcomes in one message, and how they are buffered, compressed and
+//! decoded.
 
 pub(crate) mod buffer;
 pub mod compression;

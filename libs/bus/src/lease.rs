@@ -1,14 +1,15 @@
-//! Leases keep two workers from doing the same work. They are never what makes the work correct:
-//! every log has its own fence.
+//! Leases prevent two workers from doing the same work. They do not make the work correct: every
+//! log has its own fence.
 //!
-//! Members of a service and the keys they hold are records with a time to live in one bucket,
-//! renewed by their writers. Every member sees the same bucket and works out the same assignment
-//! ([`assign`]); it takes the keys of its share that are free and hands over what is not its share.
-//! A holder counts its own time on the monotonic clock and stops two seconds before the server
-//! would give the key away.
+//! Members of a service and the leases they hold are records with a time to live in one bucket;
+//! their writers renew them. Every member watches the same bucket and computes the same assignment
+//! ([`assign`]). It acquires the free keys that are assigned to it and hands over the others. A
+//! holder measures its own time on the monotonic clock and stops two seconds before the server
+//! would free the key.
 //!
-//! All of that is [`LeaseCore`], a plain value without clock, socket or task. Start reading there,
-//! then at `key_machine.rs` (one key) and `assignment.rs` (the shares).
+//! [`LeaseCore`] implements all of this as a plain value without clock, socket or task. Start
+//! reading there, then at `key_machine.rs` (one key) and `assignment.rs` (the distribution of
+//! keys).
 
 mod assignment;
 mod bucket_cache;
@@ -37,35 +38,36 @@ pub use self::shell::{Lease, Leases, Membership, RecordView};
 #[cfg(feature = "shell")]
 pub(crate) use self::shell::join;
 
-/// How long before its expiry a holder stops: more than the pauses of a loaded machine.
+/// Time before its expiry at which a holder stops; longer than the pauses of a loaded machine.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(2);
-/// Pause after a write or look that nobody answered.
+/// Pause after a write or read without an answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
-/// Longest time giving back may take; afterwards the time to live does it.
+/// Longest time for a release; afterwards the record expires by its time to live.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A worker may take this long between two turns before others are told to take its key.
+/// Longest time a worker may take between two turns before others are told to acquire its key.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
-/// A watch that shows nothing of what is there for this long is opened anew.
+/// Time after which a watch that does not show existing records is opened again.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an instance stands behind others after the first failure under a key.
+/// Backoff of an instance after the first failure under a key.
 const BACKOFF_FIRST: Duration = Duration::from_secs(2);
-/// The longest it stands behind.
+/// Longest backoff.
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
-/// More failures in a row make it no longer.
+/// Failures in a row after which the backoff no longer grows.
 const FAILURES_MAX: u32 = 10;
-/// Work that lasted this long has not failed in a row.
+/// Work that lasted this long resets the number of failures.
 const STEADY_WORK: Duration = Duration::from_secs(60);
 
 /// Section `lease` of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LeaseConfig {
-    /// A lease whose holder died is free after this time; whole seconds, as the server counts them.
+    /// Time after which the lease of a dead holder is free; whole seconds, as the server counts
+    /// them.
     pub ttl_seconds: u64,
-    /// How often the holder renews: two renewals may fail before it has to stop.
+    /// Renewal interval; two renewals may fail before the holder has to stop.
     pub renew_seconds: u64,
-    /// Longest time work may take to end after its lease was asked back, because another instance
-    /// shall have it or the process stops.
+    /// Longest time that work may take to end after its lease was recalled, because the key was
+    /// assigned to another instance or the process stops.
     pub hand_over_seconds: u64,
 }
 
@@ -80,7 +82,7 @@ impl Default for LeaseConfig {
 }
 
 impl LeaseConfig {
-    /// Everything that is wrong with the values.
+    /// All faults of the values.
     pub fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
         let mut fault = |key, message: &str| {
@@ -105,20 +107,20 @@ impl LeaseConfig {
     }
 }
 
-/// The times a [`LeaseCore`] works with.
+/// Timing of a [`LeaseCore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// Time to live of every record.
     pub ttl: Duration,
-    /// How often records are renewed.
+    /// Renewal interval of every record.
     pub renew: Duration,
-    /// How long before its expiry a holder stops.
+    /// Time before its expiry at which a holder stops.
     pub margin: Duration,
-    /// Pause after a write or look that nobody answered.
+    /// Pause after a write or read without an answer.
     pub retry: Duration,
-    /// Longest time giving back may take.
+    /// Longest time for a release.
     pub release_timeout: Duration,
-    /// Longest time work may take to end after its key was asked back.
+    /// Longest time that work may take to end after its key was recalled.
     pub hand_over: Duration,
 }
 
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_leaves_room_for_a_failed_renewal() {
+    fn a_lease_outlasts_one_failed_renewal() {
         assert_eq!(LeaseConfig::default().faults(), Vec::new());
         let tight = LeaseConfig {
             ttl_seconds: 5,

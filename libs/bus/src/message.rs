@@ -1,4 +1,4 @@
-//! A message of a stream, as every reader sees it.
+//! A message of a stream, as every reader gets it.
 
 #[cfg(feature = "shell")]
 mod nats;
@@ -26,19 +26,19 @@ pub struct Message {
     pub msg_id: Option<String>,
     /// W3C trace context of the publisher.
     pub traceparent: Option<String>,
-    /// When the server stored it.
+    /// Time at which the server stored it.
     pub time: Timestamp,
-    /// The document: JSON, whatever the stored form of it is. A stored form that cannot be decoded is
-    /// left as it is; [`Message::encoding_fault`] has the reason.
+    /// The JSON document. A stored form that cannot be decoded is left unchanged;
+    /// [`Message::encoding_fault`] has the reason.
     pub payload: Bytes,
-    /// Bytes that the message takes in its stream, as a file store of JetStream counts them: 30, the
-    /// subject, the stored payload, and 4 and the headers where there are any. Exact for what this crate
-    /// publishes; the store's indexes, blocks and replicas are not counted.
+    /// Bytes that the message takes in a JetStream file store: 30, the subject, the stored payload,
+    /// and 4 and the headers when there are any. Exact for messages of this crate; indexes, blocks
+    /// and replicas of the store are not counted.
     pub stored_bytes: usize,
 }
 
 impl Message {
-    /// The message with its payload as JSON, where its stored form can be decoded.
+    /// Decodes the payload to JSON, where the stored form can be decoded.
     pub fn decoded(mut self) -> Self {
         if let Ok(Cow::Owned(json)) = compression::decode(&self.payload, MAX_OUTPUT_FRAME_BYTES) {
             self.payload = json.into();
@@ -46,7 +46,7 @@ impl Message {
         self
     }
 
-    /// Why the payload is still in its stored form; nothing when it is not.
+    /// Why the payload is still in its stored form; `None` when it is JSON.
     pub fn encoding_fault(&self) -> Option<DecodeError> {
         if !compression::is_labelled(&self.payload) {
             return None;
@@ -54,7 +54,7 @@ impl Message {
         compression::decode(&self.payload, MAX_OUTPUT_FRAME_BYTES).err()
     }
 
-    /// Bytes of the payload as JSON, decoded or not.
+    /// Size of the payload as JSON in bytes, whether it is decoded or not.
     pub fn json_bytes(&self) -> usize {
         compression::json_bytes(&self.payload, MAX_OUTPUT_FRAME_BYTES)
     }
@@ -63,7 +63,7 @@ impl Message {
 /// The newest frame of an output log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastFrame {
-    /// Its sequence, the fence of the next one.
+    /// Its sequence, which the fence of the next frame names.
     pub seq: u64,
     /// Its message id.
     pub msg_id: Option<String>,
@@ -71,14 +71,14 @@ pub struct LastFrame {
     pub frame: OutputFrame,
 }
 
-/// What tells a stream from another one with the same name, and the range it holds.
+/// Creation time and range of a stream; tells a stream from another one of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamIdentity {
     /// When it was created.
     pub created: Timestamp,
-    /// First sequence it still holds; one above `last_seq` when it is empty.
+    /// First sequence it holds; one above `last_seq` when it is empty.
     pub first_seq: u64,
-    /// Last sequence ever stored; 0 when nothing was.
+    /// Last sequence ever stored; 0 when there was none.
     pub last_seq: u64,
 }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_json_or_the_reason_why_not() {
+    fn a_message_has_json_or_an_encoding_fault() {
         let json = Bytes::from("[".to_owned() + &r#"{"entry":"HostEvent"},"#.repeat(9) + "7]");
         let stored = compression::encode(&json);
         assert_eq!(message(stored.clone()).json_bytes(), json.len());

@@ -1,4 +1,5 @@
-//! Publishing to the logs: input logs in group commits, output logs and releases behind a fence.
+//! Publishing to the logs: group commits to input logs, fenced publishes to output logs and of
+//! releases.
 
 pub(crate) mod decision;
 pub(crate) mod error;

@@ -1,4 +1,5 @@
-//! Reading streams: every message from a position on, and single reads that only the leader answers.
+//! Reading streams: a reader for every message from a position on, and single reads through the
+//! leader.
 
 #[cfg(feature = "shell")]
 pub(crate) mod leader_reads;

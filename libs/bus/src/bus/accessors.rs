@@ -1,4 +1,4 @@
-//! What a process reaches over its connections: logs, stores and leases.
+//! Logs, object stores and leases that a process opens over its connections.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::reader::position::SequenceGaps;
 use crate::reader::stream_reader::Reader;
 
 impl Bus {
-    /// A reader whose first message is the one with `from_seq`; 0 and 1 both mean the first message
-    /// ever. Nothing is sent before the first batch is asked for.
+    /// A reader whose first message has the sequence `from_seq`; 0 and 1 both mean the first
+    /// message of the stream. Nothing is sent before the first batch is requested.
     pub fn reader(&self, stream: &str, from_seq: u64) -> Reader {
         let gaps = if stream == self.names().manifest_stream() {
             SequenceGaps::Allowed
@@ -26,7 +26,7 @@ impl Bus {
         Reader::new(self.clone(), stream.to_owned(), from_seq, gaps)
     }
 
-    /// The input publishers of this process; they run while a clone of them is held.
+    /// The input publishers of this process. They run while a clone of them exists.
     pub fn input(&self) -> InputPublisher {
         let mut running = self.input_queues();
         let queues = running.upgrade().unwrap_or_else(|| {
@@ -52,11 +52,11 @@ impl Bus {
         CheckpointStore::new(self.clone())
     }
 
-    /// Makes this instance a member of a service that shares out keys. When `stop` is cancelled it
-    /// leaves at once, and every lease is asked back.
+    /// Makes this instance a member of a service that distributes keys. Cancelling `stop` ends the
+    /// membership at once and recalls every lease.
     ///
     /// # Panics
-    /// Outside a runtime: a task keeps the membership alive.
+    /// Outside a runtime, because a task keeps the membership alive.
     pub fn leases(&self, member: Membership<'_>, stop: &CancellationToken) -> Leases {
         lease::join(self.clone(), member, stop.clone())
     }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// Pauses between attempts: from 50 ms doubling to 1 s, with jitter, without end; the caller has
-/// the deadline.
+/// Unlimited pauses: 50 ms, doubling up to 1 s, with jitter. The caller has the deadline.
 pub(crate) fn pauses() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))

@@ -1,4 +1,5 @@
-//! The connections of one process: publishing, consuming and leases never wait for each other.
+//! The connections of one process: publishing, consuming and leases have one each, so that none
+//! waits for another.
 
 use std::time::Duration;
 
@@ -10,14 +11,14 @@ use tokio::time::Instant;
 
 use crate::config::BusConfig;
 
-/// A dead peer is found within two of these; the default of the client is a minute.
+/// A dead peer is detected within two intervals; the client's default is one minute.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest pause between two attempts to reconnect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Messages a subscription may hold before the client drops some: heartbeats time out and are
-/// repeated, readers never ask for that many.
+/// Messages that a subscription may hold before the client drops some. Heartbeats time out and are
+/// repeated; readers never request so many.
 const SUBSCRIPTION_CAPACITY: usize = 16 * 1024;
-/// Publishes that may wait for their acknowledgement at once, over all partitions.
+/// Publishes of all partitions that may wait for their acknowledgement at the same time.
 const ACKS_IN_FLIGHT: usize = 4_096;
 
 /// Why there is no connection.
@@ -31,7 +32,7 @@ pub enum ConnectError {
     Credentials {
         /// The path.
         path: String,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -52,15 +53,15 @@ pub enum ConnectError {
 pub(crate) struct Connections {
     /// Publishes and requests.
     pub(crate) publish: Client,
-    /// How often the connection for publishing was made; a server that came back may have lost its
-    /// data.
+    /// Number of times the publishing connection was made. A server that came back may have lost
+    /// its data.
     pub(crate) publish_made: watch::Receiver<u64>,
     /// Readers and subscriptions.
     pub(crate) consume: Client,
-    /// How often the connection of the readers was made; a server that came back may have forgotten
+    /// Number of times the readers' connection was made. A server that came back may have lost
     /// their consumers.
     pub(crate) consume_made: watch::Receiver<u64>,
-    /// Leases: a long read or a full log must not delay a renewal.
+    /// Leases have their own connection: a long read or a full log must not delay a renewal.
     pub(crate) lease: Client,
     /// Publishing with the acknowledgement timeout.
     pub(crate) publish_js: Context,
@@ -71,7 +72,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Opens all connections, waiting for a server until the configured deadline.
+    /// Opens all connections and waits for a server until the configured deadline.
     pub(crate) async fn open(config: &BusConfig, name: &str) -> Result<Self, ConnectError> {
         let (publish, publish_made) = connect(config, name, "publish").await?;
         let (consume, consume_made) = connect(config, name, "consume").await?;
@@ -88,7 +89,7 @@ impl Connections {
         })
     }
 
-    /// Says which connection is down, if any is.
+    /// Names the connection that is down, if any.
     pub(crate) fn check(&self) -> Result<(), String> {
         for (client, role) in [
             (&self.publish, "publish"),
@@ -102,7 +103,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Flushes and ends all connections.
+    /// Flushes and closes all connections.
     pub(crate) async fn close(&self) {
         for client in [&self.publish, &self.consume, &self.lease] {
             if let Err(error) = client.drain().await {
@@ -222,7 +223,7 @@ fn observe(role: &'static str, event: &Event) {
     }
 }
 
-/// The servers without what proves us to them.
+/// The server URLs without user, password and token.
 fn shown(urls: &str) -> String {
     let host = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_shown_without_their_secrets() {
+    fn shown_server_urls_have_no_secrets() {
         let urls = "nats://user:secret@one:4222, nats://token@two:4222,three:4222";
         assert_eq!(shown(urls), "nats://one:4222,nats://two:4222,three:4222");
     }

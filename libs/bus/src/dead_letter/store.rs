@@ -1,4 +1,4 @@
-//! Storing dead letters, and every other publish without a fence.
+//! Storing dead letters.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::publish::error::PublishError;
 use crate::publish::outgoing::OutgoingMessage;
 
 impl Bus {
-    /// Stores a dead letter and returns its sequence. The same message reported twice by a service
+    /// Stores a dead letter and returns its sequence. A message that the same service reports twice
     /// within the duplicate window is stored once.
     ///
     /// # Errors

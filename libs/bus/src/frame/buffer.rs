@@ -1,5 +1,5 @@
-//! Group commit: entries wait in frames, one open frame per subject, and leave in the order in which
-//! their frames were opened, one at a time.
+//! Group commit: entries wait in frames, one open frame per subject. Frames are sent one at a time,
+//! in the order in which they were opened.
 //!
 //! Source: docs/wire-protocol.md, frames.
 
@@ -9,18 +9,18 @@ use bytes::Bytes;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
 use nixfleet_proto::{Entry, LAYOUT_VERSION, Position};
 
-/// Bytes of a frame around its entries, rounded up.
+/// Bytes that a frame adds to its entries, rounded up.
 const ENVELOPE_BYTES: usize = 64;
 
-/// Room for an entry of the usual size.
+/// Initial capacity for one entry.
 const ENTRY_BYTES: usize = 1024;
 
-/// Bounds of one frame.
+/// Size limits of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
     /// Most entries.
     pub entries: usize,
-    /// Most bytes of the whole message body.
+    /// Most bytes of the message body.
     pub bytes: usize,
 }
 
@@ -34,39 +34,39 @@ impl Default for FrameLimits {
 }
 
 impl FrameLimits {
-    /// Most bytes one entry may have.
+    /// Most bytes of one entry.
     pub fn entry_bytes(self) -> usize {
         self.bytes.saturating_sub(ENVELOPE_BYTES)
     }
 
-    /// True when one frame can hold both, the second behind the first.
-    pub fn hold(self, run: &EntryBatch, next: &EntryBatch) -> bool {
-        // One more for the comma.
-        let bytes = run.bytes() + 1 + next.bytes();
-        run.len() + next.len() <= self.entries && bytes < self.entry_bytes()
+    /// True when one frame can hold both batches.
+    pub fn hold(self, batch: &EntryBatch, next: &EntryBatch) -> bool {
+        // The added byte is the comma.
+        let bytes = batch.bytes() + 1 + next.bytes();
+        batch.len() + next.len() <= self.entries && bytes < self.entry_bytes()
     }
 }
 
-/// Entries of one subject that are stored together, in their order, or not at all.
+/// Entries of one subject that are stored together and in order, or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntryBatch {
-    /// The entries as JSON, separated by commas: copied into a frame as they are.
+    /// The entries as JSON, separated by commas; a frame copies them unchanged.
     json: Vec<u8>,
     entries: usize,
 }
 
 impl EntryBatch {
-    /// A run of one entry.
+    /// A batch of one entry.
     ///
     /// # Errors
-    /// When the entry cannot be written as JSON.
+    /// When the entry cannot be serialised as JSON.
     pub fn of(entry: &Entry) -> serde_json::Result<Self> {
         let mut json = Vec::with_capacity(ENTRY_BYTES);
         serde_json::to_writer(&mut json, entry)?;
         Ok(Self { json, entries: 1 })
     }
 
-    /// Adds another one behind.
+    /// Appends another batch.
     pub fn append(&mut self, other: &Self) {
         if self.entries > 0 {
             self.json.push(b',');
@@ -75,50 +75,50 @@ impl EntryBatch {
         self.entries += other.entries;
     }
 
-    /// Entries in it.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.entries
     }
 
-    /// True when there is none.
+    /// True when there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries == 0
     }
 
-    /// Bytes of all entries with the commas between them.
+    /// Size of the entries in bytes, with the commas between them.
     pub fn bytes(&self) -> usize {
         self.json.len()
     }
 }
 
-/// Entries of one subject on their way to one message, each run with whoever waits for it.
+/// Entries of one subject that go into one message, with a waiter per batch.
 #[derive(Debug)]
 pub struct Frame<W> {
-    /// Where it is published.
+    /// Subject on which it is published.
     pub subject: String,
-    run: EntryBatch,
-    /// In the order of the runs, each with the place of its first entry.
+    batch: EntryBatch,
+    /// Waiters in batch order, each with the index of its first entry.
     pub waiters: Vec<(u32, W)>,
 }
 
 impl<W> Frame<W> {
-    fn push(&mut self, run: &EntryBatch, waiter: W) {
-        let first = u32::try_from(self.run.len()).unwrap_or(u32::MAX);
-        self.run.append(run);
+    fn push(&mut self, batch: &EntryBatch, waiter: W) {
+        let first = u32::try_from(self.batch.len()).unwrap_or(u32::MAX);
+        self.batch.append(batch);
         self.waiters.push((first, waiter));
     }
 
-    /// Entries in it; never 0.
+    /// Number of entries; never 0.
     #[expect(
         clippy::len_without_is_empty,
-        reason = "a frame is opened by its first run"
+        reason = "a frame is opened by its first batch"
     )]
     pub fn len(&self) -> usize {
-        self.run.len()
+        self.batch.len()
     }
 
-    /// What everyone who waits is told, in the order of the runs: the place of his first entry, or
-    /// the error of all.
+    /// The result for each waiter, in batch order: the position of its first entry, or the common
+    /// error.
     pub fn answers<E: Clone>(
         self,
         result: Result<u64, E>,
@@ -131,26 +131,26 @@ impl<W> Frame<W> {
 
     /// The message body.
     pub fn body(&self) -> Bytes {
-        let mut body = Vec::with_capacity(ENVELOPE_BYTES + self.run.bytes());
+        let mut body = Vec::with_capacity(ENVELOPE_BYTES + self.batch.bytes());
         body.extend_from_slice(br#"{"v":"#);
         body.extend_from_slice(LAYOUT_VERSION.to_string().as_bytes());
         body.extend_from_slice(br#","entries":["#);
-        body.extend_from_slice(&self.run.json);
+        body.extend_from_slice(&self.batch.json);
         body.extend_from_slice(b"]}");
         Bytes::from(body)
     }
 }
 
-/// Frames of one partition that wait for the acknowledgement of the frame before them.
+/// Frames of one partition that wait until the frame before them is acknowledged.
 #[derive(Debug)]
 pub struct FrameBuffer<W> {
     limits: FrameLimits,
     frames: VecDeque<Frame<W>>,
     /// Number of the newest frame of each subject, counted from the first frame ever opened.
     newest: BTreeMap<String, u64>,
-    /// Number of the frame at the front.
+    /// Number of the frame at the front of the queue.
     front: u64,
-    /// A frame left and is not known to be stored.
+    /// A frame was sent and is not known to be stored.
     in_flight: bool,
 }
 
@@ -166,38 +166,39 @@ impl<W> FrameBuffer<W> {
         }
     }
 
-    /// Adds a run to the newest frame of its subject, or opens one behind all others. A run must
-    /// fit into one frame.
-    pub fn push(&mut self, subject: String, run: EntryBatch, waiter: W) {
+    /// Adds a batch to the newest frame of its subject, or opens a new frame at the end. The batch
+    /// must fit into one frame.
+    pub fn push(&mut self, subject: String, batch: EntryBatch, waiter: W) {
         let open = self
             .newest
             .get(&subject)
             .and_then(|number| usize::try_from(number - self.front).ok())
             .and_then(|index| self.frames.get_mut(index))
-            .filter(|frame| self.limits.hold(&frame.run, &run));
+            .filter(|frame| self.limits.hold(&frame.batch, &batch));
         if let Some(frame) = open {
-            frame.push(&run, waiter);
+            frame.push(&batch, waiter);
             return;
         }
         let number = self.front + self.frames.len() as u64;
         self.newest.insert(subject.clone(), number);
         self.frames.push_back(Frame {
             subject,
-            run,
+            batch,
             waiters: vec![(0, waiter)],
         });
     }
 
-    /// True when nothing waits but one frame of fewer than `enough` entries.
-    pub fn is_small(&self, enough: usize) -> bool {
+    /// True when the buffer holds exactly one frame and that frame has fewer than `entries`
+    /// entries.
+    pub fn is_small(&self, entries: usize) -> bool {
         match self.frames.front() {
-            Some(frame) => self.frames.len() == 1 && frame.len() < enough,
+            Some(frame) => self.frames.len() == 1 && frame.len() < entries,
             None => false,
         }
     }
 
-    /// The frame that has waited longest, unless one is in flight: two at once could be stored in
-    /// the wrong order.
+    /// Takes the oldest frame, unless one is in flight: two at once could be stored in the wrong
+    /// order.
     pub fn take(&mut self) -> Option<Frame<W>> {
         if self.in_flight {
             return None;
@@ -211,7 +212,8 @@ impl<W> FrameBuffer<W> {
         Some(frame)
     }
 
-    /// Nothing more will be heard of the frame in flight: the next may leave.
+    /// Ends the frame in flight: there will be no more answers for it, and the next one may be
+    /// sent.
     pub fn finish_in_flight(&mut self) {
         self.in_flight = false;
     }
@@ -226,25 +228,25 @@ mod tests {
         bytes: 200,
     };
 
-    fn run(texts: &[&str]) -> EntryBatch {
-        let mut run = EntryBatch::default();
+    fn batch(texts: &[&str]) -> EntryBatch {
+        let mut batch = EntryBatch::default();
         for text in texts {
-            run.append(&EntryBatch {
+            batch.append(&EntryBatch {
                 json: serde_json::to_vec(text).unwrap(),
                 entries: 1,
             });
         }
-        run
+        batch
     }
 
     #[test]
     fn one_frame_of_few_entries_is_small() {
         let mut buffer = FrameBuffer::new(LIMITS);
         assert!(!buffer.is_small(3));
-        buffer.push("a".to_owned(), run(&["1", "2"]), 0);
+        buffer.push("a".to_owned(), batch(&["1", "2"]), 0);
         assert!(buffer.is_small(3) && !buffer.is_small(2));
-        buffer.push("b".to_owned(), run(&["3"]), 0);
-        assert!(!buffer.is_small(3), "another one waits behind it");
+        buffer.push("b".to_owned(), batch(&["3"]), 0);
+        assert!(!buffer.is_small(3), "another frame waits behind it");
     }
 
     fn drain(buffer: &mut FrameBuffer<u32>) -> Vec<(String, Vec<(u32, u32)>)> {
@@ -264,7 +266,7 @@ mod tests {
     fn entries_of_a_subject_share_a_frame_and_keep_their_order() {
         let mut buffer = FrameBuffer::new(LIMITS);
         for (number, subject) in ["a", "b", "a", "b", "a"].into_iter().enumerate() {
-            buffer.push(subject.to_owned(), run(&["x"]), number as u32);
+            buffer.push(subject.to_owned(), batch(&["x"]), number as u32);
         }
         let expected = vec![
             ("a".to_owned(), vec![(0, 0), (1, 2), (2, 4)]),
@@ -277,7 +279,7 @@ mod tests {
     fn a_full_frame_is_followed_by_another_of_its_subject() {
         let mut buffer = FrameBuffer::new(LIMITS);
         for number in 0..7 {
-            buffer.push("a".to_owned(), run(&["x"]), number);
+            buffer.push("a".to_owned(), batch(&["x"]), number);
         }
         let waiters = drain(&mut buffer).into_iter().map(|(_, waiters)| waiters);
         let sizes: Vec<usize> = waiters.map(|waiters| waiters.len()).collect();
@@ -285,22 +287,22 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_never_divided() {
+    fn a_batch_is_never_split() {
         let mut buffer = FrameBuffer::new(LIMITS);
-        buffer.push("a".to_owned(), run(&["x", "x"]), 0);
-        buffer.push("a".to_owned(), run(&["y", "y"]), 1);
-        buffer.push("a".to_owned(), run(&["z"]), 2);
+        buffer.push("a".to_owned(), batch(&["x", "x"]), 0);
+        buffer.push("a".to_owned(), batch(&["y", "y"]), 1);
+        buffer.push("a".to_owned(), batch(&["z"]), 2);
         let bodies: Vec<Bytes> = frames(&mut buffer).iter().map(Frame::body).collect();
         assert_eq!(bodies[0], br#"{"v":1,"entries":["x","x"]}"#[..]);
         assert_eq!(bodies[1], br#"{"v":1,"entries":["y","y","z"]}"#[..]);
     }
 
     #[test]
-    fn no_body_is_over_the_byte_limit() {
+    fn no_frame_body_exceeds_the_byte_limit() {
         let mut buffer = FrameBuffer::new(LIMITS);
         let text = "y".repeat(60);
         for number in 0..9 {
-            buffer.push("a".to_owned(), run(&[&text]), number);
+            buffer.push("a".to_owned(), batch(&[&text]), number);
         }
         let mut seen = 0;
         for frame in frames(&mut buffer) {
@@ -311,9 +313,9 @@ mod tests {
     }
 
     #[test]
-    fn what_no_frame_can_hold_is_known_before() {
+    fn limits_tell_whether_two_batches_fit_into_one_frame() {
         let text = |bytes: usize| "y".repeat(bytes - 2);
-        let check = |one: &[&str], two: &[&str]| LIMITS.hold(&run(one), &run(two));
+        let check = |one: &[&str], two: &[&str]| LIMITS.hold(&batch(one), &batch(two));
         assert!(check(&["x", "x"], &["x"]));
         assert!(!check(&["x", "x"], &["x", "x"]));
         assert!(check(&[&text(100)], &[&text(34)]));
@@ -321,12 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_can_be_opened_again_after_its_frame_left() {
+    fn a_subject_opens_a_new_frame_after_its_frame_was_sent() {
         let mut buffer = FrameBuffer::new(LIMITS);
-        buffer.push("a".to_owned(), run(&["x"]), 0);
-        buffer.push("b".to_owned(), run(&["x"]), 1);
+        buffer.push("a".to_owned(), batch(&["x"]), 0);
+        buffer.push("b".to_owned(), batch(&["x"]), 1);
         assert_eq!(buffer.take().unwrap().waiters, [(0, 0)]);
-        buffer.push("a".to_owned(), run(&["x"]), 2);
+        buffer.push("a".to_owned(), batch(&["x"]), 2);
         assert!(buffer.take().is_none(), "one frame at a time");
         let expected = vec![
             ("b".to_owned(), vec![(0, 1)]),
@@ -337,11 +339,11 @@ mod tests {
     }
 
     #[test]
-    fn everyone_in_a_frame_gets_his_place_in_it_or_the_error_of_all() {
+    fn each_waiter_gets_its_position_or_the_common_error() {
         let frame = || {
             let mut buffer = FrameBuffer::new(LIMITS);
-            buffer.push("a".to_owned(), run(&["x", "x"]), 'p');
-            buffer.push("a".to_owned(), run(&["x"]), 'q');
+            buffer.push("a".to_owned(), batch(&["x", "x"]), 'p');
+            buffer.push("a".to_owned(), batch(&["x"]), 'q');
             buffer.take().unwrap()
         };
         let stored: Vec<_> = frame().answers(Ok::<_, ()>(9)).collect();

@@ -1,5 +1,5 @@
-//! Reading frames that anyone may have written: bounded first, then decompressed, then by version, then in
-//! full.
+//! Decoding of frames from untrusted writers: size limit first, then decompression, then the
+//! version, then the full document.
 
 use nixfleet_proto::effects_frame::EffectsFrame;
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
@@ -19,7 +19,7 @@ struct Versioned {
     v: u32,
 }
 
-/// What names the version of its layout.
+/// A document that names its layout version.
 pub(crate) trait Layout: DeserializeOwned {
     fn version(&self) -> u32;
 }
@@ -60,15 +60,15 @@ impl Layout for LivenessFlush {
     }
 }
 
-/// Reads a message of an input stream.
+/// Decodes a message of an input stream.
 ///
 /// # Errors
-/// [`DecodeError`]; such a message is a dead letter and counts as one entry.
+/// [`DecodeError`]; the message becomes a dead letter and counts as one entry.
 pub fn decode_input(message: &Message) -> Result<InputFrame, DecodeError> {
     read_input(&message.payload)
 }
 
-/// As [`decode_input`], from the payload alone.
+/// Like [`decode_input`], from the payload alone.
 ///
 /// # Errors
 /// [`DecodeError`].
@@ -87,7 +87,7 @@ pub fn read_input(payload: &[u8]) -> Result<InputFrame, DecodeError> {
     }
 }
 
-/// Reads a message of an output stream. A frame without outcomes is a takeover.
+/// Decodes a message of an output stream. A frame without outcomes is a takeover.
 ///
 /// # Errors
 /// [`DecodeError`].
@@ -95,7 +95,7 @@ pub fn decode_output(message: &Message) -> Result<OutputFrame, DecodeError> {
     read_output(&message.payload)
 }
 
-/// Reads the effects of a message of an output stream.
+/// Decodes the effects of a message of an output stream.
 ///
 /// # Errors
 /// [`DecodeError`].
@@ -103,7 +103,7 @@ pub fn decode_effects(message: &Message) -> Result<EffectsFrame, DecodeError> {
     decode(&message.payload, MAX_OUTPUT_FRAME_BYTES)
 }
 
-/// As [`decode_output`], from the payload alone.
+/// Like [`decode_output`], from the payload alone.
 ///
 /// # Errors
 /// [`DecodeError`].
@@ -111,7 +111,7 @@ pub fn read_output(payload: &[u8]) -> Result<OutputFrame, DecodeError> {
     decode(payload, MAX_OUTPUT_FRAME_BYTES)
 }
 
-/// Reads a payload within a size limit whose layout version is known.
+/// Decodes a payload of at most `max` bytes whose layout version is known.
 pub(crate) fn decode<T: Layout>(payload: &[u8], max: usize) -> Result<T, DecodeError> {
     let payload = &compression::decode(payload, max)?[..];
     let bytes = payload.len();
@@ -119,7 +119,7 @@ pub(crate) fn decode<T: Layout>(payload: &[u8], max: usize) -> Result<T, DecodeE
         return Err(DecodeError::TooLarge { bytes, max });
     }
     let decoded = json::read::<T>(payload);
-    // Another layout need not parse as this one, so its version counts whatever the rest is like.
+    // Another layout need not parse as this one, so the version is checked even when parsing fails.
     let version = match &decoded {
         Ok(frame) => frame.version(),
         Err(_) => {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_read_and_unknown_fields_are_ignored() {
+    fn a_frame_is_decoded_and_unknown_fields_are_ignored() {
         check(
             format!(r#"{{"v":1,"entries":[{}]}}"#, entry(1)),
             "1 entries",
@@ -180,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn hostile_frames_are_refused_by_name() {
-        let whole = format!(r#"{{"v":1,"entries":[{}]}}"#, entry(1));
-        check(whole[..whole.len() - 3].to_owned(), "malformed");
+    fn each_hostile_frame_has_a_named_error() {
+        let complete = format!(r#"{{"v":1,"entries":[{}]}}"#, entry(1));
+        check(complete[..complete.len() - 3].to_owned(), "malformed");
         check("", "malformed");
         check("[]", "malformed");
         check("\u{0}\u{1}", "malformed");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_form_is_read_and_its_faults_have_names() {
+    fn a_stored_form_is_decoded_and_its_errors_have_names() {
         let frame = Bytes::from(format!(r#"{{"v":1,"entries":[{}]}}"#, entry(1)));
         let stored = compression::encode(&frame);
         assert!(stored.len() < frame.len());
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_come_before_parsing() {
+    fn limits_are_checked_before_parsing() {
         check(vec![b'x'; MAX_FRAME_BYTES + 1], "too-large");
         let many = vec![entry(1); MAX_FRAME_ENTRIES + 1].join(",");
         check(format!(r#"{{"v":1,"entries":[{many}]}}"#), "too-many");

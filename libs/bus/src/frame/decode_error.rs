@@ -1,6 +1,6 @@
-//! Why a message cannot be read.
+//! Errors of decoding a message.
 
-/// Why a message is not what its stream should hold.
+/// Why a message is not a document of its stream.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// More bytes than any writer may send.
@@ -8,10 +8,10 @@ pub enum DecodeError {
     TooLarge {
         /// Size of the message.
         bytes: usize,
-        /// Largest size.
+        /// Size limit.
         max: usize,
     },
-    /// A layout this release does not know.
+    /// A layout version that this release does not know.
     #[error("layout version {0} is unknown")]
     Version(u32),
     /// More entries than any writer may send.
@@ -19,7 +19,7 @@ pub enum DecodeError {
     TooMany {
         /// Entries of the frame.
         entries: usize,
-        /// Most entries.
+        /// Limit of entries.
         max: usize,
     },
     /// A frame without entries: no writer sends one.
@@ -28,16 +28,16 @@ pub enum DecodeError {
     /// A stored form that this release does not know.
     #[error("its encoding {0:#04x} is unknown: a newer release wrote it; upgrade this one")]
     Encoding(u8),
-    /// Not the compressed frame that its label announces.
+    /// The bytes behind the label are not the compressed frame that it announces.
     #[error("the compressed payload is damaged: {0}")]
     Compressed(&'static str),
-    /// Not the JSON it should be.
+    /// The payload is not the expected JSON.
     #[error("the payload is malformed")]
     Malformed(#[source] serde_json::Error),
 }
 
 impl DecodeError {
-    /// Name in metrics.
+    /// Label in metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too-large",

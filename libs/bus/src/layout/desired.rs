@@ -1,7 +1,7 @@
-//! The streams a fleet needs.
+//! The streams that a fleet needs.
 //!
-//! The logs of partitions are trimmed when nobody needs their oldest messages any more, and never by
-//! age: what is old and not covered by a checkpoint is still needed.
+//! Logs of partitions are trimmed by need and never by age: an old message that no checkpoint
+//! covers is still needed.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::config::BusConfig;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Every stream of the layout.
+/// The desired configuration of every stream.
 pub(crate) fn streams(config: &BusConfig, names: &Names) -> Vec<Config> {
     let mut streams = Vec::new();
     for partition in Partition::all(config.partitions) {
@@ -44,14 +44,14 @@ pub(crate) fn streams(config: &BusConfig, names: &Names) -> Vec<Config> {
     streams.push(Config {
         max_bytes: bytes(config.dead_max_bytes),
         max_age: days(config.dead_max_age_days),
-        // Poison must not be able to block anyone: here the oldest go.
+        // Undecodable messages must not block anyone: a full stream drops its oldest messages.
         discard: DiscardPolicy::Old,
         ..log(config, names.dead_stream(), names.dead_wildcard())
     });
     streams
 }
 
-/// What all streams share: a full one refuses, and nobody can delete from the middle.
+/// Settings of all streams: a full stream rejects messages, and nobody can delete from the middle.
 fn log(config: &BusConfig, name: String, subject: String) -> Config {
     Config {
         name,
@@ -75,7 +75,7 @@ fn bytes(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// A span of whole days.
+/// A duration of whole days.
 fn days(count: u64) -> Duration {
     DAY.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -1,4 +1,5 @@
-//! Making sure that streams, buckets and the fleet's constants are there and agree.
+//! Creating the streams and buckets of a fleet, and comparing existing ones and the fleet's
+//! constants with the configuration.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::reader::leader_reads::{LeaderReadError, ReadFailure, stream_info};
 
 /// Key of the fleet's constants.
 const LAYOUT_KEY: &str = "layout";
-/// How long one step is repeated while the server is starting or electing.
+/// How long one step is repeated while the server starts or elects a leader.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the layout cannot be used.
@@ -42,12 +43,12 @@ pub enum LayoutError {
         /// Partitions configured.
         partitions: u16,
     },
-    /// A stream of that name exists and is something else.
+    /// A stream of that name exists with other settings.
     #[error("stream {stream} cannot be used: {reason}")]
     Conflict {
         /// The stream.
         stream: String,
-        /// What is wrong with it.
+        /// The setting that differs.
         reason: String,
     },
     /// The stream ends before a position that was already applied.
@@ -60,13 +61,13 @@ pub enum LayoutError {
         stream: String,
         /// Its last sequence.
         last: u64,
-        /// The highest sequence remembered.
+        /// The highest sequence that tables or archive cover.
         floor: u64,
     },
     /// The fleet's constants cannot be read.
     #[error("the fleet's layout record is malformed")]
     Malformed(#[source] serde_json::Error),
-    /// The server does not answer or refuses.
+    /// The server does not answer, or refuses.
     #[error("cannot set up {what}: {reason}")]
     Unavailable {
         /// The stream or bucket.
@@ -85,11 +86,11 @@ struct LayoutRecord {
 }
 
 impl Bus {
-    /// Creates what is missing, widens what is too small and refuses what does not fit. Any number
-    /// of services may do this at once.
+    /// Creates missing streams, widens limits, and rejects a stream that does not fit. Several
+    /// services may do this at the same time.
     ///
-    /// `floors` are the positions this service remembers. A service without any passes an empty
-    /// one only where another service has created the streams before.
+    /// `floors` are the positions that this service knows. A service without positions passes empty
+    /// floors, and only where another service has created the streams before.
     ///
     /// # Errors
     /// [`LayoutError`].
@@ -105,7 +106,8 @@ impl Bus {
             ..kv::Config::default()
         };
         ensure_bucket(context, meta).await?;
-        // The constants come first: nothing is created for a fleet with another partition count.
+        // The constants come first: nothing is created for a fleet with another number of
+        // partitions.
         self.check_constants(context).await?;
         let leases = kv::Config {
             bucket: names.lease_bucket(),
@@ -128,7 +130,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Writes the constants if nobody has, and compares them.
+    /// Writes the constants unless they exist, and compares them.
     async fn check_constants(&self, context: &Context) -> Result<(), LayoutError> {
         let bucket = self.names().meta_bucket();
         let record = LayoutRecord {
@@ -171,7 +173,7 @@ impl Bus {
             };
             match context.create_object_store(config).await {
                 Ok(_) => Ok(()),
-                // Another service, or another configuration, was here before.
+                // Another service, or another configuration, has created it.
                 Err(error) => match context.get_object_store(&bucket).await {
                     Ok(_) => Ok(()),
                     Err(_) => Err(retry(error)),
@@ -187,7 +189,7 @@ async fn ensure_bucket(context: &Context, config: kv::Config) -> Result<(), Layo
     retry_step(&bucket, || async {
         match context.create_key_value(config.clone()).await {
             Ok(_) => Ok(()),
-            // Another service, or another configuration, was here before.
+            // Another service, or another configuration, has created it.
             Err(error) => match context.get_key_value(&bucket).await {
                 Ok(_) => Ok(()),
                 Err(_) => Err(retry(error)),
@@ -197,7 +199,7 @@ async fn ensure_bucket(context: &Context, config: kv::Config) -> Result<(), Layo
     .await
 }
 
-/// Creates one stream above its floor, or adopts the one that is there.
+/// Creates one stream above its floor, or adopts the existing one.
 async fn ensure_stream(
     context: &Context,
     desired: Config,
@@ -220,7 +222,7 @@ async fn ensure_stream(
             }
             Err(error) => {
                 match error.kind() {
-                    // Somebody else was faster; the next round adopts theirs.
+                    // Another service created it first; the next attempt adopts its stream.
                     CreateStreamErrorKind::JetStream(answer)
                         if answer.error_code() != ErrorCode::STREAM_NAME_EXIST =>
                     {
@@ -252,7 +254,7 @@ async fn ensure_stream(
     Ok(StreamIdentity::new(&info))
 }
 
-/// An answer that will not change by asking again, unless a server is short of peers just now.
+/// Errors that a retry does not change, except while a server is short of peers.
 fn refused(answer: &async_nats::jetstream::Error) -> Step {
     match answer.error_code() {
         ErrorCode::CLUSTER_NO_PEERS
@@ -271,7 +273,7 @@ async fn adopt(context: &Context, info: &Info, desired: &Config) -> Result<(), L
             reason,
         })?;
     for text in kept {
-        tracing::warn!(%stream, "a limit is not lowered on a stream with data: {text}");
+        tracing::warn!(%stream, "a limit of a stream with data is not lowered: {text}");
     }
     let Change::Update(update) = change else {
         return Ok(());
@@ -284,7 +286,7 @@ async fn adopt(context: &Context, info: &Info, desired: &Config) -> Result<(), L
     Ok(())
 }
 
-/// How one step ended without success.
+/// Why one step failed.
 enum Step {
     Retry(String),
     Stop(String),

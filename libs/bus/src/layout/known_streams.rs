@@ -1,8 +1,7 @@
-//! What this process knows of the streams, so that it notices when they are not those it knew.
+//! The streams as this process knows them, to detect that they were replaced or lost their end.
 //!
-//! A server that lost its data, or got an older copy of it, takes appends as if nothing had happened.
-//! So after every new connection the streams are looked at, and until then nobody is told that
-//! something is durable.
+//! A server that lost its data, or was restored from an older copy, accepts appends as before. So
+//! the streams are checked after every new connection, and nothing counts as durable until then.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +17,7 @@ use crate::message::StreamIdentity;
 #[derive(Debug, Clone, Copy)]
 struct Known {
     created: Timestamp,
-    /// The highest sequence that was remembered or acknowledged.
+    /// The highest sequence that was recorded elsewhere or acknowledged.
     floor: u64,
 }
 
@@ -28,15 +27,15 @@ struct State {
     fault: Option<String>,
 }
 
-/// The streams of one process.
+/// The streams known to one process.
 #[derive(Debug)]
 pub(crate) struct KnownStreams {
     state: Mutex<State>,
-    /// Somebody looks after the layout: without that nothing would ever be verified.
+    /// A task maintains the layout; without one the streams would never be verified.
     maintained: AtomicBool,
-    /// Grows when a stream turns out to be another one of the same name.
+    /// Incremented when a stream is replaced by another one of the same name.
     generation: AtomicU64,
-    /// The connection after which the streams were looked at last.
+    /// Number of the connection after which the streams were verified last.
     verified: watch::Sender<u64>,
 }
 
@@ -52,17 +51,18 @@ impl Default for KnownStreams {
 }
 
 impl KnownStreams {
-    /// From now on nothing counts as durable before the streams were looked at.
+    /// From now on nothing counts as durable before the streams are verified.
     pub(super) fn require_verification(&self) {
         self.maintained.store(true, Ordering::SeqCst);
     }
 
-    /// Which streams these are: writers that began in an earlier generation must not go on.
+    /// Generation of the streams. Writers that began in an earlier generation must stop.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Takes a stream for the one of that name. `floor` is the highest sequence that is remembered.
+    /// Records a stream as the current one of its name. `floor` is the highest sequence that is
+    /// recorded elsewhere.
     pub(super) fn adopt(&self, stream: &str, identity: StreamIdentity, floor: u64) {
         let created = identity.created;
         let known = Known { created, floor };
@@ -72,7 +72,7 @@ impl KnownStreams {
         }
     }
 
-    /// True when this is the stream that was known, and nothing that was acknowledged is gone.
+    /// True when this is the known stream and no acknowledged message is lost.
     pub(super) fn is_known(&self, stream: &str, identity: StreamIdentity) -> bool {
         let known = self.state().streams.get(stream).copied();
         known.is_some_and(|known| {
@@ -80,29 +80,29 @@ impl KnownStreams {
         })
     }
 
-    /// Notes that the streams were looked at after this connection was made.
+    /// Records that the streams were verified after this connection was made.
     pub(super) fn verify(&self, connection: u64) {
         self.state().fault = None;
         self.verified.send_replace(connection);
     }
 
-    /// Notes why nothing may be appended.
+    /// Records why nothing may be appended.
     pub(super) fn fail(&self, fault: String) {
         self.state().fault = Some(fault);
     }
 
-    /// Says why nothing may be appended.
+    /// Returns the reason why nothing may be appended, if any.
     pub(crate) fn check(&self) -> Result<(), String> {
         match &self.state().fault {
             Some(fault) => Err(fault.clone()),
             None if self.maintained.load(Ordering::SeqCst) && *self.verified.borrow() == 0 => {
-                Err("the streams were not looked at yet".to_owned())
+                Err("the streams are not verified yet".to_owned())
             }
             None => Ok(()),
         }
     }
 
-    /// Waits until the streams were looked at after this connection was made.
+    /// Waits until the streams are verified after this connection was made.
     pub(crate) async fn wait_verified(
         &self,
         connection: u64,
@@ -117,12 +117,12 @@ impl KnownStreams {
             Ok(Ok(_)) => self.check(),
             Ok(Err(_)) | Err(_) => {
                 self.check()?;
-                Err("the streams were not looked at after the connection was made".to_owned())
+                Err("the streams are not verified since the connection was made".to_owned())
             }
         }
     }
 
-    /// Takes the sequence of an acknowledgement for durable, unless it is one that was there before.
+    /// Accepts an acknowledged sequence as durable, unless it repeats an earlier one.
     pub(crate) fn acknowledge(&self, stream: &str, seq: u64) -> Result<(), String> {
         if !self.maintained.load(Ordering::SeqCst) {
             return Ok(());
@@ -133,8 +133,8 @@ impl KnownStreams {
         };
         if seq <= known.floor {
             return Err(format!(
-                "{stream} stored a message at sequence {seq}, and {} was there before: it was lost \
-                 or restored",
+                "{stream} stored a message at sequence {seq}, but {} existed before: the stream \
+                 was lost or restored",
                 known.floor
             ));
         }
@@ -143,7 +143,7 @@ impl KnownStreams {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is one assignment: a panic elsewhere leaves nothing half done.
+        // Every change is one assignment, so that a panic elsewhere leaves no partial change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_another_or_lost_its_end_is_not_known() {
+    fn a_replaced_or_shortened_stream_is_not_known() {
         let known_streams = verified_streams();
         assert!(known_streams.is_known("S", stream(1, 5)));
         assert!(!known_streams.is_known("S", stream(2, 9)));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_or_below_what_was_there_is_durable() {
+    fn an_acknowledged_sequence_at_or_below_the_floor_is_not_durable() {
         let known_streams = verified_streams();
         assert!(known_streams.acknowledge("S", 5).is_err());
         assert_eq!(known_streams.acknowledge("S", 6), Ok(()));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn another_stream_begins_another_life() {
+    fn a_replaced_stream_begins_a_new_generation() {
         let known_streams = verified_streams();
         known_streams.adopt("S", stream(1, 9), 9);
         assert_eq!(known_streams.generation(), 0);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_settled_before_it_was_looked_at() {
+    async fn nothing_counts_as_durable_before_verification() {
         let known_streams = verified_streams();
         let now = Instant::now();
         assert!(known_streams.wait_verified(1, now).await.is_err());

@@ -1,5 +1,5 @@
-//! Bringing the layout back while services run: leases, logs and consumers are all gone when the
-//! server lost its data, so whoever is there makes them anew.
+//! Restoring the layout while services run. Leases, logs and consumers are gone when the server
+//! lost its data; any running service creates them again.
 
 use std::time::Duration;
 
@@ -14,35 +14,35 @@ use crate::layout::sequence_floors::SequenceFloors;
 use crate::message::StreamIdentity;
 use crate::reader::leader_reads::{ReadFailure, stream_info};
 
-/// How often it is looked whether the layout is there; a new connection is looked at once.
+/// Interval of the layout checks; a new connection is checked at once.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Pause before another look when the last one was not answered.
+/// Pause before the next check when the last one was not answered.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Streams that are asked for at once.
+/// Streams that are queried at the same time.
 const CONCURRENT_REQUESTS: usize = 8;
 
-/// How the layout was found.
+/// Result of a layout check.
 #[derive(Debug, PartialEq, Eq)]
 enum LayoutState {
-    /// As it was known.
+    /// Everything is as known.
     Intact,
-    /// Something is not there, or is another one.
+    /// A stream is missing or was replaced.
     Broken(String),
-    /// Nobody answered.
+    /// The server did not answer.
     Unknown(String),
 }
 
 impl Bus {
-    /// Looks after the layout until `stop`: what is missing is created above the positions
-    /// that `floors_source` reads, and after every new connection nothing this process appends counts as
-    /// durable before the streams were found to be those it knew. Any number of services may do this
-    /// at once. Counts from the call on, not from the first poll.
+    /// Maintains the layout until `stop`: creates missing streams above the positions that
+    /// `floors_source` reads. After every new connection nothing that this process appends counts
+    /// as durable before the streams are verified. Several services may do this at the same time.
+    /// Verification is required from the call on, not from the first poll.
     ///
-    /// `floors_source` reads what tables and archive cover now, or says why that is not known; then
-    /// nothing is created.
+    /// `floors_source` reads the positions that tables and archive cover now, or explains why they
+    /// are unknown; then nothing is created.
     ///
     /// # Errors
-    /// When the fleet on the bus is another one than the configured.
+    /// When the bus has another fleet than the configured one.
     pub fn maintain_layout<R, F>(
         &self,
         floors_source: R,
@@ -62,10 +62,11 @@ impl Bus {
         }
     }
 
-    /// Whether the streams are those of this fleet, as [`Bus::maintain_layout`] found them last.
+    /// Whether the streams are those of this fleet, according to the last check of
+    /// [`Bus::maintain_layout`].
     ///
     /// # Errors
-    /// Says what is wrong, and the remedy where somebody has to do something.
+    /// Names the fault, and the remedy where an operator has to act.
     pub fn check_layout(&self) -> Result<(), String> {
         self.known_streams().check()
     }
@@ -89,7 +90,7 @@ impl Bus {
                     CHECK_INTERVAL
                 }
                 LayoutState::Unknown(reason) => {
-                    tracing::debug!(reason, "the streams cannot be looked at");
+                    tracing::debug!(reason, "the streams cannot be checked");
                     RETRY_PAUSE
                 }
                 LayoutState::Broken(what) => match self.restore(&what, floors_source).await? {
@@ -102,15 +103,14 @@ impl Bus {
                 },
             };
             tokio::select! {
-                // The sender lives as long as the connection; its end ends the bus.
+                // The sender lives as long as the connection; when it ends, the bus ends.
                 _ = made.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    /// Looks at the streams: at all of them after a new connection, otherwise at those that are made
-    /// first and last.
+    /// Checks all streams after a new connection, otherwise the first and the last of the layout.
     async fn inspect(&self, all: bool) -> LayoutState {
         let names = self.names();
         let leases = format!("KV_{}", names.lease_bucket());
@@ -145,7 +145,8 @@ impl Bus {
         LayoutState::Intact
     }
 
-    /// Makes the layout anew, or takes what somebody else has made; false when that has to wait.
+    /// Creates missing streams, or adopts those that another service created; false when it has to
+    /// wait.
     async fn restore<R, F>(&self, what: &str, floors_source: &R) -> Result<bool, LayoutError>
     where
         R: Fn() -> F + Send + Sync,
@@ -155,7 +156,7 @@ impl Bus {
             Ok(floors) => floors,
             Err(reason) => {
                 self.report_fault(format!(
-                    "{what}, and what the tables cover is not known: {reason}"
+                    "{what}, and the position of the tables is unknown: {reason}"
                 ));
                 return Ok(false);
             }
@@ -177,15 +178,15 @@ impl Bus {
         }
     }
 
-    /// States a fault, once in the log.
+    /// Records a fault, and logs it once.
     fn report_fault(&self, fault: String) {
         if self.known_streams().check().as_ref() != Err(&fault) {
-            tracing::warn!(fault, "nothing is appended");
+            tracing::warn!(fault, "appending is stopped");
         }
         self.known_streams().fail(fault);
     }
 }
 
 fn describe(stream: &str, created: Timestamp) -> String {
-    format!("{stream}, made at {created}, was not looked at yet, is another one or lost its end")
+    format!("{stream}, created at {created}, is not verified yet, was replaced or lost its end")
 }

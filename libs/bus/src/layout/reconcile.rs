@@ -1,23 +1,23 @@
-//! What to do about a stream that exists already: adopt it, widen it, or refuse it.
+//! Comparing an existing stream with the desired one: adopt, widen or reject it.
 
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Config;
 
-/// What the desired configuration asks of an existing stream.
+/// Change that makes an existing stream the desired one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
     /// Nothing.
     None,
-    /// This update, which takes nothing away.
+    /// An update that only widens limits.
     Update(Box<Config>),
 }
 
-/// Compares an existing stream with the desired one. Limits that would shrink stay as they are and
-/// are reported: data must not vanish because a service started with another file.
+/// Compares an existing stream with the desired one. Limits that would shrink stay and are
+/// reported: a service with another configuration must not delete data.
 ///
 /// # Errors
-/// Names the property that cannot be changed on a stream with data.
+/// Names the setting that cannot be changed on a stream with data.
 pub(crate) fn reconcile(
     existing: &Config,
     desired: &Config,
@@ -81,10 +81,10 @@ pub(crate) fn reconcile(
     Ok((change, kept))
 }
 
-/// What cannot be changed on a stream with data.
+/// Checks the settings that cannot be changed on a stream with data.
 ///
 /// # Errors
-/// Names the property.
+/// Names the setting.
 fn check_unchangeable(existing: &Config, desired: &Config) -> Result<(), String> {
     for (property, same) in [
         (
@@ -100,7 +100,7 @@ fn check_unchangeable(existing: &Config, desired: &Config) -> Result<(), String>
     }
     if existing.deny_purge && !desired.deny_purge {
         return Err(
-            "it denies purging for ever, so that it cannot be trimmed: empty the store of \
+            "it denies purging permanently, so that it cannot be trimmed: empty the store of \
                     NATS, so that its streams are created above the tables"
                 .to_owned(),
         );
@@ -108,8 +108,8 @@ fn check_unchangeable(existing: &Config, desired: &Config) -> Result<(), String>
     Ok(())
 }
 
-/// Subjects stay as they are; only one that everybody wrote on becomes one for each writer, and
-/// whoever still writes on it is shut out.
+/// Subjects must be equal. One exception: a subject that all writers shared may become one per
+/// writer, which shuts out whoever still publishes on the old subject.
 fn may_become(existing: &[String], desired: &[String]) -> bool {
     let of_everybody = |subject: &String| subject.strip_suffix(".*").map(str::to_owned);
     let before: Option<Vec<_>> = desired.iter().map(of_everybody).collect();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_window_of_duplicates_is_reported() {
+    fn a_smaller_duplicate_window_is_reported() {
         let desired = Config {
             duplicate_window: Duration::from_secs(1),
             ..input()
@@ -169,11 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_of_the_layout_is_reconciled() {
+    fn every_setting_of_the_layout_is_compared() {
         for stream in streams(&BusConfig::default(), &Names::new("fleet")) {
             let default = Config::default();
-            // The fields that `reconcile` compares or copies. A field that the layout sets and that is not
-            // here would never reach a stream that exists.
+            // The settings that `reconcile` compares or copies. A setting of the layout that is
+            // missing here would never reach an existing stream.
             let others = Config {
                 name: default.name.clone(),
                 subjects: default.subjects.clone(),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn protection_is_put_back() {
+    fn delete_protection_is_restored() {
         let open = Config {
             deny_delete: false,
             ..input()
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_age_is_lifted_where_none_is_wanted() {
+    fn an_age_limit_is_removed_where_none_is_desired() {
         let aged = Config {
             max_age: Duration::from_secs(60),
             ..input()
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn one_subject_becomes_one_for_each_writer() {
+    fn a_shared_subject_becomes_one_per_writer() {
         let output = streams(&BusConfig::default(), &Names::new("fleet")).remove(1);
         assert_eq!(output.subjects, ["fleet.out.00.*"]);
         let before = Config {

@@ -1,20 +1,20 @@
-//! The highest positions anyone remembers: a stream that has to be created starts above them.
+//! The highest known sequences: a stream that has to be created starts above them.
 
 use std::collections::BTreeMap;
 
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{Names, Partition};
 
-/// Distance between the highest position anyone remembers and a stream created anew: positions that
-/// were acknowledged but not yet applied anywhere are not used twice.
+/// Distance between the highest known sequence and the first one of a new stream, so that positions
+/// which were acknowledged but not applied are not reused.
 const MARGIN: u64 = 1_000_000;
 
-/// The highest sequence anyone remembers, by stream.
+/// The highest known sequence of each stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SequenceFloors(BTreeMap<String, u64>);
 
 impl SequenceFloors {
-    /// What the rows of all partitions remember of both logs.
+    /// Floors of both logs from the cursors of all partitions.
     pub fn of_cursors<'a>(
         names: &Names,
         cursors: impl IntoIterator<Item = &'a (Partition, Cursor)>,
@@ -29,7 +29,7 @@ impl SequenceFloors {
         floors
     }
 
-    /// The same with what the archive remembers, by stream.
+    /// Adds the last archived sequence of each stream.
     #[must_use]
     pub fn and_archived(mut self, marks: impl IntoIterator<Item = (String, u64)>) -> Self {
         for (stream, seq) in marks {
@@ -38,18 +38,18 @@ impl SequenceFloors {
         self
     }
 
-    /// Notes that messages up to this sequence were seen.
+    /// Records that messages up to this sequence exist.
     pub fn raise(&mut self, stream: impl Into<String>, seq: u64) {
         let floor = self.0.entry(stream.into()).or_default();
         *floor = (*floor).max(seq);
     }
 
-    /// The highest sequence seen; 0 when none was.
+    /// The highest known sequence; 0 when there is none.
     pub fn of(&self, stream: &str) -> u64 {
         self.0.get(stream).copied().unwrap_or(0)
     }
 
-    /// The first sequence of the stream if it has to be created; absent when it begins with 1.
+    /// The first sequence of the stream if it has to be created; `None` when it begins with 1.
     pub fn first_sequence(&self, stream: &str) -> Option<u64> {
         let floor = self.of(stream);
         (floor > 0).then(|| floor + MARGIN)
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_created_anew_starts_above_whatever_was_seen() {
+    fn a_new_stream_starts_above_its_floor() {
         let mut floors = SequenceFloors::default();
         floors.raise("S", 7);
         floors.raise("S", 5);

@@ -1,21 +1,21 @@
-//! Who should hold which key: one answer for everyone who sees the same bucket.
+//! The assignment of keys to members; all members that see the same bucket compute the same one.
 //!
-//! Rendezvous hashing gives every key an order of members that no other member influences. Alone it
-//! spreads few keys unevenly; capped, a function of the members alone has to move keys between
-//! members that stay (docs/adr/0007-leases-stay-where-they-are.md). So who holds a key now counts
-//! too: a key stays where it is until its holder is gone or holds more than its share.
+//! Rendezvous hashing orders the members for every key, independently of other keys. Alone it
+//! distributes few keys unevenly. With a cap, a function of the members alone has to move keys
+//! between members that stay (docs/adr/0007-leases-stay-where-they-are.md). So the current holders
+//! count, too: a key stays with its holder until the holder is gone or holds more than its share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
-/// The live members of a service, each with the keys it does not want at present.
+/// The live members of a service, each with the keys it declines at present.
 pub type Members = BTreeMap<String, BTreeSet<String>>;
-/// Key and member.
+/// Member by key.
 pub type Assignment = BTreeMap<String, String>;
 
-/// Gives every key a member: none when there are no members, at most ceil(P / N) keys each unless
-/// members decline keys. Keys are distinct; holders that are no members do not count.
+/// Assigns every key to a member: none when there are no members, at most ceil(P / N) keys each
+/// unless members decline keys. Keys are distinct; holders that are not members are ignored.
 ///
 /// Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998), for
 /// the weights.
@@ -27,7 +27,7 @@ pub fn assign(keys: &[String], members: &Members, holders: &Assignment) -> Assig
     draft.assigned
 }
 
-/// Weight of a member for a key: the same on every machine and in every release.
+/// Weight of a member for a key; identical on every machine and in every release.
 fn weight(key: &str, member: &str) -> u64 {
     let mut hasher = Sha256::new();
     hasher.update(key.as_bytes());
@@ -41,9 +41,9 @@ fn weight(key: &str, member: &str) -> u64 {
 struct AssignmentDraft<'a> {
     keys: &'a [String],
     members: &'a Members,
-    /// Holders that are members, of keys that exist.
+    /// Current holders that are members, of existing keys.
     holders: BTreeMap<&'a str, &'a str>,
-    /// Most keys of each member.
+    /// Largest number of keys of each member.
     quotas: BTreeMap<&'a str, usize>,
     loads: BTreeMap<&'a str, usize>,
     assigned: Assignment,
@@ -87,7 +87,7 @@ impl<'a> AssignmentDraft<'a> {
             .is_some_and(|declines| !declines.contains(key))
     }
 
-    /// Everyone keeps what it holds, up to its quota, the keys it is weighed highest for first.
+    /// Members keep the keys they hold up to their quota, those with the highest weight first.
     fn keep_held(&mut self) {
         let mut held: Vec<_> = self
             .holders
@@ -102,7 +102,8 @@ impl<'a> AssignmentDraft<'a> {
         }
     }
 
-    /// Keys without a place go to the members that want them and have room, highest weight first.
+    /// Unassigned keys go to members that do not decline them and are below their quota, highest
+    /// weight first.
     fn assign_by_weight(&mut self) {
         let mut pairs = Vec::new();
         for key in self.unassigned() {
@@ -120,9 +121,10 @@ impl<'a> AssignmentDraft<'a> {
         }
     }
 
-    /// What is left is declined by everyone with room. A key without a worker is worse than an
-    /// uneven share, so the least loaded member that wants it takes it, or any when nobody does. On
-    /// a tie its holder keeps it: it must not wander.
+    /// Assigns the keys that every member below its quota declines. A key without a worker is worse
+    /// than an uneven distribution: the least loaded member that does not decline it gets it, or
+    /// the least loaded of all. On a tie the current holder keeps it, so that the key does not move
+    /// back and forth.
     fn assign_declined(&mut self) {
         for key in self.unassigned() {
             let holder = self.holders.get(key).copied();
@@ -149,8 +151,8 @@ impl<'a> AssignmentDraft<'a> {
     }
 }
 
-/// floor(P / N) for everyone and one more for the P mod N members that hold most: whoever has the
-/// larger share keeps it.
+/// floor(P / N) keys for every member, and one more for the P mod N members that hold most, so that
+/// a member with a larger share keeps it.
 fn quotas<'a>(
     keys: usize,
     members: &'a Members,

@@ -1,4 +1,4 @@
-//! What a member knows of the bucket: the last value of every key of its service.
+//! A member's copy of the bucket: the last value of every key of its service.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use super::assignment::{Assignment, Members};
 use super::key_machine::KeyOwner;
 use super::record::{Content, InstanceId, Record, RecordKey, VersionedContent};
 
-/// Silence beyond the time to live after which a key is asked for: its expiry should have been seen.
+/// Silence beyond the time to live after which a key is read: the watch should have shown its
+/// expiry.
 const EXPIRY_GRACE: Duration = Duration::from_secs(2);
 
 /// The last known value of a key.
@@ -18,20 +19,19 @@ struct CachedRecord {
     revision: u64,
     content: Content,
     seen_at: Duration,
-    /// When this very revision was seen first.
+    /// Time at which this revision was first seen.
     since: Duration,
-    /// Its writer promised to renew it and did not, and the leader says that it is still the last
-    /// value. A server that started again after a crash may bring back what had ended, and forget
-    /// that it ends.
+    /// The writer did not renew the record in time, and the leader still returns it. A server that
+    /// restarts after a crash may bring back an expired record without its expiry.
     is_stale: bool,
-    /// The watch, an answer or an acknowledgement spoke of it since the watch was opened.
+    /// The watch, an answer or an acknowledgement confirmed it since the watch was opened.
     confirmed: bool,
 }
 
-/// All known keys of one service.
+/// All known records of one service.
 #[derive(Debug, Clone)]
 pub(super) struct BucketCache {
-    /// Our own member key: the revision of its end is needed to write it again.
+    /// Key of this member; the revision of its deletion is needed to write it again.
     own: RecordKey,
     records: BTreeMap<RecordKey, CachedRecord>,
 }
@@ -44,12 +44,12 @@ impl BucketCache {
         }
     }
 
-    /// The revision a writer of this key expects; 0 for one that is not known.
+    /// The revision that a writer of this key expects; 0 when the key is unknown.
     pub(super) fn revision(&self, key: &RecordKey) -> u64 {
         self.records.get(key).map_or(0, |cached| cached.revision)
     }
 
-    /// The key, seen from a writer.
+    /// The owner of the key, relative to a writer.
     pub(super) fn owner(&self, key: &RecordKey, writer: &InstanceId) -> KeyOwner {
         match self.records.get(key).map(|cached| &cached.content) {
             None | Some(Content::Absent) => KeyOwner::Free,
@@ -61,12 +61,12 @@ impl BucketCache {
         }
     }
 
-    /// The key has a record that should have ended.
+    /// True when the key has a record that should have expired.
     pub(super) fn is_stale(&self, key: &RecordKey) -> bool {
         self.records.get(key).is_some_and(|cached| cached.is_stale)
     }
 
-    /// Who wrote the key; nothing when it is gone or unreadable.
+    /// The writer of the key; `None` when the key is absent or unreadable.
     pub(super) fn writer(&self, key: &RecordKey) -> Option<&InstanceId> {
         match &self.records.get(key)?.content {
             Content::Record(record) => Some(record.writer()),
@@ -74,7 +74,8 @@ impl BucketCache {
         }
     }
 
-    /// Takes a value for the last one, whatever its revision; `ttl` is the configured time to live.
+    /// Records the last value of a key, whatever its revision; `ttl` is the configured time to
+    /// live.
     pub(super) fn set(
         &mut self,
         (now, ttl): (Duration, Duration),
@@ -83,11 +84,11 @@ impl BucketCache {
     ) {
         let is_other_member = matches!(key, RecordKey::Member(_)) && *key != self.own;
         if is_other_member && observed.content == Content::Absent {
-            // They come and go under new names; only their absence counts.
+            // Members have a new name at every start, so deleted ones need no record.
             self.records.remove(key);
             return;
         }
-        // A watch that starts over, as after an outage, gives everybody time to renew.
+        // A watch that starts again, as after an outage, gives all writers time to renew.
         let known = self.records.get(key).filter(|cached| {
             cached.confirmed
                 && cached.revision == observed.revision
@@ -105,7 +106,7 @@ impl BucketCache {
         self.records.insert(key.clone(), cached);
     }
 
-    /// Takes a value from the watch, unless a later one is known. True when it counts.
+    /// Records a value from the watch unless a later one is known; true when it was recorded.
     pub(super) fn watched(
         &mut self,
         at: (Duration, Duration),
@@ -122,15 +123,16 @@ impl BucketCache {
         is_news
     }
 
-    /// The watch starts over: what it does not mention until it has caught up is gone, and a bucket
-    /// that was created again counts its revisions from the start.
+    /// Marks all records as unconfirmed when the watch starts again. Records that the watch does
+    /// not show until it has caught up are gone, and a bucket that was created again restarts its
+    /// revisions.
     pub(super) fn mark_unconfirmed(&mut self) {
         for cached in self.records.values_mut() {
             cached.confirmed = false;
         }
     }
 
-    /// Keys the watch has not mentioned since it was opened.
+    /// Keys that are not confirmed since the watch was opened.
     pub(super) fn unconfirmed(&self) -> Vec<RecordKey> {
         let records = self.records.iter();
         records
@@ -139,14 +141,14 @@ impl BucketCache {
             .collect()
     }
 
-    /// Notes that a key is being asked for, so that it is not asked for again at once.
+    /// Records that a key is being read, so that it is not read again at once.
     pub(super) fn mark_read(&mut self, now: Duration, key: &RecordKey) {
         if let Some(cached) = self.records.get_mut(key) {
             cached.seen_at = now;
         }
     }
 
-    /// When the next key has been silent for too long.
+    /// The next key that exceeds its time to live without a sign, with the time.
     pub(super) fn next_silent(&self, ttl: Duration) -> Option<(Duration, RecordKey)> {
         let present = self.records.iter();
         present
@@ -160,7 +162,7 @@ impl BucketCache {
             .min()
     }
 
-    /// Members that are there, with what they decline.
+    /// Live members with the keys they decline.
     pub(super) fn members(&self) -> Members {
         let records = self.records.iter().filter(|(_, cached)| !cached.is_stale);
         records
@@ -177,7 +179,7 @@ impl BucketCache {
             .collect()
     }
 
-    /// Who holds which key.
+    /// Current holder of each key.
     pub(super) fn holders(&self) -> Assignment {
         let records = self.records.iter().filter(|(_, cached)| !cached.is_stale);
         records
@@ -194,7 +196,7 @@ impl BucketCache {
     }
 }
 
-/// What the writer promised, else what is configured here.
+/// The time to live in the record, otherwise the configured one.
 fn ttl_of(content: &Content, configured: Duration) -> Duration {
     match content {
         Content::Record(Record::Member(record)) => Duration::from_secs(record.ttl_seconds),

@@ -1,7 +1,7 @@
-//! The leases of one instance as a plain value: what it sees goes in, what is to be done comes out.
+//! The leases of one instance as a plain value: observations are inputs, commands are outputs.
 //!
-//! The shell opens the watch, sends what [`LeaseCore::poll`] asks for, and hands every answer back
-//! with its ticket. `now` is a monotonic clock of this process, from any origin, never going back.
+//! The shell opens the watch, executes the commands of [`LeaseCore::poll`], and passes every answer
+//! back with its ticket. `now` is a monotonic clock of this process with any origin.
 
 mod commands;
 mod poll;
@@ -19,7 +19,7 @@ use super::bucket_cache::BucketCache;
 use super::key_machine::KeyMachine;
 use super::record::{Content, Record, RecordKey, VersionedContent, WriteResult};
 
-/// What a ticket was given for.
+/// Request that a ticket belongs to.
 #[derive(Debug, Clone)]
 enum PendingRequest {
     Put { key: RecordKey, record: Record },
@@ -27,37 +27,37 @@ enum PendingRequest {
     Read { key: RecordKey, known: u64 },
 }
 
-/// What a worker does about a key.
+/// State of the work under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// Nobody waits for it.
+    /// No worker waits for the key.
     Idle { since: Duration },
-    /// Somebody waits for it.
+    /// A worker waits for the key.
     Waiting,
-    /// It is worked on.
+    /// A worker holds the key.
     Working {
         since: Duration,
         recalled_at: Option<Duration>,
     },
 }
 
-/// One key that may be held.
+/// One key of the service.
 #[derive(Debug, Clone)]
 struct KeySlot {
     machine: KeyMachine,
     work: Work,
-    /// How often in a row work under it failed here.
+    /// Consecutive failures of work under the key on this instance.
     failures: u32,
-    /// Others go first until then.
+    /// End of the backoff, during which other instances go first.
     backoff_until: Duration,
     epoch: Option<u64>,
 }
 
-/// Whether this instance takes part.
+/// Whether this instance takes part in the assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// No new keys; what is held is asked back.
+    /// Acquires no keys and recalls those that are held.
     Stopping,
 }
 
@@ -66,9 +66,9 @@ enum Phase {
 struct Watch {
     opened_at: Duration,
     is_current: bool,
-    /// A write of ours that the watch must show soon, and since when.
+    /// Revision of an own write that the watch must show soon, and its time.
     unconfirmed_write: Option<(u64, Duration)>,
-    /// It ended; opened again then.
+    /// Time at which an ended watch is opened again.
     reopen_at: Option<Duration>,
 }
 
@@ -84,9 +84,9 @@ pub struct LeaseCore {
     watch: Watch,
     member: KeyMachine,
     slots: BTreeMap<String, KeySlot>,
-    /// Declined keys in the member record as it was sent last.
+    /// Declined keys in the member record that was sent last.
     published_declines: BTreeSet<String>,
-    /// Somebody else's process has our name, and it was said.
+    /// Another process has the name of this instance, and the workers were told.
     is_name_taken: bool,
     sent: BTreeMap<u64, PendingRequest>,
     next_ticket: u64,
@@ -97,8 +97,8 @@ pub struct LeaseCore {
 }
 
 impl LeaseCore {
-    /// An instance that may hold `keys`, the same for all members of the service. Nobody waits for
-    /// any of them yet.
+    /// An instance that may hold `keys`, the same list for all members of the service. No worker
+    /// waits yet.
     pub fn new(me: Identity, keys: &[String], timing: Timing, now: Duration) -> Self {
         let slot = || KeySlot {
             machine: KeyMachine::new(timing),
@@ -145,7 +145,7 @@ impl LeaseCore {
         }
     }
 
-    /// Nobody waits for a key any more.
+    /// No worker waits for a key any more.
     pub fn cancel_want(&mut self, now: Duration, key: &str) {
         if let Some(slot) = self.slot(key)
             && slot.work == Work::Waiting
@@ -156,7 +156,7 @@ impl LeaseCore {
         }
     }
 
-    /// The work under a key ended: it is given back.
+    /// Releases a key whose work ended.
     pub fn release(&mut self, now: Duration, key: &str) {
         if let Some(slot) = self.slot(key)
             && let Work::Working { since, .. } = slot.work
@@ -170,8 +170,8 @@ impl LeaseCore {
         }
     }
 
-    /// The work under a key failed here: it is given back, and while somebody else wants it this
-    /// instance stands behind, longer after every failure in a row.
+    /// Releases a key whose work failed here. This instance declines the key for a backoff that
+    /// grows with every failure in a row, as long as another instance accepts it.
     pub fn give_up(&mut self, now: Duration, key: &str) {
         self.release(now, key);
         if let Some(slot) = self.slot(key) {
@@ -182,7 +182,7 @@ impl LeaseCore {
         }
     }
 
-    /// Names the epoch of the work under a key, for people who look at the bucket.
+    /// Publishes the epoch of the work under a key in its record, for operators.
     pub fn set_epoch(&mut self, now: Duration, key: &str, epoch: u64) {
         if let Some(slot) = self.slot(key) {
             slot.epoch = Some(epoch);
@@ -190,7 +190,7 @@ impl LeaseCore {
         }
     }
 
-    /// The process shall stop: the membership ends at once, every key that is held is asked back.
+    /// Ends the membership at once and recalls every key that is held.
     pub fn stop(&mut self, now: Duration) {
         self.phase = Phase::Stopping;
         self.member.release(now);
@@ -198,7 +198,7 @@ impl LeaseCore {
         self.dirty = true;
     }
 
-    /// Gives back whatever is held, without waiting for the work under it.
+    /// Releases every key that is held without waiting for the work under it.
     pub fn close(&mut self, now: Duration) {
         self.stop(now);
         let keys = self.keys.clone();
@@ -208,13 +208,13 @@ impl LeaseCore {
         }
     }
 
-    /// True when nothing is held and nothing is being given back.
+    /// True when no key is held or being released.
     pub fn is_ended(&self) -> bool {
         let is_idle = self.slots.values().all(|slot| slot.machine.is_idle());
         self.phase == Phase::Stopping && self.member.is_idle() && is_idle
     }
 
-    /// True while the key is held and its time is not over.
+    /// True while the key is held and not expired.
     pub fn is_held(&self, now: Duration, key: &str) -> bool {
         let slot = self.slots.get(&escape(key));
         slot.is_some_and(|slot| slot.machine.is_held(now))
@@ -225,7 +225,7 @@ impl LeaseCore {
         self.member.is_held(now)
     }
 
-    /// The keys this instance should hold, by what it knows.
+    /// The keys that are assigned to this instance, according to its copy of the bucket.
     pub fn assigned_keys(&self) -> Vec<String> {
         let mine = self.assignment().into_iter();
         mine.filter(|(_, member)| *member == self.token)
@@ -233,7 +233,7 @@ impl LeaseCore {
             .collect()
     }
 
-    /// The watch shows a key of this service.
+    /// Processes a value from the watch.
     pub fn watched(&mut self, now: Duration, key: &RecordKey, observed: VersionedContent) {
         if self
             .watch
@@ -247,7 +247,7 @@ impl LeaseCore {
         }
     }
 
-    /// The watch has shown the last value of every key there is.
+    /// Processes the end of the initial values of the watch.
     pub fn watch_caught_up(&mut self, now: Duration) {
         if self.watch.is_current {
             return;
@@ -268,14 +268,14 @@ impl LeaseCore {
         }
     }
 
-    /// The watch ended.
+    /// Processes the end of the watch.
     pub fn watch_ended(&mut self, now: Duration) {
         self.watch.is_current = false;
         self.watch.unconfirmed_write = None;
         self.watch.reopen_at = Some(now + self.timing.retry);
     }
 
-    /// Takes the answer for a ticket.
+    /// Processes the answer for a ticket.
     pub fn answered(&mut self, now: Duration, ticket: u64, answer: Answer) {
         let Some(sent) = self.sent.remove(&ticket) else {
             return;
@@ -290,7 +290,7 @@ impl LeaseCore {
                 self.apply_write_result(now, &key, ticket, written);
             }
             (PendingRequest::Read { key, known }, Answer::Found(observed)) => {
-                // A later value may have been seen while this answer was on its way.
+                // A later value may have been seen while this answer was in flight.
                 let current = self.cache.revision(&key);
                 if current == known || observed.revision > current {
                     self.cache.set((now, self.timing.ttl), &key, observed);
@@ -314,7 +314,7 @@ impl LeaseCore {
         }
     }
 
-    /// An acknowledgement tells what is in the bucket as the watch would.
+    /// An acknowledgement proves the value in the bucket, as the watch does.
     fn note_stored(
         &mut self,
         now: Duration,

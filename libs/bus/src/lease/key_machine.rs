@@ -1,8 +1,8 @@
 //! State machine of one key and one writer: acquire, renew, release, stop in time.
 //!
-//! Every write carries the revision it expects and a count, so whatever happens to an answer the
-//! next read of the key tells what is stored. Nothing is written while a read is needed. Time is an
-//! argument: a monotonic clock of this process, from any origin.
+//! Every write has the expected revision and a count, so that the next read of the key tells what
+//! is stored, whatever happened to the answer. Nothing is written while a read is needed. Time is
+//! an argument: a monotonic clock of this process with any origin.
 
 mod observations;
 
@@ -13,34 +13,34 @@ use nixfleet_proto::mutation_testing;
 
 use super::Timing;
 
-/// Writes whose fate may still turn up; older ones have expired.
+/// Writes whose result may still arrive; older ones have expired.
 const SENT_TIMES_KEPT: usize = 16;
 
-/// What the bucket says about the key, seen from its writer.
+/// Owner of the key, relative to its writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyOwner {
-    /// Free.
+    /// The key is free.
     Free,
-    /// Our own write with this count.
+    /// An own write with this count.
     Own(u64),
-    /// Somebody else's.
+    /// Another writer.
     Other,
 }
 
-/// What is to be done next.
+/// Next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Write our record with the revision expected.
+    /// Write the own record with the expected revision.
     Put { expected: u64 },
-    /// Delete with the revision expected.
+    /// Delete with the expected revision.
     Delete { expected: u64 },
-    /// Ask the leader.
+    /// Read the key through the leader.
     Read,
-    /// It is ours from now on.
+    /// The key is held from now on.
     Acquired,
-    /// It was ours: the work must stop at once.
+    /// The key is lost: the work must stop at once.
     Lost(Loss),
-    /// It was given back, or left to expire.
+    /// The key was released, or is left to expire.
     Released,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Step {
 pub enum Loss {
     /// Not renewed in time; another instance may acquire it soon.
     Late,
-    /// Somebody else's record is there.
+    /// Another instance has written its record.
     Taken,
     /// The record is gone.
     Gone,
@@ -59,13 +59,13 @@ pub enum Loss {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Not ours.
+    /// Not held and not wanted.
     Idle,
-    /// Wanted: a write was sent, its fate is open.
+    /// Wanted: a write was sent, and its result is unknown.
     Acquiring { expected: u64 },
-    /// Ours.
+    /// Held.
     Held(Term),
-    /// Being given back; `announced` when somebody waits to hear of it.
+    /// Being released; `announced` when a worker waits for the end of the release.
     Releasing {
         expected: u64,
         give_up_at: Duration,
@@ -73,11 +73,11 @@ enum State {
     },
 }
 
-/// The time a key is ours.
+/// Validity of a held key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Term {
     revision: u64,
-    /// The margin before the server's expiry.
+    /// Expiry on the server, minus the margin.
     valid_until: Duration,
     renew_at: Duration,
 }
@@ -90,17 +90,17 @@ enum Request {
     Read,
 }
 
-/// One key.
+/// The machine of one key.
 #[derive(Debug, Clone)]
 pub(super) struct KeyMachine {
     timing: Timing,
     state: State,
     pending: Option<Request>,
-    /// Not before this time anything is sent again after an answer that did not help.
+    /// Earliest time of the next request after an answer that did not help.
     pause_until: Duration,
     /// The key must be read before the next write.
     read_needed: bool,
-    /// When our recent writes were sent, by count.
+    /// Send times of recent writes, by count.
     sent_times: BTreeMap<u64, Duration>,
 }
 
@@ -120,7 +120,7 @@ impl KeyMachine {
         self.state == State::Idle
     }
 
-    /// True while the key is ours: strictly before the time to stop.
+    /// True while the key is held and valid.
     pub(super) fn is_held(&self, now: Duration) -> bool {
         match &self.state {
             State::Held(term) => {
@@ -130,30 +130,30 @@ impl KeyMachine {
         }
     }
 
-    /// Begins to acquire a key that was seen free at this revision.
+    /// Starts to acquire a key that was free at this revision.
     pub(super) fn acquire(&mut self, expected: u64) {
         if self.is_idle() {
             self.state = State::Acquiring { expected };
         }
     }
 
-    /// Stops wanting a key that is not ours yet.
+    /// Gives up acquiring a key that is not held yet.
     pub(super) fn cancel(&mut self, now: Duration) {
         if let State::Acquiring { expected } = self.state {
             self.begin_release(expected, now, false);
-            // Whether the attempt was stored is open.
+            // It is unknown whether the attempt was stored.
             self.read_needed = true;
         }
     }
 
-    /// Begins to give back a key that is ours.
+    /// Starts to release a held key.
     pub(super) fn release(&mut self, now: Duration) {
         if let State::Held(term) = self.state {
             self.begin_release(term.revision, now, true);
         }
     }
 
-    /// Deletes a record of ours that nobody here wants any more.
+    /// Deletes an own record that no worker wants.
     pub(super) fn release_stray(&mut self, now: Duration, revision: u64) {
         if self.is_idle() {
             self.begin_release(revision, now, false);
@@ -170,14 +170,14 @@ impl KeyMachine {
         };
     }
 
-    /// Renews at once, to publish a changed record.
+    /// Renews at once to publish a changed record.
     pub(super) fn renew_now(&mut self, now: Duration) {
         if let State::Held(term) = &mut self.state {
             term.renew_at = now;
         }
     }
 
-    /// When [`KeyMachine::step`] has something to do by itself.
+    /// Time at which [`KeyMachine::step`] acts without an observation.
     pub(super) fn due(&self) -> Option<Duration> {
         let free = self.pending.is_none();
         match &self.state {
@@ -203,8 +203,8 @@ impl KeyMachine {
         }
     }
 
-    /// What is due now; called until it says nothing. `ticket` and `count` are those of the next
-    /// write.
+    /// The action that is due now; called until there is none. `ticket` and `count` belong to the
+    /// next write.
     pub(super) fn step(&mut self, now: Duration, ticket: u64, count: u64) -> Option<Step> {
         match self.state {
             State::Idle => return None,
@@ -253,7 +253,7 @@ impl KeyMachine {
         }
     }
 
-    /// Work that ran over its time loses the key; it is given back by itself.
+    /// Takes the key from work that exceeded its time, and releases it.
     pub(super) fn revoke(&mut self, now: Duration) -> Option<Step> {
         let State::Held(term) = self.state else {
             return None;

@@ -1,4 +1,4 @@
-//! What is written under the keys of the lease bucket.
+//! Keys and values of the lease bucket.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use nixfleet_proto::Timestamp;
 use nixfleet_proto::subject::escape;
 use serde::{Deserialize, Serialize};
 
-/// A key of the bucket, of one service. Names are held as subject tokens: escaped once, never back.
+/// A key of one service in the bucket. Names are escaped subject tokens and never unescaped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RecordKey {
-    /// An instance that lives.
+    /// A live instance.
     Member(String),
-    /// A key somebody may hold.
+    /// A lease that an instance may hold.
     Lease(String),
 }
 
@@ -26,7 +26,7 @@ impl RecordKey {
         Self::Lease(escape(key))
     }
 
-    /// The key inside the bucket.
+    /// Path of the key in the bucket.
     pub fn path(&self, service: &str) -> String {
         let service = escape(service);
         match self {
@@ -35,27 +35,28 @@ impl RecordKey {
         }
     }
 
-    /// Service (as a token) and key of a key inside the bucket; nothing for what is none of these.
+    /// Splits a path into service token and key; `None` for any other path.
     pub fn parse(path: &str) -> Option<(&str, Self)> {
         let mut parts = path.split('.');
         let (kind, service, token) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_whole = parts.next().is_none() && !service.is_empty() && !token.is_empty();
+        let is_complete = parts.next().is_none() && !service.is_empty() && !token.is_empty();
         let key = match kind {
-            "member" if is_whole => Self::Member(token.to_owned()),
-            "lease" if is_whole => Self::Lease(token.to_owned()),
+            "member" if is_complete => Self::Member(token.to_owned()),
+            "lease" if is_complete => Self::Lease(token.to_owned()),
             _ => return None,
         };
         Some((service, key))
     }
 }
 
-/// Who writes: a name, and what tells two processes with one name apart.
+/// Writer of a record: the instance name and the process, which tells two processes with one name
+/// apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceId {
-    /// The instance, unique among the members of a service.
+    /// Instance name, unique among the members of a service.
     pub instance: String,
-    /// Unique to one start of one process.
+    /// Unique id of one start of a process.
     pub process: String,
 }
 
@@ -63,10 +64,10 @@ pub struct InstanceId {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberRecord {
-    /// Who lives.
+    /// The instance.
     #[serde(flatten)]
     pub writer: InstanceId,
-    /// Tells one write of a process from the next.
+    /// Count of the write.
     pub renewal: u64,
     /// Release of the service.
     pub version: String,
@@ -74,36 +75,34 @@ pub struct MemberRecord {
     pub since: Timestamp,
     /// Time to live of the record.
     pub ttl_seconds: u64,
-    /// Keys this member does not want at present, because work under them failed here or nobody
-    /// works on them.
+    /// Keys that this member declines, because work under them failed here or no worker waits.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub declines: BTreeSet<String>,
 }
 
-/// Value of a lease key. The counter lets a writer whose acknowledgement was lost recognise its own
-/// value.
+/// Value of a lease key. The count identifies the value to a writer whose acknowledgement was lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseRecord {
-    /// Who holds it.
+    /// The holder.
     #[serde(flatten)]
     pub writer: InstanceId,
-    /// Tells one write of a process from the next.
+    /// Count of the write.
     pub renewal: u64,
     /// Time to live of the record; absent in those of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
-    /// Epoch of the work under it, once that is known; for people.
+    /// Epoch of the work under the lease, when it is known; for operators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
 }
 
-/// A value to write.
+/// A value of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// Under a member key.
+    /// Value of a member key.
     Member(MemberRecord),
-    /// Under a lease key.
+    /// Value of a lease key.
     Lease(LeaseRecord),
 }
 
@@ -116,7 +115,7 @@ impl Record {
         }
     }
 
-    /// The count of the write.
+    /// Count of the write.
     pub fn renewal(&self) -> u64 {
         match self {
             Self::Member(record) => record.renewal,
@@ -124,10 +123,10 @@ impl Record {
         }
     }
 
-    /// The bytes of the value.
+    /// Serialises the value.
     ///
     /// # Errors
-    /// Never in practice: the records hold strings and numbers.
+    /// Never in practice: the records have strings and numbers only.
     pub fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
         match self {
             Self::Member(record) => serde_json::to_vec(record),
@@ -135,7 +134,7 @@ impl Record {
         }
     }
 
-    /// Reads a value; nothing when another release wrote something else.
+    /// Parses a value; `None` when another release wrote another format.
     pub fn read(key: &RecordKey, bytes: &[u8]) -> Option<Self> {
         match key {
             RecordKey::Member(_) => serde_json::from_slice(bytes).ok().map(Self::Member),
@@ -144,34 +143,34 @@ impl Record {
     }
 }
 
-/// What the bucket says about a key at a revision.
+/// Content of a key at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionedContent {
-    /// Revision of the value or of the mark that it is gone; 0 when there never was one.
+    /// Revision of the value or of its deletion; 0 when the key never existed.
     pub revision: u64,
-    /// What is there.
+    /// The content.
     pub content: Content,
 }
 
-/// The value of a key.
+/// Content of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// Deleted, expired, or never there.
     Absent,
     /// A readable value.
     Record(Record),
-    /// A value of some other release: somebody is there, nobody knows who.
+    /// A value in the format of another release: the writer exists but is unknown.
     Unreadable,
 }
 
-/// How a write ended.
+/// Result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteResult {
-    /// It is stored with this revision.
+    /// Stored with this revision.
     Stored(u64),
-    /// Another revision is there; nothing was stored by this attempt.
+    /// The key has another revision; this attempt stored nothing.
     Conflict,
-    /// Nobody knows.
+    /// The result is unknown.
     Unknown,
 }
 
@@ -180,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_read_back() {
+    fn keys_round_trip_through_their_path() {
         for key in [RecordKey::member("web-1.x"), RecordKey::lease("07")] {
             let path = key.path("reducer");
             assert_eq!(RecordKey::parse(&path), Some(("reducer", key)));

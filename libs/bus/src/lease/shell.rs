@@ -1,4 +1,4 @@
-//! Leases as services see them; one task per service and process does the work.
+//! Leases for services; one task per service and process does the work.
 
 mod bucket;
 mod lease;
@@ -19,7 +19,7 @@ pub use self::lease::Lease;
 pub use self::listing::RecordView;
 pub use self::membership::Membership;
 
-/// The leases of one service, taken in the name of one instance. Clones are the same member.
+/// The leases of one service for one instance. Clones are the same member.
 #[derive(Clone)]
 pub struct Leases {
     keys: Arc<[String]>,
@@ -27,14 +27,14 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Waits until the key is part of this instance's share and free, and takes it: at once when
-    /// its holder gives it back, within the time to live when its holder died. Failures of the bus
-    /// are waited out. Never completes once the process stops.
+    /// Waits until the key is assigned to this instance and free, and acquires it: at once when its
+    /// holder releases it, within the time to live when its holder died. Failures of the bus are
+    /// retried. Never completes once the process stops.
     ///
-    /// Dropping the future stands back.
+    /// Dropping the future cancels the wait.
     ///
     /// # Panics
-    /// When the key is not one of those the leases were made for.
+    /// When the key is not one of the keys of these leases.
     pub async fn acquire(&self, key: &str) -> Lease {
         let is_known = self.keys.iter().any(|known| known == key);
         assert!(is_known, "{key} is not a key of these leases");
@@ -52,12 +52,12 @@ impl Leases {
                 return lease;
             }
         }
-        // The process stops: nothing is taken any more.
+        // The process stops: no key is acquired any more.
         std::future::pending().await
     }
 }
 
-/// Says so when the one who waits is gone.
+/// Cancels the wait when the waiting future is dropped.
 struct CancelWant<'a> {
     key: &'a str,
     requests: &'a mpsc::UnboundedSender<Request>,
@@ -72,7 +72,7 @@ impl Drop for CancelWant<'_> {
     }
 }
 
-/// Starts the task behind the leases of a service.
+/// Starts the lease task of a service.
 pub(crate) fn join(bus: Bus, member: Membership<'_>, stop: CancellationToken) -> Leases {
     let (requests, received) = mpsc::unbounded_channel();
     let tracker = bus.tracker().clone();

@@ -1,4 +1,4 @@
-//! Messages as the client library delivers them.
+//! Conversion of messages of the client library.
 
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::{HeaderMap, HeaderValue};
@@ -7,13 +7,15 @@ use nixfleet_proto::Timestamp;
 
 use super::Message;
 
-/// Header with the W3C trace context of whoever published.
+/// Header with the W3C trace context of the publisher.
 pub(crate) const TRACEPARENT: &str = "traceparent";
-/// Header with the layout version of the payload.
+/// Header that labels the stored form of the payload with its layout version. No code of this
+/// workspace reads it: it is for tools outside that inspect a stream without decoding payloads.
+/// Readers of this crate take the version from the decoded payload.
 pub(crate) const VERSION: &str = "nixfleet-v";
 
 impl Message {
-    /// Builds a message from what the client library delivers, with its payload in the stored form.
+    /// Converts a message of the client library; the payload stays in its stored form.
     pub(crate) fn new(
         seq: u64,
         subject: &str,
@@ -40,9 +42,9 @@ impl Message {
     }
 }
 
-/// A record of the file store: length, sequence, time, length of the subject, checksum.
+/// Fixed part of a file store record: length, sequence, time, subject length, checksum.
 const RECORD_BYTES: usize = 4 + 8 + 8 + 2 + 8;
-/// The length of the headers in it, when there are any.
+/// Length field of the headers, when there are any.
 const HEADERS_LENGTH_BYTES: usize = 4;
 
 /// Source: `fileStoreMsgSizeRaw` of nats-server.
@@ -52,7 +54,7 @@ pub(crate) fn stored_bytes(subject: &str, headers: Option<&HeaderMap>, payload: 
     RECORD_BYTES + subject.len() + headers + payload.len()
 }
 
-/// Bytes of headers as the client library writes them.
+/// Size of the headers as the client library writes them.
 fn header_bytes(headers: &HeaderMap) -> usize {
     let around = "NATS/1.0\r\n".len() + "\r\n".len();
     let lines = headers.iter().flat_map(|(name, values)| {
@@ -63,7 +65,7 @@ fn header_bytes(headers: &HeaderMap) -> usize {
     around + lines.sum::<usize>()
 }
 
-/// The server's time in our own type; a time outside the range of 584 years cannot come from it.
+/// Converts a time of the server. A time outside the range of 584 years cannot come from a server.
 pub(crate) fn timestamp(time: async_nats::datetime::DateTime) -> Timestamp {
     let nanos = i64::try_from(time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
     Timestamp::from_timestamp_nanos(nanos)

@@ -1,4 +1,4 @@
-//! Checkpoints in the object store: written, read, and deleted when newer ones took their place.
+//! Checkpoints in the object store: writing, reading and deleting obsolete ones.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::objects::chunks;
 use crate::objects::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
 use crate::reader::leader_reads::LeaderReadError;
 
-/// Why a checkpoint cannot be stored or loaded; trying again may help.
+/// Why a checkpoint cannot be stored or loaded; a retry may help.
 #[derive(Debug, thiserror::Error)]
 #[error("checkpoint {name} cannot be {verb}: {reason}")]
 pub struct CheckpointStoreError {
@@ -34,7 +34,7 @@ impl CheckpointStore {
         Self { bus }
     }
 
-    /// Stores a checkpoint under its name. Storing it again changes nothing.
+    /// Stores a checkpoint under its name. Storing it again has no effect.
     ///
     /// # Errors
     /// [`CheckpointStoreError`].
@@ -56,7 +56,7 @@ impl CheckpointStore {
             .map_err(fail)
     }
 
-    /// True when the object is there with its size.
+    /// True when the store has the object with the expected size.
     ///
     /// # Errors
     /// [`CheckpointStoreError`].
@@ -74,8 +74,8 @@ impl CheckpointStore {
         }
     }
 
-    /// The bytes of a checkpoint; absent when there is no object of its name and size. The hash is the
-    /// caller's to check.
+    /// The bytes of a checkpoint; `None` when there is no object with its name and size. The caller
+    /// checks the hash.
     ///
     /// # Errors
     /// [`CheckpointStoreError`].
@@ -96,7 +96,8 @@ impl CheckpointStore {
         chunks::read(context, &info).await.map(Some).map_err(fail)
     }
 
-    /// Deletes the checkpoints of a partition that cover less than each of these; gives how many there were.
+    /// Deletes the checkpoints of a partition that are older than each of these, and returns their
+    /// number.
     ///
     /// # Errors
     /// [`CheckpointStoreError`].
@@ -140,7 +141,8 @@ impl CheckpointStore {
         Ok(deleted)
     }
 
-    /// The checkpoints that the output log of a partition announced last; none when it announced none.
+    /// The checkpoints that the output log of a partition announced last; empty when it announced
+    /// none.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -160,7 +162,8 @@ impl CheckpointStore {
             .unwrap_or_default())
     }
 
-    /// True when a partition without rows is restored from a checkpoint: whoever reads rows waits for that.
+    /// True when a partition without rows is being restored from a checkpoint; readers of rows wait
+    /// for it.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -170,7 +173,8 @@ impl CheckpointStore {
         Ok(is_trimmed && !self.announced(partition).await?.is_empty())
     }
 
-    /// The output frame at a sequence; absent when the log does not hold it, or it cannot be read.
+    /// The output frame at a sequence; `None` when the log does not hold it or it cannot be
+    /// decoded.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -192,13 +196,13 @@ impl CheckpointStore {
     }
 }
 
-/// Named by its position too: an owner that was shut out may be late to delete, and must not delete what
-/// newer owners stored.
+/// The name contains the position: a fenced owner may delete late, and must not delete checkpoints
+/// of newer owners.
 fn name(partition: Partition, named: &CheckpointRef) -> String {
     format!("{partition}.{:020}.{}", named.out_seq, named.hash)
 }
 
-/// The position in a name; 0 of a name that has none, which is older than all.
+/// The position in a name; 0 when there is none, which is older than all.
 fn out_seq_of(name: &str) -> u64 {
     let position = name.split('.').nth(1);
     position.and_then(|text| text.parse().ok()).unwrap_or(0)

@@ -1,8 +1,9 @@
-//! Objects piece by piece, in the layout that every client of an object store reads and writes.
+//! Objects in chunks, in the layout that all object store clients use.
 //!
-//! The client library makes a consumer for each object that it reads and leaves it to the server to
-//! forget it; the server allows a thousand per stream, and whoever loads a fleet with a long history
-//! would stand still. It writes pieces of 64 KiB and waits for each: a large fleet takes thousands.
+//! The client library creates a consumer for each object that it reads and leaves its deletion to
+//! the server. The server allows a thousand consumers per stream, so loading a fleet with a long
+//! history would stall. The library also writes chunks of 64 KiB and waits for each, thousands of
+//! them for a large fleet.
 //!
 //! Source: NATS ADR-20, object store.
 
@@ -19,13 +20,13 @@ use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 
-/// Bytes of a piece: well below what a server takes in one message by default, 1 MiB.
+/// Size of a chunk; well below the server's default message limit of 1 MiB.
 const CHUNK_BYTES: usize = 512 * 1024;
-/// Pieces on their way at once.
+/// Chunks in flight at once.
 const IN_FLIGHT: usize = 4;
 
-/// Stores an object in place of the one before, by bucket and name. Until its record is there nobody
-/// sees it.
+/// Stores an object by bucket and name, and replaces the previous one. The object is invisible
+/// until its record is stored.
 pub(crate) async fn write(
     context: &Context,
     (bucket, name): (String, &str),
@@ -34,7 +35,7 @@ pub(crate) async fn write(
 ) -> Result<(), String> {
     let nuid = nuid::next().to_string();
     let whole = bytes.clone();
-    // Takes a while for a large artifact: meanwhile its pieces are on their way.
+    // Hashing a large artifact takes a while; its chunks are sent in the meantime.
     let digest = tokio::task::spawn_blocking(move || digest_of(&whole));
     let subject = pieces_of(&bucket, &nuid);
     let mut acks: VecDeque<PublishAckFuture> = VecDeque::new();
@@ -86,7 +87,7 @@ fn record_of(info: &ObjectInfo) -> String {
     format!("$O.{}.M.{}", info.bucket, URL_SAFE.encode(&info.name))
 }
 
-/// Stores the record of an object in place of the one before.
+/// Stores the record of an object and replaces the previous record.
 async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     let subject = record_of(info);
     let record = serde_json::to_vec(info).map_err(|error| error.to_string())?;
@@ -96,15 +97,15 @@ async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     stored(sent(record).await?).await
 }
 
-/// Deletes an object with its record. The client library would leave a record that it is deleted, which
-/// nothing ever removes.
+/// Deletes an object and its record. The client library would keep a record that marks the object
+/// as deleted, which nothing removes.
 pub(crate) async fn remove(context: &Context, info: &ObjectInfo) -> Result<(), String> {
-    // First, so that nobody reads an object that lacks pieces.
+    // The record goes first, so that nobody reads an object without its chunks.
     purge_subject(context, info, record_of(info)).await?;
     purge(context, info).await
 }
 
-/// Deletes the pieces of an object.
+/// Deletes the chunks of an object.
 async fn purge(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     purge_subject(context, info, pieces_of(&info.bucket, &info.nuid)).await
 }
@@ -134,7 +135,7 @@ async fn stored(ack: PublishAckFuture) -> Result<(), String> {
     ack.await.map(drop).map_err(|error| error.to_string())
 }
 
-/// The bytes of an object, held against the size and the digest of its record.
+/// The bytes of an object, verified against size and digest of its record.
 pub(crate) async fn read(context: &Context, info: &ObjectInfo) -> Result<Bytes, String> {
     let stream = stream_of(context, info).await?;
     let subject = pieces_of(&info.bucket, &info.nuid);
@@ -168,7 +169,9 @@ fn check(info: &ObjectInfo, bytes: &[u8]) -> Result<(), String> {
     }
     let digest = digest_of(bytes);
     match &info.digest {
-        Some(promised) if *promised != digest => Err("its digest is another one".to_owned()),
+        Some(promised) if *promised != digest => {
+            Err("its digest does not match its record".to_owned())
+        }
         Some(_) | None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Artifacts in the object store and their announcements.
+//! Artifacts of releases in the object store, and their announcements.
 
 use async_nats::jetstream::object_store::{InfoErrorKind, ObjectStore};
 use bytes::Bytes;
@@ -20,18 +20,18 @@ use crate::reader::leader_reads::LeaderReadError;
 use crate::reader::read_error::ReadError;
 use crate::reader::stream_reader::Reader;
 
-/// Largest announcement: some 300 bytes per channel leave room for thousands of them.
+/// Largest announcement; with some 300 bytes per channel there is space for thousands of channels.
 const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
-/// Objects that are read at the same time. They are written one by one: a server that reads an object
-/// whose pieces lie among those of another keeps both in memory.
+/// Objects that are read at the same time. They are written one by one: a server that reads an
+/// object whose chunks are mixed with those of another keeps both in memory.
 const AT_ONCE: usize = 2;
-/// Attempts to read one object while another writer replaces it or the server is away.
+/// Attempts to read one object while another writer replaces it or the server is unreachable.
 const READ_ATTEMPTS: usize = 5;
 
 /// Why an artifact cannot be stored or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// It is over the configured limit.
+    /// The artifact is larger than the configured limit.
     #[error("artifact {hash} has {bytes} bytes, the limit is {max}")]
     TooLarge {
         /// The artifact.
@@ -41,19 +41,19 @@ pub enum ManifestError {
         /// `bus.manifest_max_object_bytes`.
         max: u64,
     },
-    /// The object store does not answer, or what it holds is damaged.
+    /// The object store does not answer, or the object is damaged.
     #[error("artifact {hash} cannot be {verb}: {reason}")]
     Unavailable {
         /// The artifact.
         hash: ManifestHash,
-        /// What was tried.
+        /// The operation, as a participle.
         verb: &'static str,
         /// The last failure.
         reason: String,
     },
 }
 
-/// Why the announced release is not known.
+/// Why the announced release is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnouncementsError {
     /// The leader did not answer.
@@ -62,12 +62,12 @@ pub enum AnnouncementsError {
     /// The stream cannot be followed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It is there and cannot be read.
+    /// The announcement cannot be decoded.
     #[error("the release announcement at sequence {seq} cannot be read")]
     Undecodable {
         /// Its sequence.
         seq: u64,
-        /// What is wrong with it.
+        /// Why it cannot be decoded.
         #[source]
         source: DecodeError,
     },
@@ -84,7 +84,7 @@ impl ManifestStore {
         Self { bus }
     }
 
-    /// Stores the bytes of an artifact under its hash. Storing it again changes nothing.
+    /// Stores the bytes of an artifact under its hash. Storing it again has no effect.
     ///
     /// # Errors
     /// [`ManifestError`].
@@ -97,8 +97,8 @@ impl ManifestStore {
         };
         let store = self.store().await.map_err(|error| fail(&error))?;
         let before = match store.info(hash.as_str()).await {
-            // Content-addressed: what is there is the same, unless it is laid out in another way, and
-            // then the size would differ.
+            // Objects are named by content: an object of the same size is the same, and a damaged
+            // one has another size.
             Ok(info) if !info.deleted && info.size == bytes.len() => return Ok(()),
             Ok(info) => Some(info),
             Err(error) if error.kind() == InfoErrorKind::NotFound => None,
@@ -111,8 +111,8 @@ impl ManifestStore {
             .map_err(|error| fail(&error))
     }
 
-    /// The bytes of an artifact as they were received; absent when nobody stored it. The transport
-    /// digest is verified here, the content hash is the caller's to check.
+    /// The bytes of an artifact as they were received; `None` when it is not stored. The transport
+    /// digest is verified here, the caller checks the content hash.
     ///
     /// # Errors
     /// [`ManifestError`].
@@ -150,7 +150,7 @@ impl ManifestStore {
             .await
     }
 
-    /// One attempt; the inner error may go away.
+    /// One attempt; a retry may fix the inner error.
     async fn try_get(
         &self,
         hash: &ManifestHash,
@@ -170,12 +170,12 @@ impl ManifestStore {
         Ok(read.map(Some))
     }
 
-    /// Announces a release whose bytes are stored: each rollout manifest on its own subject, then
-    /// the release, which is the commit point. `expected_seq` is the sequence of the current
+    /// Announces a release whose artifacts are stored: each rollout manifest on its own subject,
+    /// then the release, which is the commit point. `expected_seq` is the sequence of the current
     /// release, 0 when there is none. Returns the new sequence.
     ///
     /// # Errors
-    /// [`PublishError`]; `Fenced` when another release was announced meanwhile.
+    /// [`PublishError`]; `Fenced` when another release was announced in the meantime.
     pub async fn announce(
         &self,
         release: &ReleaseAnnouncement,
@@ -237,8 +237,8 @@ impl ManifestStore {
         message.map(|message| read(&message)).transpose()
     }
 
-    /// The announcement of one rollout manifest, read through the leader; absent when the stream
-    /// knows none.
+    /// The announcement of one rollout manifest, read through the leader; `None` when the stream
+    /// has none.
     ///
     /// # Errors
     /// [`AnnouncementsError`].
@@ -258,7 +258,7 @@ impl ManifestStore {
             .map_err(|source| AnnouncementsError::Undecodable { seq, source })
     }
 
-    /// Follows the releases, beginning with the current one.
+    /// Follows the releases from the current one on.
     pub fn follow(&self) -> Announcements {
         Announcements {
             store: self.clone(),
@@ -303,11 +303,11 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// The current release at first, then each newer one when it is announced. When several came at
-    /// once only the last is returned. Dropping the future loses nothing.
+    /// Returns the current release first, then each newer one when it is announced; of several new
+    /// ones only the last. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`AnnouncementsError`]; after `Undecodable` the next call goes on behind it.
+    /// [`AnnouncementsError`]; after `Undecodable` the next call continues behind it.
     pub async fn next(&mut self) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
         let names = self.store.bus.names().clone();
         let stream = names.manifest_stream();
@@ -327,7 +327,7 @@ impl Announcements {
             let batch = match reader.next_batch(64).await {
                 Ok(batch) => batch,
                 Err(error) => {
-                    // The next call starts over from the current release.
+                    // The next call starts again at the current release.
                     self.reader = None;
                     return Err(error.into());
                 }

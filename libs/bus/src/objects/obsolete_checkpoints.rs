@@ -1,4 +1,4 @@
-//! Which stored checkpoints may be deleted.
+//! Selection of stored checkpoints that may be deleted.
 
 use nixfleet_proto::mutation_testing;
 
@@ -11,8 +11,8 @@ pub struct StoredCheckpoint {
     pub out_seq: u64,
 }
 
-/// The objects that cover less than each of those that are kept. One that covers more may be a checkpoint
-/// that is not announced yet, or that of a newer owner: a deletion can be late.
+/// Checkpoints that are older than each kept one. A newer checkpoint may be one that is not
+/// announced yet or belongs to a newer owner, because a deletion can be late.
 pub fn obsolete_checkpoints(
     stored: &[StoredCheckpoint],
     is_kept: impl Fn(&str) -> bool,
@@ -49,14 +49,14 @@ mod tests {
     }
 
     #[test]
-    fn what_covers_less_than_the_older_kept_one_is_deleted() {
+    fn checkpoints_older_than_every_kept_one_are_obsolete() {
         let stored = [("a", 1), ("b", 2), ("c", 3), ("d", 4)];
         check(&stored, &["c", "d"], &["a", "b"]);
         check(&stored, &["d"], &["a", "b", "c"]);
     }
 
     #[test]
-    fn what_covers_more_than_a_kept_one_stays_whoever_stored_it() {
+    fn checkpoints_newer_than_a_kept_one_stay() {
         let stored = [
             ("old", 1),
             ("previous", 2),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_deleted_when_none_of_the_kept_is_stored() {
+    fn without_a_stored_kept_checkpoint_none_is_obsolete() {
         check(&[("a", 1), ("b", 2)], &["c"], &[]);
         check(&[], &["c"], &[]);
     }

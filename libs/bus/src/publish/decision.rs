@@ -1,8 +1,8 @@
-//! What becomes of a publish: decisions on the server's answers, without a server.
+//! Decisions on the server's replies to a publish, as plain values.
 //!
-//! A retry of a message that was stored is answered by an error about the last sequence on one
-//! replica and by `duplicate` on three, so neither answer says by itself whether a fenced message is
-//! in the log. Only its last message does.
+//! The server answers a retry of a stored message with an error about the last sequence on one
+//! replica, and with `duplicate` on three. Neither reply tells whether a fenced message is in the
+//! log; only the last message of the log does.
 
 use std::fmt;
 
@@ -17,11 +17,11 @@ pub enum PublishRefusal {
     Full,
     /// The message is over the server's limit; nothing was stored.
     TooLarge,
-    /// The expected sequence is not the last one, or this very message is already stored.
+    /// The expected sequence is not the last one, or this message is already stored.
     LastSequence,
-    /// It will never succeed as it is; nothing was stored.
+    /// The message can never be stored as it is; nothing was stored.
     Permanent(String),
-    /// It may have been stored or not; the same message may be sent again.
+    /// The message may be stored or not; it may be sent again with the same id.
     Unknown(String),
 }
 
@@ -36,34 +36,34 @@ impl fmt::Display for PublishRefusal {
     }
 }
 
-/// The server's answer to one attempt to publish, or the lack of one.
+/// The server's reply to one publish attempt, or its absence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishReply {
     /// The message is in the stream.
     Stored {
         /// Its sequence.
         seq: u64,
-        /// It was there before this attempt.
+        /// True when it was stored before this attempt.
         duplicate: bool,
     },
-    /// It is not, or nobody knows.
+    /// The message is not in the stream, or its state is unknown.
     Refused(PublishRefusal),
 }
 
-/// What an attempt without a fence leads to.
+/// Decision after an unfenced attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishDecision {
-    /// The message has this sequence; whoever waits for it may be answered.
+    /// The message has this sequence; its waiters may be answered.
     Stored(u64),
-    /// Nothing was stored and asking again does not help.
+    /// Nothing was stored, and a retry does not help.
     Refused(PublishRefusal),
-    /// The same message, with the same id, is sent again while there is time. After that its fate
-    /// stays unknown.
+    /// Send the same message with the same id again before the deadline. After the deadline its
+    /// state stays unknown.
     Retry(String),
 }
 
 impl PublishDecision {
-    /// Judges the answer to a publish without a fence. The message id makes a repetition harmless.
+    /// Decides on the reply to an unfenced publish. The message id makes repetition harmless.
     pub fn of(reply: PublishReply) -> Self {
         match reply {
             PublishReply::Stored { seq, .. } => Self::Stored(seq),
@@ -84,25 +84,25 @@ impl PublishDecision {
     }
 }
 
-/// A publish that only counts while the log's last message is the expected one.
+/// A publish that is valid only while the log's last message is the expected one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FencedPublish<'a> {
-    /// Its message id, the same in every attempt.
+    /// Message id, the same in every attempt.
     pub id: &'a str,
-    /// What it may follow.
+    /// The message it must follow.
     pub fence: &'a Fence,
 }
 
-/// What an attempt with a fence leads to.
+/// Decision after a fenced attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FencedDecision {
     /// The message has this sequence.
     Stored(u64),
-    /// Nothing was stored by this attempt and asking again does not help.
+    /// This attempt stored nothing, and a retry does not help.
     Refused(PublishRefusal),
-    /// Read the last message through the leader and ask [`FencedPublish::check_last`].
+    /// Read the last message through the leader and pass it to [`FencedPublish::check_last`].
     CheckLast(String),
-    /// The same, of a log that is at its size limit.
+    /// Like [`FencedDecision::CheckLast`]; the log is at its size limit.
     Full,
 }
 
@@ -113,23 +113,24 @@ pub struct LastMessage<'a> {
     pub seq: u64,
     /// Its subject.
     pub subject: &'a str,
-    /// Its message id, when its publisher gave one.
+    /// Its message id, when the publisher set one.
     pub msg_id: Option<&'a str>,
 }
 
-/// Whose the last message is.
+/// Result of comparing a fenced publish with the last message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceCheck {
-    /// It is this one, with this sequence.
+    /// The last message is this publish, with this sequence.
     Stored(u64),
-    /// The log stands where it was expected: the same message may be sent again.
+    /// The last message is the expected one: the same message may be sent again.
     Retry,
-    /// Somebody else wrote; the last sequence is this one.
+    /// Another writer appended; the last sequence is this one.
     Fenced(u64),
 }
 
 impl FencedPublish<'_> {
-    /// Judges the answer to one attempt: only a plain acknowledgement is believed.
+    /// Decides on the reply to one attempt. Only an acknowledgement that is no duplicate proves
+    /// that the message is stored.
     pub fn decide(&self, reply: PublishReply) -> FencedDecision {
         match reply {
             PublishReply::Stored {
@@ -138,7 +139,7 @@ impl FencedPublish<'_> {
             } => FencedDecision::Stored(seq),
             PublishReply::Stored {
                 duplicate: true, ..
-            } => FencedDecision::CheckLast("the server knows this message already".to_owned()),
+            } => FencedDecision::CheckLast("the server reports a duplicate".to_owned()),
             PublishReply::Refused(
                 refusal @ (PublishRefusal::TooLarge | PublishRefusal::Permanent(_)),
             ) => FencedDecision::Refused(refusal),
@@ -149,13 +150,14 @@ impl FencedPublish<'_> {
         }
     }
 
-    /// True when this is the message to follow, as far as it is known.
+    /// True when the last message is the expected one, as far as the fence knows it.
     fn follows(&self, last: LastMessage<'_>) -> bool {
         let subject = self.fence.subject.as_deref();
         last.seq == self.fence.seq && subject.is_none_or(|subject| subject == last.subject)
     }
 
-    /// Judges the last message of the log, read through the leader after an attempt.
+    /// Compares this publish with the last message of the log, read through the leader after an
+    /// attempt.
     pub fn check_last(&self, last: Option<LastMessage<'_>>) -> FenceCheck {
         match last {
             Some(last) if last.msg_id == Some(self.id) => FenceCheck::Stored(last.seq),
@@ -200,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn only_an_acknowledgement_stores_a_frame() {
+    fn only_an_acknowledgement_proves_a_frame_stored() {
         let stored = |duplicate| PublishReply::Stored { seq: 3, duplicate };
         assert_eq!(
             PublishDecision::of(stored(false)),
             PublishDecision::Stored(3)
         );
-        // The stored message and this one are the same: it has one position.
+        // A duplicate is the same message, so both have one position.
         assert_eq!(
             PublishDecision::of(stored(true)),
             PublishDecision::Stored(3)
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fenced_publish_believes_a_plain_acknowledgement_only() {
+    fn only_a_plain_acknowledgement_proves_a_fenced_publish_stored() {
         let stored = |duplicate| PublishReply::Stored { seq: 8, duplicate };
         assert_eq!(MINE.decide(stored(false)), FencedDecision::Stored(8));
         assert_eq!(
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_message_tells_mine_from_another_writers() {
+    fn the_last_message_tells_whether_the_publish_is_stored() {
         for (last, expected) in [
             (last(8, Some("me/1")), FenceCheck::Stored(8)),
             (last(7, Some("me/0")), FenceCheck::Retry),
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn another_message_at_the_expected_sequence_is_another_writers() {
+    fn another_subject_at_the_expected_sequence_is_fenced() {
         let check = |subject: &str, expected: FenceCheck| {
             let fence = Fence {
                 seq: 7,

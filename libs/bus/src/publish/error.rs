@@ -1,13 +1,13 @@
-//! Why entries and frames were not appended.
+//! Errors of appending entries and publishing frames.
 
-/// Why an entry has no position.
+/// Why an entry was not appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The log is at its size limit. Nothing was stored.
     #[error("the input log of partition {0} is full")]
     Full(String),
-    /// No acknowledgement in time. The entry may still be stored; whoever sends it again relies on
-    /// sequences to be recognised.
+    /// No acknowledgement in time. The entry may be stored; a sender that repeats it relies on
+    /// sequences to detect the duplicate.
     #[error("the input log cannot be reached: {0}")]
     Unavailable(String),
     /// The entry does not fit in a frame. Nothing was stored.
@@ -15,35 +15,36 @@ pub enum AppendError {
     TooLarge {
         /// Size of the entry.
         bytes: usize,
-        /// Largest size.
+        /// Size limit.
         max: usize,
     },
 }
 
-/// Why a frame was not appended.
+/// Why a frame was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The log ends with another message than the expected one: this writer is not the owner any
-    /// more.
+    /// The log ends with another message than the expected one: this writer no longer owns the
+    /// partition.
     #[error(
         "another writer appended: the last sequence is {last}, and this frame follows the message \
          that was at {expected}"
     )]
     Fenced {
-        /// The sequence this writer expected.
+        /// Sequence that this writer expected.
         expected: u64,
-        /// The one that is there; the same when the log lost its end and another writer went on.
+        /// Last sequence of the log; equal to `expected` when the log lost its end and another
+        /// writer went on.
         last: u64,
     },
-    /// The message is over the limit. Nothing was stored; split the run.
+    /// The message is larger than the limit. Nothing was stored; split it.
     #[error("a message of {bytes} bytes is over the limit of {max}")]
     TooLarge {
         /// Its size.
         bytes: usize,
-        /// Largest size.
+        /// Size limit.
         max: usize,
     },
-    /// No answer in time. The message may be stored or not: read the last one before going on.
+    /// No answer in time. The message may be stored: read the last message before going on.
     #[error("the log cannot be reached: {0}")]
     Unavailable(String),
     /// The log stayed at its size limit.

@@ -1,28 +1,28 @@
-//! A writer of an output log, and what each of its frames has to follow.
+//! The writer of an output log and the fence of its frames.
 //!
-//! A log that lost its end uses the sequences again, so that a sequence does not say which message
-//! it is. A subject that one writer has for itself and a sequence do: a writer publishes one message
-//! at a sequence.
+//! A log that lost its end reuses sequences, so a sequence alone does not identify a message. A
+//! sequence and a subject that only one writer uses do, because a writer publishes one message per
+//! sequence.
 
-/// The message that a fenced one follows.
+/// The message that a fenced publish must follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
     /// Its sequence; 0 in an empty log.
     pub seq: u64,
-    /// Its subject, as far as it is known.
+    /// Its subject, when it is known.
     pub subject: Option<String>,
 }
 
-/// One writer: an ownership has one, and another ownership another one.
+/// One writer of an output log; every ownership of a partition has its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogWriter {
     subject: String,
-    /// Sequence and subject of the last message, as it was last seen.
+    /// Sequence and subject of the last message that was observed.
     last: Option<(u64, String)>,
 }
 
 impl LogWriter {
-    /// A writer that publishes on a subject of its own, and has not looked at the log.
+    /// A writer with its own subject that has not read the log yet.
     pub fn new(subject: String) -> Self {
         Self {
             subject,
@@ -35,17 +35,17 @@ impl LogWriter {
         &self.subject
     }
 
-    /// The log ends with this message.
+    /// Records the last message of the log.
     pub fn observed(&mut self, seq: u64, subject: &str) {
         self.last = Some((seq, subject.to_owned()));
     }
 
-    /// The log ends with a message of its own.
+    /// Records that the last message of the log is one of this writer.
     pub fn stored(&mut self, seq: u64) {
         self.last = Some((seq, self.subject.clone()));
     }
 
-    /// What a message is to be published behind, which has this sequence.
+    /// The fence of a message that follows the message with this sequence.
     pub fn fence(&self, seq: u64) -> Fence {
         let known = self.last.as_ref().filter(|(last, _)| *last == seq);
         Fence {

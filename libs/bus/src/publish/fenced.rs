@@ -1,4 +1,4 @@
-//! Publishing behind a fence: sent until it is known whether the message is in the log.
+//! Fenced publishing: a message is sent until it is known whether the log holds it.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::publish::error::PublishError;
 use crate::publish::fence::Fence;
 use crate::publish::outgoing::OutgoingMessage;
 
-/// One fenced publish until its fate is known.
+/// One fenced publish.
 pub(crate) struct Fenced<'a> {
     pub(crate) bus: &'a Bus,
     pub(crate) stream: &'a str,
-    /// Matches the subjects among which the last message is looked for.
+    /// Filter for the subjects among which the last message is read.
     pub(crate) log: &'a str,
     pub(crate) id: &'a str,
     pub(crate) fence: &'a Fence,
@@ -23,8 +23,8 @@ pub(crate) struct Fenced<'a> {
 }
 
 impl Fenced<'_> {
-    /// Sends, and on anything but a plain acknowledgement asks the leader whose the last message
-    /// is.
+    /// Sends the message, and reads the last message through the leader after anything but a plain
+    /// acknowledgement.
     pub(crate) async fn publish(&self, message: &OutgoingMessage) -> Result<u64, PublishError> {
         let fate = FencedPublish {
             id: self.id,
@@ -65,8 +65,8 @@ impl Fenced<'_> {
         }
     }
 
-    /// A writer that began in streams that are gone is no owner of those that took their place, even
-    /// where the sequences happen to fit.
+    /// A writer that began in streams which are gone does not own the streams that replaced them,
+    /// even where the sequences match.
     async fn check_generation(&self, deadline: Instant) -> Result<(), PublishError> {
         let settled = self.bus.wait_verified(deadline).await;
         settled.map_err(PublishError::Unavailable)?;

@@ -1,4 +1,4 @@
-//! Appending to the input logs: one publisher per partition, one message of it in flight.
+//! Appending to the input logs: one publisher per partition with one message in flight.
 
 mod frame_target;
 mod partition_publisher;
@@ -30,7 +30,7 @@ pub struct InputPublisher {
     queues: Arc<InputQueues>,
 }
 
-/// Starts one publisher per partition on the bus' task tracker.
+/// Starts one publisher per partition on the task tracker of the bus.
 pub(crate) fn start(bus: &Bus) -> InputQueues {
     let config = bus.config();
     let limits = FrameLimits {
@@ -62,17 +62,17 @@ impl InputPublisher {
         Self { bus, queues }
     }
 
-    /// So many clients append and wait for their answers, in all partitions together: the more, the
-    /// larger become the frames of a partition under load.
+    /// Sets the number of clients that append and wait for answers, over all partitions. With more
+    /// clients the publishers build larger frames under load.
     pub fn expect_clients(&self, clients: usize) {
         self.queues.target.expect(clients);
     }
 
-    /// Queues one entry; its position once it is durable. Nothing of the entry is kept but what is
-    /// sent.
+    /// Queues one entry and returns its position once it is durable. Only the serialised entry is
+    /// kept.
     ///
     /// # Errors
-    /// [`AppendError`]; a queue without room is `Unavailable` at once.
+    /// [`AppendError`]; a full queue is `Unavailable` at once.
     pub fn append(
         &self,
         partition: Partition,
@@ -84,20 +84,20 @@ impl InputPublisher {
 
     fn try_enqueue(&self, partition: Partition, entry: &Entry) -> Result<Answer, AppendError> {
         let queue = self.queue_of(partition)?;
-        let run = self.write(entry)?;
-        let room = room_now(queue, &run)?;
-        self.enqueue(queue, (partition, entry), run, room)
+        let batch = self.write(entry)?;
+        let room = room_now(queue, &batch)?;
+        self.enqueue(queue, (partition, entry), batch, room)
     }
 
-    /// Appends entries of one subject so that none is stored before those ahead of it are: in one
-    /// message where they fit into one, else each message after the acknowledgement of the one
-    /// before. A queue without room is `Unavailable` at once.
+    /// Appends entries of one subject so that none is stored before its predecessors: in one
+    /// message where they fit, otherwise each message after the acknowledgement of the one before.
+    /// A full queue is `Unavailable` at once.
     pub async fn append_in_order(&self, partition: Partition, entries: &[Entry]) -> Appended {
         let mut appended = Appended::default();
         while let Some(rest) = entries.get(appended.positions.len()..) {
-            let stored = match self.longest_run(rest) {
-                Ok(run) if run.is_empty() => break,
-                Ok(run) => self.append_together(partition, &rest[0], run).await,
+            let stored = match self.longest_batch(rest) {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => self.append_together(partition, &rest[0], batch).await,
                 Err(error) => Err(error),
             };
             match stored {
@@ -111,33 +111,33 @@ impl InputPublisher {
         appended
     }
 
-    /// As many of the first entries as fit into one frame.
-    fn longest_run(&self, entries: &[Entry]) -> Result<EntryBatch, AppendError> {
-        let mut run = EntryBatch::default();
+    /// The longest prefix of the entries that fits into one frame.
+    fn longest_batch(&self, entries: &[Entry]) -> Result<EntryBatch, AppendError> {
+        let mut batch = EntryBatch::default();
         for entry in entries {
             let single = match self.write(entry) {
                 Ok(single) => single,
-                // What is before it comes first.
-                Err(_) if !run.is_empty() => break,
+                // The entries before it are sent first.
+                Err(_) if !batch.is_empty() => break,
                 Err(error) => return Err(error),
             };
-            if !run.is_empty() && !self.queues.limits.hold(&run, &single) {
+            if !batch.is_empty() && !self.queues.limits.hold(&batch, &single) {
                 break;
             }
-            run.append(&single);
+            batch.append(&single);
         }
-        Ok(run)
+        Ok(batch)
     }
 
     async fn append_together(
         &self,
         partition: Partition,
         first: &Entry,
-        run: EntryBatch,
+        batch: EntryBatch,
     ) -> Result<impl Iterator<Item = Position> + use<>, AppendError> {
         let queue = self.queue_of(partition)?;
-        let (entries, room) = (run.len() as u32, room_now(queue, &run)?);
-        let answer = self.enqueue(queue, (partition, first), run, room)?;
+        let (entries, room) = (batch.len() as u32, room_now(queue, &batch)?);
+        let answer = self.enqueue(queue, (partition, first), batch, room)?;
         let first = received(answer).await?;
         Ok((0..entries).map(move |offset| Position {
             seq: first.seq,
@@ -145,11 +145,11 @@ impl InputPublisher {
         }))
     }
 
-    /// Appends entries in order and returns their positions once all are durable. Waits for room in
-    /// the queue.
+    /// Appends entries in order and returns their positions once all are durable. Waits for space
+    /// in the queue.
     ///
     /// # Errors
-    /// The first [`AppendError`]; the other entries may be stored all the same.
+    /// The first [`AppendError`]; the other entries may be stored.
     pub async fn append_all(
         &self,
         partition: Partition,
@@ -161,10 +161,12 @@ impl InputPublisher {
         for entry in &entries {
             let room = tokio::time::timeout(timeout, queue.room.clone().acquire_owned())
                 .await
-                .map_err(|_| AppendError::Unavailable("the queue does not move".to_owned()))?
+                .map_err(|_| {
+                    AppendError::Unavailable("the queue stayed full until the deadline".to_owned())
+                })?
                 .map_err(|_| closed())?;
-            let run = self.write(entry)?;
-            answers.push(self.enqueue(queue, (partition, entry), run, room)?);
+            let batch = self.write(entry)?;
+            answers.push(self.enqueue(queue, (partition, entry), batch, room)?);
         }
         let mut positions = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -180,23 +182,23 @@ impl InputPublisher {
             .ok_or_else(|| AppendError::Unavailable(format!("there is no partition {partition}")))
     }
 
-    /// The entry as it will be in its frame.
+    /// The serialised entry.
     fn write(&self, entry: &Entry) -> Result<EntryBatch, AppendError> {
-        let run = EntryBatch::of(entry)
+        let batch = EntryBatch::of(entry)
             .map_err(|error| AppendError::Unavailable(format!("not serialisable: {error}")))?;
-        let (bytes, max) = (run.bytes(), self.queues.limits.entry_bytes());
+        let (bytes, max) = (batch.bytes(), self.queues.limits.entry_bytes());
         if bytes >= max {
             return Err(AppendError::TooLarge { bytes, max });
         }
-        Ok(run)
+        Ok(batch)
     }
 
-    /// Queues a run; `first` stands for its entries, which share subject and trace.
+    /// Queues a batch; `first` provides the subject and the trace context of its entries.
     fn enqueue(
         &self,
         queue: &PartitionQueue,
         (partition, first): (Partition, &Entry),
-        run: EntryBatch,
+        batch: EntryBatch,
         room: OwnedSemaphorePermit,
     ) -> Result<Answer, AppendError> {
         let subject = self.bus.names().input(partition, &first.body);
@@ -209,7 +211,7 @@ impl InputPublisher {
         };
         let queued = Queued {
             subject,
-            run,
+            batch,
             waiter,
         };
         queue.sender.try_send(queued).map_err(|_| closed())?;
@@ -217,19 +219,22 @@ impl InputPublisher {
     }
 }
 
-/// What became of a run of entries.
+/// Result of appending a batch of entries.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Appended {
     /// Positions of the first entries, which are durable.
     pub positions: Vec<Position>,
-    /// Why the entry behind them has none; those behind it were not tried. `None` when all are
+    /// Why the next entry has no position; later entries were not tried. `None` when all are
     /// durable.
     pub stopped: Option<AppendError>,
 }
 
-fn room_now(queue: &PartitionQueue, run: &EntryBatch) -> Result<OwnedSemaphorePermit, AppendError> {
-    let entries = u32::try_from(run.len()).unwrap_or(u32::MAX);
+fn room_now(
+    queue: &PartitionQueue,
+    batch: &EntryBatch,
+) -> Result<OwnedSemaphorePermit, AppendError> {
+    let entries = u32::try_from(batch.len()).unwrap_or(u32::MAX);
     let room = queue.room.clone().try_acquire_many_owned(entries);
     room.map_err(|_| AppendError::Unavailable("too many entries are waiting".to_owned()))
 }

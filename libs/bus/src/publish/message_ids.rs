@@ -1,4 +1,4 @@
-//! Message ids: a retried publish keeps its id, two processes never share one.
+//! Message ids: a retried publish keeps its id, and two processes never use the same id.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ pub struct MessageIds {
 }
 
 impl MessageIds {
-    /// Ids that start with a name and a part that is unique to this process.
+    /// Ids with this prefix, which consists of a name and a part that is unique to the process.
     pub fn new(name: &str, unique: &str) -> Self {
         Self {
             process: format!("{name}/{unique}"),
@@ -24,7 +24,7 @@ impl MessageIds {
         format!("{}/{number}", self.process)
     }
 
-    /// The part all ids of this process share.
+    /// The prefix of all ids of this process.
     pub fn process(&self) -> &str {
         &self.process
     }

@@ -1,4 +1,4 @@
-//! One publish: its headers, its identity, and what the server's refusals mean.
+//! One outgoing message: its headers, its id, and the classification of the server's errors.
 
 use std::error::Error as _;
 
@@ -20,14 +20,14 @@ pub(crate) use crate::publish::decision::PublishRefusal;
 use crate::publish::decision::PublishReply;
 use crate::publish::fence::Fence;
 
-/// Names the subject that the expected last sequence of a subject is about, when it is not that of
-/// the message.
+/// Names the subject that the expected last subject sequence refers to, when it is not the subject
+/// of the message.
 const EXPECTED_LAST_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
-/// JSON below this size is encoded in less time than a tenth of a millisecond.
+/// JSON below this size is compressed in less than a tenth of a millisecond.
 const INLINE_BYTES: usize = 32 * 1024;
 
-/// A message ready to be sent any number of times.
+/// A message that can be sent any number of times.
 #[derive(Debug, Clone)]
 pub(crate) struct OutgoingMessage {
     pub(crate) subject: String,
@@ -49,7 +49,7 @@ impl OutgoingMessage {
         }
     }
 
-    /// Stored only while the last message of the subject has this sequence.
+    /// Stores the message only while the last message of the subject has this sequence.
     pub(crate) fn fenced(mut self, expected: u64) -> Self {
         self.headers.insert(
             NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
@@ -58,8 +58,8 @@ impl OutgoingMessage {
         self
     }
 
-    /// Stored only while the last message of the stream is the expected one. `all` matches every
-    /// subject of the stream.
+    /// Stores the message only while the last message of the stream is the expected one. `all`
+    /// matches every subject of the stream.
     pub(crate) fn following(mut self, fence: &Fence, all: &str) -> Self {
         let subject = fence.subject.as_deref();
         if subject.is_some() {
@@ -71,7 +71,8 @@ impl OutgoingMessage {
         self.fenced(fence.seq)
     }
 
-    /// Carries a trace context. A value that is no legal header is left out: it is only a hint.
+    /// Adds a trace context. A value that is not a legal header is dropped: the trace context is
+    /// only a hint.
     pub(crate) fn traced(mut self, traceparent: Option<&str>) -> Self {
         if let Some(value) = traceparent.and_then(|text| text.parse::<HeaderValue>().ok()) {
             self.headers.insert(TRACEPARENT, value);
@@ -79,7 +80,7 @@ impl OutgoingMessage {
         self
     }
 
-    /// Bytes that it takes in its stream.
+    /// Bytes that the message takes in its stream.
     pub(crate) fn stored_bytes(&self) -> usize {
         stored_bytes(&self.subject, Some(&self.headers), &self.payload)
     }
@@ -97,7 +98,7 @@ impl OutgoingMessage {
         ack.await.map_err(PublishRefusal::from)
     }
 
-    /// As [`OutgoingMessage::send`], for those who decide what the answer means.
+    /// Like [`OutgoingMessage::send`], with the reply as a plain value.
     pub(crate) async fn attempt(&self, context: &Context) -> PublishReply {
         match self.send(context).await {
             Ok(ack) => PublishReply::Stored {
@@ -116,7 +117,7 @@ impl From<PublishError> for PublishRefusal {
                 Self::LastSequence
             }
             PublishErrorKind::MaxPayloadExceeded => Self::TooLarge,
-            // No responders: the stream's leader is being elected or the server is starting.
+            // Without responders the stream's leader is being elected or the server is starting.
             PublishErrorKind::StreamNotFound
             | PublishErrorKind::TimedOut
             | PublishErrorKind::BrokenPipe
@@ -131,13 +132,13 @@ impl From<PublishError> for PublishRefusal {
     }
 }
 
-/// Sorts an error answer of the server.
+/// Classifies an error answer of the server.
 fn classify(answer: &jetstream::Error) -> PublishRefusal {
     let text = answer.to_string();
     match answer.error_code() {
         ErrorCode::STREAM_WRONG_LAST_SEQUENCE => PublishRefusal::LastSequence,
-        // The store refuses a message for its limits or because writing failed; only the text
-        // tells which.
+        // The store returns this code for its limits and for failed writes; only the text tells
+        // which.
         ErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => PublishRefusal::Full,
         ErrorCode::STORAGE_RESOURCES_EXCEEDED
         | ErrorCode::INSUFFICIENT_RESOURCES
@@ -150,14 +151,14 @@ fn classify(answer: &jetstream::Error) -> PublishRefusal {
     }
 }
 
-/// The stored form of a frame's JSON. Large ones are encoded on another thread.
+/// The stored form of a frame's JSON. Large frames are compressed on another thread.
 pub(crate) async fn stored_form(json: Bytes) -> Bytes {
     if json.len() < INLINE_BYTES {
         return compression::encode(&json);
     }
     let plain = json.clone();
     let encoded = spawn_blocking(move || compression::encode(&json));
-    // A runtime that ends takes no work; plain JSON is right as well.
+    // A runtime that shuts down runs no blocking work; plain JSON is valid as well.
     encoded.await.unwrap_or(plain)
 }
 
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hostile_traceparent_is_left_out() {
+    fn an_illegal_traceparent_is_dropped() {
         let message = OutgoingMessage::new("S", "s".to_owned(), "id", Bytes::new());
         let message = message.traced(Some("00-ab\r\nNats-Rollup: all"));
         assert!(message.headers.get(TRACEPARENT).is_none());

@@ -1,4 +1,4 @@
-//! The output log of one partition: fenced publishing and the question "is the last frame mine?".
+//! The output log of one partition: fenced publishing and reading of the last frame.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,41 +17,43 @@ use crate::publish::fenced::Fenced;
 use crate::publish::outgoing::{OutgoingMessage, stored_form};
 use crate::reader::leader_reads::LeaderReadError;
 
-/// Why the last frame is not known.
+/// Why the last frame is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum LastFrameError {
     /// The leader did not answer.
     #[error(transparent)]
     Leader(#[from] LeaderReadError),
-    /// It is there and cannot be read: a newer release wrote it, or the log is damaged.
+    /// The last frame cannot be decoded: a newer release wrote it, or the log is damaged.
     #[error("the last output frame, sequence {seq}, cannot be read")]
     Undecodable {
         /// Its sequence.
         seq: u64,
-        /// What is wrong with it.
+        /// Why it cannot be decoded.
         #[source]
         source: DecodeError,
     },
 }
 
-/// A frame that is in the log.
+/// A frame that is stored in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     /// Its sequence.
     pub seq: u64,
-    /// Bytes that its message takes there.
+    /// Bytes that its message takes in the log.
     pub bytes: u64,
 }
 
-/// One writer's access to an output log. Clones are the same writer, which has one publish in flight.
+/// One writer's access to an output log. Clones are the same writer, which has at most one publish
+/// in flight.
 #[derive(Clone)]
 pub struct OutputLog {
     bus: Bus,
     stream: String,
-    /// Matches the subjects of all writers.
+    /// Filter for the subjects of all writers.
     wildcard: String,
     writer: Arc<Mutex<LogWriter>>,
-    /// The generation of the streams it was made in: in a later one its sequences mean nothing.
+    /// Generation of the streams in which this writer began; its sequences are meaningless in a
+    /// later one.
     generation: u64,
 }
 
@@ -73,7 +75,7 @@ impl OutputLog {
         &self.stream
     }
 
-    /// The newest frame, read through the leader; absent in an empty log, where the fence is 0.
+    /// The last frame, read through the leader; `None` in an empty log, whose fence is 0.
     ///
     /// # Errors
     /// [`LastFrameError`].
@@ -92,9 +94,9 @@ impl OutputLog {
         }))
     }
 
-    /// Appends a frame if the last one has the expected sequence (0 in an empty log) and is the one
-    /// that this writer read or wrote there, and returns its own. A lost acknowledgement is resolved
-    /// here by reading the last frame.
+    /// Publishes a frame if the last one has the expected sequence (0 in an empty log) and is the
+    /// one that this writer read or wrote; returns the sequence of the new frame. After a lost
+    /// acknowledgement it reads the last frame to learn whether the frame is stored.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -110,7 +112,7 @@ impl OutputLog {
         Ok(stored.seq)
     }
 
-    /// The stored form of a frame's JSON, which may be made while the frame before is on its way.
+    /// The stored form of a frame's JSON; can be computed while the frame before it is in flight.
     ///
     /// # Errors
     /// [`PublishError::TooLarge`].
@@ -122,8 +124,8 @@ impl OutputLog {
         Ok(stored_form(json).await)
     }
 
-    /// Like [`OutputLog::publish_stored`], of a frame with so many outcomes, and with the trace context
-    /// of the turn.
+    /// Like [`OutputLog::publish_stored`], with the number of outcomes for metrics and the trace
+    /// context of the turn.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -138,7 +140,7 @@ impl OutputLog {
         self.publish_stored(stored, expected_seq, traceparent).await
     }
 
-    /// Like [`OutputLog::publish`], of a frame that is JSON already.
+    /// Like [`OutputLog::publish`], with a frame that is already JSON.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -152,7 +154,7 @@ impl OutputLog {
         self.publish_stored(stored, expected_seq, traceparent).await
     }
 
-    /// Like [`OutputLog::publish_payload`], of a frame in its stored form.
+    /// Like [`OutputLog::publish_payload`], with a frame in its stored form.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -191,7 +193,7 @@ impl OutputLog {
     }
 
     fn writer(&self) -> MutexGuard<'_, LogWriter> {
-        // Every change is one assignment: a panic elsewhere leaves nothing half done.
+        // Every change is one assignment, so that a panic elsewhere leaves no partial change.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

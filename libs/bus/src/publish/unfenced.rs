@@ -1,4 +1,4 @@
-//! Publishing without a fence: sent until it is acknowledged.
+//! Unfenced publishing: a message is sent until it is acknowledged.
 
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::publish::error::PublishError;
 use crate::publish::outgoing::OutgoingMessage;
 
 impl Bus {
-    /// Publishes without a fence until it is acknowledged or the deadline passed.
+    /// Publishes without a fence until the acknowledgement or the deadline.
     pub(crate) async fn publish_plain(
         &self,
         message: OutgoingMessage,
@@ -33,7 +33,7 @@ impl Bus {
         }
     }
 
-    /// A refusal that asking again does not change.
+    /// Converts a refusal that a retry does not change.
     pub(crate) fn refused(
         &self,
         message: &OutgoingMessage,

@@ -1,4 +1,4 @@
-//! Reads that only the stream's leader answers: a follower may be behind, and recovery must not.
+//! Reads that the stream's leader answers. A follower may be behind, which recovery must not see.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::Bus;
 use crate::bus::backoff::pauses;
 use crate::message::{Message, StreamIdentity, timestamp};
 
-/// How long a read is repeated while the server does not answer: longer than an election.
+/// How long an unanswered read is repeated; longer than a leader election.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a read failed.
@@ -49,9 +49,9 @@ impl StreamIdentity {
 
 /// One failed attempt.
 pub(crate) enum ReadFailure {
-    /// The answer is definite.
+    /// The stream does not exist; a retry does not help.
     Missing,
-    /// Ask again.
+    /// A retry may help.
     Retry(String),
 }
 
@@ -62,7 +62,7 @@ enum Answer {
     Ok(Box<Info>),
 }
 
-/// Asks the leader once for a stream's state.
+/// Requests a stream's state from the leader once.
 pub(crate) async fn stream_info(context: &Context, stream: &str) -> Result<Info, ReadFailure> {
     let answer: Answer = context
         .request(format!("STREAM.INFO.{stream}"), &json!({}))
@@ -78,7 +78,7 @@ pub(crate) async fn stream_info(context: &Context, stream: &str) -> Result<Info,
 }
 
 impl Bus {
-    /// The identity of a stream and the range it holds.
+    /// Creation time and range of a stream.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -88,7 +88,7 @@ impl Bus {
         Ok(StreamIdentity::new(&info))
     }
 
-    /// The message at a sequence; absent when the stream does not hold it.
+    /// The message at a sequence; `None` when the stream does not hold it.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -105,8 +105,8 @@ impl Bus {
         .await
     }
 
-    /// The id of the message at a sequence; absent when the stream does not hold it or its
-    /// publisher gave none.
+    /// The id of the message at a sequence; `None` when the stream does not hold it or the
+    /// publisher set no id.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -127,7 +127,7 @@ impl Bus {
         self.last_by_subject(stream, ">").await
     }
 
-    /// The last message of a subject, which may hold wildcards.
+    /// The last message of a subject, which may contain wildcards.
     pub(crate) async fn last_by_subject(
         &self,
         stream: &str,
@@ -142,7 +142,7 @@ impl Bus {
     }
 }
 
-/// Turns one answer into a message, nothing, or a reason to ask again.
+/// Converts one answer to a message, `None`, or a failure.
 pub(crate) fn found(
     answer: Result<StreamMessage, RawMessageError>,
 ) -> Result<Option<Message>, ReadFailure> {
@@ -181,7 +181,7 @@ fn illegal(stream: &str, error: &impl std::fmt::Display) -> LeaderReadError {
     }
 }
 
-/// Repeats a read until it is answered or the timeout ends.
+/// Repeats a read until it is answered or the timeout is over.
 pub(crate) async fn retry_until_answered<T, F>(
     stream: &str,
     mut read: impl FnMut() -> F,

@@ -1,17 +1,17 @@
-//! Position keeping of a reader.
+//! The position of a reader.
 
 use nixfleet_proto::mutation_testing;
 
-/// Whether sequences of a stream follow each other without holes.
+/// Whether a stream may have gaps between its sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SequenceGaps {
-    /// Nothing is deleted from the middle: a hole means messages were missed.
+    /// Messages are never deleted from the middle: a gap means that messages were missed.
     Forbidden,
-    /// A per-subject limit removes messages from the middle.
+    /// A limit per subject removes messages from the middle.
     Allowed,
 }
 
-/// What to do with a message that arrived.
+/// Classification of a message that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// It is the next one.
@@ -22,7 +22,7 @@ pub enum Arrival {
     Gap,
 }
 
-/// Where a reader stands.
+/// Next sequence that a reader expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadPosition {
     next: u64,
@@ -30,7 +30,7 @@ pub struct ReadPosition {
 }
 
 impl ReadPosition {
-    /// A reader that has not seen `next` yet.
+    /// A position before the message `next`.
     pub fn new(next: u64, gaps: SequenceGaps) -> Self {
         Self {
             next: next.max(1),
@@ -43,7 +43,7 @@ impl ReadPosition {
         self.next
     }
 
-    /// Judges a message and moves on when it is taken.
+    /// Classifies a message, and advances when it is the next one.
     pub fn observe(&mut self, seq: u64) -> Arrival {
         if seq < self.next {
             return Arrival::Duplicate;
@@ -60,39 +60,39 @@ impl ReadPosition {
         self.gaps == SequenceGaps::Forbidden && first_seq > self.next
     }
 
-    /// True when nothing is removed from the middle of the stream.
+    /// True when messages are never removed from the middle of the stream.
     pub fn is_contiguous(self) -> bool {
         self.gaps == SequenceGaps::Forbidden
     }
 
-    /// True when the stream ends before what was already read.
+    /// True when the stream ends before the last message that was read.
     pub fn is_ahead_of(self, last_seq: u64) -> bool {
         self.next > last_seq + 1
     }
 }
 
-/// The last message that was taken of a stream, to know it again by: one that lost its end and was
-/// written again may be as long as before.
+/// The last message that was read. A stream that lost its end and was written again may have the
+/// same length, so the sequence alone does not identify it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastRead {
     taken: Option<(u64, String)>,
 }
 
 impl LastRead {
-    /// Notes the message that was taken last. One without an id is nothing to go by.
+    /// Records the message that was read last. A message without an id cannot be identified later.
     pub fn record(&mut self, seq: u64, msg_id: Option<&str>) {
         self.taken = msg_id.map(|id| (seq, id.to_owned()));
     }
 
-    /// The sequence whose message id is to be held against [`LastRead::is_replaced`] before anything
-    /// behind it is read; absent when nothing was taken, or when it may have been trimmed.
+    /// Sequence whose message id must be checked with [`LastRead::is_replaced`] before reading on;
+    /// `None` when nothing was read, or when the message may have been trimmed.
     pub fn seq_to_verify(&self, first_seq: u64) -> Option<u64> {
         let (seq, _) = self.taken.as_ref()?;
         (*seq >= first_seq).then_some(*seq)
     }
 
-    /// True when the stream holds another message where the last one was taken. A stream that holds
-    /// none there was trimmed, or is shorter, which [`ReadPosition`] tells.
+    /// True when the stream holds another message at this sequence. A stream without a message
+    /// there was trimmed or is shorter, which [`ReadPosition`] detects.
     pub fn is_replaced(&self, found: Option<&str>) -> bool {
         let taken = self.taken.as_ref().map(|(_, id)| id.as_str());
         let is_other = taken.is_some_and(|taken| found.is_some_and(|found| found != taken));
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_known_again_by_the_last_message_taken() {
+    fn the_last_message_read_identifies_the_stream() {
         let mut last_read = LastRead::default();
         assert_eq!(
             (last_read.seq_to_verify(1), last_read.is_replaced(None)),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sequence_is_taken_once_and_in_order() {
+    fn every_sequence_is_delivered_once_and_in_order() {
         let mut position = ReadPosition::new(5, SequenceGaps::Forbidden);
         let seen: Vec<_> = [4, 5, 5, 6, 8, 7, 8]
             .map(|seq| position.observe(seq))
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_normal_where_subjects_are_limited() {
+    fn gaps_are_accepted_where_subjects_are_limited() {
         let mut position = ReadPosition::new(0, SequenceGaps::Allowed);
         assert_eq!(position.observe(4), Arrival::Next);
         assert_eq!(position.observe(9), Arrival::Next);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_notices_a_trimmed_and_a_shortened_stream() {
+    fn a_trimmed_and_a_shortened_stream_are_detected() {
         let position = ReadPosition::new(5, SequenceGaps::Forbidden);
         assert!(position.is_trimmed(6) && !position.is_trimmed(5));
         assert!(position.is_ahead_of(3) && !position.is_ahead_of(4));

@@ -1,10 +1,10 @@
-//! Why reading ends.
+//! Errors that end a reader.
 
-/// Why a reader cannot go on. Everything that a new consumer can cure is cured inside.
+/// Why a reader cannot continue. The reader itself handles every fault that a new consumer fixes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The next message is not in the stream any more.
-    #[error("{stream} was trimmed: wanted sequence {wanted}, the first one held is {first}")]
+    /// The stream no longer holds the next message.
+    #[error("{stream} was trimmed: expected sequence {wanted}, the first one is {first}")]
     Trimmed {
         /// The stream.
         stream: String,
@@ -13,18 +13,18 @@ pub enum ReadError {
         /// The first sequence held.
         first: u64,
     },
-    /// The stream has a hole where none can be.
-    #[error("{stream} has a hole: wanted sequence {wanted}, got {found}")]
+    /// The stream has a gap where none is possible.
+    #[error("{stream} has a gap: expected sequence {wanted}, got {found}")]
     Gap {
         /// The stream.
         stream: String,
         /// The next sequence of the reader.
         wanted: u64,
-        /// The sequence that came.
+        /// The sequence that arrived.
         found: u64,
     },
     /// The stream ends before the reader's position: acknowledged messages were lost.
-    #[error("{stream} lost its end: wanted sequence {wanted}, the last one is {last}")]
+    #[error("{stream} lost its end: expected sequence {wanted}, the last one is {last}")]
     Regressed {
         /// The stream.
         stream: String,
@@ -33,7 +33,8 @@ pub enum ReadError {
         /// The last sequence held.
         last: u64,
     },
-    /// Another message has the sequence of one that was read: the stream lost its end and went on.
+    /// The sequence of a message that was read now belongs to another message: the stream lost its
+    /// end and went on.
     #[error(
         "{stream} lost its end and went on: sequence {seq} is another message than the one read"
     )]

@@ -1,7 +1,7 @@
-//! The one reader: every message of a stream from a position on, once and in order.
+//! The stream reader: every message of a stream from a position on, once and in order.
 //!
-//! It keeps its position itself and treats the broker's consumer as disposable: whenever something
-//! looks wrong it makes a new one that starts at the position.
+//! The reader keeps its position itself and treats the broker's consumer as disposable: on any
+//! fault it creates a new consumer at the position.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ use crate::reader::position::{Arrival, LastRead, ReadPosition, SequenceGaps};
 
 use super::read_error::ReadError;
 
-/// The server says it is alive this often while there is nothing to deliver.
+/// Interval at which the server reports that it is alive while there is nothing to deliver.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(5);
-/// A pull request is renewed at least this often.
+/// Longest lifetime of a pull request.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
-/// The server forgets a consumer nobody pulls from after this long.
+/// Time without a pull after which the server deletes a consumer.
 const CONSUMER_LIFE: Duration = Duration::from_secs(30);
-/// Consumers that may show the same hole before it counts as real.
+/// Consumers that must show the same gap before it counts as real.
 const GAP_ATTEMPTS: u32 = 3;
-/// Consecutive answers "no such stream" before it counts as gone.
+/// Consecutive answers "no such stream" before the stream counts as missing.
 const MISSING_ATTEMPTS: u32 = 3;
 
 /// Delivers the messages of one stream.
@@ -41,18 +41,18 @@ pub struct Reader {
     connected: watch::Receiver<u64>,
     created: Option<Timestamp>,
     last_read: LastRead,
-    /// Messages the server still has for this reader, as of the last one delivered.
+    /// Messages that the server has for this reader, as of the last one delivered.
     pending: u64,
-    /// Holes seen since the last message taken.
+    /// Gaps since the last message that was delivered.
     gaps_seen: u32,
-    /// When a silence is looked into. Kept here, so that callers who wait less than that and ask again
-    /// do not put it off for ever.
+    /// Time of the next stall check. It survives a dropped future, so that callers with short waits
+    /// do not postpone the check forever.
     check_at: Instant,
-    /// The stream was ahead at the last idle check.
-    suspicious: bool,
-    /// Consumers lost in a row, for the pause before the next.
-    losses: u32,
-    /// A batch ends with the message that reaches this size of JSON.
+    /// The stream was ahead at the last stall check.
+    was_ahead: bool,
+    /// Consumers lost in a row; determines the pause before the next one.
+    consumers_lost: u32,
+    /// Size of JSON in bytes at which a batch ends.
     batch_bytes: usize,
 }
 
@@ -68,24 +68,24 @@ impl Reader {
             pending: 0,
             gaps_seen: 0,
             check_at: Instant::now(),
-            suspicious: false,
-            losses: 0,
-            // What is pulled is bounded in its stored form, which may be far smaller.
+            was_ahead: false,
+            consumers_lost: 0,
+            // Pull requests are limited by stored bytes, which may be far fewer.
             batch_bytes: bus.config().reader_batch_bytes,
             bus,
         }
     }
 
-    /// Ends a batch with the message that makes it this large: for those who share work with another
-    /// thread, and want it in small pieces.
+    /// Ends a batch with the message that reaches this size; for callers that convert batches on
+    /// another thread and want small ones.
     #[must_use]
     pub fn with_batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes;
         self
     }
 
-    /// Knows the stream by a message that was taken before: another one in its place is
-    /// [`ReadError::Rewritten`] from the first batch on.
+    /// Identifies the stream by a message that was read before: the first batch fails with
+    /// [`ReadError::Rewritten`] when another message replaced it.
     #[must_use]
     pub fn with_last_read(mut self, last_read: LastRead) -> Self {
         self.last_read = last_read;
@@ -97,71 +97,72 @@ impl Reader {
         &self.stream
     }
 
-    /// The first sequence not delivered yet.
+    /// Next sequence to deliver.
     pub fn next_seq(&self) -> u64 {
         self.position.next()
     }
 
-    /// Messages that were waiting in the stream behind the last one delivered: the reader's lag.
+    /// Messages that waited in the stream behind the last one delivered: the reader's lag.
     pub fn pending(&self) -> u64 {
         self.pending
     }
 
-    /// Waits for a message and returns it with whatever else is ready, at most `max`; never empty.
-    /// Dropping the future loses nothing: the position moves only when messages are returned.
+    /// Waits for a message and returns it with all others that are ready, at most `max`; never
+    /// empty. Dropping the future loses nothing: the position advances only when messages are
+    /// returned.
     ///
     /// # Errors
-    /// [`ReadError`]; the reader must then be thrown away.
+    /// [`ReadError`]; drop the reader then.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
         let batch = self.next_stored(max).await?;
         Ok(batch.into_iter().map(Message::decoded).collect())
     }
 
-    /// Like [`Reader::next_batch`], of messages in their stored form: callers decode them elsewhere
-    /// ([`Message::decoded`]), or not at all.
+    /// Like [`Reader::next_batch`], with messages in their stored form; callers decode them
+    /// elsewhere with [`Message::decoded`], or not at all.
     ///
     /// # Errors
-    /// [`ReadError`]; the reader must then be thrown away.
+    /// [`ReadError`]; drop the reader then.
     pub async fn next_stored(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
         loop {
             let Some(source) = &mut self.source else {
-                self.open().await?;
-                self.put_check_off();
+                self.open_consumer().await?;
+                self.reset_stall_check();
                 continue;
             };
             let next = tokio::select! {
                 next = tokio::time::timeout_at(self.check_at, source.next()) => next,
-                // A server that started again has forgotten the consumer; nobody else says so before
-                // a heartbeat is missed.
+                // A restarted server has lost the consumer, which otherwise shows only as a missed
+                // heartbeat.
                 Ok(()) = self.connected.changed() => {
-                    self.lose("reconnected", "the connection was made again");
+                    self.drop_consumer("reconnected", "the connection was made again");
                     continue;
                 }
             };
             match next {
                 Ok(Some(Ok(first))) => {
                     let batch = self.collect(&first, max.max(1))?;
-                    self.put_check_off();
+                    self.reset_stall_check();
                     if !batch.is_empty() {
                         return Ok(batch);
                     }
                 }
-                Ok(Some(Err(error))) => self.lose("error", &error.to_string()),
-                Ok(None) => self.lose("ended", "the consumer ended"),
+                Ok(Some(Err(error))) => self.drop_consumer("error", &error.to_string()),
+                Ok(None) => self.drop_consumer("ended", "the consumer ended"),
                 Err(_) => {
                     self.check_stall().await;
-                    self.put_check_off();
+                    self.reset_stall_check();
                 }
             }
         }
     }
 
-    /// Gives the stream its time to be silent again.
-    fn put_check_off(&mut self) {
+    /// Starts the time until the next stall check again.
+    fn reset_stall_check(&mut self) {
         self.check_at = Instant::now() + self.bus.config().reader_stall();
     }
 
-    /// Takes the first message and everything that is ready behind it, without waiting.
+    /// Takes the first message and all others that are ready, without waiting.
     fn collect(
         &mut self,
         first: &jetstream::Message,
@@ -175,20 +176,20 @@ impl Reader {
             };
             match ready {
                 Some(Ok(message)) => bytes += self.accept(&message, &mut batch)?,
-                Some(Err(error)) => self.lose("error", &error.to_string()),
-                None => self.lose("ended", "the consumer ended"),
+                Some(Err(error)) => self.drop_consumer("error", &error.to_string()),
+                None => self.drop_consumer("ended", "the consumer ended"),
             }
         }
         if let Some(last) = batch.last() {
             if self.position.is_contiguous() {
                 self.last_read.record(last.seq, last.msg_id.as_deref());
             }
-            (self.gaps_seen, self.losses, self.suspicious) = (0, 0, false);
+            (self.gaps_seen, self.consumers_lost, self.was_ahead) = (0, 0, false);
         }
         Ok(batch)
     }
 
-    /// Adds a message to a batch if it is the next one, and returns the bytes of its JSON.
+    /// Adds a message to a batch if it is the next one, and returns the size of its JSON.
     fn accept(
         &mut self,
         raw: &jetstream::Message,
@@ -197,7 +198,7 @@ impl Reader {
         let info = match raw.info() {
             Ok(info) => info,
             Err(error) => {
-                self.lose("error", &error.to_string());
+                self.drop_consumer("error", &error.to_string());
                 return Ok(0);
             }
         };
@@ -229,54 +230,58 @@ impl Reader {
             }
             Arrival::Gap => {
                 self.gaps_seen += 1;
-                self.lose("gap", "a message is missing");
+                self.drop_consumer("gap", "a message is missing");
             }
         }
         Ok(0)
     }
 
-    /// Throws the consumer away; the next call makes a new one.
-    fn lose(&mut self, reason: &'static str, detail: &str) {
+    /// Drops the consumer; the next call creates a new one.
+    fn drop_consumer(&mut self, reason: &'static str, detail: &str) {
         if self.source.take().is_some() {
-            self.losses += 1;
+            self.consumers_lost += 1;
             tracing::info!(stream = %self.stream, next = self.position.next(), reason, detail,
-                "making a new consumer");
+                "creating a new consumer");
             metrics::counter!("nixfleet_bus_reader_resets_total",
                 "stream" => self.stream.clone(), "reason" => reason)
             .increment(1);
         }
     }
 
-    /// After a silence: a stream that is ahead twice in a row means that the consumer is dead.
+    /// Checks for a stall after a silence: when the stream is ahead twice in a row, the consumer is
+    /// dead.
     async fn check_stall(&mut self) {
         let context = &self.bus.connections().consume_js;
         let ahead = match stream_info(context, &self.stream).await {
             Ok(info) => info.state.last_sequence >= self.position.next(),
             Err(ReadFailure::Missing) => true,
-            // The server is away; the missing heartbeat will tell.
+            // The server is unreachable; the missing heartbeat will show that.
             Err(ReadFailure::Retry(_)) => return,
         };
-        if ahead && self.suspicious {
-            self.suspicious = false;
-            self.lose("stall", "the stream is ahead and nothing comes");
+        if ahead && self.was_ahead {
+            self.was_ahead = false;
+            self.drop_consumer("stall", "the stream is ahead and delivers nothing");
         } else {
-            self.suspicious = ahead;
+            self.was_ahead = ahead;
         }
     }
 
-    /// Makes a consumer at the position, as often as it takes.
-    async fn open(&mut self) -> Result<(), ReadError> {
+    /// Creates a consumer at the position, with retries.
+    async fn open_consumer(&mut self) -> Result<(), ReadError> {
         let mut missing = 0;
         let mut pauses = pauses();
-        if self.losses > 1 {
-            let step = Duration::from_millis(100) * self.losses.min(20);
+        if self.consumers_lost > 1 {
+            let step = Duration::from_millis(100) * self.consumers_lost.min(20);
             tokio::time::sleep(step).await;
         }
         loop {
             let context = self.bus.connections().consume_js.clone();
             self.connected.mark_unchanged();
             let reason = match stream_info(&context, &self.stream).await {
-                Ok(info) => match self.begin(&context, StreamIdentity::new(&info)).await? {
+                Ok(info) => match self
+                    .create_consumer(&context, StreamIdentity::new(&info))
+                    .await?
+                {
                     Ok(source) => {
                         self.source = Some(source);
                         return Ok(());
@@ -298,7 +303,7 @@ impl Reader {
         }
     }
 
-    /// Holds the stream against what was read of it.
+    /// Compares the stream with what was read of it.
     fn check(&mut self, identity: StreamIdentity) -> Result<(), ReadError> {
         let stream = self.stream.clone();
         let wanted = self.position.next();
@@ -328,9 +333,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Makes a consumer of a stream that is the one read so far, or gives the reason for another
-    /// attempt.
-    async fn begin(
+    /// Creates a consumer when the stream is the one that was read so far, or returns the reason
+    /// for a retry.
+    async fn create_consumer(
         &mut self,
         context: &Context,
         identity: StreamIdentity,
@@ -346,10 +351,10 @@ impl Reader {
                 Err(error) => return Ok(Err(error.to_string())),
             }
         }
-        Ok(self.consumer(context).await)
+        Ok(self.request_consumer(context).await)
     }
 
-    async fn consumer(&self, context: &Context) -> Result<pull::Stream, String> {
+    async fn request_consumer(&self, context: &Context) -> Result<pull::Stream, String> {
         let config = pull::Config {
             description: Some(self.bus.name().to_owned()),
             deliver_policy: DeliverPolicy::ByStartSequence {

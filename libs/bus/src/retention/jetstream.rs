@@ -1,4 +1,4 @@
-//! How full a log is, and trimming it.
+//! Requests for the usage of a log, and for trimming it.
 
 use async_nats::jetstream::stream::Info;
 
@@ -28,7 +28,7 @@ impl LogUsage {
 }
 
 impl Bus {
-    /// What a stream holds.
+    /// Usage of a stream.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -38,8 +38,8 @@ impl Bus {
         Ok(LogUsage::new(&info))
     }
 
-    /// Deletes the messages of a stream before this sequence; gives how many there were. Only one user of
-    /// the bus may do that: see docs/security.md.
+    /// Deletes the messages of a stream before this sequence, and returns their number. Only one
+    /// user of the bus has the permission: see docs/security.md.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -56,10 +56,10 @@ impl Bus {
         Ok(purged.purged)
     }
 
-    /// What a stream holds, asked once: for those who ask again and again.
+    /// Usage of a stream from a single attempt; for callers that poll.
     ///
     /// # Errors
-    /// Says why there was no answer.
+    /// Explains why there was no answer.
     pub async fn log_usage_once(&self, stream: &str) -> Result<LogUsage, String> {
         match stream_info(&self.connections().consume_js, stream).await {
             Ok(info) => Ok(LogUsage::new(&info)),

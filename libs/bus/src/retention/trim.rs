@@ -1,7 +1,7 @@
-//! How far a log may be trimmed: the one place that decides it.
+//! How far a log may be trimmed; the only place that decides it.
 //!
-//! A message goes when nobody needs it any more: a checkpoint and the one after it cover it, it is applied
-//! and archived, and it is old enough that readers which are a little behind have passed it.
+//! A message may be deleted when two checkpoints cover it, it is applied and archived, and it is
+//! older than the margin for readers that lag.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,30 +11,31 @@ use nixfleet_proto::{Checkpoints, mutation_testing};
 
 use super::usage::LogUsage;
 
-/// Part of a log that readers which are a little behind may hold at most.
-const MARGIN_PART: u64 = 16;
-/// Trimming rewrites the first block of a log, so that it waits until so small a part of the log can go.
-const STEP_PART: u64 = 64;
+/// The margin takes at most this fraction of a log.
+const MARGIN_DIVISOR: u64 = 16;
+/// Trimming rewrites the first block of a log, so it waits until this fraction of the log can be
+/// deleted.
+const TRIM_STEP_DIVISOR: u64 = 64;
 
 /// Which log of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogKind {
-    /// What reducers fold.
+    /// Entries that reducers fold.
     Input,
-    /// What they publish.
+    /// Outcomes that reducers publish.
     Output,
 }
 
 /// Who still needs the oldest message of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogHolder {
-    /// A takeover without rows: the last but one checkpoint does not cover it.
+    /// A takeover without rows: the last but one checkpoint does not cover the message.
     Checkpoint,
-    /// The applier has not applied it.
+    /// The applier has not applied the message.
     Applier,
-    /// The archive does not have it.
+    /// The archive does not have the message.
     Archive,
-    /// Readers that are a little behind.
+    /// Readers that lag.
     Margin,
 }
 
@@ -42,7 +43,7 @@ impl LogHolder {
     /// Every holder.
     pub const ALL: [Self; 4] = [Self::Checkpoint, Self::Applier, Self::Archive, Self::Margin];
 
-    /// Name in metrics and answers.
+    /// Name in metrics and responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Checkpoint => "checkpoint",
@@ -53,7 +54,8 @@ impl LogHolder {
     }
 }
 
-/// First sequences of a log that are still needed; absent where nothing is known, which keeps all of it.
+/// First sequences of a log that are still needed; `None` where it is unknown, which keeps the
+/// whole log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NeededFrom {
     /// By a takeover from the last but one checkpoint.
@@ -62,12 +64,13 @@ pub struct NeededFrom {
     pub applied: Option<u64>,
     /// By the archive.
     pub archived: Option<u64>,
-    /// By readers that are a little behind.
+    /// By readers that lag.
     pub margin: u64,
 }
 
 impl NeededFrom {
-    /// What the tables and the archive say. `archived` is the last archived sequence of this very stream.
+    /// The needs according to tables and archive. `archived` is the last archived sequence of this
+    /// generation of the stream.
     pub fn of(kind: LogKind, cursor: Option<&Cursor>, archived: Option<u64>, margin: u64) -> Self {
         let previous = cursor.and_then(|cursor| {
             let Checkpoints { last, previous } = &cursor.checkpoints;
@@ -79,7 +82,7 @@ impl NeededFrom {
         let (checkpoint, applied) = match kind {
             LogKind::Input => (
                 previous.map(|checkpoint| checkpoint.first_input()),
-                // The log is recognised by the last message that the rows cover.
+                // The last message that the rows cover identifies the log.
                 cursor.and_then(|cursor| Some(cursor.input?.seq)),
             ),
             LogKind::Output => (
@@ -99,7 +102,7 @@ impl NeededFrom {
         }
     }
 
-    /// The first sequence that must stay, and who needs it.
+    /// The first sequence that must stay, and its holder.
     pub fn first(&self) -> (u64, LogHolder) {
         let Self {
             checkpoint,
@@ -120,25 +123,25 @@ impl NeededFrom {
     }
 }
 
-/// Bounds of what stays for readers that are a little behind.
+/// Bounds of the margin for readers that lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MarginLimits {
-    /// How long a message stays.
+    /// Minimum age at which a message may be deleted.
     pub age: Duration,
-    /// Bytes that stay at most, whatever their age.
+    /// Most bytes of the margin, whatever their age.
     pub bytes: u64,
 }
 
-/// How far readers may be behind, as far as time tells.
+/// Newest messages of a log that stay for readers that lag.
 #[derive(Debug, Clone)]
 pub struct Margin {
     limits: MarginLimits,
-    /// Last sequences at past times, the oldest first; at most one of them is old enough.
+    /// Last sequences at past times, oldest first; at most one of them is old enough.
     seen: VecDeque<(Duration, u64)>,
 }
 
 impl Margin {
-    /// Nothing was seen yet.
+    /// A margin without observations.
     pub fn new(limits: MarginLimits) -> Self {
         Self {
             limits,
@@ -146,8 +149,8 @@ impl Margin {
         }
     }
 
-    /// The first sequence that readers may still need. `now` is the time since this was made, of a clock
-    /// that never steps.
+    /// The first sequence that readers may still need. `now` is the monotonic time since this
+    /// margin was created.
     pub fn first(&mut self, log: &LogUsage, now: Duration) -> u64 {
         let MarginLimits { age, bytes } = self.limits;
         self.seen.push_back((now, log.last_seq));
@@ -159,18 +162,18 @@ impl Margin {
         let by_age = old.map_or(0, |(_, seq)| seq + 1);
         let bytes = match log.max_bytes {
             0 => bytes,
-            max => bytes.min(max / MARGIN_PART),
+            max => bytes.min(max / MARGIN_DIVISOR),
         };
         by_age.max(log.first_of_last(bytes))
     }
 }
 
-/// The sequence up to which the log is trimmed now, itself kept; absent when too little would go.
+/// The first sequence to keep when the log is trimmed now; `None` when too little could be deleted.
 pub fn trim_position(log: &LogUsage, first_needed: u64) -> Option<u64> {
-    // The last message stays: writers and readers recognise the log by it.
+    // The last message stays: writers and readers identify the log by it.
     let first_kept = first_needed.min(log.last_seq);
     let messages = first_kept.checked_sub(log.first_seq)?;
-    let is_enough = log.bytes_of(messages) >= log.max_bytes / STEP_PART;
+    let is_enough = log.bytes_of(messages) >= log.max_bytes / TRIM_STEP_DIVISOR;
     (messages > 0 && is_enough).then_some(first_kept)
 }
 
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_need_counts_and_is_named() {
+    fn the_first_needed_sequence_has_its_holder() {
         let needed = |archived, margin| {
             NeededFrom::of(LogKind::Output, Some(&cursor(Some(30))), archived, margin).first()
         };
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_that_the_last_input_is_in_stays() {
+    fn the_message_of_the_last_input_stays() {
         let needed = NeededFrom::of(LogKind::Input, Some(&cursor(Some(30))), Some(500), 500);
         assert_eq!(needed.first(), (60, LogHolder::Checkpoint));
         let needed = NeededFrom::of(LogKind::Input, Some(&cursor(Some(90))), Some(500), 500);
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_keeps_everything() {
+    fn an_unknown_need_keeps_the_whole_log() {
         let one = cursor(None);
         for (cursor, archived, holder) in [
             (None, Some(60), LogHolder::Checkpoint),
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_stays_for_its_time_unless_too_many_bytes_came_behind_it() {
+    fn a_message_stays_for_the_margin_age_within_the_margin_bytes() {
         let limits = MarginLimits {
             age: Duration::from_secs(60),
             bytes: 1_000,
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_trimmed_when_a_part_of_it_can_go_and_never_wholly() {
+    fn a_log_is_trimmed_in_steps_and_keeps_its_last_message() {
         for (first_needed, expected) in [
             (0, None),
             (1, None),

@@ -1,8 +1,8 @@
-//! How full a log is, and whether it takes more events of agents.
+//! Usage of a log, and whether it accepts more events of agents.
 
 use nixfleet_proto::Timestamp;
 
-/// What a log holds.
+/// Range and size of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogUsage {
     /// When the stream was created.
@@ -15,12 +15,12 @@ pub struct LogUsage {
     pub messages: u64,
     /// Bytes it holds.
     pub bytes: u64,
-    /// Bytes it may hold; 0 when there is no limit.
+    /// Size limit in bytes; 0 when there is none.
     pub max_bytes: u64,
 }
 
 impl LogUsage {
-    /// Filled part in percent, rounded down; 0 without a limit.
+    /// Usage in percent of the limit, rounded down; 0 without a limit.
     pub fn percent(&self) -> u64 {
         self.bytes
             .saturating_mul(100)
@@ -28,14 +28,14 @@ impl LogUsage {
             .unwrap_or(0)
     }
 
-    /// Bytes of so many of its messages, on average.
+    /// Estimated size of so many messages.
     pub fn bytes_of(&self, messages: u64) -> u64 {
         let bytes = u128::from(self.bytes) * u128::from(messages);
         let bytes = bytes.checked_div(u128::from(self.messages)).unwrap_or(0);
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// The first sequence of its last `bytes` bytes, on average.
+    /// Estimated first sequence of the last `bytes` bytes.
     pub(super) fn first_of_last(&self, bytes: u64) -> u64 {
         if bytes >= self.bytes {
             return self.first_seq;
@@ -45,19 +45,19 @@ impl LogUsage {
     }
 }
 
-/// From here on a log has no room for events of agents, in percent: the rest is reserved for planner,
-/// recovery and operators.
+/// Usage in percent from which on a log accepts no events of agents: the rest is reserved for
+/// planner, recovery and operators.
 pub const AGENT_EVENTS_MAX_PERCENT: u64 = 80;
-/// From here on a log is a problem, in percent.
+/// Usage in percent from which on a log is reported as a problem.
 pub const LOG_PROBLEM_PERCENT: u64 = 70;
-/// Bytes of outcomes that follow from a byte of input, at most in steady work: records come back whole.
+/// Most bytes of outcomes per byte of input in steady operation: outcomes contain whole records.
 const OUTPUT_PER_INPUT: u64 = 4;
 
-/// Whether events of agents may be appended: only while both logs have room, the output log for the
-/// outcomes of everything that is not folded yet as well.
+/// Whether events of agents may be appended. Both logs need space, the output log also for the
+/// outcomes of all entries that are not folded yet.
 ///
 /// # Errors
-/// Says which log is how full.
+/// Names the log and its usage.
 pub fn check_capacity(input: &LogUsage, output: &LogUsage, unfolded: u64) -> Result<(), String> {
     if input.percent() >= AGENT_EVENTS_MAX_PERCENT {
         return Err(format!("the input log is {} % full", input.percent()));
@@ -69,7 +69,7 @@ pub fn check_capacity(input: &LogUsage, output: &LogUsage, unfolded: u64) -> Res
     };
     if expected.percent() >= AGENT_EVENTS_MAX_PERCENT {
         return Err(format!(
-            "the output log is {} % full, {} % with the outcomes of what is not folded yet",
+            "the output log is {} % full, {} % with the outcomes of entries that are not folded yet",
             output.percent(),
             expected.percent()
         ));

@@ -1,4 +1,4 @@
-//! Heartbeats: core requests from ingest to whoever owns the partition; nothing is stored.
+//! Heartbeats: core NATS requests from ingest to the owner of the partition. Nothing is stored.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
 
 use crate::Bus;
 
-/// Largest request: a heartbeat is a few names and times.
+/// Largest request; a heartbeat has a few names and times.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a heartbeat has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeartbeatError {
-    /// Nobody owns the partition at the moment.
-    #[error("partition {0} has no owner at the moment")]
+    /// Nobody owns the partition at present.
+    #[error("partition {0} has no owner at present")]
     NoOwner(Partition),
     /// The owner did not answer in time.
     #[error("the owner of partition {0} did not answer in time")]
@@ -29,10 +29,10 @@ pub enum HeartbeatError {
 }
 
 impl Bus {
-    /// Asks the owner of a partition.
+    /// Sends a heartbeat to the owner of a partition and returns its answer.
     ///
     /// # Errors
-    /// [`HeartbeatError`]; all may go away by themselves.
+    /// [`HeartbeatError`]; all are transient.
     pub async fn request_heartbeat(
         &self,
         partition: Partition,
@@ -46,7 +46,7 @@ impl Bus {
             .timeout(Some(deadline));
         let subject = self.names().heartbeat(partition);
         let sent = self.connections().publish.send_request(subject, request);
-        // The client's own timeout starts when the request is on its way; this one covers a
+        // The client's own timeout starts when the request is sent; this one also covers a
         // connection that is down.
         let answer = tokio::time::timeout(deadline, sent)
             .await
@@ -61,10 +61,10 @@ impl Bus {
         serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))
     }
 
-    /// Takes the heartbeats of a partition; only its owner may.
+    /// Subscribes to the heartbeats of a partition; only its owner may.
     ///
     /// # Errors
-    /// [`HeartbeatError::Failed`] when the subscription cannot be made.
+    /// [`HeartbeatError::Failed`] when the subscription fails.
     pub async fn serve_heartbeats(
         &self,
         partition: Partition,
@@ -75,7 +75,7 @@ impl Bus {
             .subscribe(self.names().heartbeat(partition))
             .await
             .map_err(|error| failed(&error))?;
-        // The subscription is known to the server before this returns.
+        // After the flush the server knows the subscription.
         client.flush().await.map_err(|error| failed(&error))?;
         Ok(Heartbeats { client, subscriber })
     }
@@ -88,15 +88,15 @@ pub struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// The next heartbeat with the way to answer it; absent when the connection was closed.
-    /// Malformed requests are counted and left without an answer.
+    /// The next heartbeat with its responder; `None` when the connection was closed. Malformed
+    /// requests are counted and not answered.
     pub async fn next(&mut self) -> Option<(OwnerHeartbeat, Responder)> {
         loop {
             let message = self.subscriber.next().await?;
             let Some(reply) = message.reply else {
                 continue;
             };
-            if let Some(heartbeat) = read(&message.payload) {
+            if let Some(heartbeat) = decode(&message.payload) {
                 let client = self.client.clone();
                 return Some((heartbeat, Responder { client, reply }));
             }
@@ -106,7 +106,7 @@ impl Heartbeats {
     }
 }
 
-fn read(payload: &[u8]) -> Option<OwnerHeartbeat> {
+fn decode(payload: &[u8]) -> Option<OwnerHeartbeat> {
     if payload.len() > REQUEST_BYTES_MAX {
         return None;
     }
@@ -120,7 +120,7 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Sends the answer; whether it arrives is the asker's concern.
+    /// Sends the answer. Its delivery is not confirmed.
     ///
     /// # Errors
     /// [`HeartbeatError::Failed`] when it cannot be sent.
@@ -139,10 +139,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hostile_requests_are_not_read() {
-        assert!(read(b"").is_none());
-        assert!(read(b"{}").is_none());
-        assert!(read(&vec![b'['; REQUEST_BYTES_MAX]).is_none());
-        assert!(read(&vec![b' '; REQUEST_BYTES_MAX + 1]).is_none());
+    fn hostile_requests_are_ignored() {
+        assert!(decode(b"").is_none());
+        assert!(decode(b"{}").is_none());
+        assert!(decode(&vec![b'['; REQUEST_BYTES_MAX]).is_none());
+        assert!(decode(&vec![b' '; REQUEST_BYTES_MAX + 1]).is_none());
     }
 }

@@ -1,4 +1,5 @@
-//! Last-seen times in bulk, on a plain subject: a lost flush is repeated by the next heartbeat.
+//! Last-seen times of hosts in bulk, on a core NATS subject: the next heartbeat repeats a lost
+//! message.
 
 use async_nats::Subscriber;
 use bytes::Bytes;
@@ -9,18 +10,18 @@ use nixfleet_proto::wire::{LivenessFlush, LivenessReport};
 use crate::Bus;
 use crate::frame::decode::decode;
 
-/// Hosts per message: some 200 bytes each stay far below the server's message limit.
+/// Hosts per message; with some 200 bytes each, far below the server's message limit.
 const HOSTS_PER_FLUSH: usize = 1_000;
 /// Largest message that is read.
 const FLUSH_BYTES_MAX: usize = 1024 * 1024;
 
 /// The bus cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("liveness cannot be exchanged: {0}")]
+#[error("last-seen times cannot be published or received: {0}")]
 pub struct LivenessError(String);
 
 impl Bus {
-    /// Publishes last-seen times, several messages when there are many.
+    /// Publishes last-seen times, in several messages when there are many.
     ///
     /// # Errors
     /// [`LivenessError`].
@@ -41,7 +42,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Follows last-seen times; each message goes to one member of the queue group.
+    /// Subscribes to last-seen times; each message goes to one member of the queue group.
     ///
     /// # Errors
     /// [`LivenessError`].
@@ -65,8 +66,8 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// The next flush; absent when the connection was closed. Malformed messages are counted and
-    /// passed over.
+    /// The next message; `None` when the connection was closed. Malformed messages are counted and
+    /// skipped.
     pub async fn next(&mut self) -> Option<LivenessFlush> {
         loop {
             let message = self.subscriber.next().await?;

@@ -82,13 +82,13 @@ impl<W> Publisher<W> {
             return;
         };
         let subject = env.broker.names().input(partition, &first.body);
-        let mut run = EntryBatch::default();
+        let mut batch = EntryBatch::default();
         for entry in entries {
-            run.append(&EntryBatch::of(entry).expect("an entry has text keys only"));
+            batch.append(&EntryBatch::of(entry).expect("an entry has text keys only"));
         }
         let lane = self.lanes.get_mut(&partition);
         let lane = lane.expect("entries go to partitions of the fleet");
-        lane.buffer.push(subject, run, waiter);
+        lane.buffer.push(subject, batch, waiter);
         lane.start(&self.ids, me, env);
     }
 

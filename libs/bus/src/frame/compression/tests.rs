@@ -7,8 +7,8 @@ use super::*;
 
 const MAX: usize = 64 * 1024;
 
-/// JSON and its stored form, in turn. What is stored in logs is read for ever: lines may be added for
-/// other labels, none may change.
+/// JSON documents, each followed by its stored form. Logs keep stored forms, so these lines must
+/// stay readable: add lines for new labels, never change one.
 const STORED: &str = include_str!("stored.txt");
 
 const EVENT: &str = r#"{"v":1,"entries":[{"v":1,"receivedAt":"2026-05-01T10:00:00.123456789Z","body":{"entry":"HostEvent","rolloutId":"stable@77aa","hostname":"db-3","producer":"agent","event":{"seq":2,"body":{"kind":"ActivationStarted","startedAt":"2026-05-01T10:00:00Z","switchMethod":"switch"}}}}]}"#;
@@ -17,7 +17,7 @@ fn stored(json: &str) -> Vec<u8> {
     encode(&Bytes::copy_from_slice(json.as_bytes())).to_vec()
 }
 
-/// A labelled frame of zstd of any content.
+/// A labelled zstd frame with any content.
 fn labelled(content: &[u8]) -> Vec<u8> {
     let mut context = Compressor::with_dictionary(1, DICTIONARY).unwrap();
     [&[ZSTD_DICTIONARY_1], &*context.compress(content).unwrap()].concat()
@@ -113,17 +113,17 @@ fn hostile_payloads_are_refused_by_name() {
         "it has no valid header",
     );
     check(&whole[..whole.len() - 1], "it is not complete");
-    check([&whole[..], b"x"].concat(), "bytes follow on it");
-    check([&whole[..], &whole[1..]].concat(), "bytes follow on it");
+    check([&whole[..], b"x"].concat(), "it has trailing bytes");
+    check([&whole[..], &whole[1..]].concat(), "it has trailing bytes");
     check(labelled(b""), "it holds nothing");
     check(labelled(&whole), "it holds a stored payload");
-    // A frame of zstd that readers of zstd skip.
+    // A skippable zstd frame.
     let skipped = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, b'x'];
     check(
         [&[ZSTD_DICTIONARY_1], &skipped[..]].concat(),
         "it holds nothing",
     );
-    // One without its size.
+    // A frame without its size.
     let mut context = Compressor::with_dictionary(1, DICTIONARY).unwrap();
     context.include_contentsize(false).unwrap();
     let unsized_frame = context.compress(EVENT.as_bytes()).unwrap();
@@ -139,7 +139,7 @@ fn a_bomb_is_refused_before_it_takes_memory() {
     let bomb = labelled(&vec![b' '; 64 * 1024 * 1024]);
     assert!(bomb.len() < 16 * 1024);
     check(&bomb, "too-large");
-    // The size is behind label, magic number and descriptor: one that is too small.
+    // The size follows label, magic number and descriptor; this one is too small.
     let mut liar = labelled(&vec![b' '; MAX]);
     liar[6..8].copy_from_slice(&[0x10, 0]);
     assert!(decode(&liar, MAX).is_err());

@@ -32,18 +32,18 @@ fn without_holders_the_weights_decide() {
         .iter()
         .map(|(key, member)| format!("{key}{member}"))
         .collect();
-    // Pinned: another answer would make releases disagree with each other.
+    // Fixed values: with other weights, releases would disagree with each other.
     insta::assert_snapshot!(text.join(" "), @"00b 01a 02b 03a 04c 05c 06b 07c");
 }
 
 #[test]
-fn nobody_gets_nothing() {
+fn no_members_hold_no_keys() {
     assert!(assign(&keys(8), &Members::new(), &Assignment::new()).is_empty());
     assert!(assign(&[], &members(&["a".to_owned()]), &Assignment::new()).is_empty());
 }
 
 #[test]
-fn one_leader_stays_when_candidates_come() {
+fn a_leader_keeps_its_key_when_candidates_join() {
     let holders = Assignment::from([("leader".to_owned(), "b".to_owned())]);
     let names: Vec<String> = ('a'..'j').map(String::from).collect();
     let assigned = assign(&["leader".to_owned()], &members(&names), &holders);
@@ -51,7 +51,7 @@ fn one_leader_stays_when_candidates_come() {
 }
 
 #[test]
-fn a_declined_key_goes_to_whoever_wants_it() {
+fn a_declined_key_goes_to_a_member_that_accepts_it() {
     let mut all = members(&["a".to_owned(), "b".to_owned()]);
     all.insert("a".to_owned(), keys(8).into_iter().collect());
     let assigned = assign(&keys(8), &all, &Assignment::new());
@@ -59,7 +59,7 @@ fn a_declined_key_goes_to_whoever_wants_it() {
         assigned.values().all(|member| member == "b"),
         "{assigned:?}"
     );
-    // When everyone declines, it is as if nobody did.
+    // When all members decline a key, the declines are ignored.
     all.insert("b".to_owned(), keys(8).into_iter().collect());
     assert_eq!(
         loads(&assign(&keys(8), &all, &Assignment::new()), &all),
@@ -67,7 +67,7 @@ fn a_declined_key_goes_to_whoever_wants_it() {
     );
 }
 
-/// Any holders.
+/// Arbitrary holders.
 fn scattered<'a>(count: usize, names: impl Iterator<Item = &'a String>, seed: u64) -> Assignment {
     let names: Vec<_> = names.collect();
     let pick = |key: &str| names[(weight(key, &seed.to_string()) % names.len() as u64) as usize];
@@ -95,12 +95,12 @@ proptest! {
         let loads = loads(&assigned, &members);
         let cap = count.div_ceil(names.len());
         prop_assert!(loads.iter().all(|load| *load <= cap && *load >= count / names.len()));
-        // The order in which the arguments were put together does not matter.
+        // The order of the arguments does not matter.
         prop_assert_eq!(assigned, assign(&keys(count), &members, &Assignment::new()));
     }
 
     #[test]
-    fn what_is_assigned_stays(names in names(), strangers in names(), count in 1..13usize, seed: u64) {
+    fn an_assignment_is_stable(names in names(), strangers in names(), count in 1..13usize, seed: u64) {
         let members = members(&names);
         let holders = scattered(count, names.iter().chain(&strangers), seed);
         let assigned = assign(&keys(count), &members, &holders);
@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn declined_keys_wander_until_they_are_wanted_and_no_longer(
+    fn declined_keys_move_until_they_are_accepted(
         members in declining(), count in 1..13usize, seed: u64,
     ) {
         let mut assigned = scattered(count, members.keys(), seed);
@@ -128,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn a_new_member_takes_only_its_share(names in names(), count in 1..40usize) {
+    fn a_new_member_acquires_only_its_share(names in names(), count in 1..40usize) {
         let (new, old) = names.split_last().unwrap();
         let keys = keys(count);
         let before = assign(&keys, &members(old), &Assignment::new());
@@ -150,10 +150,10 @@ proptest! {
         prop_assert!(moved(&before, &after).iter().all(|key| before[key] == *gone));
     }
 
-    /// Members hand over and take in any order, each move seen by all: every key moves once at most
-    /// and it ends balanced.
+    /// Members hand over and acquire in any order, and all see each move: every key moves at most
+    /// once, and the result is balanced.
     #[test]
-    fn moving_key_by_key_ends_balanced(names in names(), count in 1..20usize, joins in 0..4usize, seed: u64) {
+    fn moving_keys_one_by_one_ends_balanced(names in names(), count in 1..20usize, joins in 0..4usize, seed: u64) {
         let keys = keys(count);
         let first = names.len().saturating_sub(joins).max(1);
         let members_now = members(&names);
@@ -161,7 +161,7 @@ proptest! {
         let before = holders.clone();
         for round in 0..=2 * count {
             let target = assign(&keys, &members_now, &holders);
-            // Hand-overs first become free keys, free keys become held ones.
+            // A handed-over key is free before it is acquired.
             let open: Vec<_> = keys.iter().filter(|key| holders.get(*key) != target.get(*key)).collect();
             if open.is_empty() { break; }
             let key = open[(weight(&round.to_string(), &seed.to_string()) % open.len() as u64) as usize];

@@ -1,81 +1,81 @@
-//! What goes in and out of a [`LeaseCore`](super::LeaseCore).
+//! Inputs and outputs of a [`LeaseCore`](super::LeaseCore).
 
 use nixfleet_proto::Timestamp;
 
 use super::super::key_machine::Loss;
 use super::super::record::{InstanceId, Record, RecordKey, VersionedContent, WriteResult};
 
-/// Who an instance is.
+/// Identity of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Name and process.
+    /// Instance name and process.
     pub writer: InstanceId,
     /// Release of the service.
     pub version: String,
-    /// Start of the process.
+    /// Start time of the process.
     pub since: Timestamp,
 }
 
-/// What the shell is to do.
+/// Command to the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Open the watch over the service's keys anew, from their last values on.
+    /// Open the watch over the keys of the service again, beginning with their last values.
     Watch,
     /// Write a value with the time to live, if the key has the expected revision.
     Put {
-        /// Names the answer.
+        /// Identifies the answer.
         ticket: u64,
-        /// Where.
+        /// Key to write.
         key: RecordKey,
-        /// What.
+        /// Value to write.
         record: Record,
-        /// The last revision of the key; 0 when there is none.
+        /// Last revision of the key; 0 when it does not exist.
         expected: u64,
     },
     /// Delete a key, if it has the expected revision.
     Delete {
-        /// Names the answer.
+        /// Identifies the answer.
         ticket: u64,
-        /// Which.
+        /// Key to delete.
         key: RecordKey,
-        /// Its last revision.
+        /// Last revision of the key.
         expected: u64,
     },
-    /// Ask the leader for a key.
+    /// Read a key through the leader.
     Read {
-        /// Names the answer.
+        /// Identifies the answer.
         ticket: u64,
-        /// Which.
+        /// Key to read.
         key: RecordKey,
     },
-    /// Tell the workers.
+    /// Inform the workers.
     Signal(Signal),
 }
 
-/// What workers have to know.
+/// Information for workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
-    /// The key is held here from now on.
+    /// The key is held from now on.
     Acquired(String),
-    /// The key has to be given back: end the work in good order, then release it.
+    /// The key must be handed over: end the work in order, then release the key.
     Recalled(String),
-    /// The key is not held any more: stop.
+    /// The key is no longer held: stop at once.
     Lost(String, Loss),
-    /// The key was given back, or is left to expire.
+    /// The key was released, or is left to expire.
     Released(String),
     /// This instance is a member.
     Joined,
-    /// Another process lives under this instance's name, or a record nobody can read.
+    /// The record of this instance's name belongs to another process, or is unreadable.
     NameTaken(Option<InstanceId>),
 }
 
-/// What came back for a ticket.
+/// Answer for a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// To a write.
     Written(WriteResult),
-    /// To a read: what the leader has.
+    /// To a read: the content of the key.
     Found(VersionedContent),
-    /// To a read: nobody answered.
+    /// To a read without an answer.
     NoAnswer,
 }

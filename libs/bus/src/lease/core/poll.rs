@@ -1,5 +1,5 @@
-//! What an instance does by itself: keeps its membership, takes its share, hands over the rest,
-//! mistrusts silence.
+//! Actions that an instance takes by itself: keeping its membership, acquiring assigned keys,
+//! handing over the others, and reading keys that are silent.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,8 +13,7 @@ use super::super::{IDLE_GRACE, WATCH_TIMEOUT};
 use super::{Command, KeySlot, LeaseCore, Phase, Signal, Work};
 
 impl LeaseCore {
-    /// Everything that is to be done now. Call it after every input and when [`LeaseCore::due`]
-    /// has come.
+    /// All commands that are due now. Call it after every input and at [`LeaseCore::due`].
     pub fn poll(&mut self, now: Duration) -> Vec<Command> {
         self.polled_at = now;
         self.maintain_watch(now);
@@ -28,8 +27,8 @@ impl LeaseCore {
         std::mem::take(&mut self.commands)
     }
 
-    /// When [`LeaseCore::poll`] has something to do without any input; what was due at the last
-    /// poll is done. Absent when nothing will ever be due.
+    /// Time at which [`LeaseCore::poll`] acts without an input; everything due at the last poll is
+    /// done. `None` when nothing is scheduled.
     pub fn due(&self) -> Option<Duration> {
         if self.dirty || !self.commands.is_empty() {
             return Some(self.polled_at);
@@ -62,7 +61,7 @@ impl LeaseCore {
         watch.reopen_at.or(opening).or(unconfirmed_write)
     }
 
-    /// Opens the watch when it ended, does not catch up, or does not show what we wrote.
+    /// Opens the watch when it ended, does not catch up, or does not show an own write.
     fn maintain_watch(&mut self, now: Duration) {
         if self.watch_due().is_none_or(|due| now < due) {
             return;
@@ -96,7 +95,7 @@ impl LeaseCore {
         }
     }
 
-    /// Becomes a member as soon as nobody else has the name.
+    /// Becomes a member as soon as no other process has the name.
     fn join(&mut self) {
         if self.phase == Phase::Stopping || !self.member.is_idle() {
             return;
@@ -115,7 +114,7 @@ impl LeaseCore {
         }
     }
 
-    /// Publishes the keys nobody here wants, so that others take them.
+    /// Publishes the keys that this instance declines, so that others acquire them.
     fn publish_declines(&mut self, now: Duration) {
         let declines: BTreeSet<String> = self
             .slots
@@ -130,7 +129,7 @@ impl LeaseCore {
         }
     }
 
-    /// Work that does not end although its key was asked back loses the key.
+    /// Revokes keys whose work does not end in time after the recall.
     fn revoke_overdue(&mut self, now: Duration) {
         for key in self.keys.clone() {
             let Some(slot) = self.slots.get_mut(&key) else {
@@ -150,7 +149,7 @@ impl LeaseCore {
         }
     }
 
-    /// Who should hold which key, by what is known here.
+    /// The assignment according to the local copy of the bucket.
     pub(super) fn assignment(&self) -> Assignment {
         let mut members = self.cache.members();
         if self.is_candidate() {
@@ -165,7 +164,7 @@ impl LeaseCore {
         self.phase == Phase::Running && !self.is_name_taken
     }
 
-    /// Takes free keys of our share and asks back what is not part of it.
+    /// Acquires assigned keys that are free and recalls keys that are not assigned here.
     fn rebalance(&mut self, now: Duration) {
         if !std::mem::take(&mut self.dirty) {
             return;
@@ -197,7 +196,7 @@ impl LeaseCore {
             }
             Work::Waiting if is_stopping => slot.machine.cancel(now),
             Work::Waiting | Work::Idle { .. } if matches!(seen, KeyOwner::Own(_)) => {
-                // Left over from a write that was given up: nobody works under it.
+                // A record of a write that was given up; no worker holds it.
                 if !is_stopping {
                     slot.machine.release_stray(now, revision);
                 }
@@ -213,8 +212,8 @@ impl LeaseCore {
         }
     }
 
-    /// Asks for keys that have been silent for longer than their time to live: the watch may have
-    /// missed their end.
+    /// Reads keys without a sign for longer than their time to live: the watch may have missed
+    /// their expiry.
     fn read_silent_keys(&mut self, now: Duration) {
         if !self.watch.is_current {
             return;
@@ -234,7 +233,7 @@ impl LeaseCore {
 }
 
 impl KeySlot {
-    /// True while this instance does not want the key.
+    /// True while this instance declines the key.
     fn declines(&self, now: Duration) -> bool {
         match self.work {
             Work::Idle { since } => now >= since + IDLE_GRACE,

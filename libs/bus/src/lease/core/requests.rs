@@ -1,4 +1,4 @@
-//! What goes out: commands with their tickets, and signals to the workers.
+//! Requests to the bucket with their tickets, and signals to the workers.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ impl LeaseCore {
         }
     }
 
-    /// Deletes the record of a member that is gone: who comes new would take it for one that lives,
-    /// for as long as it takes to tell.
+    /// Deletes the record of a member that is gone; a new instance would take it for a live member
+    /// until it is known to be stale.
     pub(super) fn delete_stale_member(&mut self, key: &RecordKey) {
         let is_other = matches!(key, RecordKey::Member(token) if *token != self.token);
         if !is_other || !self.cache.is_stale(key) {
@@ -67,7 +67,7 @@ impl LeaseCore {
         });
     }
 
-    /// Turns a step of a key into commands and signals.
+    /// Converts a step of a key to commands and signals.
     pub(super) fn apply_step(&mut self, now: Duration, key: &RecordKey, step: Option<Step>) {
         let Some(step) = step else {
             return;

@@ -23,7 +23,7 @@ fn is_balanced(cluster: &SimulatedCluster, members: usize) -> bool {
         cluster.keys.len().div_ceil(members),
     );
     let fits = loads.len() == members && loads.iter().all(|load| (low..=high).contains(load));
-    fits && cluster.placed().is_some()
+    fits && cluster.assigned().is_some()
 }
 
 fn moved(before: &BTreeMap<String, usize>, after: &BTreeMap<String, usize>) -> Vec<String> {
@@ -32,20 +32,20 @@ fn moved(before: &BTreeMap<String, usize>, after: &BTreeMap<String, usize>) -> V
 }
 
 #[test]
-fn one_instance_takes_everything_at_once() {
+fn a_single_instance_acquires_every_key_at_once() {
     let mut cluster = SimulatedCluster::new(1, 8);
     cluster.start("a");
     assert!(cluster.run(100 * MS, |cluster| is_balanced(cluster, 1)));
 }
 
 #[test]
-fn three_share_and_a_fourth_takes_only_its_share() {
+fn a_fourth_instance_acquires_only_its_share() {
     for seed in 0..10 {
         let mut cluster = cluster(seed, 8, &["a", "b", "c"]);
-        let before = cluster.placed().unwrap();
+        let before = cluster.assigned().unwrap();
         let new = cluster.start("d");
         assert!(cluster.run(LONG, |cluster| is_balanced(cluster, 4)));
-        let after = cluster.placed().unwrap();
+        let after = cluster.assigned().unwrap();
         let moved = moved(&before, &after);
         assert_eq!(moved.len(), 2, "seed {seed}: {before:?} {after:?}");
         assert!(moved.iter().all(|key| after[key] == new));
@@ -53,10 +53,10 @@ fn three_share_and_a_fourth_takes_only_its_share() {
 }
 
 #[test]
-fn a_stopped_instance_hands_over_as_fast_as_its_work_ends() {
+fn a_stopped_instance_hands_over_when_its_work_ends() {
     for seed in 0..10 {
         let mut cluster = cluster(seed, 8, &["a", "b", "c"]);
-        let before = cluster.placed().unwrap();
+        let before = cluster.assigned().unwrap();
         let from = cluster.now;
         cluster.stop(0);
         assert!(cluster.run(LONG, |cluster| cluster.nodes[0].core.is_ended()
@@ -66,7 +66,7 @@ fn a_stopped_instance_hands_over_as_fast_as_its_work_ends() {
             "seed {seed}: {:?}",
             cluster.now - from
         );
-        let after = cluster.placed().unwrap();
+        let after = cluster.assigned().unwrap();
         assert!(moved(&before, &after).iter().all(|key| before[key] == 0));
         assert_eq!(cluster.members().len(), 2);
     }
@@ -78,7 +78,7 @@ fn a_killed_instance_is_replaced_within_the_time_to_live() {
         let mut cluster = cluster(seed, 8, &["a", "b", "c"]);
         let wait = Duration::from_millis(cluster.random.below(5_000));
         cluster.run(wait, |_| false);
-        let before = cluster.placed().unwrap();
+        let before = cluster.assigned().unwrap();
         let from = cluster.now;
         cluster.kill(1);
         assert!(cluster.run(LONG, |cluster| is_balanced(cluster, 2)));
@@ -87,16 +87,16 @@ fn a_killed_instance_is_replaced_within_the_time_to_live() {
             "seed {seed}: {:?}",
             cluster.now - from
         );
-        let after = cluster.placed().unwrap();
+        let after = cluster.assigned().unwrap();
         assert!(moved(&before, &after).iter().all(|key| before[key] == 1));
     }
 }
 
 #[test]
-fn a_paused_instance_stops_before_another_starts_and_comes_back() {
+fn a_paused_instance_stops_before_another_starts_and_rejoins() {
     let mut cluster = cluster(3, 8, &["a", "b"]);
     cluster.pause(0, 3 * TTL);
-    // That nobody else starts before is checked at every step of the cluster.
+    // Every step of the cluster checks that no other instance starts before.
     assert!(cluster.run(TTL + 200 * MS, |cluster| cluster.nodes[1].alive
         && cluster.loads()[1] == 8));
     let lost = |signal: &&Signal| matches!(signal, Signal::Lost(..));
@@ -105,7 +105,7 @@ fn a_paused_instance_stops_before_another_starts_and_comes_back() {
 }
 
 #[test]
-fn work_that_does_not_end_loses_its_key() {
+fn overdue_work_loses_its_key() {
     let mut cluster = cluster(4, 2, &["a"]);
     cluster.drain = Duration::from_secs(3_600);
     let from = cluster.now;
@@ -129,7 +129,7 @@ fn a_second_process_with_the_same_name_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
-fn a_key_that_fails_here_goes_elsewhere_and_comes_back_later() {
+fn a_failing_key_moves_away_and_returns_after_the_backoff() {
     let mut cluster = cluster(6, 4, &["a", "b"]);
     let key = cluster
         .keys
@@ -139,9 +139,9 @@ fn a_key_that_fails_here_goes_elsewhere_and_comes_back_later() {
         .clone();
     cluster.give_up(0, &key);
     assert!(cluster.run(1_000 * MS, |cluster| cluster.holders(&key) == [1]));
-    // Evened out again when the instance wants it once more; the other keys are not disturbed.
+    // The keys are balanced again when the instance accepts the key; other keys do not move.
     assert!(cluster.run(LONG, |cluster| is_balanced(cluster, 2)));
-    // Alone there is nobody to go first.
+    // A single instance has nobody to go first.
     cluster.kill(1);
     assert!(cluster.run(LONG, |cluster| cluster.loads() == [4]));
     cluster.give_up(0, &key);
@@ -149,7 +149,7 @@ fn a_key_that_fails_here_goes_elsewhere_and_comes_back_later() {
 }
 
 #[test]
-fn records_that_outlive_their_time_hold_nothing_up() {
+fn stale_records_do_not_block_keys() {
     for seed in 0..10 {
         let mut cluster = cluster(seed, 8, &["a", "b", "c"]);
         cluster.kill(1);
@@ -158,7 +158,7 @@ fn records_that_outlive_their_time_hold_nothing_up() {
             cluster.run(LONG, |cluster| is_balanced(cluster, 2)),
             "seed {seed}"
         );
-        // Whoever looks at the bucket for the first time does not find it any more.
+        // An instance that reads the bucket for the first time no longer finds it.
         assert!(cluster.run(TTL, |cluster| cluster.members().len() == 2));
         cluster.start("d");
         let shared = cluster.run(Duration::from_secs(1), |cluster| is_balanced(cluster, 3));
@@ -167,7 +167,7 @@ fn records_that_outlive_their_time_hold_nothing_up() {
 }
 
 #[test]
-fn a_lost_bucket_loses_the_leases_and_they_are_taken_again() {
+fn leases_of_a_lost_bucket_are_acquired_again() {
     let mut cluster = cluster(7, 8, &["a", "b", "c"]);
     cluster.lose_bucket();
     cluster.run(TTL, |_| false);
@@ -175,10 +175,10 @@ fn a_lost_bucket_loses_the_leases_and_they_are_taken_again() {
     assert_eq!(cluster.members().len(), 3);
 }
 
-/// Faults everywhere; one holder at a time is checked at every step. Then they end, and everything
-/// is held and even soon.
+/// Injects faults everywhere while every step checks that a key has one holder. Afterwards every
+/// key is soon held and balanced.
 #[test]
-fn flaps_and_lost_messages_never_make_two_holders_and_everything_heals() {
+fn faults_never_cause_two_holders_and_keys_recover() {
     for seed in 0..30 {
         let mut cluster = cluster(seed, 8, &["a", "b", "c"]);
         cluster.faults = 5 + cluster.random.below(40);
@@ -188,7 +188,7 @@ fn flaps_and_lost_messages_never_make_two_holders_and_everything_heals() {
             cluster.run(time, |_| false);
         }
         cluster.faults = 0;
-        // Late messages, pauses and time spent standing behind may last that long.
+        // Late messages, pauses and backoffs may last that long.
         cluster.run(2 * TTL, |_| false);
         let members = cluster.loads().len();
         let healed = cluster.run(LONG, |cluster| is_balanced(cluster, members));

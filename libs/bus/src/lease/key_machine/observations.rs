@@ -1,4 +1,4 @@
-//! What comes back about the key: answers to writes and reads, and what the watch shows.
+//! Observations of a key: answers to writes and reads, and values from the watch.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{KeyMachine, KeyOwner, Loss, Request, State, Step, Term};
 use crate::lease::record::WriteResult;
 
 impl KeyMachine {
-    /// Takes the answer to a write.
+    /// Processes the answer to a write.
     pub(in crate::lease) fn written(
         &mut self,
         now: Duration,
@@ -17,7 +17,7 @@ impl KeyMachine {
             Some(
                 pending @ (Request::Put { ticket: sent, .. } | Request::Delete { ticket: sent }),
             ) if sent == ticket => pending,
-            // Given up meanwhile; a record that it left is found by its count.
+            // The write was given up; a record that it stored is recognised by its count.
             Some(Request::Put { .. } | Request::Delete { .. } | Request::Read) | None => {
                 return None;
             }
@@ -40,7 +40,7 @@ impl KeyMachine {
         }
     }
 
-    /// A read was not answered.
+    /// Processes a read without an answer.
     pub(in crate::lease) fn read_failed(&mut self, now: Duration) {
         if self.pending == Some(Request::Read) {
             self.pending = None;
@@ -48,7 +48,7 @@ impl KeyMachine {
         }
     }
 
-    /// Takes what the leader answered.
+    /// Processes the answer of the leader to a read.
     pub(in crate::lease) fn read(
         &mut self,
         now: Duration,
@@ -62,7 +62,7 @@ impl KeyMachine {
         self.reconcile(now, revision, seen)
     }
 
-    /// Takes what the watch shows; what is older than our own last write says nothing.
+    /// Processes a value from the watch; a value older than the last own write is ignored.
     pub(in crate::lease) fn watched(
         &mut self,
         now: Duration,
@@ -81,7 +81,7 @@ impl KeyMachine {
         }
     }
 
-    /// Brings the state in line with what is in the bucket at a later revision than ours.
+    /// Adapts the state to the value in the bucket at a later revision.
     fn reconcile(&mut self, now: Duration, revision: u64, seen: KeyOwner) -> Option<Step> {
         match (&mut self.state, seen) {
             (State::Acquiring { .. } | State::Held(_), KeyOwner::Own(count)) => {
@@ -94,7 +94,7 @@ impl KeyMachine {
                 None
             }
             (State::Acquiring { .. }, KeyOwner::Other) => {
-                // An attempt still under way can only conflict.
+                // An attempt in flight can only conflict.
                 self.reset();
                 None
             }
@@ -109,14 +109,15 @@ impl KeyMachine {
         }
     }
 
-    /// A write with this count was seen stored: its acknowledgement is not waited for.
+    /// Ends the wait for the acknowledgement of a write that was seen stored.
     fn confirm(&mut self, stored: u64) {
         if matches!(self.pending, Some(Request::Put { count, .. }) if count == stored) {
             self.pending = None;
         }
     }
 
-    /// Our record is stored. It counts from when it was sent, which is before the server's time.
+    /// Processes a stored record. Its time counts from the send time, which is before the server's
+    /// time.
     fn stored(&mut self, now: Duration, revision: u64, count: u64) -> Option<Step> {
         let sent_at = self.sent_times.get(&count).copied();
         let until = sent_at.map(|sent_at| sent_at + self.timing.ttl - self.timing.margin);
@@ -131,7 +132,7 @@ impl KeyMachine {
             }
             State::Acquiring { expected } => {
                 *expected = revision;
-                // Stored too long ago to rely on: written once more.
+                // Stored too long ago to be valid: it is written again.
                 let until = until.filter(|until| now < *until)?;
                 let renew_at = sent_at.unwrap_or(now) + self.timing.renew;
                 self.state = State::Held(Term {

@@ -1,4 +1,4 @@
-//! The lease bucket: writing, reading and watching, each one round trip.
+//! Access to the lease bucket: write, read and watch, one round trip each.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use crate::publish::outgoing::{OutgoingMessage, PublishRefusal};
 
 /// Header that marks a deleted key.
 const KV_OPERATION: &str = "KV-Operation";
-/// A mark of a deleted key is of no use once every watch has seen it; members come under new names
-/// at every start, so without an end they would pile up.
+/// Time to live of a deletion marker. It is useless once every watch has seen it, and members have
+/// a new name at every start, so that markers without an expiry would accumulate.
 const MARK_SECONDS: &str = "60";
 
-/// The keys of one service.
+/// The keys of one service in the bucket.
 #[derive(Clone)]
 pub(super) struct Bucket {
     bus: Bus,
@@ -34,7 +34,7 @@ impl Bucket {
         Self { bus, service, ttl }
     }
 
-    /// Writes a value with the time to live, if the revision is the expected one.
+    /// Writes a value with the time to live, if the key has the expected revision.
     pub(super) async fn put(&self, key: &RecordKey, record: &Record, expected: u64) -> WriteResult {
         let payload = match record.to_bytes() {
             Ok(payload) => Bytes::from(payload),
@@ -49,7 +49,7 @@ impl Bucket {
         self.send(&message).await
     }
 
-    /// Deletes the key, if the revision is the expected one.
+    /// Deletes the key, if it has the expected revision.
     pub(super) async fn delete(&self, key: &RecordKey, expected: u64) -> WriteResult {
         let mut message = self.message(key, Bytes::new(), expected);
         message.headers.insert(KV_OPERATION, "DEL");
@@ -57,7 +57,7 @@ impl Bucket {
         self.send(&message).await
     }
 
-    /// Reads the key through the leader; nothing when it does not answer.
+    /// Reads the key through the leader; `None` without an answer.
     pub(super) async fn read(&self, key: &RecordKey) -> Option<VersionedContent> {
         let context = &self.bus.connections().lease_js;
         let stream = format!("KV_{}", self.bus.names().lease_bucket());
@@ -96,7 +96,7 @@ impl Bucket {
         watch.map_err(|error| error.to_string())
     }
 
-    /// What an entry of the watch says; nothing about keys that are no leases.
+    /// Converts an entry of the watch; `None` for keys that are neither members nor leases.
     pub(super) fn observed(entry: &kv::Entry) -> Option<(RecordKey, VersionedContent)> {
         let (_, key) = RecordKey::parse(&entry.key)?;
         let content = match entry.operation {
@@ -137,7 +137,7 @@ impl Bucket {
     }
 }
 
-/// Giving back leaves an operation header, expiry a marker.
+/// A release leaves an operation header, an expiry leaves a marker.
 pub(super) fn content(key: &RecordKey, headers: &HeaderMap, payload: &[u8]) -> Content {
     let is_gone = headers.get(KV_OPERATION).is_some() || headers.get(NATS_MARKER_REASON).is_some();
     if is_gone {

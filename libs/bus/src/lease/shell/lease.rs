@@ -1,10 +1,10 @@
-//! A key that is held, and what its holder asks of the task behind the leases.
+//! A held lease, and the requests of its holder to the lease task.
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// What workers ask for. Each worker has one request about a key on its way at most, and one for
-/// its end, so the queue is bounded by their number.
+/// Requests of workers. Each worker has at most one request in flight and one for its end, so their
+/// number bounds the queue.
 pub(super) enum Request {
     Want {
         key: String,
@@ -32,10 +32,10 @@ pub(super) enum WorkEnd {
     Failed,
 }
 
-/// A key that is held. Dropping it gives it back.
+/// A held lease. Dropping it releases the key.
 pub struct Lease {
     pub(super) key: String,
-    /// Tells this machine of the key from earlier and later ones.
+    /// Tells this lease from earlier and later ones of the same key.
     pub(super) number: u64,
     pub(super) lost: CancellationToken,
     pub(super) recalled: CancellationToken,
@@ -54,20 +54,20 @@ impl Lease {
         !self.lost.is_cancelled()
     }
 
-    /// Completes when the lease is lost: another holder was seen, or it could not be renewed in
-    /// time. Work under it must stop then.
+    /// Completes when the lease is lost: another holder was seen, or it was not renewed in time.
+    /// The work under it must stop then.
     pub async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
-    /// The same as a token, for the parts of the work.
+    /// The loss of the lease as a token.
     pub fn lost_token(&self) -> CancellationToken {
         self.lost.clone()
     }
 
-    /// Completes when the lease is asked back, because it is the share of another instance now or
-    /// the process stops. It is still held and renewed: work under it ends in good order, then the
-    /// lease is released. A lease that is lost counts as asked back.
+    /// Completes when the lease is recalled, because the key was assigned to another instance or
+    /// the process stops. The lease is still held and renewed: end the work in order, then release
+    /// the lease. A lost lease counts as recalled.
     pub async fn recalled(&self) {
         tokio::select! {
             () = self.recalled.cancelled() => {}
@@ -75,20 +75,21 @@ impl Lease {
         }
     }
 
-    /// Names the epoch of the work under the lease, for people who look at the cluster.
+    /// Publishes the epoch of the work under the lease in its record, for operators.
     pub fn set_epoch(&self, epoch: u64) {
         let (key, number) = (self.key.clone(), self.number);
         self.send(Request::Epoch { key, number, epoch });
     }
 
-    /// Gives the key back, so that the next holder takes it at once.
+    /// Releases the key, so that the next holder can acquire it at once.
     pub async fn release(self) {
         self.end(WorkEnd::Done);
         self.done.cancelled().await;
     }
 
-    /// Gives the key back because the work under it failed here: other instances go first for some
-    /// time, longer after every failure in a row. Without others this instance may take it at once.
+    /// Releases the key after the work under it failed here. Other instances go first for a backoff
+    /// that grows with every failure in a row; without other instances this one may acquire it at
+    /// once.
     pub async fn give_up(self) {
         self.end(WorkEnd::Failed);
         self.done.cancelled().await;
@@ -108,7 +109,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // After a release this is about a machine that is no more.
+        // After a release this request refers to a lease that has ended, and is ignored.
         self.end(WorkEnd::Done);
     }
 }

@@ -1,4 +1,4 @@
-//! The task behind the leases of one service: gives the core what comes in, does what it says.
+//! The lease task of one service: passes events to the core and executes its commands.
 
 mod signals;
 
@@ -22,26 +22,26 @@ use super::lease::{Lease, Request, WorkEnd};
 use super::membership::Membership;
 use crate::Bus;
 
-/// Inputs taken before the core is asked again: a burst costs one look at the whole, not many.
+/// Events processed before the core is polled again, so that a burst costs one poll.
 const EVENTS_PER_POLL: usize = 256;
 
-/// The workers of a key.
+/// Workers that wait for a key, and the lease that one of them holds.
 #[derive(Default)]
 struct KeyWaiters {
     waiting: VecDeque<oneshot::Sender<Lease>>,
     held: Option<HeldLease>,
 }
 
-/// The other end of a [`Lease`].
+/// The task's side of a [`Lease`].
 struct HeldLease {
     number: u64,
     lost: CancellationToken,
     recalled: CancellationToken,
-    /// Ends the wait of whoever releases, however this ends.
+    /// Ends the wait of a release, however the lease ends.
     _done: DropGuard,
 }
 
-/// What connects the task with the workers and the process.
+/// Channels between the task, the workers and the process.
 pub(super) struct TaskChannels {
     pub(super) sender: mpsc::UnboundedSender<Request>,
     pub(super) requests: mpsc::UnboundedReceiver<Request>,
@@ -70,7 +70,7 @@ pub(super) struct LeaseTask {
     last_number: u64,
 }
 
-/// One input.
+/// One event.
 enum Event {
     Request(Request),
     Answer(u64, Answer),
@@ -85,7 +85,7 @@ impl LeaseTask {
     pub(super) fn new(bus: Bus, member: Membership<'_>, channels: TaskChannels) -> Self {
         let writer = InstanceId {
             instance: member.instance.to_owned(),
-            // Two memberships of one process are two writers as well.
+            // Two memberships of one process are two writers.
             process: bus.ids().next(),
         };
         let me = Identity {
@@ -116,7 +116,7 @@ impl LeaseTask {
         }
     }
 
-    /// Works until the process stops and everything is given back.
+    /// Runs until the process stops and everything is released.
     pub(super) async fn run(mut self) {
         let mut stopping = false;
         let mut closing = false;
@@ -145,7 +145,7 @@ impl LeaseTask {
         self.origin.elapsed()
     }
 
-    /// Waits for something to happen.
+    /// Waits for the next event.
     async fn next(&mut self, stopping: bool, closing: bool) -> Event {
         let due = self.core.due().map(|due| self.origin + due);
         let sleep = async {
@@ -164,7 +164,7 @@ impl LeaseTask {
         }
     }
 
-    /// What has happened already.
+    /// The next event that is ready.
     fn ready(&mut self) -> Option<Event> {
         if let Ok(request) = self.requests.try_recv() {
             return Some(Event::Request(request));

@@ -1,4 +1,4 @@
-//! Everything in the lease bucket at one moment, for people.
+//! The contents of the lease bucket, for operators.
 
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ use super::super::record::{Content, Record, RecordKey};
 use super::bucket::content;
 use crate::{Bus, LeaderReadError};
 
-/// Most keys of one answer; the server gives no more to one request.
+/// Limit of keys in the server's answer to one request.
 const KEYS_MAX: usize = 1_024;
-/// Status behind the last message.
+/// Status code after the last message.
 const END: u16 = 204;
 
 /// A record of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordView {
-    /// The service, as a subject token.
+    /// Service as a subject token.
     pub service: String,
     /// The key.
     pub key: RecordKey,
-    /// The value; nothing when another release wrote it.
+    /// Value of the key; `None` when it is in the format of another release.
     pub record: Option<Record>,
-    /// When it was stored, on the server's clock.
+    /// Server time of the write.
     pub written_at: Timestamp,
 }
 
 impl Bus {
-    /// Every member and every lease of all services. Two requests, answered by any server that has
-    /// the bucket: it may be a moment behind.
+    /// All members and leases of all services. Any server with the bucket may answer the two
+    /// requests, so the result may be slightly stale.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -62,7 +62,7 @@ fn unavailable(bucket: &str, reason: String) -> LeaderReadError {
     }
 }
 
-/// The last message of every subject that matches.
+/// The last message of every matching subject.
 async fn last_of_each(client: &Client, bucket: &str, filter: &str) -> Result<Vec<Message>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let inbox = client.new_inbox();
@@ -83,7 +83,7 @@ async fn last_of_each(client: &Client, bucket: &str, filter: &str) -> Result<Vec
     while let Some(message) = answers.next().await {
         match message.status {
             None => messages.push(message),
-            // The end, or nothing at all.
+            // The end of the messages, or no message at all.
             Some(status) if status == StatusCode::NOT_FOUND || status.as_u16() == END => {
                 return Ok(messages);
             }
@@ -96,7 +96,7 @@ async fn last_of_each(client: &Client, bucket: &str, filter: &str) -> Result<Vec
     Err("the connection ended".to_owned())
 }
 
-/// A record, unless the key is gone or no lease at all.
+/// Converts a message; `None` for an absent key or a key that is neither a member nor a lease.
 fn view(prefix: &str, message: &Message) -> Option<RecordView> {
     let headers = message.headers.as_ref()?;
     let path = headers.get(NATS_SUBJECT)?.as_str().strip_prefix(prefix)?;

@@ -1,16 +1,16 @@
-//! Joining a service whose instances share out keys.
+//! Membership in a service whose instances share keys.
 
 use super::super::LeaseConfig;
 
-/// Who joins which service.
+/// An instance that joins a service.
 #[derive(Debug, Clone, Copy)]
 pub struct Membership<'a> {
-    /// The service.
+    /// Name of the service.
     pub service: &'a str,
     /// Name of the instance, unique among the members.
     pub instance: &'a str,
-    /// Everything the members share out, the same list for all of them.
+    /// All keys of the service, the same list for all members.
     pub keys: &'a [String],
-    /// Times.
+    /// Timing of the leases.
     pub config: LeaseConfig,
 }

@@ -1,19 +1,19 @@
-//! How large a frame becomes before it leaves.
+//! Number of entries after which a frame is sent without waiting for more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nixfleet_proto::frame::MAX_FRAME_ENTRIES;
 
-/// Least time from one small frame to the next, unless another waits behind it. Every frame is a write
-/// to the disk of the log and a message to each of its readers: under load this makes fewer and larger
-/// ones of them. An entry that comes alone waits for nothing.
+/// Shortest time from one small frame to the next, unless another frame waits behind it. Every
+/// frame costs a disk write and a message to each reader, so fewer and larger frames are cheaper
+/// under load. An entry that arrives alone is sent at once.
 pub(super) const FRAME_INTERVAL: Duration = Duration::from_millis(6);
 
-/// Entries of a frame that is worth a message of its own.
+/// Smallest target.
 const MIN: usize = 64;
 
-/// How many entries a frame has to have that is not small.
+/// Number of entries from which on a frame is not small.
 #[derive(Debug)]
 pub(super) struct FrameTarget(AtomicUsize);
 
@@ -24,8 +24,8 @@ impl Default for FrameTarget {
 }
 
 impl FrameTarget {
-    /// So many clients send entries and wait for their answers. A frame that waited for more than half
-    /// of them would soon wait for those that wait for it.
+    /// Sets the number of clients that send entries and wait for answers. The target is half of
+    /// them: a frame that waited for more would wait for clients which wait for it.
     pub(super) fn expect(&self, clients: usize) {
         self.0.store(
             (clients / 2).clamp(MIN, MAX_FRAME_ENTRIES),

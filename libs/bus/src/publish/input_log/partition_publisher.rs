@@ -1,5 +1,5 @@
-//! One partition's way into its input log: frames leave one after the other, each with the entries that
-//! came while the one before was on its way, and a little longer under load.
+//! The publisher of one input log: frames are sent one after the other. Each has the entries that
+//! arrived while the frame before was in flight, and waits a little longer under load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::publish::decision::{PublishDecision, PublishRefusal};
 use crate::publish::error::AppendError;
 use crate::publish::outgoing::{OutgoingMessage, stored_form};
 
-/// Where frames of one partition go.
+/// Destination of the frames of one partition.
 #[derive(Clone)]
 struct Sink {
     bus: Bus,
@@ -42,7 +42,7 @@ impl Sink {
         }
     }
 
-    /// Publishes one frame, again and again with the same id, and answers everyone who waits.
+    /// Publishes one frame with the same id in every attempt, and answers its waiters.
     async fn publish(self, frame: Frame<Waiter>) {
         let started = Instant::now();
         let oldest = frame.waiters.iter().map(|(_, waiter)| waiter.since).min();
@@ -55,11 +55,11 @@ impl Sink {
         if let Err(error) = &result {
             tracing::warn!(partition = %self.partition, entries, %error, "a frame was not stored");
         }
-        // Given back together: each on its own would lock the semaphore.
+        // Permits are returned together: each release locks the semaphore.
         let mut room: Option<OwnedSemaphorePermit> = None;
         for (waiter, answer) in frame.answers(result) {
             if waiter.answer.send(answer).is_err() {
-                tracing::debug!(partition = %self.partition, "nobody waits for the answer any more");
+                tracing::debug!(partition = %self.partition, "the waiter is gone");
             }
             match &mut room {
                 Some(room) => room.merge(waiter.room),
@@ -70,7 +70,7 @@ impl Sink {
 
     async fn store(&self, frame: &Frame<Waiter>, deadline: Instant) -> Result<u64, AppendError> {
         if Instant::now() >= deadline {
-            let reason = "the frames before took all the time".to_owned();
+            let reason = "the deadline passed while earlier frames were sent".to_owned();
             return Err(AppendError::Unavailable(reason));
         }
         self.wait_verified(deadline).await?;
@@ -102,8 +102,8 @@ impl Sink {
         settled.map_err(AppendError::Unavailable)
     }
 
-    /// The connection may have been made again while the message was on its way: what a server has
-    /// stored that lost its data, or has older data, is not durable.
+    /// Checks the streams again, because the connection may have been made again while the message
+    /// was in flight. A message on a server that lost its data or has older data is not durable.
     async fn durable(&self, seq: u64, deadline: Instant) -> Result<u64, AppendError> {
         self.wait_verified(deadline).await?;
         let acknowledged = self.bus.known_streams().acknowledge(&self.stream, seq);
@@ -135,7 +135,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes what is queued on the log of a partition.
+    /// A publisher for one partition.
     pub(super) fn new(
         bus: &Bus,
         partition: Partition,
@@ -151,9 +151,9 @@ impl Publisher {
         }
     }
 
-    /// Publishes until the bus closes and everything accepted is answered. An entry that finds the
-    /// publisher idle is sent at once; those that come while a frame is in flight, or short after it
-    /// left, share the next.
+    /// Publishes until the bus closes and every accepted entry is answered. An entry that finds the
+    /// publisher idle is sent at once; entries that arrive while a frame is in flight, or shortly
+    /// after, share the next frame.
     pub(super) async fn run(mut self, closing: CancellationToken) {
         let mut in_flight: Option<BoxFuture<'static, ()>> = None;
         let mut open = true;
@@ -175,9 +175,10 @@ impl Publisher {
             tokio::select! {
                 () = tokio::time::sleep_until(due), if waits => {}
                 () = closing.cancelled(), if !self.queued.is_closed() => self.queued.close(),
-                // While a frame is on its way they gather in the queue: waking up for each is no use.
+                // While a frame is in flight, entries collect in the queue: a wake-up for each
+                // would be wasted.
                 queued = self.queued.recv(), if open && in_flight.is_none() => match queued {
-                    Some(queued) => self.buffer.push(queued.subject, queued.run, queued.waiter),
+                    Some(queued) => self.buffer.push(queued.subject, queued.batch, queued.waiter),
                     None => open = false,
                 },
                 () = maybe(&mut in_flight) => {
@@ -194,15 +195,16 @@ impl Publisher {
         self.buffer.is_small(self.target.get())
     }
 
-    /// Takes everything that is ready without waiting.
+    /// Takes every queued entry without waiting.
     fn gather(&mut self) {
         while let Ok(queued) = self.queued.try_recv() {
-            self.buffer.push(queued.subject, queued.run, queued.waiter);
+            self.buffer
+                .push(queued.subject, queued.batch, queued.waiter);
         }
     }
 }
 
-/// Waits for the message in flight, or for ever when there is none.
+/// Waits for the message in flight, or forever when there is none.
 async fn maybe(in_flight: &mut Option<BoxFuture<'static, ()>>) {
     match in_flight {
         Some(publish) => publish.await,

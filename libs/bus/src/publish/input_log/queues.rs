@@ -1,4 +1,4 @@
-//! What waits to be appended, and who waits for it.
+//! Queues from callers to the publishers, and the callers that wait for answers.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use super::frame_target::FrameTarget;
 use crate::frame::buffer::{EntryBatch, FrameLimits};
 use crate::publish::error::AppendError;
 
-/// The ways to the publishers of all partitions.
+/// The queues to the publishers of all partitions.
 pub(crate) struct InputQueues {
     pub(super) partitions: Vec<PartitionQueue>,
     pub(super) limits: FrameLimits,
     pub(super) target: Arc<FrameTarget>,
 }
 
-/// The way to one partition's publisher.
+/// The queue to one partition's publisher.
 pub(super) struct PartitionQueue {
     pub(super) sender: mpsc::Sender<Queued>,
-    /// One permit per entry, from acceptance to answer.
+    /// One permit per entry, held from acceptance to answer.
     pub(super) room: Arc<Semaphore>,
 }
 
 pub(super) struct Queued {
     pub(super) subject: String,
-    pub(super) run: EntryBatch,
+    pub(super) batch: EntryBatch,
     pub(super) waiter: Waiter,
 }
 
-/// Whoever waits for a run, to be told the position of its first entry.
+/// The caller that waits for the position of a batch's first entry.
 pub(super) struct Waiter {
     pub(super) answer: oneshot::Sender<Result<Position, AppendError>>,
     pub(super) traceparent: Option<String>,

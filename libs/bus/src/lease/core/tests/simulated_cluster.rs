@@ -1,5 +1,5 @@
-//! A model bucket with several instances in virtual time, for tests: every request and answer takes
-//! time and may get lost, watches lag and end, processes pause and die.
+//! A simulated bucket with several instances in virtual time: requests and answers are delayed or
+//! lost, watches lag and end, processes pause and die.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::lease::{InstanceId, LeaseConfig};
 pub(super) const MS: Duration = Duration::from_millis(1);
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A small seeded generator: tests repeat by their seed.
+/// A small seeded random generator, so that tests are deterministic.
 #[derive(Clone, Copy)]
 pub(super) struct Random(pub(super) u64);
 
@@ -94,7 +94,7 @@ pub(super) struct Node {
     held_back: Vec<Event>,
     watch: u64,
     shown_until: Duration,
-    /// When the next look at the core is planned.
+    /// Scheduled time of the next poll of the core.
     poll_at: Duration,
     pub(super) signals: Vec<Signal>,
 }
@@ -108,9 +108,9 @@ pub(super) struct SimulatedCluster {
     revision: u64,
     queue: BTreeMap<(Duration, u64), Event>,
     order: u64,
-    /// Percent of messages that meet a fault.
+    /// Percentage of messages that meet a fault.
     pub(super) faults: u64,
-    /// How long workers take to end in good order.
+    /// Time that workers take to end in order.
     pub(super) drain: Duration,
 }
 
@@ -163,7 +163,7 @@ impl SimulatedCluster {
         self.nodes[node].alive = false;
     }
 
-    /// The server forgets that the records of an instance end.
+    /// Removes the expiry of the records of an instance, as a server crash may do.
     pub(super) fn forget_ends(&mut self, node: usize) {
         let suffix = format!("/{node}");
         let bucket = &self.bucket;
@@ -205,7 +205,7 @@ impl SimulatedCluster {
         }
     }
 
-    /// Instances that hold a key by their own clock; dead ones do not.
+    /// Instances that hold a key by their own clock, without dead ones.
     pub(super) fn holders(&self, key: &str) -> Vec<usize> {
         let nodes = self.nodes.iter().enumerate();
         nodes
@@ -214,8 +214,8 @@ impl SimulatedCluster {
             .collect()
     }
 
-    /// Each key's holder, when every key has exactly one.
-    pub(super) fn placed(&self) -> Option<BTreeMap<String, usize>> {
+    /// The holder of each key, when every key has exactly one.
+    pub(super) fn assigned(&self) -> Option<BTreeMap<String, usize>> {
         let holder = |key: &String| match self.holders(key)[..] {
             [one] => Some((key.clone(), one)),
             _ => None,
@@ -237,7 +237,7 @@ impl SimulatedCluster {
         living.map(held).collect()
     }
 
-    /// Runs for some time, or until the condition holds; true when it did.
+    /// Runs for some time or until the condition holds; true when it held.
     pub(super) fn run(&mut self, time: Duration, mut until: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + time;
         loop {
@@ -517,10 +517,10 @@ impl SimulatedCluster {
         revision
     }
 
-    /// Shows a value in order; a watch may lag or end unnoticed.
+    /// Delivers a value to the watch in order; a watch may lag or end unnoticed.
     fn show(&mut self, node: usize, key: &RecordKey, observed: &VersionedContent) {
         if self.random.chance(self.faults / 10) {
-            // From now on it shows nothing.
+            // From now on the watch delivers nothing.
             self.nodes[node].shown_until = Duration::MAX;
         }
         if self.nodes[node].shown_until == Duration::MAX {

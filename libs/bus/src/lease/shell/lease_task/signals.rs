@@ -1,4 +1,4 @@
-//! What the core says of the keys, passed on to whoever waits for them or works on them.
+//! Signals of the core, passed to the workers that wait for a key or hold it.
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,7 @@ impl LeaseTask {
             Signal::Acquired(key) => self.acquired(&key),
             Signal::Recalled(key) => {
                 self.count("recalled");
-                tracing::info!(service, key, "lease asked back");
+                tracing::info!(service, key, "lease recalled");
                 if let Some(held) = self
                     .waiters
                     .get(&key)
@@ -35,7 +35,7 @@ impl LeaseTask {
                 tracing::info!(
                     service,
                     instance = self.writer.instance,
-                    "member of the service"
+                    "joined the service"
                 );
                 self.bus.set_membership_fault(service, None);
             }
@@ -68,7 +68,7 @@ impl LeaseTask {
             recalled,
             _done,
         });
-        // A lease that nobody waits for any more gives itself back when it is dropped.
+        // A lease without a waiter is released when it is dropped.
         while let Some(waiting) = key_waiters.waiting.pop_front() {
             match waiting.send(lease) {
                 Ok(()) => return,
@@ -104,7 +104,7 @@ impl LeaseTask {
         self.bus.set_membership_fault(&self.service, Some(reason));
     }
 
-    /// Counts a change of hands.
+    /// Counts a change of a lease.
     fn count(&self, change: &'static str) {
         metrics::counter!("nixfleet_lease_changes_total",
             "service" => self.service.clone(), "change" => change)
@@ -117,6 +117,6 @@ fn reason(loss: Loss) -> &'static str {
         Loss::Late => "it could not be renewed in time",
         Loss::Taken => "another instance holds it",
         Loss::Gone => "its record is gone",
-        Loss::Overdue => "the work did not end in time after it was asked back",
+        Loss::Overdue => "the work did not end in time after the recall",
     }
 }
