@@ -1,4 +1,4 @@
-//! The machines on JSON lines, for `nixfleet debug step` and `nixfleet debug rollout`.
+//! The state machines on JSON lines, for `nixfleet debug step` and `nixfleet debug rollout`.
 //!
 //! Source: docs/debug-commands.md.
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::host::{self, HostInput, Step, StepCtx};
 use crate::rollout;
 
-/// A line that is no valid input.
+/// The line is not a valid input.
 #[derive(Debug, thiserror::Error)]
 #[error("not a valid input: {0}")]
 pub struct LineError(#[from] serde_json::Error);
@@ -70,7 +70,7 @@ pub struct PinnedRecord {
     /// The record.
     #[serde(flatten)]
     pub record: RolloutRecord,
-    /// What it was opened with.
+    /// The terms of the rollout.
     pub pinned: Pinned,
 }
 
@@ -86,10 +86,10 @@ enum StepResult<N, E> {
     Rejected(Rejection),
 }
 
-/// Answers one line of `debug step`.
+/// Evaluates one line of `debug step`.
 ///
 /// # Errors
-/// When the line is not valid input; a rejection is an answer.
+/// When the line is not a valid input; a rejection is a result.
 pub fn step_line(line: &str) -> Result<String, LineError> {
     let line: StepLine = serde_json::from_str(line)?;
     let ctx = StepCtx {
@@ -127,22 +127,22 @@ fn step_input(
     ctx: &StepCtx,
 ) -> Result<String, LineError> {
     match side {
-        Side::Control => host_answer(host::step(record, input, ctx)),
-        Side::Agent => host_answer(host::step_agent(record, input, ctx)),
+        Side::Control => host_result(host::step(record, input, ctx)),
+        Side::Agent => host_result(host::step_agent(record, input, ctx)),
     }
 }
 
-fn host_answer<E: Serialize>(step: Result<Step<E>, Rejection>) -> Result<String, LineError> {
-    print(&match step {
+fn host_result<E: Serialize>(step: Result<Step<E>, Rejection>) -> Result<String, LineError> {
+    to_json(&match step {
         Ok(Step { next, effects }) => StepResult::Accepted { next, effects },
         Err(rejection) => StepResult::Rejected(rejection),
     })
 }
 
-/// Answers one line of `debug rollout`.
+/// Evaluates one line of `debug rollout`.
 ///
 /// # Errors
-/// When the line is not valid input; a rejection is an answer.
+/// When the line is not a valid input; a rejection is a result.
 pub fn rollout_line(line: &str) -> Result<String, LineError> {
     let line: RolloutLine = serde_json::from_str(line)?;
     let event = <RolloutEvent as Deserialize>::deserialize(&line.event)?;
@@ -153,13 +153,13 @@ pub fn rollout_line(line: &str) -> Result<String, LineError> {
         }),
         None => open(&event, &line.event)?.map(|opened| (opened, Vec::new())),
     };
-    print(&match step {
+    to_json(&match step {
         Ok((next, effects)) => StepResult::Accepted { next, effects },
         Err(rejection) => StepResult::Rejected(rejection),
     })
 }
 
-/// Only `RolloutOpened` makes a record out of nothing.
+/// Opens a rollout; every event but `RolloutOpened` needs a record.
 fn open(event: &RolloutEvent, raw: &Value) -> Result<Result<PinnedRecord, Rejection>, LineError> {
     let new = match event {
         RolloutEvent::RolloutOpened {
@@ -187,6 +187,6 @@ fn open(event: &RolloutEvent, raw: &Value) -> Result<Result<PinnedRecord, Reject
     Ok(rollout::open(new, &pinned).map(|record| PinnedRecord { record, pinned }))
 }
 
-fn print<T: Serialize>(answer: &T) -> Result<String, LineError> {
-    Ok(serde_json::to_string(answer)?)
+fn to_json<T: Serialize>(result: &T) -> Result<String, LineError> {
+    Ok(serde_json::to_string(result)?)
 }

@@ -1,7 +1,7 @@
-//! The machine of one host in one rollout, the same on the agent and in the reducer.
+//! The state machine of one host in one rollout, shared by the agent and the reducer.
 //!
-//! [`transition`] is the whole table. Both sides take the same next record from it; [`step`] and
-//! [`step_agent`] differ only in the effects they derive.
+//! [`transition`] is the transition table. [`step`] and [`step_agent`] return the same next record and
+//! differ only in their effects.
 //!
 //! Source: docs/semantics.md, host machine.
 
@@ -24,17 +24,17 @@ pub use validate::{Fault, validate};
 
 use transition::Transition;
 
-/// An accepted input.
+/// Result of an accepted input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Step<E> {
-    /// The only statement of the new state.
+    /// The next record.
     pub next: HostRecord,
-    /// What else follows, in order.
+    /// Effects, in order.
     pub effects: Vec<E>,
 }
 
-/// Folds one input on the control side.
+/// Applies one input in the reducer.
 ///
 /// # Errors
 /// `stale`, `illegal` or `invariant`; the record stays as it is.
@@ -49,10 +49,10 @@ pub fn step(
     Ok(Step { next, effects })
 }
 
-/// Folds one input on the agent.
+/// Applies one input on the agent.
 ///
 /// # Errors
-/// As [`step`].
+/// Like [`step`].
 pub fn step_agent(
     record: &HostRecord,
     input: &HostInput<'_>,
@@ -64,7 +64,7 @@ pub fn step_agent(
     Ok(Step { next, effects })
 }
 
-/// Sequence first, then the state of the rollout, then the table.
+/// Checks the sequence and the state of the rollout, then applies the table.
 fn checked(
     record: &HostRecord,
     input: &HostInput<'_>,
@@ -130,11 +130,8 @@ fn check_rollout(input: &HostInput<'_>, state: RolloutState) -> Result<(), Rejec
     }
 }
 
-/// The table of host events.
-#[expect(
-    clippy::too_many_lines,
-    reason = "the table is one match that a reader sees whole"
-)]
+/// The transition table of host events.
+#[expect(clippy::too_many_lines, reason = "the transition table is one match")]
 fn transition(
     record: &HostRecord,
     body: &HostEventBody,

@@ -1,7 +1,7 @@
-//! What the log means: the host machine, the rollout machine and the fold of a partition.
+//! The semantics of the log: the host machine, the rollout machine and the fold of a partition.
 //!
-//! Pure: no clock, no IO, no randomness, no hash order; time arrives with the entries. It must never
-//! know how entries travel or where state is kept. Start reading at
+//! Pure and deterministic: no clock, no IO, no randomness, no hash-map iteration; entries carry the time.
+//! Must never know the transport of entries or the storage of states. Start reading at
 //! [`partition::PartitionState::apply`], then [`host::step`] and [`rollout::step`].
 
 pub mod debug;

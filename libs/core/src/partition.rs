@@ -1,7 +1,7 @@
 //! The fold of one partition: entries in, outcomes out.
 //!
-//! [`PartitionState::apply`] decides and then absorbs its own outcome, so whoever absorbs outcomes
-//! has the same state as whoever made them.
+//! [`PartitionState::apply`] decides an entry and applies its own outcome, so that a reader which applies
+//! the outcomes has the same state as the owner.
 //!
 //! Source: docs/semantics.md, legality.
 
@@ -43,11 +43,10 @@ pub use state::PartitionState;
 use apply_outcome::UnknownRollouts;
 
 impl PartitionState {
-    /// Folds one entry: decides, absorbs the decision, returns it.
+    /// Folds one entry and returns its outcome.
     ///
-    /// `pinned` must hold what the manifest of an `OpenRollout` pins; one that is absent could not
-    /// be pinned and is refused. Positions must rise from call to call. What no frame could hold is a
-    /// rejection.
+    /// `pinned` must have the manifest of an `OpenRollout`; an entry with an absent manifest is rejected.
+    /// Positions must increase from call to call. An outcome that exceeds a frame becomes a rejection.
     ///
     /// # Panics
     /// Never: an outcome decided on this state applies to it.
@@ -58,7 +57,7 @@ impl PartitionState {
         outcome
     }
 
-    /// What [`PartitionState::apply`] would make of an entry; the state stays as it is.
+    /// The outcome that [`PartitionState::apply`] would return; does not change the state.
     pub fn decide(&self, position: Position, entry: &Entry, pinned: &PinnedSet) -> Outcome {
         let at = self
             .clock
@@ -83,11 +82,11 @@ impl PartitionState {
         outcome
     }
 
-    /// Takes over an outcome that was decided elsewhere on the same state.
+    /// Applies an outcome that another process decided on the same state.
     ///
     /// # Errors
-    /// When the outcome speaks of something this state or `pinned` does not have; the state must
-    /// then be dropped, it may hold half of the outcome.
+    /// When the outcome names something that this state or `pinned` does not have. Drop the state then:
+    /// the outcome may be applied in part.
     pub fn apply_outcome(
         &mut self,
         outcome: &Outcome,
@@ -96,11 +95,11 @@ impl PartitionState {
         apply_outcome::apply_outcome(self, outcome, pinned, UnknownRollouts::Reject)
     }
 
-    /// As [`PartitionState::apply_outcome`], of an outcome that was decided on a state that knew more
-    /// rollouts: what it says of those is passed over, everything else is taken.
+    /// Like [`PartitionState::apply_outcome`], but skips the changes of rollouts that this state does not
+    /// have: the owner decided on a state with more rollouts.
     ///
     /// # Errors
-    /// As [`PartitionState::apply_outcome`], but for rollouts that do not exist.
+    /// Like [`PartitionState::apply_outcome`], except for unknown rollouts.
     pub fn apply_outcome_skipping_unknown(
         &mut self,
         outcome: &Outcome,
@@ -109,9 +108,9 @@ impl PartitionState {
         apply_outcome::apply_outcome(self, outcome, pinned, UnknownRollouts::Skip)
     }
 
-    /// SHA-256 of the whole state in canonical order, in lower-case hexadecimal digits.
+    /// SHA-256 of the state in canonical order, in lower-case hexadecimal digits.
     ///
-    /// Positions are left out: they are references for audits, and nothing is decided by them.
+    /// Excludes positions: they are references for audits, and no decision depends on them.
     pub fn hash(&self) -> String {
         state_hash::hash(self)
     }

@@ -1,4 +1,4 @@
-//! What a heartbeat proves, and what it is answered.
+//! Recovery from heartbeats: the missed transitions that a heartbeat proves, and the reply.
 //!
 //! Source: docs/semantics.md, heartbeats and recovery.
 
@@ -10,9 +10,9 @@ use nixfleet_proto::{
 
 use crate::partition::{HostEntry, PartitionState, Rollout};
 
-/// The entries that make up for transitions the heartbeat proves and the log does not have.
+/// The entries for transitions that the heartbeat proves and the log lacks.
 ///
-/// They are legal on `state` as it is: the same heartbeat yields nothing once they are folded.
+/// They are legal on `state`; once they are folded, the same heartbeat yields none.
 pub fn derive_entries(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> Vec<EntryBody> {
     let request = &heartbeat.request;
     let Some(current_closure) = &request.current_closure else {
@@ -23,11 +23,11 @@ pub fn derive_entries(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> Vec
         at: request.at,
     };
     records_of(state, &request.hostname)
-        .filter_map(|(rollout, host)| missed(rollout, host, &proof))
+        .filter_map(|(rollout, host)| missed_transition(rollout, host, &proof))
         .collect()
 }
 
-/// The answer to a heartbeat from the state as it is.
+/// The reply to a heartbeat.
 pub fn reply(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> OwnerReply {
     let request = &heartbeat.request;
     let bootstrap_rollouts = match &request.rollout_id {
@@ -46,7 +46,7 @@ pub fn reply(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> OwnerReply {
     }
 }
 
-/// The last sequence seen, when the record does not know the closure the host runs.
+/// The last accepted sequence, when the host runs another closure than its record has.
 fn replay_from(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> Option<u64> {
     let request = &heartbeat.request;
     let rollout = state.rollout(request.rollout_id.as_ref()?)?;
@@ -67,7 +67,7 @@ fn records_of<'a>(
         .filter_map(|rollout| Some((rollout, rollout.hosts.get(hostname)?)))
 }
 
-/// A Pending record of a superseded rollout is closed by definition.
+/// True for an open record, except a Pending one of a superseded rollout.
 fn is_open(rollout: &Rollout, host: &HostEntry) -> bool {
     let closed =
         rollout.record.state == RolloutState::Superseded && host.record.state == HostState::Pending;
@@ -80,14 +80,14 @@ struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// What ran before an activation or a rollback began proves nothing about it: a heartbeat may be
-    /// held or repeated on its way. Both times are of the host's clock.
+    /// True when the heartbeat was sent after the activation or rollback began: an older one, delayed or
+    /// repeated, proves nothing. Both times are of the host's clock.
     fn follows(&self, began: Option<Timestamp>) -> bool {
         began.is_none_or(|began| self.at >= began)
     }
 }
 
-fn missed(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<EntryBody> {
+fn missed_transition(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<EntryBody> {
     let record = &host.record;
     let on_target = *proof.current_closure == record.target_closure;
     let body = match record.state {
@@ -126,7 +126,7 @@ fn missed(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<Entr
     })
 }
 
-/// Says so when a Pending host is seen on its target for the first time, or no longer.
+/// The entry for a Pending host that starts or stops running its target.
 fn candidate(rollout: &Rollout, host: &HostEntry, proof: &Proof<'_>) -> Option<EntryBody> {
     let record = &host.record;
     let on_target = *proof.current_closure == record.target_closure;

@@ -1,4 +1,4 @@
-//! The machine of one rollout.
+//! The state machine of one rollout.
 //!
 //! Source: docs/semantics.md, rollout machine.
 
@@ -14,17 +14,17 @@ use nixfleet_proto::{
 
 pub use validate::validate;
 
-/// An accepted event.
+/// Result of an accepted event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct RolloutStep {
-    /// The only statement of the new state.
+    /// The next record.
     pub next: RolloutRecord,
-    /// What else follows, in order: the transition, the wave, then the rest.
+    /// Effects, in order: the transition, the wave, then the others.
     pub effects: Vec<Effect>,
 }
 
-/// What a new rollout is opened with.
+/// The fields of a new rollout.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "same names and meanings as in `RolloutRecord`")]
 pub struct NewRollout {
@@ -37,7 +37,7 @@ pub struct NewRollout {
 /// The record of a rollout in `Opening`, at its first wave with hosts.
 ///
 /// # Errors
-/// `invariant` when there is no host at all.
+/// `invariant` when there is no host.
 pub fn open(new: NewRollout, pinned: &Pinned) -> Result<RolloutRecord, Rejection> {
     if pinned.host_set.is_empty() {
         return Err(Rejection::new(
@@ -60,14 +60,11 @@ pub fn open(new: NewRollout, pinned: &Pinned) -> Result<RolloutRecord, Rejection
     })
 }
 
-/// Folds one event into a rollout that exists.
+/// Applies one event to a rollout.
 ///
 /// # Errors
 /// `illegal`; the record stays as it is.
-#[expect(
-    clippy::too_many_lines,
-    reason = "the table is one match that a reader sees whole"
-)]
+#[expect(clippy::too_many_lines, reason = "the transition table is one match")]
 pub fn step(record: &RolloutRecord, event: &RolloutEvent) -> Result<RolloutStep, Rejection> {
     use RolloutEvent as E;
     let illegal = || Err(Rejection::illegal(record.state.name(), event.name()));
@@ -191,8 +188,8 @@ fn unchanged(record: &RolloutRecord) -> Stepped {
     })
 }
 
-/// Changes the state; whoever leaves the running states takes the queued dispatches with him, and
-/// whoever leaves a halt lifts it.
+/// Changes the state. A rollout that becomes final cancels its queued dispatches; one that leaves a
+/// halted state lifts the halt.
 fn moved(record: &RolloutRecord, to: RolloutState, at: Timestamp) -> Stepped {
     let rollout_id = record.rollout_id.clone();
     let mut effects = vec![Effect::RecordRolloutTransition {
@@ -217,7 +214,7 @@ fn moved(record: &RolloutRecord, to: RolloutState, at: Timestamp) -> Stepped {
     Ok(RolloutStep { next, effects })
 }
 
-/// True in the states that halt a rollout by themselves.
+/// True in the states that halt a rollout.
 pub(crate) fn is_halt(state: RolloutState) -> bool {
     matches!(state, RolloutState::Failed | RolloutState::Reverted)
 }
@@ -233,7 +230,7 @@ fn follow_host(
     }
     match (to, rollback) {
         (HostState::Reverted, _) => moved(record, RolloutState::Reverted, at),
-        // Told nothing means nothing is coming.
+        // An absent field means that no rollback follows.
         (HostState::Failed, Some(Rollback::None) | None) => moved(record, RolloutState::Failed, at),
         (HostState::Failed, Some(Rollback::Expected)) => unchanged(record),
         (HostState::Pending | HostState::Activating | HostState::Deferred, _) => unchanged(record),
@@ -272,7 +269,7 @@ fn advance_converging(record: &RolloutRecord, (from, to): (u32, u32), at: Timest
     Ok(step)
 }
 
-/// The cursor never goes back.
+/// The current wave never decreases.
 fn raise_wave(step: &mut RolloutStep, wave: u32) {
     if wave > step.next.current_wave {
         step.next.current_wave = wave;

@@ -1,7 +1,6 @@
 //! The `debug plan` command: one case as JSON in, the plan and its report as JSON out.
 //!
-//! Fleet and manifests are taken as verified. Rows that name a rollout the case does not list are
-//! left out.
+//! Assumes verified fleet and manifests. Drops rows of rollouts that the case does not list.
 //!
 //! Source: docs/debug-commands.md, plan.
 
@@ -25,16 +24,16 @@ use crate::plan::explain;
 use crate::release::{ChannelManifest, Release};
 use crate::view::{FleetView, LoadError, PinnedSet};
 
-/// A line that is no case.
+/// The line is not a valid case.
 #[derive(Debug, thiserror::Error)]
 pub enum DebugError {
-    /// Not the JSON of a case.
+    /// The line is not the JSON of a case.
     #[error("the line is not a planner case")]
     Input(#[source] serde_json::Error),
-    /// The rows do not fit together.
-    #[error("the case contradicts itself")]
+    /// The rows are inconsistent.
+    #[error("the rows of the case are inconsistent")]
     Load(#[source] LoadError),
-    /// The plan could not be written.
+    /// The plan has no JSON form.
     #[error("the plan has no JSON form")]
     Output(#[source] serde_json::Error),
 }
@@ -93,12 +92,12 @@ struct RecoveryCandidate {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct PlanResult {
     actions: Vec<PlanAction>,
     report: Vec<HostReport>,
 }
 
-/// Answers one line.
+/// Evaluates one line.
 ///
 /// # Errors
 /// When the line is not a case.
@@ -114,7 +113,7 @@ pub fn plan_line(line: &str) -> Result<String, DebugError> {
     let (plan, report) = explain(&view, now);
     let mut actions = plan.actions;
     actions.retain(|action| !matches!(action, PlanAction::BlocksChanged { .. }));
-    serde_json::to_string(&Answer { actions, report }).map_err(DebugError::Output)
+    serde_json::to_string(&PlanResult { actions, report }).map_err(DebugError::Output)
 }
 
 fn release_of(case: &mut Case) -> Release {
@@ -122,7 +121,7 @@ fn release_of(case: &mut Case) -> Release {
     let manifests = manifests.into_iter().map(|(channel, manifest)| {
         let of_channel = ChannelManifest {
             manifest: Arc::new(manifest),
-            // Nothing is loaded by it here.
+            // Not used to load anything.
             hash: ManifestHash::from(""),
         };
         (channel, of_channel)

@@ -1,7 +1,7 @@
-//! The gates: each says whether one host may start, and if not, why.
+//! Gates: rules that decide whether one host may start, with the reason if not.
 //!
-//! Every gate is asked for every host that waits, so that a report is complete. An input that a gate
-//! cannot read holds the host.
+//! Every gate checks every waiting host, so that reports are complete. A gate that cannot read its input
+//! blocks.
 //!
 //! Source: docs/semantics.md, gates.
 
@@ -28,7 +28,7 @@ use crate::view::FleetView;
 pub use block::Block;
 pub use candidate::{Candidate, PlannedDispatches};
 
-/// Asks one gate.
+/// Checks one gate.
 ///
 /// # Errors
 /// The block, when the gate holds the host.
@@ -46,18 +46,19 @@ pub fn check(gate: Gate, view: &FleetView, candidate: &Candidate<'_>) -> Result<
     }
 }
 
-/// Every reason not to dispatch the host, in gate order.
+/// Every block of a dispatch, in gate order.
 pub fn blocks_of_dispatch(view: &FleetView, candidate: &Candidate<'_>) -> Vec<Block> {
-    let asked = Gate::ALL.into_iter();
-    asked
+    let gates = Gate::ALL.into_iter();
+    gates
         .filter_map(|gate| check(gate, view, candidate).err())
         .collect()
 }
 
-/// Every reason not to let the host converge unchanged: nothing starts on it, so no budget is asked.
+/// Every block of converging the host unchanged, in gate order. Skips the budgets: nothing starts on the
+/// host.
 pub fn blocks_of_recovery(view: &FleetView, candidate: &Candidate<'_>) -> Vec<Block> {
-    let asked = Gate::ALL.into_iter();
-    asked
+    let gates = Gate::ALL.into_iter();
+    gates
         .filter(|gate| *gate != Gate::DisruptionBudget)
         .filter_map(|gate| check(gate, view, candidate).err())
         .collect()

@@ -1,4 +1,4 @@
-//! Why a host is not done: who holds it, or what it waits for.
+//! Reports on unfinished hosts: blocks or wait reasons.
 
 use nixfleet_proto::{Gate, Hostname, RolloutId};
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::gates::Block;
 use crate::wait_reason::WaitReason;
 
-/// One line of a report: a host that is held or undecided.
+/// Report on one host that is held or waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostReport {
@@ -14,20 +14,20 @@ pub struct HostReport {
     pub hostname: Hostname,
     /// Its rollout.
     pub rollout_id: RolloutId,
-    /// Every gate that holds it, in gate order.
+    /// Blocks, in gate order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<BlockReport>,
-    /// What it waits for, when nothing holds it.
+    /// Wait reasons, without blocks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitReason>,
 }
 
-/// One reason, as shown.
+/// One block, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BlockReport {
     /// The gate.
     pub gate: Gate,
-    /// Text for people.
+    /// Explanation for people.
     pub reason: String,
 }
 

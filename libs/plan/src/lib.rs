@@ -1,13 +1,12 @@
-//! Decides what the control plane does next: a view of the fleet and a time in, actions and reasons
-//! out.
+//! The planner core: computes actions and reports from a view of the fleet and a time.
 //!
-//! Pure: no clock, no IO, no randomness. Everything is derived from the level of the state, never
-//! from a remembered edge, so a plan that was lost is simply made again. Cost follows what waits and
-//! what is due, not the size of the fleet: [`view::FleetView`] keeps the hosts that a plan must look
-//! at in ordered indices, and hosts that every gate treats alike are asked as one group.
+//! Pure: no clock, no IO, no randomness. Plans are level-triggered, so that a lost plan is computed again.
+//! The cost depends on waiting hosts and due claims, not on the size of the fleet: [`view::FleetView`]
+//! indexes the hosts that a plan must check, and hosts that are equal for every gate are checked as one
+//! group.
 //!
-//! Start reading at [`plan`] (order of a run), then [`gates`] (why a host is held) and [`view`]
-//! (what is known).
+//! Start reading at [`plan`] (order of a run), then [`gates`] (reasons to hold a host) and [`view`]
+//! (input).
 //!
 //! Source: docs/semantics.md, plan.
 

@@ -1,5 +1,5 @@
-//! One run: advances, due claims, recoveries and dispatches, expiries, opens, and what changed in who
-//! is held.
+//! A planning run: wave advances, due claims, recoveries and dispatches, expiries, openings, changed
+//! holds.
 //!
 //! Source: docs/semantics.md, plan.
 
@@ -23,31 +23,31 @@ pub use plan_run::ACTIONS_MAX;
 use plan_run::PlanRun;
 pub use retention::RETENTION_DAYS;
 
-/// What to do now.
+/// The actions of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order in which they must enter the log.
+    /// Actions, in the order of the log.
     pub actions: Vec<PlanAction>,
     /// Held hosts by gate; a host counts for every gate that holds it.
     pub held: BTreeMap<Gate, usize>,
-    /// When time alone will change the plan; absent when it will not.
+    /// The next time at which the plan changes without new input; absent when it does not.
     pub next_deadline: Option<Timestamp>,
-    /// True when the run stopped at [`ACTIONS_MAX`]: run again as soon as these are in the log.
+    /// True when the run stopped at [`ACTIONS_MAX`]: plan again when these are in the log.
     pub is_capped: bool,
 }
 
-/// Plans one run. The same view and time give the same plan.
+/// Plans one run. Deterministic: the same view and time give the same plan.
 pub fn plan(view: &FleetView, now: Timestamp) -> Plan {
     let (run, _) = PlanRun::complete(view, now);
     run.finish()
 }
 
-/// Plans one run and lists every host that is held or undecided, by rollout and name. Costs as much
-/// as the fleet has hosts.
+/// Plans one run and reports every host that is held or waits, by rollout and name. The cost is linear in
+/// the number of hosts.
 pub fn explain(view: &FleetView, now: Timestamp) -> (Plan, Vec<HostReport>) {
     let (run, waves) = PlanRun::complete(view, now);
     let mut reports = dispatch::reports(&waves);
-    reports.extend(run.undecided());
+    reports.extend(run.waiting_hosts());
     reports.sort_by(|a, b| (&a.rollout_id, &a.hostname).cmp(&(&b.rollout_id, &b.hostname)));
     (run.finish(), reports)
 }
@@ -82,7 +82,7 @@ impl<'a> PlanRun<'a> {
         }
     }
 
-    /// A manifest that goes stale holds hosts from then on.
+    /// Notes the times at which manifests become stale and hold hosts.
     fn note_freshness(&mut self) {
         let Some(release) = self.view.release() else {
             return;
@@ -96,8 +96,8 @@ impl<'a> PlanRun<'a> {
         }
     }
 
-    /// Hosts that no gate holds and that wait for something else.
-    fn undecided(&self) -> Vec<HostReport> {
+    /// Reports on hosts without blocks that wait.
+    fn waiting_hosts(&self) -> Vec<HostReport> {
         let open = self.view.rollouts().iter();
         open.flat_map(|(rollout_id, rollout)| {
             rollout.hosts().iter().filter_map(move |(hostname, host)| {

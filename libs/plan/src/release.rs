@@ -1,4 +1,4 @@
-//! The current release as gates ask for it.
+//! The current release, indexed for the gates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use chrono::TimeDelta;
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::{ChannelName, Hostname, ManifestHash, RolloutId, Timestamp};
 
-/// How much longer than its channel's window a manifest counts as fresh: clocks differ.
+/// Grace period of freshness, for differences between clocks.
 pub const FRESHNESS_SLACK: TimeDelta = TimeDelta::seconds(60);
 
-/// The rollout manifest of one channel with its identity.
+/// The rollout manifest of one channel with its hash.
 #[derive(Debug, Clone)]
 pub struct ChannelManifest {
-    /// What it says.
+    /// The manifest.
     pub manifest: Arc<RolloutManifest>,
     /// Hash of its canonical bytes.
     pub hash: ManifestHash,
@@ -71,7 +71,7 @@ impl Release {
         Some(of_channel.manifest.rollout_id())
     }
 
-    /// True when some host of the channel has a closure, so that there is something to roll out.
+    /// True when a host of the channel has a closure.
     pub fn is_populated(&self, channel: &ChannelName) -> bool {
         self.populated.contains(channel)
     }
@@ -81,7 +81,7 @@ impl Release {
         self.channel_edges.get(channel).map_or(&[], Vec::as_slice)
     }
 
-    /// Hosts of the same channel that go before `hostname`.
+    /// Hosts of the same channel that must be done before `hostname`.
     pub fn gating_hosts(&self, hostname: &Hostname) -> &[Hostname] {
         self.host_edges.get(hostname).map_or(&[], Vec::as_slice)
     }
@@ -102,7 +102,7 @@ impl Release {
     }
 }
 
-/// Edges between hosts of one channel; an edge across channels holds nobody.
+/// Edges between hosts of one channel; edges across channels hold no host.
 fn host_edges(fleet: &Fleet) -> BTreeMap<Hostname, Vec<Hostname>> {
     let mut edges: BTreeMap<Hostname, Vec<Hostname>> = BTreeMap::new();
     for edge in &fleet.edges {

@@ -1,8 +1,7 @@
-//! What the planner knows: the current release, every rollout with its hosts, quarantines, and the
-//! actions that are on their way through the log.
+//! The planner's view: the current release, every rollout with its hosts, quarantines, and pending actions.
 //!
-//! Loaded from rows ([`FleetView::load`]), kept current by outcomes ([`FleetView::apply_outcome`]). An
-//! outcome carries next records, so following the log computes no domain state.
+//! [`FleetView::load`] reads rows, [`FleetView::apply_outcome`] follows the output log. Outcomes carry
+//! complete records, so that following the log computes no domain state.
 
 mod apply_outcome;
 mod attempt_key;

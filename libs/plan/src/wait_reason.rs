@@ -1,4 +1,4 @@
-//! What a host waits for that no gate holds.
+//! Wait reasons of hosts without blocks.
 //!
 //! Source: docs/semantics.md, plan report.
 
@@ -8,47 +8,47 @@ use nixfleet_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a host that no gate holds still waits for.
+/// What a host without blocks waits for.
 ///
 /// Source: docs/semantics.md, plan report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "on", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum WaitReason {
-    /// A dispatch is queued; the agent has not taken it.
+    /// The agent, to acknowledge the queued dispatch.
     Acknowledgement,
-    /// The switch runs or is unconfirmed.
+    /// The switch, or its confirmation.
     Activation,
-    /// Staged for the next boot.
+    /// The reboot into the staged closure.
     Reboot,
-    /// The soak window is open until then.
+    /// The end of the soak window.
     Soak {
         /// End of the window.
         due_at: Timestamp,
     },
-    /// The agent has not said which probes it runs.
+    /// The agent, to declare its probes.
     ProbeTopology,
-    /// Declared enforce probes without a pass since activation.
+    /// Passes of declared enforce probes since activation.
     Probe {
         /// Their names, as declared.
         probes: Vec<ProbeName>,
     },
-    /// Everything holds; the agent has not said that it converged.
+    /// The agent, to report convergence.
     Report,
-    /// The host goes back to its previous closure.
+    /// The rollback to the previous closure.
     Rollback,
 }
 
-/// Whether a dispatch of the host is in the queue.
+/// Whether a dispatch of the host is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queued {
     /// A dispatch is queued and not acknowledged.
     Yes,
-    /// None is.
+    /// No dispatch is queued.
     No,
 }
 
-/// What the host of a record waits for at `now`; empty for a finished host and for a Pending one that
-/// only gates hold.
+/// The wait reasons of a host at `now`; empty for a finished host, and for a Pending one without a
+/// dispatch.
 pub fn wait_reasons(record: &HostRecord, queued: Queued, now: Timestamp) -> Vec<WaitReason> {
     match record.state {
         HostState::Pending => match queued {
@@ -64,21 +64,21 @@ pub fn wait_reasons(record: &HostRecord, queued: Queued, now: Timestamp) -> Vec<
 }
 
 fn soaking(record: &HostRecord, now: Timestamp) -> Vec<WaitReason> {
-    let mut waits = Vec::new();
+    let mut reasons = Vec::new();
     if let Some(due_at) = record.soak_due_at.filter(|due_at| *due_at > now) {
-        waits.push(WaitReason::Soak { due_at });
+        reasons.push(WaitReason::Soak { due_at });
     }
     if record.declared_probes.is_none() {
-        waits.push(WaitReason::ProbeTopology);
+        reasons.push(WaitReason::ProbeTopology);
     }
     let probes: Vec<_> = unpassed_probes(record).cloned().collect();
     if !probes.is_empty() {
-        waits.push(WaitReason::Probe { probes });
+        reasons.push(WaitReason::Probe { probes });
     }
-    if waits.is_empty() && record.convergence_claim.is_none() {
-        waits.push(WaitReason::Report);
+    if reasons.is_empty() && record.convergence_claim.is_none() {
+        reasons.push(WaitReason::Report);
     }
-    waits
+    reasons
 }
 
 fn failed(record: &HostRecord) -> Vec<WaitReason> {

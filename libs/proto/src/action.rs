@@ -1,4 +1,4 @@
-//! What the planner decides, in the imperative.
+//! Actions of the planner.
 //!
 //! Source: docs/semantics.md, plan.
 
@@ -17,7 +17,7 @@ use crate::position::Position;
     reason = "docs/semantics.md, plan actions, gives each field"
 )]
 pub enum PlanAction {
-    /// Moves the wave cursor of a rollout whose current wave is done.
+    /// Advances the current wave of a rollout whose current wave is done.
     AdvanceWave {
         rollout_id: RolloutId,
         from_wave: u32,
@@ -50,7 +50,7 @@ pub enum PlanAction {
     },
     /// Ends a superseded rollout whose retention elapsed.
     RetentionExpired { rollout_id: RolloutId },
-    /// States who is held by one gate in one wave of a rollout, replacing what was stated before.
+    /// Replaces the holds of one gate in one wave of a rollout.
     BlocksChanged {
         rollout_id: RolloutId,
         wave: u32,
@@ -77,7 +77,7 @@ impl PlanAction {
         }
     }
 
-    /// The rollout it is about; a barrier is about a whole partition.
+    /// The affected rollout; a barrier concerns a whole partition.
     pub fn rollout_id(&self) -> Option<&RolloutId> {
         match self {
             Self::AdvanceWave { rollout_id, .. }
@@ -91,7 +91,7 @@ impl PlanAction {
         }
     }
 
-    /// The host it is about, when it is about one.
+    /// The affected host, for actions on one host.
     pub fn hostname(&self) -> Option<&Hostname> {
         match self {
             Self::SoakElapsed { hostname, .. }
@@ -166,8 +166,8 @@ impl Gate {
 pub struct Hold {
     /// Text for people.
     pub reason: String,
-    /// The hosts; absent means every Pending host of the wave. Either way it speaks only of hosts
-    /// that are Pending without a queued dispatch: what it says of others means nothing.
+    /// The hosts; absent means every Pending host of the wave. A hold applies only to hosts that are
+    /// Pending without a queued dispatch; readers ignore it for all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Vec<Hostname>>,
     /// The entry that caused it, when there is one in this partition.

@@ -1,4 +1,4 @@
-//! Checkpoints: what names the state of a partition that is stored outside its logs.
+//! References to checkpoints: stored states of a partition.
 //!
 //! Source: docs/storage.md, checkpoints.
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::position::InputMark;
 
-/// Names one checkpoint: the state of a partition after an output frame, as a stored object.
+/// Reference to a checkpoint: the stored state of a partition after an output frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckpointRef {
-    /// SHA-256 of the object's bytes in lower-case hexadecimal digits; its name in the store.
+    /// SHA-256 of the object's bytes in lower-case hexadecimal digits; the object's name.
     pub hash: String,
     /// Size of the object in bytes.
     pub bytes: u64,
@@ -22,19 +22,19 @@ pub struct CheckpointRef {
 }
 
 impl CheckpointRef {
-    /// First output sequence that a state restored from it still needs.
+    /// First output sequence after the checkpoint.
     pub fn next_output(&self) -> u64 {
         self.out_seq + 1
     }
 
-    /// First input sequence that must stay in the log: the message that holds the last input covered,
-    /// by which the log is recognised.
+    /// First input sequence that must stay in the log: the message with the last covered input, which
+    /// identifies the log.
     pub fn first_input(&self) -> u64 {
         self.input.map_or(1, |mark| mark.seq)
     }
 }
 
-/// The two newest checkpoints of a partition: the logs are kept behind the older one.
+/// The two newest checkpoints of a partition; trimming keeps the logs after the older one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoints {
@@ -57,7 +57,7 @@ impl Checkpoints {
         self.last.iter().chain(&self.previous)
     }
 
-    /// These with one more, which becomes the newest.
+    /// The pair after a newer checkpoint.
     #[must_use]
     pub fn with(&self, newest: CheckpointRef) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Checkpoints {
         }
     }
 
-    /// Takes over what the next frame announces, when it announces any.
+    /// Replaces the pair by the announcement of the next frame, if it has one.
     pub fn follow(&mut self, announced: Option<&Self>) {
         if let Some(announced) = announced {
             self.clone_from(announced);

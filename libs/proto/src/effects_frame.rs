@@ -1,5 +1,5 @@
-//! Output frames for those who follow effects alone: records, which are most of a frame, are passed
-//! over unread.
+//! Output frames reduced to their effects: readers that need no records skip them, which are most of a
+//! frame.
 //!
 //! Source: docs/wire-protocol.md, frames.
 
@@ -9,13 +9,13 @@ use crate::outcome::Effect;
 use crate::position::InputMark;
 use crate::{Timestamp, time};
 
-/// An output frame without what its outcomes made of records.
+/// An output frame without the records of its outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EffectsFrame {
     /// Layout version.
     pub v: u32,
-    /// Everything up to here is folded.
+    /// Last folded input.
     #[serde(default)]
     pub last_input: Option<InputMark>,
     /// As in [`crate::OutputFrame::outcomes`].
@@ -28,12 +28,12 @@ pub struct OutcomeEffects {
     /// Fold time.
     #[serde(with = "time")]
     pub at: Timestamp,
-    /// What an accepted entry changed.
+    /// Effects of an accepted entry.
     #[serde(default)]
     pub accepted: AcceptedEffects,
 }
 
-/// What else follows an accepted entry.
+/// The effects of an accepted entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct AcceptedEffects {

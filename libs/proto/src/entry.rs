@@ -1,4 +1,4 @@
-//! The input log: everything that may change state.
+//! Entries of the input log: the only inputs that change state.
 //!
 //! Source: docs/semantics.md, entries.
 
@@ -19,17 +19,17 @@ use crate::time;
 pub struct Entry {
     /// Layout version, [`crate::LAYOUT_VERSION`].
     pub v: u32,
-    /// Stamped once, at append.
+    /// Time of the append, set once by the writer.
     #[serde(with = "time")]
     pub received_at: Timestamp,
-    /// W3C trace context of the request that caused it.
+    /// W3C trace context of the causing request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// What it says.
+    /// Kind and fields.
     pub body: EntryBody,
 }
 
-/// Who made a host event.
+/// Origin of a host event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Producer {
@@ -68,7 +68,7 @@ tagged_enum!(EntryBody, "entry");
 #[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "docs/semantics.md, entries, gives each field")]
 pub enum OperatorCommand {
-    /// Lets a halted rollout go on, with hosts excused.
+    /// Resumes a halted rollout and waives hosts.
     OperatorClearance {
         rollout_id: RolloutId,
         operator: String,
@@ -76,7 +76,7 @@ pub enum OperatorCommand {
         #[serde(default)]
         waived_hosts: BTreeSet<Hostname>,
     },
-    /// Allows a closure on a channel again.
+    /// Lifts the quarantine of a closure on a channel.
     ClearQuarantine {
         channel: ChannelName,
         closure_hash: ClosureHash,
@@ -87,8 +87,8 @@ pub enum OperatorCommand {
 tagged_enum!(OperatorCommand, "command");
 
 impl OperatorCommand {
-    /// Most bytes of all names that one rollout excuses together: each next record of the rollout
-    /// carries them.
+    /// Most bytes of the names of all waived hosts of one rollout: every record of the rollout carries
+    /// them.
     pub const WAIVED_BYTES_MAX: usize = 64 * 1024;
     /// Most bytes of a reason, and of the name of an operator.
     pub const TEXT_BYTES_MAX: usize = 8 * 1024;
@@ -120,7 +120,7 @@ impl EntryBody {
         }
     }
 
-    /// The rollout it is about, when it is about one.
+    /// The affected rollout, for entries about one rollout.
     pub fn rollout_id(&self) -> Option<&RolloutId> {
         match self {
             Self::HostEvent { rollout_id, .. } | Self::RecoveryCandidate { rollout_id, .. } => {
@@ -134,7 +134,7 @@ impl EntryBody {
         }
     }
 
-    /// The host it is about, when it is about one.
+    /// The affected host, for entries about one host.
     pub fn hostname(&self) -> Option<&Hostname> {
         match self {
             Self::HostEvent { hostname, .. } | Self::RecoveryCandidate { hostname, .. } => {
@@ -145,7 +145,7 @@ impl EntryBody {
         }
     }
 
-    /// The manifest that it opens a rollout with.
+    /// The manifest of the rollout that the entry opens.
     pub fn opens(&self) -> Option<&ManifestHash> {
         match self {
             Self::Plan {
@@ -159,7 +159,7 @@ impl EntryBody {
         }
     }
 
-    /// The channel whose partition holds it; a barrier goes to every partition.
+    /// The channel that determines the partition; a barrier goes to every partition.
     pub fn channel(&self) -> Option<ChannelName> {
         match self {
             Self::Operator {

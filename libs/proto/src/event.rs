@@ -1,4 +1,4 @@
-//! What a host reports: twelve kinds of events, in the past tense.
+//! Host events: the twelve kinds of reports of an agent.
 //!
 //! Source: docs/wire-protocol.md, events.
 
@@ -162,7 +162,7 @@ impl HostEventBody {
         }
     }
 
-    /// When it happened, by the host's clock.
+    /// Time of the event, by the host's clock.
     pub fn at(&self) -> Timestamp {
         match self {
             Self::DispatchAck {

@@ -22,11 +22,11 @@ use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, Ro
 use crate::minutes::Minutes;
 use crate::policy::OnHealthFailure;
 
-/// The one schema version understood.
+/// The only supported schema version.
 pub const SCHEMA_VERSION: u64 = 1;
 
 /// `fleet.resolved.json`: hosts, channels, policies, waves, edges and budgets of one release. A reader
-/// that needs no hosts reads them as [`SkippedHosts`].
+/// without need of the hosts reads them as [`SkippedHosts`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "docs/manifests.md gives each key")]
@@ -72,7 +72,7 @@ pub struct RolloutPolicy {
     /// Carried, not interpreted.
     #[serde(default)]
     pub health_gate: serde_json::Map<String, serde_json::Value>,
-    /// What a failing host does.
+    /// Policy for failing hosts.
     pub on_health_failure: OnHealthFailure,
 }
 
@@ -148,7 +148,7 @@ pub struct ResolvedBudget {
     pub max_in_flight_pct: Option<u64>,
 }
 
-/// Who signed when.
+/// Signature data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Meta {
@@ -204,7 +204,7 @@ pub struct ManifestHost {
     pub hostname: Hostname,
     /// First wave that lists it, else 0.
     pub wave_index: u32,
-    /// What it shall run.
+    /// The closure to run.
     pub target_closure: ClosureHash,
 }
 

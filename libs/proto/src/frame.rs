@@ -29,8 +29,8 @@ pub struct InputFrame {
     pub entries: Vec<Entry>,
 }
 
-/// A message of an output stream: the outcomes of one turn of one owner. It has the next record of
-/// everything they touched; that of a host is in the last outcome that changed it.
+/// A message of an output stream: the outcomes of one turn of one owner. Only the last outcome that
+/// changed a host has its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputFrame {
@@ -41,19 +41,18 @@ pub struct OutputFrame {
     /// First entry of the run; absent on a takeover barrier, which folds nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_input: Option<Position>,
-    /// Everything up to here is folded; absent before the first entry of the partition.
+    /// Last folded input; absent before the first entry of the partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_input: Option<InputMark>,
-    /// Message id of the message at `lastInput`, when its publisher gave one: an input log that holds
-    /// another message there is not the one that was folded.
+    /// Message id of the message at `lastInput`, when its publisher gave one. An input log with another
+    /// message there was replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_input_id: Option<String>,
-    /// On a takeover barrier: the output sequence whose frame was the first that this owner's state
-    /// was built from, beginning with nothing. Absent while nothing is missing; 1 says that nothing
-    /// is missing any more.
+    /// On a takeover barrier: the first output sequence that this owner rebuilt its state from. Absent
+    /// for a complete state; 1 after a rebuild whose state is complete again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebuilt_from: Option<u64>,
-    /// Hash of the whole partition state after this frame, from time to time.
+    /// Hash of the partition state after this frame; in some frames only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_hash: Option<String>,
     /// On a frame that announces a checkpoint: that one and the one before it.
@@ -68,7 +67,7 @@ pub struct OutputFrame {
 }
 
 impl OutputFrame {
-    /// A frame of an owner's epoch that says nothing yet.
+    /// An empty frame of an epoch.
     pub fn new(epoch: u64) -> Self {
         Self {
             v: LAYOUT_VERSION,
@@ -84,11 +83,11 @@ impl OutputFrame {
         }
     }
 
-    /// What follows on the outcomes in the frame's JSON.
+    /// The end of the frame's JSON, after the outcomes.
     pub const JSON_TAIL: &[u8] = b"]}";
 
-    /// Writes the frame's JSON as far as its outcomes, which follow with commas between them, and then
-    /// [`OutputFrame::JSON_TAIL`].
+    /// Writes the frame's JSON up to its outcomes. The caller appends the outcomes, separated by commas,
+    /// and [`OutputFrame::JSON_TAIL`].
     ///
     /// # Errors
     /// Never in practice: every field has a JSON form.

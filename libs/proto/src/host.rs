@@ -1,4 +1,4 @@
-//! The state of one host in one rollout.
+//! The record of one host in one rollout.
 //!
 //! Source: docs/semantics.md, host machine.
 
@@ -17,7 +17,7 @@ use crate::time;
 
 pub use probes::{FailedControl, ProbeDeclaration, ProbeMode, ProbeRecord, ProbeStatus, Probes};
 
-/// Where a host stands in a rollout.
+/// State of a host in a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum HostState {
     /// Created with the rollout; no dispatch acknowledged.
@@ -32,12 +32,12 @@ pub enum HostState {
     Converged,
     /// Activation failed or an enforce probe kept failing.
     Failed,
-    /// Back on the closure from before the dispatch.
+    /// Rolled back to the closure from before the dispatch.
     Reverted,
 }
 
 impl HostState {
-    /// Every state, in the order of a host's life.
+    /// Every state, in the order of the usual transitions.
     pub const ALL: [Self; 7] = [
         Self::Pending,
         Self::Activating,
@@ -48,7 +48,7 @@ impl HostState {
         Self::Reverted,
     ];
 
-    /// The name as stored and shown.
+    /// The name in records and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -66,7 +66,7 @@ impl HostState {
         matches!(self, Self::Activating | Self::Soaking)
     }
 
-    /// True when nothing of the wave is left to do on the host.
+    /// True when the wave no longer waits for the host.
     pub fn is_done(self) -> bool {
         matches!(self, Self::Converged | Self::Deferred)
     }
@@ -84,10 +84,10 @@ impl HostState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConvergenceClaim {
-    /// When the host says it converged.
+    /// Reported time of convergence.
     #[serde(with = "time")]
     pub converged_at: Timestamp,
-    /// The closure it says it runs; always the target.
+    /// Reported closure; always the target.
     pub current_closure: ClosureHash,
 }
 
@@ -110,7 +110,7 @@ pub struct HostRecord {
     /// When the record was created, which is when the rollout opened.
     #[serde(with = "time")]
     pub dispatched_at: Timestamp,
-    /// The closure a rollback goes back to.
+    /// The closure that a rollback restores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_closure_at_dispatch: Option<ClosureHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,7 +163,7 @@ pub struct HostRecord {
     pub recovery_seq: u64,
 }
 
-/// What a new record starts from.
+/// The fields of a new record.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "same names and meanings as in `HostRecord`")]
 pub struct NewHost {
@@ -176,12 +176,12 @@ pub struct NewHost {
 }
 
 impl HostRecord {
-    /// What it is the record of.
+    /// Key of the record: rollout and host.
     pub fn key(&self) -> (&RolloutId, &Hostname) {
         (&self.rollout_id, &self.hostname)
     }
 
-    /// A fresh record in `Pending`.
+    /// A new record in `Pending`.
     pub fn pending(new: NewHost) -> Self {
         Self {
             rollout_id: new.rollout_id,

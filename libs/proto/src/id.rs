@@ -1,4 +1,4 @@
-//! Names and hashes as types, so that a closure is never taken for a hostname.
+//! Newtypes for names and hashes, so that the compiler tells a closure from a hostname.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -18,17 +18,17 @@ macro_rules! text_id {
         pub struct $name(#[serde(deserialize_with = "str_deserialize::shared")] Arc<str>);
 
         impl $name {
-            /// Wraps a text as it is.
+            /// Wraps a text without validation.
             pub fn new(text: impl Into<Arc<str>>) -> Self {
                 Self(text.into())
             }
 
-            /// The text itself.
+            /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// True when both are the same allocation, not only the same text.
+            /// True when both share one allocation.
             pub fn is_shared_with(&self, other: &Self) -> bool {
                 Arc::ptr_eq(&self.0, &other.0)
             }
@@ -103,7 +103,7 @@ text_id!(
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RolloutId(Arc<str>);
 
-/// Without a copy: every record, effect and event names its rollout.
+/// Serializes without a copy: every record, effect and event names its rollout.
 impl Serialize for RolloutId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
@@ -116,7 +116,7 @@ impl<'de> Deserialize<'de> for RolloutId {
     }
 }
 
-/// A text that is no rollout id.
+/// The text is not a rollout id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a rollout id: {fault}")]
 pub struct RolloutIdError {
@@ -145,11 +145,11 @@ impl RolloutId {
         ChannelRef::from(self.parts().1)
     }
 
-    /// Reads an id as clients may send it: channel of `a-z 0-9 _ -`, ref of lower-case hexadecimal
+    /// Parses an id sent by a client: channel of `a-z 0-9 _ -`, ref of lower-case hexadecimal
     /// digits, exactly one `@`.
     ///
     /// # Errors
-    /// Names the part that breaks the rule.
+    /// Names the invalid part.
     ///
     /// Source: docs/wire-protocol.md, rollout ids.
     pub fn parse_strict(text: &str) -> Result<Self, RolloutIdError> {
@@ -171,7 +171,7 @@ impl RolloutId {
         Ok(Self(text.into()))
     }
 
-    /// The parts before and behind the first `@`.
+    /// The parts before and after the first `@`.
     pub fn parts(&self) -> (&str, &str) {
         self.0
             .split_once('@')
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn strict_ids_refuse_what_routes_must_not_see() {
+    fn strict_parsing_rejects_ids_that_routes_must_not_see() {
         for text in [
             "stable",
             "@4f",

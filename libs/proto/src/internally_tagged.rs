@@ -1,17 +1,17 @@
-//! Enums whose JSON is an object with the variant's name in one of its fields, read without a copy.
+//! Internally tagged enums, deserialized without a copy.
 //!
-//! `#[serde(tag = "…")]` writes the same JSON, but collects all fields in memory before it reads them,
-//! wherever the tag stands. Ours comes first, so the fields can be read as they come; what stands
-//! before the tag, from other writers, is kept until it is seen.
+//! `#[serde(tag = "…")]` has the same JSON, but buffers all fields before it reads them. The writer here
+//! puts the tag first, so that the reader streams the fields behind it; it buffers only fields that
+//! another writer put before the tag.
 //!
 //! An enum of struct variants derives with `#[serde(remote = "Self")]` and calls [`tagged_enum!`]. The
-//! derived functions, which write and read the enum without its tag, then hide those of the traits:
-//! whoever calls by name has to write `<Name as Deserialize>::deserialize`.
+//! derived inherent functions handle the enum without its tag and hide the trait functions: call
+//! `<Name as Deserialize>::deserialize`.
 
 pub(crate) mod deserialize;
 pub(crate) mod serialize;
 
-/// Implements the traits of serde for an enum with its tag.
+/// Implements the serde traits for an internally tagged enum.
 macro_rules! tagged_enum {
     ($name:ty, $tag:literal) => {
         impl ::serde::Serialize for $name {

@@ -1,9 +1,9 @@
-//! Reading JSON, and serde adapters shared by the wire types.
+//! JSON deserialization, and serde adapters shared by the wire types.
 
 use serde::{Deserialize, Deserializer};
 
-/// Reads a document. What is one text is looked at as such only once, not string by string: half of a
-/// document are names and times.
+/// Deserializes a document. Checks UTF-8 once for the whole document instead of once per string: half of
+/// a document are names and times.
 ///
 /// # Errors
 /// As `serde_json::from_slice`.
@@ -14,7 +14,7 @@ pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> serde_json::Result<T>
     }
 }
 
-/// Reads `null` like an absent key: as the default.
+/// Deserializes `null` as the default, like an absent key.
 pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -23,7 +23,7 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// True for `false`: keeps a flag that is not set out of the JSON.
+/// True for `false`: omits a flag that is not set.
 pub(crate) fn is_false(flag: &bool) -> bool {
     !*flag
 }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_text_is_judged_as_bytes_are() {
+    fn invalid_utf8_gives_the_errors_of_from_slice() {
         #[derive(Debug, PartialEq, Deserialize)]
         struct Named {
             name: String,

@@ -1,8 +1,8 @@
 //! The shared vocabulary: ids, wire types, host events, records, log entries, outcomes, frames and
 //! subjects, each with its JSON form.
 //!
-//! Knows no one: no clock, no IO, no signatures, no decisions. Start reading at [`entry`] (what goes
-//! into the input log) and [`outcome`] (what the fold makes of it).
+//! Depends on no other crate of the workspace, and has no clock, IO, signatures or decisions. Start
+//! reading at [`entry`] (the input log) and [`outcome`] (the output log).
 
 pub mod action;
 pub mod checkpoint;
@@ -46,8 +46,8 @@ pub use rejection::{Reason, Rejection};
 pub use rollout::{Pinned, PinnedManifest, PinnedSet, RolloutEvent, RolloutRecord, RolloutState};
 pub use time::column_time;
 
-/// An instant; every stored or transmitted time is UTC and comes from an entry or a host, never
-/// from the code that reads it.
+/// An instant in UTC. Every stored or transmitted time comes from an entry or a host, never from the
+/// reader's clock.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;
 
 /// Version of the frame and entry layout, written in each of them.

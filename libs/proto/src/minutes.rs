@@ -1,4 +1,4 @@
-//! A duration that the artifacts give in minutes.
+//! Durations in minutes, as in artifacts.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub struct Minutes {
 const MINUTES_MAX: u64 = u32::MAX as u64;
 
 impl Minutes {
-    /// No time at all.
+    /// Zero.
     pub const ZERO: Self = Self { seconds: 0 };
 
     /// Whole minutes, capped at 4,294,967,295.
@@ -28,19 +28,19 @@ impl Minutes {
         }
     }
 
-    /// Whole seconds, capped likewise.
+    /// Whole seconds, with the same cap.
     pub fn from_seconds(seconds: u64) -> Self {
         Self {
             seconds: seconds.min(MINUTES_MAX * 60),
         }
     }
 
-    /// The whole of it, in seconds.
+    /// The duration in seconds.
     pub fn seconds(self) -> u64 {
         self.seconds
     }
 
-    /// The same as a time difference.
+    /// The duration as a time difference.
     pub fn delta(self) -> TimeDelta {
         TimeDelta::seconds(i64::try_from(self.seconds).unwrap_or(i64::MAX / 1_000))
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn other_values_are_rejected() {
         for text in [
             "-1",
             "-0.5",

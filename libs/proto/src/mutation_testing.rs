@@ -1,10 +1,10 @@
-//! Faults that the simulation puts into the code to see that it finds them.
+//! Mutation testing: faults that the simulation activates in the code, and must detect.
 //!
-//! Without feature `mutants` the question is a constant and every fault is compiled away; with it, the
-//! one fault that [`activate`] chose for the process is there. No service is ever built with it.
+//! Without feature `mutants`, [`is_active`] is a constant and every fault is compiled out. With it, the
+//! process has the one fault that [`activate`] selected. No service is built with the feature.
 
-/// Every fault. `applier-no-compare` is made by whatever stands for the database, which then writes
-/// whatever its cursor is.
+/// Every fault. `applier-no-compare` is implemented by the model database, which then writes whatever
+/// its cursor is.
 pub const NAMES: [&str; 30] = [
     // bus
     "bus-ack-unknown",
@@ -22,7 +22,7 @@ pub const NAMES: [&str; 30] = [
     "fold-ignore-epoch",
     "halt-ignored",
     "plan-forget-queued",
-    "plan-forget-overlay",
+    "plan-forget-pending",
     // reducer
     "reducer-drop-fence",
     "takeover-skip-barrier",
@@ -43,50 +43,50 @@ pub const NAMES: [&str; 30] = [
     "planner-skip-barrier",
 ];
 
-/// True when this fault is to be made.
+/// True when this fault is active.
 #[cfg(not(feature = "mutants"))]
 pub const fn is_active(_name: &str) -> bool {
     false
 }
 
-/// A number that depends on how often it was asked for, in this process: what no fold may use.
+/// Number of calls so far in this process: a source of nondeterminism, which no fold may use.
 #[cfg(not(feature = "mutants"))]
 pub const fn call_count() -> i64 {
     0
 }
 
 #[cfg(feature = "mutants")]
-mod chosen {
+mod active {
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
     use super::NAMES;
 
-    /// Place of the chosen fault in [`NAMES`], or beyond them.
-    static CHOSEN: AtomicUsize = AtomicUsize::new(usize::MAX);
+    /// Index of the active fault in [`NAMES`], or `usize::MAX` for none.
+    static ACTIVE: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-    /// True when this fault is to be made.
+    /// True when this fault is active.
     pub fn is_active(name: &str) -> bool {
-        NAMES.get(CHOSEN.load(Ordering::Relaxed)) == Some(&name)
+        NAMES.get(ACTIVE.load(Ordering::Relaxed)) == Some(&name)
     }
 
-    /// A number that depends on how often it was asked for, in this process: what no fold may use.
+    /// Number of calls so far in this process: a source of nondeterminism, which no fold may use.
     pub fn call_count() -> i64 {
         static COUNT: AtomicI64 = AtomicI64::new(0);
         COUNT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Chooses the fault of this process, or none.
+    /// Activates one fault in this process, or none.
     ///
     /// # Panics
     /// When there is no fault of that name.
     pub fn activate(name: Option<&str>) {
-        let place = name.map_or(usize::MAX, |name| {
-            let place = NAMES.iter().position(|known| *known == name);
-            place.unwrap_or_else(|| panic!("no fault is called {name}"))
+        let index = name.map_or(usize::MAX, |name| {
+            let index = NAMES.iter().position(|known| *known == name);
+            index.unwrap_or_else(|| panic!("no fault is called {name}"))
         });
-        CHOSEN.store(place, Ordering::Relaxed);
+        ACTIVE.store(index, Ordering::Relaxed);
     }
 }
 
 #[cfg(feature = "mutants")]
-pub use chosen::{activate, call_count, is_active};
+pub use active::{activate, call_count, is_active};

@@ -1,9 +1,9 @@
-//! What the fold made of an entry.
+//! Outcomes: the results of folding entries.
 //!
-//! An outcome carries the next record of everything it touched, so that whoever follows the output
-//! log never computes domain state. Opening a rollout is the exception: it names the manifest, and
-//! the records of its hosts are [`crate::Pinned::pending_hosts`]. In a frame, the record of a host is
-//! left to the last outcome that changed it.
+//! An outcome carries the next version of every changed record, so that readers of the output log
+//! compute no domain state. The opening of a rollout is the exception: it names the manifest, and the
+//! records of its hosts are [`crate::Pinned::pending_hosts`]. In a frame, only the last outcome that
+//! changed a host has its record.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Outcome {
     /// Fold time: the largest `receivedAt` of the partition so far.
     #[serde(with = "time")]
     pub at: Timestamp,
-    /// What the entry was about.
+    /// Subject of the entry.
     pub subject: OutcomeSubject,
     /// Trace context of the entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +41,7 @@ pub struct Outcome {
     pub decision: Decision,
 }
 
-/// An outcome as it is read: a flattened enum would be copied first.
+/// Deserialization form of an outcome: serde buffers a flattened enum.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields {
@@ -78,7 +78,7 @@ impl TryFrom<Fields> for Outcome {
     }
 }
 
-/// What an entry was about, for people, archives and metrics.
+/// Subject of an entry, for people, archives and metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "names of docs/semantics.md, entries")]
@@ -100,7 +100,7 @@ pub struct OutcomeSubject {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Decision {
-    /// The entry was legal; this follows.
+    /// The entry was legal; these are its changes.
     Accepted(Box<Accepted>),
     /// The entry changed nothing.
     Rejected(Rejection),
@@ -115,7 +115,7 @@ impl Decision {
         }
     }
 
-    /// The records of hosts that it has.
+    /// The host records.
     pub fn host_records(&self) -> &[Arc<HostRecord>] {
         match self {
             Self::Accepted(accepted) => &accepted.hosts,
@@ -123,7 +123,7 @@ impl Decision {
         }
     }
 
-    /// Puts other records of hosts in their place, and gives those back; a rejection has none.
+    /// Replaces the host records and returns the previous ones; a rejection has none.
     pub fn replace_host_records(&mut self, records: Vec<Arc<HostRecord>>) -> Vec<Arc<HostRecord>> {
         match self {
             Self::Accepted(accepted) => std::mem::replace(&mut accepted.hosts, records),
@@ -132,32 +132,32 @@ impl Decision {
     }
 }
 
-/// What an accepted entry changed.
+/// Changes of an accepted entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Accepted {
     /// The rollout this entry opened; its hosts come from the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opened: Option<Opened>,
-    /// Next records of the hosts touched, shared with the state that made them; in a frame without
-    /// those that a later outcome has.
+    /// Next records of changed hosts, shared with the state; in a frame without the records that a later
+    /// outcome repeats.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<Arc<HostRecord>>,
-    /// Next records of the rollouts touched, the opened one included.
+    /// Next records of changed rollouts, the opened one included.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rollouts: Vec<RolloutRecord>,
     /// Rollout events the entry caused, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<RolloutEvent>,
-    /// What else follows, in order.
+    /// Effects, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
-    /// The leader epoch that counts from here on, after a barrier.
+    /// The new leader epoch, after a barrier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader_epoch: Option<u64>,
 }
 
-/// A rollout that came into being.
+/// An opened rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Opened {
@@ -167,7 +167,7 @@ pub struct Opened {
     pub manifest_hash: ManifestHash,
 }
 
-/// What a transition asks the world to do, with everything needed to do it.
+/// A side effect of a transition, with all data to execute it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "docs/storage.md, effects, gives each field")]
@@ -196,16 +196,16 @@ pub enum Effect {
         target_closure: ClosureHash,
         soak_minutes: Minutes,
     },
-    /// The host left Pending: its dispatch has done its work.
+    /// Removes the dispatch of a host that left Pending.
     RemoveDispatch {
         rollout_id: RolloutId,
         hostname: Hostname,
     },
-    /// The rollout is over: no dispatch of it may be delivered any more.
+    /// Removes all dispatches of a rollout that became final.
     CancelDispatches {
         rollout_id: RolloutId,
     },
-    /// A Pending host was seen on its target; absent once it left Pending.
+    /// Sets the closure of a Pending host that runs its target; absent: removes it.
     SetRecoveryCandidate {
         rollout_id: RolloutId,
         hostname: Hostname,

@@ -1,21 +1,21 @@
-//! What the policy of a rollout says about hosts that fail.
+//! The policy of a rollout for failing hosts.
 //!
 //! Source: docs/manifests.md.
 
 use serde::{Deserialize, Serialize};
 
-/// What happens on a host that fails: stop, or stop and go back.
+/// Reaction to a failing host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnHealthFailure {
-    /// Stay on the failed closure and stop.
+    /// Halts; the host stays on the failed closure.
     Halt,
-    /// Go back to the closure from before the dispatch and stop.
+    /// Halts; the host rolls back to the closure from before the dispatch.
     RollbackAndHalt,
 }
 
 impl OnHealthFailure {
-    /// The name as in manifests.
+    /// The name in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Halt => "halt",

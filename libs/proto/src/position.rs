@@ -1,10 +1,10 @@
-//! Places in the input log of a partition.
+//! Positions in the input log of a partition.
 //!
 //! Source: docs/wire-protocol.md, frames.
 
 use serde::{Deserialize, Serialize};
 
-/// Place of an entry in its partition's input log.
+/// Position of an entry in its partition's input log.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -12,18 +12,18 @@ use serde::{Deserialize, Serialize};
 pub struct Position {
     /// Sequence of the message in the input stream; the first is 1.
     pub seq: u64,
-    /// Zero-based place in the frame.
+    /// Zero-based index in the frame.
     pub index: u32,
 }
 
-/// Where a run ends: the last entry folded and how many its message holds, so that a reader knows
-/// whether to go on inside that message or after it.
+/// The last folded entry with the number of entries of its message, which tells a reader whether to
+/// continue inside that message or after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InputMark {
     /// Sequence of the message.
     pub seq: u64,
-    /// Place of the last folded entry in it.
+    /// Index of the last folded entry.
     pub index: u32,
     /// Entries in that message; an undecodable message counts as one.
     pub of: u32,

@@ -1,5 +1,5 @@
-//! Records that are said once in a frame: the last outcome that changed a host has its record, those
-//! before it leave it out. A host that drains its queue changes many times in one frame.
+//! Deduplication of host records in a frame: only the last outcome that changed a host has its record.
+//! A host that drains its event queue changes many times in one frame.
 //!
 //! Source: docs/adr/0011-a-frame-says-each-record-once.md.
 
@@ -10,33 +10,33 @@ use crate::host::HostRecord;
 use crate::id::{Hostname, RolloutId};
 use crate::outcome::Outcome;
 
-/// Places of the last outcomes of a frame that have the record of a host.
+/// Index of the last outcome of a frame with the record of a host, by host.
 pub type LastRecords<'a> = HashMap<(&'a RolloutId, &'a Hostname), usize>;
 
-/// Where the record of each host is said for the last time.
+/// The index of the last outcome with a record, for each host.
 pub fn last_records(outcomes: &[Outcome]) -> LastRecords<'_> {
-    let records = outcomes.iter().enumerate().flat_map(|(place, outcome)| {
+    let records = outcomes.iter().enumerate().flat_map(|(index, outcome)| {
         let records = outcome.decision.host_records().iter();
-        records.map(move |record| (record.key(), place))
+        records.map(move |record| (record.key(), index))
     });
     records.collect()
 }
 
-/// Takes the records out of these outcomes that a later one has; true when there were any. Whoever folds a
-/// log again holds the frames of its owners against this.
+/// Removes every host record that a later outcome repeats; true when there was any. Readers that fold a
+/// log again apply it before they compare outcomes with frames.
 pub fn drop_repeated_records(outcomes: &mut [Outcome]) -> bool {
     let last = last_records(outcomes);
-    let places = outcomes.iter().enumerate();
-    let leaving = places.filter_map(|(place, outcome)| {
+    let indexed = outcomes.iter().enumerate();
+    let reduced = indexed.filter_map(|(index, outcome)| {
         let records = outcome.decision.host_records();
-        let is_last = |record: &&Arc<HostRecord>| last.get(&record.key()) == Some(&place);
-        let is_left = !records.iter().all(|record| is_last(&record));
-        is_left.then(|| (place, records.iter().filter(is_last).cloned().collect()))
+        let is_last = |record: &&Arc<HostRecord>| last.get(&record.key()) == Some(&index);
+        let has_repeated = !records.iter().all(|record| is_last(&record));
+        has_repeated.then(|| (index, records.iter().filter(is_last).cloned().collect()))
     });
-    let leaving: Vec<_> = leaving.collect();
-    let any = !leaving.is_empty();
-    for (place, records) in leaving {
-        outcomes[place].decision.replace_host_records(records);
+    let reduced: Vec<_> = reduced.collect();
+    let any = !reduced.is_empty();
+    for (index, records) in reduced {
+        outcomes[index].decision.replace_host_records(records);
     }
     any
 }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     /// Hosts that outcomes have records of.
-    fn said(outcomes: &[Outcome]) -> Vec<Vec<&str>> {
+    fn hosts_with_records(outcomes: &[Outcome]) -> Vec<Vec<&str>> {
         let records = outcomes.iter().map(|outcome| {
             let records = outcome.decision.host_records().iter();
             records.map(|record| record.hostname.as_str()).collect()
@@ -89,16 +89,19 @@ mod tests {
 
     #[test]
     fn the_last_outcome_that_changed_a_host_has_its_record() {
-        let whole = [
+        let complete = [
             changed(1, &[("s@1", "a"), ("s@1", "b")]),
             changed(2, &[("s@2", "a")]),
             refused(),
             changed(4, &[("s@1", "a")]),
         ];
-        let mut outcomes = whole.clone();
+        let mut outcomes = complete.clone();
         assert!(drop_repeated_records(&mut outcomes));
-        assert_eq!(said(&outcomes), [vec!["b"], vec!["a"], vec![], vec!["a"]]);
-        assert_eq!(outcomes[3], whole[3]);
+        assert_eq!(
+            hosts_with_records(&outcomes),
+            [vec!["b"], vec!["a"], vec![], vec!["a"]]
+        );
+        assert_eq!(outcomes[3], complete[3]);
         assert!(!drop_repeated_records(&mut outcomes));
     }
 }

@@ -1,10 +1,10 @@
-//! Why an entry changed nothing.
+//! Rejections of entries.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The closed set of reasons.
+/// Reason of a rejection.
 ///
 /// Source: docs/semantics.md, outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,9 +48,9 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
 pub struct Rejection {
-    /// What machines branch on.
+    /// Reason, for programs.
     pub reason: Reason,
-    /// What people read.
+    /// Explanation, for people.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! The state of one rollout and what is pinned into it when it opens.
+//! The record of one rollout, and the terms pinned when it opens.
 //!
 //! Source: docs/semantics.md, rollout machine.
 
@@ -17,20 +17,20 @@ use crate::minutes::Minutes;
 use crate::policy::OnHealthFailure;
 use crate::time;
 
-/// Where a rollout stands.
+/// State of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RolloutState {
     /// Created, no host joined yet.
     Opening,
-    /// A wave is being worked on.
+    /// The current wave is in progress.
     Active,
     /// The current wave is done, later waves remain.
     Converging,
     /// Every host converged or is waived.
     Terminal,
-    /// A host went back to its previous closure.
+    /// A host rolled back to its previous closure.
     Reverted,
-    /// A host failed and no rollback is coming.
+    /// A host failed and will not roll back.
     Failed,
     /// A newer rollout opened on the channel.
     Superseded,
@@ -51,7 +51,7 @@ impl RolloutState {
         Self::Pruned,
     ];
 
-    /// The name as stored and shown.
+    /// The name in records and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Opening => "Opening",
@@ -65,7 +65,7 @@ impl RolloutState {
         }
     }
 
-    /// True in the end states: nothing is dispatched any more.
+    /// True in the final states, in which nothing is dispatched.
     pub fn is_final(self) -> bool {
         matches!(
             self,
@@ -73,7 +73,7 @@ impl RolloutState {
         )
     }
 
-    /// True while the rollout is worked on.
+    /// True in Active and Converging.
     pub fn is_running(self) -> bool {
         matches!(self, Self::Active | Self::Converging)
     }
@@ -83,13 +83,13 @@ impl RolloutState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rollback {
-    /// The applied policy rolls back and a closure to go back to is known.
+    /// The applied policy rolls back, and the previous closure is known.
     Expected,
-    /// Nothing more will come.
+    /// No rollback follows.
     None,
 }
 
-/// The record of one rollout. What never changes after opening is in [`Pinned`].
+/// The record of one rollout. [`Pinned`] has the terms that never change after opening.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "stamps and keys say what they are")]
@@ -108,7 +108,7 @@ pub struct RolloutRecord {
     pub superseded_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded_by: Option<RolloutId>,
-    /// Hosts an operator excused; they count as done and hold nothing back.
+    /// Hosts waived by an operator; they count as done and block no wave.
     #[serde(
         default,
         deserialize_with = "json::null_as_default",
@@ -117,11 +117,11 @@ pub struct RolloutRecord {
     pub waived_hosts: BTreeSet<Hostname>,
 }
 
-/// What a rollout was opened with, unchanged for its whole life.
+/// The terms of a rollout, fixed when it opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pinned {
-    /// What a failing host does.
+    /// Policy for failing hosts.
     pub on_health_failure: OnHealthFailure,
     /// The waves in order.
     pub waves: Vec<PinnedWave>,
@@ -132,16 +132,16 @@ pub struct Pinned {
     pub disruption_budgets: Vec<ResolvedBudget>,
 }
 
-/// What a manifest pins and for which rollout: the fold opens no other one with it.
+/// The terms that a manifest pins, and the only rollout that the fold opens with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedManifest {
     /// The channel and ref that the manifest names.
     pub rollout_id: RolloutId,
-    /// What it pins.
+    /// The pinned terms.
     pub pinned: Arc<Pinned>,
 }
 
-/// What manifests pin, by manifest hash.
+/// Pinned terms by manifest hash.
 pub type PinnedSet = BTreeMap<ManifestHash, PinnedManifest>;
 
 /// One wave.
@@ -160,15 +160,15 @@ pub struct PinnedHost {
     pub hostname: Hostname,
     /// Zero-based wave.
     pub wave_index: u32,
-    /// The closure it shall run.
+    /// The closure to run.
     pub target_closure: ClosureHash,
     /// False for a host in no wave of a channel that declares waves: it is never dispatched and
     /// belongs to no wave.
-    #[serde(default = "yes")]
+    #[serde(default = "default_staged")]
     pub staged: bool,
 }
 
-fn yes() -> bool {
+fn default_staged() -> bool {
     true
 }
 
@@ -180,7 +180,7 @@ impl Pinned {
             .map_or(Minutes::ZERO, |wave| wave.soak_minutes)
     }
 
-    /// The fresh records of all hosts of a rollout that opened at `at`.
+    /// The Pending records of all hosts of a rollout that opened at `at`.
     pub fn pending_hosts<'a>(
         &'a self,
         rollout_id: &'a RolloutId,
@@ -200,7 +200,7 @@ impl Pinned {
     }
 }
 
-/// What happened to a rollout, in the past tense.
+/// Events of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(

@@ -1,4 +1,4 @@
-//! The state of one partition as rows: what the store loads and the fold starts from.
+//! The state of one partition as rows, which the store loads and the fold restores.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::time;
 /// Everything the applier has written for one partition, read in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionSnapshot {
-    /// Where the rows stand; absent when nothing was ever applied.
+    /// Cursor of the rows; absent before the first turn.
     pub cursor: Option<Cursor>,
     /// Rollouts, any state.
     pub rollouts: Vec<RolloutRow>,
@@ -40,10 +40,10 @@ pub struct Cursor {
     /// Last input the rows cover; absent before the first entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputMark>,
-    /// Message id of the input message at `input`, the guard against a log that was replaced.
+    /// Message id of the input message at `input`; detects a replaced log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_msg_id: Option<String>,
-    /// When the input stream was created, the other half of the guard.
+    /// Creation time of the input stream; detects a replaced log as well.
     pub stream_created: Timestamp,
     /// Epoch of the owner that wrote the last frame.
     pub epoch: u64,
@@ -52,16 +52,16 @@ pub struct Cursor {
     /// Fold time after the last entry; absent before the first entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<Timestamp>,
-    /// What the rows were built from.
+    /// Origin of the rows.
     #[serde(default)]
     pub origin: Origin,
-    /// The checkpoints that were announced up to the last applied frame.
+    /// Checkpoints announced up to the last applied frame.
     #[serde(default, skip_serializing_if = "Checkpoints::is_empty")]
     pub checkpoints: Checkpoints,
 }
 
 impl Cursor {
-    /// Covers nothing of logs whose input stream was created at this time.
+    /// A cursor before the first entry of logs whose input stream was created at this time.
     pub fn empty(stream_created: Timestamp) -> Self {
         Self {
             out_seq: 0,
@@ -77,15 +77,14 @@ impl Cursor {
     }
 }
 
-/// What two states of a partition were built from: the one at hand, and that of whoever wrote the
-/// log. They differ when a log without a beginning is followed from nothing.
+/// The first frames that two states of a partition were built from: the local state, and the state of
+/// the owner that wrote the log. They differ when a reader starts from an empty state in a trimmed log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Origin {
-    /// First output sequence that the state at hand was built from, beginning with nothing; 1 when
-    /// nothing is missing.
+    /// First output sequence that the local state was built from; 1 when it is complete.
     pub own: u64,
-    /// The same of the owner's state, as its last frame with `rebuiltFrom` said.
+    /// The same of the owner's state, from its last frame with `rebuiltFrom`.
     pub owner: u64,
 }
 
@@ -95,21 +94,22 @@ impl Default for Origin {
     }
 }
 
-/// The log was written from less than the state at hand: its frames do not continue this state.
+/// The owner rebuilt its state from later frames than the local state: its frames do not continue the
+/// local state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the log goes on from a state that was rebuilt from output sequence {owner} on, the state at \
-     hand goes back to {own} and knows more: follow docs/operations/recovery-log-trimmed.md"
+    "the owner rebuilt its state from output sequence {owner} on, but the local state begins at {own} \
+     and has more: follow docs/operations/recovery-log-trimmed.md"
 )]
 pub struct OriginConflict {
-    /// First output sequence of the state at hand.
+    /// First output sequence of the local state.
     pub own: u64,
     /// First output sequence of the owner's state.
     pub owner: u64,
 }
 
 impl Origin {
-    /// A state that is built from what a log still holds, from its first sequence on.
+    /// A state that is built from a log which begins at this sequence.
     pub fn of_log(first_seq: u64) -> Self {
         Self {
             own: first_seq.max(1),
@@ -117,7 +117,7 @@ impl Origin {
         }
     }
 
-    /// Takes the next frame of the log in. Afterwards [`Origin::is_partial`] speaks of that frame's
+    /// Follows the next frame of the log. Afterwards [`Origin::is_partial`] applies to that frame's
     /// outcomes.
     ///
     /// # Errors
@@ -133,26 +133,26 @@ impl Origin {
         Err(OriginConflict { own, owner })
     }
 
-    /// True when the owner knew rollouts that this state does not: what outcomes say about those is
-    /// passed over, and state hashes differ.
+    /// True when this state lacks rollouts that the owner has: readers skip the changes of those
+    /// rollouts, and state hashes differ.
     pub fn is_partial(self) -> bool {
         self.own > self.owner
     }
 
-    /// What the barrier of a takeover with this state says.
+    /// Value of `rebuiltFrom` in the barrier of a takeover with this state.
     pub fn rebuilt_from(self) -> Option<u64> {
         (self.own > 1 || self.owner > 1).then_some(self.own)
     }
 }
 
-/// The entry behind a fact, and when the fact came about.
+/// The causing entry of a row, and its time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cause {
     /// Position of the entry in the input log.
     pub position: Position,
-    /// Fold time after it, or the host's time where a host observed the fact; in microseconds, as
-    /// columns hold it, but for queued dispatches.
+    /// Fold time after the entry, or the host's time of an observation; in microseconds, as in columns,
+    /// except for queued dispatches.
     #[serde(with = "time")]
     pub at: Timestamp,
 }
@@ -164,7 +164,7 @@ pub struct RolloutRow {
     pub record: RolloutRecord,
     /// The manifest it was opened with.
     pub manifest_hash: ManifestHash,
-    /// What that manifest pinned, when the rows hold it: the artifact is not needed then.
+    /// The pinned terms, when the rows have them: the artifact is not needed then.
     pub pinned: Option<Arc<Pinned>>,
     /// The entry that last changed it.
     pub position: Position,
@@ -175,9 +175,9 @@ pub struct RolloutRow {
 pub struct HostRow {
     /// The record.
     pub record: Arc<HostRecord>,
-    /// The dispatch that still waits.
+    /// The queued dispatch.
     pub queued: Option<Cause>,
-    /// The closure a Pending host was seen running, when that is its target.
+    /// The running closure of a Pending host, when it is the target.
     pub recovery_candidate: Option<ClosureHash>,
     /// The entry that last changed it.
     pub position: Position,
@@ -221,9 +221,9 @@ pub struct BlockRow {
     pub wave: u32,
     /// The gate.
     pub gate: Gate,
-    /// Who is held and why.
+    /// The holds.
     pub holds: Vec<Hold>,
-    /// The entry that stated it.
+    /// The causing entry.
     pub cause: Cause,
 }
 
@@ -261,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rebuilt_state_is_partial_until_an_owner_goes_on_from_it() {
+    fn a_rebuilt_state_is_partial_until_an_owner_continues_it() {
         let mut origin = Origin::of_log(5);
         assert_eq!(origin.follow(&outcomes()), Ok(()));
         assert!(origin.is_partial());
-        // Another rebuild, from further back.
+        // Another rebuild, from an earlier frame.
         assert_eq!(origin.follow(&marker(Some(3))), Ok(()));
         assert!(origin.is_partial());
         assert_eq!(origin.follow(&marker(origin.rebuilt_from())), Ok(()));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_state_has_no_marker_and_does_not_go_on_from_a_rebuilt_one() {
+    fn a_complete_state_has_no_marker_and_does_not_continue_a_rebuilt_one() {
         let mut origin = Origin::default();
         assert_eq!(origin.rebuilt_from(), None);
         assert_eq!(origin.follow(&marker(Some(5))), Ok(()));
@@ -282,7 +282,7 @@ mod tests {
             origin.follow(&outcomes()),
             Err(OriginConflict { own: 1, owner: 5 })
         );
-        // A takeover from the whole state puts it right.
+        // A takeover with the complete state resolves the conflict.
         assert_eq!(origin.rebuilt_from(), Some(1));
         assert_eq!(origin.follow(&marker(Some(1))), Ok(()));
         assert_eq!(origin.follow(&outcomes()), Ok(()));

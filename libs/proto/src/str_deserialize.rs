@@ -1,5 +1,5 @@
-//! Reading texts where they lie: half of the fields of an entry are names, and what serde has for them
-//! makes a copy first.
+//! Deserializes texts from a borrowed `str`: half of the fields of an entry are names, and serde's own
+//! implementations copy them first.
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use serde::de::{Deserializer, Error, Visitor};
 
-/// A shared text.
+/// Deserializes a shared text.
 pub(crate) fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
     let make = |text: &str| Ok::<Arc<str>, fmt::Error>(text.into());
     deserializer.deserialize_str(Text::new(make))
 }
 
-/// What a text is parsed into.
+/// Deserializes a text and parses it.
 pub(crate) fn parse<'de, D, T, E>(
     deserializer: D,
     parse: impl Fn(&str) -> Result<T, E>,
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_or_no_id_is_refused() {
+    fn other_types_and_invalid_ids_are_rejected() {
         assert!(from_str::<Hostname>("7").is_err());
         assert!(from_str::<Hostname>("null").is_err());
         let error = from_str::<RolloutId>(r#""stable""#).unwrap_err();

@@ -1,4 +1,4 @@
-//! Names on the bus: partitions, streams and subjects.
+//! Partitions, and the names of streams, subjects and buckets.
 //!
 //! Source: docs/wire-protocol.md, subjects.
 
@@ -103,9 +103,9 @@ impl Names {
         format!("{}.in.{partition}.>", self.prefix)
     }
 
-    /// The subject an entry is published on.
+    /// The publish subject of an entry.
     pub fn input(&self, partition: Partition, body: &EntryBody) -> String {
-        // Room for usual names.
+        // Enough capacity for usual names.
         let mut subject = String::with_capacity(128);
         write!(subject, "{}.in.{partition}.", self.prefix).expect(WRITTEN);
         match body {
@@ -123,7 +123,7 @@ impl Names {
             }
             EntryBody::Plan { action, .. } => match action.rollout_id() {
                 Some(rollout_id) => push_rollout(&mut subject, "plan", rollout_id),
-                // A lone `%` never comes out of escaping, so no channel can take this name.
+                // Escaping a channel never yields a lone `%`, so no channel collides with this name.
                 None => subject.push_str("plan.%.%"),
             },
             EntryBody::Operator { .. } => {
@@ -142,7 +142,7 @@ impl Names {
         format!("{}.out.{partition}.*", self.prefix)
     }
 
-    /// The subject that one writer of a partition's output stream has for itself.
+    /// The exclusive subject of one writer of a partition's output stream.
     pub fn output(&self, partition: Partition, writer: &str) -> String {
         format!("{}.out.{partition}.{}", self.prefix, escape(writer))
     }
@@ -205,8 +205,8 @@ impl Names {
     }
 }
 
-/// Makes a text a legal subject token: `.`, `*`, `>`, white space, control characters, non-ASCII
-/// bytes and `%` become `%XX`; an empty text becomes a lone `%`, which nothing else does.
+/// Escapes a text as a subject token: `.`, `*`, `>`, white space, control characters, non-ASCII bytes
+/// and `%` become `%XX`; only the empty text becomes a lone `%`.
 pub fn escape(text: &str) -> String {
     let mut token = String::with_capacity(text.len());
     push_escaped(&mut token, text);
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escaped_tokens_hold_no_subject_syntax() {
+    fn escaped_tokens_have_no_subject_syntax() {
         assert_eq!(escape("stable"), "stable");
         assert_eq!(escape("a.b *>%"), "a%2Eb%20%2A%3E%25");
         assert_eq!(escape(""), "%");

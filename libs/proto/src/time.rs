@@ -1,5 +1,5 @@
-//! Times as the JSON has them, in the form and with the meaning of chrono's, several times as fast:
-//! half of the fields of a record are times.
+//! JSON serialization of times, equal to chrono's and several times as fast: half of the fields of a
+//! record are times.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::Timestamp;
 const LENGTH_MAX: usize = 30;
 const NANOS_OF_SECOND: u32 = 1_000_000_000;
 
-/// A time as a column of the database holds it: in microseconds, within the years 1 to 9999.
+/// Rounds a time down to the resolution of a database column: microseconds, in the years 1 to 9999.
 ///
 /// Source: docs/storage.md, exact records.
 pub fn column_time(at: Timestamp) -> Timestamp {
@@ -28,7 +28,7 @@ pub fn column_time(at: Timestamp) -> Timestamp {
     DateTime::from_timestamp_micros(micros).expect("both bounds are dates")
 }
 
-/// Writes a time.
+/// Serializes a time.
 pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     let mut text = [0; LENGTH_MAX];
     match written(at, &mut text) {
@@ -37,18 +37,18 @@ pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, 
     }
 }
 
-/// Reads a time.
+/// Deserializes a time.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     deserializer.deserialize_str(TimeVisitor)
 }
 
-/// For fields that may be absent.
+/// The same for optional fields.
 pub mod maybe {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::Timestamp;
 
-    /// Writes a time, or null.
+    /// Serializes a time, or null.
     pub fn serialize<S: Serializer>(
         at: &Option<Timestamp>,
         serializer: S,
@@ -59,7 +59,7 @@ pub mod maybe {
         }
     }
 
-    /// Reads a time, or null.
+    /// Deserializes a time, or null.
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Timestamp>, D::Error> {
@@ -72,7 +72,7 @@ pub mod maybe {
 
 /// The text of a time in the years that have four digits, outside of leap seconds.
 fn written<'t>(at: &Timestamp, text: &'t mut [u8; LENGTH_MAX]) -> Option<&'t str> {
-    // Once: asked for a field, a time with an offset works out its local time each time.
+    // Computed once: every field accessor of a `DateTime` computes its local time.
     let at = at.naive_utc();
     let year = u32::try_from(at.year())
         .ok()
@@ -129,7 +129,7 @@ impl Visitor<'_> for TimeVisitor {
     }
 }
 
-/// A time in the form that [`written`] gives; anything else is left to chrono.
+/// Parses the form of [`written`]; chrono parses everything else.
 fn read(text: &[u8]) -> Option<Timestamp> {
     let (seconds, rest) = text.split_at_checked(19)?;
     let (fraction, z) = rest.split_at_checked(rest.len().checked_sub(1)?)?;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_cut_times_to_microseconds_and_to_years_they_can_hold() {
+    fn column_times_are_limited_to_microseconds_and_four_digit_years() {
         let at = |seconds, nanos| DateTime::from_timestamp(seconds, nanos).unwrap();
         let cut = column_time(at(7, 123_456_789));
         assert_eq!(cut, at(7, 123_456_000));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_chrono_reads_and_refuses_we_do() {
+    fn reading_equals_chrono() {
         for text in [
             "2026-01-01T00:00:00Z",
             "2026-01-01T00:00:00.5Z",
@@ -260,7 +260,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_what_chrono_writes(
+        fn writing_equals_chrono(
             seconds in prop_oneof![
                 -70_000_000_000_i64..260_000_000_000,
                 DateTime::<Utc>::MIN_UTC.timestamp()..=DateTime::<Utc>::MAX_UTC.timestamp(),

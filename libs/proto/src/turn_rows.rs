@@ -1,4 +1,4 @@
-//! What one turn of the applier writes, whatever it is written to.
+//! The rows that one turn of the applier writes.
 //!
 //! Each map holds one value per key, the last one of the turn: an UNNEST statement must not touch a
 //! row twice, and ordered maps make every turn take its row locks in the same order.
@@ -30,7 +30,7 @@ pub type BlockKey = (RolloutId, u32, Gate);
 /// The entry behind a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its place in the input log.
+    /// Position in the input log.
     pub position: Position,
     /// Fold time after it.
     pub at: Timestamp,
@@ -38,8 +38,8 @@ pub struct Stamp {
     pub traceparent: Option<String>,
 }
 
-/// Everything one turn changes. Applied in the order of the fields, so that what happened to a
-/// rollout after it opened in the same turn comes after its opening.
+/// All changes of one turn, applied in the order of the fields: a rollout that opens in a turn is
+/// inserted before later changes of the same turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TurnRows {
     /// Rollouts that opened, with their whole host sets.
@@ -53,20 +53,20 @@ pub struct TurnRows {
     pub recovery_candidates: BTreeMap<HostKey, Option<ClosureHash>>,
     /// Quarantines lifted, before those set.
     pub quarantines_removed: BTreeSet<QuarantineKey>,
-    /// Quarantines set; one that stands already keeps its cause.
+    /// Quarantines set; an existing one keeps its cause.
     pub quarantines_inserted: BTreeMap<QuarantineKey, Stamp>,
     /// Outstanding failures, replaced per probe.
     pub probe_failures: BTreeMap<ProbeKey, FailureSet>,
-    /// Rollouts that lose all their waiting dispatches, before those below.
+    /// Rollouts whose queued dispatches are all removed, before the inserts below.
     pub dispatches_cancelled: BTreeSet<RolloutId>,
     /// Dispatches queued; `None` removes one.
     pub dispatches: BTreeMap<HostKey, Option<DispatchChange>>,
-    /// Holds, replaced per gate; none left removes the row.
+    /// Holds, replaced per gate; an empty list removes the row.
     pub blocks: BTreeMap<BlockKey, BlockChange>,
 }
 
-/// A rollout that came into being. Its host rows are derived from the pinned set while they are
-/// written, so that a million of them never lie in memory.
+/// An opened rollout. Its host rows are derived from the pinned set during the write, so that a
+/// million of them are never in memory at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenedRollout {
     /// The record as opened; a later change of the same turn is in [`TurnRows::rollouts`].
@@ -108,10 +108,10 @@ pub struct FailureSet {
     pub stamp: Stamp,
 }
 
-/// A dispatch that waits for its host.
+/// A queued dispatch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DispatchChange {
-    /// What to switch to.
+    /// The closure to switch to.
     pub target_closure: ClosureHash,
     /// Minutes of soak after activation.
     pub soak_minutes: Minutes,
@@ -122,9 +122,9 @@ pub struct DispatchChange {
 /// The holds of one gate in one wave of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockChange {
-    /// Who is held and why; empty when nobody is.
+    /// The holds; empty when no host is held.
     pub holds: Vec<Hold>,
-    /// The entry that stated it.
+    /// The causing entry.
     pub stamp: Stamp,
 }
 

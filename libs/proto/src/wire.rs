@@ -1,4 +1,4 @@
-//! The agent protocol at the edge: the one module that knows the wire's own names and casing.
+//! Wire types of the agent protocol, with its own field names and casing.
 //!
 //! Source: docs/wire-protocol.md.
 
@@ -14,12 +14,12 @@ use crate::minutes::Minutes;
 
 /// Header that carries the protocol version.
 pub const PROTOCOL_HEADER: &str = "x-nixfleet-protocol";
-/// The one version spoken.
+/// The only supported version.
 pub const PROTOCOL_VERSION: u32 = 1;
 /// Header of a heartbeat reply: resend everything above this sequence.
 pub const REPLAY_HEADER: &str = "x-nixfleet-replay-from";
 
-/// A host event as agents write it: the sequence beside the kind.
+/// A host event in wire form: `seq` among the fields of the event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WireEvent {
     /// Number of the event in its (host, rollout) pair.
@@ -72,10 +72,10 @@ pub struct EventRequest {
     pub event: WireEvent,
 }
 
-/// Answer to one event of an array.
+/// Result of one event of an array.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventAnswer {
-    /// What the event alone would have been answered with.
+    /// Status of the same event sent alone.
     pub status: u16,
     /// Of a refusal.
     #[serde(flatten)]
@@ -90,7 +90,7 @@ pub struct HeartbeatRequest {
     /// When present, the reply may ask for a replay and carries no snapshots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout_id: Option<RolloutId>,
-    /// What the host runs.
+    /// The running closure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_closure: Option<ClosureHash>,
     /// The agent's clock.
@@ -107,7 +107,7 @@ pub struct HeartbeatReply {
     pub bootstrap_rollouts: Vec<HostSnapshot>,
 }
 
-/// What a partition owner answers to `ingest`; the replay value becomes a header.
+/// Reply of a partition owner to `ingest`; the replay value becomes a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerReply {
@@ -118,7 +118,7 @@ pub struct OwnerReply {
     pub replay_from: Option<u64>,
 }
 
-/// A record as an agent may rebuild it.
+/// The part of a record that an agent restores from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "same names and meanings as in `HostRecord`")]
@@ -164,14 +164,14 @@ impl From<&HostRecord> for HostSnapshot {
     }
 }
 
-/// Answer of `GET /v1/agent/dispatch`; snake case on the wire.
+/// Response to `GET /v1/agent/dispatch`; snake case on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dispatch {
-    /// The host it is for.
+    /// The host.
     pub hostname: Hostname,
     /// The rollout.
     pub rollout_id: RolloutId,
-    /// What to switch to, if the signed manifest says the same.
+    /// The closure to switch to, when the signed manifest has the same.
     pub target_closure: ClosureHash,
     /// Advisory: time of delivery plus the soak minutes.
     pub soak_due_at: Timestamp,
@@ -202,7 +202,7 @@ pub struct LivenessFlush {
     pub hosts: Vec<LivenessReport>,
 }
 
-/// When a host was last seen, and on what.
+/// Last-seen time and closure of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the keys say what they are")]
@@ -214,7 +214,7 @@ pub struct LivenessReport {
     pub current_closure: Option<ClosureHash>,
 }
 
-/// A heartbeat as `ingest` passes it on to the partition owner.
+/// A heartbeat that `ingest` forwards to the partition owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerHeartbeat {

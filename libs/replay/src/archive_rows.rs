@@ -1,4 +1,4 @@
-//! From the rows of the archive back to frames and entries.
+//! Converts rows of the archive to frames and entries.
 //!
 //! Source: docs/storage.md, the archive.
 
@@ -10,15 +10,15 @@ use serde::Deserialize;
 
 use crate::replay::InputItem;
 
-/// Kind of a message that the archive kept as it was.
+/// Kind of a message that is archived undecoded.
 const UNDECODABLE: &str = "undecodable";
 
 /// One row of an archived message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArchiveRow<'a> {
-    /// Place in the message; -1 for an output frame.
+    /// Index in the message; -1 for an output frame.
     pub index: i32,
-    /// What it holds.
+    /// Kind of the payload.
     pub kind: &'a str,
     /// JSON text.
     pub payload: &'a str,
@@ -26,14 +26,14 @@ pub struct ArchiveRow<'a> {
     pub outcomes: Option<&'a str>,
 }
 
-/// A row that is not what the archive should hold.
+/// An invalid row of the archive.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ArchiveRowError {
-    /// The message.
+    /// Sequence of the message.
     pub sequence: u64,
-    /// The row.
+    /// Index of the row.
     pub index: i32,
-    /// What is wrong.
+    /// The fault.
     pub fault: String,
 }
 
@@ -50,7 +50,7 @@ impl std::fmt::Display for ArchiveRowError {
     }
 }
 
-/// An output frame without its outcomes, as it is archived.
+/// An archived output frame, without its outcomes.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Frame {
@@ -72,14 +72,14 @@ struct Frame {
     announced_at: Option<u64>,
 }
 
-/// A message kept as it was.
+/// An undecoded message.
 #[derive(Deserialize)]
-struct Kept {
+struct Undecoded {
     #[serde(default)]
     text: Option<String>,
 }
 
-/// The output frame that these rows were.
+/// The output frame of these rows.
 ///
 /// # Errors
 /// [`ArchiveRowError`].
@@ -117,7 +117,7 @@ pub fn output_frame(
     })
 }
 
-/// The input items that these rows were: entries, or one item for what nobody could read.
+/// The input items of these rows: entries, or one item for an undecodable message.
 ///
 /// # Errors
 /// [`ArchiveRowError`].
@@ -126,7 +126,7 @@ pub fn input_items(
     rows: &[ArchiveRow<'_>],
 ) -> Result<Vec<InputItem>, ArchiveRowError> {
     let entries = match rows {
-        [row] if row.kind == UNDECODABLE => kept_entries(row.payload),
+        [row] if row.kind == UNDECODABLE => undecoded_entries(row.payload),
         rows => Some(entries(sequence, rows)?),
     };
     let Some(entries) = entries else {
@@ -153,24 +153,24 @@ pub fn input_items(
 }
 
 fn entries(sequence: u64, rows: &[ArchiveRow<'_>]) -> Result<Vec<Entry>, ArchiveRowError> {
-    let entry = |(place, row): (i32, &ArchiveRow<'_>)| {
+    let entry = |(index, row): (i32, &ArchiveRow<'_>)| {
         let bad = |fault: String| ArchiveRowError {
             sequence,
             index: row.index,
             fault,
         };
-        if row.index != place {
-            return Err(bad(format!("row {place} is missing")));
+        if row.index != index {
+            return Err(bad(format!("row {index} is missing")));
         }
         serde_json::from_str(row.payload).map_err(|fault| bad(fault.to_string()))
     };
     (0..).zip(rows).map(entry).collect()
 }
 
-/// A frame that only the database refused was read by its owner all the same.
-fn kept_entries(payload: &str) -> Option<Vec<Entry>> {
-    let kept: Kept = serde_json::from_str(payload).ok()?;
-    let text = kept.text?;
+/// The entries of an undecoded message that its owner could read: the database rejected it, the owner did not.
+fn undecoded_entries(payload: &str) -> Option<Vec<Entry>> {
+    let undecoded: Undecoded = serde_json::from_str(payload).ok()?;
+    let text = undecoded.text?;
     let frame: InputFrame = serde_json::from_str(&text).ok()?;
     let is_read = text.len() <= MAX_FRAME_BYTES
         && frame.v == LAYOUT_VERSION
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_back_with_their_places() {
+    fn entries_are_restored_with_their_indices() {
         let kind = "RecoveryCandidate";
         let rows = [row(0, kind, ENTRY), row(1, kind, ENTRY)];
         check(&rows, &[(0, 2, true), (1, 2, true)]);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_could_read_is_one_item_and_what_only_the_database_refused_is_read() {
+    fn undecodable_messages_are_one_item_unless_the_owner_could_read_them() {
         check(
             &[row(0, UNDECODABLE, r#"{"reason":"r","base64":"AA=="}"#)],
             &[(0, 1, false)],
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_comes_back_with_its_outcomes() {
+    fn a_frame_is_restored_with_its_outcomes() {
         let outcome = r#"{"position":{"seq":3,"index":1},"at":"2026-01-01T00:00:00Z",
             "subject":{"entry":"Barrier"},"rejected":{"reason":"fenced","message":"no"}}"#;
         let head = r#"{"v":1,"epoch":2,"firstInput":{"seq":3,"index":1},

@@ -1,19 +1,19 @@
-//! Records that a frame says later: it has the record of a host once, in the last outcome that changed
-//! it. Those before are decided on what the entries between them made of it.
+//! Host records that a frame defers: only the last outcome that changed a host has its record, and earlier
+//! outcomes omit theirs.
 
 use std::sync::Arc;
 
 use nixfleet_proto::record_deduplication::{LastRecords, last_records};
 use nixfleet_proto::{Decision, HostRecord, Hostname, Outcome, RolloutId};
 
-/// Where each record of a frame is.
+/// Index of the last outcome with a record, for each host of a frame.
 pub(crate) struct DeferredRecords<'a> {
     outcomes: &'a [Outcome],
     last: LastRecords<'a>,
 }
 
 impl<'a> DeferredRecords<'a> {
-    /// Those of a frame.
+    /// The index of a frame.
     pub(crate) fn of(outcomes: &'a [Outcome]) -> Self {
         Self {
             outcomes,
@@ -21,40 +21,45 @@ impl<'a> DeferredRecords<'a> {
         }
     }
 
-    /// Takes the records out of a decision that the outcome published for it left to later ones.
-    pub(crate) fn take_left(&self, place: usize, decided: &mut Outcome) -> Vec<Arc<HostRecord>> {
-        let published = &self.outcomes[place].decision;
+    /// Removes from a computed outcome the records that the published outcome omits, and returns them.
+    pub(crate) fn take_deferred(
+        &self,
+        index: usize,
+        decided: &mut Outcome,
+    ) -> Vec<Arc<HostRecord>> {
+        let published = &self.outcomes[index].decision;
         if matches!(published, Decision::Rejected(_)) {
             return Vec::new();
         }
-        let said = published.host_records();
-        let is_said = |record: &HostRecord| said.iter().any(|said| said.key() == record.key());
+        let present = published.host_records();
+        let is_present =
+            |record: &HostRecord| present.iter().any(|other| other.key() == record.key());
         let records = decided.decision.replace_host_records(Vec::new());
-        let (left, here) = records
+        let (deferred, here) = records
             .into_iter()
-            .partition(|record| self.is_later(place, record.key()) && !is_said(record));
+            .partition(|record| self.is_later(index, record.key()) && !is_present(record));
         decided.decision.replace_host_records(here);
-        left
+        deferred
     }
 
-    /// True when the outcome may have left records to later ones, and nobody decided what they were:
-    /// until the end of the frame the state lacks them.
-    pub(crate) fn may_lack(&self, place: usize) -> bool {
-        let outcome = &self.outcomes[place];
+    /// True when the outcome may omit records that the replay did not compute: the state lacks them until
+    /// the end of the frame.
+    pub(crate) fn may_omit(&self, index: usize) -> bool {
+        let outcome = &self.outcomes[index];
         let subject = &outcome.subject;
         match (&outcome.decision, &subject.rollout_id, &subject.hostname) {
             (Decision::Rejected(_), ..) => false,
             (Decision::Accepted(_), Some(rollout_id), Some(hostname)) => {
-                self.is_later(place, (rollout_id, hostname))
+                self.is_later(index, (rollout_id, hostname))
                     && outcome.decision.host_records().is_empty()
             }
-            (Decision::Accepted(_), ..) => self.outcomes[place + 1..]
+            (Decision::Accepted(_), ..) => self.outcomes[index + 1..]
                 .iter()
                 .any(|later| !later.decision.host_records().is_empty()),
         }
     }
 
-    fn is_later(&self, place: usize, key: (&RolloutId, &Hostname)) -> bool {
-        self.last.get(&key).is_some_and(|last| *last > place)
+    fn is_later(&self, index: usize, key: (&RolloutId, &Hostname)) -> bool {
+        self.last.get(&key).is_some_and(|last| *last > index)
     }
 }

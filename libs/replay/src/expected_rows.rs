@@ -1,4 +1,4 @@
-//! The rows that follow from a replayed state, table by table, in the order of their keys.
+//! Expected rows of a replayed state, by table, in the order of their keys.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::replay::Replay;
 use crate::row::{Row, column_micros};
 
-/// The tables that follow from the log, in the order in which they are compared; `hosts` follows from
-/// heartbeats, which are not in the log.
+/// Tables that derive from the log, in the order of comparison. Excludes `hosts`, which derives from
+/// heartbeats.
 pub const TABLES: [&str; 7] = [
     "partition_cursors",
     "rollouts",
@@ -40,8 +40,8 @@ struct DispatchColumn<'a> {
     enqueued_at: nixfleet_proto::Timestamp,
 }
 
-/// The cursor of the partition, without what only the applier knew: the message id and the creation
-/// time of the stream.
+/// The cursor of the partition, without the message id and the creation time of the stream, which only the
+/// applier knows.
 pub fn cursor(replay: &Replay, partition: u16) -> impl Iterator<Item = Row> {
     let row = (replay.out_seq() > 0).then(|| {
         Row::new([&partition.to_string()])
@@ -68,7 +68,7 @@ pub fn rollouts(replay: &Replay) -> impl Iterator<Item = Row> {
     })
 }
 
-/// What is pinned, but for the hosts.
+/// The pinned terms without the hosts.
 fn terms(pinned: &Pinned) -> Terms<'_> {
     Terms {
         on_health_failure: pinned.on_health_failure,
@@ -77,7 +77,7 @@ fn terms(pinned: &Pinned) -> Terms<'_> {
     }
 }
 
-/// Rows of `host_rollout_records` of one rollout; none for a rollout the state does not know.
+/// Rows of `host_rollout_records` of one rollout; none for an unknown rollout.
 pub fn hosts<'a>(
     replay: &'a Replay,
     rollout_id: &'a RolloutId,
@@ -159,7 +159,7 @@ pub fn blocks(replay: &Replay, rollout_id: &RolloutId) -> Vec<Row> {
         return Vec::new();
     };
     let mut blocks: Vec<_> = rollout.blocks.iter().collect();
-    // The fold keeps gates in the order in which they are asked, the index in that of their names.
+    // The state orders gates by check, the table by name.
     blocks.sort_by_key(|((wave, gate), _)| (*wave, gate.name()));
     let row = |((wave, gate), held): (&(u32, nixfleet_proto::Gate), &Arc<GateHolds>)| {
         Row::new([rollout_id.as_str(), &format!("{wave:010}"), gate.name()])
@@ -170,7 +170,7 @@ pub fn blocks(replay: &Replay, rollout_id: &RolloutId) -> Vec<Row> {
     blocks.into_iter().map(row).collect()
 }
 
-/// The hosts of one rollout; none of a rollout the state does not know.
+/// The hosts of one rollout; none for an unknown rollout.
 fn hosts_of<'a>(
     replay: &'a Replay,
     rollout_id: &RolloutId,

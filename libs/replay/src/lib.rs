@@ -1,8 +1,8 @@
-//! What the archive of a partition says its tables should hold, and where they hold something else.
+//! Replays the archive of a partition, and compares the expected rows with the tables.
 //!
-//! Pure: the archive comes in as frames and entries in order, the tables as rows; both may be far
-//! larger than memory, only the state of the partition lies in it. Must never know where an archive
-//! or a table is kept. Start reading at [`Replay::take`], then [`tables`] and [`Comparison`].
+//! Pure: the caller supplies frames, entries and rows in order. Archive and tables may exceed the memory;
+//! only the state of the partition is in it. Must never know the storage of archive and tables. Start
+//! reading at [`Replay::apply_frame`], then [`expected_rows`] and [`Comparison`].
 
 pub mod archive_rows;
 pub mod expected_rows;

@@ -1,4 +1,4 @@
-//! Following the archive of one partition, and deciding each entry again beside it.
+//! Replays the archive of one partition, and decides each entry again.
 
 mod reevaluation;
 
@@ -17,12 +17,12 @@ use crate::deferred_records::DeferredRecords;
 use crate::replay_error::ReplayError;
 use crate::row_comparison::Difference;
 
-/// One item of the archived input: an entry, or a message that nobody could read.
+/// One item of the archived input: an entry, or an undecodable message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputItem {
-    /// Where it is.
+    /// Position, with the number of entries of its message.
     pub mark: InputMark,
-    /// Absent for a message that nobody could read.
+    /// Absent for an undecodable message.
     pub entry: Option<Entry>,
 }
 
@@ -36,26 +36,26 @@ impl InputItem {
     }
 }
 
-/// How much of the partition's history the archive holds, and how much of it was checked.
+/// The replayed and checked part of the history of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Nothing is missing: the archive begins with the first frame of the partition, or with a checkpoint
-    /// of an owner that lacked nothing.
-    pub is_whole: bool,
+    /// The history is complete: the archive begins with the first frame of the partition, or with a
+    /// checkpoint of a complete state.
+    pub is_complete: bool,
     /// Output frames replayed.
     pub frames: u64,
-    /// Outcomes followed.
+    /// Applied outcomes.
     pub outcomes: u64,
     /// Entries decided again and compared with their outcome.
     pub decided: u64,
-    /// Outcomes that could not be decided again: their entry is not archived, or they speak of what
-    /// lies before the archive.
+    /// Outcomes that could not be decided again: their entry is not archived, or depends on earlier
+    /// history.
     pub unchecked: u64,
-    /// State hashes of owners compared with the state here.
+    /// Compared state hashes of owners.
     pub hashes: u64,
 }
 
-/// The state of a partition on its way through the archive.
+/// The replayed state of a partition.
 #[derive(Debug, Default)]
 pub struct Replay {
     state: PartitionState,
@@ -68,33 +68,35 @@ pub struct Replay {
     begins_at: Option<Position>,
     out_seq: u64,
     epoch: u64,
-    /// A planner epoch was seen: before that it is not known whom the fold fences.
+    /// True after the first planner epoch: before, the fenced leaders are unknown.
     knows_leader: bool,
     differences: Vec<Difference>,
 }
 
 impl Replay {
-    /// A replay that has read nothing.
+    /// A replay before the first frame.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A replay that goes on from a checkpoint.
+    /// A replay that continues from a checkpoint.
     ///
     /// # Errors
-    /// Says why the checkpoint gives no state, or another one than its owner had.
+    /// When the checkpoint has no valid state, or another state than its owner had.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, String> {
-        let cursor = checkpoint.rows.cursor.clone().ok_or("it has no position")?;
+        let cursor = checkpoint.rows.cursor.clone().ok_or("it has no cursor")?;
         let state = PartitionState::restore(checkpoint.rows, &PinnedSet::new());
         let state = state.map_err(|fault| fault.to_string())?;
         let (found, expected) = (state.hash(), checkpoint.state_hash);
         if found != expected {
-            return Err(format!("it gives the state {found} instead of {expected}"));
+            return Err(format!(
+                "its state has the hash {found} instead of {expected}"
+            ));
         }
         Ok(Self {
             state,
             coverage: Coverage {
-                is_whole: cursor.origin.own <= 1,
+                is_complete: cursor.origin.own <= 1,
                 ..Coverage::default()
             },
             begins_at: cursor.input.map(InputMark::next),
@@ -109,7 +111,7 @@ impl Replay {
         })
     }
 
-    /// The manifests that must be [pinned](Self::pin) before this frame is taken.
+    /// Manifests that must be [pinned](Self::pin) before this frame is applied.
     pub fn manifests_named(frame: &OutputFrame) -> impl Iterator<Item = &ManifestHash> {
         frame
             .outcomes
@@ -120,29 +122,29 @@ impl Replay {
             })
     }
 
-    /// True when what this manifest pins is at hand.
+    /// True when the manifest is pinned.
     pub fn is_pinned(&self, hash: &ManifestHash) -> bool {
         self.pinned.contains_key(hash)
     }
 
-    /// Gives what a manifest pins.
+    /// Adds the pinned terms of a manifest.
     pub fn pin(&mut self, hash: ManifestHash, pinned: PinnedManifest) {
         self.pinned.insert(hash, pinned);
     }
 
-    /// The positions this frame folds, first and last; absent for a takeover.
+    /// First and last folded position of a frame; absent for a takeover.
     pub fn folded(frame: &OutputFrame) -> Option<(Position, InputMark)> {
         Some((frame.first_input?, frame.last_input?))
     }
 
-    /// Takes the next frame with the archived input it folds: each entry is decided again on the
-    /// state before it, then the published outcome is followed, whatever the decision was.
+    /// Applies the next frame with its archived input: decides each entry again on the state before it, then
+    /// applies the published outcome, whether or not both agree.
     ///
-    /// `input` is what the archive holds of the positions the frame covers, in order.
+    /// `input` is the archived input of the frame, in order.
     ///
     /// # Errors
-    /// [`ReplayError`]; the replay must be dropped then.
-    pub fn take(
+    /// [`ReplayError`]; drop the replay then.
+    pub fn apply_frame(
         &mut self,
         out_seq: u64,
         frame: &OutputFrame,
@@ -155,9 +157,9 @@ impl Replay {
         self.checkpoints.follow(frame.checkpoints.as_ref());
         self.find_dropped(out_seq, frame, input);
         let mut items = input.iter().peekable();
-        let later = DeferredRecords::of(&frame.outcomes);
+        let records = DeferredRecords::of(&frame.outcomes);
         let mut lacks_records = false;
-        for (place, outcome) in frame.outcomes.iter().enumerate() {
+        for (index, outcome) in frame.outcomes.iter().enumerate() {
             while items
                 .next_if(|item| item.position() < outcome.position)
                 .is_some()
@@ -165,13 +167,13 @@ impl Replay {
             let item = items.next_if(|item| item.position() == outcome.position);
             let entry = item.and_then(|item| item.entry.as_ref());
             let decided = self.decide(outcome, entry.filter(|_| !lacks_records));
-            let left = decided.map(|mut decided| {
-                let left = later.take_left(place, &mut decided);
+            let deferred = decided.map(|mut decided| {
+                let deferred = records.take_deferred(index, &mut decided);
                 self.compare(&decided, outcome);
-                left
+                deferred
             });
-            lacks_records |= left.is_none() && later.may_lack(place);
-            self.follow(out_seq, outcome, left.unwrap_or_default())?;
+            lacks_records |= deferred.is_none() && records.may_omit(index);
+            self.follow(out_seq, outcome, deferred.unwrap_or_default())?;
         }
         self.check_hash(out_seq, frame);
         let before = self.last_input.map(InputMark::next);
@@ -190,37 +192,37 @@ impl Replay {
         &self.state
     }
 
-    /// The last output frame taken; 0 when there is none.
+    /// Sequence of the last applied frame; 0 before the first.
     pub fn out_seq(&self) -> u64 {
         self.out_seq
     }
 
-    /// Epoch of the owner that wrote it.
+    /// Epoch of the last applied frame.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The last input covered.
+    /// Last covered input.
     pub fn last_input(&self) -> Option<InputMark> {
         self.last_input
     }
 
-    /// Message id of the message it is in, when its owner gave one.
+    /// Message id of the last covered input, when its frame has one.
     pub fn last_input_id(&self) -> Option<&str> {
         self.last_input_id.as_deref()
     }
 
-    /// What the state was built from.
+    /// Origin of the state.
     pub fn origin(&self) -> Origin {
         self.origin
     }
 
-    /// The checkpoints that were announced up to the last frame.
+    /// Checkpoints announced up to the last frame.
     pub fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
     }
 
-    /// The first position the archive covers; absent before any.
+    /// First position of the replay; absent before the first frame.
     pub fn begins_at(&self) -> Option<Position> {
         self.begins_at
     }
@@ -230,45 +232,45 @@ impl Replay {
         self.state.clock()
     }
 
-    /// What was replayed and checked.
+    /// Coverage of the replay.
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
     }
 
-    /// The manifests of rollouts that are still in the state.
+    /// Manifests of the rollouts in the state.
     pub fn manifests_used(&self) -> impl Iterator<Item = &ManifestHash> {
         let rollouts = self.state.rollouts().values();
         rollouts.map(|rollout| &rollout.manifest_hash)
     }
 
-    /// Where published outcomes differ from what the fold makes of their entries; each is given once.
+    /// Differences between published and replayed outcomes; returns each once.
     pub fn differences(&mut self) -> Vec<Difference> {
         std::mem::take(&mut self.differences)
     }
 
-    /// True when the state knows this rollout as completely as its owner did.
+    /// True when the state has the complete rollout.
     pub fn knows(&self, rollout_id: &RolloutId) -> bool {
-        self.coverage.is_whole || self.state.rollout(rollout_id).is_some()
+        self.coverage.is_complete || self.state.rollout(rollout_id).is_some()
     }
 
-    /// Each frame goes on where the one before ended; a takeover says where that was.
+    /// Checks that the frame continues the one before.
     fn check_chain(&mut self, out_seq: u64, frame: &OutputFrame) -> Result<(), ReplayError> {
         if self.out_seq == 0 {
             self.origin = Origin::of_log(out_seq);
-            self.coverage.is_whole = out_seq == 1;
+            self.coverage.is_complete = out_seq == 1;
             self.last_input = match frame.first_input {
                 Some(_) => None,
                 None => frame.last_input,
             };
             return Ok(());
         }
-        let goes_on = match frame.first_input {
-            // A takeover says where it goes on: in a log created anew that is above what was lost.
+        let continues = match frame.first_input {
+            // A takeover has its start: above the lost input, when the log was recreated.
             None => frame.last_input.map(InputMark::next) >= self.last_input.map(InputMark::next),
-            // A log created anew goes on above.
+            // A recreated log continues above.
             Some(first) => self.last_input.is_none_or(|last| first >= last.next()),
         };
-        if goes_on {
+        if continues {
             return Ok(());
         }
         Err(ReplayError::Gap {
@@ -278,17 +280,17 @@ impl Replay {
         })
     }
 
-    /// Follows an outcome with the records that it left to later ones.
+    /// Applies an outcome with its deferred records.
     fn follow(
         &mut self,
         out_seq: u64,
         outcome: &Outcome,
-        left: Vec<Arc<HostRecord>>,
+        deferred: Vec<Arc<HostRecord>>,
     ) -> Result<(), ReplayError> {
         let mut outcome = Cow::Borrowed(outcome);
-        if !left.is_empty() {
-            let records = [outcome.decision.host_records(), &left].concat();
-            outcome.to_mut().decision.replace_host_records(records);
+        if !deferred.is_empty() {
+            let hosts = [outcome.decision.host_records(), &deferred].concat();
+            outcome.to_mut().decision.replace_host_records(hosts);
         }
         if let Decision::Accepted(accepted) = &outcome.decision {
             self.knows_leader |= accepted.leader_epoch.is_some();

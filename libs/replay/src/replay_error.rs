@@ -1,4 +1,4 @@
-//! Why an archive cannot be followed.
+//! Errors of replaying an archive.
 
 use std::error::Error;
 use std::fmt;
@@ -7,25 +7,25 @@ use nixfleet_core::partition::ApplyOutcomeError;
 use nixfleet_proto::snapshot::OriginConflict;
 use nixfleet_proto::{InputMark, Position};
 
-/// An archive that cannot be followed any further.
+/// The archive cannot be replayed further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplayError {
-    /// Frames are missing in the middle.
+    /// Frames are missing.
     Gap {
-        /// The frame behind the hole.
+        /// The first frame after the gap.
         out_seq: u64,
-        /// Last input covered before it.
+        /// Last input covered before the gap.
         covered: Option<InputMark>,
-        /// Where the frame behind it goes on.
+        /// First input of the frame after the gap.
         next: Option<Position>,
     },
-    /// The owner's state was rebuilt from later frames only: the replay must begin with those.
+    /// The owner rebuilt its state from later frames: the replay must begin with those.
     OriginConflict(OriginConflict),
-    /// An outcome does not fit the state.
+    /// An outcome does not fit the replayed state.
     Outcome {
         /// The frame.
         out_seq: u64,
-        /// What does not fit.
+        /// The fault.
         fault: ApplyOutcomeError,
     },
 }
@@ -37,14 +37,14 @@ impl fmt::Display for ReplayError {
         match self {
             Self::Gap { out_seq, .. } => write!(
                 f,
-                "the archive has a hole before output frame {out_seq}: what happened in it is not \
-                 known; restore the database from a backup that has it"
+                "the archive lacks frames before output frame {out_seq}; restore the database from a \
+                 backup that has them"
             ),
             Self::OriginConflict(fault) => fault.fmt(f),
             Self::Outcome { out_seq, fault } => {
                 write!(
                     f,
-                    "output frame {out_seq} does not fit what is before it: {fault}"
+                    "output frame {out_seq} does not fit the frames before it: {fault}"
                 )
             }
         }

@@ -1,4 +1,4 @@
-//! A row of any table, in a form in which both sides can be compared.
+//! Rows of any table in a comparable form.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use nixfleet_proto::{Timestamp, column_time};
 use serde::Serialize;
 use serde_json::Value;
 
-/// One row: what the archive says, or what the table holds.
+/// One row, expected or found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The parts of the primary key, in the order of the index.
+    /// Parts of the primary key, in the order of the index.
     pub key: Vec<String>,
-    /// The other columns that follow from the log, by name.
+    /// Other columns that derive from the log, by name.
     pub columns: BTreeMap<String, Value>,
 }
 
 impl Row {
-    /// A row without columns yet.
+    /// A row without columns.
     pub fn new<const N: usize>(key: [&str; N]) -> Self {
         Self {
             key: key.map(str::to_owned).to_vec(),
@@ -35,7 +35,7 @@ impl Row {
         self
     }
 
-    /// Adds the position of the entry behind the row.
+    /// Adds the position of the causing entry.
     #[must_use]
     pub fn at(self, position: nixfleet_proto::Position) -> Self {
         self.with("inputSeq", position.seq)
@@ -43,7 +43,7 @@ impl Row {
     }
 }
 
-/// A time as its column holds it, in microseconds since 1970.
+/// A time in the resolution of its column, in microseconds since 1970.
 pub fn column_micros(at: Timestamp) -> i64 {
     column_time(at).timestamp_micros()
 }

@@ -1,4 +1,4 @@
-//! Holding rows that should be there against rows that are there.
+//! Compares expected rows with the rows of a table.
 
 use std::cmp::Ordering;
 
@@ -7,25 +7,25 @@ use serde_json::Value;
 
 use crate::row::Row;
 
-/// One thing that is not as the archive says.
+/// One difference from the archive.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
-    /// The table; `outcomes` and `state` for what owners published.
+    /// The table; `outcomes` and `state` for published outcomes and state hashes.
     pub table: &'static str,
     /// Primary key of the row.
     pub key: Vec<String>,
-    /// The column; empty when the whole row is missing or too much.
+    /// The column; empty for a missing or surplus row.
     pub column: String,
-    /// What follows from the archive; absent when no row does.
+    /// Value that derives from the archive; absent for a surplus row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<Value>,
-    /// What is there; absent when there is no row.
+    /// Value in the table; absent for a missing row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<Value>,
 }
 
-/// A comparison of one table, or one part of it: both sides in the order of the key.
+/// Comparison of one table, or a part of it, with both sides in the order of the key.
 #[derive(Debug)]
 pub struct Comparison<I: Iterator<Item = Row>> {
     table: &'static str,
@@ -35,7 +35,7 @@ pub struct Comparison<I: Iterator<Item = Row>> {
 }
 
 impl<I: Iterator<Item = Row>> Comparison<I> {
-    /// A comparison with these rows.
+    /// A comparison with the expected rows.
     pub fn new(table: &'static str, expected: I) -> Self {
         Self {
             table,
@@ -45,7 +45,7 @@ impl<I: Iterator<Item = Row>> Comparison<I> {
         }
     }
 
-    /// Takes the next row of the table.
+    /// Compares the next row of the table.
     pub fn found(&mut self, found: Row) {
         self.rows += 1;
         loop {
@@ -63,14 +63,14 @@ impl<I: Iterator<Item = Row>> Comparison<I> {
                 }
                 Ordering::Greater => {
                     let surplus = Value::Object(found.columns.into_iter().collect());
-                    self.say(found.key, String::new(), (None, Some(surplus)));
+                    self.push_difference(found.key, String::new(), (None, Some(surplus)));
                     return;
                 }
             }
         }
     }
 
-    /// Ends the comparison: the number of rows the table held, and what is different.
+    /// Ends the comparison; returns the number of rows of the table and the differences.
     pub fn finish(mut self) -> (u64, Vec<Difference>) {
         while self.expected.peek().is_some() {
             self.missing();
@@ -78,7 +78,7 @@ impl<I: Iterator<Item = Row>> Comparison<I> {
         (self.rows, self.differences)
     }
 
-    /// What was found so far; each difference is given once.
+    /// The differences so far; returns each once.
     pub fn differences(&mut self) -> Vec<Difference> {
         std::mem::take(&mut self.differences)
     }
@@ -86,7 +86,7 @@ impl<I: Iterator<Item = Row>> Comparison<I> {
     fn missing(&mut self) {
         if let Some(row) = self.expected.next() {
             let wanted = Value::Object(row.columns.into_iter().collect());
-            self.say(row.key, String::new(), (Some(wanted), None));
+            self.push_difference(row.key, String::new(), (Some(wanted), None));
         }
     }
 
@@ -95,18 +95,18 @@ impl<I: Iterator<Item = Row>> Comparison<I> {
             let there = found.columns.remove(&column).unwrap_or(Value::Null);
             if wanted != there {
                 let both = (Some(wanted), Some(there));
-                self.say(expected.key.clone(), column, both);
+                self.push_difference(expected.key.clone(), column, both);
             }
         }
-        // A column that nothing is expected of says something only when it holds something.
+        // An unexpected column is a difference only when it has a value.
         for (column, there) in found.columns {
             if there != Value::Null {
-                self.say(expected.key.clone(), column, (None, Some(there)));
+                self.push_difference(expected.key.clone(), column, (None, Some(there)));
             }
         }
     }
 
-    fn say(
+    fn push_difference(
         &mut self,
         key: Vec<String>,
         column: String,

@@ -163,7 +163,7 @@ impl Archive {
             replay.pin(hash, pinned);
         }
         for ((out_seq, frame), items) in self.frames.iter().zip(&self.input) {
-            replay.take(*out_seq, frame, items)?;
+            replay.apply_frame(*out_seq, frame, items)?;
         }
         Ok(replay)
     }
@@ -180,7 +180,7 @@ fn a_whole_archive_is_decided_again_without_a_difference() {
     let mut replay = Archive::new().replay().unwrap();
     assert_eq!(differences(&mut replay), []);
     let coverage = replay.coverage().clone();
-    assert!(coverage.is_whole);
+    assert!(coverage.is_complete);
     assert_eq!(
         (coverage.frames, coverage.outcomes, coverage.decided),
         (4, 8, 8)
@@ -343,7 +343,7 @@ fn an_archive_without_its_beginning_checks_only_what_it_knows() {
     archive.input.drain(..2);
     let mut replay = archive.replay().unwrap();
     assert_eq!(differences(&mut replay), []);
-    assert!(!replay.coverage().is_whole);
+    assert!(!replay.coverage().is_complete);
     assert_eq!(decided(&replay), (0, 6));
     assert!(!replay.knows(&ROLLOUT.parse().unwrap()));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Whether a verified release may become the accepted one, with everything that speaks against it.
+//! Admission: checks a verified release before it becomes the accepted one.
 //!
 //! Source: docs/semantics.md, admission.
 
@@ -20,18 +20,18 @@ use crate::verify::Verified;
 /// A release that may become the accepted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
-    /// What a person may want to look at; refuses nothing.
+    /// Notices for people; reject nothing.
     pub notices: Vec<Notice>,
-    /// True when the release says what the accepted one says: only its freshness is renewed.
+    /// True when the content equals that of the accepted release: only the freshness is renewed.
     pub renewed: bool,
 }
 
-/// Compares a verified release with the accepted one and with the rules of a complete fleet.
+/// Checks a verified release against the accepted one and the rules of a complete fleet.
 ///
-/// `is_superseded` answers whether a rollout was superseded at any time.
+/// `is_superseded` tells whether a rollout was ever superseded.
 ///
 /// # Errors
-/// Lists every fault, up to [`FAULTS_MAX`].
+/// All faults, up to [`FAULTS_MAX`].
 pub fn admit(
     release: &Release,
     accepted: Option<&AcceptedRelease>,
@@ -59,7 +59,7 @@ pub fn admit(
     })
 }
 
-/// A release must not go back in time, nor give a commit another meaning.
+/// Rejects an older release, and a known commit with other content.
 fn compare(release: &Release, accepted: &AcceptedRelease, findings: &mut Findings) {
     if release.signed_at() < accepted.signed_at {
         findings.fault(Fault::Older {

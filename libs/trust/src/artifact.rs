@@ -10,22 +10,22 @@ use serde::de::DeserializeOwned;
 pub const ALL_AT_ONCE: &str = "all-at-once";
 
 mod sealed {
-    /// Only the artifacts of this crate can be verified.
+    /// Restricts [`super::Artifact`] to the types of this crate.
     pub trait Sealed {}
 }
 
 /// A document that the release key signs.
 pub trait Artifact: DeserializeOwned + sealed::Sealed {
-    /// What people call it.
+    /// Name of the kind, for messages.
     const KIND: &'static str;
 
     /// The top-level `schemaVersion`.
     fn schema_version(&self) -> u64;
 
-    /// Who signed when.
+    /// Signature data.
     fn meta(&self) -> &Meta;
 
-    /// Fills in what the format leaves to its readers; signed bytes stay untouched.
+    /// Fills in defaults that the format leaves to readers; does not change the signed bytes.
     fn normalise(&mut self) {}
 }
 
@@ -45,7 +45,7 @@ impl<H: DeserializeOwned> Artifact for Fleet<H> {
         &self.meta
     }
 
-    /// A policy `all-at-once` without waves gets one match-all wave without soak.
+    /// Adds one match-all wave without soak to a policy `all-at-once` without waves.
     fn normalise(&mut self) {
         for policy in self.rollout_policies.values_mut() {
             if policy.strategy == ALL_AT_ONCE && policy.waves.is_empty() {

@@ -1,7 +1,7 @@
-//! A release as it travels: signed bytes that nobody has looked into yet.
+//! Unverified releases: signed bytes in transit.
 //!
-//! Three forms with one content: a directory or its copy behind HTTP, the body of
-//! `PUT /v1/manifests`, and an announcement with objects in the object store.
+//! A bundle has three forms: a directory or its copy on an HTTP server, the body of `PUT /v1/manifests`,
+//! and an announcement with objects in the object store.
 //!
 //! Source: docs/manifests.md, from source to control plane.
 
@@ -19,7 +19,7 @@ use crate::parallel::join;
 /// Path of the fleet inside a release directory.
 pub const FLEET_FILE: &str = "fleet.resolved.json";
 
-/// What a signature's path adds to its artifact's.
+/// Suffix of the path of a signature.
 pub const SIGNATURE_SUFFIX: &str = ".sig";
 
 /// Path of a rollout manifest inside a release directory.
@@ -35,9 +35,9 @@ pub fn signature_file(artifact: &str) -> String {
 /// One artifact as received, with its detached signature.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Signed {
-    /// The artifact's bytes, in whatever layout they came.
+    /// The received bytes, canonical or not.
     pub bytes: Vec<u8>,
-    /// The raw signature over their canonical form.
+    /// The raw signature over the canonical form.
     pub signature: Vec<u8>,
 }
 
@@ -70,8 +70,7 @@ pub struct SignedUpload<T = String> {
     pub signature: T,
 }
 
-/// A text that stays where it was received, unless it is written with escapes: the body of a large
-/// release is not copied to be read.
+/// A text borrowed from the request body, unless it has escapes: avoids a copy of a large release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BorrowedText<'b>(#[serde(borrow)] Cow<'b, str>);
@@ -82,7 +81,7 @@ impl AsRef<str> for BorrowedText<'_> {
     }
 }
 
-/// Why a bundle cannot be put together.
+/// Error of assembling a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// A part is not base64.
@@ -93,7 +92,7 @@ pub enum BundleError {
         /// `artifact` or `signature`.
         part: &'static str,
     },
-    /// An announced object is not there.
+    /// An announced object is missing.
     #[error("the object {hash} of {artifact} is missing")]
     ObjectMissing {
         /// The artifact.
@@ -128,7 +127,7 @@ impl From<&ReleaseBundle> for ReleaseUpload {
 impl<T: AsRef<str> + Sync> TryFrom<&ReleaseUpload<T>> for ReleaseBundle {
     type Error = BundleError;
 
-    /// Decodes the fleet and the manifests side by side.
+    /// Decodes the fleet and the manifests in parallel.
     fn try_from(upload: &ReleaseUpload<T>) -> Result<Self, BundleError> {
         let decode = |artifact: &str, signed: &SignedUpload<T>| {
             Ok(Signed {
@@ -151,12 +150,11 @@ impl<T: AsRef<str> + Sync> TryFrom<&ReleaseUpload<T>> for ReleaseBundle {
 }
 
 impl ReleaseBundle {
-    /// Puts an announced release together again from the objects it names: those of
-    /// [`ReleaseAnnouncement::artifacts`], in that order.
+    /// Assembles an announced release from its objects, in the order of
+    /// [`ReleaseAnnouncement::artifacts`]. The result is not verified.
     ///
     /// # Errors
-    /// Names the first object that is missing or signature that is not base64. What comes out still
-    /// has to be verified.
+    /// The first missing object, or signature that is not base64.
     pub fn assemble(
         announcement: &ReleaseAnnouncement,
         objects: impl IntoIterator<Item = Option<Vec<u8>>>,
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_is_read_where_it_lies() {
+    fn an_upload_is_read_without_a_copy() {
         let json = r#"{"fleet":{"artifact":"e30=","signature":"Bw=="},
             "rollouts":{"stable":{"artifact":"\/+8=","signature":""}}}"#;
         let upload: ReleaseUpload<BorrowedText<'_>> = serde_json::from_str(json).unwrap();

@@ -1,7 +1,7 @@
-//! The canonical form of JSON: what signatures and hashes cover.
+//! The canonical form of JSON, which signatures and hashes cover.
 //!
-//! JSON Canonicalization Scheme over the received text. Input without a faithful canonical form is
-//! refused, so that two readers of one signature can never see two different documents.
+//! Implements the JSON Canonicalization Scheme. Rejects input without an exact canonical form, so that
+//! two readers of one signature never see different documents.
 //!
 //! Source: RFC 8785; docs/manifests.md, canonical form.
 
@@ -29,7 +29,7 @@ use tokens::string_end;
 /// infinite.
 ///
 /// # Errors
-/// Says why the text is refused; [`CanonicalizeError::is_parse`] tells broken text from JSON
+/// The reason of the rejection; [`CanonicalizeError::is_parse`] distinguishes malformed text from JSON
 /// without a canonical form.
 ///
 /// Source: RFC 8785, sections 3.1 (I-JSON input) and 3.2.
@@ -44,7 +44,7 @@ pub fn canonicalize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CanonicalizeError> {
 /// Lower-case hexadecimal SHA-256 of the canonical bytes.
 ///
 /// # Errors
-/// As [`canonicalize`].
+/// Like [`canonicalize`].
 pub fn canonical_hash(bytes: &[u8]) -> Result<ManifestHash, CanonicalizeError> {
     Ok(hash_of(&canonicalize(bytes)?))
 }
@@ -52,13 +52,13 @@ pub fn canonical_hash(bytes: &[u8]) -> Result<ManifestHash, CanonicalizeError> {
 /// The hashes of an artifact, lower-case hexadecimal SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hashes {
-    /// Of its canonical bytes.
+    /// Hash of the canonical bytes.
     pub whole: ManifestHash,
-    /// Of its content: the same without `meta` and `fleetResolvedHash`, which change with every signing.
+    /// Hash of the content: without `meta` and `fleetResolvedHash`, which change with every signing.
     pub content: ManifestHash,
 }
 
-/// Hashes bytes that are canonical already; what both cover before they part is read once.
+/// Hashes canonical bytes; hashes the common prefix of both forms once.
 ///
 /// Source: docs/semantics.md, admission.
 pub(crate) fn hashes_of(canonical: &[u8]) -> Hashes {
@@ -70,7 +70,7 @@ pub(crate) fn hashes_of(canonical: &[u8]) -> Hashes {
     };
     let is_content = |(key, _): &(&[u8], &[u8])| !matches!(*key, b"meta" | b"fleetResolvedHash");
     let mut all = all.peekable();
-    // What opens or parts members is one byte in front of each.
+    // One byte, brace or comma, precedes each member.
     let mut shared = 0;
     while let Some((_, member)) = all.next_if(is_content) {
         shared += 1 + member.len();
@@ -87,16 +87,16 @@ pub(crate) fn hashes_of(canonical: &[u8]) -> Hashes {
     content.update(if opens { "{}" } else { "}" });
     hash.update(behind);
     Hashes {
-        whole: named(hash),
-        content: named(content),
+        whole: to_manifest_hash(hash),
+        content: to_manifest_hash(content),
     }
 }
 
-fn named(hash: Sha256) -> ManifestHash {
+fn to_manifest_hash(hash: Sha256) -> ManifestHash {
     ManifestHash::from(hex::encode(hash.finalize()))
 }
 
-/// Keys and members of a canonical object, keys as they are written; `None` for any other value.
+/// Raw keys and members of a canonical object; `None` for any other value.
 fn members(canonical: &[u8]) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
     let mut rest = canonical.strip_prefix(b"{")?;
     Some(std::iter::from_fn(move || {
@@ -105,13 +105,13 @@ fn members(canonical: &[u8]) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
         }
         let key = string_end(rest, 0);
         let (member, behind) = rest.split_at(member_end(rest, key));
-        // A comma, or the brace that closes the object.
+        // Skips the comma, or the closing brace.
         rest = &behind[1..];
         Some((&member[1..key - 1], member))
     }))
 }
 
-/// Index of the comma or brace behind a member whose key ends at `at`.
+/// Index of the comma or brace after a member whose key ends at `at`.
 fn member_end(bytes: &[u8], mut at: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(&byte) = bytes.get(at) {
@@ -130,9 +130,9 @@ fn member_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// SHA-256 of bytes that are canonical already.
+/// SHA-256 of canonical bytes.
 pub(crate) fn hash_of(canonical: &[u8]) -> ManifestHash {
-    named(Sha256::new_with_prefix(canonical))
+    to_manifest_hash(Sha256::new_with_prefix(canonical))
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, CanonicalizeError> {

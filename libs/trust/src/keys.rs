@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Length of every detached signature in bytes.
 pub const SIGNATURE_BYTES: usize = 64;
 
-/// The signature schemes understood.
+/// Supported signature algorithms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Algorithm {
     /// Ed25519, verified strictly.
@@ -33,7 +33,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of that name, when it is understood.
+    /// The supported algorithm of a name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Ed25519, Self::EcdsaP256]
             .into_iter()
@@ -41,20 +41,20 @@ impl Algorithm {
     }
 }
 
-/// A public key as trust files write it.
+/// A public key in trust files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrustedKey {
-    /// Name of the algorithm; a name nobody knows is no error, the key is skipped.
+    /// Name of the algorithm; keys with an unknown one are skipped.
     pub algorithm: String,
     /// The key, standard base64 with padding.
     pub public: String,
 }
 
-/// Why a trusted key cannot verify anything.
+/// Error of a trusted key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The algorithm is not understood.
+    /// The algorithm is not supported.
     #[error("algorithm {0:?} is not supported")]
     Unsupported(String),
     /// The text is not base64.
@@ -63,17 +63,17 @@ pub enum KeyError {
     /// The number of bytes is wrong.
     #[error("the public key has {actual} bytes instead of {expected}")]
     Length {
-        /// Bytes the algorithm wants.
+        /// Length for the algorithm.
         expected: usize,
-        /// Bytes there are.
+        /// Actual length.
         actual: usize,
     },
-    /// The bytes are no point of the curve, or one of small order.
+    /// The bytes are not a point of the curve, or one of small order.
     #[error("the public key is not a usable point of its curve")]
     NoPoint,
 }
 
-/// A key that can verify.
+/// A decoded key.
 #[derive(Debug, Clone)]
 pub(crate) enum PublicKey {
     Ed25519(Box<ed25519_dalek::VerifyingKey>),
@@ -113,7 +113,7 @@ impl TrustedKey {
     /// Checks that the key can verify.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// The fault of the key.
     pub fn check(&self) -> Result<Algorithm, KeyError> {
         Ok(match self.decode()? {
             PublicKey::Ed25519(_) => Algorithm::Ed25519,
@@ -130,39 +130,39 @@ fn sized<const N: usize>(bytes: &[u8]) -> Result<[u8; N], KeyError> {
 }
 
 impl PublicKey {
-    /// True when the signature is this key's over the message.
+    /// True for a valid signature of this key over the message.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
-            // Strict: refuses an S that is not reduced and an R or key of small order.
+            // Strict: rejects an unreduced S, and an R or key of small order.
             Self::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
-            // TPMs emit either of the two equivalent values of S; both mean the same signature.
+            // TPMs emit either of the two equivalent values of S.
             Self::EcdsaP256(key) => p256::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(message, &signature.normalize_s()).is_ok()),
         }
     }
 }
 
-/// The keys that count at one instant, in the order they are tried, and since when.
+/// The trusted keys at one instant, in the order of trial.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActiveKeys {
     /// Keys in order.
     pub keys: Vec<TrustedKey>,
-    /// Artifacts signed earlier are refused, whichever key signed them.
+    /// Artifacts signed earlier are rejected, for all keys.
     pub reject_before: Option<Timestamp>,
 }
 
-/// How trying all keys ended without a match.
+/// Why no key matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NoMatch {
-    /// No key has an algorithm we know; names that of the first.
+    /// No key has a supported algorithm; has the name of the first.
     Unsupported(String),
-    /// Some key has, none verifies.
+    /// No supported key verifies.
     Bad,
 }
 
 impl ActiveKeys {
-    /// Tries the keys in order; malformed keys match nothing.
+    /// Tries the keys in order; malformed keys never match.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), NoMatch> {
         let mut supported = false;
         for key in &self.keys {

@@ -1,9 +1,9 @@
-//! What is believed and why: canonical JSON, signatures, trust files, the verification of artifacts,
-//! releases and their admission, and what a rollout pins.
+//! Trust: canonical JSON, signatures, trust files, verification of artifacts and releases, admission, and
+//! pinned terms of rollouts.
 //!
-//! Pure: time and keys are arguments, bytes come from the caller. Knows no bus, no database and no
-//! file system. Start reading at [`verify()`], the one way to a [`Verified`] value, then [`verify_release`]
-//! and [`admit`], which make a release out of artifacts, and [`pin`], which the fold uses.
+//! Pure: the caller supplies time, keys and bytes. Must never know the bus, the database or the file
+//! system. Start reading at [`verify()`], the only constructor of [`Verified`], then [`verify_release`] and
+//! [`admit`], and [`pin`], which the fold uses.
 
 mod admission;
 mod artifact;

@@ -1,6 +1,6 @@
-//! Two pieces of work at a time: fleet and manifests of a release weigh about the same.
+//! Parallel execution of two closures: fleet and manifests of a release take about the same time.
 
-/// Does the second on a thread of its own while it does the first.
+/// Runs both closures in parallel, the second one on a new thread.
 pub(crate) fn join<A, B: Send>(
     first: impl FnOnce() -> A,
     second: impl FnOnce() -> B + Send,

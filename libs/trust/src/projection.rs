@@ -1,6 +1,6 @@
-//! What a fleet means for one channel: its rollout manifest, and what a rollout pins.
+//! Projections of a fleet: the rollout manifest of a channel, and the pinned terms of a rollout.
 //!
-//! CI and the control plane share these functions.
+//! Shared by CI and the control plane.
 //!
 //! Source: docs/manifests.md, rollout manifest.
 
@@ -19,10 +19,10 @@ use crate::canonical::{CanonicalizeError, canonical_hash};
 use crate::selector_matcher::resolve;
 use crate::sorted_lookup::SortedLookup;
 
-/// Why a channel has no projection.
+/// Error of a projection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProjectError {
-    /// The fleet does not name the channel.
+    /// The fleet does not have the channel.
     #[error("the fleet has no channel {0}")]
     UnknownChannel(ChannelName),
     /// The channel's policy does not exist.
@@ -33,8 +33,8 @@ pub enum ProjectError {
         /// The policy it names.
         policy: String,
     },
-    /// `meta.signedAt` is absent, so no rollout of it can be expected.
-    #[error("the fleet does not say when it was signed")]
+    /// `meta.signedAt` is absent.
+    #[error("the fleet has no time of signing")]
     NotSigned,
 }
 
@@ -122,8 +122,8 @@ fn policy_of<'f, H>(
         })
 }
 
-/// By channel the hosts that have a closure, sorted, each with the first wave that lists it; a
-/// channel without such hosts is absent.
+/// The sorted hosts with a closure by channel, each with the first wave that lists it; omits channels
+/// without such hosts.
 pub(crate) fn host_sets(fleet: &Fleet) -> BTreeMap<ChannelName, Vec<ManifestHost>> {
     let mut sets: BTreeMap<&ChannelName, (SortedLookup<'_, u32>, Vec<ManifestHost>)> =
         BTreeMap::new();
@@ -151,7 +151,7 @@ pub(crate) fn channels_with_hosts(fleet: &Fleet) -> BTreeSet<&ChannelName> {
     let mut channels = BTreeSet::new();
     let mut last = None;
     for host in fleet.hosts.values() {
-        // Neighbours are mostly of one channel.
+        // Consecutive hosts mostly have the same channel.
         if host.closure_hash.is_some() && last != Some(&host.channel) {
             last = Some(&host.channel);
             channels.insert(&host.channel);
@@ -165,7 +165,7 @@ fn waves_of<'f, H>(fleet: &'f Fleet<H>, channel: &ChannelName) -> &'f [Wave] {
     fleet.waves.get(channel).map_or(&[], Vec::as_slice)
 }
 
-/// The budgets with their hosts, over the whole fleet.
+/// The budgets with their resolved hosts of the whole fleet.
 pub(crate) fn resolve_budgets(fleet: &Fleet) -> Vec<ResolvedBudget> {
     fleet
         .disruption_budgets
@@ -179,7 +179,7 @@ pub(crate) fn resolve_budgets(fleet: &Fleet) -> Vec<ResolvedBudget> {
         .collect()
 }
 
-/// Why a rollout cannot be pinned.
+/// Error of pinning a rollout.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// An artifact has no canonical form.
@@ -187,26 +187,26 @@ pub enum PinError {
     Canonicalize {
         /// Which artifact.
         kind: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: CanonicalizeError,
     },
-    /// An artifact is not what was asked for.
+    /// An artifact has another hash than requested.
     #[error("the {kind} has the hash {actual} instead of {expected}")]
     Hash {
         /// Which artifact.
         kind: &'static str,
-        /// The hash asked for.
+        /// Requested hash.
         expected: ManifestHash,
-        /// The hash of the bytes.
+        /// Hash of the bytes.
         actual: ManifestHash,
     },
-    /// An artifact has another shape.
+    /// An artifact has other fields.
     #[error("the document is not a {kind}")]
     Shape {
         /// Which artifact.
         kind: &'static str,
-        /// What is missing or wrong.
+        /// The fault.
         #[source]
         source: serde_json::Error,
     },
@@ -223,10 +223,10 @@ pub enum PinError {
     },
 }
 
-/// What a rollout of this manifest is opened with.
+/// The terms of a rollout of this manifest.
 ///
-/// Checks that the bytes are the ones the hashes name, not who signed them: the fold of a log must
-/// give the same state when keys have rotated since.
+/// Checks the hashes of the bytes, not their signatures: folding a log must give the same state after a
+/// key rotation.
 ///
 /// # Errors
 /// See [`PinError`].
@@ -240,7 +240,7 @@ pub fn pin(
     UnpinnedManifest::read(manifest_bytes, manifest_hash)?.pin(fleet_bytes)
 }
 
-/// [`pin`] in two steps, for whoever learns from the manifest which fleet to fetch.
+/// [`pin`] in two steps, for callers that fetch the fleet named by the manifest.
 #[derive(Debug)]
 pub struct UnpinnedManifest(RolloutManifest);
 
@@ -248,27 +248,27 @@ impl UnpinnedManifest {
     /// Reads the manifest.
     ///
     /// # Errors
-    /// As [`pin`], of the manifest alone.
+    /// Like [`pin`], for the manifest alone.
     pub fn read(bytes: &[u8], hash: &ManifestHash) -> Result<Self, PinError> {
         Ok(Self(read(bytes, hash)?))
     }
 
-    /// The fleet it names.
+    /// Hash of the fleet.
     pub fn fleet_hash(&self) -> &ManifestHash {
         &self.0.fleet_resolved_hash
     }
 
-    /// Reads that fleet and pins. Of its hosts nothing is needed that the manifest does not say.
+    /// Reads the fleet and pins the terms. The manifest has all data about hosts.
     ///
     /// # Errors
-    /// As [`pin`].
+    /// Like [`pin`].
     pub fn pin(self, fleet_bytes: &[u8]) -> Result<PinnedManifest, PinError> {
         let fleet: Fleet<SkippedHosts> = read(fleet_bytes, self.fleet_hash())?;
         pin_verified(&self.0, &fleet)
     }
 }
 
-/// [`pin`] for documents that are known to belong together.
+/// [`pin`] for verified documents of one release.
 ///
 /// # Errors
 /// [`PinError::Project`] and [`PinError::SoakMissing`].

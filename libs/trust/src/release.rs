@@ -1,4 +1,4 @@
-//! A verified release: a fleet and the rollout manifests that belong to it.
+//! Verified releases: a fleet with its rollout manifests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use crate::projection::channels_with_hosts;
 use crate::trust_file::TrustFile;
 use crate::verify::{Freshness, Verified, VerifyError, verify};
 
-/// A fleet and one rollout manifest per channel that has hosts, all verified and all of one signing.
+/// A fleet and one rollout manifest per channel with hosts, all verified and consistent.
 ///
-/// [`verify_release`] is the only way to make one.
+/// [`verify_release`] is the only constructor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     fleet: Verified<Fleet>,
@@ -28,7 +28,7 @@ pub struct Release {
     signatures: BTreeMap<ManifestHash, String>,
 }
 
-/// What a release says, apart from when it was signed.
+/// Content hashes of a release, independent of the time of signing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseContent {
     /// Hash of the fleet without `meta`.
@@ -37,38 +37,38 @@ pub struct ReleaseContent {
     pub rollouts: BTreeMap<ChannelName, (RolloutId, ManifestHash)>,
 }
 
-/// What [`crate::admit`] compares a new release with.
+/// The accepted release, for comparison in [`crate::admit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedRelease {
-    /// When it was signed.
+    /// Time of signing.
     pub signed_at: Timestamp,
-    /// The commit it was built from.
+    /// Commit of the build.
     pub commit: Option<String>,
-    /// What it says.
+    /// Content hashes.
     pub content: ReleaseContent,
 }
 
-/// Which part of a release is refused.
+/// Rejection of an artifact of a release.
 #[derive(Debug, thiserror::Error)]
 #[error("{artifact} of the release is refused")]
 pub struct ReleaseError {
     /// `the fleet` or `the rollout manifest of <channel>`.
     pub artifact: String,
-    /// Why.
+    /// The reason.
     #[source]
     pub fault: ReleaseFault,
 }
 
-/// Why a part of a release is refused before anyone looks at what it says.
+/// Reason to reject an artifact before admission.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseFault {
-    /// It does not verify.
+    /// Its verification failed.
     #[error(transparent)]
     Verify(VerifyError),
-    /// The manifest is of another rollout than the one asked for.
+    /// The manifest belongs to another rollout than expected.
     #[error("it is the manifest of {actual}, expected was {expected}")]
     RolloutId {
-        /// Id asked for.
+        /// Expected id.
         expected: RolloutId,
         /// Id rebuilt from the manifest.
         actual: RolloutId,
@@ -76,9 +76,9 @@ pub enum ReleaseFault {
     /// The manifest was projected from another fleet.
     #[error("it names the fleet {actual}, the release has {expected}")]
     FleetHash {
-        /// Hash of the fleet that came with it.
+        /// Hash of the fleet of the release.
         expected: ManifestHash,
-        /// Hash the manifest names.
+        /// Hash in the manifest.
         actual: ManifestHash,
     },
     /// A channel with hosts has no manifest.
@@ -94,7 +94,7 @@ impl ReleaseError {
         Self { artifact, fault }
     }
 
-    /// The name that machines count by: that of the failed verification step, or of the broken link.
+    /// Name for metrics: the failed verification step, or the inconsistency.
     pub fn name(&self) -> &'static str {
         match &self.fault {
             ReleaseFault::Verify(error) => error.name(),
@@ -106,11 +106,11 @@ impl ReleaseError {
     }
 }
 
-/// Verifies every artifact of a release and that they belong together: rollout ids, and the fleet
-/// hash in each manifest.
+/// Verifies every artifact of a release, and their consistency: the rollout id and the fleet hash of each
+/// manifest.
 ///
 /// # Errors
-/// The first artifact that is refused, the fleet first, then channels in order.
+/// The first rejected artifact: the fleet, then the manifests by channel.
 ///
 /// Source: docs/manifests.md, verification.
 pub fn verify_release(
@@ -122,7 +122,7 @@ pub fn verify_release(
     let keys = trust.release_keys(now);
     let freshness = Freshness { now, window };
     let Signed { bytes, signature } = &bundle.fleet;
-    // Side by side: what an artifact says of another one is looked at when both are known.
+    // In parallel: consistency is checked after both.
     let (fleet, manifests) = join(
         || verify(bytes, signature, &keys, freshness),
         || verify_manifests(bundle, &keys, freshness),
@@ -148,8 +148,7 @@ pub fn verify_release(
     Ok(assemble(bundle, fleet, rollouts))
 }
 
-/// The manifests in order up to the first that is not believed, that one included: what comes after
-/// it is not asked for.
+/// Verifies the manifests in order, up to the first that fails.
 fn verify_manifests<'b>(
     bundle: &'b ReleaseBundle,
     keys: &ActiveKeys,
@@ -174,7 +173,7 @@ fn named(channel: &ChannelName) -> String {
     format!("the rollout manifest of {channel}")
 }
 
-/// Looks whether a manifest is that of the channel in this release.
+/// Checks that a manifest belongs to the channel and the fleet of this release.
 fn check_link(
     fleet: &Verified<Fleet>,
     channel: &ChannelName,
@@ -197,7 +196,7 @@ fn check_link(
     Ok(())
 }
 
-/// Verifies one rollout manifest and that it is the one asked for, as agents do.
+/// Verifies one rollout manifest and its rollout id, for agents.
 ///
 /// # Errors
 /// [`ReleaseFault::Verify`] or [`ReleaseFault::RolloutId`].
@@ -221,7 +220,7 @@ fn check_id(manifest: &RolloutManifest, expected: &RolloutId) -> Result<(), Rele
         channel_ref,
         ..
     } = manifest;
-    // Part by part: a channel with an `@` in it must not pass for another channel's ref.
+    // Compares both parts: a channel with an `@` must not match the ref of another channel.
     if *channel != expected.channel() || *channel_ref != expected.target_ref() {
         return Err(ReleaseFault::RolloutId {
             expected: expected.clone(),
@@ -231,7 +230,7 @@ fn check_id(manifest: &RolloutManifest, expected: &RolloutId) -> Result<(), Rele
     Ok(())
 }
 
-/// Adds what later readers need of the bundle.
+/// Combines the verified artifacts with signatures and content hashes.
 fn assemble(
     bundle: &ReleaseBundle,
     fleet: Verified<Fleet>,
@@ -270,8 +269,8 @@ impl Release {
         &self.rollouts
     }
 
-    /// The fleet, and the rollout manifests with their hashes by channel, as values of their own;
-    /// they are no proof any more.
+    /// Extracts the fleet, and the rollout manifests with their hashes by channel, which no longer prove
+    /// their verification.
     pub fn into_payloads(
         self,
     ) -> (
@@ -287,17 +286,17 @@ impl Release {
         (self.fleet.into_payload(), rollouts)
     }
 
-    /// When the fleet was signed.
+    /// Time of signing of the fleet.
     pub fn signed_at(&self) -> Timestamp {
         self.fleet.signed_at()
     }
 
-    /// What the release says.
+    /// Content hashes.
     pub fn content(&self) -> &ReleaseContent {
         &self.content
     }
 
-    /// What later releases are compared with, once this one is accepted.
+    /// The form of this release for comparison with later ones.
     pub fn accepted(&self) -> AcceptedRelease {
         AcceptedRelease {
             signed_at: self.signed_at(),
@@ -306,7 +305,7 @@ impl Release {
         }
     }
 
-    /// The message that makes this the accepted release.
+    /// The announcement of this release.
     pub fn announcement(&self) -> ReleaseAnnouncement {
         ReleaseAnnouncement {
             v: LAYOUT_VERSION,
@@ -334,7 +333,7 @@ impl Release {
         }
     }
 
-    /// The bytes to store, by object name; `bundle` is the one this release was verified from.
+    /// The objects to store, by name; `bundle` is the verified one.
     pub fn objects<'b>(
         &'b self,
         bundle: &'b ReleaseBundle,

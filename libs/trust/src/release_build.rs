@@ -1,7 +1,7 @@
-//! From a fleet source to a signed release: the pure part of `nixfleet release`.
+//! Builds a signed release from a fleet source: the pure part of `nixfleet release`.
 //!
-//! A source is a fleet that may leave out what follows from the rest: `waves` of a channel come from
-//! the selectors of its policy, `meta` from the stamp.
+//! A source is a fleet that may omit derived parts: `waves` of a channel derive from the selectors of its
+//! policy, `meta` from the stamp.
 //!
 //! Source: docs/manifests.md, from source to control plane.
 
@@ -20,7 +20,7 @@ use crate::canonical::{canonicalize, hash_of};
 use crate::projection::project_all;
 use crate::sign::SigningKey;
 
-/// What a release is signed as.
+/// Time and commit of a signed release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseStamp {
     /// Time of signing.
@@ -29,21 +29,21 @@ pub struct ReleaseStamp {
     pub commit: Option<String>,
 }
 
-/// A signed release and what was noticed on the way.
+/// A signed release with notices.
 #[derive(Debug, Clone)]
 pub struct BuiltRelease {
     /// The artifacts, in canonical form, with their signatures.
     pub bundle: ReleaseBundle,
     /// The ids of its rollouts.
     pub rollouts: BTreeMap<ChannelName, RolloutId>,
-    /// What a person may want to look at.
+    /// Notices for people.
     pub notices: Vec<Notice>,
 }
 
 /// Resolves, checks, projects and signs a release.
 ///
 /// # Errors
-/// Every fault of the source; an incomplete fleet is never signed.
+/// All faults of the source; a faulty fleet is never signed.
 pub fn build_release(
     source: &[u8],
     stamp: &ReleaseStamp,
@@ -77,7 +77,7 @@ pub fn build_release(
     })
 }
 
-/// The fleet to sign, with everything wrong about it in `findings`.
+/// The fleet to sign; adds its faults to `findings`.
 fn resolve_source(
     source: &[u8],
     stamp: &ReleaseStamp,
@@ -92,7 +92,7 @@ fn resolve_source(
         signature_algorithm: Some(key.algorithm().name().to_owned()),
     };
     fleet_source::drop_expired_pins(&mut fleet, stamp.signed_at, findings);
-    // Readers normalise after verification; the rules are about what they will see.
+    // Readers normalise after verification: check the normalised form.
     let mut normalised = fleet.clone();
     normalised.normalise();
     check_fleet(&normalised, findings);

@@ -1,11 +1,11 @@
-//! Which hosts a selector means, for large fleets.
+//! Evaluation of selectors for large fleets.
 
 use std::collections::BTreeSet;
 
 use nixfleet_proto::Hostname;
 use nixfleet_proto::fleet::{Fleet, FleetHost, Selector};
 
-/// A selector prepared for asking about many hosts: `Selector::matches` with its lists as sets.
+/// A selector compiled for many hosts: equals `Selector::matches`, with sets instead of lists.
 pub(crate) struct Matcher<'s> {
     selector: &'s Selector,
     hosts: BTreeSet<&'s Hostname>,
@@ -26,7 +26,7 @@ impl<'s> Matcher<'s> {
         }
     }
 
-    /// True when any rule selects the host.
+    /// True when any rule matches the host.
     ///
     /// Source: docs/manifests.md, selectors.
     pub(crate) fn matches(&self, hostname: &Hostname, host: &FleetHost) -> bool {
@@ -51,7 +51,7 @@ impl<'s> Matcher<'s> {
     }
 }
 
-/// The hosts of a fleet that a selector selects, sorted.
+/// The sorted hosts of a fleet that match a selector.
 pub(crate) fn resolve(selector: &Selector, fleet: &Fleet) -> Vec<Hostname> {
     let matcher = Matcher::new(selector);
     fleet
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_selects_on_its_own() {
+    fn each_rule_selects_independently() {
         let web = host(&["web", "eu"], "stable");
         let name = Hostname::from("web-01");
         let check = |json: &str, expected: bool| {
@@ -146,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_prepared_selector_means_the_same(
+        fn a_matcher_equals_its_selector(
             selector in selectors(),
             tags in prop::collection::vec("[abc]", 0..3),
             hostname in "[abc]",

@@ -1,4 +1,4 @@
-//! Signing, for CI and tests. The control plane never calls this: it holds no signing key.
+//! Signing, for CI and tests. The control plane has no signing key.
 
 use std::fmt;
 
@@ -19,42 +19,42 @@ enum Secret {
     EcdsaP256(Box<p256::ecdsa::SigningKey>),
 }
 
-/// A private key as `nixfleet keygen` writes it.
+/// The key file of `nixfleet keygen`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyFile {
     /// Always 1.
     pub schema_version: u64,
-    /// Scheme of the key.
+    /// Signature algorithm.
     pub algorithm: Algorithm,
-    /// The public half, as trust files have it.
+    /// Public key, as in trust files.
     pub public: String,
     /// The 32 secret bytes, standard base64.
     pub private: String,
 }
 
-/// Why a private key is unusable.
+/// Error of a private key.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningKeyError {
-    /// Not the JSON of a key file. The cause is left out: it could quote the secret.
+    /// Not the JSON of a key file. Has no cause, which could quote the secret.
     #[error("the key file is not the JSON that `nixfleet keygen` writes")]
     Shape,
-    /// A layout of another time.
+    /// Another schema version.
     #[error("the key file has schema version {0}, this program reads 1")]
     SchemaVersion(u64),
-    /// The secret is no key of its scheme.
+    /// The secret is not a key of its algorithm.
     #[error("the secret is not 32 bytes that make a {0} key")]
     Secret(&'static str),
-    /// The public half is that of another key.
-    #[error("the public half of the key file does not belong to its secret")]
+    /// The public key belongs to another secret.
+    #[error("the public key of the key file does not belong to its secret")]
     PublicHalf,
 }
 
 impl SigningKey {
-    /// Makes a key of 32 secret bytes, which the caller draws from a secure source.
+    /// Makes a key of 32 secret bytes, from a secure random source of the caller.
     ///
     /// # Errors
-    /// P-256 refuses about one in 2^32 byte strings: draw again.
+    /// P-256 rejects about one in 2^32 byte strings: draw again.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8; 32]) -> Result<Self, SigningKeyError> {
         Ok(Self(match algorithm {
             Algorithm::Ed25519 => {
@@ -70,7 +70,7 @@ impl SigningKey {
     /// Reads a key file.
     ///
     /// # Errors
-    /// Says what is wrong without quoting the secret.
+    /// The fault, without the secret.
     pub fn parse(bytes: &[u8]) -> Result<Self, SigningKeyError> {
         let file: KeyFile = serde_json::from_slice(bytes).map_err(|_| SigningKeyError::Shape)?;
         if file.schema_version != SCHEMA_VERSION {
@@ -100,7 +100,7 @@ impl SigningKey {
         }
     }
 
-    /// Scheme of the key.
+    /// Signature algorithm.
     pub fn algorithm(&self) -> Algorithm {
         match &self.0 {
             Secret::Ed25519(_) => Algorithm::Ed25519,
@@ -108,7 +108,7 @@ impl SigningKey {
         }
     }
 
-    /// The public half, as trust files have it.
+    /// The public key, as in trust files.
     pub fn public(&self) -> TrustedKey {
         let public = match &self.0 {
             Secret::Ed25519(key) => STANDARD.encode(key.verifying_key().to_bytes()),
@@ -136,7 +136,7 @@ impl SigningKey {
         Ok((canonical.into_owned(), signature))
     }
 
-    /// Signs bytes that are canonical already. Deterministic: the same bytes give the same signature.
+    /// Signs canonical bytes. Deterministic: the same bytes give the same signature.
     pub fn sign(&self, canonical: &[u8]) -> [u8; SIGNATURE_BYTES] {
         match &self.0 {
             Secret::Ed25519(key) => key.sign(canonical).to_bytes(),

@@ -1,17 +1,17 @@
-//! Names in order, for questions in the same order: a search for each of a million hosts takes longer
-//! than everything else that is asked about them.
+//! Lookups by name in sorted order: a merge instead of a binary search for each of a million hosts, which
+//! would take most of the time of a check.
 
 use nixfleet_proto::Hostname;
 use nixfleet_proto::fleet::{Fleet, FleetHost, Wave};
 
-/// Steps to the next name before it is searched for.
+/// Linear steps before a binary search.
 const NEAR: usize = 8;
 
-/// What is known by name.
+/// A sorted list with a position, for lookups in mostly ascending order.
 pub(crate) struct SortedLookup<'a, T> {
-    /// No name twice.
+    /// Sorted, without duplicates.
     entries: Vec<(&'a Hostname, T)>,
-    /// The first one that is not before the name asked for last.
+    /// Index of the first entry not before the last queried name.
     at: usize,
 }
 
@@ -30,7 +30,7 @@ impl<'a> SortedLookup<'a, u32> {
         let entries =
             waves.flat_map(|(index, wave)| wave.hosts.iter().map(move |name| (name, index)));
         let mut entries: Vec<_> = entries.collect();
-        // Stable, and quick with waves that are sorted already.
+        // Stable, and linear for sorted waves.
         entries.sort_by_key(|(name, _)| *name);
         entries.dedup_by(|(later, _), (first, _)| later == first);
         Self { entries, at: 0 }
@@ -38,8 +38,8 @@ impl<'a> SortedLookup<'a, u32> {
 }
 
 impl<T: Copy> SortedLookup<'_, T> {
-    /// What is known of a host. A few steps when it follows the one asked for before, a search
-    /// otherwise.
+    /// The value of a host. Takes a few steps when the host follows the last queried one, otherwise a
+    /// binary search.
     pub fn find(&mut self, hostname: &Hostname) -> Option<T> {
         let is_before = |(name, _): &(&Hostname, T)| *name < hostname;
         if self.at > 0 && !is_before(&self.entries[self.at - 1]) {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn far_names_are_found_too() {
+    fn distant_names_are_found() {
         let names: Vec<String> = (0..100).map(|number| format!("{number:02}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let waves = waves(&[&names]);

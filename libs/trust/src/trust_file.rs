@@ -1,4 +1,4 @@
-//! `trust.json`: which keys are believed, since when and until when.
+//! `trust.json`: the trusted keys and their validity.
 //!
 //! Source: docs/manifests.md, `trust.json`.
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::{CanonicalizeError, canonicalize};
 use crate::keys::{ActiveKeys, KeyError, TrustedKey};
 
-/// The trust file, installed with the system and signed by nobody.
+/// The trust file, installed with the system and unsigned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrustFile {
@@ -19,87 +19,87 @@ pub struct TrustFile {
     pub schema_version: u64,
     /// Keys that sign artifacts.
     pub ci_release_key: KeySlot,
-    /// Passed on to Nix, not interpreted.
+    /// Keys for Nix, not interpreted.
     #[serde(default)]
     pub cache_keys: Vec<String>,
     /// Keys that sign enrollment tokens.
     #[serde(default)]
     pub org_root_key: Option<KeySlot>,
-    /// Root of the agents' certificates.
+    /// Root of agent certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_ca_pem: Option<String>,
-    /// Authorities that issue the agents' certificates.
+    /// Issuing authorities of agent certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuance_ca_pems: Vec<String>,
 }
 
-/// One role's keys through a rotation.
+/// The keys of one role during a rotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeySlot {
-    /// Signs now.
+    /// The signing key.
     #[serde(default)]
     pub current: Option<TrustedKey>,
-    /// Signed before; still believed.
+    /// The former signing key; still trusted.
     #[serde(default)]
     pub previous: Option<TrustedKey>,
-    /// Will sign; believed until `retire_at`, then only as `current`.
+    /// The next signing key; trusted until `retire_at`, then only as `current`.
     #[serde(default)]
     pub successor: Option<TrustedKey>,
-    /// When the operator must have moved the successor to `current`.
+    /// Deadline to move the successor to `current`.
     #[serde(default)]
     pub retire_at: Option<Timestamp>,
-    /// The compromise switch: whatever was signed earlier is refused.
+    /// Rejects everything signed earlier, after a key compromise.
     #[serde(default)]
     pub reject_before: Option<Timestamp>,
 }
 
-/// Why a trust file is unusable.
+/// Error of a trust file.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustFileError {
-    /// No JSON, or JSON that readers could disagree about.
-    #[error("the trust file is ambiguous or broken")]
+    /// Not JSON, or JSON without a canonical form.
+    #[error("the trust file is ambiguous or malformed")]
     Text(#[source] CanonicalizeError),
     /// Not a trust file.
-    #[error("the trust file lacks its shape")]
+    #[error("the trust file has missing or invalid fields")]
     Shape(#[source] serde_json::Error),
-    /// A layout of another time.
+    /// Another schema version.
     #[error("the trust file has schema version {0}, this program reads 1")]
     SchemaVersion(u64),
 }
 
-/// Something about the trust file that blocks nothing yet and wants a person.
+/// A notice about the trust file that blocks nothing and needs attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustNotice {
     /// `ciReleaseKey` or `orgRootKey`.
     pub slot: &'static str,
-    /// What it is.
+    /// The kind.
     pub kind: TrustNoticeKind,
 }
 
 /// The kinds of notices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrustNoticeKind {
-    /// A key cannot verify anything and is skipped.
+    /// A key is unusable and skipped.
     UnusableKey {
         /// `current`, `previous` or `successor`.
         place: &'static str,
-        /// What is wrong with it.
+        /// The fault of the key.
         error: KeyError,
     },
-    /// `retireAt` has passed: the successor is refused until it becomes `current`.
+    /// `retireAt` has passed: the successor is rejected until it becomes `current`.
     RotationDue {
         /// The deadline.
         retire_at: Timestamp,
     },
-    /// A successor without `retireAt` is never believed.
+    /// A successor without `retireAt` is never trusted.
     SuccessorWithoutDeadline,
     /// The slot has no key at all.
     NoKey,
 }
 
 impl TrustNotice {
-    /// The name machines count by.
+    /// Name for metrics.
     pub fn name(&self) -> &'static str {
         match self.kind {
             TrustNoticeKind::UnusableKey { .. } => "unusable-key",
@@ -137,9 +137,9 @@ impl TrustFile {
     /// Reads a trust file; unknown keys are ignored.
     ///
     /// # Errors
-    /// Refuses broken or ambiguous JSON (duplicate keys would let two readers believe different
-    /// keys), a missing `ciReleaseKey` and other schema versions. Malformed keys are no error: they
-    /// are skipped and reported by [`TrustFile::notices`].
+    /// For malformed or ambiguous JSON (with duplicate keys, two readers could trust different keys), a
+    /// missing `ciReleaseKey` and other schema versions. Malformed keys are not an error: they are skipped
+    /// and reported by [`TrustFile::notices`].
     pub fn parse(bytes: &[u8]) -> Result<Self, TrustFileError> {
         let canonical = canonicalize(bytes).map_err(TrustFileError::Text)?;
         let file: Self = serde_json::from_slice(&canonical).map_err(TrustFileError::Shape)?;
@@ -149,7 +149,7 @@ impl TrustFile {
         Ok(file)
     }
 
-    /// A trust file that believes one key.
+    /// A trust file with one key.
     pub fn of(key: TrustedKey) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
@@ -164,12 +164,12 @@ impl TrustFile {
         }
     }
 
-    /// The keys that artifacts may be signed with at `now`.
+    /// Trusted keys of artifacts at `now`.
     pub fn release_keys(&self, now: Timestamp) -> ActiveKeys {
         self.ci_release_key.active(now)
     }
 
-    /// The keys that enrollment tokens may be signed with at `now`.
+    /// Trusted keys of enrollment tokens at `now`.
     pub fn org_root_keys(&self, now: Timestamp) -> ActiveKeys {
         self.org_root_key
             .as_ref()
@@ -177,7 +177,7 @@ impl TrustFile {
             .unwrap_or_default()
     }
 
-    /// What a person should look at.
+    /// Notices at `now`.
     pub fn notices(&self, now: Timestamp) -> Vec<TrustNotice> {
         let mut notices = self.ci_release_key.notices("ciReleaseKey", now);
         if let Some(slot) = &self.org_root_key {

@@ -1,4 +1,4 @@
-//! The one way from bytes to something believed.
+//! Verification of signed artifacts.
 //!
 //! Source: docs/manifests.md, verification.
 
@@ -11,21 +11,21 @@ use crate::artifact::Artifact;
 use crate::canonical::{CanonicalizeError, Hashes, canonicalize, hashes_of};
 use crate::keys::{ActiveKeys, NoMatch};
 
-/// How far clocks may differ, in both directions.
+/// Tolerated difference between clocks, in both directions.
 pub const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
-/// How old an artifact may be.
+/// Allowed age of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// The reader's clock.
+    /// Current time of the reader.
     pub now: Timestamp,
     /// Largest age, [`CLOCK_SLACK`] not counted.
     pub window: Duration,
 }
 
-/// An artifact that was verified: signed by a believed key, understood, and fresh.
+/// A verified artifact: signed by a trusted key, of a supported layout, and fresh.
 ///
-/// [`verify`] is the only way to make one.
+/// [`verify`] is the only constructor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     payload: T,
@@ -34,45 +34,45 @@ pub struct Verified<T> {
 }
 
 impl<T> Verified<T> {
-    /// What was signed, normalised.
+    /// The signed document, normalised.
     pub fn payload(&self) -> &T {
         &self.payload
     }
 
-    /// The same, as a value of its own; it is no proof any more.
+    /// Extracts the document, which no longer proves its verification.
     pub fn into_payload(self) -> T {
         self.payload
     }
 
-    /// When it was signed.
+    /// Time of signing.
     pub fn signed_at(&self) -> Timestamp {
         self.signed_at
     }
 
-    /// Hash of its canonical bytes.
+    /// Hash of the canonical bytes.
     pub fn hash(&self) -> &ManifestHash {
         &self.hashes.whole
     }
 
-    /// Hash of what it says, apart from its signing.
+    /// Hash of the content without signature data.
     pub(crate) fn content(&self) -> &ManifestHash {
         &self.hashes.content
     }
 }
 
-/// Why an artifact is not believed.
+/// Error of a verification.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// There is no key to verify with.
+    /// No key is trusted.
     #[error("no key is trusted")]
     NoTrustRoots,
-    /// The bytes are no JSON.
+    /// The bytes are not JSON.
     #[error("the bytes cannot be read")]
     NotJson(#[source] CanonicalizeError),
     /// The JSON has no canonical form.
     #[error("the document has no canonical form")]
     Canonicalize(#[source] CanonicalizeError),
-    /// No trusted key has an algorithm we know.
+    /// No trusted key has a supported algorithm.
     #[error("no trusted key has a supported algorithm, the first is {algorithm:?}")]
     UnsupportedAlgorithm {
         /// Algorithm of the first key.
@@ -81,12 +81,12 @@ pub enum VerifyError {
     /// No trusted key verifies the signature.
     #[error("the signature is not that of a trusted key over these bytes")]
     BadSignature,
-    /// The document is signed but has another shape.
+    /// The signed document has other fields.
     #[error("the document is not a {kind}")]
     Shape {
-        /// What was expected.
+        /// Expected kind.
         kind: &'static str,
-        /// What is missing or wrong.
+        /// The fault.
         #[source]
         source: serde_json::Error,
     },
@@ -94,28 +94,28 @@ pub enum VerifyError {
     #[error("schema version {0} is not supported")]
     SchemaVersionUnsupported(u64),
     /// `meta.signedAt` is absent.
-    #[error("the document does not say when it was signed")]
+    #[error("the document has no time of signing")]
     NotSigned,
-    /// Signed before the compromise switch.
+    /// Signed before `rejectBefore`.
     #[error("signed at {signed_at}, everything before {reject_before} is refused")]
     RejectedBeforeTimestamp {
-        /// Its time of signing.
+        /// Time of signing.
         signed_at: Timestamp,
-        /// The switch.
+        /// Limit of the trust file.
         reject_before: Timestamp,
     },
     /// Too old.
     #[error("signed at {signed_at}, more than {} s ago", window.as_secs())]
     Stale {
-        /// Its time of signing.
+        /// Time of signing.
         signed_at: Timestamp,
-        /// The age allowed.
+        /// Allowed age.
         window: Duration,
     },
-    /// Signed later than now.
+    /// Signed in the future.
     #[error("signed at {signed_at}, which is in the future")]
     FutureDated {
-        /// Its time of signing.
+        /// Time of signing.
         signed_at: Timestamp,
     },
 }
@@ -186,7 +186,7 @@ pub fn verify<T: Artifact>(
     })
 }
 
-/// Steps 8 to 10.
+/// Steps 8 to 10: time of signing.
 fn check_time(
     signed_at: Timestamp,
     reject_before: Option<Timestamp>,
@@ -201,7 +201,7 @@ fn check_time(
         });
     }
     let Freshness { now, window } = freshness;
-    // Exactly one of the two differences is not negative; a negative one is no `Duration`.
+    // `to_std` fails for a negative difference, so at most one check applies.
     if let Ok(age) = now.signed_duration_since(signed_at).to_std()
         && age > window.saturating_add(CLOCK_SLACK)
     {

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::checks::{Counts, Violation};
 use crate::engine::trace::Output;
+use crate::invariant_monitor::{LogCounts, Violation};
 use crate::run::run;
-use crate::scenario::Cut;
+use crate::scenario::Reduction;
 
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ pub struct Campaign {
     /// Threads.
     pub jobs: usize,
     /// What is left of each scenario.
-    pub cut: Cut,
+    pub reduction: Reduction,
     /// Ends after so many failures.
     pub failures_max: usize,
 }
@@ -50,7 +50,7 @@ pub struct Summary {
     /// Host events that were acknowledged.
     pub acknowledged: u64,
     /// How often the limits of the logs mattered, in all runs.
-    pub counts: Counts,
+    pub counts: LogCounts,
     /// Runs in which a log was trimmed.
     pub trimmed_runs: u64,
     /// Runs in which a log was full, or so nearly that agents were refused.
@@ -101,7 +101,7 @@ impl Campaign {
     /// Runs one seed, adds it and returns how things stand.
     fn one(&self, seed: u64, summary: &Mutex<Summary>) -> Summary {
         let begun = Instant::now();
-        let outcome = run(seed, &self.cut, Output::Nowhere);
+        let outcome = run(seed, &self.reduction, Output::Nowhere);
         let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
         summary.worked += begun.elapsed();
         summary.seeds += 1;

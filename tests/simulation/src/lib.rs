@@ -2,19 +2,22 @@
 //! virtual time, on a model log and a model database, with faults from a seed.
 //!
 //! Knows every core and no shell: no runtime, no socket, no clock, no random source but its own.
-//! Start reading at [`scenario`] (what a seed stands for), then [`world`] (what happens),
+//! Start reading at [`scenario`] (what a seed stands for), then [`simulation`] (what happens),
 //! [`invariants`] (what must hold) and [`engine`] (what makes a run repeatable).
 
+pub mod addressing;
 pub mod campaign;
-pub mod checks;
 pub mod engine;
+pub mod gateway_messages;
+pub mod invariant_monitor;
 pub mod invariants;
 pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
-pub mod process;
-pub mod reference;
+pub mod reference_fold;
 pub mod run;
 pub mod scenario;
+pub mod services;
 pub mod shrink;
-pub mod world;
+pub mod signed_release;
+pub mod simulation;

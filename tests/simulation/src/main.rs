@@ -9,7 +9,7 @@ use clap::Parser;
 use nixfleet_simulation::campaign::{Campaign, Failure, Summary};
 use nixfleet_simulation::engine::trace::Output;
 use nixfleet_simulation::run::{command, run};
-use nixfleet_simulation::scenario::{Caps, Cut, Scenario};
+use nixfleet_simulation::scenario::{Caps, Reduction, Scenario};
 use nixfleet_simulation::shrink::shrink;
 use serde_json::json;
 
@@ -74,7 +74,7 @@ struct CutArguments {
 }
 
 impl CutArguments {
-    fn cut(&self) -> Result<Cut, String> {
+    fn cut(&self) -> Result<Reduction, String> {
         let caps = Caps::default();
         let faults = match self.faults.as_deref() {
             None => None,
@@ -89,7 +89,7 @@ impl CutArguments {
                     .collect::<Result<_, _>>()?,
             ),
         };
-        Ok(Cut {
+        Ok(Reduction {
             caps: Caps {
                 hosts: self.hosts.unwrap_or(caps.hosts),
                 instances: self.instances.unwrap_or(caps.instances),
@@ -121,14 +121,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn one(arguments: &Arguments, seed: u64, cut: &Cut) -> ExitCode {
+fn one(arguments: &Arguments, seed: u64, cut: &Reduction) -> ExitCode {
     let output = if arguments.trace {
         let scenario = Scenario::of(seed, cut);
         println!("{:#?}", scenario.shape);
         for (index, fault) in scenario.faults.iter().enumerate() {
             println!("fault {index}: {fault}");
         }
-        println!("{:?}", scenario.noise);
+        println!("{:?}", scenario.fault_rates);
         Output::Printed
     } else {
         Output::Nowhere
@@ -166,12 +166,12 @@ fn one(arguments: &Arguments, seed: u64, cut: &Cut) -> ExitCode {
     exit_code(outcome.violation.is_none())
 }
 
-fn many(arguments: &Arguments, cut: Cut) -> ExitCode {
+fn many(arguments: &Arguments, cut: Reduction) -> ExitCode {
     let campaign = Campaign {
         first: arguments.first,
         seeds: arguments.seeds.unwrap_or(200),
         jobs: jobs(arguments),
-        cut: cut.clone(),
+        reduction: cut.clone(),
         failures_max: arguments.failures.max(1),
     };
     let summary = campaign.run(|so_far| tell(so_far, campaign.seeds));
@@ -231,7 +231,7 @@ fn print_summary(summary: &Summary) {
     );
 }
 
-fn print_failures(arguments: &Arguments, summary: &Summary, cut: &Cut) {
+fn print_failures(arguments: &Arguments, summary: &Summary, cut: &Reduction) {
     for Failure { seed, violation } in &summary.failures {
         println!(
             "seed {seed} broke {}: {}",
@@ -239,10 +239,10 @@ fn print_failures(arguments: &Arguments, summary: &Summary, cut: &Cut) {
         );
         println!("  repeat: {}", command(*seed, cut));
     }
-    let patience = Duration::from_secs(arguments.shrink_seconds);
-    if let (Some(first), false) = (summary.failures.first(), patience.is_zero()) {
+    let timeout = Duration::from_secs(arguments.shrink_seconds);
+    if let (Some(first), false) = (summary.failures.first(), timeout.is_zero()) {
         let invariant = first.violation.invariant;
-        let smaller = shrink(first.seed, cut.clone(), invariant, patience);
+        let smaller = shrink(first.seed, cut.clone(), invariant, timeout);
         if smaller != *cut {
             println!("seed {} made smaller:", first.seed);
             println!("  repeat: {}", command(first.seed, &smaller));
@@ -256,7 +256,7 @@ fn summary_json(campaign: &Campaign, summary: &Summary) -> serde_json::Value {
             "seed": failure.seed,
             "invariant": failure.violation.invariant,
             "message": failure.violation.message,
-            "repeat": command(failure.seed, &campaign.cut),
+            "repeat": command(failure.seed, &campaign.reduction),
         })
     });
     json!({
@@ -289,7 +289,7 @@ fn mutants(_: &Arguments) -> ExitCode {
 /// Prints which fault was found by which invariant and after how many seeds.
 #[cfg(feature = "mutants")]
 fn mutants(arguments: &Arguments) -> ExitCode {
-    use nixfleet_simulation::mutants::{Verdict, hunt};
+    use nixfleet_simulation::mutants::{MutantResult, run_mutants};
 
     if !arguments.json {
         println!(
@@ -297,33 +297,33 @@ fn mutants(arguments: &Arguments) -> ExitCode {
             "fault", "what it breaks", "found by", "seed", "tried"
         );
     }
-    let line = |verdict: &Verdict| {
-        let (invariant, seed) = match &verdict.found {
+    let line = |result: &MutantResult| {
+        let (invariant, seed) = match &result.found {
             Some(failure) => (failure.violation.invariant, failure.seed.to_string()),
             None => ("SURVIVED", "-".to_owned()),
         };
-        let (name, breaks) = (verdict.mutant, verdict.breaks);
+        let (name, breaks) = (result.mutant, result.breaks);
         format!(
             "{name:27} {breaks:49} {invariant:12} {seed:>5} {:>5}",
-            verdict.seeds
+            result.seeds
         )
     };
     let only = arguments.mutant.as_deref();
     let seeds = arguments.seeds.unwrap_or(1_000);
-    let verdicts = hunt(only, seeds, jobs(arguments), |verdict| {
+    let results = run_mutants(only, seeds, jobs(arguments), |result| {
         if !arguments.json {
-            println!("{}", line(verdict));
+            println!("{}", line(result));
         }
     });
-    let survivors = verdicts.iter().filter(|verdict| verdict.found.is_none());
+    let survivors = results.iter().filter(|result| result.found.is_none());
     let survivors = survivors.count();
     if arguments.json {
-        let rows = verdicts.iter().map(|verdict| {
-            let found = verdict.found.as_ref();
+        let rows = results.iter().map(|result| {
+            let found = result.found.as_ref();
             json!({
-                "mutant": verdict.mutant,
-                "breaks": verdict.breaks,
-                "seeds": verdict.seeds,
+                "mutant": result.mutant,
+                "breaks": result.breaks,
+                "seeds": result.seeds,
                 "seed": found.map(|failure| failure.seed),
                 "invariant": found.map(|failure| failure.violation.invariant),
                 "message": found.map(|failure| &failure.violation.message),
@@ -331,9 +331,9 @@ fn mutants(arguments: &Arguments) -> ExitCode {
         });
         println!("{}", json!({ "mutants": rows.collect::<Vec<_>>() }));
     } else {
-        println!("{} faults, {survivors} survived", verdicts.len());
+        println!("{} faults, {survivors} survived", results.len());
     }
-    exit_code(survivors == 0 && !verdicts.is_empty())
+    exit_code(survivors == 0 && !results.is_empty())
 }
 
 fn jobs(arguments: &Arguments) -> usize {

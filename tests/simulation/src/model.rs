@@ -2,11 +2,13 @@
 
 pub mod broker;
 pub mod database;
-pub mod kv;
-pub mod log;
-pub mod objects;
-pub mod op;
+pub mod lease_bucket;
+pub mod object_store;
+pub mod partition_log;
+pub mod server_call;
+pub mod stream;
 
 pub use broker::Broker;
-pub use database::{ArchiveMark, Backup, Database, DispatchRow, Restore, Turn};
-pub use op::{Log, Op, Remembered, Reply, Server};
+pub use database::{ArchiveMark, Backup, Database, DispatchRow, RecordedPositions, Restore, Turn};
+pub use partition_log::Log;
+pub use server_call::{Connection, ServerReply, ServerRequest};

@@ -6,11 +6,11 @@
 use nixfleet_proto::mutation_testing;
 
 use crate::campaign::{Campaign, Failure, Summary};
-use crate::scenario::Cut;
+use crate::scenario::Reduction;
 
 /// What became of one fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct MutantResult {
     /// Its name.
     pub mutant: &'static str,
     /// What it breaks, in words.
@@ -43,7 +43,7 @@ fn breaks(mutant: &str) -> &'static str {
         "fold-ignore-epoch" => "actions of older leaders are accepted",
         "halt-ignored" => "a halted rollout goes on",
         "plan-forget-queued" => "budgets do not count queued dispatches",
-        "plan-forget-overlay" => "budgets do not count what is on its way",
+        "plan-forget-pending" => "budgets do not count what is on its way",
         "reducer-drop-fence" => "an owner publishes behind another one's frames",
         "takeover-skip-barrier" => "an owner begins without a barrier",
         "takeover-from-cursor" => "an owner ignores frames behind the rows",
@@ -59,8 +59,13 @@ fn breaks(mutant: &str) -> &'static str {
 }
 
 /// Runs seeds under each fault until one breaks an invariant, at most so many.
-pub fn hunt(only: Option<&str>, seeds: u64, jobs: usize, tell: impl Fn(&Verdict)) -> Vec<Verdict> {
-    let mut verdicts = Vec::new();
+pub fn run_mutants(
+    only: Option<&str>,
+    seeds: u64,
+    jobs: usize,
+    tell: impl Fn(&MutantResult),
+) -> Vec<MutantResult> {
+    let mut results = Vec::new();
     let chosen = mutation_testing::NAMES.into_iter();
     for name in chosen.filter(|name| only.is_none_or(|only| only == *name)) {
         mutation_testing::activate(Some(name));
@@ -68,21 +73,21 @@ pub fn hunt(only: Option<&str>, seeds: u64, jobs: usize, tell: impl Fn(&Verdict)
             first: 1,
             seeds,
             jobs,
-            cut: Cut::default(),
+            reduction: Reduction::default(),
             failures_max: 1,
         };
         let summary: Summary = campaign.run(|_| ());
         mutation_testing::activate(None);
-        let verdict = Verdict {
+        let result = MutantResult {
             mutant: name,
             breaks: breaks(name),
             seeds: summary.seeds,
             found: summary.failures.into_iter().next(),
         };
-        tell(&verdict);
-        verdicts.push(verdict);
+        tell(&result);
+        results.push(result);
     }
-    verdicts
+    results
 }
 
 #[cfg(test)]

@@ -2,16 +2,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::checks::{Counts, Violation};
 use crate::engine::Time;
 use crate::engine::trace::{Output, Trace};
-use crate::scenario::{Cut, Scenario};
-use crate::world::{Outcome, World};
+use crate::invariant_monitor::{LogCounts, Violation};
+use crate::scenario::{Reduction, Scenario};
+use crate::simulation::{RunResult, Simulation};
 
 /// Runs a seed, cut down as told. A panic counts as a broken invariant.
-pub fn run(seed: u64, cut: &Cut, output: Output) -> Outcome {
-    let scenario = Scenario::of(seed, cut);
-    let run = || World::new(scenario, Trace::new(output)).run();
+pub fn run(seed: u64, reduction: &Reduction, output: Output) -> RunResult {
+    let scenario = Scenario::of(seed, reduction);
+    let run = || Simulation::new(scenario, Trace::new(output)).run();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
         let text = text.or_else(|| {
@@ -19,7 +19,7 @@ pub fn run(seed: u64, cut: &Cut, output: Output) -> Outcome {
                 .downcast_ref::<&str>()
                 .map(|text| (*text).to_owned())
         });
-        Outcome {
+        RunResult {
             violation: Some(Violation {
                 invariant: "panics",
                 message: text.unwrap_or_else(|| "a panic without words".to_owned()),
@@ -30,16 +30,16 @@ pub fn run(seed: u64, cut: &Cut, output: Output) -> Outcome {
             events: 0,
             entries: 0,
             acknowledged: 0,
-            counts: Counts::default(),
+            counts: LogCounts::default(),
             lines: Vec::new(),
         }
     })
 }
 
 /// The command that repeats a run.
-pub fn command(seed: u64, cut: &Cut) -> String {
+pub fn command(seed: u64, reduction: &Reduction) -> String {
     let mut command = format!("cargo xtask sim --seed {seed}");
-    for (option, value) in cut.options() {
+    for (option, value) in reduction.options() {
         command.push_str(&format!(" --{option}"));
         if !value.is_empty() {
             command.push_str(&format!(" {value}"));

@@ -1,13 +1,15 @@
 //! What a seed stands for: the shape of a run and what goes wrong in it.
 
-pub mod fault;
+mod fault_rates;
+pub mod fault_schedule;
 mod log_limits;
-mod noise;
 mod shape;
 
-pub use fault::{CheckpointLoss, Fault, FaultKind, Holding, RowLoss, Tails};
+pub use fault_rates::FaultRates;
+pub use fault_schedule::{
+    CheckpointLoss, CrashPoint, Fault, FaultKind, RowLoss, StalledConsumer, TailLoss,
+};
 pub use log_limits::LogLimits;
-pub use noise::Noise;
 pub use shape::{BudgetShape, Caps, ChannelShape, HostShape, Shape, TAGS};
 
 use std::rc::Rc;
@@ -20,14 +22,14 @@ pub struct Scenario {
     /// Sizes and fleet.
     pub shape: Rc<Shape>,
     /// What goes wrong all the time.
-    pub noise: Noise,
+    pub fault_rates: FaultRates,
     /// What goes wrong at certain times.
     pub faults: Vec<Fault>,
 }
 
 /// What is left of a seed's scenario, for shrinking and for repeating what was shrunk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cut {
+pub struct Reduction {
     /// Upper bounds of the shape.
     pub caps: Caps,
     /// Faults that are kept, by their place in the seed's schedule; absent: all.
@@ -36,7 +38,7 @@ pub struct Cut {
     pub quiet: bool,
 }
 
-impl Cut {
+impl Reduction {
     /// The options of the command line that say the same.
     pub fn options(&self) -> Vec<(&'static str, String)> {
         let whole = Caps::default();
@@ -75,25 +77,25 @@ impl Scenario {
     }
 
     /// The scenario of a seed.
-    pub fn of(seed: u64, cut: &Cut) -> Self {
+    pub fn of(seed: u64, reduction: &Reduction) -> Self {
         let whole = Shape::of(seed, Caps::default());
-        let all = fault::schedule(seed, &whole);
-        let faults = match &cut.faults {
+        let all = fault_schedule::schedule(seed, &whole);
+        let faults = match &reduction.faults {
             None => all,
             Some(kept) => {
                 let kept = kept.iter().filter_map(|index| all.get(*index));
                 kept.cloned().collect()
             }
         };
-        let noise = Noise::of(seed);
-        let quiet = Noise {
-            retried: noise.retried,
-            ..Noise::NONE
+        let fault_rates = FaultRates::of(seed);
+        let quiet = FaultRates {
+            retry_order: fault_rates.retry_order,
+            ..FaultRates::NONE
         };
         Self {
             seed,
-            shape: Rc::new(Shape::of(seed, cut.caps)),
-            noise: if cut.quiet { quiet } else { noise },
+            shape: Rc::new(Shape::of(seed, reduction.caps)),
+            fault_rates: if reduction.quiet { quiet } else { fault_rates },
             faults,
         }
     }

@@ -4,19 +4,19 @@ use std::time::{Duration, Instant};
 
 use crate::engine::trace::Output;
 use crate::run::run;
-use crate::scenario::{Cut, Scenario};
+use crate::scenario::{Reduction, Scenario};
 
 /// Looks for a smaller scenario of the seed that fails in the same way, for at most this time.
-pub fn shrink(seed: u64, cut: Cut, invariant: &str, patience: Duration) -> Cut {
+pub fn shrink(seed: u64, reduction: Reduction, invariant: &str, timeout: Duration) -> Reduction {
     let mut shrinking = Shrinking {
         seed,
         invariant,
-        until: Instant::now() + patience,
-        best: cut,
+        until: Instant::now() + timeout,
+        best: reduction,
     };
     loop {
         let before = shrinking.best.clone();
-        shrinking.be_quiet();
+        shrinking.disable_fault_rates();
         shrinking.drop_faults();
         shrinking.lower_caps();
         if shrinking.best == before || Instant::now() >= shrinking.until {
@@ -29,12 +29,12 @@ struct Shrinking<'a> {
     seed: u64,
     invariant: &'a str,
     until: Instant,
-    best: Cut,
+    best: Reduction,
 }
 
 impl Shrinking<'_> {
     /// Takes the candidate when it still fails.
-    fn attempt(&mut self, candidate: Cut) -> bool {
+    fn attempt(&mut self, candidate: Reduction) -> bool {
         if candidate == self.best || Instant::now() >= self.until {
             return false;
         }
@@ -47,8 +47,8 @@ impl Shrinking<'_> {
         fails
     }
 
-    fn be_quiet(&mut self) {
-        self.attempt(Cut {
+    fn disable_fault_rates(&mut self) {
+        self.attempt(Reduction {
             quiet: true,
             ..self.best.clone()
         });
@@ -56,8 +56,13 @@ impl Shrinking<'_> {
 
     /// Leaves out faults, half of them at a time, then quarters, down to single ones.
     fn drop_faults(&mut self) {
-        let all = Scenario::of(self.seed, &Cut::default()).faults.len();
-        let kept = |cut: &Cut| cut.faults.clone().unwrap_or_else(|| (0..all).collect());
+        let all = Scenario::of(self.seed, &Reduction::default()).faults.len();
+        let kept = |reduction: &Reduction| {
+            reduction
+                .faults
+                .clone()
+                .unwrap_or_else(|| (0..all).collect())
+        };
         let mut size = kept(&self.best).len().div_ceil(2);
         while size > 0 {
             let mut start = 0;
@@ -65,7 +70,7 @@ impl Shrinking<'_> {
                 let mut faults = kept(&self.best);
                 let end = (start + size).min(faults.len());
                 faults.drain(start..end);
-                let candidate = Cut {
+                let candidate = Reduction {
                     faults: Some(faults),
                     ..self.best.clone()
                 };

@@ -3,7 +3,7 @@
 use nixfleet_simulation::campaign::Campaign;
 use nixfleet_simulation::engine::trace::Output;
 use nixfleet_simulation::run::{command, run};
-use nixfleet_simulation::scenario::{Caps, Cut, Scenario};
+use nixfleet_simulation::scenario::{Caps, Reduction, Scenario};
 
 /// Enough for most kinds of faults, few enough for a build without optimisation.
 const SEEDS: u64 = if cfg!(debug_assertions) { 16 } else { 60 };
@@ -14,7 +14,7 @@ fn seeds_keep_every_invariant_and_finish() {
         first: 1,
         seeds: SEEDS,
         jobs: 2,
-        cut: Cut::default(),
+        reduction: Reduction::default(),
         failures_max: 3,
     };
     let summary = campaign.run(|_| ());
@@ -24,7 +24,7 @@ fn seeds_keep_every_invariant_and_finish() {
             "{}: {} ({})",
             violation.invariant,
             violation.message,
-            command(failure.seed, &campaign.cut)
+            command(failure.seed, &campaign.reduction)
         )
     });
     assert_eq!(failures.collect::<Vec<_>>(), Vec::<String>::new());
@@ -40,8 +40,8 @@ fn seeds_keep_every_invariant_and_finish() {
 #[test]
 fn two_runs_of_a_seed_have_the_same_trace() {
     for seed in [3, 8, 21] {
-        let first = run(seed, &Cut::default(), Output::Kept);
-        let second = run(seed, &Cut::default(), Output::Kept);
+        let first = run(seed, &Reduction::default(), Output::Kept);
+        let second = run(seed, &Reduction::default(), Output::Kept);
         for (line, (one, other)) in first.lines.iter().zip(&second.lines).enumerate() {
             assert_eq!(one, other, "line {line} of seed {seed}");
         }
@@ -56,15 +56,15 @@ fn two_runs_of_a_seed_have_the_same_trace() {
 
 #[test]
 fn a_trace_does_not_depend_on_where_it_goes_and_differs_between_seeds() {
-    let hash = |seed, output| run(seed, &Cut::default(), output).trace_hash;
+    let hash = |seed, output| run(seed, &Reduction::default(), output).trace_hash;
     assert_eq!(hash(5, Output::Nowhere), hash(5, Output::Kept));
     assert_ne!(hash(5, Output::Nowhere), hash(6, Output::Nowhere));
 }
 
 #[test]
 fn a_cut_leaves_the_rest_of_a_scenario_alone() {
-    let whole = Scenario::of(11, &Cut::default());
-    let cut = Cut {
+    let whole = Scenario::of(11, &Reduction::default());
+    let cut = Reduction {
         caps: Caps {
             hosts: 2,
             ..Caps::default()

@@ -127,7 +127,7 @@ impl<'a> ArchiveSource<'a> {
                 None => Vec::new(),
             };
             self.pin(replay, &next.frame, &items).await?;
-            if let Err(fault) = replay.take(next.out_seq, &next.frame, &items) {
+            if let Err(fault) = replay.apply_frame(next.out_seq, &next.frame, &items) {
                 progress.abandon();
                 return Ok(Err(fault));
             }

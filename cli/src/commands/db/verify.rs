@@ -202,7 +202,7 @@ impl<'a> Verification<'a> {
     ) -> Result<(), CommandError> {
         let number = partition.number();
         let known = |row: &Row| is_known(replay, row);
-        if replay.coverage().is_whole {
+        if replay.coverage().is_complete {
             let cursor = expected_rows::cursor(replay, number);
             self.table(AuditScope::Cursor(partition), cursor, summary, known)
                 .await?;
@@ -334,7 +334,7 @@ fn is_covered(replay: &Replay, row: &Row) -> bool {
         .columns
         .get("inputSeq")
         .and_then(serde_json::Value::as_u64);
-    replay.coverage().is_whole || seq.is_none_or(|seq| seq >= begins)
+    replay.coverage().is_complete || seq.is_none_or(|seq| seq >= begins)
 }
 
 fn parse(row: TableRow) -> Result<Row, CommandError> {

@@ -89,7 +89,7 @@ impl PartitionResult {
 
     /// Takes over what a replay covered.
     pub fn cover(&mut self, coverage: &Coverage) {
-        self.is_whole = coverage.is_whole;
+        self.is_whole = coverage.is_complete;
         self.frames = coverage.frames;
         self.outcomes = coverage.outcomes;
         self.decided = coverage.decided;

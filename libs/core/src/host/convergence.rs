@@ -1,4 +1,4 @@
-//! Convergence: the four invariants, claims, and the two inputs of the planner.
+//! Convergence: the four invariants, claims, and the inputs of the planner.
 //!
 //! Source: docs/semantics.md, host machine, convergence invariants.
 
@@ -9,9 +9,9 @@ use nixfleet_proto::{
 
 use super::transition::{Transition, shared};
 
-/// The first convergence invariant that does not hold, in their order; `None` when all hold.
+/// The first violated convergence invariant, in order; `None` when all hold.
 ///
-/// A soak without a due time is not over: what is unknown holds back.
+/// A soak without a due time is not over: unknown input blocks.
 pub fn convergence_fault(
     record: &HostRecord,
     current_closure: &ClosureHash,
@@ -39,7 +39,7 @@ pub fn convergence_fault(
     (!all_pass).then_some("a declared enforce probe has not passed since activation")
 }
 
-/// A `Converged` report: completes, is kept as a claim, or names the wrong closure.
+/// Applies a `Converged` event: converges, stores a claim, or rejects the wrong closure.
 pub(super) fn report(
     record: &HostRecord,
     current_closure: &ClosureHash,
@@ -50,7 +50,7 @@ pub(super) fn report(
         None => converged(record, current_closure, converged_at),
         Some(fault) if *current_closure != record.target_closure => return broken(fault),
         Some(_) => HostRecord {
-            // It is the target: see the arm above.
+            // The reported closure is the target: see the arm above.
             convergence_claim: Some(Box::new(ConvergenceClaim {
                 converged_at,
                 current_closure: record.target_closure.clone(),
@@ -61,7 +61,7 @@ pub(super) fn report(
     Ok(Transition::plain(next, converged_at))
 }
 
-/// The planner completes a claim.
+/// Completes a claim.
 pub(super) fn soak_elapsed(record: &HostRecord, at: Timestamp) -> Result<Transition, Rejection> {
     match record.state {
         HostState::Soaking => {}
@@ -86,7 +86,7 @@ pub(super) fn soak_elapsed(record: &HostRecord, at: Timestamp) -> Result<Transit
     }
 }
 
-/// The planner lets a Pending host that already runs its target converge.
+/// Converges a Pending host that already runs its target.
 pub(super) fn unchanged(
     record: &HostRecord,
     current_closure: &ClosureHash,

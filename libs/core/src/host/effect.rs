@@ -1,5 +1,4 @@
-//! What a transition asks of each side. The two types keep a control effect off the agent and the
-//! other way round.
+//! Effects of a transition, with separate types for the reducer and the agent.
 //!
 //! Source: docs/semantics.md, host machine, effects.
 
@@ -24,7 +23,7 @@ pub enum ControlEffect {
         failures: Vec<FailedControl>,
         observed_at: Timestamp,
     },
-    /// Bans the closure from the channel.
+    /// Quarantines the closure on the channel.
     InsertQuarantine {
         channel: ChannelName,
         closure_hash: ClosureHash,
@@ -42,7 +41,7 @@ pub enum ControlEffect {
 #[serde(tag = "effect", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "docs/debug-commands.md, step, gives each key")]
 pub enum AgentEffect {
-    /// Starts the probes anew.
+    /// Restarts the probes.
     ResetProbeCache,
     /// Sends the event; durable means stored before sending.
     EmitEvent { event: WireEvent, durable: bool },
@@ -54,12 +53,12 @@ pub enum AgentEffect {
     },
     /// Switches to the target.
     FireSwitch { closure_hash: ClosureHash },
-    /// Goes back to the closure from before the dispatch.
+    /// Rolls back to the closure from before the dispatch.
     FireRollbackTo { closure_hash: ClosureHash },
 }
 
 impl ControlEffect {
-    /// The same with the host it is about, as outcomes carry it.
+    /// The outcome effect, which names the host.
     pub fn about(self, record: &HostRecord) -> Effect {
         let rollout_id = record.rollout_id.clone();
         let hostname = record.hostname.clone();
@@ -93,7 +92,7 @@ impl ControlEffect {
     }
 }
 
-/// Failures, quarantine, transition.
+/// Effects in the reducer: failures or quarantine, then the transition.
 pub(super) fn control(record: &HostRecord, transition: &Transition) -> Vec<ControlEffect> {
     let caused = match &transition.cause {
         Cause::ProbeResult {
@@ -117,7 +116,8 @@ pub(super) fn control(record: &HostRecord, transition: &Transition) -> Vec<Contr
     caused.into_iter().chain(moved).collect()
 }
 
-/// Reset, event, transition, switch or rollback; an acknowledgement records before it emits.
+/// Effects on the agent: reset, event, transition, then switch or rollback. An acknowledgement records the
+/// transition before it emits the event.
 pub(super) fn agent(
     record: &HostRecord,
     input: &HostInput<'_>,
@@ -130,7 +130,7 @@ pub(super) fn agent(
             event: WireEvent::from((*event).clone()),
             durable: is_durable(&transition.cause),
         }),
-        // Decided by the control plane: there is nothing to report to it.
+        // The control plane decided these: no event.
         HostInput::SoakElapsed | HostInput::ConvergeUnchanged { .. } => None,
     };
     let (first, last) = match &transition.cause {

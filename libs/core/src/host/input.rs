@@ -1,22 +1,22 @@
-//! What the machine of a host takes in, and what it may read besides.
+//! Inputs and context of the host machine.
 
 use nixfleet_proto::{ClosureHash, HostEvent, OnHealthFailure, Producer, RolloutState, Timestamp};
 
-/// What the machine takes in.
+/// An input of the host machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostInput<'a> {
-    /// A report of the host, or one the partition owner recovered.
+    /// An event of the agent, or one recovered by the partition owner.
     Event {
-        /// Chooses the sequence counter.
+        /// Selects the sequence counter.
         producer: Producer,
-        /// The report.
+        /// The event.
         event: &'a HostEvent,
     },
-    /// The planner saw that a claim can be completed.
+    /// The planner completes a claim.
     SoakElapsed,
-    /// The planner lets a Pending host that already runs its target converge.
+    /// The planner converges a Pending host that already runs its target.
     ConvergeUnchanged {
-        /// The closure the host runs.
+        /// The running closure.
         current_closure: &'a ClosureHash,
     },
 }
@@ -32,7 +32,7 @@ impl HostInput<'_> {
     }
 }
 
-/// What a transition may read besides the record.
+/// Context of a transition, besides the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepCtx {
     /// Pinned policy of the rollout.

@@ -1,4 +1,4 @@
-//! Bookkeeping of probes in Soaking and Converged; it never changes the state.
+//! Recording of probe events in Soaking and Converged; never changes the state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use nixfleet_proto::{
 
 use super::transition::{Cause, Transition};
 
-/// One result, borrowed from its event.
+/// One probe result, borrowed from its event.
 struct ProbeResult<'a> {
     probe_name: &'a ProbeName,
     mode: ProbeMode,
@@ -21,7 +21,7 @@ struct ProbeResult<'a> {
     controls: &'a [SubResult],
 }
 
-/// Folds one of the four probe events.
+/// Records one of the four probe events.
 pub(super) fn record_event(
     record: &HostRecord,
     body: &HostEventBody,
@@ -145,30 +145,30 @@ fn failing(controls: &[SubResult]) -> impl Iterator<Item = FailedControl> {
         })
 }
 
-/// The name as the host declared it, so that both are one text.
+/// The name from the declaration, to share its allocation.
 fn declared_name(record: &HostRecord, name: &ProbeName) -> ProbeName {
     let declared = record.declared_probes.as_deref().unwrap_or_default();
     let same = declared.iter().find(|probe| probe.probe_name == *name);
     same.map_or(name, |probe| &probe.probe_name).clone()
 }
 
-/// A probe without controls, as a failure.
+/// The failure of a probe without controls.
 static WHOLE_PROBE: FailedControl = FailedControl {
     control_id: None,
     framework: None,
 };
 
-/// What a result leaves outstanding, in order; a probe without controls stands for itself.
+/// Failing controls of a result, in order; a probe without controls counts as one control.
 fn outstanding(probe: &ProbeRecord) -> impl Iterator<Item = &FailedControl> {
     let fails = probe.status == ProbeStatus::Fail && probe.mode == ProbeMode::Enforce;
-    let itself = (fails && probe.failing_controls.is_none()).then_some(&WHOLE_PROBE);
+    let whole_probe = (fails && probe.failing_controls.is_none()).then_some(&WHOLE_PROBE);
     let controls = probe.failing_controls.as_deref();
-    controls.into_iter().flatten().chain(itself)
+    controls.into_iter().flatten().chain(whole_probe)
 }
 
-/// Same status and same failing enforce controls as the result before.
+/// True for the same status and failing enforce controls as the previous result.
 ///
-/// The first pass under enforce is never a repetition: the observed pass before it was not durable.
+/// The first pass under enforce is never a repetition: an earlier pass under observe was not durable.
 fn is_repeated(before: &ProbeRecord, after: &ProbeRecord) -> bool {
     let first_enforced_pass = after.mode == ProbeMode::Enforce && before.mode != ProbeMode::Enforce;
     before.status == after.status

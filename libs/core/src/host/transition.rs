@@ -1,4 +1,4 @@
-//! What each event does to a record, except for probes and convergence.
+//! Transitions of the host machine, except for probes and convergence.
 
 use chrono::TimeDelta;
 use nixfleet_proto::host::{FailedControl, Probes};
@@ -8,12 +8,12 @@ use nixfleet_proto::{
 
 use super::StepCtx;
 
-/// Clocks of hosts count up to this far from the time of receipt.
+/// Largest accepted difference between the clock of a host and the time of receipt.
 ///
 /// Source: docs/semantics.md, host machine, activation completed.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(60);
 
-/// The next record and what caused it, before either side derives its effects.
+/// The next record and the cause, from which both sides derive their effects.
 pub(super) struct Transition {
     pub(super) next: HostRecord,
     /// Time of the event.
@@ -21,11 +21,11 @@ pub(super) struct Transition {
     pub(super) cause: Cause,
 }
 
-/// What happened, as far as effects depend on it.
+/// Cause of a transition, as far as effects depend on it.
 pub(super) enum Cause {
     Acknowledged,
     Completed,
-    /// The closure to go back to, when the applied policy says so and it is known.
+    /// The closure to roll back to, when the applied policy rolls back and the closure is known.
     Failed {
         roll_back_to: Option<ClosureHash>,
     },
@@ -39,7 +39,7 @@ pub(super) enum Cause {
         failures: Vec<FailedControl>,
         durable: bool,
     },
-    /// Nothing follows but the transition itself, if any.
+    /// No effect but the transition itself, if any.
     Plain,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn start(record: &HostRecord, started_at: Timestamp) -> Transition {
     Transition::plain(next, started_at)
 }
 
-/// The observed closure is not compared with the target here: convergence does that.
+/// Does not compare the observed closure with the target: convergence does.
 pub(super) fn complete(
     record: &HostRecord,
     observed: &ClosureHash,
@@ -164,8 +164,8 @@ pub(super) fn roll_back(
     }
 }
 
-/// The closure as the record has it already, when it does: a fleet of a million hosts names each
-/// closure many times.
+/// The equal closure of the record, if any, to share its allocation: a fleet of a million hosts names
+/// each closure many times.
 pub(super) fn shared(closure: &ClosureHash, record: &HostRecord) -> ClosureHash {
     let known = [
         Some(&record.target_closure),
@@ -175,8 +175,8 @@ pub(super) fn shared(closure: &ClosureHash, record: &HostRecord) -> ClosureHash 
     same.unwrap_or(closure).clone()
 }
 
-/// When the soak ends: completion, taken no further than the tolerance from receipt, plus the soak.
-/// At the far end of the calendar it saturates.
+/// End of the soak: the completion time, clamped to the tolerance around receipt, plus the soak.
+/// Saturates at the end of the calendar.
 fn soak_due_at(completed_at: Timestamp, received_at: Timestamp, soak: Minutes) -> Timestamp {
     let earliest = received_at
         .checked_sub_signed(CLOCK_TOLERANCE)

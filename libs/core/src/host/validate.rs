@@ -1,21 +1,21 @@
-//! What holds for every record that the machine produced.
+//! Invariants of host records.
 
 use nixfleet_proto::{HostRecord, HostState};
 
-/// A record that no sequence of inputs produces.
+/// A violated invariant: no sequence of inputs produces the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Fault(pub(crate) &'static str);
 
-/// Checks a record that was read back.
+/// Checks a stored record.
 ///
 /// # Errors
-/// Names the first invariant that does not hold.
+/// The first violated invariant.
 pub fn validate(record: &HostRecord) -> Result<(), Fault> {
     let check = |holds: bool, fault| if holds { Ok(()) } else { Err(Fault(fault)) };
     check(
         record.channel == record.rollout_id.channel(),
-        "the channel is not the rollout's",
+        "the channel is not that of the rollout",
     )?;
     let on_target = record.current_closure.as_ref() == Some(&record.target_closure);
     match record.state {
@@ -33,19 +33,19 @@ pub fn validate(record: &HostRecord) -> Result<(), Fault> {
         ),
         HostState::Converged => check(
             on_target && record.converged_at.is_some(),
-            "Converged on another closure or at no time",
+            "Converged on another closure or without a time",
         ),
         HostState::Failed => check(
             record.failed_at.is_some()
                 && record.policy_applied.is_some()
                 && record.convergence_claim.is_none(),
-            "Failed at no time, under no policy, or with a claim",
+            "Failed without a time or a policy, or with a claim",
         ),
         HostState::Reverted => check(
             record.reverted_at.is_some()
                 && record.reverted_to.is_some()
                 && record.reverted_to == record.current_closure,
-            "Reverted to no closure or at no time",
+            "Reverted without a closure or a time",
         ),
     }
 }

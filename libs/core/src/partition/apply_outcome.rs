@@ -1,4 +1,4 @@
-//! Taking over outcomes: nothing is decided here.
+//! Applies outcomes to the state, without decisions.
 
 use std::sync::Arc;
 
@@ -13,29 +13,29 @@ use super::host_counters::HostCounters;
 use super::interning::ProbeListPool;
 use super::{GateHolds, HostEntry, PartitionState, PinnedSet, ProbeFailures, Rollout};
 
-/// An outcome that does not fit the state.
+/// The outcome does not fit the state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyOutcomeError {
-    /// What an opened rollout pins is not at hand.
-    #[error("what manifest {0} pins is not at hand")]
+    /// The manifest of an opened rollout is missing.
+    #[error("manifest {0} is missing")]
     UnknownManifest(ManifestHash),
-    /// The outcome opens a rollout but carries no record of it.
+    /// The outcome opens a rollout without its record.
     #[error("the outcome opens {0} without its record")]
     OpenedWithoutRecord(RolloutId),
-    /// The outcome touches a rollout that does not exist.
+    /// The outcome changes an unknown rollout.
     #[error("rollout {0} does not exist")]
     UnknownRollout(RolloutId),
-    /// The outcome touches a host that does not exist.
+    /// The outcome changes an unknown host.
     #[error("host {1} does not exist in rollout {0}")]
     UnknownHost(RolloutId, Hostname),
 }
 
-/// What becomes of the parts of an outcome that speak of rollouts which do not exist.
+/// Treatment of changes to unknown rollouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnknownRollouts {
-    /// They are an error.
+    /// An error.
     Reject,
-    /// Whoever decided knew more rollouts.
+    /// Ignored: the owner had more rollouts.
     Skip,
 }
 
@@ -180,7 +180,7 @@ fn apply_effect(
             let cause = cause_in_columns(outcome, *observed_at);
             let controls = failures.clone();
             let failures = ProbeFailures { controls, cause };
-            // Rows of a host that is not there could not be written either.
+            // Rows of an unknown host cannot be written either.
             let rollout = rollout_mut(state, rollout_id)?;
             if let Some(host) = rollout.hosts.get_mut(hostname) {
                 host.set_failures(probe_name.clone(), failures);
@@ -209,7 +209,7 @@ fn apply_effect(
             hostname,
             ..
         } => {
-            // Exact: the dispatch has a record.
+            // Exact time: the column has the dispatch as a record.
             let queued = Some(Cause {
                 position: outcome.position,
                 at: outcome.at,
@@ -245,15 +245,15 @@ fn apply_effect(
                 rollout.blocks.insert((*wave, *gate), Arc::new(held));
             }
         }
-        // The records above already say so.
+        // The records have these changes.
         Effect::RecordTransition { .. } | Effect::RecordRolloutTransition { .. } => {}
         Effect::UpdateCurrentWave { .. } | Effect::HaltLifted { .. } => {}
     }
     Ok(())
 }
 
-/// Rows without a record have their time in a column only: a state that is restored from them must be the
-/// one that was folded.
+/// The cause with its time rounded as in a column: rows without a record have the time in a column only,
+/// and a restored state must equal the folded one.
 fn cause_in_columns(outcome: &Outcome, at: Timestamp) -> Cause {
     Cause {
         position: outcome.position,

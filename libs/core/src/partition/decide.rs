@@ -1,4 +1,4 @@
-//! Which entries are legal, and what each leads to.
+//! Legality and effects of each kind of entry.
 //!
 //! Source: docs/semantics.md, legality.
 
@@ -9,7 +9,7 @@ use super::host_step::{recovery_candidate, step_host};
 use super::{PartitionState, PinnedSet, operator_command, plan_action};
 use crate::host::HostInput;
 
-/// Decides one entry at fold time `at`, changing nothing.
+/// Decides one entry at fold time `at`, without changing the state.
 pub(super) fn decide(
     state: &PartitionState,
     at: Timestamp,

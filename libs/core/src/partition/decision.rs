@@ -1,4 +1,4 @@
-//! What deciding an entry comes to, and finding what the entry is about.
+//! The result type of deciding an entry, and lookups of the rollout and host of an entry.
 
 use nixfleet_proto::{Accepted, Effect, Hostname, Reason, Rejection, RolloutId};
 
@@ -7,7 +7,7 @@ use crate::host::ControlEffect;
 
 pub(super) type Decided = Result<Accepted, Rejection>;
 
-/// The effects of a step with the host they are about.
+/// Converts the effects of a step into outcome effects, which name the host.
 pub(super) fn about(host: &HostEntry, effects: Vec<ControlEffect>) -> Vec<Effect> {
     let effects = effects.into_iter();
     effects.map(|effect| effect.about(&host.record)).collect()

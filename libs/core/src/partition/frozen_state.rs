@@ -1,4 +1,4 @@
-//! The state at one moment, for readers that take their time while the fold goes on.
+//! An immutable copy of the state, for slow readers during the fold.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use super::host_counters::HostCounters;
 use super::interning::ProbeListPool;
 use super::{PartitionState, Rollout, state_hash};
 
-/// A state that does not change any more. It shares its hosts with the state it was taken from.
+/// An immutable copy of a state, which shares its hosts with the original (copy on write).
 #[derive(Debug, Clone)]
 pub struct FrozenState(PartitionState);
 
 impl PartitionState {
-    /// The state as it is now. Takes a fraction of a millisecond for a million hosts; afterwards the
-    /// first change of each group of hosts copies that group.
+    /// Copies the state. Takes a fraction of a millisecond for a million hosts; afterwards the first change
+    /// of each chunk of hosts copies that chunk.
     #[must_use]
     pub fn freeze(&self) -> FrozenState {
         let rollouts = self.rollouts.iter();
@@ -30,7 +30,7 @@ impl PartitionState {
     }
 }
 
-/// What can be counted again is left out.
+/// Copies a rollout without derived data.
 fn without_derived(rollout: &Rollout) -> Rollout {
     Rollout {
         record: rollout.record.clone(),
@@ -45,13 +45,12 @@ fn without_derived(rollout: &Rollout) -> Rollout {
 }
 
 impl FrozenState {
-    /// As [`PartitionState::hash`].
+    /// Like [`PartitionState::hash`].
     pub fn hash(&self) -> String {
         state_hash::hash(&self.0)
     }
 
-    /// The rows that [`PartitionState::restore`] makes the state of again. The cursor is given what
-    /// the state knows of it.
+    /// The rows that [`PartitionState::restore`] reads. Sets the leader epoch and the clock of the cursor.
     pub fn rows(&self, cursor: Cursor) -> PartitionSnapshot {
         let mut rows = PartitionSnapshot {
             cursor: Some(Cursor {

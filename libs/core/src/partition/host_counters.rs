@@ -1,4 +1,4 @@
-//! Counters over the hosts of a rollout, so that waves, halts and the end are known without a walk.
+//! Counters over the hosts of a rollout: waves, halts and the end are known without a scan.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use nixfleet_proto::{HostState, Hostname, Pinned};
 
 use super::{HostEntry, HostTable};
 
-/// Derived from the hosts and the waivers of a rollout.
+/// Counters derived from the hosts and waivers of a rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostCounters {
     by_state: [u64; HostState::ALL.len()],
@@ -14,7 +14,7 @@ pub struct HostCounters {
     halting: BTreeSet<Hostname>,
 }
 
-/// What is left to do.
+/// Hosts that the rollout still waits for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolloutProgress {
     /// Staged hosts that are neither Converged nor waived.
@@ -24,7 +24,7 @@ pub struct RolloutProgress {
 }
 
 impl RolloutProgress {
-    /// True when nothing keeps the rollout from Terminal.
+    /// True when the rollout can become Terminal.
     pub fn is_complete(&self) -> bool {
         self.unconverged == 0
     }
@@ -41,7 +41,7 @@ impl RolloutProgress {
         self.unfinished.get(above).map(|of| of.0)
     }
 
-    /// Where a rollout starts: every host is Pending.
+    /// The progress of a new rollout, with every host Pending.
     pub(super) fn pending(pinned: &Pinned) -> Self {
         let mut progress = Self::default();
         for host in pinned.host_set.iter().filter(|host| host.staged) {
@@ -51,7 +51,7 @@ impl RolloutProgress {
         progress
     }
 
-    /// The same after a host that is not waived went from one state to another.
+    /// The progress after a host that is not waived changed its state.
     pub(super) fn after(&self, host: &HostEntry, to: HostState) -> Self {
         let mut progress = self.clone();
         progress.count(host, host.record.state, Change::Leave);
@@ -93,12 +93,12 @@ impl HostCounters {
         counters
     }
 
-    /// How many hosts are in a state.
+    /// Number of hosts in a state.
     pub fn in_state(&self, state: HostState) -> u64 {
         self.by_state[state as usize]
     }
 
-    /// What is left to do.
+    /// Hosts that the rollout still waits for.
     pub fn progress(&self) -> &RolloutProgress {
         &self.progress
     }
@@ -113,7 +113,7 @@ impl HostCounters {
         let state = host.record.state;
         Change::Enter.apply(&mut self.by_state[state as usize]);
         if waived {
-            // The wave still has hosts, although nothing of them is left to do.
+            // The wave still counts as one with hosts.
             if host.staged {
                 self.progress.unfinished_of(host.wave);
             }
@@ -146,7 +146,7 @@ impl Change {
     fn apply(self, count: &mut u64) {
         *count = match self {
             Self::Enter => *count + 1,
-            // Only what entered before leaves, so the count is above zero.
+            // Every leave follows an enter, so the count is above zero.
             Self::Leave => count.saturating_sub(1),
         };
     }

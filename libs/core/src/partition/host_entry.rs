@@ -1,4 +1,4 @@
-//! One host of a rollout.
+//! A host of a rollout in the state of a partition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ pub struct HostEntry {
     pub record: Arc<HostRecord>,
     /// Zero-based wave, meaningless when unstaged.
     pub wave: u32,
-    /// False for a host in no wave of a channel that declares waves.
+    /// False for a host in no wave of a channel with waves.
     pub staged: bool,
-    /// True for a Pending host that was seen running its target.
+    /// True for a Pending host that runs its target.
     pub candidate: bool,
     /// The entry that last changed the record.
     pub position: Position,
-    /// What few hosts have; absent when there is nothing.
+    /// Rare data; absent when empty.
     pub(super) outstanding: Option<Box<Outstanding>>,
 }
 
-/// What waits for a host or is wrong with it.
+/// The queued dispatch and the failures of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outstanding {
-    /// The dispatch that still waits.
+    /// The queued dispatch.
     queued: Option<Cause>,
     /// Failures by probe; a probe without any is absent.
     failures: BTreeMap<ProbeName, ProbeFailures>,
@@ -43,17 +43,17 @@ pub struct ProbeFailures {
 }
 
 impl HostEntry {
-    /// The closure a Pending host was seen running, which is its target.
+    /// The running closure of a Pending host, when it is the target.
     pub fn recovery_candidate(&self) -> Option<&ClosureHash> {
         self.candidate.then_some(&self.record.target_closure)
     }
 
-    /// The entry that queued the dispatch that still waits, and when.
+    /// Position and time of the queued dispatch.
     pub fn queued(&self) -> Option<Cause> {
         self.outstanding.as_ref()?.queued
     }
 
-    /// True while a queued dispatch waits.
+    /// True when a dispatch is queued.
     pub fn is_queued(&self) -> bool {
         self.queued().is_some()
     }

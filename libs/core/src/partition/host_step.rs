@@ -1,4 +1,4 @@
-//! What an entry about one host leads to: a step of its machine, or a note that it is a candidate.
+//! Decides entries about one host: a step of its state machine, or a recovery candidate.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::rollout_update::RolloutUpdate;
 use super::{HostEntry, Rollout};
 use crate::host::{self, HostInput, StepCtx};
 
-/// Folds one input of the host machine and what it means for the rollout.
+/// Applies one input to the host machine and the result to the rollout.
 pub(super) fn step_host(
     (rollout, host): (&Rollout, &HostEntry),
     input: &HostInput<'_>,
@@ -25,7 +25,7 @@ pub(super) fn step_host(
     let mut step = host::step(&host.record, input, &ctx)?;
     rollout.probe_lists.intern_probes(&mut step.next);
     if step.next.state == host.record.state {
-        // Most entries: nothing that the rollout looks at has changed.
+        // Most entries do not change the state: the rollout is unaffected.
         return Ok(Accepted {
             effects: about(host, step.effects),
             hosts: vec![Arc::new(step.next)],
@@ -38,7 +38,7 @@ pub(super) fn step_host(
     Ok(update.finish())
 }
 
-/// A Pending host was seen running its target; seen elsewhere again, it is no candidate any more.
+/// Marks a Pending host that runs its target as a candidate, and unmarks one that stopped running it.
 pub(super) fn recovery_candidate(
     (rollout, host): (&Rollout, &HostEntry),
     current_closure: &ClosureHash,

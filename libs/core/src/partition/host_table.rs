@@ -1,11 +1,11 @@
-//! The hosts of one rollout: in the order of their names, found by name in one step, copied on write.
+//! The hosts of one rollout: sorted by name, with a hash index, copied on write.
 //!
-//! The set is made once, when the rollout opens or is restored, and no host ever leaves it, so a
-//! sorted sequence gives the order and a table of places in it answers lookups. The table is never
-//! walked: its order would differ between runs.
+//! The set is built once, when the rollout opens or is restored, and never loses a host: a sorted
+//! sequence gives the order, and a hash table of positions in it serves lookups. Nothing iterates over
+//! the hash table, whose order would differ between runs.
 //!
-//! Entries lie in chunks that clones share: a clone of a million hosts takes a fraction of a
-//! millisecond, and a chunk is copied when one of its entries changes while a clone lives.
+//! Clones share chunks of entries: a clone of a million hosts takes a fraction of a millisecond, and the
+//! first change of an entry copies its chunk.
 
 use std::hash::BuildHasher;
 use std::ops::Index;
@@ -17,10 +17,10 @@ use nixfleet_proto::Hostname;
 
 use super::HostEntry;
 
-/// Entries of a chunk: what one change copies at most while a clone lives, some ten microseconds.
+/// Entries of a chunk: bounds the copy of one change to about ten microseconds.
 const CHUNK: usize = 256;
 
-/// Host entries by name.
+/// Host entries, sorted by name.
 #[derive(Debug, Clone, Default)]
 pub struct HostTable {
     chunks: Vec<Arc<[HostEntry]>>,
@@ -33,17 +33,17 @@ impl HostTable {
         Some(self.at(self.position(hostname.as_ref())?))
     }
 
-    /// True when the host is one of them.
+    /// True when the table has the host.
     pub fn contains(&self, hostname: &(impl AsRef<str> + ?Sized)) -> bool {
         self.position(hostname.as_ref()).is_some()
     }
 
-    /// How many there are.
+    /// Number of hosts.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// True when there is none.
+    /// True without hosts.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
@@ -53,7 +53,7 @@ impl HostTable {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
-    /// Names in their order.
+    /// Names in order.
     pub fn keys(&self) -> impl Iterator<Item = &Hostname> {
         self.values().map(|entry| &entry.record.hostname)
     }
@@ -74,8 +74,8 @@ impl HostTable {
         }
     }
 
-    /// The entry of a host, or rarely another: it is not looked whether the name is the same, so that
-    /// nothing but the table is read.
+    /// The entry of a host, or rarely of another with the same hash: does not compare names, so that it
+    /// reads only the hash table.
     pub(super) fn find_by_hash(&self, hostname: &Hostname) -> Option<&HostEntry> {
         let position = self.index.iter_hash(hash(hostname.as_str())).next()?;
         Some(self.at(*position as usize))
@@ -94,7 +94,7 @@ impl HostTable {
 }
 
 impl FromIterator<HostEntry> for HostTable {
-    /// Sorts when it must; of two entries with one name the last one stays.
+    /// Sorts unsorted entries; the last entry of a name wins.
     fn from_iter<T: IntoIterator<Item = HostEntry>>(entries: T) -> Self {
         let mut entries: Vec<HostEntry> = entries.into_iter().collect();
         if !entries.is_sorted_by(|a, b| a.record.hostname < b.record.hostname) {
@@ -133,7 +133,7 @@ impl Index<&str> for HostTable {
     type Output = HostEntry;
 
     /// # Panics
-    /// When the host is not one of them.
+    /// When the table does not have the host.
     fn index(&self, hostname: &str) -> &HostEntry {
         self.get(hostname)
             .expect("the caller names a host of the rollout")
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_sorted_and_found_by_name_whatever_order_they_come_in() {
+    fn hosts_are_sorted_and_found_by_name() {
         let names: Vec<String> = (0..500)
             .map(|number| format!("h{:03}", number * 7 % 500))
             .collect();
@@ -181,17 +181,17 @@ mod tests {
         for name in &names {
             assert_eq!(hosts.get(name).unwrap().record.hostname.as_str(), name);
         }
-        // A guess is nearly always right, and there is one for every host.
-        let guess = |name: &String| hosts.find_by_hash(&name.as_str().into()).unwrap();
+        // A lookup by hash finds an entry for every host, nearly always its own.
+        let by_hash = |name: &String| hosts.find_by_hash(&name.as_str().into()).unwrap();
         let right = names
             .iter()
-            .filter(|name| guess(name).record.hostname.as_str() == *name);
+            .filter(|name| by_hash(name).record.hostname.as_str() == *name);
         assert!(right.count() > 450);
         assert!(hosts.get("h500").is_none() && !hosts.contains(""));
     }
 
     #[test]
-    fn the_last_entry_of_a_name_stays() {
+    fn the_last_entry_of_a_name_wins() {
         let hosts: HostTable = [entry("b", 0), entry("a", 1), entry("b", 2)]
             .into_iter()
             .collect();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_keeps_what_changes_behind_it() {
+    fn a_clone_is_unaffected_by_later_changes() {
         let names: Vec<String> = (0..1_000).map(|number| format!("h{number:04}")).collect();
         let mut hosts: HostTable = names.iter().map(|name| entry(name, 0)).collect();
         let before = hosts.clone();

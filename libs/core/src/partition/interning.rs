@@ -1,21 +1,21 @@
-//! One copy of what many hosts have in common.
+//! Interning: one copy of the texts and lists that many records share.
 //!
-//! Records that come over the wire or out of rows bring texts and lists of their own. A state of a
-//! million hosts keeps them once; nothing is decided by it.
+//! Records from the wire or from rows have their own allocations. The state of a million hosts shares equal
+//! ones to save memory; no decision depends on it.
 
 use std::sync::Arc;
 
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::{ClosureHash, HostRecord};
 
-/// Most distinct lists that are kept: hosts of one rollout differ little in what they probe.
+/// Most distinct lists: hosts of one rollout have few different probe lists.
 const LISTS_MAX: usize = 32;
 
-/// Probe lists that hosts of a rollout declared.
+/// Distinct probe lists of the hosts of a rollout.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ProbeListPool(Vec<Arc<[ProbeDeclaration]>>);
 
-/// Derived: two states that differ in nothing else are the same state.
+/// Always equal: derived data does not distinguish states.
 impl PartialEq for ProbeListPool {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -25,7 +25,7 @@ impl PartialEq for ProbeListPool {
 impl Eq for ProbeListPool {}
 
 impl ProbeListPool {
-    /// Lets a record use the list that is kept, when it is equal.
+    /// Replaces the probe list of a record by an equal one of the pool.
     pub(super) fn intern_probes(&self, record: &mut HostRecord) {
         if let Some(declared) = &mut record.declared_probes
             && let Some(kept) = self.0.iter().find(|kept| *kept == declared)
@@ -34,7 +34,7 @@ impl ProbeListPool {
         }
     }
 
-    /// The record as the state keeps it, in place of `before`.
+    /// The interned form of the next record of a host, after `before`.
     pub(super) fn intern_next(
         &mut self,
         record: &Arc<HostRecord>,
@@ -55,7 +55,7 @@ impl ProbeListPool {
         Arc::new(own)
     }
 
-    /// Shares what the record names more than once, and its probe list with other hosts.
+    /// Shares repeated closures within the record, and its probe list with other hosts.
     pub(super) fn intern(&mut self, record: &mut HostRecord) {
         let target = record.target_closure.clone();
         let share = |closure: &mut ClosureHash| {

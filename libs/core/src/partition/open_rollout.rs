@@ -1,4 +1,4 @@
-//! Opening a rollout, which supersedes its predecessors in the same outcome.
+//! Opens a rollout and supersedes its predecessors in the same outcome.
 
 use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{

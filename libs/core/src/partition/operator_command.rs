@@ -1,4 +1,4 @@
-//! Commands of people.
+//! Decides operator commands.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +52,7 @@ pub(super) fn decide(state: &PartitionState, at: Timestamp, command: &OperatorCo
     }
 }
 
-/// What goes into the outcome must leave room for the rest of it.
+/// Bounds the texts of a command, which its outcome repeats.
 fn check_texts(texts: &[&str]) -> Result<(), Rejection> {
     let max = OperatorCommand::TEXT_BYTES_MAX;
     if texts.iter().any(|text| text.len() > max) {
@@ -63,7 +63,7 @@ fn check_texts(texts: &[&str]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// A waiver may finish a wave or the whole rollout.
+/// Applies a clearance; waivers may finish a wave or the rollout.
 fn clear(
     rollout: &Rollout,
     event: RolloutEvent,

@@ -1,8 +1,8 @@
-//! How much of a frame an outcome takes.
+//! The JSON size of outcomes, which a frame limits.
 //!
-//! Writing an outcome out only to count it costs several times what deciding it does, and hardly any
-//! outcome comes near the limit. So the fold asks for a bound, which looks at the lengths of texts
-//! and lists, and counts exactly only what the bound does not clear.
+//! Serializing an outcome only to count its bytes costs several times its decision, and few outcomes come
+//! near the limit. The fold therefore computes an upper bound from the lengths of texts and lists, and
+//! counts exactly only above the limit.
 
 use std::io;
 
@@ -14,17 +14,16 @@ use nixfleet_proto::{
     Accepted, Decision, Effect, HostRecord, Outcome, Reason, Rejection, RolloutEvent, RolloutRecord,
 };
 
-/// Most bytes of one outcome as JSON, the comma behind it included: a frame holds at least one.
+/// Most bytes of one outcome as JSON with the comma after it: a frame has room for at least one.
 pub const MAX_OUTCOME_BYTES: usize = MAX_OUTPUT_FRAME_BYTES - 16 * 1024;
 
-/// Bytes of the keys, numbers, times and names of states in any one of the structures below,
-/// generously: a host record, the largest, has 30 keys.
+/// Upper bound of the keys, numbers, times and state names in any one of the structures below: the
+/// largest, a host record, has 30 keys.
 const FIXED: usize = 2_048;
-/// JSON writes a control character in six bytes.
+/// JSON escapes a control character with six bytes.
 const ESCAPED: usize = 6;
 
-/// Makes a rejection of an outcome that no frame can hold: the entry that caused it must not stop
-/// its partition.
+/// Replaces an outcome that exceeds a frame by a rejection: its entry must not stop the partition.
 pub(super) fn reject_oversized(outcome: &mut Outcome) {
     if size_bound(outcome) <= MAX_OUTCOME_BYTES {
         return;
@@ -36,19 +35,19 @@ pub(super) fn reject_oversized(outcome: &mut Outcome) {
     }
 }
 
-/// Writes an outcome of a fold behind what `json` holds.
+/// Appends the JSON of an outcome.
 ///
 /// # Panics
-/// Never: an outcome has text keys only, and memory takes every byte.
+/// Never: an outcome has text keys only, and writing to memory cannot fail.
 pub fn write_outcome(outcome: &Outcome, json: &mut Vec<u8>) {
     let before = json.len();
     serde_json::to_writer(&mut *json, outcome)
-        .expect("an outcome has text keys only, and memory takes every byte");
+        .expect("an outcome has text keys only, and writing to memory cannot fail");
     let bytes = json.len() - before;
-    debug_assert!(bytes < size_bound(outcome), "a bound is no bound");
+    debug_assert!(bytes < size_bound(outcome), "the bound is too low");
 }
 
-/// Bytes of the outcome as JSON with the comma behind it.
+/// Bytes of the outcome as JSON with the comma after it.
 pub(super) fn json_bytes(outcome: &Outcome) -> usize {
     struct Count(usize);
 
@@ -65,11 +64,11 @@ pub(super) fn json_bytes(outcome: &Outcome) -> usize {
 
     let mut count = Count(1);
     serde_json::to_writer(&mut count, outcome)
-        .expect("an outcome has text keys only, and a counter takes every byte");
+        .expect("an outcome has text keys only, and counting cannot fail");
     count.0
 }
 
-/// At least as many bytes as [`json_bytes`] counts.
+/// Upper bound of [`json_bytes`].
 pub(super) fn size_bound(outcome: &Outcome) -> usize {
     let subject = &outcome.subject;
     let of_subject = text(&subject.entry)
@@ -77,11 +76,11 @@ pub(super) fn size_bound(outcome: &Outcome) -> usize {
         + maybe(subject.rollout_id.as_ref())
         + maybe(subject.hostname.as_ref())
         + maybe(outcome.traceparent.as_deref());
-    let of_verdict = match &outcome.decision {
+    let of_decision = match &outcome.decision {
         Decision::Accepted(accepted) => accepted_bound(accepted),
         Decision::Rejected(rejection) => text(&rejection.message),
     };
-    FIXED + of_subject + of_verdict
+    FIXED + of_subject + of_decision
 }
 
 fn accepted_bound(accepted: &Accepted) -> usize {

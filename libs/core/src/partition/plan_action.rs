@@ -1,5 +1,5 @@
-//! Entries of the planner: checked again, except for what rests on the epoch alone (budgets, freshness,
-//! edges, compliance waves).
+//! Decides actions of the planner. Checks them again, except for budgets, freshness, edges and compliance
+//! waves, for which the leader epoch is the only fence.
 
 use nixfleet_proto::{
     Accepted, ClosureHash, Effect, HostState, PlanAction, Reason, Rejection, RolloutEvent,
@@ -71,7 +71,7 @@ pub(super) fn decide(
                 &HostInput::ConvergeUnchanged { current_closure },
                 at,
             )?;
-            check_turn(state, target)?;
+            check_may_start(state, target)?;
             Ok(decision)
         }
         PlanAction::RetentionExpired { rollout_id } => {
@@ -104,7 +104,7 @@ pub(super) fn decide(
     }
 }
 
-/// Below the highest epoch seen is an older leader; above it only a barrier may speak.
+/// Rejects epochs below the highest known one (older leaders), and epochs above it without a barrier.
 fn check_epoch(state: &PartitionState, epoch: u64, action: &PlanAction) -> Result<(), Rejection> {
     if mutation_testing::is_active("fold-ignore-epoch") {
         return Ok(());
@@ -123,11 +123,11 @@ fn check_epoch(state: &PartitionState, epoch: u64, action: &PlanAction) -> Resul
     Ok(())
 }
 
-/// Most rollouts that one barrier settles: its outcome must fit into a frame, and the counters say
-/// the same to the next.
-const SETTLED_MAX: usize = 8;
+/// Most rollouts that one barrier advances: its outcome must fit into a frame. The next barrier
+/// advances the others.
+const ADVANCED_MAX: usize = 8;
 
-/// A new leader starts; whatever the counters say and was not said yet is said now.
+/// Accepts a new leader, and applies transitions that the counters call for.
 fn barrier(state: &PartitionState, epoch: u64, at: Timestamp) -> Decided {
     let mut accepted = Accepted {
         leader_epoch: Some(epoch),
@@ -143,7 +143,7 @@ fn barrier(state: &PartitionState, epoch: u64, at: Timestamp) -> Decided {
         accepted.rollouts.extend(settled.rollouts);
         accepted.events.extend(settled.events);
         accepted.effects.extend(settled.effects);
-        if accepted.rollouts.len() == SETTLED_MAX {
+        if accepted.rollouts.len() == ADVANCED_MAX {
             break;
         }
     }
@@ -169,7 +169,7 @@ fn queue_dispatch(
     if *target_closure != record.target_closure {
         return invariant("the closure is not the target");
     }
-    check_turn(state, (rollout, host))?;
+    check_may_start(state, (rollout, host))?;
     Ok(Accepted {
         effects: vec![Effect::InsertDispatch {
             rollout_id: record.rollout_id.clone(),
@@ -181,8 +181,8 @@ fn queue_dispatch(
     })
 }
 
-/// Whether it is the host's turn: not halted, its wave has come, its closure is not banned.
-fn check_turn(
+/// Whether the host may start: not halted, wave reached, closure not quarantined.
+fn check_may_start(
     state: &PartitionState,
     (rollout, host): (&Rollout, &HostEntry),
 ) -> Result<(), Rejection> {

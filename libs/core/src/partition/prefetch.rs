@@ -1,7 +1,8 @@
-//! Looking ahead: the processor waits for the memory of many hosts at once.
+//! Cache prefetching for entries that are folded next.
 //!
-//! A fleet is larger than every cache, and an entry by itself waits for one thing after the other: the
-//! table that knows where its host is, the host, its record, the texts that the record names.
+//! A large fleet exceeds every CPU cache, and a single entry waits for several dependent loads: the index
+//! of hosts, the host, its record, the texts of the record. Loading those of many entries together lets
+//! the CPU overlap the cache misses.
 
 use std::hint::black_box;
 
@@ -10,8 +11,8 @@ use nixfleet_proto::{Entry, HostRecord};
 use super::{HostEntry, PartitionState, Rollout};
 
 impl PartitionState {
-    /// Brings what these entries are about into the cache: some tens of entries that are folded next. The
-    /// state is only read, and whoever does not call it gets the same outcomes.
+    /// Loads the hosts of the next entries into the cache; useful for some tens of entries. Only reads the
+    /// state, so that outcomes are the same without it.
     pub fn prefetch<'e>(&self, entries: impl IntoIterator<Item = &'e Entry>) {
         let mut last: Option<&Rollout> = None;
         let hosts: Vec<&HostEntry> = entries
@@ -24,7 +25,7 @@ impl PartitionState {
                 rollout.hosts.find_by_hash(entry.body.hostname()?)
             })
             .collect();
-        // One thing of all of them before the next thing of any: none of these reads waits for another.
+        // One load of every host before the next load of any: these loads are independent.
         let records = hosts.iter().map(|host| read_record(&host.record));
         let records: usize = records.sum();
         let texts = hosts.iter().map(|host| read_texts(&host.record));
@@ -32,7 +33,7 @@ impl PartitionState {
     }
 }
 
-/// Fields from all over a record, which takes several lines of a cache.
+/// Reads fields across a record, which spans several cache lines.
 fn read_record(record: &HostRecord) -> usize {
     let stamps = [
         record.dispatch_acked_at,
@@ -48,7 +49,7 @@ fn read_record(record: &HostRecord) -> usize {
         + usize::from(record.last_event_seq == record.recovery_seq)
 }
 
-/// The beginnings of texts that no other host shares.
+/// Reads the first bytes of texts that hosts do not share.
 fn read_texts(record: &HostRecord) -> usize {
     let current = record.current_closure.as_ref();
     let texts = [
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_about_nobody_or_strangers_are_passed_over() {
+    fn entries_without_a_known_host_are_skipped() {
         let state = PartitionState::new();
         let stranger = EntryBody::RecoveryCandidate {
             rollout_id: "stable@4f".parse().unwrap(),

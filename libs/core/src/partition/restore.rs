@@ -1,4 +1,4 @@
-//! From rows back to the state that wrote them.
+//! Restores the state of a partition from its rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use super::{GateHolds, HostEntry, HostTable, PartitionState, PinnedSet, Rollout}
 use crate::host::Fault;
 use crate::{host, rollout};
 
-/// Rows that are not the state of a partition.
+/// The rows are not the state of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    /// What a rollout pins is not at hand.
-    #[error("what manifest {manifest_hash} of rollout {rollout_id} pins is not at hand")]
+    /// The manifest of a rollout is missing.
+    #[error("manifest {manifest_hash} of rollout {rollout_id} is missing")]
     UnknownManifest {
         /// The rollout.
         rollout_id: RolloutId,
         /// Its manifest.
         manifest_hash: ManifestHash,
     },
-    /// A row speaks of a rollout that has no row.
-    #[error("a row names rollout {0}, which has none")]
+    /// A row names a rollout without a row.
+    #[error("a row names rollout {0}, which has no row")]
     UnknownRollout(RolloutId),
-    /// A row speaks of a host that the manifest does not have, or has no row.
+    /// A host is in the rows or in the manifest, but not in both.
     #[error(
         "host {hostname} of rollout {rollout_id} is in the rows or in the manifest, not in both"
     )]
@@ -36,31 +36,30 @@ pub enum RestoreError {
         /// The host.
         hostname: Hostname,
     },
-    /// A rollout record that the machine does not produce.
-    #[error("the record of rollout {rollout_id} is broken")]
+    /// A rollout record violates an invariant.
+    #[error("the record of rollout {rollout_id} is invalid")]
     InvalidRollout {
         /// The rollout.
         rollout_id: RolloutId,
-        /// What is wrong.
+        /// The fault.
         #[source]
         fault: Fault,
     },
-    /// A host record that the machine does not produce.
-    #[error("the record of host {hostname} in rollout {rollout_id} is broken")]
+    /// A host record violates an invariant.
+    #[error("the record of host {hostname} in rollout {rollout_id} is invalid")]
     InvalidHost {
         /// The rollout.
         rollout_id: RolloutId,
         /// The host.
         hostname: Hostname,
-        /// What is wrong.
+        /// The fault.
         #[source]
         fault: Fault,
     },
 }
 
 impl PartitionState {
-    /// The state that the rows were written from. `pinned` is asked for what rows do not hold
-    /// themselves.
+    /// Restores the state. `pinned` supplies the manifests that the rows do not have.
     ///
     /// # Errors
     /// When a manifest is missing, or the rows contradict it, each other or the machines.
@@ -132,7 +131,7 @@ fn restore_rollout(row: RolloutRow, pinned: &PinnedSet) -> Result<Rollout, Resto
     })
 }
 
-/// Joins host rows with what the manifest says about their waves; both must name the same hosts.
+/// Joins host rows with the hosts of the manifest; both must name the same hosts.
 fn restore_hosts(state: &mut PartitionState, rows: Vec<HostRow>) -> Result<(), RestoreError> {
     let mut by_rollout: BTreeMap<RolloutId, BTreeMap<Hostname, HostRow>> = BTreeMap::new();
     for row in rows {

@@ -19,7 +19,7 @@ pub struct Rollout {
     pub record: RolloutRecord,
     /// The manifest it was opened with.
     pub manifest_hash: ManifestHash,
-    /// What that manifest pins.
+    /// The pinned terms.
     pub pinned: Arc<Pinned>,
     /// The entry that last changed the record.
     pub position: Position,
@@ -27,22 +27,22 @@ pub struct Rollout {
     pub hosts: HostTable,
     /// Current holds by wave and gate; a gate that holds nobody is absent.
     pub blocks: BTreeMap<(u32, Gate), Arc<GateHolds>>,
-    /// Counters over `hosts`, derived.
+    /// Counters derived from `hosts`.
     pub counters: HostCounters,
     pub(super) probe_lists: ProbeListPool,
 }
 
-/// The hosts that one gate holds in one wave.
+/// The holds of one gate in one wave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateHolds {
-    /// Who is held and why.
+    /// The holds.
     pub holds: Vec<Hold>,
-    /// The entry that stated it.
+    /// The causing entry.
     pub cause: Cause,
 }
 
 impl Rollout {
-    /// Converged, Deferred or waived.
+    /// True for a host that is Converged, Deferred or waived.
     pub fn is_done(&self, hostname: &Hostname) -> bool {
         self.is_waived(hostname)
             || self
@@ -51,13 +51,13 @@ impl Rollout {
                 .is_some_and(|host| host.record.state.is_done())
     }
 
-    /// Excused by an operator.
+    /// Waived by an operator.
     pub fn is_waived(&self, hostname: &Hostname) -> bool {
         self.record.waived_hosts.contains(hostname)
     }
 
-    /// Nothing may be dispatched: the rollout is Failed or Reverted, or a host that is not waived is
-    /// Failed.
+    /// True when no host may be dispatched: the rollout is Failed or Reverted, or a host that is not
+    /// waived is Failed.
     pub fn is_halted(&self) -> bool {
         is_halt(self.record.state) || self.first_halting().is_some()
     }

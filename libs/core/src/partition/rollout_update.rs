@@ -1,4 +1,4 @@
-//! The changes of one rollout while an entry is being decided.
+//! The changes of one rollout during the decision of an entry.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{HostEntry, Rollout};
 use crate::host::{ControlEffect, Step};
 use crate::rollout;
 
-/// A rollout record on its way to its next version, with what happened so far.
+/// The next version of a rollout record, with the changes so far.
 pub(super) struct RolloutUpdate {
     record: RolloutRecord,
     changed: bool,
@@ -50,7 +50,7 @@ impl RolloutUpdate {
         &mut self.accepted
     }
 
-    /// Folds a rollout event into the record and keeps it for the log.
+    /// Applies a rollout event to the record and adds it to the outcome.
     pub(super) fn apply_event(&mut self, event: RolloutEvent) -> Result<(), Rejection> {
         let step = rollout::step(&self.record, &event)?;
         self.changed |= step.next != self.record;
@@ -60,7 +60,7 @@ impl RolloutUpdate {
         Ok(())
     }
 
-    /// Takes a step that changed the state of one host, and what it means for the rollout.
+    /// Adds a step that changed the state of one host, and applies it to the rollout.
     pub(super) fn apply_host_step(
         &mut self,
         host: &HostEntry,
@@ -89,9 +89,9 @@ impl RolloutUpdate {
         })
     }
 
-    /// Emits what the counters say: the end, or a wave that is done with another one to come.
+    /// Ends a complete rollout, or reports a done wave that has a successor.
     ///
-    /// Level-triggered, so a lost chance is made up for by the next entry that comes here.
+    /// Level-triggered: derived from the counters, so that the next entry repeats a missed transition.
     pub(super) fn advance_or_finish(&mut self) -> Result<(), Rejection> {
         let rollout_id = self.record.rollout_id.clone();
         let at = self.at;
@@ -111,7 +111,7 @@ impl RolloutUpdate {
         Ok(())
     }
 
-    /// What follows; the record is listed only when it changed.
+    /// The changes; with the record only when it changed.
     pub(super) fn finish(mut self) -> Accepted {
         if self.changed {
             self.accepted.rollouts.insert(0, self.record);
@@ -120,7 +120,7 @@ impl RolloutUpdate {
     }
 }
 
-/// A dispatch that did its work and a candidate that was decided go with the Pending state.
+/// Removes the dispatch and the candidate of a host that leaves Pending.
 fn leave_pending(host: &HostEntry) -> Vec<Effect> {
     let rollout_id = &host.record.rollout_id;
     let hostname = &host.record.hostname;
@@ -136,7 +136,7 @@ fn leave_pending(host: &HostEntry) -> Vec<Effect> {
     dispatch.into_iter().chain(candidate).collect()
 }
 
-/// Whether a host that is Failed will report a rollback; nothing to say about others.
+/// Whether a Failed host will report a rollback; absent for other states.
 fn expected_rollback(next: &HostRecord) -> Option<Rollback> {
     if next.state != HostState::Failed {
         return None;

@@ -1,4 +1,4 @@
-//! The state of one partition, as it is read.
+//! The state of one partition.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use nixfleet_proto::{ChannelName, ClosureHash, RolloutId, Timestamp};
 
 use super::Rollout;
 
-/// Everything the log of one partition has led to.
+/// The state after folding the log of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionState {
     pub(super) rollouts: BTreeMap<RolloutId, Rollout>,
@@ -22,7 +22,7 @@ impl PartitionState {
         Self::default()
     }
 
-    /// Every rollout of the partition, any state.
+    /// Every rollout, in any state.
     pub fn rollouts(&self) -> &BTreeMap<RolloutId, Rollout> {
         &self.rollouts
     }
@@ -37,7 +37,7 @@ impl PartitionState {
         &self.quarantines
     }
 
-    /// True when the closure is banned from the channel.
+    /// True when the closure is quarantined on the channel.
     pub fn is_quarantined(&self, channel: &ChannelName, closure: &ClosureHash) -> bool {
         self.quarantines
             .get(channel)

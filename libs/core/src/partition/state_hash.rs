@@ -1,4 +1,4 @@
-//! The state hash: two owners that ever diverge are seen by it.
+//! The state hash, which detects owners that diverge.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{PartitionState, Rollout};
 
-/// Feeds JSON into SHA-256 without holding it.
+/// Hashes JSON without buffering it.
 struct Hasher(Sha256);
 
 impl Write for Hasher {
@@ -23,10 +23,10 @@ impl Write for Hasher {
 }
 
 impl Hasher {
-    /// Adds one value and a separator that no JSON text holds.
+    /// Adds one value and a separator that JSON text never contains.
     fn add<T: Serialize>(&mut self, value: &T) {
         serde_json::to_writer(&mut *self, value)
-            .expect("records have text keys only, and a hasher takes every byte");
+            .expect("records have text keys only, and hashing cannot fail");
         self.0.update([0]);
     }
 }

@@ -1,15 +1,15 @@
-//! Why a host is held.
+//! Blocks: reasons of a gate to hold a host.
 
 use nixfleet_proto::{Gate, Position};
 
-/// Why a host is held.
+/// Reason of a gate to hold a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// The gate.
     pub gate: Gate,
-    /// Text for people; changes only when the state does.
+    /// Explanation for people; changes only with the state.
     pub reason: String,
-    /// The entry of the host's own partition that caused it, when there is one.
+    /// The causing entry, when it is in the host's own partition.
     pub cause: Option<Position>,
 }
 

@@ -1,4 +1,4 @@
-//! The host that a gate is asked about, and what the run has dispatched before it.
+//! The candidate of a gate check, and the dispatches that the run has planned so far.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use nixfleet_proto::{Hostname, Timestamp};
 
 use crate::view::{BudgetId, FleetView, HostSet, HostView, RolloutView};
 
-/// A host that asks to start.
+/// A host that may start.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     /// Its name.
     pub hostname: &'a Hostname,
-    /// What is known about it.
+    /// Its view.
     pub host: &'a HostView,
     /// The rollout it would start in.
     pub rollout: &'a RolloutView,
     /// The wave that may be dispatched, advances of this run included.
     pub cursor: u32,
-    /// What this run has dispatched so far.
+    /// Dispatches of this run so far.
     pub planned_dispatches: &'a PlannedDispatches,
     /// Time of the run.
     pub now: Timestamp,

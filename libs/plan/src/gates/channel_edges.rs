@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_holds_and_what_is_empty_does_not() {
+    fn unreadable_input_blocks_and_empty_channels_do_not() {
         let edge = |channel| Fixture::new().channel_edge(channel);
         for (fixture, wanted) in [
             (edge("empty"), None),

@@ -1,12 +1,12 @@
-//! Later waves wait until the hosts before them comply.
+//! Later waves wait until earlier waves have no compliance failures.
 
 use nixfleet_proto::Gate;
 
 use super::{Block, Candidate};
 use crate::view::FleetView;
 
-/// Holds a host while hosts of earlier waves have outstanding enforce failures. Waived hosts hold
-/// nothing back.
+/// Holds a host while hosts of earlier waves have outstanding enforce failures. Failures of waived hosts
+/// do not count.
 ///
 /// # Errors
 /// The block, with the number of failures.
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn waived_and_unstaged_hosts_hold_nothing_back() {
+    fn failures_of_waived_and_unstaged_hosts_do_not_count() {
         let waived = Fixture::new()
             .failure("a", None)
             .rollout(CURRENT, |rollout| {

@@ -1,12 +1,12 @@
-//! Only so many hosts of a group may be away at once.
+//! A budget limits the hosts of a group that are in flight.
 
 use nixfleet_proto::Gate;
 
 use super::{Block, Candidate};
 use crate::view::{FleetView, limit};
 
-/// Holds a host while a budget that lists it is used up, by whatever rollouts its hosts are in flight
-/// for. The host itself is never counted.
+/// Holds a host while a budget that lists it is exhausted, by hosts in flight for any rollout. The host
+/// itself does not count.
 ///
 /// # Errors
 /// The block; names the first full budget in the order of the manifest.

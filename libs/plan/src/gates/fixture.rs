@@ -1,7 +1,7 @@
-//! A channel `stable` behind a channel `edge`, for the tables of the gates.
+//! Test fleet of the gates: a channel `stable` that waits for a channel `edge`.
 //!
 //! `stable@b2` is current: `a` in wave 0, `b` in wave 1, `u` in no wave. `stable@a1` was superseded by
-//! it. Everybody is Pending; `edge@b2` is Terminal.
+//! it. All hosts are Pending; `edge@b2` is Terminal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -244,7 +244,7 @@ impl Fixture {
         view
     }
 
-    /// The reason for which a gate holds a host of the current rollout.
+    /// The reason of a gate to hold a host of the current rollout.
     pub fn reason(&self, gate: Gate, hostname: &str) -> Option<String> {
         self.block(gate, hostname).map(|block| block.reason)
     }

@@ -1,11 +1,11 @@
-//! A release that nobody has signed for too long may be one that somebody withholds.
+//! A manifest that was not signed again in time blocks: a newer one may be withheld.
 
 use nixfleet_proto::{ChannelName, Gate, Timestamp};
 
 use super::{Block, Candidate};
 use crate::view::FleetView;
 
-/// Holds every host of a channel whose manifest is older than the channel's window and a minute.
+/// Holds every host of a channel whose manifest is older than the channel's window plus a minute.
 ///
 /// # Errors
 /// The block; also when the channel, its manifest or the time of signing is unknown.
@@ -15,7 +15,7 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
     check_channel(view, &candidate.rollout.record.channel, candidate.now)
 }
 
-/// The same for a channel as a whole, which also decides whether its rollout opens.
+/// The same for a channel; also decides whether its rollout opens.
 ///
 /// # Errors
 /// The block.

@@ -1,4 +1,4 @@
-//! One broken host stops the whole rollout until an operator or a new release says otherwise.
+//! One failed host halts the rollout, until an operator clears it or a new release supersedes it.
 
 use nixfleet_proto::{Gate, mutation_testing};
 
@@ -8,7 +8,7 @@ use crate::view::FleetView;
 /// Holds every host of a halted rollout.
 ///
 /// # Errors
-/// The block; names the first host that failed or went back.
+/// The block; names the first failed or reverted host.
 ///
 /// Source: docs/semantics.md, gate `halt`.
 pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_final_rollout_is_halted_whatever_is_waived() {
+    fn a_final_rollout_is_halted_in_spite_of_waivers() {
         for state in [RolloutState::Failed, RolloutState::Reverted] {
             let fixture = Fixture::new()
                 .host(CURRENT, "b", HostState::Reverted)
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clearance_lifts_what_a_reverted_host_stopped() {
+    fn a_clearance_lifts_the_halt_of_a_reverted_host() {
         let fixture = Fixture::new().host(CURRENT, "b", HostState::Reverted);
         assert_eq!(fixture.reason(Gate::Halt, "a"), None);
     }

@@ -5,8 +5,8 @@ use nixfleet_proto::Gate;
 use super::{Block, Candidate};
 use crate::view::FleetView;
 
-/// Holds a host while a host that gates it is not done in the same rollout. Edges across channels
-/// hold nobody.
+/// Holds a host while a gating host is not done in the same rollout. Edges across channels hold no
+/// host.
 ///
 /// # Errors
 /// The block; names the first such host in the order of the fleet.
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn waived_hosts_and_other_channels_hold_nobody() {
+    fn waived_hosts_and_other_channels_block_no_host() {
         let waived = Fixture::new().edge("b", "a").rollout(CURRENT, |rollout| {
             rollout.waived_hosts.insert("b".into());
         });

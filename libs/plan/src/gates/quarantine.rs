@@ -1,4 +1,4 @@
-//! A closure that was rolled back is not offered again on its channel.
+//! A rolled-back closure is not dispatched on its channel.
 
 use nixfleet_proto::Gate;
 
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closure_is_banned_on_its_channel_only() {
+    fn a_closure_is_quarantined_on_its_channel_only() {
         for (channel, closure, held) in [
             ("stable", "a-closure", true),
             ("stable", "b-closure", false),

@@ -1,4 +1,4 @@
-//! A host that was forgotten in the waves never starts by accident.
+//! A host in no wave never starts.
 
 use nixfleet_proto::Gate;
 

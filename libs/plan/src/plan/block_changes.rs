@@ -1,7 +1,7 @@
-//! Stating in the log who is held, once per change.
+//! Records changes of holds in the log.
 //!
-//! A hold speaks of Pending hosts without a dispatch; what it says of others means nothing. So a hold
-//! that names a host stays true when the host is dispatched, and need not be stated again.
+//! A hold applies only to Pending hosts without a dispatch. A hold that names a dispatched host therefore
+//! stays valid and needs no update.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,8 @@ use super::dispatch::{HeldHosts, HeldWave};
 use super::plan_run::{Admitted, PlanRun};
 use crate::view::RolloutView;
 
-/// Most hosts one action names, so that it fits a frame with names of the greatest length. When more are held for different reasons,
-/// the rest is named once half of these are gone.
+/// Most hosts named by one action, so that it fits a frame with names of maximum length. When more hosts are
+/// held for different reasons, the action names the others after half of these are released.
 pub const NAMED_HOSTS_MAX: usize = 1_500;
 
 /// Hosts held by one gate for one reason.
@@ -24,12 +24,12 @@ struct Group<'w, 'a> {
 type ByReason<'w, 'a> = BTreeMap<(&'w str, Option<Position>), Group<'w, 'a>>;
 
 impl<'a> PlanRun<'a> {
-    /// Plans a statement for every gate and wave whose holds are not what was last stated.
+    /// Plans an update for every gate and wave whose holds differ from the recorded ones.
     pub(super) fn plan_block_changes(&mut self, waves: &[HeldWave<'a>]) {
-        let mut asked = BTreeSet::new();
+        let mut unfinished = BTreeSet::new();
         for wave in waves {
             if !wave.is_complete {
-                asked.insert(&wave.rollout.record.rollout_id);
+                unfinished.insert(&wave.rollout.record.rollout_id);
                 continue;
             }
             let by_gate = group_by_gate(wave);
@@ -37,20 +37,20 @@ impl<'a> PlanRun<'a> {
                 let count: usize = by_reason.values().map(|group| group.count).sum();
                 *self.held.entry(*gate).or_default() += count;
             }
-            let nobody = ByReason::new();
+            let no_holds = ByReason::new();
             for gate in Gate::ALL {
-                let by_reason = by_gate.get(&gate).unwrap_or(&nobody);
+                let by_reason = by_gate.get(&gate).unwrap_or(&no_holds);
                 let stated = wave.rollout.stated_holds(wave.wave, gate);
-                if !self.says_the_same(wave, stated, by_reason) {
+                if !self.is_recorded(wave, stated, by_reason) {
                     let holds = holds_of(wave, by_reason);
                     self.change_blocks(wave.rollout, (wave.wave, gate), holds);
                 }
             }
         }
-        self.clear_finished(&asked);
+        self.clear_finished(&unfinished);
     }
 
-    /// Takes back what was stated about rollouts in which nobody is asked any more.
+    /// Clears the recorded holds of rollouts whose hosts are no longer checked.
     fn clear_finished(&mut self, unfinished: &BTreeSet<&nixfleet_proto::RolloutId>) {
         for rollout in self.view.current_rollouts() {
             let state = rollout.record.state;
@@ -66,10 +66,10 @@ impl<'a> PlanRun<'a> {
         }
     }
 
-    fn change_blocks(&mut self, rollout: &RolloutView, place: (u32, Gate), holds: Vec<Hold>) {
-        let (wave, gate) = place;
-        // A statement on its way must return first: two in the log at once could cross.
-        if rollout.pending.blocks.contains_key(&place) {
+    fn change_blocks(&mut self, rollout: &RolloutView, key: (u32, Gate), holds: Vec<Hold>) {
+        let (wave, gate) = key;
+        // A pending update must return first: two updates in the log could be reordered.
+        if rollout.pending.blocks.contains_key(&key) {
             return;
         }
         let action = PlanAction::BlocksChanged {
@@ -83,7 +83,7 @@ impl<'a> PlanRun<'a> {
         }
     }
 
-    fn says_the_same(
+    fn is_recorded(
         &self,
         wave: &HeldWave<'a>,
         stated: &[Hold],
@@ -117,7 +117,7 @@ impl<'a> PlanRun<'a> {
                 None => {}
             }
         }
-        // What is left is stated of hosts that this gate does not hold: false of those that wait.
+        // The remaining names are hosts that this gate does not hold: wrong for waiting hosts.
         let is_false = named
             .keys()
             .any(|hostname| self.is_waiting(wave.rollout, hostname));
@@ -129,7 +129,7 @@ impl<'a> PlanRun<'a> {
         !is_false && covered >= enough
     }
 
-    /// True for a Pending host that nothing is on its way to, after this run.
+    /// True for a Pending host without a dispatch or recovery, after this run.
     fn is_waiting(&self, rollout: &RolloutView, hostname: &Hostname) -> bool {
         let host = rollout.hosts.get(hostname);
         host.is_some_and(|host| host.state == nixfleet_proto::HostState::Pending)
@@ -164,7 +164,7 @@ fn group_by_gate<'w, 'a>(wave: &'w HeldWave<'a>) -> BTreeMap<Gate, ByReason<'w, 
     by_gate
 }
 
-/// The one reason for which every waiting host of the wave is held.
+/// The common reason, when one reason holds every waiting host of the wave.
 fn reason_of_all<'w>(
     wave: &HeldWave<'_>,
     by_reason: &ByReason<'w, '_>,
@@ -174,15 +174,15 @@ fn reason_of_all<'w>(
 }
 
 fn holds_of(wave: &HeldWave<'_>, by_reason: &ByReason<'_, '_>) -> Vec<Hold> {
-    let is_everybody = reason_of_all(wave, by_reason).is_some();
-    let mut room = NAMED_HOSTS_MAX;
+    let holds_all = reason_of_all(wave, by_reason).is_some();
+    let mut remaining = NAMED_HOSTS_MAX;
     let mut holds = Vec::with_capacity(by_reason.len());
     for ((reason, cause), group) in by_reason {
-        let hosts = if is_everybody {
+        let hosts = if holds_all {
             None
         } else {
-            let mut named: Vec<Hostname> = group.hostnames().take(room).cloned().collect();
-            room -= named.len();
+            let mut named: Vec<Hostname> = group.hostnames().take(remaining).cloned().collect();
+            remaining -= named.len();
             named.sort_unstable();
             Some(named)
         };

@@ -1,4 +1,5 @@
-//! Recoveries and dispatches of the current rollouts, host by host only where hosts differ.
+//! Recoveries and dispatches of the current rollouts. Checks hosts that are equal for every gate as one
+//! group.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, btree_set};
@@ -17,7 +18,7 @@ pub(super) struct HeldWave<'a> {
     /// Pending hosts without a dispatch, after this run.
     pub members: usize,
     pub held: Vec<HeldHosts<'a>>,
-    /// False when the run was full before every host was asked.
+    /// False when the run reached its limit before the last host.
     pub is_complete: bool,
 }
 
@@ -55,14 +56,14 @@ impl HeldHosts<'_> {
     }
 }
 
-/// Hosts of a wave in their order: a group of which one is asked for all, or hosts asked one by one.
+/// Hosts of a wave in order: a group that is checked by its first host, or hosts that are checked one by one.
 struct CandidateQueue<'a> {
     hosts: btree_set::Iter<'a, Hostname>,
     group: Option<&'a BTreeSet<Hostname>>,
     passed: usize,
 }
 
-/// Line per held host.
+/// One report per held host.
 pub(super) fn reports(waves: &[HeldWave<'_>]) -> Vec<HostReport> {
     let mut reports = Vec::new();
     for wave in waves {
@@ -80,7 +81,7 @@ pub(super) fn reports(waves: &[HeldWave<'_>]) -> Vec<HostReport> {
 }
 
 impl<'a> PlanRun<'a> {
-    /// Asks the gates for everything that waits, in the order of channel, wave and name.
+    /// Checks the gates of every waiting host, in the order of channel, wave and name.
     pub(super) fn plan_dispatches(&mut self) -> Vec<HeldWave<'a>> {
         let mut waves = Vec::new();
         let view = self.view;
@@ -184,7 +185,7 @@ impl<'a> PlanRun<'a> {
             let blocks = host.map_or_else(Vec::new, |host| {
                 self.blocks_of(wave.rollout, (hostname, host), queue)
             });
-            let goes_on = if blocks.is_empty() {
+            let continues = if blocks.is_empty() {
                 queue.passed += 1;
                 host.is_none_or(|host| self.plan_dispatch((hostname, host), wave))
             } else {
@@ -194,7 +195,7 @@ impl<'a> PlanRun<'a> {
             if !wave.is_complete {
                 return;
             }
-            if goes_on {
+            if continues {
                 next.extend(
                     queue
                         .hosts
@@ -205,8 +206,8 @@ impl<'a> PlanRun<'a> {
         }
     }
 
-    /// Hosts of a group differ in nothing that a gate reads; once the first one passed, only the
-    /// budgets can have changed for the next.
+    /// The blocks of the next host of a queue. Hosts of a group are equal for every gate: after the first one
+    /// passed, only the budgets can have changed.
     fn blocks_of(
         &self,
         rollout: &RolloutView,
@@ -221,7 +222,7 @@ impl<'a> PlanRun<'a> {
         gates::blocks_of_dispatch(self.view, &candidate)
     }
 
-    /// Plans the dispatch of a host that no gate holds; true when the next host may be asked.
+    /// Plans the dispatch of a host without blocks; true to continue with the next host.
     fn plan_dispatch(
         &mut self,
         (hostname, host): (&'a Hostname, &HostView),

@@ -1,4 +1,4 @@
-//! A run in the making: what it has decided so far, and whether more may go in.
+//! The state of a planning run: actions so far, and admission of further ones.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,17 @@ use nixfleet_proto::{Gate, Hostname, PlanAction, RolloutId, Timestamp};
 use crate::gates::PlannedDispatches;
 use crate::view::{FleetView, RolloutView};
 
-/// Most actions of one run: bounds the burst into the log; the next run follows at once.
+/// Most actions of one run: bounds the burst into the log. The next run follows immediately.
 pub const ACTIONS_MAX: usize = 10_000;
 
-/// A run in the making.
+/// The state of a planning run.
 pub(super) struct PlanRun<'a> {
     pub(super) view: &'a FleetView,
     pub(super) now: Timestamp,
-    /// Wave cursors that this run moves.
+    /// New wave cursors of this run.
     pub(super) advanced: BTreeMap<&'a RolloutId, u32>,
     pub(super) planned_dispatches: PlannedDispatches,
-    /// Hosts that this run dispatches or recovers; sorted once all of them are in.
+    /// Hosts that this run dispatches or recovers; sorted after the last one.
     pub(super) taken: Vec<(&'a RolloutId, &'a Hostname)>,
     pub(super) held: BTreeMap<Gate, usize>,
     pub(super) next_deadline: Option<Timestamp>,
@@ -60,7 +60,7 @@ impl<'a> PlanRun<'a> {
         advanced.copied().unwrap_or_else(|| rollout.cursor())
     }
 
-    /// Decides whether an action may go into this run; counts it when it may.
+    /// Decides whether an action may be added to this run, and counts it if so.
     pub(super) fn admit(&mut self, action: &PlanAction) -> Admitted {
         if let Some(until) = self.view.rejected_until(action, self.now) {
             self.note_deadline(until);
@@ -82,12 +82,12 @@ impl<'a> PlanRun<'a> {
     }
 }
 
-/// Whether an action goes into a run.
+/// Whether an action was admitted to a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admitted {
     Yes,
-    /// Its last attempt was rejected a short while ago.
+    /// The last attempt was rejected recently.
     NotAgain,
-    /// The run is full.
+    /// The run reached its limit.
     NoRoom,
 }

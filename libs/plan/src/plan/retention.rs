@@ -1,15 +1,15 @@
-//! Ending superseded rollouts.
+//! Expires superseded rollouts.
 
 use chrono::TimeDelta;
 use nixfleet_proto::PlanAction;
 
 use super::plan_run::{Admitted, PlanRun};
 
-/// Days for which a superseded rollout is kept.
+/// Retention of superseded rollouts in days.
 pub const RETENTION_DAYS: i64 = 90;
 
 impl PlanRun<'_> {
-    /// Expires the rollouts that were superseded long enough ago.
+    /// Expires rollouts that were superseded before the retention.
     pub(super) fn plan_expiries(&mut self) {
         let retention = TimeDelta::days(RETENTION_DAYS);
         let mut expired = Vec::new();

@@ -1,4 +1,4 @@
-//! Opening the rollouts that the current manifests ask for.
+//! Opens the rollouts of the current manifests.
 
 use nixfleet_proto::PlanAction;
 
@@ -6,8 +6,8 @@ use super::plan_run::{Admitted, PlanRun};
 use crate::gates::freshness;
 
 impl PlanRun<'_> {
-    /// Opens the rollout of every fresh manifest whose id was never seen. A ref that is known in any
-    /// state is not opened again: publishing it again takes a new commit.
+    /// Opens the rollout of every fresh manifest with an unknown id. A known ref is never opened again, in
+    /// whatever state its rollout is: a new release needs a new commit.
     pub(super) fn plan_opens(&mut self) {
         let Some(release) = self.view.release() else {
             return;

@@ -1,11 +1,11 @@
-//! Completing claims whose soak elapsed.
+//! Completes claims with an elapsed soak.
 
 use nixfleet_proto::PlanAction;
 
 use super::plan_run::{Admitted, PlanRun};
 
 impl PlanRun<'_> {
-    /// Plans every claim that is due, in whatever rollout; neither halts nor gates hold it back.
+    /// Completes every due claim, in any rollout; halts and gates do not apply.
     pub(super) fn plan_soaks(&mut self) {
         let mut due = Vec::new();
         for rollout in self.view.rollouts().values() {

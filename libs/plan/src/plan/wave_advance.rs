@@ -1,11 +1,11 @@
-//! Moving the wave cursor.
+//! Advances the waves of rollouts.
 
 use nixfleet_proto::PlanAction;
 
 use super::plan_run::{Admitted, PlanRun};
 
 impl PlanRun<'_> {
-    /// Moves every current rollout whose current wave is done to the next non-empty wave.
+    /// Advances every current rollout with a done wave to the next non-empty wave.
     pub(super) fn plan_advances(&mut self) {
         for rollout in self.view.current_rollouts() {
             let from_wave = rollout.record.current_wave;

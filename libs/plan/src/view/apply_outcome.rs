@@ -1,4 +1,4 @@
-//! Keeping the view current from the output log.
+//! Applies outcomes of the output log to the view.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use nixfleet_proto::{
 use super::rollout::Failures;
 use super::{FleetView, PinnedSet};
 
-/// An outcome that does not fit the view: the view must be loaded again.
+/// The outcome does not fit the view, which must be loaded again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyOutcomeError {
-    /// A rollout opened with a manifest that was not supplied.
+    /// The manifest of an opened rollout is missing.
     #[error("manifest {manifest_hash} of rollout {rollout_id} is missing")]
     ManifestMissing {
         /// The rollout.
@@ -24,13 +24,13 @@ pub enum ApplyOutcomeError {
         /// Its manifest.
         manifest_hash: ManifestHash,
     },
-    /// A rollout opened without its record.
+    /// The outcome opens a rollout without its record.
     #[error("rollout {rollout_id} opened without a record")]
     RecordMissing {
         /// The rollout.
         rollout_id: RolloutId,
     },
-    /// A record of a rollout that never opened.
+    /// The outcome names an unknown rollout.
     #[error("the outcome names rollout {rollout_id}, which is not known")]
     RolloutUnknown {
         /// The rollout.
@@ -39,34 +39,34 @@ pub enum ApplyOutcomeError {
 }
 
 impl FleetView {
-    /// Takes over what an entry changed, and drops the action it came from, when it was one.
+    /// Applies the changes of an outcome, and removes the pending action of its entry, if any.
     ///
     /// # Errors
-    /// When the outcome does not follow what was absorbed before, or a manifest is missing.
+    /// When the outcome does not fit the view, or a manifest is missing.
     pub fn apply_outcome(
         &mut self,
         partition: Partition,
         outcome: &Outcome,
         pinned: &PinnedSet,
     ) -> Result<(), ApplyOutcomeError> {
-        self.take(partition, outcome, pinned, UnknownRollouts::Reject)
+        self.apply(partition, outcome, pinned, UnknownRollouts::Reject)
     }
 
-    /// As [`FleetView::apply_outcome`], of an outcome that was decided on a state that knew more rollouts:
-    /// what it says of those is passed over, everything else is taken.
+    /// Like [`FleetView::apply_outcome`], but skips the changes of rollouts that the view does not have: the
+    /// owner decided on a state with more rollouts.
     ///
     /// # Errors
-    /// As [`FleetView::apply_outcome`], but for rollouts that are not known.
+    /// Like [`FleetView::apply_outcome`], except for unknown rollouts.
     pub fn apply_outcome_skipping_unknown(
         &mut self,
         partition: Partition,
         outcome: &Outcome,
         pinned: &PinnedSet,
     ) -> Result<(), ApplyOutcomeError> {
-        self.take(partition, outcome, pinned, UnknownRollouts::Skip)
+        self.apply(partition, outcome, pinned, UnknownRollouts::Skip)
     }
 
-    fn take(
+    fn apply(
         &mut self,
         partition: Partition,
         outcome: &Outcome,
@@ -99,13 +99,13 @@ impl FleetView {
             self.open(opened, accepted, position, pinned)?;
         }
         for record in &accepted.rollouts {
-            unknown.filter(self.take_rollout(record))?;
+            unknown.filter(self.apply_rollout(record))?;
         }
         for record in &accepted.hosts {
-            unknown.filter(self.take_host(record, position))?;
+            unknown.filter(self.apply_host(record, position))?;
         }
         for effect in &accepted.effects {
-            unknown.filter(self.take_effect(effect, position))?;
+            unknown.filter(self.apply_effect(effect, position))?;
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl FleetView {
         Ok(())
     }
 
-    fn take_host(
+    fn apply_host(
         &mut self,
         record: &Arc<HostRecord>,
         position: Position,
@@ -146,7 +146,7 @@ impl FleetView {
         Ok(())
     }
 
-    fn take_rollout(&mut self, record: &RolloutRecord) -> Result<(), ApplyOutcomeError> {
+    fn apply_rollout(&mut self, record: &RolloutRecord) -> Result<(), ApplyOutcomeError> {
         let rollout = self.known_rollout(&record.rollout_id)?;
         let was_open = rollout.is_open();
         let before = std::mem::replace(&mut rollout.record, record.clone());
@@ -159,12 +159,12 @@ impl FleetView {
             self.close(&record.rollout_id);
         }
         if record.state == RolloutState::Pruned {
-            self.forget_hosts(&record.rollout_id);
+            self.remove_hosts(&record.rollout_id);
         }
         Ok(())
     }
 
-    /// Nothing of the rollout is dispatched any more: its budgets and waiting hosts are let go.
+    /// Releases the budgets and waiting hosts of a rollout that dispatches no more.
     fn close(&mut self, rollout_id: &RolloutId) {
         let Some(rollout) = self.rollouts.get_mut(rollout_id) else {
             return;
@@ -185,7 +185,7 @@ impl FleetView {
         }
     }
 
-    fn forget_hosts(&mut self, rollout_id: &RolloutId) {
+    fn remove_hosts(&mut self, rollout_id: &RolloutId) {
         let Some(rollout) = self.rollouts.get_mut(rollout_id) else {
             return;
         };
@@ -203,7 +203,7 @@ impl FleetView {
                 presence.rollouts.retain(|other| other != rollout_id);
             }
             self.refresh_host(rollout_id, hostname);
-            // Another rollout may sort the host by whether it is in flight.
+            // The index slots in other rollouts depend on whether the host is in flight.
             self.refresh_everywhere(hostname);
             let presence = self.presences.get(hostname);
             if presence.is_some_and(|p| p.rollouts.is_empty() && p.budgets.is_empty()) {
@@ -212,7 +212,7 @@ impl FleetView {
         }
     }
 
-    fn take_effect(
+    fn apply_effect(
         &mut self,
         effect: &Effect,
         position: Position,
@@ -276,7 +276,7 @@ impl FleetView {
                     rollout.blocks.insert((*wave, *gate), holds.clone());
                 }
             }
-            // Said by the records already.
+            // The records have these changes.
             Effect::RecordTransition { .. }
             | Effect::RecordRolloutTransition { .. }
             | Effect::UpdateCurrentWave { .. }
@@ -342,12 +342,12 @@ impl FleetView {
     }
 }
 
-/// What becomes of the parts of an outcome that speak of rollouts which are not known.
+/// Treatment of changes to unknown rollouts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum UnknownRollouts {
-    /// They are an error.
+    /// An error.
     Reject,
-    /// Whoever decided knew more rollouts.
+    /// Ignored: the owner had more rollouts.
     Skip,
 }
 

@@ -1,8 +1,8 @@
-//! When two actions are the same attempt, for those that were rejected.
+//! Identity of planned actions, to delay the retry of rejected ones.
 
 use nixfleet_proto::{Gate, Hostname, PlanAction, RolloutId};
 
-/// What makes two actions the same attempt.
+/// Identifies an action for its retry delay.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AttemptKey {
     name: &'static str,

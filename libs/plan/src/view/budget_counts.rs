@@ -1,4 +1,4 @@
-//! How many hosts of each disruption budget are in flight.
+//! Counts of hosts in flight by disruption budget.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,11 +8,10 @@ use nixfleet_proto::{Pinned, RolloutId};
 
 use super::ByHost;
 
-/// A host list that is counted.
+/// Id of a counted host list.
 pub(crate) type BudgetId = u32;
 
-/// In-flight counts by host list. Rollouts of one release pin the same lists, so equal lists are
-/// counted once.
+/// In-flight counts by host list. Rollouts of one release pin equal lists, which share one count.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BudgetCounts {
     next_id: BudgetId,
@@ -21,7 +20,7 @@ pub(crate) struct BudgetCounts {
 
 #[derive(Debug, Clone)]
 struct CountedList {
-    /// Keeps the list itself; `place` says which budget of it.
+    /// Owner of the list, which is that of the budget at `index`.
     pinned: Arc<Pinned>,
     index: usize,
     users: usize,
@@ -34,19 +33,19 @@ impl CountedList {
     }
 }
 
-/// Where a host occurs in the fleet as a whole.
+/// Rollouts and budget lists of a host, fleet-wide.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HostMembership {
     /// Rollouts with a record of it.
     pub rollouts: Vec<RolloutId>,
     /// Budget lists that name it.
     pub budgets: Vec<BudgetId>,
-    /// Whether it occupies its budgets.
+    /// Whether it counts against its budgets.
     pub in_flight: bool,
 }
 
 impl HostMembership {
-    /// Adds a rollout with a record of the host. Most hosts are in one or two: there is no room beyond.
+    /// Adds a rollout with a record of the host, without spare capacity: most hosts have one or two.
     pub fn join(&mut self, rollout_id: &RolloutId) {
         self.rollouts.reserve_exact(1);
         self.rollouts.push(rollout_id.clone());
@@ -59,7 +58,7 @@ impl BudgetCounts {
         self.lists.get(&id).map_or(0, |list| list.in_flight)
     }
 
-    /// Counts the list of one pinned budget, for one more rollout.
+    /// Adds a rollout to the users of the list of one pinned budget.
     pub fn add_list(
         &mut self,
         pinned: &Arc<Pinned>,
@@ -96,7 +95,7 @@ impl BudgetCounts {
         id
     }
 
-    /// Ends the use of a list by one rollout.
+    /// Removes a rollout from the users of a list.
     pub fn release(&mut self, id: BudgetId, presences: &mut ByHost<HostMembership>) {
         let Some(list) = self.lists.get_mut(&id) else {
             return;
@@ -116,7 +115,7 @@ impl BudgetCounts {
         self.lists.remove(&id);
     }
 
-    /// Moves a host in or out of flight.
+    /// Updates the counts of a host that came into flight or left it.
     pub fn set_in_flight(&mut self, presence: &mut HostMembership, in_flight: bool) {
         if presence.in_flight == in_flight {
             return;
@@ -134,8 +133,8 @@ impl BudgetCounts {
     }
 }
 
-/// The stricter limit of a budget in hosts; absent when it declares none. A percentage counts the
-/// resolved hosts, rounds down and never bans.
+/// The stricter limit of a budget in hosts; absent when it declares none. A percentage applies to the
+/// resolved hosts, rounds down and allows at least one.
 pub(crate) fn limit(budget: &ResolvedBudget) -> Option<u64> {
     let by_share = budget.max_in_flight_pct.map(|percent| {
         let share = budget.hosts.len() as u128 * u128::from(percent) / 100;

@@ -1,4 +1,4 @@
-//! The view of the whole fleet and what is derived from it about one host.
+//! The view of the fleet, and the facts about a host that derive from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::host_tables::ByHost;
 use super::rollout::{HostContext, RolloutView};
 use crate::release::Release;
 
-/// Everything a plan depends on, beside the time.
+/// Input of a plan, besides the time.
 #[derive(Debug, Clone, Default)]
 pub struct FleetView {
     pub(crate) release: Option<Release>,
@@ -24,7 +24,7 @@ pub struct FleetView {
     pub(crate) budgets: BudgetCounts,
     /// Superseded rollouts by the time it happened.
     pub(crate) superseded: BTreeSet<(Timestamp, RolloutId)>,
-    /// Rollouts whose opening is on its way through the log.
+    /// Rollouts with a pending opening.
     pub(crate) opening: BTreeSet<RolloutId>,
     pub(crate) in_log: BTreeMap<(Partition, Position), PlanAction>,
     pub(crate) rejected: BTreeMap<AttemptKey, Timestamp>,
@@ -32,7 +32,7 @@ pub struct FleetView {
 }
 
 impl FleetView {
-    /// A view of nothing.
+    /// An empty view.
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,7 +54,7 @@ impl FleetView {
         self.release.as_ref()
     }
 
-    /// Every rollout that is known, pruned ones included.
+    /// Every known rollout, pruned ones included.
     pub fn rollouts(&self) -> &BTreeMap<RolloutId, RolloutView> {
         &self.rollouts
     }
@@ -91,7 +91,7 @@ impl FleetView {
         self.leader_epochs.values().copied().max().unwrap_or(0)
     }
 
-    /// True when the host occupies its disruption budgets.
+    /// True when the host counts against its disruption budgets.
     pub fn is_in_flight(&self, hostname: &Hostname) -> bool {
         let presence = self.presences.get(hostname);
         presence.is_some_and(|presence| presence.in_flight)
@@ -108,7 +108,7 @@ impl FleetView {
         self.budgets.in_flight(id)
     }
 
-    /// Brings indices and budgets in line with one host's record.
+    /// Updates indices and budgets to the record of a host.
     pub(crate) fn refresh_host(&mut self, rollout_id: &RolloutId, hostname: &Hostname) {
         let in_flight = self.derive_in_flight(hostname);
         let flipped = match self.presences.get_mut(hostname) {
@@ -125,7 +125,7 @@ impl FleetView {
         }
     }
 
-    /// Re-sorts the host in every rollout that has a record of it.
+    /// Updates the indices of every rollout with a record of the host.
     pub(crate) fn refresh_everywhere(&mut self, hostname: &Hostname) {
         let presence = self.presences.get(hostname);
         let rollouts = presence.map_or_else(Vec::new, |presence| presence.rollouts.clone());
@@ -189,8 +189,8 @@ impl FleetView {
         newest.is_some_and(|(.., state)| state.is_in_flight())
     }
 
-    /// True when one rollout came after another of the channel: while a clock is caught up with,
-    /// several open at the same time, and only their order in the log tells.
+    /// True when one rollout superseded another, directly or not. Rollouts can have equal opening times,
+    /// while the fold clock is ahead of the wall clock; then only the order in the log decides.
     fn supersedes(&self, newer: &RolloutId, older: &RolloutId) -> bool {
         let next = |id: &RolloutId| self.rollouts.get(id)?.record.superseded_by.as_ref();
         let mut after = std::iter::successors(next(older), |id| next(id));

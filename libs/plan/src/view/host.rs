@@ -1,4 +1,4 @@
-//! What the planner keeps of one host in one rollout.
+//! The planner's view of one host in one rollout.
 
 use std::sync::Arc;
 
@@ -6,40 +6,40 @@ use nixfleet_proto::{ClosureHash, HostRecord, HostState, Minutes, Position, Time
 
 use crate::wait_reason::{Queued, WaitReason, unpassed_probes, wait_reasons};
 
-/// Wave of a host that the rollout's pinned set does not list; no cursor ever reaches it.
+/// Wave of a host outside of the pinned set of its rollout; no cursor reaches it.
 pub const UNKNOWN_WAVE: u32 = u32::MAX;
 
-/// One host in one rollout, without what no decision needs: a fleet of a million hosts stays in
-/// memory.
+/// One host in one rollout, reduced to the fields that decisions need: a fleet of a million hosts stays
+/// in memory.
 #[derive(Debug, Clone)]
 pub struct HostView {
-    /// Where it stands.
+    /// State.
     pub state: HostState,
     /// Pinned wave.
     pub wave: u32,
     /// False: in no wave of a channel that declares waves.
     pub staged: bool,
-    /// The closure it shall run.
+    /// Target closure.
     pub target_closure: ClosureHash,
     /// Soak of its wave.
     pub soak_minutes: Minutes,
-    /// When the record was created.
+    /// Creation time of the record.
     pub created_at: Timestamp,
     /// A dispatch is queued and not acknowledged.
     pub queued: bool,
-    /// The closure it was seen running while Pending.
+    /// The running closure of a Pending host.
     pub candidate: Option<ClosureHash>,
     /// The entry that last changed it.
     pub position: Position,
-    /// The whole record while a decision or a reason depends on it: Soaking and Failed.
+    /// The record, in the states whose decisions or wait reasons need it: Soaking and Failed.
     pub record: Option<Arc<HostRecord>>,
-    /// Which of its rollout's budget lists it is on; an index into the rollout's memberships.
+    /// Index into the budget memberships of its rollout.
     pub(crate) membership: u32,
-    /// Where it stands in the indices of its rollout.
+    /// Its entries in the indices of its rollout.
     pub(crate) indexed: Indexed,
 }
 
-/// What the indices of a rollout hold about a host, so that it can be taken out again.
+/// Entries of a host in the indices of its rollout, for their removal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Indexed {
     pub slot: Slot,
@@ -50,44 +50,44 @@ pub(crate) struct Indexed {
     pub due_at: Option<Timestamp>,
 }
 
-/// Where a Pending host waits for a decision.
+/// Index slot of a Pending host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// Nothing to decide.
+    /// No decision pending.
     #[default]
     None,
-    /// Treated like every host with the same key.
+    /// Checked as one of the hosts with the same key.
     Group(GroupKey),
-    /// Asked on its own: quarantined or behind a host edge.
+    /// Checked alone: quarantined or behind a host edge.
     Single,
-    /// Seen on its target.
+    /// Runs its target already.
     Candidate,
 }
 
-/// What makes hosts of one wave alike for every gate.
+/// Key of hosts of one wave that are equal for every gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GroupKey {
     pub membership: u32,
     pub staged: bool,
-    /// In flight for another rollout: such a host is not counted against itself.
+    /// In flight for another rollout: does not count against itself.
     pub in_flight: bool,
 }
 
 impl HostView {
-    /// Takes over the next record of the host.
+    /// Updates the view to the next record.
     pub(crate) fn update(&mut self, record: &Arc<HostRecord>, position: Position) {
         self.state = record.state;
         self.position = position;
         self.record = is_kept(record.state).then(|| Arc::clone(record));
     }
 
-    /// True when the host was seen on the closure it shall run.
+    /// True for a Pending host that runs its target.
     pub fn is_candidate(&self) -> bool {
         self.state == HostState::Pending && self.candidate.as_ref() == Some(&self.target_closure)
     }
 }
 
-/// True when decisions or reasons depend on more of a record than its state.
+/// True for states whose decisions or wait reasons need the record.
 pub(crate) fn is_kept(state: HostState) -> bool {
     match state {
         HostState::Soaking | HostState::Failed => true,
@@ -99,8 +99,7 @@ pub(crate) fn is_kept(state: HostState) -> bool {
     }
 }
 
-/// The time from which a claim can complete; absent while an invariant other than the soak is
-/// missing.
+/// The time at which a claim can complete; absent while another invariant than the soak is violated.
 ///
 /// Source: docs/semantics.md, convergence invariants.
 pub(crate) fn completes_at(record: &HostRecord) -> Option<Timestamp> {
@@ -115,7 +114,7 @@ pub(crate) fn completes_at(record: &HostRecord) -> Option<Timestamp> {
 }
 
 impl HostView {
-    /// What the host waits for, when no gate holds it.
+    /// Wait reasons of the host, without blocks.
     pub(crate) fn waiting(&self, is_dispatched: bool, now: Timestamp) -> Vec<WaitReason> {
         match self.state {
             HostState::Pending if is_dispatched => vec![WaitReason::Acknowledgement],

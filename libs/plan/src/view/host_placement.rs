@@ -1,4 +1,4 @@
-//! Where the hosts of a pinned set belong: wave and budgets.
+//! Wave and budgets of the hosts of a pinned set.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -7,7 +7,7 @@ use nixfleet_proto::{Hostname, Pinned};
 
 use super::host::UNKNOWN_WAVE;
 
-/// Wave, staged flag and membership of one host.
+/// Wave, staged flag and budget membership of one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Placement {
     pub wave: u32,
@@ -17,7 +17,7 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    /// Of a host that the pinned set does not list.
+    /// Placement of a host outside of the pinned set.
     pub const UNKNOWN: Self = Self {
         wave: UNKNOWN_WAVE,
         staged: true,
@@ -25,21 +25,21 @@ impl Placement {
     };
 }
 
-/// The places of all pinned hosts.
+/// Placements of all pinned hosts.
 pub(super) struct Placements {
-    /// In pinned order.
+    /// Placements in pinned order.
     pub of: Vec<Placement>,
-    /// Distinct sets of pinned budgets that hosts are on, as places in the pinned order.
+    /// Distinct sets of budgets, as indices into the pinned budgets.
     pub memberships: Vec<Vec<usize>>,
 }
 
 impl Placements {
-    /// Walks the hosts and all budget lists side by side, in the order of names: a search by name for
-    /// each host of each list takes seconds in a fleet of a million hosts.
+    /// Merges the hosts and all budget lists in the order of names: a search for each host in each list
+    /// takes seconds in a fleet of a million hosts.
     pub fn of(pinned: &Pinned) -> Self {
         let hosts = &pinned.host_set;
         let mut order: Vec<usize> = (0..hosts.len()).collect();
-        // Sorted already, as manifests are: the sorts only look.
+        // Manifests are sorted: sorting is linear.
         order.sort_by_key(|index| &hosts[*index].hostname);
         let mut lists = Lists::of(pinned);
         let mut numbers: BTreeMap<Vec<usize>, u32> = BTreeMap::new();
@@ -67,7 +67,7 @@ impl Placements {
     }
 }
 
-/// Budget lists that are walked together.
+/// Budget lists during the merge.
 struct Lists<'p> {
     sorted: Vec<std::vec::IntoIter<&'p Hostname>>,
     /// The next name of each list that has one.
@@ -99,7 +99,7 @@ impl<'p> Lists<'p> {
         self.next.extend(next.map(|name| Reverse((name, list))));
     }
 
-    /// The lists that name a host, in their order; names must be asked for in their order.
+    /// The lists that name a host, in order. Hosts must be queried in the order of names.
     fn naming(&mut self, hostname: &Hostname) -> &[usize] {
         self.found.clear();
         while let Some(Reverse((name, list))) = self.next.peek().copied() {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_on_the_budgets_that_name_them() {
+    fn hosts_belong_to_the_budgets_that_name_them() {
         check(&[], &[&["a"]], &[]);
         check(&["a", "b"], &[], &[&[], &[]]);
         check(

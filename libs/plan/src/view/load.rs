@@ -1,4 +1,4 @@
-//! Building the view from rows.
+//! Loads the view from rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::host_placement::{Placement, Placements};
 use super::rollout::{Failures, HostContext, RolloutView};
 use super::{ByHost, FleetView, PinnedSet};
 
-/// Rows that do not fit together.
+/// The rows are inconsistent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// A rollout was opened with a manifest that was not supplied.
+    /// The manifest of a rollout is missing.
     #[error("manifest {manifest_hash} of rollout {rollout_id} is missing")]
     ManifestMissing {
         /// The rollout.
@@ -23,7 +23,7 @@ pub enum LoadError {
         /// Its manifest.
         manifest_hash: nixfleet_proto::ManifestHash,
     },
-    /// A row names a rollout that has no row.
+    /// A row names a rollout without a row.
     #[error("a row names rollout {rollout_id}, which has no row")]
     RolloutMissing {
         /// The rollout.
@@ -32,8 +32,8 @@ pub enum LoadError {
 }
 
 impl FleetView {
-    /// Adds everything one partition holds; `pinned` is asked for what rows do not hold themselves.
-    /// Each partition may be loaded once.
+    /// Adds the rows of one partition; `pinned` supplies the manifests that the rows do not have. Load each
+    /// partition once.
     ///
     /// # Errors
     /// When a manifest is missing or a row names an unknown rollout.
@@ -94,7 +94,7 @@ impl FleetView {
     }
 
     fn load_hosts(&mut self, rows: Vec<HostRow>) -> Result<(), LoadError> {
-        let mut places: BTreeMap<RolloutId, ByHost<Placement>> = BTreeMap::new();
+        let mut placements: BTreeMap<RolloutId, ByHost<Placement>> = BTreeMap::new();
         let mut loaded = Vec::with_capacity(rows.len());
         for row in rows {
             let rollout_id = row.record.rollout_id.clone();
@@ -104,12 +104,12 @@ impl FleetView {
             if rollout.record.state == RolloutState::Pruned {
                 continue;
             }
-            let places = places
+            let placements = placements
                 .entry(rollout_id.clone())
-                .or_insert_with(|| rollout.places_by_name());
+                .or_insert_with(|| rollout.placements_by_name());
             let hostname = row.record.hostname.clone();
-            let place = places.get(&hostname).copied();
-            rollout.add_host(row, place.unwrap_or(Placement::UNKNOWN));
+            let placement = placements.get(&hostname).copied();
+            rollout.add_host(row, placement.unwrap_or(Placement::UNKNOWN));
             self.presences
                 .entry(hostname.clone())
                 .or_default()
@@ -122,7 +122,7 @@ impl FleetView {
         Ok(())
     }
 
-    /// Adds a rollout without hosts; budgets are counted while it is open.
+    /// Adds a rollout without hosts, and counts its budgets while it is open.
     pub(crate) fn insert_rollout(&mut self, record: RolloutRecord, pinned: Arc<Pinned>) {
         let rollout_id = record.rollout_id.clone();
         let mut rollout = RolloutView::new(record, pinned);
@@ -138,7 +138,7 @@ impl FleetView {
         self.rollouts.insert(rollout_id, rollout);
     }
 
-    /// Adds the fresh records of a rollout that just opened.
+    /// Adds the Pending records of an opened rollout.
     pub(crate) fn open_hosts(&mut self, rollout_id: &RolloutId, position: Position) {
         let Some(rollout) = self.rollouts.get_mut(rollout_id) else {
             return;
@@ -153,7 +153,7 @@ impl FleetView {
         let closures = self.quarantines.get(&rollout.record.channel);
         let closures = closures.filter(|closures| !closures.is_empty());
         let release = self.release.as_ref();
-        // Hosts with records in other rollouts: those have a say in whether they are in flight.
+        // Hosts with records in other rollouts, on which their being in flight depends.
         let mut elsewhere = Vec::new();
         let records = pinned.pending_hosts(rollout_id, rollout.record.opened_at);
         for (record, place) in records.zip(of) {
@@ -197,8 +197,8 @@ impl FleetView {
 }
 
 impl RolloutView {
-    /// Where each pinned host belongs, for rows that come in any order.
-    fn places_by_name(&mut self) -> ByHost<Placement> {
+    /// Placements by name, for rows in any order.
+    fn placements_by_name(&mut self) -> ByHost<Placement> {
         let Placements { of, memberships } = Placements::of(&self.pinned);
         self.memberships = memberships;
         let names = self.pinned.host_set.iter();
@@ -206,7 +206,7 @@ impl RolloutView {
         names.zip(of).collect()
     }
 
-    /// Adds a host that no index knows yet; gives its place in the table.
+    /// Adds a host to the table, but to no index; returns its position in the table.
     fn add_host(&mut self, row: HostRow, place: Placement) -> usize {
         let hostname = row.record.hostname.clone();
         if row.queued.is_some() {

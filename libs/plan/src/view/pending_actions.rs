@@ -1,8 +1,7 @@
-//! Actions that are in the log, seen as if they had happened, until their outcome comes back.
+//! Pending actions: actions in the log that the view treats as done until their outcome arrives.
 //!
-//! Keyed by position: an action is dropped by its own outcome, accepted or rejected, and by nothing
-//! else. A rejected one is not planned again for a while, so that a planner and a fold that disagree
-//! do not fill the log.
+//! Keyed by position: only the own outcome of an action, accepted or rejected, removes it. A rejected
+//! action is not planned again for a while, so that a planner and a fold that disagree do not fill the log.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,11 +13,11 @@ use nixfleet_proto::{PlanAction, Position, Timestamp, mutation_testing};
 use super::FleetView;
 use super::attempt_key::AttemptKey;
 
-/// How long a rejected action is left alone.
+/// Delay before a rejected action is planned again.
 pub const REJECTION_BACKOFF: TimeDelta = TimeDelta::seconds(15);
 
 impl FleetView {
-    /// Notes an action that the log acknowledged. Its outcome must not have been absorbed before.
+    /// Adds an action that the log acknowledged. Must precede the application of its outcome.
     pub fn action_appended(
         &mut self,
         partition: Partition,
@@ -32,17 +31,17 @@ impl FleetView {
         self.in_log.insert((partition, position), action);
     }
 
-    /// True when the entry at a position is an action whose outcome has not come back.
+    /// True when the entry at a position is a pending action.
     pub fn is_in_log(&self, partition: Partition, position: Position) -> bool {
         self.in_log.contains_key(&(partition, position))
     }
 
-    /// Actions whose outcome has not come back.
+    /// Number of pending actions.
     pub fn in_log_count(&self) -> usize {
         self.in_log.len()
     }
 
-    /// Of each partition that owes outcomes the first action without one.
+    /// The oldest pending action of each partition that has one.
     pub fn oldest_in_log(&self) -> BTreeMap<Partition, Position> {
         const LAST: Position = Position {
             seq: u64::MAX,
@@ -50,15 +49,15 @@ impl FleetView {
         };
         let mut oldest = BTreeMap::new();
         let mut from = Bound::Unbounded;
-        while let Some((place, _)) = self.in_log.range((from, Bound::Unbounded)).next() {
-            let (partition, position) = *place;
+        while let Some((key, _)) = self.in_log.range((from, Bound::Unbounded)).next() {
+            let (partition, position) = *key;
             oldest.insert(partition, position);
             from = Bound::Excluded((partition, LAST));
         }
         oldest
     }
 
-    /// Drops the action at a position; `rejected_at` when its entry was rejected.
+    /// Removes the action at a position; `rejected_at` for a rejected one.
     pub(crate) fn action_answered(
         &mut self,
         partition: Partition,
@@ -76,7 +75,7 @@ impl FleetView {
         }
     }
 
-    /// When the action may be tried again, if it was rejected a short while ago.
+    /// Time of the next attempt, for a recently rejected action.
     pub(crate) fn rejected_until(&self, action: &PlanAction, now: Timestamp) -> Option<Timestamp> {
         if self.rejected.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! What the planner keeps of one rollout, with the indices that make a plan cheap.
+//! The planner's view of one rollout, with its indices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -18,19 +18,19 @@ use super::host_tables::{HostList, HostViews};
 pub struct RolloutView {
     /// Its record.
     pub record: RolloutRecord,
-    /// What it was opened with.
+    /// The pinned terms.
     pub pinned: Arc<Pinned>,
     pub(crate) hosts: HostViews,
     /// Outstanding failures with the entry that reported them.
     pub(crate) failures: BTreeMap<Hostname, BTreeMap<ProbeName, Failures>>,
-    /// Holds as last stated in the log.
+    /// Holds recorded in the log.
     pub(crate) blocks: BTreeMap<(u32, Gate), Vec<Hold>>,
-    /// Pinned hosts by the closure they shall run, sorted; made when the first closure of the rollout
-    /// is quarantined, because most rollouts never need it.
+    /// Pinned hosts by target closure, sorted. Built lazily, when the first closure of the rollout is
+    /// quarantined: most rollouts never need it.
     pub(crate) by_target: OnceLock<Vec<(ClosureHash, Hostname)>>,
     /// Counted lists of the pinned budgets, in pinned order; empty once nothing is dispatched.
     pub(crate) budgets: Vec<BudgetId>,
-    /// Distinct sets of pinned budgets that hosts are on, as places in the pinned order.
+    /// Distinct sets of budgets, as indices into the pinned budgets.
     pub(crate) memberships: Vec<Vec<usize>>,
     pub(crate) waves: BTreeMap<u32, WaveIndex>,
     /// Failed hosts that are not waived.
@@ -51,7 +51,7 @@ pub(crate) struct Failures {
     pub controls: BTreeSet<FailedControl>,
 }
 
-/// Actions in the log whose outcome has not come back.
+/// Actions in the log without an outcome so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PendingActions {
     pub advance: Option<u32>,
@@ -62,7 +62,7 @@ pub(crate) struct PendingActions {
     pub blocks: BTreeMap<(u32, Gate), Vec<Hold>>,
 }
 
-/// The hosts of one wave that a plan looks at.
+/// Index of the hosts of one wave.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WaveIndex {
     /// Staged hosts of the pinned set.
@@ -77,14 +77,14 @@ pub(crate) struct WaveIndex {
     pub candidates: BTreeSet<Hostname>,
 }
 
-/// What the indices depend on beside the rollout itself.
+/// Fleet-wide facts about a host that its index slot depends on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HostContext {
     /// The target closure is quarantined on the channel.
     pub quarantined: bool,
     /// The current release has a host edge onto it.
     pub gated: bool,
-    /// It occupies its budgets for another rollout.
+    /// It is in flight for another rollout.
     pub in_flight: bool,
 }
 
@@ -118,20 +118,20 @@ impl RolloutView {
         &self.hosts
     }
 
-    /// The wave that may be dispatched, counting an advance on its way.
+    /// The wave that may be dispatched, including a pending advance.
     pub fn cursor(&self) -> u32 {
         let advanced = self.pending.advance.unwrap_or(0);
         self.record.current_wave.max(advanced)
     }
 
-    /// Holds as stated, counting those on their way.
+    /// Recorded holds, including pending updates.
     pub fn stated_holds(&self, wave: u32, gate: Gate) -> &[Hold] {
         let key = (wave, gate);
         let stated = self.pending.blocks.get(&key).or(self.blocks.get(&key));
         stated.map_or(&[], Vec::as_slice)
     }
 
-    /// True while hosts may be planned or held: neither replaced nor gone.
+    /// True while hosts may be planned or held: neither Superseded nor Pruned.
     pub fn is_open(&self) -> bool {
         match self.record.state {
             RolloutState::Opening
@@ -144,37 +144,37 @@ impl RolloutView {
         }
     }
 
-    /// True when a dispatch of the host is in the queue or on its way there.
+    /// True when a dispatch of the host is queued or pending.
     pub fn is_dispatched(&self, hostname: &Hostname) -> bool {
         let host = self.hosts.get(hostname);
         host.is_some_and(|host| self.has_dispatch(hostname, host))
     }
 
-    /// As [`RolloutView::is_dispatched`], of a host that is at hand.
+    /// Like [`RolloutView::is_dispatched`], for a known host.
     pub(crate) fn has_dispatch(&self, hostname: &Hostname, host: &HostView) -> bool {
         self.is_open() && (host.queued || self.pending.dispatched.contains(hostname))
     }
 
-    /// True when nothing of its wave is left to do on the host.
+    /// True when the wave no longer waits for the host.
     pub fn is_done(&self, hostname: &Hostname) -> bool {
         let record = self.hosts.get(hostname);
         record.is_some_and(|host| host.state.is_done()) || self.is_waived(hostname)
     }
 
-    /// True when an operator excused the host.
+    /// True when an operator waived the host.
     pub fn is_waived(&self, hostname: &Hostname) -> bool {
         self.record.waived_hosts.contains(hostname)
     }
 
-    /// True while nothing of the rollout may start: a host that is not waived is Failed, or the
-    /// rollout itself failed or went back. A host that went back stops the rollout through the
-    /// rollout's own state, which an operator's clearance lifts.
+    /// True when no host may start: a host that is not waived is Failed, or the rollout is Failed or
+    /// Reverted. A Reverted host halts the rollout through the state of the rollout, which a clearance
+    /// lifts.
     pub fn is_halted(&self) -> bool {
         let state = self.record.state;
         !self.failed.is_empty() || matches!(state, RolloutState::Failed | RolloutState::Reverted)
     }
 
-    /// The first host by name that failed or went back and is not waived.
+    /// The first Failed or Reverted host by name that is not waived.
     pub fn first_broken(&self) -> Option<(&Hostname, &HostView)> {
         let candidates = [self.failed.first(), self.reverted.first()];
         let hostname = candidates.into_iter().flatten().min()?;
@@ -194,13 +194,13 @@ impl RolloutView {
         index.is_none_or(|index| index.done >= index.staged)
     }
 
-    /// The budgets that list the host, as places in the pinned order.
+    /// Indices of the budgets that list the host.
     pub(crate) fn budgets_of(&self, host: &HostView) -> &[usize] {
-        let places = self.memberships.get(host.membership as usize);
-        places.map_or(&[], Vec::as_slice)
+        let budgets = self.memberships.get(host.membership as usize);
+        budgets.map_or(&[], Vec::as_slice)
     }
 
-    /// Hosts that shall run the closure.
+    /// Hosts with the target closure.
     pub(crate) fn targeting(&self, closure: &ClosureHash) -> Vec<Hostname> {
         let by_target = self.by_target.get_or_init(|| by_target(&self.pinned));
         let from = by_target.partition_point(|(other, _)| other < closure);
@@ -210,29 +210,29 @@ impl RolloutView {
             .collect()
     }
 
-    /// Puts the host where it belongs in every index.
+    /// Updates every index for the host.
     pub(crate) fn reindex(&mut self, hostname: &Hostname, context: HostContext) {
-        if let Some(place) = self.hosts.get_index_of(hostname) {
-            self.reindex_at(place, context);
+        if let Some(index) = self.hosts.get_index_of(hostname) {
+            self.reindex_at(index, context);
         }
     }
 
-    /// As [`RolloutView::reindex`], of the host at a place of the table.
-    pub(crate) fn reindex_at(&mut self, place: usize, context: HostContext) {
-        let Some((hostname, host)) = self.hosts.get_index(place) else {
+    /// Like [`RolloutView::reindex`], by index in the table.
+    pub(crate) fn reindex_at(&mut self, index: usize, context: HostContext) {
+        let Some((hostname, host)) = self.hosts.get_index(index) else {
             return;
         };
-        let next = self.placement(hostname, host, context);
+        let next = self.index_entry(hostname, host, context);
         if next == host.indexed {
             return;
         }
         let (hostname, wave, before) = (hostname.clone(), host.wave, host.indexed.clone());
-        self.unplace(&hostname, wave, &before);
-        self.place(&hostname, wave, &next);
-        self.hosts[place].indexed = next;
+        self.remove_from_indices(&hostname, wave, &before);
+        self.add_to_indices(&hostname, wave, &next);
+        self.hosts[index].indexed = next;
     }
 
-    fn placement(&self, hostname: &Hostname, host: &HostView, context: HostContext) -> Indexed {
+    fn index_entry(&self, hostname: &Hostname, host: &HostView, context: HostContext) -> Indexed {
         let waived = self.is_waived(hostname);
         let failures = if host.staged && !waived {
             let probes = self.failures.get(hostname);
@@ -268,7 +268,7 @@ impl RolloutView {
         }
     }
 
-    fn unplace(&mut self, hostname: &Hostname, wave: u32, indexed: &Indexed) {
+    fn remove_from_indices(&mut self, hostname: &Hostname, wave: u32, indexed: &Indexed) {
         let index = self.waves.entry(wave).or_default();
         match indexed.slot {
             Slot::None => {}
@@ -303,7 +303,7 @@ impl RolloutView {
         }
     }
 
-    fn place(&mut self, hostname: &Hostname, wave: u32, indexed: &Indexed) {
+    fn add_to_indices(&mut self, hostname: &Hostname, wave: u32, indexed: &Indexed) {
         let index = self.waves.entry(wave).or_default();
         match indexed.slot {
             Slot::None => {}

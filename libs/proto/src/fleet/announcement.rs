@@ -1,4 +1,4 @@
-//! What is announced of a release: where its signed bytes are and what vouches for them.
+//! Announcements of releases: hashes and signatures of the stored artifacts.
 //!
 //! Source: docs/wire-protocol.md, subjects.
 
@@ -24,7 +24,7 @@ pub struct ReleaseAnnouncement {
 }
 
 impl ReleaseAnnouncement {
-    /// Everything it names: the fleet, then the rollout manifests by channel.
+    /// Every announced artifact: the fleet, then the rollout manifests by channel.
     pub fn artifacts(&self) -> impl Iterator<Item = &ArtifactRef> {
         let rollouts = self.rollouts.values().map(|rollout| &rollout.artifact);
         std::iter::once(&self.fleet).chain(rollouts)
@@ -43,7 +43,7 @@ pub struct RolloutAnnouncement {
     pub artifact: ArtifactRef,
 }
 
-/// Where signed bytes are and what vouches for them.
+/// Hash and signature of a stored artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArtifactRef {

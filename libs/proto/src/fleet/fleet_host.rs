@@ -1,4 +1,4 @@
-//! The machines of a fleet, and how they are read.
+//! The hosts of a fleet.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub type FleetHosts = BTreeMap<Hostname, FleetHost>;
 #[expect(missing_docs, reason = "docs/manifests.md gives each key")]
 pub struct FleetHost {
     pub system: String,
-    #[serde(deserialize_with = "without_room")]
+    #[serde(deserialize_with = "without_spare_capacity")]
     pub tags: Vec<String>,
     pub channel: ChannelName,
     /// `null`: not part of any rollout.
@@ -39,7 +39,7 @@ pub struct Pin {
     pub expires_at: Option<Timestamp>,
 }
 
-/// The hosts of a fleet, refused where [`FleetHosts`] are and not kept: a million take hundreds of
+/// The hosts of a fleet, validated like [`FleetHosts`] and dropped: a million hosts take hundreds of
 /// megabytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SkippedHosts;
@@ -63,8 +63,10 @@ impl<'de> Visitor<'de> for SkippedHosts {
     }
 }
 
-/// A list as long as it is: a reader leaves room for four, and most hosts have a tag or two.
-fn without_room<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+/// A list without spare capacity: serde allocates for four items, and most hosts have one or two tags.
+fn without_spare_capacity<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
     let mut list = Vec::<String>::deserialize(deserializer)?;
     list.shrink_to_fit();
     Ok(list)

@@ -1,4 +1,4 @@
-//! Which hosts a wave or a budget applies to.
+//! Selectors: the hosts of a wave or a budget.
 //!
 //! Source: docs/manifests.md, selectors.
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::FleetHost;
 use crate::id::{ChannelName, Hostname};
 
-/// Which hosts something applies to; any rule that fires selects.
+/// Selects hosts; a host is selected when any rule matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Selector {

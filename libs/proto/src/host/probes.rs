@@ -1,4 +1,4 @@
-//! The probes of a host: how they are declared, and their last results.
+//! The probes of a host: declarations and last results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::id::ProbeName;
 use crate::json;
 use crate::time;
 
-/// How much a probe's result counts.
+/// Whether a probe decides over convergence.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ProbeMode {
-    /// Must pass for convergence; failing for long fails the host.
+    /// Must pass for convergence; a sustained failure fails the host.
     #[default]
     Enforce,
     /// Reported only.
@@ -29,9 +29,9 @@ pub enum ProbeMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProbeStatus {
-    /// The probe found what it expects.
+    /// The probe passed.
     Pass,
-    /// It did not, or it could not run.
+    /// The probe failed or could not run.
     Fail,
 }
 
@@ -43,7 +43,7 @@ pub struct ProbeDeclaration {
     pub probe_name: ProbeName,
     /// `http`, `tcp`, `exec` or `evidence`; carried, not interpreted.
     pub kind: String,
-    /// The mode that decides for convergence.
+    /// The mode that counts for convergence.
     #[serde(default, deserialize_with = "json::null_as_default")]
     pub mode: ProbeMode,
 }
@@ -63,7 +63,7 @@ pub struct ProbeRecord {
     /// Time of the last pass, kept through failures.
     #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub last_pass_at: Option<Timestamp>,
-    /// Why the last result failed; cleared by a pass. Most results have none: a thin pointer.
+    /// Reason of the last failure; cleared by a pass. A thin pointer, because most results have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_reason: Option<Arc<String>>,
     /// Failing enforce controls of the last result; absent when it had no controls.
@@ -85,8 +85,8 @@ pub struct FailedControl {
 
 /// Results by probe name, in the order of names.
 ///
-/// A host has a handful of probes, every version of its record carries all of them, and few versions
-/// change one: so copies of a record share one allocation, which is replaced when a result comes.
+/// A host has few probes, and every version of its record carries all of them. Copies of a record
+/// therefore share one allocation, which each new result replaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "BTreeMap<ProbeName, ProbeRecord>")]
 pub struct Probes(Option<Arc<[(ProbeName, ProbeRecord)]>>);
@@ -101,15 +101,15 @@ impl Probes {
     /// Replaces or adds the result of a probe.
     pub fn insert(&mut self, name: ProbeName, record: ProbeRecord) {
         let probes = self.as_slice();
-        let place = probes.partition_point(|(other, _)| *other < name);
-        let known = probes.get(place).is_some_and(|(other, _)| *other == name);
-        let (before, after) = (&probes[..place], &probes[place + usize::from(known)..]);
+        let index = probes.partition_point(|(other, _)| *other < name);
+        let known = probes.get(index).is_some_and(|(other, _)| *other == name);
+        let (before, after) = (&probes[..index], &probes[index + usize::from(known)..]);
         let next = before.iter().cloned();
         let next = next.chain([(name, record)]).chain(after.iter().cloned());
         self.0 = Some(next.collect());
     }
 
-    /// Forgets every result.
+    /// Removes every result.
     pub fn clear(&mut self) {
         self.0 = None;
     }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_kept_by_name_whatever_order_they_come_in() {
+    fn results_are_sorted_by_name() {
         let mut probes = Probes::default();
         for name in ["m", "z", "a", "m"] {
             probes.insert(name.into(), record(ProbeStatus::Fail));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn no_result_is_the_same_however_it_came_about() {
+    fn a_cleared_map_equals_an_empty_one() {
         let mut cleared = Probes::default();
         cleared.insert("a".into(), record(ProbeStatus::Pass));
         cleared.clear();

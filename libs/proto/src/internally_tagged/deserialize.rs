@@ -1,4 +1,4 @@
-//! The reading half.
+//! Deserialization.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::de::{
 use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::Value;
 
-/// Shows an object with a tag as an enum.
+/// Presents an object with a tag as an enum.
 pub(crate) struct TaggedDeserializer<'a, D> {
     tag: &'static str,
     sibling: SiblingNumber<'a>,
@@ -29,18 +29,18 @@ impl<D> TaggedDeserializer<'_, D> {
 }
 
 impl<'a, D> TaggedDeserializer<'a, D> {
-    /// With a number that stands among the fields and belongs to none of the variants.
+    /// Also reads a number among the fields that belongs to no variant.
     pub(crate) fn with_number(mut self, name: &'static str, number: &'a mut Option<u64>) -> Self {
         self.sibling = SiblingNumber(Some((name, number)));
         self
     }
 }
 
-/// A number among the fields.
+/// A number among the fields of the object, outside of the variants.
 struct SiblingNumber<'a>(Option<(&'static str, &'a mut Option<u64>)>);
 
 impl SiblingNumber<'_> {
-    /// Takes the value of a key if that is the number; true when it was.
+    /// Reads the value of the key when it is the number; true when it was.
     fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
         match &mut self.0 {
             Some((name, number)) if *name == key => {
@@ -55,7 +55,7 @@ impl SiblingNumber<'_> {
     }
 }
 
-/// A text that is only copied when it has escapes.
+/// A text that is copied only when it has escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -131,7 +131,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Object<'_, V> {
     }
 }
 
-/// The variant that the tag names, with the other fields.
+/// The tagged variant with the other fields.
 struct Variant<'a, 'de, A> {
     variant: Cow<'de, str>,
     fields: Fields<'a, 'de, A>,
@@ -150,11 +150,11 @@ impl<'a, 'de, A: MapAccess<'de>> EnumAccess<'de> for Variant<'a, 'de, A> {
     }
 }
 
-/// The fields beside the tag.
+/// The fields other than the tag.
 struct Fields<'a, 'de, A> {
     tag: &'static str,
     before: std::vec::IntoIter<(Cow<'de, str>, Value)>,
-    /// Of the field whose key was given last, when it stood before the tag.
+    /// Buffered value of the last returned key, when the field came before the tag.
     value: Option<Value>,
     sibling: SiblingNumber<'a>,
     map: A,
@@ -189,7 +189,7 @@ impl<'de, A: MapAccess<'de>> VariantAccess<'de> for Fields<'_, 'de, A> {
 }
 
 fn no_fields<E: Error>() -> E {
-    E::custom("only variants with named fields can be read sibling their tag")
+    E::custom("only variants with named fields can be read with a tag")
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'_, 'de, A> {
@@ -204,7 +204,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'_, 'de, A> {
             return seed.deserialize(key.into_deserializer()).map(Some);
         }
         while let Some(Text(key)) = self.map.next_key()? {
-            // Two readers must never take the same text for two events.
+            // Two readers must never read two events from the same text.
             if key == self.tag {
                 return Err(A::Error::duplicate_field(self.tag));
             }

@@ -1,4 +1,4 @@
-//! The writing half.
+//! Serialization.
 
 use std::fmt::Display;
 
@@ -6,7 +6,7 @@ use serde::ser::{
     Error, Impossible, Serialize, SerializeStruct, SerializeStructVariant, Serializer,
 };
 
-/// Writes a struct variant as an object that begins with the tag.
+/// Serializes a struct variant as an object that begins with the tag.
 pub(crate) struct TaggedSerializer<S> {
     tag: &'static str,
     inner: S,
@@ -18,7 +18,7 @@ impl<S> TaggedSerializer<S> {
     }
 }
 
-/// The object under way.
+/// The object during serialization.
 pub(crate) struct Fields<S>(S);
 
 impl<S: SerializeStruct> SerializeStructVariant for Fields<S> {
@@ -44,7 +44,7 @@ impl<S: SerializeStruct> SerializeStructVariant for Fields<S> {
 
 fn refused<T, E: Error>() -> Result<T, E> {
     Err(E::custom(
-        "only variants with named fields can be written sibling their tag",
+        "only variants with named fields can be written with a tag",
     ))
 }
 

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::WireEvent;
 
-/// What serde makes of the attribute.
+/// The reference: serde's own attribute.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all_fields = "camelCase")]
 enum Derived {
@@ -16,7 +16,7 @@ enum Derived {
     },
 }
 
-/// The same by us.
+/// The same enum with `tagged_enum!`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all_fields = "camelCase")]
 enum Ours {
@@ -59,7 +59,7 @@ fn check(json: &str) {
 }
 
 #[test]
-fn what_is_read_is_what_the_attribute_of_serde_reads() {
+fn reading_equals_the_serde_attribute() {
     check(r#"{"kind":"Full","someText":"a","number":1}"#);
     check(r#"{"number":18446744073709551615,"kind":"Full","someText":"a\n","maybe":[-1]}"#);
     check(r#"{"someText":"a","number":1,"maybe":null,"kind":"Full","more":{"x":[1.5]}}"#);
@@ -84,7 +84,7 @@ fn what_is_read_is_what_the_attribute_of_serde_reads() {
 }
 
 #[test]
-fn a_fault_names_what_is_wrong() {
+fn errors_name_the_fault() {
     let fault = |json| serde_json::from_str::<Ours>(json).unwrap_err().to_string();
     assert!(fault("{}").starts_with("missing field `kind`"));
     assert!(fault(r#"{"kind":"Other"}"#).starts_with("unknown variant `Other`"));
@@ -93,7 +93,7 @@ fn a_fault_names_what_is_wrong() {
 }
 
 #[test]
-fn the_number_of_an_event_may_stand_anywhere() {
+fn the_sequence_of_an_event_may_be_at_any_place() {
     let fields = [
         r#""seq":7"#,
         r#""kind":"ActivationDeferred""#,
@@ -136,7 +136,7 @@ fn the_number_of_an_event_may_stand_anywhere() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_what_the_attribute_of_serde_writes(
+    fn writing_equals_the_serde_attribute(
         some_text: String, number: u64, maybe: Option<Vec<i8>>,
     ) {
         let json = serde_json::to_string(&Derived::Full {

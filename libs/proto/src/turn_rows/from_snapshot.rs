@@ -1,6 +1,6 @@
-//! Writing the tables of a partition anew: the rows of a state as turns of the applier.
+//! Converts the rows of a partition into turns that write them to empty tables.
 //!
-//! Trace contexts are not among them: the archive keeps those of every entry.
+//! The turns carry no trace contexts: the archive has those of every entry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::turn_rows::{
 };
 use crate::{Position, Timestamp};
 
-/// Hosts of one turn: what a statement takes well.
+/// Hosts of one turn: bounds the size of a statement.
 const HOSTS_MAX: usize = 5_000;
 /// Failures and holds of one turn.
 const ROWS_MAX: usize = 5_000;
 
-/// Everything the tables of the partition hold, as turns that are written in order to empty tables.
+/// All rows of the partition as turns, to be written in order to empty tables.
 pub fn turns_from_snapshot(rows: &PartitionSnapshot) -> impl Iterator<Item = TurnRows> {
     let openings = Openings::of(rows);
     let opened = rows.rollouts.iter().filter_map({
@@ -52,7 +52,8 @@ pub fn turns_from_snapshot(rows: &PartitionSnapshot) -> impl Iterator<Item = Tur
 struct Openings(Arc<BTreeMap<RolloutId, (Position, Timestamp)>>);
 
 impl Openings {
-    /// No host has changed before its rollout opened, and one that never changed has that position.
+    /// The earliest position of a rollout and its hosts: no host changes before its rollout opens, and an
+    /// unchanged host keeps the position of the opening.
     fn of(rows: &PartitionSnapshot) -> Self {
         let opened = rows.rollouts.iter().map(|row| {
             let record = &row.record;
@@ -71,8 +72,8 @@ impl Openings {
         self.0.get(rollout_id).map(|(position, _)| *position)
     }
 
-    /// True for a host that is as its rollout opened it.
-    fn is_as_opened(&self, host: &HostRow) -> bool {
+    /// True for a host that has not changed since its rollout opened.
+    fn is_unchanged(&self, host: &HostRow) -> bool {
         let record = &host.record;
         let opening = self.0.get(&record.rollout_id);
         record.state == crate::HostState::Pending
@@ -119,13 +120,13 @@ fn opened(row: &RolloutRow, opening: Option<Position>) -> Option<TurnRows> {
     Some(turn)
 }
 
-/// What became of some hosts since, and their dispatches.
+/// The changes of some hosts since the opening, and their dispatches.
 fn changes(hosts: &[HostRow], openings: &Openings) -> TurnRows {
     let mut turn = TurnRows::default();
     for host in hosts {
         let record = &host.record;
         let key = (record.rollout_id.clone(), record.hostname.clone());
-        if !openings.is_as_opened(host) {
+        if !openings.is_unchanged(host) {
             let change = HostChange {
                 record: Arc::clone(record),
                 stamp: stamp_at(host.position, record.dispatched_at),

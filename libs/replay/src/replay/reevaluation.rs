@@ -1,4 +1,4 @@
-//! Deciding archived entries again, and comparing what was published for them.
+//! Decides archived entries again and compares the results with the published outcomes.
 
 use nixfleet_proto::{Entry, EntryBody, Outcome, OutputFrame, PlanAction};
 
@@ -6,7 +6,7 @@ use super::{InputItem, Replay};
 use crate::row_comparison::Difference;
 
 impl Replay {
-    /// Every entry that a frame covers has its outcome in it.
+    /// Reports entries of a frame without an outcome.
     pub(super) fn find_dropped(&mut self, out_seq: u64, frame: &OutputFrame, input: &[InputItem]) {
         let mut outcomes = frame
             .outcomes
@@ -29,7 +29,7 @@ impl Replay {
         }
     }
 
-    /// What the fold makes of the entry on the state before it, when both are known.
+    /// The outcome of folding the entry on the state before it, when both are known.
     pub(super) fn decide(&mut self, outcome: &Outcome, entry: Option<&Entry>) -> Option<Outcome> {
         self.coverage.outcomes += 1;
         let Some(entry) = entry.filter(|entry| self.is_decidable(&entry.body)) else {
@@ -54,8 +54,8 @@ impl Replay {
         });
     }
 
-    /// Whether this state decides as the owner's did: one that lacks its beginning decides nothing
-    /// that depends on what it lacks.
+    /// Whether this state decides the entry like the owner's: an incomplete state decides nothing that
+    /// depends on its missing part.
     fn is_decidable(&self, body: &EntryBody) -> bool {
         if body.opens().is_some_and(|hash| !self.is_pinned(hash)) {
             return false;

@@ -1,9 +1,9 @@
-//! Cycles among edges.
+//! Detection of cycles among edges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Cycles of a graph, found one after the other in disjoint sets of nodes; each starts at its
-/// smallest name and follows "waits for". Empty when some order lets everybody go.
+/// Disjoint cycles of a graph; each starts at its smallest name and follows "waits for". Empty for an
+/// acyclic graph.
 pub(super) fn cycles<'g>(edges: impl IntoIterator<Item = (&'g str, &'g str)>) -> Vec<Vec<String>> {
     let mut waits_for: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (gated, gates) in edges {
@@ -22,7 +22,7 @@ pub(super) fn cycles<'g>(edges: impl IntoIterator<Item = (&'g str, &'g str)>) ->
     }
 }
 
-/// Removes whoever waits for nobody that waits, until only cycles and what hangs on them are left.
+/// Removes nodes that wait for no remaining node, until only cycles and their dependents remain.
 fn release(waits_for: &mut BTreeMap<&str, BTreeSet<&str>>) {
     let mut waited_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut open: BTreeMap<&str, usize> = BTreeMap::new();
@@ -55,19 +55,19 @@ fn release(waits_for: &mut BTreeMap<&str, BTreeSet<&str>>) {
     }
 }
 
-/// Follows the edges from the smallest node until one comes back.
+/// Follows the edges from the smallest node to the first repeated node.
 fn walk<'g>(waits_for: &BTreeMap<&'g str, BTreeSet<&'g str>>) -> Option<Vec<&'g str>> {
     let mut node = *waits_for.keys().next()?;
     let mut path: Vec<&str> = Vec::new();
-    let mut place: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut index: BTreeMap<&str, usize> = BTreeMap::new();
     loop {
-        if let Some(&start) = place.get(node) {
+        if let Some(&start) = index.get(node) {
             let mut cycle = path.split_off(start);
-            let smallest = (0..cycle.len()).min_by_key(|&index| cycle[index])?;
+            let smallest = (0..cycle.len()).min_by_key(|&start| cycle[start])?;
             cycle.rotate_left(smallest);
             return Some(cycle);
         }
-        place.insert(node, path.len());
+        index.insert(node, path.len());
         path.push(node);
         node = waits_for
             .get(node)?
@@ -91,7 +91,7 @@ mod tests {
         check(&[("a", "a")], &[&["a"]]);
         check(&[("a", "b"), ("b", "a")], &[&["a", "b"]]);
         check(&[("c", "a"), ("b", "c"), ("a", "b")], &[&["a", "b", "c"]]);
-        // Whoever only waits for a cycle is not part of it.
+        // Nodes that wait for a cycle are not part of it.
         check(
             &[("z", "a"), ("a", "b"), ("b", "a"), ("0", "z")],
             &[&["a", "b"]],
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_chain_neither_recurses_nor_crawls() {
+    fn a_long_chain_takes_neither_recursion_nor_quadratic_time() {
         let names: Vec<String> = (0..20_000).map(|index| format!("{index:05}")).collect();
         let chain = names
             .windows(2)

@@ -1,66 +1,66 @@
-//! What can speak against a release, and what is only worth a look.
+//! Faults and notices of a release.
 
 use nixfleet_proto::{ChannelName, Hostname, Minutes, RolloutId, Timestamp};
 use serde::{Serialize, Serializer};
 
-/// Most faults, and most notices, that are kept; more are counted.
+/// Most faults and most notices in a result; further ones are counted.
 pub const FAULTS_MAX: usize = 1000;
 
-/// One reason to refuse a release. `at` says where in the document, as a path of keys.
+/// One reason to reject a release. `at` is the location in the document, as a path of keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message uses every field")]
 pub enum Fault {
     /// The fleet source is not JSON, or not a fleet.
     #[error("the fleet source cannot be read: {message}")]
     Unreadable { message: String },
-    /// A key that a selector does not have; ignoring it would select other hosts.
+    /// An unknown key of a selector: ignoring it would select other hosts.
     #[error("{at}: unknown key {key:?}")]
     UnknownKey { at: String, key: String },
-    /// Another layout.
+    /// Another schema version.
     #[error("{at}: schema version {version} is unknown, 1 is expected")]
     SchemaVersion { at: String, version: u64 },
-    /// A reference to a channel that is not there.
+    /// A reference to an unknown channel.
     #[error("{at}: there is no channel {channel:?}")]
     UnknownChannel { at: String, channel: ChannelName },
-    /// A reference to a policy that is not there.
+    /// A reference to an unknown policy.
     #[error("{at}: there is no rollout policy {policy:?}")]
     UnknownPolicy { at: String, policy: String },
-    /// A reference to a host that is not there.
+    /// A reference to an unknown host.
     #[error("{at}: there is no host {hostname:?}")]
     UnknownHost { at: String, hostname: Hostname },
-    /// A wave nobody says the soak of.
+    /// A wave without soak minutes.
     #[error("{at}: the soak minutes are missing")]
     SoakMissing { at: String },
-    /// A soak that looks like a mistake.
+    /// A soak above the limit.
     #[error("{at}: a soak of {soak} is longer than a year")]
     SoakTooLong { at: String, soak: Minutes },
-    /// A freshness window that looks like a mistake.
+    /// A freshness window above the limit.
     #[error("{at}: {minutes} minutes are longer than ten years")]
     FreshnessTooLong { at: String, minutes: u64 },
-    /// More waves than can be told apart.
+    /// More waves than the limit.
     #[error("{at}: {count} waves are more than the {max} allowed")]
     TooManyWaves {
         at: String,
         count: usize,
         max: usize,
     },
-    /// Each of these waits for the next, the last for the first.
+    /// A cycle of edges: each waits for the next, the last for the first.
     #[error("{at}: a cycle, nobody can go first: {}", path.join(" waits for "))]
     Cycle { at: String, path: Vec<String> },
     /// Without a commit there is no rollout id.
     #[error("meta.ciCommit: channel {channel} has hosts, so a commit is needed")]
     RefMissing { channel: ChannelName },
-    /// A commit that routes do not accept.
+    /// A commit that is not a valid ref.
     #[error("meta.ciCommit: {reference:?} is not lower-case hexadecimal")]
     RefIllegal { reference: String },
-    /// A name that routes or certificates do not accept.
+    /// An invalid name.
     #[error("{at}: {name:?} {reason}")]
     NameIllegal {
         at: String,
         name: String,
         reason: &'static str,
     },
-    /// Nobody has a closure.
+    /// No host has a closure.
     #[error("hosts: no host has a closure, there is nothing to roll out")]
     SkippedHosts,
     /// The manifest names other hosts, waves or closures than the fleet.
@@ -69,10 +69,10 @@ pub enum Fault {
     /// The same commit with other content.
     #[error("{artifact} was accepted with other content: publish a new commit")]
     RefReused { artifact: String },
-    /// An old rollout cannot be opened again.
+    /// A superseded rollout cannot be opened again.
     #[error("rollout {rollout_id} was superseded before: publish a new commit")]
     Superseded { rollout_id: RolloutId },
-    /// Going back in time.
+    /// Older than the accepted release.
     #[error("signed at {signed_at}, the accepted release at {accepted}")]
     Older {
         signed_at: Timestamp,
@@ -81,7 +81,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The name that machines count by.
+    /// Name for metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "unreadable",
@@ -107,7 +107,7 @@ impl Fault {
     }
 }
 
-/// Something that refuses nothing and that a person may want to know.
+/// A finding that rejects nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message uses every field")]
 pub enum Notice {
@@ -118,28 +118,28 @@ pub enum Notice {
         hostname: Hostname,
         channel: ChannelName,
     },
-    /// A wave lists a host that has nothing to roll out.
+    /// A wave lists a host without a closure.
     #[error("{at}: {hostname} has no closure")]
     WaveHostWithoutClosure { at: String, hostname: Hostname },
-    /// A host that no wave lists is never dispatched.
+    /// A host in no wave is never dispatched.
     #[error("hosts.{hostname}: no wave of channel {channel} lists it, so it is never dispatched")]
     HostUnstaged {
         hostname: Hostname,
         channel: ChannelName,
     },
-    /// The manifest counts other hosts than the fleet's selectors select.
+    /// The budgets of the manifest have other hosts than those of the fleet.
     #[error("rollout manifest of {channel}: its budgets are not the ones of the fleet")]
     BudgetsDiffer { channel: ChannelName },
-    /// A pin that no longer holds was left out.
+    /// An expired pin was removed.
     #[error("hosts.{hostname}.pin: expired, left out")]
     PinExpired { hostname: Hostname },
-    /// More of the same.
+    /// Further notices.
     #[error("and {count} more")]
     Omitted { count: usize },
 }
 
 impl Notice {
-    /// The name that machines count by.
+    /// Name for metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::WaveHostElsewhere { .. } => "wave-host-elsewhere",
@@ -179,12 +179,12 @@ impl Serialize for Notice {
     }
 }
 
-/// A release that must not be accepted.
+/// Rejection of a release, with its faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionError {
-    /// What speaks against it, at most [`FAULTS_MAX`].
+    /// Faults, at most [`FAULTS_MAX`].
     pub faults: Vec<Fault>,
-    /// How many more faults there are.
+    /// Number of further faults.
     pub omitted: usize,
 }
 
@@ -208,7 +208,7 @@ impl std::fmt::Display for AdmissionError {
 
 impl std::error::Error for AdmissionError {}
 
-/// Collects faults and notices up to the bound.
+/// Collects faults and notices up to [`FAULTS_MAX`].
 #[derive(Debug, Default)]
 pub struct Findings {
     faults: Vec<Fault>,
@@ -241,10 +241,10 @@ impl Findings {
         self.faults.is_empty()
     }
 
-    /// The notices, when there is no fault.
+    /// The notices, without faults.
     ///
     /// # Errors
-    /// All faults, when there is one.
+    /// All faults.
     pub fn into_result(mut self) -> Result<Vec<Notice>, AdmissionError> {
         if !self.faults.is_empty() {
             return Err(AdmissionError {

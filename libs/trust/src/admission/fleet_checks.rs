@@ -1,4 +1,4 @@
-//! What a complete fleet looks like.
+//! Rules of a complete fleet.
 
 use std::collections::BTreeSet;
 
@@ -20,10 +20,10 @@ pub const FRESHNESS_MINUTES_MAX: u64 = 5_256_000;
 /// Longest hostname in bytes, as in DNS.
 pub const HOSTNAME_BYTES_MAX: usize = 253;
 
-/// Most waves of a channel or policy: blocks are kept per wave.
+/// Most waves of a channel or policy: holds are stored per wave.
 pub const WAVES_MAX: usize = 256;
 
-/// Finds everything that is wrong with a fleet on its own; the fleet is normalised.
+/// Finds the faults of a normalised fleet.
 ///
 /// Source: docs/semantics.md, admission.
 pub fn check_fleet(fleet: &Fleet, findings: &mut Findings) {
@@ -126,7 +126,7 @@ fn check_wave_count(at: String, count: usize, findings: &mut Findings) {
     }
 }
 
-/// Whether a channel has hosts to roll out to.
+/// Whether a channel has hosts with a closure.
 #[derive(Clone, Copy)]
 struct HasHosts(bool);
 

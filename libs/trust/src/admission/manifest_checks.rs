@@ -1,4 +1,4 @@
-//! What is wrong with rollout manifests beside their fleet.
+//! Checks of rollout manifests against their fleet.
 
 use nixfleet_proto::fleet::{Fleet, FleetHost, RolloutManifest};
 
@@ -7,7 +7,7 @@ use super::fleet_checks::check_schema;
 use crate::projection::{host_sets, resolve_budgets};
 use crate::sorted_lookup::SortedLookup;
 
-/// Compares each manifest with what the fleet projects for its channel.
+/// Compares each manifest with the projection of the fleet for its channel.
 pub(super) fn check_manifests<'m>(
     fleet: &Fleet,
     manifests: impl IntoIterator<Item = &'m RolloutManifest>,

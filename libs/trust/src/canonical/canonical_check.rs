@@ -1,40 +1,39 @@
-//! Text that is canonical already, as every stored artifact is.
+//! Fast check for canonical text, such as every stored artifact.
 //!
-//! One pass without a tree. It may say no to a text that is canonical: whoever asks has the tree to
-//! fall back on.
+//! One pass without a tree. May reject canonical text: callers fall back on the tree.
 
 use super::error::DEPTH_MAX;
 use super::json_value::JsonValue;
 use super::string_bytes;
 use super::tokens::number_end;
 
-/// True when the canonical form of the text is the text itself.
+/// True when the text is known to be canonical.
 ///
-/// Keys that are not plain ASCII are left to the tree: they are ordered by UTF-16 code units.
+/// Rejects keys other than plain ASCII, which are ordered by UTF-16 code units.
 pub(super) fn is_canonical(text: &str) -> bool {
-    let walk = Walk {
+    let scanner = Scanner {
         text,
         at: 0,
         open: Vec::new(),
     };
-    walk.whole().is_some()
+    scanner.document().is_some()
 }
 
-/// An array or object that is open; of an object the last key, which the next one must follow.
+/// An open array, or an open object with its last key, which the next key must exceed.
 enum Open<'a> {
     Array,
     Object(&'a [u8]),
 }
 
-/// A place in the text. Every step is `None` where the text is not canonical, or might not be.
-struct Walk<'a> {
+/// Scanner over the text. Every step returns `None` when the text may not be canonical.
+struct Scanner<'a> {
     text: &'a str,
     at: usize,
     open: Vec<Open<'a>>,
 }
 
-impl<'a> Walk<'a> {
-    fn whole(mut self) -> Option<()> {
+impl<'a> Scanner<'a> {
+    fn document(mut self) -> Option<()> {
         loop {
             if self.begin()? {
                 continue;
@@ -46,7 +45,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes a value; true when it only opened one, whose first part comes next.
+    /// Scans a value; true when it opened a non-empty array or object.
     fn begin(&mut self) -> Option<bool> {
         match self.next()? {
             b'"' => self.string()?,
@@ -77,7 +76,7 @@ impl<'a> Walk<'a> {
         Some(true)
     }
 
-    /// Takes what follows a value; true when that closed another one.
+    /// Scans the end of a value; true when it closed an array or object.
     fn end(&mut self) -> Option<bool> {
         if self.open.is_empty() {
             return Some(false);
@@ -99,7 +98,7 @@ impl<'a> Walk<'a> {
         Some(false)
     }
 
-    /// Takes a key and its colon.
+    /// Scans a key and its colon.
     fn key(&mut self) -> Option<&'a [u8]> {
         self.rest("\"")?;
         let rest = &self.text.as_bytes()[self.at..];
@@ -111,7 +110,7 @@ impl<'a> Walk<'a> {
         key.iter().all(is_plain).then_some(key)
     }
 
-    /// Takes the rest of a string, its closing quote included.
+    /// Scans the rest of a string with its closing quote.
     fn string(&mut self) -> Option<()> {
         let bytes = self.text.as_bytes();
         loop {
@@ -124,14 +123,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes what follows a backslash, when a text may be written in no other way.
+    /// Scans an escape after its backslash; fails when a shorter form exists.
     fn escape(&mut self) -> Option<()> {
         match self.next()? {
             b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
             b'u' => {
                 self.rest("00")?;
                 match (self.next()?, self.next()?) {
-                    // These have a letter of their own.
+                    // These have short escapes.
                     (b'0', b'8' | b'9' | b'a' | b'c' | b'd') => None,
                     (b'0' | b'1', b'0'..=b'9' | b'a'..=b'f') => Some(()),
                     _ => None,
@@ -141,7 +140,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes a number whose first character was taken.
+    /// Scans a number after its first character.
     fn number(&mut self) -> Option<()> {
         let start = self.at - 1;
         self.at = number_end(self.text.as_bytes(), start);

@@ -1,12 +1,12 @@
-//! Why bytes have no canonical form, and the limits that they must keep.
+//! Errors and limits of the canonical form.
 
 /// Largest artifact in bytes: a fleet of a million hosts is about half of it.
 pub const ARTIFACT_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Deepest nesting of arrays and objects; the JSON parser's own stack guard is one above.
+/// Deepest nesting of arrays and objects, one below the limit of the JSON parser.
 pub const DEPTH_MAX: usize = 127;
 
-/// Why bytes have no canonical form.
+/// Error of canonicalization.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CanonicalizeError {
     /// Larger than [`ARTIFACT_BYTES_MAX`].
@@ -24,22 +24,22 @@ pub enum CanonicalizeError {
     /// Not one JSON value: truncated, malformed or followed by more.
     #[error("not JSON: {message}")]
     NotJson {
-        /// The parser's words, with line and column.
+        /// Message of the parser, with line and column.
         message: String,
     },
     /// Nested deeper than [`DEPTH_MAX`].
     #[error("nested deeper than {DEPTH_MAX} levels at byte {offset}")]
     TooDeep {
-        /// Where the first level too many opens.
+        /// Offset of the first excess level.
         offset: usize,
     },
-    /// An object names a key twice; readers differ in which one counts.
+    /// An object has a key twice, of which readers use different ones.
     #[error("duplicate key {key:?}")]
     DuplicateKey {
         /// The key, shortened.
         key: String,
     },
-    /// Half of a surrogate pair: no Unicode text.
+    /// Half of a surrogate pair: not valid Unicode.
     #[error("lone surrogate in a string at line {line} column {column}")]
     LoneSurrogate {
         /// One-based line.
@@ -52,12 +52,12 @@ pub enum CanonicalizeError {
     Number {
         /// The number as written, shortened.
         literal: String,
-        /// What would happen to it.
+        /// The change.
         fault: NumberFault,
     },
 }
 
-/// What canonicalisation would do to a number.
+/// Change of a number by canonicalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NumberFault {
     /// Beyond the range of a double.
@@ -66,14 +66,13 @@ pub enum NumberFault {
     /// Not zero, but too small for a double.
     #[error("it would become zero")]
     Underflow,
-    /// An integer that no double prints as.
+    /// An integer without an exact double.
     #[error("the integer would become another one")]
     Inexact,
 }
 
 impl CanonicalizeError {
-    /// True when the bytes are no JSON text at all, false when they are JSON without a canonical
-    /// form.
+    /// True for bytes that are not JSON; false for JSON without a canonical form.
     pub fn is_parse(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::NotUtf8 { .. } | Self::NotJson { .. } => true,

@@ -1,4 +1,4 @@
-//! A JSON value read without losing anything that matters for its canonical form.
+//! A JSON value with all information for its canonical form.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ pub(crate) enum JsonValue<'a> {
 }
 
 impl<'a> JsonValue<'a> {
-    /// Reads a text, refusing what has no canonical form.
+    /// Parses a text; rejects input without a canonical form.
     pub(crate) fn parse(text: &'a str) -> Result<Self, CanonicalizeError> {
         check(text)?;
         let duplicate = RefCell::new(None);
@@ -34,8 +34,7 @@ impl<'a> JsonValue<'a> {
             Ok(node) => Ok(node),
             Err(error) => Err(match duplicate.into_inner() {
                 Some(key) => CanonicalizeError::DuplicateKey { key },
-                // Grammar, depth and numbers are checked: decoding an escape is all that is left
-                // to fail.
+                // Grammar, depth and numbers are checked: only decoding an escape can fail.
                 None => CanonicalizeError::LoneSurrogate {
                     line: error.line(),
                     column: error.column(),
@@ -70,7 +69,7 @@ impl Serialize for JsonValue<'_> {
     }
 }
 
-/// Reads one value; the first duplicate key is left in the cell, because a parser error is only text.
+/// Deserializes one value; stores the first duplicate key in the cell, because a parser error has only text.
 #[derive(Clone, Copy)]
 struct ValueSeed<'c> {
     duplicate: &'c RefCell<Option<String>>,
@@ -148,7 +147,7 @@ fn first_duplicate<'k>(entries: &'k [(Cow<'_, str>, JsonValue<'_>)]) -> Option<&
         .map(|pair| pair[0])
 }
 
-/// Reads a key without copying it when it has no escapes.
+/// Deserializes a key, borrowed unless it has escapes.
 struct KeySeed;
 
 impl<'a> DeserializeSeed<'a> for KeySeed {

@@ -1,4 +1,4 @@
-//! Which numbers keep their value in the canonical form.
+//! Checks that numbers keep their value in the canonical form.
 
 use super::error::NumberFault;
 
@@ -9,7 +9,7 @@ use super::error::NumberFault;
 ///
 /// Source: RFC 8785, section 3.2.2.3; RFC 7493, section 2.2.
 pub(super) fn check(literal: &str) -> Result<(), NumberFault> {
-    // Almost every number of an artifact is a small integer.
+    // Fast path: almost every number of an artifact is a small integer.
     if literal.len() <= 15 && literal.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(());
     }
@@ -24,8 +24,7 @@ pub(super) fn check(literal: &str) -> Result<(), NumberFault> {
     if value == 0.0 {
         return Err(NumberFault::Underflow);
     }
-    // `{:e}` prints the shortest digits that read back as this double, the same that ECMAScript
-    // prints, only laid out differently.
+    // `{:e}` prints the shortest digits that parse to this double, as ECMAScript does in another format.
     if written.is_integer() && written != Decimal::parse(&format!("{value:e}")) {
         return Err(NumberFault::Inexact);
     }
@@ -67,7 +66,7 @@ impl Decimal {
     }
 }
 
-/// An exponent, capped far outside the range of doubles so that it can be added to safely.
+/// An exponent, capped far outside the range of doubles to avoid overflow.
 fn exponent_of(text: &str) -> i64 {
     const FAR: i64 = 1 << 40;
     let magnitude = text.trim_start_matches(['+', '-']);

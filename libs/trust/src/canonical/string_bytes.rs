@@ -1,10 +1,10 @@
-//! The parts of a string that are written as they are, eight bytes at a time: artifacts are mostly
-//! strings, and each is walked more than once.
+//! Scans strings for bytes that end or escape them, eight bytes at a time: artifacts are mostly strings,
+//! and each is scanned more than once.
 
 const ONES: u64 = u64::MAX / 255;
 const HIGHS: u64 = ONES << 7;
 
-/// How many bytes from the front are neither a quote, a backslash nor a control character.
+/// Length of the prefix without quotes, backslashes and control characters.
 pub(super) fn unescaped_prefix(bytes: &[u8]) -> usize {
     let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
     let (words, rest) = bytes.as_chunks::<8>();
@@ -18,8 +18,8 @@ pub(super) fn unescaped_prefix(bytes: &[u8]) -> usize {
     words.len() * 8 + end.unwrap_or(rest.len())
 }
 
-/// The highest bit of every byte that is not plain. A borrow may set it in bytes behind such a one,
-/// never before it.
+/// Sets the highest bit of every special byte. A borrow may also set it in later bytes, never in earlier
+/// ones.
 fn special(word: u64) -> u64 {
     let controls = word.wrapping_sub(ONES * u64::from(b' ')) & !word;
     let equal = |byte: u8| {
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_is_told_at_every_place() {
+    fn every_byte_is_classified_at_every_offset() {
         for byte in 0..=u8::MAX {
             let is_plain = byte >= b' ' && byte != b'"' && byte != b'\\';
             for length in 0..20 {
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_special_byte_does_not_hide_it() {
+    fn later_bytes_do_not_hide_a_special_byte() {
         for pair in [*b"\"!", *b"\\]", *b"\x1f ", *b"\0\x01", *b"\"#"] {
             let mut bytes = [b'a'; 16];
             for at in 0..15 {

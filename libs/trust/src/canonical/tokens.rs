@@ -1,21 +1,21 @@
-//! The tokens of a JSON text: where they end, and which of them are refused.
+//! Tokens of JSON text: their ends, and checks of depth and numbers.
 
 use serde::de::IgnoredAny;
 
 use super::error::{CanonicalizeError, DEPTH_MAX};
 use super::{number_check, string_bytes};
 
-/// Refuses a text that is not one JSON value of bounded depth with faithful numbers.
+/// Checks that a text is one JSON value of bounded depth with exact numbers.
 pub(super) fn check(text: &str) -> Result<(), CanonicalizeError> {
-    // The grammar first and on its own: it neither recurses nor decodes, so whatever fails later is
-    // JSON that has no canonical form.
+    // Check the grammar first, without recursion or decoding: later failures are JSON without a canonical
+    // form.
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| CanonicalizeError::NotJson {
         message: error.to_string(),
     })?;
     scan(text)
 }
 
-/// Walks the tokens of a valid JSON text and checks depth and numbers.
+/// Checks depth and numbers of a valid JSON text.
 fn scan(text: &str) -> Result<(), CanonicalizeError> {
     let bytes = text.as_bytes();
     let mut depth = 0_usize;

@@ -1,4 +1,4 @@
-//! Reading a fleet source.
+//! Reads and resolves a fleet source.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::artifact::Artifact;
 use crate::canonical::canonicalize;
 use crate::selector_matcher::Matcher;
 
-/// A fleet before it is resolved: as [`Fleet`], with less required.
+/// An unresolved fleet: like [`Fleet`], with more optional fields.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Source {
@@ -25,7 +25,7 @@ struct Source {
     channels: BTreeMap<ChannelName, Channel>,
     #[serde(default)]
     rollout_policies: BTreeMap<String, RolloutPolicy>,
-    /// A channel that is listed here is resolved already.
+    /// Waves of channels that are resolved already.
     #[serde(default)]
     waves: BTreeMap<ChannelName, Vec<Wave>>,
     #[serde(default)]
@@ -38,7 +38,7 @@ struct Source {
     meta: Option<SourceMeta>,
 }
 
-/// A host that may leave out its tags.
+/// A host with optional tags.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SourceHost {
@@ -63,7 +63,7 @@ fn schema_version() -> u64 {
     SCHEMA_VERSION
 }
 
-/// Reads and resolves a source; `None`, with a fault, when it is no fleet at all.
+/// Reads and resolves a source; `None`, with a fault, when it is not a fleet.
 pub(super) fn read(source: &[u8], findings: &mut Findings) -> Option<Fleet> {
     let canonical = match canonicalize(source) {
         Ok(canonical) => canonical,
@@ -74,7 +74,7 @@ pub(super) fn read(source: &[u8], findings: &mut Findings) -> Option<Fleet> {
             return None;
         }
     };
-    // Selectors are read by name before serde drops what it does not know.
+    // Serde ignores unknown keys: check the keys of selectors first.
     match serde_json::from_slice::<Value>(&canonical) {
         Ok(document) => check_selectors(&document, findings),
         Err(error) => findings.fault(Fault::Unreadable {
@@ -92,7 +92,7 @@ pub(super) fn read(source: &[u8], findings: &mut Findings) -> Option<Fleet> {
     }
 }
 
-/// Every selector of a document: `disruptionBudgets[].selector` and
+/// Checks every selector of a document: `disruptionBudgets[].selector` and
 /// `rolloutPolicies.*.waves[].selector`.
 fn check_selectors(document: &Value, findings: &mut Findings) {
     let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
@@ -112,7 +112,7 @@ fn check_selectors(document: &Value, findings: &mut Findings) {
     }
 }
 
-/// Unknown keys, and names of hosts and channels that are not there.
+/// Finds unknown keys, and names of unknown hosts and channels.
 fn check_selector(selector: &Value, at: &str, document: &Value, findings: &mut Findings) {
     for (key, value) in selector.as_object().into_iter().flatten() {
         match key.as_str() {
@@ -199,7 +199,7 @@ fn resolve(source: Source) -> Fleet {
     fleet
 }
 
-/// Puts each host of a channel that has a closure into the first wave whose selector selects it.
+/// Assigns each host with a closure to the first wave whose selector matches.
 fn waves_of(fleet: &Fleet, channel: &ChannelName) -> Vec<Wave> {
     let policy = fleet
         .channels
@@ -235,7 +235,7 @@ fn waves_of(fleet: &Fleet, channel: &ChannelName) -> Vec<Wave> {
     waves
 }
 
-/// A pin that ran out before the signing no longer holds.
+/// Removes pins that expired before the time of signing.
 pub(super) fn drop_expired_pins(fleet: &mut Fleet, signed_at: Timestamp, findings: &mut Findings) {
     for (hostname, host) in &mut fleet.hosts {
         let expired = host

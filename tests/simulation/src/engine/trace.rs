@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::clock::Time;
+use super::virtual_time::Time;
 
 /// Where lines go besides into the hash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

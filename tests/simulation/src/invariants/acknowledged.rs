@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId};
 
-use super::fact::Found;
+use super::folded_entry::CheckResult;
 
 /// Events in the log.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Acknowledged {
     ///
     /// # Errors
     /// Names the event.
-    pub fn check(&mut self, hostname: &Hostname, rollout_id: &RolloutId, seq: u64) -> Found {
+    pub fn check(&mut self, hostname: &Hostname, rollout_id: &RolloutId, seq: u64) -> CheckResult {
         self.count += 1;
         let key = (hostname.clone(), rollout_id.clone(), seq);
         if self.logged.contains(&key) {

@@ -12,8 +12,8 @@ use nixfleet_core::partition::{PartitionState, Rollout};
 use nixfleet_proto::fleet::ResolvedBudget;
 use nixfleet_proto::{Effect, HostState, Hostname, RolloutRecord};
 
-use super::fact::{Fact, Found};
-use crate::reference::Reference;
+use super::folded_entry::{CheckResult, FoldedEntry};
+use crate::reference_fold::ReferenceFold;
 
 /// Hosts in flight, and whether a dispatch set them in motion.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ impl Budgets {
     ///
     /// # Errors
     /// Names the budget.
-    pub fn check(&mut self, fact: Fact<'_>) -> Found {
+    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
         let Some(accepted) = fact.accepted() else {
             return Ok(());
         };
@@ -44,12 +44,12 @@ impl Budgets {
                 }
             }
         }
-        let Some(motion) = fact.set_in_motion().filter(|motion| motion.is_dispatch) else {
+        let Some(started) = fact.started_host().filter(|started| started.is_dispatch) else {
             return Ok(());
         };
-        let hostname = &motion.host.record.hostname;
+        let hostname = &started.host.record.hostname;
         self.refresh(hostname, fact.reference, true);
-        let budgets = &motion.rollout.pinned.disruption_budgets;
+        let budgets = &started.rollout.pinned.disruption_budgets;
         for budget in budgets
             .iter()
             .filter(|budget| budget.hosts.contains(hostname))
@@ -59,7 +59,7 @@ impl Budgets {
         Ok(())
     }
 
-    fn refresh(&mut self, hostname: &Hostname, reference: &Reference, by_dispatch: bool) {
+    fn refresh(&mut self, hostname: &Hostname, reference: &ReferenceFold, by_dispatch: bool) {
         if is_in_flight(hostname, reference) {
             self.in_flight
                 .entry(hostname.clone())
@@ -69,7 +69,7 @@ impl Budgets {
         }
     }
 
-    fn hold(&self, budget: &ResolvedBudget, newest: &Hostname) -> Found {
+    fn hold(&self, budget: &ResolvedBudget, newest: &Hostname) -> CheckResult {
         let others = budget
             .hosts
             .iter()
@@ -93,7 +93,7 @@ fn allowed(budget: &ResolvedBudget) -> Option<u64> {
 }
 
 /// A dispatch waits for the host, or its newest record that left Pending is Activating or Soaking.
-fn is_in_flight(hostname: &Hostname, reference: &Reference) -> bool {
+fn is_in_flight(hostname: &Hostname, reference: &ReferenceFold) -> bool {
     let mut newest: Option<(&Rollout, HostState)> = None;
     for (_, state) in reference.states() {
         for rollout in state.rollouts().values() {

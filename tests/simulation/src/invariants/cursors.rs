@@ -2,13 +2,13 @@
 
 use nixfleet_proto::snapshot::Cursor;
 
-use super::fact::Found;
+use super::folded_entry::CheckResult;
 
 /// Looks at a cursor that replaces another.
 ///
 /// # Errors
 /// Names the part that went back.
-pub fn check(before: Option<&Cursor>, after: &Cursor) -> Found {
+pub fn check(before: Option<&Cursor>, after: &Cursor) -> CheckResult {
     let Some(before) = before else {
         return Ok(());
     };

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Hostname, RolloutId};
 
-use super::fact::{Fact, Found, is_done};
+use super::folded_entry::{CheckResult, FoldedEntry, is_done};
 
 /// Who was done in which rollout, at any time.
 #[derive(Debug)]
@@ -35,12 +35,12 @@ impl Edges {
     ///
     /// # Errors
     /// Names the edge.
-    pub fn check(&mut self, fact: Fact<'_>) -> Found {
+    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
         self.note(fact);
-        let Some(motion) = fact.set_in_motion() else {
+        let Some(started) = fact.started_host() else {
             return Ok(());
         };
-        let record = &motion.host.record;
+        let record = &started.host.record;
         let Some(release) = fact.release_of(&record.rollout_id) else {
             return Err(format!("{} is of no release", record.rollout_id));
         };
@@ -75,7 +75,7 @@ impl Edges {
         Ok(())
     }
 
-    fn note(&mut self, fact: Fact<'_>) {
+    fn note(&mut self, fact: FoldedEntry<'_>) {
         let Some(accepted) = fact.accepted() else {
             return;
         };
@@ -99,7 +99,12 @@ impl Edges {
     }
 
     /// It was Terminal; whatever came after does not take that back.
-    fn is_finished(&self, fact: Fact<'_>, channel: &ChannelName, rollout_id: &RolloutId) -> bool {
+    fn is_finished(
+        &self,
+        fact: FoldedEntry<'_>,
+        channel: &ChannelName,
+        rollout_id: &RolloutId,
+    ) -> bool {
         let partition = Partition::of(channel, self.partitions);
         let state = fact.reference.state(partition);
         let rollout = state.and_then(|state| state.rollout(rollout_id));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{InputMark, OutputFrame, Position};
 
-use super::fact::Found;
+use super::folded_entry::CheckResult;
 
 /// Where each output log stands.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Epochs {
     ///
     /// # Errors
     /// Says what does not follow.
-    pub fn check(&mut self, partition: Partition, frame: &OutputFrame, begins: u64) -> Found {
+    pub fn check(&mut self, partition: Partition, frame: &OutputFrame, begins: u64) -> CheckResult {
         let (epoch, mark) = self.last.get(&partition).copied().unwrap_or_default();
         if frame.checkpoints.is_some() {
             if frame.epoch != epoch || frame.last_input != mark || frame.first_input.is_some() {

@@ -5,7 +5,7 @@
 use chrono::TimeDelta;
 use nixfleet_proto::{PlanAction, RolloutId};
 
-use super::fact::{Fact, Found};
+use super::folded_entry::{CheckResult, FoldedEntry};
 
 /// Clocks may differ by this much.
 const SLACK: TimeDelta = TimeDelta::seconds(60);
@@ -14,7 +14,7 @@ const SLACK: TimeDelta = TimeDelta::seconds(60);
 ///
 /// # Errors
 /// Names the rollout.
-pub fn check(fact: Fact<'_>) -> Found {
+pub fn check(fact: FoldedEntry<'_>) -> CheckResult {
     let rollout_id: &RolloutId = match fact.action() {
         Some(
             PlanAction::QueueDispatch { rollout_id, .. }

@@ -9,7 +9,7 @@ use nixfleet_proto::{
     ChannelName, ClosureHash, EntryBody, HostEventBody, HostState, OperatorCommand,
 };
 
-use super::fact::{Fact, Found, is_running};
+use super::folded_entry::{CheckResult, FoldedEntry, is_running};
 
 /// Closures that hosts went back from.
 #[derive(Debug, Default)]
@@ -22,15 +22,15 @@ impl Halts {
     ///
     /// # Errors
     /// Says what held the host.
-    pub fn check(&mut self, fact: Fact<'_>) -> Found {
+    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
         self.note(fact);
-        let Some(motion) = fact.set_in_motion() else {
+        let Some(started) = fact.started_host() else {
             return Ok(());
         };
-        let (rollout, record) = (motion.rollout, &motion.host.record);
+        let (rollout, record) = (started.rollout, &started.host.record);
         let who = format!("{} in {}", record.hostname, record.rollout_id);
         // One that is found converged may be the last of its rollout.
-        if motion.is_dispatch && !is_running(rollout) {
+        if started.is_dispatch && !is_running(rollout) {
             return Err(format!("{who} is dispatched in {:?}", rollout.record.state));
         }
         let failed = rollout.hosts.values().find(|host| {
@@ -51,7 +51,7 @@ impl Halts {
         Ok(())
     }
 
-    fn note(&mut self, fact: Fact<'_>) {
+    fn note(&mut self, fact: FoldedEntry<'_>) {
         if fact.accepted().is_none() {
             return;
         }

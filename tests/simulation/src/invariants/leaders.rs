@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{EntryBody, PlanAction};
 
-use super::fact::{Fact, Found};
+use super::folded_entry::{CheckResult, FoldedEntry};
 
 /// Who leads each partition in which epoch.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Leaders {
     ///
     /// # Errors
     /// Names both leaders.
-    pub fn check(&mut self, fact: Fact<'_>, process: &str) -> Found {
+    pub fn check(&mut self, fact: FoldedEntry<'_>, process: &str) -> CheckResult {
         let EntryBody::Plan { epoch, action } = &fact.entry.body else {
             return Ok(());
         };

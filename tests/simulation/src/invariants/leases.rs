@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::fact::Found;
+use super::folded_entry::CheckResult;
+use crate::addressing::Service;
 use crate::engine::Time;
-use crate::world::status::Service;
 
 /// Longest time until holders of a bucket that was lost have noticed: the time to live.
 const UNSURE: Duration = Duration::from_secs(18);
@@ -27,7 +27,12 @@ impl OneHolder {
     ///
     /// # Errors
     /// Names the key.
-    pub fn check(&self, now: Time, service: Service, (key, holders): (&str, &[String])) -> Found {
+    pub fn check(
+        &self,
+        now: Time,
+        service: Service,
+        (key, holders): (&str, &[String]),
+    ) -> CheckResult {
         if now < self.sure_from || holders.len() < 2 {
             return Ok(());
         }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use nixfleet_bus::LogUsage;
 use nixfleet_proto::subject::Partition;
 
-use super::fact::Found;
-use crate::world::event::Alive;
+use super::folded_entry::CheckResult;
+use crate::addressing::Incarnation;
 
 /// Part of a log that may be filled when everything is over, in percent.
 const HEALED_PERCENT: u64 = 80;
@@ -17,24 +17,24 @@ const CLOSED_PERCENT: u64 = 90;
 /// Owners whose frames were refused since they appended one, and whether they gave up.
 #[derive(Debug, Default)]
 pub struct Progress {
-    refused: BTreeMap<(Alive, Partition), bool>,
+    refused: BTreeMap<(Incarnation, Partition), bool>,
 }
 
 impl Progress {
     /// A frame was refused by a full log.
-    pub fn refused(&mut self, process: Alive, partition: Partition) {
+    pub fn refused(&mut self, process: Incarnation, partition: Partition) {
         self.refused.entry((process, partition)).or_insert(false);
     }
 
     /// A frame with outcomes was stored.
-    pub fn appended(&mut self, process: Alive, partition: Partition) {
+    pub fn appended(&mut self, process: Incarnation, partition: Partition) {
         self.refused.remove(&(process, partition));
     }
 
     /// An ownership ended, because of a frame that could not be appended or for another reason.
-    pub fn ended(&mut self, process: Alive, partition: Partition, for_want: bool) {
+    pub fn ended(&mut self, process: Incarnation, partition: Partition, append_failed: bool) {
         if let Some(gave_up) = self.refused.get_mut(&(process, partition)) {
-            *gave_up |= for_want;
+            *gave_up |= append_failed;
         }
         self.refused
             .retain(|key, gave_up| *key != (process, partition) || *gave_up);
@@ -45,7 +45,11 @@ impl Progress {
     /// # Errors
     /// Names the partition when the log takes no outcomes, or when its last frames were refused and the log
     /// is still as good as full.
-    pub fn says_ready(&self, owner: (Alive, Partition), output: &LogUsage) -> Found {
+    pub fn reported_ready(
+        &self,
+        owner: (Incarnation, Partition),
+        output: &LogUsage,
+    ) -> CheckResult {
         let partition = owner.1;
         if output.bytes * 100 >= output.max_bytes * CLOSED_PERCENT {
             return Err(format!(
@@ -68,7 +72,7 @@ impl Progress {
 ///
 /// # Errors
 /// Says what still holds it back.
-pub fn is_healed(partition: Partition, logs: [LogUsage; 2], is_ready: bool) -> Found {
+pub fn is_healed(partition: Partition, logs: [LogUsage; 2], is_ready: bool) -> CheckResult {
     if let Some(log) = logs
         .iter()
         .find(|log| log.bytes * 100 >= log.max_bytes * HEALED_PERCENT)

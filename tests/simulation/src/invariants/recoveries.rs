@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId};
 
-use super::fact::{Fact, Found};
+use super::folded_entry::{CheckResult, FoldedEntry};
 
 type Key = (RolloutId, Hostname);
 
@@ -28,7 +28,7 @@ impl Recoveries {
     ///
     /// # Errors
     /// Names what it recovers twice.
-    pub fn begins(&mut self, process: &str, looked: u64, entries: &[Entry]) -> Found {
+    pub fn begins(&mut self, process: &str, looked: u64, entries: &[Entry]) -> CheckResult {
         let mut seen = BTreeSet::new();
         for entry in entries {
             let Some(key) = key(&entry.body) else {
@@ -46,7 +46,7 @@ impl Recoveries {
     ///
     /// # Errors
     /// Names a recovery that nothing called for.
-    pub fn check(&mut self, fact: Fact<'_>, process: &str) -> Found {
+    pub fn check(&mut self, fact: FoldedEntry<'_>, process: &str) -> CheckResult {
         let seq = fact.outcome.position.seq;
         let Some(key) = key(&fact.entry.body) else {
             self.set_wide.insert(fact.partition, seq);

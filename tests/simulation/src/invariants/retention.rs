@@ -12,23 +12,23 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{CheckpointRef, Checkpoints, InputMark, OutputFrame, PinnedSet, Position};
 
-use super::fact::Found;
+use super::folded_entry::CheckResult;
 use super::rows::difference;
 use crate::model::Log;
-use crate::model::objects::Objects;
-use crate::reference::Reference;
+use crate::model::object_store::ObjectStore;
+use crate::reference_fold::ReferenceFold;
 
 /// What is known of every partition.
 #[derive(Debug, Default)]
 pub struct Retention {
-    partitions: BTreeMap<Partition, Kept>,
+    partitions: BTreeMap<Partition, RetainedLogs>,
     archived: BTreeMap<Log, u64>,
     /// Hashes of objects that a fault lost or changed.
     lost: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct RetainedLogs {
     /// Announcements in the log, by sequence.
     announced: BTreeMap<u64, Checkpoints>,
     /// Last inputs of all frames.
@@ -48,8 +48,8 @@ impl Retention {
         &mut self,
         (partition, seq): (Partition, u64),
         frame: &OutputFrame,
-        (objects, reference): (&Objects, &Reference),
-    ) -> Found {
+        (objects, reference): (&ObjectStore, &ReferenceFold),
+    ) -> CheckResult {
         let kept = self.partitions.entry(partition).or_default();
         kept.covered.insert(seq, frame.last_input);
         let before = kept
@@ -92,7 +92,7 @@ impl Retention {
     ///
     /// # Errors
     /// Says who still needs what is gone.
-    pub fn trimmed(&self, log: Log, first_kept: u64) -> Found {
+    pub fn trimmed(&self, log: Log, first_kept: u64) -> CheckResult {
         let kept = self.partitions.get(&log.partition());
         if kept.is_some_and(|kept| kept.is_torn) {
             // Rows and archive may be of messages that others took the place of.
@@ -131,7 +131,7 @@ impl Retention {
     ///
     /// # Errors
     /// Names the one that is not.
-    pub fn holds(&self, partition: Partition, objects: &Objects) -> Found {
+    pub fn holds(&self, partition: Partition, objects: &ObjectStore) -> CheckResult {
         let Some(kept) = self.partitions.get(&partition).filter(|kept| !kept.is_torn) else {
             return Ok(());
         };
@@ -187,9 +187,9 @@ impl Retention {
 fn restores(
     partition: Partition,
     named: &CheckpointRef,
-    objects: &Objects,
-    reference: &Reference,
-) -> Found {
+    objects: &ObjectStore,
+    reference: &ReferenceFold,
+) -> CheckResult {
     let fault = |fault: String| format!("checkpoint {} of {partition}: {fault}", named.hash);
     let bytes = objects.get(partition, named);
     let bytes = bytes.ok_or_else(|| fault("it is not stored".to_owned()))?;

@@ -9,8 +9,8 @@ use nixfleet_proto::snapshot::PartitionSnapshot;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{InputMark, OutputFrame, PinnedSet, Position};
 
-use super::fact::Found;
-use crate::reference::Reference;
+use super::folded_entry::CheckResult;
+use crate::reference_fold::ReferenceFold;
 
 /// Commits between two comparisons; the last one is always compared.
 const EVERY: u32 = 6;
@@ -53,7 +53,7 @@ impl Rows {
         snapshot: impl FnOnce() -> PartitionSnapshot,
         out_seq: u64,
         pinned: &PinnedSet,
-    ) -> Found {
+    ) -> CheckResult {
         let followed = self.followed.entry(partition).or_default();
         if out_seq <= followed.out_seq {
             // The rows were replaced by older ones, or by none, and are written again.
@@ -77,7 +77,7 @@ impl Rows {
         partition: Partition,
         snapshot: PartitionSnapshot,
         pinned: &PinnedSet,
-    ) -> Found {
+    ) -> CheckResult {
         match self.followed.get(&partition) {
             Some(followed) => followed.compare(partition, snapshot, pinned),
             None => Ok(()),
@@ -90,10 +90,10 @@ impl Rows {
 /// # Errors
 /// Says where they part.
 pub fn compare_with(
-    reference: &Reference,
+    reference: &ReferenceFold,
     partition: Partition,
     snapshot: PartitionSnapshot,
-) -> Found {
+) -> CheckResult {
     let input = snapshot.cursor.as_ref().and_then(|cursor| cursor.input);
     let next = input.map_or(Position { seq: 1, index: 0 }, InputMark::next);
     let restored = PartitionState::restore(snapshot, &reference.pinned)
@@ -115,7 +115,7 @@ impl Followed {
         to: u64,
         frames: &BTreeMap<u64, Rc<OutputFrame>>,
         pinned: &PinnedSet,
-    ) -> Found {
+    ) -> CheckResult {
         if !frames.contains_key(&to) {
             return Err(format!(
                 "rows of {partition} are at {to}, where no frame is"
@@ -137,7 +137,7 @@ impl Followed {
         partition: Partition,
         snapshot: PartitionSnapshot,
         pinned: &PinnedSet,
-    ) -> Found {
+    ) -> CheckResult {
         let restored = PartitionState::restore(snapshot, pinned)
             .map_err(|error| format!("the rows of {partition} are no state: {error}"))?;
         if restored == self.state {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use nixfleet_core::partition::Rollout;
 use nixfleet_proto::{PlanAction, RolloutId};
 
-use super::fact::{Fact, Found, is_done};
+use super::folded_entry::{CheckResult, FoldedEntry, is_done};
 
 /// The wave of each rollout, followed by the log alone.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Waves {
     ///
     /// # Errors
     /// Names the wave.
-    pub fn check(&mut self, fact: Fact<'_>) -> Found {
+    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
         if let Some(opened) = fact
             .accepted()
             .and_then(|accepted| accepted.opened.as_ref())
@@ -40,27 +40,32 @@ impl Waves {
         {
             return self.advance(fact, rollout_id, (*from_wave, *to_wave));
         }
-        let Some(motion) = fact.set_in_motion() else {
+        let Some(started) = fact.started_host() else {
             return Ok(());
         };
-        let record = &motion.host.record;
+        let record = &started.host.record;
         let reached = self.reached.get(&record.rollout_id).copied();
-        if !motion.host.staged {
+        if !started.host.staged {
             return Err(format!(
                 "{} is in no wave and set in motion",
                 record.hostname
             ));
         }
-        if reached.is_none_or(|reached| motion.host.wave > reached) {
+        if reached.is_none_or(|reached| started.host.wave > reached) {
             return Err(format!(
                 "{} of wave {} is set in motion, {} has reached {reached:?}",
-                record.hostname, motion.host.wave, record.rollout_id
+                record.hostname, started.host.wave, record.rollout_id
             ));
         }
         Ok(())
     }
 
-    fn advance(&mut self, fact: Fact<'_>, id: &RolloutId, (from, to): (u32, u32)) -> Found {
+    fn advance(
+        &mut self,
+        fact: FoldedEntry<'_>,
+        id: &RolloutId,
+        (from, to): (u32, u32),
+    ) -> CheckResult {
         let Some(rollout) = fact.rollout(id) else {
             return Err(format!("{id} advances and does not exist"));
         };

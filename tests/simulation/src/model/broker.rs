@@ -7,16 +7,17 @@ use nixfleet_bus::{LogUsage, SequenceFloors, StreamIdentity};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{Checkpoints, Timestamp};
 
-use super::kv::Bucket;
-use super::log::{Ack, Publish, Refused, Retried, Stored, Stream};
-use super::objects::Objects;
-use super::op::{Log, Remembered};
+use super::database::RecordedPositions;
+use super::lease_bucket::LeaseBucket;
+use super::object_store::ObjectStore;
+use super::partition_log::Log;
+use super::stream::{Ack, AppendRefusal, NewMessage, RetryCheckOrder, StoredMessage, Stream};
+use crate::addressing::Caller;
 use crate::scenario::LogLimits;
-use crate::world::event::Caller;
 
 /// A fetch that waits.
 #[derive(Debug, Clone, Copy)]
-pub struct Waiting {
+pub struct PendingFetch {
     /// Who waits.
     pub caller: Caller,
     /// From where.
@@ -30,28 +31,28 @@ pub struct Waiting {
 pub struct Broker {
     names: Names,
     streams: BTreeMap<Log, Stream>,
-    waiting: BTreeMap<Log, Vec<Waiting>>,
-    retried: Retried,
+    pending: BTreeMap<Log, Vec<PendingFetch>>,
+    retry_order: RetryCheckOrder,
     partitions: u16,
     limits: LogLimits,
     /// The lease bucket.
-    pub leases: Bucket,
+    pub leases: LeaseBucket,
     /// The object store of checkpoints.
-    pub checkpoints: Objects,
+    pub checkpoints: ObjectStore,
 }
 
 impl Broker {
     /// A broker without streams.
-    pub fn new(partitions: u16, retried: Retried, limits: LogLimits) -> Self {
+    pub fn new(partitions: u16, retry_order: RetryCheckOrder, limits: LogLimits) -> Self {
         Self {
             names: Names::new("fleet"),
             streams: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            retried,
+            pending: BTreeMap::new(),
+            retry_order,
             partitions,
             limits,
-            leases: Bucket::default(),
-            checkpoints: Objects::default(),
+            leases: LeaseBucket::default(),
+            checkpoints: ObjectStore::default(),
         }
     }
 
@@ -61,11 +62,11 @@ impl Broker {
     }
 
     /// Creates what is missing, above what rows and archive remember.
-    pub fn ensure_layout(&mut self, remembered: &Remembered, now: Timestamp) {
-        let archived = remembered.archived.iter();
+    pub fn ensure_layout(&mut self, recorded: &RecordedPositions, now: Timestamp) {
+        let archived = recorded.archived.iter();
         let archived = archived.map(|(log, seq)| (self.name(*log), *seq));
         let floors =
-            SequenceFloors::of_cursors(&self.names, &remembered.cursors).and_archived(archived);
+            SequenceFloors::of_cursors(&self.names, &recorded.cursors).and_archived(archived);
         for partition in Partition::all(self.partitions) {
             for log in [Log::Input(partition), Log::Output(partition)] {
                 let first = floors.first_sequence(&self.name(log)).unwrap_or(1);
@@ -93,11 +94,11 @@ impl Broker {
     pub fn publish(
         &mut self,
         log: Log,
-        message: Publish,
+        message: NewMessage,
         now: Timestamp,
-    ) -> Option<Result<Ack, Refused>> {
+    ) -> Option<Result<Ack, AppendRefusal>> {
         let stream = self.streams.get_mut(&log)?;
-        Some(stream.publish(message, self.retried, now))
+        Some(stream.publish(message, self.retry_order, now))
     }
 
     /// What the stream is and holds.
@@ -136,23 +137,23 @@ impl Broker {
     }
 
     /// Messages from a sequence on.
-    pub fn read(&self, log: Log, from: u64, max: usize) -> Vec<Rc<Stored>> {
+    pub fn read(&self, log: Log, from: u64, max: usize) -> Vec<Rc<StoredMessage>> {
         let stream = self.streams.get(&log);
         stream.map_or_else(Vec::new, |stream| stream.from(from, max).cloned().collect())
     }
 
     /// Lets a fetch wait.
-    pub fn wait(&mut self, log: Log, waiting: Waiting) {
-        self.waiting.entry(log).or_default().push(waiting);
+    pub fn wait(&mut self, log: Log, pending: PendingFetch) {
+        self.pending.entry(log).or_default().push(pending);
     }
 
     /// Who waited, and does not any more.
-    pub fn wake(&mut self, log: Log) -> Vec<Waiting> {
-        self.waiting.remove(&log).unwrap_or_default()
+    pub fn wake(&mut self, log: Log) -> Vec<PendingFetch> {
+        self.pending.remove(&log).unwrap_or_default()
     }
 
     /// A stream loses its last messages, at most so many.
-    pub fn lose_tail(&mut self, log: Log, count: usize) -> Vec<Rc<Stored>> {
+    pub fn lose_tail(&mut self, log: Log, count: usize) -> Vec<Rc<StoredMessage>> {
         let stream = self.streams.get_mut(&log);
         stream.map_or_else(Vec::new, |stream| stream.lose_tail(count))
     }
@@ -160,7 +161,7 @@ impl Broker {
     /// The server loses its data.
     pub fn lose_everything(&mut self) {
         self.streams.clear();
-        self.checkpoints = Objects::default();
+        self.checkpoints = ObjectStore::default();
         self.leases.lose_everything();
         self.disconnect();
     }
@@ -172,7 +173,7 @@ impl Broker {
 
     /// Connections break: nobody waits or watches any more.
     pub fn disconnect(&mut self) {
-        self.waiting.clear();
+        self.pending.clear();
         self.leases.disconnect();
     }
 }

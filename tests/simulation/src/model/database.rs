@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nixfleet_proto::host::FailedControl;
-use nixfleet_proto::mutation_testing;
 use nixfleet_proto::snapshot::{
     BlockRow, Cause, Cursor, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
 };
@@ -16,9 +15,9 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::turn_rows::{
     BlockKey, HostKey, ProbeKey, QuarantineKey, Stamp, TurnRows, turns_from_snapshot,
 };
-use nixfleet_proto::{ClosureHash, Hostname, Minutes, RolloutId, Timestamp};
+use nixfleet_proto::{ClosureHash, Hostname, Minutes, RolloutId, Timestamp, mutation_testing};
 
-use super::op::{Log, Remembered};
+use super::partition_log::Log;
 
 /// What an applier asks to be written.
 #[derive(Debug)]
@@ -51,6 +50,15 @@ pub struct ArchiveMark {
     pub seq: u64,
     /// When the stream was created.
     pub created: Timestamp,
+}
+
+/// What the database remembers of the logs.
+#[derive(Debug, Clone, Default)]
+pub struct RecordedPositions {
+    /// Cursors of the rows.
+    pub cursors: Vec<(Partition, Cursor)>,
+    /// Last archived sequences.
+    pub archived: Vec<(Log, u64)>,
 }
 
 /// A dispatch that waits.
@@ -136,9 +144,9 @@ impl Database {
     }
 
     /// Everything that is remembered of the logs.
-    pub fn remembered(&self) -> Remembered {
+    pub fn recorded(&self) -> RecordedPositions {
         let marks = self.archive.iter();
-        Remembered {
+        RecordedPositions {
             cursors: self.cursors(),
             archived: marks.map(|(log, mark)| (*log, mark.seq)).collect(),
         }
@@ -226,7 +234,7 @@ impl Tables {
         for (key, stamp) in &rows.quarantines_inserted {
             self.quarantines.entry(key.clone()).or_insert(cause(stamp));
         }
-        self.write_aside(rows);
+        self.write_related_rows(rows);
     }
 
     fn open(&mut self, rows: &TurnRows) {
@@ -252,7 +260,7 @@ impl Tables {
         }
     }
 
-    fn write_aside(&mut self, rows: &TurnRows) {
+    fn write_related_rows(&mut self, rows: &TurnRows) {
         for (key, set) in &rows.probe_failures {
             self.failures.remove(key);
             let host = (key.0.clone(), key.1.clone());

@@ -1,0 +1,57 @@
+//! Requests of agents and operators to a gateway, and its responses.
+
+use nixfleet_agent::release_check::SignedRelease;
+use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatRequest, OwnerReply};
+use nixfleet_proto::{OperatorCommand, RolloutId};
+
+use crate::addressing::HostId;
+
+/// A request to a gateway.
+#[derive(Debug, Clone)]
+pub struct GatewayRequest {
+    /// Who asks.
+    pub from: Requester,
+    /// What.
+    pub body: GatewayRequestBody,
+}
+
+/// Who asks a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Requester {
+    /// An agent in one of its lives, and its number for the request.
+    Agent(HostId, u32, u64),
+    /// The operator, who does not wait.
+    Operator,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub enum GatewayRequestBody {
+    /// `POST /v1/agent/events`, of one rollout.
+    Events(Vec<EventRequest>),
+    /// `POST /v1/agent/heartbeat`
+    Heartbeat(HeartbeatRequest),
+    /// `GET /v1/agent/dispatch`
+    Poll,
+    /// `GET` of the artifacts of a rollout.
+    Artifacts(RolloutId),
+    /// A command of a person.
+    Command(OperatorCommand),
+}
+
+/// What a gateway answers.
+#[derive(Debug, Clone)]
+pub enum GatewayResponse {
+    /// 204, or 200 with answers: so many of the first events are in the log.
+    Stored(usize),
+    /// 503 or no connection.
+    Unavailable,
+    /// 404.
+    NotFound,
+    /// 200 to a heartbeat.
+    Heartbeat(Box<OwnerReply>),
+    /// 200 or 204 to a long-poll.
+    Dispatch(Option<Box<Dispatch>>),
+    /// 200 with artifacts.
+    Artifacts(Box<SignedRelease>),
+}

@@ -1,0 +1,379 @@
+//! Tells every invariant what happened, and keeps the first one that is broken.
+
+mod log_counts;
+mod retention;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::Dispatch;
+use nixfleet_proto::{ClosureHash, Entry, Hostname, PlanAction, Position, RolloutId};
+
+use crate::addressing::Service;
+use crate::engine::Time;
+use crate::invariants::acknowledged::Acknowledged;
+use crate::invariants::budgets::Budgets;
+use crate::invariants::duplicates::AcceptedEvents;
+use crate::invariants::edges::Edges;
+use crate::invariants::epochs::Epochs;
+use crate::invariants::folded_entry::{CheckResult, FoldedEntry};
+use crate::invariants::halts::Halts;
+use crate::invariants::leaders::Leaders;
+use crate::invariants::leases::OneHolder;
+use crate::invariants::lost_tails::{self, InputAction, LostTails};
+use crate::invariants::progress::Progress;
+use crate::invariants::recoveries::Recoveries;
+use crate::invariants::retention::Retention;
+use crate::invariants::rows::{Rows, compare_with, difference};
+use crate::invariants::waves::Waves;
+use crate::invariants::{cursors, freshness, replay};
+use crate::model::object_store::ObjectStore;
+use crate::model::stream::{StoredMessage, Stream};
+use crate::model::{Broker, Database, Log};
+use crate::reference_fold::ReferenceFold;
+use crate::scenario::Shape;
+use crate::signed_release::Release;
+
+pub use log_counts::LogCounts;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: &'static str,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// All invariants with what they remember.
+#[derive(Debug)]
+pub struct InvariantMonitor {
+    /// The folded logs.
+    pub reference: ReferenceFold,
+    /// Published releases.
+    pub releases: Vec<Rc<Release>>,
+    /// The first violation.
+    pub found: Option<Violation>,
+    /// Input entries folded.
+    pub entries: u64,
+    /// When everything was lost: what was asked before is of another history.
+    pub lost_at: Option<Time>,
+    budgets: Budgets,
+    halts: Halts,
+    waves: Waves,
+    edges: Edges,
+    once: AcceptedEvents,
+    epochs: Epochs,
+    tails: LostTails,
+    rows: Rows,
+    recoveries: Recoveries,
+    leaders: Leaders,
+    acknowledged: Acknowledged,
+    one_holder: OneHolder,
+    retention: Retention,
+    progress: Progress,
+    /// What happened to the logs.
+    pub counts: LogCounts,
+    dispatched: BTreeMap<(RolloutId, Hostname), ClosureHash>,
+    stopped: BTreeSet<Partition>,
+    /// Entries were lost and the logs go on without them.
+    is_rewound: bool,
+}
+
+impl InvariantMonitor {
+    /// Nothing happened yet.
+    pub fn new(shape: &Shape) -> Self {
+        Self {
+            reference: ReferenceFold::default(),
+            releases: Vec::new(),
+            found: None,
+            entries: 0,
+            lost_at: None,
+            budgets: Budgets::default(),
+            halts: Halts::default(),
+            waves: Waves::default(),
+            edges: Edges::new(shape.partitions),
+            once: AcceptedEvents::default(),
+            epochs: Epochs::default(),
+            tails: LostTails::default(),
+            rows: Rows::default(),
+            recoveries: Recoveries::default(),
+            leaders: Leaders::default(),
+            acknowledged: Acknowledged::default(),
+            one_holder: OneHolder::default(),
+            retention: Retention::default(),
+            progress: Progress::default(),
+            counts: LogCounts::default(),
+            dispatched: BTreeMap::new(),
+            stopped: BTreeSet::new(),
+            is_rewound: false,
+        }
+    }
+
+    /// A release was published.
+    pub fn published(&mut self, release: &Rc<Release>) {
+        self.reference.pinned.extend(release.pinned.clone());
+        self.releases.push(Rc::clone(release));
+    }
+
+    /// A message was stored in an input log.
+    pub fn input_stored(&mut self, partition: Partition, message: &StoredMessage) {
+        let Some(frame) = message.input().cloned() else {
+            return;
+        };
+        let process = message
+            .msg_id
+            .rsplit_once('/')
+            .map_or("", |(process, _)| process);
+        for entry in &frame.entries {
+            self.entries += 1;
+            self.acknowledged.note(entry);
+        }
+        let reference = &mut self.reference;
+        match self.tails.input(partition, message, reference) {
+            InputAction::Fold => {}
+            InputAction::Skip => return,
+            InputAction::Resume => return self.rewind(partition, message.seq),
+        }
+        for (entry, index) in frame.entries.iter().zip(0_u32..) {
+            let seq = message.seq;
+            let position = Position { seq, index };
+            let outcome = self.reference.fold(partition, position, entry).clone();
+            let fact = FoldedEntry {
+                partition,
+                entry,
+                outcome: &outcome,
+                reference: &self.reference,
+                releases: &self.releases,
+            };
+            note_dispatch(&mut self.dispatched, fact);
+            let once = self.once.check(fact);
+            let decided = [
+                ("recoveries", self.recoveries.check(fact, process)),
+                ("leaders", self.leaders.check(fact, process)),
+                ("budgets", self.budgets.check(fact)),
+                ("halts", self.halts.check(fact)),
+                ("waves", self.waves.check(fact)),
+                ("edges", self.edges.check(fact)),
+                ("freshness", freshness::check(fact)),
+            ];
+            self.record("duplicates", once);
+            // What is decided rests on what is lost, until everybody has noticed.
+            for (invariant, result) in decided {
+                if !self.is_rewound {
+                    self.record(invariant, result);
+                }
+            }
+        }
+    }
+
+    /// A message was stored in an output log, beside an input log that begins at `begins`.
+    pub fn output_stored(
+        &mut self,
+        (partition, begins): (Partition, u64),
+        message: &StoredMessage,
+        objects: &ObjectStore,
+    ) {
+        let Some(frame) = message.output().cloned() else {
+            let unreadable = format!("output {} of {partition} cannot be read", message.seq);
+            return self.record("replay", Err(unreadable));
+        };
+        self.rows.output(partition, message.seq, &frame);
+        let epochs = self.epochs.check(partition, &frame, begins);
+        self.record("epochs", epochs);
+        let tails = self.tails.output(partition, &frame, &mut self.reference);
+        self.record("lost_tails", tails);
+        let stands = replay::check(partition, &frame, &self.reference);
+        self.record("replay", stands);
+        self.announced((partition, message.seq), &frame, objects);
+    }
+
+    /// A turn was committed.
+    pub fn committed(
+        &mut self,
+        partition: Partition,
+        (before, after): (Option<&Cursor>, &Cursor),
+        snapshot: impl FnOnce() -> PartitionSnapshot,
+    ) {
+        self.record("cursors", cursors::check(before, after));
+        self.retention.applied(partition, after);
+        let tails = self.tails.applied(partition, after, &mut self.reference);
+        self.record("lost_tails", tails);
+        if self.tails.touches(partition) {
+            let rows = compare_with(&self.reference, partition, snapshot());
+            return self.record("rows", rows);
+        }
+        let pinned = &self.reference.pinned;
+        let rows = self
+            .rows
+            .committed(partition, snapshot, after.out_seq, pinned);
+        self.record("rows", rows);
+    }
+
+    /// An agent was told that its event is durable.
+    pub fn acknowledged(&mut self, hostname: &Hostname, rollout_id: &RolloutId, seq: u64) {
+        let acknowledged = self.acknowledged.check(hostname, rollout_id, seq);
+        self.record("acknowledged", acknowledged);
+    }
+
+    /// A dispatch reached its host.
+    pub fn delivered(&mut self, dispatch: &Dispatch) {
+        let key = (dispatch.rollout_id.clone(), dispatch.hostname.clone());
+        let result = if self.dispatched.get(&key) == Some(&dispatch.target_closure) {
+            Ok(())
+        } else {
+            Err(format!(
+                "{} was offered {}, which nobody decided",
+                key.1, key.0
+            ))
+        };
+        self.record("dispatches", result);
+    }
+
+    /// An owner has this state, which ends before `next`.
+    pub fn owned(&mut self, partition: Partition, state: &PartitionState, next: Position) {
+        let expected = self.reference.state_before(partition, next);
+        let result = if *state == expected {
+            Ok(())
+        } else {
+            Err(format!(
+                "an owner of {partition} at {next:?} is not what a replay gives: {}",
+                difference(state, &expected)
+            ))
+        };
+        self.record("owners", result);
+    }
+
+    /// An owner is about to append what heartbeats proved, having looked so far.
+    pub fn recovers(
+        &mut self,
+        process: &str,
+        (partition, looked): (Partition, u64),
+        entries: &[Entry],
+    ) {
+        let result = self.recoveries.begins(process, looked, entries);
+        self.record(
+            "recoveries",
+            result.map_err(|text| format!("{partition}: {text}")),
+        );
+    }
+
+    /// The lease bucket lost its data.
+    pub fn bucket_lost(&mut self, now: Time) {
+        self.one_holder.bucket_lost(now);
+    }
+
+    /// Who holds a lease of a service.
+    pub fn holders(&mut self, now: Time, service: Service, holders: (&str, &[String])) {
+        let result = self.one_holder.check(now, service, holders);
+        self.record("leases", result);
+    }
+
+    /// A service stopped a partition and says why.
+    pub fn stopped_with_error(&mut self, partition: Partition) {
+        self.stopped.insert(partition);
+    }
+
+    /// True when a service stopped a partition since the end of one of its logs was lost.
+    pub fn is_stopped(&self, partition: Partition) -> bool {
+        self.stopped.contains(&partition)
+    }
+
+    /// The logs of a partition lost their ends; of the input log these messages.
+    pub fn tail_lost(
+        &mut self,
+        partition: Partition,
+        lost: Vec<Rc<StoredMessage>>,
+        (broker, database): (&Broker, &Database),
+    ) {
+        self.stopped.remove(&partition);
+        let last = broker.stream(Log::Output(partition)).and_then(Stream::last);
+        let frame = last.and_then(|message| message.output());
+        self.epochs.rewind(partition, frame.map(Rc::as_ref));
+        let output = broker.stream(Log::Output(partition));
+        let output = output.map_or(0, Stream::last_seq);
+        self.retention.tail_lost(partition, output);
+        self.rows.tail_lost(partition, output);
+        let covered = lost_tails::covered(partition, broker, database);
+        let first = lost.first().map(|message| message.seq);
+        let is_rewound = self
+            .tails
+            .lose(partition, lost, covered, &mut self.reference);
+        if let (true, Some(first)) = (is_rewound, first) {
+            self.rewind(partition, first - 1);
+        }
+    }
+
+    /// Logs and rows are gone: what follows is a new book. What agents were told, and what was ever
+    /// decided of them, stays.
+    pub fn everything_lost(&mut self, now: Time) {
+        self.bucket_lost(now);
+        self.lost_at = Some(now);
+        self.reference.forget();
+        self.budgets = Budgets::default();
+        self.halts = Halts::default();
+        self.waves = Waves::default();
+        self.edges = Edges::new(self.edges.partitions());
+        self.once = AcceptedEvents::default();
+        self.epochs = Epochs::default();
+        self.rows = Rows::default();
+        self.retention = Retention::default();
+        self.recoveries = Recoveries::default();
+        self.leaders = Leaders::default();
+    }
+
+    /// The log goes on behind a sequence as if there had been nothing more.
+    fn rewind(&mut self, partition: Partition, last: u64) {
+        self.once.forget(partition, last);
+        self.is_rewound = true;
+    }
+
+    /// True when the end of any log was lost.
+    pub fn is_tail_lost(&self) -> bool {
+        self.tails.is_any()
+    }
+
+    /// Notes what an invariant found; the first one stays.
+    pub fn record(&mut self, invariant: &'static str, result: CheckResult) {
+        if let (Err(message), None) = (result, &self.found) {
+            self.found = Some(Violation { invariant, message });
+        }
+    }
+
+    /// Events acknowledged so far.
+    pub fn acknowledged_count(&self) -> u64 {
+        self.acknowledged.count()
+    }
+
+    /// The rows of a partition, compared now.
+    pub fn compare_rows(&mut self, partition: Partition, snapshot: PartitionSnapshot) {
+        if self.tails.touches(partition) {
+            let rows = compare_with(&self.reference, partition, snapshot);
+            return self.record("rows", rows);
+        }
+        let rows = self
+            .rows
+            .compare(partition, snapshot, &self.reference.pinned);
+        self.record("rows", rows);
+    }
+}
+
+/// Everything ever queued: only that may be offered.
+fn note_dispatch(
+    dispatched: &mut BTreeMap<(RolloutId, Hostname), ClosureHash>,
+    fact: FoldedEntry<'_>,
+) {
+    if let Some(PlanAction::QueueDispatch {
+        rollout_id,
+        hostname,
+        target_closure,
+        ..
+    }) = fact.action()
+    {
+        let key = (rollout_id.clone(), hostname.clone());
+        dispatched.insert(key, target_closure.clone());
+    }
+}

@@ -1,0 +1,30 @@
+//! Counts of what the log limits caused.
+
+/// How often the limits of the logs mattered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogCounts {
+    /// Checkpoints that were announced.
+    pub checkpoints: u64,
+    /// Times a log was trimmed.
+    pub trims: u64,
+    /// Messages that a full log refused.
+    pub refused: u64,
+    /// Requests of agents that were refused because a log was nearly full.
+    pub held_back: u64,
+    /// Times rows were written from a checkpoint.
+    pub restored: u64,
+}
+
+impl LogCounts {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            checkpoints: self.checkpoints + other.checkpoints,
+            trims: self.trims + other.trims,
+            refused: self.refused + other.refused,
+            held_back: self.held_back + other.held_back,
+            restored: self.restored + other.restored,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A log that lost its end is not written over: once an outcome of a lost entry is published or
+//! applied, nothing that took the place of lost entries is answered, and somebody says so.
+//!
+//! Where nothing was made of what was lost, the log goes on as if it had never been there.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{InputMark, OutputFrame, Position};
+
+use super::folded_entry::CheckResult;
+use crate::model::stream::{StoredMessage, Stream};
+use crate::model::{Broker, Database, Log};
+use crate::reference_fold::{Folded, ReferenceFold};
+
+/// What was lost of each log.
+#[derive(Debug, Default)]
+pub struct LostTails {
+    touched: BTreeSet<Partition>,
+    lost: BTreeMap<Partition, Tail>,
+}
+
+#[derive(Debug)]
+struct Tail {
+    /// Message ids of the lost inputs, by sequence.
+    ids: BTreeMap<u64, String>,
+    /// Those that may still come back in their old places, as a retried publish does.
+    missing: VecDeque<Rc<StoredMessage>>,
+    /// The fold with what is lost.
+    before: Folded,
+    history: History,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum History {
+    /// Without what was lost; true once an outcome of what took its place is published.
+    Discarded(bool),
+    /// With it, as far as to this sequence of the input log at least.
+    Torn(u64),
+}
+
+/// What to do with a stored input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputAction {
+    /// It is the next entry.
+    Fold,
+    /// Nobody may answer it.
+    Skip,
+    /// It is the last lost one that something was made of, and the log goes on behind it.
+    Resume,
+}
+
+impl LostTails {
+    /// The end of a log is gone. True when the reference forgot what was lost.
+    pub fn lose(
+        &mut self,
+        partition: Partition,
+        lost: Vec<Rc<StoredMessage>>,
+        needed: u64,
+        reference: &mut ReferenceFold,
+    ) -> bool {
+        self.touched.insert(partition);
+        let Some(first) = lost.first().map(|message| message.seq) else {
+            return false;
+        };
+        let is_torn = needed >= first;
+        let tail = Tail {
+            ids: lost.iter().map(|m| (m.seq, m.msg_id.clone())).collect(),
+            missing: lost.into(),
+            before: reference.folded(partition),
+            history: if is_torn {
+                History::Torn(needed)
+            } else {
+                History::Discarded(false)
+            },
+        };
+        self.lost.insert(partition, tail);
+        if !is_torn {
+            reference.truncate(partition, first - 1);
+        }
+        !is_torn
+    }
+
+    /// True when an end of one of its logs was lost.
+    pub fn touches(&self, partition: Partition) -> bool {
+        self.touched.contains(&partition)
+    }
+
+    /// True when the end of any log was lost.
+    pub fn is_any(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// Looks at an input before it is folded.
+    pub fn input(
+        &mut self,
+        partition: Partition,
+        message: &StoredMessage,
+        reference: &mut ReferenceFold,
+    ) -> InputAction {
+        let Some(tail) = self.lost.get_mut(&partition) else {
+            return InputAction::Fold;
+        };
+        let is_back = tail
+            .missing
+            .front()
+            .is_some_and(|lost| lost.seq == message.seq && lost.msg_id == message.msg_id);
+        if is_back {
+            tail.missing.pop_front();
+        } else {
+            tail.missing.clear();
+        }
+        match tail.history {
+            History::Discarded(_) => InputAction::Fold,
+            History::Torn(needed) => {
+                if is_back && message.seq >= needed {
+                    // Everything that something was made of is there again.
+                    reference.replace(partition, tail.before.clone());
+                    reference.truncate(partition, message.seq);
+                    tail.history = History::Discarded(false);
+                    return InputAction::Resume;
+                }
+                InputAction::Skip
+            }
+        }
+    }
+
+    /// Looks at a frame before it is held against the reference.
+    ///
+    /// # Errors
+    /// Names the entry that is answered in both histories.
+    pub fn output(
+        &mut self,
+        partition: Partition,
+        frame: &OutputFrame,
+        reference: &mut ReferenceFold,
+    ) -> CheckResult {
+        let Some(tail) = self.lost.get_mut(&partition) else {
+            return Ok(());
+        };
+        let covered = frame.last_input.map_or(0, |mark| mark.seq);
+        if let History::Torn(needed) = tail.history {
+            tail.history = History::Torn(needed.max(covered));
+            return Ok(());
+        }
+        for outcome in &frame.outcomes {
+            let position = outcome.position;
+            if reference.outcome(partition, position) == Some(outcome) {
+                if tail.ids.contains_key(&position.seq) {
+                    tail.history = History::Discarded(true);
+                }
+            } else if tail.before.outcome(position) == Some(outcome) {
+                return tail.tear(partition, covered, reference);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at a cursor that was written.
+    ///
+    /// # Errors
+    /// Names the entry that is answered in both histories.
+    pub fn applied(
+        &mut self,
+        partition: Partition,
+        cursor: &Cursor,
+        reference: &mut ReferenceFold,
+    ) -> CheckResult {
+        let (Some(tail), Some(mark)) = (self.lost.get_mut(&partition), cursor.input) else {
+            return Ok(());
+        };
+        let (seq, index) = (mark.seq, mark.index);
+        let position = Position { seq, index };
+        let is_lost = tail.ids.get(&seq) == cursor.input_msg_id.as_ref()
+            && tail.ids.contains_key(&seq)
+            && reference.outcome(partition, position) != tail.before.outcome(position);
+        match tail.history {
+            History::Torn(needed) => tail.history = History::Torn(needed.max(mark.seq)),
+            History::Discarded(_) if is_lost => return tail.tear(partition, mark.seq, reference),
+            History::Discarded(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Tail {
+    /// Something was made of what is lost.
+    fn tear(
+        &mut self,
+        partition: Partition,
+        to: u64,
+        reference: &mut ReferenceFold,
+    ) -> CheckResult {
+        if matches!(self.history, History::Discarded(true)) {
+            return Err(format!(
+                "lost entries of {partition} up to {to} are answered, and so are those in their place"
+            ));
+        }
+        reference.replace(partition, self.before.clone());
+        self.history = History::Torn(to);
+        Ok(())
+    }
+}
+
+/// How far the last frame and the rows cover the input log.
+pub fn covered(partition: Partition, broker: &Broker, database: &Database) -> u64 {
+    let last = broker.stream(Log::Output(partition)).and_then(Stream::last);
+    let framed = last.and_then(|message| message.output()?.last_input);
+    let applied = database.cursor(partition).and_then(|cursor| cursor.input);
+    let marks = framed.into_iter().chain(applied);
+    marks.map(|mark| mark.seq).max().unwrap_or(0)
+}
+
+/// True while frames, rows or the archive are of entries or frames that the logs do not hold any more.
+pub fn is_torn(partition: Partition, broker: &Broker, database: &Database) -> bool {
+    let input = broker.stream(Log::Input(partition));
+    let output = broker.stream(Log::Output(partition));
+    let (Some(input), Some(output)) = (input, output) else {
+        return false;
+    };
+    let frame = output.last().and_then(|message| message.output());
+    let is_ahead = frame.is_some_and(|frame| {
+        let id = frame.last_input_id.as_deref();
+        is_lost(frame.last_input, id, input)
+    });
+    let is_archived = |log, stream: &Stream| {
+        let mark = database.archive_mark(log);
+        mark.is_some_and(|mark| mark.created == stream.created() && mark.seq > stream.last_seq())
+    };
+    if is_archived(Log::Input(partition), input) || is_archived(Log::Output(partition), output) {
+        return true;
+    }
+    let cursor = database.cursor(partition);
+    is_ahead || cursor.is_some_and(|cursor| is_apart(cursor, input, output))
+}
+
+fn is_apart(cursor: &Cursor, input: &Stream, output: &Stream) -> bool {
+    let id = cursor.input_msg_id.as_deref();
+    if cursor.out_seq > output.last_seq() || is_lost(cursor.input, id, input) {
+        return true;
+    }
+    // The same sequence, and another frame than the one that was applied.
+    let applied = output.get(cursor.out_seq);
+    let applied = applied.and_then(|message| message.output());
+    applied.is_some_and(|frame| frame.last_input != cursor.input)
+}
+
+fn is_lost(mark: Option<InputMark>, id: Option<&str>, input: &Stream) -> bool {
+    let Some(mark) = mark else {
+        return false;
+    };
+    let held = input.get(mark.seq).map(|message| message.msg_id.as_str());
+    mark.seq > input.last_seq() || (id.is_some() && held.is_some() && id != held)
+}

@@ -1,0 +1,397 @@
+//! The model of a JetStream stream: sequences, fences, both orders of a retried publish, a byte limit
+//! and trimming.
+//!
+//! Source: docs/simulation.md, the model log.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use nixfleet_bus::{Fence, LogUsage, Message, read_input, read_output};
+use nixfleet_proto::{InputFrame, OutputFrame, Timestamp};
+
+/// Bytes that a stored message takes besides its subject and its payload.
+const OVERHEAD_BYTES: u64 = 64;
+
+/// A stored message.
+#[derive(Debug)]
+pub struct StoredMessage {
+    /// Its sequence.
+    pub seq: u64,
+    /// Its id, for deduplication and recognition.
+    pub msg_id: String,
+    /// Its subject.
+    pub subject: String,
+    /// When it was stored.
+    pub time: Timestamp,
+    /// Its body.
+    pub payload: Bytes,
+    input: OnceCell<Option<Rc<InputFrame>>>,
+    output: OnceCell<Option<Rc<OutputFrame>>>,
+}
+
+impl StoredMessage {
+    /// The body as an input frame, as every reader decodes it; nothing when it is none.
+    pub fn input(&self) -> Option<&Rc<InputFrame>> {
+        let decoded = self
+            .input
+            .get_or_init(|| read_input(&self.payload).ok().map(Rc::new));
+        decoded.as_ref()
+    }
+
+    /// The same as an output frame.
+    pub fn output(&self) -> Option<&Rc<OutputFrame>> {
+        let decoded = self
+            .output
+            .get_or_init(|| read_output(&self.payload).ok().map(Rc::new));
+        decoded.as_ref()
+    }
+
+    /// What it takes in the stream.
+    fn bytes(&self) -> u64 {
+        (self.subject.len() + self.payload.len()) as u64 + OVERHEAD_BYTES
+    }
+
+    /// The message as the bus hands it out.
+    pub fn message(&self) -> Message {
+        Message {
+            seq: self.seq,
+            subject: self.subject.clone(),
+            msg_id: Some(self.msg_id.clone()),
+            traceparent: None,
+            time: self.time,
+            payload: self.payload.clone(),
+            stored_bytes: self.subject.len() + self.payload.len(),
+        }
+    }
+}
+
+/// Something to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Its id.
+    pub msg_id: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its body.
+    pub payload: Bytes,
+    /// The last message the writer expects, when it fences.
+    pub fence: Option<Fence>,
+}
+
+/// What is checked first when a message comes a second time: this is where one replica and three
+/// differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryCheckOrder {
+    /// The fence: the second time is refused, as on one replica.
+    FenceFirst,
+    /// The id: the second time is acknowledged as a duplicate, as on three replicas.
+    IdFirst,
+}
+
+/// A positive acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Sequence of the message.
+    pub seq: u64,
+    /// True when it was stored before.
+    pub duplicate: bool,
+}
+
+/// Why a message was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendRefusal {
+    /// Its fence: this is the last sequence.
+    LastSequence(u64),
+    /// The stream is at its byte limit.
+    Full,
+}
+
+/// One stream, with one subject space and no deletions from its middle.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    created: Timestamp,
+    first_seq: u64,
+    messages: VecDeque<Rc<StoredMessage>>,
+    ids: BTreeMap<String, u64>,
+    bytes: u64,
+    max_bytes: u64,
+}
+
+impl Stream {
+    /// An empty stream whose first message gets `first_seq`.
+    pub fn new(created: Timestamp, first_seq: u64, max_bytes: u64) -> Self {
+        Self {
+            created,
+            first_seq: first_seq.max(1),
+            messages: VecDeque::new(),
+            ids: BTreeMap::new(),
+            bytes: 0,
+            max_bytes,
+        }
+    }
+
+    /// Stores a message, unless it is there, its fence does not hold or there is no room.
+    ///
+    /// # Errors
+    /// [`AppendRefusal`].
+    pub fn publish(
+        &mut self,
+        message: NewMessage,
+        retry_order: RetryCheckOrder,
+        time: Timestamp,
+    ) -> Result<Ack, AppendRefusal> {
+        let known = self.ids.get(&message.msg_id).copied();
+        let last = self.last_seq();
+        let fenced = message.fence.is_some_and(|fence| !self.holds(&fence));
+        match (known, fenced, retry_order) {
+            (Some(seq), false, _) | (Some(seq), true, RetryCheckOrder::IdFirst) => {
+                return Ok(Ack {
+                    seq,
+                    duplicate: true,
+                });
+            }
+            (Some(_), true, RetryCheckOrder::FenceFirst) | (None, true, _) => {
+                return Err(AppendRefusal::LastSequence(last));
+            }
+            (None, false, _) => {}
+        }
+        let seq = last + 1;
+        let stored = StoredMessage {
+            seq,
+            msg_id: message.msg_id,
+            subject: message.subject,
+            time,
+            payload: message.payload,
+            input: OnceCell::new(),
+            output: OnceCell::new(),
+        };
+        let bytes = self.bytes + stored.bytes();
+        if bytes > self.max_bytes {
+            return Err(AppendRefusal::Full);
+        }
+        self.bytes = bytes;
+        self.ids.insert(stored.msg_id.clone(), seq);
+        self.messages.push_back(Rc::new(stored));
+        Ok(Ack {
+            seq,
+            duplicate: false,
+        })
+    }
+
+    /// True while the last message is the one that a writer expects. Whoever expects none is let in
+    /// wherever an empty stream begins: the fence is about messages.
+    fn holds(&self, fence: &Fence) -> bool {
+        let (last, subject) = match self.last() {
+            Some(last) => (last.seq, Some(&last.subject)),
+            None => (0, None),
+        };
+        fence.seq == last && (fence.subject.is_none() || fence.subject.as_ref() == subject)
+    }
+
+    /// When it was created.
+    pub fn created(&self) -> Timestamp {
+        self.created
+    }
+
+    /// Sequence of the first message it holds, or of the next one when it holds none.
+    pub fn first_seq(&self) -> u64 {
+        self.first_seq
+    }
+
+    /// Sequence of the last message it ever stored, as far as it remembers.
+    pub fn last_seq(&self) -> u64 {
+        self.first_seq + self.messages.len() as u64 - 1
+    }
+
+    /// The message with that sequence.
+    pub fn get(&self, seq: u64) -> Option<&Rc<StoredMessage>> {
+        let index = seq.checked_sub(self.first_seq)?;
+        self.messages.get(usize::try_from(index).ok()?)
+    }
+
+    /// The last message.
+    pub fn last(&self) -> Option<&Rc<StoredMessage>> {
+        self.messages.back()
+    }
+
+    /// Messages from a sequence on, at most so many.
+    pub fn from(&self, seq: u64, max: usize) -> impl Iterator<Item = &Rc<StoredMessage>> {
+        let skip = usize::try_from(seq.saturating_sub(self.first_seq)).unwrap_or(usize::MAX);
+        self.messages.iter().skip(skip).take(max)
+    }
+
+    /// Loses its last messages, at most so many, and the ids of those.
+    pub fn lose_tail(&mut self, count: usize) -> Vec<Rc<StoredMessage>> {
+        let kept = self.messages.len().saturating_sub(count);
+        let lost: Vec<_> = self.messages.drain(kept..).collect();
+        self.bytes -= lost.iter().map(|message| message.bytes()).sum::<u64>();
+        let last = self.last_seq();
+        self.ids.retain(|_, seq| *seq <= last);
+        lost
+    }
+
+    /// Deletes the messages before a sequence; gives how many there were.
+    pub fn trim(&mut self, first_kept: u64) -> u64 {
+        let mut count = 0;
+        while self.first_seq < first_kept
+            && let Some(message) = self.messages.pop_front()
+        {
+            self.first_seq += 1;
+            self.bytes -= message.bytes();
+            count += 1;
+        }
+        count
+    }
+
+    /// What it holds.
+    pub fn fill(&self) -> LogUsage {
+        LogUsage {
+            created: self.created,
+            first_seq: self.first_seq,
+            last_seq: self.last_seq(),
+            messages: self.messages.len() as u64,
+            bytes: self.bytes,
+            max_bytes: self.max_bytes,
+        }
+    }
+
+    /// Forgets ids, as the end of the deduplication window does.
+    pub fn forget_ids(&mut self) {
+        self.ids.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(id: &str, expected_last: Option<u64>) -> NewMessage {
+        NewMessage {
+            msg_id: id.to_owned(),
+            subject: "s".to_owned(),
+            payload: Bytes::copy_from_slice(id.as_bytes()),
+            fence: expected_last.map(|seq| Fence { seq, subject: None }),
+        }
+    }
+
+    fn store(
+        stream: &mut Stream,
+        message: NewMessage,
+        retry_order: RetryCheckOrder,
+    ) -> Result<Ack, AppendRefusal> {
+        stream.publish(message, retry_order, Timestamp::UNIX_EPOCH)
+    }
+
+    fn stream() -> Stream {
+        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 1, 1_000);
+        for (id, expected) in [("a", 0), ("b", 1)] {
+            let done = store(
+                &mut stream,
+                message(id, Some(expected)),
+                RetryCheckOrder::FenceFirst,
+            );
+            assert!(done.is_ok());
+        }
+        stream
+    }
+
+    #[test]
+    fn sequences_rise_by_one_and_fences_hold() {
+        let mut stream = stream();
+        let refused = store(&mut stream, message("c", Some(1)), RetryCheckOrder::IdFirst);
+        assert_eq!(refused, Err(AppendRefusal::LastSequence(2)));
+        let unfenced = store(&mut stream, message("c", None), RetryCheckOrder::IdFirst);
+        assert_eq!(unfenced.unwrap().seq, 3);
+        assert_eq!(stream.get(3).unwrap().msg_id, "c");
+        assert!(stream.get(0).is_none() && stream.get(4).is_none());
+        assert_eq!(stream.from(2, 1).count(), 1);
+    }
+
+    #[test]
+    fn a_retry_of_a_stored_message_is_refused_or_called_a_duplicate() {
+        let mut stream = stream();
+        let retry = || message("b", Some(1));
+        let one = store(&mut stream, retry(), RetryCheckOrder::FenceFirst);
+        assert_eq!(one, Err(AppendRefusal::LastSequence(2)));
+        let three = store(&mut stream, retry(), RetryCheckOrder::IdFirst);
+        let duplicate = Ack {
+            seq: 2,
+            duplicate: true,
+        };
+        assert_eq!(three, Ok(duplicate));
+        let unfenced = store(&mut stream, message("a", None), RetryCheckOrder::FenceFirst);
+        assert_eq!(unfenced.unwrap().seq, 1);
+        assert_eq!(stream.last_seq(), 2);
+    }
+
+    #[test]
+    fn a_stream_that_lost_its_end_uses_sequences_again() {
+        let mut stream = stream();
+        assert_eq!(stream.lose_tail(1).len(), 1);
+        assert_eq!(stream.last_seq(), 1);
+        let other = store(&mut stream, message("c", Some(1)), RetryCheckOrder::IdFirst);
+        assert_eq!(other.unwrap().seq, 2);
+        // What was lost is stored again, and is no duplicate.
+        let again = store(&mut stream, message("b", None), RetryCheckOrder::IdFirst);
+        assert_eq!(again.unwrap().seq, 3);
+        assert_eq!(stream.lose_tail(9).len(), 3);
+        assert_eq!(stream.last_seq(), 0);
+    }
+
+    #[test]
+    fn another_message_at_the_expected_sequence_does_not_hold() {
+        let mut stream = stream();
+        let behind = |subject: &str| NewMessage {
+            fence: Some(Fence {
+                seq: 2,
+                subject: Some(subject.to_owned()),
+            }),
+            ..message("c", None)
+        };
+        let refused = store(&mut stream, behind("t"), RetryCheckOrder::FenceFirst);
+        assert_eq!(refused, Err(AppendRefusal::LastSequence(2)));
+        let stored = store(&mut stream, behind("s"), RetryCheckOrder::FenceFirst);
+        assert_eq!(stored.unwrap().seq, 3);
+    }
+
+    #[test]
+    fn a_stream_made_anew_begins_above_what_was_there() {
+        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 50, 1_000);
+        assert_eq!((stream.first_seq(), stream.last_seq()), (50, 49));
+        let behind_none = store(
+            &mut stream,
+            message("a", Some(49)),
+            RetryCheckOrder::FenceFirst,
+        );
+        assert!(behind_none.is_err(), "there is no message 49");
+        let first = store(
+            &mut stream,
+            message("a", Some(0)),
+            RetryCheckOrder::FenceFirst,
+        );
+        assert_eq!(first.unwrap().seq, 50);
+    }
+
+    #[test]
+    fn a_full_stream_refuses_until_it_is_trimmed() {
+        let size = OVERHEAD_BYTES + 2;
+        let mut stream = Stream::new(Timestamp::UNIX_EPOCH, 1, 2 * size);
+        for id in ["a", "b"] {
+            store(&mut stream, message(id, None), RetryCheckOrder::IdFirst).unwrap();
+        }
+        let again = store(&mut stream, message("a", None), RetryCheckOrder::IdFirst);
+        assert!(again.unwrap().duplicate, "it needs no room");
+        let full = store(&mut stream, message("c", None), RetryCheckOrder::IdFirst);
+        assert_eq!(full, Err(AppendRefusal::Full));
+        let fenced = store(&mut stream, message("c", Some(1)), RetryCheckOrder::IdFirst);
+        assert_eq!(fenced, Err(AppendRefusal::LastSequence(2)));
+        assert_eq!(stream.trim(2), 1);
+        assert_eq!(stream.fill().bytes, size);
+        assert_eq!((stream.first_seq(), stream.last_seq()), (2, 2));
+        assert!(stream.get(1).is_none());
+        let stored = store(&mut stream, message("c", Some(2)), RetryCheckOrder::IdFirst);
+        assert_eq!(stored.unwrap().seq, 3);
+    }
+}

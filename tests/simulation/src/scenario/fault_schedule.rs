@@ -1,0 +1,285 @@
+//! What goes wrong at certain times.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::shape::Shape;
+use crate::engine::Rng;
+
+/// A fault with its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// When it begins.
+    pub at: Duration,
+    /// How long it lasts, when it lasts.
+    pub lasts: Duration,
+    /// What it is.
+    pub kind: FaultKind,
+}
+
+/// Where a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// Before a publish leaves.
+    BeforePublish,
+    /// After a publish left, before its answer comes.
+    AfterPublish,
+    /// Before a turn reaches the database.
+    BeforeCommit,
+    /// After a turn was sent, before its answer comes.
+    AfterCommit,
+    /// After a checkpoint was sent to be stored, before it is announced.
+    AfterStore,
+    /// Before a log is trimmed.
+    BeforeTrim,
+    /// After a log was to be trimmed, before the answer comes.
+    AfterTrim,
+}
+
+/// The faults of the schedule. Processes and hosts are numbers modulo how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A process is killed and started again at the end.
+    Kill(usize),
+    /// A process ends gracefully and is started again at the end.
+    Stop(usize),
+    /// A process is frozen, as by SIGSTOP.
+    Freeze(usize),
+    /// A process dies at its next such occasion but so many, and is started again at the end.
+    CrashAt(usize, CrashPoint, u32),
+    /// A process cannot reach the broker.
+    CutBroker(usize),
+    /// A process cannot reach the database.
+    CutDatabase(usize),
+    /// The broker restarts.
+    BrokerDown,
+    /// The database restarts.
+    DatabaseDown,
+    /// A process works as if it held every lease: two owners at once.
+    DefyLeases(usize),
+    /// The same, and what it reads of the logs is seconds old.
+    Stale(usize),
+    /// What all processes of a service write takes seconds; the service is that of a process.
+    Lag(usize),
+    /// All planners work as if they led, while no rows are written.
+    Rivals,
+    /// Nothing is archived, or no rows are written, so that logs fill.
+    Hold(StalledConsumer),
+    /// Heartbeats come several times, name any closure, and owners are slow to write.
+    Storm,
+    /// Every lease is deleted.
+    DropLeases,
+    /// The wall clock of a process jumps by so many milliseconds and comes back at the end.
+    SkewProcess(usize, i64),
+    /// The same for a host.
+    SkewHost(usize, i64),
+    /// An agent dies and starts at the end.
+    CrashHost(usize),
+    /// A host loses its network.
+    OfflineHost(usize),
+    /// A host names closures it does not run.
+    LyingHost(usize),
+    /// An agent loses what it saved.
+    ForgetfulHost(usize),
+    /// The broker forgets the ids of stored messages.
+    ForgetIds,
+    /// A message that nobody can read is in an input log.
+    Poison(u16),
+    /// An operator clears what is halted.
+    Operator,
+    /// The object of the newest checkpoint of a partition is lost or changed.
+    Checkpoint(u16, CheckpointLoss),
+    /// Rows are lost; there is at most one of these or the next two in a run.
+    Rows(RowLoss),
+    /// Broker and database come back empty.
+    BothLost,
+    /// The broker comes back without the last messages of its logs.
+    TailLost(TailLoss),
+}
+
+/// Ends of logs that are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailLoss {
+    /// The partition, modulo how many there are; absent: all of them.
+    pub partition: Option<u16>,
+    /// Messages of the input log.
+    pub input: usize,
+    /// Messages of the output log.
+    pub output: usize,
+}
+
+/// Loss of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowLoss {
+    /// The database is as it was some time ago; otherwise it is empty.
+    pub is_restored: bool,
+    /// It happens as soon as a log was trimmed.
+    pub is_at_trim: bool,
+    /// What becomes of the newest checkpoint of every partition at the same time.
+    pub checkpoints: Option<CheckpointLoss>,
+}
+
+/// Whoever holds the logs back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StalledConsumer {
+    /// The archive.
+    Archive,
+    /// The applier.
+    Applier,
+}
+
+/// Loss of a stored object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckpointLoss {
+    /// It is not there any more.
+    Missing,
+    /// It holds another state, with the same size.
+    Changed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, lasts) = (self.at.as_secs_f64(), self.lasts.as_secs_f64());
+        write!(f, "{:?} at {at:.3} s for {lasts:.3} s", self.kind)
+    }
+}
+
+/// The schedule of a seed.
+pub fn schedule(seed: u64, shape: &Shape) -> Vec<Fault> {
+    let mut rng = Rng::new(seed, "faults");
+    let minutes = shape.safety.as_secs() / 60;
+    let rate = *rng.pick(&[0_u64, 1, 2, 3, 5]);
+    let count = rng.below(minutes * rate + 1);
+    let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut rng, shape)).collect();
+    faults.push(hold(&mut rng, shape));
+    if let Some(kind) = disaster(&mut rng) {
+        faults.push(disaster_fault(&mut rng, shape, kind));
+    }
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
+    let at = Duration::from_millis(rng.below(shape.safety.as_millis() as u64));
+    let lasts = Duration::from_millis(*rng.pick(&[500_u64, 3_000, 8_000, 15_000, 40_000]));
+    let lasts = lasts + Duration::from_millis(rng.below(2_000));
+    let processes: usize = shape.instances.iter().sum();
+    let process = rng.index(processes);
+    let host = rng.index(shape.hosts.len());
+    let kind = match rng.below(122) {
+        0..=11 => FaultKind::Kill(process),
+        12..=15 => FaultKind::Stop(process),
+        16..=24 => FaultKind::Freeze(process),
+        25..=42 => FaultKind::CrashAt(process, crash_point(rng), rng.below(12) as u32),
+        43..=48 => FaultKind::CutBroker(process),
+        49..=52 => FaultKind::CutDatabase(process),
+        53..=56 => FaultKind::BrokerDown,
+        57..=60 => FaultKind::DatabaseDown,
+        61..=64 => FaultKind::DefyLeases(process),
+        65..=68 => FaultKind::Stale(process),
+        69..=70 => FaultKind::DropLeases,
+        71..=74 => FaultKind::SkewProcess(process, skew(rng)),
+        75..=77 => FaultKind::SkewHost(host, skew(rng)),
+        78..=84 => FaultKind::CrashHost(host),
+        85..=89 => FaultKind::OfflineHost(host),
+        90..=91 => FaultKind::LyingHost(host),
+        92 => FaultKind::ForgetfulHost(host),
+        93..=94 => FaultKind::ForgetIds,
+        95 => FaultKind::Poison(rng.below(4) as u16),
+        96..=99 => FaultKind::Operator,
+        100..=103 => FaultKind::Lag(process),
+        104..=106 => FaultKind::Storm,
+        107..=109 => FaultKind::Rivals,
+        110..=112 => FaultKind::Checkpoint(rng.below(4) as u16, checkpoint_loss(rng)),
+        113..=117 => FaultKind::Hold(StalledConsumer::Archive),
+        _ => FaultKind::Hold(StalledConsumer::Applier),
+    };
+    let lasts = if matches!(kind, FaultKind::Hold(_)) {
+        // Long enough for logs to fill.
+        lasts + Duration::from_secs(rng.range(20, 90))
+    } else {
+        lasts
+    };
+    Fault { at, lasts, kind }
+}
+
+/// In every run the logs are held back once while a release is rolled out.
+fn hold(rng: &mut Rng, shape: &Shape) -> Fault {
+    let release = *rng.pick(&shape.releases);
+    let early = Duration::from_millis(rng.below(5_000));
+    let consumer = *rng.pick(&[
+        StalledConsumer::Archive,
+        StalledConsumer::Archive,
+        StalledConsumer::Applier,
+    ]);
+    Fault {
+        at: release.saturating_sub(early),
+        lasts: Duration::from_secs(rng.range(40, 160)),
+        kind: FaultKind::Hold(consumer),
+    }
+}
+
+fn crash_point(rng: &mut Rng) -> CrashPoint {
+    *rng.pick(&[
+        CrashPoint::BeforePublish,
+        CrashPoint::AfterPublish,
+        CrashPoint::AfterPublish,
+        CrashPoint::BeforeCommit,
+        CrashPoint::AfterCommit,
+        CrashPoint::AfterStore,
+        CrashPoint::BeforeTrim,
+        CrashPoint::AfterTrim,
+    ])
+}
+
+fn checkpoint_loss(rng: &mut Rng) -> CheckpointLoss {
+    *rng.pick(&[
+        CheckpointLoss::Missing,
+        CheckpointLoss::Changed,
+        CheckpointLoss::Changed,
+    ])
+}
+
+fn skew(rng: &mut Rng) -> i64 {
+    let millis = *rng.pick(&[50_i64, 2_000, 30_000, 300_000]);
+    if rng.chance(500) { millis } else { -millis }
+}
+
+/// Loss of rows in one run of thirteen, of the ends of logs in another one, of everything in one of
+/// twenty-one.
+fn disaster(rng: &mut Rng) -> Option<FaultKind> {
+    match rng.below(64) {
+        0..=4 => Some(FaultKind::Rows(RowLoss {
+            is_restored: rng.chance(500),
+            is_at_trim: rng.chance(500),
+            checkpoints: rng.chance(600).then(|| checkpoint_loss(rng)),
+        })),
+        5..=9 => Some(FaultKind::TailLost(tails(rng))),
+        10..=12 => Some(FaultKind::BothLost),
+        _ => None,
+    }
+}
+
+fn tails(rng: &mut Rng) -> TailLoss {
+    let partition = rng.chance(700).then(|| rng.below(4) as u16);
+    let some = |rng: &mut Rng| *rng.pick(&[1_usize, 1, 2, 3, 5, 20]);
+    let (input, output) = match rng.below(3) {
+        0 => (some(rng), 0),
+        1 => (0, some(rng)),
+        _ => (some(rng), some(rng)),
+    };
+    TailLoss {
+        partition,
+        input,
+        output,
+    }
+}
+
+fn disaster_fault(rng: &mut Rng, shape: &Shape, kind: FaultKind) -> Fault {
+    let millis = shape.safety.as_millis() as u64;
+    Fault {
+        at: Duration::from_millis(rng.range(millis / 3, millis)),
+        lasts: Duration::from_millis(rng.range(500, 10_000)),
+        kind,
+    }
+}

@@ -1,0 +1,429 @@
+//! The applier: one real builder per partition, and around it what its shell does.
+
+mod checkpoint_restore;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nixfleet_applier::{
+    FrameBatch, PartitionLogs, SequencedFrame, TurnBuilder, needs_checkpoint, split_batches,
+};
+use nixfleet_bus::StreamIdentity;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+
+use super::lease_keys::{all_keys, partition_of};
+use super::leases::{Change, Leases};
+use super::reader::{ReadFault, Reader};
+use crate::addressing::{Incarnation, Route, Service};
+use crate::model::stream::StoredMessage;
+use crate::model::{Log, ServerReply, ServerRequest, Turn};
+use crate::simulation::environment::Environment;
+use checkpoint_restore::{CheckpointRestore, RestoreProgress};
+
+/// How often an idle partition looks whether its cursor is still there.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Most outcomes of a turn; small, so that turns are many.
+const OUTCOMES_MAX: usize = 24;
+
+/// An applier process.
+#[derive(Debug)]
+pub struct Applier {
+    me: Incarnation,
+    leases: Leases,
+    work: BTreeMap<Partition, Work>,
+}
+
+/// Where the work on a partition is.
+#[derive(Debug)]
+enum Work {
+    Idle,
+    Resting(u64),
+    /// Reads all cursors, to create what is missing above them.
+    SequenceFloors(u64),
+    Layout(u64),
+    Cursor(u64),
+    Locating(u64, Box<Located>),
+    /// The tables are gone or older than the log.
+    Restoring(Box<CheckpointRestore>),
+    Following(Box<Following>),
+}
+
+/// What the broker says about the logs.
+#[derive(Debug, Default)]
+struct Located {
+    cursor: Option<Cursor>,
+    msg_id: Option<String>,
+    input: Option<StreamIdentity>,
+}
+
+#[derive(Debug)]
+struct Following {
+    builder: TurnBuilder,
+    reader: Reader,
+    waiting: VecDeque<FrameBatch>,
+    step: Option<(u64, Step)>,
+    check: u64,
+}
+
+/// What a turn waits for.
+#[derive(Debug)]
+enum Step {
+    /// The message id at the new input position.
+    Id(Box<nixfleet_applier::Turn>),
+    /// The commit.
+    Commit(Box<Cursor>),
+    /// The cursor, to see that it is still there.
+    Check,
+}
+
+impl Applier {
+    /// An applier that just started.
+    pub fn start(me: Incarnation, env: &mut Environment) -> Self {
+        let partitions = env.shape.partitions;
+        Self {
+            me,
+            leases: Leases::start(me, Service::Applier, all_keys(partitions), env),
+            work: Partition::all(partitions)
+                .map(|p| (p, Work::Idle))
+                .collect(),
+        }
+    }
+
+    /// Its leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Ends orderly; true when nothing is held any more.
+    pub fn stop(&mut self, env: &mut Environment) -> bool {
+        let (changes, is_ended) = self.leases.stop(env);
+        self.change(changes, env);
+        is_ended
+    }
+
+    /// Takes an answer of a server, or that none came, or a timer.
+    pub fn take(
+        &mut self,
+        route: Route,
+        (call, reply): (u64, Option<ServerReply>),
+        env: &mut Environment,
+    ) {
+        match route {
+            Route::Lease => {
+                let changes = self.leases.take(call, reply, env);
+                self.change(changes, env);
+            }
+            Route::Reader(partition) => self.read(partition, (call, reply), env),
+            Route::Work(partition) => self.proceed(partition, (call, reply), env),
+            Route::InputPublisher(_) | Route::LogSpace(_) | Route::Process => {}
+        }
+    }
+
+    fn change(&mut self, changes: Vec<Change>, env: &mut Environment) {
+        for change in changes {
+            match change {
+                Change::Gained(key) => self.begin(partition_of(&key), env),
+                // The turn in flight is left alone: whoever comes next meets it at the cursor.
+                Change::Lost(key) | Change::Recalled(key) => {
+                    self.work.insert(partition_of(&key), Work::Idle);
+                    let mut changes = self.leases.release(&key, env);
+                    changes.extend(self.leases.want(&key, env));
+                    self.change(changes, env);
+                }
+            }
+        }
+    }
+
+    fn ask(&self, partition: Partition, op: ServerRequest, env: &mut Environment) -> u64 {
+        env.call(self.me, Route::Work(partition), op)
+    }
+
+    fn begin(&mut self, partition: Partition, env: &mut Environment) {
+        let call = self.ask(partition, ServerRequest::Cursor(partition), env);
+        self.work.insert(partition, Work::Cursor(call));
+    }
+
+    fn rest(&mut self, partition: Partition, why: &str, env: &mut Environment) {
+        let name = env.processes[self.me.id].name();
+        env.trace(format_args!("{name} {partition} starts over: {why}"));
+        let timer = env.timer(self.me, Route::Work(partition), PAUSE);
+        self.work.insert(partition, Work::Resting(timer));
+    }
+
+    /// Somebody has to mend it.
+    fn stop_with_error(&mut self, partition: Partition, why: &str, env: &mut Environment) {
+        env.invariants.stopped_with_error(partition);
+        let name = env.processes[self.me.id].name();
+        env.trace(format_args!("{name} {partition} stops: {why}"));
+        let timer = env.timer(self.me, Route::Work(partition), CHECK_EVERY);
+        self.work.insert(partition, Work::Resting(timer));
+    }
+
+    /// Streams may be gone: they are created again above the cursors.
+    fn restore_layout(&mut self, partition: Partition, env: &mut Environment) {
+        let call = self.ask(partition, ServerRequest::Cursors, env);
+        self.work.insert(partition, Work::SequenceFloors(call));
+    }
+
+    fn proceed(
+        &mut self,
+        partition: Partition,
+        (call, reply): (u64, Option<ServerReply>),
+        env: &mut Environment,
+    ) {
+        let Some(work) = self.work.get_mut(&partition) else {
+            return;
+        };
+        match work {
+            Work::Resting(timer) if *timer == call => self.begin(partition, env),
+            Work::SequenceFloors(asked) if *asked == call => match reply {
+                Some(ServerReply::Cursors(recorded)) => {
+                    let call = self.ask(partition, ServerRequest::EnsureLayout(recorded), env);
+                    self.work.insert(partition, Work::Layout(call));
+                }
+                _ => self.rest(partition, "no cursors", env),
+            },
+            Work::Layout(asked) if *asked == call => self.rest(partition, "layout", env),
+            Work::Cursor(asked) if *asked == call => match reply {
+                Some(ServerReply::Cursor(cursor)) => self.locate(partition, cursor, env),
+                _ => self.rest(partition, "no cursor", env),
+            },
+            Work::Locating(asked, _) if *asked == call => self.located(partition, reply, env),
+            Work::Restoring(_) => self.restore(partition, (call, reply), env),
+            Work::Following(_) => self.step(partition, (call, reply), env),
+            Work::Idle
+            | Work::Resting(_)
+            | Work::SequenceFloors(_)
+            | Work::Layout(_)
+            | Work::Cursor(_)
+            | Work::Locating(..) => {}
+        }
+    }
+
+    fn locate(&mut self, partition: Partition, cursor: Option<Cursor>, env: &mut Environment) {
+        let input = Log::Input(partition);
+        let op = match cursor.as_ref().and_then(|cursor| cursor.input) {
+            Some(mark) => ServerRequest::IdAt(input, mark.seq),
+            None => ServerRequest::Identity(input),
+        };
+        let located = Located {
+            cursor,
+            ..Located::default()
+        };
+        let call = self.ask(partition, op, env);
+        self.work
+            .insert(partition, Work::Locating(call, Box::new(located)));
+    }
+
+    fn located(&mut self, partition: Partition, reply: Option<ServerReply>, env: &mut Environment) {
+        let (me, route) = (self.me, Route::Work(partition));
+        let Some(Work::Locating(call, located)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        match (reply, located.input) {
+            (Some(ServerReply::IdAt(msg_id)), _) => {
+                located.msg_id = msg_id;
+                *call = env.call(me, route, ServerRequest::Identity(Log::Input(partition)));
+            }
+            (Some(ServerReply::Identity(input)), None) => {
+                located.input = Some(input);
+                *call = env.call(me, route, ServerRequest::Identity(Log::Output(partition)));
+            }
+            (Some(ServerReply::Identity(output)), Some(input)) => {
+                let logs = PartitionLogs {
+                    input,
+                    output,
+                    msg_id: located.msg_id.take(),
+                };
+                let cursor = located.cursor.take();
+                if needs_checkpoint(cursor.as_ref(), &logs) {
+                    let restoring = CheckpointRestore::start((partition, cursor), logs, me, env);
+                    let work = Work::Restoring(Box::new(restoring));
+                    self.work.insert(partition, work);
+                    return;
+                }
+                self.start_behind(partition, (cursor, &logs), env);
+            }
+            _ => self.restore_layout(partition, env),
+        }
+    }
+
+    fn start_behind(
+        &mut self,
+        partition: Partition,
+        (cursor, logs): (Option<Cursor>, &PartitionLogs),
+        env: &mut Environment,
+    ) {
+        match TurnBuilder::start(cursor, logs) {
+            Ok((builder, _)) => self.follow(partition, builder, env),
+            Err(error) => self.stop_with_error(partition, &error.to_string(), env),
+        }
+    }
+
+    fn restore(
+        &mut self,
+        partition: Partition,
+        answer: (u64, Option<ServerReply>),
+        env: &mut Environment,
+    ) {
+        let Some(Work::Restoring(restoring)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        match restoring.take(answer, self.me, env) {
+            RestoreProgress::Waits => {}
+            // Another applier may have been here.
+            RestoreProgress::Written => self.begin(partition, env),
+            RestoreProgress::NothingAnnounced => {
+                let (cursor, logs) = restoring.located();
+                self.start_behind(partition, (cursor, &logs), env);
+            }
+            RestoreProgress::Silence => self.rest(partition, "no answer", env),
+            RestoreProgress::Refused(why) => self.stop_with_error(partition, &why, env),
+        }
+    }
+
+    fn follow(&mut self, partition: Partition, builder: TurnBuilder, env: &mut Environment) {
+        let log = Log::Output(partition);
+        let mut reader = Reader::new(log, Route::Reader(partition), builder.next());
+        reader.ask(self.me, env);
+        let following = Following {
+            builder,
+            reader,
+            waiting: VecDeque::new(),
+            step: None,
+            check: env.timer(self.me, Route::Work(partition), CHECK_EVERY),
+        };
+        self.work
+            .insert(partition, Work::Following(Box::new(following)));
+    }
+
+    fn read(
+        &mut self,
+        partition: Partition,
+        (call, reply): (u64, Option<ServerReply>),
+        env: &mut Environment,
+    ) {
+        let Some(Work::Following(following)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        match following.reader.take(call, reply) {
+            Ok(messages) => {
+                following.reader.ask(self.me, env);
+                let Some(frames) = frames(&messages) else {
+                    return self.stop_with_error(partition, "a frame cannot be read", env);
+                };
+                following
+                    .waiting
+                    .extend(split_batches(frames, OUTCOMES_MAX));
+                self.next_turn(partition, env);
+            }
+            Err(ReadFault::Missing) => self.restore_layout(partition, env),
+            Err(ReadFault::Gap) => self.stop_with_error(partition, "the log has a hole", env),
+            Err(fault) => self.rest(partition, &format!("{fault:?}"), env),
+        }
+    }
+
+    fn next_turn(&mut self, partition: Partition, env: &mut Environment) {
+        let (me, route) = (self.me, Route::Work(partition));
+        let Some(Work::Following(following)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        if following.step.is_some() {
+            return;
+        }
+        let Some(batch) = following.waiting.pop_front() else {
+            return;
+        };
+        let turn = match following.builder.turn(&batch, &env.pinned) {
+            Ok(turn) => turn,
+            Err(error) => return self.stop_with_error(partition, &error.to_string(), env),
+        };
+        following.step = Some(match (turn.cursor.input, &turn.cursor.input_msg_id) {
+            (Some(mark), None) => {
+                let call = env.call(
+                    me,
+                    route,
+                    ServerRequest::IdAt(Log::Input(partition), mark.seq),
+                );
+                (call, Step::Id(Box::new(turn)))
+            }
+            _ => commit(partition, turn, (me, route), env),
+        });
+    }
+
+    fn step(
+        &mut self,
+        partition: Partition,
+        (call, reply): (u64, Option<ServerReply>),
+        env: &mut Environment,
+    ) {
+        let (me, route) = (self.me, Route::Work(partition));
+        let Some(Work::Following(following)) = self.work.get_mut(&partition) else {
+            return;
+        };
+        if following.check == call {
+            following.check = env.timer(me, route, CHECK_EVERY);
+            if following.step.is_none() {
+                let call = env.call(me, route, ServerRequest::Cursor(partition));
+                following.step = Some((call, Step::Check));
+            }
+            return;
+        }
+        let Some((_, step)) = following.step.take_if(|(asked, _)| *asked == call) else {
+            return;
+        };
+        match (step, reply) {
+            (Step::Id(mut turn), Some(ServerReply::IdAt(msg_id))) => {
+                turn.cursor.input_msg_id = msg_id;
+                following.step = Some(commit(partition, *turn, (me, route), env));
+            }
+            (Step::Commit(cursor), Some(ServerReply::Applied(true))) => {
+                following.builder.written(*cursor);
+                self.next_turn(partition, env);
+            }
+            // Somebody else was here: his cursor is read at once.
+            (Step::Commit(_), Some(ServerReply::Applied(false))) => self.begin(partition, env),
+            (Step::Check, Some(ServerReply::Cursor(cursor))) => {
+                if cursor.as_ref() == following.builder.cursor() {
+                    self.next_turn(partition, env);
+                } else {
+                    self.begin(partition, env);
+                }
+            }
+            (Step::Id(_) | Step::Commit(_) | Step::Check, _) => {
+                self.rest(partition, "no answer", env);
+            }
+        }
+    }
+}
+
+fn commit(
+    partition: Partition,
+    turn: nixfleet_applier::Turn,
+    (me, route): (Incarnation, Route),
+    env: &mut Environment,
+) -> (u64, Step) {
+    let cursor = turn.cursor.clone();
+    let op = ServerRequest::Apply(Box::new(Turn {
+        partition,
+        previous: turn.expected,
+        rows: turn.rows,
+        cursor: turn.cursor,
+    }));
+    (env.call(me, route, op), Step::Commit(Box::new(cursor)))
+}
+
+fn frames(messages: &[Rc<StoredMessage>]) -> Option<Vec<SequencedFrame>> {
+    let frame = |message: &Rc<StoredMessage>| {
+        Some(SequencedFrame {
+            seq: message.seq,
+            traceparent: None,
+            frame: message.output()?.as_ref().clone(),
+        })
+    };
+    messages.iter().map(frame).collect()
+}

@@ -1,0 +1,136 @@
+//! Rows from the newest checkpoint that can be used, as the applier's shell writes them.
+
+use std::collections::VecDeque;
+
+use nixfleet_applier::PartitionLogs;
+use nixfleet_checkpoint::{Checkpoint, CheckpointError};
+use nixfleet_proto::CheckpointRef;
+use nixfleet_proto::snapshot::Cursor;
+use nixfleet_proto::subject::Partition;
+
+use crate::addressing::{Incarnation, Route};
+use crate::model::{Restore, ServerReply, ServerRequest};
+use crate::simulation::environment::Environment;
+
+/// Rows on their way from a checkpoint.
+#[derive(Debug)]
+pub struct CheckpointRestore {
+    partition: Partition,
+    cursor: Option<Cursor>,
+    logs: PartitionLogs,
+    call: u64,
+    /// Checkpoints to try, the newest first; absent until it is known which were announced.
+    untried: Option<VecDeque<CheckpointRef>>,
+    refused: Vec<String>,
+}
+
+/// What came of an answer.
+#[derive(Debug)]
+pub enum RestoreProgress {
+    /// Something else is being asked for.
+    Waits,
+    /// The rows are written, or somebody else wrote some.
+    Written,
+    /// There is no checkpoint.
+    NothingAnnounced,
+    /// A server did not answer.
+    Silence,
+    /// No checkpoint can be used.
+    Refused(String),
+}
+
+impl CheckpointRestore {
+    /// Asks which checkpoints were announced.
+    pub fn start(
+        (partition, cursor): (Partition, Option<Cursor>),
+        logs: PartitionLogs,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Self {
+        Self {
+            partition,
+            cursor,
+            logs,
+            call: env.call(
+                me,
+                Route::Work(partition),
+                ServerRequest::Announced(partition),
+            ),
+            untried: None,
+            refused: Vec::new(),
+        }
+    }
+
+    /// What it began with.
+    pub fn located(&mut self) -> (Option<Cursor>, PartitionLogs) {
+        (self.cursor.take(), self.logs.clone())
+    }
+
+    /// Takes an answer, or that none came.
+    pub fn take(
+        &mut self,
+        (call, reply): (u64, Option<ServerReply>),
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> RestoreProgress {
+        if self.call != call {
+            return RestoreProgress::Waits;
+        }
+        match (reply, &mut self.untried) {
+            (Some(ServerReply::Announced(_, announced)), None) => {
+                if announced.is_empty() {
+                    return RestoreProgress::NothingAnnounced;
+                }
+                self.untried = Some(announced.newest_first().cloned().collect());
+                self.load(me, env)
+            }
+            (Some(ServerReply::Checkpoint(found)), Some(untried)) => {
+                let Some(named) = untried.pop_front() else {
+                    return RestoreProgress::Silence;
+                };
+                let found = found.ok_or(CheckpointError::Missing);
+                let number = self.partition.number();
+                let read = found.and_then(|bytes| Checkpoint::decode(&bytes, number, &named));
+                let (input, output) = (&self.logs.input, &self.logs.output);
+                let read = read.and_then(|read| {
+                    read.check_logs(input.created, output.created, output.first_seq)?;
+                    Ok(read)
+                });
+                match read {
+                    Ok(checkpoint) => self.write(checkpoint, me, env),
+                    Err(fault) => {
+                        self.refused.push(fault.to_string());
+                        self.load(me, env)
+                    }
+                }
+            }
+            (Some(ServerReply::Applied(_)), _) => RestoreProgress::Written,
+            _ => RestoreProgress::Silence,
+        }
+    }
+
+    fn load(&mut self, me: Incarnation, env: &mut Environment) -> RestoreProgress {
+        let next = self.untried.as_ref().and_then(VecDeque::front).cloned();
+        let Some(named) = next else {
+            return RestoreProgress::Refused(self.refused.join("; "));
+        };
+        let op = ServerRequest::GetCheckpoint(self.partition, named);
+        self.call = env.call(me, Route::Work(self.partition), op);
+        RestoreProgress::Waits
+    }
+
+    fn write(
+        &mut self,
+        checkpoint: Checkpoint,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> RestoreProgress {
+        let op = ServerRequest::Restore(Box::new(Restore {
+            partition: self.partition,
+            previous: self.cursor.as_ref().map_or(0, |cursor| cursor.out_seq),
+            rows: checkpoint.rows,
+        }));
+        self.call = env.call(me, Route::Work(self.partition), op);
+        RestoreProgress::Waits
+    }
+}

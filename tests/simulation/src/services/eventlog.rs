@@ -1,0 +1,114 @@
+//! The service that archives both logs of a partition and trims them behind everybody who needs them.
+//!
+//! What it archives is not kept: a mark in the database says how far it is.
+
+mod archive;
+mod trimming;
+
+use std::collections::BTreeMap;
+
+use nixfleet_proto::subject::Partition;
+
+use super::lease_keys::{all_keys, partition_of};
+use super::leases::{Change, Leases};
+use crate::addressing::{Incarnation, Route, Service};
+use crate::model::{Log, ServerReply};
+use crate::simulation::environment::Environment;
+use archive::Archive;
+use trimming::Trimming;
+
+/// An eventlog process.
+#[derive(Debug)]
+pub struct Eventlog {
+    me: Incarnation,
+    leases: Leases,
+    work: BTreeMap<Partition, Work>,
+}
+
+/// The work on one partition.
+#[derive(Debug)]
+struct Work {
+    input: Archive,
+    output: Archive,
+    trimming: Trimming,
+}
+
+impl Eventlog {
+    /// A process that just started.
+    pub fn start(me: Incarnation, env: &mut Environment) -> Self {
+        let keys = all_keys(env.shape.partitions);
+        Self {
+            me,
+            leases: Leases::start(me, Service::Eventlog, keys, env),
+            work: BTreeMap::new(),
+        }
+    }
+
+    /// Its leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Ends orderly; true when nothing is held any more.
+    pub fn stop(&mut self, env: &mut Environment) -> bool {
+        let (changes, is_ended) = self.leases.stop(env);
+        self.change(changes, env);
+        is_ended
+    }
+
+    /// Takes an answer of a server, or that none came, or a timer.
+    pub fn take(
+        &mut self,
+        route: Route,
+        (call, reply): (u64, Option<ServerReply>),
+        env: &mut Environment,
+    ) {
+        let me = self.me;
+        match route {
+            Route::Lease => {
+                let changes = self.leases.take(call, reply, env);
+                self.change(changes, env);
+            }
+            Route::InputPublisher(partition) => {
+                if let Some(work) = self.work.get_mut(&partition) {
+                    work.input.take((call, reply), me, env);
+                }
+            }
+            Route::Reader(partition) => {
+                if let Some(work) = self.work.get_mut(&partition) {
+                    work.output.take((call, reply), me, env);
+                }
+            }
+            Route::Work(partition) => {
+                if let Some(work) = self.work.get_mut(&partition) {
+                    work.trimming.take((call, reply), me, env);
+                }
+            }
+            Route::LogSpace(_) | Route::Process => {}
+        }
+    }
+
+    fn change(&mut self, changes: Vec<Change>, env: &mut Environment) {
+        for change in changes {
+            match change {
+                Change::Gained(key) => {
+                    let (me, partition) = (self.me, partition_of(&key));
+                    let (input, output) = (Log::Input(partition), Log::Output(partition));
+                    let work = Work {
+                        input: Archive::start(input, Route::InputPublisher(partition), me, env),
+                        output: Archive::start(output, Route::Reader(partition), me, env),
+                        trimming: Trimming::start(partition, me, env),
+                    };
+                    self.work.insert(partition, work);
+                }
+                // What is in flight is left alone: whoever comes next meets it at the mark.
+                Change::Lost(key) | Change::Recalled(key) => {
+                    self.work.remove(&partition_of(&key));
+                    let mut changes = self.leases.release(&key, env);
+                    changes.extend(self.leases.want(&key, env));
+                    self.change(changes, env);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The input publishers of a process as the shell of the bus has them: one message per partition in
+//! flight, sent again with the same id until its fate is known or time is over.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nixfleet_bus::{
+    AppendError, EntryBatch, Frame, FrameBuffer, FrameLimits, MessageIds, PublishDecision,
+    PublishRefusal, PublishReply,
+};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, Position};
+
+use crate::addressing::{Incarnation, Route};
+use crate::engine::Time;
+use crate::model::stream::{AppendRefusal, NewMessage};
+use crate::model::{Log, ServerReply, ServerRequest};
+use crate::simulation::environment::Environment;
+
+/// How long a message is sent again and again.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// First pause before it is sent again; doubles.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// An answer to whoever waits for an entry.
+pub type Answer<W> = (W, Result<Position, AppendError>);
+
+/// The publishers of a process, one per partition.
+#[derive(Debug)]
+pub struct InputPublisher<W> {
+    lanes: BTreeMap<Partition, Lane<W>>,
+    ids: Rc<MessageIds>,
+}
+
+#[derive(Debug)]
+struct Lane<W> {
+    partition: Partition,
+    buffer: FrameBuffer<W>,
+    flight: Option<Flight<W>>,
+}
+
+#[derive(Debug)]
+struct Flight<W> {
+    frame: Frame<W>,
+    publish: NewMessage,
+    call: u64,
+    /// True while the next attempt waits for its time.
+    resting: bool,
+    pause: Duration,
+    deadline: Time,
+}
+
+impl<W> InputPublisher<W> {
+    /// Publishers that send nothing yet.
+    pub fn new(partitions: u16, ids: Rc<MessageIds>) -> Self {
+        let lanes = Partition::all(partitions).map(|partition| {
+            let lane = Lane {
+                partition,
+                buffer: FrameBuffer::new(FrameLimits::default()),
+                flight: None,
+            };
+            (partition, lane)
+        });
+        Self {
+            lanes: lanes.collect(),
+            ids,
+        }
+    }
+
+    /// Appends entries of one subject in one message.
+    pub fn push(
+        &mut self,
+        partition: Partition,
+        (entries, waiter): (&[Entry], W),
+        me: Incarnation,
+        env: &mut Environment,
+    ) {
+        let Some(first) = entries.first() else {
+            return;
+        };
+        let subject = env.broker.names().input(partition, &first.body);
+        let mut batch = EntryBatch::default();
+        for entry in entries {
+            batch.append(&EntryBatch::of(entry).expect("an entry has text keys only"));
+        }
+        let lane = self.lanes.get_mut(&partition);
+        let lane = lane.expect("entries go to partitions of the fleet");
+        lane.buffer.push(subject, batch, waiter);
+        lane.start(&self.ids, me, env);
+    }
+
+    /// Takes an answer or a timer of a lane.
+    pub fn take(
+        &mut self,
+        partition: Partition,
+        (call, reply): (u64, Option<ServerReply>),
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Vec<Answer<W>> {
+        let Some(lane) = self.lanes.get_mut(&partition) else {
+            return Vec::new();
+        };
+        let answers = lane.take(call, reply, me, env);
+        lane.start(&self.ids, me, env);
+        answers
+    }
+
+    /// True when nothing waits and nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.values().all(|lane| lane.flight.is_none())
+    }
+}
+
+impl<W> Lane<W> {
+    fn start(&mut self, ids: &MessageIds, me: Incarnation, env: &mut Environment) {
+        if self.flight.is_some() {
+            return;
+        }
+        let Some(frame) = self.buffer.take() else {
+            return;
+        };
+        let publish = NewMessage {
+            msg_id: ids.next(),
+            subject: frame.subject.clone(),
+            payload: frame.body(),
+            fence: None,
+        };
+        let mut flight = Flight {
+            frame,
+            publish,
+            call: 0,
+            resting: false,
+            pause: PAUSE,
+            deadline: env.now + DEADLINE,
+        };
+        flight.send(self.partition, me, env);
+        self.flight = Some(flight);
+    }
+
+    fn take(
+        &mut self,
+        call: u64,
+        reply: Option<ServerReply>,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Vec<Answer<W>> {
+        let Some(flight) = self.flight.as_mut().filter(|flight| flight.call == call) else {
+            return Vec::new();
+        };
+        if flight.resting {
+            flight.send(self.partition, me, env);
+            return Vec::new();
+        }
+        let error = match PublishDecision::of(answered(reply)) {
+            PublishDecision::Stored(seq) => return self.land(Ok(seq)),
+            PublishDecision::Refused(PublishRefusal::Full) => {
+                AppendError::Full(self.partition.to_string())
+            }
+            PublishDecision::Refused(refusal) => AppendError::Unavailable(refusal.to_string()),
+            PublishDecision::Retry(reason) => {
+                if env.now + flight.pause < flight.deadline {
+                    flight.resting = true;
+                    flight.call =
+                        env.timer(me, Route::InputPublisher(self.partition), flight.pause);
+                    flight.pause = (flight.pause * 2).min(PAUSE_MAX);
+                    return Vec::new();
+                }
+                AppendError::Unavailable(reason)
+            }
+        };
+        self.land(Err(error))
+    }
+
+    fn land(&mut self, result: Result<u64, AppendError>) -> Vec<Answer<W>> {
+        self.buffer.finish_in_flight();
+        let flight = self.flight.take();
+        flight.map_or_else(Vec::new, |flight| flight.frame.answers(result).collect())
+    }
+}
+
+impl<W> Flight<W> {
+    fn send(&mut self, partition: Partition, me: Incarnation, env: &mut Environment) {
+        self.resting = false;
+        let op = ServerRequest::Publish(Log::Input(partition), self.publish.clone());
+        self.call = env.call(me, Route::InputPublisher(partition), op);
+    }
+}
+
+/// What the client library makes of an answer, or of the lack of one.
+pub fn answered(reply: Option<ServerReply>) -> PublishReply {
+    match reply {
+        Some(ServerReply::Published(Ok(ack))) => PublishReply::Stored {
+            seq: ack.seq,
+            duplicate: ack.duplicate,
+        },
+        Some(ServerReply::Published(Err(AppendRefusal::LastSequence(_)))) => {
+            PublishReply::Refused(PublishRefusal::LastSequence)
+        }
+        Some(ServerReply::Published(Err(AppendRefusal::Full))) => {
+            PublishReply::Refused(PublishRefusal::Full)
+        }
+        Some(ServerReply::Missing) => {
+            PublishReply::Refused(PublishRefusal::Unknown("no stream answers".to_owned()))
+        }
+        _ => PublishReply::Refused(PublishRefusal::Unknown("timed out".to_owned())),
+    }
+}

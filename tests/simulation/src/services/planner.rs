@@ -1,0 +1,319 @@
+//! The planner: a term loads the view and follows the output logs; with the lease it fences older
+//! leaders out and plans.
+//! What anything means is for the real [`Leader`] to say.
+
+mod active_term;
+mod timing;
+mod view_loading;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use nixfleet_bus::MessageIds;
+use nixfleet_planner::{Appends, Leader, Stage};
+use nixfleet_proto::PlanAction;
+use nixfleet_proto::subject::Partition;
+
+use super::input_publisher::InputPublisher;
+use super::leases::{Change, Leases};
+use crate::addressing::{Incarnation, Route, Service};
+use crate::model::ServerReply;
+use crate::simulation::environment::Environment;
+use active_term::ActiveTerm;
+use timing::{PACE, now};
+use view_loading::ViewLoading;
+
+/// The one key of the planner's leases.
+const LEADER: &str = "leader";
+/// Pause after a term that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A planner process.
+#[derive(Debug)]
+pub struct Planner {
+    me: Incarnation,
+    leases: Leases,
+    publisher: InputPublisher<AppendTicket>,
+    stage: Term,
+    /// It holds the lease.
+    leads: bool,
+    /// Counts terms: what an earlier one appended means nothing to a later one.
+    term: u64,
+}
+
+/// What an append was for.
+#[derive(Debug, Clone)]
+struct AppendTicket {
+    term: u64,
+    partition: Partition,
+    action: PlanAction,
+}
+
+/// Where a planner is.
+#[derive(Debug)]
+enum Term {
+    /// Waits before the next attempt.
+    Resting(u64),
+    Loading(Box<ViewLoading>),
+    Active(Box<ActiveTerm>),
+}
+
+impl Planner {
+    /// A planner that just started.
+    pub fn start(me: Incarnation, env: &mut Environment) -> Self {
+        let name = env.processes[me.id].name();
+        let ids = Rc::new(MessageIds::new(&name, &me.life.to_string()));
+        let leases = Leases::start(me, Service::Planner, vec![LEADER.to_owned()], env);
+        Self {
+            me,
+            leases,
+            publisher: InputPublisher::new(env.shape.partitions, ids),
+            stage: Term::Loading(Box::new(ViewLoading::start(me, env))),
+            leads: false,
+            term: 0,
+        }
+    }
+
+    /// Ends orderly.
+    pub fn stop(&mut self, env: &mut Environment) -> bool {
+        let (changes, is_ended) = self.leases.stop(env);
+        self.change(changes, env);
+        is_ended
+    }
+
+    /// Its leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    fn change(&mut self, changes: Vec<Change>, env: &mut Environment) {
+        for change in changes {
+            match change {
+                Change::Gained(_) => {
+                    self.leads = true;
+                    self.proceed(env);
+                }
+                Change::Lost(key) | Change::Recalled(key) => {
+                    env.trace(format_args!("{} leads no more", self.name(env)));
+                    self.leads = false;
+                    self.load(env);
+                    let mut changes = self.leases.release(&key, env);
+                    changes.extend(self.leases.want(&key, env));
+                    self.change(changes, env);
+                }
+            }
+        }
+    }
+
+    /// Takes an answer of a server, or that none came, or a timer.
+    pub fn take(
+        &mut self,
+        route: Route,
+        (call, reply): (u64, Option<ServerReply>),
+        env: &mut Environment,
+    ) {
+        match route {
+            Route::Lease => {
+                let changes = self.leases.take(call, reply, env);
+                self.change(changes, env);
+            }
+            Route::InputPublisher(partition) => {
+                let answers = self.publisher.take(partition, (call, reply), self.me, env);
+                for (ticket, result) in answers {
+                    let result = result.map_err(|error| error.to_string());
+                    self.appended(ticket, result, env);
+                }
+            }
+            Route::Reader(partition) => self.read(partition, (call, reply), env),
+            Route::Process => self.timer_or_load(call, reply, env),
+            Route::Work(_) | Route::LogSpace(_) => {}
+        }
+    }
+
+    fn name(&self, env: &Environment) -> String {
+        env.processes[self.me.id].name()
+    }
+
+    /// A term is over; the next one begins after a pause.
+    fn fail(&mut self, why: &str, env: &mut Environment) {
+        env.trace(format_args!("{} ends its term: {why}", self.name(env)));
+        self.term += 1;
+        self.stage = Term::Resting(env.timer(self.me, Route::Process, PAUSE));
+    }
+
+    fn load(&mut self, env: &mut Environment) {
+        self.term += 1;
+        self.stage = Term::Loading(Box::new(ViewLoading::start(self.me, env)));
+    }
+
+    fn timer_or_load(&mut self, call: u64, reply: Option<ServerReply>, env: &mut Environment) {
+        match &mut self.stage {
+            Term::Resting(timer) if *timer == call => self.load(env),
+            Term::Loading(loading) if loading.call == call => self.loaded(reply, env),
+            Term::Active(working) if working.polls == Some(call) => {
+                working.poll_releases(self.me, env);
+                self.proceed(env);
+            }
+            Term::Active(working) if working.wake.is_some_and(|(timer, _)| timer == call) => {
+                working.wake = None;
+                self.proceed(env);
+            }
+            Term::Resting(_) | Term::Loading(_) | Term::Active(_) => {}
+        }
+    }
+
+    fn loaded(&mut self, reply: Option<ServerReply>, env: &mut Environment) {
+        let Term::Loading(loading) = &mut self.stage else {
+            return;
+        };
+        match loading.take(reply, env) {
+            Ok(Some(op)) => loading.call = env.call(self.me, Route::Process, op),
+            Ok(None) => {
+                let working = ActiveTerm::start(loading, self.me, env);
+                self.stage = Term::Active(Box::new(working));
+                self.proceed(env);
+            }
+            Err(why) => self.fail(&why, env),
+        }
+    }
+
+    fn read(
+        &mut self,
+        partition: Partition,
+        (call, reply): (u64, Option<ServerReply>),
+        env: &mut Environment,
+    ) {
+        let Term::Active(working) = &mut self.stage else {
+            return;
+        };
+        let Some(reader) = working.readers.get_mut(&partition) else {
+            return;
+        };
+        match reader.take(call, reply) {
+            Ok(messages) => {
+                reader.ask(self.me, env);
+                for message in messages {
+                    match message.output() {
+                        Some(frame) => working.inbox.push_back((partition, Rc::clone(frame))),
+                        None => return self.fail("an output frame cannot be read", env),
+                    }
+                }
+                self.proceed(env);
+            }
+            Err(fault) => self.fail(&format!("{fault:?}"), env),
+        }
+    }
+
+    fn appended(
+        &mut self,
+        ticket: AppendTicket,
+        result: Result<nixfleet_proto::Position, String>,
+        env: &mut Environment,
+    ) {
+        if ticket.term != self.term {
+            return;
+        }
+        let Term::Active(working) = &mut self.stage else {
+            return;
+        };
+        let position = match result {
+            Ok(position) => position,
+            Err(why) => return self.fail(&why, env),
+        };
+        working.appending -= 1;
+        let (leader, partition) = (&mut working.leader, ticket.partition);
+        if matches!(ticket.action, PlanAction::Barrier {}) {
+            leader.barrier_appended(partition, position);
+        } else {
+            leader.appended(partition, position, ticket.action);
+        }
+        if working.appending == 0
+            && let Some((deadline, is_capped)) = working.planned.take()
+        {
+            let now = now(self.me, env);
+            working.agenda.planned(now, deadline, is_capped);
+        }
+        self.proceed(env);
+    }
+
+    /// Absorbs what waits, fences, plans: whatever is next.
+    fn proceed(&mut self, env: &mut Environment) {
+        loop {
+            let Term::Active(working) = &mut self.stage else {
+                return;
+            };
+            if working.appending > 0 {
+                return;
+            }
+            if let Err(why) = working.apply_outcome(self.me, env) {
+                return self.fail(&why, env);
+            }
+            let now = now(self.me, env);
+            if let Err(why) = working.leader.check_answers(now.monotonic) {
+                return self.fail(&why.to_string(), env);
+            }
+            let appends = match working.leader.stage() {
+                Stage::Unfenced if !self.leads => return,
+                Stage::Unfenced => {
+                    let appends = working.leader.fence(now.wall);
+                    let epoch = working.leader.epoch();
+                    let name = env.processes[self.me.id].name();
+                    env.trace(format_args!("{name} fences with epoch {epoch}"));
+                    appends
+                }
+                Stage::Fencing => {
+                    return working.wake_at(now.monotonic + PACE.safety, self.me, env);
+                }
+                Stage::Leading => {
+                    if working.polls.is_none() {
+                        working.poll_releases(self.me, env);
+                    }
+                    if now.monotonic < working.agenda.due() {
+                        return working.wake_at(working.agenda.due(), self.me, env);
+                    }
+                    let planned = working.leader.plan(now.wall);
+                    let (deadline, is_capped) =
+                        (planned.plan.next_deadline, planned.plan.is_capped);
+                    if planned.appends.is_empty() {
+                        working.agenda.planned(now, deadline, is_capped);
+                    } else {
+                        working.planned = Some((deadline, is_capped));
+                    }
+                    planned.appends
+                }
+            };
+            self.append(appends, env);
+        }
+    }
+
+    fn append(&mut self, appends: Appends, env: &mut Environment) {
+        let Term::Active(working) = &mut self.stage else {
+            return;
+        };
+        let wall = env.wall(self.me);
+        for (partition, actions) in appends {
+            for action in actions {
+                let entry = working.leader.entry(action.clone(), wall);
+                let ticket = AppendTicket {
+                    term: self.term,
+                    partition,
+                    action,
+                };
+                working.appending += 1;
+                self.publisher.push(
+                    partition,
+                    (std::slice::from_ref(&entry), ticket),
+                    self.me,
+                    env,
+                );
+            }
+        }
+    }
+
+    /// The leader, while there is one.
+    pub fn leader(&self) -> Option<&Leader> {
+        match &self.stage {
+            Term::Active(working) => Some(&working.leader),
+            Term::Resting(_) | Term::Loading(_) => None,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The view on its way from the rows: what is asked, in which order, and when it is given up.
+
+use std::collections::BTreeMap;
+
+use nixfleet_plan::FleetView;
+use nixfleet_proto::snapshot::{Cursor, Origin};
+use nixfleet_proto::subject::Partition;
+
+use crate::addressing::{Incarnation, Route};
+use crate::model::{Log, ServerReply, ServerRequest};
+use crate::simulation::environment::Environment;
+
+/// A view on its way from the rows.
+#[derive(Debug)]
+pub struct ViewLoading {
+    pub call: u64,
+    step: Step,
+    pub view: FleetView,
+    pub next: BTreeMap<Partition, (u64, Origin)>,
+}
+
+/// What was asked last.
+#[derive(Debug)]
+enum Step {
+    Cursors,
+    Layout,
+    Rows(Partition),
+    Announced(Partition),
+    Input(Partition, Cursor),
+    Output(Partition, Option<Cursor>),
+}
+
+impl ViewLoading {
+    /// Begins with the cursors.
+    pub fn start(me: Incarnation, env: &mut Environment) -> Self {
+        Self {
+            call: env.call(me, Route::Process, ServerRequest::Cursors),
+            step: Step::Cursors,
+            view: FleetView::new(),
+            next: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an answer and says what to ask next; nothing when everything is there.
+    pub fn take(
+        &mut self,
+        reply: Option<ServerReply>,
+        env: &Environment,
+    ) -> Result<Option<ServerRequest>, String> {
+        let Some(reply) = reply else {
+            return Err("a server does not answer".to_owned());
+        };
+        match (&self.step, reply) {
+            (Step::Cursors, ServerReply::Cursors(recorded)) => {
+                self.step = Step::Layout;
+                Ok(Some(ServerRequest::EnsureLayout(recorded)))
+            }
+            (Step::Layout, ServerReply::LayoutReady) => Ok(self.rows(Partition::new(0), env)),
+            (Step::Rows(partition), ServerReply::Snapshot(snapshot)) => {
+                let partition = *partition;
+                let cursor = snapshot.cursor.clone();
+                self.view
+                    .load(partition, *snapshot, &env.pinned)
+                    .map_err(|error| error.to_string())?;
+                match cursor {
+                    Some(cursor) => {
+                        self.step = Step::Input(partition, cursor);
+                        Ok(Some(ServerRequest::Identity(Log::Input(partition))))
+                    }
+                    None => {
+                        self.step = Step::Announced(partition);
+                        Ok(Some(ServerRequest::Announced(partition)))
+                    }
+                }
+            }
+            (Step::Announced(partition), ServerReply::Announced(first, announced)) => {
+                let partition = *partition;
+                if first > 1 && !announced.is_empty() {
+                    return Err(format!("the rows of {partition} are being restored"));
+                }
+                self.step = Step::Output(partition, None);
+                Ok(Some(ServerRequest::Identity(Log::Output(partition))))
+            }
+            (Step::Input(partition, cursor), ServerReply::Identity(identity)) => {
+                if identity.created != cursor.stream_created {
+                    return Err(format!("the input log of {partition} is another one"));
+                }
+                let partition = *partition;
+                self.step = Step::Output(partition, Some(cursor.clone()));
+                Ok(Some(ServerRequest::Identity(Log::Output(partition))))
+            }
+            (Step::Output(partition, cursor), ServerReply::Identity(identity)) => {
+                let partition = *partition;
+                let next = match cursor {
+                    Some(cursor) if identity.last_seq < cursor.out_seq => {
+                        return Err(format!("the output log of {partition} lost its end"));
+                    }
+                    Some(cursor) => (cursor.out_seq + 1, cursor.origin),
+                    None => (identity.first_seq, Origin::of_log(identity.first_seq)),
+                };
+                self.next.insert(partition, next);
+                Ok(self.rows(Partition::new(partition.number() + 1), env))
+            }
+            (_, reply) => Err(format!("{:?} was answered with {reply:?}", self.step)),
+        }
+    }
+
+    fn rows(&mut self, partition: Partition, env: &Environment) -> Option<ServerRequest> {
+        (partition.number() < env.shape.partitions).then(|| {
+            self.step = Step::Rows(partition);
+            ServerRequest::Load(partition)
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Checkpoints of an owner on their way into the object store, as the shell writes them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nixfleet_checkpoint::{CheckpointIdentity, EncodedCheckpoint, encode};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{CheckpointRef, Checkpoints};
+use nixfleet_reducer::CheckpointState;
+
+use crate::addressing::{Incarnation, Route};
+use crate::model::{ServerReply, ServerRequest};
+use crate::simulation::environment::Environment;
+
+/// Pause before a checkpoint that could not be stored is written again.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+
+/// The checkpoints of one owner.
+#[derive(Debug)]
+pub struct CheckpointWriter {
+    partition: Partition,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    /// Stores one.
+    Storing(u64, CheckpointRef),
+    /// Waits before the next attempt.
+    Resting(u64),
+}
+
+/// What became of a checkpoint.
+#[derive(Debug)]
+pub enum WriteProgress {
+    /// It is stored.
+    Stored(CheckpointRef),
+    /// It is not, as far as anybody knows.
+    Failed,
+    /// The pause is over.
+    Rested,
+}
+
+impl CheckpointWriter {
+    /// Nothing is written yet.
+    pub fn new(partition: Partition) -> Self {
+        Self {
+            partition,
+            stage: Stage::Idle,
+        }
+    }
+
+    /// True when a checkpoint may be written now.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Idle)
+    }
+
+    /// Writes a state.
+    pub fn write(&mut self, unwritten: &CheckpointState, me: Incarnation, env: &mut Environment) {
+        let identity = CheckpointIdentity {
+            partition: self.partition.number(),
+            output_created: unwritten.output_created,
+            state_hash: unwritten.hash(),
+        };
+        let encoded = encode(&unwritten.rows(), identity);
+        let EncodedCheckpoint { reference, bytes } = encoded.expect("a state has rows of one form");
+        let op =
+            ServerRequest::PutCheckpoint(self.partition, reference.clone(), Bytes::from(bytes));
+        let call = env.call(me, Route::Work(self.partition), op);
+        self.stage = Stage::Storing(call, reference);
+    }
+
+    /// Takes an answer or a timer; nothing when it is for somebody else.
+    pub fn take(
+        &mut self,
+        (call, reply): (u64, &Option<ServerReply>),
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Option<WriteProgress> {
+        match &self.stage {
+            Stage::Storing(asked, stored) if *asked == call => {
+                if matches!(reply, Some(ServerReply::CheckpointDone)) {
+                    let stored = stored.clone();
+                    self.stage = Stage::Idle;
+                    return Some(WriteProgress::Stored(stored));
+                }
+                let timer = env.timer(me, Route::Work(self.partition), FAILED_PAUSE);
+                self.stage = Stage::Resting(timer);
+                Some(WriteProgress::Failed)
+            }
+            Stage::Resting(timer) if *timer == call => {
+                self.stage = Stage::Idle;
+                Some(WriteProgress::Rested)
+            }
+            Stage::Idle | Stage::Storing(..) | Stage::Resting(_) => None,
+        }
+    }
+
+    /// Deletes those that these took the place of.
+    pub fn delete_others(&self, kept: Checkpoints, me: Incarnation, env: &mut Environment) {
+        env.send_without_reply(me, ServerRequest::KeepCheckpoints(self.partition, kept));
+    }
+}

@@ -1,0 +1,434 @@
+//! The live loop of an owner: read, fold, publish, answer, around the real [`Owner`] and
+//! [`Recovery`].
+
+use std::time::Duration;
+
+use nixfleet_bus::{LogWriter, MessageIds};
+use nixfleet_core::partition::PartitionState;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
+use nixfleet_proto::{Checkpoints, Position};
+use nixfleet_reducer::turn::decode;
+use nixfleet_reducer::{
+    HeartbeatDecision, HydratedPartition, LogBytes, ManifestFetch, Owner, OwnerConfig,
+    OwnershipEnd, Readiness, Recovery, RecoveryStep, StepResult,
+};
+
+use super::checkpoint_writer::{CheckpointWriter, WriteProgress};
+use super::read_error::read_fault;
+use crate::addressing::{Caller, Incarnation, Route};
+use crate::engine::Time;
+use crate::model::{Log, ServerReply, ServerRequest};
+use crate::scenario::LogLimits;
+use crate::services::input_publisher::InputPublisher;
+use crate::services::output_publish::{OutputPublish, PublishResult};
+use crate::services::reader::Reader;
+use crate::simulation::environment::Environment;
+
+/// How long a heartbeat may wait.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often an output log without room is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Small bounds, so that runs split and hashes are frequent.
+fn bounds(logs: LogLimits) -> OwnerConfig {
+    OwnerConfig {
+        turn_entries: 5,
+        frame_bytes: logs.frame_bytes(),
+        reserve_bytes: logs.reserve_bytes(),
+        hash_every_entries: 40,
+        checkpoints: logs.checkpoints(),
+    }
+}
+
+/// Whoever is to be answered, while he listens.
+type Waiter = (Caller, Time);
+
+/// A frame in flight.
+#[derive(Debug)]
+struct Sent {
+    fenced: OutputPublish,
+    outcomes: usize,
+    /// Checkpoints that it announces.
+    announces: Option<Checkpoints>,
+}
+
+/// An owner at work.
+#[derive(Debug)]
+pub struct LiveOwner {
+    partition: Partition,
+    /// Tells this ownership from others of the process.
+    number: u64,
+    writer: LogWriter,
+    owner: Owner,
+    reader: Reader,
+    recovery: Recovery<Waiter>,
+    publishing: Option<Sent>,
+    checkpoints: CheckpointWriter,
+    /// Until the output log is looked at again.
+    resting: Option<u64>,
+    looking: Option<u64>,
+    /// How far the input log reached when the round began.
+    looked: u64,
+    /// Entries of a recovery that are being appended, and where the others are.
+    appending: Option<(usize, Vec<Position>)>,
+    is_stopping: bool,
+}
+
+/// What an appended entry was for.
+#[derive(Debug, Clone, Copy)]
+pub struct AppendTicket {
+    ownership: u64,
+}
+
+/// What a live owner works with.
+pub struct OwnerContext<'a> {
+    /// The process.
+    pub me: Incarnation,
+    /// Its publishers.
+    pub publisher: &'a mut InputPublisher<AppendTicket>,
+    /// Its message ids.
+    pub ids: &'a MessageIds,
+    /// Whether the partition counts as ready.
+    pub readiness: &'a mut Readiness,
+    /// Everything else.
+    pub env: &'a mut Environment,
+}
+
+impl LiveOwner {
+    /// Goes live behind a takeover.
+    pub fn start(
+        (partition, number): (Partition, u64),
+        writer: LogWriter,
+        taken: HydratedPartition,
+        context: &mut OwnerContext<'_>,
+    ) -> Self {
+        let held = |log| context.env.broker.fill(log).map_or(0, |fill| fill.bytes);
+        let held = LogBytes {
+            input: held(Log::Input(partition)),
+            output: held(Log::Output(partition)),
+        };
+        let owner = Owner::new(taken, held, bounds(context.env.shape.log_limits));
+        let (log, route) = (Log::Input(partition), Route::Reader(partition));
+        let next = owner.next();
+        let reader = Reader::new(log, route, next.seq).with_last_read(owner.last_read());
+        let mut live = Self {
+            partition,
+            number,
+            writer,
+            owner,
+            reader,
+            recovery: Recovery::new(64, next),
+            publishing: None,
+            checkpoints: CheckpointWriter::new(partition),
+            resting: None,
+            looking: None,
+            looked: 0,
+            appending: None,
+            is_stopping: false,
+        };
+        live.look_at_logs(context);
+        // A checkpoint that is due comes before the first frame, for which there may be no room.
+        live.proceed(context);
+        live
+    }
+
+    /// The state, with everything folded so far.
+    pub fn state(&self) -> &PartitionState {
+        self.owner.state()
+    }
+
+    /// The first position that is not folded.
+    pub fn next(&self) -> Position {
+        self.owner.next()
+    }
+
+    /// True when everything read is folded and published.
+    pub fn is_idle(&self) -> bool {
+        self.owner.may_read() && !self.owner.publish_queue().is_publishing()
+    }
+
+    /// The ownership shall end; true when it may at once.
+    pub fn stop(&mut self) -> bool {
+        self.is_stopping = true;
+        self.publishing.is_none()
+    }
+
+    /// Takes what the reader brought.
+    ///
+    /// # Errors
+    /// [`OwnershipEnd`].
+    pub fn read(
+        &mut self,
+        answer: (u64, Option<ServerReply>),
+        context: &mut OwnerContext<'_>,
+    ) -> Result<(), OwnershipEnd> {
+        let messages = self.reader.take(answer.0, answer.1).map_err(read_fault)?;
+        if self.is_stopping {
+            return Ok(());
+        }
+        if !messages.is_empty() {
+            let messages = messages.iter().map(|message| message.message()).collect();
+            let stream = context.env.broker.names().input_stream(self.partition);
+            let decoded = decode(&stream, messages, self.owner.next());
+            for dead in &decoded.dead {
+                let (partition, seq) = (self.partition, dead.seq);
+                context
+                    .env
+                    .trace(format_args!("dead letter {seq} of {partition}"));
+            }
+            self.owner.take(decoded.items, decoded.bytes);
+            while let Some(hash) = self.owner.missing_manifest().cloned() {
+                let fetched = match context.env.pinned.get(&hash) {
+                    Some(pinned) => ManifestFetch::Pinned(pinned.clone()),
+                    None => ManifestFetch::Missing(hash.clone()),
+                };
+                self.owner.add_manifest(hash, fetched)?;
+            }
+        }
+        self.proceed(context);
+        Ok(())
+    }
+
+    /// Takes an answer about the frame in flight, or about the end of the input log.
+    ///
+    /// # Errors
+    /// [`OwnershipEnd`].
+    pub fn take(
+        &mut self,
+        answer: (u64, Option<ServerReply>),
+        context: &mut OwnerContext<'_>,
+    ) -> Result<(), OwnershipEnd> {
+        if self.looking == Some(answer.0) {
+            self.looking = None;
+            let progress = match answer.1 {
+                Some(ServerReply::Identity(identity)) => {
+                    self.looked = identity.last_seq;
+                    StepResult::Tail(identity.last_seq)
+                }
+                _ => StepResult::Failed,
+            };
+            self.recovery.step_done(progress);
+            self.proceed(context);
+            return Ok(());
+        }
+        let (call, reply) = (answer.0, &answer.1);
+        if self.resting == Some(call) {
+            self.resting = None;
+            self.look_at_logs(context);
+            self.proceed(context);
+            return Ok(());
+        }
+        if let Some(written) = self
+            .checkpoints
+            .take((call, reply), context.me, context.env)
+        {
+            self.written(written, context);
+            return Ok(());
+        }
+        let Some(mut sent) = self.publishing.take() else {
+            return Ok(());
+        };
+        match sent.fenced.take(answer, context.me, context.env) {
+            Some(result) => self.published(sent, result, context),
+            None => {
+                self.publishing = Some(sent);
+                Ok(())
+            }
+        }
+    }
+
+    fn published(
+        &mut self,
+        sent: Sent,
+        result: PublishResult,
+        context: &mut OwnerContext<'_>,
+    ) -> Result<(), OwnershipEnd> {
+        if let Ok(seq) = result {
+            self.writer.stored(seq);
+        }
+        self.owner.publish_queue().published(result)?;
+        self.owner.appended(sent.fenced.bytes());
+        if let Some(kept) = sent.announces {
+            self.checkpoints
+                .delete_others(kept, context.me, context.env);
+        }
+        let was_ready = context.readiness.check().is_ok();
+        if !self.owner.is_output_full() {
+            context.readiness.appended(sent.outcomes);
+        }
+        if !was_ready {
+            self.reported_ready(context);
+        }
+        if self.is_stopping {
+            return Err(OwnershipEnd::Released);
+        }
+        self.proceed(context);
+        Ok(())
+    }
+
+    /// Looks whether the output log was trimmed, and whether it can be.
+    fn look_at_logs(&mut self, context: &mut OwnerContext<'_>) {
+        let Some(output) = context.env.broker.fill(Log::Output(self.partition)) else {
+            return;
+        };
+        let objects = &context.env.broker.checkpoints;
+        let mut known = self.owner.checkpoints().newest_first();
+        let are_stored = known.all(|named| objects.holds(self.partition, named));
+        drop(known);
+        self.owner.observe_log(&output, are_stored);
+        let was_ready = context.readiness.check().is_ok();
+        context
+            .readiness
+            .observe_log(&output, self.owner.check_output_capacity());
+        if !was_ready {
+            self.reported_ready(context);
+        }
+    }
+
+    /// The owner may call itself ready now.
+    fn reported_ready(&self, context: &mut OwnerContext<'_>) {
+        if context.readiness.check().is_ok()
+            && let Some(output) = context.env.broker.fill(Log::Output(self.partition))
+        {
+            context
+                .env
+                .invariants
+                .reported_ready(context.me, self.partition, &output);
+        }
+    }
+
+    /// A checkpoint that is stored is named in the next frame.
+    fn written(&mut self, written: WriteProgress, context: &mut OwnerContext<'_>) {
+        match written {
+            WriteProgress::Stored(reference) if !self.is_stopping => {
+                self.owner.checkpoint_stored(reference);
+            }
+            WriteProgress::Stored(_) | WriteProgress::Rested => {}
+            WriteProgress::Failed => self.owner.checkpoint_failed(),
+        }
+        if !self.is_stopping {
+            self.proceed(context);
+        }
+    }
+
+    /// Takes a heartbeat.
+    pub fn heartbeat(
+        &mut self,
+        heartbeat: OwnerHeartbeat,
+        asked: Caller,
+        context: &mut OwnerContext<'_>,
+    ) {
+        let waiter = (asked, context.env.now + HEARTBEAT_TIMEOUT);
+        match self.recovery.receive(self.owner.state(), heartbeat, waiter) {
+            HeartbeatDecision::Answer(reply, waiter) => answer(reply, waiter, context),
+            HeartbeatDecision::Queued => self.proceed(context),
+            HeartbeatDecision::QueueFull(_) => {}
+        }
+    }
+
+    /// Takes the fate of an entry of a recovery.
+    pub fn appended(
+        &mut self,
+        ticket: AppendTicket,
+        position: Option<Position>,
+        context: &mut OwnerContext<'_>,
+    ) {
+        if ticket.ownership != self.number {
+            return;
+        }
+        let Some((left, positions)) = &mut self.appending else {
+            return;
+        };
+        let progress = match position {
+            None => StepResult::Failed,
+            Some(position) => {
+                *left -= 1;
+                positions.push(position);
+                if *left > 0 {
+                    return;
+                }
+                StepResult::Appended(std::mem::take(positions))
+            }
+        };
+        self.appending = None;
+        self.recovery.step_done(progress);
+        self.proceed(context);
+    }
+
+    /// Folds, publishes, answers and reads whatever can be.
+    fn proceed(&mut self, context: &mut OwnerContext<'_>) {
+        loop {
+            self.owner.write();
+            self.publish(context);
+            if self.owner.fold().is_none() {
+                break;
+            }
+            self.owner.add_hash();
+        }
+        if self.owner.is_checkpoint_due()
+            && self.checkpoints.is_idle()
+            && !self.is_stopping
+            && let Some(unwritten) = self.owner.begin_checkpoint()
+        {
+            self.checkpoints.write(&unwritten, context.me, context.env);
+        }
+        if self.owner.is_output_full() && self.resting.is_none() {
+            let timer = context
+                .env
+                .timer(context.me, Route::Work(self.partition), LOOK_EVERY);
+            self.resting = Some(timer);
+        }
+        for (reply, waiter) in self.recovery.advance(self.owner.state(), self.owner.next()) {
+            answer(reply, waiter, context);
+        }
+        match self.recovery.step() {
+            Some(RecoveryStep::ReadTail) => {
+                let op = ServerRequest::Identity(Log::Input(self.partition));
+                let call = context
+                    .env
+                    .call(context.me, Route::Work(self.partition), op);
+                self.looking = Some(call);
+            }
+            Some(RecoveryStep::Append(entries)) => {
+                let name = context.ids.process();
+                let round = (self.partition, self.looked);
+                context.env.invariants.recovers(name, round, &entries);
+                self.appending = Some((entries.len(), Vec::new()));
+                for entry in entries {
+                    let ticket = AppendTicket {
+                        ownership: self.number,
+                    };
+                    let entry = (std::slice::from_ref(&entry), ticket);
+                    context
+                        .publisher
+                        .push(self.partition, entry, context.me, context.env);
+                }
+            }
+            None => {}
+        }
+        if self.owner.may_take() && !self.is_stopping {
+            self.reader.ask(context.me, context.env);
+        }
+    }
+
+    fn publish(&mut self, context: &mut OwnerContext<'_>) {
+        if let Some(publish) = self.owner.publish_queue().publish() {
+            let place = (publish.expected, context.ids.next());
+            let frame = &publish.built.frame;
+            let writer = (self.partition, &self.writer);
+            self.publishing = Some(Sent {
+                fenced: OutputPublish::start(writer, frame, place, context.me, context.env),
+                outcomes: publish.built.entries,
+                announces: frame.checkpoints.clone(),
+            });
+        }
+    }
+}
+
+fn answer(reply: OwnerReply, (asked, deadline): Waiter, context: &mut OwnerContext<'_>) {
+    if context.env.now <= deadline {
+        let op = ServerRequest::AnswerOwner(asked, Box::new(reply));
+        context.env.send_without_reply(context.me, op);
+    }
+}

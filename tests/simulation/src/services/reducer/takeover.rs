@@ -1,0 +1,327 @@
+//! Driving a takeover: asks for what the real [`Takeover`] needs, as often as it needs something.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nixfleet_bus::{LastFrame, LogWriter, Message, MessageIds, StreamIdentity};
+use nixfleet_checkpoint::{Checkpoint, CheckpointError};
+use nixfleet_proto::CheckpointRef;
+use nixfleet_proto::subject::Partition;
+use nixfleet_reducer::{
+    HydratedPartition, ManifestFetch, OwnershipEnd, PartitionLogs, Takeover, TakeoverRequest,
+    TakeoverResponse,
+};
+
+use super::read_error::read_fault;
+use crate::addressing::{Incarnation, Route};
+use crate::engine::Time;
+use crate::model::{Log, ServerReply, ServerRequest};
+use crate::services::output_publish::OutputPublish;
+use crate::services::reader::Reader;
+use crate::simulation::environment::Environment;
+
+/// Longest wait for frames that were stored.
+const FRAMES_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A takeover on its way.
+#[derive(Debug)]
+pub struct TakeoverDriver {
+    partition: Partition,
+    /// Of the whole ownership.
+    writer: LogWriter,
+    takeover: Takeover,
+    asking: Asking,
+    reader: Option<Reader>,
+    /// When the frames are given up that are being read.
+    frames_by: Time,
+    /// When it began.
+    pub begun: Time,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+enum Asking {
+    Call(u64),
+    Logs {
+        call: u64,
+        wanted: BTreeSet<u64>,
+        ids: BTreeMap<u64, String>,
+        input: Option<StreamIdentity>,
+    },
+    Checkpoint(u64, CheckpointRef),
+    Barrier(Box<OutputPublish>),
+    Frames,
+}
+
+/// How far it is.
+pub enum TakeoverProgress {
+    /// Something is being asked for.
+    Waits,
+    /// The partition is owned, with this writer.
+    Done(Box<HydratedPartition>, LogWriter),
+}
+
+fn failed(what: &str) -> OwnershipEnd {
+    OwnershipEnd::failed(std::io::Error::other(format!("{what} did not answer")))
+}
+
+impl TakeoverDriver {
+    /// Begins.
+    ///
+    /// # Errors
+    /// [`OwnershipEnd`].
+    pub fn start(
+        partition: Partition,
+        ids: &MessageIds,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Result<Self, OwnershipEnd> {
+        let subject = env.broker.names().output(partition, &ids.next());
+        let mut acquire = Self {
+            partition,
+            writer: LogWriter::new(subject),
+            takeover: Takeover::new(),
+            asking: Asking::Frames,
+            reader: None,
+            frames_by: env.now,
+            begun: env.now,
+        };
+        acquire.ask(ids, me, env)?;
+        Ok(acquire)
+    }
+
+    /// Asks for what is needed next.
+    fn ask(
+        &mut self,
+        ids: &MessageIds,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Result<bool, OwnershipEnd> {
+        let (partition, route) = (self.partition, Route::Work(self.partition));
+        loop {
+            self.asking = match self.takeover.next_request() {
+                TakeoverRequest::Cursor => {
+                    Asking::Call(env.call(me, route, ServerRequest::Cursor(partition)))
+                }
+                TakeoverRequest::LastFrame => {
+                    Asking::Call(env.call(me, route, ServerRequest::Last(Log::Output(partition))))
+                }
+                TakeoverRequest::Announcement(seq) => {
+                    Asking::Call(env.call(me, route, ServerRequest::OutputAt(partition, seq)))
+                }
+                TakeoverRequest::Checkpoint(named) => {
+                    let op = ServerRequest::GetCheckpoint(partition, named.clone());
+                    Asking::Checkpoint(env.call(me, route, op), named)
+                }
+                TakeoverRequest::Logs(wanted) => self.ask_logs(wanted, me, env),
+                TakeoverRequest::Barrier { frame, expected } => {
+                    let place = (expected, ids.next());
+                    let writer = (partition, &self.writer);
+                    let fenced = OutputPublish::start(writer, &frame, place, me, env);
+                    Asking::Barrier(Box::new(fenced))
+                }
+                TakeoverRequest::Snapshot => {
+                    Asking::Call(env.call(me, route, ServerRequest::Load(partition)))
+                }
+                TakeoverRequest::Manifest(hash) => {
+                    let fetched = match env.pinned.get(&hash) {
+                        Some(pinned) => ManifestFetch::Pinned(pinned.clone()),
+                        None => ManifestFetch::Missing(hash),
+                    };
+                    self.takeover.give(TakeoverResponse::Manifest(fetched))?;
+                    continue;
+                }
+                TakeoverRequest::Frames { from, .. } => {
+                    self.frames_by = env.now + FRAMES_TIMEOUT;
+                    let reader = self.reader.get_or_insert_with(|| {
+                        Reader::new(Log::Output(partition), Route::Reader(partition), from)
+                    });
+                    reader.ask(me, env);
+                    Asking::Frames
+                }
+                TakeoverRequest::Done => return Ok(true),
+            };
+            return Ok(false);
+        }
+    }
+
+    fn ask_logs(&self, wanted: BTreeSet<u64>, me: Incarnation, env: &mut Environment) -> Asking {
+        let input = Log::Input(self.partition);
+        let op = match wanted.first() {
+            Some(seq) => ServerRequest::IdAt(input, *seq),
+            None => ServerRequest::Identity(input),
+        };
+        Asking::Logs {
+            call: env.call(me, Route::Work(self.partition), op),
+            wanted,
+            ids: BTreeMap::new(),
+            input: None,
+        }
+    }
+
+    /// Takes an answer, or that none came.
+    ///
+    /// # Errors
+    /// [`OwnershipEnd`].
+    pub fn take(
+        mut self,
+        (call, reply): (u64, Option<ServerReply>),
+        ids: &MessageIds,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Result<(Self, TakeoverProgress), OwnershipEnd> {
+        let answer = match &mut self.asking {
+            Asking::Call(asked) if *asked == call => {
+                if let Some(ServerReply::Last(Some(last))) = &reply {
+                    self.writer.observed(last.seq, &last.subject);
+                }
+                Some(simple(reply)?)
+            }
+            Asking::Checkpoint(asked, named) if *asked == call => {
+                Some(checkpoint(self.partition, named, reply)?)
+            }
+            Asking::Logs { call: asked, .. } if *asked == call => self.logs(reply, me, env)?,
+            Asking::Barrier(fenced) => {
+                let result = fenced.take((call, reply), me, env);
+                if let Some(Ok(seq)) = result {
+                    self.writer.stored(seq);
+                }
+                result.map(TakeoverResponse::Barrier)
+            }
+            Asking::Call(_) | Asking::Checkpoint(..) => None,
+            Asking::Logs { .. } | Asking::Frames => None,
+        };
+        self.give(answer, ids, (me, env))
+    }
+
+    /// Takes what the reader brought.
+    ///
+    /// # Errors
+    /// [`OwnershipEnd`].
+    pub fn read(
+        mut self,
+        (call, reply): (u64, Option<ServerReply>),
+        ids: &MessageIds,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Result<(Self, TakeoverProgress), OwnershipEnd> {
+        let Some(reader) = &mut self.reader else {
+            return Ok((self, TakeoverProgress::Waits));
+        };
+        let messages = reader.take(call, reply).map_err(read_fault)?;
+        if messages.is_empty() {
+            if env.now >= self.frames_by {
+                return Err(failed("the log before the barrier"));
+            }
+            reader.ask(me, env);
+            return Ok((self, TakeoverProgress::Waits));
+        }
+        let messages: Vec<Message> = messages.iter().map(|message| message.message()).collect();
+        self.give(Some(TakeoverResponse::Frames(messages)), ids, (me, env))
+    }
+
+    fn give(
+        mut self,
+        answer: Option<TakeoverResponse>,
+        ids: &MessageIds,
+        (me, env): (Incarnation, &mut Environment),
+    ) -> Result<(Self, TakeoverProgress), OwnershipEnd> {
+        let Some(answer) = answer else {
+            return Ok((self, TakeoverProgress::Waits));
+        };
+        self.takeover.give(answer)?;
+        if !self.ask(ids, me, env)? {
+            return Ok((self, TakeoverProgress::Waits));
+        }
+        let takeover = std::mem::take(&mut self.takeover);
+        let taken = takeover.finish().ok_or_else(|| failed("the takeover"))?;
+        let writer = self.writer.clone();
+        Ok((self, TakeoverProgress::Done(Box::new(taken), writer)))
+    }
+
+    fn logs(
+        &mut self,
+        reply: Option<ServerReply>,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> Result<Option<TakeoverResponse>, OwnershipEnd> {
+        let (partition, route) = (self.partition, Route::Work(self.partition));
+        let Asking::Logs {
+            call,
+            wanted,
+            ids,
+            input,
+        } = &mut self.asking
+        else {
+            return Ok(None);
+        };
+        let op = match reply {
+            Some(ServerReply::IdAt(id)) => {
+                if let (Some(seq), Some(id)) = (wanted.pop_first(), id) {
+                    ids.insert(seq, id);
+                }
+                match wanted.first() {
+                    Some(seq) => ServerRequest::IdAt(Log::Input(partition), *seq),
+                    None => ServerRequest::Identity(Log::Input(partition)),
+                }
+            }
+            Some(ServerReply::Identity(identity)) => match input {
+                None => {
+                    *input = Some(identity);
+                    ServerRequest::Identity(Log::Output(partition))
+                }
+                Some(input) => {
+                    return Ok(Some(TakeoverResponse::Logs(PartitionLogs {
+                        input: *input,
+                        output: identity,
+                        ids: std::mem::take(ids),
+                    })));
+                }
+            },
+            _ => return Err(failed("the broker")),
+        };
+        *call = env.call(me, route, op);
+        Ok(None)
+    }
+}
+
+/// A checkpoint that is not there, or not what was named, is no failure: the one before it may be.
+fn checkpoint(
+    partition: Partition,
+    named: &CheckpointRef,
+    reply: Option<ServerReply>,
+) -> Result<TakeoverResponse, OwnershipEnd> {
+    let Some(ServerReply::Checkpoint(found)) = reply else {
+        return Err(failed("the object store"));
+    };
+    let found = found.ok_or(CheckpointError::Missing);
+    let read = found.and_then(|bytes| Checkpoint::decode(&bytes, partition.number(), named));
+    let read = read.map(Box::new).map_err(|error| error.to_string());
+    Ok(TakeoverResponse::Checkpoint(read))
+}
+
+fn simple(reply: Option<ServerReply>) -> Result<TakeoverResponse, OwnershipEnd> {
+    match reply {
+        Some(ServerReply::Cursor(cursor)) => Ok(TakeoverResponse::Cursor(cursor)),
+        Some(ServerReply::Snapshot(snapshot)) => Ok(TakeoverResponse::Snapshot(*snapshot)),
+        Some(ServerReply::At(message)) => {
+            let frame = message.and_then(|message| message.output().cloned());
+            Ok(TakeoverResponse::Announcement(
+                frame.map(|frame| frame.as_ref().clone()),
+            ))
+        }
+        Some(ServerReply::Last(None)) => Ok(TakeoverResponse::LastFrame(None)),
+        Some(ServerReply::Last(Some(message))) => {
+            let frame = message.output().ok_or_else(|| {
+                let fault = format!("output {} cannot be read", message.seq);
+                OwnershipEnd::halted(std::io::Error::other(fault))
+            })?;
+            Ok(TakeoverResponse::LastFrame(Some(LastFrame {
+                seq: message.seq,
+                msg_id: Some(message.msg_id.clone()),
+                frame: frame.as_ref().clone(),
+            })))
+        }
+        _ => Err(failed("a server")),
+    }
+}

@@ -1,0 +1,281 @@
+//! The faults of the schedule as they begin and end.
+
+use nixfleet_proto::subject::Partition;
+
+use super::Simulation;
+use super::checkpoint_loss::damage;
+use super::event::{SimulatedHostEvent, SimulationEvent};
+use super::servers::stored;
+use crate::addressing::{Caller, HostId, ProcessId, Route, Service};
+use crate::engine::Time;
+use crate::model::stream::NewMessage;
+use crate::model::{Connection, Log};
+use crate::scenario::{FaultKind, RowLoss, StalledConsumer, TailLoss};
+use crate::services::leases::WAKE_CALL;
+
+impl Simulation {
+    fn process(&self, number: usize) -> ProcessId {
+        number % self.processes.len()
+    }
+
+    fn host(&self, number: usize) -> HostId {
+        number % self.hosts.len()
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm per fault, read as a whole")]
+    pub(super) fn fault(&mut self, index: usize) {
+        if self.recovery_phase.is_some() {
+            return;
+        }
+        let fault = self.scenario.faults[index].clone();
+        self.env.trace(format_args!("fault {index}: {fault}"));
+        self.env
+            .plan(fault.lasts, SimulationEvent::FaultOver(index));
+        let until = self.env.now + fault.lasts;
+        match fault.kind {
+            FaultKind::Kill(number) => {
+                let id = self.process(number);
+                let alive = self.env.processes[id].alive(id);
+                self.kill(alive);
+            }
+            FaultKind::Stop(number) => self.stop(self.process(number)),
+            FaultKind::Freeze(number) => {
+                let id = self.process(number);
+                self.env.processes[id].frozen_until = until;
+            }
+            FaultKind::CrashAt(number, point, after) => {
+                let id = self.process(number);
+                self.env.processes[id].crash_at = Some((point, after));
+            }
+            FaultKind::CutBroker(number) => {
+                let id = self.process(number);
+                for server in [
+                    Connection::Publishing,
+                    Connection::Reading,
+                    Connection::Leasing,
+                ] {
+                    self.env.processes[id].cut(server, until);
+                }
+            }
+            FaultKind::CutDatabase(number) => {
+                let id = self.process(number);
+                self.env.processes[id].cut(Connection::Database, until);
+            }
+            FaultKind::BrokerDown => {
+                self.env.broker_back_at = until;
+                self.env.broker.disconnect();
+            }
+            FaultKind::DatabaseDown => self.env.database_back_at = until,
+            FaultKind::DefyLeases(number) => self.defy_leases(number, until),
+            FaultKind::Stale(number) => {
+                let id = self.process(number);
+                self.env.processes[id].lag(Connection::Reading, until);
+                self.defy_leases(number, until);
+            }
+            FaultKind::Lag(number) => {
+                let service = self.env.processes[self.process(number)].service;
+                self.lag(service, until);
+            }
+            FaultKind::Rivals => {
+                for id in self.of_service(Service::Applier) {
+                    self.env.processes[id].frozen_until = until;
+                }
+                for id in self.of_service(Service::Planner) {
+                    self.defy_leases(id, until);
+                }
+            }
+            FaultKind::Storm => {
+                self.env.storm_until = until;
+                self.lag(Service::Reducer, until);
+            }
+            FaultKind::DropLeases => {
+                self.env.broker.leases.lose_everything();
+                self.env.invariants.bucket_lost(self.env.now);
+            }
+            FaultKind::SkewProcess(number, millis) => {
+                let id = self.process(number);
+                self.env.processes[id].skew_ms = millis;
+            }
+            FaultKind::ForgetIds => self.env.broker.forget_ids(),
+            FaultKind::Poison(number) => self.poison(number),
+            FaultKind::Operator => self.operate(),
+            FaultKind::SkewHost(number, millis) => {
+                let id = self.host(number);
+                self.hosts[id].skew_ms = millis;
+            }
+            FaultKind::CrashHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].crash(&mut self.env);
+            }
+            FaultKind::OfflineHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].online = false;
+            }
+            FaultKind::LyingHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].false_closures_until = until + fault.lasts;
+            }
+            FaultKind::ForgetfulHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].crash(&mut self.env);
+                self.hosts[id].forget();
+            }
+            FaultKind::Hold(consumer) => {
+                let service = match consumer {
+                    StalledConsumer::Archive => Service::Eventlog,
+                    StalledConsumer::Applier => Service::Applier,
+                };
+                for id in self.of_service(service) {
+                    self.env.processes[id].frozen_until = until;
+                }
+            }
+            FaultKind::Checkpoint(number, loss) => {
+                let partition = Partition::new(number % self.scenario.shape.partitions);
+                damage(partition, loss, &mut self.env);
+            }
+            FaultKind::Rows(loss) if loss.is_at_trim => self.env.loss_at_trim = Some(loss),
+            FaultKind::Rows(loss) => self.lose_rows(loss),
+            FaultKind::TailLost(tails) => self.lose_tails(tails, until),
+            FaultKind::BothLost => self.lose_both(until),
+        }
+    }
+
+    pub(super) fn fault_over(&mut self, index: usize) {
+        if self.recovery_phase.is_some() {
+            return;
+        }
+        match self.scenario.faults[index].kind {
+            FaultKind::Kill(number) | FaultKind::Stop(number) | FaultKind::CrashAt(number, ..) => {
+                let id = self.process(number);
+                self.start(id);
+            }
+            FaultKind::SkewProcess(number, _) => {
+                let id = self.process(number);
+                self.env.processes[id].skew_ms = 0;
+            }
+            FaultKind::SkewHost(number, _) => {
+                let id = self.host(number);
+                self.hosts[id].skew_ms = 0;
+            }
+            FaultKind::CrashHost(number) | FaultKind::ForgetfulHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].take(SimulatedHostEvent::Start { reboot: false }, &mut self.env);
+            }
+            FaultKind::OfflineHost(number) => {
+                let id = self.host(number);
+                self.hosts[id].online = true;
+            }
+            FaultKind::Freeze(_)
+            | FaultKind::CutBroker(_)
+            | FaultKind::CutDatabase(_)
+            | FaultKind::BrokerDown
+            | FaultKind::DatabaseDown
+            | FaultKind::DefyLeases(_)
+            | FaultKind::Stale(_)
+            | FaultKind::Lag(_)
+            | FaultKind::Rivals
+            | FaultKind::Storm
+            | FaultKind::DropLeases
+            | FaultKind::LyingHost(_)
+            | FaultKind::ForgetIds
+            | FaultKind::Poison(_)
+            | FaultKind::Operator
+            | FaultKind::Hold(_)
+            | FaultKind::Checkpoint(..)
+            | FaultKind::Rows(_)
+            | FaultKind::TailLost(_)
+            | FaultKind::BothLost => {}
+        }
+    }
+
+    fn of_service(&self, service: Service) -> Vec<ProcessId> {
+        let statuses = self.env.processes.iter().enumerate();
+        let found = statuses.filter(|(_, status)| status.service == service);
+        found.map(|(id, _)| id).collect()
+    }
+
+    /// Whatever a service writes takes seconds.
+    fn lag(&mut self, service: Service, until: Time) {
+        for id in self.of_service(service) {
+            for server in [Connection::Publishing, Connection::Database] {
+                self.env.processes[id].lag(server, until);
+            }
+        }
+    }
+
+    /// The process is told at once, and again when it is over.
+    fn defy_leases(&mut self, number: usize, until: Time) {
+        let id = self.process(number);
+        self.env.processes[id].ignores_leases_until = until;
+        let caller = Caller {
+            process: self.env.processes[id].alive(id),
+            route: Route::Lease,
+            call: WAKE_CALL,
+        };
+        self.env
+            .plan_at(self.env.now, SimulationEvent::Expired(caller));
+        self.env.plan_at(until, SimulationEvent::Expired(caller));
+    }
+
+    /// Somebody publishes what no service writes.
+    fn poison(&mut self, number: u16) {
+        let partition = Partition::new(number % self.scenario.shape.partitions);
+        let log = Log::Input(partition);
+        let message = NewMessage {
+            msg_id: format!("poison-{}", self.env.now.micros()),
+            subject: "fleet.in.poison".to_owned(),
+            payload: bytes::Bytes::from_static(b"{\"v\":1,\"entries\":[17]}"),
+            fence: None,
+        };
+        let now = self.env.now.wall(0);
+        if let Some(Ok(ack)) = self.env.broker.publish(log, message, now) {
+            stored(&mut self.env, log, ack.seq);
+        }
+    }
+
+    /// The database comes back as it was, or empty.
+    pub(super) fn lose_rows(&mut self, loss: RowLoss) {
+        let backup = loss.is_restored.then(|| self.backups.first()).flatten();
+        let backup = backup.cloned().unwrap_or_default();
+        self.env.trace(format_args!("rows are lost"));
+        self.env.database.restore(&backup);
+        if let Some(loss) = loss.checkpoints {
+            for partition in Partition::all(self.scenario.shape.partitions) {
+                damage(partition, loss, &mut self.env);
+            }
+        }
+    }
+
+    /// Both servers are set up anew.
+    fn lose_both(&mut self, until: Time) {
+        self.env.broker_back_at = until;
+        self.env.database_back_at = until;
+        self.env.broker.lose_everything();
+        self.env.database.restore(&Default::default());
+        self.backups.clear();
+        self.env.invariants.everything_lost(self.env.now);
+    }
+
+    /// The broker restarts without the last messages, and its sequences are used again.
+    fn lose_tails(&mut self, tails: TailLoss, until: Time) {
+        self.env.broker_back_at = until;
+        self.env.broker.disconnect();
+        let partitions = self.scenario.shape.partitions;
+        let only = tails.partition.map(|number| number % partitions);
+        for partition in Partition::all(partitions) {
+            if only.is_some_and(|only| only != partition.number()) {
+                continue;
+            }
+            let (env, outputs) = (&mut self.env, Log::Output(partition));
+            let input = env.broker.lose_tail(Log::Input(partition), tails.input);
+            let output = env.broker.lose_tail(outputs, tails.output);
+            env.trace(format_args!(
+                "{partition} loses {} inputs and {} outputs",
+                input.len(),
+                output.len()
+            ));
+            env.invariants
+                .tail_lost(partition, input, (&env.broker, &env.database));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! How a process is, from outside.
+
+use std::collections::BTreeMap;
+
+use crate::addressing::{Incarnation, Service};
+use crate::engine::Time;
+use crate::model::Connection;
+use crate::scenario::CrashPoint;
+
+/// A process from outside.
+#[derive(Debug)]
+pub struct ProcessStatus {
+    /// What it is.
+    pub service: Service,
+    /// Its number within the service.
+    pub number: usize,
+    /// True while it runs.
+    pub up: bool,
+    /// Counts its starts.
+    pub life: u32,
+    /// Nothing reaches it before, and it does nothing.
+    pub frozen_until: Time,
+    /// How far its wall clock is ahead, in milliseconds.
+    pub skew_ms: i64,
+    /// Where it dies next, after so many occasions.
+    pub crash_at: Option<(CrashPoint, u32)>,
+    /// Until when it works as if it held every lease.
+    pub ignores_leases_until: Time,
+    cut_until: BTreeMap<Connection, Time>,
+    lag_until: BTreeMap<Connection, Time>,
+    calls: u64,
+}
+
+impl ProcessStatus {
+    /// A process that was never started.
+    pub fn new(service: Service, number: usize) -> Self {
+        Self {
+            service,
+            number,
+            up: false,
+            life: 0,
+            frozen_until: Time::ZERO,
+            skew_ms: 0,
+            crash_at: None,
+            ignores_leases_until: Time::ZERO,
+            cut_until: BTreeMap::new(),
+            lag_until: BTreeMap::new(),
+            calls: 0,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.service.name(), self.number)
+    }
+
+    /// The process in its present life.
+    pub fn alive(&self, id: usize) -> Incarnation {
+        Incarnation {
+            id,
+            life: self.life,
+        }
+    }
+
+    /// A number for the next call.
+    pub fn next_call(&mut self) -> u64 {
+        self.calls += 1;
+        self.calls
+    }
+
+    /// Cuts the way to a server.
+    pub fn cut(&mut self, server: Connection, until: Time) {
+        let cut = self.cut_until.entry(server).or_default();
+        *cut = until.max(*cut);
+    }
+
+    /// True while nothing passes between it and a server.
+    pub fn is_cut(&self, server: Connection, now: Time) -> bool {
+        self.cut_until
+            .get(&server)
+            .is_some_and(|until| now < *until)
+    }
+
+    /// Makes a way slow.
+    pub fn lag(&mut self, server: Connection, until: Time) {
+        self.lag_until.insert(server, until);
+    }
+
+    /// True while everything on the way takes seconds.
+    pub fn lags(&self, server: Connection, now: Time) -> bool {
+        self.lag_until
+            .get(&server)
+            .is_some_and(|until| now < *until)
+    }
+
+    /// All ways are open again.
+    pub fn heal(&mut self) {
+        self.cut_until.clear();
+        self.lag_until.clear();
+        self.crash_at = None;
+        self.ignores_leases_until = Time::ZERO;
+        self.frozen_until = Time::ZERO;
+        self.skew_ms = 0;
+    }
+
+    /// Counts an occasion to die; true when it is the one.
+    pub fn dies_at(&mut self, point: CrashPoint) -> bool {
+        match &mut self.crash_at {
+            Some((at, left)) if *at == point => {
+                if *left == 0 {
+                    self.crash_at = None;
+                    return true;
+                }
+                *left -= 1;
+                false
+            }
+            Some(_) | None => false,
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The second phase: faults stop, and everything that can finish must.
+
+use std::time::Duration;
+
+use nixfleet_proto::RolloutState;
+use nixfleet_proto::subject::Partition;
+
+use super::event::SimulationEvent;
+use super::{BACKUP_EVERY, LOOK_EVERY, RecoveryPhase, Simulation};
+use crate::engine::{Rng, Time};
+use crate::invariants::lost_tails::{covered, is_torn};
+use crate::invariants::progress::is_healed;
+use crate::model::Log;
+use crate::scenario::FaultRates;
+use crate::services::ServiceProcess;
+
+/// Longest time until everything is finished.
+const TIMEOUT: Duration = Duration::from_secs(3_600);
+/// How long partitions that cannot go on are looked at.
+const TORN_FOR: Duration = Duration::from_secs(120);
+/// How often the operator looks after what is halted.
+const OPERATE_EVERY: Duration = Duration::from_secs(40);
+
+impl Simulation {
+    /// Looks whether the phase is over.
+    pub(super) fn look(&mut self) {
+        self.env.plan(LOOK_EVERY, SimulationEvent::Look);
+        let Some(recovery_phase) = self.recovery_phase else {
+            let safety = Time::ZERO + self.scenario.shape.safety;
+            let seconds = self.env.now.micros() / 1_000_000;
+            if seconds % BACKUP_EVERY.as_secs() < LOOK_EVERY.as_secs() {
+                self.backups.push(self.env.database.back_up());
+            }
+            if self.env.now >= safety {
+                self.begin_recovery();
+            }
+            return;
+        };
+        if let Some(at) = recovery_phase.operated_at
+            && self.env.now >= at + OPERATE_EVERY
+        {
+            self.operate();
+            self.recovery_phase = Some(RecoveryPhase {
+                operated_at: Some(self.env.now),
+                ..recovery_phase
+            });
+        }
+        let unfinished = self.unfinished().map(|what| ("finishes", what));
+        let unhealed = || self.unhealed().map(|what| ("progress", what));
+        match unfinished.or_else(unhealed) {
+            None => self.finish(),
+            Some((invariant, what)) if self.env.now >= recovery_phase.until => {
+                self.env.invariants.record(invariant, Err(what));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Ends all faults. Then either a release on which nothing goes wrong is published, or an
+    /// operator clears whatever is halted.
+    fn begin_recovery(&mut self) {
+        self.env.trace(format_args!("healing begins"));
+        self.env.fault_rates = FaultRates {
+            retry_order: self.env.fault_rates.retry_order,
+            ..FaultRates::NONE
+        };
+        self.env.storm_until = self.env.now;
+        self.env.loss_at_trim = None;
+        self.env.broker_back_at = self.env.now;
+        self.env.database_back_at = self.env.now;
+        for status in &mut self.env.processes {
+            status.heal();
+        }
+        let mut rng = Rng::new(self.scenario.seed, "heal");
+        let shape = &self.scenario.shape;
+        let goes_stale = shape
+            .channels
+            .iter()
+            .any(|channel| channel.freshness < 1_440);
+        // Hosts that failed before everything was lost run what is wanted, and are taken for converged:
+        // their probes hold the next wave, and no operator finds anything to clear.
+        let forgets = self.scenario.loses_both();
+        let by_release = goes_stale || forgets || rng.chance(700);
+        self.recovery_phase = Some(RecoveryPhase {
+            begun: self.env.now,
+            until: self.env.now + TIMEOUT,
+            operated_at: (!by_release).then_some(self.env.now),
+        });
+        self.start_everything();
+        if by_release || self.env.releases.is_empty() {
+            self.publish_fault_free();
+        } else {
+            self.operate();
+        }
+    }
+
+    /// What keeps the run from being over.
+    fn unfinished(&self) -> Option<String> {
+        if self.is_torn_anywhere() {
+            return self
+                .unreported_loss()
+                .or_else(|| self.waiting())
+                .or_else(|| self.behind());
+        }
+        let release = self.env.releases.last()?;
+        let reference = &self.env.invariants.reference;
+        for (channel, rollout_id) in &release.rollouts {
+            let partition = Partition::of(channel, self.scenario.shape.partitions);
+            let state = reference.state(partition);
+            let Some(rollout) = state.and_then(|state| state.rollout(rollout_id)) else {
+                return Some(format!("{rollout_id} was never opened"));
+            };
+            if rollout.record.state != RolloutState::Terminal {
+                let hosts = rollout.hosts.values().map(|host| &host.record);
+                let states: Vec<_> = hosts
+                    .map(|record| format!("{} {:?}", record.hostname, record.state))
+                    .collect();
+                return Some(format!(
+                    "{rollout_id} stays {:?} at wave {}: {}",
+                    rollout.record.state,
+                    rollout.record.current_wave,
+                    states.join(", ")
+                ));
+            }
+        }
+        self.behind()
+    }
+
+    fn is_torn(&self, partition: Partition) -> bool {
+        self.env.invariants.is_tail_lost()
+            && is_torn(partition, &self.env.broker, &self.env.database)
+    }
+
+    /// The planner leads no partition while one of them stands still.
+    fn is_torn_anywhere(&self) -> bool {
+        Partition::all(self.scenario.shape.partitions).any(|partition| self.is_torn(partition))
+    }
+
+    /// Somebody says that a partition stands still and why.
+    fn unreported_loss(&self) -> Option<String> {
+        let mut torn = Partition::all(self.scenario.shape.partitions)
+            .filter(|partition| self.is_torn(*partition));
+        let unreported = torn.find(|partition| {
+            // Written again to the same length, a log is known by the message that comes next: a
+            // fetch that waits here does not look behind itself, as a reader does that reconnects.
+            let is_as_long = self
+                .env
+                .broker
+                .identity(Log::Input(*partition))
+                .is_some_and(|input| {
+                    input.last_seq == covered(*partition, &self.env.broker, &self.env.database)
+                });
+            !is_as_long && !self.env.invariants.is_stopped(*partition)
+        })?;
+        Some(format!(
+            "{unreported} lost the end of a log and nobody says so"
+        ))
+    }
+
+    /// The shortened logs grow for a while, as agents and gateways go on.
+    fn waiting(&self) -> Option<String> {
+        let begun = self.recovery_phase?.begun;
+        (self.env.now < begun + TORN_FOR).then(|| "the shortened logs are left to grow".to_owned())
+    }
+
+    /// Whoever follows a log has come to its end.
+    fn behind(&self) -> Option<String> {
+        for partition in Partition::all(self.scenario.shape.partitions) {
+            if self.is_torn(partition) {
+                continue;
+            }
+            let input = self.env.broker.identity(Log::Input(partition))?;
+            let output = self.env.broker.identity(Log::Output(partition))?;
+            let cursor = self.env.database.cursor(partition);
+            let applied = cursor.map_or(0, |cursor| cursor.out_seq);
+            if applied < output.last_seq {
+                return Some(format!(
+                    "rows of {partition} are at {applied} of {}",
+                    output.last_seq
+                ));
+            }
+            let covered = cursor.and_then(|cursor| cursor.input);
+            let is_covered = covered.map_or(0, |mark| mark.next().seq - 1) >= input.last_seq;
+            if !is_covered && !self.rests(partition, input.last_seq) {
+                return Some(format!(
+                    "{partition} is answered to {covered:?} of {}",
+                    input.last_seq
+                ));
+            }
+        }
+        None
+    }
+
+    /// What still holds a partition back.
+    fn unhealed(&self) -> Option<String> {
+        if self.is_torn_anywhere() {
+            return None;
+        }
+        let mut partitions = Partition::all(self.scenario.shape.partitions);
+        partitions.find_map(|partition| {
+            let input = self.env.broker.fill(Log::Input(partition))?;
+            let output = self.env.broker.fill(Log::Output(partition))?;
+            let is_ready = self.processes.iter().flatten().any(
+                |process| matches!(process, ServiceProcess::Reducer(owner) if owner.is_ready(partition)),
+            );
+            is_healed(partition, [input, output], is_ready).err()
+        })
+    }
+
+    /// An owner has folded everything and lost only answers that it had published: it has no reason to
+    /// look before the next entry comes, and no planner sends one while a partition stands still.
+    fn rests(&self, partition: Partition, last_seq: u64) -> bool {
+        let mut lives = self.processes.iter().flatten().filter_map(|process| {
+            let ServiceProcess::Reducer(reducer) = process else {
+                return None;
+            };
+            reducer.live(partition)
+        });
+        self.is_torn_anywhere() && lives.any(|live| live.is_idle() && live.next().seq > last_seq)
+    }
+
+    /// Compares everything once more.
+    fn finish(&mut self) {
+        for partition in Partition::all(self.scenario.shape.partitions) {
+            let snapshot = self.env.database.load(partition);
+            self.env.invariants.compare_rows(partition, snapshot);
+            for process in self.processes.iter().flatten() {
+                if let ServiceProcess::Reducer(reducer) = process
+                    && !self.is_torn(partition)
+                    && let Some(live) = reducer.live(partition).filter(|live| live.is_idle())
+                {
+                    let (state, next) = (live.state(), live.next());
+                    self.env.invariants.owned(partition, state, next);
+                }
+            }
+        }
+        self.env.trace(format_args!("everything is finished"));
+        self.is_over = true;
+    }
+}

@@ -1,0 +1,297 @@
+//! The servers at work: a call arrives, something happens at once, an answer leaves.
+
+mod retention;
+
+use std::rc::Rc;
+
+use nixfleet_bus::lease::Content;
+
+use super::environment::Environment;
+use super::event::SimulationEvent;
+use crate::addressing::Caller;
+use crate::engine::Time;
+use crate::model::broker::PendingFetch;
+use crate::model::lease_bucket::{KeyChange, LeaseKey, content, ttl};
+use crate::model::stream::{AppendRefusal, NewMessage, StoredMessage, Stream};
+use crate::model::{Connection, Log, ServerReply, ServerRequest, Turn};
+use crate::simulation::entry_summary::Detail;
+use retention::{archive, restore_rows, retention};
+
+/// Lets a server take a call.
+pub fn serve(env: &mut Environment, caller: Caller, op: &ServerRequest) {
+    let server = op.server();
+    let is_down = match server {
+        Connection::Publishing | Connection::Reading | Connection::Leasing => {
+            env.now < env.broker_back_at
+        }
+        Connection::Database => env.now < env.database_back_at,
+    };
+    if is_down {
+        return;
+    }
+    if let Some(reply) = answer(env, caller, op) {
+        env.reply(caller, server, reply);
+    }
+}
+
+/// What a server answers, unless it is silent for now.
+fn answer(env: &mut Environment, caller: Caller, op: &ServerRequest) -> Option<ServerReply> {
+    let reply = match op {
+        ServerRequest::Publish(log, message) => publish(env, caller, (*log, message)),
+        ServerRequest::Last(log) => match env.broker.stream(*log) {
+            Some(stream) => ServerReply::Last(stream.last().cloned()),
+            None => ServerReply::Missing,
+        },
+        ServerRequest::IdAt(log, seq) => match env.broker.stream(*log) {
+            Some(stream) => {
+                ServerReply::IdAt(stream.get(*seq).map(|message| message.msg_id.clone()))
+            }
+            None => ServerReply::Missing,
+        },
+        ServerRequest::Identity(log) => match env.broker.identity(*log) {
+            Some(identity) => ServerReply::Identity(identity),
+            None => ServerReply::Missing,
+        },
+        ServerRequest::Fetch(log, from, max) => return fetch(env, *log, (caller, *from, *max)),
+        ServerRequest::Fills(_)
+        | ServerRequest::OutputAt(..)
+        | ServerRequest::Announced(_)
+        | ServerRequest::Trim(..)
+        | ServerRequest::PutCheckpoint(..)
+        | ServerRequest::GetCheckpoint(..)
+        | ServerRequest::HoldsCheckpoints(..)
+        | ServerRequest::KeepCheckpoints(..) => retention(env, op)?,
+        ServerRequest::EnsureLayout(recorded) => {
+            env.broker.ensure_layout(recorded, env.now.wall(0));
+            ServerReply::LayoutReady
+        }
+        ServerRequest::AskOwner(partition, heartbeat) => {
+            for owner in env.owners.get(partition).cloned().unwrap_or_default() {
+                let delay = env.delay(Connection::Reading);
+                let event =
+                    SimulationEvent::Heartbeat(owner, *partition, heartbeat.clone(), caller);
+                env.plan(delay, event);
+            }
+            return None;
+        }
+        ServerRequest::AnswerOwner(asked, reply) => {
+            env.reply(
+                *asked,
+                Connection::Publishing,
+                ServerReply::Owner(reply.clone()),
+            );
+            return None;
+        }
+        ServerRequest::PutLease(service, key, record, expected) => {
+            let key = (*service, key.clone());
+            let until = env.now + ttl(record);
+            put_lease(env, &key, (content(record), *expected), until)
+        }
+        ServerRequest::DeleteLease(service, key, expected) => {
+            let key = (*service, key.clone());
+            put_lease(env, &key, (Content::Absent, *expected), env.now)
+        }
+        ServerRequest::ReadLease(service, key) => {
+            ServerReply::LeaseFound(env.broker.leases.read(&(*service, key.clone())))
+        }
+        ServerRequest::WatchLeases(service) => {
+            for (key, observed) in env.broker.leases.watch(*service, caller) {
+                env.deliver(
+                    caller,
+                    Connection::Leasing,
+                    ServerReply::LeaseSeen(key, observed),
+                );
+            }
+            ServerReply::LeasesCaughtUp
+        }
+        ServerRequest::Cursor(partition) => {
+            ServerReply::Cursor(env.database.cursor(*partition).cloned())
+        }
+        ServerRequest::Cursors => ServerReply::Cursors(env.database.recorded()),
+        ServerRequest::ArchiveMark(log) => {
+            ServerReply::ArchiveMark(env.database.archive_mark(*log))
+        }
+        ServerRequest::Archive(log, previous, mark) => archive(env, (*log, *previous), *mark),
+        ServerRequest::Load(partition) => {
+            ServerReply::Snapshot(Box::new(env.database.load(*partition)))
+        }
+        ServerRequest::Dispatches => {
+            ServerReply::Dispatches(env.database.dispatches(), env.database.cursors())
+        }
+        ServerRequest::Apply(turn) => ServerReply::Applied(apply(env, turn)),
+        ServerRequest::Restore(restore) => ServerReply::Applied(restore_rows(env, restore)),
+    };
+    Some(reply)
+}
+
+fn publish(
+    env: &mut Environment,
+    caller: Caller,
+    (log, message): (Log, &NewMessage),
+) -> ServerReply {
+    let now = env.now.wall(0);
+    let Some(result) = env.broker.publish(log, message.clone(), now) else {
+        return ServerReply::Missing;
+    };
+    if result == Err(AppendRefusal::Full) {
+        env.trace(format_args!("{log} is full"));
+        env.invariants.refused(caller.process, log);
+    }
+    if let Ok(ack) = result
+        && !ack.duplicate
+    {
+        stored(env, log, ack.seq);
+        let message = env
+            .broker
+            .stream(log)
+            .and_then(|stream| stream.get(ack.seq));
+        let frame = message.and_then(|message| message.output());
+        if let Log::Output(partition) = log
+            && frame.is_some_and(|frame| !frame.outcomes.is_empty())
+        {
+            env.invariants.appended(caller.process, partition);
+        }
+    }
+    ServerReply::Published(result)
+}
+
+fn put_lease(
+    env: &mut Environment,
+    key: &LeaseKey,
+    what: (Content, u64),
+    until: Time,
+) -> ServerReply {
+    let (written, changed) = env.broker.leases.write(key, what, until);
+    if let Some(changed) = changed {
+        if until > env.now {
+            let event = SimulationEvent::LeaseOver(key.clone(), changed.observed.revision);
+            env.plan_at(until, event);
+        }
+        show(env, changed);
+    }
+    ServerReply::LeaseWritten(written)
+}
+
+/// Whoever watches sees what changed, unless his watch falls silent.
+pub fn show(env: &mut Environment, changed: KeyChange) {
+    for watcher in changed.watchers {
+        if env.chance(env.fault_rates.lost_reply) {
+            env.broker.leases.silence(watcher);
+            continue;
+        }
+        let reply = ServerReply::LeaseSeen(changed.key.clone(), changed.observed.clone());
+        env.deliver(watcher, Connection::Leasing, reply);
+    }
+}
+
+fn apply(env: &mut Environment, turn: &Turn) -> bool {
+    let partition = turn.partition;
+    let before = env.database.cursor(partition).cloned();
+    if !env.database.apply(turn) {
+        return false;
+    }
+    env.trace(format_args!(
+        "rows of {partition} are at {}",
+        turn.cursor.out_seq
+    ));
+    let database = &env.database;
+    let snapshot = || database.load(partition);
+    let cursors = (before.as_ref(), &turn.cursor);
+    env.invariants.committed(partition, cursors, snapshot);
+    true
+}
+
+/// A message is there: whoever waits for it gets it, and the invariants see it.
+pub fn stored(env: &mut Environment, log: Log, seq: u64) {
+    let message = env.broker.stream(log).and_then(|stream| stream.get(seq));
+    let Some(message) = message.cloned() else {
+        return;
+    };
+    match log {
+        Log::Input(partition) => {
+            trace_input(env, log, &message);
+            env.invariants.input_stored(partition, &message);
+        }
+        Log::Output(partition) => {
+            trace_output(env, log, &message);
+            let input = env.broker.stream(Log::Input(partition));
+            let begins = input.map_or(1, Stream::first_seq);
+            let objects = &env.broker.checkpoints;
+            env.invariants
+                .output_stored((partition, begins), &message, objects);
+        }
+    }
+    for pending in env.broker.wake(log) {
+        let asked = (pending.caller, pending.from, pending.max);
+        if let Some(reply) = fetch(env, log, asked) {
+            env.reply(pending.caller, Connection::Reading, reply);
+        }
+    }
+}
+
+/// Messages from a position on; without any, the fetch waits. Under noise a delivery may begin too
+/// early or miss its first message, as those of a lost consumer do.
+fn fetch(
+    env: &mut Environment,
+    log: Log,
+    (caller, from, max): (Caller, u64, usize),
+) -> Option<ServerReply> {
+    let Some(identity) = env.broker.identity(log) else {
+        return Some(ServerReply::Missing);
+    };
+    if identity.last_seq + 1 == from {
+        let pending = PendingFetch { caller, from, max };
+        env.broker.wait(log, pending);
+        return None;
+    }
+    let start = if env.chance(env.fault_rates.redelivery) {
+        from.saturating_sub(env.net.range(1, 3))
+            .max(identity.first_seq)
+    } else {
+        from
+    };
+    let mut messages = env.broker.read(log, start, max);
+    if env.chance(env.fault_rates.gap) && messages.len() > 1 {
+        messages.remove(0);
+    }
+    let stream = env.broker.stream(log);
+    let before = stream.and_then(|stream| stream.get(from.checked_sub(1)?).cloned());
+    Some(ServerReply::Messages(messages, identity, before))
+}
+
+fn trace_input(env: &mut Environment, log: Log, message: &Rc<StoredMessage>) {
+    let Some(frame) = message.input().cloned() else {
+        let seq = message.seq;
+        return env.trace(format_args!("{log:?} {seq}: cannot be read"));
+    };
+    for (index, entry) in frame.entries.iter().enumerate() {
+        let detail = Detail(&entry.body);
+        env.trace(format_args!("{log} {}.{index}: {detail}", message.seq));
+    }
+}
+
+fn trace_output(env: &mut Environment, log: Log, message: &Rc<StoredMessage>) {
+    let Some(frame) = message.output().cloned() else {
+        let seq = message.seq;
+        return env.trace(format_args!("{log:?} {seq}: cannot be read"));
+    };
+    let (seq, epoch) = (message.seq, frame.epoch);
+    let Some(first) = frame.first_input else {
+        let what = match &frame.checkpoints {
+            Some(_) => "announces a checkpoint",
+            None => "begins",
+        };
+        return env.trace(format_args!("{log} {seq}: epoch {epoch} {what}"));
+    };
+    let rejected = frame
+        .outcomes
+        .iter()
+        .filter(|o| o.decision.name() != "accepted");
+    let rejected = rejected.count();
+    env.trace(format_args!(
+        "{log} {seq}: epoch {epoch}, {} outcomes from {}.{}, {rejected} rejected",
+        frame.outcomes.len(),
+        first.seq,
+        first.index
+    ));
+}

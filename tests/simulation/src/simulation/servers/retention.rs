@@ -1,0 +1,117 @@
+//! Calls that keep the logs within their limits: checkpoints and trimming.
+
+use crate::model::{ArchiveMark, Log, Restore, ServerReply, ServerRequest};
+use crate::simulation::environment::Environment;
+
+/// What keeps the logs within their limits: checkpoints and trimming.
+pub(super) fn retention(env: &mut Environment, op: &ServerRequest) -> Option<ServerReply> {
+    let reply = match op {
+        ServerRequest::Fills(partition) => {
+            let input = env.broker.fill(Log::Input(*partition));
+            let output = env.broker.fill(Log::Output(*partition));
+            match (input, output) {
+                (Some(input), Some(output)) => ServerReply::Fills(input, output),
+                _ => ServerReply::Missing,
+            }
+        }
+        ServerRequest::OutputAt(partition, seq) => match env.broker.stream(Log::Output(*partition))
+        {
+            Some(stream) => ServerReply::At(stream.get(*seq).cloned()),
+            None => ServerReply::Missing,
+        },
+        ServerRequest::Announced(partition) => match env.broker.announced(*partition) {
+            Some((first_seq, announced)) => ServerReply::Announced(first_seq, announced),
+            None => ServerReply::Missing,
+        },
+        ServerRequest::Trim(log, first_kept) => trim(env, *log, *first_kept),
+        ServerRequest::PutCheckpoint(partition, named, bytes) => {
+            let hash = &named.hash[..8];
+            let (out_seq, size) = (named.out_seq, named.bytes);
+            env.trace(format_args!(
+                "checkpoint {hash} of {partition} at {out_seq} is stored, {size} bytes"
+            ));
+            let objects = &mut env.broker.checkpoints;
+            objects.put(*partition, named, bytes.clone());
+            ServerReply::CheckpointDone
+        }
+        ServerRequest::GetCheckpoint(partition, named) => {
+            ServerReply::Checkpoint(env.broker.checkpoints.get(*partition, named).cloned())
+        }
+        ServerRequest::HoldsCheckpoints(partition, announced) => {
+            let objects = &env.broker.checkpoints;
+            let mut named = announced.newest_first();
+            ServerReply::HoldsCheckpoints(named.all(|named| objects.holds(*partition, named)))
+        }
+        ServerRequest::KeepCheckpoints(partition, kept) => {
+            env.broker.checkpoints.delete_obsolete(*partition, kept);
+            env.invariants.deleted(*partition, &env.broker.checkpoints);
+            ServerReply::CheckpointDone
+        }
+        ServerRequest::Publish(..)
+        | ServerRequest::Last(_)
+        | ServerRequest::IdAt(..)
+        | ServerRequest::Identity(_)
+        | ServerRequest::Fetch(..)
+        | ServerRequest::EnsureLayout(_)
+        | ServerRequest::AskOwner(..)
+        | ServerRequest::AnswerOwner(..)
+        | ServerRequest::PutLease(..)
+        | ServerRequest::DeleteLease(..)
+        | ServerRequest::ReadLease(..)
+        | ServerRequest::WatchLeases(_)
+        | ServerRequest::Cursor(_)
+        | ServerRequest::Cursors
+        | ServerRequest::ArchiveMark(_)
+        | ServerRequest::Archive(..)
+        | ServerRequest::Load(_)
+        | ServerRequest::Dispatches
+        | ServerRequest::Apply(_)
+        | ServerRequest::Restore(_) => return None,
+    };
+    Some(reply)
+}
+
+fn trim(env: &mut Environment, log: Log, first_kept: u64) -> ServerReply {
+    let Some(count) = env.broker.trim(log, first_kept) else {
+        return ServerReply::Missing;
+    };
+    env.trace(format_args!("{log} loses {count} before {first_kept}"));
+    if count > 0 {
+        env.invariants.trimmed(log, first_kept);
+    }
+    ServerReply::Trimmed(count)
+}
+
+/// Writes the rows of a checkpoint.
+pub(super) fn restore_rows(env: &mut Environment, restore: &Restore) -> bool {
+    let partition = restore.partition;
+    let Some(cursor) = &restore.rows.cursor else {
+        return false;
+    };
+    let before = env.database.cursor(partition).cloned();
+    if !env.database.restore_rows(restore) {
+        return false;
+    }
+    env.trace(format_args!(
+        "rows of {partition} are those of a checkpoint at {}",
+        cursor.out_seq
+    ));
+    let database = &env.database;
+    let snapshot = || database.load(partition);
+    env.invariants
+        .restored(partition, (before.as_ref(), cursor), snapshot);
+    true
+}
+
+/// Moves the mark of the archive.
+pub(super) fn archive(
+    env: &mut Environment,
+    (log, previous): (Log, u64),
+    mark: ArchiveMark,
+) -> ServerReply {
+    let is_archived = env.database.archive(log, previous, mark);
+    if is_archived {
+        env.invariants.archived(log, mark.seq);
+    }
+    ServerReply::Applied(is_archived)
+}

@@ -1,0 +1,323 @@
+//! One host: a machine, an agent that lives and dies on it, and its way to the gateways.
+
+mod activation;
+mod machine;
+mod requests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use nixfleet_agent::core::{AgentConfig, AgentCore, Command, Input, Journal, Notification};
+use nixfleet_proto::{ClosureHash, Hostname, RolloutId};
+
+use super::environment::Environment;
+use super::event::{SimulatedHostEvent, SimulationEvent};
+use crate::addressing::HostId;
+use crate::engine::Time;
+use crate::scenario::HostShape;
+
+pub use machine::Machine;
+
+/// How long a machine is down when it reboots.
+const REBOOT: Duration = Duration::from_secs(3);
+
+/// A host.
+#[derive(Debug)]
+pub struct SimulatedHost {
+    /// Its index.
+    pub id: HostId,
+    /// Its name.
+    pub name: Hostname,
+    /// The machine under the agent; it outlives it.
+    pub machine: Machine,
+    /// False while the network is away.
+    pub online: bool,
+    /// How far its clock is ahead, in milliseconds.
+    pub skew_ms: i64,
+    /// Until when its heartbeats name a wrong closure.
+    pub false_closures_until: Time,
+    agent: Option<AgentCore>,
+    life: u32,
+    journals: BTreeMap<RolloutId, Journal>,
+    asked: BTreeMap<u64, Asked>,
+    next_request: u64,
+    tick_at: Option<Time>,
+    poll_failures: u32,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug, Clone)]
+enum Asked {
+    Events(RolloutId, Vec<u64>),
+    Heartbeat,
+    Poll,
+    Artifacts(RolloutId),
+}
+
+/// Short waits, so that a rollout takes minutes; the proportions are those of production.
+fn config() -> AgentConfig {
+    AgentConfig {
+        manifest_age_max: TimeDelta::seconds(1_000_000),
+        sustained_failure: TimeDelta::seconds(45),
+        probe_interval: TimeDelta::seconds(20),
+        heartbeat_interval: TimeDelta::seconds(45),
+        heartbeat_settle: TimeDelta::seconds(2),
+        retry_first: TimeDelta::seconds(1),
+        retry_max: TimeDelta::seconds(15),
+        ..AgentConfig::default()
+    }
+}
+
+impl SimulatedHost {
+    /// A host that was never started.
+    pub fn new(id: HostId, shape: &HostShape, seed: u64) -> Self {
+        Self {
+            id,
+            name: Hostname::from(shape.name.as_str()),
+            machine: Machine::new(shape, seed),
+            online: true,
+            skew_ms: 0,
+            false_closures_until: Time::ZERO,
+            agent: None,
+            life: 0,
+            journals: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            next_request: 0,
+            tick_at: None,
+            poll_failures: 0,
+        }
+    }
+
+    /// The agent, when it runs.
+    pub fn agent(&self) -> Option<&AgentCore> {
+        self.agent.as_ref()
+    }
+
+    /// Which life the agent is in.
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
+    /// Takes what happens here.
+    pub fn take(&mut self, what: SimulatedHostEvent, env: &mut Environment) {
+        match what {
+            SimulatedHostEvent::Start { reboot } => self.start(reboot, env),
+            SimulatedHostEvent::Reboot => self.reboot(env),
+            SimulatedHostEvent::Tick(life) if life == self.life => {
+                self.tick_at = None;
+                self.feed(Input::Tick, env);
+            }
+            SimulatedHostEvent::Input(life, input) if life == self.life => self.feed(*input, env),
+            SimulatedHostEvent::Switched(life, rollout_id, closure) => {
+                self.switched(life, rollout_id, closure, env);
+            }
+            SimulatedHostEvent::RolledBack(life, rollout_id, closure) => {
+                self.rolled_back(life, rollout_id, closure, env);
+            }
+            SimulatedHostEvent::Answered(life, number, answer) if life == self.life => {
+                self.answered(number, answer, env);
+            }
+            SimulatedHostEvent::Expired(life, number) if life == self.life => {
+                self.request_expired(number, env)
+            }
+            SimulatedHostEvent::Poll(life) if life == self.life => self.poll(env),
+            // Meant for an agent that is dead.
+            SimulatedHostEvent::Tick(_) | SimulatedHostEvent::Input(..) => {}
+            SimulatedHostEvent::Answered(..)
+            | SimulatedHostEvent::Expired(..)
+            | SimulatedHostEvent::Poll(_) => {}
+        }
+    }
+
+    fn start(&mut self, reboot: bool, env: &mut Environment) {
+        if self.agent.is_some() {
+            return;
+        }
+        if reboot {
+            self.machine.boot(env.now);
+        }
+        self.life += 1;
+        let journals = self.journals.values().cloned().collect();
+        self.agent = Some(AgentCore::new(self.name.clone(), config(), journals));
+        env.trace(format_args!("{} starts, life {}", self.name, self.life));
+        let current_closure = self.machine.running().clone();
+        self.feed(Input::Started { current_closure }, env);
+    }
+
+    /// The process ends; what it saved stays, what it asked for may still happen.
+    pub fn crash(&mut self, env: &mut Environment) {
+        if self.agent.take().is_none() {
+            return;
+        }
+        env.trace(format_args!("{} crashes", self.name));
+        self.life += 1;
+        self.asked.clear();
+        self.tick_at = None;
+    }
+
+    /// The whole machine goes down and comes back on what was staged, whatever the agent does.
+    fn reboot(&mut self, env: &mut Environment) {
+        self.crash(env);
+        self.machine.boot(env.now);
+        self.start_later(REBOOT, false, env);
+    }
+
+    /// Loses what the agent saved, as a reinstalled machine does.
+    pub fn forget(&mut self) {
+        self.journals.clear();
+    }
+
+    /// Gives the core an input and does what it says, in order. The agent may die between any two
+    /// commands.
+    fn feed(&mut self, input: Input, env: &mut Environment) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let now = env.now.wall(self.skew_ms);
+            let Some(agent) = &mut self.agent else {
+                return;
+            };
+            for command in agent.step(input, now) {
+                if env.chance(env.fault_rates.agent_crash) {
+                    self.crash(env);
+                    let pause = env.net.range(200, 20_000);
+                    self.start_later(Duration::from_millis(pause), false, env);
+                    return;
+                }
+                if let Command::Switch { rollout_id, .. } = &command {
+                    next = Some(Input::SwitchStarted {
+                        rollout_id: rollout_id.clone(),
+                        method: "simulated".to_owned(),
+                    });
+                }
+                self.perform(command, env);
+            }
+        }
+        self.plan_tick(env);
+    }
+
+    fn perform(&mut self, command: Command, env: &mut Environment) {
+        match command {
+            Command::Save(journal) => {
+                let rollout_id = journal.record.rollout_id.clone();
+                self.journals.insert(rollout_id, *journal);
+            }
+            Command::Forget { rollout_id } => {
+                self.journals.remove(&rollout_id);
+            }
+            Command::Listen => self.poll(env),
+            Command::FetchRelease { rollout_id } => self.fetch(rollout_id, env),
+            Command::Switch {
+                rollout_id,
+                closure_hash,
+            } => self.switch(rollout_id, closure_hash, env),
+            Command::Rollback {
+                rollout_id,
+                closure_hash,
+            } => self.roll_back(rollout_id, closure_hash, env),
+            Command::ListProbes {
+                rollout_id,
+                generation,
+            } => {
+                let input = Input::ProbesListed {
+                    rollout_id,
+                    generation,
+                    probes: Some(self.machine.probes()),
+                };
+                self.later(Duration::from_millis(20), input, env);
+            }
+            Command::RunProbe {
+                rollout_id,
+                generation,
+                probe_name,
+            } => {
+                let input = Input::ProbeRan {
+                    rollout_id,
+                    generation,
+                    reading: self.machine.read(&probe_name, env.now),
+                    probe_name,
+                };
+                self.later(Duration::from_millis(60), input, env);
+            }
+            Command::Send(request) => self.send(request, env),
+            Command::Heartbeat(request) => self.heartbeat(request, env),
+            Command::Notify(note) => self.note(&note, env),
+        }
+    }
+
+    fn note(&self, note: &Notification, env: &mut Environment) {
+        match note {
+            Notification::Transition {
+                rollout_id,
+                from,
+                to,
+                ..
+            } => env.trace(format_args!("{} {rollout_id} {from:?} > {to:?}", self.name)),
+            Notification::Recovered {
+                rollout_id,
+                from,
+                to,
+            } => env.trace(format_args!(
+                "{} {rollout_id} {from:?} > {to:?} (recovered)",
+                self.name
+            )),
+            Notification::Refused {
+                rollout_id, reason, ..
+            } => env.trace(format_args!("{} refuses {rollout_id}: {reason}", self.name)),
+            Notification::Unexpected {
+                rollout_id,
+                kind,
+                rejection,
+            } => env.trace(format_args!(
+                "{} {rollout_id} {kind} not as expected: {}",
+                self.name, rejection.message
+            )),
+            Notification::EventRefused {
+                rollout_id, seq, ..
+            }
+            | Notification::Dropped { rollout_id, seq } => {
+                env.trace(format_args!(
+                    "{} gives up event {rollout_id} {seq}",
+                    self.name
+                ));
+            }
+            Notification::DispatchHeld { .. }
+            | Notification::Delivered { .. }
+            | Notification::RollbackFailed { .. } => {}
+        }
+    }
+
+    fn later(&self, pause: Duration, input: Input, env: &mut Environment) {
+        let event = SimulatedHostEvent::Input(self.life, Box::new(input));
+        env.plan(pause, SimulationEvent::Host(self.id, event));
+    }
+
+    /// Starts the agent after a pause.
+    pub fn start_later(&self, pause: Duration, reboot: bool, env: &mut Environment) {
+        env.plan(
+            pause,
+            SimulationEvent::Host(self.id, SimulatedHostEvent::Start { reboot }),
+        );
+    }
+
+    fn plan_tick(&mut self, env: &mut Environment) {
+        let Some(deadline) = self.agent.as_ref().and_then(AgentCore::next_deadline) else {
+            return;
+        };
+        // A deadline in the past must not make the agent spin.
+        let at = Time::of_wall(deadline, self.skew_ms).max(env.now + Duration::from_millis(5));
+        if self.tick_at.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        self.tick_at = Some(at);
+        env.plan_at(
+            at,
+            SimulationEvent::Host(self.id, SimulatedHostEvent::Tick(self.life)),
+        );
+    }
+
+    /// What the host runs.
+    pub fn running(&self) -> &ClosureHash {
+        self.machine.running()
+    }
+}

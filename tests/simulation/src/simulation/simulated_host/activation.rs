@@ -1,0 +1,107 @@
+//! Switches and rollbacks of a host, which its machine finishes whether or not the agent runs.
+
+use nixfleet_agent::core::{Input, RollbackOutcome, SwitchOutcome};
+use nixfleet_proto::{ClosureHash, RolloutId};
+
+use super::SimulatedHost;
+use crate::simulation::closure_behavior::ActivationResult;
+use crate::simulation::environment::Environment;
+use crate::simulation::event::{SimulatedHostEvent, SimulationEvent};
+
+impl SimulatedHost {
+    pub(super) fn switch(
+        &mut self,
+        rollout_id: RolloutId,
+        closure: ClosureHash,
+        env: &mut Environment,
+    ) {
+        let switch_time = self.machine.behavior(&closure).switch_time;
+        env.trace(format_args!("{} switches to {closure}", self.name));
+        let event = SimulatedHostEvent::Switched(self.life, rollout_id, closure);
+        env.plan(switch_time, SimulationEvent::Host(self.id, event));
+    }
+
+    /// The machine finishes what an agent began, dead or alive.
+    pub(super) fn switched(
+        &mut self,
+        life: u32,
+        rollout_id: RolloutId,
+        closure: ClosureHash,
+        env: &mut Environment,
+    ) {
+        let runs = *self.machine.running() == closure;
+        let outcome = match self.machine.behavior(&closure).result {
+            ActivationResult::SwitchFails => SwitchOutcome::Failed {
+                exit_code: 1,
+                stderr_tail: "no".to_owned(),
+            },
+            ActivationResult::Deferred(after) if !runs => {
+                self.machine.staged = Some(closure);
+                env.plan(
+                    after,
+                    SimulationEvent::Host(self.id, SimulatedHostEvent::Reboot),
+                );
+                SwitchOutcome::Deferred {
+                    component: "kernel".to_owned(),
+                }
+            }
+            ActivationResult::Healthy
+            | ActivationResult::ProbeFails(_)
+            | ActivationResult::Deferred(_) => {
+                if !runs {
+                    self.machine.run(closure.clone(), env.now);
+                }
+                SwitchOutcome::Completed {
+                    observed_closure: closure,
+                    exit_code: 0,
+                }
+            }
+        };
+        if life == self.life {
+            let input = Input::SwitchEnded {
+                rollout_id,
+                outcome,
+            };
+            self.feed(input, env);
+        }
+    }
+
+    pub(super) fn roll_back(
+        &mut self,
+        rollout_id: RolloutId,
+        closure: ClosureHash,
+        env: &mut Environment,
+    ) {
+        let switch_time = self.machine.behavior(&closure).switch_time;
+        env.trace(format_args!("{} goes back to {closure}", self.name));
+        let event = SimulatedHostEvent::RolledBack(self.life, rollout_id, closure);
+        env.plan(switch_time, SimulationEvent::Host(self.id, event));
+    }
+
+    pub(super) fn rolled_back(
+        &mut self,
+        life: u32,
+        rollout_id: RolloutId,
+        closure: ClosureHash,
+        env: &mut Environment,
+    ) {
+        let outcome = if env.chance(env.fault_rates.rollback_fails) {
+            RollbackOutcome::Failed {
+                message: "no".to_owned(),
+            }
+        } else {
+            self.machine.run(closure.clone(), env.now);
+            RollbackOutcome::Completed {
+                observed_closure: closure,
+                exit_code: 0,
+            }
+        };
+        if life == self.life {
+            let input = Input::RollbackEnded {
+                rollout_id,
+                outcome,
+            };
+            self.feed(input, env);
+        }
+    }
+}

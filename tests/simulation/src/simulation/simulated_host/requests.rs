@@ -1,0 +1,185 @@
+//! What an agent asks the gateways for.
+
+use std::time::Duration;
+
+use nixfleet_agent::core::{DeliveryResult, Input, ReleaseFault};
+use nixfleet_proto::RolloutId;
+use nixfleet_proto::wire::{EventRequest, HeartbeatRequest};
+
+use super::{Asked, SimulatedHost};
+use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayResponse, Requester};
+use crate::simulation::environment::Environment;
+use crate::simulation::event::{SimulatedHostEvent, SimulationEvent};
+
+/// How long an agent waits for an answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a long-poll, above the gateway's own limit.
+const POLL_TIMEOUT: Duration = Duration::from_secs(70);
+/// Shortest time between two long-polls.
+const POLL_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after one that failed.
+const POLL_RETRY: Duration = Duration::from_secs(3);
+
+impl SimulatedHost {
+    pub(super) fn send(&mut self, requests: Vec<EventRequest>, env: &mut Environment) {
+        let Some(first) = requests.first() else {
+            return;
+        };
+        let seqs = requests.iter().map(|request| request.event.seq).collect();
+        let asked = Asked::Events(first.rollout_id.clone(), seqs);
+        self.ask(asked, GatewayRequestBody::Events(requests), env);
+    }
+
+    /// A host that lies names a closure it does not run.
+    pub(super) fn heartbeat(&mut self, mut request: HeartbeatRequest, env: &mut Environment) {
+        let lies = env.now < self.false_closures_until.max(env.storm_until);
+        if lies && request.current_closure.is_some() {
+            let closures = env.known_closures();
+            request.current_closure = Some(env.net.pick(&closures).clone());
+            env.trace(format_args!(
+                "{} lies: {:?}",
+                self.name, request.current_closure
+            ));
+        }
+        self.ask(
+            Asked::Heartbeat,
+            GatewayRequestBody::Heartbeat(request),
+            env,
+        );
+    }
+
+    pub(super) fn poll(&mut self, env: &mut Environment) {
+        self.ask(Asked::Poll, GatewayRequestBody::Poll, env);
+    }
+
+    pub(super) fn fetch(&mut self, rollout_id: RolloutId, env: &mut Environment) {
+        let asked = Asked::Artifacts(rollout_id.clone());
+        self.ask(asked, GatewayRequestBody::Artifacts(rollout_id), env);
+    }
+
+    fn ask(&mut self, asked: Asked, body: GatewayRequestBody, env: &mut Environment) {
+        let number = self.next_request;
+        self.next_request += 1;
+        let timeout = match asked {
+            Asked::Poll => POLL_TIMEOUT,
+            Asked::Events(..) | Asked::Heartbeat | Asked::Artifacts(_) => TIMEOUT,
+        };
+        self.asked.insert(number, asked);
+        let expired = SimulatedHostEvent::Expired(self.life, number);
+        env.plan(timeout, SimulationEvent::Host(self.id, expired));
+        if self.online {
+            let from = Requester::Agent(self.id, self.life, number);
+            env.request(GatewayRequest { from, body });
+        }
+    }
+
+    pub(super) fn request_expired(&mut self, number: u64, env: &mut Environment) {
+        self.answered(number, GatewayResponse::Unavailable, env);
+    }
+
+    pub(super) fn answered(&mut self, number: u64, answer: GatewayResponse, env: &mut Environment) {
+        // Whoever stopped waiting hears no late answer, and an answer ends the waiting.
+        let Some(asked) = self.asked.remove(&number) else {
+            return;
+        };
+        match asked {
+            Asked::Events(rollout_id, seqs) => self.events_answered(rollout_id, seqs, answer, env),
+            Asked::Heartbeat => {
+                let input = match answer {
+                    GatewayResponse::Heartbeat(reply) => Input::HeartbeatAnswered(reply.reply),
+                    GatewayResponse::Stored(_)
+                    | GatewayResponse::Unavailable
+                    | GatewayResponse::NotFound
+                    | GatewayResponse::Dispatch(_)
+                    | GatewayResponse::Artifacts(_) => Input::HeartbeatFailed,
+                };
+                self.feed(input, env);
+            }
+            Asked::Poll => self.polled(answer, env),
+            Asked::Artifacts(rollout_id) => self.fetched(rollout_id, answer, env),
+        }
+    }
+
+    /// The first events are durable, the others are not or may not be.
+    fn events_answered(
+        &mut self,
+        rollout_id: RolloutId,
+        seqs: Vec<u64>,
+        answer: GatewayResponse,
+        env: &mut Environment,
+    ) {
+        let durable = match answer {
+            GatewayResponse::Stored(count) => count,
+            GatewayResponse::Unavailable
+            | GatewayResponse::NotFound
+            | GatewayResponse::Heartbeat(_)
+            | GatewayResponse::Dispatch(_)
+            | GatewayResponse::Artifacts(_) => 0,
+        };
+        let answers = seqs.into_iter().zip(0..).map(|(seq, place)| {
+            if place < durable {
+                env.invariants.acknowledged(&self.name, &rollout_id, seq);
+                return (seq, DeliveryResult::Delivered);
+            }
+            let message = String::new();
+            (seq, DeliveryResult::Unavailable { message })
+        });
+        let answers = answers.collect();
+        let input = Input::EventsAnswered {
+            rollout_id,
+            answers,
+        };
+        self.feed(input, env);
+    }
+
+    fn polled(&mut self, answer: GatewayResponse, env: &mut Environment) {
+        let again = SimulatedHostEvent::Poll(self.life);
+        match answer {
+            GatewayResponse::Dispatch(dispatch) => {
+                self.poll_failures = 0;
+                env.plan(POLL_PAUSE, SimulationEvent::Host(self.id, again));
+                if let Some(dispatch) = dispatch {
+                    env.trace(format_args!(
+                        "{} is offered {}",
+                        self.name, dispatch.rollout_id
+                    ));
+                    env.invariants.delivered(&dispatch);
+                    self.feed(Input::DispatchReceived(*dispatch), env);
+                }
+            }
+            GatewayResponse::Stored(_)
+            | GatewayResponse::Unavailable
+            | GatewayResponse::NotFound
+            | GatewayResponse::Heartbeat(_)
+            | GatewayResponse::Artifacts(_) => {
+                self.poll_failures = self.poll_failures.saturating_add(1);
+                env.plan(
+                    POLL_RETRY * self.poll_failures.min(4),
+                    SimulationEvent::Host(self.id, again),
+                );
+            }
+        }
+    }
+
+    fn fetched(&mut self, rollout_id: RolloutId, answer: GatewayResponse, env: &mut Environment) {
+        let input = match answer {
+            GatewayResponse::Artifacts(release) => Input::ReleaseVerified {
+                rollout_id,
+                release: *release,
+            },
+            GatewayResponse::Stored(_)
+            | GatewayResponse::Unavailable
+            | GatewayResponse::NotFound
+            | GatewayResponse::Heartbeat(_)
+            | GatewayResponse::Dispatch(_) => Input::ReleaseRefused {
+                rollout_id,
+                fault: ReleaseFault {
+                    reason: "not-fetched".to_owned(),
+                    message: String::new(),
+                    retryable: true,
+                },
+            },
+        };
+        self.feed(input, env);
+    }
+}
