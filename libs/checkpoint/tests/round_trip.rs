@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::Digest as _;
 
 use nixfleet_checkpoint::{
-    Checkpoint, CheckpointError, CheckpointIdentity, EncodedCheckpoint, encode,
+    Checkpoint, CheckpointError, CheckpointIdentity, EncodedCheckpoint, VERSION, encode,
 };
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::host::{FailedControl, NewHost};
@@ -16,8 +16,8 @@ use nixfleet_proto::snapshot::{
     BlockRow, Cause, Cursor, HostRow, PartitionSnapshot, ProbeFailureRow, QuarantineRow, RolloutRow,
 };
 use nixfleet_proto::{
-    CheckpointRef, Gate, Hold, HostRecord, InputMark, Minutes, OnHealthFailure, Pinned, Position,
-    RolloutRecord, RolloutState, Timestamp,
+    CheckpointRef, Gate, Hold, HostRecord, InputMark, LAYOUT_VERSION, Minutes, OnHealthFailure,
+    Pinned, Position, RolloutRecord, RolloutState, Timestamp,
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -171,6 +171,16 @@ fn a_frozen_state_is_restored_with_its_hash() {
     let restored = PartitionState::restore(read.rows, &PinnedSet::new()).unwrap();
     assert_eq!(restored, state);
     assert_eq!(restored.hash(), frozen.hash());
+}
+
+#[test]
+fn checkpoints_and_state_hashes_keep_their_bytes() {
+    // What the compressor makes of the lines may change.
+    let lines = zstd::decode_all(&*encoded().bytes).unwrap();
+    nixfleet_encodings::check("checkpoint", VERSION, [("every-line", lines)]);
+    let state = PartitionState::restore(rows(), &PinnedSet::new()).unwrap();
+    let hash = state.freeze().hash();
+    nixfleet_encodings::check("state-hash", LAYOUT_VERSION, [("every-row", hash)]);
 }
 
 #[test]

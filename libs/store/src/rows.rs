@@ -61,3 +61,23 @@ pub struct Applied {
     /// log. Always 0 unless the tables were rebuilt from a trimmed log.
     pub orphans: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_records_keep_their_bytes() {
+        let dispatch =
+            r#"{"targetClosure":"b","soakMinutes":0.5,"enqueuedAt":"2026-05-01T10:00:00Z"}"#;
+        let dispatch: DispatchRecord = serde_json::from_str(dispatch).unwrap();
+        let terms = r#"{"onHealthFailure":"halt","waves":[{"soakMinutes":5}],"disruptionBudgets":[
+            {"selector":{"all":true},"hosts":["h"],"maxInFlight":1,"maxInFlightPct":5}]}"#;
+        let terms: PinnedTerms = serde_json::from_str(terms).unwrap();
+        let samples = [
+            ("dispatch", serde_json::to_vec(&dispatch).unwrap()),
+            ("pinned-terms", serde_json::to_vec(&terms).unwrap()),
+        ];
+        nixfleet_encodings::check("stored-record", nixfleet_proto::LAYOUT_VERSION, samples);
+    }
+}

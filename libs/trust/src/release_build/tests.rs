@@ -1,7 +1,11 @@
+use nixfleet_proto::fleet::SCHEMA_VERSION;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixtures::{at, build_from, key, source, source_with, stamp, verified};
+use crate::canonical::hashes_of;
+use crate::fixtures::{
+    at, build_from, bundle, key, signed, source, source_with, stamp, trust, verified,
+};
 
 fn faults(source: &Value) -> Vec<String> {
     match build_release(
@@ -163,4 +167,48 @@ fn an_expired_pin_is_left_out() {
         stamp("2026-05-01T11:59:00Z").signed_at,
         at("2026-05-01T11:59:00Z")
     );
+}
+
+#[test]
+fn signed_artifacts_and_key_files_keep_their_bytes() {
+    let release = bundle();
+    let meta = json!({"schemaVersion": 1, "signedAt": "2026-05-01T12:00:00Z", "ciCommit": null});
+    let revocations = signed(&json!({"schemaVersion": 1, "meta": meta, "revocations": [
+        {"hostname": "h", "notBefore": "2026-05-01T12:00:00Z", "reason": "lost", "revokedBy": "ops"}]}));
+    let nonces = signed(
+        &json!({"schemaVersion": 1, "meta": meta, "bootstrapNonces": [
+        {"nonce": "n", "hostname": "h", "expiresAt": "2026-05-01T12:00:00Z"}]}),
+    );
+    let untidy =
+        r#"{"b": [1e2, 0.1, -0, 1E-7, "\u00e9\u0001\/"], "a": {"\ud83d\ude00": null, "z": true}}"#;
+    let mut samples = vec![
+        (
+            "canonical".to_owned(),
+            crate::canonicalize(untidy.as_bytes()).unwrap().into_owned(),
+        ),
+        (
+            "content-hash".to_owned(),
+            hashes_of(&release.fleet.bytes).content.as_str().into(),
+        ),
+        (
+            "fleet-signature".to_owned(),
+            release.fleet.signature.clone(),
+        ),
+        ("fleet".to_owned(), release.fleet.bytes),
+        ("revocations".to_owned(), revocations.bytes),
+        ("bootstrap-nonces".to_owned(), nonces.bytes),
+        (
+            "trust-file".to_owned(),
+            serde_json::to_vec(&trust()).unwrap(),
+        ),
+        (
+            "key-file".to_owned(),
+            serde_json::to_vec(&key(1).to_file()).unwrap(),
+        ),
+    ];
+    let manifests = release.rollouts.into_iter();
+    samples.extend(
+        manifests.map(|(channel, manifest)| (format!("manifest-{channel}"), manifest.bytes)),
+    );
+    nixfleet_encodings::check("artifact", SCHEMA_VERSION, samples);
 }

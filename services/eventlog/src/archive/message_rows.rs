@@ -203,6 +203,9 @@ mod tests {
         "subject":{"entry":"RecoveryCandidate","rolloutId":"stable@4f","hostname":"h"},
         "rejected":{"reason":"unknown","message":"no"}}"#;
 
+    /// Counts the forms of rows that an archive may hold: docs/stability.md, archive rows.
+    const FORM: u32 = 1;
+
     /// Passes the rows of a message with this content to a closure.
     fn read<T>(
         content: Content,
@@ -325,5 +328,48 @@ mod tests {
             assert_eq!(rows[0].hostname, None);
             assert!(rows[0].payload.contains(&long));
         });
+    }
+
+    #[test]
+    fn rows_keep_their_form() {
+        let form = |row: &ArchiveRow<'_>| {
+            let input = row.input.map(|input| (input.seq, input.index));
+            let about = (row.rollout_id, row.hostname, row.traceparent, input);
+            let content = (row.kind, row.payload, row.outcomes);
+            let message = (row.stream, row.sequence, row.index, row.subject, row.ts);
+            serde_json::to_string(&(message, content, about)).unwrap()
+        };
+        let messages = [
+            (
+                "input",
+                Content::Input,
+                format!(r#"{{"v":1,"entries":[{ENTRY},{ENTRY}]}}"#),
+            ),
+            (
+                "output",
+                Content::Output,
+                format!(
+                    r#"{{"v":1,"epoch":2,"lastInput":{{"seq":3,"index":1,"of":2}},"outcomes":[{OUTCOME}]}}"#
+                ),
+            ),
+            (
+                "barrier",
+                Content::Output,
+                r#"{"v":1,"epoch":2,"outcomes":[]}"#.to_owned(),
+            ),
+            (
+                "release",
+                Content::Manifest,
+                r#"{"v":1,"fleet":{}}"#.to_owned(),
+            ),
+            ("dead-letter", Content::Dead, r#"{"v":1}"#.to_owned()),
+            ("undecodable", Content::Input, r#"{"v":9}"#.to_owned()),
+        ];
+        let samples = messages.map(|(name, content, payload)| {
+            let forms =
+                |rows: &[ArchiveRow<'_>]| rows.iter().map(form).collect::<Vec<_>>().join("\n");
+            (name, read(content, payload, forms))
+        });
+        nixfleet_encodings::check("archive-row", FORM, samples);
     }
 }
