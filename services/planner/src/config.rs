@@ -14,25 +14,25 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// The bus.
+    /// Connection to the bus and limits of the streams.
     pub bus: BusConfig,
-    /// The database, for loading the view.
+    /// Connection to the database, to load the view.
     pub database: DatabaseConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Health and metrics.
     pub admin: AdminConfig,
-    /// The lease of the leader.
+    /// Lease of the leader.
     pub lease: LeaseConfig,
-    /// Where signed releases come from; without one they come through the gateway.
+    /// Source of signed releases; without one they come through the gateway.
     pub source: SourceConfig,
-    /// Which releases are believed.
+    /// Verification of releases.
     pub trust: TrustConfig,
-    /// When plans are made.
+    /// Schedule of the plans.
     pub planning: PlanningConfig,
 }
 
-/// Where signed releases come from: a directory or an HTTP server, not both.
+/// Source of signed releases: a directory or an HTTP server, not both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceConfig {
@@ -44,35 +44,35 @@ pub struct SourceConfig {
     pub bearer_token_file: Option<PathBuf>,
     /// Certificate authority of the URL beside the public ones.
     pub ca_file: Option<PathBuf>,
-    /// Pause between polls in seconds; fractions are allowed.
+    /// Seconds between two polls; fractions are allowed.
     pub poll_seconds: f64,
-    /// Longest time for one whole poll in seconds.
+    /// Timeout of a whole poll in seconds.
     pub timeout_seconds: u64,
     /// Longest pause after failed polls in seconds.
     pub backoff_max_seconds: u64,
-    /// Largest artifact read from the source; more than a fleet of a million hosts needs.
+    /// Maximum size of an artifact in bytes; more than a fleet of a million hosts needs.
     pub artifact_max_bytes: usize,
 }
 
-/// Which releases are believed.
+/// Verification of releases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrustConfig {
-    /// `trust.json`; read again whenever it is needed, so a rotation needs no restart.
+    /// Path of `trust.json`; read for every release, so that a rotation needs no restart.
     pub trust_file: PathBuf,
-    /// Oldest release that a poll accepts, in minutes since its signing.
+    /// Maximum age of a polled release, in minutes since its signing.
     pub freshness_minutes: u64,
 }
 
-/// When plans are made.
+/// Schedule of the plans.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlanningConfig {
-    /// Least age of the last plan when a change causes the next; what changes meanwhile joins it.
+    /// Shortest interval in milliseconds between a plan and the next one after a change.
     pub debounce_ms: u64,
-    /// A plan is made at least this often, whatever woke nobody.
+    /// Longest interval between two plans in seconds.
     pub safety_tick_seconds: u64,
-    /// Output messages taken from one log at once.
+    /// Maximum of output messages in one batch of a log.
     pub batch_messages: usize,
 }
 
@@ -127,12 +127,12 @@ impl Default for PlanningConfig {
 }
 
 impl SourceConfig {
-    /// Pause between polls.
+    /// Interval of the polls.
     pub fn poll(&self) -> Duration {
         Duration::from_secs_f64(self.poll_seconds)
     }
 
-    /// Longest time for one poll.
+    /// Timeout of a poll.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds)
     }

@@ -1,5 +1,5 @@
-//! The leader: fences older leaders out, follows every partition, plans, and stands down as soon as
-//! somebody newer is seen.
+//! The leader: fences older leaders, follows every partition, plans, and ends its leadership as
+//! soon as it sees a newer leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,59 +13,60 @@ use nixfleet_proto::{
     RolloutState, Timestamp, mutation_testing,
 };
 
-/// Longest wait for the outcome of an action or a barrier. Owners that are away for longer cost a
-/// leadership each time; one that was lost with the end of its log would be waited for without end.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+/// Longest wait for the outcome of an action or a barrier. A longer absence of owners ends the
+/// leadership each time; the outcome of an entry that was lost with the end of its log never
+/// arrives.
+pub const OUTCOME_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What goes into the logs: by partition, in this order.
+/// Actions to append, in order, by partition.
 pub type Appends = BTreeMap<Partition, Vec<PlanAction>>;
 
-/// How far a leadership is.
+/// Stage of a leadership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// [`Leader::fence`] comes next.
+    /// [`Leader::fence`] must be called next.
     Unfenced,
-    /// Barriers are on their way; outcomes are absorbed until all are back.
+    /// Barriers are being appended; their outcomes are awaited.
     Fencing,
-    /// The view holds everything that any earlier leader published: plans may be made.
+    /// The view has every action of earlier leaders: plans may be made.
     Leading,
 }
 
-/// What an outcome meant to the leader.
+/// Effect of an outcome on the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
-    /// It is what became of an action of this leader.
+pub struct AppliedOutcome {
+    /// True for the outcome of an action of this leader.
     pub is_ours: bool,
-    /// A rollout opened, so others may have been superseded.
+    /// True when a rollout opened, which may have superseded others.
     pub opens: bool,
 }
 
-/// Why a leadership ends.
+/// Why a leadership ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StandDown {
-    /// The fold refused an action, because a newer leader's barrier came before it.
+pub enum LeadershipEnd {
+    /// The fold rejected an action because of a newer leader's barrier.
     #[error("a newer leader took over partition {0}")]
     Fenced(Partition),
-    /// A newer leader's barrier came by.
+    /// The barrier of a newer leader was applied.
     #[error("leader {highest} took over partition {partition} from leader {epoch}")]
     Outranked {
         /// Where.
         partition: Partition,
-        /// The newer leader.
+        /// Epoch of the newer leader.
         highest: u64,
-        /// This one.
+        /// Epoch of this leader.
         epoch: u64,
     },
-    /// The outcome of an action or a barrier does not come: nobody folds, or the log lost its end.
-    #[error("partition {partition} has no outcome of what was appended at {} for {} s", position.seq, PATIENCE.as_secs())]
-    Unanswered {
+    /// The outcome of an action or a barrier is overdue: no owner folds, or the log lost its end.
+    #[error("partition {partition} has no outcome of what was appended at {} for {} s", position.seq, OUTCOME_TIMEOUT.as_secs())]
+    OutcomeTimeout {
         /// Where.
         partition: Partition,
-        /// Of the first without outcome.
+        /// Position of the first entry without outcome.
         position: Position,
     },
-    /// The log goes on from less than the view knows: it has to be loaded again.
-    #[error("following partition {partition}")]
+    /// The log continues from less state than the view has: the view must be loaded again.
+    #[error("applying the log of partition {partition}")]
     Origin {
         /// Where.
         partition: Partition,
@@ -73,8 +74,8 @@ pub enum StandDown {
         #[source]
         source: OriginConflict,
     },
-    /// An outcome does not fit the view: it has to be loaded again.
-    #[error("following partition {partition}")]
+    /// An outcome does not fit the view, which must be loaded again.
+    #[error("applying the log of partition {partition}")]
     View {
         /// Where.
         partition: Partition,
@@ -84,37 +85,37 @@ pub enum StandDown {
     },
 }
 
-/// A plan that was made and is not in the logs yet.
+/// A plan whose actions are not appended yet.
 #[derive(Debug)]
 pub struct Planned {
-    /// The plan without its actions.
+    /// The plan.
     pub plan: Plan,
-    /// The actions of the plan, by partition.
+    /// Actions of the plan by partition.
     pub appends: Appends,
 }
 
-/// One leadership, from its loaded view to its end.
+/// One leadership, from the loaded view to its end.
 #[derive(Debug)]
 pub struct Leader {
     view: FleetView,
     partitions: u16,
     stage: Stage,
-    /// 0 before the first barrier.
+    /// Epoch of this leader; 0 before the first barrier.
     epoch: u64,
-    /// Barriers that have not come back.
+    /// Appended barriers without outcome.
     barriers: BTreeMap<Partition, Position>,
-    /// Partitions that accepted this leader's own barrier. That a partition is at this epoch is not
+    /// Partitions that accepted a barrier of this leader. The epoch of a partition alone is not
     /// enough: an older leader may have chosen the same number.
     fenced: BTreeSet<Partition>,
-    /// What the view of each partition was built from; whole where nothing is said.
+    /// Origin of the view of each partition; a complete log by default.
     origins: BTreeMap<Partition, Origin>,
-    /// The first action or barrier of each partition without outcome, and since when it is the first.
+    /// The first entry of each partition without outcome, and the time since which it is the first.
     awaited: BTreeMap<Partition, (Position, Duration)>,
 }
 
 impl Leader {
-    /// A leader with the view as of the rows. The outcomes after the rows' cursors come through
-    /// [`Leader::absorb`], from the first fence on.
+    /// Creates a leader with the view of the rows. Outcomes after the cursors of the rows follow
+    /// through [`Leader::apply_outcome`], from the first fence on.
     pub fn new(view: FleetView, partitions: u16) -> Self {
         Self {
             view,
@@ -128,55 +129,59 @@ impl Leader {
         }
     }
 
-    /// Says what the rows of a partition were built from, before its first frame.
+    /// Sets the origin of the rows of a partition, before its first frame.
     pub fn set_origin(&mut self, partition: Partition, origin: Origin) {
         self.origins.insert(partition, origin);
     }
 
-    /// Takes the next frame of a log in, before the outcomes it holds are absorbed.
+    /// Starts the next frame of a log, before its outcomes are applied.
     ///
     /// # Errors
-    /// [`StandDown::Origin`] when the frame does not go on from the view.
-    pub fn follow(&mut self, partition: Partition, frame: &OutputFrame) -> Result<(), StandDown> {
+    /// [`LeadershipEnd::Origin`] when the frame does not continue the view.
+    pub fn begin_frame(
+        &mut self,
+        partition: Partition,
+        frame: &OutputFrame,
+    ) -> Result<(), LeadershipEnd> {
         let origin = self.origins.entry(partition).or_default();
         origin
             .follow(frame)
-            .map_err(|source| StandDown::Origin { partition, source })
+            .map_err(|source| LeadershipEnd::Origin { partition, source })
     }
 
-    /// How far it is.
+    /// Stage of the leadership.
     pub fn stage(&self) -> Stage {
         self.stage
     }
 
-    /// The epoch; 0 before the first fence.
+    /// Epoch of the leader; 0 before the first fence.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// What is known of the fleet.
+    /// View of the fleet.
     pub fn view(&self) -> &FleetView {
         &self.view
     }
 
-    /// Plans for another release from now on.
+    /// Sets the release of the following plans.
     pub fn set_release(&mut self, release: Release) {
         self.view.set_release(release);
     }
 
-    /// Chooses a higher epoch and says which barriers announce it. All of them must be appended and
-    /// told with [`Leader::barrier_appended`] before the next outcome is absorbed; when the fate of
-    /// one is unknown, the leadership is over.
+    /// Chooses a higher epoch and returns the barriers that announce it. All of them must be
+    /// appended and recorded with [`Leader::barrier_appended`] before the next outcome is applied.
+    /// When the result of one append is unknown, the leadership is over.
     ///
-    /// Where logs or rows were lost nobody knows the highest epoch any more, and what an earlier
-    /// leader has on its way may still arrive. So an epoch is the millisecond in which it is chosen,
-    /// and counts only where a clock was set back.
+    /// After a loss of logs or rows the highest epoch is unknown, and entries of an earlier leader
+    /// may still arrive. An epoch is therefore the millisecond in which it is chosen, and one more
+    /// than the highest known one where a clock was set back.
     pub fn fence(&mut self, now: Timestamp) -> Appends {
         let highest = self.epoch.max(self.view.highest_leader_epoch());
-        let moment = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        let millisecond = u64::try_from(now.timestamp_millis()).unwrap_or(0);
         self.epoch = highest + 1;
         if !mutation_testing::is_active("planner-skip-barrier") {
-            self.epoch = self.epoch.max(moment);
+            self.epoch = self.epoch.max(millisecond);
         }
         self.fenced.clear();
         self.barriers.clear();
@@ -189,22 +194,22 @@ impl Leader {
         Partition::all(self.partitions).map(barrier).collect()
     }
 
-    /// Notes where a barrier is.
+    /// Records the position of an appended barrier.
     pub fn barrier_appended(&mut self, partition: Partition, position: Position) {
         self.barriers.insert(partition, position);
     }
 
-    /// Takes an outcome over, in the order of its log.
+    /// Applies an outcome, in the order of its log.
     ///
     /// # Errors
-    /// [`StandDown`] ends the leadership.
-    pub fn absorb(
+    /// [`LeadershipEnd`] ends the leadership.
+    pub fn apply_outcome(
         &mut self,
         partition: Partition,
         outcome: &Outcome,
         pinned: &PinnedSet,
-    ) -> Result<Heard, StandDown> {
-        self.see_barrier(partition, outcome);
+    ) -> Result<AppliedOutcome, LeadershipEnd> {
+        self.note_barrier_outcome(partition, outcome);
         let is_ours = self.view.is_in_log(partition, outcome.position);
         let origin = self.origins.get(&partition).copied().unwrap_or_default();
         let absorbed = if origin.is_partial() {
@@ -213,19 +218,20 @@ impl Leader {
         } else {
             self.view.apply_outcome(partition, outcome, pinned)
         };
-        absorbed.map_err(|source| StandDown::View { partition, source })?;
+        absorbed.map_err(|source| LeadershipEnd::View { partition, source })?;
         if is_ours {
-            is_not_fenced(partition, outcome)?;
+            check_not_fenced(partition, outcome)?;
         } else {
-            self.is_not_outranked(partition)?;
+            self.check_not_outranked(partition)?;
         }
         let opens = opens(outcome);
-        Ok(Heard { is_ours, opens })
+        Ok(AppliedOutcome { is_ours, opens })
     }
 
-    /// Plans, once it leads. The actions must be appended and told with [`Leader::appended`] before
-    /// the next outcome is absorbed; when the fate of one is unknown, the leadership is over: the
-    /// view would count too little, and only a new barrier tells what is in the log.
+    /// Plans, if this leader leads. The actions must be appended and recorded with
+    /// [`Leader::appended`] before the next outcome is applied. When the result of one append is
+    /// unknown, the leadership is over: the view would miss an action, and only a new barrier tells
+    /// what the log holds.
     pub fn plan(&self, now: Timestamp) -> Planned {
         if self.stage != Stage::Leading {
             let (plan, appends) = (Plan::default(), Appends::new());
@@ -242,11 +248,12 @@ impl Leader {
         Planned { plan, appends }
     }
 
-    /// Looks whether outcomes come, at a moment of a clock that is never set.
+    /// Checks that outcomes arrive, at a reading of the monotonic clock.
     ///
     /// # Errors
-    /// [`StandDown::Unanswered`] after [`PATIENCE`] without the same one.
-    pub fn check_answers(&mut self, now: Duration) -> Result<(), StandDown> {
+    /// [`LeadershipEnd::OutcomeTimeout`] when the same outcome is awaited for longer than
+    /// [`OUTCOME_TIMEOUT`].
+    pub fn check_outcome_timeout(&mut self, now: Duration) -> Result<(), LeadershipEnd> {
         let mut oldest = self.view.oldest_in_log();
         for (partition, barrier) in &self.barriers {
             let first = oldest.entry(*partition).or_insert(*barrier);
@@ -256,8 +263,8 @@ impl Leader {
             .retain(|partition, (position, _)| oldest.get(partition) == Some(position));
         for (partition, position) in oldest {
             let (_, since) = *self.awaited.entry(partition).or_insert((position, now));
-            if now.saturating_sub(since) > PATIENCE {
-                return Err(StandDown::Unanswered {
+            if now.saturating_sub(since) > OUTCOME_TIMEOUT {
+                return Err(LeadershipEnd::OutcomeTimeout {
                     partition,
                     position,
                 });
@@ -266,18 +273,18 @@ impl Leader {
         Ok(())
     }
 
-    /// Notes an action that is in the log, so that it counts until its outcome is back.
+    /// Records an appended action, which counts until its outcome is applied.
     pub fn appended(&mut self, partition: Partition, position: Position, action: PlanAction) {
         self.view.action_appended(partition, position, action);
     }
 
-    /// A decision of this leader as it goes into the log.
+    /// An action of this leader as an entry.
     pub fn entry(&self, action: PlanAction, now: Timestamp) -> Entry {
         let epoch = self.epoch;
         Entry::new(now, EntryBody::Plan { epoch, action })
     }
 
-    /// Rollouts whose refs must not come back.
+    /// Rollouts whose refs must not be released again.
     pub fn superseded(&self) -> BTreeSet<RolloutId> {
         let rollouts = self.view.rollouts().iter();
         rollouts
@@ -291,20 +298,20 @@ impl Leader {
             .collect()
     }
 
-    /// Notes a barrier of this leader that came back.
-    fn see_barrier(&mut self, partition: Partition, outcome: &Outcome) {
+    /// Records the outcome of a barrier of this leader.
+    fn note_barrier_outcome(&mut self, partition: Partition, outcome: &Outcome) {
         if self.barriers.get(&partition) != Some(&outcome.position) {
             return;
         }
         self.barriers.remove(&partition);
-        // Another entry is in its place where the log lost its end and went on.
-        if announced_by(outcome) == Some(self.epoch) {
+        // Another entry has its position if the log lost its end and grew again.
+        if barrier_epoch(outcome) == Some(self.epoch) {
             self.fenced.insert(partition);
         }
         if self.barriers.is_empty() {
             let is_fenced = self.fenced.len() == usize::from(self.partitions);
-            // Refused or lost somewhere: an earlier leader that the rows did not show had this epoch
-            // or more, or the log ended before it.
+            // A barrier was rejected or lost: an earlier leader that the rows did not show had this
+            // epoch or a higher one, or the log lost its end.
             self.stage = if is_fenced {
                 Stage::Leading
             } else {
@@ -313,10 +320,10 @@ impl Leader {
         }
     }
 
-    fn is_not_outranked(&self, partition: Partition) -> Result<(), StandDown> {
+    fn check_not_outranked(&self, partition: Partition) -> Result<(), LeadershipEnd> {
         let highest = self.view.leader_epoch(partition);
         if self.stage == Stage::Leading && highest > self.epoch {
-            return Err(StandDown::Outranked {
+            return Err(LeadershipEnd::Outranked {
                 partition,
                 highest,
                 epoch: self.epoch,
@@ -326,17 +333,17 @@ impl Leader {
     }
 }
 
-fn is_not_fenced(partition: Partition, outcome: &Outcome) -> Result<(), StandDown> {
+fn check_not_fenced(partition: Partition, outcome: &Outcome) -> Result<(), LeadershipEnd> {
     match &outcome.decision {
         Decision::Rejected(rejection) if rejection.reason == Reason::Fenced => {
-            Err(StandDown::Fenced(partition))
+            Err(LeadershipEnd::Fenced(partition))
         }
         Decision::Accepted(_) | Decision::Rejected(_) => Ok(()),
     }
 }
 
-/// The epoch that an accepted barrier announced.
-fn announced_by(outcome: &Outcome) -> Option<u64> {
+/// The epoch of an accepted barrier.
+fn barrier_epoch(outcome: &Outcome) -> Option<u64> {
     match &outcome.decision {
         Decision::Accepted(accepted) => accepted.leader_epoch,
         Decision::Rejected(_) => None,

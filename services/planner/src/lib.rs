@@ -1,12 +1,12 @@
-//! One leadership of the planner as a plain value: which barriers fence older leaders out, what
-//! an outcome means to the leader, when a plan is due and what of it goes into which log.
+//! A leadership of the planner without IO: the barriers that fence older leaders, the effect of each
+//! outcome, the time of the next plan, and the log of each action.
 //!
-//! Waits for nothing and reads no clock: the shell (the program beside this library) and the
-//! simulation drive it with positions, outcomes and times. What to plan is decided in
-//! `nixfleet-plan`. Start reading at [`leader::Leader`].
+//! Nothing here waits or reads a clock. The shell (the binary of this package) and the simulation
+//! pass in positions, outcomes and times; `nixfleet-plan` makes the plans. Start reading at
+//! [`leader::Leader`].
 
-pub mod agenda;
 pub mod leader;
+pub mod plan_schedule;
 
-pub use agenda::{Agenda, Now, Pace};
-pub use leader::{Appends, Heard, Leader, PATIENCE, Planned, Stage, StandDown};
+pub use leader::{Appends, AppliedOutcome, Leader, LeadershipEnd, OUTCOME_TIMEOUT, Planned, Stage};
+pub use plan_schedule::{ClockReading, PlanIntervals, PlanSchedule};

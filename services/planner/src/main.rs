@@ -1,24 +1,21 @@
-//! The planner: turns state, manifests and time into actions, and appends them to the input logs.
+//! The planner: derives actions from state, manifests and time, and appends them to the input logs.
 //!
-//! One instance leads, the others stand by. Decides nothing itself: `nixfleet-plan` does; folds
-//! nothing: it follows the output logs. Writes no table. Start reading at `run.rs` (leading and
-//! standing by), then `term.rs` (one leadership), `turn.rs` (one plan) and the library beside this
-//! program, which is the leader as a plain value.
+//! One instance leads, the others stand by. `nixfleet-plan` decides; this service follows the
+//! output logs without folding, and writes no table. Start reading at `run.rs` (leading and
+//! standing by), then `leadership.rs` (one leadership) and `turn.rs` (one plan). The library of
+//! this package is the leader without IO.
 
 use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
 mod config;
-mod follow;
-mod load;
-mod measure;
-mod pins;
+mod leadership;
 mod releases;
 mod run;
-mod source;
-mod term;
+mod telemetry;
 mod turn;
+mod view;
 
 fn main() -> ExitCode {
     let info = ServiceInfo {

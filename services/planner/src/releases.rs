@@ -1,15 +1,16 @@
-//! Releases: the announced one is followed and verified here, new ones from the source are verified,
-//! admitted, stored and announced.
+//! Releases: the announced release is followed and verified; new releases from the source are
+//! verified, admitted, stored and announced.
 //!
-//! Two tasks of a leader's term. Whoever announces first wins: the announcement is fenced with the
-//! one before it, so a poll and a push through the gateway cannot cross.
+//! Two tasks of a leadership. The announcement is fenced with the one before it, so of a poll and a
+//! push through the gateway at the same time one fails.
 
-mod announced;
-mod known;
-mod poll;
-mod refusals;
-mod restore;
-mod trust;
+mod announcement_follower;
+mod archive_restore;
+mod refusal_log;
+mod release_state;
+mod release_trust;
+pub mod source;
+mod source_poller;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,69 +24,73 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::source::Source;
+use source::Source;
 
-pub use restore::restore;
+pub use archive_restore::restore_release;
 
-use known::{Current, Known, Superseded};
-use trust::Trust;
+use release_state::{AnnouncedRelease, ReleaseState, SupersededRollouts};
+use release_trust::ReleaseTrust;
 
-/// The release tasks of one term.
+/// Release tasks of one leadership.
 pub struct Releases {
-    known: watch::Receiver<Known>,
-    superseded: watch::Sender<Superseded>,
+    state: watch::Receiver<ReleaseState>,
+    superseded: watch::Sender<SupersededRollouts>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Releases {
-    /// Starts following, and polling when a source is configured.
+    /// Starts to follow announcements, and to poll the source if one is configured.
     ///
     /// # Errors
     /// When the source cannot be set up.
     pub fn start(bus: &Bus, config: &Config) -> anyhow::Result<Self> {
-        let (know, known) = watch::channel(Known::default());
-        let (superseded, refs) = watch::channel(Superseded::default());
+        let (publish_state, state) = watch::channel(ReleaseState::default());
+        let (superseded, refs) = watch::channel(SupersededRollouts::default());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let trust = Trust {
+        let trust = ReleaseTrust {
             file: config.trust.trust_file.clone(),
             window: Duration::from_secs(config.trust.freshness_minutes * 60),
         };
-        let announced = announced::Announced::new(bus.manifests(), trust.clone(), know);
+        let announced = announcement_follower::AnnouncementFollower::new(
+            bus.manifests(),
+            trust.clone(),
+            publish_state,
+        );
         spawn(&mut tasks, &stop, announced.run());
         if let Some(source) = Source::new(&config.source)? {
-            let poll = poll::Poll::new(poll::Parts {
+            let poll = source_poller::SourcePoller::new(source_poller::PollerParts {
                 store: bus.manifests(),
                 source,
                 trust,
-                known: known.clone(),
+                state: state.clone(),
                 superseded: refs,
                 config: config.source.clone(),
             });
             spawn(&mut tasks, &stop, poll.run());
         }
         Ok(Self {
-            known,
+            state,
             superseded,
             tasks,
             stop,
         })
     }
 
-    /// Waits until another release is known; `None` when only a refusal changed.
+    /// Waits for another verified release; `None` when only a refusal changed.
     ///
     /// # Errors
     /// When the tasks have ended.
-    pub async fn changed(&mut self) -> anyhow::Result<Option<Arc<Current>>> {
-        self.known
+    pub async fn changed(&mut self) -> anyhow::Result<Option<Arc<AnnouncedRelease>>> {
+        self.state
             .changed()
             .await
             .context("the release task has ended")?;
-        Ok(self.known.borrow_and_update().current.clone())
+        Ok(self.state.borrow_and_update().current.clone())
     }
 
-    /// States which refs must not come back.
+    /// Sets the rollouts whose refs must not be released again.
     pub fn set_superseded(&self, refs: BTreeSet<RolloutId>) {
         self.superseded.send_if_modified(|before| {
             let is_new = **before != refs;
@@ -96,7 +101,7 @@ impl Releases {
         });
     }
 
-    /// Ends the tasks and waits for them.
+    /// Stops the tasks and waits for them.
     pub async fn join(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}

@@ -1,4 +1,4 @@
-//! Standing by and leading, over and over.
+//! Runs leaderships one after the other: stand by, lead, start over.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use nixfleet_service::{CancellationToken, Context, Readiness};
 use nixfleet_store::Store;
 
 use crate::config::Config;
-use crate::load;
-use crate::term::{Parts, Term};
+use crate::leadership::{Dependencies, Leadership};
+use crate::view::load;
 
-/// The one key of the planner's leases.
+/// Lease key of the leader.
 const LEADER: &str = "leader";
-/// Pause after a term that failed: the same fault would fail the next one.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Wait for the lease after which this instance counts as a standby: the leader works.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How often the connection to the bus is looked at for readiness.
+/// Pause after a failed leadership: the same fault would end the next one.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// Time without the lease after which this instance counts as a standby: another one leads.
+const STANDBY_AFTER: Duration = Duration::from_secs(5);
+/// Interval of the connection checks.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the planner.
@@ -42,94 +42,94 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         ),
     );
     maintain_layout(&context, &bus, &store);
-    let parts = Parts {
+    let deps = Dependencies {
         bus: &bus,
         store: &store,
         config,
         readiness: &context.readiness,
     };
-    // Whoever stands by is ready, however long the view takes.
+    // A standby is ready, even while it loads the view.
     context.readiness.set_ready("planner", Ok(()));
-    lead_on(&context, &parts).await;
+    lead_until_shutdown(&context, &deps).await;
     bus.close().await;
     Ok(())
 }
 
-/// Brings back streams that are gone, for as long as the process works.
+/// Recreates missing streams until shutdown.
 fn maintain_layout(context: &Context<Config>, bus: &Bus, store: &Store) {
     let (store, names) = (store.clone(), bus.names().clone());
-    let remembered = move || {
+    let covered_positions = move || {
         let (store, names) = (store.clone(), names.clone());
         async move {
-            let floors = load::remembered(&store, &names).await;
+            let floors = load::covered_positions(&store, &names).await;
             floors.map_err(|error| format!("{error:#}"))
         }
     };
-    let keep = bus.maintain_layout(remembered, context.shutdown.clone());
+    let keep = bus.maintain_layout(covered_positions, context.shutdown.clone());
     context.tasks.spawn("layout", async {
-        keep.await.context("keeping the streams")
+        keep.await.context("maintaining the streams")
     });
 }
 
-async fn lead_on(context: &Context<Config>, parts: &Parts<'_>) {
+async fn lead_until_shutdown(context: &Context<Config>, deps: &Dependencies<'_>) {
     let member = Membership {
         service: "planner",
         instance: &context.instance,
         keys: &[LEADER.to_owned()],
-        config: parts.config.lease,
+        config: deps.config.lease,
     };
-    let leases = parts.bus.leases(member, &context.shutdown);
+    let leases = deps.bus.leases(member, &context.shutdown);
     let mut last_failure = None;
     while !context.shutdown.is_cancelled() {
-        let Err(error) = serve(context, parts, &leases).await else {
+        let Err(error) = run_leadership(context, deps, &leases).await else {
             last_failure = None;
             continue;
         };
         let reason = format!("{error:#}");
         if last_failure.as_ref() != Some(&reason) {
-            tracing::warn!(error = reason, "term ended, starting over");
+            tracing::warn!(error = reason, "the leadership ended; starting over");
         }
         let not_ready = Err(reason.clone());
         context.readiness.set_ready("planner", not_ready);
         last_failure = Some(reason);
         tokio::select! {
             () = context.shutdown.cancelled() => return,
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(FAILED_PAUSE) => {}
         }
     }
 }
 
-/// One term: loads, stands by until the lease is there, leads until it is gone.
-async fn serve(
+/// One leadership: loads the view, stands by until the lease is acquired, leads until it is lost.
+async fn run_leadership(
     context: &Context<Config>,
-    parts: &Parts<'_>,
+    deps: &Dependencies<'_>,
     leases: &Leases,
 ) -> anyhow::Result<()> {
-    let mut term = tokio::select! {
+    let mut leadership = tokio::select! {
         () = context.shutdown.cancelled() => return Ok(()),
-        term = Term::load(parts) => term?,
+        leadership = Leadership::load(deps) => leadership?,
     };
-    let ended = match term.stand_by(acquire(context, leases)).await {
+    let ended = match leadership.stand_by(acquire(context, leases)).await {
         Err(error) => Err(error),
         Ok(None) => Ok(()),
         Ok(Some(lease)) => {
-            let ended = lead(context, &mut term, &lease).await;
+            let ended = lead(context, &mut leadership, &lease).await;
             match &ended {
                 Ok(()) => lease.release().await,
-                // What fails here may succeed elsewhere.
+                // Another instance may succeed.
                 Err(_) => lease.give_up().await,
             }
             ended
         }
     };
-    term.end().await;
+    leadership.join().await;
     ended
 }
 
-/// Waits for the lease; `None` when the process shall stop.
+/// Waits for the lease; `None` on shutdown.
 async fn acquire(context: &Context<Config>, leases: &Leases) -> Option<Lease> {
     let waits = async {
-        tokio::time::sleep(PATIENCE).await;
+        tokio::time::sleep(STANDBY_AFTER).await;
         context.readiness.set_ready("planner", Ok(()));
         std::future::pending::<Infallible>().await
     };
@@ -140,17 +140,21 @@ async fn acquire(context: &Context<Config>, leases: &Leases) -> Option<Lease> {
     }
 }
 
-/// Leads until the lease is asked back or lost, the process shall stop, or the term fails.
-async fn lead(context: &Context<Config>, term: &mut Term<'_>, lease: &Lease) -> anyhow::Result<()> {
+/// Leads until the lease is recalled or lost, the process stops, or the leadership fails.
+async fn lead(
+    context: &Context<Config>,
+    leadership: &mut Leadership<'_>,
+    lease: &Lease,
+) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let mut leading = std::pin::pin!(term.lead(lease, &stop));
+    let mut leading = std::pin::pin!(leadership.lead(lease, &stop));
     tokio::select! {
         ended = &mut leading => return ended,
         () = context.shutdown.cancelled() => {}
         () = lease.recalled() => {}
     }
-    // Asked to end and waited for, not dropped: its tasks are joined, and the plan that is being
-    // appended lands.
+    // Stopped and awaited, not dropped: its tasks are joined, and the plan that is being appended
+    // is finished.
     stop.cancel();
     leading.await
 }

@@ -1,73 +1,74 @@
-//! One plan: made by the leader, appended to the logs, noted in its view.
+//! One turn: plan, append the actions, and record their positions in the view.
 
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use futures::future::try_join_all;
 use nixfleet_bus::{AppendError, InputPublisher};
-use nixfleet_planner::{Appends, Leader, Now};
+use nixfleet_planner::{Appends, ClockReading, Leader};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, PlanAction, Position};
 use nixfleet_service::trace;
 use tracing::Instrument as _;
 
-use crate::measure;
+use crate::telemetry;
 
-/// An action and where it is.
+/// An appended action and its position.
 type Appended = (Partition, Position, PlanAction);
 
-/// The clocks of this process.
+/// Clocks of the process.
 #[derive(Debug, Clone, Copy)]
-pub struct Clocks {
+pub struct ProcessClocks {
     origin: Instant,
 }
 
-impl Clocks {
-    /// Counts from now on.
+impl ProcessClocks {
+    /// Starts the monotonic clock.
     pub fn start() -> Self {
         Self {
             origin: Instant::now(),
         }
     }
 
-    /// The time.
-    pub fn now(self) -> Now {
-        Now {
+    /// Reads both clocks.
+    pub fn now(self) -> ClockReading {
+        ClockReading {
             monotonic: self.origin.elapsed(),
             wall: Utc::now(),
         }
     }
 
-    /// Waits until a moment on the monotonic clock.
+    /// Waits until a time on the monotonic clock.
     pub async fn wait_until(self, due: Duration) {
         let until = self.origin + due;
         tokio::time::sleep_until(until.into()).await;
     }
 }
 
-/// Puts the actions of one leader into the logs.
-pub struct Turns {
+/// Appends the actions of one leader to the input logs.
+pub struct ActionAppender {
     input: InputPublisher,
 }
 
-/// When the next plan is due.
-pub struct Done {
-    /// Time that will change the plan by itself.
+/// Inputs for the schedule of the next plan.
+pub struct TurnResult {
+    /// Time at which the plan changes without an event.
     pub next_deadline: Option<nixfleet_proto::Timestamp>,
-    /// There is more to plan right now.
+    /// True when actions are left to plan now.
     pub is_capped: bool,
 }
 
-impl Turns {
-    /// The turns of one leader.
+impl ActionAppender {
+    /// Creates an appender on an input log publisher.
     pub fn new(input: InputPublisher) -> Self {
         Self { input }
     }
 
-    /// Announces the leader's next epoch in every partition. Outcomes must not be absorbed meanwhile.
+    /// Announces the next epoch of the leader in every partition. No outcome may be applied
+    /// meanwhile.
     ///
     /// # Errors
-    /// When a barrier may or may not be in the log.
+    /// When it is unknown whether a barrier is in the log.
     pub async fn fence(&self, leader: &mut Leader) -> Result<(), AppendError> {
         let barriers = leader.fence(Utc::now());
         for (partition, position, _) in self.append(leader, barriers).await? {
@@ -76,20 +77,20 @@ impl Turns {
         Ok(())
     }
 
-    /// Plans and publishes. The outcomes must not be absorbed while this runs, so that every action
-    /// is noted before it comes back.
+    /// Plans and appends the actions. No outcome may be applied meanwhile, so that every action is
+    /// recorded before its outcome.
     ///
     /// # Errors
-    /// When an action may or may not be in the log: the view then counts too little, and only a new
-    /// barrier tells what is there.
-    pub async fn take(&self, leader: &mut Leader) -> Result<Done, AppendError> {
+    /// When it is unknown whether an action is in the log: the view may miss it, and only a new
+    /// barrier tells what the log holds.
+    pub async fn plan_and_append(&self, leader: &mut Leader) -> Result<TurnResult, AppendError> {
         let started = Instant::now();
         let now = Utc::now();
         let planned = leader.plan(now);
         let plan = planned.plan;
-        measure::plan(&plan, started.elapsed().as_secs_f64());
-        measure::manifest_ages(leader.view(), now);
-        let done = Done {
+        telemetry::report_plan(&plan, started.elapsed().as_secs_f64());
+        telemetry::set_manifest_ages(leader.view(), now);
+        let done = TurnResult {
             next_deadline: plan.next_deadline,
             is_capped: plan.is_capped,
         };
@@ -108,7 +109,7 @@ impl Turns {
                 host = action.hostname().map(tracing::field::display), "planned");
             leader.appended(partition, position, action);
         }
-        measure::turn(count, started.elapsed().as_secs_f64());
+        telemetry::report_turn(count, started.elapsed().as_secs_f64());
         Ok(done)
     }
 

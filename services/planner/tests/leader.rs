@@ -1,9 +1,9 @@
-//! What ends a leadership, and when it may plan.
+//! Stages of a leadership, and the reasons for its end.
 
 use std::time::Duration;
 
 use nixfleet_plan::{FleetView, PinnedSet};
-use nixfleet_planner::{Heard, Leader, PATIENCE, Stage, StandDown};
+use nixfleet_planner::{AppliedOutcome, Leader, LeadershipEnd, OUTCOME_TIMEOUT, Stage};
 use nixfleet_proto::outcome::OutcomeSubject;
 use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::subject::Partition;
@@ -46,10 +46,10 @@ fn accepted(epoch: u64) -> Decision {
 }
 
 fn refused() -> Decision {
-    Decision::Rejected(Rejection::new(Reason::Fenced, "a newer leader was here"))
+    Decision::Rejected(Rejection::new(Reason::Fenced, "a newer leader took over"))
 }
 
-/// A leader whose barriers are at `seq` of every partition.
+/// A leader whose barriers were appended at `seq` of every partition.
 fn fencing(seq: u64) -> Leader {
     let mut leader = Leader::new(FleetView::new(), PARTITIONS);
     append_barriers(&mut leader, seq);
@@ -65,42 +65,42 @@ fn append_barriers(leader: &mut Leader, seq: u64) {
     }
 }
 
-fn hear(
+fn apply(
     leader: &mut Leader,
     partition: usize,
     seq: u64,
     decision: Decision,
-) -> Result<Heard, StandDown> {
+) -> Result<AppliedOutcome, LeadershipEnd> {
     let partition = partitions()[partition];
-    leader.absorb(partition, &outcome(seq, decision), &PinnedSet::new())
+    leader.apply_outcome(partition, &outcome(seq, decision), &PinnedSet::new())
 }
 
 fn leading() -> Leader {
     let mut leader = fencing(5);
-    hear(&mut leader, 0, 5, accepted(1)).expect("a barrier of its own comes back");
-    hear(&mut leader, 1, 5, accepted(1)).expect("a barrier of its own comes back");
+    apply(&mut leader, 0, 5, accepted(1)).expect("the barrier is accepted");
+    apply(&mut leader, 1, 5, accepted(1)).expect("the barrier is accepted");
     assert_eq!(leader.stage(), Stage::Leading);
     leader
 }
 
 #[test]
-fn it_leads_when_every_partition_accepted_its_barrier() {
+fn a_leader_leads_once_every_partition_accepted_its_barrier() {
     let mut leader = fencing(5);
     assert_eq!((leader.stage(), leader.epoch()), (Stage::Fencing, 1));
-    hear(&mut leader, 0, 5, accepted(1)).unwrap();
+    apply(&mut leader, 0, 5, accepted(1)).unwrap();
     assert_eq!(leader.stage(), Stage::Fencing);
     assert!(leader.plan(Timestamp::UNIX_EPOCH).appends.is_empty());
-    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    apply(&mut leader, 1, 5, accepted(1)).unwrap();
     assert_eq!(leader.stage(), Stage::Leading);
 }
 
 #[test]
 fn the_barrier_of_another_leader_with_the_same_epoch_is_not_its_own() {
     let mut leader = fencing(5);
-    hear(&mut leader, 0, 4, accepted(1)).unwrap();
-    hear(&mut leader, 0, 5, refused()).unwrap();
+    apply(&mut leader, 0, 4, accepted(1)).unwrap();
+    apply(&mut leader, 0, 5, refused()).unwrap();
     assert_eq!(leader.stage(), Stage::Fencing);
-    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    apply(&mut leader, 1, 5, accepted(1)).unwrap();
     assert_eq!(leader.stage(), Stage::Unfenced);
     append_barriers(&mut leader, 9);
     assert_eq!((leader.stage(), leader.epoch()), (Stage::Fencing, 2));
@@ -109,27 +109,27 @@ fn the_barrier_of_another_leader_with_the_same_epoch_is_not_its_own() {
 #[test]
 fn a_refused_barrier_is_followed_by_one_above_the_highest_epoch() {
     let mut leader = fencing(5);
-    hear(&mut leader, 0, 3, accepted(7)).unwrap();
-    hear(&mut leader, 0, 5, refused()).unwrap();
-    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    apply(&mut leader, 0, 3, accepted(7)).unwrap();
+    apply(&mut leader, 0, 5, refused()).unwrap();
+    apply(&mut leader, 1, 5, accepted(1)).unwrap();
     append_barriers(&mut leader, 9);
     assert_eq!(leader.epoch(), 8);
-    hear(&mut leader, 0, 9, accepted(8)).unwrap();
-    hear(&mut leader, 1, 9, accepted(8)).unwrap();
+    apply(&mut leader, 0, 9, accepted(8)).unwrap();
+    apply(&mut leader, 1, 9, accepted(8)).unwrap();
     assert_eq!(leader.stage(), Stage::Leading);
 }
 
 #[test]
-fn a_barrier_whose_place_another_entry_took_is_announced_again() {
+fn a_barrier_replaced_by_another_entry_is_appended_again() {
     let mut leader = fencing(5);
     let host_event = Decision::Accepted(Box::default());
-    hear(&mut leader, 0, 5, host_event).unwrap();
-    hear(&mut leader, 1, 5, accepted(1)).unwrap();
+    apply(&mut leader, 0, 5, host_event).unwrap();
+    apply(&mut leader, 1, 5, accepted(1)).unwrap();
     assert_eq!(leader.stage(), Stage::Unfenced);
 }
 
 #[test]
-fn an_epoch_is_a_moment_unless_the_clock_is_behind() {
+fn an_epoch_is_the_current_millisecond_unless_the_clock_is_behind() {
     let mut leader = Leader::new(FleetView::new(), PARTITIONS);
     leader.fence(Timestamp::from_timestamp_millis(1_777_000_000_000).unwrap());
     assert_eq!(leader.epoch(), 1_777_000_000_000);
@@ -140,8 +140,8 @@ fn an_epoch_is_a_moment_unless_the_clock_is_behind() {
 #[test]
 fn a_newer_leader_ends_the_leadership() {
     let mut leader = leading();
-    let ended = hear(&mut leader, 1, 8, accepted(2)).unwrap_err();
-    let expected = StandDown::Outranked {
+    let ended = apply(&mut leader, 1, 8, accepted(2)).unwrap_err();
+    let expected = LeadershipEnd::Outranked {
         partition: partitions()[1],
         highest: 2,
         epoch: 1,
@@ -157,12 +157,12 @@ fn an_action_that_was_fenced_ends_the_leadership() {
         rollout_id: "stable@4f".parse().unwrap(),
     };
     leader.appended(partition, at(6), action);
-    let ended = hear(&mut leader, 0, 6, refused()).unwrap_err();
-    assert_eq!(ended, StandDown::Fenced(partition));
+    let ended = apply(&mut leader, 0, 6, refused()).unwrap_err();
+    assert_eq!(ended, LeadershipEnd::Fenced(partition));
 }
 
 #[test]
-fn an_action_without_outcome_ends_the_leadership_after_a_while() {
+fn an_action_without_outcome_ends_the_leadership_after_a_timeout() {
     let mut leader = leading();
     let second = Duration::from_secs(1);
     let retention = |commit: &str| PlanAction::RetentionExpired {
@@ -171,17 +171,23 @@ fn an_action_without_outcome_ends_the_leadership_after_a_while() {
     let partition = partitions()[0];
     leader.appended(partition, at(6), retention("4f"));
     leader.appended(partition, at(7), retention("50"));
-    leader.check_answers(second).unwrap();
-    leader.check_answers(PATIENCE).unwrap();
-    hear(&mut leader, 0, 6, accepted(1)).unwrap();
-    // The next one is the first from here on.
-    leader.check_answers(PATIENCE + second * 2).unwrap();
-    leader.check_answers(PATIENCE * 2 + second * 2).unwrap();
-    let ended = leader.check_answers(PATIENCE * 2 + second * 3).unwrap_err();
+    leader.check_outcome_timeout(second).unwrap();
+    leader.check_outcome_timeout(OUTCOME_TIMEOUT).unwrap();
+    apply(&mut leader, 0, 6, accepted(1)).unwrap();
+    // From here on the next action is the first without outcome.
+    leader
+        .check_outcome_timeout(OUTCOME_TIMEOUT + second * 2)
+        .unwrap();
+    leader
+        .check_outcome_timeout(OUTCOME_TIMEOUT * 2 + second * 2)
+        .unwrap();
+    let ended = leader
+        .check_outcome_timeout(OUTCOME_TIMEOUT * 2 + second * 3)
+        .unwrap_err();
     let position = at(7);
     assert_eq!(
         ended,
-        StandDown::Unanswered {
+        LeadershipEnd::OutcomeTimeout {
             partition,
             position
         }
@@ -189,34 +195,34 @@ fn an_action_without_outcome_ends_the_leadership_after_a_while() {
 }
 
 #[test]
-fn a_barrier_without_outcome_ends_the_leadership_after_a_while() {
+fn a_barrier_without_outcome_ends_the_leadership_after_a_timeout() {
     let mut leader = fencing(5);
-    hear(&mut leader, 0, 5, accepted(1)).unwrap();
+    apply(&mut leader, 0, 5, accepted(1)).unwrap();
     assert_eq!(leader.stage(), Stage::Fencing);
-    leader.check_answers(Duration::ZERO).unwrap();
-    leader.check_answers(PATIENCE).unwrap();
-    let ended = leader.check_answers(PATIENCE + Duration::from_secs(1));
+    leader.check_outcome_timeout(Duration::ZERO).unwrap();
+    leader.check_outcome_timeout(OUTCOME_TIMEOUT).unwrap();
+    let ended = leader.check_outcome_timeout(OUTCOME_TIMEOUT + Duration::from_secs(1));
     assert!(
-        matches!(ended, Err(StandDown::Unanswered { .. })),
+        matches!(ended, Err(LeadershipEnd::OutcomeTimeout { .. })),
         "{ended:?}"
     );
 }
 
 #[test]
-fn a_refusal_of_its_own_action_for_another_reason_goes_on() {
+fn a_leadership_survives_the_rejection_of_an_action() {
     let mut leader = leading();
     let action = PlanAction::RetentionExpired {
         rollout_id: "stable@4f".parse().unwrap(),
     };
     leader.appended(partitions()[0], at(6), action);
     let decision = Decision::Rejected(Rejection::new(Reason::Illegal, "not superseded"));
-    let heard = hear(&mut leader, 0, 6, decision).unwrap();
-    assert!(heard.is_ours && !heard.opens);
+    let applied = apply(&mut leader, 0, 6, decision).unwrap();
+    assert!(applied.is_ours && !applied.opens);
     assert_eq!(leader.stage(), Stage::Leading);
 }
 
 #[test]
-fn its_entries_carry_its_epoch() {
+fn entries_carry_the_epoch_of_their_leader() {
     let leader = leading();
     let entry = leader.entry(PlanAction::Barrier {}, Timestamp::UNIX_EPOCH);
     let EntryBody::Plan { epoch, .. } = entry.body else {
@@ -225,8 +231,8 @@ fn its_entries_carry_its_epoch() {
     assert_eq!(epoch, 1);
 }
 
-/// A rollout whose opening is not in the log any more.
-fn about_a_stranger(seq: u64) -> Outcome {
+/// The outcome of a rollout whose opening was trimmed.
+fn of_an_unknown_rollout(seq: u64) -> Outcome {
     let effect = Effect::CancelDispatches {
         rollout_id: "stable@4f".parse().expect("a rollout id"),
     };
@@ -238,26 +244,32 @@ fn about_a_stranger(seq: u64) -> Outcome {
 }
 
 #[test]
-fn a_view_of_a_trimmed_log_passes_strangers_over_until_an_owner_goes_on_from_it() {
+fn unknown_rollouts_are_skipped_only_while_the_origin_is_partial() {
     let partition = partitions()[0];
     let pinned = PinnedSet::new();
     let mut leader = Leader::new(FleetView::new(), PARTITIONS);
     leader.set_origin(partition, Origin::of_log(5));
     let mut frame = OutputFrame {
-        outcomes: vec![about_a_stranger(1)],
+        outcomes: vec![of_an_unknown_rollout(1)],
         ..OutputFrame::new(1)
     };
-    leader.follow(partition, &frame).unwrap();
+    leader.begin_frame(partition, &frame).unwrap();
     leader
-        .absorb(partition, &frame.outcomes[0], &pinned)
+        .apply_outcome(partition, &frame.outcomes[0], &pinned)
         .unwrap();
 
     frame.rebuilt_from = Some(5);
-    leader.follow(partition, &frame).unwrap();
-    let ended = leader.absorb(partition, &frame.outcomes[0], &pinned);
-    assert!(matches!(ended, Err(StandDown::View { .. })), "{ended:?}");
+    leader.begin_frame(partition, &frame).unwrap();
+    let ended = leader.apply_outcome(partition, &frame.outcomes[0], &pinned);
+    assert!(
+        matches!(ended, Err(LeadershipEnd::View { .. })),
+        "{ended:?}"
+    );
 
     frame.rebuilt_from = Some(9);
-    let ended = leader.follow(partition, &frame);
-    assert!(matches!(ended, Err(StandDown::Origin { .. })), "{ended:?}");
+    let ended = leader.begin_frame(partition, &frame);
+    assert!(
+        matches!(ended, Err(LeadershipEnd::Origin { .. })),
+        "{ended:?}"
+    );
 }

@@ -20,7 +20,7 @@ use crate::addressing::{Incarnation, Route, Service};
 use crate::model::ServerReply;
 use crate::simulation::environment::Environment;
 use active_term::ActiveTerm;
-use timing::{PACE, now};
+use timing::{INTERVALS, now};
 use view_loading::ViewLoading;
 
 /// The one key of the planner's leases.
@@ -230,7 +230,7 @@ impl Planner {
             && let Some((deadline, is_capped)) = working.planned.take()
         {
             let now = now(self.me, env);
-            working.agenda.planned(now, deadline, is_capped);
+            working.schedule.plan_made(now, deadline, is_capped);
         }
         self.proceed(env);
     }
@@ -248,7 +248,7 @@ impl Planner {
                 return self.fail(&why, env);
             }
             let now = now(self.me, env);
-            if let Err(why) = working.leader.check_answers(now.monotonic) {
+            if let Err(why) = working.leader.check_outcome_timeout(now.monotonic) {
                 return self.fail(&why.to_string(), env);
             }
             let appends = match working.leader.stage() {
@@ -261,20 +261,20 @@ impl Planner {
                     appends
                 }
                 Stage::Fencing => {
-                    return working.wake_at(now.monotonic + PACE.safety, self.me, env);
+                    return working.wake_at(now.monotonic + INTERVALS.longest, self.me, env);
                 }
                 Stage::Leading => {
                     if working.polls.is_none() {
                         working.poll_releases(self.me, env);
                     }
-                    if now.monotonic < working.agenda.due() {
-                        return working.wake_at(working.agenda.due(), self.me, env);
+                    if now.monotonic < working.schedule.due() {
+                        return working.wake_at(working.schedule.due(), self.me, env);
                     }
                     let planned = working.leader.plan(now.wall);
                     let (deadline, is_capped) =
                         (planned.plan.next_deadline, planned.plan.is_capped);
                     if planned.appends.is_empty() {
-                        working.agenda.planned(now, deadline, is_capped);
+                        working.schedule.plan_made(now, deadline, is_capped);
                     } else {
                         working.planned = Some((deadline, is_capped));
                     }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use nixfleet_planner::{Agenda, Leader};
+use nixfleet_planner::{Leader, PlanSchedule};
 use nixfleet_proto::OutputFrame;
 use nixfleet_proto::subject::Partition;
 
-use super::timing::{PACE, POLL_EVERY, now};
+use super::timing::{INTERVALS, POLL_EVERY, now};
 use super::view_loading::ViewLoading;
 use crate::addressing::{Incarnation, Route};
 use crate::model::Log;
@@ -19,7 +19,7 @@ use crate::simulation::environment::Environment;
 #[derive(Debug)]
 pub struct ActiveTerm {
     pub leader: Leader,
-    pub agenda: Agenda,
+    pub schedule: PlanSchedule,
     pub readers: BTreeMap<Partition, Reader>,
     /// Frames that wait until everything appended is noted.
     pub inbox: VecDeque<(Partition, Rc<OutputFrame>)>,
@@ -47,7 +47,7 @@ impl ActiveTerm {
         Self {
             readers: readers.collect(),
             leader,
-            agenda: Agenda::new(PACE),
+            schedule: PlanSchedule::new(INTERVALS),
             inbox: VecDeque::new(),
             appending: 0,
             planned: None,
@@ -64,21 +64,21 @@ impl ActiveTerm {
             self.release = env.releases.len();
             let release = env.releases[self.release - 1].plan.clone();
             self.leader.set_release(release);
-            self.agenda.released(now(me, env));
+            self.schedule.release_changed(now(me, env));
         }
     }
 
     pub fn apply_outcome(&mut self, me: Incarnation, env: &Environment) -> Result<(), String> {
         while let Some((partition, frame)) = self.inbox.pop_front() {
             self.leader
-                .follow(partition, &frame)
+                .begin_frame(partition, &frame)
                 .map_err(|error| error.to_string())?;
             for outcome in &frame.outcomes {
                 self.leader
-                    .absorb(partition, outcome, &env.pinned)
+                    .apply_outcome(partition, outcome, &env.pinned)
                     .map_err(|error| format!("{error}"))?;
             }
-            self.agenda.changed(now(me, env));
+            self.schedule.view_changed(now(me, env));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nixfleet_planner::{Now, Pace};
+use nixfleet_planner::{ClockReading, PlanIntervals};
 
 use crate::addressing::Incarnation;
 use crate::simulation::environment::Environment;
@@ -10,14 +10,14 @@ use crate::simulation::environment::Environment;
 /// How often the source of releases is looked at.
 pub const POLL_EVERY: Duration = Duration::from_secs(12);
 /// As in production.
-pub const PACE: Pace = Pace {
+pub const INTERVALS: PlanIntervals = PlanIntervals {
     debounce: Duration::from_millis(50),
-    safety: Duration::from_secs(15),
+    longest: Duration::from_secs(15),
 };
 
 /// The clocks of a process.
-pub fn now(me: Incarnation, env: &Environment) -> Now {
-    Now {
+pub fn now(me: Incarnation, env: &Environment) -> ClockReading {
+    ClockReading {
         monotonic: env.now.since_start(),
         wall: env.wall(me),
     }

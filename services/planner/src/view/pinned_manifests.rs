@@ -1,4 +1,4 @@
-//! What rollouts were opened with, fetched from the object store once.
+//! Pinned content of open rollouts, fetched from the object store once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,32 +11,33 @@ use nixfleet_proto::{Decision, ManifestHash, Outcome, PinnedManifest};
 use nixfleet_trust::{PinError, UnpinnedManifest, pin_verified};
 use tokio::task::JoinHandle;
 
-/// Pinned manifests by hash.
-pub struct Pins {
+/// Cache of pinned content by manifest hash.
+pub struct PinnedManifests {
     store: ManifestStore,
     set: PinnedSet,
-    /// What the release at hand is about to open with.
-    ahead: BTreeMap<ManifestHash, JoinHandle<Result<PinnedManifest, PinError>>>,
+    /// Content of rollouts that the current release is about to open.
+    prefetched: BTreeMap<ManifestHash, JoinHandle<Result<PinnedManifest, PinError>>>,
 }
 
-impl Pins {
-    /// Nothing is fetched yet.
+impl PinnedManifests {
+    /// Creates an empty cache.
     pub fn new(store: ManifestStore) -> Self {
         Self {
             store,
             set: PinnedSet::new(),
-            ahead: BTreeMap::new(),
+            prefetched: BTreeMap::new(),
         }
     }
 
-    /// Pins what a release will open while its rollouts are opened; `view` says which are open.
+    /// Pins the manifests that a release will open while its rollouts are opened; `view` tells
+    /// which are open.
     pub fn prepare(&mut self, release: &Release, view: &FleetView) {
         let manifests = release.manifests().values();
         let wanted = manifests.filter(|of_channel| {
             let rollout_id = of_channel.manifest.rollout_id();
             view.rollout(&rollout_id).is_none() && !self.set.contains_key(&of_channel.hash)
         });
-        let ahead = wanted.map(|of_channel| {
+        let prefetched = wanted.map(|of_channel| {
             let (manifest, fleet) = (
                 Arc::clone(&of_channel.manifest),
                 Arc::clone(release.fleet()),
@@ -44,19 +45,20 @@ impl Pins {
             let pinning = tokio::task::spawn_blocking(move || pin_verified(&manifest, &fleet));
             (of_channel.hash.clone(), pinning)
         });
-        // What an earlier release was about to open is read when it is opened after all.
-        self.ahead = ahead.collect();
+        // Manifests of an earlier release are read if its rollouts are opened after all.
+        self.prefetched = prefetched.collect();
     }
 
-    /// What was fetched.
+    /// All fetched content.
     pub fn set(&self) -> &PinnedSet {
         &self.set
     }
 
-    /// Fetches what the outcomes' opened rollouts pin, unless the release at hand has verified it.
+    /// Fetches the pinned content of the rollouts that these outcomes open, unless the current
+    /// release has verified it.
     ///
     /// # Errors
-    /// When an artifact is missing, does not fit its hash, or the store does not answer.
+    /// When an artifact is missing, does not match its hash, or the store does not answer.
     pub async fn fetch_opened(
         &mut self,
         outcomes: &[Outcome],
@@ -75,10 +77,10 @@ impl Pins {
         Ok(())
     }
 
-    /// Fetches what one manifest pins.
+    /// Fetches the pinned content of one manifest.
     ///
     /// # Errors
-    /// As [`Pins::fetch_opened`].
+    /// As [`PinnedManifests::fetch_opened`].
     pub async fn fetch(
         &mut self,
         hash: &ManifestHash,
@@ -88,7 +90,7 @@ impl Pins {
             return Ok(());
         }
         let verified = release.and_then(|release| verified(release, hash));
-        let pinned = match (self.ahead.remove(hash), verified) {
+        let pinned = match (self.prefetched.remove(hash), verified) {
             (Some(pinning), _) => pinning.await?,
             (None, Some((manifest, fleet))) => {
                 tokio::task::spawn_blocking(move || pin_verified(&manifest, &fleet)).await?
@@ -103,7 +105,7 @@ impl Pins {
     async fn read(&self, hash: &ManifestHash) -> anyhow::Result<Result<PinnedManifest, PinError>> {
         let manifest = self.object(hash).await?;
         let name = hash.clone();
-        // Parsing and hashing a large fleet takes long enough to make the lease renewals wait.
+        // Parsing and hashing a large fleet takes long enough to delay lease renewals.
         let unpinned =
             tokio::task::spawn_blocking(move || UnpinnedManifest::read(&manifest, &name));
         let unpinned = match unpinned.await? {
@@ -120,7 +122,7 @@ impl Pins {
     }
 }
 
-/// A manifest of this release with its fleet.
+/// The manifest of this release with its fleet.
 fn verified(release: &Release, hash: &ManifestHash) -> Option<(Arc<RolloutManifest>, Arc<Fleet>)> {
     let mut manifests = release.manifests().values();
     let manifest = manifests.find(|manifest| manifest.hash == *hash)?;

@@ -1,25 +1,25 @@
-//! Why a source gives no release.
+//! Errors of a release source.
 
 use nixfleet_trust::bundle;
 
-/// Why there is no release to look at.
+/// Why a source gave no release.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// There is no fleet at the source.
+    /// The source has no fleet.
     #[error("there is no {} at the source", bundle::FLEET_FILE)]
     Nothing,
-    /// An artifact is over the limit.
+    /// An artifact exceeds the size limit.
     #[error("{artifact} is over the limit of {max} bytes")]
     TooLarge {
-        /// Its path.
+        /// Path of the artifact.
         artifact: String,
         /// Largest size.
         max: usize,
     },
-    /// The source does not answer as it should.
+    /// An artifact cannot be fetched.
     #[error("{artifact} cannot be fetched")]
     Unavailable {
-        /// Its path.
+        /// Path of the artifact.
         artifact: String,
         /// Why.
         #[source]

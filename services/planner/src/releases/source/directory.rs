@@ -1,4 +1,4 @@
-//! A release directory, as the release tool writes it.
+//! A release directory, as `nixfleet release` writes it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,25 +8,25 @@ use nixfleet_trust::{ReleaseBundle, Signed, bundle};
 use tokio::io::AsyncReadExt as _;
 
 use super::error::SourceError;
-use super::manifests::{bundle_of, rollouts_of};
+use super::unverified_manifests::{bundle_of, rollouts_of};
 
-/// Reads a directory anew at every poll.
+/// A directory that is read at every poll.
 pub struct Directory {
     path: PathBuf,
     max_bytes: usize,
 }
 
 impl Directory {
-    /// A directory that need not exist yet.
+    /// Creates a source; the directory need not exist yet.
     pub fn new(path: PathBuf, max_bytes: usize) -> Self {
         Self { path, max_bytes }
     }
 
-    /// Reads the whole release.
+    /// Reads the release.
     ///
     /// # Errors
     /// [`SourceError`]. A directory that is being written may give a mixture, which verification
-    /// refuses; the next poll finds it whole.
+    /// refuses; the next poll reads the complete release.
     pub async fn fetch(&self) -> Result<ReleaseBundle, SourceError> {
         let fleet = self.signed(bundle::FLEET_FILE).await?;
         let fleet = fleet.ok_or(SourceError::Nothing)?;
@@ -39,7 +39,7 @@ impl Directory {
         Ok(bundle_of(fleet, rollouts))
     }
 
-    /// An artifact with its signature; a missing signature is empty, which no key believes.
+    /// Reads an artifact and its signature; a missing signature is empty, which no key accepts.
     async fn signed(&self, artifact: &str) -> Result<Option<Signed>, SourceError> {
         let Some(bytes) = self.read(artifact).await? else {
             return Ok(None);

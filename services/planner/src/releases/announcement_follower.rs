@@ -1,4 +1,4 @@
-//! Following the announcements.
+//! Follows and verifies release announcements.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use nixfleet_proto::fleet::ReleaseAnnouncement;
 use nixfleet_trust::{AcceptedRelease, Release, ReleaseBundle, ReleaseError, verify_release};
 use tokio::sync::watch;
 
-use super::known::{Current, Known};
-use super::refusals::Refusals;
-use super::trust::{Trust, now};
+use super::refusal_log::RefusalLog;
+use super::release_state::{AnnouncedRelease, ReleaseState};
+use super::release_trust::{ReleaseTrust, now};
 
-/// Pause before an announcement is tried again when something did not answer.
+/// Pause before an announcement is loaded again after an unavailable server.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);
-/// Pause when it was refused: only another trust file or release can help.
+/// Pause after a refusal: only another trust file or release changes it.
 const RETRY_REFUSED: Duration = Duration::from_secs(15);
 
-/// Why an announced release is not taken over.
+/// Why an announced release was not accepted.
 enum Failure {
     Unavailable(anyhow::Error),
     Refused(ReleaseError),
@@ -30,25 +30,29 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// The task that follows.
-pub struct Announced {
+/// Task that follows the announcements.
+pub struct AnnouncementFollower {
     store: ManifestStore,
-    trust: Trust,
-    know: watch::Sender<Known>,
-    refusals: Refusals,
+    trust: ReleaseTrust,
+    state: watch::Sender<ReleaseState>,
+    refusals: RefusalLog,
 }
 
-impl Announced {
-    pub fn new(store: ManifestStore, trust: Trust, know: watch::Sender<Known>) -> Self {
+impl AnnouncementFollower {
+    pub fn new(
+        store: ManifestStore,
+        trust: ReleaseTrust,
+        state: watch::Sender<ReleaseState>,
+    ) -> Self {
         Self {
             store,
             trust,
-            know,
-            refusals: Refusals::default(),
+            state,
+            refusals: RefusalLog::default(),
         }
     }
 
-    /// Takes over every announced release that verifies; never ends.
+    /// Accepts every announced release that verifies; never returns.
     pub async fn run(mut self) {
         let mut announcements = self.store.follow();
         let mut again: Option<(Duration, u64, ReleaseAnnouncement)> = None;
@@ -72,26 +76,22 @@ impl Announced {
                 (None, Some((_, seq, announcement))) => (seq, announcement),
                 (None, None) => continue,
             };
-            let retry = self.take_over(seq, &announcement).await;
+            let retry = self.accept(seq, &announcement).await;
             again = retry.map(|pause| (pause, seq, announcement));
         }
     }
 
-    async fn take_over(
-        &mut self,
-        seq: u64,
-        announcement: &ReleaseAnnouncement,
-    ) -> Option<Duration> {
+    async fn accept(&mut self, seq: u64, announcement: &ReleaseAnnouncement) -> Option<Duration> {
         match self.load(announcement).await {
             Ok((accepted, release)) => {
-                self.refusals.forget();
-                tracing::info!(seq, signed_at = %accepted.signed_at, "release");
-                let current = Some(Arc::new(Current {
+                self.refusals.reset();
+                tracing::info!(seq, signed_at = %accepted.signed_at, "accepted the announced release");
+                let current = Some(Arc::new(AnnouncedRelease {
                     seq,
                     accepted,
                     release,
                 }));
-                self.know.send_replace(Known {
+                self.state.send_replace(ReleaseState {
                     current,
                     refused_seq: None,
                 });
@@ -101,7 +101,7 @@ impl Announced {
                 tracing::warn!(
                     seq,
                     error = format!("{error:#}"),
-                    "release cannot be loaded"
+                    "the announced release cannot be loaded"
                 );
                 Some(RETRY_UNAVAILABLE)
             }
@@ -109,21 +109,22 @@ impl Announced {
                 let fault = error.name().to_owned();
                 let text = format!("{:#}", anyhow::Error::from(error));
                 let what = format!("the announced release {seq}");
-                self.refusals.say(&what, &[fault], text);
-                self.know.send_modify(|known| known.refused_seq = Some(seq));
+                self.refusals.log(&what, &[fault], text);
+                self.state
+                    .send_modify(|state| state.refused_seq = Some(seq));
                 Some(RETRY_REFUSED)
             }
         }
     }
 
-    /// Age is no matter here: it was fresh when it was accepted, and the gates see it age.
+    /// The age is not checked: the release was fresh when it was admitted, and gates check its age.
     async fn load(&self, announcement: &ReleaseAnnouncement) -> Result<Planned, Failure> {
         let objects = self.store.get_all(announcement).await;
         let objects = objects.map_err(anyhow::Error::from)?.into_iter();
         let objects = objects.map(|bytes| bytes.map(Vec::from));
         let bundle = ReleaseBundle::assemble(announcement, objects).map_err(anyhow::Error::from)?;
         let trust = self.trust.read().await?;
-        // Canonicalising a large fleet takes long enough to make other tasks wait.
+        // Canonicalising a large fleet takes long enough to delay other tasks.
         let verified = tokio::task::spawn_blocking(move || {
             verify_release(&bundle, &trust, now(), Duration::MAX).map(planned)
         });
@@ -132,7 +133,7 @@ impl Announced {
     }
 }
 
-/// What the next release is compared with, and what plans read.
+/// The accepted release for the next admission, and the release for plans.
 type Planned = (AcceptedRelease, nixfleet_plan::Release);
 
 fn planned(release: Release) -> Planned {

@@ -1,9 +1,9 @@
-//! Where signed releases come from. What comes out is unverified.
+//! Sources of signed releases, which are not verified yet.
 
 mod directory;
 mod error;
 mod http;
-mod manifests;
+mod unverified_manifests;
 
 use nixfleet_trust::ReleaseBundle;
 
@@ -13,7 +13,7 @@ use http::Http;
 
 pub use error::SourceError;
 
-/// A directory or an HTTP server.
+/// A source of releases.
 pub enum Source {
     /// A directory.
     Directory(Directory),
@@ -22,10 +22,10 @@ pub enum Source {
 }
 
 impl Source {
-    /// The configured source; `None` when releases only come through the gateway.
+    /// Opens the configured source; `None` when releases only come through the gateway.
     ///
     /// # Errors
-    /// When a file of the configuration cannot be used.
+    /// When a configured file cannot be used.
     pub fn new(config: &SourceConfig) -> anyhow::Result<Option<Self>> {
         if let Some(path) = &config.directory {
             let directory = Directory::new(path.clone(), config.artifact_max_bytes);
@@ -37,7 +37,7 @@ impl Source {
         Ok(None)
     }
 
-    /// Fetches the release; `None` when the source says that it has not changed.
+    /// Fetches the release; `None` when it has not changed.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -48,11 +48,11 @@ impl Source {
         }
     }
 
-    /// Makes the next fetch a full one: what was fetched last is not what was accepted.
-    pub fn forget(&mut self) {
+    /// Makes the next fetch unconditional, as the last fetched release was not accepted.
+    pub fn reset(&mut self) {
         match self {
             Self::Directory(_) => {}
-            Self::Http(http) => http.forget(),
+            Self::Http(http) => http.reset(),
         }
     }
 }

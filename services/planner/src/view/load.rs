@@ -1,4 +1,4 @@
-//! Loading the view at the cursors of the database.
+//! Loads the view at the cursors of the database.
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
@@ -8,32 +8,36 @@ use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_store::Store;
 
-use crate::pins::Pins;
+use crate::view::pinned_manifests::PinnedManifests;
 
-/// The view as of the rows, and where each output log goes on.
+/// The view of the rows, and the positions at which the output logs continue.
 pub struct Loaded {
-    /// The view.
+    /// View of the rows.
     pub view: FleetView,
     /// The first output sequence that is not in the view, by partition.
     pub next_output: Vec<(Partition, u64)>,
-    /// What the rows were built from, by partition.
+    /// Origin of the rows, by partition.
     pub origins: Vec<(Partition, Origin)>,
 }
 
-/// Waits for nothing: every partition is read in one transaction of its own and brought to the same
-/// moment by following its log from there.
+/// Loads the view. Each partition is read in a transaction of its own; following the logs brings
+/// all to the same time.
 ///
 /// # Errors
-/// When the database or the bus fails, an artifact is missing, or a log is not the one that the rows
-/// were derived from.
-pub async fn load(bus: &Bus, store: &Store, pins: &mut Pins) -> anyhow::Result<Loaded> {
+/// When the database or the bus fails, an artifact is missing, or a log does not belong to the
+/// rows.
+pub async fn load(
+    bus: &Bus,
+    store: &Store,
+    pinned: &mut PinnedManifests,
+) -> anyhow::Result<Loaded> {
     ensure_layout(bus, store).await?;
     let mut loaded = Loaded {
         view: FleetView::new(),
         next_output: Vec::new(),
         origins: Vec::new(),
     };
-    // Read at once, as many as the pool has connections: most of the time is spent waiting.
+    // Concurrent, up to the connections of the pool, as most of the time is spent waiting.
     let rows = Partition::all(bus.partitions()).map(|partition| async move {
         let read = read_partition(bus, store, partition).await;
         read.with_context(|| format!("loading partition {partition}"))
@@ -41,19 +45,19 @@ pub async fn load(bus: &Bus, store: &Store, pins: &mut Pins) -> anyhow::Result<L
     for rows in try_join_all(rows).await? {
         for rollout in &rows.snapshot.rollouts {
             if rollout.pinned.is_none() {
-                pins.fetch(&rollout.manifest_hash, None).await?;
+                pinned.fetch(&rollout.manifest_hash, None).await?;
             }
         }
         loaded.next_output.push((rows.partition, rows.next));
         loaded.origins.push((rows.partition, rows.origin));
         loaded
             .view
-            .load(rows.partition, rows.snapshot, pins.set())?;
+            .load(rows.partition, rows.snapshot, pinned.set())?;
     }
     Ok(loaded)
 }
 
-/// The rows of one partition, and where its log goes on.
+/// Rows of one partition, and the position at which its log continues.
 struct Rows {
     partition: Partition,
     snapshot: PartitionSnapshot,
@@ -65,7 +69,7 @@ async fn read_partition(bus: &Bus, store: &Store, partition: Partition) -> anyho
     let snapshot = store.load_partition(partition).await?;
     let (next, origin) = match &snapshot.cursor {
         Some(cursor) => (check_log(bus, partition, cursor).await?, cursor.origin),
-        // An empty database is rebuilt from whatever the log still holds.
+        // An empty database is rebuilt from the frames that the log holds.
         None => {
             ensure!(
                 !bus.checkpoints().is_restoring(partition).await?,
@@ -84,8 +88,8 @@ async fn read_partition(bus: &Bus, store: &Store, partition: Partition) -> anyho
     })
 }
 
-/// The first output sequence behind the rows. Refuses a log whose sequences mean other messages; one
-/// that was lost and created anew above the rows goes on there.
+/// The first output sequence behind the rows. Refuses a log whose sequences belong to other
+/// messages; a log that was lost and created again above the rows continues there.
 async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::Result<u64> {
     let names = (
         bus.names().input_stream(partition),
@@ -98,7 +102,7 @@ async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::
     if input.created != cursor.stream_created {
         ensure!(
             input.first_seq > covered && output.first_seq >= next,
-            "{} was created anew at {} and the rows cover {covered}: empty the store of NATS, so \
+            "{} was created again at {} and the rows cover {covered}: empty the store of NATS, so \
              that its streams are created above the rows",
             names.0,
             input.first_seq,
@@ -107,7 +111,7 @@ async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::
     }
     ensure!(
         output.last_seq >= cursor.out_seq,
-        "{} ends at {}, the rows are at {}: its end was lost; empty the store of NATS, so that its \
+        "{} ends at {}, the rows are at {}: the log lost its end; empty the store of NATS, so that its \
          streams are created above the rows",
         names.1,
         output.last_seq,
@@ -116,19 +120,19 @@ async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::
     Ok(next)
 }
 
-/// Streams that have to be created start above everything the rows remember.
+/// Creates missing streams above every position that the rows cover.
 async fn ensure_layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
-    let floors = remembered(store, bus.names()).await?;
+    let floors = covered_positions(store, bus.names()).await?;
     bus.ensure_layout(&floors)
         .await
         .context("checking the layout of the bus")
 }
 
-/// The positions that tables and archive cover.
+/// Positions that tables and archive cover.
 ///
 /// # Errors
 /// When the database fails or has no schema.
-pub async fn remembered(store: &Store, names: &Names) -> anyhow::Result<SequenceFloors> {
+pub async fn covered_positions(store: &Store, names: &Names) -> anyhow::Result<SequenceFloors> {
     let ready = store.schema_ready().await;
     ready.context("checking the database schema")?;
     let cursors = store.cursors().await.context("reading the cursors")?;

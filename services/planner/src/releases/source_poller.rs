@@ -1,4 +1,4 @@
-//! Polling the source.
+//! Polls the source of releases.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,49 +11,49 @@ use nixfleet_trust::{
 };
 use tokio::sync::watch;
 
-use super::known::{Known, Superseded};
-use super::refusals::Refusals;
-use super::trust::{Trust, now};
+use super::refusal_log::RefusalLog;
+use super::release_state::{ReleaseState, SupersededRollouts};
+use super::release_trust::{ReleaseTrust, now};
 use crate::config::SourceConfig;
-use crate::measure;
-use crate::source::{Source, SourceError};
+use crate::releases::source::{Source, SourceError};
+use crate::telemetry;
 
-/// What the task is made of.
-pub struct Parts {
+/// Clients and settings of a poller.
+pub struct PollerParts {
     pub store: ManifestStore,
     pub source: Source,
-    pub trust: Trust,
-    pub known: watch::Receiver<Known>,
-    pub superseded: watch::Receiver<Superseded>,
+    pub trust: ReleaseTrust,
+    pub state: watch::Receiver<ReleaseState>,
+    pub superseded: watch::Receiver<SupersededRollouts>,
     pub config: SourceConfig,
 }
 
-/// The task that polls.
-pub struct Poll {
-    parts: Parts,
-    refusals: Refusals,
+/// Task that polls the source.
+pub struct SourcePoller {
+    parts: PollerParts,
+    refusals: RefusalLog,
     failures: u32,
-    /// The last release that needs nothing more.
-    settled: Option<ReleaseBundle>,
+    /// The last release that is announced already.
+    up_to_date: Option<ReleaseBundle>,
 }
 
-/// What became of one poll.
+/// Result of one poll.
 #[derive(Debug, PartialEq, Eq)]
 enum Polled {
     Unchanged,
     Announced,
     Refused,
-    /// The announcements are not all read yet, or somebody announced at the same time.
-    Later,
+    /// Some announcements are not read yet, or another one was made at the same time.
+    Retry,
 }
 
-impl Poll {
-    pub fn new(parts: Parts) -> Self {
+impl SourcePoller {
+    pub fn new(parts: PollerParts) -> Self {
         Self {
             parts,
-            refusals: Refusals::default(),
+            refusals: RefusalLog::default(),
             failures: 0,
-            settled: None,
+            up_to_date: None,
         }
     }
 
@@ -68,52 +68,52 @@ impl Poll {
     async fn poll_once(&mut self) -> Duration {
         let limit = self.parts.config.timeout();
         let polled = match tokio::time::timeout(limit, self.parts.source.fetch()).await {
-            Err(_) => Err(anyhow::anyhow!("no whole release within {limit:?}")),
+            Err(_) => Err(anyhow::anyhow!("no complete release within {limit:?}")),
             Ok(Err(SourceError::Nothing)) => {
                 tracing::debug!("the source has no release yet");
                 Ok(Polled::Unchanged)
             }
             Ok(Err(error)) => Err(error.into()),
             Ok(Ok(None)) => Ok(Polled::Unchanged),
-            Ok(Ok(Some(bundle))) => self.consider(bundle).await,
+            Ok(Ok(Some(bundle))) => self.process_release(bundle).await,
         };
         let interval = self.parts.config.poll();
         match polled {
             Ok(polled) => {
                 self.failures = 0;
                 if !matches!(polled, Polled::Unchanged | Polled::Announced) {
-                    self.parts.source.forget();
+                    self.parts.source.reset();
                 }
-                measure::polled(polled.name());
+                telemetry::count_poll(polled.name());
                 interval
             }
             Err(error) => {
-                self.parts.source.forget();
+                self.parts.source.reset();
                 self.failures = self.failures.saturating_add(1);
                 let pause = backoff(interval, self.failures, &self.parts.config);
                 tracing::warn!(
                     error = format!("{error:#}"),
                     pause_ms = pause.as_millis() as u64,
-                    "manifest poll failed, the last good release stays"
+                    "the poll of the source failed; the last accepted release stays"
                 );
-                measure::polled("failed");
+                telemetry::count_poll("failed");
                 pause
             }
         }
     }
 
-    async fn consider(&mut self, bundle: ReleaseBundle) -> anyhow::Result<Polled> {
-        if self.settled.as_ref() == Some(&bundle) {
+    async fn process_release(&mut self, bundle: ReleaseBundle) -> anyhow::Result<Polled> {
+        if self.up_to_date.as_ref() == Some(&bundle) {
             return Ok(Polled::Unchanged);
         }
         let Some((release, bundle)) = self.verify(bundle).await? else {
             return Ok(Polled::Refused);
         };
         let Some((expected_seq, accepted)) = self.accepted().await? else {
-            return Ok(Polled::Later);
+            return Ok(Polled::Retry);
         };
         if accepted.as_ref() == Some(&release.accepted()) {
-            self.settled = Some(bundle);
+            self.up_to_date = Some(bundle);
             return Ok(Polled::Unchanged);
         }
         let superseded = self.parts.superseded.borrow().clone();
@@ -123,7 +123,7 @@ impl Poll {
                 let faults = error.faults.iter().map(|fault| fault.name().to_owned());
                 let faults: Vec<_> = faults.collect();
                 self.refusals
-                    .say("the polled release", &faults, error.to_string());
+                    .log("the polled release", &faults, error.to_string());
                 return Ok(Polled::Refused);
             }
             Ok(admission) => {
@@ -140,7 +140,7 @@ impl Poll {
     ) -> anyhow::Result<Option<(Release, ReleaseBundle)>> {
         let trust = self.parts.trust.read().await?;
         let window = self.parts.trust.window;
-        // Canonicalising a large fleet takes long enough to make other tasks wait.
+        // Canonicalising a large fleet takes long enough to delay other tasks.
         let verified = tokio::task::spawn_blocking(move || {
             verify_release(&bundle, &trust, now(), window).map(|release| (release, bundle))
         });
@@ -149,24 +149,24 @@ impl Poll {
             Err(error) => {
                 let fault = error.name().to_owned();
                 let text = format!("{:#}", anyhow::Error::from(error));
-                self.refusals.say("the polled release", &[fault], text);
+                self.refusals.log("the polled release", &[fault], text);
                 Ok(None)
             }
         }
     }
 
-    /// The announcement to go on from: its sequence and what it accepted. `None` while the last one
-    /// has not been verified here. One that was refused still counts by its time of signing.
+    /// The sequence of the current announcement and its accepted release. `None` while the last
+    /// announcement is not verified here. A refused one still counts by its time of signing.
     async fn accepted(&self) -> anyhow::Result<Option<(u64, Option<AcceptedRelease>)>> {
         let announced = self.parts.store.current().await?;
         let Some((seq, announcement)) = announced else {
             return Ok(Some((0, None)));
         };
-        let known = self.parts.known.borrow().clone();
-        if let Some(current) = known.current.filter(|current| current.seq == seq) {
+        let state = self.parts.state.borrow().clone();
+        if let Some(current) = state.current.filter(|current| current.seq == seq) {
             return Ok(Some((seq, Some(current.accepted.clone()))));
         }
-        if known.refused_seq != Some(seq) {
+        if state.refused_seq != Some(seq) {
             return Ok(None);
         }
         let accepted = AcceptedRelease {
@@ -180,7 +180,7 @@ impl Poll {
         Ok(Some((seq, Some(accepted))))
     }
 
-    /// Bytes first: an announcement must never name what is not there.
+    /// Stores the artifacts first: an announcement must not name missing ones.
     async fn announce(
         &mut self,
         release: &Release,
@@ -195,11 +195,11 @@ impl Poll {
         match self.parts.store.announce(&announcement, expected_seq).await {
             Ok(seq) => {
                 tracing::info!(seq, signed_at = %release.signed_at(), "release announced");
-                self.refusals.forget();
-                self.settled = Some(bundle);
+                self.refusals.reset();
+                self.up_to_date = Some(bundle);
                 Ok(Polled::Announced)
             }
-            Err(PublishError::Fenced { .. }) => Ok(Polled::Later),
+            Err(PublishError::Fenced { .. }) => Ok(Polled::Retry),
             Err(error) => Err(error).context("announcing the release"),
         }
     }
@@ -211,12 +211,12 @@ impl Polled {
             Self::Unchanged => "unchanged",
             Self::Announced => "announced",
             Self::Refused => "refused",
-            Self::Later => "later",
+            Self::Retry => "later",
         }
     }
 }
 
-/// Doubles with every failure in a row, up to the configured pause.
+/// Pause after consecutive failures: doubles each time, up to the configured maximum.
 fn backoff(interval: Duration, failures: u32, config: &SourceConfig) -> Duration {
     let most = Duration::from_secs(config.backoff_max_seconds).max(interval);
     interval.saturating_mul(1 << failures.min(16)).min(most)
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failed_polls_pause_longer_up_to_the_limit() {
+    fn the_pause_after_failed_polls_doubles_up_to_the_maximum() {
         let config = SourceConfig::default();
         let pause = |failures| backoff(Duration::from_secs(30), failures, &config).as_secs();
         assert_eq!(

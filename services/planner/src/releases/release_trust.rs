@@ -1,4 +1,4 @@
-//! Whom releases must be signed by, and when.
+//! Trusted keys and the freshness window of releases.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use anyhow::Context as _;
 use nixfleet_proto::Timestamp;
 use nixfleet_trust::TrustFile;
 
-/// Whom to believe.
+/// Trust settings of releases.
 #[derive(Debug, Clone)]
-pub struct Trust {
-    /// The trust file, read for every release.
+pub struct ReleaseTrust {
+    /// Path of the trust file, read for every release.
     pub file: PathBuf,
-    /// Oldest release a poll accepts.
+    /// Maximum age of a polled release.
     pub window: Duration,
 }
 
-impl Trust {
-    /// The trust file as it is now.
+impl ReleaseTrust {
+    /// Reads the trust file.
     ///
     /// # Errors
     /// When it cannot be read or parsed.
@@ -29,7 +29,7 @@ impl Trust {
     }
 }
 
-/// The time by which signatures are judged: the planner's clock.
+/// The current time, against which signatures are checked.
 pub fn now() -> Timestamp {
     chrono::Utc::now()
 }

@@ -1,4 +1,4 @@
-//! The layout of a release directory behind HTTP.
+//! A release directory on an HTTP server.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,20 +9,20 @@ use reqwest::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, Response, StatusCode};
 
 use super::error::SourceError;
-use super::manifests::{bundle_of, rollouts_of};
+use super::unverified_manifests::{bundle_of, rollouts_of};
 use crate::config::SourceConfig;
 
-/// An HTTP server, asked whether the fleet changed.
+/// An HTTP source with conditional requests.
 pub struct Http {
     client: Client,
     base: String,
     bearer_token_file: Option<PathBuf>,
     max_bytes: usize,
-    /// Of the fleet last fetched as part of a whole release.
+    /// Entity tag of the fleet in the last complete release.
     etag: Option<HeaderValue>,
 }
 
-/// What a server has at a path.
+/// Response for a path.
 enum Found {
     Artifact(Vec<u8>, Option<HeaderValue>),
     Unchanged,
@@ -30,7 +30,7 @@ enum Found {
 }
 
 impl Http {
-    /// A client for one base URL.
+    /// Creates a client for a base URL.
     ///
     /// # Errors
     /// When the certificate authority cannot be read.
@@ -56,11 +56,11 @@ impl Http {
     }
 
     /// Makes the next fetch unconditional.
-    pub fn forget(&mut self) {
+    pub fn reset(&mut self) {
         self.etag = None;
     }
 
-    /// Fetches the whole release, or nothing when the fleet is the same as last time.
+    /// Fetches the release, or `None` when the fleet has not changed.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -101,7 +101,7 @@ impl Http {
         Ok(Some(text.trim().to_owned()))
     }
 
-    /// A missing signature is empty, which no key believes.
+    /// Fetches a signature; a missing one is empty, which no key accepts.
     async fn signature(&self, artifact: &str, token: Option<&str>) -> Result<Vec<u8>, SourceError> {
         let path = bundle::signature_file(artifact);
         Ok(match self.get(&path, token, None).await? {

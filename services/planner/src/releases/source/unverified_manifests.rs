@@ -1,4 +1,4 @@
-//! The rollout manifests of a release, as far as an unverified fleet names them.
+//! Names of the rollout manifests of an unverified fleet.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use nixfleet_proto::fleet::Fleet;
 use nixfleet_proto::{ChannelName, ChannelRef, RolloutId};
 use nixfleet_trust::{ReleaseBundle, Signed};
 
-/// The rollout manifests that belong to a fleet nobody has verified yet. Text that is no fleet has
-/// none; verification says what is wrong with it. Names that could leave the source are left out.
+/// Rollouts of an unverified fleet by channel. Text that is no fleet has none; verification reports
+/// the fault. Names that could leave the source are dropped.
 pub(super) fn rollouts_of(fleet: &[u8]) -> BTreeMap<ChannelName, RolloutId> {
     let Ok(fleet) = serde_json::from_slice::<Fleet>(fleet) else {
         return BTreeMap::new();
@@ -27,7 +27,7 @@ pub(super) fn rollouts_of(fleet: &[u8]) -> BTreeMap<ChannelName, RolloutId> {
         .collect()
 }
 
-/// A bundle of the fleet and whichever of its rollout manifests were there.
+/// Bundles a fleet with the rollout manifests that were found.
 pub(super) fn bundle_of(fleet: Signed, rollouts: BTreeMap<ChannelName, Signed>) -> ReleaseBundle {
     ReleaseBundle { fleet, rollouts }
 }

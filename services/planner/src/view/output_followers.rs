@@ -1,4 +1,4 @@
-//! Following the output logs: one task per partition, one queue to the plan.
+//! Followers of the output logs: one task per partition, one queue to the leader.
 
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, decode_output};
@@ -8,29 +8,28 @@ use nixfleet_service::CancellationToken;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// Batches between readers and plan: readers wait when the plan is behind.
+/// Batches in the queue: readers wait while the leader is behind.
 const QUEUE_BATCHES: usize = 32;
 
-/// News of one partition.
+/// Frames of one partition.
 #[derive(Debug)]
-pub struct News {
-    /// The partition.
+pub struct FollowedFrames {
     pub partition: Partition,
     /// Frames in order.
     pub frames: Vec<OutputFrame>,
-    /// Messages that are waiting behind these.
+    /// Number of messages behind these.
     pub lag: u64,
 }
 
-/// The followers of one term; they end with it.
-pub struct Followers {
-    queue: mpsc::Receiver<anyhow::Result<News>>,
+/// Followers of one leadership, which end with it.
+pub struct OutputFollowers {
+    queue: mpsc::Receiver<anyhow::Result<FollowedFrames>>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
-impl Followers {
-    /// Starts following every partition from its position.
+impl OutputFollowers {
+    /// Starts to follow every partition from its position.
     pub fn start(bus: &Bus, positions: &[(Partition, u64)], batch_messages: usize) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE_BATCHES);
         let stop = CancellationToken::new();
@@ -54,16 +53,16 @@ impl Followers {
         Self { queue, tasks, stop }
     }
 
-    /// Waits for news.
+    /// Waits for the next frames.
     ///
     /// # Errors
     /// When a log cannot be followed any more; the view must be loaded again.
-    pub async fn next(&mut self) -> anyhow::Result<News> {
-        let news = self.queue.recv().await;
-        news.context("every follower has ended")?
+    pub async fn next(&mut self) -> anyhow::Result<FollowedFrames> {
+        let frames = self.queue.recv().await;
+        frames.context("every follower has ended")?
     }
 
-    /// Ends all followers and waits for them.
+    /// Stops all followers and waits for them.
     pub async fn join(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -75,7 +74,7 @@ struct Follower {
     partition: Partition,
     next: u64,
     batch_messages: usize,
-    queue: mpsc::Sender<anyhow::Result<News>>,
+    queue: mpsc::Sender<anyhow::Result<FollowedFrames>>,
 }
 
 impl Follower {
@@ -83,15 +82,15 @@ impl Follower {
         let stream = self.bus.names().output_stream(self.partition);
         let mut reader = self.bus.reader(&stream, self.next);
         loop {
-            let news = self.read(&mut reader).await;
-            let is_over = news.is_err();
-            if self.queue.send(news).await.is_err() || is_over {
+            let frames = self.read(&mut reader).await;
+            let is_over = frames.is_err();
+            if self.queue.send(frames).await.is_err() || is_over {
                 return;
             }
         }
     }
 
-    async fn read(&self, reader: &mut nixfleet_bus::Reader) -> anyhow::Result<News> {
+    async fn read(&self, reader: &mut nixfleet_bus::Reader) -> anyhow::Result<FollowedFrames> {
         let batch = reader.next_batch(self.batch_messages).await?;
         let mut frames = Vec::with_capacity(batch.len());
         for message in &batch {
@@ -100,7 +99,7 @@ impl Follower {
             })?;
             frames.push(frame);
         }
-        Ok(News {
+        Ok(FollowedFrames {
             partition: self.partition,
             frames,
             lag: reader.pending(),

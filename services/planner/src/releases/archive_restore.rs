@@ -1,4 +1,4 @@
-//! The announced release after the bus has lost its data: the archive has it, bytes and all.
+//! Restores the announced release from the archive after the bus lost its data.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -6,12 +6,12 @@ use nixfleet_bus::{Bus, PublishError};
 use nixfleet_proto::fleet::ReleaseAnnouncement;
 use nixfleet_store::Store;
 
-/// Announces the last archived release again when none is announced, so that nobody has to push it a
-/// second time. It is verified by whoever takes it over, as every announcement is.
+/// Announces the last archived release again when none is announced, so that it need not be pushed
+/// a second time. Like every announcement, it is verified before it is accepted.
 ///
 /// # Errors
 /// When a server does not answer.
-pub async fn restore(bus: &Bus, store: &Store) -> anyhow::Result<()> {
+pub async fn restore_release(bus: &Bus, store: &Store) -> anyhow::Result<()> {
     let manifests = bus.manifests();
     let current = manifests.current().await;
     if current.context("reading the announced release")?.is_some() {
@@ -23,7 +23,7 @@ pub async fn restore(bus: &Bus, store: &Store) -> anyhow::Result<()> {
         return Ok(());
     };
     let Ok(release) = serde_json::from_str::<ReleaseAnnouncement>(&json) else {
-        tracing::warn!("the last archived release cannot be read; publish it again");
+        tracing::warn!("the last archived release cannot be parsed; publish it again");
         return Ok(());
     };
     let rollouts = release.rollouts.values();
@@ -40,11 +40,11 @@ pub async fn restore(bus: &Bus, store: &Store) -> anyhow::Result<()> {
         Ok(seq) => {
             tracing::warn!(
                 seq,
-                "the announced release was lost; announced from the archive"
+                "the announced release was lost; announced it again from the archive"
             );
             Ok(())
         }
-        // Somebody has published meanwhile.
+        // Another release was announced meanwhile.
         Err(PublishError::Fenced { .. }) => Ok(()),
         Err(error) => Err(error).context("announcing the archived release"),
     }

@@ -1,0 +1,30 @@
+//! State of the announced release in this process.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use nixfleet_proto::RolloutId;
+use nixfleet_trust::AcceptedRelease;
+
+/// The announced release, as far as it was verified.
+#[derive(Debug, Clone, Default)]
+pub struct ReleaseState {
+    /// The last verified announcement.
+    pub current: Option<Arc<AnnouncedRelease>>,
+    /// Sequence of a later announcement that was refused.
+    pub refused_seq: Option<u64>,
+}
+
+/// A verified announcement.
+#[derive(Debug)]
+pub struct AnnouncedRelease {
+    /// Sequence of the announcement.
+    pub seq: u64,
+    /// The release that admission compares the next one with.
+    pub accepted: AcceptedRelease,
+    /// The release that plans read.
+    pub release: nixfleet_plan::Release,
+}
+
+/// Rollouts whose refs must not be released again.
+pub type SupersededRollouts = Arc<BTreeSet<RolloutId>>;
