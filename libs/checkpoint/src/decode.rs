@@ -1,4 +1,4 @@
-//! From a checkpoint back to the rows.
+//! Decoding a checkpoint to the rows of a partition.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -11,72 +11,76 @@ use serde::de::DeserializeOwned;
 use crate::format::{Header, HostLine, Line, RolloutLine};
 use crate::{LINE_BYTES_MAX, VERSION, sha256};
 
-/// A checkpoint that was read, and is the one that was named.
+/// A decoded checkpoint whose hash and position are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Everything the tables of the partition hold; its cursor says where they are in the logs.
+    /// All rows of the partition; their cursor has the position in the logs.
     pub rows: PartitionSnapshot,
-    /// When the output stream was created.
+    /// Creation time of the output stream.
     pub output_created: Timestamp,
-    /// Hash of the state that the rows are of.
+    /// Hash of the state of these rows.
     pub state_hash: String,
 }
 
-/// Bytes that are not the checkpoint that was named.
+/// Why bytes are not the named checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// Nobody stored it, or it was deleted.
-    #[error("it is not in the object store")]
+    /// The checkpoint was never stored, or was deleted.
+    #[error("the checkpoint is not in the object store")]
     Missing,
-    /// Other bytes have its name.
-    #[error("its bytes have the hash {found}")]
+    /// The bytes have another hash than the name.
+    #[error("the checkpoint has the hash {found} instead of the one in its name")]
     OtherBytes {
-        /// Their hash.
+        /// Hash of the bytes.
         found: String,
     },
-    /// A newer release wrote it.
-    #[error("its form has version {found}, this release reads version {VERSION}: upgrade")]
+    /// A newer release wrote the checkpoint.
+    #[error(
+        "the checkpoint has format version {found}, this release reads version {VERSION}: upgrade"
+    )]
     Version {
-        /// The version it has.
+        /// Version in the header.
         found: u32,
     },
-    /// It is of another partition, or of another position than the log says.
-    #[error("it is of partition {partition} at output sequence {out_seq}")]
+    /// The checkpoint is of another partition or position than the log says.
+    #[error("the checkpoint is of partition {partition} at output sequence {out_seq}")]
     OtherPosition {
         /// Partition in its header.
         partition: u16,
         /// Output sequence in its header.
         out_seq: u64,
     },
-    /// The streams of these names are others now.
-    #[error("it is of streams that were created at other times: the logs were lost since")]
+    /// The streams were created at other times than those of the checkpoint.
+    #[error(
+        "the checkpoint is of streams that were created at other times: the logs were lost since"
+    )]
     OtherStreams,
-    /// The log does not go on where it ends.
-    #[error("the output log begins at sequence {first}, it ends at {out_seq}")]
+    /// The log begins behind the end of the checkpoint.
+    #[error("the output log begins at sequence {first}, the checkpoint ends at {out_seq}")]
     Trimmed {
         /// First sequence of the log.
         first: u64,
-        /// Last sequence that it covers.
+        /// Last sequence that the checkpoint covers.
         out_seq: u64,
     },
     /// The decompressor failed.
-    #[error("it cannot be decompressed")]
+    #[error("the checkpoint cannot be decompressed")]
     Decompress(#[source] std::io::Error),
-    /// A line is not what it should be.
+    /// A line is not in the expected format.
     #[error("line {line} is malformed: {fault}")]
     Malformed {
         /// Number of the line, from 1.
         line: u64,
-        /// What is wrong.
+        /// The fault.
         fault: String,
     },
 }
 
 impl Checkpoint {
-    /// Reads the object that a frame named.
+    /// Decodes the object that a frame named.
     ///
     /// # Errors
-    /// [`CheckpointError`]: the one before it may be whole.
+    /// [`CheckpointError`]; the checkpoint before it may be intact.
     pub fn decode(
         bytes: &[u8],
         partition: u16,
@@ -110,7 +114,7 @@ impl Checkpoint {
         })
     }
 
-    /// Whether these logs go on where it ends.
+    /// Checks that these logs continue the checkpoint.
     ///
     /// # Errors
     /// [`CheckpointError::OtherStreams`] or [`CheckpointError::Trimmed`].
@@ -148,7 +152,7 @@ impl<R: BufRead> Lines<R> {
         let read = line.read_until(b'\n', &mut self.buffer);
         read.map_err(CheckpointError::Decompress)?;
         if self.buffer.pop() != Some(b'\n') {
-            return Err(self.malformed("it does not end, or is too long"));
+            return Err(self.malformed("the line does not end, or is too long"));
         }
         serde_json::from_slice(&self.buffer).map_err(|error| self.malformed(error))
     }
@@ -182,7 +186,7 @@ fn read_rows(lines: &mut Lines<impl BufRead>) -> Result<PartitionSnapshot, Check
     }
 }
 
-/// Reads the hosts behind a rollout; gives how many there are.
+/// Reads the hosts after a rollout and returns their number.
 fn read_rollout(
     rollout: RolloutLine,
     lines: &mut Lines<impl BufRead>,

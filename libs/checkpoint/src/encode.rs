@@ -1,4 +1,4 @@
-//! From the rows of a partition to a checkpoint.
+//! Encoding the rows of a partition as a checkpoint.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,50 +11,50 @@ use serde::Serialize;
 use crate::format::{Header, HostLine, Line, RolloutLine};
 use crate::{VERSION, sha256};
 
-/// Compression level: higher ones take several times as long for a tenth less.
+/// Compression level; higher levels take several times as long and save a tenth.
 const LEVEL: i32 = 1;
 
-/// What a checkpoint is of, besides its rows.
+/// Identity of a checkpoint, besides its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointIdentity {
     /// Number of the partition.
     pub partition: u16,
-    /// When the output stream was created.
+    /// Creation time of the output stream.
     pub output_created: Timestamp,
-    /// Hash of the state that the rows are of.
+    /// Hash of the state of the rows.
     pub state_hash: String,
 }
 
-/// A checkpoint, ready to be stored.
+/// An encoded checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedCheckpoint {
-    /// Its name.
+    /// Name and position.
     pub reference: CheckpointRef,
-    /// The object.
+    /// The object to store.
     pub bytes: Vec<u8>,
 }
 
-/// Rows that make no checkpoint.
+/// Why rows cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// Rows say nothing about where they are in the logs.
+    /// The rows have no cursor.
     #[error("the rows have no cursor")]
     NoCursor,
-    /// What a rollout pins is not in its row.
-    #[error("the row of rollout {0} lacks what it pins")]
+    /// The row of a rollout has no pinned terms.
+    #[error("the row of rollout {0} has no pinned terms")]
     NotPinned(RolloutId),
-    /// The hosts of a rollout are not those that it pins.
+    /// The rows of a rollout have other hosts than those that it pins.
     #[error("host {1} is not both pinned and in the rows of rollout {0}")]
     OtherHosts(RolloutId, Hostname),
     /// The compressor failed.
     #[error("the rows cannot be compressed")]
     Compress(#[from] std::io::Error),
-    /// A row has no JSON form.
-    #[error("a row has no JSON form")]
+    /// A row cannot be serialised as JSON.
+    #[error("a row cannot be serialised as JSON")]
     Json(#[from] serde_json::Error),
 }
 
-/// Makes a checkpoint of all rows of a partition.
+/// Encodes all rows of a partition.
 ///
 /// # Errors
 /// [`EncodeError`].

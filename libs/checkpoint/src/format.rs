@@ -1,4 +1,4 @@
-//! What one line of a checkpoint holds.
+//! Lines of the checkpoint format.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use nixfleet_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The first line.
+/// The first line of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Header {
@@ -22,7 +22,7 @@ pub(crate) struct Header {
     pub(crate) state_hash: String,
 }
 
-/// Every other line. The hosts of a rollout follow it.
+/// Any line after the header. The hosts of a rollout follow its line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Line {
@@ -31,7 +31,7 @@ pub(crate) enum Line {
     Quarantine(QuarantineRow),
     ProbeFailure(ProbeFailureRow),
     Block(BlockRow),
-    /// The last one: how many there are before it, the header not counted.
+    /// The last line: number of the lines before it, without the header.
     End {
         lines: u64,
     },

@@ -1,4 +1,4 @@
-//! What is written is read back, and nothing else.
+//! Encoded checkpoints decode to the same rows, and other bytes are rejected.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -150,19 +150,19 @@ fn encoded() -> EncodedCheckpoint {
 }
 
 #[test]
-fn rows_come_back_as_they_were() {
+fn rows_round_trip() {
     let encoded = encoded();
     let read = Checkpoint::decode(&encoded.bytes, 3, &encoded.reference).unwrap();
     assert_eq!(read.rows, rows());
     assert_eq!(read.state_hash, "state");
     assert_eq!(encoded.reference.out_seq, 90);
     assert_eq!(encoded.reference.bytes, encoded.bytes.len() as u64);
-    // The same rows have the same name, whoever writes them.
+    // Equal rows have the same name, whoever encodes them.
     assert_eq!(encode(&rows(), identity()).unwrap(), encoded);
 }
 
 #[test]
-fn a_frozen_state_is_restored_with_its_hash() {
+fn a_frozen_state_keeps_its_hash() {
     let state = PartitionState::restore(rows(), &PinnedSet::new()).unwrap();
     let frozen = state.freeze();
     let rows = frozen.rows(rows().cursor.unwrap());
@@ -184,7 +184,7 @@ fn checkpoints_and_state_hashes_keep_their_bytes() {
 }
 
 #[test]
-fn other_bytes_under_the_name_are_refused() {
+fn bytes_with_another_hash_are_rejected() {
     let EncodedCheckpoint { reference, bytes } = encoded();
     for place in 0..bytes.len() {
         let mut damaged = bytes.clone();
@@ -198,7 +198,7 @@ fn other_bytes_under_the_name_are_refused() {
     }
 }
 
-/// Bytes that have the right name: their writer was at fault, or is hostile.
+/// The correct name of any bytes, as from a faulty or hostile writer.
 fn named(bytes: &[u8]) -> CheckpointRef {
     CheckpointRef {
         hash: hex::encode(sha2::Sha256::digest(bytes)),
@@ -215,7 +215,7 @@ fn fault(text: &str) -> String {
 }
 
 #[test]
-fn bytes_that_are_no_checkpoint_are_refused_with_the_line_at_fault() {
+fn malformed_bytes_are_rejected_with_the_faulty_line() {
     let whole = zstd::decode_all(&*encoded().bytes).unwrap();
     let whole = String::from_utf8(whole).unwrap();
     let lines: Vec<&str> = whole.lines().collect();
@@ -238,11 +238,11 @@ fn bytes_that_are_no_checkpoint_are_refused_with_the_line_at_fault() {
         (whole.replacen("\"v\":1", "\"v\":9", 1), "version 9"),
         (
             whole.replacen("\"partition\":3", "\"partition\":4", 1),
-            "it is of partition 4 at output sequence 90",
+            "the checkpoint is of partition 4 at output sequence 90",
         ),
         (
             whole.replacen("\"outSeq\":90", "\"outSeq\":91", 1),
-            "it is of partition 3 at output sequence 91",
+            "the checkpoint is of partition 3 at output sequence 91",
         ),
         (whole.trim_end().to_owned(), "it does not end"),
     ] {
@@ -255,7 +255,7 @@ fn bytes_that_are_no_checkpoint_are_refused_with_the_line_at_fault() {
 }
 
 #[test]
-fn it_is_used_on_the_logs_that_it_was_made_from_only() {
+fn a_checkpoint_is_accepted_only_for_its_own_logs() {
     let encoded = encoded();
     let read = Checkpoint::decode(&encoded.bytes, 3, &encoded.reference).unwrap();
     assert!(read.check_logs(at(0), at(2), 91).is_ok());
@@ -269,7 +269,7 @@ fn it_is_used_on_the_logs_that_it_was_made_from_only() {
 }
 
 #[test]
-fn rows_that_do_not_fit_together_make_no_checkpoint() {
+fn inconsistent_rows_are_not_encoded() {
     let mut without_pinned = rows();
     without_pinned.rollouts[0].pinned = None;
     let mut stranger = rows();

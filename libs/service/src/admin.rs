@@ -1,4 +1,4 @@
-//! The plain-HTTP listener for probes and metrics, apart from whatever the service serves.
+//! The plain HTTP listener for probes and metrics, separate from the listener of the service.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -17,20 +17,21 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Faults;
 use crate::readiness::Readiness;
 
-/// How often histograms are folded, so that memory does not grow between scrapes.
+/// Interval at which histograms are aggregated, so that memory does not grow between scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// The administration of a process.
+/// Configuration of the admin listener and of the shutdown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminConfig {
     /// Address of `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Seconds the process may take to stop after the first signal.
+    /// Seconds in which the process must stop after the first signal.
     pub drain_seconds: u64,
 }
 
 impl AdminConfig {
-    /// All interfaces on this port, 25 s to stop: less than the 30 s after which supervisors kill.
+    /// All interfaces on this port, and 25 s to stop: less than the 30 s after which supervisors
+    /// kill.
     pub fn on_port(port: u16) -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
@@ -53,7 +54,7 @@ struct Admin {
     metrics: PrometheusHandle,
 }
 
-/// A bound listener that does not serve yet.
+/// A bound listener that is not served yet.
 pub(crate) struct Listener {
     listener: TcpListener,
     state: Admin,
@@ -81,8 +82,8 @@ pub(crate) async fn bind(
 }
 
 impl Listener {
-    /// Serves until `stop`, which comes after the work of the process has drained: probes must see
-    /// a stopping process as alive.
+    /// Serves until `stop`, which is cancelled after the work has drained: probes must see a
+    /// stopping process as alive.
     pub(crate) async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
         let metrics = self.state.metrics.clone();
         let server = axum::serve(self.listener, router(self.state))

@@ -1,7 +1,7 @@
-//! Layered configuration: defaults, then a TOML file, then the environment, then `--set` flags; a
-//! later layer wins key by key.
+//! Layered configuration: defaults, then a TOML file, then the environment, then `--set` flags. A
+//! later layer overrides single keys.
 //!
-//! A configuration is a plain serde struct. Unknown keys are found here, all of them; `flatten` would
+//! A configuration is a plain serde struct. This module reports all unknown keys; `flatten` would
 //! hide them, and `deny_unknown_fields` adds nothing.
 
 use serde::Serialize;
@@ -20,25 +20,25 @@ pub use print::{redacted, to_toml};
 
 /// The configuration of one service.
 ///
-/// `Default` gives the lowest layer, so each key a service knows has a value (or `None`) there.
+/// `Default` is the lowest layer, so every known key has a value (or `None`) there.
 pub trait ServiceConfig: Serialize + DeserializeOwned + Default + Send + Sync + 'static {
-    /// Adds every violated rule to `faults`; types are already right.
+    /// Adds every violated rule to `faults`; the types are valid already.
     fn validate(&self, faults: &mut Faults);
 
     /// Logs and traces.
     fn telemetry(&self) -> &TelemetryConfig;
 
-    /// The listener for health and metrics, and the time to stop.
+    /// The admin listener and the time to stop.
     fn admin(&self) -> &AdminConfig;
 
-    /// Name of this instance; `None` takes the machine's.
+    /// Name of this instance; `None` uses the machine's name.
     fn instance(&self) -> Option<&str> {
         None
     }
 
-    /// Dotted keys whose values must never be printed. Keys that end in `password`, `secret` or
-    /// `token` and passwords inside URLs are always hidden. By default the URLs of the database, whose query
-    /// may hold a password.
+    /// Dotted keys whose values are never printed. Keys that end in `password`, `secret` or `token`
+    /// and passwords inside URLs are always hidden. By default the URLs of the database, whose
+    /// query may contain a password.
     fn secret_keys() -> &'static [&'static str] {
         &["database.url", "database.owner_url"]
     }

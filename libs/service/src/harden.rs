@@ -1,15 +1,15 @@
-//! What a process gives up before it reads its first secret.
+//! Privileges that a process drops before it reads its first secret.
 
 use rustix::fs::Mode;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask,
 };
 
-/// Files for the owner, readable by its group at most.
+/// Files are writable by the owner and readable by the group, at most.
 const UMASK: Mode = Mode::WGRP.union(Mode::RWXO);
 
-/// Leaves no memory behind in core dumps and no file for everybody, and lets no other process of the
-/// same user look into this one.
+/// Disables core dumps, removes file permissions for others, and prevents other processes of the
+/// same user from reading the memory of this one.
 ///
 /// # Errors
 /// When the operating system refuses.
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_not_for_everybody_and_memory_is_not_dumped() {
+    fn files_are_private_and_core_dumps_are_disabled() {
         harden().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");

@@ -1,8 +1,8 @@
-//! What every service process needs and none should write twice: layered configuration, telemetry,
-//! health, supervised tasks and an orderly end.
+//! Process infrastructure that all services share: layered configuration, telemetry, readiness,
+//! supervised tasks and graceful shutdown.
 //!
 //! Must never know what the services are about: no domain words, no bus, no database. Start reading
-//! at [`run()`]; it is the whole life of a process on one screen.
+//! at [`run()`], which shows the lifetime of a process on one screen.
 
 pub mod admin;
 pub mod config;

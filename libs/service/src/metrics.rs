@@ -2,12 +2,12 @@
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// From a cheap in-memory step to the longest request anyone waits for.
+/// Durations from a cheap in-memory step to the longest request.
 const SECONDS: [f64; 16] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     15.0, 60.0,
 ];
-/// Batch sizes, in powers of two up to a full batch of full frames.
+/// Batch sizes in powers of two, up to a full batch of full frames.
 const COUNTS: [f64; 13] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 2048.0, 16384.0, 262_144.0,
 ];
@@ -24,8 +24,8 @@ const BYTES: [f64; 9] = [
     8_388_608.0,
 ];
 
-/// Installs the recorder behind the `metrics` macros; histograms get their buckets from the unit at
-/// the end of their names (`_seconds`, `_entries`, `_bytes`).
+/// Installs the recorder behind the `metrics` macros. The unit suffix of a histogram's name
+/// (`_seconds`, `_entries`, `_bytes`) selects its buckets.
 ///
 /// # Errors
 /// When a recorder is installed already.

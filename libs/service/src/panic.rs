@@ -1,7 +1,7 @@
-//! Panics are logged and end the process, wherever they happen.
+//! Panic handling: every panic is logged and ends the process.
 //!
-//! A task that dies alone leaves a process that looks alive and does half its work. The exception is
-//! a request that catches its own panic and answers an error: it says so with [`contained`].
+//! A process in which a single task died looks alive and does half its work. The exception is a
+//! request whose panic is caught and answered with an error; it runs inside [`contained`].
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,18 +15,18 @@ tokio::task_local! {
 static STOP: OnceLock<CancellationToken> = OnceLock::new();
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Runs a future whose panics are caught and answered further up, so that they do not end the
-/// process. They are logged and counted all the same.
+/// Runs a future whose caller catches panics, so that they do not end the process. They are still
+/// logged and counted.
 pub async fn contained<F: Future>(future: F) -> F::Output {
     CONTAINED.scope((), future).await
 }
 
-/// True when a panic ended, or should end, the process.
+/// True when a panic must end the process.
 pub(crate) fn happened() -> bool {
     PANICKED.load(Ordering::SeqCst)
 }
 
-/// Logs every panic of the process; one that is not contained cancels `stop`.
+/// Logs every panic of the process; a panic that is not contained cancels `stop`.
 pub(crate) fn install(stop: CancellationToken) {
     if STOP.set(stop).is_err() {
         return;

@@ -1,42 +1,43 @@
-//! Whether the process can do its work, part by part.
+//! Readiness of a process, component by component.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// ReadinessReport of the parts of a process; clones share one state.
+/// Readiness of the components of a process; clones share one state.
 ///
-/// A part exists from [`Readiness::expect`] or its first [`Readiness::set_ready`] on, and the process is
-/// ready when every part is. A process without parts is not ready: it has not said yet what it needs.
+/// [`Readiness::expect`] or the first [`Readiness::set_ready`] creates a component. The process is
+/// ready when every component is. A process without components is not ready, because it has not
+/// declared its needs yet.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    parts: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
+    components: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
 }
 
-/// State of the process at one moment.
+/// Readiness of a process at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReadinessReport {
-    /// True when every part is ready.
+    /// True when every component is ready.
     pub ready: bool,
-    /// Each part by name.
+    /// Components by name.
     pub components: BTreeMap<String, Component>,
 }
 
-/// State of one part.
+/// Readiness of one component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Component {
-    /// True when it works.
+    /// True when the component works.
     pub ready: bool,
-    /// Why it does not.
+    /// Why it does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl Readiness {
-    /// Declares parts that are not ready before they say so.
+    /// Declares components that are not ready until they report.
     pub fn expect(&self, components: &[&str]) {
         for component in components {
             self.lock()
@@ -46,7 +47,7 @@ impl Readiness {
         }
     }
 
-    /// States whether a part works, with the reason when it does not.
+    /// Reports whether a component works, or why not.
     pub fn set_ready(&self, component: &str, state: Result<(), String>) {
         let ready = state.is_ok();
         let before = self.lock().insert(component.to_owned(), state.clone());
@@ -56,7 +57,7 @@ impl Readiness {
         gauge(component, ready);
         match state {
             Ok(()) => tracing::info!(component, "ready"),
-            // A reason that only changes its wording is not a new alarm.
+            // A changed reason is not a new alarm.
             Err(reason) if matches!(before, Some(Err(_))) => {
                 tracing::debug!(component, reason, "still not ready");
             }
@@ -64,17 +65,17 @@ impl Readiness {
         }
     }
 
-    /// True when the part is known and works.
+    /// True when the component is known and works.
     pub fn is_ready(&self, component: &str) -> bool {
         matches!(self.lock().get(component), Some(Ok(())))
     }
 
-    /// The state of every part.
+    /// The readiness of every component.
     pub fn report(&self) -> ReadinessReport {
-        let parts = self.lock();
+        let components = self.lock();
         ReadinessReport {
-            ready: !parts.is_empty() && parts.values().all(Result::is_ok),
-            components: parts
+            ready: !components.is_empty() && components.values().all(Result::is_ok),
+            components: components
                 .iter()
                 .map(|(name, state)| {
                     let component = Component {
@@ -88,8 +89,10 @@ impl Readiness {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Result<(), String>>> {
-        // Every change is one insert, so a panic elsewhere cannot leave the map half changed.
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+        // Every change is one insert, so a panic elsewhere cannot leave a partial change.
+        self.components
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_ready_when_every_part_is() {
+    fn a_process_is_ready_when_every_component_is() {
         let readiness = Readiness::default();
         assert!(!readiness.report().ready, "nothing is known yet");
         readiness.expect(&["bus", "database"]);

@@ -1,4 +1,4 @@
-//! The life of a service process: flags, configuration, telemetry, work, drain, exit code.
+//! Lifetime of a service process: flags, configuration, telemetry, work, drain, exit code.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,21 +22,22 @@ use arguments::{Arguments, Mode};
 use instance_name::unique_instance;
 pub use service_info::ServiceInfo;
 
-/// Exit code for a configuration that cannot be used, and for wrong flags.
+/// Exit code for an invalid configuration or invalid flags.
 const EXIT_CONFIGURATION: u8 = 2;
 
-/// What the work of a service gets.
+/// Arguments of the work of a service.
 #[derive(Debug)]
 pub struct Context<C> {
-    /// The valid configuration.
+    /// The validated configuration.
     pub config: Arc<C>,
-    /// Cancelled when the process shall stop: return soon after.
+    /// Cancelled when the process must stop; the work returns soon after.
     pub shutdown: CancellationToken,
-    /// For everything that runs beside the work.
+    /// Spawns tasks that run beside the work.
     pub tasks: Tasks,
-    /// To state what works.
+    /// Reports which components work.
     pub readiness: Readiness,
-    /// Unique per start of a process: the configured or machine name, a dash, 16 hexadecimal digits.
+    /// Unique per process start: the configured or the machine's name, a dash, 16 hexadecimal
+    /// digits.
     pub instance: String,
 }
 
@@ -55,7 +56,7 @@ impl<C> Clone for Context<C> {
 /// Runs a service from its flags to its exit code.
 ///
 /// The work returns when it is done or soon after [`Context::shutdown`]; then the tasks are joined.
-/// Exit codes: 0 clean, 1 failure (the work or a task failed or panicked, or did not stop in time),
+/// Exit codes: 0 success, 1 failure (the work or a task failed, panicked or did not stop in time),
 /// 2 configuration or flags.
 pub fn run<C, F>(info: ServiceInfo, work: F) -> ExitCode
 where
@@ -66,10 +67,10 @@ where
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
-    // Before the first secret is read.
+    // Hardening comes before the first secret is read.
     if let Err(error) = harden() {
         eprintln!(
-            "nixfleet-{}: giving up core dumps failed: {error}",
+            "nixfleet-{}: hardening the process failed: {error}",
             info.name
         );
         return ExitCode::FAILURE;
@@ -93,7 +94,7 @@ where
         Mode::Run => match start(info, config, work) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                // Standard error is the last resort: telemetry may be what failed.
+                // Standard error is the last resort, because telemetry may be what failed.
                 eprintln!("nixfleet-{}: {error:#}", info.name);
                 ExitCode::FAILURE
             }
@@ -101,7 +102,7 @@ where
     }
 }
 
-/// The rules of the sections every service has.
+/// Validates the sections that every service has.
 fn check_sections<C: ServiceConfig>(config: C) -> Result<C, Faults> {
     let mut faults = Faults::default();
     config.telemetry().validate("telemetry", &mut faults);
@@ -143,7 +144,7 @@ where
         .build()
         .context("starting the async runtime")?;
     let ended = runtime.block_on(supervise(info, config, instance, recorder, work));
-    // What did not stop in time must not keep the process either.
+    // Tasks that did not stop in time must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match &ended {
         Ok(()) => tracing::info!("ended"),
@@ -191,12 +192,13 @@ where
     match admin {
         Ok(Ok(served)) => served,
         Ok(Err(error)) => Err(error).context("serving health and metrics"),
-        // A scrape that hangs is no reason to call the whole run a failure.
+        // A scrape that hangs does not make the run a failure.
         Err(_elapsed) => Ok(()),
     }
 }
 
-/// Awaits the work, and after the shutdown began both the work and the tasks, for `limit` at most.
+/// Waits for the work, and after the start of the shutdown for both the work and the tasks, at most
+/// `limit`.
 async fn run_and_drain(
     work: impl Future<Output = anyhow::Result<()>>,
     tasks: &Tasks,

@@ -1,4 +1,4 @@
-//! Supervised tasks: every one is joined at the end, and the death of one ends the process.
+//! Supervised tasks: each one is joined at the end, and the failure of one ends the process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use tracing::Instrument as _;
 
 /// Spawns the tasks of a process; clones share one set.
 ///
-/// A task that returns an error or panics cancels the shutdown token, so the others stop in order
-/// and the process ends with a failure. A task that returns `Ok` has done its work.
+/// A task that returns an error or panics cancels the shutdown token: the others stop in order and
+/// the process fails. A task that returns `Ok` has finished its work.
 #[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -37,8 +37,7 @@ impl Tasks {
         }
     }
 
-    /// Starts a task; `name` appears in logs and, when the task does not stop in time, in the last
-    /// words of the process.
+    /// Starts a task; `name` appears in logs and in the error when the task does not stop in time.
     pub fn spawn<F>(&self, name: impl Into<String>, future: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -68,7 +67,7 @@ impl Tasks {
         });
     }
 
-    /// Names of the tasks that still run, sorted.
+    /// Names of the running tasks, sorted.
     pub fn running(&self) -> Vec<String> {
         let mut names: Vec<String> = self.lock().running.values().cloned().collect();
         names.sort();
@@ -80,7 +79,7 @@ impl Tasks {
         self.lock().failures.clone()
     }
 
-    /// Waits until every task has ended, at most `limit`. False when some still run.
+    /// Waits until every task has ended, at most `limit`; false when some still run.
     pub async fn join(&self, limit: Duration) -> bool {
         self.tracker.close();
         tokio::time::timeout(limit, self.tracker.wait())
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_is_done_stops_nothing() {
+    async fn a_finished_task_does_not_stop_the_process() {
         let (tasks, shutdown) = tasks();
         tasks.spawn("done", async { Ok(()) });
         assert!(tasks.join(Duration::from_secs(5)).await);
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_does_not_stop_is_named() {
+    async fn a_task_that_does_not_stop_is_listed() {
         let (tasks, _shutdown) = tasks();
         tasks.spawn("stuck", std::future::pending());
         assert!(!tasks.join(Duration::from_millis(10)).await);

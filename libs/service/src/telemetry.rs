@@ -1,8 +1,8 @@
-//! Logs and traces: structured logs on standard error, spans to an OTLP collector when one is
+//! Logs and traces: structured logs on standard error, and spans to an OTLP collector when one is
 //! configured.
 //!
-//! Without a collector a process takes no part in traces: it passes the context of its callers on as it
-//! came, and begins none.
+//! Without a collector a process passes the trace context of its callers on unchanged, and starts
+//! no traces.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -22,33 +22,33 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::Faults;
 
-/// The NATS client writes server addresses with their passwords into its debug events.
+/// The NATS client writes server addresses with their passwords into debug events.
 const NEVER_DEBUGGED: &str = "async_nats=info";
 
-/// Time for one export; a slow collector must not hold spans in memory for longer.
+/// Timeout of one export; a slow collector must not hold spans in memory for longer.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Logs and traces of a process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TelemetryConfig {
-    /// What is logged, in the directive language of `tracing`: `info,nixfleet_bus=debug`.
+    /// Log filter in the directive syntax of `tracing`: `info,nixfleet_bus=debug`.
     pub log_filter: String,
-    /// How it looks.
+    /// Format of log lines.
     pub log_format: LogFormat,
     /// Traces endpoint of a collector that speaks OTLP over HTTP, for example
     /// `http://collector:4318/v1/traces`; `None` records no spans.
     pub otlp_endpoint: Option<String>,
-    /// Share of new traces to record, 0 to 1; a caller's decision is followed.
+    /// Ratio of new traces to record, 0 to 1; the caller's sampling decision is followed.
     pub trace_sample_ratio: f64,
 }
 
-/// Shape of a log line.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
-    /// One line for people.
+    /// Plain text.
     Text,
 }
 
@@ -83,7 +83,7 @@ impl TelemetryConfig {
     }
 }
 
-/// Keeps the exporter alive; spans still in memory are sent by [`Telemetry::close`].
+/// Keeps the exporter alive; [`Telemetry::close`] sends the spans that are still in memory.
 #[derive(Debug)]
 #[must_use]
 pub struct Telemetry {
@@ -91,7 +91,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sends what is left. Blocks; call it outside the async runtime.
+    /// Sends the remaining spans. Blocks; call it outside the async runtime.
     pub fn close(self) {
         if let Some(Err(error)) = self.provider.map(|provider| provider.shutdown()) {
             tracing::warn!(%error, "the last spans may not have reached the collector");
@@ -101,10 +101,10 @@ impl Telemetry {
 
 /// Starts logging and tracing for the whole process.
 ///
-/// Call it outside the async runtime: the exporter has a blocking HTTP client of its own.
+/// Call it outside the async runtime, because the exporter has a blocking HTTP client.
 ///
 /// # Errors
-/// When the filter or the endpoint cannot be used, or when it was started before.
+/// When the filter or the endpoint is invalid, or when it was started before.
 pub fn init(
     config: &TelemetryConfig,
     service: &'static str,
@@ -140,7 +140,8 @@ pub fn init(
     Ok(Telemetry { provider })
 }
 
-/// What goes to a collector, whatever is logged: our spans, and our log lines that are for everyone.
+/// Selects what a collector gets, independently of the log filter: spans of this workspace, and its
+/// log lines from INFO on.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     let least = if metadata.is_span() {
         Level::DEBUG

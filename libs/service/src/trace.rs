@@ -1,4 +1,4 @@
-//! W3C trace context as text, so that it can travel inside data and headers.
+//! W3C trace context as text, for data and headers.
 //!
 //! Source: W3C Trace Context, traceparent header.
 
@@ -16,13 +16,13 @@ use tracing_subscriber::registry::{LookupSpan as _, SpanRef};
 /// Name of the header.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Most links on one span: a turn may have hundreds of parents, a few dozen already tell the story.
+/// Most links of one span: a turn may have hundreds of parents, and a few dozen links are enough.
 pub const MAX_LINKS: usize = 64;
 
 /// Length of a `traceparent` of version 00.
 const LENGTH: usize = 55;
 
-/// Reads a `traceparent`; `None` when it is malformed or all zero.
+/// Parses a `traceparent`; `None` when it is malformed or all zero.
 pub fn parse(traceparent: &str) -> Option<SpanContext> {
     if traceparent.len() != LENGTH || !traceparent.starts_with("00-") {
         return None;
@@ -33,7 +33,7 @@ pub fn parse(traceparent: &str) -> Option<SpanContext> {
     span.is_valid().then_some(span)
 }
 
-/// The context of a caller, kept by a span of a process that records none.
+/// Trace context of a caller, stored in a span of a process that records no spans.
 struct Caller(String);
 
 /// Makes `traceparent` the parent of a span that was not entered yet; a malformed text is ignored.
@@ -50,7 +50,8 @@ pub fn set_parent(span: &Span, traceparent: &str) {
     }
 }
 
-/// What a span is for the registry; `None` when it is disabled or there is no registry.
+/// Calls `f` with the registry's view of a span; `None` when the span is disabled or there is no
+/// registry.
 fn in_registry<T>(span: &Span, f: impl FnOnce(SpanRef<'_, Registry>) -> T) -> Option<T> {
     span.with_subscriber(|(id, dispatch)| {
         let registry = dispatch.downcast_ref::<Registry>()?;
@@ -78,8 +79,8 @@ pub fn link_all<'t>(span: &Span, traceparents: impl IntoIterator<Item = &'t str>
     }
 }
 
-/// The `traceparent` of a span: its own when spans are recorded, else that of the caller, passed on as
-/// it came. `None` when there is neither.
+/// The `traceparent` of a span: its own when spans are recorded, otherwise that of the caller,
+/// unchanged. `None` when there is neither.
 pub fn traceparent_of(span: &Span) -> Option<String> {
     let context = span.context();
     let recorded = context.span();
@@ -119,7 +120,7 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn malformed_contexts_are_no_parents() {
+    fn malformed_contexts_are_rejected() {
         assert!(parse(PARENT).is_some());
         let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
         for text in ["", "00", "nonsense", zero, &PARENT[..54]] {
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_goes_on_with_the_trace_of_its_parent() {
+    fn a_span_continues_the_trace_of_its_parent() {
         let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         let subscriber = tracing_subscriber::registry().with(layer);

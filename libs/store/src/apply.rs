@@ -1,4 +1,4 @@
-//! Writing a turn: all its rows and the cursor in one transaction.
+//! Applying a turn: its rows and the cursor in one transaction.
 
 use deadpool_postgres::Transaction;
 use nixfleet_proto::snapshot::Cursor;
@@ -41,7 +41,7 @@ impl Store {
             .await
     }
 
-    /// The same with records that were encoded before.
+    /// Like [`Store::apply_turn`], with records that were encoded before.
     ///
     /// # Errors
     /// As [`Store::apply_turn`].
@@ -57,7 +57,8 @@ impl Store {
             .transaction()
             .await
             .map_err(DbError::statement("begin"))?;
-        // First, so that two appliers meet at this row before either writes anything else.
+        // The cursor comes first, so that two appliers conflict on this row before either writes
+        // anything else.
         cursor::compare_and_swap(&transaction, partition, previous_out_seq, cursor).await?;
         let mut applied = Applied::default();
         write_rows(&transaction, partition, rows, &mut applied).await?;
@@ -69,8 +70,8 @@ impl Store {
     }
 }
 
-/// The hosts of a turn as their statement takes them. Making that is most of the work before a
-/// transaction, and needs no database: it may be done while the turn before is written.
+/// The hosts of a turn as encoded statement parameters. Encoding is most of the work before a
+/// transaction and needs no database, so it can run while the turn before is written.
 #[derive(Debug)]
 pub struct EncodedRecords {
     hosts: Vec<HostParams>,
@@ -80,7 +81,7 @@ impl EncodedRecords {
     /// Encodes the hosts of a turn.
     ///
     /// # Errors
-    /// When a record has no form as JSON.
+    /// When a record cannot be serialised as JSON.
     pub fn of(rows: &TurnRows) -> Result<Self, ApplyError> {
         Ok(Self {
             hosts: record_updates::host_params(&rows.hosts)?,
@@ -107,7 +108,7 @@ async fn write_rows(
 }
 
 impl Applied {
-    /// Adds the result of a statement that should have touched `expected` rows.
+    /// Adds the result of a statement that should have affected `expected` rows.
     fn expect(&mut self, touched: u64, expected: usize) {
         self.rows += touched;
         self.orphans += (expected as u64).saturating_sub(touched);

@@ -20,30 +20,30 @@ use crate::store::Store;
 pub use batch::{ArchiveBatch, ArchiveRow};
 
 use crate::sql::column_value::column_seq;
-/// A move of the archive's cursor of one stream.
+/// Move of the archive cursor of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveCursor {
-    /// The stream.
+    /// Name of the stream.
     pub stream: String,
-    /// Where the batch started: the last sequence archived before it, 0 for none.
+    /// Last sequence archived before the batch; 0 when there is none.
     pub previous_sequence: u64,
-    /// The last sequence the batch covers.
+    /// Last sequence of the batch.
     pub sequence: u64,
-    /// When the stream was created: tells a stream that was replaced.
+    /// Creation time of the stream; tells a stream that was replaced.
     pub stream_created: Timestamp,
 }
 
-/// How far a stream is archived.
+/// Archived part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveMark {
     /// Last archived sequence.
     pub sequence: u64,
-    /// When the stream was created.
+    /// Creation time of the stream.
     pub stream_created: Timestamp,
 }
 
 impl Store {
-    /// How far a stream is archived; absent when nothing is.
+    /// The archived part of a stream; `None` when nothing is archived.
     ///
     /// # Errors
     /// When the database fails or the row is corrupt.
@@ -51,7 +51,7 @@ impl Store {
         select_mark(&self.client().await?, stream).await
     }
 
-    /// How far each stream is archived, by name.
+    /// The archived part of each stream, by name.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -82,12 +82,12 @@ impl Store {
         result
     }
 
-    /// Copies a batch before it is known that the one before it is archived. `turn` says so, with the
-    /// move of the cursor, or that it is not to be waited for longer: nothing is archived then.
-    /// Gives whether the batch is archived.
+    /// Copies a batch before the previous batch is known to be archived. `turn` resolves to the
+    /// cursor move once it is, or to `None` when it failed; nothing is archived then. Returns
+    /// whether the batch is archived.
     ///
     /// # Errors
-    /// As [`Store::archive`]; rows that are in the archive already are refused by the database here.
+    /// As [`Store::archive`]; the database rejects rows that are archived already.
     pub async fn archive_ahead(
         &self,
         batch: &ArchiveBatch,
@@ -122,14 +122,15 @@ impl Store {
     ) -> Result<(), ArchiveError> {
         let mut client = self.client().await?;
         let transaction = begin(&mut client).await?;
-        // First, so that whoever comes too late is told so and not that there are such rows.
+        // The cursor comes first, so that a late writer gets a conflict and not an error about
+        // duplicate rows.
         move_cursor(&transaction, cursor, batch).await?;
         copy_rows(&transaction, sql!("archive_copy"), &batch.rows).await?;
         commit(transaction).await
     }
 
-    /// Creates the partitions of all days of the batch and of the days after them, so that midnight
-    /// finds its partition there.
+    /// Creates the table partitions of all days of the batch and of the days after them, so that
+    /// they exist at midnight.
     async fn ensure_days(&self, days: &BTreeSet<NaiveDate>) -> Result<(), DbError> {
         let mut wanted = days.clone();
         let ahead: Vec<_> = wanted
@@ -151,7 +152,7 @@ impl Store {
 
     fn forget_days_on_error<T>(&self, result: &Result<T, ArchiveError>) {
         if let Err(ArchiveError::Db(_)) = result {
-            // They may be gone with a dropped schema.
+            // The partitions may be gone with a dropped schema.
             self.known_days().clear();
         }
     }
@@ -179,7 +180,7 @@ fn parse_mark(stream: &str, sequence: i64, created: &str) -> Result<ArchiveMark,
     })
 }
 
-/// The creation time of a stream as it is stored.
+/// Parses the stored creation time of a stream.
 pub(crate) fn parse_created(stream: &str, created: &str) -> Result<Timestamp, ReadError> {
     created
         .parse()

@@ -1,4 +1,4 @@
-//! How to reach the database.
+//! Configuration of the database connection.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,11 +12,11 @@ use crate::error::ConnectError;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SslMode {
-    /// In the clear: for a server on the same machine.
+    /// Unencrypted; for a server on the same machine.
     #[default]
     Disable,
-    /// TLS or nothing; the server's certificate is from `ca_file` and names the host of the URL.
-    /// There is no mode that encrypts without asking who is at the other end.
+    /// TLS is required, and the server's certificate is issued by `ca_file` and names the host of
+    /// the URL. There is no mode that encrypts without verifying the server.
     VerifyFull,
 }
 
@@ -26,30 +26,31 @@ pub enum SslMode {
 pub struct DatabaseConfig {
     /// `postgres://user:password@host:port/database`; `url_file` wins when both are given.
     pub url: String,
-    /// File that holds the URL, so that the password is in no configuration.
+    /// File with the URL, so that no configuration contains the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
-    /// URL of the user that owns the schema, used to migrate and for nothing else; the applier
-    /// migrates by itself when it has one. `owner_url_file` wins when both are given.
+    /// URL of the owner of the schema, used for migrations only; the applier migrates when it has
+    /// one. `owner_url_file` wins when both are given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner_url: Option<String>,
-    /// File that holds the owner's URL.
+    /// File with the owner's URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner_url_file: Option<PathBuf>,
     /// Whether the connection is encrypted.
     pub sslmode: SslMode,
-    /// Authorities of the server's certificate, as PEM; with `sslmode = "verify-full"`.
+    /// PEM file with the authorities of the server's certificate; with `sslmode = "verify-full"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Schema of all tables, created when missing: lower-case letters, digits and `_`.
+    /// Schema of all tables, created when it is missing: lower-case letters, digits and `_`.
     pub schema: String,
-    /// Most connections of this process; Postgres allows about 100 in all.
+    /// Most connections of this process; Postgres accepts about 100 in total.
     pub pool_size: usize,
-    /// Milliseconds to establish a connection.
+    /// Milliseconds in which a connection must be established.
     pub connect_timeout_ms: u64,
-    /// Milliseconds one call waits for a free connection of the pool, and a check for a sign of life.
+    /// Milliseconds that a call waits for a free connection of the pool, and that a check waits for
+    /// an answer.
     pub wait_timeout_ms: u64,
-    /// Milliseconds one statement may run before the server ends it.
+    /// Milliseconds after which the server ends a statement.
     pub statement_timeout_ms: u64,
 }
 
@@ -84,14 +85,14 @@ impl fmt::Debug for DatabaseConfig {
     }
 }
 
-/// Silence of the server's machine after which a connection is tried, and the longest time what was sent
-/// may stay without its acknowledgement.
+/// Silence after which a connection is probed, and longest time that sent data may stay
+/// unacknowledged.
 const PEER_SILENCE: Duration = Duration::from_secs(15);
-/// Between two trials.
+/// Interval between two probes.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 
 impl DatabaseConfig {
-    /// Every violated rule as (key within the section, message); empty when all is well.
+    /// All faults as (key within the section, message); empty when the values are valid.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         if !is_identifier(&self.schema) {
@@ -120,12 +121,12 @@ impl DatabaseConfig {
             if let (Some(url), None) = (url, file)
                 && let Err(error) = url.parse::<tokio_postgres::Config>()
             {
-                faults.push((key, format!("is no database URL: {error}")));
+                faults.push((key, format!("is not a database URL: {error}")));
             }
         }
         match (self.sslmode, &self.ca_file) {
             (SslMode::VerifyFull, None) => {
-                let rule = "is needed to verify the server: the PEM file of its authority";
+                let rule = "must name the PEM file of the server's authority when sslmode is \"verify-full\"";
                 faults.push(("ca_file", rule.to_owned()));
             }
             (SslMode::Disable, Some(_)) => {
@@ -137,7 +138,7 @@ impl DatabaseConfig {
         faults
     }
 
-    /// The same database as its owner; absent when no owner is configured.
+    /// The same database with the owner's URL; `None` when no owner is configured.
     pub fn as_owner(&self) -> Option<Self> {
         if self.owner_url.is_none() && self.owner_url_file.is_none() {
             return None;
@@ -147,7 +148,7 @@ impl DatabaseConfig {
             url_file: self.owner_url_file.clone(),
             owner_url: None,
             owner_url_file: None,
-            // Migrating takes one connection at a time.
+            // Migrations use one connection at a time.
             pool_size: 1,
             ..self.clone()
         })
@@ -176,18 +177,18 @@ impl DatabaseConfig {
             driver.application_name(program());
         }
         driver.connect_timeout(self.connect_timeout());
-        // A peer that vanished ends the connection within half a minute, whether it was idle or asked.
+        // A peer that vanished ends the connection within half a minute, idle or not.
         driver.keepalives_idle(PEER_SILENCE);
         driver.keepalives_interval(KEEPALIVE_EVERY);
         driver.keepalives_retries(3);
         driver.tcp_user_timeout(PEER_SILENCE);
-        // The URL cannot ask for less, and what it could ask for is not verified.
+        // The URL can neither weaken the mode nor request one that does not verify the server.
         driver.ssl_mode(match self.sslmode {
             SslMode::Disable => tokio_postgres::config::SslMode::Disable,
             SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
         });
-        // Times are UTC whatever the server's locale is. One generic plan per statement: batches
-        // differ in length only, and a plan for a long one must not fall back to reading a table.
+        // Times are UTC whatever the server's locale. Every statement has one generic plan: batches
+        // differ only in length, and a plan for a long one must not fall back to a sequential scan.
         driver.options(format!(
             "-c search_path={} -c TimeZone=UTC -c statement_timeout={} \
              -c plan_cache_mode=force_generic_plan",
@@ -205,7 +206,7 @@ impl DatabaseConfig {
     }
 }
 
-/// Name of the running program, by which the server lists its connections.
+/// Name of the running program, which the server shows in its list of connections.
 fn program() -> String {
     let path = std::env::current_exe().unwrap_or_default();
     path.file_name()
@@ -227,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_has_no_fault() {
+    fn the_default_is_valid() {
         assert_eq!(DatabaseConfig::default().faults(), []);
     }
 
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn verifying_needs_an_authority_and_an_authority_needs_verifying() {
+    fn verify_full_and_ca_file_need_each_other() {
         let keys = |sslmode, ca_file: Option<&str>| -> Vec<&str> {
             let config = DatabaseConfig {
                 sslmode,
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_has_another_url_and_nothing_else() {
+    fn the_owner_configuration_differs_in_its_url() {
         let config = DatabaseConfig {
             schema: "other".to_owned(),
             owner_url: Some("postgres://owner@h/d".to_owned()),

@@ -1,4 +1,4 @@
-//! The cursor of a partition: where its rows stand in both logs.
+//! Cursors of partitions: the position of their rows in both logs.
 
 use deadpool_postgres::{GenericClient, Transaction};
 use nixfleet_proto::snapshot::Cursor;
@@ -11,7 +11,7 @@ use crate::sql::sql;
 use crate::store::Store;
 
 impl Store {
-    /// The cursor of one partition; absent when nothing was ever applied.
+    /// The cursor of one partition; `None` when nothing was applied.
     ///
     /// # Errors
     /// When the database fails or the row is corrupt.

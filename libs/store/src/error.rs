@@ -1,23 +1,24 @@
-//! What can go wrong, one enum per boundary, and whether trying again may help.
+//! Errors of the store: one enum per operation boundary, each with the question whether a retry may
+//! help.
 
 use std::time::Duration;
 
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
-/// The database did not do what a statement asked.
+/// Why the database did not execute a statement.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// No connection could be had in time.
+    /// No connection was available in time.
     #[error("getting a database connection")]
     Pool(#[source] PoolError),
-    /// The server keeps the connection and does not answer.
+    /// The server keeps the connection open and does not answer.
     #[error("the database does not answer within {waited:?}")]
     Silent {
-        /// How long it was waited for.
+        /// Time waited.
         waited: Duration,
     },
-    /// The user may not do this.
+    /// The user lacks a privilege.
     #[error(
         "the database user may not run the statement {statement}; the owner of the schema grants \
          each service what it needs with `nixfleet db migrate`"
@@ -48,8 +49,8 @@ impl DbError {
         }
     }
 
-    /// True when the same call may succeed later: connection trouble, serialization, shutdown,
-    /// exhausted resources, a timeout, or a schema, a database, a user or a grant that is not there
+    /// True when a retry may succeed: connection failures, serialization failures, shutdown,
+    /// exhausted resources, a timeout, or a schema, database, user or grant that does not exist
     /// yet.
     pub fn retryable(&self) -> bool {
         match self {
@@ -63,7 +64,7 @@ impl DbError {
         }
     }
 
-    /// True when tables are missing: nobody migrated yet, or somebody dropped the schema.
+    /// True when tables are missing, because nobody migrated yet or the schema was dropped.
     pub fn schema_missing(&self) -> bool {
         match self {
             Self::Pool(_) | Self::Forbidden { .. } | Self::Silent { .. } => false,
@@ -80,7 +81,7 @@ impl DbError {
 }
 
 /// An error without an SQL state comes from the connection, unless the driver could not encode or
-/// decode a value, which no retry mends.
+/// decode a value, which no retry fixes.
 fn is_transient(error: &tokio_postgres::Error) -> bool {
     let Some(state) = error.code() else {
         return error.is_closed() || is_io(error);
@@ -97,7 +98,7 @@ fn is_transient(error: &tokio_postgres::Error) -> bool {
     CODES.contains(state) || state.code().starts_with("08") || state.code().starts_with("53")
 }
 
-/// A server that was set up anew gets its users and databases a moment after it answers.
+/// A new server answers a moment before its users and databases exist.
 fn is_absent(error: &tokio_postgres::Error) -> bool {
     const CODES: [SqlState; 3] = [
         SqlState::INVALID_CATALOG_NAME,
@@ -115,11 +116,11 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
         }
         cause = current.source();
     }
-    // The driver keeps its connect timeout to itself; only its text tells.
+    // The driver does not expose its connect timeout; only the text tells.
     error.to_string().contains("timed out") || error.to_string().contains("timeout")
 }
 
-/// Dropping a schema under a running statement shows as any of these.
+/// Dropping a schema under a running statement causes any of these errors.
 fn is_schema_missing(error: &tokio_postgres::Error) -> bool {
     let Some(db) = error.as_db_error() else {
         return false;
@@ -143,22 +144,22 @@ pub enum ConnectError {
     UrlFile {
         /// The file.
         path: String,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The URL is none.
+    /// The URL is invalid.
     #[error("parsing the database URL")]
     Url(#[source] tokio_postgres::Error),
-    /// The file with the server's authorities cannot be used.
+    /// The file with the server's authorities is unusable.
     #[error("reading the authorities of the database server from {path}: {reason}")]
     Authority {
         /// The file.
         path: String,
-        /// Why.
+        /// The fault.
         reason: String,
     },
-    /// A key has an impossible value.
+    /// A key has an invalid value.
     #[error("database configuration: {0}")]
     Config(String),
     /// The pool could not be built.
@@ -210,7 +211,7 @@ impl From<refinery::Error> for MigrateError {
 }
 
 impl MigrateError {
-    /// True when the same call may succeed later.
+    /// True when a retry may succeed.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Db(error) => error.retryable(),
@@ -233,23 +234,25 @@ pub enum ReadError {
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A row does not hold what it must.
+    /// A row has invalid content.
     #[error("the row {key} of {table} is corrupt")]
     Corrupt {
         /// The table.
         table: &'static str,
-        /// The row's key.
+        /// Primary key of the row.
         key: String,
-        /// What is wrong.
+        /// The fault.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The schema is older than this binary; the applier migrates it.
-    #[error("the schema is at version {found}, this binary needs {wanted}")]
+    /// The schema is older than this binary. The applier migrates it.
+    #[error(
+        "the schema is at version {found}, this binary needs {wanted}: the applier migrates it"
+    )]
     SchemaOutdated {
-        /// Last migration applied.
+        /// Last applied migration.
         found: i32,
-        /// Last migration known.
+        /// Last migration of this binary.
         wanted: i32,
     },
     /// The schema is not one that this binary can read.
@@ -258,7 +261,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// True when the same call may succeed later.
+    /// True when a retry may succeed.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Db(error) => error.retryable(),
@@ -276,12 +279,13 @@ impl ReadError {
 /// Applying a turn failed; nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The cursor was not where the turn started: somebody else applied, or the tables were reset.
+    /// The cursor was not at the start of the turn: another applier moved it, or the tables were
+    /// reset.
     #[error("the cursor of partition {partition} is not at output sequence {expected}")]
     Conflict {
         /// The partition.
         partition: u16,
-        /// Where the turn started.
+        /// Output sequence at the start of the turn.
         expected: u64,
     },
     /// The database failed.
@@ -290,13 +294,13 @@ pub enum ApplyError {
     /// A sequence is larger than its column.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
-    /// A record has no JSON form.
+    /// A record cannot be serialised as JSON.
     #[error("encoding a record")]
     Encode(#[source] serde_json::Error),
 }
 
 impl ApplyError {
-    /// True when the same call may succeed later; a conflict wants the cursor read again instead.
+    /// True when a retry may succeed; after a conflict, read the cursor again instead.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Db(error) => error.retryable(),
@@ -310,13 +314,13 @@ impl ApplyError {
     }
 }
 
-/// A rebuild cannot begin; nothing is changed.
+/// A rebuild cannot begin; nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// An applier would write into the tables.
+    /// A connected applier would write into the tables.
     #[error("an applier has {connections} connections to this database; stop all appliers first")]
     InUse {
-        /// Its connections.
+        /// Number of its connections.
         connections: i64,
     },
     /// The database failed.
@@ -327,12 +331,13 @@ pub enum RebuildError {
 /// Archiving failed; nothing of the batch is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The cursor was not where the batch started: somebody else archived, or the tables were reset.
+    /// The cursor was not at the start of the batch: another writer moved it, or the tables were
+    /// reset.
     #[error("the archive cursor of {stream} is not at sequence {expected}")]
     Conflict {
         /// The stream.
         stream: String,
-        /// Where the batch started.
+        /// Sequence before the batch.
         expected: u64,
     },
     /// The database failed.
@@ -344,10 +349,10 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    /// True when the same call may succeed later; a conflict wants the cursor read again instead.
+    /// True when a retry may succeed; after a conflict, read the cursor again instead.
     pub fn retryable(&self) -> bool {
         match self {
-            // A missing day is created by the next attempt.
+            // The next attempt creates the missing day.
             Self::Db(error) => {
                 error.retryable() || error.sql_state() == Some(&SqlState::CHECK_VIOLATION)
             }

@@ -1,4 +1,4 @@
-//! What services read for people and for agents. Nothing here is on the path of a turn.
+//! Reads of services for operators and agents. None of them is part of a turn.
 
 use chrono::{DateTime, Utc};
 use nixfleet_proto::minutes::Minutes;
@@ -16,7 +16,7 @@ mod events;
 mod hosts;
 mod rollouts;
 
-/// One host in one rollout with all that is known about it.
+/// One host in one rollout with all derived data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostView {
     /// The record.
@@ -25,9 +25,9 @@ pub struct HostView {
     pub wave: u32,
     /// False for a host that is never dispatched.
     pub staged: bool,
-    /// When a dispatch was queued that still waits.
+    /// Time at which the pending dispatch was queued.
     pub queued_at: Option<Timestamp>,
-    /// The closure a Pending host was seen running, when that is its target.
+    /// Target closure that a Pending host already ran.
     pub recovery_candidate: Option<ClosureHash>,
     /// The entry that last changed the record.
     pub position: Position,
@@ -46,7 +46,7 @@ pub struct HostView {
 }
 
 impl HostView {
-    /// The closure the host is expected to move to, while it is.
+    /// The closure to which the host is moving, if it is.
     pub fn pending_closure(&self) -> Option<&ClosureHash> {
         match self.record.state {
             HostState::Pending
@@ -57,7 +57,7 @@ impl HostView {
         }
     }
 
-    /// The target, when it is quarantined.
+    /// The target closure, when it is quarantined.
     pub fn quarantined_closure(&self) -> Option<&ClosureHash> {
         self.quarantined.then_some(&self.record.target_closure)
     }
@@ -68,7 +68,7 @@ impl HostView {
     }
 }
 
-/// When a host was last seen, and on what.
+/// Last-seen time and closure of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenHost {
     /// Its name.
@@ -77,7 +77,7 @@ pub struct SeenHost {
     pub channel: ChannelName,
     /// Time of the last heartbeat, in microseconds.
     pub last_seen_at: DateTime<Utc>,
-    /// The closure it said it runs.
+    /// The closure it reported.
     pub current_closure: Option<ClosureHash>,
 }
 
@@ -90,22 +90,22 @@ pub struct HostDetail {
     pub records: Vec<HostView>,
     /// The rollouts of those records, newest first.
     pub rollouts: Vec<RolloutView>,
-    /// Holds that apply to it, each with those reasons only.
+    /// Holds of this host, without the reasons for other hosts.
     pub blocks: Vec<BlockRow>,
 }
 
 /// One rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutView {
-    /// The record.
+    /// Its record.
     pub record: RolloutRecord,
     /// The manifest it was opened with.
     pub manifest_hash: ManifestHash,
-    /// Hosts of the pinned set.
+    /// Number of pinned hosts.
     pub host_count: u64,
-    /// Waves pinned.
+    /// Number of pinned waves.
     pub wave_count: u64,
-    /// What a failing host does.
+    /// Policy for failing hosts.
     pub on_health_failure: OnHealthFailure,
     /// The entry that last changed it.
     pub position: Position,
@@ -125,7 +125,7 @@ pub enum RolloutFilter {
 }
 
 impl RolloutFilter {
-    /// The states it lets through.
+    /// The states that the filter accepts.
     pub fn states(self) -> impl Iterator<Item = RolloutState> {
         RolloutState::ALL
             .into_iter()
@@ -151,33 +151,33 @@ pub struct Deferral {
     pub wave: u32,
     /// The gate.
     pub gate: Gate,
-    /// Text for people.
+    /// Reason, for operators.
     pub reason: String,
-    /// Since when, in microseconds.
+    /// Start of the hold, in microseconds.
     pub observed_at: DateTime<Utc>,
-    /// The entry that stated it.
+    /// The entry that reported it.
     pub position: Position,
     /// The entry that caused it, when there is one in the partition.
     pub cause: Option<Position>,
 }
 
-/// All waiting dispatches, and how far the output logs are reflected in them.
+/// All pending dispatches, with the cursors of the output logs that they reflect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DispatchSnapshot {
-    /// Cursors at the instant of reading; follow the logs from there.
+    /// Cursors at the instant of reading; the logs are followed from there.
     pub cursors: Vec<(Partition, Cursor)>,
     /// The dispatches, by rollout and host.
     pub dispatches: Vec<DispatchRow>,
 }
 
-/// One waiting dispatch.
+/// One pending dispatch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DispatchRow {
     /// The host it is for.
     pub hostname: Hostname,
     /// The rollout.
     pub rollout_id: RolloutId,
-    /// What to switch to.
+    /// Closure to switch to.
     pub target_closure: ClosureHash,
     /// Minutes of soak after activation.
     pub soak_minutes: Minutes,
@@ -189,12 +189,12 @@ pub struct DispatchRow {
     pub traceparent: Option<String>,
 }
 
-/// Entries about one rollout with their verdicts.
+/// Entries about one rollout with their outcomes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventPage {
     /// In the order of the log.
     pub events: Vec<EventView>,
-    /// Where to go on; absent when the page was not full.
+    /// Position of the next page; `None` when this page was not full.
     pub next: Option<Position>,
 }
 

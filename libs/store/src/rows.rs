@@ -1,4 +1,4 @@
-//! What one turn of the applier writes, and what came of it.
+//! Rows of one turn of the applier, and the result of writing them.
 
 use nixfleet_proto::fleet::ResolvedBudget;
 use nixfleet_proto::minutes::Minutes;
@@ -20,7 +20,7 @@ pub(crate) struct DispatchRecord {
     pub(crate) enqueued_at: Timestamp,
 }
 
-/// The stored form of what is pinned; the hosts are rows of their own.
+/// The stored form of pinned terms; the hosts are separate rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PinnedTerms {
@@ -40,7 +40,7 @@ impl From<&Pinned> for PinnedTerms {
 }
 
 impl PinnedTerms {
-    /// Puts the hosts back, in their order.
+    /// Adds the hosts in their order.
     pub(crate) fn with_hosts(self, mut host_set: Vec<PinnedHost>) -> Pinned {
         host_set.sort_by(|a, b| a.hostname.cmp(&b.hostname));
         Pinned {
@@ -52,13 +52,13 @@ impl PinnedTerms {
     }
 }
 
-/// What a turn did to the tables.
+/// Result of writing a turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Rows inserted, updated or deleted.
     pub rows: u64,
-    /// Changes without a row to change: they belong to rollouts whose opening is no longer in the
-    /// log. Always 0 unless the tables were rebuilt from a trimmed log.
+    /// Changes without a row, because the opening of their rollout is no longer in the log. Always
+    /// 0 unless the tables were rebuilt from a trimmed log.
     pub orphans: u64,
 }
 

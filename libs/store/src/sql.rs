@@ -1,4 +1,5 @@
-//! Named statements: one file in `sql/` each, prepared once per connection.
+//! Named statements: one file in `sql/` each, prepared once per connection; and the encoding of
+//! their parameters.
 
 pub(crate) mod binary_copy;
 pub(crate) mod column_value;
@@ -12,7 +13,7 @@ use tokio_postgres::{Row, RowStream};
 
 use crate::error::DbError;
 
-/// A statement with the name that errors give it.
+/// A statement and its name, which errors contain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sql {
     pub(crate) name: &'static str,
@@ -78,7 +79,7 @@ impl Sql {
             .map_err(DbError::statement(self.name))
     }
 
-    /// Rows as they arrive, of a statement with one text parameter.
+    /// Streams the rows of a statement with one text parameter.
     pub(crate) async fn stream(
         self,
         client: &impl GenericClient,
@@ -94,7 +95,7 @@ impl Sql {
             .map_err(DbError::statement(self.name))
     }
 
-    /// Rows affected.
+    /// Runs the statement and returns the number of affected rows.
     pub(crate) async fn execute(
         self,
         client: &impl GenericClient,

@@ -15,27 +15,27 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::config::{DatabaseConfig, SslMode};
 use crate::error::{ConnectError, DbError};
 
-/// Days whose partition of `event_log` this process has seen.
+/// Days whose partition of `event_log` is known to exist.
 pub(crate) type KnownDays = Mutex<BTreeSet<NaiveDate>>;
 
 /// The database; cheap to clone, all clones share one pool.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: Pool,
-    /// Connections of the schema's owner, when this process may migrate as such.
+    /// Connections of the schema's owner, when one is configured.
     pub(crate) owner: Option<Pool>,
     pub(crate) schema: String,
-    /// Longest wait for a sign of life.
+    /// Longest wait for the answer of a check.
     answer_timeout: Duration,
     pub(crate) days: Arc<KnownDays>,
 }
 
 impl Store {
-    /// Opens the store. Connections are made when they are needed, so this succeeds while the
-    /// database is down.
+    /// Opens the store. Connections are made on demand, so this succeeds while the database is
+    /// down.
     ///
     /// # Errors
-    /// When the configuration is wrong.
+    /// When the configuration is invalid.
     pub fn connect(config: &DatabaseConfig) -> Result<Self, ConnectError> {
         let owner = config.as_owner().map(|owner| pool(&owner)).transpose()?;
         Ok(Self {
@@ -47,10 +47,10 @@ impl Store {
         })
     }
 
-    /// Asks the server for a sign of life.
+    /// Checks that the server answers.
     ///
     /// # Errors
-    /// When it gives none in time.
+    /// When it does not answer in time.
     pub async fn ping(&self) -> Result<(), DbError> {
         let ping = async |client: &Object| {
             let answer = client.simple_query("SELECT 1").await;
@@ -59,8 +59,8 @@ impl Store {
         self.ask(ping).await
     }
 
-    /// Asks for something that takes no time. A server that takes it and is silent has a connection
-    /// less afterwards: one that stands still keeps them open for ever.
+    /// Runs a cheap query with a timeout. After a timeout the connection is dropped, because a
+    /// server that hangs keeps its connections open.
     pub(crate) async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&Object) -> Result<T, DbError>,

@@ -3,16 +3,16 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-/// Everything wrong with a configuration, collected before anything is reported.
+/// All faults of a configuration; collected before any is reported.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
-/// One thing wrong with a configuration.
+/// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
     /// Dotted key.
     pub key: String,
-    /// What is wrong and, when known, which layer said so.
+    /// The fault and, when known, the layer that caused it.
     pub message: String,
 }
 
@@ -60,12 +60,12 @@ impl Faults {
         }
     }
 
-    /// True while nothing is wrong.
+    /// True while there are no faults.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The faults, in the order found.
+    /// The faults in the order in which they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }

@@ -1,4 +1,4 @@
-//! Merges the layers and reads the result, collecting every fault on the way.
+//! Merging the layers and reading the result; every fault is collected.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::{Faults, ServiceConfig};
 
-/// Wrong values beyond this many are not worth listing; it also bounds the repair loop.
+/// Limit of wrong values to report; also bounds the repair loop.
 const MAX_WRONG_VALUES: usize = 64;
 
-/// Where the layers above the defaults come from.
+/// Sources of the layers above the defaults.
 #[derive(Debug, Default, Clone)]
 pub struct Sources {
     /// TOML file, when there is one.
@@ -26,7 +26,7 @@ pub struct Sources {
     pub set: Vec<String>,
 }
 
-/// A single value given as text, by the environment or a flag.
+/// A single value from the environment or a flag, given as text.
 struct Given {
     key: String,
     text: String,
@@ -124,17 +124,17 @@ fn collect_given(sources: &Sources, faults: &mut Faults) -> Vec<Given> {
     given
 }
 
-/// What is known about where a value came from.
+/// Origin of values.
 struct Layers<'a> {
     template: &'a Value,
-    /// Later entries win, as in the merge.
+    /// Later entries override earlier ones, as in the merge.
     given: BTreeMap<&'a str, &'a Given>,
     file: Option<String>,
 }
 
 impl Layers<'_> {
     /// Reads the merged value. A value of the wrong type is recorded, replaced by its default, and
-    /// the reading starts again, so that all of them are found.
+    /// reading starts again, so that all wrong values are found.
     fn read<C: ServiceConfig>(&self, mut merged: Value, faults: &mut Faults) -> Option<C> {
         let mut unknown = Vec::new();
         for _ in 0..MAX_WRONG_VALUES {
@@ -170,8 +170,8 @@ impl Layers<'_> {
         None
     }
 
-    /// Numbers and booleans in the environment are guesses: `INSTANCE=01` may mean a text. True
-    /// when the guess at `path` was replaced by the text itself.
+    /// Replaces a guessed number or boolean by its text: `INSTANCE=01` may mean a text. True when
+    /// the value at `path` was replaced.
     fn retry_as_text(&self, path: &[String], merged: &mut Value) -> bool {
         let Some(given) = self.given.get(path.join(".").as_str()) else {
             return false;
@@ -185,8 +185,8 @@ impl Layers<'_> {
         }
     }
 
-    /// Sections with `deny_unknown_fields` stop at their first unknown key: reports all unknown keys
-    /// around `path` and takes them out. True when there were any.
+    /// Reports and removes all unknown keys around `path`, because a section with
+    /// `deny_unknown_fields` stops at its first one. True when there were any.
     fn drop_unknown(&self, path: &[String], merged: &mut Value, faults: &mut Faults) -> bool {
         let mut template = self.template.clone();
         for depth in (0..=path.len()).rev() {
@@ -196,7 +196,7 @@ impl Layers<'_> {
             let (Some(known), Some(given)) = (known, given) else {
                 continue;
             };
-            // A section whose default is empty may take any key.
+            // A section whose default is empty may accept any key.
             if known.is_empty() {
                 return false;
             }
@@ -215,7 +215,7 @@ impl Layers<'_> {
         false
     }
 
-    /// Puts the default back at the nearest level that has one.
+    /// Restores the default at the nearest level that has one.
     fn restore_default(&self, path: &[String], merged: &mut Value) -> bool {
         for depth in (1..=path.len()).rev() {
             let path = &path[..depth];

@@ -1,4 +1,4 @@
-//! The effective configuration as people may see it.
+//! Printing the effective configuration without secrets.
 
 use serde_json::Value;
 
@@ -9,18 +9,18 @@ const HIDDEN: &str = "[redacted]";
 /// The configuration as JSON, without secrets.
 ///
 /// # Panics
-/// When the configuration has no JSON form, for example a map with keys that are no text.
+/// When the configuration cannot be serialised as JSON, for example a map whose keys are not texts.
 pub fn redacted<C: ServiceConfig>(config: &C) -> Value {
     let mut value = serde_json::to_value(config).expect("a configuration is plain data");
     hide(&mut value, &mut Vec::new(), C::secret_keys());
     value
 }
 
-/// The configuration as a TOML file that could be loaded again, without secrets and without the
-/// keys that have no value.
+/// The configuration as a TOML file that can be loaded again, without secrets and without keys that
+/// have no value.
 ///
 /// # Panics
-/// As [`redacted`].
+/// Like [`redacted`].
 pub fn to_toml<C: ServiceConfig>(config: &C) -> String {
     let mut value = redacted(config);
     drop_nulls(&mut value);
@@ -58,8 +58,8 @@ fn hide(value: &mut Value, path: &mut Vec<String>, secret_keys: &[&str]) {
     }
 }
 
-/// Masks the passwords of `scheme://user:password@host`, one or several with commas between them, and
-/// of `password=…` connection strings.
+/// Masks the passwords of `scheme://user:password@host`, one or several separated by commas, and of
+/// `password=…` connection strings.
 fn mask_password(text: &str) -> Option<String> {
     if text.contains("://") {
         let urls: Vec<&str> = text.split(',').collect();
@@ -92,7 +92,7 @@ fn mask_url(url: &str) -> Option<String> {
     let host = &rest[userinfo.len()..];
     match userinfo.split_once(':') {
         Some((user, _)) => Some(format!("{scheme}://{user}:{HIDDEN}{host}")),
-        // NATS takes a token there.
+        // NATS accepts a token there.
         None if matches!(scheme.trim(), "nats" | "tls" | "ws" | "wss") => {
             Some(format!("{scheme}://{HIDDEN}{host}"))
         }

@@ -77,7 +77,7 @@ impl ServiceConfig for Config {
     }
 }
 
-/// Loads from a file with this text, these variables and these flags.
+/// Loads a file with this text, these variables and these flags.
 fn try_load(file: &str, env: &[(&str, &str)], set: &[&str]) -> Result<Config, Faults> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("service.toml");

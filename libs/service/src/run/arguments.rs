@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Command};
 use super::service_info::ServiceInfo;
 use crate::config::Sources;
 
-/// What the flags ask for.
+/// Mode that the flags select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Run,
@@ -16,7 +16,7 @@ pub(super) enum Mode {
     Print,
 }
 
-/// One call of the binary.
+/// Arguments of one process start.
 #[derive(Debug)]
 pub(super) struct Arguments {
     pub(super) sources: Sources,
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Reads flags and environment.
+    /// Parses flags and environment.
     pub(super) fn parse(
         info: &ServiceInfo,
         args: impl IntoIterator<Item = OsString>,
@@ -42,7 +42,8 @@ impl Arguments {
         let sources = Sources {
             file,
             env_prefix: info.env_prefix(),
-            // Other variables may hold any bytes; ours must be text, or they are not recognised.
+            // Variables of other programs may contain any bytes; those of this program must be
+            // text.
             env: std::env::vars_os()
                 .filter_map(|(name, text)| {
                     Some((name.into_string().ok()?, text.into_string().ok()?))

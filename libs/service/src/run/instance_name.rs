@@ -1,10 +1,11 @@
-//! The name of one start of a process.
+//! The instance name of a process.
 
-/// A name no other start of any process has, in characters every name on a network allows.
+/// A name that is unique to this process start, in characters that are legal in every name on a
+/// network.
 pub(super) fn unique_instance(configured: Option<&str>) -> String {
     use std::hash::{BuildHasher as _, Hasher as _};
     let base = configured.map_or_else(machine_name, ToOwned::to_owned);
-    // The standard library seeds this from the operating system's random numbers.
+    // The standard library seeds this from the operating system's random source.
     let random = std::hash::RandomState::new().build_hasher().finish();
     format!("{base}-{random:016x}")
 }

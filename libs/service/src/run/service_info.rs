@@ -1,6 +1,6 @@
-//! What a service says about itself, and the names that follow from it.
+//! Static description of a service, and the names derived from it.
 
-/// What a service says about itself.
+/// Static description of a service.
 #[derive(Debug, Clone, Copy)]
 pub struct ServiceInfo {
     /// One lower-case word; names the environment variables and the binary `nixfleet-<name>`.

@@ -1,4 +1,4 @@
-//! The typed columns beside the record of a host, as arrays for one statement.
+//! The typed columns of a host row, besides its record, as arrays for one statement.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::sql::column_value::column_time;
 use crate::sql::escape::encode;
 
-/// Moments of a record that transitions set, in the order of `hosts_update.sql`.
+/// Number of times in a record that transitions set, in the order of `hosts_update.sql`.
 const MOMENTS: usize = 10;
 
 type Moment = Option<DateTime<Utc>>;
 type Text<'a> = Option<Cow<'a, str>>;
 
-/// One array per column that a transition may change.
+/// One array for each column that a transition may change.
 #[derive(Debug, Default)]
 pub(super) struct HostColumns<'a> {
     states: Vec<&'static str>,
@@ -25,7 +25,7 @@ pub(super) struct HostColumns<'a> {
     moments: [Vec<Moment>; MOMENTS],
     policies: Vec<Option<&'static str>>,
     unchanged: Vec<bool>,
-    // Unsigned: the widest integer of Postgres is too narrow.
+    // As text, because these numbers are unsigned and the widest integer of Postgres is too narrow.
     event_seqs: Vec<String>,
     recovery_seqs: Vec<String>,
 }
@@ -47,7 +47,7 @@ impl<'a> HostColumns<'a> {
         self.recovery_seqs.push(record.recovery_seq.to_string());
     }
 
-    /// The arrays in the order of `hosts_update.sql`, with their types there.
+    /// The arrays in the order of `hosts_update.sql`, with their types.
     pub(super) fn params(&self) -> impl Iterator<Item = (&(dyn ToSql + Sync), Type)> {
         let first: [(&(dyn ToSql + Sync), Type); 4] = [
             (&self.states, Type::TEXT_ARRAY),

@@ -1,4 +1,4 @@
-//! When hosts were last seen.
+//! Writing the last-seen times of hosts.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::sql::sql;
 use crate::store::Store;
 
 impl Store {
-    /// Stores last-seen times; of several about one host the latest counts, and none goes back.
-    /// Returns the number of hosts whose row changed.
+    /// Stores last-seen times; of several for one host only the latest, and never an earlier one
+    /// than before. Returns the number of changed rows.
     ///
     /// # Errors
     /// When the database fails.

@@ -1,4 +1,4 @@
-//! Inserting a rollout with its whole host set.
+//! Inserting a rollout with all its hosts.
 
 use deadpool_postgres::Transaction;
 use nixfleet_proto::HostRecord;
@@ -13,10 +13,10 @@ use crate::sql::column_value::{column_seq, record_json};
 use crate::sql::escape::encode;
 use crate::sql::sql;
 
-/// Hosts per COPY: one statement stays far below the statement timeout.
+/// Hosts per COPY, so that one statement stays far below the statement timeout.
 const HOSTS_PER_COPY: usize = 20_000;
 
-/// Columns that the statement names.
+/// Number of columns that the statement names.
 const HOST_COLUMNS: i16 = 13;
 
 pub(super) async fn insert(

@@ -1,4 +1,4 @@
-//! Writing the domain tables anew: all of it becomes visible at once, or nothing changes.
+//! Rebuilding the domain tables: all rows become visible at once, or nothing changes.
 
 use deadpool_postgres::{Object, Transaction};
 use nixfleet_proto::snapshot::Cursor;
@@ -11,14 +11,14 @@ use crate::rows::{Applied, TurnRows};
 use crate::sql::sql;
 use crate::store::Store;
 
-/// Nothing holds the tables longer than a service's statement may run, unless it hangs.
+/// No service holds a lock on the tables for longer than its statement timeout, unless it hangs.
 const LOCK_TIMEOUT: &str = "90s";
 
 /// A connection for a rebuild.
 pub struct RebuildSession(Object);
 
-/// Domain tables that are being written anew; dropped without [`Rebuild::commit`] they stay as they
-/// were. Readers wait meanwhile.
+/// Domain tables that are being rebuilt. Dropping the value without [`Rebuild::commit`] leaves them
+/// unchanged. Readers wait.
 pub struct Rebuild<'a> {
     transaction: Transaction<'a>,
 }
@@ -27,17 +27,19 @@ impl Store {
     /// A connection for a rebuild, as the owner of the schema when one is configured.
     ///
     /// # Errors
-    /// When none can be had.
+    /// When no connection is available.
     pub async fn rebuild_session(&self) -> Result<RebuildSession, DbError> {
         Ok(RebuildSession(self.owner_client().await?))
     }
 }
 
 impl RebuildSession {
-    /// Empties the tables that follow from the log. `hosts` follows from heartbeats and stays.
+    /// Empties the tables that are derived from the log. The table `hosts` is derived from
+    /// heartbeats and stays.
     ///
     /// # Errors
-    /// [`RebuildError::InUse`] while an applier is connected: it would write what it remembers.
+    /// [`RebuildError::InUse`] while an applier is connected, because it would write rows from its
+    /// memory.
     pub async fn begin(&mut self) -> Result<Rebuild<'_>, RebuildError> {
         let transaction = self.0.transaction().await;
         let transaction = transaction.map_err(DbError::statement("begin"))?;
@@ -80,7 +82,7 @@ impl Rebuild<'_> {
         Ok(applied)
     }
 
-    /// Sets the cursor of a partition whose rows are all written.
+    /// Sets the cursor of a partition after all its rows.
     ///
     /// # Errors
     /// When the database fails.
@@ -92,10 +94,10 @@ impl Rebuild<'_> {
         cursor::compare_and_swap(&self.transaction, partition, 0, cursor).await
     }
 
-    /// Makes it visible.
+    /// Commits the rebuild.
     ///
     /// # Errors
-    /// When the database fails; then the tables are as they were.
+    /// When the database fails; the tables are unchanged then.
     pub async fn commit(self) -> Result<(), DbError> {
         let committed = self.transaction.commit().await;
         committed.map_err(DbError::statement("commit"))

@@ -1,4 +1,4 @@
-//! Next records of rollouts and hosts.
+//! Updating the records of rollouts and hosts.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,14 +17,14 @@ use crate::sql::escape::encode;
 use crate::sql::json_parameter::Json;
 use crate::sql::sql;
 
-/// Hosts that one statement writes. The statements of a turn are sent one behind the other: the database
-/// works on one while the next is on its way, and what it has to hold of one stays small.
+/// Hosts per statement. The statements of a turn are pipelined: the database executes one while the
+/// next is sent, and each takes little memory.
 const HOSTS_PER_STATEMENT: usize = 256;
 
-/// Hosts of one statement as it takes them.
+/// Encoded parameters of one statement.
 pub(super) type HostParams = Vec<Encoded>;
 
-/// The columns every row takes from its entry.
+/// The columns that every row takes from its entry.
 #[derive(Debug, Default)]
 pub(super) struct StampColumns<'a> {
     pub(super) seqs: Vec<i64>,
@@ -79,7 +79,7 @@ pub(super) async fn update_rollouts(
     Ok(())
 }
 
-/// The parameters of the statements that write hosts.
+/// The encoded parameters of the statements that write hosts.
 pub(super) fn host_params(
     changes: &BTreeMap<HostKey, HostChange>,
 ) -> Result<Vec<HostParams>, ApplyError> {

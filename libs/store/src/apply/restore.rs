@@ -1,6 +1,6 @@
-//! Writing the rows of a partition from a checkpoint, whatever its tables hold.
+//! Restoring the rows of a partition from a checkpoint, whatever its tables contain.
 //!
-//! Records are never deleted: a checkpoint of the same log knows every rollout that older rows know.
+//! Records are never deleted: a checkpoint of the same log has every rollout that older rows have.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ use crate::sql::sql;
 use crate::store::Store;
 
 impl Store {
-    /// Writes all rows of a partition in place of those before, and moves its cursor from
-    /// `previous_out_seq` (0: there is none), all or nothing.
+    /// Replaces all rows of a partition and moves its cursor from `previous_out_seq` (0: there is
+    /// none), all or nothing.
     ///
     /// # Errors
     /// [`ApplyError::Conflict`] when the cursor was not at `previous_out_seq`.
@@ -54,7 +54,7 @@ impl Store {
     }
 }
 
-/// Removes what has no record of its own.
+/// Deletes the rows that are not records.
 async fn clear(transaction: &Transaction<'_>, partition: Partition) -> Result<(), DbError> {
     let number = i32::from(partition.number());
     for statement in [

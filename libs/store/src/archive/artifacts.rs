@@ -1,4 +1,4 @@
-//! The signed artifacts of archived releases: the copy that outlives the object store.
+//! The signed artifacts of archived releases; this copy outlives the object store.
 
 use nixfleet_proto::{CheckpointRef, ManifestHash};
 
@@ -8,11 +8,11 @@ use crate::sql::escape::{decode_json, encode};
 use crate::sql::sql;
 use crate::store::Store;
 
-/// Largest part: a value of a column may have 1 GiB, a message should have much less.
+/// Size of a part. A column value may have 1 GiB, a message should be much smaller.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 
 impl Store {
-    /// Archives the bytes of an artifact under its hash. Archiving it again changes nothing.
+    /// Archives the bytes of an artifact under its hash. Archiving it again has no effect.
     ///
     /// # Errors
     /// When the database fails.
@@ -26,7 +26,7 @@ impl Store {
             .transaction()
             .await
             .map_err(DbError::statement("begin"))?;
-        // An artifact without bytes is one, too: its absence means something else.
+        // An empty artifact has one empty part, because an absent artifact has none.
         let parts = bytes
             .chunks(PART_BYTES)
             .chain(bytes.is_empty().then_some(bytes));
@@ -42,7 +42,8 @@ impl Store {
         Ok(())
     }
 
-    /// Archives the checkpoint from which a replay goes on at `first_sequence` of an output stream.
+    /// Archives the checkpoint from which a replay continues at `first_sequence` of an output
+    /// stream.
     ///
     /// # Errors
     /// When the database fails.
@@ -55,7 +56,7 @@ impl Store {
         first_sequence: u64,
         (checkpoint, bytes): (&CheckpointRef, &[u8]),
     ) -> Result<(), ArchiveError> {
-        // First, so that a base that is there has its bytes.
+        // The artifact comes first, so that an archived base always has its bytes.
         self.archive_artifact(&ManifestHash::from(checkpoint.hash.as_str()), bytes)
             .await?;
         let first = column_seq("the first sequence", first_sequence)?;
@@ -82,8 +83,8 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// The archived bytes of an artifact; absent when nobody archived it. The content hash is the
-    /// caller's to check.
+    /// The archived bytes of an artifact; `None` when it is not archived. The caller checks the
+    /// content hash.
     ///
     /// # Errors
     /// When the database fails.
@@ -95,7 +96,7 @@ impl Store {
         Ok((!parts.is_empty()).then(|| parts.concat()))
     }
 
-    /// The last release announced on this stream, as JSON; absent when none is archived.
+    /// The last release announced on this stream, as JSON; `None` when none is archived.
     ///
     /// # Errors
     /// When the database fails.

@@ -1,5 +1,4 @@
-//! Reading the archive back, and the tables beside it, as of one instant and a piece at a time: either
-//! may be far larger than memory.
+//! Reading archive and tables as of one instant and in pages: either may be far larger than memory.
 
 mod row_readers;
 
@@ -23,9 +22,9 @@ use crate::sql::escape::{decode_json, encode};
 use crate::sql::{Sql, sql};
 use crate::store::Store;
 
-/// Rows of a domain table fetched at once.
+/// Rows of a domain table per page.
 const FETCH_ROWS: i32 = 2_000;
-/// Rows of messages fetched at once: a frame may have a MiB of outcomes.
+/// Rows of messages per page; a frame may have a MiB of outcomes.
 const FETCH_MESSAGES: i32 = 128;
 
 /// A connection for an audit.
@@ -36,29 +35,29 @@ pub struct Audit<'a> {
     transaction: Transaction<'a>,
 }
 
-/// A stream of a name, between its creation and its loss.
+/// One stream among several that had the same name, from its creation to its loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
-    /// When it was created.
+    /// Creation time.
     pub created: Timestamp,
-    /// First sequence archived of it.
+    /// First archived sequence.
     pub first_sequence: u64,
 }
 
-/// What of a stream is archived.
+/// Archived part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchivedStream {
     /// Its name.
     pub stream: String,
-    /// First sequence that `event_log` holds.
+    /// First sequence in `event_log`.
     pub first: u64,
-    /// How far it is archived.
+    /// Last archived sequence.
     pub mark: ArchiveMark,
-    /// The streams that had the name, in the order in which they were archived; never empty.
+    /// The streams that had this name, in the order of archiving; never empty.
     pub generations: Vec<Generation>,
 }
 
-/// A domain table and the part of it to read.
+/// Part of a domain table to read.
 #[derive(Debug, Clone, Copy)]
 pub enum AuditScope<'a> {
     /// The cursor of a partition.
@@ -69,7 +68,7 @@ pub enum AuditScope<'a> {
     Quarantines(Partition),
     /// The hosts of a rollout.
     Hosts(&'a RolloutId),
-    /// The outstanding failures of a rollout, by probe as the database orders texts.
+    /// The outstanding failures of a rollout, by probe in the text order of the database.
     ProbeFailures(&'a RolloutId),
     /// The dispatches of a rollout.
     Dispatches(&'a RolloutId),
@@ -119,20 +118,20 @@ impl Store {
     /// A connection for an audit, as the owner of the schema when one is configured.
     ///
     /// # Errors
-    /// When none can be had.
+    /// When no connection is available.
     pub async fn audit_session(&self) -> Result<AuditSession, DbError> {
         Ok(AuditSession(self.owner_client().await?))
     }
 }
 
 impl AuditSession {
-    /// Fixes the instant.
+    /// Begins the read transaction that fixes the instant.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn begin(&mut self) -> Result<Audit<'_>, ReadError> {
         let transaction = read_transaction(&mut self.0).await?;
-        // Reading all of a large table is one statement.
+        // Reading a whole large table is one statement.
         transaction
             .batch_execute("SET LOCAL statement_timeout = 0")
             .await
@@ -150,7 +149,7 @@ impl Audit<'_> {
         cursor::select_all(&self.transaction).await
     }
 
-    /// What of a stream is archived; absent when nothing is.
+    /// The archived part of a stream; `None` when nothing is archived.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -183,8 +182,8 @@ impl Audit<'_> {
         }))
     }
 
-    /// The checkpoint from which the newest part of an output stream's archive goes on; absent when the
-    /// archive misses nothing.
+    /// The checkpoint from which the newest part of an output stream's archive continues; `None`
+    /// when the archive has no gap.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -224,7 +223,7 @@ impl Audit<'_> {
         row.map(|row| unsigned(stream, row.get(0))).transpose()
     }
 
-    /// The archived messages of a stream from one sequence to another, both included.
+    /// The archived messages of a stream between two sequences, inclusive.
     ///
     /// # Errors
     /// When the database fails.
@@ -259,7 +258,7 @@ impl Audit<'_> {
         Ok(TableReader { rows })
     }
 
-    /// Rows of every domain table.
+    /// Number of rows of each domain table.
     ///
     /// # Errors
     /// When the database fails.

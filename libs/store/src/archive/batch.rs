@@ -1,4 +1,4 @@
-//! Rows of the archive, written as COPY takes them before the database is asked for anything.
+//! Rows of the archive, encoded for COPY before the database is involved.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::sql::column_value::column_seq;
 use crate::sql::column_value::column_time;
 use crate::sql::escape::{encode, encode_json};
 
-/// Columns that the statement names.
+/// Number of columns that the statement names.
 const COLUMNS: i16 = 13;
 
 /// One row of `event_log`.
@@ -21,37 +21,38 @@ pub struct ArchiveRow<'a> {
     pub stream: &'a str,
     /// Its sequence.
     pub sequence: u64,
-    /// Place of the entry in the frame; 0 for a message that is no frame; -1 for an output frame.
+    /// Index of the entry in the frame; 0 for a message that is not a frame; -1 for an output
+    /// frame.
     pub index: i32,
     /// Its subject.
     pub subject: &'a str,
-    /// When the stream stored it; decides the partition of the table.
+    /// Time at which the stream stored it; selects the partition of the table.
     pub ts: Timestamp,
-    /// What the row holds.
+    /// Kind of the row.
     pub kind: &'a str,
     /// The rollout it is about.
     pub rollout_id: Option<&'a str>,
     /// The host it is about.
     pub hostname: Option<&'a str>,
-    /// An entry's own position in the input log, or the last one that an output frame covers; joins
-    /// the two.
+    /// Position of the entry in the input log, or the last position that an output frame covers;
+    /// joins the two.
     pub input: Option<Position>,
     /// The entry, the message, or the frame without its outcomes, as JSON text.
     pub payload: &'a str,
     /// Trace context of the entry.
     pub traceparent: Option<&'a str>,
-    /// The outcomes of an output frame, as the JSON text of an array; absent when it has none.
+    /// The outcomes of an output frame as a JSON array; `None` when it has none.
     pub outcomes: Option<&'a str>,
 }
 
-/// Rows of one stream in the form in which the database takes them.
+/// Rows of one stream, encoded for COPY.
 #[derive(Debug, Default)]
 pub struct ArchiveBatch {
     pub(super) rows: CopyBuffer,
     len: usize,
     /// Sequence of the first row.
     pub(super) first: Option<u64>,
-    /// What partitions they go into.
+    /// Days whose table partitions the rows go into.
     pub(super) days: BTreeSet<NaiveDate>,
 }
 
@@ -59,7 +60,7 @@ impl ArchiveBatch {
     /// Adds a row.
     ///
     /// # Errors
-    /// When its numbers do not fit into the columns; the batch is not to be used then.
+    /// When a number does not fit into its column; drop the batch then.
     pub fn push(&mut self, row: &ArchiveRow<'_>) -> Result<(), ArchiveError> {
         write_row(&mut self.rows, row)?;
         self.len += 1;
@@ -68,18 +69,18 @@ impl ArchiveBatch {
         Ok(())
     }
 
-    /// How many rows it has.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True when it has none.
+    /// True when there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// One row, with the columns in the order of the statement.
+/// Encodes one row; the columns are in the order of the statement.
 fn write_row(copied: &mut CopyBuffer, row: &ArchiveRow<'_>) -> Result<(), ArchiveError> {
     let input_seq = row
         .input

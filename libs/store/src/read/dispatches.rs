@@ -1,4 +1,4 @@
-//! Waiting dispatches.
+//! Pending dispatches.
 
 use nixfleet_proto::Hostname;
 
@@ -12,7 +12,7 @@ use crate::sql::sql;
 use crate::store::Store;
 
 impl Store {
-    /// All waiting dispatches with the cursors they belong to, as of one instant.
+    /// All pending dispatches with their cursors, as of one instant.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.

@@ -11,8 +11,8 @@ use crate::sql::sql;
 use crate::store::Store;
 
 impl Store {
-    /// Entries about one rollout with their outcomes from `output_stream`, in the order of the log:
-    /// at most `limit` of them after `after`. Lags behind the log by as much as the archive does.
+    /// Entries about one rollout with their outcomes from `output_stream`, in log order: at most
+    /// `limit` after the position `after`. Lags behind the log as much as the archive does.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -23,7 +23,7 @@ impl Store {
         after: Option<Position>,
         limit: u32,
     ) -> Result<EventPage, ReadError> {
-        // A stream's first sequence is 1, so 0 is before everything.
+        // The first sequence of a stream is 1, so 0 is before every entry.
         let after = after.unwrap_or_default();
         let seq = i64::try_from(after.seq).unwrap_or(i64::MAX);
         let rows = sql!("rollout_events_page")

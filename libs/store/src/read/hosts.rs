@@ -1,4 +1,4 @@
-//! Hosts and what holds them.
+//! Hosts and their holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +61,7 @@ impl Store {
         rows.iter().map(host_view).collect()
     }
 
-    /// Everything about one host, as of one instant; empty for a host nobody knows.
+    /// Everything about one host as of one instant; empty for an unknown host.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -89,8 +89,8 @@ impl Store {
         })
     }
 
-    /// Who is held by which gate and why, latest statement first, at most `limit` of them. Hosts
-    /// that left Pending or have a dispatch are not held any more.
+    /// Holds by host, gate and reason, latest first, at most `limit`. Hosts that left Pending or
+    /// have a dispatch are not held any more.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -162,7 +162,7 @@ fn expand<'a>(
     })
 }
 
-/// The blocks that hold this host, each reduced to the holds that name it.
+/// The blocks of this host, each with the holds that name it.
 fn blocks_of(hostname: &Hostname, records: &[HostView], blocks: Vec<BlockRow>) -> Vec<BlockRow> {
     let is_held = |block: &BlockRow| {
         records.iter().any(|host| {

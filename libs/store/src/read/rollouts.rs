@@ -26,7 +26,7 @@ impl Store {
         rows.iter().map(rollout_view).collect()
     }
 
-    /// One rollout; absent when nobody opened it.
+    /// One rollout; `None` when it was never opened.
     ///
     /// # Errors
     /// When the database fails or the row is corrupt.
@@ -38,7 +38,7 @@ impl Store {
         Ok(found.into_iter().next())
     }
 
-    /// Number of hosts by state, of each of these rollouts.
+    /// Number of hosts by state for each of these rollouts.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.

@@ -1,5 +1,5 @@
-//! Rows in the binary form of COPY, handed over in large pieces: the writer of the client library hands
-//! over every 4 KiB, and each time is a system call here and a wake-up of the server.
+//! Rows in the binary format of COPY, sent in large chunks. The client library's writer sends every
+//! 4 KiB, which costs a system call here and a wake-up of the server each time.
 //!
 //! Source: PostgreSQL documentation, COPY, binary format; formats of values: `*_recv` of the types.
 
@@ -16,19 +16,19 @@ use crate::sql::Sql;
 
 /// Signature, flags and length of the header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// Count of columns that ends the rows.
+/// Column count that marks the end of the rows.
 const TRAILER: i16 = -1;
-/// Length of an absent value.
+/// Length of a null value.
 const NULL: i32 = -1;
-/// Bytes from which on a piece is handed over.
-const PIECE_BYTES: usize = 256 * 1024;
-/// Seconds from 1970 to 2000, where times of the server begin.
+/// Size from which on a chunk is sent.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Seconds from 1970 to 2000, the epoch of the server.
 const EPOCH_SECONDS: i64 = 946_684_800;
 
-/// Runs a COPY of these items, each of which `write` makes a row of.
+/// Runs a COPY of these items; `write` encodes each one as a row.
 ///
 /// # Errors
-/// When the server refuses, or `write` fails: nothing is copied then.
+/// When the server rejects a row, or `write` fails: nothing is copied then.
 pub(crate) async fn copy<T, E: From<DbError>>(
     transaction: &Transaction<'_>,
     statement: Sql,
@@ -40,17 +40,17 @@ pub(crate) async fn copy<T, E: From<DbError>>(
     let mut rows = CopyBuffer::default();
     for item in items {
         write(&mut rows, item)?;
-        for piece in rows.pieces.drain(..) {
-            sink.as_mut().feed(piece).await.map_err(failed())?;
+        for chunk in rows.chunks.drain(..) {
+            sink.as_mut().feed(chunk).await.map_err(failed())?;
         }
     }
     Ok(finish(sink, &rows).await.map_err(failed())?)
 }
 
-/// Runs a COPY of rows that are made already.
+/// Runs a COPY of encoded rows.
 ///
 /// # Errors
-/// When the server refuses.
+/// When the server rejects a row.
 pub(crate) async fn copy_rows(
     transaction: &Transaction<'_>,
     statement: Sql,
@@ -71,47 +71,47 @@ async fn begin(
     sink.map_err(failed())
 }
 
-/// Sends what was not sent, and ends the COPY.
+/// Sends the remaining rows, and ends the COPY.
 async fn finish(
     mut sink: Pin<&mut CopyInSink<Bytes>>,
     rows: &CopyBuffer,
 ) -> Result<(), tokio_postgres::Error> {
-    for piece in &rows.pieces {
-        sink.feed(piece.clone()).await?;
+    for chunk in &rows.chunks {
+        sink.feed(chunk.clone()).await?;
     }
     sink.feed(rows.end()).await?;
     sink.finish().await?;
     Ok(())
 }
 
-/// Rows on their way to the server. A row is begun and then given its values, one per column.
+/// Encoded rows. Each row is started with its column count and then given one value per column.
 #[derive(Debug)]
 pub(crate) struct CopyBuffer {
-    /// What is large enough to be handed over.
-    pieces: Vec<Bytes>,
-    /// What comes behind that.
+    /// Full chunks.
+    chunks: Vec<Bytes>,
+    /// Bytes after the full chunks.
     bytes: BytesMut,
 }
 
 impl Default for CopyBuffer {
-    /// No rows yet.
+    /// No rows.
     fn default() -> Self {
         Self {
-            pieces: Vec::new(),
+            chunks: Vec::new(),
             bytes: BytesMut::from(HEADER),
         }
     }
 }
 
 impl CopyBuffer {
-    /// What comes behind the pieces.
+    /// Bytes after the full chunks, with the trailer.
     fn end(&self) -> Bytes {
         let mut last = self.bytes.clone();
         last.put_i16(TRAILER);
         last.freeze()
     }
 
-    /// Begins a row.
+    /// Starts a row.
     pub(crate) fn row(&mut self, columns: i16) {
         self.bytes.put_i16(columns);
     }
@@ -142,7 +142,7 @@ impl CopyBuffer {
         self.value(Some(&value.to_be_bytes()));
     }
 
-    /// `timestamptz`, cut to microseconds.
+    /// `timestamptz`, truncated to microseconds.
     pub(crate) fn time(&mut self, at: DateTime<Utc>) {
         let since = at - TimeDelta::seconds(EPOCH_SECONDS);
         self.int8(Some(since.timestamp_micros()));
@@ -156,10 +156,10 @@ impl CopyBuffer {
         self.bytes
             .put_i32(length.expect("a value is a part of a message, far below 2 GiB"));
         self.bytes.put_slice(bytes);
-        if self.bytes.len() >= PIECE_BYTES {
-            let next = BytesMut::with_capacity(PIECE_BYTES);
-            let piece = std::mem::replace(&mut self.bytes, next);
-            self.pieces.push(piece.freeze());
+        if self.bytes.len() >= CHUNK_BYTES {
+            let next = BytesMut::with_capacity(CHUNK_BYTES);
+            let chunk = std::mem::replace(&mut self.bytes, next);
+            self.chunks.push(chunk.freeze());
         }
     }
 }
@@ -170,7 +170,7 @@ mod tests {
     use tokio_postgres::types::private::BytesMut as Buffer;
     use tokio_postgres::types::{ToSql, Type};
 
-    /// A value as the client library writes it.
+    /// The encoding of the client library.
     fn theirs(value: &dyn ToSql, ty: &Type) -> Vec<u8> {
         let mut bytes = Buffer::new();
         let null = value.to_sql_checked(ty, &mut bytes).unwrap();
@@ -183,7 +183,7 @@ mod tests {
 
     fn ours(write: impl FnOnce(&mut CopyBuffer)) -> Vec<u8> {
         let mut rows = CopyBuffer {
-            pieces: Vec::new(),
+            chunks: Vec::new(),
             bytes: BytesMut::new(),
         };
         write(&mut rows);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_written_as_the_client_library_writes_them() {
+    fn values_are_encoded_as_by_the_client_library() {
         for text in [None, Some(""), Some("ä\u{FFFD}")] {
             assert_eq!(ours(|rows| rows.text(text)), theirs(&text, &Type::TEXT));
         }
@@ -221,16 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn pieces_together_are_header_rows_and_trailer() {
-        let long = "x".repeat(PIECE_BYTES);
+    fn all_chunks_together_are_header_rows_and_trailer() {
+        let long = "x".repeat(CHUNK_BYTES);
         let mut rows = CopyBuffer::default();
         rows.row(1);
-        assert!(rows.pieces.is_empty());
+        assert!(rows.chunks.is_empty());
         rows.text(Some(&long));
-        assert_eq!((rows.pieces.len(), rows.bytes.len()), (1, 0));
+        assert_eq!((rows.chunks.len(), rows.bytes.len()), (1, 0));
         rows.row(1);
         rows.text(None);
-        let whole = [&rows.pieces[0][..], &rows.end()].concat();
+        let complete = [&rows.chunks[0][..], &rows.end()].concat();
         let expected = [
             HEADER,
             &1_i16.to_be_bytes(),
@@ -240,6 +240,6 @@ mod tests {
             &NULL.to_be_bytes(),
             &TRAILER.to_be_bytes(),
         ];
-        assert_eq!(whole, expected.concat());
+        assert_eq!(complete, expected.concat());
     }
 }

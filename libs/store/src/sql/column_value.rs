@@ -1,4 +1,4 @@
-//! Values as columns hold them.
+//! Conversion of values to columns.
 
 use nixfleet_proto::minutes::Minutes;
 use serde::Serialize;
@@ -8,19 +8,19 @@ use crate::sql::escape::encode_json;
 
 pub(crate) use nixfleet_proto::column_time;
 
-/// A value as stored in a `jsonb` column.
+/// A value for a `jsonb` column.
 pub(crate) fn record_json<T: Serialize>(record: &T) -> Result<String, ApplyError> {
     serde_json::to_string(record)
         .map(|json| encode_json(json).into_owned())
         .map_err(ApplyError::Encode)
 }
 
-/// A sequence as a column holds it.
+/// A sequence for a `bigint` column.
 pub(crate) fn column_seq(field: &'static str, value: u64) -> Result<i64, OutOfRange> {
     i64::try_from(value).map_err(|_| OutOfRange { field, value })
 }
 
-/// A duration as its column holds it: in minutes.
+/// A duration for a column in minutes.
 pub(crate) fn column_minutes(minutes: Minutes) -> f64 {
     minutes.seconds() as f64 / 60.0
 }

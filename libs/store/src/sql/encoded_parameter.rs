@@ -1,15 +1,15 @@
-//! Parameters of statements in the form in which they are sent.
+//! Statement parameters that are encoded in advance.
 
 use std::error::Error;
 
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
-/// A parameter that was encoded before its statement runs: whoever runs it only copies it.
+/// A parameter that was encoded before its statement runs; running the statement only copies it.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     ty: Type,
-    /// Absent for null.
+    /// `None` for null.
     bytes: Option<BytesMut>,
 }
 
@@ -17,7 +17,7 @@ impl Encoded {
     /// Encodes a value of this type.
     ///
     /// # Errors
-    /// When the value is none of that type, or too large for it.
+    /// When the value has another type, or is too large for it.
     pub(crate) fn of(value: &dyn ToSql, ty: Type) -> Result<Self, Box<dyn Error + Sync + Send>> {
         let mut bytes = BytesMut::new();
         let bytes = match value.to_sql_checked(&ty, &mut bytes)? {
@@ -44,7 +44,7 @@ impl ToSql for Encoded {
         Ok(IsNull::No)
     }
 
-    /// Every type: the one it was encoded for is known to the value alone.
+    /// Accepts every type, because the type is a property of the value.
     fn accepts(_ty: &Type) -> bool {
         true
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_is_sent_as_it_would_have_been_encoded() {
+    fn an_encoded_parameter_equals_the_direct_encoding() {
         let values = vec![Some("a"), None];
         let encoded = Encoded::of(&values, Type::TEXT_ARRAY).unwrap();
         let (mut ours, mut theirs) = (BytesMut::new(), BytesMut::new());
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_of_another_type_is_refused() {
+    fn a_parameter_of_another_type_is_rejected() {
         let encoded = Encoded::of(&7_i64, Type::INT8).unwrap();
         let error = encoded.to_sql_checked(&Type::INT4, &mut BytesMut::new());
         assert_eq!(

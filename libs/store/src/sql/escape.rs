@@ -1,16 +1,17 @@
-//! Texts and times as Postgres can hold them.
+//! Escaping of texts that Postgres cannot store.
 //!
-//! Postgres text and `jsonb` refuse NUL, JSON and Rust do not, and some texts come from hosts. Refusing
-//! them at the tables would stop a partition for good, so NUL is stored as U+FFFD `0` and U+FFFD
-//! itself doubled: every text fits, two texts never become one, and reading gives the same text back.
+//! Postgres text and `jsonb` reject NUL, JSON and Rust do not, and some texts come from hosts.
+//! Rejecting them at the tables would stop a partition permanently, so NUL is stored as U+FFFD `0`
+//! and U+FFFD itself is doubled: every text can be stored, the encoding is injective, and decoding
+//! restores the text.
 
 use std::borrow::Cow;
 
 const ESCAPE: char = '\u{FFFD}';
 
-/// A text as stored.
+/// Encodes a text for storage.
 pub fn encode(text: &str) -> Cow<'_, str> {
-    // One after the other: each by itself is looked for many bytes at a time.
+    // Two separate searches are faster, because each one scans many bytes at a time.
     if !text.contains('\0') && !text.contains(ESCAPE) {
         return Cow::Borrowed(text);
     }
@@ -25,7 +26,7 @@ pub fn encode(text: &str) -> Cow<'_, str> {
     Cow::Owned(stored)
 }
 
-/// A stored text as it was.
+/// Decodes a stored text.
 pub fn decode(stored: &str) -> Cow<'_, str> {
     if !stored.contains(ESCAPE) {
         return Cow::Borrowed(stored);
@@ -33,7 +34,7 @@ pub fn decode(stored: &str) -> Cow<'_, str> {
     Cow::Owned(unescape(stored, "\0"))
 }
 
-/// The text of a JSON document as stored: no string in it holds NUL.
+/// Encodes a JSON document for storage: no string in it contains NUL.
 pub fn encode_json<'a>(json: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     let json = json.into();
     if !json.contains("\\u0000") && !json.contains(ESCAPE) {
@@ -51,7 +52,8 @@ pub fn encode_json<'a>(json: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
             stored.extend([ESCAPE, ESCAPE]);
             rest = after;
         } else {
-            // An escape of two characters, `\\` among them: the second must not start another.
+            // An escape of two characters, `\\` included: the second one must not start another
+            // escape.
             let after = rest.chars().take(2).map(char::len_utf8).sum();
             stored.push_str(&rest[..after]);
             rest = &rest[after..];
@@ -61,7 +63,7 @@ pub fn encode_json<'a>(json: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     Cow::Owned(stored)
 }
 
-/// The text of a stored JSON document as it was.
+/// Decodes a stored JSON document.
 pub fn decode_json(stored: &str) -> Cow<'_, str> {
     if !stored.contains(ESCAPE) {
         return Cow::Borrowed(stored);
@@ -100,14 +102,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_comes_back(text in "[\\x00\\\\u0\u{FFFD}a\"\u{1F600}]{0,12}") {
+        fn every_text_round_trips(text in "[\\x00\\\\u0\u{FFFD}a\"\u{1F600}]{0,12}") {
             let stored = encode(&text);
             prop_assert!(!stored.contains('\0'));
             prop_assert_eq!(decode(&stored).into_owned(), text);
         }
 
         #[test]
-        fn every_json_string_comes_back(text in "[\\x00\\\\u0\u{FFFD}a\"\u{1F600}]{0,12}") {
+        fn every_json_string_round_trips(text in "[\\x00\\\\u0\u{FFFD}a\"\u{1F600}]{0,12}") {
             let json = serde_json::to_string(&text).unwrap();
             let stored = encode_json(&*json).into_owned();
             let through: String = serde_json::from_str(&stored).unwrap();

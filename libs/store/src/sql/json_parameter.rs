@@ -1,4 +1,4 @@
-//! JSON text for a `json` or `jsonb` column, without parsing it into a value first.
+//! JSON text for a `json` or `jsonb` column, without parsing it first.
 
 use std::error::Error;
 use std::fmt::Debug;

@@ -1,4 +1,4 @@
-//! Encryption towards the server.
+//! TLS towards the server.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use crate::error::ConnectError;
 
-/// A client that believes the authorities of this PEM file and nobody else.
+/// A client that trusts only the authorities of this PEM file.
 pub(crate) fn client(ca_file: Option<&Path>) -> Result<ClientConfig, ConnectError> {
     let path = ca_file.unwrap_or(Path::new(""));
     let fault = |reason: String| ConnectError::Authority {
@@ -26,7 +26,7 @@ pub(crate) fn client(ca_file: Option<&Path>) -> Result<ClientConfig, ConnectErro
             .map_err(|error| fault(error.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(fault("it holds no certificate".to_owned()));
+        return Err(fault("it contains no certificate".to_owned()));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)

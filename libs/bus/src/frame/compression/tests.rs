@@ -160,7 +160,7 @@ fn the_size_of_what_cannot_be_decoded_is_that_of_its_bytes() {
 
 proptest! {
     #[test]
-    fn every_text_comes_back(text in "\\PC{0,2000}", times in 1_usize..40) {
+    fn every_text_round_trips(text in "\\PC{0,2000}", times in 1_usize..40) {
         let json = Bytes::from(text.repeat(times));
         let max = json.len();
         let stored = encode(&json);

@@ -1,4 +1,4 @@
-//! Rows in order, a piece at a time.
+//! Readers of rows in order, page by page.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use crate::sql::escape::{decode, decode_json};
 pub struct ArchivedMessage {
     /// Its sequence.
     pub sequence: u64,
-    /// When the stream stored it, in microseconds.
+    /// Time at which the stream stored it, in microseconds.
     pub ts: DateTime<Utc>,
     /// Its rows by index.
     pub rows: Vec<MessageRow>,
@@ -25,13 +25,13 @@ pub struct ArchivedMessage {
 /// One row of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRow {
-    /// Place in the message; -1 for an output frame.
+    /// Index in the message; -1 for an output frame.
     pub index: i32,
-    /// What it holds.
+    /// Kind of the row.
     pub kind: String,
-    /// JSON text.
+    /// The content as JSON text.
     pub payload: String,
-    /// The outcomes of an output frame, as the JSON text of an array; absent when it has none.
+    /// The outcomes of an output frame as a JSON array; `None` when it has none.
     pub outcomes: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct MessageRow {
 pub struct TableRow {
     /// Its primary key.
     pub key: Vec<String>,
-    /// The columns that follow from the log, as a JSON object.
+    /// The columns that are derived from the log, as a JSON object.
     pub columns: String,
 }
 
@@ -51,7 +51,7 @@ pub struct MessageReader<'a> {
 }
 
 impl MessageReader<'_> {
-    /// The next message; absent at the end.
+    /// The next message; `None` at the end.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -90,7 +90,7 @@ pub struct TableReader<'a> {
 }
 
 impl TableReader<'_> {
-    /// The next row; absent at the end.
+    /// The next row; `None` at the end.
     ///
     /// # Errors
     /// When the database fails.
@@ -111,7 +111,7 @@ impl TableReader<'_> {
     }
 }
 
-/// The rows of one statement, so many at a time.
+/// The rows of one statement in pages.
 pub(super) struct Pages<'a> {
     transaction: &'a Transaction<'a>,
     name: &'static str,
@@ -165,7 +165,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// A count as the database holds it, of a stream's archive.
+/// Converts a count of the database for the archive of a stream.
 pub(super) fn unsigned(stream: &str, value: i64) -> Result<u64, ReadError> {
     u64::try_from(value).map_err(|fault| ReadError::Corrupt {
         table: "event_log",
