@@ -226,9 +226,9 @@ fn malformed_bytes_are_rejected_with_the_faulty_line() {
     };
     let last = lines.len() - 1;
     for (text, expected) in [
-        (String::new(), "line 1 is malformed: it does not end"),
+        (String::new(), "line 1 is malformed: the line does not end"),
         ("{}\n".to_owned(), "line 1 is malformed: missing field"),
-        (without(last), "it does not end"),
+        (without(last), "the line does not end"),
         (without(last - 1), "lines instead of"),
         (
             without(1),
@@ -244,7 +244,7 @@ fn malformed_bytes_are_rejected_with_the_faulty_line() {
             whole.replacen("\"outSeq\":90", "\"outSeq\":91", 1),
             "the checkpoint is of partition 3 at output sequence 91",
         ),
-        (whole.trim_end().to_owned(), "it does not end"),
+        (whole.trim_end().to_owned(), "the line does not end"),
     ] {
         let found = fault(&text);
         assert!(found.contains(expected), "{found}, expected {expected}");
