@@ -1,10 +1,10 @@
-# One image for the five services; the command says which one runs.
+# One image for all services; the command says which one runs.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --locked --release \
-    --package nixfleet-ingest --package nixfleet-reducer --package nixfleet-planner \
-    --package nixfleet-applier --package nixfleet-eventlog --package nixfleet-cli
+    --package nixfleet-ingest --package nixfleet-console --package nixfleet-reducer \
+    --package nixfleet-planner --package nixfleet-applier --package nixfleet-eventlog --package nixfleet-cli
 
 FROM debian:bookworm-slim
 # curl is for the health checks.
@@ -15,6 +15,7 @@ RUN apt-get update \
 COPY --from=build \
     /src/target/release/nixfleet \
     /src/target/release/nixfleet-ingest \
+    /src/target/release/nixfleet-console \
     /src/target/release/nixfleet-reducer \
     /src/target/release/nixfleet-planner \
     /src/target/release/nixfleet-applier \

@@ -3,7 +3,7 @@
 # with the passwords that are in their own database URLs. What each may do is granted by the migrations.
 set -eu
 
-for user in owner applier eventlog reducer planner ingest; do
+for user in owner applier eventlog reducer planner ingest console; do
     url=$(cat "/run/secrets/database_$user")
     login=${url#*://}
     login=${login%%@*}

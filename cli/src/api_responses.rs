@@ -1,4 +1,4 @@
-//! The parts of ingest's answers that tables show; everything else passes through with `--json`.
+//! The parts of console's answers that tables show; everything else passes through with `--json`.
 //!
 //! Source: docs/wire-protocol.md, operator endpoints.
 

@@ -1,4 +1,4 @@
-//! Asking ingest, over mutual TLS.
+//! Requests to console, over mutual TLS.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,10 +23,10 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(600);
 /// Most faults that are printed one by one.
 const FAULTS_SHOWN: usize = 100;
 
-/// URL and certificates of a connection.
+/// Address of console and the certificate of its user.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
-    /// Base URL of ingest, for example https://ingest.example.org:8443
+    /// Base URL of console, for example https://console.example.org:8444
     #[arg(long, env = "NIXFLEET_URL")]
     pub url: String,
     /// Certificate authority of the server, PEM
@@ -40,7 +40,7 @@ pub struct Connection {
     pub key: PathBuf,
 }
 
-/// A connection to ingest; its methods block.
+/// A connection to console; its methods block.
 pub struct Client {
     base: Url,
     http: reqwest::Client,

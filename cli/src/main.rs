@@ -1,7 +1,7 @@
 //! `nixfleet`: what operators and CI type.
 //!
 //! Decides nothing itself: artifacts are the business of `nixfleet_trust`, the machines that of
-//! `nixfleet_core` and `nixfleet_plan`, everything else is asked of ingest over mutual TLS; only
+//! `nixfleet_core` and `nixfleet_plan`, everything else is asked of console over mutual TLS; only
 //! `nixfleet db` talks to the database, which is for whoever operates it. Start reading at [`Command`]; each command is a file under `commands`.
 
 mod api_responses;

@@ -326,8 +326,12 @@ fn certificates_carry_their_roles() {
         certs(&["agent", "web-01", "--count", "3", "--prefix", "edge"]).code,
         0
     );
-    assert_eq!(certs(&["operator", "ada"]).code, 0);
+    assert_eq!(certs(&["person", "ada"]).code, 0);
     assert_eq!(certs(&["ci", "pipeline"]).code, 0);
+    let limited = ["person", "eve", "--role", "viewer", "--channel", "stable"];
+    assert_eq!(certs(&limited).code, 0);
+    assert_eq!(certs(&["person", "eve", "--channel", "No Channel"]).code, 2);
+    assert_eq!(certs(&["person", "eve", "--role", "agent"]).code, 2);
     assert_eq!(certs(&["agent", "../evil"]).code, 2);
     assert_eq!(certs(&["agent"]).code, 2);
     let subject = |name: &str| {
@@ -337,13 +341,14 @@ fn certificates_carry_their_roles() {
     };
     assert_eq!(subject("agents/web-01.crt"), "CN=web-01");
     assert_eq!(subject("agents/edge-0003.crt"), "CN=edge-0003");
-    assert_eq!(subject("operators/ada.crt"), "CN=ada, OU=nixfleet-operator");
+    assert_eq!(subject("people/ada.crt"), "CN=ada, OU=nixfleet-operator");
+    assert_eq!(subject("people/eve.crt"), "CN=eve, OU=nixfleet-viewer");
     assert_eq!(subject("ci/pipeline.crt"), "CN=pipeline, OU=nixfleet-ci");
     for key in [
         "ca.key",
         "server.key",
         "agents/web-01.key",
-        "operators/ada.key",
+        "people/ada.key",
     ] {
         let mode = scratch
             .path()

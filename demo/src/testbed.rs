@@ -92,9 +92,12 @@ impl Testbed {
             format!("logs      {}", config.dir.display()),
         ];
         if let Ok(url) = self.stack.url(0) {
+            lines.push(format!("agents    {url}"));
+        }
+        if let Ok(url) = self.stack.console_url(0) {
             lines.push(format!(
-                "gateway   {url} (--ca {} --cert {} --key {})",
-                config.authority.cert.display(),
+                "people    {url} (--ca {} --cert {} --key {})",
+                config.people.cert.display(),
                 config.operator.cert.display(),
                 config.operator.key.display()
             ));

@@ -15,8 +15,9 @@ pub fn root() -> &'static Path {
 }
 
 /// Packages of the control plane.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "nixfleet-ingest",
+    "nixfleet-console",
     "nixfleet-reducer",
     "nixfleet-planner",
     "nixfleet-applier",

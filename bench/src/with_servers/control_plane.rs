@@ -12,8 +12,8 @@ use super::testbed::{self, Testbed};
 
 /// Limits of one host that a generator with few hosts would run into.
 const RAISED: [(&str, &str); 3] = [
-    ("limits.host_requests_per_second", "1000000"),
-    ("limits.host_requests_burst", "1000000"),
+    ("rates.requests_per_second", "1000000"),
+    ("rates.requests_burst", "1000000"),
     ("limits.requests_per_client", "1000"),
 ];
 
@@ -66,10 +66,8 @@ impl ControlPlane {
         }
         pids.push(("nats", testbed.nats.pid()));
         pids.push(("postgres", testbed::postgres()?.pid()));
-        let url = stack.url(0)?;
-        let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
         Ok(Self {
-            port: port.context("the gateway has no port")?,
+            port: port_of(&stack.url(0)?)?,
             stack: std::sync::Mutex::new(stack),
             pids,
             testbed,
@@ -91,13 +89,20 @@ impl ControlPlane {
         load_generator::connect(address, &self.testbed.config.authority, events).await
     }
 
-    /// An operator with a connection.
+    /// An operator with a connection to the console, which has to be among the other services.
     ///
     /// # Errors
-    /// When the gateway refuses.
+    /// When there is no console, or it refuses.
     pub async fn operator(&self) -> Result<Sender> {
         let config = &self.testbed.config;
-        https_client::open(ports::local(self.port), &config.authority, &config.operator).await
+        let url = {
+            let stack = self.stack.lock();
+            stack
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .console_url(0)?
+        };
+        let address = ports::local(port_of(&url)?);
+        https_client::open(address, &config.people, &config.operator).await
     }
 
     /// A connection to the tables, as their owner.
@@ -131,4 +136,9 @@ impl ControlPlane {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .stop()
     }
+}
+
+fn port_of(url: &str) -> Result<u16> {
+    let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
+    port.with_context(|| format!("{url} has no port"))
 }

@@ -30,7 +30,8 @@ const TARGET_SECONDS: f64 = 20.0;
 /// Larger fleets are opened once.
 const ONCE_ABOVE: usize = 200_000;
 /// Services beside the gateway.
-const OTHERS: [Service; 4] = [
+const OTHERS: [Service; 5] = [
+    Service::Console,
     Service::Applier,
     Service::Eventlog,
     Service::Reducer,
@@ -39,15 +40,16 @@ const OTHERS: [Service; 4] = [
 /// The largest artifact that a service loads, and the largest release that the gateway takes.
 const LARGEST: &str = "1073741824";
 /// Room for the release of a million hosts, and time to take it in.
-const SETTINGS: [Setting; 8] = [
+const SETTINGS: [Setting; 9] = [
     (Service::Ingest, "bus.manifest_max_object_bytes", LARGEST),
     (Service::Applier, "bus.manifest_max_object_bytes", LARGEST),
     (Service::Eventlog, "bus.manifest_max_object_bytes", LARGEST),
     (Service::Reducer, "bus.manifest_max_object_bytes", LARGEST),
     (Service::Planner, "bus.manifest_max_object_bytes", LARGEST),
-    (Service::Ingest, "limits.release_body_bytes", LARGEST),
-    (Service::Ingest, "limits.bodies_in_flight_bytes", LARGEST),
-    (Service::Ingest, "http.body_timeout_seconds", "300"),
+    (Service::Console, "bus.manifest_max_object_bytes", LARGEST),
+    (Service::Console, "releases.body_bytes", LARGEST),
+    (Service::Console, "limits.bodies_in_flight_bytes", LARGEST),
+    (Service::Console, "http.body_timeout_seconds", "300"),
 ];
 const HOSTS: &str = "nixfleet.host_rollout_records";
 

@@ -20,8 +20,10 @@ const COUNT_MAX: u32 = 1_000_000;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 For development and tests: the authority's key lies in a file. Keys are readable by you alone.\n\
+Hosts and people have different authorities, so make two: one DIR for ingest and its agents, another one for\n\
+console, people and pipelines.\n\
 Files below DIR: ca.crt, ca.key; server.crt, server.key; agents/HOST.crt, agents/HOST.key;\n\
-operators/NAME.crt, operators/NAME.key; ci/NAME.crt, ci/NAME.key.")]
+people/NAME.crt, people/NAME.key; ci/NAME.crt, ci/NAME.key.")]
 pub struct Arguments {
     /// The directory of the authority and its certificates
     #[arg(long, value_name = "DIR")]
@@ -41,7 +43,7 @@ enum What {
         #[arg(long, default_value_t = 3650)]
         days: u32,
     },
-    /// Makes the certificate of ingest
+    /// Makes the certificate of a gateway: of ingest in the DIR of hosts, of console in that of people
     Server {
         /// A DNS name or IP address clients reach it by; may be given several times
         #[arg(long = "name", default_values = ["localhost", "127.0.0.1", "::1"])]
@@ -68,11 +70,17 @@ enum What {
         #[arg(long, default_value_t = 30)]
         days: u32,
     },
-    /// Makes certificates of people: organisational unit nixfleet-operator
-    Operator {
-        /// Names of the operators
+    /// Makes certificates of people: organisational unit nixfleet-<role>
+    Person {
+        /// Names of the people
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+        /// Their role
+        #[arg(long, value_enum, default_value_t = Role::Operator)]
+        role: Role,
+        /// A channel they are limited to; may be given several times
+        #[arg(long = "channel", value_name = "CHANNEL", value_parser = channel)]
+        channels: Vec<String>,
         /// Days they are valid
         #[arg(long, default_value_t = 365)]
         days: u32,
@@ -82,10 +90,21 @@ enum What {
         /// Names of the pipelines
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+        /// A channel they are limited to; may be given several times
+        #[arg(long = "channel", value_name = "CHANNEL", value_parser = channel)]
+        channels: Vec<String>,
         /// Days they are valid
         #[arg(long, default_value_t = 365)]
         days: u32,
     },
+}
+
+fn channel(text: &str) -> Result<String, String> {
+    let legal = nixfleet_proto::id::is_channel_name(text);
+    let fault = "must be one or more of a-z, 0-9, '_' and '-'";
+    legal
+        .then(|| text.to_owned())
+        .ok_or_else(|| fault.to_owned())
 }
 
 /// Runs the command.
@@ -120,10 +139,19 @@ pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
                 all.extend(names_of(&atomic_files::read(file)?)?);
             }
             all.extend((1..=count.unwrap_or(0)).map(|number| format!("{prefix}-{number:04}")));
-            issue_clients(arguments, Role::Agent, &all, *days)
+            issue_clients(arguments, (Role::Agent, &[]), &all, *days)
         }
-        What::Operator { names, days } => issue_clients(arguments, Role::Operator, names, *days),
-        What::Ci { names, days } => issue_clients(arguments, Role::Ci, names, *days),
+        What::Person {
+            names,
+            role,
+            channels,
+            days,
+        } => issue_clients(arguments, (*role, channels), names, *days),
+        What::Ci {
+            names,
+            channels,
+            days,
+        } => issue_clients(arguments, (Role::Ci, channels), names, *days),
     }
 }
 
@@ -140,7 +168,7 @@ fn names_of(bytes: &[u8]) -> Result<Vec<String>, CommandError> {
 
 fn issue_clients(
     arguments: &Arguments,
-    role: Role,
+    (role, channels): (Role, &[String]),
     names: &[String],
     days: u32,
 ) -> Result<(), CommandError> {
@@ -155,7 +183,7 @@ fn issue_clients(
     for name in names {
         let leaf = Leaf {
             common_name: name,
-            purpose: Purpose::Client(role),
+            purpose: Purpose::Client { role, channels },
             days,
         };
         authority.issue(

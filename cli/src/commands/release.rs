@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Directory to write the release to; what was there of an earlier one is replaced
     #[arg(long, value_name = "DIR", required_unless_present = "push")]
     out: Option<PathBuf>,
-    /// Base URL of an ingest to push the release to
+    /// Base URL of a console to push the release to
     #[arg(long, value_name = "URL", requires_all = ["ca", "client_cert", "client_key"])]
     push: Option<String>,
     /// Certificate authority of that server, PEM

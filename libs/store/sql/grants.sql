@@ -44,14 +44,18 @@ BEGIN
             ('planner', 'event_log', 'SELECT'),
             ('planner', 'archive_cursors', 'SELECT'),
             ('planner', 'refinery_schema_history', 'SELECT'),
+            ('console', 'partition_cursors', 'SELECT'),
+            ('console', 'rollouts', 'SELECT'),
+            ('console', 'host_rollout_records', 'SELECT'),
+            ('console', 'hosts', 'SELECT'),
+            ('console', 'dispatch_queue', 'SELECT'),
+            ('console', 'gate_blocks', 'SELECT'),
+            ('console', 'host_views', 'SELECT'),
+            ('console', 'event_log', 'SELECT'),
+            ('console', 'archive_cursors', 'SELECT'),
+            ('console', 'refinery_schema_history', 'SELECT'),
             ('ingest', 'partition_cursors', 'SELECT'),
-            ('ingest', 'rollouts', 'SELECT'),
-            ('ingest', 'host_rollout_records', 'SELECT'),
-            ('ingest', 'hosts', 'SELECT'),
             ('ingest', 'dispatch_queue', 'SELECT'),
-            ('ingest', 'gate_blocks', 'SELECT'),
-            ('ingest', 'host_views', 'SELECT'),
-            ('ingest', 'event_log', 'SELECT'),
             ('ingest', 'archive_cursors', 'SELECT'),
             ('ingest', 'refinery_schema_history', 'SELECT')
         )
@@ -59,7 +63,7 @@ BEGIN
                coalesce((SELECT string_agg(a.privilege_type, ' ' ORDER BY a.privilege_type)
                          FROM aclexplode(c.relacl) AS a WHERE a.grantee = r.oid), '') AS has
         FROM pg_class AS c
-        CROSS JOIN (VALUES ('applier'), ('eventlog'), ('ingest'), ('planner'), ('reducer'))
+        CROSS JOIN (VALUES ('applier'), ('console'), ('eventlog'), ('ingest'), ('planner'), ('reducer'))
             AS s (service)
         JOIN pg_roles AS r ON r.rolname = current_schema() || '_' || s.service
         LEFT JOIN granted AS g ON g.service = s.service AND g.object = c.relname
@@ -76,7 +80,7 @@ BEGIN
     FOR wanted IN
         SELECT r.rolname, r.rolname = current_schema() || '_eventlog' AS archives
         FROM pg_roles AS r
-        JOIN (VALUES ('applier'), ('eventlog'), ('ingest'), ('planner'), ('reducer'))
+        JOIN (VALUES ('applier'), ('console'), ('eventlog'), ('ingest'), ('planner'), ('reducer'))
             AS s (service) ON r.rolname = current_schema() || '_' || s.service
     LOOP
         IF wanted.archives

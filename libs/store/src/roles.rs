@@ -17,7 +17,9 @@ pub enum Role {
     Applier,
     /// Writes the archive.
     Eventlog,
-    /// Reads what operators and agents ask for.
+    /// Reads what people ask for.
+    Console,
+    /// Reads the dispatch queue for agents.
     Ingest,
     /// Reads the state.
     Planner,
@@ -36,9 +38,10 @@ pub enum Existing {
 
 impl Role {
     /// Every service.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Applier,
         Self::Eventlog,
+        Self::Console,
         Self::Ingest,
         Self::Planner,
         Self::Reducer,
@@ -49,6 +52,7 @@ impl Role {
         match self {
             Self::Applier => "applier",
             Self::Eventlog => "eventlog",
+            Self::Console => "console",
             Self::Ingest => "ingest",
             Self::Planner => "planner",
             Self::Reducer => "reducer",

@@ -1,21 +1,12 @@
-//! Configuration of the gateway, each bound with its reason.
+//! Configuration of the gateway for agents.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nixfleet_bus::BusConfig;
+use nixfleet_http::{BodyLimit, HttpConfig, LimitsConfig, RatesConfig, TlsConfig, TrustConfig};
 use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
 use nixfleet_store::DatabaseConfig;
 use serde::{Deserialize, Serialize};
-
-use crate::body::BodyLimit;
-use crate::protocol::Absent;
-use crate::tls::TlsConfig;
-
-mod limits;
-
-pub use limits::LimitsConfig;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,54 +19,29 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Readiness and metrics.
     pub admin: AdminConfig,
     /// The listener.
     pub http: HttpConfig,
-    /// Its certificates.
+    /// Its certificates; the authority is the hosts'.
     pub tls: TlsConfig,
-    /// Which releases and clients are believed.
+    /// Trusted keys and refused certificates.
     pub trust: TrustConfig,
-    /// Bounds of what clients may ask for.
+    /// Bounds of connections, requests and bodies.
     pub limits: LimitsConfig,
+    /// How often each host may ask.
+    pub rates: RatesConfig,
+    /// Answers that are waited for.
+    pub agents: AgentsConfig,
 }
 
-/// The listener.
+/// Longest waits for the answers that agents ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HttpConfig {
-    /// Address; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Refuses requests that do not name the protocol version.
-    pub strict_protocol: bool,
-    /// Longest time from the TLS handshake to the first request, for the header of any HTTP/1.1
-    /// request, and for an idle HTTP/1.1 connection.
-    pub header_timeout_seconds: u64,
-    /// Longest time from the first to the last byte of a body.
-    pub body_timeout_seconds: u64,
-    /// Longest time a peer may leave an answer in the socket without reading any of it: it would
-    /// hold the answer in memory.
-    pub write_timeout_seconds: u64,
-    /// How often a silent HTTP/2 peer is asked whether it lives; it has as long to answer.
-    pub keep_alive_seconds: u64,
+pub struct AgentsConfig {
     /// Longest time a dispatch request is held open.
     pub poll_max_seconds: u64,
     /// Longest wait for the owner of a partition to answer a heartbeat.
     pub heartbeat_timeout_seconds: u64,
-}
-
-/// Which releases and clients are believed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrustConfig {
-    /// `trust.json`; read again whenever it is needed, so a rotation needs no restart.
-    pub trust_file: PathBuf,
-    /// Oldest release that may be pushed, in minutes since its signing.
-    pub freshness_minutes: u64,
-    /// Signed list of refused client certificates; `None` refuses none.
-    pub revocations_file: Option<PathBuf>,
-    /// Its detached signature; the file name with `.sig` when absent.
-    pub revocations_signature_file: Option<PathBuf>,
-    /// How often the list is read again.
-    pub revocations_seconds: u64,
 }
 
 impl Default for Config {
@@ -86,85 +52,28 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             telemetry: TelemetryConfig::default(),
             admin: AdminConfig::on_port(9101),
-            http: HttpConfig::default(),
+            http: HttpConfig::on_port(8443),
             tls: TlsConfig::default(),
             trust: TrustConfig::default(),
             limits: LimitsConfig::default(),
-        }
-    }
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443),
-            strict_protocol: false,
-            header_timeout_seconds: 30,
-            body_timeout_seconds: 15,
-            write_timeout_seconds: 30,
-            keep_alive_seconds: 20,
-            poll_max_seconds: 60,
-            heartbeat_timeout_seconds: 5,
-        }
-    }
-}
-
-impl Default for TrustConfig {
-    fn default() -> Self {
-        Self {
-            trust_file: "/etc/nixfleet/trust.json".into(),
-            freshness_minutes: 24 * 60,
-            revocations_file: None,
-            revocations_signature_file: None,
-            revocations_seconds: 60,
-        }
-    }
-}
-
-impl HttpConfig {
-    /// What a request without the protocol header means.
-    pub fn absent_protocol(&self) -> Absent {
-        if self.strict_protocol {
-            Absent::Refused
-        } else {
-            Absent::Accepted
-        }
-    }
-
-    fn validate(&self, faults: &mut Faults) {
-        for (seconds, key) in [
-            (self.header_timeout_seconds, "http.header_timeout_seconds"),
-            (self.body_timeout_seconds, "http.body_timeout_seconds"),
-            (self.write_timeout_seconds, "http.write_timeout_seconds"),
-            (self.keep_alive_seconds, "http.keep_alive_seconds"),
-            (self.poll_max_seconds, "http.poll_max_seconds"),
-            (
-                self.heartbeat_timeout_seconds,
-                "http.heartbeat_timeout_seconds",
-            ),
-        ] {
-            let legal = (1..=300).contains(&seconds);
-            faults.require(legal, key, "must be between 1 and 300");
+            rates: RatesConfig::default(),
+            agents: AgentsConfig {
+                poll_max_seconds: 60,
+                heartbeat_timeout_seconds: 5,
+            },
         }
     }
 }
 
 impl Config {
-    /// Bound of event and heartbeat bodies.
-    pub fn event_body(&self) -> BodyLimit {
-        self.body(self.limits.event_body_bytes)
+    /// Bound of the body of events or a heartbeat.
+    pub fn body_limit(&self) -> BodyLimit {
+        self.http.body_limit(self.limits.body_bytes)
     }
 
-    /// Bound of pushed releases.
-    pub fn release_body(&self) -> BodyLimit {
-        self.body(self.limits.release_body_bytes)
-    }
-
-    fn body(&self, bytes: usize) -> BodyLimit {
-        BodyLimit {
-            bytes,
-            time: Duration::from_secs(self.http.body_timeout_seconds),
-        }
+    /// Longest time a dispatch request is held open.
+    pub fn poll_max(&self) -> Duration {
+        Duration::from_secs(self.agents.poll_max_seconds)
     }
 }
 
@@ -174,25 +83,21 @@ impl ServiceConfig for Config {
         faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
         faults.add_section("database", self.database.faults());
         self.http.validate(faults);
+        self.tls.validate(faults);
+        self.trust.validate(faults);
         self.limits.validate(faults);
+        self.rates.validate(faults);
+        let agents = &self.agents;
         for (seconds, key) in [
+            (agents.poll_max_seconds, "agents.poll_max_seconds"),
             (
-                self.tls.handshake_timeout_seconds,
-                "tls.handshake_timeout_seconds",
+                agents.heartbeat_timeout_seconds,
+                "agents.heartbeat_timeout_seconds",
             ),
-            (self.tls.reload_seconds, "tls.reload_seconds"),
-            (self.trust.revocations_seconds, "trust.revocations_seconds"),
-            (self.trust.freshness_minutes, "trust.freshness_minutes"),
         ] {
-            faults.require(seconds > 0, key, "must be above 0");
+            let legal = (1..=300).contains(&seconds);
+            faults.require(legal, key, "must be between 1 and 300");
         }
-        let signature_alone = self.trust.revocations_signature_file.is_some()
-            && self.trust.revocations_file.is_none();
-        faults.require(
-            !signature_alone,
-            "trust.revocations_signature_file",
-            "needs trust.revocations_file",
-        );
     }
 
     fn telemetry(&self) -> &TelemetryConfig {
@@ -213,10 +118,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_have_no_faults() {
+    fn the_defaults_lack_only_bus_and_database() {
         let mut faults = Faults::default();
-        Config::default().http.validate(&mut faults);
-        Config::default().limits.validate(&mut faults);
-        assert!(faults.is_empty(), "{faults}");
+        Config::default().validate(&mut faults);
+        let keys = faults.to_string();
+        assert!(
+            !keys.contains("agents.") && !keys.contains("rates."),
+            "{keys}"
+        );
     }
 }

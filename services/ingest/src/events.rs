@@ -1,5 +1,8 @@
 //! Taking events: one, or an array of them whose items are answered one by one.
 
+mod body;
+mod bounds;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -8,17 +11,16 @@ use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
 use http::{HeaderValue, StatusCode, header};
 use nixfleet_bus::AppendError;
+use nixfleet_http::{ApiError, Identity, JsonBody, Problem, not_appended, now};
 use nixfleet_proto::wire::{EVENTS_PER_REQUEST_MAX, EventRequest};
 use nixfleet_proto::{Entry, EntryBody, Hostname, Position, Producer, RolloutId, json};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::body::{JsonBody, parse_event};
-use crate::bounds::check_event;
-use crate::clock::now;
-use crate::error::{ApiError, Document};
-use crate::identity::Identity;
-use crate::state::{App, not_appended};
+use self::body::parse_event;
+use self::bounds::check_event;
+pub use self::bounds::check_time;
+use crate::state::App;
 
 /// What a client sent.
 #[derive(Debug)]
@@ -134,7 +136,9 @@ pub async fn answer(
     let events = Events::read(&bytes)?;
     drop(bytes);
     // The request itself was counted before.
-    app.rates.take(&identity.name, events.len() - 1)?;
+    if let Some(rates) = &app.access.rates {
+        rates.take(&identity.name, events.len() - 1)?;
+    }
     match events {
         Events::One(request) => {
             // Nothing of the event is kept while the log is waited for.
@@ -152,9 +156,9 @@ fn append(
     request: EventRequest,
 ) -> Result<impl Future<Output = Result<Position, AppendError>> + use<>, ApiError> {
     let (rollout_id, body) = admit(identity, request)?;
-    let partition = app.partition(&rollout_id.channel());
-    app.log_room.check(partition)?;
-    Ok(app.append(partition, body))
+    let partition = app.backends.partition(&rollout_id.channel());
+    app.log_capacity.check(partition)?;
+    Ok(app.backends.append(partition, body))
 }
 
 async fn take_many(
@@ -199,13 +203,13 @@ async fn append_in_order(
     rollout_id: &RolloutId,
     entries: &[Entry],
 ) -> Vec<Option<ApiError>> {
-    let partition = app.partition(&rollout_id.channel());
-    if let Err(refusal) = app.log_room.check(partition) {
+    let partition = app.backends.partition(&rollout_id.channel());
+    if let Err(refusal) = app.log_capacity.check(partition) {
         return vec![Some(refusal); entries.len()];
     }
     let mut refusals = Vec::with_capacity(entries.len());
     while let Some(rest @ [_, ..]) = entries.get(refusals.len()..) {
-        let appended = app.input.append_in_order(partition, rest).await;
+        let appended = app.backends.input.append_in_order(partition, rest).await;
         refusals.extend(appended.positions.iter().map(|_| None));
         let Some(error) = appended.stopped else {
             break;
@@ -264,10 +268,10 @@ pub fn require_strict_id(rollout_id: &RolloutId) -> Result<(), ApiError> {
 
 /// The answer to one item of an array.
 #[derive(serde::Serialize)]
-struct ItemAnswer {
-    status: u16,
-    #[serde(flatten)]
-    refusal: Option<Document>,
+#[serde(untagged)]
+enum ItemAnswer {
+    Stored { status: u16 },
+    Refused(Box<Problem>),
 }
 
 fn answers(refusals: Vec<Option<ApiError>>) -> Response {
@@ -276,16 +280,12 @@ fn answers(refusals: Vec<Option<ApiError>>) -> Response {
     let answers: Vec<ItemAnswer> = refusals
         .into_iter()
         .map(|refusal| match refusal {
-            None => ItemAnswer {
+            None => ItemAnswer::Stored {
                 status: StatusCode::NO_CONTENT.as_u16(),
-                refusal: None,
             },
             Some(refusal) => {
                 count(&refusal);
-                ItemAnswer {
-                    status: refusal.status().as_u16(),
-                    refusal: Some(refusal.into_document()),
-                }
+                ItemAnswer::Refused(Box::new(refusal.into_problem()))
             }
         })
         .collect();

@@ -1,55 +1,44 @@
-//! All routes and what they have in common.
+//! All routes, for certificates of hosts alone.
+
+mod agent;
+mod artifacts;
+pub mod paths;
 
 use std::sync::Arc;
 
 use axum::{Router, middleware};
-use http::{Method, StatusCode, Uri};
+use http::Method;
+use nixfleet_http::{Role, Route, check_access, method_not_allowed, unknown_path};
 
-use crate::access::guard;
-use crate::error::ApiError;
+use self::paths::{DISPATCH_ROUTE, EVENTS_ROUTE};
 use crate::state::App;
 
-mod agent;
-mod artifacts;
-mod cluster;
-mod commands;
-mod hosts;
-mod overview;
-mod parameters;
-mod releases;
-mod rollouts;
+/// Every route; what is not here is closed.
+pub fn table() -> Vec<Route> {
+    let of_agents = |method, path| Route {
+        method,
+        path,
+        roles: &[Role::Agent],
+    };
+    vec![
+        of_agents(Method::POST, EVENTS_ROUTE),
+        of_agents(Method::POST, "/v1/agent/heartbeat"),
+        of_agents(Method::GET, DISPATCH_ROUTE),
+        of_agents(Method::GET, "/v1/fleet.resolved"),
+        of_agents(Method::GET, "/v1/fleet.resolved/sig"),
+        of_agents(Method::GET, "/v1/rollouts/{id}"),
+        of_agents(Method::GET, "/v1/rollouts/{id}/sig"),
+    ]
+}
 
-/// Everything else behind [`guard`], unknown paths included: strangers learn nothing.
+/// Every route behind [`check_access`], unknown paths included: strangers learn nothing.
 pub fn router(app: Arc<App>) -> Router {
+    let access = Arc::clone(&app.access);
     Router::new()
         .merge(agent::routes())
         .merge(artifacts::routes())
-        .merge(releases::routes())
-        .merge(commands::routes())
-        .merge(hosts::routes())
-        .merge(rollouts::routes())
-        .merge(overview::routes())
-        .merge(cluster::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
+        .layer(middleware::from_fn_with_state(access, check_access))
         .with_state(app)
-}
-
-async fn unknown_path(uri: Uri) -> ApiError {
-    let path: String = uri.path().chars().take(200).collect();
-    ApiError::refused(
-        StatusCode::NOT_FOUND,
-        "unknown-path",
-        format!("there is nothing at {path}"),
-    )
-}
-
-async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    let path: String = uri.path().chars().take(200).collect();
-    ApiError::refused(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method-not-allowed",
-        format!("{path} does not take {method}"),
-    )
 }

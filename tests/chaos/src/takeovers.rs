@@ -65,7 +65,7 @@ pub fn takeovers(incidents: &[Incident], logs: &[PartitionLogs]) -> Vec<Takeover
                 })),
                 Service::Planner => found
                     .extend(of_leader(process, logs).map(|took| takeover(LEADER.to_owned(), took))),
-                Service::Ingest | Service::Applier | Service::Eventlog => {}
+                Service::Ingest | Service::Console | Service::Applier | Service::Eventlog => {}
             }
         }
     }

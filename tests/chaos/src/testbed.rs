@@ -115,10 +115,11 @@ impl Testbed {
             format!("NATS      {}", self.nats.url()),
             format!("Postgres  {}", self.database.url),
             format!("logs      {}", config.dir.display()),
+            format!("agents    {}", self.stack.urls()),
             format!(
-                "gateways  {} (--ca {} --cert {} --key {})",
-                self.stack.urls(),
-                config.authority.cert.display(),
+                "people    {} (--ca {} --cert {} --key {})",
+                self.stack.urls_of(Service::Console),
+                config.people.cert.display(),
                 config.operator.cert.display(),
                 config.operator.key.display()
             ),

@@ -16,7 +16,7 @@ use nixfleet_trust::{
     build_release, canonicalize, check_fleet, verify, verify_release,
 };
 
-#[path = "../../../services/ingest/src/identity.rs"]
+#[path = "../../../libs/http/src/access/identity.rs"]
 mod identity;
 
 /// A target: its name, and what takes the bytes.
@@ -283,7 +283,10 @@ pub fn certificate(data: &[u8]) {
     assert!(identity.common_name.contains(&*identity.name));
     let printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
     assert!(identity.common_name.bytes().all(printable));
-    assert!(["agent", "operator", "ci"].contains(&identity.role.name()));
+    assert!(identity.role == identity::Role::Agent || identity::PEOPLE.contains(&identity.role));
+    let channel = ChannelName::from("stable".to_owned());
+    let is_unlimited = identity.channels == identity::ChannelLimit::All;
+    assert!(identity.sees(&channel) || !is_unlimited);
 }
 
 /// The canonical form is a fixed point, and says what the text said.

@@ -1,4 +1,4 @@
-//! The five services, by name.
+//! The services, by name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +8,10 @@ use anyhow::bail;
 /// A service of the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
-    /// HTTPS gateway.
+    /// Gateway for agents.
     Ingest,
+    /// Gateway for people and pipelines.
+    Console,
     /// Folds the log.
     Reducer,
     /// Decides.
@@ -22,18 +24,20 @@ pub enum Service {
 
 impl Service {
     /// Every service; the applier first, because it brings the schema.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Applier,
         Self::Eventlog,
         Self::Reducer,
         Self::Planner,
         Self::Ingest,
+        Self::Console,
     ];
 
     /// Name of the service, as in `nixfleet-<name>`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
+            Self::Console => "console",
             Self::Reducer => "reducer",
             Self::Planner => "planner",
             Self::Applier => "applier",
@@ -52,10 +56,15 @@ impl Service {
         format!("NIXFLEET_{}__{key}", self.name()).to_ascii_uppercase()
     }
 
+    /// True for the services with an HTTPS listener.
+    pub fn is_gateway(self) -> bool {
+        matches!(self, Self::Ingest | Self::Console)
+    }
+
     /// True for the services that hold leases.
     pub fn has_lease(self) -> bool {
         match self {
-            Self::Ingest => false,
+            Self::Ingest | Self::Console => false,
             Self::Reducer | Self::Planner | Self::Applier | Self::Eventlog => true,
         }
     }
@@ -76,7 +85,7 @@ impl FromStr for Service {
                 return Ok(service);
             }
         }
-        bail!("{text:?} is none of ingest, reducer, planner, applier, eventlog")
+        bail!("{text:?} is none of ingest, console, reducer, planner, applier, eventlog")
     }
 }
 

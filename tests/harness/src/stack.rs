@@ -1,4 +1,4 @@
-//! A whole control plane: the five services as processes, any number of each.
+//! A whole control plane: the services as processes, any number of each.
 
 mod instance;
 
@@ -35,10 +35,14 @@ pub struct StackConfig {
     pub instances: usize,
     /// Release trust file.
     pub trust: PathBuf,
-    /// The gateway's certificate.
+    /// Certificate of the gateway for agents.
     pub server: Pair,
-    /// Authority of everybody's certificates.
+    /// Authority of the hosts' certificates, and of that of their gateway.
     pub authority: Pair,
+    /// Certificate of the gateway for people.
+    pub console: Pair,
+    /// Authority of the people's certificates, and of that of their gateway.
+    pub people: Pair,
     /// The operator's certificate.
     pub operator: Pair,
     /// Further settings: dotted keys of single services.
@@ -53,7 +57,8 @@ impl StackConfig {
     /// # Errors
     /// When the certificates cannot be written.
     pub fn new(dir: PathBuf, trust: PathBuf) -> Result<Self> {
-        let pki = Pki::create(&dir.join("pki"))?;
+        let hosts = Pki::create(&dir.join("pki"))?;
+        let people = Pki::create(&dir.join("pki/people"))?;
         Ok(Self {
             nats_url: String::new(),
             prefix: "fleet".to_owned(),
@@ -61,9 +66,11 @@ impl StackConfig {
             partitions: 4,
             instances: 1,
             trust,
-            server: pki.server()?,
-            authority: pki.authority(),
-            operator: pki.operator("demo-operator")?,
+            server: hosts.server()?,
+            authority: hosts.authority(),
+            console: people.server()?,
+            people: people.authority(),
+            operator: people.operator("demo-operator")?,
             settings: BTreeMap::new(),
             overrides: BTreeMap::new(),
             dir,
@@ -107,14 +114,19 @@ impl StackConfig {
             settings.push(("lease.ttl_seconds", "5".to_owned()));
             settings.push(("lease.renew_seconds", "1".to_owned()));
         }
-        if matches!(service, Service::Ingest | Service::Planner) {
+        if service.is_gateway() || service == Service::Planner {
             settings.push(("trust.trust_file", self.trust.display().to_string()));
         }
-        if service == Service::Ingest {
+        let gateway = match service {
+            Service::Ingest => Some((&self.server, &self.authority)),
+            Service::Console => Some((&self.console, &self.people)),
+            Service::Reducer | Service::Planner | Service::Applier | Service::Eventlog => None,
+        };
+        if let Some((server, authority)) = gateway {
             let path = |path: &PathBuf| path.display().to_string();
-            settings.push(("tls.cert_file", path(&self.server.cert)));
-            settings.push(("tls.key_file", path(&self.server.key)));
-            settings.push(("tls.client_ca_file", path(&self.authority.cert)));
+            settings.push(("tls.cert_file", path(&server.cert)));
+            settings.push(("tls.key_file", path(&server.key)));
+            settings.push(("tls.client_ca_file", path(&authority.cert)));
         }
         let mut environment: BTreeMap<String, String> = settings
             .into_iter()
@@ -208,34 +220,50 @@ impl Stack {
             .with_context(|| format!("no instance {number} of {service}"))
     }
 
-    /// `https://…` of one gateway.
+    /// `https://…` of one gateway for agents.
     ///
     /// # Errors
     /// When there is none with this number.
     pub fn url(&self, number: usize) -> Result<String> {
-        self.instances
-            .iter()
-            .filter(|instance| instance.number() == number)
-            .find_map(Instance::url)
-            .with_context(|| format!("no gateway {number}"))
+        self.url_of(Service::Ingest, number)
     }
 
-    /// `https://…` of every gateway, comma separated.
+    fn url_of(&self, service: Service, number: usize) -> Result<String> {
+        self.instances
+            .iter()
+            .filter(|instance| instance.service() == service && instance.number() == number)
+            .find_map(Instance::url)
+            .with_context(|| format!("no instance {number} of {service}"))
+    }
+
+    /// `https://…` of every gateway for agents, comma separated.
     pub fn urls(&self) -> String {
-        let urls: Vec<String> = self.instances.iter().filter_map(Instance::url).collect();
+        self.urls_of(Service::Ingest)
+    }
+
+    /// `https://…` of every instance of a gateway, comma separated.
+    pub fn urls_of(&self, service: Service) -> String {
+        let instances = self.instances.iter();
+        let of_service = instances.filter(|instance| instance.service() == service);
+        let urls: Vec<String> = of_service.filter_map(Instance::url).collect();
         urls.join(",")
     }
 
-    /// An operator of one gateway.
+    /// An operator at one gateway for people.
     ///
     /// # Errors
-    /// When the certificates cannot be used.
+    /// When there is none with this number, or the certificates cannot be used.
     pub fn operator(&self, number: usize) -> Result<Operator> {
-        Operator::new(
-            &self.url(number)?,
-            &self.config.authority,
-            &self.config.operator,
-        )
+        let url = self.console_url(number)?;
+        Operator::new(&url, &self.config.people, &self.config.operator)
+    }
+
+    /// `https://…` of one gateway for people.
+    ///
+    /// # Errors
+    /// When there is none with this number.
+    pub fn console_url(&self, number: usize) -> Result<String> {
+        self.url_of(Service::Console, number)
     }
 
     /// `kill -9` of every process.

@@ -6,10 +6,12 @@ mod suite {
     mod applier;
     mod bus;
     mod cluster_takeover;
+    mod console;
     mod docker_compose;
     mod e2e;
     mod eventlog;
     mod fuzz;
+    mod gateways;
     mod guard;
     mod harness;
     mod hostile;

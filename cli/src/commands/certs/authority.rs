@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use clap::ValueEnum;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
 
 use crate::atomic_files::{self, Access, Existing};
@@ -18,14 +19,22 @@ const BACKDATED: Duration = Duration::from_secs(60);
 /// Longest validity, a hundred years.
 const DAYS_MAX: u32 = 36_500;
 
-/// Role of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The role of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Role {
-    /// A host.
+    /// A host
+    #[value(skip)]
     Agent,
-    /// A person.
+    /// Reads
+    Viewer,
+    /// Reads, commands, pushes releases
     Operator,
-    /// A pipeline.
+    /// Reads, approves
+    Approver,
+    /// Everything a person may do
+    Admin,
+    /// A pipeline
+    #[value(skip)]
     Ci,
 }
 
@@ -34,18 +43,21 @@ impl Role {
     pub fn directory(self) -> &'static str {
         match self {
             Self::Agent => "agents",
-            Self::Operator => "operators",
+            Self::Viewer | Self::Operator | Self::Approver | Self::Admin => "people",
             Self::Ci => "ci",
         }
     }
 
     /// The organisational unit that gives it its rights.
     ///
-    /// Source: docs/operations/running.md, certificates.
+    /// Source: docs/roles.md.
     fn unit(self) -> Option<&'static str> {
         match self {
             Self::Agent => None,
+            Self::Viewer => Some("nixfleet-viewer"),
             Self::Operator => Some("nixfleet-operator"),
+            Self::Approver => Some("nixfleet-approver"),
+            Self::Admin => Some("nixfleet-admin"),
             Self::Ci => Some("nixfleet-ci"),
         }
     }
@@ -56,8 +68,8 @@ impl Role {
 pub enum Purpose<'a> {
     /// Serving under these names and addresses.
     Server { names: &'a [String] },
-    /// Asking a server.
-    Client(Role),
+    /// Asking a server in a role, about these channels alone when there are any.
+    Client { role: Role, channels: &'a [String] },
 }
 
 /// A certificate to issue.
@@ -143,12 +155,19 @@ impl Authority {
                 params.subject_alt_names = named.subject_alt_names;
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             }
-            Purpose::Client(role) => {
+            Purpose::Client { role, channels } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
                 if let Some(unit) = role.unit() {
                     params
                         .distinguished_name
                         .push(DnType::OrganizationalUnitName, unit);
+                }
+                for channel in channels {
+                    let uri = format!("urn:nixfleet:channel:{channel}");
+                    let uri = uri
+                        .try_into()
+                        .or_input_error(|| format!("{channel:?} is not the name of a channel"))?;
+                    params.subject_alt_names.push(SanType::URI(uri));
                 }
             }
         }

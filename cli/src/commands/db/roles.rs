@@ -27,7 +27,7 @@ database.url_file of the service.")]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
-    /// Where the URLs go: DIR/applier, DIR/eventlog, DIR/ingest, DIR/planner, DIR/reducer
+    /// Where the URLs go: DIR/applier, DIR/console, DIR/eventlog, DIR/ingest, DIR/planner, DIR/reducer
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Host, port and database as the services see them

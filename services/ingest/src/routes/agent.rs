@@ -7,27 +7,23 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http::{HeaderValue, StatusCode};
+use nixfleet_http::{ApiError, Identity, check_text, now, parse};
 use nixfleet_proto::Hostname;
 use nixfleet_proto::wire::{Dispatch, HeartbeatRequest, OwnerHeartbeat, REPLAY_HEADER};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::access::Agent;
-use crate::board::QueuedDispatch;
-use crate::body::parse;
-use crate::bounds::{check_text, check_time};
-use crate::clock::now;
-use crate::error::ApiError;
-use crate::events::{require_own_host, require_strict_id};
-use crate::paths::{DISPATCH_ROUTE, EVENTS_ROUTE};
+use super::paths::{DISPATCH_ROUTE, EVENTS_ROUTE};
+use crate::dispatch::QueuedDispatch;
+use crate::events::{check_time, require_own_host, require_strict_id};
 use crate::state::App;
 
 /// Largest closure name in a heartbeat.
 const MAX_CLOSURE_BYTES: usize = 1024;
 
-/// The routes, for agent certificates only: handlers take an [`Agent`].
+/// The routes.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         // Only its other methods come here.
@@ -39,11 +35,10 @@ pub fn routes() -> Router<Arc<App>> {
 /// Asks the owner of the host's partition and passes its answer on.
 async fn answer_heartbeat(
     State(app): State<Arc<App>>,
-    Agent(identity): Agent,
+    Extension(identity): Extension<Arc<Identity>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let limit = app.config.event_body();
-    let mut body = app.json_body(request, limit)?;
+    let mut body = app.access.json_body(request, app.config.body_limit())?;
     let bytes = body.read().await?;
     let request: HeartbeatRequest = parse(&bytes)?;
     drop((bytes, body));
@@ -68,9 +63,10 @@ async fn answer_heartbeat(
         received_at: now(),
         request,
     };
-    let partition = app.partition(&heartbeat.channel);
-    let deadline = Duration::from_secs(app.config.http.heartbeat_timeout_seconds);
+    let partition = app.backends.partition(&heartbeat.channel);
+    let deadline = Duration::from_secs(app.config.agents.heartbeat_timeout_seconds);
     let answer = app
+        .backends
         .bus
         .request_heartbeat(partition, &heartbeat, deadline)
         .await;
@@ -95,13 +91,15 @@ struct Wait {
 /// Holds the request until there is something to do, or the time is over.
 async fn deliver_dispatch(
     State(app): State<Arc<App>>,
-    Agent(identity): Agent,
+    Extension(identity): Extension<Arc<Identity>>,
     query: Result<Query<Wait>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query
         .map_err(|_| ApiError::field("invalid-parameter", "wait", "must be a number of seconds"))?;
-    let wait = query.wait.map_or(app.poll_max(), Duration::from_secs);
-    let deadline = Instant::now() + wait.min(app.poll_max());
+    let wait = query
+        .wait
+        .map_or(app.config.poll_max(), Duration::from_secs);
+    let deadline = Instant::now() + wait.min(app.config.poll_max());
     let hostname = Hostname::from(&*identity.name);
     let found = tokio::select! {
         found = app.dispatches.next(&hostname, deadline) => found,

@@ -8,13 +8,12 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderMap, StatusCode, header};
+use nixfleet_http::{ApiError, Artifact};
 use nixfleet_proto::{ManifestHash, RolloutId};
 
-use crate::error::ApiError;
-use crate::releases::Artifact;
 use crate::state::App;
 
-/// The routes, for every known client: the bytes prove themselves.
+/// The routes; the bytes prove themselves.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/fleet.resolved", get(fleet))

@@ -41,13 +41,13 @@ impl Instance {
         let admin_port = ports::free()?;
         let listen = |port| ports::local(port).to_string();
         environment.insert(service.variable("admin.listen"), listen(admin_port));
-        let https_port = match service {
-            Service::Ingest => {
+        let https_port = match service.is_gateway() {
+            true => {
                 let port = ports::free()?;
                 environment.insert(service.variable("http.listen"), listen(port));
                 Some(port)
             }
-            Service::Reducer | Service::Planner | Service::Applier | Service::Eventlog => None,
+            false => None,
         };
         let name = format!("{service}-{number}");
         let log = dir.join(format!("{name}.log"));
@@ -225,7 +225,7 @@ impl Instance {
             .map(|(name, _)| name)
             .collect();
         ensure!(
-            self.service == Service::Ingest && waiting == ["release"],
+            self.service.is_gateway() && waiting == ["release"],
             "{} is not ready: {}",
             self.spec.name,
             answer.body

@@ -7,7 +7,10 @@ use std::process::Command;
 use nixfleet_harness::binaries;
 use serde_yaml_ng::Value;
 
-const SERVICES: [&str; 5] = ["ingest", "reducer", "planner", "applier", "eventlog"];
+const SERVICES: [&str; 6] = [
+    "ingest", "console", "reducer", "planner", "applier", "eventlog",
+];
+const GATEWAYS: [&str; 2] = ["ingest", "console"];
 
 fn compose() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docker-compose.yml");
@@ -68,7 +71,7 @@ fn key<'a>(config: &'a toml::Table, path: &str) -> &'a str {
 }
 
 #[test]
-fn it_runs_nats_postgres_and_the_five_services() {
+fn it_runs_nats_postgres_and_every_service() {
     let expected = SERVICES.iter().copied().chain(["nats", "postgres"]);
     let expected: BTreeSet<String> = expected.map(str::to_owned).collect();
     assert_eq!(keys(&compose()["services"]), expected);
@@ -126,7 +129,7 @@ fn published_ports_and_health_checks_are_those_the_binary_listens_on() {
         let config = printed_config(service, &description["environment"]);
         let default = printed_config(service, &Value::Mapping(Default::default()));
         let mut listens = vec!["admin.listen"];
-        listens.extend((service == "ingest").then_some("http.listen"));
+        listens.extend(GATEWAYS.contains(&service).then_some("http.listen"));
         let mut ports: BTreeSet<&str> = BTreeSet::new();
         for listen in listens {
             let (address, port) = key(&config, listen).rsplit_once(':').expect("address:port");

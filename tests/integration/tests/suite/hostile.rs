@@ -13,7 +13,7 @@ mod secrets;
 mod slow;
 mod smuggling;
 
-use super::ingest::gateway::{Client, Gateway, event};
+use super::gateways::gateway::{Client, Gateway, event};
 
 const EVENTS: &str = "/v1/agent/events";
 

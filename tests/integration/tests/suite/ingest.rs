@@ -1,9 +1,6 @@
-//! The gateway as a process: who gets in, what is taken, what is refused, and that a 2xx means durable.
+//! The gateway for agents as a process: its clients, its answers, its refusals, and that a 2xx means durable.
 
 pub mod agents;
 mod arrays;
-pub mod gateway;
+mod artifacts;
 mod hostile;
-mod operators;
-pub mod pki;
-mod releases;

@@ -10,7 +10,9 @@ use nixfleet_proto::{CheckpointRef, Checkpoints};
 
 use super::{config, entry, p0, ready};
 
-const SERVICES: [&str; 5] = ["ingest", "reducer", "planner", "applier", "eventlog"];
+const SERVICES: [&str; 6] = [
+    "ingest", "console", "reducer", "planner", "applier", "eventlog",
+];
 /// Partitions of the fleet that the file is for.
 const PARTITIONS: u16 = 8;
 

@@ -3,8 +3,8 @@
 use nixfleet_harness::wait_for;
 use reqwest::Method;
 
-use super::super::ingest::gateway::{Gateway, SOON};
-use super::super::ingest::pki::Validity;
+use super::super::gateways::authority::Validity;
+use super::super::gateways::gateway::{Gateway, SOON, UNKNOWN_ROLLOUT};
 use super::raw::Raw;
 use super::{EVENTS, serves};
 
@@ -17,7 +17,7 @@ async fn is_open(gateway: &Gateway, host: Option<&str>) -> Option<Raw> {
         .await
         .ok()?;
     // With TLS 1.3 the client learns of a refusal only from what it reads.
-    let request = "GET /v1/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let request = "GET /v1/rollouts/none HTTP/1.1\r\nHost: localhost\r\n\r\n";
     raw.send(request.as_bytes()).await;
     let answer = raw.answer().await;
     answer.starts_with("HTTP/1.1 ").then_some(raw)
@@ -76,7 +76,7 @@ async fn one_client_cannot_take_the_room_for_requests() {
         open.push(raw);
     }
     let refusal = wait_for("there is no room", SOON, async || {
-        let answer = agent.get("/v1/whoami").await;
+        let answer = agent.get(UNKNOWN_ROLLOUT).await;
         Ok((answer.status != 200).then_some(answer))
     });
     let refusal = refusal.await.unwrap();
@@ -86,7 +86,7 @@ async fn one_client_cannot_take_the_room_for_requests() {
     serves(&gateway, &honest, 1).await;
     drop(open);
     wait_for("there is room again", SOON, async || {
-        Ok((agent.get("/v1/whoami").await.status == 200).then_some(()))
+        Ok((agent.get(UNKNOWN_ROLLOUT).await.status == 404).then_some(()))
     })
     .await
     .unwrap();
@@ -98,7 +98,8 @@ async fn headers_over_the_limit_are_refused() {
     let (agent, honest) = (gateway.agent("web-1"), gateway.agent("lab-1"));
     let large = "x".repeat(64 * 1024);
     let mut raw = Raw::agent(&gateway, "web-1").await;
-    let request = format!("GET /v1/whoami HTTP/1.1\r\nHost: localhost\r\nX-Large: {large}\r\n\r\n");
+    let request =
+        format!("GET /v1/rollouts/none HTTP/1.1\r\nHost: localhost\r\nX-Large: {large}\r\n\r\n");
     raw.send(request.as_bytes()).await;
     let answer = raw.answer().await;
     assert!(
@@ -107,16 +108,16 @@ async fn headers_over_the_limit_are_refused() {
     );
     let mut raw = Raw::agent(&gateway, "web-1").await;
     let many = "X-Many: x\r\n".repeat(400);
-    let request = format!("GET /v1/whoami HTTP/1.1\r\nHost: localhost\r\n{many}\r\n");
+    let request = format!("GET /v1/rollouts/none HTTP/1.1\r\nHost: localhost\r\n{many}\r\n");
     raw.send(request.as_bytes()).await;
     let answer = raw.answer().await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     // HTTP/2 refuses the stream or the connection.
-    let request = agent.request(Method::GET, "/v1/whoami");
+    let request = agent.request(Method::GET, UNKNOWN_ROLLOUT);
     match request.header("x-large", &large).send().await {
         Ok(response) => assert_eq!(response.status(), 431),
         Err(error) => assert!(error.is_request(), "{error:?}"),
     }
-    assert_eq!(agent.get("/v1/whoami").await.status, 200);
+    assert_eq!(agent.get(UNKNOWN_ROLLOUT).await.status, 404);
     serves(&gateway, &honest, 1).await;
 }

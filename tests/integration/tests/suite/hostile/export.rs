@@ -10,7 +10,7 @@ use reqwest::Method;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::ingest::gateway::{Gateway, SOON, event};
+use super::super::gateways::gateway::{Gateway, SOON, event};
 use super::EVENTS;
 
 /// A span as the collector saw it.

@@ -5,7 +5,7 @@ use nixfleet_harness::wait_for;
 use nixfleet_proto::EntryBody;
 use serde_json::{Value, json};
 
-use super::super::ingest::gateway::{Gateway, SOON, event};
+use super::super::gateways::gateway::{Gateway, SOON, event};
 use super::{EVENTS, serves};
 
 /// How many events of a host are in the log.
@@ -22,10 +22,7 @@ async fn logged(gateway: &Gateway, host: &str) -> usize {
 
 #[tokio::test]
 async fn a_flooding_host_is_held_to_its_rate_and_others_are_not() {
-    let limits = [
-        "limits.host_requests_per_second=2",
-        "limits.host_requests_burst=100",
-    ];
+    let limits = ["rates.requests_per_second=2", "rates.requests_burst=100"];
     let gateway = Gateway::start("flood", &limits).await;
     let (agent, honest) = (gateway.agent("web-1"), gateway.agent("lab-1"));
     let flood = async {
@@ -66,10 +63,7 @@ async fn a_flooding_host_is_held_to_its_rate_and_others_are_not() {
 
 #[tokio::test]
 async fn every_event_of_an_array_counts() {
-    let limits = [
-        "limits.host_requests_per_second=1",
-        "limits.host_requests_burst=150",
-    ];
+    let limits = ["rates.requests_per_second=1", "rates.requests_burst=150"];
     let gateway = Gateway::start("floodarrays", &limits).await;
     let agent = gateway.agent("web-1");
     let items: Vec<Value> = (1..=100).map(|seq| event("web-1", seq)).collect();

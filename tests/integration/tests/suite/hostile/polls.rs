@@ -5,8 +5,8 @@ use nixfleet_proto::outcome::Effect;
 use nixfleet_proto::{Minutes, OutputFrame};
 use tokio::task::JoinSet;
 
+use super::super::gateways::gateway::{Client, Gateway, SOON, UNKNOWN_ROLLOUT};
 use super::super::ingest::agents::queued;
-use super::super::ingest::gateway::{Client, Gateway, SOON};
 use super::serves;
 
 /// Connections, one host each. Handshakes are what costs here, so each carries many polls.
@@ -28,7 +28,7 @@ fn dispatch_of(host: &str) -> OutputFrame {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_polls_take_little_memory_and_delay_nobody() {
-    let limits = ["limits.polls_per_host=63"];
+    let limits = ["limits.polls_per_client=63"];
     let gateway = Gateway::start("polls", &limits).await;
     let honest = gateway.agent("lab-1");
     let waiting = "nixfleet_dispatch_polls_open";
@@ -36,7 +36,7 @@ async fn ten_thousand_idle_polls_take_little_memory_and_delay_nobody() {
         .map(|number| gateway.agent(&format!("idle-{number}")))
         .collect();
     for agent in &agents {
-        assert_eq!(agent.get("/v1/whoami").await.status, 200);
+        assert_eq!(agent.get(UNKNOWN_ROLLOUT).await.status, 404);
     }
     let before = gateway.resident_kib();
     let mut polls = JoinSet::new();

@@ -7,7 +7,7 @@ use reqwest::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::super::ingest::gateway::{Gateway, SOON};
+use super::super::gateways::gateway::{Gateway, SOON};
 use super::raw::Raw;
 use super::{EVENTS, serves};
 

@@ -4,7 +4,7 @@
 //! past and nobody to smuggle to. What remains to be shown: an ambiguous request is refused or read
 //! in the one way the standard prescribes, and whatever follows it is that client's own request.
 
-use super::super::ingest::gateway::{Gateway, event};
+use super::super::gateways::gateway::{Gateway, event};
 use super::raw::Raw;
 use super::{EVENTS, serves};
 

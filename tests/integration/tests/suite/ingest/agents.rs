@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use nixfleet_harness::{Postgres, wait_for};
+use nixfleet_harness::{Postgres, Service, wait_for};
 use nixfleet_proto::outcome::{Accepted, Effect, OutcomeSubject};
 use nixfleet_proto::wire::{HeartbeatReply, OwnerReply};
 use nixfleet_proto::{Decision, EntryBody, Minutes, Outcome, OutputFrame, Position, Producer};
@@ -11,7 +11,7 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::gateway::{Gateway, SOON, event};
+use super::super::gateways::gateway::{Gateway, SOON, event};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -36,7 +36,7 @@ async fn a_204_means_that_the_event_is_in_the_log() {
         rollout_id,
         hostname,
         producer,
-        event,
+        event: reported,
     } = &entry.body
     else {
         panic!("{entry:?}");
@@ -44,14 +44,14 @@ async fn a_204_means_that_the_event_is_in_the_log() {
     assert_eq!(rollout_id.as_str(), "stable@4f1c");
     assert_eq!(hostname.as_str(), "web-1");
     assert_eq!(*producer, Producer::Agent);
-    assert_eq!((event.seq, event.body.name()), (1, "DispatchAck"));
+    assert_eq!((reported.seq, reported.body.name()), (1, "DispatchAck"));
     // Unknown rollouts and regressed sequences are for the fold to reject, with reason, in the log.
-    let mut unknown = super::gateway::event("web-1", 1);
+    let mut unknown = event("web-1", 1);
     unknown["rolloutId"] = "nowhere@0000".into();
     assert_eq!(agent.post("/v1/agent/events", &unknown).await.status, 204);
     assert_eq!(
         agent
-            .post("/v1/agent/events", &super::gateway::event("web-1", 1))
+            .post("/v1/agent/events", &event("web-1", 1))
             .await
             .status,
         204
@@ -84,7 +84,7 @@ async fn many_events_at_once_are_all_in_the_log() {
 
 #[tokio::test]
 async fn heartbeats_are_answered_by_the_owner_of_the_hosts_channel() {
-    let gateway = Gateway::start("heartbeat", &["http.heartbeat_timeout_seconds=10"]).await;
+    let gateway = Gateway::start("heartbeat", &["agents.heartbeat_timeout_seconds=10"]).await;
     let agent = gateway.agent("web-1");
     let heartbeat = json!({ "hostname": "web-1", "current_closure": "old", "at": Utc::now() });
     let beat = async || agent.post("/v1/agent/heartbeat", &heartbeat).await;
@@ -225,8 +225,10 @@ async fn a_stopping_gateway_lets_waiting_agents_go_and_ends_clean() {
 async fn events_and_dispatches_do_not_need_the_database() {
     let mut postgres = Postgres::start("ingest").unwrap();
     let database = postgres.create_database("ingest").await.unwrap();
-    let gateway = Gateway::start_on(database, "nodb", &["database.wait_timeout_ms=1000"]).await;
-    let (agent, operator) = (gateway.agent("web-1"), gateway.operator());
+    let wait = ["database.wait_timeout_ms=1000"];
+    let gateway = Gateway::start_on(Service::Ingest, database, "nodb", &wait).await;
+    let console = gateway.other(&wait).await;
+    let (agent, operator) = (gateway.agent("web-1"), console.operator());
     assert_eq!(operator.get("/v1/hosts").await.status, 200);
     postgres.kill().unwrap();
     let answer = agent.post("/v1/agent/events", &event("web-1", 1)).await;

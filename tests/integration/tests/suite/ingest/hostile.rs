@@ -3,8 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::gateway::{Answer, Client, Gateway, event};
-use super::pki::{Authority, Validity};
+use super::super::gateways::authority::{Authority, Validity};
+use super::super::gateways::gateway::{Answer, Client, Gateway, UNKNOWN_ROLLOUT, event};
 
 const EVENTS: &str = "/v1/agent/events";
 
@@ -91,7 +91,7 @@ async fn a_body_of_ten_mebibytes_is_answered_with_413() {
 async fn only_certificates_of_the_authority_get_an_answer() {
     let gateway = Gateway::start("strangers", &[]).await;
     let nobody = gateway.client_with(None);
-    for path in ["/v1/fleet.resolved", "/v1/hosts", "/nonsense"] {
+    for path in ["/v1/fleet.resolved", UNKNOWN_ROLLOUT, "/nonsense"] {
         let answer = nobody.get(path).await;
         assert_eq!(
             answer.refusal(),
@@ -117,54 +117,17 @@ async fn only_certificates_of_the_authority_get_an_answer() {
 }
 
 #[tokio::test]
-async fn roles_do_not_stand_in_for_each_other() {
-    let gateway = Gateway::start("roles", &[]).await;
-    let (agent, operator) = (gateway.agent("web-1"), gateway.operator());
-    let pipeline = gateway.client("pipeline", Some("nixfleet-ci"));
-    let denied = (403, "role-not-allowed".to_owned());
-    for path in [
-        "/v1/hosts",
-        "/v1/hosts/web-1",
-        "/v1/rollouts",
-        "/v1/status",
-        "/v1/deferrals",
-    ] {
-        assert_eq!(agent.get(path).await.refusal(), denied, "{path}");
-        assert_eq!(pipeline.get(path).await.refusal(), denied, "{path}");
-    }
-    let clearance = json!({ "reason": "I say so" });
-    let answer = agent
-        .post("/v1/rollouts/stable@4f1c/clearance", &clearance)
-        .await;
-    assert_eq!(answer.refusal(), denied);
-    assert_eq!(
-        agent.put("/v1/manifests", &json!({})).await.refusal(),
-        denied
-    );
-    assert_eq!(
-        operator.post(EVENTS, &event("ada", 1)).await.refusal(),
-        denied
-    );
-    assert_eq!(
-        operator.get("/v1/agent/dispatch?wait=0").await.refusal(),
-        denied
-    );
-    assert_eq!(gateway.hostile("role-not-allowed").await, 14.0);
-    assert_eq!(gateway.logged().await, Vec::new());
-}
-
-#[tokio::test]
 async fn the_protocol_header_has_one_value() {
     let gateway = Gateway::start("protocol", &["http.strict_protocol=true"]).await;
-    let operator = gateway.operator();
+    let agent = gateway.agent("web-1");
     let with = async |value: Option<&str>| {
-        let mut request = operator.request(Method::GET, "/v1/whoami");
+        let mut request = agent.request(Method::GET, UNKNOWN_ROLLOUT);
         if let Some(value) = value {
             request = request.header("X-Nixfleet-Protocol", value);
         }
-        operator.send(request).await
+        agent.send(request).await
     };
-    assert_eq!(with(Some("1")).await.status, 200);
+    assert_eq!(with(Some("1")).await.status, 404);
     let refusal = async |value| with(value).await.refusal();
     let unsupported = (426, "protocol-version-unsupported".to_owned());
     assert_eq!(refusal(Some("2")).await, unsupported);
@@ -177,14 +140,14 @@ async fn the_protocol_header_has_one_value() {
 #[tokio::test]
 async fn unknown_paths_and_methods_have_error_bodies() {
     let gateway = Gateway::start("paths", &[]).await;
-    let operator = gateway.operator();
+    let agent = gateway.agent("web-1");
     let unknown = (404, "unknown-path".to_owned());
-    assert_eq!(operator.get("/v2/nothing").await.refusal(), unknown);
+    assert_eq!(agent.get("/v2/nothing").await.refusal(), unknown);
     let method = (405, "method-not-allowed".to_owned());
     assert_eq!(
-        operator.post("/v1/whoami", &json!({})).await.refusal(),
+        agent.post(UNKNOWN_ROLLOUT, &json!({})).await.refusal(),
         method
     );
-    let events = operator.get("/v1/agent/events").await;
+    let events = agent.get("/v1/agent/events").await;
     assert_eq!(events.refusal(), method);
 }

@@ -63,8 +63,8 @@ impl World {
         config.set(Service::Eventlog, "archive.recheck_seconds", "1");
         config.set(Service::Eventlog, "trim.margin_seconds", "1");
         config.set(Service::Eventlog, "trim.margin_bytes", "65536");
-        config.set(Service::Ingest, "limits.host_requests_per_second", "100000");
-        config.set(Service::Ingest, "limits.host_requests_burst", "100000");
+        config.set(Service::Ingest, "rates.requests_per_second", "100000");
+        config.set(Service::Ingest, "rates.requests_burst", "100000");
         let names = Names::new(config.prefix.clone());
         let stack = Stack::start(config).await.unwrap();
         Self {

@@ -58,6 +58,9 @@ fn expected(service: Service) -> BTreeMap<&'static str, &'static str> {
             }
         }
         Service::Ingest => rights.extend(
+            ["partition_cursors", "dispatch_queue", "archive_cursors"].map(|table| (table, "s")),
+        ),
+        Service::Console => rights.extend(
             [
                 "partition_cursors",
                 "rollouts",
@@ -119,7 +122,11 @@ async fn a_user_that_oversteps_is_refused_by_the_server() {
         (Service::Planner, day),
         (Service::Ingest, host),
         (Service::Ingest, "DELETE FROM event_log"),
-        (Service::Ingest, "UPDATE rollouts SET host_count = 0"),
+        (Service::Ingest, "SELECT * FROM rollouts"),
+        (Service::Ingest, "SELECT * FROM hosts"),
+        (Service::Console, host),
+        (Service::Console, "DELETE FROM event_log"),
+        (Service::Console, "UPDATE rollouts SET host_count = 0"),
         (Service::Eventlog, host),
         (Service::Eventlog, "SELECT * FROM rollouts"),
         (Service::Eventlog, "DELETE FROM event_log"),

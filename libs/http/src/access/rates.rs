@@ -1,0 +1,211 @@
+//! How often a host may ask: one token bucket per host.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use nixfleet_proto::wire::EVENTS_PER_REQUEST_MAX;
+use nixfleet_service::{CancellationToken, Faults};
+use serde::{Deserialize, Serialize};
+use tokio::time::interval;
+
+use crate::problem::ApiError;
+
+/// How often hosts that have their whole burst again are forgotten.
+const FORGET: Duration = Duration::from_secs(30);
+/// How often those that are remembered are counted.
+const COUNT: Duration = Duration::from_secs(1);
+
+/// How often each host may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatesConfig {
+    /// Requests of one host in the long run, per second; an array of events counts each of them. A
+    /// host reports some ten events per rollout, so this is far above anything honest.
+    pub requests_per_second: u32,
+    /// Requests of one host at once on top: a full queue after an outage, for several rollouts.
+    pub requests_burst: u32,
+    /// Hosts whose rate is remembered, about 100 bytes each; those that were quiet for long enough
+    /// to have their whole burst again are forgotten first.
+    pub hosts: usize,
+}
+
+impl Default for RatesConfig {
+    fn default() -> Self {
+        Self {
+            requests_per_second: 50,
+            requests_burst: 1_000,
+            hosts: 200_000,
+        }
+    }
+}
+
+impl RatesConfig {
+    /// Adds everything that is wrong with the values.
+    pub fn validate(&self, faults: &mut Faults) {
+        let rate = self.requests_per_second as usize;
+        for (count, key) in [
+            (rate, "rates.requests_per_second"),
+            (self.hosts, "rates.hosts"),
+        ] {
+            let countable = (1..=1_000_000).contains(&count);
+            faults.require(countable, key, "must be between 1 and 1000000");
+        }
+        let burst = self.requests_burst as usize;
+        let burst = (EVENTS_PER_REQUEST_MAX..=1_000_000).contains(&burst);
+        let message = "must be between 100, a full array of events, and 1000000";
+        faults.require(burst, "rates.requests_burst", message);
+    }
+}
+
+type Buckets<C> =
+    RateLimiter<Arc<str>, HashMapStateStore<Arc<str>>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
+/// The buckets of all hosts that asked lately.
+#[derive(Debug)]
+pub struct Rates<C: Clock = DefaultClock> {
+    buckets: Buckets<C>,
+    clock: C,
+    hosts_max: usize,
+}
+
+impl Rates {
+    /// Full buckets for everyone.
+    pub fn new(config: &RatesConfig) -> Self {
+        Self::with_clock(config, DefaultClock::default())
+    }
+}
+
+impl<C: Clock + Clone> Rates<C> {
+    fn with_clock(config: &RatesConfig, clock: C) -> Self {
+        let at_least_one = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(config.requests_per_second))
+            .allow_burst(at_least_one(config.requests_burst));
+        Self {
+            buckets: RateLimiter::hashmap_with_clock(quota, clock.clone()),
+            clock,
+            hosts_max: config.hosts,
+        }
+    }
+
+    /// Takes `count` requests out of the bucket of `host`, or none of them.
+    ///
+    /// # Errors
+    /// 429 with the pause after which there is room, 503 when too many hosts asked lately.
+    pub fn take(&self, host: &Arc<str>, count: usize) -> Result<(), ApiError> {
+        let Some(count) = u32::try_from(count).ok().and_then(NonZeroU32::new) else {
+            return Ok(());
+        };
+        if self.buckets.len() >= self.hosts_max {
+            self.forget_idle();
+            if self.buckets.len() >= self.hosts_max {
+                let message = "too many hosts are asking at once";
+                return Err(ApiError::unavailable("too-busy", message, 5));
+            }
+        }
+        let pause = match self.buckets.check_key_n(host, count) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(not_until)) => not_until.wait_time_from(self.clock.now()),
+            // More than the burst at once; no configuration makes one request as large.
+            Err(_) => Duration::from_secs(60),
+        };
+        let seconds = u32::try_from(pause.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
+        Err(ApiError::too_many(
+            "rate-limited",
+            "this host asks more often than a host may",
+            seconds.max(1),
+        ))
+    }
+
+    /// Forgets every host whose bucket is full again.
+    fn forget_idle(&self) {
+        self.buckets.retain_recent();
+        self.buckets.shrink_to_fit();
+    }
+
+    /// Forgets idle hosts from time to time until stopped, and says how many there are.
+    pub async fn keep_small(&self, stop: CancellationToken, count: impl Fn(usize)) {
+        let (mut forget, mut counted) = (interval(FORGET), interval(COUNT));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = forget.tick() => self.forget_idle(),
+                _ = counted.tick() => count(self.buckets.len()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    fn rates(hosts: usize) -> (Rates<FakeRelativeClock>, FakeRelativeClock) {
+        let limits = RatesConfig {
+            requests_per_second: 10,
+            requests_burst: 100,
+            hosts,
+        };
+        let clock = FakeRelativeClock::default();
+        (Rates::with_clock(&limits, clock.clone()), clock)
+    }
+
+    fn refusal(taken: Result<(), ApiError>) -> Option<(&'static str, Option<u32>)> {
+        let refusal = taken.err()?;
+        Some((refusal.code(), refusal.retry_after_seconds()))
+    }
+
+    #[test]
+    fn a_host_has_a_burst_and_then_its_rate_and_others_have_their_own() {
+        let (rates, clock) = rates(10);
+        let (a, b) = ("a".into(), "b".into());
+        assert_eq!(refusal(rates.take(&a, 100)), None);
+        assert_eq!(refusal(rates.take(&a, 1)), Some(("rate-limited", Some(1))));
+        assert_eq!(refusal(rates.take(&b, 1)), None);
+        clock.advance(Duration::from_millis(100));
+        assert_eq!(refusal(rates.take(&a, 1)), None);
+        assert_eq!(refusal(rates.take(&a, 50)), Some(("rate-limited", Some(5))));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(refusal(rates.take(&a, 50)), None);
+        assert_eq!(refusal(rates.take(&a, 0)), None);
+    }
+
+    #[test]
+    fn only_so_many_hosts_are_remembered_and_quiet_ones_make_room() {
+        let (rates, clock) = rates(2);
+        let host = |number: u32| Arc::from(number.to_string());
+        assert_eq!(refusal(rates.take(&host(1), 10)), None);
+        assert_eq!(refusal(rates.take(&host(2), 10)), None);
+        assert_eq!(
+            refusal(rates.take(&host(3), 1)),
+            Some(("too-busy", Some(5)))
+        );
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(refusal(rates.take(&host(3), 1)), None);
+        assert_eq!(rates.buckets.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_are_counted_and_quiet_ones_forgotten_until_it_stops() {
+        let (rates, clock) = rates(10);
+        assert_eq!(refusal(rates.take(&"a".into(), 1)), None);
+        let (stop, last) = (CancellationToken::new(), Cell::new(None));
+        let said = async {
+            tokio::time::sleep(COUNT * 2).await;
+            assert_eq!(last.get(), Some(1));
+            clock.advance(FORGET);
+            tokio::time::sleep(FORGET).await;
+            assert_eq!(last.get(), Some(0));
+            stop.cancel();
+        };
+        let kept = rates.keep_small(stop.clone(), |hosts| last.set(Some(hosts)));
+        futures::join!(kept, said);
+    }
+}

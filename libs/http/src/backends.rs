@@ -1,0 +1,131 @@
+//! Bus and database as both gateways use them: the input log, the streams, their readiness.
+
+use std::time::Duration;
+
+use nixfleet_bus::{AppendError, Bus, InputPublisher, LayoutError, SequenceFloors};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{ChannelName, Entry, EntryBody, Position};
+use nixfleet_service::{CancellationToken, Readiness, trace};
+use nixfleet_store::{ReadError, Store};
+
+use crate::clock::now;
+use crate::problem::ApiError;
+
+/// Name of the streams in readiness reports.
+const LAYOUT_PART: &str = "layout";
+/// How often the database and the bus are asked whether they are there.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Bus, input log and database of a gateway.
+#[derive(Clone)]
+pub struct Backends {
+    /// The bus.
+    pub bus: Bus,
+    /// The one publisher of this process.
+    pub input: InputPublisher,
+    /// The database, for reads alone.
+    pub store: Store,
+}
+
+impl Backends {
+    /// Parts of a readiness report that [`Backends::report_readiness`] states.
+    pub const PARTS: [&str; 3] = ["bus", "database", LAYOUT_PART];
+
+    /// Over connections that are open.
+    pub fn new(bus: Bus, store: Store) -> Self {
+        let input = bus.input();
+        Self { bus, input, store }
+    }
+
+    /// The partition of a channel.
+    pub fn partition(&self, channel: &ChannelName) -> Partition {
+        Partition::of(channel, self.bus.partitions())
+    }
+
+    /// Queues an entry for the log; gives its position once the entry is durable. [`not_appended`] turns the
+    /// error into an answer.
+    pub fn append(
+        &self,
+        partition: Partition,
+        body: EntryBody,
+    ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
+        let mut entry = Entry::new(now(), body);
+        entry.traceparent = trace::current_traceparent();
+        let appended = self.input.append(partition, entry);
+        async move {
+            let at = appended.await?;
+            tracing::debug!(%partition, seq = at.seq, index = at.index, "appended");
+            Ok(at)
+        }
+    }
+
+    /// Keeps the streams of this configuration there. New ones begin behind what tables and archive cover:
+    /// without the database none is created.
+    ///
+    /// # Errors
+    /// When the fleet was set up otherwise: going on would put entries into wrong partitions.
+    pub fn keep_layout(
+        &self,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {
+        let backends = self.clone();
+        let covered = move || {
+            let backends = backends.clone();
+            async move {
+                let floors = backends.covered_positions().await;
+                floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
+            }
+        };
+        self.bus.maintain_layout(covered, stop)
+    }
+
+    /// The positions that tables and archive cover.
+    async fn covered_positions(&self) -> Result<SequenceFloors, ReadError> {
+        self.store.schema_ready().await?;
+        let floors = SequenceFloors::of_cursors(self.bus.names(), &self.store.cursors().await?);
+        let archived = self.store.archive_cursors().await?.into_iter();
+        Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
+    }
+
+    /// States every two seconds, until stopped, whether bus, streams and database are there, and whatever
+    /// `more` states.
+    pub async fn report_readiness(
+        &self,
+        readiness: Readiness,
+        stop: CancellationToken,
+        more: impl Fn(&Readiness),
+    ) {
+        let mut tick = tokio::time::interval(CHECK_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            readiness.set_ready("bus", self.bus.check());
+            readiness.set_ready(LAYOUT_PART, self.bus.check_layout());
+            let database = self.store.schema_ready().await;
+            readiness.set_ready("database", database.map_err(|error| error.to_string()));
+            more(&readiness);
+        }
+    }
+}
+
+/// The answer when an entry is not in the log: 503 when the log is full or away, 413 when no frame can hold
+/// the entry.
+pub fn not_appended(error: &AppendError) -> ApiError {
+    match error {
+        AppendError::Full(_) => {
+            tracing::warn!(%error, "an entry was refused");
+            ApiError::unavailable("log-full", error.to_string(), 30)
+        }
+        AppendError::Unavailable(_) => {
+            tracing::debug!(%error, "an entry was refused");
+            ApiError::unavailable("log-unavailable", error.to_string(), 2)
+        }
+        AppendError::TooLarge { .. } => ApiError::refused(
+            http::StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            error.to_string(),
+        ),
+    }
+}

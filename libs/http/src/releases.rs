@@ -1,0 +1,322 @@
+//! The signed artifacts as they were received: the current release, and older rollout manifests.
+//!
+//! Follows the announcements and believes none of them: everything is verified with the trust file
+//! of this process before it is served or used. A release that cannot be verified leaves the last
+//! good one in place.
+
+mod artifacts;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use nixfleet_bus::ManifestStore;
+use nixfleet_proto::RolloutId;
+use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
+use nixfleet_service::{CancellationToken, Readiness};
+use nixfleet_trust::{
+    Freshness, ReleaseBundle, ReleaseError, Signed, TrustFile, verify_manifest, verify_release,
+};
+
+use crate::clock::now;
+use crate::problem::ApiError;
+
+pub use artifacts::{Artifact, Artifacts, Current};
+
+/// Name of the part in readiness reports.
+pub const RELEASE_PART: &str = "release";
+
+/// Pause before an announcement is tried again when its objects could not be loaded.
+const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);
+/// Pause when it was refused: only a changed trust file or a new release can help.
+const RETRY_REFUSED: Duration = Duration::from_secs(15);
+/// Older rollout manifests kept in memory after someone asked for them.
+const OLDER_MAX: usize = 64;
+
+/// Older rollout manifests whose place is remembered, some 300 bytes each.
+const ANNOUNCED_MAX: usize = 100_000;
+
+/// Why an announced release is not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Something did not answer, or a file could not be read.
+    #[error("the announced release cannot be loaded")]
+    Unavailable(#[source] anyhow::Error),
+    /// It does not verify here.
+    #[error("the announced release is refused")]
+    Refused(#[source] ReleaseError),
+}
+
+/// All artifacts that agents may fetch.
+pub struct Releases {
+    store: ManifestStore,
+    trust_file: PathBuf,
+    current: RwLock<Option<Arc<Current>>>,
+    /// What this gateway verified and is announcing.
+    pushed: RwLock<Weak<Artifacts>>,
+    /// The announcements are followed anew: the stream may be another one, with other sequences.
+    starts_over: AtomicBool,
+    /// Every rollout manifest that was ever announced and is still known to the stream.
+    announced: RwLock<BTreeMap<RolloutId, ArtifactRef>>,
+    older: RwLock<BTreeMap<RolloutId, Artifact>>,
+}
+
+impl Releases {
+    /// Nothing is known yet.
+    pub fn new(store: ManifestStore, trust_file: PathBuf) -> Self {
+        Self {
+            store,
+            trust_file,
+            current: RwLock::default(),
+            pushed: RwLock::default(),
+            starts_over: AtomicBool::new(false),
+            announced: RwLock::default(),
+            older: RwLock::default(),
+        }
+    }
+
+    /// The artifact store of the bus.
+    pub fn store(&self) -> &ManifestStore {
+        &self.store
+    }
+
+    /// The current release.
+    ///
+    /// # Errors
+    /// 503 before the first one was verified.
+    pub fn current(&self) -> Result<Arc<Current>, ApiError> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone().ok_or_else(|| {
+            ApiError::unavailable("not-ready", "no verified release is known yet", 30)
+        })
+    }
+
+    /// The trust file as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be read or parsed.
+    pub async fn trust(&self) -> anyhow::Result<TrustFile> {
+        let path = &self.trust_file;
+        let bytes = tokio::fs::read(path)
+            .await
+            .with_context(|| format!("reading {}", path.display()))?;
+        TrustFile::parse(&bytes).with_context(|| format!("parsing {}", path.display()))
+    }
+
+    /// Loads and verifies an announced release, whatever its age: agents judge that themselves.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load(
+        &self,
+        seq: u64,
+        announcement: &ReleaseAnnouncement,
+    ) -> Result<Current, LoadError> {
+        let bundle = self
+            .fetch(announcement)
+            .await
+            .map_err(LoadError::Unavailable)?;
+        let trust = self.trust().await.map_err(LoadError::Unavailable)?;
+        // Canonicalising and hashing a large fleet takes long enough to keep other requests waiting.
+        let verified = tokio::task::spawn_blocking(move || {
+            verify_release(&bundle, &trust, now(), Duration::MAX)
+                .map(|release| Current::new(seq, Artifacts::new(release, bundle)))
+        });
+        match verified.await {
+            Ok(verified) => verified.map_err(LoadError::Refused),
+            Err(error) => Err(LoadError::Unavailable(error.into())),
+        }
+    }
+
+    async fn fetch(&self, announcement: &ReleaseAnnouncement) -> anyhow::Result<ReleaseBundle> {
+        let objects = self.store.get_all(announcement).await?.into_iter();
+        let objects = objects.map(|bytes| bytes.map(Vec::from));
+        Ok(ReleaseBundle::assemble(announcement, objects)?)
+    }
+
+    /// Takes a verified release over unless a later one is in place. Its manifests stay available when
+    /// the next one comes, also while the follower of rollout announcements is behind.
+    pub fn install(&self, current: Current) {
+        let mut slot = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let starts_over = self.starts_over.swap(false, Ordering::SeqCst);
+        if !starts_over && slot.as_ref().is_some_and(|held| held.seq >= current.seq) {
+            return;
+        }
+        let signed_at = current.release.signed_at();
+        tracing::info!(seq = current.seq, %signed_at, rollouts = current.rollouts.len(), "release");
+        metrics::gauge!("nixfleet_release_signed_at_seconds").set(signed_at.timestamp() as f64);
+        for rollout in current.release.announcement().rollouts.into_values() {
+            self.remember(rollout.rollout_id, rollout.artifact);
+        }
+        *slot = Some(Arc::new(current));
+    }
+
+    /// Says what is about to be announced, so that it need not be fetched and verified again.
+    pub fn push(&self, artifacts: &Arc<Artifacts>) {
+        let mut pushed = self.pushed.write().unwrap_or_else(PoisonError::into_inner);
+        *pushed = Arc::downgrade(artifacts);
+    }
+
+    /// The announced release as it was pushed here, or as it was loaded.
+    async fn announced(
+        &self,
+        seq: u64,
+        announcement: &ReleaseAnnouncement,
+    ) -> Result<Current, LoadError> {
+        let pushed = {
+            let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
+            pushed.upgrade()
+        };
+        match pushed.filter(|pushed| pushed.release.announcement() == *announcement) {
+            Some(artifacts) => Ok(Current { seq, artifacts }),
+            None => self.load(seq, announcement).await,
+        }
+    }
+
+    /// Keeps the current release current until stopped.
+    pub async fn follow(&self, readiness: Readiness, stop: CancellationToken) {
+        let mut announcements = self.store.follow();
+        loop {
+            let next = tokio::select! {
+                () = stop.cancelled() => return,
+                next = announcements.next() => next,
+            };
+            let pause = match next {
+                Ok((seq, announcement)) => match self.announced(seq, &announcement).await {
+                    Ok(current) => {
+                        self.install(current);
+                        readiness.set_ready(RELEASE_PART, Ok(()));
+                        continue;
+                    }
+                    Err(error) => self.refused(seq, error, &readiness),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "announcements cannot be followed");
+                    RETRY_UNAVAILABLE
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            // Starts over from what is current by then.
+            self.starts_over.store(true, Ordering::SeqCst);
+            announcements = self.store.follow();
+        }
+    }
+
+    /// Says that a release was not taken over; returns the pause before it is tried again.
+    fn refused(&self, seq: u64, error: LoadError, readiness: &Readiness) -> Duration {
+        let (pause, fault) = match &error {
+            LoadError::Unavailable(_) => (RETRY_UNAVAILABLE, "Unavailable"),
+            LoadError::Refused(error) => (RETRY_REFUSED, error.name()),
+        };
+        let reason = format!("{:#}", anyhow::Error::new(error));
+        metrics::counter!("nixfleet_manifest_refusals_total", "fault" => fault).increment(1);
+        tracing::warn!(seq, reason, "the announced release was not taken over");
+        if self.current().is_err() {
+            readiness.set_ready(RELEASE_PART, Err(reason));
+        }
+        pause
+    }
+
+    /// Remembers where a rollout manifest is.
+    pub fn remember(&self, rollout_id: RolloutId, artifact: ArtifactRef) {
+        let mut announced = self
+            .announced
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if announced.len() >= ANNOUNCED_MAX {
+            announced.pop_first();
+        }
+        announced.insert(rollout_id, artifact);
+    }
+
+    /// A rollout manifest, of the current release or an older one.
+    ///
+    /// # Errors
+    /// 503 before the first release is known or when the object store is away, 404 when nobody
+    /// announced the rollout or its manifest does not verify here.
+    pub async fn rollout(&self, rollout_id: &RolloutId) -> Result<Artifact, ApiError> {
+        let current = self.current()?;
+        if let Some(artifact) = current.rollouts.get(rollout_id) {
+            return Ok(artifact.clone());
+        }
+        if let Some(artifact) = get(&self.older, rollout_id) {
+            return Ok(artifact);
+        }
+        let unknown = || {
+            let message = format!("no manifest of {rollout_id} is known");
+            ApiError::refused(http::StatusCode::NOT_FOUND, "unknown-rollout", message)
+        };
+        let unavailable = |error: anyhow::Error| {
+            let error = format!("{error:#}");
+            ApiError::unavailable("artifacts-unavailable", error, 5)
+        };
+        let reference = self.reference(rollout_id).await.map_err(unavailable)?;
+        let reference = reference.ok_or_else(unknown)?;
+        let loaded = self.load_rollout(rollout_id, &reference).await;
+        let artifact = loaded.map_err(unavailable)?.ok_or_else(unknown)?;
+        let mut held = self.older.write().unwrap_or_else(PoisonError::into_inner);
+        if held.len() >= OLDER_MAX {
+            held.pop_first();
+        }
+        held.insert(rollout_id.clone(), artifact.clone());
+        Ok(artifact)
+    }
+
+    /// Where a rollout manifest is. A dispatch may be faster than its announcement: what the follower
+    /// has not seen yet is asked for.
+    async fn reference(&self, rollout_id: &RolloutId) -> anyhow::Result<Option<ArtifactRef>> {
+        if let Some(reference) = get(&self.announced, rollout_id) {
+            return Ok(Some(reference));
+        }
+        let announced = self.store.rollout(rollout_id).await?;
+        Ok(announced.map(|announced| announced.artifact))
+    }
+
+    async fn load_rollout(
+        &self,
+        rollout_id: &RolloutId,
+        reference: &ArtifactRef,
+    ) -> anyhow::Result<Option<Artifact>> {
+        let Some(bytes) = self.store.get(&reference.hash).await? else {
+            return Ok(None);
+        };
+        let Ok(signature) = STANDARD.decode(&reference.signature) else {
+            return Ok(None);
+        };
+        let trust = self.trust().await?;
+        let expected = rollout_id.clone();
+        let verified = tokio::task::spawn_blocking(move || {
+            let signed = Signed {
+                bytes: bytes.to_vec(),
+                signature,
+            };
+            let now = now();
+            let freshness = Freshness {
+                now,
+                window: Duration::MAX,
+            };
+            verify_manifest(&signed, &trust.release_keys(now), freshness, &expected)
+                .map(|manifest| Artifact::new(manifest.hash(), signed))
+        });
+        match verified.await.context("verifying a rollout manifest")? {
+            Ok(artifact) => Ok(Some(artifact)),
+            Err(error) => {
+                tracing::warn!(rollout = %rollout_id, %error, "a manifest does not verify");
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn get<T: Clone>(map: &RwLock<BTreeMap<RolloutId, T>>, rollout_id: &RolloutId) -> Option<T> {
+    let map = map.read().unwrap_or_else(PoisonError::into_inner);
+    map.get(rollout_id).cloned()
+}

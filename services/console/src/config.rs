@@ -1,0 +1,105 @@
+//! Configuration of the gateway for people and pipelines.
+
+use nixfleet_bus::BusConfig;
+use nixfleet_http::{BodyLimit, HttpConfig, LimitsConfig, TlsConfig, TrustConfig};
+use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
+use nixfleet_store::DatabaseConfig;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    /// Name of this instance; the machine's name when absent.
+    pub instance: Option<String>,
+    /// The bus.
+    pub bus: BusConfig,
+    /// The database, for reads only.
+    pub database: DatabaseConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Readiness and metrics.
+    pub admin: AdminConfig,
+    /// The listener.
+    pub http: HttpConfig,
+    /// Its certificates; the authority is the people's.
+    pub tls: TlsConfig,
+    /// Trusted keys and refused certificates.
+    pub trust: TrustConfig,
+    /// Bounds of connections, requests and bodies.
+    pub limits: LimitsConfig,
+    /// Bounds of pushed releases.
+    pub releases: ReleasesConfig,
+}
+
+/// Bounds of pushed releases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleasesConfig {
+    /// Size of a pushed release: about 100,000 hosts. Larger fleets are polled from a directory.
+    pub body_bytes: usize,
+    /// Oldest release that may be pushed, in minutes since its signing.
+    pub freshness_minutes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            instance: None,
+            bus: BusConfig::default(),
+            database: DatabaseConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            admin: AdminConfig::on_port(9106),
+            http: HttpConfig::on_port(8444),
+            tls: TlsConfig::default(),
+            trust: TrustConfig::default(),
+            limits: LimitsConfig::default(),
+            releases: ReleasesConfig {
+                body_bytes: 64 * 1024 * 1024,
+                freshness_minutes: 24 * 60,
+            },
+        }
+    }
+}
+
+impl Config {
+    /// Bound of the body of a command.
+    pub fn command_body(&self) -> BodyLimit {
+        self.http.body_limit(self.limits.body_bytes)
+    }
+
+    /// Bound of a pushed release.
+    pub fn release_body(&self) -> BodyLimit {
+        self.http.body_limit(self.releases.body_bytes)
+    }
+}
+
+impl ServiceConfig for Config {
+    fn validate(&self, faults: &mut Faults) {
+        let bus = self.bus.faults().into_iter();
+        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
+        faults.add_section("database", self.database.faults());
+        self.http.validate(faults);
+        self.tls.validate(faults);
+        self.trust.validate(faults);
+        self.limits.validate(faults);
+        let releases = &self.releases;
+        let size = (1_024..=1_073_741_824).contains(&releases.body_bytes)
+            && releases.body_bytes <= self.limits.bodies_in_flight_bytes;
+        let message =
+            "must be between 1024 and 1073741824, and at most limits.bodies_in_flight_bytes";
+        faults.require(size, "releases.body_bytes", message);
+        let key = "releases.freshness_minutes";
+        faults.require(releases.freshness_minutes > 0, key, "must be above 0");
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn admin(&self) -> &AdminConfig {
+        &self.admin
+    }
+
+    fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+}

@@ -1,0 +1,70 @@
+//! All routes and their roles.
+
+mod cluster;
+mod commands;
+mod fleet;
+mod hosts;
+mod parameters;
+mod releases;
+mod rollouts;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use http::Method;
+use nixfleet_http::{PEOPLE, READERS, Role, Route, check_access, method_not_allowed, unknown_path};
+
+use crate::state::App;
+
+/// The roles that may command.
+const COMMANDERS: &[Role] = &[Role::Operator, Role::Admin];
+/// The roles that may push a release.
+const PUBLISHERS: &[Role] = &[Role::Operator, Role::Admin, Role::Ci];
+
+/// Every route with its roles; what is not here is closed.
+///
+/// Source: docs/operations/certificates.md, roles.
+pub fn table() -> Vec<Route> {
+    let route = |method, path, roles| Route {
+        method,
+        path,
+        roles,
+    };
+    vec![
+        route(Method::GET, "/v1/whoami", &PEOPLE),
+        route(Method::GET, "/v1/status", READERS),
+        route(Method::GET, "/v1/channels", READERS),
+        route(Method::GET, "/v1/channels/{name}", READERS),
+        route(Method::GET, "/v1/deferrals", READERS),
+        route(Method::GET, "/v1/cluster", READERS),
+        route(Method::GET, "/v1/hosts", READERS),
+        route(Method::GET, "/v1/hosts/{hostname}", READERS),
+        route(Method::GET, "/v1/rollouts", READERS),
+        route(Method::GET, "/v1/rollouts/{id}/lifecycle", READERS),
+        route(Method::GET, "/v1/rollouts/{id}/hosts", READERS),
+        route(Method::GET, "/v1/rollouts/{id}/events", READERS),
+        route(Method::POST, "/v1/rollouts/{id}/clearance", COMMANDERS),
+        route(
+            Method::DELETE,
+            "/v1/quarantines/{channel}/{closure}",
+            COMMANDERS,
+        ),
+        route(Method::PUT, "/v1/manifests", PUBLISHERS),
+    ]
+}
+
+/// Every route behind [`check_access`], unknown paths included: strangers learn nothing.
+pub fn router(app: Arc<App>) -> Router {
+    let access = Arc::clone(&app.access);
+    Router::new()
+        .merge(releases::routes())
+        .merge(commands::routes())
+        .merge(hosts::routes())
+        .merge(rollouts::routes())
+        .merge(fleet::routes())
+        .merge(cluster::routes())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(access, check_access))
+        .with_state(app)
+}

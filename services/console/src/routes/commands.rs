@@ -1,0 +1,146 @@
+//! What operators command: entries in the log, decided by the fold like everything else.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::routing::{delete, post};
+use axum::{Extension, Json, Router};
+use http::StatusCode;
+use nixfleet_http::{ApiError, Identity, check_text, not_appended, parse, require_channel};
+use nixfleet_proto::{
+    ChannelName, EntryBody, Hostname, OperatorCommand, Position, RolloutId, id::is_channel_name,
+};
+use serde::{Deserialize, Serialize};
+
+use super::parameters::rollout_id;
+use crate::state::App;
+
+/// Longest reason: people write sentences, not files.
+const MAX_REASON_BYTES: usize = 4 * 1024;
+/// Longest name of a closure or host.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// The routes.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/rollouts/{id}/clearance", post(clear_rollout))
+        .route(
+            "/v1/quarantines/{channel}/{closure}",
+            delete(clear_quarantine),
+        )
+}
+
+/// Where a command is in the log; its outcome is among the events of the rollout.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Appended {
+    partition: u16,
+    position: Position,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Clearance {
+    reason: String,
+    #[serde(default)]
+    waived_hosts: BTreeSet<Hostname>,
+}
+
+async fn clear_rollout(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Arc<Identity>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<(StatusCode, Json<Appended>), ApiError> {
+    let rollout_id: RolloutId = rollout_id(id)?;
+    require_channel(&identity, &rollout_id.channel())?;
+    let mut body = app.access.json_body(request, app.config.command_body())?;
+    let bytes = body.read().await?;
+    let clearance: Clearance = parse(&bytes)?;
+    check_reason(&clearance.reason)?;
+    check_waived(&clearance.waived_hosts)?;
+    let command = OperatorCommand::OperatorClearance {
+        rollout_id: rollout_id.clone(),
+        operator: identity.name.to_string(),
+        reason: clearance.reason,
+        waived_hosts: clearance.waived_hosts,
+    };
+    append(&app, &rollout_id.channel(), command).await
+}
+
+/// The fold refuses more than this over all clearances of a rollout; one request can say so at once.
+fn check_waived(hosts: &BTreeSet<Hostname>) -> Result<(), ApiError> {
+    for hostname in hosts {
+        check_text("waivedHosts", hostname.as_str(), MAX_NAME_BYTES)?;
+    }
+    let bytes: usize = hosts.iter().map(|name| name.as_str().len()).sum();
+    let max = OperatorCommand::WAIVED_BYTES_MAX;
+    if bytes > max {
+        let message = format!("the names take {bytes} bytes together, more than {max}");
+        return Err(ApiError::field("out-of-bounds", "waivedHosts", message));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Deserialize)]
+struct Reason {
+    reason: Option<String>,
+}
+
+/// The reason comes in the query, because not everything on the way passes the body of a DELETE on.
+async fn clear_quarantine(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Arc<Identity>>,
+    path: Result<Path<(ChannelName, String)>, PathRejection>,
+    query: Result<Query<Reason>, QueryRejection>,
+) -> Result<(StatusCode, Json<Appended>), ApiError> {
+    let unreadable = |name: &str, error: String| ApiError::field("invalid-parameter", name, error);
+    let Path((channel, closure)) = path.map_err(|error| unreadable("path", error.to_string()))?;
+    let Query(query) = query.map_err(|error| unreadable("reason", error.to_string()))?;
+    if !is_channel_name(channel.as_str()) {
+        let message = "must be one or more of a-z, 0-9, '_' and '-'";
+        return Err(ApiError::field("invalid-parameter", "channel", message));
+    }
+    require_channel(&identity, &channel)?;
+    check_text("closure", &closure, MAX_NAME_BYTES)?;
+    let reason = query.reason.unwrap_or_default();
+    check_reason(&reason)?;
+    let command = OperatorCommand::ClearQuarantine {
+        channel: channel.clone(),
+        closure_hash: closure.into(),
+        operator: identity.name.to_string(),
+        reason,
+    };
+    append(&app, &channel, command).await
+}
+
+fn check_reason(reason: &str) -> Result<(), ApiError> {
+    if reason.trim().is_empty() {
+        let message = "a reason is required, it goes into the record";
+        return Err(ApiError::field("invalid-field", "reason", message));
+    }
+    check_text("reason", reason, MAX_REASON_BYTES)
+}
+
+async fn append(
+    app: &App,
+    channel: &ChannelName,
+    command: OperatorCommand,
+) -> Result<(StatusCode, Json<Appended>), ApiError> {
+    let body = EntryBody::Operator { command };
+    let name = body.name();
+    let partition = app.backends.partition(channel);
+    let appended = app.backends.append(partition, body).await;
+    let position = appended.map_err(|error| not_appended(&error))?;
+    tracing::info!(command = name, %partition, seq = position.seq, "operator command appended");
+    let partition = partition.number();
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(Appended {
+            partition,
+            position,
+        }),
+    ))
+}

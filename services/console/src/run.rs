@@ -1,0 +1,72 @@
+//! Wires the service and keeps it running until the process shall stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nixfleet_bus::Bus;
+use nixfleet_http::{Access, Backends, Listener, RELEASE_PART, Releases, RouterGateway};
+use nixfleet_service::{CancellationToken, Context};
+use nixfleet_store::Store;
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::routes;
+use crate::state::App;
+
+/// Runs the gateway.
+///
+/// # Errors
+/// When a file, the bus or the listener cannot be used at start, or the listener fails later.
+pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
+    let config = Arc::clone(&context.config);
+    context.readiness.expect(&Backends::PARTS);
+    context.readiness.expect(&[RELEASE_PART]);
+    let listener = Listener::bind(&config.tls, &config.http, &config.limits).await?;
+    let store = Store::connect(&config.database).context("opening the database")?;
+    let name = format!("console-{}", context.instance);
+    let bus = tokio::select! {
+        bus = Bus::connect(config.bus.clone(), &name) => bus.context("connecting to the bus")?,
+        () = context.shutdown.cancelled() => return Ok(()),
+    };
+    let access = Access::new(routes::table(), &config.http, &config.limits);
+    let app = Arc::new(App {
+        access: Arc::new(access),
+        releases: Releases::new(bus.manifests(), config.trust.trust_file.clone()),
+        pushing: Arc::new(Semaphore::new(1)),
+        backends: Backends::new(bus.clone(), store),
+        config,
+    });
+    // Followers stop after the listener: the last requests may still ask what they know.
+    let stop = CancellationToken::new();
+    listener.spawn_reloads(&context, &app.access, &app.config.trust, &stop);
+    spawn_followers(&context, &app, &stop);
+    let drain = Duration::from_secs(app.config.admin.drain_seconds);
+    let gateway = RouterGateway(routes::router(Arc::clone(&app)));
+    let served = listener
+        .serve(gateway, drain, context.shutdown.clone())
+        .await;
+    stop.cancel();
+    bus.close().await;
+    served
+}
+
+fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &CancellationToken) {
+    let layout = app.backends.keep_layout(stop.clone());
+    context.tasks.spawn("layout", async {
+        layout.await.context("keeping the streams")
+    });
+    let (following, readiness, stopping) =
+        (Arc::clone(app), context.readiness.clone(), stop.clone());
+    context.tasks.spawn("releases", async move {
+        following.releases.follow(readiness, stopping).await;
+        Ok(())
+    });
+    let (reported, readiness, stopping) =
+        (Arc::clone(app), context.readiness.clone(), stop.clone());
+    context.tasks.spawn("readiness", async move {
+        let backends = &reported.backends;
+        backends.report_readiness(readiness, stopping, |_| {}).await;
+        Ok(())
+    });
+}
