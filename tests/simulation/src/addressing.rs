@@ -23,7 +23,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// All of them, in the order of [`crate::scenario::Shape::instances`].
+    /// All services.
     pub const ALL: [Self; 5] = [
         Self::Ingest,
         Self::Reducer,

@@ -18,10 +18,21 @@ pub struct GatewayRequest {
 /// Who asks a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requester {
-    /// An agent in one of its lives, and its number for the request.
-    Agent(HostId, u32, u64),
+    /// An agent.
+    Agent(AgentRequest),
     /// The operator, who does not wait.
     Operator,
+}
+
+/// A request of an agent, as its host knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AgentRequest {
+    /// The host.
+    pub host: HostId,
+    /// The life of the agent.
+    pub life: u32,
+    /// Counts the requests of the host.
+    pub number: u64,
 }
 
 /// What is asked.

@@ -56,7 +56,7 @@ pub struct InvariantMonitor {
     /// Published releases.
     pub releases: Vec<Rc<Release>>,
     /// The first violation.
-    pub found: Option<Violation>,
+    pub violation: Option<Violation>,
     /// Input entries folded.
     pub entries: u64,
     /// When everything was lost: what was asked before is of another history.
@@ -65,9 +65,9 @@ pub struct InvariantMonitor {
     halts: Halts,
     waves: Waves,
     edges: Edges,
-    once: AcceptedEvents,
+    accepted_events: AcceptedEvents,
     epochs: Epochs,
-    tails: LostTails,
+    lost_tails: LostTails,
     rows: Rows,
     recoveries: Recoveries,
     leaders: Leaders,
@@ -89,16 +89,16 @@ impl InvariantMonitor {
         Self {
             reference: ReferenceFold::default(),
             releases: Vec::new(),
-            found: None,
+            violation: None,
             entries: 0,
             lost_at: None,
             budgets: Budgets::default(),
             halts: Halts::default(),
             waves: Waves::default(),
             edges: Edges::new(shape.partitions),
-            once: AcceptedEvents::default(),
+            accepted_events: AcceptedEvents::default(),
             epochs: Epochs::default(),
-            tails: LostTails::default(),
+            lost_tails: LostTails::default(),
             rows: Rows::default(),
             recoveries: Recoveries::default(),
             leaders: Leaders::default(),
@@ -130,10 +130,10 @@ impl InvariantMonitor {
             .map_or("", |(process, _)| process);
         for entry in &frame.entries {
             self.entries += 1;
-            self.acknowledged.note(entry);
+            self.acknowledged.record(entry);
         }
         let reference = &mut self.reference;
-        match self.tails.input(partition, message, reference) {
+        match self.lost_tails.input(partition, message, reference) {
             InputAction::Fold => {}
             InputAction::Skip => return,
             InputAction::Resume => return self.rewind(partition, message.seq),
@@ -142,25 +142,25 @@ impl InvariantMonitor {
             let seq = message.seq;
             let position = Position { seq, index };
             let outcome = self.reference.fold(partition, position, entry).clone();
-            let fact = FoldedEntry {
+            let folded = FoldedEntry {
                 partition,
                 entry,
                 outcome: &outcome,
                 reference: &self.reference,
                 releases: &self.releases,
             };
-            note_dispatch(&mut self.dispatched, fact);
-            let once = self.once.check(fact);
+            record_dispatch(&mut self.dispatched, folded);
+            let duplicates = self.accepted_events.check(folded);
             let decided = [
-                ("recoveries", self.recoveries.check(fact, process)),
-                ("leaders", self.leaders.check(fact, process)),
-                ("budgets", self.budgets.check(fact)),
-                ("halts", self.halts.check(fact)),
-                ("waves", self.waves.check(fact)),
-                ("edges", self.edges.check(fact)),
-                ("freshness", freshness::check(fact)),
+                ("recoveries", self.recoveries.check(folded, process)),
+                ("leaders", self.leaders.check(folded, process)),
+                ("budgets", self.budgets.check(folded)),
+                ("halts", self.halts.check(folded)),
+                ("waves", self.waves.check(folded)),
+                ("edges", self.edges.check(folded)),
+                ("freshness", freshness::check(folded)),
             ];
-            self.record("duplicates", once);
+            self.record("duplicates", duplicates);
             // What is decided rests on what is lost, until everybody has noticed.
             for (invariant, result) in decided {
                 if !self.is_rewound {
@@ -184,10 +184,12 @@ impl InvariantMonitor {
         self.rows.output(partition, message.seq, &frame);
         let epochs = self.epochs.check(partition, &frame, begins);
         self.record("epochs", epochs);
-        let tails = self.tails.output(partition, &frame, &mut self.reference);
+        let tails = self
+            .lost_tails
+            .output(partition, &frame, &mut self.reference);
         self.record("lost_tails", tails);
-        let stands = replay::check(partition, &frame, &self.reference);
-        self.record("replay", stands);
+        let replay_result = replay::check(partition, &frame, &self.reference);
+        self.record("replay", replay_result);
         self.announced((partition, message.seq), &frame, objects);
     }
 
@@ -200,9 +202,11 @@ impl InvariantMonitor {
     ) {
         self.record("cursors", cursors::check(before, after));
         self.retention.applied(partition, after);
-        let tails = self.tails.applied(partition, after, &mut self.reference);
+        let tails = self
+            .lost_tails
+            .applied(partition, after, &mut self.reference);
         self.record("lost_tails", tails);
-        if self.tails.touches(partition) {
+        if self.lost_tails.touches(partition) {
             let rows = compare_with(&self.reference, partition, snapshot());
             return self.record("rows", rows);
         }
@@ -300,7 +304,7 @@ impl InvariantMonitor {
         let covered = lost_tails::covered(partition, broker, database);
         let first = lost.first().map(|message| message.seq);
         let is_rewound = self
-            .tails
+            .lost_tails
             .lose(partition, lost, covered, &mut self.reference);
         if let (true, Some(first)) = (is_rewound, first) {
             self.rewind(partition, first - 1);
@@ -317,7 +321,7 @@ impl InvariantMonitor {
         self.halts = Halts::default();
         self.waves = Waves::default();
         self.edges = Edges::new(self.edges.partitions());
-        self.once = AcceptedEvents::default();
+        self.accepted_events = AcceptedEvents::default();
         self.epochs = Epochs::default();
         self.rows = Rows::default();
         self.retention = Retention::default();
@@ -327,19 +331,19 @@ impl InvariantMonitor {
 
     /// The log goes on behind a sequence as if there had been nothing more.
     fn rewind(&mut self, partition: Partition, last: u64) {
-        self.once.forget(partition, last);
+        self.accepted_events.forget(partition, last);
         self.is_rewound = true;
     }
 
     /// True when the end of any log was lost.
     pub fn is_tail_lost(&self) -> bool {
-        self.tails.is_any()
+        self.lost_tails.is_any()
     }
 
     /// Notes what an invariant found; the first one stays.
     pub fn record(&mut self, invariant: &'static str, result: CheckResult) {
-        if let (Err(message), None) = (result, &self.found) {
-            self.found = Some(Violation { invariant, message });
+        if let (Err(message), None) = (result, &self.violation) {
+            self.violation = Some(Violation { invariant, message });
         }
     }
 
@@ -350,7 +354,7 @@ impl InvariantMonitor {
 
     /// The rows of a partition, compared now.
     pub fn compare_rows(&mut self, partition: Partition, snapshot: PartitionSnapshot) {
-        if self.tails.touches(partition) {
+        if self.lost_tails.touches(partition) {
             let rows = compare_with(&self.reference, partition, snapshot);
             return self.record("rows", rows);
         }
@@ -362,16 +366,16 @@ impl InvariantMonitor {
 }
 
 /// Everything ever queued: only that may be offered.
-fn note_dispatch(
+fn record_dispatch(
     dispatched: &mut BTreeMap<(RolloutId, Hostname), ClosureHash>,
-    fact: FoldedEntry<'_>,
+    folded: FoldedEntry<'_>,
 ) {
     if let Some(PlanAction::QueueDispatch {
         rollout_id,
         hostname,
         target_closure,
         ..
-    }) = fact.action()
+    }) = folded.action()
     {
         let key = (rollout_id.clone(), hostname.clone());
         dispatched.insert(key, target_closure.clone());

@@ -11,4 +11,4 @@ pub mod stream;
 pub use broker::Broker;
 pub use database::{ArchiveMark, Backup, Database, DispatchRow, RecordedPositions, Restore, Turn};
 pub use partition_log::Log;
-pub use server_call::{Connection, ServerReply, ServerRequest};
+pub use server_call::{CallResult, Connection, ServerReply, ServerRequest};

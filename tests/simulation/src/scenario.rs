@@ -10,7 +10,7 @@ pub use fault_schedule::{
     CheckpointLoss, CrashPoint, Fault, FaultKind, RowLoss, StalledConsumer, TailLoss,
 };
 pub use log_limits::LogLimits;
-pub use shape::{BudgetShape, Caps, ChannelShape, HostShape, Shape, TAGS};
+pub use shape::{BudgetShape, Caps, ChannelShape, EdgeShape, HostShape, Shape, TAGS, WaveShape};
 
 use std::rc::Rc;
 
@@ -73,7 +73,7 @@ impl Scenario {
     /// True when broker and database come back empty at some time.
     pub fn loses_both(&self) -> bool {
         let mut faults = self.faults.iter();
-        faults.any(|fault| fault.kind == FaultKind::BothLost)
+        faults.any(|fault| fault.kind == FaultKind::LoseBrokerAndDatabase)
     }
 
     /// The scenario of a seed.

@@ -18,7 +18,7 @@ use nixfleet_proto::wire::OwnerHeartbeat;
 
 use crate::addressing::{Caller, Incarnation, Route, Service};
 use crate::gateway_messages::GatewayRequest;
-use crate::model::ServerReply;
+use crate::model::CallResult;
 use crate::simulation::environment::Environment;
 use applier::Applier;
 use eventlog::Eventlog;
@@ -54,12 +54,7 @@ impl ServiceProcess {
     }
 
     /// Takes an answer of a server, or that none came, or a timer.
-    pub fn take(
-        &mut self,
-        route: Route,
-        answer: (u64, Option<ServerReply>),
-        env: &mut Environment,
-    ) {
+    pub fn take(&mut self, route: Route, answer: CallResult, env: &mut Environment) {
         match self {
             Self::Ingest(ingest) => ingest.take(route, answer, env),
             Self::Planner(planner) => planner.take(route, answer, env),

@@ -131,19 +131,16 @@ fn source(draft: ReleaseSpec<'_>) -> Value {
         policies.insert(channel.rollout_policy.clone(), policy);
         channels.insert(channel_name(index), channel);
     }
-    let host_edges = shape.host_edges.iter().map(|(gated, gates)| HostEdge {
-        gated: host_name(*gated),
-        gates: host_name(*gates),
+    let host_edges = shape.host_edges.iter().map(|edge| HostEdge {
+        gated: host_name(edge.gated),
+        gates: host_name(edge.gates),
         reason: None,
     });
-    let channel_edges = shape
-        .channel_edges
-        .iter()
-        .map(|(gated, gates)| ChannelEdge {
-            gated: channel_name(*gated),
-            gates: channel_name(*gates),
-            reason: None,
-        });
+    let channel_edges = shape.channel_edges.iter().map(|edge| ChannelEdge {
+        gated: channel_name(edge.gated),
+        gates: channel_name(edge.gates),
+        reason: None,
+    });
     let budgets = shape.budgets.iter().map(|budget| DisruptionBudget {
         selector: selector(budget.tag),
         max_in_flight: budget.max,
@@ -168,9 +165,9 @@ fn channel(shape: &Shape, index: usize, lenient: bool) -> (Channel, RolloutPolic
         freshness_window: if lenient { 10_080 } else { of.freshness },
         signing_interval_minutes: 30,
     };
-    let waves = of.waves.iter().map(|(tag, soak)| PolicyWave {
-        selector: selector(*tag),
-        soak_minutes: Some(Minutes::from_seconds(*soak)),
+    let waves = of.waves.iter().map(|wave| PolicyWave {
+        selector: selector(wave.tag),
+        soak_minutes: Some(Minutes::from_seconds(wave.soak_seconds)),
     });
     let policy = RolloutPolicy {
         strategy: "waves".to_owned(),

@@ -20,7 +20,7 @@ use crate::addressing::{Caller, Incarnation, ProcessId, Route, Service};
 use crate::engine::{Time, Trace};
 use crate::gateway_messages::{GatewayRequest, GatewayResponse};
 use crate::invariant_monitor::{LogCounts, Violation};
-use crate::model::{Backup, ServerReply};
+use crate::model::{Backup, CallResult, ServerReply};
 use crate::scenario::Scenario;
 use crate::services::ServiceProcess;
 use environment::Environment;
@@ -31,7 +31,7 @@ use simulated_host::SimulatedHost;
 /// Longest run of events; more means that something spins.
 const EVENTS_MAX: u64 = 3_000_000;
 /// How often the run looks whether it is over.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const PROGRESS_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a backup of the database is made.
 const BACKUP_EVERY: Duration = Duration::from_secs(60);
 
@@ -96,7 +96,7 @@ impl Simulation {
             env.processes
                 .extend((0..count).map(|number| ProcessStatus::new(service, number)));
         }
-        let mut world = Self {
+        let mut simulation = Self {
             processes: env.processes.iter().map(|_| None).collect(),
             env,
             hosts,
@@ -106,33 +106,33 @@ impl Simulation {
             events: 0,
             scenario,
         };
-        world.begin();
-        world
+        simulation.begin();
+        simulation
     }
 
     /// Plans everything that does not follow from something else.
     fn begin(&mut self) {
         let env = &mut self.env;
         for id in 0..env.processes.len() {
-            let pause = Duration::from_millis(env.net.below(500));
-            env.plan(pause, SimulationEvent::Start(id));
+            let pause = Duration::from_millis(env.network_rng.below(500));
+            env.schedule(pause, SimulationEvent::StartProcess(id));
         }
         for host in &self.hosts {
-            let pause = Duration::from_millis(env.net.below(3_000));
+            let pause = Duration::from_millis(env.network_rng.below(3_000));
             host.start_later(pause, false, env);
         }
         for (index, at) in self.scenario.shape.releases.iter().enumerate() {
-            env.plan(*at, SimulationEvent::Publish(index));
+            env.schedule(*at, SimulationEvent::PublishRelease(index));
         }
         for (index, fault) in self.scenario.faults.iter().enumerate() {
-            env.plan(fault.at, SimulationEvent::Fault(index));
+            env.schedule(fault.at, SimulationEvent::FaultBegins(index));
         }
-        env.plan(LOOK_EVERY, SimulationEvent::Look);
+        env.schedule(PROGRESS_CHECK_INTERVAL, SimulationEvent::CheckProgress);
     }
 
     /// Lets everything happen until the run is over or an invariant is broken.
     pub fn run(mut self) -> RunResult {
-        while !self.is_over && self.env.invariants.found.is_none() {
+        while !self.is_over && self.env.invariants.violation.is_none() {
             let Some(event) = self.env.advance() else {
                 break;
             };
@@ -145,7 +145,7 @@ impl Simulation {
         }
         let trace = self.env.trace_so_far();
         RunResult {
-            violation: self.env.invariants.found.clone(),
+            violation: self.env.invariants.violation.clone(),
             ended_at: self.env.now,
             trace_hash: trace.hash(),
             trace_lines: trace.lines(),
@@ -159,67 +159,78 @@ impl Simulation {
 
     fn process_event(&mut self, event: SimulationEvent) {
         match event {
-            SimulationEvent::Arrive(caller, op) => {
-                servers::serve(&mut self.env, caller, &op);
-                if let Some(loss) = self.env.loss_at_trim.take_if(|_| op.is_trim()) {
+            SimulationEvent::CallArrives(caller, request) => {
+                servers::serve(&mut self.env, caller, &request);
+                if let Some(loss) = self.env.row_loss_at_trim.take_if(|_| request.is_trim()) {
                     self.lose_rows(loss);
                 }
             }
-            SimulationEvent::Replied(caller, reply) => self.answered(caller, Some(reply)),
-            SimulationEvent::Expired(caller) => self.answered(caller, None),
-            SimulationEvent::Heartbeat(to, partition, heartbeat, asked) => {
-                let frozen = self.frozen(to.id);
+            SimulationEvent::ReplyArrives(caller, reply) => self.deliver_reply(caller, Some(reply)),
+            SimulationEvent::TimerExpires(caller) => self.deliver_reply(caller, None),
+            SimulationEvent::HeartbeatArrives {
+                to,
+                partition,
+                heartbeat,
+                caller,
+            } => {
+                let frozen = self.frozen_until(to.id);
                 if let Some(until) = frozen {
-                    let event = SimulationEvent::Heartbeat(to, partition, heartbeat, asked);
-                    return self.env.plan_at(until, event);
+                    let event = SimulationEvent::HeartbeatArrives {
+                        to,
+                        partition,
+                        heartbeat,
+                        caller,
+                    };
+                    return self.env.schedule_at(until, event);
                 }
-                if let Some(process) = self.alive(to) {
+                if let Some(process) = self.running_process(to) {
                     let process = self.processes[process].as_mut();
                     let process = process.expect("it is alive");
-                    process.heartbeat(partition, *heartbeat, asked, &mut self.env);
+                    process.heartbeat(partition, *heartbeat, caller, &mut self.env);
                 }
             }
-            SimulationEvent::Request(id, request) => self.requested(id, request),
-            SimulationEvent::LeaseOver(key, revision) => {
+            SimulationEvent::RequestArrives(id, request) => self.deliver_request(id, request),
+            SimulationEvent::LeaseExpires(key, revision) => {
                 if let Some(changed) = self.env.broker.leases.expire(&key, revision) {
                     servers::show(&mut self.env, changed);
                 }
             }
             SimulationEvent::Host(id, what) => self.hosts[id].take(what, &mut self.env),
-            SimulationEvent::Start(id) => self.start(id),
-            SimulationEvent::Kill(alive) => self.kill(alive),
-            SimulationEvent::Stop(id) => self.stop(id),
-            SimulationEvent::Fault(index) => self.fault(index),
-            SimulationEvent::FaultOver(index) => self.fault_over(index),
-            SimulationEvent::Publish(index) => self.publish(index),
-            SimulationEvent::Operator => self.operate(),
-            SimulationEvent::Look => self.look(),
+            SimulationEvent::StartProcess(id) => self.start(id),
+            SimulationEvent::KillProcess(alive) => self.kill(alive),
+            SimulationEvent::StopProcess(id) => self.stop(id),
+            SimulationEvent::FaultBegins(index) => self.fault(index),
+            SimulationEvent::FaultEnds(index) => self.fault_over(index),
+            SimulationEvent::PublishRelease(index) => self.publish(index),
+            SimulationEvent::OperatorCommands => self.operate(),
+            SimulationEvent::CheckProgress => self.check_progress(),
         }
     }
 
-    fn frozen(&self, id: ProcessId) -> Option<Time> {
+    fn frozen_until(&self, id: ProcessId) -> Option<Time> {
         let until = self.env.processes[id].frozen_until;
         (self.env.now < until).then_some(until)
     }
 
-    fn alive(&self, who: Incarnation) -> Option<ProcessId> {
+    fn running_process(&self, who: Incarnation) -> Option<ProcessId> {
         let status = &self.env.processes[who.id];
         (status.up && status.life == who.life).then_some(who.id)
     }
 
-    fn answered(&mut self, caller: Caller, reply: Option<ServerReply>) {
-        let Some(id) = self.alive(caller.process) else {
+    fn deliver_reply(&mut self, caller: Caller, reply: Option<ServerReply>) {
+        let Some(id) = self.running_process(caller.process) else {
             return;
         };
-        if let Some(until) = self.frozen(id) {
+        if let Some(until) = self.frozen_until(id) {
             let event = match reply {
-                Some(reply) => SimulationEvent::Replied(caller, reply),
-                None => SimulationEvent::Expired(caller),
+                Some(reply) => SimulationEvent::ReplyArrives(caller, reply),
+                None => SimulationEvent::TimerExpires(caller),
             };
-            return self.env.plan_at(until, event);
+            return self.env.schedule_at(until, event);
         }
         if let Some(process) = &mut self.processes[id] {
-            process.take(caller.route, (caller.call, reply), &mut self.env);
+            let call = caller.call;
+            process.take(caller.route, CallResult { call, reply }, &mut self.env);
             if caller.route == Route::Lease {
                 self.check_leases(id);
             }
@@ -246,11 +257,11 @@ impl Simulation {
         }
     }
 
-    fn requested(&mut self, id: ProcessId, request: GatewayRequest) {
-        if let Some(until) = self.frozen(id) {
+    fn deliver_request(&mut self, id: ProcessId, request: GatewayRequest) {
+        if let Some(until) = self.frozen_until(id) {
             return self
                 .env
-                .plan_at(until, SimulationEvent::Request(id, request));
+                .schedule_at(until, SimulationEvent::RequestArrives(id, request));
         }
         match &mut self.processes[id] {
             Some(process) => process.request(request, &mut self.env),
@@ -266,7 +277,7 @@ impl Simulation {
         }
         status.up = true;
         status.life += 1;
-        let (service, me, name) = (status.service, status.alive(id), status.name());
+        let (service, me, name) = (status.service, status.incarnation(id), status.name());
         self.env
             .trace(format_args!("{name} starts, life {}", me.life));
         self.processes[id] = ServiceProcess::start(service, me, &mut self.env);
@@ -274,12 +285,12 @@ impl Simulation {
 
     /// The process is gone at once, in the middle of whatever it does, and comes back later.
     fn kill(&mut self, who: Incarnation) {
-        let Some(id) = self.alive(who) else {
+        let Some(id) = self.running_process(who) else {
             return;
         };
         self.end(id, "dies");
-        let pause = Duration::from_millis(self.env.net.range(1_000, 15_000));
-        self.env.plan(pause, SimulationEvent::Start(id));
+        let pause = Duration::from_millis(self.env.network_rng.range(1_000, 15_000));
+        self.env.schedule(pause, SimulationEvent::StartProcess(id));
     }
 
     fn end(&mut self, id: ProcessId, how: &str) {
@@ -295,8 +306,10 @@ impl Simulation {
 
     /// Asks a process to end; it is asked again until it has nothing left to do.
     fn stop(&mut self, id: ProcessId) {
-        if let Some(until) = self.frozen(id) {
-            return self.env.plan_at(until, SimulationEvent::Stop(id));
+        if let Some(until) = self.frozen_until(id) {
+            return self
+                .env
+                .schedule_at(until, SimulationEvent::StopProcess(id));
         }
         let Some(process) = &mut self.processes[id] else {
             return;
@@ -309,7 +322,7 @@ impl Simulation {
             }
         } else {
             self.env
-                .plan(Duration::from_millis(50), SimulationEvent::Stop(id));
+                .schedule(Duration::from_millis(50), SimulationEvent::StopProcess(id));
         }
     }
 

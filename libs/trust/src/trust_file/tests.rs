@@ -82,19 +82,19 @@ fn a_broken_trust_file_is_refused() {
         let error = TrustFile::parse(text.as_bytes()).unwrap_err();
         assert!(error.to_string().contains(expected), "{text}: {error}");
     };
-    check("", "broken");
+    check("", "malformed");
     check(
         r#"{"schemaVersion":1,"schemaVersion":1,"ciReleaseKey":{}}"#,
         "ambiguous",
     );
-    check(r#"{"schemaVersion":1}"#, "shape");
+    check(r#"{"schemaVersion":1}"#, "missing");
     check(
         r#"{"schemaVersion":2,"ciReleaseKey":{}}"#,
         "schema version 2",
     );
     check(
         r#"{"schemaVersion":1,"ciReleaseKey":{"current":{"algorithm":7}}}"#,
-        "shape",
+        "invalid fields",
     );
 }
 

@@ -15,7 +15,7 @@ pub struct Acknowledged {
 
 impl Acknowledged {
     /// Notes an entry.
-    pub fn note(&mut self, entry: &Entry) {
+    pub fn record(&mut self, entry: &Entry) {
         if let EntryBody::HostEvent {
             rollout_id,
             hostname,

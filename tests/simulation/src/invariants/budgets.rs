@@ -26,35 +26,35 @@ impl Budgets {
     ///
     /// # Errors
     /// Names the budget.
-    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
-        let Some(accepted) = fact.accepted() else {
+    pub fn check(&mut self, folded: FoldedEntry<'_>) -> CheckResult {
+        let Some(accepted) = folded.accepted() else {
             return Ok(());
         };
         for record in &accepted.hosts {
-            self.refresh(&record.hostname, fact.reference, false);
+            self.refresh(&record.hostname, folded.reference, false);
         }
         for effect in &accepted.effects {
             if let Effect::RemoveDispatch { hostname, .. } = effect {
-                self.refresh(hostname, fact.reference, false);
+                self.refresh(hostname, folded.reference, false);
             }
             if let Effect::CancelDispatches { rollout_id } = effect {
-                let rollout = fact.rollout(rollout_id);
+                let rollout = folded.rollout(rollout_id);
                 for hostname in rollout.iter().flat_map(|rollout| rollout.hosts.keys()) {
-                    self.refresh(hostname, fact.reference, false);
+                    self.refresh(hostname, folded.reference, false);
                 }
             }
         }
-        let Some(started) = fact.started_host().filter(|started| started.is_dispatch) else {
+        let Some(started) = folded.started_host().filter(|started| started.is_dispatch) else {
             return Ok(());
         };
         let hostname = &started.host.record.hostname;
-        self.refresh(hostname, fact.reference, true);
+        self.refresh(hostname, folded.reference, true);
         let budgets = &started.rollout.pinned.disruption_budgets;
         for budget in budgets
             .iter()
             .filter(|budget| budget.hosts.contains(hostname))
         {
-            self.hold(budget, hostname)?;
+            self.check_budget(budget, hostname)?;
         }
         Ok(())
     }
@@ -69,7 +69,7 @@ impl Budgets {
         }
     }
 
-    fn hold(&self, budget: &ResolvedBudget, newest: &Hostname) -> CheckResult {
+    fn check_budget(&self, budget: &ResolvedBudget, newest: &Hostname) -> CheckResult {
         let others = budget
             .hosts
             .iter()

@@ -21,19 +21,19 @@ impl AcceptedEvents {
     ///
     /// # Errors
     /// Names the event.
-    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
+    pub fn check(&mut self, folded: FoldedEntry<'_>) -> CheckResult {
         let EntryBody::HostEvent {
             rollout_id,
             hostname,
             producer,
             event,
-        } = &fact.entry.body
+        } = &folded.entry.body
         else {
             return Ok(());
         };
         let key = (rollout_id.clone(), hostname.clone(), *producer, event.seq);
-        let place = (fact.partition, fact.outcome.position.seq);
-        if fact.accepted().is_some() && self.accepted.insert(key, place).is_some() {
+        let place = (folded.partition, folded.outcome.position.seq);
+        if folded.accepted().is_some() && self.accepted.insert(key, place).is_some() {
             return Err(format!(
                 "event {} of {hostname} in {rollout_id} ({producer:?}) was accepted twice",
                 event.seq

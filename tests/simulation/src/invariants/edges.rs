@@ -35,13 +35,13 @@ impl Edges {
     ///
     /// # Errors
     /// Names the edge.
-    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
-        self.note(fact);
-        let Some(started) = fact.started_host() else {
+    pub fn check(&mut self, folded: FoldedEntry<'_>) -> CheckResult {
+        self.record(folded);
+        let Some(started) = folded.started_host() else {
             return Ok(());
         };
         let record = &started.host.record;
-        let Some(release) = fact.release_of(&record.rollout_id) else {
+        let Some(release) = folded.release_of(&record.rollout_id) else {
             return Err(format!("{} is of no release", record.rollout_id));
         };
         let fleet = release.plan.fleet();
@@ -51,7 +51,7 @@ impl Edges {
             .filter(|e| e.gated == record.channel)
         {
             if let Some(before) = release.rollouts.get(&edge.gates)
-                && !self.is_finished(fact, &edge.gates, before)
+                && !self.is_finished(folded, &edge.gates, before)
             {
                 return Err(format!(
                     "{} in {} is set in motion before {before} is through",
@@ -75,19 +75,19 @@ impl Edges {
         Ok(())
     }
 
-    fn note(&mut self, fact: FoldedEntry<'_>) {
-        let Some(accepted) = fact.accepted() else {
+    fn record(&mut self, folded: FoldedEntry<'_>) {
+        let Some(accepted) = folded.accepted() else {
             return;
         };
         for record in &accepted.rollouts {
-            if let Some(rollout) = fact.rollout(&record.rollout_id) {
+            if let Some(rollout) = folded.rollout(&record.rollout_id) {
                 for hostname in &record.waived_hosts {
                     self.insert(rollout.record.rollout_id.clone(), hostname);
                 }
             }
         }
         for record in &accepted.hosts {
-            let rollout = fact.rollout(&record.rollout_id);
+            let rollout = folded.rollout(&record.rollout_id);
             if rollout.is_some_and(|rollout| is_done(rollout, &record.hostname)) {
                 self.insert(record.rollout_id.clone(), &record.hostname);
             }
@@ -101,12 +101,12 @@ impl Edges {
     /// It was Terminal; whatever came after does not take that back.
     fn is_finished(
         &self,
-        fact: FoldedEntry<'_>,
+        folded: FoldedEntry<'_>,
         channel: &ChannelName,
         rollout_id: &RolloutId,
     ) -> bool {
         let partition = Partition::of(channel, self.partitions);
-        let state = fact.reference.state(partition);
+        let state = folded.reference.state(partition);
         let rollout = state.and_then(|state| state.rollout(rollout_id));
         rollout.is_some_and(|rollout| rollout.record.terminal_at.is_some())
     }

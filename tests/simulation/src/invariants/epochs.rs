@@ -13,13 +13,23 @@ use super::folded_entry::CheckResult;
 /// Where each output log stands.
 #[derive(Debug, Default)]
 pub struct Epochs {
-    last: BTreeMap<Partition, (u64, Option<InputMark>)>,
+    last: BTreeMap<Partition, LogEnd>,
+}
+
+/// The last frame of an output log.
+#[derive(Debug, Clone, Copy, Default)]
+struct LogEnd {
+    epoch: u64,
+    input: Option<InputMark>,
 }
 
 impl Epochs {
     /// The log ends with this frame now.
     pub fn rewind(&mut self, partition: Partition, frame: Option<&OutputFrame>) {
-        let last = frame.map(|frame| (frame.epoch, frame.last_input));
+        let last = frame.map(|frame| LogEnd {
+            epoch: frame.epoch,
+            input: frame.last_input,
+        });
         self.last.insert(partition, last.unwrap_or_default());
     }
 
@@ -29,7 +39,7 @@ impl Epochs {
     /// # Errors
     /// Says what does not follow.
     pub fn check(&mut self, partition: Partition, frame: &OutputFrame, begins: u64) -> CheckResult {
-        let (epoch, mark) = self.last.get(&partition).copied().unwrap_or_default();
+        let LogEnd { epoch, input: mark } = self.last.get(&partition).copied().unwrap_or_default();
         if frame.checkpoints.is_some() {
             if frame.epoch != epoch || frame.last_input != mark || frame.first_input.is_some() {
                 return Err(format!(
@@ -55,7 +65,11 @@ impl Epochs {
             if !frame.outcomes.is_empty() || frame.last_input != mark.or(skipped) {
                 return Err("a barrier covers inputs".to_owned());
             }
-            self.last.insert(partition, (frame.epoch, frame.last_input));
+            let end = LogEnd {
+                epoch: frame.epoch,
+                input: frame.last_input,
+            };
+            self.last.insert(partition, end);
             return Ok(());
         };
         if frame.epoch != epoch {
@@ -75,7 +89,11 @@ impl Epochs {
         if !rising.clone().is_sorted_by(|a, b| a < b) || !rising.clone().all(within) {
             return Err(format!("the outcomes behind {first:?} are out of order"));
         }
-        self.last.insert(partition, (epoch, frame.last_input));
+        let end = LogEnd {
+            epoch,
+            input: frame.last_input,
+        };
+        self.last.insert(partition, end);
         Ok(())
     }
 }

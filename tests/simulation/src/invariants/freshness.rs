@@ -14,8 +14,8 @@ const SLACK: TimeDelta = TimeDelta::seconds(60);
 ///
 /// # Errors
 /// Names the rollout.
-pub fn check(fact: FoldedEntry<'_>) -> CheckResult {
-    let rollout_id: &RolloutId = match fact.action() {
+pub fn check(folded: FoldedEntry<'_>) -> CheckResult {
+    let rollout_id: &RolloutId = match folded.action() {
         Some(
             PlanAction::QueueDispatch { rollout_id, .. }
             | PlanAction::ConvergeUnchanged { rollout_id, .. }
@@ -30,7 +30,7 @@ pub fn check(fact: FoldedEntry<'_>) -> CheckResult {
         )
         | None => return Ok(()),
     };
-    let Some(release) = fact.release_of(rollout_id) else {
+    let Some(release) = folded.release_of(rollout_id) else {
         return Err(format!("{rollout_id} is of no release"));
     };
     let channel = release.plan.fleet().channels.get(&rollout_id.channel());
@@ -38,10 +38,10 @@ pub fn check(fact: FoldedEntry<'_>) -> CheckResult {
         return Err(format!("{rollout_id} is of no channel"));
     };
     let until = release.signed_at + TimeDelta::minutes(minutes) + SLACK;
-    if fact.entry.received_at > until {
+    if folded.entry.received_at > until {
         return Err(format!(
             "{rollout_id} moves at {}, its manifest was fresh until {until}",
-            fact.entry.received_at
+            folded.entry.received_at
         ));
     }
     Ok(())

@@ -22,9 +22,9 @@ impl Halts {
     ///
     /// # Errors
     /// Says what held the host.
-    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
-        self.note(fact);
-        let Some(started) = fact.started_host() else {
+    pub fn check(&mut self, folded: FoldedEntry<'_>) -> CheckResult {
+        self.record(folded);
+        let Some(started) = folded.started_host() else {
             return Ok(());
         };
         let (rollout, record) = (started.rollout, &started.host.record);
@@ -51,18 +51,18 @@ impl Halts {
         Ok(())
     }
 
-    fn note(&mut self, fact: FoldedEntry<'_>) {
-        if fact.accepted().is_none() {
+    fn record(&mut self, folded: FoldedEntry<'_>) {
+        if folded.accepted().is_none() {
             return;
         }
-        match &fact.entry.body {
+        match &folded.entry.body {
             EntryBody::HostEvent {
                 rollout_id,
                 hostname,
                 event,
                 ..
             } if matches!(event.body, HostEventBody::RollbackComplete { .. }) => {
-                let rollout = fact.rollout(rollout_id);
+                let rollout = folded.rollout(rollout_id);
                 if let Some(host) = rollout.and_then(|rollout| rollout.hosts.get(hostname)) {
                     let closure = host.record.target_closure.clone();
                     self.quarantined.insert((rollout_id.channel(), closure));

@@ -13,7 +13,13 @@ use super::folded_entry::{CheckResult, FoldedEntry};
 /// Who leads each partition in which epoch.
 #[derive(Debug, Default)]
 pub struct Leaders {
-    leads: BTreeMap<Partition, (u64, String)>,
+    leads: BTreeMap<Partition, Leader>,
+}
+
+#[derive(Debug, Default)]
+struct Leader {
+    epoch: u64,
+    process: String,
 }
 
 impl Leaders {
@@ -21,27 +27,30 @@ impl Leaders {
     ///
     /// # Errors
     /// Names both leaders.
-    pub fn check(&mut self, fact: FoldedEntry<'_>, process: &str) -> CheckResult {
-        let EntryBody::Plan { epoch, action } = &fact.entry.body else {
+    pub fn check(&mut self, folded: FoldedEntry<'_>, process: &str) -> CheckResult {
+        let EntryBody::Plan { epoch, action } = &folded.entry.body else {
             return Ok(());
         };
-        if fact.accepted().is_none() {
+        if folded.accepted().is_none() {
             return Ok(());
         }
-        let leads = self.leads.entry(fact.partition).or_default();
+        let leads = self.leads.entry(folded.partition).or_default();
         let what = action.name();
         if matches!(action, PlanAction::Barrier {}) {
-            if *epoch <= leads.0 {
+            if *epoch <= leads.epoch {
                 return Err(format!(
                     "{process} begins epoch {epoch} behind epoch {} of {}",
-                    leads.0, leads.1
+                    leads.epoch, leads.process
                 ));
             }
-            *leads = (*epoch, process.to_owned());
-        } else if (*epoch, process) != (leads.0, leads.1.as_str()) {
+            *leads = Leader {
+                epoch: *epoch,
+                process: process.to_owned(),
+            };
+        } else if (*epoch, process) != (leads.epoch, leads.process.as_str()) {
             return Err(format!(
                 "{what} of {process} in epoch {epoch} is accepted while {} leads in epoch {}",
-                leads.1, leads.0
+                leads.process, leads.epoch
             ));
         }
         Ok(())

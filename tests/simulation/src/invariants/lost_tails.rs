@@ -38,7 +38,7 @@ enum History {
     /// Without what was lost; true once an outcome of what took its place is published.
     Discarded(bool),
     /// With it, as far as to this sequence of the input log at least.
-    Torn(u64),
+    Kept(u64),
 }
 
 /// What to do with a stored input.
@@ -65,22 +65,22 @@ impl LostTails {
         let Some(first) = lost.first().map(|message| message.seq) else {
             return false;
         };
-        let is_torn = needed >= first;
+        let has_unresolved_loss = needed >= first;
         let tail = Tail {
             ids: lost.iter().map(|m| (m.seq, m.msg_id.clone())).collect(),
             missing: lost.into(),
             before: reference.folded(partition),
-            history: if is_torn {
-                History::Torn(needed)
+            history: if has_unresolved_loss {
+                History::Kept(needed)
             } else {
                 History::Discarded(false)
             },
         };
         self.lost.insert(partition, tail);
-        if !is_torn {
+        if !has_unresolved_loss {
             reference.truncate(partition, first - 1);
         }
-        !is_torn
+        !has_unresolved_loss
     }
 
     /// True when an end of one of its logs was lost.
@@ -114,7 +114,7 @@ impl LostTails {
         }
         match tail.history {
             History::Discarded(_) => InputAction::Fold,
-            History::Torn(needed) => {
+            History::Kept(needed) => {
                 if is_back && message.seq >= needed {
                     // Everything that something was made of is there again.
                     reference.replace(partition, tail.before.clone());
@@ -141,8 +141,8 @@ impl LostTails {
             return Ok(());
         };
         let covered = frame.last_input.map_or(0, |mark| mark.seq);
-        if let History::Torn(needed) = tail.history {
-            tail.history = History::Torn(needed.max(covered));
+        if let History::Kept(needed) = tail.history {
+            tail.history = History::Kept(needed.max(covered));
             return Ok(());
         }
         for outcome in &frame.outcomes {
@@ -177,7 +177,7 @@ impl LostTails {
             && tail.ids.contains_key(&seq)
             && reference.outcome(partition, position) != tail.before.outcome(position);
         match tail.history {
-            History::Torn(needed) => tail.history = History::Torn(needed.max(mark.seq)),
+            History::Kept(needed) => tail.history = History::Kept(needed.max(mark.seq)),
             History::Discarded(_) if is_lost => return tail.tear(partition, mark.seq, reference),
             History::Discarded(_) => {}
         }
@@ -199,7 +199,7 @@ impl Tail {
             ));
         }
         reference.replace(partition, self.before.clone());
-        self.history = History::Torn(to);
+        self.history = History::Kept(to);
         Ok(())
     }
 }
@@ -214,7 +214,7 @@ pub fn covered(partition: Partition, broker: &Broker, database: &Database) -> u6
 }
 
 /// True while frames, rows or the archive are of entries or frames that the logs do not hold any more.
-pub fn is_torn(partition: Partition, broker: &Broker, database: &Database) -> bool {
+pub fn has_unresolved_loss(partition: Partition, broker: &Broker, database: &Database) -> bool {
     let input = broker.stream(Log::Input(partition));
     let output = broker.stream(Log::Output(partition));
     let (Some(input), Some(output)) = (input, output) else {

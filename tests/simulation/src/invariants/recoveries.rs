@@ -46,15 +46,15 @@ impl Recoveries {
     ///
     /// # Errors
     /// Names a recovery that nothing called for.
-    pub fn check(&mut self, fact: FoldedEntry<'_>, process: &str) -> CheckResult {
-        let seq = fact.outcome.position.seq;
-        let Some(key) = key(&fact.entry.body) else {
-            self.set_wide.insert(fact.partition, seq);
+    pub fn check(&mut self, folded: FoldedEntry<'_>, process: &str) -> CheckResult {
+        let seq = folded.outcome.position.seq;
+        let Some(key) = key(&folded.entry.body) else {
+            self.set_wide.insert(folded.partition, seq);
             return Ok(());
         };
-        let of_host = self.last.insert((fact.partition, key.clone()), seq);
-        let before = of_host.max(self.set_wide.get(&fact.partition).copied());
-        if !is_recovery(&fact.entry.body) || fact.accepted().is_some() {
+        let of_host = self.last.insert((folded.partition, key.clone()), seq);
+        let before = of_host.max(self.set_wide.get(&folded.partition).copied());
+        if !is_recovery(&folded.entry.body) || folded.accepted().is_some() {
             return Ok(());
         }
         let looked = self.looked.get(&(process.to_owned(), key.clone()));

@@ -21,12 +21,12 @@ impl Waves {
     ///
     /// # Errors
     /// Names the wave.
-    pub fn check(&mut self, fact: FoldedEntry<'_>) -> CheckResult {
-        if let Some(opened) = fact
+    pub fn check(&mut self, folded: FoldedEntry<'_>) -> CheckResult {
+        if let Some(opened) = folded
             .accepted()
             .and_then(|accepted| accepted.opened.as_ref())
         {
-            let rollout = fact.rollout(&opened.rollout_id);
+            let rollout = folded.rollout(&opened.rollout_id);
             let first = rollout
                 .and_then(|rollout| waves(rollout).min())
                 .unwrap_or(0);
@@ -36,11 +36,11 @@ impl Waves {
             rollout_id,
             from_wave,
             to_wave,
-        }) = fact.action()
+        }) = folded.action()
         {
-            return self.advance(fact, rollout_id, (*from_wave, *to_wave));
+            return self.advance(folded, rollout_id, (*from_wave, *to_wave));
         }
-        let Some(started) = fact.started_host() else {
+        let Some(started) = folded.started_host() else {
             return Ok(());
         };
         let record = &started.host.record;
@@ -62,11 +62,11 @@ impl Waves {
 
     fn advance(
         &mut self,
-        fact: FoldedEntry<'_>,
+        folded: FoldedEntry<'_>,
         id: &RolloutId,
         (from, to): (u32, u32),
     ) -> CheckResult {
-        let Some(rollout) = fact.rollout(id) else {
+        let Some(rollout) = folded.rollout(id) else {
             return Err(format!("{id} advances and does not exist"));
         };
         if self.reached.get(id) != Some(&from) {

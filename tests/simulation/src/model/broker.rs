@@ -112,8 +112,8 @@ impl Broker {
     }
 
     /// How full a stream is.
-    pub fn fill(&self, log: Log) -> Option<LogUsage> {
-        self.streams.get(&log).map(Stream::fill)
+    pub fn usage(&self, log: Log) -> Option<LogUsage> {
+        self.streams.get(&log).map(Stream::usage)
     }
 
     /// Deletes the messages of a stream before a sequence; gives how many there were.

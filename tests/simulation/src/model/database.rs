@@ -97,7 +97,10 @@ pub struct Database {
 
 /// A copy of the database, as a backup is.
 #[derive(Debug, Clone, Default)]
-pub struct Backup(BTreeMap<Partition, Rc<Tables>>, BTreeMap<Log, ArchiveMark>);
+pub struct Backup {
+    partitions: BTreeMap<Partition, Rc<Tables>>,
+    archive: BTreeMap<Log, ArchiveMark>,
+}
 
 impl Database {
     /// An empty database.
@@ -108,8 +111,8 @@ impl Database {
     /// Writes a turn; false when the cursor is elsewhere, and then nothing was written.
     pub fn apply(&mut self, turn: &Turn) -> bool {
         let tables = self.partitions.entry(turn.partition).or_default();
-        let stands_at = tables.cursor.as_ref().map_or(0, |cursor| cursor.out_seq);
-        if stands_at != turn.previous && !mutation_testing::is_active("applier-no-compare") {
+        let current = tables.cursor.as_ref().map_or(0, |cursor| cursor.out_seq);
+        if current != turn.previous && !mutation_testing::is_active("applier-no-compare") {
             return false;
         }
         let tables = Rc::make_mut(tables);
@@ -121,8 +124,8 @@ impl Database {
     /// Writes the rows of a checkpoint, as [`Self::apply`] writes a turn.
     pub fn restore_rows(&mut self, restore: &Restore) -> bool {
         let tables = self.partitions.entry(restore.partition).or_default();
-        let stands_at = tables.cursor.as_ref().map_or(0, |cursor| cursor.out_seq);
-        if stands_at != restore.previous {
+        let current = tables.cursor.as_ref().map_or(0, |cursor| cursor.out_seq);
+        if current != restore.previous {
             return false;
         }
         Rc::make_mut(tables).restore(&restore.rows);
@@ -136,11 +139,11 @@ impl Database {
 
     /// Moves the mark of the archive; false when it is elsewhere.
     pub fn archive(&mut self, log: Log, previous: u64, mark: ArchiveMark) -> bool {
-        let stands_at = self.archive.get(&log).map_or(0, |mark| mark.seq);
-        if stands_at == previous {
+        let current = self.archive.get(&log).map_or(0, |mark| mark.seq);
+        if current == previous {
             self.archive.insert(log, mark);
         }
-        stands_at == previous
+        current == previous
     }
 
     /// Everything that is remembered of the logs.
@@ -180,13 +183,16 @@ impl Database {
 
     /// Copies everything.
     pub fn back_up(&self) -> Backup {
-        Backup(self.partitions.clone(), self.archive.clone())
+        Backup {
+            partitions: self.partitions.clone(),
+            archive: self.archive.clone(),
+        }
     }
 
     /// Puts a copy in the place of everything; the default copy is an empty database.
     pub fn restore(&mut self, backup: &Backup) {
-        self.partitions.clone_from(&backup.0);
-        self.archive.clone_from(&backup.1);
+        self.partitions.clone_from(&backup.partitions);
+        self.archive.clone_from(&backup.archive);
     }
 }
 

@@ -21,19 +21,26 @@ pub enum ServerRequest {
     /// Store a message.
     Publish(Log, NewMessage),
     /// The last message, through the leader.
-    Last(Log),
+    LastMessage(Log),
     /// The id of the message with a sequence.
-    IdAt(Log, u64),
+    MessageIdAt(Log, u64),
     /// What the stream is and holds.
     Identity(Log),
-    /// Messages from a sequence on, at most so many; waits until there is one.
-    Fetch(Log, u64, usize),
+    /// Messages of a log; waits until there is one.
+    Fetch {
+        /// The log.
+        log: Log,
+        /// The first sequence.
+        from: u64,
+        /// Most messages of the reply.
+        max: usize,
+    },
     /// How full both logs of a partition are.
-    Fills(Partition),
+    LogUsage(Partition),
     /// The output message with a sequence.
-    OutputAt(Partition, u64),
+    OutputMessageAt(Partition, u64),
     /// First sequence of the output log, and the checkpoints that it announced last.
-    Announced(Partition),
+    AnnouncedCheckpoints(Partition),
     /// Delete the messages of a log before a sequence.
     Trim(Log, u64),
     /// Store a checkpoint.
@@ -41,9 +48,9 @@ pub enum ServerRequest {
     /// Load one.
     GetCheckpoint(Partition, CheckpointRef),
     /// Whether both are stored.
-    HoldsCheckpoints(Partition, Checkpoints),
+    AreCheckpointsStored(Partition, Checkpoints),
     /// Delete those that these took the place of.
-    KeepCheckpoints(Partition, Checkpoints),
+    DeleteObsoleteCheckpoints(Partition, Checkpoints),
     /// Create streams that are missing, above what the database remembers.
     EnsureLayout(RecordedPositions),
     /// A request to the owner of a partition.
@@ -67,13 +74,22 @@ pub enum ServerRequest {
     /// One transaction of the archive: moves its mark from a sequence.
     Archive(Log, u64, ArchiveMark),
     /// A partition's rows.
-    Load(Partition),
+    LoadRows(Partition),
     /// All waiting dispatches with the cursors they stand at.
     Dispatches,
     /// One turn of an applier.
     Apply(Box<Turn>),
     /// Rows from a checkpoint, in place of those before.
     Restore(Box<Restore>),
+}
+
+/// The reply to a call, or that the time for it is over.
+#[derive(Debug, Clone)]
+pub struct CallResult {
+    /// The number of the call, or of the timer.
+    pub call: u64,
+    /// Absent: no server replied in time, or a timer expired.
+    pub reply: Option<ServerReply>,
 }
 
 /// Which server a call goes to, and over which connection.
@@ -101,16 +117,20 @@ impl ServerRequest {
             Self::Publish(..) | Self::AskOwner(..) | Self::AnswerOwner(..) => {
                 Connection::Publishing
             }
-            Self::Last(_) | Self::IdAt(..) | Self::Identity(_) => Connection::Reading,
-            Self::Fetch(..) | Self::EnsureLayout(_) => Connection::Reading,
-            Self::Fills(_) | Self::OutputAt(..) | Self::Announced(_) => Connection::Reading,
+            Self::LastMessage(_) | Self::MessageIdAt(..) | Self::Identity(_) => Connection::Reading,
+            Self::Fetch { .. } | Self::EnsureLayout(_) => Connection::Reading,
+            Self::LogUsage(_) | Self::OutputMessageAt(..) | Self::AnnouncedCheckpoints(_) => {
+                Connection::Reading
+            }
             Self::Trim(..) | Self::PutCheckpoint(..) | Self::GetCheckpoint(..) => {
                 Connection::Reading
             }
-            Self::HoldsCheckpoints(..) | Self::KeepCheckpoints(..) => Connection::Reading,
+            Self::AreCheckpointsStored(..) | Self::DeleteObsoleteCheckpoints(..) => {
+                Connection::Reading
+            }
             Self::PutLease(..) | Self::DeleteLease(..) => Connection::Leasing,
             Self::ReadLease(..) | Self::WatchLeases(_) => Connection::Leasing,
-            Self::Cursor(_) | Self::Cursors | Self::Load(_) => Connection::Database,
+            Self::Cursor(_) | Self::Cursors | Self::LoadRows(_) => Connection::Database,
             Self::ArchiveMark(_) | Self::Archive(..) => Connection::Database,
             Self::Dispatches | Self::Apply(_) | Self::Restore(_) => Connection::Database,
         }
@@ -123,25 +143,38 @@ pub enum ServerReply {
     /// To a publish.
     Published(Result<Ack, AppendRefusal>),
     /// The stream is not there.
-    Missing,
+    StreamMissing,
     /// The last message.
-    Last(Option<Rc<StoredMessage>>),
+    LastMessage(Option<Rc<StoredMessage>>),
     /// A message id.
-    IdAt(Option<String>),
+    MessageId(Option<String>),
     /// A stream.
     Identity(StreamIdentity),
-    /// Messages, what the stream holds, and the message in front of those that were asked for.
-    Messages(
-        Vec<Rc<StoredMessage>>,
-        StreamIdentity,
-        Option<Rc<StoredMessage>>,
-    ),
-    /// Both logs of a partition.
-    Fills(LogUsage, LogUsage),
+    /// Messages of a log.
+    Messages {
+        /// The messages.
+        messages: Vec<Rc<StoredMessage>>,
+        /// First and last sequence of the stream.
+        identity: StreamIdentity,
+        /// The message before the first requested sequence.
+        previous: Option<Rc<StoredMessage>>,
+    },
+    /// Usage of both logs of a partition.
+    LogUsage {
+        /// The input log.
+        input: LogUsage,
+        /// The output log.
+        output: LogUsage,
+    },
     /// A message, when the stream holds it.
-    At(Option<Rc<StoredMessage>>),
-    /// What a log announced, and where it begins.
-    Announced(u64, Checkpoints),
+    OutputMessage(Option<Rc<StoredMessage>>),
+    /// Checkpoints that an output log announced last.
+    AnnouncedCheckpoints {
+        /// First sequence of the output log.
+        first_seq: u64,
+        /// The checkpoints.
+        checkpoints: Checkpoints,
+    },
     /// So many messages are deleted.
     Trimmed(u64),
     /// The object is stored, or deleted.
@@ -149,7 +182,7 @@ pub enum ServerReply {
     /// An object, when it is there.
     Checkpoint(Option<Bytes>),
     /// Whether objects are there.
-    HoldsCheckpoints(bool),
+    AreCheckpointsStored(bool),
     /// Streams are there.
     LayoutReady,
     /// To a write of a lease.
@@ -157,11 +190,11 @@ pub enum ServerReply {
     /// To a read of a lease.
     LeaseFound(VersionedContent),
     /// A watch shows a key.
-    LeaseSeen(RecordKey, VersionedContent),
+    LeaseChanged(RecordKey, VersionedContent),
     /// A watch has shown what there was.
     LeasesCaughtUp,
     /// The owner's answer.
-    Owner(Box<OwnerReply>),
+    OwnerReply(Box<OwnerReply>),
     /// A cursor.
     Cursor(Option<Cursor>),
     /// Cursors.
@@ -169,7 +202,7 @@ pub enum ServerReply {
     /// How far a log is archived.
     ArchiveMark(Option<ArchiveMark>),
     /// Rows.
-    Snapshot(Box<PartitionSnapshot>),
+    Rows(Box<PartitionSnapshot>),
     /// Dispatches and cursors.
     Dispatches(Vec<DispatchRow>, Vec<(Partition, Cursor)>),
     /// To a turn: whether the cursor was where it was expected.

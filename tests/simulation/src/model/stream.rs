@@ -246,7 +246,7 @@ impl Stream {
     }
 
     /// What it holds.
-    pub fn fill(&self) -> LogUsage {
+    pub fn usage(&self) -> LogUsage {
         LogUsage {
             created: self.created,
             first_seq: self.first_seq,
@@ -388,7 +388,7 @@ mod tests {
         let fenced = store(&mut stream, message("c", Some(1)), RetryCheckOrder::IdFirst);
         assert_eq!(fenced, Err(AppendRefusal::LastSequence(2)));
         assert_eq!(stream.trim(2), 1);
-        assert_eq!(stream.fill().bytes, size);
+        assert_eq!(stream.usage().bytes, size);
         assert_eq!((stream.first_seq(), stream.last_seq()), (2, 2));
         assert!(stream.get(1).is_none());
         let stored = store(&mut stream, message("c", Some(2)), RetryCheckOrder::IdFirst);

@@ -40,61 +40,68 @@ pub enum CrashPoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     /// A process is killed and started again at the end.
-    Kill(usize),
+    KillProcess(usize),
     /// A process ends gracefully and is started again at the end.
-    Stop(usize),
+    StopProcess(usize),
     /// A process is frozen, as by SIGSTOP.
-    Freeze(usize),
+    FreezeProcess(usize),
     /// A process dies at its next such occasion but so many, and is started again at the end.
-    CrashAt(usize, CrashPoint, u32),
+    CrashProcess {
+        /// The process.
+        process: usize,
+        /// Where it dies.
+        point: CrashPoint,
+        /// How many such occasions it survives first.
+        skipped: u32,
+    },
     /// A process cannot reach the broker.
-    CutBroker(usize),
+    DisconnectBroker(usize),
     /// A process cannot reach the database.
-    CutDatabase(usize),
+    DisconnectDatabase(usize),
     /// The broker restarts.
-    BrokerDown,
+    RestartBroker,
     /// The database restarts.
-    DatabaseDown,
+    RestartDatabase,
     /// A process works as if it held every lease: two owners at once.
-    DefyLeases(usize),
+    IgnoreLeases(usize),
     /// The same, and what it reads of the logs is seconds old.
-    Stale(usize),
+    IgnoreLeasesAndDelayReads(usize),
     /// What all processes of a service write takes seconds; the service is that of a process.
-    Lag(usize),
+    SlowWrites(usize),
     /// All planners work as if they led, while no rows are written.
-    Rivals,
+    CompetingPlanners,
     /// Nothing is archived, or no rows are written, so that logs fill.
-    Hold(StalledConsumer),
+    StallConsumer(StalledConsumer),
     /// Heartbeats come several times, name any closure, and owners are slow to write.
-    Storm,
+    HeartbeatStorm,
     /// Every lease is deleted.
-    DropLeases,
+    LoseLeases,
     /// The wall clock of a process jumps by so many milliseconds and comes back at the end.
-    SkewProcess(usize, i64),
+    SkewProcessClock(usize, i64),
     /// The same for a host.
-    SkewHost(usize, i64),
+    SkewHostClock(usize, i64),
     /// An agent dies and starts at the end.
-    CrashHost(usize),
+    CrashAgent(usize),
     /// A host loses its network.
-    OfflineHost(usize),
+    DisconnectHost(usize),
     /// A host names closures it does not run.
-    LyingHost(usize),
+    ReportFalseClosures(usize),
     /// An agent loses what it saved.
-    ForgetfulHost(usize),
+    LoseAgentState(usize),
     /// The broker forgets the ids of stored messages.
-    ForgetIds,
+    ForgetMessageIds,
     /// A message that nobody can read is in an input log.
-    Poison(u16),
+    StoreUnreadableMessage(u16),
     /// An operator clears what is halted.
-    Operator,
+    OperatorCommands,
     /// The object of the newest checkpoint of a partition is lost or changed.
-    Checkpoint(u16, CheckpointLoss),
+    DamageCheckpoint(u16, CheckpointLoss),
     /// Rows are lost; there is at most one of these or the next two in a run.
-    Rows(RowLoss),
+    LoseRows(RowLoss),
     /// Broker and database come back empty.
-    BothLost,
+    LoseBrokerAndDatabase,
     /// The broker comes back without the last messages of its logs.
-    TailLost(TailLoss),
+    LoseLogTails(TailLoss),
 }
 
 /// Ends of logs that are lost.
@@ -167,34 +174,38 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
     let process = rng.index(processes);
     let host = rng.index(shape.hosts.len());
     let kind = match rng.below(122) {
-        0..=11 => FaultKind::Kill(process),
-        12..=15 => FaultKind::Stop(process),
-        16..=24 => FaultKind::Freeze(process),
-        25..=42 => FaultKind::CrashAt(process, crash_point(rng), rng.below(12) as u32),
-        43..=48 => FaultKind::CutBroker(process),
-        49..=52 => FaultKind::CutDatabase(process),
-        53..=56 => FaultKind::BrokerDown,
-        57..=60 => FaultKind::DatabaseDown,
-        61..=64 => FaultKind::DefyLeases(process),
-        65..=68 => FaultKind::Stale(process),
-        69..=70 => FaultKind::DropLeases,
-        71..=74 => FaultKind::SkewProcess(process, skew(rng)),
-        75..=77 => FaultKind::SkewHost(host, skew(rng)),
-        78..=84 => FaultKind::CrashHost(host),
-        85..=89 => FaultKind::OfflineHost(host),
-        90..=91 => FaultKind::LyingHost(host),
-        92 => FaultKind::ForgetfulHost(host),
-        93..=94 => FaultKind::ForgetIds,
-        95 => FaultKind::Poison(rng.below(4) as u16),
-        96..=99 => FaultKind::Operator,
-        100..=103 => FaultKind::Lag(process),
-        104..=106 => FaultKind::Storm,
-        107..=109 => FaultKind::Rivals,
-        110..=112 => FaultKind::Checkpoint(rng.below(4) as u16, checkpoint_loss(rng)),
-        113..=117 => FaultKind::Hold(StalledConsumer::Archive),
-        _ => FaultKind::Hold(StalledConsumer::Applier),
+        0..=11 => FaultKind::KillProcess(process),
+        12..=15 => FaultKind::StopProcess(process),
+        16..=24 => FaultKind::FreezeProcess(process),
+        25..=42 => FaultKind::CrashProcess {
+            process,
+            point: crash_point(rng),
+            skipped: rng.below(12) as u32,
+        },
+        43..=48 => FaultKind::DisconnectBroker(process),
+        49..=52 => FaultKind::DisconnectDatabase(process),
+        53..=56 => FaultKind::RestartBroker,
+        57..=60 => FaultKind::RestartDatabase,
+        61..=64 => FaultKind::IgnoreLeases(process),
+        65..=68 => FaultKind::IgnoreLeasesAndDelayReads(process),
+        69..=70 => FaultKind::LoseLeases,
+        71..=74 => FaultKind::SkewProcessClock(process, skew(rng)),
+        75..=77 => FaultKind::SkewHostClock(host, skew(rng)),
+        78..=84 => FaultKind::CrashAgent(host),
+        85..=89 => FaultKind::DisconnectHost(host),
+        90..=91 => FaultKind::ReportFalseClosures(host),
+        92 => FaultKind::LoseAgentState(host),
+        93..=94 => FaultKind::ForgetMessageIds,
+        95 => FaultKind::StoreUnreadableMessage(rng.below(4) as u16),
+        96..=99 => FaultKind::OperatorCommands,
+        100..=103 => FaultKind::SlowWrites(process),
+        104..=106 => FaultKind::HeartbeatStorm,
+        107..=109 => FaultKind::CompetingPlanners,
+        110..=112 => FaultKind::DamageCheckpoint(rng.below(4) as u16, checkpoint_loss(rng)),
+        113..=117 => FaultKind::StallConsumer(StalledConsumer::Archive),
+        _ => FaultKind::StallConsumer(StalledConsumer::Applier),
     };
-    let lasts = if matches!(kind, FaultKind::Hold(_)) {
+    let lasts = if matches!(kind, FaultKind::StallConsumer(_)) {
         // Long enough for logs to fill.
         lasts + Duration::from_secs(rng.range(20, 90))
     } else {
@@ -215,7 +226,7 @@ fn hold(rng: &mut Rng, shape: &Shape) -> Fault {
     Fault {
         at: release.saturating_sub(early),
         lasts: Duration::from_secs(rng.range(40, 160)),
-        kind: FaultKind::Hold(consumer),
+        kind: FaultKind::StallConsumer(consumer),
     }
 }
 
@@ -249,13 +260,13 @@ fn skew(rng: &mut Rng) -> i64 {
 /// twenty-one.
 fn disaster(rng: &mut Rng) -> Option<FaultKind> {
     match rng.below(64) {
-        0..=4 => Some(FaultKind::Rows(RowLoss {
+        0..=4 => Some(FaultKind::LoseRows(RowLoss {
             is_restored: rng.chance(500),
             is_at_trim: rng.chance(500),
             checkpoints: rng.chance(600).then(|| checkpoint_loss(rng)),
         })),
-        5..=9 => Some(FaultKind::TailLost(tails(rng))),
-        10..=12 => Some(FaultKind::BothLost),
+        5..=9 => Some(FaultKind::LoseLogTails(tails(rng))),
+        10..=12 => Some(FaultKind::LoseBrokerAndDatabase),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::log_limits::LogLimits;
+use crate::addressing::Service;
 use crate::engine::Rng;
 
 /// Names of channels; which partition each falls into follows from its hash.
@@ -16,7 +17,7 @@ pub const TAGS: [&str; 3] = ["front", "middle", "back"];
 pub struct Shape {
     /// Number of partitions.
     pub partitions: u16,
-    /// Instances of each service, in the order ingest, reducer, applier, planner, eventlog.
+    /// Instances of each service, in the order of [`Service::ALL`].
     pub instances: [usize; 5],
     /// Bytes that the logs may hold.
     pub log_limits: LogLimits,
@@ -24,16 +25,34 @@ pub struct Shape {
     pub hosts: Vec<HostShape>,
     /// Channels, each with at least one host.
     pub channels: Vec<ChannelShape>,
-    /// `(gated, gates)`, indices of channels.
-    pub channel_edges: Vec<(usize, usize)>,
-    /// `(gated, gates)`, indices of hosts of one channel.
-    pub host_edges: Vec<(usize, usize)>,
+    /// Edges between channels.
+    pub channel_edges: Vec<EdgeShape>,
+    /// Edges between hosts of one channel.
+    pub host_edges: Vec<EdgeShape>,
     /// Disruption budgets.
     pub budgets: Vec<BudgetShape>,
     /// When each release is published; the first is early.
     pub releases: Vec<Duration>,
     /// How long faults go on.
     pub safety: Duration,
+}
+
+/// An edge between two channels or two hosts, by index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgeShape {
+    /// Index of the one that waits.
+    pub gated: usize,
+    /// Index of the one that goes first.
+    pub gates: usize,
+}
+
+/// One wave of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaveShape {
+    /// Tag of its hosts; absent: every host.
+    pub tag: Option<&'static str>,
+    /// Its soak.
+    pub soak_seconds: u64,
 }
 
 /// One host.
@@ -60,8 +79,8 @@ pub struct ChannelShape {
     pub name: &'static str,
     /// True: a failing host goes back to its previous closure.
     pub rolls_back: bool,
-    /// Selector tag (absent: every host) and soak seconds of each wave; no wave is "all at once".
-    pub waves: Vec<(Option<&'static str>, u64)>,
+    /// Waves; without any, all hosts are dispatched at once.
+    pub waves: Vec<WaveShape>,
     /// Minutes.
     pub freshness: u64,
 }
@@ -70,7 +89,7 @@ impl ChannelShape {
     /// The wave a host is in; absent when it is in none.
     pub fn wave_of(&self, host: &HostShape) -> Option<usize> {
         let mut waves = self.waves.iter();
-        waves.position(|(tag, _)| tag.is_none_or(|tag| tag == host.tag))
+        waves.position(|wave| wave.tag.is_none_or(|tag| tag == host.tag))
     }
 }
 
@@ -107,6 +126,12 @@ impl Default for Caps {
 }
 
 impl Shape {
+    /// How many instances a service has.
+    pub fn instances_of(&self, service: Service) -> usize {
+        let index = Service::ALL.iter().position(|other| *other == service);
+        index.map_or(0, |index| self.instances[index])
+    }
+
     /// The shape of a seed, cut to the caps.
     pub fn of(seed: u64, caps: Caps) -> Self {
         let mut rng = Rng::new(seed, "shape");
@@ -127,7 +152,7 @@ impl Shape {
         let mut releases = releases(&mut rng, safety);
         // Cut at the end, so that a cap changes nothing but what it cuts.
         hosts.truncate(caps.hosts.max(1));
-        host_edges.retain(|(gated, _)| *gated < hosts.len());
+        host_edges.retain(|edge| edge.gated < hosts.len());
         releases.truncate(caps.releases.max(1));
         Self {
             partitions,
@@ -170,14 +195,20 @@ fn channels(rng: &mut Rng, count: usize) -> Vec<ChannelShape> {
         .collect()
 }
 
-fn waves(rng: &mut Rng) -> Vec<(Option<&'static str>, u64)> {
+fn waves(rng: &mut Rng) -> Vec<WaveShape> {
     let soak = |rng: &mut Rng| *rng.pick(&[0, 10, 30, 45, 60, 90]);
     let mut waves: Vec<_> = (0..rng.below(3))
-        .map(|_| (Some(*rng.pick(&TAGS)), soak(rng)))
+        .map(|_| WaveShape {
+            tag: Some(*rng.pick(&TAGS)),
+            soak_seconds: soak(rng),
+        })
         .collect();
     // Without a wave for everyone some hosts may be unstaged, and their rollout never ends for them.
     if waves.is_empty() || rng.chance(900) {
-        waves.push((None, soak(rng)));
+        waves.push(WaveShape {
+            tag: None,
+            soak_seconds: soak(rng),
+        });
     }
     waves
 }
@@ -200,22 +231,21 @@ fn host_shapes(rng: &mut Rng, count: usize, channels: usize) -> Vec<HostShape> {
 }
 
 /// A chain or nothing: an edge goes from a channel to one with a lower index, so there is no cycle.
-fn channel_edges(rng: &mut Rng, channels: usize) -> Vec<(usize, usize)> {
+fn channel_edges(rng: &mut Rng, channels: usize) -> Vec<EdgeShape> {
     let mut edges = Vec::new();
     for gated in 1..channels {
         if rng.chance(400) {
-            edges.push((gated, rng.index(gated)));
+            edges.push(EdgeShape {
+                gated,
+                gates: rng.index(gated),
+            });
         }
     }
     edges
 }
 
 /// A host waits for one of the same or an earlier wave; anything else would wait for ever.
-fn host_edges(
-    rng: &mut Rng,
-    hosts: &[HostShape],
-    channels: &[ChannelShape],
-) -> Vec<(usize, usize)> {
+fn host_edges(rng: &mut Rng, hosts: &[HostShape], channels: &[ChannelShape]) -> Vec<EdgeShape> {
     let mut by_channel: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (index, host) in hosts.iter().enumerate() {
         by_channel.entry(host.channel).or_default().push(index);
@@ -234,7 +264,7 @@ fn host_edges(
             (None, _) => false,
         };
         if comes_first {
-            edges.push((gated, gates));
+            edges.push(EdgeShape { gated, gates });
         }
     }
     edges
@@ -282,9 +312,9 @@ mod tests {
                     .all(|host| host.channel < shape.channels.len())
             );
             assert!(shape.releases.is_sorted());
-            for (gated, gates) in &shape.host_edges {
+            for EdgeShape { gated, gates } in shape.host_edges {
                 assert!(gates < gated);
-                assert_eq!(shape.hosts[*gated].channel, shape.hosts[*gates].channel);
+                assert_eq!(shape.hosts[gated].channel, shape.hosts[gates].channel);
             }
         }
     }

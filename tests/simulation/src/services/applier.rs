@@ -14,11 +14,11 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use super::lease_keys::{all_keys, partition_of};
-use super::leases::{Change, Leases};
+use super::leases::{LeaseChange, Leases};
 use super::reader::{ReadFault, Reader};
 use crate::addressing::{Incarnation, Route, Service};
 use crate::model::stream::StoredMessage;
-use crate::model::{Log, ServerReply, ServerRequest, Turn};
+use crate::model::{CallResult, Log, ServerReply, ServerRequest, Turn};
 use crate::simulation::environment::Environment;
 use checkpoint_restore::{CheckpointRestore, RestoreProgress};
 
@@ -109,7 +109,7 @@ impl Applier {
     pub fn take(
         &mut self,
         route: Route,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         match route {
@@ -117,18 +117,18 @@ impl Applier {
                 let changes = self.leases.take(call, reply, env);
                 self.change(changes, env);
             }
-            Route::Reader(partition) => self.read(partition, (call, reply), env),
-            Route::Work(partition) => self.proceed(partition, (call, reply), env),
+            Route::Reader(partition) => self.read(partition, CallResult { call, reply }, env),
+            Route::Work(partition) => self.proceed(partition, CallResult { call, reply }, env),
             Route::InputPublisher(_) | Route::LogSpace(_) | Route::Process => {}
         }
     }
 
-    fn change(&mut self, changes: Vec<Change>, env: &mut Environment) {
+    fn change(&mut self, changes: Vec<LeaseChange>, env: &mut Environment) {
         for change in changes {
             match change {
-                Change::Gained(key) => self.begin(partition_of(&key), env),
+                LeaseChange::Acquired(key) => self.begin(partition_of(&key), env),
                 // The turn in flight is left alone: whoever comes next meets it at the cursor.
-                Change::Lost(key) | Change::Recalled(key) => {
+                LeaseChange::Lost(key) | LeaseChange::ReleaseRequested(key) => {
                     self.work.insert(partition_of(&key), Work::Idle);
                     let mut changes = self.leases.release(&key, env);
                     changes.extend(self.leases.want(&key, env));
@@ -138,8 +138,8 @@ impl Applier {
         }
     }
 
-    fn ask(&self, partition: Partition, op: ServerRequest, env: &mut Environment) -> u64 {
-        env.call(self.me, Route::Work(partition), op)
+    fn ask(&self, partition: Partition, request: ServerRequest, env: &mut Environment) -> u64 {
+        env.call(self.me, Route::Work(partition), request)
     }
 
     fn begin(&mut self, partition: Partition, env: &mut Environment) {
@@ -150,7 +150,7 @@ impl Applier {
     fn rest(&mut self, partition: Partition, why: &str, env: &mut Environment) {
         let name = env.processes[self.me.id].name();
         env.trace(format_args!("{name} {partition} starts over: {why}"));
-        let timer = env.timer(self.me, Route::Work(partition), PAUSE);
+        let timer = env.start_timer(self.me, Route::Work(partition), PAUSE);
         self.work.insert(partition, Work::Resting(timer));
     }
 
@@ -159,12 +159,12 @@ impl Applier {
         env.invariants.stopped_with_error(partition);
         let name = env.processes[self.me.id].name();
         env.trace(format_args!("{name} {partition} stops: {why}"));
-        let timer = env.timer(self.me, Route::Work(partition), CHECK_EVERY);
+        let timer = env.start_timer(self.me, Route::Work(partition), CHECK_EVERY);
         self.work.insert(partition, Work::Resting(timer));
     }
 
     /// Streams may be gone: they are created again above the cursors.
-    fn restore_layout(&mut self, partition: Partition, env: &mut Environment) {
+    fn recreate_streams(&mut self, partition: Partition, env: &mut Environment) {
         let call = self.ask(partition, ServerRequest::Cursors, env);
         self.work.insert(partition, Work::SequenceFloors(call));
     }
@@ -172,7 +172,7 @@ impl Applier {
     fn proceed(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         let Some(work) = self.work.get_mut(&partition) else {
@@ -193,8 +193,8 @@ impl Applier {
                 _ => self.rest(partition, "no cursor", env),
             },
             Work::Locating(asked, _) if *asked == call => self.located(partition, reply, env),
-            Work::Restoring(_) => self.restore(partition, (call, reply), env),
-            Work::Following(_) => self.step(partition, (call, reply), env),
+            Work::Restoring(_) => self.restore(partition, CallResult { call, reply }, env),
+            Work::Following(_) => self.step(partition, CallResult { call, reply }, env),
             Work::Idle
             | Work::Resting(_)
             | Work::SequenceFloors(_)
@@ -206,15 +206,15 @@ impl Applier {
 
     fn locate(&mut self, partition: Partition, cursor: Option<Cursor>, env: &mut Environment) {
         let input = Log::Input(partition);
-        let op = match cursor.as_ref().and_then(|cursor| cursor.input) {
-            Some(mark) => ServerRequest::IdAt(input, mark.seq),
+        let request = match cursor.as_ref().and_then(|cursor| cursor.input) {
+            Some(mark) => ServerRequest::MessageIdAt(input, mark.seq),
             None => ServerRequest::Identity(input),
         };
         let located = Located {
             cursor,
             ..Located::default()
         };
-        let call = self.ask(partition, op, env);
+        let call = self.ask(partition, request, env);
         self.work
             .insert(partition, Work::Locating(call, Box::new(located)));
     }
@@ -225,7 +225,7 @@ impl Applier {
             return;
         };
         match (reply, located.input) {
-            (Some(ServerReply::IdAt(msg_id)), _) => {
+            (Some(ServerReply::MessageId(msg_id)), _) => {
                 located.msg_id = msg_id;
                 *call = env.call(me, route, ServerRequest::Identity(Log::Input(partition)));
             }
@@ -246,13 +246,13 @@ impl Applier {
                     self.work.insert(partition, work);
                     return;
                 }
-                self.start_behind(partition, (cursor, &logs), env);
+                self.start_at_cursor(partition, (cursor, &logs), env);
             }
-            _ => self.restore_layout(partition, env),
+            _ => self.recreate_streams(partition, env),
         }
     }
 
-    fn start_behind(
+    fn start_at_cursor(
         &mut self,
         partition: Partition,
         (cursor, logs): (Option<Cursor>, &PartitionLogs),
@@ -264,12 +264,7 @@ impl Applier {
         }
     }
 
-    fn restore(
-        &mut self,
-        partition: Partition,
-        answer: (u64, Option<ServerReply>),
-        env: &mut Environment,
-    ) {
+    fn restore(&mut self, partition: Partition, answer: CallResult, env: &mut Environment) {
         let Some(Work::Restoring(restoring)) = self.work.get_mut(&partition) else {
             return;
         };
@@ -279,7 +274,7 @@ impl Applier {
             RestoreProgress::Written => self.begin(partition, env),
             RestoreProgress::NothingAnnounced => {
                 let (cursor, logs) = restoring.located();
-                self.start_behind(partition, (cursor, &logs), env);
+                self.start_at_cursor(partition, (cursor, &logs), env);
             }
             RestoreProgress::Silence => self.rest(partition, "no answer", env),
             RestoreProgress::Refused(why) => self.stop_with_error(partition, &why, env),
@@ -295,7 +290,7 @@ impl Applier {
             reader,
             waiting: VecDeque::new(),
             step: None,
-            check: env.timer(self.me, Route::Work(partition), CHECK_EVERY),
+            check: env.start_timer(self.me, Route::Work(partition), CHECK_EVERY),
         };
         self.work
             .insert(partition, Work::Following(Box::new(following)));
@@ -304,7 +299,7 @@ impl Applier {
     fn read(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         let Some(Work::Following(following)) = self.work.get_mut(&partition) else {
@@ -321,7 +316,7 @@ impl Applier {
                     .extend(split_batches(frames, OUTCOMES_MAX));
                 self.next_turn(partition, env);
             }
-            Err(ReadFault::Missing) => self.restore_layout(partition, env),
+            Err(ReadFault::Missing) => self.recreate_streams(partition, env),
             Err(ReadFault::Gap) => self.stop_with_error(partition, "the log has a hole", env),
             Err(fault) => self.rest(partition, &format!("{fault:?}"), env),
         }
@@ -347,7 +342,7 @@ impl Applier {
                 let call = env.call(
                     me,
                     route,
-                    ServerRequest::IdAt(Log::Input(partition), mark.seq),
+                    ServerRequest::MessageIdAt(Log::Input(partition), mark.seq),
                 );
                 (call, Step::Id(Box::new(turn)))
             }
@@ -358,7 +353,7 @@ impl Applier {
     fn step(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         let (me, route) = (self.me, Route::Work(partition));
@@ -366,7 +361,7 @@ impl Applier {
             return;
         };
         if following.check == call {
-            following.check = env.timer(me, route, CHECK_EVERY);
+            following.check = env.start_timer(me, route, CHECK_EVERY);
             if following.step.is_none() {
                 let call = env.call(me, route, ServerRequest::Cursor(partition));
                 following.step = Some((call, Step::Check));
@@ -377,7 +372,7 @@ impl Applier {
             return;
         };
         match (step, reply) {
-            (Step::Id(mut turn), Some(ServerReply::IdAt(msg_id))) => {
+            (Step::Id(mut turn), Some(ServerReply::MessageId(msg_id))) => {
                 turn.cursor.input_msg_id = msg_id;
                 following.step = Some(commit(partition, *turn, (me, route), env));
             }
@@ -408,13 +403,13 @@ fn commit(
     env: &mut Environment,
 ) -> (u64, Step) {
     let cursor = turn.cursor.clone();
-    let op = ServerRequest::Apply(Box::new(Turn {
+    let request = ServerRequest::Apply(Box::new(Turn {
         partition,
         previous: turn.expected,
         rows: turn.rows,
         cursor: turn.cursor,
     }));
-    (env.call(me, route, op), Step::Commit(Box::new(cursor)))
+    (env.call(me, route, request), Step::Commit(Box::new(cursor)))
 }
 
 fn frames(messages: &[Rc<StoredMessage>]) -> Option<Vec<SequencedFrame>> {

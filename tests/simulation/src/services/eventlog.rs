@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use nixfleet_proto::subject::Partition;
 
 use super::lease_keys::{all_keys, partition_of};
-use super::leases::{Change, Leases};
+use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Incarnation, Route, Service};
-use crate::model::{Log, ServerReply};
+use crate::model::{CallResult, Log};
 use crate::simulation::environment::Environment;
 use archive::Archive;
 use trimming::Trimming;
@@ -60,7 +60,7 @@ impl Eventlog {
     pub fn take(
         &mut self,
         route: Route,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         let me = self.me;
@@ -71,27 +71,27 @@ impl Eventlog {
             }
             Route::InputPublisher(partition) => {
                 if let Some(work) = self.work.get_mut(&partition) {
-                    work.input.take((call, reply), me, env);
+                    work.input.take(CallResult { call, reply }, me, env);
                 }
             }
             Route::Reader(partition) => {
                 if let Some(work) = self.work.get_mut(&partition) {
-                    work.output.take((call, reply), me, env);
+                    work.output.take(CallResult { call, reply }, me, env);
                 }
             }
             Route::Work(partition) => {
                 if let Some(work) = self.work.get_mut(&partition) {
-                    work.trimming.take((call, reply), me, env);
+                    work.trimming.take(CallResult { call, reply }, me, env);
                 }
             }
             Route::LogSpace(_) | Route::Process => {}
         }
     }
 
-    fn change(&mut self, changes: Vec<Change>, env: &mut Environment) {
+    fn change(&mut self, changes: Vec<LeaseChange>, env: &mut Environment) {
         for change in changes {
             match change {
-                Change::Gained(key) => {
+                LeaseChange::Acquired(key) => {
                     let (me, partition) = (self.me, partition_of(&key));
                     let (input, output) = (Log::Input(partition), Log::Output(partition));
                     let work = Work {
@@ -102,7 +102,7 @@ impl Eventlog {
                     self.work.insert(partition, work);
                 }
                 // What is in flight is left alone: whoever comes next meets it at the mark.
-                Change::Lost(key) | Change::Recalled(key) => {
+                LeaseChange::Lost(key) | LeaseChange::ReleaseRequested(key) => {
                     self.work.remove(&partition_of(&key));
                     let mut changes = self.leases.release(&key, env);
                     changes.extend(self.leases.want(&key, env));

@@ -14,7 +14,7 @@ use super::log_space::LogSpace;
 use super::reader::{ReadFault, Reader};
 use crate::addressing::{Incarnation, Route};
 use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayResponse, Requester};
-use crate::model::{DispatchRow, Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, DispatchRow, Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Longest wait of a long-poll.
@@ -160,13 +160,13 @@ impl Ingest {
             request,
         };
         let partition = Partition::of(&heartbeat.channel, env.shape.partitions);
-        let op = ServerRequest::AskOwner(partition, Box::new(heartbeat));
-        let call = env.call(self.me, Route::Process, op);
+        let request = ServerRequest::AskOwner(partition, Box::new(heartbeat));
+        let call = env.call(self.me, Route::Process, request);
         self.heartbeats.insert(call, from);
     }
 
     fn poll(&mut self, from: Requester, env: &mut Environment) {
-        let timer = env.timer(self.me, Route::Process, POLL_MAX);
+        let timer = env.start_timer(self.me, Route::Process, POLL_MAX);
         self.polls.push(Poll { from, timer });
         self.serve_polls(env);
     }
@@ -175,12 +175,14 @@ impl Ingest {
     pub fn take(
         &mut self,
         route: Route,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         match route {
             Route::InputPublisher(partition) => {
-                let answers = self.publisher.take(partition, (call, reply), self.me, env);
+                let answers =
+                    self.publisher
+                        .take(partition, CallResult { call, reply }, self.me, env);
                 for ((requester, count), result) in answers {
                     let answer = match result {
                         Ok(_) => GatewayResponse::Stored(count),
@@ -189,10 +191,13 @@ impl Ingest {
                     env.answer(requester, answer);
                 }
             }
-            Route::Work(partition) => self.loaded(partition, (call, reply), env),
-            Route::Reader(partition) => self.read(partition, (call, reply), env),
+            Route::Work(partition) => self.loaded(partition, CallResult { call, reply }, env),
+            Route::Reader(partition) => self.read(partition, CallResult { call, reply }, env),
             Route::Process => self.heartbeat_or_poll(call, reply, env),
-            Route::LogSpace(partition) => self.log_space.take(partition, (call, reply), env),
+            Route::LogSpace(partition) => {
+                self.log_space
+                    .take(partition, CallResult { call, reply }, env)
+            }
             Route::Lease => {}
         }
     }
@@ -200,7 +205,7 @@ impl Ingest {
     fn heartbeat_or_poll(&mut self, call: u64, reply: Option<ServerReply>, env: &mut Environment) {
         if let Some(from) = self.heartbeats.remove(&call) {
             let answer = match reply {
-                Some(ServerReply::Owner(reply)) => GatewayResponse::Heartbeat(reply),
+                Some(ServerReply::OwnerReply(reply)) => GatewayResponse::Heartbeat(reply),
                 _ => GatewayResponse::Unavailable,
             };
             env.answer(from, answer);
@@ -228,7 +233,7 @@ impl Ingest {
     }
 
     fn rest(&mut self, partition: Partition, env: &mut Environment) {
-        let timer = env.timer(self.me, Route::Work(partition), RETRY);
+        let timer = env.start_timer(self.me, Route::Work(partition), RETRY);
         self.followers
             .insert(partition, PartitionFollower::Resting(timer));
     }
@@ -236,7 +241,7 @@ impl Ingest {
     fn loaded(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         match self.followers.get_mut(&partition) {
@@ -251,8 +256,8 @@ impl Ingest {
                     self.log_space.folded(partition, mark.seq);
                 }
                 if out_seq == 0 {
-                    let op = ServerRequest::Announced(partition);
-                    let call = env.call(self.me, Route::Work(partition), op);
+                    let request = ServerRequest::AnnouncedCheckpoints(partition);
+                    let call = env.call(self.me, Route::Work(partition), request);
                     self.followers
                         .insert(partition, PartitionFollower::Checking(call, rows));
                     return;
@@ -260,9 +265,10 @@ impl Ingest {
                 self.follow(partition, rows, out_seq + 1, env);
             }
             Some(PartitionFollower::Checking(asked, rows)) if *asked == call => match reply {
-                Some(ServerReply::Announced(first, announced))
-                    if first <= 1 || announced.is_empty() =>
-                {
+                Some(ServerReply::AnnouncedCheckpoints {
+                    first_seq: first,
+                    checkpoints: announced,
+                }) if first <= 1 || announced.is_empty() => {
                     let rows = std::mem::take(rows);
                     self.follow(partition, rows, 1, env);
                 }
@@ -295,7 +301,7 @@ impl Ingest {
     fn read(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         let Some(PartitionFollower::Reading(reader)) = self.followers.get_mut(&partition) else {
@@ -336,10 +342,10 @@ impl Ingest {
     fn serve_polls(&mut self, env: &mut Environment) {
         let mut waiting = Vec::new();
         for poll in std::mem::take(&mut self.polls) {
-            let Requester::Agent(host, ..) = poll.from else {
+            let Requester::Agent(request) = poll.from else {
                 continue;
             };
-            let hostname = env.hostname(host);
+            let hostname = env.hostname(request.host);
             match self.dispatch_queue.fetch(&hostname, env.now) {
                 Some(row) => {
                     let dispatch = Dispatch {

@@ -15,7 +15,7 @@ use nixfleet_proto::{Entry, Position};
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
 use crate::model::stream::{AppendRefusal, NewMessage};
-use crate::model::{Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How long a message is sent again and again.
@@ -26,29 +26,29 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// An answer to whoever waits for an entry.
-pub type Answer<W> = (W, Result<Position, AppendError>);
+pub type AppendResult<W> = (W, Result<Position, AppendError>);
 
 /// The publishers of a process, one per partition.
 #[derive(Debug)]
 pub struct InputPublisher<W> {
-    lanes: BTreeMap<Partition, Lane<W>>,
+    partitions: BTreeMap<Partition, PartitionPublisher<W>>,
     ids: Rc<MessageIds>,
 }
 
 #[derive(Debug)]
-struct Lane<W> {
+struct PartitionPublisher<W> {
     partition: Partition,
     buffer: FrameBuffer<W>,
-    flight: Option<Flight<W>>,
+    in_flight: Option<InFlightMessage<W>>,
 }
 
 #[derive(Debug)]
-struct Flight<W> {
+struct InFlightMessage<W> {
     frame: Frame<W>,
     publish: NewMessage,
     call: u64,
     /// True while the next attempt waits for its time.
-    resting: bool,
+    is_waiting: bool,
     pause: Duration,
     deadline: Time,
 }
@@ -56,16 +56,16 @@ struct Flight<W> {
 impl<W> InputPublisher<W> {
     /// Publishers that send nothing yet.
     pub fn new(partitions: u16, ids: Rc<MessageIds>) -> Self {
-        let lanes = Partition::all(partitions).map(|partition| {
-            let lane = Lane {
+        let partitions = Partition::all(partitions).map(|partition| {
+            let publisher = PartitionPublisher {
                 partition,
                 buffer: FrameBuffer::new(FrameLimits::default()),
-                flight: None,
+                in_flight: None,
             };
-            (partition, lane)
+            (partition, publisher)
         });
         Self {
-            lanes: lanes.collect(),
+            partitions: partitions.collect(),
             ids,
         }
     }
@@ -86,37 +86,39 @@ impl<W> InputPublisher<W> {
         for entry in entries {
             batch.append(&EntryBatch::of(entry).expect("an entry has text keys only"));
         }
-        let lane = self.lanes.get_mut(&partition);
-        let lane = lane.expect("entries go to partitions of the fleet");
-        lane.buffer.push(subject, batch, waiter);
-        lane.start(&self.ids, me, env);
+        let publisher = self.partitions.get_mut(&partition);
+        let publisher = publisher.expect("entries go to partitions of the fleet");
+        publisher.buffer.push(subject, batch, waiter);
+        publisher.start(&self.ids, me, env);
     }
 
     /// Takes an answer or a timer of a lane.
     pub fn take(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         me: Incarnation,
         env: &mut Environment,
-    ) -> Vec<Answer<W>> {
-        let Some(lane) = self.lanes.get_mut(&partition) else {
+    ) -> Vec<AppendResult<W>> {
+        let Some(publisher) = self.partitions.get_mut(&partition) else {
             return Vec::new();
         };
-        let answers = lane.take(call, reply, me, env);
-        lane.start(&self.ids, me, env);
+        let answers = publisher.take(call, reply, me, env);
+        publisher.start(&self.ids, me, env);
         answers
     }
 
     /// True when nothing waits and nothing is in flight.
     pub fn is_idle(&self) -> bool {
-        self.lanes.values().all(|lane| lane.flight.is_none())
+        self.partitions
+            .values()
+            .all(|publisher| publisher.in_flight.is_none())
     }
 }
 
-impl<W> Lane<W> {
+impl<W> PartitionPublisher<W> {
     fn start(&mut self, ids: &MessageIds, me: Incarnation, env: &mut Environment) {
-        if self.flight.is_some() {
+        if self.in_flight.is_some() {
             return;
         }
         let Some(frame) = self.buffer.take() else {
@@ -128,16 +130,16 @@ impl<W> Lane<W> {
             payload: frame.body(),
             fence: None,
         };
-        let mut flight = Flight {
+        let mut in_flight = InFlightMessage {
             frame,
             publish,
             call: 0,
-            resting: false,
+            is_waiting: false,
             pause: PAUSE,
             deadline: env.now + DEADLINE,
         };
-        flight.send(self.partition, me, env);
-        self.flight = Some(flight);
+        in_flight.send(self.partition, me, env);
+        self.in_flight = Some(in_flight);
     }
 
     fn take(
@@ -146,46 +148,52 @@ impl<W> Lane<W> {
         reply: Option<ServerReply>,
         me: Incarnation,
         env: &mut Environment,
-    ) -> Vec<Answer<W>> {
-        let Some(flight) = self.flight.as_mut().filter(|flight| flight.call == call) else {
+    ) -> Vec<AppendResult<W>> {
+        let Some(in_flight) = self
+            .in_flight
+            .as_mut()
+            .filter(|in_flight| in_flight.call == call)
+        else {
             return Vec::new();
         };
-        if flight.resting {
-            flight.send(self.partition, me, env);
+        if in_flight.is_waiting {
+            in_flight.send(self.partition, me, env);
             return Vec::new();
         }
         let error = match PublishDecision::of(answered(reply)) {
-            PublishDecision::Stored(seq) => return self.land(Ok(seq)),
+            PublishDecision::Stored(seq) => return self.finish(Ok(seq)),
             PublishDecision::Refused(PublishRefusal::Full) => {
                 AppendError::Full(self.partition.to_string())
             }
             PublishDecision::Refused(refusal) => AppendError::Unavailable(refusal.to_string()),
             PublishDecision::Retry(reason) => {
-                if env.now + flight.pause < flight.deadline {
-                    flight.resting = true;
-                    flight.call =
-                        env.timer(me, Route::InputPublisher(self.partition), flight.pause);
-                    flight.pause = (flight.pause * 2).min(PAUSE_MAX);
+                if env.now + in_flight.pause < in_flight.deadline {
+                    in_flight.is_waiting = true;
+                    in_flight.call =
+                        env.start_timer(me, Route::InputPublisher(self.partition), in_flight.pause);
+                    in_flight.pause = (in_flight.pause * 2).min(PAUSE_MAX);
                     return Vec::new();
                 }
                 AppendError::Unavailable(reason)
             }
         };
-        self.land(Err(error))
+        self.finish(Err(error))
     }
 
-    fn land(&mut self, result: Result<u64, AppendError>) -> Vec<Answer<W>> {
+    fn finish(&mut self, result: Result<u64, AppendError>) -> Vec<AppendResult<W>> {
         self.buffer.finish_in_flight();
-        let flight = self.flight.take();
-        flight.map_or_else(Vec::new, |flight| flight.frame.answers(result).collect())
+        let in_flight = self.in_flight.take();
+        in_flight.map_or_else(Vec::new, |in_flight| {
+            in_flight.frame.answers(result).collect()
+        })
     }
 }
 
-impl<W> Flight<W> {
+impl<W> InFlightMessage<W> {
     fn send(&mut self, partition: Partition, me: Incarnation, env: &mut Environment) {
-        self.resting = false;
-        let op = ServerRequest::Publish(Log::Input(partition), self.publish.clone());
-        self.call = env.call(me, Route::InputPublisher(partition), op);
+        self.is_waiting = false;
+        let request = ServerRequest::Publish(Log::Input(partition), self.publish.clone());
+        self.call = env.call(me, Route::InputPublisher(partition), request);
     }
 }
 
@@ -202,7 +210,7 @@ pub fn answered(reply: Option<ServerReply>) -> PublishReply {
         Some(ServerReply::Published(Err(AppendRefusal::Full))) => {
             PublishReply::Refused(PublishRefusal::Full)
         }
-        Some(ServerReply::Missing) => {
+        Some(ServerReply::StreamMissing) => {
             PublishReply::Refused(PublishRefusal::Unknown("no stream answers".to_owned()))
         }
         _ => PublishReply::Refused(PublishRefusal::Unknown("timed out".to_owned())),

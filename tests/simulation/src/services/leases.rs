@@ -14,11 +14,11 @@ use crate::simulation::environment::Environment;
 
 /// A change of what is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum LeaseChange {
     /// Work under this key may begin.
-    Gained(String),
+    Acquired(String),
     /// Work under this key shall end in good order.
-    Recalled(String),
+    ReleaseRequested(String),
     /// Work under this key is over.
     Lost(String),
 }
@@ -34,16 +34,31 @@ pub struct Leases {
     keys: Vec<String>,
     core: LeaseCore,
     watch: Option<u64>,
-    asked: BTreeMap<u64, (u64, Asked)>,
-    timer: Option<(u64, Duration)>,
+    calls: BTreeMap<u64, LeaseCall>,
+    timer: Option<LeaseTimer>,
     /// Keys that a worker waits for.
     wanted: BTreeSet<String>,
     /// Keys that are worked on against the core's word; true: it told the work to end.
     ignored_changes: BTreeMap<String, bool>,
 }
 
+/// A call that waits for its reply.
 #[derive(Debug, Clone, Copy)]
-enum Asked {
+struct LeaseCall {
+    /// What the core knows it by.
+    ticket: u64,
+    kind: CallKind,
+}
+
+/// The timer of the next poll of the core.
+#[derive(Debug, Clone, Copy)]
+struct LeaseTimer {
+    call: u64,
+    due: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum CallKind {
     Write,
     Read,
 }
@@ -82,7 +97,7 @@ impl Leases {
             keys,
             core,
             watch: None,
-            asked: BTreeMap::new(),
+            calls: BTreeMap::new(),
             timer: None,
             ignored_changes: BTreeMap::new(),
         };
@@ -102,36 +117,36 @@ impl Leases {
     }
 
     /// The process shall end; true when nothing is held any more.
-    pub fn stop(&mut self, env: &mut Environment) -> (Vec<Change>, bool) {
+    pub fn stop(&mut self, env: &mut Environment) -> (Vec<LeaseChange>, bool) {
         self.core.stop(env.now.since_start());
-        let changes = self.pump(env);
+        let changes = self.update(env);
         (changes, self.core.is_ended())
     }
 
     /// A worker waits for a key.
-    pub fn want(&mut self, key: &str, env: &mut Environment) -> Vec<Change> {
+    pub fn want(&mut self, key: &str, env: &mut Environment) -> Vec<LeaseChange> {
         self.wanted.insert(key.to_owned());
         self.core.want(key);
-        self.pump(env)
+        self.update(env)
     }
 
     /// Work under a key ended.
-    pub fn release(&mut self, key: &str, env: &mut Environment) -> Vec<Change> {
+    pub fn release(&mut self, key: &str, env: &mut Environment) -> Vec<LeaseChange> {
         self.core.release(env.now.since_start(), key);
-        self.leave(key, env)
+        self.stop_waiting(key, env)
     }
 
     /// Work under a key failed: others may go first.
-    pub fn give_up(&mut self, key: &str, env: &mut Environment) -> Vec<Change> {
+    pub fn give_up(&mut self, key: &str, env: &mut Environment) -> Vec<LeaseChange> {
         self.core.give_up(env.now.since_start(), key);
-        self.leave(key, env)
+        self.stop_waiting(key, env)
     }
 
     /// Nobody works under a key. When the work was against the core's word, the core still waits.
-    fn leave(&mut self, key: &str, env: &mut Environment) -> Vec<Change> {
+    fn stop_waiting(&mut self, key: &str, env: &mut Environment) -> Vec<LeaseChange> {
         self.core.cancel_want(env.now.since_start(), key);
         self.ignored_changes.remove(key);
-        self.pump(env)
+        self.update(env)
     }
 
     /// Takes an answer or a timer.
@@ -140,10 +155,10 @@ impl Leases {
         call: u64,
         reply: Option<ServerReply>,
         env: &mut Environment,
-    ) -> Vec<Change> {
+    ) -> Vec<LeaseChange> {
         let now = env.now.since_start();
-        let is_timer = self.timer.is_some_and(|(timer, _)| timer == call);
-        let is_known = is_timer || call == WAKE_CALL || self.asked.contains_key(&call);
+        let is_timer = self.timer.is_some_and(|timer| timer.call == call);
+        let is_known = is_timer || call == WAKE_CALL || self.calls.contains_key(&call);
         if !is_known && self.watch != Some(call) {
             return Vec::new();
         }
@@ -151,36 +166,36 @@ impl Leases {
             self.timer = None;
         }
         match reply {
-            Some(ServerReply::LeaseSeen(key, observed)) if self.watch == Some(call) => {
+            Some(ServerReply::LeaseChanged(key, observed)) if self.watch == Some(call) => {
                 self.core.watched(now, &key, observed);
             }
             Some(ServerReply::LeasesCaughtUp) if self.watch == Some(call) => {
                 self.core.watch_caught_up(now)
             }
             reply => {
-                if let Some((ticket, asked)) = self.asked.remove(&call) {
-                    let answer = match (asked, reply) {
+                if let Some(LeaseCall { ticket, kind }) = self.calls.remove(&call) {
+                    let answer = match (kind, reply) {
                         (_, Some(ServerReply::LeaseWritten(written))) => Answer::Written(written),
                         (_, Some(ServerReply::LeaseFound(observed))) => Answer::Found(observed),
-                        (Asked::Write, _) => Answer::Written(WriteResult::Unknown),
-                        (Asked::Read, _) => Answer::NoAnswer,
+                        (CallKind::Write, _) => Answer::Written(WriteResult::Unknown),
+                        (CallKind::Read, _) => Answer::NoAnswer,
                     };
                     self.core.answered(now, ticket, answer);
                 }
             }
         }
-        self.pump(env)
+        self.update(env)
     }
 
     /// Does what the core says, or not.
-    fn pump(&mut self, env: &mut Environment) -> Vec<Change> {
+    fn update(&mut self, env: &mut Environment) -> Vec<LeaseChange> {
         let mut changes = self.run_commands(env);
         self.ignore_lease_changes(&mut changes, env);
         changes
     }
 
     /// Does what the core says until it says nothing more.
-    fn run_commands(&mut self, env: &mut Environment) -> Vec<Change> {
+    fn run_commands(&mut self, env: &mut Environment) -> Vec<LeaseChange> {
         let now = env.now.since_start();
         let mut changes = Vec::new();
         loop {
@@ -193,27 +208,28 @@ impl Leases {
             }
         }
         if let Some(due) = self.core.due()
-            && self.timer.is_none_or(|(_, planned)| due < planned)
+            && self.timer.is_none_or(|timer| due < timer.due)
         {
             // A moment later than due, so that rounding never makes it early.
             let pause = due.saturating_sub(now) + Duration::from_micros(1);
-            self.timer = Some((env.timer(self.me, Route::Lease, pause), due));
+            let call = env.start_timer(self.me, Route::Lease, pause);
+            self.timer = Some(LeaseTimer { call, due });
         }
         changes
     }
 
-    fn perform(&mut self, command: Command, changes: &mut Vec<Change>, env: &mut Environment) {
+    fn perform(&mut self, command: Command, changes: &mut Vec<LeaseChange>, env: &mut Environment) {
         let service = self.service;
-        let (ticket, asked, op) = match command {
+        let (ticket, kind, request) = match command {
             Command::Watch => {
-                let op = ServerRequest::WatchLeases(service);
-                self.watch = Some(env.open(self.me, Route::Lease, op));
+                let request = ServerRequest::WatchLeases(service);
+                self.watch = Some(env.call_streaming(self.me, Route::Lease, request));
                 return;
             }
             Command::Signal(signal) => {
                 let name = env.processes[self.me.id].name();
                 env.trace(format_args!("{name} {signal:?}"));
-                return self.tell(signal, changes);
+                return self.apply_signal(signal, changes);
             }
             Command::Put {
                 ticket,
@@ -221,59 +237,61 @@ impl Leases {
                 record,
                 expected,
             } => {
-                let op = ServerRequest::PutLease(service, key, record, expected);
-                (ticket, Asked::Write, op)
+                let request = ServerRequest::PutLease(service, key, record, expected);
+                (ticket, CallKind::Write, request)
             }
             Command::Delete {
                 ticket,
                 key,
                 expected,
             } => {
-                let op = ServerRequest::DeleteLease(service, key, expected);
-                (ticket, Asked::Write, op)
+                let request = ServerRequest::DeleteLease(service, key, expected);
+                (ticket, CallKind::Write, request)
             }
-            Command::Read { ticket, key } => {
-                (ticket, Asked::Read, ServerRequest::ReadLease(service, key))
-            }
+            Command::Read { ticket, key } => (
+                ticket,
+                CallKind::Read,
+                ServerRequest::ReadLease(service, key),
+            ),
         };
-        let call = env.call(self.me, Route::Lease, op);
-        self.asked.insert(call, (ticket, asked));
+        let call = env.call(self.me, Route::Lease, request);
+        self.calls.insert(call, LeaseCall { ticket, kind });
     }
 
-    fn tell(&mut self, signal: Signal, changes: &mut Vec<Change>) {
+    fn apply_signal(&mut self, signal: Signal, changes: &mut Vec<LeaseChange>) {
         match signal {
             // Where nobody waits, the work began against the core's word.
             Signal::Acquired(key) => {
                 if self.wanted.remove(&key) {
-                    changes.push(Change::Gained(key));
+                    changes.push(LeaseChange::Acquired(key));
                 }
             }
-            Signal::Recalled(key) => changes.push(Change::Recalled(key)),
-            Signal::Lost(key, _) => changes.push(Change::Lost(key)),
+            Signal::Recalled(key) => changes.push(LeaseChange::ReleaseRequested(key)),
+            Signal::Lost(key, _) => changes.push(LeaseChange::Lost(key)),
             Signal::Released(_) | Signal::Joined | Signal::NameTaken(_) => {}
         }
     }
 
     /// Under this fault the process works on everything, whoever holds it.
-    fn ignore_lease_changes(&mut self, changes: &mut Vec<Change>, env: &Environment) {
+    fn ignore_lease_changes(&mut self, changes: &mut Vec<LeaseChange>, env: &Environment) {
         if env.now < env.processes[self.me.id].ignores_leases_until {
             changes.retain(|change| match change {
-                Change::Gained(_) => true,
-                Change::Recalled(key) | Change::Lost(key) => {
+                LeaseChange::Acquired(_) => true,
+                LeaseChange::ReleaseRequested(key) | LeaseChange::Lost(key) => {
                     self.ignored_changes.insert(key.clone(), true);
                     false
                 }
             });
             for key in std::mem::take(&mut self.wanted) {
                 self.ignored_changes.insert(key.clone(), false);
-                changes.push(Change::Gained(key));
+                changes.push(LeaseChange::Acquired(key));
             }
             return;
         }
         let now = env.now.since_start();
         for (key, is_told) in std::mem::take(&mut self.ignored_changes) {
             if is_told || !self.core.is_held(now, &key) {
-                changes.push(Change::Lost(key));
+                changes.push(LeaseChange::Lost(key));
             }
         }
     }

@@ -8,7 +8,7 @@ use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
-use crate::model::{ServerReply, ServerRequest};
+use crate::model::{CallResult, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How old a look may be while there is much room.
@@ -52,7 +52,7 @@ impl LogSpace {
             space.look = Some(env.call(
                 me,
                 Route::LogSpace(partition),
-                ServerRequest::Fills(partition),
+                ServerRequest::LogUsage(partition),
             ));
         }
         !space.is_full
@@ -62,7 +62,7 @@ impl LogSpace {
     pub fn take(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         let space = self.partitions.entry(partition).or_default();
@@ -70,7 +70,7 @@ impl LogSpace {
             return;
         }
         space.look_at = env.now + LOOK_EVERY;
-        let Some(ServerReply::Fills(input, output)) = reply else {
+        let Some(ServerReply::LogUsage { input, output }) = reply else {
             return;
         };
         if input.percent().max(output.percent()) >= HALF_FULL {

@@ -14,7 +14,7 @@ use super::input_publisher::answered;
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
 use crate::model::stream::NewMessage;
-use crate::model::{Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How long a message is sent again and again.
@@ -86,14 +86,14 @@ impl OutputPublish {
 
     fn send(&mut self, me: Incarnation, env: &mut Environment) {
         self.stage = Stage::Sent;
-        let op = ServerRequest::Publish(Log::Output(self.partition), self.publish.clone());
-        self.call = env.call(me, Route::Work(self.partition), op);
+        let request = ServerRequest::Publish(Log::Output(self.partition), self.publish.clone());
+        self.call = env.call(me, Route::Work(self.partition), request);
     }
 
     /// Takes an answer or a timer; the fate, once it is known.
     pub fn take(
         &mut self,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         me: Incarnation,
         env: &mut Environment,
     ) -> Option<PublishResult> {
@@ -117,7 +117,7 @@ impl OutputPublish {
                 }
             },
             Stage::Asking(error) => {
-                let Some(ServerReply::Last(last)) = reply else {
+                let Some(ServerReply::LastMessage(last)) = reply else {
                     let reason = "nobody knows the last message".to_owned();
                     return Some(Err(PublishError::Unavailable(reason)));
                 };
@@ -146,8 +146,8 @@ impl OutputPublish {
         env: &mut Environment,
     ) -> Option<PublishResult> {
         self.stage = Stage::Asking(error);
-        let op = ServerRequest::Last(Log::Output(self.partition));
-        self.call = env.call(me, Route::Work(self.partition), op);
+        let request = ServerRequest::LastMessage(Log::Output(self.partition));
+        self.call = env.call(me, Route::Work(self.partition), request);
         None
     }
 
@@ -160,7 +160,7 @@ impl OutputPublish {
         if env.now + self.pause >= self.deadline {
             return Some(Err(error));
         }
-        self.call = env.timer(me, Route::Work(self.partition), self.pause);
+        self.call = env.start_timer(me, Route::Work(self.partition), self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         None
     }

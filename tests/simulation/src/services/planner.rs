@@ -15,11 +15,11 @@ use nixfleet_proto::PlanAction;
 use nixfleet_proto::subject::Partition;
 
 use super::input_publisher::InputPublisher;
-use super::leases::{Change, Leases};
+use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Incarnation, Route, Service};
-use crate::model::ServerReply;
+use crate::model::{CallResult, ServerReply};
 use crate::simulation::environment::Environment;
-use active_term::ActiveTerm;
+use active_term::{ActiveTerm, PlannedTurn};
 use timing::{INTERVALS, now};
 use view_loading::ViewLoading;
 
@@ -27,6 +27,7 @@ use view_loading::ViewLoading;
 const LEADER: &str = "leader";
 /// Pause after a term that failed.
 const PAUSE: Duration = Duration::from_secs(1);
+
 /// A planner process.
 #[derive(Debug)]
 pub struct Planner {
@@ -85,14 +86,14 @@ impl Planner {
         &self.leases
     }
 
-    fn change(&mut self, changes: Vec<Change>, env: &mut Environment) {
+    fn change(&mut self, changes: Vec<LeaseChange>, env: &mut Environment) {
         for change in changes {
             match change {
-                Change::Gained(_) => {
+                LeaseChange::Acquired(_) => {
                     self.leads = true;
                     self.proceed(env);
                 }
-                Change::Lost(key) | Change::Recalled(key) => {
+                LeaseChange::Lost(key) | LeaseChange::ReleaseRequested(key) => {
                     env.trace(format_args!("{} leads no more", self.name(env)));
                     self.leads = false;
                     self.load(env);
@@ -108,7 +109,7 @@ impl Planner {
     pub fn take(
         &mut self,
         route: Route,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         match route {
@@ -117,13 +118,15 @@ impl Planner {
                 self.change(changes, env);
             }
             Route::InputPublisher(partition) => {
-                let answers = self.publisher.take(partition, (call, reply), self.me, env);
+                let answers =
+                    self.publisher
+                        .take(partition, CallResult { call, reply }, self.me, env);
                 for (ticket, result) in answers {
                     let result = result.map_err(|error| error.to_string());
                     self.appended(ticket, result, env);
                 }
             }
-            Route::Reader(partition) => self.read(partition, (call, reply), env),
+            Route::Reader(partition) => self.read(partition, CallResult { call, reply }, env),
             Route::Process => self.timer_or_load(call, reply, env),
             Route::Work(_) | Route::LogSpace(_) => {}
         }
@@ -137,7 +140,7 @@ impl Planner {
     fn fail(&mut self, why: &str, env: &mut Environment) {
         env.trace(format_args!("{} ends its term: {why}", self.name(env)));
         self.term += 1;
-        self.stage = Term::Resting(env.timer(self.me, Route::Process, PAUSE));
+        self.stage = Term::Resting(env.start_timer(self.me, Route::Process, PAUSE));
     }
 
     fn load(&mut self, env: &mut Environment) {
@@ -149,12 +152,12 @@ impl Planner {
         match &mut self.stage {
             Term::Resting(timer) if *timer == call => self.load(env),
             Term::Loading(loading) if loading.call == call => self.loaded(reply, env),
-            Term::Active(working) if working.polls == Some(call) => {
-                working.poll_releases(self.me, env);
+            Term::Active(active) if active.polls == Some(call) => {
+                active.poll_releases(self.me, env);
                 self.proceed(env);
             }
-            Term::Active(working) if working.wake.is_some_and(|(timer, _)| timer == call) => {
-                working.wake = None;
+            Term::Active(active) if active.wake.is_some_and(|timer| timer.call == call) => {
+                active.wake = None;
                 self.proceed(env);
             }
             Term::Resting(_) | Term::Loading(_) | Term::Active(_) => {}
@@ -166,10 +169,10 @@ impl Planner {
             return;
         };
         match loading.take(reply, env) {
-            Ok(Some(op)) => loading.call = env.call(self.me, Route::Process, op),
+            Ok(Some(request)) => loading.call = env.call(self.me, Route::Process, request),
             Ok(None) => {
-                let working = ActiveTerm::start(loading, self.me, env);
-                self.stage = Term::Active(Box::new(working));
+                let active = ActiveTerm::start(loading, self.me, env);
+                self.stage = Term::Active(Box::new(active));
                 self.proceed(env);
             }
             Err(why) => self.fail(&why, env),
@@ -179,13 +182,13 @@ impl Planner {
     fn read(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
-        let Term::Active(working) = &mut self.stage else {
+        let Term::Active(active) = &mut self.stage else {
             return;
         };
-        let Some(reader) = working.readers.get_mut(&partition) else {
+        let Some(reader) = active.readers.get_mut(&partition) else {
             return;
         };
         match reader.take(call, reply) {
@@ -193,7 +196,7 @@ impl Planner {
                 reader.ask(self.me, env);
                 for message in messages {
                     match message.output() {
-                        Some(frame) => working.inbox.push_back((partition, Rc::clone(frame))),
+                        Some(frame) => active.inbox.push_back((partition, Rc::clone(frame))),
                         None => return self.fail("an output frame cannot be read", env),
                     }
                 }
@@ -212,25 +215,27 @@ impl Planner {
         if ticket.term != self.term {
             return;
         }
-        let Term::Active(working) = &mut self.stage else {
+        let Term::Active(active) = &mut self.stage else {
             return;
         };
         let position = match result {
             Ok(position) => position,
             Err(why) => return self.fail(&why, env),
         };
-        working.appending -= 1;
-        let (leader, partition) = (&mut working.leader, ticket.partition);
+        active.appending -= 1;
+        let (leader, partition) = (&mut active.leader, ticket.partition);
         if matches!(ticket.action, PlanAction::Barrier {}) {
             leader.barrier_appended(partition, position);
         } else {
             leader.appended(partition, position, ticket.action);
         }
-        if working.appending == 0
-            && let Some((deadline, is_capped)) = working.planned.take()
+        if active.appending == 0
+            && let Some(planned) = active.planned.take()
         {
             let now = now(self.me, env);
-            working.schedule.plan_made(now, deadline, is_capped);
+            active
+                .schedule
+                .plan_made(now, planned.deadline, planned.is_capped);
         }
         self.proceed(env);
     }
@@ -238,45 +243,49 @@ impl Planner {
     /// Absorbs what waits, fences, plans: whatever is next.
     fn proceed(&mut self, env: &mut Environment) {
         loop {
-            let Term::Active(working) = &mut self.stage else {
+            let Term::Active(active) = &mut self.stage else {
                 return;
             };
-            if working.appending > 0 {
+            if active.appending > 0 {
                 return;
             }
-            if let Err(why) = working.apply_outcome(self.me, env) {
+            if let Err(why) = active.apply_inbox(self.me, env) {
                 return self.fail(&why, env);
             }
             let now = now(self.me, env);
-            if let Err(why) = working.leader.check_outcome_timeout(now.monotonic) {
+            if let Err(why) = active.leader.check_outcome_timeout(now.monotonic) {
                 return self.fail(&why.to_string(), env);
             }
-            let appends = match working.leader.stage() {
+            let appends = match active.leader.stage() {
                 Stage::Unfenced if !self.leads => return,
                 Stage::Unfenced => {
-                    let appends = working.leader.fence(now.wall);
-                    let epoch = working.leader.epoch();
+                    let appends = active.leader.fence(now.wall);
+                    let epoch = active.leader.epoch();
                     let name = env.processes[self.me.id].name();
                     env.trace(format_args!("{name} fences with epoch {epoch}"));
                     appends
                 }
                 Stage::Fencing => {
-                    return working.wake_at(now.monotonic + INTERVALS.longest, self.me, env);
+                    return active.wake_at(now.monotonic + INTERVALS.longest, self.me, env);
                 }
                 Stage::Leading => {
-                    if working.polls.is_none() {
-                        working.poll_releases(self.me, env);
+                    if active.polls.is_none() {
+                        active.poll_releases(self.me, env);
                     }
-                    if now.monotonic < working.schedule.due() {
-                        return working.wake_at(working.schedule.due(), self.me, env);
+                    if now.monotonic < active.schedule.due() {
+                        return active.wake_at(active.schedule.due(), self.me, env);
                     }
-                    let planned = working.leader.plan(now.wall);
-                    let (deadline, is_capped) =
-                        (planned.plan.next_deadline, planned.plan.is_capped);
+                    let planned = active.leader.plan(now.wall);
+                    let turn = PlannedTurn {
+                        deadline: planned.plan.next_deadline,
+                        is_capped: planned.plan.is_capped,
+                    };
                     if planned.appends.is_empty() {
-                        working.schedule.plan_made(now, deadline, is_capped);
+                        active
+                            .schedule
+                            .plan_made(now, turn.deadline, turn.is_capped);
                     } else {
-                        working.planned = Some((deadline, is_capped));
+                        active.planned = Some(turn);
                     }
                     planned.appends
                 }
@@ -286,19 +295,19 @@ impl Planner {
     }
 
     fn append(&mut self, appends: Appends, env: &mut Environment) {
-        let Term::Active(working) = &mut self.stage else {
+        let Term::Active(active) = &mut self.stage else {
             return;
         };
         let wall = env.wall(self.me);
         for (partition, actions) in appends {
             for action in actions {
-                let entry = working.leader.entry(action.clone(), wall);
+                let entry = active.leader.entry(action.clone(), wall);
                 let ticket = AppendTicket {
                     term: self.term,
                     partition,
                     action,
                 };
-                working.appending += 1;
+                active.appending += 1;
                 self.publisher.push(
                     partition,
                     (std::slice::from_ref(&entry), ticket),
@@ -312,7 +321,7 @@ impl Planner {
     /// The leader, while there is one.
     pub fn leader(&self) -> Option<&Leader> {
         match &self.stage {
-            Term::Active(working) => Some(&working.leader),
+            Term::Active(active) => Some(&active.leader),
             Term::Resting(_) | Term::Loading(_) => None,
         }
     }

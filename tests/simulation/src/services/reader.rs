@@ -77,8 +77,12 @@ impl Reader {
     /// Asks for more, unless it is asking.
     pub fn ask(&mut self, me: Incarnation, env: &mut Environment) {
         if self.call.is_none() {
-            let op = ServerRequest::Fetch(self.log, self.position.next(), BATCH);
-            self.call = Some(env.call(me, self.route, op));
+            let request = ServerRequest::Fetch {
+                log: self.log,
+                from: self.position.next(),
+                max: BATCH,
+            };
+            self.call = Some(env.call(me, self.route, request));
         }
     }
 
@@ -96,12 +100,16 @@ impl Reader {
         }
         self.call = None;
         match reply {
-            Some(ServerReply::Messages(messages, identity, before)) => {
+            Some(ServerReply::Messages {
+                messages,
+                identity,
+                previous,
+            }) => {
                 self.missing = 0;
-                self.check(&identity, before.as_deref())?;
+                self.check(&identity, previous.as_deref())?;
                 self.accept(messages)
             }
-            Some(ServerReply::Missing) => {
+            Some(ServerReply::StreamMissing) => {
                 self.missing += 1;
                 if self.missing >= MISSING_MAX {
                     return Err(ReadFault::Missing);

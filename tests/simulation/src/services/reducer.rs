@@ -16,9 +16,9 @@ use nixfleet_reducer::{OwnershipEnd, Readiness};
 
 use super::input_publisher::InputPublisher;
 use super::lease_keys::{all_keys, partition_of};
-use super::leases::{Change, Leases};
+use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Caller, Incarnation, Route, Service};
-use crate::model::{Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 use live_owner::{AppendTicket, OwnerContext};
 use takeover::{TakeoverDriver, TakeoverProgress};
@@ -137,7 +137,7 @@ impl Reducer {
     pub fn take(
         &mut self,
         route: Route,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         match route {
@@ -145,18 +145,20 @@ impl Reducer {
                 let changes = self.leases.take(call, reply, env);
                 self.change(changes, env);
             }
-            Route::InputPublisher(partition) => self.appended(partition, (call, reply), env),
-            Route::Reader(partition) => self.read(partition, (call, reply), env),
-            Route::Work(partition) => self.work(partition, (call, reply), env),
+            Route::InputPublisher(partition) => {
+                self.appended(partition, CallResult { call, reply }, env)
+            }
+            Route::Reader(partition) => self.read(partition, CallResult { call, reply }, env),
+            Route::Work(partition) => self.work(partition, CallResult { call, reply }, env),
             Route::LogSpace(_) | Route::Process => {}
         }
     }
 
-    fn change(&mut self, changes: Vec<Change>, env: &mut Environment) {
+    fn change(&mut self, changes: Vec<LeaseChange>, env: &mut Environment) {
         for change in changes {
             match change {
-                Change::Gained(key) => self.begin(partition_of(&key), env),
-                Change::Recalled(key) | Change::Lost(key) => {
+                LeaseChange::Acquired(key) => self.begin(partition_of(&key), env),
+                LeaseChange::ReleaseRequested(key) | LeaseChange::Lost(key) => {
                     self.stop_work(partition_of(&key), env);
                 }
             }
@@ -227,7 +229,7 @@ impl Reducer {
         if let Some(worker) = self.workers.get_mut(&partition) {
             worker.readiness.ownership_ended(ended);
             worker.must_check_layout = matches!(ended, OwnershipEnd::Failed(_));
-            worker.work = Work::Resting(env.timer(me, Route::Work(partition), pause));
+            worker.work = Work::Resting(env.start_timer(me, Route::Work(partition), pause));
         }
         self.change(changes, env);
     }
@@ -235,7 +237,7 @@ impl Reducer {
     fn work(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         let Some(worker) = self.workers.get_mut(&partition) else {
@@ -249,8 +251,8 @@ impl Reducer {
             }
             Work::Layout(asked) if *asked == call => match reply {
                 Some(ServerReply::Cursors(recorded)) => {
-                    let op = ServerRequest::EnsureLayout(recorded);
-                    *asked = env.call(self.me, Route::Work(partition), op);
+                    let request = ServerRequest::EnsureLayout(recorded);
+                    *asked = env.call(self.me, Route::Work(partition), request);
                 }
                 Some(ServerReply::LayoutReady) => {
                     worker.must_check_layout = false;
@@ -263,11 +265,11 @@ impl Reducer {
             },
             Work::TakingOver(_) => {
                 self.takeover_driver(partition, env, |takeover_driver, ids, me, env| {
-                    takeover_driver.take((call, reply), ids, me, env)
+                    takeover_driver.take(CallResult { call, reply }, ids, me, env)
                 });
             }
             Work::Owning(_) => self.live_on(partition, env, |live, context| {
-                live.take((call, reply), context)
+                live.take(CallResult { call, reply }, context)
             }),
             Work::Waiting | Work::Resting(_) | Work::Layout(_) => {}
         }
@@ -276,7 +278,7 @@ impl Reducer {
     fn read(
         &mut self,
         partition: Partition,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
         let Some(worker) = self.workers.get_mut(&partition) else {
@@ -285,11 +287,11 @@ impl Reducer {
         match &worker.work {
             Work::TakingOver(_) => {
                 self.takeover_driver(partition, env, |takeover_driver, ids, me, env| {
-                    takeover_driver.read((call, reply), ids, me, env)
+                    takeover_driver.read(CallResult { call, reply }, ids, me, env)
                 })
             }
             Work::Owning(_) => self.live_on(partition, env, |live, context| {
-                live.read((call, reply), context)
+                live.read(CallResult { call, reply }, context)
             }),
             Work::Waiting | Work::Resting(_) | Work::Layout(_) => {}
         }
@@ -337,7 +339,7 @@ impl Reducer {
                 let place = (partition, self.ownerships);
                 let live = LiveOwner::start(place, writer, *taken, &mut context);
                 worker.work = Work::Owning(Box::new(live));
-                if let Some(output) = env.broker.fill(Log::Output(partition))
+                if let Some(output) = env.broker.usage(Log::Output(partition))
                     && worker.readiness.check().is_ok()
                 {
                     env.invariants.reported_ready(self.me, partition, &output);
@@ -372,12 +374,7 @@ impl Reducer {
         }
     }
 
-    fn appended(
-        &mut self,
-        partition: Partition,
-        answer: (u64, Option<ServerReply>),
-        env: &mut Environment,
-    ) {
+    fn appended(&mut self, partition: Partition, answer: CallResult, env: &mut Environment) {
         let answers = self.publisher.take(partition, answer, self.me, env);
         for (ticket, result) in answers {
             self.live_on(partition, env, |live, context| {

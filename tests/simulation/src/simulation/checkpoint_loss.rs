@@ -31,8 +31,8 @@ pub fn damage(partition: Partition, loss: CheckpointLoss, env: &mut Environment)
     }
     let mut logs = [Log::Input(partition), Log::Output(partition)].into_iter();
     let is_filled = |log| {
-        let fill = env.broker.fill(log);
-        fill.is_some_and(|fill| fill.percent() > FILLED_PERCENT)
+        let usage = env.broker.usage(log);
+        usage.is_some_and(|usage| usage.percent() > FILLED_PERCENT)
     };
     if loss == CheckpointLoss::Missing && logs.any(is_filled) {
         return;

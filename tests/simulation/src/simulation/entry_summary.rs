@@ -5,9 +5,9 @@ use std::fmt;
 use nixfleet_proto::{EntryBody, PlanAction, Producer};
 
 /// An entry for people.
-pub struct Detail<'a>(pub &'a EntryBody);
+pub struct EntrySummary<'a>(pub &'a EntryBody);
 
-impl fmt::Display for Detail<'_> {
+impl fmt::Display for EntrySummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = self.0;
         let name = match body {

@@ -10,7 +10,7 @@ use nixfleet_proto::{ClosureHash, Hostname, PinnedSet, Timestamp};
 
 use super::event::{SimulatedHostEvent, SimulationEvent};
 use super::process_status::ProcessStatus;
-use crate::addressing::{Caller, HostId, Incarnation, ProcessId, Route};
+use crate::addressing::{Caller, HostId, Incarnation, ProcessId, Route, Service};
 use crate::engine::{Queue, Rng, Time, Trace};
 use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayResponse, Requester};
 use crate::invariant_monitor::InvariantMonitor;
@@ -31,7 +31,7 @@ pub struct Environment {
     /// The seed.
     pub seed: u64,
     /// Delays and losses.
-    pub net: Rng,
+    pub network_rng: Rng,
     /// What goes wrong by itself.
     pub fault_rates: FaultRates,
     /// The fleet.
@@ -51,13 +51,13 @@ pub struct Environment {
     /// What manifests pin: the object store.
     pub pinned: PinnedSet,
     /// Until when heartbeats come several times and name any closure.
-    pub storm_until: Time,
+    pub heartbeat_storm_until: Time,
     /// Until when the broker is down.
-    pub broker_back_at: Time,
+    pub broker_down_until: Time,
     /// Until when the database is down.
-    pub database_back_at: Time,
+    pub database_down_until: Time,
     /// Rows that are lost as soon as a log was trimmed.
-    pub loss_at_trim: Option<RowLoss>,
+    pub row_loss_at_trim: Option<RowLoss>,
     queue: Queue<SimulationEvent>,
     trace: Trace,
     /// When the last message on a connection arrives: connections keep their order.
@@ -72,7 +72,7 @@ impl Environment {
         Self {
             now: Time::ZERO,
             seed,
-            net: Rng::new(seed, "net"),
+            network_rng: Rng::new(seed, "net"),
             fault_rates,
             releases: Vec::new(),
             broker: Broker::new(shape.partitions, fault_rates.retry_order, shape.log_limits),
@@ -81,10 +81,10 @@ impl Environment {
             processes: Vec::new(),
             owners: BTreeMap::new(),
             pinned: BTreeMap::new(),
-            storm_until: Time::ZERO,
-            broker_back_at: Time::ZERO,
-            database_back_at: Time::ZERO,
-            loss_at_trim: None,
+            heartbeat_storm_until: Time::ZERO,
+            broker_down_until: Time::ZERO,
+            database_down_until: Time::ZERO,
+            row_loss_at_trim: None,
             queue: Queue::default(),
             trace,
             last_arrival: BTreeMap::new(),
@@ -114,12 +114,12 @@ impl Environment {
     }
 
     /// Plans an event after a pause.
-    pub fn plan(&mut self, pause: Duration, event: SimulationEvent) {
+    pub fn schedule(&mut self, pause: Duration, event: SimulationEvent) {
         self.queue.push(self.now + pause, event);
     }
 
     /// Plans an event.
-    pub fn plan_at(&mut self, at: Time, event: SimulationEvent) {
+    pub fn schedule_at(&mut self, at: Time, event: SimulationEvent) {
         self.queue.push(at.max(self.now), event);
     }
 
@@ -132,7 +132,7 @@ impl Environment {
 
     /// True in `permille` of 1,000 cases.
     pub fn chance(&mut self, permille: u32) -> bool {
-        self.net.chance(permille)
+        self.network_rng.chance(permille)
     }
 
     /// Closures that hosts may run, for those who lie.
@@ -150,36 +150,36 @@ impl Environment {
     }
 
     /// Asks a server; the answer, or that none came, is an event.
-    pub fn call(&mut self, process: Incarnation, route: Route, op: ServerRequest) -> u64 {
-        let timeout = if matches!(op, ServerRequest::Fetch(..)) {
+    pub fn call(&mut self, process: Incarnation, route: Route, request: ServerRequest) -> u64 {
+        let timeout = if matches!(request, ServerRequest::Fetch { .. }) {
             FETCH_TIMEOUT
         } else {
             TIMEOUT
         };
-        let call = self.timer(process, route, timeout);
+        let call = self.start_timer(process, route, timeout);
         let caller = Caller {
             process,
             route,
             call,
         };
-        if self.is_spared(process, &op) {
-            self.send(caller, Rc::new(op));
+        if self.dies_before_sending(process, &request) {
+            self.send(caller, Rc::new(request));
         }
         call
     }
 
     /// False when the process dies before this call leaves; it may also die right after it.
-    fn is_spared(&mut self, process: Incarnation, op: &ServerRequest) -> bool {
-        let (before, after) = if matches!(op, ServerRequest::Publish(..)) {
+    fn dies_before_sending(&mut self, process: Incarnation, request: &ServerRequest) -> bool {
+        let (before, after) = if matches!(request, ServerRequest::Publish(..)) {
             (Some(CrashPoint::BeforePublish), CrashPoint::AfterPublish)
         } else if matches!(
-            op,
+            request,
             ServerRequest::Apply(_) | ServerRequest::Restore(_) | ServerRequest::Archive(..)
         ) {
             (Some(CrashPoint::BeforeCommit), CrashPoint::AfterCommit)
-        } else if matches!(op, ServerRequest::Trim(..)) {
+        } else if matches!(request, ServerRequest::Trim(..)) {
             (Some(CrashPoint::BeforeTrim), CrashPoint::AfterTrim)
-        } else if matches!(op, ServerRequest::PutCheckpoint(..)) {
+        } else if matches!(request, ServerRequest::PutCheckpoint(..)) {
             (None, CrashPoint::AfterStore)
         } else {
             return true;
@@ -190,44 +190,49 @@ impl Environment {
         let dies_after = status.dies_at(after);
         if dies_before || dies_after {
             self.trace(format_args!("{name} is to die"));
-            self.plan(Duration::ZERO, SimulationEvent::Kill(process));
+            self.schedule(Duration::ZERO, SimulationEvent::KillProcess(process));
         }
         !dies_before
     }
 
     /// As [`Self::call`], with as many answers as come.
-    pub fn open(&mut self, process: Incarnation, route: Route, op: ServerRequest) -> u64 {
+    pub fn call_streaming(
+        &mut self,
+        process: Incarnation,
+        route: Route,
+        request: ServerRequest,
+    ) -> u64 {
         let call = self.processes[process.id].next_call();
         let caller = Caller {
             process,
             route,
             call,
         };
-        self.send(caller, Rc::new(op));
+        self.send(caller, Rc::new(request));
         call
     }
 
     /// Lets a part of a process know after a pause.
-    pub fn timer(&mut self, process: Incarnation, route: Route, pause: Duration) -> u64 {
+    pub fn start_timer(&mut self, process: Incarnation, route: Route, pause: Duration) -> u64 {
         let call = self.processes[process.id].next_call();
         let caller = Caller {
             process,
             route,
             call,
         };
-        self.plan(pause, SimulationEvent::Expired(caller));
+        self.schedule(pause, SimulationEvent::TimerExpires(caller));
         call
     }
 
     /// Sends something nobody waits for.
-    pub fn send_without_reply(&mut self, process: Incarnation, op: ServerRequest) {
+    pub fn send_without_reply(&mut self, process: Incarnation, request: ServerRequest) {
         let call = self.processes[process.id].next_call();
         let caller = Caller {
             process,
             route: Route::Process,
             call,
         };
-        self.send(caller, Rc::new(op));
+        self.send(caller, Rc::new(request));
     }
 
     /// Lets the answer of a server travel back.
@@ -246,12 +251,12 @@ impl Environment {
         let before = self.last_answer.get(&key).copied().unwrap_or_default();
         let at = (self.now + delay).max(before);
         self.last_answer.insert(key, at);
-        self.plan_at(at, SimulationEvent::Replied(caller, reply));
+        self.schedule_at(at, SimulationEvent::ReplyArrives(caller, reply));
     }
 
-    fn send(&mut self, caller: Caller, op: Rc<ServerRequest>) {
+    fn send(&mut self, caller: Caller, request: Rc<ServerRequest>) {
         let id = caller.process.id;
-        let server = op.server();
+        let server = request.server();
         if self.processes[id].is_cut(server, self.now) || self.chance(self.fault_rates.lost_call) {
             return;
         }
@@ -260,16 +265,19 @@ impl Environment {
         let before = self.last_arrival.get(&key).copied().unwrap_or_default();
         let at = (self.now + delay).max(before);
         self.last_arrival.insert(key, at);
-        if matches!(*op, ServerRequest::Publish(..)) && self.chance(self.fault_rates.twice) {
+        if matches!(*request, ServerRequest::Publish(..)) && self.chance(self.fault_rates.twice) {
             let again = self.delay(server);
-            self.plan_at(at + again, SimulationEvent::Arrive(caller, Rc::clone(&op)));
+            self.schedule_at(
+                at + again,
+                SimulationEvent::CallArrives(caller, Rc::clone(&request)),
+            );
         }
-        self.plan_at(at, SimulationEvent::Arrive(caller, op));
+        self.schedule_at(at, SimulationEvent::CallArrives(caller, request));
     }
 
     fn delay_of(&mut self, process: ProcessId, server: Connection) -> Duration {
         if self.processes[process].lags(server, self.now) {
-            return Duration::from_millis(self.net.range(300, 2_400));
+            return Duration::from_millis(self.network_rng.range(300, 2_400));
         }
         self.delay(server)
     }
@@ -277,13 +285,13 @@ impl Environment {
     /// Time of one way between a process and a server.
     pub fn delay(&mut self, server: Connection) -> Duration {
         if self.chance(self.fault_rates.slow) {
-            return Duration::from_millis(self.net.range(200, 9_000));
+            return Duration::from_millis(self.network_rng.range(200, 9_000));
         }
         let micros = match server {
             Connection::Publishing | Connection::Reading | Connection::Leasing => {
-                self.net.range(150, 1_500)
+                self.network_rng.range(150, 1_500)
             }
-            Connection::Database => self.net.range(400, 4_000),
+            Connection::Database => self.network_rng.range(400, 4_000),
         };
         Duration::from_micros(micros)
     }
@@ -291,38 +299,40 @@ impl Environment {
     /// Time of one way between a host and a gateway.
     pub fn gateway_delay(&mut self) -> Duration {
         if self.chance(self.fault_rates.slow) {
-            return Duration::from_millis(self.net.range(500, 12_000));
+            return Duration::from_millis(self.network_rng.range(500, 12_000));
         }
-        Duration::from_millis(self.net.range(2, 40))
+        Duration::from_millis(self.network_rng.range(2, 40))
     }
 
     /// Sends a request to some gateway; nobody knows which of them are up.
     pub fn request(&mut self, request: GatewayRequest) {
-        let gateways = self.shape.instances[0];
-        let to = self.net.index(gateways);
+        let gateways = self.shape.instances_of(Service::Ingest);
+        let to = self.network_rng.index(gateways);
         if self.chance(self.fault_rates.lost_request) {
             return;
         }
-        if self.now < self.storm_until && matches!(request.body, GatewayRequestBody::Heartbeat(_)) {
+        if self.now < self.heartbeat_storm_until
+            && matches!(request.body, GatewayRequestBody::Heartbeat(_))
+        {
             for _ in 0..2 {
-                let again = Duration::from_millis(self.net.below(3_000));
-                self.plan(again, SimulationEvent::Request(to, request.clone()));
+                let again = Duration::from_millis(self.network_rng.below(3_000));
+                self.schedule(again, SimulationEvent::RequestArrives(to, request.clone()));
             }
         }
         let delay = self.gateway_delay();
-        self.plan(delay, SimulationEvent::Request(to, request));
+        self.schedule(delay, SimulationEvent::RequestArrives(to, request));
     }
 
     /// Sends the answer of a gateway to whoever asked.
     pub fn answer(&mut self, to: Requester, answer: GatewayResponse) {
-        let Requester::Agent(host, life, number) = to else {
+        let Requester::Agent(request) = to else {
             return;
         };
         if self.chance(self.fault_rates.lost_request) {
             return;
         }
         let delay = self.gateway_delay();
-        let answered = SimulatedHostEvent::Answered(life, number, answer);
-        self.plan(delay, SimulationEvent::Host(host, answered));
+        let event = SimulatedHostEvent::ResponseArrives(request, answer);
+        self.schedule(delay, SimulationEvent::Host(request.host, event));
     }
 }

@@ -8,7 +8,7 @@ use nixfleet_proto::wire::OwnerHeartbeat;
 use nixfleet_proto::{ClosureHash, RolloutId};
 
 use crate::addressing::{Caller, HostId, Incarnation, ProcessId};
-use crate::gateway_messages::{GatewayRequest, GatewayResponse};
+use crate::gateway_messages::{AgentRequest, GatewayRequest, GatewayResponse};
 use crate::model::lease_bucket::LeaseKey;
 use crate::model::{ServerReply, ServerRequest};
 
@@ -16,35 +16,44 @@ use crate::model::{ServerReply, ServerRequest};
 #[derive(Debug)]
 pub enum SimulationEvent {
     /// A call reaches its server.
-    Arrive(Caller, Rc<ServerRequest>),
+    CallArrives(Caller, Rc<ServerRequest>),
     /// An answer reaches its caller.
-    Replied(Caller, ServerReply),
+    ReplyArrives(Caller, ServerReply),
     /// The caller stops waiting, or a timer it set is due.
-    Expired(Caller),
+    TimerExpires(Caller),
     /// A heartbeat reaches the owner of a partition.
-    Heartbeat(Incarnation, Partition, Box<OwnerHeartbeat>, Caller),
+    HeartbeatArrives {
+        /// The owner.
+        to: Incarnation,
+        /// The partition.
+        partition: Partition,
+        /// The heartbeat.
+        heartbeat: Box<OwnerHeartbeat>,
+        /// The gateway's call, which the reply goes to.
+        caller: Caller,
+    },
     /// A request reaches a gateway.
-    Request(ProcessId, GatewayRequest),
+    RequestArrives(ProcessId, GatewayRequest),
     /// The time to live of a lease is over, if it still has this revision.
-    LeaseOver(LeaseKey, u64),
+    LeaseExpires(LeaseKey, u64),
     /// Something at a host.
     Host(HostId, SimulatedHostEvent),
     /// A process starts.
-    Start(ProcessId),
+    StartProcess(ProcessId),
     /// A process dies, if it still is in this life.
-    Kill(Incarnation),
+    KillProcess(Incarnation),
     /// A process is asked to end.
-    Stop(ProcessId),
+    StopProcess(ProcessId),
     /// A fault of the schedule begins.
-    Fault(usize),
+    FaultBegins(usize),
     /// A fault of the schedule ends.
-    FaultOver(usize),
+    FaultEnds(usize),
     /// A release is published.
-    Publish(usize),
+    PublishRelease(usize),
     /// An operator looks whether something waits for him.
-    Operator,
+    OperatorCommands,
     /// The run looks whether its phase is over.
-    Look,
+    CheckProgress,
 }
 
 /// What happens at a host.
@@ -62,13 +71,13 @@ pub enum SimulatedHostEvent {
     /// Something for the core of that life.
     Input(u32, Box<Input>),
     /// The machine finished a switch, whoever still cares.
-    Switched(u32, RolloutId, ClosureHash),
+    SwitchFinished(u32, RolloutId, ClosureHash),
     /// The machine finished a rollback.
-    RolledBack(u32, RolloutId, ClosureHash),
-    /// An answer arrives.
-    Answered(u32, u64, GatewayResponse),
-    /// The agent stops waiting for an answer.
-    Expired(u32, u64),
+    RollbackFinished(u32, RolloutId, ClosureHash),
+    /// The response to a request arrives.
+    ResponseArrives(AgentRequest, GatewayResponse),
+    /// The agent stops waiting for a response.
+    RequestTimesOut(AgentRequest),
     /// The pause before the next long-poll is over.
     Poll(u32),
 }

@@ -5,6 +5,7 @@ use nixfleet_proto::subject::Partition;
 use super::Simulation;
 use super::checkpoint_loss::damage;
 use super::event::{SimulatedHostEvent, SimulationEvent};
+use super::process_status::PlannedCrash;
 use super::servers::stored;
 use crate::addressing::{Caller, HostId, ProcessId, Route, Service};
 use crate::engine::Time;
@@ -30,24 +31,28 @@ impl Simulation {
         let fault = self.scenario.faults[index].clone();
         self.env.trace(format_args!("fault {index}: {fault}"));
         self.env
-            .plan(fault.lasts, SimulationEvent::FaultOver(index));
+            .schedule(fault.lasts, SimulationEvent::FaultEnds(index));
         let until = self.env.now + fault.lasts;
         match fault.kind {
-            FaultKind::Kill(number) => {
+            FaultKind::KillProcess(number) => {
                 let id = self.process(number);
-                let alive = self.env.processes[id].alive(id);
+                let alive = self.env.processes[id].incarnation(id);
                 self.kill(alive);
             }
-            FaultKind::Stop(number) => self.stop(self.process(number)),
-            FaultKind::Freeze(number) => {
+            FaultKind::StopProcess(number) => self.stop(self.process(number)),
+            FaultKind::FreezeProcess(number) => {
                 let id = self.process(number);
                 self.env.processes[id].frozen_until = until;
             }
-            FaultKind::CrashAt(number, point, after) => {
-                let id = self.process(number);
-                self.env.processes[id].crash_at = Some((point, after));
+            FaultKind::CrashProcess {
+                process,
+                point,
+                skipped,
+            } => {
+                let id = self.process(process);
+                self.env.processes[id].planned_crash = Some(PlannedCrash { point, skipped });
             }
-            FaultKind::CutBroker(number) => {
+            FaultKind::DisconnectBroker(number) => {
                 let id = self.process(number);
                 for server in [
                     Connection::Publishing,
@@ -57,70 +62,70 @@ impl Simulation {
                     self.env.processes[id].cut(server, until);
                 }
             }
-            FaultKind::CutDatabase(number) => {
+            FaultKind::DisconnectDatabase(number) => {
                 let id = self.process(number);
                 self.env.processes[id].cut(Connection::Database, until);
             }
-            FaultKind::BrokerDown => {
-                self.env.broker_back_at = until;
+            FaultKind::RestartBroker => {
+                self.env.broker_down_until = until;
                 self.env.broker.disconnect();
             }
-            FaultKind::DatabaseDown => self.env.database_back_at = until,
-            FaultKind::DefyLeases(number) => self.defy_leases(number, until),
-            FaultKind::Stale(number) => {
+            FaultKind::RestartDatabase => self.env.database_down_until = until,
+            FaultKind::IgnoreLeases(number) => self.ignore_leases(number, until),
+            FaultKind::IgnoreLeasesAndDelayReads(number) => {
                 let id = self.process(number);
                 self.env.processes[id].lag(Connection::Reading, until);
-                self.defy_leases(number, until);
+                self.ignore_leases(number, until);
             }
-            FaultKind::Lag(number) => {
+            FaultKind::SlowWrites(number) => {
                 let service = self.env.processes[self.process(number)].service;
                 self.lag(service, until);
             }
-            FaultKind::Rivals => {
+            FaultKind::CompetingPlanners => {
                 for id in self.of_service(Service::Applier) {
                     self.env.processes[id].frozen_until = until;
                 }
                 for id in self.of_service(Service::Planner) {
-                    self.defy_leases(id, until);
+                    self.ignore_leases(id, until);
                 }
             }
-            FaultKind::Storm => {
-                self.env.storm_until = until;
+            FaultKind::HeartbeatStorm => {
+                self.env.heartbeat_storm_until = until;
                 self.lag(Service::Reducer, until);
             }
-            FaultKind::DropLeases => {
+            FaultKind::LoseLeases => {
                 self.env.broker.leases.lose_everything();
                 self.env.invariants.bucket_lost(self.env.now);
             }
-            FaultKind::SkewProcess(number, millis) => {
+            FaultKind::SkewProcessClock(number, millis) => {
                 let id = self.process(number);
                 self.env.processes[id].skew_ms = millis;
             }
-            FaultKind::ForgetIds => self.env.broker.forget_ids(),
-            FaultKind::Poison(number) => self.poison(number),
-            FaultKind::Operator => self.operate(),
-            FaultKind::SkewHost(number, millis) => {
+            FaultKind::ForgetMessageIds => self.env.broker.forget_ids(),
+            FaultKind::StoreUnreadableMessage(number) => self.poison(number),
+            FaultKind::OperatorCommands => self.operate(),
+            FaultKind::SkewHostClock(number, millis) => {
                 let id = self.host(number);
                 self.hosts[id].skew_ms = millis;
             }
-            FaultKind::CrashHost(number) => {
+            FaultKind::CrashAgent(number) => {
                 let id = self.host(number);
                 self.hosts[id].crash(&mut self.env);
             }
-            FaultKind::OfflineHost(number) => {
+            FaultKind::DisconnectHost(number) => {
                 let id = self.host(number);
                 self.hosts[id].online = false;
             }
-            FaultKind::LyingHost(number) => {
+            FaultKind::ReportFalseClosures(number) => {
                 let id = self.host(number);
                 self.hosts[id].false_closures_until = until + fault.lasts;
             }
-            FaultKind::ForgetfulHost(number) => {
+            FaultKind::LoseAgentState(number) => {
                 let id = self.host(number);
                 self.hosts[id].crash(&mut self.env);
                 self.hosts[id].forget();
             }
-            FaultKind::Hold(consumer) => {
+            FaultKind::StallConsumer(consumer) => {
                 let service = match consumer {
                     StalledConsumer::Archive => Service::Eventlog,
                     StalledConsumer::Applier => Service::Applier,
@@ -129,14 +134,14 @@ impl Simulation {
                     self.env.processes[id].frozen_until = until;
                 }
             }
-            FaultKind::Checkpoint(number, loss) => {
+            FaultKind::DamageCheckpoint(number, loss) => {
                 let partition = Partition::new(number % self.scenario.shape.partitions);
                 damage(partition, loss, &mut self.env);
             }
-            FaultKind::Rows(loss) if loss.is_at_trim => self.env.loss_at_trim = Some(loss),
-            FaultKind::Rows(loss) => self.lose_rows(loss),
-            FaultKind::TailLost(tails) => self.lose_tails(tails, until),
-            FaultKind::BothLost => self.lose_both(until),
+            FaultKind::LoseRows(loss) if loss.is_at_trim => self.env.row_loss_at_trim = Some(loss),
+            FaultKind::LoseRows(loss) => self.lose_rows(loss),
+            FaultKind::LoseLogTails(tails) => self.lose_tails(tails, until),
+            FaultKind::LoseBrokerAndDatabase => self.lose_both(until),
         }
     }
 
@@ -145,46 +150,50 @@ impl Simulation {
             return;
         }
         match self.scenario.faults[index].kind {
-            FaultKind::Kill(number) | FaultKind::Stop(number) | FaultKind::CrashAt(number, ..) => {
+            FaultKind::KillProcess(number)
+            | FaultKind::StopProcess(number)
+            | FaultKind::CrashProcess {
+                process: number, ..
+            } => {
                 let id = self.process(number);
                 self.start(id);
             }
-            FaultKind::SkewProcess(number, _) => {
+            FaultKind::SkewProcessClock(number, _) => {
                 let id = self.process(number);
                 self.env.processes[id].skew_ms = 0;
             }
-            FaultKind::SkewHost(number, _) => {
+            FaultKind::SkewHostClock(number, _) => {
                 let id = self.host(number);
                 self.hosts[id].skew_ms = 0;
             }
-            FaultKind::CrashHost(number) | FaultKind::ForgetfulHost(number) => {
+            FaultKind::CrashAgent(number) | FaultKind::LoseAgentState(number) => {
                 let id = self.host(number);
                 self.hosts[id].take(SimulatedHostEvent::Start { reboot: false }, &mut self.env);
             }
-            FaultKind::OfflineHost(number) => {
+            FaultKind::DisconnectHost(number) => {
                 let id = self.host(number);
                 self.hosts[id].online = true;
             }
-            FaultKind::Freeze(_)
-            | FaultKind::CutBroker(_)
-            | FaultKind::CutDatabase(_)
-            | FaultKind::BrokerDown
-            | FaultKind::DatabaseDown
-            | FaultKind::DefyLeases(_)
-            | FaultKind::Stale(_)
-            | FaultKind::Lag(_)
-            | FaultKind::Rivals
-            | FaultKind::Storm
-            | FaultKind::DropLeases
-            | FaultKind::LyingHost(_)
-            | FaultKind::ForgetIds
-            | FaultKind::Poison(_)
-            | FaultKind::Operator
-            | FaultKind::Hold(_)
-            | FaultKind::Checkpoint(..)
-            | FaultKind::Rows(_)
-            | FaultKind::TailLost(_)
-            | FaultKind::BothLost => {}
+            FaultKind::FreezeProcess(_)
+            | FaultKind::DisconnectBroker(_)
+            | FaultKind::DisconnectDatabase(_)
+            | FaultKind::RestartBroker
+            | FaultKind::RestartDatabase
+            | FaultKind::IgnoreLeases(_)
+            | FaultKind::IgnoreLeasesAndDelayReads(_)
+            | FaultKind::SlowWrites(_)
+            | FaultKind::CompetingPlanners
+            | FaultKind::HeartbeatStorm
+            | FaultKind::LoseLeases
+            | FaultKind::ReportFalseClosures(_)
+            | FaultKind::ForgetMessageIds
+            | FaultKind::StoreUnreadableMessage(_)
+            | FaultKind::OperatorCommands
+            | FaultKind::StallConsumer(_)
+            | FaultKind::DamageCheckpoint(..)
+            | FaultKind::LoseRows(_)
+            | FaultKind::LoseLogTails(_)
+            | FaultKind::LoseBrokerAndDatabase => {}
         }
     }
 
@@ -204,17 +213,18 @@ impl Simulation {
     }
 
     /// The process is told at once, and again when it is over.
-    fn defy_leases(&mut self, number: usize, until: Time) {
+    fn ignore_leases(&mut self, number: usize, until: Time) {
         let id = self.process(number);
         self.env.processes[id].ignores_leases_until = until;
         let caller = Caller {
-            process: self.env.processes[id].alive(id),
+            process: self.env.processes[id].incarnation(id),
             route: Route::Lease,
             call: WAKE_CALL,
         };
         self.env
-            .plan_at(self.env.now, SimulationEvent::Expired(caller));
-        self.env.plan_at(until, SimulationEvent::Expired(caller));
+            .schedule_at(self.env.now, SimulationEvent::TimerExpires(caller));
+        self.env
+            .schedule_at(until, SimulationEvent::TimerExpires(caller));
     }
 
     /// Somebody publishes what no service writes.
@@ -248,8 +258,8 @@ impl Simulation {
 
     /// Both servers are set up anew.
     fn lose_both(&mut self, until: Time) {
-        self.env.broker_back_at = until;
-        self.env.database_back_at = until;
+        self.env.broker_down_until = until;
+        self.env.database_down_until = until;
         self.env.broker.lose_everything();
         self.env.database.restore(&Default::default());
         self.backups.clear();
@@ -258,7 +268,7 @@ impl Simulation {
 
     /// The broker restarts without the last messages, and its sequences are used again.
     fn lose_tails(&mut self, tails: TailLoss, until: Time) {
-        self.env.broker_back_at = until;
+        self.env.broker_down_until = until;
         self.env.broker.disconnect();
         let partitions = self.scenario.shape.partitions;
         let only = tails.partition.map(|number| number % partitions);

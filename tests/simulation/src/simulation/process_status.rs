@@ -1,4 +1,4 @@
-//! How a process is, from outside.
+//! The state of a process that the simulation controls: whether it runs, its clock, its connections.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,16 @@ use crate::engine::Time;
 use crate::model::Connection;
 use crate::scenario::CrashPoint;
 
-/// A process from outside.
+/// A crash of a process at one of its next occasions.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedCrash {
+    /// The occasion.
+    pub point: CrashPoint,
+    /// How many of these occasions the process survives first.
+    pub skipped: u32,
+}
+
+/// State of a process that the simulation controls.
 #[derive(Debug)]
 pub struct ProcessStatus {
     /// What it is.
@@ -22,8 +31,8 @@ pub struct ProcessStatus {
     pub frozen_until: Time,
     /// How far its wall clock is ahead, in milliseconds.
     pub skew_ms: i64,
-    /// Where it dies next, after so many occasions.
-    pub crash_at: Option<(CrashPoint, u32)>,
+    /// Where it dies next.
+    pub planned_crash: Option<PlannedCrash>,
     /// Until when it works as if it held every lease.
     pub ignores_leases_until: Time,
     cut_until: BTreeMap<Connection, Time>,
@@ -41,7 +50,7 @@ impl ProcessStatus {
             life: 0,
             frozen_until: Time::ZERO,
             skew_ms: 0,
-            crash_at: None,
+            planned_crash: None,
             ignores_leases_until: Time::ZERO,
             cut_until: BTreeMap::new(),
             lag_until: BTreeMap::new(),
@@ -55,7 +64,7 @@ impl ProcessStatus {
     }
 
     /// The process in its present life.
-    pub fn alive(&self, id: usize) -> Incarnation {
+    pub fn incarnation(&self, id: usize) -> Incarnation {
         Incarnation {
             id,
             life: self.life,
@@ -97,7 +106,7 @@ impl ProcessStatus {
     pub fn heal(&mut self) {
         self.cut_until.clear();
         self.lag_until.clear();
-        self.crash_at = None;
+        self.planned_crash = None;
         self.ignores_leases_until = Time::ZERO;
         self.frozen_until = Time::ZERO;
         self.skew_ms = 0;
@@ -105,13 +114,13 @@ impl ProcessStatus {
 
     /// Counts an occasion to die; true when it is the one.
     pub fn dies_at(&mut self, point: CrashPoint) -> bool {
-        match &mut self.crash_at {
-            Some((at, left)) if *at == point => {
-                if *left == 0 {
-                    self.crash_at = None;
+        match &mut self.planned_crash {
+            Some(crash) if crash.point == point => {
+                if crash.skipped == 0 {
+                    self.planned_crash = None;
                     return true;
                 }
-                *left -= 1;
+                crash.skipped -= 1;
                 false
             }
             Some(_) | None => false,

@@ -6,9 +6,9 @@ use nixfleet_proto::RolloutState;
 use nixfleet_proto::subject::Partition;
 
 use super::event::SimulationEvent;
-use super::{BACKUP_EVERY, LOOK_EVERY, RecoveryPhase, Simulation};
+use super::{BACKUP_EVERY, PROGRESS_CHECK_INTERVAL, RecoveryPhase, Simulation};
 use crate::engine::{Rng, Time};
-use crate::invariants::lost_tails::{covered, is_torn};
+use crate::invariants::lost_tails::{covered, has_unresolved_loss};
 use crate::invariants::progress::is_healed;
 use crate::model::Log;
 use crate::scenario::FaultRates;
@@ -17,18 +17,19 @@ use crate::services::ServiceProcess;
 /// Longest time until everything is finished.
 const TIMEOUT: Duration = Duration::from_secs(3_600);
 /// How long partitions that cannot go on are looked at.
-const TORN_FOR: Duration = Duration::from_secs(120);
+const UNRESOLVED_LOSS_TIME: Duration = Duration::from_secs(120);
 /// How often the operator looks after what is halted.
 const OPERATE_EVERY: Duration = Duration::from_secs(40);
 
 impl Simulation {
     /// Looks whether the phase is over.
-    pub(super) fn look(&mut self) {
-        self.env.plan(LOOK_EVERY, SimulationEvent::Look);
+    pub(super) fn check_progress(&mut self) {
+        self.env
+            .schedule(PROGRESS_CHECK_INTERVAL, SimulationEvent::CheckProgress);
         let Some(recovery_phase) = self.recovery_phase else {
             let safety = Time::ZERO + self.scenario.shape.safety;
             let seconds = self.env.now.micros() / 1_000_000;
-            if seconds % BACKUP_EVERY.as_secs() < LOOK_EVERY.as_secs() {
+            if seconds % BACKUP_EVERY.as_secs() < PROGRESS_CHECK_INTERVAL.as_secs() {
                 self.backups.push(self.env.database.back_up());
             }
             if self.env.now >= safety {
@@ -46,8 +47,8 @@ impl Simulation {
             });
         }
         let unfinished = self.unfinished().map(|what| ("finishes", what));
-        let unhealed = || self.unhealed().map(|what| ("progress", what));
-        match unfinished.or_else(unhealed) {
+        let unrecovered = || self.unrecovered().map(|what| ("progress", what));
+        match unfinished.or_else(unrecovered) {
             None => self.finish(),
             Some((invariant, what)) if self.env.now >= recovery_phase.until => {
                 self.env.invariants.record(invariant, Err(what));
@@ -64,10 +65,10 @@ impl Simulation {
             retry_order: self.env.fault_rates.retry_order,
             ..FaultRates::NONE
         };
-        self.env.storm_until = self.env.now;
-        self.env.loss_at_trim = None;
-        self.env.broker_back_at = self.env.now;
-        self.env.database_back_at = self.env.now;
+        self.env.heartbeat_storm_until = self.env.now;
+        self.env.row_loss_at_trim = None;
+        self.env.broker_down_until = self.env.now;
+        self.env.database_down_until = self.env.now;
         for status in &mut self.env.processes {
             status.heal();
         }
@@ -96,11 +97,11 @@ impl Simulation {
 
     /// What keeps the run from being over.
     fn unfinished(&self) -> Option<String> {
-        if self.is_torn_anywhere() {
+        if self.has_any_unresolved_loss() {
             return self
                 .unreported_loss()
-                .or_else(|| self.waiting())
-                .or_else(|| self.behind());
+                .or_else(|| self.growing_logs())
+                .or_else(|| self.unfinished_logs());
         }
         let release = self.env.releases.last()?;
         let reference = &self.env.invariants.reference;
@@ -123,24 +124,25 @@ impl Simulation {
                 ));
             }
         }
-        self.behind()
+        self.unfinished_logs()
     }
 
-    fn is_torn(&self, partition: Partition) -> bool {
+    fn has_unresolved_loss(&self, partition: Partition) -> bool {
         self.env.invariants.is_tail_lost()
-            && is_torn(partition, &self.env.broker, &self.env.database)
+            && has_unresolved_loss(partition, &self.env.broker, &self.env.database)
     }
 
     /// The planner leads no partition while one of them stands still.
-    fn is_torn_anywhere(&self) -> bool {
-        Partition::all(self.scenario.shape.partitions).any(|partition| self.is_torn(partition))
+    fn has_any_unresolved_loss(&self) -> bool {
+        Partition::all(self.scenario.shape.partitions)
+            .any(|partition| self.has_unresolved_loss(partition))
     }
 
     /// Somebody says that a partition stands still and why.
     fn unreported_loss(&self) -> Option<String> {
-        let mut torn = Partition::all(self.scenario.shape.partitions)
-            .filter(|partition| self.is_torn(*partition));
-        let unreported = torn.find(|partition| {
+        let mut unresolved = Partition::all(self.scenario.shape.partitions)
+            .filter(|partition| self.has_unresolved_loss(*partition));
+        let unreported = unresolved.find(|partition| {
             // Written again to the same length, a log is known by the message that comes next: a
             // fetch that waits here does not look behind itself, as a reader does that reconnects.
             let is_as_long = self
@@ -158,15 +160,16 @@ impl Simulation {
     }
 
     /// The shortened logs grow for a while, as agents and gateways go on.
-    fn waiting(&self) -> Option<String> {
+    fn growing_logs(&self) -> Option<String> {
         let begun = self.recovery_phase?.begun;
-        (self.env.now < begun + TORN_FOR).then(|| "the shortened logs are left to grow".to_owned())
+        (self.env.now < begun + UNRESOLVED_LOSS_TIME)
+            .then(|| "the shortened logs are left to grow".to_owned())
     }
 
     /// Whoever follows a log has come to its end.
-    fn behind(&self) -> Option<String> {
+    fn unfinished_logs(&self) -> Option<String> {
         for partition in Partition::all(self.scenario.shape.partitions) {
-            if self.is_torn(partition) {
+            if self.has_unresolved_loss(partition) {
                 continue;
             }
             let input = self.env.broker.identity(Log::Input(partition))?;
@@ -181,7 +184,7 @@ impl Simulation {
             }
             let covered = cursor.and_then(|cursor| cursor.input);
             let is_covered = covered.map_or(0, |mark| mark.next().seq - 1) >= input.last_seq;
-            if !is_covered && !self.rests(partition, input.last_seq) {
+            if !is_covered && !self.is_owner_idle(partition, input.last_seq) {
                 return Some(format!(
                     "{partition} is answered to {covered:?} of {}",
                     input.last_seq
@@ -192,14 +195,14 @@ impl Simulation {
     }
 
     /// What still holds a partition back.
-    fn unhealed(&self) -> Option<String> {
-        if self.is_torn_anywhere() {
+    fn unrecovered(&self) -> Option<String> {
+        if self.has_any_unresolved_loss() {
             return None;
         }
         let mut partitions = Partition::all(self.scenario.shape.partitions);
         partitions.find_map(|partition| {
-            let input = self.env.broker.fill(Log::Input(partition))?;
-            let output = self.env.broker.fill(Log::Output(partition))?;
+            let input = self.env.broker.usage(Log::Input(partition))?;
+            let output = self.env.broker.usage(Log::Output(partition))?;
             let is_ready = self.processes.iter().flatten().any(
                 |process| matches!(process, ServiceProcess::Reducer(owner) if owner.is_ready(partition)),
             );
@@ -209,14 +212,15 @@ impl Simulation {
 
     /// An owner has folded everything and lost only answers that it had published: it has no reason to
     /// look before the next entry comes, and no planner sends one while a partition stands still.
-    fn rests(&self, partition: Partition, last_seq: u64) -> bool {
+    fn is_owner_idle(&self, partition: Partition, last_seq: u64) -> bool {
         let mut lives = self.processes.iter().flatten().filter_map(|process| {
             let ServiceProcess::Reducer(reducer) = process else {
                 return None;
             };
             reducer.live(partition)
         });
-        self.is_torn_anywhere() && lives.any(|live| live.is_idle() && live.next().seq > last_seq)
+        self.has_any_unresolved_loss()
+            && lives.any(|live| live.is_idle() && live.next().seq > last_seq)
     }
 
     /// Compares everything once more.
@@ -226,7 +230,7 @@ impl Simulation {
             self.env.invariants.compare_rows(partition, snapshot);
             for process in self.processes.iter().flatten() {
                 if let ServiceProcess::Reducer(reducer) = process
-                    && !self.is_torn(partition)
+                    && !self.has_unresolved_loss(partition)
                     && let Some(live) = reducer.live(partition).filter(|live| live.is_idle())
                 {
                     let (state, next) = (live.state(), live.next());

@@ -14,53 +14,60 @@ use crate::model::broker::PendingFetch;
 use crate::model::lease_bucket::{KeyChange, LeaseKey, content, ttl};
 use crate::model::stream::{AppendRefusal, NewMessage, StoredMessage, Stream};
 use crate::model::{Connection, Log, ServerReply, ServerRequest, Turn};
-use crate::simulation::entry_summary::Detail;
+use crate::simulation::entry_summary::EntrySummary;
 use retention::{archive, restore_rows, retention};
 
 /// Lets a server take a call.
-pub fn serve(env: &mut Environment, caller: Caller, op: &ServerRequest) {
-    let server = op.server();
+pub fn serve(env: &mut Environment, caller: Caller, request: &ServerRequest) {
+    let server = request.server();
     let is_down = match server {
         Connection::Publishing | Connection::Reading | Connection::Leasing => {
-            env.now < env.broker_back_at
+            env.now < env.broker_down_until
         }
-        Connection::Database => env.now < env.database_back_at,
+        Connection::Database => env.now < env.database_down_until,
     };
     if is_down {
         return;
     }
-    if let Some(reply) = answer(env, caller, op) {
+    if let Some(reply) = answer(env, caller, request) {
         env.reply(caller, server, reply);
     }
 }
 
 /// What a server answers, unless it is silent for now.
-fn answer(env: &mut Environment, caller: Caller, op: &ServerRequest) -> Option<ServerReply> {
-    let reply = match op {
+fn answer(env: &mut Environment, caller: Caller, request: &ServerRequest) -> Option<ServerReply> {
+    let reply = match request {
         ServerRequest::Publish(log, message) => publish(env, caller, (*log, message)),
-        ServerRequest::Last(log) => match env.broker.stream(*log) {
-            Some(stream) => ServerReply::Last(stream.last().cloned()),
-            None => ServerReply::Missing,
+        ServerRequest::LastMessage(log) => match env.broker.stream(*log) {
+            Some(stream) => ServerReply::LastMessage(stream.last().cloned()),
+            None => ServerReply::StreamMissing,
         },
-        ServerRequest::IdAt(log, seq) => match env.broker.stream(*log) {
+        ServerRequest::MessageIdAt(log, seq) => match env.broker.stream(*log) {
             Some(stream) => {
-                ServerReply::IdAt(stream.get(*seq).map(|message| message.msg_id.clone()))
+                ServerReply::MessageId(stream.get(*seq).map(|message| message.msg_id.clone()))
             }
-            None => ServerReply::Missing,
+            None => ServerReply::StreamMissing,
         },
         ServerRequest::Identity(log) => match env.broker.identity(*log) {
             Some(identity) => ServerReply::Identity(identity),
-            None => ServerReply::Missing,
+            None => ServerReply::StreamMissing,
         },
-        ServerRequest::Fetch(log, from, max) => return fetch(env, *log, (caller, *from, *max)),
-        ServerRequest::Fills(_)
-        | ServerRequest::OutputAt(..)
-        | ServerRequest::Announced(_)
+        ServerRequest::Fetch { log, from, max } => {
+            let pending = PendingFetch {
+                caller,
+                from: *from,
+                max: *max,
+            };
+            return fetch(env, *log, pending);
+        }
+        ServerRequest::LogUsage(_)
+        | ServerRequest::OutputMessageAt(..)
+        | ServerRequest::AnnouncedCheckpoints(_)
         | ServerRequest::Trim(..)
         | ServerRequest::PutCheckpoint(..)
         | ServerRequest::GetCheckpoint(..)
-        | ServerRequest::HoldsCheckpoints(..)
-        | ServerRequest::KeepCheckpoints(..) => retention(env, op)?,
+        | ServerRequest::AreCheckpointsStored(..)
+        | ServerRequest::DeleteObsoleteCheckpoints(..) => retention(env, request)?,
         ServerRequest::EnsureLayout(recorded) => {
             env.broker.ensure_layout(recorded, env.now.wall(0));
             ServerReply::LayoutReady
@@ -68,9 +75,13 @@ fn answer(env: &mut Environment, caller: Caller, op: &ServerRequest) -> Option<S
         ServerRequest::AskOwner(partition, heartbeat) => {
             for owner in env.owners.get(partition).cloned().unwrap_or_default() {
                 let delay = env.delay(Connection::Reading);
-                let event =
-                    SimulationEvent::Heartbeat(owner, *partition, heartbeat.clone(), caller);
-                env.plan(delay, event);
+                let event = SimulationEvent::HeartbeatArrives {
+                    to: owner,
+                    partition: *partition,
+                    heartbeat: heartbeat.clone(),
+                    caller,
+                };
+                env.schedule(delay, event);
             }
             return None;
         }
@@ -78,7 +89,7 @@ fn answer(env: &mut Environment, caller: Caller, op: &ServerRequest) -> Option<S
             env.reply(
                 *asked,
                 Connection::Publishing,
-                ServerReply::Owner(reply.clone()),
+                ServerReply::OwnerReply(reply.clone()),
             );
             return None;
         }
@@ -99,7 +110,7 @@ fn answer(env: &mut Environment, caller: Caller, op: &ServerRequest) -> Option<S
                 env.deliver(
                     caller,
                     Connection::Leasing,
-                    ServerReply::LeaseSeen(key, observed),
+                    ServerReply::LeaseChanged(key, observed),
                 );
             }
             ServerReply::LeasesCaughtUp
@@ -112,8 +123,8 @@ fn answer(env: &mut Environment, caller: Caller, op: &ServerRequest) -> Option<S
             ServerReply::ArchiveMark(env.database.archive_mark(*log))
         }
         ServerRequest::Archive(log, previous, mark) => archive(env, (*log, *previous), *mark),
-        ServerRequest::Load(partition) => {
-            ServerReply::Snapshot(Box::new(env.database.load(*partition)))
+        ServerRequest::LoadRows(partition) => {
+            ServerReply::Rows(Box::new(env.database.load(*partition)))
         }
         ServerRequest::Dispatches => {
             ServerReply::Dispatches(env.database.dispatches(), env.database.cursors())
@@ -131,7 +142,7 @@ fn publish(
 ) -> ServerReply {
     let now = env.now.wall(0);
     let Some(result) = env.broker.publish(log, message.clone(), now) else {
-        return ServerReply::Missing;
+        return ServerReply::StreamMissing;
     };
     if result == Err(AppendRefusal::Full) {
         env.trace(format_args!("{log} is full"));
@@ -164,8 +175,8 @@ fn put_lease(
     let (written, changed) = env.broker.leases.write(key, what, until);
     if let Some(changed) = changed {
         if until > env.now {
-            let event = SimulationEvent::LeaseOver(key.clone(), changed.observed.revision);
-            env.plan_at(until, event);
+            let event = SimulationEvent::LeaseExpires(key.clone(), changed.observed.revision);
+            env.schedule_at(until, event);
         }
         show(env, changed);
     }
@@ -179,7 +190,7 @@ pub fn show(env: &mut Environment, changed: KeyChange) {
             env.broker.leases.silence(watcher);
             continue;
         }
-        let reply = ServerReply::LeaseSeen(changed.key.clone(), changed.observed.clone());
+        let reply = ServerReply::LeaseChanged(changed.key.clone(), changed.observed.clone());
         env.deliver(watcher, Connection::Leasing, reply);
     }
 }
@@ -222,8 +233,7 @@ pub fn stored(env: &mut Environment, log: Log, seq: u64) {
         }
     }
     for pending in env.broker.wake(log) {
-        let asked = (pending.caller, pending.from, pending.max);
-        if let Some(reply) = fetch(env, log, asked) {
+        if let Some(reply) = fetch(env, log, pending) {
             env.reply(pending.caller, Connection::Reading, reply);
         }
     }
@@ -231,21 +241,17 @@ pub fn stored(env: &mut Environment, log: Log, seq: u64) {
 
 /// Messages from a position on; without any, the fetch waits. Under noise a delivery may begin too
 /// early or miss its first message, as those of a lost consumer do.
-fn fetch(
-    env: &mut Environment,
-    log: Log,
-    (caller, from, max): (Caller, u64, usize),
-) -> Option<ServerReply> {
+fn fetch(env: &mut Environment, log: Log, pending: PendingFetch) -> Option<ServerReply> {
+    let PendingFetch { from, max, .. } = pending;
     let Some(identity) = env.broker.identity(log) else {
-        return Some(ServerReply::Missing);
+        return Some(ServerReply::StreamMissing);
     };
     if identity.last_seq + 1 == from {
-        let pending = PendingFetch { caller, from, max };
         env.broker.wait(log, pending);
         return None;
     }
     let start = if env.chance(env.fault_rates.redelivery) {
-        from.saturating_sub(env.net.range(1, 3))
+        from.saturating_sub(env.network_rng.range(1, 3))
             .max(identity.first_seq)
     } else {
         from
@@ -255,8 +261,12 @@ fn fetch(
         messages.remove(0);
     }
     let stream = env.broker.stream(log);
-    let before = stream.and_then(|stream| stream.get(from.checked_sub(1)?).cloned());
-    Some(ServerReply::Messages(messages, identity, before))
+    let previous = stream.and_then(|stream| stream.get(from.checked_sub(1)?).cloned());
+    Some(ServerReply::Messages {
+        messages,
+        identity,
+        previous,
+    })
 }
 
 fn trace_input(env: &mut Environment, log: Log, message: &Rc<StoredMessage>) {
@@ -265,7 +275,7 @@ fn trace_input(env: &mut Environment, log: Log, message: &Rc<StoredMessage>) {
         return env.trace(format_args!("{log:?} {seq}: cannot be read"));
     };
     for (index, entry) in frame.entries.iter().enumerate() {
-        let detail = Detail(&entry.body);
+        let detail = EntrySummary(&entry.body);
         env.trace(format_args!("{log} {}.{index}: {detail}", message.seq));
     }
 }

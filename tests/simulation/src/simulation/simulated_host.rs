@@ -40,7 +40,7 @@ pub struct SimulatedHost {
     agent: Option<AgentCore>,
     life: u32,
     journals: BTreeMap<RolloutId, Journal>,
-    asked: BTreeMap<u64, Asked>,
+    pending: BTreeMap<u64, PendingRequest>,
     next_request: u64,
     tick_at: Option<Time>,
     poll_failures: u32,
@@ -48,7 +48,7 @@ pub struct SimulatedHost {
 
 /// A request that waits for its answer.
 #[derive(Debug, Clone)]
-enum Asked {
+enum PendingRequest {
     Events(RolloutId, Vec<u64>),
     Heartbeat,
     Poll,
@@ -82,7 +82,7 @@ impl SimulatedHost {
             agent: None,
             life: 0,
             journals: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            pending: BTreeMap::new(),
             next_request: 0,
             tick_at: None,
             poll_failures: 0,
@@ -109,23 +109,23 @@ impl SimulatedHost {
                 self.feed(Input::Tick, env);
             }
             SimulatedHostEvent::Input(life, input) if life == self.life => self.feed(*input, env),
-            SimulatedHostEvent::Switched(life, rollout_id, closure) => {
+            SimulatedHostEvent::SwitchFinished(life, rollout_id, closure) => {
                 self.switched(life, rollout_id, closure, env);
             }
-            SimulatedHostEvent::RolledBack(life, rollout_id, closure) => {
+            SimulatedHostEvent::RollbackFinished(life, rollout_id, closure) => {
                 self.rolled_back(life, rollout_id, closure, env);
             }
-            SimulatedHostEvent::Answered(life, number, answer) if life == self.life => {
-                self.answered(number, answer, env);
+            SimulatedHostEvent::ResponseArrives(request, response) if request.life == self.life => {
+                self.answered(request.number, response, env);
             }
-            SimulatedHostEvent::Expired(life, number) if life == self.life => {
-                self.request_expired(number, env)
+            SimulatedHostEvent::RequestTimesOut(request) if request.life == self.life => {
+                self.request_expired(request.number, env)
             }
             SimulatedHostEvent::Poll(life) if life == self.life => self.poll(env),
             // Meant for an agent that is dead.
             SimulatedHostEvent::Tick(_) | SimulatedHostEvent::Input(..) => {}
-            SimulatedHostEvent::Answered(..)
-            | SimulatedHostEvent::Expired(..)
+            SimulatedHostEvent::ResponseArrives(..)
+            | SimulatedHostEvent::RequestTimesOut(..)
             | SimulatedHostEvent::Poll(_) => {}
         }
     }
@@ -152,7 +152,7 @@ impl SimulatedHost {
         }
         env.trace(format_args!("{} crashes", self.name));
         self.life += 1;
-        self.asked.clear();
+        self.pending.clear();
         self.tick_at = None;
     }
 
@@ -180,7 +180,7 @@ impl SimulatedHost {
             for command in agent.step(input, now) {
                 if env.chance(env.fault_rates.agent_crash) {
                     self.crash(env);
-                    let pause = env.net.range(200, 20_000);
+                    let pause = env.network_rng.range(200, 20_000);
                     self.start_later(Duration::from_millis(pause), false, env);
                     return;
                 }
@@ -289,12 +289,12 @@ impl SimulatedHost {
 
     fn later(&self, pause: Duration, input: Input, env: &mut Environment) {
         let event = SimulatedHostEvent::Input(self.life, Box::new(input));
-        env.plan(pause, SimulationEvent::Host(self.id, event));
+        env.schedule(pause, SimulationEvent::Host(self.id, event));
     }
 
     /// Starts the agent after a pause.
     pub fn start_later(&self, pause: Duration, reboot: bool, env: &mut Environment) {
-        env.plan(
+        env.schedule(
             pause,
             SimulationEvent::Host(self.id, SimulatedHostEvent::Start { reboot }),
         );
@@ -310,7 +310,7 @@ impl SimulatedHost {
             return;
         }
         self.tick_at = Some(at);
-        env.plan_at(
+        env.schedule_at(
             at,
             SimulationEvent::Host(self.id, SimulatedHostEvent::Tick(self.life)),
         );

@@ -9,7 +9,7 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{Restore, ServerReply, ServerRequest};
+use crate::model::{CallResult, Restore, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Rows on their way from a checkpoint.
@@ -54,7 +54,7 @@ impl CheckpointRestore {
             call: env.call(
                 me,
                 Route::Work(partition),
-                ServerRequest::Announced(partition),
+                ServerRequest::AnnouncedCheckpoints(partition),
             ),
             untried: None,
             refused: Vec::new(),
@@ -69,7 +69,7 @@ impl CheckpointRestore {
     /// Takes an answer, or that none came.
     pub fn take(
         &mut self,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         me: Incarnation,
         env: &mut Environment,
     ) -> RestoreProgress {
@@ -77,7 +77,13 @@ impl CheckpointRestore {
             return RestoreProgress::Waits;
         }
         match (reply, &mut self.untried) {
-            (Some(ServerReply::Announced(_, announced)), None) => {
+            (
+                Some(ServerReply::AnnouncedCheckpoints {
+                    checkpoints: announced,
+                    ..
+                }),
+                None,
+            ) => {
                 if announced.is_empty() {
                     return RestoreProgress::NothingAnnounced;
                 }
@@ -114,8 +120,8 @@ impl CheckpointRestore {
         let Some(named) = next else {
             return RestoreProgress::Refused(self.refused.join("; "));
         };
-        let op = ServerRequest::GetCheckpoint(self.partition, named);
-        self.call = env.call(me, Route::Work(self.partition), op);
+        let request = ServerRequest::GetCheckpoint(self.partition, named);
+        self.call = env.call(me, Route::Work(self.partition), request);
         RestoreProgress::Waits
     }
 
@@ -125,12 +131,12 @@ impl CheckpointRestore {
         me: Incarnation,
         env: &mut Environment,
     ) -> RestoreProgress {
-        let op = ServerRequest::Restore(Box::new(Restore {
+        let request = ServerRequest::Restore(Box::new(Restore {
             partition: self.partition,
             previous: self.cursor.as_ref().map_or(0, |cursor| cursor.out_seq),
             rows: checkpoint.rows,
         }));
-        self.call = env.call(me, Route::Work(self.partition), op);
+        self.call = env.call(me, Route::Work(self.partition), request);
         RestoreProgress::Waits
     }
 }

@@ -6,7 +6,7 @@ use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::Timestamp;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{ArchiveMark, Log, ServerReply, ServerRequest};
+use crate::model::{ArchiveMark, CallResult, Log, ServerReply, ServerRequest};
 use crate::services::reader::{ReadFault, Reader};
 use crate::simulation::environment::Environment;
 
@@ -66,7 +66,7 @@ impl Archive {
     /// Takes an answer, or that none came, or a timer.
     pub fn take(
         &mut self,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         me: Incarnation,
         env: &mut Environment,
     ) {
@@ -83,7 +83,7 @@ impl Archive {
             },
             Stage::Identity(asked, mark) if *asked == call => match reply {
                 Some(ServerReply::Identity(identity)) => self.resume(*mark, identity, me, env),
-                Some(ServerReply::Missing) => {
+                Some(ServerReply::StreamMissing) => {
                     let call = env.call(me, self.route, ServerRequest::Cursors);
                     self.stage = Stage::Remembering(call);
                 }
@@ -97,14 +97,14 @@ impl Archive {
                 _ => self.rest(PAUSE, me, env),
             },
             Stage::Layout(asked) if *asked == call => self.rest(PAUSE, me, env),
-            Stage::Following(_) => self.follow((call, reply), me, env),
+            Stage::Following(_) => self.follow(CallResult { call, reply }, me, env),
             Stage::Resting(_) | Stage::Mark(_) | Stage::Identity(..) => {}
             Stage::Remembering(_) | Stage::Layout(_) => {}
         }
     }
 
     fn rest(&mut self, pause: Duration, me: Incarnation, env: &mut Environment) {
-        self.stage = Stage::Resting(env.timer(me, self.route, pause));
+        self.stage = Stage::Resting(env.start_timer(me, self.route, pause));
     }
 
     /// Holds the log against the mark.
@@ -138,14 +138,14 @@ impl Archive {
             reader,
             created: identity.created,
             archived,
-            check: env.timer(me, self.route, CHECK_EVERY),
+            check: env.start_timer(me, self.route, CHECK_EVERY),
             step: None,
         }));
     }
 
     fn follow(
         &mut self,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         me: Incarnation,
         env: &mut Environment,
     ) {
@@ -154,7 +154,7 @@ impl Archive {
             return;
         };
         if following.check == call {
-            following.check = env.timer(me, route, CHECK_EVERY);
+            following.check = env.start_timer(me, route, CHECK_EVERY);
             if following.step.is_none() {
                 let call = env.call(me, route, ServerRequest::ArchiveMark(log));
                 following.step = Some((call, Step::Check));
@@ -166,7 +166,7 @@ impl Archive {
                 (Step::Rest, _) => true,
                 (Step::Commit(seq), Some(ServerReply::Applied(true))) => {
                     following.archived = seq;
-                    following.step = Some((env.timer(me, route, REST), Step::Rest));
+                    following.step = Some((env.start_timer(me, route, REST), Step::Rest));
                     return;
                 }
                 (Step::Check, Some(ServerReply::ArchiveMark(mark))) => {
@@ -198,8 +198,8 @@ impl Archive {
                 seq: read,
                 created: following.created,
             };
-            let op = ServerRequest::Archive(self.log, following.archived, mark);
-            following.step = Some((env.call(me, self.route, op), Step::Commit(read)));
+            let request = ServerRequest::Archive(self.log, following.archived, mark);
+            following.step = Some((env.call(me, self.route, request), Step::Commit(read)));
         }
         following.reader.ask(me, env);
     }

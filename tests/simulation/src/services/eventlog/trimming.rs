@@ -8,7 +8,7 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How often the logs are looked at.
@@ -36,11 +36,20 @@ pub struct Trimming {
 enum Stage {
     Resting,
     Cursor,
-    Fills(Box<Option<Cursor>>),
-    Objects(Box<(Cursor, [LogUsage; 2])>),
-    /// How far the log with this index is archived.
-    Mark(Box<(Option<Cursor>, [LogUsage; 2])>, usize),
-    Trim(Box<(Option<Cursor>, [LogUsage; 2])>, usize),
+    LogUsage(Option<Box<Cursor>>),
+    Checkpoints(Box<Cursor>, [LogUsage; 2]),
+    /// How far the log with this index of [`KINDS`] is archived.
+    ArchiveMark(Box<TrimInputs>, usize),
+    Trim(Box<TrimInputs>, usize),
+}
+
+/// What decides how far the logs may be trimmed.
+#[derive(Debug)]
+struct TrimInputs {
+    /// The cursor of the rows, with the checkpoints that are stored.
+    cursor: Option<Cursor>,
+    /// In the order of [`KINDS`].
+    usage: [LogUsage; 2],
 }
 
 impl Trimming {
@@ -50,7 +59,7 @@ impl Trimming {
             partition,
             margins: [Margin::new(MARGIN), Margin::new(MARGIN)],
             stored: Checkpoints::default(),
-            call: env.timer(me, Route::Work(partition), EVERY),
+            call: env.start_timer(me, Route::Work(partition), EVERY),
             stage: Stage::Resting,
         }
     }
@@ -58,7 +67,7 @@ impl Trimming {
     /// Takes an answer, or that none came, or a timer.
     pub fn take(
         &mut self,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         me: Incarnation,
         env: &mut Environment,
     ) {
@@ -72,52 +81,60 @@ impl Trimming {
             }
             (Stage::Cursor, Some(ServerReply::Cursor(cursor))) => {
                 self.ask(
-                    Stage::Fills(Box::new(cursor)),
-                    ServerRequest::Fills(partition),
+                    Stage::LogUsage(cursor.map(Box::new)),
+                    ServerRequest::LogUsage(partition),
                     me,
                     env,
                 );
             }
-            (Stage::Fills(cursor), Some(ServerReply::Fills(input, output))) => {
+            (Stage::LogUsage(cursor), Some(ServerReply::LogUsage { input, output })) => {
                 // Rows of streams that are gone say nothing about these.
                 let cursor = cursor.filter(|cursor| cursor.stream_created == input.created);
-                let fills = [input, output];
+                let usage = [input, output];
                 match cursor {
                     Some(cursor) if cursor.checkpoints != self.stored => {
-                        let op =
-                            ServerRequest::HoldsCheckpoints(partition, cursor.checkpoints.clone());
-                        let stage = Stage::Objects(Box::new((cursor, fills)));
-                        self.ask(stage, op, me, env);
+                        let request = ServerRequest::AreCheckpointsStored(
+                            partition,
+                            cursor.checkpoints.clone(),
+                        );
+                        let stage = Stage::Checkpoints(cursor, usage);
+                        self.ask(stage, request, me, env);
                     }
-                    cursor => self.mark(Box::new((cursor, fills)), 0, me, env),
+                    cursor => {
+                        let cursor = cursor.map(|cursor| *cursor);
+                        self.ask_mark(Box::new(TrimInputs { cursor, usage }), 0, me, env);
+                    }
                 }
             }
-            (Stage::Objects(of), Some(ServerReply::HoldsCheckpoints(holds))) => {
-                let (mut cursor, fills) = *of;
+            (
+                Stage::Checkpoints(mut cursor, usage),
+                Some(ServerReply::AreCheckpointsStored(holds)),
+            ) => {
                 // A checkpoint whose object is not there covers nothing.
                 let announced = std::mem::take(&mut cursor.checkpoints);
                 if holds {
                     self.stored.clone_from(&announced);
                     cursor.checkpoints = announced;
                 }
-                self.mark(Box::new((Some(cursor), fills)), 0, me, env);
+                let cursor = Some(*cursor);
+                self.ask_mark(Box::new(TrimInputs { cursor, usage }), 0, me, env);
             }
-            (Stage::Mark(of, index), Some(ServerReply::ArchiveMark(mark))) => {
-                let fill = &of.1[index];
-                let mark = mark.filter(|mark| mark.created == fill.created);
+            (Stage::ArchiveMark(inputs, index), Some(ServerReply::ArchiveMark(mark))) => {
+                let usage = &inputs.usage[index];
+                let mark = mark.filter(|mark| mark.created == usage.created);
                 let archived = mark.map(|mark| mark.seq);
-                let margin = self.margins[index].first(fill, env.now.since_start());
-                let needed = NeededFrom::of(KINDS[index], of.0.as_ref(), archived, margin);
-                match trim_position(fill, needed.first().0) {
+                let margin = self.margins[index].first(usage, env.now.since_start());
+                let needed = NeededFrom::of(KINDS[index], inputs.cursor.as_ref(), archived, margin);
+                match trim_position(usage, needed.first().0) {
                     Some(first_kept) => {
-                        let op = ServerRequest::Trim(self.log(index), first_kept);
-                        self.ask(Stage::Trim(of, index), op, me, env);
+                        let request = ServerRequest::Trim(self.log(index), first_kept);
+                        self.ask(Stage::Trim(inputs, index), request, me, env);
                     }
-                    None => self.mark(of, index + 1, me, env),
+                    None => self.ask_mark(inputs, index + 1, me, env),
                 }
             }
-            (Stage::Trim(of, index), Some(ServerReply::Trimmed(_))) => {
-                self.mark(of, index + 1, me, env);
+            (Stage::Trim(inputs, index), Some(ServerReply::Trimmed(_))) => {
+                self.ask_mark(inputs, index + 1, me, env);
             }
             _ => self.rest(me, env),
         }
@@ -130,9 +147,9 @@ impl Trimming {
         }
     }
 
-    fn mark(
+    fn ask_mark(
         &mut self,
-        of: Box<(Option<Cursor>, [LogUsage; 2])>,
+        inputs: Box<TrimInputs>,
         index: usize,
         me: Incarnation,
         env: &mut Environment,
@@ -140,17 +157,23 @@ impl Trimming {
         if index == KINDS.len() {
             return self.rest(me, env);
         }
-        let op = ServerRequest::ArchiveMark(self.log(index));
-        self.ask(Stage::Mark(of, index), op, me, env);
+        let request = ServerRequest::ArchiveMark(self.log(index));
+        self.ask(Stage::ArchiveMark(inputs, index), request, me, env);
     }
 
-    fn ask(&mut self, stage: Stage, op: ServerRequest, me: Incarnation, env: &mut Environment) {
+    fn ask(
+        &mut self,
+        stage: Stage,
+        request: ServerRequest,
+        me: Incarnation,
+        env: &mut Environment,
+    ) {
         self.stage = stage;
-        self.call = env.call(me, Route::Work(self.partition), op);
+        self.call = env.call(me, Route::Work(self.partition), request);
     }
 
     fn rest(&mut self, me: Incarnation, env: &mut Environment) {
         self.stage = Stage::Resting;
-        self.call = env.timer(me, Route::Work(self.partition), EVERY);
+        self.call = env.start_timer(me, Route::Work(self.partition), EVERY);
     }
 }

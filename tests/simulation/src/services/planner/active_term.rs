@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nixfleet_planner::{Leader, PlanSchedule};
-use nixfleet_proto::OutputFrame;
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{OutputFrame, Timestamp};
 
 use super::timing::{INTERVALS, POLL_EVERY, now};
 use super::view_loading::ViewLoading;
@@ -14,6 +14,22 @@ use crate::addressing::{Incarnation, Route};
 use crate::model::Log;
 use crate::services::reader::Reader;
 use crate::simulation::environment::Environment;
+
+/// A plan whose actions are being appended.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedTurn {
+    /// When time alone changes something next.
+    pub deadline: Option<Timestamp>,
+    /// The plan has more actions than one turn appends.
+    pub is_capped: bool,
+}
+
+/// A timer and when it expires.
+#[derive(Debug, Clone, Copy)]
+pub struct Timer {
+    pub call: u64,
+    pub due: Duration,
+}
 
 /// A term that follows the logs.
 #[derive(Debug)]
@@ -25,10 +41,11 @@ pub struct ActiveTerm {
     pub inbox: VecDeque<(Partition, Rc<OutputFrame>)>,
     /// Appends whose fate is not known yet.
     pub appending: usize,
-    /// Deadline and cap of the plan that is being appended.
-    pub planned: Option<(Option<nixfleet_proto::Timestamp>, bool)>,
-    /// The timer of the next look.
-    pub wake: Option<(u64, Duration)>,
+    /// The plan that is being appended.
+    pub planned: Option<PlannedTurn>,
+    /// The timer of the next plan.
+    pub wake: Option<Timer>,
+    /// The timer of the next poll for releases.
     pub polls: Option<u64>,
     release: usize,
 }
@@ -38,9 +55,10 @@ impl ActiveTerm {
         let view = std::mem::take(&mut loading.view);
         let mut leader = Leader::new(view, env.shape.partitions);
         let next = std::mem::take(&mut loading.next);
-        let readers = next.into_iter().map(|(partition, (next, origin))| {
-            leader.set_origin(partition, origin);
-            let mut reader = Reader::new(Log::Output(partition), Route::Reader(partition), next);
+        let readers = next.into_iter().map(|(partition, start)| {
+            leader.set_origin(partition, start.origin);
+            let mut reader =
+                Reader::new(Log::Output(partition), Route::Reader(partition), start.next);
             reader.ask(me, env);
             (partition, reader)
         });
@@ -59,7 +77,7 @@ impl ActiveTerm {
 
     /// Looks whether there is a newer release.
     pub fn poll_releases(&mut self, me: Incarnation, env: &mut Environment) {
-        self.polls = Some(env.timer(me, Route::Process, POLL_EVERY));
+        self.polls = Some(env.start_timer(me, Route::Process, POLL_EVERY));
         if self.release < env.releases.len() {
             self.release = env.releases.len();
             let release = env.releases[self.release - 1].plan.clone();
@@ -68,7 +86,7 @@ impl ActiveTerm {
         }
     }
 
-    pub fn apply_outcome(&mut self, me: Incarnation, env: &Environment) -> Result<(), String> {
+    pub fn apply_inbox(&mut self, me: Incarnation, env: &Environment) -> Result<(), String> {
         while let Some((partition, frame)) = self.inbox.pop_front() {
             self.leader
                 .begin_frame(partition, &frame)
@@ -84,10 +102,11 @@ impl ActiveTerm {
     }
 
     pub fn wake_at(&mut self, due: Duration, me: Incarnation, env: &mut Environment) {
-        if self.wake.is_some_and(|(_, planned)| planned <= due) {
+        if self.wake.is_some_and(|timer| timer.due <= due) {
             return;
         }
         let pause = due.saturating_sub(env.now.since_start());
-        self.wake = Some((env.timer(me, Route::Process, pause), due));
+        let call = env.start_timer(me, Route::Process, pause);
+        self.wake = Some(Timer { call, due });
     }
 }

@@ -16,7 +16,15 @@ pub struct ViewLoading {
     pub call: u64,
     step: Step,
     pub view: FleetView,
-    pub next: BTreeMap<Partition, (u64, Origin)>,
+    /// Where following begins.
+    pub next: BTreeMap<Partition, LogStart>,
+}
+
+/// Where following an output log begins.
+#[derive(Debug, Clone, Copy)]
+pub struct LogStart {
+    pub next: u64,
+    pub origin: Origin,
 }
 
 /// What was asked last.
@@ -56,7 +64,7 @@ impl ViewLoading {
                 Ok(Some(ServerRequest::EnsureLayout(recorded)))
             }
             (Step::Layout, ServerReply::LayoutReady) => Ok(self.rows(Partition::new(0), env)),
-            (Step::Rows(partition), ServerReply::Snapshot(snapshot)) => {
+            (Step::Rows(partition), ServerReply::Rows(snapshot)) => {
                 let partition = *partition;
                 let cursor = snapshot.cursor.clone();
                 self.view
@@ -69,11 +77,17 @@ impl ViewLoading {
                     }
                     None => {
                         self.step = Step::Announced(partition);
-                        Ok(Some(ServerRequest::Announced(partition)))
+                        Ok(Some(ServerRequest::AnnouncedCheckpoints(partition)))
                     }
                 }
             }
-            (Step::Announced(partition), ServerReply::Announced(first, announced)) => {
+            (
+                Step::Announced(partition),
+                ServerReply::AnnouncedCheckpoints {
+                    first_seq: first,
+                    checkpoints: announced,
+                },
+            ) => {
                 let partition = *partition;
                 if first > 1 && !announced.is_empty() {
                     return Err(format!("the rows of {partition} are being restored"));
@@ -95,8 +109,14 @@ impl ViewLoading {
                     Some(cursor) if identity.last_seq < cursor.out_seq => {
                         return Err(format!("the output log of {partition} lost its end"));
                     }
-                    Some(cursor) => (cursor.out_seq + 1, cursor.origin),
-                    None => (identity.first_seq, Origin::of_log(identity.first_seq)),
+                    Some(cursor) => LogStart {
+                        next: cursor.out_seq + 1,
+                        origin: cursor.origin,
+                    },
+                    None => LogStart {
+                        next: identity.first_seq,
+                        origin: Origin::of_log(identity.first_seq),
+                    },
                 };
                 self.next.insert(partition, next);
                 Ok(self.rows(Partition::new(partition.number() + 1), env))
@@ -108,7 +128,7 @@ impl ViewLoading {
     fn rows(&mut self, partition: Partition, env: &Environment) -> Option<ServerRequest> {
         (partition.number() < env.shape.partitions).then(|| {
             self.step = Step::Rows(partition);
-            ServerRequest::Load(partition)
+            ServerRequest::LoadRows(partition)
         })
     }
 }

@@ -65,16 +65,17 @@ impl CheckpointWriter {
         };
         let encoded = encode(&unwritten.rows(), identity);
         let EncodedCheckpoint { reference, bytes } = encoded.expect("a state has rows of one form");
-        let op =
+        let request =
             ServerRequest::PutCheckpoint(self.partition, reference.clone(), Bytes::from(bytes));
-        let call = env.call(me, Route::Work(self.partition), op);
+        let call = env.call(me, Route::Work(self.partition), request);
         self.stage = Stage::Storing(call, reference);
     }
 
     /// Takes an answer or a timer; nothing when it is for somebody else.
     pub fn take(
         &mut self,
-        (call, reply): (u64, &Option<ServerReply>),
+        call: u64,
+        reply: Option<&ServerReply>,
         me: Incarnation,
         env: &mut Environment,
     ) -> Option<WriteProgress> {
@@ -85,7 +86,7 @@ impl CheckpointWriter {
                     self.stage = Stage::Idle;
                     return Some(WriteProgress::Stored(stored));
                 }
-                let timer = env.timer(me, Route::Work(self.partition), FAILED_PAUSE);
+                let timer = env.start_timer(me, Route::Work(self.partition), FAILED_PAUSE);
                 self.stage = Stage::Resting(timer);
                 Some(WriteProgress::Failed)
             }
@@ -99,6 +100,9 @@ impl CheckpointWriter {
 
     /// Deletes those that these took the place of.
     pub fn delete_others(&self, kept: Checkpoints, me: Incarnation, env: &mut Environment) {
-        env.send_without_reply(me, ServerRequest::KeepCheckpoints(self.partition, kept));
+        env.send_without_reply(
+            me,
+            ServerRequest::DeleteObsoleteCheckpoints(self.partition, kept),
+        );
     }
 }

@@ -18,7 +18,7 @@ use super::checkpoint_writer::{CheckpointWriter, WriteProgress};
 use super::read_error::read_fault;
 use crate::addressing::{Caller, Incarnation, Route};
 use crate::engine::Time;
-use crate::model::{Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::scenario::LogLimits;
 use crate::services::input_publisher::InputPublisher;
 use crate::services::output_publish::{OutputPublish, PublishResult};
@@ -28,10 +28,10 @@ use crate::simulation::environment::Environment;
 /// How long a heartbeat may wait.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often an output log without room is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOG_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Small bounds, so that runs split and hashes are frequent.
-fn bounds(logs: LogLimits) -> OwnerConfig {
+fn owner_config(logs: LogLimits) -> OwnerConfig {
     OwnerConfig {
         turn_entries: 5,
         frame_bytes: logs.frame_bytes(),
@@ -41,12 +41,25 @@ fn bounds(logs: LogLimits) -> OwnerConfig {
     }
 }
 
-/// Whoever is to be answered, while he listens.
-type Waiter = (Caller, Time);
+/// The call of a gateway that waits for a reply.
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    caller: Caller,
+    deadline: Time,
+}
+
+/// Entries of a recovery that are being appended.
+#[derive(Debug)]
+struct PendingAppends {
+    /// Entries without a result.
+    remaining: usize,
+    /// Positions of the appended entries.
+    positions: Vec<Position>,
+}
 
 /// A frame in flight.
 #[derive(Debug)]
-struct Sent {
+struct InFlightFrame {
     fenced: OutputPublish,
     outcomes: usize,
     /// Checkpoints that it announces.
@@ -63,15 +76,14 @@ pub struct LiveOwner {
     owner: Owner,
     reader: Reader,
     recovery: Recovery<Waiter>,
-    publishing: Option<Sent>,
+    publishing: Option<InFlightFrame>,
     checkpoints: CheckpointWriter,
     /// Until the output log is looked at again.
-    resting: Option<u64>,
-    looking: Option<u64>,
+    log_check_timer: Option<u64>,
+    tail_call: Option<u64>,
     /// How far the input log reached when the round began.
-    looked: u64,
-    /// Entries of a recovery that are being appended, and where the others are.
-    appending: Option<(usize, Vec<Position>)>,
+    tail_seq: u64,
+    appending: Option<PendingAppends>,
     is_stopping: bool,
 }
 
@@ -103,12 +115,12 @@ impl LiveOwner {
         taken: HydratedPartition,
         context: &mut OwnerContext<'_>,
     ) -> Self {
-        let held = |log| context.env.broker.fill(log).map_or(0, |fill| fill.bytes);
+        let held = |log| context.env.broker.usage(log).map_or(0, |usage| usage.bytes);
         let held = LogBytes {
             input: held(Log::Input(partition)),
             output: held(Log::Output(partition)),
         };
-        let owner = Owner::new(taken, held, bounds(context.env.shape.log_limits));
+        let owner = Owner::new(taken, held, owner_config(context.env.shape.log_limits));
         let (log, route) = (Log::Input(partition), Route::Reader(partition));
         let next = owner.next();
         let reader = Reader::new(log, route, next.seq).with_last_read(owner.last_read());
@@ -121,13 +133,13 @@ impl LiveOwner {
             recovery: Recovery::new(64, next),
             publishing: None,
             checkpoints: CheckpointWriter::new(partition),
-            resting: None,
-            looking: None,
-            looked: 0,
+            log_check_timer: None,
+            tail_call: None,
+            tail_seq: 0,
             appending: None,
             is_stopping: false,
         };
-        live.look_at_logs(context);
+        live.check_logs(context);
         // A checkpoint that is due comes before the first frame, for which there may be no room.
         live.proceed(context);
         live
@@ -160,10 +172,13 @@ impl LiveOwner {
     /// [`OwnershipEnd`].
     pub fn read(
         &mut self,
-        answer: (u64, Option<ServerReply>),
+        answer: CallResult,
         context: &mut OwnerContext<'_>,
     ) -> Result<(), OwnershipEnd> {
-        let messages = self.reader.take(answer.0, answer.1).map_err(read_fault)?;
+        let messages = self
+            .reader
+            .take(answer.call, answer.reply)
+            .map_err(read_fault)?;
         if self.is_stopping {
             return Ok(());
         }
@@ -196,14 +211,14 @@ impl LiveOwner {
     /// [`OwnershipEnd`].
     pub fn take(
         &mut self,
-        answer: (u64, Option<ServerReply>),
+        answer: CallResult,
         context: &mut OwnerContext<'_>,
     ) -> Result<(), OwnershipEnd> {
-        if self.looking == Some(answer.0) {
-            self.looking = None;
-            let progress = match answer.1 {
+        if self.tail_call == Some(answer.call) {
+            self.tail_call = None;
+            let progress = match answer.reply {
                 Some(ServerReply::Identity(identity)) => {
-                    self.looked = identity.last_seq;
+                    self.tail_seq = identity.last_seq;
                     StepResult::Tail(identity.last_seq)
                 }
                 _ => StepResult::Failed,
@@ -212,16 +227,16 @@ impl LiveOwner {
             self.proceed(context);
             return Ok(());
         }
-        let (call, reply) = (answer.0, &answer.1);
-        if self.resting == Some(call) {
-            self.resting = None;
-            self.look_at_logs(context);
+        let call = answer.call;
+        if self.log_check_timer == Some(call) {
+            self.log_check_timer = None;
+            self.check_logs(context);
             self.proceed(context);
             return Ok(());
         }
-        if let Some(written) = self
-            .checkpoints
-            .take((call, reply), context.me, context.env)
+        if let Some(written) =
+            self.checkpoints
+                .take(call, answer.reply.as_ref(), context.me, context.env)
         {
             self.written(written, context);
             return Ok(());
@@ -240,7 +255,7 @@ impl LiveOwner {
 
     fn published(
         &mut self,
-        sent: Sent,
+        sent: InFlightFrame,
         result: PublishResult,
         context: &mut OwnerContext<'_>,
     ) -> Result<(), OwnershipEnd> {
@@ -268,8 +283,8 @@ impl LiveOwner {
     }
 
     /// Looks whether the output log was trimmed, and whether it can be.
-    fn look_at_logs(&mut self, context: &mut OwnerContext<'_>) {
-        let Some(output) = context.env.broker.fill(Log::Output(self.partition)) else {
+    fn check_logs(&mut self, context: &mut OwnerContext<'_>) {
+        let Some(output) = context.env.broker.usage(Log::Output(self.partition)) else {
             return;
         };
         let objects = &context.env.broker.checkpoints;
@@ -289,7 +304,7 @@ impl LiveOwner {
     /// The owner may call itself ready now.
     fn reported_ready(&self, context: &mut OwnerContext<'_>) {
         if context.readiness.check().is_ok()
-            && let Some(output) = context.env.broker.fill(Log::Output(self.partition))
+            && let Some(output) = context.env.broker.usage(Log::Output(self.partition))
         {
             context
                 .env
@@ -319,7 +334,10 @@ impl LiveOwner {
         asked: Caller,
         context: &mut OwnerContext<'_>,
     ) {
-        let waiter = (asked, context.env.now + HEARTBEAT_TIMEOUT);
+        let waiter = Waiter {
+            caller: asked,
+            deadline: context.env.now + HEARTBEAT_TIMEOUT,
+        };
         match self.recovery.receive(self.owner.state(), heartbeat, waiter) {
             HeartbeatDecision::Answer(reply, waiter) => answer(reply, waiter, context),
             HeartbeatDecision::Queued => self.proceed(context),
@@ -337,18 +355,18 @@ impl LiveOwner {
         if ticket.ownership != self.number {
             return;
         }
-        let Some((left, positions)) = &mut self.appending else {
+        let Some(appending) = &mut self.appending else {
             return;
         };
         let progress = match position {
             None => StepResult::Failed,
             Some(position) => {
-                *left -= 1;
-                positions.push(position);
-                if *left > 0 {
+                appending.remaining -= 1;
+                appending.positions.push(position);
+                if appending.remaining > 0 {
                     return;
                 }
-                StepResult::Appended(std::mem::take(positions))
+                StepResult::Appended(std::mem::take(&mut appending.positions))
             }
         };
         self.appending = None;
@@ -373,28 +391,33 @@ impl LiveOwner {
         {
             self.checkpoints.write(&unwritten, context.me, context.env);
         }
-        if self.owner.is_output_full() && self.resting.is_none() {
-            let timer = context
-                .env
-                .timer(context.me, Route::Work(self.partition), LOOK_EVERY);
-            self.resting = Some(timer);
+        if self.owner.is_output_full() && self.log_check_timer.is_none() {
+            let timer = context.env.start_timer(
+                context.me,
+                Route::Work(self.partition),
+                LOG_CHECK_INTERVAL,
+            );
+            self.log_check_timer = Some(timer);
         }
         for (reply, waiter) in self.recovery.advance(self.owner.state(), self.owner.next()) {
             answer(reply, waiter, context);
         }
         match self.recovery.step() {
             Some(RecoveryStep::ReadTail) => {
-                let op = ServerRequest::Identity(Log::Input(self.partition));
+                let request = ServerRequest::Identity(Log::Input(self.partition));
                 let call = context
                     .env
-                    .call(context.me, Route::Work(self.partition), op);
-                self.looking = Some(call);
+                    .call(context.me, Route::Work(self.partition), request);
+                self.tail_call = Some(call);
             }
             Some(RecoveryStep::Append(entries)) => {
                 let name = context.ids.process();
-                let round = (self.partition, self.looked);
+                let round = (self.partition, self.tail_seq);
                 context.env.invariants.recovers(name, round, &entries);
-                self.appending = Some((entries.len(), Vec::new()));
+                self.appending = Some(PendingAppends {
+                    remaining: entries.len(),
+                    positions: Vec::new(),
+                });
                 for entry in entries {
                     let ticket = AppendTicket {
                         ownership: self.number,
@@ -417,7 +440,7 @@ impl LiveOwner {
             let place = (publish.expected, context.ids.next());
             let frame = &publish.built.frame;
             let writer = (self.partition, &self.writer);
-            self.publishing = Some(Sent {
+            self.publishing = Some(InFlightFrame {
                 fenced: OutputPublish::start(writer, frame, place, context.me, context.env),
                 outcomes: publish.built.entries,
                 announces: frame.checkpoints.clone(),
@@ -426,9 +449,9 @@ impl LiveOwner {
     }
 }
 
-fn answer(reply: OwnerReply, (asked, deadline): Waiter, context: &mut OwnerContext<'_>) {
-    if context.env.now <= deadline {
-        let op = ServerRequest::AnswerOwner(asked, Box::new(reply));
-        context.env.send_without_reply(context.me, op);
+fn answer(reply: OwnerReply, waiter: Waiter, context: &mut OwnerContext<'_>) {
+    if context.env.now <= waiter.deadline {
+        let request = ServerRequest::AnswerOwner(waiter.caller, Box::new(reply));
+        context.env.send_without_reply(context.me, request);
     }
 }

@@ -15,7 +15,7 @@ use nixfleet_reducer::{
 use super::read_error::read_fault;
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
-use crate::model::{Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::services::output_publish::OutputPublish;
 use crate::services::reader::Reader;
 use crate::simulation::environment::Environment;
@@ -30,7 +30,7 @@ pub struct TakeoverDriver {
     /// Of the whole ownership.
     writer: LogWriter,
     takeover: Takeover,
-    asking: Asking,
+    pending: PendingRequest,
     reader: Option<Reader>,
     /// When the frames are given up that are being read.
     frames_by: Time,
@@ -40,7 +40,7 @@ pub struct TakeoverDriver {
 
 /// What was asked for.
 #[derive(Debug)]
-enum Asking {
+enum PendingRequest {
     Call(u64),
     Logs {
         call: u64,
@@ -81,7 +81,7 @@ impl TakeoverDriver {
             partition,
             writer: LogWriter::new(subject),
             takeover: Takeover::new(),
-            asking: Asking::Frames,
+            pending: PendingRequest::Frames,
             reader: None,
             frames_by: env.now,
             begun: env.now,
@@ -99,29 +99,33 @@ impl TakeoverDriver {
     ) -> Result<bool, OwnershipEnd> {
         let (partition, route) = (self.partition, Route::Work(self.partition));
         loop {
-            self.asking = match self.takeover.next_request() {
+            self.pending = match self.takeover.next_request() {
                 TakeoverRequest::Cursor => {
-                    Asking::Call(env.call(me, route, ServerRequest::Cursor(partition)))
+                    PendingRequest::Call(env.call(me, route, ServerRequest::Cursor(partition)))
                 }
-                TakeoverRequest::LastFrame => {
-                    Asking::Call(env.call(me, route, ServerRequest::Last(Log::Output(partition))))
-                }
-                TakeoverRequest::Announcement(seq) => {
-                    Asking::Call(env.call(me, route, ServerRequest::OutputAt(partition, seq)))
-                }
+                TakeoverRequest::LastFrame => PendingRequest::Call(env.call(
+                    me,
+                    route,
+                    ServerRequest::LastMessage(Log::Output(partition)),
+                )),
+                TakeoverRequest::Announcement(seq) => PendingRequest::Call(env.call(
+                    me,
+                    route,
+                    ServerRequest::OutputMessageAt(partition, seq),
+                )),
                 TakeoverRequest::Checkpoint(named) => {
-                    let op = ServerRequest::GetCheckpoint(partition, named.clone());
-                    Asking::Checkpoint(env.call(me, route, op), named)
+                    let request = ServerRequest::GetCheckpoint(partition, named.clone());
+                    PendingRequest::Checkpoint(env.call(me, route, request), named)
                 }
                 TakeoverRequest::Logs(wanted) => self.ask_logs(wanted, me, env),
                 TakeoverRequest::Barrier { frame, expected } => {
                     let place = (expected, ids.next());
                     let writer = (partition, &self.writer);
                     let fenced = OutputPublish::start(writer, &frame, place, me, env);
-                    Asking::Barrier(Box::new(fenced))
+                    PendingRequest::Barrier(Box::new(fenced))
                 }
                 TakeoverRequest::Snapshot => {
-                    Asking::Call(env.call(me, route, ServerRequest::Load(partition)))
+                    PendingRequest::Call(env.call(me, route, ServerRequest::LoadRows(partition)))
                 }
                 TakeoverRequest::Manifest(hash) => {
                     let fetched = match env.pinned.get(&hash) {
@@ -137,7 +141,7 @@ impl TakeoverDriver {
                         Reader::new(Log::Output(partition), Route::Reader(partition), from)
                     });
                     reader.ask(me, env);
-                    Asking::Frames
+                    PendingRequest::Frames
                 }
                 TakeoverRequest::Done => return Ok(true),
             };
@@ -145,14 +149,19 @@ impl TakeoverDriver {
         }
     }
 
-    fn ask_logs(&self, wanted: BTreeSet<u64>, me: Incarnation, env: &mut Environment) -> Asking {
+    fn ask_logs(
+        &self,
+        wanted: BTreeSet<u64>,
+        me: Incarnation,
+        env: &mut Environment,
+    ) -> PendingRequest {
         let input = Log::Input(self.partition);
-        let op = match wanted.first() {
-            Some(seq) => ServerRequest::IdAt(input, *seq),
+        let request = match wanted.first() {
+            Some(seq) => ServerRequest::MessageIdAt(input, *seq),
             None => ServerRequest::Identity(input),
         };
-        Asking::Logs {
-            call: env.call(me, Route::Work(self.partition), op),
+        PendingRequest::Logs {
+            call: env.call(me, Route::Work(self.partition), request),
             wanted,
             ids: BTreeMap::new(),
             input: None,
@@ -165,31 +174,33 @@ impl TakeoverDriver {
     /// [`OwnershipEnd`].
     pub fn take(
         mut self,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         ids: &MessageIds,
         me: Incarnation,
         env: &mut Environment,
     ) -> Result<(Self, TakeoverProgress), OwnershipEnd> {
-        let answer = match &mut self.asking {
-            Asking::Call(asked) if *asked == call => {
-                if let Some(ServerReply::Last(Some(last))) = &reply {
+        let answer = match &mut self.pending {
+            PendingRequest::Call(asked) if *asked == call => {
+                if let Some(ServerReply::LastMessage(Some(last))) = &reply {
                     self.writer.observed(last.seq, &last.subject);
                 }
                 Some(simple(reply)?)
             }
-            Asking::Checkpoint(asked, named) if *asked == call => {
+            PendingRequest::Checkpoint(asked, named) if *asked == call => {
                 Some(checkpoint(self.partition, named, reply)?)
             }
-            Asking::Logs { call: asked, .. } if *asked == call => self.logs(reply, me, env)?,
-            Asking::Barrier(fenced) => {
-                let result = fenced.take((call, reply), me, env);
+            PendingRequest::Logs { call: asked, .. } if *asked == call => {
+                self.logs(reply, me, env)?
+            }
+            PendingRequest::Barrier(fenced) => {
+                let result = fenced.take(CallResult { call, reply }, me, env);
                 if let Some(Ok(seq)) = result {
                     self.writer.stored(seq);
                 }
                 result.map(TakeoverResponse::Barrier)
             }
-            Asking::Call(_) | Asking::Checkpoint(..) => None,
-            Asking::Logs { .. } | Asking::Frames => None,
+            PendingRequest::Call(_) | PendingRequest::Checkpoint(..) => None,
+            PendingRequest::Logs { .. } | PendingRequest::Frames => None,
         };
         self.give(answer, ids, (me, env))
     }
@@ -200,7 +211,7 @@ impl TakeoverDriver {
     /// [`OwnershipEnd`].
     pub fn read(
         mut self,
-        (call, reply): (u64, Option<ServerReply>),
+        CallResult { call, reply }: CallResult,
         ids: &MessageIds,
         me: Incarnation,
         env: &mut Environment,
@@ -246,22 +257,22 @@ impl TakeoverDriver {
         env: &mut Environment,
     ) -> Result<Option<TakeoverResponse>, OwnershipEnd> {
         let (partition, route) = (self.partition, Route::Work(self.partition));
-        let Asking::Logs {
+        let PendingRequest::Logs {
             call,
             wanted,
             ids,
             input,
-        } = &mut self.asking
+        } = &mut self.pending
         else {
             return Ok(None);
         };
-        let op = match reply {
-            Some(ServerReply::IdAt(id)) => {
+        let request = match reply {
+            Some(ServerReply::MessageId(id)) => {
                 if let (Some(seq), Some(id)) = (wanted.pop_first(), id) {
                     ids.insert(seq, id);
                 }
                 match wanted.first() {
-                    Some(seq) => ServerRequest::IdAt(Log::Input(partition), *seq),
+                    Some(seq) => ServerRequest::MessageIdAt(Log::Input(partition), *seq),
                     None => ServerRequest::Identity(Log::Input(partition)),
                 }
             }
@@ -280,7 +291,7 @@ impl TakeoverDriver {
             },
             _ => return Err(failed("the broker")),
         };
-        *call = env.call(me, route, op);
+        *call = env.call(me, route, request);
         Ok(None)
     }
 }
@@ -303,15 +314,15 @@ fn checkpoint(
 fn simple(reply: Option<ServerReply>) -> Result<TakeoverResponse, OwnershipEnd> {
     match reply {
         Some(ServerReply::Cursor(cursor)) => Ok(TakeoverResponse::Cursor(cursor)),
-        Some(ServerReply::Snapshot(snapshot)) => Ok(TakeoverResponse::Snapshot(*snapshot)),
-        Some(ServerReply::At(message)) => {
+        Some(ServerReply::Rows(snapshot)) => Ok(TakeoverResponse::Snapshot(*snapshot)),
+        Some(ServerReply::OutputMessage(message)) => {
             let frame = message.and_then(|message| message.output().cloned());
             Ok(TakeoverResponse::Announcement(
                 frame.map(|frame| frame.as_ref().clone()),
             ))
         }
-        Some(ServerReply::Last(None)) => Ok(TakeoverResponse::LastFrame(None)),
-        Some(ServerReply::Last(Some(message))) => {
+        Some(ServerReply::LastMessage(None)) => Ok(TakeoverResponse::LastFrame(None)),
+        Some(ServerReply::LastMessage(Some(message))) => {
             let frame = message.output().ok_or_else(|| {
                 let fault = format!("output {} cannot be read", message.seq);
                 OwnershipEnd::halted(std::io::Error::other(fault))

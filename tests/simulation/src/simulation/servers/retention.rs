@@ -4,24 +4,28 @@ use crate::model::{ArchiveMark, Log, Restore, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// What keeps the logs within their limits: checkpoints and trimming.
-pub(super) fn retention(env: &mut Environment, op: &ServerRequest) -> Option<ServerReply> {
-    let reply = match op {
-        ServerRequest::Fills(partition) => {
-            let input = env.broker.fill(Log::Input(*partition));
-            let output = env.broker.fill(Log::Output(*partition));
+pub(super) fn retention(env: &mut Environment, request: &ServerRequest) -> Option<ServerReply> {
+    let reply = match request {
+        ServerRequest::LogUsage(partition) => {
+            let input = env.broker.usage(Log::Input(*partition));
+            let output = env.broker.usage(Log::Output(*partition));
             match (input, output) {
-                (Some(input), Some(output)) => ServerReply::Fills(input, output),
-                _ => ServerReply::Missing,
+                (Some(input), Some(output)) => ServerReply::LogUsage { input, output },
+                _ => ServerReply::StreamMissing,
             }
         }
-        ServerRequest::OutputAt(partition, seq) => match env.broker.stream(Log::Output(*partition))
-        {
-            Some(stream) => ServerReply::At(stream.get(*seq).cloned()),
-            None => ServerReply::Missing,
-        },
-        ServerRequest::Announced(partition) => match env.broker.announced(*partition) {
-            Some((first_seq, announced)) => ServerReply::Announced(first_seq, announced),
-            None => ServerReply::Missing,
+        ServerRequest::OutputMessageAt(partition, seq) => {
+            match env.broker.stream(Log::Output(*partition)) {
+                Some(stream) => ServerReply::OutputMessage(stream.get(*seq).cloned()),
+                None => ServerReply::StreamMissing,
+            }
+        }
+        ServerRequest::AnnouncedCheckpoints(partition) => match env.broker.announced(*partition) {
+            Some((first_seq, checkpoints)) => ServerReply::AnnouncedCheckpoints {
+                first_seq,
+                checkpoints,
+            },
+            None => ServerReply::StreamMissing,
         },
         ServerRequest::Trim(log, first_kept) => trim(env, *log, *first_kept),
         ServerRequest::PutCheckpoint(partition, named, bytes) => {
@@ -37,21 +41,21 @@ pub(super) fn retention(env: &mut Environment, op: &ServerRequest) -> Option<Ser
         ServerRequest::GetCheckpoint(partition, named) => {
             ServerReply::Checkpoint(env.broker.checkpoints.get(*partition, named).cloned())
         }
-        ServerRequest::HoldsCheckpoints(partition, announced) => {
+        ServerRequest::AreCheckpointsStored(partition, announced) => {
             let objects = &env.broker.checkpoints;
             let mut named = announced.newest_first();
-            ServerReply::HoldsCheckpoints(named.all(|named| objects.holds(*partition, named)))
+            ServerReply::AreCheckpointsStored(named.all(|named| objects.holds(*partition, named)))
         }
-        ServerRequest::KeepCheckpoints(partition, kept) => {
+        ServerRequest::DeleteObsoleteCheckpoints(partition, kept) => {
             env.broker.checkpoints.delete_obsolete(*partition, kept);
             env.invariants.deleted(*partition, &env.broker.checkpoints);
             ServerReply::CheckpointDone
         }
         ServerRequest::Publish(..)
-        | ServerRequest::Last(_)
-        | ServerRequest::IdAt(..)
+        | ServerRequest::LastMessage(_)
+        | ServerRequest::MessageIdAt(..)
         | ServerRequest::Identity(_)
-        | ServerRequest::Fetch(..)
+        | ServerRequest::Fetch { .. }
         | ServerRequest::EnsureLayout(_)
         | ServerRequest::AskOwner(..)
         | ServerRequest::AnswerOwner(..)
@@ -63,7 +67,7 @@ pub(super) fn retention(env: &mut Environment, op: &ServerRequest) -> Option<Ser
         | ServerRequest::Cursors
         | ServerRequest::ArchiveMark(_)
         | ServerRequest::Archive(..)
-        | ServerRequest::Load(_)
+        | ServerRequest::LoadRows(_)
         | ServerRequest::Dispatches
         | ServerRequest::Apply(_)
         | ServerRequest::Restore(_) => return None,
@@ -73,7 +77,7 @@ pub(super) fn retention(env: &mut Environment, op: &ServerRequest) -> Option<Ser
 
 fn trim(env: &mut Environment, log: Log, first_kept: u64) -> ServerReply {
     let Some(count) = env.broker.trim(log, first_kept) else {
-        return ServerReply::Missing;
+        return ServerReply::StreamMissing;
     };
     env.trace(format_args!("{log} loses {count} before {first_kept}"));
     if count > 0 {

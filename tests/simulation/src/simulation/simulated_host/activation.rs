@@ -17,8 +17,8 @@ impl SimulatedHost {
     ) {
         let switch_time = self.machine.behavior(&closure).switch_time;
         env.trace(format_args!("{} switches to {closure}", self.name));
-        let event = SimulatedHostEvent::Switched(self.life, rollout_id, closure);
-        env.plan(switch_time, SimulationEvent::Host(self.id, event));
+        let event = SimulatedHostEvent::SwitchFinished(self.life, rollout_id, closure);
+        env.schedule(switch_time, SimulationEvent::Host(self.id, event));
     }
 
     /// The machine finishes what an agent began, dead or alive.
@@ -37,7 +37,7 @@ impl SimulatedHost {
             },
             ActivationResult::Deferred(after) if !runs => {
                 self.machine.staged = Some(closure);
-                env.plan(
+                env.schedule(
                     after,
                     SimulationEvent::Host(self.id, SimulatedHostEvent::Reboot),
                 );
@@ -74,8 +74,8 @@ impl SimulatedHost {
     ) {
         let switch_time = self.machine.behavior(&closure).switch_time;
         env.trace(format_args!("{} goes back to {closure}", self.name));
-        let event = SimulatedHostEvent::RolledBack(self.life, rollout_id, closure);
-        env.plan(switch_time, SimulationEvent::Host(self.id, event));
+        let event = SimulatedHostEvent::RollbackFinished(self.life, rollout_id, closure);
+        env.schedule(switch_time, SimulationEvent::Host(self.id, event));
     }
 
     pub(super) fn rolled_back(

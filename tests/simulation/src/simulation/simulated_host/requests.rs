@@ -6,8 +6,10 @@ use nixfleet_agent::core::{DeliveryResult, Input, ReleaseFault};
 use nixfleet_proto::RolloutId;
 use nixfleet_proto::wire::{EventRequest, HeartbeatRequest};
 
-use super::{Asked, SimulatedHost};
-use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayResponse, Requester};
+use super::{PendingRequest, SimulatedHost};
+use crate::gateway_messages::{
+    AgentRequest, GatewayRequest, GatewayRequestBody, GatewayResponse, Requester,
+};
 use crate::simulation::environment::Environment;
 use crate::simulation::event::{SimulatedHostEvent, SimulationEvent};
 
@@ -26,49 +28,56 @@ impl SimulatedHost {
             return;
         };
         let seqs = requests.iter().map(|request| request.event.seq).collect();
-        let asked = Asked::Events(first.rollout_id.clone(), seqs);
-        self.ask(asked, GatewayRequestBody::Events(requests), env);
+        let pending = PendingRequest::Events(first.rollout_id.clone(), seqs);
+        self.ask(pending, GatewayRequestBody::Events(requests), env);
     }
 
     /// A host that lies names a closure it does not run.
     pub(super) fn heartbeat(&mut self, mut request: HeartbeatRequest, env: &mut Environment) {
-        let lies = env.now < self.false_closures_until.max(env.storm_until);
+        let lies = env.now < self.false_closures_until.max(env.heartbeat_storm_until);
         if lies && request.current_closure.is_some() {
             let closures = env.known_closures();
-            request.current_closure = Some(env.net.pick(&closures).clone());
+            request.current_closure = Some(env.network_rng.pick(&closures).clone());
             env.trace(format_args!(
                 "{} lies: {:?}",
                 self.name, request.current_closure
             ));
         }
         self.ask(
-            Asked::Heartbeat,
+            PendingRequest::Heartbeat,
             GatewayRequestBody::Heartbeat(request),
             env,
         );
     }
 
     pub(super) fn poll(&mut self, env: &mut Environment) {
-        self.ask(Asked::Poll, GatewayRequestBody::Poll, env);
+        self.ask(PendingRequest::Poll, GatewayRequestBody::Poll, env);
     }
 
     pub(super) fn fetch(&mut self, rollout_id: RolloutId, env: &mut Environment) {
-        let asked = Asked::Artifacts(rollout_id.clone());
-        self.ask(asked, GatewayRequestBody::Artifacts(rollout_id), env);
+        let pending = PendingRequest::Artifacts(rollout_id.clone());
+        self.ask(pending, GatewayRequestBody::Artifacts(rollout_id), env);
     }
 
-    fn ask(&mut self, asked: Asked, body: GatewayRequestBody, env: &mut Environment) {
+    fn ask(&mut self, pending: PendingRequest, body: GatewayRequestBody, env: &mut Environment) {
         let number = self.next_request;
         self.next_request += 1;
-        let timeout = match asked {
-            Asked::Poll => POLL_TIMEOUT,
-            Asked::Events(..) | Asked::Heartbeat | Asked::Artifacts(_) => TIMEOUT,
+        let timeout = match pending {
+            PendingRequest::Poll => POLL_TIMEOUT,
+            PendingRequest::Events(..)
+            | PendingRequest::Heartbeat
+            | PendingRequest::Artifacts(_) => TIMEOUT,
         };
-        self.asked.insert(number, asked);
-        let expired = SimulatedHostEvent::Expired(self.life, number);
-        env.plan(timeout, SimulationEvent::Host(self.id, expired));
+        self.pending.insert(number, pending);
+        let request = AgentRequest {
+            host: self.id,
+            life: self.life,
+            number,
+        };
+        let expired = SimulatedHostEvent::RequestTimesOut(request);
+        env.schedule(timeout, SimulationEvent::Host(self.id, expired));
         if self.online {
-            let from = Requester::Agent(self.id, self.life, number);
+            let from = Requester::Agent(request);
             env.request(GatewayRequest { from, body });
         }
     }
@@ -79,12 +88,14 @@ impl SimulatedHost {
 
     pub(super) fn answered(&mut self, number: u64, answer: GatewayResponse, env: &mut Environment) {
         // Whoever stopped waiting hears no late answer, and an answer ends the waiting.
-        let Some(asked) = self.asked.remove(&number) else {
+        let Some(pending) = self.pending.remove(&number) else {
             return;
         };
-        match asked {
-            Asked::Events(rollout_id, seqs) => self.events_answered(rollout_id, seqs, answer, env),
-            Asked::Heartbeat => {
+        match pending {
+            PendingRequest::Events(rollout_id, seqs) => {
+                self.events_answered(rollout_id, seqs, answer, env)
+            }
+            PendingRequest::Heartbeat => {
                 let input = match answer {
                     GatewayResponse::Heartbeat(reply) => Input::HeartbeatAnswered(reply.reply),
                     GatewayResponse::Stored(_)
@@ -95,8 +106,8 @@ impl SimulatedHost {
                 };
                 self.feed(input, env);
             }
-            Asked::Poll => self.polled(answer, env),
-            Asked::Artifacts(rollout_id) => self.fetched(rollout_id, answer, env),
+            PendingRequest::Poll => self.polled(answer, env),
+            PendingRequest::Artifacts(rollout_id) => self.fetched(rollout_id, answer, env),
         }
     }
 
@@ -137,7 +148,7 @@ impl SimulatedHost {
         match answer {
             GatewayResponse::Dispatch(dispatch) => {
                 self.poll_failures = 0;
-                env.plan(POLL_PAUSE, SimulationEvent::Host(self.id, again));
+                env.schedule(POLL_PAUSE, SimulationEvent::Host(self.id, again));
                 if let Some(dispatch) = dispatch {
                     env.trace(format_args!(
                         "{} is offered {}",
@@ -153,7 +164,7 @@ impl SimulatedHost {
             | GatewayResponse::Heartbeat(_)
             | GatewayResponse::Artifacts(_) => {
                 self.poll_failures = self.poll_failures.saturating_add(1);
-                env.plan(
+                env.schedule(
                     POLL_RETRY * self.poll_failures.min(4),
                     SimulationEvent::Host(self.id, again),
                 );
