@@ -10,6 +10,7 @@ mod suite {
     mod docker_compose;
     mod e2e;
     mod eventlog;
+    mod fixtures;
     mod fuzz;
     mod gateways;
     mod guard;

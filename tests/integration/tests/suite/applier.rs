@@ -1,7 +1,7 @@
-//! The applier as a process, fed by a fold in the test.
+//! Applier processes on the output log of a fold in the test.
 
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
-mod fixture;
+mod published_fold;
 mod turns;

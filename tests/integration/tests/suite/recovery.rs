@@ -5,9 +5,9 @@
 #![cfg(test)]
 
 mod both_gone;
-pub mod db;
+pub mod db_command;
 mod log_trimmed;
 mod nats_gone;
 mod postgres_gone;
-mod restored;
-mod verified;
+mod restored_backup;
+mod verify_and_rebuild;

@@ -1,9 +1,9 @@
-//! The reducer as a process, held against the pure fold of the same log.
+//! Reducer processes, compared with the pure fold of the same log.
 
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
-mod ahead;
-mod fixture;
+mod manifest_prefetch;
 mod ownership;
+mod partition_log;
 mod recovery;

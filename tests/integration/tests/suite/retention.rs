@@ -1,14 +1,13 @@
-//! Logs are bounded and trimmed: whatever passes through them, they do not fill, and what they no longer
-//! hold is not lost.
+//! Logs are bounded and trimmed: they do not fill, and trimmed messages are not lost.
 
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
-mod agents;
 mod database_dropped;
-mod fleet;
+mod fleet_source;
 mod gateway_restart;
 mod log_full;
+mod many_releases;
 mod observer;
-mod releases;
-mod world;
+mod running_agents;
+mod testbed;

@@ -1,32 +1,29 @@
-//! Every turn once, whoever writes it and whatever is killed or wiped.
-
-use std::time::Duration;
+//! Each turn is written once, across kills and dropped schemas.
 
 use nixfleet_harness::postgres::execute;
 use nixfleet_harness::wait_for;
-use rustix::process::Signal;
 
-use super::fixture::{Fold, SOON};
+use super::published_fold::PublishedFold;
+use crate::suite::fixtures::service_process::TIMEOUT;
 
 #[tokio::test]
 async fn tables_follow_the_fold_across_kills() {
-    let mut fold = Fold::new("applier_kill").await;
+    let mut fold = PublishedFold::new("applier_kill").await;
     let mut applier = fold.applier(0);
     fold.open().await;
     for _ in 0..3 {
         fold.report().await;
-        applier.kill().unwrap();
+        applier.kill();
         applier = fold.applier(0);
         fold.report().await;
     }
     fold.wait_applied(&applier).await;
-    let status = applier.stop(Signal::TERM, Duration::from_secs(30)).unwrap();
-    assert!(status.success(), "{}", applier.tail());
+    applier.stop();
 }
 
 #[tokio::test]
 async fn a_second_applier_stands_by_and_takes_over() {
-    let mut fold = Fold::new("applier_two").await;
+    let mut fold = PublishedFold::new("applier_two").await;
     let mut first = fold.applier(0);
     let second = fold.applier(1);
     fold.open().await;
@@ -34,14 +31,14 @@ async fn a_second_applier_stands_by_and_takes_over() {
         fold.report().await;
     }
     fold.wait_applied(&second).await;
-    first.kill().unwrap();
+    first.kill();
     fold.report().await;
     fold.wait_applied(&second).await;
 }
 
 #[tokio::test]
 async fn a_dropped_schema_is_rebuilt_from_the_log() {
-    let mut fold = Fold::new("applier_wipe").await;
+    let mut fold = PublishedFold::new("applier_wipe").await;
     let applier = fold.applier(0);
     fold.open().await;
     for _ in 0..4 {
@@ -58,7 +55,7 @@ async fn a_dropped_schema_is_rebuilt_from_the_log() {
 
 #[tokio::test]
 async fn last_seen_times_reach_the_hosts() {
-    let fold = Fold::new("applier_liveness").await;
+    let fold = PublishedFold::new("applier_liveness").await;
     let applier = fold.applier(0);
     let report = nixfleet_proto::wire::LivenessReport {
         hostname: "web-0".into(),
@@ -66,12 +63,13 @@ async fn last_seen_times_reach_the_hosts() {
         last_seen_at: chrono::Utc::now(),
         current_closure: None,
     };
-    let seen = wait_for("the host was seen", SOON, async || {
-        // Nobody keeps what nobody subscribed to yet.
-        fold.bus
+    let seen = wait_for("the host was seen", TIMEOUT, async || {
+        // Reports without a subscriber are lost.
+        fold.servers
+            .bus
             .publish_liveness(std::slice::from_ref(&report))
             .await?;
-        Ok(fold.store.host_detail(&"web-0".into()).await?.seen)
+        Ok(fold.servers.store.host_detail(&"web-0".into()).await?.seen)
     });
     let seen = seen
         .await

@@ -11,9 +11,9 @@ use nixfleet_proto::{RolloutId, RolloutState};
 use nixfleet_store::Store;
 use serde_json::{Value, json};
 
-use super::agents;
-use super::fleet::{Channels, closure, hostname};
-use super::world::{Limits, PARTITION, World};
+use super::fleet_source::{Channels, closure, hostname};
+use super::running_agents;
+use super::testbed::{Limits, PARTITION, Testbed};
 
 const CHANNELS: Channels = &[("edge", 12), ("halted", 8), ("waived", 8)];
 const RELEASES: usize = 12;
@@ -31,55 +31,55 @@ async fn a_dropped_database_comes_back_as_it_was() {
         input: LIMIT,
         output: LIMIT,
     };
-    let mut world = World::start("dropped", CHANNELS, limits).await;
-    let running = world.start_agents(fails);
+    let mut testbed = Testbed::start("dropped", CHANNELS, limits).await;
+    let running = testbed.start_agents(fails);
     for number in 1..=RELEASES {
-        publish(&mut world, &format!("a{number:03}")).await;
+        publish(&mut testbed, &format!("a{number:03}")).await;
     }
-    break_two_channels(&mut world).await;
+    break_two_channels(&mut testbed).await;
     let mut agents = running.stop().await;
 
     // What stands was decided in a part of the log that is gone when the database is dropped.
-    let decided = world.stream(&world.output_stream()).last_seq;
+    let decided = testbed.stream(&testbed.output_stream()).last_seq;
     let start = Instant::now();
-    while world.stream(&world.output_stream()).first_seq <= decided {
+    while testbed.stream(&testbed.output_stream()).first_seq <= decided {
         for _ in 0..ROUNDS {
-            agents::probe(&mut agents, "edge").await;
+            running_agents::probe(&mut agents, "edge").await;
         }
-        let state = world.stream(&world.output_stream());
+        let state = testbed.stream(&testbed.output_stream());
         assert!(start.elapsed() < TRIMMED, "nothing is trimmed: {state:?}");
     }
-    world.check_nothing_lost(&agents).await;
-    let store = world.store();
+    testbed.check_nothing_lost(&agents).await;
+    let store = testbed.store();
     let before = standing(&store).await.unwrap();
     check(&before);
-    let listed = listed(&world).await.unwrap();
+    let listed = listed(&testbed).await.unwrap();
 
-    postgres::execute(&world.database.url, "DROP SCHEMA nixfleet CASCADE")
+    postgres::execute(&testbed.database.url, "DROP SCHEMA nixfleet CASCADE")
         .await
         .unwrap();
-    world
-        .wait("everything stands as before", async |world| {
+    testbed
+        .wait("everything stands as before", async |testbed| {
             let differences = before.differences(&standing(&store).await?);
             anyhow::ensure!(differences.is_empty(), "{}", differences.join("\n"));
-            let now = self::listed(world).await?;
+            let now = self::listed(testbed).await?;
             anyhow::ensure!(now == listed, "before {listed:#?}\nnow {now:#?}");
             Ok(())
         })
         .await;
-    world.wait_until_ready().await;
+    testbed.wait_until_ready().await;
 
     // Nobody restarted or commanded anything, and everything goes on.
-    let running = agents::Running::start(agents, |_| false);
-    publish(&mut world, "b001").await;
+    let running = running_agents::Running::start(agents, |_| false);
+    publish(&mut testbed, "b001").await;
     running.stop().await;
     // The archive began anew in the middle of the logs, and can be replayed from a checkpoint.
-    let report = world.verify().await;
+    let report = testbed.verify().await;
     let partition = &report["partitions"][usize::from(PARTITION)];
     assert_eq!(partition["isWhole"], true, "{report}");
     assert_ne!(partition["decided"], 0, "{report}");
     store.close();
-    world.stop();
+    testbed.stop();
 }
 
 /// The first host of two channels goes back.
@@ -90,29 +90,29 @@ fn fails(dispatch: &Dispatch) -> bool {
 }
 
 /// Publishes a release that reaches every host.
-async fn publish(world: &mut World, commit: &str) {
-    world.publish(commit).await;
+async fn publish(testbed: &mut Testbed, commit: &str) {
+    testbed.publish(commit).await;
     for (channel, _) in CHANNELS {
         let rollout_id = format!("{channel}@{commit}");
-        world.wait_until_state(&rollout_id, "Terminal").await;
+        testbed.wait_until_state(&rollout_id, "Terminal").await;
     }
 }
 
 /// Publishes a release that halts in two channels; an operator lets one of them go on.
-async fn break_two_channels(world: &mut World) {
-    world.publish(BROKEN).await;
+async fn break_two_channels(testbed: &mut Testbed) {
+    testbed.publish(BROKEN).await;
     for (channel, state) in [
         ("edge", "Terminal"),
         ("halted", "Reverted"),
         ("waived", "Reverted"),
     ] {
         let rollout_id = format!("{channel}@{BROKEN}");
-        world.wait_until_state(&rollout_id, state).await;
+        testbed.wait_until_state(&rollout_id, state).await;
     }
     let path = format!("/v1/rollouts/waived@{BROKEN}/clearance");
     let clearance = json!({ "reason": "excused", "waivedHosts": [hostname("waived", 0)] });
-    world.operator.post(&path, &clearance).await.unwrap();
-    world
+    testbed.operator.post(&path, &clearance).await.unwrap();
+    testbed
         .wait_until_state(&format!("waived@{BROKEN}"), "Terminal")
         .await;
 }
@@ -122,8 +122,8 @@ async fn standing(store: &Store) -> anyhow::Result<PartitionSummary> {
 }
 
 /// The rollouts as operators see them, with the states of all hosts.
-async fn listed(world: &World) -> anyhow::Result<Vec<Value>> {
-    let rollouts = world.operator.get("/v1/rollouts?filter=all").await?;
+async fn listed(testbed: &Testbed) -> anyhow::Result<Vec<Value>> {
+    let rollouts = testbed.operator.get("/v1/rollouts?filter=all").await?;
     let mut rollouts = rollouts["rollouts"].as_array().cloned().unwrap_or_default();
     rollouts.sort_by_key(|rollout| rollout["rolloutId"].to_string());
     Ok(rollouts)

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use nixfleet_harness::{Service, wait_for};
 
-use super::fleet::Channels;
-use super::world::{Limits, World};
+use super::fleet_source::Channels;
+use super::testbed::{Limits, Testbed};
 
 const CHANNELS: Channels = &[("edge", 8)];
 const LIMIT: u64 = 2 << 20;
@@ -22,17 +22,17 @@ async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
         input: LIMIT,
         output: LIMIT,
     };
-    let mut world = World::start("gwrestart", CHANNELS, limits).await;
-    let running = world.start_agents(|_| false);
-    world.publish("a001").await;
-    world.wait_until_state("edge@a001", "Terminal").await;
-    world.wait_until_ready().await;
+    let mut testbed = Testbed::start("gwrestart", CHANNELS, limits).await;
+    let running = testbed.start_agents(|_| false);
+    testbed.publish("a001").await;
+    testbed.wait_until_state("edge@a001", "Terminal").await;
+    testbed.wait_until_ready().await;
     let mut agents = running.stop().await;
     // Nothing is trimmed any more.
-    let archive = world.stack.instance(Service::Eventlog, 0).unwrap();
+    let archive = testbed.stack.instance(Service::Eventlog, 0).unwrap();
     archive.stop().unwrap();
-    let logs = [world.input_stream(), world.output_stream()];
-    let targets = world.targets();
+    let logs = [testbed.input_stream(), testbed.output_stream()];
+    let targets = testbed.targets();
     let start = Instant::now();
     while logs.iter().all(|log| targets.logs()[log].bytes < FILLED) {
         for agent in &mut agents {
@@ -41,11 +41,11 @@ async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
         }
         assert!(start.elapsed() < TIMEOUT, "{:?}", targets.logs());
     }
-    world
-        .wait_until_applied(super::agents::stored(&agents))
+    testbed
+        .wait_until_applied(super::running_agents::stored(&agents))
         .await;
 
-    let gateway = world.stack.instance(Service::Ingest, 0).unwrap();
+    let gateway = testbed.stack.instance(Service::Ingest, 0).unwrap();
     gateway.stop().unwrap();
     gateway.restart().unwrap();
     let ready = wait_for("the gateway is ready", TIMEOUT, async || {
@@ -59,5 +59,5 @@ async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
         });
         taken.await.unwrap();
     }
-    world.stop();
+    testbed.stop();
 }

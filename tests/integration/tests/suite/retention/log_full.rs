@@ -12,9 +12,9 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, HostEvent, Producer, RolloutId};
 use serde_json::json;
 
-use super::agents::{self, Running};
-use super::fleet::{Channels, closure};
-use super::world::{Limits, PARTITION, World};
+use super::fleet_source::{Channels, closure};
+use super::running_agents::{self, Running};
+use super::testbed::{Limits, PARTITION, Testbed};
 
 const CHANNELS: Channels = &[("edge", 8)];
 const LIMITS: Limits = Limits {
@@ -34,48 +34,48 @@ const ROUNDS: usize = 32;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_output_log_refuses_agents_first_and_is_named() {
-    let mut world = World::start("logfull", CHANNELS, LIMITS).await;
-    let running = world.start_agents(|_| false);
-    world.publish("a001").await;
-    world.wait_until_state("edge@a001", "Terminal").await;
-    world.wait_until_ready().await;
+    let mut testbed = Testbed::start("logfull", CHANNELS, LIMITS).await;
+    let running = testbed.start_agents(|_| false);
+    testbed.publish("a001").await;
+    testbed.wait_until_state("edge@a001", "Terminal").await;
+    testbed.wait_until_ready().await;
     let mut agents = running.stop().await;
     for service in [Service::Applier, Service::Eventlog] {
-        let instance = world.stack.instance(service, 0).unwrap();
+        let instance = testbed.stack.instance(service, 0).unwrap();
         instance.stop().unwrap();
     }
 
-    let refusal = probe_until_refused(&mut world, &mut agents).await;
+    let refusal = probe_until_refused(&mut testbed, &mut agents).await;
     let expected = Refusal {
         status: 503,
         code: "log-full".to_owned(),
     };
     assert_eq!(refusal, expected);
-    check_operator(&world).await;
+    check_operator(&testbed).await;
 
-    let appended = fill(&mut world, &agents[0]).await;
-    check_it_stays(&mut world).await;
+    let appended = fill(&mut testbed, &agents[0]).await;
+    check_it_stays(&mut testbed).await;
 
     for service in [Service::Applier, Service::Eventlog] {
-        let instance = world.stack.instance(service, 0).unwrap();
+        let instance = testbed.stack.instance(service, 0).unwrap();
         instance.restart().unwrap();
     }
-    world.wait_until_ready().await;
-    let events = agents::stored(&agents) + appended;
-    world.wait_until_applied(events).await;
-    world.wait_until_archived(events).await;
-    world.verify().await;
+    testbed.wait_until_ready().await;
+    let events = running_agents::stored(&agents) + appended;
+    testbed.wait_until_applied(events).await;
+    testbed.wait_until_archived(events).await;
+    testbed.verify().await;
     let running = Running::start(agents, |_| false);
-    world.publish("a002").await;
-    world.wait_until_state("edge@a002", "Terminal").await;
+    testbed.publish("a002").await;
+    testbed.wait_until_state("edge@a002", "Terminal").await;
     running.stop().await;
-    world.stop();
+    testbed.stop();
 }
 
 /// All agents report probes until one is refused, which must be before the log is full.
-async fn probe_until_refused(world: &mut World, agents: &mut [ScriptedAgent]) -> Refusal {
-    let log = world.output_stream();
-    let targets = world.targets();
+async fn probe_until_refused(testbed: &mut Testbed, agents: &mut [ScriptedAgent]) -> Refusal {
+    let log = testbed.output_stream();
+    let targets = testbed.targets();
     let mut pace = tokio::time::interval(PACE);
     let start = Instant::now();
     loop {
@@ -84,7 +84,7 @@ async fn probe_until_refused(world: &mut World, agents: &mut [ScriptedAgent]) ->
                 return refusal;
             }
         }
-        wait_until_folded(world).await;
+        wait_until_folded(testbed).await;
         let bytes = targets.logs()[&log].bytes;
         assert!(
             bytes < REFUSED_BELOW && start.elapsed() < TIMEOUT * 2,
@@ -98,9 +98,9 @@ async fn probe_until_refused(world: &mut World, agents: &mut [ScriptedAgent]) ->
 }
 
 /// Waits until the output log answers the whole input log.
-async fn wait_until_folded(world: &World) {
+async fn wait_until_folded(testbed: &Testbed) {
     let folded = wait_for("everything is folded", TIMEOUT, async || {
-        let cluster = world.operator.get("/v1/cluster").await?;
+        let cluster = testbed.operator.get("/v1/cluster").await?;
         let lag = &cluster["partitions"][usize::from(PARTITION)]["inputLagMessages"];
         Ok((lag == 0).then_some(()))
     });
@@ -108,19 +108,19 @@ async fn wait_until_folded(world: &World) {
 }
 
 /// A command is taken and folded.
-async fn check_operator(world: &World) {
+async fn check_operator(testbed: &Testbed) {
     let clearance = json!({ "reason": "nothing is halted" });
     let path = "/v1/rollouts/edge@a001/clearance";
-    world.operator.post(path, &clearance).await.unwrap();
-    wait_until_folded(world).await;
+    testbed.operator.post(path, &clearance).await.unwrap();
+    wait_until_folded(testbed).await;
 }
 
 /// Appends events of a host to the input log until the owner says that it cannot answer them; says how
 /// many they are.
-async fn fill(world: &mut World, agent: &ScriptedAgent) -> u64 {
+async fn fill(testbed: &mut Testbed, agent: &ScriptedAgent) -> u64 {
     let config = BusConfig {
         url: shared_nats().unwrap().url(),
-        prefix: world.names.prefix().to_owned(),
+        prefix: testbed.names.prefix().to_owned(),
         partitions: 1,
         input_max_bytes: LIMITS.input,
         output_max_bytes: LIMITS.output,
@@ -133,12 +133,12 @@ async fn fill(world: &mut World, agent: &ScriptedAgent) -> u64 {
     let stored = agent.stored()[&rollout_id];
     let mut seq = stored;
     let start = Instant::now();
-    while names_log(world).is_err() {
+    while names_log(testbed).is_err() {
         assert!(
             start.elapsed() < TIMEOUT,
             "the owner is ready although {:?} has {:?}",
-            world.output_stream(),
-            world.stream(&world.output_stream())
+            testbed.output_stream(),
+            testbed.stream(&testbed.output_stream())
         );
         let events = (0..ROUNDS).flat_map(|_| probe_round(&target, Utc::now()));
         let entries = events.map(|body| {
@@ -156,7 +156,7 @@ async fn fill(world: &mut World, agent: &ScriptedAgent) -> u64 {
         assert!(
             appended.is_ok(),
             "{appended:?} before the owner names the output log: {:?}",
-            names_log(world)
+            names_log(testbed)
         );
     }
     bus.close().await;
@@ -164,9 +164,9 @@ async fn fill(world: &mut World, agent: &ScriptedAgent) -> u64 {
 }
 
 /// The owner is not ready and names the log.
-fn names_log(world: &mut World) -> anyhow::Result<()> {
-    let log = world.output_stream();
-    let owner = world.stack.instance(Service::Reducer, 0)?;
+fn names_log(testbed: &mut Testbed) -> anyhow::Result<()> {
+    let log = testbed.output_stream();
+    let owner = testbed.stack.instance(Service::Reducer, 0)?;
     let answer = monitoring::get(owner.admin_port(), "/readyz")?;
     let is_named = answer.status == 503 && answer.body.contains(&log);
     anyhow::ensure!(
@@ -179,11 +179,11 @@ fn names_log(world: &mut World) -> anyhow::Result<()> {
 }
 
 /// It stays so, although the owner takes its partition again.
-async fn check_it_stays(world: &mut World) {
+async fn check_it_stays(testbed: &mut Testbed) {
     let mut look = tokio::time::interval(Duration::from_millis(100));
     let start = Instant::now();
     while start.elapsed() < STAYS {
-        names_log(world).unwrap();
+        names_log(testbed).unwrap();
         look.tick().await;
     }
 }

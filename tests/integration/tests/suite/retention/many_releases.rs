@@ -1,9 +1,9 @@
 //! Many releases pass through logs that hold a few of them.
 
-use super::agents;
-use super::fleet::Channels;
+use super::fleet_source::Channels;
 use super::observer::Observer;
-use super::world::{Limits, World};
+use super::running_agents;
+use super::testbed::{Limits, Testbed};
 
 const CHANNELS: Channels = &[("edge", 60)];
 const RELEASES: usize = 40;
@@ -15,21 +15,21 @@ async fn forty_releases_pass_through_logs_of_two_mebibytes() {
         input: LIMIT,
         output: LIMIT,
     };
-    let mut world = World::start("retention", CHANNELS, limits).await;
-    let agents = world.start_agents(|_| false);
-    world.publish(&commit(1)).await;
-    world.wait_until_ready().await;
-    let observer = Observer::start(world.targets());
+    let mut testbed = Testbed::start("retention", CHANNELS, limits).await;
+    let agents = testbed.start_agents(|_| false);
+    testbed.publish(&commit(1)).await;
+    testbed.wait_until_ready().await;
+    let observer = Observer::start(testbed.targets());
     for number in 1..=RELEASES {
         let rollout_id = format!("edge@{}", commit(number));
-        world.wait_until_state(&rollout_id, "Terminal").await;
+        testbed.wait_until_state(&rollout_id, "Terminal").await;
         if number < RELEASES {
-            world.publish(&commit(number + 1)).await;
+            testbed.publish(&commit(number + 1)).await;
         }
     }
     let agents = agents.stop().await;
-    world.check_nothing_lost(&agents).await;
-    world.verify().await;
+    testbed.check_nothing_lost(&agents).await;
+    testbed.verify().await;
     let observed = observer.finish();
 
     assert_eq!(observed.not_ready, Vec::<String>::new());
@@ -37,13 +37,13 @@ async fn forty_releases_pass_through_logs_of_two_mebibytes() {
         assert!(*largest < LIMIT, "{log} had {largest} bytes");
     }
     // What passed through is several times of what the logs can hold.
-    for log in [world.input_stream(), world.output_stream()] {
-        let state = world.stream(&log);
+    for log in [testbed.input_stream(), testbed.output_stream()] {
+        let state = testbed.stream(&log);
         assert!(state.first_seq > 1, "{log} was not trimmed: {state:?}");
     }
     let events = u64::try_from(RELEASES * CHANNELS[0].1 * 8).unwrap();
-    assert_eq!(agents::stored(&agents), events);
-    world.stop();
+    assert_eq!(running_agents::stored(&agents), events);
+    testbed.stop();
 }
 
 fn commit(number: usize) -> String {

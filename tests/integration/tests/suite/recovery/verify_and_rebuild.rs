@@ -6,7 +6,7 @@ use std::time::Duration;
 use nixfleet_harness::{Service, postgres, wait_for};
 use serde_json::json;
 
-use super::db::{run, verify, verify_whole};
+use super::db_command::{run, verify, verify_whole};
 use crate::suite::e2e::testbed::Testbed;
 
 /// One thing wrong in each table that follows from the log.

@@ -15,15 +15,15 @@ use nixfleet_store::{DatabaseConfig, Store};
 use serde_json::Value;
 use tokio_postgres::NoTls;
 
-use super::agents::{self, Fails, Running};
-use super::fleet::{Channels, closure, hosts, source};
+use super::fleet_source::{Channels, closure, hosts, source};
 use super::observer::Targets;
-use crate::suite::recovery::db;
+use super::running_agents::{self, Fails, Running};
+use crate::suite::recovery::db_command;
 
 /// A rollout takes a second; a busy machine may be many times slower.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The channels of a world share one partition, and so one pair of logs.
+/// The channels of a testbed share one partition, and so one pair of logs.
 pub const PARTITION: u16 = 0;
 
 /// Limits of the logs in bytes.
@@ -33,7 +33,7 @@ pub struct Limits {
     pub output: u64,
 }
 
-pub struct World {
+pub struct Testbed {
     pub stack: Stack,
     pub operator: Operator,
     pub database: Database,
@@ -42,7 +42,7 @@ pub struct World {
     signer: Signer,
 }
 
-impl World {
+impl Testbed {
     /// Starts everything with logs of these limits, which are trimmed as soon as nobody needs them.
     pub async fn start(name: &str, channels: Channels, limits: Limits) -> Self {
         let dir: PathBuf = scratch::dir(name).unwrap();
@@ -125,8 +125,8 @@ impl World {
     }
 
     pub async fn wait_until_state(&mut self, rollout_id: &str, state: &str) {
-        self.wait(&format!("{rollout_id} {state}"), async |world| {
-            let found = world.state_of(rollout_id).await?;
+        self.wait(&format!("{rollout_id} {state}"), async |testbed| {
+            let found = testbed.state_of(rollout_id).await?;
             anyhow::ensure!(found == state, "{rollout_id} is {found}");
             Ok(())
         })
@@ -198,8 +198,8 @@ impl World {
 
     async fn wait_for_count(&mut self, what: &str, sql: &str, expected: u64) {
         let expected = i64::try_from(expected).unwrap();
-        self.wait(what, async |world| {
-            let found = world.count(sql).await?;
+        self.wait(what, async |testbed| {
+            let found = testbed.count(sql).await?;
             anyhow::ensure!(found == expected, "{found} of {expected} {what}");
             Ok(())
         })
@@ -208,14 +208,14 @@ impl World {
 
     /// Every event that an agent got a 204 for is in the tables and in the archive.
     pub async fn check_nothing_lost(&mut self, agents: &[ScriptedAgent]) {
-        let events = agents::stored(agents);
+        let events = running_agents::stored(agents);
         self.wait_until_applied(events).await;
         self.wait_until_archived(events).await;
     }
 
     /// `nixfleet db verify` finds no difference between archive and tables.
     pub async fn verify(&self) -> Value {
-        let report = db::verify_at(&self.database.url, self.names.prefix()).await;
+        let report = db_command::verify_at(&self.database.url, self.names.prefix()).await;
         assert_eq!(report["differenceCount"], 0, "{report}");
         report
     }
