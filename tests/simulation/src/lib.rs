@@ -12,7 +12,6 @@ pub mod gateway_messages;
 pub mod invariant_monitor;
 pub mod invariants;
 pub mod model;
-#[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod reference_fold;
 pub mod run;

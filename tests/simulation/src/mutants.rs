@@ -1,12 +1,9 @@
 //! The teeth of the simulation: each fault that can be put into the code must be found.
 //!
-//! Built with feature `mutants` only. A fault is chosen for the whole process, so faults come one after
-//! the other.
+//! Faults are run with feature `mutants` only. A fault is chosen for the whole process, so faults come one
+//! after the other.
 
-use nixfleet_proto::mutation_testing;
-
-use crate::campaign::{Campaign, Failure, Summary};
-use crate::scenario::Reduction;
+use crate::campaign::Failure;
 
 /// What became of one fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +19,7 @@ pub struct MutantResult {
 }
 
 /// What a fault breaks, in words.
-fn breaks(mutant: &str) -> &'static str {
+pub fn breaks(mutant: &str) -> &'static str {
     match mutant {
         "bus-ack-unknown" => "a publish whose fate is unknown counts as stored",
         "bus-any-last-is-mine" => "any last frame counts as the own one",
@@ -59,12 +56,18 @@ fn breaks(mutant: &str) -> &'static str {
 }
 
 /// Runs seeds under each fault until one breaks an invariant, at most so many.
+#[cfg(feature = "mutants")]
 pub fn run_mutants(
     only: Option<&str>,
     seeds: u64,
     jobs: usize,
     tell: impl Fn(&MutantResult),
 ) -> Vec<MutantResult> {
+    use nixfleet_proto::mutation_testing;
+
+    use crate::campaign::{Campaign, Summary};
+    use crate::scenario::Reduction;
+
     let mut results = Vec::new();
     let chosen = mutation_testing::NAMES.into_iter();
     for name in chosen.filter(|name| only.is_none_or(|only| only == *name)) {
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn every_fault_is_described() {
-        for name in mutation_testing::NAMES {
+        for name in nixfleet_proto::mutation_testing::NAMES {
             assert_ne!(breaks(name), "not described", "{name}");
         }
     }
