@@ -1,5 +1,5 @@
-//! Comparison with another build: both programs measure the same stages in turn, and the ratios of the
-//! pairs are what counts. The machine changes between two runs; it changes little within a pair.
+//! Comparison with another build: both programs measure the same stages in turn, and the result is the
+//! ratio of each pair. The speed of the machine varies between runs, but little within a pair.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,11 @@ pub struct Comparison {
     pub own: PathBuf,
     /// The other build.
     pub other: PathBuf,
-    /// Names of stages, as `--stage` takes them.
+    /// Names of stages, as given to `--stage`.
     pub stages: Vec<String>,
-    /// Options that both programs get.
+    /// Options of both programs.
     pub options: Vec<String>,
-    /// Variables that both programs get, so that they start the same servers.
+    /// Environment of both programs, so that they start the same servers.
     pub environment: BTreeMap<String, String>,
     /// Number of pairs.
     pub rounds: usize,
@@ -104,7 +104,7 @@ impl Comparison {
     /// Measures all pairs and prints progress on standard error.
     ///
     /// # Errors
-    /// When a program fails, or one of them measures something that the other does not know.
+    /// When a program fails, or a figure is missing in the other build.
     pub fn run(&self) -> Result<Vec<Compared>> {
         let mut compared = Vec::new();
         for stage in &self.stages {
@@ -113,7 +113,7 @@ impl Comparison {
                 eprintln!("{stage}: pair {} of {}", round + 1, self.rounds);
                 let own = || self.measure(&self.own, stage);
                 let other = || self.measure(&self.other, stage);
-                // The second program finds warm caches and a disk with more writes behind it.
+                // The order alternates: the second program runs with warm caches and more pending writes.
                 let pair = if round.is_multiple_of(2) {
                     let own = own()?;
                     (own, other()?)
@@ -148,7 +148,7 @@ impl Comparison {
     }
 }
 
-/// The figures that both sides of every pair have.
+/// Compares the figures that every pair contains.
 fn compare(pairs: &[(Values, Values)]) -> Vec<Compared> {
     let Some((first, _)) = pairs.first() else {
         return Vec::new();
@@ -187,7 +187,7 @@ impl Compared {
         }
     }
 
-    /// A line for people.
+    /// The comparison as a line of text.
     pub fn line(&self) -> String {
         let Key {
             stage,
@@ -216,8 +216,8 @@ impl Key {
     }
 }
 
-/// Bounds of the median, from the order of the samples alone: whatever their distribution is, the median
-/// lies between the k-th smallest and the k-th largest with a known probability.
+/// Bounds of the median from order statistics: for any distribution, the median lies between the k-th
+/// smallest and the k-th largest sample with a known probability.
 ///
 /// Source: David and Nagaraja, Order Statistics, section 7.1.
 fn interval(samples: &[f64]) -> Option<(f64, f64)> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Measurements {
-    /// The command that made it.
+    /// Command line of the run.
     pub command: String,
     /// Processor and number of cores.
     pub machine: String,
@@ -40,14 +40,14 @@ pub struct Figure {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
     /// Whether the figure reaches its target.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "verdict", skip_serializing_if = "Option::is_none")]
     pub target_status: Option<TargetStatus>,
     /// Observations of each round, such as the CPU usage of the processes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// The bare work that a stage cannot go below, measured in the same rounds.
+/// The limit of a stage: the minimal work for the same result, measured in the same rounds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limit {
@@ -168,7 +168,7 @@ impl Figure {
         self
     }
 
-    /// A line for people.
+    /// The figure as a line of text.
     pub fn line(&self) -> String {
         let hosts = self
             .hosts
@@ -208,7 +208,7 @@ impl Figure {
     }
 }
 
-/// Three significant digits or whole thousands, as people read them.
+/// A number with three significant digits, or as whole thousands.
 pub fn number(value: f64) -> String {
     if value.abs() < 100.0 {
         return format!("{value:.2}");

@@ -1,7 +1,8 @@
-//! `nixfleet-bench`: every stage against the bare work it cannot go below, in one run on one machine.
+//! `nixfleet-bench`: measures every stage against its limit, the minimal work for the same result, in one
+//! run on one machine.
 //!
-//! It must never judge by absolute time alone: a stage and its limit are measured alternately, and their
-//! ratio is the result. Start reading at [`Stage`].
+//! It must never judge by absolute time only: a stage and its limit are measured alternately, and the
+//! result is their ratio. Start reading at [`Stage`].
 
 mod comparison;
 mod cpu_time;
@@ -32,16 +33,16 @@ struct Arguments {
     /// Stages to measure; all of them when absent.
     #[arg(long, value_enum, value_delimiter = ',')]
     stage: Vec<Stage>,
-    /// Where to write the figures as JSON.
+    /// Path of the figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Another build to compare with: its nixfleet-bench, or the folder with it. Both measure each stage
-    /// once in turn, as often as --rounds says; ratios of the pairs are printed with their median and its
-    /// 95 % interval, above 1 where this build is better.
+    /// Another build to compare with: its nixfleet-bench, or the folder with it. Both measure each stage in
+    /// turn, --rounds times; the output is the median ratio of the pairs and its 95 % interval, above 1
+    /// where this build is better.
     #[arg(long, value_name = "PATH", conflicts_with = "plot")]
     against: Option<PathBuf>,
-    /// Folder for pictures: growth.svg, costs over sizes of fleets, and stages.svg, how near stages come
-    /// to their limits.
+    /// Folder for the plots growth.svg (cost over the size of the fleet) and stages.svg (stages as parts of
+    /// their limits).
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
     /// Sizes of fleets for the stages that grow with them.
@@ -56,7 +57,7 @@ struct Arguments {
     /// Agents of the stage `ingest-single`, each with a connection and a request open.
     #[arg(long, default_value_t = ingest::SINGLE.agents)]
     agents: usize,
-    /// Folds the workload of that many hosts and prints the memory it took; used by the stage `growth`.
+    /// Folds the workload of that many hosts and prints its memory; used by the stage `growth`.
     #[arg(long, hide = true)]
     probe_memory: Option<usize>,
     /// Answers every event with 204: port, certificate, key, authority; used by the stages `ingest-…`.
@@ -64,16 +65,16 @@ struct Arguments {
     serve_empty_replies: Vec<String>,
 }
 
-/// Hosts of the stage `fold`, unless every size asked for is smaller.
+/// Hosts of the stage `fold`, unless every requested size is smaller.
 const FOLD_HOSTS: usize = 10_000;
 
-/// Hosts of the stages on servers, unless every size asked for is smaller.
+/// Hosts of the stages on servers, unless every requested size is smaller.
 const SERVER_HOSTS: usize = 10_000;
 
 /// A stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
-    /// Entries in memory, one core, against decoding alone.
+    /// Fold of decoded entries on one core; the limit is decoding.
     Fold,
     /// The stored form of frames, in memory: size, and cost of encoding and decoding.
     Encoding,
@@ -81,7 +82,7 @@ enum Stage {
     Planner,
     /// Costs of fleets of growing size.
     Growth,
-    /// How long the fold waits for a checkpoint, and what writing and reading one takes.
+    /// Pause of the fold for a checkpoint, and time to write and read one.
     Checkpoint,
     /// The reducer, log to log, against the same pull and publish without a fold.
     Reducer,
@@ -89,11 +90,11 @@ enum Stage {
     Applier,
     /// The event log, all streams to the archive, against a bare COPY of the same rows.
     Eventlog,
-    /// The gateway, one event per request, against a server that answers without a log.
+    /// The gateway with one event per request; the limit is a server that replies without a log.
     IngestSingle,
     /// The gateway, arrays of events.
     IngestArray,
-    /// Agents, gateway, reducer, tables and archive together, against the slowest of them alone.
+    /// Agents, gateway, reducer, tables and archive together; the limit is the slowest single stage.
     EndToEnd,
     /// From the last host of a wave to the agents of the next one.
     Dispatch,
@@ -115,8 +116,8 @@ impl Arguments {
         self.stage.is_empty() || self.stage.contains(&stage)
     }
 
-    /// The stages to measure, in their order, with their rounds. End to end is compared with the slowest
-    /// single stage, so the stages of [`EVENT_PATH`] come before it: in one round unless they are selected.
+    /// The selected stages in order, with their rounds. End to end is compared with the slowest single
+    /// stage, so the stages of [`EVENT_PATH`] run before it, for one round unless they are selected.
     fn measured(&self) -> Vec<(Stage, usize)> {
         let rounds = |stage: Stage| {
             if self.is_asked(stage) {

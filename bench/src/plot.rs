@@ -17,7 +17,7 @@ type Draw = fn(&Measurements, &Path) -> DrawResult;
 /// The pictures by name.
 const PICTURES: [(&str, Draw); 2] = [("growth.svg", growth::draw), ("stages.svg", stages::draw)];
 
-/// Draws every picture for which something was measured into a folder, which is made when missing.
+/// Draws every plot that has data into a folder, which is created if missing.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -70,7 +70,7 @@ mod tests {
             stages.contains("0.70 of pull and &lt;publish&gt;; target 0.65"),
             "{stages}"
         );
-        // A time is as good as its limit when it is as short.
+        // A time equal to its limit has the ratio 1.
         assert!(
             stages.contains("0.25 of one append and one commit"),
             "{stages}"

@@ -106,7 +106,7 @@ impl SyntheticFleet {
     }
 }
 
-/// A budget that never holds a host back, so that a whole wave can be released.
+/// A budget that never delays a host, so that a whole wave can be released.
 fn budget(hosts: Vec<Hostname>) -> ResolvedBudget {
     ResolvedBudget {
         selector: Selector {

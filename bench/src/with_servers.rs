@@ -1,7 +1,7 @@
 //! Stages that run the service programs against real NATS and Postgres servers.
 //!
-//! NATS syncs every append and Postgres every commit; programs, users, schema and certificates are
-//! those of production. A stage takes its times from the server it ends at.
+//! NATS syncs every append and Postgres every commit; programs, users, schema and certificates are those of
+//! production. A stage takes its times from the server that stores its output.
 
 mod agent_events;
 pub mod applier;

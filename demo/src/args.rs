@@ -9,7 +9,7 @@ use nixfleet_harness::program::{RunOptions, parse_hosts};
 /// Fewer hosts do not fill every wave of every channel.
 const HOSTS_MIN: usize = 20;
 
-/// Rolls a bad and a good release out to a simulated fleet, on real servers.
+/// Rolls out a bad and a good release to a simulated fleet on real servers.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "nixfleet-demo", version, bin_name = "cargo xtask demo")]
 pub struct Args {
@@ -25,19 +25,19 @@ pub struct Args {
     /// Processes of each service.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
     pub instances: u8,
-    /// `kill -9` of one service in the middle; the supervisor starts it again.
+    /// Kill one service with SIGKILL during the rollout and restart it.
     #[arg(long, value_name = "SERVICE")]
     pub kill: Option<Service>,
     /// Drop the schema of the database in the middle and restart all services.
     #[arg(long)]
     pub wipe_postgres: bool,
-    /// Seconds after which the demo gives up; absent: 240 and one per five hosts.
+    /// Timeout of the demo in seconds [default: 240 plus one per five hosts].
     #[arg(long, value_name = "SECONDS")]
     pub deadline_seconds: Option<u64>,
 }
 
 impl Args {
-    /// Longest time for the whole story.
+    /// Timeout of the demo.
     pub fn deadline(&self) -> Duration {
         let default = 240 + self.hosts as u64 / 5;
         Duration::from_secs(self.deadline_seconds.unwrap_or(default))

@@ -1,4 +1,4 @@
-//! Breaking things in the middle.
+//! Faults injected during the rollout of the fixed release.
 
 use std::time::Duration;
 
@@ -30,10 +30,10 @@ impl Disruption {
         (disruption.kill.is_some() || disruption.wipe).then_some(disruption)
     }
 
-    /// Breaks it, and starts again what was stopped.
+    /// Injects the fault, and restarts the stopped processes.
     ///
     /// # Errors
-    /// When something cannot be started again.
+    /// When a process cannot be restarted.
     pub async fn inject(self, testbed: &mut Testbed, printer: &Printer) -> Result<()> {
         if let Some(service) = self.kill {
             printer.line(&format!(

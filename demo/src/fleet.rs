@@ -12,17 +12,17 @@ pub const CHANNELS: [&str; 3] = ["edge", "stable", "critical"];
 /// Soak of each wave.
 const SOAK_SECONDS: u64 = 3;
 
-/// Part of the hosts with the bad closure whose probe fails, in percent.
+/// Share of the hosts with the bad closure whose probe fails, in percent.
 const BAD_PERCENT: f64 = 60.0;
 
-/// Part of the hosts in each channel, in percent; `critical` has the rest.
+/// Share of the hosts in each channel, in percent; `critical` has the others.
 const EDGE_PERCENT: usize = 15;
 const STABLE_PERCENT: usize = 60;
 
 /// Hosts of a channel for each canary.
 const CANARY_INTERVAL: usize = 5;
 
-/// Largest part of all workers in flight.
+/// Largest share of all workers in flight.
 const WORKERS_IN_FLIGHT_PERCENT: u64 = 25;
 
 /// The two releases of the demo.

@@ -1,10 +1,10 @@
-//! `nixfleet-demo`: the main job on a stage of real servers, services and simulated hosts.
+//! `nixfleet-demo`: a halted and a successful rollout on real servers, services and simulated hosts.
 //!
-//! It publishes a bad release and its fix, shows the rollout and the reasons of its halt, and checks that
+//! Publishes a bad release and its fix, shows the rollout and the reasons of its halt, and checks that
 //! hosts, tables and archive agree. It uses only operations that an operator has. Start reading at
 //! [`scenario`].
 //!
-//! Exit codes: 0 all checks hold, 1 something failed, 2 wrong options, 130 interrupted.
+//! Exit codes: 0 every check holds, 1 a check or the run itself failed, 2 wrong options, 130 interrupted.
 
 mod args;
 mod disruption;
@@ -58,7 +58,7 @@ async fn run_demo(args: &Args, printer: &Printer) -> Result<bool> {
     Ok(result.holds())
 }
 
-/// With `--keep`, prints the addresses and waits until Ctrl-C ends the program.
+/// With `--keep`, prints the addresses and waits for Ctrl-C.
 async fn keep_running(args: &Args, printer: &Printer, testbed: &Testbed) {
     if args.run.keep {
         for line in testbed.addresses() {

@@ -8,7 +8,7 @@ use nixfleet_audit::database::WaveCount;
 
 use nixfleet_harness::printer::Printer;
 
-/// Between two plain lines, unless something finished.
+/// Shortest pause between two progress lines, unless a wave has finished.
 const LINE_PAUSE: Duration = Duration::from_secs(3);
 
 /// States in the order in which a host passes them.
@@ -22,7 +22,7 @@ const STATES: [&str; 7] = [
     "Reverted",
 ];
 
-/// Shows where every wave stands.
+/// Shows the progress of every wave.
 pub struct Progress<'a> {
     printer: &'a Printer,
     bars: Option<Bars>,
@@ -63,7 +63,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Leaves the last picture standing.
+    /// Keeps the last display on the terminal.
     pub fn finish(self) {
         if let Some(bars) = self.bars {
             bars.abandon();

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::testbed::Testbed;
 use nixfleet_harness::printer::Printer;
 
-/// Between two looks at everything.
+/// Interval between two observations.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Consecutive equal observations after which a halt counts as complete.
@@ -25,7 +25,7 @@ const SETTLED_TICKS: u32 = 3;
 /// Longest time for the last events to reach the database and the archive.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// Part of the hosts that has the fixed release before things are broken on purpose, in percent.
+/// Share of the hosts with the fixed release at which a fault is injected, in percent.
 const DISRUPT_AT_PERCENT: i64 = 30;
 
 /// Result of the scenario.
@@ -66,7 +66,7 @@ impl<'a> Scenario<'a> {
     /// Plays it to its end.
     ///
     /// # Errors
-    /// When something breaks that should not; what must hold at the end is part of the ending.
+    /// When a step of the scenario fails; failed checks of the final state are part of the result.
     pub async fn run(&self, testbed: &mut Testbed) -> Result<ScenarioResult> {
         let start = Instant::now();
         self.bad_release(testbed).await?;
@@ -187,7 +187,7 @@ impl<'a> Scenario<'a> {
     }
 }
 
-/// The first channel stopped with a reverted host and nothing in it is under way.
+/// True when the first channel is halted with a reverted host and no host is in flight.
 fn is_halted(waves: &[WaveCount]) -> bool {
     let mut edge = waves
         .iter()

@@ -4,9 +4,9 @@ use nixfleet_audit::ObservedState;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// The part of the state that must not depend on timing: every rollout, the records of the current
-/// ones, what each host runs, and the quarantined closures. Which hosts of the bad release had been
-/// dispatched when it halted depends on timing and is left out.
+/// The state that must not depend on timing: every rollout, the records of the current rollouts, the
+/// closure of each host, and the quarantined closures. The set of hosts dispatched before the bad release
+/// halted depends on timing and is left out.
 pub fn state(observed: &ObservedState) -> Value {
     let current = observed.current_rollouts();
     let rollouts: Vec<Value> = observed

@@ -1,4 +1,4 @@
-//! The end: a table for people, or JSON for machines.
+//! The result as a table or JSON.
 
 use std::collections::BTreeMap;
 

@@ -16,16 +16,17 @@ use crate::args::Args;
 use crate::fleet::{self, Release};
 use nixfleet_harness::printer::Printer;
 
-/// Hosts that share one machine with everything else at full pace; more of them report less often.
+/// Largest fleet with the intervals below; the hosts of a larger one report less often, because all
+/// processes share one machine.
 const HOSTS_AT_FULL_PACE: usize = 400;
-/// Between two heartbeats of a host.
+/// Heartbeat interval of a host.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Between two runs of a probe.
+/// Interval between two runs of a probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Duration after which a failing enforce probe fails the host.
 const SUSTAINED: Duration = Duration::from_secs(2);
 
-/// The stage. Dropping it stops everything.
+/// Servers, services and swarm of the demo. Dropping it stops all processes.
 pub struct Testbed {
     // Dropped in this order: clients before servers.
     swarm: Option<Swarm>,
@@ -50,7 +51,7 @@ impl Testbed {
     /// Starts servers and services.
     ///
     /// # Errors
-    /// When something is missing or does not get ready.
+    /// When a program is missing or does not become ready.
     pub async fn start(args: &Args, printer: &Printer) -> Result<Self> {
         printer.heading("Starting NATS, Postgres and the services");
         let nats = Nats::start("demo")?;
@@ -146,7 +147,7 @@ impl Testbed {
     /// State of the simulated hosts.
     ///
     /// # Errors
-    /// When the swarm does not run or does not answer.
+    /// When the swarm does not run or does not respond.
     pub fn swarm_state(&mut self) -> Result<SwarmState> {
         let swarm = self.swarm.as_mut().context("the swarm does not run")?;
         serde_json::from_value(swarm.state()?).context("reading the swarm's state")
@@ -175,14 +176,14 @@ impl Testbed {
     /// `kill -9` of one service, and its start by the supervisor.
     ///
     /// # Errors
-    /// When it cannot be started again.
+    /// When it cannot be restarted.
     pub fn kill(&mut self, service: Service) -> Result<()> {
         let instance = self.stack.instance(service, 0)?;
         instance.kill()?;
         instance.restart()
     }
 
-    /// Stops everything in order.
+    /// Stops swarm, services and servers in order.
     ///
     /// # Errors
     /// When something does not stop by itself.

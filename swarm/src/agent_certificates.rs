@@ -1,4 +1,4 @@
-//! The certificates of the agents: from files, or made on the spot from a development CA.
+//! Certificates of the agents: read from files, or issued by a development CA.
 
 use std::path::{Path, PathBuf};
 

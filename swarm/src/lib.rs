@@ -1,8 +1,8 @@
 //! Many simulated hosts in one process, each with its own agent, certificate and connection.
 //!
-//! The agents are real: `nixfleet_agent`'s core and shell. Simulated is the machine under each of them. Must
-//! never know: streams, tables, the planner. Start reading at [`profile`] (what goes in), [`state`] (what
-//! comes out) and [`run`].
+//! The agents are real: `nixfleet_agent`'s core and shell. The machine under each of them is simulated.
+//! Must never know: streams, tables, the planner. Start reading at [`profile`] (input), [`state`] (output)
+//! and [`run`].
 
 mod admin;
 pub mod agent_certificates;

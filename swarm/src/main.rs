@@ -28,8 +28,8 @@ use tracing_subscriber::EnvFilter;
 #[command(group = ArgGroup::new("names").required(true).args(["hosts", "count"]))]
 #[command(group = ArgGroup::new("identities").required(true).args(["certs", "ca_key"]))]
 struct Arguments {
-    /// Base URL of the control plane, for example https://127.0.0.1:8443; several gateways are
-    /// separated by commas, and an agent whose gateway fails goes to the next one.
+    /// Base URL of the control plane, for example https://127.0.0.1:8443; several gateways are separated by
+    /// commas, and an agent whose gateway fails uses the next one.
     #[arg(long)]
     url: String,
     /// Certificate authorities of the server, PEM.
@@ -59,25 +59,25 @@ struct Arguments {
     /// Decides every draw of the profile.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What the hosts do, JSON; without it every closure works everywhere.
+    /// Simulated behaviour of the hosts, JSON; by default every closure works on every host.
     #[arg(long)]
     profile: Option<PathBuf>,
-    /// File that is kept equal to what the swarm knows, JSON.
+    /// File for the state of the swarm, JSON, updated continuously.
     #[arg(long)]
     state: Option<PathBuf>,
     /// Address of the admin listener (GET /state, GET /healthz, POST /stop).
     #[arg(long)]
     admin: Option<SocketAddr>,
-    /// Seconds between two heartbeats of a host.
+    /// Heartbeat interval of a host in seconds.
     #[arg(long, default_value_t = 60.0)]
     heartbeat_seconds: f64,
     /// Seconds of silence after which a heartbeat names the running closure.
     #[arg(long, default_value_t = 2.0)]
     settle_seconds: f64,
-    /// Seconds between two runs of a probe.
+    /// Probe interval in seconds.
     #[arg(long, default_value_t = 30.0)]
     probe_interval: f64,
-    /// Seconds an enforce probe must keep failing before the host counts as failed.
+    /// Seconds for which an enforce probe must fail before the host counts as failed.
     #[arg(long, default_value_t = 120.0)]
     sustained_seconds: f64,
     /// Seconds after its signing for which a manifest is followed.
@@ -89,7 +89,7 @@ struct Arguments {
     /// Agents started per second.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     start_rate: u32,
-    /// Seconds between two progress lines; 0 for none.
+    /// Interval of progress lines in seconds; 0 for none.
     #[arg(long, default_value_t = 5.0)]
     progress_seconds: f64,
 }
@@ -186,7 +186,7 @@ fn agent_config(arguments: &Arguments) -> anyhow::Result<AgentConfig> {
     })
 }
 
-/// A time of at least a millisecond, so that nothing spins.
+/// A duration of at least a millisecond, so that no loop spins.
 fn seconds(name: &str, value: f64) -> anyhow::Result<TimeDelta> {
     let time = Duration::try_from_secs_f64(value).with_context(|| format!("--{name} {value}"))?;
     if time < Duration::from_millis(1) {

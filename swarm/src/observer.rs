@@ -1,4 +1,4 @@
-//! Collects what the agents of a swarm know, as [`SwarmState`].
+//! Collects the state of the agents of a swarm as [`SwarmState`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,7 +52,7 @@ pub struct HostObserver {
 pub enum Incident {
     /// The agent process runs.
     Started,
-    /// The agent process died.
+    /// The agent process crashed.
     Crashed,
     /// The machine went down.
     Rebooted,
@@ -124,7 +124,7 @@ impl SwarmObserver {
         state
     }
 
-    /// The current state without the single hosts, which are the expensive part.
+    /// The current state without the single hosts, whose copies are expensive.
     pub fn summary(&self, at: Timestamp) -> SwarmState {
         let mut totals = self.counters.totals();
         let mut by_closure: BTreeMap<ClosureHash, u64> = BTreeMap::new();

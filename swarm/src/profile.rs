@@ -24,15 +24,15 @@
 //! }
 //! ```
 //!
-//! * `closure` is compared with the closure being activated; `*` matches any run of characters.
-//! * `share` is the part of the hosts, 0 to 1, that the rule hits for one closure.
-//! * The first matching entry of `failures` counts. A failing probe fails every run while the host
-//!   runs that closure, from its first run on; with `recoversAfterMs` it passes from that time after
-//!   the activation on.
+//! * `closure` is a pattern for the closure being activated; `*` matches any run of characters.
+//! * `share` is the share of the hosts, 0 to 1, to which the rule applies for one closure.
+//! * The first matching entry of `failures` applies. A failing probe fails every run while the host
+//!   runs that closure, including the first; with `recoversAfterMs` it passes once that time has passed
+//!   since the activation.
 //! * `deferral`: the switch is deferred (component `kernel`) and the host reboots into the target.
-//! * `crash`: the agent process dies once per closure at one of the points and starts again;
-//!   `before-switch` (the old closure still runs), `after-switch` (the new one runs, nothing was
-//!   reported), `during-rollback` (the old one runs again, nothing was reported).
+//! * `crash`: the agent process crashes once per closure at one of the points and restarts;
+//!   `before-switch` (the old closure still runs), `after-switch` (the new one runs, unreported),
+//!   `during-rollback` (the old one runs again, unreported).
 //! * `offline`: the host loses its network once per closure, counted from the start of the
 //!   activation.
 
@@ -62,7 +62,7 @@ pub struct Profile {
     /// Hosts that need a reboot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deferral: Option<DeferralRule>,
-    /// Agents that die on the way.
+    /// Simulated crashes of agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crash: Option<CrashRule>,
     /// Hosts that lose their network.
@@ -122,7 +122,7 @@ pub struct FailureRule {
     rename_all_fields = "camelCase"
 )]
 pub enum Failure {
-    /// The switch itself fails; the old closure keeps running.
+    /// The switch fails; the old closure keeps running.
     Activation {
         /// Exit code of the switch.
         exit_code: i32,
@@ -131,13 +131,13 @@ pub enum Failure {
     Probe {
         /// The probe.
         probe_name: ProbeName,
-        /// From when after the activation it passes; absent: never.
+        /// Time after the activation from which the probe passes; absent: never.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         recovers_after_ms: Option<u64>,
     },
 }
 
-/// Hosts that cannot switch live.
+/// Deferred switches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeferralRule {
@@ -150,7 +150,7 @@ pub struct DeferralRule {
     pub reboot_after_ms: Range,
 }
 
-/// Agents that die.
+/// Crashes of agents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CrashRule {
@@ -161,7 +161,7 @@ pub struct CrashRule {
     pub share: f64,
     /// Points of the crash, one of which is drawn per host and closure.
     pub points: Vec<CrashPoint>,
-    /// Time until the agent runs again.
+    /// Time until the agent restarts.
     pub restart_after_ms: Range,
 }
 
@@ -171,9 +171,9 @@ pub struct CrashRule {
 pub enum CrashPoint {
     /// After the acknowledgement, while the old closure runs.
     BeforeSwitch,
-    /// The new closure runs, nothing was reported.
+    /// The new closure runs, unreported.
     AfterSwitch,
-    /// The old closure runs again, nothing was reported.
+    /// The old closure runs again, unreported.
     DuringRollback,
 }
 
@@ -306,7 +306,7 @@ impl Range {
     }
 }
 
-/// True when `text` matches `pattern`, in which `*` stands for any run of characters.
+/// True when `text` matches `pattern`, in which `*` matches any run of characters.
 pub fn closure_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();

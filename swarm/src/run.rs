@@ -23,13 +23,14 @@ use nixfleet_agent::artifact_verifier::Verifier;
 use nixfleet_agent::core::AgentConfig;
 use nixfleet_agent::shell::{Client, ReleaseFetcher, tls};
 
-/// Artifacts read and verified at the same time in one process; each may be as large as the fleet.
+/// Concurrent downloads and verifications of artifacts in one process; each artifact may be as large as the
+/// fleet.
 const DOWNLOADS_MAX: usize = 4;
 /// Interval between two checks whether the state file is stale.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest age of an unchanged state file.
 const STATE_AGE_MAX: Duration = Duration::from_secs(5);
-/// Writing the state of thousands of hosts takes its time; it may take one part in this many.
+/// Writing the state of thousands of hosts is slow; it may take this fraction of the time.
 const STATE_SHARE: u32 = 10;
 
 /// Configuration of a swarm.
@@ -56,7 +57,7 @@ pub struct SwarmConfig {
     pub state_file: Option<PathBuf>,
     /// Address of the admin listener.
     pub admin: Option<std::net::SocketAddr>,
-    /// Time between two progress lines; `None`: none.
+    /// Interval of progress lines; `None`: none.
     pub progress_interval: Option<Duration>,
 }
 
@@ -116,7 +117,7 @@ fn start_hosts(
     for (index, hostname) in config.hostnames.iter().enumerate() {
         let host = build_host(config, hostname, (profile, observer, &fetcher, &roots))
             .with_context(|| format!("preparing host {hostname}"))?;
-        // Handshakes cost both sides: a swarm that starts at once would only measure them.
+        // The starts are spread, because simultaneous handshakes would dominate the first seconds.
         let delay = Duration::from_secs_f64(index as f64 / f64::from(config.starts_per_second));
         let name = hostname.clone();
         let run = host.run(delay, shutdown.clone());
@@ -159,7 +160,7 @@ fn build_host(
     })
 }
 
-/// Writes the state file and the progress lines, both once more at the end.
+/// Writes the state file and the progress lines, both a last time at the end.
 fn report(
     config: &SwarmConfig,
     observer: Arc<SwarmObserver>,

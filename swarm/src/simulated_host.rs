@@ -91,7 +91,7 @@ impl AgentLifecycle {
         while !shutdown.is_cancelled() {
             let agent = Agent::new(self.parts())?;
             self.incident(Incident::Started);
-            // Dropping the agent in the middle of whatever it does is the crash.
+            // Dropping the future of the agent at any point is the crash.
             let restart = tokio::select! {
                 ended = agent.run(shutdown.clone()) => return ended,
                 restart = next_restart(&mut restarts) => restart,

@@ -17,7 +17,7 @@ use nixfleet_agent::core::{ProbeReading, RollbackOutcome, SwitchOutcome};
 
 /// Time from a reboot to a running agent.
 const BOOT_TIME: Duration = Duration::from_millis(300);
-/// Accidents that wait to happen on one host; a closure brings at most one of each.
+/// Largest number of pending faults on one host; a closure causes at most one of each kind.
 const QUEUED_FAULTS_MAX: usize = 64;
 
 /// The machine under one agent; it outlives the agent's crashes.
@@ -40,14 +40,14 @@ struct State {
     lost_network: BTreeSet<ClosureHash>,
 }
 
-/// The agent process ends and starts again.
+/// The agent process exits and restarts.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentRestart {
     /// Time until it ends.
     pub after: Duration,
-    /// Time until it starts again.
+    /// Time until the restart.
     pub restart_after: Duration,
-    /// True when the whole machine goes down and boots what is staged.
+    /// True when the whole machine reboots into the staged closure.
     pub reboot: bool,
 }
 
@@ -108,7 +108,7 @@ impl SimulatedMachine {
         SimulatedOutcome::of(&self.profile, self.seed, &self.hostname, closure)
     }
 
-    /// Requests a crash at this point, once per closure; the future then never completes.
+    /// Requests a crash at this point, once per closure; afterwards the future never completes.
     async fn crash_at(&self, point: CrashPoint, outcome: &SimulatedOutcome, closure: &ClosureHash) {
         let Some(SimulatedCrash {
             point: at,

@@ -10,33 +10,33 @@ use nixfleet_agent::core::config::{mix, salt};
 /// Behaviour of a closure on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulatedOutcome {
-    /// Time a switch takes.
+    /// Duration of a switch.
     pub switch_time: Duration,
-    /// Time a rollback from the closure takes.
+    /// Duration of a rollback from the closure.
     pub rollback_time: Duration,
     /// Failure of the closure.
     pub failure: Option<Failure>,
     /// The switch is deferred and the host reboots after this time.
     pub reboots_after: Option<Duration>,
-    /// The agent dies there and starts again after this time.
+    /// Crash of the agent at one point of the activation.
     pub crash: Option<SimulatedCrash>,
     /// The host loses its network.
     pub outage: Option<Outage>,
 }
 
-/// The agent process dies.
+/// A crash of the agent process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimulatedCrash {
     /// Point of the crash.
     pub point: CrashPoint,
-    /// Time until the agent starts again.
+    /// Time until the agent restarts.
     pub restart_after: Duration,
 }
 
 /// An outage of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
-    /// Time until it goes.
+    /// Time until the outage starts.
     pub after: Duration,
     /// Time until it is back.
     pub duration: Duration,
@@ -63,7 +63,7 @@ impl Draws {
 }
 
 impl SimulatedOutcome {
-    /// The behaviour that the profile gives this host and closure.
+    /// The outcome of a closure on a host according to the profile.
     pub fn of(profile: &Profile, seed: u64, hostname: &Hostname, closure: &ClosureHash) -> Self {
         let draws = Draws(mix(mix(seed) ^ salt(hostname.as_str())) ^ salt(closure.as_str()));
         let applies = |pattern: &str| closure_matches(pattern, closure.as_str());

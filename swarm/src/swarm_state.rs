@@ -43,19 +43,20 @@
 //! }
 //! ```
 //!
-//! * `acceptedEvents` counts answers 2xx: events the control plane holds durably. Each of them has
-//!   an entry in the archive; `acceptedSeqs` are their sequences, as ranges. An event whose answer was lost (a crash, an outage, a restarted
-//!   service) is sent again: its second entry is rejected as `stale`, no other rejection of an agent's
-//!   event is normal.
+//! * `acceptedEvents` counts events acknowledged with 2xx, which the control plane holds durably. Each
+//!   of them has an entry in the archive; `acceptedSeqs` are their sequences, as ranges. An event whose
+//!   response was lost (a crash, an outage, a restarted service) is sent again: its second entry is
+//!   rejected as `stale`, no other rejection of an agent's event is normal.
+//! * `deadLetters` are events that the control plane refused permanently.
 //! * A host that converges without a dispatch (it already ran its target) has no entry under
 //!   `rollouts`; compare its `currentClosure`.
 //! * `state` is the agent's own. It ends equal to the control plane's record, except in a rollout
-//!   that a newer dispatch replaced on the host, where the agent stopped looking (`"replaced":true`).
-//! * `dispatchLatencyMs` is the time from `enqueued_at` of a dispatch to the agent holding it, for
+//!   that a newer dispatch replaced on the host (`"replaced":true`), which the agent ignores.
+//! * `dispatchLatencyMs` is the time from `enqueued_at` of a dispatch to its arrival at the agent, for
 //!   the first delivery of each rollout; percentiles are over all hosts.
-//! * The file is replaced atomically every second when something changed, every five when not, and
-//!   once more at exit; when writing takes long (thousands of hosts), so seldom that it takes a tenth
-//!   of the time. `GET /summary` is the same document with `hosts` empty, and cheap.
+//! * The file is replaced atomically every second after a change, every five seconds without one, and
+//!   a last time at exit. If writing is slow (thousands of hosts), the interval grows so that writing
+//!   takes a tenth of the time. `GET /summary` is the same document with `hosts` empty, and cheap.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -125,7 +126,7 @@ pub struct HostStatus {
     pub online: bool,
     /// Rollouts of the host.
     pub rollouts: BTreeMap<RolloutId, RolloutStatus>,
-    /// Events the control plane refused for good, newest last, at most 32.
+    /// Events that the control plane refused permanently, newest last, at most 32.
     #[serde(rename = "deadLetters")]
     pub refused_events: Vec<RefusedEvent>,
     /// Dispatches the agent did not follow, one per rollout and reason.
@@ -142,24 +143,24 @@ pub struct RolloutStatus {
     pub state: HostState,
     /// Target closure of the signed manifest.
     pub target_closure: ClosureHash,
-    /// The closure a rollback goes back to.
+    /// The closure that a rollback restores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_closure_at_dispatch: Option<ClosureHash>,
     /// Sequence of the last event.
     pub last_event_seq: u64,
-    /// Events answered with 2xx.
+    /// Events acknowledged with 2xx.
     pub accepted_events: u64,
     /// Their sequences, as ranges from first to last, ascending.
     #[serde(default)]
     pub accepted_seqs: Vec<(u64, u64)>,
-    /// Events not answered yet.
+    /// Events without a response.
     pub pending_events: u64,
-    /// True once a newer dispatch took over on this host.
+    /// True after a newer dispatch replaced the rollout on this host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
 }
 
-/// An event the control plane refused for good.
+/// An event that the control plane refused permanently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the keys say what they are")]
@@ -181,7 +182,7 @@ pub struct RefusedDispatch {
     pub rollout_id: RolloutId,
     /// Kebab-case name of the reason.
     pub reason: String,
-    /// For people.
+    /// Explanation in plain text.
     pub message: String,
     /// Time of the last refusal.
     pub at: Timestamp,
@@ -190,7 +191,7 @@ pub struct RefusedDispatch {
 }
 
 impl RolloutStatus {
-    /// Notes that the event with this sequence was answered with 2xx.
+    /// Records that the event with this sequence was acknowledged with 2xx.
     pub fn accept(&mut self, seq: u64) {
         self.accepted_events += 1;
         let ranges = &mut self.accepted_seqs;
@@ -231,7 +232,7 @@ impl Percentiles {
     }
 }
 
-/// Replaces the file at `path` in one step, so that a reader never sees half of it.
+/// Replaces the file at `path` atomically, so that a reader never sees a partial one.
 ///
 /// # Errors
 /// The directory cannot be written to.

@@ -131,7 +131,7 @@ impl Swarm {
         Some(serde_json::from_slice(&written).unwrap())
     }
 
-    /// Stops everything and reads what the swarm left.
+    /// Stops swarm and control plane, and reads the last state of the swarm.
     async fn stop(self) -> SwarmState {
         self.shutdown.cancel();
         let state_file = self.state_file.clone();
@@ -142,7 +142,7 @@ impl Swarm {
     }
 }
 
-/// An event whose answer was lost is sent again, and nothing else is ever refused.
+/// An event whose response was lost is sent again; all other rejections are faults.
 fn assert_only_stale(rejected: &[String]) {
     assert!(
         rejected.iter().all(|text| text.contains(" stale: ")),
@@ -172,7 +172,7 @@ async fn a_signed_release_converges_in_order_over_mutual_tls() {
         }
     }
     let state = swarm.stop().await;
-    // The last answers may be on their way when the agents stop.
+    // The agents may stop before the last responses.
     let totals = &state.totals;
     assert_eq!(totals.accepted_events + totals.pending_events, 35);
     assert_eq!(state.totals.refused_events, 0);
@@ -253,7 +253,7 @@ async fn every_accident_together_ends_where_both_sides_agree() {
             states.all(|state| matches!(state, HostState::Converged | HostState::Reverted))
         })
         .await;
-    // What the agents know may trail by one heartbeat.
+    // The agents' state may lag by one heartbeat.
     swarm
         .control
         .until("the agents know", |k| {
@@ -311,7 +311,7 @@ async fn events_that_waited_go_together_or_one_by_one_where_arrays_are_unknown()
         let targets = targets(3, "b");
         {
             let mut status = swarm.control.status();
-            // Events pile up behind the first refusals.
+            // Events queue behind the first refusals.
             status.unavailable = 9;
             status.arrays_refused = arrays_refused;
         }

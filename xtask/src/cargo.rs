@@ -36,10 +36,10 @@ pub fn run(program: &str, options: &[String]) -> Result<()> {
     Err(error).with_context(|| format!("starting {}", program.display()))
 }
 
-/// Builds all programs and tests in one go, so that features are resolved once, and runs the tests.
+/// Builds all programs and tests in one run, so that features are resolved once, and runs the tests.
 pub fn test(options: &[String]) -> Result<()> {
     cargo(&["build", "--workspace", "--bins", "--tests"])?;
-    // No documentation holds code that runs. One run shows everything that fails.
+    // There are no doc tests. One run shows all failures.
     let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(["--lib", "--bins", "--tests"]);
     arguments.extend(options.iter().map(String::as_str));
@@ -131,7 +131,7 @@ fn build_folder() -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// A program next to this one, which is where cargo puts them all.
+/// A program in the directory of this one, where cargo puts all programs.
 fn built_program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("finding the running program")?;
     let path = own.with_file_name(name);

@@ -25,13 +25,13 @@ struct Arguments {
 enum Task {
     /// Find or download nats-server and Postgres into `.dev/`.
     Setup,
-    /// Build everything and roll a release out to a simulated fleet.
+    /// Build the workspace and roll out a release to a simulated fleet.
     Demo {
         /// Options of the demo; `cargo xtask demo --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Build everything and break a running control plane under load.
+    /// Build the workspace and inject faults into a running control plane under load.
     Chaos {
         /// Options of the run; `cargo xtask chaos --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -43,7 +43,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Build everything and run all tests.
+    /// Build the workspace and run all tests.
     Test {
         /// Passed on to `cargo test`: a name filter, and `--` with options of the test program.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -87,10 +87,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tasks with options of their own.
+/// Tasks that pass their options on.
 const PROGRAMS: [&str; 5] = ["demo", "chaos", "sim", "bench", "endurance"];
 
-/// `--help` behind one of [`PROGRAMS`] belongs to it, everything else to us.
+/// `--help` after one of [`PROGRAMS`] belongs to that program.
 fn arguments() -> Arguments {
     let mut words: Vec<_> = std::env::args_os().collect();
     let is_program = |word: &OsString| PROGRAMS.iter().any(|program| word == program);

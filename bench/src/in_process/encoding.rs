@@ -1,4 +1,4 @@
-//! The stored form of frames: how small they become, and what that costs.
+//! Stored encoding of frames: compression ratio and CPU cost.
 
 use std::hint::black_box;
 
@@ -119,7 +119,7 @@ fn runs<'a, T: serde::Serialize>(
         run.push(item);
         bytes += length;
     }
-    // What is left is no full frame.
+    // The remaining entries do not fill a frame.
     Ok(runs)
 }
 

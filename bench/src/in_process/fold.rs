@@ -1,4 +1,4 @@
-//! The fold by itself: entries that are decoded already, one core, nothing else.
+//! Stage `fold`: folds decoded entries on one core.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -19,9 +19,9 @@ const BATCH: usize = 4_096;
 /// Least entries per second of one core.
 const TARGET: f64 = 1_000_000.0;
 
-/// A partition on its way through a log.
+/// A partition that folds a log.
 pub struct Partition {
-    /// State after the entries folded so far.
+    /// State after the folded entries.
     pub state: PartitionState,
     pinned: PinnedSet,
     next_seq: u64,
@@ -94,7 +94,7 @@ pub fn frames_of(entries: Vec<Entry>) -> Result<Vec<Vec<u8>>> {
     Ok(frames)
 }
 
-/// Entries per second of the fold, of decoding alone, and of both with encoding.
+/// Entries per second of the fold, of decoding only, and of both with encoding.
 ///
 /// # Errors
 /// When an entry of the workload is refused.

@@ -14,13 +14,13 @@ use crate::figures::{Figure, Target};
 use crate::synthetic_fleet::SyntheticFleet;
 use crate::workload::Workload;
 
-/// Most entries that one measurement folds.
+/// Largest number of entries folded by one measurement.
 const ENTRIES: usize = 200_000;
-/// Entries per host of small fleets, which repeat the workload twenty times.
+/// Entries per host of small fleets, which repeat the workload up to twenty times.
 const ENTRIES_PER_HOST: usize = 200;
 /// Largest cost of an event in the largest fleet, as a multiple of that in the smallest.
 const COST_TARGET: f64 = 1.3;
-/// Most bytes per host.
+/// Target of the bytes per host.
 const MEMORY_TARGET: f64 = 1_024.0;
 
 /// Nanoseconds per event of one fleet, a sample per round.
@@ -90,7 +90,7 @@ fn turn_cost(fleet: &SyntheticFleet) -> Result<f64> {
     })
 }
 
-/// Nanoseconds per event of work on entries; small fleets repeat the workload.
+/// Nanoseconds per event; small fleets repeat the workload.
 fn cost(
     fleet: &SyntheticFleet,
     work: impl Fn(&mut Partition, Vec<Entry>) -> Result<Duration>,
@@ -162,7 +162,7 @@ fn memory(hosts: usize) -> Result<Figure> {
     let bytes: f64 = text.trim().parse().context("reading the memory probe")?;
     let per_host = vec![bytes / hosts as f64];
     let figure = Figure::new("growth", "reducer memory per host", "bytes", per_host).of(hosts);
-    // A small fleet is smaller than the steps in which memory is taken.
+    // A small fleet is smaller than the allocation steps of the process.
     Ok(if hosts >= 100_000 {
         figure.target(Target::AtMost(MEMORY_TARGET))
     } else {

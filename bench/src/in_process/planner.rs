@@ -18,9 +18,9 @@ use crate::figures::{Figure, Target};
 use crate::synthetic_fleet::{SyntheticFleet, at};
 use crate::workload::{EPOCH, Workload};
 
-/// Most milliseconds to release a wave of 100,000 hosts.
+/// Target in milliseconds for the release of a wave of 100,000 hosts.
 const RELEASE_TARGET: f64 = 250.0;
-/// Most milliseconds of a run in which nothing is to be done, with a million hosts.
+/// Target in milliseconds for a run without work for a million hosts.
 const TICK_TARGET: f64 = 1.0;
 
 /// Figures of every size of fleet.
@@ -50,8 +50,7 @@ struct Samples {
     steady: Vec<f64>,
 }
 
-/// A fleet whose second wave has the given number of hosts and may start; another as large waits
-/// behind it.
+/// A fleet whose second wave has the given number of hosts and may start; the third wave has as many.
 fn of(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
     let fleet = SyntheticFleet::new(&[(hosts / 100).max(1), hosts, hosts]);
     let mut samples = Samples::default();
@@ -166,7 +165,7 @@ fn partition() -> Partition {
     Partition::new(0)
 }
 
-/// Visits every record once: a lower bound of a plan that looks at every host.
+/// Visits every record once: a lower bound for a planner that visits every host.
 fn pass(view: &FleetView) -> usize {
     let hosts = view
         .rollouts()
@@ -206,7 +205,7 @@ fn release_wave(
     }
 }
 
-/// Plans and folds until nothing is planned any more, so that blocks are recorded.
+/// Plans and folds until a run plans nothing, so that blocks are recorded.
 fn settle(
     view: &mut FleetView,
     now: Timestamp,
@@ -228,7 +227,7 @@ fn settle(
     anyhow::bail!("the planner still plans actions after 10 rounds; expected none")
 }
 
-/// Milliseconds of a run in which nothing is to be done; the best of many, a tick is short.
+/// Milliseconds of a run without work; the minimum of many, because a run is short.
 fn tick(view: &FleetView, now: Timestamp) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..20 {

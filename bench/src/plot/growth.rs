@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use super::draw_result::{DrawResult, draw_error};
 use crate::figures::Measurements;
 
-/// Draws nanoseconds per event over hosts; nothing when fewer than two sizes were measured.
+/// Draws nanoseconds per event over hosts; no file with fewer than two sizes.
 pub(super) fn draw(measurements: &Measurements, path: &Path) -> DrawResult {
     let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for figure in measurements

@@ -11,7 +11,7 @@ use crate::figures::{Figure, Limit, Measurements, Target, TargetStatus};
 
 /// Pixels of a bar with its text.
 const ROW_HEIGHT: u32 = 44;
-/// Pixels of everything else.
+/// Height of the title, axis and margins.
 const FRAME_HEIGHT: u32 = 110;
 
 type Plane<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
@@ -63,7 +63,7 @@ impl Bar {
     }
 }
 
-/// Draws a bar for every figure that has a limit; nothing when none has.
+/// Draws a bar for every figure that has a limit; no file when none has.
 pub(super) fn draw(measurements: &Measurements, path: &Path) -> DrawResult {
     let figures = measurements.figures.iter();
     let bars = figures.filter_map(|figure| Some(Bar::of(figure, figure.limit.as_ref()?)));

@@ -11,7 +11,7 @@ use crate::workload::event_at_step;
 const PLACEHOLDER: u64 = 987_654_321_987_654_321;
 /// Steps of a host that lead to the first probe result.
 const UNTIL_RESULTS: std::ops::Range<usize> = 1..5;
-/// Steps that may come again and again: probe results.
+/// Steps that may be repeated: probe results.
 const RESULTS: std::ops::Range<usize> = 5..8;
 
 /// The step in which a host claims convergence.
@@ -79,7 +79,7 @@ impl AgentEvents {
         &self.hostname
     }
 
-    /// Events encoded so far.
+    /// Number of encoded events.
     pub fn sent(&self) -> u64 {
         self.sent
     }

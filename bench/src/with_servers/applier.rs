@@ -19,7 +19,7 @@ use super::testbed::{self, postgres};
 use super::{Options, progress};
 use crate::figures::{Figure, Target};
 
-/// Least part of the limit.
+/// Target: share of the limit.
 const TARGET: f64 = 0.70;
 /// Outcomes of one transaction, as the applier's `turn.outcomes_max`.
 const OUTCOMES_MAX: usize = 5_000;
@@ -76,7 +76,7 @@ struct Step {
     entries: usize,
 }
 
-/// The transactions of the whole log, as the applier makes them when nothing keeps it waiting.
+/// The transactions of the whole log as an applier with full batches makes them.
 async fn turns(folded: &FoldedLog, release: &Release) -> Result<Vec<Step>> {
     let (bus, partition) = (&folded.bus, folded.partition);
     let names = bus.names();
@@ -103,7 +103,7 @@ async fn turns(folded: &FoldedLog, release: &Release) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// Rows that change per entry, behind the opening.
+/// Changed rows per entry, without the opening of the rollout.
 fn rows_per_entry(steps: &[Step]) -> Result<f64> {
     let steady = steps.iter().filter(|step| step.turn.rows.opened.is_empty());
     let (mut rows, mut entries) = (0, 0);
@@ -156,7 +156,7 @@ async fn reach(store: &Store, folded: &FoldedLog, seq: u64) -> Result<(Instant, 
     .await
 }
 
-/// Every host has gone all the way.
+/// Checks that every host has converged.
 async fn check(database: &Database, hosts: usize) -> Result<()> {
     let client = connect(&database.url).await?;
     let query = "SELECT count(*) FROM nixfleet.host_rollout_records WHERE state = $1";
@@ -171,8 +171,8 @@ async fn check(database: &Database, hosts: usize) -> Result<()> {
     Ok(())
 }
 
-/// Rows per second of bare statements behind the opening, on a new database, in the transactions of the
-/// applier.
+/// Rows per second of the prepared statements, without the opening, on a new database, in the transactions
+/// of the applier.
 async fn limit(steps: &[Step], tables: Tables) -> Result<f64> {
     let (database, store) = testbed::create_database().await?;
     let opening = steps

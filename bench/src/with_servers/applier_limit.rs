@@ -80,7 +80,7 @@ struct Records {
     columns: Vec<Column>,
 }
 
-/// A row on its way there: key, record, and the entry behind it.
+/// A row to be written: key, record, and the causing entry.
 type Keyed<'a> = ((&'a str, &'a str), Box<RawValue>, &'a Stamp);
 
 impl Records {
@@ -234,7 +234,7 @@ pub struct Writer {
 }
 
 impl Tables {
-    /// A connection as the applier's user with everything prepared.
+    /// A connection as the applier's user with all statements prepared.
     ///
     /// # Errors
     /// When the server refuses.
@@ -271,7 +271,7 @@ impl Writer {
             (&self.hosts, &columns.hosts),
             (&self.queued, &columns.queued),
         ] {
-            // Into a plain table go only the first columns.
+            // A plain table has only the first columns.
             let wanted = statement.params().len().max(KEYED);
             let columns = records.columns.iter().take(wanted);
             let parameters: Vec<&(dyn ToSql + Sync)> = columns

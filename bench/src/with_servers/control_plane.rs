@@ -1,4 +1,4 @@
-//! A running gateway with NATS, Postgres and any of the other services behind it.
+//! A running gateway with NATS, Postgres and any other services.
 
 use anyhow::{Context as _, Result};
 use nixfleet_harness::{Database, Service, Stack, ports};
@@ -20,7 +20,7 @@ const RAISED: [(&str, &str); 3] = [
 /// A dotted key of a service and its value.
 pub type Setting = (Service, &'static str, &'static str);
 
-/// A running gateway with the servers behind it.
+/// A running gateway with its servers and services.
 pub struct ControlPlane {
     /// NATS.
     pub testbed: Testbed,
@@ -32,10 +32,10 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts a gateway, and other services with it, and waits until all are ready.
+    /// Starts a gateway and other services, and waits until all are ready.
     ///
     /// # Errors
-    /// When a server or program is missing or does not get ready.
+    /// When a server or program is missing or does not become ready.
     pub async fn start(others: &[Service]) -> Result<Self> {
         Self::start_with(others, &[]).await
     }
@@ -52,7 +52,7 @@ impl ControlPlane {
         for (key, value) in RAISED {
             testbed.config.set(Service::Ingest, key, value);
         }
-        // The layout with room for a long log, before a service makes a small one.
+        // Creates streams large enough for a long log, before a service creates small ones.
         testbed.bus().await?.close().await;
         let (database, store) = testbed::create_database().await?;
         store.close();
@@ -121,7 +121,7 @@ impl ControlPlane {
     /// Starts measuring the CPU usage of all processes.
     ///
     /// # Errors
-    /// When a process is gone.
+    /// When a process has exited.
     pub fn meter(&self) -> Result<UsageMeter> {
         UsageMeter::start(self.pids.iter().copied())
     }

@@ -20,9 +20,9 @@ use super::release::{self, Release, Shape};
 use super::{Options, progress};
 use crate::figures::{Figure, Target, median};
 
-/// Agents that wait, at most.
+/// Largest number of waiting agents.
 const HOSTS_MAX: usize = 2_000;
-/// Most milliseconds until all but one of a hundred hold their dispatch.
+/// Target in milliseconds until 99 % of the agents have their dispatch.
 const TARGET_MS: f64 = 100.0;
 /// Time for the polls to be waiting before the wave ends.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ const TRIPS: usize = 100;
 /// Milliseconds from the claim of a wave's last host to the dispatches of the next wave.
 ///
 /// # Errors
-/// When a server or program is missing, or a dispatch does not come.
+/// When a server or program is missing, or a dispatch is not delivered.
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
     let hosts = options.hosts.min(HOSTS_MAX);
     let shape = Shape {

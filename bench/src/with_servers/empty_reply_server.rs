@@ -1,4 +1,5 @@
-//! The limit of the gateway: the same server, TLS and client certificates, and nothing behind them.
+//! The limit of the gateway: a server with the same HTTP stack, TLS and client certificates that replies
+//! without any work.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use super::partition_logs::TIMEOUT;
 /// Arguments of the server: port, certificate, key, and the authority of the clients.
 pub type Arguments = [String];
 
-/// Reads whole bodies and answers 204.
+/// Reads whole bodies and replies 204.
 ///
 /// # Errors
 /// When a file or the port cannot be used.
@@ -49,7 +50,7 @@ pub async fn serve(arguments: &Arguments) -> Result<()> {
         .context("serving")
 }
 
-/// Starts it as a process of its own, with the certificates of a gateway.
+/// Starts the server as a child process with the certificates of a gateway.
 ///
 /// # Errors
 /// When it does not start.

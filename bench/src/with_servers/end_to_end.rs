@@ -22,14 +22,14 @@ use crate::workload::Workload;
 
 /// Hosts at most: each has a certificate and a connection.
 const HOSTS_MAX: usize = 1_000;
-/// Events on their way at a time: every agent has one request open, unless that is more than the gateway
-/// queues for a partition (`bus.input_queue_entries`).
+/// Events in transit: every agent has one open request, up to the size of the gateway's queue for a
+/// partition (`bus.input_queue_entries`).
 const EVENTS_AT_ONCE: usize = 12_800;
 /// Least events per second, one per request and in arrays.
 const TARGETS: [(Kind, f64); 2] = [(SINGLE, 10_000.0), (ARRAY, 40_000.0)];
 
 /// Events per second from the first request until the last event is in the tables and in the archive,
-/// beside the slowest stage `alone`.
+/// compared with the slowest single stage.
 ///
 /// # Errors
 /// When a server or program is missing, an event does not arrive, or a stage has no figure.
@@ -68,7 +68,7 @@ struct StageRate {
     rate: f64,
 }
 
-/// The stage of the way that lets the fewest events through.
+/// The stage of the event path with the lowest rate.
 fn slowest(kind: Kind, figures: &[Figure]) -> Result<StageRate> {
     // Stage, unit of its rate, and how much of it an event makes: the archive has its entry and its
     // outcome, and the frames, of which there are few.
@@ -173,7 +173,7 @@ async fn arrived(bus: &Bus, store: &Store) -> Result<()> {
     .await
 }
 
-/// The tables know the last event of every host.
+/// Checks that the tables contain the last event of every host.
 async fn check(control_plane: &ControlPlane, agents: &[load_generator::Agent]) -> Result<()> {
     let client = super::postgres_client::connect(&control_plane.database.url).await?;
     let query = "SELECT hostname, last_event_seq::text FROM nixfleet.host_rollout_records";

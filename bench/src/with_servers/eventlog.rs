@@ -20,7 +20,7 @@ use super::testbed::{self, postgres};
 use super::{Options, progress};
 use crate::figures::{Figure, Target};
 
-/// Least part of the limit.
+/// Target: share of the limit.
 const TARGET: f64 = 0.70;
 /// Rows after which a transaction is closed, as the event log's `archive.batch_rows`.
 const BATCH_ROWS: i64 = 5_000;
@@ -62,7 +62,7 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
     Ok(vec![figure.noting(notes)])
 }
 
-/// Runs the service on a new database until everything is archived. Returns the entries, outcomes and
+/// Runs the service on a new database until both logs are archived. Returns the entries, outcomes and
 /// frames per second after the first transactions, and the CPU usage.
 async fn archive(folded: &FoldedLog) -> Result<(Database, f64, String)> {
     let (database, store) = testbed::create_database().await?;
@@ -155,7 +155,7 @@ impl Batch {
     }
 }
 
-/// An archive as Postgres itself writes it for a COPY, one piece per transaction, by stream.
+/// An archive in the COPY format of Postgres, one batch per transaction, by stream.
 struct ArchiveCopy {
     streams: Vec<Vec<Vec<Bytes>>>,
     rows: i64,
@@ -197,7 +197,7 @@ impl ArchiveCopy {
                 last,
                 ..
             } = piece;
-            // Names of streams have no characters that SQL gives a meaning to.
+            // Names of streams contain no SQL metacharacters.
             let rows = format!(
                 "(SELECT * FROM nixfleet.event_log WHERE stream = '{stream}'
                  AND sequence BETWEEN {first} AND {last} ORDER BY sequence, index)"
@@ -212,8 +212,8 @@ impl ArchiveCopy {
         })
     }
 
-    /// Writes it into a new database, every stream on a connection of its own, as the event log does;
-    /// gives entries, outcomes and frames per second.
+    /// Copies the archive into a new database, with one connection per stream, as the event log does;
+    /// returns entries, outcomes and frames per second.
     async fn write(&self) -> Result<f64> {
         let (database, store) = testbed::create_database().await?;
         store.close();

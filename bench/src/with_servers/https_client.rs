@@ -59,7 +59,7 @@ pub fn json(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Byte
         .body(Full::new(body))?)
 }
 
-/// Sends a request and reads the whole answer.
+/// Sends a request and reads the whole response.
 ///
 /// # Errors
 /// When the connection breaks.
@@ -74,7 +74,7 @@ pub async fn exchange(
     Ok((status, body))
 }
 
-/// Publishes a release that was encoded before, and waits for the answer as long as it takes.
+/// Pushes an encoded release, and waits for the response without a timeout.
 ///
 /// # Errors
 /// When the gateway does not accept it.

@@ -1,4 +1,5 @@
-//! Stages `ingest-single` and `ingest-array`: events over mutual TLS, answered once they are in the log.
+//! Stages `ingest-single` and `ingest-array`: events over mutual TLS, acknowledged once they are in the
+//! log.
 
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,10 @@ use super::{Options, progress};
 use crate::figures::{Figure, Target};
 use crate::synthetic_fleet::SyntheticFleet;
 
-/// Least part of what the server manages without a log.
+/// Target: share of the rate of the server without a log.
 const TARGET: f64 = 0.60;
-/// Most milliseconds of all but one of a hundred answers at half the largest rate, one event per request.
+/// Target in milliseconds of the 99th percentile of responses at half the largest rate, with one event per
+/// request.
 const LATENCY_TARGET_MS: f64 = 25.0;
 
 /// A load: single events, or arrays of them.
@@ -62,7 +64,7 @@ struct Samples {
     notes: Vec<String>,
 }
 
-/// Events per second that are answered as stored, and how long an answer takes.
+/// Events per second acknowledged as stored, and latency of a response.
 ///
 /// # Errors
 /// When a server or program is missing, or an event is refused.
@@ -173,7 +175,7 @@ struct Frame {
     entries: usize,
 }
 
-/// Reads the frames of the input log and checks that every answered event is in them.
+/// Reads the frames of the input log and checks that every acknowledged event is in them.
 async fn stored(bus: &Bus, answered: usize) -> Result<(Vec<Frame>, Size)> {
     let stream = bus.names().input_stream(Partition::new(0));
     let (mut frames, mut total) = (Vec::new(), Size::default());
@@ -193,7 +195,7 @@ async fn stored(bus: &Bus, answered: usize) -> Result<(Vec<Frame>, Size)> {
     Ok((frames, total))
 }
 
-/// Events per second of the server that does nothing.
+/// Events per second of the server without a log.
 async fn without_log(
     kind: Kind,
     control_plane: &ControlPlane,

@@ -1,5 +1,5 @@
-//! The load generator: agents with certificates of their own, each on one connection that it keeps,
-//! one request of each at a time.
+//! Load generator: agents with their own certificates, each with one persistent connection and one request
+//! at a time.
 //!
 //! Requests are encoded in advance; sending one costs hyper, rustls and a clock.
 
@@ -28,11 +28,11 @@ pub struct Agent {
 /// Result of a load.
 #[derive(Default)]
 pub struct LoadResult {
-    /// Seconds it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// Requests answered as they should be.
+    /// Requests with the expected response.
     pub requests: usize,
-    /// Milliseconds from when a request was due to its answer, sorted.
+    /// Milliseconds from the due time of a request to its response, sorted.
     latencies: Vec<f64>,
 }
 
@@ -53,12 +53,12 @@ impl LoadResult {
 /// Shape of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadPlan {
-    /// Events of one request; one alone is sent as an object, more as an array.
+    /// Events per request; a single one is sent as an object, several as an array.
     pub events: usize,
     /// Duration of the load.
     pub time: Duration,
-    /// Requests per second of all together, sent when they are due whatever the answers take; `None`
-    /// sends the next when the last is answered.
+    /// Requests per second of all agents, sent when due regardless of pending responses; `None` sends each
+    /// request after the response to the previous one.
     pub rate: Option<f64>,
 }
 
@@ -85,7 +85,7 @@ pub async fn connect(
 /// them in turn.
 ///
 /// # Errors
-/// When an answer is another one than it should be.
+/// When a response is not the expected one.
 pub async fn run(agents: &mut Vec<Agent>, at_once: usize, plan: LoadPlan) -> Result<LoadResult> {
     let tasks = at_once.min(agents.len());
     let mut groups: Vec<Vec<Agent>> = (0..tasks).map(|_| Vec::new()).collect();
@@ -119,7 +119,7 @@ pub async fn run(agents: &mut Vec<Agent>, at_once: usize, plan: LoadPlan) -> Res
 #[derive(Clone, Copy)]
 struct Pacing {
     end: Instant,
-    /// Absent where each request follows the answer to the one before.
+    /// `None` when each request follows the response to the previous one.
     interval: Option<Interval>,
 }
 
@@ -164,7 +164,7 @@ impl Agent {
     /// Polls for a minute until there is a dispatch.
     ///
     /// # Errors
-    /// When none comes within a minute, or the gateway answers otherwise.
+    /// When there is none within a minute, or on an unexpected response.
     pub async fn dispatch(&mut self) -> Result<()> {
         ensure!(self.poll().await?, "no dispatch came within a minute");
         Ok(())
@@ -173,7 +173,7 @@ impl Agent {
     /// Polls repeatedly until there is a dispatch.
     ///
     /// # Errors
-    /// When the gateway answers otherwise, or none comes in that time.
+    /// On an unexpected response, or when there is none before the timeout.
     pub async fn dispatch_within(&mut self, timeout: Duration) -> Result<()> {
         let started = Instant::now();
         while !self.poll().await? {
@@ -205,7 +205,7 @@ impl Agent {
         self.post(body, 1).await
     }
 
-    /// Sends the next events and waits for the answer.
+    /// Sends the next events and waits for the response.
     ///
     /// # Errors
     /// When the gateway refuses one of them.

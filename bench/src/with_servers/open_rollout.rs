@@ -25,7 +25,7 @@ use crate::figures::{Figure, Target};
 
 /// Hosts of the fleet that has a target.
 const JUDGED_HOSTS: usize = 1_000_000;
-/// Most seconds for it.
+/// Target of the total in seconds.
 const TARGET_SECONDS: f64 = 20.0;
 /// Larger fleets are opened once.
 const ONCE_ABOVE: usize = 200_000;
@@ -37,7 +37,7 @@ const OTHERS: [Service; 5] = [
     Service::Reducer,
     Service::Planner,
 ];
-/// The largest artifact that a service loads, and the largest release that the gateway takes.
+/// Size limits for the artifacts of the services and the releases of the gateway.
 const LARGEST: &str = "1073741824";
 /// Room for the release of a million hosts, and time to take it in.
 const SETTINGS: [Setting; 9] = [
@@ -109,7 +109,7 @@ struct PreparedRelease {
 }
 
 impl PreparedRelease {
-    /// Builds and signs a release; nothing but the body of its push is kept.
+    /// Builds and signs a release; keeps only the body of its push.
     fn make(hosts: usize) -> Result<Self> {
         let release = release::build(&release::shape_of(hosts))?;
         Ok(Self {
@@ -207,7 +207,7 @@ impl<'a> Timeline<'a> {
         })
     }
 
-    /// Notes that a step is done; gives the seconds since the beginning.
+    /// Records the end of a step; returns the seconds since the start.
     fn done(&self, step: &str) -> Result<f64> {
         let seconds = self.started.elapsed().as_secs_f64();
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Logs as the services write them, and when their messages came to be.
+//! Logs as the services write them, with the timestamps of their messages.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::figures::Figure;
 use crate::synthetic_fleet::SyntheticFleet;
 use crate::workload::Workload;
 
-/// Entries appended before their answers are awaited: what the queue of a gateway holds.
+/// Entries appended before their outcomes are awaited, at most the queue of a gateway.
 const CHUNK: usize = 16_384;
 /// Interval of progress polls: long enough not to slow down a stage.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Polls without a change after which a log counts as complete.
 const QUIET_LOOKS: u32 = 6;
-/// No stage takes this long unless it hangs.
+/// Timeout of a stage.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Appends the workload to the input log through the gateway's publisher; returns the position of the last
@@ -68,7 +68,7 @@ pub struct OutputMessage {
     pub payload: Bytes,
     /// Size of the message in its stream.
     pub size: Size,
-    /// Entries it answers.
+    /// Entries with an outcome in it.
     pub entries: usize,
     /// Input sequence it covers; 0 before the first.
     pub covers: u64,
@@ -125,7 +125,7 @@ pub fn size_figure(stage: &'static str, log: &str, sizes: &[(Size, usize)]) -> F
     )
 }
 
-/// Waits until the output log answers something.
+/// Waits until the output log contains an outcome.
 ///
 /// # Errors
 /// When it does not within minutes.
@@ -137,7 +137,7 @@ pub async fn wait_for_first_frame(bus: &Bus, partition: Partition) -> Result<()>
     .await
 }
 
-/// Waits until the output log answers the last entry.
+/// Waits until the output log contains the outcome of the last entry.
 ///
 /// # Errors
 /// When it does not within minutes.
@@ -150,7 +150,7 @@ pub async fn wait_until_folded(bus: &Bus, partition: Partition, last: Position) 
         let now = bus.stream_identity(&stream).await?.last_seq;
         quiet = if now == seen { quiet + 1 } else { 0 };
         seen = now;
-        // Reading a frame costs: only once nothing more seems to come.
+        // Reading a frame is expensive: only after the log has stopped growing.
         if quiet == 0 || quiet % QUIET_LOOKS != 0 {
             return Ok(None);
         }
@@ -197,7 +197,7 @@ pub async fn frames_of(bus: &Bus, partition: Partition) -> Result<Vec<(Message, 
     frames.collect()
 }
 
-/// Every message of a stream that nothing is deleted from.
+/// Every message of a stream without deletions.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -211,8 +211,8 @@ pub async fn messages_of(bus: &Bus, stream: &str) -> Result<Vec<Message>> {
     Ok(messages)
 }
 
-/// Seconds from the first frame that answers something to the last one, and the entries answered in
-/// that time: how a stage begins is not part of its rate.
+/// Seconds from the first frame with outcomes to the last one, and the number of outcomes after the first:
+/// the start of a stage is not part of its rate.
 ///
 /// # Errors
 /// When there are too few frames for a rate.

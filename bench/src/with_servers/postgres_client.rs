@@ -10,7 +10,7 @@ use tokio_postgres::{Client, NoTls};
 /// Bytes handed over at once: a row by itself would make the client the bottleneck.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// A connection of its own.
+/// Opens a connection.
 ///
 /// # Errors
 /// When the server refuses.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 pub fn cpu_time_of(pid: u32) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     let stat = stat.with_context(|| format!("process {pid} is gone"))?;
-    // The name, in parentheses, may hold anything; user and system time are 12 and 13 behind it.
+    // The name, in parentheses, may contain spaces; user and system time are fields 12 and 13 after it.
     let fields = stat.rsplit(") ").next().unwrap_or_default();
     let mut fields = fields.split(' ').skip(11);
     let mut ticks = || -> Option<u64> { fields.next()?.parse().ok() };
@@ -25,7 +25,7 @@ pub fn cpu_time_of(pid: u32) -> Result<Duration> {
     }
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     for child in children.unwrap_or_default().split_whitespace() {
-        // A child may end between the two reads.
+        // A child may exit between the two reads.
         total += child
             .parse()
             .ok()
@@ -35,17 +35,17 @@ pub fn cpu_time_of(pid: u32) -> Result<Duration> {
     Ok(total)
 }
 
-/// Processor time of some processes from a moment on.
+/// CPU time of processes since a start time.
 pub struct UsageMeter {
     started: Instant,
     processes: Vec<(&'static str, u32, Duration)>,
 }
 
 impl UsageMeter {
-    /// Begins now; processes that do not run are left out.
+    /// Starts now; leaves out processes that do not run.
     ///
     /// # Errors
-    /// When one is gone.
+    /// When a process has exited.
     pub fn start(processes: impl IntoIterator<Item = (&'static str, Option<u32>)>) -> Result<Self> {
         let running = processes
             .into_iter()
@@ -57,10 +57,10 @@ impl UsageMeter {
         })
     }
 
-    /// Cores that each process used since the start, for people.
+    /// Cores that each process used since the start, as text.
     ///
     /// # Errors
-    /// When one is gone.
+    /// When a process has exited.
     pub fn cores(&self) -> Result<String> {
         let wall = self.started.elapsed().as_secs_f64();
         let mut text = Vec::new();
@@ -71,10 +71,10 @@ impl UsageMeter {
         Ok(format!("cores busy: {}", text.join(", ")))
     }
 
-    /// The most memory that each ever held, children not counted, for people.
+    /// Peak memory of each process without its children, as text.
     ///
     /// # Errors
-    /// When one is gone.
+    /// When a process has exited.
     pub fn memory(&self) -> Result<String> {
         let mut text = Vec::new();
         for (name, pid, _) in &self.processes {

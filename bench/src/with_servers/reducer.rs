@@ -14,7 +14,7 @@ use super::testbed::{self, Testbed};
 use super::{Options, progress};
 use crate::figures::{Figure, Target};
 
-/// Least part of the limit.
+/// Target: share of the limit.
 const TARGET: f64 = 0.70;
 
 /// Entries per second from the input log to the output log.

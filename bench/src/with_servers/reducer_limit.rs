@@ -1,4 +1,4 @@
-//! The limit of the reducer: the same pull and the same fenced publishes, and nothing in between.
+//! The limit of the reducer: the same pulls and the same fenced publishes, without a fold.
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt as _;
@@ -8,11 +8,11 @@ use nixfleet_proto::subject::Partition;
 
 use super::partition_logs::OutputMessage;
 
-/// Most messages of one read, as the reducer's `fold.batch_messages`.
+/// Largest number of messages per read, as the reducer's `fold.batch_messages`.
 const BATCH: usize = 512;
 
-/// Reads the input log of `from` and publishes to the output log of `to` what a reducer has made of
-/// it: each frame as soon as everything that it covers was read, one in flight, as the reducer does.
+/// Reads the input log of `from` and publishes to the output log of `to` the frames that a reducer has made
+/// of it: each frame once all entries that it covers have been read, one in flight, as the reducer does.
 ///
 /// # Errors
 /// When the log cannot be read or written.

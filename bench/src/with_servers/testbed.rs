@@ -11,10 +11,10 @@ use nixfleet_harness::release::Signer;
 use nixfleet_harness::{Database, Nats, Postgres, Service, Stack, StackConfig, scratch};
 use nixfleet_store::{DatabaseConfig, Store};
 
-/// Prefix of everything on the bus, but for what a limit writes.
+/// Prefix of all streams except those of the limits.
 const PREFIX: &str = "fleet";
 /// Partitions of the fleet. The synthetic fleet has one channel, and a channel has one partition: the work
-/// of one owner is measured, whatever their number.
+/// of one owner is measured for any number of partitions.
 const PARTITIONS: u16 = 1;
 
 /// A NATS server with an empty store, and where the services find it.
@@ -37,8 +37,8 @@ pub fn postgres() -> Result<&'static Postgres> {
         .map_err(|error| anyhow!("{error}"))
 }
 
-/// A new database with the schema and the rights of every service. What was written before is on the disk:
-/// the server would write it while something else is measured.
+/// A new database with the schema and the rights of every service. Earlier writes are flushed to disk, so
+/// that the server does not write them during a measurement.
 ///
 /// # Errors
 /// When the server is missing or refuses.
@@ -78,7 +78,7 @@ impl Testbed {
         self.bus_of(PREFIX.to_owned()).await
     }
 
-    /// As [`Testbed::bus`], of a fleet that no service knows.
+    /// As [`Testbed::bus`], with a prefix that no service uses.
     ///
     /// # Errors
     /// When the server refuses.
@@ -93,7 +93,7 @@ impl Testbed {
             url: self.nats.url(),
             prefix,
             partitions: PARTITIONS,
-            // A stage's whole log has to fit, whatever its size.
+            // The log of a stage has to fit completely.
             input_max_bytes: 64 << 30,
             output_max_bytes: 64 << 30,
             ..BusConfig::default()
@@ -103,7 +103,7 @@ impl Testbed {
         Ok(bus)
     }
 
-    /// Starts services on a database and waits for nothing.
+    /// Starts services on a database, without waiting.
     ///
     /// # Errors
     /// When a program is missing.

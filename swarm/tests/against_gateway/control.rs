@@ -1,5 +1,4 @@
-//! A control plane for one channel in one process: real TLS and signatures, the real host machine,
-//! no log behind it.
+//! A control plane for one channel in one process: real TLS and signatures, the real host machine, no log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -38,13 +37,13 @@ pub struct Knowledge {
     pub rejected: Vec<String>,
     pub traces: BTreeSet<String>,
     pub requests: u64,
-    /// Event requests still to be answered with 503.
+    /// Remaining event requests that get a 503.
     pub unavailable: u32,
-    /// Arrays of events that were taken.
+    /// Accepted arrays of events.
     pub arrays: u64,
-    /// Arrays are answered as by a gateway that knows none.
+    /// Arrays are refused as by a gateway without support for them.
     pub arrays_refused: bool,
-    /// Kinds that are refused for good.
+    /// Kinds of events that are refused permanently.
     pub refused_kinds: BTreeSet<&'static str>,
     manifest: Option<Signed>,
     fleet: Option<Signed>,

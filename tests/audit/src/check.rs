@@ -1,4 +1,4 @@
-//! Checks of the final state, whatever was rolled out.
+//! Checks of the final state that hold for any rollout.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// A check that passes without faults; shows the first of many.
+    /// A check that passes without faults; lists only the first faults.
     pub fn new(name: &'static str, faults: Vec<String>) -> Self {
         let fault = (!faults.is_empty()).then(|| {
             let more = faults.len().saturating_sub(SHOWN);
@@ -35,7 +35,7 @@ impl Check {
         Self { name, fault }
     }
 
-    /// A line for people.
+    /// The result as a line of text.
     pub fn line(&self) -> String {
         match &self.fault {
             None => format!("ok    {}", self.name),
@@ -62,12 +62,12 @@ pub fn tables_equal_hosts(observed: &ObservedState) -> Check {
     )
 }
 
-/// The archive holds every event a host got a 2xx for, and as many outcomes as entries.
+/// The archive contains every event with a 2xx response, and as many outcomes as entries.
 pub fn archived(observed: &ObservedState) -> Check {
     Check::new("every accepted event is archived", unarchived(observed))
 }
 
-/// No host waits for an answer.
+/// No host has unacknowledged events.
 pub fn nothing_waits(observed: &ObservedState) -> Check {
     Check::new("no event waits on a host", pending(observed))
 }
@@ -128,14 +128,14 @@ fn unexpected(observed: &ObservedState) -> Vec<String> {
 
 fn is_expected((event, producer, reason): &(String, String, String)) -> bool {
     match (producer.as_str(), reason.as_str()) {
-        // A deferred host of the wave came back while the advance was on its way, and with it the
-        // dispatches that counted on it.
+        // A deferred host of the wave returned before the plan was folded, which invalidates the advance
+        // and the dispatches that depend on it.
         ("plan", "invariant") => matches!(event.as_str(), "AdvanceWave" | "QueueDispatch"),
-        // Sent again after a crash, an outage or a lost answer.
+        // A retry after a crash, an outage or a lost response.
         ("agent", "stale") => true,
         // The report of the host and its recovery from a heartbeat crossed in the log.
         ("agent" | "recovery", "illegal") => true,
-        // A host moved, or the leader changed, while the plan was on its way.
+        // A host changed state, or the leader changed, before the plan was folded.
         ("plan", "illegal" | "fenced") => true,
         _ => false,
     }

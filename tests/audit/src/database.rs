@@ -24,7 +24,7 @@ pub struct WaveCount {
     pub hosts: BTreeMap<String, i64>,
 }
 
-/// Rows of one statement, on a connection of its own: the schema may be dropped at any time.
+/// Rows of one statement on a new connection, because the schema may be dropped at any time.
 ///
 /// # Errors
 /// When the server cannot be reached or refuses.

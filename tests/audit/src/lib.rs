@@ -1,8 +1,8 @@
 //! State of hosts, tables and archive, and checks of their consistency.
 //!
-//! Reads the database directly, as an auditor would, not through the services, and the hosts' side
-//! from the swarm. It must never know how a run was made or what was broken in it. Start reading at
-//! [`observe`] and [`ObservedState`].
+//! Reads the database directly, as an auditor would, not through the services, and the hosts' state from
+//! the swarm. It must never depend on how a run was produced or which faults were injected. Start reading
+//! at [`observe`] and [`ObservedState`].
 
 pub mod check;
 pub mod database;

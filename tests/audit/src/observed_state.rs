@@ -1,4 +1,4 @@
-//! State of the hosts, the tables and the archive at one moment.
+//! State of the hosts, the tables and the archive at one time.
 
 mod tables;
 
@@ -30,11 +30,11 @@ pub struct ObservedState {
     pub dead_letters: i64,
 }
 
-/// Reads the database at `url` for what the hosts know: asked before, because whatever they got a 2xx
-/// for by then is in the log, and soon in the tables.
+/// Reads the database at `url`. The hosts' state has to be read first: every event with a 2xx response is
+/// in the log by then, and soon in the tables.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database is unreachable.
 pub async fn observe(url: &str, swarm: SwarmState) -> Result<ObservedState> {
     let undecodable = "SELECT count(*) FROM event_log WHERE kind IN ('dead-letter', 'undecodable')";
     Ok(ObservedState {
@@ -49,7 +49,7 @@ pub async fn observe(url: &str, swarm: SwarmState) -> Result<ObservedState> {
 }
 
 impl ObservedState {
-    /// True when nothing is under way between the hosts, the tables and the archive.
+    /// True when no event or dispatch is in transit between the hosts, the tables and the archive.
     pub fn is_quiescent(&self) -> bool {
         self.swarm.totals.pending_events == 0
             && self.archive.entries == self.archive.outcomes
@@ -109,7 +109,7 @@ impl ObservedState {
         lines
     }
 
-    /// Events the hosts got a 2xx for that the archive does not hold, one line per host.
+    /// Events with a 2xx response that are missing in the archive, one line per host.
     pub fn missing_in_archive(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (hostname, host) in &self.swarm.hosts {

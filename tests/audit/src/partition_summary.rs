@@ -1,4 +1,4 @@
-//! State of a partition that must be equal after its rows were lost and rebuilt.
+//! State of a partition that must be equal before and after its rows are lost and rebuilt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub struct RolloutSummary {
     pub state: RolloutState,
     /// Wave, from 0.
     pub current_wave: u32,
-    /// Hosts that an operator excused.
+    /// Hosts waived by an operator.
     pub waived_hosts: BTreeSet<Hostname>,
 }
 
@@ -26,8 +26,8 @@ pub struct PartitionSummary {
     pub rollouts: BTreeMap<RolloutId, RolloutSummary>,
     /// Quarantined closures, as `channel closure`.
     pub quarantines: BTreeSet<String>,
-    /// Hash of the state that the rows restore to. Fold time and epoch of the planner are left out: a
-    /// planner that loads its view again begins a term, which decides nothing.
+    /// Hash of the state restored from the rows. Fold time and planner epoch are left out: a planner that
+    /// reloads its view starts a new term, which changes no decision.
     pub state_hash: String,
 }
 
@@ -35,7 +35,7 @@ impl PartitionSummary {
     /// Reads the rows of a partition.
     ///
     /// # Errors
-    /// When the database does not answer, or rows contradict each other.
+    /// When the database is unreachable, or rows contradict each other.
     pub async fn read(store: &Store, partition: Partition) -> Result<Self> {
         let mut snapshot = store.load_partition(partition).await?;
         snapshot.cursor = None;

@@ -25,29 +25,29 @@ pub struct Args {
     /// Releases, one after the other; each reaches every host.
     #[arg(long, default_value_t = 30)]
     pub releases: u32,
-    /// Events to be accepted in all while the releases are rolled out: hosts report results of probes
-    /// for what the rollouts leave.
+    /// Number of accepted events to reach while the releases are rolled out: hosts report probe results for
+    /// the events that the rollouts do not produce.
     #[arg(long, default_value_t = 5_000_000)]
     pub events: u64,
     /// Rounds of probes of all hosts after that, three events per host and round.
     #[arg(long, default_value_t = 100)]
     pub probe_rounds: u32,
-    /// A run of its own in place of the numbers above.
+    /// A predefined run instead of the numbers above.
     #[arg(long, value_enum)]
     pub scale: Option<Scale>,
-    /// Drop the database at the end, while the services run, and measure how long it takes until the
-    /// rows are back: rollouts, quarantine, halt, waived hosts and state as before.
+    /// Drop the database at the end, while the services run, and measure the time until they have rebuilt
+    /// rollouts, quarantine, halt, waived hosts and state.
     #[arg(long)]
     pub drop_database: bool,
-    /// Picture over time, as SVG [default: docs/bench/endurance.svg, or endurance-million.svg].
+    /// Path of the SVG plot over time [default: docs/bench/endurance.svg, or endurance-million.svg].
     #[arg(long, value_name = "FILE")]
     pub picture: Option<PathBuf>,
-    /// Print the result as JSON on standard output; everything else goes to standard error.
+    /// Print the result as JSON on standard output, and all other output on standard error.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Runs that are not made of numbers.
+/// Predefined runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scale {
     /// A channel of 1,000,000 hosts converges once.
@@ -63,7 +63,7 @@ pub struct Volume {
     pub releases: u32,
     /// Events while they are rolled out.
     pub events: u64,
-    /// Rounds of probes behind them.
+    /// Rounds of probes after the releases.
     pub probe_rounds: u32,
 }
 

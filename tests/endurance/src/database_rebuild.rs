@@ -14,28 +14,28 @@ use crate::rollout_driver::{Driver, ExpectedEnd};
 use crate::sampler::Sampler;
 use crate::testbed::Testbed;
 
-/// The host whose closure is quarantined and that an operator excuses.
+/// The host whose closure is quarantined and that the operator clears.
 const WAIVED: usize = 0;
 /// Longest time until the rows are back.
 const TIMEOUT: Duration = Duration::from_secs(1_800);
-/// Longest time from then on until all services are ready.
+/// Longest time from the rebuilt rows until all services are ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two looks at the rows; each reads all of them.
+/// Interval between two reads of all rows.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Result of the rebuild.
 pub struct Rebuilt {
     /// Seconds until the rows were back.
     pub seconds: f64,
-    /// Checks that the state is as before and that all services are ready again.
+    /// Checks that the state equals the one before and that all services are ready again.
     pub checks: [Check; 2],
 }
 
-/// Makes a quarantine that stands, waived hosts and a halted rollout, drops the database, and waits
-/// until everything stands as before.
+/// Creates a quarantine, waived hosts and a halted rollout, drops the database, and waits until the
+/// services have rebuilt the state.
 ///
 /// # Errors
-/// When what has to stand cannot be made.
+/// When the initial state cannot be created.
 pub async fn run(
     testbed: &Testbed,
     driver: &mut Driver<'_>,
@@ -81,11 +81,11 @@ pub async fn run(
     })
 }
 
-/// A release that goes back on one host; an operator excuses it, and all others converge.
+/// Publishes a release that rolls back on one host; an operator clears the host, and all others converge.
 async fn break_and_clear(testbed: &Testbed, driver: &mut Driver<'_>) -> Result<RolloutId> {
     driver.release(ExpectedEnd::Halts(WAIVED)).await?;
     let rollout_id = driver.hosts().rollout_id().clone();
-    // The command is refused while the rows do not know that it halts.
+    // The gateway refuses the command until the rows contain the halt.
     driver.wait_until_applied().await?;
     let clearance = json!({ "reason": "excused", "waivedHosts": [hostname(WAIVED)] });
     let path = format!("/v1/rollouts/{rollout_id}/clearance");

@@ -9,7 +9,7 @@ use crate::output_follower::OutcomeCounts;
 use crate::sampler::Samples;
 use crate::testbed::Testbed;
 
-/// Most bytes on the disk of the bus.
+/// Limit of the bytes on the disk of the bus.
 pub const DISK_LIMIT: u64 = 2 << 30;
 
 /// The disk of the bus stays below its limit.
@@ -23,8 +23,8 @@ pub fn disk(samples: &Samples) -> Check {
     )
 }
 
-/// All services are ready from their first time on, but for the time in which they have no database,
-/// and at the end.
+/// Every service stays ready after its first readiness, except while the database is missing, and is ready
+/// at the end.
 pub fn ready(samples: &Samples) -> Check {
     let mut faults: Vec<String> = samples.not_ready.iter().cloned().collect();
     let ready = samples.samples.last().map_or(0, |sample| sample.ready);
@@ -47,10 +47,11 @@ pub fn accepted(outcome_counts: &OutcomeCounts, wanted: u64) -> Check {
     )
 }
 
-/// The tables know every accepted event: the sequences of a host are 1 to its last one.
+/// The tables contain every accepted event: the sequences of a host run from 1 to its last one without a
+/// gap.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database is unreachable.
 pub async fn applied(testbed: &Testbed, outcome_counts: &OutcomeCounts) -> Result<Check> {
     let sql = "SELECT coalesce(sum(last_event_seq), 0)::bigint FROM host_rollout_records";
     let found = number(testbed, sql).await?;
@@ -64,10 +65,10 @@ pub async fn applied(testbed: &Testbed, outcome_counts: &OutcomeCounts) -> Resul
     ))
 }
 
-/// The archive holds every entry that was answered.
+/// The archive contains every entry with an outcome.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database is unreachable.
 pub async fn archived(testbed: &Testbed, outcome_counts: &OutcomeCounts) -> Result<Check> {
     let [input, _] = testbed.logs();
     let sql = format!("SELECT count(*) FROM event_log WHERE stream = '{input}'");

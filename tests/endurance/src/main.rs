@@ -1,11 +1,11 @@
-//! `nixfleet-endurance`: a long run on real servers with default settings, and whether anything fills
-//! up, falls behind or gets lost.
+//! `nixfleet-endurance`: a long run on real servers with default settings that checks for unbounded growth,
+//! lag and lost events.
 //!
-//! Hosts follow a script and report over the bus, as a gateway stores what they send; everything behind
-//! it is the real system. It must never help the control plane: it trims nothing and restarts nothing.
-//! Start reading at [`run`] and [`driver`].
+//! Simulated hosts append their reports to the bus as a gateway stores them; everything behind the gateway
+//! is the real system. It must never help the control plane by trimming streams or restarting services.
+//! Start reading at [`run`] and [`rollout_driver`].
 //!
-//! Exit codes: 0 everything holds, 1 something does not, 2 wrong options, 130 interrupted.
+//! Exit codes: 0 every check holds, 1 a check or the run itself failed, 2 wrong options, 130 interrupted.
 
 mod args;
 mod database_rebuild;

@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Formats numbers for text output.
 
 const KIB: f64 = 1024.0;
 

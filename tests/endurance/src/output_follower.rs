@@ -1,4 +1,4 @@
-//! Follows the output log of the channel: dispatches, states of rollouts, how much was answered.
+//! Follows the output log of the channel: dispatches, states of rollouts, counts of outcomes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,11 +19,11 @@ const BATCH: usize = 64;
 pub enum OutputEvent {
     /// Hosts that were dispatched in a rollout.
     Dispatched(RolloutId, Vec<usize>),
-    /// A rollout came into a state.
+    /// A rollout entered a state.
     State(RolloutId, RolloutState),
 }
 
-/// Counts of agents' events and of everything else.
+/// Outcome counts of agents' events and of all other entries.
 #[derive(Debug, Default, Clone)]
 pub struct OutcomeCounts {
     /// Outcomes of all entries.
@@ -98,12 +98,12 @@ impl SharedCounts {
         lock(&self.0)
     }
 
-    /// Outcomes counted so far.
+    /// Current counts of outcomes.
     pub fn outcome_counts(&self) -> OutcomeCounts {
         self.lock().outcome_counts.clone()
     }
 
-    /// Agents' events that the frames up to a sequence answer.
+    /// Agents' events with an outcome in the frames up to a sequence.
     pub fn events_up_to(&self, output_seq: u64) -> u64 {
         let shared = self.lock();
         let behind = shared.frames.partition_point(|(seq, _)| *seq <= output_seq);

@@ -1,4 +1,4 @@
-//! The parts of a run and how long they take.
+//! The phases of a run and their durations.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::number_format::format_count;
 
-/// A part of the run.
+/// A phase of the run.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Phase {
@@ -17,11 +17,11 @@ pub struct Phase {
     pub begins: f64,
     /// Seconds from the start of the run to its end.
     pub ends: f64,
-    /// Agents' events that were accepted meanwhile.
+    /// Agents' events accepted during the phase.
     pub events: u64,
 }
 
-/// The beginning of a part.
+/// Start of a phase.
 #[derive(Debug, Clone, Copy)]
 pub struct PhaseStart {
     at: Instant,
@@ -43,7 +43,7 @@ impl PhaseStart {
     }
 }
 
-/// The parts so far.
+/// The finished phases.
 pub struct Phases {
     list: Vec<Phase>,
     start: Instant,

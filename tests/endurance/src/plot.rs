@@ -1,4 +1,4 @@
-//! The run over time, as a picture: sizes, database, events and releases, lags.
+//! SVG plot of a run over time: sizes, database, events and releases, lags.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::summary::Summary;
 
 type DrawResult = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Pixels of the picture and of one panel.
+/// Pixels of the plot and of one panel.
 const WIDTH: u32 = 900;
 const PANEL_HEIGHT: u32 = 280;
 
@@ -97,7 +97,7 @@ fn gibibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 
-/// Draws a run; nothing when it has fewer than two samples.
+/// Plots a run with at least two samples.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -143,7 +143,7 @@ fn paint_panel(
         .chain(limit.map(|(_, limit)| limit))
         .fold(0.0, f64::max);
     let last = samples.last().map_or(1.0, |sample| sample.seconds);
-    // A panel in which everything is 0 has a height, too.
+    // A panel needs a height even if every value is 0.
     let top = if most > 0.0 { most * 1.1 } else { 1.0 };
     let mut chart = ChartBuilder::on(area)
         .margin(12)

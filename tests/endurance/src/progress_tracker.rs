@@ -14,12 +14,12 @@ use crate::output_follower::SharedCounts;
 
 /// Interval between two reads of the cursors.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Events that were sent and are not in tables and archive: more agents wait for their answers.
+/// Largest number of events that were sent and are not in tables and archive.
 const OUTSTANDING_MAX: u64 = 100_000;
 /// Time without progress after which the control plane counts as stalled.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Sequences and counts, as of the last look.
+/// Sequences and counts of the last read.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Input sequence that the tables cover.
@@ -48,7 +48,7 @@ pub struct Targets {
     pub counts: SharedCounts,
 }
 
-/// A running look.
+/// A running tracker.
 pub struct ProgressTracker {
     progress: Arc<Progress>,
     counts: SharedCounts,
@@ -58,7 +58,7 @@ pub struct ProgressTracker {
 }
 
 impl ProgressTracker {
-    /// Starts looking.
+    /// Starts reading cursors.
     pub fn start(targets: Targets) -> Self {
         let progress = Arc::new(Progress::default());
         let (counts, logs) = (targets.counts.clone(), targets.logs.clone());
@@ -82,10 +82,10 @@ impl ProgressTracker {
         self.sent += events as u64;
     }
 
-    /// Waits until a few events only are on their way.
+    /// Waits until the number of outstanding events is below the limit.
     ///
     /// # Errors
-    /// When nothing moves for minutes.
+    /// When there is no progress for minutes.
     pub async fn wait_for_capacity(&self) -> Result<()> {
         let mut last = (0, Instant::now());
         loop {
@@ -110,7 +110,7 @@ impl ProgressTracker {
     /// Waits until tables and archive are at the ends of both logs.
     ///
     /// # Errors
-    /// When they do not move for minutes.
+    /// When there is no progress for minutes.
     pub async fn wait_until_caught_up(&self, bus: &Bus) -> Result<()> {
         let mut last = (0, Instant::now());
         loop {
@@ -159,7 +159,7 @@ async fn poll(targets: Targets, progress: Arc<Progress>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        // While the database is away the last progress remains.
+        // While the database is unreachable the last progress remains.
         if let Err(error) = targets.poll(&progress).await
             && !progress.is_known()
         {
@@ -178,7 +178,7 @@ impl Progress {
             && has(&self.archived_output, output)
     }
 
-    /// Grows while anything moves.
+    /// A number that grows with any progress.
     fn sum(&self) -> u64 {
         let sequences = [
             &self.applied_output,

@@ -1,4 +1,4 @@
-//! Rolls releases out and lets the hosts report, as fast as the control plane takes it.
+//! Rolls out releases and sends the hosts' reports as fast as the control plane accepts them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,9 +16,9 @@ use crate::progress_tracker::{ProgressTracker, STALL_TIMEOUT, Targets};
 use crate::simulated_hosts::Hosts;
 use crate::testbed::Testbed;
 
-/// Entries appended before it is asked again how many are on their way.
+/// Entries appended between two checks of the limit of outstanding events.
 const CHUNK: usize = 8_192;
-/// Pause before entries are sent again that the log did not take, as agents do.
+/// Pause before refused entries are sent again, as agents do.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Expected end of a rollout.
@@ -80,7 +80,7 @@ impl<'a> Driver<'a> {
         Arc::clone(&self.releases)
     }
 
-    /// Outcomes counted so far.
+    /// Current counts of outcomes.
     pub fn outcome_counts(&self) -> OutcomeCounts {
         self.follower.counts().outcome_counts()
     }
@@ -90,7 +90,7 @@ impl<'a> Driver<'a> {
         &self.hosts
     }
 
-    /// The parts of the run.
+    /// The phases of the run.
     pub fn into_phases(self) -> Vec<Phase> {
         self.phases.into_list()
     }
@@ -100,13 +100,13 @@ impl<'a> Driver<'a> {
         PhaseStart::new(self.outcome_counts().accepted)
     }
 
-    /// Notes a part that began at a mark and ends now.
+    /// Records a phase that ends now.
     pub fn note(&mut self, name: impl Into<String>, phase_start: PhaseStart) {
         let accepted = self.outcome_counts().accepted;
         self.phases.note(name.into(), phase_start, accepted);
     }
 
-    /// Publishes the next release and lets the hosts report until its rollout has ended.
+    /// Publishes the next release and reports for the hosts until its rollout has ended.
     ///
     /// # Errors
     /// When the control plane stalls, or the rollout ends otherwise.
@@ -186,7 +186,7 @@ impl<'a> Driver<'a> {
         self.send(entries).await
     }
 
-    /// Sends probe results until this number of events was accepted in all.
+    /// Sends probe results until this number of events of the whole run was accepted.
     ///
     /// # Errors
     /// When the control plane stalls.
@@ -233,8 +233,8 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Appends entries, and again as long as the log does not take them: what was stored the first
-    /// time is rejected as stale, as with agents that lost an answer.
+    /// Appends entries, with retries: an entry that a failed attempt had stored is rejected as stale, as
+    /// for agents that lost a response.
     async fn send(&mut self, entries: Vec<Entry>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());

@@ -80,7 +80,7 @@ pub async fn run(args: &Args, printer: Printer) -> Result<bool> {
     Ok(summary.holds)
 }
 
-/// Checks that the driven part of a run produced.
+/// Checks collected while the run is driven.
 #[derive(Default)]
 struct RunChecks {
     checks: Vec<Check>,

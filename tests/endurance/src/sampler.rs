@@ -18,7 +18,7 @@ use crate::number_format::{format_bytes, format_count};
 use crate::output_follower::SharedCounts;
 use crate::progress_tracker::Progress;
 
-/// Between two samples.
+/// Sampling interval.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Samples from one line of progress to the next.
 const PROGRESS_EVERY: usize = 5;
@@ -37,19 +37,19 @@ pub struct Sample {
     pub output_bytes: u64,
     /// Bytes of all objects.
     pub object_bytes: u64,
-    /// Bytes on disk of everything the bus stores.
+    /// Bytes on disk of the bus's store directory.
     pub disk_bytes: u64,
-    /// Bytes of the database, while it answers.
+    /// Bytes of the database; `None` while it is unreachable.
     pub database_bytes: Option<u64>,
     /// Agents' events that were accepted.
     pub accepted: u64,
-    /// Agents' events that were answered and are not in the tables.
+    /// Agents' events with an outcome that are not in the tables.
     pub applier_lag: u64,
-    /// Agents' events that were answered and are not in the archive.
+    /// Agents' events with an outcome that are not in the archive.
     pub archive_lag: u64,
     /// Releases that were published.
     pub releases: u32,
-    /// Services that are ready.
+    /// Number of ready services.
     pub ready: usize,
 }
 
@@ -58,9 +58,9 @@ pub struct Sample {
 pub struct Samples {
     /// In the order of time.
     pub samples: Vec<Sample>,
-    /// Readiness faults of services that had been ready, each once.
+    /// Distinct readiness faults of services after their first readiness.
     pub not_ready: BTreeSet<String>,
-    /// Services need not be ready at present.
+    /// Unready services are no fault at present.
     pub allows_unready: bool,
 }
 
@@ -103,13 +103,12 @@ impl Sampler {
         Self { samples, task }
     }
 
-    /// Services may be not ready from now on, because something was taken away from them, until all
-    /// of them are again.
+    /// Tolerates unready services until all of them are ready again.
     pub fn allow_unready(&self) {
         lock(&self.samples).allows_unready = true;
     }
 
-    /// True when all services are ready; from then on they have to be.
+    /// True when all services are ready; ends the tolerance of unready services.
     pub fn is_ready_again(&self) -> bool {
         let mut samples = lock(&self.samples);
         let last = samples.samples.last();
@@ -168,11 +167,11 @@ async fn database_bytes(url: &str) -> Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(0))?)
 }
 
-/// A service and the body of its `/readyz` when it is not ready.
+/// A service and the body of its `/readyz` while it is not ready.
 type State = (String, Option<String>);
 
 impl Samples {
-    /// Notes services that are not ready any more; one that starts is not ready yet.
+    /// Records services that became unready; a service that has never been ready is starting.
     fn record_readiness(&mut self, states: Vec<State>, known: &mut BTreeSet<String>) {
         for (name, fault) in states {
             match fault {

@@ -61,7 +61,7 @@ impl Hosts {
         self.entries(number, events)
     }
 
-    /// A round of probes of a host; nothing before its dispatch.
+    /// A round of probe results of a host, if it has been dispatched.
     pub fn probe(&mut self, number: usize) -> Vec<Entry> {
         if self.last_seqs[number] == 0 {
             return Vec::new();

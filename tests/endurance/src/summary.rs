@@ -1,4 +1,4 @@
-//! The result, for people and for machines.
+//! The result as text and JSON.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::sampler::{Sample, Samples};
 pub struct Summary {
     /// True when every check holds.
     pub holds: bool,
-    /// The command that made it.
+    /// Command line of the run.
     pub command: String,
     /// Hosts of the channel.
     pub hosts: usize,
@@ -32,11 +32,11 @@ pub struct Summary {
     pub accepted: u64,
     /// Agents' events that were rejected, by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// The parts of the run.
+    /// The phases of the run.
     pub phases: Vec<Phase>,
     /// The largest value of each sampled size and lag.
     pub most: Maxima,
-    /// Most bytes allowed on the disk of the bus.
+    /// Limit of the bytes on the disk of the bus.
     pub disk_limit: u64,
     /// Seconds until a dropped database was back.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ pub struct RunData {
     pub releases: u32,
     /// Counts of outcomes.
     pub outcome_counts: OutcomeCounts,
-    /// The parts of the run.
+    /// The phases of the run.
     pub phases: Vec<Phase>,
     /// Samples of the run.
     pub samples: Samples,
@@ -104,7 +104,7 @@ impl Summary {
         }
     }
 
-    /// Prints it: words for people, JSON for machines when they asked for it.
+    /// Prints the result as text, or as JSON with `--json`.
     ///
     /// # Errors
     /// When it has no JSON form.

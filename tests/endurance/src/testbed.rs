@@ -35,11 +35,11 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Starts NATS, Postgres and one process of each service. Releases are polled from a directory,
-    /// which has no limit of size; nothing else is set.
+    /// Starts NATS, Postgres and one process of each service. Releases are polled from a directory, which
+    /// has no size limit; all other settings have their defaults.
     ///
     /// # Errors
-    /// When something is missing or does not get ready.
+    /// When a program is missing or does not become ready.
     pub async fn start(hosts: usize) -> Result<Self> {
         let nats = Nats::start("endurance")?;
         let postgres = Postgres::start_durable("endurance")?;
@@ -133,7 +133,7 @@ impl Testbed {
         postgres::execute(&self.database.url, "DROP SCHEMA nixfleet CASCADE").await
     }
 
-    /// Stops everything in order.
+    /// Stops clients, services and servers in order.
     ///
     /// # Errors
     /// When something does not stop by itself.

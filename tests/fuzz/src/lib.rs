@@ -1,5 +1,5 @@
-//! What must hold for any bytes at all; one function per target, shared by the fuzzer and by the test
-//! that runs the seeds.
+//! Properties that hold for arbitrary bytes; one function per target, shared by the fuzzer and by the test
+//! that replays the seeds.
 
 mod targets;
 

@@ -1,4 +1,4 @@
-//! The targets: never a panic, and whatever is read is written and read again as the same.
+//! The targets: decoding never panics, and a decoded value survives encoding and decoding.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use nixfleet_trust::{
 #[path = "../../../libs/http/src/access/identity.rs"]
 mod identity;
 
-/// A target: its name, and what takes the bytes.
+/// A target: its name and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target with the name of its seeds.
@@ -77,8 +77,7 @@ pub fn output_frame(data: &[u8]) {
     assert_eq!(again, frame);
 }
 
-/// A stored payload is refused or decoded within the bound, and what may be JSON is stored as what is
-/// read as the same.
+/// A stored payload is refused or decoded within the bound, and JSON values survive storage unchanged.
 pub fn frame_encoding(data: &[u8]) {
     const MAX: usize = MAX_OUTPUT_FRAME_BYTES;
     let decoded = compression::decode(data, MAX);
@@ -139,7 +138,7 @@ fn now() -> Timestamp {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A fleet is judged whatever it says; one that can be built verifies and is judged again.
+/// Every fleet is checked without a panic; a fleet that can be built passes verification.
 pub fn fleet(data: &[u8]) {
     if let Ok(fleet) = serde_json::from_slice::<Fleet>(data) {
         let again: Fleet = serde_json::from_slice(&written(&fleet)).expect("reads back");
@@ -190,7 +189,7 @@ pub fn rollout(data: &[u8]) {
             window: Duration::MAX,
         };
         if let Ok(verified) = verify::<RolloutManifest>(&bytes, &signature, &keys, freshness) {
-            // The canonical form of -0 is 0, so the document as received may differ in that.
+            // The canonical form of -0 is 0, so the received document may differ in that.
             let signed: RolloutManifest = serde_json::from_slice(&bytes).expect("was read before");
             assert_eq!(verified.payload(), &signed);
         }
@@ -200,7 +199,7 @@ pub fn rollout(data: &[u8]) {
     }
 }
 
-/// A trust file gives its keys without a panic at any time, and survives being written.
+/// A trust file returns its keys without a panic at any time, and survives encoding.
 pub fn trust_file(data: &[u8]) {
     let Ok(trust) = TrustFile::parse(data) else {
         return;
@@ -252,7 +251,7 @@ pub fn subject(data: &[u8]) {
     }
 }
 
-/// The bytes a token stands for.
+/// Decodes a token.
 fn unescape(token: &str) -> Vec<u8> {
     let bytes = token.as_bytes();
     if token == "%" {
@@ -289,7 +288,7 @@ pub fn certificate(data: &[u8]) {
     assert!(identity.sees(&channel) || !is_unlimited);
 }
 
-/// The canonical form is a fixed point, and says what the text said.
+/// The canonical form is a fixed point, and equals the text as a JSON value.
 pub fn canonical(data: &[u8]) {
     let Ok(form) = canonicalize(data) else {
         return;

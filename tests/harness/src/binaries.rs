@@ -20,7 +20,7 @@ pub struct ServerBinaries {
     pub nats_server: PathBuf,
     /// Directory with `postgres` and `initdb`.
     pub postgres_bin: PathBuf,
-    /// Directory for `LD_LIBRARY_PATH`, when the installation brings its own libraries.
+    /// Directory for `LD_LIBRARY_PATH`, if the installation needs its own libraries.
     pub postgres_lib: Option<PathBuf>,
 }
 

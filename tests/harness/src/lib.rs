@@ -1,8 +1,8 @@
 //! Real servers and real service processes for tests and the demo.
 //!
 //! Every function either works or fails with the remedy in its message; nothing is skipped. The harness
-//! starts, watches, kills and restarts processes, and makes keys, certificates and signed releases. It must
-//! never know what a rollout decides: assertions belong to the tests.
+//! starts, watches, kills and restarts processes, and creates keys, certificates and signed releases. It
+//! must never depend on the decisions of a rollout: assertions belong to the tests.
 //!
 //! Start reading at [`shared_servers`]; processes are in [`process`], servers in [`nats`] and [`postgres`].
 

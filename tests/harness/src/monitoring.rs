@@ -11,13 +11,13 @@ use serde::Deserialize;
 
 use crate::ports;
 
-/// Longest wait for a connection, a read or a write.
+/// Timeout of a connection, a read or a write.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest answer read; monitors answer with a few kilobytes, metrics with some hundred.
+/// Largest response read; monitors send a few kilobytes, metrics some hundred.
 const MAX_RESPONSE_BYTES: u64 = 16 << 20;
 
-/// Status and body of an answer.
+/// Status and body of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
     /// HTTP status.
@@ -28,7 +28,7 @@ pub struct HttpResponse {
 
 /// Sends `GET http://127.0.0.1:port/path`.
 ///
-/// HTTP/1.0, so the answer ends with the connection and is never chunked.
+/// HTTP/1.0, so the response ends with the connection and is never chunked.
 ///
 /// # Errors
 /// When no response arrives in time or the response is not HTTP.
@@ -55,7 +55,7 @@ pub struct StreamState {
     pub bytes: u64,
     /// Sequence of the first one; one above the last when it holds none.
     pub first_seq: u64,
-    /// Sequence of the last one ever stored.
+    /// Sequence of the newest message, even if it was deleted.
     pub last_seq: u64,
 }
 
@@ -77,10 +77,10 @@ struct Stream {
     state: StreamState,
 }
 
-/// The streams of a nats-server by name, buckets and object stores included; asks its monitor.
+/// The streams of a nats-server by name, buckets and object stores included, from its monitor.
 ///
 /// # Errors
-/// When the monitor does not answer.
+/// When the monitor is unreachable.
 pub fn nats_streams(port: u16) -> Result<BTreeMap<String, StreamState>> {
     let answer = get(port, "/jsz?streams=true")?;
     let accounts: Accounts =

@@ -17,11 +17,11 @@ use crate::{monitoring, ports, scratch};
 pub use authentication::Authentication;
 pub use cluster::Cluster;
 
-/// Also for a member of a cluster, which catches up with the others before it is ready.
+/// Long enough for a member of a cluster, which catches up before it is ready.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Free ports that are tried in turn, because another process may take one first.
+/// Attempts to bind a free port, because another process may bind it first.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// A nats-server with JetStream, synced on every append as in production.
@@ -77,10 +77,10 @@ impl Nats {
         })
     }
 
-    /// Starts it again on the same ports and the same store.
+    /// Starts a stopped server on the same ports and store.
     ///
     /// # Errors
-    /// When it does not get ready, or another server answers on its port.
+    /// When it does not become ready, or another server responds on its port.
     pub fn restart(&mut self) -> Result<()> {
         self.launch()?;
         self.wait_ready()
@@ -160,7 +160,7 @@ impl Nats {
         largest(&self.dir.join("js"))
     }
 
-    /// Directory of everything it stores.
+    /// Store directory.
     pub fn store_dir(&self) -> PathBuf {
         self.dir.join("js")
     }
@@ -216,7 +216,7 @@ impl Nats {
         scratch::copy(&self.dir.join("js"), &self.dir.join("backup"))
     }
 
-    /// Puts the copy in the place of the store; only while stopped.
+    /// Replaces the store with the copy; the server must be stopped.
     ///
     /// # Errors
     /// When it runs, or the files cannot be copied.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::pki::Pair;
 
-/// Longest wait for an answer.
+/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A client with an operator's certificate.
@@ -34,7 +34,7 @@ impl Operator {
     /// The body of a 200.
     ///
     /// # Errors
-    /// On any other answer, with its body.
+    /// On any other response, with its body.
     pub async fn get(&self, path: &str) -> Result<Value> {
         let url = format!("{}{path}", self.base);
         let answer = self.http.get(&url).send().await;
@@ -98,7 +98,7 @@ pub fn client(authority: &Pair, identity: &Pair) -> Result<reqwest::Client> {
 /// Installs the TLS provider of the process unless there is one.
 pub fn install_tls() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Losing the race against another thread is as good as winning it.
+        // An error means that another thread has installed it.
         drop(rustls::crypto::ring::default_provider().install_default());
     }
 }

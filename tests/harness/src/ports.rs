@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, bail};
 
-/// Below what Linux gives to outgoing connections: those would take a port between its choice and the
+/// Below the ephemeral ports of Linux: outgoing connections would occupy a port between its choice and the
 /// start of its server.
 const RANGE: Range<u32> = 10_000..32_768;
-/// Processes begin far apart from each other.
+/// Distance between the first ports of two processes.
 const STRIDE: u32 = 1_009;
 
-/// Ports given out by this process so far, tried ones included.
+/// Number of ports that this process has tried.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 /// A free port on the loopback address, which no other call of this process returns soon.
 ///
-/// Another process may take the port before the server binds it: callers check that the server that answers
-/// is theirs, and try again with another port.
+/// Another process may bind the port before the server does: callers check that their own server responds,
+/// and try again with another port.
 ///
 /// # Errors
 /// When the machine has no free port.

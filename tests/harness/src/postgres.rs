@@ -28,7 +28,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const PORT_ATTEMPTS: u32 = 5;
 
-/// Password of the superuser; the server listens on the loopback address only and dies with us.
+/// Password of the superuser; the server listens on the loopback address only and does not outlive this
+/// process.
 const PASSWORD: &str = "nixfleet-development";
 
 /// Owner of the databases; not a superuser, as in production.
@@ -86,8 +87,7 @@ impl Postgres {
         Self::start_cluster(name, (Some(certificate), false))
     }
 
-    /// Starts one that waits for the disk at every commit, with the memory of a small server: for
-    /// measurements.
+    /// Starts a server with durable commits and the memory settings of a small server, for benchmarks.
     ///
     /// # Errors
     /// As [`Postgres::start`].
@@ -129,11 +129,11 @@ impl Postgres {
             .context("Postgres did not start"))
     }
 
-    /// Starts it again on the same port and the same cluster. After [`Self::kill`] its orphaned
-    /// children hold the shared memory for a moment, and a new server refuses to start so long.
+    /// Starts a stopped server on the same port and cluster. After [`Self::kill`] orphaned child processes
+    /// hold the shared memory for a while, and a new server cannot start until they exit.
     ///
     /// # Errors
-    /// When it does not get ready.
+    /// When it does not become ready.
     pub fn restart(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -247,7 +247,7 @@ impl Postgres {
         scratch::copy(&self.data(), &self.dir.join("backup"))
     }
 
-    /// Puts the copy in the place of the cluster; only while stopped.
+    /// Replaces the cluster with the copy; the server must be stopped.
     ///
     /// # Errors
     /// When it runs, or the files cannot be copied.
@@ -256,7 +256,7 @@ impl Postgres {
         scratch::copy(&self.dir.join("backup"), &self.data())
     }
 
-    /// Creates a database that was lost, empty.
+    /// Creates a dropped database again, empty.
     ///
     /// # Errors
     /// When the server refuses.
@@ -276,7 +276,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// An immediate shutdown: clients are cut off, nothing is written, the next start recovers.
+    /// Immediate shutdown: disconnects clients without a checkpoint; the next start recovers from the log.
     ///
     /// # Errors
     /// When it has to be killed.
@@ -287,7 +287,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// An orderly stop that does not wait for clients.
+    /// Fast shutdown: disconnects clients and writes a checkpoint.
     ///
     /// # Errors
     /// When it has to be killed.
@@ -299,10 +299,10 @@ impl Postgres {
     }
 }
 
-/// Runs statements on a connection of its own.
+/// Runs statements on a new connection.
 ///
 /// # Errors
-/// When the server cannot be reached, refuses or does not answer.
+/// When the server is unreachable or a statement fails.
 pub async fn execute(url: &str, statements: &str) -> Result<()> {
     let (url, statements) = (url.to_owned(), statements.to_owned());
     tokio::task::spawn_blocking(move || execute_blocking(&url, &statements))
@@ -319,7 +319,7 @@ fn execute_blocking(url: &str, statements: &str) -> Result<()> {
     done.with_context(|| format!("running {statements:?}"))
 }
 
-/// The pid file names the process, and on its eighth line whether it takes connections.
+/// The pid file contains the process id, and in line 8 the connection status.
 fn is_ready(pid_file: &Path, expected: &(String, String)) -> bool {
     let text = std::fs::read_to_string(pid_file).unwrap_or_default();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();

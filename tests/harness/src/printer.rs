@@ -1,4 +1,4 @@
-//! Output for people: standard output, or standard error when JSON is written to standard output.
+//! Text output: on standard output, or on standard error when standard output carries JSON.
 
 use std::io::IsTerminal as _;
 use std::time::Instant;
@@ -33,7 +33,7 @@ impl Printer {
         self.line(&format!("\n== {text}"));
     }
 
-    /// True when bars would not disturb anything.
+    /// True when progress bars are possible.
     pub fn can_draw_bars(&self) -> bool {
         !self.json && std::io::stdout().is_terminal()
     }

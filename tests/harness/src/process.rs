@@ -1,4 +1,4 @@
-//! A child process that never outlives us.
+//! Child processes that never outlive this process.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::watchdog::{self, StopSignal};
 
-/// Bytes of a log that an error message shows.
+/// Bytes of a log quoted in an error message.
 const TAIL_BYTES: i64 = 4_000;
 
 /// A program with its arguments and environment.
@@ -53,7 +53,7 @@ impl ProcessSpec {
     }
 }
 
-/// A running child in a process group of its own, killed on drop.
+/// A running child in its own process group, killed on drop.
 #[derive(Debug)]
 pub struct Process {
     spec: ProcessSpec,
@@ -114,7 +114,7 @@ impl Process {
     /// The exit status, when it has ended.
     ///
     /// # Errors
-    /// When the operating system cannot tell.
+    /// When the status cannot be read.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         if self.status.is_none()
             && let Some(status) = self.child.try_wait()?
@@ -136,7 +136,7 @@ impl Process {
         Ok(())
     }
 
-    /// Sends a signal; nothing happens when it has ended.
+    /// Sends a signal; no effect after the process has ended.
     ///
     /// # Errors
     /// When the operating system refuses.
@@ -148,7 +148,7 @@ impl Process {
         kill_process(self.id()?, signal).with_context(|| format!("signalling {}", self.spec.name))
     }
 
-    /// Sets the largest size of files it may write; `None` removes the limit.
+    /// Limits the size of files that the process may write; `None` removes the limit.
     ///
     /// # Errors
     /// When the operating system refuses.

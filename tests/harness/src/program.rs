@@ -56,10 +56,10 @@ fn interrupted(printer: Printer) -> ExitCode {
 /// Options that programs with a result and a testbed share.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunOptions {
-    /// Print the result as JSON on standard output; everything else goes to standard error.
+    /// Print the result as JSON on standard output, and all other output on standard error.
     #[arg(long)]
     pub json: bool,
-    /// Leave everything running at the end, print where, and wait for Ctrl-C.
+    /// Keep the testbed running at the end, print its addresses, and wait for Ctrl-C.
     #[arg(long)]
     pub keep: bool,
 }

@@ -1,4 +1,4 @@
-//! A way to a server that can be slow, fall silent or break.
+//! TCP proxy that can delay, hold or cut connections.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,15 +18,15 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Treatment of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyMode {
-    /// Forwards everything.
+    /// Forwards all traffic.
     Pass,
-    /// Forwards everything after a delay per chunk.
+    /// Forwards all traffic with a delay per chunk.
     Slow(Duration),
-    /// The server hears the client, the client hears nothing.
+    /// Forwards requests and holds replies.
     HoldReplies,
-    /// Connections stay, nothing passes in either direction.
+    /// Keeps connections open without forwarding in either direction.
     Stalled,
-    /// Connections end and new ones end at once.
+    /// Closes connections, new ones too.
     Cut,
 }
 
@@ -52,7 +52,7 @@ impl ProxyMode {
 #[derive(Debug, Clone, Copy)]
 struct State {
     mode: ProxyMode,
-    /// Cuts so far: a cut may end before a connection observes its mode.
+    /// Number of cuts: a cut may end before a connection observes its mode.
     cuts: u64,
 }
 
@@ -92,12 +92,12 @@ impl Proxy {
         self.address
     }
 
-    /// A URL of the server with the proxy in its place.
+    /// Replaces the address in a URL of the server by that of the proxy.
     pub fn proxied_url(&self, url: &str) -> String {
         url.replace(&self.server.to_string(), &self.address.to_string())
     }
 
-    /// Changes what happens to traffic, that of open connections included.
+    /// Changes the mode for open and new connections.
     pub fn set(&self, mode: ProxyMode) {
         self.state.send_modify(|state| {
             state.mode = mode;
@@ -105,7 +105,7 @@ impl Proxy {
         });
     }
 
-    /// Ends the open connections with what they hold back; new ones pass.
+    /// Closes the open connections and drops their held bytes; new connections are forwarded.
     pub fn reconnect(&self) {
         self.set(ProxyMode::Cut);
         self.set(ProxyMode::Pass);
@@ -143,7 +143,7 @@ async fn forward(
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
-    // A pause of the proxy's own would look like a slow server.
+    // Nagle delays of the proxy would resemble a slow server.
     if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
         return;
     }
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// Echoes whatever it gets.
+    /// Echoes all input.
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind(ports::local(0)).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -9,8 +9,8 @@ use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, BuiltRelease, ReleaseStamp, Signed, TrustFile, build_release};
 use serde_json::Value;
 
-/// The secret of the development release key. It protects nothing: the trust file with this key is in a
-/// scratch directory.
+/// The secret of the development release key. It needs no protection: only trust files in scratch
+/// directories contain the key.
 const SECRET: [u8; 32] = [42; 32];
 
 /// A release key.
@@ -68,7 +68,8 @@ impl Signer {
     }
 }
 
-/// Writes a release as a directory that planners poll; the fleet last, because it names the rest.
+/// Writes a release as a directory that planners poll; the fleet last, because it refers to the other
+/// files.
 ///
 /// # Errors
 /// When a file cannot be written.

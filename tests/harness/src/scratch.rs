@@ -15,10 +15,10 @@ pub const KEEP_VARIABLE: &str = "NIXFLEET_KEEP";
 
 /// The program's scratch directory.
 ///
-/// Others may enter it (mode 0755), because Postgres runs as another user when we are root.
+/// Mode 0755, because Postgres runs as another user when this process runs as root.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn base() -> Result<&'static Path> {
     static BASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BASE.get_or_init(|| make().map_err(|error| format!("{error:#}")))
@@ -29,7 +29,7 @@ pub fn base() -> Result<&'static Path> {
 /// A new directory below the base, named after what it is for.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn dir(name: &str) -> Result<PathBuf> {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -54,7 +54,7 @@ fn make() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Bytes on disk of all files below a directory; files may come and go meanwhile.
+/// Bytes on disk of all files below a directory; files may appear and disappear during the call.
 ///
 /// # Errors
 /// When a directory cannot be read.
@@ -70,9 +70,9 @@ pub fn bytes_on_disk(dir: &Path) -> Result<u64> {
         for entry in entries.filter_map(Result::ok) {
             match entry.metadata() {
                 Ok(found) if found.is_dir() => waiting.push(entry.path()),
-                // Counted in units of 512 bytes, whatever the file system has.
+                // Blocks have 512 bytes on every file system.
                 Ok(found) => bytes += found.blocks() * 512,
-                // It is gone.
+                // The file has been removed.
                 Err(_) => {}
             }
         }
@@ -80,7 +80,7 @@ pub fn bytes_on_disk(dir: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Copies a directory with owners and modes, in place of whatever is there.
+/// Copies a directory with owners and modes over an existing one.
 ///
 /// # Errors
 /// When it cannot be copied.

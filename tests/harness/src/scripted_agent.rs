@@ -1,7 +1,7 @@
 //! A scripted agent over HTTPS: it polls for dispatches, reports events and counts the replies of the
 //! gateway.
 //!
-//! It keeps an event until the gateway has stored it, as real agents do; it verifies nothing and runs no
+//! It retries an event until the gateway has stored it, as real agents do; it verifies nothing and runs no
 //! probes. `nixfleet-swarm` simulates a fleet of real agents.
 
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ use nixfleet_proto::{ClosureHash, HostEventBody, Hostname, RolloutId, Timestamp}
 use crate::operator::client;
 use crate::pki::{Pair, Pki};
 
-/// Pause before a refused request is sent again.
+/// Pause before a refused request is retried.
 const RETRY: Duration = Duration::from_millis(200);
-/// Longest time for which events are sent again.
+/// Timeout of retries.
 const TIMEOUT: Duration = Duration::from_secs(90);
 /// Seconds for which the gateway holds a poll.
 const POLL_SECONDS: u64 = 2;
@@ -47,10 +47,10 @@ pub struct ScriptedAgent {
 }
 
 impl ScriptedAgent {
-    /// An agent of the gateway at `base`, with a certificate of its own.
+    /// An agent of the gateway at `base` with its own certificate.
     ///
     /// # Errors
-    /// When the certificate cannot be made.
+    /// When the certificate cannot be issued.
     pub fn new(
         base: &str,
         authority: &Pair,
@@ -74,7 +74,7 @@ impl ScriptedAgent {
         &self.hostname
     }
 
-    /// Events that the gateway answered with 204, by rollout.
+    /// Number of events acknowledged with 204, by rollout.
     pub fn stored(&self) -> &BTreeMap<RolloutId, u64> {
         &self.stored
     }
@@ -87,7 +87,7 @@ impl ScriptedAgent {
     /// Polls once for a dispatch of a new rollout.
     ///
     /// # Errors
-    /// When the gateway does not answer.
+    /// When the gateway is unreachable.
     pub async fn poll(&mut self) -> Result<Option<Dispatch>> {
         let url = format!("{}/v1/agent/dispatch?wait={POLL_SECONDS}", self.base);
         let request = self
@@ -100,7 +100,8 @@ impl ScriptedAgent {
                 let dispatch: Dispatch = answer.json().await.context("reading a dispatch")?;
                 let is_known = self.stored.contains_key(&dispatch.rollout_id);
                 if is_known {
-                    // The gateway offers it again until the fold has seen the acknowledgement.
+                    // The gateway returns the dispatch again until the reducer has folded the
+                    // acknowledgement.
                     tokio::time::sleep(RETRY).await;
                 }
                 Ok((!is_known).then_some(dispatch))
@@ -150,7 +151,7 @@ impl ScriptedAgent {
     /// Reports one round of probes once and does not repeat what is refused.
     ///
     /// # Errors
-    /// When the gateway does not answer, and when there was no dispatch.
+    /// When the gateway is unreachable, or there has been no dispatch.
     pub async fn probe_once(&mut self, now: Timestamp) -> Result<Option<Refusal>> {
         let events = self.probe_round(now)?;
         Ok(self.send(&events).await?.1)
@@ -164,7 +165,7 @@ impl ScriptedAgent {
     /// Sends events of the last rollout until each of them is stored.
     ///
     /// # Errors
-    /// When the gateway does not answer, refuses one for good, or refuses one for too long.
+    /// When the gateway is unreachable, refuses an event permanently, or refuses one until the timeout.
     pub async fn report(&mut self, events: &[HostEventBody]) -> Result<()> {
         let (mut rest, start) = (events, Instant::now());
         while !rest.is_empty() {

@@ -23,7 +23,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// Every service; the applier first, because it brings the schema.
+    /// All services; the applier first, because it migrates the schema.
     pub const ALL: [Self; 6] = [
         Self::Applier,
         Self::Eventlog,

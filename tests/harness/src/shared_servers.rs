@@ -1,4 +1,4 @@
-//! The servers every test of a program shares, and what belongs to one test alone.
+//! Servers shared by all tests of a program, and namespaces that isolate one test.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +20,7 @@ pub struct TestNamespace {
 
 /// A bus prefix and a database for one test; starts the shared servers when they do not run yet.
 ///
-/// `name` is for people: letters, digits and `_`.
+/// `name` identifies the test in names of streams and databases: letters, digits and `_`.
 ///
 /// # Errors
 /// When a server is missing or does not start; the message names the remedy.

@@ -15,7 +15,7 @@ use crate::pki::{Pair, Pki};
 use crate::service::Service;
 use crate::{postgres, wait_for};
 
-/// Longest time until a started service is ready.
+/// Timeout for a started service to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Configuration of a control plane.
@@ -47,7 +47,7 @@ pub struct StackConfig {
     pub operator: Pair,
     /// Further settings: dotted keys of single services.
     pub settings: BTreeMap<(Service, String), String>,
-    /// Dotted keys of single processes, which win over everything else.
+    /// Dotted keys of single processes; they override all other settings.
     pub overrides: BTreeMap<(Service, usize, String), String>,
 }
 
@@ -154,17 +154,17 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts every service at once and waits until all are ready, the first release apart.
+    /// Starts all services at once and waits until each is ready except for its first release.
     ///
     /// # Errors
-    /// When a program is missing or does not get ready; the message has the end of its log.
+    /// When a program is missing or does not become ready; the message quotes the end of its log.
     pub async fn start(config: StackConfig) -> Result<Self> {
         let mut stack = Self::launch(config, &Service::ALL)?;
         stack.wait_ready().await?;
         Ok(stack)
     }
 
-    /// Starts only these services, and waits for nothing.
+    /// Starts only these services, without waiting.
     ///
     /// # Errors
     /// When a program is missing.
@@ -179,10 +179,10 @@ impl Stack {
         Ok(Self { config, instances })
     }
 
-    /// Waits until every service is ready, the first release apart.
+    /// Waits until every service is ready except for its first release.
     ///
     /// # Errors
-    /// When one ends or takes too long.
+    /// When a service exits or exceeds the timeout.
     pub async fn wait_ready(&mut self) -> Result<()> {
         for instance in &mut self.instances {
             let name = instance.name();

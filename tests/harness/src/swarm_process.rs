@@ -31,9 +31,9 @@ pub struct SwarmConfig {
     pub profile: Value,
     /// Decides every draw.
     pub seed: u64,
-    /// Between two heartbeats of a host.
+    /// Heartbeat interval of a host.
     pub heartbeat: Duration,
-    /// Between two runs of a probe.
+    /// Interval between two runs of a probe.
     pub probe_interval: Duration,
     /// Duration after which a failing probe fails the host.
     pub sustained: Duration,
@@ -90,7 +90,7 @@ impl Swarm {
     /// The current state of the swarm: the document of `nixfleet-swarm`'s `GET /state`.
     ///
     /// # Errors
-    /// When it has ended or does not answer.
+    /// When it has exited or does not respond.
     pub fn state(&mut self) -> Result<Value> {
         self.process.check_alive()?;
         let answer = monitoring::get(self.admin_port, "/state")?;

@@ -1,5 +1,5 @@
-//! Signed releases of a synthetic fleet of any size: one channel, names and closures of the length that
-//! real ones have, waves and budgets that never hold a host back.
+//! Signed releases of a synthetic fleet of any size: one channel, names and closures of realistic length,
+//! waves and budgets that never delay a host.
 
 use std::collections::BTreeMap;
 

@@ -7,11 +7,11 @@ use anyhow::{Result, anyhow, bail};
 /// Interval between two evaluations of a condition.
 pub const POLL: Duration = Duration::from_millis(25);
 
-/// Evaluates `condition` until it gives a value or the deadline passes; no evaluation may take longer than
-/// the deadline.
+/// Evaluates `condition` until it returns a value or the deadline passes; a single evaluation may not
+/// exceed the deadline either.
 ///
-/// `condition` answers `Ok(Some(value))` when it holds, `Ok(None)` or an error when not yet; the last
-/// error is part of the failure.
+/// `condition` returns `Ok(Some(value))` when it holds, `Ok(None)` or an error when not yet; the error of
+/// the timeout contains the last one.
 ///
 /// # Errors
 /// When the deadline passes.

@@ -1,10 +1,10 @@
 //! Ends every child when this program ends, however it ends.
 //!
-//! Destructors do not run on SIGKILL, on `process::exit` or for statics. So one small shell per
-//! program reads a pipe whose only writing end is ours: when we are gone it reads the end of the file
-//! and kills what is still registered, and whatever else carries our mark: a child may be ahead of its
-//! registration. It runs in a process group of its own, so that Ctrl-C on a
-//! terminal does not reach it first.
+//! Destructors do not run on SIGKILL, on `process::exit` or for statics. So each program starts one small
+//! shell that reads a pipe whose only writing end the program holds. At the end of the pipe the shell kills
+//! all registered processes and all others that carry the owner id in their environment, because a child
+//! may start before its registration. The shell runs in its own process group, so that Ctrl-C on a terminal
+//! does not reach it first.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -49,7 +49,7 @@ pub fn register(pid: u32, stop_signal: StopSignal) -> Result<()> {
 /// Removes a child that has ended and was waited for.
 ///
 /// # Errors
-/// When the watchdog is gone.
+/// When the watchdog has exited.
 pub fn deregister(pid: u32) -> Result<()> {
     send_line(&format!("- {pid}\n"))
 }
@@ -65,7 +65,7 @@ pub fn remove_at_end(dir: &Path) -> Result<()> {
 /// Value of [`OWNER_VARIABLE`].
 ///
 /// # Errors
-/// When no shell can be started, because then nothing would use the mark.
+/// When the shell cannot be started; an owner id would have no effect then.
 pub fn owner_id() -> Result<&'static str> {
     pipe()?;
     Ok(name())

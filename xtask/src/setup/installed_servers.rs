@@ -99,7 +99,7 @@ fn require(program: &Path, oldest: (u32, u32)) -> Result<()> {
 /// Output of a program for `--version`.
 ///
 /// # Errors
-/// When it does not run, for example for want of a library.
+/// When it does not run, for example because a library is missing.
 pub fn run_version(program: &Path, lib: Option<&Path>) -> Result<String> {
     let mut command = Command::new(program);
     command.arg("--version");

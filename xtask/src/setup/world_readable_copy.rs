@@ -1,7 +1,7 @@
-//! A place for Postgres where an unprivileged user can run it.
+//! Copies the Postgres installation to a directory where an unprivileged user can run it.
 //!
-//! Postgres refuses to run as root. Root's tests run it as `nobody`, who cannot enter a checkout below
-//! a private directory, so root gets a copy elsewhere, named after its checksum.
+//! Postgres refuses to run as root. Tests of root run it as `nobody`, who cannot enter a checkout below a
+//! private directory, so root gets a copy elsewhere, named after its checksum.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ const PARENTS: [&str; 2] = ["/var/lib", "/tmp"];
 /// Written last into the copy.
 const COMPLETE: &str = ".complete";
 
-/// `install` itself, or a copy of it, so that everybody may run it.
+/// `install` itself, or a copy of it that every user may run.
 ///
 /// # Errors
-/// When root finds no place for a copy.
+/// When root cannot place a copy.
 pub fn world_readable_copy(install: &Path, sha256: &str) -> Result<PathBuf> {
     let is_root = std::fs::metadata("/proc/self")?.uid() == 0;
     if !is_root || is_open_to_all(install) {
@@ -49,7 +49,7 @@ fn is_open_to_all(dir: &Path) -> bool {
 
 fn make_copy(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
-        // In a directory where everybody may write, somebody else may have taken the name.
+        // In a world-writable directory another user may have created the name.
         let metadata = to.symlink_metadata()?;
         if !metadata.is_dir() || metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
             bail!("{} exists and is not a directory of root's", to.display());

@@ -37,17 +37,17 @@ pub struct ArchiveCounts {
     pub outcomes: i64,
     /// Host events from agents, by rollout and host, each sequence counted once.
     pub events: BTreeMap<(String, String), u64>,
-    /// Host events from agents in all.
+    /// Host events from agents, summed over all hosts.
     pub events_in: i64,
     /// Seconds from the first to the last of them.
     pub events_seconds: f64,
-    /// Most of them in one second.
+    /// Largest number of them in one second.
     pub events_peak: i64,
     /// Rejections by entry, producer and reason.
     pub rejections: BTreeMap<(String, String, String), i64>,
-    /// An example of each of them, for people.
+    /// An example of each rejection.
     pub examples: BTreeMap<(String, String, String), String>,
-    /// Entries by who wrote them: `agent`, `recovery`, `planner`, `operator`.
+    /// Entries by producer: `agent`, `recovery`, `planner`, `operator`.
     pub writers: BTreeMap<String, i64>,
 }
 

@@ -1,4 +1,4 @@
-//! Authentication at a nats-server: TLS with certificates on both sides, and users of one account.
+//! Authentication at a nats-server: mutual TLS, and users of one account.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ pub struct Authentication {
 }
 
 impl Authentication {
-    /// Makes keys, certificates and an account that may use JetStream.
+    /// Creates keys, certificates and an account with JetStream.
     ///
     /// # Errors
     /// When files cannot be written.
@@ -75,7 +75,7 @@ impl Authentication {
         })
     }
 
-    /// Server configuration for users of the account, who present credentials.
+    /// Server configuration that requires credentials of a user of the account.
     pub fn settings(&self) -> String {
         self.tls("verify") + &self.settings
     }

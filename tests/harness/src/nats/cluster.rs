@@ -47,7 +47,7 @@ impl Cluster {
             Nats::new(&format!("{name}-{port}"), &settings)
         });
         let mut servers = servers.collect::<Result<Vec<_>>>()?;
-        // None is ready before most of them run.
+        // No server becomes ready before a majority runs.
         for server in &mut servers {
             server.launch()?;
         }

@@ -1,4 +1,4 @@
-//! A cluster before it serves anybody: made, with users and certificate, and how it is to be served.
+//! Creation of a Postgres cluster: data directory, users, certificate and server options.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -61,8 +61,8 @@ impl Postgres {
         std::fs::write(self.data().join("pg_hba.conf"), access).context("writing pg_hba.conf")
     }
 
-    /// Users belong to the cluster. Made on another thread: the caller may be a task of a runtime, which
-    /// the blocking client cannot be.
+    /// Creates the users of the cluster on another thread: the caller may be a task of a runtime, in which
+    /// the blocking client panics.
     pub(super) fn create_users(&self) -> Result<()> {
         let create = |user| format!("CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}';");
         let services = Service::ALL.map(|service| create(format!("nixfleet_{service}")));
@@ -89,7 +89,7 @@ impl Postgres {
                 ("synchronous_commit", "on"),
             ]
         } else {
-            // The tests kill processes, not the machine: what the kernel holds is not lost.
+            // The tests kill processes, not the machine, so data in the page cache survives.
             &[
                 ("shared_buffers", "64MB"),
                 ("max_wal_size", "1GB"),

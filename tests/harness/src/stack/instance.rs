@@ -111,7 +111,7 @@ impl Instance {
     /// True while the process runs.
     ///
     /// # Errors
-    /// When the operating system cannot tell.
+    /// When the status cannot be read.
     pub fn is_running(&mut self) -> Result<bool> {
         match &mut self.process {
             Some(process) => Ok(process.exit_status()?.is_none()),
@@ -156,7 +156,7 @@ impl Instance {
     /// Exit status of the process, once it has ended.
     ///
     /// # Errors
-    /// When the operating system cannot tell.
+    /// When the status cannot be read.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         match &mut self.process {
             Some(process) => process.exit_status(),
@@ -197,17 +197,17 @@ impl Instance {
     /// `/metrics`, as text.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When it does not respond.
     pub fn metrics(&self) -> Result<String> {
         Ok(monitoring::get(self.admin_port, "/metrics")?.body)
     }
 
-    /// True when the process is ready, but for the first release.
+    /// True when the process is ready except for its first release.
     pub fn is_ready(&mut self) -> bool {
         matches!(self.ready_except_release(), Ok(Some(())))
     }
 
-    /// `Some` once everything but the first release is there; a gateway needs one to be ready.
+    /// `Some` once all conditions except the first release hold; a gateway is not ready without one.
     pub(super) fn ready_except_release(&mut self) -> Result<Option<()>> {
         if let Some(process) = &mut self.process {
             process.check_alive()?;
