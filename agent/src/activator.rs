@@ -6,9 +6,9 @@ use nixfleet_proto::{ClosureHash, ProbeName};
 
 use crate::core::{ProbeReading, RollbackOutcome, SwitchOutcome};
 
-/// Switches closures and runs probes. Calls never fail as such: what goes wrong is an outcome.
+/// Switches closures and runs probes. Calls never return an error: failures are outcomes.
 ///
-/// A call that is dropped may still take effect, as on a machine whose agent dies.
+/// A dropped call may still take effect, as on a machine whose agent crashes.
 pub trait Activator: Send + Sync + 'static {
     /// The running closure.
     fn current_closure(&self) -> BoxFuture<'_, ClosureHash>;

@@ -1,8 +1,7 @@
 //! Signatures of artifacts against the trust file, with a memory for what was verified.
 //!
-//! Agents of one process share a verifier: what was verified once under the active keys is not
-//! parsed and verified again. Everything that depends on the host or on the time is still compared
-//! by each agent.
+//! Agents of one process share a verifier, which verifies an artifact only once under the active keys.
+//! Checks that depend on the host or on the time are repeated by each agent.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

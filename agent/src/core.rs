@@ -1,12 +1,12 @@
-//! The agent's decisions, without IO: [`Input`]s and the time go in, [`Command`]s come out.
+//! The agent's decisions, without IO: [`Input`]s and the time to [`Command`]s.
 //!
-//! The state of a host in a rollout changes through `nixfleet_core::host::step_agent` alone, the machine of
+//! The state of a host in a rollout changes only through `nixfleet_core::host::step_agent`, the machine of
 //! the control plane. This module adds the state that only a host has: the running closure, verified
-//! manifests, due probes and unsent events. The host switches only to a closure that
-//! [`SignedRelease::admit`](crate::release_check::SignedRelease::admit) returned.
+//! manifests, due probes and unsent events. The host switches only to a closure returned by
+//! [`SignedRelease::admit`](crate::release_check::SignedRelease::admit).
 //!
 //! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health_check`, `heartbeat`, `failure_rereport`
-//! and `answers` hold the rules of one topic each.
+//! and `event_delivery` hold the rules of one topic each.
 
 mod activation;
 pub mod config;
@@ -61,7 +61,7 @@ pub struct AgentCore {
 enum Phase {
     /// Before [`Input::Started`].
     New,
-    /// The first heartbeat is out; its answer may correct what the agent remembers.
+    /// The first heartbeat is sent; its reply may correct the restored state.
     FirstHeartbeat,
     /// At work.
     Running,
@@ -173,7 +173,7 @@ impl AgentCore {
         }
     }
 
-    /// The first heartbeat was answered or given up: from here on the agent acts.
+    /// Starts to act after the first heartbeat got a reply or failed.
     fn enter_running(&mut self) {
         if self.phase == Phase::FirstHeartbeat {
             self.phase = Phase::Running;

@@ -1,9 +1,9 @@
 //! The agent: what runs on a host.
 //!
-//! [`core`] decides: a plain synchronous value, inputs in, commands out, time as an argument, on the same
-//! host machine as the control plane. [`shell`] executes its commands over mTLS. Without the feature
-//! `shell` only the core and the checks of a signed release are compiled. Must never know: streams, tables,
-//! the planner. Start reading at [`core::AgentCore`].
+//! [`core`] decides: a synchronous state machine of inputs, commands and time, which uses the same host
+//! machine as the control plane. [`shell`] executes its commands over mTLS. Without the feature `shell`
+//! only the core and the checks of a signed release are compiled. Must never know: streams, tables, the
+//! planner. Start reading at [`core::AgentCore`].
 
 #[cfg(feature = "shell")]
 pub mod activator;

@@ -13,7 +13,7 @@ use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::{ClosureHash, Hostname, OnHealthFailure, RolloutId, Timestamp};
 use nixfleet_trust::Verified;
 
-/// Clocks may differ by this much.
+/// Tolerated clock difference.
 const CLOCK_SLACK: TimeDelta = TimeDelta::seconds(60);
 
 /// A rollout manifest and the fleet it names, both with valid signatures.
@@ -49,10 +49,10 @@ pub struct ExpectedRelease<'a> {
     pub age_max: TimeDelta,
 }
 
-/// The part of a release that a host may act on.
+/// The parts of a release that concern one host, after all checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// The closure that it may switch to.
+    /// The closure to switch to.
     pub target_closure: ClosureHash,
     /// Soak of its wave.
     pub soak_minutes: Minutes,

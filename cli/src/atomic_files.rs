@@ -12,7 +12,7 @@ use crate::command_error::{CommandError, InputContext};
 pub enum Access {
     /// Readable by everybody, as the umask allows.
     Public,
-    /// The owner alone.
+    /// Readable by the owner only.
     Secret,
 }
 
@@ -21,14 +21,14 @@ pub enum Access {
 pub enum Durability {
     /// Before the command ends.
     Synced,
-    /// Whenever the system likes: it can be made again, and thousands are made at once.
+    /// At the discretion of the system, for bulk files that can be generated again.
     Unsynced,
 }
 
 /// Treatment of an existing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Put the new one in its place.
+    /// Replace it.
     Replace,
     /// Refuse.
     Keep,
@@ -56,7 +56,7 @@ pub fn write(
         .or_input_error(|| format!("cannot write {}", path.display()))
 }
 
-/// [`write`] in place of whatever is there, for files that are made in bulk.
+/// [`write`] over an existing file, for files that are generated in bulk.
 ///
 /// # Errors
 /// Exit code 2, names the file.
@@ -85,7 +85,8 @@ fn try_write(
     let temporary = sibling_path(path, "new");
     let written = write_new(&temporary, bytes, how).and_then(|()| match existing {
         Existing::Replace => fs::rename(&temporary, path),
-        // A link is made or fails; a rename would silently win over another writer.
+        // Creating a link fails if the file exists; a rename would silently replace the file of another
+        // writer.
         Existing::Keep => {
             fs::hard_link(&temporary, path).and_then(|()| fs::remove_file(&temporary))
         }

@@ -28,7 +28,7 @@ impl CommandError {
         }
     }
 
-    /// The answer is no, and it is printed already: exit code 1.
+    /// A negative result that is already printed: exit code 1.
     pub fn negative() -> Self {
         Self {
             class: ErrorClass::Refused,
@@ -44,7 +44,7 @@ impl CommandError {
         }
     }
 
-    /// The server cannot be reached or cannot answer now: exit code 3.
+    /// The server cannot be reached or cannot reply now: exit code 3.
     pub fn unreachable(error: impl Into<anyhow::Error>) -> Self {
         Self {
             class: ErrorClass::Unreachable,
@@ -52,7 +52,7 @@ impl CommandError {
         }
     }
 
-    /// True when the same command may succeed a moment later.
+    /// True when a retry of the same command may succeed.
     pub fn is_unreachable(&self) -> bool {
         self.class == ErrorClass::Unreachable
     }

@@ -1,8 +1,9 @@
 //! `nixfleet`: what operators and CI type.
 //!
-//! Decides nothing itself: artifacts are the business of `nixfleet_trust`, the machines that of
-//! `nixfleet_core` and `nixfleet_plan`, everything else is asked of console over mutual TLS; only
-//! `nixfleet db` talks to the database, which is for whoever operates it. Start reading at [`Command`]; each command is a file under `commands`.
+//! Decides nothing itself: `nixfleet_trust` builds and verifies artifacts, `nixfleet_core` and
+//! `nixfleet_plan` contain the state machines, and online commands query console over mutual TLS; only
+//! `nixfleet db` connects to the database and is meant for its administrator. Start reading at [`Command`];
+//! each command is a file under `commands`.
 
 mod api_responses;
 mod atomic_files;
@@ -19,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::command_error::CommandError;
 
-/// Releases NixOS fleets and shows where they stand.
+/// Releases NixOS fleets and shows the state of their rollouts.
 #[derive(Debug, Parser)]
 #[command(
     name = "nixfleet",

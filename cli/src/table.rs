@@ -1,4 +1,4 @@
-//! Tables for people: no borders, columns apart by two spaces, so that they also cut well.
+//! Text tables without borders, with columns separated by two spaces so that `cut` can split them.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle, presets};
 
@@ -34,7 +34,7 @@ pub fn render(table: &Table) -> String {
     lines.join("\n")
 }
 
-/// `-` for nothing.
+/// `-` for `None`.
 pub fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

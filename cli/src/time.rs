@@ -1,4 +1,4 @@
-//! The only place that reads a clock, and how times are shown.
+//! Clock access and formatting of times.
 
 use chrono::{SubsecRound, Utc};
 use nixfleet_proto::Timestamp;
@@ -8,12 +8,12 @@ pub fn now() -> Timestamp {
     Utc::now().trunc_subsecs(0)
 }
 
-/// A time as tables show it.
+/// A time in the format of tables.
 pub fn short(at: Timestamp) -> String {
     at.format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// A time that may be absent.
+/// A time in the format of tables, or `-`.
 pub fn short_or_dash(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), short)
 }

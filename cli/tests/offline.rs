@@ -262,7 +262,7 @@ fn a_newer_release_takes_the_place_of_the_older() {
         listed("rollouts"),
         ["stable@5a5a.json", "stable@5a5a.json.sig"]
     );
-    // What is not of a release stays; its directory is not moved away.
+    // A directory with other files is not moved away.
     fs::write(out.join("README"), "mine").unwrap();
     fs::write(out.join("rollouts/notes.txt"), "mine").unwrap();
     assert_eq!(bench.release(&out, &AT).code, 0);

@@ -1,4 +1,4 @@
-//! The commands that ask a server, through the real binary and real mutual TLS.
+//! Online commands, through the real binary and real mutual TLS.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

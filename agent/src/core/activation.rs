@@ -1,4 +1,4 @@
-//! Switches and rollbacks, and picking them up again after a restart.
+//! Switches and rollbacks, and their resumption after a restart.
 
 use nixfleet_proto::{ClosureHash, HostEventBody, HostState, RolloutId, Timestamp};
 
@@ -134,7 +134,7 @@ impl AgentCore {
         }
     }
 
-    /// The manifest was verified again: the switch that a restart interrupted is fired again.
+    /// Repeats a switch interrupted by a restart, after the manifest was verified again.
     pub(super) fn switch_again(&mut self, id: &RolloutId, closure_hash: ClosureHash) {
         if self.work_of(id) == Some(Work::SwitchAgain) {
             self.set_work(id, Work::Switching);

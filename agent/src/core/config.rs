@@ -1,4 +1,4 @@
-//! The agent's own limits. None of them comes from the control plane.
+//! Limits of the agent, all of them local.
 
 use chrono::TimeDelta;
 use nixfleet_proto::wire::EVENTS_PER_REQUEST_MAX;
@@ -8,16 +8,16 @@ use super::outbox::RequestLimits;
 /// Intervals, windows and bounds of one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentConfig {
-    /// Oldest manifest that may still be activated.
+    /// Largest age of a manifest at its activation.
     pub manifest_age_max: TimeDelta,
     /// Duration after which a failing enforce probe fails the host.
     pub sustained_failure: TimeDelta,
     /// Time from the end of a probe's run to its next one.
     pub probe_interval: TimeDelta,
-    /// Time between two heartbeats.
+    /// Heartbeat interval.
     pub heartbeat_interval: TimeDelta,
-    /// Quiet time after the last answered event before a heartbeat names the running closure: the
-    /// control plane infers missed transitions from it and must not infer what it is about to fold.
+    /// Time after the last acknowledged event before a heartbeat contains the running closure: the control
+    /// plane infers missed transitions from it and must not infer those it is about to fold.
     pub heartbeat_settle: TimeDelta,
     /// First pause after a failed request; doubles up to `retry_max`.
     pub retry_first: TimeDelta,
@@ -27,9 +27,9 @@ pub struct AgentConfig {
     pub events_kept_max: usize,
     /// Events waiting per rollout above which undurable ones are dropped, oldest first.
     pub events_waiting_max: usize,
-    /// Events sent in one request; the protocol knows no more.
+    /// Largest number of events per request, bounded by the protocol.
     pub events_per_request_max: usize,
-    /// About the size of a request with several events: well below what the gateway takes.
+    /// Approximate size limit of a request with several events: well below the limit of the gateway.
     pub request_bytes_max: usize,
     /// Rollouts remembered per host; the oldest replaced one is forgotten first.
     pub rollouts_max: usize,

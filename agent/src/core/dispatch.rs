@@ -42,9 +42,8 @@ impl AgentCore {
         self.fetch(id, FetchReason::Dispatch(dispatch));
     }
 
-    /// A dispatch of a rollout that ended badly on this host counts again when it was queued after
-    /// that: then the control plane has lost what the host reported. Any other repetition is a
-    /// redelivery.
+    /// True for a dispatch that is no redelivery. A dispatch of a rollout that failed on this host is new
+    /// if it was queued after the failure: then the control plane has lost the host's reports.
     fn is_new_dispatch(&self, dispatch: &Dispatch) -> bool {
         let Some(rollout) = self.rollouts.get(&dispatch.rollout_id) else {
             return true;
@@ -137,8 +136,8 @@ impl AgentCore {
         }
     }
 
-    /// An old manifest stays validly signed for its whole window; following it again after a newer
-    /// one would let the control plane choose between releases.
+    /// An old manifest stays validly signed for its whole window; following it after a newer one would let
+    /// the control plane choose between releases.
     fn refuse_outdated(&self, id: &RolloutId, admitted: Admitted) -> Result<Admitted, Refusal> {
         let others = self.rollouts.values().filter(|known| known.id() != id);
         match others.map(|known| known.signed_at).max() {
@@ -234,7 +233,7 @@ impl AgentCore {
         }
     }
 
-    /// Begins the rollout: what runs now is what a rollback goes back to.
+    /// Starts the rollout: the running closure becomes the target of a rollback.
     fn acknowledge(&mut self, dispatch: &Dispatch, admitted: &Admitted, now: Timestamp) {
         let id = &dispatch.rollout_id;
         let mut record = HostRecord::pending(self.new_host(id, admitted, dispatch.enqueued_at));

@@ -39,11 +39,11 @@ impl AgentCore {
         }
         self.land(id, now);
         if settled {
-            self.heartbeat_after_answer(now);
+            self.heartbeat_after_acknowledgement(now);
         }
     }
 
-    /// Ends the request; events without an answer are sent again after a pause.
+    /// Ends the request; events without a result are sent again after a pause.
     fn land(&mut self, id: &RolloutId, now: Timestamp) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;

@@ -1,7 +1,7 @@
-//! Reports a failure again that the control plane could not apply.
+//! Re-reports a failure that the control plane could not apply.
 //!
-//! A heartbeat may show that the target runs before its activation fails. The control plane then has the
-//! host Soaking, and rejects the failed activation and the rollback after it however often they are sent. A
+//! The control plane may infer from a heartbeat that the target runs before its activation fails. It then
+//! has the host Soaking, and rejects the failed activation and the subsequent rollback on every retry. A
 //! soaking host accepts `Failed`, so the agent reports that.
 //!
 //! Source: docs/semantics.md, heartbeats and recovery.
@@ -12,8 +12,8 @@ use nixfleet_proto::{HostEvent, HostEventBody, HostState, RolloutId, Timestamp};
 use super::{AgentCore, LocalRollout};
 
 impl AgentCore {
-    /// Reports a failure again with new sequences, to a control plane that has the host Soaking. Neither
-    /// the host nor the local state changes.
+    /// Re-reports a failure with new sequences to a control plane that has the host Soaking. Neither the
+    /// host nor the local state changes.
     pub(super) fn rereport_failure(&mut self, id: &RolloutId, now: Timestamp) {
         let Some(rollout) = self.rollouts.get(id) else {
             return;

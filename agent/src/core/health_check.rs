@@ -35,8 +35,8 @@ impl AgentCore {
         if rollout.replaced || !rollout.probes.awaits_listing(generation) {
             return;
         }
-        // Without a readable list nothing is declared, and nothing declared holds convergence: a
-        // host must not converge because its checks are missing.
+        // An unreadable list declares no probes, and the missing declaration blocks convergence: a host
+        // must not converge because its checks are missing.
         let Some(probes) = probes else {
             let due = now + self.config.probe_interval;
             return rollout.probes.list_again_at(due);
@@ -63,7 +63,7 @@ impl AgentCore {
         if rollout.replaced || rollout.probes.generation() != generation {
             return;
         }
-        // A converged host reports what changes, so that a quiet fleet writes nothing.
+        // A converged host reports only changes, so that an idle fleet writes no events.
         let report = match rollout.record.state {
             HostState::Converged => ReportPolicy::Changes,
             HostState::Pending
@@ -134,7 +134,7 @@ impl AgentCore {
         })
     }
 
-    /// Time at which [`Self::check_health`] may decide without a new probe result.
+    /// Time at which [`Self::check_health`] may decide without another probe result.
     pub(super) fn health_due(&self, rollout: &LocalRollout) -> Option<Timestamp> {
         if rollout.record.state != HostState::Soaking {
             return None;
@@ -156,7 +156,7 @@ fn soak_elapsed(rollout: &LocalRollout, now: Timestamp) -> bool {
     rollout.record.soak_due_at.is_some_and(|due| due <= now)
 }
 
-/// Every declared enforce probe passed since the activation, and the declaration was made.
+/// True when the probes are declared and every enforce probe passed since the activation.
 fn probes_pass(rollout: &LocalRollout) -> bool {
     let record = &rollout.record;
     record.declared_probes.as_ref().is_some_and(|declared| {

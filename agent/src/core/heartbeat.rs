@@ -1,7 +1,7 @@
 //! Heartbeats, and reconciliation with the control plane after a crash or an outage.
 //!
-//! The control plane infers missed transitions from the running closure. So a heartbeat names it
-//! only when nothing the agent knows is still on its way; otherwise inference and report would race.
+//! The control plane infers missed transitions from the running closure. So a heartbeat contains the
+//! closure only when no event is unacknowledged; otherwise inference and report would race.
 //!
 //! Source: docs/semantics.md, heartbeats and recovery.
 
@@ -14,7 +14,8 @@ use nixfleet_proto::{
 use super::heartbeat_schedule::Sent;
 use super::{AgentCore, Command, LocalRollout, Notification, Work};
 
-/// Replies in a row that must disagree before the agent acts on it: one may have crossed an event.
+/// Consecutive replies that must disagree before the agent acts on them: a single one may have crossed an
+/// event.
 const DISAGREEMENTS: u32 = 2;
 
 impl AgentCore {
@@ -30,11 +31,12 @@ impl AgentCore {
         }));
     }
 
-    /// True when everything the agent knows was answered a while ago.
+    /// True when every event was acknowledged at least
+    /// [`AgentConfig::heartbeat_settle`](super::AgentConfig::heartbeat_settle) ago.
     fn is_quiet(&self, now: Timestamp) -> bool {
         let settled = self
             .heartbeat
-            .answered_at
+            .acknowledged_at
             .is_none_or(|at| now - at >= self.config.heartbeat_settle);
         settled
             && self.rollouts.values().all(|rollout| {
@@ -43,10 +45,10 @@ impl AgentCore {
             })
     }
 
-    /// Notes that an event was answered. After the last one a heartbeat is sent soon, if only the control
-    /// plane can tell the result of an interrupted switch or rollback.
-    pub(super) fn heartbeat_after_answer(&mut self, now: Timestamp) {
-        self.heartbeat.answered_at = Some(now);
+    /// Records the acknowledgement of an event. After the last one a heartbeat is due soon if only the
+    /// control plane can infer the result of an interrupted switch or rollback.
+    pub(super) fn heartbeat_after_acknowledgement(&mut self, now: Timestamp) {
+        self.heartbeat.acknowledged_at = Some(now);
         let drained = self.rollouts.values().all(|r| r.outbox.is_empty());
         if drained && self.rollouts.values().any(|r| self.awaits_recovery(r)) {
             let soon = now + self.config.heartbeat_settle;
@@ -54,7 +56,7 @@ impl AgentCore {
         }
     }
 
-    /// True when the running closure shows that a switch or rollback took effect without a report.
+    /// True when the running closure implies an unreported switch or rollback.
     fn awaits_recovery(&self, rollout: &LocalRollout) -> bool {
         if rollout.replaced || rollout.work != Work::Idle {
             return false;
@@ -100,7 +102,7 @@ impl AgentCore {
         self.enter_running();
     }
 
-    /// Takes over what the control plane knows, unless it is older than what the agent knows.
+    /// Adopts the control plane's state unless the local state is newer.
     fn reconcile(&mut self, snapshot: &HostSnapshot, now: Timestamp) {
         self.follow_again(&snapshot.rollout_id);
         let Some(rollout) = self.rollouts.get_mut(&snapshot.rollout_id) else {
@@ -195,16 +197,16 @@ impl AgentCore {
         }
     }
 
-    /// The control plane saw the running closure and answered. What it concluded is in the snapshot,
-    /// or shows in its absence: only open records have one.
+    /// Ends the recovery after a reply to a heartbeat with the running closure. The snapshot contains the
+    /// inferred state; without one the record is closed.
     fn settle_recovery(&mut self, id: &RolloutId, snapshot: Option<&HostSnapshot>, now: Timestamp) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };
         let own = rollout.record.last_event_seq;
         let rolled_back = rollout.record.state == HostState::Failed;
-        // What was sent again and is not counted was refused: the control plane lost the events and
-        // went on without them.
+        // Resent events that are not counted were refused: the control plane lost them and continued
+        // without them.
         let answered = snapshot.is_none_or(|snapshot| {
             let theirs = snapshot.last_event_seq;
             theirs >= own || rollout.replayed_after == Some(theirs)
@@ -269,8 +271,8 @@ impl AgentCore {
         }
     }
 
-    /// Follows a rollout again that the control plane names again, unless a newer one has replaced it: the
-    /// gateway that did not list the rollout as open may have been behind.
+    /// Follows a rollout again that the control plane lists again, unless a newer one has replaced it: the
+    /// gateway that did not list the rollout as open may have lagged.
     fn follow_again(&mut self, id: &RolloutId) {
         let newest = self.rollouts.values().map(|r| r.record.dispatched_at).max();
         let Some(rollout) = self.rollouts.get_mut(id) else {

@@ -8,7 +8,7 @@ pub(super) struct Heartbeat {
     pub(super) due: Option<Timestamp>,
     pub(super) in_flight: Option<Sent>,
     pub(super) failures: u32,
-    pub(super) answered_at: Option<Timestamp>,
+    pub(super) acknowledged_at: Option<Timestamp>,
 }
 
 /// Content of a heartbeat in flight.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::outbox::Outbox;
 use super::probe_schedule::ProbeSchedule;
 
-/// Sequence numbers reserved at once for events that are not persisted: after a crash the agent goes
-/// on above the reservation, so that no number is used twice.
+/// Block of sequence numbers reserved for events that are not persisted: after a crash the agent continues
+/// above the reservation, so that no number is reused.
 const SEQ_RESERVATION: u64 = 64;
 
 /// A rollout on this host.
@@ -20,17 +20,17 @@ pub struct LocalRollout {
     pub on_health_failure: OnHealthFailure,
     /// Signing time of the manifest.
     pub signed_at: Timestamp,
-    /// True once the host moved on: nothing is probed, decided or reported any more.
+    /// True after a newer rollout replaced this one: no probes, decisions or reports follow.
     pub replaced: bool,
-    /// Events on their way out.
+    /// Unacknowledged events.
     pub outbox: Outbox,
     /// The probes since the last activation.
     pub probes: ProbeSchedule,
     /// Current work on the host.
     pub work: Work,
-    /// Replies of the control plane in a row that disagree; see `heartbeat`.
+    /// Consecutive replies of the control plane that disagree; see `heartbeat`.
     pub disagreements: u32,
-    /// The sequence after which everything was sent again; once per value.
+    /// Sequence after which all events were sent again; once per value.
     pub replayed_after: Option<u64>,
     /// Rollbacks that failed since the start.
     pub rollbacks_failed: u32,
@@ -46,21 +46,21 @@ pub struct LocalRollout {
 pub enum Work {
     /// No work.
     Idle,
-    /// The switch must be fired again after a restart, once the manifest is verified again.
+    /// The switch is to be repeated after a restart, once the manifest is verified again.
     SwitchAgain,
     /// A switch runs.
     Switching,
     /// A rollback runs.
     RollingBack,
-    /// A rollback failed and is tried again.
+    /// A failed rollback is to be retried.
     RollbackAgain {
         /// Time of the next attempt.
         due: Timestamp,
     },
 }
 
-/// A rollout as it survives a restart: record and waiting events are saved together, so that neither
-/// knows of something the other does not.
+/// The persistent form of a rollout: record and unacknowledged events are saved together, so that they stay
+/// consistent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Journal {
@@ -74,11 +74,11 @@ pub struct Journal {
     pub signed_at: Timestamp,
     /// True once the host moved on.
     pub replaced: bool,
-    /// Highest sequence that may have been used.
+    /// Highest sequence that may be in use.
     pub seq_floor: u64,
-    /// Durable events that wait for their answer, in order.
+    /// Durable unacknowledged events, in order.
     pub waiting: Vec<WireEvent>,
-    /// Durable events that were answered last, in order: what a log that loses its end asks for.
+    /// Durable events acknowledged last, in order, for a control plane that lost the end of its log.
     #[serde(default)]
     pub kept: Vec<WireEvent>,
 }
@@ -127,7 +127,7 @@ impl LocalRollout {
         &self.record.rollout_id
     }
 
-    /// The next sequence number: last + 1, or above everything a crashed process may have used.
+    /// The next sequence number: last + 1, or above all numbers that a crashed process may have used.
     pub fn next_seq(&self) -> u64 {
         self.record.last_event_seq.max(self.seq_floor) + 1
     }
@@ -141,7 +141,7 @@ impl LocalRollout {
         self.dirty |= durable;
     }
 
-    /// The state must be saved before anything else is done.
+    /// Requests that the state is saved before any other command.
     pub fn mark_dirty(&mut self) {
         self.dirty = true;
     }
@@ -174,7 +174,7 @@ impl LocalRollout {
         }
     }
 
-    /// The closure a failed host must go back to; `None` when it stays.
+    /// The closure that a failed host must roll back to; `None` when it stays.
     pub fn rollback_target(&self) -> Option<&nixfleet_proto::ClosureHash> {
         let rolls_back = self.record.state == HostState::Failed
             && self.record.policy_applied == Some(OnHealthFailure::RollbackAndHalt);

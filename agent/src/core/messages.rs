@@ -32,7 +32,7 @@ pub enum Input {
         /// Reason.
         fault: ReleaseFault,
     },
-    /// The switch began.
+    /// The switch started.
     SwitchStarted {
         /// The rollout it is for.
         rollout_id: RolloutId,
@@ -73,18 +73,18 @@ pub enum Input {
         /// Result of the run.
         reading: ProbeReading,
     },
-    /// The control plane answered a request with events, or could not be asked.
+    /// Result of a request with events.
     EventsAnswered {
         /// The rollout of the events.
         rollout_id: RolloutId,
         /// Delivery result of each event, by sequence.
         answers: Vec<(u64, DeliveryResult)>,
     },
-    /// The control plane answered a heartbeat.
+    /// The control plane replied to a heartbeat.
     HeartbeatAnswered(HeartbeatReply),
     /// No reply to a heartbeat arrived.
     HeartbeatFailed,
-    /// The control plane asks for everything above a sequence.
+    /// The control plane requests all events above a sequence.
     ReplayRequested {
         /// The rollout.
         rollout_id: RolloutId,
@@ -100,9 +100,9 @@ pub enum Input {
 pub struct ReleaseFault {
     /// Kebab-case name.
     pub reason: String,
-    /// For people.
+    /// Explanation in plain text.
     pub message: String,
-    /// True when another attempt may succeed: nothing was found wrong.
+    /// True when a retry may succeed, because no check failed.
     pub retryable: bool,
 }
 
@@ -142,12 +142,12 @@ pub enum RollbackOutcome {
     },
     /// The rollback failed and is retried.
     Failed {
-        /// For people.
+        /// Explanation in plain text.
         message: String,
     },
 }
 
-/// The answer to an event.
+/// Result of the delivery of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryResult {
     /// 2xx: the control plane holds it durably.
@@ -163,10 +163,10 @@ pub enum DeliveryResult {
     },
     /// Not now.
     Unavailable {
-        /// For people.
+        /// Explanation in plain text.
         message: String,
     },
-    /// The request with several events was refused as a whole; each may be taken on its own.
+    /// A request with several events was refused as a whole; single events may be accepted.
     BatchRefused,
 }
 
@@ -221,7 +221,7 @@ pub enum Command {
     Send(Vec<EventRequest>),
     /// Send a heartbeat.
     Heartbeat(HeartbeatRequest),
-    /// Notify the operator; changes nothing.
+    /// Notify the operator, without a state change.
     Notify(Notification),
 }
 
@@ -241,7 +241,7 @@ pub enum Notification {
         rollout_id: RolloutId,
         /// Kebab-case name.
         reason: String,
-        /// For people.
+        /// Explanation in plain text.
         message: String,
     },
     /// The host changed state in a rollout.
@@ -273,7 +273,7 @@ pub enum Notification {
         /// Kind of the event.
         kind: &'static str,
     },
-    /// The control plane will never take an event.
+    /// The control plane refused an event permanently.
     EventRefused {
         /// The rollout.
         rollout_id: RolloutId,
@@ -281,14 +281,14 @@ pub enum Notification {
         seq: u64,
         /// Kind of the event.
         kind: &'static str,
-        /// HTTP status of the answer.
+        /// HTTP status of the response.
         status: u16,
         /// Code of the error body.
         code: String,
         /// Message of the error body.
         message: String,
     },
-    /// An event was dropped because too many wait.
+    /// An event was dropped because the queue is full.
     Dropped {
         /// The rollout.
         rollout_id: RolloutId,
@@ -304,7 +304,7 @@ pub enum Notification {
         /// Rejection of the host machine.
         rejection: Rejection,
     },
-    /// A rollback failed and is tried again.
+    /// A rollback failed and will be retried.
     RollbackFailed {
         /// The rollout.
         rollout_id: RolloutId,

@@ -1,4 +1,4 @@
-//! Events on their way out, of one rollout: in order, one request in flight, until answered.
+//! Queue of unacknowledged events of one rollout: in order, one request in flight.
 
 use std::collections::VecDeque;
 
@@ -21,16 +21,16 @@ pub struct Outbox {
 /// Bounds of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// Most events.
+    /// Largest number of events.
     pub events: usize,
-    /// Most bytes of all events together, by [`size`]; a single event may be larger.
+    /// Largest sum of event sizes in bytes, by [`size`]; a single event may be larger.
     pub bytes: usize,
 }
 
 /// Result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestEnd {
-    /// Every event of the request was answered.
+    /// Every event of the request was acknowledged or refused.
     Settled,
     /// Some were not, so many requests in a row.
     Unsettled {
@@ -49,7 +49,7 @@ pub struct Outgoing {
 }
 
 impl Outbox {
-    /// A queue that starts with events from before a restart, and what was answered there.
+    /// A queue restored after a restart: unacknowledged events, and acknowledged ones for a replay.
     pub fn restored(waiting: Vec<WireEvent>, kept: Vec<WireEvent>) -> Self {
         let mut outbox = Self {
             waiting: waiting
@@ -120,7 +120,7 @@ impl Outbox {
         self.in_flight_seqs().position(|in_flight| in_flight == seq)
     }
 
-    /// Takes an answered event out of the queue; `None` when it is not in flight.
+    /// Removes an event with a result from the queue; `None` when it is not in flight.
     pub fn take_answered(&mut self, seq: u64) -> Option<Outgoing> {
         let index = self.index_in_flight(seq)?;
         self.in_flight -= 1;
@@ -130,7 +130,7 @@ impl Outbox {
         self.waiting.remove(index)
     }
 
-    /// Ends the request; events without an answer stay at the front of the queue.
+    /// Ends the request; events without a result stay at the front of the queue.
     pub fn finish_request(&mut self) -> RequestEnd {
         if std::mem::take(&mut self.in_flight) == 0 {
             return RequestEnd::Settled;
@@ -142,8 +142,8 @@ impl Outbox {
         }
     }
 
-    /// Ends the flight of several events whose request as a whole was refused: from now on each of
-    /// them goes alone, so that one cannot hold the others. False when only one was in flight.
+    /// Ends a request with several events that was refused as a whole: from now on each of them is sent in
+    /// its own request, so that one cannot block the others. False when only one was in flight.
     pub fn send_one_by_one(&mut self) -> bool {
         if self.in_flight < 2 {
             return false;
@@ -153,14 +153,14 @@ impl Outbox {
         true
     }
 
-    /// Puts what is not in flight in its order: a replay brings back what is earlier than the rest, and
-    /// what was in flight meanwhile.
+    /// Sorts the events that are not in flight: a replay adds events older than the queued ones, and events
+    /// that were in flight at that time.
     fn sort(&mut self) {
         let waiting = &mut self.waiting.make_contiguous()[self.in_flight..];
         waiting.sort_by_key(|item| item.event.seq);
     }
 
-    /// Keeps an answered event for a replay, dropping the oldest above `kept_max`.
+    /// Retains an acknowledged event for a replay; drops the oldest above `kept_max`.
     pub fn retain_for_replay(&mut self, event: WireEvent, kept_max: usize) {
         let at = self.kept.partition_point(|known| known.seq < event.seq);
         if self.kept.get(at).is_none_or(|known| known.seq != event.seq) {
@@ -171,13 +171,13 @@ impl Outbox {
         }
     }
 
-    /// Sends nothing before `due`.
+    /// Delays the next request until `due`.
     pub fn wait_until(&mut self, due: Timestamp) {
         self.not_before = Some(due);
     }
 
-    /// Puts the kept events above `after` back into the queue. What is in flight stays the front until
-    /// it is answered.
+    /// Queues the retained events above `after` again. Events in flight stay in front until their request
+    /// ends.
     pub fn replay(&mut self, after: u64) {
         let first = self.kept.partition_point(|event| event.seq <= after);
         for event in self.kept.split_off(first) {
@@ -189,7 +189,7 @@ impl Outbox {
         self.sort();
     }
 
-    /// The durable events that wait, for the journal.
+    /// The durable unacknowledged events, for the journal.
     pub fn durable(&self) -> Vec<WireEvent> {
         self.waiting
             .iter()
@@ -198,7 +198,7 @@ impl Outbox {
             .collect()
     }
 
-    /// The answered events that are kept, for the journal.
+    /// The retained acknowledged events, for the journal.
     pub fn kept(&self) -> Vec<WireEvent> {
         self.kept.iter().cloned().collect()
     }
@@ -213,7 +213,7 @@ impl Outbox {
         self.waiting.front().map_or(0, |item| item.event.seq)
     }
 
-    /// True when nothing waits.
+    /// True when there are no unacknowledged events.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -227,7 +227,7 @@ impl Outbox {
     }
 }
 
-/// About how many bytes an event takes in a request.
+/// Approximate size of an event in a request, in bytes.
 fn size(body: &HostEventBody) -> usize {
     /// Names, times and keys of an event.
     const FIXED_BYTES: usize = 512;

@@ -1,4 +1,4 @@
-//! Rollouts whose manifest is being fetched or that wait for the host.
+//! Rollouts whose manifest is being fetched or that wait for another rollout on the host.
 
 use nixfleet_proto::wire::{Dispatch, HostSnapshot};
 use nixfleet_proto::{ClosureHash, Timestamp};
@@ -20,7 +20,7 @@ pub(super) enum FetchReason {
     Dispatch(Dispatch),
     /// A snapshot of the control plane has the host in the rollout, and the agent has no state of it.
     Adopt(Box<HostSnapshot>),
-    /// The agent remembers an activation that did not take place.
+    /// The restored state contains an activation that did not take place.
     SwitchAgain {
         /// The target of the record.
         target_closure: ClosureHash,
@@ -32,9 +32,9 @@ pub(super) enum FetchReason {
 pub(super) enum FetchStage {
     /// The fetch runs.
     Fetching,
-    /// The fetch is tried again.
+    /// The fetch is to be retried.
     RetryAt(Timestamp),
-    /// The host is busy with another rollout.
+    /// Another rollout is activating or rolling back.
     WaitingForHost(Admitted),
 }
 

@@ -23,12 +23,12 @@ pub struct ProbeSchedule {
 /// State of the list of probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Listing {
-    /// Not asked for.
+    /// Not requested.
     #[default]
     Unasked,
     /// Asked for.
     ExpectedRelease,
-    /// Could not be read; asked for again when due.
+    /// Unreadable; requested again at this time.
     Again(Timestamp),
     /// Known.
     Known,
@@ -44,7 +44,7 @@ struct ScheduledProbe {
     failing_since: Option<Timestamp>,
 }
 
-/// The part of a result by which repetitions are recognised.
+/// The fields of a result that identify a repetition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LastResult {
     status: ProbeStatus,
@@ -72,7 +72,7 @@ pub enum ReportPolicy {
 }
 
 impl ProbeSchedule {
-    /// Forgets everything; results of earlier activations no longer count.
+    /// Clears all results; results of earlier activations are ignored from now on.
     pub fn reset(&mut self) -> u64 {
         self.generation += 1;
         self.listing = Listing::ExpectedRelease;
@@ -87,18 +87,18 @@ impl ProbeSchedule {
         self.probes.clear();
     }
 
-    /// True while answers of `generation` are wanted.
+    /// True while a listing of `generation` is expected.
     pub fn awaits_listing(&self, generation: u64) -> bool {
         self.generation == generation && self.listing == Listing::ExpectedRelease
     }
 
-    /// The probes could not be read: they are not declared, which holds convergence, and are read
-    /// again when due.
+    /// Schedules another listing after an unreadable one; until then no probe is declared, which blocks
+    /// convergence.
     pub fn list_again_at(&mut self, due: Timestamp) {
         self.listing = Listing::Again(due);
     }
 
-    /// The generation to list again, when that is due.
+    /// The generation to list again, if that is due.
     pub fn take_due_listing(&mut self, now: Timestamp) -> Option<u64> {
         match self.listing {
             Listing::Again(due) if due <= now => {
@@ -143,8 +143,7 @@ impl ProbeSchedule {
             .collect()
     }
 
-    /// Takes a result and gives the events it makes, in order: observed-first, failure-first,
-    /// result.
+    /// Adds a result and returns its events, in order: observed-first, failure-first, result.
     pub fn take_reading(
         &mut self,
         name: &ProbeName,

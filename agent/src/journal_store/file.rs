@@ -11,17 +11,17 @@ use crate::core::Journal;
 
 const SUFFIX: &str = ".journal.json";
 
-/// The documents of one agent in a directory of its own.
+/// The documents of one agent in a directory.
 #[derive(Debug)]
 pub struct FileJournalStore {
     directory: PathBuf,
 }
 
 impl FileJournalStore {
-    /// Uses a directory, made if it is not there.
+    /// Opens a directory, created if missing.
     ///
     /// # Errors
-    /// The directory cannot be made.
+    /// When the directory cannot be created.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, JournalStoreError> {
         let directory = directory.into();
         fs::create_dir_all(&directory).map_err(at(&directory))?;
@@ -98,7 +98,7 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> JournalStoreError + use<> {
     }
 }
 
-/// A file name without separators: everything but letters, digits, `-`, `_` and `@` as `%XX`.
+/// A file name without separators: characters other than letters, digits, `-`, `_` and `@` become `%XX`.
 fn escape(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

@@ -21,17 +21,17 @@ use crate::core::config::{mix, salt};
 
 /// Time for an event or an artifact.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a heartbeat; the control plane gives up after 5 s.
+/// Timeout of a heartbeat; the timeout of the control plane is 5 s.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait of a long-poll that the protocol knows.
+/// Longest wait of a long-poll in the protocol.
 const DISPATCH_WAIT: Duration = Duration::from_secs(60);
-/// Time for a long-poll: its wait and a margin.
+/// Timeout of a long-poll: its wait and a margin.
 const DISPATCH_TIMEOUT: Duration = Duration::from_secs(65);
 /// Time for a whole fleet artifact on a slow link.
 const ARTIFACT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest artifact read: a fleet of a million hosts.
 const ARTIFACT_BYTES_MAX: usize = 512 << 20;
-/// Largest other answer read.
+/// Size limit of all other responses.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Receive window of the connection; the default of hyper is 5 MB for each of them.
 const WINDOW_BYTES: u32 = 256 << 10;
@@ -50,25 +50,25 @@ pub struct Client {
     requests: AtomicU64,
 }
 
-/// A request that brought nothing.
+/// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No answer.
-    #[error("no answer from the control plane")]
+    /// No response.
+    #[error("no response from the control plane")]
     Network(#[source] reqwest::Error),
     /// The host has no network.
     #[error("the host has no network")]
     Offline,
-    /// An answer that is no success.
-    #[error("the control plane answered {status}: {} {}", body.code, body.message)]
+    /// A response with an error status.
+    #[error("the control plane responded {status}: {} {}", body.code, body.message)]
     Status {
         /// HTTP status.
         status: StatusCode,
         /// Body of the response.
         body: ErrorBody,
     },
-    /// An answer outside the protocol.
-    #[error("the answer is not understood: {0}")]
+    /// A response that violates the protocol.
+    #[error("unexpected response: {0}")]
     Protocol(String),
 }
 
@@ -92,11 +92,11 @@ impl ClientError {
 pub struct HeartbeatAnswer {
     /// The body.
     pub reply: HeartbeatReply,
-    /// Send everything above this sequence again.
+    /// Sequence above which all events are to be sent again.
     pub replay_after: Option<u64>,
 }
 
-/// A request and the gateway it goes to.
+/// A request and its gateway.
 struct Request {
     gateway: usize,
     builder: RequestBuilder,
@@ -156,7 +156,7 @@ impl Client {
         })
     }
 
-    /// Sends events in one request, in their order, and gives the answer to each.
+    /// Sends events in one request, in order, and returns the result of each.
     pub async fn send_events(&self, events: &[EventRequest]) -> Vec<DeliveryResult> {
         let request = self.request(Method::POST, "/v1/agent/events", REQUEST_TIMEOUT);
         let sent = match events {
@@ -185,7 +185,7 @@ impl Client {
     /// Sends a heartbeat.
     ///
     /// # Errors
-    /// No answer, or none that is a success.
+    /// When there is no response or an error status.
     pub async fn heartbeat(
         &self,
         heartbeat: &HeartbeatRequest,
@@ -213,7 +213,7 @@ impl Client {
     /// Waits for a dispatch; `None` when there was none in time.
     ///
     /// # Errors
-    /// No answer, or none that is a success.
+    /// When there is no response or an error status.
     pub async fn dispatch(&self) -> Result<Option<Dispatch>, ClientError> {
         let path = format!("/v1/agent/dispatch?wait={}", DISPATCH_WAIT.as_secs());
         let request = self.request(Method::GET, &path, DISPATCH_TIMEOUT);
@@ -231,7 +231,7 @@ impl Client {
     /// Fetches a rollout manifest, unverified.
     ///
     /// # Errors
-    /// No answer, or none that is a success.
+    /// When there is no response or an error status.
     pub async fn rollout_manifest(&self, id: &RolloutId) -> Result<Vec<u8>, ClientError> {
         self.artifact(&format!("/v1/rollouts/{id}")).await
     }
@@ -239,7 +239,7 @@ impl Client {
     /// Fetches the detached signature of a rollout manifest.
     ///
     /// # Errors
-    /// No answer, or none that is a success.
+    /// When there is no response or an error status.
     pub async fn rollout_signature(&self, id: &RolloutId) -> Result<Vec<u8>, ClientError> {
         self.artifact(&format!("/v1/rollouts/{id}/sig")).await
     }
@@ -247,7 +247,7 @@ impl Client {
     /// Fetches the fleet, unverified.
     ///
     /// # Errors
-    /// No answer, or none that is a success.
+    /// When there is no response or an error status.
     pub async fn fleet(&self) -> Result<SignedBytes, ClientError> {
         Ok(SignedBytes {
             signature: self.artifact("/v1/fleet.resolved/sig").await?,
@@ -342,7 +342,7 @@ fn request_result(error: ClientError, events: usize) -> DeliveryResult {
         return DeliveryResult::Unavailable { message };
     }
     match error {
-        // One of them may be at fault, or the control plane takes no arrays.
+        // One of the events may be invalid, or the control plane does not accept arrays.
         ClientError::Status { .. } if events > 1 => DeliveryResult::BatchRefused,
         ClientError::Status { status, body } => refused(status.as_u16(), body),
         ClientError::Network(_) | ClientError::Offline | ClientError::Protocol(_) => {

@@ -16,7 +16,7 @@ impl GatewaySelector {
             .split(',')
             .map(|url| url.trim().trim_end_matches('/').to_owned())
             .collect();
-        // A text always splits into one part at least.
+        // `split` returns at least one URL.
         let first = salt % urls.len() as u64;
         Self {
             current: AtomicUsize::new(usize::try_from(first).unwrap_or(0)),

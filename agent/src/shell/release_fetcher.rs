@@ -14,9 +14,9 @@ use crate::release_check::SignedRelease;
 
 /// Fetches and verifies artifacts for all agents of a process.
 ///
-/// A detached signature that was verified over certain bytes under the active keys stands for these bytes:
-/// only the release key can sign others. So an agent fetches the signature first, and the artifact only
-/// when the process has not verified one with it.
+/// Cache of signatures. A detached signature verified under the active keys identifies the signed bytes:
+/// only the release key can sign others. So an agent fetches the signature first, and the artifact only if
+/// this process has not verified one with that signature.
 #[derive(Debug)]
 pub struct ReleaseFetcher {
     verifier: Arc<Verifier>,
@@ -37,7 +37,7 @@ impl ReleaseFetcher {
     /// Fetches and verifies what a rollout consists of.
     ///
     /// # Errors
-    /// What could not be fetched, or does not verify.
+    /// When an artifact cannot be fetched, or does not verify.
     pub async fn fetch_release(
         &self,
         client: &Client,

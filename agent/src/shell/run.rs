@@ -1,4 +1,4 @@
-//! The loop of one agent: one task, everything it starts ends with it.
+//! The loop of one agent: a single task that owns everything it starts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::activator::Activator;
 use crate::core::{AgentConfig, AgentCore, Command, Input, Notification};
 use crate::journal_store::{JournalStore, JournalStoreError};
 
-/// Time for the heartbeat at the start; without an answer the agent starts all the same.
+/// Timeout of the first heartbeat; without a response the agent starts nevertheless.
 const FIRST_HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shortest pause before a timer fires: a deadline in the past must not make the loop spin.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// Longest sleep; the wall clock may be set while the agent waits.
+/// Longest sleep; the wall clock may be set during a sleep.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Pause between long-polls that came back at once.
+/// Pause between long-polls that return immediately.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sees what an agent does; must not block.
 pub trait Observer: Send + Sync + 'static {
     /// Receives a notification.
     fn note(&self, note: &Notification, now: Timestamp);
-    /// The core took an input.
+    /// The core processed an input.
     fn observe(&self, core: &AgentCore);
     /// Increments a counter.
     fn count(&self, counter: Counter);
@@ -38,9 +38,9 @@ pub trait Observer: Send + Sync + 'static {
 /// Counters besides notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
-    /// A heartbeat was answered.
+    /// A heartbeat got a response.
     Heartbeat,
-    /// A request brought nothing.
+    /// A request failed.
     NetworkError,
 }
 
@@ -70,7 +70,7 @@ pub enum AgentError {
     JournalStore(#[from] JournalStoreError),
 }
 
-/// An agent ready to run.
+/// An agent before its start.
 pub struct Agent {
     parts: AgentParts,
     core: AgentCore,
@@ -108,7 +108,7 @@ impl Agent {
         })
     }
 
-    /// Runs until `shutdown`; whatever is under way then is dropped, as in a crash.
+    /// Runs until `shutdown`, and then drops all pending work, as a crash does.
     ///
     /// # Errors
     /// The journal store failed.
@@ -140,8 +140,8 @@ impl Agent {
             FinishedJob::Heartbeat(Ok(answer)) => {
                 self.parts.observer.count(Counter::Heartbeat);
                 if let Some(after) = answer.replay_after {
-                    // The core asks for every rollout at once and names none, so this value belongs to no
-                    // particular rollout; the snapshots have one per rollout.
+                    // The core requests all rollouts and names none, so this value belongs to no particular
+                    // rollout; the snapshots have one per rollout.
                     tracing::debug!(after, "replay value without a rollout");
                 }
                 self.step_core(Input::HeartbeatAnswered(answer.reply))

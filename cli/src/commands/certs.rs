@@ -13,7 +13,7 @@ use crate::command_error::CommandError;
 use crate::stdout;
 use authority::{Authority, Leaf, Purpose, Role};
 
-/// Most certificates of one call.
+/// Largest number of certificates per call.
 const COUNT_MAX: u32 = 1_000_000;
 
 /// A certificate authority for development, and certificates of it
@@ -34,7 +34,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Makes the authority; keeps the one that is there
+    /// Creates the certificate authority unless it exists
     Ca {
         /// Its common name
         #[arg(long, default_value = "NixFleet development CA")]
@@ -45,7 +45,7 @@ enum What {
     },
     /// Makes the certificate of a gateway: of ingest in the DIR of hosts, of console in that of people
     Server {
-        /// A DNS name or IP address clients reach it by; may be given several times
+        /// A DNS name or IP address of the server; may be given several times
         #[arg(long = "name", default_values = ["localhost", "127.0.0.1", "::1"])]
         names: Vec<String>,
         /// Days it is valid
@@ -70,7 +70,7 @@ enum What {
         #[arg(long, default_value_t = 30)]
         days: u32,
     },
-    /// Makes certificates of people: organisational unit nixfleet-<role>
+    /// Creates certificates for people: organisational unit nixfleet-<role>
     Person {
         /// Names of the people
         #[arg(required = true, value_name = "NAME")]
@@ -85,7 +85,7 @@ enum What {
         #[arg(long, default_value_t = 365)]
         days: u32,
     },
-    /// Makes certificates of pipelines, which may push releases: organisational unit nixfleet-ci
+    /// Creates certificates for pipelines, which may push releases: organisational unit nixfleet-ci
     Ci {
         /// Names of the pipelines
         #[arg(required = true, value_name = "NAME")]

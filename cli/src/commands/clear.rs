@@ -10,20 +10,20 @@ use crate::client::{self, Client, Connection, Request};
 use crate::command_error::CommandError;
 use crate::stdout;
 
-/// Lets a failed or reverted rollout go on, with your name and reason in its log
+/// Lets a failed or reverted rollout continue; your name and reason are logged
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
     /// Id of the rollout, channel@ref
     rollout: String,
-    /// Why; goes into the record
+    /// Reason to be logged
     #[arg(long)]
     reason: String,
-    /// A host to excuse from this rollout; may be given several times
+    /// A host to waive in this rollout; may be given several times
     #[arg(long = "waive", value_name = "HOST")]
     waived: Vec<String>,
-    /// Print the server's answer as one JSON object
+    /// Print the server's response as one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -13,10 +13,10 @@ use crate::time::short;
 /// Services whose leases are partitions, in the order of the work.
 const BY_PARTITION: [&str; 3] = ["reducer", "applier", "eventlog"];
 
-/// From here on it is shown who holds a log back, in percent.
+/// Fill level of a log, in percent, from which the cursor that prevents trimming is shown.
 const SHOW_HOLDER_PERCENT: u64 = 25;
 
-/// Who runs, who works on which partition, and how far behind
+/// Members of the cluster, owners of the partitions and their lag
 #[derive(Debug, Args)]
 #[command(after_help = "\
 LAG IN: input messages not folded. LAG OUT: output frames not applied. LAG ARCHIVE: messages of both logs not \
@@ -24,7 +24,7 @@ archived. LOG IN, LOG OUT: how full the logs are, and from 25 % on who needs the
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
-    /// Print the server's answer as one JSON object
+    /// Print the server's response as one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -24,7 +24,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Core {
-    /// The host machine: one case per line in, one answer per line out
+    /// The host machine: one case per input line, one result per output line
     Step,
     /// The rollout machine, likewise
     Rollout,
@@ -44,8 +44,8 @@ pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     }
 }
 
-/// Answers line by line. What is answered is flushed before waiting for more, so that a program at
-/// both ends may hold a conversation.
+/// Processes input line by line. Output is flushed before each blocking read, so that another program can
+/// send requests and wait for each result.
 fn each_line(answer: impl Fn(&str) -> anyhow::Result<String>) -> Result<(), CommandError> {
     let mut input = BufReader::new(std::io::stdin().lock());
     let mut output = BufWriter::new(std::io::stdout().lock());

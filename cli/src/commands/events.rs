@@ -14,14 +14,14 @@ use crate::stdout;
 use crate::table::{clean, or_dash};
 use crate::time::short;
 
-/// Entries that are asked for per request.
+/// Entries per request.
 const PAGE: u32 = 1000;
-/// Pause between two looks when the log has nothing new.
+/// Pause before the next request when the log has no new entries.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Attempts without an answer after which following ends: about a minute.
+/// Consecutive failed attempts after which following ends: about a minute.
 const FOLLOW_ATTEMPTS: u32 = 60;
 
-/// The log of one rollout: every entry, and what was made of it
+/// The log of one rollout: every entry and its outcome
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub struct Arguments {
     /// Wait for more until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Begin after this position, seq or seq.index
+    /// Start after this position, seq or seq.index
     #[arg(long)]
     after: Option<String>,
     /// Stop after this many

@@ -20,7 +20,7 @@ pub struct Arguments {
     connection: Connection,
     /// Name of the host
     host: String,
-    /// Print the server's answer as one JSON object
+    /// Print the server's response as one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -10,7 +10,7 @@ use crate::stdout;
 use crate::table::{add_row, or_dash, render, table};
 use crate::time::short_or_dash;
 
-/// Hosts that are asked for per request.
+/// Hosts per request.
 const PAGE: u32 = 1000;
 
 /// Hosts with their state in each open rollout

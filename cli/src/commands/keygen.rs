@@ -14,7 +14,7 @@ use crate::atomic_files::{self, Access, Existing};
 use crate::command_error::{CommandError, InputContext};
 use crate::stdout;
 
-/// Draws that P-256 may refuse in a row before something is wrong with the source.
+/// Attempts to draw a valid P-256 scalar before the random source counts as broken.
 const DRAWS_MAX: u32 = 16;
 
 /// Makes a signing key; prints its public half as trust files have it
@@ -23,13 +23,13 @@ pub struct Arguments {
     /// Scheme of the key
     #[arg(long, value_enum, default_value_t = Scheme::Ed25519)]
     algorithm: Scheme,
-    /// Where the private key goes, readable by you alone
+    /// File for the private key, readable by its owner only
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Also write a trust file with this key alone
+    /// Also write a trust file with only this key
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
-    /// Replace files that are there already; an old private key is lost then
+    /// Overwrite existing files; an old private key is lost
     #[arg(long)]
     force: bool,
 }

@@ -80,7 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
         commit: arguments.commit.clone(),
     };
     let built = build_release(&source, &stamp, &key).map_err(CommandError::refused)?;
-    // Pushing comes first: what the server refuses should not lie around as a release.
+    // Pushing comes first, so that no release that the server refuses is written.
     let pushed = match &arguments.push {
         Some(url) => Some(push(arguments, url, &built)?),
         None => None,

@@ -17,7 +17,7 @@ pub struct Arguments {
     /// Which rollouts
     #[arg(long, value_enum, default_value_t = Filter::Current)]
     filter: Filter,
-    /// Print the server's answer as one JSON object
+    /// Print the server's response as one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -16,7 +16,7 @@ use crate::time::short;
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
-    /// Print the server's answer as one JSON object
+    /// Print the server's response as one JSON object
     #[arg(long)]
     json: bool,
 }

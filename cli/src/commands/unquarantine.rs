@@ -8,19 +8,19 @@ use crate::client::{self, Client, Connection, Request};
 use crate::command_error::CommandError;
 use crate::stdout;
 
-/// Allows a closure on a channel again, with your name and reason in the log
+/// Allows a closure on a channel again; your name and reason are logged
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
     /// Name of the channel
     channel: String,
-    /// The closure, as `nixfleet explain` shows it
+    /// The closure, as printed by `nixfleet explain`
     closure: String,
-    /// Why; goes into the record
+    /// Reason to be logged
     #[arg(long)]
     reason: String,
-    /// Print the server's answer as one JSON object
+    /// Print the server's response as one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -18,10 +18,10 @@ use crate::command_error::{CommandError, InputContext};
 use crate::stdout;
 use crate::time;
 
-/// Answer for a genuine, fresh manifest of another rollout than the one asked for.
+/// Error code for a genuine, fresh manifest of another rollout than the expected one.
 const ROLLOUT_ID_MISMATCH: &str = "RolloutIdMismatch";
 
-/// Is this artifact genuine, fresh and what it is taken for?
+/// Verifies signature, freshness and kind of an artifact
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints {\"result\":\"ok\"} or {\"result\":\"<name of the failed step>\"} with --json, and exits 0 or 1.\n\
@@ -39,7 +39,7 @@ pub struct Arguments {
     /// The trust file
     #[arg(long, value_name = "FILE")]
     trust: PathBuf,
-    /// What the artifact is taken for
+    /// Expected kind of the artifact
     #[arg(long, value_enum)]
     kind: Kind,
     /// The rollout that a rollout manifest must be of

@@ -28,9 +28,9 @@ pub fn nixfleet(arguments: &[&str], input: &[u8]) -> Run {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // A pipe has a small buffer: writing and reading in turn would block.
+    // A pipe has a small buffer: writing all input before reading output would block.
     let writer = std::thread::spawn(move || {
-        // The binary may end before it has read everything; its exit code tells.
+        // The binary may exit before it has read all input; its exit code is checked.
         stdin.write_all(&input).is_ok()
     });
     let output = child.wait_with_output().unwrap();

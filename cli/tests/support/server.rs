@@ -1,4 +1,4 @@
-//! An HTTPS server that demands client certificates and answers from a table.
+//! An HTTPS server that requires client certificates and sends prepared responses.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves with the certificates of `nixfleet certs`; each request takes the next answer.
+    /// Serves with the certificates of `nixfleet certs`; each request gets the next response.
     pub fn start(certs: &Path, answers: Vec<(u16, String)>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -42,7 +42,7 @@ impl Server {
         format!("https://{}", self.address)
     }
 
-    /// Requests received so far.
+    /// Received requests.
     pub fn asked(&self) -> Vec<(String, String)> {
         self.asked.lock().unwrap().clone()
     }

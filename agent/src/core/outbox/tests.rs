@@ -45,7 +45,7 @@ fn take(outbox: &mut Outbox, seconds: i64) -> Vec<u64> {
     events.iter().map(|event| event.seq).collect()
 }
 
-/// Takes the next request and answers all its events.
+/// Acknowledges all events of the next request.
 fn deliver(outbox: &mut Outbox) -> Vec<u64> {
     let seqs = take(outbox, 0);
     for seq in &seqs {

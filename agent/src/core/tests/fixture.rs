@@ -44,7 +44,7 @@ pub fn rollout(target_ref: &str) -> RolloutId {
     format!("stable@{target_ref}").parse().unwrap()
 }
 
-/// A release of commit `target_ref` that puts `closure` on `web-01`, signed at `seconds`.
+/// A release of commit `target_ref` with `closure` as the target of `web-01`, signed at `seconds`.
 pub fn release(target_ref: &str, closure: &str, seconds: i64) -> SignedRelease {
     release_for("web-01", target_ref, closure, seconds)
 }
@@ -104,7 +104,7 @@ pub fn completed(closure: &str) -> SwitchOutcome {
     }
 }
 
-/// Every wait is short and exact: no settling, and the spread of retries stays below a second.
+/// Configuration with short, exact timeouts: no settling, and retry jitter below a second.
 pub fn config() -> AgentConfig {
     AgentConfig {
         heartbeat_settle: TimeDelta::zero(),
@@ -227,7 +227,7 @@ impl TestAgent {
         })
     }
 
-    /// Answers everything that is sent until nothing is.
+    /// Acknowledges events until none is sent.
     pub fn drain(&mut self, target_ref: &str) {
         while let Some(seq) = self.in_flight_seqs(target_ref).first() {
             self.answer(target_ref, *seq);
@@ -244,7 +244,7 @@ impl TestAgent {
         });
     }
 
-    /// The switch took; probes as declared, everything answered.
+    /// An agent after a successful switch, with probes as declared and no unacknowledged events.
     pub fn soaking(&mut self, probes: Vec<ProbeDeclaration>) {
         self.switching();
         self.give(Input::SwitchEnded {

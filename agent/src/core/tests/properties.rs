@@ -1,4 +1,4 @@
-//! Whatever arrives, in whatever order and however often.
+//! Properties that hold for all inputs in any order and with repetitions.
 
 use std::collections::BTreeSet;
 
@@ -197,7 +197,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// Follows one core and checks every command it gives.
+/// Observes one core and checks each of its commands.
 struct Watcher {
     agent: TestAgent,
     highest: std::collections::BTreeMap<nixfleet_proto::RolloutId, u64>,
@@ -293,7 +293,7 @@ impl Watcher {
     fn crash(&mut self, running: &str) {
         let journals = self.agent.saved.values().cloned().collect();
         self.agent.core = AgentCore::new("web-01".into(), config(), journals);
-        // A crash may forget events that were not durable, never a number that was used.
+        // A crash may lose events that were not durable, but never reuses a sequence.
         self.highest.clear();
         self.backlog.clear();
         self.give(Input::Started {

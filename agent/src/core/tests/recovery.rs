@@ -246,7 +246,7 @@ fn what_the_control_plane_lost_is_sent_again_once() {
 #[test]
 fn what_the_control_plane_lost_is_sent_again_after_a_crash_and_not_waited_for() {
     let agent = deferred();
-    // The control plane lost the end of its log, and saw only that the target runs.
+    // The control plane lost the end of its log, and infers only that the target runs.
     let mut agent = agent.crash("b");
     started(&mut agent);
     let mut names = Vec::new();
@@ -261,7 +261,7 @@ fn what_the_control_plane_lost_is_sent_again_after_a_crash_and_not_waited_for() 
     assert_eq!(state(&agent), HostState::Soaking, "{names:?}");
 }
 
-/// The control plane keeps taking the host for soaking; names what the agent does about it.
+/// The control plane keeps the host in soaking; returns the names of the agent's reactions.
 fn contradicted(agent: &mut TestAgent) -> Vec<String> {
     let mut names = Vec::new();
     for _ in 0..6 {

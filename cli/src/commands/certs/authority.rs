@@ -14,7 +14,7 @@ use crate::atomic_files::{self, Access, Existing};
 use crate::command_error::{CommandError, InputContext};
 use crate::time;
 
-/// Certificates begin a little early, for hosts whose clocks are behind.
+/// Validity starts earlier by this time, for hosts whose clocks are behind.
 const BACKDATED: Duration = Duration::from_secs(60);
 /// Longest validity, a hundred years.
 const DAYS_MAX: u32 = 36_500;
@@ -48,7 +48,7 @@ impl Role {
         }
     }
 
-    /// The organisational unit that gives it its rights.
+    /// The organisational unit, which determines the rights of the certificate.
     ///
     /// Source: docs/roles.md.
     fn unit(self) -> Option<&'static str> {
@@ -88,7 +88,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// True when there is an authority in the directory, or part of one.
+/// True when the directory contains an authority, or part of one.
 pub fn exists(dir: &Path) -> bool {
     dir.join("ca.crt").exists() || dir.join("ca.key").exists()
 }

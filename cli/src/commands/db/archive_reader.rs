@@ -13,7 +13,7 @@ use nixfleet_store::{ArchivedMessage, ArchivedStream, Audit, MessageReader};
 use super::database_options::Database;
 use crate::command_error::CommandError;
 
-/// A frame with its place.
+/// A frame with its position.
 pub struct Frame {
     /// Output sequence of the frame.
     pub out_seq: u64,
@@ -25,14 +25,14 @@ pub struct Frame {
 
 /// The output frames that count, in order.
 ///
-/// A log that was lost and created again begins with a takeover, whose input mark tells which earlier
-/// frames the tables cover. Archived frames after those never took effect.
+/// Archived frames that took effect. A log that was lost and created again starts with a takeover, whose
+/// input mark tells which earlier frames the tables cover. Archived frames after those never took effect.
 pub struct Frames<'a> {
     audit: &'a Audit<'a>,
     stream: String,
     ranges: VecDeque<RangeInclusive<u64>>,
     reader: Option<MessageReader<'a>>,
-    /// The sequence that must come next within a range.
+    /// The next sequence within a range.
     expected: Option<u64>,
 }
 

@@ -64,7 +64,7 @@ impl<'a> ArchiveSource<'a> {
                 None => Replay::new(),
             };
             match self.follow(replay, partition, &output, (from, to)).await? {
-                // The tables were lost once and built again from later frames only.
+                // The tables were lost and rebuilt from later frames only.
                 Err(ReplayError::OriginConflict(fault)) if fault.owner > from => from = fault.owner,
                 followed => break followed,
             }

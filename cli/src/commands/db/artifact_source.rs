@@ -37,7 +37,7 @@ impl<'a> Artifacts<'a> {
         })
     }
 
-    /// The pinned manifest of a hash; `None` when its artifact is missing or pins nothing.
+    /// The pinned manifest of a hash; `None` when its artifact is missing or has no pins.
     ///
     /// # Errors
     /// When the archive or a file cannot be read.

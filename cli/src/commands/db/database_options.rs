@@ -42,7 +42,7 @@ enum Encryption {
 }
 
 impl Connection {
-    /// Opens the store; nothing is sent yet.
+    /// Opens the store without connecting yet.
     ///
     /// # Errors
     /// Exit code 2: an option is at fault.
@@ -68,7 +68,7 @@ impl Connection {
     }
 }
 
-/// A failure of the database: exit code 3, the same command may succeed later.
+/// A database failure: exit code 3, a retry of the same command may succeed.
 pub fn unreachable(error: impl Into<anyhow::Error>) -> CommandError {
     CommandError::unreachable(error.into().context("the database failed"))
 }

@@ -40,10 +40,10 @@ pub struct Arguments {
     /// Directory with the releases, for artifacts that are not in the archive
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Rebuild although the archive does not reach back to the beginning: older rollouts are lost
+    /// Rebuild although the archive does not start at the first entry: older rollouts are lost
     #[arg(long)]
     accept_loss: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     /// Print one JSON object; needs --yes
@@ -55,7 +55,7 @@ pub struct Arguments {
 struct Planned {
     partition: Partition,
     archived: ArchivedStream,
-    /// The checkpoint from which the archive is replayed, where it misses a part.
+    /// The checkpoint from which the archive is replayed if the archive has a gap.
     base: Option<CheckpointRef>,
     /// Output sequence that the tables cover.
     covered: Option<u64>,

@@ -27,10 +27,10 @@ database.url_file of the service.")]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
-    /// Where the URLs go: DIR/applier, DIR/console, DIR/eventlog, DIR/ingest, DIR/planner, DIR/reducer
+    /// Directory for the URLs: DIR/applier, DIR/console, DIR/eventlog, DIR/ingest, DIR/planner, DIR/reducer
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Host, port and database as the services see them
+    /// Host, port and database from the view of the services
     #[arg(
         long,
         value_name = "HOST:PORT/DATABASE",
@@ -48,7 +48,7 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Made {
     user: String,
-    /// Absent when the user was there and keeps its password.
+    /// Absent when the user existed and keeps its password.
     #[serde(skip_serializing_if = "Option::is_none")]
     url_file: Option<PathBuf>,
 }

@@ -42,10 +42,10 @@ pub struct Arguments {
     /// Directory with the releases, for artifacts that are not in the archive
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Longest wait for an archive that is behind the tables, in seconds
+    /// Timeout in seconds for an archive that is behind the tables
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     wait: u64,
-    /// Most differences shown
+    /// Largest number of differences shown
     #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
     limit: usize,
     /// Print one JSON object
@@ -82,8 +82,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     }
 }
 
-/// Waits until the archive holds the frames that the tables cover now, and their input. Input may be
-/// lost for ever, with the server that held it: after the wait what lacks it counts as unchecked.
+/// Waits until the archive contains the frames that the tables cover now, and their input. Input may be
+/// lost permanently together with its server: outcomes without input count as unchecked after the timeout.
 async fn await_archive(
     store: &Store,
     names: &Names,
@@ -258,7 +258,7 @@ impl<'a> Verification<'a> {
         Ok(())
     }
 
-    /// Compares one part of one table and returns the keys it holds, for rollouts.
+    /// Compares the rows of one table for a partition and returns their keys, for rollouts.
     async fn table(
         &mut self,
         scope: AuditScope<'_>,

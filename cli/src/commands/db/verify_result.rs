@@ -21,16 +21,16 @@ pub struct VerifyResult {
     pub partitions: Vec<PartitionResult>,
     /// Rows of every table.
     pub rows: BTreeMap<String, u64>,
-    /// In the order found, no more than asked for.
+    /// Differences in the order of their discovery, up to the limit.
     pub differences: Vec<FoundDifference>,
     /// Number of differences, those not shown included.
     pub difference_count: u64,
-    /// Most that are kept.
+    /// Largest number of stored differences.
     #[serde(skip)]
     pub limit: usize,
 }
 
-/// Replayed and compared parts of a partition.
+/// Counts of what was replayed and compared in a partition.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionResult {
@@ -39,7 +39,7 @@ pub struct PartitionResult {
     /// First output sequence that the archive holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<u64>,
-    /// The output sequence at which the tables stand and were compared.
+    /// The output sequence of the compared tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<u64>,
     /// The archive begins with the first frame of the partition.
@@ -48,9 +48,9 @@ pub struct PartitionResult {
     pub frames: u64,
     /// Outcomes followed.
     pub outcomes: u64,
-    /// Entries decided again.
+    /// Entries whose outcome was decided again.
     pub decided: u64,
-    /// Outcomes that could not be decided again.
+    /// Outcomes without the input to decide them again.
     pub unchecked: u64,
     /// Rows compared.
     pub rows: u64,
@@ -98,7 +98,7 @@ impl PartitionResult {
 }
 
 impl VerifyResult {
-    /// An empty report that keeps at most `limit` differences.
+    /// An empty result that stores at most `limit` differences.
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -118,7 +118,7 @@ impl VerifyResult {
             }));
     }
 
-    /// Prints it for people.
+    /// Prints the result as text.
     ///
     /// # Errors
     /// When standard output cannot be written.

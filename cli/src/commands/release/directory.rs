@@ -15,10 +15,10 @@ const ROLLOUTS: &str = "rollouts";
 
 /// Writes a release.
 ///
-/// A new directory appears as a whole. An existing one is exchanged as a whole when it holds nothing
-/// but a release; otherwise, and where a directory cannot be renamed (a mount point), its files are
-/// replaced one by one, the fleet last. Readers that come in between see signatures or hashes that do
-/// not fit and keep the release they have.
+/// A new directory is created atomically. An existing one is replaced atomically if it contains only a
+/// release; otherwise, and where a directory cannot be renamed (a mount point), its files are replaced one
+/// by one, the fleet last. Concurrent readers see signatures or hashes that do not match and keep their
+/// previous release.
 ///
 /// # Errors
 /// Exit code 2, names the file.
@@ -78,10 +78,10 @@ fn stage(directory: &Path, built: &BuiltRelease) -> io::Result<PathBuf> {
     Ok(staged)
 }
 
-/// Puts a staged release in the place of an existing one; false when the directory cannot be moved.
+/// Replaces an existing directory by a staged release; false when the directory cannot be moved.
 fn exchange(directory: &Path, built: &BuiltRelease) -> io::Result<bool> {
     let Ok(staged) = stage(directory, built) else {
-        // The parent may be read-only while the directory itself is not.
+        // The parent may be read-only although the directory is writable.
         return Ok(false);
     };
     let old = atomic_files::sibling_path(directory, "old");
@@ -99,7 +99,7 @@ fn exchange(directory: &Path, built: &BuiltRelease) -> io::Result<bool> {
     Ok(true)
 }
 
-/// True when moving the directory away would take nothing along that is not of a release.
+/// True when the directory contains only files of a release.
 fn holds_only_a_release(directory: &Path) -> io::Result<bool> {
     let top = [
         FLEET_FILE.to_owned(),
@@ -124,7 +124,7 @@ fn holds_only_a_release(directory: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes manifests of earlier releases, and nothing else.
+/// Removes the manifests of earlier releases.
 fn remove_leftovers(directory: &Path, built: &BuiltRelease) -> io::Result<()> {
     let current: Vec<PathBuf> = contents(built)
         .into_iter()
