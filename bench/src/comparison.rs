@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_above_one_means_better_whatever_the_unit_is() {
+    fn a_ratio_above_one_means_better_for_every_unit() {
         let rate = Compared::new(key("entries", "entries/s"), vec![200.0], vec![100.0]);
         let time = Compared::new(key("wait", "ms"), vec![5.0], vec![10.0]);
         assert_eq!((rate.median, time.median), (2.0, 2.0));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_one_build_does_not_have_are_left_out() {
+    fn figures_missing_in_one_build_are_left_out() {
         let (both, new) = (key("entries", "entries/s"), key("new", "ms"));
         let own = Values::from([(both.clone(), 3.0), (new, 1.0)]);
         let other = Values::from([(both.clone(), 2.0)]);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_build_is_named_with_what_to_do() {
+    fn a_missing_build_is_reported_with_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let error = program(dir.path()).unwrap_err().to_string();
         assert!(error.contains("nixfleet-bench; build"), "{error}");

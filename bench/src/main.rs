@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_way_is_measured_behind_its_stages() {
+    fn end_to_end_is_measured_after_its_stages() {
         let all = parse(&["--rounds", "3"]).measured();
         assert_eq!(all.len(), Stage::value_variants().len());
         assert!(all.iter().all(|(_, rounds)| *rounds == 3), "{all:?}");

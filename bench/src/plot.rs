@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn every_picture_is_written_and_names_what_it_shows() {
+    fn every_plot_is_written_with_its_labels() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("new");
         draw(&measurements(), &folder).unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_drawn_of_nothing() {
+    fn no_figures_give_no_plot() {
         let folder = tempfile::tempdir().unwrap();
         draw(&Measurements::default(), folder.path()).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -31,7 +31,7 @@ fn check(stages: &[&str], arguments: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn stages_in_memory_run_and_their_figures_parse() -> Result<()> {
+fn in_process_stages_run_and_their_figures_parse() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let pictures = folder.path().join("pictures");
     let plotted = pictures.to_str().context("a path that is no text")?;

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_for_their_owner_and_nothing_is_left_behind() {
+    fn secrets_are_readable_by_their_owner_only_and_no_temporary_file_remains() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("deep/er/key");
         write(&path, b"one", Access::Secret, Existing::Keep).unwrap();

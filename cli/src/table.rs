@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_apart_and_numbers_to_the_right() {
+    fn columns_are_separated_and_numbers_right_aligned() {
         let mut table = table(&["NAME", ">HOSTS", "STATE"]);
         add_row(&mut table, ["stable".into(), "5".into(), "Active".into()]);
         add_row(

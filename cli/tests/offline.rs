@@ -195,7 +195,7 @@ fn verify_names_the_failed_step() {
 }
 
 #[test]
-fn verify_without_an_answer_exits_2() {
+fn verify_without_a_result_exits_2() {
     let bench = Bench::new("ed25519");
     let out = bench.path("out");
     assert_eq!(bench.release(&out, &AT).code, 0);
@@ -244,7 +244,7 @@ fn an_incomplete_fleet_is_refused_with_all_faults_and_nothing_written() {
 }
 
 #[test]
-fn a_newer_release_takes_the_place_of_the_older() {
+fn a_newer_release_replaces_the_older() {
     let bench = Bench::new("ed25519");
     let out = bench.path("out");
     assert_eq!(bench.release(&out, &AT).code, 0);
@@ -287,7 +287,7 @@ fn a_newer_release_takes_the_place_of_the_older() {
 }
 
 #[test]
-fn private_keys_are_for_their_owner_and_never_overwritten_by_accident() {
+fn private_keys_are_readable_by_their_owner_only_and_not_overwritten_by_default() {
     let bench = Bench::new("ed25519");
     let key = bench.path("release.key");
     assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -362,7 +362,7 @@ fn certificates_carry_their_roles() {
 }
 
 #[test]
-fn canonicalize_answers_or_refuses_with_a_reason() {
+fn canonicalize_prints_the_canonical_form_or_a_reason() {
     let check = |input: &[u8], expected: &str| {
         let run = nixfleet(&["debug", "canonicalize"], input);
         assert_eq!(
@@ -392,7 +392,7 @@ fn canonicalize_answers_or_refuses_with_a_reason() {
 }
 
 #[test]
-fn invalid_debug_input_names_its_line_after_answering_the_ones_before() {
+fn invalid_debug_input_is_reported_by_line_after_earlier_results() {
     let vectors = include_str!("../../tests/vectors/step.ndjson");
     let case: Value = serde_json::from_str(vectors.lines().next().unwrap()).unwrap();
     let input = format!("{}\nnonsense\n{}\n", case["input"], case["input"]);

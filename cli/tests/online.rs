@@ -60,7 +60,7 @@ fn event(seq: u64) -> Value {
 }
 
 #[test]
-fn answers_are_shown_as_table_and_passed_on_as_json() {
+fn responses_are_shown_as_table_or_json() {
     let certs = Certs::new();
     let answer = json!({"rollouts": [], "hostStatesTruncated": false, "future": 1});
     let server = Server::start(certs.dir(), vec![ok(answer.clone()), ok(answer.clone())]);
@@ -94,7 +94,7 @@ fn answers_are_shown_as_table_and_passed_on_as_json() {
 }
 
 #[test]
-fn exit_codes_tell_no_from_not_now() {
+fn exit_codes_distinguish_refusals_from_unavailability() {
     let certs = Certs::new();
     let answers = vec![
         refusal(404, "unknown-host"),
@@ -124,7 +124,7 @@ fn exit_codes_tell_no_from_not_now() {
 }
 
 #[test]
-fn strangers_and_absent_servers_are_told_apart_from_bad_arguments() {
+fn refused_certificates_and_unreachable_servers_have_their_own_exit_codes() {
     let certs = Certs::new();
     let strangers = Certs::new();
     let server = Server::start(certs.dir(), vec![ok(json!({}))]);
@@ -196,7 +196,7 @@ fn all_pages_of_hosts_are_read_and_filtered() {
 }
 
 #[test]
-fn following_goes_on_where_it_stopped_and_outlives_a_restart() {
+fn following_resumes_after_a_server_restart() {
     let certs = Certs::new();
     let page = |events: Vec<Value>| ok(json!({"rollout_id": "stable@4f", "events": events}));
     let answers = vec![
@@ -230,7 +230,7 @@ fn following_goes_on_where_it_stopped_and_outlives_a_restart() {
 }
 
 #[test]
-fn commands_carry_their_reason() {
+fn commands_send_their_reason() {
     let certs = Certs::new();
     let appended = || {
         (

@@ -128,7 +128,7 @@ fn the_planner_conforms() {
 }
 
 #[test]
-fn the_matcher_can_tell_a_difference() {
+fn the_matcher_detects_a_difference() {
     let check = |expected: &str, actual: &str, fits: bool| {
         let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(

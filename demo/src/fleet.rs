@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_swarm_takes_the_profile() {
+    fn the_swarm_accepts_the_profile() {
         profile().unwrap();
     }
 }

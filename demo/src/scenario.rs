@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_halt_is_settled_when_nothing_of_the_channel_is_under_way() {
+    fn a_halt_is_settled_when_no_host_of_the_channel_is_in_flight() {
         for (state, hosts, expected) in [
             ("Reverted", [("Pending", 3), ("Reverted", 1)], true),
             ("Reverted", [("Soaking", 3), ("Reverted", 1)], false),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn all_wanted_rollouts_must_be_there_and_over() {
+    fn all_expected_rollouts_must_exist_and_be_terminal() {
         let wanted = ["edge@2".to_owned(), "stable@2".to_owned()];
         let edge = wave("edge@2", "Terminal", &[("Converged", 3)]);
         assert!(!is_complete(std::slice::from_ref(&edge), &wanted));

@@ -331,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_like_globs() {
+    fn patterns_match_as_globs() {
         for (pattern, text, expected) in [
             ("*", "anything", true),
             ("abc", "abc", true),

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_hits_about_that_many_hosts_and_no_other_closure() {
+    fn a_share_applies_to_that_many_hosts_of_the_closure_only() {
         let profile = profile();
         let hit = |closure: &str| {
             (0..1000)

@@ -213,7 +213,7 @@ async fn a_release_signed_by_another_key_is_not_activated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_that_die_after_the_switch_are_recovered_by_their_heartbeat() {
+async fn agents_that_crash_after_the_switch_are_recovered_by_their_heartbeat() {
     let crash =
         r#""crash":{"share":1,"points":["after-switch"],"restartAfterMs":{"min":50,"max":200}}"#;
     let swarm = Swarm::start(5, &format!("{{{QUICK},{crash}}}")).await;
@@ -235,7 +235,7 @@ async fn agents_that_die_after_the_switch_are_recovered_by_their_heartbeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_accident_together_ends_where_both_sides_agree() {
+async fn all_faults_together_end_in_agreement_of_agents_and_control_plane() {
     let faults = r#""failures":[{"closure":"b","share":0.3,"fails":{"kind":"probe","probeName":"http"}},
           {"closure":"b","share":0.2,"fails":{"kind":"activation","exitCode":3}}],
         "deferral":{"share":0.2,"rebootAfterMs":{"min":100,"max":300}},
@@ -284,7 +284,7 @@ async fn every_accident_together_ends_where_both_sides_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_refused_for_good_does_not_hold_the_ones_behind_it() {
+async fn a_permanently_refused_event_does_not_block_later_ones() {
     let swarm = Swarm::start(1, &format!("{{{QUICK}}}")).await;
     let targets = targets(1, "b");
     swarm
@@ -305,7 +305,7 @@ async fn an_event_refused_for_good_does_not_hold_the_ones_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_waited_go_together_or_one_by_one_where_arrays_are_unknown() {
+async fn queued_events_are_sent_as_an_array_or_one_by_one_without_array_support() {
     for arrays_refused in [false, true] {
         let swarm = Swarm::start(3, &format!("{{{QUICK}}}")).await;
         let targets = targets(3, "b");

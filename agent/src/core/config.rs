@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_within_their_bounds() {
+    fn pauses_double_up_to_the_maximum() {
         let config = AgentConfig::default();
         for (attempts, low, high) in [(1, 500, 1000), (2, 1000, 2000), (30, 30_000, 60_000)] {
             for salt in 0..200 {

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn events_come_in_order_and_first_ones_once() {
+    fn probe_events_are_in_order_and_first_ones_occur_once() {
         use ProbeStatus::{Fail, Pass};
         let mut schedule = declared(ProbeMode::Enforce);
         let every = ReportPolicy::Every;
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn long_reasons_are_cut_at_a_character() {
+    fn long_reasons_are_truncated_at_a_character_boundary() {
         let cut = cut_reason("é".repeat(400));
         assert!(cut.ends_with(REASON_CUT));
         assert!(cut.len() <= REASON_BYTES_MAX + REASON_CUT.len());

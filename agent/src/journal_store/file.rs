@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_there_after_a_restart() {
+    fn saved_documents_survive_a_restart() {
         let scratch = tempfile::tempdir().unwrap();
         let journals = FileJournalStore::open(scratch.path().join("journals")).unwrap();
         journals.save(&journal("stable@4f", 1)).unwrap();

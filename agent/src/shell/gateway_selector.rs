@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_gateway_stays_whatever_fails() {
+    fn a_single_gateway_is_kept_after_failures() {
         let selector = GatewaySelector::new("https://a:1/", 77);
         assert_eq!(selector.current(), (0, "https://a:1"));
         selector.failed(0);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_fail_together_move_on_once() {
+    fn concurrent_failures_switch_the_gateway_once() {
         let selector = GatewaySelector::new("https://a,https://b, https://c/", 1);
         assert_eq!(selector.current(), (1, "https://b"));
         selector.failed(1);

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_stage_is_the_one_that_lets_the_fewest_events_through() {
+    fn the_slowest_stage_has_the_lowest_event_rate() {
         check(
             SINGLE,
             [50.0, 40.0, 120.0, 30.0, 90.0],
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_was_not_measured_is_named() {
+    fn a_missing_stage_is_reported() {
         let mut figures = figures([1.0; 5]);
         figures.retain(|figure| figure.stage != "eventlog");
         let error = slowest(SINGLE, &figures).unwrap_err();

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_reads_at_a_glance() {
+    fn a_cluster_is_shown_as_tables() {
         let answer = json!({
             "at": "2026-05-01T12:00:00Z",
             "services": [
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_cluster_says_so() {
+    fn an_empty_cluster_is_reported() {
         let answer = json!({
             "at": "2026-05-01T12:00:00Z", "services": [], "leader": null, "partitions": [],
             "shared": {"archivedBy": owner_of("log-1", Value::Null), "archiveLagMessages": null}, "problems": [],

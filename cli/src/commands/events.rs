@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_show_what_was_made_of_them() {
+    fn entries_are_shown_with_their_outcomes() {
         let check = |outcome: Value| {
             let event = json!({"seq": 7, "index": 3, "ts": "2026-05-01T11:01:00Z", "kind": "ActivationCompleted",
                 "host": "web-01", "payload": {}, "outcome": outcome});

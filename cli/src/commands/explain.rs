@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn every_block_and_wait_is_told() {
+    fn every_block_and_wait_is_explained() {
         let blocks = json!([
             {"gate": "quarantine", "reason": "quarantine: bbb-nixos", "cause": {"seq": 12, "index": 0}, "position": {"seq": 13, "index": 0}},
             {"gate": "wave-promotion", "reason": "wave-promotion: wave 1 of 3", "position": {"seq": 13, "index": 1}}]);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_at_rest_say_so() {
+    fn idle_hosts_are_explained() {
         let declared = |closure: Value, opened: bool| {
             json!({"channel": "stable", "closureHash": closure, "tags": [],
             "rolloutId": "stable@4f1c", "opened": opened})

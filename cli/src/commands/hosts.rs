@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_one_per_line_with_what_is_odd() {
+    fn hosts_are_one_per_line_with_their_anomalies() {
         let answer = json!([
             {"hostname": "web-01", "channel": "stable", "lastRolloutId": "stable@4f1c", "rolloutState": "Converged",
              "wave": 0, "currentClosureHash": "aaa-nixos", "lastCheckinAt": "2026-05-01T11:01:00.123Z", "quarantinedClosure": null},

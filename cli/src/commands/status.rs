@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_reads_at_a_glance() {
+    fn a_status_is_shown_as_tables() {
         let status = json!({
             "at": "2026-05-01T12:00:00Z",
             "release": {"seq": 3, "commit": "4f1c", "signedAt": "2026-05-01T11:00:00Z", "fleetHash": "x", "hosts": 5},

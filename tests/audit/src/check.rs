@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_lists_are_cut() {
+    fn long_lists_are_truncated() {
         let faults = (0..8).map(|n| n.to_string()).collect();
         let text = Check::new("x", faults).fault.unwrap();
         assert_eq!(text, "0; 1; 2; 3; 4; and 3 more");

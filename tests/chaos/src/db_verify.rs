@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_summed_up() {
+    fn verify_results_are_summed_over_partitions() {
         let verify_result = read(
             br#"{"partitions": [{"outcomes": 3}, {"outcomes": 4}], "differenceCount": 2,
                  "rows": {"rollouts": 1, "host_rollout_records": 5}}"#,

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn later_rounds_have_every_kind_and_some_meet() {
+    fn later_rounds_have_every_kind_and_some_overlap() {
         let all = Kind::all();
         let later = &groups(3, Kind::essential().len() + all.len())[Kind::essential().len()..];
         let kinds: BTreeSet<Kind> = later.iter().map(|group| group.faults[0].kind).collect();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_narrows_the_schedule() {
+    fn a_name_filters_the_schedule() {
         let mut schedule = Schedule::new(1, &["reducer".to_owned()]);
         let names: BTreeSet<String> = (0..6)
             .map(|_| schedule.next().unwrap().faults[0].kind.to_string())

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn some_releases_are_faulty_and_some_are_not() {
+    fn faulty_and_good_releases_are_mixed() {
         let hosts = Hosts::new(48);
         let mut rng = StdRng::seed_from_u64(5);
         let good = (0..50)
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_swarm_takes_the_profile() {
+    fn the_swarm_accepts_the_profile() {
         profile().unwrap();
     }
 }

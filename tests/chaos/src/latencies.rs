@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_counts_only_while_somebody_waits() {
+    fn a_gap_counts_only_while_events_are_pending() {
         let samples = [
             sample(0, 5, 0),
             sample(1_000, 5, 0),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_wait_until_a_look_finds_them_reached() {
+    fn latency_ends_at_the_sample_that_covers_the_message() {
         let samples: Vec<Sample> = [(1_000, 1), (2_000, 1), (3_000, 3)]
             .map(|(millis, position)| sample(millis, position, 0))
             .into();

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_recording_is_whole_or_says_that_the_log_was_trimmed_past_it() {
+    async fn a_recording_is_complete_or_reports_trimmed_messages() {
         let config = BusConfig {
             url: shared_nats().unwrap().url(),
             prefix: unique_prefix("recorder"),

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_that_are_never_trimmed_or_exceed_their_limit_are_named() {
+    fn untrimmed_and_oversized_logs_are_reported() {
         let log = PartitionLogs {
             partition: Partition::new(0),
             input_stream: "IN".to_owned(),

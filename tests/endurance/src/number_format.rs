@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_units() {
+    fn numbers_are_formatted_with_units() {
         assert_eq!(format_bytes(3 << 19), "1.5 MiB");
         assert_eq!(format_bytes(3 << 29), "1.50 GiB");
         assert_eq!(format_count(9_999), "9999");

@@ -197,7 +197,7 @@ mod tests {
     use crate::summary::RunData;
 
     #[test]
-    fn the_picture_names_what_it_shows() {
+    fn the_plot_has_labels() {
         let sample = |seconds, disk_bytes| Sample {
             seconds,
             disk_bytes,

@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_judged_once_it_was_ready() {
+    fn readiness_is_checked_after_the_first_readiness() {
         let mut samples = Samples::default();
         let mut known = BTreeSet::new();
         let state = |fault: Option<&str>| vec![("a".to_owned(), fault.map(str::to_owned))];

@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn noise_is_printable_and_needs_no_escapes() {
+    fn incompressible_text_is_printable_without_escapes() {
         let text = incompressible_text(10_000, 7);
         assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
         assert!(!text.contains(['"', '\\']));

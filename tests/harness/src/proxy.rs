@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn traffic_passes_waits_and_breaks() {
+    async fn traffic_is_forwarded_delayed_held_and_cut() {
         let proxy = Proxy::start(echo().await).await.unwrap();
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(ask(&mut stream, b"pass").await.unwrap(), *b"pass");
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_lead_through_the_proxy() {
+    fn urls_are_rewritten_to_the_proxy() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

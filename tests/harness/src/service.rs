@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_named_as_services_read_them() {
+    fn variables_have_the_names_read_by_services() {
         assert_eq!(
             Service::Ingest.variable("tls.cert_file"),
             "NIXFLEET_INGEST__TLS__CERT_FILE"

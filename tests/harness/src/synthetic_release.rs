@@ -162,13 +162,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_the_number_of_their_host() {
+    fn host_names_contain_their_number() {
         assert_eq!(host_number(&hostname(47)).unwrap(), 47);
         assert!(host_number(&Hostname::from("web-1")).is_err());
     }
 
     #[test]
-    fn waves_hold_every_host() {
+    fn waves_contain_every_host() {
         for hosts in [10, 99, 100, 10_000, 1_000_000] {
             assert_eq!(waves(hosts).iter().sum::<usize>(), hosts);
         }

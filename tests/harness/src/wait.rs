@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_question_that_is_never_answered_ends_with_the_deadline() {
+    async fn an_evaluation_that_never_ends_is_cut_at_the_deadline() {
         let timeout = Duration::from_millis(50);
         let waited = wait_for("silence", timeout, async || {
             std::future::pending::<Result<Option<()>>>().await

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_as_the_servers_print_them() {
+    fn versions_are_parsed_from_the_output_of_the_servers() {
         for (text, expected) in [
             ("nats-server: v2.15.1", Some((2, 15))),
             ("postgres (PostgreSQL) 17.10", Some((17, 10))),

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_parent_closes_a_directory() {
+    fn a_private_parent_makes_a_directory_inaccessible() {
         let base = std::env::temp_dir().join(format!("nixfleet-reach-{}", std::process::id()));
         let inner = base.join("inner");
         std::fs::create_dir_all(&inner).unwrap();

@@ -69,7 +69,7 @@ fn one_request_is_in_flight_and_order_is_kept() {
 }
 
 #[test]
-fn what_was_not_settled_is_sent_again_when_due() {
+fn unsettled_events_are_sent_again_when_due() {
     let mut outbox = filled(1..=3);
     take(&mut outbox, 0);
     assert!(outbox.take_answered(1).is_some());
@@ -102,7 +102,7 @@ fn a_request_is_bounded_in_bytes_but_never_empty() {
 }
 
 #[test]
-fn events_refused_together_go_one_by_one() {
+fn events_of_a_refused_array_are_sent_one_by_one() {
     let mut outbox = filled(1..=4);
     assert_eq!(take(&mut outbox, 0), [1, 2, 3]);
     assert!(outbox.send_one_by_one());
@@ -114,7 +114,7 @@ fn events_refused_together_go_one_by_one() {
 }
 
 #[test]
-fn one_event_cannot_be_separated() {
+fn a_single_event_cannot_be_split() {
     let mut outbox = filled(1..=1);
     take(&mut outbox, 0);
     assert!(!outbox.send_one_by_one());
@@ -122,7 +122,7 @@ fn one_event_cannot_be_separated() {
 }
 
 #[test]
-fn only_undurable_events_are_dropped_when_too_many_wait() {
+fn a_full_queue_drops_only_undurable_events() {
     let mut outbox = Outbox::default();
     assert_eq!(outbox.push(event(1), true, 1), None);
     assert_eq!(outbox.push(event(2), true, 1), None);
@@ -131,7 +131,7 @@ fn only_undurable_events_are_dropped_when_too_many_wait() {
 }
 
 #[test]
-fn what_is_in_flight_is_not_dropped() {
+fn events_in_flight_are_not_dropped() {
     let mut outbox = Outbox::default();
     for seq in 1..=3 {
         outbox.push(event(seq), false, 10);
@@ -174,7 +174,7 @@ fn a_replay_leaves_the_events_in_flight_alone() {
 }
 
 #[test]
-fn a_flight_that_failed_goes_behind_what_was_replayed_meanwhile() {
+fn events_of_a_failed_request_follow_replayed_ones() {
     let mut outbox = Outbox::default();
     outbox.push(event(1), true, 10);
     deliver(&mut outbox);
@@ -191,7 +191,7 @@ fn a_flight_that_failed_goes_behind_what_was_replayed_meanwhile() {
 }
 
 #[test]
-fn a_restart_and_a_replay_put_events_in_their_order() {
+fn events_are_sorted_after_a_restart_and_a_replay() {
     let mut outbox = Outbox::restored(vec![event(4), event(2)], vec![event(1), event(3)]);
     outbox.replay(1);
     assert_eq!(take(&mut outbox, 0), [2, 3, 4]);

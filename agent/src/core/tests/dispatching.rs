@@ -79,7 +79,7 @@ fn a_fleet_of_another_release_is_refused() {
 }
 
 #[test]
-fn a_manifest_nobody_asked_for_is_ignored() {
+fn an_unrequested_manifest_is_ignored() {
     let mut agent = TestAgent::running();
     assert!(agent.verified("1", "b", 0).is_empty());
 }
@@ -125,7 +125,7 @@ fn a_newer_dispatch_waits_for_the_running_switch() {
 }
 
 #[test]
-fn artifacts_that_cannot_be_fetched_are_asked_for_again() {
+fn a_failed_fetch_is_retried() {
     let mut agent = TestAgent::running();
     agent.give(Input::DispatchReceived(dispatch("1", "b", 0)));
     let fault = |retryable| Input::ReleaseRefused {

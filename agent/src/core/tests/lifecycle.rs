@@ -17,7 +17,7 @@ fn state(agent: &TestAgent) -> HostState {
 }
 
 #[test]
-fn a_start_greets_before_it_listens() {
+fn the_first_heartbeat_precedes_the_first_poll() {
     let mut agent = TestAgent::crashed(Default::default(), "a").crash("a");
     let started = Input::Started {
         current_closure: "a".into(),
@@ -28,7 +28,7 @@ fn a_start_greets_before_it_listens() {
 }
 
 #[test]
-fn an_acknowledgement_names_the_closure_that_ran_before() {
+fn an_acknowledgement_contains_the_previous_closure() {
     let mut agent = TestAgent::running();
     assert_eq!(
         agent.give(Input::DispatchReceived(dispatch("1", "b", -1))),
@@ -48,7 +48,7 @@ fn an_acknowledgement_names_the_closure_that_ran_before() {
 }
 
 #[test]
-fn events_of_a_rollout_wait_for_the_one_before() {
+fn each_event_of_a_rollout_waits_for_the_previous_one() {
     let mut agent = TestAgent::running();
     agent.switching();
     assert_eq!(
@@ -75,7 +75,7 @@ fn events_of_a_rollout_wait_for_the_one_before() {
 }
 
 #[test]
-fn a_host_converges_when_soak_and_probes_are_through() {
+fn a_host_converges_after_soak_and_passed_probes() {
     let mut agent = TestAgent::running();
     agent.soaking(vec![probe(ProbeMode::Enforce)]);
     assert_eq!(
@@ -106,7 +106,7 @@ fn a_host_converges_when_soak_and_probes_are_through() {
 }
 
 #[test]
-fn a_host_without_probes_declares_that_and_converges_after_its_soak() {
+fn a_host_without_probes_declares_none_and_converges_after_its_soak() {
     let mut agent = TestAgent::running();
     agent.switching();
     agent.give(ended(completed("b")));
@@ -127,7 +127,7 @@ fn a_host_without_probes_declares_that_and_converges_after_its_soak() {
 }
 
 #[test]
-fn unreadable_probes_are_not_declared_and_hold_convergence() {
+fn unreadable_probes_are_not_declared_and_block_convergence() {
     let mut agent = TestAgent::running();
     agent.switching();
     agent.give(ended(completed("b")));
@@ -151,7 +151,7 @@ fn a_disabled_probe_is_declared_and_not_run() {
 }
 
 #[test]
-fn a_sustained_failure_rolls_back_as_the_signed_policy_says() {
+fn a_sustained_failure_rolls_back_under_the_signed_policy() {
     let mut agent = TestAgent::running();
     agent.soaking(vec![probe(ProbeMode::Enforce)]);
     assert_eq!(
@@ -208,7 +208,7 @@ fn a_pass_clears_the_timer_of_a_sustained_failure() {
 }
 
 #[test]
-fn an_observed_probe_fails_nobody() {
+fn an_observed_probe_never_fails_the_host() {
     let mut agent = TestAgent::running();
     agent.soaking(vec![probe(ProbeMode::Observe)]);
     agent.probed("1", ProbeStatus::Fail);
@@ -219,7 +219,7 @@ fn an_observed_probe_fails_nobody() {
 }
 
 #[test]
-fn a_failed_switch_goes_back_to_what_ran() {
+fn a_failed_switch_restores_the_previous_closure() {
     let mut agent = TestAgent::running();
     agent.switching();
     let failed = SwitchOutcome::Failed {
@@ -233,7 +233,7 @@ fn a_failed_switch_goes_back_to_what_ran() {
 }
 
 #[test]
-fn a_failed_rollback_is_tried_again() {
+fn a_failed_rollback_is_retried() {
     let mut agent = TestAgent::running();
     agent.switching();
     agent.give(ended(SwitchOutcome::Failed {
@@ -254,7 +254,7 @@ fn a_failed_rollback_is_tried_again() {
 }
 
 #[test]
-fn a_deferral_has_a_sequence_number_of_its_own() {
+fn a_deferral_uses_a_sequence_number() {
     let mut agent = TestAgent::running();
     agent.switching();
     let deferred = SwitchOutcome::Deferred {
@@ -285,7 +285,7 @@ fn unavailable() -> DeliveryResult {
 }
 
 #[test]
-fn a_refused_event_becomes_a_dead_letter_and_the_next_goes_out() {
+fn a_permanently_refused_event_is_dropped_and_the_next_is_sent() {
     let mut agent = TestAgent::running();
     agent.switching();
     let refused = Input::EventsAnswered {
@@ -303,7 +303,7 @@ fn a_refused_event_becomes_a_dead_letter_and_the_next_goes_out() {
 }
 
 #[test]
-fn an_unanswered_event_is_sent_again_after_a_pause() {
+fn an_unacknowledged_event_is_sent_again_after_a_pause() {
     let mut agent = TestAgent::running();
     agent.switching();
     let unavailable = Input::EventsAnswered {
@@ -317,7 +317,7 @@ fn an_unanswered_event_is_sent_again_after_a_pause() {
 }
 
 #[test]
-fn what_an_array_leaves_unsettled_is_sent_again_and_refused_arrays_are_divided() {
+fn unsettled_events_of_an_array_are_sent_again_and_refused_arrays_are_split() {
     let mut agent = TestAgent::running();
     agent.switching();
     agent.give(ended(completed("b")));

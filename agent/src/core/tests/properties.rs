@@ -306,7 +306,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn no_order_of_inputs_moves_a_sequence_back_or_activates_what_no_manifest_names(
+    fn no_order_of_inputs_decreases_a_sequence_or_activates_a_closure_without_manifest(
         happenings in prop::collection::vec((happening(), any::<bool>()), 1..60)
     ) {
         let mut watcher = Watcher::new();

@@ -87,7 +87,7 @@ fn a_crash_after_the_switch_is_recovered_by_the_heartbeat() {
 }
 
 #[test]
-fn unsent_events_go_first_and_then_the_closure_is_named() {
+fn the_closure_is_reported_after_all_unsent_events() {
     let mut agent = TestAgent::running();
     agent.switching();
     let mut agent = agent.crash("b");
@@ -108,7 +108,7 @@ fn unsent_events_go_first_and_then_the_closure_is_named() {
 }
 
 #[test]
-fn a_completion_nobody_recovered_is_reported_by_the_agent() {
+fn the_agent_reports_a_completion_that_was_not_inferred() {
     let mut agent = TestAgent::running();
     agent.switching();
     agent.drain("1");
@@ -179,7 +179,7 @@ fn a_reboot_ends_a_deferral() {
 }
 
 #[test]
-fn a_rollout_that_somebody_behind_did_not_know_is_followed_again() {
+fn a_rollout_missing_in_a_stale_reply_is_followed_again() {
     let agent = deferred();
     let mut agent = agent.crash("b");
     started(&mut agent);
@@ -193,7 +193,7 @@ fn a_rollout_that_somebody_behind_did_not_know_is_followed_again() {
 }
 
 #[test]
-fn a_restart_while_soaking_probes_anew_and_uses_no_number_twice() {
+fn a_restart_while_soaking_repeats_probes_and_reuses_no_sequence() {
     let mut agent = TestAgent::running();
     agent.soaking(vec![probe(ProbeMode::Enforce)]);
     agent.probed("1", ProbeStatus::Pass);
@@ -224,7 +224,7 @@ fn an_older_snapshot_changes_nothing() {
 }
 
 #[test]
-fn what_the_control_plane_lost_is_sent_again_once() {
+fn events_lost_by_the_control_plane_are_sent_again_once() {
     let mut agent = TestAgent::running();
     agent.soaking(Vec::new());
     let mut sent = Vec::new();
@@ -244,7 +244,7 @@ fn what_the_control_plane_lost_is_sent_again_once() {
 }
 
 #[test]
-fn what_the_control_plane_lost_is_sent_again_after_a_crash_and_not_waited_for() {
+fn events_lost_by_the_control_plane_are_sent_again_after_a_crash_without_waiting() {
     let agent = deferred();
     // The control plane lost the end of its log, and infers only that the target runs.
     let mut agent = agent.crash("b");
@@ -290,7 +290,7 @@ fn failed() -> TestAgent {
 }
 
 #[test]
-fn a_failure_that_does_not_fit_is_told_anew() {
+fn a_failure_rejected_by_the_control_plane_is_rereported() {
     let mut agent = failed();
     let outcome = RollbackOutcome::Completed {
         observed_closure: "a".into(),
@@ -314,7 +314,7 @@ fn a_failure_that_does_not_fit_is_told_anew() {
 }
 
 #[test]
-fn an_agent_that_forgot_everything_takes_up_what_the_manifest_confirms() {
+fn an_agent_without_state_adopts_a_rollout_confirmed_by_the_manifest() {
     let mut agent = TestAgent::running();
     agent.soaking(Vec::new());
     let open = snapshot(&agent, HostState::Soaking, 4);
@@ -336,7 +336,7 @@ fn an_agent_that_forgot_everything_takes_up_what_the_manifest_confirms() {
 }
 
 #[test]
-fn a_claim_that_waits_does_not_pull_a_converged_host_back_at_once() {
+fn a_single_contradicting_snapshot_does_not_reset_a_converged_host() {
     let mut agent = TestAgent::running();
     agent.soaking(Vec::new());
     agent.after(1_000);

@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_are_shown_where_they_are() {
+    fn differences_are_shown_with_their_location() {
         let mut report = VerifyResult::new(1);
         let mut partition = PartitionResult::new(3);
         (partition.first, partition.last, partition.rows) = (Some(1), Some(40), 7);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut() {
+    fn long_values_are_truncated() {
         let long = json!("x".repeat(100));
         assert_eq!(shown(Some(&long), None).chars().count(), SHOWN_CHARS);
         assert_eq!(shown(None, Some(&long)), "-");

@@ -15,7 +15,7 @@ const ROLLOUTS: &str = "rollouts";
 
 /// Writes a release.
 ///
-/// A new directory is created atomically. An existing one is replaced atomically if it contains only a
+/// A new directory is created atomically. An existing one is replaced as a whole if it contains only a
 /// release; otherwise, and where a directory cannot be renamed (a mount point), its files are replaced one
 /// by one, the fleet last. Concurrent readers see signatures or hashes that do not match and keep their
 /// previous release.

@@ -26,10 +26,10 @@ use nixfleet_harness::{ports, shared_nats};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody};
 
-/// Patience of everything that should happen soon.
+/// Timeout of a condition that should hold soon.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Two small partitions below a prefix.
+/// Configuration with two small partitions below a prefix.
 fn config(url: &str, prefix: &str) -> BusConfig {
     BusConfig {
         url: url.to_owned(),
@@ -55,7 +55,7 @@ async fn ready(config: BusConfig) -> Bus {
     bus
 }
 
-/// A way to the shared server that can fall silent or break, and who takes it.
+/// A connection to the shared server through a proxy that can stall or break it.
 async fn connect_through_proxy(config: &BusConfig) -> (BusConfig, Proxy) {
     let server = ports::local(shared_nats().unwrap().port());
     let proxy = Proxy::start(server).await.unwrap();
@@ -93,7 +93,7 @@ fn entry(rollout: &str, host: &str, number: usize) -> Entry {
     )
 }
 
-/// Reads `count` messages and no more: whoever wants others behind them finds them there.
+/// Reads exactly `count` messages; later ones stay with the reader.
 async fn read(reader: &mut Reader, count: usize) -> Vec<Message> {
     let mut messages = Vec::new();
     let all = async {

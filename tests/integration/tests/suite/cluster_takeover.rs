@@ -1,4 +1,4 @@
-//! Members, owners and takeovers of real processes, as `GET /v1/cluster` shows them.
+//! Members, owners and takeovers of real processes, as reported by `GET /v1/cluster`.
 
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
@@ -13,11 +13,12 @@ use nixfleet_harness::{
 };
 use serde_json::Value;
 
-/// Processes start and take over; a busy machine may be many times slower.
+/// Timeout of starts and takeovers; a loaded machine may be many times slower.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The time to live of the defaults.
+/// The default lease TTL.
 const TTL: Duration = Duration::from_secs(10);
-/// A takeover that waits for no expiry: a record that was about to be renewed lives seven seconds more.
+/// Limit of a takeover without an expiry: a record just before its renewal remains valid for seven more
+/// seconds.
 const AT_ONCE: Duration = Duration::from_secs(5);
 /// A takeover that waits for one expiry, not for two.
 const AFTER_EXPIRY: Duration = Duration::from_secs(TTL.as_secs() + 5);
@@ -47,7 +48,7 @@ async fn stack(name: &str) -> Stack {
     Stack::start(config).await.unwrap()
 }
 
-/// Waits until the cluster is as wanted, and says how long that took.
+/// Waits until the cluster satisfies a condition, and returns the time it took.
 async fn until(
     operator: &Operator,
     what: &str,
@@ -124,7 +125,7 @@ fn is_settled(cluster: &Value) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_share_stop_die_and_come_back() {
+async fn instances_share_partitions_after_stops_kills_and_restarts() {
     let mut stack = stack("cluster").await;
     let operator = stack.operator(0).unwrap();
     let (before, _) = until(&operator, "an even share for everyone", is_settled).await;
@@ -154,7 +155,7 @@ async fn instances_share_stop_die_and_come_back() {
     assert_eq!(old.iter().zip(&new).filter(|pair| kept(*pair)).count(), 2);
     stack.instance(Service::Reducer, 0).unwrap().stop().unwrap();
 
-    // It comes back under another identity and takes only its share.
+    // It restarts under another identity and takes only its share.
     stack
         .instance(Service::Reducer, 0)
         .unwrap()
@@ -166,7 +167,7 @@ async fn instances_share_stop_die_and_come_back() {
         .filter(|owner| new.contains(owner));
     assert_eq!(still.count(), 2);
 
-    // The leader dies: the other planner follows with a higher epoch.
+    // The leader is killed: the other planner takes over with a higher epoch.
     let leader = after["leader"]["instance"].as_str().unwrap().to_owned();
     let epoch = after["leader"]["epoch"].as_u64().unwrap();
     let number = usize::from(leader.starts_with("planner-1"));

@@ -40,7 +40,7 @@ fn keys(value: &Value) -> BTreeSet<String> {
     map.keys().map(|key| text(key).to_owned()).collect()
 }
 
-/// The effective configuration of a binary in the environment that compose gives it.
+/// The effective configuration of a binary in its compose environment.
 fn printed_config(service: &str, environment: &Value) -> toml::Table {
     let program = format!("nixfleet-{service}");
     let mut command =

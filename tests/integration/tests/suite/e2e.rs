@@ -47,12 +47,12 @@ async fn a_failing_closure_is_rolled_back_quarantined_and_holds_the_next_channel
 }
 
 #[tokio::test]
-async fn two_of_each_service_are_never_wrong() {
+async fn two_instances_of_each_service_agree() {
     let mut testbed = Testbed::shared("e2etwo", 2).await;
     testbed.publish("aa01").await;
     testbed.start_swarm(&json!({}));
     testbed.wait_until_terminal("aa01").await;
-    // The owners of everything go; the others take over.
+    // The owners of all partitions are killed; the other processes take over.
     for service in [Service::Reducer, Service::Planner, Service::Applier] {
         testbed.stack.instance(service, 0).unwrap().kill().unwrap();
     }
@@ -95,7 +95,7 @@ async fn a_wiped_database_is_rebuilt_from_the_log() {
 }
 
 #[tokio::test]
-async fn heartbeats_bring_back_what_log_and_database_lost() {
+async fn heartbeats_restore_state_lost_by_log_and_database() {
     let mut nats = Nats::start("e2elost").unwrap();
     let mut testbed = Testbed::polling("e2elost", &nats).await;
     testbed.write_release("aa01");
@@ -111,7 +111,7 @@ async fn heartbeats_bring_back_what_log_and_database_lost() {
         .unwrap();
     testbed.stack.start_all().unwrap();
 
-    // Nobody publishes or commands anything: the release is polled, the hosts speak for themselves.
+    // Without a push or a command: the release is polled, the hosts report.
     testbed.wait_until_terminal("aa01").await;
     let unchanged = testbed
         .count("SELECT count(*) FROM nixfleet.host_rollout_records WHERE state = 'Converged'");
@@ -120,7 +120,7 @@ async fn heartbeats_bring_back_what_log_and_database_lost() {
 }
 
 #[tokio::test]
-async fn a_secured_cluster_loses_a_server_under_way() {
+async fn a_secured_cluster_survives_the_loss_of_a_server() {
     let secured = Authentication::create("e2ecluster").unwrap();
     let mut cluster = Cluster::start("e2ecluster", &secured.settings()).unwrap();
     let mut testbed = Testbed::clustered("e2ecluster", &cluster, &secured).await;

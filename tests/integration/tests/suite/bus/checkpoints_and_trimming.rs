@@ -21,13 +21,13 @@ async fn put(bus: &Bus, hash: &str, bytes: usize) -> CheckpointRef {
     let store = bus.checkpoints();
     let object = Bytes::from(vec![7; bytes]);
     store.put(p0(), &named, object.clone()).await.unwrap();
-    // Storing it again changes nothing.
+    // Storing it again has no effect.
     store.put(p0(), &named, object).await.unwrap();
     named
 }
 
 #[tokio::test]
-async fn checkpoints_are_stored_by_partition_and_older_ones_leave_nothing_behind() {
+async fn checkpoints_are_stored_by_partition_and_older_ones_are_deleted_completely() {
     let bus = bus("checkpoints").await;
     let store = bus.checkpoints();
     let other = named("c0", 3);
@@ -51,13 +51,13 @@ async fn checkpoints_are_stored_by_partition_and_older_ones_leave_nothing_behind
         );
     }
     assert!(store.holds(p1(), &other).await.unwrap());
-    // An owner that was shut out deletes nothing of its successor.
+    // A fenced owner deletes no object of its successor.
     let late = Checkpoints::default().with(named("c3", 700_000));
     assert_eq!(store.delete_obsolete(p0(), &late).await.unwrap(), 0);
     assert!(store.holds(p0(), &named("c4", 700_000)).await.unwrap());
     // Of another size it is another object.
     assert!(!store.holds(p1(), &named("c0", 4)).await.unwrap());
-    // Two objects of two pieces and one of one, and a record of each.
+    // Two objects of two chunks and one of one, and a record of each.
     let stream = format!("OBJ_{}", bus.names().checkpoint_bucket());
     assert_eq!(bus.log_usage(&stream).await.unwrap().messages, 5 + 3);
     bus.close().await;
@@ -93,7 +93,7 @@ async fn the_newest_announcement_is_found_from_the_last_frame() {
 }
 
 #[tokio::test]
-async fn a_trimmed_log_goes_on_with_its_fence_and_its_sequences() {
+async fn a_trimmed_log_keeps_its_fence_and_sequences() {
     let bus = bus("trimmed").await;
     let log = bus.output(p0());
     for seq in 0..5 {
@@ -107,7 +107,7 @@ async fn a_trimmed_log_goes_on_with_its_fence_and_its_sequences() {
     let fill = bus.log_usage(log.stream()).await.unwrap();
     assert_eq!((fill.first_seq, fill.last_seq, fill.messages), (5, 5, 1));
     assert_eq!(fill.max_bytes, 64 * 1024 * 1024);
-    // The owner goes on, and a new one finds the last frame.
+    // The owner continues, and a new one finds the last frame.
     assert_eq!(log.publish(&OutputFrame::new(6), 5).await.unwrap(), 6);
     let other = bus.output(p0());
     let last = other.last().await.unwrap();

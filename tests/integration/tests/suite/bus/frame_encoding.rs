@@ -32,7 +32,7 @@ async fn first_bytes(bus: &Bus, name: &str, messages: &[Message]) -> Vec<u8> {
     first
 }
 
-/// The server counts as many bytes as the messages say.
+/// Checks that the server counts as many bytes as the messages have.
 async fn assert_counted(bus: &Bus, name: &str, messages: &[Message]) {
     let stored: usize = messages.iter().map(|message| message.stored_bytes).sum();
     let info = stream(bus, name).await.get_info().await.unwrap();
@@ -40,7 +40,7 @@ async fn assert_counted(bus: &Bus, name: &str, messages: &[Message]) {
 }
 
 #[tokio::test]
-async fn input_frames_are_compressed_and_plain_ones_are_read_beside_them() {
+async fn compressed_and_plain_input_frames_are_read_together() {
     let bus = bus("encoded_input").await;
     let name = bus.names().input_stream(p0());
     let input = bus.input();
@@ -70,7 +70,7 @@ async fn input_frames_are_compressed_and_plain_ones_are_read_beside_them() {
 }
 
 #[tokio::test]
-async fn output_frames_are_compressed_and_plain_ones_are_read_beside_them() {
+async fn compressed_and_plain_output_frames_are_read_together() {
     let bus = bus("encoded_output").await;
     let name = bus.names().output_stream(p0());
     let frame = |epoch| OutputFrame {

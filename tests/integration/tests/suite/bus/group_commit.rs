@@ -12,7 +12,7 @@ use super::{SOON, config, connect_through_proxy, entry, p0, read, ready};
 
 const ROLLOUTS: [&str; 3] = ["stable@aa", "stable@bb", "edge@cc"];
 
-/// What the log holds: position, host and number of each entry.
+/// Content of the log: position, host and number of each entry.
 pub(super) fn entries(messages: &[Message]) -> Vec<(Position, String, usize)> {
     let mut all = Vec::new();
     for message in messages {
@@ -43,7 +43,7 @@ pub(super) async fn whole_log(bus: &Bus) -> Vec<Message> {
     read(&mut bus.reader(&stream, 1), last as usize).await
 }
 
-/// Hosts that send their events one after another, each after the answer to the one before.
+/// Hosts that send each event after the response to the previous one.
 async fn run_hosts(bus: &Bus, hosts: usize, events: usize) -> Vec<(Position, String, usize)> {
     let input = bus.input();
     let mut tasks = tokio::task::JoinSet::new();
@@ -71,7 +71,7 @@ async fn entries_share_frames_and_every_host_keeps_its_order() {
     let told = run_hosts(&bus, 60, 20).await;
     let messages = whole_log(&bus).await;
     let stored = entries(&messages);
-    // Positions told are positions stored, entry by entry.
+    // Acknowledged positions equal stored positions, entry by entry.
     assert_eq!(stored, told);
     assert!(
         messages.len() * 3 < stored.len(),
@@ -136,7 +136,7 @@ async fn an_entry_whose_acknowledgement_is_lost_is_stored_once() {
 }
 
 #[tokio::test]
-async fn nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed() {
+async fn a_killed_server_neither_loses_nor_duplicates_acknowledged_entries() {
     let mut nats = Nats::start("framing").unwrap();
     let bus = ready(config(&nats.url(), &unique_prefix("kill"))).await;
     let running = {
@@ -179,14 +179,14 @@ async fn a_full_log_refuses_and_an_entry_over_the_limit_is_too_large() {
     assert_eq!(full, AppendError::Full("00".to_owned()));
     let stream = bus.names().input_stream(p0());
     assert_eq!(bus.stream_identity(&stream).await.unwrap().last_seq, stored);
-    // The other partition goes on.
+    // The other partition continues.
     let other = nixfleet_proto::subject::Partition::new(1);
     input.append(other, big(10)).await.unwrap();
     bus.close().await;
 }
 
 #[tokio::test]
-async fn closing_answers_everything_that_was_accepted() {
+async fn closing_acknowledges_every_accepted_entry() {
     let bus = super::bus("drain").await;
     let input = bus.input();
     let mut tasks = tokio::task::JoinSet::new();

@@ -1,4 +1,4 @@
-//! Leases on a real server: even shares, quick hand-over, nobody twice.
+//! Leases on a real server: even shares, fast takeover, never two holders.
 
 mod test_member;
 
@@ -9,7 +9,8 @@ use nixfleet_harness::proxy::ProxyMode;
 use self::test_member::{Board, CONFIG, Member, Observer, TTL};
 use super::{SOON, bus, connect_through_proxy};
 
-/// A takeover that waits for no expiry: a record that was about to be renewed lives four seconds more.
+/// Limit of a takeover without an expiry: a record just before its renewal remains valid for four more
+/// seconds.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// A takeover that waits for one expiry, not for two.
 const AFTER_EXPIRY: Duration = Duration::from_secs(TTL.as_secs() + 4);
@@ -38,7 +39,7 @@ async fn members_share_evenly_and_a_fourth_takes_only_its_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_graceful_stop_hands_over_at_once() {
+async fn a_graceful_stop_releases_leases_immediately() {
     let base = bus("stop").await;
     let board = Board::new(8);
     let stopping = Member::join(base.config(), "a", &board);
@@ -56,7 +57,7 @@ async fn a_graceful_stop_hands_over_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_member_is_replaced_within_the_time_to_live() {
+async fn a_killed_member_is_replaced_within_the_lease_ttl() {
     let base = bus("kill").await;
     let board = Board::new(8);
     let killed = Member::join(base.config(), "a", &board);
@@ -72,7 +73,7 @@ async fn a_killed_member_is_replaced_within_the_time_to_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stalled_member_stops_before_another_starts_and_comes_back() {
+async fn a_stalled_member_stops_before_another_starts_and_rejoins() {
     let base = bus("stall").await;
     let (through, proxy) = connect_through_proxy(base.config()).await;
     let board = Board::new(4);
@@ -98,7 +99,7 @@ async fn a_stalled_member_stops_before_another_starts_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_acknowledgement_does_not_cost_the_lease() {
+async fn a_lost_acknowledgement_keeps_the_lease() {
     let base = bus("blip").await;
     let (through, proxy) = connect_through_proxy(base.config()).await;
     let board = Board::new(4);
@@ -107,12 +108,12 @@ async fn a_lost_acknowledgement_does_not_cost_the_lease() {
     let taken = board.taken();
     let mut observer = Observer::start(base.config()).await;
     observer.renewals(4).await;
-    // Renewals are stored and their acknowledgements lost: those just seen, or the next. They are
-    // not repeated before an answer.
+    // Renewals are stored and their acknowledgements lost: those just observed, or the next. They are not
+    // repeated before a reply.
     proxy.set(ProxyMode::HoldReplies);
     tokio::time::sleep(Duration::from_millis(CONFIG.renew_seconds * 1_500)).await;
     proxy.reconnect();
-    // Longer than a time to live.
+    // Longer than the lease TTL.
     observer.forget();
     observer.renewals(4 * 6).await;
     assert_eq!(board.taken(), taken, "nothing was taken again");
@@ -121,7 +122,7 @@ async fn a_lost_acknowledgement_does_not_cost_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_with_the_same_name_is_refused_and_says_so() {
+async fn a_second_process_with_the_same_name_is_refused_with_an_error() {
     let base = bus("name").await;
     let board = Board::new(4);
     let first = Member::join(base.config(), "a", &board);
@@ -138,7 +139,7 @@ async fn a_second_process_with_the_same_name_is_refused_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_leader_leads_and_the_next_follows_at_once() {
+async fn a_stopped_leader_is_succeeded_immediately() {
     let base = bus("leader").await;
     let board = Board::with_keys(["leader".to_owned()]);
     let first = Member::join(base.config(), "a", &board);
@@ -162,7 +163,7 @@ async fn one_leader_leads_and_the_next_follows_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failed_work_goes_to_another_member() {
+async fn failed_work_moves_to_another_member() {
     let base = bus("fails").await;
     let board = Board::with_keys(["leader".to_owned()]);
     let failing = Member::join(base.config(), "a", &board);
@@ -177,10 +178,10 @@ async fn failed_work_goes_to_another_member() {
     base.close().await;
 }
 
-/// Connections that stall, break and lose answers, members that die, stop and come: whoever looks,
-/// from inside or at the bucket, sees one holder at most; afterwards everything is shared evenly.
+/// With connections that stall, break and lose replies, and members that are killed, stopped and started,
+/// workers and bucket show at most one holder at any time; afterwards the shares are even.
 #[tokio::test(flavor = "multi_thread")]
-async fn flapping_members_never_hold_a_key_at_once() {
+async fn flapping_members_never_hold_a_key_together() {
     let base = bus("flaps").await;
     let board = Board::new(6);
     let observer = Observer::start(base.config()).await;
@@ -227,6 +228,6 @@ async fn flapping_members_never_hold_a_key_at_once() {
 }
 
 #[test]
-fn the_times_of_these_tests_are_legal() {
+fn the_lease_times_of_these_tests_are_valid() {
     assert_eq!(CONFIG.faults(), Vec::new());
 }

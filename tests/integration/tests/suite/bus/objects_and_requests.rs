@@ -49,7 +49,7 @@ async fn artifacts_can_be_read_any_number_of_times_in_a_row() {
     let hash = ManifestHash::from("0c1d");
     let bytes = bytes::Bytes::from(vec![7; 1024]);
     bus.manifests().put(&hash, bytes.clone()).await.unwrap();
-    // A thousand is what the server allows when each read leaves a consumer behind.
+    // The server allows a thousand consumers, so each read must delete its own.
     for _ in 0..1_100 {
         let read = bus.manifests().get(&hash).await.unwrap();
         assert_eq!(read.as_ref(), Some(&bytes));
@@ -63,7 +63,7 @@ async fn artifacts_are_stored_once_under_their_hash() {
     let two = second(&one).await;
     let hash = ManifestHash::from("0a1b");
     assert_eq!(two.manifests().get(&hash).await.unwrap(), None);
-    // Several pieces, no two alike.
+    // Several chunks, all different.
     let bytes: bytes::Bytes = (0..400_000_u32).flat_map(u32::to_be_bytes).collect();
     for layout in [bytes.slice(..10), bytes.clone()] {
         for bus in [&one, &two, &one] {
@@ -142,7 +142,7 @@ async fn a_dead_letter_keeps_reason_and_origin_and_is_stored_once() {
 }
 
 #[tokio::test]
-async fn heartbeats_are_answered_by_the_owner_or_not_at_all() {
+async fn heartbeats_are_answered_by_the_owner_only() {
     let one = bus("heartbeat").await;
     let two = second(&one).await;
     let at = Utc::now();
@@ -188,7 +188,7 @@ async fn heartbeats_are_answered_by_the_owner_or_not_at_all() {
     assert_eq!(answer, Ok(reply));
     let (asked, _served) = owner.await.unwrap();
     assert_eq!(asked, heartbeat);
-    // Served, but nobody takes it.
+    // Subscribed, but no request is handled.
     let silence = one.request_heartbeat(p0(), &heartbeat, patience).await;
     assert_eq!(silence, Err(HeartbeatError::TimedOut(p0())));
     one.close().await;

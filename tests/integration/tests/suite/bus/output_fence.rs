@@ -23,7 +23,7 @@ async fn the_second_writer_is_fenced() {
         two.output(p0()).publish(&OutputFrame::new(2), 1).await,
         Ok(2)
     );
-    // The first one does not know yet.
+    // The first one has not noticed yet.
     let fenced = one.output(p0()).publish(&OutputFrame::new(1), 1).await;
     let expected = PublishError::Fenced {
         expected: 1,
@@ -37,7 +37,7 @@ async fn the_second_writer_is_fenced() {
 }
 
 #[tokio::test]
-async fn of_many_writers_at_once_exactly_one_gets_in() {
+async fn exactly_one_of_many_concurrent_writers_succeeds() {
     let one = bus("race").await;
     let mut tasks = tokio::task::JoinSet::new();
     for epoch in 0..8 {
@@ -55,7 +55,7 @@ async fn of_many_writers_at_once_exactly_one_gets_in() {
 }
 
 #[tokio::test]
-async fn a_frame_whose_acknowledgement_is_lost_is_recognised_as_mine() {
+async fn a_stored_frame_with_a_lost_acknowledgement_is_recognised_by_its_writer() {
     let direct = bus("mine").await;
     let (through, proxy) = connect_through_proxy(direct.config()).await;
     let owner = Bus::connect(through, "test/owner").await.unwrap();
@@ -102,7 +102,7 @@ async fn a_lost_acknowledgement_and_another_writer_is_fenced() {
 }
 
 #[tokio::test]
-async fn a_sequence_that_was_used_again_fences_its_first_writer() {
+async fn a_reused_sequence_fences_its_first_writer() {
     let mut nats = Nats::start("fencereused").unwrap();
     let one = ready(config(&nats.url(), "fleet")).await;
     let old = one.output(p0());
@@ -112,7 +112,7 @@ async fn a_sequence_that_was_used_again_fences_its_first_writer() {
     nats.restart().unwrap();
     assert_eq!(old.publish(&OutputFrame::new(1), 1).await, Ok(2));
 
-    // The log loses its second message, and another writer puts one in its place.
+    // The log loses its second message, and another writer publishes a different one.
     nats.kill().unwrap();
     nats.erase().unwrap();
     nats.restore().unwrap();
@@ -131,7 +131,7 @@ async fn a_sequence_that_was_used_again_fences_its_first_writer() {
 }
 
 #[tokio::test]
-async fn a_writer_goes_on_after_a_restart_that_lost_nothing() {
+async fn a_writer_continues_after_a_restart_without_loss() {
     let mut nats = Nats::start("fencerestart").unwrap();
     let one = ready(config(&nats.url(), "fleet")).await;
     let first = one.output(p0());
@@ -140,7 +140,7 @@ async fn a_writer_goes_on_after_a_restart_that_lost_nothing() {
     assert_eq!(second.last().await.unwrap().unwrap().seq, 1);
     nats.kill().unwrap();
     nats.restart().unwrap();
-    // Behind another writer's frame, and behind its own.
+    // After another writer's frame, and after its own.
     assert_eq!(second.publish(&OutputFrame::new(2), 1).await, Ok(2));
     nats.kill().unwrap();
     nats.restart().unwrap();

@@ -1,4 +1,5 @@
-//! Three servers: whoever dies, nothing acknowledged is lost, doubled or out of order.
+//! Three servers: after the loss of any of them, acknowledged messages are neither lost, duplicated nor
+//! reordered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,8 +51,7 @@ async fn run_hosts(bus: Bus, stop: Arc<AtomicBool>) -> Vec<(Position, String, us
     told
 }
 
-/// An owner that publishes one frame after the other, each fenced behind the one before, until it
-/// shall stop; says how many there are.
+/// An owner that publishes fenced frames one after the other until it is stopped; returns their number.
 async fn run_owner(bus: Bus, stop: Arc<AtomicBool>) -> u64 {
     let log = bus.output(p0());
     let mut last = 0;
@@ -74,7 +74,7 @@ async fn grown(bus: &Bus, stream: &str, by: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_acknowledged_is_lost_or_doubled_when_leaders_die() {
+async fn killed_stream_leaders_neither_lose_nor_duplicate_acknowledged_messages() {
     let mut cluster = Cluster::start("replicas", "").unwrap();
     let replicated = BusConfig {
         replicas: 3,
@@ -92,7 +92,7 @@ async fn nothing_acknowledged_is_lost_or_doubled_when_leaders_die() {
         grown(&bus, log, 20).await;
         let leads = leader(&cluster, log).await;
         cluster.server(&leads).unwrap().kill().unwrap();
-        // Two of three go on.
+        // Two of three servers accept writes.
         grown(&bus, log, 20).await;
         cluster.server(&leads).unwrap().restart().unwrap();
     }

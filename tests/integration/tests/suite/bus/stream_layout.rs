@@ -29,7 +29,7 @@ async fn another_partition_count_is_refused() {
 }
 
 #[tokio::test]
-async fn many_services_may_create_the_layout_at_once() {
+async fn services_may_create_the_layout_concurrently() {
     let config = config(&shared_nats().unwrap().url(), &unique_prefix("together"));
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..6_u64 {
@@ -39,7 +39,7 @@ async fn many_services_may_create_the_layout_at_once() {
                 .await
                 .unwrap();
             let mut floors = SequenceFloors::default();
-            // Their cursors stand at different positions of the log that is gone.
+            // The cursors have different positions in the lost log.
             floors.raise(bus.names().input_stream(p0()), 1_000 + number);
             bus.ensure_layout(&floors).await.unwrap();
             bus
@@ -54,7 +54,7 @@ async fn many_services_may_create_the_layout_at_once() {
 }
 
 #[tokio::test]
-async fn streams_are_created_above_what_is_remembered() {
+async fn streams_are_created_above_remembered_sequences() {
     let config = config(&shared_nats().unwrap().url(), &unique_prefix("floors"));
     let bus = Bus::connect(config, "test/one").await.unwrap();
     let stream = bus.names().input_stream(p0());
@@ -67,7 +67,7 @@ async fn streams_are_created_above_what_is_remembered() {
     assert_eq!(position.unwrap().seq, first);
     assert_eq!(read(&mut bus.reader(&stream, first), 1).await[0].seq, first);
 
-    // A log that ends before a cursor was lost or restored.
+    // A log that ends before a cursor was lost or restored from a backup.
     floors.raise(&stream, first + 1);
     let error = bus.ensure_layout(&floors).await.unwrap_err();
     assert!(matches!(error, LayoutError::Regressed { .. }), "{error}");
@@ -108,7 +108,7 @@ async fn limits_of_existing_streams_grow_and_never_shrink() {
 }
 
 #[tokio::test]
-async fn an_output_log_with_one_subject_is_gone_on_with() {
+async fn an_output_log_with_one_subject_is_continued() {
     let config = config(&shared_nats().unwrap().url(), &unique_prefix("subject"));
     let bus = Bus::connect(config, "test/one").await.unwrap();
     let subject = format!("{}.out.{}", bus.names().prefix(), p0());
@@ -136,7 +136,7 @@ async fn an_output_log_with_one_subject_is_gone_on_with() {
 }
 
 #[tokio::test]
-async fn leader_reads_tell_ids_and_identity() {
+async fn leader_reads_return_message_ids_and_stream_identity() {
     let one = bus("identity").await;
     let two = second(&one).await;
     let stream = one.names().input_stream(p0());

@@ -1,4 +1,4 @@
-//! Every message once, whatever happens to consumers and servers.
+//! The reader delivers every message exactly once despite lost consumers and server restarts.
 
 use async_nats::jetstream;
 use futures::{FutureExt as _, TryStreamExt as _};
@@ -48,7 +48,7 @@ async fn a_server_restart_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_waiting_reader_goes_on_as_soon_as_the_server_is_back() {
+async fn a_waiting_reader_continues_when_the_server_returns() {
     let mut nats = Nats::start("reader").unwrap();
     let bus = ready(config(&nats.url(), &unique_prefix("back"))).await;
     let stream = bus.names().input_stream(p0());
@@ -59,8 +59,8 @@ async fn a_waiting_reader_goes_on_as_soon_as_the_server_is_back() {
     nats.kill().unwrap();
     nats.restart().unwrap();
     append(&bus, 1).await;
-    // The server has forgotten the consumer; a missed heartbeat would tell after five seconds. The
-    // reader's connection may be back two seconds later than the writer's.
+    // The server has lost the consumer; a missed heartbeat would reveal it after five seconds. The reader's
+    // connection may return two seconds later than the writer's.
     let soon = std::time::Duration::from_secs(4);
     let batch = tokio::time::timeout(soon, waiting).await.unwrap().unwrap();
     assert_eq!(sequences(&batch.unwrap()), [2]);
@@ -68,10 +68,10 @@ async fn a_waiting_reader_goes_on_as_soon_as_the_server_is_back() {
 }
 
 #[tokio::test]
-async fn reading_ahead_loses_nothing_whoever_stops_waiting() {
+async fn dropped_reads_lose_no_message_read_ahead() {
     let bus = bus("ahead").await;
     let stream = bus.names().input_stream(p0());
-    // Small batches are made at once, those beyond 16 KiB on another thread.
+    // Batches up to 16 KiB are encoded immediately, larger ones on another thread.
     for host in ["h".to_owned(), "h".repeat(20_000)] {
         let next = bus.stream_identity(&stream).await.unwrap().last_seq + 1;
         let input = bus.input();
@@ -84,7 +84,7 @@ async fn reading_ahead_loses_nothing_whoever_stops_waiting() {
         let mut seen = Vec::new();
         let all = async {
             while seen.len() < 40 {
-                // Who waits is dropped now and then, and somebody works meanwhile.
+                // The reading future is dropped repeatedly while another task writes.
                 let _dropped = reader
                     .next()
                     .now_or_never()
@@ -131,7 +131,7 @@ async fn deleted_consumers_are_replaced_without_loss_or_repetition() {
 }
 
 #[tokio::test]
-async fn a_reader_starts_where_it_is_told_and_can_be_dropped_while_waiting() {
+async fn a_reader_starts_at_a_given_sequence_and_can_be_dropped_while_waiting() {
     let bus = bus("start").await;
     append(&bus, 10).await;
     let stream = bus.names().input_stream(p0());
@@ -147,7 +147,7 @@ async fn a_reader_starts_where_it_is_told_and_can_be_dropped_while_waiting() {
 }
 
 #[tokio::test]
-async fn a_trimmed_stream_is_an_error_and_not_a_jump() {
+async fn a_trimmed_stream_is_an_error() {
     let bus = bus("trimmed").await;
     for seq in 0..12 {
         let letter = UndecodableMessage {
@@ -175,7 +175,7 @@ async fn a_trimmed_stream_is_an_error_and_not_a_jump() {
 }
 
 #[tokio::test]
-async fn a_shortened_a_missing_and_a_replaced_stream_stop_the_reader() {
+async fn a_truncated_missing_or_replaced_stream_stops_the_reader() {
     let bus = ready(config(
         &shared_nats().unwrap().url(),
         &unique_prefix("shortened"),

@@ -1,4 +1,4 @@
-//! TLS with certificates on both sides, and users with credentials.
+//! Mutual TLS, and users with credentials.
 
 use nixfleet_bus::{Bus, BusConfig, ConnectError};
 use nixfleet_harness::Nats;
@@ -19,7 +19,7 @@ fn user(nats: &Nats, secured: &Authentication) -> BusConfig {
 }
 
 #[tokio::test]
-async fn a_user_with_certificate_and_credentials_works_and_nobody_else() {
+async fn only_a_user_with_certificate_and_credentials_is_accepted() {
     let secured = Authentication::create("bus").unwrap();
     let nats = Nats::start_with("secured", &secured.settings()).unwrap();
     let known = user(&nats, &secured);

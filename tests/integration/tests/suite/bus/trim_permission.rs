@@ -25,7 +25,7 @@ fn server() -> (Nats, Authentication) {
     (Nats::start_with("users", &settings).unwrap(), secured)
 }
 
-/// Who logs in is told by the certificate.
+/// The certificate identifies the user.
 fn login((nats, secured): &(Nats, Authentication), user: &str) -> BusConfig {
     let client = secured.client(user).unwrap();
     BusConfig {
@@ -62,7 +62,7 @@ async fn only_the_user_of_eventlog_may_trim_a_log() {
         assert_eq!(bus.log_usage(&stream).await.unwrap().first_seq, 1, "{user}");
         bus.close().await;
     }
-    // One look at each log tells whether the file lists it.
+    // Reading each log shows whether the file lists its stream.
     let reducer = connect(&server, "reducer").await;
     let logs = Partition::all(PARTITIONS).flat_map(|partition| {
         let (input, output) = (

@@ -15,7 +15,7 @@ use tokio_postgres::NoTls;
 
 use super::test_fleet::{HOSTS, source};
 
-/// A rollout of twenty hosts takes some ten seconds; a busy machine may be many times slower.
+/// A rollout of twenty hosts takes some ten seconds; a loaded machine may be many times slower.
 const TIMEOUT: Duration = Duration::from_secs(150);
 
 pub struct Testbed {
@@ -38,11 +38,11 @@ impl Testbed {
         Self::start(name, instances, servers, |_, _| {}).await
     }
 
-    /// On servers of its own, releases are published to the gateway.
+    /// A testbed on the given servers; releases are pushed to the gateway.
     pub async fn pushed(name: &str, nats: &Nats, postgres: &Postgres) -> Self {
         let servers = (nats.url(), "fleet".to_owned(), postgres);
         Self::start(name, 1, servers, |config, _| {
-            // What stands still until somebody has mended it looks again soon.
+            // A halted partition retries soon after its repair.
             config.set(Service::Reducer, "fold.halted_pause_seconds", "1");
             config.set(Service::Eventlog, "archive.recheck_seconds", "1");
         })
@@ -73,12 +73,12 @@ impl Testbed {
         .await
     }
 
-    /// On a NATS server of its own, releases are polled from a directory.
+    /// A testbed on the given NATS server; releases are polled from a directory.
     pub async fn polling(name: &str, nats: &Nats) -> Self {
         Self::polled(name, nats, shared_postgres().unwrap()).await
     }
 
-    /// On servers of its own, releases are polled from a directory.
+    /// A testbed on the given servers; releases are polled from a directory.
     pub async fn polled(name: &str, nats: &Nats, postgres: &Postgres) -> Self {
         let servers = (nats.url(), "fleet".to_owned(), postgres);
         Self::start(name, 1, servers, |config, dir| {
@@ -122,13 +122,13 @@ impl Testbed {
         self.try_publish(commit).await.unwrap();
     }
 
-    /// Publishes, or says how it was refused.
+    /// Publishes a release, or returns the refusal.
     pub async fn try_publish(&self, commit: &str) -> anyhow::Result<Value> {
         let release = self.signer.release(&source(commit), commit, Utc::now());
         self.operator.publish(&release?).await
     }
 
-    /// Publishes as soon as the gateway takes it.
+    /// Publishes a release, with retries until the gateway accepts it.
     pub async fn publish_when_possible(&self, commit: &str) {
         let release = self.signer.release(&source(commit), commit, Utc::now());
         let release = release.unwrap();
@@ -172,7 +172,7 @@ impl Testbed {
         self.swarm = Some(Swarm::start(&swarm).unwrap());
     }
 
-    /// The number a statement gives; 0 while the table is not there.
+    /// Number returned by a statement; 0 while the table is missing.
     pub async fn count(&self, sql: &str) -> i64 {
         let (client, connection) = tokio_postgres::connect(&self.database.url, NoTls)
             .await
@@ -218,7 +218,7 @@ impl Testbed {
         }
     }
 
-    /// Waits; a failure says where everything stands.
+    /// Waits for a condition; the error of the timeout contains the state of the rollouts.
     pub async fn wait(&self, what: &str, mut condition: impl AsyncFnMut(&Self) -> Option<()>) {
         let waited = wait_for(what, TIMEOUT, async || Ok(condition(self).await)).await;
         if let Err(error) = waited {
@@ -227,7 +227,7 @@ impl Testbed {
         }
     }
 
-    /// Hosts, tables and archive say the same about a finished release.
+    /// Checks that hosts, tables and archive agree about a finished release.
     pub async fn check_agreement(&mut self, commit: &str) {
         let swarm = self.quiet_swarm().await;
         let hosts = swarm["hosts"].as_object().unwrap();
@@ -252,7 +252,7 @@ impl Testbed {
         .await;
     }
 
-    /// What the hosts say of themselves.
+    /// State of the hosts according to the swarm.
     pub fn swarm_state(&mut self) -> Value {
         let swarm = self.swarm.as_mut().expect("the swarm runs");
         swarm.state().unwrap()
@@ -275,7 +275,7 @@ impl Testbed {
     }
 }
 
-/// How many events got a 2xx, each counted once however often it was sent.
+/// Number of distinct events acknowledged with 2xx.
 fn accepted(hosts: &Map<String, Value>) -> i64 {
     let rollouts = hosts.values().flat_map(|host| {
         let rollouts = host["rollouts"].as_object().unwrap();

@@ -80,7 +80,7 @@ async fn a_batch_is_archived_once_with_its_cursor() {
     );
 }
 
-/// Adds a frame that covers the input up to a sequence and answers these, each of which says its name.
+/// Adds a frame that covers the input up to a sequence, with the given named outcomes.
 fn push_frame(batch: &mut ArchiveBatch, sequence: u64, covers: u64, answers: &[(u64, &str)]) {
     let outcome = |(seq, name): &(u64, &str)| {
         let position = format!(r#"{{"seq":{seq},"index":0}}"#);
@@ -114,12 +114,12 @@ async fn history_joins_entries_with_their_outcomes() {
         .await
         .unwrap();
     let mut frames = ArchiveBatch::default();
-    // The answer to 1 is not archived.
+    // The outcome of 1 is not archived.
     push_frame(&mut frames, 1, 3, &[(2, "a"), (3, "a")]);
-    // Taken over, with nothing new.
+    // A takeover without outcomes.
     push_frame(&mut frames, 2, 3, &[]);
     push_frame(&mut frames, 3, 4, &[(4, "b")]);
-    // Decided once more after a loss.
+    // Decided again after a loss.
     push_frame(&mut frames, 4, 5, &[(3, "c"), (4, "c"), (5, "c")]);
     store.archive(&frames, &mark("OUT", 0, 4)).await.unwrap();
 
@@ -172,7 +172,7 @@ async fn archiving_recovers_from_a_dropped_schema() {
 }
 
 #[tokio::test]
-async fn two_archivers_may_want_the_same_new_day() {
+async fn two_archivers_may_create_the_same_day_partition() {
     let (store, database) = store("store_archive_days").await;
     let other = connect(&database);
     let [a, b] = ["A", "B"].map(|stream| batch(&[row(stream, 1, "{}", at(0))]));
@@ -183,7 +183,7 @@ async fn two_archivers_may_want_the_same_new_day() {
 }
 
 #[tokio::test]
-async fn an_artifact_comes_back_byte_for_byte_in_whatever_parts_it_is_kept() {
+async fn an_artifact_of_any_size_is_read_back_unchanged() {
     let (store, _database) = store("store_artifacts").await;
     for (name, size) in [("empty", 0), ("small", 10), ("large", 20 * 1024 * 1024 + 1)] {
         let bytes: Vec<u8> = (0..size).map(|n: usize| (n % 251) as u8).collect();
@@ -201,7 +201,7 @@ async fn an_artifact_comes_back_byte_for_byte_in_whatever_parts_it_is_kept() {
 }
 
 #[tokio::test]
-async fn the_archive_is_read_back_in_order_with_its_generations() {
+async fn the_archive_is_read_in_order_with_its_generations() {
     let (store, _database) = store("store_history").await;
     let day = |day: i64| at(day * 86_400);
     let first = row("IN", 5, r#"{"a":1}"#, day(1));
@@ -209,7 +209,7 @@ async fn the_archive_is_read_back_in_order_with_its_generations() {
         index: 1,
         ..row("IN", 5, r#"{"a":2}"#, day(1))
     };
-    // The log was lost and goes on above; its clock, too, is another one.
+    // The log was lost and continues with higher sequences and another clock.
     let anew = row("IN", 1_000_006, r#"{"a":"\u0000"}"#, day(0));
     let cursor = |previous_sequence, sequence, stream_created| ArchiveCursor {
         stream: "IN".to_owned(),

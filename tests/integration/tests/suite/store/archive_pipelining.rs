@@ -7,7 +7,7 @@ use super::archive::{batch, mark, row};
 use super::fixtures::*;
 
 #[tokio::test]
-async fn what_is_copied_ahead_waits_for_its_turn_and_its_cursor() {
+async fn rows_copied_ahead_wait_for_their_turn_and_cursor() {
     let (store, _database) = store("store_archive_ahead").await;
     let [one, two] = [1, 2].map(|seq| batch(&[row("IN", seq, "{}", at(0))]));
     let (turn, turned) = oneshot::channel();
@@ -40,7 +40,7 @@ async fn what_is_copied_ahead_waits_for_its_turn_and_its_cursor() {
 }
 
 #[tokio::test]
-async fn what_is_copied_ahead_is_gone_when_its_turn_does_not_come_or_is_anothers() {
+async fn rows_copied_ahead_are_discarded_without_a_turn_or_after_a_conflict() {
     let (store, _database) = store("store_archive_not_ahead").await;
     let two = batch(&[row("IN", 2, "{}", at(0))]);
     assert!(!store.archive_ahead(&two, async { None }).await.unwrap());
@@ -52,7 +52,7 @@ async fn what_is_copied_ahead_is_gone_when_its_turn_does_not_come_or_is_anothers
     );
     assert_eq!(store.archive_cursor("IN").await.unwrap(), None);
 
-    // Another has archived it meanwhile.
+    // Another writer has archived it in between.
     store.archive(&two, &mark("IN", 0, 2)).await.unwrap();
     let turn = async { panic!("it has no turn") };
     let refused = store.archive_ahead(&two, turn).await;
@@ -60,7 +60,7 @@ async fn what_is_copied_ahead_is_gone_when_its_turn_does_not_come_or_is_anothers
     assert_eq!(sequences(&store).await, [2]);
 }
 
-/// What is in the archive.
+/// Archived sequences.
 async fn sequences(store: &Store) -> Vec<u64> {
     let mut session = store.audit_session().await.unwrap();
     let audit = session.begin().await.unwrap();

@@ -1,4 +1,4 @@
-//! Rows written from a checkpoint, whatever the tables hold.
+//! Rows written from a checkpoint, for any previous content of the tables.
 
 use nixfleet_proto::snapshot::PartitionSnapshot;
 use nixfleet_proto::{ChannelName, ClosureHash, HostState, RolloutState};
@@ -33,7 +33,7 @@ async fn load(store: &Store) -> PartitionSnapshot {
 }
 
 #[tokio::test]
-async fn empty_tables_hold_exactly_the_checkpoint_afterwards() {
+async fn a_checkpoint_restored_to_empty_tables_is_complete() {
     let rows = full("restore_source").await;
     let (store, _database) = store("restore_empty").await;
     store
@@ -44,7 +44,7 @@ async fn empty_tables_hold_exactly_the_checkpoint_afterwards() {
 }
 
 #[tokio::test]
-async fn older_rows_are_replaced_and_what_they_had_beside_records_is_gone() {
+async fn a_checkpoint_replaces_older_rows_and_their_side_tables() {
     let rows = full("restore_newer").await;
     let (store, _database) = store("restore_older").await;
     let id = rollout_id("stable@4f");
@@ -80,7 +80,7 @@ async fn older_rows_are_replaced_and_what_they_had_beside_records_is_gone() {
 }
 
 #[tokio::test]
-async fn nothing_is_replaced_when_somebody_else_was_there() {
+async fn a_restore_is_refused_after_a_concurrent_change() {
     let rows = full("restore_late").await;
     let (store, _database) = store("restore_conflict").await;
     let id = rollout_id("stable@5b");
@@ -97,7 +97,7 @@ async fn nothing_is_replaced_when_somebody_else_was_there() {
         );
         assert_eq!(load(&store).await, before);
     }
-    // A turn of an applier that did not see the restored rows is refused as well.
+    // A turn of an applier that has not read the restored rows is refused as well.
     store
         .restore_partition(partition(), 1, &rows)
         .await

@@ -1,4 +1,4 @@
-//! What each service's user of the database may do, and what it may not.
+//! Rights of each service's database user.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ const RIGHTS: [&str; 7] = [
     "TRIGGER",
 ];
 
-/// Tables by what a service may do to them, its first letters: i, s, u, d.
+/// Tables by the rights of a service, abbreviated: i, s, u, d.
 fn expected(service: Service) -> BTreeMap<&'static str, &'static str> {
     let state = [
         "partition_cursors",
@@ -29,7 +29,7 @@ fn expected(service: Service) -> BTreeMap<&'static str, &'static str> {
         "dispatch_queue",
         "gate_blocks",
     ];
-    // Where a stream that is created anew may begin.
+    // First sequence of a recreated stream.
     let both = ["refinery_schema_history", "archive_cursors"];
     let mut rights: BTreeMap<_, _> = both.map(|table| (table, "s")).into();
     match service {
@@ -105,7 +105,7 @@ async fn each_user_has_the_rights_of_its_service_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_user_that_oversteps_is_refused_by_the_server() {
+async fn a_user_without_the_right_is_refused_by_the_server() {
     let (_store, database) = store("roles_refused").await;
     let host = "INSERT INTO hosts VALUES ('h', 'stable', now())";
     let archive = "INSERT INTO archive_cursors VALUES ('s', 1, 't')";
@@ -157,7 +157,7 @@ async fn a_user_that_oversteps_is_refused_by_the_server() {
             "{service}: {statement}: {refused}"
         );
     }
-    // What was refused is allowed to those whose work it is.
+    // The refused statements are allowed to the services that need them.
     let applier = raw_at(&database.url_of(Service::Applier)).await;
     applier.batch_execute(host).await.unwrap();
     let eventlog = raw_at(&database.url_of(Service::Eventlog)).await;
@@ -167,7 +167,7 @@ async fn a_user_that_oversteps_is_refused_by_the_server() {
 }
 
 #[tokio::test]
-async fn a_service_leaves_a_current_schema_alone_and_cannot_make_one() {
+async fn a_service_neither_changes_nor_creates_the_schema() {
     let (_store, database) = store("roles_migrate").await;
     let config = DatabaseConfig {
         url: database.url_of(Service::Applier),
@@ -195,13 +195,13 @@ async fn a_service_leaves_a_current_schema_alone_and_cannot_make_one() {
     };
     let with_owner = Store::connect(&config).unwrap();
     assert!(!with_owner.migrate().await.unwrap().applied.is_empty());
-    // Its own connections are still those of its own user, which finds its tables again.
+    // Its other connections keep their own user, which finds its tables again.
     with_owner.cursors().await.unwrap();
     applier.cursors().await.unwrap();
 }
 
 #[tokio::test]
-async fn users_are_made_for_a_schema_and_keep_their_password_until_it_is_changed() {
+async fn users_are_created_for_a_schema_and_keep_their_password_until_changed() {
     let postgres = shared_postgres().unwrap();
     let database = postgres.create_database("roles_made").await.unwrap();
     let config = |url: String| DatabaseConfig {

@@ -18,7 +18,7 @@ pub fn partition() -> Partition {
     Partition::new(3)
 }
 
-/// A migrated store on a database of its own.
+/// A migrated store on a new database.
 pub async fn store(name: &str) -> (Store, Database) {
     let database = nixfleet_harness::shared_postgres()
         .unwrap()
@@ -55,7 +55,7 @@ pub async fn raw_at(url: &str) -> tokio_postgres::Client {
     client
 }
 
-/// Seconds after a fixed instant that does not fall on a microsecond.
+/// Seconds after a fixed time that is not a whole number of microseconds.
 pub fn at(seconds: i64) -> Timestamp {
     Utc.timestamp_opt(1_700_000_000, 123_456_789).unwrap() + TimeDelta::seconds(seconds)
 }
@@ -97,7 +97,7 @@ pub fn cursor(out_seq: u64) -> Cursor {
     }
 }
 
-/// The entry behind a stamp, with its time as a column holds it.
+/// The causing entry of a stamp, with its time as a column stores it.
 pub fn cause(stamp: &Stamp) -> Cause {
     Cause {
         position: stamp.position,

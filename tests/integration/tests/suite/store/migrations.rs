@@ -1,4 +1,4 @@
-//! Migrations: each is applied once, never changes, and leads from every older schema to the fresh one.
+//! Migrations: each is applied once, never changes, and upgrades every older schema to the fresh one.
 
 use nixfleet_harness::Database;
 use nixfleet_store::Store;
@@ -35,7 +35,7 @@ async fn migrating_again_applies_nothing() {
 }
 
 #[tokio::test]
-async fn migrations_at_once_wait_for_each_other() {
+async fn concurrent_migrations_wait_for_each_other() {
     let database = nixfleet_harness::shared_postgres()
         .unwrap()
         .create_database("store_migrate_race")
@@ -130,7 +130,7 @@ async fn a_schema_of_other_migrations_is_refused_with_a_remedy() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_serves_services_and_is_not_migrated() {
+async fn a_newer_schema_is_accepted_and_not_migrated() {
     let (store, database) = store("store_newer").await;
     let newer = "INSERT INTO refinery_schema_history
                  VALUES (1000, 'later', '2026-01-01T00:00:00Z', '1')";

@@ -1,4 +1,4 @@
-//! What services read.
+//! Queries of the services.
 
 use nixfleet_proto::wire::LivenessReport;
 use nixfleet_proto::{ClosureHash, Gate, Hold, HostState, RolloutState};
@@ -69,7 +69,7 @@ async fn hosts_are_paged_by_key_over_current_rollouts() {
 }
 
 #[tokio::test]
-async fn holds_are_shown_for_hosts_that_still_wait() {
+async fn holds_are_shown_for_waiting_hosts_only() {
     let (store, _database) = store("store_deferrals").await;
     let id = rollout_id("stable@01");
     let mut rows = opening(&id, 6);
@@ -134,7 +134,7 @@ async fn holds_are_shown_for_hosts_that_still_wait() {
 }
 
 #[tokio::test]
-async fn a_host_view_joins_what_lies_beside_the_record() {
+async fn a_host_view_joins_the_side_tables_of_the_record() {
     let (store, _database) = store("store_view").await;
     let id = rollout_id("stable@01");
     let mut rows = opening(&id, 1);

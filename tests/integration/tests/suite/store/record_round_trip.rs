@@ -1,4 +1,4 @@
-//! Whatever a host may make of a record comes back unchanged.
+//! Every record that a host can produce is stored and read back unchanged.
 
 use std::collections::BTreeMap;
 
@@ -133,7 +133,7 @@ fn record() -> impl Strategy<Value = HostRecord> {
         )
 }
 
-/// Rows whose typed columns do not say what the record says, within a microsecond; leap seconds aside.
+/// Rows whose typed columns differ from the record by more than a microsecond, leap seconds excepted.
 const COLUMNS_THAT_DIFFER: &str = "
     SELECT count(*) FROM nixfleet.host_rollout_records
     WHERE (state, channel, target_closure, current_closure_at_dispatch, current_closure, reverted_to,
@@ -160,7 +160,7 @@ const COLUMNS_THAT_DIFFER: &str = "
                 AND abs(extract(epoch FROM typed - nixfleet.record_time(exact))) > 0.000001)";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_record_comes_back_unchanged() {
+async fn any_record_is_read_back_unchanged() {
     let (store, database) = store("store_round_trip").await;
     let sql = raw(&database).await;
     let id = rollout_id("stable@4f");
@@ -218,7 +218,7 @@ async fn any_record_comes_back_unchanged() {
 }
 
 #[tokio::test]
-async fn names_with_nul_stay_apart_and_come_back() {
+async fn names_with_nul_are_distinct_and_read_back_unchanged() {
     let (store, _database) = store("store_nul").await;
     let id = rollout_id("stable@4f\0");
     let mut rows = TurnRows::default();

@@ -1,4 +1,4 @@
-//! Comments, checks, and a schema that is gone.
+//! Comments, constraints, and a missing schema.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use nixfleet_proto::{Gate, HostState, OnHealthFailure, RolloutState};
 use super::fixtures::{raw, store};
 
 #[tokio::test]
-async fn a_missing_schema_is_retryable_and_comes_back_by_migrating() {
+async fn a_missing_schema_is_retryable_and_restored_by_migration() {
     let (store, database) = store("store_dropped").await;
     store
         .load_partition(super::fixtures::partition())
@@ -57,7 +57,7 @@ async fn every_table_and_column_has_a_comment() {
 }
 
 #[tokio::test]
-async fn checks_know_exactly_the_names_of_the_enums() {
+async fn check_constraints_allow_exactly_the_names_of_the_enums() {
     let (_store, database) = store("store_checks").await;
     let client = raw(&database).await;
     let policies = [OnHealthFailure::Halt, OnHealthFailure::RollbackAndHalt].map(|p| p.name());

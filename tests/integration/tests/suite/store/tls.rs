@@ -1,4 +1,4 @@
-//! Connections to a Postgres that takes none in the clear.
+//! Connections to a Postgres that requires TLS.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +27,7 @@ async fn fault(config: &DatabaseConfig) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_verified_server_is_talked_to() {
+async fn only_a_verified_server_is_used() {
     let dir = scratch::dir("store_tls").unwrap();
     let pki = Pki::create(&dir.join("pki")).unwrap();
     let postgres = Postgres::start_with_tls("tls", &pki.server().unwrap()).unwrap();
@@ -54,7 +54,7 @@ async fn only_a_verified_server_is_talked_to() {
     a_service_works(&dir, &good, database.url_of(Service::Applier)).await;
 }
 
-/// The applier gets ready over TLS: it migrates as the owner and reads as itself.
+/// The applier becomes ready over TLS: it migrates as the owner and reads as its own user.
 async fn a_service_works(dir: &std::path::Path, owner: &DatabaseConfig, url: String) {
     let program = binaries::workspace_binary("nixfleet-applier").unwrap();
     let mut spec = ProcessSpec::new("applier", program, dir.join("applier.log"));

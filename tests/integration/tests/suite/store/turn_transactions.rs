@@ -16,7 +16,7 @@ async fn load(store: &Store) -> PartitionSnapshot {
 }
 
 #[tokio::test]
-async fn a_partition_nobody_applied_to_is_empty() {
+async fn a_partition_without_turns_is_empty() {
     let (store, _database) = store("store_empty").await;
     assert_eq!(load(&store).await, PartitionSnapshot::default());
     assert_eq!(store.cursor(partition()).await.unwrap(), None);
@@ -63,7 +63,7 @@ pub fn holds() -> Vec<Hold> {
 }
 
 #[tokio::test]
-async fn what_was_applied_is_what_is_loaded() {
+async fn applied_records_are_loaded_unchanged() {
     let (store, _database) = store("store_load").await;
     let id = rollout_id("stable@4f");
     let applied = store
@@ -128,7 +128,7 @@ async fn what_was_applied_is_what_is_loaded() {
 }
 
 #[tokio::test]
-async fn removals_leave_nothing_behind() {
+async fn removals_delete_all_rows() {
     let (store, _database) = store("store_remove").await;
     let id = rollout_id("stable@4f");
     let mut rows = opening(&id, 2);
@@ -197,7 +197,7 @@ async fn removals_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_turn_from_another_cursor_changes_nothing() {
+async fn a_turn_with_another_cursor_has_no_effect() {
     let (store, _database) = store("store_conflict").await;
     let id = rollout_id("stable@4f");
     store
@@ -268,7 +268,7 @@ async fn two_appliers_apply_each_turn_once() {
 }
 
 #[tokio::test]
-async fn changes_of_rollouts_nobody_opened_are_counted_as_orphans() {
+async fn changes_of_unopened_rollouts_are_counted_as_orphans() {
     let (store, _database) = store("store_orphans").await;
     let id = rollout_id("stable@4f");
     let rows = host_change(pending(&id, 0), 3);
@@ -329,7 +329,7 @@ async fn a_large_rollout_opens_in_one_turn() {
 }
 
 #[tokio::test]
-async fn a_sequence_no_column_holds_is_refused() {
+async fn a_sequence_too_large_for_its_column_is_refused() {
     let (store, _database) = store("store_range").await;
     let far = nixfleet_proto::snapshot::Cursor {
         out_seq: u64::MAX,
@@ -361,7 +361,7 @@ async fn a_lost_connection_is_retryable_and_the_next_call_succeeds() {
         )
         .await
         .unwrap();
-    // The pool may or may not have noticed; an error must be one that invites a retry.
+    // The pool may have noticed already; an error must be retryable.
     for _ in 0..5 {
         match store.cursor(partition()).await {
             Ok(found) => {

@@ -1,11 +1,11 @@
-//! A server that keeps its connections and says nothing, as one that is frozen does.
+//! A server that keeps its connections open without a response, such as a frozen one.
 
 use nixfleet_harness::{Proxy, ProxyMode, shared_postgres};
 use nixfleet_store::{DatabaseConfig, DbError, Store};
 use tokio_postgres::config::Host;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_is_told_and_the_connection_given_up() {
+async fn an_unresponsive_server_is_reported_and_disconnected() {
     let postgres = shared_postgres().unwrap();
     let database = postgres.create_database("silent").await.unwrap();
     let server: tokio_postgres::Config = database.url.parse().unwrap();

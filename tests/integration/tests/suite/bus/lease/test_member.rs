@@ -1,4 +1,4 @@
-//! Members with workers, a board on which they say what they hold, and an observer of the bucket.
+//! Members with workers that record their keys, and an observer of the bucket.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ impl Dice {
 
 type Held = BTreeMap<String, String>;
 
-/// What workers say: key and member.
+/// Claims of the workers: key and member.
 #[derive(Clone)]
 pub struct Board {
     keys: Arc<[String]>,
@@ -77,13 +77,13 @@ impl Board {
         });
     }
 
-    /// A killed member holds nothing any more.
+    /// Removes the claims of a killed member.
     pub fn forget(&self, name: &str) {
         self.held
             .send_modify(|held| held.retain(|_, who| who != name));
     }
 
-    /// How often a key was taken.
+    /// Number of times that a key was taken.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::SeqCst)
     }
@@ -93,7 +93,7 @@ impl Board {
         assert!(violations.is_empty(), "{violations:?}");
     }
 
-    /// Waits for a condition; says whether it came.
+    /// Waits for a condition; false at the timeout.
     pub async fn until_or_else(
         &self,
         patience: Duration,
@@ -125,7 +125,7 @@ impl Board {
     }
 }
 
-/// A member with one worker per key, in a runtime of its own: it can be killed like a process.
+/// A member with one worker per key in its own runtime, so that it can be killed like a process.
 pub struct Member {
     name: String,
     stop: CancellationToken,
@@ -167,7 +167,7 @@ impl Member {
         }
     }
 
-    /// Stops in good order; the handle ends when the member has ended.
+    /// Stops the member gracefully; the returned task ends with it.
     pub fn stop(mut self) -> JoinHandle<()> {
         self.stop.cancel();
         let done = self.done.take().unwrap();
@@ -292,7 +292,7 @@ impl Worker {
     }
 }
 
-/// Follows the bucket with a client of its own: every write, in order.
+/// Follows the bucket on its own connection: every write, in order.
 pub struct Observer {
     renewals: mpsc::UnboundedReceiver<()>,
     violations: Arc<Mutex<Vec<String>>>,
@@ -328,7 +328,7 @@ impl Observer {
                     }
                     _ => {}
                 }
-                // Nobody may be counting.
+                // The receiver may be dropped.
                 if entry.key.starts_with("lease.") && renewed.send(()).is_err() {
                     return;
                 }
@@ -341,7 +341,7 @@ impl Observer {
         }
     }
 
-    /// Forgets the writes so far.
+    /// Clears the recorded writes.
     pub fn forget(&mut self) {
         while self.renewals.try_recv().is_ok() {}
     }
