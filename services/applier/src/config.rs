@@ -7,26 +7,18 @@ use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
 use nixfleet_store::DatabaseConfig;
 use serde::{Deserialize, Serialize};
 
-/// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// Connection to the bus and limits of the streams.
     pub bus: BusConfig,
-    /// Connection to the database.
     pub database: DatabaseConfig,
-    /// Logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Readiness and metrics.
     pub admin: AdminConfig,
-    /// Leases of partitions.
     pub lease: LeaseConfig,
-    /// Limits of a turn.
     pub turn: TurnConfig,
 }
 
-/// Limits of a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnConfig {
     /// Maximum of output frames in one batch: limits memory, as a frame may have 512 outcomes.

@@ -1,5 +1,4 @@
-//! Check of tables against logs: where to start reading, or why the logs do not belong to the
-//! tables.
+//! Compares tables with logs: where to start reading, or why they do not belong together.
 
 use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::mutation_testing;

@@ -1,5 +1,4 @@
-//! Builds the rows of a turn from its outcomes: one row per record, however often the record
-//! changed within the turn.
+//! Builds the rows of a turn: one row per record, however often it changed within the turn.
 
 use std::sync::Arc;
 

@@ -50,7 +50,6 @@ pub fn decode(messages: Vec<Message>) -> anyhow::Result<Vec<SequencedFrame>> {
 /// A turn that is ready to write, with its frames.
 pub struct PreparedTurn {
     batch: FrameBatch,
-    /// Content of the transaction.
     pub turn: Turn,
     records: EncodedRecords,
 }

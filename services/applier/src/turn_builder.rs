@@ -61,8 +61,7 @@ impl FrameBatch {
     }
 }
 
-/// Splits frames into batches of at most `outcomes_max` outcomes; a frame with more is a batch of
-/// its own.
+/// Splits frames into batches of at most `outcomes_max` outcomes, but at least one frame.
 pub fn split_batches(frames: Vec<SequencedFrame>, outcomes_max: usize) -> Vec<FrameBatch> {
     let mut frames = VecDeque::from(frames);
     std::iter::from_fn(|| FrameBatch::first_of(&mut frames, outcomes_max)).collect()
@@ -99,9 +98,8 @@ pub enum TurnError {
     Rows(#[from] RowError),
 }
 
-/// Position of a partition's tables in their log. After any failure the cursor is read again and
-/// another builder starts there, which is always correct, as tables and cursor are written
-/// together.
+/// Position of a partition's tables in their log. After a failure another builder starts at the
+/// stored cursor, which is always correct: tables and cursor are written together.
 #[derive(Debug, Clone)]
 pub struct TurnBuilder {
     cursor: Option<Cursor>,

@@ -5,28 +5,19 @@ use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
 use nixfleet_store::DatabaseConfig;
 use serde::{Deserialize, Serialize};
 
-/// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// Connection to the bus and limits of the streams.
     pub bus: BusConfig,
-    /// Connection to the database.
     pub database: DatabaseConfig,
-    /// Logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
     pub admin: AdminConfig,
-    /// Leases of partitions.
     pub lease: LeaseConfig,
-    /// Limits of a turn.
     pub archive: ArchiveConfig,
-    /// Trimming the logs.
     pub trim: TrimConfig,
 }
 
-/// Limits of a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveConfig {
     /// Maximum of messages in one batch: limits memory, as a message may have 960 KiB.
@@ -38,14 +29,12 @@ pub struct ArchiveConfig {
     pub recheck_seconds: u64,
 }
 
-/// Trimming the logs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrimConfig {
     /// Milliseconds between two trims of a partition's logs; one that removes messages costs the
     /// server a rewrite of at most one block.
     pub every_ms: u64,
-    /// Seconds for which an unneeded message stays, so that readers that are a little behind need
-    /// not start again.
+    /// Seconds for which an unneeded message stays for readers that are a little behind.
     pub margin_seconds: u64,
     /// Maximum of bytes of such messages; never more than a sixteenth of the log's limit.
     pub margin_bytes: u64,

@@ -98,8 +98,7 @@ impl Trimmer {
         Ok(())
     }
 
-    /// Drops announced checkpoints from the cursor when an object is missing: such a checkpoint
-    /// covers nothing.
+    /// Drops announced checkpoints from the cursor when an object of them is missing.
     async fn with_stored_checkpoints(&mut self, mut cursor: Cursor) -> anyhow::Result<Cursor> {
         if cursor.checkpoints == self.stored {
             return Ok(cursor);

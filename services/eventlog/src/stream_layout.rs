@@ -1,5 +1,4 @@
-//! The streams of the bus: created at start and again after a loss, above every position that the
-//! database covers.
+//! Creates the streams, at start and after a loss, above what the database covers.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,17 +20,14 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 pub struct Archive {
     pub store: Store,
     pub stream: Stream,
-    /// Creation time of the stream.
     pub created: Timestamp,
-    /// Last archived sequence.
     pub archived: u64,
     /// Copier of announced artifacts, for the stream of announcements.
     pub artifacts: Option<Artifacts>,
 }
 
 impl Archive {
-    /// Archives batches in order and returns the number of rows. Waits while the database is
-    /// unavailable.
+    /// Archives batches in order and returns the number of rows; waits for the database.
     ///
     /// # Errors
     /// [`ArchiveError`] that is not retryable; after a conflict the cursor must be read again.
@@ -56,8 +53,7 @@ impl Archive {
         Ok(total)
     }
 
-    /// Copies artifacts before the rows that name them, so that the archive is complete at every
-    /// moment.
+    /// Copies artifacts before the rows that name them: the archive is always complete.
     async fn copy_artifacts(&mut self, messages: &[Message]) -> Result<(), ArchiveError> {
         let Some(artifacts) = &mut self.artifacts else {
             return Ok(());
@@ -83,8 +79,7 @@ impl Archive {
                     "the database refused a batch; archiving its messages one by one");
             }
             written => {
-                // Dropping thousands of messages takes time, in which the next batch can be
-                // written.
+                // Dropping many messages takes time, in which the next batch can be written.
                 spawn_blocking(move || drop(batch));
                 return written;
             }

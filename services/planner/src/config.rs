@@ -8,27 +8,20 @@ use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
 use nixfleet_store::DatabaseConfig;
 use serde::{Deserialize, Serialize};
 
-/// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// Connection to the bus and limits of the streams.
     pub bus: BusConfig,
     /// Connection to the database, to load the view.
     pub database: DatabaseConfig,
-    /// Logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
     pub admin: AdminConfig,
-    /// Lease of the leader.
     pub lease: LeaseConfig,
     /// Source of signed releases; without one they come through the gateway.
     pub source: SourceConfig,
-    /// Verification of releases.
     pub trust: TrustConfig,
-    /// Schedule of the plans.
     pub planning: PlanningConfig,
 }
 
@@ -54,7 +47,6 @@ pub struct SourceConfig {
     pub artifact_max_bytes: usize,
 }
 
-/// Verification of releases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrustConfig {
@@ -64,7 +56,6 @@ pub struct TrustConfig {
     pub freshness_minutes: u64,
 }
 
-/// Schedule of the plans.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlanningConfig {

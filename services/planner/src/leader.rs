@@ -13,9 +13,8 @@ use nixfleet_proto::{
     RolloutState, Timestamp, mutation_testing,
 };
 
-/// Longest wait for the outcome of an action or a barrier. A longer absence of owners ends the
-/// leadership each time; the outcome of an entry that was lost with the end of its log never
-/// arrives.
+/// Longest wait for the outcome of an action or a barrier. Owners that are away for longer end the
+/// leadership each time; the outcome of an entry lost with the end of its log never arrives.
 pub const OUTCOME_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Actions to append, in order, by partition.
@@ -230,8 +229,7 @@ impl Leader {
 
     /// Plans, if this leader leads. The actions must be appended and recorded with
     /// [`Leader::appended`] before the next outcome is applied. When the result of one append is
-    /// unknown, the leadership is over: the view would miss an action, and only a new barrier tells
-    /// what the log holds.
+    /// unknown, the leadership is over: only a new barrier tells what the log holds.
     pub fn plan(&self, now: Timestamp) -> Planned {
         if self.stage != Stage::Leading {
             let (plan, appends) = (Plan::default(), Appends::new());
@@ -251,8 +249,7 @@ impl Leader {
     /// Checks that outcomes arrive, at a reading of the monotonic clock.
     ///
     /// # Errors
-    /// [`LeadershipEnd::OutcomeTimeout`] when the same outcome is awaited for longer than
-    /// [`OUTCOME_TIMEOUT`].
+    /// [`LeadershipEnd::OutcomeTimeout`] when an outcome is overdue by [`OUTCOME_TIMEOUT`].
     pub fn check_outcome_timeout(&mut self, now: Duration) -> Result<(), LeadershipEnd> {
         let mut oldest = self.view.oldest_in_log();
         for (partition, barrier) in &self.barriers {

@@ -153,8 +153,7 @@ impl<'a> Leadership<'a> {
             if stop.is_cancelled() {
                 return Ok(());
             }
-            // Checked here and not in the select, so that frequent changes cannot delay a plan
-            // forever.
+            // Checked before the select, so that frequent changes cannot delay a plan forever.
             if clocks.now().monotonic >= schedule.due() {
                 self.leader.check_outcome_timeout(clocks.now().monotonic)?;
                 let done = self.appender.plan_and_append(&mut self.leader).await;

@@ -1,9 +1,8 @@
 //! A leadership of the planner without IO: the barriers that fence older leaders, the effect of each
 //! outcome, the time of the next plan, and the log of each action.
 //!
-//! Nothing here waits or reads a clock. The shell (the binary of this package) and the simulation
-//! pass in positions, outcomes and times; `nixfleet-plan` makes the plans. Start reading at
-//! [`leader::Leader`].
+//! Nothing here waits or reads a clock: the shell (the binary of this package) and the simulation
+//! pass in positions, outcomes and times. Start reading at [`leader::Leader`].
 
 pub mod leader;
 pub mod plan_schedule;

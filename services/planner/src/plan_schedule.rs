@@ -7,8 +7,7 @@ use nixfleet_proto::Timestamp;
 /// Shortest pause: a passed deadline without an effect must not cause a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
-/// Reading of two clocks: intervals are measured on one that is never set, plans are made for the
-/// time of day.
+/// Reading of two clocks: one for intervals, which is never set, and the time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockReading {
     /// Time since a fixed moment of the process; never goes back.

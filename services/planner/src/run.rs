@@ -153,8 +153,7 @@ async fn lead(
         () = context.shutdown.cancelled() => {}
         () = lease.recalled() => {}
     }
-    // Stopped and awaited, not dropped: its tasks are joined, and the plan that is being appended
-    // is finished.
+    // Stopped and awaited, not dropped: tasks are joined, and the current plan is finished.
     stop.cancel();
     leading.await
 }

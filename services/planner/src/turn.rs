@@ -64,8 +64,7 @@ impl ActionAppender {
         Self { input }
     }
 
-    /// Announces the next epoch of the leader in every partition. No outcome may be applied
-    /// meanwhile.
+    /// Appends the barriers of the next epoch. No outcome may be applied meanwhile.
     ///
     /// # Errors
     /// When it is unknown whether a barrier is in the log.

@@ -9,30 +9,21 @@ use serde::{Deserialize, Serialize};
 /// Divisor of a log's limit that gives the largest growth between two checkpoints.
 const CHECKPOINT_LOG_DIVISOR: u64 = 8;
 
-/// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// Connection to the bus and limits of the streams.
     pub bus: BusConfig,
     /// Connection to the database, for reads only.
     pub database: DatabaseConfig,
-    /// Logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
     pub admin: AdminConfig,
-    /// Leases of partitions.
     pub lease: LeaseConfig,
-    /// Bounds of a turn.
     pub fold: FoldConfig,
-    /// Checkpoints of the state.
     pub checkpoint: CheckpointConfig,
-    /// Heartbeats of hosts.
     pub heartbeat: HeartbeatConfig,
 }
 
-/// Bounds of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoldConfig {
     /// Maximum of input messages in one batch: heartbeats wait until a batch is folded.
@@ -58,8 +49,7 @@ pub struct CheckpointConfig {
 /// Answering hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatConfig {
-    /// Maximum of heartbeats of a partition that wait for a recovery; more are dropped, and their
-    /// hosts send others.
+    /// Maximum of heartbeats of a partition that wait for a recovery; more are dropped.
     pub waiting_max: usize,
     /// Seconds after which a waiting heartbeat is dropped: its host has stopped waiting.
     pub patience_seconds: u64,

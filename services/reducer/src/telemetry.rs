@@ -16,7 +16,6 @@ pub const SERVICE: &str = "reducer";
 /// Counts of one frame, reported once it is published.
 #[derive(Debug, Default)]
 pub struct FrameSummary {
-    /// Number of outcomes.
     pub entries: usize,
     /// Outcomes by verdict and entry: one lookup of a counter costs more than counting.
     counts: BTreeMap<(&'static str, Cow<'static, str>), u64>,

@@ -7,8 +7,7 @@ use nixfleet_proto::{InputMark, Position};
 
 use crate::input::item::InputItem;
 
-/// Longest message id that is kept. Ids of our publishers are far shorter, and a frame has to hold
-/// one.
+/// Longest message id that is kept, as a frame has to hold it; ours are far shorter.
 const MSG_ID_BYTES_MAX: usize = 512;
 
 /// Decoded messages.
@@ -16,8 +15,7 @@ const MSG_ID_BYTES_MAX: usize = 512;
 pub struct Decoded {
     /// Items in order, undecodable messages among them.
     pub items: Vec<InputItem>,
-    /// Dead letters, which must be stored before the items are folded: the messages are not read
-    /// again.
+    /// Dead letters, to store before the items are folded: messages are not read again.
     pub dead: Vec<UndecodableMessage>,
     /// Bytes of the messages in their log.
     pub bytes: u64,

@@ -35,7 +35,6 @@ pub struct Worker {
     pub bus: Bus,
     pub store: Arc<Store>,
     pub manifests: ManifestReader,
-    /// Leases of this instance.
     pub leases: Leases,
     pub partition: Partition,
     pub context: Context<Config>,

@@ -25,8 +25,7 @@ use crate::worker::checkpoint_restore::restore_checkpoint;
 /// at once, and a row that changes several times is written once. Nobody waits for rows, while
 /// hosts wait for their dispatches.
 const TURN_PAUSE: Duration = Duration::from_millis(200);
-/// Frames are decoded in pieces of this size, more than a full turn has: one piece is decoded while
-/// another is written.
+/// Frames are decoded in pieces of this size, more than a full turn, while others are written.
 const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// Why the loop ended.
@@ -190,8 +189,7 @@ fn restore_failed(error: anyhow::Error) -> LoopEnd {
     }
 }
 
-/// Classifies an error of building a turn: the bus comes back, but missing artifacts need an
-/// operator.
+/// Classifies an error of building a turn: the bus comes back, missing artifacts do not.
 fn prepare_failed(error: anyhow::Error) -> LoopEnd {
     let is_transient = error.chain().any(|cause| {
         cause.is::<LeaderReadError>()

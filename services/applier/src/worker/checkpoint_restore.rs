@@ -1,5 +1,4 @@
-//! Restores the rows of a partition from a checkpoint, when tables are empty or end before the log
-//! begins.
+//! Restores rows from a checkpoint, when tables are empty or end before the log begins.
 
 use anyhow::{Context as _, anyhow};
 use nixfleet_applier::PartitionLogs;

@@ -1,5 +1,4 @@
-//! Archives a base: the checkpoint from which a replay starts behind a gap in the archive of an
-//! output stream.
+//! Archives a base: the checkpoint from which a replay starts behind a gap.
 
 use anyhow::{Context as _, anyhow};
 use nixfleet_proto::subject::Partition;

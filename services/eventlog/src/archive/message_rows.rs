@@ -23,8 +23,7 @@ use output_frame::SplitFrame;
 pub const UNDECODABLE: &str = "undecodable";
 /// Row index of an output frame.
 const FRAME_INDEX: i32 = -1;
-/// Longest name in an indexed column, whose values are limited to about 2,700 bytes; the payload
-/// keeps longer ones.
+/// Longest name in an indexed column, which is limited to 2,700 bytes; the payload has all.
 const NAME_BYTES_MAX: usize = 512;
 
 /// Entries of an input frame as raw JSON.

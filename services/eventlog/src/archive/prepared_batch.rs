@@ -1,5 +1,4 @@
-//! A batch of messages for one transaction, whose rows may be copied before the transactions ahead
-//! of it commit.
+//! A batch for one transaction, whose rows may be copied before earlier ones commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +14,9 @@ use crate::stream::Stream;
 
 /// Maximum of message bytes in one transaction, beside the last message.
 pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// Divisor of [`BATCH_BYTES`] that gives the smallest batch for which copying ahead is worth
-/// another connection.
+/// Divisor of [`BATCH_BYTES`] that gives the smallest batch worth another connection.
 const COPY_AHEAD_DIVISOR: usize = 8;
-/// Longest time for which rows copied ahead keep their connection and locks: the transaction ahead
-/// may need them.
+/// Longest time for which rows copied ahead keep their connection and locks.
 const AHEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Consecutive messages for one transaction, with their rows.
@@ -27,7 +24,6 @@ const AHEAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct PreparedBatch {
     pub messages: Vec<Message>,
     pub rows: Arc<ArchiveBatch>,
-    /// Trace contexts of the rows.
     pub traces: Vec<String>,
     /// Number of undecodable messages.
     pub unread: u64,
@@ -106,8 +102,7 @@ impl PreparedBatch {
     }
 }
 
-/// Builds the rows of messages and splits them into batches of about `batch_rows` rows; a message
-/// stays whole.
+/// Splits messages into batches of about `batch_rows` rows; the rows of one stay together.
 ///
 /// # Errors
 /// When a sequence does not fit into its column.

@@ -8,12 +8,9 @@ use nixfleet_store::ArchiveMark;
 pub struct ResumePoint {
     /// Last archived sequence, which fences the next batch; 0 for an empty archive.
     pub archived: u64,
-    /// First sequence to read.
     pub next: u64,
-    /// True when messages are missing before `next`: a replay of the following part starts at a
-    /// checkpoint.
+    /// True when messages are missing before `next`: a replay needs a checkpoint there.
     pub is_new_part: bool,
-    /// Warning for operators.
     pub notice: Option<&'static str>,
 }
 
@@ -26,11 +23,8 @@ pub enum ResumeError {
          from a copy. Remedy: empty the store of NATS, so that its streams are created above that"
     )]
     Shortened {
-        /// Name of the stream.
         stream: String,
-        /// Last sequence of the stream.
         last: u64,
-        /// Last archived sequence.
         archived: u64,
     },
     /// Another stream of the same name uses archived sequences.
@@ -38,16 +32,10 @@ pub enum ResumeError {
         "{stream} is another stream than the one archived up to {archived}, and it uses the same \
          sequences. Remedy: empty the store of NATS, so that its streams are created above that"
     )]
-    Replaced {
-        /// Name of the stream.
-        stream: String,
-        /// Last archived sequence.
-        archived: u64,
-    },
+    Replaced { stream: String, archived: u64 },
 }
 
-/// Compares the stream with the archive cursor. `contiguous` means that no message is removed from
-/// the middle of the stream.
+/// Compares a stream with the archive cursor. A `contiguous` one has no gaps in its middle.
 ///
 /// # Errors
 /// [`ResumeError`], when archiving would lose or mix messages without an error.

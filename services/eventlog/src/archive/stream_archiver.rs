@@ -172,8 +172,7 @@ async fn try_archive(
     }
 }
 
-/// Checks that the stored cursor is unchanged: a lost or restored database has another one, or
-/// none.
+/// Checks the stored cursor: a lost or restored database has another one, or none.
 async fn check_cursor(
     shared: &TaskContext,
     stream: &Stream,

@@ -18,7 +18,6 @@ pub struct ReleaseState {
 /// A verified announcement.
 #[derive(Debug)]
 pub struct AnnouncedRelease {
-    /// Sequence of the announcement.
     pub seq: u64,
     /// The release that admission compares the next one with.
     pub accepted: AcceptedRelease,

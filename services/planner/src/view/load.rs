@@ -12,7 +12,6 @@ use crate::view::pinned_manifests::PinnedManifests;
 
 /// The view of the rows, and the positions at which the output logs continue.
 pub struct Loaded {
-    /// View of the rows.
     pub view: FleetView,
     /// The first output sequence that is not in the view, by partition.
     pub next_output: Vec<(Partition, u64)>,
@@ -20,12 +19,10 @@ pub struct Loaded {
     pub origins: Vec<(Partition, Origin)>,
 }
 
-/// Loads the view. Each partition is read in a transaction of its own; following the logs brings
-/// all to the same time.
+/// Loads the view: each partition in a transaction; their logs bring all to the same time.
 ///
 /// # Errors
-/// When the database or the bus fails, an artifact is missing, or a log does not belong to the
-/// rows.
+/// When a server fails, an artifact is missing, or a log does not belong to the rows.
 pub async fn load(
     bus: &Bus,
     store: &Store,

@@ -15,7 +15,6 @@ const QUEUE_BATCHES: usize = 32;
 #[derive(Debug)]
 pub struct FollowedFrames {
     pub partition: Partition,
-    /// Frames in order.
     pub frames: Vec<OutputFrame>,
     /// Number of messages behind these.
     pub lag: u64,

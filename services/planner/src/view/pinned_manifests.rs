@@ -29,8 +29,7 @@ impl PinnedManifests {
         }
     }
 
-    /// Pins the manifests that a release will open while its rollouts are opened; `view` tells
-    /// which are open.
+    /// Pins manifests that a release will open, except those of rollouts open in `view`.
     pub fn prepare(&mut self, release: &Release, view: &FleetView) {
         let manifests = release.manifests().values();
         let wanted = manifests.filter(|of_channel| {
@@ -54,8 +53,7 @@ impl PinnedManifests {
         &self.set
     }
 
-    /// Fetches the pinned content of the rollouts that these outcomes open, unless the current
-    /// release has verified it.
+    /// Fetches the content of opened rollouts, unless the current release has verified it.
     ///
     /// # Errors
     /// When an artifact is missing, does not match its hash, or the store does not answer.

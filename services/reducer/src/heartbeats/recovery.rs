@@ -91,8 +91,7 @@ impl<W> Recovery<W> {
         }
     }
 
-    /// Answers at once when no transition was missed; otherwise queues the heartbeat for the next
-    /// round.
+    /// Answers at once when no transition was missed; otherwise queues the heartbeat.
     pub fn receive(
         &mut self,
         state: &PartitionState,
@@ -140,8 +139,7 @@ impl<W> Recovery<W> {
         given_up
     }
 
-    /// Continues the round when the fold has reached its position, and returns the answers that are
-    /// due.
+    /// Continues the round if the fold is far enough, and returns the answers that are due.
     ///
     /// `next` is the first position that is not folded.
     pub fn advance(&mut self, state: &PartitionState, next: Position) -> Vec<(OwnerReply, W)> {

@@ -182,8 +182,7 @@ mod tests {
         frames
     }
 
-    /// Asserts that each frame begins where the one before ended and that each entry has one
-    /// outcome.
+    /// Asserts that frames are contiguous and that each entry has one outcome.
     fn check_chain(frames: &[OutputFrame], entries: usize) {
         let mut next = frames[0].first_input.unwrap();
         for frame in frames {

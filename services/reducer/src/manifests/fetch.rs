@@ -46,8 +46,7 @@ async fn bytes(store: &ManifestStore, hash: &ManifestHash) -> Result<Option<Byte
         .map_err(OwnershipEnd::Failed)
 }
 
-/// Reports bytes that pin nothing. Every fold finds the same, so that this is no failure of the
-/// ownership.
+/// Reports bytes that pin nothing. Every fold finds the same, so the ownership continues.
 fn invalid(hash: &ManifestHash, error: &PinError) -> ManifestFetch {
     tracing::error!(%hash, %error, "an artifact cannot be used and pins nothing");
     ManifestFetch::Invalid

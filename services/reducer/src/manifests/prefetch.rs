@@ -18,8 +18,7 @@ use super::prefetch_queue::PrefetchQueue;
 /// Pause before the announcements are followed again after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
 
-/// Manifests read before a log names them. A failed prefetch is repeated by the owner that needs
-/// the manifest.
+/// Manifests read before a log names them; an owner repeats a failed prefetch.
 #[derive(Default)]
 pub struct Prefetch {
     owned: Mutex<BTreeSet<Partition>>,

@@ -11,7 +11,6 @@ use tokio::sync::{Notify, oneshot};
 #[derive(Debug)]
 pub struct PrefetchQueue<T> {
     state: Mutex<State<T>>,
-    /// Notified when manifests are queued.
     filled: Notify,
 }
 
@@ -50,8 +49,7 @@ impl<T> PrefetchQueue<T> {
         self.filled.notify_one();
     }
 
-    /// The content of this hash, which moves to the front of the queue. `None` when it was not
-    /// requested or not read.
+    /// The content of this hash, which is read next. `None` when it was not requested or read.
     pub async fn take(&self, hash: &ManifestHash) -> Option<T> {
         let requested = {
             let mut state = self.state();

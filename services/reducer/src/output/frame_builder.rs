@@ -1,5 +1,4 @@
-//! Builds output frames. An outcome is encoded right after it is folded, while it is in the CPU
-//! cache.
+//! Builds output frames; an outcome is encoded while it is in the CPU cache.
 
 mod encoded_outcomes;
 

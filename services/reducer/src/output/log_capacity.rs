@@ -66,8 +66,7 @@ impl OutputCapacity {
             .is_some_and(|fill| !self.has_capacity(&fill, queued))
     }
 
-    /// Checks that the log leaves its reserve free, without the waiting frames, which are appended
-    /// soon.
+    /// Checks that the log, without the frames that wait, leaves its reserve free.
     ///
     /// # Errors
     /// States the fill of the log.

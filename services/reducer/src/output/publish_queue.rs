@@ -21,8 +21,7 @@ pub struct FencedFrame {
     pub expected: u64,
 }
 
-/// The frames of one owner. Clones share the queue: the owner adds frames while another task sends
-/// them.
+/// The frames of one owner. Clones share the queue: one task adds frames, another sends.
 #[derive(Debug, Clone)]
 pub struct PublishQueue {
     frames: Arc<Mutex<Frames>>,

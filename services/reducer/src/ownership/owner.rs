@@ -1,5 +1,4 @@
-//! The owner of a partition: takes entries, builds frames, and keeps one frame in flight, fenced
-//! behind the one before.
+//! The owner of a partition: takes entries, builds frames, and keeps one frame in flight.
 
 use bytes::Bytes;
 use nixfleet_bus::{LastRead, LogUsage, MAX_OUTPUT_FRAME_BYTES};
@@ -93,8 +92,7 @@ impl Owner {
         self.fold.state()
     }
 
-    /// The first position that is not folded: where to continue reading, and the argument of
-    /// [`crate::turn::decode`].
+    /// The first position that is not folded, from which [`crate::turn::decode`] continues.
     pub fn next(&self) -> Position {
         self.fold.next()
     }
@@ -173,8 +171,7 @@ impl Owner {
         self.builder.is_some() && self.unhashed_entries >= self.hash_every_entries
     }
 
-    /// Adds the state hash to the next frame, when it is due; the caller decides whether there is
-    /// time for it.
+    /// Adds the state hash to the next frame, when it is due and the caller has time.
     pub fn add_hash(&mut self) {
         if !self.is_hash_due() {
             return;
@@ -259,8 +256,7 @@ impl Owner {
         self.builder.is_none() && self.covered.0.is_some() && self.checkpoint_schedule.is_due()
     }
 
-    /// Freezes the state for a checkpoint, when one is due. Every folded outcome is in a built
-    /// frame by then.
+    /// Freezes the state for a checkpoint, when one is due; no folded outcome waits then.
     pub fn begin_checkpoint(&mut self) -> Option<CheckpointState> {
         if !self.is_checkpoint_due() {
             return None;

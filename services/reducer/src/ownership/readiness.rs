@@ -34,8 +34,7 @@ impl Readiness {
     }
 
     /// Takes an observation of the output log and the result of its capacity check. A log with
-    /// capacity takes the next frame even if there is none to append: another owner may have
-    /// appended all of them.
+    /// capacity takes the next frame, even if another owner has appended all of them.
     pub fn observe_log(&mut self, output: &LogUsage, capacity: Result<(), String>) {
         self.capacity_error = capacity.err();
         if output.percent() < AGENT_EVENTS_MAX_PERCENT {

@@ -1,8 +1,7 @@
 //! Takeover of a partition: check the logs, fence older owners, then build the state.
 //!
-//! [`Takeover::next_request`] names the next input and [`Takeover::give`] takes it, until the
-//! request is [`TakeoverRequest::Done`]. The barrier is published before the rows are read, so that
-//! they are final.
+//! [`Takeover::next_request`] names the next input and [`Takeover::give`] takes it, until
+//! [`TakeoverRequest::Done`]. Rows are read behind the barrier, so that they are final.
 
 mod barrier;
 mod hydration;

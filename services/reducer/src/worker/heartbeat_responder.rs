@@ -31,9 +31,7 @@ pub struct HeartbeatResponder {
 /// Limits of a [`HeartbeatResponder`].
 #[derive(Debug, Clone, Copy)]
 pub struct HeartbeatLimits {
-    /// Longest wait of a heartbeat.
     pub timeout: Duration,
-    /// Maximum of waiting heartbeats.
     pub waiting_max: usize,
 }
 

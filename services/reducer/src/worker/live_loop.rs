@@ -27,8 +27,7 @@ use super::turn_frames::{Turn, frames_of};
 
 /// Messages are decoded in pieces of this size: one piece is folded while the next is decoded.
 const DECODE_BYTES: usize = 512 * 1024;
-/// State hashes take at most this fraction of the time, as a divisor: hashing the state of a large
-/// fleet takes seconds.
+/// State hashes, which take seconds for a large fleet, take at most 1/50 of the time.
 const HASH_TIME_DIVISOR: u32 = 50;
 /// Interval of observations of a full output log.
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
@@ -366,8 +365,7 @@ impl LiveLoop {
         }
     }
 
-    /// Waits for the frames in the publish queue, so that the next owner finds them, and publishes
-    /// last-seen times.
+    /// Waits for the queued frames, so that the next owner finds them.
     async fn drain(&mut self, report: &mut impl FnMut(Progress<'_>)) {
         self.publisher.close();
         while let Some(published) = self.publisher.published().await {

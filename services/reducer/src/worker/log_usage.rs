@@ -36,8 +36,7 @@ impl PartitionLogUsage {
     }
 }
 
-/// True unless the object store lacks one of these checkpoints. An unanswered query does not cause
-/// another checkpoint.
+/// True unless the object store lacks one of these checkpoints, also without an answer.
 pub async fn are_checkpoints_stored(bus: &Bus, partition: Partition, known: &Checkpoints) -> bool {
     let store = bus.checkpoints();
     for named in known.newest_first() {

@@ -14,11 +14,8 @@ use crate::telemetry::FrameSummary;
 
 /// Result of publishing a frame.
 pub struct Published {
-    /// Summary for metrics and logs.
     pub summary: FrameSummary,
-    /// Turn that built the frame.
     pub turn: Turn,
-    /// Checkpoints that the frame announced.
     pub announced: Option<Checkpoints>,
     /// Bytes of the frame in the log, or the end of the ownership.
     pub result: Result<u64, OwnershipEnd>,

@@ -1,5 +1,4 @@
-//! The streams of the bus: created at start and again after a loss, above every position that
-//! tables and archive cover.
+//! Creates the streams, at start and after a loss, above what tables and archive cover.
 
 use std::sync::Arc;
 

@@ -179,8 +179,7 @@ async fn frames(reader: &mut Reader) -> Result<Vec<Message>, OwnershipEnd> {
     batch.map_err(OwnershipEnd::Failed)?.map_err(read_fault)
 }
 
-/// Classifies a database error: a missing schema comes with the applier, unreadable rows need an
-/// operator.
+/// Classifies a database error: the applier creates a missing schema.
 fn row_fault(error: RowError, doing: &'static str) -> OwnershipEnd {
     if error.retryable() {
         OwnershipEnd::Failed(anyhow::Error::new(error).context(doing))

@@ -11,7 +11,6 @@ use crate::telemetry::FrameSummary;
 pub struct Turn {
     /// Span from the fold to the acknowledgement.
     pub span: Span,
-    /// Start of the fold.
     pub started: Instant,
 }
 

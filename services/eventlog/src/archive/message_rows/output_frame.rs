@@ -9,12 +9,10 @@ use serde_json::value::RawValue;
 /// Start of the last field of a frame as reducers write it.
 const OUTCOMES: &str = "\"outcomes\":[";
 
-/// How thoroughly a frame is parsed. Outcomes are most of a frame, and the database checks every
-/// JSON document again.
+/// How a frame is parsed: most of it are outcomes, and the database checks all JSON again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameParsing {
-    /// Without the outcomes, if the frame has the layout of a reducer. The database refuses
-    /// outcomes that are no JSON.
+    /// Without the outcomes of a frame in the layout of a reducer; the database checks them.
     Fast,
     /// The whole frame.
     Full,
@@ -24,7 +22,6 @@ pub enum FrameParsing {
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FrameHead {
-    /// Version of the frame layout.
     pub v: u32,
     /// Last input that the frame covers.
     #[serde(default)]
@@ -34,7 +31,6 @@ pub struct FrameHead {
 /// A frame split into outcomes and the rest.
 #[derive(Debug, PartialEq)]
 pub struct SplitFrame<'a> {
-    /// Parsed fields.
     pub head: FrameHead,
     /// JSON of the frame without its outcomes.
     pub envelope: String,

@@ -10,16 +10,10 @@ pub enum SourceError {
     Nothing,
     /// An artifact exceeds the size limit.
     #[error("{artifact} is over the limit of {max} bytes")]
-    TooLarge {
-        /// Path of the artifact.
-        artifact: String,
-        /// Largest size.
-        max: usize,
-    },
+    TooLarge { artifact: String, max: usize },
     /// An artifact cannot be fetched.
     #[error("{artifact} cannot be fetched")]
     Unavailable {
-        /// Path of the artifact.
         artifact: String,
         /// Why.
         #[source]

@@ -1,6 +1,5 @@
-//! The outcomes of one frame and their JSON. A frame has the record of each host once
-//! ([`nixfleet_proto::record_deduplication`]): when a host changes again, the earlier outcome is encoded again
-//! without the record.
+//! The outcomes of one frame and their JSON. Each host's record is there once
+//! ([`nixfleet_proto::record_deduplication`]): an earlier outcome is encoded again without it.
 
 use std::collections::HashMap;
 use std::ops::Range;

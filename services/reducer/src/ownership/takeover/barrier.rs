@@ -48,8 +48,7 @@ impl BarrierInputs {
         self.cursor.as_ref().or(checkpoint)
     }
 
-    /// Builds the barrier, if the logs belong to the rows. A barrier on other logs would fill the
-    /// gap that shows the loss.
+    /// Builds the barrier, if the logs belong to the rows: otherwise it would hide the loss.
     pub(super) fn barrier(self, logs: &PartitionLogs) -> Result<Barrier, OwnershipEnd> {
         let (cursor, last) = (self.cursor(), self.last.as_ref());
         let resume = log_check::check(cursor, last, logs).map_err(OwnershipEnd::halted)?;
@@ -103,8 +102,7 @@ fn announced_at(last: &LastFrame) -> Option<u64> {
     here.or(last.frame.announced_at)
 }
 
-/// Covers the messages before a recreated log, which are lost, so that the next owner and the rows
-/// continue in the new log.
+/// Covers the lost messages before a recreated log, so that rows and owners continue in it.
 fn skip_to(frame: &mut OutputFrame, first_seq: u64) {
     let skipped = InputMark {
         seq: first_seq.saturating_sub(1),
@@ -140,8 +138,7 @@ impl Barrier {
         }
     }
 
-    /// Starts hydration. The rows may have advanced since the cursor was read, but must not belong
-    /// to another log or origin.
+    /// Starts hydration. The rows may have advanced, but not to another log or origin.
     pub(super) fn hydrate(
         &self,
         source: StateSource,

@@ -16,8 +16,7 @@ pub struct PartitionLogs {
     pub input: StreamIdentity,
     /// Identity of the output stream.
     pub output: StreamIdentity,
-    /// Message ids of the input stream by requested sequence; absent for messages that are not held
-    /// or have no id.
+    /// Message ids by requested input sequence; absent where no message or id is held.
     pub ids: BTreeMap<u64, String>,
 }
 
@@ -157,8 +156,7 @@ fn check_frame(last: Option<&LastFrame>, logs: &PartitionLogs) -> Result<(), Log
 }
 
 impl PartitionLogs {
-    /// Checks that the input log has this message id at a folded sequence, unless the message was
-    /// trimmed.
+    /// Checks that the input log has this message id, unless the message was trimmed.
     fn check_message(&self, seq: u64, id: Option<&str>) -> Result<(), LogMismatch> {
         if mutation_testing::is_active("tail-loss-unseen") {
             return Ok(());
@@ -298,8 +296,7 @@ mod tests {
         );
     }
 
-    /// The rows are behind. Without the mark of the frame, entries that replaced lost ones would be
-    /// skipped.
+    /// Without the mark of the frame, entries that replaced lost ones would be skipped.
     #[test]
     fn logs_that_contradict_the_last_frame_are_refused() {
         let check = |logs: &PartitionLogs| check(Some(&cursor(7, 20)), Some(&frame(9, 25)), logs);

@@ -21,8 +21,7 @@ pub enum TakeoverRequest {
     Announcement(u64),
     /// The checkpoint with this reference.
     Checkpoint(CheckpointRef),
-    /// State of both logs, read through the leader, with the message ids of the input log at these
-    /// sequences.
+    /// State of both logs, from the leader, with the input's message ids at these sequences.
     Logs(BTreeSet<u64>),
     /// The result of publishing this frame behind this output sequence.
     Barrier {

@@ -60,8 +60,7 @@ impl CheckpointCandidates {
         }
     }
 
-    /// Checks that the log is complete, or that no candidate was refused: the state cannot be built
-    /// otherwise.
+    /// Checks that the state can be built: from a complete log, or no candidate was refused.
     pub fn check_log_is_complete(&self, logs: &PartitionLogs) -> Result<(), OwnershipEnd> {
         if self.refused.is_empty() || logs.output.first_seq <= 1 {
             return Ok(());
