@@ -1,5 +1,5 @@
-//! What is lost and comes back: each page of docs/operations/recovery as a test, on real servers and
-//! with all services running.
+//! Recovery after a loss: each page of docs/operations/recovery as a test, on real servers and with
+//! all services running.
 
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]

@@ -21,10 +21,10 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 /// Longest wait for the tables to show every host; a machine with other work may take long.
 const DEADLINE: Duration = Duration::from_secs(300);
 const CLOSURE: &str = "aa01-nixos-system";
-/// Hosts of one answer.
+/// Hosts per page.
 const PAGE: usize = 500;
 
-/// What `nixfleet hosts` shows of a host.
+/// A host as `nixfleet hosts` shows it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct HostRow {
@@ -37,7 +37,8 @@ fn hostname(number: usize) -> String {
     format!("host-{number:04}")
 }
 
-/// Three channels that wait for each other, two waves each: a lost fleet has to pass every gate again.
+/// Three channels with edges between them, two waves each: a lost fleet has to pass every gate
+/// again.
 fn source() -> Value {
     let channels = ["critical", "edge", "stable"];
     let hosts: Map<String, Value> = (0..HOSTS)
@@ -88,7 +89,7 @@ fn configuration(nats: &Nats, database: &Database, dir: &Path, trust: PathBuf) -
     let releases = dir.join("releases").display().to_string();
     config.set(Service::Planner, "source.directory", releases);
     config.set(Service::Planner, "source.poll_seconds", "0.5");
-    // Last-seen times reach the tables soon; the default of 15 s would be half of the interval here.
+    // Publishes last-seen times soon; the default of 15 s would be half of the interval here.
     config.set(Service::Reducer, "heartbeat.flush_seconds", "2");
     config
 }
@@ -101,7 +102,7 @@ fn swarm(stack: &Stack, dir: &Path) -> Swarm {
         authority: config.authority.clone(),
         trust: config.trust.clone(),
         hostnames: (0..HOSTS).map(hostname).collect(),
-        // They run the release already: what has to come back is what is known about them.
+        // The hosts run the release already; only the knowledge of them is lost.
         profile: json!({ "initialClosure": CLOSURE }),
         seed: 7,
         heartbeat: HEARTBEAT,

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::suite::e2e::testbed::Testbed;
 
-/// How it ended and what it said.
+/// Exit code and output of the command.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
@@ -23,17 +23,17 @@ impl Run {
     }
 }
 
-/// Longest time until the archive has reached the logs.
+/// Timeout for the archive to reach the ends of the logs.
 const ARCHIVED: Duration = Duration::from_secs(60);
-/// Longest time for one command.
+/// Timeout of one command.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs `nixfleet db` with these arguments on the database of a world.
+/// Runs `nixfleet db` with these arguments on the database of a testbed.
 pub async fn run(testbed: &Testbed, arguments: &[&str]) -> Run {
     run_at(&testbed.database.url, arguments).await
 }
 
-/// The same on the database at `url`.
+/// Runs `nixfleet db` on the database at `url`.
 async fn run_at(url: &str, arguments: &[&str]) -> Run {
     let mut command = Command::new(binaries::workspace_binary("nixfleet").unwrap());
     command
@@ -51,13 +51,13 @@ async fn run_at(url: &str, arguments: &[&str]) -> Run {
     }
 }
 
-/// Replays the archive and compares every table: nothing may differ, everything is decided again. The
-/// archive follows the logs, so it is given its time to reach them.
+/// Replays the archive and compares every table, without a difference. The archive gets time to
+/// reach the ends of the logs.
 pub async fn verify(testbed: &Testbed) -> Value {
     verify_at(&testbed.database.url, &testbed.stack.config().prefix).await
 }
 
-/// The same of the database at `url` and the streams of a prefix.
+/// Verifies the database at `url` with the streams of a prefix.
 pub async fn verify_at(url: &str, prefix: &str) -> Value {
     let verified = nixfleet_harness::wait_for("the archive to agree", ARCHIVED, async || {
         let verified = run_at(url, &["verify", "--json", "--prefix", prefix]).await;
@@ -74,7 +74,7 @@ pub async fn verify_at(url: &str, prefix: &str) -> Value {
     report
 }
 
-/// The same of an archive that begins with the first frame of each partition.
+/// Verifies an archive that begins with the first frame of each partition.
 pub async fn verify_whole(testbed: &Testbed) {
     let report = verify(testbed).await;
     for partition in report["partitions"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-//! docs/operations/recovery-log-trimmed.md: the applier slept longer than the log remembers.
+//! docs/operations/recovery-log-trimmed.md: frames were trimmed before the applier wrote them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::suite::e2e::testbed::Testbed;
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
+async fn the_applier_halts_until_the_tables_are_rebuilt_from_the_archive() {
     let nats = Nats::start("trimmed").unwrap();
     let postgres = Postgres::start("trimmed").unwrap();
     let mut testbed = Testbed::pushed("trimmed", &nats, &postgres).await;
@@ -24,7 +24,7 @@ async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
     testbed.wait_for_progress().await;
     stop_applier(&mut testbed).await;
 
-    // The hosts go on without it, and so does the archive.
+    // Hosts and archive continue without the applier.
     let archived = "SELECT count(*) FROM nixfleet.archive_items WHERE kind = 'accepted'";
     let before = testbed.count(archived).await;
     testbed
@@ -55,7 +55,7 @@ async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
     testbed.check_agreement("aa01").await;
     verify_whole(&testbed).await;
 
-    // A reducer that starts now finds rows and log in agreement, too.
+    // A reducer that starts now accepts rows and log, too.
     let reducer = testbed.stack.instance(Service::Reducer, 0).unwrap();
     reducer.kill().unwrap();
     reducer.restart().unwrap();
@@ -65,7 +65,7 @@ async fn the_applier_stops_and_a_rebuild_from_the_archive_cures_it() {
     testbed.stop();
 }
 
-/// Leaves the last message of a stream only, as its age limit would.
+/// Trims a stream to its last message, as an age limit would.
 async fn trim(nats: &Nats, stream: &str) {
     let client = async_nats::connect(nats.url()).await.unwrap();
     let context = jetstream::new(client);

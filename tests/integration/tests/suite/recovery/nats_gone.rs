@@ -1,4 +1,4 @@
-//! docs/operations/recovery-nats-gone.md: the log is lost, the tables and the archive are kept.
+//! docs/operations/recovery-nats-gone.md: the logs are lost, tables and archive are kept.
 
 use async_nats::jetstream;
 use nixfleet_harness::{Nats, Postgres, Service};
@@ -14,8 +14,8 @@ fn lose(nats: &mut Nats) {
     nats.restart().unwrap();
 }
 
-/// Waits until tables and archive are at the ends of the logs.
-async fn wait_for_the_ends(testbed: &Testbed, nats: &Nats) {
+/// Waits until tables and archive have reached the ends of the logs.
+async fn wait_until_covered(testbed: &Testbed, nats: &Nats) {
     let client = async_nats::connect(nats.url()).await.unwrap();
     let context = jetstream::new(client);
     let archived =
@@ -33,7 +33,7 @@ async fn wait_for_the_ends(testbed: &Testbed, nats: &Nats) {
     ] {
         testbed
             .wait(&sql, async |testbed| {
-                // What those who were killed had sent may be stored only now.
+                // Messages of killed services may be stored late.
                 let stream = context.get_stream(stream).await.unwrap();
                 let last = i64::try_from(stream.cached_info().state.last_sequence).unwrap();
                 (testbed.count(&sql).await == last).then_some(())
@@ -57,12 +57,12 @@ async fn a_rollout_under_way_is_finished_and_services_may_have_been_down() {
     }
     // What is in the tables or in the archive alone when the log goes is a difference for ever, and
     // a release that is not archived has to be pushed again.
-    wait_for_the_ends(&testbed, &nats).await;
+    wait_until_covered(&testbed, &nats).await;
     testbed.stack.kill_all().unwrap();
     lose(&mut nats);
     testbed.stack.start_all().unwrap();
 
-    // Nobody pushes the release again: the archive has it.
+    // The release comes from the archive, without another push.
     testbed.wait_until_terminal("aa02").await;
     verify(&testbed).await;
     testbed.publish("aa03").await;
@@ -72,7 +72,7 @@ async fn a_rollout_under_way_is_finished_and_services_may_have_been_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn running_services_go_on_above_what_the_tables_cover() {
+async fn running_services_continue_above_what_the_tables_cover() {
     let mut nats = Nats::start("natsgone").unwrap();
     let postgres = Postgres::start("natsgone").unwrap();
     let mut testbed = Testbed::pushed("natsgone", &nats, &postgres).await;
@@ -84,7 +84,7 @@ async fn running_services_go_on_above_what_the_tables_cover() {
 
     lose(&mut nats);
 
-    // Nobody restarts or commands anything.
+    // Without restart or command.
     let above = "SELECT count(*) FROM nixfleet.partition_cursors WHERE out_seq > 1000000";
     testbed
         .wait("both partitions go on above", async |testbed| {
@@ -92,7 +92,7 @@ async fn running_services_go_on_above_what_the_tables_cover() {
         })
         .await;
     assert_eq!(testbed.state_of("edge@aa01").await, "Terminal");
-    // The tables are as they were, and the next release finds them so.
+    // The tables are unchanged, and the next release continues from them.
     testbed.publish_when_possible("aa02").await;
     testbed.wait_until_terminal("aa02").await;
     assert_eq!(testbed.state_of("edge@aa01").await, "Superseded");

@@ -1,4 +1,4 @@
-//! docs/operations/recovery-postgres-gone.md: the database server comes back empty.
+//! docs/operations/recovery-postgres-gone.md: the database server restarts empty.
 
 use nixfleet_harness::{Nats, Postgres};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::db_command::verify_whole;
 use crate::suite::e2e::testbed::Testbed;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn running_services_build_the_tables_again_from_the_logs() {
+async fn running_services_rebuild_the_tables_from_the_logs() {
     let nats = Nats::start("pggone").unwrap();
     let mut postgres = Postgres::start("pggone").unwrap();
     let mut testbed = Testbed::pushed("pggone", &nats, &postgres).await;
@@ -20,7 +20,7 @@ async fn running_services_build_the_tables_again_from_the_logs() {
     postgres.restart().unwrap();
     postgres.create_again(&testbed.database).await.unwrap();
 
-    // Nobody restarts or commands anything.
+    // Without restart or command.
     testbed.wait_until_terminal("aa01").await;
     testbed.check_agreement("aa01").await;
     verify_whole(&testbed).await;
@@ -32,7 +32,7 @@ async fn running_services_build_the_tables_again_from_the_logs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_that_were_down_meanwhile_do_the_same() {
+async fn stopped_services_rebuild_the_tables_when_they_start() {
     let nats = Nats::start("pggonedown").unwrap();
     let mut postgres = Postgres::start("pggonedown").unwrap();
     let mut testbed = Testbed::pushed("pggonedown", &nats, &postgres).await;

@@ -1,4 +1,4 @@
-//! docs/operations/recovery-restored-backup.md: one side comes back older than the other.
+//! docs/operations/recovery-restored-backup.md: database or logs are restored from an older copy.
 
 use std::time::Duration;
 
@@ -55,10 +55,10 @@ async fn an_older_nats_is_refused_until_its_store_is_emptied() {
     nats.restore().unwrap();
     nats.restart().unwrap();
 
-    // Everybody says what to do, and no event is accepted.
+    // Every service names the remedy, and no event is accepted.
     for service in Service::ALL {
         let port = testbed.stack.instance(service, 0).unwrap().admin_port();
-        let refused = wait_for("it says what to do", TIMEOUT, async || {
+        let refused = wait_for("the service names the remedy", TIMEOUT, async || {
             let answer = monitoring::get(port, "/readyz")?;
             anyhow::ensure!(answer.body.contains(REMEDY), "{service}: {}", answer.body);
             Ok(Some(()))
@@ -68,21 +68,21 @@ async fn an_older_nats_is_refused_until_its_store_is_emptied() {
     let accepted = testbed.swarm_state()["totals"]["acceptedEvents"].clone();
     let published = testbed.try_publish("aa02").await.unwrap_err();
     assert!(format!("{published:#}").contains("503"), "{published:#}");
-    // Who starts now ends and says the same.
+    // A service that starts now exits with the same remedy.
     let applier = testbed.stack.instance(Service::Applier, 0).unwrap();
     applier.kill().unwrap();
     applier.restart().unwrap();
-    let ended = wait_for("it ends", TIMEOUT, async || {
-        let said = applier.tail();
+    let ended = wait_for("the applier exits", TIMEOUT, async || {
+        let log = applier.tail();
         let has_ended = applier.exit_status()?.is_some();
-        anyhow::ensure!(has_ended && said.contains(REMEDY), "{said}");
+        anyhow::ensure!(has_ended && log.contains(REMEDY), "{log}");
         Ok(Some(()))
     });
     ended.await.unwrap();
     assert_eq!(testbed.swarm_state()["totals"]["acceptedEvents"], accepted);
 
-    // What docs/operations/recovery-restored-backup.md says, and nothing else; who ended is started
-    // again, as everywhere.
+    // Only the steps of docs/operations/recovery-restored-backup.md; services that exited are
+    // started again.
     nats.stop().unwrap();
     nats.erase().unwrap();
     nats.restart().unwrap();

@@ -1,4 +1,4 @@
-//! `nixfleet db verify` finds what is wrong, and `nixfleet db rebuild` makes it right.
+//! `nixfleet db verify` finds damaged rows, and `nixfleet db rebuild` repairs them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::db_command::{run, verify, verify_whole};
 use crate::suite::e2e::testbed::Testbed;
 
-/// One thing wrong in each table that follows from the log.
+/// One damaged row in each table that follows from the log.
 const DAMAGE: [(&str, &str); 7] = [
     (
         "host_rollout_records",
@@ -52,7 +52,7 @@ const DAMAGE: [(&str, &str); 7] = [
 ];
 
 #[tokio::test]
-async fn damage_to_any_table_is_named_and_a_rebuild_mends_it() {
+async fn damage_to_any_table_is_named_and_repaired_by_a_rebuild() {
     let mut testbed = Testbed::shared("dbverify", 1).await;
     testbed.publish("aa01").await;
     testbed.start_swarm(&json!({}));
@@ -81,7 +81,7 @@ async fn damage_to_any_table_is_named_and_a_rebuild_mends_it() {
     assert_eq!(shown.code, 1);
     assert!(shown.stdout.contains("and 5 more"), "{}", shown.stdout);
 
-    // Not while an applier could write.
+    // Refused while an applier can write.
     let rebuild = ["rebuild", "--prefix", &prefix, "--yes"];
     let refused = run(&testbed, &rebuild).await;
     assert_eq!(refused.code, 1, "{refused:?}");
@@ -92,7 +92,7 @@ async fn damage_to_any_table_is_named_and_a_rebuild_mends_it() {
     );
 
     stop_applier(&mut testbed).await;
-    // Not without being asked to.
+    // Refused without confirmation.
     let asked = run(&testbed, &["rebuild", "--prefix", &prefix]).await;
     assert_eq!(asked.code, 1, "{asked:?}");
     assert!(
@@ -104,7 +104,7 @@ async fn damage_to_any_table_is_named_and_a_rebuild_mends_it() {
     assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
     verify_whole(&testbed).await;
 
-    // Applier and reducer go on exactly behind it.
+    // Applier and reducer continue behind the rebuilt rows.
     for service in [Service::Applier, Service::Reducer, Service::Planner] {
         let instance = testbed.stack.instance(service, 0).unwrap();
         instance.kill().unwrap();

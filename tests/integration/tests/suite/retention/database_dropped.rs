@@ -1,5 +1,5 @@
-//! The database is dropped after the logs were trimmed: what stands comes back from the checkpoint and
-//! the log behind it.
+//! The database is dropped after the logs were trimmed: it is restored from the checkpoint and the
+//! log behind it.
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +18,15 @@ use super::testbed::{Limits, PARTITION, Testbed};
 const CHANNELS: Channels = &[("edge", 12), ("halted", 8), ("waived", 8)];
 const RELEASES: usize = 12;
 const LIMIT: u64 = 2 << 20;
-/// Longest time until the beginning of the log is gone.
+/// Timeout for the first trim of the log.
 const TRIMMED: Duration = Duration::from_secs(90);
-/// Rounds of probes between two looks at the log.
+/// Rounds of probes between two checks of the log.
 const ROUNDS: usize = 4;
-/// The release that does not work on the first host of two channels.
+/// The release that fails on the first host of two channels.
 const BROKEN: &str = "bad0";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_database_comes_back_as_it_was() {
+async fn a_dropped_database_is_restored_unchanged() {
     let limits = Limits {
         input: LIMIT,
         output: LIMIT,
@@ -39,7 +39,8 @@ async fn a_dropped_database_comes_back_as_it_was() {
     break_two_channels(&mut testbed).await;
     let mut agents = running.stop().await;
 
-    // What stands was decided in a part of the log that is gone when the database is dropped.
+    // The current state was decided in a part of the log that is trimmed when the database is
+    // dropped.
     let decided = testbed.stream(&testbed.output_stream()).last_seq;
     let start = Instant::now();
     while testbed.stream(&testbed.output_stream()).first_seq <= decided {
@@ -69,11 +70,11 @@ async fn a_dropped_database_comes_back_as_it_was() {
         .await;
     testbed.wait_until_ready().await;
 
-    // Nobody restarted or commanded anything, and everything goes on.
+    // Without restart or command, the rollouts continue.
     let running = running_agents::Running::start(agents, |_| false);
     publish(&mut testbed, "b001").await;
     running.stop().await;
-    // The archive began anew in the middle of the logs, and can be replayed from a checkpoint.
+    // The archive began again in the middle of the logs, and can be replayed from a checkpoint.
     let report = testbed.verify().await;
     let partition = &report["partitions"][usize::from(PARTITION)];
     assert_eq!(partition["isWhole"], true, "{report}");
@@ -82,7 +83,7 @@ async fn a_dropped_database_comes_back_as_it_was() {
     testbed.stop();
 }
 
-/// The first host of two channels goes back.
+/// True for the first host of two channels.
 fn fails(dispatch: &Dispatch) -> bool {
     let is_first = ["halted", "waived"].map(|channel| hostname(channel, 0));
     is_first.contains(&dispatch.hostname)
@@ -98,7 +99,7 @@ async fn publish(testbed: &mut Testbed, commit: &str) {
     }
 }
 
-/// Publishes a release that halts in two channels; an operator lets one of them go on.
+/// Publishes a release that halts in two channels; an operator resumes one of them.
 async fn break_two_channels(testbed: &mut Testbed) {
     testbed.publish(BROKEN).await;
     for (channel, state) in [
@@ -121,7 +122,7 @@ async fn standing(store: &Store) -> anyhow::Result<PartitionSummary> {
     PartitionSummary::read(store, Partition::new(PARTITION)).await
 }
 
-/// The rollouts as operators see them, with the states of all hosts.
+/// Rollouts as the gateway lists them, with the states of all hosts.
 async fn listed(testbed: &Testbed) -> anyhow::Result<Vec<Value>> {
     let rollouts = testbed.operator.get("/v1/rollouts?filter=all").await?;
     let mut rollouts = rollouts["rollouts"].as_array().cloned().unwrap_or_default();
@@ -129,7 +130,7 @@ async fn listed(testbed: &Testbed) -> anyhow::Result<Vec<Value>> {
     Ok(rollouts)
 }
 
-/// What the test needs is there.
+/// Asserts that the state has what this test needs.
 fn check(standing: &PartitionSummary) {
     let of = |channel: &str| &standing.rollouts[&RolloutId::new(&channel.into(), &BROKEN.into())];
     for channel in ["halted", "waived"] {

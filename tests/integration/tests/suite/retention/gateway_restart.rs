@@ -1,4 +1,5 @@
-//! A gateway that starts on quiet logs: what the rows cover is folded, however long no frame came.
+//! A gateway that starts on quiet logs: rows tell which entries are folded, also without new
+//! frames.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,14 @@ use super::testbed::{Limits, Testbed};
 
 const CHANNELS: Channels = &[("edge", 8)];
 const LIMIT: u64 = 2 << 20;
-/// Logs that are so full cannot take the outcomes of their whole input once more.
+/// A log with this fill has no capacity for the outcomes of its whole input again.
 const FILLED: u64 = LIMIT / 100 * 45;
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The gateway looks at the logs twice a second; its first look may come before it knows what is folded.
-const LOOKS: Duration = Duration::from_secs(10);
+/// The gateway observes the logs twice a second; its first observation may precede the rows.
+const OBSERVATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
+async fn a_gateway_that_starts_on_quiet_logs_accepts_events() {
     let limits = Limits {
         input: LIMIT,
         output: LIMIT,
@@ -28,7 +29,7 @@ async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
     testbed.wait_until_state("edge@a001", "Terminal").await;
     testbed.wait_until_ready().await;
     let mut agents = running.stop().await;
-    // Nothing is trimmed any more.
+    // Stops trimming.
     let archive = testbed.stack.instance(Service::Eventlog, 0).unwrap();
     archive.stop().unwrap();
     let logs = [testbed.input_stream(), testbed.output_stream()];
@@ -53,10 +54,14 @@ async fn a_gateway_that_starts_on_quiet_logs_takes_events() {
     });
     ready.await.unwrap();
     for agent in &mut agents {
-        let taken = wait_for("the gateway takes events", LOOKS, async || {
-            let refusal = agent.probe_once(Utc::now()).await?;
-            Ok(refusal.is_none().then_some(()))
-        });
+        let taken = wait_for(
+            "the gateway accepts events",
+            OBSERVATION_TIMEOUT,
+            async || {
+                let refusal = agent.probe_once(Utc::now()).await?;
+                Ok(refusal.is_none().then_some(()))
+            },
+        );
         taken.await.unwrap();
     }
     testbed.stop();

@@ -1,5 +1,5 @@
-//! An output log that is not trimmed, because tables and archive stand still: agents are refused before
-//! it is full, operators are not, and whoever cannot append to it says so.
+//! An output log that is not trimmed, as tables and archive stand still: agents are refused before
+//! it is full, operators are not, and an owner that cannot append reports it.
 
 use std::time::{Duration, Instant};
 
@@ -21,15 +21,15 @@ const LIMITS: Limits = Limits {
     input: 32 << 20,
     output: 2 << 20,
 };
-/// A part of the limit that agents do not reach: they are refused at 80 of 100.
+/// A fraction of the limit above the 80 percent at which agents are refused.
 const REFUSED_BELOW: u64 = LIMITS.output / 100 * 98;
-/// From here on probes come at a pace, so that the gateway notices how full the log is.
+/// From this fraction on probes are paced, so that the gateway notices the fill of the log.
 const PACED_FROM: u64 = LIMITS.output / 100 * 70;
 const PACE: Duration = Duration::from_millis(250);
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Longer than a lease lives: the partition is taken again meanwhile.
+/// Longer than a lease: the partition is acquired again meanwhile.
 const STAYS: Duration = Duration::from_secs(7);
-/// Rounds of probes that are appended at a time.
+/// Rounds of probes per append.
 const ROUNDS: usize = 32;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +72,7 @@ async fn a_full_output_log_refuses_agents_first_and_is_named() {
     testbed.stop();
 }
 
-/// All agents report probes until one is refused, which must be before the log is full.
+/// All agents report probes until one is refused, before the log is full.
 async fn probe_until_refused(testbed: &mut Testbed, agents: &mut [ScriptedAgent]) -> Refusal {
     let log = testbed.output_stream();
     let targets = testbed.targets();
@@ -97,7 +97,7 @@ async fn probe_until_refused(testbed: &mut Testbed, agents: &mut [ScriptedAgent]
     }
 }
 
-/// Waits until the output log answers the whole input log.
+/// Waits until the output log covers the whole input log.
 async fn wait_until_folded(testbed: &Testbed) {
     let folded = wait_for("everything is folded", TIMEOUT, async || {
         let cluster = testbed.operator.get("/v1/cluster").await?;
@@ -107,7 +107,7 @@ async fn wait_until_folded(testbed: &Testbed) {
     folded.await.unwrap();
 }
 
-/// A command is taken and folded.
+/// Asserts that a command is accepted and folded.
 async fn check_operator(testbed: &Testbed) {
     let clearance = json!({ "reason": "nothing is halted" });
     let path = "/v1/rollouts/edge@a001/clearance";
@@ -115,8 +115,8 @@ async fn check_operator(testbed: &Testbed) {
     wait_until_folded(testbed).await;
 }
 
-/// Appends events of a host to the input log until the owner says that it cannot answer them; says how
-/// many they are.
+/// Appends events of a host to the input log until the owner cannot append outcomes; returns their
+/// number.
 async fn fill(testbed: &mut Testbed, agent: &ScriptedAgent) -> u64 {
     let config = BusConfig {
         url: shared_nats().unwrap().url(),
@@ -163,7 +163,7 @@ async fn fill(testbed: &mut Testbed, agent: &ScriptedAgent) -> u64 {
     seq - stored
 }
 
-/// The owner is not ready and names the log.
+/// Asserts that the owner is not ready and names the log.
 fn names_log(testbed: &mut Testbed) -> anyhow::Result<()> {
     let log = testbed.output_stream();
     let owner = testbed.stack.instance(Service::Reducer, 0)?;
@@ -178,7 +178,7 @@ fn names_log(testbed: &mut Testbed) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It stays so, although the owner takes its partition again.
+/// Asserts that this remains when the owner takes its partition again.
 async fn check_it_stays(testbed: &mut Testbed) {
     let mut look = tokio::time::interval(Duration::from_millis(100));
     let start = Instant::now();

@@ -36,7 +36,7 @@ async fn forty_releases_pass_through_logs_of_two_mebibytes() {
     for (log, largest) in &observed.largest {
         assert!(*largest < LIMIT, "{log} had {largest} bytes");
     }
-    // What passed through is several times of what the logs can hold.
+    // Several times the capacity of the logs passed through them.
     for log in [testbed.input_stream(), testbed.output_stream()] {
         let state = testbed.stream(&log);
         assert!(state.first_seq > 1, "{log} was not trimmed: {state:?}");

@@ -1,4 +1,4 @@
-//! Looks at all services and both logs several times a second.
+//! Observes the readiness of all services and the size of both logs, several times a second.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use nixfleet_harness::monitoring::{self, StreamState};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// What was seen.
+/// Observations.
 #[derive(Debug, Default)]
 pub struct Observed {
-    /// What services that were not ready said, each answer once.
+    /// Distinct answers of services that were not ready.
     pub not_ready: Vec<String>,
     /// The largest size of each log in bytes.
     pub largest: BTreeMap<String, u64>,
 }
 
-/// Where to look.
+/// Targets of the observer.
 #[derive(Debug, Clone)]
 pub struct Targets {
     /// Health ports of the services by name.
@@ -43,7 +43,7 @@ impl Observer {
         let thread = std::thread::spawn(move || {
             let mut observed = Observed::default();
             while !stopped.load(Ordering::Relaxed) {
-                targets.look(&mut observed);
+                targets.observe(&mut observed);
                 std::thread::park_timeout(INTERVAL);
             }
             observed
@@ -59,10 +59,10 @@ impl Observer {
 }
 
 impl Targets {
-    fn look(&self, observed: &mut Observed) {
-        for said in self.not_ready() {
-            if !observed.not_ready.contains(&said) {
-                observed.not_ready.push(said);
+    fn observe(&self, observed: &mut Observed) {
+        for answer in self.not_ready() {
+            if !observed.not_ready.contains(&answer) {
+                observed.not_ready.push(answer);
             }
         }
         for (name, log) in self.logs() {
@@ -71,7 +71,7 @@ impl Targets {
         }
     }
 
-    /// What services that are not ready say.
+    /// Answers of services that are not ready.
     pub fn not_ready(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, port) in &self.services {
@@ -84,7 +84,7 @@ impl Targets {
         faults
     }
 
-    /// Both logs as they are now.
+    /// Current state of both logs.
     pub fn logs(&self) -> BTreeMap<String, StreamState> {
         let mut streams = monitoring::nats_streams(self.nats).unwrap();
         streams.retain(|name, _| self.logs.contains(name));

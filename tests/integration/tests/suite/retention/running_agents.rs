@@ -17,7 +17,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Lets agents follow dispatches.
+    /// Starts agents that follow dispatches.
     pub fn start(agents: Vec<ScriptedAgent>, fails: Fails) -> Self {
         let (stop, stopped) = watch::channel(false);
         let agents = agents.into_iter();
@@ -28,7 +28,7 @@ impl Running {
         }
     }
 
-    /// Stops them once each has reported what it began.
+    /// Stops the agents once each has finished its reports.
     pub async fn stop(self) -> Vec<ScriptedAgent> {
         self.stop.send_replace(true);
         try_join_all(self.tasks).await.unwrap()
@@ -55,7 +55,7 @@ async fn follow(
     }
 }
 
-/// The agents of hosts whose names begin with a channel report one round of probes.
+/// Agents whose host names begin with a channel report one round of probes.
 pub async fn probe(agents: &mut [ScriptedAgent], channel: &str) {
     let agents = agents.iter_mut();
     let asked = agents.filter(|agent| agent.hostname().as_str().starts_with(channel));
@@ -63,7 +63,7 @@ pub async fn probe(agents: &mut [ScriptedAgent], channel: &str) {
     try_join_all(probed).await.unwrap();
 }
 
-/// How many events of all agents were stored.
+/// Number of stored events of all agents.
 pub fn stored(agents: &[ScriptedAgent]) -> u64 {
     let rollouts = agents.iter().flat_map(|agent| agent.stored().values());
     rollouts.sum()

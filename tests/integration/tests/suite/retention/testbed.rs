@@ -20,10 +20,10 @@ use super::observer::Targets;
 use super::running_agents::{self, Fails, Running};
 use crate::suite::recovery::db_command;
 
-/// A rollout takes a second; a busy machine may be many times slower.
+/// Timeout: a rollout takes a second, on a busy machine much longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The channels of a testbed share one partition, and so one pair of logs.
+/// All channels share one partition, and so one pair of logs.
 pub const PARTITION: u16 = 0;
 
 /// Limits of the logs in bytes.
@@ -43,7 +43,7 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Starts everything with logs of these limits, which are trimmed as soon as nobody needs them.
+    /// Starts everything with logs of these limits, which are trimmed as soon as possible.
     pub async fn start(name: &str, channels: Channels, limits: Limits) -> Self {
         let dir: PathBuf = scratch::dir(name).unwrap();
         let signer = Signer::development().unwrap();
@@ -77,7 +77,7 @@ impl Testbed {
         }
     }
 
-    /// Lets agents of all hosts follow dispatches.
+    /// Starts agents of all hosts, which follow dispatches.
     pub fn start_agents(&self, fails: Fails) -> Running {
         let config = self.stack.config();
         let url = self.stack.url(0).unwrap();
@@ -102,7 +102,7 @@ impl Testbed {
         self.names.output_stream(Partition::new(PARTITION))
     }
 
-    /// What an observer looks at.
+    /// Targets of an observer.
     pub fn targets(&mut self) -> Targets {
         let instances = self.stack.instances().iter();
         let services = instances.map(|instance| (instance.name(), instance.admin_port()));
@@ -113,7 +113,7 @@ impl Testbed {
         }
     }
 
-    /// A stream of the server as it is now.
+    /// Current state of a stream.
     pub fn stream(&mut self, name: &str) -> StreamState {
         self.targets().logs()[name]
     }
@@ -143,7 +143,7 @@ impl Testbed {
         .await;
     }
 
-    /// Waits; a failure says which services are not ready and how large the logs are.
+    /// Waits; a failure names the services that are not ready and the size of the logs.
     pub async fn wait(
         &mut self,
         what: &str,
@@ -160,7 +160,7 @@ impl Testbed {
         }
     }
 
-    /// The number a statement gives.
+    /// The number that a statement returns.
     pub async fn count(&self, sql: &str) -> anyhow::Result<i64> {
         let (client, connection) = tokio_postgres::connect(&self.database.url, NoTls).await?;
         let driver = tokio::spawn(connection);
@@ -179,7 +179,7 @@ impl Testbed {
         Store::connect(&config).unwrap()
     }
 
-    /// Waits until the tables know the last event of every host, and no event is missing there.
+    /// Waits until the tables have the last event of every host, and no event is missing.
     pub async fn wait_until_applied(&mut self, events: u64) {
         let applied = "SELECT coalesce(sum(last_event_seq), 0)::bigint
                        FROM nixfleet.host_rollout_records";
@@ -206,21 +206,21 @@ impl Testbed {
         .await;
     }
 
-    /// Every event that an agent got a 204 for is in the tables and in the archive.
+    /// Asserts that every acknowledged event is in the tables and in the archive.
     pub async fn check_nothing_lost(&mut self, agents: &[ScriptedAgent]) {
         let events = running_agents::stored(agents);
         self.wait_until_applied(events).await;
         self.wait_until_archived(events).await;
     }
 
-    /// `nixfleet db verify` finds no difference between archive and tables.
+    /// Asserts that `nixfleet db verify` finds no difference between archive and tables.
     pub async fn verify(&self) -> Value {
         let report = db_command::verify_at(&self.database.url, self.names.prefix()).await;
         assert_eq!(report["differenceCount"], 0, "{report}");
         report
     }
 
-    /// Everything stops by itself and without a failure.
+    /// Stops everything, which must succeed.
     pub fn stop(mut self) {
         self.stack.stop().unwrap();
     }
