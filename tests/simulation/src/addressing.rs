@@ -1,4 +1,4 @@
-//! Who calls and who is called: services, processes, hosts, and the parts of a process.
+//! Identifiers of services, processes, hosts, and the parts of a process.
 
 use nixfleet_proto::subject::Partition;
 
@@ -12,11 +12,11 @@ pub type HostId = usize;
 pub enum Service {
     /// The gateway.
     Ingest,
-    /// Owns partitions.
+    /// Folds partitions.
     Reducer,
     /// Writes rows.
     Applier,
-    /// Plans.
+    /// Plans rollouts.
     Planner,
     /// Archives and trims logs.
     Eventlog,
@@ -44,7 +44,7 @@ impl Service {
     }
 }
 
-/// A process in one of its lives: what is meant for an earlier life never reaches a later one.
+/// A process and its life: events for an earlier life never reach a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Incarnation {
     /// The process.
@@ -53,7 +53,7 @@ pub struct Incarnation {
     pub life: u32,
 }
 
-/// The part of a process that an answer or a timer is for.
+/// The part of a process that a reply or a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Route {
     /// The publisher of a partition's input log.
@@ -62,7 +62,7 @@ pub enum Route {
     Reader(Partition),
     /// The work on a partition.
     Work(Partition),
-    /// The other work on a partition: recoveries of a reducer.
+    /// The readings of the free space in a partition's logs.
     LogSpace(Partition),
     /// The lease core.
     Lease,
@@ -70,13 +70,13 @@ pub enum Route {
     Process,
 }
 
-/// Where the answer to a call goes.
+/// Where the reply to a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Caller {
-    /// Who asked.
+    /// The process.
     pub process: Incarnation,
-    /// Which part of it.
+    /// Its part.
     pub route: Route,
-    /// What it knows the call by.
+    /// The number of the call.
     pub call: u64,
 }

@@ -1,4 +1,4 @@
-//! Many seeds on a few threads.
+//! Runs many seeds on several threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use crate::invariant_monitor::{LogCounts, Violation};
 use crate::run::run;
 use crate::scenario::Reduction;
 
-/// How often progress is told.
+/// How often progress is reported.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Which seeds to run and how.
@@ -21,9 +21,9 @@ pub struct Campaign {
     pub seeds: u64,
     /// Threads.
     pub jobs: usize,
-    /// What is left of each scenario.
+    /// The reduction of each scenario.
     pub reduction: Reduction,
-    /// Ends after so many failures.
+    /// The campaign ends after so many failures.
     pub failures_max: usize,
 }
 
@@ -32,11 +32,11 @@ pub struct Campaign {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
-    /// The broken invariant.
+    /// The violated invariant.
     pub violation: Violation,
 }
 
-/// What came of a campaign.
+/// The results of a campaign.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
     /// Seeds that were run.
@@ -49,11 +49,11 @@ pub struct Summary {
     pub entries: u64,
     /// Host events that were acknowledged.
     pub acknowledged: u64,
-    /// How often the limits of the logs mattered, in all runs.
+    /// Sum of the log counts of all runs.
     pub counts: LogCounts,
     /// Runs in which a log was trimmed.
     pub trimmed_runs: u64,
-    /// Runs in which a log was full, or so nearly that agents were refused.
+    /// Runs in which a log refused a message, or a gateway a request for want of space.
     pub full_runs: u64,
     /// Virtual time of all runs.
     pub virtual_time: Duration,
@@ -64,7 +64,7 @@ pub struct Summary {
 }
 
 impl Campaign {
-    /// Runs the seeds, telling how far it is.
+    /// Runs the seeds and reports progress.
     pub fn run(&self, tell: impl Fn(&Summary) + Sync) -> Summary {
         let begun = Instant::now();
         let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -98,7 +98,7 @@ impl Campaign {
         summary
     }
 
-    /// Runs one seed, adds it and returns how things stand.
+    /// Runs one seed, adds its result and returns the summary so far.
     fn one(&self, seed: u64, summary: &Mutex<Summary>) -> Summary {
         let begun = Instant::now();
         let outcome = run(seed, &self.reduction, Output::Nowhere);

@@ -1,4 +1,4 @@
-//! What makes a run repeatable: seeded choices, virtual time, one queue of events, a hashed trace.
+//! Determinism of a run: seeded random generators, virtual time, one event queue, a hashed trace.
 
 pub mod event_queue;
 pub mod rng;

@@ -9,13 +9,13 @@ use crate::addressing::HostId;
 /// A request to a gateway.
 #[derive(Debug, Clone)]
 pub struct GatewayRequest {
-    /// Who asks.
+    /// The requester.
     pub from: Requester,
-    /// What.
+    /// The request.
     pub body: GatewayRequestBody,
 }
 
-/// Who asks a gateway.
+/// The sender of a request to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requester {
     /// An agent.
@@ -35,7 +35,7 @@ pub struct AgentRequest {
     pub number: u64,
 }
 
-/// What is asked.
+/// The body of a request.
 #[derive(Debug, Clone)]
 pub enum GatewayRequestBody {
     /// `POST /v1/agent/events`, of one rollout.
@@ -46,14 +46,14 @@ pub enum GatewayRequestBody {
     Poll,
     /// `GET` of the artifacts of a rollout.
     Artifacts(RolloutId),
-    /// A command of a person.
+    /// A command of an operator.
     Command(OperatorCommand),
 }
 
-/// What a gateway answers.
+/// The response of a gateway.
 #[derive(Debug, Clone)]
 pub enum GatewayResponse {
-    /// 204, or 200 with answers: so many of the first events are in the log.
+    /// 204, or 200 with a result for each event: so many of the first events are in the log.
     Stored(usize),
     /// 503 or no connection.
     Unavailable,

@@ -1,4 +1,4 @@
-//! Tells every invariant what happened, and keeps the first one that is broken.
+//! Passes what happens to the invariants, and keeps the first violation.
 
 mod log_counts;
 mod retention;
@@ -39,7 +39,7 @@ use crate::signed_release::Release;
 
 pub use log_counts::LogCounts;
 
-/// An invariant that does not hold.
+/// A violated invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Its name.
@@ -48,7 +48,7 @@ pub struct Violation {
     pub message: String,
 }
 
-/// All invariants with what they remember.
+/// All invariants with their data.
 #[derive(Debug)]
 pub struct InvariantMonitor {
     /// The folded logs.
@@ -59,7 +59,7 @@ pub struct InvariantMonitor {
     pub violation: Option<Violation>,
     /// Input entries folded.
     pub entries: u64,
-    /// When everything was lost: what was asked before is of another history.
+    /// When broker and database were lost; takeovers that began before belong to another history.
     pub lost_at: Option<Time>,
     budgets: Budgets,
     halts: Halts,
@@ -75,16 +75,16 @@ pub struct InvariantMonitor {
     one_holder: OneHolder,
     retention: Retention,
     progress: Progress,
-    /// What happened to the logs.
+    /// Counts of trims, refusals and checkpoints.
     pub counts: LogCounts,
     dispatched: BTreeMap<(RolloutId, Hostname), ClosureHash>,
     stopped: BTreeSet<Partition>,
-    /// Entries were lost and the logs go on without them.
+    /// Entries were lost and the logs go on without them, so that decisions are not checked.
     is_rewound: bool,
 }
 
 impl InvariantMonitor {
-    /// Nothing happened yet.
+    /// Invariants of a new run.
     pub fn new(shape: &Shape) -> Self {
         Self {
             reference: ReferenceFold::default(),
@@ -161,7 +161,7 @@ impl InvariantMonitor {
                 ("freshness", freshness::check(folded)),
             ];
             self.record("duplicates", duplicates);
-            // What is decided rests on what is lost, until everybody has noticed.
+            // Decisions may rest on lost entries for a while.
             for (invariant, result) in decided {
                 if !self.is_rewound {
                     self.record(invariant, result);
@@ -230,7 +230,7 @@ impl InvariantMonitor {
             Ok(())
         } else {
             Err(format!(
-                "{} was offered {}, which nobody decided",
+                "{} was offered {}, which was never dispatched",
                 key.1, key.0
             ))
         };
@@ -244,14 +244,14 @@ impl InvariantMonitor {
             Ok(())
         } else {
             Err(format!(
-                "an owner of {partition} at {next:?} is not what a replay gives: {}",
+                "an owner of {partition} at {next:?} differs from a replay: {}",
                 difference(state, &expected)
             ))
         };
         self.record("owners", result);
     }
 
-    /// An owner is about to append what heartbeats proved, having looked so far.
+    /// An owner is about to append recovered entries, having read the input log up to a sequence.
     pub fn recovers(
         &mut self,
         process: &str,
@@ -270,13 +270,13 @@ impl InvariantMonitor {
         self.one_holder.bucket_lost(now);
     }
 
-    /// Who holds a lease of a service.
+    /// Processes that hold a lease of a service.
     pub fn holders(&mut self, now: Time, service: Service, holders: (&str, &[String])) {
         let result = self.one_holder.check(now, service, holders);
         self.record("leases", result);
     }
 
-    /// A service stopped a partition and says why.
+    /// A service stopped a partition with an error.
     pub fn stopped_with_error(&mut self, partition: Partition) {
         self.stopped.insert(partition);
     }
@@ -311,8 +311,7 @@ impl InvariantMonitor {
         }
     }
 
-    /// Logs and rows are gone: what follows is a new book. What agents were told, and what was ever
-    /// decided of them, stays.
+    /// Logs and rows are lost, and their checks start anew. Acknowledged events and dispatches are kept.
     pub fn everything_lost(&mut self, now: Time) {
         self.bucket_lost(now);
         self.lost_at = Some(now);
@@ -329,7 +328,7 @@ impl InvariantMonitor {
         self.leaders = Leaders::default();
     }
 
-    /// The log goes on behind a sequence as if there had been nothing more.
+    /// The log goes on after a sequence without the entries that were there.
     fn rewind(&mut self, partition: Partition, last: u64) {
         self.accepted_events.forget(partition, last);
         self.is_rewound = true;
@@ -340,7 +339,7 @@ impl InvariantMonitor {
         self.lost_tails.is_any()
     }
 
-    /// Notes what an invariant found; the first one stays.
+    /// Records the result of an invariant; the first violation is kept.
     pub fn record(&mut self, invariant: &'static str, result: CheckResult) {
         if let (Err(message), None) = (result, &self.violation) {
             self.violation = Some(Violation { invariant, message });
@@ -352,7 +351,7 @@ impl InvariantMonitor {
         self.acknowledged.count()
     }
 
-    /// The rows of a partition, compared now.
+    /// Compares the rows of a partition.
     pub fn compare_rows(&mut self, partition: Partition, snapshot: PartitionSnapshot) {
         if self.lost_tails.touches(partition) {
             let rows = compare_with(&self.reference, partition, snapshot);
@@ -365,7 +364,7 @@ impl InvariantMonitor {
     }
 }
 
-/// Everything ever queued: only that may be offered.
+/// Records a dispatch: only recorded ones may be offered.
 fn record_dispatch(
     dispatched: &mut BTreeMap<(RolloutId, Hostname), ClosureHash>,
     folded: FoldedEntry<'_>,

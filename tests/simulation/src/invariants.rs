@@ -1,4 +1,4 @@
-//! What must hold, one file each; written from docs/semantics.md and not from the code it judges.
+//! Invariants, one file each, written from docs/semantics.md and not from the code that they check.
 
 pub mod acknowledged;
 pub mod budgets;

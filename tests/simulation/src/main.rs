@@ -293,7 +293,7 @@ fn mutants(arguments: &Arguments) -> ExitCode {
 
     if !arguments.json {
         println!(
-            "{:27} {:49} {:12} {:>5} {:>5}",
+            "{:27} {:55} {:12} {:>5} {:>5}",
             "fault", "what it breaks", "found by", "seed", "tried"
         );
     }
@@ -304,7 +304,7 @@ fn mutants(arguments: &Arguments) -> ExitCode {
         };
         let (name, breaks) = (result.mutant, result.breaks);
         format!(
-            "{name:27} {breaks:49} {invariant:12} {seed:>5} {:>5}",
+            "{name:27} {breaks:55} {invariant:12} {seed:>5} {:>5}",
             result.seeds
         )
     };

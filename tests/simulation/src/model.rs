@@ -1,4 +1,4 @@
-//! The servers as models: what they promise, and what they do when they break.
+//! Models of the servers, with their guarantees and their failures.
 
 pub mod broker;
 pub mod database;

@@ -1,38 +1,38 @@
-//! The teeth of the simulation: each fault that can be put into the code must be found.
+//! Mutation tests of the simulation: each mutant of the code has to violate an invariant.
 //!
-//! Faults are run with feature `mutants` only. A fault is chosen for the whole process, so faults come one
-//! after the other.
+//! [`run_mutants`] needs feature `mutants`. A mutant is active in the whole process, so mutants run one after the
+//! other.
 
 use crate::campaign::Failure;
 
-/// What became of one fault.
+/// The result of one mutant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MutantResult {
     /// Its name.
     pub mutant: &'static str,
-    /// What it breaks, in words.
+    /// What it breaks.
     pub breaks: &'static str,
     /// Seeds that were run.
     pub seeds: u64,
-    /// The seed that found it; nothing when it survived.
+    /// The seed that found it; absent when it survived.
     pub found: Option<Failure>,
 }
 
-/// What a fault breaks, in words.
+/// What a mutant breaks.
 pub fn breaks(mutant: &str) -> &'static str {
     match mutant {
-        "bus-ack-unknown" => "a publish whose fate is unknown counts as stored",
+        "bus-ack-unknown" => "a publish without a known result counts as stored",
         "bus-any-last-is-mine" => "any last frame counts as the own one",
         "lease-never-expires" => "a lease that was not renewed in time is still held",
-        "lease-takes-held" => "a lease is taken while somebody holds it",
+        "lease-takes-held" => "a lease is acquired while another process holds it",
         "reader-trusts-log" => "a reader goes on in a log that lost its end",
         "trim-by-newest-checkpoint" => "logs are trimmed behind the newest checkpoint",
         "trim-without-archive" => "logs are trimmed before they are archived",
         "checkpoints-keep-one" => "the checkpoint before the newest is deleted",
         "checkpoints-delete-newer" => "checkpoints that are not announced yet are deleted",
         "owner-folds-into-full-log" => "an owner folds until its output log is full",
-        "ready-without-append" => "an owner is ready that could not append",
-        "checkpoint-hash-ignored" => "a checkpoint is used whatever its bytes and its state are",
+        "ready-without-append" => "an owner is ready after a failed append",
+        "checkpoint-hash-ignored" => "checkpoints are used without a check of their hashes",
         "checkpoint-at-frame-before" => "a checkpoint is announced with the frame before its own",
         "applier-ignores-checkpoints" => "rows begin in the middle of a trimmed log",
         "fold-order-clock" => "the fold depends on more than the log",
@@ -40,22 +40,22 @@ pub fn breaks(mutant: &str) -> &'static str {
         "fold-ignore-epoch" => "actions of older leaders are accepted",
         "halt-ignored" => "a halted rollout goes on",
         "plan-forget-queued" => "budgets do not count queued dispatches",
-        "plan-forget-pending" => "budgets do not count what is on its way",
-        "reducer-drop-fence" => "an owner publishes behind another one's frames",
+        "plan-forget-pending" => "budgets do not count dispatches without an outcome",
+        "reducer-drop-fence" => "an owner publishes after the frames of a newer one",
         "takeover-skip-barrier" => "an owner begins without a barrier",
-        "takeover-from-cursor" => "an owner ignores frames behind the rows",
+        "takeover-from-cursor" => "an owner ignores frames after the cursor of the rows",
         "owner-drop-at-split" => "the outcome at which a frame is full is lost",
         "tail-loss-unseen" => "an owner begins on a log that lost its end",
         "recovery-twice" => "two heartbeats recover one transition twice",
-        "recovery-no-look" => "what is in the log already is recovered",
-        "applier-no-compare" => "rows are written wherever the cursor stands",
+        "recovery-no-look" => "transitions that are in the log are recovered",
+        "applier-no-compare" => "rows are written without a check of the cursor",
         "applier-cursor-without-rows" => "the cursor moves without its rows",
-        "planner-skip-barrier" => "a leader counts on, and waits for no barrier",
+        "planner-skip-barrier" => "a leader plans before its barriers are folded",
         _ => "not described",
     }
 }
 
-/// Runs seeds under each fault until one breaks an invariant, at most so many.
+/// Runs seeds with each mutant until one violates an invariant, at most so many.
 #[cfg(feature = "mutants")]
 pub fn run_mutants(
     only: Option<&str>,

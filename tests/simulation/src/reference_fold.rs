@@ -1,7 +1,6 @@
 //! The reference: the log of every partition, folded in order in a fresh state.
 //!
-//! Nothing here knows of owners, turns, cursors or crashes. Whatever the services make of the log is
-//! held against this.
+//! Independent of owners, turns, cursors and crashes: results of the services are compared with it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +12,7 @@ use nixfleet_proto::{Entry, Outcome, PinnedSet, Position};
 #[derive(Debug, Default)]
 pub struct ReferenceFold {
     folded: BTreeMap<Partition, Folded>,
-    /// What manifests pin.
+    /// The pinned manifests.
     pub pinned: PinnedSet,
 }
 
@@ -45,7 +44,7 @@ impl ReferenceFold {
             .map(|(partition, folded)| (*partition, &folded.state))
     }
 
-    /// The state before a position, built anew from what was folded.
+    /// The state before a position, rebuilt from the outcomes.
     pub fn state_before(&self, partition: Partition, next: Position) -> PartitionState {
         let mut state = PartitionState::new();
         let folded = self.folded.get(&partition).into_iter();
@@ -57,17 +56,17 @@ impl ReferenceFold {
         state
     }
 
-    /// What the fold makes of an entry.
+    /// The outcome of an entry.
     pub fn outcome(&self, partition: Partition, position: Position) -> Option<&Outcome> {
         self.folded.get(&partition)?.outcome(position)
     }
 
-    /// A copy of what was folded.
+    /// A copy of the folded log.
     pub fn folded(&self, partition: Partition) -> Folded {
         self.folded.get(&partition).cloned().unwrap_or_default()
     }
 
-    /// Puts a copy in the place of what was folded.
+    /// Replaces the folded log by a copy.
     pub fn replace(&mut self, partition: Partition, folded: Folded) {
         self.folded.insert(partition, folded);
     }
@@ -77,7 +76,7 @@ impl ReferenceFold {
         self.folded.clear();
     }
 
-    /// Forgets every entry behind a sequence of the log.
+    /// Forgets every entry after a sequence of the log.
     pub fn truncate(&mut self, partition: Partition, last: u64) {
         let (seq, index) = (last + 1, 0);
         let next = Position { seq, index };
@@ -90,7 +89,7 @@ impl ReferenceFold {
 }
 
 impl Folded {
-    /// What the fold makes of an entry.
+    /// The outcome of an entry.
     pub fn outcome(&self, position: Position) -> Option<&Outcome> {
         self.outcomes.get(&position)
     }

@@ -1,4 +1,4 @@
-//! One seed, from beginning to end.
+//! Runs one seed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,7 +8,7 @@ use crate::invariant_monitor::{LogCounts, Violation};
 use crate::scenario::{Reduction, Scenario};
 use crate::simulation::{RunResult, Simulation};
 
-/// Runs a seed, cut down as told. A panic counts as a broken invariant.
+/// Runs a seed with a reduction. A panic counts as a violation of the invariant `panics`.
 pub fn run(seed: u64, reduction: &Reduction, output: Output) -> RunResult {
     let scenario = Scenario::of(seed, reduction);
     let run = || Simulation::new(scenario, Trace::new(output)).run();
@@ -22,7 +22,7 @@ pub fn run(seed: u64, reduction: &Reduction, output: Output) -> RunResult {
         RunResult {
             violation: Some(Violation {
                 invariant: "panics",
-                message: text.unwrap_or_else(|| "a panic without words".to_owned()),
+                message: text.unwrap_or_else(|| "a panic without a message".to_owned()),
             }),
             ended_at: Time::ZERO,
             trace_hash: 0,

@@ -1,4 +1,4 @@
-//! What a seed stands for: the shape of a run and what goes wrong in it.
+//! What a seed determines: the sizes of a run, its fleet, and its faults.
 
 mod fault_rates;
 pub mod fault_schedule;

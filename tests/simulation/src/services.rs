@@ -1,4 +1,4 @@
-//! The processes of the services: real cores, and around them what their shells do.
+//! The processes of the services: the real cores, with a driver in place of each shell.
 
 pub mod applier;
 pub mod dispatch_queue;
@@ -37,7 +37,7 @@ pub enum ServiceProcess {
     Applier(Box<Applier>),
     /// A planner.
     Planner(Box<Planner>),
-    /// An archive.
+    /// An eventlog.
     Eventlog(Box<Eventlog>),
 }
 
@@ -53,7 +53,7 @@ impl ServiceProcess {
         }
     }
 
-    /// Takes an answer of a server, or that none came, or a timer.
+    /// Processes a reply, a timeout or a timer.
     pub fn take(&mut self, route: Route, answer: CallResult, env: &mut Environment) {
         match self {
             Self::Ingest(ingest) => ingest.take(route, answer, env),
@@ -64,7 +64,7 @@ impl ServiceProcess {
         }
     }
 
-    /// Takes a request of an agent or an operator.
+    /// Processes a request of an agent or an operator.
     pub fn request(&mut self, request: GatewayRequest, env: &mut Environment) {
         match self {
             Self::Ingest(ingest) => ingest.request(request, env),
@@ -72,7 +72,7 @@ impl ServiceProcess {
         }
     }
 
-    /// Takes a heartbeat that a gateway passed on.
+    /// Processes a heartbeat that a gateway forwarded.
     pub fn heartbeat(
         &mut self,
         partition: Partition,
@@ -97,7 +97,7 @@ impl ServiceProcess {
         }
     }
 
-    /// Ends orderly; true when nothing is left to do.
+    /// Stops the process in an orderly way; true when it has no work left.
     pub fn stop(&mut self, env: &mut Environment) -> bool {
         match self {
             Self::Ingest(ingest) => ingest.stop(env),

@@ -1,4 +1,4 @@
-//! Making a failing run smaller while it still breaks the same invariant.
+//! Reduces a failing run while it violates the same invariant.
 
 use std::time::{Duration, Instant};
 

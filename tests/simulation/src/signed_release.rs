@@ -1,5 +1,4 @@
-//! Releases of the simulated fleet: really signed and verified, because an agent believes nothing
-//! else, and pinned as the control plane pins them.
+//! Releases of the simulated fleet, with real signatures, verified and pinned as the control plane does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
@@ -31,11 +30,11 @@ static KEY: LazyLock<SigningKey> = LazyLock::new(|| {
 pub struct Release {
     /// Its commit, the ref of all its rollouts.
     pub commit: String,
-    /// As plans read it.
+    /// The release as planners use it.
     pub plan: nixfleet_plan::Release,
-    /// What each of its rollouts pins, by manifest hash.
+    /// The pinned manifests of its rollouts, by hash.
     pub pinned: PinnedSet,
-    /// What agents fetch.
+    /// The release as agents fetch it.
     pub signed: BTreeMap<RolloutId, SignedRelease>,
     /// Its rollouts by channel.
     pub rollouts: BTreeMap<ChannelName, RolloutId>,
@@ -43,7 +42,7 @@ pub struct Release {
     pub signed_at: Timestamp,
 }
 
-/// What a release says.
+/// The content of a release.
 #[derive(Debug, Clone, Copy)]
 pub struct ReleaseSpec<'a> {
     /// The fleet.
@@ -54,7 +53,7 @@ pub struct ReleaseSpec<'a> {
     pub closures: &'a [ClosureHash],
     /// Time of signing.
     pub signed_at: Timestamp,
-    /// True: manifests stay fresh for days and no budget bans, so that everything can finish.
+    /// True: manifests stay fresh for days and budgets allow all hosts, so that everything can finish.
     pub lenient: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The world of a run: hosts, processes, servers, and the order in which things happen to them.
+//! A run: hosts, processes and servers, driven by the events of one queue in virtual time.
 
 mod checkpoint_loss;
 pub mod closure_behavior;
@@ -28,9 +28,9 @@ use event::{SimulatedHostEvent, SimulationEvent};
 use process_status::ProcessStatus;
 use simulated_host::SimulatedHost;
 
-/// Longest run of events; more means that something spins.
+/// Most events of a run; more means that an actor repeats itself without end.
 const EVENTS_MAX: u64 = 3_000_000;
-/// How often the run looks whether it is over.
+/// How often the run checks whether its phase is over.
 const PROGRESS_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a backup of the database is made.
 const BACKUP_EVERY: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ pub struct Simulation {
     events: u64,
 }
 
-/// How a run is healed.
+/// The phase without faults, in which everything has to finish.
 #[derive(Debug, Clone, Copy)]
 struct RecoveryPhase {
     begun: Time,
@@ -72,14 +72,14 @@ pub struct RunResult {
     pub entries: u64,
     /// Events of hosts that were acknowledged.
     pub acknowledged: u64,
-    /// How often the limits of the logs mattered.
+    /// How often logs were trimmed or refused a message.
     pub counts: LogCounts,
     /// Lines of the trace, when they were kept.
     pub lines: Vec<String>,
 }
 
 impl Simulation {
-    /// A world in which nothing happened yet.
+    /// A simulation at time zero.
     pub fn new(scenario: Scenario, trace: Trace) -> Self {
         let shape = Rc::clone(&scenario.shape);
         let mut env = Environment::new(
@@ -110,7 +110,7 @@ impl Simulation {
         simulation
     }
 
-    /// Plans everything that does not follow from something else.
+    /// Schedules the first events: starts, releases, faults and the progress check.
     fn begin(&mut self) {
         let env = &mut self.env;
         for id in 0..env.processes.len() {
@@ -130,7 +130,7 @@ impl Simulation {
         env.schedule(PROGRESS_CHECK_INTERVAL, SimulationEvent::CheckProgress);
     }
 
-    /// Lets everything happen until the run is over or an invariant is broken.
+    /// Processes events until the run is over or an invariant is violated.
     pub fn run(mut self) -> RunResult {
         while !self.is_over && self.env.invariants.violation.is_none() {
             let Some(event) = self.env.advance() else {
@@ -138,7 +138,7 @@ impl Simulation {
             };
             self.events += 1;
             if self.events > EVENTS_MAX {
-                let spins = Err("events never end: something spins".to_owned());
+                let spins = Err("more events than a run may have".to_owned());
                 self.env.invariants.record("bounded", spins);
             }
             self.process_event(event);
@@ -237,7 +237,7 @@ impl Simulation {
         }
     }
 
-    /// Who holds what in the service of a process.
+    /// Checks that no lease of the service of a process has two holders.
     fn check_leases(&mut self, id: ProcessId) {
         let Some(leases) = self.processes[id].as_ref().and_then(ServiceProcess::leases) else {
             return;
@@ -265,7 +265,7 @@ impl Simulation {
         }
         match &mut self.processes[id] {
             Some(process) => process.request(request, &mut self.env),
-            // Nobody listens: the connection is refused.
+            // The process is down: the connection is refused.
             None => self.env.answer(request.from, GatewayResponse::Unavailable),
         }
     }
@@ -283,7 +283,7 @@ impl Simulation {
         self.processes[id] = ServiceProcess::start(service, me, &mut self.env);
     }
 
-    /// The process is gone at once, in the middle of whatever it does, and comes back later.
+    /// Ends a process without notice and starts it again later.
     fn kill(&mut self, who: Incarnation) {
         let Some(id) = self.running_process(who) else {
             return;
@@ -304,7 +304,7 @@ impl Simulation {
         }
     }
 
-    /// Asks a process to end; it is asked again until it has nothing left to do.
+    /// Asks a process to stop, repeatedly until it has no work left.
     fn stop(&mut self, id: ProcessId) {
         if let Some(until) = self.frozen_until(id) {
             return self
@@ -317,7 +317,7 @@ impl Simulation {
         if process.stop(&mut self.env) {
             self.end(id, "ends");
             if self.recovery_phase.is_some() {
-                // It was to be back before it had ended.
+                // In this phase every process has to run.
                 self.start(id);
             }
         } else {

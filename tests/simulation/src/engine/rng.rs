@@ -1,7 +1,6 @@
-//! A seeded source of choices.
+//! A seeded random generator.
 //!
-//! Our own and small on purpose: a seed must mean the same run after an upgrade of any library, and
-//! general-purpose generators do not promise the same numbers across versions.
+//! Not from a library: a seed must give the same run after an upgrade of any library.
 
 /// xoshiro256++, seeded through SplitMix64.
 ///
@@ -12,8 +11,8 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// The choices of one purpose under a seed; different purposes are independent of each other, so
-    /// that leaving out a fault does not change the fleet.
+    /// The generator of one purpose. Purposes are independent of each other, so that leaving out a fault
+    /// does not change the fleet.
     pub fn new(seed: u64, purpose: &str) -> Self {
         let mut mix = purpose.bytes().fold(seed ^ 0x6e69_7866, |mix, byte| {
             split_mix(mix ^ u64::from(byte))

@@ -1,10 +1,10 @@
-//! What happened, line by line: always hashed, printed or kept on request.
+//! The trace of a run: every line is hashed, and printed or kept on request.
 
 use std::fmt::{self, Write as _};
 
 use super::virtual_time::Time;
 
-/// Where lines go besides into the hash.
+/// Where lines go in addition to the hash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Output {
     /// Nowhere.
@@ -16,8 +16,8 @@ pub enum Output {
     Printed,
 }
 
-/// The trace of a run. Two runs of a seed have the same hash, or something in them depends on more
-/// than the seed.
+/// The trace of a run. Two runs of a seed with different hashes mean that something depends on more than
+/// the seed.
 #[derive(Debug, Default)]
 pub struct Trace {
     hash: Fnv,

@@ -1,6 +1,6 @@
-//! Counts of what the log limits caused.
+//! Counts of trims, refusals and checkpoints.
 
-/// How often the limits of the logs mattered.
+/// How often logs were trimmed or refused a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogCounts {
     /// Checkpoints that were announced.
@@ -16,7 +16,7 @@ pub struct LogCounts {
 }
 
 impl LogCounts {
-    /// Both together.
+    /// The sum of two counts.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What the logs keep and what is stored beside them.
+//! Passes trims, checkpoints and refusals to the invariants.
 
 use nixfleet_bus::LogUsage;
 use nixfleet_proto::OutputFrame;
@@ -11,7 +11,7 @@ use crate::model::Log;
 use crate::model::object_store::ObjectStore;
 
 impl InvariantMonitor {
-    /// A frame is in the log; it may announce a checkpoint.
+    /// A frame was stored; it may announce a checkpoint.
     pub(super) fn announced(
         &mut self,
         at: (Partition, u64),
@@ -76,7 +76,7 @@ impl InvariantMonitor {
         self.progress.appended(process, partition);
     }
 
-    /// An owner gave up, because of a frame that it could not append or for another reason.
+    /// An ownership ended, because of a failed append or for another reason.
     pub fn ownership_ended(
         &mut self,
         process: Incarnation,
@@ -86,7 +86,7 @@ impl InvariantMonitor {
         self.progress.ended(process, partition, append_failed);
     }
 
-    /// An owner says that it is ready.
+    /// An owner reports that it is ready.
     pub fn reported_ready(
         &mut self,
         process: Incarnation,

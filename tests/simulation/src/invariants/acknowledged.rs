@@ -1,4 +1,4 @@
-//! Nothing acknowledged is lost: an event that was answered with 2xx is in the log.
+//! No acknowledged event is lost: an event that was answered with 2xx is in the log.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ pub struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// Notes an entry.
+    /// Records an entry.
     pub fn record(&mut self, entry: &Entry) {
         if let EntryBody::HostEvent {
             rollout_id,

@@ -1,8 +1,8 @@
-//! No disruption budget is exceeded: whenever a dispatch is accepted, the hosts of each budget that
-//! dispatches set in motion are at most as many as it allows.
+//! No disruption budget is exceeded: when a dispatch is accepted, the hosts in flight by a dispatch are at most
+//! as many as each budget allows.
 //!
-//! Hosts that came into flight without a dispatch (a deferred host that rebooted, one that
-//! acknowledged a dispatch that was withdrawn) are not counted: no planner can keep them from it.
+//! Hosts in flight without a dispatch (a deferred host that rebooted, one that acknowledged a withdrawn
+//! dispatch) are not counted: no planner can prevent them.
 //!
 //! Source: docs/semantics.md, disruption-budget.
 
@@ -15,14 +15,14 @@ use nixfleet_proto::{Effect, HostState, Hostname, RolloutRecord};
 use super::folded_entry::{CheckResult, FoldedEntry};
 use crate::reference_fold::ReferenceFold;
 
-/// Hosts in flight, and whether a dispatch set them in motion.
+/// Hosts in flight; true: by a dispatch.
 #[derive(Debug, Default)]
 pub struct Budgets {
     in_flight: BTreeMap<Hostname, bool>,
 }
 
 impl Budgets {
-    /// Looks at an entry.
+    /// Checks an entry.
     ///
     /// # Errors
     /// Names the budget.
@@ -84,7 +84,7 @@ impl Budgets {
     }
 }
 
-/// The stricter of the two limits; a share is rounded down and allows at least one.
+/// The stricter of the two limits; a percentage is rounded down and allows at least one host.
 fn allowed(budget: &ResolvedBudget) -> Option<u64> {
     let share = budget
         .max_in_flight_pct
@@ -92,7 +92,7 @@ fn allowed(budget: &ResolvedBudget) -> Option<u64> {
     budget.max_in_flight.into_iter().chain(share).min()
 }
 
-/// A dispatch waits for the host, or its newest record that left Pending is Activating or Soaking.
+/// A dispatch is queued for the host, or its newest record after Pending is Activating or Soaking.
 fn is_in_flight(hostname: &Hostname, reference: &ReferenceFold) -> bool {
     let mut newest: Option<(&Rollout, HostState)> = None;
     for (_, state) in reference.states() {

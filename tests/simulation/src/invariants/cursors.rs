@@ -1,10 +1,10 @@
-//! Cursors only rise: a turn moves a cursor forward in both logs, in epochs and in fold time.
+//! Cursors never go back: a turn moves a cursor forward in both logs, in epochs and in fold time.
 
 use nixfleet_proto::snapshot::Cursor;
 
 use super::folded_entry::CheckResult;
 
-/// Looks at a cursor that replaces another.
+/// Checks a cursor that replaces another.
 ///
 /// # Errors
 /// Names the part that went back.

@@ -12,12 +12,12 @@ use super::folded_entry::{CheckResult, FoldedEntry};
 /// Accepted events.
 #[derive(Debug, Default)]
 pub struct AcceptedEvents {
-    /// Where each is.
+    /// Partition and sequence of each event.
     accepted: BTreeMap<(RolloutId, Hostname, Producer, u64), (Partition, u64)>,
 }
 
 impl AcceptedEvents {
-    /// Looks at an entry.
+    /// Checks an entry.
     ///
     /// # Errors
     /// Names the event.
@@ -42,7 +42,7 @@ impl AcceptedEvents {
         Ok(())
     }
 
-    /// A log lost everything behind a sequence.
+    /// A log lost all messages after a sequence.
     pub fn forget(&mut self, partition: Partition, last: u64) {
         self.accepted
             .retain(|_, (of, seq)| *of != partition || *seq <= last);

@@ -1,5 +1,5 @@
-//! No edge is bypassed: a host is set in motion only when every channel that goes before its own has
-//! finished the same release, and every host that goes before it is done.
+//! No edge is bypassed: a host starts only when every channel before its own has finished the same release,
+//! and every host before it is done.
 //!
 //! Source: docs/semantics.md, channel-edges and host-edge.
 
@@ -10,7 +10,7 @@ use nixfleet_proto::{ChannelName, Hostname, RolloutId};
 
 use super::folded_entry::{CheckResult, FoldedEntry, is_done};
 
-/// Who was done in which rollout, at any time.
+/// Hosts that were done in a rollout at any time.
 #[derive(Debug)]
 pub struct Edges {
     partitions: u16,
@@ -18,7 +18,7 @@ pub struct Edges {
 }
 
 impl Edges {
-    /// Nobody was done yet.
+    /// No host is done yet.
     pub fn new(partitions: u16) -> Self {
         Self {
             partitions,
@@ -31,7 +31,7 @@ impl Edges {
         self.partitions
     }
 
-    /// Looks at an entry.
+    /// Checks an entry.
     ///
     /// # Errors
     /// Names the edge.
@@ -42,7 +42,7 @@ impl Edges {
         };
         let record = &started.host.record;
         let Some(release) = folded.release_of(&record.rollout_id) else {
-            return Err(format!("{} is of no release", record.rollout_id));
+            return Err(format!("{} belongs to no release", record.rollout_id));
         };
         let fleet = release.plan.fleet();
         for edge in fleet
@@ -54,7 +54,7 @@ impl Edges {
                 && !self.is_finished(folded, &edge.gates, before)
             {
                 return Err(format!(
-                    "{} in {} is set in motion before {before} is through",
+                    "{} in {} starts before {before} has finished",
                     record.hostname, record.rollout_id
                 ));
             }
@@ -67,7 +67,7 @@ impl Edges {
             let done = (record.rollout_id.clone(), edge.gates.clone());
             if same_channel && !self.done.contains(&done) {
                 return Err(format!(
-                    "{} in {} is set in motion before {} is done",
+                    "{} in {} starts before {} is done",
                     record.hostname, record.rollout_id, edge.gates
                 ));
             }
@@ -98,7 +98,7 @@ impl Edges {
         self.done.insert((rollout_id, hostname.clone()));
     }
 
-    /// It was Terminal; whatever came after does not take that back.
+    /// The rollout was Terminal at any time.
     fn is_finished(
         &self,
         folded: FoldedEntry<'_>,

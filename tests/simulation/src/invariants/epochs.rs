@@ -1,5 +1,5 @@
-//! Each input is answered by one owner, once: output frames cover the input log without holes and
-//! without overlap, and epochs only rise, by barriers.
+//! Each input has one outcome of one owner: output frames cover the input log without gaps and overlaps, and
+//! epochs only rise, by barriers.
 //!
 //! Source: docs/wire-protocol.md, frames.
 
@@ -10,7 +10,7 @@ use nixfleet_proto::{InputMark, OutputFrame, Position};
 
 use super::folded_entry::CheckResult;
 
-/// Where each output log stands.
+/// The end of each output log.
 #[derive(Debug, Default)]
 pub struct Epochs {
     last: BTreeMap<Partition, LogEnd>,
@@ -24,7 +24,7 @@ struct LogEnd {
 }
 
 impl Epochs {
-    /// The log ends with this frame now.
+    /// The log lost its end, and ends with this frame.
     pub fn rewind(&mut self, partition: Partition, frame: Option<&OutputFrame>) {
         let last = frame.map(|frame| LogEnd {
             epoch: frame.epoch,
@@ -33,7 +33,7 @@ impl Epochs {
         self.last.insert(partition, last.unwrap_or_default());
     }
 
-    /// Looks at a frame, beside an input log that begins at `begins`. The first barrier of all covers
+    /// Checks a frame, beside an input log that begins at `begins`. The first barrier of all covers
     /// what will never come, where the log was made anew above what is lost by now.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! One entry of a log with what the reference makes of it, for the invariants to look at.
+//! An entry of the input log with its outcome in the reference, as the invariants check it.
 
 use std::rc::Rc;
 
@@ -12,26 +12,26 @@ use nixfleet_proto::{
 use crate::reference_fold::ReferenceFold;
 use crate::signed_release::Release;
 
-/// What an invariant finds wrong, in words.
+/// The result of an invariant; the error says what is wrong.
 pub type CheckResult = Result<(), String>;
 
-/// An entry just folded; the reference stands right behind it.
+/// A folded entry; the reference has the state after it.
 #[derive(Debug, Clone, Copy)]
 pub struct FoldedEntry<'a> {
     /// Its partition.
     pub partition: Partition,
     /// The entry.
     pub entry: &'a Entry,
-    /// What the reference made of it.
+    /// Its outcome in the reference.
     pub outcome: &'a Outcome,
-    /// All partitions, right behind the entry.
+    /// All partitions, after the entry.
     pub reference: &'a ReferenceFold,
     /// Published releases, oldest first.
     pub releases: &'a [Rc<Release>],
 }
 
 impl<'a> FoldedEntry<'a> {
-    /// What it changed, when it was accepted.
+    /// Its changes, when it was accepted.
     pub fn accepted(&self) -> Option<&'a Accepted> {
         match &self.outcome.decision {
             Decision::Accepted(accepted) => Some(accepted),
@@ -50,7 +50,7 @@ impl<'a> FoldedEntry<'a> {
         }
     }
 
-    /// The host that an accepted action sets in motion, with whether it counts against budgets.
+    /// The host that an accepted action starts, and whether it counts against budgets.
     pub fn started_host(&self) -> Option<StartedHost<'a>> {
         let (rollout_id, hostname, is_dispatch) = match self.action()? {
             PlanAction::QueueDispatch {
@@ -84,7 +84,7 @@ impl<'a> FoldedEntry<'a> {
         state.rollout(rollout_id)
     }
 
-    /// The release that a rollout is of.
+    /// The release of a rollout.
     pub fn release_of(&self, rollout_id: &RolloutId) -> Option<&'a Release> {
         let commit = rollout_id.target_ref();
         let mut releases = self.releases.iter();
@@ -94,18 +94,18 @@ impl<'a> FoldedEntry<'a> {
     }
 }
 
-/// A host that may begin to change.
+/// A host that starts in a rollout.
 #[derive(Debug, Clone, Copy)]
 pub struct StartedHost<'a> {
     /// Its rollout.
     pub rollout: &'a Rollout,
     /// The host.
     pub host: &'a HostEntry,
-    /// True for a dispatch, false for one that is found unchanged.
+    /// True for a dispatch, false for an unchanged host.
     pub is_dispatch: bool,
 }
 
-/// Converged, Deferred or excused.
+/// Converged, Deferred or waived.
 pub fn is_done(rollout: &Rollout, hostname: &Hostname) -> bool {
     if rollout.record.waived_hosts.contains(hostname) {
         return true;
@@ -114,7 +114,7 @@ pub fn is_done(rollout: &Rollout, hostname: &Hostname) -> bool {
     matches!(state, Some(HostState::Converged | HostState::Deferred))
 }
 
-/// Worked on: not over and not stopped.
+/// Neither finished nor stopped.
 pub fn is_running(rollout: &Rollout) -> bool {
     matches!(
         rollout.record.state,

@@ -1,4 +1,4 @@
-//! Nothing is opened or set in motion by a manifest that is too old by the planner's own clock.
+//! No rollout opens and no host starts by a manifest that is too old by the clock of the planner.
 //!
 //! Source: docs/semantics.md, freshness.
 
@@ -10,7 +10,7 @@ use super::folded_entry::{CheckResult, FoldedEntry};
 /// Clocks may differ by this much.
 const SLACK: TimeDelta = TimeDelta::seconds(60);
 
-/// Looks at an entry.
+/// Checks an entry.
 ///
 /// # Errors
 /// Names the rollout.
@@ -31,16 +31,16 @@ pub fn check(folded: FoldedEntry<'_>) -> CheckResult {
         | None => return Ok(()),
     };
     let Some(release) = folded.release_of(rollout_id) else {
-        return Err(format!("{rollout_id} is of no release"));
+        return Err(format!("{rollout_id} belongs to no release"));
     };
     let channel = release.plan.fleet().channels.get(&rollout_id.channel());
     let Some(minutes) = channel.and_then(|c| i64::try_from(c.freshness_window).ok()) else {
-        return Err(format!("{rollout_id} is of no channel"));
+        return Err(format!("{rollout_id} belongs to no channel"));
     };
     let until = release.signed_at + TimeDelta::minutes(minutes) + SLACK;
     if folded.entry.received_at > until {
         return Err(format!(
-            "{rollout_id} moves at {}, its manifest was fresh until {until}",
+            "{rollout_id} starts at {}, its manifest was fresh until {until}",
             folded.entry.received_at
         ));
     }

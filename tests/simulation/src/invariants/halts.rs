@@ -1,5 +1,5 @@
-//! Nobody is dispatched, or found converged, while his rollout is halted or over, or his closure is
-//! quarantined on his channel.
+//! No host is dispatched or found unchanged while its rollout is halted or finished, or its closure is
+//! quarantined on its channel.
 //!
 //! Source: docs/semantics.md, legality.
 
@@ -11,17 +11,17 @@ use nixfleet_proto::{
 
 use super::folded_entry::{CheckResult, FoldedEntry, is_running};
 
-/// Closures that hosts went back from.
+/// Closures after a rollback.
 #[derive(Debug, Default)]
 pub struct Halts {
     quarantined: BTreeSet<(ChannelName, ClosureHash)>,
 }
 
 impl Halts {
-    /// Looks at an entry.
+    /// Checks an entry.
     ///
     /// # Errors
-    /// Says what held the host.
+    /// Names what should have held the host.
     pub fn check(&mut self, folded: FoldedEntry<'_>) -> CheckResult {
         self.record(folded);
         let Some(started) = folded.started_host() else {
@@ -29,7 +29,7 @@ impl Halts {
         };
         let (rollout, record) = (started.rollout, &started.host.record);
         let who = format!("{} in {}", record.hostname, record.rollout_id);
-        // One that is found converged may be the last of its rollout.
+        // An unchanged host may be the last of its rollout.
         if started.is_dispatch && !is_running(rollout) {
             return Err(format!("{who} is dispatched in {:?}", rollout.record.state));
         }
@@ -40,13 +40,11 @@ impl Halts {
         });
         if let Some(failed) = failed {
             let hostname = &failed.record.hostname;
-            return Err(format!("{who} is set in motion although {hostname} failed"));
+            return Err(format!("{who} starts although {hostname} failed"));
         }
         let closure = (record.channel.clone(), record.target_closure.clone());
         if self.quarantined.contains(&closure) {
-            return Err(format!(
-                "{who} is set in motion towards a quarantined closure"
-            ));
+            return Err(format!("{who} starts with a quarantined closure"));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use nixfleet_proto::{EntryBody, PlanAction};
 
 use super::folded_entry::{CheckResult, FoldedEntry};
 
-/// Who leads each partition in which epoch.
+/// The leader of each partition.
 #[derive(Debug, Default)]
 pub struct Leaders {
     leads: BTreeMap<Partition, Leader>,
@@ -23,7 +23,7 @@ struct Leader {
 }
 
 impl Leaders {
-    /// Looks at an entry that a process wrote.
+    /// Checks an entry that a process wrote.
     ///
     /// # Errors
     /// Names both leaders.
@@ -39,7 +39,7 @@ impl Leaders {
         if matches!(action, PlanAction::Barrier {}) {
             if *epoch <= leads.epoch {
                 return Err(format!(
-                    "{process} begins epoch {epoch} behind epoch {} of {}",
+                    "{process} begins epoch {epoch} after epoch {} of {}",
                     leads.epoch, leads.process
                 ));
             }

@@ -1,6 +1,6 @@
 //! A lease has one holder: at no instant do two processes hold the same key.
 //!
-//! Not asked while the bucket's data is newly gone: its leases are then given out again.
+//! Not checked shortly after the bucket lost its data: leases are then acquired again.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use super::folded_entry::CheckResult;
 use crate::addressing::Service;
 use crate::engine::Time;
 
-/// Longest time until holders of a bucket that was lost have noticed: the time to live.
-const UNSURE: Duration = Duration::from_secs(18);
+/// Longest time until holders notice that the bucket lost its data: the time to live, and a margin.
+const NOTICE_TIME: Duration = Duration::from_secs(18);
 
-/// When the bucket was lost last.
+/// Holders of leases.
 #[derive(Debug, Default)]
 pub struct OneHolder {
-    sure_from: Time,
+    checked_from: Time,
 }
 
 impl OneHolder {
-    /// The bucket's data is gone.
+    /// The bucket lost its data.
     pub fn bucket_lost(&mut self, now: Time) {
-        self.sure_from = now + UNSURE;
+        self.checked_from = now + NOTICE_TIME;
     }
 
-    /// Looks at those who hold a key of a service.
+    /// Checks the holders of a key of a service.
     ///
     /// # Errors
     /// Names the key.
@@ -33,7 +33,7 @@ impl OneHolder {
         service: Service,
         (key, holders): (&str, &[String]),
     ) -> CheckResult {
-        if now < self.sure_from || holders.len() < 2 {
+        if now < self.checked_from || holders.len() < 2 {
             return Ok(());
         }
         let holders = holders.join(" and ");

@@ -1,7 +1,7 @@
-//! A log that lost its end is not written over: once an outcome of a lost entry is published or
-//! applied, nothing that took the place of lost entries is answered, and somebody says so.
+//! Once an outcome of a lost entry is published or applied, no entry in its place gets an outcome, and a
+//! service reports the loss.
 //!
-//! Where nothing was made of what was lost, the log goes on as if it had never been there.
+//! Without an outcome of a lost entry, the log goes on without the lost entries.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::model::stream::{StoredMessage, Stream};
 use crate::model::{Broker, Database, Log};
 use crate::reference_fold::{Folded, ReferenceFold};
 
-/// What was lost of each log.
+/// Lost ends of logs.
 #[derive(Debug, Default)]
 pub struct LostTails {
     touched: BTreeSet<Partition>,
@@ -26,18 +26,18 @@ pub struct LostTails {
 struct Tail {
     /// Message ids of the lost inputs, by sequence.
     ids: BTreeMap<u64, String>,
-    /// Those that may still come back in their old places, as a retried publish does.
+    /// Lost messages that a retried publish may store again at their sequences.
     missing: VecDeque<Rc<StoredMessage>>,
-    /// The fold with what is lost.
+    /// The fold with the lost entries.
     before: Folded,
     history: History,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum History {
-    /// Without what was lost; true once an outcome of what took its place is published.
+    /// Without the lost entries; true once an outcome of an entry in their place is published.
     Discarded(bool),
-    /// With it, as far as to this sequence of the input log at least.
+    /// With the lost entries up to this sequence at least.
     Kept(u64),
 }
 
@@ -46,14 +46,14 @@ enum History {
 pub enum InputAction {
     /// It is the next entry.
     Fold,
-    /// Nobody may answer it.
+    /// It may not get an outcome.
     Skip,
-    /// It is the last lost one that something was made of, and the log goes on behind it.
+    /// It is the last lost entry with an outcome, stored again; the log goes on after it.
     Resume,
 }
 
 impl LostTails {
-    /// The end of a log is gone. True when the reference forgot what was lost.
+    /// The end of a log was lost. True when the reference dropped the lost entries.
     pub fn lose(
         &mut self,
         partition: Partition,
@@ -83,7 +83,7 @@ impl LostTails {
         !has_unresolved_loss
     }
 
-    /// True when an end of one of its logs was lost.
+    /// True when a log of the partition lost its end.
     pub fn touches(&self, partition: Partition) -> bool {
         self.touched.contains(&partition)
     }
@@ -93,7 +93,7 @@ impl LostTails {
         !self.touched.is_empty()
     }
 
-    /// Looks at an input before it is folded.
+    /// Decides about an input before it is folded.
     pub fn input(
         &mut self,
         partition: Partition,
@@ -116,7 +116,7 @@ impl LostTails {
             History::Discarded(_) => InputAction::Fold,
             History::Kept(needed) => {
                 if is_back && message.seq >= needed {
-                    // Everything that something was made of is there again.
+                    // Every lost entry with an outcome is stored again.
                     reference.replace(partition, tail.before.clone());
                     reference.truncate(partition, message.seq);
                     tail.history = History::Discarded(false);
@@ -127,7 +127,7 @@ impl LostTails {
         }
     }
 
-    /// Looks at a frame before it is held against the reference.
+    /// Checks a frame before it is compared with the reference.
     ///
     /// # Errors
     /// Names the entry that is answered in both histories.
@@ -158,7 +158,7 @@ impl LostTails {
         Ok(())
     }
 
-    /// Looks at a cursor that was written.
+    /// Checks a cursor that was written.
     ///
     /// # Errors
     /// Names the entry that is answered in both histories.
@@ -186,7 +186,7 @@ impl LostTails {
 }
 
 impl Tail {
-    /// Something was made of what is lost.
+    /// A lost entry has an outcome.
     fn tear(
         &mut self,
         partition: Partition,
@@ -195,7 +195,7 @@ impl Tail {
     ) -> CheckResult {
         if matches!(self.history, History::Discarded(true)) {
             return Err(format!(
-                "lost entries of {partition} up to {to} are answered, and so are those in their place"
+                "lost entries of {partition} up to {to} have outcomes, and so have entries in their place"
             ));
         }
         reference.replace(partition, self.before.clone());
@@ -213,7 +213,7 @@ pub fn covered(partition: Partition, broker: &Broker, database: &Database) -> u6
     marks.map(|mark| mark.seq).max().unwrap_or(0)
 }
 
-/// True while frames, rows or the archive are of entries or frames that the logs do not hold any more.
+/// True while frames, rows or the archive depend on messages that the logs have lost.
 pub fn has_unresolved_loss(partition: Partition, broker: &Broker, database: &Database) -> bool {
     let input = broker.stream(Log::Input(partition));
     let output = broker.stream(Log::Output(partition));
@@ -241,7 +241,7 @@ fn is_apart(cursor: &Cursor, input: &Stream, output: &Stream) -> bool {
     if cursor.out_seq > output.last_seq() || is_lost(cursor.input, id, input) {
         return true;
     }
-    // The same sequence, and another frame than the one that was applied.
+    // The same sequence, with another frame than the applied one.
     let applied = output.get(cursor.out_seq);
     let applied = applied.and_then(|message| message.output());
     applied.is_some_and(|frame| frame.last_input != cursor.input)

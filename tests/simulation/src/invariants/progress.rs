@@ -1,5 +1,5 @@
-//! A fleet that can move moves: once faults are over the logs come below their limits and every owner is
-//! ready, and no owner says that it is while its log refuses its frames.
+//! After the faults, the logs are below their limits and every owner is ready; no owner reports that it is
+//! ready while its log refuses its frames.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use nixfleet_proto::subject::Partition;
 use super::folded_entry::CheckResult;
 use crate::addressing::Incarnation;
 
-/// Part of a log that may be filled when everything is over, in percent.
+/// Highest usage of a log at the end, in percent.
 const HEALED_PERCENT: u64 = 80;
-/// From here on an output log takes no outcomes, in percent.
+/// Usage from which on an output log takes no outcomes, in percent.
 const CLOSED_PERCENT: u64 = 90;
 
-/// Owners whose frames were refused since they appended one, and whether they gave up.
+/// Owners whose frames were refused since their last append, and whether they ended.
 #[derive(Debug, Default)]
 pub struct Progress {
     refused: BTreeMap<(Incarnation, Partition), bool>,
@@ -40,11 +40,10 @@ impl Progress {
             .retain(|key, gave_up| *key != (process, partition) || *gave_up);
     }
 
-    /// An owner says that it is ready, with this output log.
+    /// An owner reports that it is ready.
     ///
     /// # Errors
-    /// Names the partition when the log takes no outcomes, or when its last frames were refused and the log
-    /// is still as good as full.
+    /// When the log takes no outcomes, or refused the last frames and is still nearly full.
     pub fn reported_ready(
         &self,
         owner: (Incarnation, Partition),
@@ -53,14 +52,14 @@ impl Progress {
         let partition = owner.1;
         if output.bytes * 100 >= output.max_bytes * CLOSED_PERCENT {
             return Err(format!(
-                "the owner of {partition} says that it is ready, and its log holds {} of {} bytes",
+                "the owner of {partition} reports that it is ready, and its log holds {} of {} bytes",
                 output.bytes, output.max_bytes
             ));
         }
         let is_full = output.bytes * 100 >= output.max_bytes * HEALED_PERCENT;
         if is_full && self.refused.get(&owner) == Some(&true) {
             return Err(format!(
-                "the owner of {partition} says that it is ready and has appended nothing since the log \
+                "the owner of {partition} reports that it is ready and has appended nothing since the log \
                  was full"
             ));
         }
@@ -68,10 +67,10 @@ impl Progress {
     }
 }
 
-/// Looks at a partition after all faults.
+/// Checks a partition after all faults.
 ///
 /// # Errors
-/// Says what still holds it back.
+/// Says what is missing.
 pub fn is_healed(partition: Partition, logs: [LogUsage; 2], is_ready: bool) -> CheckResult {
     if let Some(log) = logs
         .iter()

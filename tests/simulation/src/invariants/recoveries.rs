@@ -1,5 +1,5 @@
-//! An owner recovers what was missed and nothing else: it recovers a transition once, and what it
-//! recovers is only refused when something about the host came into the log after the owner looked.
+//! An owner recovers missed transitions only, each once; a recovered entry is rejected only when an entry about
+//! the host came into the log after the owner read its end.
 //!
 //! Source: docs/semantics.md, heartbeats and recovery.
 
@@ -12,22 +12,22 @@ use super::folded_entry::{CheckResult, FoldedEntry};
 
 type Key = (RolloutId, Hostname);
 
-/// Where owners looked, and what the logs hold about each host.
+/// How far owners read, and the last entry about each host.
 #[derive(Debug, Default)]
 pub struct Recoveries {
-    /// How far the log reached when a process last recovered something of a host.
+    /// Last sequence of the log when a process last recovered a transition of a host.
     looked: BTreeMap<(String, Key), u64>,
     /// Sequence of the last entry about a host.
     last: BTreeMap<(Partition, Key), u64>,
-    /// The same of the last entry that is about no single host.
+    /// Sequence of the last entry about no single host.
     set_wide: BTreeMap<Partition, u64>,
 }
 
 impl Recoveries {
-    /// An owner is about to append these entries, having looked up to a sequence.
+    /// An owner is about to append these entries, having read up to a sequence.
     ///
     /// # Errors
-    /// Names what it recovers twice.
+    /// Names an entry that is recovered twice.
     pub fn begins(&mut self, process: &str, looked: u64, entries: &[Entry]) -> CheckResult {
         let mut seen = BTreeSet::new();
         for entry in entries {
@@ -45,7 +45,7 @@ impl Recoveries {
     /// Looks at an entry; `process` wrote it.
     ///
     /// # Errors
-    /// Names a recovery that nothing called for.
+    /// Names an unneeded recovery.
     pub fn check(&mut self, folded: FoldedEntry<'_>, process: &str) -> CheckResult {
         let seq = folded.outcome.position.seq;
         let Some(key) = key(&folded.entry.body) else {
@@ -61,13 +61,13 @@ impl Recoveries {
         let Some(looked) = looked.copied() else {
             return Ok(());
         };
-        // The log was replaced behind the look when it reaches less far now.
+        // A log that ends before was replaced since.
         let is_replaced = seq <= looked;
         if is_replaced || before.is_some_and(|before| before > looked) {
             return Ok(());
         }
         Err(format!(
-            "{process} looked up to {looked} and recovered {} of {} for nothing at {seq}",
+            "{process} read up to {looked} and recovered {} of {} at {seq} without need",
             key.1, key.0
         ))
     }

@@ -1,5 +1,4 @@
-//! What is published stands: every outcome in the output log is what the reference makes of the
-//! entry, so no replay can contradict it.
+//! Every published outcome equals that of the reference fold, so that every replay gives it.
 
 use nixfleet_proto::OutputFrame;
 use nixfleet_proto::record_deduplication::drop_repeated_records;
@@ -8,7 +7,7 @@ use nixfleet_proto::subject::Partition;
 use super::folded_entry::CheckResult;
 use crate::reference_fold::ReferenceFold;
 
-/// Looks at a frame.
+/// Checks a frame.
 ///
 /// # Errors
 /// Names the entry.
@@ -16,7 +15,7 @@ pub fn check(partition: Partition, frame: &OutputFrame, reference: &ReferenceFol
     let positions = frame.outcomes.iter().map(|outcome| outcome.position);
     let expected = positions.map(|position| {
         let expected = reference.outcome(partition, position).cloned();
-        expected.ok_or_else(|| format!("an outcome of {partition} {position:?}, where no entry is"))
+        expected.ok_or_else(|| format!("an outcome of {partition} {position:?} without an entry"))
     });
     let mut expected = expected.collect::<Result<Vec<_>, _>>()?;
     drop_repeated_records(&mut expected);

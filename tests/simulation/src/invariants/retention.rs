@@ -1,8 +1,7 @@
-//! What somebody needs is kept: nothing is trimmed that the last but one checkpoint does not cover, or that
-//! is not applied or not archived, and both announced checkpoints are stored. What they restore is the
-//! reference fold at their position.
+//! Only messages that the last but one checkpoint covers and that are applied and archived are trimmed, and both
+//! announced checkpoints are stored. Their state is that of the reference fold at their position.
 //!
-//! Objects that a fault took are left out.
+//! Objects that a fault deleted or changed are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +17,7 @@ use crate::model::Log;
 use crate::model::object_store::ObjectStore;
 use crate::reference_fold::ReferenceFold;
 
-/// What is known of every partition.
+/// Checkpoints, rows and archives of all partitions.
 #[derive(Debug, Default)]
 pub struct Retention {
     partitions: BTreeMap<Partition, RetainedLogs>,
@@ -33,14 +32,14 @@ struct RetainedLogs {
     announced: BTreeMap<u64, Checkpoints>,
     /// Last inputs of all frames.
     covered: BTreeMap<u64, Option<InputMark>>,
-    /// How far rows were ever written: output and input sequence.
+    /// Highest applied output and input sequence.
     applied: (u64, u64),
-    /// The end of a log was lost, and with it announcements.
+    /// The output log lost its end, and possibly announcements.
     is_torn: bool,
 }
 
 impl Retention {
-    /// Looks at a frame that was stored.
+    /// Checks a frame that was stored.
     ///
     /// # Errors
     /// Says what is wrong with the checkpoint that it announces.
@@ -88,20 +87,20 @@ impl Retention {
         Ok(())
     }
 
-    /// Looks at a log that was trimmed before a sequence.
+    /// Checks a trim of a log before a sequence.
     ///
     /// # Errors
-    /// Says who still needs what is gone.
+    /// Says who needs the trimmed messages.
     pub fn trimmed(&self, log: Log, first_kept: u64) -> CheckResult {
         let kept = self.partitions.get(&log.partition());
         if kept.is_some_and(|kept| kept.is_torn) {
-            // Rows and archive may be of messages that others took the place of.
+            // Rows and archive may have messages that were lost since.
             return Ok(());
         }
         let pair = kept.and_then(|kept| Some(kept.announced.last_key_value()?.1));
         let previous = pair.and_then(|pair| pair.previous.as_ref());
         let (applied, applied_input) = kept.map_or((0, 0), |kept| kept.applied);
-        // The input message that is covered last is what the log is known by.
+        // The last covered input message identifies the log.
         let (checkpoint, applied) = match log {
             Log::Input(_) => {
                 let input = previous.and_then(|previous| previous.input);
@@ -127,7 +126,7 @@ impl Retention {
         }
     }
 
-    /// Looks whether the two checkpoints that were announced last are stored.
+    /// Checks that the two checkpoints that were announced last are stored.
     ///
     /// # Errors
     /// Names the one that is not.
@@ -174,7 +173,7 @@ impl Retention {
         !self.lost.contains(hash)
     }
 
-    /// A log of a partition lost its end; the output log ends with this message now.
+    /// A log of a partition lost its end; the output log now ends with this sequence.
     pub fn tail_lost(&mut self, partition: Partition, output: u64) {
         let kept = self.partitions.entry(partition).or_default();
         kept.announced.split_off(&(output + 1));
@@ -183,7 +182,7 @@ impl Retention {
     }
 }
 
-/// The state of a checkpoint is what the entries before its position give.
+/// Checks that the state of a checkpoint is that of the entries before its position.
 fn restores(
     partition: Partition,
     named: &CheckpointRef,

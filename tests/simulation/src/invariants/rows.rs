@@ -1,5 +1,4 @@
-//! The rows are the state: what an applier committed is what the output log gives up to its cursor,
-//! which in turn is the reference.
+//! Committed rows are the state that the output log gives up to the cursor, which is that of the reference.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -15,7 +14,7 @@ use crate::reference_fold::ReferenceFold;
 /// Commits between two comparisons; the last one is always compared.
 const EVERY: u32 = 6;
 
-/// The output logs, followed as far as the cursors.
+/// The output logs, applied up to the cursors.
 #[derive(Debug, Default)]
 pub struct Rows {
     followed: BTreeMap<Partition, Followed>,
@@ -37,16 +36,16 @@ impl Rows {
         frames.insert(seq, Rc::clone(frame));
     }
 
-    /// The output log of a partition ends with this message now.
+    /// The output log of a partition lost its end, and ends with this sequence.
     pub fn tail_lost(&mut self, partition: Partition, last: u64) {
         let frames = self.frames.entry(partition).or_default();
         frames.split_off(&(last + 1));
     }
 
-    /// Looks at the rows of a partition after a commit.
+    /// Checks the rows of a partition after a commit.
     ///
     /// # Errors
-    /// Says where the rows and the log part.
+    /// Names the first difference between rows and log.
     pub fn committed(
         &mut self,
         partition: Partition,
@@ -56,7 +55,7 @@ impl Rows {
     ) -> CheckResult {
         let followed = self.followed.entry(partition).or_default();
         if out_seq <= followed.out_seq {
-            // The rows were replaced by older ones, or by none, and are written again.
+            // The rows were restored to an older state and are written again.
             *followed = Followed::default();
         }
         let frames = self.frames.entry(partition).or_default();
@@ -68,7 +67,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Compares now.
+    /// Compares the rows of a partition with the log.
     ///
     /// # Errors
     /// As [`Self::committed`].
@@ -85,10 +84,10 @@ impl Rows {
     }
 }
 
-/// Holds rows against the reference alone: the frames they were written from are lost.
+/// Compares rows with the reference alone, for lost frames.
 ///
 /// # Errors
-/// Says where they part.
+/// Names the first difference.
 pub fn compare_with(
     reference: &ReferenceFold,
     partition: Partition,
@@ -103,7 +102,7 @@ pub fn compare_with(
         return Ok(());
     }
     Err(format!(
-        "the rows of {partition} before {next:?} are not what the entries give: {}",
+        "the rows of {partition} before {next:?} differ from the entries: {}",
         difference(&restored, &expected)
     ))
 }
@@ -117,9 +116,7 @@ impl Followed {
         pinned: &PinnedSet,
     ) -> CheckResult {
         if !frames.contains_key(&to) {
-            return Err(format!(
-                "rows of {partition} are at {to}, where no frame is"
-            ));
+            return Err(format!("rows of {partition} are at {to} without a frame"));
         }
         for (seq, frame) in frames.range(self.out_seq + 1..=to) {
             for outcome in &frame.outcomes {
@@ -144,14 +141,14 @@ impl Followed {
             return Ok(());
         }
         Err(format!(
-            "the rows of {partition} at {} are not what the log gives: {}",
+            "the rows of {partition} at {} differ from the log: {}",
             self.out_seq,
             difference(&restored, &self.state)
         ))
     }
 }
 
-/// The first difference of two states, for people.
+/// The first difference of two states as text.
 pub fn difference(found: &PartitionState, expected: &PartitionState) -> String {
     if found.leader_epoch() != expected.leader_epoch() || found.clock() != expected.clock() {
         return format!(

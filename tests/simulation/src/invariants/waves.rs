@@ -1,5 +1,5 @@
-//! No wave is bypassed: a wave begins when every host of the one before is done, and no host of a
-//! later wave, or of none, is set in motion.
+//! No wave is bypassed: a wave begins when every host of the wave before is done, and no host of a later wave
+//! or without a wave starts.
 //!
 //! Source: docs/semantics.md, legality and rollout machine.
 
@@ -10,14 +10,14 @@ use nixfleet_proto::{PlanAction, RolloutId};
 
 use super::folded_entry::{CheckResult, FoldedEntry, is_done};
 
-/// The wave of each rollout, followed by the log alone.
+/// The wave of each rollout, according to the log.
 #[derive(Debug, Default)]
 pub struct Waves {
     reached: BTreeMap<RolloutId, u32>,
 }
 
 impl Waves {
-    /// Looks at an entry.
+    /// Checks an entry.
     ///
     /// # Errors
     /// Names the wave.
@@ -46,14 +46,11 @@ impl Waves {
         let record = &started.host.record;
         let reached = self.reached.get(&record.rollout_id).copied();
         if !started.host.staged {
-            return Err(format!(
-                "{} is in no wave and set in motion",
-                record.hostname
-            ));
+            return Err(format!("{} is in no wave and starts", record.hostname));
         }
         if reached.is_none_or(|reached| started.host.wave > reached) {
             return Err(format!(
-                "{} of wave {} is set in motion, {} has reached {reached:?}",
+                "{} of wave {} starts, {} has reached {reached:?}",
                 record.hostname, started.host.wave, record.rollout_id
             ));
         }

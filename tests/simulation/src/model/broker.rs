@@ -1,4 +1,4 @@
-//! The model of the broker: streams, readers that wait for the next message, and stored objects.
+//! The model of the broker: streams, pending fetches, leases and stored objects.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -15,14 +15,14 @@ use super::stream::{Ack, AppendRefusal, NewMessage, RetryCheckOrder, StoredMessa
 use crate::addressing::Caller;
 use crate::scenario::LogLimits;
 
-/// A fetch that waits.
+/// A fetch that waits for the next message.
 #[derive(Debug, Clone, Copy)]
 pub struct PendingFetch {
-    /// Who waits.
+    /// The caller.
     pub caller: Caller,
-    /// From where.
+    /// The first sequence.
     pub from: u64,
-    /// For how many at most.
+    /// Most messages of the reply.
     pub max: usize,
 }
 
@@ -61,7 +61,7 @@ impl Broker {
         &self.names
     }
 
-    /// Creates what is missing, above what rows and archive remember.
+    /// Creates missing streams above the recorded positions.
     pub fn ensure_layout(&mut self, recorded: &RecordedPositions, now: Timestamp) {
         let archived = recorded.archived.iter();
         let archived = archived.map(|(log, seq)| (self.name(*log), *seq));
@@ -85,12 +85,12 @@ impl Broker {
         }
     }
 
-    /// A stream, when it is there.
+    /// A stream, when it exists.
     pub fn stream(&self, log: Log) -> Option<&Stream> {
         self.streams.get(&log)
     }
 
-    /// Stores a message; `None` when the stream is not there.
+    /// Stores a message; absent when the stream does not exist.
     pub fn publish(
         &mut self,
         log: Log,
@@ -101,7 +101,7 @@ impl Broker {
         Some(stream.publish(message, self.retry_order, now))
     }
 
-    /// What the stream is and holds.
+    /// Creation time, first and last sequence of a stream.
     pub fn identity(&self, log: Log) -> Option<StreamIdentity> {
         let stream = self.streams.get(&log)?;
         Some(StreamIdentity {
@@ -111,7 +111,7 @@ impl Broker {
         })
     }
 
-    /// How full a stream is.
+    /// Usage of a stream.
     pub fn usage(&self, log: Log) -> Option<LogUsage> {
         self.streams.get(&log).map(Stream::usage)
     }
@@ -142,12 +142,12 @@ impl Broker {
         stream.map_or_else(Vec::new, |stream| stream.from(from, max).cloned().collect())
     }
 
-    /// Lets a fetch wait.
+    /// Adds a pending fetch.
     pub fn wait(&mut self, log: Log, pending: PendingFetch) {
         self.pending.entry(log).or_default().push(pending);
     }
 
-    /// Who waited, and does not any more.
+    /// Takes the pending fetches of a log.
     pub fn wake(&mut self, log: Log) -> Vec<PendingFetch> {
         self.pending.remove(&log).unwrap_or_default()
     }
@@ -171,7 +171,7 @@ impl Broker {
         self.streams.values_mut().for_each(Stream::forget_ids);
     }
 
-    /// Connections break: nobody waits or watches any more.
+    /// Ends all pending fetches and watches.
     pub fn disconnect(&mut self) {
         self.pending.clear();
         self.leases.disconnect();

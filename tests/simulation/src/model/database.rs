@@ -1,7 +1,7 @@
-//! The model of the database: one transaction writes the rows of a turn and moves the cursor from
-//! where the writer believes it to be, or nothing happens.
+//! The model of the database: one transaction writes the rows of a turn and moves the cursor, when the cursor
+//! is where the writer expects it.
 //!
-//! Mirrors what the statements in `libs/store/sql` do to the tables of one partition.
+//! Has the effect of the statements in `libs/store/sql` on the tables of one partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use nixfleet_proto::{ClosureHash, Hostname, Minutes, RolloutId, Timestamp, mutat
 
 use super::partition_log::Log;
 
-/// What an applier asks to be written.
+/// Rows that an applier writes in one transaction.
 #[derive(Debug)]
 pub struct Turn {
     /// The partition.
@@ -32,7 +32,7 @@ pub struct Turn {
     pub cursor: Cursor,
 }
 
-/// Rows of a checkpoint that an applier asks to be written in place of those before.
+/// Rows of a checkpoint that replace those of a partition.
 #[derive(Debug)]
 pub struct Restore {
     /// The partition.
@@ -52,7 +52,7 @@ pub struct ArchiveMark {
     pub created: Timestamp,
 }
 
-/// What the database remembers of the logs.
+/// Positions in the logs that the database has.
 #[derive(Debug, Clone, Default)]
 pub struct RecordedPositions {
     /// Cursors of the rows.
@@ -61,14 +61,14 @@ pub struct RecordedPositions {
     pub archived: Vec<(Log, u64)>,
 }
 
-/// A dispatch that waits.
+/// A queued dispatch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DispatchRow {
     /// The rollout.
     pub rollout_id: RolloutId,
     /// The host.
     pub hostname: Hostname,
-    /// What it shall run.
+    /// Its target closure.
     pub target_closure: ClosureHash,
     /// Soak of its wave.
     pub soak_minutes: Minutes,
@@ -146,7 +146,7 @@ impl Database {
         current == previous
     }
 
-    /// Everything that is remembered of the logs.
+    /// All positions in the logs.
     pub fn recorded(&self) -> RecordedPositions {
         let marks = self.archive.iter();
         RecordedPositions {
@@ -167,13 +167,13 @@ impl Database {
             .collect()
     }
 
-    /// Everything of a partition, as one transaction reads it.
+    /// All rows of a partition.
     pub fn load(&self, partition: Partition) -> PartitionSnapshot {
         let tables = self.partitions.get(&partition);
         tables.map_or_else(PartitionSnapshot::default, |tables| tables.snapshot())
     }
 
-    /// All waiting dispatches.
+    /// All queued dispatches.
     pub fn dispatches(&self) -> Vec<DispatchRow> {
         let tables = self.partitions.values();
         tables
@@ -181,7 +181,7 @@ impl Database {
             .collect()
     }
 
-    /// Copies everything.
+    /// Makes a backup.
     pub fn back_up(&self) -> Backup {
         Backup {
             partitions: self.partitions.clone(),
@@ -189,7 +189,7 @@ impl Database {
         }
     }
 
-    /// Puts a copy in the place of everything; the default copy is an empty database.
+    /// Replaces all data by a backup; the default backup is empty.
     pub fn restore(&mut self, backup: &Backup) {
         self.partitions.clone_from(&backup.partitions);
         self.archive.clone_from(&backup.archive);
@@ -197,7 +197,7 @@ impl Database {
 }
 
 impl Tables {
-    /// Records are never deleted: a checkpoint of the same log knows every rollout that rows know.
+    /// Records are never deleted: a checkpoint of the same log has every rollout of the rows.
     fn restore(&mut self, rows: &PartitionSnapshot) {
         self.quarantines.clear();
         self.failures.clear();

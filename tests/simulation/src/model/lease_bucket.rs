@@ -1,4 +1,4 @@
-//! The model of the lease bucket: revisions, compare-and-set, a time to live, and who watches.
+//! The model of the lease bucket: revisions, compare-and-set, time to live and watches.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,19 +25,19 @@ struct Value {
     expires_at: Time,
 }
 
-/// A value that changed, for whoever watches.
+/// A changed value with the watchers to inform.
 #[derive(Debug, Clone)]
 pub struct KeyChange {
     /// The key.
     pub key: RecordKey,
-    /// What is there now.
+    /// The new value.
     pub observed: VersionedContent,
-    /// Who watches.
+    /// Watches of the service.
     pub watchers: Vec<Caller>,
 }
 
 impl LeaseBucket {
-    /// Writes a value, or a gone marker, when the key has the expected revision.
+    /// Writes a value, or that it is absent, when the key has the expected revision.
     pub fn write(
         &mut self,
         key: &LeaseKey,
@@ -58,7 +58,7 @@ impl LeaseBucket {
         )
     }
 
-    /// A value whose time is over becomes a gone marker, unless it was written again.
+    /// Expires a value, unless it was written again.
     pub fn expire(&mut self, key: &LeaseKey, revision: u64) -> Option<KeyChange> {
         let value = self.keys.get(key)?;
         let is_it = value.observed.revision == revision;
@@ -84,7 +84,7 @@ impl LeaseBucket {
         }
     }
 
-    /// What the leader has.
+    /// The current value.
     pub fn read(&self, key: &LeaseKey) -> VersionedContent {
         let value = self.keys.get(key).map(|value| value.observed.clone());
         value.unwrap_or(VersionedContent {
@@ -93,8 +93,7 @@ impl LeaseBucket {
         })
     }
 
-    /// Begins to watch a service, in place of an earlier watch of the same process; gives the last
-    /// value of every key there is.
+    /// Watches a service, instead of an earlier watch of the process; gives the last value of every key.
     pub fn watch(
         &mut self,
         service: Service,
@@ -111,30 +110,30 @@ impl LeaseBucket {
         last
     }
 
-    /// A watch shows nothing any more.
+    /// Ends a watch without notice.
     pub fn silence(&mut self, watcher: Caller) {
         for watchers in self.watchers.values_mut() {
             watchers.retain(|other| *other != watcher);
         }
     }
 
-    /// Connections break.
+    /// Ends all watches.
     pub fn disconnect(&mut self) {
         self.watchers.clear();
     }
 
-    /// Everything is gone; revisions begin again.
+    /// Loses all data; revisions begin again.
     pub fn lose_everything(&mut self) {
         *self = Self::default();
     }
 
-    /// Until when the value of a key lives.
+    /// When the value of a key expires.
     pub fn expires_at(&self, key: &LeaseKey) -> Option<Time> {
         self.keys.get(key).map(|value| value.expires_at)
     }
 }
 
-/// What a record says once it is there.
+/// The content of a key with this record.
 pub fn content(record: &Record) -> Content {
     Content::Record(record.clone())
 }

@@ -15,7 +15,7 @@ pub struct ObjectStore {
 }
 
 impl ObjectStore {
-    /// Stores a checkpoint under its name, unless it is there.
+    /// Stores a checkpoint under its name, unless it is stored already.
     pub fn put(&mut self, partition: Partition, named: &CheckpointRef, bytes: Bytes) {
         if !self.holds(partition, named) {
             let key = (partition, named.hash.clone());
@@ -34,7 +34,7 @@ impl ObjectStore {
         self.get(partition, named).is_some()
     }
 
-    /// Deletes the checkpoints of a partition that these took the place of, as the bus does.
+    /// Deletes the obsolete checkpoints of a partition, as the bus does.
     pub fn delete_obsolete(&mut self, partition: Partition, kept: &Checkpoints) {
         let of_partition = self.objects.iter().filter(|((of, _), _)| *of == partition);
         let stored: Vec<_> = of_partition
@@ -50,7 +50,7 @@ impl ObjectStore {
         }
     }
 
-    /// Loses an object, or puts other bytes in its place.
+    /// Deletes an object, or replaces its bytes.
     pub fn damage(&mut self, partition: Partition, hash: &str, bytes: Option<Bytes>) {
         let key = (partition, hash.to_owned());
         match (bytes, self.objects.get_mut(&key)) {

@@ -1,4 +1,4 @@
-//! What processes ask the servers for, and what they are answered.
+//! Calls of processes to servers, and the replies.
 
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ pub enum ServerRequest {
     LastMessage(Log),
     /// The id of the message with a sequence.
     MessageIdAt(Log, u64),
-    /// What the stream is and holds.
+    /// Creation time, first and last sequence of a stream.
     Identity(Log),
     /// Messages of a log; waits until there is one.
     Fetch {
@@ -35,7 +35,7 @@ pub enum ServerRequest {
         /// Most messages of the reply.
         max: usize,
     },
-    /// How full both logs of a partition are.
+    /// Usage of both logs of a partition.
     LogUsage(Partition),
     /// The output message with a sequence.
     OutputMessageAt(Partition, u64),
@@ -45,25 +45,25 @@ pub enum ServerRequest {
     Trim(Log, u64),
     /// Store a checkpoint.
     PutCheckpoint(Partition, CheckpointRef, Bytes),
-    /// Load one.
+    /// Load a checkpoint.
     GetCheckpoint(Partition, CheckpointRef),
-    /// Whether both are stored.
+    /// Whether checkpoints are stored.
     AreCheckpointsStored(Partition, Checkpoints),
-    /// Delete those that these took the place of.
+    /// Delete checkpoints that these replace.
     DeleteObsoleteCheckpoints(Partition, Checkpoints),
-    /// Create streams that are missing, above what the database remembers.
+    /// Create missing streams above the recorded positions.
     EnsureLayout(RecordedPositions),
     /// A request to the owner of a partition.
     AskOwner(Partition, Box<OwnerHeartbeat>),
-    /// Answer such a request.
+    /// The reply to such a request.
     AnswerOwner(Caller, Box<OwnerReply>),
-    /// Write a lease or member record, behind the expected revision.
+    /// Write a lease or member record, when it has the expected revision.
     PutLease(Service, RecordKey, Record, u64),
-    /// Delete one.
+    /// Delete a record.
     DeleteLease(Service, RecordKey, u64),
-    /// Read one, through the leader.
+    /// Read a record, through the leader.
     ReadLease(Service, RecordKey),
-    /// Watch all of a service.
+    /// Watch all records of a service.
     WatchLeases(Service),
     /// A partition's cursor.
     Cursor(Partition),
@@ -75,11 +75,11 @@ pub enum ServerRequest {
     Archive(Log, u64, ArchiveMark),
     /// A partition's rows.
     LoadRows(Partition),
-    /// All waiting dispatches with the cursors they stand at.
+    /// All queued dispatches with the cursors of their partitions.
     Dispatches,
     /// One turn of an applier.
     Apply(Box<Turn>),
-    /// Rows from a checkpoint, in place of those before.
+    /// Replace rows by those of a checkpoint.
     Restore(Box<Restore>),
 }
 
@@ -92,7 +92,7 @@ pub struct CallResult {
     pub reply: Option<ServerReply>,
 }
 
-/// Which server a call goes to, and over which connection.
+/// The connection of a call, and with it its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Connection {
     /// The broker, the connection that publishes.
@@ -111,7 +111,7 @@ impl ServerRequest {
         matches!(self, Self::Trim(..))
     }
 
-    /// Where it goes.
+    /// Its connection.
     pub fn server(&self) -> Connection {
         match self {
             Self::Publish(..) | Self::AskOwner(..) | Self::AnswerOwner(..) => {
@@ -137,12 +137,12 @@ impl ServerRequest {
     }
 }
 
-/// An answer of a server.
+/// The reply of a server.
 #[derive(Debug, Clone)]
 pub enum ServerReply {
     /// To a publish.
     Published(Result<Ack, AppendRefusal>),
-    /// The stream is not there.
+    /// The stream does not exist.
     StreamMissing,
     /// The last message.
     LastMessage(Option<Rc<StoredMessage>>),
@@ -166,7 +166,7 @@ pub enum ServerReply {
         /// The output log.
         output: LogUsage,
     },
-    /// A message, when the stream holds it.
+    /// A message of the output log, when it holds it.
     OutputMessage(Option<Rc<StoredMessage>>),
     /// Checkpoints that an output log announced last.
     AnnouncedCheckpoints {
@@ -179,21 +179,21 @@ pub enum ServerReply {
     Trimmed(u64),
     /// The object is stored, or deleted.
     CheckpointDone,
-    /// An object, when it is there.
+    /// A checkpoint, when it is stored.
     Checkpoint(Option<Bytes>),
-    /// Whether objects are there.
+    /// Whether the checkpoints are stored.
     AreCheckpointsStored(bool),
-    /// Streams are there.
+    /// The streams exist.
     LayoutReady,
     /// To a write of a lease.
     LeaseWritten(WriteResult),
     /// To a read of a lease.
     LeaseFound(VersionedContent),
-    /// A watch shows a key.
+    /// A watch reports the value of a key.
     LeaseChanged(RecordKey, VersionedContent),
-    /// A watch has shown what there was.
+    /// A watch has reported all present values.
     LeasesCaughtUp,
-    /// The owner's answer.
+    /// The reply of the owner.
     OwnerReply(Box<OwnerReply>),
     /// A cursor.
     Cursor(Option<Cursor>),

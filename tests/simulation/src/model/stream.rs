@@ -1,7 +1,7 @@
 //! The model of a JetStream stream: sequences, fences, both orders of a retried publish, a byte limit
 //! and trimming.
 //!
-//! Source: docs/simulation.md, the model log.
+//! Source: docs/simulation.md, logs, checkpoints and trimming.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -40,7 +40,7 @@ impl StoredMessage {
         decoded.as_ref()
     }
 
-    /// The same as an output frame.
+    /// The body as an output frame.
     pub fn output(&self) -> Option<&Rc<OutputFrame>> {
         let decoded = self
             .output
@@ -48,7 +48,7 @@ impl StoredMessage {
         decoded.as_ref()
     }
 
-    /// What it takes in the stream.
+    /// Bytes that it takes in the stream.
     fn bytes(&self) -> u64 {
         (self.subject.len() + self.payload.len()) as u64 + OVERHEAD_BYTES
     }
@@ -67,7 +67,7 @@ impl StoredMessage {
     }
 }
 
-/// Something to be stored.
+/// A message to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
     /// Its id.
@@ -80,8 +80,7 @@ pub struct NewMessage {
     pub fence: Option<Fence>,
 }
 
-/// What is checked first when a message comes a second time: this is where one replica and three
-/// differ.
+/// What is checked first when a message is published again; one replica and three replicas differ here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryCheckOrder {
     /// The fence: the second time is refused, as on one replica.
@@ -102,7 +101,7 @@ pub struct Ack {
 /// Why a message was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendRefusal {
-    /// Its fence: this is the last sequence.
+    /// Its fence does not hold; the last sequence.
     LastSequence(u64),
     /// The stream is at its byte limit.
     Full,
@@ -132,7 +131,7 @@ impl Stream {
         }
     }
 
-    /// Stores a message, unless it is there, its fence does not hold or there is no room.
+    /// Stores a message, unless it is stored already, its fence does not hold or the stream is full.
     ///
     /// # Errors
     /// [`AppendRefusal`].
@@ -180,8 +179,8 @@ impl Stream {
         })
     }
 
-    /// True while the last message is the one that a writer expects. Whoever expects none is let in
-    /// wherever an empty stream begins: the fence is about messages.
+    /// True while the last message is the one that a writer expects. In an empty stream, the expectation of no
+    /// message holds at any first sequence.
     fn holds(&self, fence: &Fence) -> bool {
         let (last, subject) = match self.last() {
             Some(last) => (last.seq, Some(&last.subject)),
@@ -200,7 +199,7 @@ impl Stream {
         self.first_seq
     }
 
-    /// Sequence of the last message it ever stored, as far as it remembers.
+    /// Sequence of the last message, also when it was trimmed.
     pub fn last_seq(&self) -> u64 {
         self.first_seq + self.messages.len() as u64 - 1
     }
@@ -245,7 +244,7 @@ impl Stream {
         count
     }
 
-    /// What it holds.
+    /// Its usage.
     pub fn usage(&self) -> LogUsage {
         LogUsage {
             created: self.created,

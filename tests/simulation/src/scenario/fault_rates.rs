@@ -1,4 +1,4 @@
-//! What goes wrong all the time while faults go on, in permille of the occasions.
+//! Rates of faults that can happen at any time before the recovery phase, in permille.
 
 use crate::engine::Rng;
 use crate::model::stream::RetryCheckOrder;
@@ -6,11 +6,11 @@ use crate::model::stream::RetryCheckOrder;
 /// Rates, and how the broker answers a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultRates {
-    /// A call does not reach its server.
+    /// A call is lost.
     pub lost_call: u32,
-    /// An answer does not reach its caller.
+    /// A reply is lost.
     pub lost_reply: u32,
-    /// A call reaches its server twice.
+    /// A publish arrives twice.
     pub twice: u32,
     /// A message takes seconds.
     pub slow: u32,
@@ -20,7 +20,7 @@ pub struct FaultRates {
     pub gap: u32,
     /// A request or answer between host and gateway is lost.
     pub lost_request: u32,
-    /// An agent dies between two commands.
+    /// An agent crashes between two commands.
     pub agent_crash: u32,
     /// A rollback fails and is tried again.
     pub rollback_fails: u32,
@@ -29,7 +29,7 @@ pub struct FaultRates {
 }
 
 impl FaultRates {
-    /// Nothing goes wrong.
+    /// No faults.
     pub const NONE: Self = Self {
         lost_call: 0,
         lost_reply: 0,
@@ -43,7 +43,7 @@ impl FaultRates {
         retry_order: RetryCheckOrder::FenceFirst,
     };
 
-    /// The noise of a seed: some runs are calm, some are not.
+    /// The rates of a seed.
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed, "noise");
         let level = *rng.pick(&[0, 1, 1, 2, 5]);

@@ -1,4 +1,4 @@
-//! What goes wrong at certain times.
+//! Faults at scheduled times.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,46 +6,46 @@ use std::time::Duration;
 use super::shape::Shape;
 use crate::engine::Rng;
 
-/// A fault with its time.
+/// A scheduled fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// When it begins.
     pub at: Duration,
-    /// How long it lasts, when it lasts.
+    /// How long it lasts, for faults with a duration.
     pub lasts: Duration,
-    /// What it is.
+    /// Its kind.
     pub kind: FaultKind,
 }
 
-/// Where a process dies.
+/// Where a process crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashPoint {
-    /// Before a publish leaves.
+    /// Before a publish is sent.
     BeforePublish,
-    /// After a publish left, before its answer comes.
+    /// After a publish was sent, before its reply.
     AfterPublish,
-    /// Before a turn reaches the database.
+    /// Before a turn is sent.
     BeforeCommit,
-    /// After a turn was sent, before its answer comes.
+    /// After a turn was sent, before its reply.
     AfterCommit,
     /// After a checkpoint was sent to be stored, before it is announced.
     AfterStore,
     /// Before a log is trimmed.
     BeforeTrim,
-    /// After a log was to be trimmed, before the answer comes.
+    /// After a trim was sent, before its reply.
     AfterTrim,
 }
 
-/// The faults of the schedule. Processes and hosts are numbers modulo how many there are.
+/// The kinds of faults. Numbers of processes, hosts and partitions are taken modulo their count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// A process is killed and started again at the end.
+    /// A process is killed, and started again at the end.
     KillProcess(usize),
     /// A process ends gracefully and is started again at the end.
     StopProcess(usize),
     /// A process is frozen, as by SIGSTOP.
     FreezeProcess(usize),
-    /// A process dies at its next such occasion but so many, and is started again at the end.
+    /// A process crashes at a point of its work, and is started again at the end.
     CrashProcess {
         /// The process.
         process: usize,
@@ -64,35 +64,35 @@ pub enum FaultKind {
     RestartDatabase,
     /// A process works as if it held every lease: two owners at once.
     IgnoreLeases(usize),
-    /// The same, and what it reads of the logs is seconds old.
+    /// The same, and its reads of the logs are seconds late.
     IgnoreLeasesAndDelayReads(usize),
-    /// What all processes of a service write takes seconds; the service is that of a process.
+    /// Writes of all processes of a service take seconds; the service is that of the process.
     SlowWrites(usize),
-    /// All planners work as if they led, while no rows are written.
+    /// All planners work as if they held the lease, while no rows are written.
     CompetingPlanners,
-    /// Nothing is archived, or no rows are written, so that logs fill.
+    /// Archiving or the writing of rows stops, so that logs fill.
     StallConsumer(StalledConsumer),
-    /// Heartbeats come several times, name any closure, and owners are slow to write.
+    /// Heartbeats are repeated and report arbitrary closures, and writes of owners take seconds.
     HeartbeatStorm,
-    /// Every lease is deleted.
+    /// The lease bucket loses its data.
     LoseLeases,
-    /// The wall clock of a process jumps by so many milliseconds and comes back at the end.
+    /// The wall clock of a process is off by so many milliseconds until the end.
     SkewProcessClock(usize, i64),
     /// The same for a host.
     SkewHostClock(usize, i64),
-    /// An agent dies and starts at the end.
+    /// An agent crashes, and is started again at the end.
     CrashAgent(usize),
     /// A host loses its network.
     DisconnectHost(usize),
-    /// A host names closures it does not run.
+    /// A host reports closures that it does not run.
     ReportFalseClosures(usize),
-    /// An agent loses what it saved.
+    /// An agent crashes and loses its journals.
     LoseAgentState(usize),
     /// The broker forgets the ids of stored messages.
     ForgetMessageIds,
-    /// A message that nobody can read is in an input log.
+    /// A message that cannot be decoded is stored in an input log.
     StoreUnreadableMessage(u16),
-    /// An operator clears what is halted.
+    /// An operator clears halted rollouts and quarantines.
     OperatorCommands,
     /// The object of the newest checkpoint of a partition is lost or changed.
     DamageCheckpoint(u16, CheckpointLoss),
@@ -104,7 +104,7 @@ pub enum FaultKind {
     LoseLogTails(TailLoss),
 }
 
-/// Ends of logs that are lost.
+/// Loss of the last messages of logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TailLoss {
     /// The partition, modulo how many there are; absent: all of them.
@@ -122,11 +122,11 @@ pub struct RowLoss {
     pub is_restored: bool,
     /// It happens as soon as a log was trimmed.
     pub is_at_trim: bool,
-    /// What becomes of the newest checkpoint of every partition at the same time.
+    /// Loss of the newest checkpoint of every partition at the same time.
     pub checkpoints: Option<CheckpointLoss>,
 }
 
-/// Whoever holds the logs back.
+/// A consumer that stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StalledConsumer {
     /// The archive.
@@ -138,7 +138,7 @@ pub enum StalledConsumer {
 /// Loss of a stored object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointLoss {
-    /// It is not there any more.
+    /// It is deleted.
     Missing,
     /// It holds another state, with the same size.
     Changed,
@@ -158,7 +158,7 @@ pub fn schedule(seed: u64, shape: &Shape) -> Vec<Fault> {
     let rate = *rng.pick(&[0_u64, 1, 2, 3, 5]);
     let count = rng.below(minutes * rate + 1);
     let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut rng, shape)).collect();
-    faults.push(hold(&mut rng, shape));
+    faults.push(stall(&mut rng, shape));
     if let Some(kind) = disaster(&mut rng) {
         faults.push(disaster_fault(&mut rng, shape, kind));
     }
@@ -215,7 +215,7 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
 }
 
 /// In every run the logs are held back once while a release is rolled out.
-fn hold(rng: &mut Rng, shape: &Shape) -> Fault {
+fn stall(rng: &mut Rng, shape: &Shape) -> Fault {
     let release = *rng.pick(&shape.releases);
     let early = Duration::from_millis(rng.below(5_000));
     let consumer = *rng.pick(&[

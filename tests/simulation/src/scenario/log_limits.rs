@@ -1,4 +1,4 @@
-//! How much the logs may hold: so little that they are trimmed in most runs, and full in many.
+//! Byte limits of the logs: so small that logs are trimmed in most runs, and full in many.
 
 use nixfleet_reducer::{CheckpointLimits, reserve_bytes};
 

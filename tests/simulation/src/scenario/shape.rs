@@ -1,4 +1,4 @@
-//! How large a run is and what its fleet looks like, from the seed.
+//! Sizes of a run and its fleet, from the seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The applier: one real builder per partition, and around it what its shell does.
+//! The applier: drives one real turn builder per partition.
 
 mod checkpoint_restore;
 
@@ -22,11 +22,11 @@ use crate::model::{CallResult, Log, ServerReply, ServerRequest, Turn};
 use crate::simulation::environment::Environment;
 use checkpoint_restore::{CheckpointRestore, RestoreProgress};
 
-/// How often an idle partition looks whether its cursor is still there.
+/// How often an idle partition checks its cursor.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Most outcomes of a turn; small, so that turns are many.
+/// Most outcomes of a turn; small, so that there are many turns.
 const OUTCOMES_MAX: usize = 24;
 
 /// An applier process.
@@ -37,22 +37,22 @@ pub struct Applier {
     work: BTreeMap<Partition, Work>,
 }
 
-/// Where the work on a partition is.
+/// The work on a partition.
 #[derive(Debug)]
 enum Work {
     Idle,
     Resting(u64),
-    /// Reads all cursors, to create what is missing above them.
+    /// Reads all cursors, to create missing streams above them.
     SequenceFloors(u64),
     Layout(u64),
     Cursor(u64),
     Locating(u64, Box<Located>),
-    /// The tables are gone or older than the log.
+    /// The tables are empty or older than the log.
     Restoring(Box<CheckpointRestore>),
     Following(Box<Following>),
 }
 
-/// What the broker says about the logs.
+/// What is known about the logs so far.
 #[derive(Debug, Default)]
 struct Located {
     cursor: Option<Cursor>,
@@ -69,14 +69,14 @@ struct Following {
     check: u64,
 }
 
-/// What a turn waits for.
+/// The pending step of a turn.
 #[derive(Debug)]
 enum Step {
     /// The message id at the new input position.
     Id(Box<nixfleet_applier::Turn>),
     /// The commit.
     Commit(Box<Cursor>),
-    /// The cursor, to see that it is still there.
+    /// The cursor, to check that it is unchanged.
     Check,
 }
 
@@ -98,14 +98,14 @@ impl Applier {
         &self.leases
     }
 
-    /// Ends orderly; true when nothing is held any more.
+    /// Stops the process in an orderly way; true when it holds no lease.
     pub fn stop(&mut self, env: &mut Environment) -> bool {
         let (changes, is_ended) = self.leases.stop(env);
         self.change(changes, env);
         is_ended
     }
 
-    /// Takes an answer of a server, or that none came, or a timer.
+    /// Processes a reply, a timeout or a timer.
     pub fn take(
         &mut self,
         route: Route,
@@ -127,7 +127,7 @@ impl Applier {
         for change in changes {
             match change {
                 LeaseChange::Acquired(key) => self.begin(partition_of(&key), env),
-                // The turn in flight is left alone: whoever comes next meets it at the cursor.
+                // A turn in flight goes on: the cursor shows it to the next holder.
                 LeaseChange::Lost(key) | LeaseChange::ReleaseRequested(key) => {
                     self.work.insert(partition_of(&key), Work::Idle);
                     let mut changes = self.leases.release(&key, env);
@@ -154,7 +154,7 @@ impl Applier {
         self.work.insert(partition, Work::Resting(timer));
     }
 
-    /// Somebody has to mend it.
+    /// Stops the work until an operator repairs the fault.
     fn stop_with_error(&mut self, partition: Partition, why: &str, env: &mut Environment) {
         env.invariants.stopped_with_error(partition);
         let name = env.processes[self.me.id].name();
@@ -163,7 +163,7 @@ impl Applier {
         self.work.insert(partition, Work::Resting(timer));
     }
 
-    /// Streams may be gone: they are created again above the cursors.
+    /// Creates missing streams above the cursors.
     fn recreate_streams(&mut self, partition: Partition, env: &mut Environment) {
         let call = self.ask(partition, ServerRequest::Cursors, env);
         self.work.insert(partition, Work::SequenceFloors(call));
@@ -270,13 +270,13 @@ impl Applier {
         };
         match restoring.take(answer, self.me, env) {
             RestoreProgress::Waits => {}
-            // Another applier may have been here.
+            // Another applier may have written rows.
             RestoreProgress::Written => self.begin(partition, env),
             RestoreProgress::NothingAnnounced => {
                 let (cursor, logs) = restoring.located();
                 self.start_at_cursor(partition, (cursor, &logs), env);
             }
-            RestoreProgress::Silence => self.rest(partition, "no answer", env),
+            RestoreProgress::NoReply => self.rest(partition, "no answer", env),
             RestoreProgress::Refused(why) => self.stop_with_error(partition, &why, env),
         }
     }
@@ -380,7 +380,7 @@ impl Applier {
                 following.builder.written(*cursor);
                 self.next_turn(partition, env);
             }
-            // Somebody else was here: his cursor is read at once.
+            // Another process wrote rows: read the cursor again.
             (Step::Commit(_), Some(ServerReply::Applied(false))) => self.begin(partition, env),
             (Step::Check, Some(ServerReply::Cursor(cursor))) => {
                 if cursor.as_ref() == following.builder.cursor() {

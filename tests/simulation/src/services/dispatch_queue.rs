@@ -1,4 +1,4 @@
-//! The dispatches that wait, per host: rows from the database, then outcomes from the log.
+//! Queued dispatches as a gateway knows them: rows from the database, then outcomes from the log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use nixfleet_proto::{Decision, Effect, Hostname, Outcome, RolloutId};
 use crate::engine::Time;
 use crate::model::DispatchRow;
 
-/// Pause before the same row is offered to the same host again; doubles.
+/// Pause until the same dispatch is offered again; doubles.
 const PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -29,7 +29,7 @@ struct Row {
 }
 
 impl DispatchQueue {
-    /// Replaces all rows of a partition; those that were there keep their pauses.
+    /// Replaces the dispatches of a partition; unchanged ones keep their pauses.
     pub fn load(&mut self, partition: Partition, rows: Vec<DispatchRow>) {
         self.rows
             .retain(|_, row| row.partition != partition || rows.contains(&row.dispatch));
@@ -56,7 +56,7 @@ impl DispatchQueue {
         self.rows.insert(key, row);
     }
 
-    /// Follows one outcome.
+    /// Applies an outcome.
     pub fn follow(&mut self, partition: Partition, outcome: &Outcome) {
         let Decision::Accepted(accepted) = &outcome.decision else {
             return;
@@ -100,7 +100,7 @@ impl DispatchQueue {
         }
     }
 
-    /// What a host may fetch now, the newest first; counts as a delivery.
+    /// The newest dispatch that may be offered to a host now; counts as an offer.
     pub fn fetch(&mut self, hostname: &Hostname, now: Time) -> Option<DispatchRow> {
         let of_host = self
             .rows

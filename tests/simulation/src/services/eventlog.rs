@@ -1,6 +1,6 @@
-//! The service that archives both logs of a partition and trims them behind everybody who needs them.
+//! The service that archives both logs of a partition and trims them.
 //!
-//! What it archives is not kept: a mark in the database says how far it is.
+//! Only the mark of the archive is stored, no archived messages.
 
 mod archive;
 mod trimming;
@@ -49,14 +49,14 @@ impl Eventlog {
         &self.leases
     }
 
-    /// Ends orderly; true when nothing is held any more.
+    /// Stops the process in an orderly way; true when it holds no lease.
     pub fn stop(&mut self, env: &mut Environment) -> bool {
         let (changes, is_ended) = self.leases.stop(env);
         self.change(changes, env);
         is_ended
     }
 
-    /// Takes an answer of a server, or that none came, or a timer.
+    /// Processes a reply, a timeout or a timer.
     pub fn take(
         &mut self,
         route: Route,
@@ -101,7 +101,7 @@ impl Eventlog {
                     };
                     self.work.insert(partition, work);
                 }
-                // What is in flight is left alone: whoever comes next meets it at the mark.
+                // A transaction in flight goes on: the mark shows it to the next holder.
                 LeaseChange::Lost(key) | LeaseChange::ReleaseRequested(key) => {
                     self.work.remove(&partition_of(&key));
                     let mut changes = self.leases.release(&key, env);

@@ -1,4 +1,4 @@
-//! The gateway: the real framing, and a dispatch board that follows rows and output logs.
+//! The gateway: the real framing of input messages, and a dispatch queue that follows rows and output logs.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::simulation::environment::Environment;
 
 /// Longest wait of a long-poll.
 const POLL_MAX: Duration = Duration::from_secs(60);
-/// Pause before a source that failed is tried again.
+/// Pause before rows or an output log are read again after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// A gateway process.
 #[derive(Debug)]
 pub struct Ingest {
     me: Incarnation,
-    /// Requests with the number of their events.
+    /// The ticket of an append: its requester, and how many events it has.
     publisher: InputPublisher<(Requester, usize)>,
     dispatch_queue: DispatchQueue,
     followers: std::collections::BTreeMap<Partition, PartitionFollower>,
@@ -35,14 +35,14 @@ pub struct Ingest {
     log_space: LogSpace,
 }
 
-/// How the board learns of a partition.
+/// How the dispatch queue follows a partition.
 #[derive(Debug)]
 enum PartitionFollower {
     /// Waits for a timer before it starts over.
     Resting(u64),
     /// Reads the rows.
     Loading(u64),
-    /// There are none: asks whether they are being restored.
+    /// There are no rows: checks whether they are being restored.
     Checking(u64, Vec<DispatchRow>),
     /// Follows the output log.
     Reading(Reader),
@@ -76,7 +76,7 @@ impl Ingest {
         ingest
     }
 
-    /// Takes no more requests; true when everything accepted is answered.
+    /// Ends the long-polls; true when every accepted request is answered.
     pub fn stop(&mut self, env: &mut Environment) -> bool {
         for poll in std::mem::take(&mut self.polls) {
             env.answer(poll.from, GatewayResponse::Dispatch(None));
@@ -84,7 +84,7 @@ impl Ingest {
         self.publisher.is_idle()
     }
 
-    /// Takes a request.
+    /// Processes a request.
     pub fn request(&mut self, request: GatewayRequest, env: &mut Environment) {
         let from = request.from;
         match request.body {
@@ -171,7 +171,7 @@ impl Ingest {
         self.serve_polls(env);
     }
 
-    /// Takes an answer of a server, or that none came, or a timer.
+    /// Processes a reply, a timeout or a timer.
     pub fn take(
         &mut self,
         route: Route,
@@ -326,7 +326,7 @@ impl Ingest {
                     self.serve_polls(env);
                 }
             }
-            // Nothing was ever applied, so the log's own beginning is as far back as anyone knows.
+            // No rows exist, so the queue starts at the first message of the log.
             Err(ReadFault::Trimmed(first)) if from_start => {
                 let log = Log::Output(partition);
                 let mut reader = Reader::new(log, Route::Reader(partition), first);

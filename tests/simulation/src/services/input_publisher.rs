@@ -1,5 +1,5 @@
-//! The input publishers of a process as the shell of the bus has them: one message per partition in
-//! flight, sent again with the same id until its fate is known or time is over.
+//! The input publishers of a process, with the behavior of those in `libs/bus`: one message per partition
+//! is in flight, and is sent again with the same id until its result is known or a deadline passed.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,14 +18,14 @@ use crate::model::stream::{AppendRefusal, NewMessage};
 use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// How long a message is sent again and again.
+/// How long a message is retried.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// First pause before it is sent again; doubles.
+/// First pause before a retry; doubles.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// An answer to whoever waits for an entry.
+/// The result of an append with the ticket of its caller.
 pub type AppendResult<W> = (W, Result<Position, AppendError>);
 
 /// The publishers of a process, one per partition.
@@ -47,14 +47,14 @@ struct InFlightMessage<W> {
     frame: Frame<W>,
     publish: NewMessage,
     call: u64,
-    /// True while the next attempt waits for its time.
+    /// True while the next attempt waits for its pause.
     is_waiting: bool,
     pause: Duration,
     deadline: Time,
 }
 
 impl<W> InputPublisher<W> {
-    /// Publishers that send nothing yet.
+    /// Publishers without messages.
     pub fn new(partitions: u16, ids: Rc<MessageIds>) -> Self {
         let partitions = Partition::all(partitions).map(|partition| {
             let publisher = PartitionPublisher {
@@ -197,7 +197,7 @@ impl<W> InFlightMessage<W> {
     }
 }
 
-/// What the client library makes of an answer, or of the lack of one.
+/// The reply as the client library reports it; a timeout is unknown.
 pub fn answered(reply: Option<ServerReply>) -> PublishReply {
     match reply {
         Some(ServerReply::Published(Ok(ack))) => PublishReply::Stored {

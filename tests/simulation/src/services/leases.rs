@@ -12,18 +12,18 @@ use crate::addressing::{Incarnation, Route, Service};
 use crate::model::{ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// A change of what is held.
+/// A change of the leases that a process holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseChange {
-    /// Work under this key may begin.
+    /// The lease was acquired: work may begin.
     Acquired(String),
-    /// Work under this key shall end in good order.
+    /// Another process waits: work should end in an orderly way.
     ReleaseRequested(String),
-    /// Work under this key is over.
+    /// The lease was lost: work ends at once.
     Lost(String),
 }
 
-/// The call of a timer that only makes a process look at its leases.
+/// Call number of a timer that makes a process check its leases.
 pub const WAKE_CALL: u64 = 0;
 
 /// The leases of a process.
@@ -38,7 +38,7 @@ pub struct Leases {
     timer: Option<LeaseTimer>,
     /// Keys that a worker waits for.
     wanted: BTreeSet<String>,
-    /// Keys that are worked on against the core's word; true: it told the work to end.
+    /// Keys whose work ignores the core; true: the core reported the loss of the lease.
     ignored_changes: BTreeMap<String, bool>,
 }
 
@@ -64,7 +64,7 @@ enum CallKind {
 }
 
 impl Leases {
-    /// Wants all keys of the service.
+    /// Requests the leases of all keys.
     pub fn start(
         me: Incarnation,
         service: Service,
@@ -116,40 +116,40 @@ impl Leases {
         self.core.is_held(now, key)
     }
 
-    /// The process shall end; true when nothing is held any more.
+    /// Releases all leases; true when none is held.
     pub fn stop(&mut self, env: &mut Environment) -> (Vec<LeaseChange>, bool) {
         self.core.stop(env.now.since_start());
         let changes = self.update(env);
         (changes, self.core.is_ended())
     }
 
-    /// A worker waits for a key.
+    /// Requests the lease of a key.
     pub fn want(&mut self, key: &str, env: &mut Environment) -> Vec<LeaseChange> {
         self.wanted.insert(key.to_owned());
         self.core.want(key);
         self.update(env)
     }
 
-    /// Work under a key ended.
+    /// Releases a lease after its work ended.
     pub fn release(&mut self, key: &str, env: &mut Environment) -> Vec<LeaseChange> {
         self.core.release(env.now.since_start(), key);
         self.stop_waiting(key, env)
     }
 
-    /// Work under a key failed: others may go first.
+    /// Releases a lease after its work failed, so that other processes acquire it first.
     pub fn give_up(&mut self, key: &str, env: &mut Environment) -> Vec<LeaseChange> {
         self.core.give_up(env.now.since_start(), key);
         self.stop_waiting(key, env)
     }
 
-    /// Nobody works under a key. When the work was against the core's word, the core still waits.
+    /// Withdraws the request for a lease, which may be pending when the work ignored the core.
     fn stop_waiting(&mut self, key: &str, env: &mut Environment) -> Vec<LeaseChange> {
         self.core.cancel_want(env.now.since_start(), key);
         self.ignored_changes.remove(key);
         self.update(env)
     }
 
-    /// Takes an answer or a timer.
+    /// Processes a reply or a timer.
     pub fn take(
         &mut self,
         call: u64,
@@ -187,14 +187,14 @@ impl Leases {
         self.update(env)
     }
 
-    /// Does what the core says, or not.
+    /// Executes the commands of the core and gives the changes, which a fault may hide.
     fn update(&mut self, env: &mut Environment) -> Vec<LeaseChange> {
         let mut changes = self.run_commands(env);
         self.ignore_lease_changes(&mut changes, env);
         changes
     }
 
-    /// Does what the core says until it says nothing more.
+    /// Executes the commands of the core until it has none.
     fn run_commands(&mut self, env: &mut Environment) -> Vec<LeaseChange> {
         let now = env.now.since_start();
         let mut changes = Vec::new();
@@ -210,7 +210,7 @@ impl Leases {
         if let Some(due) = self.core.due()
             && self.timer.is_none_or(|timer| due < timer.due)
         {
-            // A moment later than due, so that rounding never makes it early.
+            // One microsecond later, so that rounding never makes it early.
             let pause = due.saturating_sub(now) + Duration::from_micros(1);
             let call = env.start_timer(self.me, Route::Lease, pause);
             self.timer = Some(LeaseTimer { call, due });
@@ -260,7 +260,7 @@ impl Leases {
 
     fn apply_signal(&mut self, signal: Signal, changes: &mut Vec<LeaseChange>) {
         match signal {
-            // Where nobody waits, the work began against the core's word.
+            // Without a request, the work ignores the core and runs already.
             Signal::Acquired(key) => {
                 if self.wanted.remove(&key) {
                     changes.push(LeaseChange::Acquired(key));
@@ -272,7 +272,7 @@ impl Leases {
         }
     }
 
-    /// Under this fault the process works on everything, whoever holds it.
+    /// Under the fault, hides losses and works on all keys.
     fn ignore_lease_changes(&mut self, changes: &mut Vec<LeaseChange>, env: &Environment) {
         if env.now < env.processes[self.me.id].ignores_leases_until {
             changes.retain(|change| match change {

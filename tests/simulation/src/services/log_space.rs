@@ -1,4 +1,4 @@
-//! What a gateway knows of the room in the logs: looked at while agents send events.
+//! Free space of the logs as a gateway knows it: read while agents send events.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::engine::Time;
 use crate::model::{CallResult, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// How old a look may be while there is much room.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The same when some log is more than half full.
-const LOOK_OFTEN: Duration = Duration::from_millis(50);
-/// From here on logs are looked at often, in percent.
+/// How long a reading is used while the logs have much space.
+const READ_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while a log is more than half full.
+const READ_INTERVAL_HALF_FULL: Duration = Duration::from_millis(50);
+/// Usage from which on logs are read often, in percent.
 const HALF_FULL: u64 = 50;
 
 /// The logs of all partitions.
@@ -29,18 +29,18 @@ struct PartitionSpace {
     is_full: bool,
     /// Sequence of the last input message that is folded.
     folded: u64,
-    look: Option<u64>,
-    look_at: Time,
+    pending: Option<u64>,
+    next_read_at: Time,
 }
 
 impl LogSpace {
-    /// Notes how far the input is folded.
+    /// Records how far the input is folded.
     pub fn folded(&mut self, partition: Partition, seq: u64) {
         self.partitions.entry(partition).or_default().folded = seq;
     }
 
-    /// Whether an event of an agent may be appended, as far as the last look tells. Looks again when that
-    /// was long ago.
+    /// Whether events of agents are accepted according to the last reading. Starts a new reading when the last
+    /// one is too old.
     pub fn has_room(
         &mut self,
         partition: Partition,
@@ -48,8 +48,8 @@ impl LogSpace {
         env: &mut Environment,
     ) -> bool {
         let space = self.partitions.entry(partition).or_default();
-        if space.look.is_none() && env.now >= space.look_at {
-            space.look = Some(env.call(
+        if space.pending.is_none() && env.now >= space.next_read_at {
+            space.pending = Some(env.call(
                 me,
                 Route::LogSpace(partition),
                 ServerRequest::LogUsage(partition),
@@ -58,7 +58,7 @@ impl LogSpace {
         !space.is_full
     }
 
-    /// Takes a look. What does not answer keeps the last word.
+    /// Processes a reading; without a reply the last one stays.
     pub fn take(
         &mut self,
         partition: Partition,
@@ -66,15 +66,15 @@ impl LogSpace {
         env: &mut Environment,
     ) {
         let space = self.partitions.entry(partition).or_default();
-        if space.look.take_if(|asked| *asked == call).is_none() {
+        if space.pending.take_if(|asked| *asked == call).is_none() {
             return;
         }
-        space.look_at = env.now + LOOK_EVERY;
+        space.next_read_at = env.now + READ_INTERVAL;
         let Some(ServerReply::LogUsage { input, output }) = reply else {
             return;
         };
         if input.percent().max(output.percent()) >= HALF_FULL {
-            space.look_at = env.now + LOOK_OFTEN;
+            space.next_read_at = env.now + READ_INTERVAL_HALF_FULL;
         }
         let unfolded = input.last_seq.saturating_sub(space.folded);
         let found = check_capacity(&input, &output, unfolded.min(input.messages));

@@ -1,4 +1,4 @@
-//! One fenced publish as the shell of the bus has it: sent until its fate is known.
+//! One fenced publish, with the behavior of that in `libs/bus`: retried until its result is known.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::model::stream::NewMessage;
 use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// How long a message is sent again and again.
+/// How long a message is retried.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// First pause before it is sent again; doubles.
+/// First pause before a retry; doubles.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A publish on its way.
+/// A publish without a result.
 #[derive(Debug)]
 pub struct OutputPublish {
     partition: Partition,
@@ -40,17 +40,17 @@ pub struct OutputPublish {
 enum Stage {
     /// The message was sent.
     Sent,
-    /// The last message is asked for; with the error when time is over.
+    /// The last message is being read; with the error for when the deadline passed.
     Asking(PublishError),
-    /// The next attempt waits for its time.
+    /// The next attempt waits for its pause.
     Resting,
 }
 
-/// A fate.
+/// The sequence of the stored message, or the error.
 pub type PublishResult = Result<u64, PublishError>;
 
 impl OutputPublish {
-    /// Sends a frame of a writer that must follow a sequence.
+    /// Publishes a frame of a writer after the expected sequence.
     pub fn start(
         (partition, writer): (Partition, &LogWriter),
         frame: &OutputFrame,
@@ -90,7 +90,7 @@ impl OutputPublish {
         self.call = env.call(me, Route::Work(self.partition), request);
     }
 
-    /// Takes an answer or a timer; the fate, once it is known.
+    /// Processes a reply or a timer; gives the result once it is known.
     pub fn take(
         &mut self,
         CallResult { call, reply }: CallResult,
@@ -118,7 +118,7 @@ impl OutputPublish {
             },
             Stage::Asking(error) => {
                 let Some(ServerReply::LastMessage(last)) = reply else {
-                    let reason = "nobody knows the last message".to_owned();
+                    let reason = "the last message is not known".to_owned();
                     return Some(Err(PublishError::Unavailable(reason)));
                 };
                 let last = last.as_ref().map(|message| LastMessage {
@@ -138,7 +138,7 @@ impl OutputPublish {
         }
     }
 
-    /// Asks whose the last message is.
+    /// Reads the last message, to see whether it is the own one.
     fn ask(
         &mut self,
         error: PublishError,

@@ -1,6 +1,5 @@
-//! The planner: a term loads the view and follows the output logs; with the lease it fences older
-//! leaders out and plans.
-//! What anything means is for the real [`Leader`] to say.
+//! The planner: each term loads the view and follows the output logs. With the lease it appends barriers
+//! against older leaders and plans. All decisions are those of the real [`Leader`].
 
 mod active_term;
 mod timing;
@@ -35,13 +34,13 @@ pub struct Planner {
     leases: Leases,
     publisher: InputPublisher<AppendTicket>,
     stage: Term,
-    /// It holds the lease.
+    /// It holds the lease of the leader.
     leads: bool,
-    /// Counts terms: what an earlier one appended means nothing to a later one.
+    /// Counts terms: results of appends of an earlier term are ignored.
     term: u64,
 }
 
-/// What an append was for.
+/// What an append belongs to.
 #[derive(Debug, Clone)]
 struct AppendTicket {
     term: u64,
@@ -49,7 +48,7 @@ struct AppendTicket {
     action: PlanAction,
 }
 
-/// Where a planner is.
+/// The current term.
 #[derive(Debug)]
 enum Term {
     /// Waits before the next attempt.
@@ -94,7 +93,7 @@ impl Planner {
                     self.proceed(env);
                 }
                 LeaseChange::Lost(key) | LeaseChange::ReleaseRequested(key) => {
-                    env.trace(format_args!("{} leads no more", self.name(env)));
+                    env.trace(format_args!("{} lost its lease", self.name(env)));
                     self.leads = false;
                     self.load(env);
                     let mut changes = self.leases.release(&key, env);
@@ -105,7 +104,7 @@ impl Planner {
         }
     }
 
-    /// Takes an answer of a server, or that none came, or a timer.
+    /// Processes a reply, a timeout or a timer.
     pub fn take(
         &mut self,
         route: Route,
@@ -136,7 +135,7 @@ impl Planner {
         env.processes[self.me.id].name()
     }
 
-    /// A term is over; the next one begins after a pause.
+    /// Ends the term; the next one begins after a pause.
     fn fail(&mut self, why: &str, env: &mut Environment) {
         env.trace(format_args!("{} ends its term: {why}", self.name(env)));
         self.term += 1;
@@ -240,7 +239,7 @@ impl Planner {
         self.proceed(env);
     }
 
-    /// Absorbs what waits, fences, plans: whatever is next.
+    /// Applies pending outcomes, appends barriers and plans, as far as possible.
     fn proceed(&mut self, env: &mut Environment) {
         loop {
             let Term::Active(active) = &mut self.stage else {
@@ -318,7 +317,7 @@ impl Planner {
         }
     }
 
-    /// The leader, while there is one.
+    /// The leader of the current term.
     pub fn leader(&self) -> Option<&Leader> {
         match &self.stage {
             Term::Active(active) => Some(&active.leader),

@@ -1,4 +1,4 @@
-//! A reader as the shell of the bus has it: its own position, fetches that wait, new attempts.
+//! A reader with the behavior of the reader in the shell of `libs/bus`: its own position, fetches and retries.
 
 use std::rc::Rc;
 
@@ -10,27 +10,27 @@ use crate::model::stream::StoredMessage;
 use crate::model::{Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// Messages that one fetch brings.
+/// Most messages of a fetch.
 const BATCH: usize = 64;
-/// Answers "no such stream" before it counts as gone.
+/// Replies "no such stream" until the stream counts as missing.
 const MISSING_MAX: u32 = 3;
-/// Deliveries that may show the same hole before it counts as real.
+/// Deliveries with the same gap until it counts as a gap of the log.
 const GAPS_MAX: u32 = 3;
 
 /// Why a reader cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFault {
-    /// There is no such stream.
+    /// The stream does not exist.
     Missing,
-    /// Another stream of the same name is there.
+    /// The stream was deleted and created again.
     Replaced,
-    /// The next message is not held any more; the first one is this.
+    /// The next message was trimmed; the sequence of the first message.
     Trimmed(u64),
     /// The stream ends before what was read.
     Regressed,
-    /// The stream ended before what was read, and went on with other messages.
+    /// The stream lost messages that were read, and has others in their place.
     Rewritten,
-    /// There is a hole.
+    /// Messages are missing in the middle.
     Gap,
 }
 
@@ -62,7 +62,7 @@ impl Reader {
         }
     }
 
-    /// Knows the log by a message that was taken before.
+    /// Sets the last message that was read, to recognize the log.
     #[must_use]
     pub fn with_last_read(mut self, last_read: LastRead) -> Self {
         self.last_read = last_read;
@@ -74,7 +74,7 @@ impl Reader {
         self.position.next()
     }
 
-    /// Asks for more, unless it is asking.
+    /// Fetches the next messages, unless a fetch is pending.
     pub fn ask(&mut self, me: Incarnation, env: &mut Environment) {
         if self.call.is_none() {
             let request = ServerRequest::Fetch {
@@ -86,10 +86,10 @@ impl Reader {
         }
     }
 
-    /// Takes an answer, or that none came; what it brings may be nothing.
+    /// Processes a reply or a timeout, and gives the new messages.
     ///
     /// # Errors
-    /// [`ReadFault`]; the reader must then be thrown away.
+    /// [`ReadFault`]; the reader cannot be used afterwards.
     pub fn take(
         &mut self,
         call: u64,

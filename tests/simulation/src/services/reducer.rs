@@ -1,4 +1,4 @@
-//! The reducer: one worker per partition, around the real takeover, owner and recovery.
+//! The reducer: one worker per partition, which drives the real takeover, owner and recovery.
 
 mod checkpoint_writer;
 mod live_owner;
@@ -27,7 +27,7 @@ pub use live_owner::LiveOwner;
 
 /// Pause after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
-/// Pause after what somebody has to mend.
+/// Pause after a fault that an operator has to repair.
 const HALTED_PAUSE: Duration = Duration::from_secs(30);
 
 /// A reducer process.
@@ -44,7 +44,7 @@ pub struct Reducer {
 #[derive(Debug)]
 struct Worker {
     work: Work,
-    /// The streams are looked at before the next takeover.
+    /// The streams are checked before the next takeover.
     must_check_layout: bool,
     readiness: Readiness,
 }
@@ -53,9 +53,9 @@ struct Worker {
 enum Work {
     /// Waits for the lease.
     Waiting,
-    /// Waits before it wants the lease again.
+    /// Waits before it requests the lease again.
     Resting(u64),
-    /// Reads the cursors, then creates what is missing above them.
+    /// Reads the cursors, then creates missing streams above them.
     Layout(u64),
     TakingOver(Box<TakeoverDriver>),
     Owning(Box<LiveOwner>),
@@ -87,7 +87,7 @@ impl Reducer {
         &self.leases
     }
 
-    /// The owner of a partition, when this process lives as one.
+    /// The owner of a partition, when it is in this process.
     pub fn live(&self, partition: Partition) -> Option<&LiveOwner> {
         match &self.workers.get(&partition)?.work {
             Work::Owning(live) => Some(live),
@@ -103,14 +103,14 @@ impl Reducer {
         self.live(partition).is_some() && matches!(readiness, Some(Ok(())))
     }
 
-    /// Ends orderly; true when nothing is held any more.
+    /// Stops the process in an orderly way; true when it holds no lease.
     pub fn stop(&mut self, env: &mut Environment) -> bool {
         let (changes, is_ended) = self.leases.stop(env);
         self.change(changes, env);
         is_ended
     }
 
-    /// Takes a heartbeat that a gateway passed on.
+    /// Processes a heartbeat that a gateway forwarded.
     pub fn heartbeat(
         &mut self,
         partition: Partition,
@@ -133,7 +133,7 @@ impl Reducer {
         }
     }
 
-    /// Takes an answer of a server, or that none came, or a timer.
+    /// Processes a reply, a timeout or a timer.
     pub fn take(
         &mut self,
         route: Route,
@@ -165,7 +165,7 @@ impl Reducer {
         }
     }
 
-    /// Work ends in good order: a frame in flight arrives first.
+    /// Ends the work in an orderly way: after the result of a frame in flight.
     fn stop_work(&mut self, partition: Partition, env: &mut Environment) {
         let Some(worker) = self.workers.get_mut(&partition) else {
             return;
@@ -203,7 +203,7 @@ impl Reducer {
         }
     }
 
-    /// An ownership ended: the lease is given back, and wanted again after a pause.
+    /// Ends an ownership: releases the lease, and requests it again after a pause.
     fn end(&mut self, partition: Partition, ended: &OwnershipEnd, env: &mut Environment) {
         let me = self.me;
         let name = env.processes[me.id].name();
@@ -259,7 +259,7 @@ impl Reducer {
                     self.begin(partition, env);
                 }
                 _ => {
-                    let error = std::io::Error::other("the layout is not known");
+                    let error = std::io::Error::other("the streams are not known");
                     self.end(partition, &OwnershipEnd::failed(error), env);
                 }
             },

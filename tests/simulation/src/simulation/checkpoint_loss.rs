@@ -1,4 +1,4 @@
-//! Objects of checkpoints that are lost or changed.
+//! Loss and corruption of checkpoint objects.
 
 use bytes::Bytes;
 use chrono::TimeDelta;
@@ -54,8 +54,8 @@ pub fn damage(partition: Partition, loss: CheckpointLoss, env: &mut Environment)
     env.invariants.checkpoint_lost(hash);
 }
 
-/// A well-formed checkpoint of another state that names the same hash of its state; without one of the same
-/// size, bytes that are none.
+/// A well-formed checkpoint of another state with the state hash of the original; when none has the same size,
+/// bytes that are no checkpoint.
 fn changed(partition: Partition, bytes: &Bytes, named: &CheckpointRef) -> Bytes {
     let number = partition.number();
     let other = Checkpoint::decode(bytes, number, named)

@@ -1,4 +1,4 @@
-//! What happens to a host on a closure: drawn once from the seed, whenever it is asked for.
+//! How a host behaves on a closure. The seed determines it, so that every call gives the same result.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub const BAD: &str = "bad";
 /// Part of a closure's name that marks one on which nothing goes wrong.
 pub const FAULT_FREE: &str = "calm";
 
-/// How switching a host to a closure goes.
+/// How a switch of a host to a closure ends, and how long it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosureBehavior {
     /// Time of a switch or a rollback.
@@ -34,7 +34,7 @@ pub enum ActivationResult {
 }
 
 impl ClosureBehavior {
-    /// The fate of a host on a closure.
+    /// The behavior of a host on a closure.
     pub fn of(seed: u64, host: &Hostname, closure: &ClosureHash) -> Self {
         let mut rng = Rng::new(seed, &format!("fate/{host}/{closure}"));
         let switch_time = Duration::from_millis(rng.range(300, 6_000));

@@ -1,10 +1,10 @@
-//! Entries in one line of the trace.
+//! Entries of the input log as text of one trace line.
 
 use std::fmt;
 
 use nixfleet_proto::{EntryBody, PlanAction, Producer};
 
-/// An entry for people.
+/// Formats an entry for the trace.
 pub struct EntrySummary<'a>(pub &'a EntryBody);
 
 impl fmt::Display for EntrySummary<'_> {
@@ -36,7 +36,7 @@ impl fmt::Display for EntrySummary<'_> {
             } => write!(f, " recovery #{}", event.seq),
             EntryBody::Plan { epoch, action } => {
                 write!(f, " epoch {epoch}")?;
-                held(f, action)
+                write_holds(f, action)
             }
             EntryBody::RecoveryCandidate {
                 current_closure, ..
@@ -46,8 +46,8 @@ impl fmt::Display for EntrySummary<'_> {
     }
 }
 
-/// Who is held by which gate and why.
-fn held(f: &mut fmt::Formatter<'_>, action: &PlanAction) -> fmt::Result {
+/// Hosts that a gate blocks, with the reasons.
+fn write_holds(f: &mut fmt::Formatter<'_>, action: &PlanAction) -> fmt::Result {
     let PlanAction::BlocksChanged {
         wave, gate, holds, ..
     } = action

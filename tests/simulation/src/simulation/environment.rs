@@ -1,4 +1,4 @@
-//! Everything around one actor while it acts: time, network, servers, what is checked.
+//! What an actor sees of the simulation: virtual time, network, servers, trace and invariants.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,21 +18,21 @@ use crate::model::{Broker, Connection, Database, ServerReply, ServerRequest};
 use crate::scenario::{CrashPoint, FaultRates, RowLoss, Shape};
 use crate::signed_release::Release;
 
-/// How long a process waits for a server.
+/// How long a process waits for the reply of a server.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for a fetch, which waits for news.
+/// The same for a fetch, which waits for new messages.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The surroundings.
+/// The state that all actors share.
 #[derive(Debug)]
 pub struct Environment {
-    /// The present.
+    /// The current virtual time.
     pub now: Time,
     /// The seed.
     pub seed: u64,
-    /// Delays and losses.
+    /// Random source for delays and losses.
     pub network_rng: Rng,
-    /// What goes wrong by itself.
+    /// Rates of the faults outside the schedule.
     pub fault_rates: FaultRates,
     /// The fleet.
     pub shape: Rc<Shape>,
@@ -42,32 +42,32 @@ pub struct Environment {
     pub broker: Broker,
     /// The database.
     pub database: Database,
-    /// What must hold.
+    /// The invariants.
     pub invariants: InvariantMonitor,
-    /// How the processes are.
+    /// State of every process.
     pub processes: Vec<ProcessStatus>,
-    /// Who answers heartbeats of a partition.
+    /// Processes that own a partition and answer its heartbeats.
     pub owners: BTreeMap<Partition, Vec<Incarnation>>,
-    /// What manifests pin: the object store.
+    /// Pinned manifests, as the object store holds them.
     pub pinned: PinnedSet,
-    /// Until when heartbeats come several times and name any closure.
+    /// Until when heartbeats are repeated and report arbitrary closures.
     pub heartbeat_storm_until: Time,
     /// Until when the broker is down.
     pub broker_down_until: Time,
     /// Until when the database is down.
     pub database_down_until: Time,
-    /// Rows that are lost as soon as a log was trimmed.
+    /// A loss of rows that happens at the next trim.
     pub row_loss_at_trim: Option<RowLoss>,
     queue: Queue<SimulationEvent>,
     trace: Trace,
-    /// When the last message on a connection arrives: connections keep their order.
+    /// When the last call on a connection arrives: connections keep their order.
     last_arrival: BTreeMap<(ProcessId, Connection), Time>,
-    /// The same for answers.
+    /// The same for replies.
     last_answer: BTreeMap<(ProcessId, Connection), Time>,
 }
 
 impl Environment {
-    /// A world in which nothing happened.
+    /// The environment at time zero.
     pub fn new(seed: u64, shape: Rc<Shape>, fault_rates: FaultRates, trace: Trace) -> Self {
         Self {
             now: Time::ZERO,
@@ -93,7 +93,7 @@ impl Environment {
         }
     }
 
-    /// What the wall clock of a process shows.
+    /// Wall-clock time of a process.
     pub fn wall(&self, process: Incarnation) -> Timestamp {
         self.now.wall(self.processes[process.id].skew_ms)
     }
@@ -113,17 +113,17 @@ impl Environment {
         &self.trace
     }
 
-    /// Plans an event after a pause.
+    /// Schedules an event after a pause.
     pub fn schedule(&mut self, pause: Duration, event: SimulationEvent) {
         self.queue.push(self.now + pause, event);
     }
 
-    /// Plans an event.
+    /// Schedules an event.
     pub fn schedule_at(&mut self, at: Time, event: SimulationEvent) {
         self.queue.push(at.max(self.now), event);
     }
 
-    /// Moves on to the next event.
+    /// Takes the next event and sets the time to its time.
     pub fn advance(&mut self) -> Option<SimulationEvent> {
         let (at, event) = self.queue.pop()?;
         self.now = at;
@@ -135,7 +135,7 @@ impl Environment {
         self.network_rng.chance(permille)
     }
 
-    /// Closures that hosts may run, for those who lie.
+    /// Closures of all releases, for false reports.
     pub fn known_closures(&self) -> Vec<ClosureHash> {
         let mut closures = vec![ClosureHash::from("installed")];
         for release in &self.releases {
@@ -149,7 +149,7 @@ impl Environment {
         closures
     }
 
-    /// Asks a server; the answer, or that none came, is an event.
+    /// Calls a server; the reply, or the timeout, is an event.
     pub fn call(&mut self, process: Incarnation, route: Route, request: ServerRequest) -> u64 {
         let timeout = if matches!(request, ServerRequest::Fetch { .. }) {
             FETCH_TIMEOUT
@@ -162,13 +162,13 @@ impl Environment {
             route,
             call,
         };
-        if self.dies_before_sending(process, &request) {
+        if !self.dies_before_sending(process, &request) {
             self.send(caller, Rc::new(request));
         }
         call
     }
 
-    /// False when the process dies before this call leaves; it may also die right after it.
+    /// True when a planned crash ends the process before this call is sent; it may also end it right after.
     fn dies_before_sending(&mut self, process: Incarnation, request: &ServerRequest) -> bool {
         let (before, after) = if matches!(request, ServerRequest::Publish(..)) {
             (Some(CrashPoint::BeforePublish), CrashPoint::AfterPublish)
@@ -182,20 +182,20 @@ impl Environment {
         } else if matches!(request, ServerRequest::PutCheckpoint(..)) {
             (None, CrashPoint::AfterStore)
         } else {
-            return true;
+            return false;
         };
         let status = &mut self.processes[process.id];
         let name = status.name();
         let dies_before = before.is_some_and(|before| status.dies_at(before));
         let dies_after = status.dies_at(after);
         if dies_before || dies_after {
-            self.trace(format_args!("{name} is to die"));
+            self.trace(format_args!("{name} crashes at a planned point"));
             self.schedule(Duration::ZERO, SimulationEvent::KillProcess(process));
         }
-        !dies_before
+        dies_before
     }
 
-    /// As [`Self::call`], with as many answers as come.
+    /// Like [`Self::call`], for calls with any number of replies and without a timeout.
     pub fn call_streaming(
         &mut self,
         process: Incarnation,
@@ -212,7 +212,7 @@ impl Environment {
         call
     }
 
-    /// Lets a part of a process know after a pause.
+    /// Starts a timer for a part of a process.
     pub fn start_timer(&mut self, process: Incarnation, route: Route, pause: Duration) -> u64 {
         let call = self.processes[process.id].next_call();
         let caller = Caller {
@@ -224,7 +224,7 @@ impl Environment {
         call
     }
 
-    /// Sends something nobody waits for.
+    /// Sends a call without waiting for a reply.
     pub fn send_without_reply(&mut self, process: Incarnation, request: ServerRequest) {
         let call = self.processes[process.id].next_call();
         let caller = Caller {
@@ -235,7 +235,7 @@ impl Environment {
         self.send(caller, Rc::new(request));
     }
 
-    /// Lets the answer of a server travel back.
+    /// Sends the reply of a server, unless the network loses it.
     pub fn reply(&mut self, caller: Caller, server: Connection, reply: ServerReply) {
         let is_cut = self.processes[caller.process.id].is_cut(server, self.now);
         if is_cut || self.chance(self.fault_rates.lost_reply) {
@@ -244,7 +244,7 @@ impl Environment {
         self.deliver(caller, server, reply);
     }
 
-    /// The same without losing it: answers on one connection keep their order.
+    /// Sends a reply that is never lost; replies on one connection keep their order.
     pub fn deliver(&mut self, caller: Caller, server: Connection, reply: ServerReply) {
         let key = (caller.process.id, server);
         let delay = self.delay_of(caller.process.id, server);
@@ -282,7 +282,7 @@ impl Environment {
         self.delay(server)
     }
 
-    /// Time of one way between a process and a server.
+    /// Network delay of one message between a process and a server.
     pub fn delay(&mut self, server: Connection) -> Duration {
         if self.chance(self.fault_rates.slow) {
             return Duration::from_millis(self.network_rng.range(200, 9_000));
@@ -296,7 +296,7 @@ impl Environment {
         Duration::from_micros(micros)
     }
 
-    /// Time of one way between a host and a gateway.
+    /// Network delay of one message between a host and a gateway.
     pub fn gateway_delay(&mut self) -> Duration {
         if self.chance(self.fault_rates.slow) {
             return Duration::from_millis(self.network_rng.range(500, 12_000));
@@ -304,7 +304,7 @@ impl Environment {
         Duration::from_millis(self.network_rng.range(2, 40))
     }
 
-    /// Sends a request to some gateway; nobody knows which of them are up.
+    /// Sends a request to a random gateway, whether or not it runs.
     pub fn request(&mut self, request: GatewayRequest) {
         let gateways = self.shape.instances_of(Service::Ingest);
         let to = self.network_rng.index(gateways);
@@ -323,7 +323,7 @@ impl Environment {
         self.schedule(delay, SimulationEvent::RequestArrives(to, request));
     }
 
-    /// Sends the answer of a gateway to whoever asked.
+    /// Sends the response of a gateway to the requester.
     pub fn answer(&mut self, to: Requester, answer: GatewayResponse) {
         let Requester::Agent(request) = to else {
             return;

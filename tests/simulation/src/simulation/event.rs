@@ -12,14 +12,14 @@ use crate::gateway_messages::{AgentRequest, GatewayRequest, GatewayResponse};
 use crate::model::lease_bucket::LeaseKey;
 use crate::model::{ServerReply, ServerRequest};
 
-/// Something that happens.
+/// An event of the simulation.
 #[derive(Debug)]
 pub enum SimulationEvent {
     /// A call reaches its server.
     CallArrives(Caller, Rc<ServerRequest>),
-    /// An answer reaches its caller.
+    /// A reply reaches its caller.
     ReplyArrives(Caller, ServerReply),
-    /// The caller stops waiting, or a timer it set is due.
+    /// A call times out, or a timer expires.
     TimerExpires(Caller),
     /// A heartbeat reaches the owner of a partition.
     HeartbeatArrives {
@@ -34,15 +34,15 @@ pub enum SimulationEvent {
     },
     /// A request reaches a gateway.
     RequestArrives(ProcessId, GatewayRequest),
-    /// The time to live of a lease is over, if it still has this revision.
+    /// The time to live of a lease is over, unless it was written again since this revision.
     LeaseExpires(LeaseKey, u64),
-    /// Something at a host.
+    /// An event of a host.
     Host(HostId, SimulatedHostEvent),
     /// A process starts.
     StartProcess(ProcessId),
-    /// A process dies, if it still is in this life.
+    /// A process crashes, unless it was restarted since.
     KillProcess(Incarnation),
-    /// A process is asked to end.
+    /// A process is asked to stop.
     StopProcess(ProcessId),
     /// A fault of the schedule begins.
     FaultBegins(usize),
@@ -50,27 +50,27 @@ pub enum SimulationEvent {
     FaultEnds(usize),
     /// A release is published.
     PublishRelease(usize),
-    /// An operator looks whether something waits for him.
+    /// An operator sends commands for what is halted or quarantined.
     OperatorCommands,
-    /// The run looks whether its phase is over.
+    /// The run checks whether its phase is over.
     CheckProgress,
 }
 
-/// What happens at a host.
+/// An event of a host. Numbers are lives of the agent.
 #[derive(Debug)]
 pub enum SimulatedHostEvent {
-    /// The agent starts; the machine boots first when it was down.
+    /// The agent starts.
     Start {
         /// A staged closure becomes the running one.
         reboot: bool,
     },
     /// The machine reboots.
     Reboot,
-    /// The agent asked for this time.
+    /// A deadline of the agent is reached.
     Tick(u32),
-    /// Something for the core of that life.
+    /// An input for the agent core.
     Input(u32, Box<Input>),
-    /// The machine finished a switch, whoever still cares.
+    /// The machine finished a switch, whether or not the agent still runs.
     SwitchFinished(u32, RolloutId, ClosureHash),
     /// The machine finished a rollback.
     RollbackFinished(u32, RolloutId, ClosureHash),

@@ -1,4 +1,4 @@
-//! The faults of the schedule as they begin and end.
+//! Begins and ends the faults of the schedule.
 
 use nixfleet_proto::subject::Partition;
 
@@ -203,7 +203,7 @@ impl Simulation {
         found.map(|(id, _)| id).collect()
     }
 
-    /// Whatever a service writes takes seconds.
+    /// Slows all writes of a service down.
     fn lag(&mut self, service: Service, until: Time) {
         for id in self.of_service(service) {
             for server in [Connection::Publishing, Connection::Database] {
@@ -212,7 +212,7 @@ impl Simulation {
         }
     }
 
-    /// The process is told at once, and again when it is over.
+    /// Makes a process ignore its leases; it is woken at the begin and at the end.
     fn ignore_leases(&mut self, number: usize, until: Time) {
         let id = self.process(number);
         self.env.processes[id].ignores_leases_until = until;
@@ -227,7 +227,7 @@ impl Simulation {
             .schedule_at(until, SimulationEvent::TimerExpires(caller));
     }
 
-    /// Somebody publishes what no service writes.
+    /// Publishes a message that cannot be decoded.
     fn poison(&mut self, number: u16) {
         let partition = Partition::new(number % self.scenario.shape.partitions);
         let log = Log::Input(partition);
@@ -243,7 +243,7 @@ impl Simulation {
         }
     }
 
-    /// The database comes back as it was, or empty.
+    /// Replaces the database by a backup or an empty one.
     pub(super) fn lose_rows(&mut self, loss: RowLoss) {
         let backup = loss.is_restored.then(|| self.backups.first()).flatten();
         let backup = backup.cloned().unwrap_or_default();
@@ -256,7 +256,7 @@ impl Simulation {
         }
     }
 
-    /// Both servers are set up anew.
+    /// Replaces broker and database by empty ones.
     fn lose_both(&mut self, until: Time) {
         self.env.broker_down_until = until;
         self.env.database_down_until = until;

@@ -1,4 +1,4 @@
-//! The operator: clears what is halted or quarantined, as far as he can see.
+//! The operator: clears halted rollouts and quarantines.
 
 use std::collections::BTreeSet;
 

@@ -19,7 +19,7 @@ pub struct PlannedCrash {
 /// State of a process that the simulation controls.
 #[derive(Debug)]
 pub struct ProcessStatus {
-    /// What it is.
+    /// Its service.
     pub service: Service,
     /// Its number within the service.
     pub number: usize,
@@ -27,7 +27,7 @@ pub struct ProcessStatus {
     pub up: bool,
     /// Counts its starts.
     pub life: u32,
-    /// Nothing reaches it before, and it does nothing.
+    /// Until then it is suspended: nothing reaches it, and it does nothing.
     pub frozen_until: Time,
     /// How far its wall clock is ahead, in milliseconds.
     pub skew_ms: i64,
@@ -63,7 +63,7 @@ impl ProcessStatus {
         format!("{}-{}", self.service.name(), self.number)
     }
 
-    /// The process in its present life.
+    /// The process with its current life.
     pub fn incarnation(&self, id: usize) -> Incarnation {
         Incarnation {
             id,
@@ -77,32 +77,32 @@ impl ProcessStatus {
         self.calls
     }
 
-    /// Cuts the way to a server.
+    /// Cuts a connection.
     pub fn cut(&mut self, server: Connection, until: Time) {
         let cut = self.cut_until.entry(server).or_default();
         *cut = until.max(*cut);
     }
 
-    /// True while nothing passes between it and a server.
+    /// True while a connection is cut.
     pub fn is_cut(&self, server: Connection, now: Time) -> bool {
         self.cut_until
             .get(&server)
             .is_some_and(|until| now < *until)
     }
 
-    /// Makes a way slow.
+    /// Slows a connection down.
     pub fn lag(&mut self, server: Connection, until: Time) {
         self.lag_until.insert(server, until);
     }
 
-    /// True while everything on the way takes seconds.
+    /// True while messages on a connection take seconds.
     pub fn lags(&self, server: Connection, now: Time) -> bool {
         self.lag_until
             .get(&server)
             .is_some_and(|until| now < *until)
     }
 
-    /// All ways are open again.
+    /// Ends all faults of the process.
     pub fn heal(&mut self) {
         self.cut_until.clear();
         self.lag_until.clear();
@@ -112,7 +112,7 @@ impl ProcessStatus {
         self.skew_ms = 0;
     }
 
-    /// Counts an occasion to die; true when it is the one.
+    /// Counts an occasion of the planned crash; true when the process crashes now.
     pub fn dies_at(&mut self, point: CrashPoint) -> bool {
         match &mut self.planned_crash {
             Some(crash) if crash.point == point => {

@@ -1,4 +1,4 @@
-//! The second phase: faults stop, and everything that can finish must.
+//! The phase after the faults: everything that can finish has to finish.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::model::Log;
 use crate::scenario::FaultRates;
 use crate::services::ServiceProcess;
 
-/// Longest time until everything is finished.
+/// Longest time until everything has to be finished.
 const TIMEOUT: Duration = Duration::from_secs(3_600);
-/// How long partitions that cannot go on are looked at.
+/// How long a run with a stopped partition goes on.
 const UNRESOLVED_LOSS_TIME: Duration = Duration::from_secs(120);
-/// How often the operator looks after what is halted.
+/// How often the operator sends commands.
 const OPERATE_EVERY: Duration = Duration::from_secs(40);
 
 impl Simulation {
-    /// Looks whether the phase is over.
+    /// Checks whether the current phase is over.
     pub(super) fn check_progress(&mut self) {
         self.env
             .schedule(PROGRESS_CHECK_INTERVAL, SimulationEvent::CheckProgress);
@@ -95,7 +95,7 @@ impl Simulation {
         }
     }
 
-    /// What keeps the run from being over.
+    /// Why the run is not finished.
     fn unfinished(&self) -> Option<String> {
         if self.has_any_unresolved_loss() {
             return self
@@ -132,13 +132,13 @@ impl Simulation {
             && has_unresolved_loss(partition, &self.env.broker, &self.env.database)
     }
 
-    /// The planner leads no partition while one of them stands still.
+    /// True when any partition is stopped by a lost tail; the planner then leads no partition.
     fn has_any_unresolved_loss(&self) -> bool {
         Partition::all(self.scenario.shape.partitions)
             .any(|partition| self.has_unresolved_loss(partition))
     }
 
-    /// Somebody says that a partition stands still and why.
+    /// A partition that lost the end of a log without a service that reported it.
     fn unreported_loss(&self) -> Option<String> {
         let mut unresolved = Partition::all(self.scenario.shape.partitions)
             .filter(|partition| self.has_unresolved_loss(*partition));
@@ -155,18 +155,18 @@ impl Simulation {
             !is_as_long && !self.env.invariants.is_stopped(*partition)
         })?;
         Some(format!(
-            "{unreported} lost the end of a log and nobody says so"
+            "{unreported} lost the end of a log and no service reports it"
         ))
     }
 
-    /// The shortened logs grow for a while, as agents and gateways go on.
+    /// The shortened logs have to grow for a while before the run ends.
     fn growing_logs(&self) -> Option<String> {
         let begun = self.recovery_phase?.begun;
         (self.env.now < begun + UNRESOLVED_LOSS_TIME)
             .then(|| "the shortened logs are left to grow".to_owned())
     }
 
-    /// Whoever follows a log has come to its end.
+    /// A log whose end is not yet folded or applied.
     fn unfinished_logs(&self) -> Option<String> {
         for partition in Partition::all(self.scenario.shape.partitions) {
             if self.has_unresolved_loss(partition) {
@@ -194,7 +194,7 @@ impl Simulation {
         None
     }
 
-    /// What still holds a partition back.
+    /// Why a partition does not count as recovered.
     fn unrecovered(&self) -> Option<String> {
         if self.has_any_unresolved_loss() {
             return None;
@@ -210,8 +210,8 @@ impl Simulation {
         })
     }
 
-    /// An owner has folded everything and lost only answers that it had published: it has no reason to
-    /// look before the next entry comes, and no planner sends one while a partition stands still.
+    /// True when an owner has folded everything and only published outcomes were lost: it reads again with
+    /// the next entry, and no planner sends one while a partition is stopped.
     fn is_owner_idle(&self, partition: Partition, last_seq: u64) -> bool {
         let mut lives = self.processes.iter().flatten().filter_map(|process| {
             let ServiceProcess::Reducer(reducer) = process else {
@@ -223,7 +223,7 @@ impl Simulation {
             && lives.any(|live| live.is_idle() && live.next().seq > last_seq)
     }
 
-    /// Compares everything once more.
+    /// Compares rows and owners with the reference a last time.
     fn finish(&mut self) {
         for partition in Partition::all(self.scenario.shape.partitions) {
             let snapshot = self.env.database.load(partition);

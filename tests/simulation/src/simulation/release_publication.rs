@@ -1,4 +1,4 @@
-//! What is published when.
+//! Publication of releases.
 
 use std::rc::Rc;
 
@@ -56,7 +56,7 @@ impl Simulation {
                 "good"
             };
             if kept_tag == Some(host.tag) && index > 0 {
-                // What the release before said, so that hosts are found unchanged.
+                // The closure of the release before, so that hosts are unchanged.
                 let before = index - 1;
                 return ClosureHash::from(format!("good-{before}-{}", host.tag));
             }

@@ -1,4 +1,4 @@
-//! The servers at work: a call arrives, something happens at once, an answer leaves.
+//! The servers: each call is processed when it arrives, and its reply is sent.
 
 mod retention;
 
@@ -17,7 +17,7 @@ use crate::model::{Connection, Log, ServerReply, ServerRequest, Turn};
 use crate::simulation::entry_summary::EntrySummary;
 use retention::{archive, restore_rows, retention};
 
-/// Lets a server take a call.
+/// Processes a call.
 pub fn serve(env: &mut Environment, caller: Caller, request: &ServerRequest) {
     let server = request.server();
     let is_down = match server {
@@ -34,7 +34,7 @@ pub fn serve(env: &mut Environment, caller: Caller, request: &ServerRequest) {
     }
 }
 
-/// What a server answers, unless it is silent for now.
+/// The reply of a server; absent when it comes later or not at all.
 fn answer(env: &mut Environment, caller: Caller, request: &ServerRequest) -> Option<ServerReply> {
     let reply = match request {
         ServerRequest::Publish(log, message) => publish(env, caller, (*log, message)),
@@ -183,7 +183,7 @@ fn put_lease(
     ServerReply::LeaseWritten(written)
 }
 
-/// Whoever watches sees what changed, unless his watch falls silent.
+/// Sends a change to all watchers; a lost message ends the watch without notice.
 pub fn show(env: &mut Environment, changed: KeyChange) {
     for watcher in changed.watchers {
         if env.chance(env.fault_rates.lost_reply) {
@@ -212,7 +212,7 @@ fn apply(env: &mut Environment, turn: &Turn) -> bool {
     true
 }
 
-/// A message is there: whoever waits for it gets it, and the invariants see it.
+/// Passes a stored message to the invariants and to pending fetches.
 pub fn stored(env: &mut Environment, log: Log, seq: u64) {
     let message = env.broker.stream(log).and_then(|stream| stream.get(seq));
     let Some(message) = message.cloned() else {
@@ -239,8 +239,8 @@ pub fn stored(env: &mut Environment, log: Log, seq: u64) {
     }
 }
 
-/// Messages from a position on; without any, the fetch waits. Under noise a delivery may begin too
-/// early or miss its first message, as those of a lost consumer do.
+/// Messages from a sequence on; without any, the fetch waits. With faults, a delivery begins too early or
+/// misses its first message, as after the loss of a consumer.
 fn fetch(env: &mut Environment, log: Log, pending: PendingFetch) -> Option<ServerReply> {
     let PendingFetch { from, max, .. } = pending;
     let Some(identity) = env.broker.identity(log) else {

@@ -1,4 +1,4 @@
-//! One host: a machine, an agent that lives and dies on it, and its way to the gateways.
+//! One host: its machine, its agent, and the requests to the gateways.
 
 mod activation;
 mod machine;
@@ -29,13 +29,13 @@ pub struct SimulatedHost {
     pub id: HostId,
     /// Its name.
     pub name: Hostname,
-    /// The machine under the agent; it outlives it.
+    /// The machine, whose state outlives the agent.
     pub machine: Machine,
-    /// False while the network is away.
+    /// False while the host has no network.
     pub online: bool,
     /// How far its clock is ahead, in milliseconds.
     pub skew_ms: i64,
-    /// Until when its heartbeats name a wrong closure.
+    /// Until when its heartbeats report a wrong closure.
     pub false_closures_until: Time,
     agent: Option<AgentCore>,
     life: u32,
@@ -94,12 +94,12 @@ impl SimulatedHost {
         self.agent.as_ref()
     }
 
-    /// Which life the agent is in.
+    /// Counts starts and crashes of the agent.
     pub fn life(&self) -> u32 {
         self.life
     }
 
-    /// Takes what happens here.
+    /// Processes an event.
     pub fn take(&mut self, what: SimulatedHostEvent, env: &mut Environment) {
         match what {
             SimulatedHostEvent::Start { reboot } => self.start(reboot, env),
@@ -122,7 +122,7 @@ impl SimulatedHost {
                 self.request_expired(request.number, env)
             }
             SimulatedHostEvent::Poll(life) if life == self.life => self.poll(env),
-            // Meant for an agent that is dead.
+            // Events of an earlier life of the agent.
             SimulatedHostEvent::Tick(_) | SimulatedHostEvent::Input(..) => {}
             SimulatedHostEvent::ResponseArrives(..)
             | SimulatedHostEvent::RequestTimesOut(..)
@@ -145,7 +145,7 @@ impl SimulatedHost {
         self.feed(Input::Started { current_closure }, env);
     }
 
-    /// The process ends; what it saved stays, what it asked for may still happen.
+    /// Ends the agent; its journal stays, and switches in progress go on.
     pub fn crash(&mut self, env: &mut Environment) {
         if self.agent.take().is_none() {
             return;
@@ -156,19 +156,19 @@ impl SimulatedHost {
         self.tick_at = None;
     }
 
-    /// The whole machine goes down and comes back on what was staged, whatever the agent does.
+    /// Restarts the machine, which then runs the staged closure.
     fn reboot(&mut self, env: &mut Environment) {
         self.crash(env);
         self.machine.boot(env.now);
         self.start_later(REBOOT, false, env);
     }
 
-    /// Loses what the agent saved, as a reinstalled machine does.
+    /// Deletes the journals, as a reinstallation does.
     pub fn forget(&mut self) {
         self.journals.clear();
     }
 
-    /// Gives the core an input and does what it says, in order. The agent may die between any two
+    /// Passes an input to the core and executes its commands in order. The agent may crash between two
     /// commands.
     fn feed(&mut self, input: Input, env: &mut Environment) {
         let mut next = Some(input);
@@ -304,7 +304,7 @@ impl SimulatedHost {
         let Some(deadline) = self.agent.as_ref().and_then(AgentCore::next_deadline) else {
             return;
         };
-        // A deadline in the past must not make the agent spin.
+        // A deadline in the past must not repeat without end.
         let at = Time::of_wall(deadline, self.skew_ms).max(env.now + Duration::from_millis(5));
         if self.tick_at.is_some_and(|planned| planned <= at) {
             return;
@@ -316,7 +316,7 @@ impl SimulatedHost {
         );
     }
 
-    /// What the host runs.
+    /// The running closure.
     pub fn running(&self) -> &ClosureHash {
         self.machine.running()
     }

@@ -1,4 +1,4 @@
-//! Rows from the newest checkpoint that can be used, as the applier's shell writes them.
+//! Writes rows from the newest usable checkpoint, as the shell of the applier does.
 
 use std::collections::VecDeque;
 
@@ -12,35 +12,35 @@ use crate::addressing::{Incarnation, Route};
 use crate::model::{CallResult, Restore, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// Rows on their way from a checkpoint.
+/// A restore in progress.
 #[derive(Debug)]
 pub struct CheckpointRestore {
     partition: Partition,
     cursor: Option<Cursor>,
     logs: PartitionLogs,
     call: u64,
-    /// Checkpoints to try, the newest first; absent until it is known which were announced.
+    /// Checkpoints to try, newest first; absent until the announced ones are known.
     untried: Option<VecDeque<CheckpointRef>>,
     refused: Vec<String>,
 }
 
-/// What came of an answer.
+/// State of a restore after a step.
 #[derive(Debug)]
 pub enum RestoreProgress {
-    /// Something else is being asked for.
+    /// A call is pending.
     Waits,
-    /// The rows are written, or somebody else wrote some.
+    /// The rows are written, by this process or another one.
     Written,
-    /// There is no checkpoint.
+    /// No checkpoint is announced.
     NothingAnnounced,
-    /// A server did not answer.
-    Silence,
-    /// No checkpoint can be used.
+    /// A call timed out.
+    NoReply,
+    /// No checkpoint is usable.
     Refused(String),
 }
 
 impl CheckpointRestore {
-    /// Asks which checkpoints were announced.
+    /// Starts with reading the announced checkpoints.
     pub fn start(
         (partition, cursor): (Partition, Option<Cursor>),
         logs: PartitionLogs,
@@ -61,12 +61,12 @@ impl CheckpointRestore {
         }
     }
 
-    /// What it began with.
+    /// Cursor and logs that the restore started with.
     pub fn located(&mut self) -> (Option<Cursor>, PartitionLogs) {
         (self.cursor.take(), self.logs.clone())
     }
 
-    /// Takes an answer, or that none came.
+    /// Processes a reply or a timeout.
     pub fn take(
         &mut self,
         CallResult { call, reply }: CallResult,
@@ -92,7 +92,7 @@ impl CheckpointRestore {
             }
             (Some(ServerReply::Checkpoint(found)), Some(untried)) => {
                 let Some(named) = untried.pop_front() else {
-                    return RestoreProgress::Silence;
+                    return RestoreProgress::NoReply;
                 };
                 let found = found.ok_or(CheckpointError::Missing);
                 let number = self.partition.number();
@@ -111,7 +111,7 @@ impl CheckpointRestore {
                 }
             }
             (Some(ServerReply::Applied(_)), _) => RestoreProgress::Written,
-            _ => RestoreProgress::Silence,
+            _ => RestoreProgress::NoReply,
         }
     }
 

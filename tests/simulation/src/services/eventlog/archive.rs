@@ -1,4 +1,4 @@
-//! One log on its way into the archive: from the mark on, and over again after every failure.
+//! Archives one log from its mark on, and starts over after a failure.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::simulation::environment::Environment;
 
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The same after what somebody has to mend.
+/// The same after a fault that an operator has to repair.
 const STOPPED_PAUSE: Duration = Duration::from_secs(30);
-/// Rest after a transaction.
+/// Pause after a transaction.
 const REST: Duration = Duration::from_millis(1_500);
-/// How often an idle archive looks whether its mark is still there.
+/// How often an idle archive checks its mark.
 const CHECK_EVERY: Duration = Duration::from_secs(20);
 
 /// The archive of one log.
@@ -32,7 +32,7 @@ enum Stage {
     Resting(u64),
     Mark(u64),
     Identity(u64, Option<ArchiveMark>),
-    /// A stream is gone: it is made again above everything that is remembered.
+    /// The stream is missing: the recorded positions are read to create it above them.
     Remembering(u64),
     Layout(u64),
     Following(Box<Following>),
@@ -56,14 +56,14 @@ enum Step {
 }
 
 impl Archive {
-    /// Begins at the mark.
+    /// Starts with reading the mark.
     pub fn start(log: Log, route: Route, me: Incarnation, env: &mut Environment) -> Self {
         let call = env.call(me, route, ServerRequest::ArchiveMark(log));
         let stage = Stage::Mark(call);
         Self { log, route, stage }
     }
 
-    /// Takes an answer, or that none came, or a timer.
+    /// Processes a reply, a timeout or a timer.
     pub fn take(
         &mut self,
         CallResult { call, reply }: CallResult,
@@ -107,7 +107,7 @@ impl Archive {
         self.stage = Stage::Resting(env.start_timer(me, self.route, pause));
     }
 
-    /// Holds the log against the mark.
+    /// Compares the log with the mark, and starts to read.
     fn resume(
         &mut self,
         mark: Option<ArchiveMark>,
@@ -130,7 +130,7 @@ impl Archive {
             ));
             return self.rest(STOPPED_PAUSE, me, env);
         }
-        // What was trimmed before an older archive came back is in the archive no more.
+        // After a restore of an older archive, messages may be trimmed that it does not have.
         let next = identity.first_seq.max(archived + 1);
         let mut reader = Reader::new(self.log, self.route, next);
         reader.ask(me, env);
@@ -187,7 +187,7 @@ impl Archive {
         }
     }
 
-    /// Archives what was read, or reads on.
+    /// Archives the messages that were read, or reads on.
     fn commit(&mut self, me: Incarnation, env: &mut Environment) {
         let Stage::Following(following) = &mut self.stage else {
             return;

@@ -1,4 +1,4 @@
-//! Trimming both logs of a partition, as the shell of the service does it.
+//! Trims both logs of a partition in the order in which the shell of eventlog does.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::addressing::{Incarnation, Route};
 use crate::model::{CallResult, Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// How often the logs are looked at.
+/// How often the logs are checked.
 const EVERY: Duration = Duration::from_secs(6);
-/// How long readers may be behind.
+/// How far readers may be behind.
 const MARGIN: MarginLimits = MarginLimits {
     age: Duration::from_secs(10),
     bytes: u64::MAX,
@@ -26,7 +26,7 @@ const KINDS: [LogKind; 2] = [LogKind::Input, LogKind::Output];
 pub struct Trimming {
     partition: Partition,
     margins: [Margin; 2],
-    /// Checkpoints that were found in the object store.
+    /// Checkpoints that are known to be in the object store.
     stored: Checkpoints,
     call: u64,
     stage: Stage,
@@ -53,7 +53,7 @@ struct TrimInputs {
 }
 
 impl Trimming {
-    /// Looks for the first time after a pause.
+    /// Starts with a pause.
     pub fn start(partition: Partition, me: Incarnation, env: &mut Environment) -> Self {
         Self {
             partition,
@@ -64,7 +64,7 @@ impl Trimming {
         }
     }
 
-    /// Takes an answer, or that none came, or a timer.
+    /// Processes a reply, a timeout or a timer.
     pub fn take(
         &mut self,
         CallResult { call, reply }: CallResult,
@@ -88,7 +88,7 @@ impl Trimming {
                 );
             }
             (Stage::LogUsage(cursor), Some(ServerReply::LogUsage { input, output })) => {
-                // Rows of streams that are gone say nothing about these.
+                // A cursor of an earlier stream does not apply to this one.
                 let cursor = cursor.filter(|cursor| cursor.stream_created == input.created);
                 let usage = [input, output];
                 match cursor {
@@ -110,7 +110,7 @@ impl Trimming {
                 Stage::Checkpoints(mut cursor, usage),
                 Some(ServerReply::AreCheckpointsStored(holds)),
             ) => {
-                // A checkpoint whose object is not there covers nothing.
+                // A checkpoint without its object does not count.
                 let announced = std::mem::take(&mut cursor.checkpoints);
                 if holds {
                     self.stored.clone_from(&announced);

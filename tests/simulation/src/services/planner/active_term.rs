@@ -1,4 +1,4 @@
-//! A term that follows the logs, hears of releases and knows when to plan.
+//! A term with a loaded view: follows the output logs and polls for releases.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -31,15 +31,15 @@ pub struct Timer {
     pub due: Duration,
 }
 
-/// A term that follows the logs.
+/// A term with a loaded view.
 #[derive(Debug)]
 pub struct ActiveTerm {
     pub leader: Leader,
     pub schedule: PlanSchedule,
     pub readers: BTreeMap<Partition, Reader>,
-    /// Frames that wait until everything appended is noted.
+    /// Frames that wait until the results of all appends are known.
     pub inbox: VecDeque<(Partition, Rc<OutputFrame>)>,
-    /// Appends whose fate is not known yet.
+    /// Appends without a result.
     pub appending: usize,
     /// The plan that is being appended.
     pub planned: Option<PlannedTurn>,
@@ -75,7 +75,7 @@ impl ActiveTerm {
         }
     }
 
-    /// Looks whether there is a newer release.
+    /// Passes a newer release to the leader.
     pub fn poll_releases(&mut self, me: Incarnation, env: &mut Environment) {
         self.polls = Some(env.start_timer(me, Route::Process, POLL_EVERY));
         if self.release < env.releases.len() {

@@ -1,4 +1,4 @@
-//! When a planner polls and plans.
+//! Intervals and clocks of a planner.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use nixfleet_planner::{ClockReading, PlanIntervals};
 use crate::addressing::Incarnation;
 use crate::simulation::environment::Environment;
 
-/// How often the source of releases is looked at.
+/// How often a planner polls for releases.
 pub const POLL_EVERY: Duration = Duration::from_secs(12);
 /// As in production.
 pub const INTERVALS: PlanIntervals = PlanIntervals {

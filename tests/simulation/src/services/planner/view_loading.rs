@@ -1,4 +1,4 @@
-//! The view on its way from the rows: what is asked, in which order, and when it is given up.
+//! Loads the view of a planner from the rows.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::addressing::{Incarnation, Route};
 use crate::model::{Log, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// A view on its way from the rows.
+/// A view that is being loaded.
 #[derive(Debug)]
 pub struct ViewLoading {
     pub call: u64,
@@ -27,7 +27,7 @@ pub struct LogStart {
     pub origin: Origin,
 }
 
-/// What was asked last.
+/// The call that is pending.
 #[derive(Debug)]
 enum Step {
     Cursors,
@@ -39,7 +39,7 @@ enum Step {
 }
 
 impl ViewLoading {
-    /// Begins with the cursors.
+    /// Starts with the cursors.
     pub fn start(me: Incarnation, env: &mut Environment) -> Self {
         Self {
             call: env.call(me, Route::Process, ServerRequest::Cursors),
@@ -49,7 +49,7 @@ impl ViewLoading {
         }
     }
 
-    /// Takes an answer and says what to ask next; nothing when everything is there.
+    /// Processes a reply and gives the next call; absent when the view is complete.
     pub fn take(
         &mut self,
         reply: Option<ServerReply>,

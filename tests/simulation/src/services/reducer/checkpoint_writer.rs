@@ -1,4 +1,4 @@
-//! Checkpoints of an owner on their way into the object store, as the shell writes them.
+//! Writes the checkpoints of an owner as the shell of the reducer does.
 
 use std::time::Duration;
 
@@ -25,18 +25,18 @@ pub struct CheckpointWriter {
 #[derive(Debug)]
 enum Stage {
     Idle,
-    /// Stores one.
+    /// A checkpoint is being stored.
     Storing(u64, CheckpointRef),
     /// Waits before the next attempt.
     Resting(u64),
 }
 
-/// What became of a checkpoint.
+/// Result of a step of the writer.
 #[derive(Debug)]
 pub enum WriteProgress {
     /// It is stored.
     Stored(CheckpointRef),
-    /// It is not, as far as anybody knows.
+    /// It is not known to be stored.
     Failed,
     /// The pause is over.
     Rested,
@@ -71,7 +71,7 @@ impl CheckpointWriter {
         self.stage = Stage::Storing(call, reference);
     }
 
-    /// Takes an answer or a timer; nothing when it is for somebody else.
+    /// Processes a reply or a timer; absent when it is not of this writer.
     pub fn take(
         &mut self,
         call: u64,
@@ -98,7 +98,7 @@ impl CheckpointWriter {
         }
     }
 
-    /// Deletes those that these took the place of.
+    /// Deletes obsolete checkpoints.
     pub fn delete_others(&self, kept: Checkpoints, me: Incarnation, env: &mut Environment) {
         env.send_without_reply(
             me,

@@ -1,4 +1,4 @@
-//! The live loop of an owner: read, fold, publish, answer, around the real [`Owner`] and
+//! An owner after its takeover: reads, folds, publishes and answers heartbeats with the real [`Owner`] and
 //! [`Recovery`].
 
 use std::time::Duration;
@@ -27,10 +27,10 @@ use crate::simulation::environment::Environment;
 
 /// How long a heartbeat may wait.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often an output log without room is looked at.
+/// How often a full output log is checked.
 const LOG_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Small bounds, so that runs split and hashes are frequent.
+/// Small limits, so that frames are split and hashes are frequent.
 fn owner_config(logs: LogLimits) -> OwnerConfig {
     OwnerConfig {
         turn_entries: 5,
@@ -70,7 +70,7 @@ struct InFlightFrame {
 #[derive(Debug)]
 pub struct LiveOwner {
     partition: Partition,
-    /// Tells this ownership from others of the process.
+    /// Number of the ownership within the process.
     number: u64,
     writer: LogWriter,
     owner: Owner,
@@ -78,16 +78,16 @@ pub struct LiveOwner {
     recovery: Recovery<Waiter>,
     publishing: Option<InFlightFrame>,
     checkpoints: CheckpointWriter,
-    /// Until the output log is looked at again.
+    /// Timer of the next check of a full output log.
     log_check_timer: Option<u64>,
     tail_call: Option<u64>,
-    /// How far the input log reached when the round began.
+    /// Last sequence of the input log when the recovery read it.
     tail_seq: u64,
     appending: Option<PendingAppends>,
     is_stopping: bool,
 }
 
-/// What an appended entry was for.
+/// What an append belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct AppendTicket {
     ownership: u64,
@@ -108,7 +108,7 @@ pub struct OwnerContext<'a> {
 }
 
 impl LiveOwner {
-    /// Goes live behind a takeover.
+    /// Starts after a takeover.
     pub fn start(
         (partition, number): (Partition, u64),
         writer: LogWriter,
@@ -140,7 +140,7 @@ impl LiveOwner {
             is_stopping: false,
         };
         live.check_logs(context);
-        // A checkpoint that is due comes before the first frame, for which there may be no room.
+        // A due checkpoint is written before the first frame, which may not fit.
         live.proceed(context);
         live
     }
@@ -160,13 +160,13 @@ impl LiveOwner {
         self.owner.may_read() && !self.owner.publish_queue().is_publishing()
     }
 
-    /// The ownership shall end; true when it may at once.
+    /// Stops the ownership; true when no frame is in flight.
     pub fn stop(&mut self) -> bool {
         self.is_stopping = true;
         self.publishing.is_none()
     }
 
-    /// Takes what the reader brought.
+    /// Processes messages of the reader.
     ///
     /// # Errors
     /// [`OwnershipEnd`].
@@ -205,7 +205,7 @@ impl LiveOwner {
         Ok(())
     }
 
-    /// Takes an answer about the frame in flight, or about the end of the input log.
+    /// Processes a reply or a timer.
     ///
     /// # Errors
     /// [`OwnershipEnd`].
@@ -282,7 +282,7 @@ impl LiveOwner {
         Ok(())
     }
 
-    /// Looks whether the output log was trimmed, and whether it can be.
+    /// Checks whether the output log was trimmed, and whether it can be.
     fn check_logs(&mut self, context: &mut OwnerContext<'_>) {
         let Some(output) = context.env.broker.usage(Log::Output(self.partition)) else {
             return;
@@ -301,7 +301,7 @@ impl LiveOwner {
         }
     }
 
-    /// The owner may call itself ready now.
+    /// Reports readiness to the invariants.
     fn reported_ready(&self, context: &mut OwnerContext<'_>) {
         if context.readiness.check().is_ok()
             && let Some(output) = context.env.broker.usage(Log::Output(self.partition))
@@ -313,7 +313,7 @@ impl LiveOwner {
         }
     }
 
-    /// A checkpoint that is stored is named in the next frame.
+    /// Announces a stored checkpoint in the next frame.
     fn written(&mut self, written: WriteProgress, context: &mut OwnerContext<'_>) {
         match written {
             WriteProgress::Stored(reference) if !self.is_stopping => {
@@ -327,7 +327,7 @@ impl LiveOwner {
         }
     }
 
-    /// Takes a heartbeat.
+    /// Processes a heartbeat.
     pub fn heartbeat(
         &mut self,
         heartbeat: OwnerHeartbeat,
@@ -345,7 +345,7 @@ impl LiveOwner {
         }
     }
 
-    /// Takes the fate of an entry of a recovery.
+    /// Processes the result of an append of the recovery.
     pub fn appended(
         &mut self,
         ticket: AppendTicket,
@@ -374,7 +374,7 @@ impl LiveOwner {
         self.proceed(context);
     }
 
-    /// Folds, publishes, answers and reads whatever can be.
+    /// Folds, publishes, answers and reads as far as possible.
     fn proceed(&mut self, context: &mut OwnerContext<'_>) {
         loop {
             self.owner.write();

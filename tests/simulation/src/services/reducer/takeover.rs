@@ -1,4 +1,4 @@
-//! Driving a takeover: asks for what the real [`Takeover`] needs, as often as it needs something.
+//! Drives a takeover: calls the servers for each request of the real [`Takeover`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,22 +23,22 @@ use crate::simulation::environment::Environment;
 /// Longest wait for frames that were stored.
 const FRAMES_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A takeover on its way.
+/// A takeover in progress.
 #[derive(Debug)]
 pub struct TakeoverDriver {
     partition: Partition,
-    /// Of the whole ownership.
+    /// The writer of the ownership.
     writer: LogWriter,
     takeover: Takeover,
     pending: PendingRequest,
     reader: Option<Reader>,
-    /// When the frames are given up that are being read.
+    /// When reading frames times out.
     frames_by: Time,
     /// When it began.
     pub begun: Time,
 }
 
-/// What was asked for.
+/// The pending call.
 #[derive(Debug)]
 enum PendingRequest {
     Call(u64),
@@ -53,9 +53,9 @@ enum PendingRequest {
     Frames,
 }
 
-/// How far it is.
+/// State of a takeover after a step.
 pub enum TakeoverProgress {
-    /// Something is being asked for.
+    /// A call is pending.
     Waits,
     /// The partition is owned, with this writer.
     Done(Box<HydratedPartition>, LogWriter),
@@ -66,7 +66,7 @@ fn failed(what: &str) -> OwnershipEnd {
 }
 
 impl TakeoverDriver {
-    /// Begins.
+    /// Starts a takeover.
     ///
     /// # Errors
     /// [`OwnershipEnd`].
@@ -77,7 +77,7 @@ impl TakeoverDriver {
         env: &mut Environment,
     ) -> Result<Self, OwnershipEnd> {
         let subject = env.broker.names().output(partition, &ids.next());
-        let mut acquire = Self {
+        let mut driver = Self {
             partition,
             writer: LogWriter::new(subject),
             takeover: Takeover::new(),
@@ -86,11 +86,11 @@ impl TakeoverDriver {
             frames_by: env.now,
             begun: env.now,
         };
-        acquire.ask(ids, me, env)?;
-        Ok(acquire)
+        driver.ask(ids, me, env)?;
+        Ok(driver)
     }
 
-    /// Asks for what is needed next.
+    /// Starts the next call; true when the takeover is complete.
     fn ask(
         &mut self,
         ids: &MessageIds,
@@ -168,7 +168,7 @@ impl TakeoverDriver {
         }
     }
 
-    /// Takes an answer, or that none came.
+    /// Processes a reply or a timeout.
     ///
     /// # Errors
     /// [`OwnershipEnd`].
@@ -205,7 +205,7 @@ impl TakeoverDriver {
         self.give(answer, ids, (me, env))
     }
 
-    /// Takes what the reader brought.
+    /// Processes messages of the reader.
     ///
     /// # Errors
     /// [`OwnershipEnd`].
@@ -296,7 +296,7 @@ impl TakeoverDriver {
     }
 }
 
-/// A checkpoint that is not there, or not what was named, is no failure: the one before it may be.
+/// A missing or unusable checkpoint is no failure: the one before it may be usable.
 fn checkpoint(
     partition: Partition,
     named: &CheckpointRef,

@@ -1,9 +1,9 @@
-//! Calls that keep the logs within their limits: checkpoints and trimming.
+//! Calls for checkpoints, archiving and trimming.
 
 use crate::model::{ArchiveMark, Log, Restore, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
-/// What keeps the logs within their limits: checkpoints and trimming.
+/// The reply to a call for checkpoints or trimming; absent for other calls.
 pub(super) fn retention(env: &mut Environment, request: &ServerRequest) -> Option<ServerReply> {
     let reply = match request {
         ServerRequest::LogUsage(partition) => {

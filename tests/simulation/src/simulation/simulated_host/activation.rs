@@ -21,7 +21,7 @@ impl SimulatedHost {
         env.schedule(switch_time, SimulationEvent::Host(self.id, event));
     }
 
-    /// The machine finishes what an agent began, dead or alive.
+    /// The machine finishes a switch, whether or not the agent still runs.
     pub(super) fn switched(
         &mut self,
         life: u32,

@@ -1,4 +1,4 @@
-//! The machine under an agent: closures, switches, probes.
+//! The machine of a host: running and staged closure, probes.
 
 use nixfleet_agent::core::ProbeReading;
 use nixfleet_proto::event::SubResult;
@@ -33,12 +33,12 @@ impl Machine {
         }
     }
 
-    /// What runs.
+    /// The running closure.
     pub fn running(&self) -> &ClosureHash {
         &self.running
     }
 
-    /// What was staged runs from here on.
+    /// Runs the staged closure.
     pub fn boot(&mut self, now: Time) {
         if let Some(staged) = self.staged.take() {
             self.run(staged, now);
@@ -69,7 +69,7 @@ impl Machine {
         enforced.chain(observed).collect()
     }
 
-    /// Runs a probe: the first one fails where the closure is sick.
+    /// Runs a probe: on a closure with failing probes, the first one fails.
     pub fn read(&self, probe: &ProbeName, now: Time) -> ProbeReading {
         let is_first = probe.as_str() == "check-0";
         let fails = match self.behavior(&self.running).result {

@@ -1,4 +1,4 @@
-//! What an agent asks the gateways for.
+//! Requests of an agent to the gateways, and their responses.
 
 use std::time::Duration;
 
@@ -32,14 +32,14 @@ impl SimulatedHost {
         self.ask(pending, GatewayRequestBody::Events(requests), env);
     }
 
-    /// A host that lies names a closure it does not run.
+    /// Sends a heartbeat; under a fault it reports a closure that the host does not run.
     pub(super) fn heartbeat(&mut self, mut request: HeartbeatRequest, env: &mut Environment) {
         let lies = env.now < self.false_closures_until.max(env.heartbeat_storm_until);
         if lies && request.current_closure.is_some() {
             let closures = env.known_closures();
             request.current_closure = Some(env.network_rng.pick(&closures).clone());
             env.trace(format_args!(
-                "{} lies: {:?}",
+                "{} reports a false closure: {:?}",
                 self.name, request.current_closure
             ));
         }
@@ -87,7 +87,7 @@ impl SimulatedHost {
     }
 
     pub(super) fn answered(&mut self, number: u64, answer: GatewayResponse, env: &mut Environment) {
-        // Whoever stopped waiting hears no late answer, and an answer ends the waiting.
+        // A response after the timeout is dropped.
         let Some(pending) = self.pending.remove(&number) else {
             return;
         };
@@ -111,7 +111,7 @@ impl SimulatedHost {
         }
     }
 
-    /// The first events are durable, the others are not or may not be.
+    /// The gateway stored the first events; the others are unknown.
     fn events_answered(
         &mut self,
         rollout_id: RolloutId,
