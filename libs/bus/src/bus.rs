@@ -19,8 +19,8 @@ use crate::layout::known_streams::KnownStreams;
 use crate::publish::input_log::InputQueues;
 use crate::publish::message_ids::MessageIds;
 
-/// Longest wait for publishers and leases at shutdown: above the append deadline, below the time
-/// after which a supervisor kills the process.
+/// Longest wait for publishers and leases at shutdown: above the append deadline, below the time after
+/// which a supervisor kills the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The connections of one process to its fleet's bus; cheap to clone.
@@ -45,11 +45,11 @@ struct Inner {
 }
 
 impl Bus {
-    /// Connects, and waits for a server until the configured deadline. Later the client reconnects
-    /// without a limit.
+    /// Connects, and waits for a server until the configured deadline. Later the client reconnects without
+    /// a limit.
     ///
-    /// `client_name` is the service and instance; it appears in the server's connection list and in
-    /// message ids.
+    /// `client_name` is the service and instance; it appears in the server's connection list and in message
+    /// ids.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -103,8 +103,8 @@ impl Bus {
     /// Checks the connections, the streams and the membership of this instance; used for readiness.
     ///
     /// # Errors
-    /// Names the connection that is down, the streams that are not those of this fleet, or the
-    /// process that has the same instance name.
+    /// Names the connection that is down, the streams that are not those of this fleet, or the process that
+    /// has the same instance name.
     pub fn check(&self) -> Result<(), String> {
         self.inner.connections.check()?;
         self.inner.known_streams.check()?;
@@ -114,8 +114,8 @@ impl Bus {
         }
     }
 
-    /// Shuts down in order: accepts no new entries, answers all accepted ones, releases leases and
-    /// flushes connections.
+    /// Shuts down in order: accepts no new entries, answers all accepted ones, releases leases and flushes
+    /// connections.
     pub async fn close(&self) {
         self.inner.closing.cancel();
         self.inner.tracker.close();
@@ -137,8 +137,7 @@ impl Bus {
     }
 
     fn membership_faults(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        // Every change is one insert or removal, so that a panic elsewhere leaves no partial
-        // change.
+        // Every change is one insert or removal, so that a panic elsewhere leaves no partial change.
         let membership_faults = &self.inner.membership_faults;
         membership_faults
             .lock()

@@ -15,8 +15,7 @@ const MIB: u64 = 1024 * 1024;
 pub struct BusConfig {
     /// Servers, comma separated: `nats://host:4222,nats://other:4222`.
     pub url: String,
-    /// First token of every subject and, in upper case, of every stream. Each fleet has its own
-    /// prefix.
+    /// First token of every subject and, in upper case, of every stream. Each fleet has its own prefix.
     pub prefix: String,
     /// Partitions of the fleet; fixed when the streams are created.
     pub partitions: u16,
@@ -36,8 +35,8 @@ pub struct BusConfig {
     pub request_timeout_seconds: u64,
     /// Longest wait for one publish acknowledgement before the same message is sent again.
     pub ack_timeout_ms: u64,
-    /// Longest time an entry may wait for its acknowledgement, retries included. Shorter than the
-    /// clients' own timeouts, so that they get an answer.
+    /// Longest time an entry may wait for its acknowledgement, retries included. Shorter than the clients'
+    /// own timeouts, so that they get an answer.
     pub append_deadline_ms: u64,
     /// Entries that one process may queue per partition; bounds memory when the log stalls.
     pub input_queue_entries: usize,
@@ -47,11 +46,11 @@ pub struct BusConfig {
     pub frame_max_bytes: usize,
     /// How long the server recognises a repeated message id; must be longer than every retry.
     pub duplicate_window_seconds: u64,
-    /// Size limit of one partition's input log. The log is trimmed continuously; a full log rejects
-    /// entries and never drops them.
+    /// Size limit of one partition's input log. The log is trimmed continuously; a full log rejects entries
+    /// and never drops them.
     pub input_max_bytes: u64,
-    /// Size limit of one partition's output log. The log is trimmed continuously; a full log stops
-    /// the reducer and never drops frames.
+    /// Size limit of one partition's output log. The log is trimmed continuously; a full log stops the
+    /// reducer and never drops frames.
     pub output_max_bytes: u64,
     /// Age at which announcements are deleted; much longer than any freshness window.
     pub manifest_max_age_days: u64,
@@ -59,8 +58,8 @@ pub struct BusConfig {
     pub manifest_history: u64,
     /// Largest artifact that is loaded into memory; large enough for a fleet of a million hosts.
     pub manifest_max_object_bytes: u64,
-    /// Size limit of the dead-letter stream. A full stream drops its oldest messages, so that
-    /// undecodable messages cannot stop the fleet.
+    /// Size limit of the dead-letter stream. A full stream drops its oldest messages, so that undecodable
+    /// messages cannot stop the fleet.
     pub dead_max_bytes: u64,
     /// Age at which dead letters are deleted.
     pub dead_max_age_days: u64,
@@ -132,57 +131,34 @@ impl BusConfig {
                 faults.push(ConfigFault { key, message });
             }
         };
-        let legal_prefix = !self.prefix.is_empty()
-            && self
-                .prefix
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let prefix = !self.prefix.is_empty() && self.prefix.bytes().all(legal);
         check(!self.url.trim().is_empty(), "url", "must name a server");
+        check(prefix, "prefix", "must be one or more of a-z, 0-9 and '-'");
+        let partitions = (1..=MAX_PARTITIONS).contains(&self.partitions);
+        check(partitions, "partitions", "must be between 1 and 256");
+        let replicas = matches!(self.replicas, 1 | 3 | 5);
+        check(replicas, "replicas", "must be 1, 3 or 5");
+        let pair = self.cert_file.is_some() == self.key_file.is_some();
+        check(pair, "cert_file", "needs key_file, and the other way round");
+        let entries = (1..=MAX_FRAME_ENTRIES).contains(&self.frame_max_entries);
+        let rule = "must be between 1 and 512, the limit of every reader";
+        check(entries, "frame_max_entries", rule);
+        let bytes = (1024..=MAX_FRAME_BYTES).contains(&self.frame_max_bytes);
+        let rule = "must be between 1024 and 524288, the limit of every reader";
+        check(bytes, "frame_max_bytes", rule);
+        let queue = self.input_queue_entries >= self.frame_max_entries;
         check(
-            legal_prefix,
-            "prefix",
-            "must be one or more of a-z, 0-9 and '-'",
-        );
-        check(
-            (1..=MAX_PARTITIONS).contains(&self.partitions),
-            "partitions",
-            "must be between 1 and 256",
-        );
-        check(
-            matches!(self.replicas, 1 | 3 | 5),
-            "replicas",
-            "must be 1, 3 or 5",
-        );
-        check(
-            self.cert_file.is_some() == self.key_file.is_some(),
-            "cert_file",
-            "needs key_file, and the other way round",
-        );
-        check(
-            (1..=MAX_FRAME_ENTRIES).contains(&self.frame_max_entries),
-            "frame_max_entries",
-            "must be between 1 and 512, the limit of every reader",
-        );
-        check(
-            (1024..=MAX_FRAME_BYTES).contains(&self.frame_max_bytes),
-            "frame_max_bytes",
-            "must be between 1024 and 524288, the limit of every reader",
-        );
-        check(
-            self.input_queue_entries >= self.frame_max_entries,
+            queue,
             "input_queue_entries",
             "must hold at least one full frame",
         );
-        check(
-            self.append_deadline_ms >= self.ack_timeout_ms,
-            "append_deadline_ms",
-            "must not be shorter than ack_timeout_ms",
-        );
-        check(
-            self.duplicate_window_seconds * 1_000 > 2 * self.append_deadline_ms,
-            "duplicate_window_seconds",
-            "must be more than twice append_deadline_ms, or a late retry is stored twice",
-        );
+        let deadline = self.append_deadline_ms >= self.ack_timeout_ms;
+        let rule = "must not be shorter than ack_timeout_ms";
+        check(deadline, "append_deadline_ms", rule);
+        let window = self.duplicate_window_seconds * 1_000 > 2 * self.append_deadline_ms;
+        let rule = "must be more than twice append_deadline_ms, or a late retry is stored twice";
+        check(window, "duplicate_window_seconds", rule);
         self.check_positive(&mut check);
         faults
     }
@@ -207,11 +183,9 @@ impl BusConfig {
             (self.dead_max_bytes, "dead_max_bytes"),
             (self.reader_batch_bytes as u64, "reader_batch_bytes"),
         ] {
-            check(
-                value >= 2 * MIB && i64::try_from(value).is_ok(),
-                key,
-                "must be at least 2097152, room for one message of the largest size",
-            );
+            let holds = value >= 2 * MIB && i64::try_from(value).is_ok();
+            let rule = "must be at least 2097152, room for one message of the largest size";
+            check(holds, key, rule);
         }
     }
 

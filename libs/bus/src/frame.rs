@@ -1,5 +1,4 @@
-//! Frames: several entries or outcomes in one message, and how they are buffered, compressed and
-//! decoded.
+//! Frames: several entries or outcomes in one message, and how they are buffered, compressed and decoded.
 
 pub(crate) mod buffer;
 pub mod compression;

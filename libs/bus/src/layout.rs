@@ -1,5 +1,5 @@
-//! Streams, buckets and constants of a fleet: created, compared with the configuration, and restored
-//! when the server lost them.
+//! Streams, buckets and constants of a fleet: created, compared with the configuration, and restored when
+//! the server lost them.
 
 #[cfg(feature = "shell")]
 mod desired;

@@ -1,15 +1,13 @@
-//! Leases prevent two workers from doing the same work. They do not make the work correct: every
-//! log has its own fence.
+//! Leases prevent two workers from doing the same work. They do not make the work correct: every log has
+//! its own fence.
 //!
-//! Members of a service and the leases they hold are records with a time to live in one bucket;
-//! their writers renew them. Every member watches the same bucket and computes the same assignment
-//! ([`assign`]). It acquires the free keys that are assigned to it and hands over the others. A
-//! holder measures its own time on the monotonic clock and stops two seconds before the server
-//! would free the key.
+//! Members of a service and the leases they hold are records with a time to live in one bucket; their
+//! writers renew them. Every member watches the same bucket and computes the same assignment ([`assign`]).
+//! It acquires the free keys that are assigned to it and hands over the others. A holder measures its own
+//! time on the monotonic clock and stops two seconds before the server would free the key.
 //!
-//! [`LeaseCore`] implements all of this as a plain value without clock, socket or task. Start
-//! reading there, then at `key_machine.rs` (one key) and `assignment.rs` (the distribution of
-//! keys).
+//! [`LeaseCore`] implements all of this as a plain value without clock, socket or task. Start reading
+//! there, then at `key_machine.rs` (one key) and `assignment.rs` (the distribution of keys).
 
 mod assignment;
 mod bucket_cache;
@@ -50,7 +48,6 @@ const IDLE_GRACE: Duration = Duration::from_millis(500);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Backoff of an instance after the first failure under a key.
 const BACKOFF_FIRST: Duration = Duration::from_secs(2);
-/// Longest backoff.
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// Failures in a row after which the backoff no longer grows.
 const FAILURES_MAX: u32 = 10;
@@ -61,13 +58,12 @@ const STEADY_WORK: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LeaseConfig {
-    /// Time after which the lease of a dead holder is free; whole seconds, as the server counts
-    /// them.
+    /// Time after which the lease of a dead holder is free; whole seconds, as the server counts them.
     pub ttl_seconds: u64,
     /// Renewal interval; two renewals may fail before the holder has to stop.
     pub renew_seconds: u64,
-    /// Longest time that work may take to end after its lease was recalled, because the key was
-    /// assigned to another instance or the process stops.
+    /// Longest time that work may take to end after its lease was recalled, because the key was assigned to
+    /// another instance or the process stops.
     pub hand_over_seconds: u64,
 }
 

@@ -1,10 +1,10 @@
-//! The message bus: streams and their layout, group-committed input logs, fenced output logs,
-//! stream readers, releases, checkpoints, dead letters, leases, heartbeats and liveness.
+//! The message bus: streams and their layout, group-committed input logs, fenced output logs, stream
+//! readers, releases, checkpoints, dead letters, leases, heartbeats and liveness.
 //!
-//! This crate knows NATS. It does not know what entries mean: it never decides, folds or plans.
-//! Frames, compression, publish results, read positions and leases are plain values that are always
-//! built; feature `shell` adds the client. Start reading at [`FrameBuffer`], [`FencedPublish`] and
-//! [`LeaseCore`], then at `Bus`, `Reader`, `InputPublisher` and `OutputLog`.
+//! This crate knows NATS. It does not know what entries mean: it never decides, folds or plans. Frames,
+//! compression, publish results, read positions and leases are plain values that are always built; feature
+//! `shell` adds the client. Start reading at [`FrameBuffer`], [`FencedPublish`] and [`LeaseCore`], then at
+//! `Bus`, `Reader`, `InputPublisher` and `OutputLog`.
 
 mod config;
 mod dead_letter;

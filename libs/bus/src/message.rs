@@ -31,9 +31,9 @@ pub struct Message {
     /// The JSON document. A stored form that cannot be decoded is left unchanged;
     /// [`Message::encoding_fault`] has the reason.
     pub payload: Bytes,
-    /// Bytes that the message takes in a JetStream file store: 30, the subject, the stored payload,
-    /// and 4 and the headers when there are any. Exact for messages of this crate; indexes, blocks
-    /// and replicas of the store are not counted.
+    /// Bytes that the message takes in a JetStream file store: 30, the subject, the stored payload, and 4
+    /// and the headers when there are any. Exact for messages of this crate; indexes, blocks and replicas
+    /// of the store are not counted.
     pub stored_bytes: usize,
 }
 

@@ -1,5 +1,4 @@
-//! Publishing to the logs: group commits to input logs, fenced publishes to output logs and of
-//! releases.
+//! Publishing to the logs: group commits to input logs, fenced publishes to output logs and of releases.
 
 pub(crate) mod decision;
 pub(crate) mod error;

@@ -1,5 +1,4 @@
-//! Reading streams: a reader for every message from a position on, and single reads through the
-//! leader.
+//! Reading streams: a reader for every message from a position on, and single reads through the leader.
 
 #[cfg(feature = "shell")]
 pub(crate) mod leader_reads;

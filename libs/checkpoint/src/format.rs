@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Header {
-    /// [`crate::VERSION`].
     pub(crate) v: u32,
     pub(crate) partition: u16,
     pub(crate) cursor: Cursor,

@@ -1,8 +1,7 @@
-//! Checkpoints: the state of one partition as one compressed object that is named by the hash of
-//! its bytes.
+//! Checkpoints: the state of one partition as one compressed object that is named by the hash of its bytes.
 //!
-//! Pure. Must never know where objects are kept, nor what the fold decides. Start reading at
-//! [`encode`], then [`Checkpoint::decode`].
+//! Pure. Must never know where objects are kept, nor what the fold decides. Start reading at [`encode`],
+//! then [`Checkpoint::decode`].
 //!
 //! Source: docs/storage.md, checkpoints.
 

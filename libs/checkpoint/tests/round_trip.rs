@@ -216,9 +216,9 @@ fn fault(text: &str) -> String {
 
 #[test]
 fn malformed_bytes_are_rejected_with_the_faulty_line() {
-    let whole = zstd::decode_all(&*encoded().bytes).unwrap();
-    let whole = String::from_utf8(whole).unwrap();
-    let lines: Vec<&str> = whole.lines().collect();
+    let text = zstd::decode_all(&*encoded().bytes).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
     let without = |place: usize| {
         let kept = lines.iter().enumerate().filter(|(at, _)| *at != place);
         kept.map(|(_, line)| format!("{line}\n"))
@@ -235,16 +235,16 @@ fn malformed_bytes_are_rejected_with_the_faulty_line() {
             "line 2 is malformed: a host without its rollout",
         ),
         (without(2), "line 5 is malformed: a host is missing"),
-        (whole.replacen("\"v\":1", "\"v\":9", 1), "version 9"),
+        (text.replacen("\"v\":1", "\"v\":9", 1), "version 9"),
         (
-            whole.replacen("\"partition\":3", "\"partition\":4", 1),
+            text.replacen("\"partition\":3", "\"partition\":4", 1),
             "the checkpoint is of partition 4 at output sequence 90",
         ),
         (
-            whole.replacen("\"outSeq\":90", "\"outSeq\":91", 1),
+            text.replacen("\"outSeq\":90", "\"outSeq\":91", 1),
             "the checkpoint is of partition 3 at output sequence 91",
         ),
-        (whole.trim_end().to_owned(), "the line does not end"),
+        (text.trim_end().to_owned(), "the line does not end"),
     ] {
         let found = fault(&text);
         assert!(found.contains(expected), "{found}, expected {expected}");

@@ -30,8 +30,7 @@ pub struct AdminConfig {
 }
 
 impl AdminConfig {
-    /// All interfaces on this port, and 25 s to stop: less than the 30 s after which supervisors
-    /// kill.
+    /// All interfaces on this port, and 25 s to stop: less than the 30 s after which supervisors kill.
     pub fn on_port(port: u16) -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
@@ -60,7 +59,6 @@ pub(crate) struct Listener {
     state: Admin,
 }
 
-/// Binds the listener.
 pub(crate) async fn bind(
     config: &AdminConfig,
     version: &'static str,
@@ -82,8 +80,8 @@ pub(crate) async fn bind(
 }
 
 impl Listener {
-    /// Serves until `stop`, which is cancelled after the work has drained: probes must see a
-    /// stopping process as alive.
+    /// Serves until `stop`, which is cancelled after the work has drained: probes must see a stopping
+    /// process as alive.
     pub(crate) async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
         let metrics = self.state.metrics.clone();
         let server = axum::serve(self.listener, router(self.state))

@@ -1,8 +1,8 @@
-//! Layered configuration: defaults, then a TOML file, then the environment, then `--set` flags. A
-//! later layer overrides single keys.
+//! Layered configuration: defaults, then a TOML file, then the environment, then `--set` flags. A later
+//! layer overrides single keys.
 //!
-//! A configuration is a plain serde struct. This module reports all unknown keys; `flatten` would
-//! hide them, and `deny_unknown_fields` adds nothing.
+//! A configuration is a plain serde struct. This module reports all unknown keys; `flatten` would hide
+//! them, and `deny_unknown_fields` adds nothing.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,9 +36,9 @@ pub trait ServiceConfig: Serialize + DeserializeOwned + Default + Send + Sync + 
         None
     }
 
-    /// Dotted keys whose values are never printed. Keys that end in `password`, `secret` or `token`
-    /// and passwords inside URLs are always hidden. By default the URLs of the database, whose
-    /// query may contain a password.
+    /// Dotted keys whose values are never printed. Keys that end in `password`, `secret` or `token` and
+    /// passwords inside URLs are always hidden. By default the URLs of the database, whose query may
+    /// contain a password.
     fn secret_keys() -> &'static [&'static str] {
         &["database.url", "database.owner_url"]
     }

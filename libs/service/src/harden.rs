@@ -8,8 +8,8 @@ use rustix::process::{
 /// Files are writable by the owner and readable by the group, at most.
 const UMASK: Mode = Mode::WGRP.union(Mode::RWXO);
 
-/// Disables core dumps, removes file permissions for others, and prevents other processes of the
-/// same user from reading the memory of this one.
+/// Disables core dumps, removes file permissions for others, and prevents other processes of the same user
+/// from reading the memory of this one.
 ///
 /// # Errors
 /// When the operating system refuses.

@@ -1,8 +1,8 @@
-//! Process infrastructure that all services share: layered configuration, telemetry, readiness,
-//! supervised tasks and graceful shutdown.
+//! Process infrastructure that all services share: layered configuration, telemetry, readiness, supervised
+//! tasks and graceful shutdown.
 //!
-//! Must never know what the services are about: no domain words, no bus, no database. Start reading
-//! at [`run()`], which shows the lifetime of a process on one screen.
+//! Must never know what the services are about: no domain words, no bus, no database. Start reading at
+//! [`run()`], which shows the lifetime of a process on one screen.
 
 pub mod admin;
 pub mod config;

@@ -24,8 +24,8 @@ const BYTES: [f64; 9] = [
     8_388_608.0,
 ];
 
-/// Installs the recorder behind the `metrics` macros. The unit suffix of a histogram's name
-/// (`_seconds`, `_entries`, `_bytes`) selects its buckets.
+/// Installs the recorder behind the `metrics` macros. The unit suffix of a histogram's name (`_seconds`,
+/// `_entries`, `_bytes`) selects its buckets.
 ///
 /// # Errors
 /// When a recorder is installed already.

@@ -1,7 +1,7 @@
 //! Panic handling: every panic is logged and ends the process.
 //!
-//! A process in which a single task died looks alive and does half its work. The exception is a
-//! request whose panic is caught and answered with an error; it runs inside [`contained`].
+//! A process in which a single task died looks alive and does half its work. The exception is a request
+//! whose panic is caught and answered with an error; it runs inside [`contained`].
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ tokio::task_local! {
 static STOP: OnceLock<CancellationToken> = OnceLock::new();
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Runs a future whose caller catches panics, so that they do not end the process. They are still
-/// logged and counted.
+/// Runs a future whose caller catches panics, so that they do not end the process. They are still logged
+/// and counted.
 pub async fn contained<F: Future>(future: F) -> F::Output {
     CONTAINED.scope((), future).await
 }

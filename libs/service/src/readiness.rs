@@ -7,9 +7,9 @@ use serde::Serialize;
 
 /// Readiness of the components of a process; clones share one state.
 ///
-/// [`Readiness::expect`] or the first [`Readiness::set_ready`] creates a component. The process is
-/// ready when every component is. A process without components is not ready, because it has not
-/// declared its needs yet.
+/// [`Readiness::expect`] or the first [`Readiness::set_ready`] creates a component. The process is ready
+/// when every component is. A process without components is not ready, because it has not declared its
+/// needs yet.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     components: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,

@@ -36,8 +36,7 @@ pub struct Context<C> {
     pub tasks: Tasks,
     /// Reports which components work.
     pub readiness: Readiness,
-    /// Unique per process start: the configured or the machine's name, a dash, 16 hexadecimal
-    /// digits.
+    /// Unique per process start: the configured or the machine's name, a dash, 16 hexadecimal digits.
     pub instance: String,
 }
 
@@ -55,9 +54,9 @@ impl<C> Clone for Context<C> {
 
 /// Runs a service from its flags to its exit code.
 ///
-/// The work returns when it is done or soon after [`Context::shutdown`]; then the tasks are joined.
-/// Exit codes: 0 success, 1 failure (the work or a task failed, panicked or did not stop in time),
-/// 2 configuration or flags.
+/// The work returns when it is done or soon after [`Context::shutdown`]; then the tasks are joined. Exit
+/// codes: 0 success, 1 failure (the work or a task failed, panicked or did not stop in time), 2
+/// configuration or flags.
 pub fn run<C, F>(info: ServiceInfo, work: F) -> ExitCode
 where
     C: ServiceConfig,

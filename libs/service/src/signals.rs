@@ -14,7 +14,6 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Installs both handlers.
     pub(crate) fn catch() -> anyhow::Result<Self> {
         let terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
         let interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;

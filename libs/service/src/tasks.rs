@@ -11,8 +11,8 @@ use tracing::Instrument as _;
 
 /// Spawns the tasks of a process; clones share one set.
 ///
-/// A task that returns an error or panics cancels the shutdown token: the others stop in order and
-/// the process fails. A task that returns `Ok` has finished its work.
+/// A task that returns an error or panics cancels the shutdown token: the others stop in order and the
+/// process fails. A task that returns `Ok` has finished its work.
 #[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,

@@ -1,8 +1,8 @@
 //! Logs and traces: structured logs on standard error, and spans to an OTLP collector when one is
 //! configured.
 //!
-//! Without a collector a process passes the trace context of its callers on unchanged, and starts
-//! no traces.
+//! Without a collector a process passes the trace context of its callers on unchanged, and starts no
+//! traces.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -140,8 +140,8 @@ pub fn init(
     Ok(Telemetry { provider })
 }
 
-/// Selects what a collector gets, independently of the log filter: spans of this workspace, and its
-/// log lines from INFO on.
+/// Selects what a collector gets, independently of the log filter: spans of this workspace, and its log
+/// lines from INFO on.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     let least = if metadata.is_span() {
         Level::DEBUG

@@ -50,8 +50,7 @@ pub fn set_parent(span: &Span, traceparent: &str) {
     }
 }
 
-/// Calls `f` with the registry's view of a span; `None` when the span is disabled or there is no
-/// registry.
+/// Calls `f` with the registry's view of a span; `None` when the span is disabled or there is no registry.
 fn in_registry<T>(span: &Span, f: impl FnOnce(SpanRef<'_, Registry>) -> T) -> Option<T> {
     span.with_subscriber(|(id, dispatch)| {
         let registry = dispatch.downcast_ref::<Registry>()?;
@@ -79,8 +78,8 @@ pub fn link_all<'t>(span: &Span, traceparents: impl IntoIterator<Item = &'t str>
     }
 }
 
-/// The `traceparent` of a span: its own when spans are recorded, otherwise that of the caller,
-/// unchanged. `None` when there is neither.
+/// The `traceparent` of a span: its own when spans are recorded, otherwise that of the caller, unchanged.
+/// `None` when there is neither.
 pub fn traceparent_of(span: &Span) -> Option<String> {
     let context = span.context();
     let recorded = context.span();

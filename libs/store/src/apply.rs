@@ -5,8 +5,9 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use crate::cursor;
-use crate::error::{ApplyError, DbError};
+use crate::error::ApplyError;
 use crate::rows::{Applied, TurnRows};
+use crate::sql::transaction::{begin, commit};
 use crate::store::Store;
 
 mod blocks;
@@ -23,8 +24,8 @@ mod restore;
 use record_updates::HostParams;
 
 impl Store {
-    /// Writes the rows of one turn and moves the cursor from `previous_out_seq` (0: there is none)
-    /// to `cursor`, all or nothing.
+    /// Writes the rows of one turn and moves the cursor from `previous_out_seq` (0: there is none) to
+    /// `cursor`, all or nothing.
     ///
     /// # Errors
     /// [`ApplyError::Conflict`] when the cursor was not at `previous_out_seq`.
@@ -53,25 +54,19 @@ impl Store {
         cursor: &Cursor,
     ) -> Result<Applied, ApplyError> {
         let mut client = self.client().await?;
-        let transaction = client
-            .transaction()
-            .await
-            .map_err(DbError::statement("begin"))?;
-        // The cursor comes first, so that two appliers conflict on this row before either writes
-        // anything else.
+        let transaction = begin(&mut client).await?;
+        // The cursor comes first, so that two appliers conflict on this row before either writes anything
+        // else.
         cursor::compare_and_swap(&transaction, partition, previous_out_seq, cursor).await?;
         let mut applied = Applied::default();
         write_rows(&transaction, partition, rows, &mut applied).await?;
-        transaction
-            .commit()
-            .await
-            .map_err(DbError::statement("commit"))?;
+        commit(transaction).await?;
         Ok(applied)
     }
 }
 
-/// The hosts of a turn as encoded statement parameters. Encoding is most of the work before a
-/// transaction and needs no database, so it can run while the turn before is written.
+/// The hosts of a turn as encoded statement parameters. Encoding is most of the work before a transaction
+/// and needs no database, so it can run while the turn before is written.
 #[derive(Debug)]
 pub struct EncodedRecords {
     hosts: Vec<HostParams>,

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use chrono::{Days, NaiveDate};
-use deadpool_postgres::{Client, GenericClient, Transaction};
+use deadpool_postgres::{GenericClient, Transaction};
 use nixfleet_proto::Timestamp;
 
 use crate::error::{ArchiveError, DbError, ReadError};
 use crate::sql::binary_copy::copy_rows;
 use crate::sql::escape::{decode, encode};
 use crate::sql::sql;
+use crate::sql::transaction::{begin, commit};
 use crate::store::Store;
 
 pub use batch::{ArchiveBatch, ArchiveRow};
@@ -82,9 +83,9 @@ impl Store {
         result
     }
 
-    /// Copies a batch before the previous batch is known to be archived. `turn` resolves to the
-    /// cursor move once it is, or to `None` when it failed; nothing is archived then. Returns
-    /// whether the batch is archived.
+    /// Copies a batch before the previous batch is known to be archived. `turn` resolves to the cursor move
+    /// once it is, or to `None` when it failed; nothing is archived then. Returns whether the batch is
+    /// archived.
     ///
     /// # Errors
     /// As [`Store::archive`]; the database rejects rows that are archived already.
@@ -122,15 +123,15 @@ impl Store {
     ) -> Result<(), ArchiveError> {
         let mut client = self.client().await?;
         let transaction = begin(&mut client).await?;
-        // The cursor comes first, so that a late writer gets a conflict and not an error about
-        // duplicate rows.
+        // The cursor comes first, so that a late writer gets a conflict and not an error about duplicate
+        // rows.
         move_cursor(&transaction, cursor, batch).await?;
         copy_rows(&transaction, sql!("archive_copy"), &batch.rows).await?;
-        commit(transaction).await
+        Ok(commit(transaction).await?)
     }
 
-    /// Creates the table partitions of all days of the batch and of the days after them, so that
-    /// they exist at midnight.
+    /// Creates the table partitions of all days of the batch and of the days after them, so that they exist
+    /// at midnight.
     async fn ensure_days(&self, days: &BTreeSet<NaiveDate>) -> Result<(), DbError> {
         let mut wanted = days.clone();
         let ahead: Vec<_> = wanted
@@ -193,16 +194,6 @@ fn corrupt(stream: &str, source: impl std::error::Error + Send + Sync + 'static)
         key: stream.to_owned(),
         source: Box::new(source),
     }
-}
-
-async fn begin(client: &mut Client) -> Result<Transaction<'_>, DbError> {
-    let begun = client.transaction().await;
-    begun.map_err(DbError::statement("begin"))
-}
-
-async fn commit(transaction: Transaction<'_>) -> Result<(), ArchiveError> {
-    let committed = transaction.commit().await;
-    Ok(committed.map_err(DbError::statement("commit"))?)
 }
 
 async fn move_cursor(

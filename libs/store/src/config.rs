@@ -15,8 +15,8 @@ pub enum SslMode {
     /// Unencrypted; for a server on the same machine.
     #[default]
     Disable,
-    /// TLS is required, and the server's certificate is issued by `ca_file` and names the host of
-    /// the URL. There is no mode that encrypts without verifying the server.
+    /// TLS is required, and the server's certificate is issued by `ca_file` and names the host of the URL.
+    /// There is no mode that encrypts without verifying the server.
     VerifyFull,
 }
 
@@ -29,8 +29,8 @@ pub struct DatabaseConfig {
     /// File with the URL, so that no configuration contains the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
-    /// URL of the owner of the schema, used for migrations only; the applier migrates when it has
-    /// one. `owner_url_file` wins when both are given.
+    /// URL of the owner of the schema, used for migrations only; the applier migrates when it has one.
+    /// `owner_url_file` wins when both are given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner_url: Option<String>,
     /// File with the owner's URL.
@@ -47,8 +47,8 @@ pub struct DatabaseConfig {
     pub pool_size: usize,
     /// Milliseconds in which a connection must be established.
     pub connect_timeout_ms: u64,
-    /// Milliseconds that a call waits for a free connection of the pool, and that a check waits for
-    /// an answer.
+    /// Milliseconds that a call waits for a free connection of the pool, and that a check waits for an
+    /// answer.
     pub wait_timeout_ms: u64,
     /// Milliseconds after which the server ends a statement.
     pub statement_timeout_ms: u64,
@@ -85,8 +85,7 @@ impl fmt::Debug for DatabaseConfig {
     }
 }
 
-/// Silence after which a connection is probed, and longest time that sent data may stay
-/// unacknowledged.
+/// Silence after which a connection is probed, and longest time that sent data may stay unacknowledged.
 const PEER_SILENCE: Duration = Duration::from_secs(15);
 /// Interval between two probes.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -187,8 +186,8 @@ impl DatabaseConfig {
             SslMode::Disable => tokio_postgres::config::SslMode::Disable,
             SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
         });
-        // Times are UTC whatever the server's locale. Every statement has one generic plan: batches
-        // differ only in length, and a plan for a long one must not fall back to a sequential scan.
+        // Times are UTC whatever the server's locale. Every statement has one generic plan: batches differ
+        // only in length, and a plan for a long one must not fall back to a sequential scan.
         driver.options(format!(
             "-c search_path={} -c TimeZone=UTC -c statement_timeout={} \
              -c plan_cache_mode=force_generic_plan",

@@ -1,5 +1,4 @@
-//! Errors of the store: one enum per operation boundary, each with the question whether a retry may
-//! help.
+//! Errors of the store: one enum per operation boundary, each with the question whether a retry may help.
 
 use std::time::Duration;
 
@@ -49,9 +48,8 @@ impl DbError {
         }
     }
 
-    /// True when a retry may succeed: connection failures, serialization failures, shutdown,
-    /// exhausted resources, a timeout, or a schema, database, user or grant that does not exist
-    /// yet.
+    /// True when a retry may succeed: connection failures, serialization failures, shutdown, exhausted
+    /// resources, a timeout, or a schema, database, user or grant that does not exist yet.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Pool(PoolError::Backend(source)) => is_transient(source) || is_absent(source),
@@ -80,8 +78,8 @@ impl DbError {
     }
 }
 
-/// An error without an SQL state comes from the connection, unless the driver could not encode or
-/// decode a value, which no retry fixes.
+/// An error without an SQL state comes from the connection, unless the driver could not encode or decode a
+/// value, which no retry fixes.
 fn is_transient(error: &tokio_postgres::Error) -> bool {
     let Some(state) = error.code() else {
         return error.is_closed() || is_io(error);
@@ -279,8 +277,7 @@ impl ReadError {
 /// Applying a turn failed; nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The cursor was not at the start of the turn: another applier moved it, or the tables were
-    /// reset.
+    /// The cursor was not at the start of the turn: another applier moved it, or the tables were reset.
     #[error("the cursor of partition {partition} is not at output sequence {expected}")]
     Conflict {
         /// The partition.
@@ -331,8 +328,7 @@ pub enum RebuildError {
 /// Archiving failed; nothing of the batch is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The cursor was not at the start of the batch: another writer moved it, or the tables were
-    /// reset.
+    /// The cursor was not at the start of the batch: another writer moved it, or the tables were reset.
     #[error("the archive cursor of {stream} is not at sequence {expected}")]
     Conflict {
         /// The stream.

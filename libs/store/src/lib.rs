@@ -1,13 +1,13 @@
 //! Postgres: migrations, statements, the rows and the cursor of a turn, and the reads of services.
 //!
-//! Must never know the bus, the machines or the plan: it stores the records it is given and returns
-//! them unchanged. Start reading at [`TurnRows`] (the rows of a turn), [`Store::apply_turn`] (the
-//! only write to domain tables) and [`Store::load_partition`] (reading them back).
+//! Must never know the bus, the machines or the plan: it stores the records it is given and returns them
+//! unchanged. Start reading at [`TurnRows`] (the rows of a turn), [`Store::apply_turn`] (the only write to
+//! domain tables) and [`Store::load_partition`] (reading them back).
 //!
-//! Records are restored exactly. Times of records have nanoseconds and `timestamptz` has
-//! microseconds, so each table that the fold restores from stores the record itself as `jsonb`; the
-//! typed columns are derived from it and serve queries only. Postgres text cannot contain NUL,
-//! which a hostile host may send: see [`mod@escape`].
+//! Records are restored exactly. Times of records have nanoseconds and `timestamptz` has microseconds, so
+//! each table that the fold restores from stores the record itself as `jsonb`; the typed columns are
+//! derived from it and serve queries only. Postgres text cannot contain NUL, which a hostile host may send:
+//! see [`mod@escape`].
 
 pub mod archive;
 pub mod config;

@@ -57,8 +57,8 @@ impl PinnedTerms {
 pub struct Applied {
     /// Rows inserted, updated or deleted.
     pub rows: u64,
-    /// Changes without a row, because the opening of their rollout is no longer in the log. Always
-    /// 0 unless the tables were rebuilt from a trimmed log.
+    /// Changes without a row, because the opening of their rollout is no longer in the log. Always 0 unless
+    /// the tables were rebuilt from a trimmed log.
     pub orphans: u64,
 }
 

@@ -1,11 +1,12 @@
-//! Named statements: one file in `sql/` each, prepared once per connection; and the encoding of
-//! their parameters.
+//! Named statements: one file in `sql/` each, prepared once per connection; and the encoding of their
+//! parameters.
 
 pub(crate) mod binary_copy;
 pub(crate) mod column_value;
 pub(crate) mod encoded_parameter;
 pub mod escape;
 pub(crate) mod json_parameter;
+pub(crate) mod transaction;
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;

@@ -31,8 +31,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store. Connections are made on demand, so this succeeds while the database is
-    /// down.
+    /// Opens the store. Connections are made on demand, so this succeeds while the database is down.
     ///
     /// # Errors
     /// When the configuration is invalid.
@@ -59,8 +58,8 @@ impl Store {
         self.ask(ping).await
     }
 
-    /// Runs a cheap query with a timeout. After a timeout the connection is dropped, because a
-    /// server that hangs keeps its connections open.
+    /// Runs a cheap query with a timeout. After a timeout the connection is dropped, because a server that
+    /// hangs keeps its connections open.
     pub(crate) async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&Object) -> Result<T, DbError>,

@@ -15,8 +15,8 @@ use crate::reader::position::SequenceGaps;
 use crate::reader::stream_reader::Reader;
 
 impl Bus {
-    /// A reader whose first message has the sequence `from_seq`; 0 and 1 both mean the first
-    /// message of the stream. Nothing is sent before the first batch is requested.
+    /// A reader whose first message has the sequence `from_seq`; 0 and 1 both mean the first message of the
+    /// stream. Nothing is sent before the first batch is requested.
     pub fn reader(&self, stream: &str, from_seq: u64) -> Reader {
         let gaps = if stream == self.names().manifest_stream() {
             SequenceGaps::Allowed

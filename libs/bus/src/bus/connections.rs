@@ -1,5 +1,5 @@
-//! The connections of one process: publishing, consuming and leases have one each, so that none
-//! waits for another.
+//! The connections of one process: publishing, consuming and leases have one each, so that none waits for
+//! another.
 
 use std::time::Duration;
 
@@ -51,15 +51,12 @@ pub enum ConnectError {
 
 /// The clients with their JetStream contexts.
 pub(crate) struct Connections {
-    /// Publishes and requests.
     pub(crate) publish: Client,
-    /// Number of times the publishing connection was made. A server that came back may have lost
-    /// its data.
+    /// Number of times the publishing connection was made. A server that came back may have lost its data.
     pub(crate) publish_made: watch::Receiver<u64>,
-    /// Readers and subscriptions.
     pub(crate) consume: Client,
-    /// Number of times the readers' connection was made. A server that came back may have lost
-    /// their consumers.
+    /// Number of times the readers' connection was made. A server that came back may have lost their
+    /// consumers.
     pub(crate) consume_made: watch::Receiver<u64>,
     /// Leases have their own connection: a long read or a full log must not delay a renewal.
     pub(crate) lease: Client,
@@ -103,7 +100,6 @@ impl Connections {
         Ok(())
     }
 
-    /// Flushes and closes all connections.
     pub(crate) async fn close(&self) {
         for client in [&self.publish, &self.consume, &self.lease] {
             if let Err(error) = client.drain().await {

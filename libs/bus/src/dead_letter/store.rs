@@ -8,8 +8,8 @@ use crate::publish::error::PublishError;
 use crate::publish::outgoing::OutgoingMessage;
 
 impl Bus {
-    /// Stores a dead letter and returns its sequence. A message that the same service reports twice
-    /// within the duplicate window is stored once.
+    /// Stores a dead letter and returns its sequence. A message that the same service reports twice within
+    /// the duplicate window is stored once.
     ///
     /// # Errors
     /// [`PublishError`], never `Fenced`.

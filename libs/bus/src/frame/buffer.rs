@@ -1,5 +1,5 @@
-//! Group commit: entries wait in frames, one open frame per subject. Frames are sent one at a time,
-//! in the order in which they were opened.
+//! Group commit: entries wait in frames, one open frame per subject. Frames are sent one at a time, in the
+//! order in which they were opened.
 //!
 //! Source: docs/wire-protocol.md, frames.
 
@@ -117,8 +117,7 @@ impl<W> Frame<W> {
         self.batch.len()
     }
 
-    /// The result for each waiter, in batch order: the position of its first entry, or the common
-    /// error.
+    /// The result for each waiter, in batch order: the position of its first entry, or the common error.
     pub fn answers<E: Clone>(
         self,
         result: Result<u64, E>,
@@ -166,8 +165,8 @@ impl<W> FrameBuffer<W> {
         }
     }
 
-    /// Adds a batch to the newest frame of its subject, or opens a new frame at the end. The batch
-    /// must fit into one frame.
+    /// Adds a batch to the newest frame of its subject, or opens a new frame at the end. The batch must fit
+    /// into one frame.
     pub fn push(&mut self, subject: String, batch: EntryBatch, waiter: W) {
         let open = self
             .newest
@@ -188,8 +187,7 @@ impl<W> FrameBuffer<W> {
         });
     }
 
-    /// True when the buffer holds exactly one frame and that frame has fewer than `entries`
-    /// entries.
+    /// True when the buffer holds exactly one frame and that frame has fewer than `entries` entries.
     pub fn is_small(&self, entries: usize) -> bool {
         match self.frames.front() {
             Some(frame) => self.frames.len() == 1 && frame.len() < entries,
@@ -197,8 +195,7 @@ impl<W> FrameBuffer<W> {
         }
     }
 
-    /// Takes the oldest frame, unless one is in flight: two at once could be stored in the wrong
-    /// order.
+    /// Takes the oldest frame, unless one is in flight: two at once could be stored in the wrong order.
     pub fn take(&mut self) -> Option<Frame<W>> {
         if self.in_flight {
             return None;
@@ -212,8 +209,7 @@ impl<W> FrameBuffer<W> {
         Some(frame)
     }
 
-    /// Ends the frame in flight: there will be no more answers for it, and the next one may be
-    /// sent.
+    /// Ends the frame in flight: there will be no more answers for it, and the next one may be sent.
     pub fn finish_in_flight(&mut self) {
         self.in_flight = false;
     }

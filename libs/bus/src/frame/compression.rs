@@ -1,5 +1,5 @@
-//! The stored form of frames: JSON compressed behind a label of one byte, or plain JSON where
-//! compression does not make it smaller.
+//! The stored form of frames: JSON compressed behind a label of one byte, or plain JSON where compression
+//! does not make it smaller.
 //!
 //! Source: docs/wire-protocol.md, stored form; docs/adr/0012-frames-are-compressed.md.
 
@@ -58,8 +58,7 @@ impl Encoder {
         stored.push(ZSTD_DICTIONARY_1);
         let mut stored = Cursor::new(stored);
         stored.set_position(1);
-        // A result that is not smaller does not fit into the buffer, which the library reports as
-        // an error.
+        // A result that is not smaller does not fit into the buffer, which the library reports as an error.
         match self.context.compress_to_buffer(json, &mut stored) {
             Ok(bytes) if bytes + 1 < json.len() => Bytes::from(stored.into_inner()),
             Ok(_) | Err(_) => json.clone(),
@@ -67,8 +66,8 @@ impl Encoder {
     }
 }
 
-/// Like [`Encoder::encode`], with the level of this release for the size and the encoder of the
-/// current thread.
+/// Like [`Encoder::encode`], with the level of this release for the size and the encoder of the current
+/// thread.
 pub fn encode(json: &Bytes) -> Bytes {
     let (kept, level) = if json.len() <= SMALL_BYTES {
         (&SMALL_ENCODER, SMALL_LEVEL)

@@ -1,5 +1,5 @@
-//! Decoding of frames from untrusted writers: size limit first, then decompression, then the
-//! version, then the full document.
+//! Decoding of frames from untrusted writers: size limit first, then decompression, then the version, then
+//! the full document.
 
 use nixfleet_proto::effects_frame::EffectsFrame;
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
@@ -24,41 +24,23 @@ pub(crate) trait Layout: DeserializeOwned {
     fn version(&self) -> u32;
 }
 
-impl Layout for InputFrame {
-    fn version(&self) -> u32 {
-        self.v
-    }
+macro_rules! layouts {
+    ($($document:ty),+) => {
+        $(impl Layout for $document {
+            fn version(&self) -> u32 {
+                self.v
+            }
+        })+
+    };
 }
-
-impl Layout for OutputFrame {
-    fn version(&self) -> u32 {
-        self.v
-    }
-}
-
-impl Layout for EffectsFrame {
-    fn version(&self) -> u32 {
-        self.v
-    }
-}
-
-impl Layout for ReleaseAnnouncement {
-    fn version(&self) -> u32 {
-        self.v
-    }
-}
-
-impl Layout for RolloutAnnouncement {
-    fn version(&self) -> u32 {
-        self.v
-    }
-}
-
-impl Layout for LivenessFlush {
-    fn version(&self) -> u32 {
-        self.v
-    }
-}
+layouts!(
+    InputFrame,
+    OutputFrame,
+    EffectsFrame,
+    ReleaseAnnouncement,
+    RolloutAnnouncement,
+    LivenessFlush
+);
 
 /// Decodes a message of an input stream.
 ///

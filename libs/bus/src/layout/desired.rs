@@ -1,7 +1,7 @@
 //! The streams that a fleet needs.
 //!
-//! Logs of partitions are trimmed by need and never by age: an old message that no checkpoint
-//! covers is still needed.
+//! Logs of partitions are trimmed by need and never by age: an old message that no checkpoint covers is
+//! still needed.
 
 use std::time::Duration;
 
@@ -75,7 +75,6 @@ fn bytes(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// A duration of whole days.
 fn days(count: u64) -> Duration {
     DAY.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -1,5 +1,5 @@
-//! Creating the streams and buckets of a fleet, and comparing existing ones and the fleet's
-//! constants with the configuration.
+//! Creating the streams and buckets of a fleet, and comparing existing ones and the fleet's constants with
+//! the configuration.
 
 use std::time::Duration;
 
@@ -17,9 +17,8 @@ use crate::Bus;
 use crate::bus::backoff::pauses;
 use crate::layout::sequence_floors::SequenceFloors;
 use crate::message::StreamIdentity;
-use crate::reader::leader_reads::{LeaderReadError, ReadFailure, stream_info};
+use crate::reader::leader_reads::{ReadFailure, stream_info};
 
-/// Key of the fleet's constants.
 const LAYOUT_KEY: &str = "layout";
 /// How long one step is repeated while the server starts or elects a leader.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,7 +76,6 @@ pub enum LayoutError {
     },
 }
 
-/// The fleet's constants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LayoutRecord {
@@ -86,36 +84,30 @@ struct LayoutRecord {
 }
 
 impl Bus {
-    /// Creates missing streams, widens limits, and rejects a stream that does not fit. Several
-    /// services may do this at the same time.
+    /// Creates missing streams, widens limits, and rejects a stream that does not fit. Several services may
+    /// do this at the same time.
     ///
-    /// `floors` are the positions that this service knows. A service without positions passes empty
-    /// floors, and only where another service has created the streams before.
+    /// `floors` are the positions that this service knows. A service without positions passes empty floors,
+    /// and only where another service has created the streams before.
     ///
     /// # Errors
     /// [`LayoutError`].
     pub async fn ensure_layout(&self, floors: &SequenceFloors) -> Result<(), LayoutError> {
         let context = &self.connections().consume_js;
         let names = self.names();
-        let replicas = self.config().replicas;
-        let meta = kv::Config {
-            bucket: names.meta_bucket(),
+        let bucket = |bucket| kv::Config {
+            bucket,
             history: 1,
             storage: StorageType::File,
-            num_replicas: replicas,
+            num_replicas: self.config().replicas,
             ..kv::Config::default()
         };
-        ensure_bucket(context, meta).await?;
-        // The constants come first: nothing is created for a fleet with another number of
-        // partitions.
+        ensure_bucket(context, bucket(names.meta_bucket())).await?;
+        // The constants come first: nothing is created for a fleet with another number of partitions.
         self.check_constants(context).await?;
         let leases = kv::Config {
-            bucket: names.lease_bucket(),
-            history: 1,
-            storage: StorageType::File,
-            num_replicas: replicas,
             limit_markers: Some(Duration::from_secs(60)),
-            ..kv::Config::default()
+            ..bucket(names.lease_bucket())
         };
         ensure_bucket(context, leases).await?;
         for bucket in [names.manifest_bucket(), names.checkpoint_bucket()] {
@@ -286,7 +278,6 @@ async fn adopt(context: &Context, info: &Info, desired: &Config) -> Result<(), L
     Ok(())
 }
 
-/// Why one step failed.
 enum Step {
     Retry(String),
     Stop(String),
@@ -319,15 +310,5 @@ where
             return Err(LayoutError::Unavailable { what, reason });
         }
         tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
-    }
-}
-
-impl From<LeaderReadError> for LayoutError {
-    fn from(error: LeaderReadError) -> Self {
-        let (what, reason) = match error {
-            LeaderReadError::Missing(stream) => (stream, "it does not exist".to_owned()),
-            LeaderReadError::Unavailable { stream, reason } => (stream, reason),
-        };
-        Self::Unavailable { what, reason }
     }
 }

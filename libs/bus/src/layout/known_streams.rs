@@ -1,7 +1,7 @@
 //! The streams as this process knows them, to detect that they were replaced or lost their end.
 //!
-//! A server that lost its data, or was restored from an older copy, accepts appends as before. So
-//! the streams are checked after every new connection, and nothing counts as durable until then.
+//! A server that lost its data, or was restored from an older copy, accepts appends as before. So the
+//! streams are checked after every new connection, and nothing counts as durable until then.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,8 +61,8 @@ impl KnownStreams {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Records a stream as the current one of its name. `floor` is the highest sequence that is
-    /// recorded elsewhere.
+    /// Records a stream as the current one of its name. `floor` is the highest sequence that is recorded
+    /// elsewhere.
     pub(super) fn adopt(&self, stream: &str, identity: StreamIdentity, floor: u64) {
         let created = identity.created;
         let known = Known { created, floor };
@@ -112,8 +112,8 @@ impl KnownStreams {
             return Ok(());
         }
         let mut verified = self.verified.subscribe();
-        let looked = verified.wait_for(|verified| *verified >= connection);
-        match tokio::time::timeout_at(deadline, looked).await {
+        let waited = verified.wait_for(|verified| *verified >= connection);
+        match tokio::time::timeout_at(deadline, waited).await {
             Ok(Ok(_)) => self.check(),
             Ok(Err(_)) | Err(_) => {
                 self.check()?;

@@ -1,5 +1,5 @@
-//! Restoring the layout while services run. Leases, logs and consumers are gone when the server
-//! lost its data; any running service creates them again.
+//! Restoring the layout while services run. Leases, logs and consumers are gone when the server lost its
+//! data; any running service creates them again.
 
 use std::time::Duration;
 
@@ -21,7 +21,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Streams that are queried at the same time.
 const CONCURRENT_REQUESTS: usize = 8;
 
-/// Result of a layout check.
 #[derive(Debug, PartialEq, Eq)]
 enum LayoutState {
     /// Everything is as known.
@@ -33,13 +32,13 @@ enum LayoutState {
 }
 
 impl Bus {
-    /// Maintains the layout until `stop`: creates missing streams above the positions that
-    /// `floors_source` reads. After every new connection nothing that this process appends counts
-    /// as durable before the streams are verified. Several services may do this at the same time.
-    /// Verification is required from the call on, not from the first poll.
+    /// Maintains the layout until `stop`: creates missing streams above the positions that `floors_source`
+    /// reads. After every new connection nothing that this process appends counts as durable before the
+    /// streams are verified. Several services may do this at the same time. Verification is required from
+    /// the call on, not from the first poll.
     ///
-    /// `floors_source` reads the positions that tables and archive cover now, or explains why they
-    /// are unknown; then nothing is created.
+    /// `floors_source` reads the positions that tables and archive cover now, or explains why they are
+    /// unknown; then nothing is created.
     ///
     /// # Errors
     /// When the bus has another fleet than the configured one.
@@ -122,12 +121,12 @@ impl Bus {
             streams.extend(desired.into_iter().map(|desired| desired.name));
         }
         let context = &self.connections().consume_js;
-        let looks = streams.into_iter().map(|stream| async {
+        let requests = streams.into_iter().map(|stream| async {
             let info = stream_info(context, &stream).await;
             (stream, info)
         });
-        let mut looks = futures::stream::iter(looks).buffer_unordered(CONCURRENT_REQUESTS);
-        while let Some((stream, info)) = looks.next().await {
+        let mut answers = futures::stream::iter(requests).buffer_unordered(CONCURRENT_REQUESTS);
+        while let Some((stream, info)) = answers.next().await {
             match info {
                 Ok(info) => {
                     let is_log = !stream.starts_with("KV_") && !stream.starts_with("OBJ_");
@@ -145,8 +144,7 @@ impl Bus {
         LayoutState::Intact
     }
 
-    /// Creates missing streams, or adopts those that another service created; false when it has to
-    /// wait.
+    /// Creates missing streams, or adopts those that another service created; false when it has to wait.
     async fn restore<R, F>(&self, what: &str, floors_source: &R) -> Result<bool, LayoutError>
     where
         R: Fn() -> F + Send + Sync,

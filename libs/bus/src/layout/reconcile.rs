@@ -7,14 +7,13 @@ use async_nats::jetstream::stream::Config;
 /// Change that makes an existing stream the desired one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
-    /// Nothing.
     None,
     /// An update that only widens limits.
     Update(Box<Config>),
 }
 
-/// Compares an existing stream with the desired one. Limits that would shrink stay and are
-/// reported: a service with another configuration must not delete data.
+/// Compares an existing stream with the desired one. Limits that would shrink stay and are reported: a
+/// service with another configuration must not delete data.
 ///
 /// # Errors
 /// Names the setting that cannot be changed on a stream with data.
@@ -108,8 +107,8 @@ fn check_unchangeable(existing: &Config, desired: &Config) -> Result<(), String>
     Ok(())
 }
 
-/// Subjects must be equal. One exception: a subject that all writers shared may become one per
-/// writer, which shuts out whoever still publishes on the old subject.
+/// Subjects must be equal. One exception: a subject that all writers shared may become one per writer,
+/// which shuts out whoever still publishes on the old subject.
 fn may_become(existing: &[String], desired: &[String]) -> bool {
     let of_everybody = |subject: &String| subject.strip_suffix(".*").map(str::to_owned);
     let before: Option<Vec<_>> = desired.iter().map(of_everybody).collect();
@@ -172,8 +171,8 @@ mod tests {
     fn every_setting_of_the_layout_is_compared() {
         for stream in streams(&BusConfig::default(), &Names::new("fleet")) {
             let default = Config::default();
-            // The settings that `reconcile` compares or copies. A setting of the layout that is
-            // missing here would never reach an existing stream.
+            // The settings that `reconcile` compares or copies. A setting of the layout that is missing
+            // here would never reach an existing stream.
             let others = Config {
                 name: default.name.clone(),
                 subjects: default.subjects.clone(),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{Names, Partition};
 
-/// Distance between the highest known sequence and the first one of a new stream, so that positions
-/// which were acknowledged but not applied are not reused.
+/// Distance between the highest known sequence and the first one of a new stream, so that positions which
+/// were acknowledged but not applied are not reused.
 const MARGIN: u64 = 1_000_000;
 
 /// The highest known sequence of each stream.

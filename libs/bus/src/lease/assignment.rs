@@ -1,9 +1,9 @@
 //! The assignment of keys to members; all members that see the same bucket compute the same one.
 //!
-//! Rendezvous hashing orders the members for every key, independently of other keys. Alone it
-//! distributes few keys unevenly. With a cap, a function of the members alone has to move keys
-//! between members that stay (docs/adr/0007-leases-stay-where-they-are.md). So the current holders
-//! count, too: a key stays with its holder until the holder is gone or holds more than its share.
+//! Rendezvous hashing orders the members for every key, independently of other keys. Alone it distributes
+//! few keys unevenly. With a cap, a function of the members alone has to move keys between members that
+//! stay (docs/adr/0007-leases-stay-where-they-are.md). So the current holders count, too: a key stays with
+//! its holder until the holder is gone or holds more than its share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,11 @@ pub type Members = BTreeMap<String, BTreeSet<String>>;
 /// Member by key.
 pub type Assignment = BTreeMap<String, String>;
 
-/// Assigns every key to a member: none when there are no members, at most ceil(P / N) keys each
-/// unless members decline keys. Keys are distinct; holders that are not members are ignored.
+/// Assigns every key to a member: none when there are no members, at most ceil(P / N) keys each unless
+/// members decline keys. Keys are distinct; holders that are not members are ignored.
 ///
-/// Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998), for
-/// the weights.
+/// Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998), for the
+/// weights.
 pub fn assign(keys: &[String], members: &Members, holders: &Assignment) -> Assignment {
     let mut draft = AssignmentDraft::new(keys, members, holders);
     draft.keep_held();
@@ -102,8 +102,8 @@ impl<'a> AssignmentDraft<'a> {
         }
     }
 
-    /// Unassigned keys go to members that do not decline them and are below their quota, highest
-    /// weight first.
+    /// Unassigned keys go to members that do not decline them and are below their quota, highest weight
+    /// first.
     fn assign_by_weight(&mut self) {
         let mut pairs = Vec::new();
         for key in self.unassigned() {
@@ -121,10 +121,9 @@ impl<'a> AssignmentDraft<'a> {
         }
     }
 
-    /// Assigns the keys that every member below its quota declines. A key without a worker is worse
-    /// than an uneven distribution: the least loaded member that does not decline it gets it, or
-    /// the least loaded of all. On a tie the current holder keeps it, so that the key does not move
-    /// back and forth.
+    /// Assigns the keys that every member below its quota declines. A key without a worker is worse than an
+    /// uneven distribution: the least loaded member that does not decline it gets it, or the least loaded
+    /// of all. On a tie the current holder keeps it, so that the key does not move back and forth.
     fn assign_declined(&mut self) {
         for key in self.unassigned() {
             let holder = self.holders.get(key).copied();
@@ -151,8 +150,8 @@ impl<'a> AssignmentDraft<'a> {
     }
 }
 
-/// floor(P / N) keys for every member, and one more for the P mod N members that hold most, so that
-/// a member with a larger share keeps it.
+/// floor(P / N) keys for every member, and one more for the P mod N members that hold most, so that a
+/// member with a larger share keeps it.
 fn quotas<'a>(
     keys: usize,
     members: &'a Members,

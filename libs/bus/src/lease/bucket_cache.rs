@@ -9,8 +9,7 @@ use super::assignment::{Assignment, Members};
 use super::key_machine::KeyOwner;
 use super::record::{Content, InstanceId, Record, RecordKey, VersionedContent};
 
-/// Silence beyond the time to live after which a key is read: the watch should have shown its
-/// expiry.
+/// Silence beyond the time to live after which a key is read: the watch should have shown its expiry.
 const EXPIRY_GRACE: Duration = Duration::from_secs(2);
 
 /// The last known value of a key.
@@ -21,8 +20,8 @@ struct CachedRecord {
     seen_at: Duration,
     /// Time at which this revision was first seen.
     since: Duration,
-    /// The writer did not renew the record in time, and the leader still returns it. A server that
-    /// restarts after a crash may bring back an expired record without its expiry.
+    /// The writer did not renew the record in time, and the leader still returns it. A server that restarts
+    /// after a crash may bring back an expired record without its expiry.
     is_stale: bool,
     /// The watch, an answer or an acknowledgement confirmed it since the watch was opened.
     confirmed: bool,
@@ -74,8 +73,7 @@ impl BucketCache {
         }
     }
 
-    /// Records the last value of a key, whatever its revision; `ttl` is the configured time to
-    /// live.
+    /// Records the last value of a key, whatever its revision; `ttl` is the configured time to live.
     pub(super) fn set(
         &mut self,
         (now, ttl): (Duration, Duration),
@@ -123,9 +121,8 @@ impl BucketCache {
         is_news
     }
 
-    /// Marks all records as unconfirmed when the watch starts again. Records that the watch does
-    /// not show until it has caught up are gone, and a bucket that was created again restarts its
-    /// revisions.
+    /// Marks all records as unconfirmed when the watch starts again. Records that the watch does not show
+    /// until it has caught up are gone, and a bucket that was created again restarts its revisions.
     pub(super) fn mark_unconfirmed(&mut self) {
         for cached in self.records.values_mut() {
             cached.confirmed = false;
@@ -179,7 +176,6 @@ impl BucketCache {
             .collect()
     }
 
-    /// Current holder of each key.
     pub(super) fn holders(&self) -> Assignment {
         let records = self.records.iter().filter(|(_, cached)| !cached.is_stale);
         records

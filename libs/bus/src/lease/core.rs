@@ -1,7 +1,7 @@
 //! The leases of one instance as a plain value: observations are inputs, commands are outputs.
 //!
-//! The shell opens the watch, executes the commands of [`LeaseCore::poll`], and passes every answer
-//! back with its ticket. `now` is a monotonic clock of this process with any origin.
+//! The shell opens the watch, executes the commands of [`LeaseCore::poll`], and passes every answer back
+//! with its ticket. `now` is a monotonic clock of this process with any origin.
 
 mod commands;
 mod poll;
@@ -41,7 +41,6 @@ enum Work {
     },
 }
 
-/// One key of the service.
 #[derive(Debug, Clone)]
 struct KeySlot {
     machine: KeyMachine,
@@ -61,7 +60,6 @@ enum Phase {
     Stopping,
 }
 
-/// State of the watch.
 #[derive(Debug, Clone, Copy)]
 struct Watch {
     opened_at: Duration,
@@ -97,8 +95,7 @@ pub struct LeaseCore {
 }
 
 impl LeaseCore {
-    /// An instance that may hold `keys`, the same list for all members of the service. No worker
-    /// waits yet.
+    /// An instance that may hold `keys`, the same list for all members of the service. No worker waits yet.
     pub fn new(me: Identity, keys: &[String], timing: Timing, now: Duration) -> Self {
         let slot = || KeySlot {
             machine: KeyMachine::new(timing),
@@ -170,8 +167,8 @@ impl LeaseCore {
         }
     }
 
-    /// Releases a key whose work failed here. This instance declines the key for a backoff that
-    /// grows with every failure in a row, as long as another instance accepts it.
+    /// Releases a key whose work failed here. This instance declines the key for a backoff that grows with
+    /// every failure in a row, as long as another instance accepts it.
     pub fn give_up(&mut self, now: Duration, key: &str) {
         self.release(now, key);
         if let Some(slot) = self.slot(key) {
@@ -223,14 +220,6 @@ impl LeaseCore {
     /// True while this instance is a member.
     pub fn is_member(&self, now: Duration) -> bool {
         self.member.is_held(now)
-    }
-
-    /// The keys that are assigned to this instance, according to its copy of the bucket.
-    pub fn assigned_keys(&self) -> Vec<String> {
-        let mine = self.assignment().into_iter();
-        mine.filter(|(_, member)| *member == self.token)
-            .map(|(key, _)| key)
-            .collect()
     }
 
     /// Processes a value from the watch.

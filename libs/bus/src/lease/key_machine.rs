@@ -1,8 +1,8 @@
 //! State machine of one key and one writer: acquire, renew, release, stop in time.
 //!
-//! Every write has the expected revision and a count, so that the next read of the key tells what
-//! is stored, whatever happened to the answer. Nothing is written while a read is needed. Time is
-//! an argument: a monotonic clock of this process with any origin.
+//! Every write has the expected revision and a count, so that the next read of the key tells what is
+//! stored, whatever happened to the answer. Nothing is written while a read is needed. Time is an argument:
+//! a monotonic clock of this process with any origin.
 
 mod observations;
 
@@ -19,11 +19,9 @@ const SENT_TIMES_KEPT: usize = 16;
 /// Owner of the key, relative to its writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyOwner {
-    /// The key is free.
     Free,
     /// An own write with this count.
     Own(u64),
-    /// Another writer.
     Other,
 }
 
@@ -31,9 +29,12 @@ pub(super) enum KeyOwner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Write the own record with the expected revision.
-    Put { expected: u64 },
-    /// Delete with the expected revision.
-    Delete { expected: u64 },
+    Put {
+        expected: u64,
+    },
+    Delete {
+        expected: u64,
+    },
     /// Read the key through the leader.
     Read,
     /// The key is held from now on.
@@ -62,8 +63,9 @@ enum State {
     /// Not held and not wanted.
     Idle,
     /// Wanted: a write was sent, and its result is unknown.
-    Acquiring { expected: u64 },
-    /// Held.
+    Acquiring {
+        expected: u64,
+    },
     Held(Term),
     /// Being released; `announced` when a worker waits for the end of the release.
     Releasing {
@@ -73,7 +75,6 @@ enum State {
     },
 }
 
-/// Validity of a held key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Term {
     revision: u64,
@@ -90,7 +91,6 @@ enum Request {
     Read,
 }
 
-/// The machine of one key.
 #[derive(Debug, Clone)]
 pub(super) struct KeyMachine {
     timing: Timing,
@@ -203,8 +203,8 @@ impl KeyMachine {
         }
     }
 
-    /// The action that is due now; called until there is none. `ticket` and `count` belong to the
-    /// next write.
+    /// The action that is due now; called until there is none. `ticket` and `count` belong to the next
+    /// write.
     pub(super) fn step(&mut self, now: Duration, ticket: u64, count: u64) -> Option<Step> {
         match self.state {
             State::Idle => return None,

@@ -49,8 +49,7 @@ impl RecordKey {
     }
 }
 
-/// Writer of a record: the instance name and the process, which tells two processes with one name
-/// apart.
+/// Writer of a record: the instance name and the process, which tells two processes with one name apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceId {

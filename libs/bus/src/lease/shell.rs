@@ -27,9 +27,9 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Waits until the key is assigned to this instance and free, and acquires it: at once when its
-    /// holder releases it, within the time to live when its holder died. Failures of the bus are
-    /// retried. Never completes once the process stops.
+    /// Waits until the key is assigned to this instance and free, and acquires it: at once when its holder
+    /// releases it, within the time to live when its holder died. Failures of the bus are retried. Never
+    /// completes once the process stops.
     ///
     /// Dropping the future cancels the wait.
     ///

@@ -9,9 +9,9 @@ use super::Message;
 
 /// Header with the W3C trace context of the publisher.
 pub(crate) const TRACEPARENT: &str = "traceparent";
-/// Header that labels the stored form of the payload with its layout version. No code of this
-/// workspace reads it: it is for tools outside that inspect a stream without decoding payloads.
-/// Readers of this crate take the version from the decoded payload.
+/// Header that labels the stored form of the payload with its layout version. No code of this workspace
+/// reads it: it is for tools outside that inspect a stream without decoding payloads. Readers of this crate
+/// take the version from the decoded payload.
 pub(crate) const VERSION: &str = "nixfleet-v";
 
 impl Message {

@@ -74,8 +74,8 @@ impl CheckpointStore {
         }
     }
 
-    /// The bytes of a checkpoint; `None` when there is no object with its name and size. The caller
-    /// checks the hash.
+    /// The bytes of a checkpoint; `None` when there is no object with its name and size. The caller checks
+    /// the hash.
     ///
     /// # Errors
     /// [`CheckpointStoreError`].
@@ -96,8 +96,7 @@ impl CheckpointStore {
         chunks::read(context, &info).await.map(Some).map_err(fail)
     }
 
-    /// Deletes the checkpoints of a partition that are older than each of these, and returns their
-    /// number.
+    /// Deletes the checkpoints of a partition that are older than each of these, and returns their number.
     ///
     /// # Errors
     /// [`CheckpointStoreError`].
@@ -141,8 +140,7 @@ impl CheckpointStore {
         Ok(deleted)
     }
 
-    /// The checkpoints that the output log of a partition announced last; empty when it announced
-    /// none.
+    /// The checkpoints that the output log of a partition announced last; empty when it announced none.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -162,8 +160,7 @@ impl CheckpointStore {
             .unwrap_or_default())
     }
 
-    /// True when a partition without rows is being restored from a checkpoint; readers of rows wait
-    /// for it.
+    /// True when a partition without rows is being restored from a checkpoint; readers of rows wait for it.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -173,8 +170,7 @@ impl CheckpointStore {
         Ok(is_trimmed && !self.announced(partition).await?.is_empty())
     }
 
-    /// The output frame at a sequence; `None` when the log does not hold it or it cannot be
-    /// decoded.
+    /// The output frame at a sequence; `None` when the log does not hold it or it cannot be decoded.
     ///
     /// # Errors
     /// [`LeaderReadError`].
@@ -189,15 +185,12 @@ impl CheckpointStore {
     }
 
     async fn store(&self) -> Result<ObjectStore, String> {
-        let bucket = self.bus.names().checkpoint_bucket();
-        let context = &self.bus.connections().consume_js;
-        let store = context.get_object_store(bucket).await;
-        store.map_err(|error| error.to_string())
+        chunks::open(&self.bus, self.bus.names().checkpoint_bucket()).await
     }
 }
 
-/// The name contains the position: a fenced owner may delete late, and must not delete checkpoints
-/// of newer owners.
+/// The name contains the position: a fenced owner may delete late, and must not delete checkpoints of newer
+/// owners.
 fn name(partition: Partition, named: &CheckpointRef) -> String {
     format!("{partition}.{:020}.{}", named.out_seq, named.hash)
 }

@@ -1,9 +1,8 @@
 //! Objects in chunks, in the layout that all object store clients use.
 //!
-//! The client library creates a consumer for each object that it reads and leaves its deletion to
-//! the server. The server allows a thousand consumers per stream, so loading a fleet with a long
-//! history would stall. The library also writes chunks of 64 KiB and waits for each, thousands of
-//! them for a large fleet.
+//! The client library creates a consumer for each object that it reads and leaves its deletion to the
+//! server. The server allows a thousand consumers per stream, so loading a fleet with a long history would
+//! stall. The library also writes chunks of 64 KiB and waits for each, thousands of them for a large fleet.
 //!
 //! Source: NATS ADR-20, object store.
 
@@ -13,20 +12,27 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_ROLLUP;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::PublishAckFuture;
-use async_nats::jetstream::object_store::{ObjectInfo, ObjectOptions};
+use async_nats::jetstream::object_store::{ObjectInfo, ObjectOptions, ObjectStore};
 use async_nats::jetstream::stream::Stream;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 
+use crate::Bus;
+
 /// Size of a chunk; well below the server's default message limit of 1 MiB.
 const CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks in flight at once.
 const IN_FLIGHT: usize = 4;
 
-/// Stores an object by bucket and name, and replaces the previous one. The object is invisible
-/// until its record is stored.
+/// The object store of a bucket.
+pub(crate) async fn open(bus: &Bus, bucket: String) -> Result<ObjectStore, String> {
+    let store = bus.connections().consume_js.get_object_store(bucket).await;
+    store.map_err(|error| error.to_string())
+}
+
+/// Stores an object by bucket and name, and replaces the previous one. The object is invisible until its
+/// record is stored.
 pub(crate) async fn write(
     context: &Context,
     (bucket, name): (String, &str),
@@ -34,10 +40,10 @@ pub(crate) async fn write(
     before: Option<ObjectInfo>,
 ) -> Result<(), String> {
     let nuid = nuid::next().to_string();
-    let whole = bytes.clone();
+    let all = bytes.clone();
     // Hashing a large artifact takes a while; its chunks are sent in the meantime.
-    let digest = tokio::task::spawn_blocking(move || digest_of(&whole));
-    let subject = pieces_of(&bucket, &nuid);
+    let digest = tokio::task::spawn_blocking(move || digest_of(&all));
+    let subject = chunks_of(&bucket, &nuid);
     let mut acks: VecDeque<PublishAckFuture> = VecDeque::new();
     let mut rest = bytes.clone();
     let mut chunks = 0;
@@ -79,7 +85,7 @@ pub(crate) async fn write(
     }
 }
 
-fn pieces_of(bucket: &str, nuid: &str) -> String {
+fn chunks_of(bucket: &str, nuid: &str) -> String {
     format!("$O.{bucket}.C.{nuid}")
 }
 
@@ -97,8 +103,8 @@ async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     stored(sent(record).await?).await
 }
 
-/// Deletes an object and its record. The client library would keep a record that marks the object
-/// as deleted, which nothing removes.
+/// Deletes an object and its record. The client library would keep a record that marks the object as
+/// deleted, which nothing removes.
 pub(crate) async fn remove(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     // The record goes first, so that nobody reads an object without its chunks.
     purge_subject(context, info, record_of(info)).await?;
@@ -107,7 +113,7 @@ pub(crate) async fn remove(context: &Context, info: &ObjectInfo) -> Result<(), S
 
 /// Deletes the chunks of an object.
 async fn purge(context: &Context, info: &ObjectInfo) -> Result<(), String> {
-    purge_subject(context, info, pieces_of(&info.bucket, &info.nuid)).await
+    purge_subject(context, info, chunks_of(&info.bucket, &info.nuid)).await
 }
 
 async fn purge_subject(
@@ -138,7 +144,7 @@ async fn stored(ack: PublishAckFuture) -> Result<(), String> {
 /// The bytes of an object, verified against size and digest of its record.
 pub(crate) async fn read(context: &Context, info: &ObjectInfo) -> Result<Bytes, String> {
     let stream = stream_of(context, info).await?;
-    let subject = pieces_of(&info.bucket, &info.nuid);
+    let subject = chunks_of(&info.bucket, &info.nuid);
     let mut bytes = Vec::with_capacity(info.size);
     let mut next = None;
     for _ in 0..info.chunks {

@@ -22,8 +22,8 @@ use crate::reader::stream_reader::Reader;
 
 /// Largest announcement; with some 300 bytes per channel there is space for thousands of channels.
 const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
-/// Objects that are read at the same time. They are written one by one: a server that reads an
-/// object whose chunks are mixed with those of another keeps both in memory.
+/// Objects that are read at the same time. They are written one by one: a server that reads an object whose
+/// chunks are mixed with those of another keeps both in memory.
 const AT_ONCE: usize = 2;
 /// Attempts to read one object while another writer replaces it or the server is unreachable.
 const READ_ATTEMPTS: usize = 5;
@@ -97,8 +97,8 @@ impl ManifestStore {
         };
         let store = self.store().await.map_err(|error| fail(&error))?;
         let before = match store.info(hash.as_str()).await {
-            // Objects are named by content: an object of the same size is the same, and a damaged
-            // one has another size.
+            // Objects are named by content: an object of the same size is the same, and a damaged one has
+            // another size.
             Ok(info) if !info.deleted && info.size == bytes.len() => return Ok(()),
             Ok(info) => Some(info),
             Err(error) if error.kind() == InfoErrorKind::NotFound => None,
@@ -111,8 +111,8 @@ impl ManifestStore {
             .map_err(|error| fail(&error))
     }
 
-    /// The bytes of an artifact as they were received; `None` when it is not stored. The transport
-    /// digest is verified here, the caller checks the content hash.
+    /// The bytes of an artifact as they were received; `None` when it is not stored. The transport digest
+    /// is verified here, the caller checks the content hash.
     ///
     /// # Errors
     /// [`ManifestError`].
@@ -170,9 +170,9 @@ impl ManifestStore {
         Ok(read.map(Some))
     }
 
-    /// Announces a release whose artifacts are stored: each rollout manifest on its own subject,
-    /// then the release, which is the commit point. `expected_seq` is the sequence of the current
-    /// release, 0 when there is none. Returns the new sequence.
+    /// Announces a release whose artifacts are stored: each rollout manifest on its own subject, then the
+    /// release, which is the commit point. `expected_seq` is the sequence of the current release, 0 when
+    /// there is none. Returns the new sequence.
     ///
     /// # Errors
     /// [`PublishError`]; `Fenced` when another release was announced in the meantime.
@@ -237,8 +237,7 @@ impl ManifestStore {
         message.map(|message| read(&message)).transpose()
     }
 
-    /// The announcement of one rollout manifest, read through the leader; `None` when the stream
-    /// has none.
+    /// The announcement of one rollout manifest, read through the leader; `None` when the stream has none.
     ///
     /// # Errors
     /// [`AnnouncementsError`].
@@ -267,13 +266,7 @@ impl ManifestStore {
     }
 
     async fn store(&self) -> Result<ObjectStore, String> {
-        let bucket = self.bus.names().manifest_bucket();
-        self.bus
-            .connections()
-            .consume_js
-            .get_object_store(bucket)
-            .await
-            .map_err(|error| error.to_string())
+        chunks::open(&self.bus, self.bus.names().manifest_bucket()).await
     }
 
     fn bound(&self, hash: &ManifestHash, bytes: u64) -> Result<(), ManifestError> {
@@ -303,8 +296,8 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// Returns the current release first, then each newer one when it is announced; of several new
-    /// ones only the last. Dropping the future loses nothing.
+    /// Returns the current release first, then each newer one when it is announced; of several new ones
+    /// only the last. Dropping the future loses nothing.
     ///
     /// # Errors
     /// [`AnnouncementsError`]; after `Undecodable` the next call continues behind it.

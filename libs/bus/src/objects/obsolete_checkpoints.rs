@@ -11,8 +11,8 @@ pub struct StoredCheckpoint {
     pub out_seq: u64,
 }
 
-/// Checkpoints that are older than each kept one. A newer checkpoint may be one that is not
-/// announced yet or belongs to a newer owner, because a deletion can be late.
+/// Checkpoints that are older than each kept one. A newer checkpoint may be one that is not announced yet
+/// or belongs to a newer owner, because a deletion can be late.
 pub fn obsolete_checkpoints(
     stored: &[StoredCheckpoint],
     is_kept: impl Fn(&str) -> bool,

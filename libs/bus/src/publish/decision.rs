@@ -1,8 +1,8 @@
 //! Decisions on the server's replies to a publish, as plain values.
 //!
-//! The server answers a retry of a stored message with an error about the last sequence on one
-//! replica, and with `duplicate` on three. Neither reply tells whether a fenced message is in the
-//! log; only the last message of the log does.
+//! The server answers a retry of a stored message with an error about the last sequence on one replica, and
+//! with `duplicate` on three. Neither reply tells whether a fenced message is in the log; only the last
+//! message of the log does.
 
 use std::fmt;
 
@@ -57,8 +57,8 @@ pub enum PublishDecision {
     Stored(u64),
     /// Nothing was stored, and a retry does not help.
     Refused(PublishRefusal),
-    /// Send the same message with the same id again before the deadline. After the deadline its
-    /// state stays unknown.
+    /// Send the same message with the same id again before the deadline. After the deadline its state stays
+    /// unknown.
     Retry(String),
 }
 
@@ -129,8 +129,8 @@ pub enum FenceCheck {
 }
 
 impl FencedPublish<'_> {
-    /// Decides on the reply to one attempt. Only an acknowledgement that is no duplicate proves
-    /// that the message is stored.
+    /// Decides on the reply to one attempt. Only an acknowledgement that is no duplicate proves that the
+    /// message is stored.
     pub fn decide(&self, reply: PublishReply) -> FencedDecision {
         match reply {
             PublishReply::Stored {
@@ -156,8 +156,7 @@ impl FencedPublish<'_> {
         last.seq == self.fence.seq && subject.is_none_or(|subject| subject == last.subject)
     }
 
-    /// Compares this publish with the last message of the log, read through the leader after an
-    /// attempt.
+    /// Compares this publish with the last message of the log, read through the leader after an attempt.
     pub fn check_last(&self, last: Option<LastMessage<'_>>) -> FenceCheck {
         match last {
             Some(last) if last.msg_id == Some(self.id) => FenceCheck::Stored(last.seq),

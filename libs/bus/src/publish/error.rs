@@ -6,8 +6,8 @@ pub enum AppendError {
     /// The log is at its size limit. Nothing was stored.
     #[error("the input log of partition {0} is full")]
     Full(String),
-    /// No acknowledgement in time. The entry may be stored; a sender that repeats it relies on
-    /// sequences to detect the duplicate.
+    /// No acknowledgement in time. The entry may be stored; a sender that repeats it relies on sequences to
+    /// detect the duplicate.
     #[error("the input log cannot be reached: {0}")]
     Unavailable(String),
     /// The entry does not fit in a frame. Nothing was stored.
@@ -23,8 +23,7 @@ pub enum AppendError {
 /// Why a frame was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The log ends with another message than the expected one: this writer no longer owns the
-    /// partition.
+    /// The log ends with another message than the expected one: this writer no longer owns the partition.
     #[error(
         "another writer appended: the last sequence is {last}, and this frame follows the message \
          that was at {expected}"
@@ -32,8 +31,8 @@ pub enum PublishError {
     Fenced {
         /// Sequence that this writer expected.
         expected: u64,
-        /// Last sequence of the log; equal to `expected` when the log lost its end and another
-        /// writer went on.
+        /// Last sequence of the log; equal to `expected` when the log lost its end and another writer went
+        /// on.
         last: u64,
     },
     /// The message is larger than the limit. Nothing was stored; split it.

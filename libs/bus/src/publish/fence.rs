@@ -1,8 +1,7 @@
 //! The writer of an output log and the fence of its frames.
 //!
-//! A log that lost its end reuses sequences, so a sequence alone does not identify a message. A
-//! sequence and a subject that only one writer uses do, because a writer publishes one message per
-//! sequence.
+//! A log that lost its end reuses sequences, so a sequence alone does not identify a message. A sequence
+//! and a subject that only one writer uses do, because a writer publishes one message per sequence.
 
 /// The message that a fenced publish must follow.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,17 +1,14 @@
 //! Fenced publishing: a message is sent until it is known whether the log holds it.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::Bus;
-use crate::bus::backoff::pauses;
+use crate::bus::backoff::{pause_before, pauses};
 use crate::publish::decision::{FenceCheck, FencedDecision, FencedPublish, LastMessage};
 use crate::publish::error::PublishError;
 use crate::publish::fence::Fence;
 use crate::publish::outgoing::OutgoingMessage;
 
-/// One fenced publish.
 pub(crate) struct Fenced<'a> {
     pub(crate) bus: &'a Bus,
     pub(crate) stream: &'a str,
@@ -26,7 +23,7 @@ impl Fenced<'_> {
     /// Sends the message, and reads the last message through the leader after anything but a plain
     /// acknowledgement.
     pub(crate) async fn publish(&self, message: &OutgoingMessage) -> Result<u64, PublishError> {
-        let fate = FencedPublish {
+        let publish = FencedPublish {
             id: self.id,
             fence: self.fence,
         };
@@ -35,7 +32,7 @@ impl Fenced<'_> {
         loop {
             self.check_generation(deadline).await?;
             let reply = message.attempt(&self.bus.connections().publish_js).await;
-            let error = match fate.decide(reply) {
+            let error = match publish.decide(reply) {
                 FencedDecision::Stored(seq) => return Ok(seq),
                 FencedDecision::Refused(refusal) => {
                     return Err(self.bus.refused(message, &refusal));
@@ -43,7 +40,7 @@ impl Fenced<'_> {
                 FencedDecision::CheckLast(reason) => PublishError::Unavailable(reason),
                 FencedDecision::Full => PublishError::Full(self.stream.to_owned()),
             };
-            match self.settled(&fate).await? {
+            match self.check_last(&publish).await? {
                 FenceCheck::Stored(seq) => return Ok(seq),
                 FenceCheck::Retry => {}
                 FenceCheck::Fenced(last) => {
@@ -57,16 +54,14 @@ impl Fenced<'_> {
                 "manifest"
             };
             metrics::counter!("nixfleet_bus_publish_retries_total", "log" => log).increment(1);
-            let pause = pauses.next().unwrap_or(Duration::from_secs(1));
-            if Instant::now() + pause >= deadline {
+            if !pause_before(deadline, &mut pauses).await {
                 return Err(error);
             }
-            tokio::time::sleep(pause).await;
         }
     }
 
-    /// A writer that began in streams which are gone does not own the streams that replaced them,
-    /// even where the sequences match.
+    /// A writer that began in streams which are gone does not own the streams that replaced them, even
+    /// where the sequences match.
     async fn check_generation(&self, deadline: Instant) -> Result<(), PublishError> {
         let settled = self.bus.wait_verified(deadline).await;
         settled.map_err(PublishError::Unavailable)?;
@@ -77,7 +72,7 @@ impl Fenced<'_> {
         Err(PublishError::Fenced { expected, last })
     }
 
-    async fn settled(&self, fate: &FencedPublish<'_>) -> Result<FenceCheck, PublishError> {
+    async fn check_last(&self, publish: &FencedPublish<'_>) -> Result<FenceCheck, PublishError> {
         let last = self
             .bus
             .last_by_subject(self.stream, self.log)
@@ -88,6 +83,6 @@ impl Fenced<'_> {
             subject: &last.subject,
             msg_id: last.msg_id.as_deref(),
         });
-        Ok(fate.check_last(last))
+        Ok(publish.check_last(last))
     }
 }

@@ -62,14 +62,13 @@ impl InputPublisher {
         Self { bus, queues }
     }
 
-    /// Sets the number of clients that append and wait for answers, over all partitions. With more
-    /// clients the publishers build larger frames under load.
+    /// Sets the number of clients that append and wait for answers, over all partitions. With more clients
+    /// the publishers build larger frames under load.
     pub fn expect_clients(&self, clients: usize) {
         self.queues.target.expect(clients);
     }
 
-    /// Queues one entry and returns its position once it is durable. Only the serialised entry is
-    /// kept.
+    /// Queues one entry and returns its position once it is durable. Only the serialised entry is kept.
     ///
     /// # Errors
     /// [`AppendError`]; a full queue is `Unavailable` at once.
@@ -89,9 +88,9 @@ impl InputPublisher {
         self.enqueue(queue, (partition, entry), batch, room)
     }
 
-    /// Appends entries of one subject so that none is stored before its predecessors: in one
-    /// message where they fit, otherwise each message after the acknowledgement of the one before.
-    /// A full queue is `Unavailable` at once.
+    /// Appends entries of one subject so that none is stored before its predecessors: in one message where
+    /// they fit, otherwise each message after the acknowledgement of the one before. A full queue is
+    /// `Unavailable` at once.
     pub async fn append_in_order(&self, partition: Partition, entries: &[Entry]) -> Appended {
         let mut appended = Appended::default();
         while let Some(rest) = entries.get(appended.positions.len()..) {
@@ -145,8 +144,8 @@ impl InputPublisher {
         }))
     }
 
-    /// Appends entries in order and returns their positions once all are durable. Waits for space
-    /// in the queue.
+    /// Appends entries in order and returns their positions once all are durable. Waits for space in the
+    /// queue.
     ///
     /// # Errors
     /// The first [`AppendError`]; the other entries may be stored.
@@ -182,7 +181,6 @@ impl InputPublisher {
             .ok_or_else(|| AppendError::Unavailable(format!("there is no partition {partition}")))
     }
 
-    /// The serialised entry.
     fn write(&self, entry: &Entry) -> Result<EntryBatch, AppendError> {
         let batch = EntryBatch::of(entry)
             .map_err(|error| AppendError::Unavailable(format!("not serialisable: {error}")))?;
@@ -225,8 +223,7 @@ impl InputPublisher {
 pub struct Appended {
     /// Positions of the first entries, which are durable.
     pub positions: Vec<Position>,
-    /// Why the next entry has no position; later entries were not tried. `None` when all are
-    /// durable.
+    /// Why the next entry has no position; later entries were not tried. `None` when all are durable.
     pub stopped: Option<AppendError>,
 }
 

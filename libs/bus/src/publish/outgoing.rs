@@ -20,8 +20,8 @@ pub(crate) use crate::publish::decision::PublishRefusal;
 use crate::publish::decision::PublishReply;
 use crate::publish::fence::Fence;
 
-/// Names the subject that the expected last subject sequence refers to, when it is not the subject
-/// of the message.
+/// Names the subject that the expected last subject sequence refers to, when it is not the subject of the
+/// message.
 const EXPECTED_LAST_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
 /// JSON below this size is compressed in less than a tenth of a millisecond.
@@ -36,7 +36,6 @@ pub(crate) struct OutgoingMessage {
 }
 
 impl OutgoingMessage {
-    /// A message for one stream.
     pub(crate) fn new(stream: &str, subject: String, msg_id: &str, payload: Bytes) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_STREAM, HeaderValue::from(stream));
@@ -58,8 +57,8 @@ impl OutgoingMessage {
         self
     }
 
-    /// Stores the message only while the last message of the stream is the expected one. `all`
-    /// matches every subject of the stream.
+    /// Stores the message only while the last message of the stream is the expected one. `all` matches
+    /// every subject of the stream.
     pub(crate) fn following(mut self, fence: &Fence, all: &str) -> Self {
         let subject = fence.subject.as_deref();
         if subject.is_some() {
@@ -71,8 +70,8 @@ impl OutgoingMessage {
         self.fenced(fence.seq)
     }
 
-    /// Adds a trace context. A value that is not a legal header is dropped: the trace context is
-    /// only a hint.
+    /// Adds a trace context. A value that is not a legal header is dropped: the trace context is only a
+    /// hint.
     pub(crate) fn traced(mut self, traceparent: Option<&str>) -> Self {
         if let Some(value) = traceparent.and_then(|text| text.parse::<HeaderValue>().ok()) {
             self.headers.insert(TRACEPARENT, value);
@@ -137,8 +136,7 @@ fn classify(answer: &jetstream::Error) -> PublishRefusal {
     let text = answer.to_string();
     match answer.error_code() {
         ErrorCode::STREAM_WRONG_LAST_SEQUENCE => PublishRefusal::LastSequence,
-        // The store returns this code for its limits and for failed writes; only the text tells
-        // which.
+        // The store returns this code for its limits and for failed writes; only the text tells which.
         ErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => PublishRefusal::Full,
         ErrorCode::STORAGE_RESOURCES_EXCEEDED
         | ErrorCode::INSUFFICIENT_RESOURCES

@@ -43,8 +43,8 @@ pub struct Stored {
     pub bytes: u64,
 }
 
-/// One writer's access to an output log. Clones are the same writer, which has at most one publish
-/// in flight.
+/// One writer's access to an output log. Clones are the same writer, which has at most one publish in
+/// flight.
 #[derive(Clone)]
 pub struct OutputLog {
     bus: Bus,
@@ -52,8 +52,7 @@ pub struct OutputLog {
     /// Filter for the subjects of all writers.
     wildcard: String,
     writer: Arc<Mutex<LogWriter>>,
-    /// Generation of the streams in which this writer began; its sequences are meaningless in a
-    /// later one.
+    /// Generation of the streams in which this writer began; its sequences are meaningless in a later one.
     generation: u64,
 }
 
@@ -94,9 +93,9 @@ impl OutputLog {
         }))
     }
 
-    /// Publishes a frame if the last one has the expected sequence (0 in an empty log) and is the
-    /// one that this writer read or wrote; returns the sequence of the new frame. After a lost
-    /// acknowledgement it reads the last frame to learn whether the frame is stored.
+    /// Publishes a frame if the last one has the expected sequence (0 in an empty log) and is the one that
+    /// this writer read or wrote; returns the sequence of the new frame. After a lost acknowledgement it
+    /// reads the last frame to learn whether the frame is stored.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -106,9 +105,8 @@ impl OutputLog {
         expected_seq: u64,
     ) -> Result<u64, PublishError> {
         let payload = serde_json::to_vec(frame).map_err(not_serialisable)?;
-        let stored = self
-            .publish_payload(payload.into(), expected_seq, None)
-            .await?;
+        let stored = Self::encode(payload.into()).await?;
+        let stored = self.publish_stored(stored, expected_seq, None).await?;
         Ok(stored.seq)
     }
 
@@ -124,8 +122,8 @@ impl OutputLog {
         Ok(stored_form(json).await)
     }
 
-    /// Like [`OutputLog::publish_stored`], with the number of outcomes for metrics and the trace
-    /// context of the turn.
+    /// Like [`OutputLog::publish_stored`], with the number of outcomes for metrics and the trace context of
+    /// the turn.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -140,21 +138,7 @@ impl OutputLog {
         self.publish_stored(stored, expected_seq, traceparent).await
     }
 
-    /// Like [`OutputLog::publish`], with a frame that is already JSON.
-    ///
-    /// # Errors
-    /// [`PublishError`].
-    pub async fn publish_payload(
-        &self,
-        payload: Bytes,
-        expected_seq: u64,
-        traceparent: Option<&str>,
-    ) -> Result<Stored, PublishError> {
-        let stored = Self::encode(payload).await?;
-        self.publish_stored(stored, expected_seq, traceparent).await
-    }
-
-    /// Like [`OutputLog::publish_payload`], with a frame in its stored form.
+    /// Like [`OutputLog::publish`], with a frame in its stored form.
     ///
     /// # Errors
     /// [`PublishError`].

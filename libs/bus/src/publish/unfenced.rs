@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::Bus;
-use crate::bus::backoff::pauses;
+use crate::bus::backoff::{pause_before, pauses};
 use crate::publish::decision::{PublishDecision, PublishRefusal};
 use crate::publish::error::PublishError;
 use crate::publish::outgoing::OutgoingMessage;
@@ -25,11 +25,9 @@ impl Bus {
                 PublishDecision::Refused(refusal) => return Err(self.refused(&message, &refusal)),
                 PublishDecision::Retry(reason) => reason,
             };
-            let pause = pauses.next().unwrap_or_default();
-            if Instant::now() + pause >= deadline {
+            if !pause_before(deadline, &mut pauses).await {
                 return Err(PublishError::Unavailable(reason));
             }
-            tokio::time::sleep(pause).await;
         }
     }
 

@@ -47,7 +47,6 @@ impl StreamIdentity {
     }
 }
 
-/// One failed attempt.
 pub(crate) enum ReadFailure {
     /// The stream does not exist; a retry does not help.
     Missing,
@@ -105,8 +104,8 @@ impl Bus {
         .await
     }
 
-    /// The id of the message at a sequence; `None` when the stream does not hold it or the
-    /// publisher set no id.
+    /// The id of the message at a sequence; `None` when the stream does not hold it or the publisher set no
+    /// id.
     ///
     /// # Errors
     /// [`LeaderReadError`].

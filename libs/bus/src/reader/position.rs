@@ -71,8 +71,8 @@ impl ReadPosition {
     }
 }
 
-/// The last message that was read. A stream that lost its end and was written again may have the
-/// same length, so the sequence alone does not identify it.
+/// The last message that was read. A stream that lost its end and was written again may have the same
+/// length, so the sequence alone does not identify it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastRead {
     taken: Option<(u64, String)>,
@@ -84,15 +84,15 @@ impl LastRead {
         self.taken = msg_id.map(|id| (seq, id.to_owned()));
     }
 
-    /// Sequence whose message id must be checked with [`LastRead::is_replaced`] before reading on;
-    /// `None` when nothing was read, or when the message may have been trimmed.
+    /// Sequence whose message id must be checked with [`LastRead::is_replaced`] before reading on; `None`
+    /// when nothing was read, or when the message may have been trimmed.
     pub fn seq_to_verify(&self, first_seq: u64) -> Option<u64> {
         let (seq, _) = self.taken.as_ref()?;
         (*seq >= first_seq).then_some(*seq)
     }
 
-    /// True when the stream holds another message at this sequence. A stream without a message
-    /// there was trimmed or is shorter, which [`ReadPosition`] detects.
+    /// True when the stream holds another message at this sequence. A stream without a message there was
+    /// trimmed or is shorter, which [`ReadPosition`] detects.
     pub fn is_replaced(&self, found: Option<&str>) -> bool {
         let taken = self.taken.as_ref().map(|(_, id)| id.as_str());
         let is_other = taken.is_some_and(|taken| found.is_some_and(|found| found != taken));

@@ -12,7 +12,6 @@ use crate::reader::stream_reader::Reader;
 /// Smaller batches are converted on the calling thread.
 const INLINE_BYTES: usize = 16 * 1024;
 
-/// Conversion of a batch.
 type Convert<T> = Arc<dyn Fn(Vec<Message>) -> T + Send + Sync>;
 
 /// A reader that decodes or otherwise converts its batches.
@@ -22,7 +21,6 @@ pub struct ReadAhead<T> {
     convert: Convert<T>,
     /// A batch that is being converted.
     converting: Option<JoinHandle<T>>,
-    /// Batch that [`ReadAhead::read_during`] read.
     ready: Option<Result<T, ReadError>>,
 }
 
@@ -44,8 +42,7 @@ impl Reader {
 }
 
 impl<T: Send + 'static> ReadAhead<T> {
-    /// Waits for the next converted batch. Dropping the future loses nothing: the next call
-    /// continues.
+    /// Waits for the next converted batch. Dropping the future loses nothing: the next call continues.
     ///
     /// # Errors
     /// As [`Reader::next_batch`].

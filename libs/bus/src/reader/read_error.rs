@@ -33,8 +33,8 @@ pub enum ReadError {
         /// The last sequence held.
         last: u64,
     },
-    /// The sequence of a message that was read now belongs to another message: the stream lost its
-    /// end and went on.
+    /// The sequence of a message that was read now belongs to another message: the stream lost its end and
+    /// went on.
     #[error(
         "{stream} lost its end and went on: sequence {seq} is another message than the one read"
     )]

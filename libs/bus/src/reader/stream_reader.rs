@@ -1,7 +1,7 @@
 //! The stream reader: every message of a stream from a position on, once and in order.
 //!
-//! The reader keeps its position itself and treats the broker's consumer as disposable: on any
-//! fault it creates a new consumer at the position.
+//! The reader keeps its position itself and treats the broker's consumer as disposable: on any fault it
+//! creates a new consumer at the position.
 
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ pub struct Reader {
     pending: u64,
     /// Gaps since the last message that was delivered.
     gaps_seen: u32,
-    /// Time of the next stall check. It survives a dropped future, so that callers with short waits
-    /// do not postpone the check forever.
+    /// Time of the next stall check. It survives a dropped future, so that callers with short waits do not
+    /// postpone the check forever.
     check_at: Instant,
     /// The stream was ahead at the last stall check.
     was_ahead: bool,
@@ -76,8 +76,8 @@ impl Reader {
         }
     }
 
-    /// Ends a batch with the message that reaches this size; for callers that convert batches on
-    /// another thread and want small ones.
+    /// Ends a batch with the message that reaches this size; for callers that convert batches on another
+    /// thread and want small ones.
     #[must_use]
     pub fn with_batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes;
@@ -107,9 +107,8 @@ impl Reader {
         self.pending
     }
 
-    /// Waits for a message and returns it with all others that are ready, at most `max`; never
-    /// empty. Dropping the future loses nothing: the position advances only when messages are
-    /// returned.
+    /// Waits for a message and returns it with all others that are ready, at most `max`; never empty.
+    /// Dropping the future loses nothing: the position advances only when messages are returned.
     ///
     /// # Errors
     /// [`ReadError`]; drop the reader then.
@@ -118,8 +117,8 @@ impl Reader {
         Ok(batch.into_iter().map(Message::decoded).collect())
     }
 
-    /// Like [`Reader::next_batch`], with messages in their stored form; callers decode them
-    /// elsewhere with [`Message::decoded`], or not at all.
+    /// Like [`Reader::next_batch`], with messages in their stored form; callers decode them elsewhere with
+    /// [`Message::decoded`], or not at all.
     ///
     /// # Errors
     /// [`ReadError`]; drop the reader then.
@@ -248,8 +247,7 @@ impl Reader {
         }
     }
 
-    /// Checks for a stall after a silence: when the stream is ahead twice in a row, the consumer is
-    /// dead.
+    /// Checks for a stall after a silence: when the stream is ahead twice in a row, the consumer is dead.
     async fn check_stall(&mut self) {
         let context = &self.bus.connections().consume_js;
         let ahead = match stream_info(context, &self.stream).await {
@@ -333,8 +331,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Creates a consumer when the stream is the one that was read so far, or returns the reason
-    /// for a retry.
+    /// Creates a consumer when the stream is the one that was read so far, or returns the reason for a
+    /// retry.
     async fn create_consumer(
         &mut self,
         context: &Context,

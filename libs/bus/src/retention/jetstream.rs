@@ -38,8 +38,8 @@ impl Bus {
         Ok(LogUsage::new(&info))
     }
 
-    /// Deletes the messages of a stream before this sequence, and returns their number. Only one
-    /// user of the bus has the permission: see docs/security.md.
+    /// Deletes the messages of a stream before this sequence, and returns their number. Only one user of
+    /// the bus has the permission: see docs/security.md.
     ///
     /// # Errors
     /// [`LeaderReadError`].

@@ -1,7 +1,7 @@
 //! How far a log may be trimmed; the only place that decides it.
 //!
-//! A message may be deleted when two checkpoints cover it, it is applied and archived, and it is
-//! older than the margin for readers that lag.
+//! A message may be deleted when two checkpoints cover it, it is applied and archived, and it is older than
+//! the margin for readers that lag.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,8 +13,7 @@ use super::usage::LogUsage;
 
 /// The margin takes at most this fraction of a log.
 const MARGIN_DIVISOR: u64 = 16;
-/// Trimming rewrites the first block of a log, so it waits until this fraction of the log can be
-/// deleted.
+/// Trimming rewrites the first block of a log, so it waits until this fraction of the log can be deleted.
 const TRIM_STEP_DIVISOR: u64 = 64;
 
 /// Which log of a partition.
@@ -54,8 +53,7 @@ impl LogHolder {
     }
 }
 
-/// First sequences of a log that are still needed; `None` where it is unknown, which keeps the
-/// whole log.
+/// First sequences of a log that are still needed; `None` where it is unknown, which keeps the whole log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NeededFrom {
     /// By a takeover from the last but one checkpoint.
@@ -149,8 +147,8 @@ impl Margin {
         }
     }
 
-    /// The first sequence that readers may still need. `now` is the monotonic time since this
-    /// margin was created.
+    /// The first sequence that readers may still need. `now` is the monotonic time since this margin was
+    /// created.
     pub fn first(&mut self, log: &LogUsage, now: Duration) -> u64 {
         let MarginLimits { age, bytes } = self.limits;
         self.seen.push_back((now, log.last_seq));

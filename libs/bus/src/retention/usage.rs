@@ -45,16 +45,16 @@ impl LogUsage {
     }
 }
 
-/// Usage in percent from which on a log accepts no events of agents: the rest is reserved for
-/// planner, recovery and operators.
+/// Usage in percent from which on a log accepts no events of agents: the rest is reserved for planner,
+/// recovery and operators.
 pub const AGENT_EVENTS_MAX_PERCENT: u64 = 80;
 /// Usage in percent from which on a log is reported as a problem.
 pub const LOG_PROBLEM_PERCENT: u64 = 70;
 /// Most bytes of outcomes per byte of input in steady operation: outcomes contain whole records.
 const OUTPUT_PER_INPUT: u64 = 4;
 
-/// Whether events of agents may be appended. Both logs need space, the output log also for the
-/// outcomes of all entries that are not folded yet.
+/// Whether events of agents may be appended. Both logs need space, the output log also for the outcomes of
+/// all entries that are not folded yet.
 ///
 /// # Errors
 /// Names the log and its usage.

@@ -28,6 +28,12 @@ pub enum HeartbeatError {
     Failed(String),
 }
 
+impl HeartbeatError {
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl Bus {
     /// Sends a heartbeat to the owner of a partition and returns its answer.
     ///
@@ -39,15 +45,14 @@ impl Bus {
         heartbeat: &OwnerHeartbeat,
         deadline: Duration,
     ) -> Result<OwnerReply, HeartbeatError> {
-        let failed = |error: &dyn std::fmt::Display| HeartbeatError::Failed(error.to_string());
-        let payload = serde_json::to_vec(heartbeat).map_err(|error| failed(&error))?;
+        let payload = serde_json::to_vec(heartbeat).map_err(HeartbeatError::failed)?;
         let request = Request::new()
             .payload(Bytes::from(payload))
             .timeout(Some(deadline));
         let subject = self.names().heartbeat(partition);
         let sent = self.connections().publish.send_request(subject, request);
-        // The client's own timeout starts when the request is sent; this one also covers a
-        // connection that is down.
+        // The client's own timeout starts when the request is sent; this one also covers a connection that
+        // is down.
         let answer = tokio::time::timeout(deadline, sent)
             .await
             .map_err(|_| HeartbeatError::TimedOut(partition))?
@@ -56,9 +61,9 @@ impl Bus {
                 RequestErrorKind::TimedOut => HeartbeatError::TimedOut(partition),
                 RequestErrorKind::InvalidSubject
                 | RequestErrorKind::MaxPayloadExceeded
-                | RequestErrorKind::Other => failed(&error),
+                | RequestErrorKind::Other => HeartbeatError::failed(error),
             })?;
-        serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))
+        serde_json::from_slice(&answer.payload).map_err(HeartbeatError::failed)
     }
 
     /// Subscribes to the heartbeats of a partition; only its owner may.
@@ -70,13 +75,12 @@ impl Bus {
         partition: Partition,
     ) -> Result<Heartbeats, HeartbeatError> {
         let client = self.connections().consume.clone();
-        let failed = |error: &dyn std::fmt::Display| HeartbeatError::Failed(error.to_string());
         let subscriber = client
             .subscribe(self.names().heartbeat(partition))
             .await
-            .map_err(|error| failed(&error))?;
+            .map_err(HeartbeatError::failed)?;
         // After the flush the server knows the subscription.
-        client.flush().await.map_err(|error| failed(&error))?;
+        client.flush().await.map_err(HeartbeatError::failed)?;
         Ok(Heartbeats { client, subscriber })
     }
 }
@@ -88,8 +92,8 @@ pub struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// The next heartbeat with its responder; `None` when the connection was closed. Malformed
-    /// requests are counted and not answered.
+    /// The next heartbeat with its responder; `None` when the connection was closed. Malformed requests are
+    /// counted and not answered.
     pub async fn next(&mut self) -> Option<(OwnerHeartbeat, Responder)> {
         loop {
             let message = self.subscriber.next().await?;
@@ -125,12 +129,11 @@ impl Responder {
     /// # Errors
     /// [`HeartbeatError::Failed`] when it cannot be sent.
     pub async fn reply(self, reply: &OwnerReply) -> Result<(), HeartbeatError> {
-        let failed = |error: &dyn std::fmt::Display| HeartbeatError::Failed(error.to_string());
-        let payload = serde_json::to_vec(reply).map_err(|error| failed(&error))?;
+        let payload = serde_json::to_vec(reply).map_err(HeartbeatError::failed)?;
         self.client
             .publish(self.reply, Bytes::from(payload))
             .await
-            .map_err(|error| failed(&error))
+            .map_err(HeartbeatError::failed)
     }
 }
 

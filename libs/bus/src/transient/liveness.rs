@@ -1,5 +1,4 @@
-//! Last-seen times of hosts in bulk, on a core NATS subject: the next heartbeat repeats a lost
-//! message.
+//! Last-seen times of hosts in bulk, on a core NATS subject: the next heartbeat repeats a lost message.
 
 use async_nats::Subscriber;
 use bytes::Bytes;
@@ -20,6 +19,12 @@ const FLUSH_BYTES_MAX: usize = 1024 * 1024;
 #[error("last-seen times cannot be published or received: {0}")]
 pub struct LivenessError(String);
 
+impl LivenessError {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl Bus {
     /// Publishes last-seen times, in several messages when there are many.
     ///
@@ -32,12 +37,11 @@ impl Bus {
                 v: LAYOUT_VERSION,
                 hosts: chunk.to_vec(),
             };
-            let payload =
-                serde_json::to_vec(&flush).map_err(|error| LivenessError(error.to_string()))?;
+            let payload = serde_json::to_vec(&flush).map_err(LivenessError::new)?;
             client
                 .publish(self.names().liveness(), Bytes::from(payload))
                 .await
-                .map_err(|error| LivenessError(error.to_string()))?;
+                .map_err(LivenessError::new)?;
         }
         Ok(())
     }
@@ -51,11 +55,8 @@ impl Bus {
         let subscriber = client
             .queue_subscribe(self.names().liveness(), queue_group.to_owned())
             .await
-            .map_err(|error| LivenessError(error.to_string()))?;
-        client
-            .flush()
-            .await
-            .map_err(|error| LivenessError(error.to_string()))?;
+            .map_err(LivenessError::new)?;
+        client.flush().await.map_err(LivenessError::new)?;
         Ok(Liveness { subscriber })
     }
 }
@@ -66,8 +67,7 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// The next message; `None` when the connection was closed. Malformed messages are counted and
-    /// skipped.
+    /// The next message; `None` when the connection was closed. Malformed messages are counted and skipped.
     pub async fn next(&mut self) -> Option<LivenessFlush> {
         loop {
             let message = self.subscriber.next().await?;

@@ -16,8 +16,8 @@ pub fn redacted<C: ServiceConfig>(config: &C) -> Value {
     value
 }
 
-/// The configuration as a TOML file that can be loaded again, without secrets and without keys that
-/// have no value.
+/// The configuration as a TOML file that can be loaded again, without secrets and without keys that have no
+/// value.
 ///
 /// # Panics
 /// Like [`redacted`].

@@ -8,7 +8,6 @@ use clap::{Arg, ArgAction, Command};
 use super::service_info::ServiceInfo;
 use crate::config::Sources;
 
-/// Mode that the flags select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Run,
@@ -16,7 +15,6 @@ pub(super) enum Mode {
     Print,
 }
 
-/// Arguments of one process start.
 #[derive(Debug)]
 pub(super) struct Arguments {
     pub(super) sources: Sources,
@@ -24,7 +22,6 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Parses flags and environment.
     pub(super) fn parse(
         info: &ServiceInfo,
         args: impl IntoIterator<Item = OsString>,
@@ -42,8 +39,7 @@ impl Arguments {
         let sources = Sources {
             file,
             env_prefix: info.env_prefix(),
-            // Variables of other programs may contain any bytes; those of this program must be
-            // text.
+            // Variables of other programs may contain any bytes; those of this program must be text.
             env: std::env::vars_os()
                 .filter_map(|(name, text)| {
                     Some((name.into_string().ok()?, text.into_string().ok()?))

@@ -1,7 +1,6 @@
 //! The instance name of a process.
 
-/// A name that is unique to this process start, in characters that are legal in every name on a
-/// network.
+/// A name that is unique to this process start, in characters that are legal in every name on a network.
 pub(super) fn unique_instance(configured: Option<&str>) -> String {
     use std::hash::{BuildHasher as _, Hasher as _};
     let base = configured.map_or_else(machine_name, ToOwned::to_owned);

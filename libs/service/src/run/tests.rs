@@ -41,20 +41,20 @@ fn every_start_has_its_own_instance_name() {
     assert_ne!(first, second);
 }
 
-struct Life {
+struct TestProcess {
     shutdown: CancellationToken,
     tasks: Tasks,
 }
 
-fn life() -> Life {
+fn process() -> TestProcess {
     let shutdown = CancellationToken::new();
-    Life {
+    TestProcess {
         tasks: Tasks::new(shutdown.clone()),
         shutdown,
     }
 }
 
-impl Life {
+impl TestProcess {
     async fn end(&self, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         run_and_drain(
             work,
@@ -68,35 +68,37 @@ impl Life {
 
 #[tokio::test]
 async fn work_that_ends_stops_the_tasks_and_is_clean() {
-    let life = life();
-    let shutdown = life.shutdown.clone();
-    life.tasks.spawn("side", async move {
+    let process = process();
+    let shutdown = process.shutdown.clone();
+    process.tasks.spawn("side", async move {
         shutdown.cancelled().await;
         Ok(())
     });
-    life.end(async { Ok(()) }).await.unwrap();
+    process.end(async { Ok(()) }).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_failed_task_ends_the_work_with_its_failure() {
-    let life = life();
-    life.tasks.spawn("side", async { anyhow::bail!("no luck") });
-    let shutdown = life.shutdown.clone();
+    let process = process();
+    process
+        .tasks
+        .spawn("side", async { anyhow::bail!("no luck") });
+    let shutdown = process.shutdown.clone();
     let work = async move {
         shutdown.cancelled().await;
         Ok(())
     };
-    let error = life.end(work).await.unwrap_err();
+    let error = process.end(work).await.unwrap_err();
     assert_eq!(error.to_string(), "task side: no luck");
 }
 
 #[tokio::test]
 async fn a_drain_has_an_end_and_names_who_did_not_stop() {
-    let life = life();
-    life.tasks.spawn("stuck", std::future::pending());
-    let error = life.end(async { Ok(()) }).await.unwrap_err();
+    let process = process();
+    process.tasks.spawn("stuck", std::future::pending());
+    let error = process.end(async { Ok(()) }).await.unwrap_err();
     assert!(error.to_string().contains("stuck"), "{error}");
-    life.shutdown.cancel();
-    let error = life.end(std::future::pending()).await.unwrap_err();
+    process.shutdown.cancel();
+    let error = process.end(std::future::pending()).await.unwrap_err();
     assert!(error.to_string().contains("work"), "{error}");
 }

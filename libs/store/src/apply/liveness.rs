@@ -11,8 +11,8 @@ use crate::sql::sql;
 use crate::store::Store;
 
 impl Store {
-    /// Stores last-seen times; of several for one host only the latest, and never an earlier one
-    /// than before. Returns the number of changed rows.
+    /// Stores last-seen times; of several for one host only the latest, and never an earlier one than
+    /// before. Returns the number of changed rows.
     ///
     /// # Errors
     /// When the database fails.

@@ -9,6 +9,7 @@ use crate::cursor;
 use crate::error::{ApplyError, DbError, RebuildError};
 use crate::rows::{Applied, TurnRows};
 use crate::sql::sql;
+use crate::sql::transaction::{begin, commit};
 use crate::store::Store;
 
 /// No service holds a lock on the tables for longer than its statement timeout, unless it hangs.
@@ -34,15 +35,13 @@ impl Store {
 }
 
 impl RebuildSession {
-    /// Empties the tables that are derived from the log. The table `hosts` is derived from
-    /// heartbeats and stays.
+    /// Empties the tables that are derived from the log. The table `hosts` is derived from heartbeats and
+    /// stays.
     ///
     /// # Errors
-    /// [`RebuildError::InUse`] while an applier is connected, because it would write rows from its
-    /// memory.
+    /// [`RebuildError::InUse`] while an applier is connected, because it would write rows from its memory.
     pub async fn begin(&mut self) -> Result<Rebuild<'_>, RebuildError> {
-        let transaction = self.0.transaction().await;
-        let transaction = transaction.map_err(DbError::statement("begin"))?;
+        let transaction = begin(&mut self.0).await?;
         let settings =
             format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
         transaction
@@ -99,7 +98,6 @@ impl Rebuild<'_> {
     /// # Errors
     /// When the database fails; the tables are unchanged then.
     pub async fn commit(self) -> Result<(), DbError> {
-        let committed = self.transaction.commit().await;
-        committed.map_err(DbError::statement("commit"))
+        commit(self.transaction).await
     }
 }

@@ -17,11 +17,10 @@ use crate::sql::escape::encode;
 use crate::sql::json_parameter::Json;
 use crate::sql::sql;
 
-/// Hosts per statement. The statements of a turn are pipelined: the database executes one while the
-/// next is sent, and each takes little memory.
+/// Hosts per statement. The statements of a turn are pipelined: the database executes one while the next is
+/// sent, and each takes little memory.
 const HOSTS_PER_STATEMENT: usize = 256;
 
-/// Encoded parameters of one statement.
 pub(super) type HostParams = Vec<Encoded>;
 
 /// The columns that every row takes from its entry.

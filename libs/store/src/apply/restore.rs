@@ -15,11 +15,12 @@ use crate::error::{ApplyError, DbError};
 use crate::rows::Applied;
 use crate::sql::escape::decode;
 use crate::sql::sql;
+use crate::sql::transaction::{begin, commit};
 use crate::store::Store;
 
 impl Store {
-    /// Replaces all rows of a partition and moves its cursor from `previous_out_seq` (0: there is
-    /// none), all or nothing.
+    /// Replaces all rows of a partition and moves its cursor from `previous_out_seq` (0: there is none),
+    /// all or nothing.
     ///
     /// # Errors
     /// [`ApplyError::Conflict`] when the cursor was not at `previous_out_seq`.
@@ -30,10 +31,7 @@ impl Store {
         rows: &PartitionSnapshot,
     ) -> Result<Applied, ApplyError> {
         let mut client = self.client().await?;
-        let transaction = client
-            .transaction()
-            .await
-            .map_err(DbError::statement("begin"))?;
+        let transaction = begin(&mut client).await?;
         if let Some(cursor) = &rows.cursor {
             cursor::compare_and_swap(&transaction, partition, previous_out_seq, cursor).await?;
         }
@@ -46,10 +44,7 @@ impl Store {
             let records = EncodedRecords::of(&turn)?;
             write_rows(&transaction, partition, (&turn, &records), &mut applied).await?;
         }
-        transaction
-            .commit()
-            .await
-            .map_err(DbError::statement("commit"))?;
+        commit(transaction).await?;
         Ok(applied)
     }
 }

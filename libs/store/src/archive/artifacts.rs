@@ -6,6 +6,7 @@ use crate::error::{ArchiveError, DbError, ReadError};
 use crate::sql::column_value::column_seq;
 use crate::sql::escape::{decode_json, encode};
 use crate::sql::sql;
+use crate::sql::transaction::{begin, commit};
 use crate::store::Store;
 
 /// Size of a part. A column value may have 1 GiB, a message should be much smaller.
@@ -22,10 +23,7 @@ impl Store {
         bytes: &[u8],
     ) -> Result<(), ArchiveError> {
         let mut client = self.client().await?;
-        let transaction = client
-            .transaction()
-            .await
-            .map_err(DbError::statement("begin"))?;
+        let transaction = begin(&mut client).await?;
         // An empty artifact has one empty part, because an absent artifact has none.
         let parts = bytes
             .chunks(PART_BYTES)
@@ -35,15 +33,11 @@ impl Store {
                 .execute(&transaction, &[&encode(hash.as_str()), &number, &part])
                 .await?;
         }
-        transaction
-            .commit()
-            .await
-            .map_err(DbError::statement("commit"))?;
+        commit(transaction).await?;
         Ok(())
     }
 
-    /// Archives the checkpoint from which a replay continues at `first_sequence` of an output
-    /// stream.
+    /// Archives the checkpoint from which a replay continues at `first_sequence` of an output stream.
     ///
     /// # Errors
     /// When the database fails.
@@ -83,8 +77,8 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// The archived bytes of an artifact; `None` when it is not archived. The caller checks the
-    /// content hash.
+    /// The archived bytes of an artifact; `None` when it is not archived. The caller checks the content
+    /// hash.
     ///
     /// # Errors
     /// When the database fails.

@@ -182,8 +182,8 @@ impl Audit<'_> {
         }))
     }
 
-    /// The checkpoint from which the newest part of an output stream's archive continues; `None`
-    /// when the archive has no gap.
+    /// The checkpoint from which the newest part of an output stream's archive continues; `None` when the
+    /// archive has no gap.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.

@@ -21,8 +21,7 @@ pub struct ArchiveRow<'a> {
     pub stream: &'a str,
     /// Its sequence.
     pub sequence: u64,
-    /// Index of the entry in the frame; 0 for a message that is not a frame; -1 for an output
-    /// frame.
+    /// Index of the entry in the frame; 0 for a message that is not a frame; -1 for an output frame.
     pub index: i32,
     /// Its subject.
     pub subject: &'a str,
@@ -34,8 +33,8 @@ pub struct ArchiveRow<'a> {
     pub rollout_id: Option<&'a str>,
     /// The host it is about.
     pub hostname: Option<&'a str>,
-    /// Position of the entry in the input log, or the last position that an output frame covers;
-    /// joins the two.
+    /// Position of the entry in the input log, or the last position that an output frame covers; joins the
+    /// two.
     pub input: Option<Position>,
     /// The entry, the message, or the frame without its outcomes, as JSON text.
     pub payload: &'a str,
@@ -50,7 +49,6 @@ pub struct ArchiveRow<'a> {
 pub struct ArchiveBatch {
     pub(super) rows: CopyBuffer,
     len: usize,
-    /// Sequence of the first row.
     pub(super) first: Option<u64>,
     /// Days whose table partitions the rows go into.
     pub(super) days: BTreeSet<NaiveDate>,

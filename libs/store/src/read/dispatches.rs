@@ -4,11 +4,12 @@ use nixfleet_proto::Hostname;
 
 use super::{DispatchRow, DispatchSnapshot};
 use crate::cursor;
-use crate::error::{DbError, ReadError};
+use crate::error::ReadError;
 use crate::load::{Key, read_transaction, text_opt};
 use crate::rows::DispatchRecord;
 use crate::sql::escape::decode;
 use crate::sql::sql;
+use crate::sql::transaction::commit;
 use crate::store::Store;
 
 impl Store {
@@ -34,10 +35,7 @@ impl Store {
                 traceparent: text_opt(row, 5),
             });
         }
-        transaction
-            .commit()
-            .await
-            .map_err(DbError::statement("commit"))?;
+        commit(transaction).await?;
         Ok(DispatchSnapshot {
             cursors,
             dispatches,

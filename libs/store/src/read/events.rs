@@ -11,8 +11,8 @@ use crate::sql::sql;
 use crate::store::Store;
 
 impl Store {
-    /// Entries about one rollout with their outcomes from `output_stream`, in log order: at most
-    /// `limit` after the position `after`. Lags behind the log as much as the archive does.
+    /// Entries about one rollout with their outcomes from `output_stream`, in log order: at most `limit`
+    /// after the position `after`. Lags behind the log as much as the archive does.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.

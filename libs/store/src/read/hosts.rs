@@ -9,16 +9,17 @@ use nixfleet_proto::{ChannelName, ClosureHash, Hostname, RolloutId};
 use tokio_postgres::Row;
 
 use super::{Deferral, HostDetail, HostKey, HostView, SeenHost, rollouts};
-use crate::error::{DbError, ReadError};
+use crate::error::ReadError;
 use crate::load::{Key, block_row, read_transaction, text_opt};
 use crate::rows::DispatchRecord;
 use crate::sql::escape::{decode, encode};
 use crate::sql::sql;
+use crate::sql::transaction::commit;
 use crate::store::Store;
 
 impl Store {
-    /// Records of all rollouts that are neither Superseded nor Pruned, by host and rollout: at most
-    /// `limit` of them after `after`, given as (rollout, host).
+    /// Records of all rollouts that are neither Superseded nor Pruned, by host and rollout: at most `limit`
+    /// of them after `after`, given as (rollout, host).
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -77,10 +78,7 @@ impl Store {
         let rows = sql!("blocks_of_host").query(&transaction, &[&name]).await?;
         let blocks = rows.iter().map(block_row).collect::<Result<_, _>>()?;
         let blocks = blocks_of(hostname, &records, blocks);
-        transaction
-            .commit()
-            .await
-            .map_err(DbError::statement("commit"))?;
+        commit(transaction).await?;
         Ok(HostDetail {
             seen: seen.as_ref().map(seen_host),
             records,
@@ -89,8 +87,8 @@ impl Store {
         })
     }
 
-    /// Holds by host, gate and reason, latest first, at most `limit`. Hosts that left Pending or
-    /// have a dispatch are not held any more.
+    /// Holds by host, gate and reason, latest first, at most `limit`. Hosts that left Pending or have a
+    /// dispatch are not held any more.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -113,10 +111,7 @@ impl Store {
                 break;
             }
         }
-        transaction
-            .commit()
-            .await
-            .map_err(DbError::statement("commit"))?;
+        commit(transaction).await?;
         Ok(deferrals)
     }
 }

@@ -1,5 +1,5 @@
-//! Rows in the binary format of COPY, sent in large chunks. The client library's writer sends every
-//! 4 KiB, which costs a system call here and a wake-up of the server each time.
+//! Rows in the binary format of COPY, sent in large chunks. The client library's writer sends every 4 KiB,
+//! which costs a system call here and a wake-up of the server each time.
 //!
 //! Source: PostgreSQL documentation, COPY, binary format; formats of values: `*_recv` of the types.
 
@@ -87,14 +87,12 @@ async fn finish(
 /// Encoded rows. Each row is started with its column count and then given one value per column.
 #[derive(Debug)]
 pub(crate) struct CopyBuffer {
-    /// Full chunks.
     chunks: Vec<Bytes>,
     /// Bytes after the full chunks.
     bytes: BytesMut,
 }
 
 impl Default for CopyBuffer {
-    /// No rows.
     fn default() -> Self {
         Self {
             chunks: Vec::new(),
@@ -111,7 +109,6 @@ impl CopyBuffer {
         last.freeze()
     }
 
-    /// Starts a row.
     pub(crate) fn row(&mut self, columns: i16) {
         self.bytes.put_i16(columns);
     }

@@ -1,9 +1,8 @@
 //! Escaping of texts that Postgres cannot store.
 //!
-//! Postgres text and `jsonb` reject NUL, JSON and Rust do not, and some texts come from hosts.
-//! Rejecting them at the tables would stop a partition permanently, so NUL is stored as U+FFFD `0`
-//! and U+FFFD itself is doubled: every text can be stored, the encoding is injective, and decoding
-//! restores the text.
+//! Postgres text and `jsonb` reject NUL, JSON and Rust do not, and some texts come from hosts. Rejecting
+//! them at the tables would stop a partition permanently, so NUL is stored as U+FFFD `0` and U+FFFD itself
+//! is doubled: every text can be stored, the encoding is injective, and decoding restores the text.
 
 use std::borrow::Cow;
 
@@ -52,8 +51,7 @@ pub fn encode_json<'a>(json: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
             stored.extend([ESCAPE, ESCAPE]);
             rest = after;
         } else {
-            // An escape of two characters, `\\` included: the second one must not start another
-            // escape.
+            // An escape of two characters, `\\` included: the second one must not start another escape.
             let after = rest.chars().take(2).map(char::len_utf8).sum();
             stored.push_str(&rest[..after]);
             rest = &rest[after..];

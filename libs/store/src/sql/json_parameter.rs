@@ -9,7 +9,6 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 /// Version byte of the binary form of `jsonb`.
 const JSONB_VERSION: u8 = 1;
 
-/// A JSON document as text.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 

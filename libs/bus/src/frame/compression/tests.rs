@@ -7,8 +7,8 @@ use super::*;
 
 const MAX: usize = 64 * 1024;
 
-/// JSON documents, each followed by its stored form. Logs keep stored forms, so these lines must
-/// stay readable: add lines for new labels, never change one.
+/// JSON documents, each followed by its stored form. Logs keep stored forms, so these lines must stay
+/// readable: add lines for new labels, never change one.
 const STORED: &str = include_str!("stored.txt");
 
 const EVENT: &str = r#"{"v":1,"entries":[{"v":1,"receivedAt":"2026-05-01T10:00:00.123456789Z","body":{"entry":"HostEvent","rolloutId":"stable@77aa","hostname":"db-3","producer":"agent","event":{"seq":2,"body":{"kind":"ActivationStarted","startedAt":"2026-05-01T10:00:00Z","switchMethod":"switch"}}}}]}"#;
@@ -25,12 +25,12 @@ fn labelled(content: &[u8]) -> Vec<u8> {
 
 fn check(stored: impl AsRef<[u8]>, expected: &str) {
     let stored = stored.as_ref();
-    let told = match decode(stored, MAX) {
+    let found = match decode(stored, MAX) {
         Ok(json) => format!("{} bytes", json.len()),
         Err(DecodeError::Compressed(what)) => what.to_owned(),
         Err(error) => error.name().to_owned(),
     };
-    assert_eq!(told, expected, "{stored:02x?}");
+    assert_eq!(found, expected, "{stored:02x?}");
 }
 
 #[test]
@@ -107,19 +107,22 @@ fn an_unknown_label_is_an_error_that_says_what_to_do() {
 
 #[test]
 fn hostile_payloads_are_refused_by_name() {
-    let whole = stored(EVENT);
-    check(&whole, &format!("{} bytes", EVENT.len()));
+    let complete = stored(EVENT);
+    check(&complete, &format!("{} bytes", EVENT.len()));
     check([ZSTD_DICTIONARY_1], "it has no valid header");
     check([ZSTD_DICTIONARY_1, b'{', b'}'], "it has no valid header");
     check(
         [&[ZSTD_DICTIONARY_1], EVENT.as_bytes()].concat(),
         "it has no valid header",
     );
-    check(&whole[..whole.len() - 1], "it is not complete");
-    check([&whole[..], b"x"].concat(), "it has trailing bytes");
-    check([&whole[..], &whole[1..]].concat(), "it has trailing bytes");
+    check(&complete[..complete.len() - 1], "it is not complete");
+    check([&complete[..], b"x"].concat(), "it has trailing bytes");
+    check(
+        [&complete[..], &complete[1..]].concat(),
+        "it has trailing bytes",
+    );
     check(labelled(b""), "it holds nothing");
-    check(labelled(&whole), "it holds a stored payload");
+    check(labelled(&complete), "it holds a stored payload");
     // A skippable zstd frame.
     let skipped = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, b'x'];
     check(
@@ -150,12 +153,12 @@ fn a_bomb_is_refused_before_it_takes_memory() {
 
 #[test]
 fn the_size_of_what_cannot_be_decoded_is_that_of_its_bytes() {
-    let whole = stored(EVENT);
-    assert_eq!(json_bytes(&whole, MAX), EVENT.len());
-    for other in [&whole[..3], b"\x82abc", b"{}", b""] {
+    let complete = stored(EVENT);
+    assert_eq!(json_bytes(&complete, MAX), EVENT.len());
+    for other in [&complete[..3], b"\x82abc", b"{}", b""] {
         assert_eq!(json_bytes(other, MAX), other.len());
     }
-    assert_eq!(json_bytes(&whole, 10), whole.len());
+    assert_eq!(json_bytes(&complete, 10), complete.len());
 }
 
 proptest! {

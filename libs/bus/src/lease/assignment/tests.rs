@@ -150,8 +150,8 @@ proptest! {
         prop_assert!(moved(&before, &after).iter().all(|key| before[key] == *gone));
     }
 
-    /// Members hand over and acquire in any order, and all see each move: every key moves at most
-    /// once, and the result is balanced.
+    /// Members hand over and acquire in any order, and all see each move: every key moves at most once, and
+    /// the result is balanced.
     #[test]
     fn moving_keys_one_by_one_ends_balanced(names in names(), count in 1..20usize, joins in 0..4usize, seed: u64) {
         let keys = keys(count);

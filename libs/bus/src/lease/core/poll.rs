@@ -1,5 +1,5 @@
-//! Actions that an instance takes by itself: keeping its membership, acquiring assigned keys,
-//! handing over the others, and reading keys that are silent.
+//! Actions that an instance takes by itself: keeping its membership, acquiring assigned keys, handing over
+//! the others, and reading keys that are silent.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,8 +27,8 @@ impl LeaseCore {
         std::mem::take(&mut self.commands)
     }
 
-    /// Time at which [`LeaseCore::poll`] acts without an input; everything due at the last poll is
-    /// done. `None` when nothing is scheduled.
+    /// Time at which [`LeaseCore::poll`] acts without an input; everything due at the last poll is done.
+    /// `None` when nothing is scheduled.
     pub fn due(&self) -> Option<Duration> {
         if self.dirty || !self.commands.is_empty() {
             return Some(self.polled_at);
@@ -212,8 +212,8 @@ impl LeaseCore {
         }
     }
 
-    /// Reads keys without a sign for longer than their time to live: the watch may have missed
-    /// their expiry.
+    /// Reads keys without a sign for longer than their time to live: the watch may have missed their
+    /// expiry.
     fn read_silent_keys(&mut self, now: Duration) {
         if !self.watch.is_current {
             return;

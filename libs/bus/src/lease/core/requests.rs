@@ -16,16 +16,24 @@ impl LeaseCore {
         let ticket = self.ticket();
         let known = self.cache.revision(key);
         self.cache.mark_read(now, key);
-        self.sent.insert(
-            ticket,
-            PendingRequest::Read {
-                key: key.clone(),
-                known,
-            },
-        );
-        self.commands.push(Command::Read {
-            ticket,
+        let key = key.clone();
+        let pending = PendingRequest::Read {
             key: key.clone(),
+            known,
+        };
+        self.sent.insert(ticket, pending);
+        self.commands.push(Command::Read { ticket, key });
+    }
+
+    fn delete(&mut self, key: &RecordKey, expected: u64) {
+        let ticket = self.ticket();
+        let key = key.clone();
+        let pending = PendingRequest::Delete { key: key.clone() };
+        self.sent.insert(ticket, pending);
+        self.commands.push(Command::Delete {
+            ticket,
+            key,
+            expected,
         });
     }
 
@@ -50,21 +58,14 @@ impl LeaseCore {
         }
     }
 
-    /// Deletes the record of a member that is gone; a new instance would take it for a live member
-    /// until it is known to be stale.
+    /// Deletes the record of a member that is gone; a new instance would take it for a live member until it
+    /// is known to be stale.
     pub(super) fn delete_stale_member(&mut self, key: &RecordKey) {
         let is_other = matches!(key, RecordKey::Member(token) if *token != self.token);
         if !is_other || !self.cache.is_stale(key) {
             return;
         }
-        let ticket = self.ticket();
-        self.sent
-            .insert(ticket, PendingRequest::Delete { key: key.clone() });
-        self.commands.push(Command::Delete {
-            ticket,
-            key: key.clone(),
-            expected: self.cache.revision(key),
-        });
+        self.delete(key, self.cache.revision(key));
     }
 
     /// Converts a step of a key to commands and signals.
@@ -77,13 +78,11 @@ impl LeaseCore {
                 let ticket = self.ticket();
                 let record = self.record(key, ticket);
                 let (key, sent) = (key.clone(), record.clone());
-                self.sent.insert(
-                    ticket,
-                    PendingRequest::Put {
-                        key: key.clone(),
-                        record: sent,
-                    },
-                );
+                let pending = PendingRequest::Put {
+                    key: key.clone(),
+                    record: sent,
+                };
+                self.sent.insert(ticket, pending);
                 self.commands.push(Command::Put {
                     ticket,
                     key,
@@ -91,17 +90,7 @@ impl LeaseCore {
                     expected,
                 });
             }
-            Step::Delete { expected } => {
-                let ticket = self.ticket();
-                let key = key.clone();
-                self.sent
-                    .insert(ticket, PendingRequest::Delete { key: key.clone() });
-                self.commands.push(Command::Delete {
-                    ticket,
-                    key,
-                    expected,
-                });
-            }
+            Step::Delete { expected } => self.delete(key, expected),
             Step::Read => self.read(now, key),
             Step::Acquired => self.acquired(now, key),
             Step::Lost(loss) => self.lost(now, key, loss),

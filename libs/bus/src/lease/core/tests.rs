@@ -175,8 +175,8 @@ fn leases_of_a_lost_bucket_are_acquired_again() {
     assert_eq!(cluster.members().len(), 3);
 }
 
-/// Injects faults everywhere while every step checks that a key has one holder. Afterwards every
-/// key is soon held and balanced.
+/// Injects faults everywhere while every step checks that a key has one holder. Afterwards every key is
+/// soon held and balanced.
 #[test]
 fn faults_never_cause_two_holders_and_keys_recover() {
     for seed in 0..30 {

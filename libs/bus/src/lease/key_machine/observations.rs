@@ -116,8 +116,7 @@ impl KeyMachine {
         }
     }
 
-    /// Processes a stored record. Its time counts from the send time, which is before the server's
-    /// time.
+    /// Processes a stored record. Its time counts from the send time, which is before the server's time.
     fn stored(&mut self, now: Duration, revision: u64, count: u64) -> Option<Step> {
         let sent_at = self.sent_times.get(&count).copied();
         let until = sent_at.map(|sent_at| sent_at + self.timing.ttl - self.timing.margin);

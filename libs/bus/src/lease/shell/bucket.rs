@@ -17,8 +17,8 @@ use crate::publish::outgoing::{OutgoingMessage, PublishRefusal};
 
 /// Header that marks a deleted key.
 const KV_OPERATION: &str = "KV-Operation";
-/// Time to live of a deletion marker. It is useless once every watch has seen it, and members have
-/// a new name at every start, so that markers without an expiry would accumulate.
+/// Time to live of a deletion marker. It is useless once every watch has seen it, and members have a new
+/// name at every start, so that markers without an expiry would accumulate.
 const MARK_SECONDS: &str = "60";
 
 /// The keys of one service in the bucket.

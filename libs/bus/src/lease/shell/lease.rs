@@ -3,8 +3,8 @@
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Requests of workers. Each worker has at most one request in flight and one for its end, so their
-/// number bounds the queue.
+/// Requests of workers. Each worker has at most one request in flight and one for its end, so their number
+/// bounds the queue.
 pub(super) enum Request {
     Want {
         key: String,
@@ -54,20 +54,15 @@ impl Lease {
         !self.lost.is_cancelled()
     }
 
-    /// Completes when the lease is lost: another holder was seen, or it was not renewed in time.
-    /// The work under it must stop then.
+    /// Completes when the lease is lost: another holder was seen, or it was not renewed in time. The work
+    /// under it must stop then.
     pub async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
-    /// The loss of the lease as a token.
-    pub fn lost_token(&self) -> CancellationToken {
-        self.lost.clone()
-    }
-
-    /// Completes when the lease is recalled, because the key was assigned to another instance or
-    /// the process stops. The lease is still held and renewed: end the work in order, then release
-    /// the lease. A lost lease counts as recalled.
+    /// Completes when the lease is recalled, because the key was assigned to another instance or the
+    /// process stops. The lease is still held and renewed: end the work in order, then release the lease. A
+    /// lost lease counts as recalled.
     pub async fn recalled(&self) {
         tokio::select! {
             () = self.recalled.cancelled() => {}
@@ -87,9 +82,8 @@ impl Lease {
         self.done.cancelled().await;
     }
 
-    /// Releases the key after the work under it failed here. Other instances go first for a backoff
-    /// that grows with every failure in a row; without other instances this one may acquire it at
-    /// once.
+    /// Releases the key after the work under it failed here. Other instances go first for a backoff that
+    /// grows with every failure in a row; without other instances this one may acquire it at once.
     pub async fn give_up(self) {
         self.end(WorkEnd::Failed);
         self.done.cancelled().await;

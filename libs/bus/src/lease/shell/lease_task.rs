@@ -70,7 +70,6 @@ pub(super) struct LeaseTask {
     last_number: u64,
 }
 
-/// One event.
 enum Event {
     Request(Request),
     Answer(u64, Answer),
@@ -145,7 +144,6 @@ impl LeaseTask {
         self.origin.elapsed()
     }
 
-    /// Waits for the next event.
     async fn next(&mut self, stopping: bool, closing: bool) -> Event {
         let due = self.core.due().map(|due| self.origin + due);
         let sleep = async {
@@ -212,16 +210,16 @@ impl LeaseTask {
     fn take_request(&mut self, now: Duration, request: Request) {
         match request {
             Request::Want { key, sender } => {
-                if let Some(key_waiters) = self.waiters.get_mut(&key) {
-                    key_waiters.waiting.push_back(sender);
+                if let Some(entry) = self.waiters.get_mut(&key) {
+                    entry.waiting.push_back(sender);
                 }
             }
             Request::CancelWant { key } => {
-                let Some(key_waiters) = self.waiters.get_mut(&key) else {
+                let Some(entry) = self.waiters.get_mut(&key) else {
                     return;
                 };
-                key_waiters.waiting.retain(|waiting| !waiting.is_closed());
-                if key_waiters.waiting.is_empty() {
+                entry.waiting.retain(|waiting| !waiting.is_closed());
+                if entry.waiting.is_empty() {
                     self.core.cancel_want(now, &key);
                 }
             }
@@ -251,8 +249,8 @@ impl LeaseTask {
 
     /// Tells the core which keys somebody waits for.
     fn report_waiters(&mut self) {
-        for (key, key_waiters) in &self.waiters {
-            if key_waiters.held.is_none() && !key_waiters.waiting.is_empty() {
+        for (key, entry) in &self.waiters {
+            if entry.held.is_none() && !entry.waiting.is_empty() {
                 self.core.want(key);
             }
         }

@@ -31,8 +31,8 @@ pub struct RecordView {
 }
 
 impl Bus {
-    /// All members and leases of all services. Any server with the bucket may answer the two
-    /// requests, so the result may be slightly stale.
+    /// All members and leases of all services. Any server with the bucket may answer the two requests, so
+    /// the result may be slightly stale.
     ///
     /// # Errors
     /// [`LeaderReadError`].

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use nixfleet_proto::frame::MAX_FRAME_ENTRIES;
 
-/// Shortest time from one small frame to the next, unless another frame waits behind it. Every
-/// frame costs a disk write and a message to each reader, so fewer and larger frames are cheaper
-/// under load. An entry that arrives alone is sent at once.
+/// Shortest time from one small frame to the next, unless another frame waits behind it. Every frame costs
+/// a disk write and a message to each reader, so fewer and larger frames are cheaper under load. An entry
+/// that arrives alone is sent at once.
 pub(super) const FRAME_INTERVAL: Duration = Duration::from_millis(6);
 
-/// Smallest target.
 const MIN: usize = 64;
 
 /// Number of entries from which on a frame is not small.
@@ -24,8 +23,8 @@ impl Default for FrameTarget {
 }
 
 impl FrameTarget {
-    /// Sets the number of clients that send entries and wait for answers. The target is half of
-    /// them: a frame that waited for more would wait for clients which wait for it.
+    /// Sets the number of clients that send entries and wait for answers. The target is half of them: a
+    /// frame that waited for more would wait for clients which wait for it.
     pub(super) fn expect(&self, clients: usize) {
         self.0.store(
             (clients / 2).clamp(MIN, MAX_FRAME_ENTRIES),

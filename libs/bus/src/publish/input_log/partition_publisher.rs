@@ -1,5 +1,5 @@
-//! The publisher of one input log: frames are sent one after the other. Each has the entries that
-//! arrived while the frame before was in flight, and waits a little longer under load.
+//! The publisher of one input log: frames are sent one after the other. Each has the entries that arrived
+//! while the frame before was in flight, and waits a little longer under load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::frame_target::{FRAME_INTERVAL, FrameTarget};
 use super::queues::{Queued, Waiter};
 use crate::Bus;
-use crate::bus::backoff::pauses;
+use crate::bus::backoff::{pause_before, pauses};
 use crate::frame::buffer::{Frame, FrameBuffer, FrameLimits};
 use crate::publish::decision::{PublishDecision, PublishRefusal};
 use crate::publish::error::AppendError;
@@ -89,11 +89,9 @@ impl Sink {
                 PublishDecision::Retry(reason) => reason,
             };
             metrics::counter!("nixfleet_bus_publish_retries_total", "log" => "input").increment(1);
-            let pause = pauses.next().unwrap_or(Duration::from_secs(1));
-            if Instant::now() + pause >= deadline {
+            if !pause_before(deadline, &mut pauses).await {
                 return Err(AppendError::Unavailable(reason));
             }
-            tokio::time::sleep(pause).await;
         }
     }
 
@@ -102,8 +100,8 @@ impl Sink {
         settled.map_err(AppendError::Unavailable)
     }
 
-    /// Checks the streams again, because the connection may have been made again while the message
-    /// was in flight. A message on a server that lost its data or has older data is not durable.
+    /// Checks the streams again, because the connection may have been made again while the message was in
+    /// flight. A message on a server that lost its data or has older data is not durable.
     async fn durable(&self, seq: u64, deadline: Instant) -> Result<u64, AppendError> {
         self.wait_verified(deadline).await?;
         let acknowledged = self.bus.known_streams().acknowledge(&self.stream, seq);
@@ -125,7 +123,6 @@ impl Sink {
     }
 }
 
-/// The task of one partition.
 pub(super) struct Publisher {
     partition: Partition,
     sink: Sink,
@@ -135,7 +132,6 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher for one partition.
     pub(super) fn new(
         bus: &Bus,
         partition: Partition,
@@ -152,8 +148,8 @@ impl Publisher {
     }
 
     /// Publishes until the bus closes and every accepted entry is answered. An entry that finds the
-    /// publisher idle is sent at once; entries that arrive while a frame is in flight, or shortly
-    /// after, share the next frame.
+    /// publisher idle is sent at once; entries that arrive while a frame is in flight, or shortly after,
+    /// share the next frame.
     pub(super) async fn run(mut self, closing: CancellationToken) {
         let mut in_flight: Option<BoxFuture<'static, ()>> = None;
         let mut open = true;
@@ -175,8 +171,8 @@ impl Publisher {
             tokio::select! {
                 () = tokio::time::sleep_until(due), if waits => {}
                 () = closing.cancelled(), if !self.queued.is_closed() => self.queued.close(),
-                // While a frame is in flight, entries collect in the queue: a wake-up for each
-                // would be wasted.
+                // While a frame is in flight, entries collect in the queue: a wake-up for each would be
+                // wasted.
                 queued = self.queued.recv(), if open && in_flight.is_none() => match queued {
                     Some(queued) => self.buffer.push(queued.subject, queued.batch, queued.waiter),
                     None => open = false,

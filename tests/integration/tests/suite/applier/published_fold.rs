@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use chrono::Utc;
+use nixfleet_bus::OutputLog;
 use nixfleet_core::partition::PartitionState;
 use nixfleet_harness::{Database, Service, wait_for};
 use nixfleet_proto::event::{HostEvent, HostEventBody};
@@ -109,11 +110,12 @@ impl PublishedFold {
         let output = self.servers.bus.output(self.partition);
         // Every other frame is stored without compression, as by earlier releases.
         let json = Bytes::from(serde_json::to_vec(&frame).unwrap());
-        let published = if self.out_seq.is_multiple_of(2) {
-            output.publish_payload(json, self.out_seq, None).await
+        let payload = if self.out_seq.is_multiple_of(2) {
+            OutputLog::encode(json).await.unwrap()
         } else {
-            output.publish_stored(json, self.out_seq, None).await
+            json
         };
+        let published = output.publish_stored(payload, self.out_seq, None).await;
         self.out_seq = published.unwrap().seq;
     }
 

@@ -2,7 +2,7 @@
 
 use async_nats::jetstream;
 use bytes::Bytes;
-use nixfleet_bus::{Bus, MAX_OUTPUT_FRAME_BYTES, Message, decode_input, decode_output};
+use nixfleet_bus::{Bus, MAX_OUTPUT_FRAME_BYTES, Message, OutputLog, decode_input, decode_output};
 use nixfleet_proto::{InputFrame, LAYOUT_VERSION, OutputFrame};
 
 use super::{bus, entry, p0, read};
@@ -112,8 +112,9 @@ async fn a_batch_ends_where_its_json_is_large_enough() {
     let log = bus.output(p0());
     // Far smaller in the stream than in memory.
     let payload = Bytes::from(vec![b' '; MAX_OUTPUT_FRAME_BYTES]);
+    let payload = OutputLog::encode(payload).await.unwrap();
     for seq in 0..40 {
-        log.publish_payload(payload.clone(), seq, None)
+        log.publish_stored(payload.clone(), seq, None)
             .await
             .unwrap();
     }

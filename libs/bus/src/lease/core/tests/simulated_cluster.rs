@@ -1,5 +1,5 @@
-//! A simulated bucket with several instances in virtual time: requests and answers are delayed or
-//! lost, watches lag and end, processes pause and die.
+//! A simulated bucket with several instances in virtual time: requests and answers are delayed or lost,
+//! watches lag and end, processes pause and die.
 
 use std::collections::{BTreeMap, BTreeSet};
 

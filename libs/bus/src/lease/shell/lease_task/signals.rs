@@ -12,11 +12,7 @@ impl LeaseTask {
             Signal::Recalled(key) => {
                 self.count("recalled");
                 tracing::info!(service, key, "lease recalled");
-                if let Some(held) = self
-                    .waiters
-                    .get(&key)
-                    .and_then(|key_waiters| key_waiters.held.as_ref())
-                {
+                if let Some(held) = self.waiters.get(&key).and_then(|entry| entry.held.as_ref()) {
                     held.recalled.cancel();
                 }
             }
@@ -58,18 +54,18 @@ impl LeaseTask {
             done: done.clone(),
             requests: self.sender.clone(),
         };
-        let Some(key_waiters) = self.waiters.get_mut(key) else {
+        let Some(entry) = self.waiters.get_mut(key) else {
             return;
         };
         let _done = done.drop_guard();
-        key_waiters.held = Some(HeldLease {
+        entry.held = Some(HeldLease {
             number,
             lost,
             recalled,
             _done,
         });
         // A lease without a waiter is released when it is dropped.
-        while let Some(waiting) = key_waiters.waiting.pop_front() {
+        while let Some(waiting) = entry.waiting.pop_front() {
             match waiting.send(lease) {
                 Ok(()) => return,
                 Err(back) => lease = back,
@@ -81,7 +77,7 @@ impl LeaseTask {
         if let Some(held) = self
             .waiters
             .get_mut(key)
-            .and_then(|key_waiters| key_waiters.held.take())
+            .and_then(|entry| entry.held.take())
         {
             held.lost.cancel();
         }
