@@ -1,6 +1,6 @@
--- Makes the rights of the services' users what this list says, for those users that exist.
--- Nothing is touched that is right already. The schema comes last: a user who cannot see it yet finds
--- no tables, which every service waits for.
+-- Grants each existing user of a service the rights of this list and revokes all others. Rights that are
+-- already correct are not touched. The schema comes last: a user without access to it finds no tables, and
+-- every service waits for tables.
 DO $$
 DECLARE
     wanted record;

@@ -40,7 +40,7 @@ pub use read::{
     Deferral, DispatchRow, DispatchSnapshot, EventPage, EventView, HostDetail, HostKey, HostView,
     RolloutFilter, RolloutView, SeenHost,
 };
-pub use roles::{Existing, Role};
+pub use roles::{ExistingUser, Role};
 pub use rows::{
     Applied, BlockChange, BlockKey, DispatchChange, FailureSet, HostChange, OpenedRollout,
     ProbeKey, QuarantineKey, RolloutChange, Stamp, TurnRows,

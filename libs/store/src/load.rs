@@ -1,4 +1,4 @@
-//! The way back: a partition's rows as the fold takes them.
+//! Loads the rows of a partition in the form from which the fold restores its state.
 
 use std::error::Error;
 use std::pin::pin;
@@ -27,7 +27,7 @@ use crate::sql::sql;
 use crate::store::Store;
 
 impl Store {
-    /// Everything stored of one partition, as of one instant.
+    /// All rows of one partition, read in one snapshot.
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
@@ -64,7 +64,7 @@ impl Store {
     }
 }
 
-/// A transaction that sees one instant and writes nothing.
+/// Starts a read-only transaction that reads one snapshot.
 pub(crate) async fn read_transaction(
     client: &mut deadpool_postgres::Object,
 ) -> Result<Transaction<'_>, ReadError> {
@@ -102,14 +102,14 @@ async fn load_rollouts(
         .collect()
 }
 
-/// What a rollout pins but for its hosts.
+/// Pinned policy, waves and budgets of a rollout, and its number of pinned hosts.
 struct Terms {
     pinned: PinnedTerms,
     host_count: i64,
 }
 
 impl Terms {
-    /// The pinned set is made of the host rows, so a row that is gone shows in their number only.
+    /// Compares the number of hosts: the host rows are the pinned set, so only the number shows a lost row.
     fn with_hosts(self, host_set: Vec<PinnedHost>) -> Result<Pinned, String> {
         let found = host_set.len();
         if i64::try_from(found) != Ok(self.host_count) {
@@ -128,7 +128,7 @@ fn corrupt_rollout(rollout_id: &RolloutId, fault: String) -> ReadError {
     }
 }
 
-/// Adds the host rows of a rollout and gives what they say about its pinned set.
+/// Appends the host rows of a rollout to `hosts` and returns its pinned hosts.
 async fn load_hosts(
     client: &impl GenericClient,
     rollout_id: &RolloutId,
@@ -222,7 +222,7 @@ async fn load_blocks(
     rows.iter().map(block_row).collect()
 }
 
-/// A row of `gate_blocks`: rollout, wave, gate, holds, sequence, index, time.
+/// Parses a row of `gate_blocks`: rollout, wave, gate, holds, sequence, index, time.
 pub(crate) fn block_row(row: &Row) -> Result<BlockRow, ReadError> {
     let key = Key::new("gate_blocks", row, 1);
     let gate: &str = row.get(2);
@@ -243,7 +243,7 @@ pub(crate) fn text_opt(row: &Row, column: usize) -> Option<String> {
         .map(|text| decode(text).into_owned())
 }
 
-/// A row's table and key, for errors.
+/// Table and key of a row, for errors.
 pub(crate) struct Key<'a> {
     table: &'static str,
     row: &'a Row,
@@ -283,7 +283,7 @@ impl<'a> Key<'a> {
         u32::try_from(value).map_err(|fault| self.corrupt(fault))
     }
 
-    /// The position in two columns from `column` on, and the time in the next.
+    /// Reads a position from two columns and a time from the third.
     fn cause(&self, row: &Row, column: usize) -> Result<Cause, ReadError> {
         Ok(Cause {
             position: self.position(row, column)?,
@@ -291,7 +291,7 @@ impl<'a> Key<'a> {
         })
     }
 
-    /// The position in two columns from `column` on.
+    /// Reads a position from two columns.
     pub(crate) fn position(&self, row: &Row, column: usize) -> Result<Position, ReadError> {
         let seq: i64 = row.get(column);
         Ok(Position {

@@ -1,4 +1,4 @@
-//! Bringing the schema to the version of this binary.
+//! Migrations: bring the schema to the version of this binary.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ mod embedded {
 /// Longest wait for a migration that runs elsewhere.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What [`Store::migrate`] did.
+/// Result of [`Store::migrate`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MigrationReport {
     /// Names of the migrations applied now, in order; empty when the schema was current.
@@ -24,8 +24,8 @@ pub struct MigrationReport {
 
 impl Store {
     /// Creates the schema when it is missing, applies the migrations it lacks, and grants each
-    /// service's user what it needs, all as the owner when one is configured. Callers that migrate at
-    /// once wait for each other. Without an owner a schema that is current is left as it is.
+    /// service's user its rights, all as the owner when one is configured. Concurrent callers wait for
+    /// each other. A user who does not own the schema leaves a current schema unchanged.
     ///
     /// # Errors
     /// When the database fails, or when other migrations than those of this binary built the schema.
@@ -39,7 +39,7 @@ impl Store {
                 Ok(()) | Err(_) => self.client().await?,
             },
         };
-        // Taken out of the pool: the lock and the timeout belong to the session and end with it.
+        // Taken out of the pool: lock and timeout end with the session.
         let mut client = Object::take(client);
         let settings = format!(
             "SET statement_timeout = {}; SET client_min_messages = warning",
@@ -86,8 +86,8 @@ impl Store {
     /// Succeeds when the schema is at least at the version of this binary.
     ///
     /// # Errors
-    /// [`ReadError::schema_missing`] when there is none, [`ReadError::SchemaOutdated`] when it is
-    /// older; both end when the applier has migrated. [`ReadError::Divergent`] when other migrations
+    /// [`ReadError::schema_missing`] when it is missing, [`ReadError::SchemaOutdated`] when it is older;
+    /// both end when the applier has migrated. [`ReadError::Divergent`] when other migrations
     /// than those of this binary built it.
     pub async fn schema_ready(&self) -> Result<(), ReadError> {
         let last = last_migration();

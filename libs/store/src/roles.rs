@@ -1,8 +1,8 @@
-//! The users of the services.
+//! Database users of the services.
 //!
-//! Each service has its own, named after the schema and the service, and may do what
-//! `sql/grants.sql` says; [`Store::migrate`] makes it so. Users belong to the whole server: whoever
-//! makes them needs more rights than the owner of a schema has.
+//! Each service has its own user, named after the schema and the service. [`Store::migrate`] grants it the
+//! rights listed in `sql/grants.sql`. Users belong to the whole server: creating one needs more rights than
+//! owning a schema.
 
 use postgres_protocol::password::scram_sha_256;
 
@@ -27,12 +27,12 @@ pub enum Role {
     Reducer,
 }
 
-/// What to do about a user that is there already.
+/// Treatment of a user that already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// It keeps its password.
+pub enum ExistingUser {
+    /// The user keeps its password.
     Keep,
-    /// It gets the new one.
+    /// The user gets the new password.
     ChangePassword,
 }
 
@@ -59,27 +59,27 @@ impl Role {
         }
     }
 
-    /// Name of its user for tables in this schema.
+    /// Name of the service's user for tables in this schema.
     pub fn user(self, schema: &str) -> String {
         format!("{schema}_{}", self.name())
     }
 }
 
 impl Store {
-    /// Makes the user of a service with this password; it may do nothing before
-    /// [`Store::migrate`]. True when the password is the user's now.
+    /// Creates the user of a service with this password; the user has no rights before
+    /// [`Store::migrate`]. Returns true when the user has this password afterwards.
     ///
     /// # Errors
-    /// When the database fails or this user may not make others.
+    /// When the database fails or the connected user may not create others.
     pub async fn create_role(
         &self,
         role: Role,
         password: &str,
-        existing: Existing,
+        existing: ExistingUser,
     ) -> Result<bool, DbError> {
         let client = self.client().await?;
         let name = role.user(&self.schema);
-        // Hashed here, so that the password itself is in no server log.
+        // Hashed here, so that no server log has the password.
         let verifier = scram_sha_256(password.as_bytes());
         let row = sql!("role_quoted")
             .query_one(&client, &[&name, &verifier])
@@ -87,8 +87,8 @@ impl Store {
         let (exists, name, verifier): (bool, &str, &str) = (row.get(0), row.get(1), row.get(2));
         let verb = match (exists, existing) {
             (false, _) => "CREATE",
-            (true, Existing::ChangePassword) => "ALTER",
-            (true, Existing::Keep) => return Ok(false),
+            (true, ExistingUser::ChangePassword) => "ALTER",
+            (true, ExistingUser::Keep) => return Ok(false),
         };
         let statement = format!("{verb} ROLE {name} LOGIN PASSWORD {verifier}");
         client

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use nixfleet_store::{Existing, Role};
+use nixfleet_store::{ExistingUser, Role};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use serde::Serialize;
@@ -57,9 +57,9 @@ struct Made {
 pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let store = arguments.connection.open()?;
     let existing = if arguments.change_passwords {
-        Existing::ChangePassword
+        ExistingUser::ChangePassword
     } else {
-        Existing::Keep
+        ExistingUser::Keep
     };
     let mut made = Vec::new();
     for role in Role::ALL {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_harness::{Service, shared_postgres};
-use nixfleet_store::{DatabaseConfig, Existing, Role, Store};
+use nixfleet_store::{DatabaseConfig, ExistingUser, Role, Store};
 use tokio_postgres::error::SqlState;
 
 use super::fixtures::{raw, raw_at, store};
@@ -214,7 +214,7 @@ async fn users_are_created_for_a_schema_and_keep_their_password_until_changed() 
     for role in Role::ALL {
         assert!(
             maker
-                .create_role(role, "o'ne", Existing::Keep)
+                .create_role(role, "o'ne", ExistingUser::Keep)
                 .await
                 .unwrap()
         );
@@ -232,12 +232,12 @@ async fn users_are_created_for_a_schema_and_keep_their_password_until_changed() 
     login("o%27ne").await.unwrap();
     assert!(
         !maker
-            .create_role(Role::Reducer, "two", Existing::Keep)
+            .create_role(Role::Reducer, "two", ExistingUser::Keep)
             .await
             .unwrap()
     );
     login("two").await.unwrap_err();
-    let change = Existing::ChangePassword;
+    let change = ExistingUser::ChangePassword;
     assert!(
         maker
             .create_role(Role::Reducer, "two", change)
