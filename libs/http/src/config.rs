@@ -95,8 +95,7 @@ impl HttpConfig {
             (self.write_timeout_seconds, "http.write_timeout_seconds"),
             (self.keep_alive_seconds, "http.keep_alive_seconds"),
         ] {
-            let legal = (1..=300).contains(&seconds);
-            faults.require(legal, key, "must be between 1 and 300");
+            faults.require_range(key, seconds, 1..=300);
         }
     }
 }
@@ -104,8 +103,7 @@ impl HttpConfig {
 impl TrustConfig {
     /// Adds everything that is wrong with the values.
     pub fn validate(&self, faults: &mut Faults) {
-        let key = "trust.revocations_seconds";
-        faults.require(self.revocations_seconds > 0, key, "must be above 0");
+        faults.require_positive("trust.revocations_seconds", self.revocations_seconds);
         let signature_alone =
             self.revocations_signature_file.is_some() && self.revocations_file.is_none();
         faults.require(

@@ -54,7 +54,7 @@ impl TlsConfig {
             ),
             (self.reload_seconds, "tls.reload_seconds"),
         ] {
-            faults.require(seconds > 0, key, "must be above 0");
+            faults.require_positive(key, seconds);
         }
     }
 }

@@ -74,21 +74,20 @@ impl Config {
 
 impl ServiceConfig for Config {
     fn validate(&self, faults: &mut Faults) {
-        let bus = self.bus.faults().into_iter();
-        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
+        faults.add_section("bus", self.bus.faults());
         faults.add_section("database", self.database.faults());
         self.http.validate(faults);
         self.tls.validate(faults);
         self.trust.validate(faults);
         self.limits.validate(faults);
-        let releases = &self.releases;
-        let size = (1_024..=1_073_741_824).contains(&releases.body_bytes)
-            && releases.body_bytes <= self.limits.bodies_in_flight_bytes;
-        let message =
-            "must be between 1024 and 1073741824, and at most limits.bodies_in_flight_bytes";
-        faults.require(size, "releases.body_bytes", message);
-        let key = "releases.freshness_minutes";
-        faults.require(releases.freshness_minutes > 0, key, "must be above 0");
+        let most = self.limits.bodies_in_flight_bytes.min(1_073_741_824);
+        faults.require_range(
+            "releases.body_bytes",
+            self.releases.body_bytes,
+            1_024..=most,
+        );
+        let minutes = self.releases.freshness_minutes;
+        faults.require_positive("releases.freshness_minutes", minutes);
     }
 
     fn telemetry(&self) -> &TelemetryConfig {

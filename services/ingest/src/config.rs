@@ -79,8 +79,7 @@ impl Config {
 
 impl ServiceConfig for Config {
     fn validate(&self, faults: &mut Faults) {
-        let bus = self.bus.faults().into_iter();
-        faults.add_section("bus", bus.map(|fault| (fault.key, fault.message)));
+        faults.add_section("bus", self.bus.faults());
         faults.add_section("database", self.database.faults());
         self.http.validate(faults);
         self.tls.validate(faults);
@@ -95,8 +94,7 @@ impl ServiceConfig for Config {
                 "agents.heartbeat_timeout_seconds",
             ),
         ] {
-            let legal = (1..=300).contains(&seconds);
-            faults.require(legal, key, "must be between 1 and 300");
+            faults.require_range(key, seconds, 1..=300);
         }
     }
 

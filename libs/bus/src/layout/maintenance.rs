@@ -81,13 +81,15 @@ impl Bus {
             let connection = *made.borrow_and_update();
             let is_new = connection != verified || self.known_streams().check().is_err();
             let pause = match self.inspect(is_new).await {
-                LayoutState::Intact => {
-                    if is_new {
+                LayoutState::Intact if !is_new => CHECK_INTERVAL,
+                LayoutState::Intact => match self.compare_with_tables(floors_source).await? {
+                    true => {
                         self.known_streams().verify(connection);
                         verified = connection;
+                        CHECK_INTERVAL
                     }
-                    CHECK_INTERVAL
-                }
+                    false => RETRY_PAUSE,
+                },
                 LayoutState::Unknown(reason) => {
                     tracing::debug!(reason, "the streams cannot be checked");
                     RETRY_PAUSE
@@ -159,11 +161,35 @@ impl Bus {
                 return Ok(false);
             }
         };
-        match self.ensure_layout(&floors).await {
-            Ok(()) => {
-                tracing::info!(what, "the streams are those of the tables");
+        let restored = self.ensure_above(&floors).await?;
+        if restored {
+            tracing::info!(what, "the streams are those of the tables");
+        }
+        Ok(restored)
+    }
+
+    /// Compares streams that this process knows with the tables after a new connection: the tables may
+    /// cover more than this process ever saw. False when the logs are behind them. Without the tables,
+    /// the streams are as good as this process knows.
+    async fn compare_with_tables<R, F>(&self, floors_source: &R) -> Result<bool, LayoutError>
+    where
+        R: Fn() -> F + Send + Sync,
+        F: Future<Output = Result<SequenceFloors, String>> + Send,
+    {
+        match floors_source().await {
+            Ok(floors) => self.ensure_above(&floors).await,
+            Err(reason) => {
+                tracing::debug!(reason, "the streams are not compared with the tables");
                 Ok(true)
             }
+        }
+    }
+
+    /// Creates or adopts the streams above these positions; false when they are below or a server does
+    /// not answer, which is reported.
+    async fn ensure_above(&self, floors: &SequenceFloors) -> Result<bool, LayoutError> {
+        match self.ensure_layout(floors).await {
+            Ok(()) => Ok(true),
             Err(error @ (LayoutError::Regressed { .. } | LayoutError::Unavailable { .. })) => {
                 self.report_fault(error.to_string());
                 Ok(false)

@@ -46,18 +46,16 @@ impl Default for RatesConfig {
 impl RatesConfig {
     /// Adds everything that is wrong with the values.
     pub fn validate(&self, faults: &mut Faults) {
-        let rate = self.requests_per_second as usize;
-        for (count, key) in [
-            (rate, "rates.requests_per_second"),
-            (self.hosts, "rates.hosts"),
-        ] {
-            let countable = (1..=1_000_000).contains(&count);
-            faults.require(countable, key, "must be between 1 and 1000000");
-        }
+        let per_second = self.requests_per_second;
+        faults.require_range("rates.requests_per_second", per_second, 1..=1_000_000);
+        // A full array of events is at most so many requests.
         let burst = self.requests_burst as usize;
-        let burst = (EVENTS_PER_REQUEST_MAX..=1_000_000).contains(&burst);
-        let message = "must be between 100, a full array of events, and 1000000";
-        faults.require(burst, "rates.requests_burst", message);
+        faults.require_range(
+            "rates.requests_burst",
+            burst,
+            EVENTS_PER_REQUEST_MAX..=1_000_000,
+        );
+        faults.require_range("rates.hosts", self.hosts, 1..=1_000_000);
     }
 }
 

@@ -60,11 +60,6 @@ impl Default for LimitsConfig {
 impl LimitsConfig {
     /// Adds everything that is wrong with the values.
     pub fn validate(&self, faults: &mut Faults) {
-        self.validate_counts(faults);
-        self.validate_sizes(faults);
-    }
-
-    fn validate_counts(&self, faults: &mut Faults) {
         // The semaphores behind them hold no more.
         for (count, key) in [
             (self.connections, "limits.connections"),
@@ -75,28 +70,20 @@ impl LimitsConfig {
             (self.polls, "limits.polls"),
             (self.polls_per_client, "limits.polls_per_client"),
         ] {
-            let countable = (1..=1_000_000).contains(&count);
-            faults.require(countable, key, "must be between 1 and 1000000");
+            faults.require_range(key, count, 1..=1_000_000);
         }
-        let streams = (1..=1_024).contains(&self.streams_per_connection);
-        let message = "must be between 1 and 1024";
-        faults.require(streams, "limits.streams_per_connection", message);
-    }
-
-    fn validate_sizes(&self, faults: &mut Faults) {
-        let window = (65_535..=16_777_216).contains(&self.http2_window_bytes);
-        let message = "must be between 65535, the least HTTP/2 begins with, and 16777216";
-        faults.require(window, "limits.http2_window_bytes", message);
-        let header = (8_192..=1_048_576).contains(&self.header_bytes);
-        let message = "must be between 8192, the least the HTTP library takes, and 1048576";
-        faults.require(header, "limits.header_bytes", message);
-        let body = (1_024..=262_144).contains(&self.body_bytes);
-        let message = "must be between 1024 and 262144, half a frame";
-        faults.require(body, "limits.body_bytes", message);
-        let room = self.bodies_in_flight_bytes >= self.body_bytes
-            && self.bodies_in_flight_bytes <= 64 * 1024 * 1024 * 1024;
-        let message = "must hold at least one body, and at most 64 GiB";
-        faults.require(room, "limits.bodies_in_flight_bytes", message);
+        let streams = self.streams_per_connection;
+        faults.require_range("limits.streams_per_connection", streams, 1..=1_024);
+        // HTTP/2 begins with no less.
+        let window = self.http2_window_bytes;
+        faults.require_range("limits.http2_window_bytes", window, 65_535..=16_777_216);
+        // The HTTP library takes no less.
+        faults.require_range("limits.header_bytes", self.header_bytes, 8_192..=1_048_576);
+        // Half a frame.
+        faults.require_range("limits.body_bytes", self.body_bytes, 1_024..=262_144);
+        let bodies = self.bodies_in_flight_bytes;
+        let key = "limits.bodies_in_flight_bytes";
+        faults.require_range(key, bodies, self.body_bytes..=64 * 1024 * 1024 * 1024);
     }
 }
 

@@ -70,7 +70,7 @@ async fn a_killed_demo_leaves_nothing_behind() {
     wait_until_ended(&dir).await;
 }
 
-/// A demo in the middle of its first act, the ports of its NATS, Postgres and gateway, and its folder.
+/// A demo in the middle of its first act, the ports of its servers and gateways, and its folder.
 async fn started_demo(name: &str) -> (Process, Vec<u16>, String) {
     let log = scratch::dir(name).unwrap().join("demo.log");
     let mut spec = ProcessSpec::new(
@@ -90,13 +90,13 @@ async fn started_demo(name: &str) -> (Process, Vec<u16>, String) {
     let ports: Vec<u16> = text
         .lines()
         .filter(|line| {
-            ["NATS", "Postgres", "gateway"]
+            ["NATS", "Postgres", "agents ", "people "]
                 .iter()
                 .any(|name| line.starts_with(name))
         })
         .map(port_of)
         .collect();
-    assert_eq!(ports.len(), 3, "{text}");
+    assert_eq!(ports.len(), 4, "{text}");
     let mut dirs = text.lines().filter_map(|line| line.strip_prefix("logs"));
     let dir = dirs.next().unwrap().trim().to_owned();
     (demo, ports, dir)
