@@ -86,7 +86,7 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error {
             Some(error) => write!(f, "{error:#}"),
-            None => f.write_str("the answer is no"),
+            None => f.write_str("the result is negative"),
         }
     }
 }

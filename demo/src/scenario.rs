@@ -152,7 +152,7 @@ impl<'a> Scenario<'a> {
         }
         ensure!(
             disruption.is_none(),
-            "everything was over before it could be broken"
+            "all rollouts were complete before the fault was injected"
         );
         progress.finish();
         Ok(())

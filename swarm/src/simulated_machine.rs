@@ -212,7 +212,7 @@ impl SimulatedMachine {
             } else {
                 ProbeStatus::Pass
             },
-            failure_reason: fails.then(|| format!("{name} does not answer on {current}")),
+            failure_reason: fails.then(|| format!("{name} does not respond on {current}")),
             sub_results: None,
         }
     }

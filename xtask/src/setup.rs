@@ -97,7 +97,7 @@ fn find(dir: &Path, name: &str) -> Result<PathBuf> {
             }
         }
     }
-    anyhow::bail!("{} holds no {name}", dir.display())
+    anyhow::bail!("{} does not contain {name}", dir.display())
 }
 
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {

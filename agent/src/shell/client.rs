@@ -169,7 +169,7 @@ impl Client {
                 answers.into_iter().map(item_result).collect()
             }
             Ok(Some(answers)) => {
-                let message = format!("{} answers to {} events", answers.len(), events.len());
+                let message = format!("{} results for {} events", answers.len(), events.len());
                 vec![DeliveryResult::Unavailable { message }; events.len()]
             }
             Err(error) => vec![request_result(error, events.len()); events.len()],

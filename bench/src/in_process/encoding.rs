@@ -166,7 +166,7 @@ fn measure(frames: &Frames, level: i32, rounds: usize) -> Result<[Figure; 3]> {
         decodes.push(per_entry(took));
         for (stored, json) in stored.iter().zip(&frames.json) {
             let read = decode(stored, MAX_OUTPUT_FRAME_BYTES).context("decoding a frame")?;
-            ensure!(*read == json[..], "a frame came back as another");
+            ensure!(*read == json[..], "a decoded frame differs");
         }
     }
     let name = |what| format!("{}, level {level}: {what}", frames.name);

@@ -97,7 +97,7 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
         let (agent, held) = held?;
         connected.push(agent);
         let held = held.checked_duration_since(claimed);
-        let held = held.context("a dispatch came before its wave")?;
+        let held = held.context("a dispatch precedes its wave")?;
         latencies.push(held.as_secs_f64() * 1_000.0);
     }
     progress!("dispatch: {}", meter.cores()?);

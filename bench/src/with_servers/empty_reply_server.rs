@@ -70,7 +70,7 @@ pub async fn start(dir: &Path, server: &Pair, authority: &Pair) -> Result<(Proce
         .join(","),
     ];
     let mut process = Process::start(spec)?;
-    wait_for("the server that does nothing", TIMEOUT, async || {
+    wait_for("the empty-reply server", TIMEOUT, async || {
         process.check_alive()?;
         Ok(tokio::net::TcpStream::connect(ports::local(port))
             .await

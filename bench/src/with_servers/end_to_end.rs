@@ -116,7 +116,7 @@ async fn measure(kind: Kind, release: &Release, options: Options) -> Result<(f64
     arrived(&bus, &store).await?;
     let whole = started.elapsed();
     let note = format!(
-        "answered within {:.1} s, arrived within {:.1} s; {}",
+        "acknowledged within {:.1} s, applied and archived within {:.1} s; {}",
         answered.as_secs_f64(),
         whole.as_secs_f64(),
         meter.cores()?
@@ -124,7 +124,7 @@ async fn measure(kind: Kind, release: &Release, options: Options) -> Result<(f64
     let sent: u64 = agents.iter().map(|agent| agent.events().sent()).sum();
     ensure!(
         sent == (load_result.requests * kind.events) as u64,
-        "{sent} events were sent, {} requests answered",
+        "{sent} events were sent, {} requests succeeded",
         load_result.requests
     );
     check(&control_plane, &agents).await?;
@@ -186,7 +186,7 @@ async fn check(control_plane: &ControlPlane, agents: &[load_generator::Agent]) -
         let last = known.get(events.hostname()).map_or("none", String::as_str);
         ensure!(
             last == events.sent().to_string(),
-            "{} sent {} events, the tables know {last}",
+            "{} sent {} events, the tables contain {last}",
             events.hostname(),
             events.sent()
         );

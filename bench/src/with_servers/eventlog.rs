@@ -98,7 +98,7 @@ async fn archive(folded: &FoldedLog) -> Result<(Database, f64, String)> {
     );
     ensure!(
         all > before,
-        "everything went into the first transactions; ask for more hosts"
+        "all rows were in the first transactions; increase --hosts"
     );
     let rate = (all - before) as f64 / (ended - begun).as_secs_f64();
     Ok((database, rate, usage))

@@ -83,7 +83,7 @@ pub async fn publish(operator: &mut Sender, upload: Bytes) -> Result<()> {
     let (status, body) = exchange(operator, request).await?;
     ensure!(
         status == StatusCode::OK,
-        "the answer to a release is {status}: {}",
+        "a release got {status}: {}",
         String::from_utf8_lossy(&body)
     );
     Ok(())

@@ -190,7 +190,7 @@ async fn stored(bus: &Bus, answered: usize) -> Result<(Vec<Frame>, Size)> {
     let entries: usize = frames.iter().map(|frame| frame.entries).sum();
     ensure!(
         entries == answered,
-        "{answered} events were answered as stored, the log has {entries}"
+        "{answered} events were acknowledged, the log contains {entries}"
     );
     Ok((frames, total))
 }

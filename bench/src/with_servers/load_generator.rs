@@ -111,7 +111,7 @@ pub async fn run(agents: &mut Vec<Agent>, at_once: usize, plan: LoadPlan) -> Res
     load_result.seconds = started.elapsed().as_secs_f64();
     load_result.requests = load_result.latencies.len();
     load_result.latencies.sort_by(f64::total_cmp);
-    ensure!(load_result.requests > 0, "nothing was answered");
+    ensure!(load_result.requests > 0, "no request succeeded");
     Ok(load_result)
 }
 
@@ -166,7 +166,7 @@ impl Agent {
     /// # Errors
     /// When there is none within a minute, or on an unexpected response.
     pub async fn dispatch(&mut self) -> Result<()> {
-        ensure!(self.poll().await?, "no dispatch came within a minute");
+        ensure!(self.poll().await?, "no dispatch within a minute");
         Ok(())
     }
 
@@ -177,7 +177,10 @@ impl Agent {
     pub async fn dispatch_within(&mut self, timeout: Duration) -> Result<()> {
         let started = Instant::now();
         while !self.poll().await? {
-            ensure!(started.elapsed() < timeout, "no dispatch came");
+            ensure!(
+                started.elapsed() < timeout,
+                "no dispatch within the timeout"
+            );
         }
         Ok(())
     }
@@ -190,7 +193,7 @@ impl Agent {
         let answered = status == StatusCode::OK || status == StatusCode::NO_CONTENT;
         ensure!(
             answered,
-            "the answer to a poll is {status}: {}",
+            "a poll got {status}: {}",
             String::from_utf8_lossy(&body)
         );
         Ok(status == StatusCode::OK)
@@ -222,7 +225,7 @@ impl Agent {
         }
         if status == StatusCode::OK {
             let answers: Vec<EventAnswer> = serde_json::from_slice(&body)?;
-            ensure!(answers.len() == events, "an event has no answer");
+            ensure!(answers.len() == events, "an event has no result");
             if answers.iter().all(|answer| answer.status == 204) {
                 return Ok(());
             }

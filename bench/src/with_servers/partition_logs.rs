@@ -218,10 +218,10 @@ pub async fn messages_of(bus: &Bus, stream: &str) -> Result<Vec<Message>> {
 /// When there are too few frames for a rate.
 pub fn throughput(times: &[Timestamp], entries: &[usize]) -> Result<(f64, usize)> {
     let first = entries.iter().position(|count| *count > 0);
-    let first = first.context("the output log answers nothing")?;
+    let first = first.context("the output log contains no outcomes")?;
     ensure!(
         first + 1 < times.len(),
-        "all entries went into one frame; ask for more hosts"
+        "all entries are in one frame; increase --hosts"
     );
     let spent = times[times.len() - 1] - times[first];
     let spent = spent.to_std().context("times go backwards")?;

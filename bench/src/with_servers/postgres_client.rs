@@ -20,7 +20,7 @@ pub async fn connect(url: &str) -> Result<Client> {
         .context("connecting to Postgres")?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            eprintln!("nixfleet-bench: a connection to Postgres broke: {error}");
+            eprintln!("nixfleet-bench: a connection to Postgres failed: {error}");
         }
     });
     Ok(client)

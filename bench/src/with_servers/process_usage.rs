@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 /// When there is no such process.
 pub fn cpu_time_of(pid: u32) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    let stat = stat.with_context(|| format!("process {pid} is gone"))?;
+    let stat = stat.with_context(|| format!("process {pid} has exited"))?;
     // The name, in parentheses, may contain spaces; user and system time are fields 12 and 13 after it.
     let fields = stat.rsplit(") ").next().unwrap_or_default();
     let mut fields = fields.split(' ').skip(11);
@@ -87,7 +87,7 @@ impl UsageMeter {
 
 fn peak_kib(pid: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-    let status = status.with_context(|| format!("process {pid} is gone"))?;
+    let status = status.with_context(|| format!("process {pid} has exited"))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = peak.and_then(|text| text.trim().strip_suffix(" kB"));
     peak.context("the process status has no VmHWM")?

@@ -43,8 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
         position,
     } = client::read(&answer)?;
     stdout::line(&format!(
-        "appended as entry {}.{} of partition {partition}; `nixfleet events {rollout}` shows what \
-         was made of it",
+        "appended as entry {}.{} of partition {partition}; `nixfleet events {rollout}` shows its outcome",
         position.seq, position.index
     ))
 }

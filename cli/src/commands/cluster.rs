@@ -246,7 +246,7 @@ fn shared(shared: &Shared) -> String {
 
 fn problems(problems: &[Problem]) -> String {
     if problems.is_empty() {
-        return "no stale or orphaned leases, everything is held".to_owned();
+        return "no stale or orphaned leases, every partition has an owner".to_owned();
     }
     let mut table = table(&["PROBLEM", "SERVICE", "KEY", "INSTANCE", "WHAT"]);
     for problem in problems {
@@ -344,7 +344,7 @@ mod tests {
         PARTITION  REDUCER  EPOCH  LAG IN  APPLIER  LAG OUT  EVENTLOG  LAG ARCHIVE  LOG IN  LOG OUT
         manifests and dead letters are archived by log-1, ? messages behind
 
-        no stale or orphaned leases, everything is held
+        no stale or orphaned leases, every partition has an owner
         "#);
     }
 }

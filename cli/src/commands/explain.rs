@@ -55,7 +55,7 @@ fn text(host: &Explanation) -> String {
 
 fn declared(declared: Option<&Declared>) -> String {
     let Some(declared) = declared else {
-        return "  the accepted release does not know it".to_owned();
+        return "  it is not in the accepted release".to_owned();
     };
     let mut line = format!("  declared on channel {}", declared.channel);
     match &declared.closure_hash {
@@ -151,12 +151,12 @@ fn waits_for(waiting: &WaitReason) -> String {
         WaitReason::Activation => "for the switch to finish".to_owned(),
         WaitReason::Reboot => "for a reboot".to_owned(),
         WaitReason::Soak { due_at } => format!("for the soak to end at {}", short(*due_at)),
-        WaitReason::ProbeTopology => "for the agent to say which probes it runs".to_owned(),
+        WaitReason::ProbeTopology => "for the agent to declare its probes".to_owned(),
         WaitReason::Probe { probes } => {
             let names: Vec<&str> = probes.iter().map(AsRef::as_ref).collect();
             format!("for a pass of {}", names.join(", "))
         }
-        WaitReason::Report => "for the agent to say that it converged".to_owned(),
+        WaitReason::Report => "for the agent to report convergence".to_owned(),
         WaitReason::Rollback => "for the rollback to finish".to_owned(),
     }
 }
@@ -206,9 +206,9 @@ mod tests {
           waits    for the switch to finish
           waits    for a reboot
           waits    for the soak to end at 2026-05-01 12:30:00
-          waits    for the agent to say which probes it runs
+          waits    for the agent to declare its probes
           waits    for a pass of http, disk
-          waits    for the agent to say that it converged
+          waits    for the agent to report convergence
           waits    for the rollback to finish
           changed  by entry 17.2
         "#);
@@ -241,7 +241,7 @@ mod tests {
         ];
         insta::assert_snapshot!(texts.join("\n\n"), @r#"
         web-01  runs -, last seen -
-          the accepted release does not know it
+          it is not in the accepted release
 
         stable@4f1c (Active, at wave 0): Converged in wave 1
           target   bbb-nixos

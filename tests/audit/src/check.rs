@@ -57,7 +57,7 @@ pub fn all_hold(checks: &[Check]) -> bool {
 /// The tables agree with every host about its state.
 pub fn tables_equal_hosts(observed: &ObservedState) -> Check {
     Check::new(
-        "Postgres equals what the hosts know",
+        "Postgres equals the state of the hosts",
         observed.differences(),
     )
 }
@@ -101,7 +101,7 @@ fn unarchived(observed: &ObservedState) -> Vec<String> {
 fn pending(observed: &ObservedState) -> Vec<String> {
     match observed.swarm.totals.pending_events {
         0 => Vec::new(),
-        pending => vec![format!("{pending} events were never answered")],
+        pending => vec![format!("{pending} events were never acknowledged")],
     }
 }
 

@@ -105,7 +105,7 @@ pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result
         Check::new("every rollout is settled", run_data.open),
         Check::new("the published outcomes are those of a replay", published),
         Check::new("the tables are those of a replay", tables),
-        Check::new("the archive holds the logs", archived),
+        Check::new("the archive contains the logs", archived),
         check::tables_equal_hosts(&observed),
         check::archived(&observed),
         check::nothing_waits(&observed),
@@ -127,7 +127,7 @@ pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result
             ]
             .concat(),
         ),
-        Check::new("everything came back after each fault", run_data.faults),
+        Check::new("every process recovered after each fault", run_data.faults),
         Check::new(
             "no service ended by itself",
             testbed.unexpected_exits.clone(),
@@ -208,7 +208,7 @@ fn slow_median(takeovers: &[Takeover]) -> Vec<String> {
         .filter(|median| **median >= STOPPED_MEDIAN_MAX)
         .map(|median| {
             format!(
-                "the median is {:.2} s, promised is {} s",
+                "the median is {:.2} s, the limit is {} s",
                 median.as_secs_f64(),
                 STOPPED_MEDIAN_MAX.as_secs()
             )
@@ -233,7 +233,7 @@ fn late_takeovers(
             match takeover.took {
                 Some(took) if took < max => None,
                 Some(took) => Some(format!(
-                    "{incident}: {what} after {:.2} s, promised is {} s",
+                    "{incident}: {what} after {:.2} s, the limit is {} s",
                     took.as_secs_f64(),
                     max.as_secs()
                 )),

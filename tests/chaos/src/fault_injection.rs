@@ -164,7 +164,7 @@ impl InjectedFault {
             match ended {
                 Ok(status) if status.success() => {}
                 Ok(status) => {
-                    faults.push(format!("{name} was asked to stop and ended with {status}"));
+                    faults.push(format!("{name} was stopped and exited with {status}"));
                 }
                 Err(error) => {
                     faults.push(format!("{error:#}"));

@@ -130,10 +130,10 @@ async fn wait_for_recovery(
         let complete =
             last.filter(|s| s.events.is_some() && s.streams.is_some() && s.cursors.is_some());
         let reason = match (complete, &first) {
-            (None, _) => Some("hosts, nats-server or Postgres did not answer".to_owned()),
+            (None, _) => Some("hosts, nats-server or Postgres did not respond".to_owned()),
             (Some(sample), None) => {
                 first = Some(sample);
-                Some("no second look".to_owned())
+                Some("no second sample".to_owned())
             }
             (Some(last), Some(first)) => missing_progress(first, &last),
         };

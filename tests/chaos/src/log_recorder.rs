@@ -49,7 +49,7 @@ impl Recorder {
             Some(Ok(Err(error))) => error,
             Some(Ok(Ok((stream, _)))) => anyhow!("the recording of {stream} ended early"),
             Some(Err(error)) => anyhow::Error::from(error).context("a recording panicked"),
-            None => anyhow!("nothing is recorded"),
+            None => anyhow!("no message is recorded"),
         }
     }
 
@@ -126,7 +126,7 @@ async fn compare(bus: &Bus, stream: &str, recorded: &[Message]) -> Result<()> {
             }
             ensure!(
                 recorded.next() == Some(&message),
-                "{stream} holds another message at {} than was recorded",
+                "{stream} contains another message at {} than the recording",
                 message.seq
             );
         }

@@ -65,7 +65,7 @@ async fn chaos(args: &Args, printer: Printer) -> Result<bool> {
     }
     args.run.keep_running(printer).await;
     let holds = ran?;
-    testbed.stop().context("stopping everything")?;
+    testbed.stop().context("stopping all processes")?;
     Ok(holds)
 }
 

@@ -163,7 +163,7 @@ fn totals_table(evaluation: &Evaluation, published: &Published) -> Table {
     row("faults", evaluation.incidents.len().to_string());
     row("agents died", totals.crashes.to_string());
     row(
-        "requests without an answer",
+        "requests without a response",
         totals.network_errors.to_string(),
     );
     row("log entries", archive.entries.to_string());

@@ -72,7 +72,7 @@ pub async fn run(
     Ok(Rebuilt {
         seconds,
         checks: [
-            Check::new("a dropped database stands as before", faults),
+            Check::new("a dropped database is rebuilt as before", faults),
             Check::new(
                 "all services are ready after that",
                 not_ready.into_iter().collect(),

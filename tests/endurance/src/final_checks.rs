@@ -42,7 +42,7 @@ pub fn accepted(outcome_counts: &OutcomeCounts, wanted: u64) -> Check {
     let fault = (outcome_counts.accepted < wanted)
         .then(|| format!("{} of {wanted} were accepted", outcome_counts.accepted));
     Check::new(
-        "as many events were accepted as were asked for",
+        "the requested number of events was accepted",
         fault.into_iter().collect(),
     )
 }
@@ -57,7 +57,7 @@ pub async fn applied(testbed: &Testbed, outcome_counts: &OutcomeCounts) -> Resul
     let found = number(testbed, sql).await?;
     let fault = (found != outcome_counts.accepted).then(|| {
         let accepted = outcome_counts.accepted;
-        format!("{accepted} were accepted, the tables know {found}")
+        format!("{accepted} were accepted, the tables contain {found}")
     });
     Ok(Check::new(
         "every accepted event is in the tables",
@@ -75,7 +75,7 @@ pub async fn archived(testbed: &Testbed, outcome_counts: &OutcomeCounts) -> Resu
     let found = number(testbed, &sql).await?;
     let fault = (found != outcome_counts.outcomes).then(|| {
         let outcomes = outcome_counts.outcomes;
-        format!("{outcomes} entries were answered, the archive has {found}")
+        format!("{outcomes} entries have an outcome, the archive contains {found}")
     });
     Ok(Check::new(
         "every entry is in the archive",

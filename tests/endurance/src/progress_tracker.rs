@@ -127,7 +127,7 @@ impl ProgressTracker {
             }
             ensure!(
                 last.1.elapsed() < STALL_TIMEOUT,
-                "tables or archive made no progress for two minutes: the logs end at {ends:?}, reached is {:?}",
+                "tables or archive made no progress for two minutes: the logs end at {ends:?}, the cursors are at {:?}",
                 self.progress
             );
             tokio::time::sleep(INTERVAL).await;

@@ -57,7 +57,7 @@ pub async fn run(args: &Args, printer: Printer) -> Result<bool> {
     checks.push(final_checks::disk(&samples));
     checks.push(final_checks::ready(&samples));
     checks.push(Check::new(
-        "the control plane never stands still",
+        "the control plane never stalls",
         stands_still.into_iter().collect(),
     ));
     let summary = Summary::new(RunData {
@@ -72,7 +72,7 @@ pub async fn run(args: &Args, printer: Printer) -> Result<bool> {
     crate::plot::draw(&summary, &args.picture())?;
     printer.timed_line(&format!("drew {}", args.picture().display()));
     summary.print(printer, args.json)?;
-    let stopped = testbed.stop().await.context("stopping everything");
+    let stopped = testbed.stop().await.context("stopping all processes");
     // A control plane that passed must also stop on request; one that failed is reported already.
     if summary.holds {
         stopped?;

@@ -142,7 +142,9 @@ async fn poll(targets: Targets, samples: Arc<Mutex<Samples>>) {
             }),
             database_bytes(&targets.database_url),
         );
-        let looked = looked.context("a look panicked").and_then(|looked| looked);
+        let looked = looked
+            .context("the sampling task panicked")
+            .and_then(|looked| looked);
         let mut samples = lock(&samples);
         match looked {
             Ok((mut sample, states)) => {

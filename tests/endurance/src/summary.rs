@@ -154,7 +154,7 @@ impl Summary {
         ));
         if let Some(seconds) = self.rebuilt_seconds {
             lines.push(format!(
-                "the rows of the dropped database took {seconds:.1} s"
+                "rebuilding the rows of the dropped database took {seconds:.1} s"
             ));
         }
         lines.push(String::new());

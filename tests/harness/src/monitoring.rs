@@ -93,12 +93,12 @@ pub fn nats_streams(port: u16) -> Result<BTreeMap<String, StreamState>> {
 fn parse(text: &str) -> Result<HttpResponse> {
     let (head, body) = text
         .split_once("\r\n\r\n")
-        .context("the answer is no HTTP")?;
+        .context("the response is not HTTP")?;
     let status = head
         .split_whitespace()
         .nth(1)
         .and_then(|code| code.parse().ok())
-        .context("the answer has no status")?;
+        .context("the response has no status")?;
     Ok(HttpResponse {
         status,
         body: body.to_owned(),

@@ -109,7 +109,7 @@ impl Nats {
             serde_json::from_str(&varz.body).context("reading /varz of nats-server")?;
         ensure!(
             varz["server_name"] == self.name.as_str() && varz["port"] == self.port,
-            "another nats-server ({}) answers on port {}",
+            "another nats-server ({}) responds on port {}",
             varz["server_name"],
             self.monitor_port
         );

@@ -49,7 +49,7 @@ async fn interruptible(
 }
 
 fn interrupted(printer: Printer) -> ExitCode {
-    printer.line("interrupted: stopping everything");
+    printer.line("interrupted: stopping all processes");
     ExitCode::from(EXIT_INTERRUPTED)
 }
 
@@ -68,7 +68,7 @@ impl RunOptions {
     /// With `--keep`, waits until Ctrl-C ends the program.
     pub async fn keep_running(&self, printer: Printer) {
         if self.keep {
-            printer.line("everything keeps running until Ctrl-C");
+            printer.line("all processes keep running until Ctrl-C");
             std::future::pending::<()>().await;
         }
     }

@@ -158,7 +158,7 @@ impl ScriptedAgent {
     }
 
     fn probe_round(&self, now: Timestamp) -> Result<Vec<HostEventBody>> {
-        let (_, closure) = self.current.as_ref().context("nothing was dispatched")?;
+        let (_, closure) = self.current.as_ref().context("no dispatch")?;
         Ok(crate::agent_script::probe_round(closure, now))
     }
 
@@ -183,7 +183,7 @@ impl ScriptedAgent {
 
     /// Sends events once; how many of them were stored, and why the next one was not.
     async fn send(&mut self, events: &[HostEventBody]) -> Result<(usize, Option<Refusal>)> {
-        let (rollout_id, _) = self.current.clone().context("nothing was dispatched")?;
+        let (rollout_id, _) = self.current.clone().context("no dispatch")?;
         let before = self.stored.get(&rollout_id).copied().unwrap_or(0);
         let numbered = (before + 1..).zip(events);
         let body: Vec<EventRequest> = numbered
@@ -206,8 +206,8 @@ impl ScriptedAgent {
         if answer.status().as_u16() != 200 {
             return Ok((0, Some(self.refused(answer).await?)));
         }
-        let answers: Vec<EventAnswer> = answer.json().await.context("reading answers")?;
-        ensure!(answers.len() == events.len(), "an event has no answer");
+        let answers: Vec<EventAnswer> = answer.json().await.context("reading results")?;
+        ensure!(answers.len() == events.len(), "an event has no result");
         let stored = answers.iter().take_while(|answer| answer.status == 204);
         let stored = stored.count();
         *self.stored.entry(rollout_id).or_default() += stored as u64;
@@ -226,7 +226,7 @@ impl ScriptedAgent {
         let text = answer.text().await.context("reading a refusal")?;
         match serde_json::from_str::<ErrorBody>(&text) {
             Ok(error) => Ok(self.count(status, error.code.to_string())),
-            Err(_) => bail!("the gateway answered {status}: {text}"),
+            Err(_) => bail!("the gateway responded {status}: {text}"),
         }
     }
 

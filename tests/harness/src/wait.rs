@@ -26,7 +26,7 @@ pub async fn wait_for<T>(
             Ok(Ok(Some(value))) => return Ok(value),
             Ok(Ok(None)) => None,
             Ok(Err(error)) => Some(error),
-            Err(_) => Some(anyhow!("the last question was not answered")),
+            Err(_) => Some(anyhow!("the last evaluation did not end")),
         };
         if start.elapsed() > deadline {
             let waited = start.elapsed().as_secs_f64();

@@ -83,7 +83,7 @@ fn send_line(line: &str) -> Result<()> {
     let mut pipe = pipe()?.lock().unwrap_or_else(PoisonError::into_inner);
     pipe.write_all(line.as_bytes())
         .and_then(|()| pipe.flush())
-        .context("the watchdog of the test processes is gone")
+        .context("the watchdog of the test processes has exited")
 }
 
 fn pipe() -> Result<&'static Mutex<ChildStdin>> {

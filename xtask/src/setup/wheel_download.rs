@@ -87,7 +87,7 @@ fn check_platform() -> Result<()> {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     ensure!(
         os == "linux" && arch == "x86_64",
-        "ready-made servers are pinned for x86-64 Linux, this is {arch} {os}: install nats-server \
+        "prebuilt servers are pinned for x86-64 Linux, this is {arch} {os}: install nats-server \
          2.12 and Postgres 15 or newer and put them on the path"
     );
     Ok(())

@@ -223,7 +223,7 @@ impl Watcher {
         for (id, rollout) in self.agent.core.rollouts() {
             let highest = self.highest.entry(id.clone()).or_default();
             let seq = rollout.record.last_event_seq;
-            assert!(seq >= *highest, "{id} went back from {highest} to {seq}");
+            assert!(seq >= *highest, "{id} decreased from {highest} to {seq}");
             *highest = seq;
         }
     }

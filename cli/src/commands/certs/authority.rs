@@ -196,7 +196,7 @@ fn params(common_name: &str, days: u32) -> Result<CertificateParams, CommandErro
     // Seconds count: a revocation refuses what was issued before it, and a certificate that is
     // renewed on the same day must pass.
     let now = u64::try_from(time::now().timestamp())
-        .or_input_error(|| "the clock stands before 1970".to_owned())?;
+        .or_input_error(|| "the clock is before 1970".to_owned())?;
     let begin = date_time_ymd(1970, 1, 1) + Duration::from_secs(now);
     params.not_before = begin - BACKDATED;
     params.not_after = begin + Duration::from_secs(u64::from(days) * 86_400);

@@ -190,12 +190,12 @@ fn confirm(plan: &[Planned]) -> Result<(), CommandError> {
         .or_input_error(|| "asking".to_owned())?;
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
-    read.or_input_error(|| "reading the answer".to_owned())?;
+    read.or_input_error(|| "reading the confirmation".to_owned())?;
     if answer.trim() == "yes" {
         return Ok(());
     }
     Err(CommandError::refused(anyhow!(
-        "not confirmed, nothing is changed"
+        "not confirmed, no change was made"
     )))
 }
 

@@ -10,7 +10,7 @@ const NOBODY: (u32, u32) = (65_534, 65_534);
 
 /// User and group for Postgres when this process is root, as which Postgres refuses to run.
 pub(super) fn unprivileged() -> Result<Option<(u32, u32)>> {
-    let own = std::fs::metadata("/proc/self").context("asking who runs this")?;
+    let own = std::fs::metadata("/proc/self").context("reading the user id")?;
     Ok((own.uid() == 0).then_some(NOBODY))
 }
 
