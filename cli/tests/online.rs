@@ -22,7 +22,7 @@ impl Certs {
     fn new() -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().to_str().unwrap();
-        for what in [&["ca"][..], &["server"], &["operator", "ada"]] {
+        for what in [&["ca"][..], &["server"], &["person", "ada"]] {
             let made = nixfleet(&[&["certs", "--dir", dir], what].concat(), b"");
             assert_eq!(made.code, 0, "{}", made.stderr);
         }
@@ -37,8 +37,8 @@ impl Certs {
         let path = |name: &str| self.dir().join(name).to_str().unwrap().to_owned();
         let (ca, cert, key) = (
             path("ca.crt"),
-            path("operators/ada.crt"),
-            path("operators/ada.key"),
+            path("people/ada.crt"),
+            path("people/ada.key"),
         );
         let connection = ["--url", url, "--ca", &ca, "--cert", &cert, "--key", &key];
         nixfleet(&[command, &connection].concat(), b"")
@@ -147,7 +147,7 @@ fn refused_certificates_and_unreachable_servers_have_their_own_exit_codes() {
         certs.ask(&server.url(), &["events", "no-rollout-id"]).code,
         2
     );
-    fs::write(certs.dir().join("operators/ada.key"), "nonsense").unwrap();
+    fs::write(certs.dir().join("people/ada.key"), "nonsense").unwrap();
     assert_eq!(certs.ask(&server.url(), &["status"]).code, 2);
     assert!(server.asked().is_empty(), "nobody got through");
 }
@@ -302,8 +302,8 @@ fn a_refused_push_writes_nothing_and_lists_the_faults() {
         let (fleet, key, out) = (path("fleet.json"), path("key"), path("out"));
         let (ca, cert, client_key) = (
             path("ca.crt"),
-            path("operators/ada.crt"),
-            path("operators/ada.key"),
+            path("people/ada.crt"),
+            path("people/ada.key"),
         );
         let arguments = [
             "release",

@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(
             late_takeovers(&found, killed_max),
             [
-                "kill node: partition 01 after 12.50 s, promised is 12 s",
+                "kill node: partition 01 after 12.50 s, the limit is 12 s",
                 "kill node: partition 01 was never taken over"
             ]
         );

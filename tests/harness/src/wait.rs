@@ -75,6 +75,6 @@ mod tests {
         let error = tokio::time::timeout(Duration::from_secs(30), waited).await;
         let error = format!("{:#}", error.unwrap().unwrap_err());
         assert!(error.contains("silence: not after"), "{error}");
-        assert!(error.contains("not answered"), "{error}");
+        assert!(error.contains("did not end"), "{error}");
     }
 }
