@@ -3,7 +3,7 @@
 //!
 //! Nothing here waits or reads a clock. The shell (the binary of this package) and the simulation
 //! drive it; `nixfleet-core` decides what an entry means. Start reading at
-//! [`Takeover`](ownership::takeover::Takeover), then [`Owner`](ownership::owner::Owner).
+//! [`Takeover`], then [`Owner`].
 
 pub mod heartbeats;
 pub mod input;
