@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_column_nobody_expects_is_no_difference() {
+    fn an_empty_column_without_an_expected_value_is_no_difference() {
         let found = row("a", "x").with("more", None::<&str>);
         check(&[row("a", "x")], &[found], &[]);
         let found = row("a", "x").with("more", 1);

@@ -1,4 +1,4 @@
-//! Counters over the hosts of a rollout: waves, halts and the end are known without a scan.
+//! Counters over the hosts of a rollout, which make a scan for waves, halts and the end unnecessary.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,15 @@ pub struct HostCounters {
 pub struct RolloutProgress {
     /// Staged hosts that are neither Converged nor waived.
     unconverged: u64,
-    /// Hosts that are not done, for every wave that has hosts, in the order of waves.
-    unfinished: Vec<(u32, u64)>,
+    /// Every wave that has hosts, in order.
+    waves: Vec<WaveCounter>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct WaveCounter {
+    wave: u32,
+    /// Hosts that are not done.
+    unfinished: u64,
 }
 
 impl RolloutProgress {
@@ -31,14 +38,14 @@ impl RolloutProgress {
 
     /// True when every host of the wave is done; a wave without hosts is.
     pub fn is_wave_done(&self, wave: u32) -> bool {
-        let place = self.unfinished.binary_search_by_key(&wave, |of| of.0);
-        place.map_or(true, |place| self.unfinished[place].1 == 0)
+        let index = self.waves.binary_search_by_key(&wave, |of| of.wave);
+        index.map_or(true, |index| self.waves[index].unfinished == 0)
     }
 
     /// The first wave with hosts above `wave`.
     pub fn next_wave(&self, wave: u32) -> Option<u32> {
-        let above = self.unfinished.partition_point(|of| of.0 <= wave);
-        self.unfinished.get(above).map(|of| of.0)
+        let above = self.waves.partition_point(|of| of.wave <= wave);
+        self.waves.get(above).map(|of| of.wave)
     }
 
     /// The progress of a new rollout, with every host Pending.
@@ -73,12 +80,13 @@ impl RolloutProgress {
     }
 
     fn unfinished_of(&mut self, wave: u32) -> &mut u64 {
-        let place = self.unfinished.binary_search_by_key(&wave, |of| of.0);
-        let place = place.unwrap_or_else(|place| {
-            self.unfinished.insert(place, (wave, 0));
-            place
+        let index = self.waves.binary_search_by_key(&wave, |of| of.wave);
+        let index = index.unwrap_or_else(|index| {
+            let unfinished = 0;
+            self.waves.insert(index, WaveCounter { wave, unfinished });
+            index
         });
-        &mut self.unfinished[place].1
+        &mut self.waves[index].unfinished
     }
 }
 

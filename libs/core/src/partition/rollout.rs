@@ -25,7 +25,7 @@ pub struct Rollout {
     pub position: Position,
     /// The hosts.
     pub hosts: HostTable,
-    /// Current holds by wave and gate; a gate that holds nobody is absent.
+    /// Current holds by wave and gate; a gate without holds is absent.
     pub blocks: BTreeMap<(u32, Gate), Arc<GateHolds>>,
     /// Counters derived from `hosts`.
     pub counters: HostCounters,

@@ -100,7 +100,7 @@ fn a_reason_has_the_length_of_a_text() {
     assert_eq!(reason(&log.add(clearance(&long[1..], &[]))), None);
 }
 
-/// Its record would not fit into a frame any more; whoever reports so much must not stop others.
+/// The record would not fit into a frame: one host must not block the others by the size of its reports.
 #[test]
 fn what_no_frame_can_hold_is_a_rejection_and_changes_nothing() {
     let mut log = Log::of(&["a"]);

@@ -200,7 +200,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whoever_absorbs_the_outcomes_has_the_same_state(log in log()) {
+    fn applying_the_outcomes_gives_the_state_of_the_fold(log in log()) {
         let pinned = manifests();
         let (state, outcomes) = fold(&log, &pinned);
         let mut follower = PartitionState::new();

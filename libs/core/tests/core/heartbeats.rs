@@ -243,7 +243,7 @@ fn closed_and_foreign_records_prove_nothing() {
 }
 
 #[test]
-fn snapshots_go_to_whoever_names_no_rollout() {
+fn a_heartbeat_without_a_rollout_gets_a_snapshot() {
     for state in HostState::ALL {
         let owner = Owner::of(state);
         let snapshots = reply(&owner.state, &heartbeat(None, None)).reply;

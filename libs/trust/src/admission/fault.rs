@@ -45,7 +45,7 @@ pub enum Fault {
         max: usize,
     },
     /// A cycle of edges: each waits for the next, the last for the first.
-    #[error("{at}: a cycle, nobody can go first: {}", path.join(" waits for "))]
+    #[error("{at}: a cycle without a first one: {}", path.join(" waits for "))]
     Cycle { at: String, path: Vec<String> },
     /// Without a commit there is no rollout id.
     #[error("meta.ciCommit: channel {channel} has hosts, so a commit is needed")]

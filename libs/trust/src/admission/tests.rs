@@ -203,7 +203,7 @@ fn edges_must_not_form_cycles() {
     };
     assert_eq!(
         fault.to_string(),
-        "edges: a cycle, nobody can go first: a waits for b"
+        "edges: a cycle without a first one: a waits for b"
     );
 }
 

@@ -245,7 +245,7 @@ fn a_wave_without_soak_cannot_be_pinned() {
 }
 
 #[test]
-fn a_fleet_with_hosts_that_nobody_can_read_pins_nothing() {
+fn a_fleet_with_undecodable_hosts_pins_nothing() {
     let bundle = bundle();
     let mut fleet: serde_json::Value = serde_json::from_slice(&bundle.fleet.bytes).unwrap();
     let mut manifest: serde_json::Value =
