@@ -151,7 +151,7 @@ impl CanaryFleet {
         let mut workers = members.filter(|member| member.role == Role::Worker);
         let edge = workers
             .next()
-            .zip(workers.last())
+            .zip(workers.next_back())
             .map(|(first, last)| HostEdge {
                 gated: last.hostname.clone(),
                 gates: first.hostname.clone(),
