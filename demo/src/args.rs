@@ -1,5 +1,6 @@
 //! Command line options.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -9,7 +10,8 @@ use nixfleet_harness::program::{RunOptions, parse_hosts};
 /// Fewer hosts do not fill every wave of every channel.
 const HOSTS_MIN: usize = 20;
 
-/// Rolls out a bad and a good release to a simulated fleet on real servers.
+/// Rolls out a bad and a good release to a simulated fleet on real servers, or runs a fleet for a person
+/// to release to (`--fleet`).
 #[derive(Debug, Clone, Parser)]
 #[command(name = "nixfleet-demo", version, bin_name = "cargo xtask demo")]
 pub struct Args {
@@ -34,6 +36,13 @@ pub struct Args {
     /// Timeout of the demo in seconds [default: 240 plus one per five hosts].
     #[arg(long, value_name = "SECONDS")]
     pub deadline_seconds: Option<u64>,
+    /// Publish no release: run the hosts of this fleet source (JSON) until Ctrl-C.
+    #[arg(long, value_name = "FILE", requires = "env_file", conflicts_with_all =
+        ["hosts", "keep", "json", "kill", "wipe_postgres", "deadline_seconds"])]
+    pub fleet: Option<PathBuf>,
+    /// File for the environment of `nixfleet` with this fleet, as shell commands for `source`.
+    #[arg(long, value_name = "FILE", requires = "fleet")]
+    pub env_file: Option<PathBuf>,
 }
 
 impl Args {
@@ -55,6 +64,7 @@ mod tests {
         Args::command().debug_assert();
         assert!(Args::try_parse_from(["demo", "--hosts", "5"]).is_err());
         assert!(Args::try_parse_from(["demo", "--kill", "nats"]).is_err());
+        assert!(Args::try_parse_from(["demo", "--fleet", "fleet.json"]).is_err());
         let args = Args::try_parse_from(["demo", "--kill", "applier"]).unwrap();
         assert_eq!(args.kill, Some(Service::Applier));
     }

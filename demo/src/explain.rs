@@ -81,13 +81,9 @@ async fn any_host(testbed: &Testbed, channel: &str, state: &str) -> Result<Optio
 }
 
 async fn explain(testbed: &Testbed, hostname: &str) -> Result<String> {
-    let config = testbed.stack.config();
     let output = Command::new(binaries::workspace_binary("nixfleet")?)
         .args(["explain", hostname])
-        .env("NIXFLEET_URL", testbed.stack.console_url(0)?)
-        .env("NIXFLEET_CA", &config.people.cert)
-        .env("NIXFLEET_CERT", &config.operator.cert)
-        .env("NIXFLEET_KEY", &config.operator.key)
+        .envs(testbed.operator_env()?)
         .kill_on_drop(true)
         .output()
         .await

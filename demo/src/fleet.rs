@@ -124,6 +124,21 @@ pub fn profile() -> anyhow::Result<Value> {
                      "startsAfterMs": { "min": 0, "max": 2000 },
                      "durationMs": { "min": 1000, "max": 3000 } }
     });
+    checked(profile)
+}
+
+/// The swarm profile for a person: only closures with `-bad-` in their name fail, and always.
+///
+/// # Errors
+/// When the profile has faults.
+pub fn predictable_profile() -> anyhow::Result<Value> {
+    checked(json!({
+        "failures": [{ "closure": "*-bad-*", "share": 1.0,
+                       "fails": { "kind": "probe", "probeName": "http" } }]
+    }))
+}
+
+fn checked(profile: Value) -> anyhow::Result<Value> {
     Profile::parse(profile.to_string().as_bytes())?;
     Ok(profile)
 }
@@ -169,7 +184,8 @@ mod tests {
     }
 
     #[test]
-    fn the_swarm_accepts_the_profile() {
+    fn the_swarm_accepts_the_profiles() {
         profile().unwrap();
+        predictable_profile().unwrap();
     }
 }

@@ -11,13 +11,13 @@ use crate::args::Args;
 use crate::disruption::Disruption;
 use crate::explain;
 use crate::final_checks;
-use crate::fleet::{CHANNELS, Release};
+use crate::fleet::{self, CHANNELS, Release};
 use crate::progress::Progress;
 use crate::testbed::Testbed;
 use nixfleet_harness::printer::Printer;
 
 /// Interval between two observations.
-const TICK: Duration = Duration::from_millis(500);
+pub const TICK: Duration = Duration::from_millis(500);
 
 /// Consecutive equal observations after which a halt counts as complete.
 const SETTLED_TICKS: u32 = 3;
@@ -93,7 +93,7 @@ impl<'a> Scenario<'a> {
             self.printer
                 .line(&format!("signed and published {rollout_id}"));
         }
-        testbed.start_swarm()?;
+        testbed.start_swarm(testbed.hosts.hostnames(), fleet::profile()?)?;
         let mut progress = Progress::new(self.printer);
         let mut settled = 0;
         while settled < SETTLED_TICKS {

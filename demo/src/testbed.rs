@@ -1,5 +1,6 @@
 //! Servers, services and swarm of the demo, and their supervisor.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use nixfleet_harness::{
 };
 use nixfleet_swarm::swarm_state::SwarmState;
 use nixfleet_trust::BuiltRelease;
+use serde_json::Value;
 
 use crate::args::Args;
 use crate::fleet::{self, Release};
@@ -120,13 +122,35 @@ impl Testbed {
         Ok(built)
     }
 
+    /// The environment in which `nixfleet` is the operator's.
+    ///
+    /// # Errors
+    /// When there is no gateway for people.
+    pub fn operator_env(&self) -> Result<[(&'static str, String); 4]> {
+        let config = self.stack.config();
+        let path = |path: &Path| path.display().to_string();
+        Ok([
+            ("NIXFLEET_URL", self.stack.console_url(0)?),
+            ("NIXFLEET_CA", path(&config.people.cert)),
+            ("NIXFLEET_CERT", path(&config.operator.cert)),
+            ("NIXFLEET_KEY", path(&config.operator.key)),
+        ])
+    }
+
+    /// Writes the key that signs releases, as `nixfleet release` reads it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_release_key(&self) -> Result<PathBuf> {
+        self.signer.write_key(&self.stack.config().dir)
+    }
+
     /// Starts the hosts.
     ///
     /// # Errors
     /// When the swarm cannot be started.
-    pub fn start_swarm(&mut self) -> Result<()> {
+    pub fn start_swarm(&mut self, hostnames: Vec<String>, profile: Value) -> Result<()> {
         let config = self.stack.config();
-        let hostnames = self.hosts.hostnames();
         let pace = u32::try_from(hostnames.len().div_ceil(HOSTS_AT_FULL_PACE))?.max(1);
         let swarm = SwarmConfig {
             dir: config.dir.clone(),
@@ -134,7 +158,7 @@ impl Testbed {
             authority: config.authority.clone(),
             trust: config.trust.clone(),
             hostnames,
-            profile: fleet::profile()?,
+            profile,
             seed: self.seed,
             heartbeat: HEARTBEAT * pace,
             probe_interval: PROBE_INTERVAL * pace,

@@ -41,6 +41,17 @@ impl Signer {
         Ok(path)
     }
 
+    /// Writes the key as `nixfleet release` reads it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_key(&self, dir: &Path) -> Result<PathBuf> {
+        let path = dir.join("release.key");
+        std::fs::write(&path, serde_json::to_vec_pretty(&self.key.to_file())?)
+            .with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+
     /// Resolves, checks, projects and signs a fleet source.
     ///
     /// # Errors
