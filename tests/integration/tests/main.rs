@@ -22,4 +22,5 @@ mod suite {
     mod reducer;
     mod retention;
     mod store;
+    mod tutorial;
 }
