@@ -1,6 +1,6 @@
 //! The parts of console's answers that tables show; everything else passes through with `--json`.
 //!
-//! Source: docs/wire-protocol.md, operator endpoints.
+//! Source: docs/wire-protocol.md, console endpoints.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The clock of the gateway.
+//! The clock of the gateways.
 
 use nixfleet_proto::Timestamp;
 

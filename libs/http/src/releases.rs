@@ -52,7 +52,7 @@ pub enum LoadError {
     Refused(#[source] ReleaseError),
 }
 
-/// All artifacts that agents may fetch.
+/// The current release, and the rollout manifests of earlier ones.
 pub struct Releases {
     store: ManifestStore,
     trust_file: PathBuf,

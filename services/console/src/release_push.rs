@@ -39,8 +39,8 @@ pub struct Accepted {
 /// and changes nothing.
 ///
 /// # Errors
-/// 422 with all faults when it is refused, 403 when it moves channels that the certificate is not for, 503 when something needed is away, 409 when other releases
-/// keep coming first.
+/// 422 with all faults when it is refused, 403 when it changes rollouts of channels that the certificate is
+/// not for, 503 when something needed is away, 409 when other releases keep coming first.
 pub async fn push(
     app: &App,
     identity: &Identity,

@@ -23,7 +23,7 @@ const PUBLISHERS: &[Role] = &[Role::Operator, Role::Admin, Role::Ci];
 
 /// Every route with its roles; what is not here is closed.
 ///
-/// Source: docs/operations/certificates.md, roles.
+/// Source: docs/roles.md.
 pub fn table() -> Vec<Route> {
     let route = |method, path, roles| Route {
         method,

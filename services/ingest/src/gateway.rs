@@ -17,7 +17,7 @@ use crate::events;
 use crate::routes::{self, paths::EVENTS_ROUTE};
 use crate::state::App;
 
-/// Answers events of agents by itself, and everything else by a [`Router`]. A router boxes a request
+/// Answers events of agents by itself, and everything else by a router. A router boxes a request
 /// several times on its way to a handler; events are nearly all that a gateway is asked.
 #[derive(Clone)]
 pub struct AgentGateway(Arc<Parts>);

@@ -1,6 +1,7 @@
 //! Timeouts of slow peers, which the HTTP library lacks.
 //!
-//! The library bounds the header of an HTTP/1.1 request and finds dead HTTP/2 peers. It waits for ever for the first request of a connection, and for a peer that reads no answer.
+//! The library bounds the header of an HTTP/1.1 request and finds dead HTTP/2 peers. It waits for ever for
+//! the first request of a connection, and for a peer that reads no answer.
 
 use std::io;
 use std::pin::Pin;

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Parses the body of an event.
 ///
 /// # Errors
-/// As [`parse`], and 400 `unknown-event-kind`.
+/// As [`nixfleet_http::parse`], and 400 `unknown-event-kind`.
 pub fn parse_event(bytes: &[u8]) -> Result<EventRequest, ApiError> {
     json::read(bytes).map_err(|error| explain_event(bytes, &error))
 }
