@@ -155,7 +155,7 @@ impl ApiError {
     }
 }
 
-/// The response still lacks its body: the request's path belongs into it, which [`finish`] knows.
+/// The response still lacks its body: the request's path belongs into it, which `finish` knows.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
