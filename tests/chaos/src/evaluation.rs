@@ -115,18 +115,6 @@ pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result
             "no host event was refused for good",
             permanent_refusals(&observed),
         ),
-        Check::new(
-            "a killed owner is replaced in time",
-            late_takeovers(&takeovers, killed_max),
-        ),
-        Check::new(
-            "a stopped owner is replaced at once",
-            [
-                late_takeovers(&takeovers, stopped_max),
-                slow_median(&takeovers),
-            ]
-            .concat(),
-        ),
         Check::new("every process recovered after each fault", run_data.faults),
         Check::new(
             "no service ended by itself",
@@ -137,6 +125,7 @@ pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result
             verify_result.faults.clone(),
         ),
     ];
+    checks.extend(takeover_checks(&takeovers));
     if let Some(limit) = run_data.log_limit {
         checks.extend(log_sizes.checks(limit));
     }
@@ -150,6 +139,21 @@ pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result
         verify_result,
         checks,
     })
+}
+
+fn takeover_checks(takeovers: &[Takeover]) -> [Check; 2] {
+    let stopped = [
+        late_takeovers(takeovers, stopped_max),
+        slow_median(takeovers),
+    ]
+    .concat();
+    [
+        Check::new(
+            "a killed owner is replaced in time",
+            late_takeovers(takeovers, killed_max),
+        ),
+        Check::new("a stopped owner is replaced at once", stopped),
+    ]
 }
 
 /// Events that hosts gave up because they were refused, and refused dispatches of current rollouts. The

@@ -26,6 +26,13 @@ pub struct PendingFetch {
     pub max: usize,
 }
 
+impl PendingFetch {
+    /// A fetch of at most `max` messages from this sequence on.
+    pub fn new(caller: Caller, from: u64, max: usize) -> Self {
+        Self { caller, from, max }
+    }
+}
+
 /// The broker.
 #[derive(Debug)]
 pub struct Broker {

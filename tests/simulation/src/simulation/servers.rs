@@ -5,10 +5,12 @@ mod retention;
 use std::rc::Rc;
 
 use nixfleet_bus::lease::Content;
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::wire::OwnerHeartbeat;
 
 use super::environment::Environment;
 use super::event::SimulationEvent;
-use crate::addressing::Caller;
+use crate::addressing::{Caller, Service};
 use crate::engine::Time;
 use crate::model::broker::PendingFetch;
 use crate::model::lease_bucket::{KeyChange, LeaseKey, content, ttl};
@@ -53,12 +55,7 @@ fn answer(env: &mut Environment, caller: Caller, request: &ServerRequest) -> Opt
             None => ServerReply::StreamMissing,
         },
         ServerRequest::Fetch { log, from, max } => {
-            let pending = PendingFetch {
-                caller,
-                from: *from,
-                max: *max,
-            };
-            return fetch(env, *log, pending);
+            return fetch(env, *log, PendingFetch::new(caller, *from, *max));
         }
         ServerRequest::LogUsage(_)
         | ServerRequest::OutputMessageAt(..)
@@ -73,16 +70,7 @@ fn answer(env: &mut Environment, caller: Caller, request: &ServerRequest) -> Opt
             ServerReply::LayoutReady
         }
         ServerRequest::AskOwner(partition, heartbeat) => {
-            for owner in env.owners.get(partition).cloned().unwrap_or_default() {
-                let delay = env.delay(Connection::Reading);
-                let event = SimulationEvent::HeartbeatArrives {
-                    to: owner,
-                    partition: *partition,
-                    heartbeat: heartbeat.clone(),
-                    caller,
-                };
-                env.schedule(delay, event);
-            }
+            ask_owner(env, caller, (*partition, heartbeat.clone()));
             return None;
         }
         ServerRequest::AnswerOwner(asked, reply) => {
@@ -106,15 +94,24 @@ fn answer(env: &mut Environment, caller: Caller, request: &ServerRequest) -> Opt
             ServerReply::LeaseFound(env.broker.leases.read(&(*service, key.clone())))
         }
         ServerRequest::WatchLeases(service) => {
-            for (key, observed) in env.broker.leases.watch(*service, caller) {
-                env.deliver(
-                    caller,
-                    Connection::Leasing,
-                    ServerReply::LeaseChanged(key, observed),
-                );
-            }
+            watch_leases(env, caller, *service);
             ServerReply::LeasesCaughtUp
         }
+        ServerRequest::Cursor(_)
+        | ServerRequest::Cursors
+        | ServerRequest::ArchiveMark(_)
+        | ServerRequest::Archive(..)
+        | ServerRequest::LoadRows(_)
+        | ServerRequest::Dispatches
+        | ServerRequest::Apply(_)
+        | ServerRequest::Restore(_) => database(env, request)?,
+    };
+    Some(reply)
+}
+
+/// The replies of the database.
+fn database(env: &mut Environment, request: &ServerRequest) -> Option<ServerReply> {
+    let reply = match request {
         ServerRequest::Cursor(partition) => {
             ServerReply::Cursor(env.database.cursor(*partition).cloned())
         }
@@ -131,8 +128,54 @@ fn answer(env: &mut Environment, caller: Caller, request: &ServerRequest) -> Opt
         }
         ServerRequest::Apply(turn) => ServerReply::Applied(apply(env, turn)),
         ServerRequest::Restore(restore) => ServerReply::Applied(restore_rows(env, restore)),
+        ServerRequest::Publish(..)
+        | ServerRequest::LastMessage(_)
+        | ServerRequest::MessageIdAt(..)
+        | ServerRequest::Identity(_)
+        | ServerRequest::Fetch { .. }
+        | ServerRequest::LogUsage(_)
+        | ServerRequest::OutputMessageAt(..)
+        | ServerRequest::AnnouncedCheckpoints(_)
+        | ServerRequest::Trim(..)
+        | ServerRequest::PutCheckpoint(..)
+        | ServerRequest::GetCheckpoint(..)
+        | ServerRequest::AreCheckpointsStored(..)
+        | ServerRequest::DeleteObsoleteCheckpoints(..)
+        | ServerRequest::EnsureLayout(_)
+        | ServerRequest::AskOwner(..)
+        | ServerRequest::AnswerOwner(..)
+        | ServerRequest::PutLease(..)
+        | ServerRequest::DeleteLease(..)
+        | ServerRequest::ReadLease(..)
+        | ServerRequest::WatchLeases(_) => return None,
     };
     Some(reply)
+}
+
+/// Passes a heartbeat on to everyone who serves the partition.
+fn ask_owner(
+    env: &mut Environment,
+    caller: Caller,
+    (partition, heartbeat): (Partition, Box<OwnerHeartbeat>),
+) {
+    for owner in env.owners.get(&partition).cloned().unwrap_or_default() {
+        let delay = env.delay(Connection::Reading);
+        let event = SimulationEvent::HeartbeatArrives {
+            to: owner,
+            partition,
+            heartbeat: heartbeat.clone(),
+            caller,
+        };
+        env.schedule(delay, event);
+    }
+}
+
+/// Sends the records of a service, and from then on every change of them.
+fn watch_leases(env: &mut Environment, caller: Caller, service: Service) {
+    for (key, observed) in env.broker.leases.watch(service, caller) {
+        let reply = ServerReply::LeaseChanged(key, observed);
+        env.deliver(caller, Connection::Leasing, reply);
+    }
 }
 
 fn publish(

@@ -97,9 +97,10 @@ impl Gateway {
 
     /// The other gateway, on the same bus and database.
     pub async fn other(&self, set: &[&str]) -> Self {
-        let service = match self.service {
-            Service::Ingest => Service::Console,
-            _ => Service::Ingest,
+        let service = if self.is_console() {
+            Service::Ingest
+        } else {
+            Service::Console
         };
         let prefix = self.bus.names().prefix().to_owned();
         Self::launch(service, self.database.clone(), prefix, set).await
@@ -327,12 +328,12 @@ impl Gateway {
     /// Waits until the gateway knows a release.
     pub async fn wait_for_release(&self, seq: u64, built: &BuiltRelease) {
         wait_for("the release is known", SOON, async || {
-            let is_known = match self.service {
-                Service::Ingest => {
-                    let served = self.agent("web-1").get("/v1/fleet.resolved").await;
-                    served.bytes == built.bundle.fleet.bytes
-                }
-                _ => self.operator().get("/v1/status").await.json()["release"]["seq"] == seq,
+            let is_known = if self.is_console() {
+                let status = self.operator().get("/v1/status").await.json();
+                status["release"]["seq"] == seq
+            } else {
+                let served = self.agent("web-1").get("/v1/fleet.resolved").await;
+                served.bytes == built.bundle.fleet.bytes
             };
             Ok(is_known.then_some(()))
         })
