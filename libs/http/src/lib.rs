@@ -29,7 +29,7 @@ pub use clock::now;
 pub use config::{HttpConfig, LimitsConfig, TrustConfig};
 pub use connections::peer::Peer;
 pub use connections::{Gateway, RouterGateway};
-pub use problem::{ApiError, Problem, check_text, method_not_allowed, out_of_bounds, unknown_path};
+pub use problem::{ApiError, Problem, check_text, out_of_bounds, unknown_path};
 pub use releases::{Artifact, Artifacts, Current, LoadError, RELEASE_PART, Releases};
 pub use request_metrics::RequestMetrics;
 pub use server::Listener;

@@ -202,22 +202,16 @@ impl From<nixfleet_store::ReadError> for ApiError {
 
 /// A 404, for a path that no route has.
 pub async fn unknown_path(uri: Uri) -> ApiError {
-    let message = format!("there is nothing at {}", shown(&uri));
+    let path: String = uri.path().chars().take(PATH_CHARACTERS).collect();
+    let message = format!("there is nothing at {path}");
     ApiError::refused(StatusCode::NOT_FOUND, "unknown-path", message)
 }
 
 /// A 405, for a path that has other methods.
-pub async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    let message = format!("{} does not take {method}", shown(&uri));
-    ApiError::refused(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method-not-allowed",
-        message,
-    )
-}
-
-fn shown(uri: &Uri) -> String {
-    uri.path().chars().take(PATH_CHARACTERS).collect()
+pub(crate) fn method_not_allowed(method: &Method, path: &str) -> ApiError {
+    let message = format!("{path} does not take {method}");
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    ApiError::refused(status, "method-not-allowed", message)
 }
 
 /// Checks a text that a client sent: no NUL, at most `max` bytes. The name of the field is written only when

@@ -32,19 +32,19 @@ pub struct TlsConfig {
     pub reload_seconds: u64,
 }
 
-impl Default for TlsConfig {
-    fn default() -> Self {
+impl TlsConfig {
+    /// The defaults of the gateway whose clients the authority of this name signs: `hosts` or `people`.
+    pub fn for_clients(authority: &str) -> Self {
+        let file = |name: &str| format!("/etc/nixfleet/tls/{authority}/{name}").into();
         Self {
-            cert_file: "/etc/nixfleet/tls/server.pem".into(),
-            key_file: "/etc/nixfleet/tls/server-key.pem".into(),
-            client_ca_file: "/etc/nixfleet/tls/client-ca.pem".into(),
+            cert_file: file("server.crt"),
+            key_file: file("server.key"),
+            client_ca_file: file("ca.crt"),
             handshake_timeout_seconds: 10,
             reload_seconds: 60,
         }
     }
-}
 
-impl TlsConfig {
     /// Adds everything that is wrong with the values.
     pub fn validate(&self, faults: &mut Faults) {
         for (seconds, key) in [

@@ -3,6 +3,7 @@ SELECT hostname, rollout_id, record::text, wave, staged, dispatch::text, recover
        compliance_failures, health_failures
 FROM host_views AS h
 WHERE (h.hostname, h.rollout_id) > ($1, $2)
+  AND ($4::text[] IS NULL OR split_part(h.rollout_id, '@', 1) = ANY ($4))
   AND EXISTS (SELECT FROM rollouts AS r
               WHERE r.rollout_id = h.rollout_id AND r.state NOT IN ('Superseded', 'Pruned'))
 ORDER BY h.hostname, h.rollout_id

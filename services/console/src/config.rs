@@ -49,7 +49,7 @@ impl Default for Config {
             telemetry: TelemetryConfig::default(),
             admin: AdminConfig::on_port(9106),
             http: HttpConfig::on_port(8444),
-            tls: TlsConfig::default(),
+            tls: TlsConfig::for_clients("people"),
             trust: TrustConfig::default(),
             limits: LimitsConfig::default(),
             releases: ReleasesConfig {

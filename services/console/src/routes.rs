@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::{Router, middleware};
 use http::Method;
-use nixfleet_http::{PEOPLE, READERS, Role, Route, check_access, method_not_allowed, unknown_path};
+use nixfleet_http::{PEOPLE, READERS, Role, Route, check_access, unknown_path};
 
 use crate::state::App;
 
@@ -64,7 +64,6 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(fleet::routes())
         .merge(cluster::routes())
         .fallback(unknown_path)
-        .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(access, check_access))
         .with_state(app)
 }

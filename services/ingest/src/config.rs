@@ -53,7 +53,7 @@ impl Default for Config {
             telemetry: TelemetryConfig::default(),
             admin: AdminConfig::on_port(9101),
             http: HttpConfig::on_port(8443),
-            tls: TlsConfig::default(),
+            tls: TlsConfig::for_clients("hosts"),
             trust: TrustConfig::default(),
             limits: LimitsConfig::default(),
             rates: RatesConfig::default(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{Router, middleware};
 use http::Method;
-use nixfleet_http::{Role, Route, check_access, method_not_allowed, unknown_path};
+use nixfleet_http::{Role, Route, check_access, unknown_path};
 
 use self::paths::{DISPATCH_ROUTE, EVENTS_ROUTE};
 use crate::state::App;
@@ -38,7 +38,6 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(agent::routes())
         .merge(artifacts::routes())
         .fallback(unknown_path)
-        .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(access, check_access))
         .with_state(app)
 }

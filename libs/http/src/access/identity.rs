@@ -7,7 +7,9 @@ use nixfleet_proto::id::is_channel_name;
 use nixfleet_proto::{ChannelName, Timestamp};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// Beginning of an alternative name, a URI, that limits a certificate to a channel.
+/// Beginning of every alternative name, a URI, that is meant for the gateways, in any case.
+const NAMESPACE: &str = "urn:nixfleet:";
+/// Beginning of one that limits a certificate to a channel.
 const CHANNEL_URI: &str = "urn:nixfleet:channel:";
 /// Longest name taken from a certificate, the limit of a DNS name.
 const MAX_NAME_BYTES: usize = 253;
@@ -153,13 +155,21 @@ impl Identity {
     }
 }
 
+impl ChannelLimit {
+    /// The channels of the limit; `None` for every channel.
+    pub fn names(&self) -> Option<&BTreeSet<ChannelName>> {
+        match self {
+            Self::All => None,
+            Self::Only(channels) => Some(channels),
+        }
+    }
+}
+
 impl Identity {
     /// True when the certificate is not limited to other channels.
     pub fn sees(&self, channel: &ChannelName) -> bool {
-        match &self.channels {
-            ChannelLimit::All => true,
-            ChannelLimit::Only(channels) => channels.contains(channel),
-        }
+        let channels = self.channels.names();
+        channels.is_none_or(|channels| channels.contains(channel))
     }
 }
 
@@ -177,6 +187,10 @@ fn channel_limit(certificate: &X509Certificate<'_>) -> Result<ChannelLimit, Iden
                 channels.insert(ChannelName::from(channel.to_owned()));
             }
             Some(other) => return Err(IdentityError::Channel(other.to_owned())),
+            // A limit that is misspelt must not read as none.
+            None if uri.to_ascii_lowercase().starts_with(NAMESPACE) => {
+                return Err(IdentityError::Channel((*uri).to_owned()));
+            }
             None => {}
         }
     }
@@ -264,6 +278,13 @@ mod tests {
         assert!(limited.sees(&stable) && !limited.sees(&edge));
         let wrong = read(&["urn:nixfleet:channel:No Channel"]);
         assert_eq!(wrong, Err(IdentityError::Channel("No Channel".to_owned())));
+        for misspelt in [
+            "urn:nixfleet:channels:stable",
+            "URN:NixFleet:channel:stable",
+        ] {
+            let wrong = read(&[misspelt]);
+            assert_eq!(wrong, Err(IdentityError::Channel(misspelt.to_owned())));
+        }
     }
 
     #[test]

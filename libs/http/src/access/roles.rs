@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use nixfleet_proto::ChannelName;
 
 use super::identity::{Identity, Role};
-use crate::problem::ApiError;
+use crate::problem::{ApiError, method_not_allowed};
 
 /// The roles that may read.
 pub const READERS: &[Role] = &[Role::Viewer, Role::Operator, Role::Approver, Role::Admin];
@@ -20,11 +20,10 @@ pub struct Route {
     pub roles: &'static [Role],
 }
 
-/// Checks the role of a client against the table of a gateway. A route that the table lacks is closed; a
-/// path with other methods goes on, to be answered with them.
+/// Checks the role of a client against the table of a gateway. A route that the table lacks is closed.
 ///
 /// # Errors
-/// 403 with the roles that may.
+/// 403 with the roles that may, 405 for a path that has other methods.
 pub(super) fn check_route(
     table: &[Route],
     (method, path): (&Method, &str),
@@ -41,7 +40,7 @@ pub(super) fn check_route(
     }
     match of_path.find(|route| route.method == *method) {
         Some(route) => require(identity, route.roles),
-        None => Ok(()),
+        None => Err(method_not_allowed(method, path)),
     }
 }
 
@@ -128,6 +127,6 @@ mod tests {
     #[test]
     fn a_route_without_a_row_is_closed() {
         check(Role::Admin, &Method::GET, "/v1/other", false);
-        check(Role::Admin, &Method::DELETE, "/v1/hosts", true);
+        check(Role::Admin, &Method::DELETE, "/v1/hosts", false);
     }
 }

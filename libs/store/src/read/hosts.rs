@@ -27,12 +27,20 @@ impl Store {
         &self,
         after: Option<&HostKey>,
         limit: u32,
+        channels: Option<&BTreeSet<ChannelName>>,
     ) -> Result<Vec<HostView>, ReadError> {
+        let channels: Option<Vec<&str>> =
+            channels.map(|names| names.iter().map(ChannelName::as_str).collect());
         let (rollout, host) = after.map_or(("", ""), |(id, host)| (id.as_str(), host.as_str()));
         let rows = sql!("hosts_page")
             .query(
                 &self.client().await?,
-                &[&encode(host), &encode(rollout), &i64::from(limit)],
+                &[
+                    &encode(host),
+                    &encode(rollout),
+                    &i64::from(limit),
+                    &channels,
+                ],
             )
             .await?;
         rows.iter().map(host_view).collect()
@@ -92,13 +100,20 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails or a row is corrupt.
-    pub async fn deferrals(&self, limit: usize) -> Result<Vec<Deferral>, ReadError> {
+    pub async fn deferrals(
+        &self,
+        limit: usize,
+        is_shown: impl Fn(&ChannelName) -> bool,
+    ) -> Result<Vec<Deferral>, ReadError> {
         let mut client = self.client().await?;
         let transaction = read_transaction(&mut client).await?;
         let mut deferrals = Vec::new();
         let mut waves = BTreeMap::new();
         for row in sql!("blocks_all").query(&transaction, &[]).await? {
             let block = block_row(&row)?;
+            if !is_shown(&block.rollout_id.channel()) {
+                continue;
+            }
             let wave = (block.rollout_id.clone(), block.wave);
             if !waves.contains_key(&wave) {
                 let held = held_hosts(&transaction, &block).await?;

@@ -9,7 +9,7 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use futures::future::try_join_all;
 use http::StatusCode;
-use nixfleet_http::{ApiError, ChannelLimit, Current, Identity, now, require_channel};
+use nixfleet_http::{ApiError, Current, Identity, now, require_channel};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     ChannelName, ChannelRef, Gate, HostState, Hostname, ManifestHash, Position, RolloutId,
@@ -51,10 +51,7 @@ async fn whoami(Extension(identity): Extension<Arc<Identity>>) -> Json<WhoAmI> {
         role: identity.role.name(),
         name: identity.name.to_string(),
         certificate_ends_at: identity.not_after,
-        channels: match &identity.channels {
-            ChannelLimit::All => None,
-            ChannelLimit::Only(channels) => Some(channels.clone()),
-        },
+        channels: identity.channels.names().cloned(),
     })
 }
 
@@ -145,11 +142,11 @@ async fn deferrals(
     State(app): State<Arc<App>>,
     Extension(identity): Extension<Arc<Identity>>,
 ) -> Result<Json<Deferrals>, ApiError> {
-    let found = app.backends.store.deferrals(MAX_PAGE as usize).await?;
+    let is_shown = |channel: &ChannelName| identity.sees(channel);
+    let store = &app.backends.store;
+    let found = store.deferrals(MAX_PAGE as usize, is_shown).await?;
     let truncated = found.len() >= MAX_PAGE as usize;
-    let seen = found.into_iter();
-    let seen = seen.filter(|deferral| identity.sees(&deferral.rollout_id.channel()));
-    let deferrals = seen.map(|deferral| DeferralEntry {
+    let deferrals = found.into_iter().map(|deferral| DeferralEntry {
         host: deferral.hostname,
         rollout: deferral.rollout_id,
         blocked_by: deferral.gate,

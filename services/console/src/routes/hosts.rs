@@ -79,16 +79,18 @@ async fn list(
         query.map_err(|error| ApiError::field("invalid-parameter", "limit", error))?;
     let limit = page_limit(page.limit)?;
     let after = page.after.as_deref().map(read_token).transpose()?;
-    let views = app.backends.store.hosts(after.as_ref(), limit).await?;
+    let channels = identity.channels.names();
+    let views = app
+        .backends
+        .store
+        .hosts(after.as_ref(), limit, channels)
+        .await?;
     let next = (views.len() == limit as usize)
         .then(|| views.last().map(|view| write_token(&view.record)))
         .flatten();
     let current = app.releases.current().ok();
     let fleet = current.as_deref().map(|current| current.fleet());
-    let seen = views
-        .iter()
-        .filter(|view| identity.sees(&view.record.channel));
-    let hosts = seen.map(|view| entry(view, fleet)).collect();
+    let hosts = views.iter().map(|view| entry(view, fleet)).collect();
     Ok(Json(Hosts { hosts, next }))
 }
 

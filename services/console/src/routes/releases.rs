@@ -22,12 +22,12 @@ async fn take_release(
     Extension(identity): Extension<Arc<Identity>>,
     request: Request,
 ) -> Result<Json<Accepted>, ApiError> {
-    let one_at_a_time = Arc::clone(&app.pushing).try_acquire_owned();
-    let _turn = one_at_a_time
-        .map_err(|_| ApiError::unavailable("too-busy", "another release is being pushed", 5))?;
     let limit = app.config.release_body();
     let mut body = app.access.json_body(request, limit)?;
     let bytes = body.read().await?;
+    let one_at_a_time = Arc::clone(&app.pushing).try_acquire_owned();
+    let _turn = one_at_a_time
+        .map_err(|_| ApiError::unavailable("too-busy", "another release is being pushed", 5))?;
     // Reading hundreds of megabytes would keep other requests waiting.
     let bundle = tokio::task::spawn_blocking(move || read(&bytes)).await;
     let bundle = bundle.map_err(|error| ApiError::internal("reading a release", &error))?;

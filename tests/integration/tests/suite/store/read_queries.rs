@@ -1,7 +1,7 @@
 //! Queries of the services.
 
 use nixfleet_proto::wire::LivenessReport;
-use nixfleet_proto::{ClosureHash, Gate, Hold, HostState, RolloutState};
+use nixfleet_proto::{ChannelName, ClosureHash, Gate, Hold, HostState, RolloutState};
 use nixfleet_store::{
     BlockChange, DispatchChange, FailureSet, RolloutChange, RolloutFilter, TurnRows,
 };
@@ -27,10 +27,10 @@ async fn hosts_are_paged_by_key_over_current_rollouts() {
         .await
         .unwrap();
 
-    let first = store.hosts(None, 2).await.unwrap();
+    let first = store.hosts(None, 2, None).await.unwrap();
     let last = first.last().unwrap();
     let after = (last.record.rollout_id.clone(), last.record.hostname.clone());
-    let second = store.hosts(Some(&after), 2).await.unwrap();
+    let second = store.hosts(Some(&after), 2, None).await.unwrap();
     let names: Vec<_> = first
         .iter()
         .chain(&second)
@@ -38,6 +38,12 @@ async fn hosts_are_paged_by_key_over_current_rollouts() {
         .collect();
     assert_eq!(names, [hostname(0), hostname(1), hostname(2)]);
     assert!(first.iter().all(|host| host.record.rollout_id == new));
+    let of_channels = async |names: &[ChannelName]| {
+        let channels = names.iter().cloned().collect();
+        store.hosts(None, 9, Some(&channels)).await.unwrap().len()
+    };
+    assert_eq!(of_channels(&[new.channel()]).await, 3);
+    assert_eq!(of_channels(&["other".into()]).await, 0);
     assert_eq!(first[1].wave, 1);
     assert_eq!(first[0].pending_closure(), Some(&ClosureHash::from("new")));
 
@@ -100,7 +106,7 @@ async fn holds_are_shown_for_waiting_hosts_only() {
         .await
         .unwrap();
 
-    let deferrals = store.deferrals(100).await.unwrap();
+    let deferrals = store.deferrals(100, |_| true).await.unwrap();
     let held: Vec<_> = deferrals
         .iter()
         .map(|d| (d.hostname.clone(), d.gate))
@@ -113,7 +119,8 @@ async fn holds_are_shown_for_waiting_hosts_only() {
             (hostname(5), Gate::WavePromotion)
         ]
     );
-    assert_eq!(store.deferrals(2).await.unwrap().len(), 2);
+    assert_eq!(store.deferrals(2, |_| true).await.unwrap().len(), 2);
+    assert!(store.deferrals(2, |_| false).await.unwrap().is_empty());
     let detail = store.host_detail(&hostname(3)).await.unwrap();
     assert_eq!(detail.blocks.len(), 1);
     assert_eq!(detail.rollouts.len(), 1);
@@ -169,7 +176,7 @@ async fn a_host_view_joins_the_side_tables_of_the_record() {
     assert_eq!(changed, 1);
     assert_eq!(store.upsert_liveness(&[report(4, "old")]).await.unwrap(), 0);
 
-    let hosts = store.hosts(None, 10).await.unwrap();
+    let hosts = store.hosts(None, 10, None).await.unwrap();
     assert_eq!(
         (hosts[0].compliance_failures, hosts[0].health_failures),
         (2, 1)
