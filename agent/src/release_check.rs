@@ -5,6 +5,8 @@
 //!
 //! Source: docs/manifests.md, checks of the agent.
 
+#![expect(missing_docs, reason = "most fields say what they are")]
+
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -19,9 +21,7 @@ const CLOCK_SLACK: TimeDelta = TimeDelta::seconds(60);
 /// A rollout manifest and the fleet it names, both with valid signatures.
 #[derive(Clone)]
 pub struct SignedRelease {
-    /// The rollout manifest.
     pub manifest: Arc<Verified<RolloutManifest>>,
-    /// The fleet.
     pub fleet: Arc<Verified<Fleet>>,
 }
 
@@ -37,13 +37,9 @@ impl std::fmt::Debug for SignedRelease {
 /// Expected properties of a release.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedRelease<'a> {
-    /// The host.
     pub hostname: &'a Hostname,
-    /// Rollout of the dispatch.
     pub rollout_id: &'a RolloutId,
-    /// Target of the dispatch.
     pub target_closure: &'a ClosureHash,
-    /// The host's clock.
     pub now: Timestamp,
     /// Oldest manifest it acts on.
     pub age_max: TimeDelta,
@@ -67,47 +63,28 @@ pub struct Admitted {
 pub enum Refusal {
     /// Another rollout's manifest.
     #[error("the manifest is of rollout {found}")]
-    OtherRollout {
-        /// Rollout of the manifest.
-        found: RolloutId,
-    },
+    OtherRollout { found: RolloutId },
     /// The manifest names another fleet than the fetched one.
     #[error("the manifest names fleet {expected}, but the fetched fleet is {found}")]
-    OtherFleet {
-        /// In the manifest.
-        expected: String,
-        /// Hash of the fetched fleet.
-        found: String,
-    },
+    OtherFleet { expected: String, found: String },
     /// The host is not in the manifest.
     #[error("the manifest does not list this host")]
     NotListed,
     /// The dispatch names another closure than the manifest.
     #[error("the manifest has target {expected}, but the dispatch has {found}")]
     OtherTarget {
-        /// In the manifest.
         expected: ClosureHash,
-        /// In the dispatch.
         found: ClosureHash,
     },
     /// The manifest is too old to act on.
     #[error("the manifest is {age_seconds} s old")]
-    TooOld {
-        /// Age of the manifest.
-        age_seconds: i64,
-    },
+    TooOld { age_seconds: i64 },
     /// A newer manifest was already followed on this host.
     #[error("a manifest signed at {newest} was already followed")]
-    Outdated {
-        /// Signing time of the newer manifest.
-        newest: Timestamp,
-    },
+    Outdated { newest: Timestamp },
     /// The fleet has no policy for the channel or no soak for the wave.
     #[error("the fleet has no rollout policy for channel {channel}, or no soak for its wave")]
-    NoPolicy {
-        /// The channel.
-        channel: String,
-    },
+    NoPolicy { channel: String },
 }
 
 impl Refusal {

@@ -15,20 +15,17 @@ const PROGRAM: &str = "nixfleet-bench";
 /// Part of repeated comparisons whose interval shall hold the true median.
 const CONFIDENCE: f64 = 0.95;
 
-/// The programs and what they measure.
 #[derive(Debug)]
 pub struct Comparison {
     /// Program of this build.
     pub own: PathBuf,
     /// The other build.
     pub other: PathBuf,
-    /// Names of stages, as given to `--stage`.
     pub stages: Vec<String>,
     /// Options of both programs.
     pub options: Vec<String>,
     /// Environment of both programs, so that they start the same servers.
     pub environment: BTreeMap<String, String>,
-    /// Number of pairs.
     pub rounds: usize,
 }
 
@@ -36,7 +33,6 @@ pub struct Comparison {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Compared {
-    /// The figure.
     #[serde(flatten)]
     pub key: Key,
     /// Values of this build, one per pair.
@@ -45,7 +41,6 @@ pub struct Compared {
     pub other: Vec<f64>,
     /// Above 1 this build is better: its rate by the other's, or the other's time or size by its own.
     pub ratios: Vec<f64>,
-    /// The middle of the ratios.
     pub median: f64,
     /// Bounds of the median with a confidence of 95 %; absent with fewer than six pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,9 +51,7 @@ pub struct Compared {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Key {
-    /// The stage.
     pub stage: String,
-    /// Size of the fleet, where it matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<usize>,
     /// Name of the measured quantity.
@@ -82,9 +75,6 @@ struct MeasuredFigure {
 type Values = BTreeMap<Key, f64>;
 
 /// The program of another build: the file itself, or its folder.
-///
-/// # Errors
-/// When there is none.
 pub fn program(path: &Path) -> Result<PathBuf> {
     let program = if path.is_dir() {
         path.join(PROGRAM)

@@ -29,20 +29,15 @@ pub struct Figure {
     pub hosts: Option<usize>,
     /// Unit of the value.
     pub unit: &'static str,
-    /// Median of the samples.
     pub value: f64,
-    /// Samples, one per round.
     pub samples: Vec<f64>,
     /// The bare work that bounds the figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
-    /// Target of the figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// Whether the figure reaches its target.
     #[serde(rename = "verdict", skip_serializing_if = "Option::is_none")]
     pub target_status: Option<TargetStatus>,
-    /// Observations of each round, such as the CPU usage of the processes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -53,9 +48,7 @@ pub struct Figure {
 pub struct Limit {
     /// Name of the bare work.
     pub name: String,
-    /// Median of the samples.
     pub value: f64,
-    /// Samples, one per round.
     pub samples: Vec<f64>,
     /// Median over the rounds of the stage's rate divided by the limit's.
     pub ratio: f64,
@@ -69,17 +62,13 @@ pub enum Target {
     AtLeast(f64),
     /// The value is at most this.
     AtMost(f64),
-    /// The ratio to the limit is at least this.
     RatioAtLeast(f64),
 }
 
-/// Whether a figure reaches its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TargetStatus {
-    /// The target is reached.
     Pass,
-    /// The target is not reached.
     Short,
 }
 
@@ -96,7 +85,6 @@ pub fn median(samples: &[f64]) -> f64 {
 }
 
 impl Figure {
-    /// A figure with its samples.
     pub fn new(
         stage: &'static str,
         name: impl Into<String>,

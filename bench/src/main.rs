@@ -71,7 +71,6 @@ const FOLD_HOSTS: usize = 10_000;
 /// Hosts of the stages on servers, unless every requested size is smaller.
 const SERVER_HOSTS: usize = 10_000;
 
-/// A stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
     /// Fold of decoded entries on one core; the limit is decoding.

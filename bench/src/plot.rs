@@ -14,13 +14,9 @@ use draw_result::DrawResult;
 
 type Draw = fn(&Measurements, &Path) -> DrawResult;
 
-/// The pictures by name.
 const PICTURES: [(&str, Draw); 2] = [("growth.svg", growth::draw), ("stages.svg", stages::draw)];
 
 /// Draws every plot that has data into a folder, which is created if missing.
-///
-/// # Errors
-/// When a file cannot be written.
 pub fn draw(measurements: &Measurements, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     for (name, draw) in PICTURES {

@@ -17,12 +17,10 @@ pub const SOAK_MINUTES: u64 = 5;
 
 pub use nixfleet_harness::synthetic_release::closure;
 
-/// A channel with its release.
 #[derive(Debug, Clone)]
 pub struct SyntheticFleet {
     /// The rollout of its manifest.
     pub rollout_id: RolloutId,
-    /// The manifest.
     pub manifest_hash: ManifestHash,
     /// Pinned waves, hosts and budgets of the manifest.
     pub pinned: Arc<Pinned>,
@@ -81,7 +79,6 @@ impl SyntheticFleet {
         Self::new(&waves(hosts))
     }
 
-    /// Number of hosts.
     pub fn len(&self) -> usize {
         self.pinned.host_set.len()
     }

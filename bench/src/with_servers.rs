@@ -27,21 +27,15 @@ use std::future::Future;
 
 use anyhow::{Context as _, Result};
 
-/// Options of these stages.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Hosts of the synthetic fleet.
     pub hosts: usize,
-    /// Number of measurements of a stage and its limit.
     pub rounds: usize,
     /// Duration of a load.
     pub seconds: u64,
 }
 
 /// Runs a stage to its end.
-///
-/// # Errors
-/// Those of the stage, and when the runtime does not start.
 pub fn block_on<T>(stage: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

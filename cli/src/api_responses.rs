@@ -22,7 +22,6 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
 }
 
-/// The accepted release.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseStatus {
@@ -31,7 +30,6 @@ pub struct ReleaseStatus {
     pub hosts: u64,
 }
 
-/// A channel with its rollouts, newest first.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChannelStatus {
@@ -40,7 +38,6 @@ pub struct ChannelStatus {
     pub rollouts: Vec<RolloutStatus>,
 }
 
-/// A rollout in the status.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
@@ -68,7 +65,6 @@ pub struct Rollouts {
     pub rollouts: Vec<RolloutEntry>,
 }
 
-/// A rollout in the list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutEntry {
@@ -167,7 +163,6 @@ pub struct Deferrals {
     pub truncated: bool,
 }
 
-/// A held host.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deferral {

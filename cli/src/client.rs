@@ -52,7 +52,6 @@ pub struct Client {
 pub struct Request<'a> {
     /// Segments of the path.
     pub path: &'a [&'a str],
-    /// Query parameters.
     pub query: Vec<(&'static str, String)>,
 }
 
@@ -120,10 +119,6 @@ impl Client {
         self.send(Method::GET, request, None::<&()>, READ_TIMEOUT)
     }
 
-    /// Sends a command.
-    ///
-    /// # Errors
-    /// As [`Client::get`].
     pub fn command(
         &self,
         method: Method,
@@ -133,10 +128,6 @@ impl Client {
         self.send(method, request, body, READ_TIMEOUT)
     }
 
-    /// Sends a release.
-    ///
-    /// # Errors
-    /// As [`Client::get`].
     pub fn push(
         &self,
         request: &Request<'_>,
@@ -145,7 +136,6 @@ impl Client {
         self.send(Method::PUT, request, Some(body), PUSH_TIMEOUT)
     }
 
-    /// Waits on the runtime.
     pub fn pause(&self, duration: Duration) {
         self.runtime
             .block_on(async { tokio::time::sleep(duration).await });

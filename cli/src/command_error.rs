@@ -57,7 +57,6 @@ impl CommandError {
         self.class == ErrorClass::Unreachable
     }
 
-    /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self.class {
             ErrorClass::Refused => 1,

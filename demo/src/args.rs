@@ -46,7 +46,6 @@ pub struct Args {
 }
 
 impl Args {
-    /// Timeout of the demo.
     pub fn deadline(&self) -> Duration {
         let default = 240 + self.hosts as u64 / 5;
         Duration::from_secs(self.deadline_seconds.unwrap_or(default))

@@ -31,9 +31,6 @@ impl Disruption {
     }
 
     /// Injects the fault, and restarts the stopped processes.
-    ///
-    /// # Errors
-    /// When a process cannot be restarted.
     pub async fn inject(self, testbed: &mut Testbed, printer: &Printer) -> Result<()> {
         if let Some(service) = self.kill {
             printer.line(&format!(

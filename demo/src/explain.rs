@@ -13,9 +13,6 @@ use nixfleet_harness::printer::Printer;
 const UNFINISHED_SHOWN: i64 = 5;
 
 /// Explains a host of each kind: rolled back, held by the halt, held by the channel edges.
-///
-/// # Errors
-/// When there is no such host or `explain` fails.
 pub async fn explain_halt(testbed: &Testbed, printer: &Printer) -> Result<()> {
     for (channel, state) in [
         (CHANNELS[0], "Reverted"),

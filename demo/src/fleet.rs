@@ -74,9 +74,6 @@ pub fn hosts(count: usize) -> CanaryFleet {
 }
 
 /// The source of a release, as `nixfleet release` reads it.
-///
-/// # Errors
-/// Never, in practice: the fleet is data.
 pub fn source(hosts: &CanaryFleet, release: Release) -> serde_json::Result<Value> {
     hosts.source(&CanaryRelease {
         commit: release.commit().to_owned(),
@@ -100,9 +97,6 @@ fn channel_edge(gates: &str, gated: &str) -> ChannelEdge {
 }
 
 /// The swarm profile: hosts are slow, crash, need a reboot or lose their network.
-///
-/// # Errors
-/// When the profile has faults.
 pub fn profile() -> anyhow::Result<Value> {
     let profile = json!({
         "activationMs": { "min": 300, "max": 1500 },
@@ -128,9 +122,6 @@ pub fn profile() -> anyhow::Result<Value> {
 }
 
 /// The swarm profile for a person: only closures with `-bad-` in their name fail, and always.
-///
-/// # Errors
-/// When the profile has faults.
 pub fn predictable_profile() -> anyhow::Result<Value> {
     checked(json!({
         "failures": [{ "closure": "*-bad-*", "share": 1.0,

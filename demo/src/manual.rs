@@ -12,9 +12,6 @@ use crate::scenario::TICK;
 use crate::testbed::Testbed;
 
 /// Runs the hosts of a fleet source until Ctrl-C ends the program.
-///
-/// # Errors
-/// When a file cannot be read or written, or a process ended that the supervisor does not restart.
 pub async fn run(
     testbed: &mut Testbed,
     source: &Path,

@@ -37,7 +37,6 @@ struct Bars {
 }
 
 impl<'a> Progress<'a> {
-    /// A progress display without content.
     pub fn new(printer: &'a Printer) -> Self {
         Self {
             printer,

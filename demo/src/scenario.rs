@@ -28,7 +28,6 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// Share of the hosts with the fixed release at which a fault is injected, in percent.
 const DISRUPT_AT_PERCENT: i64 = 30;
 
-/// Result of the scenario.
 #[derive(Debug)]
 pub struct ScenarioResult {
     /// Final state of hosts, tables and archive.
@@ -37,7 +36,6 @@ pub struct ScenarioResult {
     pub checks: Vec<Check>,
     /// From the first publication to the last convergence.
     pub rollout_time: Duration,
-    /// Duration of the whole scenario.
     pub total_time: Duration,
 }
 
@@ -48,7 +46,6 @@ impl ScenarioResult {
     }
 }
 
-/// The scenario.
 pub struct Scenario<'a> {
     printer: &'a Printer,
     disruption: Option<Disruption>,
@@ -63,10 +60,6 @@ impl<'a> Scenario<'a> {
         }
     }
 
-    /// Plays it to its end.
-    ///
-    /// # Errors
-    /// When a step of the scenario fails; failed checks of the final state are part of the result.
     pub async fn run(&self, testbed: &mut Testbed) -> Result<ScenarioResult> {
         let start = Instant::now();
         self.bad_release(testbed).await?;

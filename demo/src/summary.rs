@@ -12,10 +12,6 @@ use crate::scenario::ScenarioResult;
 use crate::state_digest;
 use nixfleet_harness::printer::Printer;
 
-/// Prints the result.
-///
-/// # Errors
-/// Never, in practice: the result is data.
 pub fn print(result: &ScenarioResult, args: &Args, printer: &Printer) -> Result<()> {
     printer.heading("Result");
     printer.line(&table(result).to_string());

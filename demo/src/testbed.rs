@@ -21,9 +21,7 @@ use nixfleet_harness::printer::Printer;
 /// Largest fleet with the intervals below; the hosts of a larger one report less often, because all
 /// processes share one machine.
 const HOSTS_AT_FULL_PACE: usize = 400;
-/// Heartbeat interval of a host.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Interval between two runs of a probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Duration after which a failing enforce probe fails the host.
 const SUSTAINED: Duration = Duration::from_secs(2);
@@ -32,16 +30,12 @@ const SUSTAINED: Duration = Duration::from_secs(2);
 pub struct Testbed {
     // Dropped in this order: clients before servers.
     swarm: Option<Swarm>,
-    /// The services.
     pub stack: Stack,
-    /// The database server.
     pub postgres: Postgres,
     nats: Nats,
-    /// The database of the services.
     pub database: Database,
     /// An operator of the last gateway.
     pub operator: Operator,
-    /// The hosts.
     pub hosts: CanaryFleet,
     signer: Signer,
     seed: u64,
@@ -51,9 +45,6 @@ pub struct Testbed {
 
 impl Testbed {
     /// Starts servers and services.
-    ///
-    /// # Errors
-    /// When a program is missing or does not become ready.
     pub async fn start(args: &Args, printer: &Printer) -> Result<Self> {
         printer.heading("Starting NATS, Postgres and the services");
         let nats = Nats::start("demo")?;
@@ -109,9 +100,6 @@ impl Testbed {
     }
 
     /// Signs and publishes a release.
-    ///
-    /// # Errors
-    /// When it is refused.
     pub async fn publish(&self, release: Release) -> Result<BuiltRelease> {
         let source = fleet::source(&self.hosts, release)?;
         let built = self.signer.release(&source, release.commit(), Utc::now())?;
@@ -123,9 +111,6 @@ impl Testbed {
     }
 
     /// The environment in which `nixfleet` is the operator's.
-    ///
-    /// # Errors
-    /// When there is no gateway for people.
     pub fn operator_env(&self) -> Result<[(&'static str, String); 4]> {
         let config = self.stack.config();
         let path = |path: &Path| path.display().to_string();
@@ -138,17 +123,10 @@ impl Testbed {
     }
 
     /// Writes the key that signs releases, as `nixfleet release` reads it.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn write_release_key(&self) -> Result<PathBuf> {
         self.signer.write_key(&self.stack.config().dir)
     }
 
-    /// Starts the hosts.
-    ///
-    /// # Errors
-    /// When the swarm cannot be started.
     pub fn start_swarm(&mut self, hostnames: Vec<String>, profile: Value) -> Result<()> {
         let config = self.stack.config();
         let pace = u32::try_from(hostnames.len().div_ceil(HOSTS_AT_FULL_PACE))?.max(1);
@@ -169,18 +147,12 @@ impl Testbed {
     }
 
     /// State of the simulated hosts.
-    ///
-    /// # Errors
-    /// When the swarm does not run or does not respond.
     pub fn swarm_state(&mut self) -> Result<SwarmState> {
         let swarm = self.swarm.as_mut().context("the swarm does not run")?;
         serde_json::from_value(swarm.state()?).context("reading the swarm's state")
     }
 
     /// Restarts services that ended; fails when a server or the swarm did.
-    ///
-    /// # Errors
-    /// When a process ended that the supervisor does not restart.
     pub fn supervise(&mut self, printer: &Printer) -> Result<()> {
         if let Some(swarm) = &mut self.swarm {
             swarm.check_alive()?;
@@ -198,9 +170,6 @@ impl Testbed {
     }
 
     /// `kill -9` of one service, and its start by the supervisor.
-    ///
-    /// # Errors
-    /// When it cannot be restarted.
     pub fn kill(&mut self, service: Service) -> Result<()> {
         let instance = self.stack.instance(service, 0)?;
         instance.kill()?;
@@ -208,9 +177,6 @@ impl Testbed {
     }
 
     /// Stops swarm, services and servers in order.
-    ///
-    /// # Errors
-    /// When something does not stop by itself.
     pub fn stop(mut self) -> Result<()> {
         if let Some(mut swarm) = self.swarm.take() {
             swarm.stop()?;

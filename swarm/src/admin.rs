@@ -21,9 +21,6 @@ struct Admin {
 }
 
 /// Serves until `shutdown`.
-///
-/// # Errors
-/// The listener failed.
 pub async fn serve(
     listener: TcpListener,
     observer: Arc<SwarmObserver>,

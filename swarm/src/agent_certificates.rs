@@ -15,24 +15,19 @@ pub enum Certificates {
     Authority(Box<Issuer<'static, KeyPair>>),
 }
 
-/// Error of an agent's certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file cannot be read.
     #[error("cannot read {path}")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// The authority cannot issue.
     #[error("cannot issue a certificate for {name}")]
     Issue {
-        /// Subject of the certificate.
         name: String,
-        /// The cause.
         #[source]
         source: rcgen::Error,
     },
@@ -60,9 +55,6 @@ impl Certificates {
     }
 
     /// The identity of one host.
-    ///
-    /// # Errors
-    /// Its files cannot be read, or the authority cannot issue.
     pub fn identity(&self, hostname: &Hostname) -> Result<Identity, CertificateError> {
         match self {
             Self::Directory(directory) => {

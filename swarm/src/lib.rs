@@ -1,8 +1,10 @@
 //! Many simulated hosts in one process, each with its own agent, certificate and connection.
 //!
 //! The agents are real: `nixfleet_agent`'s core and shell. The machine under each of them is simulated.
-//! Must never know: streams, tables, the planner. Start reading at [`profile`] (input), [`state`] (output)
+//! Must never know: streams, tables, the planner. Start reading at [`profile`] (input), [`swarm_state`] (output)
 //! and [`run`].
+
+#![expect(missing_docs, reason = "most fields say what they are")]
 
 mod admin;
 pub mod agent_certificates;

@@ -50,15 +50,10 @@ pub struct HostObserver {
 /// An incident of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incident {
-    /// The agent process runs.
     Started,
-    /// The agent process crashed.
     Crashed,
-    /// The machine went down.
     Rebooted,
-    /// The network went.
     WentOffline,
-    /// The network is back.
     CameOnline,
 }
 
@@ -104,7 +99,6 @@ impl SwarmObserver {
         }
     }
 
-    /// The watch of one host.
     pub fn watch(&self, hostname: &Hostname) -> Option<Arc<HostObserver>> {
         self.hosts.get(hostname).cloned()
     }

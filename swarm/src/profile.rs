@@ -43,7 +43,6 @@ use nixfleet_proto::host::{ProbeDeclaration, ProbeMode};
 use nixfleet_proto::{ClosureHash, Hostname, ProbeName};
 use serde::{Deserialize, Serialize};
 
-/// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Profile {
@@ -51,9 +50,7 @@ pub struct Profile {
     pub initial_closure: String,
     /// Initial closures of single hosts.
     pub initial_closures: BTreeMap<Hostname, ClosureHash>,
-    /// Duration of a switch.
     pub activation_ms: Range,
-    /// Duration of a rollback.
     pub rollback_ms: Range,
     /// The probes every host declares, disabled ones included.
     pub probes: Vec<ProbeDeclaration>,
@@ -106,11 +103,9 @@ pub struct Range {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailureRule {
-    /// Pattern of the closure.
     pub closure: String,
     /// Part of the hosts, 0 to 1.
     pub share: f64,
-    /// Kind of the failure.
     pub fails: Failure,
 }
 
@@ -123,13 +118,9 @@ pub struct FailureRule {
 )]
 pub enum Failure {
     /// The switch fails; the old closure keeps running.
-    Activation {
-        /// Exit code of the switch.
-        exit_code: i32,
-    },
+    Activation { exit_code: i32 },
     /// A probe fails.
     Probe {
-        /// The probe.
         probe_name: ProbeName,
         /// Time after the activation from which the probe passes; absent: never.
         #[serde(default, skip_serializing_if = "Option::is_none")]

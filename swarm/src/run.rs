@@ -39,23 +39,16 @@ pub struct SwarmConfig {
     pub url: String,
     /// Certificate authorities of the servers, PEM.
     pub ca_pem: Vec<u8>,
-    /// The agents' certificates.
     pub certificates: Certificates,
     /// The trust file each agent holds.
     pub trust: TrustFile,
-    /// The hosts.
     pub hostnames: Vec<Hostname>,
-    /// Behaviour of the hosts.
     pub profile: Profile,
     /// Decides all draws.
     pub seed: u64,
-    /// Limits of each agent.
     pub config: AgentConfig,
-    /// Agents started per second.
     pub starts_per_second: u32,
-    /// Path of the state file.
     pub state_file: Option<PathBuf>,
-    /// Address of the admin listener.
     pub admin: Option<std::net::SocketAddr>,
     /// Interval of progress lines; `None`: none.
     pub progress_interval: Option<Duration>,

@@ -17,21 +17,16 @@ use nixfleet_agent::shell::{Agent, AgentError, AgentParts, Client, Observer, Rel
 
 /// A host before it starts.
 pub struct SimulatedHost {
-    /// Name of the host.
     pub hostname: Hostname,
-    /// Limits of its agent.
     pub config: AgentConfig,
-    /// The machine.
     pub machine: Arc<SimulatedMachine>,
     /// Faults to inject.
     pub faults: MachineFaults,
-    /// The connection of its agent.
     pub client: Arc<Client>,
     /// The switch of its network.
     pub link: watch::Sender<bool>,
     /// Fetcher of artifacts, shared by the agents of the process.
     pub fetcher: Arc<ReleaseFetcher>,
-    /// Observer of the host.
     pub watch: Arc<HostObserver>,
 }
 

@@ -43,9 +43,7 @@ struct State {
 /// The agent process exits and restarts.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentRestart {
-    /// Time until it ends.
     pub after: Duration,
-    /// Time until the restart.
     pub restart_after: Duration,
     /// True when the whole machine reboots into the staged closure.
     pub reboot: bool,
@@ -54,9 +52,7 @@ pub struct AgentRestart {
 /// Faults of a machine, to be injected by its host.
 #[derive(Debug)]
 pub struct MachineFaults {
-    /// Ends of the agent process.
     pub restarts: mpsc::Receiver<AgentRestart>,
-    /// Losses of the network.
     pub outages: mpsc::Receiver<Outage>,
 }
 
@@ -95,7 +91,6 @@ impl SimulatedMachine {
         }
     }
 
-    /// The running closure.
     pub fn running(&self) -> ClosureHash {
         self.state().current.clone()
     }

@@ -10,11 +10,9 @@ use nixfleet_agent::core::config::{mix, salt};
 /// Behaviour of a closure on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulatedOutcome {
-    /// Duration of a switch.
     pub switch_time: Duration,
     /// Duration of a rollback from the closure.
     pub rollback_time: Duration,
-    /// Failure of the closure.
     pub failure: Option<Failure>,
     /// The switch is deferred and the host reboots after this time.
     pub reboots_after: Option<Duration>,
@@ -27,7 +25,6 @@ pub struct SimulatedOutcome {
 /// A crash of the agent process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimulatedCrash {
-    /// Point of the crash.
     pub point: CrashPoint,
     /// Time until the agent restarts.
     pub restart_after: Duration,
@@ -38,7 +35,6 @@ pub struct SimulatedCrash {
 pub struct Outage {
     /// Time until the outage starts.
     pub after: Duration,
-    /// Time until it is back.
     pub duration: Duration,
 }
 

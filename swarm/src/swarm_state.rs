@@ -118,13 +118,10 @@ pub struct Percentiles {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostStatus {
-    /// The running closure.
     pub current_closure: ClosureHash,
     /// False while the agent process is down.
     pub running: bool,
-    /// False while the host has no network.
     pub online: bool,
-    /// Rollouts of the host.
     pub rollouts: BTreeMap<RolloutId, RolloutStatus>,
     /// Events that the control plane refused permanently, newest last, at most 32.
     #[serde(rename = "deadLetters")]
@@ -139,7 +136,6 @@ pub struct HostStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
-    /// The agent's state.
     pub state: HostState,
     /// Target closure of the signed manifest.
     pub target_closure: ClosureHash,
@@ -178,15 +174,11 @@ pub struct RefusedEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedDispatch {
-    /// The rollout it named.
     pub rollout_id: RolloutId,
     /// Kebab-case name of the reason.
     pub reason: String,
-    /// Explanation in plain text.
     pub message: String,
-    /// Time of the last refusal.
     pub at: Timestamp,
-    /// Number of refusals.
     pub count: u64,
 }
 

@@ -7,7 +7,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The root of this checkout.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -68,7 +67,6 @@ fn selection<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     selected.collect()
 }
 
-/// Builds the simulation in release and becomes it.
 pub fn sim(options: &[String]) -> Result<()> {
     // Mutants are compiled in on request only.
     let features = if options.iter().any(|option| option == "--mutants") {

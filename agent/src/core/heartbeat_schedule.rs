@@ -2,7 +2,6 @@
 
 use nixfleet_proto::Timestamp;
 
-/// The schedule of heartbeats.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Heartbeat {
     pub(super) due: Option<Timestamp>,

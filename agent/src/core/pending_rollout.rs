@@ -13,7 +13,6 @@ pub(super) struct PendingRollout {
     pub(super) attempts: u32,
 }
 
-/// Reason for fetching a manifest.
 #[derive(Debug, Clone)]
 pub(super) enum FetchReason {
     /// The control plane dispatched it.
@@ -30,7 +29,6 @@ pub(super) enum FetchReason {
 /// Stage of the fetch.
 #[derive(Debug, Clone)]
 pub(super) enum FetchStage {
-    /// The fetch runs.
     Fetching,
     /// The fetch is to be retried.
     RetryAt(Timestamp),

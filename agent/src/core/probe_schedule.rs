@@ -20,13 +20,11 @@ pub struct ProbeSchedule {
     probes: BTreeMap<ProbeName, ScheduledProbe>,
 }
 
-/// State of the list of probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Listing {
     /// Not requested.
     #[default]
     Unasked,
-    /// Asked for.
     ExpectedRelease,
     /// Unreadable; requested again at this time.
     Again(Timestamp),

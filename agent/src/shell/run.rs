@@ -45,20 +45,15 @@ pub enum Counter {
 }
 
 /// Components of an agent.
+#[expect(missing_docs, reason = "most fields say what they are")]
 pub struct AgentParts {
-    /// The host's name.
     pub hostname: Hostname,
-    /// Limits.
     pub config: AgentConfig,
-    /// The machine.
     pub activator: Arc<dyn Activator>,
-    /// Durable storage.
     pub journals: Arc<dyn JournalStore>,
-    /// The connection.
     pub client: Arc<Client>,
     /// Fetcher of artifacts, shared by the agents of the process.
     pub fetcher: Arc<ReleaseFetcher>,
-    /// Receiver of notifications and counters.
     pub observer: Arc<dyn Observer>,
 }
 

@@ -78,9 +78,6 @@ impl Partition {
 }
 
 /// The JSON of the entries in frames.
-///
-/// # Errors
-/// When an entry has no JSON form.
 pub fn frames_of(entries: Vec<Entry>) -> Result<Vec<Vec<u8>>> {
     let mut entries = entries.into_iter().peekable();
     let mut frames = Vec::new();

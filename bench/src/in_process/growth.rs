@@ -20,7 +20,6 @@ const ENTRIES: usize = 200_000;
 const ENTRIES_PER_HOST: usize = 200;
 /// Largest cost of an event in the largest fleet, as a multiple of that in the smallest.
 const COST_TARGET: f64 = 1.3;
-/// Target of the bytes per host.
 const MEMORY_TARGET: f64 = 1_024.0;
 
 /// Nanoseconds per event of one fleet, a sample per round.
@@ -32,9 +31,6 @@ struct Costs {
 }
 
 /// Costs of every size of fleet, smallest first.
-///
-/// # Errors
-/// When an entry of the workload is refused.
 pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
     let fleets: Vec<SyntheticFleet> = sizes
         .iter()

@@ -24,9 +24,6 @@ const RELEASE_TARGET: f64 = 250.0;
 const TICK_TARGET: f64 = 1.0;
 
 /// Figures of every size of fleet.
-///
-/// # Errors
-/// When a plan is not what it must be.
 pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for hosts in sizes {

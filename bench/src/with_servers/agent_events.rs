@@ -74,12 +74,10 @@ impl AgentEvents {
         }
     }
 
-    /// The host.
     pub fn hostname(&self) -> &str {
         &self.hostname
     }
 
-    /// Number of encoded events.
     pub fn sent(&self) -> u64 {
         self.sent
     }

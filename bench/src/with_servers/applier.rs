@@ -19,7 +19,6 @@ use super::testbed::{self, postgres};
 use super::{Options, progress};
 use crate::figures::{Figure, Target};
 
-/// Target: share of the limit.
 const TARGET: f64 = 0.70;
 /// Outcomes of one transaction, as the applier's `turn.outcomes_max`.
 const OUTCOMES_MAX: usize = 5_000;
@@ -156,7 +155,6 @@ async fn reach(store: &Store, folded: &FoldedLog, seq: u64) -> Result<(Instant, 
     .await
 }
 
-/// Checks that every host has converged.
 async fn check(database: &Database, hosts: usize) -> Result<()> {
     let client = connect(&database.url).await?;
     let query = "SELECT count(*) FROM nixfleet.host_rollout_records WHERE state = $1";

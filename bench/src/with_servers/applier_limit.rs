@@ -125,9 +125,6 @@ pub struct Columns {
 
 impl Columns {
     /// The columns of changed rows; statements without rows are left out.
-    ///
-    /// # Errors
-    /// When a record has no JSON form.
     pub fn of(rows: &TurnRows) -> Result<Self> {
         let rollouts = rows.rollouts.iter().map(|(id, change)| {
             let record = raw(&change.record)?;
@@ -218,7 +215,6 @@ fn dispatches(rows: &[(&HostKey, &DispatchChange)]) -> Result<Records> {
 /// Tables that the limit writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
-    /// The tables of the services.
     Real,
     /// For the records of hosts, one that derives no columns from them.
     Plain,
@@ -235,9 +231,6 @@ pub struct Writer {
 
 impl Tables {
     /// A connection as the applier's user with all statements prepared.
-    ///
-    /// # Errors
-    /// When the server refuses.
     pub async fn writer(self, database: &Database) -> Result<Writer> {
         let hosts = match self {
             Self::Real => UPDATE_HOSTS,
@@ -260,9 +253,6 @@ impl Tables {
 
 impl Writer {
     /// Writes a transaction; returns the number of written rows, without the removed ones.
-    ///
-    /// # Errors
-    /// When the server refuses.
     pub async fn write(&mut self, columns: &Columns) -> Result<u64> {
         let transaction = self.client.transaction().await?;
         let mut rows = 0;

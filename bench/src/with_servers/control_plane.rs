@@ -22,9 +22,7 @@ pub type Setting = (Service, &'static str, &'static str);
 
 /// A running gateway with its servers and services.
 pub struct ControlPlane {
-    /// NATS.
     pub testbed: Testbed,
-    /// The database of the services.
     pub database: Database,
     stack: std::sync::Mutex<Stack>,
     pids: Vec<(&'static str, Option<u32>)>,
@@ -33,17 +31,11 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts a gateway and other services, and waits until all are ready.
-    ///
-    /// # Errors
-    /// When a server or program is missing or does not become ready.
     pub async fn start(others: &[Service]) -> Result<Self> {
         Self::start_with(others, &[]).await
     }
 
     /// Starts a gateway and other services with additional settings of single services.
-    ///
-    /// # Errors
-    /// As [`ControlPlane::start`].
     pub async fn start_with(others: &[Service], settings: &[Setting]) -> Result<Self> {
         let mut testbed = Testbed::start()?;
         for (service, key, value) in settings {
@@ -81,18 +73,12 @@ impl ControlPlane {
     }
 
     /// Connects agents.
-    ///
-    /// # Errors
-    /// When the gateway refuses one.
     pub async fn agents(&self, events: Vec<AgentEvents>) -> Result<Vec<Agent>> {
         let address = ports::local(self.port);
         load_generator::connect(address, &self.testbed.config.authority, events).await
     }
 
     /// An operator with a connection to the console, which has to be among the other services.
-    ///
-    /// # Errors
-    /// When there is no console, or it refuses.
     pub async fn operator(&self) -> Result<Sender> {
         let config = &self.testbed.config;
         let url = {
@@ -106,9 +92,6 @@ impl ControlPlane {
     }
 
     /// A connection to the tables, as their owner.
-    ///
-    /// # Errors
-    /// When the address cannot be used.
     pub fn store(&self) -> Result<Store> {
         let config = DatabaseConfig {
             url: self.database.url.clone(),
@@ -119,17 +102,10 @@ impl ControlPlane {
     }
 
     /// Starts measuring the CPU usage of all processes.
-    ///
-    /// # Errors
-    /// When a process has exited.
     pub fn meter(&self) -> Result<UsageMeter> {
         UsageMeter::start(self.pids.iter().copied())
     }
 
-    /// Stops the services.
-    ///
-    /// # Errors
-    /// When one does not end by itself.
     pub fn stop(&self) -> Result<()> {
         let stack = self.stack.lock();
         stack

@@ -30,9 +30,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 const TRIPS: usize = 100;
 
 /// Milliseconds from the claim of a wave's last host to the dispatches of the next wave.
-///
-/// # Errors
-/// When a server or program is missing, or a dispatch is not delivered.
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
     let hosts = options.hosts.min(HOSTS_MAX);
     let shape = Shape {

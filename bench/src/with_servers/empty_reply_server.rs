@@ -24,9 +24,6 @@ use super::partition_logs::TIMEOUT;
 pub type Arguments = [String];
 
 /// Reads whole bodies and replies 204.
-///
-/// # Errors
-/// When a file or the port cannot be used.
 pub async fn serve(arguments: &Arguments) -> Result<()> {
     let [port, certificate, key, authority] = arguments else {
         anyhow::bail!("wanted: port, certificate, key, authority");
@@ -51,9 +48,6 @@ pub async fn serve(arguments: &Arguments) -> Result<()> {
 }
 
 /// Starts the server as a child process with the certificates of a gateway.
-///
-/// # Errors
-/// When it does not start.
 pub async fn start(dir: &Path, server: &Pair, authority: &Pair) -> Result<(Process, u16)> {
     let port = ports::free()?;
     let program = std::env::current_exe().context("finding the running program")?;

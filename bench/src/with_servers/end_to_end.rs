@@ -64,7 +64,6 @@ pub async fn run(options: Options, alone: &[Figure]) -> Result<Vec<Figure>> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct StageRate {
     stage: &'static str,
-    /// Events per second.
     rate: f64,
 }
 

@@ -20,7 +20,6 @@ use super::testbed::{self, postgres};
 use super::{Options, progress};
 use crate::figures::{Figure, Target};
 
-/// Target: share of the limit.
 const TARGET: f64 = 0.70;
 /// Rows after which a transaction is closed, as the event log's `archive.batch_rows`.
 const BATCH_ROWS: i64 = 5_000;
@@ -164,7 +163,6 @@ struct ArchiveCopy {
 }
 
 impl ArchiveCopy {
-    /// Reads an archive.
     async fn take(database: &Database) -> Result<Self> {
         let client = connect(&database.url).await?;
         let count = "SELECT count(*) FROM nixfleet.archive_items";

@@ -20,9 +20,6 @@ use tokio_rustls::TlsConnector;
 pub type Sender = SendRequest<Full<Bytes>>;
 
 /// Connects with a certificate.
-///
-/// # Errors
-/// When the server refuses.
 pub async fn open(address: SocketAddr, authority: &Pair, identity: &Pair) -> Result<Sender> {
     let tls = TlsConnector::from(Arc::new(tls(authority, identity)?));
     let stream = TcpStream::connect(address).await.context("connecting")?;
@@ -46,9 +43,6 @@ fn tls(authority: &Pair, identity: &Pair) -> Result<rustls::ClientConfig> {
 }
 
 /// A request with a JSON body, or with none.
-///
-/// # Errors
-/// When the path is none.
 pub fn json(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>> {
     Ok(Request::builder()
         .method(method)
@@ -60,9 +54,6 @@ pub fn json(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Byte
 }
 
 /// Sends a request and reads the whole response.
-///
-/// # Errors
-/// When the connection breaks.
 pub async fn exchange(
     sender: &mut Sender,
     request: Request<Full<Bytes>>,
@@ -75,9 +66,6 @@ pub async fn exchange(
 }
 
 /// Pushes an encoded release, and waits for the response without a timeout.
-///
-/// # Errors
-/// When the gateway does not accept it.
 pub async fn publish(operator: &mut Sender, upload: Bytes) -> Result<()> {
     let request = json(Method::PUT, "/v1/manifests", upload)?;
     let (status, body) = exchange(operator, request).await?;

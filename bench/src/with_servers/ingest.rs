@@ -30,9 +30,7 @@ const LATENCY_TARGET_MS: f64 = 25.0;
 /// A load: single events, or arrays of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
-    /// Name of the stage.
     pub stage: &'static str,
-    /// Events of one request.
     pub events: usize,
     /// Agents, each with its certificate and its connection; all of them send at once.
     pub agents: usize,
@@ -51,7 +49,6 @@ pub const ARRAY: Kind = Kind {
     agents: 128,
 };
 
-/// Samples of all rounds.
 #[derive(Default)]
 struct Samples {
     rates: Vec<f64>,

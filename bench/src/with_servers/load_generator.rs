@@ -25,7 +25,6 @@ pub struct Agent {
     events: AgentEvents,
 }
 
-/// Result of a load.
 #[derive(Default)]
 pub struct LoadResult {
     /// Duration in seconds.
@@ -37,7 +36,6 @@ pub struct LoadResult {
 }
 
 impl LoadResult {
-    /// Requests per second.
     pub fn rate(&self) -> f64 {
         self.requests as f64 / self.seconds
     }
@@ -55,7 +53,6 @@ impl LoadResult {
 pub struct LoadPlan {
     /// Events per request; a single one is sent as an object, several as an array.
     pub events: usize,
-    /// Duration of the load.
     pub time: Duration,
     /// Requests per second of all agents, sent when due regardless of pending responses; `None` sends each
     /// request after the response to the previous one.
@@ -63,9 +60,6 @@ pub struct LoadPlan {
 }
 
 /// Connects one agent per set of events.
-///
-/// # Errors
-/// When the server refuses a connection.
 pub async fn connect(
     address: SocketAddr,
     authority: &Pair,
@@ -156,24 +150,17 @@ async fn send(
 }
 
 impl Agent {
-    /// The events of the agent.
     pub fn events(&self) -> &AgentEvents {
         &self.events
     }
 
     /// Polls for a minute until there is a dispatch.
-    ///
-    /// # Errors
-    /// When there is none within a minute, or on an unexpected response.
     pub async fn dispatch(&mut self) -> Result<()> {
         ensure!(self.poll().await?, "no dispatch within a minute");
         Ok(())
     }
 
     /// Polls repeatedly until there is a dispatch.
-    ///
-    /// # Errors
-    /// On an unexpected response, or when there is none before the timeout.
     pub async fn dispatch_within(&mut self, timeout: Duration) -> Result<()> {
         let started = Instant::now();
         while !self.poll().await? {
@@ -199,19 +186,12 @@ impl Agent {
         Ok(status == StatusCode::OK)
     }
 
-    /// Claims convergence.
-    ///
-    /// # Errors
-    /// When the gateway refuses.
     pub async fn claim(&mut self) -> Result<()> {
         let body = self.events.claim();
         self.post(body, 1).await
     }
 
     /// Sends the next events and waits for the response.
-    ///
-    /// # Errors
-    /// When the gateway refuses one of them.
     pub async fn request(&mut self, events: usize) -> Result<()> {
         let body = self.events.next(events);
         self.post(body, events).await

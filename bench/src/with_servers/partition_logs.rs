@@ -20,14 +20,10 @@ const CHUNK: usize = 16_384;
 pub const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Polls without a change after which a log counts as complete.
 const QUIET_LOOKS: u32 = 6;
-/// Timeout of a stage.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Appends the workload to the input log through the gateway's publisher; returns the position of the last
 /// entry and the number of entries.
-///
-/// # Errors
-/// When the log refuses.
 pub async fn fill_input_log(
     bus: &Bus,
     partition: Partition,
@@ -64,9 +60,7 @@ fn is_planned(entry: &Entry) -> bool {
 pub struct OutputMessage {
     /// Time at which the server stored the message.
     pub at: Timestamp,
-    /// JSON of the message.
     pub payload: Bytes,
-    /// Size of the message in its stream.
     pub size: Size,
     /// Entries with an outcome in it.
     pub entries: usize,
@@ -126,9 +120,6 @@ pub fn size_figure(stage: &'static str, log: &str, sizes: &[(Size, usize)]) -> F
 }
 
 /// Waits until the output log contains an outcome.
-///
-/// # Errors
-/// When it does not within minutes.
 pub async fn wait_for_first_frame(bus: &Bus, partition: Partition) -> Result<()> {
     let stream = bus.names().output_stream(partition);
     wait_for("the first frame", TIMEOUT, async || {
@@ -138,9 +129,6 @@ pub async fn wait_for_first_frame(bus: &Bus, partition: Partition) -> Result<()>
 }
 
 /// Waits until the output log contains the outcome of the last entry.
-///
-/// # Errors
-/// When it does not within minutes.
 pub async fn wait_until_folded(bus: &Bus, partition: Partition, last: Position) -> Result<()> {
     let stream = bus.names().output_stream(partition);
     let log = bus.output(partition);
@@ -162,9 +150,6 @@ pub async fn wait_until_folded(bus: &Bus, partition: Partition, last: Position) 
 }
 
 /// Reads all messages of an output log.
-///
-/// # Errors
-/// When it cannot be read, or an entry was refused.
 pub async fn read_output_log(bus: &Bus, partition: Partition) -> Result<Vec<OutputMessage>> {
     let mut frames = Vec::new();
     for (message, frame) in frames_of(bus, partition).await? {
@@ -185,9 +170,6 @@ pub async fn read_output_log(bus: &Bus, partition: Partition) -> Result<Vec<Outp
 }
 
 /// The frames of an output log with their messages.
-///
-/// # Errors
-/// When it cannot be read.
 pub async fn frames_of(bus: &Bus, partition: Partition) -> Result<Vec<(Message, OutputFrame)>> {
     let messages = messages_of(bus, &bus.names().output_stream(partition)).await?;
     let frames = messages.into_iter().map(|message| {
@@ -198,9 +180,6 @@ pub async fn frames_of(bus: &Bus, partition: Partition) -> Result<Vec<(Message, 
 }
 
 /// Every message of a stream without deletions.
-///
-/// # Errors
-/// When it cannot be read.
 pub async fn messages_of(bus: &Bus, stream: &str) -> Result<Vec<Message>> {
     let end = bus.stream_identity(stream).await?.last_seq;
     let mut reader = bus.reader(stream, 1);
@@ -213,9 +192,6 @@ pub async fn messages_of(bus: &Bus, stream: &str) -> Result<Vec<Message>> {
 
 /// Seconds from the first frame with outcomes to the last one, and the number of outcomes after the first:
 /// the start of a stage is not part of its rate.
-///
-/// # Errors
-/// When there are too few frames for a rate.
 pub fn throughput(times: &[Timestamp], entries: &[usize]) -> Result<(f64, usize)> {
     let first = entries.iter().position(|count| *count > 0);
     let first = first.context("the output log contains no outcomes")?;

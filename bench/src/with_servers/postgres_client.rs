@@ -10,10 +10,6 @@ use tokio_postgres::{Client, NoTls};
 /// Bytes handed over at once: a row by itself would make the client the bottleneck.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// Opens a connection.
-///
-/// # Errors
-/// When the server refuses.
 pub async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls)
         .await
@@ -27,9 +23,6 @@ pub async fn connect(url: &str) -> Result<Client> {
 }
 
 /// Reads a table, or a query in parentheses, as COPY data.
-///
-/// # Errors
-/// When the server refuses.
 pub async fn copy_out(client: &Client, rows: &str) -> Result<Vec<Bytes>> {
     let copy = format!("COPY {rows} TO STDOUT (FORMAT binary)");
     let stream = client.copy_out(copy.as_str()).await;
@@ -46,9 +39,6 @@ pub async fn copy_out(client: &Client, rows: &str) -> Result<Vec<Bytes>> {
 }
 
 /// Writes COPY data into a table in one statement; returns the number of rows.
-///
-/// # Errors
-/// When the server refuses.
 pub async fn copy_in(client: &Client, table: &str, pieces: &[Bytes]) -> Result<u64> {
     let copy = format!("COPY {table} FROM STDIN (FORMAT binary)");
     let mut sink = pin!(client.copy_in(copy.as_str()).await?);

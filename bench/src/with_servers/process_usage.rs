@@ -6,9 +6,6 @@ use anyhow::{Context as _, Result};
 
 /// Processor time of a process and of all its children, as of now; those that ended are not counted,
 /// nor are ours: they are the servers.
-///
-/// # Errors
-/// When there is no such process.
 pub fn cpu_time_of(pid: u32) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     let stat = stat.with_context(|| format!("process {pid} has exited"))?;
@@ -43,9 +40,6 @@ pub struct UsageMeter {
 
 impl UsageMeter {
     /// Starts now; leaves out processes that do not run.
-    ///
-    /// # Errors
-    /// When a process has exited.
     pub fn start(processes: impl IntoIterator<Item = (&'static str, Option<u32>)>) -> Result<Self> {
         let running = processes
             .into_iter()
@@ -58,9 +52,6 @@ impl UsageMeter {
     }
 
     /// Cores that each process used since the start, as text.
-    ///
-    /// # Errors
-    /// When a process has exited.
     pub fn cores(&self) -> Result<String> {
         let wall = self.started.elapsed().as_secs_f64();
         let mut text = Vec::new();
@@ -72,9 +63,6 @@ impl UsageMeter {
     }
 
     /// Peak memory of each process without its children, as text.
-    ///
-    /// # Errors
-    /// When a process has exited.
     pub fn memory(&self) -> Result<String> {
         let mut text = Vec::new();
         for (name, pid, _) in &self.processes {

@@ -14,13 +14,9 @@ use super::testbed::{self, Testbed};
 use super::{Options, progress};
 use crate::figures::{Figure, Target};
 
-/// Target: share of the limit.
 const TARGET: f64 = 0.70;
 
 /// Entries per second from the input log to the output log.
-///
-/// # Errors
-/// When a server or program is missing, or an entry of the workload is refused.
 pub async fn run(options: Options) -> Result<Vec<Figure>> {
     let release = release::build(&release::shape_of(options.hosts))?;
     let (mut rates, mut limits, mut notes) = (Vec::new(), Vec::new(), Vec::new());
@@ -49,25 +45,18 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
     Ok(vec![figure.noting(notes), size])
 }
 
-/// A testbed whose input log a real reducer has folded.
 pub struct FoldedLog {
     /// Servers of the testbed.
     pub testbed: Testbed,
-    /// Connection to the bus.
     pub bus: Bus,
-    /// The one partition.
     pub partition: Partition,
     /// Messages that the reducer wrote.
     pub frames: Vec<OutputMessage>,
-    /// CPU usage during the fold.
     pub usage: String,
 }
 
 impl FoldedLog {
     /// Fills the input log, folds it with the service's program, stops that, and reads what it wrote.
-    ///
-    /// # Errors
-    /// When a server or program is missing, or an entry is refused.
     pub async fn make(release: &Release) -> Result<Self> {
         let testbed = Testbed::start()?;
         let bus = testbed.bus().await?;
@@ -91,7 +80,6 @@ impl FoldedLog {
         })
     }
 
-    /// Size of the frames in the output log.
     fn size(&self) -> Size {
         let sizes = self.frames.iter().map(|frame| frame.size);
         sizes.fold(Size::default(), std::ops::Add::add)
@@ -104,7 +92,6 @@ impl FoldedLog {
     }
 }
 
-/// Runs the service until the whole log is folded.
 async fn fold(
     testbed: &Testbed,
     bus: &Bus,

@@ -13,9 +13,6 @@ const BATCH: usize = 512;
 
 /// Reads the input log of `from` and publishes to the output log of `to` the frames that a reducer has made
 /// of it: each frame once all entries that it covers have been read, one in flight, as the reducer does.
-///
-/// # Errors
-/// When the log cannot be read or written.
 pub async fn replay(
     (from, to): (&Bus, &Bus),
     partition: Partition,

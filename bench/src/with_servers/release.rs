@@ -12,12 +12,10 @@ pub use nixfleet_harness::synthetic_release::Shape;
 
 use crate::synthetic_fleet::{SOAK_MINUTES, SyntheticFleet};
 
-/// Commit of the release.
 const COMMIT: &str = "4f1c2a9be07d";
 
 /// A release and what the fold makes of it.
 pub struct Release {
-    /// The artifacts.
     pub built: BuiltRelease,
     /// The fleet that the manifest pins.
     pub fleet: SyntheticFleet,
@@ -32,9 +30,6 @@ pub fn shape_of(hosts: usize) -> Shape {
 }
 
 /// Builds a release and pins it.
-///
-/// # Errors
-/// When the synthetic fleet has faults.
 pub fn build(shape: &Shape) -> Result<Release> {
     let built = synthetic_release::build(
         shape,
@@ -59,9 +54,6 @@ pub fn build(shape: &Shape) -> Result<Release> {
 }
 
 /// The body with which an operator publishes it.
-///
-/// # Errors
-/// When it has no JSON form.
 pub fn upload(release: &Release) -> Result<Bytes> {
     let upload = ReleaseUpload::from(&release.built.bundle);
     let body = serde_json::to_vec(&upload).context("encoding a release")?;
@@ -69,9 +61,6 @@ pub fn upload(release: &Release) -> Result<Bytes> {
 }
 
 /// Puts the artifacts into the object store.
-///
-/// # Errors
-/// When the server refuses.
 pub async fn store(bus: &Bus, release: &Release) -> Result<()> {
     let bundle = &release.built.bundle;
     for signed in bundle.rollouts.values().chain([&bundle.fleet]) {

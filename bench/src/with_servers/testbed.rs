@@ -19,16 +19,12 @@ const PARTITIONS: u16 = 1;
 
 /// A NATS server with an empty store, and where the services find it.
 pub struct Testbed {
-    /// The server.
     pub nats: Nats,
     /// Configuration of the services, without a database.
     pub config: StackConfig,
 }
 
 /// The Postgres server of this run; it waits for the disk at every commit.
-///
-/// # Errors
-/// When it is missing or does not start.
 pub fn postgres() -> Result<&'static Postgres> {
     static POSTGRES: OnceLock<Result<Postgres, String>> = OnceLock::new();
     POSTGRES
@@ -39,9 +35,6 @@ pub fn postgres() -> Result<&'static Postgres> {
 
 /// A new database with the schema and the rights of every service. Earlier writes are flushed to disk, so
 /// that the server does not write them during a measurement.
-///
-/// # Errors
-/// When the server is missing or refuses.
 pub async fn create_database() -> Result<(Database, Store)> {
     let database = postgres()?.create_database("bench").await?;
     let store = Store::connect(&DatabaseConfig {
@@ -56,9 +49,6 @@ pub async fn create_database() -> Result<(Database, Store)> {
 
 impl Testbed {
     /// Starts a server with an empty store.
-    ///
-    /// # Errors
-    /// When it is missing or does not start.
     pub fn start() -> Result<Self> {
         let nats = Nats::start("bench")?;
         let dir: PathBuf = scratch::dir("services")?;
@@ -71,17 +61,11 @@ impl Testbed {
     }
 
     /// A connection to the bus of the services, with all streams.
-    ///
-    /// # Errors
-    /// When the server refuses.
     pub async fn bus(&self) -> Result<Bus> {
         self.bus_of(PREFIX.to_owned()).await
     }
 
     /// As [`Testbed::bus`], with a prefix that no service uses.
-    ///
-    /// # Errors
-    /// When the server refuses.
     pub async fn other_bus(&self) -> Result<Bus> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);

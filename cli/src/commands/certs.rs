@@ -107,7 +107,6 @@ fn channel(text: &str) -> Result<String, String> {
         .ok_or_else(|| fault.to_owned())
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let dir = &arguments.dir;
     match &arguments.what {

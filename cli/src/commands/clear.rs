@@ -28,7 +28,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let rollout = RolloutId::parse_strict(&arguments.rollout).map_err(CommandError::input)?;
     let body = json!({ "reason": arguments.reason, "waivedHosts": arguments.waived });

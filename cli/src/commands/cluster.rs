@@ -99,7 +99,6 @@ struct Problem {
     message: String,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let answer = Client::new(&arguments.connection)?.get(&Request::path(&["v1", "cluster"]))?;
     if arguments.json {

@@ -30,7 +30,6 @@ enum Work {
     Rebuild(rebuild::Arguments),
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -34,7 +34,6 @@ enum Core {
     Canonicalize,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     match arguments.core {
         Core::Step => each_line(|line| Ok(step_line(line)?)),

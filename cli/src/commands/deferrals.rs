@@ -19,7 +19,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let answer = Client::new(&arguments.connection)?.get(&Request::path(&["v1", "deferrals"]))?;
     if arguments.json {

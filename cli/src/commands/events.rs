@@ -14,7 +14,6 @@ use crate::stdout;
 use crate::table::{clean, or_dash};
 use crate::time::short;
 
-/// Entries per request.
 const PAGE: u32 = 1000;
 /// Pause before the next request when the log has no new entries.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
@@ -42,7 +41,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let rollout = RolloutId::parse_strict(&arguments.rollout).map_err(CommandError::input)?;
     let client = Client::new(&arguments.connection)?;

@@ -25,7 +25,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let path = ["v1", "hosts", &arguments.host];
     let answer = Client::new(&arguments.connection)?.get(&Request::path(&path))?;

@@ -10,7 +10,6 @@ use crate::stdout;
 use crate::table::{add_row, or_dash, render, table};
 use crate::time::short_or_dash;
 
-/// Hosts per request.
 const PAGE: u32 = 1000;
 
 /// Hosts with their state in each open rollout
@@ -35,7 +34,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let client = Client::new(&arguments.connection)?;
     let limit = arguments.limit.unwrap_or(usize::MAX);

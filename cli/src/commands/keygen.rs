@@ -51,7 +51,6 @@ impl From<Scheme> for Algorithm {
     }
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let existing = if arguments.force {
         Existing::Replace

@@ -70,7 +70,6 @@ struct Summary<'a> {
     pushed: Option<serde_json::Value>,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let key = SigningKey::parse(&atomic_files::read(&arguments.key)?)
         .or_input_error(|| format!("{} cannot be used", arguments.key.display()))?;

@@ -42,7 +42,6 @@ impl Filter {
     }
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let request = Request {
         path: &["v1", "rollouts"],

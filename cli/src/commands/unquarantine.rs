@@ -25,7 +25,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let path = ["v1", "quarantines", &arguments.channel, &arguments.closure];
     let request = Request {

@@ -73,7 +73,6 @@ struct Answer {
     result: &'static str,
 }
 
-/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     if arguments.rollout_id.is_some() && arguments.kind != Kind::Rollout {
         return Err(CommandError::input(anyhow!(

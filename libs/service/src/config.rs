@@ -44,5 +44,23 @@ pub trait ServiceConfig: Serialize + DeserializeOwned + Default + Send + Sync + 
     }
 }
 
+/// The accessors of a [`ServiceConfig`] with the fields `telemetry`, `admin` and `instance`.
+#[macro_export]
+macro_rules! config_accessors {
+    () => {
+        fn telemetry(&self) -> &$crate::TelemetryConfig {
+            &self.telemetry
+        }
+
+        fn admin(&self) -> &$crate::AdminConfig {
+            &self.admin
+        }
+
+        fn instance(&self) -> Option<&str> {
+            self.instance.as_deref()
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests;

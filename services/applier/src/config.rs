@@ -59,12 +59,10 @@ impl Default for TurnConfig {
 }
 
 impl TurnConfig {
-    /// Pause between two checks of an idle or halted partition.
     pub fn check(&self) -> Duration {
         Duration::from_secs(self.check_seconds)
     }
 
-    /// Longest pause between two attempts.
     pub fn retry_max(&self) -> Duration {
         Duration::from_millis(self.retry_max_ms)
     }
@@ -82,17 +80,7 @@ impl ServiceConfig for Config {
         faults.require_range("turn.check_seconds", turn.check_seconds, 1..=300);
     }
 
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
-    fn admin(&self) -> &AdminConfig {
-        &self.admin
-    }
-
-    fn instance(&self) -> Option<&str> {
-        self.instance.as_deref()
-    }
+    nixfleet_service::config_accessors!();
 }
 
 #[cfg(test)]

@@ -14,10 +14,8 @@ use crate::turn::TurnWriter;
 use crate::worker::backoff::Backoff;
 use crate::{last_seen, worker};
 
-/// Interval of the connection checks.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
-/// Runs the applier.
 pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
     ctx.readiness.expect(&["bus", "database"]);
     let store = Store::connect(&ctx.config.database).context("opening the database")?;

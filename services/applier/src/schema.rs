@@ -5,10 +5,6 @@ use nixfleet_bus::SequenceFloors;
 use nixfleet_proto::subject::Names;
 use nixfleet_store::{ReadError, Store};
 
-/// Creates the schema again at run time.
-///
-/// # Errors
-/// When the database fails.
 pub async fn migrate(store: &Store) -> anyhow::Result<()> {
     let report = store.migrate().await.context("migrating the database")?;
     if !report.applied.is_empty() {
@@ -18,9 +14,6 @@ pub async fn migrate(store: &Store) -> anyhow::Result<()> {
 }
 
 /// Positions that tables and archive cover; lost streams are created above them.
-///
-/// # Errors
-/// When the database fails.
 pub async fn floors(store: &Store, names: &Names) -> Result<SequenceFloors, ReadError> {
     let floors = SequenceFloors::of_cursors(names, &store.cursors().await?);
     let archived = store.archive_cursors().await?.into_iter();

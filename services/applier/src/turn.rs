@@ -55,12 +55,10 @@ pub struct PreparedTurn {
 }
 
 impl PreparedTurn {
-    /// Number of frames.
     pub fn frames(&self) -> usize {
         self.batch.frames()
     }
 
-    /// Number of outcomes.
     pub fn outcomes(&self) -> usize {
         self.batch.outcomes().count()
     }

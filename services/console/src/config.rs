@@ -6,28 +6,21 @@ use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
 use nixfleet_store::DatabaseConfig;
 use serde::{Deserialize, Serialize};
 
-/// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// The bus.
     pub bus: BusConfig,
     /// The database, for reads only.
     pub database: DatabaseConfig,
-    /// Logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Readiness and metrics.
     pub admin: AdminConfig,
-    /// The listener.
     pub http: HttpConfig,
     /// Its certificates; the authority is the people's.
     pub tls: TlsConfig,
     /// Trusted keys and refused certificates.
     pub trust: TrustConfig,
-    /// Bounds of connections, requests and bodies.
     pub limits: LimitsConfig,
-    /// Bounds of pushed releases.
     pub releases: ReleasesConfig,
 }
 
@@ -61,12 +54,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Bound of the body of a command.
     pub fn command_body(&self) -> BodyLimit {
         self.http.body_limit(self.limits.body_bytes)
     }
 
-    /// Bound of a pushed release.
     pub fn release_body(&self) -> BodyLimit {
         self.http.body_limit(self.releases.body_bytes)
     }
@@ -90,15 +81,5 @@ impl ServiceConfig for Config {
         faults.require_positive("releases.freshness_minutes", minutes);
     }
 
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
-    fn admin(&self) -> &AdminConfig {
-        &self.admin
-    }
-
-    fn instance(&self) -> Option<&str> {
-        self.instance.as_deref()
-    }
+    nixfleet_service::config_accessors!();
 }

@@ -24,7 +24,6 @@ use crate::state::App;
 /// Attempts when other releases are announced at the same moment.
 const ATTEMPTS: u32 = 3;
 
-/// Answer to an accepted push.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {

@@ -14,10 +14,6 @@ use crate::config::Config;
 use crate::routes;
 use crate::state::App;
 
-/// Runs the gateway.
-///
-/// # Errors
-/// When a file, the bus or the listener cannot be used at start, or the listener fails later.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
     context.readiness.expect(&Backends::PARTS);

@@ -90,15 +90,5 @@ impl ServiceConfig for Config {
         faults.require(margin, "trim.margin_seconds", "must be at most 86400");
     }
 
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
-    fn admin(&self) -> &AdminConfig {
-        &self.admin
-    }
-
-    fn instance(&self) -> Option<&str> {
-        self.instance.as_deref()
-    }
+    nixfleet_service::config_accessors!();
 }

@@ -21,13 +21,8 @@ use crate::telemetry;
 
 /// Name of the service in leases and metrics.
 const SERVICE: &str = "eventlog";
-/// Interval of the connection checks.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// Runs the archive.
-///
-/// # Errors
-/// When the bus or the database cannot be used at start.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
     context.readiness.expect(&["bus", "database"]);
@@ -77,7 +72,6 @@ async fn work(shared: &Arc<TaskContext>, context: &Context<Config>) -> anyhow::R
     Ok(())
 }
 
-/// Updates the readiness of bus and database, forever.
 async fn watch_connections(shared: &TaskContext) {
     let mut tick = tokio::time::interval(CHECK_EVERY);
     loop {

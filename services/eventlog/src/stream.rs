@@ -5,13 +5,9 @@ use nixfleet_proto::subject::{Names, Partition};
 /// Content of the messages of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Input frames.
     Input,
-    /// Output frames.
     Output,
-    /// Announcements of releases and manifests.
     Manifest,
-    /// Dead letters.
     Dead,
 }
 

@@ -8,7 +8,6 @@ use nixfleet_store::Store;
 
 use crate::config::Config;
 
-/// Clients and configuration of every task.
 pub struct TaskContext {
     pub config: Arc<Config>,
     pub bus: Bus,

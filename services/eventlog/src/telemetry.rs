@@ -17,13 +17,11 @@ pub fn trim_component(partition: Partition) -> String {
     format!("trim {partition}")
 }
 
-/// Sets whether archiving a stream is stopped until an operator acts.
 pub fn set_archive_stopped(stream: &str, is_stopped: bool) {
     let stopped = f64::from(u8::from(is_stopped));
     gauge!("nixfleet_archive_stopped", "stream" => stream.to_owned()).set(stopped);
 }
 
-/// Sets the usage of a log and the holder of its oldest message.
 pub fn set_log_usage(stream: &str, usage: &LogUsage, holder: LogHolder) {
     set_log_gauges(stream, (usage.bytes, usage.max_bytes), Some(holder));
 }

@@ -103,7 +103,6 @@ impl Archive {
         Ok(())
     }
 
-    /// Writes one transaction.
     async fn write(&mut self, batch: &mut PreparedBatch) -> Result<(), ArchiveError> {
         let Some(last) = batch.messages.last() else {
             return Ok(());

@@ -8,30 +8,23 @@ use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
 use nixfleet_store::DatabaseConfig;
 use serde::{Deserialize, Serialize};
 
-/// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// Name of this instance; the machine's name when absent.
     pub instance: Option<String>,
-    /// The bus.
     pub bus: BusConfig,
     /// The database, for reads only.
     pub database: DatabaseConfig,
-    /// Logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Readiness and metrics.
     pub admin: AdminConfig,
-    /// The listener.
     pub http: HttpConfig,
     /// Its certificates; the authority is the hosts'.
     pub tls: TlsConfig,
     /// Trusted keys and refused certificates.
     pub trust: TrustConfig,
-    /// Bounds of connections, requests and bodies.
     pub limits: LimitsConfig,
     /// How often each host may ask.
     pub rates: RatesConfig,
-    /// Answers that are waited for.
     pub agents: AgentsConfig,
 }
 
@@ -66,12 +59,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Bound of the body of events or a heartbeat.
     pub fn body_limit(&self) -> BodyLimit {
         self.http.body_limit(self.limits.body_bytes)
     }
 
-    /// Longest time a dispatch request is held open.
     pub fn poll_max(&self) -> Duration {
         Duration::from_secs(self.agents.poll_max_seconds)
     }
@@ -98,17 +89,7 @@ impl ServiceConfig for Config {
         }
     }
 
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
-    fn admin(&self) -> &AdminConfig {
-        &self.admin
-    }
-
-    fn instance(&self) -> Option<&str> {
-        self.instance.as_deref()
-    }
+    nixfleet_service::config_accessors!();
 }
 
 #[cfg(test)]

@@ -22,10 +22,8 @@ use self::bounds::check_event;
 pub use self::bounds::check_time;
 use crate::state::App;
 
-/// What a client sent.
 #[derive(Debug)]
 pub enum Events {
-    /// One event.
     One(Box<EventRequest>),
     /// An array, with what is wrong with those items that are no events.
     Many(Vec<Result<EventRequest, ApiError>>),

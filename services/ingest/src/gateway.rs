@@ -30,11 +30,9 @@ struct Parts {
 
 type Answered = Result<Response, Infallible>;
 
-/// The answer to a request.
 pub type Answering = Either<BoxFuture<'static, Answered>, RouteFuture<Infallible>>;
 
 impl AgentGateway {
-    /// Everything there is.
     pub fn new(app: &Arc<App>) -> Self {
         Self(Arc::new(Parts {
             app: Arc::clone(app),

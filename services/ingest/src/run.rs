@@ -18,10 +18,6 @@ use crate::routes::{self, paths::DISPATCH_ROUTE};
 use crate::state::App;
 use crate::{followers, log_capacity};
 
-/// Runs the gateway.
-///
-/// # Errors
-/// When a file, the bus or the listener cannot be used at start, or the listener fails later.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
     context.readiness.expect(&Backends::PARTS);

@@ -118,12 +118,10 @@ impl Default for PlanningConfig {
 }
 
 impl SourceConfig {
-    /// Interval of the polls.
     pub fn poll(&self) -> Duration {
         Duration::from_secs_f64(self.poll_seconds)
     }
 
-    /// Timeout of a poll.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds)
     }
@@ -175,15 +173,5 @@ impl ServiceConfig for Config {
         );
     }
 
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
-    fn admin(&self) -> &AdminConfig {
-        &self.admin
-    }
-
-    fn instance(&self) -> Option<&str> {
-        self.instance.as_deref()
-    }
+    nixfleet_service::config_accessors!();
 }

@@ -42,6 +42,7 @@ pub struct AppliedOutcome {
 
 /// Why a leadership ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "most fields say what they are")]
 pub enum LeadershipEnd {
     /// The fold rejected an action because of a newer leader's barrier.
     #[error("a newer leader took over partition {0}")]
@@ -49,7 +50,6 @@ pub enum LeadershipEnd {
     /// The barrier of a newer leader was applied.
     #[error("leader {highest} took over partition {partition} from leader {epoch}")]
     Outranked {
-        /// Where.
         partition: Partition,
         /// Epoch of the newer leader.
         highest: u64,
@@ -59,7 +59,6 @@ pub enum LeadershipEnd {
     /// The outcome of an action or a barrier is overdue: no owner folds, or the log lost its end.
     #[error("partition {partition} has no outcome of what was appended at {} for {} s", position.seq, OUTCOME_TIMEOUT.as_secs())]
     OutcomeTimeout {
-        /// Where.
         partition: Partition,
         /// Position of the first entry without outcome.
         position: Position,
@@ -67,18 +66,14 @@ pub enum LeadershipEnd {
     /// The log continues from less state than the view has: the view must be loaded again.
     #[error("applying the log of partition {partition}")]
     Origin {
-        /// Where.
         partition: Partition,
-        /// Why.
         #[source]
         source: OriginConflict,
     },
     /// An outcome does not fit the view, which must be loaded again.
     #[error("applying the log of partition {partition}")]
     View {
-        /// Where.
         partition: Partition,
-        /// Why.
         #[source]
         source: ApplyOutcomeError,
     },

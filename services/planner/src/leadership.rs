@@ -20,7 +20,6 @@ use crate::view::load;
 use crate::view::output_followers::{FollowedFrames, OutputFollowers};
 use crate::view::pinned_manifests::PinnedManifests;
 
-/// Clients, configuration and readiness of a leadership.
 pub struct Dependencies<'a> {
     pub bus: &'a Bus,
     pub store: &'a Store,

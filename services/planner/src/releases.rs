@@ -101,7 +101,6 @@ impl Releases {
         });
     }
 
-    /// Stops the tasks and waits for them.
     pub async fn join(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}

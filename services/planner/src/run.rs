@@ -12,13 +12,11 @@ use crate::config::Config;
 use crate::leadership::{Dependencies, Leadership};
 use crate::view::load;
 
-/// Lease key of the leader.
 const LEADER: &str = "leader";
 /// Pause after a failed leadership: the same fault would end the next one.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Time without the lease after which this instance counts as a standby: another one leads.
 const STANDBY_AFTER: Duration = Duration::from_secs(5);
-/// Interval of the connection checks.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the planner.
@@ -55,7 +53,6 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Recreates missing streams until shutdown.
 fn maintain_layout(context: &Context<Config>, bus: &Bus, store: &Store) {
     let (store, names) = (store.clone(), bus.names().clone());
     let covered_positions = move || {

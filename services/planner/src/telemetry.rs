@@ -33,13 +33,11 @@ pub fn count_outcome(outcome: &Outcome) {
         .increment(1);
 }
 
-/// Reports a turn that appended actions.
 pub fn report_turn(entries: usize, seconds: f64) {
     metrics::histogram!("nixfleet_turn_entries", "service" => SERVICE).record(entries as f64);
     metrics::histogram!("nixfleet_turn_seconds", "service" => SERVICE).record(seconds);
 }
 
-/// Counts an observed newer leader.
 pub fn count_fenced() {
     metrics::counter!("nixfleet_fence_rejections_total", "service" => SERVICE).increment(1);
 }
@@ -67,7 +65,6 @@ pub fn set_manifest_ages(view: &FleetView, now: Timestamp) {
     }
 }
 
-/// Counts a refused release once per fault.
 pub fn count_refusal(faults: &[String]) {
     for fault in faults {
         metrics::counter!("nixfleet_manifest_refusals_total", "fault" => fault.clone())
@@ -75,7 +72,6 @@ pub fn count_refusal(faults: &[String]) {
     }
 }
 
-/// Counts a poll by result.
 pub fn count_poll(result: &'static str) {
     metrics::counter!("nixfleet_manifest_polls_total", "result" => result).increment(1);
 }

@@ -59,7 +59,6 @@ pub struct TurnResult {
 }
 
 impl ActionAppender {
-    /// Creates an appender on an input log publisher.
     pub fn new(input: InputPublisher) -> Self {
         Self { input }
     }

@@ -145,17 +145,7 @@ impl ServiceConfig for Config {
         self.heartbeat.validate(faults);
     }
 
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
-    fn admin(&self) -> &AdminConfig {
-        &self.admin
-    }
-
-    fn instance(&self) -> Option<&str> {
-        self.instance.as_deref()
-    }
+    nixfleet_service::config_accessors!();
 }
 
 #[cfg(test)]

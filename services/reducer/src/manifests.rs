@@ -26,7 +26,6 @@ pub struct ManifestReader {
 }
 
 impl ManifestReader {
-    /// Creates a reader for this store.
     pub fn new(store: ManifestStore) -> Self {
         let prefetch = Arc::default();
         Self { store, prefetch }

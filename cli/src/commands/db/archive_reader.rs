@@ -15,11 +15,9 @@ use crate::command_error::CommandError;
 
 /// A frame with its position.
 pub struct Frame {
-    /// Output sequence of the frame.
     pub out_seq: u64,
     /// Time at which the stream stored the frame, in microseconds.
     pub ts: DateTime<Utc>,
-    /// The frame.
     pub frame: OutputFrame,
 }
 
@@ -38,9 +36,6 @@ pub struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     /// The frames from one output sequence to another, both included.
-    ///
-    /// # Errors
-    /// Those of the database; exit code 1 when the archive is damaged.
     pub async fn open(
         audit: &'a Audit<'a>,
         archived: &ArchivedStream,
@@ -133,9 +128,6 @@ pub struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     /// The whole archived input of a stream.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn open(
         audit: &'a Audit<'a>,
         archived: Option<&ArchivedStream>,

@@ -97,9 +97,6 @@ impl<'a> ArchiveSource<'a> {
     }
 
     /// The archived input stream of a partition.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn archived_input(
         &self,
         partition: Partition,

@@ -38,9 +38,6 @@ impl<'a> Artifacts<'a> {
     }
 
     /// The pinned manifest of a hash; `None` when its artifact is missing or has no pins.
-    ///
-    /// # Errors
-    /// When the archive or a file cannot be read.
     pub async fn find(
         &mut self,
         hash: &ManifestHash,
@@ -79,9 +76,6 @@ impl<'a> Artifacts<'a> {
     }
 
     /// The bytes of a checkpoint, when they are archived.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn checkpoint(&self, named: &CheckpointRef) -> Result<Option<Vec<u8>>, CommandError> {
         let hash = ManifestHash::from(named.hash.as_str());
         self.store.artifact(&hash).await.or_database()

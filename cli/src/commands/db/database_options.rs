@@ -62,7 +62,6 @@ impl Connection {
         Store::connect(&config).or_input_error(|| "cannot use this database".to_owned())
     }
 
-    /// Schema of the tables.
     pub fn schema(&self) -> &str {
         &self.schema
     }

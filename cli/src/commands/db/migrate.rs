@@ -25,7 +25,6 @@ struct Answer {
     applied: Vec<String>,
 }
 
-/// Runs the command.
 pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let store = arguments.connection.open()?;
     let report = store.migrate().await.map_err(|error| {

@@ -81,7 +81,6 @@ struct Done {
     contradicted: usize,
 }
 
-/// Runs the command.
 pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     if arguments.json && !arguments.yes {
         return Err(CommandError::input(anyhow!(

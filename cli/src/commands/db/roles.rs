@@ -53,7 +53,6 @@ struct Made {
     url_file: Option<PathBuf>,
 }
 
-/// Runs the command.
 pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let store = arguments.connection.open()?;
     let existing = if arguments.change_passwords {

@@ -20,7 +20,6 @@ use super::verify_result::{PartitionResult, VerifyResult};
 use crate::command_error::CommandError;
 use crate::stdout;
 
-/// Interval between two reads of an archive cursor.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Replays the archive and compares every domain table with what follows from it
@@ -53,7 +52,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Runs the command.
 pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let store = arguments.connection.open()?;
     let names = Names::new(arguments.prefix.as_str());

@@ -10,10 +10,8 @@ use crate::command_error::CommandError;
 use crate::stdout;
 use crate::table::{add_row, render, table};
 
-/// Longest value shown in a table.
 const SHOWN_CHARS: usize = 48;
 
-/// Result of a verification.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifyResult {
@@ -34,7 +32,6 @@ pub struct VerifyResult {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionResult {
-    /// Partition number.
     pub partition: u16,
     /// First output sequence that the archive holds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,28 +41,23 @@ pub struct PartitionResult {
     pub last: Option<u64>,
     /// The archive begins with the first frame of the partition.
     pub is_whole: bool,
-    /// Frames replayed.
     pub frames: u64,
-    /// Outcomes followed.
     pub outcomes: u64,
     /// Entries whose outcome was decided again.
     pub decided: u64,
     /// Outcomes without the input to decide them again.
     pub unchecked: u64,
-    /// Rows compared.
     pub rows: u64,
     /// Rows of rollouts that were opened before the archive begins.
     pub uncovered: u64,
 }
 
-/// A difference with its partition.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FoundDifference {
     /// Absent when it is of no partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<u16>,
-    /// The difference.
     #[serde(flatten)]
     pub difference: Difference,
 }
@@ -118,10 +110,6 @@ impl VerifyResult {
             }));
     }
 
-    /// Prints the result as text.
-    ///
-    /// # Errors
-    /// When standard output cannot be written.
     pub fn print(&self) -> Result<(), CommandError> {
         stdout::line(&render(&self.summary()))?;
         if let Some(hosts) = self.rows.get("hosts") {

@@ -144,7 +144,6 @@ fn outcomes_of(frames: &VecDeque<SequencedFrame>) -> usize {
     frames.iter().map(|frame| frame.frame.outcomes.len()).sum()
 }
 
-/// Starts behind the stored cursor.
 async fn start(writer: &TurnWriter) -> Result<TurnBuilder, LoopEnd> {
     let cursor = load_cursor(writer).await?;
     locate(writer, cursor).await

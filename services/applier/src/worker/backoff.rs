@@ -15,7 +15,6 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Creates a backoff with pauses of about `max` at most.
     pub fn new(max: Duration) -> Self {
         Self {
             max,
@@ -23,13 +22,11 @@ impl Backoff {
         }
     }
 
-    /// Sleeps for the next pause.
     pub async fn sleep(&mut self) {
         let pause = self.inner.next().unwrap_or(self.max);
         tokio::time::sleep(pause).await;
     }
 
-    /// Returns to the shortest pause.
     pub fn reset(&mut self) {
         self.inner = build(self.max);
     }

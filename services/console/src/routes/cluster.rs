@@ -26,7 +26,6 @@ const READS_AT_ONCE: usize = 16;
 /// Time for all reads together; a read without an answer by then is unknown.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The route.
 pub fn routes() -> Router<Arc<App>> {
     Router::new().route("/v1/cluster", get(cluster))
 }

@@ -22,7 +22,6 @@ const MAX_REASON_BYTES: usize = 4 * 1024;
 /// Longest name of a closure or host.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The routes.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/rollouts/{id}/clearance", post(clear_rollout))

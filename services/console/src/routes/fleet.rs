@@ -21,7 +21,6 @@ use serde::Serialize;
 use super::parameters::MAX_PAGE;
 use crate::state::App;
 
-/// The routes.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/channels", get(channels))
@@ -212,13 +211,11 @@ struct RolloutStatus {
 #[serde(rename_all = "camelCase")]
 struct PartitionStatus {
     partition: u16,
-    /// Last message of the input log.
     input_seq: u64,
     /// Last input message that the database covers.
     applied_input_seq: u64,
     /// Input messages that the database does not cover yet.
     lag_messages: u64,
-    /// Last frame of the output log.
     output_seq: u64,
     /// Last frame in the database.
     applied_output_seq: u64,

@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use super::parameters::page_limit;
 use crate::state::App;
 
-/// The routes.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/hosts", get(list))
@@ -43,8 +42,6 @@ struct Hosts {
     next: Option<String>,
 }
 
-/// One host in one rollout.
-///
 /// Source: docs/wire-protocol.md, host entry.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

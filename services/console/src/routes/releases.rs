@@ -12,7 +12,6 @@ use nixfleet_trust::{BorrowedText, ReleaseBundle, ReleaseUpload};
 use crate::release_push::{Accepted, push};
 use crate::state::App;
 
-/// The route.
 pub fn routes() -> Router<Arc<App>> {
     Router::new().route("/v1/manifests", put(take_release))
 }

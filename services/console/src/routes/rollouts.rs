@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use super::parameters::{MAX_PAGE, page_limit, rollout_id};
 use crate::state::App;
 
-/// The routes.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/rollouts", get(list))
@@ -39,7 +38,6 @@ enum Which {
     InFlight,
     /// Neither Superseded nor Pruned.
     Current,
-    /// Every one.
     All,
 }
 
@@ -289,7 +287,6 @@ struct Event {
     ts: Timestamp,
     kind: String,
     host: Option<Hostname>,
-    /// The entry.
     payload: serde_json::Value,
     /// What the fold made of it; null until it is archived.
     outcome: Option<serde_json::Value>,

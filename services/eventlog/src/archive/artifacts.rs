@@ -27,7 +27,6 @@ pub enum ArtifactError {
 }
 
 impl Artifacts {
-    /// Creates a copier that knows of no archived artifact.
     pub fn new(bus: Bus, store: Store) -> Self {
         Self {
             bus,

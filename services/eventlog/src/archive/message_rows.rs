@@ -21,7 +21,6 @@ use output_frame::SplitFrame;
 
 /// Kind of an undecodable message.
 pub const UNDECODABLE: &str = "undecodable";
-/// Row index of an output frame.
 const FRAME_INDEX: i32 = -1;
 /// Longest name in an indexed column, which is limited to 2,700 bytes; the payload has all.
 const NAME_BYTES_MAX: usize = 512;
@@ -44,9 +43,7 @@ pub struct ArchivedMessage<'a> {
 enum MessageContent<'a> {
     /// Entries, decoded and as raw JSON.
     Input(InputFrame, Vec<&'a RawValue>),
-    /// An output frame.
     Output(SplitFrame<'a>),
-    /// A document and its kind.
     Whole(&'static str, &'a str),
     /// A document that wraps undecodable bytes.
     Undecodable(String),

@@ -25,7 +25,6 @@ pub struct PreparedBatch {
     pub messages: Vec<Message>,
     pub rows: Arc<ArchiveBatch>,
     pub traces: Vec<String>,
-    /// Number of undecodable messages.
     pub unread: u64,
     bytes: usize,
     ahead: Option<AheadTransaction>,

@@ -53,7 +53,6 @@ pub async fn archive_stream(
     }
 }
 
-/// Waits unless a stop is requested.
 async fn sleep_unless_stopped(stop: &CancellationToken, time: Duration) {
     tokio::select! {
         () = stop.cancelled() => {}
@@ -63,7 +62,6 @@ async fn sleep_unless_stopped(stop: &CancellationToken, time: Duration) {
 
 /// Why archiving a stream ended.
 enum ArchivingEnd {
-    /// A stop was requested.
     Stopped,
     /// Retry from the cursor.
     Retry(String),

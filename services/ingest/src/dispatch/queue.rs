@@ -18,16 +18,11 @@ use tokio::time::Instant;
 const PAUSE_MIN: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// One queued dispatch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuedDispatch {
-    /// The rollout.
     pub rollout_id: RolloutId,
-    /// The host.
     pub hostname: Hostname,
-    /// What it shall run.
     pub target_closure: ClosureHash,
-    /// Soak of its wave.
     pub soak_minutes: Minutes,
     /// Fold time of the entry that queued it.
     pub enqueued_at: Timestamp,
@@ -42,7 +37,6 @@ struct Row {
     due: Instant,
 }
 
-/// Every queued dispatch.
 #[derive(Debug, Default)]
 pub struct DispatchQueue {
     hosts: BTreeMap<Hostname, BTreeMap<RolloutId, Row>>,
@@ -56,7 +50,6 @@ pub enum Offer {
     Now(QueuedDispatch),
     /// Ask again then.
     At(Instant),
-    /// Nothing is queued.
     Nothing,
 }
 
@@ -154,7 +147,6 @@ impl DispatchQueue {
         }
     }
 
-    /// Rows in all.
     pub fn len(&self) -> usize {
         self.rollouts
             .values()

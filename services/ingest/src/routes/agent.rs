@@ -23,7 +23,6 @@ use crate::state::App;
 /// Largest closure name in a heartbeat.
 const MAX_CLOSURE_BYTES: usize = 1024;
 
-/// The routes.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         // Only its other methods come here.

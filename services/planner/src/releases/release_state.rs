@@ -9,7 +9,6 @@ use nixfleet_trust::AcceptedRelease;
 /// The announced release, as far as it was verified.
 #[derive(Debug, Clone, Default)]
 pub struct ReleaseState {
-    /// The last verified announcement.
     pub current: Option<Arc<AnnouncedRelease>>,
     /// Sequence of a later announcement that was refused.
     pub refused_seq: Option<u64>,

@@ -12,7 +12,6 @@ use nixfleet_trust::TrustFile;
 pub struct ReleaseTrust {
     /// Path of the trust file, read for every release.
     pub file: PathBuf,
-    /// Maximum age of a polled release.
     pub window: Duration,
 }
 

@@ -13,11 +13,8 @@ use http::Http;
 
 pub use error::SourceError;
 
-/// A source of releases.
 pub enum Source {
-    /// A directory.
     Directory(Directory),
-    /// An HTTP server.
     Http(Box<Http>),
 }
 

@@ -28,7 +28,6 @@ pub struct PollerParts {
     pub config: SourceConfig,
 }
 
-/// Task that polls the source.
 pub struct SourcePoller {
     parts: PollerParts,
     refusals: RefusalLog,
@@ -37,7 +36,6 @@ pub struct SourcePoller {
     up_to_date: Option<ReleaseBundle>,
 }
 
-/// Result of one poll.
 #[derive(Debug, PartialEq, Eq)]
 enum Polled {
     Unchanged,
@@ -57,7 +55,6 @@ impl SourcePoller {
         }
     }
 
-    /// Polls until stopped.
     pub async fn run(mut self) {
         loop {
             let pause = self.poll_once().await;

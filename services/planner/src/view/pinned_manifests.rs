@@ -20,7 +20,6 @@ pub struct PinnedManifests {
 }
 
 impl PinnedManifests {
-    /// Creates an empty cache.
     pub fn new(store: ManifestStore) -> Self {
         Self {
             store,
@@ -76,9 +75,6 @@ impl PinnedManifests {
     }
 
     /// Fetches the pinned content of one manifest.
-    ///
-    /// # Errors
-    /// As [`PinnedManifests::fetch_opened`].
     pub async fn fetch(
         &mut self,
         hash: &ManifestHash,

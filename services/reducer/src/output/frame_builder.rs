@@ -98,7 +98,6 @@ impl FrameBuilder {
         self.items
     }
 
-    /// Bytes of the encoded outcomes.
     pub(crate) fn bytes(&self) -> usize {
         self.outcomes.bytes()
     }

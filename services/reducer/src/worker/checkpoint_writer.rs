@@ -14,7 +14,6 @@ use tokio::time::Instant;
 /// Pause before a failed checkpoint is written again.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
-/// Writer of the checkpoints of one owner.
 pub struct CheckpointWriter {
     store: CheckpointStore,
     partition: Partition,
@@ -25,7 +24,6 @@ pub struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// Creates an idle writer.
     pub fn new(store: CheckpointStore, partition: Partition) -> Self {
         Self {
             store,
@@ -36,7 +34,6 @@ impl CheckpointWriter {
         }
     }
 
-    /// True when a checkpoint may be written now.
     pub fn is_idle(&self) -> bool {
         self.writing.is_empty() && Instant::now() >= self.not_before
     }

@@ -28,7 +28,6 @@ pub struct HeartbeatResponder {
     step: Option<BoxFuture<'static, StepResult>>,
 }
 
-/// Limits of a [`HeartbeatResponder`].
 #[derive(Debug, Clone, Copy)]
 pub struct HeartbeatLimits {
     pub timeout: Duration,

@@ -63,9 +63,6 @@ pub struct LiveLoop {
 
 impl LiveLoop {
     /// Creates the loop after a takeover.
-    ///
-    /// # Errors
-    /// Fails when heartbeats cannot be subscribed.
     pub async fn new(
         (bus, manifests): (&Bus, ManifestReader),
         log: OutputLog,
@@ -277,7 +274,6 @@ impl LiveLoop {
         }
     }
 
-    /// Freezes the state for a checkpoint, when one is due.
     fn begin_checkpoint(&mut self) {
         if !self.owner.is_checkpoint_due() || !self.checkpoints.is_idle() {
             return;
@@ -351,7 +347,6 @@ impl LiveLoop {
         Ok(())
     }
 
-    /// Publishes last-seen times; after a failure they are kept for the next interval.
     async fn publish_last_seen(&mut self) {
         let reports = self.last_seen.reports();
         if reports.is_empty() {

@@ -27,7 +27,6 @@ impl PartitionLogUsage {
         })
     }
 
-    /// Bytes of both logs.
     pub fn bytes(&self) -> LogBytes {
         LogBytes {
             input: self.input.bytes,

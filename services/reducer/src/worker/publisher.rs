@@ -56,7 +56,6 @@ impl Publisher {
         }
     }
 
-    /// Announces that a frame with this JSON is in the publish queue.
     pub fn send(&self, turn: Turn, summary: FrameSummary, payload: Bytes) {
         let frame = Frame {
             turn,

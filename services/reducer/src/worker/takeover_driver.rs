@@ -24,7 +24,6 @@ const FRAMES_AT_ONCE: usize = 64;
 /// Timeout for frames that are stored.
 const FRAMES_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Clients and partition of a takeover.
 #[derive(Clone)]
 pub struct TakeoverDriver {
     pub bus: Bus,
@@ -36,10 +35,6 @@ pub struct TakeoverDriver {
 }
 
 impl TakeoverDriver {
-    /// Performs the takeover.
-    ///
-    /// # Errors
-    /// [`OwnershipEnd`].
     pub async fn run(&self) -> Result<HydratedPartition, OwnershipEnd> {
         let log = &self.log;
         let mut takeover = Takeover::new();

@@ -88,7 +88,6 @@ struct LogView {
     held_by: Option<&'static str>,
 }
 
-/// The streams all partitions share.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SharedView {
@@ -109,7 +108,6 @@ struct Problem {
 
 /// What was read of a partition's logs.
 pub struct Log {
-    /// The partition.
     pub partition: Partition,
     /// Name and fill of the input log.
     pub input: (String, Option<LogUsage>),
@@ -123,7 +121,6 @@ pub struct Log {
 pub struct Archive {
     /// Cursors by stream.
     pub archived: Option<BTreeMap<String, ArchiveMark>>,
-    /// The streams all partitions share.
     pub shared: Vec<(String, Option<LogUsage>)>,
 }
 

@@ -11,11 +11,9 @@ pub enum SourceError {
     /// An artifact exceeds the size limit.
     #[error("{artifact} is over the limit of {max} bytes")]
     TooLarge { artifact: String, max: usize },
-    /// An artifact cannot be fetched.
     #[error("{artifact} cannot be fetched")]
     Unavailable {
         artifact: String,
-        /// Why.
         #[source]
         source: anyhow::Error,
     },

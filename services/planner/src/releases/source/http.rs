@@ -61,9 +61,6 @@ impl Http {
     }
 
     /// Fetches the release, or `None` when the fleet has not changed.
-    ///
-    /// # Errors
-    /// [`SourceError`].
     pub async fn fetch(&mut self) -> Result<Option<ReleaseBundle>, SourceError> {
         let token = self.token().await?;
         let token = token.as_deref();

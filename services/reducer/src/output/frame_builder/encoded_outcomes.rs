@@ -31,7 +31,6 @@ pub(super) struct EncodedOutcomes {
 }
 
 impl EncodedOutcomes {
-    /// Creates an empty list with `reserved` bytes of buffer.
     pub(super) fn new(reserved: usize) -> Self {
         let mut json = Vec::with_capacity(HEAD_BYTES + reserved);
         json.resize(HEAD_BYTES, 0);
@@ -128,7 +127,6 @@ impl EncodedOutcomes {
     }
 }
 
-/// Encodes an outcome and returns its range.
 fn encode(outcome: &Outcome, json: &mut Vec<u8>) -> Range<usize> {
     let begin = json.len();
     partition::write_outcome(outcome, json);

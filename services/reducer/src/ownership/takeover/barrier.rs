@@ -39,7 +39,6 @@ pub(super) struct Barrier {
 }
 
 impl BarrierInputs {
-    /// Cursor of the rows or of the checkpoint.
     pub(super) fn cursor(&self) -> Option<&Cursor> {
         let checkpoint = self
             .checkpoint

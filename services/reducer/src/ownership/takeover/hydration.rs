@@ -13,7 +13,6 @@ use super::state_source::StateSource;
 use crate::input::pinned_manifests::PinnedManifests;
 use crate::ownership::end::OwnershipEnd;
 
-/// A hydration in progress.
 #[derive(Debug)]
 pub(super) struct Hydration {
     /// The rows, until their manifests are fetched.
@@ -107,7 +106,6 @@ impl Hydration {
         })
     }
 
-    /// The next manifest to fetch.
     fn missing_manifest(&self) -> Option<&ManifestHash> {
         if let Some(rows) = &self.rows {
             let bare = rows.rollouts.iter().filter(|row| row.pinned.is_none());

@@ -121,7 +121,6 @@ impl RestoredCheckpoint {
     }
 }
 
-/// Input of a hydration.
 #[derive(Debug)]
 pub(super) enum StateSource {
     Rows(PartitionSnapshot),
@@ -129,7 +128,6 @@ pub(super) enum StateSource {
 }
 
 impl StateSource {
-    /// Cursor of the source.
     pub fn cursor(&self) -> Option<&Cursor> {
         match self {
             Self::Rows(rows) => rows.cursor.as_ref(),

@@ -52,7 +52,6 @@ impl Membership {
         membership
     }
 
-    /// The whole answer.
     pub fn cluster(
         mut self,
         logs: Vec<Log>,
@@ -189,7 +188,6 @@ impl Membership {
         });
     }
 
-    /// The keys of a service.
     fn keys(&self, service: &str) -> Vec<String> {
         let mut keys = Vec::new();
         if BY_PARTITION.contains(&service) {
