@@ -38,7 +38,6 @@ struct Inner {
     known_streams: KnownStreams,
     tracker: TaskTracker,
     closing: CancellationToken,
-    /// Publishers of this process while somebody holds them.
     input: Mutex<Weak<InputQueues>>,
     /// Services that refuse membership to this instance, with the reason.
     membership_faults: Mutex<BTreeMap<String, String>>,
@@ -50,9 +49,6 @@ impl Bus {
     ///
     /// `client_name` is the service and instance; it appears in the server's connection list and in message
     /// ids.
-    ///
-    /// # Errors
-    /// [`ConnectError`].
     pub async fn connect(config: BusConfig, client_name: &str) -> Result<Self, ConnectError> {
         let faults: Vec<_> = config.faults().iter().map(ToString::to_string).collect();
         if !faults.is_empty() {
@@ -128,7 +124,6 @@ impl Bus {
         self.inner.connections.close().await;
     }
 
-    /// Records whether a service refuses membership to this instance, with the reason.
     pub(crate) fn set_membership_fault(&self, service: &str, reason: Option<String>) {
         match reason {
             Some(reason) => self.membership_faults().insert(service.to_owned(), reason),
@@ -144,7 +139,6 @@ impl Bus {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The queues of the input publishers, while somebody holds them.
     pub(crate) fn input_queues(&self) -> MutexGuard<'_, Weak<InputQueues>> {
         // Every change is one assignment, so that a panic elsewhere leaves no partial change.
         let running = &self.inner.input;
@@ -164,9 +158,6 @@ impl Bus {
     }
 
     /// Waits until the streams were checked after the last connection was made.
-    ///
-    /// # Errors
-    /// Explains why nothing may be appended now.
     pub(crate) async fn wait_verified(&self, deadline: Instant) -> Result<(), String> {
         let connection = *self.connections().publish_made.borrow();
         self.known_streams()

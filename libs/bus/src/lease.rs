@@ -38,7 +38,6 @@ pub(crate) use self::shell::join;
 
 /// Time before its expiry at which a holder stops; longer than the pauses of a loaded machine.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(2);
-/// Pause after a write or read without an answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// Longest time for a release; afterwards the record expires by its time to live.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -24,54 +24,30 @@ pub struct Checkpoint {
 
 /// Why bytes are not the named checkpoint.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum CheckpointError {
-    /// The checkpoint was never stored, or was deleted.
     #[error("the checkpoint is not in the object store")]
     Missing,
-    /// The bytes have another hash than the name.
     #[error("the checkpoint has the hash {found} instead of the one in its name")]
-    OtherBytes {
-        /// Hash of the bytes.
-        found: String,
-    },
-    /// A newer release wrote the checkpoint.
+    OtherBytes { found: String },
     #[error(
         "the checkpoint has format version {found}, this release reads version {VERSION}: upgrade"
     )]
-    Version {
-        /// Version in the header.
-        found: u32,
-    },
-    /// The checkpoint is of another partition or position than the log says.
+    Version { found: u32 },
     #[error("the checkpoint is of partition {partition} at output sequence {out_seq}")]
-    OtherPosition {
-        /// Partition in its header.
-        partition: u16,
-        /// Output sequence in its header.
-        out_seq: u64,
-    },
-    /// The streams were created at other times than those of the checkpoint.
+    OtherPosition { partition: u16, out_seq: u64 },
     #[error(
         "the checkpoint is of streams that were created at other times: the logs were lost since"
     )]
     OtherStreams,
-    /// The log begins behind the end of the checkpoint.
     #[error("the output log begins at sequence {first}, the checkpoint ends at {out_seq}")]
-    Trimmed {
-        /// First sequence of the log.
-        first: u64,
-        /// Last sequence that the checkpoint covers.
-        out_seq: u64,
-    },
-    /// The decompressor failed.
+    Trimmed { first: u64, out_seq: u64 },
     #[error("the checkpoint cannot be decompressed")]
     Decompress(#[source] std::io::Error),
-    /// A line is not in the expected format.
     #[error("line {line} is malformed: {fault}")]
     Malformed {
         /// Number of the line, from 1.
         line: u64,
-        /// The fault.
         fault: String,
     },
 }

@@ -36,28 +36,21 @@ pub struct EncodedCheckpoint {
 
 /// Why rows cannot be encoded.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum EncodeError {
-    /// The rows have no cursor.
     #[error("the rows have no cursor")]
     NoCursor,
-    /// The row of a rollout has no pinned terms.
     #[error("the row of rollout {0} has no pinned terms")]
     NotPinned(RolloutId),
-    /// The rows of a rollout have other hosts than those that it pins.
     #[error("host {1} is not both pinned and in the rows of rollout {0}")]
     OtherHosts(RolloutId, Hostname),
-    /// The compressor failed.
     #[error("the rows cannot be compressed")]
     Compress(#[from] std::io::Error),
-    /// A row cannot be serialised as JSON.
     #[error("a row cannot be serialised as JSON")]
     Json(#[from] serde_json::Error),
 }
 
 /// Encodes all rows of a partition.
-///
-/// # Errors
-/// [`EncodeError`].
 pub fn encode(
     rows: &PartitionSnapshot,
     identity: CheckpointIdentity,

@@ -10,7 +10,6 @@ use nixfleet_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The first line of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Header {

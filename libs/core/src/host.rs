@@ -50,9 +50,6 @@ pub fn step(
 }
 
 /// Applies one input on the agent.
-///
-/// # Errors
-/// Like [`step`].
 pub fn step_agent(
     record: &HostRecord,
     input: &HostInput<'_>,
@@ -130,7 +127,6 @@ fn check_rollout(input: &HostInput<'_>, state: RolloutState) -> Result<(), Rejec
     }
 }
 
-/// The transition table of host events.
 #[expect(clippy::too_many_lines, reason = "the transition table is one match")]
 fn transition(
     record: &HostRecord,

@@ -11,7 +11,6 @@ use nixfleet_store::{ReadError, Store};
 use crate::clock::now;
 use crate::problem::ApiError;
 
-/// Name of the streams in readiness reports.
 const LAYOUT_PART: &str = "layout";
 /// How often the database and the bus are asked whether they are there.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);

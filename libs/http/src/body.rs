@@ -120,7 +120,6 @@ async fn discard(stream: &mut BodyDataStream) {
     }
 }
 
-/// The length the client declared, when it did.
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers
         .get(header::CONTENT_LENGTH)
@@ -153,19 +152,13 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 /// Parses a JSON body into a value that borrows from it; `Owned` is the same without borrowing.
-///
-/// # Errors
-/// As [`parse`].
 pub fn parse_in_place<'b, T: Deserialize<'b>, Owned: DeserializeOwned>(
     bytes: &'b [u8],
 ) -> Result<T, ApiError> {
     json::read(bytes).map_err(|error| explain::<Owned>(bytes, &error))
 }
 
-/// Reads a body as any JSON.
-///
-/// # Errors
-/// 400 `invalid-json`.
+/// Reads a body as any JSON, or answers 400 `invalid-json`.
 pub fn read_json(bytes: &[u8]) -> Result<Value, ApiError> {
     json::read(bytes).map_err(|error| {
         let message = format!("the body is not JSON: {error}");

@@ -70,7 +70,6 @@ impl HttpConfig {
         }
     }
 
-    /// What a request without the protocol header means.
     pub(crate) fn absent_protocol(&self) -> Absent {
         if self.strict_protocol {
             Absent::Refused

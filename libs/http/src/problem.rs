@@ -46,7 +46,6 @@ pub struct Problem {
     instance: Option<String>,
     #[serde(flatten)]
     body: ErrorBody,
-    /// The offending field of the request body.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     /// Everything wrong with a release.
@@ -207,7 +206,6 @@ pub async fn unknown_path(uri: Uri) -> ApiError {
     ApiError::refused(StatusCode::NOT_FOUND, "unknown-path", message)
 }
 
-/// A 405, for a path that has other methods.
 pub(crate) fn method_not_allowed(method: &Method, path: &str) -> ApiError {
     let message = format!("{path} does not take {method}");
     let status = StatusCode::METHOD_NOT_ALLOWED;

@@ -97,9 +97,6 @@ impl Releases {
     }
 
     /// The trust file as it is now.
-    ///
-    /// # Errors
-    /// When it cannot be read or parsed.
     pub async fn trust(&self) -> anyhow::Result<TrustFile> {
         let path = &self.trust_file;
         let bytes = tokio::fs::read(path)
@@ -109,9 +106,6 @@ impl Releases {
     }
 
     /// Loads and verifies an announced release, whatever its age: agents judge that themselves.
-    ///
-    /// # Errors
-    /// [`LoadError`].
     pub async fn load(
         &self,
         seq: u64,

@@ -79,9 +79,6 @@ impl Listener {
     }
 
     /// Serves until the shutdown, then lets open requests finish within their share of `drain`.
-    ///
-    /// # Errors
-    /// When the socket fails.
     pub async fn serve<G: Gateway>(
         self,
         gateway: G,

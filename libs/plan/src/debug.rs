@@ -26,14 +26,12 @@ use crate::view::{FleetView, LoadError, PinnedSet};
 
 /// The line is not a valid case.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum DebugError {
-    /// The line is not the JSON of a case.
     #[error("the line is not a planner case")]
     Input(#[source] serde_json::Error),
-    /// The rows are inconsistent.
     #[error("the rows of the case are inconsistent")]
     Load(#[source] LoadError),
-    /// The plan has no JSON form.
     #[error("the plan has no JSON form")]
     Output(#[source] serde_json::Error),
 }
@@ -98,9 +96,6 @@ struct PlanResult {
 }
 
 /// Evaluates one line.
-///
-/// # Errors
-/// When the line is not a case.
 pub fn plan_line(line: &str) -> Result<String, DebugError> {
     let mut case: Case = serde_json::from_str(line).map_err(DebugError::Input)?;
     let release = release_of(&mut case);

@@ -96,7 +96,6 @@ impl<'a> PlanRun<'a> {
         }
     }
 
-    /// Reports on hosts without blocks that wait.
     fn waiting_hosts(&self) -> Vec<HostReport> {
         let open = self.view.rollouts().iter();
         open.flat_map(|(rollout_id, rollout)| {

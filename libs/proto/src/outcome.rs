@@ -189,7 +189,6 @@ pub enum Effect {
         channel: ChannelName,
         closure_hash: ClosureHash,
     },
-    /// Puts a dispatch in the queue.
     InsertDispatch {
         rollout_id: RolloutId,
         hostname: Hostname,

@@ -7,13 +7,11 @@ use std::sync::Arc;
 
 use serde::de::{Deserializer, Error, Visitor};
 
-/// Deserializes a shared text.
 pub(crate) fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
     let make = |text: &str| Ok::<Arc<str>, fmt::Error>(text.into());
     deserializer.deserialize_str(Text::new(make))
 }
 
-/// Deserializes a text and parses it.
 pub(crate) fn parse<'de, D, T, E>(
     deserializer: D,
     parse: impl Fn(&str) -> Result<T, E>,

@@ -10,9 +10,6 @@ const UMASK: Mode = Mode::WGRP.union(Mode::RWXO);
 
 /// Disables core dumps, removes file permissions for others, and prevents other processes of the same user
 /// from reading the memory of this one.
-///
-/// # Errors
-/// When the operating system refuses.
 pub fn harden() -> std::io::Result<()> {
     umask(UMASK);
     let none = Rlimit {

@@ -43,9 +43,6 @@ impl Store {
     }
 
     /// Like [`Store::apply_turn`], with records that were encoded before.
-    ///
-    /// # Errors
-    /// As [`Store::apply_turn`].
     pub async fn apply_encoded(
         &self,
         partition: Partition,
@@ -74,9 +71,6 @@ pub struct EncodedRecords {
 
 impl EncodedRecords {
     /// Encodes the hosts of a turn.
-    ///
-    /// # Errors
-    /// When a record cannot be serialised as JSON.
     pub fn of(rows: &TurnRows) -> Result<Self, ApplyError> {
         Ok(Self {
             hosts: record_updates::host_params(&rows.hosts)?,

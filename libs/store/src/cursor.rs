@@ -12,17 +12,11 @@ use crate::store::Store;
 
 impl Store {
     /// The cursor of one partition; `None` when nothing was applied.
-    ///
-    /// # Errors
-    /// When the database fails or the row is corrupt.
     pub async fn cursor(&self, partition: Partition) -> Result<Option<Cursor>, ReadError> {
         select(&self.client().await?, partition).await
     }
 
     /// The cursors of all partitions that have one, in order.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn cursors(&self) -> Result<Vec<(Partition, Cursor)>, ReadError> {
         select_all(&self.client().await?).await
     }

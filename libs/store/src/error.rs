@@ -7,17 +7,12 @@ use tokio_postgres::error::SqlState;
 
 /// Why the database did not execute a statement.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum DbError {
-    /// No connection was available in time.
     #[error("getting a database connection")]
     Pool(#[source] PoolError),
-    /// The server keeps the connection open and does not answer.
     #[error("the database does not answer within {waited:?}")]
-    Silent {
-        /// Time waited.
-        waited: Duration,
-    },
-    /// The user lacks a privilege.
+    Silent { waited: Duration },
     #[error(
         "the database user may not run the statement {statement}; the owner of the schema grants \
          each service what it needs with `nixfleet db migrate`"
@@ -25,16 +20,13 @@ pub enum DbError {
     Forbidden {
         /// Name of the statement, a file in `sql/`.
         statement: &'static str,
-        /// The server's answer.
         #[source]
         source: tokio_postgres::Error,
     },
-    /// A statement failed.
     #[error("running the statement {statement}")]
     Statement {
         /// Name of the statement, a file in `sql/`.
         statement: &'static str,
-        /// The server's or the driver's answer.
         #[source]
         source: tokio_postgres::Error,
     },
@@ -136,31 +128,20 @@ fn is_schema_missing(error: &tokio_postgres::Error) -> bool {
 
 /// Opening the store failed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ConnectError {
-    /// The file with the URL could not be read.
     #[error("reading the database URL from {path}")]
     UrlFile {
-        /// The file.
         path: String,
-        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The URL is invalid.
     #[error("parsing the database URL")]
     Url(#[source] tokio_postgres::Error),
-    /// The file with the server's authorities is unusable.
     #[error("reading the authorities of the database server from {path}: {reason}")]
-    Authority {
-        /// The file.
-        path: String,
-        /// The fault.
-        reason: String,
-    },
-    /// A key has an invalid value.
+    Authority { path: String, reason: String },
     #[error("database configuration: {0}")]
     Config(String),
-    /// The pool could not be built.
     #[error("building the connection pool")]
     Build(#[source] deadpool_postgres::BuildError),
 }
@@ -186,14 +167,12 @@ pub struct OutOfRange {
 
 /// Migrating failed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum MigrateError {
-    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// The schema is not one that this binary can migrate.
     #[error(transparent)]
     Divergent(#[from] DivergentSchema),
-    /// A migration failed.
     #[error("applying the migrations")]
     Refinery(#[source] Box<refinery::Error>),
 }
@@ -228,32 +207,21 @@ impl MigrateError {
 
 /// Reading failed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ReadError {
-    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A row has invalid content.
     #[error("the row {key} of {table} is corrupt")]
     Corrupt {
-        /// The table.
         table: &'static str,
-        /// Primary key of the row.
         key: String,
-        /// The fault.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The schema is older than this binary. The applier migrates it.
     #[error(
         "the schema is at version {found}, this binary needs {wanted}: the applier migrates it"
     )]
-    SchemaOutdated {
-        /// Last applied migration.
-        found: i32,
-        /// Last migration of this binary.
-        wanted: i32,
-    },
-    /// The schema is not one that this binary can read.
+    SchemaOutdated { found: i32, wanted: i32 },
     #[error(transparent)]
     Divergent(#[from] DivergentSchema),
 }
@@ -276,22 +244,15 @@ impl ReadError {
 
 /// Applying a turn failed; nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ApplyError {
-    /// The cursor was not at the start of the turn: another applier moved it, or the tables were reset.
+    /// Another applier moved it, or the tables were reset.
     #[error("the cursor of partition {partition} is not at output sequence {expected}")]
-    Conflict {
-        /// The partition.
-        partition: u16,
-        /// Output sequence at the start of the turn.
-        expected: u64,
-    },
-    /// The database failed.
+    Conflict { partition: u16, expected: u64 },
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A sequence is larger than its column.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
-    /// A record cannot be serialised as JSON.
     #[error("encoding a record")]
     Encode(#[source] serde_json::Error),
 }
@@ -313,33 +274,24 @@ impl ApplyError {
 
 /// A rebuild cannot begin; nothing has changed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum RebuildError {
-    /// A connected applier would write into the tables.
     #[error("an applier has {connections} connections to this database; stop all appliers first")]
-    InUse {
-        /// Number of its connections.
-        connections: i64,
-    },
-    /// The database failed.
+    InUse { connections: i64 },
     #[error(transparent)]
     Db(#[from] DbError),
 }
 
 /// Archiving failed; nothing of the batch is stored.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ArchiveError {
     /// The cursor was not at the start of the batch: another writer moved it, or the tables were reset.
+    /// Another writer moved it, or the tables were reset.
     #[error("the archive cursor of {stream} is not at sequence {expected}")]
-    Conflict {
-        /// The stream.
-        stream: String,
-        /// Sequence before the batch.
-        expected: u64,
-    },
-    /// The database failed.
+    Conflict { stream: String, expected: u64 },
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A sequence is larger than its column.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
 }

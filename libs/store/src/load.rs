@@ -28,9 +28,6 @@ use crate::store::Store;
 
 impl Store {
     /// All rows of one partition, read in one snapshot.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn load_partition(
         &self,
         partition: Partition,
@@ -291,7 +288,6 @@ impl<'a> Key<'a> {
         })
     }
 
-    /// Reads a position from two columns.
     pub(crate) fn position(&self, row: &Row, column: usize) -> Result<Position, ReadError> {
         let seq: i64 = row.get(column);
         Ok(Position {

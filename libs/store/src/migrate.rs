@@ -109,7 +109,6 @@ impl Store {
     }
 }
 
-/// The last migration embedded in this binary.
 fn last_migration() -> refinery::Migration {
     let runner = embedded::migrations::runner();
     let migrations = runner.get_migrations().iter();

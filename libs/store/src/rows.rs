@@ -11,7 +11,6 @@ pub use nixfleet_proto::turn_rows::{
     ProbeKey, QuarantineKey, RolloutChange, Stamp, TurnRows,
 };
 
-/// The stored form of a dispatch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DispatchRecord {

@@ -32,9 +32,6 @@ pub struct Store {
 
 impl Store {
     /// Opens the store. Connections are made on demand, so this succeeds while the database is down.
-    ///
-    /// # Errors
-    /// When the configuration is invalid.
     pub fn connect(config: &DatabaseConfig) -> Result<Self, ConnectError> {
         let owner = config.as_owner().map(|owner| pool(&owner)).transpose()?;
         Ok(Self {
@@ -47,9 +44,6 @@ impl Store {
     }
 
     /// Checks that the server answers.
-    ///
-    /// # Errors
-    /// When it does not answer in time.
     pub async fn ping(&self) -> Result<(), DbError> {
         let ping = async |client: &Object| {
             let answer = client.simple_query("SELECT 1").await;

@@ -83,21 +83,17 @@ impl AsRef<str> for BorrowedText<'_> {
 
 /// Error of assembling a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum BundleError {
-    /// A part is not base64.
     #[error("the {part} of {artifact} is not standard base64")]
     NotBase64 {
-        /// The artifact.
         artifact: String,
         /// `artifact` or `signature`.
         part: &'static str,
     },
-    /// An announced object is missing.
     #[error("the object {hash} of {artifact} is missing")]
     ObjectMissing {
-        /// The artifact.
         artifact: String,
-        /// Name of the object.
         hash: ManifestHash,
     },
 }

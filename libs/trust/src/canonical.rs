@@ -42,9 +42,6 @@ pub fn canonicalize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CanonicalizeError> {
 }
 
 /// Lower-case hexadecimal SHA-256 of the canonical bytes.
-///
-/// # Errors
-/// Like [`canonicalize`].
 pub fn canonical_hash(bytes: &[u8]) -> Result<ManifestHash, CanonicalizeError> {
     Ok(hash_of(&canonicalize(bytes)?))
 }
@@ -52,7 +49,6 @@ pub fn canonical_hash(bytes: &[u8]) -> Result<ManifestHash, CanonicalizeError> {
 /// The hashes of an artifact, lower-case hexadecimal SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hashes {
-    /// Hash of the canonical bytes.
     pub whole: ManifestHash,
     /// Hash of the content: without `meta` and `fleetResolvedHash`, which change with every signing.
     pub content: ManifestHash,
@@ -130,7 +126,6 @@ fn member_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// SHA-256 of canonical bytes.
 pub(crate) fn hash_of(canonical: &[u8]) -> ManifestHash {
     to_manifest_hash(Sha256::new_with_prefix(canonical))
 }

@@ -53,27 +53,19 @@ pub struct TrustedKey {
 
 /// Error of a trusted key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum KeyError {
-    /// The algorithm is not supported.
     #[error("algorithm {0:?} is not supported")]
     Unsupported(String),
-    /// The text is not base64.
     #[error("the public key is not standard base64")]
     NotBase64,
-    /// The number of bytes is wrong.
     #[error("the public key has {actual} bytes instead of {expected}")]
-    Length {
-        /// Length for the algorithm.
-        expected: usize,
-        /// Actual length.
-        actual: usize,
-    },
-    /// The bytes are not a point of the curve, or one of small order.
+    Length { expected: usize, actual: usize },
+    /// No point of the curve, or one of small order.
     #[error("the public key is not a usable point of its curve")]
     NoPoint,
 }
 
-/// A decoded key.
 #[derive(Debug, Clone)]
 pub(crate) enum PublicKey {
     Ed25519(Box<ed25519_dalek::VerifyingKey>),
@@ -81,7 +73,6 @@ pub(crate) enum PublicKey {
 }
 
 impl TrustedKey {
-    /// Decodes the key.
     pub(crate) fn decode(&self) -> Result<PublicKey, KeyError> {
         let algorithm = Algorithm::from_name(&self.algorithm)
             .ok_or_else(|| KeyError::Unsupported(self.algorithm.clone()))?;
@@ -111,9 +102,6 @@ impl TrustedKey {
     }
 
     /// Checks that the key can verify.
-    ///
-    /// # Errors
-    /// The fault of the key.
     pub fn check(&self) -> Result<Algorithm, KeyError> {
         Ok(match self.decode()? {
             PublicKey::Ed25519(_) => Algorithm::Ed25519,
@@ -130,7 +118,6 @@ fn sized<const N: usize>(bytes: &[u8]) -> Result<[u8; N], KeyError> {
 }
 
 impl PublicKey {
-    /// True for a valid signature of this key over the message.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             // Strict: rejects an unreduced S, and an R or key of small order.
@@ -152,12 +139,10 @@ pub struct ActiveKeys {
     pub reject_before: Option<Timestamp>,
 }
 
-/// Why no key matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NoMatch {
     /// No key has a supported algorithm; has the name of the first.
     Unsupported(String),
-    /// No supported key verifies.
     Bad,
 }
 

@@ -21,16 +21,13 @@ use crate::sorted_lookup::SortedLookup;
 
 /// Error of a projection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ProjectError {
-    /// The fleet does not have the channel.
     #[error("the fleet has no channel {0}")]
     UnknownChannel(ChannelName),
-    /// The channel's policy does not exist.
     #[error("channel {channel} names the policy {policy:?}, which the fleet does not have")]
     UnknownPolicy {
-        /// The channel.
         channel: ChannelName,
-        /// The policy it names.
         policy: String,
     },
     /// `meta.signedAt` is absent.
@@ -39,9 +36,6 @@ pub enum ProjectError {
 }
 
 /// The rollout manifest of a channel; `None` when no host of the channel has a closure.
-///
-/// # Errors
-/// See [`ProjectError`].
 pub fn project(
     fleet: &Fleet,
     fleet_hash: &ManifestHash,
@@ -52,9 +46,6 @@ pub fn project(
 }
 
 /// [`project`] for every channel, in one pass over the hosts.
-///
-/// # Errors
-/// See [`ProjectError`].
 pub fn project_all(
     fleet: &Fleet,
     fleet_hash: &ManifestHash,
@@ -146,7 +137,6 @@ pub(crate) fn host_sets(fleet: &Fleet) -> BTreeMap<ChannelName, Vec<ManifestHost
         .collect()
 }
 
-/// Channels in which a host has a closure.
 pub(crate) fn channels_with_hosts(fleet: &Fleet) -> BTreeSet<&ChannelName> {
     let mut channels = BTreeSet::new();
     let mut last = None;
@@ -160,7 +150,6 @@ pub(crate) fn channels_with_hosts(fleet: &Fleet) -> BTreeSet<&ChannelName> {
     channels
 }
 
-/// The waves that the fleet declares for a channel.
 fn waves_of<'f, H>(fleet: &'f Fleet<H>, channel: &ChannelName) -> &'f [Wave] {
     fleet.waves.get(channel).map_or(&[], Vec::as_slice)
 }
@@ -181,42 +170,30 @@ pub(crate) fn resolve_budgets(fleet: &Fleet) -> Vec<ResolvedBudget> {
 
 /// Error of pinning a rollout.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum PinError {
-    /// An artifact has no canonical form.
     #[error("the {kind} has no canonical form")]
     Canonicalize {
-        /// Which artifact.
         kind: &'static str,
-        /// The cause.
         #[source]
         source: CanonicalizeError,
     },
-    /// An artifact has another hash than requested.
     #[error("the {kind} has the hash {actual} instead of {expected}")]
     Hash {
-        /// Which artifact.
         kind: &'static str,
-        /// Requested hash.
         expected: ManifestHash,
-        /// Hash of the bytes.
         actual: ManifestHash,
     },
-    /// An artifact has other fields.
     #[error("the document is not a {kind}")]
     Shape {
-        /// Which artifact.
         kind: &'static str,
-        /// The fault.
         #[source]
         source: serde_json::Error,
     },
-    /// The fleet lacks the manifest's channel or its policy.
     #[error("the fleet does not fit the rollout manifest")]
     Project(#[source] ProjectError),
-    /// The policy has no soak for a wave that has hosts.
     #[error("channel {channel} has hosts in wave {wave}, for which its policy gives no soak")]
     SoakMissing {
-        /// The channel.
         channel: ChannelName,
         /// Zero-based wave.
         wave: u32,
@@ -227,9 +204,6 @@ pub enum PinError {
 ///
 /// Checks the hashes of the bytes, not their signatures: folding a log must give the same state after a
 /// key rotation.
-///
-/// # Errors
-/// See [`PinError`].
 ///
 /// Source: docs/semantics.md, rollout machine.
 pub fn pin(
@@ -259,9 +233,6 @@ impl UnpinnedManifest {
     }
 
     /// Reads the fleet and pins the terms. The manifest has all data about hosts.
-    ///
-    /// # Errors
-    /// Like [`pin`].
     pub fn pin(self, fleet_bytes: &[u8]) -> Result<PinnedManifest, PinError> {
         let fleet: Fleet<SkippedHosts> = read(fleet_bytes, self.fleet_hash())?;
         pin_verified(&self.0, &fleet)

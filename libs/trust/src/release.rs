@@ -61,30 +61,22 @@ pub struct ReleaseError {
 
 /// Reason to reject an artifact before admission.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ReleaseFault {
-    /// Its verification failed.
     #[error(transparent)]
     Verify(VerifyError),
-    /// The manifest belongs to another rollout than expected.
     #[error("it is the manifest of {actual}, expected was {expected}")]
     RolloutId {
-        /// Expected id.
         expected: RolloutId,
-        /// Id rebuilt from the manifest.
         actual: RolloutId,
     },
-    /// The manifest was projected from another fleet.
     #[error("it names the fleet {actual}, the release has {expected}")]
     FleetHash {
-        /// Hash of the fleet of the release.
         expected: ManifestHash,
-        /// Hash in the manifest.
         actual: ManifestHash,
     },
-    /// A channel with hosts has no manifest.
     #[error("it is missing")]
     Missing,
-    /// A channel without hosts, or no channel of the fleet, has a manifest.
     #[error("the channel has no hosts in the fleet")]
     Unexpected,
 }

@@ -35,17 +35,15 @@ pub struct KeyFile {
 
 /// Error of a private key.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum SigningKeyError {
-    /// Not the JSON of a key file. Has no cause, which could quote the secret.
+    /// Has no cause, which could quote the secret.
     #[error("the key file is not the JSON that `nixfleet keygen` writes")]
     Shape,
-    /// Another schema version.
     #[error("the key file has schema version {0}, this program reads 1")]
     SchemaVersion(u64),
-    /// The secret is not a key of its algorithm.
     #[error("the secret is not 32 bytes that make a {0} key")]
     Secret(&'static str),
-    /// The public key belongs to another secret.
     #[error("the public key of the key file does not belong to its secret")]
     PublicHalf,
 }
@@ -124,9 +122,6 @@ impl SigningKey {
     }
 
     /// Signs a JSON document: its canonical bytes, and the signature over them.
-    ///
-    /// # Errors
-    /// When the document has no canonical form.
     pub fn sign_json(
         &self,
         document: &[u8],

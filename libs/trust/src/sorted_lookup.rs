@@ -16,7 +16,6 @@ pub(crate) struct SortedLookup<'a, T> {
 }
 
 impl<'a> SortedLookup<'a, &'a FleetHost> {
-    /// The hosts of a fleet.
     pub fn hosts(fleet: &'a Fleet) -> Self {
         let entries = fleet.hosts.iter().collect();
         Self { entries, at: 0 }

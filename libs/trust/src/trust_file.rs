@@ -56,14 +56,12 @@ pub struct KeySlot {
 
 /// Error of a trust file.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum TrustFileError {
-    /// Not JSON, or JSON without a canonical form.
     #[error("the trust file is ambiguous or malformed")]
     Text(#[source] CanonicalizeError),
-    /// Not a trust file.
     #[error("the trust file has missing or invalid fields")]
     Shape(#[source] serde_json::Error),
-    /// Another schema version.
     #[error("the trust file has schema version {0}, this program reads 1")]
     SchemaVersion(u64),
 }

@@ -54,7 +54,6 @@ impl<T> Verified<T> {
         &self.hashes.whole
     }
 
-    /// Hash of the content without signature data.
     pub(crate) fn content(&self) -> &ManifestHash {
         &self.hashes.content
     }
@@ -62,35 +61,24 @@ impl<T> Verified<T> {
 
 /// Error of a verification.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum VerifyError {
-    /// No key is trusted.
     #[error("no key is trusted")]
     NoTrustRoots,
-    /// The bytes are not JSON.
     #[error("the bytes cannot be read")]
     NotJson(#[source] CanonicalizeError),
-    /// The JSON has no canonical form.
     #[error("the document has no canonical form")]
     Canonicalize(#[source] CanonicalizeError),
-    /// No trusted key has a supported algorithm.
     #[error("no trusted key has a supported algorithm, the first is {algorithm:?}")]
-    UnsupportedAlgorithm {
-        /// Algorithm of the first key.
-        algorithm: String,
-    },
-    /// No trusted key verifies the signature.
+    UnsupportedAlgorithm { algorithm: String },
     #[error("the signature is not that of a trusted key over these bytes")]
     BadSignature,
-    /// The signed document has other fields.
     #[error("the document is not a {kind}")]
     Shape {
-        /// Expected kind.
         kind: &'static str,
-        /// The fault.
         #[source]
         source: serde_json::Error,
     },
-    /// The document has another layout.
     #[error("schema version {0} is not supported")]
     SchemaVersionUnsupported(u64),
     /// `meta.signedAt` is absent.
@@ -99,25 +87,16 @@ pub enum VerifyError {
     /// Signed before `rejectBefore`.
     #[error("signed at {signed_at}, everything before {reject_before} is refused")]
     RejectedBeforeTimestamp {
-        /// Time of signing.
         signed_at: Timestamp,
-        /// Limit of the trust file.
         reject_before: Timestamp,
     },
-    /// Too old.
     #[error("signed at {signed_at}, more than {} s ago", window.as_secs())]
     Stale {
-        /// Time of signing.
         signed_at: Timestamp,
-        /// Allowed age.
         window: Duration,
     },
-    /// Signed in the future.
     #[error("signed at {signed_at}, which is in the future")]
-    FutureDated {
-        /// Time of signing.
-        signed_at: Timestamp,
-    },
+    FutureDated { signed_at: Timestamp },
 }
 
 impl VerifyError {

@@ -13,7 +13,6 @@ use crate::config::BusConfig;
 
 /// A dead peer is detected within two intervals; the client's default is one minute.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest pause between two attempts to reconnect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Messages that a subscription may hold before the client drops some. Heartbeats time out and are
 /// repeated; readers never request so many.
@@ -23,33 +22,25 @@ const ACKS_IN_FLIGHT: usize = 4_096;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ConnectError {
-    /// The configuration cannot be used.
     #[error("the bus configuration is wrong: {0}")]
     Config(String),
-    /// A file named in the configuration cannot be read.
     #[error("cannot read the NATS credentials at {path}")]
     Credentials {
-        /// The path.
         path: String,
-        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// No server answered in time.
     #[error("no NATS server answered at {url} within {seconds} s")]
     Unreachable {
-        /// The servers tried.
         url: String,
-        /// The deadline.
         seconds: u64,
-        /// The last failure.
         #[source]
         source: async_nats::ConnectError,
     },
 }
 
-/// The clients with their JetStream contexts.
 pub(crate) struct Connections {
     pub(crate) publish: Client,
     /// Number of times the publishing connection was made. A server that came back may have lost its data.

@@ -57,9 +57,6 @@ pub struct EntryBatch {
 
 impl EntryBatch {
     /// A batch of one entry.
-    ///
-    /// # Errors
-    /// When the entry cannot be serialised as JSON.
     pub fn of(entry: &Entry) -> serde_json::Result<Self> {
         let mut json = Vec::with_capacity(ENTRY_BYTES);
         serde_json::to_writer(&mut json, entry)?;
@@ -149,7 +146,6 @@ pub struct FrameBuffer<W> {
     newest: BTreeMap<String, u64>,
     /// Number of the frame at the front of the queue.
     front: u64,
-    /// A frame was sent and is not known to be stored.
     in_flight: bool,
 }
 

@@ -106,7 +106,6 @@ pub fn json_bytes(stored: &[u8], max: usize) -> usize {
     bytes.unwrap_or(stored.len())
 }
 
-/// True when a payload begins with a label, known or unknown.
 pub(crate) fn is_labelled(stored: &[u8]) -> bool {
     stored.first().is_some_and(|first| LABELS.contains(first))
 }

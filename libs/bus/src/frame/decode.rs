@@ -51,9 +51,6 @@ pub fn decode_input(message: &Message) -> Result<InputFrame, DecodeError> {
 }
 
 /// Like [`decode_input`], from the payload alone.
-///
-/// # Errors
-/// [`DecodeError`].
 pub fn read_input(payload: &[u8]) -> Result<InputFrame, DecodeError> {
     let frame: InputFrame = decode(payload, MAX_FRAME_BYTES)?;
     let (entries, max) = (frame.entries.len(), MAX_FRAME_ENTRIES);
@@ -70,25 +67,16 @@ pub fn read_input(payload: &[u8]) -> Result<InputFrame, DecodeError> {
 }
 
 /// Decodes a message of an output stream. A frame without outcomes is a takeover.
-///
-/// # Errors
-/// [`DecodeError`].
 pub fn decode_output(message: &Message) -> Result<OutputFrame, DecodeError> {
     read_output(&message.payload)
 }
 
 /// Decodes the effects of a message of an output stream.
-///
-/// # Errors
-/// [`DecodeError`].
 pub fn decode_effects(message: &Message) -> Result<EffectsFrame, DecodeError> {
     decode(&message.payload, MAX_OUTPUT_FRAME_BYTES)
 }
 
 /// Like [`decode_output`], from the payload alone.
-///
-/// # Errors
-/// [`DecodeError`].
 pub fn read_output(payload: &[u8]) -> Result<OutputFrame, DecodeError> {
     decode(payload, MAX_OUTPUT_FRAME_BYTES)
 }

@@ -2,36 +2,20 @@
 
 /// Why a message is not a document of its stream.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum DecodeError {
-    /// More bytes than any writer may send.
     #[error("{bytes} bytes are over the limit of {max}")]
-    TooLarge {
-        /// Size of the message.
-        bytes: usize,
-        /// Size limit.
-        max: usize,
-    },
-    /// A layout version that this release does not know.
+    TooLarge { bytes: usize, max: usize },
     #[error("layout version {0} is unknown")]
     Version(u32),
-    /// More entries than any writer may send.
     #[error("{entries} entries are over the limit of {max}")]
-    TooMany {
-        /// Entries of the frame.
-        entries: usize,
-        /// Limit of entries.
-        max: usize,
-    },
-    /// A frame without entries: no writer sends one.
+    TooMany { entries: usize, max: usize },
     #[error("the frame is empty")]
     Empty,
-    /// A stored form that this release does not know.
     #[error("its encoding {0:#04x} is unknown: a newer release wrote it; upgrade this one")]
     Encoding(u8),
-    /// The bytes behind the label are not the compressed frame that it announces.
     #[error("the compressed payload is damaged: {0}")]
     Compressed(&'static str),
-    /// The payload is not the expected JSON.
     #[error("the payload is malformed")]
     Malformed(#[source] serde_json::Error),
 }

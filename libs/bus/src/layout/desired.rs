@@ -12,7 +12,6 @@ use crate::config::BusConfig;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The desired configuration of every stream.
 pub(crate) fn streams(config: &BusConfig, names: &Names) -> Vec<Config> {
     let mut streams = Vec::new();
     for partition in Partition::all(config.partitions) {

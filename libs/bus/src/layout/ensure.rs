@@ -25,55 +25,34 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the layout cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum LayoutError {
-    /// The fleet was set up with other constants.
     #[error(
         "this fleet has layout {stored_version} with {stored_partitions} partitions, this service \
          is configured for layout {version} with {partitions}: set bus.partitions to the fleet's \
          value, or choose another bus.prefix for another fleet"
     )]
     Mismatch {
-        /// Layout version of the fleet.
         stored_version: u32,
-        /// Partitions of the fleet.
         stored_partitions: u16,
-        /// Layout version of this release.
         version: u32,
-        /// Partitions configured.
         partitions: u16,
     },
-    /// A stream of that name exists with other settings.
     #[error("stream {stream} cannot be used: {reason}")]
-    Conflict {
-        /// The stream.
-        stream: String,
-        /// The setting that differs.
-        reason: String,
-    },
-    /// The stream ends before a position that was already applied.
+    Conflict { stream: String, reason: String },
     #[error(
         "stream {stream} ends at sequence {last}, but {floor} was already applied: the log was \
          lost or restored; empty the store of NATS, so that its streams are created above that"
     )]
     Regressed {
-        /// The stream.
         stream: String,
-        /// Its last sequence.
         last: u64,
-        /// The highest sequence that tables or archive cover.
         floor: u64,
     },
-    /// The fleet's constants cannot be read.
     #[error("the fleet's layout record is malformed")]
     Malformed(#[source] serde_json::Error),
-    /// The server does not answer, or refuses.
     #[error("cannot set up {what}: {reason}")]
-    Unavailable {
-        /// The stream or bucket.
-        what: String,
-        /// The last failure.
-        reason: String,
-    },
+    Unavailable { what: String, reason: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,9 +68,6 @@ impl Bus {
     ///
     /// `floors` are the positions that this service knows. A service without positions passes empty floors,
     /// and only where another service has created the streams before.
-    ///
-    /// # Errors
-    /// [`LayoutError`].
     pub async fn ensure_layout(&self, floors: &SequenceFloors) -> Result<(), LayoutError> {
         let context = &self.connections().consume_js;
         let names = self.names();

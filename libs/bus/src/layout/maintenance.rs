@@ -16,18 +16,14 @@ use crate::reader::leader_reads::{ReadFailure, stream_info};
 
 /// Interval of the layout checks; a new connection is checked at once.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Pause before the next check when the last one was not answered.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Streams that are queried at the same time.
 const CONCURRENT_REQUESTS: usize = 8;
 
 #[derive(Debug, PartialEq, Eq)]
 enum LayoutState {
-    /// Everything is as known.
     Intact,
     /// A stream is missing or was replaced.
     Broken(String),
-    /// The server did not answer.
     Unknown(String),
 }
 

@@ -14,9 +14,6 @@ pub(crate) enum Change {
 
 /// Compares an existing stream with the desired one. Limits that would shrink stay and are reported: a
 /// service with another configuration must not delete data.
-///
-/// # Errors
-/// Names the setting that cannot be changed on a stream with data.
 pub(crate) fn reconcile(
     existing: &Config,
     desired: &Config,
@@ -80,10 +77,6 @@ pub(crate) fn reconcile(
     Ok((change, kept))
 }
 
-/// Checks the settings that cannot be changed on a stream with data.
-///
-/// # Errors
-/// Names the setting.
 fn check_unchangeable(existing: &Config, desired: &Config) -> Result<(), String> {
     for (property, same) in [
         (

@@ -43,7 +43,6 @@ struct AssignmentDraft<'a> {
     members: &'a Members,
     /// Current holders that are members, of existing keys.
     holders: BTreeMap<&'a str, &'a str>,
-    /// Largest number of keys of each member.
     quotas: BTreeMap<&'a str, usize>,
     loads: BTreeMap<&'a str, usize>,
     assigned: Assignment,

@@ -12,7 +12,6 @@ use super::record::{Content, InstanceId, Record, RecordKey, VersionedContent};
 /// Silence beyond the time to live after which a key is read: the watch should have shown its expiry.
 const EXPIRY_GRACE: Duration = Duration::from_secs(2);
 
-/// The last known value of a key.
 #[derive(Debug, Clone)]
 struct CachedRecord {
     revision: u64,
@@ -27,7 +26,6 @@ struct CachedRecord {
     confirmed: bool,
 }
 
-/// All known records of one service.
 #[derive(Debug, Clone)]
 pub(super) struct BucketCache {
     /// Key of this member; the revision of its deletion is needed to write it again.
@@ -60,7 +58,6 @@ impl BucketCache {
         }
     }
 
-    /// True when the key has a record that should have expired.
     pub(super) fn is_stale(&self, key: &RecordKey) -> bool {
         self.records.get(key).is_some_and(|cached| cached.is_stale)
     }
@@ -129,7 +126,6 @@ impl BucketCache {
         }
     }
 
-    /// Keys that are not confirmed since the watch was opened.
     pub(super) fn unconfirmed(&self) -> Vec<RecordKey> {
         let records = self.records.iter();
         records
@@ -159,7 +155,6 @@ impl BucketCache {
             .min()
     }
 
-    /// Live members with the keys they decline.
     pub(super) fn members(&self) -> Members {
         let records = self.records.iter().filter(|(_, cached)| !cached.is_stale);
         records

@@ -19,7 +19,6 @@ use super::bucket_cache::BucketCache;
 use super::key_machine::KeyMachine;
 use super::record::{Content, Record, RecordKey, VersionedContent, WriteResult};
 
-/// Request that a ticket belongs to.
 #[derive(Debug, Clone)]
 enum PendingRequest {
     Put { key: RecordKey, record: Record },
@@ -27,14 +26,12 @@ enum PendingRequest {
     Read { key: RecordKey, known: u64 },
 }
 
-/// State of the work under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// No worker waits for the key.
-    Idle { since: Duration },
-    /// A worker waits for the key.
+    Idle {
+        since: Duration,
+    },
     Waiting,
-    /// A worker holds the key.
     Working {
         since: Duration,
         recalled_at: Option<Duration>,
@@ -66,7 +63,6 @@ struct Watch {
     is_current: bool,
     /// Revision of an own write that the watch must show soon, and its time.
     unconfirmed_write: Option<(u64, Duration)>,
-    /// Time at which an ended watch is opened again.
     reopen_at: Option<Duration>,
 }
 
@@ -82,7 +78,6 @@ pub struct LeaseCore {
     watch: Watch,
     member: KeyMachine,
     slots: BTreeMap<String, KeySlot>,
-    /// Declined keys in the member record that was sent last.
     published_declines: BTreeSet<String>,
     /// Another process has the name of this instance, and the workers were told.
     is_name_taken: bool,

@@ -25,10 +25,8 @@ pub(super) enum KeyOwner {
     Other,
 }
 
-/// Next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Write the own record with the expected revision.
     Put {
         expected: u64,
     },
@@ -37,7 +35,6 @@ pub(super) enum Step {
     },
     /// Read the key through the leader.
     Read,
-    /// The key is held from now on.
     Acquired,
     /// The key is lost: the work must stop at once.
     Lost(Loss),
@@ -83,7 +80,6 @@ struct Term {
     renew_at: Duration,
 }
 
-/// A write or a read in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Request {
     Put { ticket: u64, count: u64 },
@@ -120,7 +116,6 @@ impl KeyMachine {
         self.state == State::Idle
     }
 
-    /// True while the key is held and valid.
     pub(super) fn is_held(&self, now: Duration) -> bool {
         match &self.state {
             State::Held(term) => {
@@ -146,7 +141,6 @@ impl KeyMachine {
         }
     }
 
-    /// Starts to release a held key.
     pub(super) fn release(&mut self, now: Duration) {
         if let State::Held(term) = self.state {
             self.begin_release(term.revision, now, true);
@@ -170,7 +164,6 @@ impl KeyMachine {
         };
     }
 
-    /// Renews at once to publish a changed record.
     pub(super) fn renew_now(&mut self, now: Duration) {
         if let State::Held(term) = &mut self.state {
             term.renew_at = now;

@@ -72,7 +72,6 @@ impl Drop for CancelWant<'_> {
     }
 }
 
-/// Starts the lease task of a service.
 pub(crate) fn join(bus: Bus, member: Membership<'_>, stop: CancellationToken) -> Leases {
     let (requests, received) = mpsc::unbounded_channel();
     let tracker = bus.tracker().clone();

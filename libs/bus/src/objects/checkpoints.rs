@@ -35,9 +35,6 @@ impl CheckpointStore {
     }
 
     /// Stores a checkpoint under its name. Storing it again has no effect.
-    ///
-    /// # Errors
-    /// [`CheckpointStoreError`].
     pub async fn put(
         &self,
         partition: Partition,
@@ -57,9 +54,6 @@ impl CheckpointStore {
     }
 
     /// True when the store has the object with the expected size.
-    ///
-    /// # Errors
-    /// [`CheckpointStoreError`].
     pub async fn holds(
         &self,
         partition: Partition,
@@ -76,9 +70,6 @@ impl CheckpointStore {
 
     /// The bytes of a checkpoint; `None` when there is no object with its name and size. The caller checks
     /// the hash.
-    ///
-    /// # Errors
-    /// [`CheckpointStoreError`].
     pub async fn get(
         &self,
         partition: Partition,
@@ -97,9 +88,6 @@ impl CheckpointStore {
     }
 
     /// Deletes the checkpoints of a partition that are older than each of these, and returns their number.
-    ///
-    /// # Errors
-    /// [`CheckpointStoreError`].
     pub async fn delete_obsolete(
         &self,
         partition: Partition,
@@ -141,9 +129,6 @@ impl CheckpointStore {
     }
 
     /// The checkpoints that the output log of a partition announced last; empty when it announced none.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn announced(&self, partition: Partition) -> Result<Checkpoints, LeaderReadError> {
         let stream = self.bus.names().output_stream(partition);
         let last = self.bus.last_message(&stream).await?;
@@ -161,9 +146,6 @@ impl CheckpointStore {
     }
 
     /// True when a partition without rows is being restored from a checkpoint; readers of rows wait for it.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn is_restoring(&self, partition: Partition) -> Result<bool, LeaderReadError> {
         let stream = self.bus.names().output_stream(partition);
         let is_trimmed = self.bus.stream_identity(&stream).await?.first_seq > 1;
@@ -171,9 +153,6 @@ impl CheckpointStore {
     }
 
     /// The output frame at a sequence; `None` when the log does not hold it or it cannot be decoded.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn frame_at(
         &self,
         partition: Partition,

@@ -25,7 +25,6 @@ use crate::Bus;
 const CHUNK_BYTES: usize = 512 * 1024;
 const IN_FLIGHT: usize = 4;
 
-/// The object store of a bucket.
 pub(crate) async fn open(bus: &Bus, bucket: String) -> Result<ObjectStore, String> {
     let store = bus.connections().consume_js.get_object_store(bucket).await;
     store.map_err(|error| error.to_string())
@@ -111,7 +110,6 @@ pub(crate) async fn remove(context: &Context, info: &ObjectInfo) -> Result<(), S
     purge(context, info).await
 }
 
-/// Deletes the chunks of an object.
 async fn purge(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     purge_subject(context, info, chunks_of(&info.bucket, &info.nuid)).await
 }

@@ -30,44 +30,35 @@ const READ_ATTEMPTS: usize = 5;
 
 /// Why an artifact cannot be stored or loaded.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ManifestError {
-    /// The artifact is larger than the configured limit.
     #[error("artifact {hash} has {bytes} bytes, the limit is {max}")]
     TooLarge {
-        /// The artifact.
         hash: ManifestHash,
-        /// Its size.
         bytes: u64,
         /// `bus.manifest_max_object_bytes`.
         max: u64,
     },
-    /// The object store does not answer, or the object is damaged.
     #[error("artifact {hash} cannot be {verb}: {reason}")]
     Unavailable {
-        /// The artifact.
         hash: ManifestHash,
         /// The operation, as a participle.
         verb: &'static str,
-        /// The last failure.
         reason: String,
     },
 }
 
 /// Why the announced release is unknown.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum AnnouncementsError {
-    /// The leader did not answer.
     #[error(transparent)]
     Leader(#[from] LeaderReadError),
-    /// The stream cannot be followed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The announcement cannot be decoded.
     #[error("the release announcement at sequence {seq} cannot be read")]
     Undecodable {
-        /// Its sequence.
         seq: u64,
-        /// Why it cannot be decoded.
         #[source]
         source: DecodeError,
     },
@@ -85,9 +76,6 @@ impl ManifestStore {
     }
 
     /// Stores the bytes of an artifact under its hash. Storing it again has no effect.
-    ///
-    /// # Errors
-    /// [`ManifestError`].
     pub async fn put(&self, hash: &ManifestHash, bytes: Bytes) -> Result<(), ManifestError> {
         self.bound(hash, bytes.len() as u64)?;
         let fail = |error: &dyn std::fmt::Display| ManifestError::Unavailable {
@@ -113,9 +101,6 @@ impl ManifestStore {
 
     /// The bytes of an artifact as they were received; `None` when it is not stored. The transport digest
     /// is verified here, the caller checks the content hash.
-    ///
-    /// # Errors
-    /// [`ManifestError`].
     pub async fn get(&self, hash: &ManifestHash) -> Result<Option<Bytes>, ManifestError> {
         let mut reason = String::new();
         let mut pauses = pauses();
@@ -134,9 +119,6 @@ impl ManifestStore {
     }
 
     /// The bytes of every artifact of a release, in the order of [`ReleaseAnnouncement::artifacts`].
-    ///
-    /// # Errors
-    /// As [`ManifestStore::get`].
     pub async fn get_all(
         &self,
         release: &ReleaseAnnouncement,
@@ -227,9 +209,6 @@ impl ManifestStore {
     }
 
     /// The current release with its sequence, read through the leader.
-    ///
-    /// # Errors
-    /// [`AnnouncementsError`].
     pub async fn current(&self) -> Result<Option<(u64, ReleaseAnnouncement)>, AnnouncementsError> {
         let stream = self.bus.names().manifest_stream();
         let subject = self.bus.names().manifest_fleet();
@@ -238,9 +217,6 @@ impl ManifestStore {
     }
 
     /// The announcement of one rollout manifest, read through the leader; `None` when the stream has none.
-    ///
-    /// # Errors
-    /// [`AnnouncementsError`].
     pub async fn rollout(
         &self,
         rollout_id: &RolloutId,

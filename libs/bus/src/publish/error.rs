@@ -22,6 +22,7 @@ pub enum AppendError {
 
 /// Why a frame was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum PublishError {
     /// The log ends with another message than the expected one: this writer no longer owns the partition.
     #[error(
@@ -29,7 +30,6 @@ pub enum PublishError {
          that was at {expected}"
     )]
     Fenced {
-        /// Sequence that this writer expected.
         expected: u64,
         /// Last sequence of the log; equal to `expected` when the log lost its end and another writer went
         /// on.
@@ -37,16 +37,10 @@ pub enum PublishError {
     },
     /// The message is larger than the limit. Nothing was stored; split it.
     #[error("a message of {bytes} bytes is over the limit of {max}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// Size limit.
-        max: usize,
-    },
+    TooLarge { bytes: usize, max: usize },
     /// No answer in time. The message may be stored: read the last message before going on.
     #[error("the log cannot be reached: {0}")]
     Unavailable(String),
-    /// The log stayed at its size limit.
     #[error("the log {0} is full")]
     Full(String),
 }

@@ -27,7 +27,6 @@ const EXPECTED_LAST_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject
 /// JSON below this size is compressed in less than a tenth of a millisecond.
 const INLINE_BYTES: usize = 32 * 1024;
 
-/// A message that can be sent any number of times.
 #[derive(Debug, Clone)]
 pub(crate) struct OutgoingMessage {
     pub(crate) subject: String,
@@ -79,7 +78,6 @@ impl OutgoingMessage {
         self
     }
 
-    /// Bytes that the message takes in its stream.
     pub(crate) fn stored_bytes(&self) -> usize {
         stored_bytes(&self.subject, Some(&self.headers), &self.payload)
     }
@@ -131,7 +129,6 @@ impl From<PublishError> for PublishRefusal {
     }
 }
 
-/// Classifies an error answer of the server.
 fn classify(answer: &jetstream::Error) -> PublishRefusal {
     let text = answer.to_string();
     match answer.error_code() {

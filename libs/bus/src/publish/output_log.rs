@@ -19,16 +19,14 @@ use crate::reader::leader_reads::LeaderReadError;
 
 /// Why the last frame is unknown.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum LastFrameError {
-    /// The leader did not answer.
     #[error(transparent)]
     Leader(#[from] LeaderReadError),
-    /// The last frame cannot be decoded: a newer release wrote it, or the log is damaged.
+    /// A newer release wrote it, or the log is damaged.
     #[error("the last output frame, sequence {seq}, cannot be read")]
     Undecodable {
-        /// Its sequence.
         seq: u64,
-        /// Why it cannot be decoded.
         #[source]
         source: DecodeError,
     },
@@ -75,9 +73,6 @@ impl OutputLog {
     }
 
     /// The last frame, read through the leader; `None` in an empty log, whose fence is 0.
-    ///
-    /// # Errors
-    /// [`LastFrameError`].
     pub async fn last(&self) -> Result<Option<LastFrame>, LastFrameError> {
         let Some(message) = self.bus.last_message(&self.stream).await? else {
             return Ok(None);
@@ -96,9 +91,6 @@ impl OutputLog {
     /// Publishes a frame if the last one has the expected sequence (0 in an empty log) and is the one that
     /// this writer read or wrote; returns the sequence of the new frame. After a lost acknowledgement it
     /// reads the last frame to learn whether the frame is stored.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub async fn publish(
         &self,
         frame: &OutputFrame,
@@ -124,9 +116,6 @@ impl OutputLog {
 
     /// Like [`OutputLog::publish_stored`], with the number of outcomes for metrics and the trace context of
     /// the turn.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub async fn publish_encoded(
         &self,
         (outcomes, stored): (usize, Bytes),
@@ -139,9 +128,6 @@ impl OutputLog {
     }
 
     /// Like [`OutputLog::publish`], with a frame in its stored form.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub async fn publish_stored(
         &self,
         stored: Bytes,

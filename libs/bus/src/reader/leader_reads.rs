@@ -18,18 +18,12 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a read failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum LeaderReadError {
-    /// There is no such stream.
     #[error("there is no stream {0}")]
     Missing(String),
-    /// No answer within 15 seconds.
     #[error("stream {stream} does not answer: {reason}")]
-    Unavailable {
-        /// The stream.
-        stream: String,
-        /// The last failure.
-        reason: String,
-    },
+    Unavailable { stream: String, reason: String },
 }
 
 impl StreamIdentity {
@@ -48,9 +42,7 @@ impl StreamIdentity {
 }
 
 pub(crate) enum ReadFailure {
-    /// The stream does not exist; a retry does not help.
     Missing,
-    /// A retry may help.
     Retry(String),
 }
 
@@ -78,9 +70,6 @@ pub(crate) async fn stream_info(context: &Context, stream: &str) -> Result<Info,
 
 impl Bus {
     /// Creation time and range of a stream.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn stream_identity(&self, stream: &str) -> Result<StreamIdentity, LeaderReadError> {
         let context = &self.connections().consume_js;
         let info = retry_until_answered(stream, || stream_info(context, stream)).await?;
@@ -88,9 +77,6 @@ impl Bus {
     }
 
     /// The message at a sequence; `None` when the stream does not hold it.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn message_at(
         &self,
         stream: &str,
@@ -106,9 +92,6 @@ impl Bus {
 
     /// The id of the message at a sequence; `None` when the stream does not hold it or the publisher set no
     /// id.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn message_id_at(
         &self,
         stream: &str,
@@ -119,9 +102,6 @@ impl Bus {
     }
 
     /// The last message of a stream.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn last_message(&self, stream: &str) -> Result<Option<Message>, LeaderReadError> {
         self.last_by_subject(stream, ">").await
     }
@@ -180,7 +160,6 @@ fn illegal(stream: &str, error: &impl std::fmt::Display) -> LeaderReadError {
     }
 }
 
-/// Repeats a read until it is answered or the timeout is over.
 pub(crate) async fn retry_until_answered<T, F>(
     stream: &str,
     mut read: impl FnMut() -> F,

@@ -19,7 +19,6 @@ pub struct ReadAhead<T> {
     reader: Reader,
     max: usize,
     convert: Convert<T>,
-    /// A batch that is being converted.
     converting: Option<JoinHandle<T>>,
     ready: Option<Result<T, ReadError>>,
 }
@@ -43,9 +42,6 @@ impl Reader {
 
 impl<T: Send + 'static> ReadAhead<T> {
     /// Waits for the next converted batch. Dropping the future loses nothing: the next call continues.
-    ///
-    /// # Errors
-    /// As [`Reader::next_batch`].
     ///
     /// # Panics
     /// When the conversion panics.

@@ -156,7 +156,6 @@ impl Reader {
         }
     }
 
-    /// Starts the time until the next stall check again.
     fn reset_stall_check(&mut self) {
         self.check_at = Instant::now() + self.bus.config().reader_stall();
     }
@@ -264,7 +263,6 @@ impl Reader {
         }
     }
 
-    /// Creates a consumer at the position, with retries.
     async fn open_consumer(&mut self) -> Result<(), ReadError> {
         let mut missing = 0;
         let mut pauses = pauses();

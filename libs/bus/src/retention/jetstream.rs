@@ -29,9 +29,6 @@ impl LogUsage {
 
 impl Bus {
     /// Usage of a stream.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn log_usage(&self, stream: &str) -> Result<LogUsage, LeaderReadError> {
         let context = &self.connections().consume_js;
         let info = retry_until_answered(stream, || stream_info(context, stream)).await?;
@@ -40,9 +37,6 @@ impl Bus {
 
     /// Deletes the messages of a stream before this sequence, and returns their number. Only one user of
     /// the bus has the permission: see docs/security.md.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn trim(&self, stream: &str, first_kept: u64) -> Result<u64, LeaderReadError> {
         let unavailable = |reason: String| LeaderReadError::Unavailable {
             stream: stream.to_owned(),
@@ -57,9 +51,6 @@ impl Bus {
     }
 
     /// Usage of a stream from a single attempt; for callers that poll.
-    ///
-    /// # Errors
-    /// Explains why there was no answer.
     pub async fn log_usage_once(&self, stream: &str) -> Result<LogUsage, String> {
         match stream_info(&self.connections().consume_js, stream).await {
             Ok(info) => Ok(LogUsage::new(&info)),

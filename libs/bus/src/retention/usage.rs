@@ -55,9 +55,6 @@ const OUTPUT_PER_INPUT: u64 = 4;
 
 /// Whether events of agents may be appended. Both logs need space, the output log also for the outcomes of
 /// all entries that are not folded yet.
-///
-/// # Errors
-/// Names the log and its usage.
 pub fn check_capacity(input: &LogUsage, output: &LogUsage, unfolded: u64) -> Result<(), String> {
     if input.percent() >= AGENT_EVENTS_MAX_PERCENT {
         return Err(format!("the input log is {} % full", input.percent()));

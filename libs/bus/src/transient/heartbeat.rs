@@ -16,14 +16,12 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a heartbeat has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum HeartbeatError {
-    /// Nobody owns the partition at present.
     #[error("partition {0} has no owner at present")]
     NoOwner(Partition),
-    /// The owner did not answer in time.
     #[error("the owner of partition {0} did not answer in time")]
     TimedOut(Partition),
-    /// The bus cannot be reached, or the answer is malformed.
     #[error("the heartbeat was not answered: {0}")]
     Failed(String),
 }

@@ -27,9 +27,6 @@ impl LivenessError {
 
 impl Bus {
     /// Publishes last-seen times, in several messages when there are many.
-    ///
-    /// # Errors
-    /// [`LivenessError`].
     pub async fn publish_liveness(&self, hosts: &[LivenessReport]) -> Result<(), LivenessError> {
         let client = &self.connections().publish;
         for chunk in hosts.chunks(HOSTS_PER_FLUSH) {
@@ -47,9 +44,6 @@ impl Bus {
     }
 
     /// Subscribes to last-seen times; each message goes to one member of the queue group.
-    ///
-    /// # Errors
-    /// [`LivenessError`].
     pub async fn subscribe_liveness(&self, queue_group: &str) -> Result<Liveness, LivenessError> {
         let client = &self.connections().consume;
         let subscriber = client

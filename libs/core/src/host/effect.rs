@@ -23,12 +23,10 @@ pub enum ControlEffect {
         failures: Vec<FailedControl>,
         observed_at: Timestamp,
     },
-    /// Quarantines the closure on the channel.
     InsertQuarantine {
         channel: ChannelName,
         closure_hash: ClosureHash,
     },
-    /// The state changed.
     RecordTransition {
         from: HostState,
         to: HostState,
@@ -44,17 +42,22 @@ pub enum AgentEffect {
     /// Restarts the probes.
     ResetProbeCache,
     /// Sends the event; durable means stored before sending.
-    EmitEvent { event: WireEvent, durable: bool },
-    /// The state changed.
+    EmitEvent {
+        event: WireEvent,
+        durable: bool,
+    },
     RecordTransition {
         from: HostState,
         to: HostState,
         at: Timestamp,
     },
-    /// Switches to the target.
-    FireSwitch { closure_hash: ClosureHash },
+    FireSwitch {
+        closure_hash: ClosureHash,
+    },
     /// Rolls back to the closure from before the dispatch.
-    FireRollbackTo { closure_hash: ClosureHash },
+    FireRollbackTo {
+        closure_hash: ClosureHash,
+    },
 }
 
 impl ControlEffect {

@@ -11,7 +11,6 @@ use nixfleet_proto::{
 
 use super::transition::{Cause, Transition};
 
-/// One probe result, borrowed from its event.
 struct ProbeResult<'a> {
     probe_name: &'a ProbeName,
     mode: ProbeMode,

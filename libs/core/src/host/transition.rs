@@ -16,7 +16,6 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(60);
 /// The next record and the cause, from which both sides derive their effects.
 pub(super) struct Transition {
     pub(super) next: HostRecord,
-    /// Time of the event.
     pub(super) at: Timestamp,
     pub(super) cause: Cause,
 }

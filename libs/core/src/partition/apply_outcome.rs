@@ -15,17 +15,14 @@ use super::{GateHolds, HostEntry, PartitionState, PinnedSet, ProbeFailures, Roll
 
 /// The outcome does not fit the state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ApplyOutcomeError {
-    /// The manifest of an opened rollout is missing.
     #[error("manifest {0} is missing")]
     UnknownManifest(ManifestHash),
-    /// The outcome opens a rollout without its record.
     #[error("the outcome opens {0} without its record")]
     OpenedWithoutRecord(RolloutId),
-    /// The outcome changes an unknown rollout.
     #[error("rollout {0} does not exist")]
     UnknownRollout(RolloutId),
-    /// The outcome changes an unknown host.
     #[error("host {1} does not exist in rollout {0}")]
     UnknownHost(RolloutId, Hostname),
 }

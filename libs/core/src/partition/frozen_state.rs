@@ -30,7 +30,6 @@ impl PartitionState {
     }
 }
 
-/// Copies a rollout without derived data.
 fn without_derived(rollout: &Rollout) -> Rollout {
     Rollout {
         record: rollout.record.clone(),

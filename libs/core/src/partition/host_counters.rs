@@ -26,7 +26,6 @@ pub struct RolloutProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct WaveCounter {
     wave: u32,
-    /// Hosts that are not done.
     unfinished: u64,
 }
 

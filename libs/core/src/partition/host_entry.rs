@@ -27,7 +27,6 @@ pub struct HostEntry {
 /// The queued dispatch and the failures of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outstanding {
-    /// The queued dispatch.
     queued: Option<Cause>,
     /// Failures by probe; a probe without any is absent.
     failures: BTreeMap<ProbeName, ProbeFailures>,
@@ -82,7 +81,6 @@ impl HostEntry {
         });
     }
 
-    /// Adds one failure to those of its probe.
     pub(super) fn add_failure(&mut self, probe: ProbeName, control: FailedControl, cause: Cause) {
         let known = self.outstanding.as_ref();
         let known = known.and_then(|outstanding| outstanding.failures.get(&probe));

@@ -14,45 +14,32 @@ use crate::{host, rollout};
 
 /// The rows are not the state of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum RestoreError {
-    /// The manifest of a rollout is missing.
     #[error("manifest {manifest_hash} of rollout {rollout_id} is missing")]
     UnknownManifest {
-        /// The rollout.
         rollout_id: RolloutId,
-        /// Its manifest.
         manifest_hash: ManifestHash,
     },
-    /// A row names a rollout without a row.
     #[error("a row names rollout {0}, which has no row")]
     UnknownRollout(RolloutId),
-    /// A host is in the rows or in the manifest, but not in both.
     #[error(
         "host {hostname} of rollout {rollout_id} is in the rows or in the manifest, not in both"
     )]
     UnknownHost {
-        /// The rollout.
         rollout_id: RolloutId,
-        /// The host.
         hostname: Hostname,
     },
-    /// A rollout record violates an invariant.
     #[error("the record of rollout {rollout_id} is invalid")]
     InvalidRollout {
-        /// The rollout.
         rollout_id: RolloutId,
-        /// The fault.
         #[source]
         fault: Fault,
     },
-    /// A host record violates an invariant.
     #[error("the record of host {hostname} in rollout {rollout_id} is invalid")]
     InvalidHost {
-        /// The rollout.
         rollout_id: RolloutId,
-        /// The host.
         hostname: Hostname,
-        /// The fault.
         #[source]
         fault: Fault,
     },

@@ -118,7 +118,6 @@ impl<C: Clock + Clone> Rates<C> {
         ))
     }
 
-    /// Forgets every host whose bucket is full again.
     fn forget_idle(&self) {
         self.buckets.retain_recent();
         self.buckets.shrink_to_fit();

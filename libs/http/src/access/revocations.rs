@@ -17,7 +17,6 @@ use crate::clock::now;
 use crate::config::TrustConfig;
 use crate::problem::ApiError;
 
-/// Name of the part in readiness reports.
 pub const PART: &str = "revocations";
 
 /// Earliest start of validity that is accepted, by certificate name.
@@ -27,10 +26,7 @@ pub struct RevocationList {
 }
 
 impl RevocationList {
-    /// Refuses a certificate that was issued before the entry of its host or person.
-    ///
-    /// # Errors
-    /// 401.
+    /// Refuses (401) a certificate that was issued before the entry of its host or person.
     pub fn check(&self, identity: &Identity) -> Result<(), ApiError> {
         let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
         match by_name.get(&*identity.name) {
@@ -60,7 +56,6 @@ impl RevocationList {
     }
 }
 
-/// Where the list comes from.
 #[derive(Debug, Clone)]
 pub struct Source {
     list: PathBuf,

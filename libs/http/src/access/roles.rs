@@ -44,10 +44,7 @@ pub(super) fn check_route(
     }
 }
 
-/// Refuses a channel that the certificate is not for.
-///
-/// # Errors
-/// 403.
+/// Refuses (403) a channel that the certificate is not for.
 pub fn require_channel(identity: &Identity, channel: &ChannelName) -> Result<(), ApiError> {
     if identity.sees(channel) {
         return Ok(());

@@ -19,7 +19,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// All room there may be.
     pub fn new(limits: &LimitsConfig) -> Self {
         Self {
             requests: Arc::new(Semaphore::new(limits.requests_per_client)),
@@ -28,7 +27,6 @@ impl Client {
     }
 }
 
-/// The clients with open connections.
 #[derive(Debug)]
 pub struct Clients {
     limits: LimitsConfig,
@@ -44,7 +42,6 @@ struct Open {
 }
 
 impl Clients {
-    /// Nobody is there.
     pub fn new(limits: &LimitsConfig) -> Arc<Self> {
         Arc::new(Self {
             limits: limits.clone(),
@@ -80,7 +77,6 @@ impl Clients {
 /// One connection of a client; dropping it gives the slot back.
 #[derive(Debug)]
 pub struct ConnectionSlot {
-    /// Whose it is.
     pub client: Arc<Client>,
     clients: Arc<Clients>,
     key: Key,

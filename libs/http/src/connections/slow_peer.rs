@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long a peer may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// From the handshake to the first request.

@@ -16,9 +16,6 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
 }
 
 /// The same for a channel; also decides whether its rollout opens.
-///
-/// # Errors
-/// The block.
 pub fn check_channel(view: &FleetView, channel: &ChannelName, now: Timestamp) -> Result<(), Block> {
     let release = view.release();
     let fresh_until = release.and_then(|release| release.fresh_until(channel));

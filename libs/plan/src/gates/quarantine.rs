@@ -7,9 +7,6 @@ use crate::view::FleetView;
 
 /// Holds a host whose target closure is quarantined on the rollout's channel.
 ///
-/// # Errors
-/// The block.
-///
 /// Source: docs/semantics.md, gate `quarantine`.
 pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
     let channel = &candidate.rollout.record.channel;

@@ -7,9 +7,6 @@ use crate::view::FleetView;
 
 /// Holds a host that is in no wave of a channel that declares waves.
 ///
-/// # Errors
-/// The block.
-///
 /// Source: docs/semantics.md, gate `wave-promotion-host-unstaged`.
 pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
     if candidate.host.staged {

@@ -11,7 +11,6 @@ use crate::gates::{self, Block, Candidate};
 use crate::host_report::{BlockReport, HostReport};
 use crate::view::{HostView, RolloutView, WaveIndex};
 
-/// The held hosts of one wave.
 pub(super) struct HeldWave<'a> {
     pub rollout: &'a RolloutView,
     pub wave: u32,
@@ -22,7 +21,6 @@ pub(super) struct HeldWave<'a> {
     pub is_complete: bool,
 }
 
-/// Hosts held for the same reasons.
 pub(super) struct HeldHosts<'a> {
     hosts: HostSelection<'a>,
     pub blocks: Vec<Block>,
@@ -63,7 +61,6 @@ struct CandidateQueue<'a> {
     passed: usize,
 }
 
-/// One report per held host.
 pub(super) fn reports(waves: &[HeldWave<'_>]) -> Vec<HostReport> {
     let mut reports = Vec::new();
     for wave in waves {

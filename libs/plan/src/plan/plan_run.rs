@@ -10,7 +10,6 @@ use crate::view::{FleetView, RolloutView};
 /// Most actions of one run: bounds the burst into the log. The next run follows immediately.
 pub const ACTIONS_MAX: usize = 10_000;
 
-/// The state of a planning run.
 pub(super) struct PlanRun<'a> {
     pub(super) view: &'a FleetView,
     pub(super) now: Timestamp,
@@ -82,7 +81,6 @@ impl<'a> PlanRun<'a> {
     }
 }
 
-/// Whether an action was admitted to a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admitted {
     Yes,

@@ -9,7 +9,6 @@ use super::plan_run::{Admitted, PlanRun};
 pub const RETENTION_DAYS: i64 = 90;
 
 impl PlanRun<'_> {
-    /// Expires rollouts that were superseded before the retention.
     pub(super) fn plan_expiries(&mut self) {
         let retention = TimeDelta::days(RETENTION_DAYS);
         let mut expired = Vec::new();

@@ -5,7 +5,6 @@ use nixfleet_proto::PlanAction;
 use super::plan_run::{Admitted, PlanRun};
 
 impl PlanRun<'_> {
-    /// Advances every current rollout with a done wave to the next non-empty wave.
     pub(super) fn plan_advances(&mut self) {
         for rollout in self.view.current_rollouts() {
             let from_wave = rollout.record.current_wave;

@@ -15,27 +15,17 @@ use super::{FleetView, PinnedSet};
 
 /// The outcome does not fit the view, which must be loaded again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum ApplyOutcomeError {
-    /// The manifest of an opened rollout is missing.
     #[error("manifest {manifest_hash} of rollout {rollout_id} is missing")]
     ManifestMissing {
-        /// The rollout.
         rollout_id: RolloutId,
-        /// Its manifest.
         manifest_hash: ManifestHash,
     },
-    /// The outcome opens a rollout without its record.
     #[error("rollout {rollout_id} opened without a record")]
-    RecordMissing {
-        /// The rollout.
-        rollout_id: RolloutId,
-    },
-    /// The outcome names an unknown rollout.
+    RecordMissing { rollout_id: RolloutId },
     #[error("the outcome names rollout {rollout_id}, which is not known")]
-    RolloutUnknown {
-        /// The rollout.
-        rollout_id: RolloutId,
-    },
+    RolloutUnknown { rollout_id: RolloutId },
 }
 
 impl FleetView {

@@ -8,7 +8,6 @@ use nixfleet_proto::{Pinned, RolloutId};
 
 use super::ByHost;
 
-/// Id of a counted host list.
 pub(crate) type BudgetId = u32;
 
 /// In-flight counts by host list. Rollouts of one release pin equal lists, which share one count.
@@ -36,11 +35,8 @@ impl CountedList {
 /// Rollouts and budget lists of a host, fleet-wide.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HostMembership {
-    /// Rollouts with a record of it.
     pub rollouts: Vec<RolloutId>,
-    /// Budget lists that name it.
     pub budgets: Vec<BudgetId>,
-    /// Whether it counts against its budgets.
     pub in_flight: bool,
 }
 
@@ -53,7 +49,6 @@ impl HostMembership {
 }
 
 impl BudgetCounts {
-    /// Hosts of the list that are in flight.
     pub fn in_flight(&self, id: BudgetId) -> usize {
         self.lists.get(&id).map_or(0, |list| list.in_flight)
     }
@@ -95,7 +90,6 @@ impl BudgetCounts {
         id
     }
 
-    /// Removes a rollout from the users of a list.
     pub fn release(&mut self, id: BudgetId, presences: &mut ByHost<HostMembership>) {
         let Some(list) = self.lists.get_mut(&id) else {
             return;
@@ -115,7 +109,6 @@ impl BudgetCounts {
         self.lists.remove(&id);
     }
 
-    /// Updates the counts of a host that came into flight or left it.
     pub fn set_in_flight(&mut self, presence: &mut HostMembership, in_flight: bool) {
         if presence.in_flight == in_flight {
             return;

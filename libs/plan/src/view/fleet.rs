@@ -97,13 +97,11 @@ impl FleetView {
         presence.is_some_and(|presence| presence.in_flight)
     }
 
-    /// Budget lists of any rollout that name the host.
     pub(crate) fn budget_lists_of(&self, hostname: &Hostname) -> &[BudgetId] {
         let presence = self.presences.get(hostname);
         presence.map_or(&[], |presence| presence.budgets.as_slice())
     }
 
-    /// Hosts of a budget list in flight.
     pub(crate) fn budget_in_flight(&self, id: BudgetId) -> usize {
         self.budgets.in_flight(id)
     }
@@ -125,7 +123,6 @@ impl FleetView {
         }
     }
 
-    /// Updates the indices of every rollout with a record of the host.
     pub(crate) fn refresh_everywhere(&mut self, hostname: &Hostname) {
         let presence = self.presences.get(hostname);
         let rollouts = presence.map_or_else(Vec::new, |presence| presence.rollouts.clone());

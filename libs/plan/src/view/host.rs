@@ -35,7 +35,6 @@ pub struct HostView {
     pub record: Option<Arc<HostRecord>>,
     /// Index into the budget memberships of its rollout.
     pub(crate) membership: u32,
-    /// Its entries in the indices of its rollout.
     pub(crate) indexed: Indexed,
 }
 
@@ -74,7 +73,6 @@ pub(crate) struct GroupKey {
 }
 
 impl HostView {
-    /// Updates the view to the next record.
     pub(crate) fn update(&mut self, record: &Arc<HostRecord>, position: Position) {
         self.state = record.state;
         self.position = position;
@@ -114,7 +112,6 @@ pub(crate) fn completes_at(record: &HostRecord) -> Option<Timestamp> {
 }
 
 impl HostView {
-    /// Wait reasons of the host, without blocks.
     pub(crate) fn waiting(&self, is_dispatched: bool, now: Timestamp) -> Vec<WaitReason> {
         match self.state {
             HostState::Pending if is_dispatched => vec![WaitReason::Acknowledgement],

@@ -7,7 +7,6 @@ use nixfleet_proto::{Hostname, Pinned};
 
 use super::host::UNKNOWN_WAVE;
 
-/// Wave, staged flag and budget membership of one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Placement {
     pub wave: u32,
@@ -25,9 +24,7 @@ impl Placement {
     };
 }
 
-/// Placements of all pinned hosts.
 pub(super) struct Placements {
-    /// Placements in pinned order.
     pub of: Vec<Placement>,
     /// Distinct sets of budgets, as indices into the pinned budgets.
     pub memberships: Vec<Vec<usize>>,
@@ -67,7 +64,6 @@ impl Placements {
     }
 }
 
-/// Budget lists during the merge.
 struct Lists<'p> {
     sorted: Vec<std::vec::IntoIter<&'p Hostname>>,
     /// The next name of each list that has one.

@@ -14,21 +14,15 @@ use super::{ByHost, FleetView, PinnedSet};
 
 /// The rows are inconsistent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say the same")]
 pub enum LoadError {
-    /// The manifest of a rollout is missing.
     #[error("manifest {manifest_hash} of rollout {rollout_id} is missing")]
     ManifestMissing {
-        /// The rollout.
         rollout_id: RolloutId,
-        /// Its manifest.
         manifest_hash: nixfleet_proto::ManifestHash,
     },
-    /// A row names a rollout without a row.
     #[error("a row names rollout {rollout_id}, which has no row")]
-    RolloutMissing {
-        /// The rollout.
-        rollout_id: RolloutId,
-    },
+    RolloutMissing { rollout_id: RolloutId },
 }
 
 impl FleetView {
@@ -138,7 +132,6 @@ impl FleetView {
         self.rollouts.insert(rollout_id, rollout);
     }
 
-    /// Adds the Pending records of an opened rollout.
     pub(crate) fn open_hosts(&mut self, rollout_id: &RolloutId, position: Position) {
         let Some(rollout) = self.rollouts.get_mut(rollout_id) else {
             return;
@@ -197,7 +190,6 @@ impl FleetView {
 }
 
 impl RolloutView {
-    /// Placements by name, for rows in any order.
     fn placements_by_name(&mut self) -> ByHost<Placement> {
         let Placements { of, memberships } = Placements::of(&self.pinned);
         self.memberships = memberships;

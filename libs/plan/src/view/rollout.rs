@@ -39,7 +39,6 @@ pub struct RolloutView {
     pub(crate) reverted: BTreeSet<Hostname>,
     /// Hosts whose claim completes at a time.
     pub(crate) due: BTreeSet<(Timestamp, Hostname)>,
-    /// Hosts with a queued dispatch.
     pub(crate) queued: BTreeSet<Hostname>,
     pub(crate) pending: PendingActions,
 }
@@ -62,7 +61,6 @@ pub(crate) struct PendingActions {
     pub blocks: BTreeMap<(u32, Gate), Vec<Hold>>,
 }
 
-/// Index of the hosts of one wave.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WaveIndex {
     /// Staged hosts of the pinned set.
@@ -89,7 +87,6 @@ pub(crate) struct HostContext {
 }
 
 impl RolloutView {
-    /// A rollout without host records.
     pub(crate) fn new(record: RolloutRecord, pinned: Arc<Pinned>) -> Self {
         let mut waves: BTreeMap<u32, WaveIndex> = BTreeMap::new();
         for host in pinned.host_set.iter().filter(|host| host.staged) {
@@ -194,13 +191,11 @@ impl RolloutView {
         index.is_none_or(|index| index.done >= index.staged)
     }
 
-    /// Indices of the budgets that list the host.
     pub(crate) fn budgets_of(&self, host: &HostView) -> &[usize] {
         let budgets = self.memberships.get(host.membership as usize);
         budgets.map_or(&[], Vec::as_slice)
     }
 
-    /// Hosts with the target closure.
     pub(crate) fn targeting(&self, closure: &ClosureHash) -> Vec<Hostname> {
         let by_target = self.by_target.get_or_init(|| by_target(&self.pinned));
         let from = by_target.partition_point(|(other, _)| other < closure);
@@ -210,14 +205,12 @@ impl RolloutView {
             .collect()
     }
 
-    /// Updates every index for the host.
     pub(crate) fn reindex(&mut self, hostname: &Hostname, context: HostContext) {
         if let Some(index) = self.hosts.get_index_of(hostname) {
             self.reindex_at(index, context);
         }
     }
 
-    /// Like [`RolloutView::reindex`], by index in the table.
     pub(crate) fn reindex_at(&mut self, index: usize, context: HostContext) {
         let Some((hostname, host)) = self.hosts.get_index(index) else {
             return;

@@ -18,7 +18,6 @@ impl<S> TaggedSerializer<S> {
     }
 }
 
-/// The object during serialization.
 pub(crate) struct Fields<S>(S);
 
 impl<S: SerializeStruct> SerializeStructVariant for Fields<S> {

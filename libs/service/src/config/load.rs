@@ -124,7 +124,6 @@ fn collect_given(sources: &Sources, faults: &mut Faults) -> Vec<Given> {
     given
 }
 
-/// Origin of values.
 struct Layers<'a> {
     template: &'a Value,
     /// Later entries override earlier ones, as in the merge.

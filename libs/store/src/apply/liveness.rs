@@ -13,9 +13,6 @@ use crate::store::Store;
 impl Store {
     /// Stores last-seen times; of several for one host only the latest, and never an earlier one than
     /// before. Returns the number of changed rows.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn upsert_liveness(&self, reports: &[LivenessReport]) -> Result<u64, DbError> {
         let mut latest: BTreeMap<&str, &LivenessReport> = BTreeMap::new();
         for report in reports {

@@ -26,9 +26,6 @@ pub struct Rebuild<'a> {
 
 impl Store {
     /// A connection for a rebuild, as the owner of the schema when one is configured.
-    ///
-    /// # Errors
-    /// When no connection is available.
     pub async fn rebuild_session(&self) -> Result<RebuildSession, DbError> {
         Ok(RebuildSession(self.owner_client().await?))
     }
@@ -82,9 +79,6 @@ impl Rebuild<'_> {
     }
 
     /// Sets the cursor of a partition after all its rows.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn set_cursor(
         &self,
         partition: Partition,

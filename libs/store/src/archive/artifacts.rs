@@ -14,9 +14,6 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 
 impl Store {
     /// Archives the bytes of an artifact under its hash. Archiving it again has no effect.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn archive_artifact(
         &self,
         hash: &ManifestHash,
@@ -38,9 +35,6 @@ impl Store {
     }
 
     /// Archives the checkpoint from which a replay continues at `first_sequence` of an output stream.
-    ///
-    /// # Errors
-    /// When the database fails.
     ///
     /// # Panics
     /// Never: a reference always has a JSON form.
@@ -67,9 +61,6 @@ impl Store {
     }
 
     /// True when the artifact is archived.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn is_artifact_archived(&self, hash: &ManifestHash) -> Result<bool, DbError> {
         let row = sql!("artifact_exists")
             .query_opt(&self.client().await?, &[&encode(hash.as_str())])
@@ -79,9 +70,6 @@ impl Store {
 
     /// The archived bytes of an artifact; `None` when it is not archived. The caller checks the content
     /// hash.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn artifact(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, DbError> {
         let rows = sql!("artifact_select")
             .query(&self.client().await?, &[&encode(hash.as_str())])
@@ -91,9 +79,6 @@ impl Store {
     }
 
     /// The last release announced on this stream, as JSON; `None` when none is archived.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn last_archived_release(&self, stream: &str) -> Result<Option<String>, ReadError> {
         let row = sql!("archive_last_release")
             .query_opt(&self.client().await?, &[&encode(stream)])

@@ -116,9 +116,6 @@ impl AuditScope<'_> {
 
 impl Store {
     /// A connection for an audit, as the owner of the schema when one is configured.
-    ///
-    /// # Errors
-    /// When no connection is available.
     pub async fn audit_session(&self) -> Result<AuditSession, DbError> {
         Ok(AuditSession(self.owner_client().await?))
     }
@@ -126,9 +123,6 @@ impl Store {
 
 impl AuditSession {
     /// Begins the read transaction that fixes the instant.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn begin(&mut self) -> Result<Audit<'_>, ReadError> {
         let transaction = read_transaction(&mut self.0).await?;
         // Reading a whole large table is one statement.
@@ -142,17 +136,11 @@ impl AuditSession {
 
 impl Audit<'_> {
     /// The cursors of all partitions that have one.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn cursors(&self) -> Result<Vec<(Partition, Cursor)>, ReadError> {
         cursor::select_all(&self.transaction).await
     }
 
     /// The archived part of a stream; `None` when nothing is archived.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn archived(&self, stream: &str) -> Result<Option<ArchivedStream>, ReadError> {
         let name = encode(stream);
         let Some(mark) = super::select_mark(&self.transaction, stream).await? else {
@@ -184,9 +172,6 @@ impl Audit<'_> {
 
     /// The checkpoint from which the newest part of an output stream's archive continues; `None` when the
     /// archive has no gap.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn base(&self, stream: &str) -> Result<Option<CheckpointRef>, ReadError> {
         let row = sql!("archive_base_select")
             .query_opt(&self.transaction, &[&encode(stream)])
@@ -203,9 +188,6 @@ impl Audit<'_> {
     }
 
     /// The last archived output frame below `before` that covers the input up to `mark`.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn frame_covering(
         &self,
         stream: &str,
@@ -224,9 +206,6 @@ impl Audit<'_> {
     }
 
     /// The archived messages of a stream between two sequences, inclusive.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn messages(
         &self,
         stream: &str,
@@ -248,9 +227,6 @@ impl Audit<'_> {
     }
 
     /// The rows of a part of a domain table, in the order of their keys.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn rows(&self, scope: AuditScope<'_>) -> Result<TableReader<'_>, ReadError> {
         let parameter = scope.parameter();
         let params: [&(dyn ToSql + Sync); 1] = [&parameter];
@@ -259,9 +235,6 @@ impl Audit<'_> {
     }
 
     /// Number of rows of each domain table.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn row_counts(&self) -> Result<BTreeMap<String, u64>, ReadError> {
         let rows = sql!("audit_counts").query(&self.transaction, &[]).await?;
         let count = |row: &Row| (row.get(0), u64::try_from(row.get::<_, i64>(1)).unwrap_or(0));

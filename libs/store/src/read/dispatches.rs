@@ -14,9 +14,6 @@ use crate::store::Store;
 
 impl Store {
     /// All pending dispatches with their cursors, as of one instant.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn dispatches(&self) -> Result<DispatchSnapshot, ReadError> {
         let mut client = self.client().await?;
         let transaction = read_transaction(&mut client).await?;

@@ -13,9 +13,6 @@ use crate::store::Store;
 impl Store {
     /// Entries about one rollout with their outcomes from `output_stream`, in log order: at most `limit`
     /// after the position `after`. Lags behind the log as much as the archive does.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn rollout_events(
         &self,
         rollout_id: &RolloutId,

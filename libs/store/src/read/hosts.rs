@@ -20,9 +20,6 @@ use crate::store::Store;
 impl Store {
     /// Records of all rollouts that are neither Superseded nor Pruned, by host and rollout: at most `limit`
     /// of them after `after`, given as (rollout, host).
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn hosts(
         &self,
         after: Option<&HostKey>,
@@ -47,9 +44,6 @@ impl Store {
     }
 
     /// Records of one rollout by host, at most `limit` of them after `after`.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn rollout_hosts(
         &self,
         rollout_id: &RolloutId,
@@ -71,9 +65,6 @@ impl Store {
     }
 
     /// Everything about one host as of one instant; empty for an unknown host.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn host_detail(&self, hostname: &Hostname) -> Result<HostDetail, ReadError> {
         let mut client = self.client().await?;
         let transaction = read_transaction(&mut client).await?;
@@ -97,9 +88,6 @@ impl Store {
 
     /// Holds by host, gate and reason, latest first, at most `limit`. Hosts that left Pending or have a
     /// dispatch are not held any more.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn deferrals(
         &self,
         limit: usize,

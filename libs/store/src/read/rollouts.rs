@@ -15,9 +15,6 @@ use crate::store::Store;
 
 impl Store {
     /// Rollouts, newest first, then by id.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn rollouts(&self, filter: RolloutFilter) -> Result<Vec<RolloutView>, ReadError> {
         let states: Vec<&str> = filter.states().map(|state| state.name()).collect();
         let rows = sql!("rollouts_by_state")
@@ -27,9 +24,6 @@ impl Store {
     }
 
     /// One rollout; `None` when it was never opened.
-    ///
-    /// # Errors
-    /// When the database fails or the row is corrupt.
     pub async fn rollout_lifecycle(
         &self,
         rollout_id: &RolloutId,
@@ -39,9 +33,6 @@ impl Store {
     }
 
     /// Number of hosts by state for each of these rollouts.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn state_counts(
         &self,
         rollout_ids: &[RolloutId],
@@ -63,9 +54,6 @@ impl Store {
     }
 
     /// State of each host of these rollouts, by rollout and host, at most `limit` of them.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn host_states(
         &self,
         rollout_ids: &[RolloutId],

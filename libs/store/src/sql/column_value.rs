@@ -15,12 +15,10 @@ pub(crate) fn record_json<T: Serialize>(record: &T) -> Result<String, ApplyError
         .map_err(ApplyError::Encode)
 }
 
-/// A sequence for a `bigint` column.
 pub(crate) fn column_seq(field: &'static str, value: u64) -> Result<i64, OutOfRange> {
     i64::try_from(value).map_err(|_| OutOfRange { field, value })
 }
 
-/// A duration for a column in minutes.
 pub(crate) fn column_minutes(minutes: Minutes) -> f64 {
     minutes.seconds() as f64 / 60.0
 }

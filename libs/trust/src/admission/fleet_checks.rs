@@ -126,7 +126,6 @@ fn check_wave_count(at: String, count: usize, findings: &mut Findings) {
     }
 }
 
-/// Whether a channel has hosts with a closure.
 #[derive(Clone, Copy)]
 struct HasHosts(bool);
 

@@ -43,7 +43,6 @@ impl<'a> JsonValue<'a> {
         }
     }
 
-    /// The canonical bytes.
     pub(crate) fn canonical(&self) -> Vec<u8> {
         serde_json_canonicalizer::to_vec(self)
             .expect("keys are unique texts and numbers are finite, writing to memory cannot fail")

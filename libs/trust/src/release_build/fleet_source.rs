@@ -38,7 +38,6 @@ struct Source {
     meta: Option<SourceMeta>,
 }
 
-/// A host with optional tags.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SourceHost {

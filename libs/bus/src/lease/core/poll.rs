@@ -114,7 +114,6 @@ impl LeaseCore {
         }
     }
 
-    /// Publishes the keys that this instance declines, so that others acquire them.
     fn publish_declines(&mut self, now: Duration) {
         let declines: BTreeSet<String> = self
             .slots
@@ -129,7 +128,6 @@ impl LeaseCore {
         }
     }
 
-    /// Revokes keys whose work does not end in time after the recall.
     fn revoke_overdue(&mut self, now: Duration) {
         for key in self.keys.clone() {
             let Some(slot) = self.slots.get_mut(&key) else {
@@ -149,7 +147,6 @@ impl LeaseCore {
         }
     }
 
-    /// The assignment according to the local copy of the bucket.
     pub(super) fn assignment(&self) -> Assignment {
         let mut members = self.cache.members();
         if self.is_candidate() {
@@ -233,7 +230,6 @@ impl LeaseCore {
 }
 
 impl KeySlot {
-    /// True while this instance declines the key.
     fn declines(&self, now: Duration) -> bool {
         match self.work {
             Work::Idle { since } => now >= since + IDLE_GRACE,

@@ -68,7 +68,6 @@ impl LeaseCore {
         self.delete(key, self.cache.revision(key));
     }
 
-    /// Converts a step of a key to commands and signals.
     pub(super) fn apply_step(&mut self, now: Duration, key: &RecordKey, step: Option<Step>) {
         let Some(step) = step else {
             return;

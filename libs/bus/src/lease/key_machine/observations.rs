@@ -6,7 +6,6 @@ use super::{KeyMachine, KeyOwner, Loss, Request, State, Step, Term};
 use crate::lease::record::WriteResult;
 
 impl KeyMachine {
-    /// Processes the answer to a write.
     pub(in crate::lease) fn written(
         &mut self,
         now: Duration,
@@ -40,7 +39,6 @@ impl KeyMachine {
         }
     }
 
-    /// Processes a read without an answer.
     pub(in crate::lease) fn read_failed(&mut self, now: Duration) {
         if self.pending == Some(Request::Read) {
             self.pending = None;
@@ -48,7 +46,6 @@ impl KeyMachine {
         }
     }
 
-    /// Processes the answer of the leader to a read.
     pub(in crate::lease) fn read(
         &mut self,
         now: Duration,

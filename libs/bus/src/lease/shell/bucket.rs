@@ -15,13 +15,11 @@ use super::super::record::{Content, Record, RecordKey, VersionedContent, WriteRe
 use crate::Bus;
 use crate::publish::outgoing::{OutgoingMessage, PublishRefusal};
 
-/// Header that marks a deleted key.
 const KV_OPERATION: &str = "KV-Operation";
 /// Time to live of a deletion marker. It is useless once every watch has seen it, and members have a new
 /// name at every start, so that markers without an expiry would accumulate.
 const MARK_SECONDS: &str = "60";
 
-/// The keys of one service in the bucket.
 #[derive(Clone)]
 pub(super) struct Bucket {
     bus: Bus,
@@ -49,7 +47,6 @@ impl Bucket {
         self.send(&message).await
     }
 
-    /// Deletes the key, if it has the expected revision.
     pub(super) async fn delete(&self, key: &RecordKey, expected: u64) -> WriteResult {
         let mut message = self.message(key, Bytes::new(), expected);
         message.headers.insert(KV_OPERATION, "DEL");

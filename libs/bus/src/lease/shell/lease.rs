@@ -25,7 +25,6 @@ pub(super) enum Request {
     },
 }
 
-/// How work under a lease ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkEnd {
     Done,

@@ -241,13 +241,11 @@ impl LeaseTask {
         }
     }
 
-    /// The held lease with this number, unless it ended.
     fn held(&mut self, key: &str, number: u64) -> Option<&HeldLease> {
         let held = self.waiters.get(key)?.held.as_ref()?;
         (held.number == number).then_some(held)
     }
 
-    /// Tells the core which keys somebody waits for.
     fn report_waiters(&mut self) {
         for (key, entry) in &self.waiters {
             if entry.held.is_none() && !entry.waiting.is_empty() {

@@ -33,9 +33,6 @@ pub struct RecordView {
 impl Bus {
     /// All members and leases of all services. Any server with the bucket may answer the two requests, so
     /// the result may be slightly stale.
-    ///
-    /// # Errors
-    /// [`LeaderReadError`].
     pub async fn lease_records(&self) -> Result<Vec<RecordView>, LeaderReadError> {
         let bucket = self.names().lease_bucket();
         let prefix = format!("$KV.{bucket}.");
@@ -62,7 +59,6 @@ fn unavailable(bucket: &str, reason: String) -> LeaderReadError {
     }
 }
 
-/// The last message of every matching subject.
 async fn last_of_each(client: &Client, bucket: &str, filter: &str) -> Result<Vec<Message>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let inbox = client.new_inbox();

@@ -10,14 +10,12 @@ use super::frame_target::FrameTarget;
 use crate::frame::buffer::{EntryBatch, FrameLimits};
 use crate::publish::error::AppendError;
 
-/// The queues to the publishers of all partitions.
 pub(crate) struct InputQueues {
     pub(super) partitions: Vec<PartitionQueue>,
     pub(super) limits: FrameLimits,
     pub(super) target: Arc<FrameTarget>,
 }
 
-/// The queue to one partition's publisher.
 pub(super) struct PartitionQueue {
     pub(super) sender: mpsc::Sender<Queued>,
     /// One permit per entry, held from acceptance to answer.

@@ -100,7 +100,6 @@ impl LeaseTask {
         self.bus.set_membership_fault(&self.service, Some(reason));
     }
 
-    /// Counts a change of a lease.
     fn count(&self, change: &'static str) {
         metrics::counter!("nixfleet_lease_changes_total",
             "service" => self.service.clone(), "change" => change)
