@@ -80,7 +80,7 @@ pub fn step(record: &RolloutRecord, event: &RolloutEvent) -> Result<RolloutStep,
             E::WaveAdvanced { .. } | E::RolloutTerminal { .. } => illegal(),
             E::RetentionExpired { .. } | E::OperatorClearance { .. } => illegal(),
         },
-        RolloutState::Active => match event {
+        RolloutState::Active | RolloutState::Converging => match event {
             E::HostJoined { .. } => unchanged(record),
             E::HostStateChanged {
                 hostname,
@@ -94,31 +94,7 @@ pub fn step(record: &RolloutRecord, event: &RolloutEvent) -> Result<RolloutStep,
                 to_wave,
                 at,
                 ..
-            } => advance_active(record, (*from_wave, *to_wave), *at),
-            E::RolloutTerminal { at, .. } => terminate(record, *at),
-            E::SuccessorOpened {
-                successor_rollout_id: successor,
-                at,
-                ..
-            } => supersede(record, successor, *at),
-            E::OperatorClearance { waived_hosts, .. } => waive(record, waived_hosts),
-            E::RolloutOpened { .. } | E::RetentionExpired { .. } => illegal(),
-        },
-        RolloutState::Converging => match event {
-            E::HostJoined { .. } => unchanged(record),
-            E::HostStateChanged {
-                hostname,
-                to,
-                rollback,
-                at,
-                ..
-            } => follow_host(record, hostname, (*to, *rollback), *at),
-            E::WaveAdvanced {
-                from_wave,
-                to_wave,
-                at,
-                ..
-            } => advance_converging(record, (*from_wave, *to_wave), *at),
+            } => advance(record, (*from_wave, *to_wave), *at),
             E::RolloutTerminal { at, .. } => terminate(record, *at),
             E::SuccessorOpened {
                 successor_rollout_id: successor,
@@ -214,7 +190,6 @@ fn moved(record: &RolloutRecord, to: RolloutState, at: Timestamp) -> Stepped {
     Ok(RolloutStep { next, effects })
 }
 
-/// True in the states that halt a rollout.
 pub(crate) fn is_halt(state: RolloutState) -> bool {
     matches!(state, RolloutState::Failed | RolloutState::Reverted)
 }
@@ -251,22 +226,22 @@ fn follow_host_of_failed(
     }
 }
 
-fn advance_active(record: &RolloutRecord, (from, to): (u32, u32), at: Timestamp) -> Stepped {
+/// A later wave makes the rollout Active; without one it is Converging.
+fn advance(record: &RolloutRecord, (from, to): (u32, u32), at: Timestamp) -> Stepped {
     if to <= from {
-        return moved(record, RolloutState::Converging, at);
+        return enter(record, RolloutState::Converging, at);
     }
-    let mut step = unchanged(record)?;
+    let mut step = enter(record, RolloutState::Active, at)?;
     raise_wave(&mut step, to);
     Ok(step)
 }
 
-fn advance_converging(record: &RolloutRecord, (from, to): (u32, u32), at: Timestamp) -> Stepped {
-    if to <= from {
-        return unchanged(record);
+fn enter(record: &RolloutRecord, to: RolloutState, at: Timestamp) -> Stepped {
+    if record.state == to {
+        unchanged(record)
+    } else {
+        moved(record, to, at)
     }
-    let mut step = moved(record, RolloutState::Active, at)?;
-    raise_wave(&mut step, to);
-    Ok(step)
 }
 
 /// The current wave never decreases.

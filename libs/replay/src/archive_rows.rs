@@ -27,7 +27,8 @@ pub struct ArchiveRow<'a> {
 }
 
 /// An invalid row of the archive.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("archived message {sequence}, row {index}: {fault}")]
 pub struct ArchiveRowError {
     /// Sequence of the message.
     pub sequence: u64,
@@ -35,19 +36,6 @@ pub struct ArchiveRowError {
     pub index: i32,
     /// The fault.
     pub fault: String,
-}
-
-impl std::error::Error for ArchiveRowError {}
-
-impl std::fmt::Display for ArchiveRowError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (sequence, index) = (self.sequence, self.index);
-        write!(
-            f,
-            "archived message {sequence}, row {index}: {}",
-            self.fault
-        )
-    }
 }
 
 /// An archived output frame, without its outcomes.
@@ -80,9 +68,6 @@ struct Undecoded {
 }
 
 /// The output frame of these rows.
-///
-/// # Errors
-/// [`ArchiveRowError`].
 pub fn output_frame(
     sequence: u64,
     rows: &[ArchiveRow<'_>],
@@ -118,9 +103,6 @@ pub fn output_frame(
 }
 
 /// The input items of these rows: entries, or one item for an undecodable message.
-///
-/// # Errors
-/// [`ArchiveRowError`].
 pub fn input_items(
     sequence: u64,
     rows: &[ArchiveRow<'_>],

@@ -13,7 +13,6 @@ pub(crate) struct DeferredRecords<'a> {
 }
 
 impl<'a> DeferredRecords<'a> {
-    /// The index of a frame.
     pub(crate) fn of(outcomes: &'a [Outcome]) -> Self {
         Self {
             outcomes,

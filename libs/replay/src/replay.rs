@@ -237,12 +237,6 @@ impl Replay {
         &self.coverage
     }
 
-    /// Manifests of the rollouts in the state.
-    pub fn manifests_used(&self) -> impl Iterator<Item = &ManifestHash> {
-        let rollouts = self.state.rollouts().values();
-        rollouts.map(|rollout| &rollout.manifest_hash)
-    }
-
     /// Differences between published and replayed outcomes; returns each once.
     pub fn differences(&mut self) -> Vec<Difference> {
         std::mem::take(&mut self.differences)

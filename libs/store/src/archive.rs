@@ -13,6 +13,7 @@ use nixfleet_proto::Timestamp;
 
 use crate::error::{ArchiveError, DbError, ReadError};
 use crate::sql::binary_copy::copy_rows;
+use crate::sql::column_value::column_seq;
 use crate::sql::escape::{decode, encode};
 use crate::sql::sql;
 use crate::sql::transaction::{begin, commit};
@@ -20,7 +21,6 @@ use crate::store::Store;
 
 pub use batch::{ArchiveBatch, ArchiveRow};
 
-use crate::sql::column_value::column_seq;
 /// Move of the archive cursor of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveCursor {
@@ -45,17 +45,11 @@ pub struct ArchiveMark {
 
 impl Store {
     /// The archived part of a stream; `None` when nothing is archived.
-    ///
-    /// # Errors
-    /// When the database fails or the row is corrupt.
     pub async fn archive_cursor(&self, stream: &str) -> Result<Option<ArchiveMark>, ReadError> {
         select_mark(&self.client().await?, stream).await
     }
 
     /// The archived part of each stream, by name.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn archive_cursors(&self) -> Result<BTreeMap<String, ArchiveMark>, ReadError> {
         let rows = sql!("archive_cursors_select")
             .query(&self.client().await?, &[])
@@ -181,7 +175,6 @@ fn parse_mark(stream: &str, sequence: i64, created: &str) -> Result<ArchiveMark,
     })
 }
 
-/// Parses the stored creation time of a stream.
 pub(crate) fn parse_created(stream: &str, created: &str) -> Result<Timestamp, ReadError> {
     created
         .parse()

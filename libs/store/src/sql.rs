@@ -10,7 +10,7 @@ pub(crate) mod transaction;
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, RowStream};
+use tokio_postgres::{Row, RowStream, Statement};
 
 use crate::error::DbError;
 
@@ -35,15 +35,19 @@ pub(crate) use sql;
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl Sql {
+    pub(crate) async fn prepare(self, client: &impl GenericClient) -> Result<Statement, DbError> {
+        client
+            .prepare_cached(self.text)
+            .await
+            .map_err(DbError::statement(self.name))
+    }
+
     pub(crate) async fn query(
         self,
         client: &impl GenericClient,
         params: Params<'_>,
     ) -> Result<Vec<Row>, DbError> {
-        let statement = client
-            .prepare_cached(self.text)
-            .await
-            .map_err(DbError::statement(self.name))?;
+        let statement = self.prepare(client).await?;
         client
             .query(&statement, params)
             .await
@@ -55,10 +59,7 @@ impl Sql {
         client: &impl GenericClient,
         params: Params<'_>,
     ) -> Result<Option<Row>, DbError> {
-        let statement = client
-            .prepare_cached(self.text)
-            .await
-            .map_err(DbError::statement(self.name))?;
+        let statement = self.prepare(client).await?;
         client
             .query_opt(&statement, params)
             .await
@@ -70,10 +71,7 @@ impl Sql {
         client: &impl GenericClient,
         params: Params<'_>,
     ) -> Result<Row, DbError> {
-        let statement = client
-            .prepare_cached(self.text)
-            .await
-            .map_err(DbError::statement(self.name))?;
+        let statement = self.prepare(client).await?;
         client
             .query_one(&statement, params)
             .await
@@ -86,10 +84,7 @@ impl Sql {
         client: &impl GenericClient,
         param: &str,
     ) -> Result<RowStream, DbError> {
-        let statement = client
-            .prepare_cached(self.text)
-            .await
-            .map_err(DbError::statement(self.name))?;
+        let statement = self.prepare(client).await?;
         client
             .query_raw(&statement, [param])
             .await
@@ -102,10 +97,7 @@ impl Sql {
         client: &impl GenericClient,
         params: Params<'_>,
     ) -> Result<u64, DbError> {
-        let statement = client
-            .prepare_cached(self.text)
-            .await
-            .map_err(DbError::statement(self.name))?;
+        let statement = self.prepare(client).await?;
         client
             .execute(&statement, params)
             .await

@@ -30,9 +30,6 @@ pub trait Artifact: DeserializeOwned + sealed::Sealed {
 }
 
 impl<H> sealed::Sealed for Fleet<H> {}
-impl sealed::Sealed for RolloutManifest {}
-impl sealed::Sealed for Revocations {}
-impl sealed::Sealed for BootstrapNonces {}
 
 impl<H: DeserializeOwned> Artifact for Fleet<H> {
     const KIND: &'static str = "fleet";
@@ -61,38 +58,24 @@ impl<H: DeserializeOwned> Artifact for Fleet<H> {
     }
 }
 
-impl Artifact for RolloutManifest {
-    const KIND: &'static str = "rollout manifest";
+macro_rules! artifact {
+    ($artifact:ty, $kind:literal) => {
+        impl sealed::Sealed for $artifact {}
 
-    fn schema_version(&self) -> u64 {
-        self.schema_version
-    }
+        impl Artifact for $artifact {
+            const KIND: &'static str = $kind;
 
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
+            fn schema_version(&self) -> u64 {
+                self.schema_version
+            }
+
+            fn meta(&self) -> &Meta {
+                &self.meta
+            }
+        }
+    };
 }
 
-impl Artifact for Revocations {
-    const KIND: &'static str = "revocations";
-
-    fn schema_version(&self) -> u64 {
-        self.schema_version
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
-}
-
-impl Artifact for BootstrapNonces {
-    const KIND: &'static str = "bootstrap nonces";
-
-    fn schema_version(&self) -> u64 {
-        self.schema_version
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
-}
+artifact!(RolloutManifest, "rollout manifest");
+artifact!(Revocations, "revocations");
+artifact!(BootstrapNonces, "bootstrap nonces");

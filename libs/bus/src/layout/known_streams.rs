@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use crate::message::StreamIdentity;
 
-/// A stream as it was last seen.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     created: Timestamp,
@@ -27,8 +26,7 @@ struct State {
     fault: Option<String>,
 }
 
-/// The streams known to one process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct KnownStreams {
     state: Mutex<State>,
     /// A task maintains the layout; without one the streams would never be verified.
@@ -37,17 +35,6 @@ pub(crate) struct KnownStreams {
     generation: AtomicU64,
     /// Number of the connection after which the streams were verified last.
     verified: watch::Sender<u64>,
-}
-
-impl Default for KnownStreams {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            maintained: AtomicBool::new(false),
-            generation: AtomicU64::new(0),
-            verified: watch::Sender::new(0),
-        }
-    }
 }
 
 impl KnownStreams {
@@ -86,7 +73,6 @@ impl KnownStreams {
         self.verified.send_replace(connection);
     }
 
-    /// Records why nothing may be appended.
     pub(super) fn fail(&self, fault: String) {
         self.state().fault = Some(fault);
     }

@@ -4,36 +4,28 @@
 //! with `duplicate` on three. Neither reply tells whether a fenced message is in the log; only the last
 //! message of the log does.
 
-use std::fmt;
-
 use nixfleet_proto::mutation_testing;
 
 use crate::publish::fence::Fence;
 
 /// Why a publish was not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishRefusal {
-    /// The stream is at its size limit; nothing was stored.
+    /// Nothing was stored.
+    #[error("the stream is full")]
     Full,
     /// The message is over the server's limit; nothing was stored.
+    #[error("the message is too large")]
     TooLarge,
     /// The expected sequence is not the last one, or this message is already stored.
+    #[error("the last sequence is another one")]
     LastSequence,
     /// The message can never be stored as it is; nothing was stored.
+    #[error("{0}")]
     Permanent(String),
     /// The message may be stored or not; it may be sent again with the same id.
+    #[error("{0}")]
     Unknown(String),
-}
-
-impl fmt::Display for PublishRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => f.write_str("the stream is full"),
-            Self::TooLarge => f.write_str("the message is too large"),
-            Self::LastSequence => f.write_str("the last sequence is another one"),
-            Self::Permanent(text) | Self::Unknown(text) => f.write_str(text),
-        }
-    }
 }
 
 /// The server's reply to one publish attempt, or its absence.

@@ -36,11 +36,6 @@ impl FleetView {
         self.in_log.contains_key(&(partition, position))
     }
 
-    /// Number of pending actions.
-    pub fn in_log_count(&self) -> usize {
-        self.in_log.len()
-    }
-
     /// The oldest pending action of each partition that has one.
     pub fn oldest_in_log(&self) -> BTreeMap<Partition, Position> {
         const LAST: Position = Position {

@@ -48,9 +48,6 @@ pub(crate) async fn copy<T, E: From<DbError>>(
 }
 
 /// Runs a COPY of encoded rows.
-///
-/// # Errors
-/// When the server rejects a row.
 pub(crate) async fn copy_rows(
     transaction: &Transaction<'_>,
     statement: Sql,
@@ -65,10 +62,9 @@ async fn begin(
     transaction: &Transaction<'_>,
     statement: Sql,
 ) -> Result<CopyInSink<Bytes>, DbError> {
-    let failed = || DbError::statement(statement.name);
-    let prepared = transaction.prepare_cached(statement.text).await;
-    let sink = transaction.copy_in(&prepared.map_err(failed())?).await;
-    sink.map_err(failed())
+    let prepared = statement.prepare(transaction).await?;
+    let sink = transaction.copy_in(&prepared).await;
+    sink.map_err(DbError::statement(statement.name))
 }
 
 /// Sends the remaining rows, and ends the COPY.
@@ -118,23 +114,19 @@ impl CopyBuffer {
         self.value(text.map(str::as_bytes));
     }
 
-    /// `integer`.
     pub(crate) fn int4(&mut self, value: i32) {
         self.value(Some(&value.to_be_bytes()));
     }
 
-    /// `bigint`.
     pub(crate) fn int8(&mut self, value: Option<i64>) {
         let bytes = value.map(i64::to_be_bytes);
         self.value(bytes.as_ref().map(<[u8; 8]>::as_slice));
     }
 
-    /// `boolean`.
     pub(crate) fn bool(&mut self, value: bool) {
         self.value(Some(&[u8::from(value)]));
     }
 
-    /// `double precision`.
     pub(crate) fn float8(&mut self, value: f64) {
         self.value(Some(&value.to_be_bytes()));
     }

@@ -1,6 +1,7 @@
 //! Faults and notices of a release.
 
 use nixfleet_proto::{ChannelName, Hostname, Minutes, RolloutId, Timestamp};
+use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 /// Most faults and most notices in a result; further ones are counted.
@@ -10,69 +11,51 @@ pub const FAULTS_MAX: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message uses every field")]
 pub enum Fault {
-    /// The fleet source is not JSON, or not a fleet.
     #[error("the fleet source cannot be read: {message}")]
     Unreadable { message: String },
-    /// An unknown key of a selector: ignoring it would select other hosts.
+    /// Ignoring a key of a selector would select other hosts.
     #[error("{at}: unknown key {key:?}")]
     UnknownKey { at: String, key: String },
-    /// Another schema version.
     #[error("{at}: schema version {version} is unknown, 1 is expected")]
     SchemaVersion { at: String, version: u64 },
-    /// A reference to an unknown channel.
     #[error("{at}: there is no channel {channel:?}")]
     UnknownChannel { at: String, channel: ChannelName },
-    /// A reference to an unknown policy.
     #[error("{at}: there is no rollout policy {policy:?}")]
     UnknownPolicy { at: String, policy: String },
-    /// A reference to an unknown host.
     #[error("{at}: there is no host {hostname:?}")]
     UnknownHost { at: String, hostname: Hostname },
-    /// A wave without soak minutes.
     #[error("{at}: the soak minutes are missing")]
     SoakMissing { at: String },
-    /// A soak above the limit.
     #[error("{at}: a soak of {soak} is longer than a year")]
     SoakTooLong { at: String, soak: Minutes },
-    /// A freshness window above the limit.
     #[error("{at}: {minutes} minutes are longer than ten years")]
     FreshnessTooLong { at: String, minutes: u64 },
-    /// More waves than the limit.
     #[error("{at}: {count} waves are more than the {max} allowed")]
     TooManyWaves {
         at: String,
         count: usize,
         max: usize,
     },
-    /// A cycle of edges: each waits for the next, the last for the first.
     #[error("{at}: a cycle without a first one: {}", path.join(" waits for "))]
     Cycle { at: String, path: Vec<String> },
-    /// Without a commit there is no rollout id.
     #[error("meta.ciCommit: channel {channel} has hosts, so a commit is needed")]
     RefMissing { channel: ChannelName },
-    /// A commit that is not a valid ref.
     #[error("meta.ciCommit: {reference:?} is not lower-case hexadecimal")]
     RefIllegal { reference: String },
-    /// An invalid name.
     #[error("{at}: {name:?} {reason}")]
     NameIllegal {
         at: String,
         name: String,
         reason: &'static str,
     },
-    /// No host has a closure.
     #[error("hosts: no host has a closure, there is nothing to roll out")]
     SkippedHosts,
-    /// The manifest names other hosts, waves or closures than the fleet.
     #[error("rollout manifest of {channel}: its host set is not the one of the fleet")]
     HostSetDiffers { channel: ChannelName },
-    /// The same commit with other content.
     #[error("{artifact} was accepted with other content: publish a new commit")]
     RefReused { artifact: String },
-    /// A superseded rollout cannot be opened again.
     #[error("rollout {rollout_id} was superseded before: publish a new commit")]
     Superseded { rollout_id: RolloutId },
-    /// Older than the accepted release.
     #[error("signed at {signed_at}, the accepted release at {accepted}")]
     Older {
         signed_at: Timestamp,
@@ -111,29 +94,23 @@ impl Fault {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message uses every field")]
 pub enum Notice {
-    /// A wave lists a host of another channel.
     #[error("{at}: {hostname} is a host of channel {channel}")]
     WaveHostElsewhere {
         at: String,
         hostname: Hostname,
         channel: ChannelName,
     },
-    /// A wave lists a host without a closure.
     #[error("{at}: {hostname} has no closure")]
     WaveHostWithoutClosure { at: String, hostname: Hostname },
-    /// A host in no wave is never dispatched.
     #[error("hosts.{hostname}: no wave of channel {channel} lists it, so it is never dispatched")]
     HostUnstaged {
         hostname: Hostname,
         channel: ChannelName,
     },
-    /// The budgets of the manifest have other hosts than those of the fleet.
     #[error("rollout manifest of {channel}: its budgets are not the ones of the fleet")]
     BudgetsDiffer { channel: ChannelName },
-    /// An expired pin was removed.
     #[error("hosts.{hostname}.pin: expired, left out")]
     PinExpired { hostname: Hostname },
-    /// Further notices.
     #[error("and {count} more")]
     Omitted { count: usize },
 }
@@ -152,31 +129,27 @@ impl Notice {
     }
 }
 
-/// The JSON form of faults and notices.
-#[derive(Serialize)]
-struct Finding {
-    code: &'static str,
-    message: String,
-}
-
 impl Serialize for Fault {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let finding = Finding {
-            code: self.name(),
-            message: self.to_string(),
-        };
-        finding.serialize(serializer)
+        serialize_finding(self.name(), self, serializer)
     }
 }
 
 impl Serialize for Notice {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let finding = Finding {
-            code: self.name(),
-            message: self.to_string(),
-        };
-        finding.serialize(serializer)
+        serialize_finding(self.name(), self, serializer)
     }
+}
+
+fn serialize_finding<S: Serializer>(
+    code: &str,
+    finding: &impl ToString,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut object = serializer.serialize_struct("Finding", 2)?;
+    object.serialize_field("code", code)?;
+    object.serialize_field("message", &finding.to_string())?;
+    object.end()
 }
 
 /// Rejection of a release, with its faults.
@@ -242,9 +215,6 @@ impl Findings {
     }
 
     /// The notices, without faults.
-    ///
-    /// # Errors
-    /// All faults.
     pub fn into_result(mut self) -> Result<Vec<Notice>, AdmissionError> {
         if !self.faults.is_empty() {
             return Err(AdmissionError {

@@ -52,9 +52,6 @@ pub struct MessageReader<'a> {
 
 impl MessageReader<'_> {
     /// The next message; `None` at the end.
-    ///
-    /// # Errors
-    /// When the database fails or a row is corrupt.
     pub async fn next(&mut self) -> Result<Option<ArchivedMessage>, ReadError> {
         let mut message: Option<ArchivedMessage> = None;
         while let Some(row) = self.rows.peek().await? {
@@ -91,9 +88,6 @@ pub struct TableReader<'a> {
 
 impl TableReader<'_> {
     /// The next row; `None` at the end.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn next(&mut self) -> Result<Option<TableRow>, ReadError> {
         let Some(row) = self.rows.peek().await? else {
             return Ok(None);
@@ -128,19 +122,12 @@ impl<'a> Pages<'a> {
         params: &[&(dyn ToSql + Sync)],
         fetch: i32,
     ) -> Result<Self, ReadError> {
-        let failed = || DbError::statement(statement.name);
-        let prepared = transaction
-            .prepare_cached(statement.text)
-            .await
-            .map_err(failed())?;
-        let portal = transaction
-            .bind(&prepared, params)
-            .await
-            .map_err(failed())?;
+        let prepared = statement.prepare(transaction).await?;
+        let portal = transaction.bind(&prepared, params).await;
         Ok(Self {
             transaction,
             name: statement.name,
-            portal,
+            portal: portal.map_err(DbError::statement(statement.name))?,
             fetch,
             page: VecDeque::new(),
             is_last: false,
