@@ -177,8 +177,7 @@ fn moved(record: &RolloutRecord, to: RolloutState, at: Timestamp) -> Stepped {
     if to.is_final() {
         effects.push(Effect::CancelDispatches { rollout_id });
     }
-    let was_halted = is_halt(record.state);
-    if was_halted && !is_halt(to) {
+    if record.state.is_halted() && !to.is_halted() {
         effects.push(Effect::HaltLifted {
             channel: record.channel.clone(),
         });
@@ -188,10 +187,6 @@ fn moved(record: &RolloutRecord, to: RolloutState, at: Timestamp) -> Stepped {
         ..record.clone()
     };
     Ok(RolloutStep { next, effects })
-}
-
-pub(crate) fn is_halt(state: RolloutState) -> bool {
-    matches!(state, RolloutState::Failed | RolloutState::Reverted)
 }
 
 fn follow_host(

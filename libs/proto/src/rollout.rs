@@ -73,6 +73,11 @@ impl RolloutState {
         )
     }
 
+    /// True in the states that halt a rollout.
+    pub fn is_halted(self) -> bool {
+        matches!(self, Self::Failed | Self::Reverted)
+    }
+
     /// True in Active and Converging.
     pub fn is_running(self) -> bool {
         matches!(self, Self::Active | Self::Converging)

@@ -23,7 +23,8 @@ use crate::cursor;
 use crate::error::{DbError, ReadError};
 use crate::rows::{DispatchRecord, PinnedTerms};
 use crate::sql::escape::{decode, decode_json, encode};
-use crate::sql::sql;
+use crate::sql::transaction::commit;
+use crate::sql::{Sql, sql};
 use crate::store::Store;
 
 impl Store {
@@ -34,7 +35,11 @@ impl Store {
     ) -> Result<PartitionSnapshot, ReadError> {
         let mut client = self.client().await?;
         let transaction = read_transaction(&mut client).await?;
-        let mut rollouts = load_rollouts(&transaction, partition).await?;
+        let rows = Rows {
+            transaction: &transaction,
+            partition,
+        };
+        let mut rollouts = rows.load(sql!("load_rollouts"), rollout_row).await?;
         let mut hosts = Vec::new();
         for (rollout, terms) in &mut rollouts {
             let rollout_id = &rollout.record.rollout_id;
@@ -49,14 +54,11 @@ impl Store {
             cursor: cursor::select(&transaction, partition).await?,
             rollouts: rollouts.into_iter().map(|(rollout, _)| rollout).collect(),
             hosts,
-            quarantines: load_quarantines(&transaction, partition).await?,
-            probe_failures: load_probe_failures(&transaction, partition).await?,
-            blocks: load_blocks(&transaction, partition).await?,
+            quarantines: rows.load(sql!("load_quarantines"), quarantine_row).await?,
+            probe_failures: rows.load(sql!("load_probe_failures"), failure_row).await?,
+            blocks: rows.load(sql!("load_blocks"), block_row).await?,
         };
-        transaction
-            .commit()
-            .await
-            .map_err(DbError::statement("commit"))?;
+        commit(transaction).await?;
         Ok(snapshot)
     }
 }
@@ -75,28 +77,35 @@ pub(crate) async fn read_transaction(
         .map_err(ReadError::Db)
 }
 
-async fn load_rollouts(
-    client: &impl GenericClient,
+struct Rows<'a> {
+    transaction: &'a Transaction<'a>,
     partition: Partition,
-) -> Result<Vec<(RolloutRow, Option<Terms>)>, ReadError> {
-    let number = i32::from(partition.number());
-    let rows = sql!("load_rollouts").query(client, &[&number]).await?;
-    rows.iter()
-        .map(|row| {
-            let key = Key::new("rollouts", row, 1);
-            let rollout = RolloutRow {
-                record: key.json(row.get(1))?,
-                manifest_hash: ManifestHash::from(&*decode(row.get(2))),
-                pinned: None,
-                position: key.position(row, 3)?,
-            };
-            let pinned: Option<&str> = row.get(5);
-            let pinned: Option<PinnedTerms> = pinned.map(|json| key.json(json)).transpose()?;
-            let host_count: i64 = row.get(6);
-            let terms = pinned.map(|pinned| Terms { pinned, host_count });
-            Ok((rollout, terms))
-        })
-        .collect()
+}
+
+impl Rows<'_> {
+    async fn load<T>(
+        &self,
+        statement: Sql,
+        parse: impl Fn(&Row) -> Result<T, ReadError>,
+    ) -> Result<Vec<T>, ReadError> {
+        let number = i32::from(self.partition.number());
+        let rows = statement.query(self.transaction, &[&number]).await?;
+        rows.iter().map(parse).collect()
+    }
+}
+
+fn rollout_row(row: &Row) -> Result<(RolloutRow, Option<Terms>), ReadError> {
+    let key = Key::new("rollouts", row, 1);
+    let rollout = RolloutRow {
+        record: key.json(row.get(1))?,
+        manifest_hash: ManifestHash::from(&*decode(row.get(2))),
+        pinned: None,
+        position: key.position(row, 3)?,
+    };
+    let pinned: Option<PinnedTerms> = key.json_opt(row.get(5))?;
+    let host_count: i64 = row.get(6);
+    let terms = pinned.map(|pinned| Terms { pinned, host_count });
+    Ok((rollout, terms))
 }
 
 /// Pinned policy, waves and budgets of a rollout, and its number of pinned hosts.
@@ -139,10 +148,7 @@ async fn load_hosts(
         let row = row.map_err(DbError::statement(load.name))?;
         let row = &row;
         let key = Key::new("host_rollout_records", row, 2);
-        let dispatch: Option<DispatchRecord> = row
-            .get::<_, Option<&str>>(3)
-            .map(|record| key.json(record))
-            .transpose()?;
+        let dispatch: Option<DispatchRecord> = key.json_opt(row.get(3))?;
         let queued = match dispatch {
             Some(dispatch) => Some(Cause {
                 position: key.position(row, 9)?,
@@ -167,56 +173,27 @@ async fn load_hosts(
     Ok(host_set)
 }
 
-async fn load_quarantines(
-    client: &impl GenericClient,
-    partition: Partition,
-) -> Result<Vec<QuarantineRow>, ReadError> {
-    let number = i32::from(partition.number());
-    let rows = sql!("load_quarantines").query(client, &[&number]).await?;
-    rows.iter()
-        .map(|row| {
-            let key = Key::new("quarantined_closures", row, 2);
-            Ok(QuarantineRow {
-                channel: ChannelName::from(&*decode(row.get(0))),
-                closure_hash: ClosureHash::from(&*decode(row.get(1))),
-                cause: key.cause(row, 2)?,
-            })
-        })
-        .collect()
+fn quarantine_row(row: &Row) -> Result<QuarantineRow, ReadError> {
+    let key = Key::new("quarantined_closures", row, 2);
+    Ok(QuarantineRow {
+        channel: ChannelName::from(&*decode(row.get(0))),
+        closure_hash: ClosureHash::from(&*decode(row.get(1))),
+        cause: key.cause(row, 2)?,
+    })
 }
 
-async fn load_probe_failures(
-    client: &impl GenericClient,
-    partition: Partition,
-) -> Result<Vec<ProbeFailureRow>, ReadError> {
-    let number = i32::from(partition.number());
-    let rows = sql!("load_probe_failures")
-        .query(client, &[&number])
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let key = Key::new("probe_failures", row, 3);
-            Ok(ProbeFailureRow {
-                rollout_id: key.rollout_id(row, 0)?,
-                hostname: Hostname::from(&*decode(row.get(1))),
-                probe_name: ProbeName::from(&*decode(row.get(2))),
-                control: FailedControl {
-                    control_id: text_opt(row, 3),
-                    framework: text_opt(row, 4),
-                },
-                cause: key.cause(row, 5)?,
-            })
-        })
-        .collect()
-}
-
-async fn load_blocks(
-    client: &impl GenericClient,
-    partition: Partition,
-) -> Result<Vec<BlockRow>, ReadError> {
-    let number = i32::from(partition.number());
-    let rows = sql!("load_blocks").query(client, &[&number]).await?;
-    rows.iter().map(block_row).collect()
+fn failure_row(row: &Row) -> Result<ProbeFailureRow, ReadError> {
+    let key = Key::new("probe_failures", row, 3);
+    Ok(ProbeFailureRow {
+        rollout_id: key.rollout_id(row, 0)?,
+        hostname: Hostname::from(&*decode(row.get(1))),
+        probe_name: ProbeName::from(&*decode(row.get(2))),
+        control: FailedControl {
+            control_id: text_opt(row, 3),
+            framework: text_opt(row, 4),
+        },
+        cause: key.cause(row, 5)?,
+    })
 }
 
 /// Parses a row of `gate_blocks`: rollout, wave, gate, holds, sequence, index, time.
@@ -268,6 +245,13 @@ impl<'a> Key<'a> {
 
     pub(crate) fn json<T: DeserializeOwned>(&self, record: &str) -> Result<T, ReadError> {
         serde_json::from_str(&decode_json(record)).map_err(|fault| self.corrupt(fault))
+    }
+
+    pub(crate) fn json_opt<T: DeserializeOwned>(
+        &self,
+        record: Option<&str>,
+    ) -> Result<Option<T>, ReadError> {
+        record.map(|record| self.json(record)).transpose()
     }
 
     pub(crate) fn rollout_id(&self, row: &Row, column: usize) -> Result<RolloutId, ReadError> {

@@ -76,28 +76,22 @@ impl Bus {
         loop {
             let connection = *made.borrow_and_update();
             let is_new = connection != verified || self.known_streams().check().is_err();
+            let mut settle = |is_settled: bool| {
+                if !is_settled {
+                    return RETRY_PAUSE;
+                }
+                self.known_streams().verify(connection);
+                verified = connection;
+                CHECK_INTERVAL
+            };
             let pause = match self.inspect(is_new).await {
                 LayoutState::Intact if !is_new => CHECK_INTERVAL,
-                LayoutState::Intact => match self.compare_with_tables(floors_source).await? {
-                    true => {
-                        self.known_streams().verify(connection);
-                        verified = connection;
-                        CHECK_INTERVAL
-                    }
-                    false => RETRY_PAUSE,
-                },
+                LayoutState::Intact => settle(self.compare_with_tables(floors_source).await?),
                 LayoutState::Unknown(reason) => {
                     tracing::debug!(reason, "the streams cannot be checked");
                     RETRY_PAUSE
                 }
-                LayoutState::Broken(what) => match self.restore(&what, floors_source).await? {
-                    true => {
-                        self.known_streams().verify(connection);
-                        verified = connection;
-                        CHECK_INTERVAL
-                    }
-                    false => RETRY_PAUSE,
-                },
+                LayoutState::Broken(what) => settle(self.restore(&what, floors_source).await?),
             };
             tokio::select! {
                 // The sender lives as long as the connection; when it ends, the bus ends.

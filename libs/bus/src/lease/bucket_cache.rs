@@ -157,33 +157,27 @@ impl BucketCache {
 
     pub(super) fn members(&self) -> Members {
         let records = self.records.iter().filter(|(_, cached)| !cached.is_stale);
-        records
-            .filter_map(|(key, cached)| match (key, &cached.content) {
-                (RecordKey::Member(token), Content::Record(Record::Member(record))) => {
-                    let declines = record.declines.iter().map(|key| escape(key)).collect();
-                    Some((token.clone(), declines))
-                }
-                (
-                    RecordKey::Member(_) | RecordKey::Lease(_),
-                    Content::Record(_) | Content::Absent | Content::Unreadable,
-                ) => None,
-            })
-            .collect()
+        let members = records.filter_map(|(key, cached)| {
+            let (RecordKey::Member(token), Content::Record(Record::Member(record))) =
+                (key, &cached.content)
+            else {
+                return None;
+            };
+            let declines = record.declines.iter().map(|key| escape(key)).collect();
+            Some((token.clone(), declines))
+        });
+        members.collect()
     }
 
     pub(super) fn holders(&self) -> Assignment {
         let records = self.records.iter().filter(|(_, cached)| !cached.is_stale);
-        records
-            .filter_map(|(key, cached)| match (key, &cached.content) {
-                (RecordKey::Lease(token), Content::Record(record)) => {
-                    Some((token.clone(), escape(&record.writer().instance)))
-                }
-                (
-                    RecordKey::Member(_) | RecordKey::Lease(_),
-                    Content::Record(_) | Content::Absent | Content::Unreadable,
-                ) => None,
-            })
-            .collect()
+        let holders = records.filter_map(|(key, cached)| {
+            let (RecordKey::Lease(token), Content::Record(record)) = (key, &cached.content) else {
+                return None;
+            };
+            Some((token.clone(), escape(&record.writer().instance)))
+        });
+        holders.collect()
     }
 }
 

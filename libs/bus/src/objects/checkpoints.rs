@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use async_nats::jetstream::object_store::{InfoErrorKind, ObjectInfo, ObjectStore};
+use async_nats::jetstream::object_store::{ObjectInfo, ObjectStore};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use nixfleet_proto::subject::Partition;
@@ -61,11 +61,8 @@ impl CheckpointStore {
     ) -> Result<bool, CheckpointStoreError> {
         let name = name(partition, named);
         let fail = |reason: String| error(&name, "looked up", reason);
-        match self.store().await.map_err(fail)?.info(&name).await {
-            Ok(info) => Ok(!info.deleted && info.size as u64 == named.bytes),
-            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(false),
-            Err(error) => Err(fail(error.to_string())),
-        }
+        let info = self.info(&name, named.bytes).await.map_err(fail)?;
+        Ok(info.is_some())
     }
 
     /// The bytes of a checkpoint; `None` when there is no object with its name and size. The caller checks
@@ -77,11 +74,8 @@ impl CheckpointStore {
     ) -> Result<Option<Bytes>, CheckpointStoreError> {
         let name = name(partition, named);
         let fail = |reason: String| error(&name, "loaded", reason);
-        let info = match self.store().await.map_err(fail)?.info(&name).await {
-            Ok(info) if info.deleted || info.size as u64 != named.bytes => return Ok(None),
-            Ok(info) => info,
-            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(fail(error.to_string())),
+        let Some(info) = self.info(&name, named.bytes).await.map_err(fail)? else {
+            return Ok(None);
         };
         let context = &self.bus.connections().consume_js;
         chunks::read(context, &info).await.map(Some).map_err(fail)
@@ -161,6 +155,11 @@ impl CheckpointStore {
         let stream = self.bus.names().output_stream(partition);
         let message = self.bus.message_at(&stream, seq).await?;
         Ok(message.and_then(|message| decode_output(&message).ok()))
+    }
+
+    async fn info(&self, name: &str, bytes: u64) -> Result<Option<ObjectInfo>, String> {
+        let info = chunks::find(&self.store().await?, name).await?;
+        Ok(info.filter(|info| !info.deleted && info.size as u64 == bytes))
     }
 
     async fn store(&self) -> Result<ObjectStore, String> {

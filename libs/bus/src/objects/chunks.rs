@@ -12,7 +12,7 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_ROLLUP;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::PublishAckFuture;
-use async_nats::jetstream::object_store::{ObjectInfo, ObjectOptions, ObjectStore};
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectInfo, ObjectOptions, ObjectStore};
 use async_nats::jetstream::stream::Stream;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -28,6 +28,15 @@ const IN_FLIGHT: usize = 4;
 pub(crate) async fn open(bus: &Bus, bucket: String) -> Result<ObjectStore, String> {
     let store = bus.connections().consume_js.get_object_store(bucket).await;
     store.map_err(|error| error.to_string())
+}
+
+/// The record of an object, also of a deleted one; `None` when there is none.
+pub(crate) async fn find(store: &ObjectStore, name: &str) -> Result<Option<ObjectInfo>, String> {
+    match store.info(name).await {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Stores an object by bucket and name, and replaces the previous one. The object is invisible until its

@@ -1,6 +1,6 @@
 //! Artifacts of releases in the object store, and their announcements.
 
-use async_nats::jetstream::object_store::{InfoErrorKind, ObjectStore};
+use async_nats::jetstream::object_store::ObjectInfo;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
@@ -78,25 +78,23 @@ impl ManifestStore {
     /// Stores the bytes of an artifact under its hash. Storing it again has no effect.
     pub async fn put(&self, hash: &ManifestHash, bytes: Bytes) -> Result<(), ManifestError> {
         self.bound(hash, bytes.len() as u64)?;
-        let fail = |error: &dyn std::fmt::Display| ManifestError::Unavailable {
+        let fail = |reason| ManifestError::Unavailable {
             hash: hash.clone(),
             verb: "stored",
-            reason: error.to_string(),
+            reason,
         };
-        let store = self.store().await.map_err(|error| fail(&error))?;
-        let before = match store.info(hash.as_str()).await {
-            // Objects are named by content: an object of the same size is the same, and a damaged one has
-            // another size.
-            Ok(info) if !info.deleted && info.size == bytes.len() => return Ok(()),
-            Ok(info) => Some(info),
-            Err(error) if error.kind() == InfoErrorKind::NotFound => None,
-            Err(error) => return Err(fail(&error)),
-        };
+        let before = self.info(hash).await.map_err(fail)?;
+        // Objects are named by content: an object of the same size is the same, and a damaged one has
+        // another size.
+        let is_same = |info: &ObjectInfo| !info.deleted && info.size == bytes.len();
+        if before.as_ref().is_some_and(is_same) {
+            return Ok(());
+        }
         let context = &self.bus.connections().consume_js;
         let place = (self.bus.names().manifest_bucket(), hash.as_str());
         chunks::write(context, place, bytes, before)
             .await
-            .map_err(|error| fail(&error))
+            .map_err(fail)
     }
 
     /// The bytes of an artifact as they were received; `None` when it is not stored. The transport digest
@@ -137,15 +135,10 @@ impl ManifestStore {
         &self,
         hash: &ManifestHash,
     ) -> Result<Result<Option<Bytes>, String>, ManifestError> {
-        let store = match self.store().await {
-            Ok(store) => store,
+        let info = match self.info(hash).await {
+            Ok(Some(info)) if !info.deleted => info,
+            Ok(_) => return Ok(Ok(None)),
             Err(reason) => return Ok(Err(reason)),
-        };
-        let info = match store.info(hash.as_str()).await {
-            Ok(info) if info.deleted => return Ok(Ok(None)),
-            Ok(info) => info,
-            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(Ok(None)),
-            Err(error) => return Ok(Err(error.to_string())),
         };
         self.bound(hash, info.size as u64)?;
         let read = chunks::read(&self.bus.connections().consume_js, &info).await;
@@ -241,8 +234,9 @@ impl ManifestStore {
         }
     }
 
-    async fn store(&self) -> Result<ObjectStore, String> {
-        chunks::open(&self.bus, self.bus.names().manifest_bucket()).await
+    async fn info(&self, hash: &ManifestHash) -> Result<Option<ObjectInfo>, String> {
+        let store = chunks::open(&self.bus, self.bus.names().manifest_bucket()).await?;
+        chunks::find(&store, hash.as_str()).await
     }
 
     fn bound(&self, hash: &ManifestHash, bytes: u64) -> Result<(), ManifestError> {

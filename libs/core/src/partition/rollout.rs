@@ -10,7 +10,6 @@ use nixfleet_proto::{
 
 use super::interning::ProbeListPool;
 use super::{HostCounters, HostTable};
-use crate::rollout::is_halt;
 
 /// One rollout with its hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +58,7 @@ impl Rollout {
     /// True when no host may be dispatched: the rollout is Failed or Reverted, or a host that is not
     /// waived is Failed.
     pub fn is_halted(&self) -> bool {
-        is_halt(self.record.state) || self.first_halting().is_some()
+        self.record.state.is_halted() || self.first_halting().is_some()
     }
 
     /// The first host, by name, that halts the rollout.

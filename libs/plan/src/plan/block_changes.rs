@@ -54,7 +54,7 @@ impl<'a> PlanRun<'a> {
     fn clear_finished(&mut self, unfinished: &BTreeSet<&nixfleet_proto::RolloutId>) {
         for rollout in self.view.current_rollouts() {
             let state = rollout.record.state;
-            let is_asked = !state.is_final() || super::dispatch::is_halted(state);
+            let is_asked = !state.is_final() || state.is_halted();
             if is_asked || !rollout.is_open() || unfinished.contains(&rollout.record.rollout_id) {
                 continue;
             }

@@ -84,7 +84,7 @@ impl<'a> PlanRun<'a> {
         let view = self.view;
         for rollout in view.current_rollouts() {
             let state = rollout.record.state;
-            if !rollout.is_open() || (state.is_final() && !is_halted(state)) {
+            if !rollout.is_open() || (state.is_final() && !state.is_halted()) {
                 continue;
             }
             for (wave, index) in &rollout.waves {
@@ -267,9 +267,4 @@ impl<'a> HeldWave<'a> {
         self.members += held.count();
         self.held.push(held);
     }
-}
-
-pub(super) fn is_halted(state: nixfleet_proto::RolloutState) -> bool {
-    use nixfleet_proto::RolloutState;
-    matches!(state, RolloutState::Failed | RolloutState::Reverted)
 }

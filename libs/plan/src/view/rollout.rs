@@ -167,8 +167,7 @@ impl RolloutView {
     /// Reverted. A Reverted host halts the rollout through the state of the rollout, which a clearance
     /// lifts.
     pub fn is_halted(&self) -> bool {
-        let state = self.record.state;
-        !self.failed.is_empty() || matches!(state, RolloutState::Failed | RolloutState::Reverted)
+        !self.failed.is_empty() || self.record.state.is_halted()
     }
 
     /// The first Failed or Reverted host by name that is not waived.

@@ -53,10 +53,7 @@ fn event_view(row: &Row) -> Result<EventView, ReadError> {
         kind: text_opt(row, 4).unwrap_or_default(),
         hostname: text_opt(row, 5).map(Hostname::from),
         payload: key.json(row.get(6))?,
-        outcome: row
-            .get::<_, Option<&str>>(7)
-            .map(|outcome| key.json(outcome))
-            .transpose()?,
+        outcome: key.json_opt(row.get(7))?,
         traceparent: text_opt(row, 8),
     })
 }

@@ -191,10 +191,7 @@ fn seen_host(row: &Row) -> SeenHost {
 
 fn host_view(row: &Row) -> Result<HostView, ReadError> {
     let key = Key::new("host_views", row, 2);
-    let dispatch: Option<DispatchRecord> = row
-        .get::<_, Option<&str>>(5)
-        .map(|record| key.json(record))
-        .transpose()?;
+    let dispatch: Option<DispatchRecord> = key.json_opt(row.get(5))?;
     let count = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
     Ok(HostView {
         record: key.json(row.get(2))?,
