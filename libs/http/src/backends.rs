@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use nixfleet_bus::{AppendError, Bus, InputPublisher, LayoutError, SequenceFloors};
+use nixfleet_bus::{AppendError, Bus, InputPublisher, LayoutError};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, EntryBody, Position};
 use nixfleet_service::{CancellationToken, Readiness, trace};
-use nixfleet_store::{ReadError, Store};
+use nixfleet_store::Store;
 
 use crate::clock::now;
 use crate::problem::ApiError;
@@ -67,23 +67,8 @@ impl Backends {
         &self,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {
-        let backends = self.clone();
-        let covered = move || {
-            let backends = backends.clone();
-            async move {
-                let floors = backends.covered_positions().await;
-                floors.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
-            }
-        };
+        let covered = self.store.read_covered_sequences(self.bus.names());
         self.bus.maintain_layout(covered, stop)
-    }
-
-    /// The positions that tables and archive cover.
-    async fn covered_positions(&self) -> Result<SequenceFloors, ReadError> {
-        self.store.schema_ready().await?;
-        let floors = SequenceFloors::of_cursors(self.bus.names(), &self.store.cursors().await?);
-        let archived = self.store.archive_cursors().await?.into_iter();
-        Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
     }
 
     /// States every two seconds, until stopped, whether bus, streams and database are there, and whatever

@@ -12,6 +12,7 @@ use crate::host::{FailedControl, HostRecord};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
 use crate::position::{InputMark, Position};
 use crate::rollout::{Pinned, RolloutRecord};
+use crate::subject::{Names, Partition};
 use crate::time;
 
 /// Everything the applier has written for one partition, read in one transaction.
@@ -74,6 +75,19 @@ impl Cursor {
             origin: Origin::default(),
             checkpoints: Checkpoints::default(),
         }
+    }
+
+    /// The last sequence of each log that the rows cover, by stream.
+    pub fn covered(
+        &self,
+        names: &Names,
+        partition: Partition,
+    ) -> impl Iterator<Item = (String, u64)> {
+        let output = (names.output_stream(partition), self.out_seq);
+        let input = self
+            .input
+            .map(|mark| (names.input_stream(partition), mark.seq));
+        std::iter::once(output).chain(input)
     }
 }
 

@@ -1,14 +1,24 @@
 //! Cursors of partitions: the position of their rows in both logs.
 
+use std::error::Error;
+
 use deadpool_postgres::{GenericClient, Transaction};
+use futures::future::BoxFuture;
 use nixfleet_proto::snapshot::Cursor;
-use nixfleet_proto::subject::Partition;
+use nixfleet_proto::subject::{Names, Partition};
 
 use crate::error::{ApplyError, ReadError};
 use crate::sql::column_value::{column_seq, record_json};
 use crate::sql::escape::decode_json;
 use crate::sql::sql;
 use crate::store::Store;
+
+/// Reads [`Store::covered_sequences`] at every call.
+pub type CoveredSequencesSource = Box<
+    dyn Fn() -> BoxFuture<'static, Result<Vec<(String, u64)>, Box<dyn Error + Send + Sync>>>
+        + Send
+        + Sync,
+>;
 
 impl Store {
     /// The cursor of one partition; `None` when nothing was applied.
@@ -19,6 +29,29 @@ impl Store {
     /// The cursors of all partitions that have one, in order.
     pub async fn cursors(&self) -> Result<Vec<(Partition, Cursor)>, ReadError> {
         select_all(&self.client().await?).await
+    }
+
+    /// The last sequence of each stream that tables and archive cover: lost streams are created above.
+    ///
+    /// # Errors
+    /// When the database fails, a row is corrupt, or as [`Store::schema_ready`].
+    pub async fn covered_sequences(&self, names: &Names) -> Result<Vec<(String, u64)>, ReadError> {
+        self.schema_ready().await?;
+        let cursors = self.cursors().await?;
+        let applied = cursors.iter();
+        let applied = applied.flat_map(|(partition, cursor)| cursor.covered(names, *partition));
+        let archived = self.archive_cursors().await?.into_iter();
+        let archived = archived.map(|(stream, mark)| (stream, mark.sequence));
+        Ok(applied.chain(archived).collect())
+    }
+
+    /// A source of the current [`Store::covered_sequences`].
+    pub fn read_covered_sequences(&self, names: &Names) -> CoveredSequencesSource {
+        let (store, names) = (self.clone(), names.clone());
+        Box::new(move || {
+            let (store, names) = (store.clone(), names.clone());
+            Box::pin(async move { Ok(store.covered_sequences(&names).await?) })
+        })
     }
 }
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::{Bus, Membership, SequenceFloors};
+use futures::FutureExt as _;
+use nixfleet_bus::{Bus, Membership};
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_service::{CancellationToken, Context, Readiness};
 use nixfleet_store::Store;
 
 use crate::config::Config;
-use crate::schema::{floors, migrate};
+use crate::schema::migrate;
 use crate::turn::TurnWriter;
 use crate::worker::backoff::Backoff;
 use crate::{last_seen, worker};
@@ -29,10 +30,11 @@ pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
             bus.context("connecting to the bus")?
         }
     };
-    let floors = floors(&store, bus.names())
+    let covered = store
+        .covered_sequences(bus.names())
         .await
         .context("reading the cursors")?;
-    bus.ensure_layout(&floors)
+    bus.ensure_layout(&covered.into_iter().collect())
         .await
         .context("creating the streams")?;
     ctx.readiness.set_ready("bus", Ok(()));
@@ -69,14 +71,11 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
         ctx.tasks.spawn(format!("partition {partition}"), work);
     }
     let (reading, names) = (store.clone(), bus.names().clone());
-    let covered_positions = move || {
+    let covered = move || {
         let (store, names) = (reading.clone(), names.clone());
-        async move {
-            let floors = covered_positions(&store, &names).await;
-            floors.map_err(|error| format!("{error:#}"))
-        }
+        async move { Ok(covered_sequences(&store, &names).await?) }.boxed()
     };
-    let keep = bus.maintain_layout(covered_positions, ctx.shutdown.clone());
+    let keep = bus.maintain_layout(Box::new(covered), ctx.shutdown.clone());
     ctx.tasks.spawn("layout", async {
         keep.await.context("maintaining the streams")
     });
@@ -114,14 +113,15 @@ async fn prepare_database(ctx: &Context<Config>, store: &Store) -> anyhow::Resul
     }
 }
 
-/// Positions that the tables cover, for lost streams. Without leases, which are lost with the
+/// What tables and archive cover, for lost streams. Without leases, which are lost with the
 /// streams, no worker runs, so a lost schema is created here.
-async fn covered_positions(store: &Store, names: &Names) -> anyhow::Result<SequenceFloors> {
+async fn covered_sequences(store: &Store, names: &Names) -> anyhow::Result<Vec<(String, u64)>> {
     if let Err(error) = store.schema_ready().await {
         tracing::info!(error = %anyhow::Error::from(error), "the schema is missing; migrating");
         migrate(store).await?;
     }
-    floors(store, names).await.context("reading the cursors")
+    let covered = store.covered_sequences(names).await;
+    covered.context("reading the cursors")
 }
 
 async fn watch_connections(

@@ -10,7 +10,6 @@ use nixfleet_store::Store;
 
 use crate::config::Config;
 use crate::leadership::{Dependencies, Leadership};
-use crate::view::load;
 
 const LEADER: &str = "leader";
 /// Pause after a failed leadership: the same fault would end the next one.
@@ -54,15 +53,8 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
 }
 
 fn maintain_layout(context: &Context<Config>, bus: &Bus, store: &Store) {
-    let (store, names) = (store.clone(), bus.names().clone());
-    let covered_positions = move || {
-        let (store, names) = (store.clone(), names.clone());
-        async move {
-            let floors = load::covered_positions(&store, &names).await;
-            floors.map_err(|error| format!("{error:#}"))
-        }
-    };
-    let keep = bus.maintain_layout(covered_positions, context.shutdown.clone());
+    let covered = store.read_covered_sequences(bus.names());
+    let keep = bus.maintain_layout(covered, context.shutdown.clone());
     context.tasks.spawn("layout", async {
         keep.await.context("maintaining the streams")
     });

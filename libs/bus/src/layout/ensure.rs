@@ -260,13 +260,17 @@ enum Step {
 }
 
 fn retry(error: impl std::error::Error) -> Step {
+    Step::Retry(with_causes(&error))
+}
+
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
         text = format!("{text}: {source}");
         cause = source.source();
     }
-    Step::Retry(text)
+    text
 }
 
 async fn retry_step<T, F>(what: &str, mut step: impl FnMut() -> F) -> Result<T, LayoutError>

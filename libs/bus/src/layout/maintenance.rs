@@ -1,14 +1,16 @@
 //! Restoring the layout while services run. Leases, logs and consumers are gone when the server lost its
 //! data; any running service creates them again.
 
+use std::error::Error;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use nixfleet_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::desired;
-use super::ensure::LayoutError;
+use super::ensure::{LayoutError, with_causes};
 use crate::Bus;
 use crate::layout::sequence_floors::SequenceFloors;
 use crate::message::StreamIdentity;
@@ -18,6 +20,13 @@ use crate::reader::leader_reads::{ReadFailure, stream_info};
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const CONCURRENT_REQUESTS: usize = 8;
+
+/// Reads the last sequence of each stream that tables and archive cover now.
+pub type FloorsSource = Box<
+    dyn Fn() -> BoxFuture<'static, Result<Vec<(String, u64)>, Box<dyn Error + Send + Sync>>>
+        + Send
+        + Sync,
+>;
 
 #[derive(Debug, PartialEq, Eq)]
 enum LayoutState {
@@ -33,20 +42,15 @@ impl Bus {
     /// streams are verified. Several services may do this at the same time. Verification is required from
     /// the call on, not from the first poll.
     ///
-    /// `floors_source` reads the positions that tables and archive cover now, or explains why they are
-    /// unknown; then nothing is created.
+    /// Nothing is created while `floors_source` fails.
     ///
     /// # Errors
     /// When the bus has another fleet than the configured one.
-    pub fn maintain_layout<R, F>(
+    pub fn maintain_layout(
         &self,
-        floors_source: R,
+        floors_source: FloorsSource,
         stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<R, F>
-    where
-        R: Fn() -> F + Send + Sync,
-        F: Future<Output = Result<SequenceFloors, String>> + Send,
-    {
+    ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {
         self.known_streams().require_verification();
         let bus = self.clone();
         async move {
@@ -66,11 +70,7 @@ impl Bus {
         self.known_streams().check()
     }
 
-    async fn maintain<R, F>(&self, floors_source: &R) -> Result<(), LayoutError>
-    where
-        R: Fn() -> F + Send + Sync,
-        F: Future<Output = Result<SequenceFloors, String>> + Send,
-    {
+    async fn maintain(&self, floors_source: &FloorsSource) -> Result<(), LayoutError> {
         let mut made = self.connections().publish_made.clone();
         let mut verified = 0;
         loop {
@@ -137,12 +137,8 @@ impl Bus {
     }
 
     /// Creates missing streams, or adopts those that another service created; false when it has to wait.
-    async fn restore<R, F>(&self, what: &str, floors_source: &R) -> Result<bool, LayoutError>
-    where
-        R: Fn() -> F + Send + Sync,
-        F: Future<Output = Result<SequenceFloors, String>> + Send,
-    {
-        let floors = match floors_source().await {
+    async fn restore(&self, what: &str, floors_source: &FloorsSource) -> Result<bool, LayoutError> {
+        let floors = match read_floors(floors_source).await {
             Ok(floors) => floors,
             Err(reason) => {
                 self.report_fault(format!(
@@ -161,12 +157,8 @@ impl Bus {
     /// Compares streams that this process knows with the tables after a new connection: the tables may
     /// cover more than this process ever saw. False when the logs are behind them. Without the tables,
     /// the streams are as good as this process knows.
-    async fn compare_with_tables<R, F>(&self, floors_source: &R) -> Result<bool, LayoutError>
-    where
-        R: Fn() -> F + Send + Sync,
-        F: Future<Output = Result<SequenceFloors, String>> + Send,
-    {
-        match floors_source().await {
+    async fn compare_with_tables(&self, floors_source: &FloorsSource) -> Result<bool, LayoutError> {
+        match read_floors(floors_source).await {
             Ok(floors) => self.ensure_above(&floors).await,
             Err(reason) => {
                 tracing::debug!(reason, "the streams are not compared with the tables");
@@ -199,6 +191,11 @@ impl Bus {
         }
         self.known_streams().fail(fault);
     }
+}
+
+async fn read_floors(source: &FloorsSource) -> Result<SequenceFloors, String> {
+    let sequences = source().await.map_err(|error| with_causes(&*error))?;
+    Ok(sequences.into_iter().collect())
 }
 
 fn describe(stream: &str, created: Timestamp) -> String {

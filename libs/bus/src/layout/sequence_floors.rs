@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_proto::snapshot::Cursor;
-use nixfleet_proto::subject::{Names, Partition};
-
 /// Distance between the highest known sequence and the first one of a new stream, so that positions which
 /// were acknowledged but not applied are not reused.
 const MARGIN: u64 = 1_000_000;
@@ -14,30 +11,6 @@ const MARGIN: u64 = 1_000_000;
 pub struct SequenceFloors(BTreeMap<String, u64>);
 
 impl SequenceFloors {
-    /// Floors of both logs from the cursors of all partitions.
-    pub fn of_cursors<'a>(
-        names: &Names,
-        cursors: impl IntoIterator<Item = &'a (Partition, Cursor)>,
-    ) -> Self {
-        let mut floors = Self::default();
-        for (partition, cursor) in cursors {
-            floors.raise(names.output_stream(*partition), cursor.out_seq);
-            if let Some(mark) = cursor.input {
-                floors.raise(names.input_stream(*partition), mark.seq);
-            }
-        }
-        floors
-    }
-
-    /// Adds the last archived sequence of each stream.
-    #[must_use]
-    pub fn and_archived(mut self, marks: impl IntoIterator<Item = (String, u64)>) -> Self {
-        for (stream, seq) in marks {
-            self.raise(stream, seq);
-        }
-        self
-    }
-
     /// Records that messages up to this sequence exist.
     pub fn raise(&mut self, stream: impl Into<String>, seq: u64) {
         let floor = self.0.entry(stream.into()).or_default();
@@ -53,6 +26,16 @@ impl SequenceFloors {
     pub fn first_sequence(&self, stream: &str) -> Option<u64> {
         let floor = self.of(stream);
         (floor > 0).then(|| floor + MARGIN)
+    }
+}
+
+impl FromIterator<(String, u64)> for SequenceFloors {
+    fn from_iter<I: IntoIterator<Item = (String, u64)>>(sequences: I) -> Self {
+        let mut floors = Self::default();
+        for (stream, seq) in sequences {
+            floors.raise(stream, seq);
+        }
+        floors
     }
 }
 

@@ -16,7 +16,7 @@ use nixfleet_service::{CancellationToken, Readiness};
 use nixfleet_store::{ApplyError, ReadError as StoreReadError};
 use tokio::task::spawn_blocking;
 
-use crate::schema::{floors, migrate};
+use crate::schema::migrate;
 use crate::turn::{PreparedTurn, TurnWriter, decode};
 use crate::worker::backoff::Backoff;
 use crate::worker::checkpoint_restore::restore_checkpoint;
@@ -287,12 +287,11 @@ async fn read_failed(writer: &TurnWriter, error: ReadError) -> LoopEnd {
 
 /// Creates missing streams above the cursors.
 async fn restore_layout(writer: &TurnWriter) -> Result<(), LoopEnd> {
-    let floors = floors(&writer.store, writer.bus.names())
-        .await
-        .map_err(|error| LoopEnd::Retry(error.into()))?;
+    let covered = writer.store.covered_sequences(writer.bus.names()).await;
+    let covered = covered.map_err(|error| LoopEnd::Retry(error.into()))?;
     writer
         .bus
-        .ensure_layout(&floors)
+        .ensure_layout(&covered.into_iter().collect())
         .await
         .context("creating the streams again")
         .map_err(LoopEnd::Retry)

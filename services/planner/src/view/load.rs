@@ -2,10 +2,10 @@
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
-use nixfleet_bus::{Bus, SequenceFloors};
+use nixfleet_bus::Bus;
 use nixfleet_plan::FleetView;
 use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
-use nixfleet_proto::subject::{Names, Partition};
+use nixfleet_proto::subject::Partition;
 use nixfleet_store::Store;
 
 use crate::view::pinned_manifests::PinnedManifests;
@@ -119,23 +119,9 @@ async fn check_log(bus: &Bus, partition: Partition, cursor: &Cursor) -> anyhow::
 
 /// Creates missing streams above every position that the rows cover.
 async fn ensure_layout(bus: &Bus, store: &Store) -> anyhow::Result<()> {
-    let floors = covered_positions(store, bus.names()).await?;
-    bus.ensure_layout(&floors)
+    let covered = store.covered_sequences(bus.names()).await;
+    let covered = covered.context("reading what tables and archive cover")?;
+    bus.ensure_layout(&covered.into_iter().collect())
         .await
         .context("checking the layout of the bus")
-}
-
-/// Positions that tables and archive cover.
-///
-/// # Errors
-/// When the database fails or has no schema.
-pub async fn covered_positions(store: &Store, names: &Names) -> anyhow::Result<SequenceFloors> {
-    let ready = store.schema_ready().await;
-    ready.context("checking the database schema")?;
-    let cursors = store.cursors().await.context("reading the cursors")?;
-    let archived = store.archive_cursors().await;
-    let archived = archived.context("reading how far the archive is")?;
-    let archived = archived.into_iter();
-    let floors = SequenceFloors::of_cursors(names, &cursors);
-    Ok(floors.and_archived(archived.map(|(stream, mark)| (stream, mark.sequence))))
 }

@@ -72,8 +72,10 @@ impl Broker {
     pub fn ensure_layout(&mut self, recorded: &RecordedPositions, now: Timestamp) {
         let archived = recorded.archived.iter();
         let archived = archived.map(|(log, seq)| (self.name(*log), *seq));
-        let floors =
-            SequenceFloors::of_cursors(&self.names, &recorded.cursors).and_archived(archived);
+        let applied = recorded.cursors.iter();
+        let applied =
+            applied.flat_map(|(partition, cursor)| cursor.covered(&self.names, *partition));
+        let floors: SequenceFloors = applied.chain(archived).collect();
         for partition in Partition::all(self.partitions) {
             for log in [Log::Input(partition), Log::Output(partition)] {
                 let first = floors.first_sequence(&self.name(log)).unwrap_or(1);
