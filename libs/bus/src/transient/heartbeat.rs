@@ -77,8 +77,8 @@ impl Bus {
             .subscribe(self.names().heartbeat(partition))
             .await
             .map_err(HeartbeatError::failed)?;
-        // After the flush the server knows the subscription.
-        client.flush().await.map_err(HeartbeatError::failed)?;
+        let confirmed = super::confirm_subscriptions(&client).await;
+        confirmed.map_err(HeartbeatError::failed)?;
         Ok(Heartbeats { client, subscriber })
     }
 }

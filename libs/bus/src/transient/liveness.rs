@@ -50,7 +50,8 @@ impl Bus {
             .queue_subscribe(self.names().liveness(), queue_group.to_owned())
             .await
             .map_err(LivenessError::new)?;
-        client.flush().await.map_err(LivenessError::new)?;
+        let confirmed = super::confirm_subscriptions(client).await;
+        confirmed.map_err(LivenessError::new)?;
         Ok(Liveness { subscriber })
     }
 }

@@ -96,7 +96,7 @@ async fn damage_to_any_table_is_named_and_repaired_by_a_rebuild() {
     let asked = run(&testbed, &["rebuild", "--prefix", &prefix]).await;
     assert_eq!(asked.code, 1, "{asked:?}");
     assert!(
-        asked.stderr.contains("nothing is changed"),
+        asked.stderr.contains("no change was made"),
         "{}",
         asked.stderr
     );
