@@ -1,13 +1,13 @@
-//! `nixfleet-bench`: measures every stage against its limit, the minimal work for the same result, in one
+//! `nixfleet-bench`: measures every stage against its baseline, the minimal work for the same result, in one
 //! run on one machine.
 //!
-//! It must never judge by absolute time only: a stage and its limit are measured alternately, and the
+//! It must never judge by absolute time only: a stage and its baseline are measured alternately, and the
 //! result is their ratio. Start reading at [`Stage`].
 
-mod comparison;
+mod build_comparison;
 mod cpu_time;
-mod figures;
 mod in_process;
+mod measurements;
 mod plot;
 mod synthetic_fleet;
 mod with_servers;
@@ -21,19 +21,19 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
-use comparison::Comparison;
-use figures::Measurements;
+use build_comparison::Comparison;
+use measurements::BenchReport;
 use nixfleet_harness::binaries::ServerBinaries;
 use with_servers::{Options, block_on, ingest};
 
-/// Measures stages and their limits.
+/// Measures stages and their baselines.
 #[derive(Debug, Parser)]
 #[command(name = "nixfleet-bench")]
 struct Arguments {
     /// Stages to measure; all of them when absent.
     #[arg(long, value_enum, value_delimiter = ',')]
     stage: Vec<Stage>,
-    /// Path of the figures as JSON.
+    /// Path of the measurements as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Another build to compare with: its nixfleet-bench, or the folder with it. Both measure each stage in
@@ -42,13 +42,13 @@ struct Arguments {
     #[arg(long, value_name = "PATH", conflicts_with = "plot")]
     against: Option<PathBuf>,
     /// Folder for the plots growth.svg (cost over the size of the fleet) and stages.svg (stages as parts of
-    /// their limits).
+    /// their baselines).
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
     /// Sizes of fleets for the stages that grow with them.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]
     hosts: Vec<usize>,
-    /// How often a stage and its limit are measured; a fleet of more than 200,000 hosts is opened once.
+    /// How often a stage and its baseline are measured; a fleet of more than 200,000 hosts is opened once.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds for which a load is kept up.
@@ -73,7 +73,7 @@ const SERVER_HOSTS: usize = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
-    /// Fold of decoded entries on one core; the limit is decoding.
+    /// Fold of decoded entries on one core; the baseline is decoding.
     Fold,
     /// The stored form of frames, in memory: size, and cost of encoding and decoding.
     Encoding,
@@ -89,11 +89,11 @@ enum Stage {
     Applier,
     /// The event log, all streams to the archive, against a bare COPY of the same rows.
     Eventlog,
-    /// The gateway with one event per request; the limit is a server that replies without a log.
+    /// The gateway with one event per request; the baseline is a server that replies without a log.
     IngestSingle,
     /// The gateway, arrays of events.
     IngestArray,
-    /// Agents, gateway, reducer, tables and archive together; the limit is the slowest single stage.
+    /// Agents, gateway, reducer, tables and archive together; the baseline is the slowest single stage.
     EndToEnd,
     /// From the last host of a wave to the agents of the next one.
     Dispatch,
@@ -145,17 +145,17 @@ fn run(arguments: &Arguments) -> Result<()> {
         return in_process::growth::probe(hosts);
     }
     if !arguments.serve_empty_replies.is_empty() {
-        return block_on(with_servers::empty_reply_server::serve(
+        return block_on(with_servers::gateway_baseline::serve(
             &arguments.serve_empty_replies,
         ));
     }
     if let Some(other) = &arguments.against {
         return compare(arguments, other);
     }
-    let mut measurements = Measurements {
+    let mut report = BenchReport {
         command: command(std::env::args().skip(1)),
         machine: machine(),
-        figures: Vec::new(),
+        measurements: Vec::new(),
     };
     let largest = arguments.hosts.iter().copied().max().unwrap_or(FOLD_HOSTS);
     let on_servers = Options {
@@ -172,7 +172,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             rounds,
             ..on_servers
         };
-        let figures = match stage {
+        let measurements = match stage {
             Stage::Fold => in_process::fold::run(largest.min(FOLD_HOSTS), rounds),
             Stage::Encoding => in_process::encoding::run(largest.min(FOLD_HOSTS), rounds),
             Stage::Planner => in_process::planner::run(&arguments.hosts, rounds),
@@ -185,21 +185,21 @@ fn run(arguments: &Arguments) -> Result<()> {
             Stage::IngestArray => block_on(ingest::run(ingest::ARRAY, on_servers)),
             Stage::EndToEnd => block_on(with_servers::end_to_end::run(
                 on_servers,
-                &measurements.figures,
+                &report.measurements,
             )),
             Stage::Dispatch => block_on(with_servers::dispatch::run(on_servers)),
             Stage::Open => block_on(with_servers::open_rollout::run(&arguments.hosts, rounds)),
         };
-        let figures = figures.with_context(|| format!("measuring {stage:?}"))?;
-        for figure in &figures {
-            println!("{}", figure.line());
+        let measurements = measurements.with_context(|| format!("measuring {stage:?}"))?;
+        for measurement in &measurements {
+            println!("{}", measurement.line());
         }
-        measurements.figures.extend(figures);
+        report.measurements.extend(measurements);
     }
     if let Some(path) = &arguments.plot {
-        plot::draw(&measurements, path)?;
+        plot::draw(&report, path)?;
     }
-    write_json(arguments, &measurements)
+    write_json(arguments, &report)
 }
 
 /// Measures the stages in turn with another build.
@@ -210,7 +210,7 @@ fn compare(arguments: &Arguments, other: &Path) -> Result<()> {
     let hosts: Vec<_> = arguments.hosts.iter().map(usize::to_string).collect();
     let comparison = Comparison {
         own: std::env::current_exe().context("finding this program")?,
-        other: comparison::program(other)?,
+        other: build_comparison::program(other)?,
         stages: named.map(|value| value.get_name().to_owned()).collect(),
         options: vec![
             format!("--hosts={}", hosts.join(",")),
@@ -223,21 +223,22 @@ fn compare(arguments: &Arguments, other: &Path) -> Result<()> {
         rounds: arguments.rounds,
     };
     let compared = comparison.run()?;
-    for figure in &compared {
-        println!("{}", figure.line());
+    for measurement in &compared {
+        println!("{}", measurement.line());
     }
     write_json(arguments, &compared)
 }
 
-fn write_json(arguments: &Arguments, figures: &impl Serialize) -> Result<()> {
+fn write_json(arguments: &Arguments, measurements: &impl Serialize) -> Result<()> {
     if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(figures).context("writing the figures")?;
+        let text =
+            serde_json::to_string_pretty(measurements).context("writing the measurements")?;
         std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }
 
-/// Processor and cores, so that a figure is not read without them.
+/// Processor and cores, so that a measurement is not read without them.
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));

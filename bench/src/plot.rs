@@ -1,4 +1,4 @@
-//! Plots of the measurements, one file each.
+//! Plots of the report, one file each.
 
 mod draw_result;
 mod growth;
@@ -8,20 +8,20 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::figures::Measurements;
+use crate::measurements::BenchReport;
 
 use draw_result::DrawResult;
 
-type Draw = fn(&Measurements, &Path) -> DrawResult;
+type Draw = fn(&BenchReport, &Path) -> DrawResult;
 
 const PICTURES: [(&str, Draw); 2] = [("growth.svg", growth::draw), ("stages.svg", stages::draw)];
 
 /// Draws every plot that has data into a folder, which is created if missing.
-pub fn draw(measurements: &Measurements, folder: &Path) -> Result<()> {
+pub fn draw(report: &BenchReport, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     for (name, draw) in PICTURES {
         let path = folder.join(name);
-        draw(measurements, &path)
+        draw(report, &path)
             .map_err(|error| anyhow!("{error}"))
             .with_context(|| format!("drawing {}", path.display()))?;
     }
@@ -31,19 +31,20 @@ pub fn draw(measurements: &Measurements, folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::{Figure, Target};
+    use crate::measurements::{Measurement, Target};
 
-    fn measurements() -> Measurements {
-        let cost = |hosts, ns| Figure::new("growth", "fold, per event", "ns", vec![ns]).of(hosts);
-        let reducer = Figure::new("reducer", "log to log", "entries/s", vec![60.0, 80.0])
+    fn report() -> BenchReport {
+        let cost =
+            |hosts, ns| Measurement::new("growth", "fold, per event", "ns", vec![ns]).of(hosts);
+        let reducer = Measurement::new("reducer", "log to log", "entries/s", vec![60.0, 80.0])
             .against("pull and <publish>", vec![100.0, 100.0])
             .target(Target::RatioAtLeast(0.65));
-        let dispatch = Figure::new("dispatch", "p99", "ms", vec![40.0])
+        let dispatch = Measurement::new("dispatch", "p99", "ms", vec![40.0])
             .against("one append and one commit", vec![10.0]);
-        Measurements {
+        BenchReport {
             command: "nixfleet-bench --plot folder".to_owned(),
             machine: "a machine".to_owned(),
-            figures: vec![cost(1_000, 900.0), cost(10_000, 950.0), reducer, dispatch],
+            measurements: vec![cost(1_000, 900.0), cost(10_000, 950.0), reducer, dispatch],
         }
     }
 
@@ -55,7 +56,7 @@ mod tests {
     fn every_plot_is_written_with_its_labels() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("new");
-        draw(&measurements(), &folder).unwrap();
+        draw(&report(), &folder).unwrap();
         let growth = read(&folder, "growth.svg");
         assert!(growth.starts_with("<svg"), "{growth}");
         assert!(growth.contains("fold, per event"), "{growth}");
@@ -66,7 +67,7 @@ mod tests {
             stages.contains("0.70 of pull and &lt;publish&gt;; target 0.65"),
             "{stages}"
         );
-        // A time equal to its limit has the ratio 1.
+        // A time equal to its baseline has the ratio 1.
         assert!(
             stages.contains("0.25 of one append and one commit"),
             "{stages}"
@@ -74,9 +75,9 @@ mod tests {
     }
 
     #[test]
-    fn no_figures_give_no_plot() {
+    fn no_measurements_give_no_plot() {
         let folder = tempfile::tempdir().unwrap();
-        draw(&Measurements::default(), folder.path()).unwrap();
+        draw(&BenchReport::default(), folder.path()).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -5,12 +5,12 @@
 
 mod agent_events;
 pub mod applier;
-mod applier_limit;
+mod applier_baseline;
 mod control_plane;
 pub mod dispatch;
-pub mod empty_reply_server;
 pub mod end_to_end;
 pub mod eventlog;
+pub mod gateway_baseline;
 mod https_client;
 pub mod ingest;
 mod load_generator;
@@ -19,7 +19,7 @@ mod partition_logs;
 mod postgres_client;
 mod process_usage;
 pub mod reducer;
-mod reducer_limit;
+mod reducer_baseline;
 mod release;
 mod testbed;
 

@@ -1,11 +1,11 @@
-//! In-process stages run on small fleets and write their figures as JSON.
+//! In-process stages run on small fleets and write their measurements as JSON.
 
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// Runs stages and holds that each has figures.
+/// Runs stages and holds that each has measurements.
 fn check(stages: &[&str], arguments: &[&str]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let json = folder.path().join("figures.json");
@@ -17,9 +17,9 @@ fn check(stages: &[&str], arguments: &[&str]) -> Result<()> {
         .status()?;
     ensure!(status.success(), "ended with {status}");
     let report: Value = serde_json::from_slice(&std::fs::read(json)?)?;
-    let figures = report["figures"].as_array().context("no figures")?;
+    let measurements = report["figures"].as_array().context("no measurements")?;
     for stage in stages {
-        let of_stage: Vec<_> = figures
+        let of_stage: Vec<_> = measurements
             .iter()
             .filter(|figure| figure["stage"] == *stage)
             .collect();

@@ -7,7 +7,7 @@ use nixfleet_proto::snapshot::Cursor;
 
 use super::fold::{FRAME_ENTRIES, Partition};
 use crate::cpu_time::cpu_timed;
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 use crate::synthetic_fleet::{SyntheticFleet, log_start};
 use crate::workload::Workload;
 
@@ -30,21 +30,21 @@ struct Samples {
     restore: Vec<f64>,
 }
 
-/// Figures of every size of fleet.
+/// Measurements of every size of fleet.
 ///
 /// # Errors
 /// When the fold refuses the workload or a checkpoint restores another state.
-pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Measurement>> {
+    let mut measurements = Vec::new();
     for hosts in sizes {
         let fleet = SyntheticFleet::of(*hosts);
         let mut samples = Samples::default();
         for _ in 0..rounds {
             samples.add(&fleet)?;
         }
-        figures.extend(samples.figures(&fleet));
+        measurements.extend(samples.measurements(&fleet));
     }
-    Ok(figures)
+    Ok(measurements)
 }
 
 impl Samples {
@@ -86,20 +86,20 @@ impl Samples {
         Ok(())
     }
 
-    fn figures(self, fleet: &SyntheticFleet) -> Vec<Figure> {
-        let figure = |name: &str, unit: &'static str, samples: Vec<f64>| {
-            Figure::new("checkpoint", name, unit, samples).of(fleet.len())
+    fn measurements(self, fleet: &SyntheticFleet) -> Vec<Measurement> {
+        let measurement = |name: &str, unit: &'static str, samples: Vec<f64>| {
+            Measurement::new("checkpoint", name, unit, samples).of(fleet.len())
         };
         let pause = Target::AtMost(PAUSE_TARGET);
         vec![
-            figure("freeze the state", "ms", self.freeze).target(pause),
-            figure("longest frame before it", "ms", self.longest_frame_before),
-            figure("longest frame behind it", "ms", self.longest_frame).target(pause),
-            figure("frames behind it / before it", "", self.slower),
-            figure("encode", "ms", self.encode),
-            figure("size per host", "B", self.bytes),
-            figure("read", "ms", self.read),
-            figure("restore", "ms", self.restore),
+            measurement("freeze the state", "ms", self.freeze).target(pause),
+            measurement("longest frame before it", "ms", self.longest_frame_before),
+            measurement("longest frame behind it", "ms", self.longest_frame).target(pause),
+            measurement("frames behind it / before it", "", self.slower),
+            measurement("encode", "ms", self.encode),
+            measurement("size per host", "B", self.bytes),
+            measurement("read", "ms", self.read),
+            measurement("restore", "ms", self.restore),
         ]
     }
 }

@@ -12,7 +12,7 @@ use nixfleet_proto::{
 };
 
 use crate::cpu_time::cpu_timed;
-use crate::figures::Figure;
+use crate::measurements::Measurement;
 use crate::synthetic_fleet::SyntheticFleet;
 use crate::workload::{Workload, shuffle};
 
@@ -36,17 +36,19 @@ struct Frames {
 ///
 /// # Errors
 /// When an entry of the workload is refused, or a frame decodes to another one.
-pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
+pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Measurement>> {
     let turns = turns(&SyntheticFleet::of(hosts))?;
-    let mut figures = Vec::new();
+    let mut measurements = Vec::new();
     for size in SIZES.into_iter().map(Some).chain([None]) {
         for frames in [inputs(&turns, size)?, outputs(&turns, size)?] {
             for level in LEVELS {
-                figures.extend(measure(&frames, level, rounds)?.map(|figure| figure.of(hosts)));
+                measurements.extend(
+                    measure(&frames, level, rounds)?.map(|measurement| measurement.of(hosts)),
+                );
             }
         }
     }
-    Ok(figures)
+    Ok(measurements)
 }
 
 /// Entries with their outcomes, shuffled: a frame of a loaded gateway has events of every kind.
@@ -146,7 +148,7 @@ fn frames<T>(
 }
 
 /// Part of the bytes that is left, and nanoseconds per entry there and back.
-fn measure(frames: &Frames, level: i32, rounds: usize) -> Result<[Figure; 3]> {
+fn measure(frames: &Frames, level: i32, rounds: usize) -> Result<[Measurement; 3]> {
     let mut encoder = Encoder::new(level).context("making an encoder")?;
     let (mut ratios, mut encodes, mut decodes) = (Vec::new(), Vec::new(), Vec::new());
     let bytes = |frames: &[Bytes]| frames.iter().map(Bytes::len).sum::<usize>() as f64;
@@ -171,8 +173,8 @@ fn measure(frames: &Frames, level: i32, rounds: usize) -> Result<[Figure; 3]> {
     }
     let name = |what| format!("{}, level {level}: {what}", frames.name);
     Ok([
-        Figure::new("encoding", name("stored / JSON"), "", ratios),
-        Figure::new("encoding", name("encode, per entry"), "ns", encodes),
-        Figure::new("encoding", name("decode, per entry"), "ns", decodes),
+        Measurement::new("encoding", name("stored / JSON"), "", ratios),
+        Measurement::new("encoding", name("encode, per entry"), "ns", encodes),
+        Measurement::new("encoding", name("decode, per entry"), "ns", decodes),
     ])
 }

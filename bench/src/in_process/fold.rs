@@ -8,7 +8,7 @@ use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{Decision, Entry, InputFrame, LAYOUT_VERSION, Position, json};
 
 use crate::cpu_time::cpu_timed;
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 use crate::synthetic_fleet::SyntheticFleet;
 use crate::workload::Workload;
 
@@ -95,7 +95,7 @@ pub fn frames_of(entries: Vec<Entry>) -> Result<Vec<Vec<u8>>> {
 ///
 /// # Errors
 /// When an entry of the workload is refused.
-pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
+pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Measurement>> {
     let fleet = SyntheticFleet::of(hosts);
     let (mut folds, mut decodes, mut turns) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -127,11 +127,11 @@ pub fn run(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
         turns.push(turn);
     }
     Ok(vec![
-        Figure::new("fold", "fold", "entries/s", folds)
+        Measurement::new("fold", "fold", "entries/s", folds)
             .of(hosts)
             .against("decoding alone", decodes.clone())
             .target(Target::AtLeast(TARGET)),
-        Figure::new("fold", "decode, fold and encode", "entries/s", turns)
+        Measurement::new("fold", "decode, fold and encode", "entries/s", turns)
             .of(hosts)
             .against("decoding alone", decodes),
     ])

@@ -10,7 +10,7 @@ use nixfleet_proto::Entry;
 use super::fold::{FRAME_ENTRIES, Partition, frames_of};
 use super::snapshot::snapshot_of;
 use crate::cpu_time::cpu_timed;
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 use crate::synthetic_fleet::SyntheticFleet;
 use crate::workload::Workload;
 
@@ -31,7 +31,7 @@ struct Costs {
 }
 
 /// Costs of every size of fleet, smallest first.
-pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
+pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Measurement>> {
     let fleets: Vec<SyntheticFleet> = sizes
         .iter()
         .map(|hosts| SyntheticFleet::of(*hosts))
@@ -44,14 +44,15 @@ pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
             cost.turn.push(turn_cost(fleet)?);
         }
     }
-    let mut figures = Vec::new();
+    let mut measurements = Vec::new();
     for (fleet, cost) in fleets.iter().zip(&costs) {
         for (name, samples) in [("fold", &cost.fold), ("decode, fold, encode", &cost.turn)] {
             let name = format!("{name}, per event");
-            figures.push(Figure::new("growth", name, "ns", samples.clone()).of(fleet.len()));
+            measurements
+                .push(Measurement::new("growth", name, "ns", samples.clone()).of(fleet.len()));
         }
-        figures.extend(start(fleet, rounds)?);
-        figures.push(memory(fleet.len())?);
+        measurements.extend(start(fleet, rounds)?);
+        measurements.push(memory(fleet.len())?);
     }
     if let [small, .., large] = &*costs {
         for (name, small, large) in [
@@ -60,11 +61,11 @@ pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
         ] {
             let ratios = large.iter().zip(small).map(|(large, small)| large / small);
             let name = format!("{name}: largest fleet / smallest, per event");
-            let figure = Figure::new("growth", name, "", ratios.collect());
-            figures.push(figure.target(Target::AtMost(COST_TARGET)));
+            let measurement = Measurement::new("growth", name, "", ratios.collect());
+            measurements.push(measurement.target(Target::AtMost(COST_TARGET)));
         }
     }
-    Ok(figures)
+    Ok(measurements)
 }
 
 /// Nanoseconds per event of the fold by itself.
@@ -109,7 +110,7 @@ fn cost(
 }
 
 /// Opening the rollout, going on from rows, and the state hash.
-fn start(fleet: &SyntheticFleet, rounds: usize) -> Result<Vec<Figure>> {
+fn start(fleet: &SyntheticFleet, rounds: usize) -> Result<Vec<Measurement>> {
     let (mut opens, mut restores, mut whole, mut after) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let rounds = if fleet.len() > 200_000 { 1 } else { rounds };
@@ -132,18 +133,19 @@ fn start(fleet: &SyntheticFleet, rounds: usize) -> Result<Vec<Figure>> {
         let (_, took) = cpu_timed(|| partition.state.hash());
         after.push(took.as_secs_f64() * 1e3);
     }
-    let figures = [
+    let measurements = [
         ("open the rollout", opens),
         ("restore from rows", restores),
         ("first state hash", whole),
         ("state hash after 10,000 entries", after),
     ];
-    let figure = |(name, samples)| Figure::new("growth", name, "ms", samples).of(fleet.len());
-    Ok(figures.into_iter().map(figure).collect())
+    let measurement =
+        |(name, samples)| Measurement::new("growth", name, "ms", samples).of(fleet.len());
+    Ok(measurements.into_iter().map(measurement).collect())
 }
 
 /// Memory of a separate process after the whole workload.
-fn memory(hosts: usize) -> Result<Figure> {
+fn memory(hosts: usize) -> Result<Measurement> {
     let program = std::env::current_exe().context("finding this program")?;
     let output = Command::new(program)
         .args(["--probe-memory", &hosts.to_string()])
@@ -157,12 +159,13 @@ fn memory(hosts: usize) -> Result<Figure> {
     let text = String::from_utf8(output.stdout).context("reading the memory probe")?;
     let bytes: f64 = text.trim().parse().context("reading the memory probe")?;
     let per_host = vec![bytes / hosts as f64];
-    let figure = Figure::new("growth", "reducer memory per host", "bytes", per_host).of(hosts);
+    let measurement =
+        Measurement::new("growth", "reducer memory per host", "bytes", per_host).of(hosts);
     // A small fleet is smaller than the allocation steps of the process.
     Ok(if hosts >= 100_000 {
-        figure.target(Target::AtMost(MEMORY_TARGET))
+        measurement.target(Target::AtMost(MEMORY_TARGET))
     } else {
-        figure
+        measurement
     })
 }
 

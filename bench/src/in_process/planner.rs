@@ -14,7 +14,7 @@ use nixfleet_proto::{Entry, EntryBody, HostState, Outcome, PlanAction, Position,
 
 use super::snapshot::snapshot_of;
 use crate::cpu_time::cpu_timed;
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 use crate::synthetic_fleet::{SyntheticFleet, at};
 use crate::workload::{EPOCH, Workload};
 
@@ -23,18 +23,18 @@ const RELEASE_TARGET: f64 = 250.0;
 /// Target in milliseconds for a run without work for a million hosts.
 const TICK_TARGET: f64 = 1.0;
 
-/// Figures of every size of fleet.
-pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+/// Measurements of every size of fleet.
+pub fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Measurement>> {
+    let mut measurements = Vec::new();
     for hosts in sizes {
         let rounds = if *hosts > 200_000 {
             rounds.min(3)
         } else {
             rounds
         };
-        figures.extend(of(*hosts, rounds)?);
+        measurements.extend(of(*hosts, rounds)?);
     }
-    Ok(figures)
+    Ok(measurements)
 }
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ struct Samples {
 }
 
 /// A fleet whose second wave has the given number of hosts and may start; the third wave has as many.
-fn of(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
+fn of(hosts: usize, rounds: usize) -> Result<Vec<Measurement>> {
     let fleet = SyntheticFleet::new(&[(hosts / 100).max(1), hosts, hosts]);
     let mut samples = Samples::default();
     for _ in 0..rounds {
@@ -58,18 +58,19 @@ fn of(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
         let rates = samples.iter().map(|ms| hosts as f64 / ms * 1e3);
         rates.collect::<Vec<_>>()
     };
-    let figure = |name: &str, samples| Figure::new("planner", name, "ms", samples).of(hosts);
-    let released = figure("release a wave", samples.release.clone());
-    let is_judged = |least: usize, figure: Figure, target| {
+    let measurement =
+        |name: &str, samples| Measurement::new("planner", name, "ms", samples).of(hosts);
+    let released = measurement("release a wave", samples.release.clone());
+    let is_judged = |least: usize, measurement: Measurement, target| {
         if hosts >= least {
-            figure.target(target)
+            measurement.target(target)
         } else {
-            figure
+            measurement
         }
     };
     let tick = Target::AtMost(TICK_TARGET);
-    let held = figure("steady tick, a wave held", samples.held);
-    let steady = figure("steady tick, a wave at work", samples.steady);
+    let held = measurement("steady tick, a wave held", samples.held);
+    let steady = measurement("steady tick, a wave at work", samples.steady);
     let rate = per_second(&samples.release);
     Ok(vec![
         if hosts == 100_000 {
@@ -77,11 +78,11 @@ fn of(hosts: usize, rounds: usize) -> Result<Vec<Figure>> {
         } else {
             released
         },
-        Figure::new("planner", "release a wave", "hosts/s", rate)
+        Measurement::new("planner", "release a wave", "hosts/s", rate)
             .of(hosts)
             .against("one pass over the records", per_second(&samples.pass)),
-        figure("follow the outcomes of the release", samples.follow),
-        figure("load the view", samples.load),
+        measurement("follow the outcomes of the release", samples.follow),
+        measurement("load the view", samples.load),
         is_judged(1_000_000, held, tick),
         is_judged(1_000_000, steady, tick),
     ])

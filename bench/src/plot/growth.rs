@@ -6,19 +6,19 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use super::draw_result::{DrawResult, draw_error};
-use crate::figures::Measurements;
+use crate::measurements::BenchReport;
 
 /// Draws nanoseconds per event over hosts; no file with fewer than two sizes.
-pub(super) fn draw(measurements: &Measurements, path: &Path) -> DrawResult {
+pub(super) fn draw(report: &BenchReport, path: &Path) -> DrawResult {
     let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for figure in measurements
-        .figures
+    for measurement in report
+        .measurements
         .iter()
-        .filter(|figure| figure.unit == "ns")
+        .filter(|measurement| measurement.unit == "ns")
     {
-        if let Some(hosts) = figure.hosts {
-            let line = lines.entry(&figure.name).or_default();
-            line.push((hosts as f64, figure.value));
+        if let Some(hosts) = measurement.hosts {
+            let line = lines.entry(&measurement.name).or_default();
+            line.push((hosts as f64, measurement.value));
         }
     }
     let points = || lines.values().flatten();
@@ -29,12 +29,7 @@ pub(super) fn draw(measurements: &Measurements, path: &Path) -> DrawResult {
         return Ok(());
     }
     let root = SVGBackend::new(path, (800, 480)).into_drawing_area();
-    paint(
-        &root,
-        &lines,
-        (first..last, most * 1.1),
-        &measurements.command,
-    )
+    paint(&root, &lines, (first..last, most * 1.1), &report.command)
 }
 
 fn paint(

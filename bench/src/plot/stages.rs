@@ -1,4 +1,4 @@
-//! Plot of the stages as parts of their limits.
+//! Plot of the stages as parts of their baselines.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::draw_result::{DrawResult, draw_error};
-use crate::figures::{Figure, Limit, Measurements, Target, TargetStatus};
+use crate::measurements::{Baseline, BenchReport, Measurement, Target, TargetStatus};
 
 /// Pixels of a bar with its text.
 const ROW_HEIGHT: u32 = 44;
@@ -16,32 +16,32 @@ const FRAME_HEIGHT: u32 = 110;
 
 type Plane<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-/// A stage beside its limit.
+/// A stage beside its baseline.
 struct Bar {
     text: String,
-    /// Part of the limit that is reached.
+    /// Part of the baseline that is reached.
     part: f64,
-    /// Part of the limit that shall be reached.
+    /// Part of the baseline that shall be reached.
     target: Option<f64>,
     color: RGBColor,
 }
 
 impl Bar {
-    fn of(figure: &Figure, limit: &Limit) -> Self {
-        let part = match figure.unit {
+    fn of(measurement: &Measurement, baseline: &Baseline) -> Self {
+        let part = match measurement.unit {
             // Of times the shorter one is the better one.
-            "ms" | "s" => 1.0 / limit.ratio,
-            _ => limit.ratio,
+            "ms" | "s" => 1.0 / baseline.ratio,
+            _ => baseline.ratio,
         };
-        let hosts = figure.hosts.map(|hosts| format!(", {hosts} hosts"));
+        let hosts = measurement.hosts.map(|hosts| format!(", {hosts} hosts"));
         let mut text = format!(
             "{}: {}{}: {part:.2} of {}",
-            figure.stage,
-            figure.name,
+            measurement.stage,
+            measurement.name,
             hosts.unwrap_or_default(),
-            limit.name
+            baseline.name
         );
-        let target = match figure.target {
+        let target = match measurement.target {
             Some(Target::RatioAtLeast(bound)) => Some(bound),
             Some(Target::AtLeast(_) | Target::AtMost(_)) | None => None,
         };
@@ -49,7 +49,7 @@ impl Bar {
             text.push_str(&format!("; target {target:.2}"));
         }
         // The verdict is about the ratio only where the target is.
-        let color = match figure.target_status.filter(|_| target.is_some()) {
+        let color = match measurement.target_status.filter(|_| target.is_some()) {
             Some(TargetStatus::Pass) => RGBColor(60, 140, 90),
             Some(TargetStatus::Short) => RGBColor(200, 80, 60),
             None => RGBColor(110, 130, 160),
@@ -63,17 +63,18 @@ impl Bar {
     }
 }
 
-/// Draws a bar for every figure that has a limit; no file when none has.
-pub(super) fn draw(measurements: &Measurements, path: &Path) -> DrawResult {
-    let figures = measurements.figures.iter();
-    let bars = figures.filter_map(|figure| Some(Bar::of(figure, figure.limit.as_ref()?)));
+/// Draws a bar for every measurement that has a baseline; no file when none has.
+pub(super) fn draw(report: &BenchReport, path: &Path) -> DrawResult {
+    let measurements = report.measurements.iter();
+    let bars = measurements
+        .filter_map(|measurement| Some(Bar::of(measurement, measurement.baseline.as_ref()?)));
     let bars: Vec<Bar> = bars.filter(|bar| bar.part.is_finite()).collect();
     if bars.is_empty() {
         return Ok(());
     }
     let height = FRAME_HEIGHT + ROW_HEIGHT * bars.len() as u32;
     let root = SVGBackend::new(path, (800, height)).into_drawing_area();
-    paint(&root, &bars, &measurements.command)
+    paint(&root, &bars, &report.command)
 }
 
 fn paint(root: &DrawingArea<SVGBackend<'_>, Shift>, bars: &[Bar], command: &str) -> DrawResult {
@@ -87,7 +88,7 @@ fn paint(root: &DrawingArea<SVGBackend<'_>, Shift>, bars: &[Bar], command: &str)
         .map_err(draw_error)?;
     let mut mesh = chart.configure_mesh();
     mesh.disable_y_mesh()
-        .x_desc("part of the limit that is reached; a line marks the target")
+        .x_desc("part of the baseline that is reached; a line marks the target")
         .draw()
         .map_err(draw_error)?;
     for (row, bar) in bars.iter().rev().enumerate() {

@@ -9,7 +9,7 @@ use nixfleet_harness::{Database, Service, wait_for};
 use nixfleet_proto::HostState;
 use nixfleet_store::Store;
 
-use super::applier_limit::{Columns, Tables};
+use super::applier_baseline::{Columns, Tables};
 use super::partition_logs::{POLL_INTERVAL, TIMEOUT, frames_of};
 use super::postgres_client::connect;
 use super::process_usage::UsageMeter;
@@ -17,7 +17,7 @@ use super::reducer::FoldedLog;
 use super::release::{self, Release};
 use super::testbed::{self, postgres};
 use super::{Options, progress};
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 
 const TARGET: f64 = 0.70;
 /// Outcomes of one transaction, as the applier's `turn.outcomes_max`.
@@ -27,39 +27,39 @@ const OUTCOMES_MAX: usize = 5_000;
 ///
 /// # Errors
 /// When a server or program is missing, or the tables differ from the log.
-pub async fn run(options: Options) -> Result<Vec<Figure>> {
+pub async fn run(options: Options) -> Result<Vec<Measurement>> {
     let release = release::build(&release::shape_of(options.hosts))?;
     progress!("applier: making an output log of {} hosts", options.hosts);
     let folded = FoldedLog::make(&release).await?;
     let turns = turns(&folded, &release).await?;
-    let (mut rates, mut limits, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rates, mut baselines, mut plain) = (Vec::new(), Vec::new(), Vec::new());
     let mut notes = Vec::new();
     let rows_per_entry = rows_per_entry(&turns)?;
     for round in 1..=options.rounds {
         let (entries_per_second, usage) = apply(&folded, options.hosts).await?;
         rates.push(entries_per_second * rows_per_entry);
-        limits.push(limit(&turns, Tables::Real).await?);
-        plain.push(limit(&turns, Tables::Plain).await?);
+        baselines.push(baseline(&turns, Tables::Real).await?);
+        plain.push(baseline(&turns, Tables::Plain).await?);
         let last = round - 1;
         progress!(
-            "applier {round}/{}: {entries_per_second:.0} entries/s, {:.0} rows/s, limit {:.0}, \
+            "applier {round}/{}: {entries_per_second:.0} entries/s, {:.0} rows/s, baseline {:.0}, \
              plain tables {:.0}; {usage}",
             options.rounds,
             rates[last],
-            limits[last],
+            baselines[last],
             plain[last],
         );
         notes.push(usage);
     }
     let entries = rates.iter().map(|rate| rate / rows_per_entry).collect();
     Ok(vec![
-        Figure::new("applier", "output log to tables", "rows/s", rates)
+        Measurement::new("applier", "output log to tables", "rows/s", rates)
             .of(options.hosts)
-            .against("bare UNNEST of the same rows", limits)
+            .against("bare UNNEST of the same rows", baselines)
             .target(Target::RatioAtLeast(TARGET))
             .noting(notes),
-        Figure::new("applier", "output log to tables", "entries/s", entries).of(options.hosts),
-        Figure::new(
+        Measurement::new("applier", "output log to tables", "entries/s", entries).of(options.hosts),
+        Measurement::new(
             "applier",
             "bare UNNEST into tables without derived columns",
             "rows/s",
@@ -69,7 +69,7 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
     ])
 }
 
-/// A transaction of the limit, and the number of entries that it covers.
+/// A transaction of the baseline, and the number of entries that it covers.
 struct Step {
     turn: Turn,
     entries: usize,
@@ -171,7 +171,7 @@ async fn check(database: &Database, hosts: usize) -> Result<()> {
 
 /// Rows per second of the prepared statements, without the opening, on a new database, in the transactions
 /// of the applier.
-async fn limit(steps: &[Step], tables: Tables) -> Result<f64> {
+async fn baseline(steps: &[Step], tables: Tables) -> Result<f64> {
     let (database, store) = testbed::create_database().await?;
     let opening = steps
         .iter()

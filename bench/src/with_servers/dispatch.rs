@@ -18,7 +18,7 @@ use super::partition_logs::{frames_of, messages_of};
 use super::postgres_client::connect;
 use super::release::{self, Release, Shape};
 use super::{Options, progress};
-use crate::figures::{Figure, Target, median};
+use crate::measurements::{Measurement, Target, median};
 
 /// Largest number of waiting agents.
 const HOSTS_MAX: usize = 2_000;
@@ -26,35 +26,36 @@ const HOSTS_MAX: usize = 2_000;
 const TARGET_MS: f64 = 100.0;
 /// Time for the polls to be waiting before the wave ends.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Measurements of the limit per round.
+/// Measurements of the baseline per round.
 const TRIPS: usize = 100;
 
 /// Milliseconds from the claim of a wave's last host to the dispatches of the next wave.
-pub async fn run(options: Options) -> Result<Vec<Figure>> {
+pub async fn run(options: Options) -> Result<Vec<Measurement>> {
     let hosts = options.hosts.min(HOSTS_MAX);
     let shape = Shape {
         waves: vec![1, hosts],
         soak: Minutes::from_minutes(0),
     };
     let release = release::build(&shape)?;
-    let (mut halves, mut tails, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut halves, mut tails, mut baselines) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=options.rounds {
-        let (half, tail, limit) = measure(&release).await?;
+        let (half, tail, baseline) = measure(&release).await?;
         progress!(
             "dispatch {round}/{}: p50 {half:.1} ms, p99 {tail:.1} ms, one append and one commit \
-             {limit:.1} ms",
+             {baseline:.1} ms",
             options.rounds
         );
         halves.push(half);
         tails.push(tail);
-        limits.push(limit);
+        baselines.push(baseline);
     }
     let name = "one append and one commit";
-    let tail = Figure::new("dispatch", "p99 from claim to dispatch", "ms", tails).of(hosts);
-    let half = Figure::new("dispatch", "p50 from claim to dispatch", "ms", halves).of(hosts);
+    let tail = Measurement::new("dispatch", "p99 from claim to dispatch", "ms", tails).of(hosts);
+    let half = Measurement::new("dispatch", "p50 from claim to dispatch", "ms", halves).of(hosts);
     Ok(vec![
-        half.against(name, limits.clone()),
-        tail.against(name, limits).target(Target::AtMost(TARGET_MS)),
+        half.against(name, baselines.clone()),
+        tail.against(name, baselines)
+            .target(Target::AtMost(TARGET_MS)),
     ])
 }
 
@@ -66,7 +67,7 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
         Service::Planner,
     ])
     .await?;
-    let limit = round_trip(&control_plane).await?;
+    let baseline = round_trip(&control_plane).await?;
     let hosts = 0..release.fleet.len();
     let events = hosts
         .map(|number| AgentEvents::of(&release.fleet, number))
@@ -104,7 +105,7 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
     latencies.sort_by(f64::total_cmp);
     let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
     ensure!(!latencies.is_empty(), "no agent waited for a dispatch");
-    Ok((at(0.50), at(0.99), limit))
+    Ok((at(0.50), at(0.99), baseline))
 }
 
 /// Prints when the dispatches were in the input log and their outcomes in the output log.

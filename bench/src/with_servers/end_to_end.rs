@@ -16,7 +16,7 @@ use super::load_generator::{self, LoadPlan};
 use super::partition_logs::{self, TIMEOUT};
 use super::release::{self, Release};
 use super::{Options, progress};
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 use crate::synthetic_fleet::SOAK_MINUTES;
 use crate::workload::Workload;
 
@@ -32,14 +32,14 @@ const TARGETS: [(Kind, f64); 2] = [(SINGLE, 10_000.0), (ARRAY, 40_000.0)];
 /// compared with the slowest single stage.
 ///
 /// # Errors
-/// When a server or program is missing, an event does not arrive, or a stage has no figure.
-pub async fn run(options: Options, alone: &[Figure]) -> Result<Vec<Figure>> {
+/// When a server or program is missing, an event does not arrive, or a stage has no measurement.
+pub async fn run(options: Options, alone: &[Measurement]) -> Result<Vec<Measurement>> {
     let hosts = options.hosts.min(HOSTS_MAX);
     let release = release::build(&release::shape_of(hosts))?;
-    let mut figures = Vec::new();
+    let mut measurements = Vec::new();
     for (kind, target) in TARGETS {
         let slowest = slowest(kind, alone)?;
-        let limit = format!("the slowest stage alone, {}", slowest.stage);
+        let baseline = format!("the slowest stage alone, {}", slowest.stage);
         let (mut rates, mut notes) = (Vec::new(), Vec::new());
         for round in 1..=options.rounds {
             let (rate, note) = measure(kind, &release, options).await?;
@@ -53,11 +53,11 @@ pub async fn run(options: Options, alone: &[Figure]) -> Result<Vec<Figure>> {
         }
         let name = format!("{} events per request, to tables and archive", kind.events);
         let slowest = vec![slowest.rate; rates.len()];
-        let figure = Figure::new("end-to-end", name, "events/s", rates).of(hosts);
-        let figure = figure.against(limit, slowest).noting(notes);
-        figures.push(figure.target(Target::AtLeast(target)));
+        let measurement = Measurement::new("end-to-end", name, "events/s", rates).of(hosts);
+        let measurement = measurement.against(baseline, slowest).noting(notes);
+        measurements.push(measurement.target(Target::AtLeast(target)));
     }
-    Ok(figures)
+    Ok(measurements)
 }
 
 /// A stage that an event passes, by itself.
@@ -68,7 +68,7 @@ struct StageRate {
 }
 
 /// The stage of the event path with the lowest rate.
-fn slowest(kind: Kind, figures: &[Figure]) -> Result<StageRate> {
+fn slowest(kind: Kind, measurements: &[Measurement]) -> Result<StageRate> {
     // Stage, unit of its rate, and how much of it an event makes: the archive has its entry and its
     // outcome, and the frames, of which there are few.
     let way = [
@@ -78,10 +78,12 @@ fn slowest(kind: Kind, figures: &[Figure]) -> Result<StageRate> {
         ("eventlog", "items/s", 2.0),
     ];
     let rates = way.map(|(stage, unit, per_event)| {
-        let mut figures = figures.iter();
-        let figure = figures.find(|figure| figure.stage == stage && figure.unit == unit);
-        let figure = figure.with_context(|| format!("{stage} was not measured in this run"))?;
-        let rate = figure.value / per_event;
+        let mut measurements = measurements.iter();
+        let measurement =
+            measurements.find(|measurement| measurement.stage == stage && measurement.unit == unit);
+        let measurement =
+            measurement.with_context(|| format!("{stage} was not measured in this run"))?;
+        let rate = measurement.value / per_event;
         Ok(StageRate { stage, rate })
     });
     let rates: Vec<StageRate> = rates.into_iter().collect::<Result<_>>()?;
@@ -197,22 +199,22 @@ async fn check(control_plane: &ControlPlane, agents: &[load_generator::Agent]) -
 mod tests {
     use super::*;
 
-    fn figures(rates: [f64; 5]) -> Vec<Figure> {
-        let figure = |stage, unit, rate| Figure::new(stage, "", unit, vec![rate]);
+    fn measurements(rates: [f64; 5]) -> Vec<Measurement> {
+        let measurement = |stage, unit, rate| Measurement::new(stage, "", unit, vec![rate]);
         vec![
-            figure("reducer", "entries/s", rates[0]),
+            measurement("reducer", "entries/s", rates[0]),
             // Rows of tables are no events.
-            figure("applier", "rows/s", 1.0),
-            figure("applier", "entries/s", rates[1]),
-            figure("eventlog", "items/s", rates[2]),
-            figure("ingest-single", "events/s", rates[3]),
-            figure("ingest-array", "events/s", rates[4]),
+            measurement("applier", "rows/s", 1.0),
+            measurement("applier", "entries/s", rates[1]),
+            measurement("eventlog", "items/s", rates[2]),
+            measurement("ingest-single", "events/s", rates[3]),
+            measurement("ingest-array", "events/s", rates[4]),
         ]
     }
 
     #[track_caller]
     fn check(kind: Kind, rates: [f64; 5], stage: &'static str, rate: f64) {
-        let found = slowest(kind, &figures(rates)).unwrap();
+        let found = slowest(kind, &measurements(rates)).unwrap();
         assert_eq!(found, StageRate { stage, rate });
     }
 
@@ -231,9 +233,9 @@ mod tests {
 
     #[test]
     fn a_missing_stage_is_reported() {
-        let mut figures = figures([1.0; 5]);
-        figures.retain(|figure| figure.stage != "eventlog");
-        let error = slowest(SINGLE, &figures).unwrap_err();
+        let mut measurements = measurements([1.0; 5]);
+        measurements.retain(|measurement| measurement.stage != "eventlog");
+        let error = slowest(SINGLE, &measurements).unwrap_err();
         assert!(error.to_string().contains("eventlog"), "{error}");
     }
 }

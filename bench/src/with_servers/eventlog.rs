@@ -18,7 +18,7 @@ use super::reducer::FoldedLog;
 use super::release;
 use super::testbed::{self, postgres};
 use super::{Options, progress};
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 
 const TARGET: f64 = 0.70;
 /// Rows after which a transaction is closed, as the event log's `archive.batch_rows`.
@@ -33,11 +33,11 @@ type Cursors = BTreeMap<String, u64>;
 ///
 /// # Errors
 /// When a server or program is missing, or rows are missing in the archive.
-pub async fn run(options: Options) -> Result<Vec<Figure>> {
+pub async fn run(options: Options) -> Result<Vec<Measurement>> {
     let release = release::build(&release::shape_of(options.hosts))?;
     progress!("eventlog: making the logs of {} hosts", options.hosts);
     let folded = FoldedLog::make(&release).await?;
-    let (mut rates, mut limits, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rates, mut baselines, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let mut archive_copy = None;
     for round in 1..=options.rounds {
         let (database, rate, usage) = archive(&folded).await?;
@@ -46,19 +46,19 @@ pub async fn run(options: Options) -> Result<Vec<Figure>> {
             archive_copy = Some(ArchiveCopy::take(&database).await?);
         }
         let archive_copy = archive_copy.as_ref().context("the archive was not read")?;
-        limits.push(archive_copy.write().await?);
+        baselines.push(archive_copy.write().await?);
         progress!(
-            "eventlog {round}/{}: {rate:.0} items/s, limit {:.0}; {usage}",
+            "eventlog {round}/{}: {rate:.0} items/s, baseline {:.0}; {usage}",
             options.rounds,
-            limits[round - 1]
+            baselines[round - 1]
         );
         notes.push(usage);
     }
-    let figure = Figure::new("eventlog", "streams to archive", "items/s", rates)
+    let measurement = Measurement::new("eventlog", "streams to archive", "items/s", rates)
         .of(options.hosts)
-        .against("bare COPY of the same rows", limits)
+        .against("bare COPY of the same rows", baselines)
         .target(Target::RatioAtLeast(TARGET));
-    Ok(vec![figure.noting(notes)])
+    Ok(vec![measurement.noting(notes)])
 }
 
 /// Runs the service on a new database until both logs are archived. Returns the entries, outcomes and

@@ -13,12 +13,12 @@ use nixfleet_proto::subject::Partition;
 
 use super::agent_events::AgentEvents;
 use super::control_plane::ControlPlane;
-use super::empty_reply_server;
+use super::gateway_baseline;
 use super::load_generator::{self, LoadPlan, LoadResult};
-use super::partition_logs::{Size, messages_of, size_figure};
+use super::partition_logs::{Size, messages_of, size_measurement};
 use super::testbed::Testbed;
 use super::{Options, progress};
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 use crate::synthetic_fleet::SyntheticFleet;
 
 /// Target: share of the rate of the server without a log.
@@ -65,7 +65,7 @@ struct Samples {
 ///
 /// # Errors
 /// When a server or program is missing, or an event is refused.
-pub async fn run(kind: Kind, options: Options) -> Result<Vec<Figure>> {
+pub async fn run(kind: Kind, options: Options) -> Result<Vec<Measurement>> {
     let fleet = SyntheticFleet::of(kind.agents);
     let mut samples = Samples::default();
     for round in 1..=options.rounds {
@@ -86,10 +86,10 @@ pub async fn run(kind: Kind, options: Options) -> Result<Vec<Figure>> {
             samples.notes[last],
         );
     }
-    Ok(figures(kind, samples))
+    Ok(measurements(kind, samples))
 }
 
-fn figures(kind: Kind, samples: Samples) -> Vec<Figure> {
+fn measurements(kind: Kind, samples: Samples) -> Vec<Measurement> {
     let Kind { stage, events, .. } = kind;
     let name = if events == 1 {
         "single events".to_owned()
@@ -97,9 +97,9 @@ fn figures(kind: Kind, samples: Samples) -> Vec<Figure> {
         format!("arrays of {events} events")
     };
     let rates = samples.rates;
-    let stored = Figure::new(stage, name.clone(), "events/s", rates.clone())
+    let stored = Measurement::new(stage, name.clone(), "events/s", rates.clone())
         .against("the server answering 204 without a log", samples.http);
-    let half = Figure::new(stage, "p99 at half the rate", "ms", samples.idle_tails);
+    let half = Measurement::new(stage, "p99 at half the rate", "ms", samples.idle_tails);
     let (stored, half) = if events == 1 {
         let stored = stored.target(Target::RatioAtLeast(TARGET));
         (stored, half.target(Target::AtMost(LATENCY_TARGET_MS)))
@@ -108,12 +108,12 @@ fn figures(kind: Kind, samples: Samples) -> Vec<Figure> {
     };
     vec![
         stored.noting(samples.notes),
-        Figure::new(stage, name, "events/s", rates)
+        Measurement::new(stage, name, "events/s", rates)
             .against("bare publishes of the same frames", samples.log),
-        Figure::new(stage, "p50 at the full rate", "ms", samples.halves),
-        Figure::new(stage, "p99 at the full rate", "ms", samples.tails),
+        Measurement::new(stage, "p50 at the full rate", "ms", samples.halves),
+        Measurement::new(stage, "p99 at the full rate", "ms", samples.tails),
         half,
-        size_figure(stage, "input", &samples.sizes),
+        size_measurement(stage, "input", &samples.sizes),
     ]
 }
 
@@ -200,7 +200,7 @@ async fn without_log(
 ) -> Result<f64> {
     let config = &control_plane.testbed.config;
     let (mut process, port) =
-        empty_reply_server::start(&config.dir, &config.server, &config.authority).await?;
+        gateway_baseline::start(&config.dir, &config.server, &config.authority).await?;
     let events = (0..kind.agents)
         .map(|number| AgentEvents::of(fleet, number))
         .collect();

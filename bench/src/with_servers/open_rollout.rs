@@ -21,7 +21,7 @@ use super::postgres_client::{copy_in, copy_out};
 use super::process_usage::UsageMeter;
 use super::release;
 use super::{progress, testbed};
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 
 /// Hosts of the fleet that has a target.
 const JUDGED_HOSTS: usize = 1_000_000;
@@ -58,18 +58,18 @@ const HOSTS: &str = "nixfleet.host_rollout_records";
 ///
 /// # Errors
 /// When a server or program is missing, a release is refused, or the tables lack a host.
-pub async fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Figure>> {
+pub async fn run(sizes: &[usize], rounds: usize) -> Result<Vec<Measurement>> {
     let mut sizes = sizes.to_vec();
     sizes.sort_unstable();
-    let mut figures = Vec::new();
+    let mut measurements = Vec::new();
     for hosts in sizes {
         let rounds = if hosts > ONCE_ABOVE { 1 } else { rounds };
-        figures.extend(of(hosts, rounds).await?);
+        measurements.extend(of(hosts, rounds).await?);
     }
-    Ok(figures)
+    Ok(measurements)
 }
 
-async fn of(hosts: usize, rounds: usize) -> Result<[Figure; 2]> {
+async fn of(hosts: usize, rounds: usize) -> Result<[Measurement; 2]> {
     let prepared = PreparedRelease::make(hosts)?;
     progress!(
         "open: a release of {hosts} hosts has {} bytes",
@@ -81,15 +81,15 @@ async fn of(hosts: usize, rounds: usize) -> Result<[Figure; 2]> {
         progress!("open, {hosts} hosts {round}/{rounds}: {took:.1} s; {note}");
         seconds.push(took);
         notes.push(note);
-        copied.push(limit(&records, hosts).await?);
+        copied.push(baseline(&records, hosts).await?);
         progress!(
-            "open, {hosts} hosts {round}/{rounds}: limit {:.1} s",
+            "open, {hosts} hosts {round}/{rounds}: baseline {:.1} s",
             copied[round - 1]
         );
     }
     let rate = |samples: &[f64]| samples.iter().map(|took| hosts as f64 / took).collect();
-    let opened = Figure::new("open", "hosts opened", "hosts/s", rate(&seconds)).of(hosts);
-    let held = Figure::new("open", "from the push to the first dispatch", "s", seconds);
+    let opened = Measurement::new("open", "hosts opened", "hosts/s", rate(&seconds)).of(hosts);
+    let held = Measurement::new("open", "from the push to the first dispatch", "s", seconds);
     let held = held.of(hosts).noting(notes);
     Ok([
         if hosts == JUDGED_HOSTS {
@@ -241,7 +241,7 @@ impl Records {
 }
 
 /// Seconds of one COPY of the records into the table of a new database.
-async fn limit(records: &Records, hosts: usize) -> Result<f64> {
+async fn baseline(records: &Records, hosts: usize) -> Result<f64> {
     let (database, store) = testbed::create_database().await?;
     store.close();
     let client = connect(&database.url_of(Service::Applier)).await?;

@@ -10,7 +10,7 @@ use nixfleet_harness::wait_for;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Entry, EntryBody, OutputFrame, Position, Timestamp};
 
-use crate::figures::Figure;
+use crate::measurements::Measurement;
 use crate::synthetic_fleet::SyntheticFleet;
 use crate::workload::Workload;
 
@@ -101,13 +101,13 @@ impl std::ops::Add for Size {
 }
 
 /// Bytes per entry of logs, a sample per round, against the same frames as plain JSON.
-pub fn size_figure(stage: &'static str, log: &str, sizes: &[(Size, usize)]) -> Figure {
+pub fn size_measurement(stage: &'static str, log: &str, sizes: &[(Size, usize)]) -> Measurement {
     let per_entry = |bytes: fn(&Size) -> usize| {
         let sizes = sizes.iter();
         sizes.map(move |(size, entries)| bytes(size) as f64 / *entries as f64)
     };
     let name = format!("bytes per entry in the {log} log");
-    Figure::new(
+    Measurement::new(
         stage,
         name,
         "bytes",

@@ -8,41 +8,41 @@ use nixfleet_proto::{Position, Timestamp};
 
 use super::partition_logs::{self, OutputMessage, Size};
 use super::process_usage::UsageMeter;
-use super::reducer_limit::replay;
+use super::reducer_baseline::replay;
 use super::release::{self, Release};
 use super::testbed::{self, Testbed};
 use super::{Options, progress};
-use crate::figures::{Figure, Target};
+use crate::measurements::{Measurement, Target};
 
 const TARGET: f64 = 0.70;
 
 /// Entries per second from the input log to the output log.
-pub async fn run(options: Options) -> Result<Vec<Figure>> {
+pub async fn run(options: Options) -> Result<Vec<Measurement>> {
     let release = release::build(&release::shape_of(options.hosts))?;
-    let (mut rates, mut limits, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rates, mut baselines, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let mut sizes = Vec::new();
     for round in 1..=options.rounds {
         let folded = FoldedLog::make(&release).await?;
         let (seconds, entries) = folded.pace()?;
         rates.push(entries as f64 / seconds);
-        let seconds = limit(&folded).await?;
-        limits.push(entries as f64 / seconds);
+        let seconds = baseline(&folded).await?;
+        baselines.push(entries as f64 / seconds);
         progress!(
-            "reducer {round}/{}: {:.0} entries/s, limit {:.0}; {}",
+            "reducer {round}/{}: {:.0} entries/s, baseline {:.0}; {}",
             options.rounds,
             rates[round - 1],
-            limits[round - 1],
+            baselines[round - 1],
             folded.usage
         );
         sizes.push((folded.size(), entries));
         notes.push(folded.usage);
     }
-    let figure = Figure::new("reducer", "log to log", "entries/s", rates)
+    let measurement = Measurement::new("reducer", "log to log", "entries/s", rates)
         .of(options.hosts)
-        .against("pull and fenced publish alone", limits)
+        .against("pull and fenced publish alone", baselines)
         .target(Target::RatioAtLeast(TARGET));
-    let size = partition_logs::size_figure("reducer", "output", &sizes).of(options.hosts);
-    Ok(vec![figure.noting(notes), size])
+    let size = partition_logs::size_measurement("reducer", "output", &sizes).of(options.hosts);
+    Ok(vec![measurement.noting(notes), size])
 }
 
 pub struct FoldedLog {
@@ -110,13 +110,13 @@ async fn fold(
 }
 
 /// Seconds that the same frames take without a fold.
-async fn limit(folded: &FoldedLog) -> Result<f64> {
+async fn baseline(folded: &FoldedLog) -> Result<f64> {
     let other = folded.testbed.other_bus().await?;
     replay((&folded.bus, &other), folded.partition, &folded.frames).await?;
     let frames = partition_logs::frames_of(&other, folded.partition).await?;
     ensure!(
         frames.len() == folded.frames.len(),
-        "the limit lost a frame"
+        "the baseline lost a frame"
     );
     let times: Vec<Timestamp> = frames.iter().map(|(message, _)| message.time).collect();
     let entries: Vec<usize> = folded.frames.iter().map(|frame| frame.entries).collect();

@@ -11,7 +11,7 @@ use nixfleet_harness::release::Signer;
 use nixfleet_harness::{Database, Nats, Postgres, Service, Stack, StackConfig, scratch};
 use nixfleet_store::{DatabaseConfig, Store};
 
-/// Prefix of all streams except those of the limits.
+/// Prefix of all streams except those of the baselines.
 const PREFIX: &str = "fleet";
 /// Partitions of the fleet. The synthetic fleet has one channel, and a channel has one partition: the work
 /// of one owner is measured for any number of partitions.
@@ -69,7 +69,7 @@ impl Testbed {
     pub async fn other_bus(&self) -> Result<Bus> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        self.bus_of(format!("limit{number}")).await
+        self.bus_of(format!("baseline{number}")).await
     }
 
     async fn bus_of(&self, prefix: String) -> Result<Bus> {

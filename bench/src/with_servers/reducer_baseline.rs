@@ -1,4 +1,4 @@
-//! The limit of the reducer: the same pulls and the same fenced publishes, without a fold.
+//! The baseline of the reducer: the same pulls and the same fenced publishes, without a fold.
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt as _;

@@ -1,4 +1,4 @@
-//! The limit of the gateway: a server with the same HTTP stack, TLS and client certificates that replies
+//! The baseline of the gateway: a server with the same HTTP stack, TLS and client certificates that replies
 //! without any work.
 
 use std::path::Path;

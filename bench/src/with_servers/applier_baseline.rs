@@ -1,4 +1,4 @@
-//! The limit of the applier: rows that are columns of texts already, one prepared statement per
+//! The baseline of the applier: rows that are columns of texts already, one prepared statement per
 //! table, and a commit.
 
 use anyhow::{Context as _, Result};
@@ -212,7 +212,7 @@ fn dispatches(rows: &[(&HostKey, &DispatchChange)]) -> Result<Records> {
     Ok(records)
 }
 
-/// Tables that the limit writes to.
+/// Tables that the baseline writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
     Real,

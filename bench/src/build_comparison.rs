@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{median, number};
+use crate::measurements::{median, number};
 
 /// Name of the program in the folder of a build.
 const PROGRAM: &str = "nixfleet-bench";
@@ -29,7 +29,7 @@ pub struct Comparison {
     pub rounds: usize,
 }
 
-/// A figure of both builds.
+/// A measurement of both builds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Compared {
@@ -47,7 +47,7 @@ pub struct Compared {
     pub interval: Option<(f64, f64)>,
 }
 
-/// Identity of a figure.
+/// Identity of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Key {
@@ -62,11 +62,12 @@ pub struct Key {
 
 #[derive(Debug, Deserialize)]
 struct Measured {
-    figures: Vec<MeasuredFigure>,
+    #[serde(rename = "figures")]
+    measurements: Vec<PairedMeasurement>,
 }
 
 #[derive(Debug, Deserialize)]
-struct MeasuredFigure {
+struct PairedMeasurement {
     #[serde(flatten)]
     key: Key,
     value: f64,
@@ -94,7 +95,7 @@ impl Comparison {
     /// Measures all pairs and prints progress on standard error.
     ///
     /// # Errors
-    /// When a program fails, or a figure is missing in the other build.
+    /// When a program fails, or a measurement is missing in the other build.
     pub fn run(&self) -> Result<Vec<Compared>> {
         let mut compared = Vec::new();
         for stage in &self.stages {
@@ -115,7 +116,10 @@ impl Comparison {
             }
             compared.extend(compare(&pairs));
         }
-        ensure!(!compared.is_empty(), "the builds have no figure in common");
+        ensure!(
+            !compared.is_empty(),
+            "the builds have no measurement in common"
+        );
         Ok(compared)
     }
 
@@ -130,15 +134,18 @@ impl Comparison {
         let status = command.status();
         let status = status.with_context(|| format!("starting {}", program.display()))?;
         ensure!(status.success(), "{} failed: {status}", program.display());
-        let text = std::fs::read(&json).context("reading the figures")?;
-        let measured: Measured = serde_json::from_slice(&text).context("reading the figures")?;
-        let figures = measured.figures.into_iter();
-        let of_stage = figures.filter(|figure| figure.key.stage == stage);
-        Ok(of_stage.map(|figure| (figure.key, figure.value)).collect())
+        let text = std::fs::read(&json).context("reading the measurements")?;
+        let measured: Measured =
+            serde_json::from_slice(&text).context("reading the measurements")?;
+        let measurements = measured.measurements.into_iter();
+        let of_stage = measurements.filter(|measurement| measurement.key.stage == stage);
+        Ok(of_stage
+            .map(|measurement| (measurement.key, measurement.value))
+            .collect())
     }
 }
 
-/// Compares the figures that every pair contains.
+/// Compares the measurements that every pair contains.
 fn compare(pairs: &[(Values, Values)]) -> Vec<Compared> {
     let Some((first, _)) = pairs.first() else {
         return Vec::new();
@@ -261,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_missing_in_one_build_are_left_out() {
+    fn measurements_missing_in_one_build_are_left_out() {
         let (both, new) = (key("entries", "entries/s"), key("new", "ms"));
         let own = Values::from([(both.clone(), 3.0), (new, 1.0)]);
         let other = Values::from([(both.clone(), 2.0)]);

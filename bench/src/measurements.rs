@@ -1,4 +1,4 @@
-//! Figures: what was measured, against which limit, and whether it reaches its target.
+//! Measurements of stages, compared with their baselines and their targets.
 
 use std::fmt::Write as _;
 
@@ -7,19 +7,20 @@ use serde::Serialize;
 /// Results of one invocation.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Measurements {
+pub struct BenchReport {
     /// Command line of the run.
     pub command: String,
     /// Processor and number of cores.
     pub machine: String,
     /// In the order in which they were measured.
-    pub figures: Vec<Figure>,
+    #[serde(rename = "figures")]
+    pub measurements: Vec<Measurement>,
 }
 
 /// A measured quantity.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Figure {
+pub struct Measurement {
     /// Stage of `--stage`.
     pub stage: &'static str,
     /// Name of the measured quantity.
@@ -31,9 +32,9 @@ pub struct Figure {
     pub unit: &'static str,
     pub value: f64,
     pub samples: Vec<f64>,
-    /// The bare work that bounds the figure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<Limit>,
+    /// The bare work that bounds the measurement.
+    #[serde(rename = "limit", skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
     #[serde(rename = "verdict", skip_serializing_if = "Option::is_none")]
@@ -42,19 +43,19 @@ pub struct Figure {
     pub notes: Vec<String>,
 }
 
-/// The limit of a stage: the minimal work for the same result, measured in the same rounds.
+/// The baseline of a stage: the minimal work for the same result, measured in the same rounds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Limit {
+pub struct Baseline {
     /// Name of the bare work.
     pub name: String,
     pub value: f64,
     pub samples: Vec<f64>,
-    /// Median over the rounds of the stage's rate divided by the limit's.
+    /// Median over the rounds of the stage's rate divided by the baseline's.
     pub ratio: f64,
 }
 
-/// Target of a figure.
+/// Target of a measurement.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Target {
@@ -84,7 +85,7 @@ pub fn median(samples: &[f64]) -> f64 {
     }
 }
 
-impl Figure {
+impl Measurement {
     pub fn new(
         stage: &'static str,
         name: impl Into<String>,
@@ -98,7 +99,7 @@ impl Figure {
             unit,
             value: median(&samples),
             samples,
-            limit: None,
+            baseline: None,
             target: None,
             target_status: None,
             notes: Vec::new(),
@@ -112,7 +113,7 @@ impl Figure {
         Self { hosts, ..self }
     }
 
-    /// Adds the limit, sampled in the same rounds in the same unit; both are rates.
+    /// Adds the baseline, sampled in the same rounds in the same unit; both are rates.
     #[must_use]
     pub fn against(mut self, name: impl Into<String>, samples: Vec<f64>) -> Self {
         let ratios: Vec<f64> = self
@@ -121,7 +122,7 @@ impl Figure {
             .zip(&samples)
             .map(|(a, b)| a / b)
             .collect();
-        self.limit = Some(Limit {
+        self.baseline = Some(Baseline {
             name: name.into(),
             value: median(&samples),
             samples,
@@ -136,16 +137,16 @@ impl Figure {
         Self { notes, ..self }
     }
 
-    /// Judges the figure.
+    /// Judges the measurement.
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
         let reached = match target {
             Target::AtLeast(bound) => self.value >= bound,
             Target::AtMost(bound) => self.value <= bound,
             Target::RatioAtLeast(bound) => self
-                .limit
+                .baseline
                 .as_ref()
-                .is_some_and(|limit| limit.ratio >= bound),
+                .is_some_and(|baseline| baseline.ratio >= bound),
         };
         self.target = Some(target);
         self.target_status = Some(if reached {
@@ -156,7 +157,7 @@ impl Figure {
         self
     }
 
-    /// The figure as a line of text.
+    /// The measurement as a line of text.
     pub fn line(&self) -> String {
         let hosts = self
             .hosts
@@ -170,13 +171,13 @@ impl Figure {
             self.unit
         );
         // Writing to a String cannot fail.
-        if let Some(limit) = &self.limit {
+        if let Some(baseline) = &self.baseline {
             write!(
                 line,
                 "; {} {} (ratio {:.2})",
-                limit.name,
-                number(limit.value),
-                limit.ratio
+                baseline.name,
+                number(baseline.value),
+                baseline.ratio
             )
             .expect("a String takes everything");
         }
