@@ -4,12 +4,14 @@ use deadpool_postgres::Transaction;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
+use crate::apply::apply_result::ApplyResult;
 use crate::cursor;
 use crate::error::ApplyError;
-use crate::rows::{Applied, TurnRows};
-use crate::sql::transaction::{begin, commit};
 use crate::store::Store;
+use crate::transaction::{begin, commit};
+use nixfleet_proto::turn_rows::TurnRows;
 
+pub(crate) mod apply_result;
 mod blocks;
 mod dispatches;
 mod host_columns;
@@ -35,7 +37,7 @@ impl Store {
         previous_out_seq: u64,
         rows: &TurnRows,
         cursor: &Cursor,
-    ) -> Result<Applied, ApplyError> {
+    ) -> Result<ApplyResult, ApplyError> {
         let records = EncodedRecords::of(rows)?;
         let rows = (rows, &records);
         self.apply_encoded(partition, previous_out_seq, rows, cursor)
@@ -49,13 +51,13 @@ impl Store {
         previous_out_seq: u64,
         rows: (&TurnRows, &EncodedRecords),
         cursor: &Cursor,
-    ) -> Result<Applied, ApplyError> {
+    ) -> Result<ApplyResult, ApplyError> {
         let mut client = self.client().await?;
         let transaction = begin(&mut client).await?;
         // The cursor comes first, so that two appliers conflict on this row before either writes anything
         // else.
         cursor::compare_and_swap(&transaction, partition, previous_out_seq, cursor).await?;
-        let mut applied = Applied::default();
+        let mut applied = ApplyResult::default();
         write_rows(&transaction, partition, rows, &mut applied).await?;
         commit(transaction).await?;
         Ok(applied)
@@ -82,7 +84,7 @@ async fn write_rows(
     transaction: &Transaction<'_>,
     partition: Partition,
     (rows, records): (&TurnRows, &EncodedRecords),
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     for opened in &rows.opened {
         applied.rows += open_rollout::insert(transaction, partition, opened).await?;
@@ -94,12 +96,4 @@ async fn write_rows(
     probe_failures::probe_failures(transaction, &rows.probe_failures, applied).await?;
     dispatches::dispatches(transaction, rows, applied).await?;
     blocks::blocks(transaction, &rows.blocks, applied).await
-}
-
-impl Applied {
-    /// Adds the result of a statement that should have affected `expected` rows.
-    fn expect(&mut self, touched: u64, expected: usize) {
-        self.rows += touched;
-        self.orphans += (expected as u64).saturating_sub(touched);
-    }
 }

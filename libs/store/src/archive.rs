@@ -11,13 +11,13 @@ use chrono::{Days, NaiveDate};
 use deadpool_postgres::{GenericClient, Transaction};
 use nixfleet_proto::Timestamp;
 
+use crate::binary_copy::copy_rows;
 use crate::error::{ArchiveError, DbError, ReadError};
-use crate::sql::binary_copy::copy_rows;
-use crate::sql::column_value::column_seq;
-use crate::sql::escape::{decode, encode};
-use crate::sql::sql;
-use crate::sql::transaction::{begin, commit};
+use crate::parameter_encoding::column_value::column_seq;
+use crate::parameter_encoding::nul_escape::{decode, encode};
+use crate::prepared_statement::sql;
 use crate::store::Store;
+use crate::transaction::{begin, commit};
 
 pub use batch::{ArchiveBatch, ArchiveRow};
 

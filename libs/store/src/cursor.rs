@@ -8,9 +8,9 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{Names, Partition};
 
 use crate::error::{ApplyError, ReadError};
-use crate::sql::column_value::{column_seq, record_json};
-use crate::sql::escape::decode_json;
-use crate::sql::sql;
+use crate::parameter_encoding::column_value::{column_seq, record_json};
+use crate::parameter_encoding::nul_escape::decode_json;
+use crate::prepared_statement::sql;
 use crate::store::Store;
 
 /// Reads [`Store::covered_sequences`] at every call.

@@ -7,23 +7,27 @@
 //! Records are restored exactly. Times of records have nanoseconds and `timestamptz` has microseconds, so
 //! each table that the fold restores from stores the record itself as `jsonb`; the typed columns are
 //! derived from it and serve queries only. Postgres text cannot contain NUL, which a hostile host may send:
-//! see [`mod@escape`].
+//! see [`mod@nul_escape`].
 
 pub mod archive;
 pub mod config;
 pub mod error;
 pub mod read;
-pub mod rows;
 
 mod apply;
+mod binary_copy;
 mod cursor;
 mod load;
 mod migrate;
+mod parameter_encoding;
+mod prepared_statement;
 mod roles;
-mod sql;
 mod store;
+mod stored_json;
+mod transaction;
 
 pub use apply::EncodedRecords;
+pub use apply::apply_result::ApplyResult;
 pub use apply::rebuild::{Rebuild, RebuildSession};
 pub use archive::audit::{
     ArchivedMessage, ArchivedStream, Audit, AuditScope, AuditSession, Generation, MessageReader,
@@ -36,14 +40,14 @@ pub use error::{
     RebuildError,
 };
 pub use migrate::MigrationReport;
+pub use nixfleet_proto::turn_rows::{
+    BlockChange, BlockKey, DispatchChange, FailureSet, HostChange, OpenedRollout, ProbeKey,
+    QuarantineKey, RolloutChange, Stamp, TurnRows,
+};
+pub use parameter_encoding::nul_escape;
 pub use read::{
     Deferral, DispatchRow, DispatchSnapshot, EventPage, EventView, HostDetail, HostKey, HostView,
     RolloutFilter, RolloutView, SeenHost,
 };
 pub use roles::{ExistingUser, Role};
-pub use rows::{
-    Applied, BlockChange, BlockKey, DispatchChange, FailureSet, HostChange, OpenedRollout,
-    ProbeKey, QuarantineKey, RolloutChange, Stamp, TurnRows,
-};
-pub use sql::escape;
 pub use store::Store;

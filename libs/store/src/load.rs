@@ -21,11 +21,11 @@ use tokio_postgres::{IsolationLevel, Row};
 
 use crate::cursor;
 use crate::error::{DbError, ReadError};
-use crate::rows::{DispatchRecord, PinnedTerms};
-use crate::sql::escape::{decode, decode_json, encode};
-use crate::sql::transaction::commit;
-use crate::sql::{Sql, sql};
+use crate::parameter_encoding::nul_escape::{decode, decode_json, encode};
+use crate::prepared_statement::{PreparedStatement, sql};
 use crate::store::Store;
+use crate::stored_json::{DispatchRecord, PinnedTerms};
+use crate::transaction::commit;
 
 impl Store {
     /// All rows of one partition, read in one snapshot.
@@ -85,7 +85,7 @@ struct Rows<'a> {
 impl Rows<'_> {
     async fn load<T>(
         &self,
-        statement: Sql,
+        statement: PreparedStatement,
         parse: impl Fn(&Row) -> Result<T, ReadError>,
     ) -> Result<Vec<T>, ReadError> {
         let number = i32::from(self.partition.number());

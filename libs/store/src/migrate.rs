@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 
 use crate::error::{DbError, DivergentSchema, MigrateError, ReadError};
-use crate::sql::sql;
+use crate::prepared_statement::sql;
 use crate::store::Store;
 
 mod embedded {

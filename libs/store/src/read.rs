@@ -9,7 +9,7 @@ use nixfleet_proto::{
     Position, RolloutId, RolloutRecord, RolloutState, Timestamp,
 };
 
-pub use crate::rows::HostKey;
+pub use nixfleet_proto::turn_rows::HostKey;
 
 mod dispatches;
 mod events;

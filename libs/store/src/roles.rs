@@ -7,7 +7,7 @@
 use postgres_protocol::password::scram_sha_256;
 
 use crate::error::DbError;
-use crate::sql::sql;
+use crate::prepared_statement::sql;
 use crate::store::Store;
 
 /// A service with a user of its own.

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use deadpool_postgres::Transaction;
 
 use super::record_updates::StampColumns;
+use crate::apply::apply_result::ApplyResult;
 use crate::error::ApplyError;
-use crate::rows::{Applied, BlockChange, BlockKey};
-use crate::sql::column_value::{column_time, record_json};
-use crate::sql::escape::encode;
-use crate::sql::sql;
+use crate::parameter_encoding::column_value::{column_time, record_json};
+use crate::parameter_encoding::nul_escape::encode;
+use crate::prepared_statement::sql;
+use nixfleet_proto::turn_rows::{BlockChange, BlockKey};
 
 pub(super) async fn blocks(
     transaction: &Transaction<'_>,
     changes: &BTreeMap<BlockKey, BlockChange>,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     let (mut ids, mut waves, mut gates) = (Vec::new(), Vec::new(), Vec::new());
     for ((id, wave, gate), _) in changes.iter().filter(|(_, c)| c.holds.is_empty()) {
@@ -33,7 +34,7 @@ pub(super) async fn blocks(
 async fn upsert_blocks(
     transaction: &Transaction<'_>,
     changes: &BTreeMap<BlockKey, BlockChange>,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     let (mut ids, mut waves, mut gates) = (Vec::new(), Vec::new(), Vec::new());
     let (mut holds, mut times) = (Vec::new(), Vec::new());

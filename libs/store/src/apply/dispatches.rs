@@ -3,17 +3,19 @@
 use deadpool_postgres::Transaction;
 
 use super::record_updates::StampColumns;
+use crate::apply::apply_result::ApplyResult;
 use crate::error::ApplyError;
-use crate::rows::{Applied, DispatchChange, DispatchRecord, HostKey, TurnRows};
-use crate::sql::column_value::{column_minutes, column_time, record_json};
-use crate::sql::escape::encode;
-use crate::sql::json_parameter::Json;
-use crate::sql::sql;
+use crate::parameter_encoding::column_value::{column_minutes, column_time, record_json};
+use crate::parameter_encoding::json_parameter::Json;
+use crate::parameter_encoding::nul_escape::encode;
+use crate::prepared_statement::sql;
+use crate::stored_json::DispatchRecord;
+use nixfleet_proto::turn_rows::{DispatchChange, HostKey, TurnRows};
 
 pub(super) async fn dispatches(
     transaction: &Transaction<'_>,
     rows: &TurnRows,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     if !rows.dispatches_cancelled.is_empty() {
         let cancelled = rows.dispatches_cancelled.iter();
@@ -42,7 +44,7 @@ pub(super) async fn dispatches(
 async fn upsert_dispatches(
     transaction: &Transaction<'_>,
     queued: impl Iterator<Item = (&HostKey, &DispatchChange)>,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     let (mut ids, mut hostnames, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let (mut closures, mut soaks, mut times) = (Vec::new(), Vec::new(), Vec::new());

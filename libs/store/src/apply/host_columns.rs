@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use nixfleet_proto::{ClosureHash, HostRecord, Timestamp};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::sql::column_value::column_time;
-use crate::sql::escape::encode;
+use crate::parameter_encoding::column_value::column_time;
+use crate::parameter_encoding::nul_escape::encode;
 
 /// Number of times in a record that transitions set, in the order of `hosts_update.sql`.
 const MOMENTS: usize = 10;

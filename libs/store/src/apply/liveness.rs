@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use nixfleet_proto::wire::LivenessReport;
 
 use crate::error::DbError;
-use crate::sql::column_value::column_time;
-use crate::sql::escape::encode;
-use crate::sql::sql;
+use crate::parameter_encoding::column_value::column_time;
+use crate::parameter_encoding::nul_escape::encode;
+use crate::prepared_statement::sql;
 use crate::store::Store;
 
 impl Store {

@@ -5,13 +5,14 @@ use nixfleet_proto::HostRecord;
 use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::subject::Partition;
 
+use crate::binary_copy::copy;
 use crate::error::ApplyError;
-use crate::rows::{OpenedRollout, PinnedTerms};
-use crate::sql::binary_copy::copy;
-use crate::sql::column_value::{column_minutes, column_time};
-use crate::sql::column_value::{column_seq, record_json};
-use crate::sql::escape::encode;
-use crate::sql::sql;
+use crate::parameter_encoding::column_value::{column_minutes, column_time};
+use crate::parameter_encoding::column_value::{column_seq, record_json};
+use crate::parameter_encoding::nul_escape::encode;
+use crate::prepared_statement::sql;
+use crate::stored_json::PinnedTerms;
+use nixfleet_proto::turn_rows::OpenedRollout;
 
 /// Hosts per COPY, so that one statement stays far below the statement timeout.
 const HOSTS_PER_COPY: usize = 20_000;

@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadpool_postgres::Transaction;
 
 use super::record_updates::StampColumns;
+use crate::apply::apply_result::ApplyResult;
 use crate::error::ApplyError;
-use crate::rows::{Applied, FailureSet, ProbeKey};
-use crate::sql::column_value::column_time;
-use crate::sql::escape::encode;
-use crate::sql::sql;
+use crate::parameter_encoding::column_value::column_time;
+use crate::parameter_encoding::nul_escape::encode;
+use crate::prepared_statement::sql;
+use nixfleet_proto::turn_rows::{FailureSet, ProbeKey};
 
 pub(super) async fn probe_failures(
     transaction: &Transaction<'_>,
     changes: &BTreeMap<ProbeKey, FailureSet>,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     if changes.is_empty() {
         return Ok(());
@@ -35,7 +36,7 @@ pub(super) async fn probe_failures(
 async fn insert_failures(
     transaction: &Transaction<'_>,
     changes: impl Iterator<Item = (&ProbeKey, &FailureSet)>,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     let (mut ids, mut hostnames, mut probes) = (Vec::new(), Vec::new(), Vec::new());
     let (mut ordinals, mut controls, mut frameworks) = (Vec::new(), Vec::new(), Vec::new());

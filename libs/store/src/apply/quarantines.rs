@@ -4,17 +4,18 @@ use deadpool_postgres::Transaction;
 use nixfleet_proto::subject::Partition;
 
 use super::record_updates::StampColumns;
+use crate::apply::apply_result::ApplyResult;
 use crate::error::ApplyError;
-use crate::rows::{Applied, TurnRows};
-use crate::sql::column_value::column_time;
-use crate::sql::escape::encode;
-use crate::sql::sql;
+use crate::parameter_encoding::column_value::column_time;
+use crate::parameter_encoding::nul_escape::encode;
+use crate::prepared_statement::sql;
+use nixfleet_proto::turn_rows::TurnRows;
 
 pub(super) async fn quarantines(
     transaction: &Transaction<'_>,
     partition: Partition,
     rows: &TurnRows,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     if !rows.quarantines_removed.is_empty() {
         let keys = rows.quarantines_removed.iter();

@@ -5,12 +5,13 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use super::{EncodedRecords, write_rows};
+use crate::apply::apply_result::ApplyResult;
 use crate::cursor;
 use crate::error::{ApplyError, DbError, RebuildError};
-use crate::rows::{Applied, TurnRows};
-use crate::sql::sql;
-use crate::sql::transaction::{begin, commit};
+use crate::prepared_statement::sql;
 use crate::store::Store;
+use crate::transaction::{begin, commit};
+use nixfleet_proto::turn_rows::TurnRows;
 
 /// No service holds a lock on the tables for longer than its statement timeout, unless it hangs.
 const LOCK_TIMEOUT: &str = "90s";
@@ -70,8 +71,8 @@ impl Rebuild<'_> {
         &self,
         partition: Partition,
         rows: &TurnRows,
-    ) -> Result<Applied, ApplyError> {
-        let mut applied = Applied::default();
+    ) -> Result<ApplyResult, ApplyError> {
+        let mut applied = ApplyResult::default();
         let records = EncodedRecords::of(rows)?;
         let rows = (rows, &records);
         write_rows(&self.transaction, partition, rows, &mut applied).await?;

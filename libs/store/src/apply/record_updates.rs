@@ -9,13 +9,14 @@ use nixfleet_proto::{ClosureHash, Position, RolloutId};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::host_columns::HostColumns;
+use crate::apply::apply_result::ApplyResult;
 use crate::error::ApplyError;
-use crate::rows::{Applied, HostChange, HostKey, RolloutChange, Stamp};
-use crate::sql::column_value::{column_seq, record_json};
-use crate::sql::encoded_parameter::Encoded;
-use crate::sql::escape::encode;
-use crate::sql::json_parameter::Json;
-use crate::sql::sql;
+use crate::parameter_encoding::column_value::{column_seq, record_json};
+use crate::parameter_encoding::encoded_parameter::Encoded;
+use crate::parameter_encoding::json_parameter::Json;
+use crate::parameter_encoding::nul_escape::encode;
+use crate::prepared_statement::sql;
+use nixfleet_proto::turn_rows::{HostChange, HostKey, RolloutChange, Stamp};
 
 /// Hosts per statement. The statements of a turn are pipelined: the database executes one while the next is
 /// sent, and each takes little memory.
@@ -50,7 +51,7 @@ impl<'a> StampColumns<'a> {
 pub(super) async fn update_rollouts(
     transaction: &Transaction<'_>,
     changes: &BTreeMap<RolloutId, RolloutChange>,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     if changes.is_empty() {
         return Ok(());
@@ -116,7 +117,7 @@ pub(super) async fn update_hosts(
     transaction: &Transaction<'_>,
     changes: &BTreeMap<HostKey, HostChange>,
     params: &[HostParams],
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     let statement = sql!("hosts_update");
     let parts = params.iter().map(async |part| {
@@ -131,7 +132,7 @@ pub(super) async fn update_hosts(
 pub(super) async fn update_candidates(
     transaction: &Transaction<'_>,
     changes: &BTreeMap<HostKey, Option<ClosureHash>>,
-    applied: &mut Applied,
+    applied: &mut ApplyResult,
 ) -> Result<(), ApplyError> {
     if changes.is_empty() {
         return Ok(());

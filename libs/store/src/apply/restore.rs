@@ -10,13 +10,13 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::turn_rows::turns_from_snapshot;
 
 use super::{EncodedRecords, write_rows};
+use crate::apply::apply_result::ApplyResult;
 use crate::cursor;
 use crate::error::{ApplyError, DbError};
-use crate::rows::Applied;
-use crate::sql::escape::decode;
-use crate::sql::sql;
-use crate::sql::transaction::{begin, commit};
+use crate::parameter_encoding::nul_escape::decode;
+use crate::prepared_statement::sql;
 use crate::store::Store;
+use crate::transaction::{begin, commit};
 
 impl Store {
     /// Replaces all rows of a partition and moves its cursor from `previous_out_seq` (0: there is none),
@@ -29,7 +29,7 @@ impl Store {
         partition: Partition,
         previous_out_seq: u64,
         rows: &PartitionSnapshot,
-    ) -> Result<Applied, ApplyError> {
+    ) -> Result<ApplyResult, ApplyError> {
         let mut client = self.client().await?;
         let transaction = begin(&mut client).await?;
         if let Some(cursor) = &rows.cursor {
@@ -37,7 +37,7 @@ impl Store {
         }
         clear(&transaction, partition).await?;
         let known = known_rollouts(&transaction, partition).await?;
-        let mut applied = Applied::default();
+        let mut applied = ApplyResult::default();
         for mut turn in turns_from_snapshot(rows) {
             turn.opened
                 .retain(|opened| !known.contains(opened.record.rollout_id.as_str()));

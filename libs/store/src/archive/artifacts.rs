@@ -3,11 +3,11 @@
 use nixfleet_proto::{CheckpointRef, ManifestHash};
 
 use crate::error::{ArchiveError, DbError, ReadError};
-use crate::sql::column_value::column_seq;
-use crate::sql::escape::{decode_json, encode};
-use crate::sql::sql;
-use crate::sql::transaction::{begin, commit};
+use crate::parameter_encoding::column_value::column_seq;
+use crate::parameter_encoding::nul_escape::{decode_json, encode};
+use crate::prepared_statement::sql;
 use crate::store::Store;
+use crate::transaction::{begin, commit};
 
 /// Size of a part. A column value may have 1 GiB, a message should be much smaller.
 const PART_BYTES: usize = 8 * 1024 * 1024;

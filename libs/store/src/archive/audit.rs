@@ -18,8 +18,8 @@ use super::ArchiveMark;
 use crate::cursor;
 use crate::error::{DbError, ReadError};
 use crate::load::read_transaction;
-use crate::sql::escape::{decode_json, encode};
-use crate::sql::{Sql, sql};
+use crate::parameter_encoding::nul_escape::{decode_json, encode};
+use crate::prepared_statement::{PreparedStatement, sql};
 use crate::store::Store;
 
 /// Rows of a domain table per page.
@@ -90,7 +90,7 @@ impl AuditScope<'_> {
         }
     }
 
-    fn statement(&self) -> Sql {
+    fn statement(&self) -> PreparedStatement {
         match self {
             Self::Cursor(_) => sql!("audit_partition_cursors"),
             Self::Rollouts(_) => sql!("audit_rollouts"),

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use chrono::NaiveDate;
 use nixfleet_proto::{Position, Timestamp};
 
+use crate::binary_copy::CopyBuffer;
 use crate::error::ArchiveError;
-use crate::sql::binary_copy::CopyBuffer;
-use crate::sql::column_value::column_seq;
-use crate::sql::column_value::column_time;
-use crate::sql::escape::{encode, encode_json};
+use crate::parameter_encoding::column_value::column_seq;
+use crate::parameter_encoding::column_value::column_time;
+use crate::parameter_encoding::nul_escape::{encode, encode_json};
 
 /// Number of columns that the statement names.
 const COLUMNS: i16 = 13;

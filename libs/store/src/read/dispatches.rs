@@ -6,11 +6,11 @@ use super::{DispatchRow, DispatchSnapshot};
 use crate::cursor;
 use crate::error::ReadError;
 use crate::load::{Key, read_transaction, text_opt};
-use crate::rows::DispatchRecord;
-use crate::sql::escape::decode;
-use crate::sql::sql;
-use crate::sql::transaction::commit;
+use crate::parameter_encoding::nul_escape::decode;
+use crate::prepared_statement::sql;
 use crate::store::Store;
+use crate::stored_json::DispatchRecord;
+use crate::transaction::commit;
 
 impl Store {
     /// All pending dispatches with their cursors, as of one instant.

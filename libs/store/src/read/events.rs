@@ -6,8 +6,8 @@ use tokio_postgres::Row;
 use super::{EventPage, EventView};
 use crate::error::ReadError;
 use crate::load::{Key, text_opt};
-use crate::sql::escape::encode;
-use crate::sql::sql;
+use crate::parameter_encoding::nul_escape::encode;
+use crate::prepared_statement::sql;
 use crate::store::Store;
 
 impl Store {

@@ -11,11 +11,11 @@ use tokio_postgres::Row;
 use super::{Deferral, HostDetail, HostKey, HostView, SeenHost, rollouts};
 use crate::error::ReadError;
 use crate::load::{Key, block_row, read_transaction, text_opt};
-use crate::rows::DispatchRecord;
-use crate::sql::escape::{decode, encode};
-use crate::sql::sql;
-use crate::sql::transaction::commit;
+use crate::parameter_encoding::nul_escape::{decode, encode};
+use crate::prepared_statement::sql;
 use crate::store::Store;
+use crate::stored_json::DispatchRecord;
+use crate::transaction::commit;
 
 impl Store {
     /// Records of all rollouts that are neither Superseded nor Pruned, by host and rollout: at most `limit`

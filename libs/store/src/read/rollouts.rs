@@ -9,8 +9,8 @@ use tokio_postgres::Row;
 use super::{RolloutFilter, RolloutView};
 use crate::error::ReadError;
 use crate::load::{Key, text_opt};
-use crate::sql::escape::{decode, encode};
-use crate::sql::sql;
+use crate::parameter_encoding::nul_escape::{decode, encode};
+use crate::prepared_statement::sql;
 use crate::store::Store;
 
 impl Store {

@@ -8,8 +8,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Portal, Row};
 
 use crate::error::{DbError, ReadError};
-use crate::sql::Sql;
-use crate::sql::escape::{decode, decode_json};
+use crate::parameter_encoding::nul_escape::{decode, decode_json};
+use crate::prepared_statement::PreparedStatement;
 
 /// One archived message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub(super) struct Pages<'a> {
 impl<'a> Pages<'a> {
     pub(super) async fn open(
         transaction: &'a Transaction<'_>,
-        statement: Sql,
+        statement: PreparedStatement,
         params: &[&(dyn ToSql + Sync)],
         fetch: i32,
     ) -> Result<Self, ReadError> {

@@ -8,13 +8,13 @@ use nixfleet_harness::{
     Database, Service, TestNamespace, shared_nats, test_namespace, unique_prefix, wait_for,
 };
 use nixfleet_proto::subject::{Names, Partition};
-use nixfleet_store::escape;
+use nixfleet_store::nul_escape;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::message_writer::{announce, write_garbage, write_large, write_round};
-use crate::suite::fixtures::service_process::{ServiceProcess, TIMEOUT};
-use crate::suite::fixtures::test_servers::TestServers;
+use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
+use crate::suite::service_testbed::test_servers::TestServers;
 
 const PARTITIONS: u16 = 2;
 
@@ -180,7 +180,7 @@ impl FilledStreams {
         connection.abort();
         rows.iter()
             .map(|row| {
-                let payload = serde_json::from_str(&escape::decode_json(row.get(3))).unwrap();
+                let payload = serde_json::from_str(&nul_escape::decode_json(row.get(3))).unwrap();
                 (row.get::<_, i64>(0) as u64, row.get(1), row.get(2), payload)
             })
             .collect()

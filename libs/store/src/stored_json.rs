@@ -1,15 +1,10 @@
-//! Rows of one turn of the applier, and the result of writing them.
+//! Stored JSON of queued dispatches and of the pinned terms of rollouts.
 
 use nixfleet_proto::fleet::ResolvedBudget;
 use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{ClosureHash, OnHealthFailure, Pinned, Timestamp};
 use serde::{Deserialize, Serialize};
-
-pub use nixfleet_proto::turn_rows::{
-    BlockChange, BlockKey, DispatchChange, FailureSet, HostChange, HostKey, OpenedRollout,
-    ProbeKey, QuarantineKey, RolloutChange, Stamp, TurnRows,
-};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,16 +44,6 @@ impl PinnedTerms {
             disruption_budgets: self.disruption_budgets,
         }
     }
-}
-
-/// Result of writing a turn.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Rows inserted, updated or deleted.
-    pub rows: u64,
-    /// Changes without a row, because the opening of their rollout is no longer in the log. Always 0 unless
-    /// the tables were rebuilt from a trimmed log.
-    pub orphans: u64,
 }
 
 #[cfg(test)]

@@ -1,12 +1,4 @@
-//! Named statements: one file in `sql/` each, prepared once per connection; and the encoding of their
-//! parameters.
-
-pub(crate) mod binary_copy;
-pub(crate) mod column_value;
-pub(crate) mod encoded_parameter;
-pub mod escape;
-pub(crate) mod json_parameter;
-pub(crate) mod transaction;
+//! Named statements: one file in `sql/` each, prepared once per connection.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
@@ -16,7 +8,7 @@ use crate::error::DbError;
 
 /// A statement and its name, which errors contain.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sql {
+pub(crate) struct PreparedStatement {
     pub(crate) name: &'static str,
     pub(crate) text: &'static str,
 }
@@ -24,7 +16,7 @@ pub(crate) struct Sql {
 /// The statement of the file with this name.
 macro_rules! sql {
     ($name:literal) => {
-        $crate::sql::Sql {
+        $crate::prepared_statement::PreparedStatement {
             name: $name,
             text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/", $name, ".sql")),
         }
@@ -34,7 +26,7 @@ pub(crate) use sql;
 
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-impl Sql {
+impl PreparedStatement {
     pub(crate) async fn prepare(self, client: &impl GenericClient) -> Result<Statement, DbError> {
         client
             .prepare_cached(self.text)

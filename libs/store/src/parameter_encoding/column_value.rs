@@ -4,7 +4,7 @@ use nixfleet_proto::minutes::Minutes;
 use serde::Serialize;
 
 use crate::error::{ApplyError, OutOfRange};
-use crate::sql::escape::encode_json;
+use crate::parameter_encoding::nul_escape::encode_json;
 
 pub(crate) use nixfleet_proto::column_time;
 

@@ -12,7 +12,7 @@ use futures::SinkExt as _;
 use tokio_postgres::CopyInSink;
 
 use crate::error::DbError;
-use crate::sql::Sql;
+use crate::prepared_statement::PreparedStatement;
 
 /// Signature, flags and length of the header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -31,7 +31,7 @@ const EPOCH_SECONDS: i64 = 946_684_800;
 /// When the server rejects a row, or `write` fails: nothing is copied then.
 pub(crate) async fn copy<T, E: From<DbError>>(
     transaction: &Transaction<'_>,
-    statement: Sql,
+    statement: PreparedStatement,
     items: impl Iterator<Item = T>,
     mut write: impl FnMut(&mut CopyBuffer, T) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -50,7 +50,7 @@ pub(crate) async fn copy<T, E: From<DbError>>(
 /// Runs a COPY of encoded rows.
 pub(crate) async fn copy_rows(
     transaction: &Transaction<'_>,
-    statement: Sql,
+    statement: PreparedStatement,
     rows: &CopyBuffer,
 ) -> Result<(), DbError> {
     let sink = pin!(begin(transaction, statement).await?);
@@ -60,7 +60,7 @@ pub(crate) async fn copy_rows(
 
 async fn begin(
     transaction: &Transaction<'_>,
-    statement: Sql,
+    statement: PreparedStatement,
 ) -> Result<CopyInSink<Bytes>, DbError> {
     let prepared = statement.prepare(transaction).await?;
     let sink = transaction.copy_in(&prepared).await;
@@ -192,7 +192,7 @@ mod tests {
             assert_eq!(ours(|rows| rows.bool(value)), theirs(&value, &Type::BOOL));
         }
         assert_eq!(ours(|rows| rows.float8(0.1)), theirs(&0.1, &Type::FLOAT8));
-        let json = crate::sql::json_parameter::Json("{}");
+        let json = crate::parameter_encoding::json_parameter::Json("{}");
         assert_eq!(
             ours(|rows| rows.text(Some("{}"))),
             theirs(&json, &Type::JSON)
