@@ -13,9 +13,10 @@ mod canonical;
 mod fixtures;
 mod keys;
 mod parallel;
-mod projection;
+mod pinning;
 mod release;
 mod release_build;
+mod rollout_manifest;
 mod selector_matcher;
 pub mod sign;
 mod sorted_lookup;
@@ -32,13 +33,12 @@ pub use canonical::{
     ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault, canonical_hash, canonicalize,
 };
 pub use keys::{ActiveKeys, Algorithm, KeyError, SIGNATURE_BYTES, TrustedKey};
-pub use projection::{
-    PinError, ProjectError, UnpinnedManifest, pin, pin_verified, project, project_all,
-};
+pub use pinning::{PinError, UnpinnedManifest, pin, pin_verified};
 pub use release::{
     AcceptedRelease, Release, ReleaseContent, ReleaseError, ReleaseFault, verify_manifest,
     verify_release,
 };
 pub use release_build::{BuiltRelease, ReleaseStamp, build_release};
+pub use rollout_manifest::{ProjectError, project, project_all};
 pub use trust_file::{KeySlot, TrustFile, TrustFileError, TrustNotice, TrustNoticeKind};
 pub use verify::{CLOCK_SLACK, Freshness, Verified, VerifyError, verify};

@@ -13,7 +13,7 @@ use nixfleet_proto::{ChannelName, LAYOUT_VERSION, ManifestHash, RolloutId, Times
 use crate::bundle::{ReleaseBundle, Signed};
 use crate::keys::ActiveKeys;
 use crate::parallel::join;
-use crate::projection::channels_with_hosts;
+use crate::rollout_manifest::channels_with_hosts;
 use crate::trust_file::TrustFile;
 use crate::verify::{Freshness, Verified, VerifyError, verify};
 

@@ -17,7 +17,7 @@ use crate::admission::{AdmissionError, Fault, Findings, Notice, check_fleet};
 use crate::artifact::Artifact;
 use crate::bundle::{ReleaseBundle, Signed};
 use crate::canonical::{canonicalize, hash_of};
-use crate::projection::project_all;
+use crate::rollout_manifest::project_all;
 use crate::sign::SigningKey;
 
 /// Time and commit of a signed release.

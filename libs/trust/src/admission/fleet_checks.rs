@@ -8,7 +8,7 @@ use nixfleet_proto::{ChannelName, Hostname, Minutes};
 
 use super::edge_cycles::cycles;
 use super::fault::{Fault, Findings, Notice};
-use crate::projection::channels_with_hosts;
+use crate::rollout_manifest::channels_with_hosts;
 use crate::sorted_lookup::SortedLookup;
 
 /// Longest soak in minutes: a year.

@@ -4,7 +4,7 @@ use nixfleet_proto::fleet::{Fleet, FleetHost, RolloutManifest};
 
 use super::fault::{Fault, Findings, Notice};
 use super::fleet_checks::check_schema;
-use crate::projection::{host_sets, resolve_budgets};
+use crate::rollout_manifest::{host_sets, resolve_budgets};
 use crate::sorted_lookup::SortedLookup;
 
 /// Compares each manifest with the projection of the fleet for its channel.
