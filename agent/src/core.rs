@@ -5,14 +5,13 @@
 //! manifests, due probes and unsent events. The host switches only to a closure returned by
 //! [`SignedRelease::admit`](crate::release_check::SignedRelease::admit).
 //!
-//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health_check`, `heartbeat`, `failure_rereport`
+//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health_check`, `heartbeat`, `stale_soaking_correction`
 //! and `event_delivery` hold the rules of one topic each.
 
 mod activation;
 pub mod config;
 mod dispatch;
 mod event_delivery;
-mod failure_rereport;
 mod health_check;
 mod heartbeat;
 mod heartbeat_schedule;
@@ -20,7 +19,8 @@ pub mod local_rollout;
 pub mod messages;
 pub mod outbox;
 mod pending_rollout;
-pub mod probe_schedule;
+pub mod probe_tracker;
+mod stale_soaking_correction;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,7 +36,7 @@ pub use local_rollout::{Journal, LocalRollout, Work};
 pub use messages::{
     Command, DeliveryResult, Input, Notification, ReleaseFault, RollbackOutcome, SwitchOutcome,
 };
-pub use probe_schedule::ProbeReading;
+pub use probe_tracker::ProbeReading;
 
 use heartbeat_schedule::Heartbeat;
 use pending_rollout::PendingRollout;

@@ -1,10 +1,10 @@
 //! The commands, one file each.
 
 pub mod certs;
-pub mod clear;
+pub mod clear_halt;
 pub mod cluster;
 pub mod db;
-pub mod debug;
+pub mod debug_pure_cores;
 pub mod deferrals;
 pub mod events;
 pub mod explain;

@@ -46,11 +46,11 @@ enum Command {
     Events(commands::events::Arguments),
     Explain(commands::explain::Arguments),
     Deferrals(commands::deferrals::Arguments),
-    Clear(commands::clear::Arguments),
+    Clear(commands::clear_halt::Arguments),
     Unquarantine(commands::unquarantine::Arguments),
     Verify(commands::verify::Arguments),
     Db(commands::db::Arguments),
-    Debug(commands::debug::Arguments),
+    Debug(commands::debug_pure_cores::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -78,10 +78,10 @@ fn run(command: Command) -> Result<(), CommandError> {
         Command::Events(arguments) => commands::events::run(&arguments),
         Command::Explain(arguments) => commands::explain::run(&arguments),
         Command::Deferrals(arguments) => commands::deferrals::run(&arguments),
-        Command::Clear(arguments) => commands::clear::run(&arguments),
+        Command::Clear(arguments) => commands::clear_halt::run(&arguments),
         Command::Unquarantine(arguments) => commands::unquarantine::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Db(arguments) => commands::db::run(&arguments),
-        Command::Debug(arguments) => commands::debug::run(&arguments),
+        Command::Debug(arguments) => commands::debug_pure_cores::run(&arguments),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Publishes a bad release and its fix, shows the rollout and the reasons of its halt, and checks that
 //! hosts, tables and archive agree. It uses only operations that an operator has. Start reading at
-//! [`scenario`]. With `--fleet` it publishes nothing and leaves the operations to a person ([`manual`]).
+//! [`scenario`]. With `--fleet` it publishes nothing and leaves the operations to a person ([`interactive`]).
 //!
 //! Exit codes: 0 every check holds, 1 a check or the run itself failed, 2 wrong options, 130 interrupted.
 
@@ -11,7 +11,7 @@ mod disruption;
 mod explain;
 mod final_checks;
 mod fleet;
-mod manual;
+mod interactive;
 mod progress;
 mod scenario;
 mod state_digest;
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 async fn run_demo(args: &Args, printer: &Printer) -> Result<bool> {
     let mut testbed = Testbed::start(args, printer).await?;
     if let (Some(fleet), Some(env_file)) = (&args.fleet, &args.env_file) {
-        return manual::run(&mut testbed, fleet, env_file, printer).await;
+        return interactive::run(&mut testbed, fleet, env_file, printer).await;
     }
     let scenario = Scenario::new(args, printer);
     let result = match tokio::time::timeout(args.deadline(), scenario.run(&mut testbed)).await {

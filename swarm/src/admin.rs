@@ -11,19 +11,19 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::observer::SwarmObserver;
+use crate::state_recorder::SwarmStateRecorder;
 use crate::swarm_state::SwarmState;
 
 #[derive(Clone)]
 struct Admin {
-    observer: Arc<SwarmObserver>,
+    observer: Arc<SwarmStateRecorder>,
     shutdown: CancellationToken,
 }
 
 /// Serves until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
-    observer: Arc<SwarmObserver>,
+    observer: Arc<SwarmStateRecorder>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let admin = Admin {

@@ -8,10 +8,10 @@
 
 mod admin;
 pub mod agent_certificates;
-pub mod observer;
+pub mod closure_behavior;
 pub mod profile;
 pub mod run;
 pub mod simulated_host;
 pub mod simulated_machine;
-pub mod simulated_outcome;
+pub mod state_recorder;
 pub mod swarm_state;

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::agent_certificates::Certificates;
-use crate::observer::SwarmObserver;
 use crate::profile::Profile;
 use crate::simulated_host::SimulatedHost;
 use crate::simulated_machine::SimulatedMachine;
+use crate::state_recorder::SwarmStateRecorder;
 use crate::swarm_state;
 use nixfleet_agent::artifact_verifier::Verifier;
 use nixfleet_agent::core::AgentConfig;
@@ -64,7 +64,11 @@ pub async fn run(config: SwarmConfig, shutdown: CancellationToken) -> anyhow::Re
         .hostnames
         .iter()
         .map(|hostname| (hostname.clone(), profile.initial_closure_of(hostname)));
-    let observer = Arc::new(SwarmObserver::new(config.seed, chrono::Utc::now(), initial));
+    let observer = Arc::new(SwarmStateRecorder::new(
+        config.seed,
+        chrono::Utc::now(),
+        initial,
+    ));
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     if let Some(address) = config.admin {
         let listener = tokio::net::TcpListener::bind(address)
@@ -95,7 +99,7 @@ pub async fn run(config: SwarmConfig, shutdown: CancellationToken) -> anyhow::Re
 fn start_hosts(
     config: &SwarmConfig,
     profile: &Arc<Profile>,
-    observer: &SwarmObserver,
+    observer: &SwarmStateRecorder,
     tasks: &mut JoinSet<anyhow::Result<()>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -127,7 +131,7 @@ fn build_host(
     hostname: &Hostname,
     parts: (
         &Arc<Profile>,
-        &SwarmObserver,
+        &SwarmStateRecorder,
         &Arc<ReleaseFetcher>,
         &Arc<RootCertStore>,
     ),
@@ -156,7 +160,7 @@ fn build_host(
 /// Writes the state file and the progress lines, both a last time at the end.
 fn report(
     config: &SwarmConfig,
-    observer: Arc<SwarmObserver>,
+    observer: Arc<SwarmStateRecorder>,
     shutdown: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
     let file = config.state_file.clone();
@@ -212,7 +216,7 @@ impl Written {
     }
 }
 
-async fn write(file: PathBuf, observer: Arc<SwarmObserver>) -> anyhow::Result<()> {
+async fn write(file: PathBuf, observer: Arc<SwarmStateRecorder>) -> anyhow::Result<()> {
     let path = file.clone();
     tokio::task::spawn_blocking(move || {
         swarm_state::write_atomically(&path, &observer.state(chrono::Utc::now()))

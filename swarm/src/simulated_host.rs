@@ -7,9 +7,9 @@ use nixfleet_proto::Hostname;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::observer::{HostObserver, Incident};
+use crate::closure_behavior::Outage;
 use crate::simulated_machine::{AgentRestart, MachineFaults, SimulatedMachine};
-use crate::simulated_outcome::Outage;
+use crate::state_recorder::{HostStateRecorder, Incident};
 use nixfleet_agent::activator::Activator;
 use nixfleet_agent::core::AgentConfig;
 use nixfleet_agent::journal_store::{JournalStore, MemoryJournalStore};
@@ -27,7 +27,7 @@ pub struct SimulatedHost {
     pub link: watch::Sender<bool>,
     /// Fetcher of artifacts, shared by the agents of the process.
     pub fetcher: Arc<ReleaseFetcher>,
-    pub watch: Arc<HostObserver>,
+    pub watch: Arc<HostStateRecorder>,
 }
 
 impl SimulatedHost {
@@ -74,7 +74,7 @@ struct AgentLifecycle {
     journals: Arc<MemoryJournalStore>,
     client: Arc<Client>,
     fetcher: Arc<ReleaseFetcher>,
-    watch: Arc<HostObserver>,
+    watch: Arc<HostStateRecorder>,
 }
 
 impl AgentLifecycle {
@@ -139,7 +139,7 @@ async fn lose_network(
     mut outages: mpsc::Receiver<Outage>,
     link: &watch::Sender<bool>,
     machine: &SimulatedMachine,
-    watch: &HostObserver,
+    watch: &HostStateRecorder,
 ) -> std::convert::Infallible {
     while let Some(outage) = outages.recv().await {
         tokio::time::sleep(outage.after).await;

@@ -1,4 +1,4 @@
-//! A simulated machine: closures, probes, network, and the accidents of its [`SimulatedOutcome`].
+//! A simulated machine: closures, probes, network, and the accidents of its [`ClosureBehavior`].
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use nixfleet_proto::{ClosureHash, Hostname, ProbeName, ProbeStatus};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::closure_behavior::{ClosureBehavior, Outage, SimulatedCrash};
 use crate::profile::{CrashPoint, Failure, Profile};
-use crate::simulated_outcome::{Outage, SimulatedCrash, SimulatedOutcome};
 use nixfleet_agent::activator::Activator;
 use nixfleet_agent::core::{ProbeReading, RollbackOutcome, SwitchOutcome};
 
@@ -99,12 +99,12 @@ impl SimulatedMachine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn outcome(&self, closure: &ClosureHash) -> SimulatedOutcome {
-        SimulatedOutcome::of(&self.profile, self.seed, &self.hostname, closure)
+    fn outcome(&self, closure: &ClosureHash) -> ClosureBehavior {
+        ClosureBehavior::of(&self.profile, self.seed, &self.hostname, closure)
     }
 
     /// Requests a crash at this point, once per closure; afterwards the future never completes.
-    async fn crash_at(&self, point: CrashPoint, outcome: &SimulatedOutcome, closure: &ClosureHash) {
+    async fn crash_at(&self, point: CrashPoint, outcome: &ClosureBehavior, closure: &ClosureHash) {
         let Some(SimulatedCrash {
             point: at,
             restart_after,
@@ -126,7 +126,7 @@ impl SimulatedMachine {
         }
     }
 
-    fn lose_network(&self, outcome: &SimulatedOutcome, closure: &ClosureHash) {
+    fn lose_network(&self, outcome: &ClosureBehavior, closure: &ClosureHash) {
         let Some(outage) = outcome.outage else {
             return;
         };

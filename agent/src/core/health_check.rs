@@ -7,7 +7,7 @@ use nixfleet_proto::{
     HostEventBody, HostState, ProbeMode, ProbeName, ProbeStatus, RolloutId, Timestamp,
 };
 
-use super::probe_schedule::ReportPolicy;
+use super::probe_tracker::ReportPolicy;
 use super::{AgentCore, Command, LocalRollout, ProbeReading};
 
 impl AgentCore {

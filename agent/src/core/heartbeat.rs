@@ -135,7 +135,7 @@ impl AgentCore {
             rollout.replayed_after = Some(snapshot.last_event_seq);
             self.replay(&snapshot.rollout_id, snapshot.last_event_seq);
         } else if snapshot.state == HostState::Soaking {
-            self.rereport_failure(&snapshot.rollout_id, now);
+            self.correct_stale_soaking(&snapshot.rollout_id, now);
         }
     }
 

@@ -5,7 +5,7 @@ use nixfleet_proto::{HostRecord, HostState, OnHealthFailure, RolloutId, Timestam
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
-use super::probe_schedule::ProbeSchedule;
+use super::probe_tracker::ProbeTracker;
 
 /// Block of sequence numbers reserved for events that are not persisted: after a crash the agent continues
 /// above the reservation, so that no number is reused.
@@ -25,7 +25,7 @@ pub struct LocalRollout {
     /// Unacknowledged events.
     pub outbox: Outbox,
     /// The probes since the last activation.
-    pub probes: ProbeSchedule,
+    pub probes: ProbeTracker,
     /// Current work on the host.
     pub work: Work,
     /// Consecutive replies of the control plane that disagree; see `heartbeat`.
@@ -94,7 +94,7 @@ impl LocalRollout {
             signed_at,
             replaced: false,
             outbox: Outbox::default(),
-            probes: ProbeSchedule::default(),
+            probes: ProbeTracker::default(),
             work: Work::Idle,
             disagreements: 0,
             replayed_after: None,
@@ -111,7 +111,7 @@ impl LocalRollout {
             signed_at: journal.signed_at,
             replaced: journal.replaced,
             outbox: Outbox::restored(journal.waiting, journal.kept),
-            probes: ProbeSchedule::default(),
+            probes: ProbeTracker::default(),
             work: Work::Idle,
             disagreements: 0,
             replayed_after: None,

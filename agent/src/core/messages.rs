@@ -7,7 +7,7 @@ use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatReply, HeartbeatRequ
 use nixfleet_proto::{ClosureHash, HostState, ProbeName, Rejection, RolloutId, Timestamp};
 
 use super::local_rollout::Journal;
-use super::probe_schedule::ProbeReading;
+use super::probe_tracker::ProbeReading;
 use crate::release_check::SignedRelease;
 
 /// An event outside the core.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use crate::command_error::{CommandError, InputContext};
 
 mod archive_reader;
-mod archive_replay;
+mod archive_replayer;
 mod artifact_source;
 mod database_options;
 mod migrate;

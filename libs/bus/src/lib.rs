@@ -20,7 +20,7 @@ mod retention;
 #[cfg(feature = "shell")]
 mod bus;
 #[cfg(feature = "shell")]
-mod transient;
+mod unstored_messages;
 
 pub use config::{BusConfig, ConfigFault};
 pub use dead_letter::{DeadLetterRecord, UndecodableMessage};
@@ -34,13 +34,13 @@ pub use layout::sequence_floors::SequenceFloors;
 pub use lease::{LeaseConfig, LeaseCore};
 pub use message::{LastFrame, Message, StreamIdentity};
 pub use objects::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
-pub use publish::decision::{
-    FenceCheck, FencedDecision, FencedPublish, LastMessage, PublishDecision, PublishRefusal,
-    PublishReply,
-};
 pub use publish::error::{AppendError, PublishError};
 pub use publish::fence::{Fence, LogWriter};
 pub use publish::message_ids::MessageIds;
+pub use publish::publish_reply::{
+    FenceCheck, FencedDecision, FencedPublish, LastMessage, PublishDecision, PublishRefusal,
+    PublishReply,
+};
 pub use reader::position::{Arrival, LastRead, ReadPosition, SequenceGaps};
 pub use retention::trim::{LogHolder, LogKind, Margin, MarginLimits, NeededFrom, trim_position};
 pub use retention::usage::{
@@ -61,6 +61,6 @@ pub use {
     reader::read_ahead::ReadAhead,
     reader::read_error::ReadError,
     reader::stream_reader::Reader,
-    transient::heartbeat::{HeartbeatError, Heartbeats, Responder},
-    transient::liveness::{Liveness, LivenessError},
+    unstored_messages::heartbeat::{HeartbeatError, Heartbeats, Responder},
+    unstored_messages::liveness::{Liveness, LivenessError},
 };

@@ -1,6 +1,5 @@
 //! Publishing to the logs: group commits to input logs, fenced publishes to output logs and of releases.
 
-pub(crate) mod decision;
 pub(crate) mod error;
 pub(crate) mod fence;
 #[cfg(feature = "shell")]
@@ -12,5 +11,6 @@ pub(crate) mod message_ids;
 pub(crate) mod outgoing;
 #[cfg(feature = "shell")]
 pub(crate) mod output_log;
+pub(crate) mod publish_reply;
 #[cfg(feature = "shell")]
 mod unfenced;

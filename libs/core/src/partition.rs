@@ -6,11 +6,11 @@
 //! Source: docs/semantics.md, legality.
 
 mod apply_outcome;
+mod cpu_cache_prefetch;
 mod decide;
-mod decision;
+mod entry_lookup;
 mod frozen_state;
 mod host_counters;
-mod host_entry;
 mod host_step;
 mod host_table;
 mod interning;
@@ -18,9 +18,9 @@ mod open_rollout;
 mod operator_command;
 mod outcome_size;
 mod plan_action;
-mod prefetch;
 mod restore;
 mod rollout;
+mod rollout_host;
 mod rollout_update;
 mod state;
 mod state_hash;
@@ -33,11 +33,11 @@ pub use nixfleet_proto::PinnedSet;
 pub use apply_outcome::ApplyOutcomeError;
 pub use frozen_state::FrozenState;
 pub use host_counters::HostCounters;
-pub use host_entry::{HostEntry, ProbeFailures};
 pub use host_table::HostTable;
 pub use outcome_size::{MAX_OUTCOME_BYTES, write_outcome};
 pub use restore::RestoreError;
 pub use rollout::{GateHolds, Rollout};
+pub use rollout_host::{ProbeFailures, RolloutHost};
 pub use state::PartitionState;
 
 use apply_outcome::UnknownRollouts;

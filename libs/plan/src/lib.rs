@@ -10,9 +10,9 @@
 //!
 //! Source: docs/semantics.md, plan.
 
-pub mod debug;
 pub mod gates;
 pub mod host_report;
+pub mod json_case;
 pub mod plan;
 pub mod release;
 pub mod view;

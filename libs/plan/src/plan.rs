@@ -6,9 +6,9 @@
 mod block_changes;
 mod dispatch;
 mod plan_run;
-mod retention;
 mod rollout_opening;
 mod soak_completion;
+mod superseded_expiry;
 mod wave_advance;
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use crate::view::FleetView;
 use dispatch::HeldWave;
 pub use plan_run::ACTIONS_MAX;
 use plan_run::PlanRun;
-pub use retention::RETENTION_DAYS;
+pub use superseded_expiry::RETENTION_DAYS;
 
 /// The actions of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,15 +4,15 @@
 //! complete records, so that following the log computes no domain state.
 
 mod apply_outcome;
-mod attempt_key;
 mod budget_counts;
 mod fleet;
 mod host;
-mod host_placement;
 mod host_tables;
 mod load;
 mod pending_actions;
+mod rejected_action_key;
 mod rollout;
+mod wave_and_budgets;
 
 pub use nixfleet_proto::PinnedSet;
 

@@ -14,7 +14,7 @@ fn every_vector_matches() {
     for line in text.lines() {
         count += 1;
         let case: Value = serde_json::from_str(line).unwrap();
-        let answer = nixfleet_plan::debug::plan_line(&case["input"].to_string()).unwrap();
+        let answer = nixfleet_plan::json_case::plan_line(&case["input"].to_string()).unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
         if !matches(&case["expect"], &answer) {
             failures.push(format!(

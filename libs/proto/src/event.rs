@@ -9,7 +9,7 @@ use crate::host::{ProbeDeclaration, ProbeMode, ProbeStatus};
 use crate::id::{ClosureHash, ProbeName};
 use crate::internally_tagged::tagged_enum;
 use crate::json;
-use crate::policy::OnHealthFailure;
+use crate::on_health_failure::OnHealthFailure;
 use crate::time;
 
 /// One report of one host about one rollout.

@@ -20,7 +20,7 @@ pub use selector::Selector;
 use crate::Timestamp;
 use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::minutes::Minutes;
-use crate::policy::OnHealthFailure;
+use crate::on_health_failure::OnHealthFailure;
 
 /// The only supported schema version.
 pub const SCHEMA_VERSION: u64 = 1;

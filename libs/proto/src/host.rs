@@ -12,7 +12,7 @@ use crate::Timestamp;
 use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
 use crate::json;
 use crate::minutes::Minutes;
-use crate::policy::OnHealthFailure;
+use crate::on_health_failure::OnHealthFailure;
 use crate::time;
 
 pub use probes::{FailedControl, ProbeDeclaration, ProbeMode, ProbeRecord, ProbeStatus, Probes};

@@ -14,7 +14,7 @@ use crate::id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, Ro
 use crate::internally_tagged::tagged_enum;
 use crate::json;
 use crate::minutes::Minutes;
-use crate::policy::OnHealthFailure;
+use crate::on_health_failure::OnHealthFailure;
 use crate::time;
 
 /// State of a rollout.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nixfleet_core::partition::{GateHolds, HostEntry, Rollout};
+use nixfleet_core::partition::{GateHolds, Rollout, RolloutHost};
 use nixfleet_proto::fleet::ResolvedBudget;
 use nixfleet_proto::host::FailedControl;
 use nixfleet_proto::rollout::PinnedWave;
@@ -174,7 +174,7 @@ pub fn blocks(replay: &Replay, rollout_id: &RolloutId) -> Vec<Row> {
 fn hosts_of<'a>(
     replay: &'a Replay,
     rollout_id: &RolloutId,
-) -> impl Iterator<Item = &'a HostEntry> + use<'a> {
+) -> impl Iterator<Item = &'a RolloutHost> + use<'a> {
     let rollout: Option<&Rollout> = replay.state().rollout(rollout_id);
     rollout
         .into_iter()

@@ -3,7 +3,7 @@
 //! Follows the output log of each partition it owns and writes what the outcomes say, one row per
 //! record and turn, with the cursor in the same transaction. Computes no domain state: an outcome
 //! carries the next records. Start reading at `worker.rs` (one partition), then
-//! `turn.rs` (one batch). The library of this package builds the turns.
+//! `turn_writer.rs` (one batch). The library of this package builds the turns.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ mod config;
 mod last_seen;
 mod run;
 mod schema;
-mod turn;
+mod turn_writer;
 mod worker;
 
 fn main() -> ExitCode {

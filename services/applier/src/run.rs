@@ -11,7 +11,7 @@ use nixfleet_store::Store;
 
 use crate::config::Config;
 use crate::schema::migrate;
-use crate::turn::TurnWriter;
+use crate::turn_writer::TurnWriter;
 use crate::worker::backoff::Backoff;
 use crate::{last_seen, worker};
 

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use nixfleet_bus::{Lease, Leases};
 use nixfleet_service::{CancellationToken, Readiness};
 
-use crate::turn::TurnWriter;
+use crate::turn_writer::TurnWriter;
 use apply_loop::{LoopEnd, Progress, apply_frames, unless_stopped};
 use backoff::Backoff;
 

@@ -2,7 +2,7 @@
 //!
 //! Reads streams and writes the archive with its own cursors; decides nothing, changes no domain
 //! table, publishes nothing. Start reading at `run.rs` (leases), then `archive/stream_archiver.rs`
-//! (one stream), `turn.rs` (one batch), `archive/message_rows.rs` (the rows of a message) and
+//! (one stream), `archive_writer.rs` (one batch), `archive/message_rows.rs` (the rows of a message) and
 //! `log_trimmer.rs`.
 
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use nixfleet_service::ServiceInfo;
 
 mod archive;
+mod archive_writer;
 mod config;
 mod log_trimmer;
 mod run;
@@ -17,7 +18,6 @@ mod stream;
 mod stream_layout;
 mod task_context;
 mod telemetry;
-mod turn;
 
 fn main() -> ExitCode {
     let info = ServiceInfo {

@@ -2,7 +2,7 @@
 //!
 //! Authenticates every host by certificate, validates and bounds what it sends, and answers 2xx only when
 //! the entry is durable. Decides nothing: never folds, never plans, writes no table. Knows no people: those
-//! ask `console`. Start reading at `gateway.rs` and `routes.rs` (what it serves).
+//! ask `console`. Start reading at `event_fast_path.rs` and `routes.rs` (what it serves).
 
 use std::process::ExitCode;
 
@@ -11,9 +11,9 @@ use nixfleet_service::ServiceInfo;
 
 mod config;
 mod dispatch;
+mod event_fast_path;
 mod events;
 mod followers;
-mod gateway;
 mod log_capacity;
 mod routes;
 mod run;

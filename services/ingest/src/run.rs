@@ -12,7 +12,7 @@ use nixfleet_store::Store;
 
 use crate::config::Config;
 use crate::dispatch::DispatchDelivery;
-use crate::gateway::AgentGateway;
+use crate::event_fast_path::AgentGateway;
 use crate::log_capacity::LogCapacity;
 use crate::routes::{self, paths::DISPATCH_ROUTE};
 use crate::state::App;

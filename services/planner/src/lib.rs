@@ -2,10 +2,12 @@
 //! outcome, the time of the next plan, and the log of each action.
 //!
 //! Nothing here waits or reads a clock: the shell (the binary of this package) and the simulation
-//! pass in positions, outcomes and times. Start reading at [`leader::Leader`].
+//! pass in positions, outcomes and times. Start reading at [`leadership_core::LeadershipCore`].
 
-pub mod leader;
+pub mod leadership_core;
 pub mod plan_schedule;
 
-pub use leader::{Appends, AppliedOutcome, Leader, LeadershipEnd, OUTCOME_TIMEOUT, Planned, Stage};
+pub use leadership_core::{
+    Appends, AppliedOutcome, LeadershipCore, LeadershipEnd, OUTCOME_TIMEOUT, Planned, Stage,
+};
 pub use plan_schedule::{ClockReading, PlanIntervals, PlanSchedule};

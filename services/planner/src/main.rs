@@ -2,19 +2,19 @@
 //!
 //! One instance leads, the others stand by. `nixfleet-plan` decides; this service follows the
 //! output logs without folding, and writes no table. Start reading at `run.rs` (leading and
-//! standing by), then `leadership.rs` (one leadership) and `turn.rs` (one plan). The library of
+//! standing by), then `leadership_loop.rs` (one leadership) and `action_appender.rs` (one plan). The library of
 //! this package is the leader without IO.
 
 use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
+mod action_appender;
 mod config;
-mod leadership;
+mod leadership_loop;
 mod releases;
 mod run;
 mod telemetry;
-mod turn;
 mod view;
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ use nixfleet_service::{CancellationToken, Context, Readiness};
 use nixfleet_store::Store;
 
 use crate::config::Config;
-use crate::leadership::{Dependencies, Leadership};
+use crate::leadership_loop::{Dependencies, LeadershipLoop};
 
 const LEADER: &str = "leader";
 /// Pause after a failed leadership: the same fault would end the next one.
@@ -96,7 +96,7 @@ async fn run_leadership(
 ) -> anyhow::Result<()> {
     let mut leadership = tokio::select! {
         () = context.shutdown.cancelled() => return Ok(()),
-        leadership = Leadership::load(deps) => leadership?,
+        leadership = LeadershipLoop::load(deps) => leadership?,
     };
     let ended = match leadership.stand_by(acquire(context, leases)).await {
         Err(error) => Err(error),
@@ -132,7 +132,7 @@ async fn acquire(context: &Context<Config>, leases: &Leases) -> Option<Lease> {
 /// Leads until the lease is recalled or lost, the process stops, or the leadership fails.
 async fn lead(
     context: &Context<Config>,
-    leadership: &mut Leadership<'_>,
+    leadership: &mut LeadershipLoop<'_>,
     lease: &Lease,
 ) -> anyhow::Result<()> {
     let stop = CancellationToken::new();

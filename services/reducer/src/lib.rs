@@ -5,14 +5,14 @@
 //! drive it; `nixfleet-core` decides what an entry means. Start reading at
 //! [`Takeover`], then [`Owner`].
 
+pub mod batch_decoding;
 pub mod heartbeats;
 pub mod input;
 pub mod output;
 pub mod ownership;
-pub mod turn;
 
 pub use heartbeats::last_seen::LastSeen;
-pub use heartbeats::recovery::{HeartbeatDecision, Recovery, RecoveryStep, StepResult};
+pub use heartbeats::missed_transitions::{HeartbeatDecision, Recovery, RecoveryStep, StepResult};
 pub use input::fold::FoldLimits;
 pub use input::item::InputItem;
 pub use input::pinned_manifests::{ManifestFetch, PinnedManifests};

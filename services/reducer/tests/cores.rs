@@ -4,12 +4,12 @@
 
 #[path = "cores/checkpoints.rs"]
 mod checkpoints;
+#[path = "cores/missed_transitions.rs"]
+mod missed_transitions;
 #[path = "cores/owner.rs"]
 mod owner;
 #[path = "cores/record_deduplication.rs"]
 mod record_deduplication;
-#[path = "cores/recovery.rs"]
-mod recovery;
 #[path = "cores/simulated_partition.rs"]
 mod simulated_partition;
 #[path = "cores/takeover.rs"]

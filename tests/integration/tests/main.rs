@@ -10,17 +10,18 @@ mod suite {
     mod docker_compose;
     mod e2e;
     mod eventlog;
-    mod fixtures;
     mod fuzz;
     mod gateways;
     mod guard;
-    mod harness;
+    mod harness_self_test;
     mod hostile;
     mod ingest;
+    mod log_trimming;
+    mod otlp_export;
     mod planner;
     mod recovery;
     mod reducer;
-    mod retention;
+    mod service_testbed;
     mod store;
     mod tutorial;
 }

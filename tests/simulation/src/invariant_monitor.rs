@@ -32,7 +32,7 @@ use crate::invariants::waves::Waves;
 use crate::invariants::{cursors, freshness, replay};
 use crate::model::object_store::ObjectStore;
 use crate::model::stream::{StoredMessage, Stream};
-use crate::model::{Broker, Database, Log};
+use crate::model::{Broker, Database, LogId};
 use crate::reference_fold::ReferenceFold;
 use crate::scenario::Shape;
 use crate::signed_release::Release;
@@ -294,10 +294,12 @@ impl InvariantMonitor {
         (broker, database): (&Broker, &Database),
     ) {
         self.stopped.remove(&partition);
-        let last = broker.stream(Log::Output(partition)).and_then(Stream::last);
+        let last = broker
+            .stream(LogId::Output(partition))
+            .and_then(Stream::last);
         let frame = last.and_then(|message| message.output());
         self.epochs.rewind(partition, frame.map(Rc::as_ref));
-        let output = broker.stream(Log::Output(partition));
+        let output = broker.stream(LogId::Output(partition));
         let output = output.map_or(0, Stream::last_seq);
         self.retention.tail_lost(partition, output);
         self.rows.tail_lost(partition, output);

@@ -14,7 +14,7 @@ use nixfleet_store::{ArchivedStream, Audit, Rebuild, RebuildError, Store};
 use serde::Serialize;
 
 use super::archive_reader::input_created;
-use super::archive_replay::{ArchiveSource, Replayed};
+use super::archive_replayer::{ArchiveReplayer, Replayed};
 use super::artifact_source::Artifacts;
 use super::database_options::{Connection, Database, unreachable};
 use crate::command_error::{CommandError, InputContext};
@@ -97,7 +97,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
         confirm(&plan)?;
     }
     let artifacts = Artifacts::new(&store, arguments.manifests.as_deref())?;
-    let mut source = ArchiveSource::new(&audit, &names, artifacts);
+    let mut source = ArchiveReplayer::new(&audit, &names, artifacts);
     let mut writing = store.rebuild_session().await.or_database()?;
     let rebuild = writing.begin().await.map_err(|error| match error {
         RebuildError::InUse { .. } => CommandError::refused(error),
@@ -199,7 +199,7 @@ fn confirm(plan: &[Planned]) -> Result<(), CommandError> {
 }
 
 async fn rebuild_one(
-    source: &mut ArchiveSource<'_>,
+    source: &mut ArchiveReplayer<'_>,
     rebuild: &Rebuild<'_>,
     planned: &Planned,
 ) -> Result<Done, CommandError> {

@@ -13,7 +13,7 @@ use nixfleet_replay::{Comparison, Difference, Replay, Row, expected_rows};
 use nixfleet_store::{Audit, AuditScope, Store, TableRow};
 use tokio::time::Instant;
 
-use super::archive_replay::ArchiveSource;
+use super::archive_replayer::ArchiveReplayer;
 use super::artifact_source::Artifacts;
 use super::database_options::{Connection, Database};
 use super::verify_result::{PartitionResult, VerifyResult};
@@ -63,7 +63,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let mut verification = Verification {
         audit: &audit,
         names: &names,
-        source: ArchiveSource::new(&audit, &names, artifacts),
+        source: ArchiveReplayer::new(&audit, &names, artifacts),
         result: VerifyResult::new(arguments.limit),
     };
     verification.partitions(only).await?;
@@ -131,7 +131,7 @@ async fn archived_up_to(
 struct Verification<'a> {
     audit: &'a Audit<'a>,
     names: &'a Names,
-    source: ArchiveSource<'a>,
+    source: ArchiveReplayer<'a>,
     result: VerifyResult,
 }
 

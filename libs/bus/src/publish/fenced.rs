@@ -4,10 +4,10 @@ use tokio::time::Instant;
 
 use crate::Bus;
 use crate::bus::backoff::{pause_before, pauses};
-use crate::publish::decision::{FenceCheck, FencedDecision, FencedPublish, LastMessage};
 use crate::publish::error::PublishError;
 use crate::publish::fence::Fence;
 use crate::publish::outgoing::OutgoingMessage;
+use crate::publish::publish_reply::{FenceCheck, FencedDecision, FencedPublish, LastMessage};
 
 pub(crate) struct Fenced<'a> {
     pub(crate) bus: &'a Bus,

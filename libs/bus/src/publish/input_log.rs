@@ -1,6 +1,6 @@
 //! Appending to the input logs: one publisher per partition with one message in flight.
 
-mod frame_target;
+mod frame_fill_threshold;
 mod partition_publisher;
 mod queues;
 
@@ -17,7 +17,7 @@ use crate::publish::error::AppendError;
 
 pub(crate) use queues::InputQueues;
 
-use frame_target::FrameTarget;
+use frame_fill_threshold::FrameFillThreshold;
 use partition_publisher::Publisher;
 use queues::{PartitionQueue, Queued, Waiter};
 
@@ -38,7 +38,7 @@ pub(crate) fn start(bus: &Bus) -> InputQueues {
         bytes: config.frame_max_bytes,
     };
     let capacity = config.input_queue_entries;
-    let target = Arc::<FrameTarget>::default();
+    let target = Arc::<FrameFillThreshold>::default();
     let partitions = Partition::all(config.partitions)
         .map(|partition| {
             let (sender, queued) = mpsc::channel(capacity);

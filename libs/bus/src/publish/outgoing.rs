@@ -16,9 +16,9 @@ use tokio::task::spawn_blocking;
 
 use crate::frame::compression;
 use crate::message::{TRACEPARENT, VERSION, stored_bytes};
-pub(crate) use crate::publish::decision::PublishRefusal;
-use crate::publish::decision::PublishReply;
 use crate::publish::fence::Fence;
+pub(crate) use crate::publish::publish_reply::PublishRefusal;
+use crate::publish::publish_reply::PublishReply;
 
 /// Names the subject that the expected last subject sequence refers to, when it is not the subject of the
 /// message.

@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use crate::Bus;
 use crate::bus::backoff::{pause_before, pauses};
-use crate::publish::decision::{PublishDecision, PublishRefusal};
 use crate::publish::error::PublishError;
 use crate::publish::outgoing::OutgoingMessage;
+use crate::publish::publish_reply::{PublishDecision, PublishRefusal};
 
 impl Bus {
     /// Publishes without a fence until the acknowledgement or the deadline.

@@ -11,7 +11,7 @@ use nixfleet_proto::{
 
 use super::host_counters::HostCounters;
 use super::interning::ProbeListPool;
-use super::{GateHolds, HostEntry, PartitionState, PinnedSet, ProbeFailures, Rollout};
+use super::{GateHolds, PartitionState, PinnedSet, ProbeFailures, Rollout, RolloutHost};
 
 /// The outcome does not fit the state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +96,7 @@ fn opened_rollout(
     let hosts = pinned
         .pending_hosts(&opened.rollout_id, outcome.at)
         .zip(&pinned.host_set)
-        .map(|(record, host)| HostEntry {
+        .map(|(record, host)| RolloutHost {
             record: Arc::new(record),
             wave: host.wave_index,
             staged: host.staged,
@@ -272,7 +272,7 @@ fn host_mut<'a>(
     state: &'a mut PartitionState,
     rollout_id: &RolloutId,
     hostname: &Hostname,
-) -> Result<&'a mut HostEntry, ApplyOutcomeError> {
+) -> Result<&'a mut RolloutHost, ApplyOutcomeError> {
     rollout_mut(state, rollout_id)?
         .hosts
         .get_mut(hostname)

@@ -4,7 +4,7 @@
 
 use nixfleet_proto::{EntryBody, Timestamp};
 
-use super::decision::{Decided, find_host};
+use super::entry_lookup::{Decided, find_host};
 use super::host_step::{recovery_candidate, step_host};
 use super::{PartitionState, PinnedSet, operator_command, plan_action};
 use crate::host::HostInput;

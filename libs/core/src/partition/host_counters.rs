@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use nixfleet_proto::{HostState, Hostname, Pinned};
 
-use super::{HostEntry, HostTable};
+use super::{HostTable, RolloutHost};
 
 /// Counters derived from the hosts and waivers of a rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,14 +58,14 @@ impl RolloutProgress {
     }
 
     /// The progress after a host that is not waived changed its state.
-    pub(super) fn after(&self, host: &HostEntry, to: HostState) -> Self {
+    pub(super) fn after(&self, host: &RolloutHost, to: HostState) -> Self {
         let mut progress = self.clone();
         progress.count(host, host.record.state, Change::Leave);
         progress.count(host, to, Change::Enter);
         progress
     }
 
-    fn count(&mut self, host: &HostEntry, state: HostState, change: Change) {
+    fn count(&mut self, host: &RolloutHost, state: HostState, change: Change) {
         if !host.staged {
             return;
         }
@@ -116,7 +116,7 @@ impl HostCounters {
         &self.halting
     }
 
-    pub(super) fn enter(&mut self, hostname: &Hostname, host: &HostEntry, waived: bool) {
+    pub(super) fn enter(&mut self, hostname: &Hostname, host: &RolloutHost, waived: bool) {
         let state = host.record.state;
         Change::Enter.apply(&mut self.by_state[state as usize]);
         if waived {
@@ -132,7 +132,7 @@ impl HostCounters {
         }
     }
 
-    pub(super) fn leave(&mut self, hostname: &Hostname, host: &HostEntry, waived: bool) {
+    pub(super) fn leave(&mut self, hostname: &Hostname, host: &RolloutHost, waived: bool) {
         let state = host.record.state;
         Change::Leave.apply(&mut self.by_state[state as usize]);
         if waived {

@@ -6,14 +6,14 @@ use nixfleet_proto::{
     Accepted, ClosureHash, Effect, HostState, Rejection, RolloutState, Timestamp,
 };
 
-use super::decision::{Decided, about, invariant};
+use super::entry_lookup::{Decided, about, invariant};
 use super::rollout_update::RolloutUpdate;
-use super::{HostEntry, Rollout};
+use super::{Rollout, RolloutHost};
 use crate::host::{self, HostInput, StepCtx};
 
 /// Applies one input to the host machine and the result to the rollout.
 pub(super) fn step_host(
-    (rollout, host): (&Rollout, &HostEntry),
+    (rollout, host): (&Rollout, &RolloutHost),
     input: &HostInput<'_>,
     at: Timestamp,
 ) -> Decided {
@@ -40,7 +40,7 @@ pub(super) fn step_host(
 
 /// Marks a Pending host that runs its target as a candidate, and unmarks one that stopped running it.
 pub(super) fn recovery_candidate(
-    (rollout, host): (&Rollout, &HostEntry),
+    (rollout, host): (&Rollout, &RolloutHost),
     current_closure: &ClosureHash,
 ) -> Decided {
     let state = rollout.record.state;

@@ -15,7 +15,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use nixfleet_proto::Hostname;
 
-use super::HostEntry;
+use super::RolloutHost;
 
 /// Entries of a chunk: bounds the copy of one change to about ten microseconds.
 const CHUNK: usize = 256;
@@ -23,13 +23,13 @@ const CHUNK: usize = 256;
 /// Host entries, sorted by name.
 #[derive(Debug, Clone, Default)]
 pub struct HostTable {
-    chunks: Vec<Arc<[HostEntry]>>,
+    chunks: Vec<Arc<[RolloutHost]>>,
     index: Arc<HashTable<u32>>,
 }
 
 impl HostTable {
     /// The entry of a host.
-    pub fn get(&self, hostname: &(impl AsRef<str> + ?Sized)) -> Option<&HostEntry> {
+    pub fn get(&self, hostname: &(impl AsRef<str> + ?Sized)) -> Option<&RolloutHost> {
         Some(self.at(self.position(hostname.as_ref())?))
     }
 
@@ -49,7 +49,7 @@ impl HostTable {
     }
 
     /// Entries in the order of their names.
-    pub fn values(&self) -> impl Iterator<Item = &HostEntry> + Clone {
+    pub fn values(&self) -> impl Iterator<Item = &RolloutHost> + Clone {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
@@ -58,7 +58,7 @@ impl HostTable {
         self.values().map(|entry| &entry.record.hostname)
     }
 
-    pub(super) fn get_mut(&mut self, hostname: &Hostname) -> Option<&mut HostEntry> {
+    pub(super) fn get_mut(&mut self, hostname: &Hostname) -> Option<&mut RolloutHost> {
         let position = self.position(hostname.as_str())?;
         let chunk = Arc::make_mut(&mut self.chunks[position / CHUNK]);
         Some(&mut chunk[position % CHUNK])
@@ -67,7 +67,7 @@ impl HostTable {
     /// Removes every queued dispatch. Chunks without one stay shared.
     pub(super) fn cancel_dispatches(&mut self) {
         for chunk in &mut self.chunks {
-            if chunk.iter().any(HostEntry::is_queued) {
+            if chunk.iter().any(RolloutHost::is_queued) {
                 let entries = Arc::make_mut(chunk).iter_mut();
                 entries.for_each(|entry| entry.set_queued(None));
             }
@@ -76,7 +76,7 @@ impl HostTable {
 
     /// The entry of a host, or rarely of another with the same hash: does not compare names, so that it
     /// reads only the hash table.
-    pub(super) fn find_by_hash(&self, hostname: &Hostname) -> Option<&HostEntry> {
+    pub(super) fn find_by_hash(&self, hostname: &Hostname) -> Option<&RolloutHost> {
         let position = self.index.iter_hash(hash(hostname.as_str())).next()?;
         Some(self.at(*position as usize))
     }
@@ -88,15 +88,15 @@ impl HostTable {
         Some(*position as usize)
     }
 
-    fn at(&self, position: usize) -> &HostEntry {
+    fn at(&self, position: usize) -> &RolloutHost {
         &self.chunks[position / CHUNK][position % CHUNK]
     }
 }
 
-impl FromIterator<HostEntry> for HostTable {
+impl FromIterator<RolloutHost> for HostTable {
     /// Sorts unsorted entries; the last entry of a name wins.
-    fn from_iter<T: IntoIterator<Item = HostEntry>>(entries: T) -> Self {
-        let mut entries: Vec<HostEntry> = entries.into_iter().collect();
+    fn from_iter<T: IntoIterator<Item = RolloutHost>>(entries: T) -> Self {
+        let mut entries: Vec<RolloutHost> = entries.into_iter().collect();
         if !entries.is_sorted_by(|a, b| a.record.hostname < b.record.hostname) {
             entries.sort_by(|a, b| a.record.hostname.cmp(&b.record.hostname));
             entries.reverse();
@@ -111,7 +111,7 @@ impl FromIterator<HostEntry> for HostTable {
         }
         let mut entries = entries.into_iter();
         let chunks = std::iter::from_fn(|| {
-            let chunk: Arc<[HostEntry]> = entries.by_ref().take(CHUNK).collect();
+            let chunk: Arc<[RolloutHost]> = entries.by_ref().take(CHUNK).collect();
             (!chunk.is_empty()).then_some(chunk)
         });
         Self {
@@ -130,11 +130,11 @@ impl PartialEq for HostTable {
 impl Eq for HostTable {}
 
 impl Index<&str> for HostTable {
-    type Output = HostEntry;
+    type Output = RolloutHost;
 
     /// # Panics
     /// When the table does not have the host.
-    fn index(&self, hostname: &str) -> &HostEntry {
+    fn index(&self, hostname: &str) -> &RolloutHost {
         self.get(hostname)
             .expect("the caller names a host of the rollout")
     }
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    fn entry(hostname: &str, wave: u32) -> HostEntry {
+    fn entry(hostname: &str, wave: u32) -> RolloutHost {
         let record = HostRecord::pending(NewHost {
             rollout_id: "stable@4f".parse().unwrap(),
             hostname: hostname.into(),
@@ -160,7 +160,7 @@ mod tests {
             soak_minutes: Default::default(),
             dispatched_at: Timestamp::UNIX_EPOCH,
         });
-        HostEntry {
+        RolloutHost {
             record: record.into(),
             wave,
             staged: true,

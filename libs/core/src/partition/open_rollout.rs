@@ -6,7 +6,7 @@ use nixfleet_proto::{
     RolloutState, Timestamp,
 };
 
-use super::decision::{Decided, invariant};
+use super::entry_lookup::{Decided, invariant};
 use super::host_counters::RolloutProgress;
 use super::rollout_update::RolloutUpdate;
 use super::{PartitionState, PinnedSet, Rollout};

@@ -6,7 +6,7 @@ use nixfleet_proto::{
     Accepted, Effect, Hostname, OperatorCommand, Reason, Rejection, RolloutEvent, Timestamp,
 };
 
-use super::decision::{Decided, find_rollout, invariant};
+use super::entry_lookup::{Decided, find_rollout, invariant};
 use super::host_counters::HostCounters;
 use super::rollout_update::RolloutUpdate;
 use super::{PartitionState, Rollout};

@@ -6,10 +6,10 @@ use nixfleet_proto::{
     RolloutState, Timestamp, mutation_testing,
 };
 
-use super::decision::{Decided, find_host, find_rollout, invariant};
+use super::entry_lookup::{Decided, find_host, find_rollout, invariant};
 use super::host_step::step_host;
 use super::rollout_update::RolloutUpdate;
-use super::{HostEntry, PartitionState, PinnedSet, Rollout, open_rollout};
+use super::{PartitionState, PinnedSet, Rollout, RolloutHost, open_rollout};
 use crate::host::HostInput;
 
 #[expect(clippy::too_many_lines, reason = "one arm per action, read as a whole")]
@@ -152,7 +152,7 @@ fn barrier(state: &PartitionState, epoch: u64, at: Timestamp) -> Decided {
 
 fn queue_dispatch(
     state: &PartitionState,
-    (rollout, host): (&Rollout, &HostEntry),
+    (rollout, host): (&Rollout, &RolloutHost),
     target_closure: &ClosureHash,
 ) -> Decided {
     let record = &host.record;
@@ -184,7 +184,7 @@ fn queue_dispatch(
 /// Whether the host may start: not halted, wave reached, closure not quarantined.
 fn check_may_start(
     state: &PartitionState,
-    (rollout, host): (&Rollout, &HostEntry),
+    (rollout, host): (&Rollout, &RolloutHost),
 ) -> Result<(), Rejection> {
     if rollout.is_halted() && !mutation_testing::is_active("halt-ignored") {
         return invariant("the rollout is halted");

@@ -8,7 +8,7 @@ use nixfleet_proto::{Hostname, ManifestHash, RolloutId};
 
 use super::host_counters::HostCounters;
 use super::interning::ProbeListPool;
-use super::{GateHolds, HostEntry, HostTable, PartitionState, PinnedSet, Rollout};
+use super::{GateHolds, HostTable, PartitionState, PinnedSet, Rollout, RolloutHost};
 use crate::host::Fault;
 use crate::{host, rollout};
 
@@ -162,7 +162,7 @@ fn join_hosts(
             record.target_closure = host.target_closure.clone();
         }
         rollout.probe_lists.intern(&mut record);
-        let mut entry = HostEntry {
+        let mut entry = RolloutHost {
             record: Arc::new(record),
             wave: host.wave_index,
             staged: host.staged,

@@ -8,9 +8,9 @@ use nixfleet_proto::{
     RolloutRecord, RolloutState, Timestamp,
 };
 
-use super::decision::about;
+use super::entry_lookup::about;
 use super::host_counters::RolloutProgress;
-use super::{HostEntry, Rollout};
+use super::{Rollout, RolloutHost};
 use crate::host::{ControlEffect, Step};
 use crate::rollout;
 
@@ -63,7 +63,7 @@ impl RolloutUpdate {
     /// Adds a step that changed the state of one host, and applies it to the rollout.
     pub(super) fn apply_host_step(
         &mut self,
-        host: &HostEntry,
+        host: &RolloutHost,
         step: Step<ControlEffect>,
     ) -> Result<(), Rejection> {
         let from = host.record.state;
@@ -121,7 +121,7 @@ impl RolloutUpdate {
 }
 
 /// Removes the dispatch and the candidate of a host that leaves Pending.
-fn leave_pending(host: &HostEntry) -> Vec<Effect> {
+fn leave_pending(host: &RolloutHost) -> Vec<Effect> {
     let rollout_id = &host.record.rollout_id;
     let hostname = &host.record.hostname;
     let dispatch = host.is_queued().then(|| Effect::RemoveDispatch {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nixfleet_core::debug::{LineError, rollout_line, step_line};
+use nixfleet_core::json_lines::{LineError, rollout_line, step_line};
 use serde_json::Value;
 
 use crate::matcher::matches;

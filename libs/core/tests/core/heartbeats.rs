@@ -1,7 +1,7 @@
 //! What heartbeats prove, and what they are answered.
 
+use nixfleet_core::missed_transitions::{derive_entries, reply};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_core::recovery::{derive_entries, reply};
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat};
 use nixfleet_proto::{
     Decision, Entry, EntryBody, HostEventBody, HostState, OnHealthFailure, PlanAction, Position,

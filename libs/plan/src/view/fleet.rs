@@ -8,9 +8,9 @@ use nixfleet_proto::{
     mutation_testing,
 };
 
-use super::attempt_key::AttemptKey;
 use super::budget_counts::{BudgetCounts, BudgetId, HostMembership};
 use super::host_tables::ByHost;
+use super::rejected_action_key::RejectedActionKey;
 use super::rollout::{HostContext, RolloutView};
 use crate::release::Release;
 
@@ -27,7 +27,7 @@ pub struct FleetView {
     /// Rollouts with a pending opening.
     pub(crate) opening: BTreeSet<RolloutId>,
     pub(crate) in_log: BTreeMap<(Partition, Position), PlanAction>,
-    pub(crate) rejected: BTreeMap<AttemptKey, Timestamp>,
+    pub(crate) rejected: BTreeMap<RejectedActionKey, Timestamp>,
     pub(crate) leader_epochs: BTreeMap<Partition, u64>,
 }
 

@@ -8,8 +8,8 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Pinned, Position, RolloutId, RolloutRecord, RolloutState};
 
 use super::host::{HostView, Indexed, is_kept};
-use super::host_placement::{Placement, Placements};
 use super::rollout::{Failures, HostContext, RolloutView};
+use super::wave_and_budgets::{WaveAndBudgets, WavesAndBudgets};
 use super::{ByHost, FleetView, PinnedSet};
 
 /// The rows are inconsistent.
@@ -88,7 +88,7 @@ impl FleetView {
     }
 
     fn load_hosts(&mut self, rows: Vec<HostRow>) -> Result<(), LoadError> {
-        let mut placements: BTreeMap<RolloutId, ByHost<Placement>> = BTreeMap::new();
+        let mut placements: BTreeMap<RolloutId, ByHost<WaveAndBudgets>> = BTreeMap::new();
         let mut loaded = Vec::with_capacity(rows.len());
         for row in rows {
             let rollout_id = row.record.rollout_id.clone();
@@ -103,7 +103,7 @@ impl FleetView {
                 .or_insert_with(|| rollout.placements_by_name());
             let hostname = row.record.hostname.clone();
             let placement = placements.get(&hostname).copied();
-            rollout.add_host(row, placement.unwrap_or(Placement::UNKNOWN));
+            rollout.add_host(row, placement.unwrap_or(WaveAndBudgets::UNKNOWN));
             self.presences
                 .entry(hostname.clone())
                 .or_default()
@@ -138,7 +138,7 @@ impl FleetView {
         };
         let pinned = Arc::clone(&rollout.pinned);
         let count = pinned.host_set.len();
-        let Placements { of, memberships } = Placements::of(&pinned);
+        let WavesAndBudgets { of, memberships } = WavesAndBudgets::of(&pinned);
         rollout.memberships = memberships;
         rollout.hosts.reserve(count);
         self.presences
@@ -190,8 +190,8 @@ impl FleetView {
 }
 
 impl RolloutView {
-    fn placements_by_name(&mut self) -> ByHost<Placement> {
-        let Placements { of, memberships } = Placements::of(&self.pinned);
+    fn placements_by_name(&mut self) -> ByHost<WaveAndBudgets> {
+        let WavesAndBudgets { of, memberships } = WavesAndBudgets::of(&self.pinned);
         self.memberships = memberships;
         let names = self.pinned.host_set.iter();
         let names = names.map(|host| host.hostname.clone());
@@ -199,7 +199,7 @@ impl RolloutView {
     }
 
     /// Adds a host to the table, but to no index; returns its position in the table.
-    fn add_host(&mut self, row: HostRow, place: Placement) -> usize {
+    fn add_host(&mut self, row: HostRow, place: WaveAndBudgets) -> usize {
         let hostname = row.record.hostname.clone();
         if row.queued.is_some() {
             self.queued.insert(hostname.clone());

@@ -11,7 +11,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{PlanAction, Position, Timestamp, mutation_testing};
 
 use super::FleetView;
-use super::attempt_key::AttemptKey;
+use super::rejected_action_key::RejectedActionKey;
 
 /// Delay before a rejected action is planned again.
 pub const REJECTION_BACKOFF: TimeDelta = TimeDelta::seconds(15);
@@ -66,7 +66,7 @@ impl FleetView {
         if let Some(at) = rejected_at {
             self.rejected.retain(|_, until| *until > at);
             let until = at + REJECTION_BACKOFF;
-            self.rejected.insert(AttemptKey::of(&action), until);
+            self.rejected.insert(RejectedActionKey::of(&action), until);
         }
     }
 
@@ -75,7 +75,7 @@ impl FleetView {
         if self.rejected.is_empty() {
             return None;
         }
-        let until = self.rejected.get(&AttemptKey::of(action))?;
+        let until = self.rejected.get(&RejectedActionKey::of(action))?;
         (*until > now).then_some(*until)
     }
 

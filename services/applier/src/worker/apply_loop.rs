@@ -17,7 +17,7 @@ use nixfleet_store::{ApplyError, ReadError as StoreReadError};
 use tokio::task::spawn_blocking;
 
 use crate::schema::migrate;
-use crate::turn::{PreparedTurn, TurnWriter, decode};
+use crate::turn_writer::{PreparedTurn, TurnWriter, decode};
 use crate::worker::backoff::Backoff;
 use crate::worker::checkpoint_restore::restore_checkpoint;
 

@@ -6,7 +6,7 @@ use nixfleet_checkpoint::{Checkpoint, CheckpointError};
 use nixfleet_proto::CheckpointRef;
 use tokio::task::spawn_blocking;
 
-use crate::turn::TurnWriter;
+use crate::turn_writer::TurnWriter;
 
 /// Replaces the rows by those of the newest usable checkpoint. `previous` is the output sequence of
 /// the stored cursor, 0 for none. False when no checkpoint was announced.

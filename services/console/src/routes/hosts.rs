@@ -36,7 +36,7 @@ struct Page {
 
 #[derive(Debug, Serialize)]
 struct Hosts {
-    hosts: Vec<HostEntry>,
+    hosts: Vec<RolloutHost>,
     /// For the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -45,7 +45,7 @@ struct Hosts {
 /// Source: docs/wire-protocol.md, host entry.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct HostEntry {
+struct RolloutHost {
     hostname: Hostname,
     channel: ChannelName,
     declared_closure_hash: Option<ClosureHash>,
@@ -103,10 +103,10 @@ fn read_token(token: &str) -> Result<HostKey, ApiError> {
     Ok((rollout_id, Hostname::from(hostname)))
 }
 
-fn entry(view: &HostView, fleet: Option<&Fleet>) -> HostEntry {
+fn entry(view: &HostView, fleet: Option<&Fleet>) -> RolloutHost {
     let record = &view.record;
     let declared = fleet.and_then(|fleet| fleet.hosts.get(&record.hostname));
-    HostEntry {
+    RolloutHost {
         hostname: record.hostname.clone(),
         channel: record.channel.clone(),
         declared_closure_hash: declared.and_then(|host| host.closure_hash.clone()),

@@ -12,11 +12,11 @@ use crate::archive::artifacts::Artifacts;
 use crate::archive::base_checkpoint::archive_base_checkpoint;
 use crate::archive::prepared_batch::{BATCH_BYTES, prepare_batches};
 use crate::archive::resume_point::find_resume_point;
+use crate::archive_writer::ArchiveWriter;
 use crate::stream::{Content, Stream};
 use crate::stream_layout::{RETRY_AFTER, prepare};
 use crate::task_context::TaskContext;
 use crate::telemetry;
-use crate::turn::Archive;
 
 /// Time without messages after which the cursor is compared with the archive: longer than a reader
 /// takes to detect a lost consumer.
@@ -119,7 +119,7 @@ async fn try_archive(
         let base = archive_base_checkpoint(shared, (&stream.name, partition), resume.next);
         base.await.map_err(|error| again(&format!("{error:#}")))?;
     }
-    let mut archive = Archive {
+    let mut archive = ArchiveWriter {
         store: shared.store.clone(),
         stream: stream.clone(),
         created: identity.created,

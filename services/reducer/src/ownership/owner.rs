@@ -92,7 +92,7 @@ impl Owner {
         self.fold.state()
     }
 
-    /// The first position that is not folded, from which [`crate::turn::decode`] continues.
+    /// The first position that is not folded, from which [`crate::batch_decoding::decode`] continues.
     pub fn next(&self) -> Position {
         self.fold.next()
     }

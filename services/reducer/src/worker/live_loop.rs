@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use nixfleet_bus::{Bus, Heartbeats, LogUsage, MAX_OUTPUT_FRAME_BYTES, OutputLog, ReadAhead};
 use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
-use nixfleet_reducer::turn::{Decoded, decode};
+use nixfleet_reducer::batch_decoding::{Decoded, decode};
 use nixfleet_reducer::{
     HydratedPartition, LastSeen, Owner, OwnerConfig, OwnershipEnd, frame_bytes, reserve_bytes,
 };

@@ -11,7 +11,7 @@ use nixfleet_harness::{Postgres, wait_for};
 
 use filled_streams::FilledStreams;
 
-use crate::suite::fixtures::service_process::TIMEOUT;
+use crate::suite::service_testbed::service_process::TIMEOUT;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_is_archived_once_across_kills() {

@@ -237,13 +237,7 @@ fn packages_are_named_after_their_folders() {
 fn services_have_the_same_rooms() {
     for service in SERVICES {
         let source = root().join("services").join(service).join("src");
-        // The gateways have no batches: their requests are in `routes`.
-        let last = if ["ingest", "console"].contains(&service) {
-            "routes.rs"
-        } else {
-            "turn.rs"
-        };
-        for room in ["main.rs", "config.rs", "run.rs", last] {
+        for room in ["main.rs", "config.rs", "run.rs"] {
             assert!(source.join(room).is_file(), "{service} has no {room}");
         }
     }

@@ -4,7 +4,6 @@
 mod bombs;
 mod certificates;
 mod connections;
-mod export;
 mod flood;
 mod polls;
 mod raw;
@@ -15,10 +14,10 @@ mod smuggling;
 
 use super::gateways::gateway::{Client, Gateway, event};
 
-const EVENTS: &str = "/v1/agent/events";
+pub(super) const EVENTS: &str = "/v1/agent/events";
 
 /// Proves that the gateway serves an honest host at once.
-async fn serves(gateway: &Gateway, honest: &Client, seq: u64) {
+pub(super) async fn serves(gateway: &Gateway, honest: &Client, seq: u64) {
     let started = std::time::Instant::now();
     let answer = honest.post(EVENTS, &event("lab-1", seq)).await;
     assert_eq!(answer.status, 204, "{}", gateway.process.tail());

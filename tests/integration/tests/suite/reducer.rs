@@ -4,6 +4,6 @@
 #![cfg(test)]
 
 mod manifest_prefetch;
+mod missed_transitions;
 mod ownership;
 mod partition_log;
-mod recovery;

@@ -7,7 +7,7 @@ use nixfleet_proto::subject::Partition;
 
 use super::InvariantMonitor;
 use crate::addressing::Incarnation;
-use crate::model::Log;
+use crate::model::LogId;
 use crate::model::object_store::ObjectStore;
 
 impl InvariantMonitor {
@@ -24,7 +24,7 @@ impl InvariantMonitor {
     }
 
     /// A log was trimmed: this is the first message it holds.
-    pub fn trimmed(&mut self, log: Log, first_kept: u64) {
+    pub fn trimmed(&mut self, log: LogId, first_kept: u64) {
         self.counts.trims += 1;
         let found = self.retention.trimmed(log, first_kept);
         self.record("retention", found);
@@ -47,7 +47,7 @@ impl InvariantMonitor {
     }
 
     /// A log is archived up to a sequence.
-    pub fn archived(&mut self, log: Log, seq: u64) {
+    pub fn archived(&mut self, log: LogId, seq: u64) {
         self.retention.archived(log, seq);
     }
 
@@ -64,9 +64,9 @@ impl InvariantMonitor {
     }
 
     /// A full log refused a message.
-    pub fn refused(&mut self, process: Incarnation, log: Log) {
+    pub fn refused(&mut self, process: Incarnation, log: LogId) {
         self.counts.refused += 1;
-        if let Log::Output(partition) = log {
+        if let LogId::Output(partition) = log {
             self.progress.refused(process, partition);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use nixfleet_core::partition::{HostEntry, Rollout};
+use nixfleet_core::partition::{Rollout, RolloutHost};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     Accepted, Decision, Entry, EntryBody, HostState, Hostname, Outcome, PlanAction, RolloutId,
@@ -100,7 +100,7 @@ pub struct StartedHost<'a> {
     /// Its rollout.
     pub rollout: &'a Rollout,
     /// The host.
-    pub host: &'a HostEntry,
+    pub host: &'a RolloutHost,
     /// True for a dispatch, false for an unchanged host.
     pub is_dispatch: bool,
 }

@@ -12,7 +12,7 @@ use nixfleet_proto::{InputMark, OutputFrame, Position};
 
 use super::folded_entry::CheckResult;
 use crate::model::stream::{StoredMessage, Stream};
-use crate::model::{Broker, Database, Log};
+use crate::model::{Broker, Database, LogId};
 use crate::reference_fold::{Folded, ReferenceFold};
 
 /// Lost ends of logs.
@@ -206,7 +206,9 @@ impl Tail {
 
 /// How far the last frame and the rows cover the input log.
 pub fn covered(partition: Partition, broker: &Broker, database: &Database) -> u64 {
-    let last = broker.stream(Log::Output(partition)).and_then(Stream::last);
+    let last = broker
+        .stream(LogId::Output(partition))
+        .and_then(Stream::last);
     let framed = last.and_then(|message| message.output()?.last_input);
     let applied = database.cursor(partition).and_then(|cursor| cursor.input);
     let marks = framed.into_iter().chain(applied);
@@ -215,8 +217,8 @@ pub fn covered(partition: Partition, broker: &Broker, database: &Database) -> u6
 
 /// True while frames, rows or the archive depend on messages that the logs have lost.
 pub fn has_unresolved_loss(partition: Partition, broker: &Broker, database: &Database) -> bool {
-    let input = broker.stream(Log::Input(partition));
-    let output = broker.stream(Log::Output(partition));
+    let input = broker.stream(LogId::Input(partition));
+    let output = broker.stream(LogId::Output(partition));
     let (Some(input), Some(output)) = (input, output) else {
         return false;
     };
@@ -229,7 +231,8 @@ pub fn has_unresolved_loss(partition: Partition, broker: &Broker, database: &Dat
         let mark = database.archive_mark(log);
         mark.is_some_and(|mark| mark.created == stream.created() && mark.seq > stream.last_seq())
     };
-    if is_archived(Log::Input(partition), input) || is_archived(Log::Output(partition), output) {
+    if is_archived(LogId::Input(partition), input) || is_archived(LogId::Output(partition), output)
+    {
         return true;
     }
     let cursor = database.cursor(partition);

@@ -13,7 +13,7 @@ use nixfleet_proto::{CheckpointRef, Checkpoints, InputMark, OutputFrame, PinnedS
 
 use super::folded_entry::CheckResult;
 use super::rows::difference;
-use crate::model::Log;
+use crate::model::LogId;
 use crate::model::object_store::ObjectStore;
 use crate::reference_fold::ReferenceFold;
 
@@ -21,7 +21,7 @@ use crate::reference_fold::ReferenceFold;
 #[derive(Debug, Default)]
 pub struct Retention {
     partitions: BTreeMap<Partition, RetainedLogs>,
-    archived: BTreeMap<Log, u64>,
+    archived: BTreeMap<LogId, u64>,
     /// Hashes of objects that a fault lost or changed.
     lost: BTreeSet<String>,
 }
@@ -91,7 +91,7 @@ impl Retention {
     ///
     /// # Errors
     /// Says who needs the trimmed messages.
-    pub fn trimmed(&self, log: Log, first_kept: u64) -> CheckResult {
+    pub fn trimmed(&self, log: LogId, first_kept: u64) -> CheckResult {
         let kept = self.partitions.get(&log.partition());
         if kept.is_some_and(|kept| kept.is_torn) {
             // Rows and archive may have messages that were lost since.
@@ -102,14 +102,14 @@ impl Retention {
         let (applied, applied_input) = kept.map_or((0, 0), |kept| kept.applied);
         // The last covered input message identifies the log.
         let (checkpoint, applied) = match log {
-            Log::Input(_) => {
+            LogId::Input(_) => {
                 let input = previous.and_then(|previous| previous.input);
                 (
                     input.map_or(0, |mark| mark.seq - 1),
                     applied_input.max(1) - 1,
                 )
             }
-            Log::Output(_) => (previous.map_or(0, |previous| previous.out_seq), applied),
+            LogId::Output(_) => (previous.map_or(0, |previous| previous.out_seq), applied),
         };
         let archived = self.archived.get(&log).copied().unwrap_or(0);
         let needs = [
@@ -158,7 +158,7 @@ impl Retention {
     }
 
     /// A log is archived up to a sequence.
-    pub fn archived(&mut self, log: Log, seq: u64) {
+    pub fn archived(&mut self, log: LogId, seq: u64) {
         let archived = self.archived.entry(log).or_default();
         *archived = seq.max(*archived);
     }

@@ -9,8 +9,8 @@ use nixfleet_proto::{Checkpoints, Timestamp};
 
 use super::database::RecordedPositions;
 use super::lease_bucket::LeaseBucket;
+use super::log_id::LogId;
 use super::object_store::ObjectStore;
-use super::partition_log::Log;
 use super::stream::{Ack, AppendRefusal, NewMessage, RetryCheckOrder, StoredMessage, Stream};
 use crate::addressing::Caller;
 use crate::scenario::LogLimits;
@@ -37,8 +37,8 @@ impl PendingFetch {
 #[derive(Debug)]
 pub struct Broker {
     names: Names,
-    streams: BTreeMap<Log, Stream>,
-    pending: BTreeMap<Log, Vec<PendingFetch>>,
+    streams: BTreeMap<LogId, Stream>,
+    pending: BTreeMap<LogId, Vec<PendingFetch>>,
     retry_order: RetryCheckOrder,
     partitions: u16,
     limits: LogLimits,
@@ -77,7 +77,7 @@ impl Broker {
             applied.flat_map(|(partition, cursor)| cursor.covered(&self.names, *partition));
         let floors: SequenceFloors = applied.chain(archived).collect();
         for partition in Partition::all(self.partitions) {
-            for log in [Log::Input(partition), Log::Output(partition)] {
+            for log in [LogId::Input(partition), LogId::Output(partition)] {
                 let first = floors.first_sequence(&self.name(log)).unwrap_or(1);
                 let max_bytes = self.limits.of_log(log);
                 self.streams
@@ -87,22 +87,22 @@ impl Broker {
         }
     }
 
-    fn name(&self, log: Log) -> String {
+    fn name(&self, log: LogId) -> String {
         match log {
-            Log::Input(partition) => self.names.input_stream(partition),
-            Log::Output(partition) => self.names.output_stream(partition),
+            LogId::Input(partition) => self.names.input_stream(partition),
+            LogId::Output(partition) => self.names.output_stream(partition),
         }
     }
 
     /// A stream, when it exists.
-    pub fn stream(&self, log: Log) -> Option<&Stream> {
+    pub fn stream(&self, log: LogId) -> Option<&Stream> {
         self.streams.get(&log)
     }
 
     /// Stores a message; absent when the stream does not exist.
     pub fn publish(
         &mut self,
-        log: Log,
+        log: LogId,
         message: NewMessage,
         now: Timestamp,
     ) -> Option<Result<Ack, AppendRefusal>> {
@@ -111,7 +111,7 @@ impl Broker {
     }
 
     /// Creation time, first and last sequence of a stream.
-    pub fn identity(&self, log: Log) -> Option<StreamIdentity> {
+    pub fn identity(&self, log: LogId) -> Option<StreamIdentity> {
         let stream = self.streams.get(&log)?;
         Some(StreamIdentity {
             created: stream.created(),
@@ -121,18 +121,18 @@ impl Broker {
     }
 
     /// Usage of a stream.
-    pub fn usage(&self, log: Log) -> Option<LogUsage> {
+    pub fn usage(&self, log: LogId) -> Option<LogUsage> {
         self.streams.get(&log).map(Stream::usage)
     }
 
     /// Deletes the messages of a stream before a sequence; gives how many there were.
-    pub fn trim(&mut self, log: Log, first_kept: u64) -> Option<u64> {
+    pub fn trim(&mut self, log: LogId, first_kept: u64) -> Option<u64> {
         Some(self.streams.get_mut(&log)?.trim(first_kept))
     }
 
     /// First sequence of the output log of a partition, and the checkpoints that it announced last.
     pub fn announced(&self, partition: Partition) -> Option<(u64, Checkpoints)> {
-        let stream = self.streams.get(&Log::Output(partition))?;
+        let stream = self.streams.get(&LogId::Output(partition))?;
         let last = stream.last().and_then(|message| message.output());
         let frame = match last {
             Some(frame) if frame.checkpoints.is_none() => {
@@ -146,23 +146,23 @@ impl Broker {
     }
 
     /// Messages from a sequence on.
-    pub fn read(&self, log: Log, from: u64, max: usize) -> Vec<Rc<StoredMessage>> {
+    pub fn read(&self, log: LogId, from: u64, max: usize) -> Vec<Rc<StoredMessage>> {
         let stream = self.streams.get(&log);
         stream.map_or_else(Vec::new, |stream| stream.from(from, max).cloned().collect())
     }
 
     /// Adds a pending fetch.
-    pub fn wait(&mut self, log: Log, pending: PendingFetch) {
+    pub fn wait(&mut self, log: LogId, pending: PendingFetch) {
         self.pending.entry(log).or_default().push(pending);
     }
 
     /// Takes the pending fetches of a log.
-    pub fn wake(&mut self, log: Log) -> Vec<PendingFetch> {
+    pub fn wake(&mut self, log: LogId) -> Vec<PendingFetch> {
         self.pending.remove(&log).unwrap_or_default()
     }
 
     /// A stream loses its last messages, at most so many.
-    pub fn lose_tail(&mut self, log: Log, count: usize) -> Vec<Rc<StoredMessage>> {
+    pub fn lose_tail(&mut self, log: LogId, count: usize) -> Vec<Rc<StoredMessage>> {
         let stream = self.streams.get_mut(&log);
         stream.map_or_else(Vec::new, |stream| stream.lose_tail(count))
     }

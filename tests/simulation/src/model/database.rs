@@ -17,7 +17,7 @@ use nixfleet_proto::turn_rows::{
 };
 use nixfleet_proto::{ClosureHash, Hostname, Minutes, RolloutId, Timestamp, mutation_testing};
 
-use super::partition_log::Log;
+use super::log_id::LogId;
 
 /// Rows that an applier writes in one transaction.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub struct RecordedPositions {
     /// Cursors of the rows.
     pub cursors: Vec<(Partition, Cursor)>,
     /// Last archived sequences.
-    pub archived: Vec<(Log, u64)>,
+    pub archived: Vec<(LogId, u64)>,
 }
 
 /// A queued dispatch.
@@ -92,14 +92,14 @@ pub struct Tables {
 #[derive(Debug, Default)]
 pub struct Database {
     partitions: BTreeMap<Partition, Rc<Tables>>,
-    archive: BTreeMap<Log, ArchiveMark>,
+    archive: BTreeMap<LogId, ArchiveMark>,
 }
 
 /// A copy of the database, as a backup is.
 #[derive(Debug, Clone, Default)]
 pub struct Backup {
     partitions: BTreeMap<Partition, Rc<Tables>>,
-    archive: BTreeMap<Log, ArchiveMark>,
+    archive: BTreeMap<LogId, ArchiveMark>,
 }
 
 impl Database {
@@ -133,12 +133,12 @@ impl Database {
     }
 
     /// How far a log is archived.
-    pub fn archive_mark(&self, log: Log) -> Option<ArchiveMark> {
+    pub fn archive_mark(&self, log: LogId) -> Option<ArchiveMark> {
         self.archive.get(&log).copied()
     }
 
     /// Moves the mark of the archive; false when it is elsewhere.
-    pub fn archive(&mut self, log: Log, previous: u64, mark: ArchiveMark) -> bool {
+    pub fn archive(&mut self, log: LogId, previous: u64, mark: ArchiveMark) -> bool {
         let current = self.archive.get(&log).map_or(0, |mark| mark.seq);
         if current == previous {
             self.archive.insert(log, mark);

@@ -11,7 +11,7 @@ use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{CheckpointRef, Checkpoints};
 
 use super::database::{ArchiveMark, DispatchRow, RecordedPositions, Restore, Turn};
-use super::partition_log::Log;
+use super::log_id::LogId;
 use super::stream::{Ack, AppendRefusal, NewMessage, StoredMessage};
 use crate::addressing::{Caller, Service};
 
@@ -19,17 +19,17 @@ use crate::addressing::{Caller, Service};
 #[derive(Debug)]
 pub enum ServerRequest {
     /// Store a message.
-    Publish(Log, NewMessage),
+    Publish(LogId, NewMessage),
     /// The last message, through the leader.
-    LastMessage(Log),
+    LastMessage(LogId),
     /// The id of the message with a sequence.
-    MessageIdAt(Log, u64),
+    MessageIdAt(LogId, u64),
     /// Creation time, first and last sequence of a stream.
-    Identity(Log),
+    Identity(LogId),
     /// Messages of a log; waits until there is one.
     Fetch {
         /// The log.
-        log: Log,
+        log: LogId,
         /// The first sequence.
         from: u64,
         /// Most messages of the reply.
@@ -42,7 +42,7 @@ pub enum ServerRequest {
     /// First sequence of the output log, and the checkpoints that it announced last.
     AnnouncedCheckpoints(Partition),
     /// Delete the messages of a log before a sequence.
-    Trim(Log, u64),
+    Trim(LogId, u64),
     /// Store a checkpoint.
     PutCheckpoint(Partition, CheckpointRef, Bytes),
     /// Load a checkpoint.
@@ -70,9 +70,9 @@ pub enum ServerRequest {
     /// All cursors, those of the archive too.
     Cursors,
     /// How far a log is archived.
-    ArchiveMark(Log),
+    ArchiveMark(LogId),
     /// One transaction of the archive: moves its mark from a sequence.
-    Archive(Log, u64, ArchiveMark),
+    Archive(LogId, u64, ArchiveMark),
     /// A partition's rows.
     LoadRows(Partition),
     /// All queued dispatches with the cursors of their partitions.

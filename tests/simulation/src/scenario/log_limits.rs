@@ -3,7 +3,7 @@
 use nixfleet_reducer::{CheckpointLimits, reserve_bytes};
 
 use crate::engine::Rng;
-use crate::model::Log;
+use crate::model::LogId;
 
 /// Part of a log that grows between two checkpoints: two of these distances and what grows meanwhile stay
 /// below half of it.
@@ -38,10 +38,10 @@ impl LogLimits {
     }
 
     /// Of one log.
-    pub fn of_log(&self, log: Log) -> u64 {
+    pub fn of_log(&self, log: LogId) -> u64 {
         match log {
-            Log::Input(_) => self.input,
-            Log::Output(_) => self.output,
+            LogId::Input(_) => self.input,
+            LogId::Output(_) => self.output,
         }
     }
 

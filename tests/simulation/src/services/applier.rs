@@ -18,7 +18,7 @@ use super::leases::{LeaseChange, Leases};
 use super::reader::{ReadFault, Reader};
 use crate::addressing::{Incarnation, Route, Service};
 use crate::model::stream::StoredMessage;
-use crate::model::{CallResult, Log, ServerReply, ServerRequest, Turn};
+use crate::model::{CallResult, LogId, ServerReply, ServerRequest, Turn};
 use crate::simulation::environment::Environment;
 use checkpoint_restore::{CheckpointRestore, RestoreProgress};
 
@@ -205,7 +205,7 @@ impl Applier {
     }
 
     fn locate(&mut self, partition: Partition, cursor: Option<Cursor>, env: &mut Environment) {
-        let input = Log::Input(partition);
+        let input = LogId::Input(partition);
         let request = match cursor.as_ref().and_then(|cursor| cursor.input) {
             Some(mark) => ServerRequest::MessageIdAt(input, mark.seq),
             None => ServerRequest::Identity(input),
@@ -227,11 +227,11 @@ impl Applier {
         match (reply, located.input) {
             (Some(ServerReply::MessageId(msg_id)), _) => {
                 located.msg_id = msg_id;
-                *call = env.call(me, route, ServerRequest::Identity(Log::Input(partition)));
+                *call = env.call(me, route, ServerRequest::Identity(LogId::Input(partition)));
             }
             (Some(ServerReply::Identity(input)), None) => {
                 located.input = Some(input);
-                *call = env.call(me, route, ServerRequest::Identity(Log::Output(partition)));
+                *call = env.call(me, route, ServerRequest::Identity(LogId::Output(partition)));
             }
             (Some(ServerReply::Identity(output)), Some(input)) => {
                 let logs = PartitionLogs {
@@ -282,7 +282,7 @@ impl Applier {
     }
 
     fn follow(&mut self, partition: Partition, builder: TurnBuilder, env: &mut Environment) {
-        let log = Log::Output(partition);
+        let log = LogId::Output(partition);
         let mut reader = Reader::new(log, Route::Reader(partition), builder.next());
         reader.ask(self.me, env);
         let following = Following {
@@ -342,7 +342,7 @@ impl Applier {
                 let call = env.call(
                     me,
                     route,
-                    ServerRequest::MessageIdAt(Log::Input(partition), mark.seq),
+                    ServerRequest::MessageIdAt(LogId::Input(partition), mark.seq),
                 );
                 (call, Step::Id(Box::new(turn)))
             }

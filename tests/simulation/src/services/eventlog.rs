@@ -12,7 +12,7 @@ use nixfleet_proto::subject::Partition;
 use super::lease_keys::{all_keys, partition_of};
 use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Incarnation, Route, Service};
-use crate::model::{CallResult, Log};
+use crate::model::{CallResult, LogId};
 use crate::simulation::environment::Environment;
 use archive::Archive;
 use trimming::Trimming;
@@ -93,7 +93,7 @@ impl Eventlog {
             match change {
                 LeaseChange::Acquired(key) => {
                     let (me, partition) = (self.me, partition_of(&key));
-                    let (input, output) = (Log::Input(partition), Log::Output(partition));
+                    let (input, output) = (LogId::Input(partition), LogId::Output(partition));
                     let work = Work {
                         input: Archive::start(input, Route::InputPublisher(partition), me, env),
                         output: Archive::start(output, Route::Reader(partition), me, env),

@@ -14,7 +14,7 @@ use super::log_space::LogSpace;
 use super::reader::{ReadFault, Reader};
 use crate::addressing::{Incarnation, Route};
 use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayResponse, Requester};
-use crate::model::{CallResult, DispatchRow, Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, DispatchRow, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Longest wait of a long-poll.
@@ -291,7 +291,7 @@ impl Ingest {
             .into_iter()
             .filter(|row| Partition::of(&row.rollout_id.channel(), partitions) == partition);
         self.dispatch_queue.load(partition, rows.collect());
-        let mut reader = Reader::new(Log::Output(partition), Route::Reader(partition), from);
+        let mut reader = Reader::new(LogId::Output(partition), Route::Reader(partition), from);
         reader.ask(self.me, env);
         self.followers
             .insert(partition, PartitionFollower::Reading(reader));
@@ -328,7 +328,7 @@ impl Ingest {
             }
             // No rows exist, so the queue starts at the first message of the log.
             Err(ReadFault::Trimmed(first)) if from_start => {
-                let log = Log::Output(partition);
+                let log = LogId::Output(partition);
                 let mut reader = Reader::new(log, Route::Reader(partition), first);
                 reader.ask(self.me, env);
                 self.followers

@@ -15,7 +15,7 @@ use nixfleet_proto::{Entry, Position};
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
 use crate::model::stream::{AppendRefusal, NewMessage};
-use crate::model::{CallResult, Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How long a message is retried.
@@ -192,7 +192,7 @@ impl<W> PartitionPublisher<W> {
 impl<W> InFlightMessage<W> {
     fn send(&mut self, partition: Partition, me: Incarnation, env: &mut Environment) {
         self.is_waiting = false;
-        let request = ServerRequest::Publish(Log::Input(partition), self.publish.clone());
+        let request = ServerRequest::Publish(LogId::Input(partition), self.publish.clone());
         self.call = env.call(me, Route::InputPublisher(partition), request);
     }
 }

@@ -14,7 +14,7 @@ use super::input_publisher::answered;
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
 use crate::model::stream::NewMessage;
-use crate::model::{CallResult, Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How long a message is retried.
@@ -86,7 +86,7 @@ impl OutputPublish {
 
     fn send(&mut self, me: Incarnation, env: &mut Environment) {
         self.stage = Stage::Sent;
-        let request = ServerRequest::Publish(Log::Output(self.partition), self.publish.clone());
+        let request = ServerRequest::Publish(LogId::Output(self.partition), self.publish.clone());
         self.call = env.call(me, Route::Work(self.partition), request);
     }
 
@@ -109,7 +109,7 @@ impl OutputPublish {
                 FencedDecision::Stored(seq) => Some(Ok(seq)),
                 FencedDecision::Refused(refusal) => Some(Err(unavailable(&refusal))),
                 FencedDecision::Full => {
-                    let log = Log::Output(self.partition).to_string();
+                    let log = LogId::Output(self.partition).to_string();
                     self.ask(PublishError::Full(log), me, env)
                 }
                 FencedDecision::CheckLast(reason) => {
@@ -146,7 +146,7 @@ impl OutputPublish {
         env: &mut Environment,
     ) -> Option<PublishResult> {
         self.stage = Stage::Asking(error);
-        let request = ServerRequest::LastMessage(Log::Output(self.partition));
+        let request = ServerRequest::LastMessage(LogId::Output(self.partition));
         self.call = env.call(me, Route::Work(self.partition), request);
         None
     }

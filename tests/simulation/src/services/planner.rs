@@ -1,7 +1,7 @@
-//! The planner: each term loads the view and follows the output logs. With the lease it appends barriers
-//! against older leaders and plans. All decisions are those of the real [`Leader`].
+//! The planner: each leadership loads the view and follows the output logs. With the lease it appends barriers
+//! against older leaders and plans. All decisions are those of the real [`LeadershipCore`].
 
-mod active_term;
+mod active_leadership;
 mod timing;
 mod view_loading;
 
@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nixfleet_bus::MessageIds;
-use nixfleet_planner::{Appends, Leader, Stage};
+use nixfleet_planner::{Appends, LeadershipCore, Stage};
 use nixfleet_proto::PlanAction;
 use nixfleet_proto::subject::Partition;
 
@@ -18,13 +18,13 @@ use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Incarnation, Route, Service};
 use crate::model::{CallResult, ServerReply};
 use crate::simulation::environment::Environment;
-use active_term::{ActiveTerm, PlannedTurn};
+use active_leadership::{ActiveLeadership, PlannedTurn};
 use timing::{INTERVALS, now};
 use view_loading::ViewLoading;
 
 /// The one key of the planner's leases.
 const LEADER: &str = "leader";
-/// Pause after a term that failed.
+/// Pause after a leadership that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A planner process.
@@ -33,28 +33,28 @@ pub struct Planner {
     me: Incarnation,
     leases: Leases,
     publisher: InputPublisher<AppendTicket>,
-    stage: Term,
+    stage: Leadership,
     /// It holds the lease of the leader.
     leads: bool,
-    /// Counts terms: results of appends of an earlier term are ignored.
-    term: u64,
+    /// Counts leaderships: results of appends of an earlier leadership are ignored.
+    leadership: u64,
 }
 
 /// What an append belongs to.
 #[derive(Debug, Clone)]
 struct AppendTicket {
-    term: u64,
+    leadership: u64,
     partition: Partition,
     action: PlanAction,
 }
 
-/// The current term.
+/// The current leadership.
 #[derive(Debug)]
-enum Term {
+enum Leadership {
     /// Waits before the next attempt.
     Resting(u64),
     Loading(Box<ViewLoading>),
-    Active(Box<ActiveTerm>),
+    Active(Box<ActiveLeadership>),
 }
 
 impl Planner {
@@ -67,9 +67,9 @@ impl Planner {
             me,
             leases,
             publisher: InputPublisher::new(env.shape.partitions, ids),
-            stage: Term::Loading(Box::new(ViewLoading::start(me, env))),
+            stage: Leadership::Loading(Box::new(ViewLoading::start(me, env))),
             leads: false,
-            term: 0,
+            leadership: 0,
         }
     }
 
@@ -135,43 +135,46 @@ impl Planner {
         env.processes[self.me.id].name()
     }
 
-    /// Ends the term; the next one begins after a pause.
+    /// Ends the leadership; the next one begins after a pause.
     fn fail(&mut self, why: &str, env: &mut Environment) {
-        env.trace(format_args!("{} ends its term: {why}", self.name(env)));
-        self.term += 1;
-        self.stage = Term::Resting(env.start_timer(self.me, Route::Process, PAUSE));
+        env.trace(format_args!(
+            "{} ends its leadership: {why}",
+            self.name(env)
+        ));
+        self.leadership += 1;
+        self.stage = Leadership::Resting(env.start_timer(self.me, Route::Process, PAUSE));
     }
 
     fn load(&mut self, env: &mut Environment) {
-        self.term += 1;
-        self.stage = Term::Loading(Box::new(ViewLoading::start(self.me, env)));
+        self.leadership += 1;
+        self.stage = Leadership::Loading(Box::new(ViewLoading::start(self.me, env)));
     }
 
     fn timer_or_load(&mut self, call: u64, reply: Option<ServerReply>, env: &mut Environment) {
         match &mut self.stage {
-            Term::Resting(timer) if *timer == call => self.load(env),
-            Term::Loading(loading) if loading.call == call => self.loaded(reply, env),
-            Term::Active(active) if active.polls == Some(call) => {
+            Leadership::Resting(timer) if *timer == call => self.load(env),
+            Leadership::Loading(loading) if loading.call == call => self.loaded(reply, env),
+            Leadership::Active(active) if active.polls == Some(call) => {
                 active.poll_releases(self.me, env);
                 self.proceed(env);
             }
-            Term::Active(active) if active.wake.is_some_and(|timer| timer.call == call) => {
+            Leadership::Active(active) if active.wake.is_some_and(|timer| timer.call == call) => {
                 active.wake = None;
                 self.proceed(env);
             }
-            Term::Resting(_) | Term::Loading(_) | Term::Active(_) => {}
+            Leadership::Resting(_) | Leadership::Loading(_) | Leadership::Active(_) => {}
         }
     }
 
     fn loaded(&mut self, reply: Option<ServerReply>, env: &mut Environment) {
-        let Term::Loading(loading) = &mut self.stage else {
+        let Leadership::Loading(loading) = &mut self.stage else {
             return;
         };
         match loading.take(reply, env) {
             Ok(Some(request)) => loading.call = env.call(self.me, Route::Process, request),
             Ok(None) => {
-                let active = ActiveTerm::start(loading, self.me, env);
-                self.stage = Term::Active(Box::new(active));
+                let active = ActiveLeadership::start(loading, self.me, env);
+                self.stage = Leadership::Active(Box::new(active));
                 self.proceed(env);
             }
             Err(why) => self.fail(&why, env),
@@ -184,7 +187,7 @@ impl Planner {
         CallResult { call, reply }: CallResult,
         env: &mut Environment,
     ) {
-        let Term::Active(active) = &mut self.stage else {
+        let Leadership::Active(active) = &mut self.stage else {
             return;
         };
         let Some(reader) = active.readers.get_mut(&partition) else {
@@ -211,10 +214,10 @@ impl Planner {
         result: Result<nixfleet_proto::Position, String>,
         env: &mut Environment,
     ) {
-        if ticket.term != self.term {
+        if ticket.leadership != self.leadership {
             return;
         }
-        let Term::Active(active) = &mut self.stage else {
+        let Leadership::Active(active) = &mut self.stage else {
             return;
         };
         let position = match result {
@@ -242,7 +245,7 @@ impl Planner {
     /// Applies pending outcomes, appends barriers and plans, as far as possible.
     fn proceed(&mut self, env: &mut Environment) {
         loop {
-            let Term::Active(active) = &mut self.stage else {
+            let Leadership::Active(active) = &mut self.stage else {
                 return;
             };
             if active.appending > 0 {
@@ -294,7 +297,7 @@ impl Planner {
     }
 
     fn append(&mut self, appends: Appends, env: &mut Environment) {
-        let Term::Active(active) = &mut self.stage else {
+        let Leadership::Active(active) = &mut self.stage else {
             return;
         };
         let wall = env.wall(self.me);
@@ -302,7 +305,7 @@ impl Planner {
             for action in actions {
                 let entry = active.leader.entry(action.clone(), wall);
                 let ticket = AppendTicket {
-                    term: self.term,
+                    leadership: self.leadership,
                     partition,
                     action,
                 };
@@ -317,11 +320,11 @@ impl Planner {
         }
     }
 
-    /// The leader of the current term.
-    pub fn leader(&self) -> Option<&Leader> {
+    /// The leader of the current leadership.
+    pub fn leader(&self) -> Option<&LeadershipCore> {
         match &self.stage {
-            Term::Active(active) => Some(&active.leader),
-            Term::Resting(_) | Term::Loading(_) => None,
+            Leadership::Active(active) => Some(&active.leader),
+            Leadership::Resting(_) | Leadership::Loading(_) => None,
         }
     }
 }

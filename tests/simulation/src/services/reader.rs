@@ -7,7 +7,7 @@ use nixfleet_proto::Timestamp;
 
 use crate::addressing::{Incarnation, Route};
 use crate::model::stream::StoredMessage;
-use crate::model::{Log, ServerReply, ServerRequest};
+use crate::model::{LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Most messages of a fetch.
@@ -37,7 +37,7 @@ pub enum ReadFault {
 /// A reader.
 #[derive(Debug)]
 pub struct Reader {
-    log: Log,
+    log: LogId,
     route: Route,
     position: ReadPosition,
     created: Option<Timestamp>,
@@ -49,7 +49,7 @@ pub struct Reader {
 
 impl Reader {
     /// A reader whose first message is the one with `from`.
-    pub fn new(log: Log, route: Route, from: u64) -> Self {
+    pub fn new(log: LogId, route: Route, from: u64) -> Self {
         Self {
             log,
             route,

@@ -18,7 +18,7 @@ use super::input_publisher::InputPublisher;
 use super::lease_keys::{all_keys, partition_of};
 use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Caller, Incarnation, Route, Service};
-use crate::model::{CallResult, Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 use live_owner::{AppendTicket, OwnerContext};
 use takeover::{TakeoverDriver, TakeoverProgress};
@@ -339,7 +339,7 @@ impl Reducer {
                 let place = (partition, self.ownerships);
                 let live = LiveOwner::start(place, writer, *taken, &mut context);
                 worker.work = Work::Owning(Box::new(live));
-                if let Some(output) = env.broker.usage(Log::Output(partition))
+                if let Some(output) = env.broker.usage(LogId::Output(partition))
                     && worker.readiness.check().is_ok()
                 {
                     env.invariants.reported_ready(self.me, partition, &output);

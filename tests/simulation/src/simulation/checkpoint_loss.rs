@@ -7,7 +7,7 @@ use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
 
 use super::environment::Environment;
-use crate::model::Log;
+use crate::model::LogId;
 use crate::scenario::CheckpointLoss;
 
 /// Attempts to find other bytes of the same size.
@@ -29,7 +29,7 @@ pub fn damage(partition: Partition, loss: CheckpointLoss, env: &mut Environment)
     if !env.invariants.is_intact(&previous.hash) {
         return;
     }
-    let mut logs = [Log::Input(partition), Log::Output(partition)].into_iter();
+    let mut logs = [LogId::Input(partition), LogId::Output(partition)].into_iter();
     let is_filled = |log| {
         let usage = env.broker.usage(log);
         usage.is_some_and(|usage| usage.percent() > FILLED_PERCENT)

@@ -10,7 +10,7 @@ use super::servers::stored;
 use crate::addressing::{Caller, HostId, ProcessId, Route, Service};
 use crate::engine::Time;
 use crate::model::stream::NewMessage;
-use crate::model::{Connection, Log};
+use crate::model::{Connection, LogId};
 use crate::scenario::{FaultKind, RowLoss, StalledConsumer, TailLoss};
 use crate::services::leases::WAKE_CALL;
 
@@ -230,7 +230,7 @@ impl Simulation {
     /// Publishes a message that cannot be decoded.
     fn poison(&mut self, number: u16) {
         let partition = Partition::new(number % self.scenario.shape.partitions);
-        let log = Log::Input(partition);
+        let log = LogId::Input(partition);
         let message = NewMessage {
             msg_id: format!("poison-{}", self.env.now.micros()),
             subject: "fleet.in.poison".to_owned(),
@@ -276,8 +276,8 @@ impl Simulation {
             if only.is_some_and(|only| only != partition.number()) {
                 continue;
             }
-            let (env, outputs) = (&mut self.env, Log::Output(partition));
-            let input = env.broker.lose_tail(Log::Input(partition), tails.input);
+            let (env, outputs) = (&mut self.env, LogId::Output(partition));
+            let input = env.broker.lose_tail(LogId::Input(partition), tails.input);
             let output = env.broker.lose_tail(outputs, tails.output);
             env.trace(format_args!(
                 "{partition} loses {} inputs and {} outputs",

@@ -10,7 +10,7 @@ use super::{BACKUP_EVERY, PROGRESS_CHECK_INTERVAL, RecoveryPhase, Simulation};
 use crate::engine::{Rng, Time};
 use crate::invariants::lost_tails::{covered, has_unresolved_loss};
 use crate::invariants::progress::is_healed;
-use crate::model::Log;
+use crate::model::LogId;
 use crate::scenario::FaultRates;
 use crate::services::ServiceProcess;
 
@@ -148,7 +148,7 @@ impl Simulation {
             let is_as_long = self
                 .env
                 .broker
-                .identity(Log::Input(*partition))
+                .identity(LogId::Input(*partition))
                 .is_some_and(|input| {
                     input.last_seq == covered(*partition, &self.env.broker, &self.env.database)
                 });
@@ -172,8 +172,8 @@ impl Simulation {
             if self.has_unresolved_loss(partition) {
                 continue;
             }
-            let input = self.env.broker.identity(Log::Input(partition))?;
-            let output = self.env.broker.identity(Log::Output(partition))?;
+            let input = self.env.broker.identity(LogId::Input(partition))?;
+            let output = self.env.broker.identity(LogId::Output(partition))?;
             let cursor = self.env.database.cursor(partition);
             let applied = cursor.map_or(0, |cursor| cursor.out_seq);
             if applied < output.last_seq {
@@ -201,8 +201,8 @@ impl Simulation {
         }
         let mut partitions = Partition::all(self.scenario.shape.partitions);
         partitions.find_map(|partition| {
-            let input = self.env.broker.usage(Log::Input(partition))?;
-            let output = self.env.broker.usage(Log::Output(partition))?;
+            let input = self.env.broker.usage(LogId::Input(partition))?;
+            let output = self.env.broker.usage(LogId::Output(partition))?;
             let is_ready = self.processes.iter().flatten().any(
                 |process| matches!(process, ServiceProcess::Reducer(owner) if owner.is_ready(partition)),
             );

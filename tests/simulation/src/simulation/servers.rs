@@ -15,7 +15,7 @@ use crate::engine::Time;
 use crate::model::broker::PendingFetch;
 use crate::model::lease_bucket::{KeyChange, LeaseKey, content, ttl};
 use crate::model::stream::{AppendRefusal, NewMessage, StoredMessage, Stream};
-use crate::model::{Connection, Log, ServerReply, ServerRequest, Turn};
+use crate::model::{Connection, LogId, ServerReply, ServerRequest, Turn};
 use crate::simulation::entry_summary::EntrySummary;
 use retention::{archive, restore_rows, retention};
 
@@ -181,7 +181,7 @@ fn watch_leases(env: &mut Environment, caller: Caller, service: Service) {
 fn publish(
     env: &mut Environment,
     caller: Caller,
-    (log, message): (Log, &NewMessage),
+    (log, message): (LogId, &NewMessage),
 ) -> ServerReply {
     let now = env.now.wall(0);
     let Some(result) = env.broker.publish(log, message.clone(), now) else {
@@ -200,7 +200,7 @@ fn publish(
             .stream(log)
             .and_then(|stream| stream.get(ack.seq));
         let frame = message.and_then(|message| message.output());
-        if let Log::Output(partition) = log
+        if let LogId::Output(partition) = log
             && frame.is_some_and(|frame| !frame.outcomes.is_empty())
         {
             env.invariants.appended(caller.process, partition);
@@ -256,19 +256,19 @@ fn apply(env: &mut Environment, turn: &Turn) -> bool {
 }
 
 /// Passes a stored message to the invariants and to pending fetches.
-pub fn stored(env: &mut Environment, log: Log, seq: u64) {
+pub fn stored(env: &mut Environment, log: LogId, seq: u64) {
     let message = env.broker.stream(log).and_then(|stream| stream.get(seq));
     let Some(message) = message.cloned() else {
         return;
     };
     match log {
-        Log::Input(partition) => {
+        LogId::Input(partition) => {
             trace_input(env, log, &message);
             env.invariants.input_stored(partition, &message);
         }
-        Log::Output(partition) => {
+        LogId::Output(partition) => {
             trace_output(env, log, &message);
-            let input = env.broker.stream(Log::Input(partition));
+            let input = env.broker.stream(LogId::Input(partition));
             let begins = input.map_or(1, Stream::first_seq);
             let objects = &env.broker.checkpoints;
             env.invariants
@@ -284,7 +284,7 @@ pub fn stored(env: &mut Environment, log: Log, seq: u64) {
 
 /// Messages from a sequence on; without any, the fetch waits. With faults, a delivery begins too early or
 /// misses its first message, as after the loss of a consumer.
-fn fetch(env: &mut Environment, log: Log, pending: PendingFetch) -> Option<ServerReply> {
+fn fetch(env: &mut Environment, log: LogId, pending: PendingFetch) -> Option<ServerReply> {
     let PendingFetch { from, max, .. } = pending;
     let Some(identity) = env.broker.identity(log) else {
         return Some(ServerReply::StreamMissing);
@@ -312,7 +312,7 @@ fn fetch(env: &mut Environment, log: Log, pending: PendingFetch) -> Option<Serve
     })
 }
 
-fn trace_input(env: &mut Environment, log: Log, message: &Rc<StoredMessage>) {
+fn trace_input(env: &mut Environment, log: LogId, message: &Rc<StoredMessage>) {
     let Some(frame) = message.input().cloned() else {
         let seq = message.seq;
         return env.trace(format_args!("{log:?} {seq}: cannot be read"));
@@ -323,7 +323,7 @@ fn trace_input(env: &mut Environment, log: Log, message: &Rc<StoredMessage>) {
     }
 }
 
-fn trace_output(env: &mut Environment, log: Log, message: &Rc<StoredMessage>) {
+fn trace_output(env: &mut Environment, log: LogId, message: &Rc<StoredMessage>) {
     let Some(frame) = message.output().cloned() else {
         let seq = message.seq;
         return env.trace(format_args!("{log:?} {seq}: cannot be read"));

@@ -12,14 +12,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::frame_target::{FRAME_INTERVAL, FrameTarget};
+use super::frame_fill_threshold::{FRAME_INTERVAL, FrameFillThreshold};
 use super::queues::{Queued, Waiter};
 use crate::Bus;
 use crate::bus::backoff::{pause_before, pauses};
 use crate::frame::buffer::{Frame, FrameBuffer, FrameLimits};
-use crate::publish::decision::{PublishDecision, PublishRefusal};
 use crate::publish::error::AppendError;
 use crate::publish::outgoing::{OutgoingMessage, stored_form};
+use crate::publish::publish_reply::{PublishDecision, PublishRefusal};
 
 /// Destination of the frames of one partition.
 #[derive(Clone)]
@@ -128,7 +128,7 @@ pub(super) struct Publisher {
     sink: Sink,
     queued: mpsc::Receiver<Queued>,
     buffer: FrameBuffer<Waiter>,
-    target: Arc<FrameTarget>,
+    target: Arc<FrameFillThreshold>,
 }
 
 impl Publisher {
@@ -136,7 +136,7 @@ impl Publisher {
         bus: &Bus,
         partition: Partition,
         queued: mpsc::Receiver<Queued>,
-        (limits, target): (FrameLimits, Arc<FrameTarget>),
+        (limits, target): (FrameLimits, Arc<FrameFillThreshold>),
     ) -> Self {
         Self {
             partition,

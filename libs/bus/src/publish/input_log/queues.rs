@@ -6,14 +6,14 @@ use nixfleet_proto::Position;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::frame_target::FrameTarget;
+use super::frame_fill_threshold::FrameFillThreshold;
 use crate::frame::buffer::{EntryBatch, FrameLimits};
 use crate::publish::error::AppendError;
 
 pub(crate) struct InputQueues {
     pub(super) partitions: Vec<PartitionQueue>,
     pub(super) limits: FrameLimits,
-    pub(super) target: Arc<FrameTarget>,
+    pub(super) target: Arc<FrameFillThreshold>,
 }
 
 pub(super) struct PartitionQueue {

@@ -4,7 +4,7 @@ use nixfleet_harness::postgres::execute;
 use nixfleet_harness::wait_for;
 
 use super::published_fold::PublishedFold;
-use crate::suite::fixtures::service_process::TIMEOUT;
+use crate::suite::service_testbed::service_process::TIMEOUT;
 
 #[tokio::test]
 async fn tables_follow_the_fold_across_kills() {

@@ -17,9 +17,9 @@ use nixfleet_proto::{
     ManifestHash, Outcome, OutputFrame, Position, Producer,
 };
 
-use crate::suite::fixtures::release::{HOSTS, StoredRelease, channel, hostname};
-use crate::suite::fixtures::service_process::{ServiceProcess, TIMEOUT};
-use crate::suite::fixtures::test_servers::TestServers;
+use crate::suite::service_testbed::release::{HOSTS, StoredRelease, channel, hostname};
+use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
+use crate::suite::service_testbed::test_servers::TestServers;
 
 /// One partition and its release, without a reducer.
 pub struct PartitionLog {

@@ -6,7 +6,7 @@ use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::Timestamp;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{ArchiveMark, CallResult, Log, ServerReply, ServerRequest};
+use crate::model::{ArchiveMark, CallResult, LogId, ServerReply, ServerRequest};
 use crate::services::reader::{ReadFault, Reader};
 use crate::simulation::environment::Environment;
 
@@ -22,7 +22,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(20);
 /// The archive of one log.
 #[derive(Debug)]
 pub struct Archive {
-    log: Log,
+    log: LogId,
     route: Route,
     stage: Stage,
 }
@@ -57,7 +57,7 @@ enum Step {
 
 impl Archive {
     /// Starts with reading the mark.
-    pub fn start(log: Log, route: Route, me: Incarnation, env: &mut Environment) -> Self {
+    pub fn start(log: LogId, route: Route, me: Incarnation, env: &mut Environment) -> Self {
         let call = env.call(me, route, ServerRequest::ArchiveMark(log));
         let stage = Stage::Mark(call);
         Self { log, route, stage }

@@ -8,7 +8,7 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{CallResult, Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How often the logs are checked.
@@ -140,10 +140,10 @@ impl Trimming {
         }
     }
 
-    fn log(&self, index: usize) -> Log {
+    fn log(&self, index: usize) -> LogId {
         match KINDS[index] {
-            LogKind::Input => Log::Input(self.partition),
-            LogKind::Output => Log::Output(self.partition),
+            LogKind::Input => LogId::Input(self.partition),
+            LogKind::Output => LogId::Output(self.partition),
         }
     }
 

@@ -7,7 +7,7 @@ use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{Log, ServerReply, ServerRequest};
+use crate::model::{LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// A view that is being loaded.
@@ -73,7 +73,7 @@ impl ViewLoading {
                 match cursor {
                     Some(cursor) => {
                         self.step = Step::Input(partition, cursor);
-                        Ok(Some(ServerRequest::Identity(Log::Input(partition))))
+                        Ok(Some(ServerRequest::Identity(LogId::Input(partition))))
                     }
                     None => {
                         self.step = Step::Announced(partition);
@@ -93,7 +93,7 @@ impl ViewLoading {
                     return Err(format!("the rows of {partition} are being restored"));
                 }
                 self.step = Step::Output(partition, None);
-                Ok(Some(ServerRequest::Identity(Log::Output(partition))))
+                Ok(Some(ServerRequest::Identity(LogId::Output(partition))))
             }
             (Step::Input(partition, cursor), ServerReply::Identity(identity)) => {
                 if identity.created != cursor.stream_created {
@@ -101,7 +101,7 @@ impl ViewLoading {
                 }
                 let partition = *partition;
                 self.step = Step::Output(partition, Some(cursor.clone()));
-                Ok(Some(ServerRequest::Identity(Log::Output(partition))))
+                Ok(Some(ServerRequest::Identity(LogId::Output(partition))))
             }
             (Step::Output(partition, cursor), ServerReply::Identity(identity)) => {
                 let partition = *partition;

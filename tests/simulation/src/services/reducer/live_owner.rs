@@ -8,7 +8,7 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{Checkpoints, Position};
-use nixfleet_reducer::turn::decode;
+use nixfleet_reducer::batch_decoding::decode;
 use nixfleet_reducer::{
     HeartbeatDecision, HydratedPartition, LogBytes, ManifestFetch, Owner, OwnerConfig,
     OwnershipEnd, Readiness, Recovery, RecoveryStep, StepResult,
@@ -18,7 +18,7 @@ use super::checkpoint_writer::{CheckpointWriter, WriteProgress};
 use super::read_error::read_fault;
 use crate::addressing::{Caller, Incarnation, Route};
 use crate::engine::Time;
-use crate::model::{CallResult, Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::scenario::LogLimits;
 use crate::services::input_publisher::InputPublisher;
 use crate::services::output_publish::{OutputPublish, PublishResult};
@@ -117,11 +117,11 @@ impl LiveOwner {
     ) -> Self {
         let held = |log| context.env.broker.usage(log).map_or(0, |usage| usage.bytes);
         let held = LogBytes {
-            input: held(Log::Input(partition)),
-            output: held(Log::Output(partition)),
+            input: held(LogId::Input(partition)),
+            output: held(LogId::Output(partition)),
         };
         let owner = Owner::new(taken, held, owner_config(context.env.shape.log_limits));
-        let (log, route) = (Log::Input(partition), Route::Reader(partition));
+        let (log, route) = (LogId::Input(partition), Route::Reader(partition));
         let next = owner.next();
         let reader = Reader::new(log, route, next.seq).with_last_read(owner.last_read());
         let mut live = Self {
@@ -284,7 +284,7 @@ impl LiveOwner {
 
     /// Checks whether the output log was trimmed, and whether it can be.
     fn check_logs(&mut self, context: &mut OwnerContext<'_>) {
-        let Some(output) = context.env.broker.usage(Log::Output(self.partition)) else {
+        let Some(output) = context.env.broker.usage(LogId::Output(self.partition)) else {
             return;
         };
         let objects = &context.env.broker.checkpoints;
@@ -304,7 +304,7 @@ impl LiveOwner {
     /// Reports readiness to the invariants.
     fn reported_ready(&self, context: &mut OwnerContext<'_>) {
         if context.readiness.check().is_ok()
-            && let Some(output) = context.env.broker.usage(Log::Output(self.partition))
+            && let Some(output) = context.env.broker.usage(LogId::Output(self.partition))
         {
             context
                 .env
@@ -404,7 +404,7 @@ impl LiveOwner {
         }
         match self.recovery.step() {
             Some(RecoveryStep::ReadTail) => {
-                let request = ServerRequest::Identity(Log::Input(self.partition));
+                let request = ServerRequest::Identity(LogId::Input(self.partition));
                 let call = context
                     .env
                     .call(context.me, Route::Work(self.partition), request);

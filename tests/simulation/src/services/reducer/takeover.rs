@@ -15,7 +15,7 @@ use nixfleet_reducer::{
 use super::read_error::read_fault;
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
-use crate::model::{CallResult, Log, ServerReply, ServerRequest};
+use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::services::output_publish::OutputPublish;
 use crate::services::reader::Reader;
 use crate::simulation::environment::Environment;
@@ -106,7 +106,7 @@ impl TakeoverDriver {
                 TakeoverRequest::LastFrame => PendingRequest::Call(env.call(
                     me,
                     route,
-                    ServerRequest::LastMessage(Log::Output(partition)),
+                    ServerRequest::LastMessage(LogId::Output(partition)),
                 )),
                 TakeoverRequest::Announcement(seq) => PendingRequest::Call(env.call(
                     me,
@@ -138,7 +138,7 @@ impl TakeoverDriver {
                 TakeoverRequest::Frames { from, .. } => {
                     self.frames_by = env.now + FRAMES_TIMEOUT;
                     let reader = self.reader.get_or_insert_with(|| {
-                        Reader::new(Log::Output(partition), Route::Reader(partition), from)
+                        Reader::new(LogId::Output(partition), Route::Reader(partition), from)
                     });
                     reader.ask(me, env);
                     PendingRequest::Frames
@@ -155,7 +155,7 @@ impl TakeoverDriver {
         me: Incarnation,
         env: &mut Environment,
     ) -> PendingRequest {
-        let input = Log::Input(self.partition);
+        let input = LogId::Input(self.partition);
         let request = match wanted.first() {
             Some(seq) => ServerRequest::MessageIdAt(input, *seq),
             None => ServerRequest::Identity(input),
@@ -272,14 +272,14 @@ impl TakeoverDriver {
                     ids.insert(seq, id);
                 }
                 match wanted.first() {
-                    Some(seq) => ServerRequest::MessageIdAt(Log::Input(partition), *seq),
-                    None => ServerRequest::Identity(Log::Input(partition)),
+                    Some(seq) => ServerRequest::MessageIdAt(LogId::Input(partition), *seq),
+                    None => ServerRequest::Identity(LogId::Input(partition)),
                 }
             }
             Some(ServerReply::Identity(identity)) => match input {
                 None => {
                     *input = Some(identity);
-                    ServerRequest::Identity(Log::Output(partition))
+                    ServerRequest::Identity(LogId::Output(partition))
                 }
                 Some(input) => {
                     return Ok(Some(TakeoverResponse::Logs(PartitionLogs {

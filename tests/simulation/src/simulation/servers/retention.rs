@@ -1,21 +1,21 @@
 //! Calls for checkpoints, archiving and trimming.
 
-use crate::model::{ArchiveMark, Log, Restore, ServerReply, ServerRequest};
+use crate::model::{ArchiveMark, LogId, Restore, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// The reply to a call for checkpoints or trimming; absent for other calls.
 pub(super) fn retention(env: &mut Environment, request: &ServerRequest) -> Option<ServerReply> {
     let reply = match request {
         ServerRequest::LogUsage(partition) => {
-            let input = env.broker.usage(Log::Input(*partition));
-            let output = env.broker.usage(Log::Output(*partition));
+            let input = env.broker.usage(LogId::Input(*partition));
+            let output = env.broker.usage(LogId::Output(*partition));
             match (input, output) {
                 (Some(input), Some(output)) => ServerReply::LogUsage { input, output },
                 _ => ServerReply::StreamMissing,
             }
         }
         ServerRequest::OutputMessageAt(partition, seq) => {
-            match env.broker.stream(Log::Output(*partition)) {
+            match env.broker.stream(LogId::Output(*partition)) {
                 Some(stream) => ServerReply::OutputMessage(stream.get(*seq).cloned()),
                 None => ServerReply::StreamMissing,
             }
@@ -75,7 +75,7 @@ pub(super) fn retention(env: &mut Environment, request: &ServerRequest) -> Optio
     Some(reply)
 }
 
-fn trim(env: &mut Environment, log: Log, first_kept: u64) -> ServerReply {
+fn trim(env: &mut Environment, log: LogId, first_kept: u64) -> ServerReply {
     let Some(count) = env.broker.trim(log, first_kept) else {
         return ServerReply::StreamMissing;
     };
@@ -110,7 +110,7 @@ pub(super) fn restore_rows(env: &mut Environment, restore: &Restore) -> bool {
 /// Moves the mark of the archive.
 pub(super) fn archive(
     env: &mut Environment,
-    (log, previous): (Log, u64),
+    (log, previous): (LogId, u64),
     mark: ArchiveMark,
 ) -> ServerReply {
     let is_archived = env.database.archive(log, previous, mark);
