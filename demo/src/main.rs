@@ -7,8 +7,8 @@
 //! Exit codes: 0 every check holds, 1 a check or the run itself failed, 2 wrong options, 130 interrupted.
 
 mod args;
-mod disruption;
 mod explain;
+mod fault_injection;
 mod final_checks;
 mod fleet;
 mod interactive;

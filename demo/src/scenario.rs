@@ -8,8 +8,8 @@ use nixfleet_audit::database::{self, WaveCount};
 use nixfleet_audit::{Check, ObservedState, check};
 
 use crate::args::Args;
-use crate::disruption::Disruption;
 use crate::explain;
+use crate::fault_injection::FaultInjection;
 use crate::final_checks;
 use crate::fleet::{self, CHANNELS, Release};
 use crate::progress::Progress;
@@ -48,7 +48,7 @@ impl ScenarioResult {
 
 pub struct Scenario<'a> {
     printer: &'a Printer,
-    disruption: Option<Disruption>,
+    disruption: Option<FaultInjection>,
 }
 
 impl<'a> Scenario<'a> {
@@ -56,7 +56,7 @@ impl<'a> Scenario<'a> {
     pub fn new(args: &Args, printer: &'a Printer) -> Self {
         Self {
             printer,
-            disruption: Disruption::from_args(args),
+            disruption: FaultInjection::from_args(args),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use nixfleet_core::json_lines::{LineError, rollout_line, step_line};
 use serde_json::Value;
 
-use crate::matcher::matches;
+use crate::expectation_matcher::matches;
 
 fn run(file: &str, answer: fn(&str) -> Result<String, LineError>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -12,7 +12,7 @@ use nixfleet_proto::{
     Reason, RolloutEvent, RolloutState,
 };
 
-use crate::samples::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
+use crate::sample_records::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
 
 /// A partition under test; minutes are those of the tests' time.
 struct Fold {

@@ -9,7 +9,7 @@ use nixfleet_proto::{
 };
 use proptest::prelude::*;
 
-use crate::samples::{ROLLOUTS, add, at, events, id, open, pinned, set};
+use crate::sample_records::{ROLLOUTS, add, at, events, id, open, pinned, set};
 
 const HOSTS: [&str; 5] = ["a", "b", "c", "x", "nobody"];
 

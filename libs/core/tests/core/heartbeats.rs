@@ -7,7 +7,7 @@ use nixfleet_proto::{
     Decision, Entry, EntryBody, HostEventBody, HostState, OnHealthFailure, PlanAction, Position,
 };
 
-use crate::samples::{at, event, id, open, pinned, planned, set, told};
+use crate::sample_records::{at, event, id, open, pinned, planned, set, told};
 
 struct Owner {
     state: PartitionState,

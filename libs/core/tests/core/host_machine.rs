@@ -10,7 +10,7 @@ use nixfleet_proto::{
     Producer, Reason, RolloutState, Timestamp,
 };
 
-use crate::samples::{
+use crate::sample_records::{
     agent_input, at, before, ctx, declared, event, events, probe, record, target,
 };
 

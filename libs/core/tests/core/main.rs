@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod bounds;
 mod conformance;
+mod expectation_matcher;
 mod fold;
 mod fold_properties;
 mod heartbeats;
 mod host_machine;
-mod matcher;
+mod outcome_bounds;
 mod rollout_machine;
-mod samples;
+mod sample_records;
 mod transitions;

@@ -8,7 +8,7 @@ use nixfleet_proto::{
     Effect, HostState, OnHealthFailure, Reason, RolloutEvent, RolloutRecord, RolloutState,
 };
 
-use crate::samples::{
+use crate::sample_records::{
     at, clearance, host_changed, id, pinned, rollout_events, rollout_record, wave_advanced,
 };
 

@@ -11,7 +11,7 @@ use nixfleet_proto::{
     Effect, HostEventBody, HostState, OnHealthFailure, Reason, RolloutEvent, RolloutState,
 };
 
-use crate::samples::{
+use crate::sample_records::{
     self, agent_input, at, before, ctx, event, events, record, rollout_events, target,
 };
 
@@ -252,7 +252,7 @@ the columns show a host that is not waived; a waived one changes nothing.
     for (label, event) in rollout_events() {
         let mut cells = Vec::new();
         for state in RolloutState::ALL {
-            let sample = samples::rollout_record(state);
+            let sample = sample_records::rollout_record(state);
             match rollout::step(&sample, &event) {
                 Ok(step) => {
                     if !step.effects.is_empty() {

@@ -1,5 +1,5 @@
 //! Both gateways: the process under test, certificates for it, and the roles of every route.
 
-pub mod authority;
-pub mod gateway;
-mod roles;
+pub mod gateway_process;
+mod route_roles;
+pub mod test_authority;

@@ -1,18 +1,18 @@
 //! Clients that want to do harm, against the gateway over real TLS: each is bounded, nothing changes,
 //! and the others do not notice.
 
-mod bombs;
-mod certificates;
-mod connections;
-mod flood;
-mod polls;
-mod raw;
-mod replay;
-mod secrets;
-mod slow;
-mod smuggling;
+mod connection_limits;
+mod event_flood;
+mod event_replay;
+mod idle_polls;
+mod json_bombs;
+mod misused_certificates;
+mod raw_connection;
+mod request_smuggling;
+mod secret_leaks;
+mod slow_clients;
 
-use super::gateways::gateway::{Client, Gateway, event};
+use super::gateways::gateway_process::{Client, Gateway, event};
 
 pub(super) const EVENTS: &str = "/v1/agent/events";
 

@@ -1,6 +1,6 @@
 //! The gateway for agents as a process: its clients, its answers, its refusals, and that a 2xx means durable.
 
-pub mod agents;
-mod arrays;
+pub mod agent_requests;
 mod artifacts;
-mod hostile;
+mod event_arrays;
+mod malformed_events;

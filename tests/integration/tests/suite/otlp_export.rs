@@ -10,7 +10,7 @@ use reqwest::Method;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::gateways::gateway::{Gateway, SOON, event};
+use super::gateways::gateway_process::{Gateway, SOON, event};
 use super::hostile::{EVENTS, serves};
 
 /// A span as the collector saw it.

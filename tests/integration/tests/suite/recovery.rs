@@ -4,10 +4,10 @@
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
-mod both_gone;
-pub mod db_command;
+pub mod db_command_runner;
 mod log_trimmed;
-mod nats_gone;
-mod postgres_gone;
+mod nats_and_postgres_lost;
+mod nats_lost;
+mod postgres_lost;
 mod restored_backup;
 mod verify_and_rebuild;

@@ -4,6 +4,6 @@
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
-pub mod release;
 pub mod service_process;
+pub mod signed_release;
 pub mod test_servers;

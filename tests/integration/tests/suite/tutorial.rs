@@ -1,7 +1,7 @@
 //! Runs every command of `docs/tutorial.md` against the fleet that the page starts, and compares outputs.
 
-mod output;
-mod page;
+mod output_comparison;
+mod page_parser;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::{binaries, scratch, wait_for};
-use page::{Step, steps};
+use page_parser::{Step, steps};
 use rustix::process::Signal;
 
 /// Longest time until an output is reached: a rollout takes some seconds, a busy machine is slower.
@@ -81,7 +81,7 @@ impl Reader {
         let shown = wait_for("the fleet runs", TIMEOUT, async || {
             demo.check_alive()?;
             let shown = std::fs::read_to_string(self.log())?;
-            output::compare(expected, &shown)?;
+            output_comparison::compare(expected, &shown)?;
             Ok(Some(shown.len()))
         });
         let shown = shown.await?;
@@ -94,7 +94,7 @@ impl Reader {
         demo.signal(Signal::INT)?;
         let ended = wait_for("the demo ends", TIMEOUT, async || demo.exit_status());
         ensure!(ended.await?.code() == Some(INTERRUPTED));
-        output::compare(expected, &std::fs::read_to_string(self.log())?[shown..])
+        output_comparison::compare(expected, &std::fs::read_to_string(self.log())?[shown..])
     }
 
     fn log(&self) -> PathBuf {
@@ -110,10 +110,10 @@ impl Reader {
         let is_read = words.next() == Some("nixfleet")
             && words.next().is_some_and(|word| READS.contains(&word));
         if !is_read {
-            return output::compare(expected, &self.output(command).await?);
+            return output_comparison::compare(expected, &self.output(command).await?);
         }
         wait_for("the output of the page", TIMEOUT, async || {
-            output::compare(expected, &self.output(command).await?).map(Some)
+            output_comparison::compare(expected, &self.output(command).await?).map(Some)
         })
         .await
     }

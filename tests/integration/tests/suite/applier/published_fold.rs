@@ -10,10 +10,10 @@ use nixfleet_proto::event::{HostEvent, HostEventBody};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, InputMark, Outcome, OutputFrame, Producer};
 
-use crate::suite::service_testbed::release::{
+use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
+use crate::suite::service_testbed::signed_release::{
     HOSTS, StoredRelease, acknowledged, channel, completed, hostname,
 };
-use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
 use crate::suite::service_testbed::test_servers::TestServers;
 
 /// The fold of one partition and the position of its output log.

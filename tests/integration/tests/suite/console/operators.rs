@@ -4,7 +4,7 @@ use nixfleet_proto::{EntryBody, OperatorCommand};
 use reqwest::Method;
 use serde_json::json;
 
-use super::super::gateways::gateway::Gateway;
+use super::super::gateways::gateway_process::Gateway;
 
 #[tokio::test]
 async fn every_view_answers_before_anything_has_happened() {

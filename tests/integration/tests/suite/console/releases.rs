@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use nixfleet_trust::{BuiltRelease, ReleaseUpload};
 use serde_json::{Value, json};
 
-use super::super::gateways::gateway::Gateway;
+use super::super::gateways::gateway_process::Gateway;
 
 fn upload(release: &BuiltRelease) -> Value {
     json!(ReleaseUpload::from(&release.bundle))

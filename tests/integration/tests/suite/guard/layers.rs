@@ -9,16 +9,16 @@
 //! Methods are not followed. A file may add methods to a type from below, and callers of them see only
 //! the type.
 
-mod graph;
-mod names;
-mod source;
+mod cycle_search;
+mod module_index;
+mod name_resolution;
 mod tokens;
 
 use std::collections::BTreeMap;
 
 use super::{files, root};
-use graph::{Edges, cycle};
-use names::edges;
+use cycle_search::{Edges, cycle};
+use name_resolution::edges;
 
 /// Files of one package below its `src`, by path there.
 type Sources = BTreeMap<String, String>;

@@ -4,7 +4,7 @@ use chrono::Utc;
 use nixfleet_harness::wait_for;
 use serde_json::json;
 
-use super::super::gateways::gateway::{Gateway, SOON, UNKNOWN_ROLLOUT};
+use super::super::gateways::gateway_process::{Gateway, SOON, UNKNOWN_ROLLOUT};
 
 #[tokio::test]
 async fn artifacts_are_served_as_they_were_pushed() {

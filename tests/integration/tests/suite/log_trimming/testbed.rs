@@ -18,7 +18,7 @@ use tokio_postgres::NoTls;
 use super::running_agents::{self, Fails, Running};
 use super::sampler::Targets;
 use super::three_wave_fleet::{Channels, closure, hosts, source};
-use crate::suite::recovery::db_command;
+use crate::suite::recovery::db_command_runner;
 
 /// Timeout: a rollout takes a second, on a busy machine much longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -215,7 +215,7 @@ impl Testbed {
 
     /// Asserts that `nixfleet db verify` finds no difference between archive and tables.
     pub async fn verify(&self) -> Value {
-        let report = db_command::verify_at(&self.database.url, self.names.prefix()).await;
+        let report = db_command_runner::verify_at(&self.database.url, self.names.prefix()).await;
         assert_eq!(report["differenceCount"], 0, "{report}");
         report
     }

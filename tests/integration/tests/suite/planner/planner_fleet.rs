@@ -10,8 +10,8 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Effect, Outcome, Timestamp};
 use serde_json::{Value, json};
 
-use crate::suite::service_testbed::release::{channel, fleet_source};
 use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
+use crate::suite::service_testbed::signed_release::{channel, fleet_source};
 use crate::suite::service_testbed::test_servers::TestServers;
 
 const PARTITIONS: u16 = 2;

@@ -8,7 +8,7 @@ use nixfleet_harness::{Nats, Postgres, Service, monitoring, wait_for};
 use nixfleet_proto::subject::Partition;
 use serde_json::json;
 
-use super::db_command::{run, verify_whole};
+use super::db_command_runner::{run, verify_whole};
 use super::verify_and_rebuild::stop_applier;
 use crate::suite::e2e::testbed::Testbed;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nixfleet_harness::{Nats, Postgres, Service, monitoring, wait_for};
 use serde_json::json;
 
-use super::db_command::{verify, verify_whole};
+use super::db_command_runner::{verify, verify_whole};
 use crate::suite::e2e::testbed::Testbed;
 
 #[tokio::test(flavor = "multi_thread")]

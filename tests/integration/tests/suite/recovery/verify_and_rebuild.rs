@@ -6,7 +6,7 @@ use std::time::Duration;
 use nixfleet_harness::{Service, postgres, wait_for};
 use serde_json::json;
 
-use super::db_command::{run, verify, verify_whole};
+use super::db_command_runner::{run, verify, verify_whole};
 use crate::suite::e2e::testbed::Testbed;
 
 /// One damaged row in each table that follows from the log.

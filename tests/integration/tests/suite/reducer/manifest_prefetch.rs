@@ -4,8 +4,8 @@ use nixfleet_harness::wait_for;
 use nixfleet_proto::HostState;
 
 use super::partition_log::{PartitionLog, count};
-use crate::suite::service_testbed::release::HOSTS;
 use crate::suite::service_testbed::service_process::TIMEOUT;
+use crate::suite::service_testbed::signed_release::HOSTS;
 
 #[tokio::test]
 async fn a_rollout_that_was_announced_opens_without_the_object_store() {

@@ -3,7 +3,7 @@
 use nixfleet_proto::{EntryBody, HostEvent, HostEventBody, HostState, Producer};
 
 use super::partition_log::{PartitionLog, count};
-use crate::suite::service_testbed::release::{acknowledged, closure, hostname};
+use crate::suite::service_testbed::signed_release::{acknowledged, closure, hostname};
 
 #[tokio::test]
 async fn a_heartbeat_recovers_an_activation_before_it_is_answered() {

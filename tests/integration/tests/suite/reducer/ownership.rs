@@ -5,8 +5,8 @@ use nixfleet_harness::wait_for;
 use nixfleet_proto::{HostState, OutputFrame};
 
 use super::partition_log::{PartitionLog, count};
-use crate::suite::service_testbed::release::{acknowledged, completed};
 use crate::suite::service_testbed::service_process::TIMEOUT;
+use crate::suite::service_testbed::signed_release::{acknowledged, completed};
 
 #[tokio::test]
 async fn a_takeover_fences_the_older_owner() {

@@ -17,8 +17,8 @@ use nixfleet_proto::{
     ManifestHash, Outcome, OutputFrame, Position, Producer,
 };
 
-use crate::suite::service_testbed::release::{HOSTS, StoredRelease, channel, hostname};
 use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
+use crate::suite::service_testbed::signed_release::{HOSTS, StoredRelease, channel, hostname};
 use crate::suite::service_testbed::test_servers::TestServers;
 
 /// One partition and its release, without a reducer.

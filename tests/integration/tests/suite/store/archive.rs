@@ -3,7 +3,7 @@
 use nixfleet_proto::{ManifestHash, Position, Timestamp};
 use nixfleet_store::{ArchiveBatch, ArchiveCursor, ArchiveError, ArchiveMark, ArchiveRow};
 
-use super::fixtures::*;
+use super::sample_rollouts::*;
 
 pub fn row<'a>(stream: &'a str, sequence: u64, payload: &'a str, ts: Timestamp) -> ArchiveRow<'a> {
     ArchiveRow {

@@ -4,7 +4,7 @@ use nixfleet_store::{ArchiveError, Store};
 use tokio::sync::oneshot;
 
 use super::archive::{batch, mark, row};
-use super::fixtures::*;
+use super::sample_rollouts::*;
 
 #[tokio::test]
 async fn rows_copied_ahead_wait_for_their_turn_and_cursor() {

@@ -4,7 +4,7 @@ use nixfleet_proto::snapshot::PartitionSnapshot;
 use nixfleet_proto::{ChannelName, ClosureHash, HostState, RolloutState};
 use nixfleet_store::{ApplyError, BlockChange, DispatchChange, Store, TurnRows};
 
-use super::fixtures::*;
+use super::sample_rollouts::*;
 use super::turn_transactions::{change_of_every_table, holds};
 
 /// Tables in which every kind of row is there.

@@ -6,7 +6,7 @@ use nixfleet_harness::{Service, shared_postgres};
 use nixfleet_store::{DatabaseConfig, ExistingUser, Role, Store};
 use tokio_postgres::error::SqlState;
 
-use super::fixtures::{raw, raw_at, store};
+use super::sample_rollouts::{raw, raw_at, store};
 
 const RIGHTS: [&str; 7] = [
     "INSERT",

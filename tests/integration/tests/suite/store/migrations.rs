@@ -4,7 +4,7 @@ use nixfleet_harness::Database;
 use nixfleet_store::Store;
 use refinery::Target;
 
-use super::fixtures::{connect, raw, store};
+use super::sample_rollouts::{connect, raw, store};
 
 mod embedded {
     refinery::embed_migrations!("../../libs/store/migrations");

@@ -6,7 +6,7 @@ use nixfleet_store::{
     BlockChange, DispatchChange, FailureSet, RolloutChange, RolloutFilter, TurnRows,
 };
 
-use super::fixtures::*;
+use super::sample_rollouts::*;
 
 #[tokio::test]
 async fn hosts_are_paged_by_key_over_current_rollouts() {

@@ -11,7 +11,7 @@ use nixfleet_store::{FailureSet, TurnRows};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::fixtures::*;
+use super::sample_rollouts::*;
 
 fn text() -> impl Strategy<Value = String> {
     "[\\x00-\\x20a\\\\\"'u0\u{FFFD}\u{1F600}\u{2028}]{0,16}"

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use nixfleet_proto::{Gate, HostState, OnHealthFailure, RolloutState};
 
-use super::fixtures::{raw, store};
+use super::sample_rollouts::{raw, store};
 
 #[tokio::test]
 async fn a_missing_schema_is_retryable_and_restored_by_migration() {
     let (store, database) = store("store_dropped").await;
     store
-        .load_partition(super::fixtures::partition())
+        .load_partition(super::sample_rollouts::partition())
         .await
         .unwrap();
     raw(&database)
@@ -19,7 +19,7 @@ async fn a_missing_schema_is_retryable_and_restored_by_migration() {
         .await
         .unwrap();
     let error = store
-        .load_partition(super::fixtures::partition())
+        .load_partition(super::sample_rollouts::partition())
         .await
         .unwrap_err();
     assert!(error.schema_missing() && error.retryable(), "{error:?}");
@@ -27,7 +27,7 @@ async fn a_missing_schema_is_retryable_and_restored_by_migration() {
     assert!(error.schema_missing(), "{error:?}");
     store.migrate().await.unwrap();
     let snapshot = store
-        .load_partition(super::fixtures::partition())
+        .load_partition(super::sample_rollouts::partition())
         .await
         .unwrap();
     assert_eq!(snapshot.cursor, None);

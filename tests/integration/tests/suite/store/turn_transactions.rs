@@ -9,7 +9,7 @@ use nixfleet_store::{
     ApplyError, BlockChange, DispatchChange, FailureSet, RolloutChange, Store, TurnRows,
 };
 
-use super::fixtures::*;
+use super::sample_rollouts::*;
 
 async fn load(store: &Store) -> PartitionSnapshot {
     store.load_partition(partition()).await.unwrap()

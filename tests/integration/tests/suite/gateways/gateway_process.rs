@@ -18,7 +18,7 @@ use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, BuiltRelease, KeySlot, ReleaseStamp, TrustFile, verify_release};
 use serde_json::{Value, json};
 
-use super::authority::{Authority, Issued, Validity};
+use super::test_authority::{Authority, Issued, Validity};
 
 /// Patience of everything that should happen soon.
 pub const SOON: Duration = Duration::from_secs(30);

@@ -6,7 +6,7 @@ use std::path::Path;
 use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::{Service, binaries, scratch, wait_for};
 
-use super::super::gateways::gateway::{Gateway, SOON, event};
+use super::super::gateways::gateway_process::{Gateway, SOON, event};
 use super::EVENTS;
 
 const PASSWORD: &str = "hunter2-database-password";
@@ -120,7 +120,7 @@ async fn a_working_gateway_logs_neither_its_key_nor_what_clients_prove_themselve
     let issued = gateway.authority.client(
         "agent-web-1.fleet.test",
         None,
-        super::super::gateways::authority::Validity::Now,
+        super::super::gateways::test_authority::Validity::Now,
     );
     let agent = gateway.client_with(Some(&issued));
     assert_eq!(agent.post(EVENTS, &event("web-1", 1)).await.status, 204);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::json;
 
-use super::gateway::{Client, Gateway};
+use super::gateway_process::{Client, Gateway};
 
 const ROLES: [&str; 6] = ["agent", "viewer", "operator", "approver", "admin", "ci"];
 

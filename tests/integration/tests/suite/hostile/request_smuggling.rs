@@ -4,8 +4,8 @@
 //! past and nobody to smuggle to. What remains to be shown: an ambiguous request is refused or read
 //! in the one way the standard prescribes, and whatever follows it is that client's own request.
 
-use super::super::gateways::gateway::{Gateway, event};
-use super::raw::Raw;
+use super::super::gateways::gateway_process::{Gateway, event};
+use super::raw_connection::Raw;
 use super::{EVENTS, serves};
 
 /// Sends a head and a body; gives everything that comes back until the connection closes or a second

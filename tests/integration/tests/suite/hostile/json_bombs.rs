@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 
-use super::super::gateways::gateway::{Client, Gateway};
+use super::super::gateways::gateway_process::{Client, Gateway};
 use super::{EVENTS, serves};
 
 /// The most a body may have, a little less.

@@ -3,8 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::super::gateways::authority::{Authority, Validity};
-use super::super::gateways::gateway::{Answer, Client, Gateway, UNKNOWN_ROLLOUT, event};
+use super::super::gateways::gateway_process::{Answer, Client, Gateway, UNKNOWN_ROLLOUT, event};
+use super::super::gateways::test_authority::{Authority, Validity};
 
 const EVENTS: &str = "/v1/agent/events";
 

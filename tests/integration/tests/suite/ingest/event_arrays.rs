@@ -4,7 +4,7 @@ use nixfleet_harness::incompressible_text;
 use nixfleet_proto::{EntryBody, RolloutId};
 use serde_json::{Value, json};
 
-use super::super::gateways::gateway::{Answer, Gateway, event};
+use super::super::gateways::gateway_process::{Answer, Gateway, event};
 
 const EVENTS: &str = "/v1/agent/events";
 

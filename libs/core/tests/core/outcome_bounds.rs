@@ -7,7 +7,7 @@ use nixfleet_proto::{
     OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutState,
 };
 
-use crate::samples::{at, event, id, manifest_of, open, pinned, planned, set, told};
+use crate::sample_records::{at, event, id, manifest_of, open, pinned, planned, set, told};
 
 struct Log {
     state: PartitionState,

@@ -15,12 +15,12 @@ const AWAY: Duration = Duration::from_secs(1);
 
 /// The disruptions that the options select.
 #[derive(Debug, Clone, Copy)]
-pub struct Disruption {
+pub struct FaultInjection {
     kill: Option<Service>,
     wipe: bool,
 }
 
-impl Disruption {
+impl FaultInjection {
     /// The disruptions of the options; `None` without any.
     pub fn from_args(args: &Args) -> Option<Self> {
         let disruption = Self {

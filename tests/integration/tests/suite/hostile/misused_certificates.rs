@@ -4,9 +4,9 @@ use chrono::Utc;
 use nixfleet_harness::wait_for;
 use serde_json::json;
 
-use super::super::gateways::authority::Validity;
-use super::super::gateways::gateway::{Gateway, SOON, UNKNOWN_ROLLOUT, event};
-use super::raw::Raw;
+use super::super::gateways::gateway_process::{Gateway, SOON, UNKNOWN_ROLLOUT, event};
+use super::super::gateways::test_authority::Validity;
+use super::raw_connection::Raw;
 use super::{EVENTS, serves};
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::super::gateways::gateway::{Gateway, SOON, event};
+use super::super::gateways::gateway_process::{Gateway, SOON, event};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 

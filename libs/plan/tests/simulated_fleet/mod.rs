@@ -25,7 +25,7 @@ pub const BUDGET: usize = 2;
 const PARTITION: u16 = 0;
 const EPOCH: u64 = 1;
 
-pub struct World {
+pub struct SimulatedFleet {
     pub state: PartitionState,
     pub view: FleetView,
     pub now: Timestamp,
@@ -57,13 +57,13 @@ const HOSTS: [(&str, &str, u32, bool); 9] = [
     ("s7", "stable", 0, false),
 ];
 
-impl World {
+impl SimulatedFleet {
     pub fn new() -> Self {
         let now = DateTime::from_timestamp(1_780_000_000, 0).unwrap();
         let (release, pinned) = release(1, now);
         let mut view = FleetView::new();
         view.set_release(release.clone());
-        let mut world = Self {
+        let mut simulated = Self {
             state: PartitionState::new(),
             view,
             now,
@@ -75,11 +75,11 @@ impl World {
             next_seq: 1,
             refused: Vec::new(),
         };
-        world.fold(EntryBody::Plan {
+        simulated.fold(EntryBody::Plan {
             epoch: EPOCH,
             action: PlanAction::Barrier {},
         });
-        world
+        simulated
     }
 
     /// Lets one thing happen.
@@ -355,7 +355,7 @@ fn event(record: &HostRecord, queued: bool, choice: u32, now: Timestamp) -> Opti
     })
 }
 
-impl World {
+impl SimulatedFleet {
     fn snapshot(&self) -> PartitionSnapshot {
         let cursor = Cursor::empty(Timestamp::UNIX_EPOCH);
         PartitionSnapshot {

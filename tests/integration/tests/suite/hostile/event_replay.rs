@@ -7,7 +7,7 @@ use nixfleet_harness::wait_for;
 use serde_json::{Value, json};
 
 use super::super::e2e::testbed::Testbed;
-use super::super::gateways::gateway::Answer;
+use super::super::gateways::gateway_process::Answer;
 use super::EVENTS;
 
 const TIMEOUT: Duration = Duration::from_secs(120);

@@ -3,9 +3,9 @@
 use nixfleet_harness::wait_for;
 use reqwest::Method;
 
-use super::super::gateways::authority::Validity;
-use super::super::gateways::gateway::{Gateway, SOON, UNKNOWN_ROLLOUT};
-use super::raw::Raw;
+use super::super::gateways::gateway_process::{Gateway, SOON, UNKNOWN_ROLLOUT};
+use super::super::gateways::test_authority::Validity;
+use super::raw_connection::Raw;
 use super::{EVENTS, serves};
 
 async fn is_open(gateway: &Gateway, host: Option<&str>) -> Option<Raw> {

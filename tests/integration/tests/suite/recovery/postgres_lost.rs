@@ -3,7 +3,7 @@
 use nixfleet_harness::{Nats, Postgres};
 use serde_json::json;
 
-use super::db_command::verify_whole;
+use super::db_command_runner::verify_whole;
 use crate::suite::e2e::testbed::Testbed;
 
 #[tokio::test(flavor = "multi_thread")]

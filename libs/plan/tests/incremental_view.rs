@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod world;
+mod simulated_fleet;
 
 use std::collections::BTreeMap;
 
@@ -12,46 +12,50 @@ use nixfleet_plan::{Candidate, FleetView, explain, plan};
 use nixfleet_proto::{Gate, Hostname, PlanAction, RolloutId};
 use proptest::prelude::*;
 
-use world::World;
+use simulated_fleet::SimulatedFleet;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn following_the_log_equals_loading_the_rows(choices in prop::collection::vec(any::<u32>(), 1..120)) {
-        let mut world = World::new();
+        let mut simulated = SimulatedFleet::new();
         for choice in choices {
-            world.step(choice);
-            let fresh = world.fresh();
-            let now = world.now;
-            prop_assert_eq!(plan(&world.view, now), plan(&fresh, now), "after {:?}", world.history);
-            prop_assert_eq!(explain(&world.view, now).1, explain(&fresh, now).1);
+            simulated.step(choice);
+            let fresh = simulated.fresh();
+            let now = simulated.now;
+            prop_assert_eq!(plan(&simulated.view, now), plan(&fresh, now), "after {:?}", simulated.history);
+            prop_assert_eq!(explain(&simulated.view, now).1, explain(&fresh, now).1);
         }
     }
 
     #[test]
     fn groups_are_dispatched_like_single_hosts(choices in prop::collection::vec(any::<u32>(), 1..120)) {
-        let mut world = World::new();
+        let mut simulated = SimulatedFleet::new();
         for choice in choices {
-            world.step(choice);
-            if world.has_refusals() {
+            simulated.step(choice);
+            if simulated.has_refusals() {
                 continue;
             }
-            let fresh = world.fresh();
-            let planned = plan(&world.view, world.now).actions;
+            let fresh = simulated.fresh();
+            let planned = plan(&simulated.view, simulated.now).actions;
             let started: Vec<_> = planned
                 .iter()
                 .filter(|action| matches!(action, PlanAction::ConvergeUnchanged { .. } | PlanAction::QueueDispatch { .. }))
                 .cloned()
                 .collect();
-            let reference = host_by_host(&fresh, &planned, &world);
-            prop_assert_eq!(started, reference, "after {:?}: {:?} {:?}", world.history, explain(&fresh, world.now), world.in_log);
+            let reference = host_by_host(&fresh, &planned, &simulated);
+            prop_assert_eq!(started, reference, "after {:?}: {:?} {:?}", simulated.history, explain(&fresh, simulated.now), simulated.in_log);
         }
     }
 }
 
 /// The plan as it reads in the documentation, without any index.
-fn host_by_host(view: &FleetView, planned: &[PlanAction], world: &World) -> Vec<PlanAction> {
+fn host_by_host(
+    view: &FleetView,
+    planned: &[PlanAction],
+    simulated: &SimulatedFleet,
+) -> Vec<PlanAction> {
     let mut cursors: BTreeMap<&RolloutId, u32> = BTreeMap::new();
     for action in planned {
         if let PlanAction::AdvanceWave {
@@ -64,7 +68,7 @@ fn host_by_host(view: &FleetView, planned: &[PlanAction], world: &World) -> Vec<
         }
     }
     let in_log = |name: &str, id: &RolloutId, hostname: &Hostname| {
-        world.in_log.iter().any(|(_, action)| {
+        simulated.in_log.iter().any(|(_, action)| {
             action.name() == name
                 && action.rollout_id() == Some(id)
                 && action.hostname() == Some(hostname)
@@ -91,7 +95,7 @@ fn host_by_host(view: &FleetView, planned: &[PlanAction], world: &World) -> Vec<
                 rollout,
                 cursor,
                 planned_dispatches: &planned_dispatches,
-                now: world.now,
+                now: simulated.now,
             };
             if host.is_candidate() {
                 let is_free = gates::blocks_of_recovery(view, &candidate).is_empty();
@@ -122,16 +126,16 @@ fn host_by_host(view: &FleetView, planned: &[PlanAction], world: &World) -> Vec<
 
 #[test]
 fn holds_are_stated_once_and_taken_back() {
-    let mut world = World::new();
-    world.settle();
-    let stated = world
+    let mut simulated = SimulatedFleet::new();
+    simulated.settle();
+    let stated = simulated
         .view
         .rollouts()
         .values()
         .filter(|r| !r.stated_holds(1, Gate::WavePromotion).is_empty());
     assert!(stated.count() > 0, "later waves are held");
     assert_eq!(
-        plan(&world.view, world.now).actions,
+        plan(&simulated.view, simulated.now).actions,
         [],
         "nothing is stated twice"
     );
@@ -139,26 +143,26 @@ fn holds_are_stated_once_and_taken_back() {
 
 #[test]
 fn a_rejected_action_is_left_alone_for_a_while() {
-    let mut world = World::new();
-    world.settle();
-    let action = world.dispatch_out_of_turn();
-    world.publish(action.clone());
-    world.fold_all();
-    assert!(world.has_refusals());
-    let again = plan(&world.view, world.now);
+    let mut simulated = SimulatedFleet::new();
+    simulated.settle();
+    let action = simulated.dispatch_out_of_turn();
+    simulated.publish(action.clone());
+    simulated.fold_all();
+    assert!(simulated.has_refusals());
+    let again = plan(&simulated.view, simulated.now);
     assert!(!again.actions.contains(&action));
 }
 
 #[test]
 fn budgets_hold_over_a_whole_release() {
-    let mut world = World::new();
+    let mut simulated = SimulatedFleet::new();
     for step in 0..400_u32 {
-        world.step(step.wrapping_mul(2_654_435_761));
-        let in_flight = world.hosts_in_flight();
+        simulated.step(step.wrapping_mul(2_654_435_761));
+        let in_flight = simulated.hosts_in_flight();
         assert!(
-            in_flight <= world::BUDGET,
+            in_flight <= simulated_fleet::BUDGET,
             "{in_flight} in flight after {:?}",
-            world.history
+            simulated.history
         );
     }
 }

@@ -5,7 +5,7 @@ use nixfleet_harness::wait_for;
 use nixfleet_proto::EntryBody;
 use serde_json::{Value, json};
 
-use super::super::gateways::gateway::{Gateway, SOON, event};
+use super::super::gateways::gateway_process::{Gateway, SOON, event};
 use super::{EVENTS, serves};
 
 /// How many events of a host are in the log.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Sources;
-use super::graph::Edges;
-use super::source::{Package, Place};
+use super::cycle_search::Edges;
+use super::module_index::{Package, Place};
 
 /// What a path leads to.
 enum Found {

@@ -4,7 +4,7 @@ use async_nats::jetstream;
 use nixfleet_harness::{Nats, Postgres, Service};
 use serde_json::json;
 
-use super::db_command::verify;
+use super::db_command_runner::verify;
 use crate::suite::e2e::test_fleet::HOSTS;
 use crate::suite::e2e::testbed::Testbed;
 

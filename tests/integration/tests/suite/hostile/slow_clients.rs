@@ -7,8 +7,8 @@ use reqwest::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::super::gateways::gateway::{Gateway, SOON};
-use super::raw::Raw;
+use super::super::gateways::gateway_process::{Gateway, SOON};
+use super::raw_connection::Raw;
 use super::{EVENTS, serves};
 
 const IMPATIENT: [&str; 4] = [

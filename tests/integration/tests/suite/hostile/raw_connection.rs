@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::super::gateways::authority::{Issued, Validity};
-use super::super::gateways::gateway::{Gateway, SOON};
+use super::super::gateways::gateway_process::{Gateway, SOON};
+use super::super::gateways::test_authority::{Issued, Validity};
 
 /// An open connection.
 pub struct Raw {
