@@ -15,8 +15,8 @@ mod event_delivery;
 mod health_check;
 mod heartbeat;
 mod heartbeat_schedule;
+pub mod inputs_and_outputs;
 pub mod local_rollout;
-pub mod messages;
 pub mod outbox;
 mod pending_rollout;
 pub mod probe_tracker;
@@ -32,10 +32,10 @@ use nixfleet_proto::{
 };
 
 pub use config::AgentConfig;
-pub use local_rollout::{Journal, LocalRollout, Work};
-pub use messages::{
+pub use inputs_and_outputs::{
     Command, DeliveryResult, Input, Notification, ReleaseFault, RollbackOutcome, SwitchOutcome,
 };
+pub use local_rollout::{Journal, LocalRollout, Work};
 pub use probe_tracker::ProbeReading;
 
 use heartbeat_schedule::Heartbeat;

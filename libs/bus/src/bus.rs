@@ -1,7 +1,7 @@
 //! The connections of one process and the state that everything on them shares.
 
-mod accessors;
 pub(crate) mod backoff;
+mod client_constructors;
 pub(crate) mod connections;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //! the server lost them.
 
 #[cfg(feature = "shell")]
-mod desired;
+mod desired_streams;
 #[cfg(feature = "shell")]
 pub(crate) mod ensure;
 #[cfg(feature = "shell")]

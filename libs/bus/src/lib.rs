@@ -35,17 +35,17 @@ pub use lease::{LeaseConfig, LeaseCore};
 pub use message::{LastFrame, Message, StreamIdentity};
 pub use objects::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
 pub use publish::error::{AppendError, PublishError};
-pub use publish::fence::{Fence, LogWriter};
+pub use publish::log_writer::{Fence, LogWriter};
 pub use publish::message_ids::MessageIds;
 pub use publish::publish_reply::{
     FenceCheck, FencedDecision, FencedPublish, LastMessage, PublishDecision, PublishRefusal,
     PublishReply,
 };
-pub use reader::position::{Arrival, LastRead, ReadPosition, SequenceGaps};
-pub use retention::trim::{LogHolder, LogKind, Margin, MarginLimits, NeededFrom, trim_position};
-pub use retention::usage::{
+pub use reader::read_position::{Arrival, LastRead, ReadPosition, SequenceGaps};
+pub use retention::log_usage::{
     AGENT_EVENTS_MAX_PERCENT, LOG_PROBLEM_PERCENT, LogUsage, check_capacity,
 };
+pub use retention::trim::{LogHolder, LogKind, Margin, MarginLimits, NeededFrom, trim_position};
 
 #[cfg(feature = "shell")]
 pub use {

@@ -1,7 +1,7 @@
 //! A message of a stream, as every reader gets it.
 
 #[cfg(feature = "shell")]
-mod nats;
+mod nats_conversion;
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::frame::compression;
 use crate::frame::decode_error::DecodeError;
 
 #[cfg(feature = "shell")]
-pub(crate) use nats::{TRACEPARENT, VERSION, stored_bytes, timestamp};
+pub(crate) use nats_conversion::{TRACEPARENT, VERSION, stored_bytes, timestamp};
 
 /// One stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]

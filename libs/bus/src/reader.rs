@@ -2,10 +2,10 @@
 
 #[cfg(feature = "shell")]
 pub(crate) mod leader_reads;
-pub(crate) mod position;
 #[cfg(feature = "shell")]
 pub(crate) mod read_ahead;
 #[cfg(feature = "shell")]
 pub(crate) mod read_error;
+pub(crate) mod read_position;
 #[cfg(feature = "shell")]
 pub(crate) mod stream_reader;

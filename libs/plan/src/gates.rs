@@ -19,7 +19,7 @@ mod block;
 mod candidate;
 
 #[cfg(test)]
-pub(crate) mod fixture;
+pub(crate) mod test_fleet;
 
 use nixfleet_proto::Gate;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nixfleet_bus::{Message, UndecodableMessage, decode_input};
 use nixfleet_proto::{InputMark, Position};
 
-use crate::input::item::InputItem;
+use crate::input::input_item::InputItem;
 
 /// Longest message id that is kept, as a frame has to hold it; ours are far shorter.
 const MSG_ID_BYTES_MAX: usize = 512;

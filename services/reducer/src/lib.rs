@@ -14,7 +14,7 @@ pub mod ownership;
 pub use heartbeats::last_seen::LastSeen;
 pub use heartbeats::missed_transitions::{HeartbeatDecision, Recovery, RecoveryStep, StepResult};
 pub use input::fold::FoldLimits;
-pub use input::item::InputItem;
+pub use input::input_item::InputItem;
 pub use input::pinned_manifests::{ManifestFetch, PinnedManifests};
 pub use output::frame_builder::{BuiltFrame, FrameBuilder};
 pub use output::log_capacity::{frame_bytes, reserve_bytes};
@@ -22,8 +22,8 @@ pub use output::publish_queue::{FencedFrame, PublishQueue};
 pub use ownership::checkpoint_schedule::{
     CheckpointLimits, CheckpointState, LogBytes, LogCreationTimes,
 };
-pub use ownership::end::OwnershipEnd;
 pub use ownership::owner::{Owner, OwnerConfig};
+pub use ownership::ownership_end::OwnershipEnd;
 pub use ownership::readiness::Readiness;
 pub use ownership::takeover::log_check::PartitionLogs;
 pub use ownership::takeover::{HydratedPartition, Takeover, TakeoverRequest, TakeoverResponse};

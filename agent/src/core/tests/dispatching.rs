@@ -1,6 +1,6 @@
 //! Tests of accepted and refused dispatches.
 
-use super::fixture::*;
+use super::test_agent::*;
 use crate::core::{Input, ReleaseFault};
 
 fn refused_with(agent: &mut TestAgent, target_ref: &str, closure: &str, signed: i64) -> String {

@@ -2,7 +2,7 @@
 
 use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
 
-use super::fixture::*;
+use super::test_agent::*;
 use crate::core::{DeliveryResult, Input, RollbackOutcome, SwitchOutcome};
 
 fn ended(outcome: SwitchOutcome) -> Input {

@@ -6,7 +6,7 @@ use nixfleet_proto::wire::EventRequest;
 use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
 use proptest::prelude::*;
 
-use super::fixture::*;
+use super::test_agent::*;
 use crate::core::{
     AgentCore, Command, DeliveryResult, Input, ProbeReading, ReleaseFault, RollbackOutcome,
     SwitchOutcome,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{DeadLetterRecord, UndecodableMessage};
 use crate::Bus;
 use crate::publish::error::PublishError;
-use crate::publish::outgoing::OutgoingMessage;
+use crate::publish::outgoing_message::OutgoingMessage;
 
 impl Bus {
     /// Stores a dead letter and returns its sequence. A message that the same service reports twice within

@@ -11,7 +11,7 @@ use nixfleet_proto::LAYOUT_VERSION;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::desired;
+use super::desired_streams;
 use super::reconcile::{Change, reconcile};
 use crate::Bus;
 use crate::bus::backoff::pauses;
@@ -89,7 +89,7 @@ impl Bus {
         for bucket in [names.manifest_bucket(), names.checkpoint_bucket()] {
             self.ensure_objects(context, bucket).await?;
         }
-        for desired in desired::streams(self.config(), names) {
+        for desired in desired_streams::streams(self.config(), names) {
             let stream = desired.name.clone();
             let identity = ensure_stream(context, desired, floors).await?;
             self.known_streams()

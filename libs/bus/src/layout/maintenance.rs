@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use nixfleet_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::desired;
+use super::desired_streams;
 use super::ensure::{LayoutError, with_causes};
 use crate::Bus;
 use crate::layout::sequence_floors::SequenceFloors;
@@ -109,7 +109,7 @@ impl Bus {
         if all {
             let buckets = [names.manifest_bucket(), names.checkpoint_bucket()];
             streams.extend(buckets.map(|bucket| format!("OBJ_{bucket}")));
-            let desired = desired::streams(self.config(), names);
+            let desired = desired_streams::streams(self.config(), names);
             streams.extend(desired.into_iter().map(|desired| desired.name));
         }
         let context = &self.connections().consume_js;

@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::config::BusConfig;
-    use crate::layout::desired::streams;
+    use crate::layout::desired_streams::streams;
 
     fn input() -> Config {
         streams(&BusConfig::default(), &Names::new("fleet")).remove(0)

@@ -3,7 +3,7 @@
 //! The shell opens the watch, executes the commands of [`LeaseCore::poll`], and passes every answer back
 //! with its ticket. `now` is a monotonic clock of this process with any origin.
 
-mod commands;
+mod inputs_and_outputs;
 mod poll;
 mod requests;
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nixfleet_proto::subject::escape;
 
-pub use self::commands::{Answer, Command, Identity, Signal};
+pub use self::inputs_and_outputs::{Answer, Command, Identity, Signal};
 
 use super::Timing;
 use super::bucket_cache::BucketCache;

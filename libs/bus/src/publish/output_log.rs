@@ -12,9 +12,9 @@ use crate::frame::decode::{MAX_OUTPUT_FRAME_BYTES, decode_output};
 use crate::frame::decode_error::DecodeError;
 use crate::message::LastFrame;
 use crate::publish::error::PublishError;
-use crate::publish::fence::LogWriter;
-use crate::publish::fenced::Fenced;
-use crate::publish::outgoing::{OutgoingMessage, stored_form};
+use crate::publish::fenced_publishing::Fenced;
+use crate::publish::log_writer::LogWriter;
+use crate::publish::outgoing_message::{OutgoingMessage, stored_form};
 use crate::reader::leader_reads::LeaderReadError;
 
 /// Why the last frame is unknown.

@@ -6,7 +6,7 @@
 
 use nixfleet_proto::mutation_testing;
 
-use crate::publish::fence::Fence;
+use crate::publish::log_writer::Fence;
 
 /// Why a publish was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

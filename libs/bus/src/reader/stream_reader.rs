@@ -16,7 +16,7 @@ use crate::Bus;
 use crate::bus::backoff::pauses;
 use crate::message::{Message, StreamIdentity};
 use crate::reader::leader_reads::{ReadFailure, stream_info};
-use crate::reader::position::{Arrival, LastRead, ReadPosition, SequenceGaps};
+use crate::reader::read_position::{Arrival, LastRead, ReadPosition, SequenceGaps};
 
 use super::read_error::ReadError;
 

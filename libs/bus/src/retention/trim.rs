@@ -9,7 +9,7 @@ use std::time::Duration;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::{Checkpoints, mutation_testing};
 
-use super::usage::LogUsage;
+use super::log_usage::LogUsage;
 
 /// The margin takes at most this fraction of a log.
 const MARGIN_DIVISOR: u64 = 16;

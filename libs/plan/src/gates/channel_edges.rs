@@ -60,7 +60,7 @@ fn unfinished(view: &FleetView, release: &Release, predecessor: &ChannelName) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
+    use super::super::test_fleet::Fixture;
     use super::*;
 
     #[test]

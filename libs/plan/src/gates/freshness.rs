@@ -29,7 +29,7 @@ pub fn check_channel(view: &FleetView, channel: &ChannelName, now: Timestamp) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
+    use super::super::test_fleet::Fixture;
     use super::*;
 
     #[test]

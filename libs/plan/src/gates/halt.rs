@@ -32,7 +32,7 @@ pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> 
 mod tests {
     use nixfleet_proto::{HostState, RolloutState};
 
-    use super::super::fixture::{CURRENT, Fixture, OLD};
+    use super::super::test_fleet::{CURRENT, Fixture, OLD};
     use super::*;
 
     fn waive(fixture: Fixture, hostname: &str) -> Fixture {

@@ -33,7 +33,7 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
 mod tests {
     use nixfleet_proto::HostState;
 
-    use super::super::fixture::{CURRENT, Fixture, OLD};
+    use super::super::test_fleet::{CURRENT, Fixture, OLD};
     use super::*;
 
     #[test]

@@ -26,7 +26,7 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
+    use super::super::test_fleet::Fixture;
     use super::*;
 
     #[test]

@@ -27,7 +27,7 @@ pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{CURRENT, Fixture};
+    use super::super::test_fleet::{CURRENT, Fixture};
     use super::*;
 
     #[test]

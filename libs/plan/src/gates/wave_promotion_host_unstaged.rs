@@ -24,7 +24,7 @@ pub fn check(_view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
+    use super::super::test_fleet::Fixture;
     use super::*;
 
     #[test]

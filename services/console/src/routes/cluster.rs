@@ -1,6 +1,6 @@
 //! The state of the cluster: members, owners, epochs, lags. A part that cannot be read is absent, never guessed.
 
-mod view;
+mod response;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_store::ArchiveMark;
 use tokio::time::{Instant, timeout_at};
 
-use self::view::{Archive, Cluster, Log, Membership};
+use self::response::{Archive, Cluster, Log, Membership};
 use crate::state::App;
 
 /// Reads of the bus under way at once: a fleet of many partitions must not crowd out its entries.

@@ -8,7 +8,7 @@ use nixfleet_bus::LastRead;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{InputMark, Position, mutation_testing};
 
-use crate::input::item::InputItem;
+use crate::input::input_item::InputItem;
 use crate::output::frame_builder::{FRAME_OVERHEAD_BYTES, FrameBuilder};
 
 /// Entries whose records are prefetched into the CPU cache before they are folded.

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::{ManifestHash, PinnedManifest};
 
-use crate::ownership::end::OwnershipEnd;
+use crate::ownership::ownership_end::OwnershipEnd;
 
 /// Unused manifests that are kept before the cache is swept.
 const UNUSED_MAX: usize = 64;

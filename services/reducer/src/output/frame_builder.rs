@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nixfleet_proto::{InputMark, Outcome, OutputFrame, Position, mutation_testing};
 
-use crate::input::item::InputItem;
+use crate::input::input_item::InputItem;
 
 use encoded_outcomes::EncodedOutcomes;
 

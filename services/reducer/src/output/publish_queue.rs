@@ -7,7 +7,7 @@ use nixfleet_bus::PublishError;
 use nixfleet_proto::mutation_testing;
 
 use crate::output::frame_builder::BuiltFrame;
-use crate::ownership::end::OwnershipEnd;
+use crate::ownership::ownership_end::OwnershipEnd;
 
 /// Frames that wait before no more are built.
 const READY_MAX: usize = 4;

@@ -9,7 +9,7 @@ use nixfleet_proto::{
 };
 
 use crate::input::fold::{Fold, FoldLimits};
-use crate::input::item::InputItem;
+use crate::input::input_item::InputItem;
 use crate::input::pinned_manifests::{ManifestFetch, PinnedManifests};
 use crate::output::frame_builder::{BuiltFrame, FrameBuilder};
 use crate::output::log_capacity::OutputCapacity;
@@ -17,7 +17,7 @@ use crate::output::publish_queue::PublishQueue;
 use crate::ownership::checkpoint_schedule::{
     CheckpointLimits, CheckpointSchedule, CheckpointState, LogBytes, LogCreationTimes,
 };
-use crate::ownership::end::OwnershipEnd;
+use crate::ownership::ownership_end::OwnershipEnd;
 use crate::ownership::takeover::HydratedPartition;
 
 /// Limits of an owner.

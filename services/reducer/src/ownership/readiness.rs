@@ -3,7 +3,7 @@
 use nixfleet_bus::{AGENT_EVENTS_MAX_PERCENT, LogUsage, PublishError};
 use nixfleet_proto::mutation_testing;
 
-use crate::ownership::end::OwnershipEnd;
+use crate::ownership::ownership_end::OwnershipEnd;
 
 /// Readiness of one partition, from its output log and the last append to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

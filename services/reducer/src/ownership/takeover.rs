@@ -21,7 +21,7 @@ use nixfleet_proto::{Checkpoints, InputMark, Position, mutation_testing};
 use crate::input::fold::FoldStart;
 use crate::input::pinned_manifests::PinnedManifests;
 use crate::ownership::checkpoint_schedule::LogCreationTimes;
-use crate::ownership::end::OwnershipEnd;
+use crate::ownership::ownership_end::OwnershipEnd;
 use log_check::PartitionLogs;
 
 use barrier::{Barrier, BarrierInputs};

@@ -13,7 +13,7 @@ use nixfleet_proto::subject::escape;
 
 use super::super::record::{Content, Record, RecordKey, VersionedContent, WriteResult};
 use crate::Bus;
-use crate::publish::outgoing::{OutgoingMessage, PublishRefusal};
+use crate::publish::outgoing_message::{OutgoingMessage, PublishRefusal};
 
 const KV_OPERATION: &str = "KV-Operation";
 /// Time to live of a deletion marker. It is useless once every watch has seen it, and members have a new

@@ -18,7 +18,7 @@ use crate::Bus;
 use crate::bus::backoff::{pause_before, pauses};
 use crate::frame::buffer::{Frame, FrameBuffer, FrameLimits};
 use crate::publish::error::AppendError;
-use crate::publish::outgoing::{OutgoingMessage, stored_form};
+use crate::publish::outgoing_message::{OutgoingMessage, stored_form};
 use crate::publish::publish_reply::{PublishDecision, PublishRefusal};
 
 /// Destination of the frames of one partition.

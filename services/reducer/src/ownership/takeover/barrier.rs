@@ -9,7 +9,7 @@ use super::hydration::Hydration;
 use super::log_check::{self, PartitionLogs, ResumePoint};
 use super::state_source::{CheckpointCandidates, RestoredCheckpoint, StateSource};
 use crate::ownership::checkpoint_schedule::LogCreationTimes;
-use crate::ownership::end::OwnershipEnd;
+use crate::ownership::ownership_end::OwnershipEnd;
 
 /// Inputs of a barrier, read before anything is published.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use nixfleet_proto::{Checkpoints, Decision, ManifestHash, OutputFrame};
 use super::request::{TakeoverRequest, TakeoverResponse};
 use super::state_source::StateSource;
 use crate::input::pinned_manifests::PinnedManifests;
-use crate::ownership::end::OwnershipEnd;
+use crate::ownership::ownership_end::OwnershipEnd;
 
 #[derive(Debug)]
 pub(super) struct Hydration {

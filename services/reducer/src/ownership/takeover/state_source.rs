@@ -10,7 +10,7 @@ use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::{CheckpointRef, Checkpoints, Timestamp, mutation_testing};
 
 use super::log_check::PartitionLogs;
-use crate::ownership::end::OwnershipEnd;
+use crate::ownership::ownership_end::OwnershipEnd;
 
 /// Location of the announcement of the newest checkpoint.
 #[derive(Debug, PartialEq, Eq)]

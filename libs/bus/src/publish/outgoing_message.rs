@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use crate::frame::compression;
 use crate::message::{TRACEPARENT, VERSION, stored_bytes};
-use crate::publish::fence::Fence;
+use crate::publish::log_writer::Fence;
 pub(crate) use crate::publish::publish_reply::PublishRefusal;
 use crate::publish::publish_reply::PublishReply;
 

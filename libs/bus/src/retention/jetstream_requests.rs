@@ -7,7 +7,7 @@ use crate::message::StreamIdentity;
 use crate::reader::leader_reads::{
     LeaderReadError, ReadFailure, retry_until_answered, stream_info,
 };
-use crate::retention::usage::LogUsage;
+use crate::retention::log_usage::LogUsage;
 
 impl LogUsage {
     fn new(info: &Info) -> Self {

@@ -5,8 +5,8 @@ use tokio::time::Instant;
 use crate::Bus;
 use crate::bus::backoff::{pause_before, pauses};
 use crate::publish::error::PublishError;
-use crate::publish::fence::Fence;
-use crate::publish::outgoing::OutgoingMessage;
+use crate::publish::log_writer::Fence;
+use crate::publish::outgoing_message::OutgoingMessage;
 use crate::publish::publish_reply::{FenceCheck, FencedDecision, FencedPublish, LastMessage};
 
 pub(crate) struct Fenced<'a> {

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use crate::Bus;
 use crate::bus::backoff::{pause_before, pauses};
 use crate::publish::error::PublishError;
-use crate::publish::outgoing::OutgoingMessage;
+use crate::publish::outgoing_message::OutgoingMessage;
 use crate::publish::publish_reply::{PublishDecision, PublishRefusal};
 
 impl Bus {

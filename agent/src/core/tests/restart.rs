@@ -3,7 +3,7 @@
 use nixfleet_proto::wire::HostSnapshot;
 use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
 
-use super::fixture::*;
+use super::test_agent::*;
 use crate::core::{Input, RollbackOutcome, SwitchOutcome};
 
 fn snapshot(agent: &TestAgent, state: HostState, seq: u64) -> HostSnapshot {

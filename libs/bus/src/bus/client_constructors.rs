@@ -11,7 +11,7 @@ use crate::objects::checkpoints::CheckpointStore;
 use crate::objects::manifests::ManifestStore;
 use crate::publish::input_log::{self, InputPublisher};
 use crate::publish::output_log::OutputLog;
-use crate::reader::position::SequenceGaps;
+use crate::reader::read_position::SequenceGaps;
 use crate::reader::stream_reader::Reader;
 
 impl Bus {
