@@ -13,10 +13,10 @@ pub mod config;
 mod dispatch;
 mod event_delivery;
 mod health_check;
-mod heartbeat;
+mod heartbeat_reconciliation;
 mod heartbeat_schedule;
 pub mod inputs_and_outputs;
-pub mod local_rollout;
+pub mod local_rollout_state;
 pub mod outbox;
 mod pending_rollout;
 pub mod probe_tracker;
@@ -35,7 +35,7 @@ pub use config::AgentConfig;
 pub use inputs_and_outputs::{
     Command, DeliveryResult, Input, Notification, ReleaseFault, RollbackOutcome, SwitchOutcome,
 };
-pub use local_rollout::{Journal, LocalRollout, Work};
+pub use local_rollout_state::{Journal, LocalRollout, Work};
 pub use probe_tracker::ProbeReading;
 
 use heartbeat_schedule::Heartbeat;

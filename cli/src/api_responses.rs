@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_plan::WaitReason;
+use nixfleet_plan::AwaitedStep;
 use nixfleet_proto::{
     ChannelName, ClosureHash, Gate, HostRecord, HostState, Hostname, Position, RolloutId,
     RolloutState, Timestamp,
@@ -141,7 +141,7 @@ pub struct RecordExplanation {
     pub wave: u32,
     pub staged: bool,
     pub blocks: Vec<Block>,
-    pub waiting: Vec<WaitReason>,
+    pub waiting: Vec<AwaitedStep>,
     #[serde(default)]
     pub waived: bool,
     pub position: Position,

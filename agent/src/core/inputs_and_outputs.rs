@@ -6,7 +6,7 @@ use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatReply, HeartbeatRequest};
 use nixfleet_proto::{ClosureHash, HostState, ProbeName, Rejection, RolloutId, Timestamp};
 
-use super::local_rollout::Journal;
+use super::local_rollout_state::Journal;
 use super::probe_tracker::ProbeReading;
 use crate::release_check::SignedRelease;
 

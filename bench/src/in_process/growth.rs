@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::Entry;
 
+use super::applied_rows::snapshot_of;
 use super::fold::{FRAME_ENTRIES, Partition, frames_of};
-use super::snapshot::snapshot_of;
 use crate::cpu_time::cpu_timed;
 use crate::measurements::{Measurement, Target};
 use crate::synthetic_fleet::SyntheticFleet;

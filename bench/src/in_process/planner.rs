@@ -12,7 +12,7 @@ use nixfleet_proto::fleet::{Channel, Fleet as FleetDocument, ManifestHost, Meta,
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, HostState, Outcome, PlanAction, Position, Timestamp};
 
-use super::snapshot::snapshot_of;
+use super::applied_rows::snapshot_of;
 use crate::cpu_time::cpu_timed;
 use crate::measurements::{Measurement, Target};
 use crate::synthetic_fleet::{SyntheticFleet, at};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use nixfleet_plan::WaitReason;
+use nixfleet_plan::AwaitedStep;
 use nixfleet_proto::{HostState, Position};
 
 use crate::api_responses::{Block, Declared, Explanation, RecordExplanation};
@@ -144,19 +144,19 @@ fn at_rest(explained: &RecordExplanation) -> String {
     }
 }
 
-fn waits_for(waiting: &WaitReason) -> String {
+fn waits_for(waiting: &AwaitedStep) -> String {
     match waiting {
-        WaitReason::Acknowledgement => "for the agent to take its dispatch".to_owned(),
-        WaitReason::Activation => "for the switch to finish".to_owned(),
-        WaitReason::Reboot => "for a reboot".to_owned(),
-        WaitReason::Soak { due_at } => format!("for the soak to end at {}", short(*due_at)),
-        WaitReason::ProbeTopology => "for the agent to declare its probes".to_owned(),
-        WaitReason::Probe { probes } => {
+        AwaitedStep::Acknowledgement => "for the agent to take its dispatch".to_owned(),
+        AwaitedStep::Activation => "for the switch to finish".to_owned(),
+        AwaitedStep::Reboot => "for a reboot".to_owned(),
+        AwaitedStep::Soak { due_at } => format!("for the soak to end at {}", short(*due_at)),
+        AwaitedStep::ProbeTopology => "for the agent to declare its probes".to_owned(),
+        AwaitedStep::Probe { probes } => {
             let names: Vec<&str> = probes.iter().map(AsRef::as_ref).collect();
             format!("for a pass of {}", names.join(", "))
         }
-        WaitReason::Report => "for the agent to report convergence".to_owned(),
-        WaitReason::Rollback => "for the rollback to finish".to_owned(),
+        AwaitedStep::Report => "for the agent to report convergence".to_owned(),
+        AwaitedStep::Rollback => "for the rollback to finish".to_owned(),
     }
 }
 

@@ -4,8 +4,8 @@
 //! Must never know the transport of entries or the storage of states. Start reading at
 //! [`partition::PartitionState::apply`], then [`host::step`] and [`rollout::step`].
 
+pub mod heartbeat_recovery;
 pub mod host;
 pub mod json_lines;
-pub mod missed_transitions;
 pub mod partition;
 pub mod rollout;

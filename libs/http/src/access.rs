@@ -2,10 +2,10 @@
 //! metrics, and the catch for panics.
 
 pub mod identity;
-pub mod protocol;
-pub mod rates;
+pub mod protocol_header;
+pub mod rate_limit;
 pub mod revocations;
-pub mod roles;
+pub mod route_roles;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -23,16 +23,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Instrument as _, Span};
 
 use self::identity::{Identity, Role};
-use self::protocol::Absent;
-use self::rates::Rates;
+use self::protocol_header::Absent;
+use self::rate_limit::Rates;
 use self::revocations::RevocationList;
-use self::roles::Route;
-use crate::body::{BodyLimit, JsonBody};
+use self::route_roles::Route;
 use crate::clock::now;
 use crate::config::{HttpConfig, LimitsConfig};
-use crate::connections::clients::Client;
+use crate::connections::client_limits::Client;
 use crate::connections::peer::Peer;
 use crate::problem::{self, ApiError};
+use crate::request_body::{BodyLimit, JsonBody};
 use crate::request_metrics;
 
 /// Route of requests that match none.
@@ -109,12 +109,12 @@ impl Access {
         (identity, client): (Arc<Identity>, Arc<Client>),
     ) -> Result<(Room, Arc<Identity>), ApiError> {
         self.revoked.check(&identity)?;
-        protocol::check(request.headers(), self.absent_protocol)?;
+        protocol_header::check(request.headers(), self.absent_protocol)?;
         if let Some(rates) = &self.rates {
             rates.take(&identity.name, 1)?;
         }
         if route != UNKNOWN_ROUTE {
-            roles::check_route(&self.roles, (request.method(), route), &identity)?;
+            route_roles::check_route(&self.roles, (request.method(), route), &identity)?;
         }
         let room = self.room(&client, route)?;
         Ok((room, identity))

@@ -9,8 +9,8 @@ use std::time::Duration;
 use nixfleet_service::Faults;
 use serde::{Deserialize, Serialize};
 
-use crate::access::protocol::Absent;
-use crate::body::BodyLimit;
+use crate::access::protocol_header::Absent;
+use crate::request_body::BodyLimit;
 
 pub use limits::LimitsConfig;
 

@@ -1,6 +1,6 @@
 //! The connections of the listener: how many there may be, and who is at the other end.
 
-pub mod clients;
+pub mod client_limits;
 pub mod peer;
 mod slow_peer;
 
@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service as _;
 
-use self::clients::{Clients, ConnectionSlot};
+use self::client_limits::{Clients, ConnectionSlot};
 use self::peer::Peer;
 use self::slow_peer::{FirstRequest, TimedStream, Timeouts};
 use crate::access::identity::Identity;

@@ -6,31 +6,31 @@
 
 mod access;
 mod backends;
-mod body;
 mod clock;
 mod config;
 mod connections;
 mod problem;
 mod releases;
+mod request_body;
 mod request_metrics;
 mod server;
 mod tls;
 
 pub use access::identity::{ChannelLimit, Identity, IdentityError, PEOPLE, Role};
-pub use access::rates::{Rates, RatesConfig};
+pub use access::rate_limit::{Rates, RatesConfig};
 pub use access::revocations::RevocationList;
-pub use access::roles::{READERS, Route, require_channel};
+pub use access::route_roles::{READERS, Route, require_channel};
 pub use access::{Access, RequestScope, check_access};
 pub use backends::{Backends, not_appended};
-pub use body::{
-    BodyLimit, EXPLAINED_BYTES, JsonBody, culprit, explain, parse, parse_in_place, plain, read_json,
-};
 pub use clock::now;
 pub use config::{HttpConfig, LimitsConfig, TrustConfig};
 pub use connections::peer::Peer;
 pub use connections::{Gateway, RouterGateway};
 pub use problem::{ApiError, Problem, check_text, out_of_bounds, unknown_path};
 pub use releases::{Artifact, Artifacts, Current, LoadError, RELEASE_PART, Releases};
+pub use request_body::{
+    BodyLimit, EXPLAINED_BYTES, JsonBody, culprit, explain, parse, parse_in_place, plain, read_json,
+};
 pub use request_metrics::RequestMetrics;
 pub use server::Listener;
 pub use tls::{TlsConfig, check_private};

@@ -3,8 +3,8 @@
 use nixfleet_proto::{Gate, Hostname, RolloutId};
 use serde::Serialize;
 
+use crate::awaited_step::AwaitedStep;
 use crate::gates::Block;
-use crate::wait_reason::WaitReason;
 
 /// Report on one host that is held or waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,7 +19,7 @@ pub struct HostReport {
     pub blocks: Vec<BlockReport>,
     /// Wait reasons, without blocks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub waiting: Vec<WaitReason>,
+    pub waiting: Vec<AwaitedStep>,
 }
 
 /// One block, for people.

@@ -10,17 +10,17 @@
 //!
 //! Source: docs/semantics.md, plan.
 
+pub mod awaited_step;
 pub mod gates;
 pub mod host_report;
 pub mod json_case;
 pub mod plan;
 pub mod release;
 pub mod view;
-pub mod wait_reason;
 
+pub use awaited_step::AwaitedStep;
 pub use gates::{Block, Candidate};
 pub use host_report::HostReport;
 pub use plan::{ACTIONS_MAX, Plan, RETENTION_DAYS, explain, plan};
 pub use release::Release;
 pub use view::{FleetView, PinnedSet};
-pub use wait_reason::WaitReason;

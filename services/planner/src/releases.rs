@@ -6,11 +6,11 @@
 
 mod announcement_follower;
 mod archive_restore;
+mod latest_release;
 mod refusal_log;
-mod release_state;
-mod release_trust;
 pub mod source;
 mod source_poller;
+mod trust_settings;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ use source::Source;
 
 pub use archive_restore::restore_release;
 
-use release_state::{AnnouncedRelease, ReleaseState, SupersededRollouts};
-use release_trust::ReleaseTrust;
+use latest_release::{AnnouncedRelease, ReleaseState, SupersededRollouts};
+use trust_settings::TrustSettings;
 
 /// Release tasks of one leadership.
 pub struct Releases {
@@ -49,7 +49,7 @@ impl Releases {
         let (superseded, refs) = watch::channel(SupersededRollouts::default());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let trust = ReleaseTrust {
+        let trust = TrustSettings {
             file: config.trust.trust_file.clone(),
             window: Duration::from_secs(config.trust.freshness_minutes * 60),
         };

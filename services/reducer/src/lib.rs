@@ -11,8 +11,8 @@ pub mod input;
 pub mod output;
 pub mod ownership;
 
+pub use heartbeats::heartbeat_recovery::{HeartbeatDecision, Recovery, RecoveryStep, StepResult};
 pub use heartbeats::last_seen::LastSeen;
-pub use heartbeats::missed_transitions::{HeartbeatDecision, Recovery, RecoveryStep, StepResult};
 pub use input::fold::FoldLimits;
 pub use input::input_item::InputItem;
 pub use input::pinned_manifests::{ManifestFetch, PinnedManifests};

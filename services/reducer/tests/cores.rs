@@ -4,8 +4,8 @@
 
 #[path = "cores/checkpoints.rs"]
 mod checkpoints;
-#[path = "cores/missed_transitions.rs"]
-mod missed_transitions;
+#[path = "cores/heartbeat_recovery.rs"]
+mod heartbeat_recovery;
 #[path = "cores/owner.rs"]
 mod owner;
 #[path = "cores/record_deduplication.rs"]

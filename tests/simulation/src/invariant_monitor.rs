@@ -30,12 +30,12 @@ use crate::invariants::retention::Retention;
 use crate::invariants::rows::{Rows, compare_with, difference};
 use crate::invariants::waves::Waves;
 use crate::invariants::{cursors, freshness, replay};
-use crate::model::object_store::ObjectStore;
-use crate::model::stream::{StoredMessage, Stream};
-use crate::model::{Broker, Database, LogId};
 use crate::reference_fold::ReferenceFold;
 use crate::scenario::Shape;
 use crate::signed_release::Release;
+use crate::simulated_servers::object_store::ObjectStore;
+use crate::simulated_servers::stream::{StoredMessage, Stream};
+use crate::simulated_servers::{Broker, Database, LogId};
 
 pub use log_counts::LogCounts;
 

@@ -18,7 +18,7 @@ use nixfleet_proto::wire::OwnerHeartbeat;
 
 use crate::addressing::{Caller, Incarnation, Route, Service};
 use crate::gateway_messages::GatewayRequest;
-use crate::model::CallResult;
+use crate::simulated_servers::CallResult;
 use crate::simulation::environment::Environment;
 use applier::Applier;
 use eventlog::Eventlog;

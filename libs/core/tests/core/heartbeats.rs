@@ -1,6 +1,6 @@
 //! What heartbeats prove, and what they are answered.
 
-use nixfleet_core::missed_transitions::{derive_entries, reply};
+use nixfleet_core::heartbeat_recovery::{derive_entries, reply};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat};
 use nixfleet_proto::{

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::clients::Client;
+use super::client_limits::Client;
 use crate::access::identity::{Identity, IdentityError};
 
 /// Who is at the other end of a connection.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nixfleet_proto::{Hostname, Timestamp};
 
-use crate::view::{BudgetId, FleetView, HostSet, HostView, RolloutView};
+use crate::view::{BudgetId, FleetView, HostView, HostnameSet, RolloutView};
 
 /// A host that may start.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct Candidate<'a> {
 /// Hosts that this run puts in flight, by budget list.
 #[derive(Debug, Clone, Default)]
 pub struct PlannedDispatches {
-    dispatched: HostSet,
+    dispatched: HostnameSet,
     added: BTreeMap<BudgetId, usize>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nixfleet_proto::fleet::ResolvedBudget;
 use nixfleet_proto::{Pinned, RolloutId};
 
-use super::ByHost;
+use super::HostnameMap;
 
 pub(crate) type BudgetId = u32;
 
@@ -58,7 +58,7 @@ impl BudgetCounts {
         &mut self,
         pinned: &Arc<Pinned>,
         index: usize,
-        presences: &mut ByHost<HostMembership>,
+        presences: &mut HostnameMap<HostMembership>,
     ) -> BudgetId {
         let hosts = &pinned.disruption_budgets[index].hosts;
         let known = self
@@ -90,7 +90,7 @@ impl BudgetCounts {
         id
     }
 
-    pub fn release(&mut self, id: BudgetId, presences: &mut ByHost<HostMembership>) {
+    pub fn release(&mut self, id: BudgetId, presences: &mut HostnameMap<HostMembership>) {
         let Some(list) = self.lists.get_mut(&id) else {
             return;
         };

@@ -9,7 +9,7 @@ use nixfleet_proto::{
 };
 
 use super::budget_counts::{BudgetCounts, BudgetId, HostMembership};
-use super::host_tables::ByHost;
+use super::hostname_maps::HostnameMap;
 use super::rejected_action_key::RejectedActionKey;
 use super::rollout::{HostContext, RolloutView};
 use crate::release::Release;
@@ -20,7 +20,7 @@ pub struct FleetView {
     pub(crate) release: Option<Release>,
     pub(crate) rollouts: BTreeMap<RolloutId, RolloutView>,
     pub(crate) quarantines: BTreeMap<ChannelName, BTreeMap<ClosureHash, Position>>,
-    pub(crate) presences: ByHost<HostMembership>,
+    pub(crate) presences: HostnameMap<HostMembership>,
     pub(crate) budgets: BudgetCounts,
     /// Superseded rollouts by the time it happened.
     pub(crate) superseded: BTreeSet<(Timestamp, RolloutId)>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nixfleet_proto::{ClosureHash, HostRecord, HostState, Minutes, Position, Timestamp};
 
-use crate::wait_reason::{Queued, WaitReason, unpassed_probes, wait_reasons};
+use crate::awaited_step::{AwaitedStep, Queued, awaited_steps, unpassed_probes};
 
 /// Wave of a host outside of the pinned set of its rollout; no cursor reaches it.
 pub const UNKNOWN_WAVE: u32 = u32::MAX;
@@ -112,14 +112,14 @@ pub(crate) fn completes_at(record: &HostRecord) -> Option<Timestamp> {
 }
 
 impl HostView {
-    pub(crate) fn waiting(&self, is_dispatched: bool, now: Timestamp) -> Vec<WaitReason> {
+    pub(crate) fn waiting(&self, is_dispatched: bool, now: Timestamp) -> Vec<AwaitedStep> {
         match self.state {
-            HostState::Pending if is_dispatched => vec![WaitReason::Acknowledgement],
-            HostState::Activating => vec![WaitReason::Activation],
-            HostState::Deferred => vec![WaitReason::Reboot],
+            HostState::Pending if is_dispatched => vec![AwaitedStep::Acknowledgement],
+            HostState::Activating => vec![AwaitedStep::Activation],
+            HostState::Deferred => vec![AwaitedStep::Reboot],
             HostState::Soaking | HostState::Failed => {
                 let record = self.record.as_deref();
-                record.map_or_else(Vec::new, |record| wait_reasons(record, Queued::No, now))
+                record.map_or_else(Vec::new, |record| awaited_steps(record, Queued::No, now))
             }
             HostState::Pending | HostState::Converged | HostState::Reverted => Vec::new(),
         }

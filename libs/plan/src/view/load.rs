@@ -10,7 +10,7 @@ use nixfleet_proto::{Pinned, Position, RolloutId, RolloutRecord, RolloutState};
 use super::host::{HostView, Indexed, is_kept};
 use super::rollout::{Failures, HostContext, RolloutView};
 use super::wave_and_budgets::{WaveAndBudgets, WavesAndBudgets};
-use super::{ByHost, FleetView, PinnedSet};
+use super::{FleetView, HostnameMap, PinnedSet};
 
 /// The rows are inconsistent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +88,7 @@ impl FleetView {
     }
 
     fn load_hosts(&mut self, rows: Vec<HostRow>) -> Result<(), LoadError> {
-        let mut placements: BTreeMap<RolloutId, ByHost<WaveAndBudgets>> = BTreeMap::new();
+        let mut placements: BTreeMap<RolloutId, HostnameMap<WaveAndBudgets>> = BTreeMap::new();
         let mut loaded = Vec::with_capacity(rows.len());
         for row in rows {
             let rollout_id = row.record.rollout_id.clone();
@@ -190,7 +190,7 @@ impl FleetView {
 }
 
 impl RolloutView {
-    fn placements_by_name(&mut self) -> ByHost<WaveAndBudgets> {
+    fn placements_by_name(&mut self) -> HostnameMap<WaveAndBudgets> {
         let WavesAndBudgets { of, memberships } = WavesAndBudgets::of(&self.pinned);
         self.memberships = memberships;
         let names = self.pinned.host_set.iter();

@@ -11,7 +11,7 @@ use nixfleet_proto::{
 
 use super::budget_counts::BudgetId;
 use super::host::{GroupKey, HostView, Indexed, Slot, completes_at};
-use super::host_tables::{HostList, HostViews};
+use super::hostname_maps::{HostList, HostViews};
 
 /// One rollout.
 #[derive(Debug, Clone)]

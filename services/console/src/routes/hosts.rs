@@ -8,7 +8,7 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::StatusCode;
 use nixfleet_http::{ApiError, Current, Identity, now, require_channel};
-use nixfleet_plan::wait_reason::{Queued, WaitReason, wait_reasons};
+use nixfleet_plan::awaited_step::{AwaitedStep, Queued, awaited_steps};
 use nixfleet_proto::fleet::{Fleet, Pin};
 use nixfleet_proto::snapshot::BlockRow;
 use nixfleet_proto::{
@@ -179,7 +179,7 @@ struct RecordExplanation {
     /// Every gate that holds the host, in gate order.
     blocks: Vec<Block>,
     /// What it waits for when nothing holds it.
-    waiting: Vec<WaitReason>,
+    waiting: Vec<AwaitedStep>,
     waived: bool,
     quarantined: bool,
     outstanding_compliance_failures: u64,
@@ -305,7 +305,7 @@ fn explain_record(
         wave: view.wave,
         staged: view.staged,
         queued_at: view.queued_at,
-        waiting: wait_reasons(record, queued, now()),
+        waiting: awaited_steps(record, queued, now()),
         blocks,
         quarantined: view.quarantined,
         outstanding_compliance_failures: view.compliance_failures,

@@ -9,9 +9,9 @@ use nixfleet_proto::fleet::ReleaseAnnouncement;
 use nixfleet_trust::{AcceptedRelease, Release, ReleaseBundle, ReleaseError, verify_release};
 use tokio::sync::watch;
 
+use super::latest_release::{AnnouncedRelease, ReleaseState};
 use super::refusal_log::RefusalLog;
-use super::release_state::{AnnouncedRelease, ReleaseState};
-use super::release_trust::{ReleaseTrust, now};
+use super::trust_settings::{TrustSettings, now};
 
 /// Pause before an announcement is loaded again after an unavailable server.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ impl From<anyhow::Error> for Failure {
 /// Task that follows the announcements.
 pub struct AnnouncementFollower {
     store: ManifestStore,
-    trust: ReleaseTrust,
+    trust: TrustSettings,
     state: watch::Sender<ReleaseState>,
     refusals: RefusalLog,
 }
@@ -41,7 +41,7 @@ pub struct AnnouncementFollower {
 impl AnnouncementFollower {
     pub fn new(
         store: ManifestStore,
-        trust: ReleaseTrust,
+        trust: TrustSettings,
         state: watch::Sender<ReleaseState>,
     ) -> Self {
         Self {

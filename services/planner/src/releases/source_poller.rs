@@ -11,9 +11,9 @@ use nixfleet_trust::{
 };
 use tokio::sync::watch;
 
+use super::latest_release::{ReleaseState, SupersededRollouts};
 use super::refusal_log::RefusalLog;
-use super::release_state::{ReleaseState, SupersededRollouts};
-use super::release_trust::{ReleaseTrust, now};
+use super::trust_settings::{TrustSettings, now};
 use crate::config::SourceConfig;
 use crate::releases::source::{Source, SourceError};
 use crate::telemetry;
@@ -22,7 +22,7 @@ use crate::telemetry;
 pub struct PollerParts {
     pub store: ManifestStore,
     pub source: Source,
-    pub trust: ReleaseTrust,
+    pub trust: TrustSettings,
     pub state: watch::Receiver<ReleaseState>,
     pub superseded: watch::Receiver<SupersededRollouts>,
     pub config: SourceConfig,

@@ -3,7 +3,7 @@
 // Helpers of tests may panic like the tests themselves.
 #![cfg(test)]
 
+mod heartbeat_recovery;
 mod manifest_prefetch;
-mod missed_transitions;
 mod ownership;
 mod partition_log;

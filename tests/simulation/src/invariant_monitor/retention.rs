@@ -7,8 +7,8 @@ use nixfleet_proto::subject::Partition;
 
 use super::InvariantMonitor;
 use crate::addressing::Incarnation;
-use crate::model::LogId;
-use crate::model::object_store::ObjectStore;
+use crate::simulated_servers::LogId;
+use crate::simulated_servers::object_store::ObjectStore;
 
 impl InvariantMonitor {
     /// A frame was stored; it may announce a checkpoint.

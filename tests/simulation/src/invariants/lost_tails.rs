@@ -11,9 +11,9 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{InputMark, OutputFrame, Position};
 
 use super::folded_entry::CheckResult;
-use crate::model::stream::{StoredMessage, Stream};
-use crate::model::{Broker, Database, LogId};
 use crate::reference_fold::{Folded, ReferenceFold};
+use crate::simulated_servers::stream::{StoredMessage, Stream};
+use crate::simulated_servers::{Broker, Database, LogId};
 
 /// Lost ends of logs.
 #[derive(Debug, Default)]

@@ -13,9 +13,9 @@ use nixfleet_proto::{CheckpointRef, Checkpoints, InputMark, OutputFrame, PinnedS
 
 use super::folded_entry::CheckResult;
 use super::rows::difference;
-use crate::model::LogId;
-use crate::model::object_store::ObjectStore;
 use crate::reference_fold::ReferenceFold;
+use crate::simulated_servers::LogId;
+use crate::simulated_servers::object_store::ObjectStore;
 
 /// Checkpoints, rows and archives of all partitions.
 #[derive(Debug, Default)]

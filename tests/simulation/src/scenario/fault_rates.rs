@@ -1,7 +1,7 @@
 //! Rates of faults that can happen at any time before the recovery phase, in permille.
 
 use crate::engine::Rng;
-use crate::model::stream::RetryCheckOrder;
+use crate::simulated_servers::stream::RetryCheckOrder;
 
 /// Rates, and how the broker answers a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

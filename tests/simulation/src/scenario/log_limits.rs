@@ -3,7 +3,7 @@
 use nixfleet_reducer::{CheckpointLimits, reserve_bytes};
 
 use crate::engine::Rng;
-use crate::model::LogId;
+use crate::simulated_servers::LogId;
 
 /// Part of a log that grows between two checkpoints: two of these distances and what grows meanwhile stay
 /// below half of it.

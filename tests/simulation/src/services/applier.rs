@@ -17,8 +17,8 @@ use super::lease_keys::{all_keys, partition_of};
 use super::leases::{LeaseChange, Leases};
 use super::reader::{ReadFault, Reader};
 use crate::addressing::{Incarnation, Route, Service};
-use crate::model::stream::StoredMessage;
-use crate::model::{CallResult, LogId, ServerReply, ServerRequest, Turn};
+use crate::simulated_servers::stream::StoredMessage;
+use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest, Turn};
 use crate::simulation::environment::Environment;
 use checkpoint_restore::{CheckpointRestore, RestoreProgress};
 

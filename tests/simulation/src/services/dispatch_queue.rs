@@ -7,7 +7,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Effect, Hostname, Outcome, RolloutId};
 
 use crate::engine::Time;
-use crate::model::DispatchRow;
+use crate::simulated_servers::DispatchRow;
 
 /// Pause until the same dispatch is offered again; doubles.
 const PAUSE: Duration = Duration::from_secs(60);

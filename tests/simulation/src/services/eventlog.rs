@@ -12,7 +12,7 @@ use nixfleet_proto::subject::Partition;
 use super::lease_keys::{all_keys, partition_of};
 use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Incarnation, Route, Service};
-use crate::model::{CallResult, LogId};
+use crate::simulated_servers::{CallResult, LogId};
 use crate::simulation::environment::Environment;
 use archive::Archive;
 use trimming::Trimming;

@@ -14,7 +14,7 @@ use super::log_space::LogSpace;
 use super::reader::{ReadFault, Reader};
 use crate::addressing::{Incarnation, Route};
 use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayResponse, Requester};
-use crate::model::{CallResult, DispatchRow, LogId, ServerReply, ServerRequest};
+use crate::simulated_servers::{CallResult, DispatchRow, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Longest wait of a long-poll.

@@ -14,8 +14,8 @@ use nixfleet_proto::{Entry, Position};
 
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
-use crate::model::stream::{AppendRefusal, NewMessage};
-use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
+use crate::simulated_servers::stream::{AppendRefusal, NewMessage};
+use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How long a message is retried.

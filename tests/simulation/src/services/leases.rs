@@ -9,7 +9,7 @@ use nixfleet_bus::lease::{
 };
 
 use crate::addressing::{Incarnation, Route, Service};
-use crate::model::{ServerReply, ServerRequest};
+use crate::simulated_servers::{ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// A change of the leases that a process holds.

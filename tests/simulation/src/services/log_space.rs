@@ -8,7 +8,7 @@ use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
-use crate::model::{CallResult, ServerReply, ServerRequest};
+use crate::simulated_servers::{CallResult, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How long a reading is used while the logs have much space.

@@ -13,8 +13,8 @@ use nixfleet_proto::subject::Partition;
 use super::input_publisher::answered;
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
-use crate::model::stream::NewMessage;
-use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
+use crate::simulated_servers::stream::NewMessage;
+use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How long a message is retried.

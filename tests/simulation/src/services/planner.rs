@@ -1,7 +1,7 @@
 //! The planner: each leadership loads the view and follows the output logs. With the lease it appends barriers
 //! against older leaders and plans. All decisions are those of the real [`LeadershipCore`].
 
-mod active_leadership;
+mod loaded_leadership;
 mod timing;
 mod view_loading;
 
@@ -16,9 +16,9 @@ use nixfleet_proto::subject::Partition;
 use super::input_publisher::InputPublisher;
 use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Incarnation, Route, Service};
-use crate::model::{CallResult, ServerReply};
+use crate::simulated_servers::{CallResult, ServerReply};
 use crate::simulation::environment::Environment;
-use active_leadership::{ActiveLeadership, PlannedTurn};
+use loaded_leadership::{LoadedLeadership, PlannedTurn};
 use timing::{INTERVALS, now};
 use view_loading::ViewLoading;
 
@@ -54,7 +54,7 @@ enum Leadership {
     /// Waits before the next attempt.
     Resting(u64),
     Loading(Box<ViewLoading>),
-    Active(Box<ActiveLeadership>),
+    Active(Box<LoadedLeadership>),
 }
 
 impl Planner {
@@ -173,7 +173,7 @@ impl Planner {
         match loading.take(reply, env) {
             Ok(Some(request)) => loading.call = env.call(self.me, Route::Process, request),
             Ok(None) => {
-                let active = ActiveLeadership::start(loading, self.me, env);
+                let active = LoadedLeadership::start(loading, self.me, env);
                 self.stage = Leadership::Active(Box::new(active));
                 self.proceed(env);
             }

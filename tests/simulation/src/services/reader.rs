@@ -6,8 +6,8 @@ use nixfleet_bus::{Arrival, LastRead, ReadPosition, SequenceGaps, StreamIdentity
 use nixfleet_proto::Timestamp;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::stream::StoredMessage;
-use crate::model::{LogId, ServerReply, ServerRequest};
+use crate::simulated_servers::stream::StoredMessage;
+use crate::simulated_servers::{LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Most messages of a fetch.

@@ -18,7 +18,7 @@ use super::input_publisher::InputPublisher;
 use super::lease_keys::{all_keys, partition_of};
 use super::leases::{LeaseChange, Leases};
 use crate::addressing::{Caller, Incarnation, Route, Service};
-use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
+use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 use live_owner::{AppendTicket, OwnerContext};
 use takeover::{TakeoverDriver, TakeoverProgress};

@@ -7,8 +7,8 @@ use nixfleet_proto::CheckpointRef;
 use nixfleet_proto::subject::Partition;
 
 use super::environment::Environment;
-use crate::model::LogId;
 use crate::scenario::CheckpointLoss;
+use crate::simulated_servers::LogId;
 
 /// Attempts to find other bytes of the same size.
 const ATTEMPTS: i64 = 64;

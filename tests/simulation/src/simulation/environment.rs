@@ -14,9 +14,9 @@ use crate::addressing::{Caller, HostId, Incarnation, ProcessId, Route, Service};
 use crate::engine::{Queue, Rng, Time, Trace};
 use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayResponse, Requester};
 use crate::invariant_monitor::InvariantMonitor;
-use crate::model::{Broker, Connection, Database, ServerReply, ServerRequest};
 use crate::scenario::{CrashPoint, FaultRates, RowLoss, Shape};
 use crate::signed_release::Release;
+use crate::simulated_servers::{Broker, Connection, Database, ServerReply, ServerRequest};
 
 /// How long a process waits for the reply of a server.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -9,8 +9,8 @@ use nixfleet_proto::{ClosureHash, RolloutId};
 
 use crate::addressing::{Caller, HostId, Incarnation, ProcessId};
 use crate::gateway_messages::{AgentRequest, GatewayRequest, GatewayResponse};
-use crate::model::lease_bucket::LeaseKey;
-use crate::model::{ServerReply, ServerRequest};
+use crate::simulated_servers::lease_bucket::LeaseKey;
+use crate::simulated_servers::{ServerReply, ServerRequest};
 
 /// An event of the simulation.
 #[derive(Debug)]

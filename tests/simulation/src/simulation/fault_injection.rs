@@ -9,10 +9,10 @@ use super::process_status::PlannedCrash;
 use super::servers::stored;
 use crate::addressing::{Caller, HostId, ProcessId, Route, Service};
 use crate::engine::Time;
-use crate::model::stream::NewMessage;
-use crate::model::{Connection, LogId};
 use crate::scenario::{FaultKind, RowLoss, StalledConsumer, TailLoss};
 use crate::services::leases::WAKE_CALL;
+use crate::simulated_servers::stream::NewMessage;
+use crate::simulated_servers::{Connection, LogId};
 
 impl Simulation {
     fn process(&self, number: usize) -> ProcessId {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::addressing::{Incarnation, Service};
 use crate::engine::Time;
-use crate::model::Connection;
 use crate::scenario::CrashPoint;
+use crate::simulated_servers::Connection;
 
 /// A crash of a process at one of its next occasions.
 #[derive(Debug, Clone, Copy)]

@@ -10,9 +10,9 @@ use super::{BACKUP_EVERY, PROGRESS_CHECK_INTERVAL, RecoveryPhase, Simulation};
 use crate::engine::{Rng, Time};
 use crate::invariants::lost_tails::{covered, has_unresolved_loss};
 use crate::invariants::progress::is_healed;
-use crate::model::LogId;
 use crate::scenario::FaultRates;
 use crate::services::ServiceProcess;
+use crate::simulated_servers::LogId;
 
 /// Longest time until everything has to be finished.
 const TIMEOUT: Duration = Duration::from_secs(3_600);

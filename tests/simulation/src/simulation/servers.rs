@@ -12,10 +12,10 @@ use super::environment::Environment;
 use super::event::SimulationEvent;
 use crate::addressing::{Caller, Service};
 use crate::engine::Time;
-use crate::model::broker::PendingFetch;
-use crate::model::lease_bucket::{KeyChange, LeaseKey, content, ttl};
-use crate::model::stream::{AppendRefusal, NewMessage, StoredMessage, Stream};
-use crate::model::{Connection, LogId, ServerReply, ServerRequest, Turn};
+use crate::simulated_servers::broker::PendingFetch;
+use crate::simulated_servers::lease_bucket::{KeyChange, LeaseKey, content, ttl};
+use crate::simulated_servers::stream::{AppendRefusal, NewMessage, StoredMessage, Stream};
+use crate::simulated_servers::{Connection, LogId, ServerReply, ServerRequest, Turn};
 use crate::simulation::entry_summary::EntrySummary;
 use retention::{archive, restore_rows, retention};
 

@@ -9,7 +9,7 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{CallResult, Restore, ServerReply, ServerRequest};
+use crate::simulated_servers::{CallResult, Restore, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// A restore in progress.

@@ -6,8 +6,8 @@ use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::Timestamp;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{ArchiveMark, CallResult, LogId, ServerReply, ServerRequest};
 use crate::services::reader::{ReadFault, Reader};
+use crate::simulated_servers::{ArchiveMark, CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Pause after a failure.

@@ -8,7 +8,7 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
+use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How often the logs are checked.

@@ -7,7 +7,7 @@ use nixfleet_proto::snapshot::{Cursor, Origin};
 use nixfleet_proto::subject::Partition;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{LogId, ServerReply, ServerRequest};
+use crate::simulated_servers::{LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// A view that is being loaded.

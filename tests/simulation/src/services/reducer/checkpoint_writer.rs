@@ -9,7 +9,7 @@ use nixfleet_proto::{CheckpointRef, Checkpoints};
 use nixfleet_reducer::CheckpointState;
 
 use crate::addressing::{Incarnation, Route};
-use crate::model::{ServerReply, ServerRequest};
+use crate::simulated_servers::{ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Pause before a checkpoint that could not be stored is written again.

@@ -18,11 +18,11 @@ use super::checkpoint_writer::{CheckpointWriter, WriteProgress};
 use super::read_error::read_fault;
 use crate::addressing::{Caller, Incarnation, Route};
 use crate::engine::Time;
-use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::scenario::LogLimits;
 use crate::services::input_publisher::InputPublisher;
 use crate::services::output_publish::{OutputPublish, PublishResult};
 use crate::services::reader::Reader;
+use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// How long a heartbeat may wait.

@@ -15,9 +15,9 @@ use nixfleet_reducer::{
 use super::read_error::read_fault;
 use crate::addressing::{Incarnation, Route};
 use crate::engine::Time;
-use crate::model::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::services::output_publish::OutputPublish;
 use crate::services::reader::Reader;
+use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// Longest wait for frames that were stored.

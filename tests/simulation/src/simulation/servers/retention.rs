@@ -1,6 +1,6 @@
 //! Calls for checkpoints, archiving and trimming.
 
-use crate::model::{ArchiveMark, LogId, Restore, ServerReply, ServerRequest};
+use crate::simulated_servers::{ArchiveMark, LogId, Restore, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
 /// The reply to a call for checkpoints or trimming; absent for other calls.

@@ -9,13 +9,13 @@ use nixfleet_trust::TrustFile;
 
 /// Trust settings of releases.
 #[derive(Debug, Clone)]
-pub struct ReleaseTrust {
+pub struct TrustSettings {
     /// Path of the trust file, read for every release.
     pub file: PathBuf,
     pub window: Duration,
 }
 
-impl ReleaseTrust {
+impl TrustSettings {
     /// Reads the trust file.
     ///
     /// # Errors

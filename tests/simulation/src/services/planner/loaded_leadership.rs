@@ -11,8 +11,8 @@ use nixfleet_proto::{OutputFrame, Timestamp};
 use super::timing::{INTERVALS, POLL_EVERY, now};
 use super::view_loading::ViewLoading;
 use crate::addressing::{Incarnation, Route};
-use crate::model::LogId;
 use crate::services::reader::Reader;
+use crate::simulated_servers::LogId;
 use crate::simulation::environment::Environment;
 
 /// A plan whose actions are being appended.
@@ -33,7 +33,7 @@ pub struct Timer {
 
 /// A leadership with a loaded view.
 #[derive(Debug)]
-pub struct ActiveLeadership {
+pub struct LoadedLeadership {
     pub leader: LeadershipCore,
     pub schedule: PlanSchedule,
     pub readers: BTreeMap<Partition, Reader>,
@@ -50,7 +50,7 @@ pub struct ActiveLeadership {
     release: usize,
 }
 
-impl ActiveLeadership {
+impl LoadedLeadership {
     pub fn start(loading: &mut ViewLoading, me: Incarnation, env: &mut Environment) -> Self {
         let view = std::mem::take(&mut loading.view);
         let mut leader = LeadershipCore::new(view, env.shape.partitions);

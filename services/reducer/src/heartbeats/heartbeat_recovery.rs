@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use nixfleet_core::missed_transitions::{derive_entries, reply};
+use nixfleet_core::heartbeat_recovery::{derive_entries, reply};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{Entry, Position, mutation_testing};

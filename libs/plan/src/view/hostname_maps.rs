@@ -1,7 +1,7 @@
 //! Hash tables by hostname: in a fleet of a million hosts, ordered lookups cost more than the rest of a
 //! plan.
 //!
-//! The hash has a fixed seed. Nothing iterates over [`ByHost`] and [`HostSet`], whose order is arbitrary;
+//! The hash has a fixed seed. Nothing iterates over [`HostnameMap`] and [`HostnameSet`], whose order is arbitrary;
 //! [`HostViews`] iterates in insertion order.
 
 use foldhash::fast::FixedState;
@@ -10,9 +10,9 @@ use nixfleet_proto::Hostname;
 use super::host::HostView;
 
 /// Map by hostname, for lookups only.
-pub(crate) type ByHost<T> = hashbrown::HashMap<Hostname, T, FixedState>;
+pub(crate) type HostnameMap<T> = hashbrown::HashMap<Hostname, T, FixedState>;
 /// Set of hosts, for lookups only.
-pub(crate) type HostSet = hashbrown::HashSet<Hostname, FixedState>;
+pub(crate) type HostnameSet = hashbrown::HashSet<Hostname, FixedState>;
 /// Set of hosts in insertion order, until the first removal.
 pub(crate) type HostList = indexmap::IndexSet<Hostname, FixedState>;
 /// The hosts of a rollout, in insertion order.

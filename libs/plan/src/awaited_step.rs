@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Source: docs/semantics.md, plan report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "on", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-pub enum WaitReason {
+pub enum AwaitedStep {
     /// The agent, to acknowledge the queued dispatch.
     Acknowledgement,
     /// The switch, or its confirmation.
@@ -49,43 +49,43 @@ pub enum Queued {
 
 /// The wait reasons of a host at `now`; empty for a finished host, and for a Pending one without a
 /// dispatch.
-pub fn wait_reasons(record: &HostRecord, queued: Queued, now: Timestamp) -> Vec<WaitReason> {
+pub fn awaited_steps(record: &HostRecord, queued: Queued, now: Timestamp) -> Vec<AwaitedStep> {
     match record.state {
         HostState::Pending => match queued {
-            Queued::Yes => vec![WaitReason::Acknowledgement],
+            Queued::Yes => vec![AwaitedStep::Acknowledgement],
             Queued::No => Vec::new(),
         },
-        HostState::Activating => vec![WaitReason::Activation],
-        HostState::Deferred => vec![WaitReason::Reboot],
+        HostState::Activating => vec![AwaitedStep::Activation],
+        HostState::Deferred => vec![AwaitedStep::Reboot],
         HostState::Soaking => soaking(record, now),
         HostState::Failed => failed(record),
         HostState::Converged | HostState::Reverted => Vec::new(),
     }
 }
 
-fn soaking(record: &HostRecord, now: Timestamp) -> Vec<WaitReason> {
+fn soaking(record: &HostRecord, now: Timestamp) -> Vec<AwaitedStep> {
     let mut reasons = Vec::new();
     if let Some(due_at) = record.soak_due_at.filter(|due_at| *due_at > now) {
-        reasons.push(WaitReason::Soak { due_at });
+        reasons.push(AwaitedStep::Soak { due_at });
     }
     if record.declared_probes.is_none() {
-        reasons.push(WaitReason::ProbeTopology);
+        reasons.push(AwaitedStep::ProbeTopology);
     }
     let probes: Vec<_> = unpassed_probes(record).cloned().collect();
     if !probes.is_empty() {
-        reasons.push(WaitReason::Probe { probes });
+        reasons.push(AwaitedStep::Probe { probes });
     }
     if reasons.is_empty() && record.convergence_claim.is_none() {
-        reasons.push(WaitReason::Report);
+        reasons.push(AwaitedStep::Report);
     }
     reasons
 }
 
-fn failed(record: &HostRecord) -> Vec<WaitReason> {
+fn failed(record: &HostRecord) -> Vec<AwaitedStep> {
     let rolls_back = record.policy_applied == Some(OnHealthFailure::RollbackAndHalt)
         && record.current_closure_at_dispatch.is_some();
     if rolls_back {
-        vec![WaitReason::Rollback]
+        vec![AwaitedStep::Rollback]
     } else {
         Vec::new()
     }
