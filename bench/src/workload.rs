@@ -1,7 +1,7 @@
 //! The workload of the benchmarks: the input log of one rollout, ten entries per host, in a deterministic
 //! shuffled order of thousands of hosts at a time.
 
-use nixfleet_harness::agent_script;
+use nixfleet_harness::agent_event_sequence;
 use nixfleet_proto::rollout::PinnedHost;
 use nixfleet_proto::{
     Entry, EntryBody, HostEvent, HostEventBody, Minutes, PlanAction, Producer, Timestamp,
@@ -160,5 +160,5 @@ pub fn event_at_step(
     step: usize,
     now: Timestamp,
 ) -> HostEventBody {
-    agent_script::event_at_step(&host.target_closure, &closure(1, number), step, now)
+    agent_event_sequence::event_at_step(&host.target_closure, &closure(1, number), step, now)
 }

@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::connections::{ConnectError, Connections};
 use crate::config::BusConfig;
-use crate::layout::known_streams::KnownStreams;
 use crate::publish::input_log::InputQueues;
 use crate::publish::message_ids::MessageIds;
+use crate::stream_layout::known_streams::KnownStreams;
 
 /// Longest wait for publishers and leases at shutdown: above the append deadline, below the time after
 /// which a supervisor kills the process.

@@ -9,13 +9,13 @@
 mod config;
 mod dead_letter;
 mod frame;
-mod layout;
 pub mod lease;
 mod message;
-mod objects;
+mod object_store;
 mod publish;
 mod reader;
 mod retention;
+mod stream_layout;
 
 #[cfg(feature = "shell")]
 mod bus;
@@ -30,10 +30,9 @@ pub use frame::decode::{
     MAX_OUTPUT_FRAME_BYTES, decode_effects, decode_input, decode_output, read_input, read_output,
 };
 pub use frame::decode_error::DecodeError;
-pub use layout::sequence_floors::SequenceFloors;
 pub use lease::{LeaseConfig, LeaseCore};
 pub use message::{LastFrame, Message, StreamIdentity};
-pub use objects::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
+pub use object_store::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
 pub use publish::error::{AppendError, PublishError};
 pub use publish::log_writer::{Fence, LogWriter};
 pub use publish::message_ids::MessageIds;
@@ -46,21 +45,22 @@ pub use retention::log_usage::{
     AGENT_EVENTS_MAX_PERCENT, LOG_PROBLEM_PERCENT, LogUsage, check_capacity,
 };
 pub use retention::trim::{LogHolder, LogKind, Margin, MarginLimits, NeededFrom, trim_position};
+pub use stream_layout::sequence_floors::SequenceFloors;
 
 #[cfg(feature = "shell")]
 pub use {
     bus::Bus,
     bus::connections::ConnectError,
-    layout::ensure::LayoutError,
     lease::{Lease, Leases, Membership},
-    objects::checkpoints::{CheckpointStore, CheckpointStoreError},
-    objects::manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore},
+    object_store::checkpoints::{CheckpointStore, CheckpointStoreError},
+    object_store::manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore},
     publish::input_log::{Appended, InputPublisher},
     publish::output_log::{LastFrameError, OutputLog, Stored},
     reader::leader_reads::LeaderReadError,
     reader::read_ahead::ReadAhead,
     reader::read_error::ReadError,
     reader::stream_reader::Reader,
+    stream_layout::ensure::LayoutError,
     unstored_messages::heartbeat::{HeartbeatError, Heartbeats, Responder},
     unstored_messages::liveness::{Liveness, LivenessError},
 };

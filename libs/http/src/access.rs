@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use http::{StatusCode, Uri};
 use nixfleet_proto::Timestamp;
-use nixfleet_service::trace;
+use nixfleet_service::trace_context;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Instrument as _, Span};
 
@@ -233,9 +233,9 @@ fn span_of(request: &Request, route: &str, client: Option<&Identity>) -> Span {
     let method = request.method();
     let is_report = client.is_some_and(|client| client.role == Role::Agent);
     let client = client.map(|client| client.common_name.as_str());
-    if let Some(parent) = request.headers().get(trace::TRACEPARENT) {
+    if let Some(parent) = request.headers().get(trace_context::TRACEPARENT) {
         let span = tracing::error_span!("request", %method, route, client);
-        trace::set_parent(&span, parent.to_str().unwrap_or_default());
+        trace_context::set_parent(&span, parent.to_str().unwrap_or_default());
         span
     } else if is_report {
         tracing::debug_span!("request", %method, route, client)

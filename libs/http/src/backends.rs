@@ -5,7 +5,7 @@ use std::time::Duration;
 use nixfleet_bus::{AppendError, Bus, InputPublisher, LayoutError};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry, EntryBody, Position};
-use nixfleet_service::{CancellationToken, Readiness, trace};
+use nixfleet_service::{CancellationToken, Readiness, trace_context};
 use nixfleet_store::Store;
 
 use crate::clock::now;
@@ -49,7 +49,7 @@ impl Backends {
         body: EntryBody,
     ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
         let mut entry = Entry::new(now(), body);
-        entry.traceparent = trace::current_traceparent();
+        entry.traceparent = trace_context::current_traceparent();
         let appended = self.input.append(partition, entry);
         async move {
             let at = appended.await?;

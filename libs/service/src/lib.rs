@@ -14,7 +14,7 @@ pub mod run;
 mod signals;
 pub mod tasks;
 pub mod telemetry;
-pub mod trace;
+pub mod trace_context;
 
 pub use admin::AdminConfig;
 pub use config::{Faults, ServiceConfig};

@@ -174,7 +174,7 @@ fn tracer_provider(
         .build()?;
     Ok(SdkTracerProvider::builder()
         .with_resource(resource)
-        .with_max_links_per_span(crate::trace::MAX_LINKS as u32)
+        .with_max_links_per_span(crate::trace_context::MAX_LINKS as u32)
         .with_sampler(Sampler::ParentBased(Box::new(ratio)))
         .with_batch_exporter(exporter)
         .build())

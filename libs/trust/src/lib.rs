@@ -7,19 +7,19 @@
 
 mod admission;
 mod artifact;
-pub mod bundle;
-mod canonical;
-#[cfg(test)]
-mod fixtures;
+mod canonical_json;
 mod keys;
 mod parallel;
 mod pinning;
 mod release;
 mod release_build;
+pub mod release_bundle;
 mod rollout_manifest;
 mod selector_matcher;
 pub mod sign;
 mod sorted_lookup;
+#[cfg(test)]
+mod test_release;
 mod trust_file;
 mod verify;
 
@@ -28,8 +28,7 @@ pub use admission::{
     HOSTNAME_BYTES_MAX, Notice, SOAK_MINUTES_MAX, WAVES_MAX, admit, check_fleet,
 };
 pub use artifact::{ALL_AT_ONCE, Artifact};
-pub use bundle::{BorrowedText, BundleError, ReleaseBundle, ReleaseUpload, Signed, SignedUpload};
-pub use canonical::{
+pub use canonical_json::{
     ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault, canonical_hash, canonicalize,
 };
 pub use keys::{ActiveKeys, Algorithm, KeyError, SIGNATURE_BYTES, TrustedKey};
@@ -39,6 +38,9 @@ pub use release::{
     verify_release,
 };
 pub use release_build::{BuiltRelease, ReleaseStamp, build_release};
+pub use release_bundle::{
+    BorrowedText, BundleError, ReleaseBundle, ReleaseUpload, Signed, SignedUpload,
+};
 pub use rollout_manifest::{ProjectError, project, project_all};
 pub use trust_file::{KeySlot, TrustFile, TrustFileError, TrustNotice, TrustNoticeKind};
 pub use verify::{CLOCK_SLACK, Freshness, Verified, VerifyError, verify};

@@ -9,7 +9,7 @@ use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{ChannelName, ManifestHash, Pinned, PinnedManifest, json};
 
 use crate::artifact::Artifact;
-use crate::canonical::{CanonicalizeError, canonical_hash};
+use crate::canonical_json::{CanonicalizeError, canonical_hash};
 use crate::rollout_manifest::{ProjectError, policy_of, waves_of};
 use crate::sorted_lookup::SortedLookup;
 

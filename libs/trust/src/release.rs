@@ -10,9 +10,9 @@ use nixfleet_proto::fleet::{
 };
 use nixfleet_proto::{ChannelName, LAYOUT_VERSION, ManifestHash, RolloutId, Timestamp};
 
-use crate::bundle::{ReleaseBundle, Signed};
 use crate::keys::ActiveKeys;
 use crate::parallel::join;
+use crate::release_bundle::{ReleaseBundle, Signed};
 use crate::rollout_manifest::channels_with_hosts;
 use crate::trust_file::TrustFile;
 use crate::verify::{Freshness, Verified, VerifyError, verify};

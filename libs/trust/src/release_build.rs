@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use crate::admission::{AdmissionError, Fault, Findings, Notice, check_fleet};
 use crate::artifact::Artifact;
-use crate::bundle::{ReleaseBundle, Signed};
-use crate::canonical::{canonicalize, hash_of};
+use crate::canonical_json::{canonicalize, hash_of};
+use crate::release_bundle::{ReleaseBundle, Signed};
 use crate::rollout_manifest::project_all;
 use crate::sign::SigningKey;
 

@@ -8,7 +8,7 @@ use ed25519_dalek::Signer as _;
 use nixfleet_proto::fleet::SCHEMA_VERSION;
 use serde::{Deserialize, Serialize};
 
-use crate::canonical::{CanonicalizeError, canonicalize};
+use crate::canonical_json::{CanonicalizeError, canonicalize};
 use crate::keys::{Algorithm, SIGNATURE_BYTES, TrustedKey};
 
 /// A private key.

@@ -8,7 +8,7 @@ use nixfleet_proto::Timestamp;
 use nixfleet_proto::fleet::SCHEMA_VERSION;
 use serde::{Deserialize, Serialize};
 
-use crate::canonical::{CanonicalizeError, canonicalize};
+use crate::canonical_json::{CanonicalizeError, canonicalize};
 use crate::keys::{ActiveKeys, KeyError, TrustedKey};
 
 /// The trust file, installed with the system and unsigned.

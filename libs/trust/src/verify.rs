@@ -8,7 +8,7 @@ use nixfleet_proto::fleet::SCHEMA_VERSION;
 use nixfleet_proto::{ManifestHash, Timestamp, json};
 
 use crate::artifact::Artifact;
-use crate::canonical::{CanonicalizeError, Hashes, canonicalize, hashes_of};
+use crate::canonical_json::{CanonicalizeError, Hashes, canonicalize, hashes_of};
 use crate::keys::{ActiveKeys, NoMatch};
 
 /// Tolerated difference between clocks, in both directions.

@@ -9,7 +9,7 @@ use nixfleet_applier::{FrameBatch, SequencedFrame, Turn, TurnBuilder, opened_man
 use nixfleet_bus::{Bus, Message, decode_output};
 use nixfleet_proto::PinnedSet;
 use nixfleet_proto::subject::Partition;
-use nixfleet_service::trace;
+use nixfleet_service::trace_context;
 use nixfleet_store::{ApplyError, EncodedRecords, Store};
 use tokio::task::spawn_blocking;
 use tracing::Instrument as _;
@@ -125,7 +125,7 @@ impl TurnWriter {
         let parents = batch
             .outcomes()
             .filter_map(|outcome| outcome.traceparent.as_deref());
-        trace::link_all(&span, batch.traceparents().chain(parents));
+        trace_context::link_all(&span, batch.traceparents().chain(parents));
         let start = Instant::now();
         let applied = self
             .store

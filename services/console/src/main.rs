@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 use nixfleet_service::ServiceInfo;
 
+mod app_state;
 mod config;
 mod release_push;
 mod routes;
 mod run;
-mod state;
 
 fn main() -> ExitCode {
     let info = ServiceInfo {

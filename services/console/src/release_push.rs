@@ -19,7 +19,7 @@ use nixfleet_trust::{
 };
 use serde::Serialize;
 
-use crate::state::App;
+use crate::app_state::App;
 
 /// Attempts when other releases are announced at the same moment.
 const ATTEMPTS: u32 = 3;

@@ -14,7 +14,7 @@ use axum::{Router, middleware};
 use http::Method;
 use nixfleet_http::{PEOPLE, READERS, Role, Route, check_access, unknown_path};
 
-use crate::state::App;
+use crate::app_state::App;
 
 /// The roles that may command.
 const COMMANDERS: &[Role] = &[Role::Operator, Role::Admin];

@@ -10,9 +10,9 @@ use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 use tokio::sync::Semaphore;
 
+use crate::app_state::App;
 use crate::config::Config;
 use crate::routes;
-use crate::state::App;
 
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);

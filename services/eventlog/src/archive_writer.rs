@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nixfleet_bus::Message;
 use nixfleet_proto::Timestamp;
-use nixfleet_service::trace;
+use nixfleet_service::trace_context;
 use nixfleet_store::{ArchiveCursor, ArchiveError, Store};
 use tokio::task::spawn_blocking;
 use tracing::Instrument as _;
@@ -43,7 +43,7 @@ impl ArchiveWriter {
             self.copy_artifacts(&batch.messages).await?;
             let span = tracing::info_span!("archive", stream = %self.stream.name,
                 messages = batch.messages.len(), rows = batch.rows.len());
-            trace::link_all(&span, batch.traces.iter().map(String::as_str));
+            trace_context::link_all(&span, batch.traces.iter().map(String::as_str));
             total += batch.rows.len();
             self.archive(batch).instrument(span).await?;
         }

@@ -13,9 +13,9 @@ use http::Method;
 use hyper::body::Incoming;
 use nixfleet_http::{Gateway, Peer, RequestMetrics, RequestScope, RouterGateway};
 
+use crate::app_state::App;
 use crate::events;
 use crate::routes::{self, paths::EVENTS_ROUTE};
-use crate::state::App;
 
 /// Answers events of agents by itself, and everything else by a router. A router boxes a request
 /// several times on its way to a handler; events are nearly all that a gateway is asked.

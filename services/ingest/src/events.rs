@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use self::body::parse_event;
 use self::bounds::check_event;
 pub use self::bounds::check_time;
-use crate::state::App;
+use crate::app_state::App;
 
 #[derive(Debug)]
 pub enum Events {
@@ -165,7 +165,7 @@ async fn take_many(
     events: Vec<Result<EventRequest, ApiError>>,
 ) -> Response {
     let received_at = now();
-    let traceparent = nixfleet_service::trace::current_traceparent();
+    let traceparent = nixfleet_service::trace_context::current_traceparent();
     let mut refusals = vec![None; events.len()];
     let mut rollouts: BTreeMap<RolloutId, (Vec<usize>, Vec<Entry>)> = BTreeMap::new();
     for (place, event) in events.into_iter().enumerate() {

@@ -8,8 +8,8 @@ use nixfleet_proto::fleet::RolloutAnnouncement;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::CancellationToken;
 
+use crate::app_state::App;
 use crate::dispatch::QueuedDispatch;
-use crate::state::App;
 
 /// Pause before a failed source is tried again.
 const RETRY: Duration = Duration::from_secs(2);

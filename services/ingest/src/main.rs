@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use mimalloc::MiMalloc;
 use nixfleet_service::ServiceInfo;
 
+mod app_state;
 mod config;
 mod dispatch;
 mod event_fast_path;
@@ -17,7 +18,6 @@ mod followers;
 mod log_capacity;
 mod routes;
 mod run;
-mod state;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;

@@ -1,7 +1,7 @@
 //! All routes, for certificates of hosts alone.
 
-mod agent;
 mod artifacts;
+mod heartbeats_and_dispatches;
 pub mod paths;
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use http::Method;
 use nixfleet_http::{Role, Route, check_access, unknown_path};
 
 use self::paths::{DISPATCH_ROUTE, EVENTS_ROUTE};
-use crate::state::App;
+use crate::app_state::App;
 
 /// Every route; what is not here is closed.
 pub fn table() -> Vec<Route> {
@@ -35,7 +35,7 @@ pub fn table() -> Vec<Route> {
 pub fn router(app: Arc<App>) -> Router {
     let access = Arc::clone(&app.access);
     Router::new()
-        .merge(agent::routes())
+        .merge(heartbeats_and_dispatches::routes())
         .merge(artifacts::routes())
         .fallback(unknown_path)
         .layer(middleware::from_fn_with_state(access, check_access))

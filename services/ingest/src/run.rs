@@ -10,12 +10,12 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 
+use crate::app_state::App;
 use crate::config::Config;
 use crate::dispatch::DispatchDelivery;
 use crate::event_fast_path::AgentGateway;
 use crate::log_capacity::LogCapacity;
 use crate::routes::{self, paths::DISPATCH_ROUTE};
-use crate::state::App;
 use crate::{followers, log_capacity};
 
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {

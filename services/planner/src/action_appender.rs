@@ -8,7 +8,7 @@ use nixfleet_bus::{AppendError, InputPublisher};
 use nixfleet_planner::{Appends, ClockReading, LeadershipCore};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, PlanAction, Position};
-use nixfleet_service::trace;
+use nixfleet_service::trace_context;
 use tracing::Instrument as _;
 
 use crate::telemetry;
@@ -119,7 +119,7 @@ impl ActionAppender {
         leader: &LeadershipCore,
         appends: Appends,
     ) -> Result<Vec<Appended>, AppendError> {
-        let traceparent = trace::current_traceparent();
+        let traceparent = trace_context::current_traceparent();
         let now = Utc::now();
         let appends = appends.into_iter().map(|(partition, actions)| {
             let entries = actions.iter().map(|action| Entry {

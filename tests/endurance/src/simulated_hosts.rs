@@ -1,7 +1,7 @@
 //! Reports of the hosts, as entries of the input log.
 
 use chrono::Utc;
-use nixfleet_harness::agent_script::{activation, probe_round, rollback};
+use nixfleet_harness::agent_event_sequence::{activation, probe_round, rollback};
 use nixfleet_harness::synthetic_release::{closure, hostname};
 use nixfleet_proto::{Entry, EntryBody, HostEvent, HostEventBody, Producer, RolloutId};
 

@@ -6,7 +6,7 @@
 //!
 //! Start reading at [`shared_servers`]; processes are in [`process`], servers in [`nats`] and [`postgres`].
 
-pub mod agent_script;
+pub mod agent_event_sequence;
 pub mod binaries;
 pub mod canary_fleet;
 pub mod incompressible_text;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nixfleet_proto::Timestamp;
-use nixfleet_trust::bundle::{FLEET_FILE, SIGNATURE_SUFFIX, rollout_file};
+use nixfleet_trust::release_bundle::{FLEET_FILE, SIGNATURE_SUFFIX, rollout_file};
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, BuiltRelease, ReleaseStamp, Signed, TrustFile, build_release};
 use serde_json::Value;

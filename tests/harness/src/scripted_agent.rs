@@ -120,7 +120,8 @@ impl ScriptedAgent {
     /// # Errors
     /// As [`ScriptedAgent::report`].
     pub async fn activate(&mut self, dispatch: Dispatch, now: Timestamp) -> Result<()> {
-        let events = crate::agent_script::activation(&dispatch.target_closure, &self.running, now);
+        let events =
+            crate::agent_event_sequence::activation(&dispatch.target_closure, &self.running, now);
         self.running = dispatch.target_closure.clone();
         self.follow(dispatch, events).await
     }
@@ -130,7 +131,8 @@ impl ScriptedAgent {
     /// # Errors
     /// As [`ScriptedAgent::report`].
     pub async fn roll_back(&mut self, dispatch: Dispatch, now: Timestamp) -> Result<()> {
-        let events = crate::agent_script::rollback(&dispatch.target_closure, &self.running, now);
+        let events =
+            crate::agent_event_sequence::rollback(&dispatch.target_closure, &self.running, now);
         self.follow(dispatch, events).await
     }
 
@@ -159,7 +161,7 @@ impl ScriptedAgent {
 
     fn probe_round(&self, now: Timestamp) -> Result<Vec<HostEventBody>> {
         let (_, closure) = self.current.as_ref().context("no dispatch")?;
-        Ok(crate::agent_script::probe_round(closure, now))
+        Ok(crate::agent_event_sequence::probe_round(closure, now))
     }
 
     /// Sends events of the last rollout until each of them is stored.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nixfleet_trust::BuiltRelease;
-use nixfleet_trust::bundle::{FLEET_FILE, SIGNATURE_SUFFIX, rollout_file, signature_file};
+use nixfleet_trust::release_bundle::{FLEET_FILE, SIGNATURE_SUFFIX, rollout_file, signature_file};
 
 use crate::atomic_files::{self, Access, Existing};
 use crate::command_error::{CommandError, InputContext};

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Bus;
 use crate::lease::{self, Leases, Membership};
-use crate::objects::checkpoints::CheckpointStore;
-use crate::objects::manifests::ManifestStore;
+use crate::object_store::checkpoints::CheckpointStore;
+use crate::object_store::manifests::ManifestStore;
 use crate::publish::input_log::{self, InputPublisher};
 use crate::publish::output_log::OutputLog;
 use crate::reader::read_position::SequenceGaps;

@@ -3,8 +3,8 @@ use nixfleet_proto::{Minutes, RolloutId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::bundle::ReleaseBundle;
-use crate::fixtures::{at, build_from, bundle, signed, source, source_with, stamp, verified};
+use crate::release_bundle::ReleaseBundle;
+use crate::test_release::{at, build_from, bundle, signed, source, source_with, stamp, verified};
 
 fn never(_: &RolloutId) -> bool {
     false

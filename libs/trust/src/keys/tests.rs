@@ -1,5 +1,5 @@
 use super::*;
-use crate::fixtures::{key, p256_key};
+use crate::test_release::{key, p256_key};
 
 fn active(keys: &[TrustedKey]) -> ActiveKeys {
     ActiveKeys {

@@ -1,8 +1,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::{build_from, bundle, source, source_with, stamp, verified};
 use crate::rollout_manifest::project;
+use crate::test_release::{build_from, bundle, source, source_with, stamp, verified};
 use nixfleet_proto::{Minutes, OnHealthFailure};
 
 fn fleet() -> Fleet {

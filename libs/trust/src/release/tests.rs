@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixtures::{
+use crate::test_release::{
     DAY, at, build_from, bundle, key, now, signed, source, source_with, stamp, trust, verified,
 };
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::admission::{Fault, Findings, Notice};
 use crate::artifact::Artifact;
-use crate::canonical::canonicalize;
+use crate::canonical_json::canonicalize;
 use crate::selector_matcher::Matcher;
 
 /// An unresolved fleet: like [`Fleet`], with more optional fields.

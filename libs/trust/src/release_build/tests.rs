@@ -2,8 +2,8 @@ use nixfleet_proto::fleet::SCHEMA_VERSION;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::canonical::hashes_of;
-use crate::fixtures::{
+use crate::canonical_json::hashes_of;
+use crate::test_release::{
     at, build_from, bundle, key, signed, source, source_with, stamp, trust, verified,
 };
 

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::{bundle, verified};
+use crate::test_release::{bundle, verified};
 use nixfleet_proto::Hostname;
 
 fn fleet() -> Fleet {

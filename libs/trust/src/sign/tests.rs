@@ -1,5 +1,5 @@
 use super::*;
-use crate::fixtures::{key, p256_key};
+use crate::test_release::{key, p256_key};
 
 #[test]
 fn a_key_file_gives_the_key_back() {

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::{at, key, now};
+use crate::test_release::{at, key, now};
 
 fn named(name: &str) -> TrustedKey {
     TrustedKey {

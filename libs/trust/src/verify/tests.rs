@@ -3,10 +3,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::bundle::Signed;
-use crate::canonical::canonical_hash;
-use crate::fixtures::{DAY, at, bundle, key, now, p256_key, signed, trust};
+use crate::canonical_json::canonical_hash;
 use crate::keys::TrustedKey;
+use crate::release_bundle::Signed;
+use crate::test_release::{DAY, at, bundle, key, now, p256_key, signed, trust};
 
 fn fresh() -> Freshness {
     Freshness {

@@ -19,7 +19,7 @@ use nixfleet_store::ArchiveMark;
 use tokio::time::{Instant, timeout_at};
 
 use self::response::{Archive, Cluster, Log, Membership};
-use crate::state::App;
+use crate::app_state::App;
 
 /// Reads of the bus under way at once: a fleet of many partitions must not crowd out its entries.
 const READS_AT_ONCE: usize = 16;

@@ -15,7 +15,7 @@ use nixfleet_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::parameters::rollout_id;
-use crate::state::App;
+use crate::app_state::App;
 
 /// Longest reason: people write sentences, not files.
 const MAX_REASON_BYTES: usize = 4 * 1024;

@@ -19,7 +19,7 @@ use nixfleet_store::RolloutFilter;
 use serde::Serialize;
 
 use super::parameters::MAX_PAGE;
-use crate::state::App;
+use crate::app_state::App;
 
 pub fn routes() -> Router<Arc<App>> {
     Router::new()

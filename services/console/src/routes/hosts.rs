@@ -19,7 +19,7 @@ use nixfleet_store::{HostDetail, HostKey, HostView, RolloutView};
 use serde::{Deserialize, Serialize};
 
 use super::parameters::page_limit;
-use crate::state::App;
+use crate::app_state::App;
 
 pub fn routes() -> Router<Arc<App>> {
     Router::new()

@@ -9,8 +9,8 @@ use http::StatusCode;
 use nixfleet_http::{ApiError, Identity, parse_in_place};
 use nixfleet_trust::{BorrowedText, ReleaseBundle, ReleaseUpload};
 
+use crate::app_state::App;
 use crate::release_push::{Accepted, push};
-use crate::state::App;
 
 pub fn routes() -> Router<Arc<App>> {
     Router::new().route("/v1/manifests", put(take_release))

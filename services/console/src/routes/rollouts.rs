@@ -17,7 +17,7 @@ use nixfleet_store::{HostView, RolloutFilter, RolloutView};
 use serde::{Deserialize, Serialize};
 
 use super::parameters::{MAX_PAGE, page_limit, rollout_id};
-use crate::state::App;
+use crate::app_state::App;
 
 pub fn routes() -> Router<Arc<App>> {
     Router::new()

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 use nixfleet_http::{ApiError, Artifact};
 use nixfleet_proto::{ManifestHash, RolloutId};
 
-use crate::state::App;
+use crate::app_state::App;
 
 /// The routes; the bytes prove themselves.
 pub fn routes() -> Router<Arc<App>> {

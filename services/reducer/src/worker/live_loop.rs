@@ -11,7 +11,7 @@ use nixfleet_reducer::{
     HydratedPartition, LastSeen, Owner, OwnerConfig, OwnershipEnd, frame_bytes, reserve_bytes,
 };
 use nixfleet_service::CancellationToken;
-use nixfleet_service::trace::link_all;
+use nixfleet_service::trace_context::link_all;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::heartbeat_responder::{HeartbeatLimits, HeartbeatResponder};

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use nixfleet_bus::{OutputLog, PublishError};
 use nixfleet_proto::Checkpoints;
 use nixfleet_reducer::{FencedFrame, OwnershipEnd, PublishQueue};
-use nixfleet_service::trace::traceparent_of;
+use nixfleet_service::trace_context::traceparent_of;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 

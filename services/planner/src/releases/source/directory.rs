@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use nixfleet_trust::{ReleaseBundle, Signed, bundle};
+use nixfleet_trust::{ReleaseBundle, Signed, release_bundle};
 use tokio::io::AsyncReadExt as _;
 
 use super::error::SourceError;
@@ -28,11 +28,14 @@ impl Directory {
     /// [`SourceError`]. A directory that is being written may give a mixture, which verification
     /// refuses; the next poll reads the complete release.
     pub async fn fetch(&self) -> Result<ReleaseBundle, SourceError> {
-        let fleet = self.signed(bundle::FLEET_FILE).await?;
+        let fleet = self.signed(release_bundle::FLEET_FILE).await?;
         let fleet = fleet.ok_or(SourceError::Nothing)?;
         let mut rollouts = BTreeMap::new();
         for (channel, rollout_id) in rollouts_of(&fleet.bytes) {
-            if let Some(signed) = self.signed(&bundle::rollout_file(&rollout_id)).await? {
+            if let Some(signed) = self
+                .signed(&release_bundle::rollout_file(&rollout_id))
+                .await?
+            {
                 rollouts.insert(channel, signed);
             }
         }
@@ -44,7 +47,7 @@ impl Directory {
         let Some(bytes) = self.read(artifact).await? else {
             return Ok(None);
         };
-        let signature = self.read(&bundle::signature_file(artifact)).await?;
+        let signature = self.read(&release_bundle::signature_file(artifact)).await?;
         Ok(Some(Signed {
             bytes,
             signature: signature.unwrap_or_default(),

@@ -1,12 +1,12 @@
 //! Errors of a release source.
 
-use nixfleet_trust::bundle;
+use nixfleet_trust::release_bundle;
 
 /// Why a source gave no release.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The source has no fleet.
-    #[error("there is no {} at the source", bundle::FLEET_FILE)]
+    #[error("there is no {} at the source", release_bundle::FLEET_FILE)]
     Nothing,
     /// An artifact exceeds the size limit.
     #[error("{artifact} is over the limit of {max} bytes")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use nixfleet_trust::{ReleaseBundle, Signed, bundle};
+use nixfleet_trust::{ReleaseBundle, Signed, release_bundle};
 use reqwest::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, Response, StatusCode};
 
@@ -65,7 +65,10 @@ impl Http {
         let token = self.token().await?;
         let token = token.as_deref();
         let etag = self.etag.take();
-        let (bytes, next) = match self.get(bundle::FLEET_FILE, token, etag.as_ref()).await? {
+        let (bytes, next) = match self
+            .get(release_bundle::FLEET_FILE, token, etag.as_ref())
+            .await?
+        {
             Found::Artifact(bytes, next) => (bytes, next),
             Found::Unchanged => {
                 self.etag = etag;
@@ -74,12 +77,12 @@ impl Http {
             Found::Nothing => return Err(SourceError::Nothing),
         };
         let fleet = Signed {
-            signature: self.signature(bundle::FLEET_FILE, token).await?,
+            signature: self.signature(release_bundle::FLEET_FILE, token).await?,
             bytes,
         };
         let mut rollouts = BTreeMap::new();
         for (channel, rollout_id) in rollouts_of(&fleet.bytes) {
-            let artifact = bundle::rollout_file(&rollout_id);
+            let artifact = release_bundle::rollout_file(&rollout_id);
             if let Found::Artifact(bytes, _) = self.get(&artifact, token, None).await? {
                 let signature = self.signature(&artifact, token).await?;
                 rollouts.insert(channel, Signed { bytes, signature });
@@ -100,7 +103,7 @@ impl Http {
 
     /// Fetches a signature; a missing one is empty, which no key accepts.
     async fn signature(&self, artifact: &str, token: Option<&str>) -> Result<Vec<u8>, SourceError> {
-        let path = bundle::signature_file(artifact);
+        let path = release_bundle::signature_file(artifact);
         Ok(match self.get(&path, token, None).await? {
             Found::Artifact(bytes, _) => bytes,
             Found::Unchanged | Found::Nothing => Vec::new(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use nixfleet_bus::{Bus, BusConfig};
-use nixfleet_harness::agent_script::probe_round;
+use nixfleet_harness::agent_event_sequence::probe_round;
 use nixfleet_harness::scripted_agent::Refusal;
 use nixfleet_harness::{ScriptedAgent, Service, monitoring, shared_nats, wait_for};
 use nixfleet_proto::subject::Partition;

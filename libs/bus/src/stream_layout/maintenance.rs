@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::desired_streams;
 use super::ensure::{LayoutError, with_causes};
 use crate::Bus;
-use crate::layout::sequence_floors::SequenceFloors;
 use crate::message::StreamIdentity;
 use crate::reader::leader_reads::{ReadFailure, stream_info};
+use crate::stream_layout::sequence_floors::SequenceFloors;
 
 /// Interval of the layout checks; a new connection is checked at once.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);

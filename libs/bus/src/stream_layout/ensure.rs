@@ -15,9 +15,9 @@ use super::desired_streams;
 use super::reconcile::{Change, reconcile};
 use crate::Bus;
 use crate::bus::backoff::pauses;
-use crate::layout::sequence_floors::SequenceFloors;
 use crate::message::StreamIdentity;
 use crate::reader::leader_reads::{ReadFailure, stream_info};
+use crate::stream_layout::sequence_floors::SequenceFloors;
 
 const LAYOUT_KEY: &str = "layout";
 /// How long one step is repeated while the server starts or elects a leader.

@@ -16,9 +16,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::paths::{DISPATCH_ROUTE, EVENTS_ROUTE};
+use crate::app_state::App;
 use crate::dispatch::QueuedDispatch;
 use crate::events::{check_time, require_own_host, require_strict_id};
-use crate::state::App;
 
 /// Largest closure name in a heartbeat.
 const MAX_CLOSURE_BYTES: usize = 1024;

@@ -11,7 +11,7 @@ use crate::bus::backoff::pauses;
 use crate::frame::decode::decode;
 use crate::frame::decode_error::DecodeError;
 use crate::message::Message;
-use crate::objects::chunks;
+use crate::object_store::chunks;
 use crate::publish::error::PublishError;
 use crate::publish::fenced_publishing::Fenced;
 use crate::publish::log_writer::Fence;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use nixfleet_proto::Timestamp;
 use serde_json::{Value, json};
 
-use crate::bundle::ReleaseBundle;
 use crate::keys::Algorithm;
 use crate::release::{Release, verify_release};
+use crate::release_bundle::ReleaseBundle;
 use crate::sign::SigningKey;
 use crate::trust_file::TrustFile;
 use crate::{BuiltRelease, ReleaseStamp, build_release};

@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::config::BusConfig;
-    use crate::layout::desired_streams::streams;
+    use crate::stream_layout::desired_streams::streams;
 
     fn input() -> Config {
         streams(&BusConfig::default(), &Names::new("fleet")).remove(0)

@@ -10,8 +10,8 @@ use nixfleet_proto::{CheckpointRef, Checkpoints, OutputFrame};
 
 use crate::Bus;
 use crate::frame::decode::decode_output;
-use crate::objects::chunks;
-use crate::objects::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
+use crate::object_store::chunks;
+use crate::object_store::obsolete_checkpoints::{StoredCheckpoint, obsolete_checkpoints};
 use crate::reader::leader_reads::LeaderReadError;
 
 /// Why a checkpoint cannot be stored or loaded; a retry may help.
