@@ -63,7 +63,7 @@ impl Backends {
     ///
     /// # Errors
     /// When the fleet was set up otherwise: going on would put entries into wrong partitions.
-    pub fn keep_layout(
+    pub fn maintain_layout(
         &self,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {

@@ -67,3 +67,26 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn_with_state(access, check_access))
         .with_state(app)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_that_of_the_documentation() {
+        let docs = include_str!("../../../docs/roles.md");
+        let mut sections = docs.split("\n## ");
+        let section = sections.find(|section| section.starts_with("Routes of `console`"));
+        let rows = section.into_iter().flat_map(str::lines);
+        let documented: Vec<&str> = rows.filter(|row| row.starts_with("| `")).collect();
+        let table: Vec<String> = table()
+            .into_iter()
+            .map(|route| {
+                let roles: Vec<&str> = route.roles.iter().map(|role| role.name()).collect();
+                let (method, path) = (route.method, route.path);
+                format!("| `{method} {path}` | {} |", roles.join(" "))
+            })
+            .collect();
+        assert_eq!(table, documented);
+    }
+}

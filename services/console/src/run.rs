@@ -48,7 +48,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
 }
 
 fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &CancellationToken) {
-    let layout = app.backends.keep_layout(stop.clone());
+    let layout = app.backends.maintain_layout(stop.clone());
     context.tasks.spawn("layout", async {
         layout.await.context("keeping the streams")
     });

@@ -66,7 +66,7 @@ fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &Cancellatio
             Ok(())
         });
     }
-    let layout = app.backends.keep_layout(stop.clone());
+    let layout = app.backends.maintain_layout(stop.clone());
     tasks.spawn("layout", async {
         layout.await.context("keeping the streams")
     });
