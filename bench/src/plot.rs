@@ -1,8 +1,8 @@
 //! Plots of the report, one file each.
 
+mod baseline_ratios;
 mod draw_result;
 mod growth;
-mod stages;
 
 use std::path::Path;
 
@@ -14,7 +14,10 @@ use draw_result::DrawResult;
 
 type Draw = fn(&BenchReport, &Path) -> DrawResult;
 
-const PICTURES: [(&str, Draw); 2] = [("growth.svg", growth::draw), ("stages.svg", stages::draw)];
+const PICTURES: [(&str, Draw); 2] = [
+    ("growth.svg", growth::draw),
+    ("stages.svg", baseline_ratios::draw),
+];
 
 /// Draws every plot that has data into a folder, which is created if missing.
 pub fn draw(report: &BenchReport, folder: &Path) -> Result<()> {

@@ -16,7 +16,7 @@ pub mod ingest;
 mod load_generator;
 pub mod open_rollout;
 mod partition_logs;
-mod postgres_copy;
+mod postgres_client;
 mod process_usage;
 pub mod reducer;
 mod reducer_baseline;

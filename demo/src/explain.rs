@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::fleet::CHANNELS;
 use crate::testbed::Testbed;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Unfinished hosts that are explained after a failure.
 const UNFINISHED_SHOWN: i64 = 5;

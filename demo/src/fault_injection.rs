@@ -8,7 +8,7 @@ use nixfleet_harness::{Service, postgres};
 
 use crate::args::Args;
 use crate::testbed::Testbed;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Time between killing the services and restarting them while the database is wiped.
 const AWAY: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nixfleet_harness::binaries;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 use serde_json::{Map, Value};
 
 use crate::fleet;

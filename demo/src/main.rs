@@ -22,8 +22,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use nixfleet_harness::printer::Printer;
 use nixfleet_harness::program;
+use nixfleet_harness::progress_printer::Printer;
 
 use args::Args;
 use scenario::Scenario;

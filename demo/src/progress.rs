@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use nixfleet_audit::database::WaveCount;
 
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Shortest pause between two progress lines, unless a wave has finished.
 const LINE_PAUSE: Duration = Duration::from_secs(3);

@@ -14,7 +14,7 @@ use crate::final_checks;
 use crate::fleet::{self, CHANNELS, Release};
 use crate::progress::Progress;
 use crate::testbed::Testbed;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Interval between two observations.
 pub const TICK: Duration = Duration::from_millis(500);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::args::Args;
 use crate::scenario::ScenarioResult;
 use crate::state_digest;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 pub fn print(result: &ScenarioResult, args: &Args, printer: &Printer) -> Result<()> {
     printer.heading("Result");

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::args::Args;
 use crate::fleet::{self, Release};
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Largest fleet with the intervals below; the hosts of a larger one report less often, because all
 /// processes share one machine.

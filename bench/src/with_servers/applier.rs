@@ -11,7 +11,7 @@ use nixfleet_store::Store;
 
 use super::applier_baseline::{Columns, Tables};
 use super::partition_logs::{POLL_INTERVAL, TIMEOUT, frames_of};
-use super::postgres_copy::connect;
+use super::postgres_client::connect;
 use super::process_usage::UsageMeter;
 use super::reducer::FoldedLog;
 use super::release::{self, Release};

@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Client, Statement};
 
-use super::postgres_copy::connect;
+use super::postgres_client::connect;
 
 /// Updates rows that are there.
 const UPDATE_HOSTS: &str = "

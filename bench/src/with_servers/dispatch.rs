@@ -15,7 +15,7 @@ use super::agent_events::AgentEvents;
 use super::control_plane::ControlPlane;
 use super::load_generator::Agent;
 use super::partition_logs::{frames_of, messages_of};
-use super::postgres_copy::connect;
+use super::postgres_client::connect;
 use super::release::{self, Release, Shape};
 use super::{Options, progress};
 use crate::measurements::{Measurement, Target, median};

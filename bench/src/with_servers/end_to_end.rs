@@ -176,7 +176,7 @@ async fn arrived(bus: &Bus, store: &Store) -> Result<()> {
 
 /// Checks that the tables contain the last event of every host.
 async fn check(control_plane: &ControlPlane, agents: &[load_generator::Agent]) -> Result<()> {
-    let client = super::postgres_copy::connect(&control_plane.database.url).await?;
+    let client = super::postgres_client::connect(&control_plane.database.url).await?;
     let query = "SELECT hostname, last_event_seq::text FROM nixfleet.host_rollout_records";
     let mut known = std::collections::BTreeMap::new();
     for row in client.query(query, &[]).await? {

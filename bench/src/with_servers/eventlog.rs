@@ -11,8 +11,8 @@ use nixfleet_store::Store;
 use tokio_postgres::Client;
 
 use super::partition_logs::{POLL_INTERVAL, TIMEOUT};
-use super::postgres_copy::connect;
-use super::postgres_copy::{copy_in, copy_out};
+use super::postgres_client::connect;
+use super::postgres_client::{copy_in, copy_out};
 use super::process_usage::UsageMeter;
 use super::reducer::FoldedLog;
 use super::release;

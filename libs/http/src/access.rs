@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_without_a_valid_certificate_are_strangers() {
+    fn clients_without_a_valid_certificate_have_no_identity() {
         let at = |seconds| Timestamp::from_timestamp(seconds, 0).unwrap();
         let client = || Arc::new(Client::new(&LimitsConfig::default()));
         let known = || Some(Peer::Known(Arc::new(identity_of(Role::Agent)), client()));

@@ -54,7 +54,7 @@ impl Gateway for RouterGateway {
     }
 }
 
-/// The gateway before a connection tells who asks: everyone is a stranger.
+/// The gateway before a connection tells who asks: every client is unidentified.
 #[derive(Clone)]
 pub struct Unidentified<G>(pub G);
 

@@ -53,7 +53,7 @@ pub fn table() -> Vec<Route> {
     ]
 }
 
-/// Every route behind [`check_access`], unknown paths included: strangers learn nothing.
+/// Every route behind [`check_access`], unknown paths included: a client without a role learns nothing.
 pub fn router(app: Arc<App>) -> Router {
     let access = Arc::clone(&app.access);
     Router::new()

@@ -14,13 +14,13 @@ use nixfleet_service::CancellationToken;
 use nixfleet_http::ApiError;
 
 /// How often the logs are looked at while there is much room.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The same when some log is more than half full.
 const LOOK_OFTEN: Duration = Duration::from_millis(50);
 /// From here on logs are looked at often, in percent.
 const HALF_FULL: u64 = 50;
 /// Partitions looked at at once.
-const AT_ONCE: usize = 8;
+const READS_AT_ONCE: usize = 8;
 /// When a refused agent should come again, in seconds: trimming takes one or two.
 const RETRY_AFTER_SECONDS: u32 = 10;
 
@@ -108,13 +108,13 @@ pub async fn follow(bus: &Bus, room: &LogCapacity, stop: CancellationToken) {
         let partitions = Partition::all(bus.partitions());
         let looks = stream::iter(partitions.map(|partition| look(bus, room, partition)));
         let fullest = looks
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(READS_AT_ONCE)
             .fold(0, async |fullest: u64, percent| fullest.max(percent))
             .await;
         let pause = if fullest >= HALF_FULL {
             LOOK_OFTEN
         } else {
-            LOOK_EVERY
+            CHECK_INTERVAL
         };
         tokio::select! {
             () = stop.cancelled() => return,

@@ -109,7 +109,7 @@ fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &Cancellatio
             limited.backends.input.expect_clients(hosts);
         };
         if let Some(rates) = &limited.access.rates {
-            rates.keep_small(stopping, count).await;
+            rates.prune_until_stopped(stopping, count).await;
         }
         Ok(())
     });

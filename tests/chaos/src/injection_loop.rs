@@ -11,7 +11,7 @@ use crate::fault_schedule::{FaultGroup, Schedule};
 use crate::sampler::{Sample, Sampler};
 use crate::takeovers::Incident;
 use crate::testbed::Testbed;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Longest recovery time after the repair of a group.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);

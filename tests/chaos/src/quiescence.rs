@@ -6,7 +6,7 @@ use anyhow::Result;
 use nixfleet_audit::ObservedState;
 
 use crate::testbed::Testbed;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Longest time for all work to finish.
 const TIMEOUT: Duration = Duration::from_secs(90);

@@ -14,7 +14,7 @@ use crate::latencies::Latencies;
 use crate::release_publisher::Published;
 use crate::takeovers::{Incident, LEADER, Takeover};
 use nixfleet_audit::Check;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Totals of all groups of one name.
 #[derive(Debug, Clone, Copy, Default)]

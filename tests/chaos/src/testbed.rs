@@ -16,7 +16,7 @@ use crate::args::Args;
 use crate::fault::{FaultScope, Server, Target};
 use crate::fault_schedule::LEASE_TTL;
 use crate::fleet::{self, Hosts, PARTITIONS};
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 /// Processes of each service.
 pub const INSTANCES: usize = 2;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_audit::{Check, PartitionSummary};
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 use nixfleet_harness::synthetic_release::{closure, hostname};
 use nixfleet_harness::wait_for;
 use nixfleet_proto::{RolloutId, RolloutState};

@@ -25,8 +25,8 @@ mod testbed;
 use std::process::ExitCode;
 
 use clap::Parser;
-use nixfleet_harness::printer::Printer;
 use nixfleet_harness::program;
+use nixfleet_harness::progress_printer::Printer;
 
 use args::Args;
 

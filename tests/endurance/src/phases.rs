@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 use serde::Serialize;
 
 use crate::number_format::format_count;

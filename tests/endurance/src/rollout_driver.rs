@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_bus::{AppendError, InputPublisher};
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 use nixfleet_proto::{Entry, RolloutState};
 
 use crate::args::Volume;

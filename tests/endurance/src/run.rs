@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use nixfleet_audit::Check;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 
 use crate::args::{Args, Volume};
 use crate::database_rebuild;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nixfleet_audit::database;
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 use nixfleet_harness::{Service, monitoring, scratch};
 use serde::Serialize;
 use tokio::task::JoinHandle;

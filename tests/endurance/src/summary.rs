@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use nixfleet_audit::{Check, check};
-use nixfleet_harness::printer::Printer;
+use nixfleet_harness::progress_printer::Printer;
 use serde::Serialize;
 
 use crate::args::Volume;

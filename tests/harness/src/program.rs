@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::printer::Printer;
+use crate::progress_printer::Printer;
 
 /// The exit code with which shells report SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;

@@ -24,7 +24,7 @@ use crate::reader::stream_reader::Reader;
 const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
 /// Objects that are read at the same time. They are written one by one: a server that reads an object whose
 /// chunks are mixed with those of another keeps both in memory.
-const AT_ONCE: usize = 2;
+const READS_AT_ONCE: usize = 2;
 /// Attempts to read one object while another writer replaces it or the server is unreachable.
 const READ_ATTEMPTS: usize = 5;
 
@@ -125,7 +125,7 @@ impl ManifestStore {
         // Collected first: a stream over a borrowing closure is not `Send`.
         let loads: Vec<_> = loads.collect();
         futures::stream::iter(loads)
-            .buffered(AT_ONCE)
+            .buffered(READS_AT_ONCE)
             .try_collect()
             .await
     }

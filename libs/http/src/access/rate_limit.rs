@@ -124,7 +124,7 @@ impl<C: Clock + Clone> Rates<C> {
     }
 
     /// Forgets idle hosts from time to time until stopped, and says how many there are.
-    pub async fn keep_small(&self, stop: CancellationToken, count: impl Fn(usize)) {
+    pub async fn prune_until_stopped(&self, stop: CancellationToken, count: impl Fn(usize)) {
         let (mut forget, mut counted) = (interval(FORGET), interval(COUNT));
         loop {
             tokio::select! {
@@ -202,7 +202,7 @@ mod tests {
             assert_eq!(last.get(), Some(0));
             stop.cancel();
         };
-        let kept = rates.keep_small(stop.clone(), |hosts| last.set(Some(hosts)));
+        let kept = rates.prune_until_stopped(stop.clone(), |hosts| last.set(Some(hosts)));
         futures::join!(kept, said);
     }
 }

@@ -8,13 +8,14 @@ mod checkpoints_and_trimming;
 mod frame_encoding;
 mod group_commit;
 mod lease;
-mod objects_and_requests;
 mod output_fence;
 mod replicated_streams;
+mod stored_objects;
 mod stream_layout;
 mod stream_reader;
 mod tls_and_credentials;
 mod trim_permission;
+mod unstored_messages;
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Rows as Postgres itself writes them for a COPY.
+//! Connections to Postgres, and rows as Postgres itself writes them for a COPY.
 
 use std::pin::pin;
 
