@@ -1,15 +1,13 @@
 //! The applier: drives one real turn builder per partition.
 
 mod checkpoint_restore;
+mod log_lookup;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use nixfleet_applier::{
-    FrameBatch, PartitionLogs, SequencedFrame, TurnBuilder, needs_checkpoint, split_batches,
-};
-use nixfleet_bus::StreamIdentity;
+use nixfleet_applier::{FrameBatch, SequencedFrame, TurnBuilder, split_batches};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
@@ -21,6 +19,7 @@ use crate::simulated_servers::stream::StoredMessage;
 use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest, Turn};
 use crate::simulation::environment::Environment;
 use checkpoint_restore::{CheckpointRestore, RestoreProgress};
+use log_lookup::Located;
 
 /// How often an idle partition checks its cursor.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -50,14 +49,6 @@ enum Work {
     /// The tables are empty or older than the log.
     Restoring(Box<CheckpointRestore>),
     Following(Box<Following>),
-}
-
-/// What is known about the logs so far.
-#[derive(Debug, Default)]
-struct Located {
-    cursor: Option<Cursor>,
-    msg_id: Option<String>,
-    input: Option<StreamIdentity>,
 }
 
 #[derive(Debug)]
@@ -201,66 +192,6 @@ impl Applier {
             | Work::Layout(_)
             | Work::Cursor(_)
             | Work::Locating(..) => {}
-        }
-    }
-
-    fn locate(&mut self, partition: Partition, cursor: Option<Cursor>, env: &mut Environment) {
-        let input = LogId::Input(partition);
-        let request = match cursor.as_ref().and_then(|cursor| cursor.input) {
-            Some(mark) => ServerRequest::MessageIdAt(input, mark.seq),
-            None => ServerRequest::Identity(input),
-        };
-        let located = Located {
-            cursor,
-            ..Located::default()
-        };
-        let call = self.ask(partition, request, env);
-        self.work
-            .insert(partition, Work::Locating(call, Box::new(located)));
-    }
-
-    fn located(&mut self, partition: Partition, reply: Option<ServerReply>, env: &mut Environment) {
-        let (me, route) = (self.me, Route::Work(partition));
-        let Some(Work::Locating(call, located)) = self.work.get_mut(&partition) else {
-            return;
-        };
-        match (reply, located.input) {
-            (Some(ServerReply::MessageId(msg_id)), _) => {
-                located.msg_id = msg_id;
-                *call = env.call(me, route, ServerRequest::Identity(LogId::Input(partition)));
-            }
-            (Some(ServerReply::Identity(input)), None) => {
-                located.input = Some(input);
-                *call = env.call(me, route, ServerRequest::Identity(LogId::Output(partition)));
-            }
-            (Some(ServerReply::Identity(output)), Some(input)) => {
-                let logs = PartitionLogs {
-                    input,
-                    output,
-                    msg_id: located.msg_id.take(),
-                };
-                let cursor = located.cursor.take();
-                if needs_checkpoint(cursor.as_ref(), &logs) {
-                    let restoring = CheckpointRestore::start((partition, cursor), logs, me, env);
-                    let work = Work::Restoring(Box::new(restoring));
-                    self.work.insert(partition, work);
-                    return;
-                }
-                self.start_at_cursor(partition, (cursor, &logs), env);
-            }
-            _ => self.recreate_streams(partition, env),
-        }
-    }
-
-    fn start_at_cursor(
-        &mut self,
-        partition: Partition,
-        (cursor, logs): (Option<Cursor>, &PartitionLogs),
-        env: &mut Environment,
-    ) {
-        match TurnBuilder::start(cursor, logs) {
-            Ok((builder, _)) => self.follow(partition, builder, env),
-            Err(error) => self.stop_with_error(partition, &error.to_string(), env),
         }
     }
 

@@ -1,32 +1,32 @@
 //! An owner after its takeover: reads, folds, publishes and answers heartbeats with the real [`Owner`] and
 //! [`Recovery`].
 
+mod heartbeat_recovery;
+
 use std::time::Duration;
 
 use nixfleet_bus::{LogWriter, MessageIds};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{Checkpoints, Position};
 use nixfleet_reducer::batch_decoding::decode;
 use nixfleet_reducer::{
-    HeartbeatDecision, HydratedPartition, LogBytes, ManifestFetch, Owner, OwnerConfig,
-    OwnershipEnd, Readiness, Recovery, RecoveryStep, StepResult,
+    HydratedPartition, LogBytes, ManifestFetch, Owner, OwnerConfig, OwnershipEnd, Readiness,
+    Recovery, StepResult,
 };
+
+use heartbeat_recovery::{PendingAppends, Waiter};
 
 use super::checkpoint_writer::{CheckpointWriter, WriteProgress};
 use super::read_error::read_fault;
-use crate::addressing::{Caller, Incarnation, Route};
-use crate::engine::Time;
+use crate::addressing::{Incarnation, Route};
 use crate::scenario::LogLimits;
 use crate::services::input_publisher::InputPublisher;
 use crate::services::output_publish::{OutputPublish, PublishResult};
 use crate::services::reader::Reader;
-use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest};
+use crate::simulated_servers::{CallResult, LogId, ServerReply};
 use crate::simulation::environment::Environment;
 
-/// How long a heartbeat may wait.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a full output log is checked.
 const LOG_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -39,22 +39,6 @@ fn owner_config(logs: LogLimits) -> OwnerConfig {
         hash_every_entries: 40,
         checkpoints: logs.checkpoints(),
     }
-}
-
-/// The call of a gateway that waits for a reply.
-#[derive(Debug, Clone, Copy)]
-struct Waiter {
-    caller: Caller,
-    deadline: Time,
-}
-
-/// Entries of a recovery that are being appended.
-#[derive(Debug)]
-struct PendingAppends {
-    /// Entries without a result.
-    remaining: usize,
-    /// Positions of the appended entries.
-    positions: Vec<Position>,
 }
 
 /// A frame in flight.
@@ -327,53 +311,6 @@ impl LiveOwner {
         }
     }
 
-    /// Processes a heartbeat.
-    pub fn heartbeat(
-        &mut self,
-        heartbeat: OwnerHeartbeat,
-        asked: Caller,
-        context: &mut OwnerContext<'_>,
-    ) {
-        let waiter = Waiter {
-            caller: asked,
-            deadline: context.env.now + HEARTBEAT_TIMEOUT,
-        };
-        match self.recovery.receive(self.owner.state(), heartbeat, waiter) {
-            HeartbeatDecision::Answer(reply, waiter) => answer(reply, waiter, context),
-            HeartbeatDecision::Queued => self.proceed(context),
-            HeartbeatDecision::QueueFull(_) => {}
-        }
-    }
-
-    /// Processes the result of an append of the recovery.
-    pub fn appended(
-        &mut self,
-        ticket: AppendTicket,
-        position: Option<Position>,
-        context: &mut OwnerContext<'_>,
-    ) {
-        if ticket.ownership != self.number {
-            return;
-        }
-        let Some(appending) = &mut self.appending else {
-            return;
-        };
-        let progress = match position {
-            None => StepResult::Failed,
-            Some(position) => {
-                appending.remaining -= 1;
-                appending.positions.push(position);
-                if appending.remaining > 0 {
-                    return;
-                }
-                StepResult::Appended(std::mem::take(&mut appending.positions))
-            }
-        };
-        self.appending = None;
-        self.recovery.step_done(progress);
-        self.proceed(context);
-    }
-
     /// Folds, publishes, answers and reads as far as possible.
     fn proceed(&mut self, context: &mut OwnerContext<'_>) {
         loop {
@@ -399,37 +336,7 @@ impl LiveOwner {
             );
             self.log_check_timer = Some(timer);
         }
-        for (reply, waiter) in self.recovery.advance(self.owner.state(), self.owner.next()) {
-            answer(reply, waiter, context);
-        }
-        match self.recovery.step() {
-            Some(RecoveryStep::ReadTail) => {
-                let request = ServerRequest::Identity(LogId::Input(self.partition));
-                let call = context
-                    .env
-                    .call(context.me, Route::Work(self.partition), request);
-                self.tail_call = Some(call);
-            }
-            Some(RecoveryStep::Append(entries)) => {
-                let name = context.ids.process();
-                let round = (self.partition, self.tail_seq);
-                context.env.invariants.recovers(name, round, &entries);
-                self.appending = Some(PendingAppends {
-                    remaining: entries.len(),
-                    positions: Vec::new(),
-                });
-                for entry in entries {
-                    let ticket = AppendTicket {
-                        ownership: self.number,
-                    };
-                    let entry = (std::slice::from_ref(&entry), ticket);
-                    context
-                        .publisher
-                        .push(self.partition, entry, context.me, context.env);
-                }
-            }
-            None => {}
-        }
+        self.recover(context);
         if self.owner.may_take() && !self.is_stopping {
             self.reader.ask(context.me, context.env);
         }
@@ -446,12 +353,5 @@ impl LiveOwner {
                 announces: frame.checkpoints.clone(),
             });
         }
-    }
-}
-
-fn answer(reply: OwnerReply, waiter: Waiter, context: &mut OwnerContext<'_>) {
-    if context.env.now <= waiter.deadline {
-        let request = ServerRequest::AnswerOwner(waiter.caller, Box::new(reply));
-        context.env.send_without_reply(context.me, request);
     }
 }
