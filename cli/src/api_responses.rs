@@ -107,7 +107,17 @@ pub struct Event {
     pub kind: String,
     pub host: Option<Hostname>,
     #[serde(default)]
+    pub payload: Value,
+    #[serde(default)]
     pub outcome: Option<Value>,
+}
+
+impl Event {
+    /// The kind of the reported event of a host, otherwise the kind of the entry.
+    pub fn name(&self) -> &str {
+        let reported = self.payload.pointer("/body/event/body/kind");
+        reported.and_then(Value::as_str).unwrap_or(&self.kind)
+    }
 }
 
 /// `GET /v1/hosts/{hostname}`.

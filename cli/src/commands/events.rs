@@ -112,7 +112,7 @@ fn text(event: &Event) -> String {
     let line = format!(
         "{}  {position:<10}  {:<24}  {:<20}  {}",
         short(event.ts),
-        event.kind,
+        event.name(),
         or_dash(event.host.as_ref()),
         outcome_text(event.outcome.as_ref())
     );
@@ -157,8 +157,9 @@ mod tests {
     #[test]
     fn entries_are_shown_with_their_outcomes() {
         let check = |outcome: Value| {
-            let event = json!({"seq": 7, "index": 3, "ts": "2026-05-01T11:01:00Z", "kind": "ActivationCompleted",
-                "host": "web-01", "payload": {}, "outcome": outcome});
+            let event = json!({"seq": 7, "index": 3, "ts": "2026-05-01T11:01:00Z", "kind": "HostEvent",
+                "host": "web-01", "payload": {"body": {"event": {"body": {"kind": "ActivationCompleted"}}}},
+                "outcome": outcome});
             text(&client::read(&event).unwrap())
         };
         let lines = [
