@@ -1,7 +1,7 @@
 //! Deduplication of host records in a frame: only the last outcome that changed a host has its record.
 //! A host that drains its event queue changes many times in one frame.
 //!
-//! Source: docs/adr/0011-a-frame-says-each-record-once.md.
+//! Source: docs/adr/0011-a-frame-holds-each-record-once.md.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! Rendezvous hashing orders the members for every key, independently of other keys. Alone it distributes
 //! few keys unevenly. With a cap, a function of the members alone has to move keys between members that
-//! stay (docs/adr/0007-leases-stay-where-they-are.md). So the current holders count, too: a key stays with
+//! stay (docs/adr/0007-partitions-stay-with-their-holders.md). So the current holders count, too: a key stays with
 //! its holder until the holder is gone or holds more than its share.
 
 use std::collections::{BTreeMap, BTreeSet};
