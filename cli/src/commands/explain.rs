@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use nixfleet_plan::AwaitedStep;
-use nixfleet_proto::{HostState, Position};
+use nixfleet_proto::{HostState, Position, RollbackFault};
 
 use crate::api_responses::{Block, Declared, Explanation, RecordExplanation};
 use crate::client::{self, Client, Connection, Request};
@@ -129,18 +129,29 @@ fn at_rest(explained: &RecordExplanation) -> String {
             or_dash(explained.record.reverted_to.as_ref())
         ),
         HostState::Failed => format!(
-            "stopped  failed {}, no rollback is coming",
+            "stopped  failed {}, {}",
             short_or_dash(
                 explained
                     .record
                     .failed_at
                     .or(explained.record.activation_failed_at)
-            )
+            ),
+            no_rollback(explained.record.rollback_failed)
         ),
         HostState::Pending => "free     nothing holds it, the planner decides next".to_owned(),
         HostState::Activating | HostState::Deferred | HostState::Soaking => {
             "free     nothing holds it".to_owned()
         }
+    }
+}
+
+fn no_rollback(fault: Option<RollbackFault>) -> &'static str {
+    match fault {
+        None => "no rollback is coming",
+        Some(RollbackFault::Impossible) => {
+            "no rollback is coming: the host knows no earlier closure"
+        }
+        Some(RollbackFault::Failed) => "no rollback is coming: every attempt failed",
     }
 }
 

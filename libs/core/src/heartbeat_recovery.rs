@@ -2,6 +2,7 @@
 //!
 //! Source: docs/semantics.md, heartbeats and recovery.
 
+use nixfleet_proto::bounds::BOOTSTRAP_ROLLOUTS_MAX;
 use nixfleet_proto::wire::{HeartbeatReply, HostSnapshot, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{
     ClosureHash, EntryBody, HostEvent, HostEventBody, HostState, Hostname, Producer, RolloutState,
@@ -32,10 +33,7 @@ pub fn reply(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> OwnerReply {
     let request = &heartbeat.request;
     let bootstrap_rollouts = match &request.rollout_id {
         Some(_) => Vec::new(),
-        None => records_of(state, &request.hostname)
-            .filter(|(rollout, host)| is_open(rollout, host))
-            .map(|(_, host)| HostSnapshot::from(&*host.record))
-            .collect(),
+        None => open_records(state, &request.hostname),
     };
     OwnerReply {
         reply: HeartbeatReply {
@@ -44,6 +42,19 @@ pub fn reply(state: &PartitionState, heartbeat: &OwnerHeartbeat) -> OwnerReply {
         },
         replay_from: replay_from(state, heartbeat),
     }
+}
+
+/// The open records of a host, the newest ones if there are more than a reply may hold.
+fn open_records(state: &PartitionState, hostname: &Hostname) -> Vec<HostSnapshot> {
+    let mut records: Vec<HostSnapshot> = records_of(state, hostname)
+        .filter(|(rollout, host)| is_open(rollout, host))
+        .map(|(_, host)| HostSnapshot::from(&*host.record))
+        .collect();
+    if records.len() > BOOTSTRAP_ROLLOUTS_MAX {
+        records.sort_by_key(|record| std::cmp::Reverse(record.dispatched_at));
+        records.truncate(BOOTSTRAP_ROLLOUTS_MAX);
+    }
+    records
 }
 
 /// The last accepted sequence, when the host runs another closure than its record has.

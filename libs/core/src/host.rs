@@ -145,7 +145,8 @@ fn transition(
             E::ActivationDeferred { .. } | E::ActivationFailed { .. } => illegal(),
             E::ProbeTopologyDeclared { .. } | E::ProbeObservedFirst { .. } => illegal(),
             E::ProbeResult { .. } | E::ProbeFailureFirst { .. } => illegal(),
-            E::Failed { .. } | E::RollbackComplete { .. } | E::Converged { .. } => illegal(),
+            E::Failed { .. } | E::RollbackComplete { .. } => illegal(),
+            E::RollbackFailed { .. } | E::Converged { .. } => illegal(),
         },
         HostState::Activating => match body {
             E::ActivationStarted { started_at, .. } => Ok(transition::start(record, *started_at)),
@@ -163,7 +164,8 @@ fn transition(
             E::DispatchAck { .. } => illegal(),
             E::ProbeTopologyDeclared { .. } | E::ProbeObservedFirst { .. } => illegal(),
             E::ProbeResult { .. } | E::ProbeFailureFirst { .. } => illegal(),
-            E::Failed { .. } | E::RollbackComplete { .. } | E::Converged { .. } => illegal(),
+            E::Failed { .. } | E::RollbackComplete { .. } => illegal(),
+            E::RollbackFailed { .. } | E::Converged { .. } => illegal(),
         },
         HostState::Deferred => match body {
             E::ActivationCompleted {
@@ -178,7 +180,8 @@ fn transition(
             E::ActivationDeferred { .. } => illegal(),
             E::ProbeTopologyDeclared { .. } | E::ProbeObservedFirst { .. } => illegal(),
             E::ProbeResult { .. } | E::ProbeFailureFirst { .. } => illegal(),
-            E::Failed { .. } | E::RollbackComplete { .. } | E::Converged { .. } => illegal(),
+            E::Failed { .. } | E::RollbackComplete { .. } => illegal(),
+            E::RollbackFailed { .. } | E::Converged { .. } => illegal(),
         },
         HostState::Soaking => match body {
             E::ProbeTopologyDeclared { .. }
@@ -196,7 +199,8 @@ fn transition(
             } => convergence::report(record, current_closure, *converged_at),
             E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
             E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
-            E::ActivationFailed { .. } | E::RollbackComplete { .. } => illegal(),
+            E::ActivationFailed { .. } => illegal(),
+            E::RollbackComplete { .. } | E::RollbackFailed { .. } => illegal(),
         },
         HostState::Converged => match body {
             E::ProbeTopologyDeclared { .. }
@@ -206,7 +210,8 @@ fn transition(
             E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
             E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
             E::ActivationFailed { .. } | E::Failed { .. } => illegal(),
-            E::RollbackComplete { .. } | E::Converged { .. } => illegal(),
+            E::RollbackComplete { .. } | E::RollbackFailed { .. } => illegal(),
+            E::Converged { .. } => illegal(),
         },
         HostState::Failed => match body {
             E::RollbackComplete {
@@ -214,6 +219,12 @@ fn transition(
                 completed_at,
                 ..
             } => Ok(transition::roll_back(record, reverted_to, *completed_at)),
+            E::RollbackFailed {
+                reason, failed_at, ..
+            } if record.expects_rollback() => {
+                Ok(transition::give_up_rollback(record, *reason, *failed_at))
+            }
+            E::RollbackFailed { .. } => illegal(),
             E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
             E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
             E::ActivationFailed { .. } | E::ProbeTopologyDeclared { .. } => illegal(),

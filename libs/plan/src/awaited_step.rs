@@ -3,9 +3,7 @@
 //! Source: docs/semantics.md, plan report.
 
 use nixfleet_proto::host::ProbeRecord;
-use nixfleet_proto::{
-    HostRecord, HostState, OnHealthFailure, ProbeMode, ProbeName, ProbeStatus, Timestamp,
-};
+use nixfleet_proto::{HostRecord, HostState, ProbeMode, ProbeName, ProbeStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What a host without blocks waits for.
@@ -82,9 +80,7 @@ fn soaking(record: &HostRecord, now: Timestamp) -> Vec<AwaitedStep> {
 }
 
 fn failed(record: &HostRecord) -> Vec<AwaitedStep> {
-    let rolls_back = record.policy_applied == Some(OnHealthFailure::RollbackAndHalt)
-        && record.current_closure_at_dispatch.is_some();
-    if rolls_back {
+    if record.expects_rollback() {
         vec![AwaitedStep::Rollback]
     } else {
         Vec::new()

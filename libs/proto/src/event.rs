@@ -1,4 +1,4 @@
-//! Host events: the twelve kinds of reports of an agent.
+//! Host events: the thirteen kinds of reports of an agent.
 //!
 //! Source: docs/wire-protocol.md, events.
 
@@ -10,6 +10,7 @@ use crate::id::{ClosureHash, ProbeName};
 use crate::internally_tagged::tagged_enum;
 use crate::json;
 use crate::on_health_failure::OnHealthFailure;
+use crate::rollback_fault::RollbackFault;
 use crate::time;
 
 /// One report of one host about one rollout.
@@ -22,7 +23,7 @@ pub struct HostEvent {
     pub body: HostEventBody,
 }
 
-/// The twelve event kinds with their fields.
+/// The thirteen event kinds with their fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all_fields = "camelCase")]
 #[expect(
@@ -98,6 +99,12 @@ pub enum HostEventBody {
         #[serde(with = "time")]
         completed_at: Timestamp,
     },
+    RollbackFailed {
+        reason: RollbackFault,
+        detail: String,
+        #[serde(with = "time")]
+        failed_at: Timestamp,
+    },
     Converged {
         #[serde(with = "time")]
         converged_at: Timestamp,
@@ -129,7 +136,7 @@ pub struct SubResult {
 
 impl HostEventBody {
     /// Every kind, in the order of the documentation.
-    pub const KINDS: [&'static str; 12] = [
+    pub const KINDS: [&'static str; 13] = [
         "DispatchAck",
         "ActivationStarted",
         "ActivationCompleted",
@@ -141,6 +148,7 @@ impl HostEventBody {
         "ProbeFailureFirst",
         "Failed",
         "RollbackComplete",
+        "RollbackFailed",
         "Converged",
     ];
 
@@ -158,6 +166,7 @@ impl HostEventBody {
             Self::ProbeFailureFirst { .. } => "ProbeFailureFirst",
             Self::Failed { .. } => "Failed",
             Self::RollbackComplete { .. } => "RollbackComplete",
+            Self::RollbackFailed { .. } => "RollbackFailed",
             Self::Converged { .. } => "Converged",
         }
     }
@@ -190,6 +199,7 @@ impl HostEventBody {
                 ..
             }
             | Self::Failed { failed_at: at, .. }
+            | Self::RollbackFailed { failed_at: at, .. }
             | Self::RollbackComplete {
                 completed_at: at, ..
             }

@@ -13,6 +13,7 @@ use crate::id::{ChannelName, ClosureHash, Hostname, RolloutId};
 use crate::json;
 use crate::minutes::Minutes;
 use crate::on_health_failure::OnHealthFailure;
+use crate::rollback_fault::RollbackFault;
 use crate::time;
 
 pub use probes::{FailedControl, ProbeDeclaration, ProbeMode, ProbeRecord, ProbeStatus, Probes};
@@ -138,6 +139,9 @@ pub struct HostRecord {
     pub failed_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_applied: Option<OnHealthFailure>,
+    /// Of a Failed host: why the rollback that its policy asks for will not come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_failed: Option<RollbackFault>,
     #[serde(default, with = "time::maybe", skip_serializing_if = "Option::is_none")]
     pub reverted_at: Option<Timestamp>,
     /// Results since the last activation.
@@ -181,6 +185,16 @@ impl HostRecord {
         (&self.rollout_id, &self.hostname)
     }
 
+    /// True for a Failed host whose rollback is still to come.
+    ///
+    /// Source: docs/semantics.md, rollout machine, failure.
+    pub fn expects_rollback(&self) -> bool {
+        self.state == HostState::Failed
+            && self.policy_applied == Some(OnHealthFailure::RollbackAndHalt)
+            && self.current_closure_at_dispatch.is_some()
+            && self.rollback_failed.is_none()
+    }
+
     /// A new record in `Pending`.
     pub fn pending(new: NewHost) -> Self {
         Self {
@@ -204,6 +218,7 @@ impl HostRecord {
             converged_at: None,
             failed_at: None,
             policy_applied: None,
+            rollback_failed: None,
             reverted_at: None,
             probes: Probes::default(),
             declared_probes: None,

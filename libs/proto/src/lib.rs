@@ -5,6 +5,8 @@
 //! reading at [`entry`] (the input log) and [`outcome`] (the output log).
 
 pub mod action;
+pub mod bounded_reply;
+pub mod bounds;
 pub mod checkpoint;
 pub mod effects_frame;
 pub mod entry;
@@ -21,6 +23,7 @@ pub mod outcome;
 pub mod position;
 pub mod record_deduplication;
 pub mod rejection;
+pub mod rollback_fault;
 pub mod rollout;
 pub mod snapshot;
 pub mod subject;
@@ -43,6 +46,7 @@ pub use on_health_failure::OnHealthFailure;
 pub use outcome::{Accepted, Decision, Effect, Outcome};
 pub use position::{InputMark, Position};
 pub use rejection::{Reason, Rejection};
+pub use rollback_fault::RollbackFault;
 pub use rollout::{Pinned, PinnedManifest, PinnedSet, RolloutEvent, RolloutRecord, RolloutState};
 pub use time::column_time;
 

@@ -51,6 +51,7 @@ fn events() -> Vec<Value> {
         json!({"kind":"Failed","failedAt":AT,"sustainedDurationSecs":120,"failingProbes":["http"],
             "policyApplied":"rollback-and-halt"}),
         json!({"kind":"RollbackComplete","revertedToClosure":"a","exitCode":0,"completedAt":AT}),
+        json!({"kind":"RollbackFailed","reason":"impossible","detail":"no","failedAt":AT}),
         json!({"kind":"Converged","convergedAt":AT,"currentClosure":"b"}),
     ];
     let kinds: Vec<_> = events.iter().map(|event| tag(event, "kind")).collect();
@@ -148,6 +149,13 @@ fn host_record() -> Value {
         "lastEventSeq":u64::MAX,"recoverySeq":1})
 }
 
+/// A key apart from the others, because samples keep their bytes.
+fn host_without_rollback() -> Value {
+    let mut record = host_record();
+    record["rollbackFailed"] = json!("impossible");
+    record
+}
+
 fn rollout_record() -> Value {
     json!({"rolloutId":"s@4f","channel":"s","targetRef":"4f","state":"Superseded","currentWave":1,
         "openedAt":AT,"terminalAt":AT,"supersededAt":AT,"supersededBy":"s@50","waivedHosts":["h"]})
@@ -178,6 +186,7 @@ fn records_keep_their_bytes() {
     let samples = [
         sample::<HostRecord>("host-pending", &pending),
         sample::<HostRecord>("host-with-every-key", &host_record()),
+        sample::<HostRecord>("host-without-rollback", &host_without_rollback()),
         sample::<RolloutRecord>("rollout", &rollout_record()),
         sample::<Pinned>("pinned", &pinned),
         sample::<Cursor>("cursor", &cursor),

@@ -41,6 +41,7 @@ fn every_event_kind_has_its_wire_form() {
         json!({"kind":"ProbeFailureFirst","probeName":"http","mode":"enforce","firstFailedAt":AT}),
         json!({"kind":"Failed","failedAt":AT,"sustainedDurationSecs":120,"failingProbes":["http"],"policyApplied":"rollback-and-halt"}),
         json!({"kind":"RollbackComplete","revertedToClosure":"a","exitCode":0,"completedAt":AT}),
+        json!({"kind":"RollbackFailed","reason":"impossible","detail":"no","failedAt":AT}),
         json!({"kind":"Converged","convergedAt":AT,"currentClosure":"b"}),
     ];
     let mut kinds: Vec<&str> = Vec::new();
@@ -73,6 +74,7 @@ fn events_that_are_not_events_are_refused() {
         json!({"kind":"Converged","seq":1,"convergedAt":AT}),
         json!({"kind":"Converged","seq":1,"convergedAt":AT,"currentClosure":7}),
         json!({"kind":"Failed","seq":1,"failedAt":AT,"sustainedDurationSecs":1,"failingProbes":[],"policyApplied":"panic"}),
+        json!({"kind":"RollbackFailed","seq":1,"reason":"later","detail":"","failedAt":AT}),
         json!({"seq":1}),
         json!([]),
         json!(null),

@@ -236,12 +236,12 @@ fn assemble(
     for (channel, signed) in &bundle.rollouts {
         let manifest = &rollouts[channel];
         let id = manifest.payload().rollout_id();
-        contents.insert(channel.clone(), (id, manifest.content().clone()));
+        contents.insert(channel.clone(), (id, manifest.content_hash().clone()));
         signatures.insert(manifest.hash().clone(), STANDARD.encode(&signed.signature));
     }
     Release {
         content: ReleaseContent {
-            fleet: fleet.content().clone(),
+            fleet: fleet.content_hash().clone(),
             rollouts: contents,
         },
         fleet,

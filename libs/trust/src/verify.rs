@@ -54,7 +54,10 @@ impl<T> Verified<T> {
         &self.hashes.whole
     }
 
-    pub(crate) fn content(&self) -> &ManifestHash {
+    /// Hash of the content, which a renewed signature does not change.
+    ///
+    /// Source: docs/semantics.md, admission.
+    pub fn content_hash(&self) -> &ManifestHash {
         &self.hashes.content
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn record_event(
         E::ActivationDeferred { .. } | E::ActivationFailed { .. } | E::Failed { .. } => {
             Err(Rejection::illegal(record.state.name(), body.name()))
         }
-        E::RollbackComplete { .. } | E::Converged { .. } => {
+        E::RollbackComplete { .. } | E::RollbackFailed { .. } | E::Converged { .. } => {
             Err(Rejection::illegal(record.state.name(), body.name()))
         }
     }

@@ -3,7 +3,8 @@
 use chrono::TimeDelta;
 use nixfleet_proto::host::{FailedControl, Probes};
 use nixfleet_proto::{
-    ClosureHash, HostRecord, HostState, Minutes, OnHealthFailure, ProbeName, Timestamp,
+    ClosureHash, HostRecord, HostState, Minutes, OnHealthFailure, ProbeName, RollbackFault,
+    Timestamp,
 };
 
 use super::StepCtx;
@@ -133,6 +134,7 @@ pub(super) fn fail(
         state: HostState::Failed,
         failed_at: Some(failed_at),
         policy_applied: Some(policy),
+        rollback_failed: None,
         convergence_claim: None,
         ..record.clone()
     };
@@ -152,6 +154,7 @@ pub(super) fn roll_back(
     let next = HostRecord {
         state: HostState::Reverted,
         reverted_at: Some(completed_at),
+        rollback_failed: None,
         current_closure: Some(reverted_to.clone()),
         reverted_to: Some(reverted_to),
         ..record.clone()
@@ -161,6 +164,19 @@ pub(super) fn roll_back(
         at: completed_at,
         cause: Cause::RolledBack,
     }
+}
+
+/// The host stays Failed, and nothing is expected of it any more.
+pub(super) fn give_up_rollback(
+    record: &HostRecord,
+    reason: RollbackFault,
+    failed_at: Timestamp,
+) -> Transition {
+    let next = HostRecord {
+        rollback_failed: Some(reason),
+        ..record.clone()
+    };
+    Transition::plain(next, failed_at)
 }
 
 /// The equal closure of the record, if any, to share its allocation: a fleet of a million hosts names

@@ -18,6 +18,10 @@ pub fn validate(record: &HostRecord) -> Result<(), Fault> {
         "the channel is not that of the rollout",
     )?;
     let on_target = record.current_closure.as_ref() == Some(&record.target_closure);
+    check(
+        record.rollback_failed.is_none() || record.state == HostState::Failed,
+        "a failed rollback of a host that is not Failed",
+    )?;
     match record.state {
         HostState::Pending => check(
             record.current_closure_at_dispatch.is_none() && record.dispatch_acked_at.is_none(),

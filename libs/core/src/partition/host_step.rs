@@ -24,7 +24,8 @@ pub(super) fn step_host(
     };
     let mut step = host::step(&host.record, input, &ctx)?;
     rollout.probe_lists.intern_probes(&mut step.next);
-    if step.next.state == host.record.state {
+    let gives_up = host.record.expects_rollback() && !step.next.expects_rollback();
+    if step.next.state == host.record.state && !gives_up {
         // Most entries do not change the state: the rollout is unaffected.
         return Ok(Accepted {
             effects: about(host, step.effects),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nixfleet_proto::rollout::Rollback;
 use nixfleet_proto::{
-    Accepted, Effect, HostRecord, HostState, OnHealthFailure, Rejection, RolloutEvent,
-    RolloutRecord, RolloutState, Timestamp,
+    Accepted, Effect, HostRecord, HostState, Rejection, RolloutEvent, RolloutRecord, RolloutState,
+    Timestamp,
 };
 
 use super::entry_lookup::about;
@@ -60,7 +60,7 @@ impl RolloutUpdate {
         Ok(())
     }
 
-    /// Adds a step that changed the state of one host, and applies it to the rollout.
+    /// Adds a step that changed one host's state or expected rollback, and applies it to the rollout.
     pub(super) fn apply_host_step(
         &mut self,
         host: &RolloutHost,
@@ -141,9 +141,7 @@ fn expected_rollback(next: &HostRecord) -> Option<Rollback> {
     if next.state != HostState::Failed {
         return None;
     }
-    let rolls_back = next.policy_applied == Some(OnHealthFailure::RollbackAndHalt)
-        && next.current_closure_at_dispatch.is_some();
-    Some(if rolls_back {
+    Some(if next.expects_rollback() {
         Rollback::Expected
     } else {
         Rollback::None

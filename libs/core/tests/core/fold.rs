@@ -9,7 +9,7 @@ use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{
     Accepted, Decision, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, Hostname,
     OnHealthFailure, OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus,
-    Reason, RolloutEvent, RolloutState,
+    Reason, RollbackFault, RolloutEvent, RolloutState,
 };
 
 use crate::sample_records::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
@@ -124,6 +124,26 @@ impl Fold {
             },
         )
     }
+}
+
+#[test]
+fn a_rollback_that_will_not_come_fails_the_rollout() {
+    let mut fold = Fold::new(OnHealthFailure::RollbackAndHalt);
+    fold.fail("a");
+    assert_eq!(fold.state(), RolloutState::Active, "a rollback is expected");
+    let accepted = fold.tell(
+        "a",
+        HostEventBody::RollbackFailed {
+            reason: RollbackFault::Impossible,
+            detail: "no earlier closure is known".to_owned(),
+            failed_at: at(1),
+        },
+    );
+    assert_eq!(fold.state(), RolloutState::Failed);
+    assert_eq!(accepted.hosts[0].state, HostState::Failed);
+    assert_eq!(names(&accepted.events), ["HostStateChanged"]);
+    fold.roll_back("a");
+    assert_eq!(fold.state(), RolloutState::Reverted, "it came after all");
 }
 
 fn ack() -> HostEventBody {

@@ -7,7 +7,7 @@ use nixfleet_proto::event::SubResult;
 use nixfleet_proto::host::{ConvergenceClaim, FailedControl, ProbeRecord};
 use nixfleet_proto::{
     HostEventBody, HostRecord, HostState, Minutes, OnHealthFailure, ProbeMode, ProbeStatus,
-    Producer, Reason, RolloutState, Timestamp,
+    Producer, Reason, RollbackFault, RolloutState, Timestamp,
 };
 
 use crate::sample_records::{
@@ -216,6 +216,46 @@ fn a_rollback_quarantines_the_target_before_it_moves() {
             moved(HostState::Failed, HostState::Reverted),
         ]
     );
+}
+
+#[test]
+fn a_rollback_that_will_not_come_ends_what_is_expected() {
+    let failed = record(HostState::Failed);
+    assert!(failed.expects_rollback());
+    let (next, effects) = control(&failed, events().remove(11), OnHealthFailure::Halt);
+    let expected = HostRecord {
+        rollback_failed: Some(RollbackFault::Impossible),
+        last_event_seq: 11,
+        ..failed
+    };
+    assert_eq!((&next, effects), (&expected, vec![]));
+    assert!(!next.expects_rollback());
+    host::validate(&next).unwrap();
+    let again = event(12, events().remove(11));
+    let ctx = ctx(OnHealthFailure::Halt);
+    assert_eq!(reason(&next, &agent_input(&again), &ctx), Reason::Illegal);
+
+    let back = event(12, events().remove(10));
+    let reverted = host::step(&next, &agent_input(&back), &ctx).unwrap().next;
+    assert_eq!(reverted.state, HostState::Reverted, "it came after all");
+    assert_eq!(reverted.rollback_failed, None);
+}
+
+#[test]
+fn a_rollback_that_nobody_expects_cannot_fail() {
+    let halted = HostRecord {
+        policy_applied: Some(OnHealthFailure::Halt),
+        ..record(HostState::Failed)
+    };
+    let unknown = HostRecord {
+        current_closure_at_dispatch: None,
+        ..record(HostState::Failed)
+    };
+    let event = event(11, events().remove(11));
+    for sample in [halted, unknown] {
+        let ctx = ctx(OnHealthFailure::RollbackAndHalt);
+        assert_eq!(reason(&sample, &agent_input(&event), &ctx), Reason::Illegal);
+    }
 }
 
 fn claim(minutes: i64) -> ConvergenceClaim {

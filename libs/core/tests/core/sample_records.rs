@@ -11,8 +11,8 @@ use nixfleet_proto::rollout::{PinnedHost, PinnedWave, Rollback};
 use nixfleet_proto::{
     ClosureHash, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState, Hostname,
     ManifestHash, Minutes, OnHealthFailure, Pinned, PinnedManifest, PlanAction, ProbeMode,
-    ProbeName, ProbeStatus, Producer, RolloutEvent, RolloutId, RolloutRecord, RolloutState,
-    Timestamp,
+    ProbeName, ProbeStatus, Producer, RollbackFault, RolloutEvent, RolloutId, RolloutRecord,
+    RolloutState, Timestamp,
 };
 
 /// `minutes` after the start of the tests' time.
@@ -131,6 +131,11 @@ pub fn events() -> Vec<HostEventBody> {
             reverted_to_closure: before(),
             exit_code: 0,
             completed_at: now,
+        },
+        E::RollbackFailed {
+            reason: RollbackFault::Impossible,
+            detail: "no".to_owned(),
+            failed_at: now,
         },
         E::Converged {
             converged_at: now,

@@ -49,7 +49,7 @@ fn the_samples_cover_every_kind() {
     assert_eq!(kinds, RolloutEvent::KINDS);
 }
 
-/// All inputs of the host machine: the twelve events, then the two of the planner.
+/// All inputs of the host machine: the thirteen events, then the two of the planner.
 fn host_rows() -> Vec<(&'static str, Option<HostEventBody>)> {
     let mut rows: Vec<_> = events()
         .into_iter()

@@ -4,23 +4,16 @@
 use std::fmt::{Arguments, Display};
 
 use nixfleet_http::{ApiError, check_text, out_of_bounds};
+use nixfleet_proto::bounds::{INTEGER_MAX, REASON_BYTES_MAX, TEXT_BYTES_MAX, is_plausible};
 use nixfleet_proto::event::SubResult;
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::EventRequest;
 use nixfleet_proto::{HostEventBody, ProbeName, Timestamp};
 
-/// Names, closures and identifiers.
-const MAX_TEXT_BYTES: usize = 1024;
-/// Reasons written for people.
-const MAX_REASON_BYTES: usize = 8 * 1024;
 /// The end of a failed command's output.
 const MAX_TAIL_BYTES: usize = 64 * 1024;
 /// Probes of a host, controls of a probe.
 const MAX_ITEMS: usize = 512;
-/// Years a host's clock may claim; beyond them it is broken, and some databases are too.
-const YEARS: std::ops::RangeInclusive<i32> = 2000..=2199;
-/// Largest integer every reader holds: a signed 64-bit column.
-const MAX_INTEGER: u64 = i64::MAX as u64;
 
 /// Checks an event against every bound.
 ///
@@ -40,6 +33,10 @@ pub fn check_event(request: &EventRequest) -> Result<(), ApiError> {
 }
 
 /// Every field of every kind is named here, so that a new one cannot be forgotten.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each kind, with every field"
+)]
 fn check_body(body: &HostEventBody) -> Result<(), ApiError> {
     use HostEventBody as E;
     match body {
@@ -70,6 +67,11 @@ fn check_body(body: &HostEventBody) -> Result<(), ApiError> {
             exit_code: _,
             completed_at: _,
         } => check_name("event.revertedToClosure", closure),
+        E::RollbackFailed {
+            reason: _,
+            detail,
+            failed_at: _,
+        } => check_reason("event.detail", Some(detail)),
         E::Converged {
             converged_at: _,
             current_closure: closure,
@@ -160,19 +162,19 @@ fn check_items<T>(
 }
 
 fn check_number(field: &str, number: u64) -> Result<(), ApiError> {
-    if number > MAX_INTEGER {
+    if number > INTEGER_MAX {
         return Err(out_of_bounds(field, "is above 9223372036854775807"));
     }
     Ok(())
 }
 
 fn check_reason(field: impl Display, reason: Option<&str>) -> Result<(), ApiError> {
-    check_text(field, reason.unwrap_or_default(), MAX_REASON_BYTES)
+    check_text(field, reason.unwrap_or_default(), REASON_BYTES_MAX)
 }
 
 /// Checks a name, a closure or an identifier.
 fn check_name(field: impl Display, text: &(impl AsRef<str> + ?Sized)) -> Result<(), ApiError> {
-    check_text(field, text.as_ref(), MAX_TEXT_BYTES)
+    check_text(field, text.as_ref(), TEXT_BYTES_MAX)
 }
 
 /// Checks a time that a client sent.
@@ -180,8 +182,7 @@ fn check_name(field: impl Display, text: &(impl AsRef<str> + ?Sized)) -> Result<
 /// # Errors
 /// A 400 that names `field`.
 pub fn check_time(field: &str, at: Timestamp) -> Result<(), ApiError> {
-    use chrono::Datelike as _;
-    if YEARS.contains(&at.year()) {
+    if is_plausible(at) {
         Ok(())
     } else {
         let message = format!("its time {at} is not within the years 2000 to 2199");
