@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::{ManifestHash, Timestamp};
 use nixfleet_trust::{ActiveKeys, Artifact, Freshness, TrustFile, Verified, VerifyError, verify};
@@ -19,17 +18,15 @@ const CACHED_MAX: usize = 32;
 #[derive(Debug)]
 pub struct Verifier {
     trust: TrustFile,
-    window: Duration,
     manifests: VerifiedCache<RolloutManifest>,
     fleets: VerifiedCache<Fleet>,
 }
 
 impl Verifier {
-    /// A verifier that refuses artifacts older than `window`.
-    pub fn new(trust: TrustFile, window: Duration) -> Self {
+    /// A verifier of artifacts of any age: the core asks for it when a walk begins.
+    pub fn new(trust: TrustFile) -> Self {
         Self {
             trust,
-            window,
             manifests: VerifiedCache::default(),
             fleets: VerifiedCache::default(),
         }
@@ -68,10 +65,8 @@ impl Verifier {
         now: Timestamp,
     ) -> Option<Arc<Verified<RolloutManifest>>> {
         let keys = self.trust.release_keys(now);
-        let known = self
-            .manifests
-            .find(|entry| *entry.signature == *signature && entry.keys == keys)?;
-        self.is_fresh(&known, now).then_some(known)
+        self.manifests
+            .find(|entry| *entry.signature == *signature && entry.keys == keys)
     }
 
     /// The fleet that was verified and has the hash a signed manifest names, under the keys active
@@ -82,10 +77,8 @@ impl Verifier {
         now: Timestamp,
     ) -> Option<Arc<Verified<Fleet>>> {
         let keys = self.trust.release_keys(now);
-        let known = self
-            .fleets
-            .find(|entry| entry.verified.hash() == hash && entry.keys == keys)?;
-        self.is_fresh(&known, now).then_some(known)
+        self.fleets
+            .find(|entry| entry.verified.hash() == hash && entry.keys == keys)
     }
 
     fn check<T: Artifact>(
@@ -97,7 +90,7 @@ impl Verifier {
         let keys = self.trust.release_keys(now);
         let freshness = Freshness {
             now,
-            window: self.window,
+            window: Duration::MAX,
         };
         let verified = Arc::new(verify(bytes, signature, &keys, freshness)?);
         cache.keep(CacheEntry {
@@ -106,11 +99,6 @@ impl Verifier {
             verified: Arc::clone(&verified),
         });
         Ok(verified)
-    }
-
-    fn is_fresh<T>(&self, verified: &Verified<T>, now: Timestamp) -> bool {
-        let window = TimeDelta::from_std(self.window).unwrap_or(TimeDelta::MAX);
-        now - verified.signed_at() <= window
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! The state of a host in a rollout changes only through `nixfleet_core::host::step_agent`, the machine of
 //! the control plane. This module adds the state that only a host has: the running closure, verified
-//! manifests, due probes and unsent events. The host switches only to a closure returned by
-//! [`SignedRelease::admit`](crate::release_check::SignedRelease::admit).
+//! manifests, due probes and unsent events. Commands for the machine name an
+//! [`AdmittedClosure`](crate::AdmittedClosure), which no reply of the control plane can make.
 //!
-//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health_check`, `heartbeat`, `stale_soaking_correction`
-//! and `event_delivery` hold the rules of one topic each.
+//! Start reading at [`AgentCore::step`]; `dispatch`, `activation`, `health_check`, `heartbeat_reconciliation`,
+//! `re_report` and `event_delivery` hold the rules of one topic each.
 
 mod activation;
 pub mod config;
@@ -20,7 +20,7 @@ pub mod local_rollout_state;
 pub mod outbox;
 mod pending_rollout;
 pub mod probe_tracker;
-mod stale_soaking_correction;
+mod re_report;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -38,7 +38,9 @@ pub use inputs_and_outputs::{
 pub use local_rollout_state::{Journal, LocalRollout, Work};
 pub use probe_tracker::ProbeReading;
 
-use heartbeat_schedule::Heartbeat;
+use crate::admitted_closure::ObservedClosure;
+use crate::agent_memory::AgentMemory;
+use heartbeat_schedule::{Heartbeat, StartReply};
 use pending_rollout::PendingRollout;
 
 /// The state of an agent.
@@ -48,12 +50,23 @@ pub struct AgentCore {
     config: AgentConfig,
     salt: u64,
     phase: Phase,
-    current_closure: ClosureHash,
+    running: ObservedClosure,
+    memory: AgentMemory,
+    memory_changed: bool,
     rollouts: BTreeMap<RolloutId, LocalRollout>,
     pending: BTreeMap<RolloutId, PendingRollout>,
     held: VecDeque<RolloutId>,
     heartbeat: Heartbeat,
     commands: Vec<Command>,
+}
+
+/// What an agent kept from its previous process.
+#[derive(Debug, Clone, Default)]
+pub struct SavedState {
+    /// One per rollout.
+    pub journals: Vec<Journal>,
+    /// What it remembers besides.
+    pub memory: AgentMemory,
 }
 
 /// Phase of the start.
@@ -68,10 +81,10 @@ enum Phase {
 }
 
 impl AgentCore {
-    /// An agent with the journals of its previous process.
-    pub fn new(hostname: Hostname, config: AgentConfig, journals: Vec<Journal>) -> Self {
+    /// An agent with what its previous process saved.
+    pub fn new(hostname: Hostname, config: AgentConfig, saved: SavedState) -> Self {
+        let journals = saved.journals.into_iter();
         let rollouts = journals
-            .into_iter()
             .map(|journal| (journal.record.rollout_id.clone(), journal))
             .map(|(id, journal)| (id, LocalRollout::restored(journal)))
             .collect();
@@ -80,7 +93,9 @@ impl AgentCore {
             hostname,
             config,
             phase: Phase::New,
-            current_closure: ClosureHash::from(""),
+            running: ObservedClosure::of_machine(ClosureHash::from("")),
+            memory: saved.memory,
+            memory_changed: false,
             rollouts,
             pending: BTreeMap::new(),
             held: VecDeque::new(),
@@ -93,7 +108,7 @@ impl AgentCore {
     pub fn step(&mut self, input: Input, now: Timestamp) -> Vec<Command> {
         match input {
             Input::Started { current_closure } => self.start(current_closure, now),
-            Input::DispatchReceived(dispatch) => self.take_dispatch(dispatch, now),
+            Input::DispatchReceived(dispatch) => self.take_dispatch(dispatch.into_inner(), now),
             Input::ReleaseVerified {
                 rollout_id,
                 release,
@@ -129,7 +144,6 @@ impl AgentCore {
             } => self.events_answered(&rollout_id, answers, now),
             Input::HeartbeatAnswered(reply) => self.heartbeat_answered(&reply, now),
             Input::HeartbeatFailed => self.heartbeat_failed(now),
-            Input::ReplayRequested { rollout_id, after } => self.replay(&rollout_id, after),
             Input::Tick => {}
         }
         if self.phase == Phase::Running {
@@ -157,7 +171,7 @@ impl AgentCore {
 
     /// The running closure.
     pub fn current_closure(&self) -> &ClosureHash {
-        &self.current_closure
+        self.running.closure_hash()
     }
 
     /// Rollouts of this host.
@@ -167,18 +181,18 @@ impl AgentCore {
 
     fn start(&mut self, current_closure: ClosureHash, now: Timestamp) {
         if self.phase == Phase::New {
-            self.current_closure = current_closure;
+            self.running = ObservedClosure::of_machine(current_closure);
             self.phase = Phase::FirstHeartbeat;
             self.send_heartbeat(now);
         }
     }
 
     /// Starts to act after the first heartbeat got a reply or failed.
-    fn enter_running(&mut self) {
+    fn enter_running(&mut self, reply: StartReply<'_>, now: Timestamp) {
         if self.phase == Phase::FirstHeartbeat {
             self.phase = Phase::Running;
             for id in self.rollout_ids() {
-                self.resume(&id);
+                self.resume(&id, reply, now);
             }
             self.commands.push(Command::Listen);
         }
@@ -219,6 +233,9 @@ impl AgentCore {
             .filter_map(LocalRollout::take_journal)
             .map(|journal| Command::Save(Box::new(journal)))
             .collect();
+        if std::mem::take(&mut self.memory_changed) {
+            commands.push(Command::Remember(Box::new(self.memory.clone())));
+        }
         commands.append(&mut self.commands);
         if self.phase == Phase::Running {
             let limits = self.config.request_limits();
@@ -244,10 +261,12 @@ impl AgentCore {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return false;
         };
-        let event = HostEvent {
-            seq: rollout.next_seq(),
-            body,
+        let Some(seq) = rollout.next_seq() else {
+            let rollout_id = id.clone();
+            self.note(Notification::OutOfSequences { rollout_id });
+            return false;
         };
+        let event = HostEvent { seq, body };
         let ctx = StepCtx {
             on_health_failure: rollout.on_health_failure,
             rollout_state: RolloutState::Active,
@@ -261,7 +280,7 @@ impl AgentCore {
             Ok(step) => {
                 rollout.record = step.next;
                 for effect in step.effects {
-                    self.perform(id, effect);
+                    self.perform(id, effect, now);
                 }
                 true
             }
@@ -276,7 +295,7 @@ impl AgentCore {
         }
     }
 
-    fn perform(&mut self, id: &RolloutId, effect: AgentEffect) {
+    fn perform(&mut self, id: &RolloutId, effect: AgentEffect, now: Timestamp) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };
@@ -288,6 +307,7 @@ impl AgentCore {
                 if matches!(to, HostState::Failed | HostState::Reverted) {
                     rollout.probes.stop();
                 }
+                self.remember_result(id, to);
                 self.note(Notification::Transition {
                     rollout_id,
                     from,
@@ -295,20 +315,9 @@ impl AgentCore {
                     at,
                 });
             }
-            AgentEffect::FireSwitch { closure_hash } => {
-                rollout.work = Work::Switching;
-                self.commands.push(Command::Switch {
-                    rollout_id,
-                    closure_hash,
-                });
-            }
-            AgentEffect::FireRollbackTo { closure_hash } => {
-                rollout.work = Work::RollingBack;
-                self.commands.push(Command::Rollback {
-                    rollout_id,
-                    closure_hash,
-                });
-            }
+            // The effects name the closures of the record; the machine gets those that are admitted.
+            AgentEffect::FireSwitch { .. } => self.switch(id),
+            AgentEffect::FireRollbackTo { .. } => self.roll_back(id, now),
         }
     }
 
@@ -324,6 +333,25 @@ impl AgentCore {
                 seq,
             });
         }
+    }
+
+    fn remember_result(&mut self, id: &RolloutId, to: HostState) {
+        let Some(rollout) = self.rollouts.get(id) else {
+            return;
+        };
+        let target = &rollout.record.target_closure;
+        self.memory_changed |= match to {
+            HostState::Failed => {
+                self.memory.remember_failure(target, id, rollout.signed_at);
+                true
+            }
+            HostState::Converged => self.memory.forget_failures(target),
+            HostState::Pending
+            | HostState::Activating
+            | HostState::Deferred
+            | HostState::Soaking
+            | HostState::Reverted => false,
+        };
     }
 
     fn replay(&mut self, id: &RolloutId, after: u64) {
@@ -359,4 +387,4 @@ impl AgentCore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

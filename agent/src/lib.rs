@@ -5,8 +5,11 @@
 //! only the core and the checks of a signed release are compiled. Must never know: streams, tables, the
 //! planner. Start reading at [`core::AgentCore`].
 
+pub mod activation_guard;
 #[cfg(feature = "shell")]
 pub mod activator;
+pub mod admitted_closure;
+pub mod agent_memory;
 pub mod artifact_verifier;
 pub mod core;
 #[cfg(feature = "shell")]
@@ -14,3 +17,5 @@ pub mod journal_store;
 pub mod release_check;
 #[cfg(feature = "shell")]
 pub mod shell;
+
+pub use admitted_closure::AdmittedClosure;

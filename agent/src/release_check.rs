@@ -15,6 +15,9 @@ use nixfleet_proto::minutes::Minutes;
 use nixfleet_proto::{ClosureHash, Hostname, OnHealthFailure, RolloutId, Timestamp};
 use nixfleet_trust::Verified;
 
+use crate::admitted_closure::AdmittedClosure;
+use crate::agent_memory::{AgentMemory, Contradiction, VerifiedManifest};
+
 /// Tolerated clock difference.
 const CLOCK_SLACK: TimeDelta = TimeDelta::seconds(60);
 
@@ -39,23 +42,36 @@ impl std::fmt::Debug for SignedRelease {
 pub struct ExpectedRelease<'a> {
     pub hostname: &'a Hostname,
     pub rollout_id: &'a RolloutId,
-    pub target_closure: &'a ClosureHash,
-    pub now: Timestamp,
-    /// Oldest manifest it acts on.
-    pub age_max: TimeDelta,
+    /// Of a dispatch or an acknowledged walk; a snapshot's closure is not taken.
+    pub target_closure: Option<&'a ClosureHash>,
+    pub walk: Walk<'a>,
+}
+
+/// Use of a release.
+#[derive(Debug, Clone, Copy)]
+pub enum Walk<'a> {
+    /// A walk begins: the manifest must be recent, and not contradict what the agent remembers.
+    Begins {
+        now: Timestamp,
+        /// Oldest manifest it acts on.
+        age_max: TimeDelta,
+        memory: &'a AgentMemory,
+    },
+    /// An acknowledged walk goes on, or there is only something to report.
+    GoesOn,
 }
 
 /// The parts of a release that concern one host, after all checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
     /// The closure to switch to.
-    pub target_closure: ClosureHash,
+    pub target: AdmittedClosure,
     /// Soak of its wave.
     pub soak_minutes: Minutes,
     /// Policy for a failed host.
     pub on_health_failure: OnHealthFailure,
-    /// Signing time of the manifest.
-    pub signed_at: Timestamp,
+    /// Identity of the manifest.
+    pub manifest: VerifiedManifest,
 }
 
 /// Reason for refusing a dispatch.
@@ -70,8 +86,8 @@ pub enum Refusal {
     /// The host is not in the manifest.
     #[error("the manifest does not list this host")]
     NotListed,
-    /// The dispatch names another closure than the manifest.
-    #[error("the manifest has target {expected}, but the dispatch has {found}")]
+    /// The dispatch or the acknowledged walk names another closure than the manifest.
+    #[error("the manifest has target {expected}, but {found} was asked for")]
     OtherTarget {
         expected: ClosureHash,
         found: ClosureHash,
@@ -79,9 +95,9 @@ pub enum Refusal {
     /// The manifest is too old to act on.
     #[error("the manifest is {age_seconds} s old")]
     TooOld { age_seconds: i64 },
-    /// A newer manifest was already followed on this host.
-    #[error("a manifest signed at {newest} was already followed")]
-    Outdated { newest: Timestamp },
+    /// The agent remembers something else.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
     /// The fleet has no policy for the channel or no soak for the wave.
     #[error("the fleet has no rollout policy for channel {channel}, or no soak for its wave")]
     NoPolicy { channel: String },
@@ -96,7 +112,7 @@ impl Refusal {
             Self::NotListed => "not-listed",
             Self::OtherTarget { .. } => "other-target",
             Self::TooOld { .. } => "too-old",
-            Self::Outdated { .. } => "outdated",
+            Self::Contradiction(contradiction) => contradiction.name(),
             Self::NoPolicy { .. } => "no-policy",
         }
     }
@@ -119,32 +135,42 @@ impl SignedRelease {
                 found: self.fleet.hash().to_string(),
             });
         }
-        // The producer sorts hosts, but a signature does not prove that it did.
-        let listed = manifest
-            .host_set
-            .iter()
-            .find(|host| host.hostname == *asked.hostname)
+        let (target, wave_index) = AdmittedClosure::of_manifest(&self.manifest, asked.hostname)
             .ok_or(Refusal::NotListed)?;
-        if listed.target_closure != *asked.target_closure {
+        let expected = target.closure_hash();
+        if let Some(found) = asked.target_closure.filter(|found| *found != expected) {
             return Err(Refusal::OtherTarget {
-                expected: listed.target_closure.clone(),
-                found: asked.target_closure.clone(),
+                expected: expected.clone(),
+                found: found.clone(),
             });
         }
-        let signed_at = self.manifest.signed_at();
-        let age = asked.now - signed_at;
-        if age > asked.age_max + CLOCK_SLACK {
-            return Err(Refusal::TooOld {
-                age_seconds: age.num_seconds(),
-            });
+        let identity = self.identity();
+        match asked.walk {
+            Walk::Begins {
+                now,
+                age_max,
+                memory,
+            } => {
+                check_age(now - identity.signed_at, age_max)?;
+                memory.check(&identity, expected)?;
+            }
+            Walk::GoesOn => {}
         }
-        let (on_health_failure, soak_minutes) = self.policy_of(listed.wave_index)?;
+        let (on_health_failure, soak_minutes) = self.policy_of(wave_index)?;
         Ok(Admitted {
-            target_closure: listed.target_closure.clone(),
+            target,
             soak_minutes,
             on_health_failure,
-            signed_at,
+            manifest: identity,
         })
+    }
+
+    fn identity(&self) -> VerifiedManifest {
+        VerifiedManifest {
+            rollout_id: self.manifest.payload().rollout_id(),
+            signed_at: self.manifest.signed_at(),
+            content_hash: self.manifest.content_hash().clone(),
+        }
     }
 
     fn policy_of(&self, wave_index: u32) -> Result<(OnHealthFailure, Minutes), Refusal> {
@@ -165,4 +191,12 @@ impl SignedRelease {
             .ok_or_else(refusal)?;
         Ok((policy.on_health_failure, soak))
     }
+}
+
+fn check_age(age: TimeDelta, age_max: TimeDelta) -> Result<(), Refusal> {
+    if age > age_max + CLOCK_SLACK {
+        let age_seconds = age.num_seconds();
+        return Err(Refusal::TooOld { age_seconds });
+    }
+    Ok(())
 }

@@ -83,6 +83,9 @@ struct Arguments {
     /// Seconds after its signing for which a manifest is followed.
     #[arg(long, default_value_t = 3600.0)]
     manifest_age_seconds: f64,
+    /// Hosts of the largest fleet whose artifacts are read: 512 bytes for each, and 1 MiB.
+    #[arg(long, default_value_t = 1_000_000)]
+    fleet_hosts_max: usize,
     /// Longest pause between two attempts of a request, in seconds.
     #[arg(long, default_value_t = 60.0)]
     retry_max_seconds: f64,
@@ -162,6 +165,7 @@ fn config(arguments: &Arguments) -> anyhow::Result<SwarmConfig> {
         profile,
         seed: arguments.seed,
         config: agent_config(arguments)?,
+        fleet_hosts_max: arguments.fleet_hosts_max,
         starts_per_second: arguments.start_rate,
         state_file: arguments.state.clone(),
         admin: arguments.admin,

@@ -47,6 +47,8 @@ pub struct SwarmConfig {
     /// Decides all draws.
     pub seed: u64,
     pub config: AgentConfig,
+    /// Hosts of the largest fleet whose artifacts are read.
+    pub fleet_hosts_max: usize,
     pub starts_per_second: u32,
     pub state_file: Option<PathBuf>,
     pub admin: Option<std::net::SocketAddr>,
@@ -104,12 +106,7 @@ fn start_hosts(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let roots = tls::roots(&config.ca_pem).context("reading the server CA")?;
-    let window = config
-        .config
-        .manifest_age_max
-        .to_std()
-        .context("the largest manifest age is negative")?;
-    let verifier = Verifier::new(config.trust.clone(), window);
+    let verifier = Verifier::new(config.trust.clone());
     let fetcher = Arc::new(ReleaseFetcher::new(verifier, DOWNLOADS_MAX));
     for (index, hostname) in config.hostnames.iter().enumerate() {
         let host = build_host(config, hostname, (profile, observer, &fetcher, &roots))
@@ -140,7 +137,13 @@ fn build_host(
     let identity = config.certificates.identity(hostname)?;
     let tls = tls::client_config(Arc::clone(roots), &identity)?;
     let (link, online) = watch::channel(true);
-    let client = Client::new(&config.url, hostname.as_str(), tls, online)?;
+    let client = Client::new(
+        &config.url,
+        hostname.as_str(),
+        tls,
+        online,
+        config.fleet_hosts_max,
+    )?;
     let (machine, faults) =
         SimulatedMachine::new(hostname.clone(), config.seed, Arc::clone(profile));
     Ok(SimulatedHost {

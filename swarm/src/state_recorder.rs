@@ -288,6 +288,7 @@ impl Observer for HostStateRecorder {
             | Notification::Recovered { .. }
             | Notification::Dropped { .. }
             | Notification::Unexpected { .. }
+            | Notification::OutOfSequences { .. }
             | Notification::RollbackFailed { .. } => {}
         }
     }

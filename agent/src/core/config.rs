@@ -31,6 +31,8 @@ pub struct AgentConfig {
     pub events_per_request_max: usize,
     /// Approximate size limit of a request with several events: well below the limit of the gateway.
     pub request_bytes_max: usize,
+    /// Failed rollbacks after which the agent reports that none will come.
+    pub rollback_attempts_max: u32,
     /// Rollouts remembered per host; the oldest replaced one is forgotten first.
     pub rollouts_max: usize,
     /// Dispatches held while their manifests are fetched.
@@ -51,6 +53,7 @@ impl Default for AgentConfig {
             events_waiting_max: 256,
             events_per_request_max: EVENTS_PER_REQUEST_MAX,
             request_bytes_max: 192 * 1024,
+            rollback_attempts_max: 20,
             rollouts_max: 16,
             dispatches_max: 8,
         }

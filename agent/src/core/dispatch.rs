@@ -2,18 +2,22 @@
 //!
 //! A dispatch is advice: it makes the agent fetch the signed manifest, and the manifest decides.
 
+use chrono::TimeDelta;
 use nixfleet_proto::host::NewHost;
 use nixfleet_proto::wire::{Dispatch, HostSnapshot};
 use nixfleet_proto::{ClosureHash, HostEventBody, HostRecord, HostState, RolloutId, Timestamp};
 
-use super::pending_rollout::{FetchReason, FetchStage, PendingRollout};
+use super::pending_rollout::{FetchReason, FetchStage, PendingRollout, SnapshotPurpose};
 use super::{AgentCore, Command, LocalRollout, Notification, ReleaseFault, Work};
-use crate::release_check::{Admitted, ExpectedRelease, Refusal, SignedRelease};
+use crate::agent_memory::Contradiction;
+use crate::release_check::{Admitted, ExpectedRelease, SignedRelease, Walk};
 
 /// Fetches of one dispatch before the agent waits for its redelivery.
 const FETCHES_MAX: u32 = 10;
 /// Rollouts whose first delivery is remembered, to take each latency once.
 const HELD_MAX: usize = 32;
+/// How far ahead of this host's clock the queueing of a dispatch may be for later ones to count as later.
+const QUEUED_AHEAD_MAX: TimeDelta = TimeDelta::days(1);
 
 impl AgentCore {
     pub(super) fn take_dispatch(&mut self, dispatch: Dispatch, now: Timestamp) {
@@ -50,10 +54,11 @@ impl AgentCore {
         };
         let record = &rollout.record;
         let ended_at = match record.state {
+            // The agent only had something to report.
+            HostState::Pending => return rollout.outbox.is_empty(),
             HostState::Failed => record.failed_at,
             HostState::Reverted => record.reverted_at.or(record.failed_at),
-            HostState::Pending
-            | HostState::Activating
+            HostState::Activating
             | HostState::Deferred
             | HostState::Soaking
             | HostState::Converged => None,
@@ -64,21 +69,31 @@ impl AgentCore {
             && ended_at.is_some_and(|ended_at| dispatch.enqueued_at > ended_at)
     }
 
-    /// Adopts a rollout that the control plane has and the agent does not, once the manifest confirms it.
+    /// Follows a rollout that the control plane lists and the agent does not know, once the manifest confirms
+    /// it. The times of the snapshot only spare a fetch: the manifest decides what is newer.
     pub(super) fn adopt(&mut self, snapshot: &HostSnapshot) {
         let id = &snapshot.rollout_id;
+        let purpose = match snapshot.state {
+            // A dispatch begins the walk.
+            HostState::Pending => return,
+            HostState::Failed | HostState::Reverted => SnapshotPurpose::DenyRollback,
+            HostState::Activating
+            | HostState::Deferred
+            | HostState::Soaking
+            | HostState::Converged => SnapshotPurpose::Walk,
+        };
         let newer = self
             .rollouts
             .values()
             .any(|known| known.record.dispatched_at >= snapshot.dispatched_at);
-        if snapshot.state == HostState::Pending
-            || newer
+        if newer
             || self.pending.contains_key(id)
             || self.pending.len() >= self.config.dispatches_max
         {
             return;
         }
-        self.fetch(id.clone(), FetchReason::Adopt(Box::new(snapshot.clone())));
+        let seq_floor = snapshot.last_event_seq;
+        self.fetch(id.clone(), FetchReason::Snapshot { seq_floor, purpose });
     }
 
     pub(super) fn fetch_for_switch(&mut self, id: &RolloutId, target_closure: ClosureHash) {
@@ -115,15 +130,24 @@ impl AgentCore {
         if !matches!(pending.stage, FetchStage::Fetching) {
             return;
         }
-        let admitted = release
-            .admit(ExpectedRelease {
-                hostname: &self.hostname,
-                rollout_id: id,
-                target_closure: pending.target_closure(),
+        let walk = if pending.begins_walk() {
+            Walk::Begins {
                 now,
                 age_max: self.config.manifest_age_max,
-            })
-            .and_then(|admitted| self.refuse_outdated(id, admitted));
+                memory: &self.memory,
+            }
+        } else {
+            Walk::GoesOn
+        };
+        let admitted = release.admit(ExpectedRelease {
+            hostname: &self.hostname,
+            rollout_id: id,
+            target_closure: pending.target_closure(),
+            walk,
+        });
+        if let Ok(admitted) = &admitted {
+            self.memory_changed |= self.memory.remember_manifest(&admitted.manifest);
+        }
         match admitted {
             Ok(admitted) if self.is_busy() => {
                 self.set_stage(id, FetchStage::WaitingForHost(admitted))
@@ -136,16 +160,6 @@ impl AgentCore {
         }
     }
 
-    /// An old manifest stays validly signed for its whole window; following it after a newer one would let
-    /// the control plane choose between releases.
-    fn refuse_outdated(&self, id: &RolloutId, admitted: Admitted) -> Result<Admitted, Refusal> {
-        let others = self.rollouts.values().filter(|known| known.id() != id);
-        match others.map(|known| known.signed_at).max() {
-            Some(newest) if newest > admitted.signed_at => Err(Refusal::Outdated { newest }),
-            Some(_) | None => Ok(admitted),
-        }
-    }
-
     pub(super) fn refuse_release(&mut self, id: &RolloutId, fault: ReleaseFault, now: Timestamp) {
         let Some(pending) = self.pending.get_mut(id) else {
             return;
@@ -153,7 +167,7 @@ impl AgentCore {
         if !matches!(pending.stage, FetchStage::Fetching) {
             return;
         }
-        pending.attempts += 1;
+        pending.attempts = pending.attempts.saturating_add(1);
         if fault.retryable && pending.attempts < FETCHES_MAX {
             let pause = self.config.backoff(pending.attempts, self.salt);
             pending.stage = FetchStage::RetryAt(now + pause);
@@ -169,11 +183,11 @@ impl AgentCore {
             return;
         };
         match pending.cause {
-            FetchReason::Dispatch(_) | FetchReason::Adopt(_) => {
+            FetchReason::Dispatch(_) | FetchReason::Snapshot { .. } => {
                 self.pending.remove(id);
             }
             FetchReason::SwitchAgain { .. } => {
-                pending.attempts += 1;
+                pending.attempts = pending.attempts.saturating_add(1);
                 let pause = self.config.backoff(pending.attempts, self.salt);
                 pending.stage = FetchStage::RetryAt(now + pause);
             }
@@ -200,7 +214,7 @@ impl AgentCore {
                 .pending
                 .iter()
                 .filter_map(|(id, pending)| match &pending.stage {
-                    FetchStage::WaitingForHost(admitted) => Some((admitted.signed_at, id)),
+                    FetchStage::WaitingForHost(admitted) => Some((admitted.manifest.signed_at, id)),
                     FetchStage::Fetching | FetchStage::RetryAt(_) => None,
                 })
                 .max();
@@ -212,13 +226,24 @@ impl AgentCore {
             else {
                 return;
             };
-            match self.refuse_outdated(&id, admitted) {
-                Ok(admitted) => self.follow(&id, admitted, now),
+            match self.check_memory(&id, &admitted) {
+                Ok(()) => self.follow(&id, admitted, now),
                 Err(refusal) => {
                     self.pending.remove(&id);
                     self.refuse(&id, refusal.name(), refusal.to_string());
                 }
             }
+        }
+    }
+
+    /// A newer manifest may have been verified while this one waited.
+    fn check_memory(&self, id: &RolloutId, admitted: &Admitted) -> Result<(), Contradiction> {
+        match self.pending.get(id) {
+            Some(pending) if pending.begins_walk() => {
+                let target = admitted.target.closure_hash();
+                self.memory.check(&admitted.manifest, target)
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -228,46 +253,79 @@ impl AgentCore {
         };
         match pending.cause {
             FetchReason::Dispatch(dispatch) => self.acknowledge(&dispatch, &admitted, now),
-            FetchReason::Adopt(snapshot) => self.follow_snapshot(&snapshot, &admitted),
-            FetchReason::SwitchAgain { .. } => self.switch_again(id, admitted.target_closure),
+            FetchReason::Snapshot { seq_floor, purpose } => {
+                self.follow_snapshot(id, (seq_floor, purpose), &admitted, now);
+            }
+            FetchReason::SwitchAgain { .. } => self.switch_again(id, admitted.target),
         }
     }
 
     /// Starts the rollout: the running closure becomes the target of a rollback.
     fn acknowledge(&mut self, dispatch: &Dispatch, admitted: &Admitted, now: Timestamp) {
         let id = &dispatch.rollout_id;
-        let mut record = HostRecord::pending(self.new_host(id, admitted, dispatch.enqueued_at));
+        let queued_at = dispatch.enqueued_at.min(now + QUEUED_AHEAD_MAX);
+        let mut rollout = self.new_rollout(id, admitted, queued_at);
+        rollout.target = Some(admitted.target.clone());
         if let Some(before) = self.rollouts.get(id) {
-            record.last_event_seq = before.next_seq() - 1;
+            rollout.raise_seq_floor(before.highest_seq());
         }
-        self.begin(record, admitted);
-        let body = HostEventBody::DispatchAck {
-            current_closure_at_dispatch: self.current_closure.clone(),
-            received_at: now,
-        };
-        self.observe(id, body, now);
+        self.walk(rollout, now);
     }
 
-    fn follow_snapshot(&mut self, snapshot: &HostSnapshot, admitted: &Admitted) {
-        let id = &snapshot.rollout_id;
-        let record = HostRecord::pending(self.new_host(id, admitted, snapshot.dispatched_at));
-        self.begin(record, admitted);
-        self.apply_snapshot(snapshot);
+    /// Follows a rollout of which the agent has no state. A host that runs the target already is not
+    /// switched again; what ran before is not known then, and nothing that the control plane says replaces it.
+    fn follow_snapshot(
+        &mut self,
+        id: &RolloutId,
+        (seq_floor, purpose): (u64, SnapshotPurpose),
+        admitted: &Admitted,
+        now: Timestamp,
+    ) {
+        let mut rollout = self.new_rollout(id, admitted, now);
+        if !rollout.raise_seq_floor(seq_floor) {
+            return self.refuse_seq_floor(id, seq_floor);
+        }
+        match purpose {
+            SnapshotPurpose::DenyRollback => {
+                self.rollouts.insert(id.clone(), rollout);
+                self.deny_rollback(id, now);
+            }
+            SnapshotPurpose::Walk if rollout.record.target_closure == *self.current_closure() => {
+                let completed = HostEventBody::ActivationCompleted {
+                    observed_current_closure: self.current_closure().clone(),
+                    exit_code: 0,
+                    completed_at: now,
+                };
+                self.walk(rollout, now);
+                self.observe(id, completed, now);
+            }
+            SnapshotPurpose::Walk => {
+                rollout.target = Some(admitted.target.clone());
+                self.walk(rollout, now);
+            }
+        }
     }
 
-    fn new_host(&self, id: &RolloutId, admitted: &Admitted, dispatched_at: Timestamp) -> NewHost {
-        NewHost {
+    fn new_rollout(
+        &self,
+        id: &RolloutId,
+        admitted: &Admitted,
+        dispatched_at: Timestamp,
+    ) -> LocalRollout {
+        let record = HostRecord::pending(NewHost {
             rollout_id: id.clone(),
             hostname: self.hostname.clone(),
             channel: id.channel(),
-            target_closure: admitted.target_closure.clone(),
+            target_closure: admitted.target.closure_hash().clone(),
             soak_minutes: admitted.soak_minutes,
             dispatched_at,
-        }
+        });
+        let signed_at = admitted.manifest.signed_at;
+        LocalRollout::new(record, admitted.on_health_failure, signed_at)
     }
 
     /// The host moves on: it follows one rollout at a time.
-    fn begin(&mut self, record: HostRecord, admitted: &Admitted) {
+    fn walk(&mut self, mut rollout: LocalRollout, now: Timestamp) {
         for other in self.rollouts.values_mut().filter(|other| !other.replaced) {
             other.replaced = true;
             other.work = Work::Idle;
@@ -276,13 +334,23 @@ impl AgentCore {
         }
         self.pending
             .retain(|_, pending| !matches!(pending.cause, FetchReason::SwitchAgain { .. }));
-        self.rollouts.insert(
-            record.rollout_id.clone(),
-            LocalRollout::new(record, admitted.on_health_failure, admitted.signed_at),
-        );
+        let differs = rollout.record.target_closure != *self.current_closure();
+        let id = rollout.id().clone();
+        let earlier_walk = self.rollouts.get(&id);
+        rollout.predecessor = if differs {
+            Some(self.running.clone())
+        } else {
+            earlier_walk.and_then(|walk| walk.predecessor.clone())
+        };
+        self.rollouts.insert(id.clone(), rollout);
+        let body = HostEventBody::DispatchAck {
+            current_closure_at_dispatch: self.current_closure().clone(),
+            received_at: now,
+        };
+        self.observe(&id, body, now);
     }
 
-    fn refuse(&mut self, id: &RolloutId, reason: &str, message: String) {
+    pub(super) fn refuse(&mut self, id: &RolloutId, reason: &str, message: String) {
         self.note(Notification::Refused {
             rollout_id: id.clone(),
             reason: reason.to_owned(),

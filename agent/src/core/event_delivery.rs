@@ -39,7 +39,7 @@ impl AgentCore {
         }
         self.land(id, now);
         if settled {
-            self.heartbeat_after_acknowledgement(now);
+            self.heartbeat.acknowledged_at = Some(now);
         }
     }
 

@@ -105,7 +105,7 @@ impl AgentCore {
         } else if self.may_converge(id, now) {
             let body = HostEventBody::Converged {
                 converged_at: now,
-                current_closure: self.current_closure.clone(),
+                current_closure: self.current_closure().clone(),
             };
             self.observe(id, body, now);
         }
@@ -128,7 +128,7 @@ impl AgentCore {
 
     fn may_converge(&self, id: &RolloutId, now: Timestamp) -> bool {
         self.rollouts.get(id).is_some_and(|rollout| {
-            rollout.record.target_closure == self.current_closure
+            rollout.record.target_closure == *self.current_closure()
                 && soak_elapsed(rollout, now)
                 && probes_pass(rollout)
         })
@@ -143,7 +143,7 @@ impl AgentCore {
             .probes
             .failing_enforced()
             .map(|(since, _)| since + self.config.sustained_failure);
-        let on_target = rollout.record.target_closure == self.current_closure;
+        let on_target = rollout.record.target_closure == *self.current_closure();
         let soak = rollout
             .record
             .soak_due_at

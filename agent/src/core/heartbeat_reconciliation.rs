@@ -3,20 +3,60 @@
 //! The control plane infers missed transitions from the running closure. So a heartbeat contains the
 //! closure only when no event is unacknowledged; otherwise inference and report would race.
 //!
-//! Source: docs/semantics.md, heartbeats and recovery.
+//! Whoever answers may lie. From a snapshot the agent takes what to send again, a bounded floor of sequences,
+//! and the id of a rollout for which it may begin a walk. No closure, state or time of a snapshot enters a
+//! record.
+//!
+//! Source: docs/wire-protocol.md, what an agent believes.
 
-use nixfleet_core::host::{self, HostInput, StepCtx};
 use nixfleet_proto::wire::{HeartbeatReply, HeartbeatRequest, HostSnapshot};
-use nixfleet_proto::{
-    HostEvent, HostEventBody, HostState, Producer, RolloutId, RolloutState, Timestamp,
-};
+use nixfleet_proto::{HostState, RolloutId, Timestamp};
 
-use super::heartbeat_schedule::Sent;
-use super::{AgentCore, Command, LocalRollout, Notification, Work};
+use super::heartbeat_schedule::{Sent, StartReply};
+use super::{AgentCore, Command, LocalRollout, Work};
 
 /// Consecutive replies that must disagree before the agent acts on them: a single one may have crossed an
 /// event.
 const DISAGREEMENTS: u32 = 2;
+
+/// How the control plane's record differs from the agent's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Difference {
+    /// It lacks events.
+    LacksEvents,
+    /// Its soak is over, and it still has the host Soaking after it acknowledged the claim.
+    StillSoaking,
+    /// It waits for the rollback of a host that has not failed here.
+    ExpectsRollback,
+}
+
+impl Difference {
+    fn between(rollout: &LocalRollout, snapshot: &HostSnapshot, now: Timestamp) -> Option<Self> {
+        let own = rollout.record.state;
+        if snapshot.last_event_seq < rollout.record.last_event_seq {
+            return Some(Self::LacksEvents);
+        }
+        let soak_is_over = snapshot.soak_due_at.is_none_or(|due| due <= now);
+        match snapshot.state {
+            HostState::Soaking if own == HostState::Converged && soak_is_over => {
+                Some(Self::StillSoaking)
+            }
+            HostState::Failed
+                if !matches!(own, HostState::Failed | HostState::Reverted)
+                    && !rollout.rollback_denied =>
+            {
+                Some(Self::ExpectsRollback)
+            }
+            HostState::Pending
+            | HostState::Activating
+            | HostState::Deferred
+            | HostState::Soaking
+            | HostState::Converged
+            | HostState::Failed
+            | HostState::Reverted => None,
+        }
+    }
+}
 
 impl AgentCore {
     pub(super) fn send_heartbeat(&mut self, now: Timestamp) {
@@ -26,7 +66,7 @@ impl AgentCore {
         self.commands.push(Command::Heartbeat(HeartbeatRequest {
             hostname: self.hostname.clone(),
             rollout_id: None,
-            current_closure: names_closure.then(|| self.current_closure.clone()),
+            current_closure: names_closure.then(|| self.current_closure().clone()),
             at: now,
         }));
     }
@@ -45,34 +85,6 @@ impl AgentCore {
             })
     }
 
-    /// Records the acknowledgement of an event. After the last one a heartbeat is due soon if only the
-    /// control plane can infer the result of an interrupted switch or rollback.
-    pub(super) fn heartbeat_after_acknowledgement(&mut self, now: Timestamp) {
-        self.heartbeat.acknowledged_at = Some(now);
-        let drained = self.rollouts.values().all(|r| r.outbox.is_empty());
-        if drained && self.rollouts.values().any(|r| self.awaits_recovery(r)) {
-            let soon = now + self.config.heartbeat_settle;
-            self.heartbeat.due = self.heartbeat.due.map(|due| due.min(soon));
-        }
-    }
-
-    /// True when the running closure implies an unreported switch or rollback.
-    fn awaits_recovery(&self, rollout: &LocalRollout) -> bool {
-        if rollout.replaced || rollout.work != Work::Idle {
-            return false;
-        }
-        match rollout.record.state {
-            HostState::Activating | HostState::Deferred => {
-                rollout.record.target_closure == self.current_closure
-            }
-            HostState::Failed => rollout.rollback_target() == Some(&self.current_closure),
-            HostState::Pending
-            | HostState::Soaking
-            | HostState::Converged
-            | HostState::Reverted => false,
-        }
-    }
-
     pub(super) fn heartbeat_failed(&mut self, now: Timestamp) {
         if self.heartbeat.in_flight.take().is_none() {
             return;
@@ -80,7 +92,11 @@ impl AgentCore {
         self.heartbeat.failures = self.heartbeat.failures.saturating_add(1);
         let pause = self.config.backoff(self.heartbeat.failures, self.salt);
         self.heartbeat.due = Some(now + pause.min(self.config.heartbeat_interval));
-        self.enter_running();
+        let reply = StartReply {
+            reply: None,
+            named_closure: false,
+        };
+        self.enter_running(reply, now);
     }
 
     pub(super) fn heartbeat_answered(&mut self, reply: &HeartbeatReply, now: Timestamp) {
@@ -88,216 +104,65 @@ impl AgentCore {
             return;
         };
         self.heartbeat.failures = 0;
+        let reply_at_start = StartReply {
+            reply: Some(reply),
+            named_closure: sent.names_closure,
+        };
         for snapshot in &reply.bootstrap_rollouts {
             if snapshot.hostname == self.hostname {
                 self.reconcile(snapshot, now);
             }
         }
-        if sent.names_closure && self.is_quiet(now) {
-            for id in self.rollout_ids() {
-                let snapshot = reply.bootstrap_rollouts.iter().find(|s| s.rollout_id == id);
-                self.settle_recovery(&id, snapshot, now);
-            }
-        }
-        self.enter_running();
+        self.enter_running(reply_at_start, now);
     }
 
-    /// Adopts the control plane's state unless the local state is newer.
     fn reconcile(&mut self, snapshot: &HostSnapshot, now: Timestamp) {
-        self.follow_again(&snapshot.rollout_id);
-        let Some(rollout) = self.rollouts.get_mut(&snapshot.rollout_id) else {
+        let id = &snapshot.rollout_id;
+        let Some(rollout) = self.rollouts.get_mut(id) else {
             return self.adopt(snapshot);
         };
+        if !rollout.raise_seq_floor(snapshot.last_event_seq) {
+            return self.refuse_seq_floor(id, snapshot.last_event_seq);
+        }
         if rollout.replaced || rollout.work != Work::Idle {
             return;
         }
-        let own = rollout.record.last_event_seq;
-        let is_older = snapshot.last_event_seq < own;
-        // At the same sequence a converged host whose claim still waits is not pulled back.
-        let is_behind = snapshot.last_event_seq == own
-            && rollout.record.state == HostState::Converged
-            && snapshot.state == HostState::Soaking;
-        if !is_older && !is_behind {
+        let Some(difference) = Difference::between(rollout, snapshot, now) else {
             rollout.disagreements = 0;
-            return self.apply_snapshot(snapshot);
-        }
+            return;
+        };
         if !rollout.outbox.is_empty() {
             return;
         }
-        rollout.disagreements += 1;
+        rollout.disagreements = rollout.disagreements.saturating_add(1);
         if rollout.disagreements < DISAGREEMENTS {
             return;
         }
         rollout.disagreements = 0;
-        if is_behind {
-            self.apply_snapshot(snapshot);
-        } else if rollout.replayed_after != Some(snapshot.last_event_seq) {
-            rollout.replayed_after = Some(snapshot.last_event_seq);
-            self.replay(&snapshot.rollout_id, snapshot.last_event_seq);
+        match difference {
+            Difference::LacksEvents => self.send_missing_events(snapshot, now),
+            Difference::StillSoaking => self.re_report(id, now),
+            Difference::ExpectsRollback => self.deny_rollback(id, now),
+        }
+    }
+
+    /// Events that are not counted after their replay were rejected: the control plane went on without them.
+    fn send_missing_events(&mut self, snapshot: &HostSnapshot, now: Timestamp) {
+        let id = &snapshot.rollout_id;
+        let after = snapshot.last_event_seq;
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        if rollout.replayed_after != Some(after) {
+            rollout.replayed_after = Some(after);
+            self.replay(id, after);
         } else if snapshot.state == HostState::Soaking {
-            self.correct_stale_soaking(&snapshot.rollout_id, now);
+            self.re_report(id, now);
         }
     }
 
-    /// Overwrites what the control plane is the authority for; probes stay the agent's.
-    pub(super) fn apply_snapshot(&mut self, snapshot: &HostSnapshot) {
-        let Some(rollout) = self.rollouts.get_mut(&snapshot.rollout_id) else {
-            return;
-        };
-        let before = rollout.record.clone();
-        let record = &mut rollout.record;
-        record.state = snapshot.state;
-        record.last_event_seq = snapshot.last_event_seq.max(record.last_event_seq);
-        let keep = |theirs: &Option<_>, own: &mut Option<_>| {
-            if theirs.is_some() {
-                own.clone_from(theirs);
-            }
-        };
-        keep(&snapshot.dispatch_acked_at, &mut record.dispatch_acked_at);
-        keep(
-            &snapshot.activation_started_at,
-            &mut record.activation_started_at,
-        );
-        keep(
-            &snapshot.activation_completed_at,
-            &mut record.activation_completed_at,
-        );
-        keep(&snapshot.soak_due_at, &mut record.soak_due_at);
-        if snapshot.current_closure_at_dispatch.is_some() {
-            record
-                .current_closure_at_dispatch
-                .clone_from(&snapshot.current_closure_at_dispatch);
-        }
-        if snapshot.current_closure.is_some() {
-            record.current_closure.clone_from(&snapshot.current_closure);
-        }
-        if record.state == HostState::Failed && record.policy_applied.is_none() {
-            record.policy_applied = Some(rollout.on_health_failure);
-        }
-        if before.state == record.state {
-            if before != *record {
-                rollout.mark_dirty();
-            }
-            return;
-        }
-        if record.state == HostState::Soaking {
-            record.probes.clear();
-            record.declared_probes = None;
-            record.converged_at = None;
-        }
-        let to = record.state;
-        rollout.mark_dirty();
-        self.note(Notification::Recovered {
-            rollout_id: snapshot.rollout_id.clone(),
-            from: before.state,
-            to,
-        });
-        if self.phase == super::Phase::Running {
-            self.resume(&snapshot.rollout_id);
-        }
-    }
-
-    /// Ends the recovery after a reply to a heartbeat with the running closure. The snapshot contains the
-    /// inferred state; without one the record is closed.
-    fn settle_recovery(&mut self, id: &RolloutId, snapshot: Option<&HostSnapshot>, now: Timestamp) {
-        let Some(rollout) = self.rollouts.get_mut(id) else {
-            return;
-        };
-        let own = rollout.record.last_event_seq;
-        let rolled_back = rollout.record.state == HostState::Failed;
-        // Resent events that are not counted were refused: the control plane lost them and continued
-        // without them.
-        let answered = snapshot.is_none_or(|snapshot| {
-            let theirs = snapshot.last_event_seq;
-            theirs >= own || rollout.replayed_after == Some(theirs)
-        });
-        let rollout = &self.rollouts[id];
-        if !answered || !self.awaits_recovery(rollout) {
-            return;
-        }
-        let closure = self.current_closure.clone();
-        match (snapshot.is_some(), rolled_back) {
-            (true, true) => {
-                self.observe(id, rollback_complete(closure, now), now);
-            }
-            (true, false) => {
-                let body = HostEventBody::ActivationCompleted {
-                    observed_current_closure: closure,
-                    exit_code: 0,
-                    completed_at: now,
-                };
-                self.observe(id, body, now);
-            }
-            (false, true) => self.recover(id, rollback_complete(closure, now), now),
-            (false, false) => self.stop_following(id),
-        }
-    }
-
-    /// The control plane closed the record by itself; the same event closes the agent's, unreported.
-    fn recover(&mut self, id: &RolloutId, body: HostEventBody, now: Timestamp) {
-        let Some(rollout) = self.rollouts.get_mut(id) else {
-            return;
-        };
-        let from = rollout.record.state;
-        let event = HostEvent {
-            seq: rollout.record.recovery_seq + 1,
-            body,
-        };
-        let ctx = StepCtx {
-            on_health_failure: rollout.on_health_failure,
-            rollout_state: RolloutState::Active,
-            received_at: now,
-        };
-        let input = HostInput::Event {
-            producer: Producer::Recovery,
-            event: &event,
-        };
-        match host::step_agent(&rollout.record, &input, &ctx) {
-            Ok(step) => {
-                rollout.record = step.next;
-                rollout.mark_dirty();
-                let to = rollout.record.state;
-                self.note(Notification::Recovered {
-                    rollout_id: id.clone(),
-                    from,
-                    to,
-                });
-            }
-            Err(rejection) => self.note(Notification::Unexpected {
-                rollout_id: id.clone(),
-                kind: event.body.name(),
-                rejection,
-            }),
-        }
-    }
-
-    /// Follows a rollout again that the control plane lists again, unless a newer one has replaced it: the
-    /// gateway that did not list the rollout as open may have lagged.
-    fn follow_again(&mut self, id: &RolloutId) {
-        let newest = self.rollouts.values().map(|r| r.record.dispatched_at).max();
-        let Some(rollout) = self.rollouts.get_mut(id) else {
-            return;
-        };
-        if rollout.replaced && Some(rollout.record.dispatched_at) == newest {
-            rollout.replaced = false;
-            rollout.mark_dirty();
-        }
-    }
-
-    /// Stops following a rollout whose target runs and of which the control plane has no open record.
-    fn stop_following(&mut self, id: &RolloutId) {
-        if let Some(rollout) = self.rollouts.get_mut(id) {
-            rollout.replaced = true;
-            rollout.probes.stop();
-            rollout.mark_dirty();
-        }
-    }
-}
-
-fn rollback_complete(closure: nixfleet_proto::ClosureHash, now: Timestamp) -> HostEventBody {
-    HostEventBody::RollbackComplete {
-        reverted_to_closure: closure,
-        exit_code: 0,
-        completed_at: now,
+    pub(super) fn refuse_seq_floor(&mut self, id: &RolloutId, seq: u64) {
+        let message = format!("sequence {seq} leaves too few numbers for further events");
+        self.refuse(id, "sequence-floor", message);
     }
 }

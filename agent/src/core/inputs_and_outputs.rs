@@ -2,12 +2,15 @@
 
 #![expect(missing_docs, reason = "most fields say what they are")]
 
+use nixfleet_proto::bounded_reply::Bounded;
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatReply, HeartbeatRequest};
 use nixfleet_proto::{ClosureHash, HostState, ProbeName, Rejection, RolloutId, Timestamp};
 
 use super::local_rollout_state::Journal;
 use super::probe_tracker::ProbeReading;
+use crate::admitted_closure::AdmittedClosure;
+use crate::agent_memory::AgentMemory;
 use crate::release_check::SignedRelease;
 
 /// An event outside the core.
@@ -16,7 +19,7 @@ pub enum Input {
     /// The agent process started; the first input, once.
     Started { current_closure: ClosureHash },
     /// A dispatch arrived.
-    DispatchReceived(Dispatch),
+    DispatchReceived(Bounded<Dispatch>),
     /// The artifacts of a rollout were fetched and their signatures hold.
     ReleaseVerified {
         rollout_id: RolloutId,
@@ -66,15 +69,9 @@ pub enum Input {
         answers: Vec<(u64, DeliveryResult)>,
     },
     /// The control plane replied to a heartbeat.
-    HeartbeatAnswered(HeartbeatReply),
+    HeartbeatAnswered(Bounded<HeartbeatReply>),
     /// No reply to a heartbeat arrived.
     HeartbeatFailed,
-    /// The control plane requests all events above a sequence.
-    ReplayRequested {
-        rollout_id: RolloutId,
-        /// The last sequence it has.
-        after: u64,
-    },
     /// Time passed.
     Tick,
 }
@@ -139,26 +136,28 @@ pub enum DeliveryResult {
     BatchRefused,
 }
 
-/// An action for the shell, in order. `Save` and `Forget` complete before the next command starts.
+/// An action for the shell, in order. `Save`, `Remember` and `Forget` complete before the next command starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Make the rollout's state durable.
     Save(Box<Journal>),
+    /// Make the memory durable.
+    Remember(Box<AgentMemory>),
     /// The rollout's durable state is not needed any more.
     Forget { rollout_id: RolloutId },
     /// Start asking for dispatches.
     Listen,
     /// Fetch and verify the artifacts of a rollout.
     FetchRelease { rollout_id: RolloutId },
-    /// Switch the host to a closure of a verified manifest.
+    /// Switch the host to the closure of a verified manifest.
     Switch {
         rollout_id: RolloutId,
-        closure_hash: ClosureHash,
+        closure: AdmittedClosure,
     },
     /// Take the host back to the closure it ran before.
     Rollback {
         rollout_id: RolloutId,
-        closure_hash: ClosureHash,
+        closure: AdmittedClosure,
     },
     /// Read the host's probes.
     ListProbes {
@@ -190,7 +189,7 @@ pub enum Notification {
         /// Time from its queueing to now.
         latency_ms: u64,
     },
-    /// A dispatch, or a snapshot of an open rollout, was refused.
+    /// A dispatch, or a part of a snapshot, was refused.
     Refused {
         rollout_id: RolloutId,
         /// Kebab-case name.
@@ -233,6 +232,8 @@ pub enum Notification {
         kind: &'static str,
         rejection: Rejection,
     },
+    /// The protocol has no higher sequence for a rollout: nothing more is reported about it.
+    OutOfSequences { rollout_id: RolloutId },
     /// A rollback failed and will be retried.
     RollbackFailed {
         rollout_id: RolloutId,

@@ -1,15 +1,20 @@
 //! State of a rollout on this host, in memory and as journal.
 
+use nixfleet_proto::bounds::INTEGER_MAX;
 use nixfleet_proto::wire::WireEvent;
-use nixfleet_proto::{HostRecord, HostState, OnHealthFailure, RolloutId, Timestamp};
+use nixfleet_proto::{HostRecord, OnHealthFailure, RolloutId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
 use super::probe_tracker::ProbeTracker;
+use crate::admitted_closure::{AdmittedClosure, ObservedClosure};
 
 /// Block of sequence numbers reserved for events that are not persisted: after a crash the agent continues
 /// above the reservation, so that no number is reused.
 const SEQ_RESERVATION: u64 = 64;
+/// Highest sequence that the control plane may ask the agent to continue above: enough numbers remain for
+/// the rest of any rollout.
+const SEQ_FLOOR_MAX: u64 = INTEGER_MAX - (1 << 32);
 
 /// A rollout on this host.
 #[derive(Debug, Clone)]
@@ -20,6 +25,10 @@ pub struct LocalRollout {
     pub on_health_failure: OnHealthFailure,
     /// Signing time of the manifest.
     pub signed_at: Timestamp,
+    /// The verified target; absent when this process does not switch to it.
+    pub target: Option<AdmittedClosure>,
+    /// What ran before the walk began: the only closure that a rollback restores.
+    pub predecessor: Option<ObservedClosure>,
     /// True after a newer rollout replaced this one: no probes, decisions or reports follow.
     pub replaced: bool,
     /// Unacknowledged events.
@@ -34,6 +43,8 @@ pub struct LocalRollout {
     pub replayed_after: Option<u64>,
     /// Rollbacks that failed since the start.
     pub rollbacks_failed: u32,
+    /// True once the agent told the control plane not to expect a rollback of a host that is not Failed here.
+    pub rollback_denied: bool,
     /// No new event has this sequence or a lower one.
     seq_floor: u64,
     /// The floor as persisted.
@@ -66,14 +77,20 @@ pub enum Work {
 pub struct Journal {
     /// Layout version, always 1.
     pub v: u32,
-    /// The record.
+    /// The record; its closures serve reports and not activations.
     pub record: HostRecord,
+    /// What ran before the walk began; absent when the agent does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<ObservedClosure>,
     /// From the signed policy.
     pub on_health_failure: OnHealthFailure,
     /// Signing time of the manifest.
     pub signed_at: Timestamp,
     /// True once the host moved on.
     pub replaced: bool,
+    /// See [`LocalRollout::rollback_denied`].
+    #[serde(default)]
+    pub rollback_denied: bool,
     /// Highest sequence that may be in use.
     pub seq_floor: u64,
     /// Durable unacknowledged events, in order.
@@ -84,7 +101,7 @@ pub struct Journal {
 }
 
 impl LocalRollout {
-    /// A rollout the agent begins to follow.
+    /// A rollout of a verified manifest.
     pub fn new(record: HostRecord, policy: OnHealthFailure, signed_at: Timestamp) -> Self {
         Self {
             seq_floor: record.last_event_seq,
@@ -92,6 +109,8 @@ impl LocalRollout {
             record,
             on_health_failure: policy,
             signed_at,
+            target: None,
+            predecessor: None,
             replaced: false,
             outbox: Outbox::default(),
             probes: ProbeTracker::default(),
@@ -99,16 +118,21 @@ impl LocalRollout {
             disagreements: 0,
             replayed_after: None,
             rollbacks_failed: 0,
+            rollback_denied: false,
             dirty: true,
         }
     }
 
     /// A rollout from before a restart.
     pub fn restored(journal: Journal) -> Self {
+        let mut record = journal.record;
+        record.last_event_seq = record.last_event_seq.min(INTEGER_MAX);
         Self {
-            record: journal.record,
+            record,
             on_health_failure: journal.on_health_failure,
             signed_at: journal.signed_at,
+            target: None,
+            predecessor: journal.predecessor,
             replaced: journal.replaced,
             outbox: Outbox::restored(journal.waiting, journal.kept),
             probes: ProbeTracker::default(),
@@ -116,8 +140,9 @@ impl LocalRollout {
             disagreements: 0,
             replayed_after: None,
             rollbacks_failed: 0,
-            seq_floor: journal.seq_floor,
-            seq_reserved: journal.seq_floor,
+            rollback_denied: journal.rollback_denied,
+            seq_floor: journal.seq_floor.min(INTEGER_MAX),
+            seq_reserved: journal.seq_floor.min(INTEGER_MAX),
             dirty: false,
         }
     }
@@ -127,15 +152,34 @@ impl LocalRollout {
         &self.record.rollout_id
     }
 
-    /// The next sequence number: last + 1, or above all numbers that a crashed process may have used.
-    pub fn next_seq(&self) -> u64 {
-        self.record.last_event_seq.max(self.seq_floor) + 1
+    /// The highest sequence in use, or that a crashed process may have used.
+    pub fn highest_seq(&self) -> u64 {
+        self.record.last_event_seq.max(self.seq_floor)
+    }
+
+    /// The next sequence number; `None` when the protocol has no higher one.
+    pub fn next_seq(&self) -> Option<u64> {
+        let highest = self.highest_seq();
+        (highest < INTEGER_MAX).then(|| highest + 1)
+    }
+
+    /// Continues above a sequence that the control plane has; false when it leaves too few numbers.
+    pub fn raise_seq_floor(&mut self, seq: u64) -> bool {
+        if seq > SEQ_FLOOR_MAX {
+            return false;
+        }
+        if seq > self.record.last_event_seq {
+            self.record.last_event_seq = seq;
+            self.dirty = true;
+        }
+        true
     }
 
     /// Notes that `seq` was given to an event; what is persisted covers it before it is sent.
     pub fn reserve_seq(&mut self, seq: u64, durable: bool) {
         if seq > self.seq_reserved {
-            self.seq_reserved = if durable { seq } else { seq + SEQ_RESERVATION };
+            let reserved = seq.saturating_add(if durable { 0 } else { SEQ_RESERVATION });
+            self.seq_reserved = reserved.min(INTEGER_MAX);
             self.dirty = true;
         }
         self.dirty |= durable;
@@ -154,9 +198,11 @@ impl LocalRollout {
         Some(Journal {
             v: 1,
             record: self.record.clone(),
+            predecessor: self.predecessor.clone(),
             on_health_failure: self.on_health_failure,
             signed_at: self.signed_at,
             replaced: self.replaced,
+            rollback_denied: self.rollback_denied,
             seq_floor: self.seq_reserved,
             waiting: self.outbox.durable(),
             kept: self.outbox.kept(),
@@ -174,13 +220,9 @@ impl LocalRollout {
         }
     }
 
-    /// The closure that a failed host must roll back to; `None` when it stays.
-    pub fn rollback_target(&self) -> Option<&nixfleet_proto::ClosureHash> {
-        let rolls_back = self.record.state == HostState::Failed
-            && self.record.policy_applied == Some(OnHealthFailure::RollbackAndHalt);
-        self.record
-            .current_closure_at_dispatch
-            .as_ref()
-            .filter(|_| rolls_back)
+    /// The closure that a failed host rolls back to; `None` when it stays or knows none.
+    pub fn rollback_target(&self) -> Option<&ObservedClosure> {
+        let expected = self.record.expects_rollback();
+        self.predecessor.as_ref().filter(|_| expected)
     }
 }

@@ -235,6 +235,7 @@ fn size(body: &HostEventBody) -> usize {
     const ITEM_BYTES: usize = 256;
     let texts = match body {
         HostEventBody::ActivationFailed { stderr_tail, .. } => stderr_tail.len(),
+        HostEventBody::RollbackFailed { detail, .. } => detail.len(),
         HostEventBody::ProbeTopologyDeclared { probes, .. } => probes.len() * ITEM_BYTES,
         HostEventBody::ProbeResult {
             failure_reason,

@@ -1,6 +1,6 @@
 //! Rollouts whose manifest is being fetched or that wait for another rollout on the host.
 
-use nixfleet_proto::wire::{Dispatch, HostSnapshot};
+use nixfleet_proto::wire::Dispatch;
 use nixfleet_proto::{ClosureHash, Timestamp};
 
 use crate::release_check::Admitted;
@@ -17,13 +17,26 @@ pub(super) struct PendingRollout {
 pub(super) enum FetchReason {
     /// The control plane dispatched it.
     Dispatch(Dispatch),
-    /// A snapshot of the control plane has the host in the rollout, and the agent has no state of it.
-    Adopt(Box<HostSnapshot>),
+    /// A snapshot of the control plane lists the rollout, and the agent has no state of it.
+    Snapshot {
+        /// The last sequence that the control plane has.
+        seq_floor: u64,
+        purpose: SnapshotPurpose,
+    },
     /// The restored state contains an activation that did not take place.
     SwitchAgain {
         /// The target of the record.
         target_closure: ClosureHash,
     },
+}
+
+/// What the agent does about a listed rollout that it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SnapshotPurpose {
+    /// Walks, as for a dispatch.
+    Walk,
+    /// Says that no rollback will come: without a journal the agent knows no closure to go back to.
+    DenyRollback,
 }
 
 /// Stage of the fetch.
@@ -44,11 +57,21 @@ impl PendingRollout {
         }
     }
 
-    pub(super) fn target_closure(&self) -> &ClosureHash {
+    /// The closure that the manifest must have; a snapshot's is not taken.
+    pub(super) fn target_closure(&self) -> Option<&ClosureHash> {
         match &self.cause {
-            FetchReason::Dispatch(dispatch) => &dispatch.target_closure,
-            FetchReason::Adopt(snapshot) => &snapshot.target_closure,
-            FetchReason::SwitchAgain { target_closure } => target_closure,
+            FetchReason::Dispatch(dispatch) => Some(&dispatch.target_closure),
+            FetchReason::Snapshot { .. } => None,
+            FetchReason::SwitchAgain { target_closure } => Some(target_closure),
+        }
+    }
+
+    /// True when following the manifest begins a walk.
+    pub(super) fn begins_walk(&self) -> bool {
+        match &self.cause {
+            FetchReason::Dispatch(_) => true,
+            FetchReason::Snapshot { purpose, .. } => *purpose == SnapshotPurpose::Walk,
+            FetchReason::SwitchAgain { .. } => false,
         }
     }
 }

@@ -4,4 +4,4 @@ mod dispatching;
 mod lifecycle;
 mod properties;
 mod restart;
-mod test_agent;
+pub(crate) mod test_agent;

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nixfleet_proto::RolloutId;
+use nixfleet_proto::bounded_reply::{Bounded, Reply};
 use nixfleet_proto::wire::{
     Dispatch, ErrorBody, EventAnswer, EventRequest, HeartbeatReply, HeartbeatRequest,
-    PROTOCOL_HEADER, PROTOCOL_VERSION, REPLAY_HEADER,
+    PROTOCOL_HEADER, PROTOCOL_VERSION,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use rustls::ClientConfig;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::gateway_selector::GatewaySelector;
@@ -29,8 +31,14 @@ const DISPATCH_WAIT: Duration = Duration::from_secs(60);
 const DISPATCH_TIMEOUT: Duration = Duration::from_secs(65);
 /// Time for a whole fleet artifact on a slow link.
 const ARTIFACT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest artifact read: a fleet of a million hosts.
-const ARTIFACT_BYTES_MAX: usize = 512 << 20;
+/// What an artifact takes besides its hosts: channels, policies, budgets.
+const ARTIFACT_BYTES_FIXED: usize = 1 << 20;
+/// Largest share of one host in an artifact: names, tags, closure and keys.
+const ARTIFACT_BYTES_PER_HOST: usize = 512;
+/// Size limit of a detached signature; the known ones take 64 bytes.
+const SIGNATURE_BYTES_MAX: usize = 1 << 10;
+/// Longest text of an error that is kept, in bytes.
+const ERROR_BYTES_MAX: usize = 1 << 10;
 /// Size limit of all other responses.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Receive window of the connection; the default of hyper is 5 MB for each of them.
@@ -46,6 +54,7 @@ pub struct Client {
     selector: GatewaySelector,
     http: reqwest::Client,
     link: NetworkLink,
+    artifact_bytes_max: usize,
     trace_salt: u64,
     requests: AtomicU64,
 }
@@ -87,15 +96,6 @@ impl ClientError {
     }
 }
 
-/// Reply to a heartbeat.
-#[derive(Debug)]
-pub struct HeartbeatAnswer {
-    /// The body.
-    pub reply: HeartbeatReply,
-    /// Sequence above which all events are to be sent again.
-    pub replay_after: Option<u64>,
-}
-
 /// A request and its gateway.
 struct Request {
     gateway: usize,
@@ -122,7 +122,8 @@ pub struct SignedBytes {
 
 impl Client {
     /// A client for `base_urls`: scheme, host and port, comma separated when there are several
-    /// gateways. Connects with the first request; agents spread over the gateways by their names.
+    /// gateways. Connects with the first request; agents spread over the gateways by their names. Artifacts
+    /// are read up to the size that a fleet of `fleet_hosts_max` hosts can need.
     ///
     /// # Errors
     /// The TLS configuration cannot be used.
@@ -131,6 +132,7 @@ impl Client {
         name: &str,
         tls: ClientConfig,
         link: NetworkLink,
+        fleet_hosts_max: usize,
     ) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -151,6 +153,9 @@ impl Client {
             selector: GatewaySelector::new(base_urls, salt(name)),
             http,
             link,
+            artifact_bytes_max: fleet_hosts_max
+                .saturating_mul(ARTIFACT_BYTES_PER_HOST)
+                .saturating_add(ARTIFACT_BYTES_FIXED),
             trace_salt: salt(name) ^ mix(started),
             requests: AtomicU64::new(0),
         })
@@ -190,23 +195,29 @@ impl Client {
         &self,
         heartbeat: &HeartbeatRequest,
         timeout: Option<Duration>,
-    ) -> Result<HeartbeatAnswer, ClientError> {
+    ) -> Result<Bounded<HeartbeatReply>, ClientError> {
         let timeout = timeout.unwrap_or(HEARTBEAT_TIMEOUT);
         let request = self
             .request(Method::POST, "/v1/agent/heartbeat", timeout)
             .json(heartbeat);
+        let gateway = request.gateway;
         let response = self.exchange(request).await?;
-        let replay_after = response
-            .headers()
-            .get(REPLAY_HEADER)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.parse().ok());
         let bytes = self.read(response, ANSWER_BYTES_MAX).await?;
-        let reply = serde_json::from_slice(&bytes)
-            .map_err(|error| ClientError::Protocol(error.to_string()))?;
-        Ok(HeartbeatAnswer {
-            reply,
-            replay_after,
+        self.check_reply(&bytes, gateway)
+    }
+
+    /// Reads a reply within its bounds; the next request goes to another gateway otherwise.
+    fn check_reply<T: Reply + DeserializeOwned>(
+        &self,
+        bytes: &[u8],
+        gateway: usize,
+    ) -> Result<Bounded<T>, ClientError> {
+        let checked = serde_json::from_slice(bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|reply| Bounded::check(reply).map_err(|fault| fault.to_string()));
+        checked.map_err(|fault| {
+            self.selector.failed(gateway);
+            ClientError::Protocol(fault)
         })
     }
 
@@ -214,9 +225,10 @@ impl Client {
     ///
     /// # Errors
     /// When there is no response or an error status.
-    pub async fn dispatch(&self) -> Result<Option<Dispatch>, ClientError> {
+    pub async fn dispatch(&self) -> Result<Option<Bounded<Dispatch>>, ClientError> {
         let path = format!("/v1/agent/dispatch?wait={}", DISPATCH_WAIT.as_secs());
         let request = self.request(Method::GET, &path, DISPATCH_TIMEOUT);
+        let gateway = request.gateway;
         let response = self.exchange(request).await?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(None);
@@ -225,7 +237,7 @@ impl Client {
         if bytes.is_empty() {
             return Ok(None);
         }
-        serde_json::from_slice(&bytes).map_err(|error| ClientError::Protocol(error.to_string()))
+        self.check_reply(&bytes, gateway).map(Some)
     }
 
     /// Fetches a rollout manifest, unverified.
@@ -233,7 +245,8 @@ impl Client {
     /// # Errors
     /// When there is no response or an error status.
     pub async fn rollout_manifest(&self, id: &RolloutId) -> Result<Vec<u8>, ClientError> {
-        self.artifact(&format!("/v1/rollouts/{id}")).await
+        let path = format!("/v1/rollouts/{id}");
+        self.artifact(&path, self.artifact_bytes_max).await
     }
 
     /// Fetches the detached signature of a rollout manifest.
@@ -241,7 +254,8 @@ impl Client {
     /// # Errors
     /// When there is no response or an error status.
     pub async fn rollout_signature(&self, id: &RolloutId) -> Result<Vec<u8>, ClientError> {
-        self.artifact(&format!("/v1/rollouts/{id}/sig")).await
+        let path = format!("/v1/rollouts/{id}/sig");
+        self.artifact(&path, SIGNATURE_BYTES_MAX).await
     }
 
     /// Fetches the fleet, unverified.
@@ -250,15 +264,19 @@ impl Client {
     /// When there is no response or an error status.
     pub async fn fleet(&self) -> Result<SignedBytes, ClientError> {
         Ok(SignedBytes {
-            signature: self.artifact("/v1/fleet.resolved/sig").await?,
-            bytes: self.artifact("/v1/fleet.resolved").await?,
+            signature: self
+                .artifact("/v1/fleet.resolved/sig", SIGNATURE_BYTES_MAX)
+                .await?,
+            bytes: self
+                .artifact("/v1/fleet.resolved", self.artifact_bytes_max)
+                .await?,
         })
     }
 
-    async fn artifact(&self, path: &str) -> Result<Vec<u8>, ClientError> {
+    async fn artifact(&self, path: &str, bytes_max: usize) -> Result<Vec<u8>, ClientError> {
         let request = self.request(Method::GET, path, ARTIFACT_TIMEOUT);
         let response = self.exchange(request).await?;
-        self.read(response, ARTIFACT_BYTES_MAX).await
+        self.read(response, bytes_max).await
     }
 
     fn request(&self, method: Method, path: &str, timeout: Duration) -> Request {
@@ -365,7 +383,14 @@ fn item_result(answer: EventAnswer) -> DeliveryResult {
 fn refused(status: u16, body: ErrorBody) -> DeliveryResult {
     DeliveryResult::Refused {
         status,
-        code: body.code,
-        message: body.message,
+        code: cut(body.code),
+        message: cut(body.message),
     }
+}
+
+/// The beginning of a text that a gateway sent.
+fn cut(mut text: String) -> String {
+    let end = text.floor_char_boundary(ERROR_BYTES_MAX);
+    text.truncate(end);
+    text
 }

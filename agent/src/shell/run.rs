@@ -6,14 +6,19 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatRequest};
-use nixfleet_proto::{Hostname, RolloutId, Timestamp};
+use nixfleet_proto::bounded_reply::Bounded;
+use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatReply, HeartbeatRequest};
+use nixfleet_proto::{ClosureHash, Hostname, RolloutId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, ClientError, HeartbeatAnswer};
+use super::client::{Client, ClientError};
 use super::release_fetcher::ReleaseFetcher;
+use crate::activation_guard::{ActivationGuard, Unproven};
 use crate::activator::Activator;
-use crate::core::{AgentConfig, AgentCore, Command, Input, Notification};
+use crate::admitted_closure::AdmittedClosure;
+use crate::core::{
+    AgentConfig, AgentCore, Command, Input, Notification, RollbackOutcome, SwitchOutcome,
+};
 use crate::journal_store::{JournalStore, JournalStoreError};
 
 /// Timeout of the first heartbeat; without a response the agent starts nevertheless.
@@ -24,6 +29,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Pause between long-polls that return immediately.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Exit code of a switch that the guard refused: a command that cannot be executed.
+const REFUSED: i32 = 126;
 
 /// Sees what an agent does; must not block.
 pub trait Observer: Send + Sync + 'static {
@@ -69,6 +77,9 @@ pub enum AgentError {
 pub struct Agent {
     parts: AgentParts,
     core: AgentCore,
+    guard: ActivationGuard,
+    /// What the machine said last; the core's word is not asked.
+    running: ClosureHash,
     jobs: FuturesUnordered<BoxFuture<'static, FinishedJob>>,
     first_heartbeat_sent: bool,
     poll_failures: u32,
@@ -78,10 +89,12 @@ pub struct Agent {
 enum FinishedJob {
     /// An input for the core.
     Input(Box<Input>),
+    /// A switch or rollback ended; what the machine runs now.
+    Activation(Box<Input>, ClosureHash),
     /// A heartbeat ended.
-    Heartbeat(Result<HeartbeatAnswer, ClientError>),
+    Heartbeat(Result<Bounded<HeartbeatReply>, ClientError>),
     /// A long-poll ended, after this long.
-    Polled(Result<Option<Dispatch>, ClientError>, Duration),
+    Polled(Result<Option<Bounded<Dispatch>>, ClientError>, Duration),
     /// The pause after a long-poll ended.
     PollAgain,
 }
@@ -92,11 +105,13 @@ impl Agent {
     /// # Errors
     /// The journals cannot be read.
     pub fn new(parts: AgentParts) -> Result<Self, AgentError> {
-        let journals = parts.journals.load()?;
-        let core = AgentCore::new(parts.hostname.clone(), parts.config.clone(), journals);
+        let saved = parts.journals.load()?;
+        let observations = parts.journals.load_observations()?;
         Ok(Self {
+            core: AgentCore::new(parts.hostname.clone(), parts.config.clone(), saved),
+            guard: ActivationGuard::new(parts.hostname.clone(), observations),
+            running: ClosureHash::from(""),
             parts,
-            core,
             jobs: FuturesUnordered::new(),
             first_heartbeat_sent: false,
             poll_failures: 0,
@@ -109,6 +124,7 @@ impl Agent {
     /// The journal store failed.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AgentError> {
         let current_closure = self.parts.activator.current_closure().await;
+        self.running = current_closure.clone();
         self.step_core(Input::Started { current_closure })?;
         loop {
             let pause = self.pause();
@@ -131,15 +147,19 @@ impl Agent {
 
     fn take(&mut self, done: FinishedJob) -> Result<(), AgentError> {
         match done {
-            FinishedJob::Input(input) => self.step_core(*input),
-            FinishedJob::Heartbeat(Ok(answer)) => {
-                self.parts.observer.count(Counter::Heartbeat);
-                if let Some(after) = answer.replay_after {
-                    // The core requests all rollouts and names none, so this value belongs to no particular
-                    // rollout; the snapshots have one per rollout.
-                    tracing::debug!(after, "replay value without a rollout");
+            FinishedJob::Input(input) => {
+                if let Input::ReleaseVerified { release, .. } = &*input {
+                    self.guard.take_release(release);
                 }
-                self.step_core(Input::HeartbeatAnswered(answer.reply))
+                self.step_core(*input)
+            }
+            FinishedJob::Activation(input, running) => {
+                self.running = running;
+                self.step_core(*input)
+            }
+            FinishedJob::Heartbeat(Ok(reply)) => {
+                self.parts.observer.count(Counter::Heartbeat);
+                self.step_core(Input::HeartbeatAnswered(reply))
             }
             FinishedJob::Heartbeat(Err(error)) => {
                 self.count_failure("heartbeat", &error);
@@ -175,29 +195,23 @@ impl Agent {
     fn execute(&mut self, command: Command, now: Timestamp) -> Result<(), AgentError> {
         match command {
             Command::Save(journal) => self.parts.journals.save(&journal)?,
-            Command::Forget { rollout_id } => self.parts.journals.remove(&rollout_id)?,
+            Command::Remember(memory) => self.parts.journals.save_memory(&memory)?,
+            Command::Forget { rollout_id } => {
+                self.parts.journals.remove(&rollout_id)?;
+                if self.guard.forget(&rollout_id) {
+                    self.save_observations()?;
+                }
+            }
             Command::Listen => self.poll(),
             Command::FetchRelease { rollout_id } => self.fetch(rollout_id),
             Command::Switch {
                 rollout_id,
-                closure_hash,
-            } => self.start(move |activator| async move {
-                let outcome = activator.switch(&closure_hash).await;
-                Input::SwitchEnded {
-                    rollout_id,
-                    outcome,
-                }
-            }),
+                closure,
+            } => self.switch(rollout_id, closure)?,
             Command::Rollback {
                 rollout_id,
-                closure_hash,
-            } => self.start(move |activator| async move {
-                let outcome = activator.roll_back(&closure_hash).await;
-                Input::RollbackEnded {
-                    rollout_id,
-                    outcome,
-                }
-            }),
+                closure,
+            } => self.roll_back(rollout_id, closure),
             Command::ListProbes {
                 rollout_id,
                 generation,
@@ -226,6 +240,75 @@ impl Agent {
             Command::Notify(note) => self.note(&note, now),
         }
         Ok(())
+    }
+
+    fn switch(
+        &mut self,
+        rollout_id: RolloutId,
+        closure: AdmittedClosure,
+    ) -> Result<(), AgentError> {
+        let target = closure.closure_hash().clone();
+        if let Err(unproven) = self.guard.check_switch(&rollout_id, &target) {
+            let outcome = SwitchOutcome::Failed {
+                exit_code: REFUSED,
+                stderr_tail: refused(&unproven),
+            };
+            self.start_activation(move |_| async move {
+                Input::SwitchEnded {
+                    rollout_id,
+                    outcome,
+                }
+            });
+            return Ok(());
+        }
+        if self
+            .guard
+            .observe_before(&rollout_id, &target, &self.running)
+        {
+            self.save_observations()?;
+        }
+        self.start_activation(move |activator| async move {
+            let outcome = activator.switch(&target).await;
+            Input::SwitchEnded {
+                rollout_id,
+                outcome,
+            }
+        });
+        Ok(())
+    }
+
+    fn roll_back(&self, rollout_id: RolloutId, closure: AdmittedClosure) {
+        let target = closure.closure_hash().clone();
+        let checked = self.guard.check_rollback(&rollout_id, &target);
+        self.start_activation(move |activator| async move {
+            let outcome = match checked {
+                Ok(()) => activator.roll_back(&target).await,
+                Err(unproven) => RollbackOutcome::Failed {
+                    message: refused(&unproven),
+                },
+            };
+            Input::RollbackEnded {
+                rollout_id,
+                outcome,
+            }
+        });
+    }
+
+    fn save_observations(&self) -> Result<(), JournalStoreError> {
+        let observations = self.guard.observations();
+        self.parts.journals.save_observations(observations)
+    }
+
+    fn start_activation<F>(&self, job: impl FnOnce(Arc<dyn Activator>) -> F)
+    where
+        F: Future<Output = Input> + Send + 'static,
+    {
+        let activator = Arc::clone(&self.parts.activator);
+        let work = job(Arc::clone(&activator));
+        self.jobs.push(Box::pin(async move {
+            let input = Box::new(work.await);
+            FinishedJob::Activation(input, activator.current_closure().await)
+        }));
     }
 
     fn start<F>(&self, job: impl FnOnce(Arc<dyn Activator>) -> F)
@@ -288,7 +371,7 @@ impl Agent {
 
     fn take_poll(
         &mut self,
-        result: Result<Option<Dispatch>, ClientError>,
+        result: Result<Option<Bounded<Dispatch>>, ClientError>,
         lasted: Duration,
     ) -> Result<(), AgentError> {
         let pause = match &result {
@@ -342,6 +425,7 @@ impl Agent {
             Notification::Refused { .. }
             | Notification::EventRefused { .. }
             | Notification::Dropped { .. }
+            | Notification::OutOfSequences { .. }
             | Notification::RollbackFailed { .. }
             | Notification::Unexpected { .. } => {
                 tracing::warn!(%host, ?note, "the agent reports a fault")
@@ -351,4 +435,9 @@ impl Agent {
             }
         }
     }
+}
+
+fn refused(unproven: &Unproven) -> String {
+    tracing::error!(rollout = %unproven.rollout_id, closure = %unproven.closure, "refused to activate a closure");
+    unproven.to_string()
 }

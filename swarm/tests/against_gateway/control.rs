@@ -45,9 +45,15 @@ pub struct Knowledge {
     pub arrays_refused: bool,
     /// Kinds of events that are refused permanently.
     pub refused_kinds: BTreeSet<&'static str>,
+    /// Replies to heartbeats that were lies.
+    pub lies: u64,
+    lie: Option<Lie>,
     manifest: Option<Signed>,
     fleet: Option<Signed>,
 }
+
+/// Changes a snapshot as JSON.
+pub type Lie = fn(&mut serde_json::Value);
 
 pub struct Control {
     pub address: SocketAddr,
@@ -136,6 +142,11 @@ impl Control {
         status.fleet = Some(bundle.fleet.clone());
         drop(status);
         self.fetcher.queue_changed.notify_waiters();
+    }
+
+    /// From now on replies to heartbeats list every record, changed by the lie.
+    pub fn lie(&self, lie: Option<Lie>) {
+        self.fetcher.lock().lie = lie;
     }
 
     /// Waits until `reached` returns true; fails after 30 s.
@@ -303,7 +314,7 @@ async fn heartbeat(
     State(fetcher): State<Arc<ReleaseFetcher>>,
     headers: HeaderMap,
     Json(request): Json<HeartbeatRequest>,
-) -> Json<HeartbeatReply> {
+) -> Json<serde_json::Value> {
     let mut status = fetcher.lock();
     check(&mut status, &headers);
     let keys: Vec<_> = status.records.keys().cloned().collect();
@@ -312,14 +323,25 @@ async fn heartbeat(
     for key in own {
         status.recover(&key, &request);
         let record = &status.records[&key];
-        if record.state.is_open() {
+        if record.state.is_open() || status.lie.is_some() {
             snapshots.push(HostSnapshot::from(record));
         }
     }
-    Json(HeartbeatReply {
+    let mut reply = serde_json::to_value(HeartbeatReply {
         received_at: request.at,
         bootstrap_rollouts: snapshots,
     })
+    .unwrap();
+    if let Some(lie) = status.lie {
+        let snapshots = reply["bootstrap_rollouts"].as_array_mut();
+        for snapshot in snapshots.into_iter().flatten() {
+            snapshot["currentClosureAtDispatch"] = "evil".into();
+            snapshot["lastEventSeq"] = 1_000_000.into();
+            lie(snapshot);
+            status.lies += 1;
+        }
+    }
+    Json(reply)
 }
 
 async fn dispatch(

@@ -57,10 +57,10 @@ fn a_manifest_that_does_not_list_the_host_is_refused() {
 #[test]
 fn a_dispatch_for_another_host_is_refused() {
     let mut agent = TestAgent::running();
-    let mut other = dispatch("1", "b", 0);
+    let mut other = dispatched("1", "b", 0);
     other.hostname = "web-02".into();
     assert_eq!(
-        agent.give(Input::DispatchReceived(other)),
+        agent.give(Input::DispatchReceived(bounded(other))),
         ["refused other-host"]
     );
 }

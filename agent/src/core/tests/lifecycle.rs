@@ -254,6 +254,76 @@ fn a_failed_rollback_is_retried() {
 }
 
 #[test]
+fn a_rollback_that_never_succeeds_is_reported() {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.give(ended(SwitchOutcome::Failed {
+        exit_code: 4,
+        stderr_tail: String::new(),
+    }));
+    agent.drain("1");
+    let mut attempts = 0;
+    let names = loop {
+        attempts += 1;
+        let names = agent.give(Input::RollbackEnded {
+            rollout_id: rollout("1"),
+            outcome: RollbackOutcome::Failed {
+                message: "busy".to_owned(),
+            },
+        });
+        if names != ["rollback failed"] {
+            break names;
+        }
+        let again = agent.after(60);
+        assert!(again.contains(&"Rollback a".to_owned()), "{again:?}");
+    };
+    assert_eq!(attempts, 20);
+    assert_eq!(names, ["Save Failed waiting 1", "Send 4 RollbackFailed"]);
+    let names = agent.after(10_000);
+    assert!(
+        !names.iter().any(|name| name.starts_with("Rollback")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_closure_that_keeps_failing_is_not_tried_for_ever() {
+    let mut agent = TestAgent::running();
+    for attempt in 1..=4 {
+        agent.now += chrono::TimeDelta::seconds(10);
+        let queued = (agent.now - at(0)).num_seconds();
+        agent.give(Input::DispatchReceived(dispatch("1", "b", queued)));
+        let names = agent.verified("1", "b", 0);
+        if attempt == 4 {
+            assert_eq!(names, ["refused failed-here"]);
+            break;
+        }
+        assert!(
+            names.contains(&"Switch b".to_owned()),
+            "{attempt}: {names:?}"
+        );
+        agent.give(ended(SwitchOutcome::Failed {
+            exit_code: 4,
+            stderr_tail: String::new(),
+        }));
+        agent.give(Input::RollbackEnded {
+            rollout_id: rollout("1"),
+            outcome: RollbackOutcome::Completed {
+                observed_closure: "a".into(),
+                exit_code: 0,
+            },
+        });
+        agent.drain("1");
+    }
+    agent.give(Input::DispatchReceived(dispatch("2", "b", 100)));
+    let names = agent.verified("2", "b", 50);
+    assert!(
+        names.contains(&"Switch b".to_owned()),
+        "a newer release: {names:?}"
+    );
+}
+
+#[test]
 fn a_deferral_uses_a_sequence_number() {
     let mut agent = TestAgent::running();
     agent.switching();

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use nixfleet_proto::wire::EventRequest;
-use nixfleet_proto::{HostState, ProbeMode, ProbeStatus};
+use nixfleet_proto::{ClosureHash, HostState, ProbeMode, ProbeStatus};
 use proptest::prelude::*;
 
 use super::test_agent::*;
 use crate::core::{
     AgentCore, Command, DeliveryResult, Input, ProbeReading, ReleaseFault, RollbackOutcome,
-    SwitchOutcome,
+    SavedState, SwitchOutcome,
 };
 
 /// The verified targets: one per release.
@@ -152,20 +152,26 @@ fn of_the_control_plane() -> impl Strategy<Value = Input> {
             rollout_id: rollout(target_ref),
             answers,
         }),
-        (target(), 0..30_u64, host_state(), closure()).prop_map(
+        (target(), seqs(), host_state(), snapshot_closure()).prop_map(
             |((target_ref, target), seq, state, closure)| {
-                Input::HeartbeatAnswered(reply(vec![foreign_snapshot(
+                answered(vec![foreign_snapshot(
                     (target_ref, target),
                     (seq, state, closure),
-                )]))
+                )])
             }
         ),
         Just(Input::HeartbeatFailed),
-        (target(), 0..30_u64).prop_map(|((target_ref, _), after)| Input::ReplayRequested {
-            rollout_id: rollout(target_ref),
-            after,
-        }),
     ]
+}
+
+fn seqs() -> impl Strategy<Value = u64> {
+    let far = prop::sample::select(vec![1 << 62, (1 << 63) - (1 << 32), (1 << 63) - 1]);
+    prop_oneof![6 => 0..30_u64, 1 => far]
+}
+
+/// Closures that the control plane makes up, besides true ones.
+fn snapshot_closure() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["a", "b", "c", "made-up"])
 }
 
 fn foreign_snapshot(
@@ -197,12 +203,51 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// The closure that the machine reports with an input.
+fn observed_by(input: &Input) -> Option<&ClosureHash> {
+    match input {
+        Input::Started {
+            current_closure: closure,
+        }
+        | Input::SwitchEnded {
+            outcome:
+                SwitchOutcome::Completed {
+                    observed_closure: closure,
+                    ..
+                },
+            ..
+        }
+        | Input::RollbackEnded {
+            outcome:
+                RollbackOutcome::Completed {
+                    observed_closure: closure,
+                    ..
+                },
+            ..
+        } => Some(closure),
+        Input::SwitchEnded { .. }
+        | Input::RollbackEnded { .. }
+        | Input::DispatchReceived(_)
+        | Input::ReleaseVerified { .. }
+        | Input::ReleaseRefused { .. }
+        | Input::SwitchStarted { .. }
+        | Input::ProbesListed { .. }
+        | Input::ProbeRan { .. }
+        | Input::EventsAnswered { .. }
+        | Input::HeartbeatAnswered(_)
+        | Input::HeartbeatFailed
+        | Input::Tick => None,
+    }
+}
+
 /// Observes one core and checks each of its commands.
 struct Watcher {
     agent: TestAgent,
     highest: std::collections::BTreeMap<nixfleet_proto::RolloutId, u64>,
     sent: BTreeSet<(nixfleet_proto::RolloutId, u64, String)>,
     backlog: Vec<Input>,
+    /// Closures that the machine reported.
+    ran: BTreeSet<ClosureHash>,
 }
 
 impl Watcher {
@@ -212,10 +257,14 @@ impl Watcher {
             highest: Default::default(),
             sent: BTreeSet::new(),
             backlog: Vec::new(),
+            ran: BTreeSet::from(["a".into()]),
         }
     }
 
     fn give(&mut self, input: Input) {
+        if let Some(closure) = observed_by(&input) {
+            self.ran.insert(closure.clone());
+        }
         let commands = self.agent.core.step(input, self.agent.now);
         for command in commands {
             self.check(command);
@@ -232,8 +281,9 @@ impl Watcher {
         match command {
             Command::Switch {
                 rollout_id,
-                closure_hash,
+                closure,
             } => {
+                let closure_hash = closure.closure_hash();
                 let listed = TARGETS.iter().any(|(target_ref, target)| {
                     rollout(target_ref) == rollout_id && closure_hash.as_str() == *target
                 });
@@ -248,17 +298,23 @@ impl Watcher {
                     outcome: completed(closure_hash.as_str()),
                 });
             }
+            Command::Rollback { closure, .. } => {
+                let closure = closure.closure_hash();
+                assert!(self.ran.contains(closure), "{closure} never ran here");
+            }
             Command::Save(journal) => {
                 let id = journal.record.rollout_id.clone();
+                assert!(journal.seq_floor < 1 << 63, "{}", journal.seq_floor);
+                assert!(journal.record.last_event_seq < 1 << 63);
                 self.agent.saved.insert(id, *journal);
             }
+            Command::Remember(memory) => self.agent.memory = *memory,
             Command::Forget { rollout_id } => {
                 self.agent.saved.remove(&rollout_id);
             }
             Command::Send(requests) => self.check_request(&requests),
             Command::Listen
             | Command::FetchRelease { .. }
-            | Command::Rollback { .. }
             | Command::ListProbes { .. }
             | Command::RunProbe { .. }
             | Command::Heartbeat(_)
@@ -291,8 +347,11 @@ impl Watcher {
     }
 
     fn crash(&mut self, running: &str) {
-        let journals = self.agent.saved.values().cloned().collect();
-        self.agent.core = AgentCore::new("web-01".into(), config(), journals);
+        let kept = SavedState {
+            journals: self.agent.saved.values().cloned().collect(),
+            memory: self.agent.memory.clone(),
+        };
+        self.agent.core = AgentCore::new("web-01".into(), config(), kept);
         // A crash may lose events that were not durable, but never reuses a sequence.
         self.highest.clear();
         self.backlog.clear();

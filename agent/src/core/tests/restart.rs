@@ -49,7 +49,7 @@ fn a_crash_before_the_switch_switches_again_after_verifying_again() {
     assert_eq!(started(&mut agent), ["Heartbeat a"]);
     let open = snapshot(&agent, HostState::Activating, 2);
     assert_eq!(
-        agent.give(Input::HeartbeatAnswered(reply(vec![open]))),
+        agent.give(answered(vec![open])),
         ["Fetch stable@1", "Listen"]
     );
     assert_eq!(agent.verified("1", "b", 0), ["Switch b"]);
@@ -72,7 +72,7 @@ fn a_crash_after_the_switch_is_recovered_by_the_heartbeat() {
     assert_eq!(started(&mut agent), ["Heartbeat b"]);
     let recovered = snapshot(&agent, HostState::Soaking, 2);
     assert_eq!(
-        agent.give(Input::HeartbeatAnswered(reply(vec![recovered]))),
+        agent.give(answered(vec![recovered])),
         [
             "Save Soaking waiting 0",
             "Activating >> Soaking",
@@ -87,23 +87,34 @@ fn a_crash_after_the_switch_is_recovered_by_the_heartbeat() {
 }
 
 #[test]
-fn the_closure_is_reported_after_all_unsent_events() {
+fn a_completed_switch_is_reported_after_all_unsent_events() {
     let mut agent = TestAgent::running();
     agent.switching();
     let mut agent = agent.crash("b");
     assert_eq!(started(&mut agent), ["Heartbeat"], "no closure");
     assert_eq!(
-        agent.give(Input::HeartbeatAnswered(reply(Vec::new()))),
-        ["Listen", "Send 1 DispatchAck, 2 ActivationStarted"]
-    );
-    assert_eq!(
-        agent.answer("1", 1),
+        agent.give(answered(Vec::new())),
         [
-            "Save Activating waiting 0",
-            "delivered 1",
-            "delivered 2",
-            "Heartbeat b"
+            "Save Soaking waiting 3",
+            "ListProbes",
+            "Activating > Soaking",
+            "Listen",
+            "Send 1 DispatchAck, 2 ActivationStarted, 3 ActivationCompleted"
         ]
+    );
+}
+
+#[test]
+fn a_completed_switch_is_reported_without_a_reply() {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.drain("1");
+    let mut agent = agent.crash("b");
+    started(&mut agent);
+    let names = agent.give(Input::HeartbeatFailed);
+    assert!(
+        names.contains(&"Send 3 ActivationCompleted".to_owned()),
+        "{names:?}"
     );
 }
 
@@ -115,7 +126,7 @@ fn the_agent_reports_a_completion_that_was_not_inferred() {
     let mut agent = agent.crash("b");
     started(&mut agent);
     let open = snapshot(&agent, HostState::Activating, 2);
-    let names = agent.give(Input::HeartbeatAnswered(reply(vec![open])));
+    let names = agent.give(answered(vec![open]));
     assert!(
         names.contains(&"Send 3 ActivationCompleted".to_owned()),
         "{names:?}"
@@ -137,7 +148,7 @@ fn a_crash_during_the_rollback_is_closed_by_the_control_plane() {
     let mut agent = agent.crash("a");
     assert_eq!(started(&mut agent), ["Heartbeat a"]);
     assert_eq!(
-        agent.give(Input::HeartbeatAnswered(reply(Vec::new()))),
+        agent.give(answered(Vec::new())),
         ["Save Reverted waiting 0", "Failed >> Reverted", "Listen"]
     );
 }
@@ -153,10 +164,7 @@ fn a_crash_before_the_rollback_rolls_back_again() {
     let mut agent = agent.crash("b");
     started(&mut agent);
     let open = snapshot(&agent, HostState::Failed, 8);
-    assert_eq!(
-        agent.give(Input::HeartbeatAnswered(reply(vec![open]))),
-        ["Rollback a", "Listen"]
-    );
+    assert_eq!(agent.give(answered(vec![open])), ["Rollback a", "Listen"]);
     let outcome = RollbackOutcome::Completed {
         observed_closure: "a".into(),
         exit_code: 0,
@@ -174,21 +182,20 @@ fn a_reboot_ends_a_deferral() {
     let mut agent = agent.crash("b");
     assert_eq!(started(&mut agent), ["Heartbeat b"]);
     let recovered = snapshot(&agent, HostState::Soaking, 3);
-    agent.give(Input::HeartbeatAnswered(reply(vec![recovered])));
+    agent.give(answered(vec![recovered]));
     assert_eq!(state(&agent), HostState::Soaking);
 }
 
 #[test]
-fn a_rollout_missing_in_a_stale_reply_is_followed_again() {
+fn a_reboot_ends_a_deferral_that_a_reply_does_not_list() {
     let agent = deferred();
     let mut agent = agent.crash("b");
     started(&mut agent);
-    agent.give(Input::HeartbeatAnswered(reply(Vec::new())));
-    assert!(agent.core.rollouts()[&rollout("1")].replaced);
-    agent.after(1_000);
-    let recovered = snapshot(&agent, HostState::Soaking, 3);
-    let names = agent.give(Input::HeartbeatAnswered(reply(vec![recovered])));
-    assert!(names.contains(&"ListProbes".to_owned()), "{names:?}");
+    let names = agent.give(answered(Vec::new()));
+    assert!(
+        names.contains(&"Send 4 ActivationCompleted".to_owned()),
+        "{names:?}"
+    );
     assert!(!agent.core.rollouts()[&rollout("1")].replaced);
 }
 
@@ -204,7 +211,7 @@ fn a_restart_while_soaking_repeats_probes_and_reuses_no_sequence() {
     let mut agent = agent.crash("b");
     started(&mut agent);
     let open = snapshot(&agent, HostState::Soaking, 6);
-    let names = agent.give(Input::HeartbeatAnswered(reply(vec![open])));
+    let names = agent.give(answered(vec![open]));
     assert_eq!(names, ["ListProbes", "Listen"]);
     agent.list("1", Some(vec![probe(ProbeMode::Enforce)]));
     let next = agent.core.rollouts()[&rollout("1")].record.last_event_seq;
@@ -219,7 +226,7 @@ fn an_older_snapshot_changes_nothing() {
     assert_eq!(state(&agent), HostState::Converged);
     let before = agent.core.rollouts()[&rollout("1")].record.clone();
     let old = snapshot(&agent, HostState::Activating, 2);
-    agent.give(Input::HeartbeatAnswered(reply(vec![old])));
+    agent.give(answered(vec![old]));
     assert_eq!(agent.core.rollouts()[&rollout("1")].record, before);
 }
 
@@ -233,7 +240,7 @@ fn events_lost_by_the_control_plane_are_sent_again_once() {
         assert!(names.iter().any(|name| name.starts_with("Heartbeat")));
         agent.drain("1");
         let old = snapshot(&agent, HostState::Activating, 2);
-        sent.push(agent.give(Input::HeartbeatAnswered(reply(vec![old]))));
+        sent.push(agent.give(answered(vec![old])));
         agent.drain("1");
     }
     let resent = sent
@@ -252,7 +259,7 @@ fn events_lost_by_the_control_plane_are_sent_again_after_a_crash_without_waiting
     let mut names = Vec::new();
     for _ in 0..3 {
         let ahead = snapshot(&agent, HostState::Soaking, 1);
-        names.extend(agent.give(Input::HeartbeatAnswered(reply(vec![ahead]))));
+        names.extend(agent.give(answered(vec![ahead])));
         agent.drain("1");
         agent.after(1_000);
     }
@@ -268,7 +275,7 @@ fn contradicted(agent: &mut TestAgent) -> Vec<String> {
         agent.after(1_000);
         agent.drain("1");
         let soaking = snapshot(agent, HostState::Soaking, 2);
-        names.extend(agent.give(Input::HeartbeatAnswered(reply(vec![soaking]))));
+        names.extend(agent.give(answered(vec![soaking])));
     }
     names.retain(|name| !name.starts_with("Save"));
     names
@@ -313,39 +320,260 @@ fn a_failure_rejected_by_the_control_plane_is_rereported() {
     assert_eq!(state(&agent), HostState::Reverted);
 }
 
-#[test]
-fn an_agent_without_state_adopts_a_rollout_confirmed_by_the_manifest() {
+/// The open record of rollout 1, as a control plane has it.
+fn open(state: HostState, seq: u64) -> HostSnapshot {
     let mut agent = TestAgent::running();
     agent.soaking(Vec::new());
-    let open = snapshot(&agent, HostState::Soaking, 4);
-    let mut agent = TestAgent::crashed(Default::default(), "b");
+    snapshot(&agent, state, seq)
+}
+
+/// An agent with a new disk on a machine that runs `running`.
+fn fresh(running: &str) -> TestAgent {
+    TestAgent::crashed(Default::default(), running)
+}
+
+#[test]
+fn an_agent_without_state_walks_once_the_manifest_confirms_the_rollout() {
+    let mut agent = fresh("b");
     assert_eq!(
-        agent.give(Input::HeartbeatAnswered(reply(vec![open]))),
+        agent.give(answered(vec![open(HostState::Soaking, 4)])),
         ["Fetch stable@1", "Listen"]
     );
-    let names = agent.verified("1", "b", 0);
     assert_eq!(
-        names,
-        ["Save Soaking waiting 0", "Pending >> Soaking", "ListProbes"]
+        agent.verified("1", "b", 0),
+        [
+            "Save Soaking waiting 2",
+            "Pending > Activating",
+            "ListProbes",
+            "Activating > Soaking",
+            "Send 5 DispatchAck, 6 ActivationCompleted"
+        ],
+        "the target runs already, so there is no switch"
     );
     agent.list("1", Some(Vec::new()));
+    agent.drain("1");
+    let names = agent.after(60);
+    assert!(names.contains(&"Send 8 Converged".to_owned()), "{names:?}");
+}
+
+#[test]
+fn an_agent_without_state_switches_only_to_the_target_of_the_manifest() {
+    let mut agent = fresh("a");
+    let mut made_up = open(HostState::Activating, 4);
+    made_up.target_closure = "evil".into();
+    agent.give(answered(vec![made_up]));
+    let names = agent.verified("1", "b", 0);
+    assert!(names.contains(&"Switch b".to_owned()), "{names:?}");
+    let record = &agent.core.rollouts()[&rollout("1")].record;
+    assert_eq!(record.current_closure_at_dispatch, Some("a".into()));
+}
+
+#[test]
+fn an_agent_without_state_asks_for_the_age_of_a_manifest() {
+    let mut agent = fresh("a");
+    agent.give(answered(vec![open(HostState::Activating, 4)]));
+    agent.now = at(2 * 3600);
+    let names = agent.verified("1", "b", 0);
+    assert!(names.contains(&"refused too-old".to_owned()), "{names:?}");
+    assert!(agent.core.rollouts().is_empty());
+}
+
+#[test]
+fn an_acknowledged_walk_goes_on_with_an_old_manifest() {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.drain("1");
+    let mut agent = agent.crash("a");
+    started(&mut agent);
+    agent.give(answered(Vec::new()));
+    agent.now = at(2 * 3600);
+    let names = agent.verified("1", "b", 0);
+    assert!(names.contains(&"Switch b".to_owned()), "{names:?}");
+}
+
+/// Answers heartbeats with a snapshot until the agent would act on it; returns what it did.
+fn told(agent: &mut TestAgent, snapshot: &HostSnapshot) -> Vec<String> {
+    let mut names = Vec::new();
+    for _ in 0..6 {
+        names.extend(agent.after(1_000));
+        names.extend(agent.give(answered(vec![snapshot.clone()])));
+        agent.drain("1");
+    }
+    names.retain(|name| !name.starts_with("Save") && !name.starts_with("delivered"));
+    names.retain(|name| !name.starts_with("Heartbeat"));
+    names
+}
+
+fn made_up_failure(seq: u64) -> HostSnapshot {
+    let mut snapshot = open(HostState::Failed, seq);
+    snapshot.current_closure_at_dispatch = Some("evil".into());
+    snapshot
+}
+
+#[test]
+fn a_made_up_failure_does_not_move_a_converged_host() {
+    let mut agent = TestAgent::running();
+    agent.soaking(Vec::new());
+    agent.after(60);
+    agent.drain("1");
+    let before = agent.core.rollouts()[&rollout("1")].record.clone();
+    assert_eq!(before.state, HostState::Converged);
+    let names = told(&mut agent, &made_up_failure(1_000));
+    let repeated = "Send 1001 RollbackFailed";
     assert_eq!(
-        agent.core.rollouts()[&rollout("1")].record.last_event_seq,
-        5
+        names,
+        [repeated, repeated],
+        "said once, and again as it is not counted; nothing is done"
+    );
+    let mut after = agent.core.rollouts()[&rollout("1")].record.clone();
+    after.last_event_seq = before.last_event_seq;
+    assert_eq!(after, before, "only the sequence moved");
+    let mut agent = agent.crash("b");
+    started(&mut agent);
+    let names = told(&mut agent, &made_up_failure(2_000));
+    assert_eq!(names, ["ListProbes", "Listen"], "also not after a restart");
+}
+
+#[test]
+fn a_made_up_failure_does_not_move_a_fresh_host() {
+    let mut agent = fresh("b");
+    let made_up = made_up_failure(1_000);
+    assert_eq!(
+        agent.give(answered(vec![made_up.clone()])),
+        ["Fetch stable@1", "Listen"]
+    );
+    assert_eq!(
+        agent.verified("1", "b", 0),
+        ["Save Pending waiting 1", "Send 1001 RollbackFailed"]
+    );
+    agent.drain("1");
+    assert_eq!(
+        told(&mut agent, &made_up),
+        ["Send 1001 RollbackFailed"],
+        "again, as it is not counted"
+    );
+    agent.give(Input::DispatchReceived(dispatch("1", "b", 5_000)));
+    let names = agent.verified("1", "b", 0);
+    assert!(
+        names.contains(&"refused too-old".to_owned()),
+        "a walk may begin: {names:?}"
     );
 }
 
 #[test]
-fn a_single_contradicting_snapshot_does_not_reset_a_converged_host() {
+fn a_fresh_host_that_fails_reports_that_it_cannot_go_back() {
+    let mut agent = fresh("b");
+    agent.give(answered(vec![open(HostState::Soaking, 4)]));
+    agent.verified("1", "b", 0);
+    agent.list("1", Some(vec![probe(ProbeMode::Enforce)]));
+    agent.drain("1");
+    agent.after(1);
+    agent.probed("1", ProbeStatus::Fail);
+    agent.drain("1");
+    let names = agent.after(30);
+    assert_eq!(
+        names.last().unwrap(),
+        "Send 11 Failed, 12 RollbackFailed",
+        "{names:?}"
+    );
+    assert!(
+        !names.iter().any(|name| name.starts_with("Rollback")),
+        "{names:?}"
+    );
+    let mut agent = agent.crash("b");
+    started(&mut agent);
+    let names = agent.give(Input::HeartbeatFailed);
+    assert!(
+        !names.iter().any(|name| name.starts_with("Rollback")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_genuine_predecessor_is_refused_whoever_offers_it_also_after_a_restart() {
+    let mut agent = TestAgent::running();
+    agent.give(Input::DispatchReceived(dispatch("2", "c", 20)));
+    agent.verified("2", "c", 20);
+    agent.give(Input::SwitchEnded {
+        rollout_id: rollout("2"),
+        outcome: completed("c"),
+    });
+    agent.drain("2");
+    // Even the journal is gone: the memory is enough.
+    agent.saved.clear();
+    let mut agent = agent.crash("c");
+    started(&mut agent);
+    agent.give(answered(vec![open(HostState::Activating, 4)]));
+    assert_eq!(agent.verified("1", "b", 10), ["refused outdated"]);
+    agent.give(Input::DispatchReceived(dispatch("1", "b", 30)));
+    assert_eq!(agent.verified("1", "b", 10), ["refused outdated"]);
+    agent.give(Input::DispatchReceived(dispatch("2", "c", 30)));
+    let names = agent.verified("2", "c", 15);
+    assert!(
+        names.contains(&"Switch c".to_owned()),
+        "the same release is: {names:?}"
+    );
+}
+
+#[test]
+fn a_snapshot_cannot_use_up_the_sequences() {
+    let last = i64::MAX as u64;
     let mut agent = TestAgent::running();
     agent.soaking(Vec::new());
-    agent.after(1_000);
+    let own = agent.core.rollouts()[&rollout("1")].record.last_event_seq;
+    let names = told(&mut agent, &open(HostState::Soaking, last));
+    assert!(
+        names.contains(&"refused sequence-floor".to_owned()),
+        "{names:?}"
+    );
+    assert!(agent.core.rollouts()[&rollout("1")].record.last_event_seq < own + 10);
+    told(&mut agent, &open(HostState::Soaking, last - (1 << 32)));
+    agent.probed("1", ProbeStatus::Pass);
+    let floor = agent.saved[&rollout("1")].seq_floor;
+    assert!(floor < last, "{floor} leaves room");
+
+    let mut agent = fresh("b");
+    agent.give(answered(vec![open(HostState::Soaking, last)]));
+    assert_eq!(agent.verified("1", "b", 0), ["refused sequence-floor"]);
+}
+
+#[test]
+fn a_journal_with_an_unusable_number_ends_reports_and_nothing_else() {
+    let mut agent = TestAgent::running();
+    agent.soaking(Vec::new());
+    for journal in agent.saved.values_mut() {
+        journal.seq_floor = u64::MAX;
+        journal.record.last_event_seq = u64::MAX;
+    }
+    let mut agent = agent.crash("b");
+    started(&mut agent);
+    agent.give(Input::HeartbeatFailed);
+    let names = agent.list("1", Some(Vec::new()));
+    assert_eq!(names, ["out of sequences"]);
+    agent.give(Input::DispatchReceived(dispatch("2", "c", 10)));
+    let names = agent.verified("2", "c", 10);
+    assert!(names.contains(&"Switch c".to_owned()), "{names:?}");
+}
+
+#[test]
+fn a_converged_host_whose_claim_still_waits_reports_again() {
+    let mut agent = TestAgent::running();
+    agent.soaking(vec![probe(ProbeMode::Enforce)]);
+    agent.probed("1", ProbeStatus::Pass);
     agent.drain("1");
-    for expected in [HostState::Converged, HostState::Soaking] {
-        let waiting = snapshot(&agent, HostState::Soaking, 5);
-        agent.give(Input::HeartbeatAnswered(reply(vec![waiting])));
-        assert_eq!(state(&agent), expected);
+    agent.after(60);
+    agent.drain("1");
+    assert_eq!(state(&agent), HostState::Converged);
+    for expected in [
+        &[][..],
+        &["Send 8 ProbeTopologyDeclared, 9 ProbeResult, 10 Converged"],
+    ] {
         agent.now += chrono::TimeDelta::seconds(1_000);
         agent.give(Input::Tick);
+        let waiting = snapshot(&agent, HostState::Soaking, 7);
+        let mut names = agent.give(answered(vec![waiting]));
+        names.retain(|name| name.starts_with("Send"));
+        assert_eq!(names, expected);
+        assert_eq!(state(&agent), HostState::Converged);
     }
 }

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use chrono::TimeDelta;
+use nixfleet_proto::bounded_reply::{Bounded, Reply};
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::wire::{Dispatch, HeartbeatReply, HostSnapshot};
 use nixfleet_proto::{Minutes, ProbeMode, ProbeStatus, RolloutId, Timestamp};
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{Algorithm, ReleaseStamp, TrustFile, build_release};
 
+use crate::agent_memory::AgentMemory;
 use crate::artifact_verifier::Verifier;
 use crate::core::{
     AgentConfig, AgentCore, Command, DeliveryResult, Input, Journal, Notification, ProbeReading,
-    SwitchOutcome,
+    SavedState, SwitchOutcome,
 };
 use crate::release_check::SignedRelease;
 
@@ -23,6 +24,7 @@ pub struct TestAgent {
     pub core: AgentCore,
     pub now: Timestamp,
     pub saved: BTreeMap<RolloutId, Journal>,
+    pub memory: AgentMemory,
     /// The closure that the machine runs.
     pub running: String,
 }
@@ -37,7 +39,7 @@ pub static KEY: LazyLock<SigningKey> =
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     let trust = TrustFile::of(KEY.public());
-    Verifier::new(trust, Duration::from_secs(100_000))
+    Verifier::new(trust)
 });
 
 pub fn rollout(target_ref: &str) -> RolloutId {
@@ -78,7 +80,12 @@ pub fn release_for(host: &str, target_ref: &str, closure: &str, seconds: i64) ->
     }
 }
 
-pub fn dispatch(target_ref: &str, closure: &str, seconds: i64) -> Dispatch {
+/// A dispatch as it arrives.
+pub fn dispatch(target_ref: &str, closure: &str, seconds: i64) -> Bounded<Dispatch> {
+    bounded(dispatched(target_ref, closure, seconds))
+}
+
+pub fn dispatched(target_ref: &str, closure: &str, seconds: i64) -> Dispatch {
     Dispatch {
         hostname: "web-01".into(),
         rollout_id: rollout(target_ref),
@@ -119,18 +126,23 @@ impl TestAgent {
     /// An agent that was started and greeted, running closure `a`.
     pub fn running() -> Self {
         let mut agent = Self::crashed(BTreeMap::new(), "a");
-        agent.give(Input::HeartbeatAnswered(reply(Vec::new())));
+        agent.give(answered(Vec::new()));
         agent
     }
 
     /// An agent that just started with what an earlier one saved.
     pub fn crashed(saved: BTreeMap<RolloutId, Journal>, running: &str) -> Self {
         let journals = saved.values().cloned().collect();
-        let core = AgentCore::new("web-01".into(), config(), journals);
+        let memory = AgentMemory::default();
+        let kept = SavedState {
+            journals,
+            memory: memory.clone(),
+        };
         let mut agent = Self {
-            core,
+            core: AgentCore::new("web-01".into(), config(), kept),
             now: at(0),
             saved,
+            memory,
             running: running.to_owned(),
         };
         agent.give(Input::Started {
@@ -139,14 +151,18 @@ impl TestAgent {
         agent
     }
 
-    /// Restarts the agent from its saved journals.
+    /// Restarts the agent from what it saved.
     pub fn crash(self, running: &str) -> Self {
         let now = self.now;
-        let journals = self.saved.values().cloned().collect();
+        let kept = SavedState {
+            journals: self.saved.values().cloned().collect(),
+            memory: self.memory.clone(),
+        };
         Self {
-            core: AgentCore::new("web-01".into(), config(), journals),
+            core: AgentCore::new("web-01".into(), config(), kept),
             now,
             saved: self.saved,
+            memory: self.memory,
             running: running.to_owned(),
         }
     }
@@ -159,8 +175,13 @@ impl TestAgent {
                 let id = journal.record.rollout_id.clone();
                 self.saved.insert(id, (**journal).clone());
             }
+            if let Command::Remember(memory) = command {
+                self.memory = (**memory).clone();
+            }
         }
-        commands.iter().map(name).collect()
+        let commands = commands.iter();
+        let told = commands.filter(|command| !matches!(command, Command::Remember(_)));
+        told.map(name).collect()
     }
 
     /// Advances the clock and returns the names of the commands of the tick.
@@ -257,11 +278,16 @@ impl TestAgent {
     }
 }
 
-pub fn reply(snapshots: Vec<HostSnapshot>) -> HeartbeatReply {
-    HeartbeatReply {
+/// A reply to a heartbeat with these snapshots.
+pub fn answered(snapshots: Vec<HostSnapshot>) -> Input {
+    Input::HeartbeatAnswered(bounded(HeartbeatReply {
         received_at: at(0),
         bootstrap_rollouts: snapshots,
-    }
+    }))
+}
+
+pub fn bounded<T: Reply + std::fmt::Debug>(reply: T) -> Bounded<T> {
+    Bounded::check(reply).unwrap()
 }
 
 fn name(command: &Command) -> String {
@@ -271,11 +297,12 @@ fn name(command: &Command) -> String {
             journal.record.state.name(),
             journal.waiting.len()
         ),
+        Command::Remember(_) => "Remember".to_owned(),
         Command::Forget { rollout_id } => format!("Forget {rollout_id}"),
         Command::Listen => "Listen".to_owned(),
         Command::FetchRelease { rollout_id } => format!("Fetch {rollout_id}"),
-        Command::Switch { closure_hash, .. } => format!("Switch {closure_hash}"),
-        Command::Rollback { closure_hash, .. } => format!("Rollback {closure_hash}"),
+        Command::Switch { closure, .. } => format!("Switch {}", closure.closure_hash()),
+        Command::Rollback { closure, .. } => format!("Rollback {}", closure.closure_hash()),
         Command::ListProbes { .. } => "ListProbes".to_owned(),
         Command::RunProbe { probe_name, .. } => format!("RunProbe {probe_name}"),
         Command::Send(requests) => {
@@ -296,6 +323,7 @@ fn name(command: &Command) -> String {
             Notification::EventRefused { seq, status, .. } => format!("dead {seq} {status}"),
             Notification::Dropped { seq, .. } => format!("dropped {seq}"),
             Notification::Unexpected { kind, .. } => format!("unexpected {kind}"),
+            Notification::OutOfSequences { .. } => "out of sequences".to_owned(),
             Notification::RollbackFailed { .. } => "rollback failed".to_owned(),
         },
     }

@@ -47,6 +47,22 @@ async fn a_failing_closure_is_rolled_back_quarantined_and_holds_the_next_channel
 }
 
 #[tokio::test]
+async fn hosts_that_lose_their_disks_in_the_middle_of_a_rollout_converge() {
+    let mut testbed = Testbed::shared("e2edisk", 1).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_for_progress().await;
+    // Neither agents nor machines remember the rollout.
+    testbed.stop_swarm();
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
+    testbed.stop();
+}
+
+#[tokio::test]
 async fn two_instances_of_each_service_agree() {
     let mut testbed = Testbed::shared("e2etwo", 2).await;
     testbed.publish("aa01").await;

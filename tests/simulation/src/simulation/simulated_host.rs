@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use nixfleet_agent::core::{AgentConfig, AgentCore, Command, Input, Journal, Notification};
+use nixfleet_agent::agent_memory::AgentMemory;
+use nixfleet_agent::core::{
+    AgentConfig, AgentCore, Command, Input, Journal, Notification, SavedState,
+};
 use nixfleet_proto::{ClosureHash, Hostname, RolloutId};
 
 use super::environment::Environment;
@@ -40,6 +43,7 @@ pub struct SimulatedHost {
     agent: Option<AgentCore>,
     life: u32,
     journals: BTreeMap<RolloutId, Journal>,
+    memory: AgentMemory,
     pending: BTreeMap<u64, PendingRequest>,
     next_request: u64,
     tick_at: Option<Time>,
@@ -82,6 +86,7 @@ impl SimulatedHost {
             agent: None,
             life: 0,
             journals: BTreeMap::new(),
+            memory: AgentMemory::default(),
             pending: BTreeMap::new(),
             next_request: 0,
             tick_at: None,
@@ -138,8 +143,11 @@ impl SimulatedHost {
             self.machine.boot(env.now);
         }
         self.life += 1;
-        let journals = self.journals.values().cloned().collect();
-        self.agent = Some(AgentCore::new(self.name.clone(), config(), journals));
+        let saved = SavedState {
+            journals: self.journals.values().cloned().collect(),
+            memory: self.memory.clone(),
+        };
+        self.agent = Some(AgentCore::new(self.name.clone(), config(), saved));
         env.trace(format_args!("{} starts, life {}", self.name, self.life));
         let current_closure = self.machine.running().clone();
         self.feed(Input::Started { current_closure }, env);
@@ -163,9 +171,10 @@ impl SimulatedHost {
         self.start_later(REBOOT, false, env);
     }
 
-    /// Deletes the journals, as a reinstallation does.
+    /// Deletes the journals and the memory, as a reinstallation does.
     pub fn forget(&mut self) {
         self.journals.clear();
+        self.memory = AgentMemory::default();
     }
 
     /// Passes an input to the core and executes its commands in order. The agent may crash between two
@@ -202,6 +211,7 @@ impl SimulatedHost {
                 let rollout_id = journal.record.rollout_id.clone();
                 self.journals.insert(rollout_id, *journal);
             }
+            Command::Remember(memory) => self.memory = *memory,
             Command::Forget { rollout_id } => {
                 self.journals.remove(&rollout_id);
             }
@@ -209,12 +219,12 @@ impl SimulatedHost {
             Command::FetchRelease { rollout_id } => self.fetch(rollout_id, env),
             Command::Switch {
                 rollout_id,
-                closure_hash,
-            } => self.switch(rollout_id, closure_hash, env),
+                closure,
+            } => self.switch(rollout_id, closure.closure_hash().clone(), env),
             Command::Rollback {
                 rollout_id,
-                closure_hash,
-            } => self.roll_back(rollout_id, closure_hash, env),
+                closure,
+            } => self.roll_back(rollout_id, closure.closure_hash().clone(), env),
             Command::ListProbes {
                 rollout_id,
                 generation,
@@ -283,6 +293,7 @@ impl SimulatedHost {
             }
             Notification::DispatchHeld { .. }
             | Notification::Delivered { .. }
+            | Notification::OutOfSequences { .. }
             | Notification::RollbackFailed { .. } => {}
         }
     }

@@ -172,6 +172,11 @@ impl Testbed {
         self.swarm = Some(Swarm::start(&swarm).unwrap());
     }
 
+    /// Stops every host; the next swarm has new disks.
+    pub fn stop_swarm(&mut self) {
+        self.swarm.take().expect("the swarm runs").stop().unwrap();
+    }
+
     /// Number returned by a statement; 0 while the table is missing.
     pub async fn count(&self, sql: &str) -> i64 {
         let (client, connection) = tokio_postgres::connect(&self.database.url, NoTls)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nixfleet_agent::core::{DeliveryResult, Input, ReleaseFault};
 use nixfleet_proto::RolloutId;
+use nixfleet_proto::bounded_reply::Bounded;
 use nixfleet_proto::wire::{EventRequest, HeartbeatRequest};
 
 use super::{PendingRequest, SimulatedHost};
@@ -97,7 +98,8 @@ impl SimulatedHost {
             }
             PendingRequest::Heartbeat => {
                 let input = match answer {
-                    GatewayResponse::Heartbeat(reply) => Input::HeartbeatAnswered(reply.reply),
+                    GatewayResponse::Heartbeat(reply) => Bounded::check(reply.reply)
+                        .map_or(Input::HeartbeatFailed, Input::HeartbeatAnswered),
                     GatewayResponse::Stored(_)
                     | GatewayResponse::Unavailable
                     | GatewayResponse::NotFound
@@ -155,7 +157,9 @@ impl SimulatedHost {
                         self.name, dispatch.rollout_id
                     ));
                     env.invariants.delivered(&dispatch);
-                    self.feed(Input::DispatchReceived(*dispatch), env);
+                    if let Ok(dispatch) = Bounded::check(*dispatch) {
+                        self.feed(Input::DispatchReceived(dispatch), env);
+                    }
                 }
             }
             GatewayResponse::Stored(_)
