@@ -141,7 +141,7 @@ impl AgentCore {
         rollout.disagreements = 0;
         match difference {
             Difference::LacksEvents => self.send_missing_events(snapshot, now),
-            Difference::StillSoaking => self.re_report(id, now),
+            Difference::StillSoaking => self.re_report(id, snapshot.state, now),
             Difference::ExpectsRollback => self.deny_rollback(id, now),
         }
     }
@@ -156,8 +156,8 @@ impl AgentCore {
         if rollout.replayed_after != Some(after) {
             rollout.replayed_after = Some(after);
             self.replay(id, after);
-        } else if snapshot.state == HostState::Soaking {
-            self.re_report(id, now);
+        } else {
+            self.re_report(id, snapshot.state, now);
         }
     }
 

@@ -3,7 +3,7 @@
 //! The control plane may infer from a heartbeat that the target runs before it gets the agent's own events.
 //! It then has the host Soaking, and rejects what led there on every retry: a failed activation and the
 //! subsequent rollback, or the probes that the host needs to converge. A soaking host accepts `Failed`, and
-//! probes, so the agent reports those.
+//! probes, so the agent reports those. A gateway may also have refused the failure of an activation for good.
 //!
 //! Source: docs/semantics.md, heartbeats and recovery.
 
@@ -15,13 +15,21 @@ use nixfleet_proto::{
 use super::{AgentCore, LocalRollout, Notification};
 
 impl AgentCore {
-    /// Reports the local state again to a control plane that has the host Soaking. Neither the host nor the
-    /// local state changes.
-    pub(super) fn re_report(&mut self, id: &RolloutId, now: Timestamp) {
+    /// Reports the local state again to a control plane that has the host in `theirs`. Neither the host nor
+    /// the local state changes.
+    pub(super) fn re_report(&mut self, id: &RolloutId, theirs: HostState, now: Timestamp) {
         let Some(rollout) = self.rollouts.get(id) else {
             return;
         };
-        for body in events_from_soaking(rollout, now) {
+        let bodies = match theirs {
+            HostState::Soaking => events_from_soaking(rollout, now),
+            HostState::Activating | HostState::Deferred => events_from_activating(rollout, now),
+            // An open record in Pending is recovered from the running closure, or dispatched again.
+            HostState::Pending | HostState::Converged | HostState::Failed | HostState::Reverted => {
+                Vec::new()
+            }
+        };
+        for body in bodies {
             self.emit_with_new_seq(id, body);
         }
     }
@@ -80,6 +88,27 @@ fn events_from_soaking(rollout: &LocalRollout, now: Timestamp) -> Vec<HostEventB
         }
         HostState::Failed | HostState::Reverted => failure(rollout, now),
     }
+}
+
+/// The events that lead from Activating to a failure. The control plane infers a completed activation.
+fn events_from_activating(rollout: &LocalRollout, now: Timestamp) -> Vec<HostEventBody> {
+    let record = &rollout.record;
+    let mut bodies = match record.state {
+        HostState::Failed | HostState::Reverted => failure(rollout, now),
+        HostState::Pending
+        | HostState::Activating
+        | HostState::Deferred
+        | HostState::Soaking
+        | HostState::Converged => return Vec::new(),
+    };
+    if let Some(first) = bodies.first_mut() {
+        *first = HostEventBody::ActivationFailed {
+            exit_code: 1,
+            stderr_tail: "reported again".to_owned(),
+            failed_at: record.failed_at.unwrap_or(now),
+        };
+    }
+    bodies
 }
 
 /// The declared probes and those that pass; one that fails is reported by its next run.

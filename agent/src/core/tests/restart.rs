@@ -411,6 +411,30 @@ fn made_up_failure(seq: u64) -> HostSnapshot {
 }
 
 #[test]
+fn a_failure_that_a_gateway_refused_is_reported_again() {
+    let mut agent = failed();
+    let outcome = RollbackOutcome::Completed {
+        observed_closure: "a".into(),
+        exit_code: 0,
+    };
+    agent.give(Input::RollbackEnded {
+        rollout_id: rollout("1"),
+        outcome,
+    });
+    agent.drain("1");
+    let names = told(&mut agent, &open(HostState::Activating, 2));
+    assert_eq!(
+        names[..2],
+        [
+            "Send 3 ActivationFailed, 4 RollbackComplete",
+            "Send 5 ActivationFailed, 6 RollbackComplete"
+        ],
+        "{names:?}"
+    );
+    assert_eq!(state(&agent), HostState::Reverted);
+}
+
+#[test]
 fn a_made_up_failure_does_not_move_a_converged_host() {
     let mut agent = TestAgent::running();
     agent.soaking(Vec::new());
