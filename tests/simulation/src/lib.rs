@@ -15,6 +15,7 @@ pub mod mutants;
 pub mod reference_fold;
 pub mod run;
 pub mod scenario;
+pub mod seed_threads;
 pub mod services;
 pub mod shrink;
 pub mod signed_release;
