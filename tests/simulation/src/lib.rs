@@ -6,6 +6,7 @@
 //! [`invariants`] (what must hold) and [`engine`] (what makes a run repeatable).
 
 pub mod addressing;
+pub mod byzantine;
 pub mod campaign;
 pub mod engine;
 pub mod gateway_messages;
