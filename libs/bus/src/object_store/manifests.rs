@@ -8,7 +8,9 @@ use nixfleet_proto::{ManifestHash, RolloutId};
 
 use crate::Bus;
 use crate::bus::backoff::pauses;
-use crate::frame::decode::decode;
+use crate::frame::decode::{
+    ANNOUNCEMENT_BYTES_MAX, read_release_announcement, read_rollout_announcement,
+};
 use crate::frame::decode_error::DecodeError;
 use crate::message::Message;
 use crate::object_store::chunks;
@@ -20,8 +22,6 @@ use crate::reader::leader_reads::LeaderReadError;
 use crate::reader::read_error::ReadError;
 use crate::reader::stream_reader::Reader;
 
-/// Largest announcement; with some 300 bytes per channel there is space for thousands of channels.
-const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
 /// Objects that are read at the same time. They are written one by one: a server that reads an object whose
 /// chunks are mixed with those of another keeps both in memory.
 const READS_AT_ONCE: usize = 2;
@@ -220,7 +220,7 @@ impl ManifestStore {
             return Ok(None);
         };
         let seq = message.seq;
-        let rollout = decode(&message.payload, ANNOUNCEMENT_BYTES_MAX);
+        let rollout = read_rollout_announcement(&message.payload);
         rollout
             .map(Some)
             .map_err(|source| AnnouncementsError::Undecodable { seq, source })
@@ -254,7 +254,7 @@ impl ManifestStore {
 
 fn read(message: &Message) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
     let seq = message.seq;
-    let release = decode(&message.payload, ANNOUNCEMENT_BYTES_MAX)
+    let release = read_release_announcement(&message.payload)
         .map_err(|source| AnnouncementsError::Undecodable { seq, source })?;
     Ok((seq, release))
 }
