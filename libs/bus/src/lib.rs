@@ -28,7 +28,6 @@ pub use frame::buffer::{EntryBatch, Frame, FrameBuffer, FrameLimits};
 pub use frame::compression;
 pub use frame::decode::{
     MAX_OUTPUT_FRAME_BYTES, decode_effects, decode_input, decode_output, read_input, read_output,
-    read_release_announcement, read_rollout_announcement,
 };
 pub use frame::decode_error::DecodeError;
 pub use lease::{LeaseConfig, LeaseCore};
@@ -54,7 +53,9 @@ pub use {
     bus::connections::ConnectError,
     lease::{Lease, Leases, Membership},
     object_store::checkpoints::{CheckpointStore, CheckpointStoreError},
-    object_store::manifests::{Announcements, AnnouncementsError, ManifestError, ManifestStore},
+    object_store::manifests::{
+        Announcements, AnnouncementsError, ManifestError, ManifestStore, NewestAnnouncement,
+    },
     publish::input_log::{Appended, InputPublisher},
     publish::output_log::{LastFrameError, OutputLog, Stored},
     reader::leader_reads::LeaderReadError,

@@ -42,15 +42,8 @@ pub fn admit(
     check_fleet(fleet, &mut findings);
     let rollouts = release.rollouts().values();
     manifest_checks::check_manifests(fleet, rollouts.map(Verified::payload), &mut findings);
-    if let Some(accepted) = accepted {
-        compare(release, accepted, &mut findings);
-    }
-    for (rollout_id, _) in release.content().rollouts.values() {
-        if is_superseded(rollout_id) {
-            findings.fault(Fault::Superseded {
-                rollout_id: rollout_id.clone(),
-            });
-        }
+    for fault in compare(release, accepted, is_superseded) {
+        findings.fault(fault);
     }
     let notices = findings.into_result()?;
     Ok(Admission {
@@ -59,21 +52,40 @@ pub fn admit(
     })
 }
 
-/// Rejects an older release, and a known commit with other content.
-fn compare(release: &Release, accepted: &AcceptedRelease, findings: &mut Findings) {
-    if release.signed_at() < accepted.signed_at {
-        findings.fault(Fault::Older {
-            signed_at: release.signed_at(),
+/// Whether a release is newer than the accepted one, or equal to it: signed later, no known commit with other
+/// content, no rollout that was superseded. Returns every reason against it.
+pub(crate) fn compare(
+    release: &Release,
+    accepted: Option<&AcceptedRelease>,
+    is_superseded: &dyn Fn(&RolloutId) -> bool,
+) -> Vec<Fault> {
+    let mut faults = accepted.map_or_else(Vec::new, |accepted| compare_content(release, accepted));
+    let ids = release.content().rollouts.values().map(|(id, _)| id);
+    let superseded = ids.filter(|id| is_superseded(id));
+    faults.extend(superseded.map(|rollout_id| Fault::Superseded {
+        rollout_id: rollout_id.clone(),
+    }));
+    faults
+}
+
+fn compare_content(release: &Release, accepted: &AcceptedRelease) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let content = release.content();
+    let signed_at = release.signed_at();
+    // Of two releases with one time of signing neither is newer: each could replace the other for ever.
+    let is_other = *content != accepted.content;
+    if signed_at < accepted.signed_at || (signed_at == accepted.signed_at && is_other) {
+        faults.push(Fault::Older {
+            signed_at,
             accepted: accepted.signed_at,
         });
     }
-    let content = release.content();
     for (channel, (rollout_id, hash)) in &content.rollouts {
         if let Some((accepted_id, accepted_hash)) = accepted.content.rollouts.get(channel)
             && accepted_id == rollout_id
             && accepted_hash != hash
         {
-            findings.fault(Fault::RefReused {
+            faults.push(Fault::RefReused {
                 artifact: format!("rollout manifest {rollout_id}"),
             });
         }
@@ -83,10 +95,11 @@ fn compare(release: &Release, accepted: &AcceptedRelease, findings: &mut Finding
         && accepted.commit.as_ref() == Some(commit)
         && accepted.content.fleet != content.fleet
     {
-        findings.fault(Fault::RefReused {
+        faults.push(Fault::RefReused {
             artifact: format!("fleet of {commit}"),
         });
     }
+    faults
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod pinning;
 mod release;
 mod release_build;
 pub mod release_bundle;
+mod release_floor;
 mod rollout_manifest;
 mod selector_matcher;
 pub mod sign;
@@ -41,6 +42,7 @@ pub use release_build::{BuiltRelease, ReleaseStamp, build_release};
 pub use release_bundle::{
     BorrowedText, BundleError, ReleaseBundle, ReleaseUpload, Signed, SignedUpload,
 };
+pub use release_floor::{Newest, NotNewer, ReleaseFloor};
 pub use rollout_manifest::{ProjectError, project, project_all};
 pub use trust_file::{KeySlot, TrustFile, TrustFileError, TrustNotice, TrustNoticeKind};
 pub use verify::{CLOCK_SLACK, Freshness, Verified, VerifyError, verify};

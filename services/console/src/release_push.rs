@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 use nixfleet_bus::PublishError;
 use nixfleet_http::{
-    ApiError, Artifact, Artifacts, Current, Identity, LoadError, now, require_channel,
+    Announced, ApiError, Artifact, Artifacts, Identity, LoadError, now, require_channel,
 };
 use nixfleet_proto::fleet::ReleaseAnnouncement;
 use nixfleet_proto::{ChannelName, RolloutId};
@@ -48,9 +48,10 @@ pub async fn push(
     let artifacts = Arc::new(verify(app, bundle).await?);
     let release = &artifacts.release;
     for _ in 0..ATTEMPTS {
-        let announced = app.releases.store().current().await;
-        let announced = announced
+        let newest = app.releases.store().newest().await;
+        let newest = newest
             .map_err(|error| ApiError::unavailable("log-unavailable", error.to_string(), 2))?;
+        let (expected, announced) = (newest.last_seq, newest.release);
         let announcement = release.announcement();
         if announced
             .as_ref()
@@ -60,10 +61,7 @@ pub async fn push(
         }
         let current = announced.as_ref().map(|(_, current)| current);
         check_channels(identity, current, &announcement)?;
-        let (expected, before) = match &announced {
-            Some((seq, current)) => (*seq, accepted_release(app, *seq, current).await?),
-            None => (0, None),
-        };
+        let before = accepted_release(app, announced.as_ref()).await?;
         let superseded = superseded(app, release).await?;
         let admission = admit(release, before.as_ref(), &|id| superseded.contains(id))
             .map_err(|error| refused(&error))?;
@@ -75,7 +73,11 @@ pub async fn push(
                 tracing::info!(seq, %signed_at, renewed, "a pushed release was announced");
                 let notices = admission.notices.iter().map(as_json).collect();
                 let artifacts = Arc::clone(&artifacts);
-                app.releases.install(Current { seq, artifacts });
+                let announced = Announced { seq, artifacts };
+                if let Err(error) = app.releases.install(announced).await {
+                    // The follower takes it, or a later one.
+                    tracing::debug!(seq, %error, "the pushed release is not current yet");
+                }
                 return Ok(accepted(renewed, notices));
             }
             Err(PublishError::Fenced { .. }) => {}
@@ -132,25 +134,32 @@ async fn verify(app: &App, bundle: ReleaseBundle) -> Result<Artifacts, ApiError>
     }
 }
 
-/// What the new release is compared with. One that does not verify here any more, because its key
-/// was withdrawn, must not keep the next one out.
+/// What the new release is compared with: the announced release or the one that is current here, whichever was
+/// signed later, because the bus may announce an earlier one again. One that does not verify here any more,
+/// because its key was withdrawn, must not keep the next one out.
 async fn accepted_release(
     app: &App,
-    seq: u64,
-    announcement: &ReleaseAnnouncement,
+    announced: Option<&(u64, ReleaseAnnouncement)>,
 ) -> Result<Option<AcceptedRelease>, ApiError> {
-    if let Ok(current) = app.releases.current()
-        && current.seq == seq
-    {
-        return Ok(Some(current.release.accepted()));
+    let current = app.releases.current().ok();
+    let here = current.as_ref().map(|current| current.accepted().clone());
+    let Some((seq, announcement)) = announced else {
+        return Ok(here);
+    };
+    if current.is_some_and(|current| current.seq == *seq) {
+        return Ok(here);
     }
-    match app.releases.load(seq, announcement).await {
-        Ok(current) => Ok(Some(current.release.accepted())),
-        Err(LoadError::Refused(error)) => {
-            tracing::warn!(seq, %error, "compared with nothing: the current release is refused");
-            Ok(None)
+    match app.releases.load(*seq, announcement).await {
+        Ok(announced) => {
+            let announced = announced.artifacts.release.accepted();
+            let later = here.filter(|here| here.signed_at > announced.signed_at);
+            Ok(Some(later.unwrap_or(announced)))
         }
-        Err(error @ LoadError::Unavailable(_)) => {
+        Err(LoadError::Refused(error)) => {
+            tracing::warn!(seq, %error, "the announced release is refused; not compared with it");
+            Ok(here)
+        }
+        Err(error @ (LoadError::Unavailable(_) | LoadError::NotNewer(_))) => {
             let error = format!("{:#}", anyhow::Error::new(error));
             Err(ApiError::unavailable("artifacts-unavailable", error, 5))
         }
@@ -158,14 +167,9 @@ async fn accepted_release(
 }
 
 async fn superseded(app: &App, release: &Release) -> Result<BTreeSet<RolloutId>, ApiError> {
-    let mut superseded = BTreeSet::new();
-    for (rollout_id, _) in release.content().rollouts.values() {
-        let rollout = app.backends.store.rollout_lifecycle(rollout_id).await?;
-        if rollout.is_some_and(|rollout| rollout.record.superseded_at.is_some()) {
-            superseded.insert(rollout_id.clone());
-        }
-    }
-    Ok(superseded)
+    let ids = release.content().rollouts.values().map(|(id, _)| id);
+    let ids: Vec<RolloutId> = ids.cloned().collect();
+    Ok(app.backends.store.superseded_rollouts(&ids).await?)
 }
 
 async fn store(app: &App, artifacts: &Artifacts) -> Result<(), ApiError> {

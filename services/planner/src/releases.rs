@@ -13,13 +13,14 @@ mod source_poller;
 mod trust_settings;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::Bus;
 use nixfleet_proto::RolloutId;
 use nixfleet_service::CancellationToken;
+use nixfleet_trust::ReleaseFloor;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -40,13 +41,19 @@ pub struct Releases {
 }
 
 impl Releases {
-    /// Starts to follow announcements, and to poll the source if one is configured.
+    /// Starts to follow announcements, and to poll the source if one is configured. `floor` is what this process
+    /// accepted before, `superseded` are the rollouts whose refs must not be released again.
     ///
     /// # Errors
     /// When the source cannot be set up.
-    pub fn start(bus: &Bus, config: &Config) -> anyhow::Result<Self> {
+    pub fn start(
+        bus: &Bus,
+        config: &Config,
+        floor: Arc<Mutex<ReleaseFloor>>,
+        superseded: BTreeSet<RolloutId>,
+    ) -> anyhow::Result<Self> {
         let (publish_state, state) = watch::channel(ReleaseState::default());
-        let (superseded, refs) = watch::channel(SupersededRollouts::default());
+        let (superseded, refs) = watch::channel(Arc::new(superseded));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let trust = TrustSettings {
@@ -57,6 +64,7 @@ impl Releases {
             bus.manifests(),
             trust.clone(),
             publish_state,
+            (Arc::clone(&floor), refs.clone()),
         );
         spawn(&mut tasks, &stop, announced.run());
         if let Some(source) = Source::new(&config.source)? {
@@ -66,6 +74,7 @@ impl Releases {
                 trust,
                 state: state.clone(),
                 superseded: refs,
+                floor,
                 config: config.source.clone(),
             });
             spawn(&mut tasks, &stop, poll.run());

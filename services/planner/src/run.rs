@@ -1,6 +1,7 @@
 //! Runs leaderships one after the other: stand by, lead, start over.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -44,6 +45,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         store: &store,
         config,
         readiness: &context.readiness,
+        floor: Arc::default(),
     };
     // A standby is ready, even while it loads the view.
     context.readiness.set_ready("planner", Ok(()));

@@ -1,5 +1,7 @@
 //! Artifacts of releases in the object store, and their announcements.
 
+use std::collections::VecDeque;
+
 use async_nats::jetstream::object_store::ObjectInfo;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -8,9 +10,8 @@ use nixfleet_proto::{ManifestHash, RolloutId};
 
 use crate::Bus;
 use crate::bus::backoff::pauses;
-use crate::frame::decode::{
-    ANNOUNCEMENT_BYTES_MAX, read_release_announcement, read_rollout_announcement,
-};
+use crate::dead_letter::UndecodableMessage;
+use crate::frame::decode::decode;
 use crate::frame::decode_error::DecodeError;
 use crate::message::Message;
 use crate::object_store::chunks;
@@ -22,9 +23,13 @@ use crate::reader::leader_reads::LeaderReadError;
 use crate::reader::read_error::ReadError;
 use crate::reader::stream_reader::Reader;
 
+/// Largest announcement; with some 300 bytes per channel there is space for thousands of channels.
+const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
 /// Objects that are read at the same time. They are written one by one: a server that reads an object whose
 /// chunks are mixed with those of another keeps both in memory.
 const READS_AT_ONCE: usize = 2;
+/// Announcements that are read at once.
+const BATCH: usize = 64;
 /// Attempts to read one object while another writer replaces it or the server is unreachable.
 const READ_ATTEMPTS: usize = 5;
 
@@ -56,7 +61,7 @@ pub enum AnnouncementsError {
     Leader(#[from] LeaderReadError),
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("the release announcement at sequence {seq} cannot be read")]
+    #[error("the announcement at sequence {seq} cannot be read")]
     Undecodable {
         seq: u64,
         #[source]
@@ -201,12 +206,54 @@ impl ManifestStore {
         ))
     }
 
-    /// The current release with its sequence, read through the leader.
+    /// The current release with its sequence: the newest one that can be read.
     pub async fn current(&self) -> Result<Option<(u64, ReleaseAnnouncement)>, AnnouncementsError> {
+        Ok(self.newest().await?.release)
+    }
+
+    /// The end of the announcements, read through the leader. Announcements that cannot be read are passed
+    /// over: whoever wrote them, the release before them stays.
+    pub async fn newest(&self) -> Result<NewestAnnouncement, AnnouncementsError> {
         let stream = self.bus.names().manifest_stream();
         let subject = self.bus.names().manifest_fleet();
-        let message = self.bus.last_by_subject(&stream, &subject).await?;
-        message.map(|message| read(&message)).transpose()
+        let Some(last) = self.bus.last_by_subject(&stream, &subject).await? else {
+            return Ok(NewestAnnouncement::default());
+        };
+        let last_seq = last.seq;
+        Ok(match read(&stream, &last) {
+            Ok(release) => NewestAnnouncement {
+                last_seq,
+                release: Some((last_seq, release)),
+                unreadable: None,
+            },
+            Err(letter) => NewestAnnouncement {
+                last_seq,
+                release: self.last_readable_before(last_seq).await?,
+                unreadable: Some(letter),
+            },
+        })
+    }
+
+    /// Reads the whole stream, which is short: it keeps some announcements per subject.
+    async fn last_readable_before(
+        &self,
+        seq: u64,
+    ) -> Result<Option<(u64, ReleaseAnnouncement)>, AnnouncementsError> {
+        let stream = self.bus.names().manifest_stream();
+        let subject = self.bus.names().manifest_fleet();
+        let first = self.bus.stream_identity(&stream).await?.first_seq;
+        let mut reader = self.bus.reader(&stream, first);
+        let mut found = None;
+        while reader.next_seq() < seq {
+            let batch = reader.next_batch(BATCH).await?;
+            let earlier = batch.iter().filter(|message| message.seq < seq);
+            for message in earlier.filter(|message| message.subject == subject) {
+                if let Ok(release) = read(&stream, message) {
+                    found = Some((message.seq, release));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The announcement of one rollout manifest, read through the leader; `None` when the stream has none.
@@ -220,17 +267,28 @@ impl ManifestStore {
             return Ok(None);
         };
         let seq = message.seq;
-        let rollout = read_rollout_announcement(&message.payload);
+        let rollout = decode(&message.payload, ANNOUNCEMENT_BYTES_MAX);
         rollout
             .map(Some)
             .map_err(|source| AnnouncementsError::Undecodable { seq, source })
     }
 
-    /// Follows the releases from the current one on.
-    pub fn follow(&self) -> Announcements {
+    /// Whether a rollout manifest was announced, read through the leader.
+    pub async fn is_announced(&self, rollout_id: &RolloutId) -> Result<bool, LeaderReadError> {
+        let stream = self.bus.names().manifest_stream();
+        let subject = self.bus.names().manifest_rollout(rollout_id);
+        let last = self.bus.last_by_subject(&stream, &subject).await?;
+        Ok(last.is_some())
+    }
+
+    /// Follows the releases from the current one on, for a service, which is named in dead letters.
+    pub fn follow(&self, service: &'static str) -> Announcements {
         Announcements {
             store: self.clone(),
+            service,
             reader: None,
+            unreadable: VecDeque::new(),
+            release: None,
         }
     }
 
@@ -252,52 +310,96 @@ impl ManifestStore {
     }
 }
 
-fn read(message: &Message) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
-    let seq = message.seq;
-    let release = read_release_announcement(&message.payload)
-        .map_err(|source| AnnouncementsError::Undecodable { seq, source })?;
-    Ok((seq, release))
+/// The end of the announcements of releases.
+#[derive(Debug, Default)]
+pub struct NewestAnnouncement {
+    /// Sequence of the last announcement, readable or not, which the next one has to name; 0 without one.
+    pub last_seq: u64,
+    /// The newest release that can be read, with its sequence.
+    pub release: Option<(u64, ReleaseAnnouncement)>,
+    /// The last announcement, when it cannot be read.
+    pub unreadable: Option<UndecodableMessage>,
+}
+
+fn read(stream: &str, message: &Message) -> Result<ReleaseAnnouncement, UndecodableMessage> {
+    decode(&message.payload, ANNOUNCEMENT_BYTES_MAX).map_err(|error: DecodeError| {
+        UndecodableMessage {
+            stream: stream.to_owned(),
+            seq: message.seq,
+            subject: message.subject.clone(),
+            reason: error.to_string(),
+            payload: message.payload.clone(),
+        }
+    })
 }
 
 /// Releases in the order in which they were announced.
 pub struct Announcements {
     store: ManifestStore,
+    service: &'static str,
     reader: Option<Reader>,
+    /// Read, and not yet stored as dead letters.
+    unreadable: VecDeque<UndecodableMessage>,
+    /// Read, and not yet returned.
+    release: Option<(u64, ReleaseAnnouncement)>,
 }
 
 impl Announcements {
     /// Returns the current release first, then each newer one when it is announced; of several new ones
-    /// only the last. Dropping the future loses nothing.
+    /// only the last. Announcements that cannot be read become dead letters and are passed over. Dropping the
+    /// future loses nothing.
     ///
     /// # Errors
-    /// [`AnnouncementsError`]; after `Undecodable` the next call continues behind it.
+    /// [`AnnouncementsError`]; the next call starts again at the current release.
     pub async fn next(&mut self) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
+        loop {
+            while let Some(letter) = self.unreadable.front() {
+                self.store.pass_over(self.service, letter.clone()).await;
+                self.unreadable.pop_front();
+            }
+            if let Some(release) = self.release.take() {
+                return Ok(release);
+            }
+            self.read_more().await?;
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), AnnouncementsError> {
         let names = self.store.bus.names().clone();
-        let stream = names.manifest_stream();
-        if self.reader.is_none() {
-            let current = self.store.current().await?;
-            let from = current.as_ref().map_or(1, |(seq, _)| seq + 1);
+        let (stream, subject) = (names.manifest_stream(), names.manifest_fleet());
+        let Some(reader) = &mut self.reader else {
+            let newest = self.store.newest().await?;
+            let from = newest.last_seq + 1;
             self.reader = Some(self.store.bus.reader(&stream, from));
-            if let Some(current) = current {
-                return Ok(current);
+            self.unreadable.extend(newest.unreadable);
+            self.release = newest.release;
+            return Ok(());
+        };
+        let batch = match reader.next_batch(BATCH).await {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.reader = None;
+                return Err(error.into());
+            }
+        };
+        for message in batch.iter().filter(|message| message.subject == subject) {
+            match read(&stream, message) {
+                Ok(release) => self.release = Some((message.seq, release)),
+                Err(letter) => self.unreadable.push_back(letter),
             }
         }
-        let subject = names.manifest_fleet();
-        loop {
-            let reader = self
-                .reader
-                .get_or_insert_with(|| self.store.bus.reader(&stream, 1));
-            let batch = match reader.next_batch(64).await {
-                Ok(batch) => batch,
-                Err(error) => {
-                    // The next call starts again at the current release.
-                    self.reader = None;
-                    return Err(error.into());
-                }
-            };
-            if let Some(last) = batch.iter().rev().find(|m| m.subject == subject) {
-                return read(last);
-            }
+        Ok(())
+    }
+}
+
+impl ManifestStore {
+    /// Stores an announcement that cannot be read as a dead letter, and counts it. A dead letter that cannot be
+    /// stored holds nobody up.
+    pub async fn pass_over(&self, service: &'static str, letter: UndecodableMessage) {
+        metrics::counter!("nixfleet_manifest_refusals_total", "fault" => "unreadable").increment(1);
+        let seq = letter.seq;
+        if let Err(error) = self.bus.store_dead_letter(service, letter).await {
+            tracing::warn!(seq, %error, "an announcement that cannot be read is no dead letter");
         }
     }
 }

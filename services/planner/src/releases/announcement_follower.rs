@@ -1,15 +1,19 @@
-//! Follows and verifies release announcements.
+//! Follows and verifies release announcements, and takes those that are newer than what was accepted before.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nixfleet_bus::ManifestStore;
 use nixfleet_plan::release::ChannelManifest;
 use nixfleet_proto::fleet::ReleaseAnnouncement;
-use nixfleet_trust::{AcceptedRelease, Release, ReleaseBundle, ReleaseError, verify_release};
+use nixfleet_trust::{
+    Fault, Newest, NotNewer, Release, ReleaseBundle, ReleaseError, ReleaseFloor, verify_release,
+};
 use tokio::sync::watch;
 
-use super::latest_release::{AnnouncedRelease, ReleaseState};
+use super::latest_release::{
+    AnnouncedRelease, RefusalReason, RefusedAnnouncement, ReleaseState, SupersededRollouts,
+};
 use super::refusal_log::RefusalLog;
 use super::trust_settings::{TrustSettings, now};
 
@@ -22,6 +26,7 @@ const RETRY_REFUSED: Duration = Duration::from_secs(15);
 enum Failure {
     Unavailable(anyhow::Error),
     Refused(ReleaseError),
+    NotNewer(NotNewer),
 }
 
 impl From<anyhow::Error> for Failure {
@@ -35,6 +40,8 @@ pub struct AnnouncementFollower {
     store: ManifestStore,
     trust: TrustSettings,
     state: watch::Sender<ReleaseState>,
+    floor: Arc<Mutex<ReleaseFloor>>,
+    superseded: watch::Receiver<SupersededRollouts>,
     refusals: RefusalLog,
 }
 
@@ -43,18 +50,24 @@ impl AnnouncementFollower {
         store: ManifestStore,
         trust: TrustSettings,
         state: watch::Sender<ReleaseState>,
+        (floor, superseded): (
+            Arc<Mutex<ReleaseFloor>>,
+            watch::Receiver<SupersededRollouts>,
+        ),
     ) -> Self {
         Self {
             store,
             trust,
             state,
+            floor,
+            superseded,
             refusals: RefusalLog::default(),
         }
     }
 
-    /// Accepts every announced release that verifies; never returns.
+    /// Accepts every announced release that verifies and is newer; never returns.
     pub async fn run(mut self) {
-        let mut announcements = self.store.follow();
+        let mut announcements = self.store.follow("planner");
         let mut again: Option<(Duration, u64, ReleaseAnnouncement)> = None;
         loop {
             let pause = again.as_ref().map(|(pause, _, _)| *pause);
@@ -83,17 +96,18 @@ impl AnnouncementFollower {
 
     async fn accept(&mut self, seq: u64, announcement: &ReleaseAnnouncement) -> Option<Duration> {
         match self.load(announcement).await {
-            Ok((accepted, release)) => {
+            Ok((newest, release)) => {
                 self.refusals.reset();
-                tracing::info!(seq, signed_at = %accepted.signed_at, "accepted the announced release");
+                let signed_at = newest.accepted().signed_at;
+                tracing::info!(seq, %signed_at, "accepted the announced release");
                 let current = Some(Arc::new(AnnouncedRelease {
                     seq,
-                    accepted,
+                    newest,
                     release,
                 }));
                 self.state.send_replace(ReleaseState {
                     current,
-                    refused_seq: None,
+                    refused: None,
                 });
                 None
             }
@@ -108,13 +122,24 @@ impl AnnouncementFollower {
             Err(Failure::Refused(error)) => {
                 let fault = error.name().to_owned();
                 let text = format!("{:#}", anyhow::Error::from(error));
-                let what = format!("the announced release {seq}");
-                self.refusals.log(&what, &[fault], text);
-                self.state
-                    .send_modify(|state| state.refused_seq = Some(seq));
+                self.refuse(seq, RefusalReason::Unverified, (vec![fault], text));
                 Some(RETRY_REFUSED)
             }
+            Err(Failure::NotNewer(error)) => {
+                let faults = error.faults.iter().map(Fault::name).map(ToOwned::to_owned);
+                let faults = faults.collect();
+                self.refuse(seq, RefusalReason::NotNewer, (faults, error.to_string()));
+                None
+            }
         }
+    }
+
+    fn refuse(&mut self, seq: u64, reason: RefusalReason, (faults, text): (Vec<String>, String)) {
+        let what = format!("the announced release {seq}");
+        self.refusals.log(&what, &faults, text);
+        let refused = RefusedAnnouncement { seq, reason };
+        self.state
+            .send_modify(|state| state.refused = Some(refused));
     }
 
     /// The age is not checked: the release was fresh when it was admitted, and gates check its age.
@@ -125,24 +150,26 @@ impl AnnouncementFollower {
         let bundle = ReleaseBundle::assemble(announcement, objects).map_err(anyhow::Error::from)?;
         let trust = self.trust.read().await?;
         // Canonicalising a large fleet takes long enough to delay other tasks.
-        let verified = tokio::task::spawn_blocking(move || {
-            verify_release(&bundle, &trust, now(), Duration::MAX).map(planned)
+        let (floor, superseded) = (Arc::clone(&self.floor), self.superseded.borrow().clone());
+        let accepted = tokio::task::spawn_blocking(move || {
+            let release = verify_release(&bundle, &trust, now(), Duration::MAX);
+            let release = release.map_err(Failure::Refused)?;
+            let mut floor = floor.lock().unwrap_or_else(PoisonError::into_inner);
+            let newest = floor.raise(&release, &|id| superseded.contains(id));
+            Ok((newest.map_err(Failure::NotNewer)?, planned(release)))
         });
-        let verified = verified.await.map_err(anyhow::Error::from)?;
-        verified.map_err(Failure::Refused)
+        accepted.await.map_err(anyhow::Error::from)?
     }
 }
 
 /// The accepted release for the next admission, and the release for plans.
-type Planned = (AcceptedRelease, nixfleet_plan::Release);
+type Planned = (Newest, nixfleet_plan::Release);
 
-fn planned(release: Release) -> Planned {
-    let accepted = release.accepted();
+fn planned(release: Release) -> nixfleet_plan::Release {
     let (fleet, manifests) = release.into_payloads();
     let manifests = manifests.into_iter().map(|(channel, (hash, manifest))| {
         let manifest = Arc::new(manifest);
         (channel, ChannelManifest { manifest, hash })
     });
-    let release = nixfleet_plan::Release::new(Arc::new(fleet), manifests.collect());
-    (accepted, release)
+    nixfleet_plan::Release::new(Arc::new(fleet), manifests.collect())
 }

@@ -13,8 +13,9 @@ use nixfleet_store::Store;
 /// When a server does not answer.
 pub async fn restore_release(bus: &Bus, store: &Store) -> anyhow::Result<()> {
     let manifests = bus.manifests();
-    let current = manifests.current().await;
-    if current.context("reading the announced release")?.is_some() {
+    let newest = manifests.newest().await;
+    let newest = newest.context("reading the announced release")?;
+    if newest.release.is_some() {
         return Ok(());
     }
     let stream = bus.names().manifest_stream();
@@ -36,7 +37,7 @@ pub async fn restore_release(bus: &Bus, store: &Store) -> anyhow::Result<()> {
         };
         manifests.put(hash, Bytes::from(bytes)).await?;
     }
-    match manifests.announce(&release, 0).await {
+    match manifests.announce(&release, newest.last_seq).await {
         Ok(seq) => {
             tracing::warn!(
                 seq,

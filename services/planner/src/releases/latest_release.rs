@@ -4,14 +4,29 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nixfleet_proto::RolloutId;
-use nixfleet_trust::AcceptedRelease;
+use nixfleet_trust::Newest;
 
 /// The announced release, as far as it was verified.
 #[derive(Debug, Clone, Default)]
 pub struct ReleaseState {
     pub current: Option<Arc<AnnouncedRelease>>,
-    /// Sequence of a later announcement that was refused.
-    pub refused_seq: Option<u64>,
+    /// A later announcement that was refused.
+    pub refused: Option<RefusedAnnouncement>,
+}
+
+/// An announcement that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedAnnouncement {
+    pub seq: u64,
+    pub reason: RefusalReason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// It does not verify here. It may be a release that others accept.
+    Unverified,
+    /// It verifies, and an earlier release was announced again.
+    NotNewer,
 }
 
 /// A verified announcement.
@@ -19,7 +34,7 @@ pub struct ReleaseState {
 pub struct AnnouncedRelease {
     pub seq: u64,
     /// The release that admission compares the next one with.
-    pub accepted: AcceptedRelease,
+    pub newest: Newest,
     /// The release that plans read.
     pub release: nixfleet_plan::Release,
 }

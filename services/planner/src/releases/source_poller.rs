@@ -1,17 +1,22 @@
 //! Polls the source of releases.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use chrono::TimeDelta;
 use nixfleet_bus::{ManifestStore, PublishError};
+use nixfleet_proto::Timestamp;
+use nixfleet_proto::fleet::ReleaseAnnouncement;
 use nixfleet_trust::{
-    AcceptedRelease, Release, ReleaseBundle, ReleaseContent, admit, verify_release,
+    AcceptedRelease, CLOCK_SLACK, Release, ReleaseBundle, ReleaseContent, ReleaseFloor, admit,
+    verify_release,
 };
 use tokio::sync::watch;
 
-use super::latest_release::{ReleaseState, SupersededRollouts};
+use super::latest_release::{RefusalReason, ReleaseState, SupersededRollouts};
 use super::refusal_log::RefusalLog;
 use super::trust_settings::{TrustSettings, now};
 use crate::config::SourceConfig;
@@ -25,6 +30,8 @@ pub struct PollerParts {
     pub trust: TrustSettings,
     pub state: watch::Receiver<ReleaseState>,
     pub superseded: watch::Receiver<SupersededRollouts>,
+    /// What this process accepted.
+    pub floor: Arc<Mutex<ReleaseFloor>>,
     pub config: SourceConfig,
 }
 
@@ -152,29 +159,37 @@ impl SourcePoller {
         }
     }
 
-    /// The sequence of the current announcement and its accepted release. `None` while the last
-    /// announcement is not verified here. A refused one still counts by its time of signing.
+    /// The sequence of the last announcement, which the next one has to name, and the release to compare with.
+    /// `None` while the last announcement that can be read is not judged here.
     async fn accepted(&self) -> anyhow::Result<Option<(u64, Option<AcceptedRelease>)>> {
-        let announced = self.parts.store.current().await?;
-        let Some((seq, announcement)) = announced else {
-            return Ok(Some((0, None)));
+        let newest = self.parts.store.newest().await?;
+        let here = {
+            let floor = self
+                .parts
+                .floor
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            floor.accepted().cloned()
+        };
+        let Some((seq, announcement)) = newest.release else {
+            return Ok(Some((newest.last_seq, here)));
         };
         let state = self.parts.state.borrow().clone();
         if let Some(current) = state.current.filter(|current| current.seq == seq) {
-            return Ok(Some((seq, Some(current.accepted.clone()))));
+            let accepted = current.newest.accepted().clone();
+            return Ok(Some((newest.last_seq, Some(accepted))));
         }
-        if state.refused_seq != Some(seq) {
+        let Some(refused) = state.refused.filter(|refused| refused.seq == seq) else {
             return Ok(None);
-        }
-        let accepted = AcceptedRelease {
-            signed_at: announcement.fleet.signed_at,
-            commit: None,
-            content: ReleaseContent {
-                fleet: announcement.fleet.hash,
-                rollouts: BTreeMap::new(),
-            },
         };
-        Ok(Some((seq, Some(accepted))))
+        let counts = refused.reason == RefusalReason::Unverified;
+        let accepted = match unverified(&announcement, now()).filter(|_| counts) {
+            Some(refused) => here
+                .filter(|here| here.signed_at > refused.signed_at)
+                .or(Some(refused)),
+            None => here,
+        };
+        Ok(Some((newest.last_seq, accepted)))
     }
 
     /// Stores the artifacts first: an announcement must not name missing ones.
@@ -202,6 +217,21 @@ impl SourcePoller {
     }
 }
 
+/// An announcement that does not verify here counts by its time of signing: others may have accepted it. A time
+/// that no signature may have counts for nothing, because nobody signed it.
+fn unverified(announcement: &ReleaseAnnouncement, now: Timestamp) -> Option<AcceptedRelease> {
+    let signed_at = announcement.fleet.signed_at;
+    let slack = TimeDelta::from_std(CLOCK_SLACK).unwrap_or_default();
+    (signed_at <= now + slack).then(|| AcceptedRelease {
+        signed_at,
+        commit: None,
+        content: ReleaseContent {
+            fleet: announcement.fleet.hash.clone(),
+            rollouts: BTreeMap::new(),
+        },
+    })
+}
+
 impl Polled {
     fn name(&self) -> &'static str {
         match self {
@@ -222,6 +252,23 @@ fn backoff(interval: Duration, failures: u32, config: &SourceConfig) -> Duration
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_announcement_that_nobody_can_have_signed_keeps_no_release_out() {
+        let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
+        let announced = |signed_at| ReleaseAnnouncement {
+            v: 1,
+            fleet: nixfleet_proto::fleet::ArtifactRef {
+                hash: "0a".into(),
+                signature: String::new(),
+                signed_at,
+            },
+            rollouts: BTreeMap::new(),
+        };
+        let year = TimeDelta::days(365);
+        assert!(unverified(&announced(now), now).is_some());
+        assert_eq!(unverified(&announced(now + year), now), None);
+    }
 
     #[test]
     fn the_pause_after_failed_polls_doubles_up_to_the_maximum() {

@@ -69,7 +69,7 @@ impl Prefetch {
         // A release that is signed again opens no rollout.
         let current = store.current().await?;
         let mut known = current.map_or_else(BTreeSet::new, |(_, current)| rollouts_of(&current));
-        let mut announcements = store.follow();
+        let mut announcements = store.follow("reducer");
         loop {
             let (_, release) = announcements.next().await?;
             self.queue_new_rollouts(&release, &known, partitions);

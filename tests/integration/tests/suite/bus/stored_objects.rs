@@ -85,7 +85,7 @@ async fn artifacts_are_stored_once_under_their_hash() {
 async fn announcements_are_compared_and_swapped_and_followed() {
     let one = bus("announce").await;
     let two = second(&one).await;
-    let mut follow = two.manifests().follow();
+    let mut follow = two.manifests().follow("test");
     assert!(one.manifests().current().await.unwrap().is_none());
     let first = one.manifests().announce(&release("one"), 0).await.unwrap();
     let (seq, seen) = next(&mut follow).await;
@@ -101,7 +101,7 @@ async fn announcements_are_compared_and_swapped_and_followed() {
     let (seq, seen) = next(&mut follow).await;
     assert_eq!((seq, seen.fleet.hash.as_str()), (second, "two"));
     // A late follower begins with the current one.
-    let (seq, _) = next(&mut one.manifests().follow()).await;
+    let (seq, _) = next(&mut one.manifests().follow("test")).await;
     assert_eq!(seq, second);
     one.close().await;
     two.close().await;
