@@ -6,12 +6,14 @@
 mod apply_outcome;
 mod budget_counts;
 mod fleet;
+mod held_partitions;
 mod host;
 mod hostname_maps;
 mod load;
 mod pending_actions;
 mod rejected_action_key;
 mod rollout;
+mod unreadable_budgets;
 mod wave_and_budgets;
 
 pub use nixfleet_proto::PinnedSet;

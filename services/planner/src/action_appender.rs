@@ -13,8 +13,14 @@ use tracing::Instrument as _;
 
 use crate::telemetry;
 
-/// An appended action and its position.
-type Appended = (Partition, Position, PlanAction);
+/// What became of the actions of a turn.
+#[derive(Default)]
+struct Appended {
+    /// Actions with their positions.
+    stored: Vec<(Partition, Position, PlanAction)>,
+    /// Partitions whose log is full.
+    full: Vec<Partition>,
+}
 
 /// Clocks of the process.
 #[derive(Debug, Clone, Copy)]
@@ -63,15 +69,35 @@ impl ActionAppender {
         Self { input }
     }
 
-    /// Appends the barriers of the next epoch. No outcome may be applied meanwhile.
+    /// Appends the barriers of the next epoch. No outcome may be applied meanwhile. A partition whose log is full
+    /// is held.
     ///
     /// # Errors
     /// When it is unknown whether a barrier is in the log.
     pub async fn fence(&self, leader: &mut LeadershipCore) -> Result<(), AppendError> {
         let barriers = leader.fence(Utc::now());
-        for (partition, position, _) in self.append(leader, barriers).await? {
+        self.append_barriers(leader, barriers).await
+    }
+
+    /// Tries the held partitions again. No outcome may be applied meanwhile.
+    ///
+    /// # Errors
+    /// As [`ActionAppender::fence`].
+    pub async fn fence_held(&self, leader: &mut LeadershipCore) -> Result<(), AppendError> {
+        let barriers = leader.fence_held(Utc::now());
+        self.append_barriers(leader, barriers).await
+    }
+
+    async fn append_barriers(
+        &self,
+        leader: &mut LeadershipCore,
+        barriers: Appends,
+    ) -> Result<(), AppendError> {
+        let appended = self.append(leader, barriers).await?;
+        for (partition, position, _) in appended.stored {
             leader.barrier_appended(partition, position);
         }
+        hold(leader, appended.full);
         Ok(())
     }
 
@@ -104,12 +130,13 @@ impl ActionAppender {
             .append(leader, planned.appends)
             .instrument(span)
             .await?;
-        for (partition, position, action) in appended {
+        for (partition, position, action) in appended.stored {
             tracing::debug!(%partition, seq = position.seq, index = position.index,
                 action = action.name(), rollout = action.rollout_id().map(tracing::field::display),
                 host = action.hostname().map(tracing::field::display), "planned");
             leader.appended(partition, position, action);
         }
+        hold(leader, appended.full);
         telemetry::report_turn(count, started.elapsed().as_secs_f64());
         Ok(done)
     }
@@ -118,24 +145,41 @@ impl ActionAppender {
         &self,
         leader: &LeadershipCore,
         appends: Appends,
-    ) -> Result<Vec<Appended>, AppendError> {
+    ) -> Result<Appended, AppendError> {
         let traceparent = trace_context::current_traceparent();
         let now = Utc::now();
         let appends = appends.into_iter().map(|(partition, actions)| {
             let entries = actions.iter().map(|action| Entry {
                 traceparent: traceparent.clone(),
-                ..leader.entry(action.clone(), now)
+                ..leader.entry(partition, action.clone(), now)
             });
             let entries: Vec<_> = entries.collect();
             async move {
-                let positions = self.input.append_all(partition, entries).await?;
-                let noted = positions.into_iter().zip(actions);
-                Ok(noted
-                    .map(|(position, action)| (partition, position, action))
-                    .collect())
+                let stored = match self.input.append_all(partition, entries).await {
+                    Ok(positions) => Some(positions.into_iter().zip(actions)),
+                    // Some actions may be stored: only a new barrier tells, and the partition waits for it.
+                    Err(AppendError::Full(_)) => None,
+                    Err(error) => return Err(error),
+                };
+                Ok((partition, stored))
             }
         });
-        let appended: Vec<Vec<_>> = try_join_all(appends).await?;
-        Ok(appended.into_iter().flatten().collect())
+        let mut appended = Appended::default();
+        for (partition, stored) in try_join_all(appends).await? {
+            match stored {
+                Some(stored) => appended
+                    .stored
+                    .extend(stored.map(|(position, action)| (partition, position, action))),
+                None => appended.full.push(partition),
+            }
+        }
+        Ok(appended)
+    }
+}
+
+fn hold(leader: &mut LeadershipCore, full: Vec<Partition>) {
+    for partition in full {
+        tracing::warn!(%partition, "the input log is full: nothing is planned for its channels");
+        leader.hold(partition);
     }
 }

@@ -1,6 +1,8 @@
 //! The leader: fences older leaders, follows every partition, plans, and ends its leadership as
 //! soon as it sees a newer leader.
 
+mod fences;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -10,26 +12,23 @@ use nixfleet_proto::snapshot::{Origin, OriginConflict};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     Decision, Entry, EntryBody, Outcome, OutputFrame, PlanAction, Position, Reason, RolloutId,
-    RolloutState, Timestamp, mutation_testing,
+    RolloutState, Timestamp,
 };
+
+use fences::Fences;
+
+pub use fences::Stage;
 
 /// Longest wait for the outcome of an action or a barrier. Owners that are away for longer end the
 /// leadership each time; the outcome of an entry lost with the end of its log never arrives.
 pub const OUTCOME_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Longest wait for the outcomes of the first barriers. A partition without one is held from then on, and the
+/// others are led: its owner cannot fold, or there is none.
+pub const FENCE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Actions to append, in order, by partition.
 pub type Appends = BTreeMap<Partition, Vec<PlanAction>>;
-
-/// Stage of a leadership.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// [`LeadershipCore::fence`] must be called next.
-    Unfenced,
-    /// Barriers are being appended; their outcomes are awaited.
-    Fencing,
-    /// The view has every action of earlier leaders: plans may be made.
-    Leading,
-}
 
 /// Effect of an outcome on the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,14 +92,7 @@ pub struct Planned {
 pub struct LeadershipCore {
     view: FleetView,
     partitions: u16,
-    stage: Stage,
-    /// Epoch of this leader; 0 before the first barrier.
-    epoch: u64,
-    /// Appended barriers without outcome.
-    barriers: BTreeMap<Partition, Position>,
-    /// Partitions that accepted a barrier of this leader. The epoch of a partition alone is not
-    /// enough: an older leader may have chosen the same number.
-    fenced: BTreeSet<Partition>,
+    fences: Fences,
     /// Origin of the view of each partition; a complete log by default.
     origins: BTreeMap<Partition, Origin>,
     /// The first entry of each partition without outcome, and the time since which it is the first.
@@ -114,10 +106,7 @@ impl LeadershipCore {
         Self {
             view,
             partitions,
-            stage: Stage::Unfenced,
-            epoch: 0,
-            barriers: BTreeMap::new(),
-            fenced: BTreeSet::new(),
+            fences: Fences::new(partitions),
             origins: BTreeMap::new(),
             awaited: BTreeMap::new(),
         }
@@ -145,12 +134,17 @@ impl LeadershipCore {
 
     /// Stage of the leadership.
     pub fn stage(&self) -> Stage {
-        self.stage
+        self.fences.stage()
     }
 
-    /// Epoch of the leader; 0 before the first fence.
+    /// Highest epoch of the leader; 0 before the first fence.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.fences.epoch()
+    }
+
+    /// Partitions in which nothing is planned, because they take no entries or fold none.
+    pub fn held(&self) -> BTreeSet<Partition> {
+        self.fences.held()
     }
 
     /// View of the fleet.
@@ -164,33 +158,38 @@ impl LeadershipCore {
     }
 
     /// Chooses a higher epoch and returns the barriers that announce it. All of them must be
-    /// appended and recorded with [`LeadershipCore::barrier_appended`] before the next outcome is applied.
-    /// When the result of one append is unknown, the leadership is over.
+    /// appended and recorded with [`LeadershipCore::barrier_appended`], or [`LeadershipCore::hold`] where the log
+    /// takes none, before the next outcome is applied. When the result of one append is unknown, the leadership
+    /// is over.
     ///
     /// After a loss of logs or rows the highest epoch is unknown, and entries of an earlier leader
     /// may still arrive. An epoch is therefore the millisecond in which it is chosen, and one more
     /// than the highest known one where a clock was set back.
     pub fn fence(&mut self, now: Timestamp) -> Appends {
-        let highest = self.epoch.max(self.view.highest_leader_epoch());
-        let millisecond = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-        self.epoch = highest + 1;
-        if !mutation_testing::is_active("planner-skip-barrier") {
-            self.epoch = self.epoch.max(millisecond);
-        }
-        self.fenced.clear();
-        self.barriers.clear();
-        self.stage = if mutation_testing::is_active("planner-skip-barrier") {
-            Stage::Leading
-        } else {
-            Stage::Fencing
-        };
-        let barrier = |partition| (partition, vec![PlanAction::Barrier {}]);
-        Partition::all(self.partitions).map(barrier).collect()
+        let partitions = self.fences.begin(now, self.view.highest_leader_epoch());
+        self.set_held();
+        barriers(partitions)
+    }
+
+    /// Returns barriers for the held partitions, in a higher epoch, like [`LeadershipCore::fence`].
+    pub fn fence_held(&mut self, now: Timestamp) -> Appends {
+        let highest = self.view.highest_leader_epoch();
+        barriers(self.fences.begin_held(now, highest))
     }
 
     /// Records the position of an appended barrier.
     pub fn barrier_appended(&mut self, partition: Partition, position: Position) {
-        self.barriers.insert(partition, position);
+        self.fences.appended(partition, position);
+    }
+
+    /// Holds a partition whose log is full, until it accepts another barrier.
+    pub fn hold(&mut self, partition: Partition) {
+        self.fences.hold(partition);
+        self.set_held();
+    }
+
+    fn set_held(&mut self) {
+        self.view.set_held(self.fences.held(), self.partitions);
     }
 
     /// Applies an outcome, in the order of its log.
@@ -203,7 +202,12 @@ impl LeadershipCore {
         outcome: &Outcome,
         pinned: &PinnedSet,
     ) -> Result<AppliedOutcome, LeadershipEnd> {
-        self.note_barrier_outcome(partition, outcome);
+        let was_held = self.fences.is_held(partition);
+        let accepted = barrier_epoch(outcome);
+        self.fences.answered(partition, outcome.position, accepted);
+        if was_held && !self.fences.is_held(partition) {
+            self.set_held();
+        }
         let is_ours = self.view.is_in_log(partition, outcome.position);
         let origin = self.origins.get(&partition).copied().unwrap_or_default();
         let absorbed = if origin.is_partial() {
@@ -226,7 +230,7 @@ impl LeadershipCore {
     /// [`LeadershipCore::appended`] before the next outcome is applied. When the result of one append is
     /// unknown, the leadership is over: only a new barrier tells what the log holds.
     pub fn plan(&self, now: Timestamp) -> Planned {
-        if self.stage != Stage::Leading {
+        if self.stage() != Stage::Leading {
             let (plan, appends) = (Plan::default(), Appends::new());
             return Planned { plan, appends };
         }
@@ -241,21 +245,27 @@ impl LeadershipCore {
         Planned { plan, appends }
     }
 
-    /// Checks that outcomes arrive, at a reading of the monotonic clock.
+    /// Checks that outcomes arrive, at a reading of the monotonic clock: a partition whose first barrier is
+    /// overdue by [`FENCE_TIMEOUT`] is held, and a held one is not waited for.
     ///
     /// # Errors
     /// [`LeadershipEnd::OutcomeTimeout`] when an outcome is overdue by [`OUTCOME_TIMEOUT`].
     pub fn check_outcome_timeout(&mut self, now: Duration) -> Result<(), LeadershipEnd> {
         let mut oldest = self.view.oldest_in_log();
-        for (partition, barrier) in &self.barriers {
-            let first = oldest.entry(*partition).or_insert(*barrier);
-            *first = (*first).min(*barrier);
+        for (partition, barrier) in self.fences.awaited() {
+            let first = oldest.entry(partition).or_insert(barrier);
+            *first = (*first).min(barrier);
         }
+        oldest.retain(|partition, _| !self.fences.is_held(*partition));
         self.awaited
             .retain(|partition, (position, _)| oldest.get(partition) == Some(position));
         for (partition, position) in oldest {
             let (_, since) = *self.awaited.entry(partition).or_insert((position, now));
-            if now.saturating_sub(since) > OUTCOME_TIMEOUT {
+            let waited = now.saturating_sub(since);
+            if waited > FENCE_TIMEOUT && self.stage() == Stage::Fencing {
+                self.fences.hold_awaited(partition);
+                self.set_held();
+            } else if waited > OUTCOME_TIMEOUT {
                 return Err(LeadershipEnd::OutcomeTimeout {
                     partition,
                     position,
@@ -270,9 +280,9 @@ impl LeadershipCore {
         self.view.action_appended(partition, position, action);
     }
 
-    /// An action of this leader as an entry.
-    pub fn entry(&self, action: PlanAction, now: Timestamp) -> Entry {
-        let epoch = self.epoch;
+    /// An action of this leader in a partition as an entry.
+    pub fn entry(&self, partition: Partition, action: PlanAction, now: Timestamp) -> Entry {
+        let epoch = self.fences.epoch_of(partition);
         Entry::new(now, EntryBody::Plan { epoch, action })
     }
 
@@ -290,39 +300,23 @@ impl LeadershipCore {
             .collect()
     }
 
-    /// Records the outcome of a barrier of this leader.
-    fn note_barrier_outcome(&mut self, partition: Partition, outcome: &Outcome) {
-        if self.barriers.get(&partition) != Some(&outcome.position) {
-            return;
-        }
-        self.barriers.remove(&partition);
-        // Another entry has its position if the log lost its end and grew again.
-        if barrier_epoch(outcome) == Some(self.epoch) {
-            self.fenced.insert(partition);
-        }
-        if self.barriers.is_empty() {
-            let is_fenced = self.fenced.len() == usize::from(self.partitions);
-            // A barrier was rejected or lost: an earlier leader that the rows did not show had this
-            // epoch or a higher one, or the log lost its end.
-            self.stage = if is_fenced {
-                Stage::Leading
-            } else {
-                Stage::Unfenced
-            };
-        }
-    }
-
     fn check_not_outranked(&self, partition: Partition) -> Result<(), LeadershipEnd> {
         let highest = self.view.leader_epoch(partition);
-        if self.stage == Stage::Leading && highest > self.epoch {
+        let epoch = self.fences.epoch_of(partition);
+        if self.stage() == Stage::Leading && highest > epoch {
             return Err(LeadershipEnd::Outranked {
                 partition,
                 highest,
-                epoch: self.epoch,
+                epoch,
             });
         }
         Ok(())
     }
+}
+
+fn barriers(partitions: Vec<Partition>) -> Appends {
+    let barrier = |partition| (partition, vec![PlanAction::Barrier {}]);
+    partitions.into_iter().map(barrier).collect()
 }
 
 fn check_not_fenced(partition: Partition, outcome: &Outcome) -> Result<(), LeadershipEnd> {

@@ -2,6 +2,8 @@
 //! then fence older leaders and plan until the leadership ends. [`LeadershipCore`] decides what an outcome
 //! means and when the leadership ends.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,6 +13,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Outcome};
 use nixfleet_service::{CancellationToken, Readiness};
 use nixfleet_store::Store;
+use nixfleet_trust::ReleaseFloor;
 
 use crate::action_appender::{ActionAppender, ProcessClocks};
 use crate::config::Config;
@@ -25,6 +28,35 @@ pub struct Dependencies<'a> {
     pub store: &'a Store,
     pub config: &'a Config,
     pub readiness: &'a Readiness,
+    /// The newest release that this process accepted, in any leadership.
+    pub floor: Arc<Mutex<ReleaseFloor>>,
+}
+
+/// Pause before a held partition is tried again.
+const HELD_RETRY: Duration = Duration::from_secs(2);
+
+/// What is said of held partitions, and when they are tried again.
+#[derive(Default)]
+struct HeldReport {
+    said: Option<(u64, BTreeSet<Partition>)>,
+    due: Duration,
+}
+
+impl HeldReport {
+    fn report(&mut self, leader: &LeadershipCore, lease: &Lease, partitions: u16) {
+        let now = Some((leader.epoch(), leader.held()));
+        if now == self.said {
+            return;
+        }
+        self.said = now;
+        let held = leader.held();
+        for partition in Partition::all(partitions) {
+            telemetry::set_held(partition, held.contains(&partition));
+        }
+        tracing::info!(held = ?held, "partitions in which nothing is planned");
+        let held = held.iter().map(Partition::to_string);
+        lease.set_progress(leader.epoch(), held.collect());
+    }
 }
 
 /// A followed view and the leader that plans with it.
@@ -102,14 +134,15 @@ impl<'a> LeadershipLoop<'a> {
             fenced = self.fence(clocks) => fenced?,
         }
         let epoch = self.leader.epoch();
-        lease.set_epoch(epoch);
         telemetry::set_leading(Some(epoch));
         self.deps.readiness.set_ready("planner", Ok(()));
         tracing::info!(epoch, "leading");
         // Superseded refs are known only after the fence.
-        let mut releases = Releases::start(self.deps.bus, self.deps.config)?;
-        releases.set_superseded(self.leader.superseded());
-        let ended = self.plan_until_stopped(&mut releases, clocks, stop).await;
+        let (floor, superseded) = (Arc::clone(&self.deps.floor), self.leader.superseded());
+        let mut releases = Releases::start(self.deps.bus, self.deps.config, floor, superseded)?;
+        let ended = self
+            .plan_until_stopped(&mut releases, lease, (clocks, stop))
+            .await;
         releases.join().await;
         ended
     }
@@ -141,9 +174,10 @@ impl<'a> LeadershipLoop<'a> {
     async fn plan_until_stopped(
         &mut self,
         releases: &mut Releases,
-        clocks: ProcessClocks,
-        stop: &CancellationToken,
+        lease: &Lease,
+        (clocks, stop): (ProcessClocks, &CancellationToken),
     ) -> anyhow::Result<()> {
+        let mut held = HeldReport::default();
         let mut schedule = PlanSchedule::new(PlanIntervals {
             debounce: Duration::from_millis(self.deps.config.planning.debounce_ms),
             longest: Duration::from_secs(self.deps.config.planning.safety_tick_seconds),
@@ -159,6 +193,12 @@ impl<'a> LeadershipLoop<'a> {
                 let done = done.context("publishing a plan")?;
                 schedule.plan_made(clocks.now(), done.next_deadline, done.is_capped);
             }
+            if clocks.now().monotonic >= held.due {
+                let fenced = self.appender.fence_held(&mut self.leader).await;
+                fenced.context("fencing older leaders in held partitions")?;
+                held.due = clocks.now().monotonic + HELD_RETRY;
+            }
+            held.report(&self.leader, lease, self.deps.bus.partitions());
             tokio::select! {
                 frames = self.followers.next() => {
                     if self.apply_frames(frames?).await? {
@@ -173,7 +213,7 @@ impl<'a> LeadershipLoop<'a> {
                         schedule.release_changed(clocks.now());
                     }
                 }
-                () = clocks.wait_until(schedule.due()) => {}
+                () = clocks.wait_until(schedule.due().min(held.due)) => {}
                 () = stop.cancelled() => {}
             }
         }

@@ -8,6 +8,7 @@ pub mod leadership_core;
 pub mod plan_schedule;
 
 pub use leadership_core::{
-    Appends, AppliedOutcome, LeadershipCore, LeadershipEnd, OUTCOME_TIMEOUT, Planned, Stage,
+    Appends, AppliedOutcome, FENCE_TIMEOUT, LeadershipCore, LeadershipEnd, OUTCOME_TIMEOUT,
+    Planned, Stage,
 };
 pub use plan_schedule::{ClockReading, PlanIntervals, PlanSchedule};

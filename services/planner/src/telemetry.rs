@@ -42,6 +42,16 @@ pub fn count_fenced() {
     metrics::counter!("nixfleet_fence_rejections_total", "service" => SERVICE).increment(1);
 }
 
+/// Sets whether nothing is planned for the channels of a partition.
+pub fn set_held(partition: Partition, is_held: bool) {
+    let partition = partition.to_string();
+    metrics::gauge!("nixfleet_planner_partition_held", "partition" => partition).set(if is_held {
+        1.0
+    } else {
+        0.0
+    });
+}
+
 /// Sets whether this instance leads, and its epoch.
 pub fn set_leading(epoch: Option<u64>) {
     metrics::gauge!("nixfleet_planner_leading").set(if epoch.is_some() { 1.0 } else { 0.0 });

@@ -47,6 +47,8 @@ struct KeySlot {
     /// End of the backoff, during which other instances go first.
     backoff_until: Duration,
     epoch: Option<u64>,
+    /// Parts of the work that are held.
+    held: BTreeSet<String>,
 }
 
 /// Whether this instance takes part in the assignment.
@@ -98,6 +100,7 @@ impl LeaseCore {
             failures: 0,
             backoff_until: now,
             epoch: None,
+            held: BTreeSet::new(),
         };
         let keys: BTreeSet<String> = keys.iter().map(|key| escape(key)).collect();
         let mut member = KeyMachine::new(timing);
@@ -174,10 +177,17 @@ impl LeaseCore {
         }
     }
 
-    /// Publishes the epoch of the work under a key in its record, for operators.
-    pub fn set_epoch(&mut self, now: Duration, key: &str, epoch: u64) {
+    /// Publishes the epoch of the work under a key, and the parts of the work that are held, in its record, for
+    /// operators.
+    pub fn set_progress(
+        &mut self,
+        now: Duration,
+        key: &str,
+        (epoch, held): (u64, BTreeSet<String>),
+    ) {
         if let Some(slot) = self.slot(key) {
             slot.epoch = Some(epoch);
+            slot.held = held;
             slot.machine.renew_now(now);
         }
     }
@@ -364,6 +374,7 @@ impl KeySlot {
     fn end(&mut self, now: Duration) {
         self.work = Work::Idle { since: now };
         self.epoch = None;
+        self.held.clear();
     }
 }
 

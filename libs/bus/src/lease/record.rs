@@ -94,6 +94,9 @@ pub struct LeaseRecord {
     /// Epoch of the work under the lease, when it is known; for operators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// Parts of the work that are held, as the service names them; for operators.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub held: BTreeSet<String>,
 }
 
 /// A value of the bucket.

@@ -28,6 +28,10 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
                 "disruption-budget: unknown use, the rollout is closed",
             ));
         };
+        if let Some(partition) = view.unreadable_budget(id) {
+            let reason = format!("disruption-budget: unknown use, partition {partition} is held");
+            return Err(Block::new(Gate::DisruptionBudget, reason));
+        }
         let all = view.budget_in_flight(id) + candidate.planned_dispatches.added(id);
         if (all as u64) < max {
             continue;
@@ -45,8 +49,9 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
 #[cfg(test)]
 mod tests {
     use nixfleet_proto::HostState;
+    use nixfleet_proto::subject::Partition;
 
-    use super::super::test_fleet::{CURRENT, Fixture, OLD};
+    use super::super::test_fleet::{CURRENT, Fixture, OLD, PARTITIONS};
     use super::*;
 
     const ALL: [&str; 3] = ["a", "b", "e"];
@@ -117,6 +122,20 @@ mod tests {
     fn a_host_that_no_budget_lists_is_free() {
         let fixture = Fixture::new().budget(&["b", "e"], (Some(0), None));
         assert_eq!(reason(&fixture), None);
+    }
+
+    #[test]
+    fn a_budget_with_hosts_of_a_held_partition_cannot_be_read() {
+        let held = |channel: &str, budget: &[&str]| {
+            let partition = Partition::of(&channel.into(), PARTITIONS);
+            let fixture = Fixture::new().budget(budget, (Some(3), None));
+            fixture.held(partition).reason(Gate::DisruptionBudget, "a")
+        };
+        let edge = Partition::of(&"edge".into(), PARTITIONS);
+        assert_ne!(edge, Partition::of(&"stable".into(), PARTITIONS));
+        let unknown = format!("disruption-budget: unknown use, partition {edge} is held");
+        assert_eq!(held("edge", &ALL), Some(unknown));
+        assert_eq!(held("edge", &["a", "b"]), None);
     }
 
     #[test]

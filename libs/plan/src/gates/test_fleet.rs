@@ -3,7 +3,7 @@
 //! `stable@b2` is current: `a` in wave 0, `b` in wave 1, `u` in no wave. `stable@a1` was superseded by
 //! it. All hosts are Pending; `edge@b2` is Terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta};
@@ -25,6 +25,8 @@ use crate::view::{FleetView, PinnedSet};
 pub(crate) const CURRENT: &str = "stable@b2";
 pub(crate) const OLD: &str = "stable@a1";
 const EDGE: &str = "edge@b2";
+/// Enough for two channels in two of them.
+pub(crate) const PARTITIONS: u16 = 64;
 
 pub(crate) struct Fixture {
     pub now: Timestamp,
@@ -32,6 +34,7 @@ pub(crate) struct Fixture {
     manifests: BTreeMap<&'static str, Value>,
     snapshot: PartitionSnapshot,
     budgets: Vec<Value>,
+    held: BTreeSet<Partition>,
 }
 
 fn cause(seq: u64) -> Cause {
@@ -75,6 +78,7 @@ impl Fixture {
             manifests: [("edge", manifest("edge")), ("stable", manifest("stable"))].into(),
             snapshot: PartitionSnapshot::default(),
             budgets: Vec::new(),
+            held: BTreeSet::new(),
         };
         for (id, state, opened, hosts) in [
             (OLD, RolloutState::Superseded, -60, &["a", "b", "u"][..]),
@@ -241,7 +245,14 @@ impl Fixture {
         .into();
         view.load(Partition::new(0), self.snapshot.clone(), &pins)
             .unwrap();
+        view.set_held(self.held.clone(), PARTITIONS);
         view
+    }
+
+    /// A partition that takes no entries.
+    pub fn held(mut self, partition: Partition) -> Self {
+        self.held.insert(partition);
+        self
     }
 
     /// The reason of a gate to hold a host of the current rollout.

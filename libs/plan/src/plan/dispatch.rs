@@ -84,7 +84,10 @@ impl<'a> PlanRun<'a> {
         let view = self.view;
         for rollout in view.current_rollouts() {
             let state = rollout.record.state;
-            if !rollout.is_open() || (state.is_final() && !state.is_halted()) {
+            if !rollout.is_open()
+                || (state.is_final() && !state.is_halted())
+                || self.is_held(&rollout.record.rollout_id)
+            {
                 continue;
             }
             for (wave, index) in &rollout.waves {

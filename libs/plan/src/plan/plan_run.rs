@@ -61,6 +61,9 @@ impl<'a> PlanRun<'a> {
 
     /// Decides whether an action may be added to this run, and counts it if so.
     pub(super) fn admit(&mut self, action: &PlanAction) -> Admitted {
+        if action.rollout_id().is_some_and(|id| self.is_held(id)) {
+            return Admitted::NotAgain;
+        }
         if let Some(until) = self.view.rejected_until(action, self.now) {
             self.note_deadline(until);
             return Admitted::NotAgain;
@@ -71,6 +74,11 @@ impl<'a> PlanRun<'a> {
         }
         self.planned += 1;
         Admitted::Yes
+    }
+
+    /// True when the partition of a rollout takes no entries.
+    pub(super) fn is_held(&self, rollout_id: &RolloutId) -> bool {
+        !self.view.held.is_empty() && self.view.held.of(&rollout_id.channel()).is_some()
     }
 
     pub(super) fn note_deadline(&mut self, at: Timestamp) {
@@ -84,7 +92,7 @@ impl<'a> PlanRun<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admitted {
     Yes,
-    /// The last attempt was rejected recently.
+    /// The last attempt was rejected recently, or the partition takes no entries.
     NotAgain,
     /// The run reached its limit.
     NoRoom,

@@ -120,6 +120,7 @@ impl FleetView {
         })?;
         self.insert_rollout(record.clone(), Arc::clone(&manifest.pinned));
         self.open_hosts(rollout_id, position);
+        self.find_unreadable_budgets();
         Ok(())
     }
 

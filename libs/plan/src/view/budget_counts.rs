@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nixfleet_proto::fleet::ResolvedBudget;
-use nixfleet_proto::{Pinned, RolloutId};
+use nixfleet_proto::{Hostname, Pinned, RolloutId};
 
 use super::HostnameMap;
 
@@ -49,6 +49,12 @@ impl HostMembership {
 }
 
 impl BudgetCounts {
+    /// Every list with its hosts.
+    pub fn lists(&self) -> impl Iterator<Item = (BudgetId, impl Iterator<Item = &Hostname>)> {
+        let lists = self.lists.iter();
+        lists.map(|(id, list)| (*id, list.budget().hosts.iter()))
+    }
+
     pub fn in_flight(&self, id: BudgetId) -> usize {
         self.lists.get(&id).map_or(0, |list| list.in_flight)
     }

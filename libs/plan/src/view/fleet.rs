@@ -9,6 +9,7 @@ use nixfleet_proto::{
 };
 
 use super::budget_counts::{BudgetCounts, BudgetId, HostMembership};
+use super::held_partitions::HeldPartitions;
 use super::hostname_maps::HostnameMap;
 use super::rejected_action_key::RejectedActionKey;
 use super::rollout::{HostContext, RolloutView};
@@ -29,6 +30,7 @@ pub struct FleetView {
     pub(crate) in_log: BTreeMap<(Partition, Position), PlanAction>,
     pub(crate) rejected: BTreeMap<RejectedActionKey, Timestamp>,
     pub(crate) leader_epochs: BTreeMap<Partition, u64>,
+    pub(crate) held: HeldPartitions,
 }
 
 impl FleetView {
@@ -47,6 +49,7 @@ impl FleetView {
         for hostname in gated {
             self.refresh_everywhere(&hostname);
         }
+        self.find_unreadable_budgets();
     }
 
     /// The current release.

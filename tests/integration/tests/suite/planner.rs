@@ -1,5 +1,7 @@
 //! Planner processes with a real reducer.
 
+mod full_partition;
+mod lying_announcements;
 mod planner_fleet;
 
 use chrono::{TimeDelta, Utc};

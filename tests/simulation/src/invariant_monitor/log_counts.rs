@@ -11,6 +11,8 @@ pub struct LogCounts {
     pub refused: u64,
     /// Requests of agents that were refused because a log was nearly full.
     pub held_back: u64,
+    /// Times a leader held a partition whose input log was full.
+    pub held_partitions: u64,
     /// Times rows were written from a checkpoint.
     pub restored: u64,
 }
@@ -24,6 +26,7 @@ impl LogCounts {
             trims: self.trims + other.trims,
             refused: self.refused + other.refused,
             held_back: self.held_back + other.held_back,
+            held_partitions: self.held_partitions + other.held_partitions,
             restored: self.restored + other.restored,
         }
     }

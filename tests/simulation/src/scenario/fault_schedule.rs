@@ -72,6 +72,8 @@ pub enum FaultKind {
     CompetingPlanners,
     /// Archiving or the writing of rows stops, so that logs fill.
     StallConsumer(StalledConsumer),
+    /// The input log of a partition takes no messages.
+    FillInputLog(u16),
     /// Heartbeats are repeated and report arbitrary closures, and writes of owners take seconds.
     HeartbeatStorm,
     /// The lease bucket loses its data.
@@ -159,6 +161,7 @@ pub fn schedule(seed: u64, shape: &Shape) -> Vec<Fault> {
     let count = rng.below(minutes * rate + 1);
     let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut rng, shape)).collect();
     faults.push(stall(&mut rng, shape));
+    faults.extend(full_input(seed, shape));
     if let Some(kind) = disaster(&mut rng) {
         faults.push(disaster_fault(&mut rng, shape, kind));
     }
@@ -228,6 +231,20 @@ fn stall(rng: &mut Rng, shape: &Shape) -> Fault {
         lasts: Duration::from_secs(rng.range(40, 160)),
         kind: FaultKind::StallConsumer(consumer),
     }
+}
+
+/// In one run of four an input log is full while a release is rolled out, long enough for a leader to change.
+fn full_input(seed: u64, shape: &Shape) -> Option<Fault> {
+    let mut rng = Rng::new(seed, "full input log");
+    if !rng.chance(250) {
+        return None;
+    }
+    let release = *rng.pick(&shape.releases);
+    Some(Fault {
+        at: release.saturating_sub(Duration::from_millis(rng.below(20_000))),
+        lasts: Duration::from_secs(rng.range(5, 120)),
+        kind: FaultKind::FillInputLog(rng.below(4) as u16),
+    })
 }
 
 fn crash_point(rng: &mut Rng) -> CrashPoint {

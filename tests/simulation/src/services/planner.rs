@@ -8,7 +8,7 @@ mod view_loading;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nixfleet_bus::MessageIds;
+use nixfleet_bus::{AppendError, MessageIds};
 use nixfleet_planner::{Appends, LeadershipCore, Stage};
 use nixfleet_proto::PlanAction;
 use nixfleet_proto::subject::Partition;
@@ -24,6 +24,8 @@ use view_loading::ViewLoading;
 
 /// The one key of the planner's leases.
 const LEADER: &str = "leader";
+/// Pause before a held partition is tried again.
+const HELD_RETRY: Duration = Duration::from_secs(2);
 /// Pause after a leadership that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -121,7 +123,6 @@ impl Planner {
                     self.publisher
                         .take(partition, CallResult { call, reply }, self.me, env);
                 for (ticket, result) in answers {
-                    let result = result.map_err(|error| error.to_string());
                     self.appended(ticket, result, env);
                 }
             }
@@ -211,7 +212,7 @@ impl Planner {
     fn appended(
         &mut self,
         ticket: AppendTicket,
-        result: Result<nixfleet_proto::Position, String>,
+        result: Result<nixfleet_proto::Position, AppendError>,
         env: &mut Environment,
     ) {
         if ticket.leadership != self.leadership {
@@ -220,17 +221,22 @@ impl Planner {
         let Leadership::Active(active) = &mut self.stage else {
             return;
         };
-        let position = match result {
-            Ok(position) => position,
-            Err(why) => return self.fail(&why, env),
-        };
-        active.appending -= 1;
         let (leader, partition) = (&mut active.leader, ticket.partition);
-        if matches!(ticket.action, PlanAction::Barrier {}) {
-            leader.barrier_appended(partition, position);
-        } else {
-            leader.appended(partition, position, ticket.action);
+        match result {
+            Ok(position) if matches!(ticket.action, PlanAction::Barrier {}) => {
+                leader.barrier_appended(partition, position);
+            }
+            Ok(position) => leader.appended(partition, position, ticket.action),
+            Err(AppendError::Full(_)) => {
+                env.invariants.counts.held_partitions += 1;
+                env.trace(format_args!(
+                    "nothing is planned in {partition}: its log is full"
+                ));
+                leader.hold(partition);
+            }
+            Err(why) => return self.fail(&why.to_string(), env),
         }
+        active.appending -= 1;
         if active.appending == 0
             && let Some(planned) = active.planned.take()
         {
@@ -274,8 +280,20 @@ impl Planner {
                     if active.polls.is_none() {
                         active.poll_releases(self.me, env);
                     }
+                    if now.monotonic >= active.held_due {
+                        active.held_due = now.monotonic + HELD_RETRY;
+                        let barriers = active.leader.fence_held(now.wall);
+                        if !barriers.is_empty() {
+                            self.append(barriers, env);
+                            continue;
+                        }
+                    }
                     if now.monotonic < active.schedule.due() {
-                        return active.wake_at(active.schedule.due(), self.me, env);
+                        let mut due = active.schedule.due();
+                        if !active.leader.held().is_empty() {
+                            due = due.min(active.held_due);
+                        }
+                        return active.wake_at(due, self.me, env);
                     }
                     let planned = active.leader.plan(now.wall);
                     let turn = PlannedTurn {
@@ -303,7 +321,7 @@ impl Planner {
         let wall = env.wall(self.me);
         for (partition, actions) in appends {
             for action in actions {
-                let entry = active.leader.entry(action.clone(), wall);
+                let entry = active.leader.entry(partition, action.clone(), wall);
                 let ticket = AppendTicket {
                     leadership: self.leadership,
                     partition,

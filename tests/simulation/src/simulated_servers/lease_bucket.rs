@@ -162,6 +162,7 @@ mod tests {
             renewal: 1,
             ttl_seconds: Some(10),
             epoch: None,
+            held: std::collections::BTreeSet::new(),
         }))
     }
 

@@ -179,6 +179,11 @@ impl Stream {
         })
     }
 
+    /// True when a message with this id is stored.
+    pub fn has_id(&self, msg_id: &str) -> bool {
+        self.ids.contains_key(msg_id)
+    }
+
     /// True while the last message is the one that a writer expects. In an empty stream, the expectation of no
     /// message holds at any first sequence.
     fn holds(&self, fence: &Fence) -> bool {

@@ -16,7 +16,7 @@ use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayRespons
 use crate::invariant_monitor::InvariantMonitor;
 use crate::scenario::{CrashPoint, FaultRates, RowLoss, Shape};
 use crate::signed_release::Release;
-use crate::simulated_servers::{Broker, Connection, Database, ServerReply, ServerRequest};
+use crate::simulated_servers::{Broker, Connection, Database, LogId, ServerReply, ServerRequest};
 
 /// How long a process waits for the reply of a server.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,6 +52,8 @@ pub struct Environment {
     pub pinned: PinnedSet,
     /// Until when heartbeats are repeated and report arbitrary closures.
     pub heartbeat_storm_until: Time,
+    /// An input log that takes no message, and until when.
+    pub full_input: Option<(Partition, Time)>,
     /// Until when the broker is down.
     pub broker_down_until: Time,
     /// Until when the database is down.
@@ -67,6 +69,12 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// True while a log takes no message because of a fault.
+    pub fn is_full(&self, log: LogId) -> bool {
+        let full = self.full_input.filter(|(_, until)| self.now < *until);
+        full.is_some_and(|(partition, _)| log == LogId::Input(partition))
+    }
+
     /// The environment at time zero.
     pub fn new(seed: u64, shape: Rc<Shape>, fault_rates: FaultRates, trace: Trace) -> Self {
         Self {
@@ -82,6 +90,7 @@ impl Environment {
             owners: BTreeMap::new(),
             pinned: BTreeMap::new(),
             heartbeat_storm_until: Time::ZERO,
+            full_input: None,
             broker_down_until: Time::ZERO,
             database_down_until: Time::ZERO,
             row_loss_at_trim: None,

@@ -93,6 +93,10 @@ impl Simulation {
                 self.env.heartbeat_storm_until = until;
                 self.lag(Service::Reducer, until);
             }
+            FaultKind::FillInputLog(number) => {
+                let partition = Partition::new(number % self.scenario.shape.partitions);
+                self.env.full_input = Some((partition, until));
+            }
             FaultKind::LoseLeases => {
                 self.env.broker.leases.lose_everything();
                 self.env.invariants.bucket_lost(self.env.now);
@@ -185,6 +189,7 @@ impl Simulation {
             | FaultKind::CompetingPlanners
             | FaultKind::HeartbeatStorm
             | FaultKind::LoseLeases
+            | FaultKind::FillInputLog(_)
             | FaultKind::ReportFalseClosures(_)
             | FaultKind::ForgetMessageIds
             | FaultKind::StoreUnreadableMessage(_)

@@ -66,6 +66,7 @@ impl Simulation {
             ..FaultRates::NONE
         };
         self.env.heartbeat_storm_until = self.env.now;
+        self.env.full_input = None;
         self.env.row_loss_at_trim = None;
         self.env.broker_down_until = self.env.now;
         self.env.database_down_until = self.env.now;

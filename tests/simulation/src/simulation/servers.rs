@@ -184,6 +184,12 @@ fn publish(
     (log, message): (LogId, &NewMessage),
 ) -> ServerReply {
     let now = env.now.wall(0);
+    if env.is_full(log) {
+        let stream = env.broker.stream(log);
+        if stream.is_some_and(|stream| !stream.has_id(&message.msg_id)) {
+            return ServerReply::Published(Err(AppendRefusal::Full));
+        }
+    }
     let Some(result) = env.broker.publish(log, message.clone(), now) else {
         return ServerReply::StreamMissing;
     };

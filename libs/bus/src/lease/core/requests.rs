@@ -1,5 +1,6 @@
 //! Requests to the bucket with their tickets, and signals to the workers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Command, LeaseCore, PendingRequest, Signal, Work};
@@ -54,6 +55,10 @@ impl LeaseCore {
                 renewal,
                 ttl_seconds: Some(ttl_seconds),
                 epoch: self.slots.get(token).and_then(|slot| slot.epoch),
+                held: self
+                    .slots
+                    .get(token)
+                    .map_or_else(BTreeSet::new, |slot| slot.held.clone()),
             }),
         }
     }
@@ -106,6 +111,7 @@ impl LeaseCore {
         };
         if let Some(slot) = self.slots.get_mut(token) {
             slot.epoch = None;
+            slot.held.clear();
             slot.work = Work::Working {
                 since: now,
                 recalled_at: None,

@@ -1,5 +1,7 @@
 //! A held lease, and the requests of its holder to the lease task.
 
+use std::collections::BTreeSet;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -18,10 +20,11 @@ pub(super) enum Request {
         number: u64,
         end: WorkEnd,
     },
-    Epoch {
+    Progress {
         key: String,
         number: u64,
         epoch: u64,
+        held: BTreeSet<String>,
     },
 }
 
@@ -71,8 +74,19 @@ impl Lease {
 
     /// Publishes the epoch of the work under the lease in its record, for operators.
     pub fn set_epoch(&self, epoch: u64) {
+        self.set_progress(epoch, BTreeSet::new());
+    }
+
+    /// Publishes the epoch of the work under the lease, and the parts of the work that are held, in its record,
+    /// for operators.
+    pub fn set_progress(&self, epoch: u64, held: BTreeSet<String>) {
         let (key, number) = (self.key.clone(), self.number);
-        self.send(Request::Epoch { key, number, epoch });
+        self.send(Request::Progress {
+            key,
+            number,
+            epoch,
+            held,
+        });
     }
 
     /// Releases the key, so that the next holder can acquire it at once.

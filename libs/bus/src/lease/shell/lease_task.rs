@@ -233,9 +233,14 @@ impl LeaseTask {
                     WorkEnd::Failed => self.core.give_up(now, &key),
                 }
             }
-            Request::Epoch { key, number, epoch } => {
+            Request::Progress {
+                key,
+                number,
+                epoch,
+                held,
+            } => {
                 if self.held(&key, number).is_some() {
-                    self.core.set_epoch(now, &key, epoch);
+                    self.core.set_progress(now, &key, (epoch, held));
                 }
             }
         }

@@ -1,20 +1,23 @@
 //! A fleet of three hosts with a budget of two, a reducer, and planners that poll a directory.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use nixfleet_bus::decode_output;
+use chrono::Utc;
+use nixfleet_bus::{BusConfig, decode_output};
 use nixfleet_harness::proxy::Proxy;
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::{Service, ports, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Effect, Outcome, Timestamp};
+use nixfleet_trust::{TrustFile, verify_release};
 use serde_json::{Value, json};
 
 use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
 use crate::suite::service_testbed::signed_release::{channel, fleet_source};
 use crate::suite::service_testbed::test_servers::TestServers;
 
-const PARTITIONS: u16 = 2;
+pub const PARTITIONS: u16 = 2;
 
 /// Servers, trust and the release directory of the planners.
 pub struct PlannerFleet {
@@ -26,7 +29,18 @@ pub struct PlannerFleet {
 
 impl PlannerFleet {
     pub async fn new(name: &str) -> Self {
-        let servers = TestServers::start(name, PARTITIONS).await;
+        Self::with_input_log(name, BusConfig::default().input_max_bytes).await
+    }
+
+    /// With input logs of this size.
+    pub async fn with_input_log(name: &str, bytes: u64) -> Self {
+        let namespace = nixfleet_harness::test_namespace(name).await.unwrap();
+        let config = BusConfig {
+            partitions: PARTITIONS,
+            input_max_bytes: bytes,
+            ..BusConfig::default()
+        };
+        let servers = TestServers::with(name, namespace, config).await;
         servers.store.migrate().await.unwrap();
         let signer = Signer::development().unwrap();
         Self {
@@ -76,6 +90,34 @@ impl PlannerFleet {
     pub fn release(&self, commit: &str, signed_at: Timestamp) {
         let release = self.signer.release(&source_of(commit), commit, signed_at);
         write_directory(&release.unwrap(), &self.source()).unwrap();
+    }
+
+    /// Announces a release as another planner would.
+    pub async fn announce(&self, commit: &str, signed_at: Timestamp) -> u64 {
+        let release = self.signer.release(&source_of(commit), commit, signed_at);
+        let bundle = release.unwrap().bundle;
+        let trust = TrustFile::parse(&std::fs::read(&self.trust).unwrap()).unwrap();
+        let verified = verify_release(&bundle, &trust, Utc::now(), Duration::MAX).unwrap();
+        let manifests = self.servers.bus.manifests();
+        for (hash, bytes) in verified.objects(&bundle) {
+            let bytes = bytes::Bytes::copy_from_slice(bytes);
+            manifests.put(hash, bytes).await.unwrap();
+        }
+        let last = manifests.newest().await.unwrap().last_seq;
+        let announced = manifests.announce(&verified.announcement(), last).await;
+        announced.unwrap()
+    }
+
+    /// Announces something that is no announcement.
+    pub async fn announce_garbage(&self) {
+        let bus = &self.servers.bus;
+        let nats = async_nats::connect(bus.config().url.as_str())
+            .await
+            .unwrap();
+        let subject = bus.names().manifest_fleet();
+        let context = async_nats::jetstream::new(nats);
+        let published = context.publish(subject, "{\"v\":1,".into());
+        published.await.unwrap().await.unwrap();
     }
 
     pub fn remove_signature(&self) {

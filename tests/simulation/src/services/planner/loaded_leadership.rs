@@ -43,6 +43,8 @@ pub struct LoadedLeadership {
     pub appending: usize,
     /// The plan that is being appended.
     pub planned: Option<PlannedTurn>,
+    /// When held partitions are tried again.
+    pub held_due: Duration,
     /// The timer of the next plan.
     pub wake: Option<Timer>,
     /// The timer of the next poll for releases.
@@ -72,6 +74,7 @@ impl LoadedLeadership {
             inbox: VecDeque::new(),
             appending: 0,
             planned: None,
+            held_due: Duration::ZERO,
             wake: None,
             polls: None,
             release: 0,

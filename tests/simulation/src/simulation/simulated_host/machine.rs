@@ -17,8 +17,7 @@ pub struct Machine {
     seed: u64,
     running: ClosureHash,
     since: Time,
-    /// The closure of the next boot.
-    pub staged: Option<ClosureHash>,
+    pub(super) staged: Option<ClosureHash>,
 }
 
 impl Machine {
@@ -46,15 +45,13 @@ impl Machine {
         }
     }
 
-    /// Runs a closure.
-    pub fn run(&mut self, closure: ClosureHash, now: Time) {
+    pub(super) fn run(&mut self, closure: ClosureHash, now: Time) {
         self.running = closure;
         self.since = now;
         self.staged = None;
     }
 
-    /// How the host behaves on a closure.
-    pub fn behavior(&self, closure: &ClosureHash) -> ClosureBehavior {
+    pub(super) fn behavior(&self, closure: &ClosureHash) -> ClosureBehavior {
         ClosureBehavior::of(self.seed, &self.name, closure)
     }
 
