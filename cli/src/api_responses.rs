@@ -128,6 +128,8 @@ pub struct Explanation {
     pub declared: Option<Declared>,
     pub last_seen_at: Option<Timestamp>,
     pub running_closure: Option<ClosureHash>,
+    /// Why nothing is planned for its channel.
+    pub held: Option<String>,
     pub records: Vec<RecordExplanation>,
 }
 

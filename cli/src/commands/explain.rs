@@ -44,6 +44,7 @@ fn text(host: &Explanation) -> String {
         ),
         declared(host.declared.as_ref()),
     ];
+    lines.extend(host.held.as_ref().map(|held| format!("  held: {held}")));
     for record in &host.records {
         lines.push(String::new());
         explain(record, &mut lines);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nixfleet_http::{Access, Backends, Releases};
+use nixfleet_http::{Access, Backends, EntryLog, Releases};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -12,6 +12,8 @@ pub struct App {
     /// The checks that every request passes.
     pub access: Arc<Access>,
     pub backends: Backends,
+    /// Takes the commands.
+    pub entries: EntryLog,
     pub releases: Releases,
     /// Room for one pushed release at a time: verifying one is work.
     pub pushing: Arc<Semaphore>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::Bus;
-use nixfleet_http::{Access, Backends, Listener, RELEASE_PART, Releases, RouterGateway};
+use nixfleet_http::{Access, Backends, EntryLog, Listener, RELEASE_PART, Releases, RouterGateway};
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 use tokio::sync::Semaphore;
@@ -26,10 +26,12 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
         () = context.shutdown.cancelled() => return Ok(()),
     };
     let access = Access::new(routes::table(), &config.http, &config.limits);
+    let trust_file = config.trust.trust_file.clone();
     let app = Arc::new(App {
         access: Arc::new(access),
-        releases: Releases::new(bus.manifests(), config.trust.trust_file.clone()),
+        releases: Releases::new(bus.manifests(), store.clone(), trust_file),
         pushing: Arc::new(Semaphore::new(1)),
+        entries: EntryLog::new(&bus),
         backends: Backends::new(bus.clone(), store),
         config,
     });
@@ -55,7 +57,8 @@ fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &Cancellatio
     let (following, readiness, stopping) =
         (Arc::clone(app), context.readiness.clone(), stop.clone());
     context.tasks.spawn("releases", async move {
-        following.releases.follow(readiness, stopping).await;
+        let followed = following.releases.follow("console", readiness, stopping);
+        followed.await;
         Ok(())
     });
     let (reported, readiness, stopping) =

@@ -1,5 +1,6 @@
 //! The state of the cluster: members, owners, epochs, lags. A part that cannot be read is absent, never guessed.
 
+mod log_sources;
 mod response;
 
 use std::collections::BTreeMap;
@@ -10,15 +11,15 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::{StreamExt as _, stream};
-use nixfleet_bus::LogUsage;
 use nixfleet_bus::lease::RecordView;
+use nixfleet_bus::{LOG_PROBLEM_PERCENT, LogUsage};
 use nixfleet_http::{ApiError, now};
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_store::ArchiveMark;
 use tokio::time::{Instant, timeout_at};
 
-use self::response::{Archive, Cluster, Log, Membership};
+use self::response::{Announcements, Archive, Cluster, Log, Membership};
 use crate::app_state::App;
 
 /// Reads of the bus under way at once: a fleet of many partitions must not crowd out its entries.
@@ -30,8 +31,8 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new().route("/v1/cluster", get(cluster))
 }
 
-/// Two reads of the lease bucket, three per partition, two for the shared streams, two of the
-/// database.
+/// Two reads of the lease bucket, three per partition, three for the shared streams, two of the
+/// database. The messages of a sample for each input log that fills.
 async fn cluster(State(app): State<Arc<App>>) -> Result<Json<Cluster>, ApiError> {
     let records: Vec<RecordView> = app
         .backends
@@ -54,7 +55,12 @@ async fn cluster(State(app): State<Arc<App>>) -> Result<Json<Cluster>, ApiError>
         known(deadline, app.backends.store.archive_cursors()).await;
     let membership = Membership::new(now(), &app.backends.bus.partition_keys(), records);
     let archive = Archive { archived, shared };
-    Ok(Json(membership.cluster(logs, cursors, archive)))
+    let announcements = Announcements {
+        newest: known(deadline, app.releases.store().newest()).await,
+        refusal: app.releases.refusal(),
+    };
+    let announced = membership.with_announcements(announcements);
+    Ok(Json(announced.cluster(logs, cursors, archive)))
 }
 
 async fn log(app: &App, partition: Partition, deadline: Instant) -> Log {
@@ -69,8 +75,15 @@ async fn log(app: &App, partition: Partition, deadline: Instant) -> Log {
         fill(app, &output, deadline),
         known(deadline, reader.last()),
     );
+    let sources = match &input_fill {
+        Some(fill) if fill.percent() >= LOG_PROBLEM_PERCENT => {
+            log_sources::sources(&app.backends.bus, (&input, fill), deadline).await
+        }
+        Some(_) | None => Vec::new(),
+    };
     Log {
         partition,
+        sources,
         input: (input, input_fill),
         output: (output, output_fill),
         last,

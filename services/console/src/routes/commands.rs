@@ -131,7 +131,7 @@ async fn append(
     let body = EntryBody::Operator { command };
     let name = body.name();
     let partition = app.backends.partition(channel);
-    let appended = app.backends.append(partition, body).await;
+    let appended = app.entries.append(partition, body).await;
     let position = appended.map_err(|error| not_appended(&error))?;
     tracing::info!(command = name, %partition, seq = position.seq, "operator command appended");
     let partition = partition.number();

@@ -1,16 +1,20 @@
 //! Hosts: the list, and everything about one of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::StatusCode;
+use nixfleet_bus::lease::Record;
 use nixfleet_http::{ApiError, Current, Identity, now, require_channel};
 use nixfleet_plan::awaited_step::{AwaitedStep, Queued, awaited_steps};
 use nixfleet_proto::fleet::{Fleet, Pin};
 use nixfleet_proto::snapshot::BlockRow;
+use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     ChannelName, ClosureHash, Gate, HostRecord, Hostname, Position, RolloutId, RolloutState,
     Timestamp,
@@ -20,6 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::page_limit;
 use crate::app_state::App;
+
+/// Time for the leases, which say what is held; without them the answer lacks it.
+const LEASES_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -147,6 +154,9 @@ struct Explanation {
     last_seen_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     running_closure: Option<ClosureHash>,
+    /// Why nothing is planned for its channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
     /// Records of rollouts that are neither Superseded nor Pruned.
     records: Vec<RecordExplanation>,
 }
@@ -228,6 +238,9 @@ async fn explain(
             message,
         ));
     }
+    let channels = declared.iter().map(|host| &host.channel).chain(records());
+    let partitions = channels.map(|channel| app.backends.partition(channel));
+    let held = held(&app, partitions.collect()).await;
     let records = detail
         .records
         .iter()
@@ -240,9 +253,30 @@ async fn explain(
         declared,
         last_seen_at: detail.seen.as_ref().map(|seen| seen.last_seen_at),
         running_closure: detail.seen.and_then(|seen| seen.current_closure),
+        held,
         records,
         hostname,
     }))
+}
+
+/// What the leading planner says of the first of these partitions in which it plans nothing; absent when it
+/// plans in all of them, or cannot be asked.
+async fn held(app: &App, partitions: BTreeSet<Partition>) -> Option<String> {
+    let records = tokio::time::timeout(LEASES_TIMEOUT, app.backends.bus.lease_records());
+    let records = records.await.ok()?.ok()?;
+    let held = records.into_iter().filter(|view| view.service == "planner");
+    let held: BTreeSet<String> = held
+        .filter_map(|view| match view.record? {
+            Record::Lease(lease) => Some(lease.held),
+            Record::Member(_) => None,
+        })
+        .flatten()
+        .collect();
+    let mut partitions = partitions.iter().map(Partition::to_string);
+    let partition = partitions.find(|partition| held.contains(partition))?;
+    Some(format!(
+        "nothing is planned: partition {partition} takes no entries, or folds none"
+    ))
 }
 
 fn declared(current: &Current, hostname: &Hostname, detail: &HostDetail) -> Option<Declared> {

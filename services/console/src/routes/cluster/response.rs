@@ -6,12 +6,14 @@ mod membership;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nixfleet_bus::{LastFrame, LogKind, LogUsage, NeededFrom};
+use nixfleet_bus::{LastFrame, LogKind, LogUsage, NeededFrom, NewestAnnouncement};
 use nixfleet_proto::Timestamp;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 use nixfleet_store::ArchiveMark;
 use serde::Serialize;
+
+use super::log_sources::LogSource;
 
 pub use membership::Membership;
 
@@ -86,6 +88,9 @@ struct LogView {
     percent: u64,
     /// Who needs its oldest message; null when the tables or the archive could not be read.
     held_by: Option<&'static str>,
+    /// Who fills an input log that is nearly full, by a sample.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<LogSource>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,12 +114,21 @@ struct Problem {
 /// What was read of a partition's logs.
 pub struct Log {
     pub partition: Partition,
+    /// Who fills the input log, when it is nearly full.
+    pub sources: Vec<LogSource>,
     /// Name and fill of the input log.
     pub input: (String, Option<LogUsage>),
     /// Name and fill of the output log.
     pub output: (String, Option<LogUsage>),
     /// Its last frame; the outer absence is a read that failed.
     pub last: Option<Option<LastFrame>>,
+}
+
+/// The end of the release announcements.
+pub struct Announcements {
+    pub newest: Option<NewestAnnouncement>,
+    /// Why the last announcement is not the current release of this console.
+    pub refusal: Option<String>,
 }
 
 /// What was read of the archive.
@@ -160,6 +174,7 @@ impl Archive {
             max_bytes: fill.max_bytes,
             percent: fill.percent(),
             held_by,
+            sources: Vec::new(),
         })
     }
 }

@@ -10,7 +10,8 @@ use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{Partition, escape};
 
 use super::{
-    Archive, Cluster, Log, Member, Owner, PartitionView, Problem, Service, SharedView, behind,
+    Announcements, Archive, Cluster, Log, LogSource, LogView, Member, Owner, PartitionView,
+    Problem, Service, SharedView, behind,
 };
 
 /// The services that share out work.
@@ -52,12 +53,33 @@ impl Membership {
         membership
     }
 
+    /// The same with the problems of release announcements.
+    pub fn with_announcements(mut self, announcements: Announcements) -> Self {
+        let place = ("console".to_owned(), "release".to_owned());
+        let newest = announcements.newest.unwrap_or_default();
+        if let Some(letter) = newest.unreadable {
+            let message = format!(
+                "announcement {} cannot be read and is passed over: {}; see the dead letters, and who writes \
+                 to the bus: docs/operations/announcements.md",
+                letter.seq, letter.reason
+            );
+            self.problem(&place, None, ("announcement-unreadable", message));
+        }
+        if let Some(refusal) = announcements.refusal {
+            let message =
+                format!("{refusal}; the release before it stays: docs/operations/announcements.md");
+            self.problem(&place, None, ("announcement-refused", message));
+        }
+        self
+    }
+
     pub fn cluster(
         mut self,
         logs: Vec<Log>,
         cursors: Option<BTreeMap<Partition, Cursor>>,
         archive: Archive,
     ) -> Cluster {
+        self.find_held();
         let mut partitions = Vec::new();
         for log in &logs {
             let cursor = cursors.as_ref().map(|cursors| cursors.get(&log.partition));
@@ -280,8 +302,29 @@ impl Membership {
                 .zip(applied)
                 .map(|(output, done)| behind(output, done)),
             archive_lag_messages: archive.lag(&[&log.input, &log.output]),
-            input_log: archive.log_view(LogKind::Input, &log.input, cursor),
+            input_log: archive
+                .log_view(LogKind::Input, &log.input, cursor)
+                .map(|view| LogView {
+                    sources: log.sources.clone(),
+                    ..view
+                }),
             output_log: archive.log_view(LogKind::Output, &log.output, cursor),
+        }
+    }
+
+    /// Partitions in which the leading planner plans nothing.
+    fn find_held(&mut self) {
+        let leader = ("planner".to_owned(), LEADER.to_owned());
+        let Some((lease, _)) = self.leases.get(&leader) else {
+            return;
+        };
+        let (instance, held) = (lease.writer.instance.clone(), lease.held.clone());
+        for partition in held {
+            let message = "its input log takes no entries, or no owner folds them: nothing is planned for its \
+                           channels, the others go on: docs/operations/log-full.md";
+            let place = ("planner".to_owned(), partition);
+            let fault = ("partition-held", message.to_owned());
+            self.problem(&place, Some(instance.clone()), fault);
         }
     }
 
@@ -297,9 +340,14 @@ impl Membership {
                 continue;
             }
             let holder = log_view.held_by.unwrap_or("nobody knows whom");
+            let filled_by: Vec<String> = log_view.sources.iter().map(LogSource::text).collect();
+            let filled_by = match filled_by.is_empty() {
+                true => String::new(),
+                false => format!(", filled by {}", filled_by.join(", ")),
+            };
             let message = format!(
-                "{stream} is {} % full, held back by {holder}; at {AGENT_EVENTS_MAX_PERCENT} % agents are \
-                 refused: docs/operations/log-full.md",
+                "{stream} is {} % full, held back by {holder}{filled_by}; at {AGENT_EVENTS_MAX_PERCENT} % \
+                 agents are refused: docs/operations/log-full.md",
                 log_view.percent
             );
             let place = ("reducer".to_owned(), log.partition.to_string());

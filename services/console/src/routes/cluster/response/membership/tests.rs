@@ -40,6 +40,7 @@ fn lease(service: &str, key: &str, instance: &str) -> RecordView {
         renewal: 1,
         ttl_seconds: Some(10),
         epoch: Some(7),
+        held: std::collections::BTreeSet::new(),
     };
     RecordView {
         service: service.to_owned(),
@@ -89,6 +90,7 @@ fn log(number: u16) -> Log {
         ..OutputFrame::new(4)
     };
     Log {
+        sources: Vec::new(),
         partition: Partition::new(number),
         input: (format!("IN_{number}"), Some(fill)),
         output: (format!("OUT_{number}"), Some(fill)),
