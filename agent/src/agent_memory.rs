@@ -7,9 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_proto::{
-    ChannelName, ClosureHash, ManifestHash, RolloutId, Timestamp, mutation_testing,
-};
+use nixfleet_proto::{ChannelName, ClosureHash, ManifestHash, RolloutId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Remembered channels and closures; the oldest are forgotten first.
@@ -93,7 +91,6 @@ impl AgentMemory {
             .values()
             .partition(|known| known.rollout_id == *rollout_id);
         let newest = others.iter().map(|known| known.signed_at).max();
-        let newest = newest.filter(|_| !mutation_testing::is_active("agent-ignores-newer"));
         if let Some(newest) = newest.filter(|newest| *newest > manifest.signed_at) {
             return Err(Contradiction::Outdated { newest });
         }

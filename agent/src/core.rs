@@ -28,7 +28,7 @@ use nixfleet_core::host::{self, AgentEffect, HostInput, StepCtx};
 use nixfleet_proto::wire::{EventRequest, WireEvent};
 use nixfleet_proto::{
     ClosureHash, HostEvent, HostEventBody, HostState, Hostname, Producer, RolloutId, RolloutState,
-    Timestamp, mutation_testing,
+    Timestamp,
 };
 
 pub use config::AgentConfig;
@@ -233,8 +233,7 @@ impl AgentCore {
             .filter_map(LocalRollout::take_journal)
             .map(|journal| Command::Save(Box::new(journal)))
             .collect();
-        let forgets = mutation_testing::is_active("agent-forgets-memory");
-        if std::mem::take(&mut self.memory_changed) && !forgets {
+        if std::mem::take(&mut self.memory_changed) {
             commands.push(Command::Remember(Box::new(self.memory.clone())));
         }
         commands.append(&mut self.commands);

@@ -1,15 +1,21 @@
 //! A running gateway with NATS, Postgres and any other services.
 
+use std::sync::PoisonError;
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
-use nixfleet_harness::{Database, Service, Stack, ports};
+use nixfleet_harness::{Database, Service, Stack, monitoring, ports, wait_for};
 use nixfleet_store::{DatabaseConfig, Store};
 
 use super::agent_events::AgentEvents;
 use super::https_client::{self, Sender};
 use super::load_generator::{self, Agent};
 use super::process_usage::UsageMeter;
+use super::release::{self, Release};
 use super::testbed::{self, Testbed};
 
+/// Time for a gateway to verify a release.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Limits of one host that a generator with few hosts would run into.
 const RAISED: [(&str, &str); 3] = [
     ("rates.requests_per_second", "1000000"),
@@ -76,6 +82,23 @@ impl ControlPlane {
     pub async fn agents(&self, events: Vec<AgentEvents>) -> Result<Vec<Agent>> {
         let address = ports::local(self.port);
         load_generator::connect(address, &self.testbed.config.authority, events).await
+    }
+
+    /// Announces a release and waits until the gateway has it: events of other rollouts are refused.
+    pub async fn announce(&self, release: &Release) -> Result<()> {
+        let bus = self.testbed.bus().await?;
+        release::store(&bus, release).await?;
+        release::announce(&bus, release, &self.testbed.config.trust).await?;
+        bus.close().await;
+        let admin_port = {
+            let mut stack = self.stack.lock().unwrap_or_else(PoisonError::into_inner);
+            stack.instance(Service::Ingest, 0)?.admin_port()
+        };
+        wait_for("the gateway has the release", RELEASE_TIMEOUT, async || {
+            let answer = monitoring::get(admin_port, "/readyz")?;
+            Ok((answer.status == 200).then_some(()))
+        })
+        .await
     }
 
     /// An operator with a connection to the console, which has to be among the other services.

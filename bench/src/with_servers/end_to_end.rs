@@ -95,7 +95,7 @@ async fn measure(kind: Kind, release: &Release, options: Options) -> Result<(f64
     let control_plane =
         ControlPlane::start(&[Service::Applier, Service::Eventlog, Service::Reducer]).await?;
     let bus = control_plane.testbed.bus().await?;
-    release::store(&bus, release).await?;
+    control_plane.announce(release).await?;
     dispatch(&bus, release).await?;
     let store = control_plane.store()?;
     arrived(&bus, &store).await?;

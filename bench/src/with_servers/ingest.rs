@@ -16,6 +16,7 @@ use super::control_plane::ControlPlane;
 use super::gateway_baseline;
 use super::load_generator::{self, LoadPlan, LoadResult};
 use super::partition_logs::{Size, messages_of, size_measurement};
+use super::release::{self, Release};
 use super::testbed::Testbed;
 use super::{Options, progress};
 use crate::measurements::{Measurement, Target};
@@ -66,12 +67,12 @@ struct Samples {
 /// # Errors
 /// When a server or program is missing, or an event is refused.
 pub async fn run(kind: Kind, options: Options) -> Result<Vec<Measurement>> {
-    let fleet = SyntheticFleet::of(kind.agents);
+    let release = release::build(&release::shape_of(kind.agents))?;
     let mut samples = Samples::default();
     for round in 1..=options.rounds {
         let time = Duration::from_secs(options.seconds);
         let half = samples.rates.last().map(|rate| rate / 2.0);
-        measure(kind, (&fleet, time), half, &mut samples).await?;
+        measure(kind, (&release, time), half, &mut samples).await?;
         let last = round - 1;
         progress!(
             "{} {round}/{}: {:.0} events/s, without a log {:.0}, bare publishes {:.0}; p50 {:.1} ms, \
@@ -121,11 +122,13 @@ fn measurements(kind: Kind, samples: Samples) -> Vec<Measurement> {
 /// gateway.
 async fn measure(
     kind: Kind,
-    (fleet, time): (&SyntheticFleet, Duration),
+    (release, time): (&Release, Duration),
     half: Option<f64>,
     samples: &mut Samples,
 ) -> Result<()> {
     let control_plane = ControlPlane::start(&[]).await?;
+    control_plane.announce(release).await?;
+    let fleet = &release.fleet;
     let bus = control_plane.testbed.bus().await?;
     let events = (0..kind.agents)
         .map(|number| AgentEvents::of(fleet, number))

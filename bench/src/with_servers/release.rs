@@ -1,12 +1,15 @@
 //! A signed release of a synthetic fleet, as CI builds one.
 
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use chrono::Utc;
 use nixfleet_bus::Bus;
 use nixfleet_harness::synthetic_release::{self, CHANNEL, Version, waves};
 use nixfleet_proto::{ChannelName, ManifestHash, Minutes};
-use nixfleet_trust::{BuiltRelease, ReleaseUpload, canonical_hash, pin};
+use nixfleet_trust::{BuiltRelease, ReleaseUpload, TrustFile, canonical_hash, pin, verify_release};
 
 pub use nixfleet_harness::synthetic_release::Shape;
 
@@ -58,6 +61,16 @@ pub fn upload(release: &Release) -> Result<Bytes> {
     let upload = ReleaseUpload::from(&release.built.bundle);
     let body = serde_json::to_vec(&upload).context("encoding a release")?;
     Ok(Bytes::from(body))
+}
+
+/// Announces a stored release as the planner does, for services with this trust file.
+pub async fn announce(bus: &Bus, release: &Release, trust_file: &Path) -> Result<()> {
+    let trust = TrustFile::parse(&std::fs::read(trust_file)?)?;
+    let bundle = &release.built.bundle;
+    let verified = verify_release(bundle, &trust, Utc::now(), Duration::MAX)?;
+    let announced = bus.manifests().announce(&verified.announcement(), 0).await;
+    announced.context("announcing a release")?;
+    Ok(())
 }
 
 /// Puts the artifacts into the object store.

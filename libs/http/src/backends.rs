@@ -15,13 +15,11 @@ const LAYOUT_PART: &str = "layout";
 /// How often the database and the bus are asked whether they are there.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Bus, input log and database of a gateway.
+/// Bus and database of a gateway.
 #[derive(Clone)]
 pub struct Backends {
     /// The bus.
     pub bus: Bus,
-    /// The one publisher of this process.
-    pub input: InputPublisher,
     /// The database, for reads alone.
     pub store: Store,
 }
@@ -32,30 +30,12 @@ impl Backends {
 
     /// Over connections that are open.
     pub fn new(bus: Bus, store: Store) -> Self {
-        let input = bus.input();
-        Self { bus, input, store }
+        Self { bus, store }
     }
 
     /// The partition of a channel.
     pub fn partition(&self, channel: &ChannelName) -> Partition {
         Partition::of(channel, self.bus.partitions())
-    }
-
-    /// Queues an entry for the log; gives its position once the entry is durable. [`not_appended`] turns the
-    /// error into an answer.
-    pub fn append(
-        &self,
-        partition: Partition,
-        body: EntryBody,
-    ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
-        let mut entry = Entry::new(now(), body);
-        entry.traceparent = trace_context::current_traceparent();
-        let appended = self.input.append(partition, entry);
-        async move {
-            let at = appended.await?;
-            tracing::debug!(%partition, seq = at.seq, index = at.index, "appended");
-            Ok(at)
-        }
     }
 
     /// Keeps the streams of this configuration there. New ones begin behind what tables and archive cover:
@@ -90,6 +70,33 @@ impl Backends {
             let database = self.store.schema_ready().await;
             readiness.set_ready("database", database.map_err(|error| error.to_string()));
             more(&readiness);
+        }
+    }
+}
+
+/// The input logs, for a gateway whose clients may append whatever its routes allow them.
+pub struct EntryLog(InputPublisher);
+
+impl EntryLog {
+    /// The one publisher of this process.
+    pub fn new(bus: &Bus) -> Self {
+        Self(bus.input())
+    }
+
+    /// Queues an entry for the log; gives its position once the entry is durable. [`not_appended`] turns the
+    /// error into an answer.
+    pub fn append(
+        &self,
+        partition: Partition,
+        body: EntryBody,
+    ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
+        let mut entry = Entry::new(now(), body);
+        entry.traceparent = trace_context::current_traceparent();
+        let appended = self.0.append(partition, entry);
+        async move {
+            let at = appended.await?;
+            tracing::debug!(%partition, seq = at.seq, index = at.index, "appended");
+            Ok(at)
         }
     }
 }

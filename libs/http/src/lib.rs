@@ -21,13 +21,13 @@ pub use access::rate_limit::{Rates, RatesConfig};
 pub use access::revocations::RevocationList;
 pub use access::route_roles::{READERS, Route, require_channel};
 pub use access::{Access, RequestScope, check_access};
-pub use backends::{Backends, not_appended};
+pub use backends::{Backends, EntryLog, not_appended};
 pub use clock::now;
 pub use config::{HttpConfig, LimitsConfig, TrustConfig};
 pub use connections::peer::Peer;
 pub use connections::{Gateway, RouterGateway};
 pub use problem::{ApiError, Problem, check_text, out_of_bounds, unknown_path};
-pub use releases::{Artifact, Artifacts, Current, LoadError, RELEASE_PART, Releases};
+pub use releases::{Announced, Artifact, Artifacts, Current, LoadError, RELEASE_PART, Releases};
 pub use request_body::{
     BodyLimit, EXPLAINED_BYTES, JsonBody, culprit, explain, parse, parse_in_place, plain, read_json,
 };

@@ -1,14 +1,15 @@
 //! The signed artifacts as they were received: the current release, and older rollout manifests.
 //!
 //! Follows the announcements and believes none of them: everything is verified with the trust file
-//! of this process before it is served or used. A release that cannot be verified leaves the last
-//! good one in place.
+//! of this process before it is served or used, and has to be newer than what was accepted before. A release
+//! that is refused leaves the last good one in place.
 
 mod artifacts;
+mod named_hosts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -19,14 +20,16 @@ use nixfleet_bus::ManifestStore;
 use nixfleet_proto::RolloutId;
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
 use nixfleet_service::{CancellationToken, Readiness};
+use nixfleet_store::Store;
 use nixfleet_trust::{
-    Freshness, ReleaseBundle, ReleaseError, Signed, TrustFile, verify_manifest, verify_release,
+    Freshness, NotNewer, ReleaseBundle, ReleaseError, ReleaseFloor, Signed, TrustFile,
+    verify_manifest, verify_release,
 };
 
 use crate::clock::now;
 use crate::problem::ApiError;
 
-pub use artifacts::{Artifact, Artifacts, Current};
+pub use artifacts::{Announced, Artifact, Artifacts, Current};
 
 /// Name of the part in readiness reports.
 pub const RELEASE_PART: &str = "release";
@@ -50,33 +53,73 @@ pub enum LoadError {
     /// It does not verify here.
     #[error("the announced release is refused")]
     Refused(#[source] ReleaseError),
+    /// An earlier release was announced again.
+    #[error("the announced release is refused")]
+    NotNewer(#[source] NotNewer),
+}
+
+impl LoadError {
+    /// Names for metrics, and the pause before another try; none when another try cannot help.
+    fn retry(&self) -> (Vec<&'static str>, Option<Duration>) {
+        match self {
+            Self::Unavailable(_) => (vec!["Unavailable"], Some(RETRY_UNAVAILABLE)),
+            Self::Refused(error) => (vec![error.name()], Some(RETRY_REFUSED)),
+            Self::NotNewer(error) => {
+                let names = error.faults.iter().map(nixfleet_trust::Fault::name);
+                (names.collect(), None)
+            }
+        }
+    }
+}
+
+/// The current release and what may replace it.
+#[derive(Default)]
+struct Slot {
+    floor: ReleaseFloor,
+    current: Option<Arc<Current>>,
 }
 
 /// The current release, and the rollout manifests of earlier ones.
 pub struct Releases {
     store: ManifestStore,
+    database: Store,
     trust_file: PathBuf,
-    current: RwLock<Option<Arc<Current>>>,
+    slot: RwLock<Slot>,
     /// What this gateway verified and is announcing.
     pushed: RwLock<Weak<Artifacts>>,
-    /// The announcements are followed anew: the stream may be another one, with other sequences.
-    starts_over: AtomicBool,
+    /// Sequence of the last announcement that was accepted, or refused because it is not newer.
+    judged: AtomicU64,
+    /// Why the last announcement is not the current release; empty when it is.
+    refusal: RwLock<String>,
     /// Every rollout manifest that was ever announced and is still known to the stream.
     announced: RwLock<BTreeMap<RolloutId, ArtifactRef>>,
     older: RwLock<BTreeMap<RolloutId, Artifact>>,
+    /// True when hosts are looked up by name, for which each release is prepared.
+    names_hosts: bool,
 }
 
 impl Releases {
-    /// Nothing is known yet.
-    pub fn new(store: ManifestStore, trust_file: PathBuf) -> Self {
+    /// Nothing is known yet. The database knows which rollouts were superseded, after every restart.
+    pub fn new(store: ManifestStore, database: Store, trust_file: PathBuf) -> Self {
         Self {
             store,
+            database,
             trust_file,
-            current: RwLock::default(),
+            slot: RwLock::default(),
             pushed: RwLock::default(),
-            starts_over: AtomicBool::new(false),
+            judged: AtomicU64::new(0),
+            refusal: RwLock::default(),
             announced: RwLock::default(),
             older: RwLock::default(),
+            names_hosts: false,
+        }
+    }
+
+    /// The same with hosts that can be looked up as soon as a release is current.
+    pub fn with_named_hosts(self) -> Self {
+        Self {
+            names_hosts: true,
+            ..self
         }
     }
 
@@ -90,10 +133,21 @@ impl Releases {
     /// # Errors
     /// 503 before the first one was verified.
     pub fn current(&self) -> Result<Arc<Current>, ApiError> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.clone().ok_or_else(|| {
+        let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+        slot.current.clone().ok_or_else(|| {
             ApiError::unavailable("not-ready", "no verified release is known yet", 30)
         })
+    }
+
+    /// Sequence of the last announcement that was accepted, or refused because it is not newer.
+    pub fn judged_seq(&self) -> u64 {
+        self.judged.load(Ordering::Relaxed)
+    }
+
+    /// Why the last announcement is not the current release.
+    pub fn refusal(&self) -> Option<String> {
+        let refusal = self.refusal.read().unwrap_or_else(PoisonError::into_inner);
+        (!refusal.is_empty()).then(|| refusal.clone())
     }
 
     /// The trust file as it is now.
@@ -110,16 +164,22 @@ impl Releases {
         &self,
         seq: u64,
         announcement: &ReleaseAnnouncement,
-    ) -> Result<Current, LoadError> {
+    ) -> Result<Announced, LoadError> {
         let bundle = self
             .fetch(announcement)
             .await
             .map_err(LoadError::Unavailable)?;
         let trust = self.trust().await.map_err(LoadError::Unavailable)?;
         // Canonicalising and hashing a large fleet takes long enough to keep other requests waiting.
+        let names_hosts = self.names_hosts;
         let verified = tokio::task::spawn_blocking(move || {
-            verify_release(&bundle, &trust, now(), Duration::MAX)
-                .map(|release| Current::new(seq, Artifacts::new(release, bundle)))
+            let release = verify_release(&bundle, &trust, now(), Duration::MAX)?;
+            let artifacts = Artifacts::new(release, bundle);
+            if names_hosts {
+                artifacts.named_hosts();
+            }
+            let artifacts = Arc::new(artifacts);
+            Ok(Announced { seq, artifacts })
         });
         match verified.await {
             Ok(verified) => verified.map_err(LoadError::Refused),
@@ -133,21 +193,51 @@ impl Releases {
         Ok(ReleaseBundle::assemble(announcement, objects)?)
     }
 
-    /// Takes a verified release over unless a later one is in place. Its manifests stay available when
-    /// the next one comes, also while the follower of rollout announcements is behind.
-    pub fn install(&self, current: Current) {
-        let mut slot = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let starts_over = self.starts_over.swap(false, Ordering::SeqCst);
-        if !starts_over && slot.as_ref().is_some_and(|held| held.seq >= current.seq) {
-            return;
+    /// Takes a verified release over when it is newer than the current one, and none of its rollouts was
+    /// superseded. Its manifests stay available when the next one comes, also while the follower of rollout
+    /// announcements is behind.
+    ///
+    /// # Errors
+    /// [`LoadError::NotNewer`]; `Unavailable` when the database does not answer and nothing else tells the
+    /// age of the release.
+    pub async fn install(&self, announced: Announced) -> Result<(), LoadError> {
+        let release = &announced.artifacts.release;
+        let superseded = self.superseded(release).await?;
+        let (seq, signed_at) = (announced.seq, release.signed_at());
+        {
+            let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
+            let newest = slot.floor.raise(release, &|id| superseded.contains(id));
+            let newest = newest.map_err(LoadError::NotNewer)?;
+            for rollout in release.announcement().rollouts.into_values() {
+                self.remember(rollout.rollout_id, rollout.artifact);
+            }
+            slot.current = Some(Arc::new(Current::new(announced, newest)));
         }
-        let signed_at = current.release.signed_at();
-        tracing::info!(seq = current.seq, %signed_at, rollouts = current.rollouts.len(), "release");
+        self.judged.store(seq, Ordering::Relaxed);
+        self.set_refusal(String::new());
+        tracing::info!(seq, %signed_at, "release");
         metrics::gauge!("nixfleet_release_signed_at_seconds").set(signed_at.timestamp() as f64);
-        for rollout in current.release.announcement().rollouts.into_values() {
-            self.remember(rollout.rollout_id, rollout.artifact);
+        Ok(())
+    }
+
+    /// Rollouts of a release that were ever superseded. A process that has accepted a release compares with
+    /// that one when the database does not answer.
+    async fn superseded(
+        &self,
+        release: &nixfleet_trust::Release,
+    ) -> Result<BTreeSet<RolloutId>, LoadError> {
+        let ids = release.content().rollouts.values().map(|(id, _)| id);
+        let ids: Vec<RolloutId> = ids.cloned().collect();
+        match self.database.superseded_rollouts(&ids).await {
+            Ok(superseded) => Ok(superseded),
+            Err(_) if self.current().is_ok() => Ok(BTreeSet::new()),
+            Err(error) => Err(LoadError::Unavailable(error.into())),
         }
-        *slot = Some(Arc::new(current));
+    }
+
+    fn set_refusal(&self, reason: String) {
+        let mut refusal = self.refusal.write().unwrap_or_else(PoisonError::into_inner);
+        *refusal = reason;
     }
 
     /// Says what is about to be announced, so that it need not be fetched and verified again.
@@ -161,34 +251,46 @@ impl Releases {
         &self,
         seq: u64,
         announcement: &ReleaseAnnouncement,
-    ) -> Result<Current, LoadError> {
+    ) -> Result<Announced, LoadError> {
         let pushed = {
             let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
             pushed.upgrade()
         };
         match pushed.filter(|pushed| pushed.release.announcement() == *announcement) {
-            Some(artifacts) => Ok(Current { seq, artifacts }),
+            Some(artifacts) => Ok(Announced { seq, artifacts }),
             None => self.load(seq, announcement).await,
         }
     }
 
-    /// Keeps the current release current until stopped.
-    pub async fn follow(&self, readiness: Readiness, stop: CancellationToken) {
-        let mut announcements = self.store.follow();
+    /// Keeps the current release current until stopped, for a service, which is named in dead letters.
+    pub async fn follow(
+        &self,
+        service: &'static str,
+        readiness: Readiness,
+        stop: CancellationToken,
+    ) {
+        let mut announcements = self.store.follow(service);
         loop {
             let next = tokio::select! {
                 () = stop.cancelled() => return,
                 next = announcements.next() => next,
             };
             let pause = match next {
-                Ok((seq, announcement)) => match self.announced(seq, &announcement).await {
-                    Ok(current) => {
-                        self.install(current);
-                        readiness.set_ready(RELEASE_PART, Ok(()));
-                        continue;
-                    }
-                    Err(error) => self.refused(seq, error, &readiness),
-                },
+                Ok((seq, announcement)) => {
+                    let installed = match self.announced(seq, &announcement).await {
+                        Ok(announced) => self.install(announced).await,
+                        Err(error) => Err(error),
+                    };
+                    let pause = match installed {
+                        Ok(()) => {
+                            readiness.set_ready(RELEASE_PART, Ok(()));
+                            None
+                        }
+                        Err(error) => self.refused(seq, error, &readiness),
+                    };
+                    let Some(pause) = pause else { continue };
+                    pause
+                }
                 Err(error) => {
                     tracing::warn!(%error, "announcements cannot be followed");
                     RETRY_UNAVAILABLE
@@ -199,22 +301,24 @@ impl Releases {
                 () = tokio::time::sleep(pause) => {}
             }
             // Starts over from what is current by then.
-            self.starts_over.store(true, Ordering::SeqCst);
-            announcements = self.store.follow();
+            announcements = self.store.follow(service);
         }
     }
 
     /// Says that a release was not taken over; returns the pause before it is tried again.
-    fn refused(&self, seq: u64, error: LoadError, readiness: &Readiness) -> Duration {
-        let (pause, fault) = match &error {
-            LoadError::Unavailable(_) => (RETRY_UNAVAILABLE, "Unavailable"),
-            LoadError::Refused(error) => (RETRY_REFUSED, error.name()),
-        };
+    fn refused(&self, seq: u64, error: LoadError, readiness: &Readiness) -> Option<Duration> {
+        let (faults, pause) = error.retry();
         let reason = format!("{:#}", anyhow::Error::new(error));
-        metrics::counter!("nixfleet_manifest_refusals_total", "fault" => fault).increment(1);
+        for fault in faults {
+            metrics::counter!("nixfleet_manifest_refusals_total", "fault" => fault).increment(1);
+        }
         tracing::warn!(seq, reason, "the announced release was not taken over");
         if self.current().is_err() {
-            readiness.set_ready(RELEASE_PART, Err(reason));
+            readiness.set_ready(RELEASE_PART, Err(reason.clone()));
+        }
+        self.set_refusal(reason);
+        if pause.is_none() {
+            self.judged.store(seq, Ordering::Relaxed);
         }
         pause
     }

@@ -51,11 +51,14 @@ BEGIN
             ('console', 'dispatch_queue', 'SELECT'),
             ('console', 'gate_blocks', 'SELECT'),
             ('console', 'host_views', 'SELECT'),
+            ('console', 'known_rollouts', 'SELECT'),
             ('console', 'event_log', 'SELECT'),
             ('console', 'archive_cursors', 'SELECT'),
             ('console', 'refinery_schema_history', 'SELECT'),
             ('ingest', 'partition_cursors', 'SELECT'),
             ('ingest', 'dispatch_queue', 'SELECT'),
+            ('ingest', 'known_rollouts', 'SELECT'),
+            ('ingest', 'rollout_members', 'SELECT'),
             ('ingest', 'archive_cursors', 'SELECT'),
             ('ingest', 'refinery_schema_history', 'SELECT')
         )

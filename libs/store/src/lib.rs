@@ -46,8 +46,8 @@ pub use nixfleet_proto::turn_rows::{
 };
 pub use parameter_encoding::nul_escape;
 pub use read::{
-    Deferral, DispatchRow, DispatchSnapshot, EventPage, EventView, HostDetail, HostKey, HostView,
-    RolloutFilter, RolloutView, SeenHost,
+    Deferral, DispatchRow, EventPage, EventView, GatewaySnapshot, HostDetail, HostKey, HostView,
+    Membership, RolloutFilter, RolloutView, SeenHost,
 };
 pub use roles::{ExistingUser, Role};
 pub use store::Store;

@@ -161,13 +161,28 @@ pub struct Deferral {
     pub cause: Option<Position>,
 }
 
-/// All pending dispatches, with the cursors of the output logs that they reflect.
+/// All pending dispatches and the known rollouts of one partition, with the cursors of the output logs that
+/// they reflect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DispatchSnapshot {
+pub struct GatewaySnapshot {
     /// Cursors at the instant of reading; the logs are followed from there.
     pub cursors: Vec<(Partition, Cursor)>,
     /// The dispatches, by rollout and host.
     pub dispatches: Vec<DispatchRow>,
+    /// The rollouts of the partition that are not Pruned, by id.
+    pub rollouts: Vec<RolloutId>,
+}
+
+/// Whether a host belongs to a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    /// The rollout has a record of the host.
+    Member,
+    /// The rollout has none.
+    Stranger,
+    /// The rows do not have the rollout: it was never opened, its opening is not applied yet, or its
+    /// retention elapsed.
+    UnknownRollout,
 }
 
 /// One pending dispatch.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use nixfleet_http::{Access, Backends, Releases};
 use nixfleet_service::CancellationToken;
 
+use crate::admission::KnownRollouts;
 use crate::config::Config;
 use crate::dispatch::DispatchDelivery;
-use crate::log_capacity::LogCapacity;
+use crate::event_log::EventLog;
 
 pub struct App {
     pub config: Arc<Config>,
@@ -16,7 +17,9 @@ pub struct App {
     pub backends: Backends,
     pub releases: Releases,
     pub dispatches: DispatchDelivery,
-    pub log_capacity: LogCapacity,
+    /// Rollouts that hosts may report about, besides those of the release.
+    pub known_rollouts: KnownRollouts,
+    pub log: EventLog,
     /// Cancelled when the process stops.
     pub shutdown: CancellationToken,
 }

@@ -5,21 +5,22 @@ mod bounds;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
 use http::{HeaderValue, StatusCode, header};
-use nixfleet_bus::AppendError;
-use nixfleet_http::{ApiError, Identity, JsonBody, Problem, not_appended, now};
+use nixfleet_http::{ApiError, Identity, JsonBody, Problem, not_appended};
 use nixfleet_proto::wire::{EVENTS_PER_REQUEST_MAX, EventRequest};
-use nixfleet_proto::{Entry, EntryBody, Hostname, Position, Producer, RolloutId, json};
+use nixfleet_proto::{HostEvent, Hostname, RolloutId, json};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use self::body::parse_event;
 use self::bounds::check_event;
 pub use self::bounds::check_time;
+use crate::admission::admit;
 use crate::app_state::App;
 
 #[derive(Debug)]
@@ -132,108 +133,76 @@ pub async fn answer(
 ) -> Result<Response, ApiError> {
     let bytes = body.read().await?;
     let events = Events::read(&bytes)?;
+    let size = bytes.len();
     drop(bytes);
     // The request itself was counted before.
     if let Some(rates) = &app.access.rates {
-        rates.take(&identity.name, events.len() - 1)?;
+        rates.take_body(&identity.name, events.len(), size)?;
     }
     match events {
         Events::One(request) => {
+            check(identity, &request)?;
+            let admitted = admit(app, &request.hostname, &request.rollout_id).await?;
             // Nothing of the event is kept while the log is waited for.
-            let stored = append(app, identity, *request)?;
+            let stored = app.log.append(admitted.event(request.event.into(), size))?;
             stored.await.map_err(|error| not_appended(&error))?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        Events::Many(events) => Ok(take_many(app, identity, events).await),
+        Events::Many(events) => Ok(take_many(app, identity, events, size).await),
     }
 }
 
-fn append(
-    app: &App,
-    identity: &Identity,
-    request: EventRequest,
-) -> Result<impl Future<Output = Result<Position, AppendError>> + use<>, ApiError> {
-    let (rollout_id, body) = admit(identity, request)?;
-    let partition = app.backends.partition(&rollout_id.channel());
-    app.log_capacity.check(partition)?;
-    Ok(app.backends.append(partition, body))
+/// The events of one rollout in a request.
+#[derive(Default)]
+struct OfRollout {
+    /// Where they are in the request.
+    places: Vec<usize>,
+    events: Vec<HostEvent>,
 }
 
 async fn take_many(
     app: &App,
     identity: &Identity,
     events: Vec<Result<EventRequest, ApiError>>,
+    size: usize,
 ) -> Response {
-    let received_at = now();
-    let traceparent = nixfleet_service::trace_context::current_traceparent();
     let mut refusals = vec![None; events.len()];
-    let mut rollouts: BTreeMap<RolloutId, (Vec<usize>, Vec<Entry>)> = BTreeMap::new();
+    let mut rollouts: BTreeMap<RolloutId, OfRollout> = BTreeMap::new();
+    let bytes_each = size / events.len().max(1);
     for (place, event) in events.into_iter().enumerate() {
-        match event.and_then(|request| admit(identity, request)) {
-            Ok((rollout_id, body)) => {
-                let mut entry = Entry::new(received_at, body);
-                entry.traceparent.clone_from(&traceparent);
-                let (places, entries) = rollouts.entry(rollout_id).or_default();
-                places.push(place);
-                entries.push(entry);
+        match event.and_then(|request| check(identity, &request).map(|()| request)) {
+            Ok(request) => {
+                let of_rollout = rollouts.entry(request.rollout_id).or_default();
+                of_rollout.places.push(place);
+                of_rollout.events.push(request.event.into());
             }
             Err(refusal) => refusals[place] = Some(refusal),
         }
     }
-    let appended = join_all(
-        rollouts
-            .iter()
-            .map(async |(rollout_id, (places, entries))| {
-                let refusals = append_in_order(app, rollout_id, entries).await;
-                places.iter().copied().zip(refusals)
-            }),
-    );
+    let hostname = Hostname::new(Arc::clone(&identity.name));
+    let appended = join_all(rollouts.into_iter().map(async |(rollout_id, of_rollout)| {
+        let OfRollout { places, events } = of_rollout;
+        let refusals = match admit(app, &hostname, &rollout_id).await {
+            Ok(admitted) => {
+                let bytes = bytes_each * events.len();
+                let events = admitted.events(events, bytes);
+                app.log.append_in_order(&events).await
+            }
+            Err(refusal) => vec![Some(refusal); places.len()],
+        };
+        places.into_iter().zip(refusals)
+    }));
     for (place, refusal) in appended.await.into_iter().flatten() {
         refusals[place] = refusal;
     }
     answers(refusals)
 }
 
-/// Appends the events of one rollout. An event is stored only when those before it are, or were
-/// refused for good: a later one would make an earlier one stale.
-async fn append_in_order(
-    app: &App,
-    rollout_id: &RolloutId,
-    entries: &[Entry],
-) -> Vec<Option<ApiError>> {
-    let partition = app.backends.partition(&rollout_id.channel());
-    if let Err(refusal) = app.log_capacity.check(partition) {
-        return vec![Some(refusal); entries.len()];
-    }
-    let mut refusals = Vec::with_capacity(entries.len());
-    while let Some(rest @ [_, ..]) = entries.get(refusals.len()..) {
-        let appended = app.backends.input.append_in_order(partition, rest).await;
-        refusals.extend(appended.positions.iter().map(|_| None));
-        let Some(error) = appended.stopped else {
-            break;
-        };
-        let refusal = not_appended(&error);
-        if refusal.retry_after_seconds().is_some() {
-            refusals.resize(entries.len(), Some(refusal));
-        } else {
-            refusals.push(Some(refusal));
-        }
-    }
-    refusals
-}
-
-/// Checks an event and makes it an entry.
-fn admit(identity: &Identity, request: EventRequest) -> Result<(RolloutId, EntryBody), ApiError> {
+/// Checks what an event says by itself.
+fn check(identity: &Identity, request: &EventRequest) -> Result<(), ApiError> {
     require_own_host(identity, &request.hostname)?;
     require_strict_id(&request.rollout_id)?;
-    check_event(&request)?;
-    let body = EntryBody::HostEvent {
-        rollout_id: request.rollout_id.clone(),
-        hostname: request.hostname,
-        producer: Producer::Agent,
-        event: request.event.into(),
-    };
-    Ok((request.rollout_id, body))
+    check_event(request)
 }
 
 /// A host speaks for itself alone.

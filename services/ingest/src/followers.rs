@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_bus::{ReadError, decode_effects};
+use nixfleet_bus::{ReadError, UndecodableMessage, decode_effects};
 use nixfleet_proto::fleet::RolloutAnnouncement;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::CancellationToken;
@@ -11,13 +11,15 @@ use nixfleet_service::CancellationToken;
 use crate::app_state::App;
 use crate::dispatch::QueuedDispatch;
 
+/// Name of the service in dead letters.
+pub const SERVICE: &str = "ingest";
 /// Pause before a failed source is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Messages taken at once.
 const BATCH: usize = 256;
 
-/// Keeps the queued dispatches of one partition current: rows from the database at its cursor, then
-/// outcomes from the log behind it, so that nothing falls in between.
+/// Keeps the queued dispatches and known rollouts of one partition current: rows from the database at its
+/// cursor, then outcomes from the log behind it, so that nothing falls in between.
 pub async fn dispatches(app: Arc<App>, partition: Partition, stop: CancellationToken) {
     loop {
         let followed = tokio::select! {
@@ -35,7 +37,7 @@ pub async fn dispatches(app: Arc<App>, partition: Partition, stop: CancellationT
 }
 
 async fn follow_dispatches(app: &App, partition: Partition) -> anyhow::Result<()> {
-    let queue = app.backends.store.dispatches().await?;
+    let queue = app.backends.store.gateway_snapshot(partition).await?;
     let cursor = queue
         .cursors
         .iter()
@@ -54,9 +56,10 @@ async fn follow_dispatches(app: &App, partition: Partition) -> anyhow::Result<()
     let rows = queue.dispatches.into_iter();
     let rows = rows.filter(|row| app.backends.partition(&row.rollout_id.channel()) == partition);
     app.dispatches.load(partition, rows.map(queued).collect());
+    app.known_rollouts.load(partition, queue.rollouts, out_seq);
     // The log may be quiet for long, and what the rows cover is folded.
     if let Some(mark) = cursor.and_then(|(_, cursor)| cursor.input) {
-        app.log_capacity.folded(partition, mark);
+        app.log.capacity.folded(partition, mark);
     }
     let stream = app.backends.bus.names().output_stream(partition);
     let mut reader = app.backends.bus.reader(&stream, out_seq + 1);
@@ -73,9 +76,11 @@ async fn follow_dispatches(app: &App, partition: Partition) -> anyhow::Result<()
         for message in batch {
             match decode_effects(&message) {
                 Ok(frame) => {
-                    app.dispatches.follow(partition, &frame.outcomes);
+                    let outcomes = &frame.outcomes;
+                    app.known_rollouts.follow(partition, message.seq, outcomes);
+                    app.dispatches.follow(partition, outcomes);
                     if let Some(mark) = frame.last_input {
-                        app.log_capacity.folded(partition, mark);
+                        app.log.capacity.folded(partition, mark);
                     }
                 }
                 // The reducer and the applier stop loudly on it; a gateway that stops too helps nobody.
@@ -106,7 +111,16 @@ pub async fn rollouts(app: Arc<App>, stop: CancellationToken) {
             for message in batch.iter().filter(|message| message.subject != fleet) {
                 match serde_json::from_slice::<RolloutAnnouncement>(&message.payload) {
                     Ok(rollout) => app.releases.remember(rollout.rollout_id, rollout.artifact),
-                    Err(error) => tracing::warn!(seq = message.seq, %error, "announcement skipped"),
+                    Err(error) => {
+                        let letter = UndecodableMessage {
+                            stream: names.manifest_stream(),
+                            seq: message.seq,
+                            subject: message.subject.clone(),
+                            reason: error.to_string(),
+                            payload: message.payload.clone(),
+                        };
+                        app.releases.store().pass_over(SERVICE, letter).await;
+                    }
                 }
             }
         };

@@ -1,7 +1,10 @@
 //! Capacity of the logs: agents are refused before a log is full, so that planner, recovery and operators go
 //! on, and so that what is admitted can be folded.
+//!
+//! Each look at a log lets in a share of the room that was found; without the next look there is no more. A
+//! flood cannot take the reserve between two looks, nor when looks fail because of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +26,12 @@ const HALF_FULL: u64 = 50;
 const READS_AT_ONCE: usize = 8;
 /// When a refused agent should come again, in seconds: trimming takes one or two.
 const RETRY_AFTER_SECONDS: u32 = 10;
+/// The same when the next look decides.
+const RETRY_AFTER_LOOK_SECONDS: u32 = 1;
+/// Bytes that are let in before the first look.
+const UNSEEN_BYTES: u64 = 4 << 20;
+/// Part of the room that this gateway takes until the next look: others append at the same time.
+const ROOM_SHARE: u64 = 4;
 
 /// What is known of the logs of every partition.
 #[derive(Debug, Default)]
@@ -30,43 +39,77 @@ pub struct LogCapacity {
     partitions: Vec<PartitionCapacity>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct PartitionCapacity {
     is_full: AtomicBool,
     reason: Mutex<String>,
     /// Sequence of the last input message that is folded.
     folded: Mutex<u64>,
+    /// Bytes of events that this gateway let in since it started.
+    admitted: AtomicU64,
+    /// Where `admitted` has to stop until the next look.
+    admitted_max: AtomicU64,
+    /// `admitted` when the last look began: what came later may not be in what it found.
+    before_look: Mutex<u64>,
+}
+
+impl PartitionCapacity {
+    fn new() -> Self {
+        Self {
+            is_full: AtomicBool::new(false),
+            reason: Mutex::default(),
+            folded: Mutex::default(),
+            admitted: AtomicU64::new(0),
+            admitted_max: AtomicU64::new(UNSEEN_BYTES),
+            before_look: Mutex::default(),
+        }
+    }
+
+    /// Lets so many bytes in, or none.
+    fn take(&self, bytes: u64) -> bool {
+        let before = self.admitted.fetch_add(bytes, Ordering::Relaxed);
+        let is_in = before.saturating_add(bytes) <= self.admitted_max.load(Ordering::Relaxed);
+        if !is_in {
+            self.admitted.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        is_in
+    }
 }
 
 impl LogCapacity {
-    /// Every log has room until it was looked at.
+    /// Every log has little room until it was looked at.
     pub fn new(partitions: u16) -> Self {
-        let rooms = Partition::all(partitions).map(|_| PartitionCapacity::default());
+        let rooms = Partition::all(partitions).map(|_| PartitionCapacity::new());
         Self {
             partitions: rooms.collect(),
         }
     }
 
-    /// Whether an event of an agent may be appended.
+    /// Takes room for events of an agent of this size.
     ///
     /// # Errors
     /// 503 `log-full`.
-    pub fn check(&self, partition: Partition) -> Result<(), ApiError> {
-        let room = self.partitions.get(usize::from(partition.number()));
-        match room {
-            Some(room) if room.is_full.load(Ordering::Relaxed) => {
-                metrics::counter!("nixfleet_log_full_refusals_total",
-                    "partition" => partition.to_string())
-                .increment(1);
-                let reason = lock(&room.reason).clone();
-                Err(ApiError::unavailable(
-                    "log-full",
-                    reason,
-                    RETRY_AFTER_SECONDS,
-                ))
-            }
-            Some(_) | None => Ok(()),
+    pub fn take(&self, partition: Partition, bytes: usize) -> Result<(), ApiError> {
+        let Some(room) = self.partitions.get(usize::from(partition.number())) else {
+            return Ok(());
+        };
+        let refuse = |reason, seconds| {
+            metrics::counter!("nixfleet_log_full_refusals_total",
+                "partition" => partition.to_string())
+            .increment(1);
+            Err(ApiError::unavailable("log-full", reason, seconds))
+        };
+        if room.is_full.load(Ordering::Relaxed) {
+            return refuse(lock(&room.reason).clone(), RETRY_AFTER_SECONDS);
         }
+        if !room.take(bytes as u64) {
+            let reason = format!(
+                "partition {partition}: agents took their share of the room that the log had when its size \
+                 was last read"
+            );
+            return refuse(reason, RETRY_AFTER_LOOK_SECONDS);
+        }
+        Ok(())
     }
 
     /// Notes how far the input is folded.
@@ -76,11 +119,26 @@ impl LogCapacity {
         }
     }
 
-    /// Takes a look at both logs of a partition.
-    fn look(&self, partition: Partition, (input, output): (&LogUsage, &LogUsage)) {
+    /// Bytes let in so far, to be asked for before a log is looked at.
+    fn admitted(&self, partition: Partition) -> u64 {
+        let room = self.partitions.get(usize::from(partition.number()));
+        room.map_or(0, |room| room.admitted.load(Ordering::Relaxed))
+    }
+
+    /// Takes a look at both logs of a partition, which began when so many bytes were let in.
+    fn look(
+        &self,
+        (partition, admitted): (Partition, u64),
+        (input, output): (&LogUsage, &LogUsage),
+    ) {
         let Some(room) = self.partitions.get(usize::from(partition.number())) else {
             return;
         };
+        // Frames that were queued before the look may be stored after it.
+        let counted = std::mem::replace(&mut *lock(&room.before_look), admitted);
+        let share = input.agents_room() / ROOM_SHARE;
+        room.admitted_max
+            .store(counted.saturating_add(share), Ordering::Relaxed);
         let unfolded = input.last_seq.saturating_sub(*lock(&room.folded));
         let found = check_capacity(input, output, unfolded.min(input.messages));
         let was_full = room.is_full.load(Ordering::Relaxed);
@@ -102,7 +160,7 @@ impl LogCapacity {
     }
 }
 
-/// Looks at all logs until stopped. What does not answer keeps the last word.
+/// Looks at all logs until stopped. A log that does not answer keeps what the last look let in.
 pub async fn follow(bus: &Bus, room: &LogCapacity, stop: CancellationToken) {
     loop {
         let partitions = Partition::all(bus.partitions());
@@ -126,6 +184,7 @@ pub async fn follow(bus: &Bus, room: &LogCapacity, stop: CancellationToken) {
 /// Looks at the logs of a partition; gives how full the fuller one is, in percent.
 async fn look(bus: &Bus, room: &LogCapacity, partition: Partition) -> u64 {
     let names = bus.names();
+    let admitted = room.admitted(partition);
     let input = bus.log_usage_once(&names.input_stream(partition)).await;
     let output = bus.log_usage_once(&names.output_stream(partition)).await;
     let (input, output) = match (input, output) {
@@ -135,7 +194,7 @@ async fn look(bus: &Bus, room: &LogCapacity, partition: Partition) -> u64 {
             return 0;
         }
     };
-    room.look(partition, (&input, &output));
+    room.look((partition, admitted), (&input, &output));
     input.percent().max(output.percent())
 }
 
@@ -172,21 +231,21 @@ mod tests {
         };
         room.folded(first, mark);
         room.folded(second, mark);
-        assert!(room.check(first).is_ok());
-        room.look(first, (&log(10), &log(85)));
-        room.look(second, (&log(10), &log(20)));
-        assert!(room.check(first).is_err());
-        assert!(room.check(second).is_ok());
-        room.look(first, (&log(10), &log(30)));
-        assert!(room.check(first).is_ok());
+        assert!(room.take(first, 1).is_ok());
+        room.look((first, 0), (&log(10), &log(85)));
+        room.look((second, 0), (&log(10), &log(20)));
+        assert!(room.take(first, 1).is_err());
+        assert!(room.take(second, 1).is_ok());
+        room.look((first, 0), (&log(10), &log(30)));
+        assert!(room.take(first, 1).is_ok());
     }
 
     #[test]
     fn what_is_not_folded_yet_needs_room_in_the_output_log() {
         let room = LogCapacity::new(1);
         let partition = Partition::new(0);
-        room.look(partition, (&log(30), &log(10)));
-        assert!(room.check(partition).is_err());
+        room.look((partition, 0), (&log(30), &log(10)));
+        assert!(room.take(partition, 1).is_err());
         room.folded(
             partition,
             InputMark {
@@ -195,7 +254,51 @@ mod tests {
                 of: 1,
             },
         );
-        room.look(partition, (&log(30), &log(10)));
-        assert!(room.check(partition).is_ok());
+        room.look((partition, 0), (&log(30), &log(10)));
+        assert!(room.take(partition, 1).is_ok());
+    }
+
+    #[test]
+    fn a_flood_between_two_looks_leaves_the_reserve_alone() {
+        let room = LogCapacity::new(1);
+        let partition = Partition::new(0);
+        let log = |bytes: u64| LogUsage {
+            bytes,
+            max_bytes: 100 << 20,
+            ..log(0)
+        };
+        room.folded(
+            partition,
+            InputMark {
+                seq: 100,
+                index: 0,
+                of: 1,
+            },
+        );
+        let flood = |event: usize| {
+            let events = std::iter::repeat_with(|| room.take(partition, event));
+            events.take_while(Result::is_ok).take(1_000).count()
+        };
+        // Nothing is known yet.
+        assert_eq!(flood(1 << 20), 4);
+        // 80 MiB of room, a quarter of which until the next look; a look that fails changes nothing.
+        let look = |bytes| {
+            let admitted = room.admitted(partition);
+            room.look((partition, admitted), (&log(bytes), &log(0)));
+        };
+        look(0);
+        assert_eq!(flood(1 << 20), 16);
+        look(20 << 20);
+        assert_eq!(
+            flood(1 << 20),
+            0,
+            "what came during the last look may not be stored"
+        );
+        look(20 << 20);
+        assert_eq!(flood(1 << 20), 15);
+        look(79 << 20);
+        look(79 << 20);
+        assert_eq!(flood(1 << 20), 0);
+        assert_eq!(flood(200_000), 1);
     }
 }

@@ -9,10 +9,12 @@ use std::process::ExitCode;
 use mimalloc::MiMalloc;
 use nixfleet_service::ServiceInfo;
 
+mod admission;
 mod app_state;
 mod config;
 mod dispatch;
 mod event_fast_path;
+mod event_log;
 mod events;
 mod followers;
 mod log_capacity;

@@ -10,11 +10,12 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 
+use crate::admission::KnownRollouts;
 use crate::app_state::App;
 use crate::config::Config;
 use crate::dispatch::DispatchDelivery;
 use crate::event_fast_path::AgentGateway;
-use crate::log_capacity::LogCapacity;
+use crate::event_log::EventLog;
 use crate::routes::{self, paths::DISPATCH_ROUTE};
 use crate::{followers, log_capacity};
 
@@ -32,11 +33,13 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let access = Access::new(routes::table(), &config.http, &config.limits)
         .with_rates(Rates::new(&config.rates))
         .with_polls(DISPATCH_ROUTE);
+    let trust_file = config.trust.trust_file.clone();
     let app = Arc::new(App {
         access: Arc::new(access),
-        releases: Releases::new(bus.manifests(), config.trust.trust_file.clone()),
+        releases: Releases::new(bus.manifests(), store.clone(), trust_file).with_named_hosts(),
         dispatches: DispatchDelivery::default(),
-        log_capacity: LogCapacity::new(config.bus.partitions),
+        known_rollouts: KnownRollouts::new(config.bus.partitions),
+        log: EventLog::new(&bus),
         shutdown: context.shutdown.clone(),
         backends: Backends::new(bus.clone(), store),
         config,
@@ -73,7 +76,11 @@ fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &Cancellatio
     let (following, readiness, stopping) =
         (Arc::clone(app), context.readiness.clone(), stop.clone());
     tasks.spawn("releases", async move {
-        following.releases.follow(readiness, stopping).await;
+        let service = followers::SERVICE;
+        following
+            .releases
+            .follow(service, readiness, stopping)
+            .await;
         Ok(())
     });
     let rollouts = followers::rollouts(Arc::clone(app), stop.clone());
@@ -83,7 +90,7 @@ fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &Cancellatio
     });
     let (watched, stopping) = (Arc::clone(app), stop.clone());
     tasks.spawn("log capacity", async move {
-        log_capacity::follow(&watched.backends.bus, &watched.log_capacity, stopping).await;
+        log_capacity::follow(&watched.backends.bus, &watched.log.capacity, stopping).await;
         Ok(())
     });
     let (reported, readiness, stopping) =
@@ -106,7 +113,7 @@ fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &Cancellatio
     tasks.spawn("rates", async move {
         let count = |hosts: usize| {
             metrics::gauge!("nixfleet_rated_hosts").set(hosts as f64);
-            limited.backends.input.expect_clients(hosts);
+            limited.log.expect_hosts(hosts);
         };
         if let Some(rates) = &limited.access.rates {
             rates.prune_until_stopped(stopping, count).await;

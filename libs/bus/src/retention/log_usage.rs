@@ -28,6 +28,16 @@ impl LogUsage {
             .unwrap_or(0)
     }
 
+    /// Bytes that events of agents may still take; none above [`AGENT_EVENTS_MAX_PERCENT`], all without a
+    /// limit.
+    pub fn agents_room(&self) -> u64 {
+        if self.max_bytes == 0 {
+            return u64::MAX;
+        }
+        let agents = u128::from(self.max_bytes) * u128::from(AGENT_EVENTS_MAX_PERCENT) / 100;
+        u64::try_from(agents).map_or(u64::MAX, |agents| agents.saturating_sub(self.bytes))
+    }
+
     /// Estimated size of so many messages.
     pub fn bytes_of(&self, messages: u64) -> u64 {
         let bytes = u128::from(self.bytes) * u128::from(messages);

@@ -1,4 +1,4 @@
-//! How often a host may ask: one token bucket per host.
+//! How often a host may ask, and with how many bytes: one token bucket per host.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -28,6 +28,11 @@ pub struct RatesConfig {
     pub requests_per_second: u32,
     /// Requests of one host at once on top: a full queue after an outage, for several rollouts.
     pub requests_burst: u32,
+    /// Bytes of a body that count as one request: a larger body counts as several, at most as the burst. An
+    /// honest event has some 400 bytes, so only large ones count more than once; what a host may add to a log
+    /// is this times `requests_per_second`, 50 KiB per second by default: hours until a log of the default
+    /// size would be full, even if nothing trimmed it.
+    pub bytes_per_request: usize,
     /// Hosts whose rate is remembered, about 100 bytes each; those that were quiet for long enough
     /// to have their whole burst again are forgotten first.
     pub hosts: usize,
@@ -38,6 +43,7 @@ impl Default for RatesConfig {
         Self {
             requests_per_second: 50,
             requests_burst: 1_000,
+            bytes_per_request: 1024,
             hosts: 200_000,
         }
     }
@@ -55,6 +61,8 @@ impl RatesConfig {
             burst,
             EVENTS_PER_REQUEST_MAX..=1_000_000,
         );
+        let bytes = self.bytes_per_request;
+        faults.require_range("rates.bytes_per_request", bytes, 64..=1 << 30);
         faults.require_range("rates.hosts", self.hosts, 1..=1_000_000);
     }
 }
@@ -67,6 +75,8 @@ type Buckets<C> =
 pub struct Rates<C: Clock = DefaultClock> {
     buckets: Buckets<C>,
     clock: C,
+    burst: usize,
+    bytes_per_request: usize,
     hosts_max: usize,
 }
 
@@ -85,8 +95,22 @@ impl<C: Clock + Clone> Rates<C> {
         Self {
             buckets: RateLimiter::hashmap_with_clock(quota, clock.clone()),
             clock,
+            burst: config.requests_burst as usize,
+            bytes_per_request: config.bytes_per_request.max(1),
             hosts_max: config.hosts,
         }
+    }
+
+    /// Takes what a body of `host` costs beyond the one request that is taken when a request arrives: one for
+    /// each of its items, or for each of its [`RatesConfig::bytes_per_request`], whichever are more.
+    ///
+    /// # Errors
+    /// As [`Rates::take`].
+    pub fn take_body(&self, host: &Arc<str>, items: usize, bytes: usize) -> Result<(), ApiError> {
+        let by_size = bytes.div_ceil(self.bytes_per_request);
+        // A body that costs more than the burst could never be sent.
+        let cost = items.max(by_size).min(self.burst);
+        self.take(host, cost.saturating_sub(1))
     }
 
     /// Takes `count` requests out of the bucket of `host`, or none of them.
@@ -113,7 +137,7 @@ impl<C: Clock + Clone> Rates<C> {
         let seconds = u32::try_from(pause.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
         Err(ApiError::too_many(
             "rate-limited",
-            "this host asks more often than a host may",
+            "this host asks more often, or with more bytes, than a host may",
             seconds.max(1),
         ))
     }
@@ -148,6 +172,7 @@ mod tests {
         let limits = RatesConfig {
             requests_per_second: 10,
             requests_burst: 100,
+            bytes_per_request: 1_000,
             hosts,
         };
         let clock = FakeRelativeClock::default();
@@ -172,6 +197,24 @@ mod tests {
         clock.advance(Duration::from_secs(5));
         assert_eq!(refusal(rates.take(&a, 50)), None);
         assert_eq!(refusal(rates.take(&a, 0)), None);
+    }
+
+    #[test]
+    fn a_large_body_costs_by_its_bytes_and_many_items_by_their_number() {
+        let (rates, clock) = rates(10);
+        let host = "a".into();
+        // Nothing beyond the request itself.
+        assert_eq!(refusal(rates.take_body(&host, 1, 1_000)), None);
+        assert!(rates.buckets.is_empty());
+        assert_eq!(refusal(rates.take_body(&host, 1, 50_000)), None);
+        assert_eq!(refusal(rates.take_body(&host, 30, 9_000)), None);
+        let refused = refusal(rates.take_body(&host, 2, 50_000));
+        assert_eq!(refused, Some(("rate-limited", Some(3))));
+        clock.advance(Duration::from_secs(10));
+        // A body that is larger than the burst takes the burst.
+        assert_eq!(refusal(rates.take_body(&host, 1, 1_000_000)), None);
+        let refused = refusal(rates.take_body(&host, 1, 3_000));
+        assert_eq!(refused, Some(("rate-limited", Some(1))));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use nixfleet_proto::fleet::Fleet;
 use nixfleet_proto::{ManifestHash, RolloutId};
-use nixfleet_trust::{Release, ReleaseBundle, Signed};
+use nixfleet_trust::{AcceptedRelease, Newest, Release, ReleaseBundle, Signed};
+
+use super::named_hosts::NamedHosts;
 
 /// An artifact as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub struct Artifacts {
     pub fleet: Artifact,
     /// The rollout manifests as received.
     pub rollouts: BTreeMap<RolloutId, Artifact>,
+    named_hosts: OnceLock<NamedHosts>,
 }
 
 impl Artifacts {
@@ -58,7 +61,14 @@ impl Artifacts {
             release,
             fleet,
             rollouts,
+            named_hosts: OnceLock::new(),
         }
+    }
+
+    /// The hosts by name. The first call takes long for a large fleet.
+    pub fn named_hosts(&self) -> &NamedHosts {
+        self.named_hosts
+            .get_or_init(|| NamedHosts::of(self.fleet()))
     }
 
     /// What the fleet says.
@@ -72,20 +82,38 @@ impl Artifacts {
     }
 }
 
-/// The current release.
+/// An announced release that was verified, whatever its age.
 #[derive(Debug)]
-pub struct Current {
+pub struct Announced {
     /// Sequence of its announcement.
     pub seq: u64,
     /// What was announced.
     pub artifacts: Arc<Artifacts>,
 }
 
+/// The current release: verified, and newer than every release before it.
+#[derive(Debug)]
+pub struct Current {
+    /// Sequence of its announcement.
+    pub seq: u64,
+    /// What was announced.
+    pub artifacts: Arc<Artifacts>,
+    newest: Newest,
+}
+
 impl Current {
-    /// Announced at this sequence.
-    pub fn new(seq: u64, artifacts: Artifacts) -> Self {
-        let artifacts = Arc::new(artifacts);
-        Self { seq, artifacts }
+    pub(super) fn new(announced: Announced, newest: Newest) -> Self {
+        let Announced { seq, artifacts } = announced;
+        Self {
+            seq,
+            artifacts,
+            newest,
+        }
+    }
+
+    /// The form for comparison with later releases.
+    pub fn accepted(&self) -> &AcceptedRelease {
+        self.newest.accepted()
     }
 }
 

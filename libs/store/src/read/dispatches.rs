@@ -1,20 +1,26 @@
-//! Pending dispatches.
+//! What the gateway for agents reads: pending dispatches, known rollouts and their hosts.
 
-use nixfleet_proto::Hostname;
+use std::collections::BTreeSet;
 
-use super::{DispatchRow, DispatchSnapshot};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Hostname, RolloutId};
+
+use super::{DispatchRow, GatewaySnapshot, Membership};
 use crate::cursor;
 use crate::error::ReadError;
 use crate::load::{Key, read_transaction, text_opt};
-use crate::parameter_encoding::nul_escape::decode;
+use crate::parameter_encoding::nul_escape::{decode, encode};
 use crate::prepared_statement::sql;
 use crate::store::Store;
 use crate::stored_json::DispatchRecord;
 use crate::transaction::commit;
 
 impl Store {
-    /// All pending dispatches with their cursors, as of one instant.
-    pub async fn dispatches(&self) -> Result<DispatchSnapshot, ReadError> {
+    /// All pending dispatches and the known rollouts of a partition with the cursors, as of one instant.
+    pub async fn gateway_snapshot(
+        &self,
+        partition: Partition,
+    ) -> Result<GatewaySnapshot, ReadError> {
         let mut client = self.client().await?;
         let transaction = read_transaction(&mut client).await?;
         let cursors = cursor::select_all(&transaction).await?;
@@ -32,10 +38,49 @@ impl Store {
                 traceparent: text_opt(row, 5),
             });
         }
+        let mut rollouts = Vec::new();
+        let number = i32::from(partition.number());
+        for row in &sql!("known_rollouts")
+            .query(&transaction, &[&number])
+            .await?
+        {
+            rollouts.push(Key::new("known_rollouts", row, 1).rollout_id(row, 0)?);
+        }
         commit(transaction).await?;
-        Ok(DispatchSnapshot {
+        Ok(GatewaySnapshot {
             cursors,
             dispatches,
+            rollouts,
+        })
+    }
+
+    /// Those of the rollouts that were ever superseded.
+    pub async fn superseded_rollouts(
+        &self,
+        rollout_ids: &[RolloutId],
+    ) -> Result<BTreeSet<RolloutId>, ReadError> {
+        let ids: Vec<_> = rollout_ids.iter().map(|id| encode(id.as_str())).collect();
+        let client = self.client().await?;
+        let rows = sql!("superseded_rollouts").query(&client, &[&ids]).await?;
+        let rows = rows.iter();
+        rows.map(|row| Key::new("known_rollouts", row, 1).rollout_id(row, 0))
+            .collect()
+    }
+
+    /// Whether a host belongs to a rollout, according to the rows.
+    pub async fn rollout_member(
+        &self,
+        rollout_id: &RolloutId,
+        hostname: &Hostname,
+    ) -> Result<Membership, ReadError> {
+        let (id, name) = (encode(rollout_id.as_str()), encode(hostname.as_str()));
+        let client = self.client().await?;
+        let rows = sql!("rollout_member").query(&client, &[&id, &name]).await?;
+        let found = rows.first().map(|row| (row.get(0), row.get(1)));
+        Ok(match found {
+            Some((true, true)) => Membership::Member,
+            Some((true, false)) => Membership::Stranger,
+            Some((false, _)) | None => Membership::UnknownRollout,
         })
     }
 }

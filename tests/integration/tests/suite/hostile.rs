@@ -6,6 +6,7 @@ mod event_flood;
 mod event_replay;
 mod idle_polls;
 mod json_bombs;
+mod log_flood;
 mod misused_certificates;
 mod raw_connection;
 mod request_smuggling;

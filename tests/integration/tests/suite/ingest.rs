@@ -1,6 +1,7 @@
 //! The gateway for agents as a process: its clients, its answers, its refusals, and that a 2xx means durable.
 
-pub mod agent_requests;
+mod admission;
+mod agent_requests;
 mod artifacts;
 mod event_arrays;
 mod malformed_events;

@@ -127,7 +127,9 @@ async fn every_request_is_a_span_of_its_callers_trace() {
         );
     }
     let spans = wait_for("every request was exported", SOON, async || {
-        let spans = collector.spans("request");
+        let mut spans = collector.spans("request");
+        // The test itself waited for the release, without a trace.
+        spans.retain(|span| !span.parent.is_empty());
         Ok((spans.len() >= 20).then_some(spans))
     });
     let spans = spans.await.unwrap();

@@ -10,7 +10,7 @@ mod database_roles;
 mod migrations;
 mod read_queries;
 mod record_round_trip;
-mod sample_rollouts;
+pub mod sample_rollouts;
 mod schema;
 mod tls;
 mod turn_transactions;

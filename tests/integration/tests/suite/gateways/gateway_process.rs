@@ -12,10 +12,10 @@ use nixfleet_harness::{
     Database, Service, binaries, ports, scratch, shared_nats, test_namespace, wait_for,
 };
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{ChannelName, Entry, Timestamp};
+use nixfleet_proto::{ChannelName, Entry};
 use nixfleet_store::{DatabaseConfig, Store};
 use nixfleet_trust::sign::SigningKey;
-use nixfleet_trust::{Algorithm, BuiltRelease, KeySlot, ReleaseStamp, TrustFile, verify_release};
+use nixfleet_trust::{Algorithm, KeySlot, TrustFile};
 use serde_json::{Value, json};
 
 use super::test_authority::{Authority, Issued, Validity};
@@ -33,9 +33,9 @@ pub struct Gateway {
     pub authority: Authority,
     pub bus: Bus,
     pub dir: PathBuf,
-    service: Service,
-    database: Database,
-    key: SigningKey,
+    pub(super) service: Service,
+    pub(super) database: Database,
+    pub(super) key: SigningKey,
     port: u16,
     admin: u16,
 }
@@ -73,8 +73,15 @@ impl Answer {
 }
 
 impl Gateway {
-    /// Starts `ingest` with further `--set` flags.
+    /// Starts `ingest` with further `--set` flags and the release `4f1c`, whose hosts may report.
     pub async fn start(name: &str, set: &[&str]) -> Self {
+        let gateway = Self::start_without_release(name, set).await;
+        gateway.publish("4f1c").await;
+        gateway
+    }
+
+    /// Starts `ingest` with further `--set` flags.
+    pub async fn start_without_release(name: &str, set: &[&str]) -> Self {
         let database = test_namespace(name).await.unwrap().database;
         Self::start_on(Service::Ingest, database, name, set).await
     }
@@ -184,6 +191,17 @@ impl Gateway {
         }
     }
 
+    /// Ends the process and starts it again with the same settings.
+    pub async fn restart(&mut self) {
+        let status = self
+            .process
+            .stop(rustix::process::Signal::TERM, SOON)
+            .unwrap();
+        assert!(status.success(), "{status}\n{}", self.process.tail());
+        self.process = Process::start(self.process.spec().clone()).unwrap();
+        self.wait_until_up().await;
+    }
+
     /// What `/readyz` says.
     pub async fn ready(&self) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.admin("/readyz").await?)?)
@@ -223,6 +241,20 @@ impl Gateway {
         wait_for("the polls wait", patience, async || {
             let open = self.metric("nixfleet_dispatch_polls_open").await;
             Ok((open >= count as f64).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Waits until so many open rollouts are known.
+    pub async fn wait_until_known(&self, count: usize) {
+        wait_for("the rollouts are known", SOON, async || {
+            let mut known = 0.0;
+            for partition in Partition::all(PARTITIONS) {
+                let name = format!("nixfleet_known_rollouts{{partition=\"{partition}\"}}");
+                known += self.metric(&name).await;
+            }
+            Ok((known == count as f64).then_some(()))
         })
         .await
         .unwrap();
@@ -289,56 +321,6 @@ impl Gateway {
             http: builder.build().unwrap(),
             base: format!("https://localhost:{}", self.port),
         }
-    }
-
-    /// Signs a release of [`fleet`] at `signed_at`.
-    pub fn release(&self, commit: &str, signed_at: Timestamp) -> BuiltRelease {
-        let stamp = ReleaseStamp {
-            signed_at,
-            commit: Some(commit.to_owned()),
-        };
-        let source = fleet().to_string();
-        nixfleet_trust::build_release(source.as_bytes(), &stamp, &self.key).unwrap()
-    }
-
-    /// Announces a fresh release as the planner does and waits until the gateway knows it.
-    pub async fn publish(&self, commit: &str) -> BuiltRelease {
-        let built = self.release(commit, Utc::now());
-        let trust = std::fs::read(self.dir.join("trust.json")).unwrap();
-        let trust = TrustFile::parse(&trust).unwrap();
-        let verified = verify_release(&built.bundle, &trust, Utc::now(), Duration::MAX).unwrap();
-        let manifests = self.bus.manifests();
-        let fleet = built.bundle.fleet.bytes.clone();
-        manifests
-            .put(verified.fleet().hash(), fleet.into())
-            .await
-            .unwrap();
-        for (channel, manifest) in verified.rollouts() {
-            let bytes = built.bundle.rollouts[channel].bytes.clone();
-            manifests.put(manifest.hash(), bytes.into()).await.unwrap();
-        }
-        let current = manifests.current().await.unwrap();
-        let expected = current.map_or(0, |(seq, _)| seq);
-        let announcement = verified.announcement();
-        let seq = manifests.announce(&announcement, expected).await.unwrap();
-        self.wait_for_release(seq, &built).await;
-        built
-    }
-
-    /// Waits until the gateway knows a release.
-    pub async fn wait_for_release(&self, seq: u64, built: &BuiltRelease) {
-        wait_for("the release is known", SOON, async || {
-            let is_known = if self.is_console() {
-                let status = self.operator().get("/v1/status").await.json();
-                status["release"]["seq"] == seq
-            } else {
-                let served = self.agent("web-1").get("/v1/fleet.resolved").await;
-                served.bytes == built.bundle.fleet.bytes
-            };
-            Ok(is_known.then_some(()))
-        })
-        .await
-        .unwrap();
     }
 
     /// Signs a document with the release key.
@@ -417,11 +399,12 @@ impl Client {
     }
 }
 
-/// An event of `host` in `stable@4f1c`.
+/// An event of `host` in the rollout of its channel, of the release `4f1c`.
 pub fn event(host: &str, seq: u64) -> Value {
+    let channel = if host == "lab-1" { "edge" } else { "stable" };
     json!({
         "hostname": host,
-        "rolloutId": "stable@4f1c",
+        "rolloutId": format!("{channel}@4f1c"),
         "event": {
             "kind": "DispatchAck", "seq": seq,
             "currentClosureAtDispatch": "old", "receivedAt": Utc::now(),

@@ -6,7 +6,7 @@ use nixfleet_proto::{Minutes, OutputFrame};
 use tokio::task::JoinSet;
 
 use super::super::gateways::gateway_process::{Client, Gateway, SOON, UNKNOWN_ROLLOUT};
-use super::super::ingest::agent_requests::queued;
+use super::super::gateways::test_releases::queued;
 use super::serves;
 
 /// Connections, one host each. Handshakes are what costs here, so each carries many polls.

@@ -11,7 +11,7 @@ use super::{EVENTS, serves};
 
 #[tokio::test]
 async fn a_host_speaks_for_itself_alone() {
-    let gateway = Gateway::start("otherhost", &[]).await;
+    let gateway = Gateway::start_without_release("otherhost", &[]).await;
     gateway.publish("4f1c").await;
     let (agent, honest) = (gateway.agent("web-1"), gateway.agent("lab-1"));
     let mismatch = (403, "hostname-mismatch".to_owned());

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use nixfleet_harness::{Postgres, Service, wait_for};
-use nixfleet_proto::outcome::{Accepted, Effect, OutcomeSubject};
+use nixfleet_proto::outcome::Effect;
 use nixfleet_proto::wire::{HeartbeatReply, OwnerReply};
-use nixfleet_proto::{Decision, EntryBody, Minutes, Outcome, OutputFrame, Position, Producer};
+use nixfleet_proto::{EntryBody, Minutes, Producer};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::super::gateways::gateway_process::{Gateway, SOON, event};
+use super::super::gateways::test_releases::queued;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -45,10 +46,7 @@ async fn a_204_means_that_the_event_is_in_the_log() {
     assert_eq!(hostname.as_str(), "web-1");
     assert_eq!(*producer, Producer::Agent);
     assert_eq!((reported.seq, reported.body.name()), (1, "DispatchAck"));
-    // Unknown rollouts and regressed sequences are for the fold to reject, with reason, in the log.
-    let mut unknown = event("web-1", 1);
-    unknown["rolloutId"] = "nowhere@0000".into();
-    assert_eq!(agent.post("/v1/agent/events", &unknown).await.status, 204);
+    // Regressed sequences are for the fold to reject, with reason, in the log.
     assert_eq!(
         agent
             .post("/v1/agent/events", &event("web-1", 1))
@@ -56,7 +54,7 @@ async fn a_204_means_that_the_event_is_in_the_log() {
             .status,
         204
     );
-    assert_eq!(gateway.logged().await.len(), 3);
+    assert_eq!(gateway.logged().await.len(), 2);
 }
 
 #[tokio::test]
@@ -84,7 +82,8 @@ async fn many_events_at_once_are_all_in_the_log() {
 
 #[tokio::test]
 async fn heartbeats_are_answered_by_the_owner_of_the_hosts_channel() {
-    let gateway = Gateway::start("heartbeat", &["agents.heartbeat_timeout_seconds=10"]).await;
+    let gateway =
+        Gateway::start_without_release("heartbeat", &["agents.heartbeat_timeout_seconds=10"]).await;
     let agent = gateway.agent("web-1");
     let heartbeat = json!({ "hostname": "web-1", "current_closure": "old", "at": Utc::now() });
     let beat = async || agent.post("/v1/agent/heartbeat", &heartbeat).await;
@@ -124,33 +123,6 @@ async fn heartbeats_are_answered_by_the_owner_of_the_hosts_channel() {
     let body = json!({ "hostname": "unknown-1", "at": Utc::now() });
     let answer = stranger.post("/v1/agent/heartbeat", &body).await;
     assert_eq!(answer.refusal(), (404, "unknown-host".to_owned()));
-}
-
-/// An output frame with these effects.
-pub fn queued(gateway_seq: u64, effects: Vec<Effect>) -> OutputFrame {
-    let accepted = Accepted {
-        effects,
-        ..Accepted::default()
-    };
-    OutputFrame {
-        outcomes: vec![Outcome {
-            position: Position {
-                seq: gateway_seq,
-                index: 0,
-            },
-            at: Utc::now(),
-            subject: OutcomeSubject {
-                entry: "QueueDispatch".into(),
-                event: None,
-                producer: None,
-                rollout_id: None,
-                hostname: None,
-            },
-            traceparent: None,
-            decision: Decision::Accepted(Box::new(accepted)),
-        }],
-        ..OutputFrame::new(1)
-    }
 }
 
 #[tokio::test]
@@ -227,6 +199,7 @@ async fn events_and_dispatches_do_not_need_the_database() {
     let database = postgres.create_database("ingest").await.unwrap();
     let wait = ["database.wait_timeout_ms=1000"];
     let gateway = Gateway::start_on(Service::Ingest, database, "nodb", &wait).await;
+    gateway.publish("4f1c").await;
     let console = gateway.other(&wait).await;
     let (agent, operator) = (gateway.agent("web-1"), console.operator());
     assert_eq!(operator.get("/v1/hosts").await.status, 200);

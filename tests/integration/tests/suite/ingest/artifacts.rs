@@ -8,7 +8,7 @@ use super::super::gateways::gateway_process::{Gateway, SOON, UNKNOWN_ROLLOUT};
 
 #[tokio::test]
 async fn artifacts_are_served_as_they_were_pushed() {
-    let gateway = Gateway::start("artifacts", &[]).await;
+    let gateway = Gateway::start_without_release("artifacts", &[]).await;
     let agent = gateway.agent("web-1");
     let not_ready = (503, "not-ready".to_owned());
     assert_eq!(agent.get("/v1/fleet.resolved").await.refusal(), not_ready);

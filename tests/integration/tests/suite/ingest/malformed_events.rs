@@ -118,7 +118,7 @@ async fn only_certificates_of_the_authority_get_an_answer() {
 
 #[tokio::test]
 async fn the_protocol_header_has_one_value() {
-    let gateway = Gateway::start("protocol", &["http.strict_protocol=true"]).await;
+    let gateway = Gateway::start_without_release("protocol", &["http.strict_protocol=true"]).await;
     let agent = gateway.agent("web-1");
     let with = async |value: Option<&str>| {
         let mut request = agent.request(Method::GET, UNKNOWN_ROLLOUT);

@@ -58,7 +58,14 @@ fn expected(service: Service) -> BTreeMap<&'static str, &'static str> {
             }
         }
         Service::Ingest => rights.extend(
-            ["partition_cursors", "dispatch_queue", "archive_cursors"].map(|table| (table, "s")),
+            [
+                "partition_cursors",
+                "dispatch_queue",
+                "known_rollouts",
+                "rollout_members",
+                "archive_cursors",
+            ]
+            .map(|table| (table, "s")),
         ),
         Service::Console => rights.extend(
             [
@@ -69,6 +76,7 @@ fn expected(service: Service) -> BTreeMap<&'static str, &'static str> {
                 "dispatch_queue",
                 "gate_blocks",
                 "host_views",
+                "known_rollouts",
                 "event_log",
                 "archive_cursors",
             ]
@@ -123,6 +131,7 @@ async fn a_user_without_the_right_is_refused_by_the_server() {
         (Service::Ingest, host),
         (Service::Ingest, "DELETE FROM event_log"),
         (Service::Ingest, "SELECT * FROM rollouts"),
+        (Service::Ingest, "SELECT * FROM host_rollout_records"),
         (Service::Ingest, "SELECT * FROM hosts"),
         (Service::Console, host),
         (Service::Console, "DELETE FROM event_log"),

@@ -100,9 +100,9 @@ async fn a_schema_of_other_migrations_is_refused_with_a_remedy() {
         // The chain before the baseline.
         (
             "store_older",
-            "(1, 'domain_tables'), (3, 'read_views'), (11, 'archive_bases')",
+            "(1, 'domain_tables'), (4, 'read_views'), (11, 'archive_bases')",
         ),
-        ("store_edited", "(1, 'fleet'), (3, 'archive')"),
+        ("store_edited", "(1, 'fleet'), (4, 'admission')"),
     ] {
         let (store, database) = unmigrated(name).await;
         let schema = format!(
@@ -117,7 +117,7 @@ async fn a_schema_of_other_migrations_is_refused_with_a_remedy() {
         let refused = store.schema_ready().await.unwrap_err();
         assert!(!refused.retryable(), "{refused:?}");
         let text = refused.to_string();
-        assert!(text.contains("differ at V3__archive: "), "{text}");
+        assert!(text.contains("differ at V4__admission: "), "{text}");
         assert!(text.contains("recovery-postgres-gone.md"), "{text}");
 
         let refused = store.migrate().await.unwrap_err();

@@ -2,6 +2,7 @@
 
 use nixfleet_proto::wire::LivenessReport;
 use nixfleet_proto::{ChannelName, ClosureHash, Gate, Hold, HostState, RolloutState};
+use nixfleet_store::Membership;
 use nixfleet_store::{
     BlockChange, DispatchChange, FailureSet, RolloutChange, RolloutFilter, TurnRows,
 };
@@ -133,7 +134,7 @@ async fn holds_are_shown_for_waiting_hosts_only() {
             .is_empty()
     );
 
-    let board = store.dispatches().await.unwrap();
+    let board = store.gateway_snapshot(partition()).await.unwrap();
     assert_eq!(board.cursors, [(partition(), cursor(1))]);
     assert_eq!(board.dispatches.len(), 1);
     assert_eq!(board.dispatches[0].enqueued_at, at(3));
@@ -196,4 +197,30 @@ async fn an_unknown_host_has_no_detail() {
         .unwrap();
     let detail = store.host_detail(&hostname(9)).await.unwrap();
     assert!(detail.seen.is_none() && detail.records.is_empty() && detail.blocks.is_empty());
+}
+
+#[tokio::test]
+async fn a_gateway_reads_which_rollouts_exist_and_who_is_in_them() {
+    let (store, _database) = store("store_members").await;
+    let id = rollout_id("stable@01");
+    let rows = opening(&id, 4);
+    store
+        .apply_turn(partition(), 0, &rows, &cursor(1))
+        .await
+        .unwrap();
+    let board = store.gateway_snapshot(partition()).await.unwrap();
+    let opened = board.rollouts[0].clone();
+    assert_eq!(board.rollouts.len(), 1);
+    let other = store.gateway_snapshot(nixfleet_proto::subject::Partition::new(0));
+    assert!(other.await.unwrap().rollouts.is_empty());
+    let membership = async |id: &nixfleet_proto::RolloutId, number| {
+        let hostname = hostname(number);
+        store.rollout_member(id, &hostname).await.unwrap()
+    };
+    assert_eq!(membership(&opened, 0).await, Membership::Member);
+    assert_eq!(membership(&opened, 999_999).await, Membership::Stranger);
+    let unknown = rollout_id("stable@ffff");
+    assert_eq!(membership(&unknown, 0).await, Membership::UnknownRollout);
+    let ids = [opened, unknown];
+    assert!(store.superseded_rollouts(&ids).await.unwrap().is_empty());
 }
