@@ -28,7 +28,7 @@ use nixfleet_core::host::{self, AgentEffect, HostInput, StepCtx};
 use nixfleet_proto::wire::{EventRequest, WireEvent};
 use nixfleet_proto::{
     ClosureHash, HostEvent, HostEventBody, HostState, Hostname, Producer, RolloutId, RolloutState,
-    Timestamp,
+    Timestamp, mutation_testing,
 };
 
 pub use config::AgentConfig;
@@ -233,7 +233,8 @@ impl AgentCore {
             .filter_map(LocalRollout::take_journal)
             .map(|journal| Command::Save(Box::new(journal)))
             .collect();
-        if std::mem::take(&mut self.memory_changed) {
+        let forgets = mutation_testing::is_active("agent-forgets-memory");
+        if std::mem::take(&mut self.memory_changed) && !forgets {
             commands.push(Command::Remember(Box::new(self.memory.clone())));
         }
         commands.append(&mut self.commands);

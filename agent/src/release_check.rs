@@ -12,7 +12,9 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::minutes::Minutes;
-use nixfleet_proto::{ClosureHash, Hostname, OnHealthFailure, RolloutId, Timestamp};
+use nixfleet_proto::{
+    ClosureHash, Hostname, OnHealthFailure, RolloutId, Timestamp, mutation_testing,
+};
 use nixfleet_trust::Verified;
 
 use crate::admitted_closure::AdmittedClosure;
@@ -194,7 +196,7 @@ impl SignedRelease {
 }
 
 fn check_age(age: TimeDelta, age_max: TimeDelta) -> Result<(), Refusal> {
-    if age > age_max + CLOCK_SLACK {
+    if age > age_max + CLOCK_SLACK && !mutation_testing::is_active("agent-ignores-age") {
         let age_seconds = age.num_seconds();
         return Err(Refusal::TooOld { age_seconds });
     }

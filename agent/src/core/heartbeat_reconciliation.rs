@@ -10,10 +10,11 @@
 //! Source: docs/wire-protocol.md, what an agent believes.
 
 use nixfleet_proto::wire::{HeartbeatReply, HeartbeatRequest, HostSnapshot};
-use nixfleet_proto::{HostState, RolloutId, Timestamp};
+use nixfleet_proto::{HostState, RolloutId, Timestamp, mutation_testing};
 
 use super::heartbeat_schedule::{Sent, StartReply};
 use super::{AgentCore, Command, LocalRollout, Work};
+use crate::admitted_closure::ObservedClosure;
 
 /// Consecutive replies that must disagree before the agent acts on them: a single one may have crossed an
 /// event.
@@ -121,6 +122,10 @@ impl AgentCore {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return self.adopt(snapshot);
         };
+        if mutation_testing::is_active("agent-closure-of-snapshot") {
+            let closure = snapshot.current_closure_at_dispatch.clone();
+            rollout.predecessor = closure.map(ObservedClosure::of_machine);
+        }
         if !rollout.raise_seq_floor(snapshot.last_event_seq) {
             return self.refuse_seq_floor(id, snapshot.last_event_seq);
         }

@@ -2,7 +2,7 @@
 
 use nixfleet_proto::bounds::INTEGER_MAX;
 use nixfleet_proto::wire::WireEvent;
-use nixfleet_proto::{HostRecord, OnHealthFailure, RolloutId, Timestamp};
+use nixfleet_proto::{HostRecord, OnHealthFailure, RolloutId, Timestamp, mutation_testing};
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
@@ -165,7 +165,7 @@ impl LocalRollout {
 
     /// Continues above a sequence that the control plane has; false when it leaves too few numbers.
     pub fn raise_seq_floor(&mut self, seq: u64) -> bool {
-        if seq > SEQ_FLOOR_MAX {
+        if seq > SEQ_FLOOR_MAX && !mutation_testing::is_active("agent-takes-any-floor") {
             return false;
         }
         if seq > self.record.last_event_seq {
@@ -177,7 +177,8 @@ impl LocalRollout {
 
     /// Notes that `seq` was given to an event; what is persisted covers it before it is sent.
     pub fn reserve_seq(&mut self, seq: u64, durable: bool) {
-        if seq > self.seq_reserved {
+        let forgets = !durable && mutation_testing::is_active("agent-reuses-sequences");
+        if seq > self.seq_reserved && !forgets {
             let reserved = seq.saturating_add(if durable { 0 } else { SEQ_RESERVATION });
             self.seq_reserved = reserved.min(INTEGER_MAX);
             self.dirty = true;

@@ -28,6 +28,7 @@ pub use frame::buffer::{EntryBatch, Frame, FrameBuffer, FrameLimits};
 pub use frame::compression;
 pub use frame::decode::{
     MAX_OUTPUT_FRAME_BYTES, decode_effects, decode_input, decode_output, read_input, read_output,
+    read_release_announcement, read_rollout_announcement,
 };
 pub use frame::decode_error::DecodeError;
 pub use lease::{LeaseConfig, LeaseCore};

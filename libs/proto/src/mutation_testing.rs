@@ -5,7 +5,7 @@
 
 /// Every fault. `applier-no-compare` is implemented by the model database, which then writes whatever
 /// its cursor is.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 37] = [
     // bus
     "bus-ack-unknown",
     "bus-any-last-is-mine",
@@ -41,6 +41,14 @@ pub const NAMES: [&str; 30] = [
     "applier-ignores-checkpoints",
     // planner
     "planner-skip-barrier",
+    // agent
+    "agent-closure-of-snapshot",
+    "agent-ignores-age",
+    "agent-ignores-newer",
+    "agent-ignores-host-set",
+    "agent-forgets-memory",
+    "agent-takes-any-floor",
+    "agent-reuses-sequences",
 ];
 
 /// True when this fault is active.

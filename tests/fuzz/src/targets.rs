@@ -16,14 +16,24 @@ use nixfleet_trust::{
     build_release, canonicalize, check_fleet, verify, verify_release,
 };
 
+#[path = "agent_replies.rs"]
+mod agent_replies;
+#[path = "announcements.rs"]
+mod announcements;
+#[path = "certificate_names.rs"]
+mod certificate_names;
 #[path = "../../../libs/http/src/access/identity.rs"]
 mod identity;
+
+pub use agent_replies::{dispatch_reply, event_answers, heartbeat_reply, snapshots};
+pub use announcements::{release_announcement, rollout_announcement};
+pub use certificate_names::certificate_names;
 
 /// A target: its name and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target with the name of its seeds.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 18] = [
     ("input_frame", input_frame),
     ("output_frame", output_frame),
     ("frame_encoding", frame_encoding),
@@ -34,7 +44,14 @@ pub const TARGETS: [Target; 11] = [
     ("trust_file", trust_file),
     ("subject", subject),
     ("certificate", certificate),
+    ("certificate_names", certificate_names),
     ("canonical", canonical),
+    ("heartbeat_reply", heartbeat_reply),
+    ("dispatch_reply", dispatch_reply),
+    ("event_answers", event_answers),
+    ("snapshots", snapshots),
+    ("release_announcement", release_announcement),
+    ("rollout_announcement", rollout_announcement),
 ];
 
 fn message(payload: Vec<u8>) -> Message {

@@ -1,13 +1,13 @@
 //! Runs many seeds on several threads.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::trace::Output;
 use crate::invariant_monitor::{LogCounts, Violation};
 use crate::run::run;
 use crate::scenario::Reduction;
+use crate::seed_threads::run_seeds;
+use crate::simulation::RunResult;
 
 /// How often progress is reported.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -67,54 +67,42 @@ impl Campaign {
     /// Runs the seeds and reports progress.
     pub fn run(&self, tell: impl Fn(&Summary) + Sync) -> Summary {
         let begun = Instant::now();
-        let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
-        let summary = Mutex::new(Summary::default());
-        let told = Mutex::new(begun);
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs.max(1) {
-                scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= self.seeds {
-                            return;
-                        }
-                        let mut summary = self.one(self.first + number, &summary);
-                        summary.took = begun.elapsed();
-                        if summary.failures.len() >= self.failures_max {
-                            is_over.store(true, Ordering::Relaxed);
-                        }
-                        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                        if told.elapsed() >= TELL_EVERY {
-                            *told = Instant::now();
-                            tell(&summary);
-                        }
-                    }
-                });
+        let mut summary = Summary::default();
+        let mut told = begun;
+        let one = |seed| {
+            let begun = Instant::now();
+            let outcome = run(seed, &self.reduction, Output::Nowhere);
+            (outcome, begun.elapsed())
+        };
+        let seeds = self.first..self.first + self.seeds;
+        run_seeds(seeds, self.jobs, one, |seed, (outcome, worked)| {
+            summary.add(seed, outcome, worked);
+            summary.took = begun.elapsed();
+            if told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                tell(&summary);
             }
+            summary.failures.len() < self.failures_max
         });
-        let mut summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
         summary.took = begun.elapsed();
         summary.failures.sort_by_key(|failure| failure.seed);
         summary
     }
+}
 
-    /// Runs one seed, adds its result and returns the summary so far.
-    fn one(&self, seed: u64, summary: &Mutex<Summary>) -> Summary {
-        let begun = Instant::now();
-        let outcome = run(seed, &self.reduction, Output::Nowhere);
-        let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
-        summary.worked += begun.elapsed();
-        summary.seeds += 1;
-        summary.events += outcome.events;
-        summary.entries += outcome.entries;
-        summary.acknowledged += outcome.acknowledged;
-        summary.counts = summary.counts.and(outcome.counts);
-        summary.trimmed_runs += u64::from(outcome.counts.trims > 0);
-        summary.full_runs += u64::from(outcome.counts.refused + outcome.counts.held_back > 0);
-        summary.virtual_time += outcome.ended_at.since_start();
+impl Summary {
+    fn add(&mut self, seed: u64, outcome: RunResult, worked: Duration) {
+        self.worked += worked;
+        self.seeds += 1;
+        self.events += outcome.events;
+        self.entries += outcome.entries;
+        self.acknowledged += outcome.acknowledged;
+        self.counts = self.counts.and(outcome.counts);
+        self.trimmed_runs += u64::from(outcome.counts.trims > 0);
+        self.full_runs += u64::from(outcome.counts.refused + outcome.counts.held_back > 0);
+        self.virtual_time += outcome.ended_at.since_start();
         if let Some(violation) = outcome.violation {
-            summary.failures.push(Failure { seed, violation });
+            self.failures.push(Failure { seed, violation });
         }
-        summary.clone()
     }
 }

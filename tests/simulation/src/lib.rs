@@ -6,6 +6,7 @@
 //! [`invariants`] (what must hold) and [`engine`] (what makes a run repeatable).
 
 pub mod addressing;
+pub mod byzantine;
 pub mod campaign;
 pub mod engine;
 pub mod gateway_messages;
@@ -15,6 +16,7 @@ pub mod mutants;
 pub mod reference_fold;
 pub mod run;
 pub mod scenario;
+pub mod seed_threads;
 pub mod services;
 pub mod shrink;
 pub mod signed_release;

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use nixfleet_simulation::byzantine::byzantine_campaign::ByzantineCampaign;
+use nixfleet_simulation::byzantine::byzantine_run;
 use nixfleet_simulation::campaign::{Campaign, Failure, Summary};
 use nixfleet_simulation::engine::trace::Output;
 use nixfleet_simulation::run::{command, run};
@@ -46,6 +48,10 @@ struct Arguments {
     /// Only this fault.
     #[arg(long, requires = "mutants")]
     mutant: Option<String>,
+    /// Instead of the whole control plane: real agents against a hostile one, which lies about
+    /// everything and has no key, and then against an honest one.
+    #[arg(long, conflicts_with_all = ["mutants", "hosts", "instances", "releases", "faults", "quiet"])]
+    byzantine: bool,
     /// One JSON document on standard output, for machines.
     #[arg(long)]
     json: bool,
@@ -115,6 +121,9 @@ fn main() -> ExitCode {
     if arguments.mutants {
         return mutants(&arguments);
     }
+    if arguments.byzantine {
+        return byzantine(&arguments);
+    }
     match arguments.seed {
         Some(seed) => one(&arguments, seed, &cut),
         None => many(&arguments, cut),
@@ -164,6 +173,37 @@ fn one(arguments: &Arguments, seed: u64, cut: &Reduction) -> ExitCode {
         }
     }
     exit_code(outcome.violation.is_none())
+}
+
+/// Seeds of the hostile control plane.
+fn byzantine(arguments: &Arguments) -> ExitCode {
+    if let (Some(seed), true) = (arguments.seed, arguments.trace) {
+        let outcome = byzantine_run::run(seed, Output::Printed);
+        if let Some(violation) = &outcome.violation {
+            println!("BROKEN {}: {}", violation.invariant, violation.message);
+        }
+        return exit_code(outcome.violation.is_none());
+    }
+    let campaign = ByzantineCampaign {
+        first: arguments.seed.unwrap_or(arguments.first),
+        seeds: arguments.seed.map_or(arguments.seeds.unwrap_or(200), |_| 1),
+        jobs: jobs(arguments),
+        failures_max: arguments.failures.max(1),
+    };
+    let summary = campaign.run(|so_far| {
+        let failed = so_far.failures.len();
+        let line = format!(
+            "{} of {} seeds, {failed} failed",
+            so_far.seeds, campaign.seeds
+        );
+        drop(writeln!(std::io::stderr(), "{line}"));
+    });
+    if arguments.json {
+        println!("{}", summary.json());
+    } else {
+        print!("{}", summary.text());
+    }
+    exit_code(summary.failures.is_empty())
 }
 
 fn many(arguments: &Arguments, cut: Reduction) -> ExitCode {

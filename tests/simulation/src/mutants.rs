@@ -5,6 +5,10 @@
 
 use crate::campaign::Failure;
 
+/// Beginning of the mutants of what an agent believes, which a hostile control plane has to find.
+#[cfg(feature = "mutants")]
+const BELIEFS: &str = "agent-";
+
 /// The result of one mutant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MutantResult {
@@ -51,6 +55,13 @@ pub fn breaks(mutant: &str) -> &'static str {
         "applier-no-compare" => "rows are written without a check of the cursor",
         "applier-cursor-without-rows" => "the cursor moves without its rows",
         "planner-skip-barrier" => "a leader plans before its barriers are folded",
+        "agent-closure-of-snapshot" => "an agent takes the closure before a walk from a snapshot",
+        "agent-ignores-age" => "an agent begins walks with manifests of any age",
+        "agent-ignores-newer" => "an agent follows older manifests after newer ones",
+        "agent-ignores-host-set" => "an agent follows manifests that do not list its host",
+        "agent-forgets-memory" => "the newest verified manifests are not saved",
+        "agent-takes-any-floor" => "an agent continues above any sequence",
+        "agent-reuses-sequences" => "sequences of undurable events are not reserved",
         _ => "not described",
     }
 }
@@ -65,27 +76,40 @@ pub fn run_mutants(
 ) -> Vec<MutantResult> {
     use nixfleet_proto::mutation_testing;
 
-    use crate::campaign::{Campaign, Summary};
+    use crate::byzantine::byzantine_campaign::ByzantineCampaign;
+    use crate::campaign::Campaign;
     use crate::scenario::Reduction;
 
     let mut results = Vec::new();
     let chosen = mutation_testing::NAMES.into_iter();
     for name in chosen.filter(|name| only.is_none_or(|only| only == *name)) {
         mutation_testing::activate(Some(name));
-        let campaign = Campaign {
-            first: 1,
-            seeds,
-            jobs,
-            reduction: Reduction::default(),
-            failures_max: 1,
+        let (tried, failures) = if name.starts_with(BELIEFS) {
+            let campaign = ByzantineCampaign {
+                first: 1,
+                seeds,
+                jobs,
+                failures_max: 1,
+            };
+            let summary = campaign.run(|_| ());
+            (summary.seeds, summary.failures)
+        } else {
+            let campaign = Campaign {
+                first: 1,
+                seeds,
+                jobs,
+                reduction: Reduction::default(),
+                failures_max: 1,
+            };
+            let summary = campaign.run(|_| ());
+            (summary.seeds, summary.failures)
         };
-        let summary: Summary = campaign.run(|_| ());
         mutation_testing::activate(None);
         let result = MutantResult {
             mutant: name,
             breaks: breaks(name),
-            seeds: summary.seeds,
-            found: summary.failures.into_iter().next(),
+            seeds: tried,
+            found: failures.into_iter().next(),
         };
         tell(&result);
         results.push(result);

@@ -1,5 +1,6 @@
 //! Runs one seed.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::Time;
@@ -12,28 +13,31 @@ use crate::simulation::{RunResult, Simulation};
 pub fn run(seed: u64, reduction: &Reduction, output: Output) -> RunResult {
     let scenario = Scenario::of(seed, reduction);
     let run = || Simulation::new(scenario, Trace::new(output)).run();
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
-        let text = payload.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| {
-            payload
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-        });
-        RunResult {
-            violation: Some(Violation {
-                invariant: "panics",
-                message: text.unwrap_or_else(|| "a panic without a message".to_owned()),
-            }),
-            ended_at: Time::ZERO,
-            trace_hash: 0,
-            trace_lines: 0,
-            events: 0,
-            entries: 0,
-            acknowledged: 0,
-            counts: LogCounts::default(),
-            lines: Vec::new(),
-        }
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| RunResult {
+        violation: Some(Violation {
+            invariant: "panics",
+            message: panic_message(&*payload),
+        }),
+        ended_at: Time::ZERO,
+        trace_hash: 0,
+        trace_lines: 0,
+        events: 0,
+        entries: 0,
+        acknowledged: 0,
+        counts: LogCounts::default(),
+        lines: Vec::new(),
     })
+}
+
+/// The message of a panic.
+pub fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| {
+        payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+    });
+    text.unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
 /// The command that repeats a run.

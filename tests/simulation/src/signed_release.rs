@@ -14,7 +14,8 @@ use nixfleet_proto::{
 };
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{
-    Algorithm, ReleaseStamp, TrustFile, build_release, pin_verified, verify_release,
+    Algorithm, BuiltRelease, ReleaseBundle, ReleaseStamp, TrustFile, build_release, pin_verified,
+    verify_release,
 };
 use serde_json::{Value, json};
 
@@ -40,6 +41,8 @@ pub struct Release {
     pub rollouts: BTreeMap<ChannelName, RolloutId>,
     /// Time of signing.
     pub signed_at: Timestamp,
+    /// The signed bytes.
+    pub bundle: ReleaseBundle,
 }
 
 /// The content of a release.
@@ -63,15 +66,8 @@ impl Release {
     /// # Panics
     /// When the shape does not make a valid fleet, which is a fault of the simulation.
     pub fn build(draft: ReleaseSpec<'_>) -> Self {
-        let source = source(draft).to_string();
-        let stamp = ReleaseStamp {
-            signed_at: draft.signed_at,
-            commit: Some(draft.commit.to_owned()),
-        };
-        let built = build_release(source.as_bytes(), &stamp, &KEY);
-        let built = built.unwrap_or_else(|error| panic!("the fleet is refused: {error:?}"));
-        let trust = TrustFile::of(KEY.public());
-        let release = verify_release(&built.bundle, &trust, draft.signed_at, Duration::MAX)
+        let built = sign(draft, &KEY);
+        let release = verify_release(&built.bundle, &trust(), draft.signed_at, Duration::MAX)
             .expect("what was just signed verifies");
         let fleet = Arc::new(release.fleet().clone());
         let mut manifests = BTreeMap::new();
@@ -100,8 +96,28 @@ impl Release {
             signed,
             rollouts: built.rollouts,
             signed_at: draft.signed_at,
+            bundle: built.bundle,
         }
     }
+}
+
+/// Trust in the key of all releases.
+pub fn trust() -> TrustFile {
+    TrustFile::of(KEY.public())
+}
+
+/// Builds a release and signs it with a key.
+///
+/// # Panics
+/// When the shape does not make a valid fleet, which is a fault of the simulation.
+pub fn sign(draft: ReleaseSpec<'_>, key: &SigningKey) -> BuiltRelease {
+    let source = source(draft).to_string();
+    let stamp = ReleaseStamp {
+        signed_at: draft.signed_at,
+        commit: Some(draft.commit.to_owned()),
+    };
+    let built = build_release(source.as_bytes(), &stamp, key);
+    built.unwrap_or_else(|error| panic!("the fleet is refused: {error:?}"))
 }
 
 /// The fleet as CI would write it.

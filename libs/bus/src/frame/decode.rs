@@ -14,6 +14,9 @@ use crate::frame::compression;
 use crate::frame::decode_error::DecodeError;
 use crate::message::Message;
 
+/// Largest announcement; with some 300 bytes per channel there is space for thousands of channels.
+pub const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
+
 #[derive(Deserialize)]
 struct Versioned {
     v: u32,
@@ -79,6 +82,22 @@ pub fn decode_effects(message: &Message) -> Result<EffectsFrame, DecodeError> {
 /// Like [`decode_output`], from the payload alone.
 pub fn read_output(payload: &[u8]) -> Result<OutputFrame, DecodeError> {
     decode(payload, MAX_OUTPUT_FRAME_BYTES)
+}
+
+/// Decodes the announcement of a release, which is not verified.
+///
+/// # Errors
+/// [`DecodeError`]; the message becomes a dead letter.
+pub fn read_release_announcement(payload: &[u8]) -> Result<ReleaseAnnouncement, DecodeError> {
+    decode(payload, ANNOUNCEMENT_BYTES_MAX)
+}
+
+/// Decodes the announcement of a rollout manifest, which is not verified.
+///
+/// # Errors
+/// [`DecodeError`]; the message becomes a dead letter.
+pub fn read_rollout_announcement(payload: &[u8]) -> Result<RolloutAnnouncement, DecodeError> {
+    decode(payload, ANNOUNCEMENT_BYTES_MAX)
 }
 
 /// Decodes a payload of at most `max` bytes whose layout version is known.

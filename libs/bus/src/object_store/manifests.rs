@@ -11,7 +11,9 @@ use nixfleet_proto::{ManifestHash, RolloutId};
 use crate::Bus;
 use crate::bus::backoff::pauses;
 use crate::dead_letter::UndecodableMessage;
-use crate::frame::decode::decode;
+use crate::frame::decode::{
+    ANNOUNCEMENT_BYTES_MAX, read_release_announcement, read_rollout_announcement,
+};
 use crate::frame::decode_error::DecodeError;
 use crate::message::Message;
 use crate::object_store::chunks;
@@ -23,8 +25,6 @@ use crate::reader::leader_reads::LeaderReadError;
 use crate::reader::read_error::ReadError;
 use crate::reader::stream_reader::Reader;
 
-/// Largest announcement; with some 300 bytes per channel there is space for thousands of channels.
-const ANNOUNCEMENT_BYTES_MAX: usize = 960 * 1024;
 /// Objects that are read at the same time. They are written one by one: a server that reads an object whose
 /// chunks are mixed with those of another keeps both in memory.
 const READS_AT_ONCE: usize = 2;
@@ -267,7 +267,7 @@ impl ManifestStore {
             return Ok(None);
         };
         let seq = message.seq;
-        let rollout = decode(&message.payload, ANNOUNCEMENT_BYTES_MAX);
+        let rollout = read_rollout_announcement(&message.payload);
         rollout
             .map(Some)
             .map_err(|source| AnnouncementsError::Undecodable { seq, source })
@@ -322,14 +322,12 @@ pub struct NewestAnnouncement {
 }
 
 fn read(stream: &str, message: &Message) -> Result<ReleaseAnnouncement, UndecodableMessage> {
-    decode(&message.payload, ANNOUNCEMENT_BYTES_MAX).map_err(|error: DecodeError| {
-        UndecodableMessage {
-            stream: stream.to_owned(),
-            seq: message.seq,
-            subject: message.subject.clone(),
-            reason: error.to_string(),
-            payload: message.payload.clone(),
-        }
+    read_release_announcement(&message.payload).map_err(|error: DecodeError| UndecodableMessage {
+        stream: stream.to_owned(),
+        seq: message.seq,
+        subject: message.subject.clone(),
+        reason: error.to_string(),
+        payload: message.payload.clone(),
     })
 }
 

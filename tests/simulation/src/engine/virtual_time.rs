@@ -28,6 +28,11 @@ impl Time {
         Self(millis * 1_000)
     }
 
+    /// So many seconds later.
+    pub const fn plus_seconds(self, seconds: u64) -> Self {
+        Self(self.0 + seconds * 1_000_000)
+    }
+
     /// Microseconds since the beginning.
     pub fn micros(self) -> u64 {
         self.0

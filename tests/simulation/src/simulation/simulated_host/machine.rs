@@ -17,7 +17,8 @@ pub struct Machine {
     seed: u64,
     running: ClosureHash,
     since: Time,
-    pub(super) staged: Option<ClosureHash>,
+    /// The closure of the next boot.
+    pub staged: Option<ClosureHash>,
 }
 
 impl Machine {
@@ -45,13 +46,15 @@ impl Machine {
         }
     }
 
-    pub(super) fn run(&mut self, closure: ClosureHash, now: Time) {
+    /// Runs a closure.
+    pub fn run(&mut self, closure: ClosureHash, now: Time) {
         self.running = closure;
         self.since = now;
         self.staged = None;
     }
 
-    pub(super) fn behavior(&self, closure: &ClosureHash) -> ClosureBehavior {
+    /// How the host behaves on a closure.
+    pub fn behavior(&self, closure: &ClosureHash) -> ClosureBehavior {
         ClosureBehavior::of(self.seed, &self.name, closure)
     }
 

@@ -1,0 +1,4 @@
+//! Canonical JSON.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nixfleet_fuzz::rollout_announcement(data));

@@ -1,0 +1,323 @@
+//! One host: its machine, its real agent, and the requests to whichever control plane there is.
+
+mod machine_work;
+mod requests;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use nixfleet_agent::activation_guard::{ActivationGuard, Observations};
+use nixfleet_agent::agent_memory::AgentMemory;
+use nixfleet_agent::core::{
+    AgentConfig, AgentCore, Command, Input, Journal, Notification, SavedState,
+};
+use nixfleet_proto::{ClosureHash, Hostname, RolloutId};
+
+use super::host_event::{HostEvent, HostFault};
+use super::reports::Reports;
+use super::scene::Scene;
+use super::walks::{AGE_MAX, Walks};
+use crate::engine::Time;
+use crate::run::panic_message;
+use crate::scenario::HostShape;
+use crate::simulation::simulated_host::Machine;
+
+/// The closure of a machine that was just installed.
+const INSTALLED: &str = "installed";
+/// How long a machine is down when it boots.
+const BOOT: Duration = Duration::from_secs(3);
+
+/// A host.
+#[derive(Debug)]
+pub struct AttackedHost {
+    /// Its number.
+    pub number: usize,
+    /// Its name.
+    pub name: Hostname,
+    /// The machine.
+    pub machine: Machine,
+    /// What must hold of its switches and rollbacks.
+    pub walks: Walks,
+    reports: Reports,
+    skew_ms: i64,
+    agent: Option<AgentCore>,
+    life: u32,
+    journals: BTreeMap<RolloutId, Journal>,
+    memory: AgentMemory,
+    observations: Observations,
+    guard: ActivationGuard,
+    tick_at: Option<Time>,
+    poll_failures: u32,
+}
+
+/// Short waits, so that a walk takes minutes; the proportions are those of production.
+fn config() -> AgentConfig {
+    AgentConfig {
+        manifest_age_max: AGE_MAX,
+        sustained_failure: TimeDelta::seconds(30),
+        probe_interval: TimeDelta::seconds(15),
+        heartbeat_interval: TimeDelta::seconds(20),
+        heartbeat_settle: TimeDelta::seconds(2),
+        retry_first: TimeDelta::seconds(1),
+        retry_max: TimeDelta::seconds(15),
+        ..AgentConfig::default()
+    }
+}
+
+impl AttackedHost {
+    /// A host that was never started.
+    pub fn new(number: usize, shape: &HostShape, seed: u64, skew_ms: i64) -> Self {
+        Self {
+            number,
+            name: Hostname::from(shape.name.as_str()),
+            machine: Machine::new(shape, seed),
+            walks: Walks::new(&shape.name),
+            reports: Reports::new(&shape.name),
+            skew_ms,
+            agent: None,
+            life: 0,
+            journals: BTreeMap::new(),
+            memory: AgentMemory::default(),
+            observations: Observations::default(),
+            guard: ActivationGuard::new(shape.name.as_str().into(), Observations::default()),
+            tick_at: None,
+            poll_failures: 0,
+        }
+    }
+
+    /// Processes an event.
+    pub fn take(&mut self, event: HostEvent, scene: &mut Scene) {
+        match event {
+            HostEvent::Start => self.start(scene),
+            HostEvent::Tick(life) if life == self.life => {
+                self.tick_at = None;
+                self.feed(Input::Tick, scene);
+            }
+            HostEvent::Input(life, input) if life == self.life => self.feed(*input, scene),
+            HostEvent::ArtifactsArrive(life, rollout_id, artifacts) if life == self.life => {
+                self.artifacts_arrive(rollout_id, artifacts.map(|artifacts| *artifacts), scene);
+            }
+            HostEvent::PollEnds(life, offer) if life == self.life => {
+                self.poll_ends(offer.map(|offer| *offer), scene);
+            }
+            HostEvent::Poll(life) if life == self.life => self.poll(scene),
+            HostEvent::SwitchFinished(life, rollout_id, closure) => {
+                self.switch_finished(life, rollout_id, closure, scene);
+            }
+            HostEvent::RollbackFinished(life, rollout_id, closure) => {
+                self.rollback_finished(life, rollout_id, closure, scene);
+            }
+            HostEvent::Fault(fault) => self.fault(fault, scene),
+            HostEvent::Reboot => self.reboot(scene),
+            // Events of an earlier life.
+            HostEvent::Tick(_) | HostEvent::Input(..) | HostEvent::ArtifactsArrive(..) => {}
+            HostEvent::PollEnds(..) | HostEvent::Poll(_) => {}
+        }
+    }
+
+    fn start(&mut self, scene: &mut Scene) {
+        if self.agent.is_some() {
+            return;
+        }
+        self.life += 1;
+        self.walks.started();
+        self.reports.started();
+        scene.trace(format_args!("{} starts, life {}", self.name, self.life));
+        let saved = SavedState {
+            journals: self.journals.values().cloned().collect(),
+            memory: self.memory.clone(),
+        };
+        self.agent = Some(AgentCore::new(self.name.clone(), config(), saved));
+        self.guard = ActivationGuard::new(self.name.clone(), self.observations.clone());
+        let current_closure = self.machine.running().clone();
+        self.feed(Input::Started { current_closure }, scene);
+    }
+
+    fn crash(&mut self, scene: &mut Scene) {
+        if self.agent.take().is_some() {
+            scene.trace(format_args!("{} crashes", self.name));
+            scene.coverage.crashes += 1;
+            self.life += 1;
+            self.tick_at = None;
+        }
+    }
+
+    fn start_later(&self, pause: Duration, scene: &mut Scene) {
+        scene.schedule(pause, self.number, HostEvent::Start);
+    }
+
+    fn fault(&mut self, fault: HostFault, scene: &mut Scene) {
+        scene.trace(format_args!("{} {fault:?}", self.name));
+        self.crash(scene);
+        match fault {
+            HostFault::Crash => {}
+            HostFault::PowerLoss => {
+                scene.coverage.power_losses += 1;
+                self.machine.boot(scene.now);
+            }
+            HostFault::LostDisk => self.lose_disk(scene),
+            HostFault::Reinstallation => {
+                self.lose_disk(scene);
+                self.machine.run(ClosureHash::from(INSTALLED), scene.now);
+            }
+        }
+        let pause = Duration::from_millis(scene.rng.range(200, 20_000));
+        self.start_later(pause, scene);
+    }
+
+    /// The agent forgets everything, and so does the promise about it.
+    fn lose_disk(&mut self, scene: &mut Scene) {
+        scene.coverage.lost_disks += 1;
+        self.count_walks(scene);
+        self.journals.clear();
+        self.memory = AgentMemory::default();
+        self.observations = Observations::default();
+        self.walks = Walks::new(self.name.as_str());
+        self.reports = Reports::new(self.name.as_str());
+    }
+
+    /// Adds the walks of this disk to the coverage.
+    pub fn count_walks(&self, scene: &mut Scene) {
+        let mut count = 0;
+        for state in self.walks.furthest() {
+            *scene.coverage.walks.entry(state).or_default() += 1;
+            count += 1;
+        }
+        *scene.coverage.walks_in_a_row.entry(count).or_default() += 1;
+    }
+
+    fn reboot(&mut self, scene: &mut Scene) {
+        self.crash(scene);
+        self.machine.boot(scene.now);
+        self.start_later(BOOT, scene);
+    }
+
+    /// Passes an input to the core and executes its commands in order. The agent may crash between two
+    /// commands.
+    fn feed(&mut self, input: Input, scene: &mut Scene) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let Some(commands) = self.step(input, scene) else {
+                return;
+            };
+            for command in commands {
+                if scene.violation.is_some() {
+                    return;
+                }
+                if scene.rng.chance(scene.crash_rate) {
+                    self.crash(scene);
+                    let pause = Duration::from_millis(scene.rng.range(200, 20_000));
+                    return self.start_later(pause, scene);
+                }
+                scene.check("closures", self.walks.executed(&command));
+                scene.check("order", self.reports.executed(&command));
+                if let Command::Switch { rollout_id, .. } = &command {
+                    next = Some(Input::SwitchStarted {
+                        rollout_id: rollout_id.clone(),
+                        method: "simulated".to_owned(),
+                    });
+                }
+                self.perform(command, scene);
+            }
+        }
+        self.plan_tick(scene);
+    }
+
+    fn step(&mut self, input: Input, scene: &mut Scene) -> Option<Vec<Command>> {
+        let now = scene.now.wall(self.skew_ms);
+        self.walks.input(&input);
+        self.reports.input(&input);
+        let agent = self.agent.as_mut()?;
+        let stepped = catch_unwind(AssertUnwindSafe(|| agent.step(input, now)));
+        match stepped {
+            Ok(commands) => {
+                for command in &commands {
+                    let running = self.machine.running();
+                    scene.check("closures", self.walks.returned(command, running));
+                }
+                Some(commands)
+            }
+            Err(payload) => {
+                let message = format!("{}: {}", self.name, panic_message(&*payload));
+                scene.check("panics", Err(message));
+                None
+            }
+        }
+    }
+
+    fn perform(&mut self, command: Command, scene: &mut Scene) {
+        match command {
+            Command::Save(journal) => {
+                let rollout_id = journal.record.rollout_id.clone();
+                self.journals.insert(rollout_id, *journal);
+            }
+            Command::Remember(memory) => self.memory = *memory,
+            Command::Forget { rollout_id } => {
+                self.journals.remove(&rollout_id);
+                if self.guard.forget(&rollout_id) {
+                    self.observations = self.guard.observations().clone();
+                }
+            }
+            Command::Listen => self.poll(scene),
+            Command::FetchRelease { rollout_id } => self.fetch(rollout_id, scene),
+            Command::Switch {
+                rollout_id,
+                closure,
+            } => self.switch(rollout_id, closure.closure_hash().clone(), scene),
+            Command::Rollback {
+                rollout_id,
+                closure,
+            } => self.roll_back(rollout_id, closure.closure_hash().clone(), scene),
+            Command::ListProbes {
+                rollout_id,
+                generation,
+            } => {
+                let input = Input::ProbesListed {
+                    rollout_id,
+                    generation,
+                    probes: Some(self.machine.probes()),
+                };
+                self.later(Duration::from_millis(20), input, scene);
+            }
+            Command::RunProbe {
+                rollout_id,
+                generation,
+                probe_name,
+            } => {
+                let input = Input::ProbeRan {
+                    rollout_id,
+                    generation,
+                    reading: self.machine.read(&probe_name, scene.now),
+                    probe_name,
+                };
+                self.later(Duration::from_millis(60), input, scene);
+            }
+            Command::Send(requests) => self.send(&requests, scene),
+            Command::Heartbeat(request) => self.heartbeat(&request, scene),
+            Command::Notify(note) => {
+                scene.coverage.refusals += u64::from(matches!(note, Notification::Refused { .. }));
+                scene.trace(format_args!("{} notes {note:?}", self.name));
+            }
+        }
+    }
+
+    fn later(&self, pause: Duration, input: Input, scene: &mut Scene) {
+        let event = HostEvent::Input(self.life, Box::new(input));
+        scene.schedule(pause, self.number, event);
+    }
+
+    fn plan_tick(&mut self, scene: &mut Scene) {
+        let Some(deadline) = self.agent.as_ref().and_then(AgentCore::next_deadline) else {
+            return;
+        };
+        // A deadline in the past must not repeat without end.
+        let at = Time::of_wall(deadline, self.skew_ms).max(scene.now + Duration::from_millis(5));
+        if self.tick_at.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        self.tick_at = Some(at);
+        scene.schedule(at - scene.now, self.number, HostEvent::Tick(self.life));
+    }
+}

@@ -1,0 +1,153 @@
+//! Many seeds of the hostile control plane, and what they covered.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::byzantine_run::{ByzantineRun, command, run};
+use super::coverage::Coverage;
+use crate::campaign::Failure;
+use crate::engine::trace::Output;
+use crate::seed_threads::run_seeds;
+
+/// How often progress is reported.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Which seeds to run.
+#[derive(Debug, Clone, Copy)]
+pub struct ByzantineCampaign {
+    /// The first seed.
+    pub first: u64,
+    /// How many.
+    pub seeds: u64,
+    /// Threads.
+    pub jobs: usize,
+    /// The campaign ends after so many failures.
+    pub failures_max: usize,
+}
+
+/// The results.
+#[derive(Debug, Clone, Default)]
+pub struct ByzantineSummary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Those that failed, by seed.
+    pub failures: Vec<Failure>,
+    /// What all runs covered.
+    pub coverage: Coverage,
+    /// Events of all runs.
+    pub events: u64,
+    /// Real time.
+    pub took: Duration,
+}
+
+impl ByzantineCampaign {
+    /// Runs the seeds and reports progress.
+    pub fn run(&self, tell: impl Fn(&ByzantineSummary) + Sync) -> ByzantineSummary {
+        let begun = Instant::now();
+        let mut summary = ByzantineSummary::default();
+        let mut told = begun;
+        let seeds = self.first..self.first + self.seeds;
+        let one = |seed| run(seed, Output::Nowhere);
+        run_seeds(seeds, self.jobs, one, |seed, result| {
+            summary.add(seed, result);
+            summary.took = begun.elapsed();
+            if told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                tell(&summary);
+            }
+            summary.failures.len() < self.failures_max
+        });
+        summary.took = begun.elapsed();
+        summary.failures.sort_by_key(|failure| failure.seed);
+        summary
+    }
+}
+
+impl ByzantineSummary {
+    fn add(&mut self, seed: u64, result: ByzantineRun) {
+        self.seeds += 1;
+        self.events += result.events;
+        self.coverage.add(&result.coverage);
+        if let Some(violation) = result.violation {
+            self.failures.push(Failure { seed, violation });
+        }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let Coverage {
+            lies,
+            answers,
+            walks,
+            walks_in_a_row,
+            switches,
+            rollbacks,
+            refusals,
+            crashes,
+            power_losses,
+            lost_disks,
+            recovery_seconds,
+        } = &self.coverage;
+        let mut text = format!(
+            "{} seeds, {} failed; {:.1} s, {} events\n{} lies in {answers} answers; {switches} \
+             switches, {rollbacks} rollbacks, {refusals} refusals; {crashes} crashes, \
+             {power_losses} power losses, {lost_disks} lost disks; longest recovery \
+             {recovery_seconds} s\n",
+            self.seeds,
+            self.failures.len(),
+            self.took.as_secs_f64(),
+            self.events,
+            self.coverage.lies_told(),
+        );
+        let counted = walks
+            .iter()
+            .map(|(state, count)| format!("{state:?} {count}"));
+        append(&mut text, "furthest state of each walk", counted);
+        let rows = walks_in_a_row.iter();
+        let counted = rows.map(|(walks, hosts)| format!("{walks}: {hosts}"));
+        append(&mut text, "walks of each disk", counted);
+        let counted = lies.iter().map(|(lie, count)| format!("{lie:?} {count}"));
+        append(&mut text, "lies", counted);
+        for Failure { seed, violation } in &self.failures {
+            let (invariant, message) = (violation.invariant, &violation.message);
+            append(
+                &mut text,
+                &format!("seed {seed} broke {invariant}"),
+                [message.clone(), format!("repeat: {}", command(*seed))],
+            );
+        }
+        text
+    }
+
+    /// For machines.
+    pub fn json(&self) -> Value {
+        let named = |(lie, count): (&super::coverage::Lie, &u64)| (format!("{lie:?}"), *count);
+        let lies: std::collections::BTreeMap<_, _> = self.coverage.lies.iter().map(named).collect();
+        let failures = self.failures.iter().map(|failure| {
+            json!({
+                "seed": failure.seed,
+                "invariant": failure.violation.invariant,
+                "message": failure.violation.message,
+                "repeat": command(failure.seed),
+            })
+        });
+        json!({
+            "seeds": self.seeds,
+            "failures": failures.collect::<Vec<_>>(),
+            "seconds": self.took.as_secs_f64(),
+            "events": self.events,
+            "answers": self.coverage.answers,
+            "lies": lies,
+            "switches": self.coverage.switches,
+            "rollbacks": self.coverage.rollbacks,
+            "refusals": self.coverage.refusals,
+        })
+    }
+}
+
+fn append(text: &mut String, title: &str, items: impl IntoIterator<Item = String>) {
+    let items: Vec<_> = items.into_iter().collect();
+    writeln!(text, "{title}: {}", items.join(", ")).expect("a text takes what is written");
+}
