@@ -46,7 +46,10 @@ impl HonestControlPlane {
         for action in honest.leader.fence(now.wall(0)).into_values().flatten() {
             let position = honest.next_position();
             honest.leader.barrier_appended(Partition::new(0), position);
-            honest.fold(position, honest.leader.entry(action, now.wall(0)));
+            honest.fold(
+                position,
+                honest.leader.entry(Partition::new(0), action, now.wall(0)),
+            );
         }
         honest.plan(now);
         honest
@@ -87,7 +90,10 @@ impl HonestControlPlane {
                     let position = self.next_position();
                     self.leader
                         .appended(Partition::new(0), position, action.clone());
-                    (position, self.leader.entry(action, now.wall(0)))
+                    (
+                        position,
+                        self.leader.entry(Partition::new(0), action, now.wall(0)),
+                    )
                 })
                 .collect();
             for (position, entry) in placed {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nixfleet_applier::{FrameBatch, SequencedFrame, TurnBuilder, split_batches};
+use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
@@ -19,7 +20,6 @@ use crate::simulated_servers::stream::StoredMessage;
 use crate::simulated_servers::{CallResult, LogId, ServerReply, ServerRequest, Turn};
 use crate::simulation::environment::Environment;
 use checkpoint_restore::{CheckpointRestore, RestoreProgress};
-use log_lookup::Located;
 
 /// How often an idle partition checks its cursor.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -49,6 +49,14 @@ enum Work {
     /// The tables are empty or older than the log.
     Restoring(Box<CheckpointRestore>),
     Following(Box<Following>),
+}
+
+/// What is known about the logs so far.
+#[derive(Debug, Default)]
+struct Located {
+    cursor: Option<Cursor>,
+    msg_id: Option<String>,
+    input: Option<StreamIdentity>,
 }
 
 #[derive(Debug)]

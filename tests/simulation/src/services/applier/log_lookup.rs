@@ -1,23 +1,14 @@
 //! Looks up where the logs of a partition stand, and decides whether its rows start from a checkpoint.
 
 use nixfleet_applier::{PartitionLogs, TurnBuilder, needs_checkpoint};
-use nixfleet_bus::StreamIdentity;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::Partition;
 
 use super::checkpoint_restore::CheckpointRestore;
-use super::{Applier, Work};
+use super::{Applier, Located, Work};
 use crate::addressing::Route;
 use crate::simulated_servers::{LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
-
-/// What is known about the logs so far.
-#[derive(Debug, Default)]
-pub(super) struct Located {
-    cursor: Option<Cursor>,
-    msg_id: Option<String>,
-    input: Option<StreamIdentity>,
-}
 
 impl Applier {
     pub(super) fn locate(

@@ -15,11 +15,10 @@ use nixfleet_reducer::{
     Recovery, StepResult,
 };
 
-use heartbeat_recovery::{PendingAppends, Waiter};
-
 use super::checkpoint_writer::{CheckpointWriter, WriteProgress};
 use super::read_error::read_fault;
-use crate::addressing::{Incarnation, Route};
+use crate::addressing::{Caller, Incarnation, Route};
+use crate::engine::Time;
 use crate::scenario::LogLimits;
 use crate::services::input_publisher::InputPublisher;
 use crate::services::output_publish::{OutputPublish, PublishResult};
@@ -39,6 +38,22 @@ fn owner_config(logs: LogLimits) -> OwnerConfig {
         hash_every_entries: 40,
         checkpoints: logs.checkpoints(),
     }
+}
+
+/// The call of a gateway that waits for a reply.
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    caller: Caller,
+    deadline: Time,
+}
+
+/// Entries of a recovery that are being appended.
+#[derive(Debug)]
+struct PendingAppends {
+    /// Entries without a result.
+    remaining: usize,
+    /// Positions of the appended entries.
+    positions: Vec<Position>,
 }
 
 /// A frame in flight.

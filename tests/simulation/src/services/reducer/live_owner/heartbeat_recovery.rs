@@ -7,29 +7,12 @@ use nixfleet_proto::Position;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
 use nixfleet_reducer::{HeartbeatDecision, RecoveryStep, StepResult};
 
-use super::{AppendTicket, LiveOwner, OwnerContext};
+use super::{AppendTicket, LiveOwner, OwnerContext, PendingAppends, Waiter};
 use crate::addressing::{Caller, Route};
-use crate::engine::Time;
 use crate::simulated_servers::{LogId, ServerRequest};
 
 /// How long a heartbeat may wait.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The call of a gateway that waits for a reply.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Waiter {
-    caller: Caller,
-    deadline: Time,
-}
-
-/// Entries of a recovery that are being appended.
-#[derive(Debug)]
-pub(super) struct PendingAppends {
-    /// Entries without a result.
-    remaining: usize,
-    /// Positions of the appended entries.
-    positions: Vec<Position>,
-}
 
 impl LiveOwner {
     /// Processes a heartbeat.
