@@ -12,8 +12,9 @@ use nixfleet_proto::{
     PlanAction, RolloutId, Timestamp,
 };
 
-/// Minutes that every host soaks.
-pub const SOAK_MINUTES: u64 = 5;
+/// Minutes that every host soaks. Servers are given the log in seconds: an activation that completed long ago
+/// counts as completed a minute before it was reported, so that such a soak is over.
+pub const SOAK_MINUTES: u64 = 1;
 
 pub use nixfleet_harness::synthetic_release::closure;
 
@@ -26,9 +27,9 @@ pub struct SyntheticFleet {
     pub pinned: Arc<Pinned>,
 }
 
-/// Start time of every synthetic log.
+/// Start time of every synthetic log, long ago.
 pub fn log_start() -> Timestamp {
-    DateTime::from_timestamp(1_780_000_000, 0).unwrap_or_default()
+    DateTime::from_timestamp(1_700_000_000, 0).unwrap_or_default()
 }
 
 /// The time this many milliseconds after [`log_start`].

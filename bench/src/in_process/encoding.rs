@@ -9,6 +9,7 @@ use nixfleet_bus::{FrameLimits, MAX_OUTPUT_FRAME_BYTES};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::{
     Decision, Entry, InputFrame, InputMark, LAYOUT_VERSION, Outcome, OutputFrame, Position,
+    StoredAt,
 };
 
 use crate::cpu_time::cpu_timed;
@@ -63,7 +64,8 @@ fn turns(fleet: &SyntheticFleet) -> Result<Vec<(Entry, Outcome)>> {
             seq: 1_000_000 + u64::from(index) / 64,
             index: index % 64,
         };
-        let outcome = state.apply(position, &entry, &pinned);
+        let stored_at = StoredAt::new(entry.received_at);
+        let outcome = state.apply(position, stored_at, &entry, &pinned);
         ensure!(
             matches!(outcome.decision, Decision::Accepted(_)),
             "an entry was refused: {outcome:?}"

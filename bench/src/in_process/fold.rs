@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
-use nixfleet_proto::{Decision, Entry, InputFrame, LAYOUT_VERSION, Position, json};
+use nixfleet_proto::{Decision, Entry, InputFrame, LAYOUT_VERSION, Position, StoredAt, json};
 
 use crate::cpu_time::cpu_timed;
 use crate::measurements::{Measurement, Target};
@@ -48,7 +48,8 @@ impl Partition {
             self.state.prefetch(frame);
             for (index, entry) in (0..).zip(frame) {
                 let position = Position { seq, index };
-                let outcome = self.state.apply(position, entry, &self.pinned);
+                let stored_at = StoredAt::new(entry.received_at);
+                let outcome = self.state.apply(position, stored_at, entry, &self.pinned);
                 accepted += usize::from(matches!(outcome.decision, Decision::Accepted(_)));
                 black_box(&outcome);
             }
@@ -69,7 +70,8 @@ impl Partition {
             let mut outcomes = Vec::with_capacity(frame.entries.len());
             for (index, entry) in (0..).zip(&frame.entries) {
                 let position = Position { seq, index };
-                outcomes.push(self.state.apply(position, entry, &self.pinned));
+                let stored_at = StoredAt::new(entry.received_at);
+                outcomes.push(self.state.apply(position, stored_at, entry, &self.pinned));
             }
             black_box(serde_json::to_vec(&outcomes).context("encoding outcomes")?);
         }

@@ -10,7 +10,9 @@ use nixfleet_plan::release::ChannelManifest;
 use nixfleet_plan::{FleetView, Release, plan};
 use nixfleet_proto::fleet::{Channel, Fleet as FleetDocument, ManifestHost, Meta, RolloutManifest};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, EntryBody, HostState, Outcome, PlanAction, Position, Timestamp};
+use nixfleet_proto::{
+    Entry, EntryBody, HostState, Outcome, PlanAction, Position, StoredAt, Timestamp,
+};
 
 use super::applied_rows::snapshot_of;
 use crate::cpu_time::cpu_timed;
@@ -95,7 +97,8 @@ fn sample(fleet: &SyntheticFleet, samples: &mut Samples) -> Result<()> {
     let mut apply = |state: &mut PartitionState, entry: &Entry| -> (Position, Outcome) {
         seq += 1;
         let position = Position { seq, index: 0 };
-        (position, state.apply(position, entry, &pinned))
+        let stored_at = StoredAt::new(entry.received_at);
+        (position, state.apply(position, stored_at, entry, &pinned))
     };
     for entry in &Workload::opening_entries(fleet) {
         apply(&mut state, entry);

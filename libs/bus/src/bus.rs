@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use nixfleet_proto::Timestamp;
 use nixfleet_proto::subject::{Names, Partition};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::bus::connections::{ConnectError, Connections};
+use crate::clock::comparison::ClockComparison;
 use crate::config::BusConfig;
 use crate::publish::input_log::InputQueues;
 use crate::publish::message_ids::MessageIds;
@@ -35,6 +37,9 @@ struct Inner {
     names: Names,
     connections: Connections,
     ids: MessageIds,
+    clock: Arc<ClockComparison>,
+    /// Ends the comparison of clocks with the last clone of the bus.
+    _comparing: DropGuard,
     known_streams: KnownStreams,
     tracker: TaskTracker,
     closing: CancellationToken,
@@ -58,18 +63,30 @@ impl Bus {
         // The client library makes inbox names unique; message ids use the same unique part.
         let inbox = connections.publish.new_inbox();
         let unique = inbox.rsplit('.').next().unwrap_or(&inbox);
+        let names = Names::new(config.prefix.clone());
+        let logs = Partition::all(config.partitions).map(|partition| names.input_stream(partition));
+        let (context, test_file) = (
+            connections.consume_js.clone(),
+            config.test_clock_file.clone(),
+        );
+        let clock = Arc::new(ClockComparison::new(context, logs.collect(), test_file));
+        let closing = CancellationToken::new();
+        let comparing = closing.child_token();
         let inner = Inner {
-            names: Names::new(config.prefix.clone()),
+            names,
             ids: MessageIds::new(client_name, unique),
             name: client_name.to_owned(),
+            clock: Arc::clone(&clock),
+            _comparing: comparing.clone().drop_guard(),
             connections,
             known_streams: KnownStreams::default(),
             config,
             tracker: TaskTracker::new(),
-            closing: CancellationToken::new(),
+            closing,
             input: Mutex::new(Weak::new()),
             membership_faults: Mutex::default(),
         };
+        inner.tracker.spawn(clock.run(comparing));
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -108,6 +125,19 @@ impl Bus {
             Some(reason) => Err(reason.clone()),
             None => Ok(()),
         }
+    }
+
+    /// The time of this process, with which entries are stamped.
+    pub fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    /// Whether the clock of this process may stamp entries; used for readiness.
+    ///
+    /// # Errors
+    /// States by how much it differs from the broker's.
+    pub fn check_clock(&self) -> Result<(), String> {
+        self.clock().check()
     }
 
     /// Shuts down in order: accepts no new entries, answers all accepted ones, releases leases and flushes
@@ -163,6 +193,10 @@ impl Bus {
         self.known_streams()
             .wait_verified(connection, deadline)
             .await
+    }
+
+    pub(crate) fn clock(&self) -> &ClockComparison {
+        &self.inner.clock
     }
 
     pub(crate) fn ids(&self) -> &MessageIds {

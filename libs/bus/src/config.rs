@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nixfleet_proto::Entry;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
 use nixfleet_proto::subject::MAX_PARTITIONS;
 use serde::{Deserialize, Serialize};
+
+use crate::clock::CLOCK_OFFSET_MAX;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -69,6 +72,9 @@ pub struct BusConfig {
     pub reader_batch_bytes: usize,
     /// Time without a message after which a reader compares its position with the stream's.
     pub reader_stall_seconds: u64,
+    /// For tests: a file with the milliseconds by which the clock of this process is off, read while the process
+    /// runs.
+    pub test_clock_file: Option<PathBuf>,
 }
 
 impl Default for BusConfig {
@@ -100,6 +106,7 @@ impl Default for BusConfig {
             reader_batch_messages: 512,
             reader_batch_bytes: (16 * MIB) as usize,
             reader_stall_seconds: 5,
+            test_clock_file: None,
         }
     }
 }
@@ -155,6 +162,11 @@ impl BusConfig {
         );
         let deadline = self.append_deadline_ms >= self.ack_timeout_ms;
         let rule = "must not be shorter than ack_timeout_ms";
+        check(deadline, "append_deadline_ms", rule);
+        let slack = Entry::CLOCK_SLACK - CLOCK_OFFSET_MAX;
+        let deadline =
+            i128::from(self.append_deadline_ms) * 3 <= i128::from(slack.num_milliseconds()) * 2;
+        let rule = "must be at most 20000, or the fold rejects entries that waited";
         check(deadline, "append_deadline_ms", rule);
         let window = self.duplicate_window_seconds * 1_000 > 2 * self.append_deadline_ms;
         let rule = "must be more than twice append_deadline_ms, or a late retry is stored twice";

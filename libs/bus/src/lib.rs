@@ -6,6 +6,7 @@
 //! `shell` adds the client. Start reading at [`FrameBuffer`], [`FencedPublish`] and [`LeaseCore`], then at
 //! `Bus`, `Reader`, `InputPublisher` and `OutputLog`.
 
+mod clock;
 mod config;
 mod dead_letter;
 mod frame;
@@ -22,6 +23,7 @@ mod bus;
 #[cfg(feature = "shell")]
 mod unstored_messages;
 
+pub use clock::{CLOCK_OFFSET_MAX, ClockOffset};
 pub use config::{BusConfig, ConfigFault};
 pub use dead_letter::{DeadLetterRecord, UndecodableMessage};
 pub use frame::buffer::{EntryBatch, Frame, FrameBuffer, FrameLimits};

@@ -26,7 +26,7 @@ mod state;
 mod state_hash;
 
 use nixfleet_proto::outcome::OutcomeSubject;
-use nixfleet_proto::{Decision, Entry, EntryBody, Outcome, Position, mutation_testing};
+use nixfleet_proto::{Decision, Entry, EntryBody, Outcome, Position, StoredAt, mutation_testing};
 
 pub use nixfleet_proto::PinnedSet;
 
@@ -43,31 +43,49 @@ pub use state::PartitionState;
 use apply_outcome::UnknownRollouts;
 
 impl PartitionState {
-    /// Folds one entry and returns its outcome.
+    /// Folds one entry, which the broker stored at `stored_at`, and returns its outcome.
     ///
     /// `pinned` must have the manifest of an `OpenRollout`; an entry with an absent manifest is rejected.
     /// Positions must increase from call to call. An outcome that exceeds a frame becomes a rejection.
     ///
     /// # Panics
     /// Never: an outcome decided on this state applies to it.
-    pub fn apply(&mut self, position: Position, entry: &Entry, pinned: &PinnedSet) -> Outcome {
-        let outcome = self.decide(position, entry, pinned);
+    pub fn apply(
+        &mut self,
+        position: Position,
+        stored_at: StoredAt,
+        entry: &Entry,
+        pinned: &PinnedSet,
+    ) -> Outcome {
+        let outcome = self.decide(position, stored_at, entry, pinned);
         self.apply_outcome(&outcome, pinned)
             .expect("an outcome decided on this state applies to it");
         outcome
     }
 
     /// The outcome that [`PartitionState::apply`] would return; does not change the state.
-    pub fn decide(&self, position: Position, entry: &Entry, pinned: &PinnedSet) -> Outcome {
-        let at = self
-            .clock
-            .map_or(entry.received_at, |clock| clock.max(entry.received_at));
+    pub fn decide(
+        &self,
+        position: Position,
+        stored_at: StoredAt,
+        entry: &Entry,
+        pinned: &PinnedSet,
+    ) -> Outcome {
+        let clock = decide::check_clock(entry.received_at, stored_at);
+        let at = match (&clock, self.clock) {
+            (Ok(()), Some(clock)) => clock.max(entry.received_at),
+            (Ok(()), None) => entry.received_at,
+            // A wrong clock does not move the time of the fold.
+            (Err(_), Some(clock)) => clock,
+            (Err(_), None) => stored_at.at(),
+        };
         let at = if mutation_testing::is_active("fold-order-clock") {
             at + chrono::TimeDelta::milliseconds(mutation_testing::call_count())
         } else {
             at
         };
-        let decision = match decide::decide(self, at, &entry.body, pinned) {
+        let decided = clock.and_then(|()| decide::decide(self, at, &entry.body, pinned));
+        let decision = match decided {
             Ok(accepted) => Decision::Accepted(Box::new(accepted)),
             Err(rejection) => Decision::Rejected(rejection),
         };

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use nixfleet_bus::{AppendError, Bus, InputPublisher, LayoutError};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{ChannelName, Entry, EntryBody, Position};
+use nixfleet_proto::{ChannelName, Entry, EntryBody, Position, Timestamp};
 use nixfleet_service::{CancellationToken, Readiness, trace_context};
 use nixfleet_store::Store;
 
-use crate::clock::now;
 use crate::problem::ApiError;
 
 const LAYOUT_PART: &str = "layout";
+const CLOCK_PART: &str = "clock";
 /// How often the database and the bus are asked whether they are there.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -26,7 +26,7 @@ pub struct Backends {
 
 impl Backends {
     /// Parts of a readiness report that [`Backends::report_readiness`] states.
-    pub const PARTS: [&str; 3] = ["bus", "database", LAYOUT_PART];
+    pub const PARTS: [&str; 4] = ["bus", CLOCK_PART, "database", LAYOUT_PART];
 
     /// Over connections that are open.
     pub fn new(bus: Bus, store: Store) -> Self {
@@ -36,6 +36,17 @@ impl Backends {
     /// The partition of a channel.
     pub fn partition(&self, channel: &ChannelName) -> Partition {
         Partition::of(channel, self.bus.partitions())
+    }
+
+    /// The time at which a request arrived.
+    ///
+    /// # Errors
+    /// 503 while the clock of this gateway is off: what it says of the time would be wrong.
+    pub fn received_at(&self) -> Result<Timestamp, ApiError> {
+        match self.bus.check_clock() {
+            Ok(()) => Ok(self.bus.now()),
+            Err(reason) => Err(clock_off(reason)),
+        }
     }
 
     /// Keeps the streams of this configuration there. New ones begin behind what tables and archive cover:
@@ -51,8 +62,8 @@ impl Backends {
         self.bus.maintain_layout(covered, stop)
     }
 
-    /// States every two seconds, until stopped, whether bus, streams and database are there, and whatever
-    /// `more` states.
+    /// States every two seconds, until stopped, whether bus, streams and database are there, the clock is right,
+    /// and whatever `more` states.
     pub async fn report_readiness(
         &self,
         readiness: Readiness,
@@ -67,6 +78,7 @@ impl Backends {
             }
             readiness.set_ready("bus", self.bus.check());
             readiness.set_ready(LAYOUT_PART, self.bus.check_layout());
+            readiness.set_ready(CLOCK_PART, self.bus.check_clock());
             let database = self.store.schema_ready().await;
             readiness.set_ready("database", database.map_err(|error| error.to_string()));
             more(&readiness);
@@ -90,7 +102,7 @@ impl EntryLog {
         partition: Partition,
         body: EntryBody,
     ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
-        let mut entry = Entry::new(now(), body);
+        let mut entry = Entry::new(self.0.now(), body);
         entry.traceparent = trace_context::current_traceparent();
         let appended = self.0.append(partition, entry);
         async move {
@@ -101,8 +113,12 @@ impl EntryLog {
     }
 }
 
-/// The answer when an entry is not in the log: 503 when the log is full or away, 413 when no frame can hold
-/// the entry.
+fn clock_off(reason: String) -> ApiError {
+    ApiError::unavailable("clock-off", reason, 5)
+}
+
+/// The answer when an entry is not in the log: 503 when the log is full or away, or when the clock of this
+/// gateway is off, 413 when no frame can hold the entry.
 pub fn not_appended(error: &AppendError) -> ApiError {
     match error {
         AppendError::Full(_) => {
@@ -112,6 +128,10 @@ pub fn not_appended(error: &AppendError) -> ApiError {
         AppendError::Unavailable(_) => {
             tracing::debug!(%error, "an entry was refused");
             ApiError::unavailable("log-unavailable", error.to_string(), 2)
+        }
+        AppendError::Clock(_) => {
+            tracing::warn!(%error, "an entry was refused");
+            clock_off(error.to_string())
         }
         AppendError::TooLarge { .. } => ApiError::refused(
             http::StatusCode::PAYLOAD_TOO_LARGE,

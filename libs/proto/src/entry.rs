@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
@@ -19,7 +20,7 @@ use crate::time;
 pub struct Entry {
     /// Layout version, [`crate::LAYOUT_VERSION`].
     pub v: u32,
-    /// Time of the append, set once by the writer.
+    /// Time of the append, set once by the writer; at most [`Entry::CLOCK_SLACK`] away from [`StoredAt`].
     #[serde(with = "time")]
     pub received_at: Timestamp,
     /// W3C trace context of the causing request.
@@ -94,7 +95,31 @@ impl OperatorCommand {
     pub const TEXT_BYTES_MAX: usize = 8 * 1024;
 }
 
+/// The broker's time of a message: when it was stored.
+///
+/// Rounded as the archive keeps it, so that a replay of the archive decides as the fold did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoredAt(Timestamp);
+
+impl StoredAt {
+    /// The time of a stored message, in any resolution.
+    pub fn new(at: Timestamp) -> Self {
+        Self(time::column_time(at))
+    }
+
+    /// The time, in microseconds.
+    pub fn at(self) -> Timestamp {
+        self.0
+    }
+}
+
 impl Entry {
+    /// Longest distance between `receivedAt` and [`StoredAt`] of an entry that the fold accepts. One half is
+    /// for the writer's clock, the other one for the way into the log.
+    ///
+    /// Source: docs/semantics.md, time.
+    pub const CLOCK_SLACK: TimeDelta = TimeDelta::seconds(60);
+
     /// An entry of the current layout.
     pub fn new(received_at: Timestamp, body: EntryBody) -> Self {
         Self {

@@ -36,7 +36,7 @@ mod time;
 
 pub use action::{Gate, Hold, PlanAction};
 pub use checkpoint::{CheckpointRef, Checkpoints};
-pub use entry::{Entry, EntryBody, OperatorCommand, Producer};
+pub use entry::{Entry, EntryBody, OperatorCommand, Producer, StoredAt};
 pub use event::{HostEvent, HostEventBody};
 pub use frame::{InputFrame, OutputFrame};
 pub use host::{HostRecord, HostState, ProbeMode, ProbeStatus};

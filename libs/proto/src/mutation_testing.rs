@@ -5,9 +5,10 @@
 
 /// Every fault. `applier-no-compare` is implemented by the model database, which then writes whatever
 /// its cursor is.
-pub const NAMES: [&str; 37] = [
+pub const NAMES: [&str; 39] = [
     // bus
     "bus-ack-unknown",
+    "bus-any-clock",
     "bus-any-last-is-mine",
     "lease-never-expires",
     "lease-takes-held",
@@ -17,6 +18,7 @@ pub const NAMES: [&str; 37] = [
     "checkpoints-keep-one",
     "checkpoints-delete-newer",
     // core and plan
+    "fold-any-clock",
     "fold-order-clock",
     "fold-accept-stale",
     "fold-ignore-epoch",

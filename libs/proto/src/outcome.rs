@@ -28,7 +28,7 @@ use crate::time;
 pub struct Outcome {
     /// The entry's position in the input log of the partition.
     pub position: Position,
-    /// Fold time: the largest `receivedAt` of the partition so far.
+    /// Fold time: the largest `receivedAt` of the partition so far, without entries rejected as `clock`.
     #[serde(with = "time")]
     pub at: Timestamp,
     /// Subject of the entry.

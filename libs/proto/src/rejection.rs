@@ -20,16 +20,19 @@ pub enum Reason {
     Unknown,
     /// A newer leader exists.
     Fenced,
+    /// `receivedAt` is too far from the broker's time: the clock of the writer is wrong.
+    Clock,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Stale,
         Self::Illegal,
         Self::Invariant,
         Self::Unknown,
         Self::Fenced,
+        Self::Clock,
     ];
 
     /// The name in logs, metrics and outcomes.
@@ -40,6 +43,7 @@ impl Reason {
             Self::Invariant => "invariant",
             Self::Unknown => "unknown",
             Self::Fenced => "fenced",
+            Self::Clock => "clock",
         }
     }
 }

@@ -5,6 +5,7 @@
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
 use nixfleet_proto::{
     Checkpoints, Entry, InputFrame, InputMark, LAYOUT_VERSION, Outcome, OutputFrame, Position,
+    StoredAt,
 };
 use serde::Deserialize;
 
@@ -102,9 +103,10 @@ pub fn output_frame(
     })
 }
 
-/// The input items of these rows: entries, or one item for an undecodable message.
+/// The input items of these rows: entries, or one item for an undecodable message. `stored_at` is the time of
+/// the message.
 pub fn input_items(
-    sequence: u64,
+    (sequence, stored_at): (u64, StoredAt),
     rows: &[ArchiveRow<'_>],
 ) -> Result<Vec<InputItem>, ArchiveRowError> {
     let entries = match rows {
@@ -119,6 +121,7 @@ pub fn input_items(
                 index,
                 of,
             },
+            stored_at,
             entry: None,
         }]);
     };
@@ -129,6 +132,7 @@ pub fn input_items(
             index,
             of,
         },
+        stored_at,
         entry: Some(entry),
     });
     Ok(items.collect())
@@ -163,6 +167,8 @@ fn undecoded_entries(payload: &str) -> Option<Vec<Entry>> {
 
 #[cfg(test)]
 mod tests {
+    use nixfleet_proto::Timestamp;
+
     use super::*;
 
     const ENTRY: &str = r#"{"v":1,"receivedAt":"2026-01-01T00:00:00Z","body":{"entry":
@@ -177,9 +183,13 @@ mod tests {
         }
     }
 
+    fn message() -> (u64, StoredAt) {
+        (9, StoredAt::new(Timestamp::UNIX_EPOCH))
+    }
+
     /// Index, number of entries in the message and whether it was read, of each item.
     fn check(rows: &[ArchiveRow<'_>], expected: &[(u32, u32, bool)]) {
-        let items = input_items(9, rows).unwrap();
+        let items = input_items(message(), rows).unwrap();
         let items: Vec<_> = items
             .iter()
             .map(|item| (item.mark.index, item.mark.of, item.entry.is_some()))
@@ -193,8 +203,8 @@ mod tests {
         let rows = [row(0, kind, ENTRY), row(1, kind, ENTRY)];
         check(&rows, &[(0, 2, true), (1, 2, true)]);
         let gap = [row(0, kind, ENTRY), row(2, kind, ENTRY)];
-        assert_eq!(input_items(9, &gap).unwrap_err().index, 2);
-        assert!(input_items(9, &[row(0, kind, "{}")]).is_err());
+        assert_eq!(input_items(message(), &gap).unwrap_err().index, 2);
+        assert!(input_items(message(), &[row(0, kind, "{}")]).is_err());
     }
 
     #[test]

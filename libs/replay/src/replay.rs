@@ -10,7 +10,7 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::{
     Checkpoints, Decision, Entry, HostRecord, InputMark, ManifestHash, Outcome, OutputFrame,
-    PinnedManifest, PinnedSet, Position, RolloutId, Timestamp,
+    PinnedManifest, PinnedSet, Position, RolloutId, StoredAt, Timestamp,
 };
 
 use crate::deferred_records::DeferredRecords;
@@ -22,6 +22,8 @@ use crate::row_comparison::Difference;
 pub struct InputItem {
     /// Position, with the number of entries of its message.
     pub mark: InputMark,
+    /// When the broker stored its message.
+    pub stored_at: StoredAt,
     /// Absent for an undecodable message.
     pub entry: Option<Entry>,
 }
@@ -165,8 +167,7 @@ impl Replay {
                 .is_some()
             {}
             let item = items.next_if(|item| item.position() == outcome.position);
-            let entry = item.and_then(|item| item.entry.as_ref());
-            let decided = self.decide(outcome, entry.filter(|_| !lacks_records));
+            let decided = self.decide(outcome, item.filter(|_| !lacks_records));
             let deferred = decided.map(|mut decided| {
                 let deferred = records.take_deferred(index, &mut decided);
                 self.compare(&decided, outcome);

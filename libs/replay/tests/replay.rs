@@ -11,7 +11,7 @@ use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::{
     Decision, Entry, EntryBody, Gate, Hold, HostEvent, HostEventBody, HostState, InputMark,
     Minutes, OnHealthFailure, OutputFrame, Pinned, PinnedManifest, PinnedSet, PlanAction, Position,
-    ProbeStatus, Producer, Timestamp,
+    ProbeStatus, Producer, StoredAt, Timestamp,
 };
 use nixfleet_replay::{Comparison, InputItem, Replay, ReplayError, Row, expected_rows};
 
@@ -128,11 +128,13 @@ impl Archive {
                 .zip(bodies)
                 .map(|(index, body)| InputItem {
                     mark: InputMark { seq, index, of },
+                    stored_at: StoredAt::new(at(seq as i64)),
                     entry: Some(Entry::new(at(seq as i64), body)),
                 })
                 .collect();
             let outcomes = items.iter().map(|item| {
-                let outcome = state.apply(item.position(), item.entry.as_ref().unwrap(), &pins());
+                let (position, entry) = (item.position(), item.entry.as_ref().unwrap());
+                let outcome = state.apply(position, item.stored_at, entry, &pins());
                 assert!(
                     matches!(outcome.decision, Decision::Accepted(_)),
                     "{outcome:?}"
@@ -238,6 +240,20 @@ fn an_outcome_that_the_fold_contradicts_is_found_and_followed_all_the_same() {
     assert_eq!(found[0], ("outcomes", "HostEvent".to_owned()));
     // Its successors, too: with a higher sequence they are stale.
     assert!(found.len() > 1, "{found:?}");
+}
+
+#[test]
+fn an_entry_is_decided_at_the_time_of_its_message() {
+    let mut archive = Archive::new();
+    let item = &mut archive.input[3][1];
+    item.stored_at = StoredAt::new(at(3) + chrono::TimeDelta::seconds(61));
+    let mut replay = archive.replay().unwrap();
+    let found = replay.differences();
+    let expected = found[0].expected.as_ref().unwrap();
+    assert_eq!(
+        (found.len(), &expected["rejected"]["reason"]),
+        (1, &"clock".into())
+    );
 }
 
 fn decided(replay: &Replay) -> (u64, u64) {

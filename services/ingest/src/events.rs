@@ -144,7 +144,11 @@ pub async fn answer(
             check(identity, &request)?;
             let admitted = admit(app, &request.hostname, &request.rollout_id).await?;
             // Nothing of the event is kept while the log is waited for.
-            let stored = app.log.append(admitted.event(request.event.into(), size))?;
+            let stored = app.log.append(admitted.event(
+                request.event.into(),
+                app.backends.bus.now(),
+                size,
+            ))?;
             stored.await.map_err(|error| not_appended(&error))?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
@@ -185,7 +189,7 @@ async fn take_many(
         let refusals = match admit(app, &hostname, &rollout_id).await {
             Ok(admitted) => {
                 let bytes = bytes_each * events.len();
-                let events = admitted.events(events, bytes);
+                let events = admitted.events(events, app.backends.bus.now(), bytes);
                 app.log.append_in_order(&events).await
             }
             Err(refusal) => vec![Some(refusal); places.len()],

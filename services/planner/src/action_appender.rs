@@ -75,7 +75,7 @@ impl ActionAppender {
     /// # Errors
     /// When it is unknown whether a barrier is in the log.
     pub async fn fence(&self, leader: &mut LeadershipCore) -> Result<(), AppendError> {
-        let barriers = leader.fence(Utc::now());
+        let barriers = leader.fence(self.input.now());
         self.append_barriers(leader, barriers).await
     }
 
@@ -84,7 +84,7 @@ impl ActionAppender {
     /// # Errors
     /// As [`ActionAppender::fence`].
     pub async fn fence_held(&self, leader: &mut LeadershipCore) -> Result<(), AppendError> {
-        let barriers = leader.fence_held(Utc::now());
+        let barriers = leader.fence_held(self.input.now());
         self.append_barriers(leader, barriers).await
     }
 
@@ -112,7 +112,7 @@ impl ActionAppender {
         leader: &mut LeadershipCore,
     ) -> Result<TurnResult, AppendError> {
         let started = Instant::now();
-        let now = Utc::now();
+        let now = self.input.now();
         let planned = leader.plan(now);
         let plan = planned.plan;
         telemetry::report_plan(&plan, started.elapsed().as_secs_f64());
@@ -147,7 +147,7 @@ impl ActionAppender {
         appends: Appends,
     ) -> Result<Appended, AppendError> {
         let traceparent = trace_context::current_traceparent();
-        let now = Utc::now();
+        let now = self.input.now();
         let appends = appends.into_iter().map(|(partition, actions)| {
             let entries = actions.iter().map(|action| Entry {
                 traceparent: traceparent.clone(),

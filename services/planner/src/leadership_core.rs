@@ -55,6 +55,13 @@ pub enum LeadershipEnd {
         /// Epoch of this leader.
         epoch: u64,
     },
+    /// The fold rejected an entry because the clock of this planner is wrong.
+    #[error("partition {partition} refused an entry of this planner: {message}")]
+    Clock {
+        partition: Partition,
+        /// How far the clock is off.
+        message: String,
+    },
     /// The outcome of an action or a barrier is overdue: no owner folds, or the log lost its end.
     #[error("partition {partition} has no outcome of what was appended at {} for {} s", position.seq, OUTCOME_TIMEOUT.as_secs())]
     OutcomeTimeout {
@@ -202,6 +209,9 @@ impl LeadershipCore {
         outcome: &Outcome,
         pinned: &PinnedSet,
     ) -> Result<AppliedOutcome, LeadershipEnd> {
+        let mut barriers = self.fences.awaited();
+        let is_barrier = barriers.any(|barrier| barrier == (partition, outcome.position));
+        drop(barriers);
         let was_held = self.fences.is_held(partition);
         let accepted = barrier_epoch(outcome);
         self.fences.answered(partition, outcome.position, accepted);
@@ -217,6 +227,9 @@ impl LeadershipCore {
             self.view.apply_outcome(partition, outcome, pinned)
         };
         absorbed.map_err(|source| LeadershipEnd::View { partition, source })?;
+        if is_ours || is_barrier {
+            check_clock(partition, outcome)?;
+        }
         if is_ours {
             check_not_fenced(partition, outcome)?;
         } else {
@@ -317,6 +330,17 @@ impl LeadershipCore {
 fn barriers(partitions: Vec<Partition>) -> Appends {
     let barrier = |partition| (partition, vec![PlanAction::Barrier {}]);
     partitions.into_iter().map(barrier).collect()
+}
+
+/// A planner whose clock is wrong ends its leadership, so that another one leads.
+fn check_clock(partition: Partition, outcome: &Outcome) -> Result<(), LeadershipEnd> {
+    match &outcome.decision {
+        Decision::Rejected(rejection) if rejection.reason == Reason::Clock => {
+            let message = rejection.message.clone();
+            Err(LeadershipEnd::Clock { partition, message })
+        }
+        Decision::Accepted(_) | Decision::Rejected(_) => Ok(()),
+    }
 }
 
 fn check_not_fenced(partition: Partition, outcome: &Outcome) -> Result<(), LeadershipEnd> {

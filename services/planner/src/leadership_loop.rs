@@ -189,6 +189,8 @@ impl<'a> LeadershipLoop<'a> {
             // Checked before the select, so that frequent changes cannot delay a plan forever.
             if clocks.now().monotonic >= schedule.due() {
                 self.leader.check_outcome_timeout(clocks.now().monotonic)?;
+                // With a wrong clock soaks would end early or never.
+                self.deps.bus.check_clock().map_err(anyhow::Error::msg)?;
                 let done = self.appender.plan_and_append(&mut self.leader).await;
                 let done = done.context("publishing a plan")?;
                 schedule.plan_made(clocks.now(), done.next_deadline, done.is_capped);
@@ -247,6 +249,7 @@ impl<'a> LeadershipLoop<'a> {
             LeadershipEnd::Fenced(_) | LeadershipEnd::Outranked { .. } => telemetry::count_fenced(),
             LeadershipEnd::View { .. }
             | LeadershipEnd::Origin { .. }
+            | LeadershipEnd::Clock { .. }
             | LeadershipEnd::OutcomeTimeout { .. } => {}
         })?;
         if applied.is_ours {

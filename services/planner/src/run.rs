@@ -17,6 +17,8 @@ const LEADER: &str = "leader";
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Time without the lease after which this instance counts as a standby: another one leads.
 const STANDBY_AFTER: Duration = Duration::from_secs(5);
+/// How often a standby whose clock is off looks at it again.
+const CLOCK_EVERY: Duration = Duration::from_millis(200);
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the planner.
@@ -25,7 +27,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// When the bus cannot be reached at start or the database configuration is wrong.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = &context.config;
-    context.readiness.expect(&["bus", "planner"]);
+    context.readiness.expect(&["bus", "clock", "planner"]);
     let name = format!("planner-{}", context.instance);
     let bus = Bus::connect(config.bus.clone(), &name)
         .await
@@ -100,7 +102,10 @@ async fn run_leadership(
         () = context.shutdown.cancelled() => return Ok(()),
         leadership = LeadershipLoop::load(deps) => leadership?,
     };
-    let ended = match leadership.stand_by(acquire(context, leases)).await {
+    let ended = match leadership
+        .stand_by(acquire(context, deps.bus, leases))
+        .await
+    {
         Err(error) => Err(error),
         Ok(None) => Ok(()),
         Ok(Some(lease)) => {
@@ -117,16 +122,22 @@ async fn run_leadership(
     ended
 }
 
-/// Waits for the lease; `None` on shutdown.
-async fn acquire(context: &Context<Config>, leases: &Leases) -> Option<Lease> {
+/// Waits for a right clock and then for the lease; `None` on shutdown.
+async fn acquire(context: &Context<Config>, bus: &Bus, leases: &Leases) -> Option<Lease> {
     let waits = async {
         tokio::time::sleep(STANDBY_AFTER).await;
         context.readiness.set_ready("planner", Ok(()));
         std::future::pending::<Infallible>().await
     };
+    let lease = async {
+        while bus.check_clock().is_err() {
+            tokio::time::sleep(CLOCK_EVERY).await;
+        }
+        leases.acquire(LEADER).await
+    };
     tokio::select! {
         () = context.shutdown.cancelled() => None,
-        lease = leases.acquire(LEADER) => Some(lease),
+        lease = lease => Some(lease),
         never = waits => match never {},
     }
 }
@@ -156,6 +167,7 @@ async fn watch_bus(
 ) -> anyhow::Result<()> {
     loop {
         readiness.set_ready("bus", bus.check());
+        readiness.set_ready("clock", bus.check_clock());
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(HEALTH_EVERY) => {}

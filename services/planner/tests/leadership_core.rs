@@ -164,6 +164,28 @@ fn an_action_that_was_fenced_ends_the_leadership() {
 }
 
 #[test]
+fn an_entry_with_a_wrong_time_ends_the_leadership() {
+    let message = "the clock was 95 s ahead of the broker's";
+    let misdated = || Decision::Rejected(Rejection::new(Reason::Clock, message));
+    let partition = partitions()[0];
+    let expected = LeadershipEnd::Clock {
+        partition,
+        message: message.to_owned(),
+    };
+    let mut leader = fencing(5);
+    assert_eq!(apply(&mut leader, 0, 5, misdated()), Err(expected.clone()));
+    let mut leader = leading();
+    let action = PlanAction::RetentionExpired {
+        rollout_id: "stable@4f".parse().unwrap(),
+    };
+    leader.appended(partition, at(6), action);
+    assert_eq!(apply(&mut leader, 0, 6, misdated()), Err(expected));
+    // Entries of others do not concern it.
+    let mut leader = leading();
+    assert!(apply(&mut leader, 0, 6, misdated()).is_ok());
+}
+
+#[test]
 fn an_action_without_outcome_ends_the_leadership_after_a_timeout() {
     let mut leader = leading();
     let second = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nixfleet_bus::{Message, UndecodableMessage, decode_input};
-use nixfleet_proto::{InputMark, Position};
+use nixfleet_proto::{InputMark, Position, StoredAt};
 
 use crate::input::input_item::InputItem;
 
@@ -36,7 +36,7 @@ pub fn decode(stream: &str, messages: Vec<Message>, next: Position) -> Decoded {
 impl Decoded {
     fn add(&mut self, stream: &str, message: Message) {
         self.bytes += message.stored_bytes as u64;
-        let seq = message.seq;
+        let (seq, stored_at) = (message.seq, StoredAt::new(message.time));
         let msg_id = message.msg_id.as_deref();
         let msg_id: Option<Arc<str>> = msg_id
             .filter(|id| id.len() <= MSG_ID_BYTES_MAX)
@@ -47,6 +47,7 @@ impl Decoded {
                 let entries = (0..).zip(frame.entries);
                 self.items.extend(entries.map(|(index, entry)| InputItem {
                     mark: InputMark { seq, index, of },
+                    stored_at,
                     msg_id: msg_id.clone(),
                     entry: Some(entry),
                 }));
@@ -65,6 +66,7 @@ impl Decoded {
                         index: 0,
                         of: 1,
                     },
+                    stored_at,
                     msg_id,
                     entry: None,
                 });

@@ -25,7 +25,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(2);
 /// When the configuration does not fit the fleet, or the bus cannot be reached in time.
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
-    context.readiness.expect(&["bus", "database"]);
+    context.readiness.expect(&["bus", "clock", "database"]);
     let store = Store::connect(&config.database).context("opening the database")?;
     let store = Arc::new(store);
     let name = format!("{SERVICE}-{}", context.instance);
@@ -94,6 +94,7 @@ async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
 async fn watch_connections(context: &Context<Config>, bus: &Bus, store: &Store) {
     loop {
         context.readiness.set_ready("bus", bus.check());
+        context.readiness.set_ready("clock", bus.check_clock());
         let answered = store.ping().await;
         let state = answered.map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         context.readiness.set_ready("database", state);

@@ -69,6 +69,9 @@ fn rejected(outcome: &Outcome) {
         Reason::Illegal | Reason::Invariant | Reason::Unknown => {
             tracing::info!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
         }
+        Reason::Clock => {
+            tracing::warn!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
+        }
     }
 }
 

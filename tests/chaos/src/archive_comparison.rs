@@ -22,7 +22,7 @@ pub async fn against_logs(database_url: &str, logs: &[PartitionLogs]) -> Result<
         let entries: Archived<Entry> = load(database_url, &log.input_stream).await?;
         let logged = log
             .entries()
-            .map(|(position, entry)| ((position.seq, position.index), entry))
+            .map(|(position, _, entry)| ((position.seq, position.index), entry))
             .collect();
         compare(&log.input_stream, &entries, &logged, &mut faults);
         let outcomes: Archived<Outcome> = load(database_url, &log.output_stream).await?;

@@ -82,7 +82,7 @@ fn outcomes_by_event(logs: &[PartitionLogs]) -> BTreeMap<EventId, EventOutcomes>
         for outcome in outcomes.filter(|outcome| is_accepted(outcome)) {
             *accepted.entry(outcome.position).or_default() += 1;
         }
-        for (position, entry) in log.entries() {
+        for (position, _, entry) in log.entries() {
             let EntryBody::HostEvent {
                 rollout_id,
                 hostname,

@@ -139,7 +139,7 @@ mod tests {
     use nixfleet_bus::{BusConfig, SequenceFloors};
     use nixfleet_harness::shared_nats;
     use nixfleet_harness::unique_prefix;
-    use nixfleet_proto::{Entry, EntryBody, Timestamp};
+    use nixfleet_proto::{Entry, EntryBody};
 
     use super::*;
 
@@ -151,7 +151,7 @@ mod tests {
                 hostname: "web-01".into(),
                 current_closure: number.to_string().into(),
             };
-            let entry = Entry::new(Timestamp::UNIX_EPOCH, body);
+            let entry = Entry::new(input.now(), body);
             input.append(Partition::new(0), entry).await.unwrap();
         }
     }

@@ -38,7 +38,7 @@ pub async fn fold(bus: &Bus, logs: &[PartitionLogs]) -> Result<Vec<Replayed>> {
             state: PartitionState::new(),
             pinned: PinnedSet::new(),
         };
-        for (position, entry) in log.entries() {
+        for (position, stored_at, entry) in log.entries() {
             if let EntryBody::Plan {
                 action: PlanAction::OpenRollout { manifest_hash, .. },
                 ..
@@ -46,7 +46,9 @@ pub async fn fold(bus: &Bus, logs: &[PartitionLogs]) -> Result<Vec<Replayed>> {
             {
                 pin(&store, &mut replayed.pinned, manifest_hash).await?;
             }
-            let outcome = replayed.state.apply(position, entry, &replayed.pinned);
+            let outcome = replayed
+                .state
+                .apply(position, stored_at, entry, &replayed.pinned);
             replayed.outcomes.insert(position, outcome);
         }
         all.push(replayed);

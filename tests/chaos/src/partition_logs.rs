@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use nixfleet_bus::{Bus, BusConfig, Message, decode_input, decode_output};
 use nixfleet_proto::subject::{Names, Partition};
-use nixfleet_proto::{Entry, OutputFrame, Position, Timestamp};
+use nixfleet_proto::{Entry, OutputFrame, Position, StoredAt, Timestamp};
 
 use crate::fleet::PARTITIONS;
 
@@ -106,13 +106,13 @@ impl PartitionLogs {
         })
     }
 
-    /// Every entry and its position, in order.
-    pub fn entries(&self) -> impl Iterator<Item = (Position, &Entry)> {
+    /// Every entry with its position and the broker's time, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (Position, StoredAt, &Entry)> {
         self.inputs.iter().flat_map(|input| {
             let entries = (0_u32..).zip(&input.entries);
             entries.map(|(index, entry)| {
                 let seq = input.seq;
-                (Position { seq, index }, entry)
+                (Position { seq, index }, StoredAt::new(input.at), entry)
             })
         })
     }

@@ -10,7 +10,7 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::Dispatch;
-use nixfleet_proto::{ClosureHash, Entry, Hostname, PlanAction, Position, RolloutId};
+use nixfleet_proto::{ClosureHash, Entry, Hostname, PlanAction, Position, RolloutId, StoredAt};
 
 use crate::addressing::Service;
 use crate::engine::Time;
@@ -29,7 +29,7 @@ use crate::invariants::recoveries::Recoveries;
 use crate::invariants::retention::Retention;
 use crate::invariants::rows::{Rows, compare_with, difference};
 use crate::invariants::waves::Waves;
-use crate::invariants::{cursors, freshness, replay};
+use crate::invariants::{clocks, cursors, freshness, replay};
 use crate::reference_fold::ReferenceFold;
 use crate::scenario::Shape;
 use crate::signed_release::Release;
@@ -130,7 +130,7 @@ impl InvariantMonitor {
             .map_or("", |(process, _)| process);
         for entry in &frame.entries {
             self.entries += 1;
-            self.acknowledged.record(entry);
+            self.acknowledged.record(entry, message.time);
         }
         let reference = &mut self.reference;
         match self.lost_tails.input(partition, message, reference) {
@@ -141,7 +141,8 @@ impl InvariantMonitor {
         for (entry, index) in frame.entries.iter().zip(0_u32..) {
             let seq = message.seq;
             let position = Position { seq, index };
-            let outcome = self.reference.fold(partition, position, entry).clone();
+            let stored = (position, StoredAt::new(message.time));
+            let outcome = self.reference.fold(partition, stored, entry).clone();
             let folded = FoldedEntry {
                 partition,
                 entry,
@@ -151,6 +152,7 @@ impl InvariantMonitor {
             };
             record_dispatch(&mut self.dispatched, folded);
             let duplicates = self.accepted_events.check(folded);
+            let clocks = clocks::check(folded, message.time);
             let decided = [
                 ("recoveries", self.recoveries.check(folded, process)),
                 ("leaders", self.leaders.check(folded, process)),
@@ -161,6 +163,7 @@ impl InvariantMonitor {
                 ("freshness", freshness::check(folded)),
             ];
             self.record("duplicates", duplicates);
+            self.record("clocks", clocks);
             // Decisions may rest on lost entries for a while.
             for (invariant, result) in decided {
                 if !self.is_rewound {

@@ -2,6 +2,7 @@
 
 pub mod acknowledged;
 pub mod budgets;
+pub mod clocks;
 pub mod cursors;
 pub mod duplicates;
 pub mod edges;

@@ -39,6 +39,8 @@ pub fn breaks(mutant: &str) -> &'static str {
         "checkpoint-hash-ignored" => "checkpoints are used without a check of their hashes",
         "checkpoint-at-frame-before" => "a checkpoint is announced with the frame before its own",
         "applier-ignores-checkpoints" => "rows begin in the middle of a trimmed log",
+        "bus-any-clock" => "entries are appended with any clock",
+        "fold-any-clock" => "entries are accepted whatever their time is",
         "fold-order-clock" => "the fold depends on more than the log",
         "fold-accept-stale" => "an event that was seen before is accepted again",
         "fold-ignore-epoch" => "actions of older leaders are accepted",

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, Outcome, PinnedSet, Position};
+use nixfleet_proto::{Entry, Outcome, PinnedSet, Position, StoredAt};
 
 /// Folded logs.
 #[derive(Debug, Default)]
@@ -25,9 +25,14 @@ pub struct Folded {
 
 impl ReferenceFold {
     /// Folds the next entry of a partition's log.
-    pub fn fold(&mut self, partition: Partition, position: Position, entry: &Entry) -> &Outcome {
+    pub fn fold(
+        &mut self,
+        partition: Partition,
+        (position, stored_at): (Position, StoredAt),
+        entry: &Entry,
+    ) -> &Outcome {
         let folded = self.folded.entry(partition).or_default();
-        let outcome = folded.state.apply(position, entry, &self.pinned);
+        let outcome = folded.state.apply(position, stored_at, entry, &self.pinned);
         folded.outcomes.insert(position, outcome);
         &folded.outcomes[&position]
     }

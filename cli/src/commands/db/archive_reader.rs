@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
-use nixfleet_proto::{InputMark, OutputFrame, Position, Timestamp};
+use nixfleet_proto::{InputMark, OutputFrame, Position, StoredAt, Timestamp};
 use nixfleet_replay::archive_rows::{input_items, output_frame};
 use nixfleet_replay::{ArchiveRow, InputItem};
 use nixfleet_store::{ArchivedMessage, ArchivedStream, Audit, MessageReader};
@@ -170,7 +170,8 @@ impl<'a> Inputs<'a> {
             };
             match reader.next().await.or_database()? {
                 Some(message) => {
-                    let items = input_items(message.sequence, &rows(&message));
+                    let stored = (message.sequence, StoredAt::new(message.ts));
+                    let items = input_items(stored, &rows(&message));
                     self.items.extend(items.map_err(damaged)?);
                 }
                 None => self.reader = None,

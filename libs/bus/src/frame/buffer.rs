@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
-use nixfleet_proto::{Entry, LAYOUT_VERSION, Position};
+use nixfleet_proto::{Entry, LAYOUT_VERSION, Position, Timestamp};
+
+use crate::clock::{ClockOffset, Stamps};
 
 /// Bytes that a frame adds to its entries, rounded up.
 const ENVELOPE_BYTES: usize = 64;
@@ -53,6 +55,8 @@ pub struct EntryBatch {
     /// The entries as JSON, separated by commas; a frame copies them unchanged.
     json: Vec<u8>,
     entries: usize,
+    /// Absent without entries.
+    stamps: Option<Stamps>,
 }
 
 impl EntryBatch {
@@ -60,7 +64,11 @@ impl EntryBatch {
     pub fn of(entry: &Entry) -> serde_json::Result<Self> {
         let mut json = Vec::with_capacity(ENTRY_BYTES);
         serde_json::to_writer(&mut json, entry)?;
-        Ok(Self { json, entries: 1 })
+        Ok(Self {
+            json,
+            entries: 1,
+            stamps: Some(Stamps::of(entry)),
+        })
     }
 
     /// Appends another batch.
@@ -70,6 +78,10 @@ impl EntryBatch {
         }
         self.json.extend_from_slice(&other.json);
         self.entries += other.entries;
+        self.stamps = match (self.stamps, other.stamps) {
+            (Some(stamps), Some(others)) => Some(stamps.join(others)),
+            (stamps, others) => stamps.or(others),
+        };
     }
 
     /// Number of entries.
@@ -112,6 +124,23 @@ impl<W> Frame<W> {
     )]
     pub fn len(&self) -> usize {
         self.batch.len()
+    }
+
+    /// Checks the times of the entries before the frame is sent, at this time of the broker.
+    ///
+    /// # Errors
+    /// How far the first or the last of them is off: the fold could reject it.
+    pub fn check_clock(&self, broker: Timestamp) -> Result<(), ClockOffset> {
+        self.batch
+            .stamps
+            .map_or(Ok(()), |stamps| stamps.check_before_sending(broker))
+    }
+
+    /// True when an acknowledgement at this time of the broker proves that the frame was stored soon enough
+    /// after its entries were stamped.
+    pub fn was_stored_in_time(&self, broker: Timestamp) -> bool {
+        let stamps = self.batch.stamps;
+        stamps.is_none_or(|stamps| stamps.were_stored_in_time(broker))
     }
 
     /// The result for each waiter, in batch order: the position of its first entry, or the common error.
@@ -226,6 +255,7 @@ mod tests {
             batch.append(&EntryBatch {
                 json: serde_json::to_vec(text).unwrap(),
                 entries: 1,
+                stamps: None,
             });
         }
         batch

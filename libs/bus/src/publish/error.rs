@@ -1,5 +1,7 @@
 //! Errors of appending entries and publishing frames.
 
+use crate::clock::{CLOCK_OFFSET_MAX, ClockOffset};
+
 /// Why an entry was not appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -10,6 +12,12 @@ pub enum AppendError {
     /// detect the duplicate.
     #[error("the input log cannot be reached: {0}")]
     Unavailable(String),
+    /// The entry would be rejected for its time. Nothing was stored.
+    #[error(
+        "the clock of this service is {0}, more than {max} s: it appends nothing until one of them is corrected",
+        max = CLOCK_OFFSET_MAX.num_seconds()
+    )]
+    Clock(ClockOffset),
     /// The entry does not fit in a frame. Nothing was stored.
     #[error("an entry of {bytes} bytes is over the limit of {max}")]
     TooLarge {

@@ -6,8 +6,9 @@ mod queues;
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, Position};
+use nixfleet_proto::{Entry, Position, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -20,6 +21,9 @@ pub(crate) use queues::InputQueues;
 use frame_fill_threshold::FrameFillThreshold;
 use partition_publisher::Publisher;
 use queues::{PartitionQueue, Queued, Waiter};
+
+/// Age of a stamp that waiting for space makes; older entries are stamped again.
+const RESTAMP_AFTER: TimeDelta = TimeDelta::seconds(1);
 
 type Answer = oneshot::Receiver<Result<Position, AppendError>>;
 
@@ -60,6 +64,11 @@ pub(crate) fn start(bus: &Bus) -> InputQueues {
 impl InputPublisher {
     pub(crate) fn new(bus: Bus, queues: Arc<InputQueues>) -> Self {
         Self { bus, queues }
+    }
+
+    /// The time with which entries are stamped.
+    pub fn now(&self) -> Timestamp {
+        self.bus.now()
     }
 
     /// Sets the number of clients that append and wait for answers, over all partitions. With more clients
@@ -145,25 +154,29 @@ impl InputPublisher {
     }
 
     /// Appends entries in order and returns their positions once all are durable. Waits for space in the
-    /// queue.
+    /// queue; an entry that is not new any more when it is queued is stamped again.
     ///
     /// # Errors
     /// The first [`AppendError`]; the other entries may be stored.
     pub async fn append_all(
         &self,
         partition: Partition,
-        entries: Vec<Entry>,
+        mut entries: Vec<Entry>,
     ) -> Result<Vec<Position>, AppendError> {
         let queue = self.queue_of(partition)?;
         let timeout = self.bus.config().append_deadline();
         let mut answers = Vec::with_capacity(entries.len());
-        for entry in &entries {
+        for entry in &mut entries {
             let room = tokio::time::timeout(timeout, queue.room.clone().acquire_owned())
                 .await
                 .map_err(|_| {
                     AppendError::Unavailable("the queue stayed full until the deadline".to_owned())
                 })?
                 .map_err(|_| closed())?;
+            let now = self.bus.now();
+            if now - entry.received_at > RESTAMP_AFTER {
+                entry.received_at = now;
+            }
             let batch = self.write(entry)?;
             answers.push(self.enqueue(queue, (partition, entry), batch, room)?);
         }

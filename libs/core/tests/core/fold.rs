@@ -9,7 +9,7 @@ use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{
     Accepted, Decision, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, Hostname,
     OnHealthFailure, OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus,
-    Reason, RollbackFault, RolloutEvent, RolloutState,
+    Reason, RollbackFault, RolloutEvent, RolloutState, StoredAt, Timestamp,
 };
 
 use crate::sample_records::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
@@ -42,12 +42,18 @@ impl Fold {
     }
 
     fn apply(&mut self, entry: Entry) -> Outcome {
+        let stored_at = entry.received_at;
+        self.apply_stored_at(stored_at, entry)
+    }
+
+    fn apply_stored_at(&mut self, stored_at: Timestamp, entry: Entry) -> Outcome {
         self.seq += 1;
         let position = Position {
             seq: self.seq,
             index: 0,
         };
-        self.state.apply(position, &entry, &self.pinned)
+        let stored_at = StoredAt::new(stored_at);
+        self.state.apply(position, stored_at, &entry, &self.pinned)
     }
 
     fn accept(&mut self, entry: Entry) -> Accepted {
@@ -563,4 +569,51 @@ fn fold_time_never_turns_back_and_rejections_move_it() {
     let accepted = fold.tell("a", late);
     assert_eq!(accepted.hosts[0].soak_due_at, Some(at(80)));
     assert_eq!(accepted.hosts[0].state, HostState::Soaking);
+}
+
+#[test]
+fn a_wrong_clock_is_refused_and_does_not_move_the_time_of_the_fold() {
+    let hour = TimeDelta::hours(1);
+    let mut fold = Fold::new(OnHealthFailure::Halt);
+    let misdated = [
+        told(60 * 24 * 1_500, "stable@4f", "a", event(1, ack())),
+        told(-60 * 24 * 365, "stable@4f", "a", event(1, ack())),
+        planned(60 * 24 * 1_500, 9, PlanAction::Barrier {}),
+        planned(60 * 24 * 1_500, 1, queue("a")),
+    ];
+    let before = fold.state.clone();
+    for entry in misdated {
+        let outcome = fold.apply_stored_at(at(1), entry);
+        let Decision::Rejected(rejection) = outcome.decision else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(rejection.reason, Reason::Clock);
+        assert_eq!(outcome.at, at(0));
+        assert_eq!(fold.state, before);
+    }
+    // The first entry of a log has no time before it.
+    let mut first = PartitionState::new();
+    let entry = planned(60, 1, PlanAction::Barrier {});
+    let (position, stored_at) = (Position { seq: 1, index: 0 }, StoredAt::new(at(60) - hour));
+    let outcome = first.apply(position, stored_at, &entry, &fold.pinned);
+    assert_eq!(outcome.decision.name(), "clock");
+    assert_eq!((outcome.at, first.clock()), (at(0), Some(at(0))));
+}
+
+#[test]
+fn a_clock_may_be_off_by_a_minute_and_no_more() {
+    let minute = TimeDelta::seconds(60);
+    for (offset, expected) in [
+        (minute, "accepted"),
+        (-minute, "accepted"),
+        (minute + TimeDelta::microseconds(1), "clock"),
+        (-minute - TimeDelta::microseconds(1), "clock"),
+        // The archive has microseconds, so that the fold compares no more.
+        (TimeDelta::nanoseconds(60_000_000_999), "accepted"),
+    ] {
+        let mut fold = Fold::new(OnHealthFailure::Halt);
+        let entry = planned(10, 2, PlanAction::Barrier {});
+        let outcome = fold.apply_stored_at(at(10) + offset, entry);
+        assert_eq!(outcome.decision.name(), expected, "{offset}");
+    }
 }

@@ -5,7 +5,7 @@ use nixfleet_core::{host, rollout};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::{
     Decision, Entry, EntryBody, Gate, Hold, HostEvent, HostState, OnHealthFailure, OperatorCommand,
-    Outcome, PlanAction, Position, Producer, RolloutState,
+    Outcome, PlanAction, Position, Producer, RolloutState, StoredAt,
 };
 use proptest::prelude::*;
 
@@ -157,7 +157,7 @@ fn fold(log: &[Entry], pinned: &PinnedSet) -> (PartitionState, Vec<Outcome>) {
         .zip(1..)
         .map(|(entry, seq)| {
             let position = Position { seq, index: 0 };
-            state.apply(position, entry, pinned)
+            state.apply(position, StoredAt::new(entry.received_at), entry, pinned)
         })
         .collect();
     (state, outcomes)
@@ -227,7 +227,7 @@ proptest! {
         let mut clock = None;
         for (entry, seq) in log.iter().zip(1..) {
             let before = state.clone();
-            let outcome = state.apply(Position { seq, index: 0 }, entry, &pinned);
+            let outcome = state.apply(Position { seq, index: 0 }, StoredAt::new(entry.received_at), entry, &pinned);
             clock = clock.max(Some(entry.received_at));
             prop_assert_eq!(state.clock(), clock);
             if matches!(outcome.decision, Decision::Rejected(_)) {
@@ -251,8 +251,9 @@ proptest! {
         prop_assert_eq!(&restored, &state);
         for (entry, seq) in log[cut..].iter().zip(cut as u64 + 1..) {
             let position = Position { seq, index: 0 };
-            let expected = state.apply(position, entry, &pinned);
-            prop_assert_eq!(restored.apply(position, entry, &pinned), expected);
+            let stored_at = StoredAt::new(entry.received_at);
+            let expected = state.apply(position, stored_at, entry, &pinned);
+            prop_assert_eq!(restored.apply(position, stored_at, entry, &pinned), expected);
         }
         prop_assert_eq!(restored.hash(), state.hash());
     }

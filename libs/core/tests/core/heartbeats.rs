@@ -5,6 +5,7 @@ use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat};
 use nixfleet_proto::{
     Decision, Entry, EntryBody, HostEventBody, HostState, OnHealthFailure, PlanAction, Position,
+    StoredAt,
 };
 
 use crate::sample_records::{at, event, id, open, pinned, planned, set, told};
@@ -41,7 +42,12 @@ impl Owner {
             seq: self.seq,
             index: 0,
         };
-        let outcome = self.state.apply(position, &entry, &self.pinned);
+        let outcome = self.state.apply(
+            position,
+            StoredAt::new(entry.received_at),
+            &entry,
+            &self.pinned,
+        );
         assert!(
             matches!(outcome.decision, Decision::Accepted(_)),
             "{outcome:?}"

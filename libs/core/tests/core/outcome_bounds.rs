@@ -4,7 +4,7 @@ use nixfleet_core::partition::{ApplyOutcomeError, MAX_OUTCOME_BYTES, PartitionSt
 use nixfleet_proto::host::{ProbeDeclaration, ProbeMode};
 use nixfleet_proto::{
     Decision, Effect, Entry, EntryBody, HostEventBody, HostState, Hostname, OnHealthFailure,
-    OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutState,
+    OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutState, StoredAt,
 };
 
 use crate::sample_records::{at, event, id, manifest_of, open, pinned, planned, set, told};
@@ -33,7 +33,12 @@ impl Log {
         let seq = self.outcomes.len() as u64 + 1;
         let position = Position { seq, index: 0 };
         let mut json = b"before".to_vec();
-        let outcome = self.state.apply(position, &entry, &self.pinned);
+        let outcome = self.state.apply(
+            position,
+            StoredAt::new(entry.received_at),
+            &entry,
+            &self.pinned,
+        );
         nixfleet_core::partition::write_outcome(&outcome, &mut json);
         let written = json.strip_prefix(b"before").unwrap();
         assert_eq!(written, serde_json::to_vec(&outcome).unwrap());

@@ -15,7 +15,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
     ChannelName, Decision, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState,
     Hostname, ManifestHash, Minutes, OnHealthFailure, OperatorCommand, Outcome, Pinned,
-    PinnedManifest, PlanAction, Position, ProbeMode, ProbeStatus, Producer, Timestamp,
+    PinnedManifest, PlanAction, Position, ProbeMode, ProbeStatus, Producer, StoredAt, Timestamp,
 };
 use serde_json::json;
 
@@ -146,7 +146,8 @@ impl SimulatedFleet {
         self.history
             .push(format!("{} {:?}", body.name(), body.hostname()));
         let entry = Entry::new(self.now, body);
-        let outcome = self.state.apply(position, &entry, &self.pinned);
+        let stored_at = StoredAt::new(entry.received_at);
+        let outcome = self.state.apply(position, stored_at, &entry, &self.pinned);
         self.view
             .apply_outcome(partition(), &outcome, &self.pinned)
             .unwrap();

@@ -1,6 +1,6 @@
 //! Decides archived entries again and compares the results with the published outcomes.
 
-use nixfleet_proto::{Entry, EntryBody, Outcome, OutputFrame, PlanAction};
+use nixfleet_proto::{EntryBody, Outcome, OutputFrame, PlanAction};
 
 use super::{InputItem, Replay};
 use crate::row_comparison::Difference;
@@ -30,14 +30,21 @@ impl Replay {
     }
 
     /// The outcome of folding the entry on the state before it, when both are known.
-    pub(super) fn decide(&mut self, outcome: &Outcome, entry: Option<&Entry>) -> Option<Outcome> {
+    pub(super) fn decide(
+        &mut self,
+        outcome: &Outcome,
+        item: Option<&InputItem>,
+    ) -> Option<Outcome> {
         self.coverage.outcomes += 1;
-        let Some(entry) = entry.filter(|entry| self.is_decidable(&entry.body)) else {
+        let read = item.and_then(|item| Some((item.stored_at, item.entry.as_ref()?)));
+        let Some((stored_at, entry)) = read.filter(|(_, entry)| self.is_decidable(&entry.body))
+        else {
             self.coverage.unchecked += 1;
             return None;
         };
         self.coverage.decided += 1;
-        Some(self.state.decide(outcome.position, entry, &self.pinned))
+        let (position, pinned) = (outcome.position, &self.pinned);
+        Some(self.state.decide(position, stored_at, entry, pinned))
     }
 
     pub(super) fn compare(&mut self, decided: &Outcome, outcome: &Outcome) {

@@ -1,8 +1,7 @@
 //! What passed the admission: the right of a host to report, and events under it.
 
-use nixfleet_http::now;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, EntryBody, HostEvent, Hostname, Producer, RolloutId};
+use nixfleet_proto::{Entry, EntryBody, HostEvent, Hostname, Producer, RolloutId, Timestamp};
 use nixfleet_service::trace_context;
 
 /// The right of a host to report about a rollout. Only the admission gives it.
@@ -38,10 +37,10 @@ impl Admitted {
         }
     }
 
-    /// An event, whose request has so many bytes.
-    pub fn event(self, event: HostEvent, bytes: usize) -> AdmittedEvent {
+    /// An event that was received at this time, whose request has so many bytes.
+    pub fn event(self, event: HostEvent, received_at: Timestamp, bytes: usize) -> AdmittedEvent {
         let partition = self.partition;
-        let mut entry = Entry::new(now(), self.body(event));
+        let mut entry = Entry::new(received_at, self.body(event));
         entry.traceparent = trace_context::current_traceparent();
         AdmittedEvent {
             partition,
@@ -50,9 +49,13 @@ impl Admitted {
         }
     }
 
-    /// Events of one request, whose items have so many bytes together.
-    pub fn events(&self, events: Vec<HostEvent>, bytes: usize) -> AdmittedEvents {
-        let received_at = now();
+    /// Events of one request that was received at this time, whose items have so many bytes together.
+    pub fn events(
+        &self,
+        events: Vec<HostEvent>,
+        received_at: Timestamp,
+        bytes: usize,
+    ) -> AdmittedEvents {
         let traceparent = trace_context::current_traceparent();
         let entries = events.into_iter().map(|event| {
             let mut entry = Entry::new(received_at, self.clone().body(event));

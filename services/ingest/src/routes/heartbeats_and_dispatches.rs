@@ -59,7 +59,7 @@ async fn answer_heartbeat(
     };
     let heartbeat = OwnerHeartbeat {
         channel: host.channel.clone(),
-        received_at: now(),
+        received_at: app.backends.received_at()?,
         request,
     };
     let partition = app.backends.partition(&heartbeat.channel);

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use nixfleet_core::heartbeat_recovery::{derive_entries, reply};
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
-use nixfleet_proto::{Entry, Position, mutation_testing};
+use nixfleet_proto::{EntryBody, Position, mutation_testing};
 
 /// A heartbeat without an answer, with the caller that waits for it.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ pub enum HeartbeatDecision<W> {
 pub enum RecoveryStep {
     /// The last sequence of the input log.
     ReadTail,
-    /// Append these entries in this order and report their positions.
-    Append(Vec<Entry>),
+    /// Stamp these entries, append them in this order and report their positions.
+    Append(Vec<EntryBody>),
 }
 
 /// Result of a [`RecoveryStep`].
@@ -182,8 +182,7 @@ impl<W> Recovery<W> {
             // Two heartbeats of one host prove the same transitions; one of them is enough.
             let is_first = seen.insert(waiting.heartbeat.request.hostname.clone());
             if is_first || mutation_testing::is_active("recovery-twice") {
-                let received_at = waiting.heartbeat.received_at;
-                entries.extend(missed.into_iter().map(|body| Entry::new(received_at, body)));
+                entries.extend(missed);
             }
             proven.push(waiting);
         }

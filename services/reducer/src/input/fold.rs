@@ -129,7 +129,8 @@ impl Fold {
                 self.last_input_id.clone_from(&item.msg_id);
             }
             let entry = item.entry.as_ref();
-            let outcome = entry.map(|entry| self.state.apply(item.position(), entry, pinned));
+            let (position, stored_at) = (item.position(), item.stored_at);
+            let outcome = entry.map(|entry| self.state.apply(position, stored_at, entry, pinned));
             builder.add(item, outcome);
             if builder.items() >= self.limits.entries || builder.is_full() {
                 break;
@@ -142,7 +143,7 @@ impl Fold {
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_proto::{Entry, EntryBody, OutputFrame, Timestamp};
+    use nixfleet_proto::{Entry, EntryBody, OutputFrame, StoredAt, Timestamp};
 
     use super::*;
 
@@ -154,6 +155,7 @@ mod tests {
         };
         InputItem {
             mark: InputMark { seq, index, of },
+            stored_at: StoredAt::new(Timestamp::UNIX_EPOCH),
             msg_id: Some(format!("id-{seq}").into()),
             entry: Some(Entry::new(Timestamp::UNIX_EPOCH, body)),
         }

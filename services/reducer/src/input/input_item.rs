@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use nixfleet_proto::{Entry, InputMark, ManifestHash, Position};
+use nixfleet_proto::{Entry, InputMark, ManifestHash, Position, StoredAt};
 
 /// One entry, or an undecodable message, which the fold covers without an outcome.
 #[derive(Debug, Clone)]
 pub struct InputItem {
     /// Position of the item and size of its message.
     pub mark: InputMark,
+    /// When the broker stored the message.
+    pub stored_at: StoredAt,
     /// Message id of the message that holds the item.
     pub msg_id: Option<Arc<str>>,
     /// Absent for an undecodable message.

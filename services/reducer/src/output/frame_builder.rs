@@ -167,7 +167,7 @@ impl FrameBuilder {
 mod tests {
     use nixfleet_proto::host::NewHost;
     use nixfleet_proto::outcome::{Accepted, OutcomeSubject};
-    use nixfleet_proto::{Decision, HostRecord, Minutes, Timestamp};
+    use nixfleet_proto::{Decision, HostRecord, Minutes, StoredAt, Timestamp};
 
     use super::*;
 
@@ -178,6 +178,7 @@ mod tests {
                 index: 0,
                 of: 1,
             },
+            stored_at: StoredAt::new(Timestamp::UNIX_EPOCH),
             msg_id: None,
             entry: None,
         }

@@ -6,9 +6,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nixfleet_bus::{Bus, InputPublisher, Responder};
 use nixfleet_core::partition::PartitionState;
-use nixfleet_proto::Position;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
+use nixfleet_proto::{Entry, Position};
 use nixfleet_reducer::{HeartbeatDecision, Recovery, RecoveryStep, StepResult};
 use tokio::time::Instant;
 
@@ -107,10 +107,15 @@ impl HeartbeatResponder {
             Some(RecoveryStep::ReadTail) => {
                 self.step = Some(read_tail(self.bus.clone(), self.partition).boxed())
             }
-            Some(RecoveryStep::Append(entries)) => {
+            Some(RecoveryStep::Append(bodies)) => {
                 metrics::counter!("nixfleet_recovered_entries_total")
-                    .increment(entries.len() as u64);
+                    .increment(bodies.len() as u64);
                 let (input, partition) = (self.input.clone(), self.partition);
+                let now = input.now();
+                let entries = bodies
+                    .into_iter()
+                    .map(|body| Entry::new(now, body))
+                    .collect();
                 let append = async move {
                     match input.append_all(partition, entries).await {
                         Ok(positions) => StepResult::Appended(positions),

@@ -1,7 +1,7 @@
 //! Recovery of transitions that heartbeats prove.
 
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat};
-use nixfleet_proto::{EntryBody, HostState, Position};
+use nixfleet_proto::{Entry, EntryBody, HostState, Position};
 use nixfleet_reducer::{HeartbeatDecision, Owner, Recovery, RecoveryStep, StepResult};
 
 use crate::simulated_partition::{SimulatedPartition, acknowledged, at, id, opening};
@@ -51,10 +51,13 @@ fn two_heartbeats_of_a_host_recover_once_and_are_answered_after_the_fold() {
         panic!("nothing to append");
     };
     assert_eq!(entries.len(), 1);
-    assert!(matches!(&entries[0].body, EntryBody::HostEvent { event, .. } if event.seq == 1));
+    assert!(matches!(&entries[0], EntryBody::HostEvent { event, .. } if event.seq == 1));
     recovery.step_done(StepResult::Appended(vec![Position { seq: 5, index: 0 }]));
     assert!(recovery.advance(owner.state(), owner.next()).is_empty());
-    partition.input.extend(entries);
+    let stamped = entries
+        .into_iter()
+        .map(|body| Entry::new(beat("a").received_at, body));
+    partition.input.extend(stamped);
     partition.go_on(&mut owner);
     let hosts = &owner.state().rollouts()[&id("stable@4f")].hosts;
     assert_eq!(hosts["a"].record.state, HostState::Soaking);

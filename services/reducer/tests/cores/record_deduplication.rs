@@ -7,6 +7,7 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::record_deduplication::drop_repeated_records;
 use nixfleet_proto::{
     Entry, EntryBody, HostEvent, HostEventBody, OutputFrame, Position, ProbeStatus, Producer,
+    StoredAt,
 };
 use nixfleet_reducer::{LogBytes, Owner, OwnerConfig};
 
@@ -100,7 +101,7 @@ fn hashes() -> BTreeMap<Position, String> {
     let entries = (1..).zip(&partition.input);
     let hashes = entries.map(|(seq, entry)| {
         let position = Position { seq, index: 0 };
-        state.apply(position, entry, &pinned());
+        state.apply(position, StoredAt::new(entry.received_at), entry, &pinned());
         (position, state.hash())
     });
     hashes.collect()

@@ -11,7 +11,7 @@ use nixfleet_proto::snapshot::{Cursor, Origin, PartitionSnapshot};
 use nixfleet_proto::{
     CheckpointRef, Entry, EntryBody, HostEvent, HostEventBody, InputMark, ManifestHash, Minutes,
     OnHealthFailure, OutputFrame, Pinned, PinnedManifest, PinnedSet, PlanAction, Producer,
-    RolloutId, Timestamp,
+    RolloutId, StoredAt, Timestamp,
 };
 use nixfleet_reducer::{
     CheckpointLimits, HydratedPartition, InputItem, LogBytes, ManifestFetch, Owner, OwnerConfig,
@@ -248,6 +248,7 @@ impl SimulatedPartition {
                 index: 0,
                 of: 1,
             },
+            stored_at: StoredAt::new(entry.received_at),
             msg_id: Some(self.msg_id(seq).into()),
             entry: Some(entry),
         }

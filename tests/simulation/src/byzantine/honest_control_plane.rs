@@ -10,6 +10,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatRequest, OwnerHeartbeat};
 use nixfleet_proto::{
     Entry, EntryBody, HostState, Hostname, PinnedSet, PlanAction, Position, Producer, RolloutId,
+    StoredAt,
 };
 
 use super::answer::{Answer, Artifacts, EventResults, Offer, ReplyText};
@@ -69,7 +70,8 @@ impl HonestControlPlane {
     }
 
     fn fold(&mut self, position: Position, entry: Entry) {
-        let outcome = self.state.apply(position, &entry, &self.pinned);
+        let stored_at = StoredAt::new(entry.received_at);
+        let outcome = self.state.apply(position, stored_at, &entry, &self.pinned);
         self.leader
             .apply_outcome(Partition::new(0), &outcome, &self.pinned)
             .expect("the only leader follows its own log");

@@ -1,8 +1,10 @@
-//! No acknowledged event is lost: an event that was answered with 2xx is in the log.
+//! No acknowledged event is lost: an event that was answered with 2xx is in the log, dated within a minute of the
+//! broker's time, so that the fold decides it.
 
 use std::collections::BTreeSet;
 
-use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId};
+use chrono::TimeDelta;
+use nixfleet_proto::{Entry, EntryBody, Hostname, Producer, RolloutId, Timestamp};
 
 use super::folded_entry::CheckResult;
 
@@ -14,8 +16,11 @@ pub struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// Records an entry.
-    pub fn record(&mut self, entry: &Entry) {
+    /// Records an entry that the broker stored at `stored`.
+    pub fn record(&mut self, entry: &Entry, stored: Timestamp) {
+        if (entry.received_at - stored).abs() > TimeDelta::seconds(60) {
+            return;
+        }
         if let EntryBody::HostEvent {
             rollout_id,
             hostname,
@@ -39,7 +44,7 @@ impl Acknowledged {
             Ok(())
         } else {
             Err(format!(
-                "event {seq} of {hostname} in {rollout_id} was acknowledged and is in no log"
+                "event {seq} of {hostname} in {rollout_id} was acknowledged and is in no log with a time that counts"
             ))
         }
     }

@@ -78,7 +78,7 @@ pub enum FaultKind {
     HeartbeatStorm,
     /// The lease bucket loses its data.
     LoseLeases,
-    /// The wall clock of a process is off by so many milliseconds until the end.
+    /// The wall clock of a process is off by so many milliseconds until the end, which may be years.
     SkewProcessClock(usize, i64),
     /// The same for a host.
     SkewHostClock(usize, i64),
@@ -94,6 +94,9 @@ pub enum FaultKind {
     ForgetMessageIds,
     /// A message that cannot be decoded is stored in an input log.
     StoreUnreadableMessage(u16),
+    /// An entry that is dated so many milliseconds ahead is stored in an input log, as by a service that does not
+    /// compare its clock.
+    StoreMisdatedEntry(u16, i64),
     /// An operator clears halted rollouts and quarantines.
     OperatorCommands,
     /// The object of the newest checkpoint of a partition is lost or changed.
@@ -176,7 +179,7 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
     let processes: usize = shape.instances.iter().sum();
     let process = rng.index(processes);
     let host = rng.index(shape.hosts.len());
-    let kind = match rng.below(122) {
+    let kind = match rng.below(126) {
         0..=11 => FaultKind::KillProcess(process),
         12..=15 => FaultKind::StopProcess(process),
         16..=24 => FaultKind::FreezeProcess(process),
@@ -192,7 +195,7 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
         61..=64 => FaultKind::IgnoreLeases(process),
         65..=68 => FaultKind::IgnoreLeasesAndDelayReads(process),
         69..=70 => FaultKind::LoseLeases,
-        71..=74 => FaultKind::SkewProcessClock(process, skew(rng)),
+        71..=74 => FaultKind::SkewProcessClock(process, process_skew(rng)),
         75..=77 => FaultKind::SkewHostClock(host, skew(rng)),
         78..=84 => FaultKind::CrashAgent(host),
         85..=89 => FaultKind::DisconnectHost(host),
@@ -206,6 +209,7 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
         107..=109 => FaultKind::CompetingPlanners,
         110..=112 => FaultKind::DamageCheckpoint(rng.below(4) as u16, checkpoint_loss(rng)),
         113..=117 => FaultKind::StallConsumer(StalledConsumer::Archive),
+        118..=121 => FaultKind::StoreMisdatedEntry(rng.below(4) as u16, misdating(rng)),
         _ => FaultKind::StallConsumer(StalledConsumer::Applier),
     };
     let lasts = if matches!(kind, FaultKind::StallConsumer(_)) {
@@ -266,6 +270,18 @@ fn checkpoint_loss(rng: &mut Rng) -> CheckpointLoss {
         CheckpointLoss::Changed,
         CheckpointLoss::Changed,
     ])
+}
+
+/// Less or more than a service accepts of its clock, up to years.
+fn process_skew(rng: &mut Rng) -> i64 {
+    let millis = *rng.pick(&[50_i64, 2_000, 25_000, 45_000, 300_000, 100_000_000_000]);
+    if rng.chance(500) { millis } else { -millis }
+}
+
+/// More than the fold accepts of a time, up to years.
+fn misdating(rng: &mut Rng) -> i64 {
+    let millis = *rng.pick(&[61_000_i64, 300_000, 100_000_000_000]);
+    if rng.chance(500) { millis } else { -millis }
 }
 
 fn skew(rng: &mut Rng) -> i64 {

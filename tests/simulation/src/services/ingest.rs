@@ -146,6 +146,10 @@ impl Ingest {
     }
 
     fn heartbeat(&mut self, request: HeartbeatRequest, from: Requester, env: &mut Environment) {
+        if !env.is_clock_right(self.me) {
+            env.answer(from, GatewayResponse::Unavailable);
+            return;
+        }
         let Some(release) = env.releases.last() else {
             env.answer(from, GatewayResponse::Unavailable);
             return;

@@ -51,6 +51,8 @@ struct InFlightMessage<W> {
     is_waiting: bool,
     pause: Duration,
     deadline: Time,
+    /// Why it is not sent.
+    refused: Option<AppendError>,
 }
 
 impl<W> InputPublisher<W> {
@@ -137,8 +139,17 @@ impl<W> PartitionPublisher<W> {
             is_waiting: false,
             pause: PAUSE,
             deadline: env.now + DEADLINE,
+            refused: None,
         };
-        in_flight.send(self.partition, me, env);
+        // The model gives the broker's time exactly.
+        match in_flight.frame.check_clock(env.now.wall(0)) {
+            Ok(()) => in_flight.send(self.partition, me, env),
+            Err(offset) => {
+                in_flight.refused = Some(AppendError::Clock(offset));
+                let route = Route::InputPublisher(self.partition);
+                in_flight.call = env.start_timer(me, route, Duration::ZERO);
+            }
+        }
         self.in_flight = Some(in_flight);
     }
 
@@ -156,12 +167,18 @@ impl<W> PartitionPublisher<W> {
         else {
             return Vec::new();
         };
+        if let Some(refused) = in_flight.refused.take() {
+            return self.finish(Err(refused));
+        }
         if in_flight.is_waiting {
             in_flight.send(self.partition, me, env);
             return Vec::new();
         }
         let error = match PublishDecision::of(answered(reply)) {
-            PublishDecision::Stored(seq) => return self.finish(Ok(seq)),
+            PublishDecision::Stored(seq) if in_flight.frame.was_stored_in_time(env.now.wall(0)) => {
+                return self.finish(Ok(seq));
+            }
+            PublishDecision::Stored(_) => AppendError::Unavailable("acknowledged late".to_owned()),
             PublishDecision::Refused(PublishRefusal::Full) => {
                 AppendError::Full(self.partition.to_string())
             }

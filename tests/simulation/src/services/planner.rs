@@ -260,6 +260,9 @@ impl Planner {
             if let Err(why) = active.apply_inbox(self.me, env) {
                 return self.fail(&why, env);
             }
+            if self.leads && !env.is_clock_right(self.me) {
+                return self.fail("its clock is off", env);
+            }
             let now = now(self.me, env);
             if let Err(why) = active.leader.check_outcome_timeout(now.monotonic) {
                 return self.fail(&why.to_string(), env);

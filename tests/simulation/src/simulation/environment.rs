@@ -5,6 +5,8 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use nixfleet_bus::ClockOffset;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ClosureHash, Hostname, PinnedSet, Timestamp};
 
@@ -105,6 +107,12 @@ impl Environment {
     /// Wall-clock time of a process.
     pub fn wall(&self, process: Incarnation) -> Timestamp {
         self.now.wall(self.processes[process.id].skew_ms)
+    }
+
+    /// True while the clock of a process may stamp entries.
+    pub fn is_clock_right(&self, process: Incarnation) -> bool {
+        let skew = TimeDelta::milliseconds(self.processes[process.id].skew_ms);
+        ClockOffset(skew).is_accepted()
     }
 
     /// Name of a host.

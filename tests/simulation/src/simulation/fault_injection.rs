@@ -1,6 +1,7 @@
 //! Begins and ends the faults of the schedule.
 
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, EntryBody, InputFrame, LAYOUT_VERSION};
 
 use super::Simulation;
 use super::checkpoint_loss::damage;
@@ -107,6 +108,7 @@ impl Simulation {
             }
             FaultKind::ForgetMessageIds => self.env.broker.forget_ids(),
             FaultKind::StoreUnreadableMessage(number) => self.poison(number),
+            FaultKind::StoreMisdatedEntry(number, millis) => self.misdate(number, millis),
             FaultKind::OperatorCommands => self.operate(),
             FaultKind::SkewHostClock(number, millis) => {
                 let id = self.host(number);
@@ -179,6 +181,7 @@ impl Simulation {
                 self.hosts[id].online = true;
             }
             FaultKind::FreezeProcess(_)
+            | FaultKind::StoreMisdatedEntry(..)
             | FaultKind::DisconnectBroker(_)
             | FaultKind::DisconnectDatabase(_)
             | FaultKind::RestartBroker
@@ -232,14 +235,36 @@ impl Simulation {
             .schedule_at(until, SimulationEvent::TimerExpires(caller));
     }
 
+    /// Publishes an entry that does nothing but have a wrong time.
+    fn misdate(&mut self, number: u16, millis: i64) {
+        let body = EntryBody::RecoveryCandidate {
+            rollout_id: "stable@misdated".parse().expect("a rollout id"),
+            hostname: "nobody".into(),
+            current_closure: "unknown".into(),
+        };
+        let entry = Entry::new(self.env.now.wall(millis), body);
+        let frame = InputFrame {
+            v: LAYOUT_VERSION,
+            entries: vec![entry],
+        };
+        let payload = serde_json::to_vec(&frame).expect("a frame has text keys only");
+        self.store_foreign(number, "misdated", payload.into());
+    }
+
     /// Publishes a message that cannot be decoded.
     fn poison(&mut self, number: u16) {
+        let payload = bytes::Bytes::from_static(b"{\"v\":1,\"entries\":[17]}");
+        self.store_foreign(number, "poison", payload);
+    }
+
+    /// Stores a message of no service in an input log.
+    fn store_foreign(&mut self, number: u16, name: &str, payload: bytes::Bytes) {
         let partition = Partition::new(number % self.scenario.shape.partitions);
         let log = LogId::Input(partition);
         let message = NewMessage {
-            msg_id: format!("poison-{}", self.env.now.micros()),
-            subject: "fleet.in.poison".to_owned(),
-            payload: bytes::Bytes::from_static(b"{\"v\":1,\"entries\":[17]}"),
+            msg_id: format!("{name}-{}", self.env.now.micros()),
+            subject: format!("fleet.in.{name}"),
+            payload,
             fence: None,
         };
         let now = self.env.now.wall(0);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use nixfleet_proto::Timestamp;
 use nixfleet_proto::subject::Partition;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
@@ -74,6 +75,8 @@ impl Sink {
             return Err(AppendError::Unavailable(reason));
         }
         self.wait_verified(deadline).await?;
+        let broker = self.broker_now(deadline).await?;
+        frame.check_clock(broker).map_err(AppendError::Clock)?;
         let body = stored_form(frame.body()).await;
         let bytes = body.len();
         let mut waiters = frame.waiters.iter();
@@ -84,7 +87,10 @@ impl Sink {
         let mut pauses = pauses();
         loop {
             let reason = match PublishDecision::of(message.attempt(&self.context).await) {
-                PublishDecision::Stored(seq) => return self.durable(seq, deadline).await,
+                PublishDecision::Stored(seq) => {
+                    self.check_stored_in_time(frame, deadline).await?;
+                    return self.durable(seq, deadline).await;
+                }
                 PublishDecision::Refused(refusal) => return Err(self.refused(&refusal, bytes)),
                 PublishDecision::Retry(reason) => reason,
             };
@@ -93,6 +99,32 @@ impl Sink {
                 return Err(AppendError::Unavailable(reason));
             }
         }
+    }
+
+    async fn broker_now(&self, deadline: Instant) -> Result<Timestamp, AppendError> {
+        let mut pauses = pauses();
+        loop {
+            let reason = match self.bus.clock().broker_now(&self.stream).await {
+                Ok(now) => return Ok(now),
+                Err(reason) => reason,
+            };
+            if !pause_before(deadline, &mut pauses).await {
+                return Err(AppendError::Unavailable(reason));
+            }
+        }
+    }
+
+    /// The fold rejects what was stored long after its stamps, and the sender must repeat it.
+    async fn check_stored_in_time(
+        &self,
+        frame: &Frame<Waiter>,
+        deadline: Instant,
+    ) -> Result<(), AppendError> {
+        if frame.was_stored_in_time(self.broker_now(deadline).await?) {
+            return Ok(());
+        }
+        let reason = "the acknowledgement came too late after the entries were stamped".to_owned();
+        Err(AppendError::Unavailable(reason))
     }
 
     async fn wait_verified(&self, deadline: Instant) -> Result<(), AppendError> {

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use nixfleet_proto::Position;
 use nixfleet_proto::wire::{OwnerHeartbeat, OwnerReply};
+use nixfleet_proto::{Entry, Position};
 use nixfleet_reducer::{HeartbeatDecision, RecoveryStep, StepResult};
 
 use super::{AppendTicket, LiveOwner, OwnerContext, PendingAppends, Waiter};
@@ -75,7 +75,12 @@ impl LiveOwner {
                     .call(context.me, Route::Work(self.partition), request);
                 self.tail_call = Some(call);
             }
-            Some(RecoveryStep::Append(entries)) => {
+            Some(RecoveryStep::Append(bodies)) => {
+                let wall = context.env.wall(context.me);
+                let entries: Vec<_> = bodies
+                    .into_iter()
+                    .map(|body| Entry::new(wall, body))
+                    .collect();
                 let name = context.ids.process();
                 let round = (self.partition, self.tail_seq);
                 context.env.invariants.recovers(name, round, &entries);
