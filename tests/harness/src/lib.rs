@@ -28,6 +28,7 @@ pub mod shared_servers;
 pub mod stack;
 pub mod swarm_process;
 pub mod synthetic_release;
+pub mod test_clock;
 pub mod wait;
 pub mod watchdog;
 
@@ -43,4 +44,5 @@ pub use shared_servers::{
 };
 pub use stack::{Stack, StackConfig};
 pub use swarm_process::{Swarm, SwarmConfig};
+pub use test_clock::{CLOCK_SETTING, TestClock};
 pub use wait::wait_for;

@@ -5,3 +5,4 @@ mod agent_requests;
 mod artifacts;
 mod event_arrays;
 mod malformed_events;
+mod wrong_clock;

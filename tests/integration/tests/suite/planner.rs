@@ -5,6 +5,7 @@ mod lying_announcements;
 mod planner_fleet;
 
 use chrono::{TimeDelta, Utc};
+use nixfleet_harness::TestClock;
 use nixfleet_harness::proxy::ProxyMode;
 use nixfleet_proto::{Decision, Entry, EntryBody, PlanAction, Reason};
 
@@ -149,4 +150,33 @@ async fn a_standby_follows_and_leads_without_the_database() {
         .await;
     assert_eq!(count(&outcomes, "QueueDispatch"), 2);
     standby.stop();
+}
+
+/// A planner whose clock is years ahead is not ready and leaves the fleet to one whose clock is right.
+#[tokio::test]
+async fn a_planner_with_a_wrong_clock_does_not_lead() {
+    let fleet = PlannerFleet::new("plannerclock").await;
+    let _reducer = fleet.reducer();
+    let clock = TestClock::new("planner").unwrap();
+    let mut first = fleet.planner_with_clock(0, &clock);
+    first.wait_metric("nixfleet_planner_leading 1").await;
+    clock.step(TimeDelta::days(1_400)).unwrap();
+    first
+        .wait_not_ready("clock", "s ahead of the broker's")
+        .await;
+    let mut second = fleet.planner(1);
+    second.wait_metric("nixfleet_planner_leading 1").await;
+    first.wait_metric("nixfleet_planner_leading 0").await;
+    fleet.release("aa01", Utc::now());
+    let outcomes = fleet
+        .wait_outcomes("two dispatches", |outcomes| {
+            count(outcomes, "QueueDispatch") == 2
+        })
+        .await;
+    let latest = outcomes.iter().map(|outcome| outcome.at).max().unwrap();
+    assert!(latest < Utc::now() + TimeDelta::seconds(60), "{latest}");
+    clock.step(TimeDelta::zero()).unwrap();
+    first.wait_ready().await;
+    first.stop();
+    second.stop();
 }

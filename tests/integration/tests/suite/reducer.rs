@@ -5,5 +5,6 @@
 
 mod heartbeat_recovery;
 mod manifest_prefetch;
+mod misdated_entries;
 mod ownership;
 mod partition_log;

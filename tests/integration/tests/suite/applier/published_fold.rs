@@ -8,7 +8,7 @@ use nixfleet_core::partition::PartitionState;
 use nixfleet_harness::{Database, Service, wait_for};
 use nixfleet_proto::event::{HostEvent, HostEventBody};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, EntryBody, InputMark, Outcome, OutputFrame, Producer};
+use nixfleet_proto::{Entry, EntryBody, InputMark, Outcome, OutputFrame, Producer, StoredAt};
 
 use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
 use crate::suite::service_testbed::signed_release::{
@@ -94,7 +94,8 @@ impl PublishedFold {
             .await
             .unwrap();
         for (position, entry) in positions.iter().zip(&entries) {
-            outcomes.push(self.state.apply(*position, entry, &self.release.pinned));
+            let (stored_at, pinned) = (StoredAt::new(entry.received_at), &self.release.pinned);
+            outcomes.push(self.state.apply(*position, stored_at, entry, pinned));
         }
         let last = positions.last().unwrap();
         let frame = OutputFrame {

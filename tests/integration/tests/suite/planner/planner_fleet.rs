@@ -7,7 +7,7 @@ use chrono::Utc;
 use nixfleet_bus::{BusConfig, decode_output};
 use nixfleet_harness::proxy::Proxy;
 use nixfleet_harness::release::{Signer, write_directory};
-use nixfleet_harness::{Service, ports, wait_for};
+use nixfleet_harness::{CLOCK_SETTING, Service, TestClock, ports, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Effect, Outcome, Timestamp};
 use nixfleet_trust::{TrustFile, verify_release};
@@ -62,12 +62,28 @@ impl PlannerFleet {
 
     /// A planner that reaches the database at this URL.
     pub fn planner_with_database(&self, number: usize, url: String) -> ServiceProcess {
-        let own = [
+        self.planner_with(number, url, None)
+    }
+
+    /// A planner with a clock of its own.
+    pub fn planner_with_clock(&self, number: usize, clock: &TestClock) -> ServiceProcess {
+        let database = &self.servers.namespace.database;
+        self.planner_with(number, database.url_of(Service::Planner), Some(clock))
+    }
+
+    fn planner_with(
+        &self,
+        number: usize,
+        url: String,
+        clock: Option<&TestClock>,
+    ) -> ServiceProcess {
+        let mut own = vec![
             ("database.url", url),
             ("source.directory", self.source().display().to_string()),
             ("source.poll_seconds", "0.2".to_owned()),
             ("trust.trust_file", self.trust.display().to_string()),
         ];
+        own.extend(clock.map(|clock| (CLOCK_SETTING, clock.setting())));
         let servers = &self.servers;
         servers.start_service(Service::Planner, &number.to_string(), &own)
     }

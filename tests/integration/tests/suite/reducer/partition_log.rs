@@ -14,12 +14,19 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_proto::wire::{HeartbeatRequest, OwnerHeartbeat, OwnerReply};
 use nixfleet_proto::{
     Entry, EntryBody, HostEvent, HostEventBody, HostState, InputFrame, LAYOUT_VERSION,
-    ManifestHash, Outcome, OutputFrame, Position, Producer,
+    ManifestHash, Outcome, OutputFrame, Position, Producer, StoredAt,
 };
 
 use crate::suite::service_testbed::service_process::{ServiceProcess, TIMEOUT};
 use crate::suite::service_testbed::signed_release::{HOSTS, StoredRelease, channel, hostname};
 use crate::suite::service_testbed::test_servers::TestServers;
+
+/// An entry of the input log with the broker's time.
+struct LoggedEntry {
+    position: Position,
+    stored_at: StoredAt,
+    entry: Entry,
+}
 
 /// One partition and its release, without a reducer.
 pub struct PartitionLog {
@@ -173,7 +180,7 @@ impl PartitionLog {
     }
 
     /// The whole input log; an undecodable message has no entries.
-    async fn inputs(&self) -> Vec<(Position, Entry)> {
+    async fn inputs(&self) -> Vec<LoggedEntry> {
         let stream = self.servers.bus.names().input_stream(self.partition);
         let last = self
             .servers
@@ -187,9 +194,13 @@ impl PartitionLog {
         while reader.next_seq() <= last {
             for message in reader.next_batch(64).await.unwrap() {
                 let entries = decode_input(&message).map(|frame| frame.entries);
-                let seq = message.seq;
+                let (seq, stored_at) = (message.seq, StoredAt::new(message.time));
                 let entries = (0..).zip(entries.unwrap_or_default());
-                inputs.extend(entries.map(|(index, entry)| (Position { seq, index }, entry)));
+                inputs.extend(entries.map(|(index, entry)| LoggedEntry {
+                    position: Position { seq, index },
+                    stored_at,
+                    entry,
+                }));
             }
         }
         inputs
@@ -208,15 +219,17 @@ impl PartitionLog {
 
     fn compare(
         &self,
-        inputs: &[(Position, Entry)],
+        inputs: &[LoggedEntry],
         frames: &[(u64, OutputFrame)],
     ) -> Result<PartitionState> {
         let mut state = PartitionState::new();
         let mut inputs = inputs.iter();
         for (seq, frame) in frames {
             let expected = inputs.by_ref().take(frame.outcomes.len());
-            let expected = expected
-                .map(|(position, entry)| state.apply(*position, entry, &self.release.pinned));
+            let expected = expected.map(|logged| {
+                let (position, stored_at) = (logged.position, logged.stored_at);
+                state.apply(position, stored_at, &logged.entry, &self.release.pinned)
+            });
             let mut expected: Vec<Outcome> = expected.collect();
             drop_repeated_records(&mut expected);
             ensure!(
