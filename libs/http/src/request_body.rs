@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -160,23 +160,28 @@ pub fn parse_in_place<'b, T: Deserialize<'b>, Owned: DeserializeOwned>(
 
 /// Reads a body as any JSON, or answers 400 `invalid-json`.
 pub fn read_json(bytes: &[u8]) -> Result<Value, ApiError> {
-    json::read(bytes).map_err(|error| {
-        let message = format!("the body is not JSON: {error}");
-        ApiError::refused(StatusCode::BAD_REQUEST, "invalid-json", message)
-    })
+    json::read(bytes).map_err(|error| not_json(&error))
 }
 
-/// The refusal of a body that was not parsed as a `T`.
+/// The refusal of a body that was not parsed as a `T`. A large body is read again without being kept: its values
+/// could take many times its size.
 pub fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiError {
+    let at = |field: String| ApiError::field("invalid-field", field, plain(error));
+    if bytes.len() > EXPLAINED_BYTES {
+        return match json::read::<IgnoredAny>(bytes) {
+            Ok(IgnoredAny) => at("(body)".to_owned()),
+            Err(error) => not_json(&error),
+        };
+    }
     match read_json(bytes) {
-        Ok(value) => {
-            let worthwhile = bytes.len() <= EXPLAINED_BYTES;
-            let field = worthwhile.then(|| culprit::<T>(&value, error)).flatten();
-            let field = field.unwrap_or_else(|| "(body)".to_owned());
-            ApiError::field("invalid-field", field, plain(error))
-        }
+        Ok(value) => at(culprit::<T>(&value, error).unwrap_or_else(|| "(body)".to_owned())),
         Err(refusal) => refusal,
     }
+}
+
+fn not_json(error: &serde_json::Error) -> ApiError {
+    let message = format!("the body is not JSON: {error}");
+    ApiError::refused(StatusCode::BAD_REQUEST, "invalid-json", message)
 }
 
 /// The top-level field that causes an error: the one named as missing, or the one whose removal

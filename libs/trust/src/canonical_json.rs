@@ -6,10 +6,12 @@
 //! Source: RFC 8785; docs/manifests.md, canonical form.
 
 mod canonical_check;
+mod canonical_writer;
 mod error;
-mod json_value;
+mod member_order;
 mod number_check;
 mod string_bytes;
+mod string_escapes;
 mod tokens;
 
 use std::borrow::Cow;
@@ -18,8 +20,8 @@ use nixfleet_proto::ManifestHash;
 use sha2::{Digest, Sha256};
 
 pub use error::{ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault};
-pub(crate) use json_value::JsonValue;
 
+use member_order::MemberOrder;
 use tokens::string_end;
 
 /// The canonical bytes of a JSON text; borrowed when it is canonical already.
@@ -34,11 +36,48 @@ use tokens::string_end;
 ///
 /// Source: RFC 8785, sections 3.1 (I-JSON input) and 3.2.
 pub fn canonicalize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CanonicalizeError> {
-    let text = text_of(bytes)?;
-    if canonical_check::is_canonical(text) {
-        return Ok(Cow::Borrowed(bytes));
+    Ok(CanonicalText::read(bytes)?.into_bytes())
+}
+
+/// A JSON text with a canonical form. Reading one takes less than four bytes of memory per byte, whatever the
+/// text says: who wrote it is not known yet.
+#[derive(Debug)]
+pub(crate) struct CanonicalText<'a> {
+    text: &'a str,
+    /// `None` for a text that is canonical.
+    order: Option<MemberOrder>,
+}
+
+impl<'a> CanonicalText<'a> {
+    /// Checks a text.
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, CanonicalizeError> {
+        let text = text_of(bytes)?;
+        let order = if canonical_check::is_canonical(text) {
+            None
+        } else {
+            tokens::check(text)?;
+            Some(MemberOrder::of(text)?)
+        };
+        Ok(Self { text, order })
     }
-    Ok(Cow::Owned(JsonValue::parse(text)?.canonical()))
+
+    /// Writes the canonical bytes piece by piece, which takes no memory.
+    pub(crate) fn write_to(&self, sink: &mut dyn FnMut(&[u8])) {
+        match &self.order {
+            None => sink(self.text.as_bytes()),
+            Some(order) => canonical_writer::write(self.text, order, sink),
+        }
+    }
+
+    /// The canonical bytes.
+    pub(crate) fn into_bytes(self) -> Cow<'a, [u8]> {
+        if self.order.is_none() {
+            return Cow::Borrowed(self.text.as_bytes());
+        }
+        let mut canonical = Vec::with_capacity(self.text.len());
+        self.write_to(&mut |piece| canonical.extend_from_slice(piece));
+        Cow::Owned(canonical)
+    }
 }
 
 /// Lower-case hexadecimal SHA-256 of the canonical bytes.

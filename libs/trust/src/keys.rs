@@ -7,8 +7,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nixfleet_proto::Timestamp;
-use p256::ecdsa::signature::Verifier;
+use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::canonical_json::CanonicalText;
 
 /// Length of every detached signature in bytes.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -117,17 +120,50 @@ fn sized<const N: usize>(bytes: &[u8]) -> Result<[u8; N], KeyError> {
     })
 }
 
+/// Bytes under a signature, written piece by piece: nobody need hold them before they are verified.
+pub(crate) trait Message {
+    /// Writes them, the same each time.
+    fn write_to(&self, sink: &mut dyn FnMut(&[u8]));
+}
+
+impl Message for CanonicalText<'_> {
+    fn write_to(&self, sink: &mut dyn FnMut(&[u8])) {
+        CanonicalText::write_to(self, sink);
+    }
+}
+
 impl PublicKey {
-    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(&self, message: &impl Message, signature: &[u8]) -> bool {
         match self {
-            // Strict: rejects an unreduced S, and an R or key of small order.
-            Self::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
-            // TPMs emit either of the two equivalent values of S.
-            Self::EcdsaP256(key) => p256::ecdsa::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify(message, &signature.normalize_s()).is_ok()),
+            Self::Ed25519(key) => verifies_ed25519(key, message, signature).is_some(),
+            Self::EcdsaP256(key) => {
+                let mut hash = Sha256::new();
+                message.write_to(&mut |piece| hash.update(piece));
+                let hash = hash.finalize();
+                // TPMs emit either of the two equivalent values of S.
+                p256::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| {
+                    key.verify_prehash(&hash, &signature.normalize_s()).is_ok()
+                })
+            }
         }
     }
+}
+
+/// Verifies as strictly as `verify_strict` of the library, which wants the message in one piece: an unreduced S,
+/// and an R or key of small order, are refused.
+fn verifies_ed25519(
+    key: &ed25519_dalek::VerifyingKey,
+    message: &impl Message,
+    signature: &[u8],
+) -> Option<()> {
+    let signature = ed25519_dalek::Signature::from_slice(signature).ok()?;
+    let r = ed25519_dalek::VerifyingKey::from_bytes(signature.r_bytes()).ok()?;
+    if r.is_weak() || key.is_weak() {
+        return None;
+    }
+    let mut verifier = key.verify_stream(&signature).ok()?;
+    message.write_to(&mut |piece| verifier.update(piece));
+    verifier.finalize_and_verify().ok()
 }
 
 /// The trusted keys at one instant, in the order of trial.
@@ -148,7 +184,7 @@ pub(crate) enum NoMatch {
 
 impl ActiveKeys {
     /// Tries the keys in order; malformed keys never match.
-    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), NoMatch> {
+    pub(crate) fn verify(&self, message: &impl Message, signature: &[u8]) -> Result<(), NoMatch> {
         let mut supported = false;
         for key in &self.keys {
             match key.decode() {

@@ -7,12 +7,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
 use nixfleet_proto::{ChannelName, ManifestHash, RolloutId};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::parallel::join;
 
@@ -56,8 +59,46 @@ pub struct ReleaseBundle {
 pub struct ReleaseUpload<T = String> {
     /// The fleet.
     pub fleet: SignedUpload<T>,
-    /// Rollout manifests by channel.
+    /// Rollout manifests by channel, at most [`UPLOADED_ROLLOUTS_MAX`].
+    #[serde(deserialize_with = "bounded")]
+    #[serde(bound(deserialize = "T: Deserialize<'de>"))]
     pub rollouts: BTreeMap<ChannelName, SignedUpload<T>>,
+}
+
+/// Most rollout manifests of an upload: nobody has signed their number, and small ones take many times their size
+/// in memory.
+pub const UPLOADED_ROLLOUTS_MAX: usize = 10_000;
+
+fn bounded<'de, D, T>(deserializer: D) -> Result<BTreeMap<ChannelName, SignedUpload<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Rollouts<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Rollouts<T> {
+        type Value = BTreeMap<ChannelName, SignedUpload<T>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(
+                f,
+                "a map of at most {UPLOADED_ROLLOUTS_MAX} rollout manifests"
+            )
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut rollouts = BTreeMap::new();
+            while let Some((channel, signed)) = access.next_entry()? {
+                if rollouts.len() == UPLOADED_ROLLOUTS_MAX {
+                    return Err(A::Error::invalid_length(rollouts.len() + 1, &self));
+                }
+                rollouts.insert(channel, signed);
+            }
+            Ok(rollouts)
+        }
+    }
+
+    deserializer.deserialize_map(Rollouts(PhantomData))
 }
 
 /// One artifact in an upload.
@@ -203,6 +244,22 @@ mod tests {
         let json = serde_json::to_string(&ReleaseUpload::from(&bundle)).unwrap();
         let upload: ReleaseUpload = serde_json::from_str(&json).unwrap();
         assert_eq!(ReleaseBundle::try_from(&upload).unwrap(), bundle);
+    }
+
+    #[test]
+    fn an_upload_has_a_bounded_number_of_manifests() {
+        let upload = |count: usize| {
+            let signed = r#"{"artifact":"","signature":""}"#;
+            let rollouts: Vec<String> = (0..count).map(|n| format!(r#""{n}":{signed}"#)).collect();
+            let rollouts = rollouts.join(",");
+            let json = format!(r#"{{"fleet":{signed},"rollouts":{{{rollouts}}}}}"#);
+            serde_json::from_str::<ReleaseUpload>(&json).map(|upload| upload.rollouts.len())
+        };
+        assert_eq!(
+            upload(UPLOADED_ROLLOUTS_MAX).unwrap(),
+            UPLOADED_ROLLOUTS_MAX
+        );
+        assert!(upload(UPLOADED_ROLLOUTS_MAX + 1).is_err());
     }
 
     #[test]

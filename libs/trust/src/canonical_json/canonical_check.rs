@@ -1,9 +1,9 @@
 //! Fast check for canonical text, such as every stored artifact.
 //!
-//! One pass without a tree. May reject canonical text: callers fall back on the tree.
+//! One pass without memory. May reject canonical text: callers then look at the order of members.
 
+use super::canonical_writer::canonical_number;
 use super::error::DEPTH_MAX;
-use super::json_value::JsonValue;
 use super::string_bytes;
 use super::tokens::number_end;
 
@@ -153,7 +153,7 @@ impl<'a> Scanner<'a> {
             .parse()
             .ok()
             .filter(|value: &f64| value.is_finite())?;
-        (JsonValue::Number(value).canonical() == literal.as_bytes()).then_some(())
+        (canonical_number(value) == literal.as_bytes()).then_some(())
     }
 
     fn rest(&mut self, expected: &str) -> Option<()> {

@@ -72,6 +72,13 @@ pub(super) fn number_end(bytes: &[u8], start: usize) -> usize {
         .map_or(bytes.len(), |length| start + length)
 }
 
+/// Index of the next byte that is no white space.
+pub(super) fn end_of_whitespace(bytes: &[u8], start: usize) -> usize {
+    let rest = bytes.get(start..).unwrap_or_default();
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    start + rest.iter().take_while(is_space).count()
+}
+
 /// At most 80 characters of a text, for messages.
 pub(super) fn shortened(text: &str) -> String {
     const CHARS_MAX: usize = 80;

@@ -14,6 +14,9 @@ pub fn parse_event(bytes: &[u8]) -> Result<EventRequest, ApiError> {
 }
 
 fn explain_event(bytes: &[u8], error: &serde_json::Error) -> ApiError {
+    if bytes.len() > EXPLAINED_BYTES {
+        return explain::<EventRequest>(bytes, error);
+    }
     let value = match read_json(bytes) {
         Ok(value) => value,
         Err(refusal) => return refusal,
@@ -32,9 +35,6 @@ fn explain_event(bytes: &[u8], error: &serde_json::Error) -> ApiError {
     }
     if !event.get("seq").is_some_and(Value::is_u64) {
         return ApiError::field("invalid-field", "event.seq", "must be a number from 1 up");
-    }
-    if bytes.len() > EXPLAINED_BYTES {
-        return ApiError::field("invalid-field", "event", plain(error));
     }
     match serde_json::from_value::<HostEventBody>(event.clone()) {
         Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use reqwest::Method;
 
 use super::super::gateways::gateway_process::{Client, Gateway};
@@ -91,4 +92,50 @@ async fn bombs_are_refused_cheaply_and_nothing_else_notices() {
     assert!(grown < 128 * 1024, "{grown} KiB more");
     let of_honest = gateway.logged().await.len();
     assert_eq!(of_honest, bombs().len() + 1, "nothing else is in the log");
+}
+
+/// What nobody has signed costs a small multiple of its size, wherever its faults are: in the request, or in an
+/// artifact of it.
+#[tokio::test]
+async fn an_unsigned_release_costs_at_most_a_few_times_its_size() {
+    const RELEASE_BYTES: usize = 32 * 1024 * 1024;
+    let gateway = Gateway::start_console("releasebomb", &[]).await;
+    let pipeline = gateway.person("pipeline", "ci");
+    let many = |open: &str, item: &str, close: &str, bytes: usize| {
+        let count = (bytes - open.len() - close.len()) / item.len();
+        format!("{open}{}{close}", item.repeat(count))
+    };
+    // A space in front, as the form of stored artifacts has none.
+    let artifact = |item: &str| {
+        let artifact = many(" [", item, "1]", RELEASE_BYTES / 4 * 3 - 1024);
+        let artifact = base64::engine::general_purpose::STANDARD.encode(artifact);
+        let signature = base64::engine::general_purpose::STANDARD.encode([7; 64]);
+        format!(
+            r#"{{"fleet":{{"artifact":"{artifact}","signature":"{signature}"}},"rollouts":{{}}}}"#
+        )
+    };
+    let rollout = r#""%":{"artifact":"","signature":""},"#;
+    let bombs = [
+        artifact("[],"),
+        artifact(r#"{"b":0,"":0},"#),
+        many("[", "[],", "[]]", RELEASE_BYTES),
+        many(r#"{"fleet":{},"x":["#, "{},", "{}]}", RELEASE_BYTES),
+        many(r#"{"rollouts":{"#, rollout, r#""":0}}"#, RELEASE_BYTES),
+    ];
+    let before = gateway.resident_kib();
+    for bomb in bombs {
+        let begins: String = bomb.chars().take(40).collect();
+        let bytes = bomb.len() as u64;
+        let request = pipeline.request(Method::PUT, "/v1/manifests");
+        let request = request.header("content-type", "application/json");
+        let answer = pipeline.send(request.body(bomb)).await;
+        assert!(matches!(answer.status, 400 | 422), "{begins}: {answer:?}");
+        let grown = gateway.peak_kib().saturating_sub(before) * 1024;
+        println!(
+            "{begins}: {:.1} bytes per byte",
+            grown as f64 / bytes as f64
+        );
+        // The body, what is decoded of it, and what reading that takes.
+        assert!(grown <= 6 * bytes, "{begins}: {grown} bytes for {bytes}");
+    }
 }
