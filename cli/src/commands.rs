@@ -12,6 +12,7 @@ pub mod keygen;
 pub mod list_hosts;
 pub mod list_rollouts;
 pub mod release;
+pub mod revoke;
 pub mod status;
 pub mod unquarantine;
 pub mod verify;

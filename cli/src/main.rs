@@ -49,6 +49,7 @@ enum Command {
     Clear(commands::clear_halt::Arguments),
     Unquarantine(commands::unquarantine::Arguments),
     Verify(commands::verify::Arguments),
+    Revoke(commands::revoke::Arguments),
     Db(commands::db::Arguments),
     Debug(commands::debug_pure_cores::Arguments),
 }
@@ -81,6 +82,7 @@ fn run(command: Command) -> Result<(), CommandError> {
         Command::Clear(arguments) => commands::clear_halt::run(&arguments),
         Command::Unquarantine(arguments) => commands::unquarantine::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
+        Command::Revoke(arguments) => commands::revoke::run(&arguments),
         Command::Db(arguments) => commands::db::run(&arguments),
         Command::Debug(arguments) => commands::debug_pure_cores::run(&arguments),
     }

@@ -21,6 +21,8 @@ mod stream_layout;
 #[cfg(feature = "shell")]
 mod bus;
 #[cfg(feature = "shell")]
+mod signed_floor;
+#[cfg(feature = "shell")]
 mod unstored_messages;
 
 pub use clock::{CLOCK_OFFSET_MAX, ClockOffset};
@@ -65,6 +67,7 @@ pub use {
     reader::read_ahead::ReadAhead,
     reader::read_error::ReadError,
     reader::stream_reader::Reader,
+    signed_floor::{SignedFloor, SignedFloorError},
     stream_layout::ensure::LayoutError,
     unstored_messages::heartbeat::{HeartbeatError, Heartbeats, Responder},
     unstored_messages::liveness::{Liveness, LivenessError},

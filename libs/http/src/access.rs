@@ -295,6 +295,7 @@ pub(crate) fn identity_of(role: Role) -> Identity {
         role,
         channels: identity::ChannelLimit::All,
         name: "a".into(),
+        host: (role == Role::Agent).then(|| "a".into()),
         common_name: "a".into(),
         not_before: at(1_000),
         not_after: at(2_000),

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use axum_server::tls_rustls::RustlsConfig;
 use axum_server::{Handle, Server};
 use hyper_util::rt::TokioTimer;
+use nixfleet_bus::Bus;
 use nixfleet_service::{CancellationToken, Context};
 use tokio::net::TcpListener;
 
@@ -28,6 +29,20 @@ pub struct Listener {
     tls: TlsConfig,
     http: HttpConfig,
     limits: LimitsConfig,
+}
+
+/// What is kept current while a gateway runs.
+pub struct Reloads<'a> {
+    /// The checks that use it.
+    pub access: &'a Arc<Access>,
+    /// The files.
+    pub trust: &'a TrustConfig,
+    /// Keeps the time of the newest list of revocations.
+    pub bus: &'a Bus,
+    /// The gateway's name: each has a list of its own.
+    pub service: &'static str,
+    /// Ends it.
+    pub stop: &'a CancellationToken,
 }
 
 impl Listener {
@@ -53,14 +68,16 @@ impl Listener {
         })
     }
 
-    /// Starts the tasks that keep certificates and revocations current until `stop`.
-    pub fn spawn_reloads<C>(
-        &self,
-        context: &Context<C>,
-        access: &Arc<Access>,
-        trust: &TrustConfig,
-        stop: &CancellationToken,
-    ) {
+    /// Starts the tasks that keep certificates and revocations current until `stop`. From here on a configured
+    /// list of revocations that is not read yet refuses everyone.
+    pub fn spawn_reloads<C>(&self, context: &Context<C>, reloads: Reloads<'_>) {
+        let Reloads {
+            access,
+            trust,
+            bus,
+            service,
+            stop,
+        } = reloads;
         let reload = tls::reload(self.tls.clone(), self.certificates.clone(), stop.clone());
         context.tasks.spawn("tls", async {
             reload.await;
@@ -71,8 +88,12 @@ impl Listener {
                 (Arc::clone(access), context.readiness.clone(), stop.clone());
             let every = Duration::from_secs(trust.revocations_seconds);
             readiness.expect(&[PART]);
+            access.revoked.expect();
+            let bus = bus.clone();
             context.tasks.spawn("revocations", async move {
-                source.follow(&access.revoked, every, readiness, stop).await;
+                let reading = (every, readiness);
+                let revoked = &access.revoked;
+                source.follow(revoked, (bus, service), reading, stop).await;
                 Ok(())
             });
         }

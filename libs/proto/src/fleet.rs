@@ -7,6 +7,7 @@
 
 mod announcement;
 mod fleet_host;
+mod revocation;
 mod selector;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use announcement::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
 pub use fleet_host::{FleetHost, FleetHosts, Pin, SkippedHosts};
+pub use revocation::{CLIENT_NAME_BYTES_MAX, Revocation, RevokedClient, is_client_name};
 pub use selector::Selector;
 
 use crate::Timestamp;
@@ -216,20 +218,6 @@ pub struct Revocations {
     pub schema_version: u64,
     pub revocations: Vec<Revocation>,
     pub meta: Meta,
-}
-
-/// One refused host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "docs/manifests.md gives each key")]
-pub struct Revocation {
-    pub hostname: Hostname,
-    /// Certificates issued earlier are refused.
-    pub not_before: Timestamp,
-    #[serde(default)]
-    pub reason: Option<String>,
-    #[serde(default)]
-    pub revoked_by: Option<String>,
 }
 
 /// Nonces that enrollment tokens may use.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::Bus;
-use nixfleet_http::{Access, Backends, EntryLog, Listener, RELEASE_PART, Releases, RouterGateway};
+use nixfleet_http::{
+    Access, Backends, EntryLog, Listener, RELEASE_PART, Releases, Reloads, RouterGateway,
+};
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
 use tokio::sync::Semaphore;
@@ -37,7 +39,14 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     });
     // Followers stop after the listener: the last requests may still ask what they know.
     let stop = CancellationToken::new();
-    listener.spawn_reloads(&context, &app.access, &app.config.trust, &stop);
+    let reloads = Reloads {
+        access: &app.access,
+        trust: &app.config.trust,
+        bus: &bus,
+        service: "console",
+        stop: &stop,
+    };
+    listener.spawn_reloads(&context, reloads);
     spawn_followers(&context, &app, &stop);
     let drain = Duration::from_secs(app.config.admin.drain_seconds);
     let gateway = RouterGateway(routes::router(Arc::clone(&app)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::Bus;
-use nixfleet_http::{Access, Backends, Listener, RELEASE_PART, Rates, Releases};
+use nixfleet_http::{Access, Backends, Listener, RELEASE_PART, Rates, Releases, Reloads};
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
@@ -46,7 +46,14 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     });
     // Followers stop after the listener: the last requests may still ask what they know.
     let stop = CancellationToken::new();
-    listener.spawn_reloads(&context, &app.access, &app.config.trust, &stop);
+    let reloads = Reloads {
+        access: &app.access,
+        trust: &app.config.trust,
+        bus: &bus,
+        service: "ingest",
+        stop: &stop,
+    };
+    listener.spawn_reloads(&context, reloads);
     spawn_followers(&context, &app, &stop);
     let drain = Duration::from_secs(app.config.admin.drain_seconds);
     let gateway = AgentGateway::new(&app);

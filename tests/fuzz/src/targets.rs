@@ -8,7 +8,8 @@ use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::subject::{Names, Partition, escape};
 use nixfleet_proto::wire::EventRequest;
 use nixfleet_proto::{
-    ChannelName, Entry, EntryBody, InputFrame, OutputFrame, Producer, RolloutId, Timestamp,
+    ChannelName, Entry, EntryBody, Hostname, InputFrame, OutputFrame, Producer, RolloutId,
+    Timestamp,
 };
 use nixfleet_trust::sign::SigningKey;
 use nixfleet_trust::{
@@ -22,8 +23,12 @@ mod agent_replies;
 mod announcements;
 #[path = "certificate_names.rs"]
 mod certificate_names;
-#[path = "../../../libs/http/src/access/identity.rs"]
-mod identity;
+#[path = "../../../libs/http/src/access"]
+mod access {
+    pub mod identity;
+}
+
+use access::identity;
 
 pub use agent_replies::{dispatch_reply, event_answers, heartbeat_reply, snapshots};
 pub use announcements::{release_announcement, rollout_announcement};
@@ -299,6 +304,14 @@ pub fn certificate(data: &[u8]) {
     assert!(identity.common_name.contains(&*identity.name));
     let printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
     assert!(identity.common_name.bytes().all(printable));
+    let is_agent = identity.role == identity::Role::Agent;
+    let host = is_agent.then(|| {
+        identity
+            .name
+            .parse::<Hostname>()
+            .expect("a host has a hostname")
+    });
+    assert_eq!(identity.host, host);
     assert!(identity.role == identity::Role::Agent || identity::PEOPLE.contains(&identity.role));
     let channel = ChannelName::from("stable".to_owned());
     let is_unlimited = identity.channels == identity::ChannelLimit::All;

@@ -3,16 +3,24 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use nixfleet_proto::fleet::is_client_name;
 use nixfleet_proto::id::is_channel_name;
-use nixfleet_proto::{ChannelName, Timestamp};
+use nixfleet_proto::{ChannelName, Hostname, Timestamp};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// Beginning of every alternative name, a URI, that is meant for the gateways, in any case.
-const NAMESPACE: &str = "urn:nixfleet:";
-/// Beginning of one that limits a certificate to a channel.
+use self::subject::Subject;
+
+mod error;
+mod subject;
+
+pub use self::error::IdentityError;
+
+/// In every alternative name that is meant for the gateways, in any case.
+const NAMESPACE: &str = "urn:nixfleet";
+/// Beginning of one, a URI, that limits a certificate to a channel.
 const CHANNEL_URI: &str = "urn:nixfleet:channel:";
-/// Longest name taken from a certificate, the limit of a DNS name.
-const MAX_NAME_BYTES: usize = 253;
+/// Beginning of every organisational unit that is meant for the gateways, in any case.
+const UNIT_PREFIX: &str = "nixfleet-";
 
 /// The rights that a certificate gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +63,7 @@ impl Role {
 
     /// The role that an organisational unit names: `nixfleet-<name>`, of people and pipelines only.
     pub fn of_unit(unit: &str) -> Option<Self> {
-        let name = unit.strip_prefix("nixfleet-")?;
+        let name = unit.strip_prefix(UNIT_PREFIX)?;
         PEOPLE.into_iter().find(|role| role.name() == name)
     }
 }
@@ -78,6 +86,8 @@ pub struct Identity {
     pub channels: ChannelLimit,
     /// Hostname of an agent, name of anyone else.
     pub name: Arc<str>,
+    /// The host of an agent; of no one else.
+    pub host: Option<Hostname>,
     /// The certificate's common name as it is.
     pub common_name: String,
     /// Start of the certificate's validity; revocations compare with it.
@@ -87,71 +97,53 @@ pub struct Identity {
     pub not_after: Timestamp,
 }
 
-/// Why a verified certificate names nobody.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityError {
-    /// The bytes are no certificate.
-    #[error("the certificate cannot be read")]
-    Unreadable,
-    /// No common name, or more than one.
-    #[error("the certificate must have exactly one common name, it has {0}")]
-    CommonNames(usize),
-    /// The name cannot be anyone's.
-    #[error("the common name must be 1 to 253 printable ASCII characters")]
-    IllegalName,
-    /// More than one role.
-    #[error("the certificate claims more than one role")]
-    Roles,
-    /// An alternative name that limits it to something that is no channel.
-    #[error("the certificate is limited to {0:?}, which is no name of a channel")]
-    Channel(String),
-}
-
 impl Identity {
-    /// Reads the leaf certificate of a client.
+    /// Reads the leaf certificate of a client. Whatever could be read in two ways names nobody.
     ///
     /// # Errors
     /// When it does not name exactly one client with one role.
     ///
     /// Source: docs/wire-protocol.md, identity.
     pub fn from_certificate(der: &[u8]) -> Result<Self, IdentityError> {
-        let (_, certificate) =
+        let (rest, certificate) =
             X509Certificate::from_der(der).map_err(|_| IdentityError::Unreadable)?;
-        let subject = certificate.subject();
-        let names: Vec<&str> = subject
-            .iter_common_name()
-            .filter_map(|name| name.as_str().ok())
-            .collect();
-        let [common_name] = names[..] else {
-            return Err(IdentityError::CommonNames(names.len()));
-        };
-        let units = subject.iter_organizational_unit();
-        let units: Vec<&str> = units.filter_map(|unit| unit.as_str().ok()).collect();
-        let mut roles = units.iter().filter_map(|unit| Role::of_unit(unit));
-        let role = roles.next().unwrap_or(Role::Agent);
-        if roles.next().is_some() {
-            return Err(IdentityError::Roles);
+        if !rest.is_empty() {
+            return Err(IdentityError::Unreadable);
         }
-        let legal = |b: u8| b.is_ascii_graphic() || b == b' ';
-        if common_name.is_empty()
-            || common_name.len() > MAX_NAME_BYTES
-            || !common_name.bytes().all(legal)
-        {
-            return Err(IdentityError::IllegalName);
-        }
-        let name = match role {
-            Role::Agent => machine_name(common_name),
-            Role::Viewer | Role::Operator | Role::Approver | Role::Admin | Role::Ci => common_name,
+        let Subject { common_name, unit } = Subject::read(certificate.subject())?;
+        let role = unit.map_or(Ok(Role::Agent), role_of)?;
+        let host = match role {
+            Role::Agent => {
+                Some(Hostname::of_common_name(common_name).map_err(IdentityError::Host)?)
+            }
+            Role::Viewer | Role::Operator | Role::Approver | Role::Admin | Role::Ci => {
+                if !is_client_name(common_name) {
+                    return Err(IdentityError::IllegalName);
+                }
+                None
+            }
         };
         let validity = certificate.validity();
         Ok(Self {
             role,
             channels: channel_limit(&certificate)?,
-            name: name.into(),
+            name: host.as_ref().map_or(common_name, Hostname::as_str).into(),
+            host,
             common_name: common_name.to_owned(),
             not_before: instant(validity.not_before.timestamp()),
             not_after: instant(validity.not_after.timestamp()),
         })
+    }
+}
+
+/// The role that an organisational unit names; a misspelt one must not read as that of a host.
+fn role_of(unit: &str) -> Result<Role, IdentityError> {
+    match Role::of_unit(unit) {
+        Some(role) => Ok(role),
+        None if unit.trim().to_ascii_lowercase().starts_with(UNIT_PREFIX) => {
+            Err(IdentityError::Role(unit.to_owned()))
+        }
+        None => Ok(Role::Agent),
     }
 }
 
@@ -175,23 +167,30 @@ impl Identity {
 
 fn channel_limit(certificate: &X509Certificate<'_>) -> Result<ChannelLimit, IdentityError> {
     let names = certificate.subject_alternative_name();
-    let names = names.map_err(|_| IdentityError::Unreadable)?;
+    let names = names.map_err(|_| IdentityError::AlternativeName)?;
     let names = names.map_or(&[][..], |names| &names.value.general_names);
     let mut channels = BTreeSet::new();
     for name in names {
-        let GeneralName::URI(uri) = name else {
-            continue;
+        let channel = match name {
+            GeneralName::URI(uri) => channel_of(uri)?,
+            // A limit of the wrong kind of name must not read as none.
+            GeneralName::DNSName(text) | GeneralName::RFC822Name(text) if is_ours(text) => {
+                return Err(IdentityError::Channel((*text).to_owned()));
+            }
+            GeneralName::Invalid(..) => return Err(IdentityError::AlternativeName),
+            GeneralName::DNSName(_)
+            | GeneralName::RFC822Name(_)
+            | GeneralName::OtherName(..)
+            | GeneralName::X400Address(_)
+            | GeneralName::DirectoryName(_)
+            | GeneralName::EDIPartyName(_)
+            | GeneralName::IPAddress(_)
+            | GeneralName::RegisteredID(_) => None,
         };
-        match uri.strip_prefix(CHANNEL_URI) {
-            Some(channel) if is_channel_name(channel) => {
-                channels.insert(ChannelName::from(channel.to_owned()));
-            }
-            Some(other) => return Err(IdentityError::Channel(other.to_owned())),
-            // A limit that is misspelt must not read as none.
-            None if uri.to_ascii_lowercase().starts_with(NAMESPACE) => {
-                return Err(IdentityError::Channel((*uri).to_owned()));
-            }
-            None => {}
+        if let Some(channel) = channel
+            && !channels.insert(channel.clone())
+        {
+            return Err(IdentityError::ChannelTwice(channel));
         }
     }
     Ok(match channels.is_empty() {
@@ -200,13 +199,19 @@ fn channel_limit(certificate: &X509Certificate<'_>) -> Result<ChannelLimit, Iden
     })
 }
 
-/// `agent-<host>.<suffix>` names `<host>`; any other name is the host itself.
-fn machine_name(common_name: &str) -> &str {
-    common_name
-        .strip_prefix("agent-")
-        .and_then(|rest| rest.split_once('.'))
-        .filter(|(host, suffix)| !host.is_empty() && !suffix.is_empty())
-        .map_or(common_name, |(host, _)| host)
+/// The channel of a URI; `None` when it is not meant for the gateways. A limit that is misspelt must not read as
+/// none.
+fn channel_of(uri: &str) -> Result<Option<ChannelName>, IdentityError> {
+    match uri.strip_prefix(CHANNEL_URI) {
+        Some(channel) if is_channel_name(channel) => Ok(Some(ChannelName::from(channel))),
+        Some(other) => Err(IdentityError::Channel(other.to_owned())),
+        None if is_ours(uri) => Err(IdentityError::Channel(uri.to_owned())),
+        None => Ok(None),
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.to_ascii_lowercase().contains(NAMESPACE)
 }
 
 /// Certificates may carry years no calendar type holds; such a one is as good as never valid.
@@ -216,7 +221,7 @@ fn instant(seconds: i64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair};
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair};
 
     use super::*;
 
@@ -244,7 +249,6 @@ mod tests {
         check("web-1", None, Role::Agent, "web-1");
         check("agent-web-1.fleet.example", None, Role::Agent, "web-1");
         check("agent-web-1", None, Role::Agent, "agent-web-1");
-        check("agent-.fleet", None, Role::Agent, "agent-.fleet");
         check("web-1.fleet", None, Role::Agent, "web-1.fleet");
         check("ada", Some("nixfleet-operator"), Role::Operator, "ada");
         check(
@@ -276,27 +280,142 @@ mod tests {
         let uris = ["urn:nixfleet:channel:stable", "urn:nixfleet:channel:beta"];
         let limited = read(&uris).unwrap();
         assert!(limited.sees(&stable) && !limited.sees(&edge));
+        let twice = read(&["urn:nixfleet:channel:stable"; 2]);
+        assert_eq!(twice, Err(IdentityError::ChannelTwice(stable.clone())));
         let wrong = read(&["urn:nixfleet:channel:No Channel"]);
         assert_eq!(wrong, Err(IdentityError::Channel("No Channel".to_owned())));
         for misspelt in [
             "urn:nixfleet:channels:stable",
             "URN:NixFleet:channel:stable",
+            " urn:nixfleet:channel:stable",
+            "urn:nixfleet",
         ] {
             let wrong = read(&[misspelt]);
             assert_eq!(wrong, Err(IdentityError::Channel(misspelt.to_owned())));
         }
     }
 
+    fn refusal(names: &[(DnType, DnValue)]) -> Option<(String, &'static str)> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in names {
+            params.distinguished_name.push(kind.clone(), value.clone());
+        }
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        match Identity::from_certificate(certificate.der()) {
+            Err(IdentityError::Attribute { attribute, fault }) => Some((attribute, fault)),
+            Err(other) => panic!("{other}"),
+            Ok(_) => None,
+        }
+    }
+
+    /// The same attribute for a second time: rcgen keeps one of each kind it knows.
+    fn again(last: u64) -> DnType {
+        DnType::CustomDnType(vec![2, 5, 4, last])
+    }
+
+    #[test]
+    fn an_attribute_that_two_readers_could_read_differently_refuses_the_certificate() {
+        let text = |text: &str| DnValue::Utf8String(text.to_owned());
+        let name = || (DnType::CommonName, text("ada"));
+        let unit = || (DnType::OrganizationalUnitName, text("nixfleet-operator"));
+        let country = (
+            DnType::CountryName,
+            DnValue::PrintableString("DE".try_into().unwrap()),
+        );
+        assert_eq!(refusal(&[name(), unit(), country]), None);
+        let check = |names: &[(DnType, DnValue)], attribute: &str, fault: &str| {
+            let refused = refusal(names);
+            let (found, said) = refused.unwrap_or_else(|| panic!("{attribute} {fault}"));
+            assert_eq!(found, attribute);
+            assert!(said.contains(fault), "{said}");
+        };
+        check(&[name(), unit(), (again(3), text("bob"))], "CN", "twice");
+        check(
+            &[name(), unit(), (again(11), text("nixfleet-admin"))],
+            "OU",
+            "twice",
+        );
+        check(&[name(), (again(11), text("it")), unit()], "OU", "twice");
+        let bmp = || DnValue::BmpString("nixfleet-operator".try_into().unwrap());
+        let teletex = || DnValue::TeletexString("nixfleet-operator".try_into().unwrap());
+        let universal = || DnValue::UniversalString("nixfleet-operator".try_into().unwrap());
+        for value in [bmp(), teletex(), universal()] {
+            let unreadable = "another type";
+            check(
+                &[name(), (DnType::OrganizationalUnitName, value.clone())],
+                "OU",
+                unreadable,
+            );
+            check(
+                &[(DnType::CommonName, value.clone()), unit()],
+                "CN",
+                unreadable,
+            );
+            check(
+                &[name(), unit(), (DnType::OrganizationName, value)],
+                "O",
+                unreadable,
+            );
+        }
+        for hidden in ["ada\n", "a\u{200b}da", "\u{202e}ada", "ada\0"] {
+            check(
+                &[(DnType::CommonName, text(hidden)), unit()],
+                "CN",
+                "invisible",
+            );
+            check(
+                &[name(), unit(), (DnType::LocalityName, text(hidden))],
+                "L",
+                "invisible",
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_of_the_wrong_kind_of_name_is_no_missing_limit() {
+        let read = |name: rcgen::SanType| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name.push(DnType::CommonName, "ada");
+            params.subject_alt_names.push(name);
+            let key = KeyPair::generate().unwrap();
+            Identity::from_certificate(params.self_signed(&key).unwrap().der())
+        };
+        let limit = "urn:nixfleet:channel:stable";
+        let refused = Err(IdentityError::Channel(limit.to_owned()));
+        assert_eq!(
+            read(rcgen::SanType::DnsName(limit.try_into().unwrap())),
+            refused
+        );
+        assert_eq!(
+            read(rcgen::SanType::Rfc822Name(limit.try_into().unwrap())),
+            refused
+        );
+        assert!(read(rcgen::SanType::DnsName("ada.example".try_into().unwrap())).is_ok());
+    }
+
     #[test]
     fn a_certificate_without_one_clear_name_names_nobody() {
         let read = |names: &[(DnType, &str)]| Identity::from_certificate(&certificate(names));
         let unit = (DnType::OrganizationalUnitName, "nixfleet-operator");
-        assert_eq!(read(&[unit]), Err(IdentityError::CommonNames(0)));
-        let name = (DnType::CommonName, "a\nb");
-        assert_eq!(read(&[name]), Err(IdentityError::IllegalName));
+        assert_eq!(
+            read(std::slice::from_ref(&unit)),
+            Err(IdentityError::NoCommonName)
+        );
         let long = "x".repeat(254);
-        let name = (DnType::CommonName, long.as_str());
-        assert_eq!(read(&[name]), Err(IdentityError::IllegalName));
+        for illegal in ["", " ", " ada", "ä", &long] {
+            let names = [(DnType::CommonName, illegal), unit.clone()];
+            assert_eq!(read(&names), Err(IdentityError::IllegalName), "{illegal:?}");
+        }
+        for illegal in ["", "Web-1", "web_1", "agent-.fleet", "a b", "*", &long] {
+            let name = (DnType::CommonName, illegal);
+            let refused = read(&[name]);
+            assert!(
+                matches!(refused, Err(IdentityError::Host(_))),
+                "{illegal:?}"
+            );
+        }
         assert_eq!(
             Identity::from_certificate(b"nonsense"),
             Err(IdentityError::Unreadable)
@@ -311,5 +430,17 @@ mod tests {
         }
         assert_eq!(Role::of_unit("nixfleet-agent"), None);
         assert_eq!(Role::of_unit("operator"), None);
+        assert_eq!(role_of("Operations"), Ok(Role::Agent));
+        for misspelt in [
+            "nixfleet-agent",
+            "nixfleet-Operator",
+            "NixFleet-operator",
+            " nixfleet-ci",
+        ] {
+            assert_eq!(
+                role_of(misspelt),
+                Err(IdentityError::Role(misspelt.to_owned()))
+            );
+        }
     }
 }

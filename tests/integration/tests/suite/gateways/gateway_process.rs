@@ -33,6 +33,7 @@ pub struct Gateway {
     pub authority: Authority,
     pub bus: Bus,
     pub dir: PathBuf,
+    spec: ProcessSpec,
     pub(super) service: Service,
     pub(super) database: Database,
     pub(super) key: SigningKey,
@@ -152,7 +153,7 @@ impl Gateway {
             .collect();
         let url = database.url_of(service);
         spec.env = BTreeMap::from([(service.variable("database.url"), url)]);
-        let process = Process::start(spec).unwrap();
+        let process = Process::start(spec.clone()).unwrap();
         let config = BusConfig {
             url: nats_url,
             prefix,
@@ -162,6 +163,7 @@ impl Gateway {
         let bus = Bus::connect(config, "test/gateway").await.unwrap();
         let mut gateway = Self {
             process,
+            spec,
             authority,
             bus,
             dir,
@@ -221,9 +223,18 @@ impl Gateway {
 
     /// Resident memory of the process, in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most resident memory that the process ever had, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process.pid());
         let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let line = status.lines().find(|line| line.starts_with(name));
         let kib = line.unwrap().split_whitespace().nth(1);
         kib.unwrap().parse().unwrap()
     }
@@ -327,6 +338,26 @@ impl Gateway {
     pub fn sign(&self, document: &Value) -> (Vec<u8>, Vec<u8>) {
         let (bytes, signature) = self.key.sign_json(document.to_string().as_bytes()).unwrap();
         (bytes, signature.to_vec())
+    }
+
+    /// Puts a signed list of revocations where the gateway's configuration of these tests names it.
+    pub fn revoke(&self, revocations: Value, signed_at: Timestamp) {
+        let (bytes, signature) = self.sign(&json!({
+            "schemaVersion": 1,
+            "revocations": revocations,
+            "meta": { "schemaVersion": 1, "signedAt": signed_at, "ciCommit": null },
+        }));
+        std::fs::write(self.dir.join("revocations.json.sig"), signature).unwrap();
+        std::fs::write(self.dir.join("revocations.json"), bytes).unwrap();
+    }
+
+    /// Stops the process and starts it again.
+    pub async fn restart(&mut self) {
+        self.process
+            .stop(rustix::process::Signal::TERM, SOON)
+            .unwrap();
+        self.process = Process::start(self.spec.clone()).unwrap();
+        self.wait_until_up().await;
     }
 
     /// The partition of a channel.

@@ -132,13 +132,15 @@ async fn every_route_of_both_gateways_takes_its_roles_and_no_others() {
 async fn a_unit_that_is_no_role_gives_no_rights() {
     let console = Gateway::start_console("oddunit", &[]).await;
     let denied = (403, "role-not-allowed".to_owned());
-    for unit in [
-        "nixfleet-operators",
-        "operator",
-        "nixfleet-",
-        "nixfleet-agent",
+    // A misspelt role could be overlooked.
+    let unusable = (401, "client-certificate-unusable".to_owned());
+    for (unit, refusal) in [
+        ("operator", &denied),
+        ("nixfleet-operators", &unusable),
+        ("nixfleet-", &unusable),
+        ("nixfleet-agent", &unusable),
     ] {
         let odd = console.client("ada", Some(unit));
-        assert_eq!(odd.get("/v1/status").await.refusal(), denied, "{unit}");
+        assert_eq!(odd.get("/v1/status").await.refusal(), *refusal, "{unit}");
     }
 }

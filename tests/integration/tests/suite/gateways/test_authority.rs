@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyPair,
+    SigningKey as _, date_time_ymd,
 };
 
 /// An authority with its key.
@@ -74,11 +74,105 @@ impl Authority {
         self.issue(params)
     }
 
+    /// A client certificate with this subject.
+    pub fn of_subject(&self, subject: &[(DnType, DnValue)]) -> Issued {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind.clone(), value.clone());
+        }
+        self.issue(params)
+    }
+
+    /// A client certificate whose name and unit are one part of its subject, which no library makes.
+    pub fn of_joined_subject(&self, name: &str, unit: &str) -> Issued {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = distinguished(name, Some(unit));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let [tbs, algorithm, _signature] = &der::parts(certificate.der())[..] else {
+            panic!("a certificate has three parts");
+        };
+        let mut fields = der::parts(tbs);
+        let mut attributes: Vec<Vec<u8>> = der::parts(&fields[SUBJECT])
+            .iter()
+            .flat_map(|set| der::parts(set))
+            .collect();
+        attributes.sort();
+        fields[SUBJECT] = der::join(SEQUENCE, &[der::join(SET, &attributes)]);
+        let tbs = der::join(SEQUENCE, &fields);
+        let mut signature = vec![0];
+        signature.extend(self.issuer.key().sign(&tbs).unwrap());
+        let signature = der::join(BIT_STRING, &[signature]);
+        let certificate = der::join(SEQUENCE, &[tbs, algorithm.clone(), signature]);
+        Issued {
+            cert: pem(&certificate),
+            key: key.serialize_pem(),
+        }
+    }
+
     fn issue(&self, params: CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
         Issued {
             cert: params.signed_by(&key, &self.issuer).unwrap().pem(),
             key: key.serialize_pem(),
+        }
+    }
+}
+
+/// Place of the subject in the signed part of a certificate.
+const SUBJECT: usize = 5;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const BIT_STRING: u8 = 0x03;
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+}
+
+/// As much of DER as it takes to put a certificate together.
+mod der {
+    /// The values inside a value, each with its tag and length.
+    pub fn parts(value: &[u8]) -> Vec<Vec<u8>> {
+        let mut rest = &value[header(value)..];
+        let mut parts = Vec::new();
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(header(rest) + length(rest));
+            parts.push(part.to_vec());
+            rest = behind;
+        }
+        parts
+    }
+
+    /// A value of other ones.
+    pub fn join(tag: u8, parts: &[Vec<u8>]) -> Vec<u8> {
+        let content = parts.concat();
+        let mut value = vec![tag];
+        let bytes = content.len().to_be_bytes();
+        let bytes = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
+        if content.len() >= 0x80 {
+            value.push(0x80 | u8::try_from(bytes.len()).unwrap());
+        }
+        value.extend(bytes);
+        value.extend(content);
+        value
+    }
+
+    fn header(value: &[u8]) -> usize {
+        match value[1] {
+            short if short < 0x80 => 2,
+            long => 2 + usize::from(long & 0x7f),
+        }
+    }
+
+    fn length(value: &[u8]) -> usize {
+        match value[1] {
+            short if short < 0x80 => usize::from(short),
+            _ => value[2..header(value)]
+                .iter()
+                .fold(0, |sum, byte| sum * 256 + usize::from(*byte)),
         }
     }
 }

@@ -19,7 +19,7 @@ const KIB_PER_POLL: u64 = 16;
 fn dispatch_of(host: &str) -> OutputFrame {
     let effect = Effect::InsertDispatch {
         rollout_id: "stable@4f1c".parse().unwrap(),
-        hostname: host.into(),
+        hostname: host.parse().unwrap(),
         target_closure: "new".into(),
         soak_minutes: Minutes::from_minutes(5),
     };
