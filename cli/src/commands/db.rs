@@ -1,10 +1,11 @@
 //! `nixfleet db`: the one command that talks to Postgres itself, as the owner of the schema: to make
-//! it, to compare its tables with the archive, and to rebuild them.
+//! it, to compare its tables with the archive and the archive with the streams, and to rebuild them.
 
 use clap::{Args, Subcommand};
 
 use crate::command_error::{CommandError, InputContext};
 
+mod archive_gaps;
 mod archive_reader;
 mod archive_replayer;
 mod artifact_source;
@@ -12,6 +13,7 @@ mod database_options;
 mod migrate;
 mod rebuild;
 mod roles;
+mod stream_comparison;
 mod verify;
 mod verify_result;
 

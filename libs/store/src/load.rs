@@ -186,7 +186,7 @@ fn failure_row(row: &Row) -> Result<ProbeFailureRow, ReadError> {
     let key = Key::new("probe_failures", row, 3);
     Ok(ProbeFailureRow {
         rollout_id: key.rollout_id(row, 0)?,
-        hostname: Hostname::from(&*decode(row.get(1))),
+        hostname: key.hostname(row, 1)?,
         probe_name: ProbeName::from(&*decode(row.get(2))),
         control: FailedControl {
             control_id: text_opt(row, 3),
@@ -258,6 +258,22 @@ impl<'a> Key<'a> {
         decode(row.get(column))
             .parse()
             .map_err(|fault: nixfleet_proto::id::RolloutIdError| self.corrupt(fault))
+    }
+
+    pub(crate) fn hostname(&self, row: &Row, column: usize) -> Result<Hostname, ReadError> {
+        decode(row.get(column))
+            .parse()
+            .map_err(|fault: nixfleet_proto::HostnameError| self.corrupt(fault))
+    }
+
+    pub(crate) fn hostname_opt(
+        &self,
+        row: &Row,
+        column: usize,
+    ) -> Result<Option<Hostname>, ReadError> {
+        let name = text_opt(row, column).map(|name| name.parse());
+        let name = name.transpose();
+        name.map_err(|fault: nixfleet_proto::HostnameError| self.corrupt(fault))
     }
 
     pub(crate) fn small(&self, value: i64) -> Result<u32, ReadError> {

@@ -34,7 +34,7 @@ pub async fn verify(database_url: &str) -> Result<VerifyResult> {
     let start = Instant::now();
     loop {
         let output = Command::new(nixfleet_harness::binaries::workspace_binary("nixfleet")?)
-            .args(["db", "verify", "--json"])
+            .args(["db", "verify", "--json", "--without-streams"])
             .env("NIXFLEET_DATABASE_URL", database_url)
             .kill_on_drop(true)
             .output()

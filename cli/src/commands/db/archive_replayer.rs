@@ -1,11 +1,13 @@
 //! Driving a replay with what the archive holds.
 
+use std::collections::BTreeSet;
+
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use indicatif::ProgressBar;
 use nixfleet_checkpoint::Checkpoint;
 use nixfleet_proto::subject::{Names, Partition};
-use nixfleet_proto::{CheckpointRef, OutputFrame};
+use nixfleet_proto::{CheckpointRef, OutputFrame, Position};
 use nixfleet_replay::{InputItem, Replay, ReplayError};
 use nixfleet_store::{ArchivedStream, Audit};
 
@@ -19,6 +21,8 @@ pub struct ArchiveReplayer<'a> {
     audit: &'a Audit<'a>,
     names: &'a Names,
     artifacts: Artifacts<'a>,
+    /// Entries that were folded and are not archived, within the archived range of their log.
+    missing: Vec<Position>,
 }
 
 /// A replay that went to its end.
@@ -35,7 +39,13 @@ impl<'a> ArchiveReplayer<'a> {
             audit,
             names,
             artifacts,
+            missing: Vec::new(),
         }
+    }
+
+    /// The entries that the last replay missed in the archive.
+    pub fn take_missing(&mut self) -> Vec<Position> {
+        std::mem::take(&mut self.missing)
     }
 
     /// Replays a partition up to this output sequence. The inner error is an archive that ends or
@@ -113,6 +123,10 @@ impl<'a> ArchiveReplayer<'a> {
         (from, to): (u64, u64),
     ) -> Result<Result<Option<DateTime<Utc>>, ReplayError>, CommandError> {
         let input = self.archived_input(partition).await?;
+        let archived = input
+            .as_ref()
+            .map(|input| input.first..=input.mark.sequence);
+        self.missing.clear();
         let mut inputs = Inputs::open(self.audit, input.as_ref()).await?;
         let mut frames = Frames::open(self.audit, output, (from, to)).await?;
         let progress = ProgressBar::new((to + 1).saturating_sub(from));
@@ -123,6 +137,11 @@ impl<'a> ArchiveReplayer<'a> {
                 Some((first, last)) => inputs.take(first, last).await?,
                 None => Vec::new(),
             };
+            if let Some(archived) = &archived {
+                let missing = missing_entries(&next.frame, &items);
+                self.missing
+                    .extend(missing.filter(|at| archived.contains(&at.seq)));
+            }
             self.pin(replay, &next.frame, &items).await?;
             if let Err(fault) = replay.apply_frame(next.out_seq, &next.frame, &items) {
                 progress.abandon();
@@ -159,4 +178,11 @@ impl<'a> ArchiveReplayer<'a> {
         }
         Ok(())
     }
+}
+
+/// The positions of outcomes whose entries are not among the items.
+fn missing_entries(frame: &OutputFrame, items: &[InputItem]) -> impl Iterator<Item = Position> {
+    let present: BTreeSet<Position> = items.iter().map(InputItem::position).collect();
+    let positions = frame.outcomes.iter().map(|outcome| outcome.position);
+    positions.filter(move |position| !present.contains(position))
 }

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use nixfleet_proto::RolloutId;
+use nixfleet_bus::Bus;
 use nixfleet_proto::snapshot::Cursor;
 use nixfleet_proto::subject::{MAX_PARTITIONS, Names, Partition};
+use nixfleet_proto::{CheckpointRef, RolloutId};
 use nixfleet_replay::{Comparison, Difference, Replay, Row, expected_rows};
-use nixfleet_store::{Audit, AuditScope, Store, TableRow};
+use nixfleet_store::{ArchivedStream, Audit, AuditScope, Store, TableRow};
 use tokio::time::Instant;
 
+use super::archive_gaps::{Gap, Losses, gaps};
 use super::archive_replayer::ArchiveReplayer;
 use super::artifact_source::Artifacts;
 use super::database_options::{Connection, Database};
+use super::stream_comparison::{self, Streams};
 use super::verify_result::{PartitionResult, VerifyResult};
 use crate::command_error::CommandError;
 use crate::stdout;
@@ -27,11 +30,15 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 #[command(after_help = "\
 Each archived entry is decided again, each published outcome is followed, and the tables are held\n\
 against the state at their cursor, all as of one instant; services may go on meanwhile. One partition\n\
-at a time is in memory, as in a reducer. Exit code 0: no difference. 1: differences, or the archive\n\
-is damaged. 3: the database cannot be reached, or the archive is behind the tables.")]
+at a time is in memory, as in a reducer. The rows of the archive are compared with the streams as far as\n\
+these still hold them, and a gap that no loss of a stream explains is a difference.\n\
+Exit code 0: no difference. 1: differences, or the archive is damaged. 3: the database or the bus cannot\n\
+be reached, or the archive is behind the tables.")]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
+    #[command(flatten)]
+    streams: Streams,
     /// Prefix of the streams, bus.prefix of the services
     #[arg(long, value_name = "NAME", default_value = "fleet")]
     prefix: String,
@@ -59,13 +66,16 @@ pub async fn run(arguments: &Arguments) -> Result<(), CommandError> {
     await_archive(&store, &names, only, Duration::from_secs(arguments.wait)).await?;
     let mut session = store.audit_session().await.or_database()?;
     let audit = session.begin().await.or_database()?;
+    let bus = arguments.streams.connect(&arguments.prefix).await?;
     let artifacts = Artifacts::new(&store, arguments.manifests.as_deref())?;
     let mut verification = Verification {
         audit: &audit,
         names: &names,
+        bus: bus.as_ref(),
         source: ArchiveReplayer::new(&audit, &names, artifacts),
         result: VerifyResult::new(arguments.limit),
     };
+    verification.result.stream_messages = verification.bus.map(|_| 0);
     verification.partitions(only).await?;
     let result = verification.result;
     if arguments.json {
@@ -131,6 +141,8 @@ async fn archived_up_to(
 struct Verification<'a> {
     audit: &'a Audit<'a>,
     names: &'a Names,
+    /// Absent when the streams are not compared.
+    bus: Option<&'a Bus>,
     source: ArchiveReplayer<'a>,
     result: VerifyResult,
 }
@@ -148,6 +160,11 @@ impl<'a> Verification<'a> {
         }
         self.result.rows = self.audit.row_counts().await.or_database()?;
         if only.is_none() {
+            for stream in [self.names.manifest_stream(), self.names.dead_stream()] {
+                if let Some(archived) = self.audit.archived(&stream).await.or_database()? {
+                    self.stream(None, &archived).await?;
+                }
+            }
             self.leftovers();
         }
         Ok(())
@@ -162,6 +179,7 @@ impl<'a> Verification<'a> {
         let number = partition.number();
         let mut summary = PartitionResult::new(number);
         let mut replay = Replay::new();
+        let gaps = self.logs(partition).await?;
         if let Some(cursor) = cursor {
             let stream = self.names.output_stream(partition);
             let archived = self.audit.archived(&stream).await.or_database()?;
@@ -169,6 +187,7 @@ impl<'a> Verification<'a> {
             summary.last = Some(cursor.out_seq);
             let covered = cursor.out_seq;
             let replayed = self.source.replay(&mut replay, partition, covered).await?;
+            self.missing_entries(partition, &gaps);
             if let Err(fault) = replayed {
                 summary.cover(replay.coverage());
                 self.result.partitions.push(summary);
@@ -189,6 +208,72 @@ impl<'a> Verification<'a> {
         if cursor.is_some() || summary.rows > 0 {
             self.result.partitions.push(summary);
         }
+        Ok(())
+    }
+
+    /// Looks for gaps in the archived logs of a partition, and compares these with the streams.
+    async fn logs(&mut self, partition: Partition) -> Result<Vec<Gap>, CommandError> {
+        let number = Some(partition.number());
+        let output = self.names.output_stream(partition);
+        let base = self.audit.base(&output).await.or_database()?;
+        let base = base.as_ref();
+        let firsts = [
+            (
+                self.names.input_stream(partition),
+                base.map_or(0, CheckpointRef::first_input),
+            ),
+            (output, base.map_or(0, CheckpointRef::next_output)),
+        ];
+        let mut all = Vec::new();
+        for (stream, base_first) in firsts {
+            let Some(archived) = self.audit.archived(&stream).await.or_database()? else {
+                continue;
+            };
+            let losses = Losses { base, base_first };
+            let gaps = gaps(self.audit, &archived, &losses).await?;
+            self.result
+                .add(number, gaps.iter().filter_map(Gap::difference).collect());
+            let explained = gaps.iter().filter(|gap| gap.loss.is_some());
+            self.result.gaps.extend(explained.cloned());
+            all.extend(gaps);
+            self.stream(number, &archived).await?;
+        }
+        Ok(all)
+    }
+
+    /// Entries whose outcomes are archived and that are not, although others of their message are.
+    fn missing_entries(&mut self, partition: Partition, gaps: &[Gap]) {
+        let stream = self.names.input_stream(partition);
+        let is_in_gap = |seq: u64| {
+            let mut gaps = gaps.iter().filter(|gap| gap.stream == stream);
+            gaps.any(|gap| (gap.first..=gap.last).contains(&seq))
+        };
+        let missing = self.source.take_missing().into_iter();
+        let missing = missing
+            .filter(|at| !is_in_gap(at.seq))
+            .map(|at| Difference {
+                table: "event_log",
+                key: vec![stream.clone(), format!("{}.{}", at.seq, at.index)],
+                column: String::new(),
+                expected: Some("an entry".into()),
+                found: None,
+            });
+        let missing = missing.collect();
+        self.result.add(Some(partition.number()), missing);
+    }
+
+    async fn stream(
+        &mut self,
+        partition: Option<u16>,
+        archived: &ArchivedStream,
+    ) -> Result<(), CommandError> {
+        let Some(bus) = self.bus else {
+            return Ok(());
+        };
+        let compared = stream_comparison::compare(bus, self.audit, archived).await?;
+        let messages = self.result.stream_messages.get_or_insert_default();
+        *messages += compared.messages;
+        self.result.add(partition, compared.differences);
         Ok(())
     }
 

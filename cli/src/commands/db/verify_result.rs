@@ -6,6 +6,7 @@ use nixfleet_replay::{Coverage, Difference};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::archive_gaps::Gap;
 use crate::command_error::CommandError;
 use crate::stdout;
 use crate::table::{add_row, render, table};
@@ -17,6 +18,11 @@ const SHOWN_CHARS: usize = 48;
 pub struct VerifyResult {
     /// By number.
     pub partitions: Vec<PartitionResult>,
+    /// Missing parts of the archive that a loss explains.
+    pub gaps: Vec<Gap>,
+    /// Messages of the streams that were compared with the archive; absent when none were to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_messages: Option<u64>,
     /// Rows of every table.
     pub rows: BTreeMap<String, u64>,
     /// Differences in the order of their discovery, up to the limit.
@@ -120,6 +126,24 @@ impl VerifyResult {
         for partition in &self.partitions {
             self.explain(partition)?;
         }
+        for Gap {
+            stream,
+            first,
+            last,
+            loss,
+        } in &self.gaps
+        {
+            let loss = loss.unwrap_or_default();
+            stdout::line(&format!(
+                "{stream}: {first} to {last} are not archived: {loss}"
+            ))?;
+        }
+        stdout::line(&match self.stream_messages {
+            Some(messages) => {
+                format!("{messages} messages of the streams were compared with the archive")
+            }
+            None => "the streams were not compared with the archive".to_owned(),
+        })?;
         if self.difference_count == 0 {
             return stdout::line("no difference");
         }

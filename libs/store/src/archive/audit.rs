@@ -170,6 +170,23 @@ impl Audit<'_> {
         }))
     }
 
+    /// The sequences that are missing between the archived messages of a stream, as first and last of each gap.
+    pub async fn gaps(&self, stream: &str) -> Result<Vec<(u64, u64)>, ReadError> {
+        let rows = sql!("archive_gaps")
+            .query(&self.transaction, &[&encode(stream)])
+            .await?;
+        let gap = |row: &Row| Ok((unsigned(stream, row.get(0))?, unsigned(stream, row.get(1))?));
+        rows.iter().map(gap).collect()
+    }
+
+    /// The last sequence of a stream that has rows.
+    pub async fn last_archived(&self, stream: &str) -> Result<Option<u64>, ReadError> {
+        let row = sql!("archive_last")
+            .query_opt(&self.transaction, &[&encode(stream)])
+            .await?;
+        row.map(|row| unsigned(stream, row.get(0))).transpose()
+    }
+
     /// The checkpoint from which the newest part of an output stream's archive continues; `None` when the
     /// archive has no gap.
     pub async fn base(&self, stream: &str) -> Result<Option<CheckpointRef>, ReadError> {

@@ -29,7 +29,7 @@ impl Store {
             let key = Key::new("dispatch_queue", row, 2);
             let record: DispatchRecord = key.json(row.get(2))?;
             dispatches.push(DispatchRow {
-                hostname: Hostname::from(&*decode(row.get(1))),
+                hostname: key.hostname(row, 1)?,
                 rollout_id: key.rollout_id(row, 0)?,
                 target_closure: record.target_closure,
                 soak_minutes: record.soak_minutes,

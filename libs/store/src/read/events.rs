@@ -1,6 +1,6 @@
 //! The archived history of a rollout.
 
-use nixfleet_proto::{Hostname, Position, RolloutId};
+use nixfleet_proto::{Position, RolloutId};
 use tokio_postgres::Row;
 
 use super::{EventPage, EventView};
@@ -51,7 +51,7 @@ fn event_view(row: &Row) -> Result<EventView, ReadError> {
         position: key.position(row, 1)?,
         ts: row.get(3),
         kind: text_opt(row, 4).unwrap_or_default(),
-        hostname: text_opt(row, 5).map(Hostname::from),
+        hostname: key.hostname_opt(row, 5)?,
         payload: key.json(row.get(6))?,
         outcome: key.json_opt(row.get(7))?,
         traceparent: text_opt(row, 8),

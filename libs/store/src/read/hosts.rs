@@ -79,7 +79,7 @@ impl Store {
         let blocks = blocks_of(hostname, &records, blocks);
         commit(transaction).await?;
         Ok(HostDetail {
-            seen: seen.as_ref().map(seen_host),
+            seen: seen.as_ref().map(seen_host).transpose()?,
             records,
             rollouts,
             blocks,
@@ -129,10 +129,8 @@ async fn held_hosts(
             &[&encode(block.rollout_id.as_str()), &i64::from(block.wave)],
         )
         .await?;
-    Ok(rows
-        .iter()
-        .map(|row| Hostname::from(&*decode(row.get(0))))
-        .collect())
+    let hostname = |row| Key::new("gate_blocks", row, 1).hostname(row, 0);
+    rows.iter().map(hostname).collect()
 }
 
 fn expand<'a>(
@@ -180,13 +178,13 @@ fn blocks_of(hostname: &Hostname, records: &[HostView], blocks: Vec<BlockRow>) -
     of_host
 }
 
-fn seen_host(row: &Row) -> SeenHost {
-    SeenHost {
-        hostname: Hostname::from(&*decode(row.get(0))),
+fn seen_host(row: &Row) -> Result<SeenHost, ReadError> {
+    Ok(SeenHost {
+        hostname: Key::new("hosts", row, 1).hostname(row, 0)?,
         channel: ChannelName::from(&*decode(row.get(1))),
         last_seen_at: row.get(2),
         current_closure: text_opt(row, 3).map(ClosureHash::from),
-    }
+    })
 }
 
 fn host_view(row: &Row) -> Result<HostView, ReadError> {

@@ -66,10 +66,10 @@ impl Store {
         let mut states: BTreeMap<RolloutId, BTreeMap<Hostname, HostState>> = BTreeMap::new();
         for row in &rows {
             let key = Key::new("host_rollout_records", row, 2);
-            states.entry(key.rollout_id(row, 0)?).or_default().insert(
-                Hostname::from(&*decode(row.get(1))),
-                host_state(&key, row.get(2))?,
-            );
+            states
+                .entry(key.rollout_id(row, 0)?)
+                .or_default()
+                .insert(key.hostname(row, 1)?, host_state(&key, row.get(2))?);
         }
         Ok(states)
     }

@@ -69,6 +69,7 @@ const ALLOWED: [(&str, &[&str]); 29] = [
     (
         "cli",
         &[
+            "bus",
             "proto",
             "core",
             "plan",

@@ -10,4 +10,5 @@ mod nats_and_postgres_lost;
 mod nats_lost;
 mod postgres_lost;
 mod restored_backup;
+mod tampered_archive;
 mod verify_and_rebuild;

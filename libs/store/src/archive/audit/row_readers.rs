@@ -33,6 +33,14 @@ pub struct MessageRow {
     pub payload: String,
     /// The outcomes of an output frame as a JSON array; `None` when it has none.
     pub outcomes: Option<String>,
+    /// Subject of the message.
+    pub subject: String,
+    /// Rollout that the row concerns.
+    pub rollout_id: Option<String>,
+    /// Host that the row concerns.
+    pub hostname: Option<String>,
+    /// Trace context.
+    pub traceparent: Option<String>,
 }
 
 /// One row of a domain table.
@@ -67,6 +75,10 @@ impl MessageReader<'_> {
                 ts: row.get(2),
                 rows: Vec::new(),
             });
+            let text = |column| {
+                row.get::<_, Option<&str>>(column)
+                    .map(|text| decode(text).into_owned())
+            };
             message.rows.push(MessageRow {
                 index: row.get(1),
                 kind: decode(row.get(3)).into_owned(),
@@ -74,6 +86,10 @@ impl MessageReader<'_> {
                 outcomes: row
                     .get::<_, Option<&str>>(5)
                     .map(|outcomes| decode_json(outcomes).into_owned()),
+                subject: decode(row.get(6)).into_owned(),
+                rollout_id: text(7),
+                hostname: text(8),
+                traceparent: text(9),
             });
             self.rows.pop();
         }

@@ -215,7 +215,9 @@ impl Testbed {
 
     /// Asserts that `nixfleet db verify` finds no difference between archive and tables.
     pub async fn verify(&self) -> Value {
-        let report = db_command_runner::verify_at(&self.database.url, self.names.prefix()).await;
+        let nats_url = shared_nats().unwrap().url();
+        let urls = (self.database.url.as_str(), nats_url.as_str());
+        let report = db_command_runner::verify_at(urls, self.names.prefix()).await;
         assert_eq!(report["differenceCount"], 0, "{report}");
         report
     }

@@ -19,7 +19,9 @@ pub fn hosts(channels: Channels) -> Vec<(Hostname, &'static str)> {
 }
 
 pub fn hostname(channel: &str, number: usize) -> Hostname {
-    Hostname::from(format!("{channel}-{number:02}"))
+    format!("{channel}-{number:02}")
+        .parse::<Hostname>()
+        .unwrap()
 }
 
 /// The closure of a host in a release.

@@ -30,16 +30,18 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs `nixfleet db` with these arguments on the database of a testbed.
 pub async fn run(testbed: &Testbed, arguments: &[&str]) -> Run {
-    run_at(&testbed.database.url, arguments).await
+    let nats_url = &testbed.stack.config().nats_url;
+    run_at((&testbed.database.url, nats_url), arguments).await
 }
 
-/// Runs `nixfleet db` on the database at `url`.
-async fn run_at(url: &str, arguments: &[&str]) -> Run {
+/// Runs `nixfleet db` on the database and the bus at these URLs.
+async fn run_at((url, nats_url): (&str, &str), arguments: &[&str]) -> Run {
     let mut command = Command::new(binaries::workspace_binary("nixfleet").unwrap());
     command
         .arg("db")
         .args(arguments)
         .env("NIXFLEET_DATABASE_URL", url)
+        .env("NIXFLEET_BUS_URL", nats_url)
         .kill_on_drop(true);
     let output = tokio::time::timeout(TIMEOUT, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end"));
@@ -54,13 +56,14 @@ async fn run_at(url: &str, arguments: &[&str]) -> Run {
 /// Replays the archive and compares every table, without a difference. The archive gets time to
 /// reach the ends of the logs.
 pub async fn verify(testbed: &Testbed) -> Value {
-    verify_at(&testbed.database.url, &testbed.stack.config().prefix).await
+    let config = testbed.stack.config();
+    verify_at((&testbed.database.url, &config.nats_url), &config.prefix).await
 }
 
-/// Verifies the database at `url` with the streams of a prefix.
-pub async fn verify_at(url: &str, prefix: &str) -> Value {
+/// Verifies the database against the bus at these URLs, with the streams of a prefix.
+pub async fn verify_at(urls: (&str, &str), prefix: &str) -> Value {
     let verified = nixfleet_harness::wait_for("the archive to agree", ARCHIVED, async || {
-        let verified = run_at(url, &["verify", "--json", "--prefix", prefix]).await;
+        let verified = run_at(urls, &["verify", "--json", "--prefix", prefix]).await;
         match verified.code {
             0 => Ok(Some(verified)),
             _ => Err(anyhow::anyhow!("{verified:?}")),
