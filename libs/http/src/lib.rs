@@ -27,10 +27,13 @@ pub use config::{HttpConfig, LimitsConfig, TrustConfig};
 pub use connections::peer::Peer;
 pub use connections::{Gateway, RouterGateway};
 pub use problem::{ApiError, Problem, check_text, out_of_bounds, unknown_path};
-pub use releases::{Announced, Artifact, Artifacts, Current, LoadError, RELEASE_PART, Releases};
+pub use releases::{
+    Announced, Artifact, Artifacts, Current, LoadError, RELEASE_PART, Releases, RolloutArtifact,
+    unknown_rollout,
+};
 pub use request_body::{
     BodyLimit, EXPLAINED_BYTES, JsonBody, culprit, explain, parse, parse_in_place, plain, read_json,
 };
 pub use request_metrics::RequestMetrics;
-pub use server::Listener;
+pub use server::{Listener, Reloads};
 pub use tls::{TlsConfig, check_private};

@@ -29,7 +29,7 @@ use nixfleet_trust::{
 use crate::clock::now;
 use crate::problem::ApiError;
 
-pub use artifacts::{Announced, Artifact, Artifacts, Current};
+pub use artifacts::{Announced, Artifact, Artifacts, Current, RolloutArtifact};
 
 /// Name of the part in readiness reports.
 pub const RELEASE_PART: &str = "release";
@@ -93,7 +93,7 @@ pub struct Releases {
     refusal: RwLock<String>,
     /// Every rollout manifest that was ever announced and is still known to the stream.
     announced: RwLock<BTreeMap<RolloutId, ArtifactRef>>,
-    older: RwLock<BTreeMap<RolloutId, Artifact>>,
+    older: RwLock<BTreeMap<RolloutId, RolloutArtifact>>,
     /// True when hosts are looked up by name, for which each release is prepared.
     names_hosts: bool,
 }
@@ -340,7 +340,7 @@ impl Releases {
     /// # Errors
     /// 503 before the first release is known or when the object store is away, 404 when nobody
     /// announced the rollout or its manifest does not verify here.
-    pub async fn rollout(&self, rollout_id: &RolloutId) -> Result<Artifact, ApiError> {
+    pub async fn rollout(&self, rollout_id: &RolloutId) -> Result<RolloutArtifact, ApiError> {
         let current = self.current()?;
         if let Some(artifact) = current.rollouts.get(rollout_id) {
             return Ok(artifact.clone());
@@ -348,10 +348,7 @@ impl Releases {
         if let Some(artifact) = get(&self.older, rollout_id) {
             return Ok(artifact);
         }
-        let unknown = || {
-            let message = format!("no manifest of {rollout_id} is known");
-            ApiError::refused(http::StatusCode::NOT_FOUND, "unknown-rollout", message)
-        };
+        let unknown = || unknown_rollout(rollout_id);
         let unavailable = |error: anyhow::Error| {
             let error = format!("{error:#}");
             ApiError::unavailable("artifacts-unavailable", error, 5)
@@ -382,7 +379,7 @@ impl Releases {
         &self,
         rollout_id: &RolloutId,
         reference: &ArtifactRef,
-    ) -> anyhow::Result<Option<Artifact>> {
+    ) -> anyhow::Result<Option<RolloutArtifact>> {
         let Some(bytes) = self.store.get(&reference.hash).await? else {
             return Ok(None);
         };
@@ -402,7 +399,7 @@ impl Releases {
                 window: Duration::MAX,
             };
             verify_manifest(&signed, &trust.release_keys(now), freshness, &expected)
-                .map(|manifest| Artifact::new(manifest.hash(), signed))
+                .map(|manifest| RolloutArtifact::new(&manifest, signed))
         });
         match verified.await.context("verifying a rollout manifest")? {
             Ok(artifact) => Ok(Some(artifact)),
@@ -412,6 +409,12 @@ impl Releases {
             }
         }
     }
+}
+
+/// The answer about a rollout of which nothing is known, or nothing that concerns the client.
+pub fn unknown_rollout(rollout_id: &RolloutId) -> ApiError {
+    let message = format!("no manifest of {rollout_id} is known that concerns this client");
+    ApiError::refused(http::StatusCode::NOT_FOUND, "unknown-rollout", message)
 }
 
 fn get<T: Clone>(map: &RwLock<BTreeMap<RolloutId, T>>, rollout_id: &RolloutId) -> Option<T> {

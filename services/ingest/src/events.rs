@@ -209,12 +209,22 @@ fn check(identity: &Identity, request: &EventRequest) -> Result<(), ApiError> {
     check_event(request)
 }
 
+/// The host that a certificate is for.
+///
+/// # Errors
+/// 403 for anyone else, whom the table of routes has refused.
+pub fn own_host(identity: &Identity) -> Result<&Hostname, ApiError> {
+    let refused = |message| ApiError::refused(StatusCode::FORBIDDEN, "hostname-mismatch", message);
+    let host = identity.host.as_ref();
+    host.ok_or_else(|| refused("the certificate is that of no host".to_owned()))
+}
+
 /// A host speaks for itself alone.
 ///
 /// # Errors
 /// 403.
 pub fn require_own_host(identity: &Identity, hostname: &Hostname) -> Result<(), ApiError> {
-    if &*identity.name == hostname.as_str() {
+    if identity.host.as_ref() == Some(hostname) {
         return Ok(());
     }
     Err(ApiError::refused(

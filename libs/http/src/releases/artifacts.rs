@@ -1,15 +1,59 @@
 //! A verified release with its bytes.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use nixfleet_proto::fleet::Fleet;
-use nixfleet_proto::{ManifestHash, RolloutId};
-use nixfleet_trust::{AcceptedRelease, Newest, Release, ReleaseBundle, Signed};
+use nixfleet_proto::fleet::{Fleet, RolloutManifest};
+use nixfleet_proto::{Hostname, ManifestHash, RolloutId};
+use nixfleet_trust::{AcceptedRelease, Newest, Release, ReleaseBundle, Signed, Verified};
 
 use super::named_hosts::NamedHosts;
+
+/// The hosts of a rollout manifest, by the hashes of their names: a set of a million takes 8 MB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedHosts(Arc<[u64]>);
+
+impl ListedHosts {
+    /// Of a verified manifest.
+    pub fn of(manifest: &RolloutManifest) -> Self {
+        let hosts = manifest.host_set.iter();
+        let mut hashes: Vec<u64> = hosts.map(|host| hash_of(&host.hostname)).collect();
+        hashes.sort_unstable();
+        Self(hashes.into())
+    }
+
+    /// True for a listed host.
+    pub fn contains(&self, hostname: &Hostname) -> bool {
+        self.0.binary_search(&hash_of(hostname)).is_ok()
+    }
+}
+
+fn hash_of(hostname: &Hostname) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hostname.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A rollout manifest as received, and its hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutArtifact {
+    /// The manifest.
+    pub artifact: Artifact,
+    /// Whom it concerns.
+    pub hosts: ListedHosts,
+}
+
+impl RolloutArtifact {
+    pub(super) fn new(manifest: &Verified<RolloutManifest>, signed: Signed) -> Self {
+        Self {
+            artifact: Artifact::new(manifest.hash(), signed),
+            hosts: ListedHosts::of(manifest.payload()),
+        }
+    }
+}
 
 /// An artifact as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +84,7 @@ pub struct Artifacts {
     /// The fleet as received.
     pub fleet: Artifact,
     /// The rollout manifests as received.
-    pub rollouts: BTreeMap<RolloutId, Artifact>,
+    pub rollouts: BTreeMap<RolloutId, RolloutArtifact>,
     named_hosts: OnceLock<NamedHosts>,
 }
 
@@ -53,8 +97,8 @@ impl Artifacts {
             .into_iter()
             .filter_map(|(channel, signed)| {
                 let manifest = release.rollouts().get(&channel)?;
-                let artifact = Artifact::new(manifest.hash(), signed);
-                Some((manifest.payload().rollout_id(), artifact))
+                let id = manifest.payload().rollout_id();
+                Some((id, RolloutArtifact::new(manifest, signed)))
             })
             .collect();
         Self {
@@ -78,7 +122,8 @@ impl Artifacts {
 
     /// All artifacts, the fleet first.
     pub fn all(&self) -> impl Iterator<Item = &Artifact> {
-        std::iter::once(&self.fleet).chain(self.rollouts.values())
+        let rollouts = self.rollouts.values();
+        std::iter::once(&self.fleet).chain(rollouts.map(|rollout| &rollout.artifact))
     }
 }
 

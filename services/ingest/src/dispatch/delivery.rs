@@ -152,7 +152,7 @@ mod tests {
     fn row(host: &str) -> QueuedDispatch {
         QueuedDispatch {
             rollout_id: "stable@1".parse().unwrap(),
-            hostname: host.into(),
+            hostname: host.parse().unwrap(),
             target_closure: "closure".into(),
             soak_minutes: Minutes::from_minutes(5),
             enqueued_at: nixfleet_proto::Timestamp::from_timestamp(1_800_000_000, 0).unwrap(),

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode, header};
-use nixfleet_http::{ApiError, Artifact};
+use nixfleet_http::{ApiError, Artifact, Identity, unknown_rollout};
 use nixfleet_proto::{ManifestHash, RolloutId};
 
 use crate::app_state::App;
+use crate::events::own_host;
 
-/// The routes; the bytes prove themselves.
+/// The routes; the bytes prove themselves. A host reads what its agent needs to verify its own dispatch: the
+/// fleet of a release that names it, and the manifests that list it.
+///
+/// Source: docs/adr/0016-what-an-agent-may-read.md.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/fleet.resolved", get(fleet))
@@ -22,28 +26,64 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/rollouts/{id}/sig", get(rollout_signature))
 }
 
-async fn fleet(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    Ok(document(&headers, app.releases.current()?.fleet.clone()))
+type Client = Extension<Arc<Identity>>;
+
+async fn fleet(
+    State(app): State<Arc<App>>,
+    Extension(identity): Client,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    Ok(document(&headers, fleet_of(&app, &identity)?))
 }
 
-async fn fleet_signature(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    Ok(signature(app.releases.current()?.fleet.clone()))
+async fn fleet_signature(
+    State(app): State<Arc<App>>,
+    Extension(identity): Client,
+) -> Result<Response, ApiError> {
+    Ok(signature(fleet_of(&app, &identity)?))
 }
 
 async fn rollout(
     State(app): State<Arc<App>>,
+    Extension(identity): Client,
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let artifact = app.releases.rollout(&artifact_id(id)?).await?;
+    let artifact = rollout_of(&app, &identity, &artifact_id(id)?).await?;
     Ok(document(&headers, artifact))
 }
 
 async fn rollout_signature(
     State(app): State<Arc<App>>,
+    Extension(identity): Client,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    Ok(signature(app.releases.rollout(&artifact_id(id)?).await?))
+    Ok(signature(
+        rollout_of(&app, &identity, &artifact_id(id)?).await?,
+    ))
+}
+
+fn fleet_of(app: &App, identity: &Identity) -> Result<Artifact, ApiError> {
+    let release = app.releases.current()?;
+    let hostname = own_host(identity)?;
+    if release.fleet().hosts.contains_key(hostname) {
+        return Ok(release.fleet.clone());
+    }
+    let message = format!("{hostname} is not a host of the current release");
+    Err(ApiError::refused(
+        StatusCode::NOT_FOUND,
+        "unknown-host",
+        message,
+    ))
+}
+
+async fn rollout_of(app: &App, identity: &Identity, id: &RolloutId) -> Result<Artifact, ApiError> {
+    let hostname = own_host(identity)?;
+    let rollout = app.releases.rollout(id).await?;
+    if rollout.hosts.contains(hostname) {
+        return Ok(rollout.artifact);
+    }
+    Err(unknown_rollout(id))
 }
 
 /// An id that is none names nothing: 404, as of old.

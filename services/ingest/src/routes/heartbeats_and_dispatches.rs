@@ -10,7 +10,6 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use http::{HeaderValue, StatusCode};
 use nixfleet_http::{ApiError, Identity, check_text, now, parse};
-use nixfleet_proto::Hostname;
 use nixfleet_proto::wire::{Dispatch, HeartbeatRequest, OwnerHeartbeat, REPLAY_HEADER};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -18,7 +17,7 @@ use tokio::time::Instant;
 use super::paths::{DISPATCH_ROUTE, EVENTS_ROUTE};
 use crate::app_state::App;
 use crate::dispatch::QueuedDispatch;
-use crate::events::{check_time, require_own_host, require_strict_id};
+use crate::events::{check_time, own_host, require_own_host, require_strict_id};
 
 /// Largest closure name in a heartbeat.
 const MAX_CLOSURE_BYTES: usize = 1024;
@@ -99,9 +98,9 @@ async fn deliver_dispatch(
         .wait
         .map_or(app.config.poll_max(), Duration::from_secs);
     let deadline = Instant::now() + wait.min(app.config.poll_max());
-    let hostname = Hostname::from(&*identity.name);
+    let hostname = own_host(&identity)?;
     let found = tokio::select! {
-        found = app.dispatches.next(&hostname, deadline) => found,
+        found = app.dispatches.next(hostname, deadline) => found,
         () = app.shutdown.cancelled() => None,
     };
     match found {

@@ -11,7 +11,7 @@ fn at(minute: i64) -> Timestamp {
 fn row(host: &str, rollout: &str, minute: i64) -> QueuedDispatch {
     QueuedDispatch {
         rollout_id: rollout.parse().unwrap(),
-        hostname: host.into(),
+        hostname: host.parse().unwrap(),
         target_closure: "closure".into(),
         soak_minutes: Minutes::from_minutes(5),
         enqueued_at: at(minute),
@@ -28,7 +28,7 @@ fn outcome(minute: i64, effects: Vec<Effect>) -> OutcomeEffects {
 fn insert(host: &str, rollout: &str) -> Effect {
     Effect::InsertDispatch {
         rollout_id: rollout.parse().unwrap(),
-        hostname: host.into(),
+        hostname: host.parse().unwrap(),
         target_closure: "closure".into(),
         soak_minutes: Minutes::from_minutes(5),
     }
