@@ -333,6 +333,9 @@ fn certificates_carry_their_roles() {
     assert_eq!(certs(&["person", "eve", "--channel", "No Channel"]).code, 2);
     assert_eq!(certs(&["person", "eve", "--role", "agent"]).code, 2);
     assert_eq!(certs(&["agent", "../evil"]).code, 2);
+    for illegal in ["Web-01", "web_01", "agent-web-01.fleet", "-a", "a..b"] {
+        assert_eq!(certs(&["agent", illegal]).code, 2, "{illegal}");
+    }
     assert_eq!(certs(&["agent"]).code, 2);
     let subject = |name: &str| {
         let pem = fs::read(scratch.path().join(name)).unwrap();
@@ -435,4 +438,59 @@ fn help_documents_the_exit_codes() {
     }
     assert_eq!(run(&["nonsense"]).code, 2);
     assert_eq!(run(&["status"]).code, 2);
+}
+
+#[test]
+fn revocations_are_added_to_a_signed_list() {
+    let bench = Bench::new("ed25519");
+    let (list, key) = (bench.path("revocations.json"), bench.path("release.key"));
+    let revoke = |more: &[&str]| {
+        run(&[
+            &["revoke", text(&list), "--key", text(&key), "--json"],
+            more,
+        ]
+        .concat())
+    };
+    let made = revoke(&["--host", "web-01", "--person", "ada", "--reason", "lost"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let verify = || {
+        let trust = bench.path("trust.json");
+        let signature = bench.path("revocations.json.sig");
+        let arguments = [
+            "verify",
+            "--artifact",
+            text(&list),
+            "--signature",
+            text(&signature),
+            "--trust",
+            text(&trust),
+            "--kind",
+            "revocations",
+        ];
+        run(&arguments)
+    };
+    let verified = verify();
+    assert_eq!(verified.code, 0, "{}", verified.stderr);
+    let read = || -> Value { serde_json::from_slice(&fs::read(&list).unwrap()).unwrap() };
+    let entries = read()["revocations"].clone();
+    assert_eq!(entries[0]["hostname"], "web-01");
+    assert_eq!(entries[1]["person"], "ada");
+    assert_eq!(entries[1]["reason"], "lost");
+    // The next one is later, and adds.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let added = revoke(&["--pipeline", "main", "--before", "2026-01-01T00:00:00Z"]);
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    let added: Value = serde_json::from_str(&added.stdout).unwrap();
+    assert_eq!((&added["entries"], &added["added"]), (&json!(3), &json!(1)));
+    assert_eq!(verify().code, 0);
+    // Nobody's changes are signed.
+    let forged = fs::read_to_string(&list)
+        .unwrap()
+        .replace("web-01", "web-02");
+    fs::write(&list, forged).unwrap();
+    let refused = revoke(&["--host", "web-03"]);
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    for illegal in [["--host", "Web"], ["--person", ""], ["--pipeline", " a"]] {
+        assert_eq!(revoke(&illegal).code, 2, "{illegal:?}");
+    }
 }

@@ -123,8 +123,9 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_outcome() {
         let profile = profile();
-        let of =
-            |seed, host: &str| ClosureBehavior::of(&profile, seed, &host.into(), &"bad-1".into());
+        let of = |seed, host: &str| {
+            ClosureBehavior::of(&profile, seed, &host.parse().unwrap(), &"bad-1".into())
+        };
         assert_eq!(of(7, "web-01"), of(7, "web-01"));
         assert_ne!(of(7, "web-01").switch_time, of(8, "web-01").switch_time);
     }
@@ -135,7 +136,7 @@ mod tests {
         let hit = |closure: &str| {
             (0..1000)
                 .filter(|n| {
-                    let host = Hostname::from(format!("web-{n:04}"));
+                    let host = format!("web-{n:04}").parse::<Hostname>().unwrap();
                     ClosureBehavior::of(&profile, 7, &host, &closure.into())
                         .failure
                         .is_some()

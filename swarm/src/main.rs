@@ -215,11 +215,13 @@ fn hostnames(arguments: &Arguments) -> anyhow::Result<Vec<Hostname>> {
             .lines()
             .map(str::trim)
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(Hostname::from)
-            .collect(),
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("reading {}", path.display()))?,
         (None, Some(count)) => (1..=count)
-            .map(|number| Hostname::from(format!("{}-{number:04}", arguments.prefix)))
-            .collect(),
+            .map(|number| format!("{}-{number:04}", arguments.prefix).parse())
+            .collect::<Result<_, _>>()
+            .context("naming the hosts")?,
         (None, None) => Vec::new(),
     };
     if names.is_empty() {

@@ -41,7 +41,12 @@ fn key(seed: u8) -> SigningKey {
 
 fn targets(count: usize, closure: &str) -> BTreeMap<Hostname, ClosureHash> {
     (1..=count)
-        .map(|n| (Hostname::from(format!("web-{n:02}")), closure.into()))
+        .map(|n| {
+            (
+                format!("web-{n:02}").parse::<Hostname>().unwrap(),
+                closure.into(),
+            )
+        })
         .collect()
 }
 

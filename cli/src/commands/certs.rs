@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use nixfleet_proto::Hostname;
+use nixfleet_proto::fleet::is_client_name;
 
 use crate::atomic_files;
 use crate::command_error::CommandError;
@@ -175,7 +176,10 @@ fn issue_clients(
         return Err(CommandError::input(anyhow!("there are no names")));
     }
     for name in names {
-        check_name(name)?;
+        match role {
+            Role::Agent => check_host(name)?,
+            _ => check_name(name)?,
+        }
     }
     let authority = Authority::open(&arguments.dir)?;
     let directory = arguments.dir.join(role.directory());
@@ -185,10 +189,7 @@ fn issue_clients(
             purpose: Purpose::Client { role, channels },
             days,
         };
-        authority.issue(
-            &leaf,
-            &directory.join(Hostname::from(name.as_str()).as_str()),
-        )?;
+        authority.issue(&leaf, &directory.join(name))?;
     }
     stdout::line(&format!(
         "{} in {}",
@@ -200,18 +201,24 @@ fn issue_clients(
     ))
 }
 
+/// The common name must be for the host that it names.
+fn check_host(name: &str) -> Result<(), CommandError> {
+    let host = Hostname::of_common_name(name).map_err(CommandError::input)?;
+    if host.as_str() == name {
+        return Ok(());
+    }
+    Err(CommandError::input(anyhow!(
+        "a certificate for {name} would be that of host {host}: gateways read agent-<host>.<suffix> as <host>"
+    )))
+}
+
 /// A name becomes a file name and a common name.
 fn check_name(name: &str) -> Result<(), CommandError> {
-    let legal = |b: u8| b.is_ascii_graphic() && b != b'/';
-    if name.is_empty()
-        || name.len() > nixfleet_trust::HOSTNAME_BYTES_MAX
-        || name.starts_with('.')
-        || !name.bytes().all(legal)
-    {
-        return Err(CommandError::input(anyhow!(
-            "{name:?} must be 1 to 253 printable ASCII characters without spaces and slashes, and \
-             must not begin with a dot"
-        )));
+    if is_client_name(name) && !name.starts_with('.') && !name.contains(['/', ' ']) {
+        return Ok(());
     }
-    Ok(())
+    Err(CommandError::input(anyhow!(
+        "{name:?} must be 1 to 253 printable ASCII characters without spaces and slashes, and must not begin with \
+         a dot"
+    )))
 }

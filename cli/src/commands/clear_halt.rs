@@ -1,7 +1,7 @@
 //! `nixfleet clear`.
 
 use clap::Args;
-use nixfleet_proto::RolloutId;
+use nixfleet_proto::{Hostname, RolloutId};
 use reqwest::Method;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ pub struct Arguments {
     reason: String,
     /// A host to waive in this rollout; may be given several times
     #[arg(long = "waive", value_name = "HOST")]
-    waived: Vec<String>,
+    waived: Vec<Hostname>,
     /// Print the server's response as one JSON object
     #[arg(long)]
     json: bool,

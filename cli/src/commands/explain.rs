@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use nixfleet_plan::AwaitedStep;
-use nixfleet_proto::{HostState, Position, RollbackFault};
+use nixfleet_proto::{HostState, Hostname, Position, RollbackFault};
 
 use crate::api_responses::{Block, Declared, Explanation, RecordExplanation};
 use crate::client::{self, Client, Connection, Request};
@@ -19,14 +19,14 @@ pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
     /// Name of the host
-    host: String,
+    host: Hostname,
     /// Print the server's response as one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
-    let path = ["v1", "hosts", &arguments.host];
+    let path = ["v1", "hosts", arguments.host.as_str()];
     let answer = Client::new(&arguments.connection)?.get(&Request::path(&path))?;
     if arguments.json {
         return stdout::json(&answer);

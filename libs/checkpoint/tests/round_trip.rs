@@ -36,7 +36,7 @@ fn host(rollout: &str, name: &str, seq: u64) -> HostRow {
     let record = HostRecord::pending(NewHost {
         channel: rollout_id.channel(),
         rollout_id,
-        hostname: name.into(),
+        hostname: name.parse().unwrap(),
         target_closure: format!("closure-{name}").into(),
         soak_minutes: Minutes::ZERO,
         dispatched_at: at(1),
@@ -52,7 +52,7 @@ fn host(rollout: &str, name: &str, seq: u64) -> HostRow {
 fn rollout(id: &str, hosts: &[&str]) -> RolloutRow {
     let rollout_id: nixfleet_proto::RolloutId = id.parse().unwrap();
     let pinned = |(wave, name): (usize, &&str)| PinnedHost {
-        hostname: (*name).into(),
+        hostname: name.parse().unwrap(),
         wave_index: wave as u32,
         target_closure: format!("closure-{name}").into(),
         staged: wave < 2,
@@ -68,7 +68,7 @@ fn rollout(id: &str, hosts: &[&str]) -> RolloutRow {
             terminal_at: None,
             superseded_at: None,
             superseded_by: None,
-            waived_hosts: [hosts[0].into()].into(),
+            waived_hosts: [hosts[0].parse().unwrap()].into(),
         },
         manifest_hash: format!("manifest-{id}").as_str().into(),
         pinned: Some(Arc::new(Pinned {

@@ -1,6 +1,5 @@
 //! Newtypes for names and hashes, so that the compiler tells a closure from a hostname.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,20 +8,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::str_deserialize;
 
-/// Defines a cheaply clonable text newtype ordered by bytes.
-macro_rules! text_id {
+/// Defines a cheaply clonable text newtype ordered by bytes, without a constructor.
+macro_rules! text {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
         #[serde(transparent)]
-        pub struct $name(#[serde(deserialize_with = "str_deserialize::shared")] Arc<str>);
+        pub struct $name(std::sync::Arc<str>);
 
         impl $name {
-            /// Wraps a text without validation.
-            pub fn new(text: impl Into<Arc<str>>) -> Self {
-                Self(text.into())
-            }
-
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -30,19 +24,45 @@ macro_rules! text_id {
 
             /// True when both share one allocation.
             pub fn is_shared_with(&self, other: &Self) -> bool {
-                Arc::ptr_eq(&self.0, &other.0)
+                std::sync::Arc::ptr_eq(&self.0, &other.0)
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+/// Defines such a newtype of any text.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        text!($(#[$doc])* $name);
+
+        impl $name {
+            /// Wraps a text without validation.
+            pub fn new(text: impl Into<Arc<str>>) -> Self {
+                Self(text.into())
             }
         }
 
@@ -58,24 +78,23 @@ macro_rules! text_id {
             }
         }
 
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                str_deserialize::shared(deserializer).map(Self)
             }
         }
     };
 }
 
-text_id!(
-    /// Name of a machine, unique in the fleet.
-    Hostname
-);
+mod hostname;
+
+pub use hostname::{HOSTNAME_BYTES_MAX, Hostname, HostnameError};
+
+/// The beginning of a text, for messages about it.
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 text_id!(
     /// Name of a channel; its FNV-1a hash decides the partition.
     ChannelName
@@ -155,7 +174,7 @@ impl RolloutId {
     pub fn parse_strict(text: &str) -> Result<Self, RolloutIdError> {
         let fail = |fault| {
             Err(RolloutIdError {
-                text: text.chars().take(80).collect(),
+                text: shortened(text),
                 fault,
             })
         };

@@ -30,6 +30,7 @@ pub mod subject;
 pub mod turn_rows;
 pub mod wire;
 
+mod hidden_characters;
 mod internally_tagged;
 mod str_deserialize;
 mod time;
@@ -39,8 +40,12 @@ pub use checkpoint::{CheckpointRef, Checkpoints};
 pub use entry::{Entry, EntryBody, OperatorCommand, Producer, StoredAt};
 pub use event::{HostEvent, HostEventBody};
 pub use frame::{InputFrame, OutputFrame};
+pub use hidden_characters::hidden_character;
 pub use host::{HostRecord, HostState, ProbeMode, ProbeStatus};
-pub use id::{ChannelName, ChannelRef, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
+pub use id::{
+    ChannelName, ChannelRef, ClosureHash, Hostname, HostnameError, ManifestHash, ProbeName,
+    RolloutId,
+};
 pub use minutes::Minutes;
 pub use on_health_failure::OnHealthFailure;
 pub use outcome::{Accepted, Decision, Effect, Outcome};

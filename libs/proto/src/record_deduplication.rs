@@ -59,7 +59,7 @@ mod tests {
         let record = |(rollout, host): &(&str, &str)| {
             let mut record = HostRecord::pending(NewHost {
                 rollout_id: rollout.parse().unwrap(),
-                hostname: (*host).into(),
+                hostname: host.parse().unwrap(),
                 channel: "s".into(),
                 target_closure: "c".into(),
                 soak_minutes: Minutes::ZERO,

@@ -47,13 +47,16 @@ impl<T, E: Display, F: Fn(&str) -> Result<T, E>> Visitor<'_> for Text<T, F> {
 mod tests {
     use serde_json::{from_str, from_value, json};
 
-    use crate::{Hostname, RolloutId};
+    use crate::{ChannelRef, Hostname, RolloutId};
 
     #[test]
     fn texts_are_read_from_slices_values_and_with_escapes() {
-        let host = Hostname::from("a\"b");
-        assert_eq!(from_str::<Hostname>(r#""a\"b""#).unwrap(), host);
-        assert_eq!(from_value::<Hostname>(json!("a\"b")).unwrap(), host);
+        let text = ChannelRef::from("a\"b");
+        assert_eq!(from_str::<ChannelRef>(r#""a\"b""#).unwrap(), text);
+        assert_eq!(from_value::<ChannelRef>(json!("a\"b")).unwrap(), text);
+        let host = Hostname::from("web-1");
+        assert_eq!(from_str::<Hostname>(r#""\u0077eb-1""#).unwrap(), host);
+        assert_eq!(from_value::<Hostname>(json!("web-1")).unwrap(), host);
         let id: RolloutId = "stable@4f".parse().unwrap();
         assert_eq!(from_str::<RolloutId>(r#""stable@4f""#).unwrap(), id);
         assert_eq!(from_value::<RolloutId>(json!("stable@4f")).unwrap(), id);

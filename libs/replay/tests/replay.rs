@@ -49,7 +49,7 @@ fn plan(action: PlanAction) -> EntryBody {
 
 fn dispatch(host: &str) -> EntryBody {
     plan(PlanAction::QueueDispatch {
-        hostname: host.into(),
+        hostname: host.parse().unwrap(),
         rollout_id: ROLLOUT.parse().unwrap(),
         target_closure: "new".into(),
         soak_minutes: Minutes::from_minutes(5),
@@ -59,7 +59,7 @@ fn dispatch(host: &str) -> EntryBody {
 fn event(host: &str, seq: u64, body: HostEventBody) -> EntryBody {
     EntryBody::HostEvent {
         rollout_id: ROLLOUT.parse().unwrap(),
-        hostname: host.into(),
+        hostname: host.parse().unwrap(),
         producer: Producer::Agent,
         event: HostEvent { seq, body },
     }

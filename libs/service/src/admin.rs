@@ -30,10 +30,10 @@ pub struct AdminConfig {
 }
 
 impl AdminConfig {
-    /// All interfaces on this port, and 25 s to stop: less than the 30 s after which supervisors kill.
+    /// The loopback interface on this port: health and metrics are for neighbours whom the configuration names. And 25 s to stop: less than the 30 s after which supervisors kill.
     pub fn on_port(port: u16) -> Self {
         Self {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
             drain_seconds: 25,
         }
     }

@@ -6,13 +6,12 @@ mod edge_cycles;
 mod fault;
 mod fleet_checks;
 mod manifest_checks;
+mod text_checks;
 
 use nixfleet_proto::RolloutId;
 
 pub use fault::{AdmissionError, FAULTS_MAX, Fault, Findings, Notice};
-pub use fleet_checks::{
-    FRESHNESS_MINUTES_MAX, HOSTNAME_BYTES_MAX, SOAK_MINUTES_MAX, WAVES_MAX, check_fleet,
-};
+pub use fleet_checks::{FRESHNESS_MINUTES_MAX, SOAK_MINUTES_MAX, WAVES_MAX, check_fleet};
 
 use crate::release::{AcceptedRelease, Release};
 use crate::verify::Verified;

@@ -8,6 +8,7 @@
 mod admission;
 mod artifact;
 mod canonical_json;
+mod illegal_hostnames;
 mod keys;
 mod parallel;
 mod pinning;
@@ -25,8 +26,8 @@ mod trust_file;
 mod verify;
 
 pub use admission::{
-    Admission, AdmissionError, FAULTS_MAX, FRESHNESS_MINUTES_MAX, Fault, Findings,
-    HOSTNAME_BYTES_MAX, Notice, SOAK_MINUTES_MAX, WAVES_MAX, admit, check_fleet,
+    Admission, AdmissionError, FAULTS_MAX, FRESHNESS_MINUTES_MAX, Fault, Findings, Notice,
+    SOAK_MINUTES_MAX, WAVES_MAX, admit, check_fleet,
 };
 pub use artifact::{ALL_AT_ONCE, Artifact};
 pub use canonical_json::{

@@ -125,7 +125,7 @@ mod tests {
             .prop_map(|(tags, tags_any, hosts, channel, all)| Selector {
                 tags,
                 tags_any,
-                hosts: hosts.into_iter().map(Hostname::from).collect(),
+                hosts: hosts.iter().map(|name| name.parse().unwrap()).collect(),
                 channel: channel.map(Into::into),
                 all,
                 and: Vec::new(),
@@ -154,7 +154,7 @@ mod tests {
         ) {
             let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
             let host = host(&tags, &channel);
-            let hostname = Hostname::from(hostname);
+            let hostname: Hostname = hostname.parse().unwrap();
             prop_assert_eq!(
                 Matcher::new(&selector).matches(&hostname, &host),
                 selector.matches(&hostname, &host)

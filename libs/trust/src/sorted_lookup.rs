@@ -64,7 +64,7 @@ mod tests {
 
     fn waves(lists: &[&[&str]]) -> Vec<Wave> {
         let wave = |hosts: &&[&str]| Wave {
-            hosts: hosts.iter().map(|name| Hostname::from(*name)).collect(),
+            hosts: hosts.iter().map(|name| name.parse().unwrap()).collect(),
             soak_minutes: Minutes::ZERO,
         };
         lists.iter().map(wave).collect()
@@ -75,7 +75,11 @@ mod tests {
         let waves = waves(&[&["d", "b"], &[], &["a", "b", "f"]]);
         let mut sorted = SortedLookup::first_waves(&waves);
         let mut check = |hostname: &str, expected: Option<u32>| {
-            assert_eq!(sorted.find(&hostname.into()), expected, "{hostname}");
+            assert_eq!(
+                sorted.find(&hostname.parse().unwrap()),
+                expected,
+                "{hostname}"
+            );
         };
         for (hostname, wave) in [("a", Some(2)), ("b", Some(0)), ("c", None), ("d", Some(0))] {
             check(hostname, wave);
@@ -97,11 +101,11 @@ mod tests {
             for at in 0..100 {
                 let name = names[at * step % 100];
                 assert_eq!(
-                    sorted.find(&name.into()),
+                    sorted.find(&name.parse().unwrap()),
                     Some(0),
                     "{name} in steps of {step}"
                 );
-                assert_eq!(sorted.find(&format!("{name}-").as_str().into()), None);
+                assert_eq!(sorted.find(&format!("{name}-x").parse().unwrap()), None);
             }
         }
     }

@@ -5,14 +5,18 @@
 use std::time::Duration;
 
 use nixfleet_proto::fleet::SCHEMA_VERSION;
-use nixfleet_proto::{ManifestHash, Timestamp, json};
+use nixfleet_proto::{HostnameError, ManifestHash, Timestamp, json};
 
 use crate::artifact::Artifact;
-use crate::canonical_json::{CanonicalizeError, Hashes, canonicalize, hashes_of};
+use crate::canonical_json::{CanonicalText, CanonicalizeError, Hashes, hashes_of};
+use crate::illegal_hostnames::illegal_hostnames;
 use crate::keys::{ActiveKeys, NoMatch};
 
 /// Tolerated difference between clocks, in both directions.
 pub const CLOCK_SLACK: Duration = Duration::from_secs(60);
+
+/// Most illegal names in the message of an error.
+const HOSTNAMES_LISTED_MAX: usize = 100;
 
 /// Allowed age of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +86,8 @@ pub enum VerifyError {
         #[source]
         source: serde_json::Error,
     },
+    #[error("names of hosts are illegal: {}", listed(.0))]
+    Hostnames(Vec<HostnameError>),
     #[error("schema version {0} is not supported")]
     SchemaVersionUnsupported(u64),
     /// `meta.signedAt` is absent.
@@ -109,7 +115,7 @@ impl VerifyError {
     pub fn name(&self) -> &'static str {
         match self {
             Self::NoTrustRoots => "NoTrustRoots",
-            Self::NotJson(_) | Self::Shape { .. } => "Parse",
+            Self::NotJson(_) | Self::Shape { .. } | Self::Hostnames(_) => "Parse",
             Self::Canonicalize(_) => "Canonicalize",
             Self::UnsupportedAlgorithm { .. } => "UnsupportedAlgorithm",
             Self::BadSignature => "BadSignature",
@@ -137,22 +143,21 @@ pub fn verify<T: Artifact>(
     if keys.keys.is_empty() {
         return Err(VerifyError::NoTrustRoots);
     }
-    let canonical = canonicalize(bytes).map_err(|error| {
+    let text = CanonicalText::read(bytes).map_err(|error| {
         if error.is_parse() {
             VerifyError::NotJson(error)
         } else {
             VerifyError::Canonicalize(error)
         }
     })?;
-    keys.verify(&canonical, signature)
+    keys.verify(&text, signature)
         .map_err(|no_match| match no_match {
             NoMatch::Unsupported(algorithm) => VerifyError::UnsupportedAlgorithm { algorithm },
             NoMatch::Bad => VerifyError::BadSignature,
         })?;
-    let mut payload: T = json::read(&canonical).map_err(|source| VerifyError::Shape {
-        kind: T::KIND,
-        source,
-    })?;
+    // Whoever signs may take more memory.
+    let canonical = text.into_bytes();
+    let mut payload: T = json::read(&canonical).map_err(|source| shape::<T>(&canonical, source))?;
     if payload.schema_version() != SCHEMA_VERSION {
         return Err(VerifyError::SchemaVersionUnsupported(
             payload.schema_version(),
@@ -166,6 +171,33 @@ pub fn verify<T: Artifact>(
         signed_at,
         hashes: hashes_of(&canonical),
     })
+}
+
+/// The fault of a document that is no `T`; lists all names of hosts when one of them is at fault.
+fn shape<T: Artifact>(canonical: &[u8], source: serde_json::Error) -> VerifyError {
+    match illegal_hostnames(canonical) {
+        faults if faults.is_empty() => VerifyError::Shape {
+            kind: T::KIND,
+            source,
+        },
+        faults => VerifyError::Hostnames(faults),
+    }
+}
+
+fn listed(faults: &[HostnameError]) -> String {
+    let mut listed: Vec<String> = faults
+        .iter()
+        .take(HOSTNAMES_LISTED_MAX)
+        .map(ToString::to_string)
+        .collect();
+    if let Some(omitted) = faults
+        .len()
+        .checked_sub(HOSTNAMES_LISTED_MAX)
+        .filter(|omitted| *omitted > 0)
+    {
+        listed.push(format!("and {omitted} more"));
+    }
+    listed.join("; ")
 }
 
 /// Steps 8 to 10: time of signing.

@@ -66,7 +66,9 @@ impl CanaryFleet {
         canary_interval: usize,
     ) -> Self {
         let member = |channel: &ChannelName, index: usize| Member {
-            hostname: Hostname::from(format!("{channel}-{index:04}")),
+            hostname: format!("{channel}-{index:04}")
+                .parse()
+                .expect("a channel of the fleet and a number are a label"),
             role: if index.is_multiple_of(canary_interval) {
                 Role::Canary
             } else {

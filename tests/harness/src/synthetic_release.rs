@@ -18,7 +18,8 @@ pub const CHANNEL: &str = "stable";
 
 /// Name of a host, which [`host_number`] reads.
 pub fn hostname(number: usize) -> Hostname {
-    Hostname::from(format!("host-{number:07}.example"))
+    let name = format!("host-{number:07}.example");
+    name.parse().expect("the name consists of two labels")
 }
 
 /// The number of a host of the synthetic fleet.

@@ -124,7 +124,7 @@ pub fn sign(draft: ReleaseSpec<'_>, key: &SigningKey) -> BuiltRelease {
 fn source(draft: ReleaseSpec<'_>) -> Value {
     let shape = draft.shape;
     let channel_name = |index: usize| ChannelName::from(shape.channels[index].name);
-    let host_name = |index: usize| Hostname::from(shape.hosts[index].name.as_str());
+    let host_name = |index: usize| shape.hosts[index].hostname();
     let hosts: BTreeMap<Hostname, Value> = shape
         .hosts
         .iter()
@@ -137,7 +137,7 @@ fn source(draft: ReleaseSpec<'_>) -> Value {
                 "closureHash": closure,
                 "pubkey": null,
             });
-            (Hostname::from(host.name.as_str()), entry)
+            (host.hostname(), entry)
         })
         .collect();
     let (mut channels, mut policies) = (BTreeMap::new(), BTreeMap::new());

@@ -154,7 +154,7 @@ mod tests {
     fn entry(hostname: &str, wave: u32) -> RolloutHost {
         let record = HostRecord::pending(NewHost {
             rollout_id: "stable@4f".parse().unwrap(),
-            hostname: hostname.into(),
+            hostname: hostname.parse().unwrap(),
             channel: "stable".into(),
             target_closure: "c".into(),
             soak_minutes: Default::default(),
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(hosts.get(name).unwrap().record.hostname.as_str(), name);
         }
         // A lookup by hash finds an entry for every host, nearly always its own.
-        let by_hash = |name: &String| hosts.find_by_hash(&name.as_str().into()).unwrap();
+        let by_hash = |name: &String| hosts.find_by_hash(&name.parse().unwrap()).unwrap();
         let right = names
             .iter()
             .filter(|name| by_hash(name).record.hostname.as_str() == *name);

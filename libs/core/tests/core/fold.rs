@@ -7,7 +7,7 @@ use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{
-    Accepted, Decision, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, Hostname,
+    Accepted, Decision, Effect, Entry, EntryBody, Gate, HostEventBody, HostState,
     OnHealthFailure, OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus,
     Reason, RollbackFault, RolloutEvent, RolloutState, StoredAt, Timestamp,
 };
@@ -176,7 +176,7 @@ fn topology() -> HostEventBody {
 
 fn queue(host: &str) -> PlanAction {
     PlanAction::QueueDispatch {
-        hostname: host.into(),
+        hostname: host.parse().unwrap(),
         rollout_id: id("stable@4f"),
         target_closure: format!("target-{host}").into(),
         soak_minutes: Default::default(),
@@ -193,7 +193,7 @@ fn advance(from_wave: u32, to_wave: u32) -> PlanAction {
 
 fn unchanged(host: &str) -> PlanAction {
     PlanAction::ConvergeUnchanged {
-        hostname: host.into(),
+        hostname: host.parse().unwrap(),
         rollout_id: id("stable@4f"),
         current_closure: format!("target-{host}").into(),
     }
@@ -204,7 +204,7 @@ fn clearance(waived: &[&str]) -> Entry {
         rollout_id: id("stable@4f"),
         operator: "ops".to_owned(),
         reason: "repaired".to_owned(),
-        waived_hosts: waived.iter().map(|name| Hostname::from(*name)).collect(),
+        waived_hosts: waived.iter().map(|name| name.parse().unwrap()).collect(),
     };
     Entry::new(at(1), EntryBody::Operator { command })
 }

@@ -64,7 +64,7 @@ fn clearance(reason: &str, waived: &[String]) -> Entry {
         rollout_id: id("stable@4f"),
         operator: "ops".to_owned(),
         reason: reason.to_owned(),
-        waived_hosts: waived.iter().map(|name| name.as_str().into()).collect(),
+        waived_hosts: waived.iter().map(|name| name.parse().unwrap()).collect(),
     };
     Entry::new(at(2), EntryBody::Operator { command })
 }

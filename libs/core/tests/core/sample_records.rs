@@ -9,10 +9,10 @@ use nixfleet_core::partition::PinnedSet;
 use nixfleet_proto::host::{NewHost, ProbeDeclaration, ProbeRecord};
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave, Rollback};
 use nixfleet_proto::{
-    ClosureHash, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState, Hostname,
-    ManifestHash, Minutes, OnHealthFailure, Pinned, PinnedManifest, PlanAction, ProbeMode,
-    ProbeName, ProbeStatus, Producer, RollbackFault, RolloutEvent, RolloutId, RolloutRecord,
-    RolloutState, Timestamp,
+    ClosureHash, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState, ManifestHash,
+    Minutes, OnHealthFailure, Pinned, PinnedManifest, PlanAction, ProbeMode, ProbeName,
+    ProbeStatus, Producer, RollbackFault, RolloutEvent, RolloutId, RolloutRecord, RolloutState,
+    Timestamp,
 };
 
 /// `minutes` after the start of the tests' time.
@@ -224,7 +224,7 @@ pub fn clearance(hosts: &[&str]) -> RolloutEvent {
         rollout_id: id("stable@4f"),
         operator: "ops".to_owned(),
         reason: "repaired".to_owned(),
-        waived_hosts: hosts.iter().map(|name| Hostname::from(*name)).collect(),
+        waived_hosts: hosts.iter().map(|name| name.parse().unwrap()).collect(),
         at: at(40),
     }
 }
@@ -308,7 +308,7 @@ pub fn pinned(policy: OnHealthFailure, hosts: &[(&str, u32, bool)]) -> Arc<Pinne
         host_set: hosts
             .iter()
             .map(|(name, wave, staged)| PinnedHost {
-                hostname: (*name).into(),
+                hostname: name.parse().unwrap(),
                 wave_index: *wave,
                 target_closure: format!("target-{name}").into(),
                 staged: *staged,
@@ -369,7 +369,7 @@ pub fn told(minutes: i64, rollout: &str, host: &str, event: HostEvent) -> Entry 
         at(minutes),
         EntryBody::HostEvent {
             rollout_id: id(rollout),
-            hostname: host.into(),
+            hostname: host.parse().unwrap(),
             producer: Producer::Agent,
             event,
         },

@@ -37,7 +37,7 @@ mod tests {
 
     fn waive(fixture: Fixture, hostname: &str) -> Fixture {
         fixture.rollout(CURRENT, |rollout| {
-            rollout.waived_hosts.insert(hostname.into());
+            rollout.waived_hosts.insert(hostname.parse().unwrap());
         })
     }
 

@@ -13,8 +13,8 @@ use nixfleet_proto::snapshot::{
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{
-    ChannelName, Gate, HostRecord, HostState, Hostname, ManifestHash, Minutes, Pinned,
-    PinnedManifest, Position, RolloutId, RolloutRecord, RolloutState, Timestamp,
+    ChannelName, Gate, HostRecord, HostState, ManifestHash, Minutes, Pinned, PinnedManifest,
+    Position, RolloutId, RolloutRecord, RolloutState, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -95,7 +95,7 @@ impl Fixture {
         for hostname in hosts {
             let record = HostRecord::pending(NewHost {
                 rollout_id: rollout_id.clone(),
-                hostname: (*hostname).into(),
+                hostname: hostname.parse().unwrap(),
                 channel: rollout_id.channel(),
                 target_closure: format!("{hostname}-closure").into(),
                 soak_minutes: Minutes::from_minutes(1),
@@ -164,7 +164,7 @@ impl Fixture {
     pub fn failure(mut self, hostname: &str, control: Option<&str>) -> Self {
         self.snapshot.probe_failures.push(ProbeFailureRow {
             rollout_id: CURRENT.parse().unwrap(),
-            hostname: hostname.into(),
+            hostname: hostname.parse().unwrap(),
             probe_name: "evidence".into(),
             control: nixfleet_proto::host::FailedControl {
                 control_id: control.map(Into::into),
@@ -263,7 +263,7 @@ impl Fixture {
     pub fn block(&self, gate: Gate, hostname: &str) -> Option<super::Block> {
         let view = self.view();
         let rollout = view.rollout(&CURRENT.parse().unwrap()).unwrap();
-        let hostname = Hostname::from(hostname);
+        let hostname = hostname.parse().unwrap();
         let candidate = Candidate {
             hostname: &hostname,
             host: &rollout.hosts()[&hostname],

@@ -122,14 +122,14 @@ mod tests {
 
     fn pinned(hosts: &[&str], budgets: &[&[&str]]) -> Pinned {
         let host = |name: &&str| PinnedHost {
-            hostname: (*name).into(),
+            hostname: name.parse().unwrap(),
             wave_index: 3,
             target_closure: "c".into(),
             staged: false,
         };
         let budget = |hosts: &&[&str]| ResolvedBudget {
             selector: Selector::default(),
-            hosts: hosts.iter().map(|name| (*name).into()).collect(),
+            hosts: hosts.iter().map(|name| name.parse().unwrap()).collect(),
             max_in_flight: None,
             max_in_flight_pct: None,
         };

@@ -1,6 +1,6 @@
 //! Faults and notices of a release.
 
-use nixfleet_proto::{ChannelName, Hostname, Minutes, RolloutId, Timestamp};
+use nixfleet_proto::{ChannelName, Hostname, HostnameError, Minutes, RolloutId, Timestamp};
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
@@ -48,6 +48,8 @@ pub enum Fault {
         name: String,
         reason: &'static str,
     },
+    #[error("hosts: {0}")]
+    Hostname(HostnameError),
     #[error("hosts: no host has a closure, there is nothing to roll out")]
     SkippedHosts,
     #[error("rollout manifest of {channel}: its host set is not the one of the fleet")]
@@ -80,7 +82,7 @@ impl Fault {
             Self::Cycle { .. } => "cycle",
             Self::RefMissing { .. } => "ref-missing",
             Self::RefIllegal { .. } => "ref-illegal",
-            Self::NameIllegal { .. } => "name-illegal",
+            Self::NameIllegal { .. } | Self::Hostname(_) => "name-illegal",
             Self::SkippedHosts => "no-hosts",
             Self::HostSetDiffers { .. } => "host-set-differs",
             Self::RefReused { .. } => "ref-reused",

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use nixfleet_proto::bounds::TEXT_BYTES_MAX;
 use nixfleet_proto::fleet::{Channel, Fleet, FleetHost, RolloutPolicy, SCHEMA_VERSION};
 use nixfleet_proto::id::{is_channel_name, is_channel_ref};
 use nixfleet_proto::{ChannelName, Hostname, Minutes};
 
 use super::edge_cycles::cycles;
 use super::fault::{Fault, Findings, Notice};
+use super::text_checks::check_texts;
 use crate::rollout_manifest::channels_with_hosts;
 use crate::sorted_lookup::SortedLookup;
 
@@ -16,9 +18,6 @@ pub const SOAK_MINUTES_MAX: u64 = 525_600;
 
 /// Longest freshness window in minutes: ten years.
 pub const FRESHNESS_MINUTES_MAX: u64 = 5_256_000;
-
-/// Longest hostname in bytes, as in DNS.
-pub const HOSTNAME_BYTES_MAX: usize = 253;
 
 /// Most waves of a channel or policy: holds are stored per wave.
 pub const WAVES_MAX: usize = 256;
@@ -34,6 +33,7 @@ pub fn check_fleet(fleet: &Fleet, findings: &mut Findings) {
         check_schema(at.to_owned(), version, findings);
     }
     check_hosts(fleet, findings);
+    check_texts(fleet, findings);
     for (name, policy) in &fleet.rollout_policies {
         check_policy(name, policy, findings);
     }
@@ -56,11 +56,12 @@ pub(super) fn check_schema(at: String, version: u64, findings: &mut Findings) {
 fn check_hosts(fleet: &Fleet, findings: &mut Findings) {
     let mut any_closure = false;
     for (hostname, host) in &fleet.hosts {
-        if let Some(reason) = hostname_fault(hostname) {
+        if !is_certifiable(hostname) {
             findings.fault(Fault::NameIllegal {
                 at: "hosts".to_owned(),
-                name: hostname.as_str().chars().take(80).collect(),
-                reason,
+                name: hostname.to_string(),
+                reason: "is the common name of another host's certificate: agent-<host>.<suffix> is \
+                         for <host>",
             });
         }
         if !fleet.channels.contains_key(&host.channel) {
@@ -69,33 +70,16 @@ fn check_hosts(fleet: &Fleet, findings: &mut Findings) {
                 channel: host.channel.clone(),
             });
         }
-        if let Some(closure) = &host.closure_hash {
-            any_closure = true;
-            if closure.as_str().is_empty() {
-                findings.fault(Fault::NameIllegal {
-                    at: format!("hosts.{hostname}.closureHash"),
-                    name: String::new(),
-                    reason: "must not be empty; null takes a host out of rollouts",
-                });
-            }
-        }
+        any_closure |= host.closure_hash.is_some();
     }
     if !any_closure {
         findings.fault(Fault::SkippedHosts);
     }
 }
 
-fn hostname_fault(hostname: &Hostname) -> Option<&'static str> {
-    let text = hostname.as_str();
-    if text.is_empty() {
-        Some("must not be empty")
-    } else if text.len() > HOSTNAME_BYTES_MAX {
-        Some("is longer than 253 bytes")
-    } else if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        Some("must have neither spaces nor control characters")
-    } else {
-        None
-    }
+/// True when a certificate with this common name is for this host.
+fn is_certifiable(hostname: &Hostname) -> bool {
+    Hostname::of_common_name(hostname.as_str()).is_ok_and(|host| host == *hostname)
 }
 
 fn check_policy(name: &str, policy: &RolloutPolicy, findings: &mut Findings) {
@@ -281,5 +265,16 @@ fn check_ref(fleet: &Fleet, with_hosts: &BTreeSet<&ChannelName>, findings: &mut 
         findings.fault(Fault::RefIllegal {
             reference: commit.chars().take(80).collect(),
         });
+    }
+    for channel in with_hosts {
+        let channel = channel.as_str();
+        // The id of its rollout: channel, `@` and ref.
+        if channel.len() + 1 + commit.len() > TEXT_BYTES_MAX {
+            findings.fault(Fault::NameIllegal {
+                at: "channels".to_owned(),
+                name: channel.chars().take(80).collect(),
+                reason: "is so long that its rollout would have an id of more than 1024 bytes",
+            });
+        }
     }
 }

@@ -4,6 +4,7 @@ use nixfleet_proto::fleet::{Fleet, FleetHost, RolloutManifest};
 
 use super::fault::{Fault, Findings, Notice};
 use super::fleet_checks::check_schema;
+use super::text_checks::check_manifest_texts;
 use crate::rollout_manifest::{host_sets, resolve_budgets};
 use crate::sorted_lookup::SortedLookup;
 
@@ -28,6 +29,7 @@ pub(super) fn check_manifests<'m>(
                 channel: channel.clone(),
             });
         }
+        check_manifest_texts(manifest, findings);
         check_budget_hosts(&mut hosts, manifest, findings);
         if manifest.disruption_budgets != budgets {
             findings.notice(Notice::BudgetsDiffer {

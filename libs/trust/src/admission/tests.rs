@@ -1,5 +1,5 @@
 use nixfleet_proto::fleet::{ChannelEdge, Fleet, HostEdge, PolicyWave, Selector};
-use nixfleet_proto::{Minutes, RolloutId};
+use nixfleet_proto::{ClosureHash, Minutes, RolloutId};
 use serde_json::{Value, json};
 
 use super::*;
@@ -177,8 +177,8 @@ fn every_wave_needs_a_soak() {
 #[test]
 fn edges_must_not_form_cycles() {
     let edge = |gated: &str, gates: &str| HostEdge {
-        gated: gated.into(),
-        gates: gates.into(),
+        gated: gated.parse().unwrap(),
+        gates: gates.parse().unwrap(),
         reason: None,
     };
     assert_eq!(
@@ -245,24 +245,91 @@ fn a_fleet_without_closures_has_nothing_to_roll_out() {
 }
 
 #[test]
-fn names_and_numbers_are_bounded() {
-    let host = fleet().hosts["web-01"].clone();
-    for name in [String::new(), "x".repeat(254), "a b".into(), "a\nb".into()] {
-        let host = host.clone();
+fn a_host_named_like_the_certificate_of_another_one_is_refused() {
+    let add = |names: &'static [&'static str]| {
+        faults_of(|fleet| {
+            let host = fleet.hosts["spare"].clone();
+            for name in names {
+                fleet.hosts.insert((*name).into(), host.clone());
+            }
+        })
+    };
+    assert_eq!(add(&["agent-a.prod", "a"]), ["name-illegal"]);
+    assert_eq!(add(&["agent-a.prod"]), ["name-illegal"]);
+    assert!(add(&["agent-a", "a", "a.prod", "my-agent-a.prod"]).is_empty());
+}
+
+#[test]
+fn texts_that_people_see_have_no_hidden_characters() {
+    type Change = fn(&mut Fleet, &str);
+    let changes: [Change; 11] = [
+        |fleet, text| fleet.hosts.get_mut("web-01").unwrap().system = text.to_owned(),
+        |fleet, text| {
+            fleet
+                .hosts
+                .get_mut("web-01")
+                .unwrap()
+                .tags
+                .push(text.to_owned())
+        },
+        |fleet, text| fleet.hosts.get_mut("web-01").unwrap().pubkey = Some(text.to_owned()),
+        |fleet, text| {
+            let pin = serde_json::from_value(json!({ "commit": "4f", "reason": text }));
+            fleet.hosts.get_mut("web-01").unwrap().pin = pin.unwrap();
+        },
+        |fleet, text| fleet.edges[0].reason = Some(text.to_owned()),
+        |fleet, text| fleet.channel_edges[0].reason = Some(text.to_owned()),
+        |fleet, text| {
+            fleet.disruption_budgets[0]
+                .selector
+                .tags_any
+                .push(text.to_owned())
+        },
+        |fleet, text| fleet.rollout_policies.get_mut("careful").unwrap().strategy = text.to_owned(),
+        |fleet, text| {
+            let gate = &mut fleet
+                .rollout_policies
+                .get_mut("careful")
+                .unwrap()
+                .health_gate;
+            gate.insert("note".to_owned(), json!([{ "text": text }]));
+        },
+        |fleet, text| {
+            let policy = fleet.rollout_policies["fast"].clone();
+            fleet.rollout_policies.insert(text.to_owned(), policy);
+        },
+        |fleet, text| fleet.meta.signature_algorithm = Some(text.to_owned()),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        for hidden in ["a\u{202e}b", "a\u{200b}", "\u{feff}a", "a\nb", "a\0"] {
+            assert_eq!(
+                faults_of(|fleet| change(fleet, hidden)),
+                ["name-illegal"],
+                "{index}"
+            );
+        }
+        assert!(
+            faults_of(|fleet| change(fleet, "größer, № 1")).is_empty(),
+            "{index}"
+        );
+        let long = "a".repeat(8 * 1024 + 1);
         assert_eq!(
-            faults_of(|fleet| {
-                fleet.hosts.insert(name.into(), host);
-            }),
-            ["name-illegal"]
+            faults_of(|fleet| change(fleet, &long)),
+            ["name-illegal"],
+            "{index}"
         );
     }
-    let longest = "x".repeat(HOSTNAME_BYTES_MAX);
-    assert!(
-        faults_of(|fleet| {
-            fleet.hosts.insert(longest.into(), host.clone());
-        })
-        .is_empty()
-    );
+    // Every one of them is listed.
+    let all = faults_of(|fleet| {
+        changes.into_iter().enumerate().for_each(|(index, change)| {
+            change(fleet, &format!("{index}\u{200b}"));
+        });
+    });
+    assert_eq!(all.len(), changes.len());
+}
+
+#[test]
+fn names_and_numbers_are_bounded() {
     for name in ["Stable", "a.b", "", "a@b"] {
         let channel = fleet().channels["edge"].clone();
         assert_eq!(
@@ -272,10 +339,17 @@ fn names_and_numbers_are_bounded() {
             ["name-illegal"]
         );
     }
-    assert_eq!(
-        faults_of(|fleet| fleet.hosts.get_mut("web-01").unwrap().closure_hash = Some("".into())),
-        ["name-illegal"]
-    );
+    for closure in ["", "a/b", "a b", "a\u{200b}", &"a".repeat(1025)] {
+        let change = |fleet: &mut Fleet| {
+            fleet.hosts.get_mut("web-01").unwrap().closure_hash = Some(closure.into());
+        };
+        assert_eq!(faults_of(change), ["name-illegal"], "{closure:?}");
+    }
+    let longest = ClosureHash::from("a".repeat(1024));
+    let change = |fleet: &mut Fleet| {
+        fleet.hosts.get_mut("web-01").unwrap().closure_hash = Some(longest);
+    };
+    assert!(faults_of(change).is_empty());
     assert_eq!(
         faults_of(|fleet| fleet.channels.get_mut("edge").unwrap().freshness_window = u64::MAX),
         ["freshness-too-long"]
@@ -371,7 +445,7 @@ fn all_faults_are_listed_up_to_the_bound() {
     for index in 0..FAULTS_MAX + 7 {
         fleet.waves.get_mut("stable").unwrap()[0]
             .hosts
-            .push(format!("gone-{index}").into());
+            .push(format!("gone-{index}").parse().unwrap());
     }
     check_fleet(&fleet, &mut findings);
     let error = findings.into_result().unwrap_err();

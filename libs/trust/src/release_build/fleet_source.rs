@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::admission::{Fault, Findings, Notice};
 use crate::artifact::Artifact;
 use crate::canonical_json::canonicalize;
+use crate::illegal_hostnames::illegal_hostnames;
 use crate::selector_matcher::Matcher;
 
 /// An unresolved fleet: like [`Fleet`], with more optional fields.
@@ -75,7 +76,16 @@ pub(super) fn read(source: &[u8], findings: &mut Findings) -> Option<Fleet> {
     };
     // Serde ignores unknown keys: check the keys of selectors first.
     match serde_json::from_slice::<Value>(&canonical) {
-        Ok(document) => check_selectors(&document, findings),
+        Ok(document) => {
+            check_selectors(&document, findings);
+            let hostnames = illegal_hostnames(&canonical);
+            if !hostnames.is_empty() {
+                hostnames
+                    .into_iter()
+                    .for_each(|fault| findings.fault(Fault::Hostname(fault)));
+                return None;
+            }
+        }
         Err(error) => findings.fault(Fault::Unreadable {
             message: error.to_string(),
         }),
@@ -123,11 +133,13 @@ fn check_selector(selector: &Value, at: &str, document: &Value, findings: &mut F
                     .flatten()
                     .filter_map(Value::as_str)
                 {
-                    if document["hosts"].get(hostname).is_none() {
-                        findings.fault(Fault::UnknownHost {
+                    match hostname.parse() {
+                        Ok(_) if document["hosts"].get(hostname).is_some() => {}
+                        Ok(hostname) => findings.fault(Fault::UnknownHost {
                             at: format!("{at}.hosts"),
-                            hostname: hostname.into(),
-                        });
+                            hostname,
+                        }),
+                        Err(fault) => findings.fault(Fault::Hostname(fault)),
                     }
                 }
             }

@@ -119,6 +119,39 @@ fn an_incomplete_fleet_is_refused_with_every_fault() {
 }
 
 #[test]
+fn every_illegal_hostname_of_a_source_and_of_a_signed_fleet_is_listed() {
+    let mut broken = source();
+    let host = broken["hosts"]["spare"].clone();
+    for name in ["Web", "a_b", "a\u{200b}"] {
+        broken["hosts"][name] = host.clone();
+    }
+    let faults = faults(&broken);
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    assert!(
+        faults[0].contains("\"Web\" is not a hostname: its letters must be lower case"),
+        "{faults:?}"
+    );
+    let mut bundle = bundle();
+    let mut fleet: Value = serde_json::from_slice(&bundle.fleet.bytes).unwrap();
+    for name in ["Web", "a_b"] {
+        fleet["hosts"][name] = fleet["hosts"]["spare"].clone();
+    }
+    bundle.fleet = signed(&fleet);
+    let trust = trust();
+    let (now, day) = (crate::test_release::now(), crate::test_release::DAY);
+    let error = crate::verify_release(&bundle, &trust, now, day).unwrap_err();
+    assert_eq!(error.name(), "Parse");
+    let crate::ReleaseFault::Verify(fault) = &error.fault else {
+        panic!("{error}");
+    };
+    let told = fault.to_string();
+    assert!(
+        told.contains("\"Web\"") && told.contains("\"a_b\""),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_release_needs_a_commit() {
     let mut no_commit = stamp("2026-05-01T11:59:00Z");
     no_commit.commit = None;

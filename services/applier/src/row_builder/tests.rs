@@ -85,7 +85,7 @@ fn rollout(number: u8) -> RolloutId {
 }
 
 fn host(number: u8) -> Hostname {
-    Hostname::from(format!("h{number}"))
+    format!("h{number}").parse::<Hostname>().unwrap()
 }
 
 fn closure(number: u8) -> ClosureHash {

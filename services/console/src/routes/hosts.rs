@@ -107,7 +107,7 @@ fn read_token(token: &str) -> Result<HostKey, ApiError> {
     let illegal = || ApiError::field("invalid-parameter", "after", "must be a `next` of before");
     let (hostname, rollout_id) = token.rsplit_once('/').ok_or_else(illegal)?;
     let rollout_id = rollout_id.parse::<RolloutId>().map_err(|_| illegal())?;
-    Ok((rollout_id, Hostname::from(hostname)))
+    Ok((rollout_id, hostname.parse().map_err(|_| illegal())?))
 }
 
 fn entry(view: &HostView, fleet: Option<&Fleet>) -> RolloutHost {
@@ -219,7 +219,9 @@ async fn explain(
 ) -> Result<Json<Explanation>, ApiError> {
     let Path(hostname) =
         hostname.map_err(|error| ApiError::field("invalid-parameter", "hostname", error))?;
-    let hostname = Hostname::from(hostname);
+    let hostname: Hostname = hostname
+        .parse()
+        .map_err(|error| ApiError::field("invalid-parameter", "hostname", error))?;
     let detail = app.backends.store.host_detail(&hostname).await?;
     let current = app.releases.current().ok();
     let declared = current

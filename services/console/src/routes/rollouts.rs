@@ -221,7 +221,11 @@ async fn hosts(
     let rollout_id = seen_rollout(&identity, id)?;
     let page = page(query)?;
     let limit = page_limit(page.limit)?;
-    let after = page.after.map(Hostname::from);
+    let after = page
+        .after
+        .map(|after| after.parse::<Hostname>())
+        .transpose();
+    let after = after.map_err(|error| ApiError::field("invalid-parameter", "after", error))?;
     let views = app
         .backends
         .store

@@ -317,11 +317,11 @@ mod tests {
 
     #[test]
     fn a_name_too_long_for_an_index_stays_in_the_payload() {
-        let long = "h".repeat(NAME_BYTES_MAX + 1);
-        let entry = ENTRY.replace(r#""h""#, &format!("{long:?}"));
+        let long = format!("stable@{}", "4".repeat(NAME_BYTES_MAX));
+        let entry = ENTRY.replace("stable@4f", &long);
         let frame = format!(r#"{{"v":1,"entries":[{entry}]}}"#);
         read(Content::Input, frame, |rows| {
-            assert_eq!(rows[0].hostname, None);
+            assert_eq!(rows[0].rollout_id, None);
             assert!(rows[0].payload.contains(&long));
         });
     }

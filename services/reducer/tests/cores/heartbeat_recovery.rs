@@ -10,7 +10,7 @@ use crate::simulated_partition::{SimulatedPartition, acknowledged, at, id, openi
 fn beat(host: &str) -> OwnerHeartbeat {
     OwnerHeartbeat {
         request: HeartbeatRequest {
-            hostname: host.into(),
+            hostname: host.parse().unwrap(),
             at: at(9),
             rollout_id: None,
             current_closure: Some(format!("target-{host}").into()),

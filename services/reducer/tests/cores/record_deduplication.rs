@@ -21,7 +21,7 @@ const RESULTS: u64 = 20;
 fn report(host: &str, seq: u64, body: HostEventBody) -> Entry {
     let event = EntryBody::HostEvent {
         rollout_id: id(ROLLOUT),
-        hostname: host.into(),
+        hostname: host.parse().unwrap(),
         producer: Producer::Agent,
         event: HostEvent { seq, body },
     };

@@ -40,7 +40,7 @@ pub fn id(text: &str) -> RolloutId {
 /// Pinned content of a rollout, whose id is also the hash of its manifest.
 pub fn manifest(rollout: &str) -> PinnedManifest {
     let host = |name: &str| PinnedHost {
-        hostname: name.into(),
+        hostname: name.parse().unwrap(),
         wave_index: 0,
         target_closure: format!("target-{name}").into(),
         staged: true,
@@ -77,7 +77,7 @@ pub fn acknowledged(rollout: &str, host: &str) -> Entry {
         at(2),
         EntryBody::HostEvent {
             rollout_id: id(rollout),
-            hostname: host.into(),
+            hostname: host.parse().unwrap(),
             producer: Producer::Agent,
             event: HostEvent {
                 seq: 1,

@@ -88,7 +88,7 @@ fn entry(rollout: &str, host: &str, number: usize) -> Entry {
         Utc::now(),
         EntryBody::RecoveryCandidate {
             rollout_id: rollout.parse().unwrap(),
-            hostname: host.into(),
+            hostname: host.parse().unwrap(),
             current_closure: number.to_string().into(),
         },
     )

@@ -134,9 +134,11 @@ fn published_ports_and_health_checks_are_those_the_binary_listens_on() {
         for listen in listens {
             let (address, port) = key(&config, listen).rsplit_once(':').expect("address:port");
             assert_eq!(address, "0.0.0.0", "{service} {listen}");
-            let (_, default) = key(&default, listen)
+            let (default_address, default) = key(&default, listen)
                 .rsplit_once(':')
                 .expect("address:port");
+            let is_local = default_address == "127.0.0.1";
+            assert_eq!(is_local, listen == "admin.listen", "{service} {listen}");
             assert_eq!(
                 port, default,
                 "{service} {listen} is not the documented port"

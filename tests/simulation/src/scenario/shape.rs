@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nixfleet_proto::Hostname;
+
 use super::log_limits::LogLimits;
 use crate::addressing::Service;
 use crate::engine::Rng;
@@ -70,6 +72,13 @@ pub struct HostShape {
     pub observed: bool,
     /// The first enforced probe gives evidence: controls of a framework.
     pub evidence: bool,
+}
+
+impl HostShape {
+    /// Its name as the cores have it.
+    pub fn hostname(&self) -> Hostname {
+        self.name.parse().expect("a shape has legal names")
+    }
 }
 
 /// One channel.

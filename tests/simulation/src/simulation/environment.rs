@@ -117,7 +117,7 @@ impl Environment {
 
     /// Name of a host.
     pub fn hostname(&self, host: HostId) -> Hostname {
-        Hostname::from(self.shape.hosts[host].name.as_str())
+        self.shape.hosts[host].hostname()
     }
 
     /// Adds a line to the trace.

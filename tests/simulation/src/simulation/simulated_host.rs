@@ -78,7 +78,7 @@ impl SimulatedHost {
     pub fn new(id: HostId, shape: &HostShape, seed: u64) -> Self {
         Self {
             id,
-            name: Hostname::from(shape.name.as_str()),
+            name: shape.hostname(),
             machine: Machine::new(shape, seed),
             online: true,
             skew_ms: 0,

@@ -73,7 +73,7 @@ impl PublishedFold {
             };
             EntryBody::HostEvent {
                 rollout_id: self.release.rollout.clone(),
-                hostname: hostname(number).into(),
+                hostname: hostname(number).parse().unwrap(),
                 producer: Producer::Agent,
                 event: HostEvent { seq, body },
             }

@@ -71,7 +71,7 @@ async fn liveness_reaches_one_member_of_the_group() {
     let mut second = one.subscribe_liveness("applier").await.unwrap();
     let hosts: Vec<_> = (0..2_500)
         .map(|number| LivenessReport {
-            hostname: format!("h{number}").into(),
+            hostname: format!("h{number}").parse().unwrap(),
             channel: "stable".into(),
             last_seen_at: Utc::now(),
             current_closure: None,

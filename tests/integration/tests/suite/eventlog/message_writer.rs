@@ -18,13 +18,12 @@ pub async fn write_round(bus: &Bus, partition: Partition, round: usize) {
     let entry = |host: usize| {
         let body = EntryBody::RecoveryCandidate {
             rollout_id: rollout(),
-            // Hostile hosts send NUL, and names longer than an index column.
-            hostname: match host {
+            hostname: format!("host-{host}").parse().unwrap(),
+            // Hostile hosts send NUL.
+            current_closure: match host {
                 0 => "nul\0name".into(),
-                1 if round == 0 => "h".repeat(5_000).into(),
-                _ => format!("host-{host}").into(),
+                _ => format!("closure-{round}").into(),
             },
-            current_closure: format!("closure-{round}").into(),
         };
         Entry::new(Utc::now(), body)
     };

@@ -43,7 +43,7 @@ async fn a_heartbeat_recovers_a_rollback_and_a_candidate() {
     };
     log.append(vec![EntryBody::HostEvent {
         rollout_id: log.release.rollout.clone(),
-        hostname: hostname(0).into(),
+        hostname: hostname(0).parse().unwrap(),
         producer: Producer::Agent,
         event: HostEvent {
             seq: 2,

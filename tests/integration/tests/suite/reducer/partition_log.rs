@@ -149,7 +149,7 @@ impl PartitionLog {
     fn events(&self, seq: u64, body: impl Fn(usize) -> HostEventBody) -> Vec<EntryBody> {
         let events = (0..HOSTS).map(|number| EntryBody::HostEvent {
             rollout_id: self.release.rollout.clone(),
-            hostname: hostname(number).into(),
+            hostname: hostname(number).parse().unwrap(),
             producer: Producer::Agent,
             event: HostEvent {
                 seq,
@@ -251,7 +251,7 @@ impl PartitionLog {
             channel: self.release.rollout.channel(),
             received_at: Utc::now(),
             request: HeartbeatRequest {
-                hostname: hostname(number).into(),
+                hostname: hostname(number).parse().unwrap(),
                 rollout_id: None,
                 current_closure: Some(current_closure.into()),
                 at: Utc::now(),

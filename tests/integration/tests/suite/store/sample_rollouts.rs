@@ -149,7 +149,7 @@ pub fn opened(id: &RolloutId, host_count: u32) -> OpenedRollout {
 }
 
 pub fn hostname(number: u32) -> Hostname {
-    Hostname::from(format!("h{number:07}"))
+    format!("h{number:07}").parse::<Hostname>().unwrap()
 }
 
 pub fn pending(id: &RolloutId, number: u32) -> HostRecord {

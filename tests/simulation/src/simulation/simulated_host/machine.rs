@@ -25,7 +25,7 @@ impl Machine {
     /// A machine on its first closure.
     pub fn new(shape: &HostShape, seed: u64) -> Self {
         Self {
-            name: Hostname::from(shape.name.as_str()),
+            name: shape.hostname(),
             shape: shape.clone(),
             seed,
             running: ClosureHash::from("installed"),
