@@ -183,7 +183,7 @@ async fn take_many(
             Err(refusal) => refusals[place] = Some(refusal),
         }
     }
-    let hostname = Hostname::new(Arc::clone(&identity.name));
+    let hostname = own_host(identity)?.clone();
     let appended = join_all(rollouts.into_iter().map(async |(rollout_id, of_rollout)| {
         let OfRollout { places, events } = of_rollout;
         let refusals = match admit(app, &hostname, &rollout_id).await {

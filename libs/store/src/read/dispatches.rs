@@ -9,7 +9,7 @@ use super::{DispatchRow, GatewaySnapshot, Membership};
 use crate::cursor;
 use crate::error::ReadError;
 use crate::load::{Key, read_transaction, text_opt};
-use crate::parameter_encoding::nul_escape::{decode, encode};
+use crate::parameter_encoding::nul_escape::encode;
 use crate::prepared_statement::sql;
 use crate::store::Store;
 use crate::stored_json::DispatchRecord;

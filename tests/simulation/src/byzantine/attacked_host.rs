@@ -71,7 +71,7 @@ impl AttackedHost {
     pub fn new(number: usize, shape: &HostShape, seed: u64, skew_ms: i64) -> Self {
         Self {
             number,
-            name: Hostname::from(shape.name.as_str()),
+            name: shape.hostname(),
             machine: Machine::new(shape, seed),
             walks: Walks::new(&shape.name),
             reports: Reports::new(&shape.name),

@@ -259,7 +259,7 @@ fn signed(draft: &Draft, at: Time) -> GenuineRelease {
             rollout_id: RolloutId::new(&channel, &ChannelRef::from(draft.commit.as_str())),
             closure: closure.clone(),
         };
-        (Hostname::from(host.name.as_str()), target)
+        (host.hostname(), target)
     });
     GenuineRelease {
         at,

@@ -33,7 +33,6 @@ pub struct Gateway {
     pub authority: Authority,
     pub bus: Bus,
     pub dir: PathBuf,
-    spec: ProcessSpec,
     pub(super) service: Service,
     pub(super) database: Database,
     pub(super) key: SigningKey,
@@ -153,7 +152,7 @@ impl Gateway {
             .collect();
         let url = database.url_of(service);
         spec.env = BTreeMap::from([(service.variable("database.url"), url)]);
-        let process = Process::start(spec.clone()).unwrap();
+        let process = Process::start(spec).unwrap();
         let config = BusConfig {
             url: nats_url,
             prefix,
@@ -163,7 +162,6 @@ impl Gateway {
         let bus = Bus::connect(config, "test/gateway").await.unwrap();
         let mut gateway = Self {
             process,
-            spec,
             authority,
             bus,
             dir,
@@ -341,7 +339,7 @@ impl Gateway {
     }
 
     /// Puts a signed list of revocations where the gateway's configuration of these tests names it.
-    pub fn revoke(&self, revocations: Value, signed_at: Timestamp) {
+    pub fn revoke(&self, revocations: Value, signed_at: nixfleet_proto::Timestamp) {
         let (bytes, signature) = self.sign(&json!({
             "schemaVersion": 1,
             "revocations": revocations,
@@ -349,15 +347,6 @@ impl Gateway {
         }));
         std::fs::write(self.dir.join("revocations.json.sig"), signature).unwrap();
         std::fs::write(self.dir.join("revocations.json"), bytes).unwrap();
-    }
-
-    /// Stops the process and starts it again.
-    pub async fn restart(&mut self) {
-        self.process
-            .stop(rustix::process::Signal::TERM, SOON)
-            .unwrap();
-        self.process = Process::start(self.spec.clone()).unwrap();
-        self.wait_until_up().await;
     }
 
     /// The partition of a channel.
