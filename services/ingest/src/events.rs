@@ -5,7 +5,6 @@ mod bounds;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -152,7 +151,7 @@ pub async fn answer(
             stored.await.map_err(|error| not_appended(&error))?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        Events::Many(events) => Ok(take_many(app, identity, events, size).await),
+        Events::Many(events) => take_many(app, identity, events, size).await,
     }
 }
 
@@ -169,7 +168,7 @@ async fn take_many(
     identity: &Identity,
     events: Vec<Result<EventRequest, ApiError>>,
     size: usize,
-) -> Response {
+) -> Result<Response, ApiError> {
     let mut refusals = vec![None; events.len()];
     let mut rollouts: BTreeMap<RolloutId, OfRollout> = BTreeMap::new();
     let bytes_each = size / events.len().max(1);
@@ -199,7 +198,7 @@ async fn take_many(
     for (place, refusal) in appended.await.into_iter().flatten() {
         refusals[place] = refusal;
     }
-    answers(refusals)
+    Ok(answers(refusals))
 }
 
 /// Checks what an event says by itself.

@@ -7,9 +7,9 @@ use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::outcome::Opened;
 use nixfleet_proto::{
-    Accepted, Decision, Effect, Entry, EntryBody, Gate, HostEventBody, HostState,
-    OnHealthFailure, OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus,
-    Reason, RollbackFault, RolloutEvent, RolloutState, StoredAt, Timestamp,
+    Accepted, Decision, Effect, Entry, EntryBody, Gate, HostEventBody, HostState, OnHealthFailure,
+    OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus, Reason, RollbackFault,
+    RolloutEvent, RolloutState, StoredAt, Timestamp,
 };
 
 use crate::sample_records::{add, at, event, id, manifest_of, open, pinned, planned, set, told};

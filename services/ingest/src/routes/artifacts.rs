@@ -17,7 +17,7 @@ use crate::events::own_host;
 /// The routes; the bytes prove themselves. A host reads what its agent needs to verify its own dispatch: the
 /// fleet of a release that names it, and the manifests that list it.
 ///
-/// Source: docs/adr/0018-what-an-agent-may-read.md.
+/// Source: docs/adr/0019-what-an-agent-may-read.md.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/fleet.resolved", get(fleet))

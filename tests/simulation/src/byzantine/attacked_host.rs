@@ -81,7 +81,7 @@ impl AttackedHost {
             journals: BTreeMap::new(),
             memory: AgentMemory::default(),
             observations: Observations::default(),
-            guard: ActivationGuard::new(shape.name.as_str().into(), Observations::default()),
+            guard: ActivationGuard::new(shape.hostname(), Observations::default()),
             tick_at: None,
             poll_failures: 0,
         }
