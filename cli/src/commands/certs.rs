@@ -176,9 +176,10 @@ fn issue_clients(
         return Err(CommandError::input(anyhow!("there are no names")));
     }
     for name in names {
-        match role {
-            Role::Agent => check_host(name)?,
-            _ => check_name(name)?,
+        if role == Role::Agent {
+            check_host(name)?;
+        } else {
+            check_name(name)?;
         }
     }
     let authority = Authority::open(&arguments.dir)?;

@@ -270,10 +270,10 @@ fn a_full_partition_is_held_until_it_accepts_a_barrier() {
     // Entries carry the epoch of the last barrier of their partition.
     let epoch_in = |leader: &LeadershipCore, partition| {
         let entry = leader.entry(partition, PlanAction::Barrier {}, Timestamp::UNIX_EPOCH);
-        match entry.body {
-            EntryBody::Plan { epoch, .. } => epoch,
-            other => panic!("{other:?}"),
-        }
+        let EntryBody::Plan { epoch, .. } = entry.body else {
+            panic!("{entry:?}");
+        };
+        epoch
     };
     assert_eq!([first, second].map(|it| epoch_in(&leader, it)), [3, 1]);
     apply(&mut leader, 0, 9, accepted(3)).unwrap();
