@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod bus;
 pub mod certs;
 pub mod clear_halt;
 pub mod cluster;

@@ -50,6 +50,7 @@ enum Command {
     Unquarantine(commands::unquarantine::Arguments),
     Verify(commands::verify::Arguments),
     Revoke(commands::revoke::Arguments),
+    Bus(commands::bus::Arguments),
     Db(commands::db::Arguments),
     Debug(commands::debug_pure_cores::Arguments),
 }
@@ -83,6 +84,7 @@ fn run(command: Command) -> Result<(), CommandError> {
         Command::Unquarantine(arguments) => commands::unquarantine::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Revoke(arguments) => commands::revoke::run(&arguments),
+        Command::Bus(arguments) => commands::bus::run(&arguments),
         Command::Db(arguments) => commands::db::run(&arguments),
         Command::Debug(arguments) => commands::debug_pure_cores::run(&arguments),
     }

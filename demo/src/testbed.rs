@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use chrono::Utc;
 use nixfleet_harness::canary_fleet::CanaryFleet;
+use nixfleet_harness::nats::BusUsers;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scratch,
@@ -21,6 +22,8 @@ use nixfleet_harness::progress_printer::Printer;
 /// Largest fleet with the intervals below; the hosts of a larger one report less often, because all
 /// processes share one machine.
 const HOSTS_AT_FULL_PACE: usize = 400;
+const PREFIX: &str = "fleet";
+const PARTITIONS: u16 = 4;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Duration after which a failing enforce probe fails the host.
@@ -47,7 +50,8 @@ impl Testbed {
     /// Starts servers and services.
     pub async fn start(args: &Args, printer: &Printer) -> Result<Self> {
         printer.heading("Starting NATS, Postgres and the services");
-        let nats = Nats::start("demo")?;
+        let users = BusUsers::create("demo", PREFIX, PARTITIONS)?;
+        let nats = Nats::start_for("demo", &users)?;
         let postgres = Postgres::start("demo")?;
         let database = postgres.create_database("nixfleet").await?;
         let dir = scratch::dir("demo")?;
@@ -55,6 +59,9 @@ impl Testbed {
         let trust = signer.write_trust(&dir)?;
         let mut config = StackConfig::new(dir, trust)?;
         config.nats_url = nats.url();
+        config.bus_users = Some(users);
+        config.prefix = PREFIX.to_owned();
+        config.partitions = PARTITIONS;
         config.database_url = database.url.clone();
         config.instances = usize::from(args.instances);
         let stack = Stack::start(config).await?;

@@ -126,7 +126,8 @@ fn outcome_text(outcome: Option<&Value>) -> String {
     };
     if let Some(rejected) = outcome.get("rejected") {
         let text = |key: &str| rejected[key].as_str().unwrap_or("?");
-        return format!("rejected, {}: {}", text("reason"), text("message"));
+        let claimed = actor(outcome).map_or_else(String::new, |actor| format!(", claims {actor}"));
+        return format!("rejected, {}: {}{claimed}", text("reason"), text("message"));
     }
     let transitions: Vec<String> = outcome["accepted"]["effects"]
         .as_array()
@@ -145,7 +146,19 @@ fn outcome_text(outcome: Option<&Value>) -> String {
             ))
         })
         .collect();
-    transitions.join(", ")
+    let by = actor(outcome).map(|actor| format!("by {actor}"));
+    transitions
+        .into_iter()
+        .chain(by)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Who gave a command.
+fn actor(outcome: &Value) -> Option<String> {
+    let actor = &outcome["subject"]["actor"];
+    let (subject, issuer) = (actor["subject"].as_str()?, actor["issuer"].as_str()?);
+    Some(format!("{subject} ({issuer})"))
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BusConfig {
-    /// Servers, comma separated: `nats://host:4222,nats://other:4222`.
+    /// Servers, comma separated: `nats://host:4222,nats://other:4222`. No user and no password: those are
+    /// `credentials_file`, or `cert_file` and `key_file`.
     pub url: String,
     /// First token of every subject and, in upper case, of every stream. Each fleet has its own prefix.
     pub prefix: String,
@@ -24,6 +25,9 @@ pub struct BusConfig {
     pub partitions: u16,
     /// Replicas of every stream: 1 on a single server, 3 on a cluster.
     pub replicas: usize,
+    /// Prefix of JetStream's API: `JS.<prefix>` on servers with the accounts of `nixfleet bus users`. Absent on
+    /// servers without accounts.
+    pub api_prefix: Option<String>,
     /// NATS credentials file (user JWT and seed).
     pub credentials_file: Option<PathBuf>,
     /// Certificate authority of the servers; setting it makes TLS mandatory.
@@ -84,6 +88,7 @@ impl Default for BusConfig {
             prefix: "fleet".to_owned(),
             partitions: 8,
             replicas: 1,
+            api_prefix: None,
             credentials_file: None,
             ca_file: None,
             cert_file: None,
@@ -142,6 +147,15 @@ impl BusConfig {
         let prefix = !self.prefix.is_empty() && self.prefix.bytes().all(legal);
         check(!self.url.trim().is_empty(), "url", "must name a server");
         check(prefix, "prefix", "must be one or more of a-z, 0-9 and '-'");
+        let rule = "must not hold a user or password, which are not used: set credentials_file, or cert_file \
+                    and key_file";
+        check(!self.url.contains('@'), "url", rule);
+        let legal = |text: &str| {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$');
+            !text.is_empty() && text.bytes().all(plain)
+        };
+        let api = self.api_prefix.as_deref().is_none_or(legal);
+        check(api, "api_prefix", "must be a subject such as JS.fleet");
         let partitions = (1..=MAX_PARTITIONS).contains(&self.partitions);
         check(partitions, "partitions", "must be between 1 and 256");
         let replicas = matches!(self.replicas, 1 | 3 | 5);
@@ -234,6 +248,7 @@ mod tests {
     #[test]
     fn all_faults_are_reported_at_once() {
         let config = BusConfig {
+            url: "nats://user:secret@one:4222".to_owned(),
             prefix: "Fleet.x".to_owned(),
             partitions: 0,
             replicas: 2,
@@ -248,6 +263,7 @@ mod tests {
             keys,
             [
                 "prefix",
+                "url",
                 "partitions",
                 "replicas",
                 "cert_file",

@@ -7,6 +7,7 @@
 //! `Bus`, `Reader`, `InputPublisher` and `OutputLog`.
 
 mod clock;
+mod access;
 mod config;
 mod dead_letter;
 mod frame;
@@ -26,6 +27,7 @@ mod signed_floor;
 mod unstored_messages;
 
 pub use clock::{CLOCK_OFFSET_MAX, ClockOffset};
+pub use access::{BusAccess, BusUser, ObjectBucket, Right, StreamGroup};
 pub use config::{BusConfig, ConfigFault};
 pub use dead_letter::{DeadLetterRecord, UndecodableMessage};
 pub use frame::buffer::{EntryBatch, Frame, FrameBuffer, FrameLimits};

@@ -149,5 +149,11 @@ fn subject(body: &EntryBody) -> OutcomeSubject {
         producer,
         rollout_id: body.rollout_id().cloned(),
         hostname: body.hostname().cloned(),
+        actor: match body {
+            EntryBody::Operator { origin, .. } => Some(Box::new(origin.actor.clone())),
+            EntryBody::HostEvent { .. }
+            | EntryBody::RecoveryCandidate { .. }
+            | EntryBody::Plan { .. } => None,
+        },
     }
 }

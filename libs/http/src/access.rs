@@ -296,6 +296,7 @@ pub(crate) fn identity_of(role: Role) -> Identity {
         channels: identity::ChannelLimit::All,
         name: "a".into(),
         host: (role == Role::Agent).then(|| "a".into()),
+        issuer: "CN=people".to_owned(),
         common_name: "a".into(),
         not_before: at(1_000),
         not_after: at(2_000),

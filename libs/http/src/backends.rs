@@ -49,17 +49,16 @@ impl Backends {
         }
     }
 
-    /// Keeps the streams of this configuration there. New ones begin behind what tables and archive cover:
-    /// without the database none is created.
+    /// Compares the streams with the configuration, and with what tables and archive cover.
     ///
     /// # Errors
     /// When the fleet was set up otherwise: going on would put entries into wrong partitions.
-    pub fn maintain_layout(
+    pub fn follow_layout(
         &self,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {
         let covered = self.store.read_covered_sequences(self.bus.names());
-        self.bus.maintain_layout(covered, stop)
+        self.bus.follow_layout(covered, stop)
     }
 
     /// States every two seconds, until stopped, whether bus, streams and database are there, the clock is right,
@@ -102,7 +101,15 @@ impl EntryLog {
         partition: Partition,
         body: EntryBody,
     ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
-        let mut entry = Entry::new(self.0.now(), body);
+        self.append_entry(partition, Entry::new(self.0.now(), body))
+    }
+
+    /// As [`EntryLog::append`], with the time of the entry.
+    pub fn append_entry(
+        &self,
+        partition: Partition,
+        mut entry: Entry,
+    ) -> impl Future<Output = Result<Position, AppendError>> + use<> {
         entry.traceparent = trace_context::current_traceparent();
         let appended = self.0.append(partition, entry);
         async move {

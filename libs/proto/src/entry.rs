@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::action::PlanAction;
+use crate::command_origin::CommandOrigin;
 use crate::event::HostEvent;
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, RolloutId};
 use crate::internally_tagged::tagged_enum;
@@ -60,7 +61,10 @@ pub enum EntryBody {
     /// A decision of the planner leader of `epoch`.
     Plan { epoch: u64, action: PlanAction },
     /// A command of a person.
-    Operator { command: OperatorCommand },
+    Operator {
+        command: OperatorCommand,
+        origin: Box<CommandOrigin>,
+    },
 }
 tagged_enum!(EntryBody, "entry");
 
@@ -72,7 +76,6 @@ pub enum OperatorCommand {
     /// Resumes a halted rollout and waives hosts.
     OperatorClearance {
         rollout_id: RolloutId,
-        operator: String,
         reason: String,
         #[serde(default)]
         waived_hosts: BTreeSet<Hostname>,
@@ -81,7 +84,6 @@ pub enum OperatorCommand {
     ClearQuarantine {
         channel: ChannelName,
         closure_hash: ClosureHash,
-        operator: String,
         reason: String,
     },
 }
@@ -91,7 +93,7 @@ impl OperatorCommand {
     /// Most bytes of the names of all waived hosts of one rollout: every record of the rollout carries
     /// them.
     pub const WAIVED_BYTES_MAX: usize = 64 * 1024;
-    /// Most bytes of a reason, and of the name of an operator.
+    /// Most bytes of a reason.
     pub const TEXT_BYTES_MAX: usize = 8 * 1024;
 }
 
@@ -138,10 +140,28 @@ impl EntryBody {
             Self::HostEvent { .. } => "HostEvent",
             Self::RecoveryCandidate { .. } => "RecoveryCandidate",
             Self::Plan { action, .. } => action.name(),
-            Self::Operator { command } => match command {
+            Self::Operator { command, .. } => match command {
                 OperatorCommand::OperatorClearance { .. } => "OperatorClearance",
                 OperatorCommand::ClearQuarantine { .. } => "ClearQuarantine",
             },
+        }
+    }
+
+    /// Who writes such entries: the third token behind the prefix of their subjects. NATS grants each class to
+    /// one service.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::HostEvent {
+                producer: Producer::Agent,
+                ..
+            } => "event",
+            Self::HostEvent {
+                producer: Producer::Recovery,
+                ..
+            }
+            | Self::RecoveryCandidate { .. } => "recovery",
+            Self::Plan { .. } => "plan",
+            Self::Operator { .. } => "operator",
         }
     }
 
@@ -152,7 +172,7 @@ impl EntryBody {
                 Some(rollout_id)
             }
             Self::Plan { action, .. } => action.rollout_id(),
-            Self::Operator { command } => match command {
+            Self::Operator { command, .. } => match command {
                 OperatorCommand::OperatorClearance { rollout_id, .. } => Some(rollout_id),
                 OperatorCommand::ClearQuarantine { .. } => None,
             },
@@ -189,12 +209,14 @@ impl EntryBody {
         match self {
             Self::Operator {
                 command: OperatorCommand::ClearQuarantine { channel, .. },
+                ..
             } => Some(channel.clone()),
             Self::HostEvent { .. }
             | Self::RecoveryCandidate { .. }
             | Self::Plan { .. }
             | Self::Operator {
                 command: OperatorCommand::OperatorClearance { .. },
+                ..
             } => self.rollout_id().map(RolloutId::channel),
         }
     }

@@ -23,6 +23,7 @@ pub const NAMES: [&str; 39] = [
     "fold-accept-stale",
     "fold-ignore-epoch",
     "halt-ignored",
+    "unsigned-commands",
     "plan-forget-queued",
     "plan-forget-pending",
     // reducer

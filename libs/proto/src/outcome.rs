@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::action::{Gate, Hold};
+use crate::command_origin::Actor;
 use crate::entry::Producer;
 use crate::host::{FailedControl, HostRecord, HostState};
 use crate::id::{ChannelName, ClosureHash, Hostname, ManifestHash, ProbeName, RolloutId};
@@ -94,6 +95,9 @@ pub struct OutcomeSubject {
     pub rollout_id: Option<RolloutId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Hostname>,
+    /// Who gave the command. Only an accepted command is proven to be theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Box<Actor>>,
 }
 
 /// Accepted or rejected.

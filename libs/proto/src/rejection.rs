@@ -22,6 +22,8 @@ pub enum Reason {
     Fenced,
     /// `receivedAt` is too far from the broker's time: the clock of the writer is wrong.
     Clock,
+    /// No trusted console signed the command.
+    Unsigned,
 }
 
 impl Reason {
@@ -33,6 +35,7 @@ impl Reason {
         Self::Unknown,
         Self::Fenced,
         Self::Clock,
+        Self::Unsigned,
     ];
 
     /// The name in logs, metrics and outcomes.
@@ -44,6 +47,7 @@ impl Reason {
             Self::Unknown => "unknown",
             Self::Fenced => "fenced",
             Self::Clock => "clock",
+            Self::Unsigned => "unsigned",
         }
     }
 }

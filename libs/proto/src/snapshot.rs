@@ -264,6 +264,7 @@ mod tests {
                 producer: None,
                 rollout_id: None,
                 hostname: None,
+                actor: None,
             },
             traceparent: None,
             decision: Decision::Rejected(Rejection::new(Reason::Fenced, "old")),

@@ -5,8 +5,6 @@
 use std::fmt::Write as _;
 
 use crate::entry::EntryBody;
-use crate::entry::Producer;
-use crate::event::HostEvent;
 use crate::id::{ChannelName, RolloutId};
 
 /// Largest number of partitions a fleet may have.
@@ -108,33 +106,31 @@ impl Names {
         // Enough capacity for usual names.
         let mut subject = String::with_capacity(128);
         write!(subject, "{}.in.{partition}.", self.prefix).expect(WRITTEN);
+        subject.push_str(body.class());
+        subject.push('.');
         match body {
-            EntryBody::HostEvent {
-                rollout_id,
-                producer,
-                event: HostEvent { .. },
-                ..
-            } => match producer {
-                Producer::Agent => push_rollout(&mut subject, "event", rollout_id),
-                Producer::Recovery => push_rollout(&mut subject, "recovery", rollout_id),
-            },
-            EntryBody::RecoveryCandidate { rollout_id, .. } => {
-                push_rollout(&mut subject, "recovery", rollout_id);
+            EntryBody::HostEvent { rollout_id, .. }
+            | EntryBody::RecoveryCandidate { rollout_id, .. } => {
+                push_rollout(&mut subject, rollout_id);
             }
             EntryBody::Plan { action, .. } => match action.rollout_id() {
-                Some(rollout_id) => push_rollout(&mut subject, "plan", rollout_id),
+                Some(rollout_id) => push_rollout(&mut subject, rollout_id),
                 // Escaping a channel never yields a lone `%`, so no channel collides with this name.
-                None => subject.push_str("plan.%.%"),
+                None => subject.push_str("%.%"),
             },
             EntryBody::Operator { .. } => {
                 let channel = body
                     .channel()
                     .expect("every operator command names a channel");
-                subject.push_str("operator.");
                 push_escaped(&mut subject, channel.as_str());
             }
         }
         subject
+    }
+
+    /// The class of entries that a subject of an input stream is for; `None` for other subjects.
+    pub fn input_class(subject: &str) -> Option<&str> {
+        subject.split('.').nth(3)
     }
 
     /// Everything of a partition's output stream.
@@ -169,8 +165,8 @@ impl Names {
 
     /// One rollout manifest.
     pub fn manifest_rollout(&self, rollout_id: &RolloutId) -> String {
-        let mut subject = format!("{}.manifest.", self.prefix);
-        push_rollout(&mut subject, "rollout", rollout_id);
+        let mut subject = format!("{}.manifest.rollout.", self.prefix);
+        push_rollout(&mut subject, rollout_id);
         subject
     }
 
@@ -235,13 +231,11 @@ fn push_escaped(subject: &mut String, text: &str) {
 }
 
 /// A kind and the two parts of a rollout's name.
-fn push_rollout(subject: &mut String, kind: &str, rollout_id: &RolloutId) {
+fn push_rollout(subject: &mut String, rollout_id: &RolloutId) {
     let (channel, target_ref) = rollout_id.parts();
-    subject.push_str(kind);
-    for part in [channel, target_ref] {
-        subject.push('.');
-        push_escaped(subject, part);
-    }
+    push_escaped(subject, channel);
+    subject.push('.');
+    push_escaped(subject, target_ref);
 }
 
 #[cfg(test)]

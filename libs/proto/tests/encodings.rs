@@ -106,9 +106,9 @@ fn entries() -> Vec<Sample> {
         json!({"action":"Barrier"}),
     ];
     let commands = [
-        json!({"command":"OperatorClearance","rolloutId":"s@4f","operator":"ops","reason":"r",
+        json!({"command":"OperatorClearance","rolloutId":"s@4f","reason":"r",
             "waivedHosts":["h"]}),
-        json!({"command":"ClearQuarantine","channel":"s","closureHash":"b","operator":"ops",
+        json!({"command":"ClearQuarantine","channel":"s","closureHash":"b",
             "reason":"fixed"}),
     ];
     let candidate = json!({"entry":"RecoveryCandidate","rolloutId":"s@4f","hostname":"h",
@@ -125,7 +125,8 @@ fn entries() -> Vec<Sample> {
         actions.map(|action| sample::<Entry>(tag(action, "action"), &entry(&plan(action)))),
     );
     samples.extend(commands.iter().map(|command| {
-        let body = json!({"entry":"Operator","command":command});
+        let body = json!({"entry":"Operator","command":command,"origin":{"actor":{"kind":"certificate",
+            "issuer":"CN=people","subject":"ada"},"idempotencyKey":"k","signature":"c2ln"}});
         sample::<Entry>(tag(command, "command"), &entry(&body))
     }));
     samples

@@ -4,6 +4,7 @@ use nixfleet_proto::effects_frame::EffectsFrame;
 use nixfleet_proto::fleet::{Meta, RolloutManifest, Selector};
 use nixfleet_proto::outcome::{Accepted, OutcomeSubject};
 use nixfleet_proto::wire::{EventRequest, HeartbeatReply, HeartbeatRequest, WireEvent};
+use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 use nixfleet_proto::{
     Decision, Effect, Entry, EntryBody, Gate, HostEvent, HostEventBody, HostRecord, InputFrame,
     InputMark, OperatorCommand, Outcome, OutputFrame, PlanAction, Position, Producer, Reason,
@@ -117,7 +118,8 @@ fn entries_and_frames_have_their_form() {
         "action":{"action":"QueueDispatch","hostname":"web-01","rolloutId":"stable@4f","targetClosure":"b","soakMinutes":0.05}}});
     let barrier = json!({"v":1,"receivedAt":AT,"body":{"entry":"Plan","epoch":4,"action":{"action":"Barrier"}}});
     let operator = json!({"v":1,"receivedAt":AT,"body":{"entry":"Operator","command":{"command":"ClearQuarantine",
-        "channel":"stable","closureHash":"b","operator":"ops","reason":"fixed"}}});
+        "channel":"stable","closureHash":"b","reason":"fixed"},"origin":{"actor":{"kind":"certificate",
+        "issuer":"CN=people","subject":"ada"},"idempotencyKey":"k","signature":"c2ln"}}});
     let candidate = json!({"v":1,"receivedAt":AT,"body":{"entry":"RecoveryCandidate","rolloutId":"stable@4f",
         "hostname":"web-01","currentClosure":"b"}});
     let frame: InputFrame =
@@ -267,6 +269,7 @@ fn hand_built_values_write_the_documented_names() {
             producer: Some(Producer::Recovery),
             rollout_id: Some(id.clone()),
             hostname: None,
+            actor: None,
         },
         traceparent: None,
         decision: Decision::Accepted(Box::new(Accepted {
@@ -290,11 +293,20 @@ fn hand_built_values_write_the_documented_names() {
     }
     let command = OperatorCommand::OperatorClearance {
         rollout_id: id,
-        operator: "ops".into(),
         reason: "r".into(),
         waived_hosts: ["h".into()].into(),
     };
-    let entry = Entry::new(at, EntryBody::Operator { command });
+    let origin = Box::new(CommandOrigin {
+        actor: Actor {
+            kind: ActorKind::Oidc,
+            issuer: "https://id.example".into(),
+            subject: "ada".into(),
+        },
+        idempotency_key: "k".into(),
+        signature: "c2ln".into(),
+        check: SignatureCheck::Valid,
+    });
+    let entry = Entry::new(at, EntryBody::Operator { command, origin });
     assert_eq!(
         serde_json::to_value(entry).unwrap()["body"]["command"]["waivedHosts"][0],
         "h"

@@ -35,6 +35,7 @@ pub use archive::audit::{
 };
 pub use archive::{ArchiveBatch, ArchiveCursor, ArchiveMark, ArchiveRow};
 pub use config::{DatabaseConfig, SslMode};
+pub use cursor::CoveredSequencesSource;
 pub use error::{
     ApplyError, ArchiveError, ConnectError, DbError, DivergentSchema, MigrateError, ReadError,
     RebuildError,

@@ -10,6 +10,7 @@ mod artifact;
 mod canonical_json;
 mod illegal_hostnames;
 mod keys;
+mod operator_command;
 mod parallel;
 mod pinning;
 mod release;
@@ -34,6 +35,7 @@ pub use canonical_json::{
     ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault, canonical_hash, canonicalize,
 };
 pub use keys::{ActiveKeys, Algorithm, KeyError, SIGNATURE_BYTES, TrustedKey};
+pub use operator_command::{ConsoleKeys, ConsoleKeysError, sign_command};
 pub use pinning::{PinError, UnpinnedManifest, pin, pin_verified};
 pub use release::{
     AcceptedRelease, Release, ReleaseContent, ReleaseError, ReleaseFault, verify_manifest,

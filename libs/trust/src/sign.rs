@@ -1,4 +1,5 @@
-//! Signing, for CI and tests. The control plane has no signing key.
+//! Signing, for CI, consoles and tests. The control plane has no key that signs artifacts: a console has one that
+//! signs commands.
 
 use std::fmt;
 

@@ -65,6 +65,7 @@ pub(crate) mod tests {
                 producer: None,
                 rollout_id: None,
                 hostname: None,
+                actor: None,
             },
             traceparent: None,
             decision,

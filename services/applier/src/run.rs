@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 use nixfleet_bus::{Bus, Membership};
 use nixfleet_proto::subject::{Names, Partition};
-use nixfleet_service::{CancellationToken, Context, Readiness};
-use nixfleet_store::Store;
+use nixfleet_service::Context;
+use nixfleet_store::{CoveredSequencesSource, Store};
 
 use crate::config::Config;
 use crate::schema::migrate;
@@ -30,13 +30,15 @@ pub async fn run(ctx: Context<Config>) -> anyhow::Result<()> {
             bus.context("connecting to the bus")?
         }
     };
-    let covered = store
-        .covered_sequences(bus.names())
-        .await
-        .context("reading the cursors")?;
-    bus.ensure_layout(&covered.into_iter().collect())
-        .await
-        .context("creating the streams")?;
+    let covered = covered_source(&store, bus.names());
+    let waited = tokio::select! {
+        waited = bus.wait_for_layout(&covered) => waited.context("comparing the streams"),
+        watched = watch_connections(&ctx, &bus, &store) => watched,
+    };
+    if waited.is_err() || ctx.shutdown.is_cancelled() {
+        bus.close().await;
+        return waited;
+    }
     ctx.readiness.set_ready("bus", Ok(()));
     spawn(&ctx, &bus, &store);
     ctx.shutdown.cancelled().await;
@@ -70,24 +72,17 @@ fn spawn(ctx: &Context<Config>, bus: &Bus, store: &Store) {
         );
         ctx.tasks.spawn(format!("partition {partition}"), work);
     }
-    let (reading, names) = (store.clone(), bus.names().clone());
-    let covered = move || {
-        let (store, names) = (reading.clone(), names.clone());
-        async move { Ok(covered_sequences(&store, &names).await?) }.boxed()
-    };
-    let keep = bus.maintain_layout(Box::new(covered), ctx.shutdown.clone());
+    let follow = bus.follow_layout(covered_source(store, bus.names()), ctx.shutdown.clone());
     ctx.tasks.spawn("layout", async {
-        keep.await.context("maintaining the streams")
+        follow.await.context("comparing the streams")
     });
     let follow = last_seen::write_until_shutdown(bus.clone(), store.clone(), ctx.shutdown.clone());
     ctx.tasks.spawn("liveness", follow);
-    let watch = watch_connections(
-        bus.clone(),
-        store.clone(),
-        ctx.readiness.clone(),
-        ctx.shutdown.clone(),
-    );
-    ctx.tasks.spawn("watch", watch);
+    let watched = (ctx.clone(), bus.clone(), store.clone());
+    ctx.tasks.spawn("watch", async move {
+        let (ctx, bus, store) = watched;
+        watch_connections(&ctx, &bus, &store).await
+    });
 }
 
 /// Migrates the database once it answers. False on shutdown before that.
@@ -113,6 +108,14 @@ async fn prepare_database(ctx: &Context<Config>, store: &Store) -> anyhow::Resul
     }
 }
 
+fn covered_source(store: &Store, names: &Names) -> CoveredSequencesSource {
+    let (store, names) = (store.clone(), names.clone());
+    Box::new(move || {
+        let (store, names) = (store.clone(), names.clone());
+        async move { Ok(covered_sequences(&store, &names).await?) }.boxed()
+    })
+}
+
 /// What tables and archive cover, for lost streams. Without leases, which are lost with the
 /// streams, no worker runs, so a lost schema is created here.
 async fn covered_sequences(store: &Store, names: &Names) -> anyhow::Result<Vec<(String, u64)>> {
@@ -124,15 +127,11 @@ async fn covered_sequences(store: &Store, names: &Names) -> anyhow::Result<Vec<(
     covered.context("reading the cursors")
 }
 
-async fn watch_connections(
-    bus: Bus,
-    store: Store,
-    readiness: Readiness,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+async fn watch_connections(ctx: &Context<Config>, bus: &Bus, store: &Store) -> anyhow::Result<()> {
+    let readiness = &ctx.readiness;
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            () = ctx.shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(WATCH_EVERY) => {}
         }
         readiness.set_ready("bus", bus.check());

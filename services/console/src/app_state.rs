@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nixfleet_http::{Access, Backends, EntryLog, Releases};
+use nixfleet_trust::sign::SigningKey;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -15,6 +16,8 @@ pub struct App {
     /// Takes the commands.
     pub entries: EntryLog,
     pub releases: Releases,
+    /// Signs commands.
+    pub key: Option<SigningKey>,
     /// Room for one pushed release at a time: verifying one is work.
     pub pushing: Arc<Semaphore>,
 }

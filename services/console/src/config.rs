@@ -1,5 +1,7 @@
 //! Configuration of the gateway for people and pipelines.
 
+use std::path::PathBuf;
+
 use nixfleet_bus::BusConfig;
 use nixfleet_http::{BodyLimit, HttpConfig, LimitsConfig, TlsConfig, TrustConfig};
 use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
@@ -22,6 +24,15 @@ pub struct Config {
     pub trust: TrustConfig,
     pub limits: LimitsConfig,
     pub releases: ReleasesConfig,
+    pub operators: OperatorsConfig,
+}
+
+/// Commands of people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorsConfig {
+    /// Key that signs commands, as `nixfleet keygen` writes it; its public half belongs into
+    /// `operators.keys_file` of the reducers. Without it commands are answered with 503.
+    pub key_file: Option<PathBuf>,
 }
 
 /// Bounds of pushed releases.
@@ -49,6 +60,7 @@ impl Default for Config {
                 body_bytes: 64 * 1024 * 1024,
                 freshness_minutes: 24 * 60,
             },
+            operators: OperatorsConfig::default(),
         }
     }
 }

@@ -7,13 +7,15 @@ use anyhow::Context as _;
 use nixfleet_bus::Bus;
 use nixfleet_http::{
     Access, Backends, EntryLog, Listener, RELEASE_PART, Releases, Reloads, RouterGateway,
+    check_private,
 };
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
+use nixfleet_trust::sign::SigningKey;
 use tokio::sync::Semaphore;
 
 use crate::app_state::App;
-use crate::config::Config;
+use crate::config::{Config, OperatorsConfig};
 use crate::routes;
 
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
@@ -32,6 +34,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let app = Arc::new(App {
         access: Arc::new(access),
         releases: Releases::new(bus.manifests(), store.clone(), trust_file),
+        key: read_key(&config.operators)?,
         pushing: Arc::new(Semaphore::new(1)),
         entries: EntryLog::new(&bus),
         backends: Backends::new(bus.clone(), store),
@@ -58,10 +61,22 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     served
 }
 
+/// The key that signs commands.
+fn read_key(config: &OperatorsConfig) -> anyhow::Result<Option<SigningKey>> {
+    let Some(path) = &config.key_file else {
+        tracing::warn!("operators.key_file is not set: commands of people are refused");
+        return Ok(None);
+    };
+    check_private(path)?;
+    let context = || format!("reading the key for commands in {}", path.display());
+    let bytes = std::fs::read(path).with_context(context)?;
+    SigningKey::parse(&bytes).map(Some).with_context(context)
+}
+
 fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &CancellationToken) {
-    let layout = app.backends.maintain_layout(stop.clone());
+    let layout = app.backends.follow_layout(stop.clone());
     context.tasks.spawn("layout", async {
-        layout.await.context("keeping the streams")
+        layout.await.context("comparing the streams")
     });
     let (following, readiness, stopping) =
         (Arc::clone(app), context.readiness.clone(), stop.clone());

@@ -15,7 +15,7 @@ use crate::archive::stream_archiver::archive_stream;
 use crate::config::Config;
 use crate::log_trimmer::trim_logs;
 use crate::stream::{LeaseUnit, units};
-use crate::stream_layout::{maintain_layout, prepare};
+use crate::stream_layout::{follow_layout, prepare};
 use crate::task_context::TaskContext;
 use crate::telemetry;
 
@@ -55,7 +55,7 @@ async fn work(shared: &Arc<TaskContext>, context: &Context<Config>) -> anyhow::R
         () = shutdown.cancelled() => return Ok(()),
     };
     prepared?;
-    maintain_layout(shared, context);
+    follow_layout(shared, context);
     let units = units(shared.bus.names(), shared.bus.partitions());
     let keys: Vec<String> = units.iter().map(|unit| unit.key.clone()).collect();
     let member = Membership {

@@ -76,9 +76,9 @@ fn spawn_followers(context: &Context<Config>, app: &Arc<App>, stop: &Cancellatio
             Ok(())
         });
     }
-    let layout = app.backends.maintain_layout(stop.clone());
+    let layout = app.backends.follow_layout(stop.clone());
     tasks.spawn("layout", async {
-        layout.await.context("keeping the streams")
+        layout.await.context("comparing the streams")
     });
     let (following, readiness, stopping) =
         (Arc::clone(app), context.readiness.clone(), stop.clone());

@@ -34,6 +34,7 @@ fn outcome(seq: u64, decision: Decision) -> Outcome {
             producer: None,
             rollout_id: None,
             hostname: None,
+            actor: None,
         },
         traceparent: None,
         decision,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nixfleet_bus::{Message, UndecodableMessage, decode_input};
-use nixfleet_proto::{InputMark, Position, StoredAt};
+use nixfleet_proto::{Entry, EntryBody, InputMark, Position, StoredAt};
 
 use crate::input::input_item::InputItem;
 
@@ -34,6 +34,16 @@ pub fn decode(stream: &str, messages: Vec<Message>, next: Position) -> Decoded {
 }
 
 impl Decoded {
+    /// Checks the commands among the items: the fold rejects unchecked ones.
+    pub fn check_commands(&mut self, mut check: impl FnMut(&mut Entry)) {
+        let entries = self.items.iter_mut().filter_map(|item| item.entry.as_mut());
+        for entry in entries {
+            if let EntryBody::Operator { .. } = entry.body {
+                check(entry);
+            }
+        }
+    }
+
     fn add(&mut self, stream: &str, message: Message) {
         self.bytes += message.stored_bytes as u64;
         let (seq, stored_at) = (message.seq, StoredAt::new(message.time));
@@ -78,14 +88,14 @@ impl Decoded {
 #[cfg(test)]
 mod tests {
     use nixfleet_bus::compression;
-    use nixfleet_proto::{Entry, EntryBody, InputFrame, LAYOUT_VERSION, Timestamp};
+    use nixfleet_proto::{InputFrame, LAYOUT_VERSION, Timestamp};
 
     use super::*;
 
     fn message(seq: u64, payload: Vec<u8>) -> Message {
         Message {
             seq,
-            subject: "fleet.in.00.event.stable.4f".to_owned(),
+            subject: "fleet.in.00.recovery.stable.4f".to_owned(),
             msg_id: Some(format!("id-{seq}")),
             traceparent: None,
             time: Timestamp::UNIX_EPOCH,

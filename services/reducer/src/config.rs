@@ -1,5 +1,7 @@
 //! Configuration of the reducer, each bound with its reason.
 
+use std::path::PathBuf;
+
 use nixfleet_bus::{BusConfig, LeaseConfig};
 use nixfleet_reducer::CheckpointLimits;
 use nixfleet_service::{AdminConfig, Faults, ServiceConfig, TelemetryConfig};
@@ -22,6 +24,15 @@ pub struct Config {
     pub fold: FoldConfig,
     pub checkpoint: CheckpointConfig,
     pub heartbeat: HeartbeatConfig,
+    pub operators: OperatorsConfig,
+}
+
+/// Commands of people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorsConfig {
+    /// File with the public keys of the consoles, `{"keys":[…]}`, each as `nixfleet keygen` prints it. Several
+    /// while a key is replaced. Without it every command is rejected as `unsigned`.
+    pub keys_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +80,7 @@ impl Default for Config {
             fold: FoldConfig::default(),
             checkpoint: CheckpointConfig::default(),
             heartbeat: HeartbeatConfig::default(),
+            operators: OperatorsConfig::default(),
         }
     }
 }

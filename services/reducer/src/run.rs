@@ -6,17 +6,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, Membership};
 use nixfleet_proto::subject::Partition;
-use nixfleet_service::{Context, Readiness};
+use nixfleet_service::Context;
 use nixfleet_store::Store;
+use nixfleet_trust::ConsoleKeys;
 
-use crate::config::Config;
+use crate::config::{Config, OperatorsConfig};
 use crate::manifests::ManifestReader;
 use crate::telemetry::SERVICE;
 use crate::worker::Worker;
-use crate::worker::stream_layout::{create_streams, is_transient, keep_streams};
+use crate::worker::stream_layout::follow_streams;
 
-/// Pause between two attempts to prepare the streams.
-const START_PAUSE: Duration = Duration::from_millis(500);
 const HEALTH_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the reducer.
@@ -26,6 +25,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(2);
 pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
     context.readiness.expect(&["bus", "clock", "database"]);
+    let keys = Arc::new(read_keys(&config.operators)?);
     let store = Store::connect(&config.database).context("opening the database")?;
     let store = Arc::new(store);
     let name = format!("{SERVICE}-{}", context.instance);
@@ -35,19 +35,31 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     };
     let prepared = tokio::select! {
         () = context.shutdown.cancelled() => Ok(()),
-        prepared = prepare(&bus, &store, &context.readiness) => prepared,
+        prepared = prepare(&bus, &store) => prepared,
+        () = watch_connections(&context, &bus, &store) => Ok(()),
     };
     if prepared.is_ok() && !context.shutdown.is_cancelled() {
-        work(&context, &bus, &store).await;
+        work(&context, &bus, &store, &keys).await;
     }
     bus.close().await;
     store.close();
     prepared
 }
 
+/// The keys of the consoles.
+fn read_keys(config: &OperatorsConfig) -> anyhow::Result<ConsoleKeys> {
+    let Some(path) = &config.keys_file else {
+        tracing::warn!("operators.keys_file is not set: every command of a person is rejected");
+        return Ok(ConsoleKeys::default());
+    };
+    let context = || format!("reading the keys of the consoles in {}", path.display());
+    let bytes = std::fs::read(path).with_context(context)?;
+    ConsoleKeys::parse(&bytes).with_context(context)
+}
+
 /// Runs the workers and joins them, before the bus closes.
-async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
-    keep_streams(context, bus, store);
+async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>, keys: &Arc<ConsoleKeys>) {
+    follow_streams(context, bus, store);
     let member = Membership {
         service: SERVICE,
         instance: &context.instance,
@@ -68,6 +80,7 @@ async fn work(context: &Context<Config>, bus: &Bus, store: &Arc<Store>) {
             bus: bus.clone(),
             store: Arc::clone(store),
             manifests: manifests.clone(),
+            keys: Arc::clone(keys),
             leases: leases.clone(),
             partition,
             context: context.clone(),
@@ -105,16 +118,9 @@ async fn watch_connections(context: &Context<Config>, bus: &Bus, store: &Store) 
     }
 }
 
-/// Waits for the schema, then creates missing streams above every cursor.
-async fn prepare(bus: &Bus, store: &Store, health: &Readiness) -> anyhow::Result<()> {
-    loop {
-        match create_streams(bus, store).await {
-            Ok(()) => return Ok(()),
-            Err(error) if is_transient(&error) => {
-                health.set_ready("database", Err(format!("{error:#}")));
-            }
-            Err(error) => return Err(error),
-        }
-        tokio::time::sleep(START_PAUSE).await;
-    }
+/// Waits for the schema and the streams.
+async fn prepare(bus: &Bus, store: &Store) -> anyhow::Result<()> {
+    let covered = store.read_covered_sequences(bus.names());
+    let waited = bus.wait_for_layout(&covered).await;
+    waited.context("comparing the streams")
 }

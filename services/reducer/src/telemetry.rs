@@ -66,6 +66,9 @@ fn rejected(outcome: &Outcome) {
         Reason::Stale | Reason::Fenced => {
             tracing::debug!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
         }
+        Reason::Unsigned => {
+            tracing::warn!(seq, index, entry, actor = ?subject.actor, %rejection, "rejected");
+        }
         Reason::Illegal | Reason::Invariant | Reason::Unknown => {
             tracing::info!(seq, index, entry, event, ?rollout, ?host, %rejection, "rejected");
         }

@@ -17,6 +17,7 @@ use nixfleet_proto::subject::Partition;
 use nixfleet_reducer::{OwnershipEnd, Readiness};
 use nixfleet_service::{CancellationToken, Context};
 use nixfleet_store::Store;
+use nixfleet_trust::ConsoleKeys;
 
 use crate::config::Config;
 use crate::manifests::ManifestReader;
@@ -24,7 +25,7 @@ use crate::telemetry;
 
 use live_loop::{LiveLoop, Progress};
 use log_usage::PartitionLogUsage;
-use stream_layout::{create_streams, is_transient};
+use stream_layout::{compare_streams, is_transient};
 use takeover_driver::TakeoverDriver;
 
 /// Pause after a failure, so that an unavailable server is not flooded with attempts.
@@ -34,6 +35,8 @@ pub struct Worker {
     pub bus: Bus,
     pub store: Arc<Store>,
     pub manifests: ManifestReader,
+    /// Keys of the consoles, which sign commands.
+    pub keys: Arc<ConsoleKeys>,
     pub leases: Leases,
     pub partition: Partition,
     pub context: Context<Config>,
@@ -118,7 +121,7 @@ impl Worker {
         readiness: &mut Readiness,
     ) -> OwnershipEnd {
         self.set_ready(readiness.check().and(Err("taking over".to_owned())));
-        if check_streams && let Err(error) = create_streams(&self.bus, &self.store).await {
+        if check_streams && let Err(error) = compare_streams(&self.bus, &self.store).await {
             return if is_transient(&error) {
                 OwnershipEnd::Failed(error)
             } else {
@@ -146,7 +149,7 @@ impl Worker {
                     Err(ended) => return ended,
                 };
                 let live = LiveLoop::new(
-                    (&self.bus, self.manifests.clone()),
+                    (&self.bus, self.manifests.clone(), Arc::clone(&self.keys)),
                     log,
                     (self.partition, taken),
                     &usage,

@@ -74,11 +74,9 @@ pub async fn inject(testbed: &mut Testbed, mut fault: Fault) -> Result<InjectedF
         Kind::KillNats => testbed.nats.kill()?,
         Kind::KillPostgres => testbed.postgres.kill()?,
         Kind::QuitPostgres => testbed.postgres.quit()?,
-        Kind::FullInput => {
-            injected.limits = Some(StreamLimits::lower(&testbed.nats.url(), "_IN_").await?)
-        }
+        Kind::FullInput => injected.limits = Some(StreamLimits::lower(testbed, "_IN_").await?),
         Kind::FullOutput => {
-            injected.limits = Some(StreamLimits::lower(&testbed.nats.url(), "_OUT_").await?);
+            injected.limits = Some(StreamLimits::lower(testbed, "_OUT_").await?);
         }
         Kind::FullDisk => {
             // Either all writes fail, or the largest log fails in the middle of its next message.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use nixfleet_bus::{Bus, ManifestStore};
 use nixfleet_core::partition::{PartitionState, PinnedSet};
+use nixfleet_harness::console_key;
 use nixfleet_proto::record_deduplication::drop_repeated_records;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{EntryBody, ManifestHash, Outcome, PlanAction, Position};
@@ -30,6 +31,7 @@ pub struct Replayed {
 /// When a manifest is not in the object store.
 pub async fn fold(bus: &Bus, logs: &[PartitionLogs]) -> Result<Vec<Replayed>> {
     let store = bus.manifests();
+    let keys = console_key::trusted()?;
     let mut all = Vec::new();
     for log in logs {
         let mut replayed = Replayed {
@@ -46,9 +48,11 @@ pub async fn fold(bus: &Bus, logs: &[PartitionLogs]) -> Result<Vec<Replayed>> {
             {
                 pin(&store, &mut replayed.pinned, manifest_hash).await?;
             }
+            let mut entry = entry.clone();
+            keys.check_entry(bus.names().prefix(), &mut entry);
             let outcome = replayed
                 .state
-                .apply(position, stored_at, entry, &replayed.pinned);
+                .apply(position, stored_at, &entry, &replayed.pinned);
             replayed.outcomes.insert(position, outcome);
         }
         all.push(replayed);

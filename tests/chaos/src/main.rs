@@ -76,7 +76,7 @@ async fn run_with_faults(
     testbed: &mut Testbed,
     printer: Printer,
 ) -> Result<bool> {
-    let bus = partition_logs::connect(testbed.nats.url()).await?;
+    let bus = partition_logs::connect(testbed.nats.url(), &testbed.bus_users).await?;
     let mut recorder = Recorder::start(bus.clone(), printer);
     let publisher = Publisher::start(hosts, testbed.operators()?, args.seed)?;
     let sampler = Sampler::start(SampleTargets {

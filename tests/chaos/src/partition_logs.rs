@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use nixfleet_bus::{Bus, BusConfig, Message, decode_input, decode_output};
+use nixfleet_bus::{Bus, BusConfig, BusUser, Message, decode_input, decode_output};
+use nixfleet_harness::nats::BusUsers;
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{Entry, OutputFrame, Position, StoredAt, Timestamp};
 
@@ -122,13 +123,14 @@ impl PartitionLogs {
 ///
 /// # Errors
 /// When the server does not answer.
-pub async fn connect(url: String) -> Result<Bus> {
+pub async fn connect(url: String, users: &BusUsers) -> Result<Bus> {
+    let user = BusUser::OperatorTools;
     let config = BusConfig {
         url,
         partitions: PARTITIONS,
         ..BusConfig::default()
     };
-    Bus::connect(config, "chaos")
+    Bus::connect(users.login(user, config), user.name())
         .await
         .context("connecting to nats-server")
 }

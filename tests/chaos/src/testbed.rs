@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nixfleet_harness::nats::BusUsers;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Proxy, ProxyMode, Service, Stack, StackConfig, Swarm,
@@ -20,6 +21,8 @@ use nixfleet_harness::progress_printer::Printer;
 
 /// Processes of each service.
 pub const INSTANCES: usize = 2;
+/// Prefix on the bus.
+const PREFIX: &str = "fleet";
 /// Lease renewal interval: a third of the TTL, as in production.
 const LEASE_RENEW: Duration = Duration::from_secs(3);
 /// Heartbeat interval of a host.
@@ -59,6 +62,8 @@ pub struct Testbed {
     pub postgres: Postgres,
     /// The bus.
     pub nats: Nats,
+    /// Users of the bus.
+    pub bus_users: BusUsers,
     /// The database of the services, without a proxy.
     pub database: Database,
     /// Processes that are down because of a fault.
@@ -75,13 +80,16 @@ impl Testbed {
     /// When a server or program is missing or does not get ready.
     pub async fn start(args: &Args, hosts: &Hosts, printer: Printer) -> Result<Self> {
         printer.timed_line("starting NATS, Postgres and two processes of each service");
-        let nats = Nats::start("chaos")?;
+        let bus_users = BusUsers::create("chaos", PREFIX, PARTITIONS)?;
+        let nats = Nats::start_for("chaos", &bus_users)?;
         let postgres = Postgres::start("chaos")?;
         let database = postgres.create_database("nixfleet").await?;
         let dir = scratch::dir("chaos")?;
         let trust = Signer::development()?.write_trust(&dir)?;
         let mut config = StackConfig::new(dir, trust)?;
         config.nats_url = nats.url();
+        config.bus_users = Some(bus_users.clone());
+        config.prefix = PREFIX.to_owned();
         config.database_url = database.url.clone();
         config.instances = INSTANCES;
         config.partitions = PARTITIONS;
@@ -101,6 +109,7 @@ impl Testbed {
             proxies,
             postgres,
             nats,
+            bus_users,
             database,
             down: BTreeSet::new(),
             unexpected_exits: Vec::new(),

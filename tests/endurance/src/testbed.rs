@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
-use nixfleet_bus::{Bus, BusConfig, LeaseConfig};
+use nixfleet_bus::{Bus, BusConfig, BusUser, LeaseConfig};
+use nixfleet_harness::nats::BusUsers;
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::synthetic_release::{self, CHANNEL, Shape, Version, waves};
 use nixfleet_harness::{
@@ -41,19 +42,23 @@ impl Testbed {
     /// # Errors
     /// When a program is missing or does not become ready.
     pub async fn start(hosts: usize) -> Result<Self> {
-        let nats = Nats::start("endurance")?;
+        let bus_config = BusConfig::default();
+        let users = BusUsers::create("endurance", &bus_config.prefix, bus_config.partitions)?;
+        let nats = Nats::start_for("endurance", &users)?;
         let postgres = Postgres::start_durable("endurance")?;
         let database = postgres.create_database("nixfleet").await?;
         let dir = scratch::dir("endurance")?;
         let trust = Signer::development()?.write_trust(&dir)?;
         let releases = dir.join("releases");
         std::fs::create_dir_all(&releases)?;
+        let user = BusUser::OperatorTools;
         let bus_config = BusConfig {
             url: nats.url(),
-            ..BusConfig::default()
+            ..users.login(user, bus_config)
         };
         let mut config = StackConfig::new(dir, trust)?;
         config.nats_url = nats.url();
+        config.bus_users = Some(users);
         config.prefix.clone_from(&bus_config.prefix);
         config.partitions = bus_config.partitions;
         config.database_url.clone_from(&database.url);
@@ -78,7 +83,7 @@ impl Testbed {
         })?;
         Ok(Self {
             partition: Partition::of(&CHANNEL.into(), bus_config.partitions),
-            bus: Bus::connect(bus_config, "endurance").await?,
+            bus: Bus::connect(bus_config, user.name()).await?,
             store,
             stack,
             postgres,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixfleet_bus::{MAX_OUTPUT_FRAME_BYTES, Message, compression, decode_input, decode_output};
+use nixfleet_bus::{MAX_OUTPUT_FRAME_BYTES, Message, compression, decode_output, read_input};
 use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::subject::{Names, Partition, escape};
 use nixfleet_proto::wire::EventRequest;
@@ -77,7 +77,7 @@ fn written(value: &impl serde::Serialize) -> Vec<u8> {
 
 /// An input frame that decodes is encoded and decoded as the same.
 pub fn input_frame(data: &[u8]) {
-    let Ok(frame) = decode_input(&message(data.to_vec())) else {
+    let Ok(frame) = read_input(data) else {
         return;
     };
     assert!(!frame.entries.is_empty());

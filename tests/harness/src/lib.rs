@@ -9,6 +9,7 @@
 pub mod agent_event_sequence;
 pub mod binaries;
 pub mod canary_fleet;
+pub mod console_key;
 pub mod incompressible_text;
 pub mod monitoring;
 pub mod nats;

@@ -1,6 +1,7 @@
 //! A nats-server of our own.
 
 mod authentication;
+mod bus_users;
 mod cluster;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::wait::wait_blocking;
 use crate::{monitoring, ports, scratch};
 
 pub use authentication::Authentication;
+pub use bus_users::BusUsers;
 pub use cluster::Cluster;
 
 /// Long enough for a member of a cluster, which catches up before it is ready.
@@ -61,6 +63,14 @@ impl Nats {
         Err(last
             .expect("at least one attempt was made")
             .context("nats-server did not start"))
+    }
+
+    /// Starts a server with TLS and the accounts of these users.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub fn start_for(name: &str, users: &BusUsers) -> Result<Self> {
+        Self::start_with(name, users.settings())
     }
 
     /// A server that does not run yet, with ports and an empty store.

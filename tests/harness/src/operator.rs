@@ -63,6 +63,18 @@ impl Operator {
     }
 }
 
+impl Operator {
+    /// Sends a command that removes something.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn delete(&self, path: &str) -> Result<Value> {
+        let url = format!("{}{path}", self.base);
+        let answer = self.http.delete(&url).send().await;
+        read(&url, answer.with_context(|| format!("DELETE {url}"))?).await
+    }
+}
+
 async fn read(url: &str, answer: reqwest::Response) -> Result<Value> {
     let status = answer.status();
     let text = answer

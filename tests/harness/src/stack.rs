@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 
 pub use instance::Instance;
 
+use crate::nats::BusUsers;
 use crate::operator::Operator;
 use crate::pki::{Pair, Pki};
 use crate::service::Service;
-use crate::{postgres, wait_for};
+use crate::{console_key, postgres, wait_for};
 
 /// Timeout for a started service to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
@@ -25,6 +26,8 @@ pub struct StackConfig {
     pub dir: PathBuf,
     /// `nats://…`.
     pub nats_url: String,
+    /// Users of the bus, on a server with accounts.
+    pub bus_users: Option<BusUsers>,
     /// Prefix on the bus.
     pub prefix: String,
     /// `postgres://…` of the owner; each service gets that of its own user.
@@ -41,6 +44,8 @@ pub struct StackConfig {
     pub authority: Pair,
     /// Certificate of the gateway for people.
     pub console: Pair,
+    /// Key with which consoles sign commands.
+    pub console_key: PathBuf,
     /// Authority of the people's certificates, and of that of their gateway.
     pub people: Pair,
     /// The operator's certificate.
@@ -61,6 +66,7 @@ impl StackConfig {
         let people = Pki::create(&dir.join("pki/people"))?;
         Ok(Self {
             nats_url: String::new(),
+            bus_users: None,
             prefix: "fleet".to_owned(),
             database_url: String::new(),
             partitions: 4,
@@ -69,6 +75,7 @@ impl StackConfig {
             server: hosts.server()?,
             authority: hosts.authority(),
             console: people.server()?,
+            console_key: console_key::write(&dir)?,
             people: people.authority(),
             operator: people.operator("demo-operator")?,
             settings: BTreeMap::new(),
@@ -106,6 +113,9 @@ impl StackConfig {
                 postgres::url_of(&self.database_url, service),
             ),
         ];
+        if let Some(users) = &self.bus_users {
+            settings.extend(users.keys(service.name()));
+        }
         if service == Service::Applier {
             settings.push(("database.owner_url", self.database_url.clone()));
         }
@@ -116,6 +126,17 @@ impl StackConfig {
         }
         if service.is_gateway() || service == Service::Planner {
             settings.push(("trust.trust_file", self.trust.display().to_string()));
+        }
+        let path = |path: PathBuf| path.display().to_string();
+        match service {
+            Service::Console => {
+                settings.push(("operators.key_file", path(self.console_key.clone())));
+            }
+            Service::Reducer => {
+                let keys = path(console_key::keys_file(&self.dir));
+                settings.push(("operators.keys_file", keys));
+            }
+            Service::Ingest | Service::Planner | Service::Applier | Service::Eventlog => {}
         }
         let gateway = match service {
             Service::Ingest => Some((&self.server, &self.authority)),

@@ -20,5 +20,6 @@ pub mod seed_threads;
 pub mod services;
 pub mod shrink;
 pub mod signed_release;
+pub mod simulated_console;
 pub mod simulated_servers;
 pub mod simulation;

@@ -45,6 +45,7 @@ pub fn breaks(mutant: &str) -> &'static str {
         "fold-accept-stale" => "an event that was seen before is accepted again",
         "fold-ignore-epoch" => "actions of older leaders are accepted",
         "halt-ignored" => "a halted rollout goes on",
+        "unsigned-commands" => "commands without a console's signature are obeyed",
         "plan-forget-queued" => "budgets do not count queued dispatches",
         "plan-forget-pending" => "budgets do not count dispatches without an outcome",
         "reducer-drop-fence" => "an owner publishes after the frames of a newer one",

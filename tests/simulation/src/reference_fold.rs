@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::simulated_console;
 use nixfleet_core::partition::PartitionState;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, Outcome, PinnedSet, Position, StoredAt};
@@ -32,7 +33,11 @@ impl ReferenceFold {
         entry: &Entry,
     ) -> &Outcome {
         let folded = self.folded.entry(partition).or_default();
-        let outcome = folded.state.apply(position, stored_at, entry, &self.pinned);
+        let mut entry = entry.clone();
+        simulated_console::check(&mut entry);
+        let outcome = folded
+            .state
+            .apply(position, stored_at, &entry, &self.pinned);
         folded.outcomes.insert(position, outcome);
         &folded.outcomes[&position]
     }

@@ -9,6 +9,7 @@ use async_nats::{Client, ConnectOptions, Event};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::access::BusUser;
 use crate::config::BusConfig;
 
 /// A dead peer is detected within two intervals; the client's default is one minute.
@@ -17,6 +18,8 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Messages that a subscription may hold before the client drops some. Heartbeats time out and are
 /// repeated; readers never request so many.
 const SUBSCRIPTION_CAPACITY: usize = 16 * 1024;
+/// Prefix of JetStream's API in the account of the streams.
+const API_PREFIX: &str = "$JS.API";
 /// Publishes of all partitions that may wait for their acknowledgement at the same time.
 const ACKS_IN_FLIGHT: usize = 4_096;
 
@@ -66,9 +69,9 @@ impl Connections {
         let (consume, consume_made) = connect(config, name, "consume").await?;
         let (lease, _) = connect(config, name, "lease").await?;
         Ok(Self {
-            publish_js: context(&publish, config.ack_timeout()),
-            consume_js: context(&consume, config.request_timeout()),
-            lease_js: context(&lease, config.ack_timeout()),
+            publish_js: context(config, &publish, config.ack_timeout()),
+            consume_js: context(config, &consume, config.request_timeout()),
+            lease_js: context(config, &lease, config.ack_timeout()),
             publish,
             publish_made,
             consume,
@@ -100,8 +103,9 @@ impl Connections {
     }
 }
 
-fn context(client: &Client, timeout: Duration) -> Context {
+fn context(config: &BusConfig, client: &Client, timeout: Duration) -> Context {
     ContextBuilder::new()
+        .api_prefix(config.api_prefix.as_deref().unwrap_or(API_PREFIX))
         .timeout(timeout)
         .max_ack_inflight(ACKS_IN_FLIGHT)
         .backpressure_on_inflight(true)
@@ -157,6 +161,10 @@ async fn options(
             }
             std::future::ready(())
         });
+    // A user with an account of its own is sent messages on inboxes of this name only.
+    if let Some(user) = BusUser::of_client(name) {
+        options = options.custom_inbox_prefix(user.inbox_prefix());
+    }
     if let Some(path) = &config.credentials_file {
         options =
             options

@@ -5,6 +5,7 @@ use nixfleet_proto::effects_frame::EffectsFrame;
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
 pub use nixfleet_proto::frame::MAX_OUTPUT_FRAME_BYTES;
 use nixfleet_proto::frame::{MAX_FRAME_BYTES, MAX_FRAME_ENTRIES};
+use nixfleet_proto::subject::Names;
 use nixfleet_proto::wire::LivenessFlush;
 use nixfleet_proto::{InputFrame, LAYOUT_VERSION, OutputFrame, json};
 use serde::Deserialize;
@@ -50,10 +51,23 @@ layouts!(
 /// # Errors
 /// [`DecodeError`]; the message becomes a dead letter and counts as one entry.
 pub fn decode_input(message: &Message) -> Result<InputFrame, DecodeError> {
-    read_input(&message.payload)
+    let frame = read_input(&message.payload)?;
+    // NATS decides who may write on a subject; the entries must be those of that subject.
+    let class = Names::input_class(&message.subject).unwrap_or_default();
+    match frame
+        .entries
+        .iter()
+        .find(|entry| entry.body.class() != class)
+    {
+        Some(entry) => Err(DecodeError::Subject {
+            entry: entry.body.name(),
+            class: class.to_owned(),
+        }),
+        None => Ok(frame),
+    }
 }
 
-/// Like [`decode_input`], from the payload alone.
+/// Like [`decode_input`], from the payload alone, whatever its subject.
 pub fn read_input(payload: &[u8]) -> Result<InputFrame, DecodeError> {
     let frame: InputFrame = decode(payload, MAX_FRAME_BYTES)?;
     let (entries, max) = (frame.entries.len(), MAX_FRAME_ENTRIES);
@@ -132,7 +146,7 @@ mod tests {
     fn message(payload: impl Into<Bytes>) -> Message {
         Message {
             seq: 1,
-            subject: "fleet.in.00.event.stable.4f".to_owned(),
+            subject: "fleet.in.00.recovery.stable.4f".to_owned(),
             msg_id: None,
             traceparent: None,
             time: Timestamp::UNIX_EPOCH,
@@ -154,6 +168,17 @@ mod tests {
             Err(error) => error.name().to_owned(),
         };
         assert_eq!(name, expected);
+    }
+
+    #[test]
+    fn an_entry_on_a_subject_of_another_class_is_refused() {
+        let frame = format!(r#"{{"v":1,"entries":[{}]}}"#, entry(1));
+        let gateway = Message {
+            subject: "fleet.in.00.event.stable.4f".to_owned(),
+            ..message(frame)
+        };
+        let error = decode_input(&gateway).unwrap_err();
+        assert_eq!(error.name(), "subject");
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub enum DecodeError {
     Encoding(u8),
     #[error("the compressed payload is damaged: {0}")]
     Compressed(&'static str),
+    #[error(
+        "an entry {entry} is on a subject for entries of class {class:?}: its writer may not write it"
+    )]
+    Subject { entry: &'static str, class: String },
     #[error("the payload is malformed")]
     Malformed(#[source] serde_json::Error),
 }
@@ -30,6 +34,7 @@ impl DecodeError {
             Self::Empty => "empty",
             Self::Encoding(_) => "encoding",
             Self::Compressed(_) => "compressed",
+            Self::Subject { .. } => "subject",
             Self::Malformed(_) => "malformed",
         }
     }

@@ -24,7 +24,10 @@ pub enum LastFrameError {
     #[error(transparent)]
     Leader(#[from] LeaderReadError),
     /// A newer release wrote it, or the log is damaged.
-    #[error("the last output frame, sequence {seq}, cannot be read")]
+    #[error(
+        "the last output frame, sequence {seq}, cannot be read: upgrade this service when a newer release wrote \
+         it, else see docs/operations/recovery-output-log-damaged.md"
+    )]
     Undecodable {
         seq: u64,
         #[source]

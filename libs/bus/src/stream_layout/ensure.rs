@@ -1,8 +1,9 @@
-//! Creating the streams and buckets of a fleet, and comparing existing ones and the fleet's constants with
-//! the configuration.
+//! Creating the streams and buckets of a fleet, which the planner does, and comparing existing ones and the
+//! fleet's constants with the configuration, which every service does.
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::stream::{Config, Info, StorageType};
 use async_nats::jetstream::{Context, ErrorCode, kv, object_store};
@@ -16,7 +17,8 @@ use super::reconcile::{Change, reconcile};
 use crate::Bus;
 use crate::bus::backoff::pauses;
 use crate::message::StreamIdentity;
-use crate::reader::leader_reads::{ReadFailure, stream_info};
+use crate::publish::outgoing_message::{OutgoingMessage, PublishRefusal};
+use crate::reader::leader_reads::{ReadFailure, found, stream_info};
 use crate::stream_layout::sequence_floors::SequenceFloors;
 
 const LAYOUT_KEY: &str = "layout";
@@ -49,6 +51,10 @@ pub enum LayoutError {
         last: u64,
         floor: u64,
     },
+    #[error(
+        "{what} does not exist yet: the planner creates it; start the planner, or see why it is not ready"
+    )]
+    Missing { what: String },
     #[error("the fleet's layout record is malformed")]
     Malformed(#[source] serde_json::Error),
     #[error("cannot set up {what}: {reason}")]
@@ -62,36 +68,51 @@ struct LayoutRecord {
     partitions: u16,
 }
 
+/// What a process does about a missing stream or a narrow limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LayoutDuty {
+    /// Creates and widens; only the planner may.
+    Create,
+    /// Reports it.
+    Compare,
+}
+
 impl Bus {
-    /// Creates missing streams, widens limits, and rejects a stream that does not fit. Several services may
-    /// do this at the same time.
+    /// Creates missing streams, widens limits, and rejects a stream that does not fit. Only the planner has the
+    /// right; several planners may do this at the same time.
     ///
-    /// `floors` are the positions that this service knows. A service without positions passes empty floors,
-    /// and only where another service has created the streams before.
+    /// `floors` are the positions that tables and archive cover.
     pub async fn ensure_layout(&self, floors: &SequenceFloors) -> Result<(), LayoutError> {
+        self.set_up(LayoutDuty::Create, floors).await
+    }
+
+    /// Compares the streams with the configuration and with the positions that tables and archive cover.
+    ///
+    /// # Errors
+    /// [`LayoutError::Missing`] until the planner has created them.
+    pub async fn compare_layout(&self, floors: &SequenceFloors) -> Result<(), LayoutError> {
+        self.set_up(LayoutDuty::Compare, floors).await
+    }
+
+    pub(super) async fn set_up(
+        &self,
+        duty: LayoutDuty,
+        floors: &SequenceFloors,
+    ) -> Result<(), LayoutError> {
         let context = &self.connections().consume_js;
         let names = self.names();
-        let bucket = |bucket| kv::Config {
-            bucket,
-            history: 1,
-            storage: StorageType::File,
-            num_replicas: self.config().replicas,
-            ..kv::Config::default()
-        };
-        ensure_bucket(context, bucket(names.meta_bucket())).await?;
+        self.ensure_bucket(duty, names.meta_bucket(), None).await?;
         // The constants come first: nothing is created for a fleet with another number of partitions.
-        self.check_constants(context).await?;
-        let leases = kv::Config {
-            limit_markers: Some(Duration::from_secs(60)),
-            ..bucket(names.lease_bucket())
-        };
-        ensure_bucket(context, leases).await?;
+        self.check_constants(duty).await?;
+        let markers = Some(Duration::from_secs(60));
+        self.ensure_bucket(duty, names.lease_bucket(), markers)
+            .await?;
         for bucket in [names.manifest_bucket(), names.checkpoint_bucket()] {
-            self.ensure_objects(context, bucket).await?;
+            self.ensure_objects(duty, bucket).await?;
         }
         for desired in desired_streams::streams(self.config(), names) {
             let stream = desired.name.clone();
-            let identity = ensure_stream(context, desired, floors).await?;
+            let identity = ensure_stream(context, desired, (duty, floors)).await?;
             self.known_streams()
                 .adopt(&stream, identity, floors.of(&stream));
         }
@@ -99,25 +120,45 @@ impl Bus {
     }
 
     /// Writes the constants unless they exist, and compares them.
-    async fn check_constants(&self, context: &Context) -> Result<(), LayoutError> {
+    async fn check_constants(&self, duty: LayoutDuty) -> Result<(), LayoutError> {
+        let context = &self.connections().consume_js;
         let bucket = self.names().meta_bucket();
         let record = LayoutRecord {
             version: LAYOUT_VERSION,
             partitions: self.partitions(),
         };
         let bytes = Bytes::from(serde_json::to_vec(&record).map_err(LayoutError::Malformed)?);
+        let subject = format!("$KV.{bucket}.{LAYOUT_KEY}");
+        let first = OutgoingMessage {
+            subject: subject.clone(),
+            headers: HeaderMap::new(),
+            payload: bytes,
+        };
+        let first = first.fenced(0);
         let stored = retry_step(&bucket, || async {
-            let store = context.get_key_value(&bucket).await.map_err(retry)?;
-            match store.create(LAYOUT_KEY, bytes.clone()).await {
-                Ok(_) => Ok(bytes.clone()),
-                Err(error) if error.kind() == kv::CreateErrorKind::AlreadyExists => {
-                    let value = store.get(LAYOUT_KEY).await.map_err(retry)?;
-                    value.ok_or_else(|| Step::Retry("the record is not visible yet".to_owned()))
+            if duty == LayoutDuty::Create {
+                match first.send(context).await {
+                    Ok(_) | Err(PublishRefusal::LastSequence) => {}
+                    Err(refusal) => return Err(Step::Retry(refusal.to_string())),
                 }
-                Err(error) => Err(retry(error)),
+            }
+            let stream = context.get_stream_no_info(format!("KV_{bucket}")).await;
+            let stream = stream.map_err(retry)?;
+            let last = stream.get_last_raw_message_by_subject(&subject).await;
+            match found(last) {
+                Ok(Some(message)) => Ok(Some(message.payload)),
+                Ok(None) if duty == LayoutDuty::Compare => Ok(None),
+                Ok(None) => Err(Step::Retry("the record is not visible yet".to_owned())),
+                Err(ReadFailure::Missing) => Err(Step::Retry("the bucket is missing".to_owned())),
+                Err(ReadFailure::Retry(reason)) => Err(Step::Retry(reason)),
             }
         })
         .await?;
+        let Some(stored) = stored else {
+            return Err(LayoutError::Missing {
+                what: format!("the layout record in bucket {bucket}"),
+            });
+        };
         let stored: LayoutRecord =
             serde_json::from_slice(&stored).map_err(LayoutError::Malformed)?;
         if stored == record {
@@ -131,7 +172,11 @@ impl Bus {
         })
     }
 
-    async fn ensure_objects(&self, context: &Context, bucket: String) -> Result<(), LayoutError> {
+    async fn ensure_objects(&self, duty: LayoutDuty, bucket: String) -> Result<(), LayoutError> {
+        let context = &self.connections().consume_js;
+        if duty == LayoutDuty::Compare {
+            return require(context, format!("OBJ_{bucket}")).await;
+        }
         retry_step(&bucket, || async {
             let config = object_store::Config {
                 bucket: bucket.clone(),
@@ -141,8 +186,39 @@ impl Bus {
             };
             match context.create_object_store(config).await {
                 Ok(_) => Ok(()),
-                // Another service, or another configuration, has created it.
+                // Another planner, or another configuration, has created it.
                 Err(error) => match context.get_object_store(&bucket).await {
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(retry(error)),
+                },
+            }
+        })
+        .await
+    }
+
+    async fn ensure_bucket(
+        &self,
+        duty: LayoutDuty,
+        bucket: String,
+        limit_markers: Option<Duration>,
+    ) -> Result<(), LayoutError> {
+        let context = &self.connections().consume_js;
+        if duty == LayoutDuty::Compare {
+            return require(context, format!("KV_{bucket}")).await;
+        }
+        let config = kv::Config {
+            bucket: bucket.clone(),
+            history: 1,
+            storage: StorageType::File,
+            num_replicas: self.config().replicas,
+            limit_markers,
+            ..kv::Config::default()
+        };
+        retry_step(&bucket, || async {
+            match context.create_key_value(config.clone()).await {
+                Ok(_) => Ok(()),
+                // Another planner, or another configuration, has created it.
+                Err(error) => match context.get_key_value(&bucket).await {
                     Ok(_) => Ok(()),
                     Err(_) => Err(retry(error)),
                 },
@@ -152,16 +228,19 @@ impl Bus {
     }
 }
 
-async fn ensure_bucket(context: &Context, config: kv::Config) -> Result<(), LayoutError> {
-    let bucket = config.bucket.clone();
-    retry_step(&bucket, || async {
-        match context.create_key_value(config.clone()).await {
-            Ok(_) => Ok(()),
-            // Another service, or another configuration, has created it.
-            Err(error) => match context.get_key_value(&bucket).await {
-                Ok(_) => Ok(()),
-                Err(_) => Err(retry(error)),
-            },
+/// Requires that the stream of a bucket exists.
+async fn require(context: &Context, stream: String) -> Result<(), LayoutError> {
+    let info = look_up(context, &stream).await?;
+    info.map(drop).ok_or(LayoutError::Missing { what: stream })
+}
+
+/// The state of a stream; `None` when there is none.
+async fn look_up(context: &Context, stream: &str) -> Result<Option<Info>, LayoutError> {
+    retry_step(stream, || async {
+        match stream_info(context, stream).await {
+            Ok(info) => Ok(Some(info)),
+            Err(ReadFailure::Missing) => Ok(None),
+            Err(ReadFailure::Retry(reason)) => Err(Step::Retry(reason)),
         }
     })
     .await
@@ -171,46 +250,20 @@ async fn ensure_bucket(context: &Context, config: kv::Config) -> Result<(), Layo
 async fn ensure_stream(
     context: &Context,
     desired: Config,
-    floors: &SequenceFloors,
+    (duty, floors): (LayoutDuty, &SequenceFloors),
 ) -> Result<StreamIdentity, LayoutError> {
     let stream = desired.name.clone();
     let floor = floors.of(&stream);
-    let info = retry_step(&stream, || async {
-        match stream_info(context, &stream).await {
-            Ok(info) => return Ok(info),
-            Err(ReadFailure::Retry(reason)) => return Err(Step::Retry(reason)),
-            Err(ReadFailure::Missing) => {}
+    let info = match (look_up(context, &stream).await?, duty) {
+        (Some(info), _) => info,
+        (None, LayoutDuty::Compare) => {
+            return Err(LayoutError::Missing {
+                what: format!("stream {stream}"),
+            });
         }
-        let mut config = desired.clone();
-        config.first_sequence = floors.first_sequence(&stream).or(config.first_sequence);
-        match context.create_stream(config).await {
-            Ok(created) => {
-                tracing::info!(stream, floor, "stream created");
-                Ok(created.cached_info().clone())
-            }
-            Err(error) => {
-                match error.kind() {
-                    // Another service created it first; the next attempt adopts its stream.
-                    CreateStreamErrorKind::JetStream(answer)
-                        if answer.error_code() != ErrorCode::STREAM_NAME_EXIST =>
-                    {
-                        Err(refused(&answer))
-                    }
-                    CreateStreamErrorKind::JetStream(_)
-                    | CreateStreamErrorKind::EmptyStreamName
-                    | CreateStreamErrorKind::InvalidStreamName
-                    | CreateStreamErrorKind::DomainAndExternalSet
-                    | CreateStreamErrorKind::JetStreamUnavailable
-                    | CreateStreamErrorKind::TimedOut
-                    | CreateStreamErrorKind::Response
-                    | CreateStreamErrorKind::NotFound
-                    | CreateStreamErrorKind::ResponseParse => Err(retry(error)),
-                }
-            }
-        }
-    })
-    .await?;
-    adopt(context, &info, &desired).await?;
+        (None, LayoutDuty::Create) => create_stream(context, &desired, floors).await?,
+    };
+    adopt(context, &info, (&desired, duty)).await?;
     let last = info.state.last_sequence;
     if last < floor {
         return Err(LayoutError::Regressed {
@@ -220,6 +273,48 @@ async fn ensure_stream(
         });
     }
     Ok(StreamIdentity::new(&info))
+}
+
+/// Creates a stream above its floor; another planner may create it first.
+async fn create_stream(
+    context: &Context,
+    desired: &Config,
+    floors: &SequenceFloors,
+) -> Result<Info, LayoutError> {
+    let stream = &desired.name;
+    let mut config = desired.clone();
+    config.first_sequence = floors.first_sequence(stream).or(config.first_sequence);
+    retry_step(stream, || async {
+        let error = match context.create_stream(config.clone()).await {
+            Ok(created) => {
+                tracing::info!(stream, floor = floors.of(stream), "stream created");
+                return Ok(created.cached_info().clone());
+            }
+            Err(error) => error,
+        };
+        match error.kind() {
+            CreateStreamErrorKind::JetStream(answer)
+                if answer.error_code() != ErrorCode::STREAM_NAME_EXIST =>
+            {
+                return Err(refused(&answer));
+            }
+            CreateStreamErrorKind::JetStream(_)
+            | CreateStreamErrorKind::EmptyStreamName
+            | CreateStreamErrorKind::InvalidStreamName
+            | CreateStreamErrorKind::DomainAndExternalSet
+            | CreateStreamErrorKind::JetStreamUnavailable
+            | CreateStreamErrorKind::TimedOut
+            | CreateStreamErrorKind::Response
+            | CreateStreamErrorKind::NotFound
+            | CreateStreamErrorKind::ResponseParse => {}
+        }
+        // Perhaps an earlier attempt, or another planner, has created it.
+        match stream_info(context, stream).await {
+            Ok(info) => Ok(info),
+            Err(_) => Err(retry(error)),
+        }
+    })
+    .await
 }
 
 /// Errors that a retry does not change, except while a server is short of peers.
@@ -233,7 +328,11 @@ fn refused(answer: &async_nats::jetstream::Error) -> Step {
     }
 }
 
-async fn adopt(context: &Context, info: &Info, desired: &Config) -> Result<(), LayoutError> {
+async fn adopt(
+    context: &Context,
+    info: &Info,
+    (desired, duty): (&Config, LayoutDuty),
+) -> Result<(), LayoutError> {
     let stream = &desired.name;
     let (change, kept) =
         reconcile(&info.config, desired).map_err(|reason| LayoutError::Conflict {
@@ -246,6 +345,13 @@ async fn adopt(context: &Context, info: &Info, desired: &Config) -> Result<(), L
     let Change::Update(update) = change else {
         return Ok(());
     };
+    if duty == LayoutDuty::Compare {
+        tracing::warn!(
+            %stream,
+            "its limits are narrower than in section `bus` of this service; those of the planner decide"
+        );
+        return Ok(());
+    }
     retry_step(stream, || async {
         context.update_stream(&*update).await.map_err(retry)
     })

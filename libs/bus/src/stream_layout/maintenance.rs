@@ -1,5 +1,5 @@
 //! Restoring the layout while services run. Leases, logs and consumers are gone when the server lost its
-//! data; any running service creates them again.
+//! data; a running planner creates them again, the other services wait for that.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use nixfleet_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::desired_streams;
-use super::ensure::{LayoutError, with_causes};
+use super::ensure::{LayoutDuty, LayoutError, with_causes};
 use crate::Bus;
 use crate::message::StreamIdentity;
 use crate::reader::leader_reads::{ReadFailure, stream_info};
@@ -38,11 +38,8 @@ enum LayoutState {
 
 impl Bus {
     /// Maintains the layout until `stop`: creates missing streams above the positions that `floors_source`
-    /// reads. After every new connection nothing that this process appends counts as durable before the
-    /// streams are verified. Several services may do this at the same time. Verification is required from
-    /// the call on, not from the first poll.
-    ///
-    /// Nothing is created while `floors_source` fails.
+    /// reads. Only planners may. Nothing is created while `floors_source` fails. Otherwise as
+    /// [`Bus::follow_layout`].
     ///
     /// # Errors
     /// When the bus has another fleet than the configured one.
@@ -51,12 +48,55 @@ impl Bus {
         floors_source: FloorsSource,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {
+        self.keep_layout(LayoutDuty::Create, floors_source, stop)
+    }
+
+    /// Compares the streams until `stop` with the configuration and with the positions that `floors_source`
+    /// reads. After every new connection nothing that this process appends counts as durable before the
+    /// streams are verified. Verification is required from the call on, not from the first poll.
+    ///
+    /// # Errors
+    /// When the bus has another fleet than the configured one.
+    pub fn follow_layout(
+        &self,
+        floors_source: FloorsSource,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {
+        self.keep_layout(LayoutDuty::Compare, floors_source, stop)
+    }
+
+    /// Waits until the planner has created the streams and they fit. The reason for waiting is that of
+    /// [`Bus::check_layout`].
+    ///
+    /// # Errors
+    /// When the bus has another fleet than the configured one.
+    pub async fn wait_for_layout(&self, floors_source: &FloorsSource) -> Result<(), LayoutError> {
+        loop {
+            let connection = *self.connections().publish_made.borrow();
+            let duty = LayoutDuty::Compare;
+            if self
+                .restore(duty, "the streams are not verified yet", floors_source)
+                .await?
+            {
+                self.known_streams().verify(connection);
+                return Ok(());
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    fn keep_layout(
+        &self,
+        duty: LayoutDuty,
+        floors_source: FloorsSource,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<> {
         self.known_streams().require_verification();
         let bus = self.clone();
         async move {
             tokio::select! {
                 () = stop.cancelled() => Ok(()),
-                ended = bus.maintain(&floors_source) => ended,
+                ended = bus.maintain(duty, &floors_source) => ended,
             }
         }
     }
@@ -70,7 +110,11 @@ impl Bus {
         self.known_streams().check()
     }
 
-    async fn maintain(&self, floors_source: &FloorsSource) -> Result<(), LayoutError> {
+    async fn maintain(
+        &self,
+        duty: LayoutDuty,
+        floors_source: &FloorsSource,
+    ) -> Result<(), LayoutError> {
         let mut made = self.connections().publish_made.clone();
         let mut verified = 0;
         loop {
@@ -86,12 +130,14 @@ impl Bus {
             };
             let pause = match self.inspect(is_new).await {
                 LayoutState::Intact if !is_new => CHECK_INTERVAL,
-                LayoutState::Intact => settle(self.compare_with_tables(floors_source).await?),
+                LayoutState::Intact => settle(self.compare_with_tables(duty, floors_source).await?),
                 LayoutState::Unknown(reason) => {
                     tracing::debug!(reason, "the streams cannot be checked");
                     RETRY_PAUSE
                 }
-                LayoutState::Broken(what) => settle(self.restore(&what, floors_source).await?),
+                LayoutState::Broken(what) => {
+                    settle(self.restore(duty, &what, floors_source).await?)
+                }
             };
             tokio::select! {
                 // The sender lives as long as the connection; when it ends, the bus ends.
@@ -136,8 +182,13 @@ impl Bus {
         LayoutState::Intact
     }
 
-    /// Creates missing streams, or adopts those that another service created; false when it has to wait.
-    async fn restore(&self, what: &str, floors_source: &FloorsSource) -> Result<bool, LayoutError> {
+    /// Creates missing streams, or adopts those that a planner created; false when it has to wait.
+    async fn restore(
+        &self,
+        duty: LayoutDuty,
+        what: &str,
+        floors_source: &FloorsSource,
+    ) -> Result<bool, LayoutError> {
         let floors = match read_floors(floors_source).await {
             Ok(floors) => floors,
             Err(reason) => {
@@ -147,7 +198,7 @@ impl Bus {
                 return Ok(false);
             }
         };
-        let restored = self.ensure_above(&floors).await?;
+        let restored = self.ensure_above(duty, &floors).await?;
         if restored {
             tracing::info!(what, "the streams are those of the tables");
         }
@@ -157,9 +208,13 @@ impl Bus {
     /// Compares streams that this process knows with the tables after a new connection: the tables may
     /// cover more than this process ever saw. False when the logs are behind them. Without the tables,
     /// the streams are as good as this process knows.
-    async fn compare_with_tables(&self, floors_source: &FloorsSource) -> Result<bool, LayoutError> {
+    async fn compare_with_tables(
+        &self,
+        duty: LayoutDuty,
+        floors_source: &FloorsSource,
+    ) -> Result<bool, LayoutError> {
         match read_floors(floors_source).await {
-            Ok(floors) => self.ensure_above(&floors).await,
+            Ok(floors) => self.ensure_above(duty, &floors).await,
             Err(reason) => {
                 tracing::debug!(reason, "the streams are not compared with the tables");
                 Ok(true)
@@ -167,12 +222,20 @@ impl Bus {
         }
     }
 
-    /// Creates or adopts the streams above these positions; false when they are below or a server does
-    /// not answer, which is reported.
-    async fn ensure_above(&self, floors: &SequenceFloors) -> Result<bool, LayoutError> {
-        match self.ensure_layout(floors).await {
+    /// Creates or adopts the streams above these positions; false when they are below, missing, or a server
+    /// does not answer, which is reported.
+    async fn ensure_above(
+        &self,
+        duty: LayoutDuty,
+        floors: &SequenceFloors,
+    ) -> Result<bool, LayoutError> {
+        match self.set_up(duty, floors).await {
             Ok(()) => Ok(true),
-            Err(error @ (LayoutError::Regressed { .. } | LayoutError::Unavailable { .. })) => {
+            Err(
+                error @ (LayoutError::Regressed { .. }
+                | LayoutError::Missing { .. }
+                | LayoutError::Unavailable { .. }),
+            ) => {
                 self.report_fault(error.to_string());
                 Ok(false)
             }

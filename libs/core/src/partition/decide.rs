@@ -61,6 +61,8 @@ pub(super) fn decide(
         EntryBody::Plan { epoch, action } => {
             plan_action::decide(state, at, (*epoch, action), pinned)
         }
-        EntryBody::Operator { command } => operator_command::decide(state, at, command),
+        EntryBody::Operator { command, origin } => {
+            operator_command::decide(state, at, (command, origin))
+        }
     }
 }

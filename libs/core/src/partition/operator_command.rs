@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use nixfleet_proto::{
-    Accepted, Effect, Hostname, OperatorCommand, Reason, Rejection, RolloutEvent, Timestamp,
+    Accepted, Actor, CommandOrigin, Effect, Hostname, OperatorCommand, Reason, Rejection,
+    RolloutEvent, SignatureCheck, Timestamp, mutation_testing,
 };
 
 use super::entry_lookup::{Decided, find_rollout, invariant};
@@ -11,19 +12,23 @@ use super::host_counters::HostCounters;
 use super::rollout_update::RolloutUpdate;
 use super::{PartitionState, Rollout};
 
-pub(super) fn decide(state: &PartitionState, at: Timestamp, command: &OperatorCommand) -> Decided {
+pub(super) fn decide(
+    state: &PartitionState,
+    at: Timestamp,
+    (command, origin): (&OperatorCommand, &CommandOrigin),
+) -> Decided {
+    check_origin(origin)?;
     match command {
         OperatorCommand::OperatorClearance {
             rollout_id,
-            operator,
             reason,
             waived_hosts,
         } => {
             let rollout = find_rollout(state, rollout_id)?;
-            check_texts(&[operator, reason])?;
+            check_reason(reason)?;
             let event = RolloutEvent::OperatorClearance {
                 rollout_id: rollout_id.clone(),
-                operator: operator.clone(),
+                operator: origin.actor.subject.clone(),
                 reason: reason.clone(),
                 waived_hosts: waived_hosts.clone(),
                 at,
@@ -33,8 +38,9 @@ pub(super) fn decide(state: &PartitionState, at: Timestamp, command: &OperatorCo
         OperatorCommand::ClearQuarantine {
             channel,
             closure_hash,
-            ..
+            reason,
         } => {
+            check_reason(reason)?;
             if !state.is_quarantined(channel, closure_hash) {
                 return Err(Rejection::new(
                     Reason::Unknown,
@@ -52,13 +58,35 @@ pub(super) fn decide(state: &PartitionState, at: Timestamp, command: &OperatorCo
     }
 }
 
-/// Bounds the texts of a command, which its outcome repeats.
-fn check_texts(texts: &[&str]) -> Result<(), Rejection> {
+/// Only a command that a trusted console signed is one. Its outcome repeats the actor, so that replaying
+/// outcomes needs no key.
+fn check_origin(origin: &CommandOrigin) -> Result<(), Rejection> {
+    let is_signed = match origin.check {
+        SignatureCheck::Valid => true,
+        SignatureCheck::Unchecked | SignatureCheck::Invalid => {
+            mutation_testing::is_active("unsigned-commands")
+        }
+    };
+    if !is_signed {
+        let message =
+            "no trusted console signed this command: see operators.keys_file of the reducers";
+        return Err(Rejection::new(Reason::Unsigned, message));
+    }
+    let Actor {
+        issuer, subject, ..
+    } = &origin.actor;
+    if issuer.len().max(subject.len()) > Actor::NAME_BYTES_MAX {
+        let max = Actor::NAME_BYTES_MAX;
+        return invariant(format!("issuer and subject may have {max} bytes each"));
+    }
+    Ok(())
+}
+
+/// Bounds the reason of a command, which its outcome repeats.
+fn check_reason(reason: &str) -> Result<(), Rejection> {
     let max = OperatorCommand::TEXT_BYTES_MAX;
-    if texts.iter().any(|text| text.len() > max) {
-        return invariant(format!(
-            "the operator and the reason may have {max} bytes each"
-        ));
+    if reason.len() > max {
+        return invariant(format!("the reason may have {max} bytes"));
     }
     Ok(())
 }

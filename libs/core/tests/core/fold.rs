@@ -11,6 +11,7 @@ use nixfleet_proto::{
     OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus, Reason, RollbackFault,
     RolloutEvent, RolloutState, StoredAt, Timestamp,
 };
+use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 
 use crate::sample_records::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
 
@@ -202,21 +203,31 @@ fn unchanged(host: &str) -> PlanAction {
 fn clearance(waived: &[&str]) -> Entry {
     let command = OperatorCommand::OperatorClearance {
         rollout_id: id("stable@4f"),
-        operator: "ops".to_owned(),
         reason: "repaired".to_owned(),
         waived_hosts: waived.iter().map(|name| name.parse().unwrap()).collect(),
     };
-    Entry::new(at(1), EntryBody::Operator { command })
+    Entry::new(
+        at(1),
+        EntryBody::Operator {
+            command,
+            origin: origin(),
+        },
+    )
 }
 
 fn clear_quarantine(closure: &str) -> Entry {
     let command = OperatorCommand::ClearQuarantine {
         channel: "stable".into(),
         closure_hash: closure.into(),
-        operator: "ops".to_owned(),
         reason: "fixed".to_owned(),
     };
-    Entry::new(at(1), EntryBody::Operator { command })
+    Entry::new(
+        at(1),
+        EntryBody::Operator {
+            command,
+            origin: origin(),
+        },
+    )
 }
 
 fn names(events: &[RolloutEvent]) -> Vec<&'static str> {
@@ -616,4 +627,17 @@ fn a_clock_may_be_off_by_a_minute_and_no_more() {
         let outcome = fold.apply_stored_at(at(10) + offset, entry);
         assert_eq!(outcome.decision.name(), expected, "{offset}");
     }
+}
+
+fn origin() -> Box<CommandOrigin> {
+    Box::new(CommandOrigin {
+        actor: Actor {
+            kind: ActorKind::Certificate,
+            issuer: "CN=people".to_owned(),
+            subject: "ops".to_owned(),
+        },
+        idempotency_key: "k".to_owned(),
+        signature: String::new(),
+        check: SignatureCheck::Valid,
+    })
 }

@@ -3,6 +3,7 @@
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_core::{host, rollout};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
+use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 use nixfleet_proto::{
     Decision, Entry, EntryBody, Gate, Hold, HostEvent, HostState, OnHealthFailure, OperatorCommand,
     Outcome, PlanAction, Position, Producer, RolloutState, StoredAt,
@@ -115,18 +116,18 @@ fn other() -> impl Strategy<Value = EntryBody> {
             1 => EntryBody::Operator {
                 command: OperatorCommand::OperatorClearance {
                     rollout_id,
-                    operator: "ops".to_owned(),
                     reason: "repaired".to_owned(),
                     waived_hosts: [HOSTS[host].into()].into(),
                 },
+                origin: origin(),
             },
             _ => EntryBody::Operator {
                 command: OperatorCommand::ClearQuarantine {
                     channel: rollout_id.channel(),
                     closure_hash: closure.into(),
-                    operator: "ops".to_owned(),
                     reason: "fixed".to_owned(),
                 },
+                origin: origin(),
             },
         }
     })
@@ -257,4 +258,17 @@ proptest! {
         }
         prop_assert_eq!(restored.hash(), state.hash());
     }
+}
+
+fn origin() -> Box<CommandOrigin> {
+    Box::new(CommandOrigin {
+        actor: Actor {
+            kind: ActorKind::Certificate,
+            issuer: "CN=people".to_owned(),
+            subject: "ops".to_owned(),
+        },
+        idempotency_key: "k".to_owned(),
+        signature: String::new(),
+        check: SignatureCheck::Valid,
+    })
 }

@@ -2,6 +2,7 @@
 
 use nixfleet_core::partition::{ApplyOutcomeError, MAX_OUTCOME_BYTES, PartitionState, PinnedSet};
 use nixfleet_proto::host::{ProbeDeclaration, ProbeMode};
+use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 use nixfleet_proto::{
     Decision, Effect, Entry, EntryBody, HostEventBody, HostState, Hostname, OnHealthFailure,
     OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutState, StoredAt,
@@ -62,11 +63,16 @@ fn reason(decision: &Decision) -> Option<Reason> {
 fn clearance(reason: &str, waived: &[String]) -> Entry {
     let command = OperatorCommand::OperatorClearance {
         rollout_id: id("stable@4f"),
-        operator: "ops".to_owned(),
         reason: reason.to_owned(),
         waived_hosts: waived.iter().map(|name| name.parse().unwrap()).collect(),
     };
-    Entry::new(at(2), EntryBody::Operator { command })
+    Entry::new(
+        at(2),
+        EntryBody::Operator {
+            command,
+            origin: origin(),
+        },
+    )
 }
 
 #[test]
@@ -204,4 +210,17 @@ fn a_state_that_knows_less_takes_everything_but_what_it_does_not_know() {
             .is_err(),
         "a rollout that is known has all its hosts"
     );
+}
+
+fn origin() -> Box<CommandOrigin> {
+    Box::new(CommandOrigin {
+        actor: Actor {
+            kind: ActorKind::Certificate,
+            issuer: "CN=people".to_owned(),
+            subject: "ops".to_owned(),
+        },
+        idempotency_key: "k".to_owned(),
+        signature: String::new(),
+        check: SignatureCheck::Valid,
+    })
 }

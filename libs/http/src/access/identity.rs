@@ -88,6 +88,8 @@ pub struct Identity {
     pub name: Arc<str>,
     /// The host of an agent; of no one else.
     pub host: Option<Hostname>,
+    /// Name of the authority that issued the certificate.
+    pub issuer: String,
     /// The certificate's common name as it is.
     pub common_name: String,
     /// Start of the certificate's validity; revocations compare with it.
@@ -129,6 +131,7 @@ impl Identity {
             channels: channel_limit(&certificate)?,
             name: host.as_ref().map_or(common_name, Hostname::as_str).into(),
             host,
+            issuer: certificate.issuer().to_string(),
             common_name: common_name.to_owned(),
             not_before: instant(validity.not_before.timestamp()),
             not_after: instant(validity.not_after.timestamp()),

@@ -12,6 +12,7 @@ use nixfleet_proto::host::ProbeDeclaration;
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 use nixfleet_proto::{
     ChannelName, Decision, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState,
     Hostname, ManifestHash, Minutes, OnHealthFailure, OperatorCommand, Outcome, Pinned,
@@ -234,7 +235,6 @@ impl SimulatedFleet {
             (Some((rollout_id, hostname)), _) if choice.is_multiple_of(2) => {
                 OperatorCommand::OperatorClearance {
                     rollout_id,
-                    operator: "ops".into(),
                     reason: "repaired".into(),
                     waived_hosts: if choice.is_multiple_of(4) {
                         [hostname].into()
@@ -246,12 +246,12 @@ impl SimulatedFleet {
             (_, Some((channel, closures))) => OperatorCommand::ClearQuarantine {
                 channel: channel.clone(),
                 closure_hash: closures.keys().next().unwrap().clone(),
-                operator: "ops".into(),
                 reason: "false alarm".into(),
             },
             _ => return,
         };
-        self.fold(EntryBody::Operator { command });
+        let origin = origin();
+        self.fold(EntryBody::Operator { command, origin });
     }
 
     fn host_acts(&mut self, choice: u32) {
@@ -451,4 +451,17 @@ fn release(number: u32, at: Timestamp) -> (Release, PinnedSet) {
         );
     }
     (Release::new(Arc::new(fleet), manifests), pinned)
+}
+
+fn origin() -> Box<CommandOrigin> {
+    Box::new(CommandOrigin {
+        actor: Actor {
+            kind: ActorKind::Certificate,
+            issuer: "CN=people".to_owned(),
+            subject: "ops".to_owned(),
+        },
+        idempotency_key: "k".to_owned(),
+        signature: String::new(),
+        check: SignatureCheck::Valid,
+    })
 }

@@ -160,6 +160,7 @@ fn outcome(number: u64, decision: Decision) -> Outcome {
             producer: None,
             rollout_id: None,
             hostname: None,
+            actor: None,
         },
         traceparent: Some(format!("trace-{number}")),
         decision,

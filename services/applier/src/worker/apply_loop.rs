@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::future::{OptionFuture, join};
 use nixfleet_applier::{
     FrameBatch, PartitionLogs, SequencedFrame, StartPosition, TurnBuilder, needs_checkpoint,
@@ -93,7 +92,7 @@ async fn try_apply_frames(
             match unless_stopped(stop, next).await.ok_or(LoopEnd::Stopped)? {
                 Ok(Ok(Ok(frames))) => read.extend(frames),
                 Ok(Ok(Err(unread))) => return Err(LoopEnd::Halted(unread)),
-                Ok(Err(error)) => return Err(read_failed(writer, error).await),
+                Ok(Err(error)) => return Err(read_failed(error)),
                 Err(_) => {
                     // Nothing to apply: check that the applied turns are still in the database.
                     if load_cursor(writer).await?.as_ref() != builder.cursor() {
@@ -247,7 +246,6 @@ async fn locate(writer: &TurnWriter, cursor: Option<Cursor>) -> Result<TurnBuild
     let logs = match ask.await {
         Ok(logs) => logs,
         Err(error) => {
-            restore_layout(writer).await?;
             return Err(LoopEnd::Retry(
                 error.context("asking for the state of the logs"),
             ));
@@ -268,33 +266,19 @@ async fn locate(writer: &TurnWriter, cursor: Option<Cursor>) -> Result<TurnBuild
     Ok(builder)
 }
 
-async fn read_failed(writer: &TurnWriter, error: ReadError) -> LoopEnd {
+fn read_failed(error: ReadError) -> LoopEnd {
     match error {
         // The next comparison of cursor and logs decides where to continue.
         ReadError::Trimmed { .. }
         | ReadError::Regressed { .. }
         | ReadError::Rewritten { .. }
-        | ReadError::Replaced { .. } => LoopEnd::Retry(error.into()),
-        ReadError::Missing { .. } => match restore_layout(writer).await {
-            Ok(()) => LoopEnd::Retry(error.into()),
-            Err(again) => again,
-        },
+        | ReadError::Replaced { .. }
+        // The planner creates it again.
+        | ReadError::Missing { .. } => LoopEnd::Retry(error.into()),
         ReadError::Gap { .. } => LoopEnd::Halted(anyhow::Error::from(error).context(
             "the output log is damaged; once it is repaired, `nixfleet db rebuild` writes the tables again",
         )),
     }
-}
-
-/// Creates missing streams above the cursors.
-async fn restore_layout(writer: &TurnWriter) -> Result<(), LoopEnd> {
-    let covered = writer.store.covered_sequences(writer.bus.names()).await;
-    let covered = covered.map_err(|error| LoopEnd::Retry(error.into()))?;
-    writer
-        .bus
-        .ensure_layout(&covered.into_iter().collect())
-        .await
-        .context("creating the streams again")
-        .map_err(LoopEnd::Retry)
 }
 
 fn log_start(partition: Partition, start: StartPosition) {

@@ -7,16 +7,21 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::routing::{delete, post};
 use axum::{Extension, Json, Router};
-use http::StatusCode;
-use nixfleet_http::{ApiError, Identity, check_text, not_appended, parse, require_channel};
+use http::{HeaderMap, StatusCode};
+use nixfleet_http::{ApiError, Identity, check_text, not_appended, now, parse, require_channel};
 use nixfleet_proto::{
-    ChannelName, EntryBody, Hostname, OperatorCommand, Position, RolloutId, id::is_channel_name,
+    Actor, ActorKind, ChannelName, CommandOrigin, Hostname, OperatorCommand, Position, RolloutId,
+    id::is_channel_name,
 };
+use nixfleet_trust::sign_command;
 use serde::{Deserialize, Serialize};
 
 use super::parameters::rollout_id;
 use crate::app_state::App;
 
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// An operator has to act first.
+const NOT_CONFIGURED_RETRY_SECONDS: u32 = 60;
 /// Longest reason: people write sentences, not files.
 const MAX_REASON_BYTES: usize = 4 * 1024;
 /// Longest name of a closure or host.
@@ -51,10 +56,12 @@ async fn clear_rollout(
     State(app): State<Arc<App>>,
     Extension(identity): Extension<Arc<Identity>>,
     id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
     request: Request,
 ) -> Result<(StatusCode, Json<Appended>), ApiError> {
     let rollout_id: RolloutId = rollout_id(id)?;
     require_channel(&identity, &rollout_id.channel())?;
+    let key = idempotency_key(&headers)?;
     let mut body = app.access.json_body(request, app.config.command_body())?;
     let bytes = body.read().await?;
     let clearance: Clearance = parse(&bytes)?;
@@ -62,11 +69,10 @@ async fn clear_rollout(
     check_waived(&clearance.waived_hosts)?;
     let command = OperatorCommand::OperatorClearance {
         rollout_id: rollout_id.clone(),
-        operator: identity.name.to_string(),
         reason: clearance.reason,
         waived_hosts: clearance.waived_hosts,
     };
-    append(&app, &rollout_id.channel(), command).await
+    append(&app, &rollout_id.channel(), (&identity, key), command).await
 }
 
 /// The fold refuses more than this over all clearances of a rollout; one request can say so at once.
@@ -94,6 +100,7 @@ async fn clear_quarantine(
     Extension(identity): Extension<Arc<Identity>>,
     path: Result<Path<(ChannelName, String)>, PathRejection>,
     query: Result<Query<Reason>, QueryRejection>,
+    headers: HeaderMap,
 ) -> Result<(StatusCode, Json<Appended>), ApiError> {
     let unreadable = |name: &str, error: String| ApiError::field("invalid-parameter", name, error);
     let Path((channel, closure)) = path.map_err(|error| unreadable("path", error.to_string()))?;
@@ -104,15 +111,15 @@ async fn clear_quarantine(
     }
     require_channel(&identity, &channel)?;
     check_text("closure", &closure, MAX_NAME_BYTES)?;
+    let key = idempotency_key(&headers)?;
     let reason = query.reason.unwrap_or_default();
     check_reason(&reason)?;
     let command = OperatorCommand::ClearQuarantine {
         channel: channel.clone(),
         closure_hash: closure.into(),
-        operator: identity.name.to_string(),
         reason,
     };
-    append(&app, &channel, command).await
+    append(&app, &channel, (&identity, key), command).await
 }
 
 fn check_reason(reason: &str) -> Result<(), ApiError> {
@@ -123,15 +130,45 @@ fn check_reason(reason: &str) -> Result<(), ApiError> {
     check_text("reason", reason, MAX_REASON_BYTES)
 }
 
+/// The client's name for this command, or a new one.
+fn idempotency_key(headers: &HeaderMap) -> Result<String, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(nuid::next().to_string());
+    };
+    let key = value.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > CommandOrigin::KEY_BYTES_MAX {
+        let message = "must be 1 to 256 printable ASCII characters";
+        return Err(ApiError::field("invalid-field", IDEMPOTENCY_KEY, message));
+    }
+    Ok(key.to_owned())
+}
+
 async fn append(
     app: &App,
     channel: &ChannelName,
+    (identity, idempotency_key): (&Identity, String),
     command: OperatorCommand,
 ) -> Result<(StatusCode, Json<Appended>), ApiError> {
-    let body = EntryBody::Operator { command };
-    let name = body.name();
+    let Some(key) = &app.key else {
+        let message = "this console has no key that signs commands: set operators.key_file";
+        return Err(ApiError::unavailable(
+            "not-configured",
+            message,
+            NOT_CONFIGURED_RETRY_SECONDS,
+        ));
+    };
+    let actor = Actor {
+        kind: ActorKind::Certificate,
+        issuer: identity.issuer.clone(),
+        subject: identity.name.to_string(),
+    };
+    let fleet = app.backends.bus.names().prefix();
+    let signed = sign_command(key, (fleet, now()), (actor, idempotency_key), command);
+    let entry =
+        signed.map_err(|error| ApiError::field("invalid-field", "reason", error.to_string()))?;
+    let name = entry.body.name();
     let partition = app.backends.partition(channel);
-    let appended = app.entries.append(partition, body).await;
+    let appended = app.entries.append_entry(partition, entry).await;
     let position = appended.map_err(|error| not_appended(&error))?;
     tracing::info!(command = name, %partition, seq = position.seq, "operator command appended");
     let partition = partition.number();

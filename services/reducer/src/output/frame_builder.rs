@@ -207,6 +207,7 @@ mod tests {
                 producer: None,
                 rollout_id: None,
                 hostname: None,
+                actor: None,
             },
             traceparent: None,
             decision: Decision::Accepted(Box::new(accepted)),

@@ -1,5 +1,6 @@
 //! The loop of an owner: read, fold, build frames, publish, answer heartbeats.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,6 +13,7 @@ use nixfleet_reducer::{
 };
 use nixfleet_service::CancellationToken;
 use nixfleet_service::trace_context::link_all;
+use nixfleet_trust::ConsoleKeys;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::heartbeat_responder::{HeartbeatLimits, HeartbeatResponder};
@@ -64,7 +66,7 @@ pub struct LiveLoop {
 impl LiveLoop {
     /// Creates the loop after a takeover.
     pub async fn new(
-        (bus, manifests): (&Bus, ManifestReader),
+        (bus, manifests, keys): (&Bus, ManifestReader, Arc<ConsoleKeys>),
         log: OutputLog,
         (partition, taken): (Partition, HydratedPartition),
         usage: &PartitionLogUsage,
@@ -96,9 +98,14 @@ impl LiveLoop {
             .with_last_read(owner.last_read())
             .with_batch_bytes(DECODE_BYTES);
         let batch = config.fold.batch_messages;
+        let fleet = bus.names().prefix().to_owned();
         Ok(Self {
             publisher: Publisher::start(log, owner.publish_queue().clone()),
-            reader: reader.read_ahead(batch, move |messages| decode(&stream, messages, next)),
+            reader: reader.read_ahead(batch, move |messages| {
+                let mut decoded = decode(&stream, messages, next);
+                decoded.check_commands(|entry| keys.check_entry(&fleet, entry));
+                decoded
+            }),
             decoded: None,
             heartbeat_responder: HeartbeatResponder::new(bus.clone(), (partition, next), limits),
             heartbeats: bus

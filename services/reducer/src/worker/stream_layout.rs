@@ -1,4 +1,4 @@
-//! Creates the streams, at start and after a loss, above what tables and archive cover.
+//! Compares the streams with the configuration, and with what tables and archive cover.
 
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, LayoutError};
@@ -7,32 +7,32 @@ use nixfleet_store::{ReadError, Store};
 
 use crate::config::Config;
 
-/// Creates missing streams above every position that the database covers.
+/// Compares the streams once.
 ///
 /// # Errors
-/// When the database or the bus fails.
-pub async fn create_streams(bus: &Bus, store: &Store) -> anyhow::Result<()> {
+/// When they differ or are missing, or a server fails.
+pub async fn compare_streams(bus: &Bus, store: &Store) -> anyhow::Result<()> {
     let covered = store.covered_sequences(bus.names()).await?;
-    bus.ensure_layout(&covered.into_iter().collect()).await?;
+    bus.compare_layout(&covered.into_iter().collect()).await?;
     Ok(())
 }
 
-/// True when a retry of [`create_streams`] may succeed.
+/// True when a retry of [`compare_streams`] may succeed.
 pub fn is_transient(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<ReadError>()
         .is_some_and(ReadError::retryable)
         || matches!(
             error.downcast_ref::<LayoutError>(),
-            Some(LayoutError::Unavailable { .. })
+            Some(LayoutError::Unavailable { .. } | LayoutError::Missing { .. })
         )
 }
 
-/// Recreates missing streams until shutdown.
-pub fn keep_streams(context: &Context<Config>, bus: &Bus, store: &Store) {
+/// Compares the streams until shutdown.
+pub fn follow_streams(context: &Context<Config>, bus: &Bus, store: &Store) {
     let covered = store.read_covered_sequences(bus.names());
-    let keep = bus.maintain_layout(covered, context.shutdown.clone());
+    let follow = bus.follow_layout(covered, context.shutdown.clone());
     context.tasks.spawn("layout", async {
-        keep.await.context("keeping the streams")
+        follow.await.context("comparing the streams")
     });
 }

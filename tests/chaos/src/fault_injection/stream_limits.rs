@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use async_nats::jetstream;
 use futures::TryStreamExt as _;
 
+use crate::testbed::Testbed;
+
 /// Remaining bytes: room for a few more messages.
 const ROOM_BYTES: i64 = 4_096;
 
@@ -20,8 +22,14 @@ impl StreamLimits {
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn lower(url: &str, part: &str) -> Result<Self> {
-        let client = async_nats::connect(url)
+    pub async fn lower(testbed: &Testbed, part: &str) -> Result<Self> {
+        let users = &testbed.bus_users;
+        let administrator = users.administrator();
+        let client = async_nats::ConnectOptions::new()
+            .add_root_certificates(users.authority().to_owned())
+            .require_tls(true)
+            .add_client_certificate(administrator.cert, administrator.key)
+            .connect(testbed.nats.url())
             .await
             .context("connecting to nats-server")?;
         let context = jetstream::new(client);

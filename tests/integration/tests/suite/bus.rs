@@ -14,8 +14,8 @@ mod stored_objects;
 mod stream_layout;
 mod stream_reader;
 mod tls_and_credentials;
-mod trim_permission;
 mod unstored_messages;
+mod user_rights;
 
 use std::time::Duration;
 

@@ -3,8 +3,14 @@
 pub mod test_fleet;
 pub mod testbed;
 
-use nixfleet_harness::nats::{Authentication, Cluster};
-use nixfleet_harness::{Nats, Service, postgres};
+use chrono::Utc;
+use nixfleet_bus::{Bus, BusConfig};
+use nixfleet_harness::nats::{Authentication, BusUsers, Cluster};
+use nixfleet_harness::{Nats, Service, console_key, postgres};
+use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Actor, ActorKind, OperatorCommand};
+use nixfleet_trust::sign::SigningKey;
+use nixfleet_trust::{Algorithm, sign_command};
 use serde_json::json;
 
 use test_fleet::{HOSTS, profile};
@@ -43,6 +49,71 @@ async fn a_failing_closure_is_rolled_back_quarantined_and_holds_the_next_channel
     testbed.publish("aa02").await;
     testbed.wait_until_terminal("aa02").await;
     testbed.check_agreement("aa02").await;
+    testbed.stop();
+}
+
+/// A neighbour on the bus, with the rights of a console even, lifts a quarantine in an operator's name.
+#[tokio::test]
+async fn a_command_that_no_console_signed_is_rejected_and_archived_as_such() {
+    let mut testbed = Testbed::shared("e2eforged", 1).await;
+    testbed.publish("bad1").await;
+    testbed.start_swarm(&profile("edge-bad1", 1.0));
+    testbed.wait_until_state("edge@bad1", "Reverted").await;
+    let quarantined = "SELECT count(*) FROM nixfleet.quarantined_closures WHERE channel = 'edge'";
+    testbed
+        .wait("the quarantine is in the tables", async |testbed| {
+            (testbed.count(quarantined).await == 1).then_some(())
+        })
+        .await;
+    let stack = testbed.stack.config();
+    let config = BusConfig {
+        url: stack.nats_url.clone(),
+        prefix: stack.prefix.clone(),
+        partitions: stack.partitions,
+        ..BusConfig::default()
+    };
+    let neighbour = Bus::connect(config, "neighbour").await.unwrap();
+    let closure = testbed
+        .text("SELECT closure_hash FROM nixfleet.quarantined_closures")
+        .await;
+    let actor = Actor {
+        kind: ActorKind::Certificate,
+        issuer: "CN=people".to_owned(),
+        subject: "ada".to_owned(),
+    };
+    let command = OperatorCommand::ClearQuarantine {
+        channel: "edge".into(),
+        closure_hash: closure.as_str().into(),
+        reason: "false alarm".to_owned(),
+    };
+    let partition = Partition::of(&"edge".into(), stack.partitions);
+    // Its own key, and the right one for another fleet.
+    let stranger = SigningKey::from_secret(Algorithm::Ed25519, &[1; 32]).unwrap();
+    let console = console_key::development().unwrap();
+    for (key, fleet) in [(&stranger, &*stack.prefix), (&console, "other")] {
+        let origin = (actor.clone(), "forged".to_owned());
+        let entry = sign_command(key, (fleet, Utc::now()), origin, command.clone()).unwrap();
+        neighbour.input().append(partition, entry).await.unwrap();
+    }
+    let rejected = "SELECT count(*) FROM nixfleet.archive_items WHERE kind = 'rejected'
+        AND payload #>> '{rejected,reason}' = 'unsigned'
+        AND payload #>> '{subject,actor,subject}' = 'ada'";
+    testbed
+        .wait("both are archived as rejected", async |testbed| {
+            (testbed.count(rejected).await == 2).then_some(())
+        })
+        .await;
+    assert_eq!(testbed.count(quarantined).await, 1);
+
+    // The same command of the console is obeyed.
+    let path = format!("/v1/quarantines/edge/{closure}?reason=false%20alarm");
+    testbed.operator.delete(&path).await.unwrap();
+    testbed
+        .wait("the quarantine is lifted", async |testbed| {
+            (testbed.count(quarantined).await == 0).then_some(())
+        })
+        .await;
+    neighbour.close().await;
     testbed.stop();
 }
 
@@ -132,6 +203,21 @@ async fn heartbeats_restore_state_lost_by_log_and_database() {
     let unchanged = testbed
         .count("SELECT count(*) FROM nixfleet.host_rollout_records WHERE state = 'Converged'");
     assert_eq!(unchanged.await, HOSTS.len() as i64);
+    testbed.stop();
+}
+
+#[tokio::test]
+async fn every_service_works_with_the_rights_of_its_user() {
+    let users = BusUsers::create("e2eusers", "fleet", 2).unwrap();
+    let nats = Nats::start_for("e2eusers", &users).unwrap();
+    let mut testbed = Testbed::with_users("e2eusers", &nats, &users).await;
+    testbed.publish("aa01").await;
+    testbed.start_swarm(&json!({}));
+    testbed.wait_until_terminal("aa01").await;
+    testbed.check_agreement("aa01").await;
+    testbed.publish("aa02").await;
+    testbed.wait_until_terminal("aa02").await;
+    testbed.check_agreement("aa02").await;
     testbed.stop();
 }
 

@@ -82,7 +82,7 @@ const ALLOWED: [(&str, &[&str]); 29] = [
     ("xtask", &[]),
     // Tests and what they share.
     ("encodings", &[]),
-    ("harness", &["proto", "trust"]),
+    ("harness", &["proto", "bus", "trust"]),
     ("audit", &["proto", "core", "store", "swarm"]),
     ("demo", &["proto", "trust", "harness", "audit", "swarm"]),
     ("endurance", &["proto", "bus", "store", "harness", "audit"]),

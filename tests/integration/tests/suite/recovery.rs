@@ -8,6 +8,7 @@ pub mod db_command_runner;
 mod log_trimmed;
 mod nats_and_postgres_lost;
 mod nats_lost;
+mod output_log_damaged;
 mod postgres_lost;
 mod restored_backup;
 mod tampered_archive;

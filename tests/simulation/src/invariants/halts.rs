@@ -1,5 +1,5 @@
 //! No host is dispatched or found unchanged while its rollout is halted or finished, or its closure is
-//! quarantined on its channel.
+//! quarantined on its channel; and only what a console signed lifts a halt or a quarantine.
 //!
 //! Source: docs/semantics.md, legality.
 
@@ -9,7 +9,25 @@ use nixfleet_proto::{
     ChannelName, ClosureHash, EntryBody, HostEventBody, HostState, OperatorCommand,
 };
 
+use crate::simulated_console;
+
 use super::folded_entry::{CheckResult, FoldedEntry, is_running};
+
+/// # Errors
+/// When a command without a console's signature was accepted.
+fn check_signature(folded: FoldedEntry<'_>) -> CheckResult {
+    match &folded.entry.body {
+        EntryBody::Operator { origin, command }
+            if folded.accepted().is_some() && !simulated_console::is_signed(origin) =>
+        {
+            Err(format!("nobody signed {command:?}, which was accepted"))
+        }
+        EntryBody::HostEvent { .. }
+        | EntryBody::RecoveryCandidate { .. }
+        | EntryBody::Plan { .. }
+        | EntryBody::Operator { .. } => Ok(()),
+    }
+}
 
 /// Closures after a rollback.
 #[derive(Debug, Default)]
@@ -23,6 +41,7 @@ impl Halts {
     /// # Errors
     /// Names what should have held the host.
     pub fn check(&mut self, folded: FoldedEntry<'_>) -> CheckResult {
+        check_signature(folded)?;
         self.record(folded);
         let Some(started) = folded.started_host() else {
             return Ok(());
@@ -73,6 +92,7 @@ impl Halts {
                         closure_hash,
                         ..
                     },
+                ..
             } => {
                 let closure = (channel.clone(), closure_hash.clone());
                 self.quarantined.remove(&closure);

@@ -14,6 +14,7 @@ use super::log_space::LogSpace;
 use super::reader::{ReadFault, Reader};
 use crate::addressing::{Incarnation, Route};
 use crate::gateway_messages::{GatewayRequest, GatewayRequestBody, GatewayResponse, Requester};
+use crate::simulated_console;
 use crate::simulated_servers::{CallResult, DispatchRow, LogId, ServerReply, ServerRequest};
 use crate::simulation::environment::Environment;
 
@@ -111,7 +112,13 @@ impl Ingest {
                     OperatorCommand::OperatorClearance { rollout_id, .. } => rollout_id.channel(),
                     OperatorCommand::ClearQuarantine { channel, .. } => channel.clone(),
                 };
-                self.append(&channel, vec![EntryBody::Operator { command }], from, env);
+                let origin = simulated_console::origin();
+                self.append(
+                    &channel,
+                    vec![EntryBody::Operator { command, origin }],
+                    from,
+                    env,
+                );
             }
             GatewayRequestBody::Heartbeat(heartbeat) => self.heartbeat(heartbeat, from, env),
             GatewayRequestBody::Poll => self.poll(from, env),

@@ -12,6 +12,7 @@ use crate::addressing::{Caller, HostId, ProcessId, Route, Service};
 use crate::engine::Time;
 use crate::scenario::{FaultKind, RowLoss, StalledConsumer, TailLoss};
 use crate::services::leases::WAKE_CALL;
+use crate::simulated_console;
 use crate::simulated_servers::stream::NewMessage;
 use crate::simulated_servers::{Connection, LogId};
 
@@ -242,28 +243,39 @@ impl Simulation {
             hostname: "nobody".into(),
             current_closure: "unknown".into(),
         };
-        let entry = Entry::new(self.env.now.wall(millis), body);
-        let frame = InputFrame {
-            v: LAYOUT_VERSION,
-            entries: vec![entry],
-        };
-        let payload = serde_json::to_vec(&frame).expect("a frame has text keys only");
-        self.store_foreign(number, "misdated", payload.into());
-    }
-
-    /// Publishes a message that cannot be decoded.
-    fn poison(&mut self, number: u16) {
-        let payload = bytes::Bytes::from_static(b"{\"v\":1,\"entries\":[17]}");
-        self.store_foreign(number, "poison", payload);
-    }
-
-    /// Stores a message of no service in an input log.
-    fn store_foreign(&mut self, number: u16, name: &str, payload: bytes::Bytes) {
         let partition = Partition::new(number % self.scenario.shape.partitions);
+        let subject = self.env.broker.names().input(partition, &body);
+        let entry = Entry::new(self.env.now.wall(millis), body);
+        self.publish_foreign(partition, subject, frame_of(entry));
+    }
+
+    /// Publishes a message that cannot be decoded, and commands that no console signed.
+    fn poison(&mut self, number: u16) {
+        let partition = Partition::new(number % self.scenario.shape.partitions);
+        self.publish_foreign(
+            partition,
+            "fleet.in.poison".to_owned(),
+            bytes::Bytes::from_static(b"{\"v\":1,\"entries\":[17]}"),
+        );
+        for command in self.commands() {
+            let origin = simulated_console::forged_origin();
+            let body = EntryBody::Operator { command, origin };
+            let Some(channel) = body.channel() else {
+                continue;
+            };
+            let partition = Partition::of(&channel, self.scenario.shape.partitions);
+            let subject = self.env.broker.names().input(partition, &body);
+            let entry = Entry::new(self.env.now.wall(0), body);
+            self.publish_foreign(partition, subject, frame_of(entry));
+        }
+    }
+
+    /// Publishes a message that no service sent.
+    fn publish_foreign(&mut self, partition: Partition, subject: String, payload: bytes::Bytes) {
         let log = LogId::Input(partition);
         let message = NewMessage {
-            msg_id: format!("{name}-{}", self.env.now.micros()),
-            subject: format!("fleet.in.{name}"),
+            msg_id: format!("foreign-{subject}-{}", self.env.now.micros()),
+            subject,
             payload,
             fence: None,
         };
@@ -318,4 +330,14 @@ impl Simulation {
                 .tail_lost(partition, input, (&env.broker, &env.database));
         }
     }
+}
+
+/// A frame with one entry.
+fn frame_of(entry: Entry) -> bytes::Bytes {
+    let frame = InputFrame {
+        v: LAYOUT_VERSION,
+        entries: vec![entry],
+    };
+    let payload = serde_json::to_vec(&frame).expect("a frame has text keys only");
+    payload.into()
 }

@@ -19,7 +19,7 @@ impl Simulation {
         }
     }
 
-    fn commands(&self) -> Vec<OperatorCommand> {
+    pub(super) fn commands(&self) -> Vec<OperatorCommand> {
         let mut commands = Vec::new();
         let reference = &self.env.invariants.reference;
         for (_, state) in reference.states() {
@@ -45,7 +45,6 @@ impl Simulation {
                 if is_stopped || (is_running && !halting.is_empty()) {
                     commands.push(OperatorCommand::OperatorClearance {
                         rollout_id: rollout.record.rollout_id.clone(),
-                        operator: "op".to_owned(),
                         reason: "simulated".to_owned(),
                         waived_hosts: halting,
                     });
@@ -56,7 +55,6 @@ impl Simulation {
                     commands.push(OperatorCommand::ClearQuarantine {
                         channel: channel.clone(),
                         closure_hash: closure_hash.clone(),
-                        operator: "op".to_owned(),
                         reason: "simulated".to_owned(),
                     });
                 }

@@ -126,7 +126,9 @@ impl Hydration {
             return Err(OwnershipEnd::Halted(fault));
         }
         let frame = decode_output(message)
-            .with_context(|| format!("reading output frame {seq}"))
+            .with_context(|| {
+                format!("output frame {seq} cannot be read: see recovery-output-log-damaged.md")
+            })
             .map_err(OwnershipEnd::Halted)?;
         self.next = seq + 1;
         self.read.push_back((seq, frame));

@@ -1,6 +1,7 @@
 //! Views and commands of operators.
 
-use nixfleet_proto::{EntryBody, OperatorCommand};
+use nixfleet_proto::{EntryBody, OperatorCommand, SignatureCheck};
+use nixfleet_trust::ConsoleKeys;
 use reqwest::Method;
 use serde_json::json;
 
@@ -93,12 +94,20 @@ async fn commands_are_entries_in_the_name_of_the_certificate() {
         &format!("{quarantine}?reason=false%20alarm"),
     );
     assert_eq!(operator.send(request).await.status, 202);
+    let keys = std::fs::read(gateway.dir.join("console-keys.json")).unwrap();
+    let keys = ConsoleKeys::parse(&keys).unwrap();
+    let fleet = gateway.bus.names().prefix().to_owned();
     let commands: Vec<OperatorCommand> = gateway
         .logged()
         .await
         .into_iter()
         .filter_map(|entry| match entry.body {
-            EntryBody::Operator { command } => Some(command),
+            EntryBody::Operator { command, origin } => {
+                assert_eq!(&*origin.actor.subject, "ada");
+                let found = keys.check(&fleet, entry.received_at, (&command, &origin));
+                assert_eq!(found, SignatureCheck::Valid);
+                Some(command)
+            }
             EntryBody::HostEvent { .. }
             | EntryBody::Plan { .. }
             | EntryBody::RecoveryCandidate { .. } => None,
@@ -107,14 +116,12 @@ async fn commands_are_entries_in_the_name_of_the_certificate() {
     let expected = [
         OperatorCommand::OperatorClearance {
             rollout_id: "stable@4f1c".parse().unwrap(),
-            operator: "ada".into(),
             reason: "disk replaced".into(),
             waived_hosts: ["web-1".into()].into(),
         },
         OperatorCommand::ClearQuarantine {
             channel: "stable".into(),
             closure_hash: "abc-nixos".into(),
-            operator: "ada".into(),
             reason: "false alarm".into(),
         },
     ];

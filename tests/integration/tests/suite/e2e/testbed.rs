@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::Utc;
-use nixfleet_harness::nats::{Authentication, Cluster};
+use nixfleet_harness::nats::{Authentication, BusUsers, Cluster};
 use nixfleet_harness::release::{Signer, write_directory};
 use nixfleet_harness::{
     Database, Nats, Operator, Postgres, Service, Stack, StackConfig, Swarm, SwarmConfig, scratch,
@@ -69,6 +69,15 @@ impl Testbed {
                 set("bus.key_file", &client.key);
                 config.set(service, "bus.replicas", "3");
             }
+        })
+        .await
+    }
+
+    /// On a server with the accounts of these users, releases are pushed to the gateway.
+    pub async fn with_users(name: &str, nats: &Nats, users: &BusUsers) -> Self {
+        let servers = (nats.url(), "fleet".to_owned(), shared_postgres().unwrap());
+        Self::start(name, 1, servers, |config, _| {
+            config.bus_users = Some(users.clone());
         })
         .await
     }
@@ -187,6 +196,18 @@ impl Testbed {
         drop(client);
         driver.await.unwrap().unwrap();
         rows.map_or(0, |rows| rows[0].get(0))
+    }
+
+    /// Text returned by a statement.
+    pub async fn text(&self, sql: &str) -> String {
+        let (client, connection) = tokio_postgres::connect(&self.database.url, NoTls)
+            .await
+            .unwrap();
+        let driver = tokio::spawn(connection);
+        let row = client.query_one(sql, &[]).await.unwrap();
+        drop(client);
+        driver.await.unwrap().unwrap();
+        row.get(0)
     }
 
     /// Waits until some hosts more have moved on than at the last call.

@@ -68,6 +68,7 @@ fn outcome(position: Position) -> Outcome {
             producer: None,
             rollout_id: Some(rollout()),
             hostname: Some("h".into()),
+            actor: None,
         },
         traceparent: None,
         decision: Decision::Rejected(Rejection::new(Reason::Unknown, "no such rollout")),

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::Utc;
-use nixfleet_bus::{Bus, BusConfig, Message};
+use nixfleet_bus::{Bus, BusConfig, Message, SequenceFloors};
 use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{
-    Database, Service, binaries, ports, scratch, shared_nats, test_namespace, wait_for,
+    Database, Service, binaries, console_key, ports, scratch, shared_nats, test_namespace, wait_for,
 };
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{ChannelName, Entry};
@@ -137,6 +137,10 @@ impl Gateway {
             "bus.dead_max_bytes=2097152".to_owned(),
             format!("telemetry.log_filter=info,nixfleet_{service}=debug,nixfleet_http=debug"),
         ];
+        if service == Service::Console {
+            let key = console_key::write(&dir).unwrap();
+            settings.push(format!("operators.key_file={}", key.display()));
+        }
         settings.extend(
             set.iter()
                 .map(|pair| pair.replace("{dir}", &dir.display().to_string())),
@@ -160,6 +164,8 @@ impl Gateway {
             ..BusConfig::default()
         };
         let bus = Bus::connect(config, "test/gateway").await.unwrap();
+        // There is no planner, which would create them.
+        bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
         let mut gateway = Self {
             process,
             authority,

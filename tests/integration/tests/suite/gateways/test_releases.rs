@@ -142,6 +142,7 @@ pub fn queued(gateway_seq: u64, effects: Vec<Effect>) -> OutputFrame {
                 producer: None,
                 rollout_id: None,
                 hostname: None,
+                actor: None,
             },
             traceparent: None,
             decision: Decision::Accepted(Box::new(accepted)),

@@ -72,10 +72,7 @@ fn environment(
             "database.url",
             format!("postgres://nixfleet:{PASSWORD}@127.0.0.1:1/nixfleet"),
         ),
-        (
-            "bus.url",
-            format!("nats://nixfleet:{BUS}@127.0.0.1:1,nats://{TOKEN}@127.0.0.1:1"),
-        ),
+        ("bus.url", "nats://127.0.0.1:1".to_owned()),
         ("bus.connect_deadline_seconds", "1".to_owned()),
         ("admin.listen", "127.0.0.1:0".to_owned()),
         ("telemetry.log_filter", "trace".to_owned()),
@@ -107,9 +104,19 @@ async fn no_service_prints_or_logs_a_secret() {
         assert!(!failed.is_empty(), "{service} says nothing");
         holds_no_secret(&format!("the log of {service}"), &failed);
         // Values that cannot be used are named, not shown.
-        let unusable = [("database.url", format!("postgres//nixfleet:{PASSWORD}@"))];
-        let refused = output(service, "unusable", &[], &unusable).await;
-        holds_no_secret(&format!("the refusal of {service}"), &refused);
+        let bus = format!("nats://nixfleet:{BUS}@127.0.0.1:1,nats://{TOKEN}@127.0.0.1:1");
+        for (key, value, remedy) in [
+            (
+                "database.url",
+                format!("postgres//nixfleet:{PASSWORD}@"),
+                "",
+            ),
+            ("bus.url", bus, "set credentials_file"),
+        ] {
+            let refused = output(service, "unusable", &[], &[(key, value)]).await;
+            assert!(refused.contains(remedy), "{service}: {refused}");
+            holds_no_secret(&format!("the refusal of {service}"), &refused);
+        }
     }
 }
 

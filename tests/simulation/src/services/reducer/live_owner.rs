@@ -23,6 +23,7 @@ use crate::scenario::LogLimits;
 use crate::services::input_publisher::InputPublisher;
 use crate::services::output_publish::{OutputPublish, PublishResult};
 use crate::services::reader::Reader;
+use crate::simulated_console;
 use crate::simulated_servers::{CallResult, LogId, ServerReply};
 use crate::simulation::environment::Environment;
 
@@ -184,7 +185,8 @@ impl LiveOwner {
         if !messages.is_empty() {
             let messages = messages.iter().map(|message| message.message()).collect();
             let stream = context.env.broker.names().input_stream(self.partition);
-            let decoded = decode(&stream, messages, self.owner.next());
+            let mut decoded = decode(&stream, messages, self.owner.next());
+            decoded.check_commands(simulated_console::check);
             for dead in &decoded.dead {
                 let (partition, seq) = (self.partition, dead.seq);
                 context
