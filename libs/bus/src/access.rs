@@ -1,9 +1,9 @@
 //! Users of the bus and their rights: the one table behind the configuration of NATS, the documentation and
 //! the test that tries every user on every subject.
 //!
-//! Every user has a NATS account of its own and reaches the account of the streams through imports. Permissions
-//! of users within one account bound nothing: the server publishes the answer to a request on whatever reply
-//! subject the request names, also on subjects that the requester may not use.
+//! Every user has a NATS account of its own and reaches the account of the streams through imports.
+//!
+//! Source: docs/adr/0020-every-user-of-the-bus-has-its-own-account.md.
 
 mod nats_accounts;
 mod rights;

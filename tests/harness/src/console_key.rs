@@ -5,8 +5,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use nixfleet_proto::{Actor, ActorKind, Entry, OperatorCommand, Timestamp};
 use nixfleet_trust::sign::SigningKey;
-use nixfleet_trust::{Algorithm, ConsoleKeys};
+use nixfleet_trust::{Algorithm, ConsoleKeys, sign_command};
 
 /// The secret of the development key. It needs no protection: only reducers of tests trust the key.
 const SECRET: [u8; 32] = [43; 32];
@@ -26,6 +27,20 @@ pub fn development() -> Result<SigningKey> {
 pub fn trusted() -> Result<ConsoleKeys> {
     let keys = vec![development()?.public()];
     Ok(ConsoleKeys { keys })
+}
+
+/// An entry with a command of `ada`, signed for the fleet with this prefix.
+///
+/// # Errors
+/// As [`development`].
+pub fn signed(fleet: &str, at: Timestamp, command: OperatorCommand) -> Result<Entry> {
+    let actor = Actor {
+        kind: ActorKind::Certificate,
+        issuer: "CN=people".to_owned(),
+        subject: "ada".to_owned(),
+    };
+    let origin = (actor, "test".to_owned());
+    Ok(sign_command(&development()?, (fleet, at), origin, command)?)
 }
 
 /// Writes `console.key` for consoles and [`keys_file`] for reducers; returns the first.

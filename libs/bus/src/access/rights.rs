@@ -72,6 +72,8 @@ pub enum Right {
     RequestHeartbeats,
     /// Answer heartbeats.
     AnswerHeartbeats,
+    /// Keep the newest list of revocations that it obeyed.
+    KeepRevocationFloor,
     /// Publish last-seen times.
     PublishLiveness,
     /// Receive last-seen times.
@@ -127,15 +129,21 @@ impl BusUser {
                 Read(Streams::Output),
                 Read(Streams::Manifests),
                 ReadObjects(Objects::Manifests),
+                KeepRevocationFloor,
+                StoreDeadLetters,
             ],
             Self::Console => &[
                 InspectStreams,
                 Append("operator"),
+                // A sample says who fills a log.
+                LookUp(Streams::Input),
                 LookUp(Streams::Output),
+                KeepRevocationFloor,
                 Announce,
                 Read(Streams::Manifests),
                 ReadObjects(Objects::Manifests),
                 WriteObjects(Objects::Manifests),
+                StoreDeadLetters,
             ],
             Self::Reducer => &[
                 InspectStreams,
@@ -161,6 +169,7 @@ impl BusUser {
                 Read(Streams::Manifests),
                 ReadObjects(Objects::Manifests),
                 WriteObjects(Objects::Manifests),
+                StoreDeadLetters,
             ],
             Self::Applier => &[
                 InspectStreams,
@@ -226,6 +235,7 @@ impl Right {
             Self::HoldLeases => "hold leases of its service".to_owned(),
             Self::RequestHeartbeats => "send heartbeats to owners".to_owned(),
             Self::AnswerHeartbeats => "answer heartbeats".to_owned(),
+            Self::KeepRevocationFloor => "keep the newest list of revocations that it obeyed".to_owned(),
             Self::PublishLiveness => "publish last-seen times".to_owned(),
             Self::ReceiveLiveness => "receive last-seen times".to_owned(),
         }

@@ -117,6 +117,11 @@ impl Subjects {
             Right::AnswerHeartbeats => self
                 .serves
                 .push((BusUser::Ingest, format!("{prefix}.hb.*"))),
+            Right::KeepRevocationFloor => self.request([format!(
+                "$KV.{}.floor.revocations.{}",
+                names.meta_bucket(),
+                user.name()
+            )]),
             Right::PublishLiveness => self.calls.push((BusUser::Applier, names.liveness())),
             Right::ReceiveLiveness => self.serves.push((BusUser::Reducer, names.liveness())),
         }

@@ -3,7 +3,7 @@
 use futures::StreamExt as _;
 use nixfleet_bus::AGENT_EVENTS_MAX_PERCENT;
 use nixfleet_harness::{incompressible_text, shared_nats, wait_for};
-use nixfleet_proto::{Entry, EntryBody, OperatorCommand};
+use nixfleet_proto::OperatorCommand;
 use serde_json::{Value, json};
 
 use super::super::gateways::gateway_process::{Gateway, SOON, event};
@@ -57,10 +57,10 @@ async fn a_flood_of_large_events_leaves_the_reserve_of_the_log_alone() {
         let command = OperatorCommand::ClearQuarantine {
             channel: "stable".into(),
             closure_hash: "c".into(),
-            operator: "ada".to_owned(),
             reason: format!("{number}"),
         };
-        let entry = Entry::new(chrono::Utc::now(), EntryBody::Operator { command });
+        let entry =
+            nixfleet_harness::console_key::signed("fleet", chrono::Utc::now(), command).unwrap();
         let input = gateway.bus.input();
         input
             .append(Gateway::partition("stable"), entry)

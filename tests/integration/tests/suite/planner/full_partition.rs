@@ -4,7 +4,7 @@ use chrono::Utc;
 use nixfleet_bus::AppendError;
 use nixfleet_harness::{incompressible_text, shared_nats};
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{Entry, EntryBody, OperatorCommand};
+use nixfleet_proto::OperatorCommand;
 
 use super::planner_fleet::{PARTITIONS, PlannerFleet, count};
 
@@ -18,10 +18,10 @@ async fn fill(fleet: &PlannerFleet, partition: Partition) {
             let command = OperatorCommand::ClearQuarantine {
                 channel: "c".into(),
                 closure_hash: "c".into(),
-                operator: "o".to_owned(),
                 reason: incompressible_text(bytes, seed),
             };
-            let entry = Entry::new(Utc::now(), EntryBody::Operator { command });
+            let entry =
+                nixfleet_harness::console_key::signed("fleet", Utc::now(), command).unwrap();
             match input.append(partition, entry).await {
                 Ok(_) => assert!(seed < 20_000),
                 Err(AppendError::Full(_)) => break,
