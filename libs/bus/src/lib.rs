@@ -6,8 +6,8 @@
 //! `shell` adds the client. Start reading at [`FrameBuffer`], [`FencedPublish`] and [`LeaseCore`], then at
 //! `Bus`, `Reader`, `InputPublisher` and `OutputLog`.
 
-mod clock;
 mod access;
+mod clock;
 mod config;
 mod dead_letter;
 mod frame;
@@ -26,8 +26,8 @@ mod signed_floor;
 #[cfg(feature = "shell")]
 mod unstored_messages;
 
-pub use clock::{CLOCK_OFFSET_MAX, ClockOffset};
 pub use access::{BusAccess, BusUser, ObjectBucket, Right, StreamGroup};
+pub use clock::{CLOCK_OFFSET_MAX, ClockOffset};
 pub use config::{BusConfig, ConfigFault};
 pub use dead_letter::{DeadLetterRecord, UndecodableMessage};
 pub use frame::buffer::{EntryBatch, Frame, FrameBuffer, FrameLimits};

@@ -38,8 +38,8 @@ mod time;
 
 pub use action::{Gate, Hold, PlanAction};
 pub use checkpoint::{CheckpointRef, Checkpoints};
-pub use entry::{Entry, EntryBody, OperatorCommand, Producer, StoredAt};
 pub use command_origin::{Actor, ActorKind, CommandOrigin, SignatureCheck};
+pub use entry::{Entry, EntryBody, OperatorCommand, Producer, StoredAt};
 pub use event::{HostEvent, HostEventBody};
 pub use frame::{InputFrame, OutputFrame};
 pub use hidden_characters::hidden_character;

@@ -5,7 +5,7 @@
 
 /// Every fault. `applier-no-compare` is implemented by the model database, which then writes whatever
 /// its cursor is.
-pub const NAMES: [&str; 39] = [
+pub const NAMES: [&str; 40] = [
     // bus
     "bus-ack-unknown",
     "bus-any-clock",

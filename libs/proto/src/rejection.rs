@@ -28,7 +28,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Stale,
         Self::Illegal,
         Self::Invariant,

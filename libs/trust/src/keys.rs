@@ -132,6 +132,12 @@ impl Message for CanonicalText<'_> {
     }
 }
 
+impl Message for Vec<u8> {
+    fn write_to(&self, sink: &mut dyn FnMut(&[u8])) {
+        sink(self);
+    }
+}
+
 impl PublicKey {
     pub(crate) fn verifies(&self, message: &impl Message, signature: &[u8]) -> bool {
         match self {

@@ -235,7 +235,9 @@ impl Right {
             Self::HoldLeases => "hold leases of its service".to_owned(),
             Self::RequestHeartbeats => "send heartbeats to owners".to_owned(),
             Self::AnswerHeartbeats => "answer heartbeats".to_owned(),
-            Self::KeepRevocationFloor => "keep the newest list of revocations that it obeyed".to_owned(),
+            Self::KeepRevocationFloor => {
+                "keep the newest list of revocations that it obeyed".to_owned()
+            }
             Self::PublishLiveness => "publish last-seen times".to_owned(),
             Self::ReceiveLiveness => "receive last-seen times".to_owned(),
         }

@@ -117,11 +117,7 @@ impl Subjects {
             Right::AnswerHeartbeats => self
                 .serves
                 .push((BusUser::Ingest, format!("{prefix}.hb.*"))),
-            Right::KeepRevocationFloor => self.request([format!(
-                "$KV.{}.floor.revocations.{}",
-                names.meta_bucket(),
-                user.name()
-            )]),
+            Right::KeepRevocationFloor => self.request([revocation_floor(names, user)]),
             Right::PublishLiveness => self.calls.push((BusUser::Applier, names.liveness())),
             Right::ReceiveLiveness => self.serves.push((BusUser::Reducer, names.liveness())),
         }
@@ -166,6 +162,11 @@ fn streams(fleet: &Fleet, group: StreamGroup) -> Vec<String> {
         StreamGroup::Manifests => vec![names.manifest_stream()],
         StreamGroup::DeadLetters => vec![names.dead_stream()],
     }
+}
+
+fn revocation_floor(names: &Names, user: BusUser) -> String {
+    let bucket = names.meta_bucket();
+    format!("$KV.{bucket}.floor.revocations.{}", user.name())
 }
 
 fn bucket_name(fleet: &Fleet, bucket: ObjectBucket) -> String {

@@ -358,10 +358,11 @@ mod tests {
 
     #[test]
     fn page_tokens_survive_the_round_trip() {
-        let (rollout_id, hostname) = read_token("rack/web-1/stable@4f").unwrap();
-        assert_eq!(hostname.as_str(), "rack/web-1");
+        let (rollout_id, hostname) = read_token("web-1.rack/stable@4f").unwrap();
+        assert_eq!(hostname.as_str(), "web-1.rack");
         assert_eq!(rollout_id.as_str(), "stable@4f");
         assert!(read_token("nonsense").is_err());
         assert!(read_token("a/b").is_err());
+        assert!(read_token("rack/web-1/stable@4f").is_err());
     }
 }

@@ -84,12 +84,16 @@ fn p1() -> Partition {
 
 /// An entry that can be recognised: the closure is the number.
 fn entry(rollout: &str, host: &str, number: usize) -> Entry {
+    entry_with_closure(rollout, host, &number.to_string())
+}
+
+fn entry_with_closure(rollout: &str, host: &str, closure: &str) -> Entry {
     Entry::new(
         Utc::now(),
         EntryBody::RecoveryCandidate {
             rollout_id: rollout.parse().unwrap(),
             hostname: host.parse().unwrap(),
-            current_closure: number.to_string().into(),
+            current_closure: closure.into(),
         },
     )
 }

@@ -126,7 +126,9 @@ mod tests {
             created: Timestamp::UNIX_EPOCH,
             first_seq,
             last_seq,
-            messages: (last_seq + 1).saturating_sub(first_seq),
+            messages: last_seq
+                .checked_sub(first_seq)
+                .map_or(0, |between| between.saturating_add(1)),
             bytes: 0,
             max_bytes: 0,
         }

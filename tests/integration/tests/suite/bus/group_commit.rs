@@ -8,7 +8,7 @@ use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{Nats, incompressible_text, shared_nats, wait_for};
 use nixfleet_proto::{EntryBody, Position};
 
-use super::{SOON, config, connect_through_proxy, entry, p0, read, ready};
+use super::{SOON, config, connect_through_proxy, entry, entry_with_closure, p0, read, ready};
 
 const ROLLOUTS: [&str; 3] = ["stable@aa", "stable@bb", "edge@cc"];
 
@@ -164,7 +164,9 @@ async fn a_full_log_refuses_and_an_entry_over_the_limit_is_too_large() {
     };
     let bus = ready(small).await;
     let input = bus.input();
-    let big = |bytes: usize| entry("stable@aa", &incompressible_text(bytes, bytes as u64), 0);
+    let big = |bytes: usize| {
+        entry_with_closure("stable@aa", "h", &incompressible_text(bytes, bytes as u64))
+    };
     let refused = input.append(p0(), big(600 * 1024)).await.unwrap_err();
     assert!(matches!(refused, AppendError::TooLarge { .. }), "{refused}");
 

@@ -6,7 +6,7 @@ use nixfleet_bus::{Message, ReadError, Reader, SequenceFloors, UndecodableMessag
 use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{Nats, shared_nats};
 
-use super::{SOON, bus, config, entry, p0, read, ready};
+use super::{SOON, bus, config, entry, entry_with_closure, p0, read, ready};
 
 /// Appends one message at a time.
 async fn append(bus: &nixfleet_bus::Bus, count: usize) {
@@ -72,12 +72,12 @@ async fn dropped_reads_lose_no_message_read_ahead() {
     let bus = bus("ahead").await;
     let stream = bus.names().input_stream(p0());
     // Batches up to 16 KiB are encoded immediately, larger ones on another thread.
-    for host in ["h".to_owned(), "h".repeat(20_000)] {
+    for closure in ["c".to_owned(), "c".repeat(20_000)] {
         let next = bus.stream_identity(&stream).await.unwrap().last_seq + 1;
         let input = bus.input();
-        for number in 0..40 {
-            let appended = input.append(p0(), entry("stable@aa", &host, number)).await;
-            appended.unwrap();
+        for _ in 0..40 {
+            let entry = entry_with_closure("stable@aa", "h", &closure);
+            input.append(p0(), entry).await.unwrap();
         }
         let reader = bus.reader(&stream, next).with_batch_bytes(30_000);
         let mut reader = reader.read_ahead(7, |messages| sequences(&messages));

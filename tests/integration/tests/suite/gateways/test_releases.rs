@@ -112,8 +112,7 @@ impl Gateway {
                 let status = self.operator().get("/v1/status").await.json();
                 status["release"]["seq"] == seq
             } else {
-                // Not of the release: the rates of its hosts are for the tests.
-                let served = self.agent("watcher").get("/v1/fleet.resolved").await;
+                let served = self.agent("lab-1").get("/v1/fleet.resolved").await;
                 served.bytes == built.bundle.fleet.bytes
             };
             Ok(is_known.then_some(()))

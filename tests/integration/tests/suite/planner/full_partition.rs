@@ -3,8 +3,8 @@
 use chrono::Utc;
 use nixfleet_bus::AppendError;
 use nixfleet_harness::{incompressible_text, shared_nats};
-use nixfleet_proto::subject::Partition;
 use nixfleet_proto::OperatorCommand;
+use nixfleet_proto::subject::Partition;
 
 use super::planner_fleet::{PARTITIONS, PlannerFleet, count};
 
