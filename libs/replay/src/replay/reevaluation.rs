@@ -1,6 +1,10 @@
 //! Decides archived entries again and compares the results with the published outcomes.
 
-use nixfleet_proto::{EntryBody, Outcome, OutputFrame, PlanAction};
+use std::borrow::Cow;
+
+use nixfleet_proto::{
+    Decision, Entry, EntryBody, Outcome, OutputFrame, PlanAction, Reason, SignatureCheck,
+};
 
 use super::{InputItem, Replay};
 use crate::row_comparison::Difference;
@@ -44,7 +48,8 @@ impl Replay {
         };
         self.coverage.decided += 1;
         let (position, pinned) = (outcome.position, &self.pinned);
-        Some(self.state.decide(position, stored_at, entry, pinned))
+        let entry = with_signature_check(entry, outcome);
+        Some(self.state.decide(position, stored_at, &entry, pinned))
     }
 
     pub(super) fn compare(&mut self, decided: &Outcome, outcome: &Outcome) {
@@ -85,4 +90,21 @@ impl Replay {
         let is_planned = matches!(body, EntryBody::Plan { .. });
         knows_rollout && !opens_or_fences && (self.knows_leader || !is_planned)
     }
+}
+
+/// The entry with what the owner found out about its signature: a replay has no keys, so it takes that from the
+/// outcome.
+fn with_signature_check<'a>(entry: &'a Entry, outcome: &Outcome) -> Cow<'a, Entry> {
+    let mut entry = Cow::Borrowed(entry);
+    if let EntryBody::Operator { .. } = entry.body
+        && let EntryBody::Operator { origin, .. } = &mut entry.to_mut().body
+    {
+        origin.check = match &outcome.decision {
+            Decision::Rejected(rejection) if rejection.reason == Reason::Unsigned => {
+                SignatureCheck::Invalid
+            }
+            Decision::Rejected(_) | Decision::Accepted(_) => SignatureCheck::Valid,
+        };
+    }
+    entry
 }

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::routing::{delete, post};
 use axum::{Extension, Json, Router};
 use http::{HeaderMap, StatusCode};
-use nixfleet_http::{ApiError, Identity, check_text, not_appended, now, parse, require_channel};
+use nixfleet_http::{ApiError, Identity, check_text, not_appended, parse, require_channel};
 use nixfleet_proto::{
     Actor, ActorKind, ChannelName, CommandOrigin, Hostname, OperatorCommand, Position, RolloutId,
     id::is_channel_name,
@@ -163,7 +163,8 @@ async fn append(
         subject: identity.name.to_string(),
     };
     let fleet = app.backends.bus.names().prefix();
-    let signed = sign_command(key, (fleet, now()), (actor, idempotency_key), command);
+    let at = app.backends.received_at()?;
+    let signed = sign_command(key, (fleet, at), (actor, idempotency_key), command);
     let entry =
         signed.map_err(|error| ApiError::field("invalid-field", "reason", error.to_string()))?;
     let name = entry.body.name();

@@ -52,6 +52,15 @@ enum Polled {
     Retry,
 }
 
+/// What the polled release is compared with.
+struct Judged {
+    /// The sequence of the last announcement, which the next one has to name.
+    expected_seq: u64,
+    /// Whether any announcement stands; the stream may have lost them.
+    stands: bool,
+    accepted: Option<AcceptedRelease>,
+}
+
 impl SourcePoller {
     pub fn new(parts: PollerParts) -> Self {
         Self {
@@ -113,10 +122,15 @@ impl SourcePoller {
         let Some((release, bundle)) = self.verify(bundle).await? else {
             return Ok(Polled::Refused);
         };
-        let Some((expected_seq, accepted)) = self.accepted().await? else {
+        let Some(Judged {
+            expected_seq,
+            stands,
+            accepted,
+        }) = self.accepted().await?
+        else {
             return Ok(Polled::Retry);
         };
-        if accepted.as_ref() == Some(&release.accepted()) {
+        if stands && accepted.as_ref() == Some(&release.accepted()) {
             self.up_to_date = Some(bundle);
             return Ok(Polled::Unchanged);
         }
@@ -159,9 +173,8 @@ impl SourcePoller {
         }
     }
 
-    /// The sequence of the last announcement, which the next one has to name, and the release to compare with.
     /// `None` while the last announcement that can be read is not judged here.
-    async fn accepted(&self) -> anyhow::Result<Option<(u64, Option<AcceptedRelease>)>> {
+    async fn accepted(&self) -> anyhow::Result<Option<Judged>> {
         let newest = self.parts.store.newest().await?;
         let here = {
             let floor = self
@@ -171,13 +184,18 @@ impl SourcePoller {
                 .unwrap_or_else(PoisonError::into_inner);
             floor.accepted().cloned()
         };
+        let judged = |stands, accepted| Judged {
+            expected_seq: newest.last_seq,
+            stands,
+            accepted,
+        };
         let Some((seq, announcement)) = newest.release else {
-            return Ok(Some((newest.last_seq, here)));
+            return Ok(Some(judged(false, here)));
         };
         let state = self.parts.state.borrow().clone();
         if let Some(current) = state.current.filter(|current| current.seq == seq) {
             let accepted = current.newest.accepted().clone();
-            return Ok(Some((newest.last_seq, Some(accepted))));
+            return Ok(Some(judged(true, Some(accepted))));
         }
         let Some(refused) = state.refused.filter(|refused| refused.seq == seq) else {
             return Ok(None);
@@ -189,7 +207,7 @@ impl SourcePoller {
                 .or(Some(refused)),
             None => here,
         };
-        Ok(Some((newest.last_seq, accepted)))
+        Ok(Some(judged(true, accepted)))
     }
 
     /// Stores the artifacts first: an announcement must not name missing ones.

@@ -3,16 +3,10 @@
 use chrono::{TimeDelta, Utc};
 use nixfleet_bus::DeadLetterRecord;
 use nixfleet_harness::wait_for;
-use nixfleet_trust::{BuiltRelease, ReleaseUpload};
+use nixfleet_trust::ReleaseUpload;
 use serde_json::json;
 
 use super::gateway_process::{Gateway, SOON};
-
-/// True when `ingest` serves the fleet of this release.
-async fn serves(gateway: &Gateway, release: &BuiltRelease) -> bool {
-    let served = gateway.agent("watcher").get("/v1/fleet.resolved").await;
-    served.status == 200 && served.bytes == release.bundle.fleet.bytes
-}
 
 async fn wait_refusal(gateway: &Gateway, fault: &str) {
     let name = format!("nixfleet_manifest_refusals_total{{fault=\"{fault}\"}}");
@@ -36,7 +30,7 @@ async fn an_earlier_release_that_is_announced_again_replaces_nothing() {
     for gateway in [&gateway, &console] {
         wait_refusal(gateway, "older").await;
     }
-    assert!(serves(&gateway, &later).await);
+    assert!(gateway.serves(&later).await);
     let cluster = console.operator().get("/v1/cluster").await.json();
     let problems = cluster["problems"].to_string();
     assert!(problems.contains("announcement-refused"), "{problems}");
@@ -49,7 +43,7 @@ async fn an_earlier_release_that_is_announced_again_replaces_nothing() {
         .await;
     assert_eq!(answer.status, 200, "{}", console.process.tail());
     wait_for("the pushed release", SOON, async || {
-        Ok(serves(&gateway, &pushed).await.then_some(()))
+        Ok(gateway.serves(&pushed).await.then_some(()))
     })
     .await
     .unwrap();
@@ -71,7 +65,7 @@ async fn a_restarted_gateway_takes_no_release_whose_rollouts_were_superseded() {
     let again = gateway.release("aa01", Utc::now());
     gateway.announce(&again).await;
     wait_refusal(&gateway, "superseded").await;
-    assert!(!serves(&gateway, &again).await);
+    assert!(!gateway.serves(&again).await);
 }
 
 #[tokio::test]
@@ -97,7 +91,7 @@ async fn an_unreadable_announcement_is_a_dead_letter_and_holds_nobody_up() {
     })
     .await
     .unwrap();
-    assert!(serves(&gateway, &release).await);
+    assert!(gateway.serves(&release).await);
     let next = gateway.release("bb02", Utc::now());
     let upload = json!(ReleaseUpload::from(&next.bundle));
     let answer = console
@@ -106,7 +100,7 @@ async fn an_unreadable_announcement_is_a_dead_letter_and_holds_nobody_up() {
         .await;
     assert_eq!(answer.status, 200, "{}", console.process.tail());
     wait_for("the pushed release", SOON, async || {
-        Ok(serves(&gateway, &next).await.then_some(()))
+        Ok(gateway.serves(&next).await.then_some(()))
     })
     .await
     .unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::Utc;
-use nixfleet_bus::{Bus, BusConfig, Message, SequenceFloors};
+use nixfleet_bus::{Bus, BusConfig, Message};
 use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::unique_prefix;
 use nixfleet_harness::{
@@ -132,7 +132,7 @@ impl Gateway {
             format!("bus.url={nats_url}"),
             format!("bus.prefix={prefix}"),
             format!("bus.partitions={PARTITIONS}"),
-            "bus.input_max_bytes=67108864".to_owned(),
+            format!("bus.input_max_bytes={}", input_max_bytes(set)),
             "bus.output_max_bytes=67108864".to_owned(),
             "bus.dead_max_bytes=2097152".to_owned(),
             format!("telemetry.log_filter=info,nixfleet_{service}=debug,nixfleet_http=debug"),
@@ -145,6 +145,7 @@ impl Gateway {
             set.iter()
                 .map(|pair| pair.replace("{dir}", &dir.display().to_string())),
         );
+        let bus = create_streams(nats_url, prefix, input_max_bytes(set), &database).await;
         let mut spec = ProcessSpec::new(
             service.name(),
             binaries::workspace_binary(&service.program()).unwrap(),
@@ -157,15 +158,6 @@ impl Gateway {
         let url = database.url_of(service);
         spec.env = BTreeMap::from([(service.variable("database.url"), url)]);
         let process = Process::start(spec).unwrap();
-        let config = BusConfig {
-            url: nats_url,
-            prefix,
-            partitions: PARTITIONS,
-            ..BusConfig::default()
-        };
-        let bus = Bus::connect(config, "test/gateway").await.unwrap();
-        // There is no planner, which would create them.
-        bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
         let mut gateway = Self {
             process,
             authority,
@@ -452,6 +444,41 @@ pub fn fleet() -> Value {
         "channels": { "stable": channel, "edge": channel },
         "rolloutPolicies": { "all": { "strategy": "all-at-once", "onHealthFailure": "halt" } },
     })
+}
+
+/// Creates the streams behind what the tables cover, as the planner does, who is not there.
+async fn create_streams(
+    url: String,
+    prefix: String,
+    input_max_bytes: u64,
+    database: &Database,
+) -> Bus {
+    let config = BusConfig {
+        url,
+        prefix,
+        partitions: PARTITIONS,
+        input_max_bytes,
+        output_max_bytes: 67_108_864,
+        dead_max_bytes: 2_097_152,
+        ..BusConfig::default()
+    };
+    let bus = Bus::connect(config, "test/gateway").await.unwrap();
+    let store = DatabaseConfig {
+        url: database.url.clone(),
+        ..DatabaseConfig::default()
+    };
+    let store = Store::connect(&store).unwrap();
+    let covered = store.read_covered_sequences(bus.names())().await.unwrap();
+    let floors = covered.into_iter().collect();
+    bus.ensure_layout(&floors).await.unwrap();
+    bus
+}
+
+/// The size of input logs in these `--set` flags, or 64 MiB.
+fn input_max_bytes(set: &[&str]) -> u64 {
+    let mut set = set.iter();
+    let set = set.find_map(|pair| pair.strip_prefix("bus.input_max_bytes="));
+    set.map_or(67_108_864, |bytes| bytes.parse().unwrap())
 }
 
 fn write_files(dir: &std::path::Path, authority: &Authority, key: &SigningKey) {

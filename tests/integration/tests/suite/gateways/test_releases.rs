@@ -105,6 +105,17 @@ impl Gateway {
             .unwrap();
     }
 
+    /// Whether agents read this release here; a test may have revoked one host.
+    pub async fn serves(&self, built: &BuiltRelease) -> bool {
+        for host in ["lab-1", "web-1"] {
+            let served = self.agent(host).get("/v1/fleet.resolved").await;
+            if served.bytes == built.bundle.fleet.bytes {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Waits until the gateway knows a release.
     pub async fn wait_for_release(&self, seq: u64, built: &BuiltRelease) {
         wait_for("the release is known", SOON, async || {
@@ -112,8 +123,7 @@ impl Gateway {
                 let status = self.operator().get("/v1/status").await.json();
                 status["release"]["seq"] == seq
             } else {
-                let served = self.agent("lab-1").get("/v1/fleet.resolved").await;
-                served.bytes == built.bundle.fleet.bytes
+                self.serves(built).await
             };
             Ok(is_known.then_some(()))
         })

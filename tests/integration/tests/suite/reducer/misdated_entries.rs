@@ -22,7 +22,8 @@ async fn an_entry_dated_2030_does_not_move_the_clock() {
             v: LAYOUT_VERSION,
             entries: vec![entry],
         };
-        log.append_raw(serde_json::to_vec(&frame).unwrap()).await;
+        log.append_raw("plan", serde_json::to_vec(&frame).unwrap())
+            .await;
     }
     log.report(1, acknowledged).await;
     let state = log.wait_folded(&reducer).await;

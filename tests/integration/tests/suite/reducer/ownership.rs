@@ -93,7 +93,9 @@ async fn an_undecodable_message_becomes_a_dead_letter_and_is_covered() {
     let log = PartitionLog::new("reducer_dead").await;
     let reducer = log.reducer(0);
     let stream = log.servers.bus.names().input_stream(log.partition);
-    let seq = log.append_raw(b"{\"v\":1,\"entries\":7}".to_vec()).await;
+    let seq = log
+        .append_raw("event", b"{\"v\":1,\"entries\":7}".to_vec())
+        .await;
     log.open().await;
     log.wait_folded(&reducer).await;
     let dead = log.servers.bus.names().dead_stream();
@@ -102,7 +104,7 @@ async fn an_undecodable_message_becomes_a_dead_letter_and_is_covered() {
     assert_eq!((letter.stream, letter.sequence), (stream, seq));
     assert!(letter.reason.contains("malformed"), "{}", letter.reason);
 
-    let seq = log.append_raw(b"\x82stored".to_vec()).await;
+    let seq = log.append_raw("event", b"\x82stored".to_vec()).await;
     log.report(1, acknowledged).await;
     log.wait_folded(&reducer).await;
     let letter = log.servers.bus.last_message(&dead).await.unwrap().unwrap();

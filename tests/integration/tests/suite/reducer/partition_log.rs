@@ -129,17 +129,18 @@ impl PartitionLog {
             v: LAYOUT_VERSION,
             entries: events.map(|body| Entry::new(Utc::now(), body)).collect(),
         };
-        self.append_raw(serde_json::to_vec(&frame).unwrap()).await;
+        self.append_raw("event", serde_json::to_vec(&frame).unwrap())
+            .await;
     }
 
     /// Stores a payload in the input log and returns its sequence.
-    pub async fn append_raw(&self, payload: Vec<u8>) -> u64 {
+    pub async fn append_raw(&self, class: &str, payload: Vec<u8>) -> u64 {
         let client = async_nats::connect(&self.servers.namespace.nats_url)
             .await
             .unwrap();
         let context = async_nats::jetstream::new(client);
         let subject = format!(
-            "{}.in.{}.event.stable.4f1c",
+            "{}.in.{}.{class}.stable.4f1c",
             self.servers.namespace.prefix, self.partition
         );
         let stored = context.publish(subject, payload.into()).await;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nixfleet_bus::{Bus, BusConfig, SequenceFloors};
 use nixfleet_harness::pki::Pki;
 use nixfleet_harness::process::{Process, ProcessSpec};
 use nixfleet_harness::unique_prefix;
@@ -57,12 +58,23 @@ async fn only_a_verified_server_is_used() {
 /// The applier becomes ready over TLS: it migrates as the owner and reads as its own user.
 async fn a_service_works(dir: &std::path::Path, owner: &DatabaseConfig, url: String) {
     let program = binaries::workspace_binary("nixfleet-applier").unwrap();
+    let prefix = unique_prefix("store_tls");
+    let bus = BusConfig {
+        url: shared_nats().unwrap().url(),
+        prefix: prefix.clone(),
+        partitions: 1,
+        ..BusConfig::default()
+    };
+    // There is no planner, which would create the streams.
+    let bus = Bus::connect(bus, "test/store").await.unwrap();
+    bus.ensure_layout(&SequenceFloors::default()).await.unwrap();
+    bus.close().await;
     let mut spec = ProcessSpec::new("applier", program, dir.join("applier.log"));
     let admin = ports::free().unwrap();
     let ca = owner.ca_file.clone().unwrap().display().to_string();
     for (key, value) in [
         ("BUS__URL", shared_nats().unwrap().url()),
-        ("BUS__PREFIX", unique_prefix("store_tls")),
+        ("BUS__PREFIX", prefix),
         ("BUS__PARTITIONS", "1".to_owned()),
         ("DATABASE__URL", url),
         ("DATABASE__OWNER_URL", owner.url.clone()),
