@@ -7,6 +7,7 @@ use nixfleet_proto::host::NewHost;
 use nixfleet_proto::wire::{Dispatch, HostSnapshot};
 use nixfleet_proto::{ClosureHash, HostEventBody, HostRecord, HostState, RolloutId, Timestamp};
 
+use super::outbox::Outbox;
 use super::pending_rollout::{FetchReason, FetchStage, PendingRollout, SnapshotPurpose};
 use super::{AgentCore, Command, LocalRollout, Notification, ReleaseFault, Work};
 use crate::agent_memory::Contradiction;
@@ -337,6 +338,9 @@ impl AgentCore {
         let differs = rollout.record.target_closure != *self.current_closure();
         let id = rollout.id().clone();
         let earlier_walk = self.rollouts.get(&id);
+        if let Some(earlier) = earlier_walk {
+            rollout.outbox = Outbox::after(&earlier.outbox);
+        }
         rollout.predecessor = if differs {
             Some(self.running.clone())
         } else {

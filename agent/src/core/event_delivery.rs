@@ -17,7 +17,7 @@ impl AgentCore {
         };
         let in_flight = |seq: &u64| rollout.outbox.is_in_flight(*seq);
         if !answers.iter().any(|(seq, _)| in_flight(seq)) {
-            return;
+            return rollout.outbox.finish_earlier_request();
         }
         let mut settled = false;
         for (seq, answer) in answers {

@@ -11,6 +11,8 @@ pub struct Outbox {
     waiting: VecDeque<Outgoing>,
     /// Events at the front of the queue that are in flight.
     in_flight: usize,
+    /// A request of an earlier walk of the rollout is in flight.
+    is_earlier_in_flight: bool,
     /// Events at the front of the queue that are sent one at a time.
     single_sends: usize,
     attempts: u32,
@@ -66,6 +68,14 @@ impl Outbox {
         outbox
     }
 
+    /// A queue that replaces one of an earlier walk: its first request waits for the last one of that walk.
+    pub fn after(earlier: &Self) -> Self {
+        Self {
+            is_earlier_in_flight: earlier.is_earlier_in_flight || earlier.in_flight > 0,
+            ..Self::default()
+        }
+    }
+
     /// Appends an event. Above `waiting_max`, the oldest undurable event that is not in flight is
     /// dropped and its sequence returned.
     pub fn push(&mut self, event: WireEvent, durable: bool, waiting_max: usize) -> Option<u64> {
@@ -86,7 +96,8 @@ impl Outbox {
     /// The events to send now in one request, in order, which then are in flight; empty while
     /// others are.
     pub fn take_next(&mut self, now: Timestamp, limits: RequestLimits) -> Vec<WireEvent> {
-        if self.in_flight > 0 || self.not_before.is_some_and(|due| now < due) {
+        let is_busy = self.in_flight > 0 || self.is_earlier_in_flight;
+        if is_busy || self.not_before.is_some_and(|due| now < due) {
             return Vec::new();
         }
         let most = if self.single_sends > 0 {
@@ -128,6 +139,11 @@ impl Outbox {
         self.attempts = 0;
         self.not_before = None;
         self.waiting.remove(index)
+    }
+
+    /// Ends the request of an earlier walk: its events are of no interest here.
+    pub fn finish_earlier_request(&mut self) {
+        self.is_earlier_in_flight = false;
     }
 
     /// Ends the request; events without a result stay at the front of the queue.

@@ -196,3 +196,14 @@ fn events_are_sorted_after_a_restart_and_a_replay() {
     outbox.replay(1);
     assert_eq!(take(&mut outbox, 0), [2, 3, 4]);
 }
+
+#[test]
+fn a_new_walk_waits_for_the_last_request_of_the_walk_before() {
+    let mut earlier = filled(1..=2);
+    assert_eq!(take(&mut earlier, 0), [1, 2]);
+    let mut outbox = Outbox::after(&earlier);
+    outbox.push(event(3), true, 10);
+    assert!(take(&mut outbox, 0).is_empty());
+    outbox.finish_earlier_request();
+    assert_eq!(take(&mut outbox, 0), [3]);
+}

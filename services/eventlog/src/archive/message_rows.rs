@@ -209,10 +209,14 @@ mod tests {
         check: impl FnOnce(&[ArchiveRow<'_>]) -> T,
     ) -> T {
         let name = "S".to_owned();
+        let subject = match content {
+            Content::Input => "fleet.in.00.recovery.stable.4f",
+            Content::Output | Content::Manifest | Content::Dead => "fleet.manifest.fleet",
+        };
         let stream = Stream { name, content };
         let message = Message {
             seq: 9,
-            subject: "fleet.manifest.fleet".to_owned(),
+            subject: subject.to_owned(),
             msg_id: None,
             traceparent: None,
             time: Timestamp::UNIX_EPOCH,

@@ -68,7 +68,13 @@ async fn a_flood_of_large_events_leaves_the_reserve_of_the_log_alone() {
             .unwrap();
     }
     // Other partitions take events, and this one does again once it is trimmed.
-    serves(&gateway, &gateway.agent("lab-1"), 1).await;
+    let other = gateway.agent("lab-1");
+    wait_for("the other partition takes events", SOON, async || {
+        let answer = other.post(EVENTS, &event("lab-1", 1)).await;
+        Ok((answer.status == 204).then_some(()))
+    })
+    .await
+    .unwrap();
     let nats = async_nats::connect(shared_nats().unwrap().url())
         .await
         .unwrap();
