@@ -1,8 +1,10 @@
 //! A partition whose input log is full: the planner leads the others, and takes it in once it can be written.
 
+use std::time::Duration;
+
 use chrono::Utc;
 use nixfleet_bus::AppendError;
-use nixfleet_harness::{incompressible_text, shared_nats};
+use nixfleet_harness::{incompressible_text, shared_nats, wait_for};
 use nixfleet_proto::OperatorCommand;
 use nixfleet_proto::subject::Partition;
 
@@ -66,11 +68,18 @@ async fn a_planner_leads_although_the_log_of_another_partition_is_full() {
             count(outcomes, "QueueDispatch") == 2
         })
         .await;
-    let leases = fleet.servers.bus.lease_records().await.unwrap();
-    assert!(
-        format!("{leases:?}").contains(&format!("held: {{\"{full}\"}}")),
-        "{leases:?}"
-    );
+    // The record is written with the next renewal of the lease.
+    wait_for(
+        "the lease names the held partition",
+        Duration::from_secs(30),
+        async || {
+            let leases = format!("{:?}", fleet.servers.bus.lease_records().await?);
+            let is_named = leases.contains(&format!("held: {{\"{full}\"}}"));
+            Ok(is_named.then_some(()))
+        },
+    )
+    .await
+    .unwrap();
 
     empty(&fleet, full).await;
     planner.wait_metric(&held(full, 0)).await;

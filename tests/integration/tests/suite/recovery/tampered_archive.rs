@@ -59,12 +59,12 @@ async fn a_changed_or_deleted_row_of_the_archive_is_a_difference() {
     counted.await.unwrap();
     verify_whole(&testbed).await;
 
-    // Another operator.
+    // Another reason. The name of the actor stands in the outcome too.
     change(
         &testbed,
         &format!(
-            "UPDATE nixfleet.event_log SET payload = replace(payload::text, '\"operator\":\"', \
-             '\"operator\":\"not-')::json WHERE {CLEARANCE}"
+            "UPDATE nixfleet.event_log SET payload = replace(payload::text, '\"reason\":\"', \
+             '\"reason\":\"not-')::json WHERE {CLEARANCE}"
         ),
     )
     .await;
@@ -81,8 +81,8 @@ async fn a_changed_or_deleted_row_of_the_archive_is_a_difference() {
     change(
         &testbed,
         &format!(
-            "UPDATE nixfleet.event_log SET payload = replace(payload::text, '\"operator\":\"not-', \
-             '\"operator\":\"')::json WHERE {CLEARANCE}"
+            "UPDATE nixfleet.event_log SET payload = replace(payload::text, '\"reason\":\"not-', \
+             '\"reason\":\"')::json WHERE {CLEARANCE}"
         ),
     )
     .await;
