@@ -68,17 +68,17 @@ async fn an_older_nats_is_refused_until_its_store_is_emptied() {
     let accepted = testbed.swarm_state()["totals"]["acceptedEvents"].clone();
     let published = testbed.try_publish("aa02").await.unwrap_err();
     assert!(format!("{published:#}").contains("503"), "{published:#}");
-    // A service that starts now exits with the same remedy.
+    // A service that starts now names the same remedy.
     let applier = testbed.stack.instance(Service::Applier, 0).unwrap();
     applier.kill().unwrap();
     applier.restart().unwrap();
-    let ended = wait_for("the applier exits", TIMEOUT, async || {
-        let log = applier.tail();
-        let has_ended = applier.exit_status()?.is_some();
-        anyhow::ensure!(has_ended && log.contains(REMEDY), "{log}");
+    let port = applier.admin_port();
+    let refused = wait_for("the applier names the remedy", TIMEOUT, async || {
+        let answer = monitoring::get(port, "/readyz")?;
+        anyhow::ensure!(answer.body.contains(REMEDY), "{}", answer.body);
         Ok(Some(()))
     });
-    ended.await.unwrap();
+    refused.await.unwrap();
     assert_eq!(testbed.swarm_state()["totals"]["acceptedEvents"], accepted);
 
     // Only the steps of docs/operations/recovery-restored-backup.md; services that exited are
