@@ -11,9 +11,10 @@ use nixfleet_proto::{
     OperatorCommand, Outcome, PlanAction, Position, ProbeMode, ProbeStatus, Reason, RollbackFault,
     RolloutEvent, RolloutState, StoredAt, Timestamp,
 };
-use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 
-use crate::sample_records::{add, at, event, id, manifest_of, open, pinned, planned, set, told};
+use crate::sample_records::{
+    add, at, event, id, manifest_of, open, origin, pinned, planned, set, told,
+};
 
 /// A partition under test; minutes are those of the tests' time.
 struct Fold {
@@ -627,17 +628,4 @@ fn a_clock_may_be_off_by_a_minute_and_no_more() {
         let outcome = fold.apply_stored_at(at(10) + offset, entry);
         assert_eq!(outcome.decision.name(), expected, "{offset}");
     }
-}
-
-fn origin() -> Box<CommandOrigin> {
-    Box::new(CommandOrigin {
-        actor: Actor {
-            kind: ActorKind::Certificate,
-            issuer: "CN=people".to_owned(),
-            subject: "ops".to_owned(),
-        },
-        idempotency_key: "k".to_owned(),
-        signature: String::new(),
-        check: SignatureCheck::Valid,
-    })
 }

@@ -3,14 +3,13 @@
 use nixfleet_core::partition::{PartitionState, PinnedSet};
 use nixfleet_core::{host, rollout};
 use nixfleet_proto::snapshot::{Cursor, PartitionSnapshot};
-use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 use nixfleet_proto::{
     Decision, Entry, EntryBody, Gate, Hold, HostEvent, HostState, OnHealthFailure, OperatorCommand,
     Outcome, PlanAction, Position, Producer, RolloutState, StoredAt,
 };
 use proptest::prelude::*;
 
-use crate::sample_records::{ROLLOUTS, add, at, events, id, open, pinned, set};
+use crate::sample_records::{ROLLOUTS, add, at, events, id, open, origin, pinned, set};
 
 const HOSTS: [&str; 5] = ["a", "b", "c", "x", "nobody"];
 
@@ -258,17 +257,4 @@ proptest! {
         }
         prop_assert_eq!(restored.hash(), state.hash());
     }
-}
-
-fn origin() -> Box<CommandOrigin> {
-    Box::new(CommandOrigin {
-        actor: Actor {
-            kind: ActorKind::Certificate,
-            issuer: "CN=people".to_owned(),
-            subject: "ops".to_owned(),
-        },
-        idempotency_key: "k".to_owned(),
-        signature: String::new(),
-        check: SignatureCheck::Valid,
-    })
 }

@@ -2,13 +2,12 @@
 
 use nixfleet_core::partition::{ApplyOutcomeError, MAX_OUTCOME_BYTES, PartitionState, PinnedSet};
 use nixfleet_proto::host::{ProbeDeclaration, ProbeMode};
-use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 use nixfleet_proto::{
     Decision, Effect, Entry, EntryBody, HostEventBody, HostState, Hostname, OnHealthFailure,
     OperatorCommand, Outcome, PlanAction, Position, Reason, RolloutState, StoredAt,
 };
 
-use crate::sample_records::{at, event, id, manifest_of, open, pinned, planned, set, told};
+use crate::sample_records::{at, event, id, manifest_of, open, origin, pinned, planned, set, told};
 
 struct Log {
     state: PartitionState,
@@ -212,17 +211,4 @@ fn a_state_that_knows_less_takes_everything_but_what_it_does_not_know() {
             .is_err(),
         "a rollout that is known has all its hosts"
     );
-}
-
-fn origin() -> Box<CommandOrigin> {
-    Box::new(CommandOrigin {
-        actor: Actor {
-            kind: ActorKind::Certificate,
-            issuer: "CN=people".to_owned(),
-            subject: "ops".to_owned(),
-        },
-        idempotency_key: "k".to_owned(),
-        signature: String::new(),
-        check: SignatureCheck::Valid,
-    })
 }

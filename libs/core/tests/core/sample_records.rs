@@ -8,6 +8,7 @@ use nixfleet_core::host::{HostInput, StepCtx};
 use nixfleet_core::partition::PinnedSet;
 use nixfleet_proto::host::{NewHost, ProbeDeclaration, ProbeRecord};
 use nixfleet_proto::rollout::{PinnedHost, PinnedWave, Rollback};
+use nixfleet_proto::{Actor, ActorKind, CommandOrigin, SignatureCheck};
 use nixfleet_proto::{
     ClosureHash, Entry, EntryBody, HostEvent, HostEventBody, HostRecord, HostState, ManifestHash,
     Minutes, OnHealthFailure, Pinned, PinnedManifest, PlanAction, ProbeMode, ProbeName,
@@ -374,4 +375,18 @@ pub fn told(minutes: i64, rollout: &str, host: &str, event: HostEvent) -> Entry 
             event,
         },
     )
+}
+
+/// The origin of a command that a console signed.
+pub fn origin() -> Box<CommandOrigin> {
+    Box::new(CommandOrigin {
+        actor: Actor {
+            kind: ActorKind::Certificate,
+            issuer: "CN=people".to_owned(),
+            subject: "ops".to_owned(),
+        },
+        idempotency_key: "k".to_owned(),
+        signature: String::new(),
+        check: SignatureCheck::Valid,
+    })
 }
