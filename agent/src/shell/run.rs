@@ -1,5 +1,8 @@
 //! The loop of one agent: a single task that owns everything it starts.
 
+mod activation_jobs;
+mod gateway_jobs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,32 +10,21 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use nixfleet_proto::bounded_reply::Bounded;
-use nixfleet_proto::wire::{Dispatch, EventRequest, HeartbeatReply, HeartbeatRequest};
-use nixfleet_proto::{ClosureHash, Hostname, RolloutId, Timestamp};
+use nixfleet_proto::wire::{Dispatch, HeartbeatReply};
+use nixfleet_proto::{ClosureHash, Hostname, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, ClientError};
 use super::release_fetcher::ReleaseFetcher;
-use crate::activation_guard::{ActivationGuard, Unproven};
+use crate::activation_guard::ActivationGuard;
 use crate::activator::Activator;
-use crate::admitted_closure::AdmittedClosure;
-use crate::core::{
-    AgentConfig, AgentCore, Command, Input, Notification, RollbackOutcome, SwitchOutcome,
-};
+use crate::core::{AgentConfig, AgentCore, Command, Input, Notification};
 use crate::journal_store::{JournalStore, JournalStoreError};
 
-/// Timeout of the first heartbeat; without a response the agent starts nevertheless.
-const FIRST_HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shortest pause before a timer fires: a deadline in the past must not make the loop spin.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// Longest sleep; the wall clock may be set during a sleep.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Pause between long-polls that return immediately.
-const POLL_PAUSE: Duration = Duration::from_secs(1);
-
-/// Exit code of a switch that the guard refused: a command that cannot be executed.
-const REFUSED: i32 = 126;
-
 /// Sees what an agent does; must not block.
 pub trait Observer: Send + Sync + 'static {
     /// Receives a notification.
@@ -242,75 +234,6 @@ impl Agent {
         Ok(())
     }
 
-    fn switch(
-        &mut self,
-        rollout_id: RolloutId,
-        closure: AdmittedClosure,
-    ) -> Result<(), AgentError> {
-        let target = closure.closure_hash().clone();
-        if let Err(unproven) = self.guard.check_switch(&rollout_id, &target) {
-            let outcome = SwitchOutcome::Failed {
-                exit_code: REFUSED,
-                stderr_tail: refused(&unproven),
-            };
-            self.start_activation(move |_| async move {
-                Input::SwitchEnded {
-                    rollout_id,
-                    outcome,
-                }
-            });
-            return Ok(());
-        }
-        if self
-            .guard
-            .observe_before(&rollout_id, &target, &self.running)
-        {
-            self.save_observations()?;
-        }
-        self.start_activation(move |activator| async move {
-            let outcome = activator.switch(&target).await;
-            Input::SwitchEnded {
-                rollout_id,
-                outcome,
-            }
-        });
-        Ok(())
-    }
-
-    fn roll_back(&self, rollout_id: RolloutId, closure: AdmittedClosure) {
-        let target = closure.closure_hash().clone();
-        let checked = self.guard.check_rollback(&rollout_id, &target);
-        self.start_activation(move |activator| async move {
-            let outcome = match checked {
-                Ok(()) => activator.roll_back(&target).await,
-                Err(unproven) => RollbackOutcome::Failed {
-                    message: refused(&unproven),
-                },
-            };
-            Input::RollbackEnded {
-                rollout_id,
-                outcome,
-            }
-        });
-    }
-
-    fn save_observations(&self) -> Result<(), JournalStoreError> {
-        let observations = self.guard.observations();
-        self.parts.journals.save_observations(observations)
-    }
-
-    fn start_activation<F>(&self, job: impl FnOnce(Arc<dyn Activator>) -> F)
-    where
-        F: Future<Output = Input> + Send + 'static,
-    {
-        let activator = Arc::clone(&self.parts.activator);
-        let work = job(Arc::clone(&activator));
-        self.jobs.push(Box::pin(async move {
-            let input = Box::new(work.await);
-            FinishedJob::Activation(input, activator.current_closure().await)
-        }));
-    }
-
     fn start<F>(&self, job: impl FnOnce(Arc<dyn Activator>) -> F)
     where
         F: Future<Output = Input> + Send + 'static,
@@ -318,93 +241,6 @@ impl Agent {
         let work = job(Arc::clone(&self.parts.activator));
         self.jobs
             .push(Box::pin(async { FinishedJob::Input(Box::new(work.await)) }));
-    }
-
-    /// Sends events of one rollout.
-    fn send(&self, requests: Vec<EventRequest>) {
-        let Some(rollout_id) = requests.first().map(|request| request.rollout_id.clone()) else {
-            return;
-        };
-        let client = Arc::clone(&self.parts.client);
-        self.jobs.push(Box::pin(async move {
-            let answers = client.send_events(&requests).await;
-            let seqs = requests.iter().map(|request| request.event.seq);
-            FinishedJob::Input(Box::new(Input::EventsAnswered {
-                rollout_id,
-                answers: seqs.zip(answers).collect(),
-            }))
-        }));
-    }
-
-    fn heartbeat(&mut self, request: HeartbeatRequest) {
-        let timeout = (!self.first_heartbeat_sent).then_some(FIRST_HEARTBEAT_TIMEOUT);
-        self.first_heartbeat_sent = true;
-        let client = Arc::clone(&self.parts.client);
-        self.jobs.push(Box::pin(async move {
-            FinishedJob::Heartbeat(client.heartbeat(&request, timeout).await)
-        }));
-    }
-
-    fn fetch(&self, rollout_id: RolloutId) {
-        let client = Arc::clone(&self.parts.client);
-        let fetcher = Arc::clone(&self.parts.fetcher);
-        self.jobs.push(Box::pin(async move {
-            let fetched = fetcher.fetch_release(&client, &rollout_id).await;
-            FinishedJob::Input(Box::new(match fetched {
-                Ok(release) => Input::ReleaseVerified {
-                    rollout_id,
-                    release,
-                },
-                Err(fault) => Input::ReleaseRefused { rollout_id, fault },
-            }))
-        }));
-    }
-
-    fn poll(&self) {
-        let client = Arc::clone(&self.parts.client);
-        self.jobs.push(Box::pin(async move {
-            let started = tokio::time::Instant::now();
-            let result = client.dispatch().await;
-            FinishedJob::Polled(result, started.elapsed())
-        }));
-    }
-
-    fn take_poll(
-        &mut self,
-        result: Result<Option<Bounded<Dispatch>>, ClientError>,
-        lasted: Duration,
-    ) -> Result<(), AgentError> {
-        let pause = match &result {
-            Ok(_) => {
-                self.poll_failures = 0;
-                POLL_PAUSE.saturating_sub(lasted)
-            }
-            Err(error) => {
-                self.count_failure("dispatch", error);
-                self.poll_failures = self.poll_failures.saturating_add(1);
-                let salt = crate::core::config::salt(self.core.hostname().as_str());
-                let pause = self.parts.config.backoff(self.poll_failures, salt);
-                pause.to_std().unwrap_or(POLL_PAUSE)
-            }
-        };
-        self.jobs.push(Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            FinishedJob::PollAgain
-        }));
-        match result {
-            Ok(Some(dispatch)) => self.step_core(Input::DispatchReceived(dispatch)),
-            Ok(None) | Err(_) => Ok(()),
-        }
-    }
-
-    fn count_failure(&self, what: &'static str, error: &ClientError) {
-        self.parts.observer.count(Counter::NetworkError);
-        tracing::debug!(
-            host = %self.core.hostname(),
-            what,
-            error = error as &dyn std::error::Error,
-            "request failed"
-        );
     }
 
     fn note(&self, note: &Notification, now: Timestamp) {
@@ -435,9 +271,4 @@ impl Agent {
             }
         }
     }
-}
-
-fn refused(unproven: &Unproven) -> String {
-    tracing::error!(rollout = %unproven.rollout_id, closure = %unproven.closure, "refused to activate a closure");
-    unproven.to_string()
 }
