@@ -6,25 +6,16 @@ use crate::engine::trace::Output;
 use crate::invariant_monitor::{LogCounts, Violation};
 use crate::run::run;
 use crate::scenario::Reduction;
-use crate::seed_threads::run_seeds;
+use crate::seed_threads::{SeedRange, SeedSummary};
 use crate::simulation::RunResult;
-
-/// How often progress is reported.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Which seeds to run and how.
 #[derive(Debug, Clone)]
 pub struct Campaign {
-    /// The first seed.
-    pub first: u64,
-    /// How many.
-    pub seeds: u64,
-    /// Threads.
-    pub jobs: usize,
+    /// The seeds.
+    pub range: SeedRange,
     /// The reduction of each scenario.
     pub reduction: Reduction,
-    /// The campaign ends after so many failures.
-    pub failures_max: usize,
 }
 
 /// A seed that failed.
@@ -66,32 +57,19 @@ pub struct Summary {
 impl Campaign {
     /// Runs the seeds and reports progress.
     pub fn run(&self, tell: impl Fn(&Summary) + Sync) -> Summary {
-        let begun = Instant::now();
-        let mut summary = Summary::default();
-        let mut told = begun;
         let one = |seed| {
             let begun = Instant::now();
             let outcome = run(seed, &self.reduction, Output::Nowhere);
             (outcome, begun.elapsed())
         };
-        let seeds = self.first..self.first + self.seeds;
-        run_seeds(seeds, self.jobs, one, |seed, (outcome, worked)| {
-            summary.add(seed, outcome, worked);
-            summary.took = begun.elapsed();
-            if told.elapsed() >= TELL_EVERY {
-                told = Instant::now();
-                tell(&summary);
-            }
-            summary.failures.len() < self.failures_max
-        });
-        summary.took = begun.elapsed();
+        let mut summary: Summary = self.range.run(one, tell);
         summary.failures.sort_by_key(|failure| failure.seed);
         summary
     }
 }
 
-impl Summary {
-    fn add(&mut self, seed: u64, outcome: RunResult, worked: Duration) {
+impl SeedSummary<(RunResult, Duration)> for Summary {
+    fn add(&mut self, seed: u64, (outcome, worked): (RunResult, Duration)) {
         self.worked += worked;
         self.seeds += 1;
         self.events += outcome.events;
@@ -104,5 +82,13 @@ impl Summary {
         if let Some(violation) = outcome.violation {
             self.failures.push(Failure { seed, violation });
         }
+    }
+
+    fn set_took(&mut self, took: Duration) {
+        self.took = took;
+    }
+
+    fn failures(&self) -> usize {
+        self.failures.len()
     }
 }

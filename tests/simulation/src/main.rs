@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use nixfleet_simulation::byzantine::byzantine_campaign::ByzantineCampaign;
+use nixfleet_simulation::byzantine::byzantine_campaign::run_many;
 use nixfleet_simulation::byzantine::byzantine_run;
 use nixfleet_simulation::campaign::{Campaign, Failure, Summary};
 use nixfleet_simulation::engine::trace::Output;
 use nixfleet_simulation::run::{command, run};
 use nixfleet_simulation::scenario::{Caps, Reduction, Scenario};
+use nixfleet_simulation::seed_threads::SeedRange;
 use nixfleet_simulation::shrink::shrink;
 use serde_json::json;
 
@@ -184,18 +185,15 @@ fn byzantine(arguments: &Arguments) -> ExitCode {
         }
         return exit_code(outcome.violation.is_none());
     }
-    let campaign = ByzantineCampaign {
+    let range = SeedRange {
         first: arguments.seed.unwrap_or(arguments.first),
         seeds: arguments.seed.map_or(arguments.seeds.unwrap_or(200), |_| 1),
         jobs: jobs(arguments),
         failures_max: arguments.failures.max(1),
     };
-    let summary = campaign.run(|so_far| {
+    let summary = run_many(&range, |so_far| {
         let failed = so_far.failures.len();
-        let line = format!(
-            "{} of {} seeds, {failed} failed",
-            so_far.seeds, campaign.seeds
-        );
+        let line = format!("{} of {} seeds, {failed} failed", so_far.seeds, range.seeds);
         drop(writeln!(std::io::stderr(), "{line}"));
     });
     if arguments.json {
@@ -207,14 +205,17 @@ fn byzantine(arguments: &Arguments) -> ExitCode {
 }
 
 fn many(arguments: &Arguments, cut: Reduction) -> ExitCode {
-    let campaign = Campaign {
+    let range = SeedRange {
         first: arguments.first,
         seeds: arguments.seeds.unwrap_or(200),
         jobs: jobs(arguments),
-        reduction: cut.clone(),
         failures_max: arguments.failures.max(1),
     };
-    let summary = campaign.run(|so_far| tell(so_far, campaign.seeds));
+    let campaign = Campaign {
+        range,
+        reduction: cut.clone(),
+    };
+    let summary = campaign.run(|so_far| tell(so_far, range.seeds));
     if arguments.json {
         println!("{}", summary_json(&campaign, &summary));
     } else {
@@ -301,9 +302,9 @@ fn summary_json(campaign: &Campaign, summary: &Summary) -> serde_json::Value {
         })
     });
     json!({
-        "first": campaign.first,
+        "first": campaign.range.first,
         "seeds": summary.seeds,
-        "jobs": campaign.jobs,
+        "jobs": campaign.range.jobs,
         "failures": failures.collect::<Vec<_>>(),
         "seconds": summary.took.as_secs_f64(),
         "threadMillisEach": millis_each(summary),

@@ -79,30 +79,28 @@ pub fn run_mutants(
 ) -> Vec<MutantResult> {
     use nixfleet_proto::mutation_testing;
 
-    use crate::byzantine::byzantine_campaign::ByzantineCampaign;
+    use crate::byzantine::byzantine_campaign::run_many;
     use crate::campaign::Campaign;
     use crate::scenario::Reduction;
+    use crate::seed_threads::SeedRange;
 
     let mut results = Vec::new();
+    let range = SeedRange {
+        first: 1,
+        seeds,
+        jobs,
+        failures_max: 1,
+    };
     let chosen = mutation_testing::NAMES.into_iter();
     for name in chosen.filter(|name| only.is_none_or(|only| only == *name)) {
         mutation_testing::activate(Some(name));
         let (tried, failures) = if name.starts_with(BELIEFS) {
-            let campaign = ByzantineCampaign {
-                first: 1,
-                seeds,
-                jobs,
-                failures_max: 1,
-            };
-            let summary = campaign.run(|_| ());
+            let summary = run_many(&range, |_| ());
             (summary.seeds, summary.failures)
         } else {
             let campaign = Campaign {
-                first: 1,
-                seeds,
-                jobs,
+                range,
                 reduction: Reduction::default(),
-                failures_max: 1,
             };
             let summary = campaign.run(|_| ());
             (summary.seeds, summary.failures)

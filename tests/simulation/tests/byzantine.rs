@@ -1,23 +1,24 @@
 //! A hostile control plane as part of every test run: some seeds pass, and reach what they are for.
 
 use nixfleet_proto::HostState;
-use nixfleet_simulation::byzantine::byzantine_campaign::ByzantineCampaign;
+use nixfleet_simulation::byzantine::byzantine_campaign::run_many;
 use nixfleet_simulation::byzantine::byzantine_run::run;
 use nixfleet_simulation::byzantine::coverage::Lie;
 use nixfleet_simulation::engine::trace::Output;
+use nixfleet_simulation::seed_threads::SeedRange;
 
 /// Enough for every kind of lie, few enough for a build without optimisation.
 const SEEDS: u64 = if cfg!(debug_assertions) { 120 } else { 600 };
 
 #[test]
 fn a_hostile_control_plane_stalls_and_lies_and_nothing_else() {
-    let campaign = ByzantineCampaign {
+    let range = SeedRange {
         first: 1,
         seeds: SEEDS,
         jobs: 2,
         failures_max: 3,
     };
-    let summary = campaign.run(|_| ());
+    let summary = run_many(&range, |_| ());
     assert!(summary.failures.is_empty(), "{}", summary.text());
     // A control plane that tells no lies, or agents that do nothing, would pass as well.
     let coverage = &summary.coverage;

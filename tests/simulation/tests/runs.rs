@@ -4,6 +4,7 @@ use nixfleet_simulation::campaign::Campaign;
 use nixfleet_simulation::engine::trace::Output;
 use nixfleet_simulation::run::{command, run};
 use nixfleet_simulation::scenario::{Caps, Reduction, Scenario};
+use nixfleet_simulation::seed_threads::SeedRange;
 
 /// Enough for most kinds of faults, few enough for a build without optimisation.
 const SEEDS: u64 = if cfg!(debug_assertions) { 16 } else { 60 };
@@ -11,11 +12,13 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 16 } else { 60 };
 #[test]
 fn seeds_keep_every_invariant_and_finish() {
     let campaign = Campaign {
-        first: 1,
-        seeds: SEEDS,
-        jobs: 2,
+        range: SeedRange {
+            first: 1,
+            seeds: SEEDS,
+            jobs: 2,
+            failures_max: 3,
+        },
         reduction: Reduction::default(),
-        failures_max: 3,
     };
     let summary = campaign.run(|_| ());
     let failures = summary.failures.iter().map(|failure| {

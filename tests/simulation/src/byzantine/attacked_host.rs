@@ -22,7 +22,7 @@ use super::walks::{AGE_MAX, Walks};
 use crate::engine::Time;
 use crate::run::panic_message;
 use crate::scenario::HostShape;
-use crate::simulation::simulated_host::Machine;
+use crate::simulation::simulated_host::{Machine, PROBE_LIST_TIME, PROBE_TIME};
 
 /// The closure of a machine that was just installed.
 const INSTALLED: &str = "installed";
@@ -274,25 +274,17 @@ impl AttackedHost {
                 rollout_id,
                 generation,
             } => {
-                let input = Input::ProbesListed {
-                    rollout_id,
-                    generation,
-                    probes: Some(self.machine.probes()),
-                };
-                self.later(Duration::from_millis(20), input, scene);
+                let input = self.machine.list_probes(rollout_id, generation);
+                self.later(PROBE_LIST_TIME, input, scene);
             }
             Command::RunProbe {
                 rollout_id,
                 generation,
                 probe_name,
             } => {
-                let input = Input::ProbeRan {
-                    rollout_id,
-                    generation,
-                    reading: self.machine.read(&probe_name, scene.now),
-                    probe_name,
-                };
-                self.later(Duration::from_millis(60), input, scene);
+                let of = (rollout_id, generation);
+                let input = self.machine.run_probe(of, probe_name, scene.now);
+                self.later(PROBE_TIME, input, scene);
             }
             Command::Send(requests) => self.send(&requests, scene),
             Command::Heartbeat(request) => self.heartbeat(&request, scene),

@@ -1,7 +1,7 @@
 //! Many seeds of the hostile control plane, and what they covered.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,23 +9,7 @@ use super::byzantine_run::{ByzantineRun, command, run};
 use super::coverage::Coverage;
 use crate::campaign::Failure;
 use crate::engine::trace::Output;
-use crate::seed_threads::run_seeds;
-
-/// How often progress is reported.
-const TELL_EVERY: Duration = Duration::from_secs(5);
-
-/// Which seeds to run.
-#[derive(Debug, Clone, Copy)]
-pub struct ByzantineCampaign {
-    /// The first seed.
-    pub first: u64,
-    /// How many.
-    pub seeds: u64,
-    /// Threads.
-    pub jobs: usize,
-    /// The campaign ends after so many failures.
-    pub failures_max: usize,
-}
+use crate::seed_threads::{SeedRange, SeedSummary};
 
 /// The results.
 #[derive(Debug, Clone, Default)]
@@ -42,30 +26,14 @@ pub struct ByzantineSummary {
     pub took: Duration,
 }
 
-impl ByzantineCampaign {
-    /// Runs the seeds and reports progress.
-    pub fn run(&self, tell: impl Fn(&ByzantineSummary) + Sync) -> ByzantineSummary {
-        let begun = Instant::now();
-        let mut summary = ByzantineSummary::default();
-        let mut told = begun;
-        let seeds = self.first..self.first + self.seeds;
-        let one = |seed| run(seed, Output::Nowhere);
-        run_seeds(seeds, self.jobs, one, |seed, result| {
-            summary.add(seed, result);
-            summary.took = begun.elapsed();
-            if told.elapsed() >= TELL_EVERY {
-                told = Instant::now();
-                tell(&summary);
-            }
-            summary.failures.len() < self.failures_max
-        });
-        summary.took = begun.elapsed();
-        summary.failures.sort_by_key(|failure| failure.seed);
-        summary
-    }
+/// Runs the seeds and reports progress.
+pub fn run_many(range: &SeedRange, tell: impl Fn(&ByzantineSummary) + Sync) -> ByzantineSummary {
+    let mut summary: ByzantineSummary = range.run(|seed| run(seed, Output::Nowhere), tell);
+    summary.failures.sort_by_key(|failure| failure.seed);
+    summary
 }
 
-impl ByzantineSummary {
+impl SeedSummary<ByzantineRun> for ByzantineSummary {
     fn add(&mut self, seed: u64, result: ByzantineRun) {
         self.seeds += 1;
         self.events += result.events;
@@ -75,6 +43,16 @@ impl ByzantineSummary {
         }
     }
 
+    fn set_took(&mut self, took: Duration) {
+        self.took = took;
+    }
+
+    fn failures(&self) -> usize {
+        self.failures.len()
+    }
+}
+
+impl ByzantineSummary {
     /// For people.
     pub fn text(&self) -> String {
         let Coverage {

@@ -20,7 +20,7 @@ use crate::addressing::HostId;
 use crate::engine::Time;
 use crate::scenario::HostShape;
 
-pub use machine::Machine;
+pub use machine::{Machine, PROBE_LIST_TIME, PROBE_TIME};
 
 /// How long a machine is down when it reboots.
 const REBOOT: Duration = Duration::from_secs(3);
@@ -229,25 +229,17 @@ impl SimulatedHost {
                 rollout_id,
                 generation,
             } => {
-                let input = Input::ProbesListed {
-                    rollout_id,
-                    generation,
-                    probes: Some(self.machine.probes()),
-                };
-                self.later(Duration::from_millis(20), input, env);
+                let input = self.machine.list_probes(rollout_id, generation);
+                self.later(PROBE_LIST_TIME, input, env);
             }
             Command::RunProbe {
                 rollout_id,
                 generation,
                 probe_name,
             } => {
-                let input = Input::ProbeRan {
-                    rollout_id,
-                    generation,
-                    reading: self.machine.read(&probe_name, env.now),
-                    probe_name,
-                };
-                self.later(Duration::from_millis(60), input, env);
+                let of = (rollout_id, generation);
+                let input = self.machine.run_probe(of, probe_name, env.now);
+                self.later(PROBE_TIME, input, env);
             }
             Command::Send(request) => self.send(request, env),
             Command::Heartbeat(request) => self.heartbeat(request, env),

@@ -1,12 +1,11 @@
 //! Switches and rollbacks, which the machine finishes whether or not the agent runs.
 
-use nixfleet_agent::core::{Input, RollbackOutcome, SwitchOutcome};
+use nixfleet_agent::core::Input;
 use nixfleet_proto::{ClosureHash, RolloutId};
 
 use super::AttackedHost;
 use crate::byzantine::host_event::HostEvent;
 use crate::byzantine::scene::Scene;
-use crate::simulation::closure_behavior::ActivationResult;
 
 /// Of 1,000 rollbacks, how many fail once.
 const ROLLBACK_FAILS: u32 = 100;
@@ -38,31 +37,10 @@ impl AttackedHost {
         closure: ClosureHash,
         scene: &mut Scene,
     ) {
-        let runs = *self.machine.running() == closure;
-        let outcome = match self.machine.behavior(&closure).result {
-            ActivationResult::SwitchFails => SwitchOutcome::Failed {
-                exit_code: 1,
-                stderr_tail: "no".to_owned(),
-            },
-            ActivationResult::Deferred(after) if !runs => {
-                self.machine.staged = Some(closure);
-                scene.schedule(after, self.number, HostEvent::Reboot);
-                SwitchOutcome::Deferred {
-                    component: "kernel".to_owned(),
-                }
-            }
-            ActivationResult::Healthy
-            | ActivationResult::ProbeFails(_)
-            | ActivationResult::Deferred(_) => {
-                if !runs {
-                    self.machine.run(closure.clone(), scene.now);
-                }
-                SwitchOutcome::Completed {
-                    observed_closure: closure,
-                    exit_code: 0,
-                }
-            }
-        };
+        let (outcome, reboot) = self.machine.finish_switch(closure, scene.now);
+        if let Some(after) = reboot {
+            scene.schedule(after, self.number, HostEvent::Reboot);
+        }
         if life == self.life {
             let input = Input::SwitchEnded {
                 rollout_id,
@@ -94,17 +72,8 @@ impl AttackedHost {
         closure: ClosureHash,
         scene: &mut Scene,
     ) {
-        let outcome = if scene.rng.chance(ROLLBACK_FAILS) {
-            RollbackOutcome::Failed {
-                message: "no".to_owned(),
-            }
-        } else {
-            self.machine.run(closure.clone(), scene.now);
-            RollbackOutcome::Completed {
-                observed_closure: closure,
-                exit_code: 0,
-            }
-        };
+        let fails = scene.rng.chance(ROLLBACK_FAILS);
+        let outcome = self.machine.finish_rollback(closure, fails, scene.now);
         if life == self.life {
             let input = Input::RollbackEnded {
                 rollout_id,

@@ -1,10 +1,9 @@
 //! Switches and rollbacks of a host, which its machine finishes whether or not the agent runs.
 
-use nixfleet_agent::core::{Input, RollbackOutcome, SwitchOutcome};
+use nixfleet_agent::core::Input;
 use nixfleet_proto::{ClosureHash, RolloutId};
 
 use super::SimulatedHost;
-use crate::simulation::closure_behavior::ActivationResult;
 use crate::simulation::environment::Environment;
 use crate::simulation::event::{SimulatedHostEvent, SimulationEvent};
 
@@ -29,34 +28,13 @@ impl SimulatedHost {
         closure: ClosureHash,
         env: &mut Environment,
     ) {
-        let runs = *self.machine.running() == closure;
-        let outcome = match self.machine.behavior(&closure).result {
-            ActivationResult::SwitchFails => SwitchOutcome::Failed {
-                exit_code: 1,
-                stderr_tail: "no".to_owned(),
-            },
-            ActivationResult::Deferred(after) if !runs => {
-                self.machine.staged = Some(closure);
-                env.schedule(
-                    after,
-                    SimulationEvent::Host(self.id, SimulatedHostEvent::Reboot),
-                );
-                SwitchOutcome::Deferred {
-                    component: "kernel".to_owned(),
-                }
-            }
-            ActivationResult::Healthy
-            | ActivationResult::ProbeFails(_)
-            | ActivationResult::Deferred(_) => {
-                if !runs {
-                    self.machine.run(closure.clone(), env.now);
-                }
-                SwitchOutcome::Completed {
-                    observed_closure: closure,
-                    exit_code: 0,
-                }
-            }
-        };
+        let (outcome, reboot) = self.machine.finish_switch(closure, env.now);
+        if let Some(after) = reboot {
+            env.schedule(
+                after,
+                SimulationEvent::Host(self.id, SimulatedHostEvent::Reboot),
+            );
+        }
         if life == self.life {
             let input = Input::SwitchEnded {
                 rollout_id,
@@ -85,17 +63,8 @@ impl SimulatedHost {
         closure: ClosureHash,
         env: &mut Environment,
     ) {
-        let outcome = if env.chance(env.fault_rates.rollback_fails) {
-            RollbackOutcome::Failed {
-                message: "no".to_owned(),
-            }
-        } else {
-            self.machine.run(closure.clone(), env.now);
-            RollbackOutcome::Completed {
-                observed_closure: closure,
-                exit_code: 0,
-            }
-        };
+        let fails = env.chance(env.fault_rates.rollback_fails);
+        let outcome = self.machine.finish_rollback(closure, fails, env.now);
         if life == self.life {
             let input = Input::RollbackEnded {
                 rollout_id,

@@ -1,13 +1,20 @@
 //! The machine of a host: running and staged closure, probes.
 
-use nixfleet_agent::core::ProbeReading;
+use std::time::Duration;
+
+use nixfleet_agent::core::{Input, ProbeReading, RollbackOutcome, SwitchOutcome};
 use nixfleet_proto::event::SubResult;
 use nixfleet_proto::host::ProbeDeclaration;
-use nixfleet_proto::{ClosureHash, Hostname, ProbeMode, ProbeName, ProbeStatus};
+use nixfleet_proto::{ClosureHash, Hostname, ProbeMode, ProbeName, ProbeStatus, RolloutId};
 
 use crate::engine::Time;
 use crate::scenario::HostShape;
 use crate::simulation::closure_behavior::{ActivationResult, ClosureBehavior};
+
+/// Time to list the probes.
+pub const PROBE_LIST_TIME: Duration = Duration::from_millis(20);
+/// Time to run a probe.
+pub const PROBE_TIME: Duration = Duration::from_millis(60);
 
 /// The machine.
 #[derive(Debug)]
@@ -53,13 +60,91 @@ impl Machine {
         self.staged = None;
     }
 
+    /// Finishes a switch, whether or not the agent still runs. With the outcome comes the time until the reboot
+    /// that a deferred switch needs.
+    pub fn finish_switch(
+        &mut self,
+        closure: ClosureHash,
+        now: Time,
+    ) -> (SwitchOutcome, Option<Duration>) {
+        let runs = self.running == closure;
+        match self.behavior(&closure).result {
+            ActivationResult::SwitchFails => {
+                let outcome = SwitchOutcome::Failed {
+                    exit_code: 1,
+                    stderr_tail: "no".to_owned(),
+                };
+                (outcome, None)
+            }
+            ActivationResult::Deferred(after) if !runs => {
+                self.staged = Some(closure);
+                let component = "kernel".to_owned();
+                (SwitchOutcome::Deferred { component }, Some(after))
+            }
+            ActivationResult::Healthy
+            | ActivationResult::ProbeFails(_)
+            | ActivationResult::Deferred(_) => {
+                if !runs {
+                    self.run(closure.clone(), now);
+                }
+                let outcome = SwitchOutcome::Completed {
+                    observed_closure: closure,
+                    exit_code: 0,
+                };
+                (outcome, None)
+            }
+        }
+    }
+
+    /// Finishes a rollback, whether or not the agent still runs.
+    pub fn finish_rollback(
+        &mut self,
+        closure: ClosureHash,
+        fails: bool,
+        now: Time,
+    ) -> RollbackOutcome {
+        if fails {
+            let message = "no".to_owned();
+            return RollbackOutcome::Failed { message };
+        }
+        self.run(closure.clone(), now);
+        RollbackOutcome::Completed {
+            observed_closure: closure,
+            exit_code: 0,
+        }
+    }
+
+    /// The declared probes, as the agent is told.
+    pub fn list_probes(&self, rollout_id: RolloutId, generation: u64) -> Input {
+        Input::ProbesListed {
+            rollout_id,
+            generation,
+            probes: Some(self.probes()),
+        }
+    }
+
+    /// Runs a probe, as the agent is told.
+    pub fn run_probe(
+        &self,
+        (rollout_id, generation): (RolloutId, u64),
+        probe_name: ProbeName,
+        now: Time,
+    ) -> Input {
+        Input::ProbeRan {
+            rollout_id,
+            generation,
+            reading: self.read(&probe_name, now),
+            probe_name,
+        }
+    }
+
     /// How the host behaves on a closure.
     pub fn behavior(&self, closure: &ClosureHash) -> ClosureBehavior {
         ClosureBehavior::of(self.seed, &self.name, closure)
     }
 
     /// The declared probes.
-    pub fn probes(&self) -> Vec<ProbeDeclaration> {
+    fn probes(&self) -> Vec<ProbeDeclaration> {
         let declare = |name: String, mode| ProbeDeclaration {
             probe_name: ProbeName::from(name),
             kind: "http".to_owned(),
@@ -73,7 +158,7 @@ impl Machine {
     }
 
     /// Runs a probe: on a closure with failing probes, the first one fails.
-    pub fn read(&self, probe: &ProbeName, now: Time) -> ProbeReading {
+    fn read(&self, probe: &ProbeName, now: Time) -> ProbeReading {
         let is_first = probe.as_str() == "check-0";
         let fails = match self.behavior(&self.running).result {
             ActivationResult::ProbeFails(None) => is_first,
