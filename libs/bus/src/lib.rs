@@ -61,7 +61,8 @@ pub use {
     lease::{Lease, Leases, Membership},
     object_store::checkpoints::{CheckpointStore, CheckpointStoreError},
     object_store::manifests::{
-        Announcements, AnnouncementsError, ManifestError, ManifestStore, NewestAnnouncement,
+        AnnouncementsError, ManifestError, ManifestStore, NewestAnnouncement,
+        announcements::Announcements,
     },
     publish::input_log::{Appended, InputPublisher},
     publish::output_log::{LastFrameError, OutputLog, Stored},

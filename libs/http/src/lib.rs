@@ -29,7 +29,7 @@ pub use connections::{Gateway, RouterGateway};
 pub use problem::{ApiError, Problem, check_text, out_of_bounds, unknown_path};
 pub use releases::{
     Announced, Artifact, Artifacts, Current, LoadError, RELEASE_PART, Releases, RolloutArtifact,
-    unknown_rollout,
+    rollout_manifests::unknown_rollout,
 };
 pub use request_body::{
     BodyLimit, EXPLAINED_BYTES, JsonBody, culprit, explain, parse, parse_in_place, plain, read_json,
