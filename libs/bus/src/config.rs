@@ -134,6 +134,12 @@ impl From<ConfigFault> for (&'static str, String) {
 }
 
 impl BusConfig {
+    /// Prefix of JetStream's API in the account of this user.
+    #[cfg(feature = "shell")]
+    pub(crate) fn jetstream_prefix(&self) -> &str {
+        self.api_prefix.as_deref().unwrap_or("$JS.API")
+    }
+
     /// All faults of the values; empty when they are valid.
     pub fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = Vec::new();

@@ -56,11 +56,17 @@ fn write_streams_account(text: &mut String, fleet: &Fleet, administrator: &str) 
     for subject in exported {
         writeln!(text, "      {{ service: \"{subject}\" }}").expect(WRITTEN);
     }
-    writeln!(
-        text,
-        "      {{ service: \"$JS.API.CONSUMER.MSG.NEXT.>\", response_type: stream, threshold: \"{PULL_THRESHOLD}\" }}"
-    )
-    .expect(WRITTEN);
+    // Each of these requests has many answers.
+    for subject in [
+        "$JS.API.CONSUMER.MSG.NEXT.>".to_owned(),
+        fleet.lease_listing(),
+    ] {
+        writeln!(
+            text,
+            "      {{ service: \"{subject}\", response_type: stream, threshold: \"{PULL_THRESHOLD}\" }}"
+        )
+        .expect(WRITTEN);
+    }
     for user in BusUser::ALL {
         if Subjects::of(fleet, user).is_pushed_to {
             let (inbox, account) = (user.inbox_prefix(), account(user));

@@ -68,6 +68,8 @@ pub enum Right {
     WriteObjects(ObjectBucket),
     /// Take and renew leases of its own service.
     HoldLeases,
+    /// List members and leases of all services.
+    ListLeases,
     /// Send heartbeats of hosts to the owners of partitions.
     RequestHeartbeats,
     /// Answer heartbeats.
@@ -134,6 +136,7 @@ impl BusUser {
             ],
             Self::Console => &[
                 InspectStreams,
+                ListLeases,
                 Append("operator"),
                 // A sample says who fills a log.
                 LookUp(Streams::Input),
@@ -150,6 +153,8 @@ impl BusUser {
                 HoldLeases,
                 Append("recovery"),
                 Read(Streams::Input),
+                // Manifests are read before their rollouts open.
+                Read(Streams::Manifests),
                 PublishFrames,
                 Read(Streams::Output),
                 ReadObjects(Objects::Manifests),
@@ -233,6 +238,7 @@ impl Right {
                 "write and delete checkpoints".to_owned()
             }
             Self::HoldLeases => "hold leases of its service".to_owned(),
+            Self::ListLeases => "list members and leases".to_owned(),
             Self::RequestHeartbeats => "send heartbeats to owners".to_owned(),
             Self::AnswerHeartbeats => "answer heartbeats".to_owned(),
             Self::KeepRevocationFloor => {

@@ -18,6 +18,11 @@ impl Fleet {
         format!("JS.{}", self.names.prefix())
     }
 
+    /// Answered with one message for each key.
+    pub(super) fn lease_listing(&self) -> String {
+        format!("$JS.API.DIRECT.GET.KV_{}", self.names.lease_bucket())
+    }
+
     /// JetStream's API has another prefix in the users' accounts: each account answers its own `$JS.API` with
     /// an error.
     pub(super) fn as_imported(&self, subject: &str) -> String {
@@ -111,6 +116,7 @@ impl Subjects {
                 ]);
                 self.watch(&format!("KV_{bucket}"));
             }
+            Right::ListLeases => self.request([fleet.lease_listing()]),
             Right::RequestHeartbeats => self
                 .calls
                 .push((BusUser::Reducer, format!("{prefix}.hb.*"))),

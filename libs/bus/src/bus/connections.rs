@@ -18,8 +18,6 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Messages that a subscription may hold before the client drops some. Heartbeats time out and are
 /// repeated; readers never request so many.
 const SUBSCRIPTION_CAPACITY: usize = 16 * 1024;
-/// Prefix of JetStream's API in the account of the streams.
-const API_PREFIX: &str = "$JS.API";
 /// Publishes of all partitions that may wait for their acknowledgement at the same time.
 const ACKS_IN_FLIGHT: usize = 4_096;
 
@@ -105,7 +103,7 @@ impl Connections {
 
 fn context(config: &BusConfig, client: &Client, timeout: Duration) -> Context {
     ContextBuilder::new()
-        .api_prefix(config.api_prefix.as_deref().unwrap_or(API_PREFIX))
+        .api_prefix(config.jetstream_prefix())
         .timeout(timeout)
         .max_ack_inflight(ACKS_IN_FLIGHT)
         .backpressure_on_inflight(true)

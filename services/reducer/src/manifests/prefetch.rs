@@ -54,7 +54,7 @@ impl Prefetch {
     async fn follow_forever(&self, store: &ManifestStore, partitions: u16) {
         loop {
             if let Err(error) = self.try_follow(store, partitions).await {
-                tracing::debug!(%error, "announcements cannot be followed");
+                tracing::warn!(%error, "announcements cannot be followed");
             }
             tokio::time::sleep(FAILED_PAUSE).await;
         }

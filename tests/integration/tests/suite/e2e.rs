@@ -218,6 +218,13 @@ async fn every_service_works_with_the_rights_of_its_user() {
     testbed.publish("aa02").await;
     testbed.wait_until_terminal("aa02").await;
     testbed.check_agreement("aa02").await;
+    let cluster = testbed.operator.get("/v1/cluster").await.unwrap();
+    assert!(cluster["leader"]["instance"].is_string(), "{cluster}");
+    for partition in cluster["partitions"].as_array().unwrap() {
+        let known = ["inputSeq", "foldedInputSeq", "outputSeq"];
+        let is_known = known.map(|key| partition[key].is_u64());
+        assert_eq!(is_known, [true; 3], "{partition}");
+    }
     testbed.stop();
 }
 

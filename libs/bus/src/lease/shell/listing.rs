@@ -39,7 +39,11 @@ impl Bus {
         let mut views = Vec::new();
         for kind in ["member", "lease"] {
             let filter = format!("{prefix}{kind}.>");
-            let read = last_of_each(&self.connections().consume, &bucket, &filter);
+            let subject = format!(
+                "{}.DIRECT.GET.KV_{bucket}",
+                self.config().jetstream_prefix()
+            );
+            let read = last_of_each(&self.connections().consume, subject, &filter);
             let timeout = Duration::from_secs(self.config().request_timeout_seconds);
             let messages = match tokio::time::timeout(timeout, read).await {
                 Ok(Ok(messages)) => messages,
@@ -59,7 +63,11 @@ fn unavailable(bucket: &str, reason: String) -> LeaderReadError {
     }
 }
 
-async fn last_of_each(client: &Client, bucket: &str, filter: &str) -> Result<Vec<Message>, String> {
+async fn last_of_each(
+    client: &Client,
+    subject: String,
+    filter: &str,
+) -> Result<Vec<Message>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let inbox = client.new_inbox();
     let mut answers = client
@@ -68,11 +76,7 @@ async fn last_of_each(client: &Client, bucket: &str, filter: &str) -> Result<Vec
         .map_err(|error| text(&error))?;
     let request = json!({ "multi_last": [filter], "batch": KEYS_MAX }).to_string();
     client
-        .publish_with_reply(
-            format!("$JS.API.DIRECT.GET.KV_{bucket}"),
-            inbox,
-            request.into(),
-        )
+        .publish_with_reply(subject, inbox, request.into())
         .await
         .map_err(|error| text(&error))?;
     let mut messages = Vec::new();

@@ -339,6 +339,7 @@ async fn a_reducer_writes_frames_checkpoints_and_dead_letters() {
         payload: "x".into(),
     };
     assert_eq!(reducer.store_dead_letter("reducer", letter).await, Ok(1));
+    assert_eq!(reducer.manifests().current().await.unwrap(), None);
     reducer.close().await;
     planner.close().await;
 }
