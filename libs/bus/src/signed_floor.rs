@@ -8,6 +8,7 @@ use nixfleet_proto::{ManifestHash, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Bus;
+use crate::bus::backoff::pauses;
 
 /// Writers of one floor at the same time, at most; each of them wins once.
 const ATTEMPTS: u32 = 16;
@@ -36,7 +37,7 @@ impl Bus {
     /// # Errors
     /// When the bus does not answer or the record is damaged.
     pub async fn signed_floor(&self, key: &str) -> Result<Option<SignedFloor>, SignedFloorError> {
-        Ok(self.stored_floor(key).await?.map(|(floor, _)| floor))
+        Ok(self.stored_floor(key).await?.0)
     }
 
     /// Raises the floor of this key, unless it is as high or higher.
@@ -54,13 +55,12 @@ impl Bus {
         };
         let payload = serde_json::to_vec(floor).map_err(|error| fault(error.to_string()))?;
         let payload = Bytes::from(payload);
-        let mut reason = String::new();
+        let (mut reason, mut pauses) = (String::new(), pauses());
         for _ in 0..ATTEMPTS {
-            let revision = match self.stored_floor(key).await? {
-                Some((stored, _)) if stored.signed_at >= floor.signed_at => return Ok(()),
-                Some((_, revision)) => revision,
-                None => 0,
-            };
+            let (stored, revision) = self.stored_floor(key).await?;
+            if stored.is_some_and(|stored| stored.signed_at >= floor.signed_at) {
+                return Ok(());
+            }
             let mut headers = HeaderMap::new();
             headers.insert(
                 NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
@@ -78,15 +78,17 @@ impl Bus {
                 // Another instance was first, or nobody answered: the next read tells.
                 Err(error) => reason = error.to_string(),
             }
+            tokio::time::sleep(pauses.next().unwrap_or_default()).await;
         }
         Err(fault(reason))
     }
 
-    /// The floor and its revision, from the leader of the bucket.
+    /// The floor and its revision, 0 before the first, from the leader of the bucket. A floor that an
+    /// administrator deleted is none.
     async fn stored_floor(
         &self,
         key: &str,
-    ) -> Result<Option<(SignedFloor, u64)>, SignedFloorError> {
+    ) -> Result<(Option<SignedFloor>, u64), SignedFloorError> {
         let fault = |reason: String| SignedFloorError {
             key: key.to_owned(),
             reason,
@@ -100,13 +102,15 @@ impl Bus {
         let stream = stream.map_err(|error| fault(error.to_string()))?;
         let subject = self.floor_subject(key);
         match stream.get_last_raw_message_by_subject(&subject).await {
+            // The marker of a deletion.
+            Ok(message) if message.payload.is_empty() => Ok((None, message.sequence)),
             Ok(message) => {
                 let floor = serde_json::from_slice(&message.payload);
                 let floor =
                     floor.map_err(|error| fault(format!("its record is damaged: {error}")))?;
-                Ok(Some((floor, message.sequence)))
+                Ok((Some(floor), message.sequence))
             }
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok((None, 0)),
             Err(error) => Err(fault(error.to_string())),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::Utc;
 use nixfleet_bus::{
-    Announcements, DeadLetterRecord, ManifestError, PublishError, UndecodableMessage,
+    Announcements, DeadLetterRecord, ManifestError, PublishError, SignedFloor, UndecodableMessage,
 };
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
 use nixfleet_proto::{ManifestHash, RolloutId};
@@ -134,4 +134,27 @@ async fn a_dead_letter_keeps_reason_and_origin_and_is_stored_once() {
     let identity = one.stream_identity(&one.names().dead_stream()).await;
     assert_eq!(identity.unwrap().last_seq, 1);
     one.close().await;
+}
+
+#[tokio::test]
+async fn a_floor_is_raised_only_and_is_none_once_an_administrator_deleted_it() {
+    let bus = bus("floor").await;
+    let floor = |minutes: i64| SignedFloor {
+        signed_at: Utc::now() + chrono::TimeDelta::minutes(minutes),
+        hash: "aa".into(),
+    };
+    let (earlier, later) = (floor(-5), floor(0));
+    bus.raise_signed_floor("k", &later).await.unwrap();
+    bus.raise_signed_floor("k", &earlier).await.unwrap();
+    assert_eq!(bus.signed_floor("k").await.unwrap(), Some(later));
+    let client = async_nats::connect(&bus.config().url).await.unwrap();
+    let bucket = async_nats::jetstream::new(client)
+        .get_key_value(bus.names().meta_bucket())
+        .await
+        .unwrap();
+    bucket.delete("floor.k").await.unwrap();
+    assert_eq!(bus.signed_floor("k").await.unwrap(), None);
+    bus.raise_signed_floor("k", &earlier).await.unwrap();
+    assert_eq!(bus.signed_floor("k").await.unwrap(), Some(earlier));
+    bus.close().await;
 }
