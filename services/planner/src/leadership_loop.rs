@@ -115,6 +115,9 @@ impl<'a> LeadershipLoop<'a> {
         restore_release(self.deps.bus, self.deps.store).await?;
         let ended = self.fence_and_plan(lease, stop).await;
         telemetry::set_leading(None);
+        for partition in Partition::all(self.deps.bus.partitions()) {
+            telemetry::set_held(partition, false);
+        }
         ended
     }
 

@@ -19,7 +19,7 @@ pub(super) fn decide(
     (epoch, action): (u64, &PlanAction),
     pinned: &PinnedSet,
 ) -> Decided {
-    check_epoch(state, epoch, action)?;
+    check_epoch(state, at, epoch, action)?;
     match action {
         PlanAction::Barrier {} => barrier(state, epoch, at),
         PlanAction::OpenRollout {
@@ -104,8 +104,17 @@ pub(super) fn decide(
     }
 }
 
+/// An epoch is the time of its leadership in milliseconds, or the one after the epoch before. One that is further
+/// ahead would leave no epochs for later leaders.
+const EPOCH_AHEAD_MILLIS_MAX: i64 = 24 * 60 * 60 * 1_000;
+
 /// Rejects epochs below the highest known one (older leaders), and epochs above it without a barrier.
-fn check_epoch(state: &PartitionState, epoch: u64, action: &PlanAction) -> Result<(), Rejection> {
+fn check_epoch(
+    state: &PartitionState,
+    at: Timestamp,
+    epoch: u64,
+    action: &PlanAction,
+) -> Result<(), Rejection> {
     if mutation_testing::is_active("fold-ignore-epoch") {
         return Ok(());
     }
@@ -115,6 +124,12 @@ fn check_epoch(state: &PartitionState, epoch: u64, action: &PlanAction) -> Resul
         return Err(Rejection::new(
             Reason::Fenced,
             format!("epoch {epoch} of {} is not above {seen}", action.name()),
+        ));
+    }
+    let latest = at.timestamp_millis().saturating_add(EPOCH_AHEAD_MILLIS_MAX);
+    if is_barrier && i64::try_from(epoch).map_or(true, |epoch| epoch > latest) {
+        return invariant(format!(
+            "epoch {epoch} is more than a day ahead of the time"
         ));
     }
     if epoch > seen && !is_barrier {

@@ -559,6 +559,19 @@ fn epochs_fence_older_leaders() {
 }
 
 #[test]
+fn no_barrier_takes_the_epochs_of_later_leaders() {
+    let mut fold = Fold::new(OnHealthFailure::Halt);
+    let day = 24 * 60 * 60 * 1_000;
+    let latest = u64::try_from(at(0).timestamp_millis()).unwrap() + day;
+    for epoch in [u64::MAX, u64::MAX >> 1, latest + 1] {
+        let refused = fold.refuse(planned(0, epoch, PlanAction::Barrier {}));
+        assert_eq!(refused, Reason::Invariant);
+    }
+    let outcome = fold.apply(planned(0, latest, PlanAction::Barrier {}));
+    assert_eq!(outcome.decision.name(), "accepted");
+}
+
+#[test]
 fn unknown_rollouts_and_hosts_are_told_apart_from_illegal() {
     let mut fold = Fold::new(OnHealthFailure::Halt);
     let mut refuse = |rollout, host| fold.refuse(told(1, rollout, host, event(1, ack())));

@@ -108,7 +108,7 @@ impl Fences {
 
     fn begin_in(&mut self, partitions: &[Partition], now: Timestamp, highest: u64) {
         let millisecond = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-        self.epoch = self.epoch.max(highest) + 1;
+        self.epoch = self.epoch.max(highest).saturating_add(1);
         if !mutation_testing::is_active("planner-skip-barrier") {
             self.epoch = self.epoch.max(millisecond);
         }

@@ -5,30 +5,44 @@ use std::time::Duration;
 use chrono::Utc;
 use nixfleet_bus::AppendError;
 use nixfleet_harness::{incompressible_text, shared_nats, wait_for};
-use nixfleet_proto::OperatorCommand;
 use nixfleet_proto::subject::Partition;
+use nixfleet_proto::{Entry, EntryBody, OperatorCommand, PlanAction};
 
 use super::planner_fleet::{PARTITIONS, PlannerFleet, count};
 
 const LOG_BYTES: u64 = 2 << 20;
 
-/// Fills an input log until it refuses the smallest entries.
+/// Fills an input log until it refuses a barrier, its smallest entry.
 async fn fill(fleet: &PlannerFleet, partition: Partition) {
-    let input = fleet.servers.bus.input();
-    for bytes in [60 * 1024, 4 * 1024, 256, 1] {
-        for seed in 0.. {
+    for bytes in [60 * 1024, 4 * 1024, 256] {
+        append_until_full(fleet, partition, |seed| {
             let command = OperatorCommand::ClearQuarantine {
                 channel: "c".into(),
                 closure_hash: "c".into(),
                 reason: incompressible_text(bytes, seed),
             };
-            let entry =
-                nixfleet_harness::console_key::signed("fleet", Utc::now(), command).unwrap();
-            match input.append(partition, entry).await {
-                Ok(_) => assert!(seed < 20_000),
-                Err(AppendError::Full(_)) => break,
-                Err(error) => panic!("{error}"),
-            }
+            nixfleet_harness::console_key::signed("fleet", Utc::now(), command).unwrap()
+        })
+        .await;
+    }
+    append_until_full(fleet, partition, |_| {
+        let (epoch, action) = (0, PlanAction::Barrier {});
+        Entry::new(Utc::now(), EntryBody::Plan { epoch, action })
+    })
+    .await;
+}
+
+async fn append_until_full(
+    fleet: &PlannerFleet,
+    partition: Partition,
+    entry: impl Fn(u64) -> Entry,
+) {
+    let input = fleet.servers.bus.input();
+    for seed in 0.. {
+        match input.append(partition, entry(seed)).await {
+            Ok(_) => assert!(seed < 20_000),
+            Err(AppendError::Full(_)) => return,
+            Err(error) => panic!("{error}"),
         }
     }
 }
