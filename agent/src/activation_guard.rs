@@ -5,9 +5,9 @@
 //! shell it ran before a switch of that rollout. A fault in the core's rules then stops the host instead of
 //! moving it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use nixfleet_proto::{ClosureHash, Hostname, RolloutId};
+use nixfleet_proto::{ClosureHash, Hostname, RolloutId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::admitted_closure::AdmittedClosure;
@@ -20,7 +20,8 @@ const TARGETS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct ActivationGuard {
     hostname: Hostname,
-    targets: VecDeque<(RolloutId, ClosureHash)>,
+    /// By the time of signing: old manifests, which anyone may send again, push out older ones only.
+    targets: BTreeSet<(Timestamp, RolloutId, ClosureHash)>,
     observations: Observations,
 }
 
@@ -45,7 +46,7 @@ impl ActivationGuard {
     pub fn new(hostname: Hostname, observations: Observations) -> Self {
         Self {
             hostname,
-            targets: VecDeque::new(),
+            targets: BTreeSet::new(),
             observations,
         }
     }
@@ -56,15 +57,12 @@ impl ActivationGuard {
         let Some((target, _)) = AdmittedClosure::of_manifest(manifest, &self.hostname) else {
             return;
         };
-        let target = (
-            manifest.payload().rollout_id(),
-            target.closure_hash().clone(),
-        );
-        if !self.targets.contains(&target) {
-            self.targets.push_back(target);
-        }
+        let rollout_id = manifest.payload().rollout_id();
+        let closure = target.closure_hash().clone();
+        self.targets
+            .insert((manifest.signed_at(), rollout_id, closure));
         if self.targets.len() > TARGETS_MAX {
-            self.targets.pop_front();
+            self.targets.pop_first();
         }
     }
 
@@ -78,7 +76,7 @@ impl ActivationGuard {
         closure: &ClosureHash,
     ) -> Result<(), Unproven> {
         let mut targets = self.targets.iter();
-        let proven = targets.any(|(id, target)| id == rollout_id && target == closure);
+        let proven = targets.any(|(_, id, target)| id == rollout_id && target == closure);
         proven
             .then_some(())
             .ok_or_else(|| unproven(rollout_id, closure))

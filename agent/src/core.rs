@@ -144,6 +144,9 @@ impl AgentCore {
             } => self.events_answered(&rollout_id, answers, now),
             Input::HeartbeatAnswered(reply) => self.heartbeat_answered(&reply, now),
             Input::HeartbeatFailed => self.heartbeat_failed(now),
+            Input::MachineObserved { current_closure } => {
+                self.running = ObservedClosure::of_machine(current_closure);
+            }
             Input::Tick => {}
         }
         if self.phase == Phase::Running {
@@ -367,7 +370,7 @@ impl AgentCore {
             let oldest = self
                 .rollouts
                 .values()
-                .filter(|rollout| rollout.replaced && rollout.outbox.is_empty())
+                .filter(|rollout| rollout.is_over() && rollout.outbox.is_empty())
                 .min_by_key(|rollout| (rollout.signed_at, rollout.id().clone()));
             let Some(rollout_id) = oldest.map(|rollout| rollout.id().clone()) else {
                 return;

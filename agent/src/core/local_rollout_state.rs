@@ -2,7 +2,9 @@
 
 use nixfleet_proto::bounds::INTEGER_MAX;
 use nixfleet_proto::wire::WireEvent;
-use nixfleet_proto::{HostRecord, OnHealthFailure, RolloutId, Timestamp, mutation_testing};
+use nixfleet_proto::{
+    HostRecord, HostState, OnHealthFailure, RolloutId, Timestamp, mutation_testing,
+};
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
@@ -101,6 +103,11 @@ pub struct Journal {
 }
 
 impl LocalRollout {
+    /// True when another walk replaced this one, or none began and only a rollback was denied.
+    pub fn is_over(&self) -> bool {
+        self.replaced || (self.rollback_denied && self.record.state == HostState::Pending)
+    }
+
     /// A rollout of a verified manifest.
     pub fn new(record: HostRecord, policy: OnHealthFailure, signed_at: Timestamp) -> Self {
         Self {

@@ -96,8 +96,7 @@ impl Outbox {
     /// The events to send now in one request, in order, which then are in flight; empty while
     /// others are.
     pub fn take_next(&mut self, now: Timestamp, limits: RequestLimits) -> Vec<WireEvent> {
-        let is_busy = self.in_flight > 0 || self.is_earlier_in_flight;
-        if is_busy || self.not_before.is_some_and(|due| now < due) {
+        if self.is_busy() || self.not_before.is_some_and(|due| now < due) {
             return Vec::new();
         }
         let most = if self.single_sends > 0 {
@@ -234,9 +233,14 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
-    /// Time at which [`Self::take_next`] returns events; `None` while an event is in flight or none waits.
+    /// True while a request is in flight, also one of an earlier walk.
+    fn is_busy(&self) -> bool {
+        self.in_flight > 0 || self.is_earlier_in_flight
+    }
+
+    /// Time at which [`Self::take_next`] returns events; `None` while a request is in flight or no event waits.
     pub fn next_due(&self) -> Option<Timestamp> {
-        if self.in_flight > 0 || self.waiting.is_empty() {
+        if self.is_busy() || self.waiting.is_empty() {
             return None;
         }
         Some(self.not_before.unwrap_or(Timestamp::MIN_UTC))

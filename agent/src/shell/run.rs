@@ -146,7 +146,10 @@ impl Agent {
                 self.step_core(*input)
             }
             FinishedJob::Activation(input, running) => {
-                self.running = running;
+                self.running = running.clone();
+                self.step_core(Input::MachineObserved {
+                    current_closure: running,
+                })?;
                 self.step_core(*input)
             }
             FinishedJob::Heartbeat(Ok(reply)) => {

@@ -204,6 +204,7 @@ fn a_new_walk_waits_for_the_last_request_of_the_walk_before() {
     let mut outbox = Outbox::after(&earlier);
     outbox.push(event(3), true, 10);
     assert!(take(&mut outbox, 0).is_empty());
+    assert_eq!(outbox.next_due(), None);
     outbox.finish_earlier_request();
     assert_eq!(take(&mut outbox, 0), [3]);
 }

@@ -233,6 +233,20 @@ fn a_failed_switch_restores_the_previous_closure() {
 }
 
 #[test]
+fn what_runs_after_a_failed_switch_is_what_the_machine_says() {
+    let mut agent = TestAgent::running();
+    agent.switching();
+    agent.give(Input::MachineObserved {
+        current_closure: "b".into(),
+    });
+    agent.give(ended(SwitchOutcome::Failed {
+        exit_code: 4,
+        stderr_tail: String::new(),
+    }));
+    assert_eq!(agent.core.current_closure().as_str(), "b");
+}
+
+#[test]
 fn a_failed_rollback_is_retried() {
     let mut agent = TestAgent::running();
     agent.switching();

@@ -209,6 +209,9 @@ fn observed_by(input: &Input) -> Option<&ClosureHash> {
         Input::Started {
             current_closure: closure,
         }
+        | Input::MachineObserved {
+            current_closure: closure,
+        }
         | Input::SwitchEnded {
             outcome:
                 SwitchOutcome::Completed {
