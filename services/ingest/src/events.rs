@@ -171,7 +171,6 @@ async fn take_many(
 ) -> Result<Response, ApiError> {
     let mut refusals = vec![None; events.len()];
     let mut rollouts: BTreeMap<RolloutId, OfRollout> = BTreeMap::new();
-    let bytes_each = size / events.len().max(1);
     for (place, event) in events.into_iter().enumerate() {
         match event.and_then(|request| check(identity, &request).map(|()| request)) {
             Ok(request) => {
@@ -187,8 +186,8 @@ async fn take_many(
         let OfRollout { places, events } = of_rollout;
         let refusals = match admit(app, &hostname, &rollout_id).await {
             Ok(admitted) => {
-                let bytes = bytes_each * events.len();
-                let events = admitted.events(events, app.backends.bus.now(), bytes);
+                // The body may be mostly of these events: each group counts as the whole of it.
+                let events = admitted.events(events, app.backends.bus.now(), size);
                 app.log.append_in_order(&events).await
             }
             Err(refusal) => vec![Some(refusal); places.len()],

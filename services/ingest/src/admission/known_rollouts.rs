@@ -1,29 +1,49 @@
 //! The rollouts that the fold knows, by partition: rows at the cursor, then outcomes of the log behind it.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use nixfleet_proto::effects_frame::OutcomeEffects;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Effect, RolloutId, RolloutState};
 
+/// Value of `followed_to` before the first load.
+const NOT_LOADED: u64 = u64::MAX;
+
 /// Rollouts that are not Pruned.
 #[derive(Debug)]
 pub struct KnownRollouts {
-    partitions: Vec<RwLock<Followed>>,
+    partitions: Vec<PartitionRollouts>,
 }
 
-#[derive(Debug, Default)]
-struct Followed {
-    /// Last output sequence that is in `rollouts`; `None` before the first load.
-    out_seq: Option<u64>,
-    rollouts: HashSet<RolloutId>,
+struct PartitionRollouts {
+    rollouts: RwLock<HashSet<RolloutId>>,
+    /// Last output sequence that is in `rollouts`.
+    followed_to: AtomicU64,
+    count: metrics::Gauge,
+}
+
+impl std::fmt::Debug for PartitionRollouts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartitionRollouts")
+            .field("rollouts", &self.rollouts)
+            .field("followed_to", &self.followed_to)
+            .finish_non_exhaustive()
+    }
 }
 
 impl KnownRollouts {
     /// Nothing is known yet.
     pub fn new(partitions: u16) -> Self {
-        let partitions = Partition::all(partitions).map(|_| RwLock::default());
+        let partitions = Partition::all(partitions).map(|partition| {
+            let partition = partition.to_string();
+            PartitionRollouts {
+                rollouts: RwLock::default(),
+                followed_to: AtomicU64::new(NOT_LOADED),
+                count: metrics::gauge!("nixfleet_known_rollouts", "partition" => partition),
+            }
+        });
         Self {
             partitions: partitions.collect(),
         }
@@ -31,58 +51,61 @@ impl KnownRollouts {
 
     /// Replaces what is known of a partition by rows that cover the output log up to a sequence.
     pub fn load(&self, partition: Partition, rows: Vec<RolloutId>, out_seq: u64) {
-        self.change(partition, |followed| {
-            followed.rollouts = rows.into_iter().collect();
-            followed.out_seq = Some(out_seq);
-        });
+        if let Some(known) = self.of(partition) {
+            known.change(|rollouts| *rollouts = rows.into_iter().collect());
+            known.followed_to.store(out_seq, Ordering::Release);
+        }
     }
 
-    /// Follows the outcomes of the message at a sequence of the output log.
+    /// Follows the outcomes of the message at a sequence of the output log. Few messages change a rollout.
     pub fn follow(&self, partition: Partition, out_seq: u64, outcomes: &[OutcomeEffects]) {
-        let changes = || {
-            let effects = outcomes
-                .iter()
-                .flat_map(|outcome| &outcome.accepted.effects);
-            effects.filter_map(rollout_change)
+        let Some(known) = self.of(partition) else {
+            return;
         };
-        self.change(partition, |followed| {
-            followed.out_seq = Some(out_seq);
-            for (rollout_id, state) in changes() {
-                if state == RolloutState::Pruned {
-                    followed.rollouts.remove(rollout_id);
-                } else {
-                    followed.rollouts.insert(rollout_id.clone());
+        let effects = outcomes
+            .iter()
+            .flat_map(|outcome| &outcome.accepted.effects);
+        let mut changes = effects.filter_map(rollout_change).peekable();
+        if changes.peek().is_some() {
+            known.change(|rollouts| {
+                for (rollout_id, state) in changes {
+                    if state == RolloutState::Pruned {
+                        rollouts.remove(rollout_id);
+                    } else {
+                        rollouts.insert(rollout_id.clone());
+                    }
                 }
-            }
-        });
+            });
+        }
+        known.followed_to.store(out_seq, Ordering::Release);
     }
 
     /// True when the fold has the rollout, as far as this gateway followed it.
     pub fn knows(&self, partition: Partition, rollout_id: &RolloutId) -> bool {
-        let followed = self.read(partition);
-        followed.is_some_and(|followed| followed.rollouts.contains(rollout_id))
+        self.of(partition).is_some_and(|known| {
+            let rollouts = known.rollouts.read();
+            let rollouts = rollouts.unwrap_or_else(PoisonError::into_inner);
+            rollouts.contains(rollout_id)
+        })
     }
 
     /// Last output sequence of a partition that was followed; `None` before the first load.
     pub fn followed_to(&self, partition: Partition) -> Option<u64> {
-        self.read(partition)?.out_seq
+        let followed_to = self.of(partition)?.followed_to.load(Ordering::Acquire);
+        (followed_to != NOT_LOADED).then_some(followed_to)
     }
 
-    fn read(&self, partition: Partition) -> Option<std::sync::RwLockReadGuard<'_, Followed>> {
-        let followed = self.partitions.get(usize::from(partition.number()))?;
-        Some(followed.read().unwrap_or_else(PoisonError::into_inner))
+    fn of(&self, partition: Partition) -> Option<&PartitionRollouts> {
+        self.partitions.get(usize::from(partition.number()))
     }
+}
 
-    fn change(&self, partition: Partition, change: impl FnOnce(&mut Followed)) {
-        if let Some(followed) = self.partitions.get(usize::from(partition.number())) {
-            let count = {
-                let mut followed = followed.write().unwrap_or_else(PoisonError::into_inner);
-                change(&mut followed);
-                followed.rollouts.len()
-            };
-            let partition = partition.to_string();
-            metrics::gauge!("nixfleet_known_rollouts", "partition" => partition).set(count as f64);
-        }
+impl PartitionRollouts {
+    fn change(&self, change: impl FnOnce(&mut HashSet<RolloutId>)) {
+        let rollouts = self.rollouts.write();
+        let mut rollouts = rollouts.unwrap_or_else(PoisonError::into_inner);
+        change(&mut rollouts);
+        self.count.set(rollouts.len() as f64);
     }
 }
 

@@ -66,7 +66,8 @@ async fn rollout_signature(
 fn fleet_of(app: &App, identity: &Identity) -> Result<Artifact, ApiError> {
     let release = app.releases.current()?;
     let hostname = own_host(identity)?;
-    if release.fleet().hosts.contains_key(hostname) {
+    let named = release.named_hosts();
+    if named.channel_of(hostname.as_str()).is_some() {
         return Ok(release.fleet.clone());
     }
     let message = format!("{hostname} is not a host of the current release");

@@ -49,7 +49,8 @@ async fn answer_heartbeat(
         check_text("current_closure", closure.as_str(), MAX_CLOSURE_BYTES)?;
     }
     let release = app.releases.current()?;
-    let Some(host) = release.fleet().hosts.get(&request.hostname) else {
+    let named = release.named_hosts();
+    let Some(channel) = named.channel_of(request.hostname.as_str()) else {
         return Err(ApiError::refused(
             StatusCode::NOT_FOUND,
             "unknown-host",
@@ -57,7 +58,7 @@ async fn answer_heartbeat(
         ));
     };
     let heartbeat = OwnerHeartbeat {
-        channel: host.channel.clone(),
+        channel: channel.clone(),
         received_at: app.backends.received_at()?,
         request,
     };
