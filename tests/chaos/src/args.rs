@@ -28,6 +28,9 @@ pub struct Args {
     /// the services, which a run does not fill.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=65_536))]
     pub log_mib: Option<u64>,
+    /// A host floods the gateways with large events during the whole fault injection.
+    #[arg(long)]
+    pub flood: bool,
     /// Options that all such programs share.
     #[command(flatten)]
     pub run: RunOptions,
@@ -71,5 +74,6 @@ mod tests {
         let args = args.unwrap();
         assert_eq!(args.duration(), Duration::from_secs(30));
         assert_eq!(args.only, ["nats", "disk"]);
+        assert!(!args.flood);
     }
 }

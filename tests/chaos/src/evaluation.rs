@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use nixfleet_audit::ObservedState;
 use nixfleet_audit::check::{self, Check};
 use nixfleet_bus::Bus;
+use nixfleet_harness::FloodAnswers;
 
 use crate::db_verify::VerifyResult;
 use crate::event_accounting::EventAccounting;
@@ -45,6 +46,8 @@ pub struct Evaluation {
     pub log_sizes: LogSizes,
     /// Result of `nixfleet db verify`.
     pub verify_result: VerifyResult,
+    /// What a flooding host was answered.
+    pub flood: Option<FloodAnswers>,
     /// Checks of the run.
     pub checks: Vec<Check>,
 }
@@ -65,6 +68,8 @@ pub struct RunData {
     pub logs: Vec<PartitionLogs>,
     /// Limit of a log in bytes, where it is not the default.
     pub log_limit: Option<u64>,
+    /// What a flooding host was answered, and violations.
+    pub flood: Option<(FloodAnswers, Vec<String>)>,
 }
 
 impl Evaluation {
@@ -129,7 +134,13 @@ pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result
     if let Some(limit) = run_data.log_limit {
         checks.extend(log_sizes.checks(limit));
     }
+    let mut flood = None;
+    if let Some((answers, faults)) = run_data.flood {
+        checks.push(Check::new("a flooding host is limited", faults));
+        flood = Some(answers);
+    }
     Ok(Evaluation {
+        flood,
         latencies: latencies(&run_data.incidents, &logs, &run_data.samples),
         incidents: run_data.incidents,
         observed,

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use nixfleet_harness::Service;
+
+/// The first gateway steps ahead, the second one back.
+pub const CLOCK_STEP: TimeDelta = TimeDelta::minutes(15);
 
 /// Processes that a fault affects together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +61,8 @@ pub enum Kind {
     FullDisk,
     /// Every reply of Postgres is delayed.
     SlowPostgres,
+    /// The clock of a gateway for agents steps by [`CLOCK_STEP`].
+    StepClock,
     /// Connections to a server fail.
     BreakConnection(Server, ConnectionFailure),
 }
@@ -75,7 +81,7 @@ pub enum FaultScope {
 pub struct Fault {
     /// Kind of the fault.
     pub kind: Kind,
-    /// 0 or 1: the busier process or the other one, the node that is cut off, or the severity.
+    /// 0 or 1: the busier process or the other one, the node that is cut off or whose clock steps, or the severity.
     pub number: usize,
     /// Processes that are affected, for faults of a connection.
     pub scope: FaultScope,
@@ -97,6 +103,7 @@ impl Kind {
             Self::FullInput,
             Self::FullDisk,
             Self::SlowPostgres,
+            Self::StepClock,
             Self::BreakConnection(Server::Nats, Cut),
             Self::BreakConnection(Server::Nats, Stall),
             Self::BreakConnection(Server::Postgres, Cut),
@@ -135,6 +142,7 @@ impl Kind {
             | Self::FullOutput
             | Self::FullDisk
             | Self::SlowPostgres
+            | Self::StepClock
             | Self::BreakConnection(..) => false,
         }
     }
@@ -152,7 +160,8 @@ impl Kind {
             | Self::FullInput
             | Self::FullOutput
             | Self::FullDisk
-            | Self::SlowPostgres => false,
+            | Self::SlowPostgres
+            | Self::StepClock => false,
         }
     }
 }
@@ -198,6 +207,7 @@ impl fmt::Display for Kind {
             Self::FullOutput => f.write_str("full output log"),
             Self::FullDisk => f.write_str("full disk"),
             Self::SlowPostgres => f.write_str("slow postgres"),
+            Self::StepClock => f.write_str("step clock"),
             Self::BreakConnection(server, failure) => write!(f, "{failure} {server}"),
         }
     }
@@ -207,7 +217,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
         match (self.kind, self.scope) {
-            (Kind::Kill(_) | Kind::Stop(_) | Kind::Pause(_), _)
+            (Kind::Kill(_) | Kind::Stop(_) | Kind::Pause(_) | Kind::StepClock, _)
             | (Kind::BreakConnection(..), FaultScope::Node) => write!(f, " {}", self.number)?,
             (
                 Kind::KillNats

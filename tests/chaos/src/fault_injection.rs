@@ -5,11 +5,11 @@ mod stream_limits;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use nixfleet_harness::{ProxyMode, Service, wait_for};
 use nixfleet_proto::Timestamp;
 
-use crate::fault::{ConnectionFailure, Fault, FaultScope, Kind, Server, Target};
+use crate::fault::{CLOCK_STEP, ConnectionFailure, Fault, FaultScope, Kind, Server, Target};
 use crate::testbed::{InstanceId, Testbed};
 use stream_limits::StreamLimits;
 
@@ -90,6 +90,13 @@ pub async fn inject(testbed: &mut Testbed, mut fault: Fault) -> Result<InjectedF
             let slow = ProxyMode::Slow(SLOW[fault.number % SLOW.len()]);
             testbed.set_proxy_mode(Server::Postgres, (FaultScope::All, 0), slow);
         }
+        Kind::StepClock => {
+            let step = match fault.number {
+                0 => CLOCK_STEP,
+                _ => -CLOCK_STEP,
+            };
+            testbed.gateway_clocks[fault.number].step(step)?;
+        }
         Kind::BreakConnection(server, failure) => {
             let mode = match failure {
                 ConnectionFailure::Cut => ProxyMode::Cut,
@@ -141,6 +148,9 @@ impl InjectedFault {
             }
             Kind::SlowPostgres => {
                 testbed.set_proxy_mode(Server::Postgres, (FaultScope::All, 0), ProxyMode::Pass);
+            }
+            Kind::StepClock => {
+                testbed.gateway_clocks[self.fault.number].step(TimeDelta::zero())?;
             }
             Kind::BreakConnection(server, _) => {
                 let whom = (self.fault.scope, self.fault.number);

@@ -148,6 +148,7 @@ impl Schedule {
                 self.seconds(5.0, 7.0)
             }
             Kind::SlowPostgres => self.seconds(4.0, 8.0),
+            Kind::StepClock => self.seconds(3.0, 6.0),
             Kind::FullInput | Kind::FullOutput | Kind::FullDisk => self.seconds(2.0, 5.0),
             Kind::KillNats
             | Kind::KillPostgres

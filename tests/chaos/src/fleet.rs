@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_harness::canary_fleet::{CanaryFleet, CanaryRelease, Role};
 use nixfleet_proto::fleet::ChannelEdge;
 use nixfleet_proto::subject::Partition;
-use nixfleet_proto::{ChannelName, ClosureHash, Minutes};
+use nixfleet_proto::{ChannelName, ClosureHash, Hostname, Minutes};
 use nixfleet_swarm::profile::Profile;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -98,6 +98,13 @@ impl Hosts {
     /// The names of all hosts.
     pub fn names(&self) -> Vec<String> {
         self.0.hostnames()
+    }
+
+    /// The last host of the last channel.
+    pub fn last_host(&self) -> Hostname {
+        let last = self.0.hostnames().pop();
+        let hostname = last.and_then(|name| name.parse().ok());
+        hostname.expect("a fleet has hosts with valid names")
     }
 
     /// A release that works everywhere.

@@ -17,6 +17,7 @@ mod fault;
 mod fault_injection;
 mod fault_schedule;
 mod fleet;
+mod flood;
 mod injection_loop;
 mod latencies;
 mod log_recorder;
@@ -38,6 +39,7 @@ use clap::Parser;
 use args::Args;
 use evaluation::RunData;
 use fleet::Hosts;
+use flood::Flood;
 use log_recorder::Recorder;
 use nixfleet_harness::program;
 use nixfleet_harness::progress_printer::Printer;
@@ -78,16 +80,26 @@ async fn run_with_faults(
 ) -> Result<bool> {
     let bus = partition_logs::connect(testbed.nats.url(), &testbed.bus_users).await?;
     let mut recorder = Recorder::start(bus.clone(), printer);
+    let flooding = hosts.last_host();
     let publisher = Publisher::start(hosts, testbed.operators()?, args.seed)?;
     let sampler = Sampler::start(SampleTargets {
         swarm_port: testbed.swarm_port(),
         nats_port: testbed.nats.monitor_port(),
         database_url: testbed.database.url.clone(),
     });
+    let flood = args.flood.then(|| {
+        let (port, hostname) = (testbed.swarm_port(), flooding);
+        Flood::start(&testbed.stack, port, hostname)
+    });
+    let flood = flood.transpose()?;
     let injection_log = tokio::select! {
         injection_log = injection_loop::run(testbed, &sampler, (args, printer)) => injection_log?,
         // A run without complete recordings proves nothing.
         error = recorder.failed() => return Err(error),
+    };
+    let flood = match flood {
+        Some(flood) => Some(flood.finish().await?),
+        None => None,
     };
     printer.timed_line("the last release");
     let published = publisher.finish().await?;
@@ -103,6 +115,7 @@ async fn run_with_faults(
         samples,
         logs,
         log_limit: args.log_limit(),
+        flood,
     };
     let evaluation = evaluation::evaluate(testbed, &bus, run_data).await?;
     bus.close().await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use nixfleet_bus::{Bus, BusConfig, BusUser, Message, decode_input, decode_output};
+use nixfleet_bus::{Bus, BusConfig, Message, decode_input, decode_output};
 use nixfleet_harness::nats::BusUsers;
 use nixfleet_proto::subject::{Names, Partition};
 use nixfleet_proto::{Entry, OutputFrame, Position, StoredAt, Timestamp};
@@ -119,18 +119,17 @@ impl PartitionLogs {
     }
 }
 
-/// Connects the evaluation to the bus.
+/// Connects the evaluation to the bus, as the administrator: no service may read everything.
 ///
 /// # Errors
 /// When the server does not answer.
 pub async fn connect(url: String, users: &BusUsers) -> Result<Bus> {
-    let user = BusUser::OperatorTools;
     let config = BusConfig {
         url,
         partitions: PARTITIONS,
         ..BusConfig::default()
     };
-    Bus::connect(users.login(user, config), user.name())
+    Bus::connect(users.login_administrator(config), "chaos")
         .await
         .context("connecting to nats-server")
 }

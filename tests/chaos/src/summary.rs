@@ -181,6 +181,16 @@ fn totals_table(evaluation: &Evaluation, published: &Published) -> Table {
         "events applied twice",
         accounting.applied_twice.len().to_string(),
     );
+    if let Some(flood) = &evaluation.flood {
+        row(
+            "events of the flooding host stored",
+            flood.stored.to_string(),
+        );
+        for (code, count) in &flood.refused {
+            row(&format!("  refused: {code}"), count.to_string());
+        }
+        row("  without a response", flood.failed.to_string());
+    }
     let verify_result = &evaluation.verify_result;
     row(
         "outcomes replayed from the archive",
@@ -260,6 +270,11 @@ fn document(evaluation: &Evaluation, published: &Published, args: &Args) -> Valu
             "rows": evaluation.verify_result.rows,
             "differences": evaluation.verify_result.differences,
         },
+        "flood": evaluation.flood.as_ref().map(|flood| json!({
+            "stored": flood.stored,
+            "refused": flood.refused,
+            "withoutResponse": flood.failed,
+        })),
         "faults": faults,
         "takeovers": takeovers,
         "checks": checks,

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use nixfleet_harness::nats::BusUsers;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
-    Database, Nats, Operator, Postgres, Proxy, ProxyMode, Service, Stack, StackConfig, Swarm,
-    SwarmConfig, monitoring, postgres, scratch,
+    CLOCK_SETTING, Database, Nats, Operator, Postgres, Proxy, ProxyMode, Service, Stack,
+    StackConfig, Swarm, SwarmConfig, TestClock, monitoring, postgres, scratch,
 };
 use nixfleet_swarm::swarm_state::SwarmState;
 
@@ -66,6 +66,8 @@ pub struct Testbed {
     pub bus_users: BusUsers,
     /// The database of the services, without a proxy.
     pub database: Database,
+    /// The clock of each gateway for agents.
+    pub gateway_clocks: Vec<TestClock>,
     /// Processes that are down because of a fault.
     pub down: BTreeSet<InstanceId>,
     /// Services that ended without a request.
@@ -99,6 +101,12 @@ impl Testbed {
                 config.set(service, "bus.output_max_bytes", limit.to_string());
             }
         }
+        let gateway_clocks = (0..INSTANCES).map(|number| {
+            let clock = TestClock::new(&number.to_string())?;
+            config.set_for((Service::Ingest, number), CLOCK_SETTING, clock.setting());
+            Ok(clock)
+        });
+        let gateway_clocks = gateway_clocks.collect::<Result<_>>()?;
         let proxies = insert_proxies(&mut config, &nats, &postgres).await?;
         let stack = Stack::start(config).await?;
         printer.timed_line("starting the hosts");
@@ -111,6 +119,7 @@ impl Testbed {
             nats,
             bus_users,
             database,
+            gateway_clocks,
             down: BTreeSet::new(),
             unexpected_exits: Vec::new(),
             printer,

@@ -10,6 +10,7 @@ pub mod agent_event_sequence;
 pub mod binaries;
 pub mod canary_fleet;
 pub mod console_key;
+pub mod flooding_host;
 pub mod incompressible_text;
 pub mod monitoring;
 pub mod nats;
@@ -33,6 +34,7 @@ pub mod test_clock;
 pub mod wait;
 pub mod watchdog;
 
+pub use flooding_host::{FloodAnswers, FloodingHost};
 pub use incompressible_text::incompressible_text;
 pub use nats::Nats;
 pub use operator::Operator;
