@@ -95,6 +95,8 @@ enum Stage {
     IngestArray,
     /// Agents, gateway, reducer, tables and archive together; the baseline is the slowest single stage.
     EndToEnd,
+    /// Latency of other hosts' events while one host floods the gateway, against that without the flood.
+    Flood,
     /// From the last host of a wave to the agents of the next one.
     Dispatch,
     /// From a release of a whole fleet to the first dispatch, against a COPY of its records.
@@ -187,6 +189,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 on_servers,
                 &report.measurements,
             )),
+            Stage::Flood => block_on(with_servers::flood::run(on_servers)),
             Stage::Dispatch => block_on(with_servers::dispatch::run(on_servers)),
             Stage::Open => block_on(with_servers::open_rollout::run(&arguments.hosts, rounds)),
         };

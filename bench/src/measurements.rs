@@ -64,6 +64,7 @@ pub enum Target {
     /// The value is at most this.
     AtMost(f64),
     RatioAtLeast(f64),
+    RatioAtMost(f64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -143,10 +144,8 @@ impl Measurement {
         let reached = match target {
             Target::AtLeast(bound) => self.value >= bound,
             Target::AtMost(bound) => self.value <= bound,
-            Target::RatioAtLeast(bound) => self
-                .baseline
-                .as_ref()
-                .is_some_and(|baseline| baseline.ratio >= bound),
+            Target::RatioAtLeast(bound) => self.ratio().is_some_and(|ratio| ratio >= bound),
+            Target::RatioAtMost(bound) => self.ratio().is_some_and(|ratio| ratio <= bound),
         };
         self.target = Some(target);
         self.target_status = Some(if reached {
@@ -155,6 +154,10 @@ impl Measurement {
             TargetStatus::Short
         });
         self
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        self.baseline.as_ref().map(|baseline| baseline.ratio)
     }
 
     /// The measurement as a line of text.
@@ -186,6 +189,7 @@ impl Measurement {
                 Target::AtLeast(bound) => format!(">= {}", number(bound)),
                 Target::AtMost(bound) => format!("<= {}", number(bound)),
                 Target::RatioAtLeast(bound) => format!("ratio >= {bound:.2}"),
+                Target::RatioAtMost(bound) => format!("ratio <= {bound:.2}"),
             };
             let target_status = match self.target_status {
                 Some(TargetStatus::Pass) => "pass",

@@ -10,6 +10,7 @@ mod control_plane;
 pub mod dispatch;
 pub mod end_to_end;
 pub mod eventlog;
+pub mod flood;
 pub mod gateway_baseline;
 mod https_client;
 pub mod ingest;

@@ -43,6 +43,7 @@ impl Bar {
         );
         let target = match measurement.target {
             Some(Target::RatioAtLeast(bound)) => Some(bound),
+            Some(Target::RatioAtMost(bound)) => Some(1.0 / bound),
             Some(Target::AtLeast(_) | Target::AtMost(_)) | None => None,
         };
         if let Some(target) = target {

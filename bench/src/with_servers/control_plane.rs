@@ -43,12 +43,19 @@ impl ControlPlane {
 
     /// Starts a gateway and other services with additional settings of single services.
     pub async fn start_with(others: &[Service], settings: &[Setting]) -> Result<Self> {
+        let raised = RAISED.map(|(key, value)| (Service::Ingest, key, value));
+        Self::launch(others, &[settings, &raised].concat()).await
+    }
+
+    /// Starts a gateway with the limits of production.
+    pub async fn start_with_default_limits() -> Result<Self> {
+        Self::launch(&[], &[]).await
+    }
+
+    async fn launch(others: &[Service], settings: &[Setting]) -> Result<Self> {
         let mut testbed = Testbed::start()?;
         for (service, key, value) in settings {
             testbed.config.set(*service, key, *value);
-        }
-        for (key, value) in RAISED {
-            testbed.config.set(Service::Ingest, key, value);
         }
         // Creates streams large enough for a long log, before a service creates small ones.
         testbed.bus().await?.close().await;
