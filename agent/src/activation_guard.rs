@@ -22,13 +22,13 @@ pub struct ActivationGuard {
     hostname: Hostname,
     /// By the time of signing: old manifests, which anyone may send again, push out older ones only.
     targets: BTreeSet<(Timestamp, RolloutId, ClosureHash)>,
-    observations: Observations,
+    observations: ObservedClosures,
 }
 
 /// What the machine ran before the switches of each rollout. The durable part of the guard.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Observations(BTreeMap<RolloutId, BTreeSet<ClosureHash>>);
+pub struct ObservedClosures(BTreeMap<RolloutId, BTreeSet<ClosureHash>>);
 
 /// A command names a closure that the shell has no proof of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,14 +36,14 @@ pub struct Observations(BTreeMap<RolloutId, BTreeSet<ClosureHash>>);
     "the agent's shell has no proof of {closure} for {rollout_id}; this is a fault of the agent"
 )]
 #[expect(missing_docs, reason = "the message says the same")]
-pub struct Unproven {
+pub struct UnverifiedClosure {
     pub rollout_id: RolloutId,
     pub closure: ClosureHash,
 }
 
 impl ActivationGuard {
     /// A guard with the observations of earlier processes.
-    pub fn new(hostname: Hostname, observations: Observations) -> Self {
+    pub fn new(hostname: Hostname, observations: ObservedClosures) -> Self {
         Self {
             hostname,
             targets: BTreeSet::new(),
@@ -74,12 +74,12 @@ impl ActivationGuard {
         &self,
         rollout_id: &RolloutId,
         closure: &ClosureHash,
-    ) -> Result<(), Unproven> {
+    ) -> Result<(), UnverifiedClosure> {
         let mut targets = self.targets.iter();
         let proven = targets.any(|(_, id, target)| id == rollout_id && target == closure);
         proven
             .then_some(())
-            .ok_or_else(|| unproven(rollout_id, closure))
+            .ok_or_else(|| unverified(rollout_id, closure))
     }
 
     /// Notes what the machine runs before a switch to `target`; true when the observations have to be saved.
@@ -106,12 +106,12 @@ impl ActivationGuard {
         &self,
         rollout_id: &RolloutId,
         closure: &ClosureHash,
-    ) -> Result<(), Unproven> {
+    ) -> Result<(), UnverifiedClosure> {
         let observed = self.observations.0.get(rollout_id);
         let proven = observed.is_some_and(|observed| observed.contains(closure));
         proven
             .then_some(())
-            .ok_or_else(|| unproven(rollout_id, closure))
+            .ok_or_else(|| unverified(rollout_id, closure))
     }
 
     /// Drops the observations of a rollout; true when they have to be saved.
@@ -120,13 +120,13 @@ impl ActivationGuard {
     }
 
     /// The observations, to be made durable.
-    pub fn observations(&self) -> &Observations {
+    pub fn observations(&self) -> &ObservedClosures {
         &self.observations
     }
 }
 
-fn unproven(rollout_id: &RolloutId, closure: &ClosureHash) -> Unproven {
-    Unproven {
+fn unverified(rollout_id: &RolloutId, closure: &ClosureHash) -> UnverifiedClosure {
+    UnverifiedClosure {
         rollout_id: rollout_id.clone(),
         closure: closure.clone(),
     }
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_switch_needs_the_manifest_of_its_rollout_and_host() {
-        let mut guard = ActivationGuard::new("web-01".into(), Observations::default());
+        let mut guard = ActivationGuard::new("web-01".into(), ObservedClosures::default());
         assert!(guard.check_switch(&rollout("1"), &"b".into()).is_err());
         guard.take_release(&release("1", "b", 0));
         guard.take_release(&release_for("web-02", "2", "c", 0));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_rollback_needs_what_ran_before_the_switch_also_after_a_restart() {
-        let mut guard = ActivationGuard::new("web-01".into(), Observations::default());
+        let mut guard = ActivationGuard::new("web-01".into(), ObservedClosures::default());
         assert!(guard.observe_before(&rollout("1"), &"b".into(), &"a".into()));
         assert!(!guard.observe_before(&rollout("1"), &"b".into(), &"b".into()));
         let saved = serde_json::to_string(guard.observations()).unwrap();

@@ -53,7 +53,7 @@ struct FailedClosure {
 /// A manifest contradicts what the agent remembers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say the same")]
-pub enum Contradiction {
+pub enum MemoryConflict {
     #[error("a manifest signed at {newest} was already verified")]
     Outdated { newest: Timestamp },
     #[error("another content was already verified for {rollout_id}: publish a new commit")]
@@ -66,7 +66,7 @@ pub enum Contradiction {
     },
 }
 
-impl Contradiction {
+impl MemoryConflict {
     /// Kebab-case name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -81,12 +81,12 @@ impl AgentMemory {
     /// Checks a manifest and the closure that it has for this host, before a walk begins.
     ///
     /// # Errors
-    /// The first contradiction, in the order of [`Contradiction`].
+    /// The first contradiction, in the order of [`MemoryConflict`].
     pub fn check(
         &self,
         manifest: &VerifiedManifest,
         target: &ClosureHash,
-    ) -> Result<(), Contradiction> {
+    ) -> Result<(), MemoryConflict> {
         let rollout_id = &manifest.rollout_id;
         let (same, others): (Vec<_>, Vec<_>) = self
             .newest
@@ -95,17 +95,17 @@ impl AgentMemory {
         let newest = others.iter().map(|known| known.signed_at).max();
         let newest = newest.filter(|_| !mutation_testing::is_active("agent-ignores-newer"));
         if let Some(newest) = newest.filter(|newest| *newest > manifest.signed_at) {
-            return Err(Contradiction::Outdated { newest });
+            return Err(MemoryConflict::Outdated { newest });
         }
         if same
             .iter()
             .any(|known| known.content_hash != manifest.content_hash)
         {
             let rollout_id = rollout_id.clone();
-            return Err(Contradiction::OtherContent { rollout_id });
+            return Err(MemoryConflict::OtherContent { rollout_id });
         }
         match self.failed.get(target) {
-            Some(failed) if failed.refuses(manifest) => Err(Contradiction::FailedHere {
+            Some(failed) if failed.refuses(manifest) => Err(MemoryConflict::FailedHere {
                 closure: target.clone(),
                 rollout_id: failed.rollout_id.clone(),
                 walks: failed.walks,

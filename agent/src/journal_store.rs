@@ -5,7 +5,7 @@ mod memory;
 
 use nixfleet_proto::RolloutId;
 
-use crate::activation_guard::Observations;
+use crate::activation_guard::ObservedClosures;
 use crate::agent_memory::AgentMemory;
 use crate::core::{Journal, SavedState};
 
@@ -24,7 +24,7 @@ pub trait JournalStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// The storage cannot be read.
-    fn load_observations(&self) -> Result<Observations, JournalStoreError>;
+    fn load_observations(&self) -> Result<ObservedClosures, JournalStoreError>;
 
     /// Replaces the document of a rollout.
     ///
@@ -42,7 +42,7 @@ pub trait JournalStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// The document is not durable; the previous one still is.
-    fn save_observations(&self, observations: &Observations) -> Result<(), JournalStoreError>;
+    fn save_observations(&self, observations: &ObservedClosures) -> Result<(), JournalStoreError>;
 
     /// Removes the document of a rollout, if there is one.
     ///

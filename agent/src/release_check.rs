@@ -18,7 +18,7 @@ use nixfleet_proto::{
 use nixfleet_trust::Verified;
 
 use crate::admitted_closure::AdmittedClosure;
-use crate::agent_memory::{AgentMemory, Contradiction, VerifiedManifest};
+use crate::agent_memory::{AgentMemory, MemoryConflict, VerifiedManifest};
 
 /// Tolerated clock difference.
 const CLOCK_SLACK: TimeDelta = TimeDelta::seconds(60);
@@ -53,14 +53,14 @@ pub struct ExpectedRelease<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Walk<'a> {
     /// A walk begins: the manifest must be recent, and not contradict what the agent remembers.
-    Begins {
+    Start {
         now: Timestamp,
         /// Oldest manifest it acts on.
         age_max: TimeDelta,
         memory: &'a AgentMemory,
     },
     /// An acknowledged walk goes on, or there is only something to report.
-    GoesOn,
+    Resume,
 }
 
 /// The parts of a release that concern one host, after all checks.
@@ -99,7 +99,7 @@ pub enum Refusal {
     TooOld { age_seconds: i64 },
     /// The agent remembers something else.
     #[error(transparent)]
-    Contradiction(#[from] Contradiction),
+    MemoryConflict(#[from] MemoryConflict),
     /// The fleet has no policy for the channel or no soak for the wave.
     #[error("the fleet has no rollout policy for channel {channel}, or no soak for its wave")]
     NoPolicy { channel: String },
@@ -114,7 +114,7 @@ impl Refusal {
             Self::NotListed => "not-listed",
             Self::OtherTarget { .. } => "other-target",
             Self::TooOld { .. } => "too-old",
-            Self::Contradiction(contradiction) => contradiction.name(),
+            Self::MemoryConflict(conflict) => conflict.name(),
             Self::NoPolicy { .. } => "no-policy",
         }
     }
@@ -148,7 +148,7 @@ impl SignedRelease {
         }
         let identity = self.identity();
         match asked.walk {
-            Walk::Begins {
+            Walk::Start {
                 now,
                 age_max,
                 memory,
@@ -156,7 +156,7 @@ impl SignedRelease {
                 check_age(now - identity.signed_at, age_max)?;
                 memory.check(&identity, expected)?;
             }
-            Walk::GoesOn => {}
+            Walk::Resume => {}
         }
         let (on_health_failure, soak_minutes) = self.policy_of(wave_index)?;
         Ok(Admitted {

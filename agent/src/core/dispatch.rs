@@ -10,7 +10,7 @@ use nixfleet_proto::{ClosureHash, HostEventBody, HostRecord, HostState, RolloutI
 use super::outbox::Outbox;
 use super::pending_rollout::{FetchReason, FetchStage, PendingRollout, SnapshotPurpose};
 use super::{AgentCore, Command, LocalRollout, Notification, ReleaseFault, Work};
-use crate::agent_memory::Contradiction;
+use crate::agent_memory::MemoryConflict;
 use crate::release_check::{Admitted, ExpectedRelease, SignedRelease, Walk};
 
 /// Fetches of one dispatch before the agent waits for its redelivery.
@@ -132,13 +132,13 @@ impl AgentCore {
             return;
         }
         let walk = if pending.begins_walk() {
-            Walk::Begins {
+            Walk::Start {
                 now,
                 age_max: self.config.manifest_age_max,
                 memory: &self.memory,
             }
         } else {
-            Walk::GoesOn
+            Walk::Resume
         };
         let admitted = release.admit(ExpectedRelease {
             hostname: &self.hostname,
@@ -238,7 +238,7 @@ impl AgentCore {
     }
 
     /// A newer manifest may have been verified while this one waited.
-    fn check_memory(&self, id: &RolloutId, admitted: &Admitted) -> Result<(), Contradiction> {
+    fn check_memory(&self, id: &RolloutId, admitted: &Admitted) -> Result<(), MemoryConflict> {
         match self.pending.get(id) {
             Some(pending) if pending.begins_walk() => {
                 let target = admitted.target.closure_hash();

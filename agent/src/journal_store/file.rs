@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{JournalStore, JournalStoreError};
-use crate::activation_guard::Observations;
+use crate::activation_guard::ObservedClosures;
 use crate::agent_memory::AgentMemory;
 use crate::core::{Journal, SavedState};
 
@@ -101,7 +101,7 @@ impl JournalStore for FileJournalStore {
         })
     }
 
-    fn load_observations(&self) -> Result<Observations, JournalStoreError> {
+    fn load_observations(&self) -> Result<ObservedClosures, JournalStoreError> {
         let path = self.directory.join(OBSERVATIONS);
         Ok(self.read(&path)?.unwrap_or_default())
     }
@@ -110,7 +110,7 @@ impl JournalStore for FileJournalStore {
         self.write(&self.directory.join(MEMORY), memory)
     }
 
-    fn save_observations(&self, observations: &Observations) -> Result<(), JournalStoreError> {
+    fn save_observations(&self, observations: &ObservedClosures) -> Result<(), JournalStoreError> {
         self.write(&self.directory.join(OBSERVATIONS), observations)
     }
 
@@ -221,7 +221,8 @@ mod tests {
             content_hash: "00".into(),
         });
         store.save_memory(&memory).unwrap();
-        let observations: Observations = serde_json::from_str(r#"{"stable@4f":["a"]}"#).unwrap();
+        let observations: ObservedClosures =
+            serde_json::from_str(r#"{"stable@4f":["a"]}"#).unwrap();
         store.save_observations(&observations).unwrap();
         let again = FileJournalStore::open(scratch.path()).unwrap();
         assert_eq!(again.load().unwrap().memory, memory);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nixfleet_proto::RolloutId;
 
 use super::{JournalStore, JournalStoreError};
-use crate::activation_guard::Observations;
+use crate::activation_guard::ObservedClosures;
 use crate::agent_memory::AgentMemory;
 use crate::core::{Journal, SavedState};
 
@@ -20,7 +20,7 @@ pub struct MemoryJournalStore {
 struct Documents {
     journals: BTreeMap<RolloutId, Journal>,
     memory: AgentMemory,
-    observations: Observations,
+    observations: ObservedClosures,
 }
 
 impl MemoryJournalStore {
@@ -40,7 +40,7 @@ impl JournalStore for MemoryJournalStore {
         })
     }
 
-    fn load_observations(&self) -> Result<Observations, JournalStoreError> {
+    fn load_observations(&self) -> Result<ObservedClosures, JournalStoreError> {
         Ok(self.lock().observations.clone())
     }
 
@@ -55,7 +55,7 @@ impl JournalStore for MemoryJournalStore {
         Ok(())
     }
 
-    fn save_observations(&self, observations: &Observations) -> Result<(), JournalStoreError> {
+    fn save_observations(&self, observations: &ObservedClosures) -> Result<(), JournalStoreError> {
         self.lock().observations = observations.clone();
         Ok(())
     }

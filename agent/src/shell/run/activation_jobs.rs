@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nixfleet_proto::RolloutId;
 
 use super::{Agent, AgentError, FinishedJob};
-use crate::activation_guard::Unproven;
+use crate::activation_guard::UnverifiedClosure;
 use crate::activator::Activator;
 use crate::admitted_closure::AdmittedClosure;
 use crate::core::{Input, RollbackOutcome, SwitchOutcome};
@@ -21,10 +21,10 @@ impl Agent {
         closure: AdmittedClosure,
     ) -> Result<(), AgentError> {
         let target = closure.closure_hash().clone();
-        if let Err(unproven) = self.guard.check_switch(&rollout_id, &target) {
+        if let Err(unverified) = self.guard.check_switch(&rollout_id, &target) {
             let outcome = SwitchOutcome::Failed {
                 exit_code: REFUSED,
-                stderr_tail: refused(&unproven),
+                stderr_tail: refused(&unverified),
             };
             self.start_activation(move |_| async move {
                 Input::SwitchEnded {
@@ -56,8 +56,8 @@ impl Agent {
         self.start_activation(move |activator| async move {
             let outcome = match checked {
                 Ok(()) => activator.roll_back(&target).await,
-                Err(unproven) => RollbackOutcome::Failed {
-                    message: refused(&unproven),
+                Err(unverified) => RollbackOutcome::Failed {
+                    message: refused(&unverified),
                 },
             };
             Input::RollbackEnded {
@@ -85,7 +85,7 @@ impl Agent {
     }
 }
 
-fn refused(unproven: &Unproven) -> String {
-    tracing::error!(rollout = %unproven.rollout_id, closure = %unproven.closure, "refused to activate a closure");
-    unproven.to_string()
+fn refused(unverified: &UnverifiedClosure) -> String {
+    tracing::error!(rollout = %unverified.rollout_id, closure = %unverified.closure, "refused to activate a closure");
+    unverified.to_string()
 }
