@@ -179,7 +179,7 @@ pub enum Membership {
     /// The rollout has a record of the host.
     Member,
     /// The rollout has none.
-    Stranger,
+    NotMember,
     /// The rows do not have the rollout: it was never opened, its opening is not applied yet, or its
     /// retention elapsed.
     UnknownRollout,

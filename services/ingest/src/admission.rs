@@ -8,8 +8,8 @@
 //! Source: docs/wire-protocol.md, events.
 
 mod admitted;
-mod inquiry;
 mod known_rollouts;
+mod remote_lookup;
 
 use nixfleet_http::{ApiError, Current};
 use nixfleet_proto::{ChannelName, Hostname, RolloutId};
@@ -25,9 +25,9 @@ enum Verdict {
     /// The rollout is that of the release, which does not have the host on its channel.
     UnknownHost,
     /// The rollout is known, and the release does not have the host on its channel: was it once?
-    AskForHost,
+    LookUpHost,
     /// Neither the release nor the fold has the rollout: is this gateway behind?
-    AskForRollout,
+    LookUpRollout,
 }
 
 /// Decides whether a host may report about a rollout.
@@ -47,17 +47,17 @@ pub async fn admit(
         let is_known = || app.known_rollouts.knows(partition, rollout_id);
         verdict(&release, (hostname, &channel, rollout_id), is_known)
     };
-    let subject = inquiry::Subject {
+    let target = remote_lookup::ReportTarget {
         hostname,
         rollout_id,
         partition,
     };
     match verdict {
         Verdict::Admitted => {}
-        Verdict::UnknownHost => return Err(inquiry::unknown_host(hostname, rollout_id)),
+        Verdict::UnknownHost => return Err(remote_lookup::unknown_host(hostname, rollout_id)),
         // Boxed: nearly all requests do without.
-        Verdict::AskForHost => Box::pin(inquiry::ask_for_host(app, subject)).await?,
-        Verdict::AskForRollout => Box::pin(inquiry::ask_for_rollout(app, subject)).await?,
+        Verdict::LookUpHost => Box::pin(remote_lookup::look_up_host(app, target)).await?,
+        Verdict::LookUpRollout => Box::pin(remote_lookup::look_up_rollout(app, target)).await?,
     }
     Ok(Admitted::new(hostname, rollout_id, partition))
 }
@@ -72,8 +72,8 @@ fn verdict(
     match (is_announced, is_named) {
         (true, true) => Verdict::Admitted,
         (true, false) => Verdict::UnknownHost,
-        (false, _) if !is_known() => Verdict::AskForRollout,
+        (false, _) if !is_known() => Verdict::LookUpRollout,
         (false, true) => Verdict::Admitted,
-        (false, false) => Verdict::AskForHost,
+        (false, false) => Verdict::LookUpHost,
     }
 }

@@ -157,7 +157,7 @@ pub async fn answer(
 
 /// The events of one rollout in a request.
 #[derive(Default)]
-struct OfRollout {
+struct RolloutEvents {
     /// Where they are in the request.
     places: Vec<usize>,
     events: Vec<HostEvent>,
@@ -170,20 +170,20 @@ async fn take_many(
     size: usize,
 ) -> Result<Response, ApiError> {
     let mut refusals = vec![None; events.len()];
-    let mut rollouts: BTreeMap<RolloutId, OfRollout> = BTreeMap::new();
+    let mut rollouts: BTreeMap<RolloutId, RolloutEvents> = BTreeMap::new();
     for (place, event) in events.into_iter().enumerate() {
         match event.and_then(|request| check(identity, &request).map(|()| request)) {
             Ok(request) => {
-                let of_rollout = rollouts.entry(request.rollout_id).or_default();
-                of_rollout.places.push(place);
-                of_rollout.events.push(request.event.into());
+                let group = rollouts.entry(request.rollout_id).or_default();
+                group.places.push(place);
+                group.events.push(request.event.into());
             }
             Err(refusal) => refusals[place] = Some(refusal),
         }
     }
     let hostname = own_host(identity)?.clone();
-    let appended = join_all(rollouts.into_iter().map(async |(rollout_id, of_rollout)| {
-        let OfRollout { places, events } = of_rollout;
+    let appended = join_all(rollouts.into_iter().map(async |(rollout_id, group)| {
+        let RolloutEvents { places, events } = group;
         let refusals = match admit(app, &hostname, &rollout_id).await {
             Ok(admitted) => {
                 // The body may be mostly of these events: each group counts as the whole of it.

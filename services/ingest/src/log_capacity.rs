@@ -1,14 +1,14 @@
 //! Capacity of the logs: agents are refused before a log is full, so that planner, recovery and operators go
 //! on, and so that what is admitted can be folded.
 //!
-//! Each look at a log lets in a share of the room that was found; without the next look there is no more. A
-//! flood cannot take the reserve between two looks, nor when looks fail because of it.
+//! Each check of a log lets in a share of the room that was found; without the next check there is no more. A
+//! flood cannot take the reserve between two checks, nor when checks fail because of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
+use futures::future::join_all;
 use nixfleet_bus::{Bus, LogUsage, check_capacity};
 use nixfleet_proto::InputMark;
 use nixfleet_proto::subject::Partition;
@@ -16,22 +16,20 @@ use nixfleet_service::CancellationToken;
 
 use nixfleet_http::ApiError;
 
-/// How often the logs are looked at while there is much room.
+/// How often the logs are checked while there is much room.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// The same when some log is more than half full.
-const LOOK_OFTEN: Duration = Duration::from_millis(50);
-/// From here on logs are looked at often, in percent.
+/// The same of a partition with a log that is more than half full.
+const CHECK_INTERVAL_FULLER: Duration = Duration::from_millis(50);
+/// Percentage of a log from which its partition is checked often.
 const HALF_FULL: u64 = 50;
-/// Partitions looked at at once.
-const READS_AT_ONCE: usize = 8;
 /// When a refused agent should come again, in seconds: trimming takes one or two.
 const RETRY_AFTER_SECONDS: u32 = 10;
-/// The same when the next look decides.
-const RETRY_AFTER_LOOK_SECONDS: u32 = 1;
-/// Bytes that are let in before the first look.
-const UNSEEN_BYTES: u64 = 4 << 20;
-/// Part of the room that this gateway takes until the next look: others append at the same time.
-const ROOM_SHARE: u64 = 4;
+/// The same when the next check decides.
+const RETRY_AFTER_CHECK_SECONDS: u32 = 1;
+/// Bytes that are let in before the first check.
+const FIRST_ALLOWANCE_BYTES: u64 = 4 << 20;
+/// Part of the room that this gateway takes until the next check: others append at the same time.
+const ALLOWANCE_DIVISOR: u64 = 4;
 
 /// What is known of the logs of every partition.
 #[derive(Debug, Default)]
@@ -47,10 +45,10 @@ struct PartitionCapacity {
     folded: Mutex<u64>,
     /// Bytes of events that this gateway let in since it started.
     admitted: AtomicU64,
-    /// Where `admitted` has to stop until the next look.
+    /// Where `admitted` has to stop until the next check.
     admitted_max: AtomicU64,
-    /// `admitted` when the last look began: what came later may not be in what it found.
-    before_look: Mutex<u64>,
+    /// `admitted` when the last check began: what came later may not be in what it found.
+    before_check: Mutex<u64>,
 }
 
 impl PartitionCapacity {
@@ -60,8 +58,8 @@ impl PartitionCapacity {
             reason: Mutex::default(),
             folded: Mutex::default(),
             admitted: AtomicU64::new(0),
-            admitted_max: AtomicU64::new(UNSEEN_BYTES),
-            before_look: Mutex::default(),
+            admitted_max: AtomicU64::new(FIRST_ALLOWANCE_BYTES),
+            before_check: Mutex::default(),
         }
     }
 
@@ -77,7 +75,7 @@ impl PartitionCapacity {
 }
 
 impl LogCapacity {
-    /// Every log has little room until it was looked at.
+    /// Every log has little room until it was checked.
     pub fn new(partitions: u16) -> Self {
         let rooms = Partition::all(partitions).map(|_| PartitionCapacity::new());
         Self {
@@ -107,7 +105,7 @@ impl LogCapacity {
                 "partition {partition}: agents took their share of the room that the log had when its size \
                  was last read"
             );
-            return refuse(reason, RETRY_AFTER_LOOK_SECONDS);
+            return refuse(reason, RETRY_AFTER_CHECK_SECONDS);
         }
         Ok(())
     }
@@ -119,14 +117,14 @@ impl LogCapacity {
         }
     }
 
-    /// Bytes let in so far, to be asked for before a log is looked at.
+    /// Bytes let in so far, to be asked for before a log is checked.
     fn admitted(&self, partition: Partition) -> u64 {
         let room = self.partitions.get(usize::from(partition.number()));
         room.map_or(0, |room| room.admitted.load(Ordering::Relaxed))
     }
 
-    /// Takes a look at both logs of a partition, which began when so many bytes were let in.
-    fn look(
+    /// Takes what a check of both logs of a partition found, which began when so many bytes were let in.
+    fn update(
         &self,
         (partition, admitted): (Partition, u64),
         (input, output): (&LogUsage, &LogUsage),
@@ -134,9 +132,9 @@ impl LogCapacity {
         let Some(room) = self.partitions.get(usize::from(partition.number())) else {
             return;
         };
-        // Frames that were queued before the look may be stored after it.
-        let counted = std::mem::replace(&mut *lock(&room.before_look), admitted);
-        let share = input.agents_room() / ROOM_SHARE;
+        // Frames that were queued before the check may be stored after it.
+        let counted = std::mem::replace(&mut *lock(&room.before_check), admitted);
+        let share = input.agents_room() / ALLOWANCE_DIVISOR;
         room.admitted_max
             .store(counted.saturating_add(share), Ordering::Relaxed);
         let unfolded = input.last_seq.saturating_sub(*lock(&room.folded));
@@ -160,29 +158,25 @@ impl LogCapacity {
     }
 }
 
-/// Looks at all logs until stopped. A log that does not answer keeps what the last look let in.
+/// Checks the logs of all partitions until stopped. A log that does not answer keeps what the last check let in.
 pub async fn follow(bus: &Bus, room: &LogCapacity, stop: CancellationToken) {
+    let partitions = Partition::all(bus.partitions());
+    let followed = partitions.map(|partition| follow_partition(bus, room, partition));
+    stop.run_until_cancelled(join_all(followed)).await;
+}
+
+async fn follow_partition(bus: &Bus, room: &LogCapacity, partition: Partition) {
     loop {
-        let partitions = Partition::all(bus.partitions());
-        let looks = stream::iter(partitions.map(|partition| look(bus, room, partition)));
-        let fullest = looks
-            .buffer_unordered(READS_AT_ONCE)
-            .fold(0, async |fullest: u64, percent| fullest.max(percent))
-            .await;
-        let pause = if fullest >= HALF_FULL {
-            LOOK_OFTEN
-        } else {
-            CHECK_INTERVAL
+        let pause = match check(bus, room, partition).await {
+            HALF_FULL.. => CHECK_INTERVAL_FULLER,
+            _ => CHECK_INTERVAL,
         };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// Looks at the logs of a partition; gives how full the fuller one is, in percent.
-async fn look(bus: &Bus, room: &LogCapacity, partition: Partition) -> u64 {
+/// Checks the logs of a partition; gives how full the fuller one is, in percent.
+async fn check(bus: &Bus, room: &LogCapacity, partition: Partition) -> u64 {
     let names = bus.names();
     let admitted = room.admitted(partition);
     let input = bus.log_usage_once(&names.input_stream(partition)).await;
@@ -190,11 +184,11 @@ async fn look(bus: &Bus, room: &LogCapacity, partition: Partition) -> u64 {
     let (input, output) = match (input, output) {
         (Ok(input), Ok(output)) => (input, output),
         (Err(reason), _) | (_, Err(reason)) => {
-            tracing::debug!(%partition, reason, "the logs cannot be looked at");
+            tracing::debug!(%partition, reason, "the logs cannot be checked");
             return 0;
         }
     };
-    room.look((partition, admitted), (&input, &output));
+    room.update((partition, admitted), (&input, &output));
     input.percent().max(output.percent())
 }
 
@@ -232,11 +226,11 @@ mod tests {
         room.folded(first, mark);
         room.folded(second, mark);
         assert!(room.take(first, 1).is_ok());
-        room.look((first, 0), (&log(10), &log(85)));
-        room.look((second, 0), (&log(10), &log(20)));
+        room.update((first, 0), (&log(10), &log(85)));
+        room.update((second, 0), (&log(10), &log(20)));
         assert!(room.take(first, 1).is_err());
         assert!(room.take(second, 1).is_ok());
-        room.look((first, 0), (&log(10), &log(30)));
+        room.update((first, 0), (&log(10), &log(30)));
         assert!(room.take(first, 1).is_ok());
     }
 
@@ -244,7 +238,7 @@ mod tests {
     fn what_is_not_folded_yet_needs_room_in_the_output_log() {
         let room = LogCapacity::new(1);
         let partition = Partition::new(0);
-        room.look((partition, 0), (&log(30), &log(10)));
+        room.update((partition, 0), (&log(30), &log(10)));
         assert!(room.take(partition, 1).is_err());
         room.folded(
             partition,
@@ -254,12 +248,12 @@ mod tests {
                 of: 1,
             },
         );
-        room.look((partition, 0), (&log(30), &log(10)));
+        room.update((partition, 0), (&log(30), &log(10)));
         assert!(room.take(partition, 1).is_ok());
     }
 
     #[test]
-    fn a_flood_between_two_looks_leaves_the_reserve_alone() {
+    fn a_flood_between_two_checks_leaves_the_reserve_alone() {
         let room = LogCapacity::new(1);
         let partition = Partition::new(0);
         let log = |bytes: u64| LogUsage {
@@ -281,23 +275,23 @@ mod tests {
         };
         // Nothing is known yet.
         assert_eq!(flood(1 << 20), 4);
-        // 80 MiB of room, a quarter of which until the next look; a look that fails changes nothing.
-        let look = |bytes| {
+        // 80 MiB of room, a quarter of which until the next check; a check that fails changes nothing.
+        let check = |bytes| {
             let admitted = room.admitted(partition);
-            room.look((partition, admitted), (&log(bytes), &log(0)));
+            room.update((partition, admitted), (&log(bytes), &log(0)));
         };
-        look(0);
+        check(0);
         assert_eq!(flood(1 << 20), 16);
-        look(20 << 20);
+        check(20 << 20);
         assert_eq!(
             flood(1 << 20),
             0,
-            "what came during the last look may not be stored"
+            "what came during the last check may not be stored"
         );
-        look(20 << 20);
+        check(20 << 20);
         assert_eq!(flood(1 << 20), 15);
-        look(79 << 20);
-        look(79 << 20);
+        check(79 << 20);
+        check(79 << 20);
         assert_eq!(flood(1 << 20), 0);
         assert_eq!(flood(200_000), 1);
     }

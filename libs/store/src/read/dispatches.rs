@@ -79,7 +79,7 @@ impl Store {
         let found = rows.first().map(|row| (row.get(0), row.get(1)));
         Ok(match found {
             Some((true, true)) => Membership::Member,
-            Some((true, false)) => Membership::Stranger,
+            Some((true, false)) => Membership::NotMember,
             Some((false, _)) | None => Membership::UnknownRollout,
         })
     }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::app_state::App;
 
-/// Requests of the host's rate that an inquiry costs on top: it takes reads of the bus or the database.
-const PRICE: usize = 10;
+/// Requests of the host's rate that a lookup costs on top: it takes reads of the bus or the database.
+const LOOKUP_COST: usize = 10;
 /// Time to follow the output log to the end that it had when a host asked.
 const CATCH_UP: Duration = Duration::from_secs(2);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
@@ -22,7 +22,7 @@ const RETRY_AFTER_SECONDS: u32 = 5;
 
 /// A host, and the rollout that it reports about.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub struct ReportTarget<'a> {
     pub hostname: &'a Hostname,
     pub rollout_id: &'a RolloutId,
     pub partition: Partition,
@@ -32,19 +32,21 @@ pub struct Subject<'a> {
 ///
 /// # Errors
 /// 404 `unknown-rollout` when it was not, or is known no more; 503 while this gateway may be behind.
-pub async fn ask_for_rollout(app: &App, subject: Subject<'_>) -> Result<(), ApiError> {
-    pay(app, subject.hostname)?;
-    let Subject {
+pub async fn look_up_rollout(app: &App, target: ReportTarget<'_>) -> Result<(), ApiError> {
+    charge(app, target.hostname)?;
+    let ReportTarget {
         rollout_id,
         partition,
         ..
-    } = subject;
+    } = target;
     if app.known_rollouts.followed_to(partition).is_none() {
-        return Err(behind("the rollouts of the partition are not loaded yet"));
+        return Err(not_ready(
+            "the rollouts of the partition are not loaded yet",
+        ));
     }
     let unread = |error: &dyn std::fmt::Display| {
-        tracing::debug!(%error, "an inquiry was not answered");
-        behind("it cannot be read whether the rollout was announced")
+        tracing::debug!(%error, "a lookup was not answered");
+        not_ready("it cannot be read whether the rollout was announced")
     };
     let store = app.releases.store();
     let was_announced = store.is_announced(rollout_id).await;
@@ -52,7 +54,7 @@ pub async fn ask_for_rollout(app: &App, subject: Subject<'_>) -> Result<(), ApiE
         // Announced before it is opened, and opened before a host hears of it.
         let newest = store.current().await.map_err(|error| unread(&error))?;
         if newest.is_some_and(|(seq, _)| seq != app.releases.judged_seq()) {
-            return Err(behind("a newer release is announced than is known here"));
+            return Err(not_ready("a newer release is announced than is known here"));
         }
         let output = app.backends.bus.names().output_stream(partition);
         let log = app.backends.bus.log_usage_once(&output).await;
@@ -61,7 +63,7 @@ pub async fn ask_for_rollout(app: &App, subject: Subject<'_>) -> Result<(), ApiE
             follow_to(app, partition, log.last_seq).await?;
         }
         if app.known_rollouts.knows(partition, rollout_id) {
-            return Err(behind("the rollout was opened just now"));
+            return Err(not_ready("the rollout was opened just now"));
         }
     }
     let message = format!("{rollout_id} is neither announced nor open");
@@ -77,7 +79,7 @@ async fn follow_to(app: &App, partition: Partition, seq: u64) -> Result<(), ApiE
     let deadline = Instant::now() + CATCH_UP;
     while app.known_rollouts.followed_to(partition) < Some(seq) {
         if Instant::now() >= deadline {
-            return Err(behind("the output log is ahead of what is known here"));
+            return Err(not_ready("the output log is ahead of what is known here"));
         }
         tokio::time::sleep(CATCH_UP_PAUSE).await;
     }
@@ -88,18 +90,20 @@ async fn follow_to(app: &App, partition: Partition, seq: u64) -> Result<(), ApiE
 ///
 /// # Errors
 /// 404 `unknown-host` when it has none; 503 when the rows do not have the rollout yet, or cannot be read.
-pub async fn ask_for_host(app: &App, subject: Subject<'_>) -> Result<(), ApiError> {
-    pay(app, subject.hostname)?;
-    let Subject {
+pub async fn look_up_host(app: &App, target: ReportTarget<'_>) -> Result<(), ApiError> {
+    charge(app, target.hostname)?;
+    let ReportTarget {
         hostname,
         rollout_id,
         ..
-    } = subject;
+    } = target;
     let found = app.backends.store.rollout_member(rollout_id, hostname);
     match found.await? {
         Membership::Member => Ok(()),
-        Membership::Stranger => Err(unknown_host(hostname, rollout_id)),
-        Membership::UnknownRollout => Err(behind("the opening of the rollout is not applied yet")),
+        Membership::NotMember => Err(unknown_host(hostname, rollout_id)),
+        Membership::UnknownRollout => {
+            Err(not_ready("the opening of the rollout is not applied yet"))
+        }
     }
 }
 
@@ -109,13 +113,13 @@ pub fn unknown_host(hostname: &Hostname, rollout_id: &RolloutId) -> ApiError {
     ApiError::refused(StatusCode::NOT_FOUND, "unknown-host", message)
 }
 
-fn pay(app: &App, hostname: &Hostname) -> Result<(), ApiError> {
+fn charge(app: &App, hostname: &Hostname) -> Result<(), ApiError> {
     match &app.access.rates {
-        Some(rates) => rates.take(&hostname.as_str().into(), PRICE),
+        Some(rates) => rates.take(&hostname.as_str().into(), LOOKUP_COST),
         None => Ok(()),
     }
 }
 
-fn behind(why: &str) -> ApiError {
+fn not_ready(why: &str) -> ApiError {
     ApiError::unavailable("not-ready", why, RETRY_AFTER_SECONDS)
 }

@@ -218,7 +218,7 @@ async fn a_gateway_reads_which_rollouts_exist_and_who_is_in_them() {
         store.rollout_member(id, &hostname).await.unwrap()
     };
     assert_eq!(membership(&opened, 0).await, Membership::Member);
-    assert_eq!(membership(&opened, 999_999).await, Membership::Stranger);
+    assert_eq!(membership(&opened, 999_999).await, Membership::NotMember);
     let unknown = rollout_id("stable@ffff");
     assert_eq!(membership(&unknown, 0).await, Membership::UnknownRollout);
     let ids = [opened, unknown];
