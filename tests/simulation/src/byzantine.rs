@@ -15,5 +15,5 @@ pub mod honest_control_plane;
 pub mod host_event;
 pub mod hostile_control_plane;
 pub mod reports;
-pub mod scene;
+pub mod run_state;
 pub mod walks;

@@ -7,7 +7,7 @@ use crate::campaign::Failure;
 
 /// Beginning of the mutants of what an agent believes, which a hostile control plane has to find.
 #[cfg(feature = "mutants")]
-const BELIEFS: &str = "agent-";
+const AGENT_MUTANT_PREFIX: &str = "agent-";
 
 /// The result of one mutant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub fn run_mutants(
     let chosen = mutation_testing::NAMES.into_iter();
     for name in chosen.filter(|name| only.is_none_or(|only| only == *name)) {
         mutation_testing::activate(Some(name));
-        let (tried, failures) = if name.starts_with(BELIEFS) {
+        let (tried, failures) = if name.starts_with(AGENT_MUTANT_PREFIX) {
             let summary = run_many(&range, |_| ());
             (summary.seeds, summary.failures)
         } else {

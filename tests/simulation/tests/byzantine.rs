@@ -3,11 +3,11 @@
 use nixfleet_proto::HostState;
 use nixfleet_simulation::byzantine::byzantine_campaign::run_many;
 use nixfleet_simulation::byzantine::byzantine_run::run;
-use nixfleet_simulation::byzantine::coverage::Lie;
+use nixfleet_simulation::byzantine::coverage::Falsehood;
 use nixfleet_simulation::engine::trace::Output;
 use nixfleet_simulation::seed_threads::SeedRange;
 
-/// Enough for every kind of lie, few enough for a build without optimisation.
+/// Enough for every kind of false answer, few enough for a build without optimisation.
 const SEEDS: u64 = if cfg!(debug_assertions) { 120 } else { 600 };
 
 #[test]
@@ -20,12 +20,12 @@ fn a_hostile_control_plane_stalls_and_lies_and_nothing_else() {
     };
     let summary = run_many(&range, |_| ());
     assert!(summary.failures.is_empty(), "{}", summary.text());
-    // A control plane that tells no lies, or agents that do nothing, would pass as well.
+    // A control plane that tells the truth only, or agents that do nothing, would pass as well.
     let coverage = &summary.coverage;
-    let untold = Lie::ALL
+    let untold = Falsehood::ALL
         .iter()
-        .filter(|lie| !coverage.lies.contains_key(lie));
-    assert_eq!(untold.collect::<Vec<_>>(), Vec::<&Lie>::new());
+        .filter(|falsehood| !coverage.falsehoods.contains_key(falsehood));
+    assert_eq!(untold.collect::<Vec<_>>(), Vec::<&Falsehood>::new());
     for state in [
         HostState::Soaking,
         HostState::Converged,

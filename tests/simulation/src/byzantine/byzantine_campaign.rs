@@ -56,7 +56,7 @@ impl ByzantineSummary {
     /// For people.
     pub fn text(&self) -> String {
         let Coverage {
-            lies,
+            falsehoods,
             answers,
             walks,
             walks_in_a_row,
@@ -69,7 +69,7 @@ impl ByzantineSummary {
             recovery_seconds,
         } = &self.coverage;
         let mut text = format!(
-            "{} seeds, {} failed; {:.1} s, {} events\n{} lies in {answers} answers; {switches} \
+            "{} seeds, {} failed; {:.1} s, {} events\n{} false answers in {answers} answers; {switches} \
              switches, {rollbacks} rollbacks, {refusals} refusals; {crashes} crashes, \
              {power_losses} power losses, {lost_disks} lost disks; longest recovery \
              {recovery_seconds} s\n",
@@ -77,7 +77,7 @@ impl ByzantineSummary {
             self.failures.len(),
             self.took.as_secs_f64(),
             self.events,
-            self.coverage.lies_told(),
+            self.coverage.falsehoods_told(),
         );
         let counted = walks
             .iter()
@@ -86,8 +86,10 @@ impl ByzantineSummary {
         let rows = walks_in_a_row.iter();
         let counted = rows.map(|(walks, hosts)| format!("{walks}: {hosts}"));
         append(&mut text, "walks of each disk", counted);
-        let counted = lies.iter().map(|(lie, count)| format!("{lie:?} {count}"));
-        append(&mut text, "lies", counted);
+        let counted = falsehoods
+            .iter()
+            .map(|(falsehood, count)| format!("{falsehood:?} {count}"));
+        append(&mut text, "false answers", counted);
         for Failure { seed, violation } in &self.failures {
             let (invariant, message) = (violation.invariant, &violation.message);
             append(
@@ -101,8 +103,11 @@ impl ByzantineSummary {
 
     /// For machines.
     pub fn json(&self) -> Value {
-        let named = |(lie, count): (&super::coverage::Lie, &u64)| (format!("{lie:?}"), *count);
-        let lies: std::collections::BTreeMap<_, _> = self.coverage.lies.iter().map(named).collect();
+        let named = |(falsehood, count): (&super::coverage::Falsehood, &u64)| {
+            (format!("{falsehood:?}"), *count)
+        };
+        let falsehoods: std::collections::BTreeMap<_, _> =
+            self.coverage.falsehoods.iter().map(named).collect();
         let failures = self.failures.iter().map(|failure| {
             json!({
                 "seed": failure.seed,
@@ -117,7 +122,7 @@ impl ByzantineSummary {
             "seconds": self.took.as_secs_f64(),
             "events": self.events,
             "answers": self.coverage.answers,
-            "lies": lies,
+            "falseAnswers": falsehoods,
             "switches": self.coverage.switches,
             "rollbacks": self.coverage.rollbacks,
             "refusals": self.coverage.refusals,

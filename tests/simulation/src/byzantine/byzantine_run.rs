@@ -1,13 +1,13 @@
-//! Runs one seed: the siege, the takeover, and the convergence of the fleet.
+//! Runs one seed: the attack, the takeover, and the convergence of the fleet.
 
 use std::time::Duration;
 
 use super::attacked_host::AttackedHost;
 use super::coverage::Coverage;
-use super::genuine_releases::{GenuineRelease, SIEGE, START};
+use super::genuine_releases::{ATTACK, GenuineRelease, START};
 use super::honest_control_plane::HonestControlPlane;
 use super::host_event::{HostEvent, HostFault};
-use super::scene::{ControlPlane, Scene};
+use super::run_state::{ControlPlane, RunState};
 use crate::engine::trace::Output;
 use crate::engine::{Rng, Time, Trace};
 use crate::invariant_monitor::Violation;
@@ -33,31 +33,31 @@ pub struct ByzantineRun {
 }
 
 /// A run in progress.
-struct Siege {
-    scene: Scene,
+struct Attack {
+    run_state: RunState,
     hosts: Vec<AttackedHost>,
     events: u64,
 }
 
 /// Runs a seed.
 pub fn run(seed: u64, output: Output) -> ByzantineRun {
-    let mut siege = Siege::begin(seed, Trace::new(output));
-    siege.play(START + SIEGE);
-    siege.raise();
-    let Siege {
-        mut scene,
+    let mut attack = Attack::begin(seed, Trace::new(output));
+    attack.play(START + ATTACK);
+    attack.raise();
+    let Attack {
+        mut run_state,
         hosts,
         events,
-    } = siege;
+    } = attack;
     for host in &hosts {
-        host.count_walks(&mut scene);
+        host.count_walks(&mut run_state);
     }
     ByzantineRun {
-        violation: scene.violation,
-        coverage: scene.coverage,
+        violation: run_state.violation,
+        coverage: run_state.coverage,
         events,
-        trace_hash: scene.trace.hash(),
-        lines: scene.trace.kept().to_vec(),
+        trace_hash: run_state.trace.hash(),
+        lines: run_state.trace.kept().to_vec(),
     }
 }
 
@@ -66,26 +66,26 @@ pub fn command(seed: u64) -> String {
     format!("cargo xtask sim --byzantine --seed {seed} --trace")
 }
 
-impl Siege {
+impl Attack {
     fn begin(seed: u64, trace: Trace) -> Self {
-        let mut scene = Scene::new(seed, trace);
-        let shapes = scene.genuine.shape.hosts.clone();
+        let mut run_state = RunState::new(seed, trace);
+        let shapes = run_state.genuine.shape.hosts.clone();
         let hosts = shapes.iter().enumerate().map(|(number, shape)| {
-            let skew_ms = *scene.rng.pick(&[0, 0, -20_000, 20_000]);
+            let skew_ms = *run_state.rng.pick(&[0, 0, -20_000, 20_000]);
             AttackedHost::new(number, shape, seed, skew_ms)
         });
         let hosts: Vec<_> = hosts.collect();
         for number in 0..hosts.len() {
-            let pause = Duration::from_millis(scene.rng.below(5_000));
-            scene.schedule(pause, number, HostEvent::Start);
+            let pause = Duration::from_millis(run_state.rng.below(5_000));
+            run_state.schedule(pause, number, HostEvent::Start);
         }
-        let mut siege = Self {
-            scene,
+        let mut attack = Self {
+            run_state,
             hosts,
             events: 0,
         };
-        siege.schedule_faults(seed);
-        siege
+        attack.schedule_faults(seed);
+        attack
     }
 
     /// A few faults of each host.
@@ -99,61 +99,61 @@ impl Siege {
                     8 => HostFault::LostDisk,
                     _ => HostFault::Reinstallation,
                 };
-                let pause = Duration::from_millis(rng.below(SIEGE.as_millis() as u64));
+                let pause = Duration::from_millis(rng.below(ATTACK.as_millis() as u64));
                 let event = HostEvent::Fault(fault);
-                self.scene.schedule(pause, number, event);
+                self.run_state.schedule(pause, number, event);
             }
         }
     }
 
     fn play(&mut self, until: Time) {
-        while self.scene.now < until && self.scene.violation.is_none() {
-            let Some((number, event)) = self.scene.next_event() else {
+        while self.run_state.now < until && self.run_state.violation.is_none() {
+            let Some((number, event)) = self.run_state.next_event() else {
                 return;
             };
             self.events += 1;
             if self.events > EVENTS_MAX {
                 let message = format!("more than {EVENTS_MAX} events");
-                self.scene.check("bounded", Err(message));
+                self.run_state.check("bounded", Err(message));
             }
-            self.hosts[number].take(event, &mut self.scene);
+            self.hosts[number].take(event, &mut self.run_state);
         }
     }
 
     /// An honest control plane takes over, and CI signs a release, or the last one again.
     fn raise(&mut self) {
-        let begun = self.scene.now;
-        if let ControlPlane::Hostile(hostile) = &mut self.scene.control_plane {
-            self.scene.coverage.add(&hostile.coverage);
+        let begun = self.run_state.now;
+        if let ControlPlane::Hostile(hostile) = &mut self.run_state.control_plane {
+            self.run_state.coverage.add(&hostile.coverage);
         }
-        self.scene.crash_rate = 0;
-        let release = self.scene.genuine.sign_last(begun);
+        self.run_state.crash_rate = 0;
+        let release = self.run_state.genuine.sign_last(begun);
         let honest = HonestControlPlane::new(release, begun);
-        self.scene.control_plane = ControlPlane::Honest(Box::new(honest));
-        self.scene
+        self.run_state.control_plane = ControlPlane::Honest(Box::new(honest));
+        self.run_state
             .trace(format_args!("an honest control plane takes over"));
         let until = begun + RECOVERY_MAX;
         loop {
-            if self.scene.violation.is_some() {
+            if self.run_state.violation.is_some() {
                 return;
             }
             let Some(problem) = self.unconverged() else {
                 break;
             };
-            if self.scene.now >= until {
-                return self.scene.check("converges", Err(problem));
+            if self.run_state.now >= until {
+                return self.run_state.check("converges", Err(problem));
             }
-            self.play(self.scene.now + Duration::from_secs(5));
+            self.play(self.run_state.now + Duration::from_secs(5));
         }
-        let took = self.scene.now - begun;
-        self.scene.coverage.recovery_seconds = took.as_secs();
+        let took = self.run_state.now - begun;
+        self.run_state.coverage.recovery_seconds = took.as_secs();
     }
 
     fn unconverged(&self) -> Option<String> {
-        let ControlPlane::Honest(honest) = &self.scene.control_plane else {
+        let ControlPlane::Honest(honest) = &self.run_state.control_plane else {
             return None;
         };
-        let release: &GenuineRelease = self.scene.genuine.releases.last()?;
+        let release: &GenuineRelease = self.run_state.genuine.releases.last()?;
         honest.unconverged(release).or_else(|| {
             self.hosts.iter().find_map(|host| {
                 let target = &release.targets.get(&host.name)?.closure;

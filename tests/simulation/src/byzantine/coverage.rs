@@ -1,27 +1,27 @@
-//! What a run reached: lies by kind, and how far agents walked meanwhile.
+//! What a run reached: false answers by kind, and how far agents walked meanwhile.
 
 use std::collections::BTreeMap;
 
 use nixfleet_proto::HostState;
 
-macro_rules! lies {
-    ($($lie:ident,)+) => {
-        /// A kind of lie. The control plane has no key, so none of them contains a new signature that
+macro_rules! falsehoods {
+    ($($name:ident,)+) => {
+        /// A kind of false answer. The control plane has no key, so none of them contains a new signature that
         /// verifies.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         #[expect(missing_docs, reason = "the names say what the control plane does")]
-        pub enum Lie {
-            $($lie,)+
+        pub enum Falsehood {
+            $($name,)+
         }
 
-        impl Lie {
+        impl Falsehood {
             /// Every kind.
-            pub const ALL: &[Self] = &[$(Self::$lie,)+];
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
         }
     };
 }
 
-lies! {
+falsehoods! {
     // Snapshots in replies to heartbeats.
     FalseState,
     FalseClosureBefore,
@@ -68,8 +68,8 @@ lies! {
 /// Counts of one run, or of many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// How often each kind of lie was told.
-    pub lies: BTreeMap<Lie, u64>,
+    /// How often each kind of false answer was given.
+    pub falsehoods: BTreeMap<Falsehood, u64>,
     /// Answers of the hostile control plane, truthful ones included.
     pub answers: u64,
     /// The furthest state of each walk, by state: a walk is a host in a rollout.
@@ -93,19 +93,19 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Counts a lie.
-    pub fn lie(&mut self, lie: Lie) {
-        *self.lies.entry(lie).or_default() += 1;
+    /// Counts a false answer.
+    pub fn count(&mut self, falsehood: Falsehood) {
+        *self.falsehoods.entry(falsehood).or_default() += 1;
     }
 
-    /// Lies of all kinds.
-    pub fn lies_told(&self) -> u64 {
-        self.lies.values().sum()
+    /// False answers of all kinds.
+    pub fn falsehoods_told(&self) -> u64 {
+        self.falsehoods.values().sum()
     }
 
     /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
-        add(&mut self.lies, &other.lies);
+        add(&mut self.falsehoods, &other.falsehoods);
         add(&mut self.walks, &other.walks);
         add(&mut self.walks_in_a_row, &other.walks_in_a_row);
         self.answers += other.answers;

@@ -15,7 +15,7 @@ use crate::simulation::closure_behavior::{BAD, FAULT_FREE};
 /// When agents start; releases were signed before.
 pub const START: Time = Time::ZERO.plus_seconds(3_600);
 /// How long the control plane is hostile.
-pub const SIEGE: Duration = Duration::from_secs(900);
+pub const ATTACK: Duration = Duration::from_secs(900);
 /// Most hosts.
 const HOSTS_MAX: usize = 5;
 
@@ -60,14 +60,14 @@ struct Draft {
 
 /// The moment of an answer: what exists, and what time it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment<'a> {
+pub struct AnswerContext<'a> {
     /// Everything that was signed.
     pub genuine: &'a GenuineReleases,
     /// Virtual time.
     pub now: Time,
 }
 
-impl<'a> Moment<'a> {
+impl<'a> AnswerContext<'a> {
     /// The time on a correct clock.
     pub fn wall(&self) -> Timestamp {
         self.now.wall(0)
@@ -166,14 +166,14 @@ fn small_fleet(seed: u64) -> Shape {
     shape
 }
 
-/// Some before the start, the oldest too old to act on, and some under siege.
+/// Some before the start, the oldest too old to act on, and some under attack.
 fn times(rng: &mut Rng) -> Vec<Time> {
-    let siege = SIEGE.as_secs();
+    let attack = ATTACK.as_secs();
     let begin = START.micros() / 1_000_000;
     let before = rng.range(1, 3);
     let during = rng.range(1, 3);
     let mut seconds: Vec<u64> = (0..before).map(|_| begin - rng.range(1, 1_200)).collect();
-    seconds.extend((0..during).map(|_| begin + rng.below(siege * 4 / 5)));
+    seconds.extend((0..during).map(|_| begin + rng.below(attack * 4 / 5)));
     seconds.sort_unstable();
     seconds.dedup();
     seconds.into_iter().map(Time::seconds).collect()

@@ -14,7 +14,7 @@ use nixfleet_proto::{
 };
 
 use super::answer::{Answer, Artifacts, EventResults, Offer, ReplyText};
-use super::genuine_releases::{GenuineRelease, Moment};
+use super::genuine_releases::{AnswerContext, GenuineRelease};
 use crate::engine::Time;
 use crate::services::dispatch_queue::DispatchQueue;
 
@@ -166,7 +166,7 @@ impl HonestControlPlane {
     }
 
     /// Serves the newest signing of a rollout.
-    pub fn artifacts(&self, rollout_id: &RolloutId, at: Moment<'_>) -> Answer<Artifacts> {
+    pub fn artifacts(&self, rollout_id: &RolloutId, at: AnswerContext<'_>) -> Answer<Artifacts> {
         let mut releases = at.releases().iter().rev();
         let found = releases.find_map(|release| release.artifacts(rollout_id));
         Answer::after_millis(MILLIS, found)

@@ -21,17 +21,17 @@ use nixfleet_proto::{
 };
 
 use super::answer::Answer;
-use super::coverage::{Coverage, Lie};
-use super::genuine_releases::Moment;
+use super::coverage::{Coverage, Falsehood};
+use super::genuine_releases::AnswerContext;
 use crate::engine::Rng;
 
 /// The hostile control plane.
 #[derive(Debug)]
 pub struct HostileControlPlane {
     rng: Rng,
-    mood: Mood,
+    rates: FaultRates,
     records: BTreeMap<(Hostname, RolloutId), HostRecord>,
-    said: BTreeMap<Hostname, Vec<HostSnapshot>>,
+    sent_snapshots: BTreeMap<Hostname, Vec<HostSnapshot>>,
     offered: BTreeMap<Hostname, Dispatch>,
     /// What it told.
     pub coverage: Coverage,
@@ -40,58 +40,58 @@ pub struct HostileControlPlane {
 /// How often something of a kind happens, in 1,000 answers; for a whole run, so that some runs are nearly
 /// honest and in others hardly anything is true.
 #[derive(Debug, Clone, Copy)]
-struct Mood {
-    lies: u32,
+struct FaultRates {
+    falsehoods: u32,
     lost: u32,
     slow: u32,
-    /// A lie is told again: agents act on repetition only.
-    stubborn: u32,
+    /// A false answer is given again: agents act on repetition only.
+    repeated: u32,
 }
 
 impl HostileControlPlane {
     /// The control plane of a seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed, "hostile control plane");
-        let mood = Mood {
-            lies: *rng.pick(&[60, 150, 300, 500, 900]),
+        let rates = FaultRates {
+            falsehoods: *rng.pick(&[60, 150, 300, 500, 900]),
             lost: *rng.pick(&[0, 20, 100]),
             slow: *rng.pick(&[10, 60, 250]),
-            stubborn: *rng.pick(&[100, 400]),
+            repeated: *rng.pick(&[100, 400]),
         };
         Self {
             rng,
-            mood,
+            rates,
             records: BTreeMap::new(),
-            said: BTreeMap::new(),
+            sent_snapshots: BTreeMap::new(),
             offered: BTreeMap::new(),
             coverage: Coverage::default(),
         }
     }
 
-    /// True when the next answer is a lie.
-    fn lies(&mut self) -> bool {
-        self.rng.chance(self.mood.lies)
+    /// True when the next answer is false.
+    fn is_false(&mut self) -> bool {
+        self.rng.chance(self.rates.falsehoods)
     }
 
-    fn tell(&mut self, lie: Lie) {
-        self.coverage.lie(lie);
+    fn tell(&mut self, falsehood: Falsehood) {
+        self.coverage.count(falsehood);
     }
 
     /// Sends an answer: soon, late, unreadable or never.
     fn answer<T>(&mut self, body: T) -> Answer<T> {
         self.coverage.answers += 1;
-        if self.rng.chance(self.mood.lost) {
+        if self.rng.chance(self.rates.lost) {
             let unreadable = self.rng.chance(500);
             self.tell(if unreadable {
-                Lie::AnswerUnreadable
+                Falsehood::AnswerUnreadable
             } else {
-                Lie::AnswerLost
+                Falsehood::AnswerLost
             });
             let millis = if unreadable { 20 } else { 100_000 };
             return Answer::after_millis(millis, None);
         }
-        let millis = if self.rng.chance(self.mood.slow) {
-            self.tell(Lie::AnswerSlow);
+        let millis = if self.rng.chance(self.rates.slow) {
+            self.tell(Falsehood::AnswerSlow);
             self.rng.range(1_000, 70_000)
         } else {
             self.rng.range(2, 60)
@@ -100,7 +100,7 @@ impl HostileControlPlane {
     }
 
     /// Keeps the record that an honest control plane would have after these events.
-    fn note_events(&mut self, requests: &[EventRequest], at: Moment<'_>) {
+    fn note_events(&mut self, requests: &[EventRequest], at: AnswerContext<'_>) {
         for request in requests {
             let key = (request.hostname.clone(), request.rollout_id.clone());
             let record = self
@@ -115,7 +115,7 @@ impl HostileControlPlane {
 
 fn new_record(
     (hostname, rollout_id): &(Hostname, RolloutId),
-    at: Moment<'_>,
+    at: AnswerContext<'_>,
 ) -> Option<HostRecord> {
     let targets = at.targets_of(hostname);
     let target = targets

@@ -10,7 +10,7 @@ use nixfleet_proto::{Hostname, RolloutId};
 
 use super::answer::{Answer, Artifacts, EventResults, Offer, ReplyText};
 use super::coverage::Coverage;
-use super::genuine_releases::{GenuineReleases, Moment, START};
+use super::genuine_releases::{AnswerContext, GenuineReleases, START};
 use super::honest_control_plane::HonestControlPlane;
 use super::host_event::HostEvent;
 use super::hostile_control_plane::HostileControlPlane;
@@ -29,7 +29,7 @@ pub enum ControlPlane {
 
 /// The surroundings of the hosts.
 #[derive(Debug)]
-pub struct Scene {
+pub struct RunState {
     /// Virtual time.
     pub now: Time,
     /// Chance of machines and networks.
@@ -51,7 +51,7 @@ pub struct Scene {
     queue: Queue<(usize, HostEvent)>,
 }
 
-impl Scene {
+impl RunState {
     /// The beginning of a seed's run.
     pub fn new(seed: u64, trace: Trace) -> Self {
         let mut rng = Rng::new(seed, "hosts under attack");
@@ -95,7 +95,7 @@ impl Scene {
 
     /// Sends a heartbeat.
     pub fn heartbeat(&mut self, request: &HeartbeatRequest) -> Answer<ReplyText> {
-        let at = Moment {
+        let at = AnswerContext {
             genuine: &self.genuine,
             now: self.now,
         };
@@ -107,7 +107,7 @@ impl Scene {
 
     /// Sends events.
     pub fn events(&mut self, requests: &[EventRequest]) -> Answer<EventResults> {
-        let at = Moment {
+        let at = AnswerContext {
             genuine: &self.genuine,
             now: self.now,
         };
@@ -119,7 +119,7 @@ impl Scene {
 
     /// Asks for a dispatch.
     pub fn poll(&mut self, host: &Hostname) -> Answer<Offer> {
-        let at = Moment {
+        let at = AnswerContext {
             genuine: &self.genuine,
             now: self.now,
         };
@@ -131,7 +131,7 @@ impl Scene {
 
     /// Asks for the artifacts of a rollout.
     pub fn artifacts(&mut self, host: &Hostname, rollout_id: &RolloutId) -> Answer<Artifacts> {
-        let at = Moment {
+        let at = AnswerContext {
             genuine: &self.genuine,
             now: self.now,
         };

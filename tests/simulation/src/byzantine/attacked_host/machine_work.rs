@@ -5,7 +5,7 @@ use nixfleet_proto::{ClosureHash, RolloutId};
 
 use super::AttackedHost;
 use crate::byzantine::host_event::HostEvent;
-use crate::byzantine::scene::Scene;
+use crate::byzantine::run_state::RunState;
 
 /// Of 1,000 rollbacks, how many fail once.
 const ROLLBACK_FAILS: u32 = 100;
@@ -15,19 +15,19 @@ impl AttackedHost {
         &mut self,
         rollout_id: RolloutId,
         closure: ClosureHash,
-        scene: &mut Scene,
+        run_state: &mut RunState,
     ) {
         let proven = self.guard.check_switch(&rollout_id, &closure);
-        scene.check("guard", proven.map_err(|unproven| unproven.to_string()));
+        run_state.check("guard", proven.map_err(|unverified| unverified.to_string()));
         let running = self.machine.running();
         if self.guard.observe_before(&rollout_id, &closure, running) {
             self.observations = self.guard.observations().clone();
         }
-        scene.coverage.switches += 1;
-        scene.trace(format_args!("{} switches to {closure}", self.name));
+        run_state.coverage.switches += 1;
+        run_state.trace(format_args!("{} switches to {closure}", self.name));
         let switch_time = self.machine.behavior(&closure).switch_time;
         let event = HostEvent::SwitchFinished(self.life, rollout_id, closure);
-        scene.schedule(switch_time, self.number, event);
+        run_state.schedule(switch_time, self.number, event);
     }
 
     pub(super) fn switch_finished(
@@ -35,18 +35,18 @@ impl AttackedHost {
         life: u32,
         rollout_id: RolloutId,
         closure: ClosureHash,
-        scene: &mut Scene,
+        run_state: &mut RunState,
     ) {
-        let (outcome, reboot) = self.machine.finish_switch(closure, scene.now);
+        let (outcome, reboot) = self.machine.finish_switch(closure, run_state.now);
         if let Some(after) = reboot {
-            scene.schedule(after, self.number, HostEvent::Reboot);
+            run_state.schedule(after, self.number, HostEvent::Reboot);
         }
         if life == self.life {
             let input = Input::SwitchEnded {
                 rollout_id,
                 outcome,
             };
-            self.feed(input, scene);
+            self.feed(input, run_state);
         }
     }
 
@@ -54,15 +54,15 @@ impl AttackedHost {
         &mut self,
         rollout_id: RolloutId,
         closure: ClosureHash,
-        scene: &mut Scene,
+        run_state: &mut RunState,
     ) {
         let proven = self.guard.check_rollback(&rollout_id, &closure);
-        scene.check("guard", proven.map_err(|unproven| unproven.to_string()));
-        scene.coverage.rollbacks += 1;
-        scene.trace(format_args!("{} goes back to {closure}", self.name));
+        run_state.check("guard", proven.map_err(|unverified| unverified.to_string()));
+        run_state.coverage.rollbacks += 1;
+        run_state.trace(format_args!("{} goes back to {closure}", self.name));
         let switch_time = self.machine.behavior(&closure).switch_time;
         let event = HostEvent::RollbackFinished(self.life, rollout_id, closure);
-        scene.schedule(switch_time, self.number, event);
+        run_state.schedule(switch_time, self.number, event);
     }
 
     pub(super) fn rollback_finished(
@@ -70,16 +70,16 @@ impl AttackedHost {
         life: u32,
         rollout_id: RolloutId,
         closure: ClosureHash,
-        scene: &mut Scene,
+        run_state: &mut RunState,
     ) {
-        let fails = scene.rng.chance(ROLLBACK_FAILS);
-        let outcome = self.machine.finish_rollback(closure, fails, scene.now);
+        let fails = run_state.rng.chance(ROLLBACK_FAILS);
+        let outcome = self.machine.finish_rollback(closure, fails, run_state.now);
         if life == self.life {
             let input = Input::RollbackEnded {
                 rollout_id,
                 outcome,
             };
-            self.feed(input, scene);
+            self.feed(input, run_state);
         }
     }
 }

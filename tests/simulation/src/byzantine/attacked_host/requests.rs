@@ -13,7 +13,7 @@ use nixfleet_trust::VerifyError;
 use super::AttackedHost;
 use crate::byzantine::answer::{Artifacts, Offer};
 use crate::byzantine::host_event::HostEvent;
-use crate::byzantine::scene::{Scene, without_answer};
+use crate::byzantine::run_state::{RunState, without_answer};
 
 /// How long the shell waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,11 +25,11 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(65);
 const POLL_PAUSE: Duration = Duration::from_secs(1);
 
 impl AttackedHost {
-    pub(super) fn send(&mut self, requests: &[EventRequest], scene: &mut Scene) {
+    pub(super) fn send(&mut self, requests: &[EventRequest], run_state: &mut RunState) {
         let Some(first) = requests.first() else {
             return;
         };
-        let answer = scene.events(requests);
+        let answer = run_state.events(requests);
         let in_time = answer.after < TIMEOUT;
         let results = answer.body.filter(|_| in_time);
         let results = results.unwrap_or_else(|| without_answer(requests.len()));
@@ -38,71 +38,71 @@ impl AttackedHost {
             rollout_id: first.rollout_id.clone(),
             answers: seqs.zip(results).collect(),
         };
-        self.later(answer.after.min(TIMEOUT), input, scene);
+        self.later(answer.after.min(TIMEOUT), input, run_state);
     }
 
-    pub(super) fn heartbeat(&mut self, request: &HeartbeatRequest, scene: &mut Scene) {
-        let answer = scene.heartbeat(request);
+    pub(super) fn heartbeat(&mut self, request: &HeartbeatRequest, run_state: &mut RunState) {
+        let answer = run_state.heartbeat(request);
         let text = answer.body.filter(|_| answer.after < TIMEOUT);
         let reply = text.and_then(|text| serde_json::from_str::<HeartbeatReply>(&text).ok());
         if let Some(reply) = &reply {
-            scene.trace(format_args!(
+            run_state.trace(format_args!(
                 "{} will be told {:?}",
                 self.name, reply.bootstrap_rollouts
             ));
         }
         let reply = reply.and_then(|reply| Bounded::check(reply).ok());
         let input = reply.map_or(Input::HeartbeatFailed, Input::HeartbeatAnswered);
-        self.later(answer.after.min(TIMEOUT), input, scene);
+        self.later(answer.after.min(TIMEOUT), input, run_state);
     }
 
-    pub(super) fn poll(&mut self, scene: &mut Scene) {
-        let answer = scene.poll(&self.name);
+    pub(super) fn poll(&mut self, run_state: &mut RunState) {
+        let answer = run_state.poll(&self.name);
         let offer = answer.body.filter(|_| answer.after < POLL_TIMEOUT);
         let event = HostEvent::PollEnds(self.life, offer.map(Box::new));
-        scene.schedule(answer.after.min(POLL_TIMEOUT), self.number, event);
+        run_state.schedule(answer.after.min(POLL_TIMEOUT), self.number, event);
     }
 
-    pub(super) fn poll_ends(&mut self, offer: Option<Offer>, scene: &mut Scene) {
+    pub(super) fn poll_ends(&mut self, offer: Option<Offer>, run_state: &mut RunState) {
         self.poll_failures = match offer {
             Some(_) => 0,
             None => self.poll_failures.saturating_add(1),
         };
         let pause = POLL_PAUSE * (1 + self.poll_failures.min(15));
-        scene.schedule(pause, self.number, HostEvent::Poll(self.life));
+        run_state.schedule(pause, self.number, HostEvent::Poll(self.life));
         if let Some(Some(dispatch)) = offer {
-            scene.trace(format_args!("{} is offered {dispatch:?}", self.name));
+            run_state.trace(format_args!("{} is offered {dispatch:?}", self.name));
             if let Ok(dispatch) = Bounded::check(dispatch) {
-                self.feed(Input::DispatchReceived(dispatch), scene);
+                self.feed(Input::DispatchReceived(dispatch), run_state);
             }
         }
     }
 
-    pub(super) fn fetch(&mut self, rollout_id: RolloutId, scene: &mut Scene) {
-        let answer = scene.artifacts(&self.name, &rollout_id);
+    pub(super) fn fetch(&mut self, rollout_id: RolloutId, run_state: &mut RunState) {
+        let answer = run_state.artifacts(&self.name, &rollout_id);
         let artifacts = answer.body.filter(|_| answer.after < ARTIFACTS_TIMEOUT);
         let event = HostEvent::ArtifactsArrive(self.life, rollout_id, artifacts.map(Box::new));
-        scene.schedule(answer.after.min(ARTIFACTS_TIMEOUT), self.number, event);
+        run_state.schedule(answer.after.min(ARTIFACTS_TIMEOUT), self.number, event);
     }
 
     pub(super) fn artifacts_arrive(
         &mut self,
         rollout_id: RolloutId,
         artifacts: Option<Artifacts>,
-        scene: &mut Scene,
+        run_state: &mut RunState,
     ) {
-        let now = scene.now.wall(self.skew_ms);
+        let now = run_state.now.wall(self.skew_ms);
         let Some(artifacts) = artifacts else {
             let fault = ReleaseFault {
                 reason: "not-fetched".to_owned(),
                 message: String::new(),
                 retryable: true,
             };
-            return self.feed(Input::ReleaseRefused { rollout_id, fault }, scene);
+            return self.feed(Input::ReleaseRefused { rollout_id, fault }, run_state);
         };
-        let input = match verified(&artifacts, scene, now) {
+        let input = match verified(&artifacts, run_state, now) {
             Ok(release) => {
-                self.check_genuine(&rollout_id, &release, scene, now);
+                self.check_genuine(&rollout_id, &release, run_state, now);
                 self.guard.take_release(&release);
                 Input::ReleaseVerified {
                     rollout_id,
@@ -118,7 +118,7 @@ impl AttackedHost {
                 },
             },
         };
-        self.feed(input, scene);
+        self.feed(input, run_state);
     }
 
     /// Whatever verifies was signed.
@@ -126,13 +126,13 @@ impl AttackedHost {
         &mut self,
         asked: &RolloutId,
         release: &SignedRelease,
-        scene: &mut Scene,
+        run_state: &mut RunState,
         now: Timestamp,
     ) {
         let manifest = release.manifest.payload();
         let found = manifest.rollout_id();
         let signed_at = release.manifest.signed_at();
-        let genuine = scene.genuine.find(&found, signed_at);
+        let genuine = run_state.genuine.find(&found, signed_at);
         let genuine = genuine.filter(|genuine| {
             let signed = genuine.release.signed.get(&found);
             signed.is_some_and(|signed| signed.manifest.payload() == manifest)
@@ -141,7 +141,7 @@ impl AttackedHost {
             Some(genuine) => self.walks.given(asked, &found, genuine, now),
             None => {
                 let message = format!("{found} of {signed_at} verifies, and nobody signed it");
-                scene.check("signatures", Err(message));
+                run_state.check("signatures", Err(message));
             }
         }
     }
@@ -150,10 +150,10 @@ impl AttackedHost {
 /// Verifies artifacts as the shell does: what was verified under these keys before is known.
 fn verified(
     artifacts: &Artifacts,
-    scene: &Scene,
+    run_state: &RunState,
     now: Timestamp,
 ) -> Result<SignedRelease, VerifyError> {
-    let verifier = &scene.verifier;
+    let verifier = &run_state.verifier;
     let Artifacts { manifest, fleet } = artifacts;
     let manifest = match verifier.cached_manifest(&manifest.signature, now) {
         Some(known) => known,

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::{HostileControlPlane, false_values};
 use crate::byzantine::answer::{Answer, Artifacts};
-use crate::byzantine::coverage::Lie;
-use crate::byzantine::genuine_releases::{GenuineRelease, Moment};
+use crate::byzantine::coverage::Falsehood;
+use crate::byzantine::genuine_releases::{AnswerContext, GenuineRelease};
 
 /// A key that no agent trusts.
 static FOREIGN_KEY: LazyLock<SigningKey> = LazyLock::new(|| {
@@ -24,13 +24,13 @@ impl HostileControlPlane {
         &mut self,
         host: &Hostname,
         rollout_id: &RolloutId,
-        at: Moment<'_>,
+        at: AnswerContext<'_>,
     ) -> Answer<Artifacts> {
         let releases = at.releases();
         let genuine = releases.iter().rev().find_map(|r| r.artifacts(rollout_id));
-        let lies = self.lies();
+        let is_false = self.is_false();
         let served = match genuine {
-            Some(genuine) if !lies => Some(genuine),
+            Some(genuine) if !is_false => Some(genuine),
             Some(genuine) => self.false_artifacts(host, rollout_id, genuine, at),
             // Nobody signed it; anything else may do.
             None => self.other_rollout(releases),
@@ -38,7 +38,7 @@ impl HostileControlPlane {
         match served {
             Some(artifacts) => self.answer(artifacts),
             None => {
-                self.tell(Lie::ArtifactWithheld);
+                self.tell(Falsehood::ArtifactWithheld);
                 Answer::after_millis(30, None)
             }
         }
@@ -49,34 +49,34 @@ impl HostileControlPlane {
         host: &Hostname,
         rollout_id: &RolloutId,
         genuine: Artifacts,
-        at: Moment<'_>,
+        at: AnswerContext<'_>,
     ) -> Option<Artifacts> {
         let releases = at.releases();
         let mut artifacts = genuine;
-        let lie = match self.rng.below(16) {
+        let falsehood = match self.rng.below(16) {
             0..=2 => {
                 let first = releases.iter().find_map(|r| r.artifacts(rollout_id));
                 artifacts = first.unwrap_or(artifacts);
-                Lie::OldSigning
+                Falsehood::OldSigning
             }
             3..=5 => return self.other_rollout(releases),
             6 => {
                 artifacts.fleet = self.rng.pick(releases).release.bundle.fleet.clone();
-                Lie::OtherFleet
+                Falsehood::OtherFleet
             }
             7 => {
                 let other = self.other_rollout(releases)?;
                 artifacts.manifest.signature = other.manifest.signature;
-                Lie::SignatureOfOther
+                Falsehood::SignatureOfOther
             }
             8..=9 => {
                 let closure = false_values::closure(&mut self.rng, host, at);
                 change_closure(&mut artifacts.manifest, host, &closure);
-                Lie::ClosureChanged
+                Falsehood::ClosureChanged
             }
             10 => {
                 change_time(&mut artifacts.manifest, at);
-                Lie::TimeChanged
+                Falsehood::TimeChanged
             }
             11 => {
                 let bytes = &mut artifacts.manifest.bytes;
@@ -84,22 +84,22 @@ impl HostileControlPlane {
                 if let Some(byte) = bytes.get_mut(place) {
                     *byte ^= 1 << self.rng.below(8);
                 }
-                Lie::BytesDamaged
+                Falsehood::BytesDamaged
             }
             12 => {
                 artifacts.manifest.bytes.extend_from_slice(b" \n\t");
-                Lie::BytesRewritten
+                Falsehood::BytesRewritten
             }
             13..=14 => {
                 let closure = false_values::closure(&mut self.rng, host, at);
                 change_closure(&mut artifacts.manifest, host, &closure);
                 sign_again(&mut artifacts.manifest);
                 sign_again(&mut artifacts.fleet);
-                Lie::ForeignKey
+                Falsehood::ForeignKey
             }
             _ => return None,
         };
-        self.tell(lie);
+        self.tell(falsehood);
         Some(artifacts)
     }
 
@@ -112,7 +112,7 @@ impl HostileControlPlane {
         if all.is_empty() {
             return None;
         }
-        self.tell(Lie::ManifestOfOtherRollout);
+        self.tell(Falsehood::ManifestOfOtherRollout);
         let (release, rollout_id) = *self.rng.pick(&all);
         release.artifacts(rollout_id)
     }
@@ -130,7 +130,7 @@ fn change_closure(manifest: &mut Signed, host: &Hostname, closure: &ClosureHash)
     });
 }
 
-fn change_time(manifest: &mut Signed, at: Moment<'_>) {
+fn change_time(manifest: &mut Signed, at: AnswerContext<'_>) {
     let now = serde_json::to_value(at.wall()).unwrap_or_default();
     change_json(manifest, |document| document["meta"]["signedAt"] = now);
 }

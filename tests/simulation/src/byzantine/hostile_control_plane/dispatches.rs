@@ -5,15 +5,15 @@ use nixfleet_proto::{ClosureHash, Hostname, Minutes, RolloutId};
 
 use super::{HostileControlPlane, false_values};
 use crate::byzantine::answer::{Answer, Offer};
-use crate::byzantine::coverage::Lie;
-use crate::byzantine::genuine_releases::Moment;
+use crate::byzantine::coverage::Falsehood;
+use crate::byzantine::genuine_releases::AnswerContext;
 
 impl HostileControlPlane {
     /// Answers a long-poll.
-    pub fn poll(&mut self, host: &Hostname, at: Moment<'_>) -> Answer<Offer> {
+    pub fn poll(&mut self, host: &Hostname, at: AnswerContext<'_>) -> Answer<Offer> {
         let offer = if self.rng.chance(400) {
             None
-        } else if self.lies() {
+        } else if self.is_false() {
             self.false_dispatch(host, at)
         } else {
             self.newest(host, at)
@@ -27,63 +27,63 @@ impl HostileControlPlane {
         answer
     }
 
-    fn newest(&mut self, host: &Hostname, at: Moment<'_>) -> Offer {
+    fn newest(&mut self, host: &Hostname, at: AnswerContext<'_>) -> Offer {
         let release = at.releases().last()?;
         let target = release.targets.get(host)?;
         Some(dispatch(host, &target.rollout_id, &target.closure, at))
     }
 
-    fn false_dispatch(&mut self, host: &Hostname, at: Moment<'_>) -> Offer {
+    fn false_dispatch(&mut self, host: &Hostname, at: AnswerContext<'_>) -> Offer {
         let own = at.targets_of(host);
         let others = at.releases().iter().flat_map(|release| &release.targets);
         let others: Vec<_> = others.filter(|(name, _)| *name != host).collect();
         let any = || own.last().copied();
-        let (lie, offer) = match self.rng.below(20) {
+        let (falsehood, offer) = match self.rng.below(20) {
             0..=5 if !own.is_empty() => {
                 let target = *self.rng.pick(&own);
                 let offer = dispatch(host, &target.rollout_id, &target.closure, at);
-                (Lie::OldDispatch, offer)
+                (Falsehood::OldDispatch, offer)
             }
             6 if !others.is_empty() => {
                 let (name, target) = *self.rng.pick(&others);
                 let offer = dispatch(name, &target.rollout_id, &target.closure, at);
-                (Lie::DispatchOfOtherHost, offer)
+                (Falsehood::DispatchOfOtherHost, offer)
             }
             7..=8 if !others.is_empty() => {
                 let (_, target) = *self.rng.pick(&others);
                 let rollout_id = any().map_or(&target.rollout_id, |own| &own.rollout_id);
                 (
-                    Lie::TargetOfOtherHost,
+                    Falsehood::TargetOfOtherHost,
                     dispatch(host, rollout_id, &target.closure, at),
                 )
             }
             9..=10 if !others.is_empty() => {
                 let (_, target) = *self.rng.pick(&others);
                 let offer = dispatch(host, &target.rollout_id, &target.closure, at);
-                (Lie::DispatchOfOtherChannel, offer)
+                (Falsehood::DispatchOfOtherChannel, offer)
             }
             11..=12 => {
                 let target = any()?;
                 let closure = false_values::closure(&mut self.rng, host, at);
                 let offer = dispatch(host, &target.rollout_id, &closure, at);
-                (Lie::DispatchOfMadeUpClosure, offer)
+                (Falsehood::DispatchOfMadeUpClosure, offer)
             }
             13 => {
                 let rollout_id = false_values::unknown_rollout(&mut self.rng, at);
                 let closure = false_values::closure(&mut self.rng, host, at);
                 let offer = dispatch(host, &rollout_id, &closure, at);
-                (Lie::DispatchOfMadeUpRollout, offer)
+                (Falsehood::DispatchOfMadeUpRollout, offer)
             }
             14..=17 => {
                 let target = any()?;
                 let mut offer = dispatch(host, &target.rollout_id, &target.closure, at);
                 offer.enqueued_at = false_values::time(&mut self.rng, at.wall());
                 offer.soak_due_at = false_values::time(&mut self.rng, at.wall());
-                (Lie::DispatchAtFalseTime, offer)
+                (Falsehood::DispatchAtFalseTime, offer)
             }
-            _ => (Lie::DispatchRepeated, self.offered.get(host)?.clone()),
+            _ => (Falsehood::DispatchRepeated, self.offered.get(host)?.clone()),
         };
-        self.tell(lie);
+        self.tell(falsehood);
         Some(offer)
     }
 }
@@ -92,7 +92,7 @@ fn dispatch(
     host: &Hostname,
     rollout_id: &RolloutId,
     closure: &ClosureHash,
-    at: Moment<'_>,
+    at: AnswerContext<'_>,
 ) -> Dispatch {
     let soak_minutes = Minutes::from_seconds(10);
     Dispatch {

@@ -1,13 +1,13 @@
-//! Closures, sequences and times that a lie may name, more of the plausible ones.
+//! Closures, sequences and times that a false answer may name, more of the plausible ones.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use nixfleet_proto::{ClosureHash, Hostname, RolloutId, Timestamp};
 
-use crate::byzantine::genuine_releases::Moment;
+use crate::byzantine::genuine_releases::AnswerContext;
 use crate::engine::Rng;
 
 /// A closure: of another release or host, one that nobody signed, or no sensible name.
-pub fn closure(rng: &mut Rng, host: &Hostname, at: Moment<'_>) -> ClosureHash {
+pub fn closure(rng: &mut Rng, host: &Hostname, at: AnswerContext<'_>) -> ClosureHash {
     let own = at.targets_of(host);
     let others = at
         .releases()
@@ -60,7 +60,7 @@ fn year(rng: &mut Rng, years: &[i32]) -> Timestamp {
 }
 
 /// A rollout that was never signed.
-pub fn unknown_rollout(rng: &mut Rng, at: Moment<'_>) -> RolloutId {
+pub fn unknown_rollout(rng: &mut Rng, at: AnswerContext<'_>) -> RolloutId {
     let known = at.releases().iter();
     let known = known.flat_map(|release| release.targets.values());
     let channels: Vec<_> = known.map(|target| target.rollout_id.channel()).collect();

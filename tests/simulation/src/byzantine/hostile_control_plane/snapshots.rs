@@ -1,22 +1,26 @@
-//! Replies to heartbeats: the records of the host, and lies about them.
+//! Replies to heartbeats: true and false records of the host.
 
 use nixfleet_proto::wire::{HeartbeatReply, HeartbeatRequest, HostSnapshot};
 use nixfleet_proto::{HostState, Hostname, RolloutId};
 
 use super::{HostileControlPlane, false_values};
 use crate::byzantine::answer::{Answer, ReplyText};
-use crate::byzantine::coverage::Lie;
-use crate::byzantine::genuine_releases::Moment;
+use crate::byzantine::coverage::Falsehood;
+use crate::byzantine::genuine_releases::AnswerContext;
 
 /// Snapshots of a reply that is only large.
 const FLOOD: usize = 600;
 
 impl HostileControlPlane {
     /// Replies to a heartbeat.
-    pub fn heartbeat(&mut self, request: &HeartbeatRequest, at: Moment<'_>) -> Answer<ReplyText> {
+    pub fn heartbeat(
+        &mut self,
+        request: &HeartbeatRequest,
+        at: AnswerContext<'_>,
+    ) -> Answer<ReplyText> {
         let host = &request.hostname;
         let snapshots = self.snapshots(host, at);
-        self.said.insert(host.clone(), snapshots.clone());
+        self.sent_snapshots.insert(host.clone(), snapshots.clone());
         let reply = HeartbeatReply {
             received_at: request.at,
             bootstrap_rollouts: snapshots,
@@ -25,32 +29,32 @@ impl HostileControlPlane {
         self.answer(text)
     }
 
-    fn snapshots(&mut self, host: &Hostname, at: Moment<'_>) -> Vec<HostSnapshot> {
-        if let Some(said) = self.said.get(host)
-            && self.rng.chance(self.mood.stubborn)
+    fn snapshots(&mut self, host: &Hostname, at: AnswerContext<'_>) -> Vec<HostSnapshot> {
+        if let Some(said) = self.sent_snapshots.get(host)
+            && self.rng.chance(self.rates.repeated)
         {
             let said = said.clone();
-            self.tell(Lie::SnapshotsRepeated);
+            self.tell(Falsehood::SnapshotsRepeated);
             return said;
         }
         let mut snapshots = self.truthful(host);
-        if !self.lies() {
+        if !self.is_false() {
             return snapshots;
         }
         match self.rng.below(20) {
             0..=1 => {
-                self.tell(Lie::SnapshotsOmitted);
+                self.tell(Falsehood::SnapshotsOmitted);
                 let keep = self.rng.index(snapshots.len().max(1));
                 snapshots.truncate(keep);
             }
             2..=3 => {
-                self.tell(Lie::UnknownRollout);
+                self.tell(Falsehood::UnknownRollout);
                 let unknown = false_values::unknown_rollout(&mut self.rng, at);
                 snapshots.extend(self.made_up(host, unknown, at));
             }
             4..=7 => self.add_unfollowed(host, &mut snapshots, at),
             8 => {
-                self.tell(Lie::SnapshotFlood);
+                self.tell(Falsehood::SnapshotFlood);
                 let first = snapshots.first().cloned();
                 let unknown = false_values::unknown_rollout(&mut self.rng, at);
                 let copied = first.or_else(|| self.made_up(host, unknown, at));
@@ -84,11 +88,11 @@ impl HostileControlPlane {
         &mut self,
         host: &Hostname,
         snapshots: &mut Vec<HostSnapshot>,
-        at: Moment<'_>,
+        at: AnswerContext<'_>,
     ) {
         let targets = at.targets_of(host);
         if !targets.is_empty() {
-            self.tell(Lie::RolloutNotFollowed);
+            self.tell(Falsehood::RolloutNotFollowed);
             let rollout_id = self.rng.pick(&targets).rollout_id.clone();
             snapshots.extend(self.made_up(host, rollout_id, at));
         }
@@ -98,7 +102,7 @@ impl HostileControlPlane {
         &mut self,
         host: &Hostname,
         rollout_id: RolloutId,
-        at: Moment<'_>,
+        at: AnswerContext<'_>,
     ) -> Option<HostSnapshot> {
         let targets = at.targets_of(host);
         let genuine = targets
@@ -111,7 +115,7 @@ impl HostileControlPlane {
         let closure = false_values::closure(&mut self.rng, host, at);
         let mut last_event_seq = self.rng.below(40);
         if self.rng.chance(200) {
-            self.tell(Lie::FalseSequence);
+            self.tell(Falsehood::FalseSequence);
             last_event_seq = false_values::sequence(&mut self.rng, last_event_seq);
         }
         let acked = self.rng.chance(700).then(|| at.wall());
@@ -132,13 +136,13 @@ impl HostileControlPlane {
         })
     }
 
-    fn change(&mut self, snapshot: &mut HostSnapshot, at: Moment<'_>) {
+    fn change(&mut self, snapshot: &mut HostSnapshot, at: AnswerContext<'_>) {
         let rng = &mut self.rng;
         let host = snapshot.hostname.clone();
-        let lie = match rng.below(24) {
+        let falsehood = match rng.below(24) {
             0..=5 => {
                 snapshot.state = *rng.pick(&HostState::ALL);
-                Lie::FalseState
+                Falsehood::FalseState
             }
             6..=11 => {
                 let closure = false_values::closure(rng, &host, at);
@@ -148,32 +152,32 @@ impl HostileControlPlane {
                     snapshot.state = HostState::Failed;
                     snapshot.last_event_seq = snapshot.last_event_seq.saturating_add(1);
                 }
-                Lie::FalseClosureBefore
+                Falsehood::FalseClosureBefore
             }
             12..=14 => {
                 snapshot.current_closure = Some(false_values::closure(rng, &host, at));
-                Lie::FalseRunningClosure
+                Falsehood::FalseRunningClosure
             }
             15..=16 => {
                 snapshot.target_closure = false_values::closure(rng, &host, at);
-                Lie::FalseTarget
+                Falsehood::FalseTarget
             }
             17..=19 => {
                 snapshot.last_event_seq = false_values::sequence(rng, snapshot.last_event_seq);
-                Lie::FalseSequence
+                Falsehood::FalseSequence
             }
             20..=22 => {
                 snapshot.dispatched_at = false_values::time(rng, at.wall());
                 snapshot.dispatch_acked_at = Some(false_values::time(rng, at.wall()));
                 snapshot.activation_completed_at = Some(false_values::time(rng, at.wall()));
                 snapshot.soak_due_at = Some(false_values::time(rng, at.wall()));
-                Lie::FalseTimes
+                Falsehood::FalseTimes
             }
             _ => {
                 snapshot.hostname = Hostname::from("h00-other");
-                Lie::FalseHost
+                Falsehood::FalseHost
             }
         };
-        self.tell(lie);
+        self.tell(falsehood);
     }
 }

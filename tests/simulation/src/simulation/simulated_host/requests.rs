@@ -35,8 +35,8 @@ impl SimulatedHost {
 
     /// Sends a heartbeat; under a fault it reports a closure that the host does not run.
     pub(super) fn heartbeat(&mut self, mut request: HeartbeatRequest, env: &mut Environment) {
-        let lies = env.now < self.false_closures_until.max(env.heartbeat_storm_until);
-        if lies && request.current_closure.is_some() {
+        let is_false = env.now < self.false_closures_until.max(env.heartbeat_storm_until);
+        if is_false && request.current_closure.is_some() {
             let closures = env.known_closures();
             request.current_closure = Some(env.network_rng.pick(&closures).clone());
             env.trace(format_args!(
