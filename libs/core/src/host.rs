@@ -22,7 +22,7 @@ pub use effect::{AgentEffect, ControlEffect};
 pub use input::{HostInput, StepCtx};
 pub use validate::{Fault, validate};
 
-use transition::Transition;
+use transition::{Transition, believed};
 
 /// Result of an accepted input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +159,8 @@ fn transition(
                 Ok(transition::defer(record, *deferred_at))
             }
             E::ActivationFailed { failed_at, .. } => {
-                Ok(transition::fail_activation(record, *failed_at, ctx))
+                let failed_at = believed(*failed_at, ctx);
+                Ok(transition::fail_activation(record, failed_at, ctx))
             }
             E::DispatchAck { .. } => illegal(),
             E::ProbeTopologyDeclared { .. } | E::ProbeObservedFirst { .. } => illegal(),
@@ -174,7 +175,8 @@ fn transition(
                 ..
             } => Ok(transition::complete(record, observed, *completed_at, ctx)),
             E::ActivationFailed { failed_at, .. } => {
-                Ok(transition::fail_activation(record, *failed_at, ctx))
+                let failed_at = believed(*failed_at, ctx);
+                Ok(transition::fail_activation(record, failed_at, ctx))
             }
             E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
             E::ActivationDeferred { .. } => illegal(),
@@ -192,11 +194,17 @@ fn transition(
                 failed_at,
                 policy_applied,
                 ..
-            } => Ok(transition::fail(record, *failed_at, *policy_applied)),
+            } => {
+                let failed_at = believed(*failed_at, ctx);
+                Ok(transition::fail(record, failed_at, *policy_applied))
+            }
             E::Converged {
                 converged_at,
                 current_closure,
-            } => convergence::report(record, current_closure, *converged_at),
+            } => {
+                let converged_at = believed(*converged_at, ctx);
+                convergence::report(record, current_closure, converged_at)
+            }
             E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),
             E::ActivationCompleted { .. } | E::ActivationDeferred { .. } => illegal(),
             E::ActivationFailed { .. } => illegal(),
@@ -222,7 +230,8 @@ fn transition(
             E::RollbackFailed {
                 reason, failed_at, ..
             } if record.expects_rollback() => {
-                Ok(transition::give_up_rollback(record, *reason, *failed_at))
+                let failed_at = believed(*failed_at, ctx);
+                Ok(transition::give_up_rollback(record, *reason, failed_at))
             }
             E::RollbackFailed { .. } => illegal(),
             E::DispatchAck { .. } | E::ActivationStarted { .. } => illegal(),

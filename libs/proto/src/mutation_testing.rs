@@ -5,7 +5,7 @@
 
 /// Every fault. `applier-no-compare` is implemented by the model database, which then writes whatever
 /// its cursor is.
-pub const NAMES: [&str; 40] = [
+pub const NAMES: [&str; 41] = [
     // bus
     "bus-ack-unknown",
     "bus-any-clock",
@@ -20,6 +20,7 @@ pub const NAMES: [&str; 40] = [
     // core and plan
     "fold-any-clock",
     "fold-order-clock",
+    "fold-believes-hosts",
     "fold-accept-stale",
     "fold-ignore-epoch",
     "halt-ignored",

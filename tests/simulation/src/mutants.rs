@@ -42,6 +42,7 @@ pub fn breaks(mutant: &str) -> &'static str {
         "bus-any-clock" => "entries are appended with any clock",
         "fold-any-clock" => "entries are accepted whatever their time is",
         "fold-order-clock" => "the fold depends on more than the log",
+        "fold-believes-hosts" => "a host whose clock is ahead ends its soak early",
         "fold-accept-stale" => "an event that was seen before is accepted again",
         "fold-ignore-epoch" => "actions of older leaders are accepted",
         "halt-ignored" => "a halted rollout goes on",

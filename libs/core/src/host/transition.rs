@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use nixfleet_proto::host::{FailedControl, Probes};
 use nixfleet_proto::{
     ClosureHash, HostRecord, HostState, Minutes, OnHealthFailure, ProbeName, RollbackFault,
-    Timestamp,
+    Timestamp, mutation_testing,
 };
 
 use super::StepCtx;
@@ -190,17 +190,28 @@ pub(super) fn shared(closure: &ClosureHash, record: &HostRecord) -> ClosureHash 
     same.unwrap_or(closure).clone()
 }
 
+/// A time by which a host would shorten a wait or date a failure: no later than the tolerance after receipt.
+pub(super) fn believed(at: Timestamp, ctx: &StepCtx) -> Timestamp {
+    if mutation_testing::is_active("fold-believes-hosts") {
+        return at;
+    }
+    at.min(latest(ctx.received_at))
+}
+
+fn latest(received_at: Timestamp) -> Timestamp {
+    received_at
+        .checked_add_signed(CLOCK_TOLERANCE)
+        .unwrap_or(Timestamp::MAX_UTC)
+}
+
 /// End of the soak: the completion time, clamped to the tolerance around receipt, plus the soak.
 /// Saturates at the end of the calendar.
 fn soak_due_at(completed_at: Timestamp, received_at: Timestamp, soak: Minutes) -> Timestamp {
     let earliest = received_at
         .checked_sub_signed(CLOCK_TOLERANCE)
         .unwrap_or(Timestamp::MIN_UTC);
-    let latest = received_at
-        .checked_add_signed(CLOCK_TOLERANCE)
-        .unwrap_or(Timestamp::MAX_UTC);
     completed_at
-        .clamp(earliest, latest)
+        .clamp(earliest, latest(received_at))
         .checked_add_signed(soak.delta())
         .unwrap_or(Timestamp::MAX_UTC)
 }

@@ -100,14 +100,15 @@ impl Fold {
         self.tell(host, ack());
         self.tell(host, completed(host));
         self.tell(host, topology());
-        let closure = format!("target-{host}");
-        self.tell(
-            host,
-            HostEventBody::Converged {
-                converged_at: at(60),
-                current_closure: closure.as_str().into(),
-            },
-        )
+        let record = &self.state.rollouts()[&id("stable@4f")].hosts[host].record;
+        let (seq, due) = (record.last_event_seq + 1, record.soak_due_at.unwrap());
+        let converged = HostEventBody::Converged {
+            converged_at: due,
+            current_closure: format!("target-{host}").as_str().into(),
+        };
+        let mut entry = told(1, "stable@4f", host, event(seq, converged));
+        entry.received_at = due;
+        self.accept(entry)
     }
 
     fn fail(&mut self, host: &str) -> Accepted {

@@ -29,7 +29,10 @@ impl Owner {
         owner.fold(planned(0, 1, open("stable@4f", "m1")));
         for (index, body) in story(state).into_iter().enumerate() {
             let seq = index as u64 + 1;
-            owner.fold(told(1, "stable@4f", "a", event(seq, body)));
+            // The soak is over by then.
+            let is_claim = matches!(body, HostEventBody::Converged { .. });
+            let minute = if is_claim { 40 } else { 1 };
+            owner.fold(told(minute, "stable@4f", "a", event(seq, body)));
         }
         let record = &owner.state.rollouts()[&id("stable@4f")].hosts["a"].record;
         assert_eq!(record.state, state);

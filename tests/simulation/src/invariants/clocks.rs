@@ -1,10 +1,10 @@
-//! No wrong clock of a service moves the time of a partition: whatever is accepted is dated within a minute of the
+//! No wrong clock of a service or a host moves the time of a partition: whatever is accepted is dated within a minute of the
 //! broker's time, and so are the soaks that follow from it.
 //!
 //! Source: docs/semantics.md, time.
 
 use chrono::TimeDelta;
-use nixfleet_proto::{EntryBody, HostEventBody, HostRecord, PlanAction, Timestamp};
+use nixfleet_proto::{EntryBody, HostEventBody, HostRecord, HostState, PlanAction, Timestamp};
 
 use super::folded_entry::{CheckResult, FoldedEntry};
 
@@ -51,6 +51,15 @@ fn check_soak(folded: FoldedEntry<'_>, record: &HostRecord, stored: Timestamp) -
             if (due - expected).abs() > SLACK * 2 {
                 return Err(format!("{host} soaks from {stored} until {due}"));
             }
+        }
+        EntryBody::HostEvent { event, .. }
+            if matches!(event.body, HostEventBody::Converged { .. })
+                && record.state == HostState::Converged
+                && due > stored + SLACK * 2 =>
+        {
+            return Err(format!(
+                "{host} ends its soak at {stored}, before {due}, by its own clock"
+            ));
         }
         EntryBody::Plan {
             action: PlanAction::SoakElapsed { .. },

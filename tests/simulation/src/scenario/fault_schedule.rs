@@ -196,7 +196,7 @@ fn fault(rng: &mut Rng, shape: &Shape) -> Fault {
         65..=68 => FaultKind::IgnoreLeasesAndDelayReads(process),
         69..=70 => FaultKind::LoseLeases,
         71..=74 => FaultKind::SkewProcessClock(process, process_skew(rng)),
-        75..=77 => FaultKind::SkewHostClock(host, skew(rng)),
+        75..=77 => FaultKind::SkewHostClock(host, host_skew(rng)),
         78..=84 => FaultKind::CrashAgent(host),
         85..=89 => FaultKind::DisconnectHost(host),
         90..=91 => FaultKind::ReportFalseClosures(host),
@@ -287,6 +287,12 @@ fn misdating(rng: &mut Rng) -> i64 {
 fn skew(rng: &mut Rng) -> i64 {
     let millis = *rng.pick(&[50_i64, 2_000, 30_000, 300_000]);
     if rng.chance(500) { millis } else { -millis }
+}
+
+/// Sometimes more than a soak.
+fn host_skew(rng: &mut Rng) -> i64 {
+    let millis = skew(rng);
+    if rng.chance(300) { millis * 6 } else { millis }
 }
 
 /// Loss of rows in one run of thirteen, of the ends of logs in another one, of everything in one of
