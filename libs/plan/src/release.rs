@@ -26,10 +26,19 @@ pub struct Release {
     manifests: BTreeMap<ChannelName, ChannelManifest>,
     /// Channels in which at least one host has a closure.
     populated: BTreeSet<ChannelName>,
-    /// Gating hosts of the same channel by gated host, in the order of the fleet.
-    host_edges: BTreeMap<Hostname, Vec<Hostname>>,
+    /// Gating hosts by gated host, in the order of the fleet.
+    host_edges: BTreeMap<Hostname, Vec<GatingHost>>,
     /// Predecessor channels by gated channel, in the order of the fleet.
     channel_edges: BTreeMap<ChannelName, Vec<ChannelName>>,
+}
+
+/// A host that must be done before another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatingHost {
+    /// Its name.
+    pub hostname: Hostname,
+    /// False when the fleet does not name it, or on another channel only: nobody knows whether it is done.
+    pub is_of_channel: bool,
 }
 
 impl Release {
@@ -81,8 +90,8 @@ impl Release {
         self.channel_edges.get(channel).map_or(&[], Vec::as_slice)
     }
 
-    /// Hosts of the same channel that must be done before `hostname`.
-    pub fn gating_hosts(&self, hostname: &Hostname) -> &[Hostname] {
+    /// Hosts that must be done before `hostname`.
+    pub fn gating_hosts(&self, hostname: &Hostname) -> &[GatingHost] {
         self.host_edges.get(hostname).map_or(&[], Vec::as_slice)
     }
 
@@ -102,16 +111,19 @@ impl Release {
     }
 }
 
-/// Edges between hosts of one channel; edges across channels hold no host.
-fn host_edges(fleet: &Fleet) -> BTreeMap<Hostname, Vec<Hostname>> {
-    let mut edges: BTreeMap<Hostname, Vec<Hostname>> = BTreeMap::new();
+fn host_edges(fleet: &Fleet) -> BTreeMap<Hostname, Vec<GatingHost>> {
+    let mut edges: BTreeMap<Hostname, Vec<GatingHost>> = BTreeMap::new();
     for edge in &fleet.edges {
         let channel_of = |hostname| fleet.hosts.get(hostname).map(|host| &host.channel);
-        let (gated, gates) = (channel_of(&edge.gated), channel_of(&edge.gates));
-        if gated.is_some() && gated == gates {
-            let gating = edges.entry(edge.gated.clone()).or_default();
-            gating.push(edge.gates.clone());
-        }
+        let is_of_channel = channel_of(&edge.gated) == channel_of(&edge.gates);
+        let hostname = edge.gates.clone();
+        edges
+            .entry(edge.gated.clone())
+            .or_default()
+            .push(GatingHost {
+                hostname,
+                is_of_channel,
+            });
     }
     edges
 }

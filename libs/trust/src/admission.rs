@@ -11,7 +11,9 @@ mod text_checks;
 use nixfleet_proto::RolloutId;
 
 pub use fault::{AdmissionError, FAULTS_MAX, Fault, Findings, Notice};
+pub(crate) use fleet_checks::refuse_edges_across_channels;
 pub use fleet_checks::{FRESHNESS_MINUTES_MAX, SOAK_MINUTES_MAX, WAVES_MAX, check_fleet};
+pub(crate) use text_checks::check_free_value;
 
 use crate::release::{AcceptedRelease, Release};
 use crate::verify::Verified;

@@ -6,6 +6,7 @@
 //! Source: docs/manifests.md, from source to control plane.
 
 mod fleet_source;
+mod source_keys;
 
 use std::collections::BTreeMap;
 
@@ -13,12 +14,15 @@ use nixfleet_proto::fleet::{Fleet, Meta, RolloutManifest, SCHEMA_VERSION};
 use nixfleet_proto::{ChannelName, RolloutId, Timestamp};
 use serde::Serialize;
 
-use crate::admission::{AdmissionError, Fault, Findings, Notice, check_fleet};
+use crate::admission::{
+    AdmissionError, Fault, Findings, Notice, check_fleet, refuse_edges_across_channels,
+};
 use crate::artifact::Artifact;
 use crate::canonical_json::{canonicalize, hash_of};
 use crate::release_bundle::{ReleaseBundle, Signed};
 use crate::rollout_manifest::project_all;
 use crate::sign::SigningKey;
+use source_keys::CarriedValues;
 
 /// Time and commit of a signed release.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,13 +54,20 @@ pub fn build_release(
     key: &SigningKey,
 ) -> Result<BuiltRelease, AdmissionError> {
     let mut findings = Findings::default();
-    let fleet = resolve_source(source, stamp, key, &mut findings);
-    let Some(fleet) = fleet.filter(|_| findings.is_clean()) else {
+    let resolved = resolve_source(source, stamp, key, &mut findings);
+    let Some((fleet, carried)) = resolved.filter(|_| findings.is_clean()) else {
         findings.into_result()?;
         return Err(unreadable("it has no fleet"));
     };
     let notices = findings.into_result()?;
-    let signed_fleet = sign(&fleet, key);
+    let signed_fleet = if carried.is_empty() {
+        sign(&fleet, key)
+    } else {
+        let document = serde_json::to_value(&fleet);
+        let mut document = document.map_err(|error| unreadable(error.to_string()))?;
+        carried.add_to(&mut document);
+        sign(&document, key)
+    };
     let hash = hash_of(&signed_fleet.bytes);
     let manifests = project_all(&fleet, &hash).map_err(|error| unreadable(error.to_string()))?;
     Ok(BuiltRelease {
@@ -83,8 +94,8 @@ fn resolve_source(
     stamp: &ReleaseStamp,
     key: &SigningKey,
     findings: &mut Findings,
-) -> Option<Fleet> {
-    let mut fleet = fleet_source::read(source, findings)?;
+) -> Option<(Fleet, CarriedValues)> {
+    let (mut fleet, carried) = fleet_source::read(source, findings)?;
     fleet.meta = Meta {
         schema_version: SCHEMA_VERSION,
         signed_at: Some(stamp.signed_at),
@@ -96,7 +107,8 @@ fn resolve_source(
     let mut normalised = fleet.clone();
     normalised.normalise();
     check_fleet(&normalised, findings);
-    Some(fleet)
+    refuse_edges_across_channels(&fleet, findings);
+    Some((fleet, carried))
 }
 
 fn sign<T: Serialize>(document: &T, key: &SigningKey) -> Signed {

@@ -1,12 +1,12 @@
-//! A host waits for another host of its channel.
+//! A host waits for another host of its channel. What another host does is unknown: it holds.
 
 use nixfleet_proto::Gate;
 
 use super::{Block, Candidate};
+use crate::release::GatingHost;
 use crate::view::FleetView;
 
-/// Holds a host while a gating host is not done in the same rollout. Edges across channels hold no
-/// host.
+/// Holds a host while a gating host is not done in the same rollout, and while a gating host is unknown there.
 ///
 /// # Errors
 /// The block; names the first such host in the order of the fleet.
@@ -19,14 +19,19 @@ pub fn check(view: &FleetView, candidate: &Candidate<'_>) -> Result<(), Block> {
             "host-edge: unknown edges, no release",
         ));
     };
-    let mut gating = release.gating_hosts(candidate.hostname).iter();
-    match gating.find(|hostname| !candidate.rollout.is_done(hostname)) {
-        Some(hostname) => Err(Block::new(
-            Gate::HostEdge,
-            format!("host-edge: gating host '{hostname}' not yet Converged"),
-        )),
-        None => Ok(()),
+    for GatingHost {
+        hostname,
+        is_of_channel,
+    } in release.gating_hosts(candidate.hostname)
+    {
+        let reason = match is_of_channel {
+            false => format!("host-edge: unknown, '{hostname}' is no host of this channel"),
+            true if candidate.rollout.is_done(hostname) => continue,
+            true => format!("host-edge: gating host '{hostname}' not yet Converged"),
+        };
+        return Err(Block::new(Gate::HostEdge, reason));
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -48,16 +53,21 @@ mod tests {
     }
 
     #[test]
-    fn waived_hosts_and_other_channels_block_no_host() {
+    fn waived_hosts_and_edges_of_others_block_no_host() {
         let waived = Fixture::new().edge("b", "a").rollout(CURRENT, |rollout| {
             rollout.waived_hosts.insert("b".into());
         });
-        for fixture in [
-            waived,
-            Fixture::new().edge("e", "a"),
-            Fixture::new().edge("a", "b"),
-        ] {
+        for fixture in [waived, Fixture::new().edge("a", "b")] {
             assert_eq!(fixture.reason(Gate::HostEdge, "a"), None);
+        }
+    }
+
+    #[test]
+    fn hosts_of_other_channels_and_unknown_hosts_block() {
+        for (gates, what) in [("e", "a host of another channel"), ("gone", "no host")] {
+            let fixture = Fixture::new().edge(gates, "a");
+            let reason = format!("host-edge: unknown, '{gates}' is no host of this channel");
+            assert_eq!(fixture.reason(Gate::HostEdge, "a"), Some(reason), "{what}");
         }
     }
 

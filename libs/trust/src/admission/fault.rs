@@ -13,9 +13,13 @@ pub const FAULTS_MAX: usize = 1000;
 pub enum Fault {
     #[error("the fleet source cannot be read: {message}")]
     Unreadable { message: String },
-    /// Ignoring a key of a selector would select other hosts.
-    #[error("{at}: unknown key {key:?}")]
-    UnknownKey { at: String, key: String },
+    /// Ignoring a key would drop a rule.
+    #[error("{at}: unknown key {key:?}{}", nearest.map(|key| format!(", did you mean {key:?}?")).unwrap_or_default())]
+    UnknownKey {
+        at: String,
+        key: String,
+        nearest: Option<&'static str>,
+    },
     #[error("{at}: schema version {version} is unknown, 1 is expected")]
     SchemaVersion { at: String, version: u64 },
     #[error("{at}: there is no channel {channel:?}")]
@@ -24,6 +28,14 @@ pub enum Fault {
     UnknownPolicy { at: String, policy: String },
     #[error("{at}: there is no host {hostname:?}")]
     UnknownHost { at: String, hostname: Hostname },
+    #[error(
+        "{at}: {gated} would wait for {gates} of another channel; channelEdges order channels, edges the hosts of one"
+    )]
+    EdgeAcrossChannels {
+        at: String,
+        gated: Hostname,
+        gates: Hostname,
+    },
     #[error("{at}: the soak minutes are missing")]
     SoakMissing { at: String },
     #[error("{at}: a soak of {soak} is longer than a year")]
@@ -75,6 +87,7 @@ impl Fault {
             Self::UnknownChannel { .. } => "unknown-channel",
             Self::UnknownPolicy { .. } => "unknown-policy",
             Self::UnknownHost { .. } => "unknown-host",
+            Self::EdgeAcrossChannels { .. } => "edge-across-channels",
             Self::SoakMissing { .. } => "soak-missing",
             Self::SoakTooLong { .. } => "soak-too-long",
             Self::FreshnessTooLong { .. } => "freshness-too-long",
@@ -109,6 +122,14 @@ pub enum Notice {
         hostname: Hostname,
         channel: ChannelName,
     },
+    #[error("{at}: {gated} is never dispatched, since {gates} is of another channel")]
+    EdgeAcrossChannels {
+        at: String,
+        gated: Hostname,
+        gates: Hostname,
+    },
+    #[error("{at}: selects no host")]
+    EmptySelection { at: String },
     #[error("rollout manifest of {channel}: its budgets are not the ones of the fleet")]
     BudgetsDiffer { channel: ChannelName },
     #[error("hosts.{hostname}.pin: expired, left out")]
@@ -124,6 +145,8 @@ impl Notice {
             Self::WaveHostElsewhere { .. } => "wave-host-elsewhere",
             Self::WaveHostWithoutClosure { .. } => "wave-host-without-closure",
             Self::HostUnstaged { .. } => "host-unstaged",
+            Self::EdgeAcrossChannels { .. } => "edge-across-channels",
+            Self::EmptySelection { .. } => "empty-selection",
             Self::BudgetsDiffer { .. } => "budgets-differ",
             Self::PinExpired { .. } => "pin-expired",
             Self::Omitted { .. } => "omitted",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use nixfleet_proto::bounds::TEXT_BYTES_MAX;
-use nixfleet_proto::fleet::{Channel, Fleet, FleetHost, RolloutPolicy, SCHEMA_VERSION};
+use nixfleet_proto::fleet::{Channel, Fleet, FleetHost, HostEdge, RolloutPolicy, SCHEMA_VERSION};
 use nixfleet_proto::id::{is_channel_name, is_channel_ref};
 use nixfleet_proto::{ChannelName, Hostname, Minutes};
 
@@ -11,6 +11,7 @@ use super::edge_cycles::cycles;
 use super::fault::{Fault, Findings, Notice};
 use super::text_checks::check_texts;
 use crate::rollout_manifest::channels_with_hosts;
+use crate::selector_matcher::Matcher;
 use crate::sorted_lookup::SortedLookup;
 
 /// Longest soak in minutes: a year.
@@ -42,7 +43,8 @@ pub fn check_fleet(fleet: &Fleet, findings: &mut Findings) {
         let has_hosts = HasHosts(with_hosts.contains(name));
         check_channel(fleet, (name, channel), has_hosts, findings);
     }
-    check_waves(fleet, findings);
+    check_waves(fleet, &with_hosts, findings);
+    check_budgets(fleet, findings);
     check_edges(fleet, findings);
     check_ref(fleet, &with_hosts, findings);
 }
@@ -156,7 +158,19 @@ fn check_channel(
     }
 }
 
-fn check_waves(fleet: &Fleet, findings: &mut Findings) {
+fn check_budgets(fleet: &Fleet, findings: &mut Findings) {
+    for (index, budget) in fleet.disruption_budgets.iter().enumerate() {
+        let matcher = Matcher::new(&budget.selector);
+        let mut hosts = fleet.hosts.iter();
+        if !hosts.any(|(hostname, host)| matcher.matches(hostname, host)) {
+            findings.notice(Notice::EmptySelection {
+                at: format!("disruptionBudgets[{index}].selector"),
+            });
+        }
+    }
+}
+
+fn check_waves(fleet: &Fleet, with_hosts: &BTreeSet<&ChannelName>, findings: &mut Findings) {
     let mut hosts = SortedLookup::hosts(fleet);
     for (name, waves) in &fleet.waves {
         if !fleet.channels.contains_key(name) {
@@ -167,6 +181,11 @@ fn check_waves(fleet: &Fleet, findings: &mut Findings) {
         }
         check_wave_count(format!("waves.{name}"), waves.len(), findings);
         for (index, wave) in waves.iter().enumerate() {
+            if wave.hosts.is_empty() && with_hosts.contains(name) {
+                findings.notice(Notice::EmptySelection {
+                    at: format!("waves.{name}[{index}]"),
+                });
+            }
             for hostname in &wave.hosts {
                 let host = hosts.find(hostname);
                 check_wave_host((hostname, host), (name, index), findings);
@@ -214,6 +233,26 @@ fn check_wave_host(
     }
 }
 
+/// The hosts of an edge between two channels.
+fn across_channels<'f>(fleet: &Fleet, edge: &'f HostEdge) -> Option<(&'f Hostname, &'f Hostname)> {
+    let channel = |hostname| fleet.hosts.get(hostname).map(|host| &host.channel);
+    let (gated, gates) = (channel(&edge.gated)?, channel(&edge.gates)?);
+    (gated != gates).then_some((&edge.gated, &edge.gates))
+}
+
+/// Refuses edges that would hold a host for ever.
+pub(crate) fn refuse_edges_across_channels(fleet: &Fleet, findings: &mut Findings) {
+    for (index, edge) in fleet.edges.iter().enumerate() {
+        if let Some((gated, gates)) = across_channels(fleet, edge) {
+            findings.fault(Fault::EdgeAcrossChannels {
+                at: format!("edges[{index}]"),
+                gated: gated.clone(),
+                gates: gates.clone(),
+            });
+        }
+    }
+}
+
 fn check_edges(fleet: &Fleet, findings: &mut Findings) {
     for (index, edge) in fleet.edges.iter().enumerate() {
         for (key, hostname) in [("gated", &edge.gated), ("gates", &edge.gates)] {
@@ -223,6 +262,13 @@ fn check_edges(fleet: &Fleet, findings: &mut Findings) {
                     hostname: hostname.clone(),
                 });
             }
+        }
+        if let Some((gated, gates)) = across_channels(fleet, edge) {
+            findings.notice(Notice::EdgeAcrossChannels {
+                at: format!("edges[{index}]"),
+                gated: gated.clone(),
+                gates: gates.clone(),
+            });
         }
     }
     for (index, edge) in fleet.channel_edges.iter().enumerate() {

@@ -92,6 +92,11 @@ pub(super) fn check_manifest_texts(manifest: &RolloutManifest, findings: &mut Fi
     check.meta(&manifest.meta);
 }
 
+/// Checks the texts of a value that no program reads.
+pub(crate) fn check_free_value(at: &str, value: &Value, findings: &mut Findings) {
+    Check(findings).value(at, value);
+}
+
 struct Check<'f>(&'f mut Findings);
 
 impl Check<'_> {

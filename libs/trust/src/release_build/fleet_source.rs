@@ -16,6 +16,8 @@ use crate::canonical_json::canonicalize;
 use crate::illegal_hostnames::illegal_hostnames;
 use crate::selector_matcher::Matcher;
 
+use super::source_keys::{self, CarriedValues};
+
 /// An unresolved fleet: like [`Fleet`], with more optional fields.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,7 +66,7 @@ fn schema_version() -> u64 {
 }
 
 /// Reads and resolves a source; `None`, with a fault, when it is not a fleet.
-pub(super) fn read(source: &[u8], findings: &mut Findings) -> Option<Fleet> {
+pub(super) fn read(source: &[u8], findings: &mut Findings) -> Option<(Fleet, CarriedValues)> {
     let canonical = match canonicalize(source) {
         Ok(canonical) => canonical,
         Err(error) => {
@@ -74,9 +76,10 @@ pub(super) fn read(source: &[u8], findings: &mut Findings) -> Option<Fleet> {
             return None;
         }
     };
-    // Serde ignores unknown keys: check the keys of selectors first.
+    let mut carried = CarriedValues::default();
     match serde_json::from_slice::<Value>(&canonical) {
         Ok(document) => {
+            carried = source_keys::check(&document, findings);
             check_selectors(&document, findings);
             let hostnames = illegal_hostnames(&canonical);
             if !hostnames.is_empty() {
@@ -91,7 +94,7 @@ pub(super) fn read(source: &[u8], findings: &mut Findings) -> Option<Fleet> {
         }),
     }
     match serde_json::from_slice::<Source>(&canonical) {
-        Ok(source) => Some(resolve(source)),
+        Ok(source) => Some((resolve(source), carried)),
         Err(error) => {
             findings.fault(Fault::Unreadable {
                 message: error.to_string(),
@@ -121,11 +124,10 @@ fn check_selectors(document: &Value, findings: &mut Findings) {
     }
 }
 
-/// Finds unknown keys, and names of unknown hosts and channels.
+/// Finds names of unknown hosts and channels.
 fn check_selector(selector: &Value, at: &str, document: &Value, findings: &mut Findings) {
     for (key, value) in selector.as_object().into_iter().flatten() {
         match key.as_str() {
-            "tags" | "tagsAny" | "all" => {}
             "hosts" => {
                 for hostname in value
                     .as_array()
@@ -159,10 +161,7 @@ fn check_selector(selector: &Value, at: &str, document: &Value, findings: &mut F
                 }
             }
             "not" => check_selector(value, &format!("{at}.not"), document, findings),
-            _ => findings.fault(Fault::UnknownKey {
-                at: at.to_owned(),
-                key: key.chars().take(80).collect(),
-            }),
+            _ => {}
         }
     }
 }

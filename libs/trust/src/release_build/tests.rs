@@ -79,11 +79,11 @@ fn a_selector_with_an_unknown_key_or_name_is_a_fault() {
         |selector: Value| faults(&source_with("/disruptionBudgets/0/selector", selector));
     assert_eq!(
         selector(json!({"tag": ["web"]})),
-        ["disruptionBudgets[0].selector: unknown key \"tag\""]
+        ["disruptionBudgets[0].selector: unknown key \"tag\", did you mean \"tags\"?"]
     );
     assert_eq!(
         selector(json!({"and": [{"all": true}, {"not": {"host": ["x"]}}]})),
-        ["disruptionBudgets[0].selector.and[1].not: unknown key \"host\""]
+        ["disruptionBudgets[0].selector.and[1].not: unknown key \"host\", did you mean \"hosts\"?"]
     );
     assert_eq!(
         selector(json!({"hosts": ["gone"], "channel": "gone"})),
@@ -98,7 +98,9 @@ fn a_selector_with_an_unknown_key_or_name_is_a_fault() {
     );
     assert_eq!(
         faults(&policy),
-        ["rolloutPolicies.careful.waves[0].selector: unknown key \"tagsall\""]
+        [
+            "rolloutPolicies.careful.waves[0].selector: unknown key \"tagsall\", did you mean \"tagsAny\"?"
+        ]
     );
 }
 
@@ -244,4 +246,99 @@ fn signed_artifacts_and_key_files_keep_their_bytes() {
         manifests.map(|(channel, manifest)| (format!("manifest-{channel}"), manifest.bytes)),
     );
     nixfleet_encodings::check("artifact", SCHEMA_VERSION, samples);
+}
+
+#[test]
+fn an_unknown_key_is_a_fault_with_the_nearest_known_one() {
+    for (pointer, key, wanted) in [
+        (
+            "",
+            "channel_edges",
+            "fleet: unknown key \"channel_edges\", did you mean \"channelEdges\"?",
+        ),
+        (
+            "/hosts/web-01",
+            "closure",
+            "hosts.web-01: unknown key \"closure\"",
+        ),
+        (
+            "/channels/stable",
+            "rolloutpolicy",
+            "channels.stable: unknown key \"rolloutpolicy\", did you mean \"rolloutPolicy\"?",
+        ),
+        (
+            "/disruptionBudgets/0",
+            "maxInflight",
+            "disruptionBudgets[0]: unknown key \"maxInflight\", did you mean \"maxInFlight\"?",
+        ),
+        (
+            "/disruptionBudgets/0/selector",
+            "tag",
+            "disruptionBudgets[0].selector: unknown key \"tag\", did you mean \"tags\"?",
+        ),
+        ("/edges/0", "zzz", "edges[0]: unknown key \"zzz\""),
+    ] {
+        let mut source = source();
+        let object = source
+            .pointer_mut(pointer)
+            .unwrap()
+            .as_object_mut()
+            .unwrap();
+        object.insert(key.to_owned(), json!(1));
+        let found = faults(&source);
+        assert!(
+            found.len() == 1 && found[0].starts_with(wanted),
+            "{key}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn keys_of_other_tools_are_signed_as_they_are() {
+    let mut source = source();
+    let compliance = json!({"mode": "enforce", "frameworks": ["nis2"], "n": 1.50});
+    source["channels"]["stable"]["compliance"] = compliance.clone();
+    let built = build_from(&source, &stamp("2026-05-01T11:59:00Z"));
+    let fleet: Value = serde_json::from_slice(&built.bundle.fleet.bytes).unwrap();
+    assert_eq!(fleet["channels"]["stable"]["compliance"], compliance);
+    assert_eq!(fleet["channels"]["edge"].get("compliance"), None);
+    verified(&built.bundle);
+
+    source["channels"]["stable"]["compliance"]["frameworks"] = json!(["a\u{202e}b"]);
+    let found = faults(&source);
+    assert!(
+        found[0].starts_with("channels.stable.compliance"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_edge_between_channels_is_a_fault_here_and_a_notice_at_admission() {
+    let edges = json!([{"gated": "web-01", "gates": "lab-01", "reason": null}]);
+    let source = source_with("/edges", edges);
+    let found = faults(&source);
+    assert!(
+        found[0].starts_with("edges[0]: web-01 would wait for lab-01 of another channel"),
+        "{found:?}"
+    );
+    let mut findings = Findings::default();
+    let release = verified(&bundle());
+    let mut fleet = release.fleet().payload().clone();
+    fleet.edges = serde_json::from_value(source["edges"].clone()).unwrap();
+    check_fleet(&fleet, &mut findings);
+    let notices = findings.into_result().unwrap();
+    assert!(
+        notices
+            .iter()
+            .any(|notice| notice.name() == "edge-across-channels")
+    );
+}
+
+#[test]
+fn a_selector_that_selects_nothing_is_a_notice() {
+    let selector = json!({"tags": ["nobody"]});
+    let source = source_with("/disruptionBudgets/0/selector", selector);
+    let built = build_from(&source, &stamp("2026-05-01T11:59:00Z"));
+    let texts: Vec<String> = built.notices.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["disruptionBudgets[0].selector: selects no host"]);
 }
