@@ -124,7 +124,9 @@ impl<G: Gateway> Accept<TcpStream, Unidentified<G>> for MutualTls {
             let (stream, gateway) = tls.accept(stream, gateway).await.inspect_err(|error| {
                 let kind = handshake_fault(error);
                 tracing::debug!(%error, kind, "TLS handshake failed");
-                metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);
+                if let Some(kind) = kind {
+                    metrics::counter!("nixfleet_hostile_input_total", "kind" => kind).increment(1);
+                }
             })?;
             let (peer, slot) = bounds.admit(stream.get_ref().1.peer_certificates())?;
             let (stream, first_request) = TimedStream::new(stream, bounds.timeouts);
@@ -164,13 +166,13 @@ fn refused(bound: &'static str, message: &'static str) -> io::Error {
     io::Error::other(message)
 }
 
-/// What broke a handshake, for the metric.
-fn handshake_fault(error: &io::Error) -> &'static str {
+/// What broke a handshake, for the metric; nothing when the peer left, as health checks of load balancers do.
+fn handshake_fault(error: &io::Error) -> Option<&'static str> {
     use rustls::CertificateError as Fault;
     let tls = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
+    let kind = match tls {
         Some(rustls::Error::InvalidCertificate(fault)) => {
             if matches!(fault, Fault::Expired | Fault::ExpiredContext { .. }) {
                 "client-certificate-expired"
@@ -181,8 +183,15 @@ fn handshake_fault(error: &io::Error) -> &'static str {
             }
         }
         Some(_) => "tls-handshake",
-        None => "tls-connection",
-    }
+        None => {
+            let left = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
+            if left.contains(&error.kind()) {
+                return None;
+            }
+            "tls-connection"
+        }
+    };
+    Some(kind)
 }
 
 /// The share of its kind's bound that a connection holds.

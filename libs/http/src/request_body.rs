@@ -46,13 +46,14 @@ impl JsonBody {
     /// The body of a request; `room` gives room for so many bytes.
     ///
     /// # Errors
-    /// 415 when it says it is something else, and those of `room`.
+    /// 415 when it says it is something else or compressed, and those of `room`.
     pub fn of(
         request: Request,
         limit: BodyLimit,
         room: impl FnOnce(usize) -> Result<OwnedSemaphorePermit, ApiError>,
     ) -> Result<Self, ApiError> {
         check_content_type(request.headers())?;
+        check_content_encoding(request.headers())?;
         let declared = declared_length(request.headers());
         Ok(Self {
             _room: room(declared.unwrap_or(limit.bytes).min(limit.bytes))?,
@@ -125,6 +126,20 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
         .and_then(|length| length.parse().ok())
+}
+
+/// A small compressed body could be a large one.
+fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut encodings = encodings.map(|encoding| encoding.to_str().unwrap_or("?").trim());
+    match encodings.find(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        None => Ok(()),
+        Some(encoding) => Err(ApiError::refused(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            format!("content-encoding {encoding:?} is not read, send the body as it is"),
+        )),
+    }
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -2,6 +2,7 @@
 
 mod body;
 mod bounds;
+mod softening;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 use self::body::parse_event;
 use self::bounds::check_event;
 pub use self::bounds::check_time;
+use self::softening::soften;
 use crate::admission::admit;
 use crate::app_state::App;
 
@@ -139,8 +141,8 @@ pub async fn answer(
         rates.take_body(&identity.name, events.len(), size)?;
     }
     match events {
-        Events::One(request) => {
-            check(identity, &request)?;
+        Events::One(mut request) => {
+            check(identity, &mut request)?;
             let admitted = admit(app, &request.hostname, &request.rollout_id).await?;
             // Nothing of the event is kept while the log is waited for.
             let stored = app.log.append(admitted.event(
@@ -172,7 +174,7 @@ async fn take_many(
     let mut refusals = vec![None; events.len()];
     let mut rollouts: BTreeMap<RolloutId, RolloutEvents> = BTreeMap::new();
     for (place, event) in events.into_iter().enumerate() {
-        match event.and_then(|request| check(identity, &request).map(|()| request)) {
+        match event.and_then(|mut request| check(identity, &mut request).map(|()| request)) {
             Ok(request) => {
                 let group = rollouts.entry(request.rollout_id).or_default();
                 group.places.push(place);
@@ -200,10 +202,11 @@ async fn take_many(
     Ok(answers(refusals))
 }
 
-/// Checks what an event says by itself.
-fn check(identity: &Identity, request: &EventRequest) -> Result<(), ApiError> {
+/// Checks what an event says by itself; cuts texts that are too long.
+fn check(identity: &Identity, request: &mut EventRequest) -> Result<(), ApiError> {
     require_own_host(identity, &request.hostname)?;
     require_strict_id(&request.rollout_id)?;
+    soften(&mut request.event.body);
     check_event(request)
 }
 

@@ -11,9 +11,9 @@ use nixfleet_proto::wire::EventRequest;
 use nixfleet_proto::{HostEventBody, ProbeName, Timestamp};
 
 /// The end of a failed command's output.
-const MAX_TAIL_BYTES: usize = 64 * 1024;
+pub const MAX_TAIL_BYTES: usize = 64 * 1024;
 /// Probes of a host, controls of a probe.
-const MAX_ITEMS: usize = 512;
+pub const MAX_ITEMS: usize = 512;
 
 /// Checks an event against every bound.
 ///

@@ -54,6 +54,28 @@ async fn a_connection_that_asks_nothing_is_closed() {
 }
 
 #[tokio::test]
+async fn a_peer_that_connects_and_leaves_is_not_hostile() {
+    let gateway = Gateway::start("leaves", &[]).await;
+    let honest = gateway.agent("lab-1");
+    // As the health check of a load balancer does.
+    for _ in 0..3 {
+        drop(
+            TcpStream::connect(("127.0.0.1", gateway.port()))
+                .await
+                .unwrap(),
+        );
+    }
+    serves(&gateway, &honest, 1).await;
+    wait_for("only the honest host is connected", SOON, async || {
+        let open = gateway.metric("nixfleet_connections_open").await;
+        Ok((open == 1.0).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(gateway.hostile("tls-connection").await, 0.0);
+}
+
+#[tokio::test]
 async fn a_header_that_drips_is_cut_off() {
     let gateway = Gateway::start("drip", &IMPATIENT).await;
     let honest = gateway.agent("lab-1");

@@ -1,5 +1,6 @@
 //! Hostile input: each gets the documented answer, changes nothing and is counted.
 
+use nixfleet_proto::{EntryBody, HostEventBody};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -62,7 +63,36 @@ async fn malformed_events_change_nothing_and_are_counted() {
         .header("content-type", "text/plain");
     let answer = agent.send(request.body("{}")).await;
     assert_eq!(answer.refusal(), (415, "unsupported-media-type".to_owned()));
+    let request = agent
+        .request(Method::POST, EVENTS)
+        .header("content-type", "application/json")
+        .header("content-encoding", "gzip");
+    let answer = agent.send(request.body("\u{1f}\u{8b}")).await;
+    assert_eq!(answer.refusal(), (415, "unsupported-media-type".to_owned()));
+    assert!(answer.json()["message"].as_str().unwrap().contains("gzip"));
     assert_eq!(gateway.logged().await, Vec::new());
+}
+
+#[tokio::test]
+async fn a_report_with_too_many_words_is_cut_and_stored() {
+    let gateway = Gateway::start("words", &[]).await;
+    let agent = gateway.agent("web-1");
+    let mut failed = event("web-1", 1);
+    failed["event"] = json!({
+        "kind": "ActivationFailed", "seq": 1, "exitCode": 1, "failedAt": "2026-01-01T00:00:00Z",
+        "stderrTail": format!("{}\u{0}the error", "x".repeat(70 * 1024)),
+    });
+    assert_eq!(agent.post(EVENTS, &failed).await.status, 204);
+    let stored = gateway.logged().await;
+    let EntryBody::HostEvent { event, .. } = &stored[0].body else {
+        panic!("{stored:?}");
+    };
+    let HostEventBody::ActivationFailed { stderr_tail, .. } = &event.body else {
+        panic!("{event:?}");
+    };
+    assert!(stderr_tail.starts_with("[the first of 71692 bytes are cut] "));
+    assert!(stderr_tail.ends_with("\u{fffd}the error"));
+    assert!(stderr_tail.len() <= 64 * 1024);
 }
 
 #[tokio::test]
