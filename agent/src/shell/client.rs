@@ -89,6 +89,8 @@ impl ClientError {
             Self::Status { status, body } => {
                 body.retryable
                     || status.is_server_error()
+                    // The certificate is refused, not the request: with a new one it is taken.
+                    || *status == StatusCode::UNAUTHORIZED
                     || *status == StatusCode::REQUEST_TIMEOUT
                     || *status == StatusCode::TOO_MANY_REQUESTS
             }
